@@ -1,0 +1,1 @@
+"""Alternatives that Circinus is compared with."""

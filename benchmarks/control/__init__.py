@@ -1,0 +1,1 @@
+"""Benchmarks of the controller: bursts, drift, lost nodes."""

@@ -1,0 +1,1 @@
+"""Benchmarks of estimates against closed forms, simulations and real engines."""

@@ -1,0 +1,1 @@
+"""Results, checkpoints and figures of benchmarks."""

@@ -1,0 +1,1 @@
+"""Benchmark over shaped links between three sites."""

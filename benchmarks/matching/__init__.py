@@ -1,0 +1,1 @@
+"""Benchmarks of the matching of many queries."""

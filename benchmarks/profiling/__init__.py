@@ -1,0 +1,1 @@
+"""Benchmarks of profiling: cost, coverage, crash recovery."""

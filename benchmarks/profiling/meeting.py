@@ -70,7 +70,10 @@ def meeting(state: Path, console: Console) -> tuple[list[Figure], list[dict[str,
     ]
     for row in rows:
         console.print(f"{row['way']}: {format_duration(row['seconds'])}, {row['items']} items", highlight=False)
-    note = f"{format_duration(all_s)} with shared beginnings, {format_duration(naive_s)} without; recorded seconds of one real run"
+    note = (
+        f"{format_duration(all_s)} with shared prefixes, {format_duration(naive_s)} without; "
+        "recorded seconds of one real run"
+    )
     return [
         Figure("meeting: everything over settled", all_s / our_s, 10.0, "higher", "times", note),
         Figure("meeting: everything without shared beginnings over settled", naive_s / our_s, None, "higher", "times",

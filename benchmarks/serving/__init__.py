@@ -1,0 +1,1 @@
+"""Benchmarks of engines: overhead, plan changes, crashes."""

@@ -1,0 +1,1 @@
+"""Networks and clusters on one machine."""

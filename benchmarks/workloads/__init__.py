@@ -1,0 +1,1 @@
+"""Specifications, operators and traffic that benchmarks run."""

@@ -75,7 +75,7 @@ def test_a_trace_is_planned_on_where_there_is_neither_code_nor_data(application:
     for arguments, message in (
         (("--trace", "words.trace", "--record", "again.trace"), "both --record and --trace"),
         (("--trace", "words.trace", "--trace", "words.trace"), "a second trace of pipeline mend"),
-        (("--trace", "pipeline.yaml"), "is no trace"),
+        (("--trace", "pipeline.yaml"), "not a trace"),
     ):
         run = run_circinus("profile", *arguments, cwd=tmp_path)
         assert run.returncode != 0
@@ -87,7 +87,7 @@ def test_a_trace_is_planned_on_where_there_is_neither_code_nor_data(application:
 def test_a_machine_is_calibrated_against_what_another_measured(application: Path, tmp_path: Path) -> None:
     run = run_circinus("profile", "--calibrate", cwd=application)
     assert run.returncode == 1
-    assert "found no measurement of pipeline mend on another machine" in run.stderr
+    assert "no measurement of pipeline mend on another machine" in run.stderr
     trace, store = str(tmp_path / "far.trace"), ("--store", str(tmp_path / "far.sqlite"))
     answer("profile", "--show", "--record", trace, cwd=application, kind="profile")
     save_trace(replace(load_trace(Path(trace)), machine=Machine("Another CPU", 3)), Path(trace))

@@ -85,7 +85,7 @@ def test_a_bound_on_changes_and_its_price(application: Path) -> None:
     ("damage", "message"),
     [
         (lambda text: text[: len(text) // 2], "not valid JSON"),
-        (lambda text: text.replace('"schema_version": 3', '"schema_version": 2'), "schema version must be 3, got 2"),
+        (lambda text: text.replace('"schema_version": 4', '"schema_version": 2'), "schema version must be 4, got 2"),
         (lambda text: '{"kind": "Pipeline"}', "got Pipeline"),
     ],
 )

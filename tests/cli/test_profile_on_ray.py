@@ -146,7 +146,7 @@ def test_a_class_without_a_node_is_told_unless_its_declared_speed_may_stand(node
     run = run_process("profile", *nodes.options, cwd=folder)
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
-    assert "hardware class slow (pools far): found no living node" in run.stderr
+    assert "hardware class slow (pools far): there is no living node" in run.stderr
     assert "nodes by pool: here 1" in run.stderr
     assert "pool:far or the label circinus/pool=far" in run.stderr
     (profile,) = _profiled(folder, *nodes.options, "--declared-speeds")
@@ -174,7 +174,7 @@ def test_a_lost_node_is_told_and_the_next_run_goes_on(nodes: Nodes, tmp_path: Pa
     _, said = run.communicate(timeout=HANG_LIMIT_S)
     assert run.returncode == 1, said
     assert "Traceback" not in said
-    assert "hardware class slow (pools far): found no living node" in said
+    assert "hardware class slow (pools far): there is no living node" in said
     nodes.add("far", **_far())
     (profile,) = _profiled(folder, "--exhaustive", *nodes.options)
     assert profile["classes"][0]["missing"] == 0

@@ -156,7 +156,7 @@ def test_what_this_machine_can_never_be_ends_it_at_the_start(application: Path) 
     for options in ((), ("--standby", "3x")):
         refused = run_circinus("serve", *options, cwd=application)
         assert refused.returncode == 1
-        assert "has hardware 1.1 times as fast" in refused.stderr
+        assert "its hardware is 1.1 times as fast" in refused.stderr
         assert refused.stdout == ""
     assert "no engine runs" in run_circinus("status", cwd=application).stderr
 
@@ -189,7 +189,7 @@ def test_what_is_written_over_is_planned_for_and_taken_over_and_events_say_so(ap
     assert json.loads(run.stdout)["number"] >= len(lines)
     absent = run_circinus("events", "--state-file", "nowhere.sqlite", cwd=application)
     assert absent.returncode == 1
-    assert "nowhere.sqlite: found no records of a controller" in absent.stderr
+    assert "nowhere.sqlite: there is no state of a controller" in absent.stderr
     assert not (application / "nowhere.sqlite").exists()
 
 

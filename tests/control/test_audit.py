@@ -21,6 +21,7 @@ from circinus.profiling.measurement.runner import Measurement
 from circinus.serving import AuditSample
 from circinus.serving.configuration_hash import configuration_hash
 from circinus.specification import Configuration, MetricSpec
+from raised import raises_code
 
 SMALL, BEST = configuration("small"), configuration("large", 2)
 QUIET, NOISY = item(14, 0.225), item(500, 0.5)
@@ -204,7 +205,7 @@ def test_recorded_measurements_are_those_that_were_recorded(measured_listening: 
         place = int(np.flatnonzero(known.items == number)[0])
         assert found.scores[number] == known.scores[place]
         assert found.runs["hear"].service_s[number] == pytest.approx(known.operators["hear"].service_s[place])
-    with pytest.raises(ProfileError, match="record"):
+    with raises_code(ProfileError, "recording.missing"):
         recorded.measure("listen", configuration("small"), [NOISY])
 
 

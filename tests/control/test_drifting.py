@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from drift_scenario import Listening, item
+from drift_scenario import Listening, configuration, item
 
 from circinus.control.drift.drift_monitor import DriftDependencies, DriftMonitor, ReprofileOutcome
 from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm
@@ -45,6 +45,8 @@ def _controlled(listening: Listening) -> ManagedPlans:
     queries = tuple(query.model_copy(update={"slos": slos}) for query in listening.specification.queries)
     specification = replace(listening.specification, queries=queries)
     matching, _ = plan_all_queries(specification, listening.profiles)
+    planned = {assignment.chosen.plan.configuration for assignment in matching.assignments}
+    assert planned == {configuration("small")}, "of all, it is noise that this one hears the least through"
     versions = listening.profile.code_versions
     return ManagedPlans(
         matching, specification, matching.deployments, Mode.REAL, None, versions, audited_share=0.5, peak=1.0

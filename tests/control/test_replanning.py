@@ -330,7 +330,7 @@ def test_where_nobody_could_be_served_the_last_plans_stay_and_it_is_tried_again(
     world.engine.nodes = dict.fromkeys(world.engine.nodes, 0)
     asyncio.run(world.goes_on(controller, 40.0))
     (failed,) = world.of_kind("failed")  # it is said once, and tried again
-    assert "no query can be served on what is left" in failed.reason
+    assert "no query can be served on the remaining nodes" in failed.reason
     assert world.engine.state == state
     world.engine.nodes = dict(world.controlled.nodes)
     asyncio.run(world.goes_on(controller, 5.0))

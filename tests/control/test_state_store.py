@@ -17,6 +17,7 @@ from budget import seeds
 from circinus.control.state_store import ControlStateStore, Event
 from circinus.errors import ServingError
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
+from raised import raises_code
 
 
 @pytest.fixture
@@ -27,8 +28,10 @@ def path(tmp_path: Path) -> Path:
 def test_one_controls_at_a_time_and_the_next_when_it_has_ended(path: Path) -> None:
     one, other = ControlStateStore(path), ControlStateStore(path)
     lease = one.acquire("one", 100.0, 5.0)
-    with pytest.raises(LeaseHeldError, match=r"one controls this, for 2\.0 s more"):
+    with raises_code(LeaseHeldError, "lease.held") as caught:
         other.acquire("other", 103.0, 5.0)
+    assert caught.value.location == str(path)
+    assert "one controls this engine, for 2.0 s more" in caught.value.message
     one.renew(lease, 104.0, 5.0)
     with pytest.raises(LeaseHeldError):
         other.acquire("other", 106.0, 5.0)
@@ -42,8 +45,9 @@ def test_who_lost_the_lease_changes_nothing_any_more(path: Path) -> None:
     old = one.acquire("one", 100.0, 5.0)
     one.commit(old, "first")
     new = other.acquire("other", 200.0, 5.0)
-    with pytest.raises(LeaseLostError, match="now other controls this"):
+    with raises_code(LeaseLostError, "lease.lost") as caught:
         one.commit(old, "late", [Event(201.0, "step", "q", "why")])
+    assert "other" in caught.value.message
     with pytest.raises(LeaseLostError):
         one.renew(old, 201.0, 5.0)
     assert (other.state(), other.events()) == ("first", ())
@@ -90,13 +94,16 @@ def test_events_are_kept_in_order_with_their_reasons(path: Path) -> None:
 def test_another_file_is_not_touched(tmp_path: Path) -> None:
     text = tmp_path / "text.sqlite"
     text.write_text("not a database, " * 100)
-    with pytest.raises(ServingError, match=r"text\.sqlite: what was decided cannot be kept: file is not a database"):
+    with pytest.raises(ServingError) as caught:
         ControlStateStore(text)
+    assert caught.value.code == "control.unwritable_state"
+    assert caught.value.location == str(text)
+    assert "file is not a database" in caught.value.message
     assert text.read_text() == "not a database, " * 100
     foreign = tmp_path / "foreign.sqlite"
     with sqlite3.connect(foreign) as connection:
         connection.execute("CREATE TABLE mine (x)")
-    with pytest.raises(ServingError, match="of another kind"):
+    with raises_code(ServingError, "control.other_database"):
         ControlStateStore(foreign)
 
 

@@ -12,6 +12,7 @@ from drift_scenario import MODULE, Listening
 from circinus.control.drift.ground_truth import ChainedGroundTruth, DatasetGroundTruth, GroundTruth, GroundTruthFile
 from circinus.errors import ServingError
 from circinus.specification import DatasetSpec, Specification
+from raised import raises_code
 
 
 def _with_data(specification: Specification, dataset: DatasetSpec) -> Specification:
@@ -37,8 +38,10 @@ def test_those_of_a_data_set_as_it_is_specified(listening: Listening) -> None:
 def test_of_a_data_set_that_cannot_be_built_it_is_said_once(listening: Listening) -> None:
     faulty = _with_data(listening.specification, DatasetSpec(uses=f"{MODULE}:loud"))
     truths = DatasetGroundTruth(lambda: faulty)
-    with pytest.raises(ServingError, match=r"no truths of the data set of listen: .*loud"):
+    with raises_code(ServingError, "dataset.no_ground_truths") as caught:
         truths.find("listen", "0.175-2")
+    assert caught.value.location == "pipeline listen"
+    assert "loud" in caught.value.message
     assert truths.find("listen", "0.175-2") is None
 
 
@@ -75,8 +78,9 @@ def test_a_faulty_line_is_named_once(tmp_path: Path, line: str) -> None:
     path = tmp_path / "truths.jsonl"
     path.write_text(line + _line("b", 1))
     truths = GroundTruthFile(path)
-    with pytest.raises(ServingError, match=r"truths\.jsonl.*expected a line"):
+    with raises_code(ServingError, "ground_truth.invalid_line") as caught:
         truths.find("p", "b")
+    assert caught.value.location == str(path)
     assert truths.find("p", "b") == GroundTruth(1)
 
 

@@ -113,7 +113,7 @@ def test_a_refusal_names_what_binds_and_its_price() -> None:
         for name in found.rejection.binding:
             assert name.startswith("link ") or name in ("latency", "cost") or name.split()[1].rstrip(":") in pools
         assert {price.resource for price in found.binding} <= set(found.rejection.binding)
-        named += found.rejection.reason.startswith("none of its plans fits beside those that run: ")
+        named += found.rejection.reason.startswith("none of its plans fits with the running plans: ")
         priced += bool(found.binding)
     assert named
     assert priced

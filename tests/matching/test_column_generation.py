@@ -39,7 +39,9 @@ def test_what_was_left_out_enters_where_it_is_worth_more() -> None:
     for seed in SEEDS:
         plans, frontiers, compiled = _planned(seed, 2)
         listed = {name: frontier.candidates for name, frontier in frontiers.items()}
-        priced = generate_columns(listed, frontiers, plans.feasible_estimate, compiled, enough=lambda: False, seed=0)
+        priced = generate_columns(
+            listed, frontiers, plans.feasible_estimate, compiled, should_stop=lambda: False, seed=0
+        )
         assert all(tuple(priced[name][: len(found)]) == found for name, found in listed.items())
         everything = {name: frontier.candidates for name, frontier in _planned(seed, 10_000)[1].items()}
         assert all({c.plan for c in priced[name]} <= {c.plan for c in everything[name]} for name in listed)
@@ -69,7 +71,10 @@ def test_a_plan_that_entered_pays_less_than_all_that_are_listed(seed: int) -> No
 def test_nothing_enters_without_time() -> None:
     plans, frontiers, compiled = _planned(0, 2)
     listed = {name: frontier.candidates for name, frontier in frontiers.items()}
-    assert generate_columns(listed, frontiers, plans.feasible_estimate, compiled, enough=lambda: True, seed=0) == listed
+    assert (
+        generate_columns(listed, frontiers, plans.feasible_estimate, compiled, should_stop=lambda: True, seed=0)
+        == listed
+    )
 
 
 def test_a_matching_may_choose_what_no_frontier_listed() -> None:

@@ -131,7 +131,7 @@ def test_a_cost_objective_counts_the_share_as_finally_sized() -> None:
     assert not alone.assignments
     (rejection,) = alone.rejections
     assert rejection.binding == ("cost",)
-    assert "share costs $0.5/h > $0.2/h" in rejection.reason
+    assert "cost share $0.5/h > $0.2/h" in rejection.reason
 
     heavy = query("heavy")
     candidates["heavy"] = (candidate("heavy", [use(shared, 0.6, infra)]),)
@@ -176,7 +176,7 @@ def test_says_which_pool_is_full_and_how_many_nodes_would_do() -> None:
     assert rejection.query == "second"
     assert rejection.binding == ("pool edge: cpus",)
     assert "its only plan needs 2 cpus more at pool edge" in rejection.reason
-    assert "with 1 more node in pool edge it would be served as it is" in rejection.reason
+    assert "with 1 more node in pool edge it would be served unchanged" in rejection.reason
     assert rejection.relaxation is None
 
 
@@ -215,7 +215,7 @@ def test_alternatives_say_what_they_would_cost_more() -> None:
     plans = tuple(candidate("q", [use(deployment("a", 0, pool), 0.5, infra)]) for pool in ("near", "far"))
     found = matched(Instance(infra, (query("q"),), {"q": plans}))
     (assignment,) = found.assignments
-    assert assignment.reason == "least total cost of its 2 plans beside those of the others"
+    assert assignment.reason == "lowest total cost among its 2 plans, given those of the other queries"
     assert [a.reason for a in assignment.alternatives] == ["costs $0.25/h more in total"]
 
 

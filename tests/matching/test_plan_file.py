@@ -20,9 +20,11 @@ from circinus.matching import (
     require_fresh,
     save_plan_set,
 )
-from circinus.matching.plan_set import PlanFile
+from circinus.matching.plan_set import SCHEMA_VERSION, PlanFile
 from circinus.operators import resolve_operator
 from circinus.specification import CostSlo, LatencySlo, Query, Slos, Specification
+from golden import check_message
+from raised import raises_code
 from random_instances import everywhere, random_infrastructure, random_pipeline, random_profile, random_query, slower
 
 OPERATORS = """
@@ -150,43 +152,57 @@ def test_a_plan_that_cannot_be_written_leaves_the_old_one(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("circinus.matching.plan_file.os.fsync", full)
-    with pytest.raises(PlanningError, match="No space left"):
+    with raises_code(PlanningError, "plan.unwritable") as caught:
         save_plan_set(replace(plan_set, planning_s=9.0), path)
+    assert "No space left on device" in caught.value.message
+    assert caught.value.location == str(path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
 
 
 def test_a_number_that_is_none_is_not_written(plan_set: PlanFile, tmp_path: Path) -> None:
-    with pytest.raises(PlanningError, match="not finite"):
+    with raises_code(PlanningError, "plan.not_finite"):
         save_plan_set(replace(plan_set, planning_s=math.nan), tmp_path / "plan.json")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("damage", "code", "values"),
     [
-        (lambda text: text[: len(text) // 2], "found no JSON"),
-        (lambda text: "[]", "found kind None, expected PlanSet"),
-        (lambda text: json.dumps({**json.loads(text), "kind": "Pipeline"}), "found kind Pipeline"),
-        (lambda text: json.dumps({**json.loads(text), "schema_version": 99}), "found schema version 99, expected 3"),
-        (lambda text: json.dumps({**json.loads(text), "planning_s": "soon"}), "planning_s: .*damaged"),
-        (lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "matching"}), "matching: "),
+        (lambda text: text[: len(text) // 2], "plan.invalid_json", ()),
+        (lambda text: "[]", "plan.wrong_kind", ("None", "PlanSet")),
+        (lambda text: json.dumps({**json.loads(text), "kind": "Pipeline"}), "plan.wrong_kind", ("Pipeline",)),
+        (
+            lambda text: json.dumps({**json.loads(text), "schema_version": 99}),
+            "plan.wrong_version",
+            ("99", str(SCHEMA_VERSION)),
+        ),
+        (lambda text: json.dumps({**json.loads(text), "planning_s": "soon"}), "plan.damaged", ("planning_s",)),
+        (
+            lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "matching"}),
+            "plan.damaged",
+            ("matching",),
+        ),
     ],
 )
-def test_what_is_no_plan_file_is_refused(plan_set: PlanFile, tmp_path: Path, damage, message: str) -> None:
+def test_what_is_no_plan_file_is_refused(
+    plan_set: PlanFile, tmp_path: Path, damage, code: str, values: tuple[str, ...]
+) -> None:
     path = tmp_path / "plan.json"
     save_plan_set(plan_set, path)
     path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
-    with pytest.raises(PlanningError, match=message) as raised:
+    with raises_code(PlanningError, code) as caught:
         load_plan_set(path)
-    assert str(path) in str(raised.value)
+    assert caught.value.location == str(path)
+    assert all(value in caught.value.message for value in values)
 
 
 def test_what_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PlanningError, match="cannot be read"):
+    with raises_code(PlanningError, "plan.unreadable") as caught:
         load_plan_set(tmp_path / "plan.json")
+    check_message("matching/unreadable_plan_file", str(caught.value).replace(f"{tmp_path}/", ""))
     (tmp_path / "plan.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(PlanningError, match="found no JSON"):
+    with raises_code(PlanningError, "plan.invalid_json"):
         load_plan_set(tmp_path / "plan.json")
 
 
@@ -203,35 +219,44 @@ def _with_queries(specification: Specification, *queries: Query) -> Specificatio
 def test_a_stale_plan_is_told_which_document_changed(plan_set: PlanFile, specification: Specification) -> None:
     first, *others = specification.queries
     faster = first.model_copy(update={"rate_per_s": first.rate_per_s * 2})
-    with pytest.raises(StalePlanError, match=f"query {first.name} changed") as raised:
+    with raises_code(StalePlanError, "plan.stale") as caught:
         require_fresh(plan_set, _with_queries(specification, faster, *others))
-    assert others[0].name not in str(raised.value)
-    with pytest.raises(StalePlanError, match=f"query {first.name} is gone"):
+    check_message("matching/stale_plan", str(caught.value))
+    assert f"query {first.name} changed" in caught.value.message
+    assert others[0].name not in caught.value.message
+    with raises_code(StalePlanError, "plan.stale") as caught:
         require_fresh(plan_set, _with_queries(specification, *others))
+    assert f"query {first.name} is gone" in caught.value.message
     more = first.model_copy(update={"name": "more"})
-    with pytest.raises(StalePlanError, match="query more is new"):
+    with raises_code(StalePlanError, "plan.stale") as caught:
         require_fresh(plan_set, _with_queries(specification, first, more, *others))
+    assert "query more is new" in caught.value.message
+    assert "circinus admit" in caught.value.hint
     assert specification.infrastructure is not None
     pool = specification.infrastructure.pools[0]
     pools = (pool.model_copy(update={"nodes": pool.nodes + 1}), *specification.infrastructure.pools[1:])
     larger = specification.infrastructure.model_copy(update={"pools": pools})
-    with pytest.raises(StalePlanError, match=f"infrastructure {larger.name} changed"):
+    with raises_code(StalePlanError, "plan.stale") as caught:
         require_fresh(plan_set, replace(specification, infrastructure=larger))
+    assert f"infrastructure {larger.name} changed" in caught.value.message
 
 
 def test_a_plan_is_stale_when_an_operators_code_is_another(plan_set: PlanFile, specification: Specification) -> None:
     (uses,) = plan_set.code_versions
-    with pytest.raises(StalePlanError, match=f"the code of {uses} changed"):
+    with raises_code(StalePlanError, "plan.stale") as caught:
         require_fresh(replace(plan_set, code_versions={uses: "older"}), specification)
+    assert f"the code of {uses} changed" in caught.value.message
     gone = {"plan_file_operators:lost": "1"}
-    with pytest.raises(StalePlanError, match="the code of plan_file_operators:lost cannot be loaded"):
+    with raises_code(StalePlanError, "plan.stale") as caught:
         require_fresh(replace(plan_set, code_versions=gone), specification)
+    assert "plan_file_operators:lost" in caught.value.message
 
 
 def test_a_plan_is_stale_without_its_profiles(plan_set: PlanFile, specification: Specification, tmp_path: Path) -> None:
     store = tmp_path / "profiles.sqlite"
-    with pytest.raises(StalePlanError, match=r"profile store .* is gone"):
+    with raises_code(StalePlanError, "plan.stale") as caught:
         require_fresh(plan_set, specification, profile_store=store)
+    assert str(store) in caught.value.message
     store.touch()
     require_fresh(plan_set, specification, profile_store=store)
 

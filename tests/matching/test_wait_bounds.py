@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.matching.wait_bounds import _longer_s
+from circinus.matching.wait_bounds import _max_increase_s
 from circinus.queueing.station_model import LoadedStation
 from circinus.queueing.waiting_time import gi_g_c_wait
 
@@ -34,12 +34,12 @@ def test_no_draw_waits_longer_than_said_and_one_does(
         float(now.wait(now.utilization).at(np.array([d]))[0] - before.wait(before.utilization).at(np.array([d]))[0])
         for d in draws
     ]
-    assert _longer_s(before, now, np.array(draws)) == pytest.approx(max(longer_s))
+    assert _max_increase_s(before, now, np.array(draws)) == pytest.approx(max(longer_s))
 
 
 def test_how_long_batches_take_is_not_bounded() -> None:
     batches = LoadedStation(1, (1.0, 1.5), 0.0, 1.0, 0.1, 0.0, 1.0)
-    assert _longer_s(batches, batches, np.array([1.0])) == math.inf
+    assert _max_increase_s(batches, batches, np.array([1.0])) == math.inf
 
 
 @given(LOADS, LOADS, DRAWS, st.floats(1.0, 1.5))
@@ -47,7 +47,7 @@ def test_bounds_grow_by_what_slower_servers_make_of_it(
     before: LoadedStation, now: LoadedStation, draws: list[float], factor: float
 ) -> None:
     slow_before, slow_now = (replace(load, mean_factor=factor).pessimistic() for load in (before, now))
-    found_s = _longer_s(slow_before, slow_now, np.array(draws))
+    found_s = _max_increase_s(slow_before, slow_now, np.array(draws))
     if max(before.utilization, now.utilization) * factor >= 1:
         assert found_s == math.inf
         return

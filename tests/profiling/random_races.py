@@ -42,8 +42,8 @@ def random_standing(rng: np.random.Generator, footprints: ResourceUsage, objecti
     told = known[:, None] & ((items == ALL_ITEMS)[:, None] | (rng.random((count, objectives)) < 0.5))
     late = told & (rng.random((count, objectives)) < 0.2)
     keeps = (means[:, None] >= thresholds[None, :]) & ~late
-    partners = footprints.references()
-    as_good = (partners >= 0) & (means[partners] >= means)
+    references = footprints.references()
+    as_good = (references >= 0) & (means[references] >= means)
     return RaceSnapshot(
         meets=told & keeps,
         fails=told & ~keeps,
@@ -51,7 +51,7 @@ def random_standing(rng: np.random.Generator, footprints: ResourceUsage, objecti
         items=items.astype(np.int64),
         latency_items=np.full(count, LATENCY_ITEMS),
         all_items=ALL_ITEMS,
-        outdone=as_good & (rng.random(count) < 0.6),
-        partners=partners,
-        pointless=rng.random((count, objectives)) < 0.1,
+        dominated_on_accuracy=as_good & (rng.random(count) < 0.6),
+        references=references,
+        pruned=rng.random((count, objectives)) < 0.1,
     )

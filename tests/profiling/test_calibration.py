@@ -20,6 +20,7 @@ from circinus.profiling import (
 )
 from circinus.profiling.hardware.calibration import median_bounds
 from circinus.profiling.hardware.machine import Machine, current_machine
+from raised import raises_code
 from random_traces import random_trace, specification_of, trace_pipeline
 
 pytestmark = pytest.mark.usefixtures("inline_replicas")
@@ -37,7 +38,7 @@ def _recorded(tmp_path: Path) -> tuple[MeasurementTrace, PipelineProfile]:
 def test_a_machine_twice_as_fast_is_found_to_be(tmp_path: Path) -> None:
     trace, profile = _recorded(tmp_path)
     fast = replace(trace, service_s=trace.service_s / 2, machine=HERE)
-    found = calibrate(SPECIFICATION, profile, here=TraceBackend(fast))
+    found = calibrate(SPECIFICATION, profile, backend=TraceBackend(fast))
     assert (found.speed.value, found.speed.lower, found.speed.upper) == (2.0, 2.0, 2.0)
     assert (found.machine, found.recorded_on, found.items) == (HERE, THERE, 24)
     seconds = {p.configuration: sum(o.service_s.mean() for o in p.operators.values()) for p in profile.configurations}
@@ -49,7 +50,7 @@ def test_the_bounds_hold_every_operator(tmp_path: Path) -> None:
     trace, profile = _recorded(tmp_path)
     service_s = trace.service_s.copy()
     service_s[trace.rows[:, 1]] /= 3
-    found = calibrate(SPECIFICATION, profile, here=TraceBackend(replace(trace, service_s=service_s, machine=HERE)))
+    found = calibrate(SPECIFICATION, profile, backend=TraceBackend(replace(trace, service_s=service_s, machine=HERE)))
     assert found.operators["second"].value == pytest.approx(3.0)
     assert found.operators["first"].value == 1.0
     assert 1.0 == found.speed.lower < found.speed.value < found.speed.upper == pytest.approx(3.0)
@@ -57,10 +58,11 @@ def test_the_bounds_hold_every_operator(tmp_path: Path) -> None:
 
 def test_other_data_compare_with_nothing(tmp_path: Path) -> None:
     trace, profile = _recorded(tmp_path)
-    with pytest.raises(ProfileError, match="found version other, expected items 40"):
-        calibrate(SPECIFICATION, profile, here=TraceBackend(replace(trace, dataset_fingerprint="other")))
-    with pytest.raises(ProfileError, match="found no measured configuration to compare with"):
-        calibrate(SPECIFICATION, replace(profile, configurations=()), here=TraceBackend(trace))
+    with raises_code(ProfileError, "dataset.other_version") as caught:
+        calibrate(SPECIFICATION, profile, backend=TraceBackend(replace(trace, dataset_fingerprint="other")))
+    assert "version other" in caught.value.message
+    with raises_code(ProfileError, "profile.empty"):
+        calibrate(SPECIFICATION, replace(profile, configurations=()), backend=TraceBackend(trace))
 
 
 def test_the_operators_themselves_are_measured_again_and_nothing_is_stored(
@@ -80,8 +82,9 @@ def test_the_operators_themselves_are_measured_again_and_nothing_is_stored(
 
 def test_what_this_machine_measured_can_be_left_out(application: Application) -> None:
     profile_pipeline(application.specification, "sample", application.store)
-    with pytest.raises(ProfileError, match="of pipeline sample on another machine"):
+    with raises_code(ProfileError, "profile.not_measured") as caught:
         load_profile(application.specification, "sample", application.store, from_other_machines=True)
+    assert "on another machine" in caught.value.message
 
 
 @pytest.mark.parametrize(("n", "risk"), [(6, 0.1), (15, 0.05), (24, 0.0125), (40, 0.3)])

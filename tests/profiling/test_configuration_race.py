@@ -327,7 +327,7 @@ def test_without_queries_all_are_measured_for_planning() -> None:
     standings = case.begin(case.first())
     case.run(standings)
     verdicts = standings.verdicts()
-    wanted_items = next(look for look in standings.looks if look >= case.objectives.latency_items)
+    wanted_items = next(look for look in standings.checkpoints if look >= case.objectives.latency_items)
     for configuration, judgement in verdicts.items():
         wanted = judgement.verdict is Verdict.FEASIBLE
         assert standings.items(configuration) == (wanted_items if wanted else standings.items(configuration))

@@ -166,14 +166,14 @@ def test_times_are_stored_as_those_of_the_class_and_machine(folder: Path) -> Non
         assert class_machines(store) == {"slow": (SLOW,)}
         dataset = read_dataset(store, here.dataset(), 0)
         assert dataset is not None
-        times = HardwareClassTimes(store, here.for_hardware_class("slow", SLOW), listed, dataset.numbers)
+        times = HardwareClassTimes(store, here.for_hardware_class("slow", SLOW), listed, dataset.item_ids)
         for configuration in listed:
             there_s = times.service_s("ahead", configuration)
             effort = int(configuration["ahead"].as_dict()["effort"])
             assert len(there_s) == ITEMS
             assert there_s == pytest.approx(effort * NAP_S * SLOWNESS["ahead"])
         for other in (here.for_hardware_class("slow", Machine("Other", 9)), here.for_hardware_class("other", SLOW)):
-            assert not HardwareClassTimes(store, other, listed, dataset.numbers)
+            assert not HardwareClassTimes(store, other, listed, dataset.item_ids)
 
 
 def test_another_machine_of_the_class_is_measured_by_itself(folder: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_budget_ends_it_and_the_next_run_goes_on(folder: Path) -> None:
 
 
 def test_where_it_is_allowed_the_declared_speed_stands_for_a_lost_node(folder: Path) -> None:
-    found = _profiled(_specification(folder), {"slow": Elsewhere(folder, answers=0)}, without_lost=True)
+    found = _profiled(_specification(folder), {"slow": Elsewhere(folder, answers=0)}, skip_lost_nodes=True)
     assert [report.missing for report in found.reports] == [3]
     assert _speeds(found.profile) == {}
     without = _profiled(_specification(folder), {"slow": None})

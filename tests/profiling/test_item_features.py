@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from circinus.errors import OperatorError, ProfileError
 from circinus.operators import Item
 from circinus.profiling.dataset.item_features import default_features, item_features
+from raised import raises_code
 
 
 @dataclass(frozen=True)
@@ -145,24 +146,29 @@ def test_own_features_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("function", "error", "said"),
+    ("function", "code", "item", "value"),
     [
-        ("missing", OperatorError, "no attribute missing"),
-        ("failing", OperatorError, "item zero: it failed with ZeroDivisionError"),
-        ("uneven", ProfileError, "item zero: found 1 numbers, expected 2 as for item one"),
-        ("words", ProfileError, r"item one: found list \['a'\], expected a sequence of numbers"),
-        ("nothing", ProfileError, r"item one: found list \[\], expected a sequence of at least one number"),
-        ("table", ProfileError, r"item one: found list \[\[1.0\]\], expected a sequence"),
-        ("single", ProfileError, "item one: found float 1.0, expected a sequence"),
-        ("infinite", ProfileError, "item zero: found inf at index 1, expected finite numbers"),
+        ("failing", "dataset.features_failed", "zero", "ZeroDivisionError"),
+        ("uneven", "dataset.inconsistent_features", "zero", "found 1 features, expected 2 as for item one"),
+        ("words", "dataset.invalid_features", "one", "list ['a']"),
+        ("nothing", "dataset.invalid_features", "one", "list []"),
+        ("table", "dataset.invalid_features", "one", "list [[1.0]]"),
+        ("single", "dataset.invalid_features", "one", "float 1.0"),
+        ("infinite", "dataset.invalid_features", "zero", "inf at index 1"),
     ],
 )
 def test_wrong_features_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, error: type[Exception], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, code: str, item: str, value: str
 ) -> None:
-    with pytest.raises(error, match=said) as raised:
+    with raises_code(OperatorError if function == "failing" else ProfileError, code) as caught:
         _own(tmp_path, monkeypatch, function)
-    assert function == "missing" or f"features own_features:{function} of data set d of pipeline p" in str(raised.value)
+    assert caught.value.location == f"data set d of pipeline p: features own_features:{function}: item {item}"
+    assert value in caught.value.message
+
+
+def test_features_that_do_not_exist_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OperatorError, match="missing"):
+        _own(tmp_path, monkeypatch, "missing")
 
 
 def test_none_are_asked_for() -> None:

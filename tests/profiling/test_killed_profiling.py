@@ -26,7 +26,7 @@ PROGRAM = (
     KILLED_AT_A_STEP
     + """
 from random_traces import specification_of, trace_pipeline
-from circinus.profiling import TraceSource, load_trace, profile_pipeline
+from circinus.profiling import TraceBackend, load_trace, profile_pipeline
 
 class Teller:
     def progressed(self, progress):
@@ -36,7 +36,7 @@ class Teller:
         raise AssertionError(failure)
 
 pipeline = trace_pipeline()
-source = TraceSource(load_trace(trace))
+source = TraceBackend(load_trace(trace))
 profile_pipeline(specification_of(pipeline), pipeline.name, store, source=source, observer=Teller())
 print(steps)
 """

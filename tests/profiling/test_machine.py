@@ -28,7 +28,7 @@ def test_a_machine_is_its_cpu_and_its_cores() -> None:
     assert machine_mismatch(here) is None
     assert str(OTHER) in str(machine_mismatch(OTHER))
     assert str(here) in str(machine_mismatch(OTHER))
-    assert "was not recorded" in str(machine_mismatch(None))
+    assert "unrecorded" in str(machine_mismatch(None))
 
 
 def test_what_another_machine_measured_is_found_and_told(
@@ -80,7 +80,7 @@ def test_what_was_measured_before_machines_were_recorded_is_still_found(applicat
     assert unknown.service("left", configuration) != known.service("left", configuration)
     assert unknown.replica("left", configuration["left"]) != known.replica("left", configuration["left"])
     assert unknown.profiling_time(configuration) != known.profiling_time(configuration)
-    for name in ("output", "answer", "score"):
+    for name in ("output", "replay_output", "score"):
         arguments = ("left", configuration) if name == "output" else (configuration,)
         assert getattr(unknown, name)(*arguments) == getattr(known, name)(*arguments)
 

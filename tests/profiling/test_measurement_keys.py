@@ -94,7 +94,7 @@ def test_the_metric_changes_scores_alone(application: Application) -> None:
     application.pipeline = sample_pipeline(metric=MetricSpec(name="close", uses="sample_data:close", range=(0, 2)))
     ranged = application.addresses()
     assert len({a.score(configuration) for a in (before, edited, ranged)}) == 3
-    assert len({a.answer(configuration) for a in (before, edited, ranged)}) == 1
+    assert len({a.replay_output(configuration) for a in (before, edited, ranged)}) == 1
 
 
 def test_data_sets_are_told_apart_by_code_and_arguments(application: Application) -> None:

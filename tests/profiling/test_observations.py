@@ -12,6 +12,7 @@ from circinus.errors import ProfileError
 from circinus.profiling import Machine, ServiceTimeObservation, load_observations, save_observations
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.specification import KnobValues
+from raised import raises_code
 
 SEEN = ServiceTimeObservation(
     at="2025-06-01T00:00:00.000+00:00",
@@ -53,6 +54,6 @@ def test_all_are_kept_or_none(tmp_path: Path) -> None:
 
 
 def test_no_store_is_made_for_them(tmp_path: Path) -> None:
-    with pytest.raises(ProfileError, match="found no profile store"):
+    with raises_code(ProfileError, "store.missing"):
         save_observations(tmp_path / "none.sqlite", [SEEN])
     assert not (tmp_path / "none.sqlite").exists()

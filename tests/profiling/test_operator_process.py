@@ -209,8 +209,8 @@ def test_a_batch_has_as_many_outputs_as_inputs(start: Callable[..., OperatorProc
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("exit", "its process ended with exit code 7; its last words: about to end"),
-        ("kill", "its process was ended by SIGSEGV"),
+        ("exit", "its process exited with code 7; last output: about to end"),
+        ("kill", "its process was killed by SIGSEGV"),
     ],
 )
 def test_a_crash_is_told_and_harms_nobody(start: Callable[..., OperatorProcess], command: str, said: str) -> None:
@@ -226,7 +226,7 @@ def test_an_operator_that_hangs_has_failed(start: Callable[..., OperatorProcess]
     replica = start()
     assert _ask(replica, "echo", 1) == 1
     replica._timeout_s = 0.2
-    with pytest.raises(OperatorProcessError, match=r"no answer within 0\.2 s"):
+    with pytest.raises(OperatorProcessError, match=r"timed out after 0\.2 s"):
         _ask(replica, "sleep", 60)
     assert not replica.alive
 
@@ -244,7 +244,7 @@ def test_a_source_edited_meanwhile_is_noticed(start: Callable[..., OperatorProce
     start()
     path = application.folder / f"{MODULE}.py"
     path.write_text(path.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
-    with pytest.raises(OperatorProcessError, match="edited while it was being measured"):
+    with pytest.raises(OperatorProcessError, match="edited during the measurement"):
         start()
 
 
@@ -272,15 +272,15 @@ def test_it_ends_when_the_planner_is_killed(application: Application) -> None:
         import sys
         from pathlib import Path
         from circinus.operators import resolve_operator
-        from circinus.profiling.measurement.operator_process import Replica, ReplicaKey
-        from circinus.profiling.measurement.pickling import packed, unpacked
+        from circinus.profiling.measurement.operator_process import OperatorProcess, OperatorProcessKey
+        from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
         from circinus.specification import KnobValues
         folder = Path({str(application.folder)!r})
-        key = ReplicaKey("{MODULE}:Any", KnobValues(), 1.0)
-        replica = Replica(key, resolve_operator(key.uses, [folder]).version, (folder,), {HANG_LIMIT_S})
+        key = OperatorProcessKey("{MODULE}:Any", KnobValues(), 1.0)
+        replica = OperatorProcess(key, resolve_operator(key.uses, [folder]).version, (folder,), {HANG_LIMIT_S})
         for command in ("pid", "start"):
-            print(unpacked(replica.process([[packed((command,))]]).outputs[0]), flush=True)
-        replica.process([[packed(("sleep", 600))]])
+            print(unpickle_value(replica.process([[pickle_value((command,))]]).outputs[0]), flush=True)
+        replica.process([[pickle_value(("sleep", 600))]])
     """)
     process = subprocess.Popen([sys.executable, "-c", planner], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -305,14 +305,14 @@ def test_what_an_operator_started_ends_with_it(start: Callable[..., OperatorProc
     started = [psutil.Process(_ask(replica, "start")) for replica in (closed, late)]
     closed.close()
     late._timeout_s = 0.2
-    with pytest.raises(OperatorProcessError, match="no answer"):
+    with pytest.raises(OperatorProcessError, match="timed out"):
         _ask(late, "sleep", 60)
     assert all(_ended(process) for process in started)
 
 
 def test_what_a_crashed_operator_started_ends_too(start: Callable[..., OperatorProcess]) -> None:
     replica, mark = start(), f"600.{os.getpid()}"
-    with pytest.raises(OperatorProcessError, match="exit code 7"):
+    with pytest.raises(OperatorProcessError, match="exited with code 7"):
         _ask(replica, "start and exit", mark)
     left = [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == ["sleep", mark]]
     assert all(_ended(process) for process in left)
@@ -324,7 +324,7 @@ def test_what_cannot_be_started_leaves_nothing_open(
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     gc.collect()  # what earlier tests left open is closed now or never
     before = psutil.Process().num_fds()
-    with pytest.raises(OperatorProcessError, match=r"no process can be started for it: .*/nowhere/python"):
+    with pytest.raises(OperatorProcessError, match=r"its process cannot be started: .*/nowhere/python"):
         start()
     assert psutil.Process().num_fds() == before
 

@@ -73,6 +73,17 @@ def test_what_memory_has_no_room_for_comes_back_from_disk(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_worth_less_than_all_on_disk_is_kept_nowhere(tmp_path: Path) -> None:
+    cache = PrefixCache(5, spill_bytes=5, spill_parent=tmp_path)
+    for name, cost_s in (("dear", 100.0), ("middle", 8.0), ("cheap", 1.0)):
+        cache.put(name, "i", name[0].encode() * 5, cost_s)
+    (folder,) = tmp_path.iterdir()
+    assert len(list(folder.iterdir())) == 1
+    assert cache.get("cheap", "i") is None
+    assert cache.get("middle", "i") == b"mmmmm"
+    cache.close()
+
+
 def test_a_disk_that_takes_or_keeps_nothing_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = PrefixCache(4, spill_bytes=100, spill_parent=tmp_path)
     cache.put("p", "a", b"aaaa", 1.0)

@@ -11,6 +11,7 @@ from circinus.profiling import PipelineProfile, load_dataset, load_profile, prof
 from circinus.profiling.batch_time_ratios import batch_ratios, measured_allocations
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import read_dataset
+from raised import raises_code
 
 pytestmark = pytest.mark.usefixtures("inline_replicas")
 
@@ -28,7 +29,7 @@ def _load(application: Application, seed: int = 0) -> PipelineProfile:
 def test_it_is_what_was_measured(application: Application, measured: PipelineProfile) -> None:
     found = _load(application)
     assert (found.dataset_fingerprint, found.dataset_items) == (measured.dataset_fingerprint, 24)
-    for name in ("pipeline", "unmeasured", "judgements", "profiled_s", "saved_s"):
+    for name in ("pipeline", "unmeasured", "verdicts", "profiled_s", "saved_s"):
         assert getattr(found, name) == getattr(measured, name)
     for one, other in zip(found.configurations, measured.configurations, strict=True):
         assert one.accuracy == other.accuracy
@@ -93,13 +94,15 @@ def test_nothing_of_it_is_believed_after_an_edit_of_everything(
     application: Application, measured: PipelineProfile
 ) -> None:
     application.edit("sample_first", "* gain", "* (gain + 0)")
-    with pytest.raises(ProfileError, match="found no measurement of pipeline sample as its operators, metric and data"):
+    with raises_code(ProfileError, "profile.not_measured") as caught:
         _load(application)
+    assert caught.value.location == str(application.store)
     application.edit("sample_first", "* (gain + 0)", "* gain")
     assert len(_load(application).configurations) == 4
     application.edit("sample_data", "i / 100}", "i / 100.0}")
-    with pytest.raises(ProfileError, match=r"measure it \(circinus profile\)"):
+    with raises_code(ProfileError, "profile.not_measured") as caught:
         _load(application)
+    assert caught.value.hint == "Run `circinus profile`."
 
 
 def test_another_order_is_another_profile(application: Application, measured: PipelineProfile) -> None:
@@ -121,7 +124,7 @@ def test_failures_are_remembered(application: Application) -> None:
 
 
 def test_what_is_missing_is_told(application: Application) -> None:
-    with pytest.raises(ProfileError, match="found no profile store"):
+    with raises_code(ProfileError, "store.missing"):
         _load(application)
     profile_pipeline(application.specification, "sample", application.store, budget_s=0.0)
     (application.folder / "sample_second.py").unlink()

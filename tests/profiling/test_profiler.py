@@ -28,6 +28,7 @@ from circinus.profiling.interval import Interval
 from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.specification import DatasetSpec, MetricSpec
+from raised import raises_code
 
 INLINE = pytest.mark.usefixtures("inline_replicas")
 
@@ -148,7 +149,7 @@ def test_one_bad_configuration_does_not_end_it(application: Application) -> None
     assert profile.unmeasured == 0
     for failure in profile.failed:
         assert failure.item_key is not None
-        assert "operator left (sample_second:Left): its process was ended by SIGABRT" in failure.reason
+        assert "operator left (sample_second:Left): its process was killed by SIGABRT" in failure.reason
 
 
 @INLINE
@@ -224,13 +225,14 @@ def test_equal_beginnings_of_pipelines_are_measured_once(application: Applicatio
 @INLINE
 def test_a_score_outside_the_range_ends_it_with_an_error(application: Application) -> None:
     application.pipeline = sample_pipeline(metric=MetricSpec(name="close", uses="sample_data:close", range=(0.0, 0.5)))
-    with pytest.raises(ProfileError, match=r"found the score .* expected a number within its range \[0, 0.5\]"):
+    with raises_code(ProfileError, "metric.score_out_of_range") as caught:
         _profile(application)
+    assert caught.value.location == "metric close (sample_data:close) of pipeline sample"
 
 
 def test_what_is_not_found_is_told_before_anything_is_written(application: Application) -> None:
     application.pipeline = sample_pipeline(metric=MetricSpec(name="close", uses="sample_data:closed"))
-    with pytest.raises(OperatorError, match=r"has no attribute closed; did you mean close\?"):
+    with pytest.raises(OperatorError, match="closed"):
         _profile(application)
     assert not application.store.exists()
 

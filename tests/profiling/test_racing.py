@@ -13,7 +13,7 @@ from random_races import ALL_ITEMS, LATENCY_ITEMS, random_footprints, random_sta
 from budget import examples
 from circinus.profiling.race.configuration_race import look_schedule
 from circinus.profiling.race.racing import (
-    LEAST_SHARE,
+    MIN_SHARE,
     MeasurementStep,
     ScoreEvidence,
     expected_items_to_decide,
@@ -60,7 +60,7 @@ class Case:
             evidence=replace(
                 evidence,
                 variances=evidence.variances[order],
-                keeps=evidence.keeps[order],
+                estimate_meets=evidence.estimate_meets[order],
                 margins=evidence.margins[order],
             ),
             total_cpu_s=self.total_cpu_s[order],
@@ -80,7 +80,7 @@ def _random(seed: int, count: int, objectives: int) -> Case:
     )
     evidence = ScoreEvidence(
         variances=rng.uniform(0.01, 0.25, count),
-        keeps=rng.random((count, objectives)) < 0.5,
+        estimate_meets=rng.random((count, objectives)) < 0.5,
         margins=rng.uniform(0.0, 0.5, (count, objectives)),
         score_range=1.0,
         side_risk=0.001,
@@ -125,18 +125,18 @@ def _waits(case: Case) -> dict[int, tuple[float, float]]:
     found: dict[int, list[tuple[float, float]]] = {}
     for q in range(decisions.open.shape[1]):
         open_ = [k for k in range(len(standing.items)) if decisions.open[k, q]]
-        hopeful = [k for k in open_ if evidence.keeps[k, q]]
+        hopeful = [k for k in open_ if evidence.estimate_meets[k, q]]
         needs_s = {k: case.seconds(k, expected_items_to_decide(k, q, standing, evidence)) for k in open_}
         sure_s = [case.total_cpu_s[k] for k in range(len(standing.items)) if standing.meets[k, q]]
         if not open_:
             continue
-        candidates, share = open_, LEAST_SHARE
+        candidates, share = open_, MIN_SHARE
         if hopeful and not sure_s:
             candidates, share = hopeful, 1.0
         elif hopeful:
             cheapest_s = min(case.total_cpu_s[k] for k in hopeful)
             candidates = [k for k in open_ if case.total_cpu_s[k] <= cheapest_s]
-            share = max(1 - cheapest_s / min(sure_s), LEAST_SHARE)
+            share = max(1 - cheapest_s / min(sure_s), MIN_SHARE)
         chosen = min(candidates, key=lambda k: needs_s[k])
         found.setdefault(chosen, []).append((share * evidence.weights[q], needs_s[chosen]))
     for k in np.flatnonzero(decisions.needs_latency_items).tolist():
@@ -177,14 +177,14 @@ def _case(
         items=np.array(items),
         latency_items=np.full(count, LATENCY_ITEMS),
         all_items=ALL_ITEMS,
-        outdone=np.zeros(count, dtype=bool),
-        partners=np.full(count, -1),
-        pointless=nothing,
+        dominated_on_accuracy=np.zeros(count, dtype=bool),
+        references=np.full(count, -1),
+        pruned=nothing,
     )
     decisions = OpenQuestions(np.array(open_), nothing, np.zeros(count, dtype=bool), np.full((count, objectives), -1))
     evidence = ScoreEvidence(
         variances=np.full(count, 0.1),
-        keeps=np.array(keeps),
+        estimate_meets=np.array(keeps),
         margins=np.full((count, objectives), 0.2),
         score_range=1.0,
         side_risk=0.001,

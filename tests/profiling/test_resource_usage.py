@@ -21,7 +21,7 @@ def _one_item(cpu_s: list[list[float]], **changes: object) -> ResourceUsage:
         "output_bytes": np.ones_like(taken)[:, :, None],
         "memory_bytes": np.ones_like(taken),
         "items": np.ones(len(taken), dtype=np.int64),
-        "changes": np.tile(np.arange(len(taken))[:, None], (1, taken.shape[1])),
+        "knob_ids": np.tile(np.arange(len(taken))[:, None], (1, taken.shape[1])),
     }
     return ResourceUsage(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -67,18 +67,18 @@ def _total_s(found: ResourceUsage, number: int) -> float:
 def test_what_stands_in_takes_hardly_more_of_anything(seed: int, count: int) -> None:
     found = random_footprints(np.random.default_rng(seed), count)
     everything = np.arange(count)
-    stands_in = found.stands_in(everything, everything)
+    stands_in = found.no_costlier(everything, everything)
     for first in range(count):
         for second in range(count):
             if not _near_the_limit(found, first, second):
                 assert stands_in[first, second] == _stands_in(found, first, second)
-    np.testing.assert_array_equal(found.stands_in(everything[1:], everything[:2]), stands_in[1:, :2])
+    np.testing.assert_array_equal(found.no_costlier(everything[1:], everything[:2]), stands_in[1:, :2])
 
 
 @given(seed=seeds, count=st.integers(1, 9))
 def test_one_order_says_which_of_two_comes_before(seed: int, count: int) -> None:
     found = random_footprints(np.random.default_rng(seed), count)
-    before = found.before(np.arange(count), np.arange(count))
+    before = found.cheaper(np.arange(count), np.arange(count))
     known = np.flatnonzero(found.items > 0)
     ranks = before[np.ix_(known, known)].sum(axis=0)  # how many come before each: 0, 1, 2, ... in an order of all
     assert sorted(ranks.tolist()) == list(range(len(known)))
@@ -91,13 +91,13 @@ def test_one_order_says_which_of_two_comes_before(seed: int, count: int) -> None
 def test_partners_are_the_most_alike_and_of_those_the_costliest(seed: int, count: int) -> None:
     found = random_footprints(np.random.default_rng(seed), count)
     everything = np.arange(count)
-    may = found.stands_in(everything, everything) & found.before(everything, everything)
-    for number, partner in enumerate(found.partners().tolist()):
+    may = found.no_costlier(everything, everything) & found.cheaper(everything, everything)
+    for number, partner in enumerate(found.references().tolist()):
         candidates = np.flatnonzero(may[:, number]).tolist()
         if not candidates:
             assert partner == -1
             continue
-        differing = {k: int((found.changes[k] != found.changes[number]).sum()) for k in candidates}
+        differing = {k: int((found.knob_ids[k] != found.knob_ids[number]).sum()) for k in candidates}
         fewest = [k for k in candidates if differing[k] == min(differing.values())]
         assert partner in fewest
         assert _total_s(found, partner) == pytest.approx(max(_total_s(found, k) for k in fewest))
@@ -105,7 +105,7 @@ def test_partners_are_the_most_alike_and_of_those_the_costliest(seed: int, count
 
 @given(seed=seeds, count=st.integers(1, 12))
 def test_whoever_goes_from_partner_to_partner_comes_to_an_end(seed: int, count: int) -> None:
-    partners = random_footprints(np.random.default_rng(seed), count).partners()
+    partners = random_footprints(np.random.default_rng(seed), count).references()
     for number in range(count):
         steps = 0
         while number >= 0:

@@ -98,11 +98,11 @@ CODE = """
 import hashlib, numpy as np
 from circinus.operators import Item
 from circinus.profiling.dataset.item_features import item_features
-from circinus.profiling.dataset.stratification import found_strata
+from circinus.profiling.dataset.stratification import cluster_strata
 rng = np.random.default_rng(3)
 values = [{"sound": rng.normal(size=5000) * (1 + i % 3), "note": "ab C" * (i % 7)} for i in range(100)]
 features = item_features([Item(str(i), value, None) for i, value in enumerate(values)], "plain", (), "data")
-strata = [sorted(found.items()) for found in found_strata(features, np.random.default_rng(0))]
+strata = [sorted(found.items()) for found in cluster_strata(features, np.random.default_rng(0))]
 print(hashlib.sha256(repr(strata).encode()).hexdigest(), len(set(map(repr, strata))))
 """
 

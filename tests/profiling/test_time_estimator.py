@@ -17,38 +17,38 @@ def _measurement(seconds: float, items: int, ran_s: float) -> Measurement:
 
 
 def test_nothing_is_known_at_first(application: Application) -> None:
-    pace = MeasurementTimeEstimator(application.addresses())
-    assert pace.increment_s(application.configuration(1, "low"), 0, 8) is None
-    assert pace.overhead == 1.0
+    estimator = MeasurementTimeEstimator(application.addresses())
+    assert estimator.increment_s(application.configuration(1, "low"), 0, 8) is None
+    assert estimator.overhead == 1.0
 
 
 def test_what_the_cache_holds_costs_nothing(application: Application) -> None:
-    pace = MeasurementTimeEstimator(application.addresses())
+    estimator = MeasurementTimeEstimator(application.addresses())
     low, high = application.configuration(1, "low"), application.configuration(1, "high")
-    pace.measured(low, 8, _measurement(0.5, 8, 16.0), 16.0)
-    assert pace.increment_s(low, 0, 8) == 0.0
-    assert pace.increment_s(low, 8, 10) == pytest.approx(2 * 4 * 0.5)
+    estimator.measured(low, 8, _measurement(0.5, 8, 16.0), 16.0)
+    assert estimator.increment_s(low, 0, 8) == 0.0
+    assert estimator.increment_s(low, 8, 10) == pytest.approx(2 * 4 * 0.5)
     # `prepare` and `right` ran for these 8 items; `left` and `joined` have not under this prefix.
-    assert pace.increment_s(high, 0, 8) == pytest.approx(8 * 2 * 0.5)
-    assert pace.increment_s(high, 0, 9) == pytest.approx(8 * 2 * 0.5 + 4 * 0.5)
+    assert estimator.increment_s(high, 0, 8) == pytest.approx(8 * 2 * 0.5)
+    assert estimator.increment_s(high, 0, 9) == pytest.approx(8 * 2 * 0.5 + 4 * 0.5)
 
 
 def test_the_nearest_knowledge_counts(application: Application) -> None:
-    pace = MeasurementTimeEstimator(application.addresses())
+    estimator = MeasurementTimeEstimator(application.addresses())
     one, other = application.configuration(1, "low"), application.configuration(20, "high")
-    pace.known(one, {name: [1.0, 3.0] for name in OPERATORS})
-    assert pace.service_s("left", other) == 2.0  # another quality is better than nothing
-    pace.known(application.configuration(1, "high"), {"left": [7.0]})
-    assert pace.service_s("left", other) == 7.0  # the same quality under another prefix is better
-    pace.known(other, {"left": [9.0]})
-    assert pace.service_s("left", other) == 9.0
+    estimator.add_service_times(one, {name: [1.0, 3.0] for name in OPERATORS})
+    assert estimator.service_s("left", other) == 2.0  # another quality is better than nothing
+    estimator.add_service_times(application.configuration(1, "high"), {"left": [7.0]})
+    assert estimator.service_s("left", other) == 7.0  # the same quality under another prefix is better
+    estimator.add_service_times(other, {"left": [9.0]})
+    assert estimator.service_s("left", other) == 9.0
 
 
 def test_loads_and_transport_are_in_the_ratio(application: Application) -> None:
-    pace = MeasurementTimeEstimator(application.addresses())
+    estimator = MeasurementTimeEstimator(application.addresses())
     configuration = application.configuration(1, "low")
-    pace.measured(configuration, 2, _measurement(0.5, 2, 4.0), 12.0)
-    assert pace.overhead == 3.0
-    assert pace.increment_s(configuration, 2, 4) == pytest.approx(2 * 4 * 0.5 * 3)
-    pace.spent(4.0, 4.0)
-    assert pace.overhead == 2.0
+    estimator.measured(configuration, 2, _measurement(0.5, 2, 4.0), 12.0)
+    assert estimator.overhead == 3.0
+    assert estimator.increment_s(configuration, 2, 4) == pytest.approx(2 * 4 * 0.5 * 3)
+    estimator.add_elapsed(4.0, 4.0)
+    assert estimator.overhead == 2.0

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from circinus.errors import ProfileError
 from circinus.profiling.trace.measurement_trace import MeasurementTrace
 from circinus.profiling.trace.trace_file import load_trace, save_trace, trace_digest
+from raised import raises_code
 from random_traces import random_trace, trace_pipeline
 
 PIPELINE = trace_pipeline()
@@ -70,14 +71,14 @@ def test_every_number_counts_in_the_digest(trace: MeasurementTrace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [(None, "found no trace at"), (b"", "is no trace, or is damaged"), (b"text\n" * 100, "is no trace, or is damaged")],
+    ("content", "code"),
+    [(None, "trace.missing"), (b"", "trace.damaged"), (b"text\n" * 100, "trace.damaged")],
 )
-def test_what_is_no_file_of_arrays_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_what_is_no_file_of_arrays_is_refused(tmp_path: Path, content: bytes | None, code: str) -> None:
     path = tmp_path / "trace"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ProfileError, match=message):
+    with raises_code(ProfileError, code):
         load_trace(path)
 
 
@@ -87,49 +88,55 @@ def test_a_truncated_file_is_refused(tmp_path: Path, trace: MeasurementTrace) ->
     whole = path.read_bytes()
     for length in range(1, len(whole), max(1, len(whole) // 40)):
         path.write_bytes(whole[:length])
-        with pytest.raises(ProfileError, match="is no trace, or is damaged"):
+        with raises_code(ProfileError, "trace.damaged"):
             load_trace(path)
 
 
 def test_other_arrays_are_no_trace(tmp_path: Path) -> None:
     with (tmp_path / "trace").open("wb") as file:
         np.savez(file, some=np.zeros(3))
-    with pytest.raises(ProfileError, match="is no trace"):
+    with raises_code(ProfileError, "trace.damaged"):
         load_trace(tmp_path / "trace")
     with (tmp_path / "trace").open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(ProfileError, match="is no trace"):
+    with raises_code(ProfileError, "trace.damaged"):
         load_trace(tmp_path / "trace")
 
 
 @pytest.mark.parametrize(
-    ("header", "arrays", "message"),
+    ("header", "arrays", "code", "value"),
     [
-        ({"kind": "other"}, {}, "found the kind 'other', expected 'circinus trace'"),
-        ({"schema_version": 99}, {}, "of schema version 99, expected 1"),
-        ({"metric": "closeness"}, {}, "missing or wrong"),
-        ({"replicas": [{}]}, {}, "missing or wrong"),
-        ({"machine": {"cpu": "x"}}, {}, "missing or wrong"),
-        ({"replicas": []}, {}, "found nothing of the replicas of first"),
-        ({}, {"scores": None}, "missing or wrong"),
-        ({}, {"scores": np.zeros((8, 4))}, r"found scores of shape \(8, 4\), expected \(8, 5\)"),
-        ({}, {"rows": np.zeros((8, 4))}, "missing or wrong"),
-        ({}, {"scores": np.full((8, 5), "x")}, "missing or wrong"),
-        ({}, {"input_bytes": np.full(5, np.nan)}, "input_bytes that are missing"),
+        ({"kind": "other"}, {}, "trace.wrong_kind", "'other'"),
+        ({"schema_version": 99}, {}, "trace.other_schema", "99, expected 1"),
+        ({"metric": "closeness"}, {}, "trace.inconsistent", ""),
+        ({"replicas": [{}]}, {}, "trace.inconsistent", ""),
+        ({"machine": {"cpu": "x"}}, {}, "trace.inconsistent", ""),
+        ({"replicas": []}, {}, "trace.inconsistent", "first"),
+        ({}, {"scores": None}, "trace.inconsistent", ""),
+        ({}, {"scores": np.zeros((8, 4))}, "trace.inconsistent", "(8, 4), expected (8, 5)"),
+        ({}, {"rows": np.zeros((8, 4))}, "trace.inconsistent", ""),
+        ({}, {"scores": np.full((8, 5), "x")}, "trace.inconsistent", ""),
+        ({}, {"input_bytes": np.full(5, np.nan)}, "trace.inconsistent", "input_bytes"),
     ],
 )
 def test_faults_are_named(
-    tmp_path: Path, trace: MeasurementTrace, header: dict[str, object], arrays: dict[str, np.ndarray], message: str
+    tmp_path: Path,
+    trace: MeasurementTrace,
+    header: dict[str, object],
+    arrays: dict[str, np.ndarray],
+    code: str,
+    value: str,
 ) -> None:
     path = tmp_path / "trace"
     save_trace(trace, path)
     _change(path, header, **arrays)
-    with pytest.raises(ProfileError, match=message) as error:
+    with raises_code(ProfileError, code) as caught:
         load_trace(path)
-    assert str(path) in str(error.value)
+    assert caught.value.location.startswith(str(path))
+    assert value in caught.value.message
 
 
 def test_where_it_cannot_be_written_is_told(tmp_path: Path, trace: MeasurementTrace) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(ProfileError, match="the trace cannot be written"):
+    with raises_code(ProfileError, "trace.not_writable"):
         save_trace(trace, tmp_path / "file" / "trace")

@@ -12,7 +12,7 @@ from circinus.profiling.store.measurement_keys import MeasurementKeys, pipeline_
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import StoredReplica, read_dataset
 from circinus.profiling.store.store_writer import StoreWriter
-from circinus.profiling.store.transfer_sources import MOST_SOURCES, SourceScores, load_source_scores
+from circinus.profiling.store.transfer_sources import MAX_SOURCES, SourceScores, load_source_scores
 from circinus.specification import Configuration, DatasetSpec, MetricSpec, OperatorSpec, Pipeline, configurations
 
 pytestmark = pytest.mark.usefixtures("inline_replicas")
@@ -263,13 +263,13 @@ def test_gains_of_allocations_come_along(sample: Application) -> None:
 
 def test_the_newest_come_first_and_not_more_than_a_few(sample: Application) -> None:
     pipeline = sample.pipeline
-    for number in range(MOST_SOURCES + 2):
+    for number in range(MAX_SOURCES + 2):
         pipeline = sample_pipeline(f"sample{number}", dataset=ELSEWHERE)
         # Each has an operator of its own, so that none has the code of another.
         extra = replace_name(pipeline.operators[0], f"extra{number}")
         measure(sample, pipeline.model_copy(update={"operators": (*pipeline.operators, extra)}), items=2, only=2)
     found = known_to(sample, sample.pipeline)
-    assert names(found) == [f"pipeline sample{number}" for number in range(MOST_SOURCES + 1, 1, -1)]
+    assert names(found) == [f"pipeline sample{number}" for number in range(MAX_SOURCES + 1, 1, -1)]
 
 
 def replace_name(operator: OperatorSpec, name: str) -> OperatorSpec:

@@ -20,6 +20,7 @@ from circinus.queueing.arrivals import (
     fit_arrival_process,
 )
 from circinus.queueing.arrivals.fitting import chi2_quantile
+from raised import raises_code
 
 
 def upper_tail(value: float, freedom: int) -> float:
@@ -156,17 +157,17 @@ def test_whatever_was_seen_gives_a_process_of_its_rate(gaps: list[float], rest_s
 
 
 @pytest.mark.parametrize(
-    ("times_s", "duration_s"),
+    ("times_s", "duration_s", "code"),
     [
-        ([], None),
-        ([1.0], 5.0),
-        ([1.0, 1.0], 5.0),
-        ([2.0, 1.0], 5.0),
-        ([1.0, 2.0], 1.5),
-        ([-1.0, 2.0], 5.0),
-        ([1.0, np.inf], None),
+        ([], None, "too_few_times"),
+        ([1.0], 5.0, "too_few_times"),
+        ([1.0, 1.0], 5.0, "too_few_times"),
+        ([2.0, 1.0], 5.0, "not_ascending"),
+        ([1.0, 2.0], 1.5, "outside_duration"),
+        ([-1.0, 2.0], 5.0, "outside_duration"),
+        ([1.0, np.inf], None, "not_ascending"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(times_s: list[float], duration_s: float | None) -> None:
-    with pytest.raises(PlanningError, match="found"):
+def test_what_cannot_be_measured_is_refused(times_s: list[float], duration_s: float | None, code: str) -> None:
+    with raises_code(PlanningError, f"arrivals.{code}"):
         fit_arrival_process(np.array(times_s), duration_s)

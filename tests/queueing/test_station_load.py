@@ -14,9 +14,10 @@ from circinus.queueing.arrivals import MarkovModulatedPoisson, Periodic, Poisson
 from circinus.queueing.arrivals.process import ArrivalProcess
 from circinus.queueing.fcfs import serve_fcfs
 from circinus.queueing.lindley_recursion import response_by_sample_path
-from circinus.queueing.response_time import LEVELS, MIDDLES, ResponseTime, mixture
+from circinus.queueing.response_time import LEVELS, MIDPOINTS, ResponseTime, mixture
 from circinus.queueing.station import Station
 from circinus.queueing.station_model import LoadedStation
+from raised import raises_code
 
 QUANTILES = [0.5, 0.95, 0.99]
 
@@ -112,8 +113,8 @@ def test_regular_requests(servers: int, utilization: float) -> None:
 def test_requests_one_by_one_and_at_random_are_one_formula() -> None:
     load = _load(2, (1.5,), 0.7)
     assert load.is_poisson
-    added_s, factor = load.response().at(-np.log1p(-MIDDLES))
-    np.testing.assert_allclose(added_s, load.wait(load.utilization).quantile(MIDDLES))
+    added_s, factor = load.response().at(-np.log1p(-MIDPOINTS))
+    np.testing.assert_allclose(added_s, load.wait(load.utilization).quantile(MIDPOINTS))
     np.testing.assert_allclose(factor, 1.5)
 
 
@@ -154,13 +155,13 @@ def test_doubts_name_what_formulas_are_not_good_for() -> None:
 
 @pytest.mark.parametrize("ratios", [(1.0,), (1.0, 1.5)])
 def test_who_cannot_keep_up_is_told_so(ratios: tuple[float, ...]) -> None:
-    with pytest.raises(PlanningError, match="utilisation"):
+    with raises_code(PlanningError, "load.overloaded"):
         _load(2, ratios, 1.01).response()
 
 
 @given(st.floats(0.0, 1.0), st.floats(0.0, 5.0), st.floats(0.0, 5.0))
 def test_a_mixture_lies_between_its_parts(share: float, one_s: float, other_s: float) -> None:
-    levels = np.ones(len(MIDDLES))
+    levels = np.ones(len(MIDPOINTS))
     parts = [ResponseTime(one_s * levels, levels, one_s), ResponseTime(other_s * levels, levels, other_s)]
     mixed = mixture([(share, parts[0]), (1 - share, parts[1])], 1.0)
     least, most = sorted((one_s, other_s))

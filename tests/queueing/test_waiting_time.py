@@ -11,6 +11,8 @@ from circinus.errors import PlanningError
 from circinus.queueing.fcfs import serve_fcfs
 from circinus.queueing.station import Station
 from circinus.queueing.waiting_time import erlang_c, gi_g_c_wait
+from golden import check_message
+from raised import raises_code
 
 utilizations = st.floats(0.01, 0.98)
 variations = st.floats(0.0, 10.0)
@@ -176,5 +178,7 @@ def test_no_load_means_no_wait() -> None:
 
 @pytest.mark.parametrize("utilization", [1.0, 1.5, -0.1])
 def test_a_server_that_is_always_busy_is_an_error(utilization: float) -> None:
-    with pytest.raises(PlanningError, match="utilisation"):
+    with raises_code(PlanningError, "load.overloaded") as caught:
         gi_g_c_wait(1, utilization, 1.0, 1.0)
+    if utilization == 1.5:
+        check_message("queueing/overloaded", str(caught.value))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from served_scenario import PLAN, matching, pipeline, query, specification
 
 from circinus.errors import ServingError
 from circinus.serving import DesiredDeployment, Mode, RouteStage
 from circinus.serving.desired_state import build_desired_state, build_route
 from circinus.specification import Allocation, Configuration, KnobValues, OperatorSpec, QueryPlan
+from raised import raises_code
 
 
 def test_state_has_the_deployments_as_sized_and_a_route_for_each_query_served() -> None:
@@ -80,11 +80,11 @@ def test_stages_stand_in_topological_order_with_their_prefixes() -> None:
 
 def test_replay_needs_recordings() -> None:
     given = specification(query("a"))
-    with pytest.raises(ServingError, match="profile store"):
+    with raises_code(ServingError, "engine.no_recordings"):
         build_desired_state(matching(["a"]), given, Mode.REPLAY)
     assert build_desired_state(matching(["a"]), given, Mode.REPLAY, Path("s")).recordings == Path("s")
 
 
 def test_infrastructure_is_needed() -> None:
-    with pytest.raises(ServingError, match="kind: Infrastructure"):
+    with raises_code(ServingError, "specification.no_infrastructure"):
         build_desired_state(matching(["a"]), replace(specification(query("a")), infrastructure=None), Mode.REAL)

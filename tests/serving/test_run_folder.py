@@ -10,6 +10,7 @@ import pytest
 from circinus.errors import ServingError
 from circinus.serving.local.run_dir import RunDirectory
 from circinus.testing.desired_states import StageSpec, chain
+from raised import raises_code
 
 
 @pytest.fixture
@@ -95,8 +96,10 @@ def test_folder_of_somebody_else_is_neither_taken_nor_cleared(tmp_path: Path) ->
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(mine.address))
         listener.listen()
-        with pytest.raises(ServingError, match=r"found desired\.json in .*mine.*another folder"):
+        with raises_code(ServingError, "run_folder.not_empty") as caught:
             mine.create()
+        assert caught.value.location == str(mine.path)
+        assert "desired.json" in caught.value.message
         assert mine.connect() is None
         assert not mine.clear()
     assert {file.name for file in mine.path.iterdir()} == {*NAMES, "socket"}
@@ -122,14 +125,14 @@ def test_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
     shared = RunDirectory(tmp_path / "shared")
     shared.path.mkdir()
     shared.path.chmod(0o1777)
-    with pytest.raises(ServingError, match="every user may write"):
+    with raises_code(ServingError, "run_folder.unsafe"):
         shared.create()
     assert shared.path.stat().st_mode & 0o7777 == 0o1777
 
 
 def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
-    with pytest.raises(ServingError, match="found a file"):
+    with raises_code(ServingError, "run_folder.not_a_folder"):
         RunDirectory(tmp_path / "file").create()
     assert not RunDirectory(tmp_path / "file").clear()
 
@@ -138,16 +141,18 @@ def test_living_engine_is_not_cleared_away(folder: RunDirectory, monkeypatch: py
     monkeypatch.setattr("circinus.serving.local.run_dir._END_S", 0.1)
     lock = folder.try_lock()
     assert lock is not None
-    with lock, pytest.raises(ServingError, match="lives and does not answer"):
+    with lock, raises_code(ServingError, "engine.silent"):
         folder.clear()
     assert folder.path.exists()
 
 
 def test_absence_says_what_was_lost(folder: RunDirectory) -> None:
-    assert "no engine runs" in str(folder.missing_reason())
+    assert folder.missing_reason().code == "engine.not_running"
     folder.lock.write_text("4711")
     folder.save(chain("q", StageSpec("first", "add")))
-    assert "process 4711) was killed" in str(folder.missing_reason())
+    assert folder.missing_reason().code == "engine.killed"
+    assert "process 4711" in str(folder.missing_reason())
     assert "1 deployments for the queries q" in str(folder.missing_reason())
     folder.desired.write_text("half a docu")
-    assert "process 4711) was killed" in str(folder.missing_reason())
+    assert folder.missing_reason().code == "engine.killed"
+    assert "process 4711" in str(folder.missing_reason())

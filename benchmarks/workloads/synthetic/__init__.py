@@ -1,0 +1,1 @@
+"""Synthetic pipelines with known optimum."""

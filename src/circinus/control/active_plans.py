@@ -73,7 +73,7 @@ def snapshot_from_json(text: str, base: ManagedPlans) -> ManagedPlans:
     try:
         adopted = _adapter().validate_python(json.loads(text), by_name=True)
     except (ValidationError, ValueError) as error:
-        raise ServingError(f"the plans that were in force cannot be read: {error}") from error
+        raise ServingError(f"the plans in force cannot be read: {error}", code="control.unreadable_plans") from error
     specification = Specification(
         {pipeline.name: pipeline for pipeline in adopted.pipelines},
         adopted.infrastructure,
@@ -149,7 +149,10 @@ class ActivePlans:
                 found = replace(found, ladders=ladders)
             return found if proven is None else replace(found, last_good=snapshot_from_json(proven, self.controlled))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ServingError(f"what was decided cannot be read: {type(error).__name__}: {error}") from error
+            raise ServingError(
+                f"the controller's decisions cannot be read: {type(error).__name__}: {error}",
+                code="control.unreadable_decisions",
+            ) from error
 
     def with_plans(
         self, controlled: ManagedPlans, base: ManagedPlans | None = None, proven: ManagedPlans | None = None

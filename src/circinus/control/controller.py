@@ -209,7 +209,7 @@ class Controller:
                 if task is None or task.cancelling():
                     raise
                 with suppress(StateStoreError):
-                    await self._missed(ServingError("the engine cancelled what it was asked"))
+                    await self._missed(ServingError("the engine cancelled the call", code="engine.cancelled"))
             await asyncio.sleep(max(0.0, begin_s + self._settings.interval_s - self._clock()))
 
     async def _status(self) -> EngineStatus:
@@ -217,7 +217,9 @@ class Controller:
             async with asyncio.timeout(self._settings.status_timeout_s):
                 return await self._engine.status()
         except TimeoutError:
-            raise ServingError(f"the engine does not answer within {self._settings.status_timeout_s:g} s") from None
+            raise ServingError(
+                f"the engine does not answer within {self._settings.status_timeout_s:g} s", code="engine.silent"
+            ) from None
 
     def _take_up(self) -> str:
         """Go on where an earlier controller ended, if one did; how, in words."""

@@ -27,7 +27,7 @@ class DryRunEngine:
 
     async def submit(self, request: Request) -> Response:
         """Nobody may."""
-        raise ServingError("an engine that is only looked at takes no requests")
+        raise ServingError("a dry run takes no requests", code="engine.dry_run")
 
     async def status(self) -> EngineStatus:
         """As `Engine.status`, as if what was told were in force."""

@@ -33,7 +33,9 @@ class ControlMetrics:
             from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
         except ImportError as error:
             raise ServingError(
-                f"metrics need the Prometheus client: pip install 'circinus-planner[metrics]' ({error})"
+                f"metrics need the Prometheus client ({error})",
+                code="control.no_metrics_client",
+                hint="Run `pip install 'circinus-planner[metrics]'`.",
             ) from error
         registry = CollectorRegistry()
 
@@ -60,7 +62,12 @@ class ControlMetrics:
         try:
             start_http_server(port, address, registry=registry)
         except OSError as error:
-            raise ServingError(f"metrics cannot be served on {address}:{port}: {error}; choose another port") from error
+            raise ServingError(
+                f"metrics cannot be served: {error}",
+                code="control.metrics_port",
+                location=f"{address}:{port}",
+                hint="Choose another port.",
+            ) from error
 
     def event(self, event: Event) -> None:
         """One more."""

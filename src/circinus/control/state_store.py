@@ -62,7 +62,7 @@ class Event:
 
 
 class StateStoreError(ServingError):
-    """What was decided cannot be kept, or read."""
+    """State that cannot be written or read."""
 
 
 class ControlStateStore:
@@ -83,7 +83,11 @@ class ControlStateStore:
             # What is decided must be there when the machine comes back, or the same would be decided again.
             self._connection.execute("PRAGMA synchronous = FULL")
         except sqlite3.DatabaseError as error:
-            raise ServingError(f"{path} cannot be used for what the controller decides: {error}") from error
+            raise ServingError(
+                f"the file cannot hold the controller's state: {error}",
+                code="control.not_a_state_store",
+                location=str(path),
+            ) from error
 
     @classmethod
     def open_existing(cls, path: Path) -> ControlStateStore:
@@ -93,7 +97,12 @@ class ControlStateStore:
             ServingError: there is none.
         """
         if not path.is_file():
-            raise ServingError(f"{path}: found no records of a controller; circinus serve makes them, or name them")
+            raise ServingError(
+                "there is no state of a controller",
+                code="control.no_state",
+                location=str(path),
+                hint="Run `circinus serve`, or name the file.",
+            )
         return cls(path)
 
     def close(self) -> None:
@@ -121,8 +130,10 @@ class ControlStateStore:
             # One that ends later than it can have been taken was taken by a clock that was set back since.
             if last is not None and 0 < last[1] <= last[2]:
                 raise LeaseHeldError(
-                    f"{last[0]} controls this, for {last[1]:.1f} s more unless it goes on; end it, or wait "
-                    f"(the lease is in {self.path})"
+                    f"{last[0]} controls this engine, for {last[1]:.1f} s more unless the lease is renewed",
+                    code="lease.held",
+                    location=str(self.path),
+                    hint="End that controller, or wait.",
                 )
             row = (holder, now_s + lasts_s, lasts_s)
             execute("DELETE FROM lease WHERE ends_s < ?", (now_s - lasts_s,))
@@ -214,7 +225,11 @@ class ControlStateStore:
         try:
             return self._connection.execute(statement, values)
         except sqlite3.Error as error:
-            raise StateStoreError(f"{self.path}: what was decided cannot be read: {error}") from error
+            raise StateStoreError(
+                f"the controller's state cannot be read: {error}",
+                code="control.unreadable_state",
+                location=str(self.path),
+            ) from error
 
     def _prepare(self) -> None:
         with self._transaction() as execute:
@@ -230,8 +245,11 @@ class ControlStateStore:
                 return
         if application != _APPLICATION_ID or version != _SCHEMA_VERSION:
             raise ServingError(
-                f"{self.path}: found a database of another kind or version ({version}), expected what a controller "
-                f"keeps, version {_SCHEMA_VERSION}; name another file"
+                f"found a database of another kind or version ({version}), "
+                f"expected the state of a controller, version {_SCHEMA_VERSION}",
+                code="control.other_database",
+                location=str(self.path),
+                hint="Name another file.",
             )
 
     @contextmanager
@@ -239,8 +257,10 @@ class ControlStateStore:
         with self._transaction() as execute:
             last = execute("SELECT number, holder FROM lease ORDER BY number DESC LIMIT 1").fetchone()
             if last is None or last[0] != lease:
-                who = "nobody" if last is None else last[1]
-                raise LeaseLostError(f"{self.path}: the lease was lost, now {who} controls this")
+                who = "no controller" if last is None else last[1]
+                raise LeaseLostError(
+                    f"the lease was lost, now {who} controls this engine", code="lease.lost", location=str(self.path)
+                )
             yield execute
 
     @contextmanager
@@ -253,7 +273,11 @@ class ControlStateStore:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                raise StateStoreError(f"{self.path}: what was decided cannot be kept: {error}") from error
+                raise StateStoreError(
+                    f"the controller's state cannot be written: {error}",
+                    code="control.unwritable_state",
+                    location=str(self.path),
+                ) from error
             raise
 
 

@@ -220,8 +220,10 @@ def merge_loads(candidates: Iterable[PlanCandidate], replicas: Mapping[Deploymen
     for link, traffic in links.items():
         if traffic.offered_load >= 1:
             raise PlanningError(
-                f"link {link.name}: found transfers for {traffic.offered_load:.0%} of its bandwidth, expected less than 100%; "
-                f"move queries away"
+                f"transfers need {traffic.offered_load:.0%} of the bandwidth; it must be less than 100%",
+                code="link.overloaded",
+                location=f"link {link.name}",
+                hint="Move queries to other pools.",
             )
     return MergedLoad(loads, links)
 

@@ -82,7 +82,8 @@ def latency_slo_probability(latency_s: FloatArray, items: int, slo: LatencySlo, 
     With as many items as bound the percentile without assumptions (`items_for_percentile`): the percentile of all is
     within the limit with the probability that of n items fewer than those seen within it lie below the percentile,
     plus half of that of as many (order statistics; David & Nagaraja, Order Statistics, 2003, section 7.1). With fewer
-    items a log-normal distribution is assumed as in `circinus.estimation.percentiles`: the probability is that at which the
+    items a log-normal distribution is assumed as in `circinus.estimation.percentiles`: the probability is that at which
+    the
     upper tolerance limit is the objective's limit (the equation behind Natrella's factor, solved for the probability).
 
     Limits: the waits and links of the scenarios are taken as if each item had met one of them; a rare slow kind of item

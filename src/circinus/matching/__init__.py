@@ -1,4 +1,4 @@
-"""All queries together: choosing at most one plan for each under the pools' and links' capacities."""
+"""Matching of all queries: at most one plan for each query, within the capacities of pools and links."""
 
 from circinus.matching.admission import Admission, admit_query
 from circinus.matching.explanation.shadow_prices import ShadowPrice

@@ -1,4 +1,4 @@
-"""One more query beside what runs: let in with a plan, or refused with what binds; nobody else's plan is touched."""
+"""Admission of one more query while running plans stay: an assignment, or a rejection with binding resources."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from circinus.estimation import PlanCandidate
 from circinus.matching.admission_control import AdmissionControl, AdmissionFit, AdmissionProblem
-from circinus.matching.explanation.assignment_explanations import MOST_ALTERNATIVES, SAME_COST
+from circinus.matching.explanation.assignment_explanations import EQUAL_USD_PER_H, MAX_ALTERNATIVES
 from circinus.matching.explanation.feasibility import Infeasibility
 from circinus.matching.explanation.rejections import binding_slos
 from circinus.matching.explanation.shadow_prices import ShadowPrice
@@ -18,7 +18,12 @@ from circinus.matching.explanation.slo_relaxation import Replan, RunningQueryFit
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
 from circinus.matching.plan_set import Alternative, Assignment, Matching, Rejection, tenant_shares
 from circinus.matching.problem import RESOURCES
-from circinus.matching.simulation_check import MOST_PLANS, check_by_simulation, exclude_refuted, simulation_inputs
+from circinus.matching.simulation_check import (
+    MAX_ATTEMPTS,
+    check_by_simulation,
+    exclude_refuted,
+    simulation_inputs,
+)
 from circinus.planning import Frontier, ladder, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
@@ -28,17 +33,17 @@ from circinus.specification.formatting import format_usd_per_h
 
 @dataclass(frozen=True)
 class Admission:
-    """The answer for one more query: either an assignment or a rejection."""
+    """The result of an admission: either an assignment or a rejection."""
 
     query: Query
     assignment: Assignment | None = None
-    """The plan that it gets."""
+    """Plan of the admitted query."""
     rejection: Rejection | None = None
-    """Why it was refused."""
+    """Reason for the rejection."""
     binding: tuple[ShadowPrice, ...] = ()
-    """Of the resources that stand in its way: what one more unit is worth to all that were matched."""
+    """Shadow prices of the binding resources."""
     fit: tuple[AdmissionProblem, AdmissionFit] | None = None
-    """What `with_admitted` makes the new matching from."""
+    """Input of `add_admitted`."""
 
 
 def admit_query(
@@ -49,27 +54,27 @@ def admit_query(
     *,
     search: SearchSettings = DEFAULT_SETTINGS,
 ) -> tuple[Admission, Matching]:
-    """Plan one more query of a specification beside what a matching serves of it.
+    """Plan one more query of a specification together with the running matching.
 
-    Where formulas are not good for an estimate that is new, all are simulated together, which takes about a second;
-    plans beside which somebody is too slow there are not taken.
+    If formulas are inaccurate for a new estimate, all plans are simulated together, which takes about a second; plans
+    that make any query too slow in the simulation are excluded.
 
     Args:
-        specification: with an infrastructure, the query, and all that are served.
-        profiles: pipeline name -> what was measured of it; of all that are in use.
-        matching: what runs.
+        specification: with an infrastructure, the query, and all served queries.
+        profiles: pipeline name -> profile, of all pipelines in use.
+        matching: the running plans.
         name: the query, which the matching does not serve.
-        search: how plans were searched.
+        search: settings of the plan search.
 
     Returns:
-        The answer, and the matching with the query where it is let in, else as it was.
+        The admission, and the matching with the query if it was admitted, else unchanged.
 
     Raises:
-        PlanningError: no infrastructure, a profile is missing, or one that runs is not known any more.
+        PlanningError: no infrastructure, a missing profile, or a running plan without profile.
     """
     plans = PlanEstimates(specification, profiles, search.usable_link_share)
     running = running_state(specification, matching, plans, search.usable_link_share)
-    assert specification.infrastructure is not None  # `ProfiledPlans` has refused a specification without one
+    assert specification.infrastructure is not None  # checked by `PlanEstimates`
     network = Network(specification.infrastructure)
     (query,) = [query for query in specification.queries if query.name == name]
     pipeline, profile = specification.pipelines[query.pipeline], profiles[query.pipeline]
@@ -77,43 +82,43 @@ def admit_query(
     frontier = plan_query(query, pipeline, profile, network, search)
 
     def replan(relaxed: Query) -> Frontier:
-        wider = plan_query(relaxed, pipeline, profile, network, unexplained)
-        return replace(wider, candidates=plans.without_excluded(wider.candidates))
+        replanned = plan_query(relaxed, pipeline, profile, network, unexplained)
+        return replace(replanned, candidates=plans.without_excluded(replanned.candidates))
 
     for attempt in count(1):
-        further = plans.on_deployments(query, running.deployments)
-        admission = admit(running, matching, frontier, extra_candidates=further, replan=replan)
+        composed = plans.on_deployments(query, running.deployments)
+        admission = admit(running, matching, frontier, extra_candidates=composed, replan=replan)
         if admission.assignment is None or admission.fit is None:
             return admission, matching
-        wider = add_admitted(running, matching, admission, specification.queries)
-        planned = simulation_inputs(specification, profiles, wider)
-        found = check_by_simulation(wider, planned, network, only={name, *admission.fit[1].affected_queries})
-        if not found.violated:
+        admitted = add_admitted(running, matching, admission, specification.queries)
+        planned = simulation_inputs(specification, profiles, admitted)
+        check = check_by_simulation(admitted, planned, network, restrict_to={name, *admission.fit[1].affected_queries})
+        if not check.violated:
             break
-        tried = admission.assignment.chosen
-        plans.exclude(name, None if attempt >= MOST_PLANS else tried.plan)
-        frontier = exclude_refuted(frontier, tried, found.violated, plans)
-    deployments = add_startup_times(found.matching.deployments, profiles, specification.infrastructure)
-    (assignment,) = [one for one in found.matching.assignments if one.query == name]
-    return replace(admission, assignment=assignment), replace(found.matching, deployments=deployments)
+        refuted = admission.assignment.chosen
+        plans.exclude(name, None if attempt >= MAX_ATTEMPTS else refuted.plan)
+        frontier = exclude_refuted(frontier, refuted, check.violated, plans)
+    deployments = add_startup_times(check.matching.deployments, profiles, specification.infrastructure)
+    (assignment,) = [assignment for assignment in check.matching.assignments if assignment.query == name]
+    return replace(admission, assignment=assignment), replace(check.matching, deployments=deployments)
 
 
 def running_state(
     specification: Specification, matching: Matching, plans: PlanEstimates, usable_link_share: float
 ) -> AdmissionControl:
-    """What a matching serves, prepared for one more query.
+    """Prepare the served plans of a matching for the admission of one more query.
 
     Args:
-        specification: with all queries that are served.
-        matching: what runs.
+        specification: with all served queries.
+        matching: the running plans.
         plans: estimates of the specification's plans.
-        usable_link_share: as the matching was made with.
+        usable_link_share: of the matching.
 
     Raises:
-        PlanningError: a plan that runs has no profile any more.
+        PlanningError: a running plan has no profile any more.
     """
     served = {assignment.query: assignment.chosen.plan for assignment in matching.assignments}
-    assert specification.infrastructure is not None  # `ProfiledPlans` has refused a specification without one
+    assert specification.infrastructure is not None  # checked by `PlanEstimates`
     return AdmissionControl(
         [query for query in specification.queries if query.name in served],
         {name: plans.estimate_of(name, plan) for name, plan in served.items()},
@@ -121,7 +126,7 @@ def running_state(
         specification.infrastructure,
         plans.reestimate,
         usable_link_share,
-        {found.query: found.chosen.estimate.latency_s.upper for found in matching.assignments},
+        {assignment.query: assignment.chosen.estimate.latency_s.upper for assignment in matching.assignments},
     )
 
 
@@ -133,19 +138,23 @@ def admit(
     extra_candidates: Sequence[PlanCandidate] = (),
     replan: Replan | None = None,
 ) -> Admission:
-    """Give a query the plan that adds the least cost beside what runs, if there is any that fits.
+    """Give a query the plan that adds the least cost to the running plans, if any fits.
 
-    What fits is really fitted: capacities, nodes, the query's objectives, and those of all others as sized then.
+    A plan fits if capacities, packing on nodes, and the SLOs of the query and of all running queries hold at the new
+    sizes.
 
     Args:
-        running: what the matching serves, as `beside_matching` makes it.
-        matching: what runs.
+        running: the running plans, prepared by `running_state`.
+        matching: the running plans.
         frontier: the query's plans.
-        extra_candidates: more of its plans, as composed of deployments that run.
-        replan: how the query is planned under relaxed objectives, for what would let it in.
+        extra_candidates: further plans, composed of running deployments.
+        replan: plans the query under relaxed SLOs, to find the smallest relaxation that admits it.
     """
-    query, known = frontier.query, {candidate.plan for candidate in frontier.candidates}
-    candidates = (*frontier.candidates, *(one for one in extra_candidates if one.plan not in known))
+    query, listed_plans = frontier.query, {candidate.plan for candidate in frontier.candidates}
+    candidates = (
+        *frontier.candidates,
+        *(extra for extra in extra_candidates if extra.plan not in listed_plans),
+    )
     if not candidates:
         rejection = Rejection(
             query=query.name,
@@ -155,61 +164,68 @@ def admit(
             best_so_far=frontier.best_effort,
         )
         return Admission(query, rejection=rejection)
-    laid = running.prepare(query, candidates)
+    prepared = running.prepare(query, candidates)
     obstacles: dict[int, Infeasibility] = {}
-    for candidate in laid.cheapest_first:
-        found = running.try_candidate(laid, candidate, query.slos)
-        if isinstance(found, AdmissionFit):
-            assignment = _assignment(laid, candidate, found, frontier, obstacles)
-            return Admission(query, assignment, fit=(laid, found))
-        obstacles[candidate] = found
-    for candidate in np.flatnonzero(~laid.marginal_costs.fits).tolist():
-        found = running.try_candidate(laid, candidate, query.slos)
-        assert isinstance(found, Infeasibility)
-        obstacles[candidate] = found
+    for candidate in prepared.cheapest_first:
+        fit = running.try_candidate(prepared, candidate, query.slos)
+        if isinstance(fit, AdmissionFit):
+            assignment = _assignment(prepared, candidate, fit, frontier, obstacles)
+            return Admission(query, assignment, fit=(prepared, fit))
+        obstacles[candidate] = fit
+    for candidate in np.flatnonzero(~prepared.marginal_costs.fits).tolist():
+        fit = running.try_candidate(prepared, candidate, query.slos)
+        assert isinstance(fit, Infeasibility)
+        obstacles[candidate] = fit
     nearest = sorted(obstacles.items(), key=lambda entry: entry[1].excess)
-    first = nearest[0][1]
-    which = "its only plan" if len(candidates) == 1 else f"the nearest of its {len(candidates)} plans"
-    reason = first.reason if first.reason.startswith("needs") else f"fails: {first.reason}"
+    closest = nearest[0][1]
+    subject = "its only plan" if len(candidates) == 1 else f"the nearest of its {len(candidates)} plans"
+    reason = closest.reason if closest.reason.startswith("needs") else f"fails: {closest.reason}"
     rejection = Rejection(
         query=query.name,
-        reason=f"none of its plans fits beside those that run: {which} {reason}",
-        binding=first.binding,
+        reason=f"none of its plans fits with the running plans: {subject} {reason}",
+        binding=closest.binding,
         relaxation=smallest_relaxation(RunningQueryFitter(running, query), frontier, replan),
         alternatives=tuple(
             Alternative(candidates[candidate].plan, candidates[candidate].estimate, obstacle.reason)
-            for candidate, obstacle in nearest[:MOST_ALTERNATIVES]
+            for candidate, obstacle in nearest[:MAX_ALTERNATIVES]
         ),
     )
     prices = {price.resource: price for price in matching.prices}
-    return Admission(query, None, rejection, tuple(prices[name] for name in first.binding if name in prices))
+    return Admission(query, None, rejection, tuple(prices[name] for name in closest.binding if name in prices))
 
 
 def _assignment(
-    laid: AdmissionProblem, candidate: int, found: AdmissionFit, frontier: Frontier, failed: Mapping[int, Infeasibility]
+    prepared: AdmissionProblem,
+    candidate: int,
+    fit: AdmissionFit,
+    frontier: Frontier,
+    failed: Mapping[int, Infeasibility],
 ) -> Assignment:
-    """The query's plan, why it got it, and what else there was."""
-    candidates, added = laid.problem.candidates, laid.marginal_costs.added_usd_per_h
-    others = [(one, obstacle.reason) for one, obstacle in failed.items()]
-    for one in laid.cheapest_first:
-        more = float(added[one] - added[candidate])
-        if one != candidate and one not in failed:
-            others.append(
-                (one, "costs the same" if more <= SAME_COST else f"costs {format_usd_per_h(more)} more in total")
+    """Return the query's plan with its reason and alternatives."""
+    candidates, added = prepared.problem.candidates, prepared.marginal_costs.added_usd_per_h
+    alternatives = [(other, obstacle.reason) for other, obstacle in failed.items()]
+    for other in prepared.cheapest_first:
+        extra = float(added[other] - added[candidate])
+        if other != candidate and other not in failed:
+            alternatives.append(
+                (
+                    other,
+                    "costs the same" if extra <= EQUAL_USD_PER_H else f"costs {format_usd_per_h(extra)} more in total",
+                )
             )
-    which = "its only plan" if len(candidates) == 1 else f"adds the least cost of its {len(candidates)} plans"
-    words = [f"{which} beside those that run"]
+    merit = "its only plan" if len(candidates) == 1 else f"adds the lowest cost among its {len(candidates)} plans"
+    reasons = [f"{merit} given the running plans"]
     if failed:
-        words.append(
-            f"the nearest of {len(failed)} plans that would add less fails: {next(iter(failed.values())).reason}"
+        reasons.append(
+            f"the nearest of {len(failed)} plans that would add less cost fails: {next(iter(failed.values())).reason}"
         )
     return Assignment(
         query=frontier.query.name,
-        chosen=found.final,
-        reason="; ".join(words),
+        chosen=fit.final,
+        reason="; ".join(reasons),
         alternatives=tuple(
-            Alternative(candidates[one].plan, candidates[one].estimate, reason)
-            for one, reason in others[:MOST_ALTERNATIVES]
+            Alternative(candidates[other].plan, candidates[other].estimate, reason)
+            for other, reason in alternatives[:MAX_ALTERNATIVES]
         ),
         ladder=ladder(frontier.query, frontier.plans, candidates[candidate]),
     )
@@ -218,49 +234,49 @@ def _assignment(
 def add_admitted(
     running: AdmissionControl, matching: Matching, admission: Admission, queries: Sequence[Query]
 ) -> Matching:
-    """The matching with a query that was let in. What was proved of the others bounds all.
+    """Return the matching with an admitted query; its bounds follow from those of the other queries.
 
     Args:
-        running: what the matching serves.
-        matching: what runs.
-        admission: of a query that was let in beside it.
-        queries: the specification's, in the order in which the new matching is to list them; those that the matching
-            knows nothing of still wait.
+        running: the running plans, prepared by `running_state`.
+        matching: the running plans.
+        admission: of an admitted query.
+        queries: the specification's, in the order of the new matching; queries that are neither served nor rejected in
+            the matching are ignored.
     """
     assert admission.fit is not None
     assert admission.assignment is not None
-    query, assignment, (laid, found) = admission.query, admission.assignment, admission.fit
-    touched = running.affected_plans(found)
-    place = {one.name: number for number, one in enumerate(queries)}
-    stay = [replace(one, chosen=touched.get(one.query, one.chosen)) for one in matching.assignments]
-    serving = {query.name, *(one.query for one in matching.assignments)}
-    listed = [one for one in queries if one.name in serving or one.name in {r.query for r in matching.rejections}]
-    total = sum(one.weight for one in listed)
-    used = _used(laid, found)
+    query, assignment, (prepared, fit) = admission.query, admission.assignment, admission.fit
+    affected = running.affected_plans(fit)
+    position = {item.name: index for index, item in enumerate(queries)}
+    current = [replace(item, chosen=affected.get(item.query, item.chosen)) for item in matching.assignments]
+    served = {query.name, *(item.query for item in matching.assignments)}
+    reported = [item for item in queries if item.name in served or item.name in {r.query for r in matching.rejections}]
+    total = sum(item.weight for item in reported)
+    used = _used(prepared, fit)
     return replace(
         matching,
-        assignments=tuple(sorted((*stay, assignment), key=lambda one: place.get(one.query, len(place)))),
+        assignments=tuple(sorted((*current, assignment), key=lambda item: position.get(item.query, len(position)))),
         rejections=tuple(rejection for rejection in matching.rejections if rejection.query != query.name),
-        deployments=found.deployments,
-        satisfied_weight=sum(one.weight for one in listed if one.name in serving),
+        deployments=fit.deployments,
+        satisfied_weight=sum(item.weight for item in reported if item.name in served),
         total_weight=total,
-        cost_usd_per_h=found.cost_usd_per_h,
-        # Without the query it would be a matching of the others: of no more weight and no less cost than was proved.
+        cost_usd_per_h=fit.cost_usd_per_h,
+        # Without the query, the result is a matching of the other queries, so their bounds apply.
         weight_bound=min(matching.weight_bound + query.weight, total),
         optimal=False,
-        cost_bound_usd_per_h=min(matching.cost_bound_usd_per_h, found.cost_usd_per_h),
+        cost_bound_usd_per_h=min(matching.cost_bound_usd_per_h, fit.cost_usd_per_h),
         prices=tuple(replace(price, used=used.get(price.resource, price.used)) for price in matching.prices),
-        tenants=tenant_shares(listed, serving, running.infrastructure.tenants),
+        tenants=tenant_shares(reported, served, running.infrastructure.tenants),
     )
 
 
-def _used(laid: AdmissionProblem, found: AdmissionFit) -> dict[str, float]:
-    """Resource -> share of its capacity that is taken."""
-    problem, rows = laid.problem, laid.problem.rows
+def _used(prepared: AdmissionProblem, fit: AdmissionFit) -> dict[str, float]:
+    """Return resource -> share of its capacity in use."""
+    problem, rows = prepared.problem, prepared.problem.rows
     used = {
-        f"pool {problem.pools[rows.pool[row]]}: {RESOURCES[rows.resource[row]]}": float(found.rows[row] / limit)
+        f"pool {problem.pools[rows.pool[row]]}: {RESOURCES[rows.resource[row]]}": float(fit.rows[row] / limit)
         for row, limit in enumerate(rows.limit)
         if rows.plain[row]
     }
-    taken = found.traffic_bytes_per_s / problem.link_capacity_bytes_per_s
-    return used | {f"link {name}": float(share) for name, share in zip(problem.links, taken, strict=True)}
+    link_usage = fit.traffic_bytes_per_s / problem.link_capacity_bytes_per_s
+    return used | {f"link {name}": float(share) for name, share in zip(problem.links, link_usage, strict=True)}

@@ -1,4 +1,4 @@
-"""One more query beside plans that run and stay: prepared once, then asked in milliseconds."""
+"""Admission control: checks whether one more query fits next to running plans, which stay, in milliseconds."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from circinus.matching.solvers.greedy import MarginalCosts, marginal_costs
 from circinus.matching.wait_bounds import WaitIncreaseBound, queues_of
 from circinus.specification import Deployment, Infrastructure, Query, Slos
 
-_NOTHING = 1e-12
-"""A capacity that is none, where one divides by it."""
+_MIN_CAPACITY = 1e-12
+"""Lower limit of a divisor, for capacities that are 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class AdmissionProblem:
-    """One more query, laid beside what runs."""
+    """An additional query, prepared against the running plans."""
 
     problem: Problem
-    """Of this query alone, over the deployments of all."""
+    """Problem of this query alone, over all deployments."""
     usage: Usage
-    """Of what runs."""
+    """Usage of the running plans."""
     marginal_costs: MarginalCosts
 
     @property
     def cheapest_first(self) -> list[int]:
-        """Candidates that fit by their capacities; of equal ones that which leaves the fullest resource emptier."""
+        """Candidates within the linear capacities, by added cost, ties by the fill of the fullest resource."""
         fullest = (self.marginal_costs.rows / self.problem.rows.limit).max(axis=1, initial=0.0)
         return [
-            one
-            for one in np.lexsort((fullest, self.marginal_costs.added_usd_per_h)).tolist()
-            if self.marginal_costs.fits[one]
+            candidate
+            for candidate in np.lexsort((fullest, self.marginal_costs.added_usd_per_h)).tolist()
+            if self.marginal_costs.fits[candidate]
         ]
 
     def with_candidate(self, candidate: int) -> Usage:
-        """What runs and a candidate together."""
-        columns, fluid = self.problem.fractional_load.row(candidate)
+        """Return the joint usage of the running plans and a candidate."""
+        columns, fractional = self.problem.fractional_load.row(candidate)
         links, volume = self.problem.traffic.row(candidate)
         load, used = self.usage.fractional_load.copy(), self.usage.used.copy()
         traffic = self.usage.traffic_bytes_per_s.copy()
-        load[columns] += fluid
+        load[columns] += fractional
         used[columns] = True
         traffic[links] += volume
         replicas = np.maximum(round_up_replicas(load, used), self.usage.replicas)
@@ -68,22 +68,22 @@ class AdmissionProblem:
 
 @dataclass(frozen=True, eq=False)
 class AdmissionFit:
-    """A plan that fits beside those that run, with what becomes of these."""
+    """A plan that fits next to the running plans, and its effects on them."""
 
     plan: PlanCandidate
-    """As promised."""
+    """Plan estimated in isolation."""
     final: PlanCandidate
-    """As it would run."""
+    """Plan estimated under the merged load."""
     affected_queries: tuple[str, ...]
-    """Queries that meet another load than before, and keep their objectives under it."""
+    """Queries whose load changes; they still meet their SLOs."""
     conditions: MergedLoad
-    """The load of all."""
+    """Merged load of all plans."""
     unit_usd_per_h: Mapping[Deployment, float]
-    """What a deployment costs for each unit of its load."""
+    """Cost per unit of load of each deployment."""
     deployments: tuple[SizedDeployment, ...]
-    """All of them."""
+    """All deployments, as sized."""
     cost_usd_per_h: float
-    """Of all."""
+    """Total cost."""
     rows: FloatArray
     """(rows,) left side of each capacity row."""
     traffic_bytes_per_s: FloatArray
@@ -91,7 +91,7 @@ class AdmissionFit:
 
 
 class AdmissionControl:
-    """The plans that run, their sizes and their load."""
+    """The running plans with their sizes and their load."""
 
     def __init__(
         self,
@@ -103,18 +103,18 @@ class AdmissionControl:
         usable_link_share: float,
         latency_s: Mapping[str, float] | None = None,
     ) -> None:
-        """Add up what runs.
+        """Sum up the running plans.
 
         Args:
-            queries: those that are served.
-            plans: by query name, as promised before all were matched.
+            queries: served queries.
+            plans: by query name, as estimated in isolation.
             deployments: as sized.
             infrastructure: the pools and links.
-            reestimate: how a plan is estimated under the merged load.
-            usable_link_share: share of each link's bandwidth that may be filled.
-            latency_s: by query name, the upper bound of its latency under the load there is, where `reestimate` is as
-                of `Estimator`. Whose objective leaves room for longer waits need not be estimated again then; without
-                it, all who meet another load are.
+            reestimate: estimates a plan under the merged load.
+            usable_link_share: share of each link's bandwidth that may be used.
+            latency_s: by query name, the upper bound of its latency under the current load, if `reestimate` is that of
+                `Estimator`. Queries with enough latency slack are then not re-estimated. If omitted, every query
+                affected by the added load is.
         """
         self._slos = {query.name: query.slos for query in queries}
         self._plans = {query.name: plans[query.name] for query in queries}
@@ -125,13 +125,13 @@ class AdmissionControl:
         self._latency_s, self._risk = latency_s, {query.name: query.risk for query in queries}
         self._users: dict[object, list[str]] = defaultdict(list)
         self._uses: dict[Deployment, list[DeploymentUse]] = defaultdict(list)
-        self._fluid: dict[Deployment, float] = defaultdict(float)
+        self._fractional: dict[Deployment, float] = defaultdict(float)
         self._bytes_per_s: dict[str, float] = defaultdict(float)
         for name, plan in self._plans.items():
             for use in plan.deployments:
                 self._users[use.deployment].append(name)
                 self._uses[use.deployment].append(use)
-                self._fluid[use.deployment] += use.fractional_replicas
+                self._fractional[use.deployment] += use.fractional_replicas
             for crossing in plan.links:
                 self._users[crossing.link].append(name)
                 self._bytes_per_s[crossing.link.name] += crossing.bytes_per_s
@@ -139,11 +139,11 @@ class AdmissionControl:
 
     @property
     def deployments(self) -> tuple[Deployment, ...]:
-        """Those that run."""
+        """Running deployments."""
         return tuple(self._sized)
 
     def prepare(self, query: Query, candidates: Sequence[PlanCandidate]) -> AdmissionProblem:
-        """Lay the candidates of a query beside what runs."""
+        """Prepare the candidates of a query against the running plans."""
         problem = build_problem(
             [query],
             {query.name: candidates},
@@ -153,7 +153,7 @@ class AdmissionControl:
         )
         replicas = np.array([s.replicas if (s := self._sized.get(d)) else 0 for d in problem.deployments], np.int64)
         usage = Usage(
-            fractional_load=np.array([self._fluid.get(d, 0.0) for d in problem.deployments]),
+            fractional_load=np.array([self._fractional.get(d, 0.0) for d in problem.deployments]),
             used=replicas > 0,
             replicas=replicas,
             traffic_bytes_per_s=np.array([self._bytes_per_s.get(name, 0.0) for name in problem.links]),
@@ -162,15 +162,16 @@ class AdmissionControl:
         )
         return AdmissionProblem(problem, usage, marginal_costs(problem, 0, usage))
 
-    def try_candidate(self, laid: AdmissionProblem, candidate: int, slos: Slos) -> AdmissionFit | Infeasibility:
-        """Look at capacities, then at nodes, then at the objectives of all whose load changes.
+    def try_candidate(self, prepared: AdmissionProblem, candidate: int, slos: Slos) -> AdmissionFit | Infeasibility:
+        """Check capacities, then packing on nodes, then the SLOs of all queries whose load changes.
 
         Args:
-            laid: the query.
-            candidate: which of its plans.
-            slos: the query's objectives.
+            prepared: the query.
+            candidate: index of its plan.
+            slos: the query's SLOs.
         """
-        problem, usage, plan = laid.problem, laid.with_candidate(candidate), laid.problem.candidates[candidate]
+        problem, usage = prepared.problem, prepared.with_candidate(candidate)
+        plan = problem.candidates[candidate]
         shortage = capacity_violation(problem, usage)
         if shortage is not None:
             return shortage
@@ -179,7 +180,7 @@ class AdmissionControl:
             packed = self._packed(problem, usage, pool)
             if packed is None:
                 name = problem.pools[pool]
-                reason = f"its replicas do not go on the nodes of pool {name} beside the others"
+                reason = f"its replicas do not fit on the nodes of pool {name} next to running ones"
                 return Infeasibility((f"pool {name}: whole replicas on nodes",), reason, 0.0, frozenset({pool}))
             nodes |= packed
         conditions = self._conditions_with(problem, usage, plan)
@@ -189,13 +190,13 @@ class AdmissionControl:
             for column, d in enumerate(problem.deployments)
             if usage.used[column]
         ]
-        # Where a replica takes more than was known, it costs its users more, too.
+        # A replica with a larger demand than before also costs its other users more.
         dearer = [sized.deployment for sized in deployments if sized.demand != self._demands.get(sized.deployment)]
-        met = (*queues_of(plan), *dearer, *self._loaded_otherwise(conditions))
-        found = AdmissionFit(
+        affected = (*queues_of(plan), *dearer, *self._reloaded(conditions))
+        fit = AdmissionFit(
             plan=plan,
             final=plan,
-            affected_queries=tuple(dict.fromkeys(name for queue in met for name in self._users.get(queue, ()))),
+            affected_queries=tuple(dict.fromkeys(name for queue in affected for name in self._users.get(queue, ()))),
             conditions=conditions,
             unit_usd_per_h=dict(zip(problem.deployments, unit.tolist(), strict=True)),
             deployments=tuple(deployments),
@@ -203,89 +204,96 @@ class AdmissionControl:
             rows=usage.rows,
             traffic_bytes_per_s=usage.traffic_bytes_per_s,
         )
-        return self._kept(found, slos)
+        return self._check_slos(fit, slos)
 
-    def _kept(self, found: AdmissionFit, slos: Slos) -> AdmissionFit | Infeasibility:
-        """With the query's final estimate, if all objectives are kept."""
-        final = self._final(found.plan, found)
-        broken, reason = violations(final, slos)
-        if broken:
-            return Infeasibility(broken, f"query {found.plan.query}: {reason}", 0.0)
-        met = (*queues_of(found.plan), *self._loaded_otherwise(found.conditions))
-        longer = WaitIncreaseBound(met, self.conditions, found.conditions)
-        for name in found.affected_queries:
-            if not self._surely_keeps(name, found, longer):
-                broken, reason = violations(self._final(self._plans[name], found), self._slos[name])
-                if broken:
-                    return Infeasibility(broken, f"query {name}: {reason}", 0.0)
-        return replace(found, final=final)
+    def _check_slos(self, fit: AdmissionFit, slos: Slos) -> AdmissionFit | Infeasibility:
+        """Return the fit with the query's final estimate if all SLOs are met, else the violation."""
+        final = self._final(fit.plan, fit)
+        violated, reason = violations(final, slos)
+        if violated:
+            return Infeasibility(violated, f"query {fit.plan.query}: {reason}", 0.0)
+        affected = (*queues_of(fit.plan), *self._reloaded(fit.conditions))
+        wait_increase = WaitIncreaseBound(affected, self.conditions, fit.conditions)
+        for name in fit.affected_queries:
+            if not self._certainly_meets_slos(name, fit, wait_increase):
+                violated, reason = violations(self._final(self._plans[name], fit), self._slos[name])
+                if violated:
+                    return Infeasibility(violated, f"query {name}: {reason}", 0.0)
+        return replace(fit, final=final)
 
-    def _surely_keeps(self, name: str, found: AdmissionFit, longer: WaitIncreaseBound) -> bool:
-        """Whether a query keeps its objectives without a look at its latency scenario by scenario."""
+    def _certainly_meets_slos(self, name: str, fit: AdmissionFit, waits: WaitIncreaseBound) -> bool:
+        """Return whether a query meets its SLOs by bounds alone, without re-estimating its latency."""
         plan, latency, cost = self._plans[name], self._slos[name].latency, self._slos[name].cost
-        if cost is not None and not meets_cost_slo(self._share_usd_per_h(plan, found), cost.limit_usd_per_h):
+        if cost is not None and not meets_cost_slo(self._share_usd_per_h(plan, fit), cost.limit_usd_per_h):
             return False
         if self._latency_s is None:
             return False
-        return latency is None or longer.latency_s(plan, self._latency_s[name], self._risk[name]) <= latency.limit_s
+        return latency is None or waits.latency_s(plan, self._latency_s[name], self._risk[name]) <= latency.limit_s
 
-    def affected_plans(self, found: AdmissionFit) -> dict[str, PlanCandidate]:
-        """By query name, the plans that meet another load than before as they will run."""
-        return {name: self._final(self._plans[name], found) for name in found.affected_queries}
+    def affected_plans(self, fit: AdmissionFit) -> dict[str, PlanCandidate]:
+        """Return the affected plans by query name, as they will run."""
+        return {name: self._final(self._plans[name], fit) for name in fit.affected_queries}
 
-    def _final(self, plan: PlanCandidate, found: AdmissionFit) -> PlanCandidate:
-        return with_cost(self._reestimate(plan, found.conditions), self._share_usd_per_h(plan, found))
+    def _final(self, plan: PlanCandidate, fit: AdmissionFit) -> PlanCandidate:
+        return with_cost(self._reestimate(plan, fit.conditions), self._share_usd_per_h(plan, fit))
 
     @staticmethod
-    def _share_usd_per_h(plan: PlanCandidate, found: AdmissionFit) -> float:
-        shares = (found.unit_usd_per_h[use.deployment] * use.fractional_replicas for use in plan.deployments)
+    def _share_usd_per_h(plan: PlanCandidate, fit: AdmissionFit) -> float:
+        shares = (fit.unit_usd_per_h[use.deployment] * use.fractional_replicas for use in plan.deployments)
         return plan.transfer_cost_usd_per_h + sum(shares)
 
     def _packed(self, problem: Problem, usage: Usage, pool: int) -> dict[Deployment, tuple[int, ...]] | None:
-        """Nodes of a pool's replicas: those that run stay where they are if the others go beside them."""
+        """Return the nodes of a pool's replicas; running ones stay on their nodes if the new ones fit."""
         members = np.flatnonzero((problem.pool_of == pool) & (usage.replicas > 0))
         capacity = problem.node_capacity[pool] * (1 + 1e-9)
-        load, placed = np.zeros((int(problem.nodes[pool]), len(capacity))), {}
+        load, nodes_of = np.zeros((int(problem.nodes[pool]), len(capacity))), {}
         for column in members.tolist():
             sized = self._sized.get(problem.deployments[column])
-            placed[column] = list(sized.nodes) if sized else []
-            np.add.at(load, placed[column], problem.demand[column])
+            nodes_of[column] = list(sized.nodes) if sized else []
+            np.add.at(load, nodes_of[column], problem.demand[column])
         stays = bool(np.all(load <= capacity))
         for column in sorted(
-            members.tolist(), key=lambda column: -float((problem.demand[column] / np.maximum(capacity, _NOTHING)).max())
+            members.tolist(),
+            key=lambda column: -float((problem.demand[column] / np.maximum(capacity, _MIN_CAPACITY)).max()),
         ):
-            while stays and len(placed[column]) < usage.replicas[column]:
-                room = np.flatnonzero(np.all(load + problem.demand[column] <= capacity, axis=1))
-                stays = len(room) > 0
+            while stays and len(nodes_of[column]) < usage.replicas[column]:
+                open_nodes = np.flatnonzero(np.all(load + problem.demand[column] <= capacity, axis=1))
+                stays = len(open_nodes) > 0
                 if stays:
-                    placed[column].append(int(room[0]))
-                    load[room[0]] += problem.demand[column]
+                    nodes_of[column].append(int(open_nodes[0]))
+                    load[open_nodes[0]] += problem.demand[column]
         if stays:
-            return {problem.deployments[column]: tuple(sorted(nodes)) for column, nodes in placed.items()}
-        anew = pack(
+            return {problem.deployments[column]: tuple(sorted(nodes)) for column, nodes in nodes_of.items()}
+        repacked = pack(
             problem.demand[members], usage.replicas[members], problem.node_capacity[pool], int(problem.nodes[pool])
         )
-        if anew.nodes is None:
+        if repacked.nodes is None:
             return None
-        return {problem.deployments[column]: found for column, found in zip(members.tolist(), anew.nodes, strict=True)}
+        return {
+            problem.deployments[column]: nodes for column, nodes in zip(members.tolist(), repacked.nodes, strict=True)
+        }
 
     def _conditions_with(self, problem: Problem, usage: Usage, plan: PlanCandidate) -> MergedLoad:
-        """The load of all with one more plan."""
+        """Return the merged load with one more plan."""
         column_of = {deployment: column for column, deployment in enumerate(problem.deployments)}
         deployments, links = dict(self.conditions.deployments), dict(self.conditions.links)
         for use in plan.deployments:
-            known, deployment = deployments.get(use.deployment), use.deployment
-            traffic = use.traffic if known is None else RequestStream.merged((known.traffic, use.traffic))
+            current, deployment = deployments.get(use.deployment), use.deployment
+            traffic = use.traffic if current is None else RequestStream.merged((current.traffic, use.traffic))
             replicas = int(usage.replicas[column_of[deployment]])
-            first = self._uses[deployment][0] if known is not None else use
-            deployments[deployment] = DeploymentLoad(replicas, traffic, first.fill_ratios, first.batch_wait_s)
+            reference = self._uses[deployment][0] if current is not None else use
+            deployments[deployment] = DeploymentLoad(replicas, traffic, reference.fill_ratios, reference.batch_wait_s)
         requests = self._uses | {use.deployment: [*self._uses.get(use.deployment, ()), use] for use in plan.deployments}
         for crossing in plan.links:
             link = crossing.link
             links[link] = RequestStream.merged((links[link], crossing.traffic)) if link in links else crossing.traffic
         return MergedLoad(propagate_departures(deployments, requests), links)
 
-    def _loaded_otherwise(self, conditions: MergedLoad) -> list[Deployment]:
-        """Deployments that run and meet another load: also those behind batches that are fuller than before."""
-        before = self.conditions.deployments
-        return [one for one, load in conditions.deployments.items() if one in before and load != before[one]]
+    def _reloaded(self, conditions: MergedLoad) -> list[Deployment]:
+        """Return running deployments whose load changes, including those downstream of fuller batches."""
+        previous = self.conditions.deployments
+        return [
+            deployment
+            for deployment, load in conditions.deployments.items()
+            if deployment in previous and load != previous[deployment]
+        ]

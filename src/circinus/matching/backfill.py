@@ -1,4 +1,4 @@
-"""An answer as it would run: its deployments, room beside them, and who can still be let in."""
+"""Backfill of a matching: adds unserved queries that still fit next to the sized deployments."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from circinus.matching.plan_set import SizedDeployment
 from circinus.matching.sizing import evaluate_sizing
 from circinus.specification import Infrastructure
 
-_TRIED = 40
-"""Plans of a query that are looked at whether they hold beside the others, those that add least cost."""
+_MAX_TRIED = 40
+"""Maximum number of plans of a query that are tried, those with the lowest added cost."""
 
 
 def sized_deployments(state: MatchState) -> tuple[SizedDeployment, ...]:
-    """The deployments in use, in the order of their names."""
+    """Return the deployments in use, sorted by name."""
     problem, usage, nodes = state.problem, state.usage, state.nodes
     assert usage is not None
     assert nodes is not None
@@ -38,11 +38,11 @@ def sized_deployments(state: MatchState) -> tuple[SizedDeployment, ...]:
 
 
 def running_state(state: MatchState, infrastructure: Infrastructure | None = None) -> AdmissionControl:
-    """What one more query would meet.
+    """Prepare a state for the admission of one more query.
 
     Args:
         state: an answer.
-        infrastructure: another one than the state's, with more room.
+        infrastructure: a larger one than the state's; default the state's.
     """
     assert state.sizing is not None
     served = list(state.problem.served(assignment_of(state)))
@@ -59,44 +59,46 @@ def running_state(state: MatchState, infrastructure: Infrastructure | None = Non
     )
 
 
-def backfill(state: MatchState, *, enough: Callable[[], bool]) -> MatchState:
-    """The answer with whoever is not served and yet fits beside it as it would run, the heaviest first.
+def backfill(state: MatchState, *, should_stop: Callable[[], bool]) -> MatchState:
+    """Add unserved queries that fit next to the sized deployments, heaviest first.
 
-    Where time or whole replicas kept a choice from being made well, some of it was taken out until the rest held: that
-    may leave room for others.
+    If time or whole replicas prevented a good choice, queries were dropped from it until the rest was feasible, which
+    may leave capacity.
 
     Args:
-        state: an answer that holds.
-        enough: whether to stop.
+        state: a feasible answer.
+        should_stop: whether to stop.
     """
-    problem, room = state.problem, running_state(state)
-    out = [query for query in np.flatnonzero(assignment_of(state) < 0).tolist() if len(problem.candidates_of(query))]
+    problem, running = state.problem, running_state(state)
+    unserved = [
+        query for query in np.flatnonzero(assignment_of(state) < 0).tolist() if len(problem.candidates_of(query))
+    ]
     failed: set[object] = set()
-    for query in sorted(out, key=lambda query: (-problem.weight[query], query)):
-        if enough():
+    for query in sorted(unserved, key=lambda query: (-problem.weight[query], query)):
+        if should_stop():
             break
         candidates = problem.candidates_of(query)
-        kind = tuple(problem.candidates[candidate].plan for candidate in candidates)
-        if kind in failed:
+        plans = tuple(problem.candidates[candidate].plan for candidate in candidates)
+        if plans in failed:
             continue
-        laid = room.prepare(state.queries[query], [problem.candidates[candidate] for candidate in candidates])
-        for position in laid.cheapest_first[:_TRIED]:
-            if not isinstance(room.try_candidate(laid, position, state.queries[query].slos), AdmissionFit):
+        prepared = running.prepare(state.queries[query], [problem.candidates[candidate] for candidate in candidates])
+        for position in prepared.cheapest_first[:_MAX_TRIED]:
+            if not isinstance(running.try_candidate(prepared, position, state.queries[query].slos), AdmissionFit):
                 continue
             chosen = assignment_of(state).copy()
             chosen[query] = candidates.start + position
-            wider = with_choice(state, chosen)
-            if wider is not None:
-                state, failed = wider, set()
-                room = running_state(state)
+            extended = with_choice(state, chosen)
+            if extended is not None:
+                state, failed = extended, set()
+                running = running_state(state)
                 break
         else:
-            failed.add(kind)
+            failed.add(plans)
     return state
 
 
 def with_choice(state: MatchState, chosen: IntArray) -> MatchState | None:
-    """The answer with another choice (Q,) of its candidates, of which nothing is proved; None: that does not hold."""
+    """Return the answer with another choice (Q,) of its candidates, without proofs, or None if it is infeasible."""
     assert state.choice is not None
     problem = state.problem
     usage = problem.usage_of(chosen)
@@ -104,11 +106,11 @@ def with_choice(state: MatchState, chosen: IntArray) -> MatchState | None:
     if packing or not problem.fits(usage):
         return None
     sizing = evaluate_sizing(problem, chosen, usage, state.slos, state.reestimate)
-    few = (cut.is_satisfied(problem, chosen, usage) for cut in state.cuts if isinstance(cut, ChurnCut))
-    if sizing.broken or not all(few):
+    change_limits = (cut.is_satisfied(problem, chosen, usage) for cut in state.cuts if isinstance(cut, ChurnCut))
+    if sizing.broken or not all(change_limits):
         return None
     choice = replace(state.choice, chosen=chosen)
-    # What was proved of the cost was of another weight.
+    # The cost bound was proved for another weight.
     return replace(
         state, choice=choice, usage=usage, nodes=nodes, sizing=sizing, optimal=False, cost_bound_usd_per_h=0.0
     )

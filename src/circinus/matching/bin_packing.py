@@ -1,4 +1,4 @@
-"""Whole replicas on nodes: vector bin packing into equal nodes, exact where it is small."""
+"""Vector bin packing of replicas into equal nodes, exact for small pools."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from circinus.arrays import FloatArray, IntArray
 from circinus.matching.cuts import PackingCut, PoolCut
 from circinus.matching.problem import Problem, Usage
 
-SEARCH_STEPS, _FEW_STEPS = 20_000, 100
-"""Partial packings that the exact search looks at before it gives up; few where no proof is asked for."""
+SEARCH_STEPS, _QUICK_SEARCH_STEPS = 20_000, 100
+"""Maximum number of partial packings in the exact search; the second if no proof is needed."""
 
 _TOLERANCE = 1e-9
-"""Share of a node by which rounded sums may exceed it."""
+"""Rounding tolerance of sums, as a share of a node."""
 
-_LESS = 0.995
-"""Of what filled a pool that does not pack, what fills it at most the next time."""
+_MAX_FILL_RATIO = 0.995
+"""Maximum fill of a pool after a failed packing, relative to the fill that failed."""
 
-_LIFTED_KINDS = 3
-"""Cores of so many kinds of replicas at most are widened to all replicas that are at least as large."""
+_MAX_LIFTED_KINDS = 3
+"""Maximum number of kinds of replicas in a core for which the cut is lifted to all larger replicas."""
 
 
 @dataclass(frozen=True, eq=False)
 class Packing:
-    """A verdict on whether replicas go on the nodes of a pool."""
+    """A packing of replicas on the nodes of a pool, or its failure."""
 
     nodes: tuple[tuple[int, ...], ...] | None
-    """For each kind of replica the node of each, ascending; None: no packing was found."""
+    """For each kind of replica the node of each, ascending, or None if no packing was found."""
     proved: bool
-    """Whether the verdict is certain."""
+    """True if the result is certain."""
 
 
 def pack(demand: FloatArray, count: IntArray, capacity: FloatArray, nodes: int, steps: int = SEARCH_STEPS) -> Packing:
     """Put `count[i]` replicas that take `demand[i]` each on equal nodes.
 
     First-fit decreasing in several orders, then a search over all packings up to symmetry (equal replicas, equal
-    nodes), which is given up after `steps` partial packings.
+    nodes), which stops after `steps` partial packings.
 
     Args:
-        demand: (m, R) what one replica of each kind takes of its node.
+        demand: (m, R) resources of one replica of each kind.
         count: (m,) replicas of each kind.
         capacity: (R,) of one node.
         nodes: number of nodes.
-        steps: partial packings to look at.
+        steps: maximum number of partial packings.
     """
     if not count.sum():
         return Packing(tuple(() for _ in count), proved=True)
@@ -64,96 +64,98 @@ def pack(demand: FloatArray, count: IntArray, capacity: FloatArray, nodes: int, 
 
 
 def _orders(share: FloatArray) -> Iterator[IntArray]:
-    """Kinds by falling size, size being the largest share, the sum of shares, or the share of one resource."""
+    """Yield kinds by falling size: the largest share, the sum of shares, or the share of one resource."""
     for size in (share.max(axis=1), share.sum(axis=1), *share.T):
         yield np.argsort(-size, kind="stable")
 
 
 def _first_fit(share: FloatArray, count: IntArray, nodes: int, order: IntArray) -> tuple[tuple[int, ...], ...]:
-    """For each kind the nodes of those of its replicas that find one."""
+    """Return, for each kind, the nodes of those replicas that fit."""
     load = np.zeros((nodes, share.shape[1]))
     placed: list[tuple[int, ...]] = [()] * len(count)
     for kind in order:
-        found: list[int] = []
-        while len(found) < count[kind]:
-            room = np.flatnonzero(np.all(load + share[kind] <= 1 + _TOLERANCE, axis=1))
-            if not len(room):
+        nodes_of_kind: list[int] = []
+        while len(nodes_of_kind) < count[kind]:
+            open_nodes = np.flatnonzero(np.all(load + share[kind] <= 1 + _TOLERANCE, axis=1))
+            if not len(open_nodes):
                 break
-            load[room[0]] += share[kind]
-            found.append(int(room[0]))
-        placed[kind] = tuple(sorted(found))
+            load[open_nodes[0]] += share[kind]
+            nodes_of_kind.append(int(open_nodes[0]))
+        placed[kind] = tuple(sorted(nodes_of_kind))
     return tuple(placed)
 
 
 def _search(share: FloatArray, count: IntArray, nodes: int, steps: int) -> Packing:
-    """Node by node, every maximal set of what is left: a replica that still fits on a closed node may as well go there.
+    """Fill node by node with maximal sets: a replica that still fits on a closed node may as well go there.
 
-    States that differ only in which node holds what never arise, because only what is left is remembered.
+    States that differ only in the order of nodes never arise, because only the remaining replicas are cached.
     """
     failed: set[tuple[int, tuple[int, ...]]] = set()
-    looked = 0
+    steps_used = 0
     order = np.argsort(-share.max(axis=1), kind="stable")
     sizes = share[order]
 
-    def fill(left: tuple[int, ...], free: int) -> list[tuple[int, ...]] | None:
-        nonlocal looked
-        if not any(left):
+    def fill(remaining: tuple[int, ...], free: int) -> list[tuple[int, ...]] | None:
+        nonlocal steps_used
+        if not any(remaining):
             return []
-        if free == 0 or (free, left) in failed or np.any(np.array(left) @ sizes > free * (1 + _TOLERANCE)):
+        if free == 0 or (free, remaining) in failed or np.any(np.array(remaining) @ sizes > free * (1 + _TOLERANCE)):
             return None
-        for taken in _maximal_fillings(sizes, left):
-            looked += 1
-            if looked > steps:
-                raise _GivenUpError
-            rest = fill(tuple(have - take for have, take in zip(left, taken, strict=True)), free - 1)
-            if rest is not None:
-                return [taken, *rest]
-        failed.add((free, left))
+        for filling in _maximal_fillings(sizes, remaining):
+            steps_used += 1
+            if steps_used > steps:
+                raise _StepLimitError
+            next_fillings = fill(
+                tuple(count_left - take for count_left, take in zip(remaining, filling, strict=True)), free - 1
+            )
+            if next_fillings is not None:
+                return [filling, *next_fillings]
+        failed.add((free, remaining))
         return None
 
     try:
         fillings = fill(tuple(int(count[kind]) for kind in order), nodes)
-    except _GivenUpError:
+    except _StepLimitError:
         return Packing(None, proved=False)
     if fillings is None:
         return Packing(None, proved=True)
     placed: list[tuple[int, ...]] = [()] * len(count)
     for position, kind in enumerate(order):
-        placed[kind] = tuple(node for node, taken in enumerate(fillings) for _ in range(taken[position]))
+        placed[kind] = tuple(node for node, filling in enumerate(fillings) for _ in range(filling[position]))
     return Packing(tuple(placed), proved=True)
 
 
-class _GivenUpError(Exception):
+class _StepLimitError(Exception):
     """The search has used its steps."""
 
 
-def _maximal_fillings(sizes: FloatArray, left: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """All ways to fill one node to which nothing that is left could be added, largest kinds first.
+def _maximal_fillings(sizes: FloatArray, remaining: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Yield all maximal ways to fill one node, largest kinds first.
 
-    The largest kind that is left goes on some node, and nodes are equal: it goes on this one.
+    The largest remaining kind goes on some node and all nodes are equal, so it goes on this one.
     """
-    first = next(kind for kind, have in enumerate(left) if have)
+    largest_kind = next(kind for kind, count_left in enumerate(remaining) if count_left)
 
-    def extend(kind: int, taken: tuple[int, ...], load: FloatArray) -> Iterator[tuple[int, ...]]:
-        if kind == len(left):
-            open_kinds = [k for k, have in enumerate(left) if taken[k] < have]
+    def extend(kind: int, filling: tuple[int, ...], load: FloatArray) -> Iterator[tuple[int, ...]]:
+        if kind == len(remaining):
+            open_kinds = [k for k, count_left in enumerate(remaining) if filling[k] < count_left]
             if not any(np.all(load + sizes[k] <= 1 + _TOLERANCE) for k in open_kinds):
-                yield taken
+                yield filling
             return
-        most = left[kind]
-        while most and not np.all(load + most * sizes[kind] <= 1 + _TOLERANCE):
-            most -= 1
-        for take in range(most, -1 if kind != first else 0, -1):
-            yield from extend(kind + 1, (*taken, take), load + take * sizes[kind])
+        max_count = remaining[kind]
+        while max_count and not np.all(load + max_count * sizes[kind] <= 1 + _TOLERANCE):
+            max_count -= 1
+        for take in range(max_count, -1 if kind != largest_kind else 0, -1):
+            yield from extend(kind + 1, (*filling, take), load + take * sizes[kind])
 
     yield from extend(0, (), np.zeros(sizes.shape[1]))
 
 
 def packed_share(demand: FloatArray, count: IntArray, capacity: FloatArray, nodes: int) -> float:
-    """Share of what the replicas take, of the scarcest resource, that first-fit decreasing puts on the nodes.
+    """Return the share of the replicas, by the scarcest resource, that first-fit decreasing puts on the nodes.
 
     Args:
-        demand: (m, R) what one replica of each kind takes of its node.
+        demand: (m, R) resources of one replica of each kind.
         count: (m,) replicas of each kind.
         capacity: (R,) of one node.
         nodes: number of nodes.
@@ -161,8 +163,8 @@ def packed_share(demand: FloatArray, count: IntArray, capacity: FloatArray, node
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(demand > 0, demand / capacity, 0.0)
     scarcest = share[:, int((share.T @ count).argmax())]
-    packed = ([len(found) for found in _first_fit(share, count, nodes, order)] for order in _orders(share))
-    return max(float(scarcest @ np.array(found)) for found in packed) / float(scarcest @ count)
+    packed = ([len(counts) for counts in _first_fit(share, count, nodes, order)] for order in _orders(share))
+    return max(float(scarcest @ np.array(counts)) for counts in packed) / float(scarcest @ count)
 
 
 def pack_pools(
@@ -172,12 +174,12 @@ def pack_pools(
 
     Args:
         problem: with the pools.
-        usage: what is to be packed.
-        widely: whether a pool that does not pack is filled less, rather than what does not go together is ruled out.
+        usage: to be packed.
+        widely: whether to limit the fill of a pool that does not pack, instead of excluding the conflicting replicas.
 
     Returns:
-        For each used deployment the nodes of its replicas, and a cut for every pool that does not pack; when there
-        are cuts, the nodes are not complete.
+        For each used deployment the nodes of its replicas, and a cut for every pool that does not pack; with cuts, the
+        nodes are incomplete.
     """
     nodes: dict[int, tuple[int, ...]] = {}
     cuts: list[PackingCut | PoolCut] = []
@@ -188,29 +190,29 @@ def pack_pools(
             usage.replicas[members],
             problem.node_capacity[pool],
             int(problem.nodes[pool]),
-            _FEW_STEPS if widely else SEARCH_STEPS,
+            _QUICK_SEARCH_STEPS if widely else SEARCH_STEPS,
         )
         if packing.nodes is None and widely:
-            cuts.append(_filled_less(problem, usage, pool, members))
+            cuts.append(_pool_cut(problem, usage, pool, members))
         elif packing.nodes is None:
-            cuts.append(_cut(problem, usage, pool, proved=packing.proved))
+            cuts.append(_packing_cut(problem, usage, pool, proved=packing.proved))
         else:
             nodes.update(zip(members.tolist(), packing.nodes, strict=True))
     return nodes, tuple(cuts)
 
 
-def _filled_less(problem: Problem, usage: Usage, pool: int, members: IntArray) -> PoolCut:
-    """As much of the pool as could be packed."""
+def _pool_cut(problem: Problem, usage: Usage, pool: int, members: IntArray) -> PoolCut:
+    """Limit the fill of a pool to the share that could be packed."""
     rows = np.flatnonzero(problem.rows.plain & (problem.rows.pool == pool))
     filled = float((usage.rows[rows] / problem.rows.limit[rows]).max(initial=0.0))
     packed = packed_share(
         problem.demand[members], usage.replicas[members], problem.node_capacity[pool], int(problem.nodes[pool])
     )
-    return PoolCut(pool, filled * min(packed, _LESS))
+    return PoolCut(pool, filled * min(packed, _MAX_FILL_RATIO))
 
 
-def _cut(problem: Problem, usage: Usage, pool: int, *, proved: bool) -> PackingCut:
-    """Why the replicas of a pool do not go on its nodes, as widely as it can be said."""
+def _packing_cut(problem: Problem, usage: Usage, pool: int, *, proved: bool) -> PackingCut:
+    """Return a cut, as strong as possible, that excludes replicas that do not pack on a pool's nodes."""
     members = np.flatnonzero((problem.pool_of == pool) & (usage.replicas > 0))
     kinds, kind_of = np.unique(problem.demand[members], axis=0, return_inverse=True)
     count = np.bincount(kind_of.reshape(-1), weights=usage.replicas[members], minlength=len(kinds)).astype(np.int64)
@@ -218,11 +220,11 @@ def _cut(problem: Problem, usage: Usage, pool: int, *, proved: bool) -> PackingC
         count = _core(kinds, count, problem.node_capacity[pool], int(problem.nodes[pool]))
     core = np.flatnonzero(count)
     inside = problem.pool_of == pool
-    if len(core) > _LIFTED_KINDS:
+    if len(core) > _MAX_LIFTED_KINDS:
         groups = [(np.all(problem.demand == kinds[kind], axis=1), int(count[kind])) for kind in core]
     else:
-        # By Hall's theorem every replica of the core finds a replica of its own that is at least as large when,
-        # for every set of kinds, enough replicas are at least as large as one of the set.
+        # By Hall's theorem the core can be matched to distinct replicas that are at least as large if, for every
+        # set of kinds, enough replicas are at least as large as some kind of the set.
         larger = {int(kind): np.all(problem.demand >= kinds[kind], axis=1) for kind in core}
         groups = [
             (np.any([larger[int(kind)] for kind in subset], axis=0), int(count[list(subset)].sum()))
@@ -231,13 +233,13 @@ def _cut(problem: Problem, usage: Usage, pool: int, *, proved: bool) -> PackingC
         ]
     return PackingCut(
         pool=pool,
-        groups=tuple((np.flatnonzero(mask & inside).astype(np.int64), least) for mask, least in groups),
+        groups=tuple((np.flatnonzero(mask & inside).astype(np.int64), min_count) for mask, min_count in groups),
         valid=proved,
     )
 
 
 def _core(kinds: FloatArray, count: IntArray, capacity: FloatArray, nodes: int) -> IntArray:
-    """Fewer replicas that provably still do not fit: smallest kinds are left out first, one replica at a time."""
+    """Return fewer replicas that provably do not fit either, removing the smallest kinds first, one by one."""
     count = count.copy()
     with np.errstate(divide="ignore", invalid="ignore"):
         size = np.where(kinds > 0, kinds / capacity, 0.0).max(axis=1)

@@ -1,8 +1,9 @@
-"""Column generation: plans that no frontier lists enter where they are best at the prices of the relaxed matching.
+"""Column generation: plans that no frontier lists enter if they have the lowest reduced cost at the dual prices.
 
-A frontier offers the matching only so many plans. What more there are is priced all at once (`LeftOut`); whoever would
-pay less for one of those gets it as a candidate, and prices are found anew, until nobody would, or some rounds went by
-(Dantzig and Wolfe, "Decomposition principle for linear programs", Operations Research 8, 1960).
+A frontier offers a limited number of plans to the matching. Its unlisted plans are priced together
+(`Frontier.unlisted`); those with a lower reduced cost than the listed ones become candidates and prices are recomputed,
+until there are none, or for a few rounds (Dantzig and Wolfe, "Decomposition principle for linear programs", Operations
+Research 8, 1960).
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from circinus.planning.column_pool import DualPrices
 from circinus.specification import Deployment, Query, QueryPlan
 
 Compose = Callable[[Query, Sequence[Deployment]], Sequence[PlanCandidate]]
-"""The plans of a query that use only the given deployments and promise its objectives."""
+"""Planner that returns a query's plans on the given deployments that meet its SLOs."""
 
 Candidates = Mapping[str, Sequence[PlanCandidate]]
-"""By query name."""
+"""Query name -> candidates."""
 
-_ROUNDS_OF_REUSE = 3
-_FOLLOWED = 3
-"""Plans of each query, the cheapest if it stood alone, that others are offered as a whole."""
+_MAX_REUSE_ROUNDS = 3
+_OFFERED_PLANS = 3
+"""Number of each query's plans, the cheapest in isolation, whose deployments are offered to other queries."""
 
 
 def solve_with_reuse(
@@ -48,50 +49,50 @@ def solve_with_reuse(
     solve: Callable[[Problem, IntArray], MatchState],
     *,
     offer_cheapest: bool = True,
-    enough: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> MatchState:
-    """Solve, and solve again while plans on the answer's deployments help.
+    """Solve, and solve again while plans on the answer's deployments improve it.
 
-    The frontiers' plans alone are solved first: on nearly all instances the plans on running deployments then improve
-    nothing, which quick answers to the wider problem show at a fraction of the cost of solving it. The deployments of
-    a quick answer to the frontiers' plans are offered, too: they differ from those of the best one.
+    The frontiers' plans alone are solved first. On nearly all instances, plans on running deployments then improve
+    nothing, which heuristic answers to the extended problem show at a fraction of the cost of solving it. The
+    deployments of a heuristic answer to the frontiers' plans are offered, too: they differ from those of the best one.
 
     Args:
         candidates: the frontiers' plans.
-        queries: what is matched.
-        compose: how a query is planned on given deployments.
-        compile_candidates: the problem of some candidates.
-        solve: the passes on a problem, from a choice to begin with.
-        offer_cheapest: whether queries are offered the cheapest plans of others, too; there are as many as queries.
-        enough: whether to widen the choice no further.
+        queries: to be matched.
+        compose: returns a query's plans on given deployments.
+        compile_candidates: builds the problem of some candidates.
+        solve: runs the passes on a problem, from a warm start.
+        offer_cheapest: whether to offer the deployments of each query's cheapest plans as well.
+        should_stop: whether to stop extending the candidates.
     """
     problem = compile_candidates(candidates)
     quick = greedy(problem)
     state = solve(problem, quick)
-    running = _running(problem, quick)
-    others = _cheapest(candidates) if offer_cheapest else ()
-    for _ in range(_ROUNDS_OF_REUSE):
+    running = _used_deployments(problem, quick)
+    cheapest = _cheapest_deployments(candidates) if offer_cheapest else ()
+    for _ in range(_MAX_REUSE_ROUNDS):
         chosen = assignment_of(state)
-        running = list(dict.fromkeys([*running, *_running(state.problem, chosen, state.last_solution)]))
-        wider = _widened(candidates, queries, compose, [running, *others], enough)
-        others = ()
-        if wider is None or enough():
+        running = list(dict.fromkeys([*running, *_used_deployments(state.problem, chosen, state.last_solution)]))
+        extended = _widened(candidates, queries, compose, [running, *cheapest], should_stop)
+        cheapest = ()
+        if extended is None or should_stop():
             break
-        problem = compile_candidates(wider)
+        problem = compile_candidates(extended)
         start = np.where(chosen >= 0, chosen - state.problem.block[:-1] + problem.block[:-1], -1)
-        known = objective_key(problem, start)
+        incumbent_key = objective_key(problem, start)
         quick = max(local_search(problem, start), greedy(problem), key=partial(objective_key, problem))
-        if state.optimal and objective_key(problem, quick) <= known:
+        if state.optimal and objective_key(problem, quick) <= incumbent_key:
             break
-        again = solve(problem, quick)
-        if objective_key(problem, assignment_of(again)) <= known:
+        next_state = solve(problem, quick)
+        if objective_key(problem, assignment_of(next_state)) <= incumbent_key:
             break
-        candidates, state = wider, again
+        candidates, state = extended, next_state
     return state
 
 
-def _running(problem: Problem, *choices: IntArray | None) -> list[Deployment]:
-    """The deployments that any of the choices uses."""
+def _used_deployments(problem: Problem, *choices: IntArray | None) -> list[Deployment]:
+    """Return the deployments used by any of the choices."""
     used = np.zeros(len(problem.deployments), dtype=bool)
     for chosen in choices:
         if chosen is not None:
@@ -99,15 +100,17 @@ def _running(problem: Problem, *choices: IntArray | None) -> list[Deployment]:
     return [problem.deployments[column] for column in np.flatnonzero(used)]
 
 
-def _cheapest(candidates: Candidates) -> Sequence[Sequence[Deployment]]:
-    """The deployments of plans that are cheapest where their query stands alone, each set once."""
-    cheapest = (plan for plans in candidates.values() for plan in nsmallest(_FOLLOWED, plans, key=_alone_usd_per_h))
+def _cheapest_deployments(candidates: Candidates) -> Sequence[Sequence[Deployment]]:
+    """Return the distinct deployment sets of each query's cheapest plans in isolation."""
+    cheapest = (
+        plan for plans in candidates.values() for plan in nsmallest(_OFFERED_PLANS, plans, key=_isolated_usd_per_h)
+    )
     return list(dict.fromkeys(tuple(use.deployment for use in plan.deployments) for plan in cheapest))
 
 
-def _alone_usd_per_h(plan: PlanCandidate) -> float:
-    whole = (max(1, math.ceil(use.fractional_replicas)) * use.demand.cost_usd_per_h for use in plan.deployments)
-    return sum(whole) + plan.transfer_cost_usd_per_h
+def _isolated_usd_per_h(plan: PlanCandidate) -> float:
+    replica_costs = (max(1, math.ceil(use.fractional_replicas)) * use.demand.cost_usd_per_h for use in plan.deployments)
+    return sum(replica_costs) + plan.transfer_cost_usd_per_h
 
 
 def _widened(
@@ -115,34 +118,33 @@ def _widened(
     queries: Sequence[Query],
     compose: Compose,
     offers: Sequence[Sequence[Deployment]],
-    enough: Callable[[], bool],
+    should_stop: Callable[[], bool],
 ) -> Candidates | None:
-    """The candidates with further plans at the end of each query's, each on deployments of one of the offers; None
-    where there are none."""
-    further: dict[str, list[PlanCandidate]] = {query.name: [] for query in queries}
+    """Return the candidates with further plans, each on the deployments of one offer, or None if there are none."""
+    extra: dict[str, list[PlanCandidate]] = {query.name: [] for query in queries}
     for query in queries:
-        if enough():
+        if should_stop():
             break
-        known = {candidate.plan for candidate in candidates[query.name]}
+        listed = {candidate.plan for candidate in candidates[query.name]}
         for offer in offers:
-            new = [found for found in compose(query, offer) if found.plan not in known]
-            known.update(found.plan for found in new)
-            further[query.name] += new
-    if not any(further.values()):
+            composed = [candidate for candidate in compose(query, offer) if candidate.plan not in listed]
+            listed.update(candidate.plan for candidate in composed)
+            extra[query.name] += composed
+    if not any(extra.values()):
         return None
-    return {name: (*plans, *further[name]) for name, plans in candidates.items()}
+    return {name: (*plans, *extra[name]) for name, plans in candidates.items()}
 
 
 Promise = Callable[[Query, QueryPlan], PlanCandidate | None]
-"""A plan of a query with its estimate; None: it does not promise the query's objectives."""
+"""Estimator of a query's plan; returns None if the plan violates the query's SLOs."""
 
-_ROUNDS = 4
-_A_ROUND = 2
-"""Plans that enter for a query in a round."""
-_BETTER_BY = 0.02
-"""Share of what a query's best listed plan pays that another one must save: less is not worth the time it takes."""
-_ABOVE = 30.0
-"""What a higher rank counts more than all lower ones."""
+_MAX_ROUNDS = 4
+_PLANS_PER_ROUND = 2
+"""Maximum number of plans that enter for a query in a round."""
+_MIN_SAVING = 0.02
+"""Minimum saving of a new plan, as a share of the reduced cost of a query's best listed plan."""
+_HIGHER_LEVEL_FACTOR = 30.0
+"""Factor on the weight of higher priority levels."""
 
 
 def generate_columns(
@@ -151,63 +153,69 @@ def generate_columns(
     promise: Promise,
     compile_candidates: Callable[[Candidates], Problem],
     *,
-    enough: Callable[[], bool],
+    should_stop: Callable[[], bool],
     seed: int,
 ) -> Candidates:
-    """The candidates, and behind each query's what pays less at the prices at which all of them are matched.
+    """Return the candidates, extended by plans with a lower reduced cost at the dual prices of the matching.
 
     Args:
         candidates: by query name.
-        frontiers: with what was left out of them.
-        promise: how a plan is estimated for a query.
-        compile_candidates: the problem of some candidates.
-        enough: whether to stop.
+        frontiers: with their unlisted plans.
+        promise: estimates a plan of a query.
+        compile_candidates: builds the problem of some candidates.
+        should_stop: whether to stop.
         seed: of samples.
     """
-    waiting = {name for name, frontier in frontiers.items() if frontier.unlisted is not None and candidates[name]}
-    for _ in range(_ROUNDS):
-        if not waiting or enough():
+    pending = {name for name, frontier in frontiers.items() if frontier.unlisted is not None and candidates[name]}
+    for _ in range(_MAX_ROUNDS):
+        if not pending or should_stop():
             break
         prices = dual_prices(compile_candidates(candidates), seed)
         if prices is None:
             break
-        further: dict[str, list[PlanCandidate]] = {}
-        for name in sorted(waiting):
-            left_out = frontiers[name].unlisted
-            assert left_out is not None
-            known = {candidate.plan for candidate in candidates[name]}
-            plans = left_out.lowest_reduced_cost(prices, _A_ROUND, better_by=_BETTER_BY)
-            found = [promise(frontiers[name].query, plan) for plan in plans if plan not in known]
-            further[name] = [candidate for candidate in found if candidate is not None]
-        waiting = {name for name, found in further.items() if found}
-        candidates = {name: (*plans, *further.get(name, ())) for name, plans in candidates.items()}
+        extra: dict[str, list[PlanCandidate]] = {}
+        for name in sorted(pending):
+            unlisted = frontiers[name].unlisted
+            assert unlisted is not None
+            listed = {candidate.plan for candidate in candidates[name]}
+            plans = unlisted.lowest_reduced_cost(prices, _PLANS_PER_ROUND, better_by=_MIN_SAVING)
+            priced = [promise(frontiers[name].query, plan) for plan in plans if plan not in listed]
+            extra[name] = [candidate for candidate in priced if candidate is not None]
+        pending = {name for name, columns in extra.items() if columns}
+        candidates = {name: (*plans, *extra.get(name, ())) for name, plans in candidates.items()}
     return candidates
 
 
 def dual_prices(problem: Problem, seed: int) -> DualPrices | None:
-    """What plans pay in the relaxed matching; None where nothing is short."""
+    """Return the prices of resources in the relaxed matching, or None if no resource is scarce."""
     view = RelaxedView.of(
-        replace(problem, weight=problem.priority_levels.level_weight(problem.priority_levels.count - 1, _ABOVE)),
+        replace(
+            problem,
+            weight=problem.priority_levels.level_weight(problem.priority_levels.count - 1, _HIGHER_LEVEL_FACTOR),
+        ),
         viable_candidates(problem, ()),
     )
     if not view.queries:
         return None
-    fluid = view.scaled(np.ones(len(problem.deployments)))
-    search, objective = DualSolver(fluid, np.random.default_rng(seed)), DualObjective(1.0, cost_tiebreak_weight(fluid))
+    relaxed = view.scaled(np.ones(len(problem.deployments)))
+    search, objective = (
+        DualSolver(relaxed, np.random.default_rng(seed)),
+        DualObjective(1.0, cost_tiebreak_weight(relaxed)),
+    )
     by_resource = view.by_resource(search.polish(objective, search.maximize_weight(objective)))
     if not by_resource.any():
         return None
     rows, count = problem.rows, len(problem.rows.limit)
-    a_unit = np.zeros((len(problem.pools), len(RESOURCES)))
-    # Rows that count replicas on nodes stand for the resource that they are made of, as in `resource_prices`.
-    np.add.at(a_unit, (rows.pool, rows.resource), by_resource[:count])
-    whole = _capacities(problem)
-    a_unit = np.divide(a_unit, whole, out=np.zeros_like(a_unit), where=whole > 0)
+    unit_prices = np.zeros((len(problem.pools), len(RESOURCES)))
+    # Rows that count replicas on nodes stand for their resource, as in `shadow_prices`.
+    np.add.at(unit_prices, (rows.pool, rows.resource), by_resource[:count])
+    capacities = _capacities(problem)
+    unit_prices = np.divide(unit_prices, capacities, out=np.zeros_like(unit_prices), where=capacities > 0)
     links = by_resource[count:] / problem.link_capacity_bytes_per_s
     return DualPrices(
         pools={
             name: (float(a[0]), float(a[1]), float(a[2]), float(a[3]))
-            for name, a in zip(problem.pools, a_unit, strict=True)
+            for name, a in zip(problem.pools, unit_prices, strict=True)
             if a.any()
         },
         links={name: float(price) for name, price in zip(problem.links, links, strict=True) if price > 0},
@@ -216,5 +224,5 @@ def dual_prices(problem: Problem, seed: int) -> DualPrices | None:
 
 
 def _capacities(problem: Problem) -> FloatArray:
-    """(K, 4) of whole pools."""
+    """Return (K, 4) capacities of whole pools."""
     return np.asarray(problem.nodes[:, None] * problem.node_capacity, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""What runs when all are matched again: plans that stay where nothing is gained by another, and few changes."""
+"""Incumbent plans: a new matching keeps running plans unless a change pays, and limits the number of changes."""
 
 from __future__ import annotations
 
@@ -18,85 +18,90 @@ from circinus.matching.repair import RepairedSolution, repair
 from circinus.matching.solvers.greedy import objective_key
 from circinus.specification import Query, QueryPlan
 
-_LEAST_CHANGE_USD_PER_H = 1e-6
-"""What a change of plan counts at least: who saves less by it saves nothing."""
+_MIN_CHURN_USD_PER_H = 1e-6
+"""Minimum churn price, so that a change without any saving never wins."""
 
 
 @dataclass(frozen=True)
 class Incumbent:
-    """The plans of an earlier matching, and what it takes to change them.
+    """Running plans of an earlier matching, and the price of changing them.
 
     Raises:
-        PlanningError: a price that is negative or not finite, or a bound below 0.
+        PlanningError: the churn price is negative or not finite, or `max_changes` is negative.
     """
 
     plans: Mapping[str, QueryPlan]
-    """By the name of the query."""
+    """Query name -> plan."""
     churn_price_usd_per_h: float = 0.0
-    """The churn price: what another plan for a query that runs, or none, must save at least. Weight comes first."""
+    """Minimum saving that justifies changing or stopping a running query's plan. Weight comes first."""
     max_changes: int | None = None
-    """Of the queries that could all stay as they are, how many may get another plan or none."""
+    """Maximum number of queries that lose their plan although it could stay, or None for no limit."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers without meaning."""
         if not (math.isfinite(self.churn_price_usd_per_h) and self.churn_price_usd_per_h >= 0):
             raise PlanningError(
-                f"price of a change: found {self.churn_price_usd_per_h}, expected a finite number of at least 0"
+                f"churn price must be finite and at least 0, got {self.churn_price_usd_per_h}",
+                code="planning.invalid_churn_price",
             )
         if self.max_changes is not None and self.max_changes < 0:
-            raise PlanningError(f"most changes: found {self.max_changes}, expected at least 0, or no bound at all")
+            raise PlanningError(
+                f"max changes must be at least 0 (or absent), got {self.max_changes}",
+                code="planning.invalid_max_changes",
+            )
 
     @classmethod
     def of(cls, matching: Matching, *, change_usd_per_h: float = 0.0, most_changes: int | None = None) -> Incumbent:
-        """What a matching serves."""
+        """Return the plans of a matching as an incumbent."""
         plans = {assignment.query: assignment.chosen.plan for assignment in matching.assignments}
         return cls(plans, change_usd_per_h, most_changes)
 
     def add_candidates(self, candidates: Candidates, queries: Sequence[Query], compose: Compose | None) -> Candidates:
-        """The candidates, and after them plans that run and promise as much, but were not among them.
+        """Return the candidates, extended by running plans that meet the SLOs but were not among them.
 
         Args:
             candidates: by query name.
-            queries: what is matched.
-            compose: how a query is planned on given deployments; None: no plan is added.
+            queries: to be matched.
+            compose: returns the plans of a query on given deployments; None: no plan is added.
         """
         if compose is None:
             return candidates
-        found = dict(candidates)
+        extended = dict(candidates)
         for query in queries:
             plan = self.plans.get(query.name)
             if plan is None or any(candidate.plan == plan for candidate in candidates[query.name]):
                 continue
             composed = compose(query, [plan.deployment_of(operator) for operator, _ in plan.placement])
-            found[query.name] = (*candidates[query.name], *(c for c in composed if c.plan == plan))
-        return found
+            extended[query.name] = (*candidates[query.name], *(c for c in composed if c.plan == plan))
+        return extended
 
     def mark(self, problem: Problem) -> Problem:
-        """The problem in which it is known what runs."""
+        """Return the problem with the running candidates marked."""
         chosen = np.full(len(problem.queries), -1, dtype=np.int64)
-        for number, name in enumerate(problem.queries):
+        for index, name in enumerate(problem.queries):
             plan = self.plans.get(name)
-            for candidate in problem.candidates_of(number) if plan is not None else ():
+            for candidate in problem.candidates_of(index) if plan is not None else ():
                 if problem.candidates[candidate].plan == plan:
-                    chosen[number] = candidate
+                    chosen[index] = candidate
         return replace(
-            problem, incumbent=IncumbentChoice(chosen, max(self.churn_price_usd_per_h, _LEAST_CHANGE_USD_PER_H))
+            problem, incumbent=IncumbentChoice(chosen, max(self.churn_price_usd_per_h, _MIN_CHURN_USD_PER_H))
         )
 
     def warm_start(self, state: MatchState) -> tuple[MatchState, RepairedSolution]:
-        """A state that begins from what runs and keeps the bound on changes, and what of it can stay together."""
+        """Return a state that starts from the incumbent and limits changes, and the feasible part of the incumbent."""
         assert state.problem.incumbent is not None
         chosen = state.problem.incumbent.chosen
-        held = repair(state.problem, chosen, state.slos, state.reestimate, aggregate_cuts=state.is_large)
-        cuts = state.cuts if self.max_changes is None else (*state.cuts, ChurnCut(held.chosen, self.max_changes))
-        return replace(state, feasible_incumbent=held.chosen, cuts=cuts), held
+        repaired = repair(state.problem, chosen, state.slos, state.reestimate, aggregate_cuts=state.is_large)
+        cuts = state.cuts if self.max_changes is None else (*state.cuts, ChurnCut(repaired.chosen, self.max_changes))
+        return replace(state, feasible_incumbent=repaired.chosen, cuts=cuts), repaired
 
 
-def keep_incumbent_if_better(state: MatchState, held: RepairedSolution) -> MatchState:
-    """The state, or what ran as it was where that is better, or where too much changed."""
+def keep_incumbent_if_better(state: MatchState, incumbent: RepairedSolution) -> MatchState:
+    """Return the state, or the incumbent if it is better or the state changes too many plans."""
     assert state.usage is not None
     problem, chosen, usage = state.problem, assignment_of(state), state.usage
-    few = all(cut.is_satisfied(problem, chosen, usage) for cut in state.cuts if isinstance(cut, ChurnCut))
-    if few and objective_key(problem, chosen) >= objective_key(problem, held.chosen):
+    within_max_changes = all(
+        cut.is_satisfied(problem, chosen, usage) for cut in state.cuts if isinstance(cut, ChurnCut)
+    )
+    if within_max_changes and objective_key(problem, chosen) >= objective_key(problem, incumbent.chosen):
         return state
-    return state.with_held(held)
+    return state.with_repaired(incumbent)

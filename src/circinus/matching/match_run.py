@@ -1,4 +1,4 @@
-"""Answering all queries together, once: candidates, what runs, the passes, and plans on running deployments."""
+"""A run of the matching: candidates, incumbent, passes, and plans on running deployments."""
 
 from __future__ import annotations
 
@@ -21,40 +21,42 @@ from circinus.planning import Frontier
 from circinus.specification import Deployment, Infrastructure, Query
 
 MAX_EXACT_QUERIES = 40
-"""Queries that the exact solver chooses for by itself, mostly within a second."""
-_LEAST_S, _A_QUERY_S, _MOST_S = 5.0, 0.1, 60.0
+"""Maximum number of queries for the exact solver, which mostly takes less than a second."""
+_BASE_S, _PER_QUERY_S, _MAX_S = 5.0, 0.1, 60.0
 
 
 @dataclass(frozen=True)
 class MatchSettings:
-    """Choices of the matching that are not part of a query."""
+    """Settings of the matching that are not part of a query."""
 
     time_limit_s: float | None = None
-    """Time for choosing; then the best found is taken, with its bounds. Promises to tenants may take several times.
-    None: 5 s, and for each query beyond 40 a tenth of a second more, up to a minute."""
+    """Time limit of a run; then the best answer so far is taken, with its bounds. Tenants' shares may take several
+    runs.
+    Default: 5 s, plus 0.1 s for each query beyond 40, at most 60 s.
+    """
     usable_link_share: float = USABLE_LINK_SHARE
-    """Share of a link's bandwidth that plans may take together."""
+    """Share of a link's bandwidth that plans may use together."""
     seed: int = 0
-    """Of the solver."""
+    """Random seed of the solver."""
 
     def limit_s(self, queries: int) -> float:
-        """The time for so many queries."""
+        """Return the time limit for a number of queries."""
         if self.time_limit_s is not None:
             return self.time_limit_s
-        return min(_LEAST_S + _A_QUERY_S * max(queries - MAX_EXACT_QUERIES, 0), _MOST_S)
+        return min(_BASE_S + _PER_QUERY_S * max(queries - MAX_EXACT_QUERIES, 0), _MAX_S)
 
 
-_FIRST, _FIRST_OF_MANY = 0.5, 0.8
-"""Of the time left, what a choice may take where further plans on its deployments are offered afterwards."""
-_PRICED_SHARE = 0.2
-"""Of the time, until when plans may enter at prices."""
+_FIRST_SHARE, _FIRST_SHARE_LARGE = 0.5, 0.8
+"""Share of the remaining time for a choice after which plans on its deployments are offered."""
+_COLUMN_GENERATION_SHARE = 0.2
+"""Share of the time limit for column generation."""
 
 DEFAULT_MATCH_SETTINGS = MatchSettings()
 
 
 @dataclass(frozen=True)
 class MatchRun:
-    """Answers the same queries again and again, each time with others coming first."""
+    """Matching of the same queries any number of times, each with other priorities."""
 
     frontiers: Mapping[str, Frontier]
     infrastructure: Infrastructure
@@ -69,12 +71,12 @@ class MatchRun:
 
     @property
     def queries(self) -> tuple[Query, ...]:
-        """All of them."""
+        """All queries."""
         return tuple(frontier.query for frontier in self.frontiers.values())
 
     @property
     def limit_s(self) -> float:
-        """Time for choosing."""
+        """Time limit of a run."""
         return self.settings.limit_s(len(self.frontiers))
 
     def __call__(
@@ -85,22 +87,22 @@ class MatchRun:
         restrict_to: Collection[str] | None = None,
         limit_s: float | None = None,
     ) -> MatchState:
-        """An answer within the time limit.
+        """Return an answer within the time limit.
 
         Args:
-            guaranteed: names of queries that come first (see `Ranks`).
-            preferred: names of those that come next.
-            restrict_to: names of the queries that may be served, as if nothing ran; None: all.
-            limit_s: time for choosing; None: as in the settings.
+            guaranteed: names of queries of the highest priority (see `PriorityLevels.of`).
+            preferred: names of queries of the next priority.
+            restrict_to: names of the queries that may be served, without an incumbent; None: all.
+            limit_s: time limit; None: that of the settings.
         """
         queries = self.queries
         limit_s = self.limit_s if limit_s is None else limit_s
         deadline_s = self.clock() + limit_s
         running = self.running if restrict_to is None else None
-        many = len(queries if restrict_to is None else restrict_to) > MAX_EXACT_QUERIES
-        few = restrict_to is not None and not many and len(queries) > MAX_EXACT_QUERIES
-        solver = MilpSolver(seed=self.settings.seed, clock=self.clock) if few else self.solver
-        share = 1.0 if self.compose is None else _FIRST_OF_MANY if many else _FIRST
+        is_large = len(queries if restrict_to is None else restrict_to) > MAX_EXACT_QUERIES
+        is_small_subset = restrict_to is not None and not is_large and len(queries) > MAX_EXACT_QUERIES
+        solver = MilpSolver(seed=self.settings.seed, clock=self.clock) if is_small_subset else self.solver
+        share = 1.0 if self.compose is None else _FIRST_SHARE_LARGE if is_large else _FIRST_SHARE
 
         def compile_candidates(candidates: Candidates) -> Problem:
             problem = build_problem(
@@ -108,9 +110,9 @@ class MatchRun:
                 candidates,
                 self.infrastructure,
                 usable_link_share=self.settings.usable_link_share,
-                known=None if restrict_to is None else self._demands,
-                held=guaranteed,
-                raised=preferred,
+                shared_demands=None if restrict_to is None else self._demands,
+                guaranteed=guaranteed,
+                preferred=preferred,
             )
             return problem if running is None else running.mark(problem)
 
@@ -125,12 +127,12 @@ class MatchRun:
                 deadline_s=self.clock() + max(deadline_s - self.clock(), 0.0) * share,
                 last_solution=start,
                 estimated=self.estimated,
-                is_large=many,
+                is_large=is_large,
             )
             if running is None:
                 return run_passes(state, clock=self.clock)
-            begun, kept = running.warm_start(state)
-            return keep_incumbent_if_better(run_passes(begun, clock=self.clock), kept)
+            warm, repaired = running.warm_start(state)
+            return keep_incumbent_if_better(run_passes(warm, clock=self.clock), repaired)
 
         candidates: Candidates = {
             name: frontier.candidates if restrict_to is None or name in restrict_to else ()
@@ -144,28 +146,28 @@ class MatchRun:
                 self.frontiers,
                 self.promise,
                 compile_candidates,
-                enough=lambda: self.clock() > deadline_s - (1.0 - _PRICED_SHARE) * limit_s,
+                should_stop=lambda: self.clock() > deadline_s - (1.0 - _COLUMN_GENERATION_SHARE) * limit_s,
                 seed=self.settings.seed,
             )
         if self.compose is None:
             return solve(compile_candidates(candidates))
         compose = self._composed_for(restrict_to)
 
-        def late() -> bool:
+        def is_late() -> bool:
             return self.clock() >= deadline_s
 
         return solve_with_reuse(
-            candidates, queries, compose, compile_candidates, solve, offer_cheapest=not many, enough=late
+            candidates, queries, compose, compile_candidates, solve, offer_cheapest=not is_large, should_stop=is_late
         )
 
     @cached_property
     def _demands(self) -> Mapping[Deployment, ReplicaDemand]:
-        """What a replica takes for any query: who is served alone is to fit beside the others, too."""
+        """Maximum demand of a replica over all queries, so that queries served in isolation also fit together."""
         plans = (candidate for frontier in self.frontiers.values() for candidate in frontier.candidates)
         return merged_demands((use.deployment, use.demand) for plan in plans for use in plan.deployments)
 
     def _composed_for(self, restrict_to: Collection[str] | None) -> Compose:
-        """How queries are planned on given deployments; only some of them, if any."""
+        """Return the planner on given deployments, restricted to some queries."""
         assert self.compose is not None
         compose = self.compose
         return lambda query, running: (

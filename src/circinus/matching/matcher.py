@@ -1,4 +1,4 @@
-"""Matching all queries: compile, choose, pack, size, explain."""
+"""Matching of all queries: compile, choose, pack, size, explain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ from circinus.matching.match_run import DEFAULT_MATCH_SETTINGS, MAX_EXACT_QUERIE
 from circinus.matching.passes import MatchState, assignment_of
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
 from circinus.matching.plan_set import Matching, tenant_shares
-from circinus.matching.simulation_check import MOST_PLANS, check_by_simulation, exclude_refuted, simulation_inputs
+from circinus.matching.simulation_check import (
+    MAX_ATTEMPTS,
+    check_by_simulation,
+    exclude_refuted,
+    simulation_inputs,
+)
 from circinus.matching.sizing import Reestimate
 from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
 from circinus.matching.solvers.milp_solver import MilpSolver
@@ -33,8 +38,8 @@ from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.specification import Infrastructure, Network, Query, Specification
 
-_LETTING_IN_SHARE = 0.5
-"""Of the time limit, beside it, for letting in whoever still fits."""
+_BACKFILL_SHARE = 0.5
+"""Time for backfilling queries, as a share of the time limit and in addition to it."""
 
 
 def plan_all_queries(
@@ -46,29 +51,27 @@ def plan_all_queries(
     incumbent: Incumbent | None = None,
     explain_rejections: Collection[str] | None = None,
 ) -> tuple[Matching, Mapping[str, Frontier]]:
-    """Plan every query alone, then match them all.
+    """Plan every query alone, then match all queries.
 
-    Where a simulation of all queries together does not keep what formulas promise, all are matched again without the
-    plans that it found too slow, until it keeps all.
+    If a plan violates its SLOs in a simulation of all queries together, it is excluded and all queries are matched
+    again.
 
     Args:
         specification: with an infrastructure.
-        profiles: pipeline name -> what was measured of it.
-        search: how each query's plans are searched.
-        settings: how they are matched; the usable share of links is taken from `search`.
+        profiles: pipeline name -> profile.
+        search: settings of the plan search.
+        settings: settings of the matching; the usable share of links is taken from `search`.
         incumbent: see `match`.
         explain_rejections: see `match`.
 
     Raises:
-        PlanningError: no infrastructure, a profile is missing or too uncertain, or numbers without meaning.
+        PlanningError: no infrastructure, a profile is missing or too uncertain, or invalid numbers.
     """
     frontiers = plan_queries(specification, profiles, search)
     infrastructure = specification.infrastructure
-    assert infrastructure is not None  # `plan_queries` has refused a specification without one
+    assert infrastructure is not None  # checked by `plan_queries`
     network = Network(infrastructure)
-
     unexplained = replace(search, near_misses=0, max_margin_plans=0)
-
     plans = PlanEstimates(specification, profiles, search.usable_link_share)
 
     def replan(query: Query) -> Frontier:
@@ -90,21 +93,21 @@ def plan_all_queries(
             monotone_waits=True,
             explain_rejections=explain_rejections,
         )
-        found = check_by_simulation(
+        check = check_by_simulation(
             matching, simulation_inputs(specification, profiles, matching), network, seed=settings.seed
         )
-        if not found.violated:
+        if not check.violated:
             break
-        for missed in found.violated.values():
-            plans.exclude(missed.query, None if attempt >= MOST_PLANS else missed.plan)
+        for violating in check.violated.values():
+            plans.exclude(violating.query, None if attempt >= MAX_ATTEMPTS else violating.plan)
         offered = {
-            name: exclude_refuted(frontier, found.violated[name], found.violated, plans)
-            if name in found.violated
+            name: exclude_refuted(frontier, check.violated[name], check.violated, plans)
+            if name in check.violated
             else frontier
             for name, frontier in offered.items()
         }
-    deployments = add_startup_times(found.matching.deployments, profiles, infrastructure)
-    return replace(found.matching, deployments=deployments), frontiers
+    deployments = add_startup_times(check.matching.deployments, profiles, infrastructure)
+    return replace(check.matching, deployments=deployments), frontiers
 
 
 def match(
@@ -124,60 +127,59 @@ def match(
 ) -> Matching:
     """Choose at most one plan for each query: satisfied weight first, total cost second.
 
-    Pinned queries come before all, then what tenants were promised, then queries of higher priority.
+    Pinned queries come first, then guaranteed shares of tenants, then queries by priority.
 
     Args:
-        frontiers: query name -> its plans; their order is that of the answer.
+        frontiers: query name -> its plans, in the order of the result.
         infrastructure: the pools and links.
-        reestimate: how a chosen plan is estimated under the merged load.
-        compose: how a query is planned on given deployments; without it, only the frontiers' plans are considered.
-        promise: how a plan that a frontier does not list is estimated; without it, none enters at prices.
-        replan: how a rejected query is planned under relaxed objectives; without it, only relaxations that are on its
-            frontier are found.
-        solver: by default the exact one, and that by prices for more than `MAX_EXACT_QUERIES` queries.
-        settings: time, links, seed.
+        reestimate: estimates a chosen plan under the merged load.
+        compose: returns a query's plans on given deployments; without it, only the frontiers' plans are considered.
+        promise: estimates a plan that a frontier does not list; without it, there is no column generation.
+        replan: plans a rejected query under relaxed SLOs; without it, only relaxations on its frontier are found.
+        solver: by default the exact one, or the Lagrangian one for more than `MAX_EXACT_QUERIES` queries.
+        settings: time limit, usable share of links, seed.
         clock: for the time limit.
-        incumbent: what runs already; it stays where nothing is gained by a change. The answer is never worse than to keep
-            what can be kept: of no less weight, and then of no more cost with what changes count.
-        monotone_waits: whether `reestimate` is as of `Estimator`, so that how much waits grow is known without it.
-        explain_rejections: queries of which is found, if they are rejected, what change of their objectives would let them in; None:
-            of all. It takes longer than to match them.
+        incumbent: running plans. The result is lexicographically never worse than keeping them: total weight first,
+            then cost including churn.
+        monotone_waits: whether `reestimate` is that of `Estimator`, so that increases of waits are bounded without it.
+        explain_rejections: queries to compute SLO relaxations for if they are rejected; default all. It takes longer
+            than the matching.
 
     Raises:
-        PlanningError: names or numbers without meaning (see `compile_problem`), or pinned queries that cannot run.
+        PlanningError: invalid names or numbers (see `build_problem`), or pinned queries that cannot be served.
     """
-    with ExitStack() as opened:
-        answer = MatchRun(
+    with ExitStack() as resources:
+        run = MatchRun(
             frontiers=frontiers,
             infrastructure=infrastructure,
             reestimate=reestimate,
             compose=compose,
             promise=promise,
-            solver=solver or _solver(len(frontiers), settings.seed, clock, opened),
+            solver=solver or _solver(len(frontiers), settings.seed, clock, resources),
             settings=settings,
             clock=clock,
             running=incumbent,
             estimated=monotone_waits,
         )
-        state = answer()
-        state = enforce_pins(state, frontiers, answer, rejection_reason)
-        state = enforce_tenant_shares(state, infrastructure.tenants, answer)
+        state = run()
+        state = enforce_pins(state, frontiers, run, rejection_reason)
+        state = enforce_tenant_shares(state, infrastructure.tenants, run)
         if not state.optimal:
-            until_s = clock() + _LETTING_IN_SHARE * settings.limit_s(len(frontiers))
-            state = backfill(state, enough=lambda: clock() >= until_s)
+            backfill_deadline_s = clock() + _BACKFILL_SHARE * settings.limit_s(len(frontiers))
+            state = backfill(state, should_stop=lambda: clock() >= backfill_deadline_s)
     return _matching(state, frontiers, replan, explain_rejections, settings.seed)
 
 
-def _solver(queries: int, seed: int, clock: Callable[[], float], opened: ExitStack) -> Solver:
-    """The solver for so many queries; what it needs is closed with `opened`."""
+def _solver(queries: int, seed: int, clock: Callable[[], float], resources: ExitStack) -> Solver:
+    """Return the solver for a number of queries; `resources` closes its subprocess."""
     if queries <= MAX_EXACT_QUERIES:
         return MilpSolver(seed=seed, clock=clock)
-    apart = SubprocessSolver()
-    opened.callback(apart.close)
+    subprocess_solver = SubprocessSolver()
+    resources.callback(subprocess_solver.close)
     if os.name == "posix":
-        with suppress(OSError):  # without another process it is solved in this one
-            apart.start()
-            return LagrangianSolver(seed=seed, clock=clock, minimise=apart.minimise)
+        with suppress(OSError):  # without a subprocess, solve in this process
+            subprocess_solver.start()
+            return LagrangianSolver(seed=seed, clock=clock, minimise=subprocess_solver.minimise)
     return LagrangianSolver(seed=seed, clock=clock)
 
 
@@ -190,14 +192,14 @@ def _matching(
 ) -> Matching:
     assert state.usage is not None
     problem = state.problem
-    ranks = problem.priority_levels
-    total_weight, satisfied = float(ranks.user_weight.sum()), ranks.own_weight_of(assignment_of(state))
-    known = shadow_prices(problem, assignment_of(state), seed)
-    # The state's bound is of costs with what changes count: of costs alone, without the most that could count. Where
-    # only so many changes were allowed, what it proved is of answers with so few; what prices say is of all.
-    few = any(isinstance(cut, ChurnCut) for cut in state.cuts)
-    least_usd_per_h = 0.0 if few else state.cost_bound_usd_per_h - problem.most_change_usd_per_h
-    most_weight = total_weight if few else ranks.own_bound(assignment_of(state), state.weight_bound)
+    levels = problem.priority_levels
+    total_weight, satisfied = float(levels.user_weight.sum()), levels.own_weight_of(assignment_of(state))
+    relaxation = shadow_prices(problem, assignment_of(state), seed)
+    # The state's bound includes churn: subtract the maximum churn to bound the cost alone. With limited changes, the
+    # state's bounds hold for answers within the limit only, but those of the relaxation hold for all answers.
+    changes_limited = any(isinstance(cut, ChurnCut) for cut in state.cuts)
+    cost_bound_usd_per_h = 0.0 if changes_limited else state.cost_bound_usd_per_h - problem.most_change_usd_per_h
+    weight_bound = total_weight if changes_limited else levels.own_bound(assignment_of(state), state.weight_bound)
     return Matching(
         assignments=explain_assignments(state, frontiers),
         rejections=rejections(state, frontiers, replan, explain_rejections),
@@ -205,9 +207,11 @@ def _matching(
         satisfied_weight=satisfied,
         total_weight=total_weight,
         cost_usd_per_h=state.usage.cost_usd_per_h,
-        weight_bound=max(min(most_weight, known.weight_bound, total_weight), satisfied),
-        optimal=state.optimal and not few,
-        cost_bound_usd_per_h=min(max(least_usd_per_h, known.cost_bound_usd_per_h), state.usage.cost_usd_per_h),
-        prices=known.prices,
+        weight_bound=max(min(weight_bound, relaxation.weight_bound, total_weight), satisfied),
+        optimal=state.optimal and not changes_limited,
+        cost_bound_usd_per_h=min(
+            max(cost_bound_usd_per_h, relaxation.cost_bound_usd_per_h), state.usage.cost_usd_per_h
+        ),
+        prices=relaxation.prices,
         tenants=tenant_shares(state.queries, served_queries(state), state.infrastructure.tenants),
     )

@@ -1,4 +1,4 @@
-"""What matching asks of profiles: a plan estimated again, and further plans on deployments that run already."""
+"""Estimates of plans for matching: re-estimates under merged load, and plans on running deployments."""
 
 from __future__ import annotations
 
@@ -26,80 +26,87 @@ from circinus.specification import (
 def add_startup_times(
     deployments: Sequence[SizedDeployment], profiles: Mapping[str, PipelineProfile], infrastructure: Infrastructure
 ) -> tuple[SizedDeployment, ...]:
-    """The deployments with the seconds that a further replica of each takes, by its operator, knobs and pool, and with
-    its speed where that was measured.
+    """Return the deployments with the start-up time of a further replica, and with their relative speed if measured.
 
-    Start-ups that were not measured on a pool's hardware scale with its speed as service times do: with the one that it
-    surely has.
+    Start-up times that were not measured on a pool's hardware scale with its guaranteed speed, as service times do.
 
     Args:
         deployments: as sized.
-        profiles: pipeline name -> what was measured of it; a deployment that none tells of keeps what it says.
+        profiles: pipeline name -> profile; deployments without a profile stay as they are.
         infrastructure: the pools.
     """
     profiled: dict[tuple[str, str, KnobValues], dict[int, OperatorProfile]] = {}
     for name, profile in profiles.items():
         for configuration in profile.configurations:
-            for operator, found in configuration.operators.items():
-                profiled.setdefault((name, operator, found.prefix[operator]), {})[id(found)] = found
-    told = []
+            for operator, p in configuration.operators.items():
+                profiled.setdefault((name, operator, p.prefix[operator]), {})[id(p)] = p
+    result = []
     for sized in deployments:
         deployment = sized.deployment
-        alike = profiled.get((deployment.pipeline, deployment.operator, deployment.knobs), {}).values()
+        measured = profiled.get((deployment.pipeline, deployment.operator, deployment.knobs), {}).values()
         hardware = infrastructure.pool(deployment.pool).hardware
-        start_ups_s = [startup_s for found in alike if (startup_s := found.startup_on(hardware)) is not None]
-        if start_ups_s:
-            sized = replace(sized, startup_s=max(start_ups_s))
-        speeds = [found.speeds.expected(hardware) for found in alike if hardware.name in found.speeds.measured]
+        startups_s = [startup_s for p in measured if (startup_s := p.startup_on(hardware)) is not None]
+        if startups_s:
+            sized = replace(sized, startup_s=max(startups_s))
+        speeds = [p.speeds.expected(hardware) for p in measured if hardware.name in p.speeds.measured]
         if speeds:
-            # Rounded: a deployment that is said to be another one starts its replicas anew.
+            # Rounded, because a deployment whose fields change restarts its replicas.
             sized = replace(sized, relative_speed=float(f"{min(speeds):.3g}"))
-        told.append(sized)
-    return tuple(told)
+        result.append(sized)
+    return tuple(result)
 
 
-MOST_COMPOSED = 500
-"""Most plans on running deployments that are estimated for one query at a time."""
+MAX_COMPOSED_PLANS = 500
+"""Maximum number of plans on running deployments that are estimated for one query at a time."""
 
-MOST_REMEMBERED = 20_000
-"""Estimates that are kept at most."""
+MAX_CACHED_ESTIMATES = 20_000
+"""Maximum number of cached re-estimates."""
 
 
 class PlanEstimates:
-    """Estimates plans from profiles; estimators are prepared once for each query and configuration, and promises are
-    computed once for each query and plan."""
+    """Cached estimates of plans from profiles.
+
+    An estimator is prepared once for each query and configuration; each plan of a query is estimated once before
+    matching.
+    """
 
     def __init__(
         self, specification: Specification, profiles: Mapping[str, PipelineProfile], usable_link_share: float
     ) -> None:
         if specification.infrastructure is None:
-            raise PlanningError("specification: found no infrastructure, expected one to place plans on")
+            raise PlanningError(
+                "the specification has no infrastructure to place plans on",
+                code="specification.no_infrastructure",
+                hint="Add an `Infrastructure` document.",
+            )
         self._network = Network(specification.infrastructure)
         self._pipelines = specification.pipelines
         self._queries: dict[str, Query] = {query.name: query for query in specification.queries}
         self._profiles: dict[tuple[str, Configuration], ConfigurationProfile] = {
-            (name, found.configuration): found for name, profile in profiles.items() for found in profile.usable
+            (name, configuration.configuration): configuration
+            for name, profile in profiles.items()
+            for configuration in profile.usable
         }
         self._populations = {name: profile.dataset_items - profile.held_out_items for name, profile in profiles.items()}
         self._usable_link_share = usable_link_share
         self._estimators: dict[str, dict[Configuration, Estimator]] = {query: {} for query in self._queries}
-        self._promises: dict[tuple[str, QueryPlan], PlanCandidate | None] = {}
+        self._feasible: dict[tuple[str, QueryPlan], PlanCandidate | None] = {}
         self._reestimated: dict[object, PlanCandidate] = {}
-        self._refused: set[tuple[str, QueryPlan | None]] = set()
+        self._excluded: set[tuple[str, QueryPlan | None]] = set()
 
     def exclude(self, query: str, plan: QueryPlan | None) -> None:
-        """Promise a plan of a query no longer; None: none of its plans."""
-        self._refused.add((query, plan))
+        """Exclude a plan of a query from candidates; None excludes all its plans."""
+        self._excluded.add((query, plan))
 
     def without_excluded(self, candidates: Iterable[PlanCandidate]) -> tuple[PlanCandidate, ...]:
-        """Those that may still be promised."""
-        return tuple(one for one in candidates if not self._is_refused(one.query, one.plan))
+        """Return the candidates that are not excluded."""
+        return tuple(candidate for candidate in candidates if not self._is_excluded(candidate.query, candidate.plan))
 
-    def _is_refused(self, query: str, plan: QueryPlan) -> bool:
-        return (query, plan) in self._refused or (query, None) in self._refused
+    def _is_excluded(self, query: str, plan: QueryPlan) -> bool:
+        return (query, plan) in self._excluded or (query, None) in self._excluded
 
     def reestimate(self, candidate: PlanCandidate, conditions: MergedLoad) -> PlanCandidate:
-        """The candidate's plan under `conditions`; computed once as long as nothing it meets is loaded otherwise."""
+        """Return the candidate's estimate under the merged load; cached by the loads that the plan meets."""
         key = (
             candidate.query,
             candidate.plan,
@@ -107,31 +114,36 @@ class PlanEstimates:
             tuple(conditions.links.get(use.link) for use in candidate.links),
         )
         if key not in self._reestimated:
-            if len(self._reestimated) >= MOST_REMEMBERED:
+            if len(self._reestimated) >= MAX_CACHED_ESTIMATES:
                 self._reestimated.clear()
             estimator = self._estimator(candidate.query, candidate.plan.configuration)
             self._reestimated[key] = estimator.candidate(candidate.plan, conditions)
         return self._reestimated[key]
 
     def estimate_of(self, query: str, plan: QueryPlan) -> PlanCandidate:
-        """A plan of a query as it is promised before all are matched.
+        """Return the estimate of a query's plan in isolation.
 
         Raises:
-            PlanningError: the query or the plan's configuration is not known, or the query alone would fill a link.
+            PlanningError: the query or the plan's configuration has no profile, or the query alone overloads a link.
         """
         if query not in self._queries or (plan.pipeline, plan.configuration) not in self._profiles:
-            raise PlanningError(f"query {query}: found no profile of its plan {plan.configuration}; plan again")
+            raise PlanningError(
+                f"no profile of the plan's configuration {plan.configuration}",
+                code="plan.unprofiled_configuration",
+                location=f"query {query}",
+                hint="Run `circinus plan` again.",
+            )
         return self._estimator(query, plan.configuration).candidate(plan)
 
     def on_deployments(self, query: Query, running: Iterable[Deployment]) -> Sequence[PlanCandidate]:
-        """The plans of `query` that use running deployments only and promise its objectives.
+        """Return the plans of `query` that use running deployments only and meet its SLOs.
 
-        A frontier compares plans by what they take, not by whose deployments they share: these are the plans it may
-        have dropped although they cost next to nothing beside the others.
+        A frontier compares plans by their demand, regardless of sharing: it may have pruned plans that cost next to
+        nothing on deployments that run anyway.
 
         Args:
             query: one of the specification's.
-            running: deployments of any pipelines; those that are not open to the query are left out.
+            running: deployments of any pipelines; those that the query cannot use are skipped.
         """
         pipeline = self._pipelines[query.pipeline]
         open_pools = {pool.name: pool.tier for pool in self._network.pools_for(query.source)}
@@ -159,32 +171,32 @@ class PlanEstimates:
             )
             for deployments in product(*choices)
         )
-        good_enough = (p for p in plans if matches_pins(query, p.configuration) and self._accurate(query, p))
-        found = (self.feasible_estimate(query, plan) for plan in islice(good_enough, MOST_COMPOSED))
-        return [candidate for candidate in found if candidate is not None]
+        accurate = (p for p in plans if matches_pins(query, p.configuration) and self._is_accurate(query, p))
+        candidates = (self.feasible_estimate(query, plan) for plan in islice(accurate, MAX_COMPOSED_PLANS))
+        return [candidate for candidate in candidates if candidate is not None]
 
-    def _accurate(self, query: Query, plan: QueryPlan) -> bool:
+    def _is_accurate(self, query: Query, plan: QueryPlan) -> bool:
         profile = self._profiles.get((plan.pipeline, plan.configuration))
         if profile is None:
             return False
-        wanted = query.slos.accuracy
-        if wanted is None:
+        slo = query.slos.accuracy
+        if slo is None:
             return True
-        return wanted.is_met_by(profile.accuracy.lower if wanted.comparison == ">=" else profile.accuracy.upper)
+        return slo.is_met_by(profile.accuracy.lower if slo.comparison == ">=" else profile.accuracy.upper)
 
     def feasible_estimate(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
-        """A plan of a query of the specification, alone; None where it does not promise the query's objectives."""
-        if self._is_refused(query.name, plan):
+        """Return the estimate of a query's plan in isolation, or None if it violates an SLO or is excluded."""
+        if self._is_excluded(query.name, plan):
             return None
         key = (query.name, plan)
-        if key not in self._promises:
-            self._promises[key] = self._promise(query, plan)
-        return self._promises[key]
+        if key not in self._feasible:
+            self._feasible[key] = self._estimate_if_feasible(query, plan)
+        return self._feasible[key]
 
-    def _promise(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
+    def _estimate_if_feasible(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
         try:
             candidate = self._estimator(query.name, plan.configuration).candidate(plan)
-        except PlanningError:  # a link that this query alone would fill
+        except PlanningError:  # the query overloads a link by itself
             return None
         return None if candidate.estimate.violations(query.slos) else candidate
 

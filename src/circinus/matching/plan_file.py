@@ -1,4 +1,4 @@
-"""Plan files: written whole or not at all, read back exactly, refused when stale."""
+"""Plan files: written atomically, read back exactly, rejected when stale."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def make_plan_set(
     planning_s: float,
     corrections: Corrections = NO_CORRECTIONS,
 ) -> PlanFile:
-    """Everything that a plan file says.
+    """Return the content of a plan file.
 
     Args:
-        specification: what was planned for; the files and folders it was read from are noted relative to the plan file.
-        profiles: pipeline name -> the profile that was planned on.
-        matching: what was chosen.
-        plan_file: where it is going to be written.
-        profile_store: where the profiles came from.
-        seed: of the order in which items were measured.
-        created_at: now.
-        planning_s: how long planning took.
-        corrections: those that the profiles were planned on with.
+        specification: of the plan; its source files are stored relative to the plan file.
+        profiles: pipeline name -> profile used for planning.
+        matching: the plans.
+        plan_file: path of the file to be written.
+        profile_store: source of the profiles.
+        seed: random seed for the order of data set items.
+        created_at: current time.
+        planning_s: duration of planning.
+        corrections: applied to the profiles for planning.
     """
     folder = plan_file.resolve().parent
     versions = {uses: version for profile in profiles.values() for uses, version in profile.code_versions.items()}
@@ -70,10 +70,10 @@ def make_plan_set(
 
 
 def save_plan_set(plan_set: PlanFile, path: Path) -> None:
-    """Write a plan file; a file that was there stays as it was until the new one is complete.
+    """Write a plan file atomically: an existing file stays until the new one is complete.
 
     Raises:
-        PlanningError: it cannot be written.
+        PlanningError: the file cannot be written.
     """
     text = json_text({"kind": KIND, **vars(plan_set)}, indent=1, by_alias=False)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -86,10 +86,17 @@ def save_plan_set(plan_set: PlanFile, path: Path) -> None:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except OSError as error:
-        raise PlanningError(f"{path}: cannot be written ({error}); name another file with --output") from error
+        raise PlanningError(
+            f"cannot write plan file: {error}",
+            code="plan.unwritable",
+            location=str(path),
+            hint="Name another file with --output.",
+        ) from error
     except ValueError as error:
         raise PlanningError(
-            f"{path}: found a number in the plan that is not finite ({error}); nothing written"
+            f"the plan was not written, as it contains a number that is not finite ({error})",
+            code="plan.not_finite",
+            location=str(path),
         ) from error
     finally:
         with suppress(OSError):
@@ -100,23 +107,38 @@ def load_plan_set(path: Path) -> PlanFile:
     """Read a plan file.
 
     Raises:
-        PlanningError: there is none, or it is no plan file of this version.
+        PlanningError: the file is missing, or is no plan file of this version.
     """
     from pydantic import ValidationError
 
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise PlanningError(f"{path}: cannot be read ({error.strerror}); write one with `circinus plan`") from error
+        raise PlanningError(
+            f"cannot read plan file: {error.strerror}",
+            code="plan.unreadable",
+            location=str(path),
+            hint="Write one with `circinus plan`.",
+        ) from error
     except ValueError as error:  # no JSON, or not even text
-        raise PlanningError(f"{path}: found no JSON ({error}), expected a plan file; plan again") from error
+        raise PlanningError(
+            f"the plan file is not valid JSON: {error}",
+            code="plan.invalid_json",
+            location=str(path),
+            hint="Run `circinus plan` again.",
+        ) from error
     _check_kind(path, document)
     try:
         return _adapter().validate_python({name: value for name, value in document.items() if name != "kind"})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise PlanningError(f"{path}: {field}: {first['msg']}; the file is damaged, plan again") from error
+        problem = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        raise PlanningError(
+            f"the plan file is damaged: {field}: {problem['msg']}",
+            code="plan.damaged",
+            location=str(path),
+            hint="Run `circinus plan` again.",
+        ) from error
 
 
 def add_query(
@@ -129,25 +151,25 @@ def add_query(
     created_at: datetime,
     planning_s: float,
 ) -> PlanFile:
-    """The same with one more query of the specification, and with its pipeline.
+    """Return the plan set with one more query of the specification, and with its pipeline.
 
-    What else is new in the specification stays unknown to it.
+    Other new parts of the specification are not added.
 
     Args:
-        plan_set: what ran.
-        specification: as it is now.
+        plan_set: the running plans.
+        specification: the current one.
         profile: of the query's pipeline.
-        matching: of what ran and the query.
+        matching: of the running queries and the new one.
         query: its name.
-        created_at: now.
-        planning_s: how long the answer took.
+        created_at: current time.
+        planning_s: duration of the admission.
     """
-    known = {*plan_set.parts, f"query {query}", f"pipeline {profile.pipeline}"}
-    part = _known_part(specification, known)
+    included = {*plan_set.parts, f"query {query}", f"pipeline {profile.pipeline}"}
+    specification_part = _specification_part(specification, included)
     return replace(
         plan_set,
-        specification_fingerprint=part.fingerprint(),
-        parts=_parts(part),
+        specification_fingerprint=specification_part.fingerprint(),
+        parts=_parts(specification_part),
         code_versions={**plan_set.code_versions, **profile.code_versions},
         matching=matching,
         created_at=created_at.isoformat(timespec="seconds"),
@@ -162,51 +184,51 @@ def require_fresh(
     profile_store: Path | None = None,
     new_query: str | None = None,
 ) -> None:
-    """Make sure that what a plan was made from is still what there is.
+    """Check that the inputs of a plan are unchanged.
 
     Args:
         plan_set: the plan.
-        specification: as it is now.
-        profile_store: where the plan says that its profiles are; by default that is not looked at.
-        new_query: a query about to be let in beside the plan. Where that does not serve it, it may be another one than
-            before; and there may be queries and pipelines that the plan does not know.
+        specification: the current one.
+        profile_store: path of the profile store according to the plan; by default it is not checked.
+        new_query: a query to be admitted. If the plan does not serve it, the query itself may have changed; queries and
+            pipelines that the plan does not contain are ignored.
 
     Raises:
-        StalePlanError: the specification or code that it names changed, or the profiles are gone; the message
-            says what.
+        StalePlanError: the specification or code changed, or the profiles are missing; the message lists the changes.
     """
     if new_query is None:
         changes = _changed_parts(plan_set, specification)
     else:
         served = any(assignment.query == new_query for assignment in plan_set.matching.assignments)
-        free = set() if served else {f"query {new_query}"}
-        changes = _changes_among(plan_set, specification, plan_set.parts.keys() - free)
+        exempt = set() if served else {f"query {new_query}"}
+        changes = _changes_among(plan_set, specification, plan_set.parts.keys() - exempt)
     for uses, version in plan_set.code_versions.items():
         try:
-            now = version_of(resolve(uses, specification.module_paths))
+            current_version = version_of(resolve(uses, specification.module_paths))
         except OperatorError as error:
-            changes.append(f"the code of {uses} cannot be loaded any more ({error})")
+            changes.append(f"the code of {uses} cannot be loaded ({error})")
             continue
-        if now != version:
+        if current_version != version:
             changes.append(f"the code of {uses} changed")
     if profile_store is not None and not profile_store.is_file():
-        changes.append(f"the profile store {profile_store} is gone")
+        changes.append(f"the profile store {profile_store} is missing")
     if changes:
-        waiting = all(change.startswith("query ") and change.endswith(" is new") for change in changes)
-        advice = "profile again if code changed, and plan again"
-        if waiting:
-            advice = "let them in (circinus admit), take them out of the specification, or plan all again"
-        raise StalePlanError(f"the plan of {plan_set.created_at} is stale, since then {'; '.join(changes)}: {advice}")
+        only_new_queries = all(change.startswith("query ") and change.endswith(" is new") for change in changes)
+        hint = "Run `circinus profile` if code changed, and `circinus plan` again."
+        if only_new_queries:
+            hint = "Admit them with `circinus admit`, remove them from the specification, or run `circinus plan` again."
+        message = f"the plan of {plan_set.created_at} is stale: {'; '.join(changes)}"
+        raise StalePlanError(message, code="plan.stale", hint=hint)
 
 
 def _parts(specification: Specification) -> dict[str, str]:
-    """Fingerprints of the documents one by one."""
-    alone = {f"pipeline {name}": Specification({name: p}, None, ()) for name, p in specification.pipelines.items()}
+    """Return the fingerprint of each document."""
+    documents = {f"pipeline {name}": Specification({name: p}, None, ()) for name, p in specification.pipelines.items()}
     if specification.infrastructure is not None:
         name = specification.infrastructure.name
-        alone[f"infrastructure {name}"] = Specification({}, specification.infrastructure, ())
-    alone |= {f"query {query.name}": Specification({}, None, (query,)) for query in specification.queries}
-    return {name: part.fingerprint() for name, part in alone.items()}
+        documents[f"infrastructure {name}"] = Specification({}, specification.infrastructure, ())
+    documents |= {f"query {query.name}": Specification({}, None, (query,)) for query in specification.queries}
+    return {name: part.fingerprint() for name, part in documents.items()}
 
 
 def _changed_parts(plan_set: PlanFile, specification: Specification) -> list[str]:
@@ -218,15 +240,20 @@ def _changed_parts(plan_set: PlanFile, specification: Specification) -> list[str
 
 
 def _changes_among(plan_set: PlanFile, specification: Specification, names: Collection[str]) -> list[str]:
-    now, before = _parts(specification), {name: was for name, was in plan_set.parts.items() if name in names}
-    changes = [f"{name} changed" for name, was in before.items() if now.get(name, was) != was]
-    return changes + [f"{name} is gone" for name in before if name not in now]
+    current, planned = (
+        _parts(specification),
+        {name: fingerprint for name, fingerprint in plan_set.parts.items() if name in names},
+    )
+    changes = [
+        f"{name} changed" for name, fingerprint in planned.items() if current.get(name, fingerprint) != fingerprint
+    ]
+    return changes + [f"{name} is gone" for name in planned if name not in current]
 
 
-def _known_part(specification: Specification, names: Collection[str]) -> Specification:
+def _specification_part(specification: Specification, names: Collection[str]) -> Specification:
     return replace(
         specification,
-        pipelines={name: one for name, one in specification.pipelines.items() if f"pipeline {name}" in names},
+        pipelines={name: pipeline for name, pipeline in specification.pipelines.items() if f"pipeline {name}" in names},
         queries=tuple(query for query in specification.queries if f"query {query.name}" in names),
     )
 
@@ -234,12 +261,19 @@ def _known_part(specification: Specification, names: Collection[str]) -> Specifi
 def _check_kind(path: Path, document: Any) -> None:
     kind = document.get("kind") if isinstance(document, dict) else None
     if kind != KIND:
-        raise PlanningError(f"{path}: found kind {kind}, expected {KIND} as `circinus plan` writes it")
+        raise PlanningError(
+            f"not a plan file: kind must be {KIND}, got {kind}",
+            code="plan.wrong_kind",
+            location=str(path),
+            hint="Write one with `circinus plan`.",
+        )
     version = document.get("schema_version")
     if version != SCHEMA_VERSION:
         raise PlanningError(
-            f"{path}: found schema version {version}, expected {SCHEMA_VERSION}; it was written by another version of "
-            f"Circinus, plan again"
+            f"the plan file is of another version of Circinus: schema version must be {SCHEMA_VERSION}, got {version}",
+            code="plan.wrong_version",
+            location=str(path),
+            hint="Run `circinus plan` again.",
         )
 
 

@@ -1,4 +1,4 @@
-"""From queries, their candidates and the infrastructure to a `Problem`; everything meaningless is refused here."""
+"""Construction and validation of a `Problem` from queries, candidates and the infrastructure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from circinus.matching.problem import RESOURCES, CapacityRows, Problem
 from circinus.matching.solvers.sparse_rows import SparseRows
 from circinus.specification import Deployment, Infrastructure, Network, Query
 
-_LEAST_FLUID = 1e-12
-"""Load of a deployment whose service time is below the clock's resolution: it still pays a share."""
+_MIN_FRACTIONAL_LOAD = 1e-12
+"""Minimum load of a deployment, so that one with a service time below the clock's resolution pays a share."""
 
-_LARGEST_FRACTION = 4
-"""Capacity rows for whole replicas are made for replicas larger than 1/2 ... 1/(this + 1) of a node."""
+_MAX_REPLICAS_PER_NODE_ROW = 4
+"""Maximum k of the capacity rows that count replicas larger than 1/(k + 1) of a node."""
 
 
 def build_problem(
@@ -30,40 +30,44 @@ def build_problem(
     infrastructure: Infrastructure,
     *,
     usable_link_share: float = USABLE_LINK_SHARE,
-    known: Mapping[Deployment, ReplicaDemand] | None = None,
-    held: Collection[str] = (),
-    raised: Collection[str] = (),
+    shared_demands: Mapping[Deployment, ReplicaDemand] | None = None,
+    guaranteed: Collection[str] = (),
+    preferred: Collection[str] = (),
     running: Mapping[Deployment, ReplicaDemand] | None = None,
 ) -> Problem:
-    """The matching of `queries` as arrays.
+    """Return the matching problem of `queries` as arrays.
 
     Args:
-        queries: what to serve, with distinct names.
-        candidates: query name -> plans that promise its objectives; a query may have none.
+        queries: with distinct names.
+        candidates: query name -> plans that meet its SLOs; a query may have none.
         infrastructure: the pools and links.
-        usable_link_share: share of each link's bandwidth that may be filled.
-        known: what further queries expect a replica of a deployment to take; it counts, too.
-        held: names of queries that come first because a tenant was promised so much (`Ranks`).
-        raised: names of queries of which some come first for that reason.
-        running: deployments that are part of the problem whether any candidate uses them or not.
+        usable_link_share: share of each link's bandwidth that may be used.
+        shared_demands: demands of replicas expected by further queries; the maximum counts.
+        guaranteed: names of queries that must be served to meet a tenant's share (see `PriorityLevels.of`).
+        preferred: names of the queries of tenants that lack some of their share.
+        running: deployments that are part of the problem even if no candidate uses them.
 
     Raises:
         PlanningError: duplicate or unknown names, numbers that are negative, infinite or not numbers, a link or node
-            without capacity, or a candidate that does not promise its query's objectives.
+            without capacity, or a candidate that violates its query's SLOs.
     """
     _check_queries(queries, candidates)
-    flat = [candidate for query in queries for candidate in candidates.get(query.name, ())]
+    all_candidates = [candidate for query in queries for candidate in candidates.get(query.name, ())]
     sizes = [len(candidates.get(query.name, ())) for query in queries]
     for query in queries:
         for candidate in candidates.get(query.name, ()):
             _check_candidate(query, candidate)
 
-    _check_capacities(infrastructure, links_usable=usable_link_share)
-    demand_of = merged_demands((use.deployment, use.demand) for candidate in flat for use in candidate.deployments)
+    _check_capacities(infrastructure, usable_link_share=usable_link_share)
+    demand_of = merged_demands(
+        (use.deployment, use.demand) for candidate in all_candidates for use in candidate.deployments
+    )
     if running:
         demand_of = merged_demands([*demand_of.items(), *running.items()])
-    if known:
-        demand_of = merged_demands([*demand_of.items(), *((d, known[d]) for d in demand_of if d in known)])
+    if shared_demands:
+        demand_of = merged_demands(
+            [*demand_of.items(), *((d, shared_demands[d]) for d in demand_of if d in shared_demands)]
+        )
     deployments = tuple(sorted(demand_of, key=lambda deployment: deployment.name))
     pools = {pool.name: index for index, pool in enumerate(infrastructure.pools)}
     _check_pools(deployments, pools)
@@ -72,21 +76,21 @@ def build_problem(
     nodes = np.array([pool.nodes for pool in infrastructure.pools], dtype=np.int64)
     node_capacity = np.array([[p.cpus, p.memory_bytes, p.gpus, p.gpu_memory_bytes] for p in infrastructure.pools])
     links = Network(infrastructure).links
-    ranks = PriorityLevels.of(queries, held, raised)
+    levels = PriorityLevels.of(queries, guaranteed, preferred)
     return Problem(
         queries=tuple(query.name for query in queries),
         sources=tuple(query.source for query in queries),
-        priority_levels=ranks,
-        weight=ranks.weight,
+        priority_levels=levels,
+        weight=levels.weight,
         cost_limit_usd_per_h=np.array(
             [math.inf if q.slos.cost is None else q.slos.cost.limit_usd_per_h for q in queries], dtype=np.float64
         ),
         block=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        candidates=tuple(flat),
+        candidates=tuple(all_candidates),
         query_of=np.repeat(np.arange(len(queries)), sizes),
-        transfer_cost_usd_per_h=np.array([c.transfer_cost_usd_per_h for c in flat], dtype=np.float64),
-        fractional_load=_fluid(flat, deployments),
-        traffic=_traffic(flat, [link.name for link in links]),
+        transfer_cost_usd_per_h=np.array([c.transfer_cost_usd_per_h for c in all_candidates], dtype=np.float64),
+        fractional_load=_fractional_load(all_candidates, deployments),
+        traffic=_traffic(all_candidates, [link.name for link in links]),
         deployments=deployments,
         pool_of=pool_of,
         demand=demand,
@@ -102,22 +106,22 @@ def build_problem(
 
 
 def merged_demands(demands: Iterable[tuple[Deployment, ReplicaDemand]]) -> dict[Deployment, ReplicaDemand]:
-    """For each deployment the most that any of its uses expects a replica to take.
+    """Return the maximum demand of each deployment's replicas over all uses.
 
     The memory of a replica may have been measured behind different ancestors; all of them will run in it.
     """
     merged: dict[Deployment, ReplicaDemand] = {}
-    for deployment, new in demands:
-        known = merged.get(deployment)
-        if known is None or known == new:
-            merged[deployment] = new
+    for deployment, demand in demands:
+        current = merged.get(deployment)
+        if current is None or current == demand:
+            merged[deployment] = demand
         else:
             merged[deployment] = ReplicaDemand(
-                cpus=max(known.cpus, new.cpus),
-                memory_bytes=max(known.memory_bytes, new.memory_bytes),
-                gpus=max(known.gpus, new.gpus),
-                gpu_memory_bytes=max(known.gpu_memory_bytes, new.gpu_memory_bytes),
-                cost_usd_per_h=max(known.cost_usd_per_h, new.cost_usd_per_h),
+                cpus=max(current.cpus, demand.cpus),
+                memory_bytes=max(current.memory_bytes, demand.memory_bytes),
+                gpus=max(current.gpus, demand.gpus),
+                gpu_memory_bytes=max(current.gpu_memory_bytes, demand.gpu_memory_bytes),
+                cost_usd_per_h=max(current.cost_usd_per_h, demand.cost_usd_per_h),
             )
     return merged
 
@@ -135,10 +139,10 @@ def _incidence(rows: Sequence[Mapping[int, float]], columns: int) -> SparseRows:
     )
 
 
-def _fluid(candidates: Sequence[PlanCandidate], deployments: Sequence[Deployment]) -> SparseRows:
+def _fractional_load(candidates: Sequence[PlanCandidate], deployments: Sequence[Deployment]) -> SparseRows:
     column_of = {deployment: index for index, deployment in enumerate(deployments)}
     rows = [
-        {column_of[use.deployment]: max(use.fractional_replicas, _LEAST_FLUID) for use in candidate.deployments}
+        {column_of[use.deployment]: max(use.fractional_replicas, _MIN_FRACTIONAL_LOAD) for use in candidate.deployments}
         for candidate in candidates
     ]
     return _incidence(rows, len(deployments))
@@ -152,7 +156,9 @@ def _traffic(candidates: Sequence[PlanCandidate], links: Sequence[str]) -> Spars
         for use in candidate.links:
             if use.link.name not in column_of:
                 raise PlanningError(
-                    f"query {candidate.query}: found link {use.link.name} in a plan, expected one of {', '.join(links)}"
+                    f"a plan uses unknown link {use.link.name}; links are {', '.join(links)}",
+                    code="plan.unknown_link",
+                    location=f"query {candidate.query}",
                 )
             column = column_of[use.link.name]
             total[column] = total.get(column, 0.0) + use.bytes_per_s
@@ -161,7 +167,7 @@ def _traffic(candidates: Sequence[PlanCandidate], links: Sequence[str]) -> Spars
 
 
 def _max_replicas(demand: FloatArray, nodes: IntArray, capacity: FloatArray) -> IntArray:
-    """(D,) replicas of each deployment that fit on otherwise empty nodes."""
+    """Return (D,) the number of replicas of each deployment that fit on otherwise empty nodes."""
     with np.errstate(divide="ignore", invalid="ignore"):
         per_node = np.where(demand > 0, np.floor(capacity / demand + 1e-9), np.inf).min(axis=1, initial=np.inf)
     return np.asarray(nodes * np.where(np.isinf(per_node), np.iinfo(np.int32).max, per_node), dtype=np.int64)
@@ -172,69 +178,91 @@ def _capacity_rows(
 ) -> CapacityRows:
     coefficients: list[FloatArray] = []
     limit: list[float] = []
-    kind: list[tuple[int, int, bool]] = []
+    row_kind: list[tuple[int, int, bool]] = []
     for pool in range(len(nodes)):
         inside = pool_of == pool
         for resource in range(len(RESOURCES)):
             amounts = np.where(inside, demand[:, resource], 0.0)
-            room = capacity[pool, resource]
-            if room <= 0 or nodes[pool] == 0 or not np.any(amounts > 0):
-                continue  # what asks for a resource that is not there has no replica at all (`max_replicas`)
+            node_amount = capacity[pool, resource]
+            if node_amount <= 0 or nodes[pool] == 0 or not np.any(amounts > 0):
+                continue  # demand for an absent resource is excluded by `max_replicas` = 0
             coefficients.append(amounts)
-            limit.append(room * float(nodes[pool]) * (1.0 - headroom[pool]))
-            kind.append((pool, resource, True))
-            for k in range(1, _LARGEST_FRACTION + 1):
-                pieces = np.clip(np.ceil((k + 1) * amounts / room - 1e-9) - 1, 0.0, k)
-                if np.any(pieces / k > amounts / room + 1e-9):
+            limit.append(node_amount * float(nodes[pool]) * (1.0 - headroom[pool]))
+            row_kind.append((pool, resource, True))
+            for k in range(1, _MAX_REPLICAS_PER_NODE_ROW + 1):
+                pieces = np.clip(np.ceil((k + 1) * amounts / node_amount - 1e-9) - 1, 0.0, k)
+                if np.any(pieces / k > amounts / node_amount + 1e-9):
                     coefficients.append(pieces)
                     limit.append(float(k * nodes[pool]))
-                    kind.append((pool, resource, False))
+                    row_kind.append((pool, resource, False))
     return CapacityRows(
         coefficients=np.array(coefficients).reshape(len(limit), len(pool_of)),
         limit=np.array(limit, dtype=np.float64),
-        pool=np.array([pool for pool, _, _ in kind], dtype=np.int64),
-        resource=np.array([resource for _, resource, _ in kind], dtype=np.int64),
-        plain=np.array([plain for _, _, plain in kind], dtype=bool),
+        pool=np.array([pool for pool, _, _ in row_kind], dtype=np.int64),
+        resource=np.array([resource for _, resource, _ in row_kind], dtype=np.int64),
+        plain=np.array([plain for _, _, plain in row_kind], dtype=bool),
     )
 
 
 def _check_queries(queries: Sequence[Query], candidates: Mapping[str, Sequence[PlanCandidate]]) -> None:
-    twice = [name for name, count in Counter(query.name for query in queries).items() if count > 1]
-    if twice:
-        raise PlanningError(f"queries: found the name {twice[0]} twice, expected distinct names; rename one")
+    duplicates = [name for name, count in Counter(query.name for query in queries).items() if count > 1]
+    if duplicates:
+        raise PlanningError(
+            f"duplicate query name {duplicates[0]}",
+            code="query.duplicate_name",
+            location="queries",
+            hint="Rename one of the queries.",
+        )
     unknown = sorted(set(candidates) - {query.name for query in queries})
     if unknown:
-        raise PlanningError(f"candidates: found plans for {unknown[0]}, which is not among the queries to match")
+        raise PlanningError(
+            "the candidates contain plans of a query that is not matched",
+            code="plan.unknown_query",
+            location=f"query {unknown[0]}",
+        )
     for query in queries:
         if not (math.isfinite(query.weight) and query.weight > 0):
-            raise PlanningError(f"query {query.name}: found weight {query.weight}, expected a finite number above 0")
+            raise PlanningError(
+                f"weight must be finite and positive, got {query.weight}",
+                code="query.invalid_weight",
+                location=f"query {query.name}",
+            )
 
 
 def _check_candidate(query: Query, candidate: PlanCandidate) -> None:
-    where = f"query {query.name}, plan {candidate.plan.configuration}"
+    location = f"query {query.name}, plan {candidate.plan.configuration}"
     if candidate.query != query.name:
-        raise PlanningError(f"{where}: found a plan made for query {candidate.query}")
-    _check_number(where, "transfer cost", candidate.transfer_cost_usd_per_h)
+        raise PlanningError(
+            f"the plan was made for query {candidate.query}", code="plan.wrong_query", location=location
+        )
+    _check_number(location, "transfer cost", candidate.transfer_cost_usd_per_h)
     seen: set[Deployment] = set()
     for use in candidate.deployments:
-        name = f"{where}, deployment {use.deployment.name}"
+        deployment_location = f"{location}, deployment {use.deployment.name}"
         if use.deployment in seen:
-            raise PlanningError(f"{name}: found it twice in one plan")
+            raise PlanningError(
+                "the plan contains the deployment twice", code="plan.duplicate_deployment", location=deployment_location
+            )
         seen.add(use.deployment)
         target = use.deployment.allocation.utilization_target
         if not 0 < target <= 1:
-            raise PlanningError(f"{name}: found the utilisation target {target}, expected more than 0 and at most 1")
-        _check_number(name, "busy replicas", use.busy_replicas)
-        _check_number(name, "price", use.demand.cost_usd_per_h)
+            raise PlanningError(
+                f"target utilization must be in (0, 1], got {target}",
+                code="plan.invalid_target_utilization",
+                location=deployment_location,
+            )
+        _check_number(deployment_location, "busy replicas", use.busy_replicas)
+        _check_number(deployment_location, "price", use.demand.cost_usd_per_h)
         for resource, amount in zip(RESOURCES, _amounts(use.demand), strict=True):
-            _check_number(name, resource, amount)
+            _check_number(deployment_location, resource, amount)
     for link in candidate.links:
-        _check_number(f"{where}, link {link.link.name}", "traffic", link.bytes_per_s)
+        _check_number(f"{location}, link {link.link.name}", "traffic", link.bytes_per_s)
     violated = candidate.estimate.violations(query.slos)
     if violated:
         raise PlanningError(
-            f"{where}: found a candidate that does not promise {', '.join(violated)}, expected only plans whose "
-            "objectives are promised; leave it to the near misses"
+            f"the candidate violates its query's SLOs: {', '.join(violated)}",
+            code="plan.infeasible_candidate",
+            location=location,
         )
 
 
@@ -242,23 +270,31 @@ def _check_pools(deployments: Sequence[Deployment], pools: Mapping[str, int]) ->
     for deployment in deployments:
         if deployment.pool not in pools:
             raise PlanningError(
-                f"deployment {deployment.name}: found pool {deployment.pool}, expected one of {', '.join(pools)}"
+                f"unknown pool {deployment.pool}; pools are {', '.join(pools)}",
+                code="plan.unknown_pool",
+                location=f"deployment {deployment.name}",
             )
 
 
-def _check_number(where: str, what: str, value: float) -> None:
+def _check_number(location: str, quantity: str, value: float) -> None:
     if not (math.isfinite(value) and value >= 0):
-        raise PlanningError(f"{where}: found {what} {value}, expected a finite number of at least 0")
+        raise PlanningError(
+            f"{quantity} must be finite and at least 0, got {value}", code="planning.invalid_number", location=location
+        )
 
 
-def _check_capacities(infrastructure: Infrastructure, links_usable: float) -> None:
-    if not 0 < links_usable <= 1:
-        raise PlanningError(f"usable share of links: found {links_usable}, expected more than 0 and at most 1")
+def _check_capacities(infrastructure: Infrastructure, usable_link_share: float) -> None:
+    if not 0 < usable_link_share <= 1:
+        raise PlanningError(
+            f"usable share of links must be in (0, 1], got {usable_link_share}", code="link.invalid_usable_share"
+        )
     for pool in infrastructure.pools:
-        where = f"pool {pool.name}"
+        location = f"pool {pool.name}"
         for resource, amount in zip(
             RESOURCES, (pool.cpus, pool.memory_bytes, pool.gpus, pool.gpu_memory_bytes), strict=True
         ):
-            _check_number(where, f"{resource} of a node", amount)
+            _check_number(location, f"{resource} of a node", amount)
         if pool.nodes > 0 and (pool.cpus <= 0 or pool.memory_bytes <= 0):
-            raise PlanningError(f"{where}: found a node without {'cpus' if pool.cpus <= 0 else 'memory'}")
+            raise PlanningError(
+                f"a node has no {'cpus' if pool.cpus <= 0 else 'memory'}", code="pool.empty_node", location=location
+            )

@@ -1,4 +1,4 @@
-"""What is left of a choice when queries are taken out until all holds: capacities, nodes, objectives as sized."""
+"""Repair of infeasible choices: queries are dropped until capacities, packing and SLOs hold."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from circinus.specification import Slos
 
 @dataclass(frozen=True, eq=False)
 class RepairedSolution:
-    """A choice that holds, as it would run."""
+    """A feasible choice with its sizes."""
 
     chosen: IntArray
     """(Q,) candidate of each query, -1 for none."""
@@ -30,37 +30,37 @@ class RepairedSolution:
 def repair(
     problem: Problem, chosen: IntArray, slos: Sequence[Slos], reestimate: Reestimate, *, aggregate_cuts: bool = False
 ) -> RepairedSolution:
-    """Take queries out of a choice (Q,) until the rest holds, first those of least weight for what they make free.
+    """Drop queries from a choice until the rest is feasible, lowest weight per freed resource first.
 
     Args:
-        problem: what was chosen from.
-        chosen: (Q,) candidate of each query, -1 for none; it stays as it is.
+        problem: the problem of the choice.
+        chosen: (Q,) candidate of each query, -1 for none; not modified.
         slos: of each query.
-        reestimate: how a plan is estimated under the merged load.
+        reestimate: estimates a plan under the merged load.
         aggregate_cuts: see `pack_pools`.
     """
-    standing = IncrementalSolution(problem, chosen)
-    drop_violating_queries(standing, ())
-    chosen = standing.chosen
+    solution = IncrementalSolution(problem, chosen)
+    drop_violating_queries(solution, ())
+    chosen = solution.chosen
     while True:
         usage = problem.usage_of(chosen)
         nodes, packing = pack_pools(problem, usage, widely=aggregate_cuts)
         if packing:
             pool = packing[0].pool
             shares = {query: _share_of(problem, candidate, pool) for query, candidate in problem.served(chosen)}
-            worth = {query: problem.weight[query] / share for query, share in shares.items() if share > 0}
+            value = {query: problem.weight[query] / share for query, share in shares.items() if share > 0}
         else:
             sizing = evaluate_sizing(problem, chosen, usage, slos, reestimate)
             if not sizing.broken:
                 return RepairedSolution(chosen, usage, nodes, sizing)
-            worth = {broken.query: problem.weight[broken.query] for broken in sizing.broken}
-        chosen[min(worth, key=lambda query: (worth[query], query))] = -1
+            value = {broken.query: problem.weight[broken.query] for broken in sizing.broken}
+        chosen[min(value, key=lambda query: (value[query], query))] = -1
 
 
 def _share_of(problem: Problem, candidate: int, pool: int) -> float:
-    """What a candidate takes of a pool: the largest of its shares of the pool's resources."""
+    """Return a candidate's share of a pool: the largest of its shares of the pool's resources."""
     columns, load = problem.fractional_load.row(candidate)
-    here = problem.pool_of[columns] == pool
-    taken = load[here] @ problem.demand[columns[here]]
-    whole = problem.nodes[pool] * problem.node_capacity[pool]
-    return float(np.divide(taken, whole, out=np.zeros_like(taken), where=whole > 0).max(initial=0.0))
+    in_pool = problem.pool_of[columns] == pool
+    usage = load[in_pool] @ problem.demand[columns[in_pool]]
+    capacity = problem.nodes[pool] * problem.node_capacity[pool]
+    return float(np.divide(usage, capacity, out=np.zeros_like(usage), where=capacity > 0).max(initial=0.0))

@@ -1,4 +1,4 @@
-"""Plans held against a simulation where formulas are not good for them."""
+"""Checks of plans by simulation where the analytical estimates are inaccurate."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from circinus.specification import Network, Specification
 def simulation_inputs(
     specification: Specification, profiles: Mapping[str, PipelineProfile], matching: Matching
 ) -> list[PlannedQuery]:
-    """Every query that has a plan, with the measurements that it was made from.
+    """Return every planned query with the measurements behind its plan.
 
     Args:
-        specification: what was planned for.
+        specification: of the plans.
         profiles: pipeline -> its profile.
         matching: the plans.
 
@@ -39,15 +39,17 @@ def simulation_inputs(
         PlanningError: a plan's configuration is not in the profile any more.
     """
     queries = {query.name: query for query in specification.queries}
-    known = {(name, found.configuration): found for name, p in profiles.items() for found in p.configurations}
+    profiled = {(name, c.configuration): c for name, p in profiles.items() for c in p.configurations}
     planned = []
     for assignment in matching.assignments:
         chosen, query = assignment.chosen, queries[assignment.query]
-        profile = known.get((chosen.plan.pipeline, chosen.plan.configuration))
+        profile = profiled.get((chosen.plan.pipeline, chosen.plan.configuration))
         if profile is None:
             raise PlanningError(
-                f"query {query.name}: found no measurement of its configuration {chosen.plan.configuration}, expected "
-                f"it in the profile store; plan again"
+                f"the profile store has no measurement of configuration {chosen.plan.configuration}",
+                code="plan.unprofiled_configuration",
+                location=f"query {query.name}",
+                hint="Run `circinus plan` again.",
             )
         planned.append(
             PlannedQuery(
@@ -62,67 +64,71 @@ def simulation_inputs(
     return planned
 
 
-MOST_PLANS = 4
-"""So many plans of a query are tried in simulations at most; then it gets none."""
+MAX_ATTEMPTS = 4
+"""Maximum number of plans of a query that are tried in simulations; then the query is rejected."""
 
 _SLOWER = "slower in a simulation of all queries together"
-_TOO_SLOW = "the plans that formulas promise are slower in a simulation of all queries together"
+_ALL_TOO_SLOW = "its plans meet the SLOs by formula but not in a simulation of all queries together"
 
 
 def exclude_refuted(
-    frontier: Frontier, tried: PlanCandidate, missed: Mapping[str, PlanCandidate], plans: PlanEstimates
+    frontier: Frontier, tried: PlanCandidate, violating: Mapping[str, PlanCandidate], plans: PlanEstimates
 ) -> Frontier:
-    """The frontier of a query without what is refused.
+    """Return the frontier of a query without the excluded plans.
 
     Args:
         frontier: before.
         tried: the query's plan.
-        missed: queries -> their plans as simulated, of which one at least is too slow beside `tried`; if the query
-            itself is among them, so far would its objective have to give way.
-        plans: which ones are refused.
+        violating: queries -> their plans as simulated, at least one of which is too slow together with `tried`; if the
+            query itself is among them, its simulated latency becomes the required relaxation.
+        plans: with the excluded plans.
     """
-    left = plans.without_excluded(frontier.candidates)
-    own = missed.get(tried.query)
-    reason = _SLOWER if own is not None else f"it would make {' and '.join(missed)} {_SLOWER} than promised"
+    remaining = plans.without_excluded(frontier.candidates)
+    own = violating.get(tried.query)
+    reason = _SLOWER if own is not None else f"it would make {' and '.join(violating)} {_SLOWER} than guaranteed"
     near_misses = (NearMiss(own or tried, ("latency",), reason), *frontier.near_misses)
-    nearest = min((miss.candidate for miss in near_misses if miss.reason == _SLOWER), key=_slowest_s, default=None)
-    relaxed = () if left or nearest is None else (SingleRelaxation("latency", _slowest_s(nearest), nearest),)
+    nearest = min(
+        (miss.candidate for miss in near_misses if miss.reason == _SLOWER),
+        key=_bound_s,
+        default=None,
+    )
+    relaxations = () if remaining or nearest is None else (SingleRelaxation("latency", _bound_s(nearest), nearest),)
     return replace(
         frontier,
-        candidates=left,
+        candidates=remaining,
         high_margin=plans.without_excluded(frontier.high_margin),
         near_misses=near_misses,
-        relaxations=relaxed,
-        reason="" if left else (_TOO_SLOW if own is not None else reason),
+        relaxations=relaxations,
+        reason="" if remaining else (_ALL_TOO_SLOW if own is not None else reason),
     )
 
 
-def _slowest_s(candidate: PlanCandidate) -> float:
+def _bound_s(candidate: PlanCandidate) -> float:
     return candidate.estimate.latency_s.upper
 
 
 EXECUTIONS = 3_000_000
-"""Of operators and links that are simulated, about: some seconds at most."""
-_LEAST_REQUESTS = 400
-"""Of a query, below which its latencies are not believed."""
+"""Approximate number of simulated executions of operators and links: at most some seconds."""
+_MIN_REQUESTS = 400
+"""Minimum number of requests of a query for its simulated latencies to count."""
 _BURSTS = 200
-"""That should be seen."""
-_LONGER = 3.0
-"""How many times longer is simulated at most to see them."""
+"""Number of bursts to simulate."""
+_MAX_EXTENSION = 3.0
+"""Maximum factor by which the simulation is extended to see enough bursts."""
 _WARM_UP = 0.1
-"""Share of the simulated time."""
-_SAMPLE = 2_000
-"""Latencies that the probability of keeping an objective is taken from."""
+"""Warm-up, as a share of the simulated time."""
+_MAX_SAMPLE = 2_000
+"""Maximum number of latencies from which the SLO probability is computed."""
 
 
 @dataclass(frozen=True)
 class SimulationCheck:
-    """A matching with what a simulation showed."""
+    """A matching with its simulation results."""
 
     matching: Matching
-    """Estimates that formulas are not good for are those of the simulation."""
+    """Matching in which uncertain estimates are replaced by simulated ones."""
     violated: Mapping[str, PlanCandidate]
-    """Query -> its plan as simulated, where the simulation does not promise the latency that the estimate did."""
+    """Query -> its plan as simulated, if it violates the latency SLO in the simulation."""
 
 
 def check_by_simulation(
@@ -131,24 +137,23 @@ def check_by_simulation(
     network: Network,
     *,
     seed: int = 0,
-    only: Collection[str] | None = None,
+    restrict_to: Collection[str] | None = None,
 ) -> SimulationCheck:
-    """Simulate all plans together, if any estimate has doubts, and replace the latencies of those that have.
+    """Simulate all plans together if any estimate has caveats, and replace the latencies of those estimates.
 
-    Hardware is as fast as it surely is, as for promises. The bounds are those of the simulation's confidence interval,
-    the upper one times what the estimate allows for few items. Queries with too few requests in the simulated time keep
-    their estimates and doubts.
+    Hardware has its guaranteed speed. Bounds are those of the simulation's confidence interval; the upper one is scaled
+    by the estimate's allowance for few items. Queries with too few simulated requests keep their estimates and caveats.
 
     Args:
         matching: as sized.
         planned: its queries with their plans.
-        network: where they run.
+        network: of the infrastructure.
         seed: of the simulation.
-        only: queries that are asked about; None: all.
+        restrict_to: queries to check; None: all.
     """
-    asked = [a for a in matching.assignments if only is None or a.query in only]
-    doubtful = {assignment.query for assignment in asked if assignment.chosen.estimate.caveats}
-    if not doubtful:
+    assignments = [a for a in matching.assignments if restrict_to is None or a.query in restrict_to]
+    uncertain = {assignment.query for assignment in assignments if assignment.chosen.estimate.caveats}
+    if not uncertain:
         return SimulationCheck(matching, {})
     replicas = {sized.deployment: sized.replicas for sized in matching.deployments}
     model = build_model(planned, replicas, network, promised=True)
@@ -156,60 +161,62 @@ def check_by_simulation(
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
     simulation.run()
     latencies = {
-        one.query.name: run.latency_s[run.arrival_s >= _WARM_UP * duration_s]
-        for one, run in zip(planned, simulation.runs, strict=True)
+        plan.query.name: run.latency_s[run.arrival_s >= _WARM_UP * duration_s]
+        for plan, run in zip(planned, simulation.runs, strict=True)
     }
-    known = {one.query.name: one for one in planned}
-    assignments, missed = [], {}
+    planned_of = {plan.query.name: plan for plan in planned}
+    updated, violated = [], {}
     for assignment in matching.assignments:
         name = assignment.query
-        if name in doubtful and len(latencies[name]) >= _LEAST_REQUESTS:
-            assignment = _with_latencies(assignment, known[name], latencies[name])
-            if "latency" in assignment.chosen.estimate.violations(known[name].query.slos):
-                missed[name] = assignment.chosen
-        assignments.append(assignment)
-    return SimulationCheck(replace(matching, assignments=tuple(assignments)), missed)
+        if name in uncertain and len(latencies[name]) >= _MIN_REQUESTS:
+            assignment = _with_simulated_latency(assignment, planned_of[name], latencies[name])
+            if "latency" in assignment.chosen.estimate.violations(planned_of[name].query.slos):
+                violated[name] = assignment.chosen
+        updated.append(assignment)
+    return SimulationCheck(replace(matching, assignments=tuple(updated)), violated)
 
 
 def simulation_horizon_s(
     planned: Sequence[PlannedQuery], model: SimulationModel, executions: float = EXECUTIONS
 ) -> float:
-    """For how long plans are simulated: for so many executions, longer where bursts are rare."""
-    visits = (one.query.rate_per_s * len(query.visits) for one, query in zip(planned, model.queries, strict=True))
-    # Bursts are drawn whether a request comes in them or not.
-    plain_s = executions / (sum(visits) + sum(1 / period_s for period_s in _periods_s(planned)))
-    return max(plain_s, min(_bursts_s(planned), _LONGER * plain_s))
+    """Return the simulated time: a number of executions, extended if bursts are rare."""
+    visits = (plan.query.rate_per_s * len(query.visits) for plan, query in zip(planned, model.queries, strict=True))
+    # Bursts are simulated even if no request arrives in them.
+    base_s = executions / (sum(visits) + sum(1 / period_s for period_s in _burst_periods_s(planned)))
+    return max(base_s, min(_bursts_s(planned), _MAX_EXTENSION * base_s))
 
 
 def _bursts_s(planned: Sequence[PlannedQuery]) -> float:
-    """How long it takes to see bursts enough of every query that has them."""
-    return _BURSTS * max(_periods_s(planned), default=0.0)
+    """Return the time in which every bursty query has enough bursts."""
+    return _BURSTS * max(_burst_periods_s(planned), default=0.0)
 
 
-def _periods_s(planned: Sequence[PlannedQuery]) -> list[float]:
-    """From one burst to the next, of every query that has them."""
-    return [sum(one.arrivals.durations_s) for one in planned if isinstance(one.arrivals, MarkovModulatedPoisson)]
+def _burst_periods_s(planned: Sequence[PlannedQuery]) -> list[float]:
+    """Return the mean times between bursts of all bursty queries."""
+    return [sum(plan.arrivals.durations_s) for plan in planned if isinstance(plan.arrivals, MarkovModulatedPoisson)]
 
 
-def _with_latencies(assignment: Assignment, planned: PlannedQuery, latency_s: FloatArray) -> Assignment:
-    before = assignment.chosen.estimate
-    seen = percentile_interval(latency_s, before.percentile)
-    if not math.isfinite(seen.upper):  # too few for a percentile so far
+def _with_simulated_latency(assignment: Assignment, planned: PlannedQuery, latency_s: FloatArray) -> Assignment:
+    previous = assignment.chosen.estimate
+    measured = percentile_interval(latency_s, previous.percentile)
+    if not math.isfinite(measured.upper):  # too few requests for such a high percentile
         return assignment
-    for_few_items = before.latency_s.upper / before.latency_s.value if before.latency_s.value > 0 else 1.0
-    bounds = Interval(seen.value, seen.lower, min(seen.upper * for_few_items, max(UNBOUNDED, seen.upper)))
-    estimate = replace(before, latency_s=bounds, simulated=True)
-    estimate = replace(estimate, slo_probability=_odds(estimate, planned, latency_s))
+    factor = previous.latency_s.upper / previous.latency_s.value if previous.latency_s.value > 0 else 1.0
+    bounds = Interval(measured.value, measured.lower, min(measured.upper * factor, max(UNBOUNDED, measured.upper)))
+    estimate = replace(previous, latency_s=bounds, simulated=True)
+    estimate = replace(estimate, slo_probability=_slo_probability(estimate, planned, latency_s))
     return replace(assignment, chosen=replace(assignment.chosen, estimate=estimate))
 
 
-def _odds(estimate: Estimate, planned: PlannedQuery, latency_s: FloatArray) -> SloProbabilities | None:
-    """As before, but for the latency."""
-    slos, before = planned.query.slos, estimate.slo_probability
-    if before is None or slos.latency is None:
-        return before
-    thinned = latency_s[:: max(1, len(latency_s) // _SAMPLE)]
-    likely = latency_slo_probability(np.asarray(thinned), len(planned.profile.items), slos.latency, planned.query.risk)
-    promised = 1 - planned.query.risk
-    likely = min(likely, promised) if "latency" in estimate.violations(slos) else max(likely, promised)
-    return SloProbabilities.of(likely, before.accuracy, before.cost)
+def _slo_probability(estimate: Estimate, planned: PlannedQuery, latency_s: FloatArray) -> SloProbabilities | None:
+    """Return the estimate's SLO probabilities, with the latency's from the simulation."""
+    slos, previous = planned.query.slos, estimate.slo_probability
+    if previous is None or slos.latency is None:
+        return previous
+    thinned = latency_s[:: max(1, len(latency_s) // _MAX_SAMPLE)]
+    estimated = latency_slo_probability(
+        np.asarray(thinned), len(planned.profile.items), slos.latency, planned.query.risk
+    )
+    target = 1 - planned.query.risk
+    estimated = min(estimated, target) if "latency" in estimate.violations(slos) else max(estimated, target)
+    return SloProbabilities.of(estimated, previous.accuracy, previous.cost)

@@ -1,4 +1,4 @@
-"""Final sizes: every plan estimated again under the load that all plans together put on deployments and links."""
+"""Final sizes: estimates of all plans under their merged load on deployments and links."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from circinus.specification import Slos
 from circinus.specification.formatting import format_duration, format_latency_bound, format_score, format_usd_per_h
 
 Reestimate = Callable[[PlanCandidate, MergedLoad], PlanCandidate]
-"""A chosen plan under the merged load: the same plan with its final estimate."""
+"""Estimator of a chosen plan under the merged load."""
 
 
 @dataclass(frozen=True)
 class SloViolation:
-    """A chosen plan that does not keep its query's objectives as finally sized."""
+    """A chosen plan that violates its query's SLOs at the final sizes."""
 
     query: int
     candidate: int
-    objectives: tuple[str, ...]
+    slos: tuple[str, ...]
     reason: str
 
 
 @dataclass(frozen=True)
 class Sizing:
-    """The plans as they would run together."""
+    """Final estimates of the plans when they run together."""
 
     conditions: MergedLoad
     final: Mapping[int, PlanCandidate]
@@ -39,52 +39,53 @@ class Sizing:
 def evaluate_sizing(
     problem: Problem, chosen: IntArray, usage: Usage, slos: Sequence[Slos], reestimate: Reestimate
 ) -> Sizing:
-    """Size the deployments of a choice and check every objective.
+    """Size the deployments of a choice and check every SLO.
 
     Args:
         problem: the compiled problem.
         chosen: (Q,) candidate of each query, -1 for none.
         usage: of `chosen`.
         slos: of each query.
-        reestimate: how a plan is estimated under the merged load.
+        reestimate: estimates a plan under the merged load.
     """
     replicas = {problem.deployments[column]: int(count) for column, count in enumerate(usage.replicas) if count}
     served = list(problem.served(chosen))
     conditions = merge_loads([problem.candidates[candidate] for _, candidate in served], replicas)
     final: dict[int, PlanCandidate] = {}
-    broken = []
+    violated = []
     for query, candidate in served:
         share = problem.cost_share_usd_per_h(candidate, usage)
         sized = with_cost(reestimate(problem.candidates[candidate], conditions), share)
         final[query] = sized
         objectives, reason = violations(sized, slos[query])
         if objectives:
-            broken.append(SloViolation(query, candidate, objectives, reason))
-    return Sizing(conditions, final, tuple(broken))
+            violated.append(SloViolation(query, candidate, objectives, reason))
+    return Sizing(conditions, final, tuple(violated))
 
 
 def with_cost(candidate: PlanCandidate, share_usd_per_h: float) -> PlanCandidate:
-    """The share of what the deployments cost as merged, so that the shares add up to the total."""
+    """Return the candidate with its share of the merged deployments' cost, so that the shares add up to the total."""
     bounds = candidate.estimate.cost_usd_per_h
     cost = Interval(share_usd_per_h, min(bounds.lower, share_usd_per_h), max(bounds.upper, share_usd_per_h))
     return replace(candidate, estimate=replace(candidate.estimate, cost_usd_per_h=cost))
 
 
 def violations(candidate: PlanCandidate, slos: Slos) -> tuple[tuple[str, ...], str]:
-    """The objectives that a final estimate does not keep, and how far it is from them."""
+    """Return the SLOs that a final estimate violates, and a description of the violations."""
     estimate = candidate.estimate
-    objectives = [name for name in estimate.violations(slos) if name != "cost"]
-    words = []
-    if "latency" in objectives and slos.latency is not None:
-        words.append(
+    violated = [name for name in estimate.violations(slos) if name != "cost"]
+    reasons = []
+    if "latency" in violated and slos.latency is not None:
+        reasons.append(
             f"latency p{estimate.percentile:g} at most {format_latency_bound(estimate.latency_s.upper)} > "
             f"{format_duration(slos.latency.limit_s)}"
         )
-    if "accuracy" in objectives and slos.accuracy is not None:
-        words.append(f"accuracy {format_score(estimate.accuracy.value)} does not keep {slos.accuracy}")
+    if "accuracy" in violated and slos.accuracy is not None:
+        reasons.append(f"accuracy {format_score(estimate.accuracy.value)} violates {slos.accuracy}")
     if slos.cost is not None and not meets_cost_slo(estimate.cost_usd_per_h.value, slos.cost.limit_usd_per_h):
-        objectives.append("cost")
-        words.append(
-            f"its share costs {format_usd_per_h(estimate.cost_usd_per_h.value)} > {format_usd_per_h(slos.cost.limit_usd_per_h)}"
+        violated.append("cost")
+        reasons.append(
+            f"its cost share {format_usd_per_h(estimate.cost_usd_per_h.value)} > "
+            f"{format_usd_per_h(slos.cost.limit_usd_per_h)}"
         )
-    return tuple(objectives), "as sized, " + " and ".join(words) if words else ""
+    return tuple(violated), "as sized, " + " and ".join(reasons) if reasons else ""

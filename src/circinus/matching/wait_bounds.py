@@ -1,4 +1,4 @@
-"""By how much requests wait longer when loads grow: whose objective leaves room for it need not be estimated again."""
+"""Upper bounds on the increase of waiting times with load, which save re-estimates of queries with latency slack."""
 
 from __future__ import annotations
 
@@ -17,81 +17,86 @@ from circinus.queueing.station_model import LoadedStation
 from circinus.specification import Deployment, DirectedLink
 
 Queue = Deployment | DirectedLink
-"""What requests wait for."""
+"""A queue of requests at a deployment or link."""
 
 _ROUNDING = 1e-5
-"""Share of a latency that the estimate's precision may be off."""
+"""Relative precision of a latency estimate."""
 
 
 def queues_of(plan: PlanCandidate) -> tuple[Queue, ...]:
-    """What requests wait for under a plan."""
+    """Return the queues of a plan's requests."""
     return (*(use.deployment for use in plan.deployments), *(crossing.link for crossing in plan.links))
 
 
 class WaitIncreaseBound:
-    """The most by which the waits of any scenario grow from one load to another."""
+    """Maximum increase of waiting times, over all scenarios, from one load to another."""
 
-    def __init__(self, touched: Iterable[Queue], before: MergedLoad, now: MergedLoad) -> None:
-        """Between two loads that differ at the queues `touched`."""
-        self._before = before
+    def __init__(self, affected: Iterable[Queue], previous: MergedLoad, current: MergedLoad) -> None:
+        """Compare two loads that differ at the affected queues."""
+        self._previous = previous
         self._stations = {
-            queue: (_station(queue, before), _station(queue, now)) for queue in touched if _known(queue, before)
+            queue: (_station(queue, previous), _station(queue, current))
+            for queue in affected
+            if _is_loaded(queue, previous)
         }
-        self._longer_s: dict[tuple[ScenarioGrid, Queue], float] = {}
+        self._increase_s: dict[tuple[ScenarioGrid, Queue], float] = {}
 
     def latency_s(self, plan: PlanCandidate, upper_s: float, risk: float) -> float:
-        """An upper bound of the latency of a plan now.
+        """Return an upper bound of a plan's latency under the current load.
 
-        No scenario's latency grows by more than its waits do, and percentiles not by more than all scenarios. An
-        operator is waited for once, a link at most once by every value that is sent.
+        No scenario's latency grows by more than its waits, and percentiles by no more than the maximum over scenarios.
+        Requests wait once for each operator, and for a link at most once for every value sent.
 
         Args:
             plan: of a query that ran before.
-            upper_s: the upper bound of its latency under the load before.
+            upper_s: the upper bound of its latency under the previous load.
             risk: of its query.
         """
-        if self._may_wait_elsewhere(plan):
+        if self._bottleneck_may_move(plan):
             return math.inf
         grid = ScenarioGrid.for_risk(risk, plan.estimate.percentile)
-        sent = len(plan.deployments) + 1
-        longer_s = sum(
-            self._most_s(grid, queue) * (1 if isinstance(queue, Deployment) else sent)
+        max_sends = len(plan.deployments) + 1
+        increase_s = sum(
+            self._max_increase_s(grid, queue) * (1 if isinstance(queue, Deployment) else max_sends)
             for queue in queues_of(plan)
             if queue in self._stations
         )
-        return upper_s + longer_s + (upper_s * _ROUNDING if longer_s else 0.0)
+        return upper_s + increase_s + (upper_s * _ROUNDING if increase_s else 0.0)
 
-    def _may_wait_elsewhere(self, plan: PlanCandidate) -> bool:
-        """Whether values may come to wait at a link where they did not: of several with the same traffic they wait at
-        the narrowest only, and one that is touched has the same traffic no more."""
+    def _bottleneck_may_move(self, plan: PlanCandidate) -> bool:
+        """Return whether values may start to wait at a further link.
+
+        Of several links with equal traffic, values wait at the narrowest only; an affected link's traffic is no longer
+        equal.
+        """
         links = [crossing.link for crossing in plan.links]
         if len(links) < 2 or not any(link in self._stations for link in links):
             return False
-        rates = [self._before.links[link].rate_per_s for link in links if link in self._before.links]
+        rates = [self._previous.links[link].rate_per_s for link in links if link in self._previous.links]
         return any(math.isclose(a, b) for a, b in combinations(rates, 2))
 
-    def _most_s(self, grid: ScenarioGrid, queue: Queue) -> float:
-        """By how much waits grow at a queue, whether servers take as long as they seem to or as they may."""
+    def _max_increase_s(self, grid: ScenarioGrid, queue: Queue) -> float:
+        """Return the maximum increase of waits at a queue, for expected and for pessimistic service times."""
         key = (grid, queue)
-        if key not in self._longer_s:
+        if key not in self._increase_s:
             name = operator_queue(queue.operator) if isinstance(queue, Deployment) else link_queue(queue)
-            draws, (before, now) = grid.exponentials(name), self._stations[queue]
-            slower_s = _longer_s(before.pessimistic(), now.pessimistic(), draws)
-            self._longer_s[key] = max(slower_s, _longer_s(before, now, draws))
-        return self._longer_s[key]
+            draws, (previous, current) = grid.exponentials(name), self._stations[queue]
+            pessimistic_s = _max_increase_s(previous.pessimistic(), current.pessimistic(), draws)
+            self._increase_s[key] = max(pessimistic_s, _max_increase_s(previous, current, draws))
+        return self._increase_s[key]
 
 
-def _longer_s(before: LoadedStation | None, now: LoadedStation | None, draws: FloatArray) -> float:
-    """The most by which a wait is longer at any of the draws (n,).
+def _max_increase_s(previous: LoadedStation | None, current: LoadedStation | None, draws: FloatArray) -> float:
+    """Return the maximum increase of a wait over the draws (n,).
 
-    How long batches take depends on the load, too, and that is not bounded here: infinite, as where nothing is.
+    Infinite without a station, and with batches, whose duration also depends on the load and is not bounded here.
     """
-    if before is None or now is None or len(now.fill_ratios) > 1:
+    if previous is None or current is None or len(current.fill_ratios) > 1:
         return math.inf
-    return float((link_wait_s(now, draws) - link_wait_s(before, draws)).max())
+    return float((link_wait_s(current, draws) - link_wait_s(previous, draws)).max())
 
 
-def _known(queue: Queue, conditions: MergedLoad) -> bool:
+def _is_loaded(queue: Queue, conditions: MergedLoad) -> bool:
     return queue in conditions.deployments if isinstance(queue, Deployment) else queue in conditions.links
 
 

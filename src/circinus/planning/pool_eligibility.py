@@ -82,7 +82,8 @@ def explain_missing_capacity(space: SearchSpace) -> str:
         )
         there = float(space.columns.capacity[here].sum())
         if least > there * (1 + DOMINANCE_TOLERANCE):
-            return f"its operators need at least {format_amount(resource, least)}, and there are {format_amount(resource, there)}"
+            need, present = format_amount(resource, least), format_amount(resource, there)
+            return f"its operators need at least {need}, and there are {present}"
     return ""
 
 

@@ -130,7 +130,8 @@ def _in_words(slos: Slos, relaxation: SingleRelaxation) -> str:
     limit = relaxation.limit
     if relaxation.slo == "latency" and slos.latency is not None:
         given = DURATION.format(slos.latency.limit_s)
-        return f"latency p{slos.latency.percentile:g} <= {format_latency_limit(ceil_significant(limit))} instead of {given}"
+        proposed = format_latency_limit(ceil_significant(limit))
+        return f"latency p{slos.latency.percentile:g} <= {proposed} instead of {given}"
     if relaxation.slo == "accuracy" and slos.accuracy is not None:
         comparison, threshold = slos.accuracy.comparison, slos.accuracy.threshold
         wide = f"{(floor_significant if comparison == '>=' else ceil_significant)(limit):g}"

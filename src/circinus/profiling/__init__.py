@@ -1,7 +1,7 @@
-"""What was measured, and how sure it is.
+"""Measured profiles of pipelines, with the confidence bounds of their accuracies.
 
-The process that holds an operator while it is measured imports this package: names are looked up when they are used, so
-that its memory and the time it takes to load are the operator's own.
+Names are loaded lazily: the worker process of a measured operator imports this package, and its memory and load time
+are to be the operator's own.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""The allocations that an operator may be given, and what is known of them."""
+"""Allocations of CPUs and batch sizes, and the batch time ratios measured for them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from circinus.specification import OperatorSpec
 
 
 def allowed_allocations(spec: OperatorSpec) -> tuple[tuple[float, int], ...]:
-    """Every (CPUs, batch size) that an operator may be given."""
+    """Return every allocation (CPUs, batch size) that the specification of an operator allows."""
     return tuple((cpus, size) for cpus in spec.cpus for size in spec.batch_sizes)
 
 
 def batch_ratios(
     allowed: Sequence[tuple[float, int]], measured: Mapping[tuple[float, int], float]
 ) -> Mapping[tuple[float, int], float]:
-    """Ratio for every allowed (CPUs, batch size); what was not measured is taken to gain nothing."""
+    """Return the batch time ratio of every allowed allocation; unmeasured ones get their batch size (no gain)."""
     fewest = min(cpus for cpus, _ in allowed)
     return {
         (cpus, size): 1.0 if (cpus, size) == (fewest, 1) else measured.get((cpus, size), float(size))
@@ -24,10 +24,10 @@ def batch_ratios(
 
 
 def min_batch_ratio(spec: OperatorSpec, measured: Mapping[tuple[float, int], float]) -> float:
-    """The least ratio that an allowed allocation may have.
+    """Return the smallest batch time ratio that an allowed allocation may have.
 
-    As measured; an allocation that nobody measured is taken to gain all that its CPUs may, and its batch to take no
-    longer than one item.
+    Measured ratios are used as they are. An unmeasured allocation is assumed to scale perfectly with its CPUs and to
+    process a batch in the time of one item.
     """
     fewest = min(spec.cpus)
     return min(
@@ -39,7 +39,7 @@ def min_batch_ratio(spec: OperatorSpec, measured: Mapping[tuple[float, int], flo
 def measured_allocations(
     allowed: Iterable[tuple[float, int]], measured: Mapping[tuple[float, int], float]
 ) -> frozenset[tuple[float, int]]:
-    """Those of the allowed combinations that stand on a measurement; a single item on the fewest CPUs always does."""
+    """Return the allowed allocations with a measurement; a single item on the fewest CPUs always has one."""
     allowed = tuple(allowed)
     fewest = min(cpus for cpus, _ in allowed)
     return frozenset(pair for pair in allowed if pair in measured or pair == (fewest, 1))

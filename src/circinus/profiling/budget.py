@@ -1,4 +1,4 @@
-"""The time a measurement may take."""
+"""Time budget of a measurement."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from collections.abc import Callable
 
 
 class TimeBudget:
-    """Counts from its making."""
+    """Time budget that starts with its construction."""
 
     def __init__(self, limit_s: float | None, clock: Callable[[], float]) -> None:
-        """Begin.
+        """Start the budget.
 
         Args:
-            limit_s: seconds; None: without end.
-            clock: seconds that pass.
+            limit_s: limit in seconds, or None for no limit.
+            clock: current time in seconds.
         """
         self.limit_s = limit_s
         self._clock = clock
-        self._began = clock()
+        self._started_s = clock()
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the beginning."""
-        return self._clock() - self._began
+        return self._clock() - self._started_s
 
     @property
     def remaining_s(self) -> float:
-        """Seconds left, at least 0; infinite without a limit."""
+        """Remaining seconds, at least 0; infinite without a limit."""
         return math.inf if self.limit_s is None else max(0.0, self.limit_s - self.elapsed_s)

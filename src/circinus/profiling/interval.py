@@ -1,4 +1,4 @@
-"""A number with its bounds."""
+"""Value with a lower and an upper bound."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Interval:
-    """A value known between two bounds. Which probability the bounds hold with is said by whoever made them."""
+    """Value between two bounds. The creator of the interval defines the confidence level of the bounds."""
 
     value: float
     lower: float
@@ -15,9 +15,9 @@ class Interval:
 
     def __post_init__(self) -> None:
         if not self.lower <= self.value <= self.upper:
-            raise ValueError(f"found {self.value} outside [{self.lower}, {self.upper}]")
+            raise ValueError(f"value {self.value} is outside [{self.lower}, {self.upper}]")
 
     @classmethod
     def exact(cls, value: float) -> Interval:
-        """A number that is known."""
+        """Return the interval whose bounds equal its value."""
         return cls(value, value, value)

@@ -1,4 +1,4 @@
-"""Who is told how far a long measurement has come."""
+"""Progress callbacks of profiling."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from circinus.specification import Configuration
 
 @dataclass(frozen=True)
 class ProfileProgress:
-    """How far it has come, after each increment."""
+    """Progress of a measurement after an increment."""
 
     phase: str
-    """What is being measured, in words: `scores`, `allocations`, `held-out items`."""
+    """Phase that is being measured, for display: `scores`, `allocations`, `held-out items`."""
     configuration: Configuration | None
-    """The one that was measured last."""
+    """Configuration measured last."""
     done: int
-    """Runs of a configuration on an item that are done, those found in the store included."""
+    """Number of completed runs of a configuration on an item, including those read from the store."""
     total: int
-    """Runs foreseen. May shrink when configurations settle early."""
+    """Number of planned runs. It may shrink when configurations are decided early."""
     elapsed_s: float
-    """Since the call began."""
+    """Seconds since the start of the call."""
     remaining_s: float
-    """Estimate of the seconds until the end, never more than the budget leaves."""
+    """Estimated remaining seconds, at most those of the budget."""
 
 
 class ProfileObserver(Protocol):
-    """Is told about progress and failures while a measurement runs, in the calling thread."""
+    """Observer of the progress and the failures of a measurement, called in the measuring thread."""
 
     def progressed(self, progress: ProfileProgress) -> None:
-        """Something was measured and committed."""
+        """Handle a committed increment."""
         ...
 
     def failed(self, failure: FailedConfiguration) -> None:
-        """A configuration failed and is left out; the rest goes on."""
+        """Handle the failure of a configuration, which is excluded; the measurement continues."""
         ...
 
 
 class SilentObserver:
-    """Tells nobody."""
+    """Observer that ignores all events."""
 
     def progressed(self, progress: ProfileProgress) -> None:
         """Do nothing."""

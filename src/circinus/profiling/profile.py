@@ -1,4 +1,4 @@
-"""What was measured: of an operator under one prefix, of a configuration, of a pipeline."""
+"""Profiles of operators, configurations and pipelines."""
 
 from __future__ import annotations
 
@@ -16,43 +16,44 @@ from circinus.specification import Configuration, HardwareClass
 
 @dataclass(frozen=True, eq=False)
 class OperatorProfile:
-    """One operator under one prefix, measured on n items on one hardware class."""
+    """Measurements of one operator under one prefix on n items and one hardware class."""
 
     operator: str
     prefix: Configuration
-    """The operator's own knob values and those of all its ancestors."""
+    """Knob values of the operator and of all its ancestors."""
     service_s: FloatArray
-    """(n,) seconds to process one item alone, with the fewest CPUs the operator may be given."""
+    """(n,) service times of unbatched items, with the fewest CPUs that the specification allows."""
     output_bytes: FloatArray
-    """(n,) size of the output as it is sent."""
+    """(n,) serialized sizes of the outputs."""
     peak_memory_bytes: float
-    """Resident memory of a process that has loaded the operator and processed the items."""
+    """Peak resident memory of a process that has loaded the operator and processed the items."""
     load_s: float
-    """Seconds to load the operator: its imports and its model."""
+    """Seconds to load the operator: imports and model."""
     batch_ratio: Mapping[tuple[float, int], float]
-    """(CPUs, batch size) -> seconds for a full batch over the seconds of one of its items with the fewest CPUs.
-    Has every combination the operator's specification allows; one that was not measured stands at the batch size,
-    that is: no gain over one item after the other on the fewest CPUs."""
+    """(CPUs, batch size) -> time of a full batch relative to one item on the fewest CPUs.
+
+    Contains every allowed allocation. An unmeasured one has its batch size as ratio, which means no gain over
+    processing the items one by one on the fewest CPUs."""
     measured_allocations: frozenset[tuple[float, int]] = frozenset()
-    """The combinations of `batch_ratio` that were measured."""
+    """Allocations of `batch_ratio` that were measured."""
     corrections: Mapping[tuple[str, float], float] = field(default_factory=dict)
-    """(hardware class, its promised speed for the operator) -> factor on the seconds in service there, learnt from
-    traffic; see `circinus.estimation.corrections`. What was measured is not changed by it."""
+    """(hardware class, its guaranteed speed for the operator) -> correction factor of the service time there, learnt
+    from traffic (`circinus.estimation.corrections`). The measurements themselves stay unchanged."""
     startup_s: float | None = None
-    """Seconds from asking for a replica until it can take work, `load_s` among them; None: none was started."""
+    """Seconds from requesting a replica until it is ready, including `load_s`; None if no replica was started."""
     speeds: Speeds = DECLARED
-    """How fast the operator with its knobs is on other hardware classes."""
+    """Relative speeds of the operator with its knob values on other hardware classes."""
 
     def correction(self, hardware: HardwareClass) -> float:
-        """The factor on the seconds in service on `hardware`; 1 where nothing was learnt."""
+        """Return the correction factor of the service time on `hardware`; 1 if none was learnt."""
         return self.corrections.get((hardware.name, self.speeds.guaranteed(hardware)), 1.0)
 
     def slowdown(self, hardware: HardwareClass) -> float:
-        """What the seconds in service on `hardware` surely do not exceed, over those measured; corrected."""
+        """Return the corrected upper bound of the service time on `hardware`, relative to the measured one."""
         return self.correction(hardware) / self.speeds.guaranteed(hardware)
 
     def startup_on(self, hardware: HardwareClass) -> float | None:
-        """Seconds from asking for a replica on `hardware` until it can take work: as measured there, else by speed."""
+        """Return the start-up time of a replica on `hardware`: the measured one, else the reference scaled by speed."""
         measured = self.speeds.measured.get(hardware.name)
         if measured is not None and measured.startup_s is not None:
             return measured.startup_s
@@ -61,82 +62,82 @@ class OperatorProfile:
 
 @dataclass(frozen=True, eq=False)
 class ConfigurationProfile:
-    """One configuration, measured on the first n items of the data set's order."""
+    """Measurements of one configuration on the first n items of the measurement order."""
 
     configuration: Configuration
     items: IntArray
     """(n,) indexes into the data set."""
     scores: FloatArray
-    """(n,) metric of each item."""
+    """(n,) metric values of the items."""
     accuracy: Interval
-    """Mean score over the items that may be profiled; an anytime-valid confidence sequence at the profile's risk."""
+    """Mean score over the profiling items, with an anytime-valid confidence sequence at the profile's risk."""
     input_bytes: FloatArray
-    """(n,) size of the pipeline's input as it is sent."""
+    """(n,) serialized sizes of the pipeline's inputs."""
     operators: Mapping[str, OperatorProfile]
-    """By operator name; all arrays belong to the same n items in the same order."""
+    """Profiles by operator name; all arrays have the same n items in the same order."""
 
 
 @dataclass(frozen=True)
 class FailedConfiguration:
-    """A configuration that could not be measured and is left out of the profile."""
+    """Configuration that failed during measurement and is excluded from the profile."""
 
     configuration: Configuration
     item_key: str | None
-    """The item it failed on; None: it failed before the first one, while an operator loaded."""
+    """Key of the item that failed, or None if an operator failed to load."""
     reason: str
 
 
 @dataclass(frozen=True, eq=False)
 class PipelineProfile:
-    """What is known of one pipeline on one data set and hardware class."""
+    """Measurements of one pipeline on one data set and one hardware class."""
 
     pipeline: str
     dataset_fingerprint: str
     dataset_items: int
     held_out_items: int
-    """How many of them are never profiled."""
+    """Number of held-out items, which are never profiled."""
     hardware_class: str
-    """Of the machine that measured; its speed is 1."""
+    """Hardware class of the measuring machine, whose speed is 1."""
     risk: float
-    """Probability with which any accuracy bound of any configuration may fail."""
+    """Probability that any accuracy bound of any configuration fails."""
     configurations: tuple[ConfigurationProfile, ...]
     unmeasured: int
-    """How many configurations have not a single item; those that failed are not counted."""
+    """Number of configurations without a measured item, excluding failed ones."""
     profiled_s: float
-    """Seconds of processing that the measurements took."""
+    """Processing seconds of the measurements."""
     saved_s: float
-    """Seconds of processing that the prefix cache saved."""
+    """Processing seconds saved by the prefix cache."""
     code_versions: Mapping[str, str] = field(default_factory=dict)
-    """`uses` reference of operators, metric and data set -> version of the code that was measured; nothing of a trace,
-    which stands for itself whatever the code is now."""
+    """`uses` reference of operators, metric and data set -> version of the measured code. Empty for a trace, which does
+    not depend on the current code."""
     failed: tuple[FailedConfiguration, ...] = ()
-    """Configurations that are left out because they failed when they were last tried."""
+    """Configurations excluded because their last measurement failed."""
     machine: Machine | None = None
-    """The one that the service times were measured on; None: it was not recorded. Scores and sizes are the same
-    everywhere."""
+    """Machine that the service times were measured on, or None if it was not recorded. Scores and sizes do not
+    depend on the machine."""
     on_pool: bool = False
-    """Whether that is a node of the class `local` of a pool, and not the machine that the command ran on."""
+    """Whether `machine` is a node of class `local` of a pool, as opposed to the machine that ran the command."""
     verdicts: Mapping[Configuration, ConfigurationVerdict] = field(default_factory=dict)
-    """What is decided of each configuration that has not failed, and why; empty where nobody asked for it. Of those
-    that were not measured only what is to be measured in any case."""
+    """Verdict and reason of each configuration that has not failed; empty if none were requested. Unmeasured
+    configurations have one only if they are to be measured in any case."""
     certificate: StoppingCertificate | None = None
-    """What is said of the configurations that were not measured; None: nobody asked, or all are to be measured."""
+    """Certificate for the unmeasured configurations; None if it was not requested, or if all are to be measured."""
     interrupted: bool = False
-    """Whether the measurement was interrupted before its end; what was measured until then is in the profile."""
+    """Whether the measurement was interrupted; the profile contains everything measured before."""
 
     @property
     def usable(self) -> tuple[ConfigurationProfile, ...]:
-        """Configurations that anything is promised on: known on `LEAST_ITEMS` items, or on all there are."""
-        least = min(MIN_ITEMS, self.dataset_items - self.held_out_items)
-        return tuple(found for found in self.configurations if len(found.items) >= least)
+        """Configurations eligible for guarantees: measured on at least `MIN_ITEMS` items, or on all profiling items."""
+        min_items = min(MIN_ITEMS, self.dataset_items - self.held_out_items)
+        return tuple(measured for measured in self.configurations if len(measured.items) >= min_items)
 
     @property
     def undecided(self) -> tuple[Configuration, ...]:
-        """Configurations of which more items may decide something."""
+        """Configurations for which more items may change the verdict."""
         return tuple(c for c, judgement in self.verdicts.items() if judgement.verdict is Verdict.UNDECIDED)
 
     @property
     def all_decided(self) -> bool:
-        """Whether measuring longer would change nothing."""
+        """Whether more measurements would change no decision."""
         inconclusive = self.certificate is not None and not self.certificate.conclusive
         return bool(self.verdicts) and not self.undecided and not inconclusive

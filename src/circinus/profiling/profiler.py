@@ -1,4 +1,4 @@
-"""Measuring a pipeline: as little as settles the queries' objectives, within a time budget."""
+"""Profiling of a pipeline within a time budget: measures only as much as the SLOs of its queries need."""
 
 from __future__ import annotations
 
@@ -34,9 +34,8 @@ from circinus.profiling.store.stored_measurements import StoredMeasurements
 from circinus.profiling.store.transfer_sources import load_source_scores
 from circinus.specification import Configuration, Specification
 
-LEAST_PATIENCE_S = 60.0
-MOST_PATIENCE_S = 600.0
-"""Bounds of the time that an operator may take to load or to process an item before it has failed."""
+_OPERATOR_TIMEOUT_RANGE_S = 60.0, 600.0
+"""Bounds of the timeout for loading an operator or processing an item."""
 
 
 def profile_pipeline(
@@ -52,127 +51,134 @@ def profile_pipeline(
     explorer: ConfigurationSampler | None = None,
     exhaustive: bool = False,
 ) -> PipelineProfile:
-    """Measure the configurations of a pipeline until all are settled or the budget is spent.
+    """Measure the configurations of a pipeline until all are decided or the budget is spent.
 
-    What the store knows is not measured again, failures excepted. Ctrl-C ends it early: the result then says
-    `interrupted`, and the next call goes on where this one ended.
+    Stored measurements are reused, except for failures, which are retried. Ctrl-C stops the measurement early: the
+    profile is then marked `interrupted`, and the next call resumes it.
 
     Args:
-        specification: has the pipeline and the queries whose accuracy objectives are to be settled.
-        pipeline_name: which pipeline.
-        store: file; made if there is none.
-        budget_s: seconds to spend, exceeded by at most one increment of one configuration; None: no limit.
-        seed: of the order of the items.
-        observer: is told of progress and failures.
-        clock: seconds that pass; None: those of the source.
-        source: where measurements come from; None: the operators, run on this machine.
-        explorer: says which configurations are worth measuring (`circinus.planning.explore`); None: all are.
-        exhaustive: measure every configuration on every item that may be profiled, whatever the queries ask.
+        specification: specification of the pipeline and of the queries whose accuracy SLOs are to be decided.
+        pipeline_name: name of the pipeline.
+        store: store file, created if missing.
+        budget_s: time budget, exceeded by at most one increment of one configuration; None for no limit.
+        seed: random seed of the measurement order.
+        observer: observer of progress and failures.
+        clock: current time in seconds; default: clock of the source.
+        source: measurement backend; default: the operators on this machine.
+        explorer: sampler that selects the configurations to measure (`circinus.planning.sampler`); default: all.
+        exhaustive: measure every configuration on every profiling item, regardless of the queries.
 
     Raises:
-        ProfileError: a score outside the metric's range, an unusable data set, a store that cannot be used.
+        ProfileError: a score is outside the metric's range, or the data set or the store is unusable.
         OperatorError: an operator, metric or data set cannot be found.
     """
     source = source or LocalBackend(specification.module_paths)
     budget = TimeBudget(budget_s, clock or source.clock)
     observer = observer or SilentObserver()
     pipeline = specification.pipelines[pipeline_name]
-    addresses = source.addresses(pipeline, source.machine)
+    keys = source.addresses(pipeline, source.machine)
     dataset = source.dataset(pipeline, seed)
-    objectives = PipelineSlos.of(specification, pipeline_name)
-    interrupted, ended = False, frozenset[Configuration]()
+    slos = PipelineSlos.of(specification, pipeline_name)
+    interrupted, exhausted = False, frozenset[Configuration]()
     with (
         ProfileStore(store, create=True) as opened,
-        source.runner(addresses, timeout_s=operator_timeout_s(budget_s)) as runner,
+        source.runner(keys, timeout_s=operator_timeout_s(budget_s)) as runner,
     ):
-        measurer = Measurer(opened, addresses, dataset, runner, source.scorer(pipeline))
-        write_profiling_machine(opened, addresses)
-        stored = read_dataset(opened, addresses.dataset(), seed)
+        measurer = Measurer(opened, keys, dataset, runner, source.scorer(pipeline))
+        write_profiling_machine(opened, keys)
+        stored = read_dataset(opened, keys.dataset(), seed)
         if stored is None:
-            raise ProfileError(f"{store}: the data set of pipeline {pipeline_name} was not stored; measure again")
+            raise ProfileError(
+                f"the data set of pipeline {pipeline_name} is not stored",
+                code="dataset.not_stored",
+                location=str(store),
+                hint="Measure again.",
+            )
         try:
-            asked = None if exhaustive else explorer
-            rounds = _rounds(opened, measurer, addresses, dataset, stored, objectives, budget, observer, asked)
+            sampler = None if exhaustive else explorer
+            loop = _profiling_loop(opened, measurer, keys, dataset, stored, slos, budget, observer, sampler)
             try:
                 if exhaustive:
-                    rounds.run_exhaustively()
+                    loop.run_exhaustively()
                 else:
-                    rounds.run()
+                    loop.run()
             finally:
-                ended = rounds.exhausted
+                exhausted = loop.exhausted
         except KeyboardInterrupt:
             interrupted = True
         return build_profile(
             opened,
-            addresses,
+            keys,
             stored,
-            objectives,
+            slos,
             with_verdicts=True,
             interrupted=interrupted,
             explorer=explorer,
-            exhausted=ended,
+            exhausted=exhausted,
         )
 
 
 def operator_timeout_s(budget_s: float | None) -> float:
-    """How long an operator may take: what takes longer than the whole budget cannot be measured within it, and the rest
-    shall not wait for it."""
-    return MOST_PATIENCE_S if budget_s is None else min(MOST_PATIENCE_S, max(LEAST_PATIENCE_S, budget_s))
+    """Return the timeout of loading an operator or processing an item.
+
+    It is at most the budget: an operator that is slower cannot be measured within it, and must not delay the others.
+    """
+    shortest_s, longest_s = _OPERATOR_TIMEOUT_RANGE_S
+    return longest_s if budget_s is None else min(longest_s, max(shortest_s, budget_s))
 
 
-def _rounds(
+def _profiling_loop(
     store: ProfileStore,
     measurer: Measurer,
-    addresses: MeasurementKeys,
+    keys: MeasurementKeys,
     dataset: Dataset,
     stored: StoredDataset,
-    objectives: PipelineSlos,
+    slos: PipelineSlos,
     budget: TimeBudget,
     observer: ProfileObserver,
     explorer: ConfigurationSampler | None,
 ) -> ProfilingLoop:
-    """A measurement that goes on from what the store knows."""
-    pipeline = addresses.pipeline
+    """Create the profiling loop, which resumes from the stored measurements."""
+    pipeline = keys.pipeline
     bounds: dict[tuple[Configuration, int], Interval] = {}
-    profile = build_profile(store, addresses, stored, objectives, bounds=bounds, explorer=explorer)
-    known = profile.configurations
+    profile = build_profile(store, keys, stored, slos, bounds=bounds, explorer=explorer)
+    measured_before = profile.configurations
     if explorer is None:
-        looked_at = prefix_order(pipeline)
+        candidates = prefix_order(pipeline)
     else:
-        begun = [*(c.configuration for c in known), *(failure.configuration for failure in profile.failed)]
-        cover = explorer.initial_design(load_source_scores(store, addresses, stored))
-        new = [configuration for configuration in cover if configuration not in begun]
-        looked_at = in_prefix_order(
-            pipeline, [*begun, *new[: max(max_measured_configurations(pipeline) - len(begun), 0)]]
+        started = [*(c.configuration for c in measured_before), *(failure.configuration for failure in profile.failed)]
+        covering_design = explorer.initial_design(load_source_scores(store, keys, stored))
+        unstarted = [configuration for configuration in covering_design if configuration not in started]
+        candidates = in_prefix_order(
+            pipeline, [*started, *unstarted[: max(max_measured_configurations(pipeline) - len(started), 0)]]
         )
-    pace = MeasurementTimeEstimator(addresses)
-    for measured in known:
-        pace.known(measured.configuration, {n: o.service_s.tolist() for n, o in measured.operators.items()})
-    measurer.register([measured.configuration for measured in known])
+    time_estimator = MeasurementTimeEstimator(keys)
+    for measured in measured_before:
+        service_s = {name: operator.service_s.tolist() for name, operator in measured.operators.items()}
+        time_estimator.add_service_times(measured.configuration, service_s)
+    measurer.register([measured.configuration for measured in measured_before])
     strata = [dataset.items[index].strata for index in dataset.profiling_items]
     confidence = RunConfidence.of_run(
         pipeline.metric,
         strata,
-        objectives.risk,
-        max(
-            max_measured_configurations(pipeline), len(looked_at)
-        ),  # more than that may have been measured by several at once
-        objectives.latency_percentiles,
+        slos.risk,
+        max(max_measured_configurations(pipeline), len(candidates)),  # concurrent runs may exceed the maximum
+        slos.latency_percentiles,
         comparing=explorer is None,
     )
-    standings = ConfigurationRace(looked_at, confidence, objectives, comparing=explorer is None)
+    race = ConfigurationRace(candidates, confidence, slos, comparing=explorer is None)
     order = np.array(dataset.profiling_items, dtype=np.int64)
-    allocations = AllocationProfiler(store, addresses, measurer, order, standings, pace, budget, observer)
+    allocations = AllocationProfiler(store, keys, measurer, order, race, time_estimator, budget, observer)
 
-    def footprints() -> ResourceUsage:
-        measurements = StoredMeasurements(store, addresses, stored, standings.configurations)
-        return measurements.footprints(standings.configurations, objectives.hardware)
+    def resource_usage() -> ResourceUsage:
+        measurements = StoredMeasurements(store, keys, stored, race.configurations)
+        return measurements.resource_usage(race.configurations, slos.hardware)
 
-    def known_now() -> PipelineProfile:
-        found = build_profile(store, addresses, stored, objectives, bounds=bounds, explorer=explorer)
-        # What failed in an earlier run is tried again.
-        return replace(found, failed=tuple(f for f in found.failed if standings.failed(f.configuration)))
+    def current_profile() -> PipelineProfile:
+        current = build_profile(store, keys, stored, slos, bounds=bounds, explorer=explorer)
+        # Failures of earlier runs are retried.
+        return replace(current, failed=tuple(f for f in current.failed if race.failed(f.configuration)))
 
     return ProfilingLoop(
-        measurer, order, standings, footprints, allocations, pace, budget, observer, explorer, known_now
+        measurer, order, race, resource_usage, allocations, time_estimator, budget, observer, explorer, current_profile
     )

@@ -1,1 +1,1 @@
-"""Queues, by formula and by recursion: how long requests wait for a station, whatever it stands for."""
+"""Queueing models of stations, by formula and by recursion, independent of what a station represents."""

@@ -1,9 +1,9 @@
-"""Who is served when: first come, first served, by several servers, in batches.
+"""First-come-first-served queues with several servers and batches.
 
-Recursions over all requests at once, as long as none depends on what the same station does later. For a single server
-without batches the recursion of Lindley (Proceedings of the Cambridge Philosophical Society 48, 1952) is a running
-maximum and needs no loop; otherwise the servers' free times are kept in a heap (Kiefer and Wolfowitz, Transactions of
-the AMS 78, 1955), one step a request or batch.
+Recursions over all requests at once, as long as no request depends on later events at the same station. For a single
+server without batches the recursion of Lindley (Proceedings of the Cambridge Philosophical Society 48, 1952) is a
+running maximum and needs no loop. Otherwise a heap has the times when servers become free (Kiefer and Wolfowitz,
+Transactions of the AMS 78, 1955), with one step per request or batch.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from circinus.queueing.station import Station
 
 @dataclass(frozen=True, eq=False)
 class ServedRequests:
-    """The requests that began, which are the first ones of those that were waiting."""
+    """Started requests, which are the first ones of the waiting requests."""
 
     start_s: FloatArray
-    """(m,) m <= n."""
+    """(m,) start times, m <= n."""
     end_s: FloatArray
-    """(m,)"""
+    """(m,) end times."""
     fill: IntArray
-    """(m,) how many were in the same batch."""
+    """(m,) size of the request's batch."""
 
 
 def serve_fcfs(
     station: Station, free_s: list[float], arrival_s: FloatArray, service_s: FloatArray, until_s: float = math.inf
 ) -> ServedRequests:
-    """Serve waiting requests as long as they begin before `until_s`.
+    """Serve waiting requests that start before `until_s`.
 
     Args:
-        station: serves.
-        free_s: heap of the times from which the servers are free; changed to what it is afterwards.
-        arrival_s: (n,) ascending, all before `until_s`.
-        service_s: (n,) seconds of each request alone.
-        until_s: nothing is known of arrivals from then on.
+        station: serving station.
+        free_s: heap of the times when servers become free; updated in place.
+        arrival_s: (n,) arrival times, ascending, all before `until_s`.
+        service_s: (n,) unbatched service times.
+        until_s: time from which arrivals are unknown.
     """
     if station.batch_size > 1:
         return _in_batches(station, free_s, arrival_s, service_s, until_s)
@@ -58,24 +58,24 @@ def serve_fcfs(
 
 
 def _one_server(free_s: float, arrival_s: FloatArray, service_s: FloatArray) -> FloatArray:
-    before_s = np.concatenate(([0.0], np.cumsum(service_s)[:-1])) if len(service_s) else service_s
-    slack_s = arrival_s - before_s
+    previous_work_s = np.concatenate(([0.0], np.cumsum(service_s)[:-1])) if len(service_s) else service_s
+    slack_s = arrival_s - previous_work_s
     if len(slack_s):
         slack_s[0] = max(slack_s[0], free_s)
-    start_s = np.maximum.accumulate(slack_s) + before_s
-    return np.asarray(np.maximum(start_s, arrival_s))  # rounding may have put a start before its arrival
+    start_s = np.maximum.accumulate(slack_s) + previous_work_s
+    return np.asarray(np.maximum(start_s, arrival_s))  # rounding may move a start before its arrival
 
 
 def _several_servers(free_s: list[float], arrival_s: FloatArray, service_s: FloatArray, until_s: float) -> FloatArray:
     starts: list[float] = []
-    began, replace = starts.append, heapq.heapreplace
+    append_start, replace = starts.append, heapq.heapreplace
     for arrival, service in zip(arrival_s.tolist(), service_s.tolist(), strict=True):
         start = free_s[0]
         if start < arrival:
             start = arrival
         if start >= until_s:
             break
-        began(start)
+        append_start(start)
         replace(free_s, start + service)
     return np.array(starts, dtype=np.float64)
 
@@ -88,32 +88,32 @@ def _in_batches(
     sums = [0.0, *np.cumsum(service_s).tolist()]
     starts: list[float] = []
     ends: list[float] = []
-    fills: list[int] = []
-    count, first, replace = len(arrivals), 0, heapq.heapreplace
-    while first < count:
-        last = first + size
-        start = arrivals[first] + wait
-        if wait and last <= count and arrivals[last - 1] < start:
-            start = arrivals[last - 1]
+    batch_sizes: list[int] = []
+    count, head, replace = len(arrivals), 0, heapq.heapreplace
+    while head < count:
+        limit = head + size
+        start = arrivals[head] + wait
+        if wait and limit <= count and arrivals[limit - 1] < start:
+            start = arrivals[limit - 1]
         if start < free_s[0]:
             start = free_s[0]
         if start >= until_s:
             break
-        if last > count:
-            last = count
-        end = first + 1
-        while end < last and arrivals[end] <= start:
+        if limit > count:
+            limit = count
+        end = head + 1
+        while end < limit and arrivals[end] <= start:
             end += 1
-        fill = end - first
-        done = start + ratios[fill] * (sums[end] - sums[first]) / fill
-        replace(free_s, done)
+        batch_size = end - head
+        end_s = start + ratios[batch_size] * (sums[end] - sums[head]) / batch_size
+        replace(free_s, end_s)
         starts.append(start)
-        ends.append(done)
-        fills.append(fill)
-        first = end
-    fill_of = np.array(fills, dtype=np.int64)
+        ends.append(end_s)
+        batch_sizes.append(batch_size)
+        head = end
+    batch_size_of = np.array(batch_sizes, dtype=np.int64)
     return ServedRequests(
-        np.repeat(np.array(starts, dtype=np.float64), fill_of),
-        np.repeat(np.array(ends, dtype=np.float64), fill_of),
-        np.repeat(fill_of, fill_of),
+        np.repeat(np.array(starts, dtype=np.float64), batch_size_of),
+        np.repeat(np.array(ends, dtype=np.float64), batch_size_of),
+        np.repeat(batch_size_of, batch_size_of),
     )

@@ -1,4 +1,4 @@
-"""A station under load: how long requests spend at it, and how far that can be trusted."""
+"""Model of a station under load: response time, and caveats on its accuracy."""
 
 from __future__ import annotations
 
@@ -10,56 +10,56 @@ import numpy as np
 
 from circinus.queueing.arrivals import MarkovModulatedPoisson
 from circinus.queueing.lindley_recursion import INDEPENDENT, response_by_sample_path
-from circinus.queueing.response_time import MIDDLES, ResponseTime, mean_batch_size, mixture
+from circinus.queueing.response_time import MIDPOINTS, ResponseTime, mean_batch_size, mixture
 from circinus.queueing.waiting_time import WaitDistribution, gi_g_c_wait
 
-MOST_UTILIZATION = 0.7
-"""Beyond it far percentiles depend on more than means and variances."""
-MOST_SCV = 2.0
-"""Of service times; beyond it rare ones decide."""
-_LEAST_SCV = 0.2
-"""Of services, as far as what comes out is concerned; from experiments of Whitt's."""
+MAX_UTILIZATION = 0.7
+"""Utilization beyond which far percentiles depend on more than means and variances."""
+MAX_SCV = 2.0
+"""Squared coefficient of variation of service times beyond which rare ones dominate."""
+_MIN_SCV = 0.2
+"""Minimum squared coefficient of variation of service times for departures; from experiments by Whitt."""
 _NEARLY_FULL = 0.85
-"""A station that bursts load no more than this is taken to settle within a burst."""
-_ALONE = 1.05
-"""Up to so many at once, requests count as coming one by one."""
+"""Utilization in bursts up to which a station is assumed to settle within a burst."""
+_SINGLE = 1.05
+"""Mean group size up to which requests count as arriving one by one."""
 _ROUNDING = 1e-6
-"""A utilisation beyond a limit by less is at it: that of what was sized for it."""
-_MOST_FOLLOWED = 0.95
-"""Utilisation up to which stations without a formula are followed for bounds."""
-_LEAST_LOAD = 1e-7
-"""Where batches wait to fill, requests that ask for less than this of the capacity are taken to ask for it."""
+"""Tolerance of a utilization at its limit, as stations are sized for the limit."""
+_MAX_SIMULATED = 0.95
+"""Maximum utilization at which stations without a formula are simulated for bounds."""
+_MIN_LOAD = 1e-7
+"""Minimum load of a station whose batches wait to fill, as a share of its capacity."""
 
 
 @dataclass(frozen=True)
 class LoadedStation:
-    """Equal servers behind one queue, in order of arrival, and the requests that come."""
+    """Equal servers behind one FCFS queue, with their arrivals."""
 
     servers: int
     fill_ratios: tuple[float, ...]
-    """(batch size,) seconds of a batch of 1, 2, ... over the mean of its requests' seconds alone."""
+    """(batch size,) time of a batch of 1, 2, ... relative to the mean unbatched time of its requests."""
     batch_wait_s: float
     rate_per_s: float
     mean_service_s: float
-    """Mean seconds of a request alone."""
+    """Mean unbatched service time."""
     service_scv: float
-    """Squared coefficient of variation of these."""
+    """Squared coefficient of variation of the service time."""
     service_skew: float
-    """Mean cube of these over the cube of their mean."""
+    """Mean cube of the service time over the cube of its mean."""
     jitter_s: float | None = None
-    """Requests come one every so often, each moved with this standard deviation; None: at random."""
+    """Standard deviation of periodic arrivals about their regular times; None for random arrivals."""
     modulation: MarkovModulatedPoisson | None = None
-    """Whether they come in bursts."""
+    """Process of bursty arrivals, or None."""
     groups: tuple[float, ...] = (1.0,)
-    """Shares of groups of 1, 2, ... requests that come at once: from a station before that serves in batches."""
+    """Shares of groups of 1, 2, ... requests that arrive simultaneously, from an upstream station with batches."""
     arrival_scv: float = 1.0
-    """Squared coefficient of variation of the times between requests, at most 1: that of independent ones."""
+    """Squared coefficient of variation of interarrival times, at most 1, the value of a Poisson process."""
     mean_factor: float = 1.0
-    """At least 1: how much longer servers may take than they are taken to."""
+    """Upper bound of actual over assumed service times, at least 1."""
 
     @property
     def capacity_per_s(self) -> float:
-        """Requests that all servers get done a second, when batches are full."""
+        """Throughput of all servers with full batches."""
         seconds = self.mean_service_s * self.fill_ratios[-1]
         return self.servers * len(self.fill_ratios) / seconds if seconds > 0 else math.inf
 
@@ -70,49 +70,49 @@ class LoadedStation:
 
     @property
     def is_poisson(self) -> bool:
-        """Whether one formula says it all."""
+        """Whether the formula for Poisson arrivals applies without batches."""
         return self._one_by_one and self.modulation is None
 
     @property
-    def _regular(self) -> bool:
+    def _is_periodic(self) -> bool:
         return self.jitter_s is not None and self.jitter_s * self.rate_per_s < INDEPENDENT
 
     @property
     def _one_by_one(self) -> bool:
-        return len(self.fill_ratios) == 1 and not self._regular and mean_batch_size(self.groups) <= _ALONE
+        return len(self.fill_ratios) == 1 and not self._is_periodic and mean_batch_size(self.groups) <= _SINGLE
 
     def pessimistic(self) -> LoadedStation | None:
-        """With servers that take as long as they may; None: then no time at the station can be told.
+        """Return the station with the longest service times, or None if its response time cannot be determined.
 
-        They would be busy all the time, or for so much of it that a path of some thousand requests does not show how
+        This is the case if it is overloaded, or so busy that a sample path of some thousand requests does not show how
         long queues get.
         """
         if self.mean_factor == 1:
             return self
         slower = replace(self, mean_service_s=self.mean_service_s * self.mean_factor, mean_factor=1.0)
-        most = 1.0 if slower.is_poisson else _MOST_FOLLOWED
-        return slower if slower.utilization < most else None
+        limit = 1.0 if slower.is_poisson else _MAX_SIMULATED
+        return slower if slower.utilization < limit else None
 
     def response(self) -> ResponseTime:
-        """The time at the station; computed once for equal stations.
+        """Return the response time, cached for equal stations.
 
-        Requests in bursts: where the station keeps up with a burst, requests meet it as if the rate at which they come
-        had always been so. Where it does not, what cannot be served waits as a fluid does that comes and goes at two
-        rates (Anick, Mitra and Sondhi, Bell System Technical Journal 61, 1982, for one source): the requests of a burst
-        and those that come before the backlog is gone wait for an exponential time. A burst fills the queue as much as
-        a Brownian motion with its drift and variance rises in an exponential time (Borodin and Salminen, Handbook of
-        Brownian Motion, 2002), so that one that is just served fills it, too.
+        Bursty arrivals: if the station keeps up with a burst, requests see it as if their current rate were permanent.
+        If it does not, the backlog is a fluid queue with two rates (Anick, Mitra and Sondhi, Bell System Technical
+        Journal 61, 1982, for one source): the requests of a burst, and those that arrive before the backlog is gone,
+        wait for an exponential time. A burst fills the queue as much as a Brownian motion with its drift and variance
+        rises in an exponential time (Borodin and Salminen, Handbook of Brownian Motion, 2002), so that even a burst at
+        capacity fills it.
 
         Raises:
-            PlanningError: servers would be busy all the time.
+            PlanningError: the station is overloaded.
         """
         return _response(self if self.mean_factor == 1 else replace(self, mean_factor=1.0))
 
     def wait(self, utilization: float) -> WaitDistribution:
-        """How long requests that come one by one and at random wait for a server, whatever their rate really is.
+        """Return the waiting time of unbatched random arrivals at a given utilization.
 
         Raises:
-            PlanningError: servers would be busy all the time.
+            PlanningError: the station is overloaded.
         """
         service_s = self.mean_service_s * self.fill_ratios[0]
         return gi_g_c_wait(
@@ -126,67 +126,67 @@ class LoadedStation:
 
     @property
     def departure_scv(self) -> float:
-        """`arrival_scv` of a station behind this one, at most 1 (Whitt, The Queueing Network Analyzer, 1983).
+        """`arrival_scv` of the next station, at most 1 (Whitt, The Queueing Network Analyzer, 1983).
 
-        Of stations that serve in batches or requests that come regularly it is not known, and taken as 1.
+        It is assumed to be 1 for stations with batches or periodic arrivals, where it is unknown.
         """
         if not self.is_poisson:
             return 1.0
         rho = min(self.utilization, 1.0)
-        regular = rho**2 / math.sqrt(self.servers) * (max(self.service_scv, _LEAST_SCV) - 1)
+        regular = rho**2 / math.sqrt(self.servers) * (max(self.service_scv, _MIN_SCV) - 1)
         return min(1.0, 1 + (1 - rho**2) * (self.arrival_scv - 1) + regular)
 
     def caveats(self) -> tuple[str, ...]:
-        """Why the response is no more than a guess; empty where it is good (see `formulas.waiting`)."""
-        found = []
-        if self.utilization > MOST_UTILIZATION + _ROUNDING:
-            found.append(f"it is busy for {self.utilization:.0%} of the time")
+        """Return why the response time is only a rough estimate; empty if it is accurate (see `waiting_time`)."""
+        caveats = []
+        if self.utilization > MAX_UTILIZATION + _ROUNDING:
+            caveats.append(f"its utilization is {self.utilization:.0%}")
         if self.modulation is not None:
-            found.append("requests come in bursts")
-        if self.service_scv > MOST_SCV:
-            found.append(f"its service times vary widely (squared coefficient of variation {self.service_scv:.1f})")
-        return tuple(found)
+            caveats.append("its arrivals are bursty")
+        if self.service_scv > MAX_SCV:
+            caveats.append(f"its service times vary widely (squared coefficient of variation {self.service_scv:.1f})")
+        return tuple(caveats)
 
-    def is_stable(self, rate_per_s: float) -> ResponseTime:
-        """As if requests had always come at this rate, without bursts."""
+    def steady_response(self, rate_per_s: float) -> ResponseTime:
+        """Return the response time at a constant rate, without bursts."""
         if self._one_by_one:
             wait = self.wait(rate_per_s / self.capacity_per_s)
-            factor = np.full(len(MIDDLES), self.fill_ratios[0])
-            return ResponseTime(np.asarray(wait.quantile(MIDDLES)), factor, float(wait.mean_s))
-        alone_s = self.mean_service_s
-        if self.batch_wait_s > 0 and rate_per_s > 0:  # how batches fill depends on how often requests come
+            factor = np.full(len(MIDPOINTS), self.fill_ratios[0])
+            return ResponseTime(np.asarray(wait.quantile(MIDPOINTS)), factor, float(wait.mean_s))
+        mean_s = self.mean_service_s
+        if self.batch_wait_s > 0 and rate_per_s > 0:  # the filling of batches depends on the arrival rate
             full_s = self.servers * len(self.fill_ratios) / rate_per_s
-            alone_s = max(alone_s, _LEAST_LOAD * full_s / self.fill_ratios[-1])
-        found = response_by_sample_path(
+            mean_s = max(mean_s, _MIN_LOAD * full_s / self.fill_ratios[-1])
+        response = response_by_sample_path(
             self.servers,
             self.fill_ratios,
-            rate_per_s * alone_s * self.fill_ratios[-1] / (self.servers * len(self.fill_ratios)),
+            rate_per_s * mean_s * self.fill_ratios[-1] / (self.servers * len(self.fill_ratios)),
             self.service_scv,
-            batch_wait=self.batch_wait_s / alone_s if alone_s > 0 else 0.0,
+            batch_wait=self.batch_wait_s / mean_s if mean_s > 0 else 0.0,
             jitter=None if self.jitter_s is None else self.jitter_s * rate_per_s,
             groups=self.groups,
         )
-        return found.scaled(alone_s)
+        return response.scaled(mean_s)
 
 
 @lru_cache(maxsize=65_536)
 def _response(load: LoadedStation) -> ResponseTime:
     if load.modulation is None or load.utilization >= 1:
-        return load.is_stable(load.rate_per_s)  # which says so where servers would be busy all the time
-    come, capacity_per_s = load.modulation, load.capacity_per_s
-    burst_per_s, calm_per_s = come.rates_per_s[come.burst], come.rates_per_s[1 - come.burst]
-    in_bursts = burst_per_s * come.shares[come.burst] / come.rate_per_s
+        return load.steady_response(load.rate_per_s)  # raises if the station is overloaded
+    process, capacity_per_s = load.modulation, load.capacity_per_s
+    burst_per_s, low_load_per_s = process.rates_per_s[process.burst], process.rates_per_s[1 - process.burst]
+    in_bursts = burst_per_s * process.shares[process.burst] / process.rate_per_s
     if burst_per_s < _NEARLY_FULL * capacity_per_s:
-        parts = ((1 - in_bursts, calm_per_s), (in_bursts, burst_per_s))
-        return mixture([(share, load.is_stable(rate_per_s)) for share, rate_per_s in parts], load.mean_service_s)
-    burst_s, calm_s = come.durations_s[come.burst], come.durations_s[1 - come.burst]
+        parts = ((1 - in_bursts, low_load_per_s), (in_bursts, burst_per_s))
+        return mixture([(share, load.steady_response(rate_per_s)) for share, rate_per_s in parts], load.mean_service_s)
+    burst_s, low_load_s = process.durations_s[process.burst], process.durations_s[1 - process.burst]
     drift, variance_s = burst_per_s / capacity_per_s - 1, burst_per_s / capacity_per_s**2 * (1 + load.service_scv)
     filling = (drift + math.hypot(drift, math.sqrt(2 * variance_s / burst_s))) / 2
-    draining = 1 - calm_per_s / capacity_per_s
-    decay_per_s = 1 / (burst_s * filling) - 1 / (calm_s * draining)
-    if decay_per_s <= 0:  # barely keeps up on average
+    draining = 1 - low_load_per_s / capacity_per_s
+    decay_per_s = 1 / (burst_s * filling) - 1 / (low_load_s * draining)
+    if decay_per_s <= 0:  # the station barely keeps up on average
         decay_per_s = (1 - load.utilization) / (burst_s * filling)
-    share = min(1.0, in_bursts * (1 + calm_per_s / burst_per_s * filling / draining))
-    behind_s = -np.log1p(-MIDDLES) / decay_per_s
-    behind = load.is_stable(min(load.rate_per_s, _NEARLY_FULL * capacity_per_s)).shifted(behind_s)
-    return mixture([(1 - share, load.is_stable(calm_per_s)), (share, behind)], load.mean_service_s)
+    share = min(1.0, in_bursts * (1 + low_load_per_s / burst_per_s * filling / draining))
+    backlog_s = -np.log1p(-MIDPOINTS) / decay_per_s
+    backlogged = load.steady_response(min(load.rate_per_s, _NEARLY_FULL * capacity_per_s)).shifted(backlog_s)
+    return mixture([(1 - share, load.steady_response(low_load_per_s)), (share, backlogged)], load.mean_service_s)

@@ -112,7 +112,8 @@ def _remarks(report: LoadReport) -> list[Text]:
     if report.lateness.late:
         remarks.append(
             Text(
-                f"the machine was too busy to send on time (99th percentile {format_duration(report.lateness.p99_s)} late): "
+                "the machine was too busy to send on time (99th percentile "
+                f"{format_duration(report.lateness.p99_s)} late): "
                 "measured latencies are overstated",
                 style="yellow",
             )

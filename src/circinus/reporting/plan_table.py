@@ -174,11 +174,12 @@ def _assignment_row(assignment: Assignment, query: Query) -> tuple[str, ...]:
 
 
 def _latency(estimate: Estimate) -> str:
-    """With how it was found, where formulas are not good for it."""
-    found = f"p{estimate.percentile:g} {format_duration(estimate.latency_s.value)}\n≤ {format_latency_bound(estimate.latency_s.upper)}"
+    """Return the latency, and how it was computed where formulas are inaccurate."""
+    value, bound = format_duration(estimate.latency_s.value), format_latency_bound(estimate.latency_s.upper)
+    text = f"p{estimate.percentile:g} {value}\n≤ {bound}"
     if not estimate.caveats:
-        return found
-    return f"{found}\n{'simulated' if estimate.simulated else 'a guess'}"
+        return text
+    return f"{text}\n{'simulated' if estimate.simulated else 'a guess'}"
 
 
 def _promised_accuracy(estimate: Estimate, query: Query) -> str:

@@ -230,7 +230,8 @@ def _remarks(profile: PipelineProfile, warning: str | None) -> list[Text]:
     held_out = f", {profile.held_out_items} of them held out" if profile.held_out_items else ""
     remarks = [
         Text(
-            f"{format_duration(profile.profiled_s)} of processing, {format_duration(profile.saved_s)} saved by shared beginnings; "
+            f"{format_duration(profile.profiled_s)} of processing, {format_duration(profile.saved_s)} saved by "
+            "shared beginnings; "
             f"with probability {1 - profile.risk:g} all that is said of accuracy holds"
         ),
         Text(f"data set: {profile.dataset_items} items{held_out}; version {profile.dataset_fingerprint[:12]}"),

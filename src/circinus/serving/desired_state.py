@@ -52,10 +52,17 @@ def build_desired_state(
     """
     if specification.infrastructure is None:
         raise ServingError(
-            "the specification has no infrastructure to deploy on; add a document `kind: Infrastructure`"
+            "the specification has no infrastructure to deploy on",
+            code="specification.no_infrastructure",
+            hint="Add a document `kind: Infrastructure`.",
         )
     if mode is Mode.REPLAY and recordings is None:
-        raise ServingError("mode replay needs the profile store that it answers from, found none; pass its path")
+        raise ServingError(
+            "replay needs a profile store",
+            code="engine.no_recordings",
+            location="mode replay",
+            hint="Pass the path of the store.",
+        )
     queries = {query.name: query for query in specification.queries}
     versions = operator_versions or {}
     return DesiredState(

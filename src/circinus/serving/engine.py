@@ -122,7 +122,7 @@ class ServedBatch(NamedTuple):
     """Seconds of the batch in service."""
     items: int
     prefix: str
-    """`circinus.serving.configuration_hash.label_of` the `RouteStage.prefix` of its items; empty where they have several."""
+    """Configuration hash of the `RouteStage.prefix` of its items; empty where they have several."""
     batch_index: int
     """Batches that its replica had done before it: in the first ones it may still load and compile what it needs."""
 
@@ -224,7 +224,7 @@ class AuditBatch:
 
 
 class Engine(Protocol):
-    """Runs deployments and routes. Every implementation passes `circinus.testing.engine_conformance.EngineConformance`."""
+    """Interface to deployments and routes. Implementations pass `circinus.testing.engine_conformance`."""
 
     async def apply(self, desired: DesiredState) -> None:
         """Bring `desired` about and return when every replica is ready; keep what already runs and is still wanted.

@@ -8,11 +8,11 @@ from circinus.errors import ServingError
 
 
 class LeaseHeldError(ServingError):
-    """Another controller is at work."""
+    """Lease that another controller holds."""
 
 
 class LeaseLostError(ServingError):
-    """Another controller took over."""
+    """Lease that another controller took over."""
 
 
 class Lease(Protocol):

@@ -33,7 +33,9 @@ def unpickle_response(response: PickledResponse) -> Response:
         outputs = {sink: unpickle_value(output) for sink, output in response.outputs.items()}
     except Exception as error:  # whatever the user's types raise while they are unpickled
         raise ServingError(
-            f"the answer cannot be unpickled here ({type(error).__name__}: {error}); its module must be importable"
+            f"the response cannot be unpickled: {type(error).__name__}: {error}",
+            code="engine.unreadable_response",
+            hint="Make the modules of its types importable in this process.",
         ) from error
     output = next(iter(outputs.values())) if len(outputs) == 1 else outputs
     return Response(output, response.latency_s, response.stage_s, response.busy_s, response.link_bytes)

@@ -52,5 +52,10 @@ def route_transfers(route: Route, network: Network) -> Mapping[str, tuple[RouteT
 def _path(network: Network, source: str, target: str, route: Route) -> tuple[DirectedLink, ...]:
     path = network.path(source, target)
     if path is None:
-        raise ServingError(f"query {route.query}: there is no way from site {source} to site {target}; add links")
+        raise ServingError(
+            f"no link leads from site {source} to site {target}",
+            code="route.no_path",
+            location=f"query {route.query}",
+            hint="Add links.",
+        )
     return path

@@ -24,20 +24,36 @@ def validate_state(desired: DesiredState) -> None:
     for wanted in desired.deployments:
         name = wanted.deployment.name
         if wanted.deployment in listed:
-            raise ServingError(f"deployment {name} is listed twice")
+            raise ServingError(
+                "the deployment is listed twice", code="deployment.duplicate", location=f"deployment {name}"
+            )
         if wanted.deployment.pool not in pools:
-            raise ServingError(f"deployment {name}: found no pool {wanted.deployment.pool} in the infrastructure")
+            raise ServingError(
+                f"the infrastructure has no pool {wanted.deployment.pool}",
+                code="deployment.unknown_pool",
+                location=f"deployment {name}",
+            )
         if wanted.replicas < 1:
-            raise ServingError(f"deployment {name}: found {wanted.replicas} replicas, expected at least 1")
+            raise ServingError(
+                f"the number of replicas must be at least 1, got {wanted.replicas}",
+                code="deployment.no_replicas",
+                location=f"deployment {name}",
+            )
         listed.add(wanted.deployment)
     queries = set()
     for route in desired.routes:
         if route.query in queries:
-            raise ServingError(f"query {route.query} has two routes")
+            raise ServingError(
+                "the query has two routes", code="route.duplicate_query", location=f"query {route.query}"
+            )
         queries.add(route.query)
         for stage in route.stages:
             if stage.deployment not in listed:
-                raise ServingError(f"query {route.query} is routed to {stage.deployment.name}, which is not deployed")
+                raise ServingError(
+                    f"the route uses {stage.deployment.name}, which is not deployed",
+                    code="route.missing_deployment",
+                    location=f"query {route.query}",
+                )
 
 
 SCHEMA_VERSION = 4
@@ -65,7 +81,10 @@ def state_from_json(text: str) -> DesiredState:
         document: Any = json.loads(text)
         version = document["schema_version"]
         if version not in _READABLE:
-            raise ServingError(f"found a desired state of schema version {version}, expected {SCHEMA_VERSION}")
+            raise ServingError(
+                f"found schema version {version} of a desired state, expected {SCHEMA_VERSION}",
+                code="engine.other_schema",
+            )
         state = document["state"]
         for route in state["routes"] if version < SCHEMA_VERSION else ():
             for old, new in _RENAMED.items():
@@ -73,7 +92,7 @@ def state_from_json(text: str) -> DesiredState:
                     route[new] = route.pop(old)
         return _ADAPTER.validate_python(state, strict=False)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise ServingError(f"cannot read the desired state: {error}") from error
+        raise ServingError(f"the desired state cannot be read: {error}", code="engine.unreadable_state") from error
 
 
 def state_fingerprint(desired: DesiredState) -> str:

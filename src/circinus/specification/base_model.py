@@ -57,7 +57,6 @@ Name = Annotated[
 """A name: letters, digits, `_`, `.` and `-`, beginning with a letter or digit; at most 63 characters."""
 
 
-
 def _reference(value: Any) -> Any:
     """Replace an operator, metric or data set given as a Python object by the reference it is imported by."""
     if isinstance(value, str) or not (callable(value) or hasattr(value, "target")):

@@ -17,11 +17,11 @@ class IntervalLike(Protocol):
     """A value that is known between two bounds."""
 
     @property
-    def value(self) -> float: ...  # noqa: D102
+    def value(self) -> float: ...
     @property
-    def lower(self) -> float: ...  # noqa: D102
+    def lower(self) -> float: ...
     @property
-    def upper(self) -> float: ...  # noqa: D102
+    def upper(self) -> float: ...
 
 
 UNBOUNDED_S = 1e6

@@ -1,4 +1,3 @@
-# ruff: noqa: D102 - the names of the tests say what they test
 """What every engine must do, as a test class that its tests derive from.
 
     class TestMyEngine(EngineConformance):

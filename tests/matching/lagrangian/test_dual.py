@@ -130,7 +130,7 @@ def test_samples_lead_to_the_same_prices() -> None:
     np.testing.assert_allclose(found.shared, expected.shared, rtol=0.02)
 
 
-def _linear(problem: RelaxedProblem, worth: np.ndarray, least_weight: float | None = None) -> float:
+def _linear(problem: RelaxedProblem, worth: np.ndarray, min_weight: float | None = None) -> float:
     """The greatest worth (C, P) of a choice that may divide queries, by HiGHS."""
     flat = on_one_site(problem)
     count, plans, resources = flat.amounts.shape
@@ -145,9 +145,9 @@ def _linear(problem: RelaxedProblem, worth: np.ndarray, least_weight: float | No
         terms = [float(flat.amounts[c, p, resource]) * x[c][p] for c, p in pairs if flat.amounts[c, p, resource] > 0]
         if terms:
             solver.addConstr(sum(terms[1:], start=terms[0]) <= 1.0)
-    if least_weight is not None:
+    if min_weight is not None:
         terms = [float(flat.weight[c]) * x[c][p] for c, p in pairs]
-        solver.addConstr(sum(terms[1:], start=terms[0]) >= least_weight)
+        solver.addConstr(sum(terms[1:], start=terms[0]) >= min_weight)
     terms = [float(worth[c, p]) * x[c][p] for c, p in pairs]
     solver.maximize(sum(terms[1:], start=terms[0]))
     return float(solver.getInfo().objective_function_value)

@@ -15,6 +15,7 @@ from circinus.errors import PlanningError
 from circinus.matching.lagrangian import RelaxedProblem, solve_relaxed
 from circinus.matching.lagrangian.incremental_rematch import rematch
 from circinus.matching.solvers.highs import solve_milp
+from raised import raises_code
 from random_fluid import crowd
 
 SEEDS = st.integers(0, 10**6)
@@ -99,8 +100,9 @@ def test_its_bounds_hold(seed: int) -> None:
 def test_other_resources_are_another_problem() -> None:
     rng = np.random.default_rng(0)
     answer = solve_relaxed(crowd(rng, 10, shared=3), time_limit_s=0.0)
-    with pytest.raises(PlanningError, match="found 1 sites with 0 resources each and 4 shared"):
+    with raises_code(PlanningError, "planning.resources_changed") as caught:
         rematch(answer, crowd(rng, 10, shared=4), np.arange(10))
+    assert "(1, 0, 4)" in caught.value.message
 
 
 def test_from_nothing_and_to_nothing() -> None:
@@ -122,10 +124,15 @@ def test_a_wider_site_lets_others_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("came_from", "words"),
-    [([0, 0, -1], "query 0 twice"), ([0, 7, -1], "found query 7"), ([0, 1], "found the shape")],
+    ("previous_index", "code", "value"),
+    [
+        ([0, 0, -1], "query.duplicate_origin", "0"),
+        ([0, 7, -1], "query.unknown_origin", "7"),
+        ([0, 1], "planning.wrong_shape", "(2,)"),
+    ],
 )
-def test_origins_that_make_no_sense_are_refused(came_from: list[int], words: str) -> None:
+def test_origins_that_make_no_sense_are_refused(previous_index: list[int], code: str, value: str) -> None:
     problem = crowd(np.random.default_rng(0), 3)
-    with pytest.raises(PlanningError, match=words):
-        rematch(solve_relaxed(problem), problem, np.array(came_from))
+    with raises_code(PlanningError, code) as caught:
+        rematch(solve_relaxed(problem), problem, np.array(previous_index))
+    assert value in caught.value.message

@@ -94,6 +94,6 @@ def test_a_weight_that_must_be_kept_is_kept() -> None:
     begun = np.array([0, 0, -1])
     for least, served in ((2.0, 2), (1.0, 1), (None, 0)):
         found = solve_restricted(
-            members, regrets, begun, cheaply, 100.0, solve_milp, most=10, time_limit_s=HANG_LIMIT_S, least_weight=least
+            members, regrets, begun, cheaply, 100.0, solve_milp, most=10, time_limit_s=HANG_LIMIT_S, min_weight=least
         )
         assert (found.chosen >= 0).sum() == served

@@ -26,6 +26,7 @@ from circinus.matching.lagrangian.primal_rounding import (
 from circinus.matching.lagrangian.query_expansion import ExpandedQueries
 from circinus.matching.lagrangian.solve import tighten_weight_bound
 from circinus.matching.solvers.highs import solve_milp
+from raised import raises_code
 from random_fluid import crowd
 
 SEEDS = st.integers(0, 10**6)
@@ -141,7 +142,7 @@ def test_queries_that_are_alike_are_divided_over_plans(
     """With the linear programme and without, as where there are too many classes for it."""
     if not linear:
         for module in ("dual_ascent", "solve"):
-            monkeypatch.setattr(f"circinus.matching.lagrangian.{module}.EXACT_UP_TO", 0)
+            monkeypatch.setattr(f"circinus.matching.lagrangian.{module}.MAX_EXACT_CLASSES", 0)
     answer = solve_relaxed(_alike(seed), time_limit_s=0.0)
     assert _fits(answer)
     assert answer.weight < _alike(seed).total_weight
@@ -177,31 +178,34 @@ def test_nothing_to_serve() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value", "code", "location"),
     [
-        ("weight", np.nan, "class 1: found weight nan"),
-        ("multiplicity", 0.0, "class 1: found multiplicity 0"),
-        ("multiplicity", 1.5, "class 1: found multiplicity 1.5, expected a whole number"),
-        ("cost_usd_per_h", -1.0, "class 1, plan 0: found cost -1"),
-        ("cost_usd_per_h", np.nan, "class 1, plan 0: found cost nan"),
-        ("amounts", -0.1, "class 1, plan 0: found demand -0.1"),
-        ("amounts", np.inf, "without capacity must not be asked for"),
-        ("site", 7, "classes out of order"),
+        ("weight", np.nan, "planning.invalid_number", "class 1"),
+        ("multiplicity", 0.0, "planning.invalid_number", "class 1"),
+        ("multiplicity", 1.5, "planning.invalid_number", "class 1"),
+        ("cost_usd_per_h", -1.0, "planning.invalid_number", "class 1, plan 0"),
+        ("cost_usd_per_h", np.nan, "planning.invalid_number", "class 1, plan 0"),
+        ("amounts", -0.1, "planning.invalid_number", "class 1, plan 0"),
+        ("amounts", np.inf, "planning.invalid_number", "class 1, plan 0"),
+        ("site", 7, "planning.unsorted_sites", "site"),
     ],
 )
-def test_what_makes_no_sense_is_refused(name: str, value: float, words: str) -> None:
+def test_what_makes_no_sense_is_refused(name: str, value: float, code: str, location: str) -> None:
     problem = crowd(np.random.default_rng(0), 3)
     values = getattr(problem, name).copy()
     values[(1, 0, 0)[: values.ndim]] = value
-    with pytest.raises(PlanningError, match=words):
+    with raises_code(PlanningError, code) as caught:
         solve_relaxed(replace(problem, **{name: values}))
+    assert caught.value.location == location
+    assert name == "site" or f"{value:g}" in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["weight", "amounts"])
 def test_shapes_that_do_not_belong_together_are_refused(name: str) -> None:
     problem = crowd(np.random.default_rng(0), 3)
-    with pytest.raises(PlanningError, match=f"{name}: found the shape"):
+    with raises_code(PlanningError, "planning.wrong_shape") as caught:
         solve_relaxed(replace(problem, **{name: getattr(problem, name)[:2]}))
+    assert caught.value.location == name
 
 
 def test_a_light_query_is_served_beside_a_heavy_one() -> None:

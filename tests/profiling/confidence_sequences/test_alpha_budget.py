@@ -18,7 +18,7 @@ def test_shares_add_up_to_the_risk() -> None:
     ("risk", "configurations", "comparisons"), [(0.0, 1, 0), (1.0, 1, 0), (0.1, 0, 0), (0.1, 1, -1)]
 )
 def test_what_cannot_be_is_refused(risk: float, configurations: int, comparisons: int) -> None:
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match="must be"):
         per_sequence_alpha(risk, configurations, comparisons)
 
 

@@ -143,9 +143,9 @@ def test_what_cannot_be_is_refused_by_name() -> None:
         betting_bounds(np.array([[np.nan]]), 10, risk=0.05)
     with pytest.raises(ValueError, match="at most the population's 2"):
         betting_bounds(np.zeros((1, 3)), 2, risk=0.05)
-    with pytest.raises(ValueError, match=r"expected \(configurations, items\)"):
+    with pytest.raises(ValueError, match=r"\(configurations, items\)"):
         betting_bounds(np.zeros(3), 5, risk=0.05)
-    with pytest.raises(ValueError, match="least score first"):
+    with pytest.raises(ValueError, match="empty"):
         betting_bounds(np.zeros((1, 3)), 5, risk=0.05, low=1.0, high=0.0)
-    with pytest.raises(ValueError, match="covariates of 4 items, expected them of all 5"):
+    with pytest.raises(ValueError, match="covariates of 4 items, expected all 5"):
         betting_bounds(np.zeros((1, 3)), 5, risk=0.05, covariates=Covariates.of(np.zeros((4, 1))))

@@ -23,11 +23,11 @@ def test_counts_are_of_the_items_left() -> None:
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(ValueError, match="no finite covariate of item 2"):
+    with pytest.raises(ValueError, match="item 2"):
         Covariates.of(np.array([[0.0], [1.0], [np.inf]]))
-    with pytest.raises(ValueError, match=r"shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"\(3,\)"):
         Covariates.of(np.zeros(3))
-    with pytest.raises(ValueError, match="of 3 items, expected them of all 4"):
+    with pytest.raises(ValueError, match="of 3 items, expected all 4"):
         Covariates.of(np.zeros((3, 1))).check(4)
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-import pytest
-
 from circinus.errors import ServingError
 from circinus.serving.ray.cluster import AppSnapshot, Cluster, PoolNodes
 from circinus.serving.ray.cluster_observer import ClusterSnapshot, observe_cluster
@@ -17,6 +15,7 @@ from circinus.serving.ray.router_protocol import RouterStatus
 from circinus.serving.ray.serve_config import build_applications, build_router_configs, serve_schema
 from circinus.serving.ray.settings import RaySettings, router_name
 from circinus.testing.desired_states import StageSpec, chain, infrastructure
+from raised import raises_code
 from virtual_time import run as in_virtual_time
 
 NODE = PoolNodes(1, labelled=False)
@@ -132,7 +131,7 @@ def test_what_cannot_start_for_want_of_nodes_is_not_waited_for() -> None:
             return BOTH if self.looks < 3 else {"near": NODE}
 
     async def run() -> None:
-        with pytest.raises(ServingError, match="the last node of its pool is gone"):
+        with raises_code(ServingError, "ray.pool_lost"):
             await RayEngine()._running(set(view.apps), cast(Cluster, Losing()), 600.0)
 
     in_virtual_time(run())

@@ -15,6 +15,7 @@ from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.ray.kubernetes import Manifest, as_yaml, ray_service
 from circinus.testing.desired_states import StageSpec, chain
+from raised import raises_code
 
 KUBERNETES = "1.34"
 DESIRED = chain("q", StageSpec("start", "add", replicas=2), StageSpec("next", "add", after=("start",), pool="far"))
@@ -125,7 +126,7 @@ def _pod_template(template: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["Mine", "9lives", "a_b", "a-", "", "a" * 48])
 def test_a_name_that_kuberay_refuses_is_refused(name: str) -> None:
-    with pytest.raises(ServingError, match="expected a name of at most 47"):
+    with raises_code(ServingError, "kubernetes.invalid_name"):
         ray_service(DESIRED, Manifest("image:1", name))
 
 
@@ -136,7 +137,7 @@ def test_a_pool_whose_name_no_pod_can_have_is_refused() -> None:
     )
     desired = chain("q", StageSpec("start", "add"), StageSpec("next", "add", after=("start",), pool="far_1"))
     desired = replace(desired, infrastructure=infrastructure.model_copy(update={"pools": pools}))
-    with pytest.raises(ServingError, match="pool far_1"):
+    with raises_code(ServingError, "kubernetes.invalid_pool_name"):
         ray_service(desired, Manifest("image:1"))
 
 
@@ -167,10 +168,10 @@ def test_images_may_have_a_registry_a_tag_and_a_digest(image: str) -> None:
 
 @pytest.mark.parametrize("image", ["", "bad image", "Mine:1", "circinus:"])
 def test_an_image_that_no_registry_has_is_refused(image: str) -> None:
-    with pytest.raises(ServingError, match="expected one such as"):
+    with raises_code(ServingError, "kubernetes.invalid_image"):
         ray_service(DESIRED, Manifest(image))
 
 
 def test_a_replay_is_refused() -> None:
-    with pytest.raises(ServingError, match="expected real"):
+    with raises_code(ServingError, "kubernetes.invalid_mode"):
         ray_service(replace(DESIRED, mode=Mode.REPLAY, recordings=Path("store")), Manifest("image:1"))

@@ -90,7 +90,9 @@ def test_failures_travel_as_what_they_were(order: ProfilingRequest, monkeypatch:
         assert "this node cannot do that" in error.reason
         unreadable = _refused(node.measure(configuration, ["x"], [b"nothing"])).error()
         assert isinstance(unreadable, ProfileError)
-        assert "install what its values are made of on all nodes" in str(unreadable)
+        assert unreadable.code == "dataset.unreadable_item"
+        assert unreadable.location.startswith("node ")
+        assert unreadable.hint
     finally:
         node.close()
 
@@ -99,16 +101,18 @@ def test_other_code_or_another_machine_is_refused_before_anything_is_measured(or
     changed = CodeVersions({**order.code.operators, "pool_operators:answer": "f" * 64}, order.code.metric, "")
     other_code = _refused(ProfilingActor(replace(order, code=changed)).open()).error()
     assert isinstance(other_code, OperatorError)
-    assert "operator pool_operators:answer: found version" in str(other_code)
-    assert "expected ffffffffffff as here; install the same code on all nodes" in str(other_code)
+    assert (other_code.code, other_code.location) == ("operator.other_version", "operator pool_operators:answer")
+    assert "expected ffffffffffff" in other_code.message
+    assert other_code.hint == "Install the same code on all nodes."
     other_machine = _refused(ProfilingActor(replace(order, machine=Machine("Another CPU", 99))).open()).error()
     assert isinstance(other_machine, ProfileError)
-    assert "expected Another CPU, 99 cores as on the node before" in str(other_machine)
+    assert other_machine.code == "ray.other_machine"
+    assert "expected Another CPU, 99 cores" in other_machine.message
 
 
 def test_what_is_said_of_a_class_without_nodes() -> None:
-    said = HardwareClassPools("arm", ("phone", "tablet"), "auto").missing({"edge": PoolNodes(2, labelled=False)})
-    assert "hardware class arm (pools phone, tablet)" in said
-    assert "nodes by pool: edge 2" in said
-    assert "resource pool:phone or the label circinus/pool=phone" in said
-    assert "--declared-speeds" in said
+    error = HardwareClassPools("arm", ("phone", "tablet"), "auto").missing({"edge": PoolNodes(2, labelled=False)})
+    assert (error.code, error.location) == ("ray.missing_nodes", "hardware class arm (pools phone, tablet)")
+    assert "nodes by pool: edge 2" in error.message
+    assert "resource pool:phone or the label circinus/pool=phone" in error.hint
+    assert "--declared-speeds" in error.hint

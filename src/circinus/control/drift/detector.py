@@ -2,8 +2,8 @@
 
 An e-detector of the Shiryaev-Roberts kind (Shin, Ramdas & Rinaldo, "E-detectors: a nonparametric framework for
 sequential change detection", New England Journal of Statistics in Data Science, 2024), made of the bets of
-`circinus.profiling.confidence_sequences`. What may be put on new bets is earned by time, not by values, so that the promise is one
-per hour whatever the traffic is.
+`circinus.profiling.confidence_sequences`. What may be put on new bets is earned by time, not by values, so that the
+promise is one per hour whatever the traffic is.
 """
 
 from __future__ import annotations

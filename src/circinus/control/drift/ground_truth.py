@@ -59,7 +59,11 @@ class DatasetGroundTruth:
             try:
                 items = load_dataset(specified, specification.module_paths).items
             except CircinusError as error:
-                raise ServingError(f"no truths of the data set of {pipeline}: {error}") from error
+                raise ServingError(
+                    f"the ground truths of the data set cannot be loaded: {error}",
+                    code="dataset.no_ground_truths",
+                    location=f"pipeline {pipeline}",
+                ) from error
             self._known[pipeline] = known = specified.dataset, {item.key: item.truth for item in items}
         return GroundTruth(known[1][item_key]) if item_key in known[1] else None
 
@@ -118,7 +122,9 @@ class GroundTruthFile:
                 file.seek(self._read_bytes)
                 lines = file.read().splitlines(keepends=True)
         except OSError as error:
-            raise ServingError(f"{self._path}: truths cannot be read: {error}") from error
+            raise ServingError(
+                f"ground truths cannot be read: {error}", code="ground_truth.unreadable", location=str(self._path)
+            ) from error
         for line in lines:
             if not line.endswith(b"\n"):
                 return  # it is still being written
@@ -133,7 +139,9 @@ class GroundTruthFile:
         except (ValueError, KeyError, TypeError) as error:
             shown = line.decode(errors="replace").strip()
             raise ServingError(
-                f'{self._path}: found {shown!r}, expected a line {{"pipeline": .., "item": .., "truth": ..}}'
+                f'found {shown!r}, expected a line {{"pipeline": .., "item": .., "truth": ..}}',
+                code="ground_truth.invalid_line",
+                location=str(self._path),
             ) from error
         self._known.pop(key, None)
         self._known[key] = truth

@@ -81,7 +81,10 @@ class ProfileOverrides:
         try:
             return cls(*unpickle_value(base64.b85decode(text)))
         except Exception as error:  # pickles raise whatever they like
-            raise ServingError(f"what was measured again cannot be read: {type(error).__name__}: {error}") from error
+            raise ServingError(
+                f"new measurements cannot be read: {type(error).__name__}: {error}",
+                code="control.unreadable_measurements",
+            ) from error
 
 
 def _signature(profile: PipelineProfile) -> str:

@@ -160,6 +160,9 @@ class ReplayReferenceRunner:
         missing = [item.key for item in items if item.key not in known.items]
         if missing:
             raise ProfileError(
-                f"pipeline {pipeline.name}: found no recording of item {missing[0]} under {configuration}; record it"
+                f"there is no recording of item {missing[0]} under {configuration}",
+                code="recording.missing",
+                location=f"pipeline {pipeline.name}",
+                hint="Run `circinus apply --mode replay` to record it.",
             )
         return known

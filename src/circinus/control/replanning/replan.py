@@ -64,7 +64,7 @@ def replan_for_nodes(
         matching, unpinned = _planned(replace(specification, queries=queries), profiles, running)
     if not matching.assignments:
         reasons = "; ".join(f"{found.query}: {found.reason}" for found in matching.rejections[:3])
-        raise PlanningError(f"no query can be served on what is left ({reasons})")
+        raise PlanningError(f"no query can be served on the remaining nodes ({reasons})", code="plan.no_served_query")
     ready = matching.deployments
     if controlled.peak > 1:
         before = {found.deployment: found.replicas for found in controlled.deployments}

@@ -1,4 +1,4 @@
-"""Why each query got its plan, and what else there was."""
+"""Reasons for the plan of each query, with its best alternatives."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from circinus.planning import Frontier, Ladder, ladder
 from circinus.specification import Deployment
 from circinus.specification.formatting import format_usd_per_h
 
-MOST_ALTERNATIVES = 5
-"""Most rejected candidates that are shown for a query; near misses come on top."""
+MAX_ALTERNATIVES = 5
+"""Maximum number of alternatives of a query, not counting near misses."""
 
-SAME_COST = 1e-9
-"""US dollars per hour below which costs count as equal."""
+EQUAL_USD_PER_H = 1e-9
+"""Difference below which costs count as equal."""
 
-_TIE = "costs the same: with weight and total cost equal, nothing else is compared, and the search met the other first"
-_NO_GAIN = "costs the same, and another plan runs already"
+_TIE = "costs the same: plans of equal weight and total cost are not compared further; the search kept the first"
+_NO_GAIN = "costs the same as the running plan"
 
 
 @dataclass(frozen=True)
 class CandidateComparison:
-    """One candidate of a query beside the plans of the others."""
+    """A candidate of a query, compared with the plan that the query got."""
 
     candidate: int
     rank: tuple[int, float]
-    """What could be had instead comes first, cheapest first; then what cannot, nearest first."""
+    """Sort key: feasible candidates first, cheapest first, then infeasible ones, nearest first."""
     reason: str
     obstacle: Infeasibility | None
-    """None: nothing but its cost is against it."""
+    """Violated constraint, or None if the candidate is feasible."""
     cheaper: bool = False
-    """Whether it would lower the total cost if it fitted."""
+    """True if it would lower the total cost if it were feasible."""
 
 
 def explain_assignments(state: MatchState, frontiers: Mapping[str, Frontier]) -> tuple[Assignment, ...]:
-    """Every served query with its plan as finally sized, why it got it, and the best alternatives."""
+    """Return every served query with its final plan, the reason, and the best alternatives."""
     assert state.sizing is not None
     return tuple(
         Assignment(
             query=state.problem.queries[query],
             chosen=state.sizing.final[query],
-            reason=_why(state, query, judged := compare_candidates(state, query)),
-            alternatives=alternatives(state.problem, judged, frontiers[state.problem.queries[query]]),
+            reason=_reason(state, query, compared := compare_candidates(state, query)),
+            alternatives=alternatives(state.problem, compared, frontiers[state.problem.queries[query]]),
             ladder=_ladder(state, frontiers[state.problem.queries[query]], candidate),
         )
         for query, candidate in state.problem.served(assignment_of(state))
@@ -59,143 +59,156 @@ def explain_assignments(state: MatchState, frontiers: Mapping[str, Frontier]) ->
 
 
 def _ladder(state: MatchState, frontier: Frontier, candidate: int) -> Ladder:
-    """Of the plan that a query got, as it was promised before all were matched."""
+    """Return the ladder of a query's plan, as estimated in isolation."""
     return ladder(frontier.query, frontier.plans, state.problem.candidates[candidate])
 
 
 def alternatives(
-    problem: Problem, judged: tuple[CandidateComparison, ...], frontier: Frontier
+    problem: Problem, compared: tuple[CandidateComparison, ...], frontier: Frontier
 ) -> tuple[Alternative, ...]:
-    """The best judged candidates, one for each configuration and placement, and then the near misses."""
-    shown: list[Alternative] = []
-    seen = set()
-    for judgement in judged:
-        candidate = problem.candidates[judgement.candidate]
+    """Return the best candidates, one for each configuration and placement, and then the near misses."""
+    selected: list[Alternative] = []
+    kinds = set()
+    for comparison in compared:
+        candidate = problem.candidates[comparison.candidate]
         kind = (candidate.plan.configuration, candidate.plan.placement)
-        if kind not in seen and len(shown) < MOST_ALTERNATIVES:
-            seen.add(kind)
-            shown.append(Alternative(candidate.plan, candidate.estimate, judgement.reason))
+        if kind not in kinds and len(selected) < MAX_ALTERNATIVES:
+            kinds.add(kind)
+            selected.append(Alternative(candidate.plan, candidate.estimate, comparison.reason))
     near = (Alternative(miss.candidate.plan, miss.candidate.estimate, miss.reason) for miss in frontier.near_misses)
-    return (*shown, *near)
+    return (*selected, *near)
 
 
 def compare_candidates(
-    state: MatchState, query: int, room: AdmissionControl | None = None
+    state: MatchState, query: int, admission: AdmissionControl | None = None
 ) -> tuple[CandidateComparison, ...]:
-    """All candidates that `query` did not get, best first.
+    """Return all candidates that `query` did not get, best first.
 
     Args:
         state: an answer.
-        query: which.
-        room: what runs, for a query that is not served: it is looked at much sooner in there.
+        query: its index.
+        admission: the running plans, which speed up the comparison for a query that is not served.
     """
     problem, chosen = state.problem, assignment_of(state)
-    without = chosen.copy()
-    without[query] = -1
-    laid = marginal_costs(problem, query, problem.usage_of(without))
-    got = int(chosen[query])
-    paid = None if got < 0 else got - int(problem.block[query])
-    tried = without.copy()
-    judged: list[CandidateComparison] = []
+    excluding_query = chosen.copy()
+    excluding_query[query] = -1
+    costs = marginal_costs(problem, query, problem.usage_of(excluding_query))
+    current = int(chosen[query])
+    current_position = None if current < 0 else current - int(problem.block[query])
+    trial = excluding_query.copy()
+    comparisons: list[CandidateComparison] = []
     candidates = problem.candidates_of(query)
-    alone = None if room is None else room.prepare(state.queries[query], [problem.candidates[c] for c in candidates])
+    prepared = (
+        None
+        if admission is None
+        else admission.prepare(state.queries[query], [problem.candidates[c] for c in candidates])
+    )
 
-    def looked_at(position: int) -> Infeasibility | Usage:
-        if room is not None and alone is not None:
-            found = room.try_candidate(alone, position, state.queries[query].slos)
-            return found if isinstance(found, Infeasibility) else problem.usage_of(tried)
-        examined = check_feasibility(problem, tried, state.slos, state.reestimate)
+    def examine(position: int) -> Infeasibility | Usage:
+        if admission is not None and prepared is not None:
+            outcome = admission.try_candidate(prepared, position, state.queries[query].slos)
+            return outcome if isinstance(outcome, Infeasibility) else problem.usage_of(trial)
+        examined = check_feasibility(problem, trial, state.slos, state.reestimate)
         return examined if isinstance(examined, Infeasibility) else examined.usage
 
     for position, candidate in enumerate(candidates):
-        if candidate != got:
-            tried[query] = candidate
-            judgement = _judge_one(state, tried, candidate, laid, position, paid, looked_at)
-            cheaper = paid is not None and laid.added_usd_per_h[position] < laid.added_usd_per_h[paid] - SAME_COST
-            judged.append(replace(judgement, cheaper=bool(cheaper)))
-    return tuple(sorted(judged, key=lambda judgement: judgement.rank))
+        if candidate != current:
+            trial[query] = candidate
+            comparison = _compare_candidate(state, trial, candidate, costs, position, current_position, examine)
+            cheaper = (
+                current_position is not None
+                and costs.added_usd_per_h[position] < costs.added_usd_per_h[current_position] - EQUAL_USD_PER_H
+            )
+            comparisons.append(replace(comparison, cheaper=bool(cheaper)))
+    return tuple(sorted(comparisons, key=lambda comparison: comparison.rank))
 
 
-def _judge_one(
+def _compare_candidate(
     state: MatchState,
-    tried: IntArray,
+    trial: IntArray,
     candidate: int,
-    laid: MarginalCosts,
+    costs: MarginalCosts,
     position: int,
-    paid: int | None,
-    looked_at: Callable[[int], Infeasibility | Usage],
+    current_position: int | None,
+    examine: Callable[[int], Infeasibility | Usage],
 ) -> CandidateComparison:
     problem = state.problem
-    if not laid.fits[position]:
-        missing = capacity_violation(problem, problem.usage_of(tried))
+    if not costs.fits[position]:
+        missing = capacity_violation(problem, problem.usage_of(trial))
         assert missing is not None
         return CandidateComparison(candidate, (1, missing.excess), missing.reason, missing)
-    if paid is not None:
-        more = float(laid.added_usd_per_h[position] - laid.added_usd_per_h[paid])
-        counted = float(laid.counted_usd_per_h[position] - laid.counted_usd_per_h[paid])
-        if more > SAME_COST and counted > -SAME_COST:
-            return CandidateComparison(candidate, (0, counted), f"costs {format_usd_per_h(more)} more in total", None)
-        if more < -SAME_COST and counted > -SAME_COST:
-            words = f"costs {format_usd_per_h(-more)} less in total, less than a change of plan must save"
-            return CandidateComparison(candidate, (0, counted), words, None)
-        if counted > SAME_COST:
-            return CandidateComparison(candidate, (0, counted), _NO_GAIN, None)
-        if counted >= -SAME_COST:
+    if current_position is not None:
+        extra_usd_per_h = float(costs.added_usd_per_h[position] - costs.added_usd_per_h[current_position])
+        extra_with_churn = float(costs.counted_usd_per_h[position] - costs.counted_usd_per_h[current_position])
+        if extra_usd_per_h > EQUAL_USD_PER_H and extra_with_churn > -EQUAL_USD_PER_H:
+            return CandidateComparison(
+                candidate, (0, extra_with_churn), f"costs {format_usd_per_h(extra_usd_per_h)} more in total", None
+            )
+        if extra_usd_per_h < -EQUAL_USD_PER_H and extra_with_churn > -EQUAL_USD_PER_H:
+            reason = f"costs {format_usd_per_h(-extra_usd_per_h)} less in total, which is below the churn price"
+            return CandidateComparison(candidate, (0, extra_with_churn), reason, None)
+        if extra_with_churn > EQUAL_USD_PER_H:
+            return CandidateComparison(candidate, (0, extra_with_churn), _NO_GAIN, None)
+        if extra_with_churn >= -EQUAL_USD_PER_H:
             return CandidateComparison(candidate, (0, 0.0), _TIE, None)
     cut = next((c for c in state.cuts if isinstance(c, SizingCut | CostShareCut) and c.candidate == candidate), None)
-    found = looked_at(position)
-    if isinstance(found, Infeasibility):
-        reason = cut.reason if cut is not None else found.reason
-        return CandidateComparison(candidate, (1, found.excess), f"withdrawn: {reason}" if cut else reason, found)
-    few = (c.is_satisfied(problem, tried, found) for c in state.cuts if isinstance(c, ChurnCut))
-    if paid is not None and not all(few):
-        return CandidateComparison(candidate, (0, -1.0), "would be one change of plan more than is allowed", None)
+    outcome = examine(position)
+    if isinstance(outcome, Infeasibility):
+        reason = cut.reason if cut is not None else outcome.reason
+        return CandidateComparison(candidate, (1, outcome.excess), f"withdrawn: {reason}" if cut else reason, outcome)
+    change_limits = (c.is_satisfied(problem, trial, outcome) for c in state.cuts if isinstance(c, ChurnCut))
+    if current_position is not None and not all(change_limits):
+        return CandidateComparison(candidate, (0, -1.0), "would exceed the allowed number of plan changes", None)
     return CandidateComparison(candidate, (0, -1.0), "was not reached before the time limit", None)
 
 
-def _why(state: MatchState, query: int, judged: tuple[CandidateComparison, ...]) -> str:
+def _reason(state: MatchState, query: int, comparisons: tuple[CandidateComparison, ...]) -> str:
     count = len(state.problem.candidates_of(query))
-    words = ["its only plan" if count == 1 else f"least total cost of its {count} plans beside those of the others"]
-    first = _comes_first(state, query)
-    if first:
-        words.insert(0, first)
+    reasons = [
+        "its only plan"
+        if count == 1
+        else f"lowest total cost among its {count} plans, given those of the other queries"
+    ]
+    priority = _priority_reason(state, query)
+    if priority:
+        reasons.insert(0, priority)
     if state.problem.runs[assignment_of(state)[query]]:
-        words.append("runs already")
-    shared = _shared(state.problem, assignment_of(state), query)
+        reasons.append("already running")
+    shared = _shared_deployments(state.problem, assignment_of(state), query)
     if shared:
-        words.append("; ".join(f"shares {names} with {', '.join(others)}" for names, others in shared))
-    cheaper = [j for j in judged if j.obstacle is not None and j.cheaper]
+        reasons.append("; ".join(f"shares {names} with {', '.join(queries)}" for names, queries in shared))
+    cheaper = [j for j in comparisons if j.obstacle is not None and j.cheaper]
     if cheaper:
-        words.append(f"the nearest of {len(cheaper)} plans that would cost less {_verb(cheaper[0].reason)}")
+        reasons.append(f"the nearest of {len(cheaper)} plans that would cost less {_failure(cheaper[0].reason)}")
     if not state.optimal:
-        words.append("not proved to be the best within the time limit")
-    return "; ".join(words)
+        reasons.append("not proved optimal within the time limit")
+    return "; ".join(reasons)
 
 
-def _comes_first(state: MatchState, query: int) -> str:
-    """Why a query came before others; empty where all are equal."""
-    asked, rank = state.queries[query], state.problem.priority_levels.rank
-    if asked.pin is not None:
-        return "pinned, so served before all others"
-    if rank[query] > rank.min() and asked.priority > min(other.priority for other in state.queries):
-        return f"priority {asked.priority} comes before lower ones"
+def _priority_reason(state: MatchState, query: int) -> str:
+    """Return the reason why a query precedes other queries, or "" if all are equal."""
+    query_spec, levels = state.queries[query], state.problem.priority_levels.rank
+    if query_spec.pin is not None:
+        return "pinned, so served before all other queries"
+    if levels[query] > levels.min() and query_spec.priority > min(other.priority for other in state.queries):
+        return f"priority {query_spec.priority} comes before lower ones"
     return ""
 
 
-def _verb(reason: str) -> str:
+def _failure(reason: str) -> str:
     return reason if reason.startswith("needs") else f"fails: {reason}"
 
 
-def _shared(problem: Problem, chosen: IntArray, query: int) -> list[tuple[str, list[str]]]:
-    """(operators and pools, other queries) of the deployments that the query shares, by who shares them."""
-    by_others: dict[tuple[str, ...], list[Deployment]] = {}
-    others_served = np.array([other for other, _ in problem.served(chosen) if other != query], dtype=np.int64)
+def _shared_deployments(problem: Problem, chosen: IntArray, query: int) -> list[tuple[str, list[str]]]:
+    """Return (operators and pools, other queries) of the query's shared deployments, grouped by users."""
+    by_users: dict[tuple[str, ...], list[Deployment]] = {}
+    other_served = np.array([other for other, _ in problem.served(chosen) if other != query], dtype=np.int64)
     for deployment in problem.fractional_load.row(int(chosen[query]))[0]:
-        sharing = others_served[problem.fractional_load.has(chosen[others_served], int(deployment))]
-        others = tuple(problem.queries[other] for other in sharing)
-        if others:
-            by_others.setdefault(others, []).append(problem.deployments[deployment])
+        sharing = other_served[problem.fractional_load.has(chosen[other_served], int(deployment))]
+        users = tuple(problem.queries[other] for other in sharing)
+        if users:
+            by_users.setdefault(users, []).append(problem.deployments[deployment])
     return [
-        (" and ".join(f"{d.operator} on {d.pool}" for d in deployments), list(others))
-        for others, deployments in by_others.items()
+        (" and ".join(f"{d.operator} on {d.pool}" for d in deployments), list(users))
+        for users, deployments in by_users.items()
     ]

@@ -1,4 +1,4 @@
-"""Why a choice cannot be: the first thing that stands in its way, in words."""
+"""Feasibility check of a choice, with the reason for a violation."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from circinus.specification.formatting import format_amount, format_bandwidth
 
 @dataclass(frozen=True)
 class Infeasibility:
-    """What stands in the way of a choice."""
+    """A violated constraint of a choice."""
 
     binding: tuple[str, ...]
-    """Resources (`pool edge: cpus`, `link home->edge`) or objectives (`latency`), the scarcest first."""
+    """Resources (`pool edge: cpus`, `link home->edge`) or SLOs (`latency`), the scarcest first."""
     reason: str
     excess: float
-    """How much more than there is would be needed of the scarcest, as a share of it."""
+    """Missing amount of the scarcest resource, as a share of its capacity."""
     pools: frozenset[int] = frozenset()
-    """Pools that more nodes would help."""
+    """Pools in which more nodes would help."""
 
 
 @dataclass(frozen=True)
 class FeasibleSolution:
-    """A choice that holds, as it would run."""
+    """A feasible choice with its sizes."""
 
     usage: Usage
     sizing: Sizing
@@ -39,7 +39,7 @@ class FeasibleSolution:
 def check_feasibility(
     problem: Problem, chosen: IntArray, slos: Sequence[Slos], reestimate: Reestimate
 ) -> Infeasibility | FeasibleSolution:
-    """Look at capacities, then at nodes, then at every query's objectives as sized."""
+    """Check capacities, then packing on nodes, then every query's SLOs at the final sizes."""
     usage = problem.usage_of(chosen)
     shortage = capacity_violation(problem, usage)
     if shortage is not None:
@@ -50,49 +50,51 @@ def check_feasibility(
         names = [problem.pools[pool] for pool in sorted(pools)]
         return Infeasibility(
             binding=tuple(f"pool {name}: whole replicas on nodes" for name in names),
-            reason=f"its replicas do not go on the nodes of pool {' and '.join(names)} beside the others",
+            reason=f"its replicas do not fit on the nodes of pool {' and '.join(names)} next to the others",
             excess=0.0,
             pools=pools,
         )
     sizing = evaluate_sizing(problem, chosen, usage, slos, reestimate)
     if sizing.broken:
-        first = sizing.broken[0]
-        return Infeasibility(first.objectives, f"query {problem.queries[first.query]}: {first.reason}", 0.0)
+        violation = sizing.broken[0]
+        return Infeasibility(violation.slos, f"query {problem.queries[violation.query]}: {violation.reason}", 0.0)
     return FeasibleSolution(usage, sizing)
 
 
 def capacity_violation(problem: Problem, usage: Usage) -> Infeasibility | None:
-    """What a usage needs beyond the capacities."""
-    found: list[tuple[float, str, str, int | None]] = []
+    """Return the capacities that a usage exceeds, or None."""
+    violations: list[tuple[float, str, str, int | None]] = []
     rows = problem.rows
     over = usage.rows > rows.limit * (1 + CAPACITY_TOLERANCE)
     for pool, resource in sorted(set(zip(rows.pool[over].tolist(), rows.resource[over].tolist(), strict=True))):
-        here = np.flatnonzero(over & (rows.pool == pool) & (rows.resource == resource))
-        called, where = RESOURCES[resource], f"pool {problem.pools[pool]}"
-        excess = float((usage.rows[here] / rows.limit[here] - 1).max())
-        words = f"more nodes at {where} for whole replicas ({called})"
-        for row in here[rows.plain[here]]:  # at most one; an amount says more than the rounding behind it
-            words = f"{format_amount(called, float(usage.rows[row] - rows.limit[row]))} more at {where}"
-        found.append((excess, f"{where}: {called}", words, pool))
+        rows_over = np.flatnonzero(over & (rows.pool == pool) & (rows.resource == resource))
+        resource_name, location = RESOURCES[resource], f"pool {problem.pools[pool]}"
+        excess = float((usage.rows[rows_over] / rows.limit[rows_over] - 1).max())
+        need = f"more nodes at {location} for whole replicas ({resource_name})"
+        for row in rows_over[rows.plain[rows_over]]:  # at most one; an amount is more useful than a count of nodes
+            need = f"{format_amount(resource_name, float(usage.rows[row] - rows.limit[row]))} more at {location}"
+        violations.append((excess, f"{location}: {resource_name}", need, pool))
     for link in np.flatnonzero(
         usage.traffic_bytes_per_s > problem.link_capacity_bytes_per_s * (1 + CAPACITY_TOLERANCE)
     ):
         usable = float(problem.link_capacity_bytes_per_s[link])
-        lacking = float(usage.traffic_bytes_per_s[link]) - usable
+        missing_bytes_per_s = float(usage.traffic_bytes_per_s[link]) - usable
         name = f"link {problem.links[link]}"
-        found.append((lacking / usable, name, f"{format_bandwidth(lacking)} more on {name}", None))
-    if not found and np.any(usage.replicas > problem.max_replicas):
+        violations.append(
+            (missing_bytes_per_s / usable, name, f"{format_bandwidth(missing_bytes_per_s)} more on {name}", None)
+        )
+    if not violations and np.any(usage.replicas > problem.max_replicas):
         worst = int(np.argmax(usage.replicas - problem.max_replicas))
         pool = int(problem.pool_of[worst])
-        words = f"nodes at pool {problem.pools[pool]} that hold {usage.replicas[worst]} replicas of "
-        words += problem.deployments[worst].name
-        found.append((1.0, f"pool {problem.pools[pool]}: whole replicas on nodes", words, pool))
-    if not found:
+        need = f"nodes at pool {problem.pools[pool]} that hold {usage.replicas[worst]} replicas of "
+        need += problem.deployments[worst].name
+        violations.append((1.0, f"pool {problem.pools[pool]}: whole replicas on nodes", need, pool))
+    if not violations:
         return None
-    found.sort(key=lambda entry: -entry[0])
+    violations.sort(key=lambda entry: -entry[0])
     return Infeasibility(
-        binding=tuple(binding for _, binding, _, _ in found),
-        reason=f"needs {' and '.join(words for _, _, words, _ in found)}",
-        excess=found[0][0],
-        pools=frozenset(pool for _, _, _, pool in found if pool is not None),
+        binding=tuple(binding for _, binding, _, _ in violations),
+        reason=f"needs {' and '.join(need for _, _, need, _ in violations)}",
+        excess=violations[0][0],
+        pools=frozenset(pool for _, _, _, pool in violations if pool is not None),
     )

@@ -1,4 +1,4 @@
-"""Why a query got no plan, what binds, and what would let it in."""
+"""Reasons for rejections, with the binding resources and the smallest relaxation."""
 
 from __future__ import annotations
 
@@ -13,61 +13,64 @@ from circinus.matching.passes import MatchState, assignment_of
 from circinus.matching.plan_set import Rejection
 from circinus.planning import Frontier
 
-_MOST_NODES = 4
-"""How many more nodes are tried."""
+_MAX_ADDED_NODES = 4
+"""Maximum number of additional nodes that are tried."""
 
-_ANYBODY = {"name": "any", "weight": 1.0, "priority": 0, "tenant": None}
-"""Stands for a query of which it does not matter whose it is."""
+_ANY_QUERY = {"name": "any", "weight": 1.0, "priority": 0, "tenant": None}
+"""Fields of a query that do not affect its rejection."""
 
 _NEAREST = 3
-"""Candidates that more nodes are tried for."""
+"""Number of candidates for which additional nodes are tried."""
 
 
 def rejections(
     state: MatchState, frontiers: Mapping[str, Frontier], replan: Replan | None, relax: Collection[str] | None = None
 ) -> tuple[Rejection, ...]:
-    """Every query that is not served, with what stands in the way and the cheapest relaxation of its objectives, which
-    is found for the queries named by `relax` alone, or for all where it is None.
+    """Return every query that is not served, with the binding resources and the smallest SLO relaxation.
 
-    What is said of one query holds for all that differ from it in name, weight, priority and tenant alone: to be let in
-    beside the others takes the same of each.
+    Relaxations are computed for the queries named by `relax`, or for all if it is None. Queries that differ in name,
+    weight, priority and tenant only share one explanation, as they need the same to be admitted.
     """
-    said: dict[object, Rejection] = {}
-    found: list[Rejection] = []
+    by_kind: dict[object, Rejection] = {}
+    result: list[Rejection] = []
     if (assignment_of(state) >= 0).all():
         return ()
-    room = _Rooms(state)
-    for number, query in enumerate(state.queries):
-        if assignment_of(state)[number] >= 0:
+    admissions = _Admissions(state)
+    for index, query in enumerate(state.queries):
+        if assignment_of(state)[index] >= 0:
             continue
         frontier = frontiers[query.name]
         plans = tuple(candidate.plan for candidate in frontier.candidates)
         relaxing = relax is None or query.name in relax
-        kind = (query.model_copy(update=_ANYBODY), plans, frontier.reason, relaxing)
-        known = said.get(kind)
-        if known is None or _names(known):
-            said[kind] = known = _rejection(room, number, frontier, replan, relaxing=relaxing)
-        found.append(replace(known, query=query.name))
-    return tuple(found)
+        kind = (query.model_copy(update=_ANY_QUERY), plans, frontier.reason, relaxing)
+        rejection = by_kind.get(kind)
+        if rejection is None or _names_query(rejection):
+            by_kind[kind] = rejection = _rejection(admissions, index, frontier, replan, with_relaxation=relaxing)
+        result.append(replace(rejection, query=query.name))
+    return tuple(result)
 
 
 def rejection_reason(state: MatchState, query: int) -> str:
-    """Why a query that has candidates is not served, in words."""
-    room = _Rooms(state)
-    return _beside_the_others(room, query, compare_candidates(state, query, room.now))[0]
+    """Return the reason why a query with candidates is not served."""
+    admissions = _Admissions(state)
+    return _infeasibility_reason(admissions, query, compare_candidates(state, query, admissions.current))[0]
 
 
-def _names(rejection: Rejection) -> bool:
-    """Whether its own query is named in what is said of it, so that it cannot be said of others."""
+def _names_query(rejection: Rejection) -> bool:
+    """Return whether the rejection names its own query, so that other queries cannot share it."""
     name = f"query {rejection.query}:"
-    return any(name in reason for reason in (rejection.reason, *(other.reason for other in rejection.alternatives)))
+    return any(
+        name in reason for reason in (rejection.reason, *(alternative.reason for alternative in rejection.alternatives))
+    )
 
 
-def _rejection(room: _Rooms, query: int, frontier: Frontier, replan: Replan | None, *, relaxing: bool) -> Rejection:
-    state = room.state
-    judged = compare_candidates(state, query, room.now)
-    if judged:
-        reason, binding = _beside_the_others(room, query, judged)
+def _rejection(
+    admissions: _Admissions, query: int, frontier: Frontier, replan: Replan | None, *, with_relaxation: bool
+) -> Rejection:
+    state = admissions.state
+    comparisons = compare_candidates(state, query, admissions.current)
+    if comparisons:
+        reason, binding = _infeasibility_reason(admissions, query, comparisons)
     else:
         reason, binding = frontier.reason, binding_slos(frontier)
     return Rejection(
@@ -75,65 +78,73 @@ def _rejection(room: _Rooms, query: int, frontier: Frontier, replan: Replan | No
         reason=reason,
         binding=binding,
         relaxation=(
-            smallest_relaxation(RunningQueryFitter(room.now, frontier.query), frontier, replan) if relaxing else None
+            smallest_relaxation(RunningQueryFitter(admissions.current, frontier.query), frontier, replan)
+            if with_relaxation
+            else None
         ),
-        alternatives=alternatives(state.problem, judged, frontier),
-        best_so_far=None if judged else frontier.best_effort,
+        alternatives=alternatives(state.problem, comparisons, frontier),
+        best_so_far=None if comparisons else frontier.best_effort,
     )
 
 
 def binding_slos(frontier: Frontier) -> tuple[str, ...]:
-    """Objectives each of which alone keeps the query from having a plan, or those that its nearest plan misses."""
+    """Return the SLOs that each exclude all plans alone, or those that the nearest plan violates."""
     if not frontier.measured:
         return ("measurements",)
-    alone = tuple(relaxation.slo for relaxation in frontier.relaxations)
+    single = tuple(relaxation.slo for relaxation in frontier.relaxations)
     nearest = frontier.near_misses[0].violations if frontier.near_misses else ()
-    return alone or nearest or ("pools",)
+    return single or nearest or ("pools",)
 
 
-def _beside_the_others(
-    room: _Rooms, query: int, judged: tuple[CandidateComparison, ...]
+def _infeasibility_reason(
+    admissions: _Admissions, query: int, comparisons: tuple[CandidateComparison, ...]
 ) -> tuple[str, tuple[str, ...]]:
-    nearest = judged[0]
-    count = len(judged)
-    which = "its only plan" if count == 1 else f"the nearest of its {count} plans"
+    nearest = comparisons[0]
+    count = len(comparisons)
+    subject = "its only plan" if count == 1 else f"the nearest of its {count} plans"
     if nearest.obstacle is None:
-        return f"{which} {nearest.reason}", ()
+        return f"{subject} {nearest.reason}", ()
     reason = nearest.reason if nearest.reason.startswith("needs") else f"fails: {nearest.reason}"
-    words = f"none of its plans fits beside those of the others: {which} {reason}"
-    ranks, state = room.state.problem.priority_levels.rank, room.state
-    if (ranks[assignment_of(state) >= 0] > ranks[query]).any():
-        words += "; pinned queries or those of higher priority came first"
-    more = _more_nodes(room, query, judged)
-    return (f"{words}; {more} it would be served as it is" if more else words), nearest.obstacle.binding
+    message = f"none of its plans fits with those of the other queries: {subject} {reason}"
+    levels, state = admissions.state.problem.priority_levels.rank, admissions.state
+    if (levels[assignment_of(state) >= 0] > levels[query]).any():
+        message += "; pinned queries or queries of higher priority precede it"
+    helpful_nodes = _helpful_nodes(admissions, query, comparisons)
+    return (
+        f"{message}; {helpful_nodes} it would be served unchanged" if helpful_nodes else message
+    ), nearest.obstacle.binding
 
 
-def _more_nodes(room: _Rooms, query: int, judged: tuple[CandidateComparison, ...]) -> str:
-    """`with 1 more node in pool edge`, checked by really fitting the plan; empty where none helps."""
-    state = room.state
-    for added in range(1, _MOST_NODES + 1):
-        for judgement in judged[:_NEAREST]:
-            pools = judgement.obstacle.pools if judgement.obstacle is not None else frozenset()
+def _helpful_nodes(admissions: _Admissions, query: int, comparisons: tuple[CandidateComparison, ...]) -> str:
+    """Return `with 1 more node in pool edge`, checked by fitting the plan, or "" if no node helps."""
+    state = admissions.state
+    for added in range(1, _MAX_ADDED_NODES + 1):
+        for comparison in comparisons[:_NEAREST]:
+            pools = comparison.obstacle.pools if comparison.obstacle is not None else frozenset()
             if len(pools) != 1:
                 continue
-            pool, candidate = state.problem.pools[next(iter(pools))], state.problem.candidates[judgement.candidate]
-            larger, asking = room.with_nodes(pool, added), state.queries[query]
-            if isinstance(larger.try_candidate(larger.prepare(asking, [candidate]), 0, asking.slos), AdmissionFit):
+            pool, candidate = state.problem.pools[next(iter(pools))], state.problem.candidates[comparison.candidate]
+            larger, rejected = admissions.with_nodes(pool, added), state.queries[query]
+            if isinstance(larger.try_candidate(larger.prepare(rejected, [candidate]), 0, rejected.slos), AdmissionFit):
                 return f"with {added} more node{'s' if added > 1 else ''} in pool {pool}"
     return ""
 
 
-class _Rooms:
-    """What runs, on the nodes there are and on more of them, each prepared once."""
+class _Admissions:
+    """Admission control over the present nodes, and over more nodes, each prepared once."""
 
     def __init__(self, state: MatchState) -> None:
-        self.state, self.now = state, running_state(state)
+        self.state, self.current = state, running_state(state)
         self._larger: dict[tuple[str, int], AdmissionControl] = {}
 
     def with_nodes(self, pool: str, added: int) -> AdmissionControl:
-        """Where a pool has more nodes."""
+        """Return the admission control with additional nodes in a pool."""
         if (pool, added) not in self._larger:
-            there = self.state.infrastructure
-            pools = [p.model_copy(update={"nodes": p.nodes + added}) if p.name == pool else p for p in there.pools]
-            self._larger[pool, added] = running_state(self.state, there.model_copy(update={"pools": tuple(pools)}))
+            infrastructure = self.state.infrastructure
+            pools = [
+                p.model_copy(update={"nodes": p.nodes + added}) if p.name == pool else p for p in infrastructure.pools
+            ]
+            self._larger[pool, added] = running_state(
+                self.state, infrastructure.model_copy(update={"pools": tuple(pools)})
+            )
         return self._larger[pool, added]

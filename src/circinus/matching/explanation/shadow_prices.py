@@ -1,4 +1,4 @@
-"""What a little more of every resource would be worth: the shadow prices of the relaxed matching."""
+"""Shadow prices of resources, from the relaxed matching."""
 
 from __future__ import annotations
 
@@ -16,148 +16,150 @@ from circinus.matching.solvers.milp_model import viable_candidates
 
 _UNITS = {"cpus": ("CPU", 1.0), "memory": ("GiB", 2.0**30), "gpus": ("GPU", 1.0), "gpu memory": ("GiB", 2.0**30)}
 _LINK_UNIT = ("MB/s", 1e6)
-_ABOVE = 1e3
-"""What a higher rank counts more where a lower one is priced."""
-_NOTHING = 1e-3
-"""Share of the satisfied weight, or of the cost, that a whole capacity may be worth and still count as nothing."""
+_HIGHER_LEVEL_FACTOR = 1e3
+"""Factor on the weight of higher levels when a lower one is priced."""
+_NEGLIGIBLE = 1e-3
+"""Share of the satisfied weight, or of the cost, below which the value of a whole capacity counts as 0."""
 
 
 @dataclass(frozen=True)
 class ShadowPrice:
-    """A pool's resource or a link, and what one more unit of it would be worth.
+    """The value of one more unit of a pool's resource or a link.
 
-    Worth at the margin, and as if queries could be divided over plans and deployments over fractions of replicas: whole
-    ones may need more than one unit, and then bring more at once.
+    A marginal value, as if queries and replicas were divisible: whole replicas may need more than one unit, and then
+    bring more at once.
     """
 
     resource: str
-    """`pool edge: cpus` or `link home->edge`, as rejections name what binds."""
+    """`pool edge: cpus` or `link home->edge`, as in `Rejection.binding`."""
     unit: str
-    """CPU, GiB, GPU, or MB/s of what plans may take of a link."""
+    """CPU, GiB, GPU, or MB/s of the usable bandwidth of a link."""
     capacity: float
-    """Units there are."""
+    """Number of units."""
     used: float
-    """Share of the capacity that the deployments as sized take."""
+    """Share of the capacity in use by the sized deployments."""
     weight: float
-    """Satisfied weight that one more unit would add, of the queries of highest priority that are not all served."""
+    """Satisfied weight gained by one more unit, of the highest-priority queries that are not all served."""
     saving_usd_per_h: float
-    """US dollars per hour by which one more unit would lower the cost of the weight that is satisfied."""
+    """Cost saved by one more unit at the satisfied weight, in US dollars per hour."""
 
 
 @dataclass(frozen=True)
 class RelaxationBounds:
-    """What the relaxed matching says of a choice: it holds for every choice of the same candidates."""
+    """Shadow prices and bounds of the relaxed matching, valid for every choice of the same candidates."""
 
     prices: tuple[ShadowPrice, ...]
-    """Of every resource that any plan may take, in the order of pools and links."""
+    """Prices of every resource that any plan may use, in the order of pools and links."""
     weight_bound: float
-    """Summed over ranks: no choice that serves as much of the higher ranks satisfies more own weight of a rank."""
+    """Bound on user weight summed over levels, each for choices that serve as much of the higher levels."""
     cost_bound_usd_per_h: float
-    """No choice that satisfies as much costs less."""
+    """Lower bound on the cost of choices that satisfy as much weight."""
 
 
 def shadow_prices(problem: Problem, chosen: IntArray, seed: int) -> RelaxationBounds:
-    """What binds, and how much better another choice could be; costs are what is paid, whatever changes count.
+    """Return prices of resources and bounds on other choices; costs exclude churn.
 
     Args:
-        problem: what was matched.
+        problem: the matching problem.
         chosen: (Q,) candidate of each query, -1 for none.
         seed: of samples.
     """
     problem = replace(problem, incumbent=None)
-    usable, ranks = viable_candidates(problem, ()), problem.priority_levels
+    usable, levels = viable_candidates(problem, ()), problem.priority_levels
     view = RelaxedView.of(problem, usable)
     if not view.queries:
         return RelaxationBounds((), 0.0, 0.0)
-    by_weight, most = _by_weight(problem, chosen, usable, seed)
-    if ranks.count > 1:  # nor does any choice that gives no rank to anybody satisfy more
-        most = min(most, max(_of_all(problem, usable, seed), ranks.own_weight_of(chosen)))
-    by_cost, least, usage = np.zeros(len(by_weight)), 0.0, problem.usage_of(chosen)
-    weight = ranks.own_weight_of(chosen)
-    if weight > 0:
-        fluid = replace(view.scaled(np.ones(len(problem.deployments))), weight=ranks.user_weight[view.first])
-        search, asked = DualSolver(fluid, np.random.default_rng(seed)), DualObjective(0.0, 1.0, weight)
-        of_cost = search.polish(asked, search.minimize_cost(weight, most))
-        by_cost, least = (
-            view.by_resource(of_cost),
-            min(max(-dual_bound(fluid, asked, of_cost), 0.0), usage.cost_usd_per_h),
+    by_weight, weight_bound = _weight_prices(problem, chosen, usable, seed)
+    if levels.count > 1:  # the bound without levels holds, too
+        weight_bound = min(
+            weight_bound, max(_weight_bound_without_levels(problem, usable, seed), levels.own_weight_of(chosen))
         )
-    by_cost[by_cost < _NOTHING * usage.cost_usd_per_h] = 0.0
-    pools = _of_pools(problem, usage.rows, by_weight, by_cost)
-    links = _of_links(problem, usage.traffic_bytes_per_s, by_weight, by_cost)
-    return RelaxationBounds((*pools, *links), most, least)
+    by_cost, cost_bound, usage = np.zeros(len(by_weight)), 0.0, problem.usage_of(chosen)
+    weight = levels.own_weight_of(chosen)
+    if weight > 0:
+        relaxed = replace(view.scaled(np.ones(len(problem.deployments))), weight=levels.user_weight[view.first])
+        search, objective = DualSolver(relaxed, np.random.default_rng(seed)), DualObjective(0.0, 1.0, weight)
+        dual_prices = search.polish(objective, search.minimize_cost(weight, weight_bound))
+        by_cost, cost_bound = (
+            view.by_resource(dual_prices),
+            min(max(-dual_bound(relaxed, objective, dual_prices), 0.0), usage.cost_usd_per_h),
+        )
+    by_cost[by_cost < _NEGLIGIBLE * usage.cost_usd_per_h] = 0.0
+    pools = _pool_prices(problem, usage.rows, by_weight, by_cost)
+    links = _link_prices(problem, usage.traffic_bytes_per_s, by_weight, by_cost)
+    return RelaxationBounds((*pools, *links), weight_bound, cost_bound)
 
 
-def _by_weight(problem: Problem, chosen: IntArray, usable: BoolArray, seed: int) -> tuple[FloatArray, float]:
-    """What whole capacities are worth to the highest rank that is not all served, and a bound on the weight.
+def _weight_prices(problem: Problem, chosen: IntArray, usable: BoolArray, seed: int) -> tuple[FloatArray, float]:
+    """Return prices of whole capacities for the highest level that is not fully served, and a weight bound.
 
-    A higher rank is all served then; what it counts more keeps it so at the prices. Lower ranks count as nothing.
+    Higher levels are fully served; their factor keeps them so at the prices. Lower levels have no weight.
     """
-    ranks = problem.priority_levels
+    levels = problem.priority_levels
     servable = np.isin(np.arange(len(problem.queries)), problem.query_of[usable])
-    short = [bool((servable[queries] & (chosen[queries] < 0)).any()) for queries in ranks.descending]
-    binding = short.index(True) if any(short) else ranks.count - 1
+    short = [bool((servable[queries] & (chosen[queries] < 0)).any()) for queries in levels.descending]
+    binding = short.index(True) if any(short) else levels.count - 1
     by_weight, total = np.zeros(0), 0.0
-    for place, queries in enumerate(ranks.descending):
-        satisfied = float(ranks.user_weight[queries[chosen[queries] >= 0]].sum())
-        if not short[place] and place != binding:
+    for position, queries in enumerate(levels.descending):
+        satisfied = float(levels.user_weight[queries[chosen[queries] >= 0]].sum())
+        if not short[position] and position != binding:
             total += satisfied
             continue
-        prices, limit = _of_rank(problem, usable, place, seed)
-        higher = np.flatnonzero((ranks.rank > ranks.count - 1 - place) & (chosen >= 0))
-        most = max(limit - _ABOVE * float(ranks.user_weight[higher].sum()), satisfied)
-        total += min(most, float(ranks.user_weight[queries].sum()))
-        if place == binding:
-            by_weight = np.where(prices < (_NOTHING * most if short[place] else np.inf), 0.0, prices)
+        prices, limit = _level_prices(problem, usable, position, seed)
+        higher = np.flatnonzero((levels.rank > levels.count - 1 - position) & (chosen >= 0))
+        level_bound = max(limit - _HIGHER_LEVEL_FACTOR * float(levels.user_weight[higher].sum()), satisfied)
+        total += min(level_bound, float(levels.user_weight[queries].sum()))
+        if position == binding:
+            by_weight = np.where(prices < (_NEGLIGIBLE * level_bound if short[position] else np.inf), 0.0, prices)
     return by_weight, total
 
 
-def _of_all(problem: Problem, usable: BoolArray, seed: int) -> float:
-    """A bound on the weight where no rank comes first."""
+def _weight_bound_without_levels(problem: Problem, usable: BoolArray, seed: int) -> float:
+    """Return a bound on the weight if all queries had the same priority."""
     view = RelaxedView.of(replace(problem, weight=problem.priority_levels.user_weight), usable)
-    fluid = view.scaled(np.ones(len(problem.deployments)))
-    search, objective = DualSolver(fluid, np.random.default_rng(seed)), DualObjective(1.0, 0.0)
+    relaxed = view.scaled(np.ones(len(problem.deployments)))
+    search, objective = DualSolver(relaxed, np.random.default_rng(seed)), DualObjective(1.0, 0.0)
     return tighten_weight_bound(
-        fluid, dual_bound(fluid, objective, search.polish(objective, search.maximize_weight(objective)))
+        relaxed, dual_bound(relaxed, objective, search.polish(objective, search.maximize_weight(objective)))
     )
 
 
-def _of_rank(problem: Problem, usable: BoolArray, place: int, seed: int) -> tuple[FloatArray, float]:
-    """(resources,) prices of whole capacities for one rank beside the higher ones, and a bound on their weight."""
-    ranks = problem.priority_levels
-    staged = replace(problem, weight=ranks.level_weight(place, _ABOVE))
-    view = RelaxedView.of(staged, usable & (ranks.rank[problem.query_of] >= ranks.count - 1 - place))
+def _level_prices(problem: Problem, usable: BoolArray, position: int, seed: int) -> tuple[FloatArray, float]:
+    """Return (resources,) prices of whole capacities for one level next to the higher ones, and their weight bound."""
+    levels = problem.priority_levels
+    level_problem = replace(problem, weight=levels.level_weight(position, _HIGHER_LEVEL_FACTOR))
+    view = RelaxedView.of(level_problem, usable & (levels.rank[problem.query_of] >= levels.count - 1 - position))
     if not view.queries:
         return np.zeros(len(view.slot)), 0.0
-    fluid = view.scaled(np.ones(len(problem.deployments)))
-    search = DualSolver(fluid, np.random.default_rng(seed))
-    objective = DualObjective(1.0, cost_tiebreak_weight(fluid))
+    relaxed = view.scaled(np.ones(len(problem.deployments)))
+    search = DualSolver(relaxed, np.random.default_rng(seed))
+    objective = DualObjective(1.0, cost_tiebreak_weight(relaxed))
     prices = search.polish(objective, search.maximize_weight(objective))
-    return view.by_resource(prices), tighten_weight_bound(fluid, dual_bound(fluid, DualObjective(1.0, 0.0), prices))
+    return view.by_resource(prices), tighten_weight_bound(relaxed, dual_bound(relaxed, DualObjective(1.0, 0.0), prices))
 
 
-def _of_pools(problem: Problem, used: FloatArray, by_weight: FloatArray, by_cost: FloatArray) -> list[ShadowPrice]:
-    rows, found = problem.rows, []
+def _pool_prices(problem: Problem, used: FloatArray, by_weight: FloatArray, by_cost: FloatArray) -> list[ShadowPrice]:
+    rows, prices = problem.rows, []
     for row in np.flatnonzero(rows.plain).tolist():
         pool, resource = int(rows.pool[row]), RESOURCES[rows.resource[row]]
         unit, size = _UNITS[resource]
         capacity = float(rows.limit[row]) / size
-        # Also rows that count replicas on nodes: a node's worth of units loosens each of them as much as this one.
-        same = np.flatnonzero((rows.pool == pool) & (rows.resource == rows.resource[row]))
-        found.append(
+        # Include rows that count replicas on nodes: a node's worth of units relaxes each of them as much as this one.
+        resource_rows = np.flatnonzero((rows.pool == pool) & (rows.resource == rows.resource[row]))
+        prices.append(
             ShadowPrice(
                 resource=f"pool {problem.pools[pool]}: {resource}",
                 unit=unit,
                 capacity=capacity,
                 used=float(used[row] / rows.limit[row]),
-                weight=float(by_weight[same].sum()) / capacity,
-                saving_usd_per_h=float(by_cost[same].sum()) / capacity,
+                weight=float(by_weight[resource_rows].sum()) / capacity,
+                saving_usd_per_h=float(by_cost[resource_rows].sum()) / capacity,
             )
         )
-    return found
+    return prices
 
 
-def _of_links(problem: Problem, used: FloatArray, by_weight: FloatArray, by_cost: FloatArray) -> list[ShadowPrice]:
+def _link_prices(problem: Problem, used: FloatArray, by_weight: FloatArray, by_cost: FloatArray) -> list[ShadowPrice]:
     unit, size = _LINK_UNIT
     crossed = np.unique(problem.traffic.column)
     rows = len(problem.rows.limit)

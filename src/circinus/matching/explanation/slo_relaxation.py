@@ -1,4 +1,4 @@
-"""The smallest change of one objective under which a rejected query would be served next to the others."""
+"""The smallest relaxation of one SLO under which a rejected query would be served next to the others."""
 
 from __future__ import annotations
 
@@ -18,104 +18,104 @@ from circinus.specification.formatting import ceil_significant, floor_significan
 from circinus.specification.units import PRICE_PER_H
 
 Replan = Callable[[Query], Frontier]
-"""The frontier of a query with other objectives."""
+"""Planner of a query with relaxed SLOs."""
 
 _HALVINGS = 4
-"""How often the distance between a limit that suffices and one that does not is halved."""
+"""Maximum number of bisection steps between an insufficient limit and a sufficient one."""
 
 _LARGE_S = 1e6
-"""A latency limit that no plan misses; the objective stays, because it says which percentile is meant."""
+"""Latency limit that every plan meets; the SLO remains, because it defines the percentile."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A plan of the relaxed query that was checked beside the others."""
+    """A plan of the relaxed query that fits next to the others."""
 
     slos: Slos
     final: PlanCandidate
     change: float
-    """Of the objective, as a share of its limit."""
-    words: str
+    """Relative change of the SLO's limit."""
+    description: str
 
 
 class QueryFitter(Protocol):
-    """What one more query is fitted into."""
+    """Interface to fit one more query into a matching."""
 
     def fit(self, slo: SloName, candidates: Sequence[PlanCandidate]) -> Fit | None:
-        """The candidate that needs the least change of `slo` among those that fit; all promise the other objectives."""
+        """Return the fitting candidate with the least change of `slo`; all candidates meet the other SLOs."""
         ...
 
 
-def smallest_relaxation(room: QueryFitter, frontier: Frontier, replan: Replan | None) -> Relaxation | None:
-    """Relax one objective at a time as little as lets the query in, and take the smallest relative change.
+def smallest_relaxation(fitter: QueryFitter, frontier: Frontier, replan: Replan | None) -> Relaxation | None:
+    """Return the smallest relative change of one SLO that admits the query, or None.
 
-    What fits is really fitted: capacities, nodes, and every query's objectives as sized. Plans under a relaxed
-    objective come from the frontier and, where `replan` is given, from planning again: at the tightest accuracy that
-    any plan promises, and else widely. A wide limit is narrowed down by halving, to within a sixteenth of the distance
-    between what does not suffice and what does.
+    A plan fits if capacities, packing, and every query's SLOs hold at the final sizes. Plans under a relaxed SLO come
+    from the frontier and, with `replan`, from planning again: at the tightest feasible accuracy, and else with a wide
+    limit, which is then narrowed down by bisection to a sixteenth of the distance between an insufficient and a
+    sufficient limit.
     """
     best: Fit | None = None
-    for slo in _objectives(frontier.query.slos):
-        fit = _smallest(room, frontier, slo, replan, None if best is None else best.change)
+    for slo in _slo_names(frontier.query.slos):
+        fit = _smallest(fitter, frontier, slo, replan, None if best is None else best.change)
         if fit is not None and (best is None or fit.change < best.change):
             best = fit
     if best is None:
         return None
-    return Relaxation(best.slos, best.final.plan, best.final.estimate, best.words)
+    return Relaxation(best.slos, best.final.plan, best.final.estimate, best.description)
 
 
-def _objectives(slos: Slos) -> tuple[SloName, ...]:
+def _slo_names(slos: Slos) -> tuple[SloName, ...]:
     names: tuple[SloName, ...] = ("latency", "accuracy", "cost")
     return tuple(name for name in names if getattr(slos, name) is not None)
 
 
 def _smallest(
-    room: QueryFitter, frontier: Frontier, slo: SloName, replan: Replan | None, best: float | None
+    fitter: QueryFitter, frontier: Frontier, slo: SloName, replan: Replan | None, best: float | None
 ) -> Fit | None:
-    """The smallest change of `slo` that fits, None where there is none below `best`."""
+    """Return the smallest change of `slo` that fits, or None if there is none below `best`."""
     query = frontier.query
-    known = [relaxation.candidate for relaxation in frontier.relaxations if relaxation.slo == slo]
-    found = room.fit(slo, known)
-    if found is not None or replan is None:
-        return found  # the tightest limit under which there is any plan
-    if not known and not frontier.candidates:
-        return None  # the frontier says so: there is no plan under any limit
-    too_little = min((required_relaxation(query.slos, slo, candidate) for candidate in known), default=0.0)
-    if best is not None and too_little >= best:
+    candidates = [relaxation.candidate for relaxation in frontier.relaxations if relaxation.slo == slo]
+    fit = fitter.fit(slo, candidates)
+    if fit is not None or replan is None:
+        return fit  # the frontier's relaxations have the tightest limits
+    if not candidates and not frontier.candidates:
+        return None  # according to the frontier, no limit admits any plan
+    insufficient = min((required_relaxation(query.slos, slo, candidate) for candidate in candidates), default=0.0)
+    if best is not None and insufficient >= best:
         return None
-    if slo == "accuracy" and known:  # many plans promise the same accuracy: another one of the tightest may fit
-        nearest = room.fit(slo, replan(with_slos(query, relax_slo(query.slos, slo, too_little))).candidates)
-        if nearest is not None:
-            return nearest
+    if slo == "accuracy" and candidates:  # many plans have equal accuracy: another one at the tightest limit may fit
+        tightest = fitter.fit(slo, replan(with_slos(query, relax_slo(query.slos, slo, insufficient))).candidates)
+        if tightest is not None:
+            return tightest
     widest = replan(with_slos(query, relax_slo(query.slos, slo, best)))
-    found = room.fit(slo, widest.candidates)
-    if found is None or slo == "cost":
-        return found  # the cost of a plan is part of the frontier: the cheapest fitting plan is on it
+    fit = fitter.fit(slo, widest.candidates)
+    if fit is None or slo == "cost":
+        return fit  # costs are part of the frontier, so the cheapest fitting plan is on it
     for _ in range(_HALVINGS):
-        middle = (too_little + found.change) / 2
-        nearer = room.fit(slo, replan(with_slos(query, relax_slo(query.slos, slo, middle))).candidates)
-        if nearer is None:
-            too_little = middle
-        elif nearer.change < found.change:
-            found = nearer
+        midpoint = (insufficient + fit.change) / 2
+        smaller = fitter.fit(slo, replan(with_slos(query, relax_slo(query.slos, slo, midpoint))).candidates)
+        if smaller is None:
+            insufficient = midpoint
+        elif smaller.change < fit.change:
+            fit = smaller
         else:
             break
-    return found
+    return fit
 
 
 def with_slos(query: Query, slos: Slos) -> Query:
-    """The query under other objectives."""
+    """Return the query with other SLOs."""
     return query.model_copy(update={"slos": slos})
 
 
 def relax_slo(slos: Slos, slo: SloName, change: float | None) -> Slos:
-    """The objectives with one of them relaxed by a share of its limit; None: as far as can be."""
+    """Return the SLOs with one of them relaxed by a share of its limit; None removes its limit."""
     if slo == "latency" and slos.latency is not None:
         limit_s = _LARGE_S if change is None else slos.latency.limit_s * (1 + change)
         return slos.model_copy(update={"latency": LatencySlo(percentile=slos.latency.percentile, limit_s=limit_s)})
     if slo == "accuracy" and slos.accuracy is not None and change is not None:
-        comparison, old = slos.accuracy.comparison, slos.accuracy.threshold
-        threshold = old - abs(old) * change if comparison == ">=" else old + abs(old) * change
+        comparison, current = slos.accuracy.comparison, slos.accuracy.threshold
+        threshold = current - abs(current) * change if comparison == ">=" else current + abs(current) * change
         return slos.model_copy(update={"accuracy": AccuracySlo(threshold=threshold, comparison=comparison)})
     if slo == "cost" and slos.cost is not None and change is not None:
         return slos.model_copy(update={"cost": CostSlo(limit_usd_per_h=slos.cost.limit_usd_per_h * (1 + change))})
@@ -123,57 +123,66 @@ def relax_slo(slos: Slos, slo: SloName, change: float | None) -> Slos:
 
 
 def required_relaxation(slos: Slos, slo: SloName, candidate: PlanCandidate) -> float:
-    """By which share of its limit the objective must give way for the candidate's promise."""
+    """Return the relative change of the SLO's limit that the candidate needs."""
     return tightest_satisfied_slos(slos, slo, candidate, candidate.estimate.cost_usd_per_h.value)[1]
 
 
 def tightest_satisfied_slos(
     slos: Slos, slo: SloName, candidate: PlanCandidate, share_usd_per_h: float
 ) -> tuple[Slos, float, str]:
-    """(objectives that the candidate keeps, relative change, the change in words); limits have few digits."""
+    """Return (SLOs that the candidate meets, relative change, description); limits have few digits."""
     estimate = candidate.estimate
     if slo == "latency" and slos.latency is not None:
-        old = slos.latency.limit_s
-        new = max(ceil_significant(estimate.latency_s.upper), old)
-        latency = LatencySlo(percentile=slos.latency.percentile, limit_s=new)
-        words = f"latency {slos.latency} -> {format_latency_limit(new)}"
-        return slos.model_copy(update={"latency": latency}), (new - old) / old, words
+        current = slos.latency.limit_s
+        relaxed = max(ceil_significant(estimate.latency_s.upper), current)
+        latency = LatencySlo(percentile=slos.latency.percentile, limit_s=relaxed)
+        description = f"latency {slos.latency} -> {format_latency_limit(relaxed)}"
+        return slos.model_copy(update={"latency": latency}), (relaxed - current) / current, description
     if slo == "accuracy" and slos.accuracy is not None:
-        old, comparison = slos.accuracy.threshold, slos.accuracy.comparison
+        current, comparison = slos.accuracy.threshold, slos.accuracy.comparison
         if comparison == ">=":
-            new = min(floor_significant(estimate.accuracy.lower), old)
+            relaxed = min(floor_significant(estimate.accuracy.lower), current)
         else:
-            new = max(ceil_significant(estimate.accuracy.upper), old)
-        accuracy = AccuracySlo(threshold=new, comparison=comparison)
-        words = f"accuracy {slos.accuracy} -> {new:g}"
-        return slos.model_copy(update={"accuracy": accuracy}), abs(new - old) / max(abs(old), 1e-9), words
+            relaxed = max(ceil_significant(estimate.accuracy.upper), current)
+        accuracy = AccuracySlo(threshold=relaxed, comparison=comparison)
+        description = f"accuracy {slos.accuracy} -> {relaxed:g}"
+        return (
+            slos.model_copy(update={"accuracy": accuracy}),
+            abs(relaxed - current) / max(abs(current), 1e-9),
+            description,
+        )
     assert slos.cost is not None
-    old = slos.cost.limit_usd_per_h
-    new = max(ceil_significant(share_usd_per_h), old)
-    words = f"cost {slos.cost} -> {PRICE_PER_H.format(new)}"
-    return slos.model_copy(update={"cost": CostSlo(limit_usd_per_h=new)}), (new - old) / max(old, 1e-9), words
+    current = slos.cost.limit_usd_per_h
+    relaxed = max(ceil_significant(share_usd_per_h), current)
+    description = f"cost {slos.cost} -> {PRICE_PER_H.format(relaxed)}"
+    return (
+        slos.model_copy(update={"cost": CostSlo(limit_usd_per_h=relaxed)}),
+        (relaxed - current) / max(current, 1e-9),
+        description,
+    )
 
 
 class RunningQueryFitter:
-    """Room for a query beside what runs: plans under one relaxed objective."""
+    """A fitter of a query next to the running plans, under one relaxed SLO."""
 
     def __init__(self, running: AdmissionControl, query: Query) -> None:
-        """Of the query whose objectives are relaxed."""
         self._running, self._query = running, query
 
     def fit(self, slo: SloName, candidates: Sequence[PlanCandidate]) -> Fit | None:
-        """See `Room`."""
+        """Return the fitting candidate with the least change of `slo`, or None."""
         if not candidates:
             return None
         slos = self._query.slos
-        laid = self._running.prepare(with_slos(self._query, relax_slo(slos, slo, None)), candidates)
-        needed = []
-        for candidate in np.flatnonzero(laid.marginal_costs.fits).tolist():
-            share = laid.problem.cost_share_usd_per_h(candidate, laid.with_candidate(candidate))
-            wide = tightest_satisfied_slos(slos, slo, laid.problem.candidates[candidate], share)
-            needed.append((wide[1], float(laid.marginal_costs.added_usd_per_h[candidate]), candidate, wide))
-        for change, _, candidate, (wider, _, words) in sorted(needed, key=lambda entry: entry[:3]):
-            found = self._running.try_candidate(laid, candidate, wider)
-            if isinstance(found, AdmissionFit):
-                return Fit(wider, found.final, change, words)
+        prepared = self._running.prepare(with_slos(self._query, relax_slo(slos, slo, None)), candidates)
+        options = []
+        for candidate in np.flatnonzero(prepared.marginal_costs.fits).tolist():
+            share = prepared.problem.cost_share_usd_per_h(candidate, prepared.with_candidate(candidate))
+            relaxation = tightest_satisfied_slos(slos, slo, prepared.problem.candidates[candidate], share)
+            options.append(
+                (relaxation[1], float(prepared.marginal_costs.added_usd_per_h[candidate]), candidate, relaxation)
+            )
+        for change, _, candidate, (relaxed, _, description) in sorted(options, key=lambda entry: entry[:3]):
+            fit = self._running.try_candidate(prepared, candidate, relaxed)
+            if isinstance(fit, AdmissionFit):
+                return Fit(relaxed, fit.final, change, description)
         return None

@@ -1,4 +1,4 @@
-"""Matching by prices: any number of queries, with a bound on what any other answer could do better."""
+"""Lagrangian matching by dual prices, for any number of queries, with bounds on any other answer."""
 
 from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
 from circinus.matching.lagrangian.relaxed_problem import RelaxedProblem

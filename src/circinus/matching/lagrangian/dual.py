@@ -1,10 +1,10 @@
-"""The dual of the fluid matching: what all queries together would pay at given prices, smoothed or not.
+"""The dual of the relaxed matching, exact and smoothed.
 
-Maximise the value of the plans chosen, at most one for each query, with what they take at most 1 of every resource.
-For any prices L >= 0, sum(L) + sum over queries of max(0, value of a plan - L @ what it takes) is an upper bound on
-that. It is convex in the prices and falls to the optimum of the linear relaxation. Where queries change their plans
-it has kinks; taking T log(1 + sum exp(. / T)) for the maximum smooths them, and is off by at most T log(1 + plans) for
-each query (Nesterov, "Smooth minimization of non-smooth functions", Mathematical Programming 103, 2005).
+Maximize the value of the chosen plans, at most one for each query, subject to a usage of at most 1 of every resource.
+For any prices L >= 0, sum(L) + sum over queries of max(0, value of a plan - L @ its usage) is an upper bound on that.
+It is convex in the prices and its minimum is the optimum of the linear relaxation. It has kinks where queries change
+their plans; replacing the maximum by T log(1 + sum exp(. / T)) smooths them, with an error of at most T log(1 + plans)
+for each query (Nesterov, "Smooth minimization of non-smooth functions", Mathematical Programming 103, 2005).
 """
 
 from __future__ import annotations
@@ -24,53 +24,53 @@ from circinus.matching.lagrangian.relaxed_problem import TOLERANCE, Amounts, Rel
 
 T = TypeVar("T")
 _NEGLIGIBLE = 1e-9
-"""Share of a query that is not worth adding up."""
-_CHUNK = 1024
-"""Classes that are evaluated at once: their arrays stay in the processor's cache."""
+"""Share of a query below which it is skipped in sums."""
+_CHUNK_CLASSES = 1024
+"""Number of classes per chunk, so that its arrays fit into the processor's cache."""
 
 
-_ALONE = 2
-"""Chunks for which threads do not pay."""
+_MAX_SEQUENTIAL_CHUNKS = 2
+"""Maximum number of chunks for which threads do not pay."""
 
 
 @dataclass(frozen=True)
 class DualObjective:
-    """What a query is worth when served: `weight` times its weight, less `cost` times what its plan costs.
+    """Objective of a served query: `weight` times its weight, minus `cost` times its plan's cost.
 
-    With a least weight that must be served in all, its price is sought, too.
+    With a minimum total weight, the dual has a price for it.
     """
 
     weight: float
     cost: float
-    least_weight: float | None = None
+    min_weight: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Prices:
-    """Of all resources, in the objective's units for the whole capacity."""
+    """Dual prices of all resources, in the objective's units per whole capacity."""
 
     local: FloatArray
     """(sites, local) >= 0"""
     shared: FloatArray
     """(shared,) >= 0"""
     weight: float = 0.0
-    """>= 0, what a unit of weight is worth beyond the objective where a least weight binds."""
+    """>= 0, price of a unit of weight beyond the objective if a minimum weight binds."""
 
     @classmethod
     def zero(cls, problem: RelaxedProblem) -> Prices:
-        """Of resources that nobody lacks."""
+        """Return prices of 0."""
         return cls(np.zeros((problem.sites, problem.local)), np.zeros(problem.shared))
 
 
 @dataclass(frozen=True, eq=False)
 class SmoothedDual:
-    """The smoothed dual at some prices, with derivatives. G' stands for the shared resources and the weight's price."""
+    """The smoothed dual at some prices, with derivatives. G' counts the shared resources and the price of weight."""
 
     value: float
     site_value: FloatArray
-    """(sites,) what the value would be of each site alone, without what is shared."""
+    """(sites,) contribution of each site, without shared resources."""
     local_slope: FloatArray
-    """(sites, local) capacity less usage."""
+    """(sites, local) capacity minus usage."""
     common_slope: FloatArray
     """(G',)"""
     local_curvature: FloatArray
@@ -82,42 +82,42 @@ class SmoothedDual:
 
 
 def value_scale(problem: RelaxedProblem, objective: DualObjective) -> float:
-    """The scale of values: of a query's weight and of its cheapest plan, on average."""
-    worth = objective.weight * problem.weight + objective.cost * problem.least_cost_usd_per_h
-    return max(float(problem.multiplicity @ worth) / problem.queries, 1e-12)
+    """Return the scale of values: the average weight of a query and cost of its cheapest plan."""
+    value = objective.weight * problem.weight + objective.cost * problem.min_cost_usd_per_h
+    return max(float(problem.multiplicity @ value) / problem.queries, 1e-12)
 
 
 def dual_bound(problem: RelaxedProblem, objective: DualObjective, prices: Prices) -> float:
-    """No choice, not even one that divides queries over plans, is worth more; valid at any prices.
+    """Return an upper bound on the value of any choice, even of divisible queries; valid at any prices.
 
-    In double precision, and also of choices that exceed capacities by the tolerance that counts as rounding.
+    In double precision, and also for choices that exceed capacities by the rounding tolerance.
     """
 
     def gain(chunk: _Chunk) -> float:
-        best = np.maximum(_reduced(problem, objective, prices, chunk, np.float64).max(axis=1), 0.0)
+        best = np.maximum(_reduced_values(problem, objective, prices, chunk, np.float64).max(axis=1), 0.0)
         return float(best @ problem.multiplicity[chunk.classes])
 
-    total = sum(_each(_chunks(problem), gain))
-    floor = 0.0 if objective.least_weight is None else prices.weight * objective.least_weight
+    total = sum(_map_chunks(_chunks(problem), gain))
+    floor = 0.0 if objective.min_weight is None else prices.weight * objective.min_weight
     return float(total + (prices.local.sum() + prices.shared.sum()) * (1.0 + TOLERANCE) - floor)
 
 
 def reduced_profits(
     problem: RelaxedProblem, objective: DualObjective, prices: Prices
 ) -> Iterator[tuple[slice, Amounts]]:
-    """Classes and their (classes, P) values less what their plans pay; -inf where there is no plan."""
+    """Yield classes and their (classes, P) values minus payments; -inf if there is no plan."""
     for chunk in _chunks(problem):
-        yield chunk.classes, _reduced(problem, objective, prices, chunk)
+        yield chunk.classes, _reduced_values(problem, objective, prices, chunk)
 
 
 def softmax_shares(problem: RelaxedProblem, objective: DualObjective, prices: Prices, temperature: float) -> FloatArray:
-    """(C, P) share of each class that takes each plan where the dual is smoothed at a temperature."""
-    found = np.zeros(problem.cost_usd_per_h.shape)
+    """Return (C, P) shares of each class that choose each plan in the dual smoothed at a temperature."""
+    shares = np.zeros(problem.cost_usd_per_h.shape)
     for rows, values in reduced_profits(problem, objective, prices):
-        most = np.maximum(values.max(axis=1, keepdims=True), 0.0)
-        share = np.exp((values - most) / values.dtype.type(temperature))
-        found[rows] = share / (share.sum(axis=1, keepdims=True) + np.exp(-most / values.dtype.type(temperature)))
-    return found
+        max_value = np.maximum(values.max(axis=1, keepdims=True), 0.0)
+        share = np.exp((values - max_value) / values.dtype.type(temperature))
+        shares[rows] = share / (share.sum(axis=1, keepdims=True) + np.exp(-max_value / values.dtype.type(temperature)))
+    return shares
 
 
 def smoothed_dual(
@@ -128,14 +128,14 @@ def smoothed_dual(
     *,
     sites: BoolArray | None = None,
 ) -> SmoothedDual:
-    """The dual smoothed at a temperature, in the objective's units.
+    """Return the dual smoothed at a temperature, in the objective's units.
 
     Args:
         problem: of any size.
-        objective: what is maximised.
-        prices: where.
+        objective: to be maximized.
+        prices: of the resources.
         temperature: above 0.
-        sites: (sites,) those whose own values and derivatives are wanted; nothing else is then of use.
+        sites: (sites,) restricts the evaluation; only the values and derivatives of these sites are then valid.
     """
     local, slots, count = problem.local, problem.amounts.shape[2], problem.sites
     value, usage, curvature = np.zeros(count), np.zeros((count, slots + 1)), np.zeros((count, slots + 1, slots + 1))
@@ -143,23 +143,25 @@ def smoothed_dual(
     if sites is not None:
         chunks = tuple(chunk for chunk in chunks if sites[chunk.site : chunk.site + chunk.sites].any())
 
-    def part(chunk: _Chunk) -> tuple[FloatArray, FloatArray, FloatArray]:
-        return _part(problem, objective, prices, temperature, chunk)
+    def derivatives(chunk: _Chunk) -> tuple[FloatArray, FloatArray, FloatArray]:
+        return _chunk_derivatives(problem, objective, prices, temperature, chunk)
 
-    for chunk, (its_value, its_usage, its_curvature) in zip(chunks, _each(chunks, part), strict=True):
-        here = slice(chunk.site, chunk.site + chunk.sites)
-        value[here] += its_value
-        usage[here] += its_usage
-        curvature[here] += its_curvature
+    for chunk, (chunk_value, chunk_usage, chunk_curvature) in zip(
+        chunks, _map_chunks(chunks, derivatives), strict=True
+    ):
+        rows = slice(chunk.site, chunk.site + chunk.sites)
+        value[rows] += chunk_value
+        usage[rows] += chunk_usage
+        curvature[rows] += chunk_curvature
     curvature /= temperature
     value += prices.local.sum(axis=1)
-    weighing = objective.least_weight is not None
-    common = slice(local, slots + weighing)
-    capacity = np.ones(problem.shared + weighing)
+    has_min_weight = objective.min_weight is not None
+    common = slice(local, slots + has_min_weight)
+    capacity = np.ones(problem.shared + has_min_weight)
     total = float(value.sum() + prices.shared.sum())
-    if objective.least_weight is not None:
-        capacity[-1] = -objective.least_weight
-        total -= prices.weight * objective.least_weight
+    if objective.min_weight is not None:
+        capacity[-1] = -objective.min_weight
+        total -= prices.weight * objective.min_weight
     return SmoothedDual(
         value=total,
         site_value=value,
@@ -171,84 +173,84 @@ def smoothed_dual(
     )
 
 
-def _part(
+def _chunk_derivatives(
     problem: RelaxedProblem, objective: DualObjective, prices: Prices, temperature: float, chunk: _Chunk
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """(value, usage, curvature times temperature) of each site of a chunk; weight, as a slot that is given, is last."""
+    """Return (value, usage, curvature times temperature) by site of a chunk; weight is the last slot, negated."""
     amounts, count = problem.amounts[chunk.classes], problem.multiplicity[chunk.classes]
-    share = _reduced(problem, objective, prices, chunk)
+    share = _reduced_values(problem, objective, prices, chunk)
     share /= share.dtype.type(temperature)
-    most = np.maximum(share.max(axis=1, keepdims=True), 0.0)
-    share -= most
+    max_value = np.maximum(share.max(axis=1, keepdims=True), 0.0)
+    share -= max_value
     np.exp(share, out=share)
-    total = share.sum(axis=1, keepdims=True) + np.exp(-most)
-    gain = temperature * (np.log(total) + most)[:, 0].astype(np.float64) * count
+    total = share.sum(axis=1, keepdims=True) + np.exp(-max_value)
+    gain = temperature * (np.log(total) + max_value)[:, 0].astype(np.float64) * count
     share /= total
-    # At low temperatures hardly more than one plan of each class is taken.
-    taken = np.flatnonzero(share > _NEGLIGIBLE)
-    row = taken // share.shape[1]
-    plan = np.empty((len(taken), amounts.shape[2] + 1))
-    plan[:, :-1] = amounts.reshape(-1, amounts.shape[2])[taken]
+    # At low temperatures, hardly more than one plan of each class has a share.
+    selected = np.flatnonzero(share > _NEGLIGIBLE)
+    row = selected // share.shape[1]
+    plan = np.empty((len(selected), amounts.shape[2] + 1))
+    plan[:, :-1] = amounts.reshape(-1, amounts.shape[2])[selected]
     plan[:, -1] = -problem.weight[chunk.classes][row]
-    weighted = share.reshape(-1)[taken].astype(np.float64)[:, None] * plan
+    weighted = share.reshape(-1)[selected].astype(np.float64)[:, None] * plan
     mean = np.zeros((len(share), plan.shape[1]))
-    first = np.flatnonzero(np.diff(row, prepend=-1))
-    if len(first):
-        mean[row[first]] = np.add.reduceat(weighted, first, axis=0)
+    starts = np.flatnonzero(np.diff(row, prepend=-1))
+    if len(starts):
+        mean[row[starts]] = np.add.reduceat(weighted, starts, axis=0)
     plan *= count[row][:, None]
     usage = mean * count[:, None]
     if chunk.sites == 1:
         return gain.sum(keepdims=True), usage.sum(axis=0)[None], (weighted.T @ plan - mean.T @ usage)[None]
     site = problem.site[chunk.classes] - chunk.site
-    second = np.empty((chunk.sites, plan.shape[1], plan.shape[1]))
-    classes, rows = (np.searchsorted(where, np.arange(chunk.sites + 1)) for where in (site, site[row]))
-    for one in range(chunk.sites):
-        its, of = slice(classes[one], classes[one + 1]), slice(rows[one], rows[one + 1])
-        second[one] = weighted[of].T @ plan[of] - mean[its].T @ usage[its]
-    return _by_site(gain, site, chunk.sites), _by_site(usage, site, chunk.sites), second
+    curvature = np.empty((chunk.sites, plan.shape[1], plan.shape[1]))
+    classes, rows = (np.searchsorted(sites, np.arange(chunk.sites + 1)) for sites in (site, site[row]))
+    for index in range(chunk.sites):
+        class_rows, selected_rows = slice(classes[index], classes[index + 1]), slice(rows[index], rows[index + 1])
+        curvature[index] = weighted[selected_rows].T @ plan[selected_rows] - mean[class_rows].T @ usage[class_rows]
+    return _by_site(gain, site, chunk.sites), _by_site(usage, site, chunk.sites), curvature
 
 
 def _by_site(values: FloatArray, site: IntArray, sites: int) -> FloatArray:
-    """(sites, ...) sums of rows whose sites ascend."""
-    found = np.zeros((sites, *values.shape[1:]))
+    """Return (sites, ...) sums of rows whose sites ascend."""
+    sums = np.zeros((sites, *values.shape[1:]))
     if len(site):
-        first = np.flatnonzero(np.diff(site, prepend=-1))
-        found[site[first]] = np.add.reduceat(values, first, axis=0)
-    return found
+        starts = np.flatnonzero(np.diff(site, prepend=-1))
+        sums[site[starts]] = np.add.reduceat(values, starts, axis=0)
+    return sums
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Some classes: a part of one site, or several whole ones."""
+    """Consecutive classes: part of one site, or several whole sites."""
 
     site: int
-    """The first."""
+    """First site."""
     sites: int
     classes: slice
 
 
 @lru_cache(maxsize=64)
-def _spans(starts: tuple[int, ...]) -> tuple[_Chunk, ...]:
-    found: list[_Chunk] = []
+def _split_into_chunks(starts: tuple[int, ...]) -> tuple[_Chunk, ...]:
+    chunks: list[_Chunk] = []
     for site, (start, end) in enumerate(pairwise(starts)):
-        last = found[-1] if found else None
-        if last is not None and last.classes.stop == start and end - last.classes.start <= _CHUNK:
-            found[-1] = _Chunk(last.site, site + 1 - last.site, slice(last.classes.start, end))
+        previous = chunks[-1] if chunks else None
+        if previous is not None and previous.classes.stop == start and end - previous.classes.start <= _CHUNK_CLASSES:
+            chunks[-1] = _Chunk(previous.site, site + 1 - previous.site, slice(previous.classes.start, end))
             continue
-        found += [
-            _Chunk(site, 1, slice(begin, min(begin + _CHUNK, end)))
-            for begin in range(start, max(end, start + 1), _CHUNK)
+        chunks += [
+            _Chunk(site, 1, slice(first, min(first + _CHUNK_CLASSES, end)))
+            for first in range(start, max(end, start + 1), _CHUNK_CLASSES)
         ]
-    return tuple(found)
+    return tuple(chunks)
 
 
 def _chunks(problem: RelaxedProblem) -> tuple[_Chunk, ...]:
-    return _spans(problem.starts)
+    return _split_into_chunks(problem.starts)
 
 
-def _each(chunks: Sequence[_Chunk], part: Callable[[_Chunk], T]) -> list[T]:
-    """Of every chunk, in their order, so that sums do not depend on threads."""
-    if len(chunks) <= _ALONE:
+def _map_chunks(chunks: Sequence[_Chunk], part: Callable[[_Chunk], T]) -> list[T]:
+    """Map all chunks in order, so that sums do not depend on threads."""
+    if len(chunks) <= _MAX_SEQUENTIAL_CHUNKS:
         return [part(chunk) for chunk in chunks]
     return list(_threads().map(part, chunks))
 
@@ -258,27 +260,27 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="prices")
 
 
-def _reduced(
+def _reduced_values(
     problem: RelaxedProblem,
     objective: DualObjective,
     prices: Prices,
     chunk: _Chunk,
     precision: type[np.floating[Any]] | None = None,
 ) -> Amounts:
-    """(classes, P) in a precision, else in that of the amounts."""
+    """Return (classes, P) values minus payments, in the given precision or that of the amounts."""
     amounts = problem.amounts[chunk.classes]
     if precision is not None:
         amounts = amounts.astype(precision, copy=False)
-    kind = amounts.dtype.type
-    worth = ((objective.weight + prices.weight) * problem.weight[chunk.classes]).astype(kind)
-    # The least factor keeps the infinite cost of a plan that is none infinite.
-    cost = problem.cost_usd_per_h[chunk.classes].astype(kind) * kind(max(objective.cost, 1e-30))
+    dtype = amounts.dtype.type
+    value = ((objective.weight + prices.weight) * problem.weight[chunk.classes]).astype(dtype)
+    # The minimum factor keeps the infinite cost of a missing plan infinite.
+    cost = problem.cost_usd_per_h[chunk.classes].astype(dtype) * dtype(max(objective.cost, 1e-30))
     if chunk.sites == 1:
-        price = np.concatenate([prices.local[chunk.site], prices.shared]).astype(kind)
-        paid = (amounts.reshape(-1, amounts.shape[2]) @ price).reshape(amounts.shape[:2])
+        price = np.concatenate([prices.local[chunk.site], prices.shared]).astype(dtype)
+        payment = (amounts.reshape(-1, amounts.shape[2]) @ price).reshape(amounts.shape[:2])
     else:
-        by_class = np.empty((len(amounts), amounts.shape[2], 1), dtype=kind)
-        by_class[:, : problem.local, 0] = prices.local[problem.site[chunk.classes]]
-        by_class[:, problem.local :, 0] = prices.shared
-        paid = np.matmul(amounts, by_class)[:, :, 0]
-    return np.asarray(worth[:, None] - cost - paid)
+        class_prices = np.empty((len(amounts), amounts.shape[2], 1), dtype=dtype)
+        class_prices[:, : problem.local, 0] = prices.local[problem.site[chunk.classes]]
+        class_prices[:, problem.local :, 0] = prices.shared
+        payment = np.matmul(amounts, class_prices)[:, :, 0]
+    return np.asarray(value[:, None] - cost - payment)

@@ -1,4 +1,4 @@
-"""From one answer to the next: queries come, change or go, capacities change, and little else does."""
+"""Incremental rematching: queries arrive, change or leave, capacities change, and few plans do."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from circinus.matching.lagrangian.solve import (
     tighten_weight_bound,
 )
 
-_STALE = 0.002
-"""Share of the bound that may be missing more than before until prices are sought anew."""
+_MAX_GAP_INCREASE = 0.002
+"""Increase of the optimality gap, as a share of the bound, at which prices are recomputed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rematched:
-    """The next answer."""
+    """The result of a rematch."""
 
     answer: RelaxedSolution
     changed: IntArray
-    """Queries that ran and get another plan or none."""
+    """Running queries whose plan changes or stops."""
     stale: bool
-    """Whether prices were sought anew, as the old ones did not prove enough."""
+    """True if prices were recomputed, as the previous ones proved too little."""
 
 
 def rematch(
     previous: RelaxedSolution, problem: RelaxedProblem, previous_index: IntArray, *, churn: float = 0.0, seed: int = 0
 ) -> Rematched:
-    """The answer to a changed problem that changes little of what runs.
+    """Return an answer to a changed problem that changes few of the running plans.
 
-    Queries keep their plans unless these are gone or do not fit any more, or more than `churn` is gained by another.
-    Only sites are looked at where something changed; queries that were not served may come in anywhere.
+    Queries keep their plans unless these are gone or do not fit any more, or another plan gains more than `churn`. Only
+    sites with changes are considered; queries that were not served may enter anywhere.
 
     Args:
-        previous: the answer before.
-        problem: with the same resources; plans of a query that stays have the same numbers, infinite costs are gone.
-        previous_index: (N,) which query of the previous answer each one was; -1: it is new.
+        previous: the previous answer.
+        problem: with the same resources; plans of a staying query have the same indexes, with infinite costs if gone.
+        previous_index: (N,) index of each query in the previous answer; -1 if it is new.
         churn: weight that must be gained for every running query that gets another plan.
-        seed: of samples, where prices are sought anew.
+        seed: of samples, if prices are recomputed.
 
     Raises:
-        PlanningError: other resources than before, or numbers without meaning.
+        PlanningError: other resources than before, or invalid numbers.
     """
     problem.checked()
     members = ExpandedQueries.of(problem)
@@ -64,80 +64,100 @@ def rematch(
     ran = np.full(len(previous_index), NOT_SERVED)
     ran[previous_index >= 0] = previous.chosen[previous_index[previous_index >= 0]]
     chosen, served = ran.copy(), np.flatnonzero(ran >= 0)
-    gone = ~np.isfinite(problem.cost_usd_per_h[members.class_of[served], ran[served]])
-    chosen[served[gone]] = NOT_SERVED
-    sites = np.flatnonzero(_concerned(previous, members, previous_index, chosen, served[gone]))
+    is_gone = ~np.isfinite(problem.cost_usd_per_h[members.class_of[served], ran[served]])
+    chosen[served[is_gone]] = NOT_SERVED
+    sites = np.flatnonzero(_affected_sites(previous, members, previous_index, chosen, served[is_gone]))
     objective, running = DualObjective(1.0, cost_tiebreak_weight(problem)), ChurnTerms(ran, churn)
 
     def completed(prices: Prices) -> tuple[IntArray, float]:
         regrets = ReducedProfits.at(problem, objective, prices)
-        found = greedy_fill(members, regrets, repair_overload(members, regrets, chosen))
-        found = swap_search(members, regrets, found, objective, running=running, sites=sites)
-        return found, tighten_weight_bound(
+        filled = greedy_fill(members, regrets, repair_overload(members, regrets, chosen))
+        improved = swap_search(members, regrets, filled, objective, running=running, sites=sites)
+        return improved, tighten_weight_bound(
             problem, regrets.bound(problem, prices) + objective.cost * max_cost_usd_per_h(problem)
         )
 
     prices = previous.prices
-    found, limit = completed(prices)
-    stale = members.weight(found) < (1.0 - previous.weight_gap - _STALE) * limit
+    matched, limit = completed(prices)
+    stale = members.weight(matched) < (1.0 - previous.weight_gap - _MAX_GAP_INCREASE) * limit
     if stale:
         prices = DualSolver(problem, np.random.default_rng(seed)).maximize_weight(objective, prices)
-        found, tighter = completed(prices)
+        matched, tighter = completed(prices)
         limit = min(limit, tighter)
-    weight, cost = members.weight(found), members.cost_usd_per_h(found)
-    least = -dual_bound(problem, DualObjective(0.0, 1.0, weight), previous.cost_prices)
+    weight, cost = members.weight(matched), members.cost_usd_per_h(matched)
+    cost_bound = -dual_bound(problem, DualObjective(0.0, 1.0, weight), previous.cost_prices)
     answer = RelaxedSolution(
         members=members,
-        chosen=found,
+        chosen=matched,
         weight=weight,
         weight_bound=max(limit, weight),
         cost_usd_per_h=cost,
-        cost_bound_usd_per_h=min(max(least, 0.0), cost),
+        cost_bound_usd_per_h=min(max(cost_bound, 0.0), cost),
         prices=prices,
         cost_prices=previous.cost_prices,
         cost_counts=objective.cost,
     )
-    return Rematched(answer, served[found[served] != ran[served]], stale)
+    return Rematched(answer, served[matched[served] != ran[served]], stale)
 
 
-def _check_resources(problem: RelaxedProblem, before: RelaxedProblem) -> None:
-    """Raises PlanningError where there are others than before."""
-    if (problem.sites, problem.local, problem.shared) != (before.sites, before.local, before.shared):
+def _check_resources(problem: RelaxedProblem, previous: RelaxedProblem) -> None:
+    """Raise PlanningError if the resources differ from the previous ones."""
+    if (problem.sites, problem.local, problem.shared) != (previous.sites, previous.local, previous.shared):
         raise PlanningError(
-            f"resources: found {problem.sites} sites with {problem.local} resources each and {problem.shared} shared, "
-            f"expected {before.sites}, {before.local} and {before.shared} as in the previous answer"
+            f"sites, local and shared resources must be ({previous.sites}, {previous.local}, "
+            f"{previous.shared}) as before, got ({problem.sites}, {problem.local}, {problem.shared})",
+            code="planning.resources_changed",
         )
 
 
-def _check_origins(previous_index: IntArray, queries: int, before: int) -> None:
-    """Raises PlanningError where it does not say of every query which one it was, each one once."""
+def _check_origins(previous_index: IntArray, queries: int, previous_queries: int) -> None:
+    """Raise PlanningError unless every query has a valid, distinct previous index."""
     if previous_index.shape != (queries,):
-        raise PlanningError(f"came_from: found the shape {previous_index.shape}, expected ({queries},)")
-    known = previous_index[previous_index >= 0]
-    if len(known) and known.max() >= before:
-        raise PlanningError(f"came_from: found query {known.max()}, expected one of the {before} before, or -1")
-    twice = np.flatnonzero(np.bincount(known, minlength=1) > 1)
-    if len(twice):
-        raise PlanningError(f"came_from: found query {twice[0]} twice, expected every one once")
+        raise PlanningError(
+            f"shape must be ({queries},), got {previous_index.shape}",
+            code="planning.wrong_shape",
+            location="previous_index",
+        )
+    origins = previous_index[previous_index >= 0]
+    if len(origins) and origins.max() >= previous_queries:
+        raise PlanningError(
+            f"entries must be below {previous_queries} or -1, got {origins.max()}",
+            code="query.unknown_origin",
+            location="previous_index",
+        )
+    duplicates = np.flatnonzero(np.bincount(origins, minlength=1) > 1)
+    if len(duplicates):
+        raise PlanningError(
+            f"entries must be distinct, got {duplicates[0]} twice",
+            code="query.duplicate_origin",
+            location="previous_index",
+        )
 
 
-def _concerned(
+def _affected_sites(
     previous: RelaxedSolution, members: ExpandedQueries, previous_index: IntArray, chosen: IntArray, dropped: IntArray
 ) -> BoolArray:
-    """(sites,) where queries came, went or lost their plans, or what they take changed or does not fit."""
-    problem, before, found = members.problem, previous.members.problem, np.zeros(members.problem.sites, dtype=bool)
+    """Return (sites,) whether queries came, left or lost their plans, or their amounts changed or do not fit."""
+    problem, previous_problem, affected = (
+        members.problem,
+        previous.members.problem,
+        np.zeros(members.problem.sites, dtype=bool),
+    )
     site = problem.site[members.class_of]
-    found[site[previous_index < 0]] = True
-    found[site[dropped]] = True
+    affected[site[previous_index < 0]] = True
+    affected[site[dropped]] = True
     stayed = np.zeros(len(previous.chosen), dtype=bool)
     stayed[previous_index[previous_index >= 0]] = True
-    found[before.site[previous.members.class_of[~stayed]]] = True
-    # What a plan takes changes with the capacities: where there is more of one, there may be room for others.
-    both = np.flatnonzero((chosen >= 0) & (previous_index >= 0))
-    there = previous.members.class_of[previous_index[both]]
-    change = problem.amounts[members.class_of[both], chosen[both]] != before.amounts[there, chosen[both]]
-    found[site[both[change[:, : problem.local].any(axis=1)]]] = True
-    found |= bool(change[:, problem.local :].any())
+    affected[previous_problem.site[previous.members.class_of[~stayed]]] = True
+    # Amounts are shares of capacities: if a capacity grew, others may fit.
+    staying = np.flatnonzero((chosen >= 0) & (previous_index >= 0))
+    previous_classes = previous.members.class_of[previous_index[staying]]
+    change = (
+        problem.amounts[members.class_of[staying], chosen[staying]]
+        != previous_problem.amounts[previous_classes, chosen[staying]]
+    )
+    affected[site[staying[change[:, : problem.local].any(axis=1)]]] = True
+    affected |= bool(change[:, problem.local :].any())
     own = members.usage(chosen)[: problem.sites * problem.local].reshape(problem.sites, problem.local)
-    found[(own > 1.0).any(axis=1)] = True
-    return found
+    affected[(own > 1.0).any(axis=1)] = True
+    return affected

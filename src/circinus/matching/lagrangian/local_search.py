@@ -1,4 +1,4 @@
-"""Single queries that take another plan, come in or leave: what that gains, and what it takes or makes free."""
+"""Local search over single queries: plan changes, admissions and removals, with their gain and usage."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQue
 
 @dataclass(frozen=True, eq=False)
 class ChurnTerms:
-    """What runs already, and what it costs to change it."""
+    """The running plans, and the price of changing them."""
 
     chosen: IntArray
-    """(N,) the plan that each query runs, -1 for none."""
+    """(N,) running plan of each query, -1 for none."""
     churn: float
-    """In the objective, what must be gained for every running query that gets another plan, or none."""
+    """Minimum gain, in the objective, for every running query whose plan changes or stops."""
 
 
 @dataclass(frozen=True, eq=False)
 class Moves:
-    """Of queries of one site; m of them."""
+    """m moves of queries of one site."""
 
     query: IntArray
     """(m,)"""
     plan: IntArray
     """(m,) -1: not served any more."""
     gain: FloatArray
-    """(m,) in the objective."""
+    """(m,) gain in the objective."""
     change: FloatArray
-    """(m, S) of what is taken of the slots."""
+    """(m, S) change of usage of the slots."""
 
     def __len__(self) -> int:
         return len(self.query)
 
     def without(self, queries: Collection[int]) -> Moves:
-        """The moves of other queries."""
-        kept = ~np.isin(self.query, list(queries))
-        return Moves(self.query[kept], self.plan[kept], self.gain[kept], self.change[kept])
+        """Return the moves of other queries."""
+        is_other = ~np.isin(self.query, list(queries))
+        return Moves(self.query[is_other], self.plan[is_other], self.gain[is_other], self.change[is_other])
 
 
 def list_moves(
@@ -57,95 +57,95 @@ def list_moves(
     max_yielding: int,
     running: ChurnTerms | None = None,
 ) -> tuple[Moves, Moves]:
-    """(moves that gain, any moves), of each kind those with the least regret at the prices.
+    """Return (improving moves, any moves), each limited to those with the least regret at the prices.
 
     Args:
         members: all queries.
         regrets: at some prices.
-        chosen: (N,) the present choice.
+        chosen: (N,) the current choice.
         objective: of gains.
-        queries: whose moves are looked at; all of one site.
-        max_gaining: moves of the first kind at most.
-        max_yielding: moves of the second kind at most.
-        running: what runs already, so that changes of it have a price.
+        queries: of one site, which may move.
+        max_gaining: maximum number of improving moves.
+        max_yielding: maximum number of any moves.
+        running: running plans, whose changes have a price.
     """
     problem = members.problem
     classes, plans = members.class_of[queries], problem.cost_usd_per_h.shape[1]
-    now, rows = np.where(chosen[queries] < 0, plans, chosen[queries]), np.arange(len(queries))
+    current, rows = np.where(chosen[queries] < 0, plans, chosen[queries]), np.arange(len(queries))
     reduced = regrets.reduced[classes].astype(np.float64)
-    regret = reduced[rows, now][:, None] - reduced
+    regret = reduced[rows, current][:, None] - reduced
     cost = problem.cost_usd_per_h[classes]
-    worth = np.zeros((len(queries), plans + 1))
-    worth[:, :plans] = objective.weight * problem.weight[classes][:, None]
-    worth[:, :plans] -= objective.cost * np.where(np.isfinite(cost), cost, 0.0)
+    value = np.zeros((len(queries), plans + 1))
+    value[:, :plans] = objective.weight * problem.weight[classes][:, None]
+    value[:, :plans] -= objective.cost * np.where(np.isfinite(cost), cost, 0.0)
     if running is not None:
         served = np.flatnonzero(running.chosen[queries] >= 0)
-        worth[served] -= running.churn
-        worth[served, running.chosen[queries[served]]] += running.churn
-    gain = worth - worth[rows, now][:, None]
+        value[served] -= running.churn
+        value[served, running.chosen[queries[served]]] += running.churn
+    gain = value - value[rows, current][:, None]
     possible: BoolArray = np.isfinite(reduced)
-    possible[rows, now] = False
-    found = []
-    for wanted, most in ((possible & (gain > 0), max_gaining), (possible, max_yielding)):
-        flat = np.flatnonzero(wanted)
-        if len(flat) > most:
-            flat = flat[np.argpartition(regret.reshape(-1)[flat], most)[:most]]
+    possible[rows, current] = False
+    moves = []
+    for is_candidate, limit in ((possible & (gain > 0), max_gaining), (possible, max_yielding)):
+        flat = np.flatnonzero(is_candidate)
+        if len(flat) > limit:
+            flat = flat[np.argpartition(regret.reshape(-1)[flat], limit)[:limit]]
         row, option = np.divmod(flat, plans + 1)
-        change = usage_of_options(members, classes[row], option) - usage_of_options(members, classes[row], now[row])
-        found.append(Moves(queries[row], np.where(option == plans, NOT_SERVED, option), gain.reshape(-1)[flat], change))
-    return found[0], found[1]
+        change = usage_of_options(members, classes[row], option) - usage_of_options(members, classes[row], current[row])
+        moves.append(Moves(queries[row], np.where(option == plans, NOT_SERVED, option), gain.reshape(-1)[flat], change))
+    return moves[0], moves[1]
 
 
 def usage_of_options(members: ExpandedQueries, classes: IntArray, options: IntArray) -> FloatArray:
-    """(m, S) what options of classes take; the last one, not being served, and -1 nothing."""
+    """Return (m, S) usage of options of classes; 0 for the last option (not served) and for -1."""
     amounts = members.problem.amounts
     plans = amounts.shape[1]
     served = (options >= 0) & (options < plans)
     return np.where(served[:, None], amounts[classes, np.where(served, options, 0)], 0.0).astype(np.float64)
 
 
-def best_pair(first: Moves, second: Moves, room: FloatArray, least: float) -> list[tuple[Moves, int]] | None:
-    """One move of the first kind, alone or with one of the second, that gains most and fits.
+def best_pair(first: Moves, second: Moves, headroom: FloatArray, min_gain: float) -> list[tuple[Moves, int]] | None:
+    """Return the best fitting improving move, alone or with one of the second kind.
 
     Args:
-        first: a few.
-        second: many.
-        room: (S,) what is left of the slots.
-        least: that must be gained more than.
+        first: a few improving moves.
+        second: many moves.
+        headroom: (S,) remaining capacity of the slots.
+        min_gain: gain that must be exceeded.
 
     Returns:
-        The moves and where they stand; None: nothing gains more.
+        The moves and their positions, or None if nothing gains more.
     """
     if not len(first):
         return None
-    best, found = least, None
-    alone = np.where((first.change <= room).all(axis=1), first.gain, -np.inf)
-    one = int(alone.argmax())
-    if alone[one] > best:
-        best, found = float(alone[one]), [(first, one)]
+    best, moves = min_gain, None
+    single_gain = np.where((first.change <= headroom).all(axis=1), first.gain, -np.inf)
+    index = int(single_gain.argmax())
+    if single_gain[index] > best:
+        best, moves = float(single_gain[index]), [(first, index)]
     if not len(second):
-        return found
+        return moves
     fits = np.ones((len(first), len(second)), dtype=bool)
-    for slot in range(len(room)):
-        fits &= second.change[:, slot] <= (room[slot] - first.change[:, slot])[:, None]
+    for slot in range(len(headroom)):
+        fits &= second.change[:, slot] <= (headroom[slot] - first.change[:, slot])[:, None]
     fits &= first.query[:, None] != second.query
     total = np.where(fits, first.gain[:, None] + second.gain, -np.inf)
     row, column = np.unravel_index(int(total.argmax()), total.shape)
     if total[row, column] > best:
-        found = [(first, int(row)), (second, int(column))]
-    return found
+        moves = [(first, int(row)), (second, int(column))]
+    return moves
 
 
-_GAINING, _YIELDING = 96, 1024
-"""Moves of a site that are looked at: those that gain, and those that make room."""
-_A_QUERY = 0.5, 4.0
-"""The same for each query of a site, where it has few."""
-_NEAREST = 4_000
-"""Queries of a site whose moves are looked at."""
-_ROUNDS = 4
-"""Times that moves are listed anew."""
+_MAX_GAINING, _MAX_YIELDING = 96, 1024
+"""Maximum number of moves of a site: improving ones, and ones that free capacity."""
+_MOVES_PER_QUERY = 0.5, 4.0
+"""Maximum number of both kinds of moves for each query of a small site."""
+_MAX_QUERIES = 4_000
+"""Maximum number of queries of a site whose moves are considered."""
+_MAX_ROUNDS = 4
+"""Maximum number of times that moves are listed."""
 _NO_GAIN = 1e-9
-"""Share of the most that serving a query can be worth that counts as rounding."""
+"""Rounding tolerance, as a share of the maximum value of a query."""
 
 
 def swap_search(
@@ -157,42 +157,44 @@ def swap_search(
     running: ChurnTerms | None = None,
     sites: IntArray | None = None,
 ) -> IntArray:
-    """(N,) a choice at least as good, with what was found in some rounds of pairs.
+    """Return (N,) a choice at least as good, after some rounds of pairs of moves (swaps and ejections).
 
     Args:
         members: the queries.
-        regrets: by which moves are chosen to be looked at.
-        chosen: (N,) a choice that fits.
-        objective: what is to gain.
-        running: what runs already, so that changes of it have a price.
-        sites: those whose queries may move; None: all.
+        regrets: by which moves are preselected.
+        chosen: (N,) a feasible choice.
+        objective: to be maximized.
+        running: running plans, whose changes have a price.
+        sites: whose queries may move; None: all.
     """
     problem, chosen = members.problem, chosen.copy()
-    least = improvement_tolerance(members, objective)
+    min_gain = improvement_tolerance(members, objective)
     starts, usage = members.site_starts, members.usage(chosen)
     for site in (np.arange(problem.sites) if sites is None else sites).tolist():
         if starts[site] == starts[site + 1]:
             continue
-        queries = regrets.nearest(members, np.arange(starts[site], starts[site + 1]), _NEAREST)
+        queries = regrets.nearest(members, np.arange(starts[site], starts[site + 1]), _MAX_QUERIES)
         resources = members.resources[members.class_of[queries[0]]]
-        few = [math.ceil(share * len(queries)) for share in _A_QUERY]
-        for _ in range(_ROUNDS):
-            gaining, yielding = list_moves(
+        limits = [math.ceil(share * len(queries)) for share in _MOVES_PER_QUERY]
+        for _ in range(_MAX_ROUNDS):
+            improving, yielding = list_moves(
                 members, regrets, chosen, objective, queries,
-                max_gaining=min(_GAINING, few[0]), max_yielding=min(_YIELDING, few[1]), running=running,
+                max_gaining=min(_MAX_GAINING, limits[0]), max_yielding=min(_MAX_YIELDING, limits[1]), running=running,
             )  # fmt: skip
-            before = chosen[queries]
-            while (pair := best_pair(gaining, yielding, np.maximum(1.0 - usage[resources], 0.0), least)) is not None:
-                for moves, one in pair:
-                    usage[resources] += moves.change[one]
-                    chosen[moves.query[one]] = moves.plan[one]
-                moved = [int(moves.query[one]) for moves, one in pair]
-                gaining, yielding = gaining.without(moved), yielding.without(moved)
-            if np.array_equal(before, chosen[queries]):
+            previous = chosen[queries]
+            while (
+                pair := best_pair(improving, yielding, np.maximum(1.0 - usage[resources], 0.0), min_gain)
+            ) is not None:
+                for moves, index in pair:
+                    usage[resources] += moves.change[index]
+                    chosen[moves.query[index]] = moves.plan[index]
+                moved = [int(moves.query[index]) for moves, index in pair]
+                improving, yielding = improving.without(moved), yielding.without(moved)
+            if np.array_equal(previous, chosen[queries]):
                 break
     return chosen
 
 
 def improvement_tolerance(members: ExpandedQueries, objective: DualObjective) -> float:
-    """What is rounding in the objective."""
+    """Return the rounding tolerance of the objective."""
     return _NO_GAIN * (objective.weight * float(members.problem.weight.max(initial=0.0)) + objective.cost)

@@ -1,4 +1,4 @@
-"""One more query beside those that run: answered alone, at the prices there are, in milliseconds."""
+"""Online admission of one query at a time at fixed prices, in milliseconds."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from circinus.matching.lagrangian.primal_rounding import ReducedProfits
 from circinus.matching.lagrangian.relaxed_problem import Amounts
 from circinus.matching.lagrangian.solve import RelaxedSolution
 
-_NEAREST, _YIELDING = 4_000, 1_024
-"""Queries of a site that may make room, and their moves that are kept at hand."""
+_MAX_QUERIES, _MAX_MOVES = 4_000, 1_024
+"""Maximum number of queries of a site that may yield, and of their cached moves."""
 _UNPRICED = 1e-3
-"""What a resource without a price counts, as a share of the dearest: the least of what lacks is looked for."""
+"""Price of an unpriced resource, as a share of the highest one, to find the smallest missing capacity."""
 
 
 @dataclass(frozen=True, eq=False)
 class AdmissionRequest:
-    """A query that asks to be served."""
+    """A query to be admitted."""
 
     weight: float
     cost_usd_per_h: FloatArray
-    """(P,) infinite where there is no plan."""
+    """(P,) infinite if there is no plan."""
     amounts: Amounts
     """(P, S) shares of the capacities."""
     site: int
@@ -34,124 +34,142 @@ class AdmissionRequest:
 
 @dataclass(frozen=True)
 class Admitted:
-    """It is served from now on."""
+    """The query is served from now on."""
 
     plan: int
     moved: tuple[tuple[int, int], ...] = ()
-    """(running query, its new plan or -1) that made room."""
+    """(running query, its new plan or -1) that freed capacity."""
 
 
 @dataclass(frozen=True, eq=False)
 class AdmissionRefused:
-    """None of its plans fits beside the others."""
+    """No plan of the query fits."""
 
     plan: int
-    """The one that lacks least, weighed by prices; -1: it has none."""
-    lacking: FloatArray
-    """(S,) shares of capacities that it lacks."""
+    """Plan with the least missing capacity, weighted by prices; -1: the query has no plan."""
+    missing_capacity: FloatArray
+    """(S,) missing shares of capacities."""
     price: FloatArray
-    """(S,) of whole capacities, in units of weight."""
+    """(S,) price of whole capacities, in units of weight."""
 
     @property
     def binding(self) -> IntArray:
-        """Slots that lack anything, that which costs most to widen first."""
-        order = np.argsort(-self.lacking * self.price, kind="stable")
-        return np.asarray(order[self.lacking[order] > 0], dtype=np.int64)
+        """Slots with missing capacity, most expensive first."""
+        order = np.argsort(-self.missing_capacity * self.price, kind="stable")
+        return np.asarray(order[self.missing_capacity[order] > 0], dtype=np.int64)
 
 
 class OnlineAdmission:
-    """Lets queries in one by one; what they take is kept in mind, prices stay as they are."""
+    """Admission of queries one by one: usage is updated, prices stay."""
 
     def __init__(self, answer: RelaxedSolution, *, churn: float = 0.0) -> None:
-        """Begin with a whole answer.
+        """Start from an answer.
 
         Args:
-            answer: what runs.
-            churn: weight that must be gained for a running query that gets another plan, or none.
+            answer: the running plans.
+            churn: weight that must be gained for a running query whose plan changes or stops.
         """
         self._answer, self._members = answer, answer.members
         self._objective = DualObjective(1.0, answer.cost_counts)
         self._regrets = ReducedProfits.at(self._members.problem, self._objective, answer.prices)
         self._running = ChurnTerms(answer.chosen, churn)
-        self._yielding: dict[int, Moves] = {}
+        self._moves_of_site: dict[int, Moves] = {}
         self.chosen = answer.chosen.copy()
-        """(N,) of the queries that ran at the beginning."""
+        """(N,) plans of the queries of the initial answer."""
         self.usage = self._members.usage(self.chosen)
-        """(capacities,) of all that runs."""
+        """(capacities,) usage of all running plans."""
 
     def admit(self, applicant: AdmissionRequest) -> Admitted | AdmissionRefused:
-        """Let a query in, if there is room or can be made; what runs is changed accordingly.
+        """Admit a query if it fits, possibly by moving one running query.
 
         Raises:
-            PlanningError: numbers without meaning.
+            PlanningError: invalid numbers.
         """
         self._check(applicant)
         problem, site = self._members.problem, applicant.site
         own = site * problem.local + np.arange(problem.local)
         resources = np.concatenate([own, problem.sites * problem.local + np.arange(problem.shared)])
         price = np.concatenate([self._answer.prices.local[site], self._answer.prices.shared])
-        room = np.maximum(1.0 - self.usage[resources], 0.0)
-        listed = np.isfinite(applicant.cost_usd_per_h)
-        cost = np.where(listed, applicant.cost_usd_per_h, 0.0)
-        gain = np.where(listed, applicant.weight - self._objective.cost * cost, -np.inf)
+        headroom = np.maximum(1.0 - self.usage[resources], 0.0)
+        has_plan = np.isfinite(applicant.cost_usd_per_h)
+        cost = np.where(has_plan, applicant.cost_usd_per_h, 0.0)
+        gain = np.where(has_plan, applicant.weight - self._objective.cost * cost, -np.inf)
         amounts = applicant.amounts.astype(np.float64)
-        fits = (amounts <= room).all(axis=1) & np.isfinite(gain)
+        fits = (amounts <= headroom).all(axis=1) & np.isfinite(gain)
         if fits.any():
             plan = int(np.where(fits, gain - amounts @ price, -np.inf).argmax())
             self.usage[resources] += amounts[plan]
             return Admitted(plan)
         plans = np.flatnonzero(np.isfinite(gain))
-        coming = Moves(np.full(len(plans), -1), plans, gain[plans], amounts[plans])
-        pair = best_pair(coming, self._making_room(site), room, improvement_tolerance(self._members, self._objective))
+        admissions = Moves(np.full(len(plans), -1), plans, gain[plans], amounts[plans])
+        pair = best_pair(
+            admissions, self._yielding_moves(site), headroom, improvement_tolerance(self._members, self._objective)
+        )
         if pair is None:
-            return _refused(amounts, np.isfinite(gain), room, price)
-        for moves, one in pair:
-            self.usage[resources] += moves.change[one]
-        moves, one = pair[-1]
-        query, option = int(moves.query[one]), int(moves.plan[one])
+            return _refusal(amounts, np.isfinite(gain), headroom, price)
+        for moves, index in pair:
+            self.usage[resources] += moves.change[index]
+        moves, index = pair[-1]
+        query, option = int(moves.query[index]), int(moves.plan[index])
         self.chosen[query] = option
-        self._yielding[site] = self._yielding[site].without([query])
-        return Admitted(int(coming.plan[pair[0][1]]), ((query, option),))
+        self._moves_of_site[site] = self._moves_of_site[site].without([query])
+        return Admitted(int(admissions.plan[pair[0][1]]), ((query, option),))
 
     def leave(self, amounts: FloatArray, site: int) -> None:
-        """A query that was let in leaves; `amounts` (S,) of its plan. Those that ran at the beginning stay."""
+        """Remove an admitted query; `amounts` (S,) of its plan. Queries of the initial answer stay."""
         problem = self._members.problem
         own = site * problem.local + np.arange(problem.local)
         self.usage[own] -= amounts[: problem.local]
         self.usage[problem.sites * problem.local :] -= amounts[problem.local :]
 
-    def _making_room(self, site: int) -> Moves:
-        """Moves of running queries of a site, those that lose least at the prices."""
-        if site not in self._yielding:
+    def _yielding_moves(self, site: int) -> Moves:
+        """Return the moves of running queries of a site with the least loss at the prices."""
+        if site not in self._moves_of_site:
             starts = self._members.site_starts
-            queries = self._regrets.nearest(self._members, np.arange(starts[site], starts[site + 1]), _NEAREST)
+            queries = self._regrets.nearest(self._members, np.arange(starts[site], starts[site + 1]), _MAX_QUERIES)
             queries = queries[self.chosen[queries] >= 0]
-            self._yielding[site] = list_moves(
+            self._moves_of_site[site] = list_moves(
                 self._members, self._regrets, self.chosen, self._objective, queries,
-                max_gaining=0, max_yielding=_YIELDING, running=self._running,
+                max_gaining=0, max_yielding=_MAX_MOVES, running=self._running,
             )[1]  # fmt: skip
-        return self._yielding[site]
+        return self._moves_of_site[site]
 
     def _check(self, applicant: AdmissionRequest) -> None:
         problem = self._members.problem
         if not (np.isfinite(applicant.weight) and applicant.weight > 0):
-            raise PlanningError(f"query: found weight {applicant.weight:g}, expected a finite number above 0")
+            raise PlanningError(
+                f"weight must be finite and positive, got {applicant.weight:g}",
+                code="query.invalid_weight",
+                location="query",
+            )
         if not 0 <= applicant.site < problem.sites:
-            raise PlanningError(f"query: found site {applicant.site}, expected one from 0 to {problem.sites - 1}")
+            raise PlanningError(
+                f"site must be in [0, {problem.sites - 1}], got {applicant.site}",
+                code="query.unknown_site",
+                location="query",
+            )
         expected = (len(applicant.cost_usd_per_h), problem.amounts.shape[2])
         if applicant.amounts.shape != expected:
-            raise PlanningError(f"query: found amounts of the shape {applicant.amounts.shape}, expected {expected}")
+            raise PlanningError(
+                f"shape of amounts must be {expected}, got {applicant.amounts.shape}",
+                code="planning.wrong_shape",
+                location="query",
+            )
         if not (
             np.all(applicant.cost_usd_per_h >= 0) and np.all((applicant.amounts >= 0) & (applicant.amounts < np.inf))
         ):
-            raise PlanningError("query: found a cost or demand that is negative or no number, expected at least 0")
+            raise PlanningError(
+                "costs and amounts must be at least 0, and amounts finite",
+                code="planning.invalid_number",
+                location="query",
+            )
 
 
-def _refused(amounts: FloatArray, listed: BoolArray, room: FloatArray, price: FloatArray) -> AdmissionRefused:
-    """For the plan that lacks least, weighed by prices."""
-    lacking = np.maximum(amounts - room, 0.0)
-    if not listed.any():
-        return AdmissionRefused(-1, np.zeros(len(room)), price)
-    dearest = np.where(listed, lacking @ (price + max(float(price.max(initial=0.0)), 1.0) * _UNPRICED), np.inf)
-    plan = int(dearest.argmin())
-    return AdmissionRefused(plan, lacking[plan], price)
+def _refusal(amounts: FloatArray, has_plan: BoolArray, headroom: FloatArray, price: FloatArray) -> AdmissionRefused:
+    """Return the refusal for the plan with the least missing capacity, weighted by prices."""
+    missing = np.maximum(amounts - headroom, 0.0)
+    if not has_plan.any():
+        return AdmissionRefused(-1, np.zeros(len(headroom)), price)
+    missing_value = np.where(has_plan, missing @ (price + max(float(price.max(initial=0.0)), 1.0) * _UNPRICED), np.inf)
+    plan = int(missing_value.argmin())
+    return AdmissionRefused(plan, missing[plan], price)

@@ -1,4 +1,4 @@
-"""A whole answer: at most one plan for every single query, and what all of them take."""
+"""Expansion of query classes to single queries, with the usage of a choice."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class ExpandedQueries:
     class_of: IntArray
     """(N,) ascending."""
     resources: IntArray = field(repr=False)
-    """(C, S) where in `usage` the resources of each class's slots stand."""
+    """(C, S) index in `usage` of the resources of each class's slots."""
     capacities: int
-    """Of all sites and all that is shared."""
+    """Number of resources: of all sites, and shared ones."""
 
     @classmethod
     def of(cls, problem: RelaxedProblem) -> ExpandedQueries:
-        """Every query by itself."""
+        """Expand the classes of a problem."""
         class_of = np.repeat(np.arange(problem.classes), np.rint(problem.multiplicity).astype(np.int64))
         local = problem.sites * problem.local
         own = problem.site[:, None] * problem.local + np.arange(problem.local)
@@ -38,31 +38,31 @@ class ExpandedQueries:
 
     @cached_property
     def site_starts(self) -> IntArray:
-        """(sites + 1,) where each site's queries begin."""
+        """(sites + 1,) start of each site's queries."""
         return np.searchsorted(self.problem.site[self.class_of], np.arange(self.problem.sites + 1)).astype(np.int64)
 
     def usage(self, chosen: IntArray) -> FloatArray:
-        """(capacities,) what a choice (N,) takes of each resource."""
+        """Return (capacities,) the usage of each resource by a choice (N,)."""
         served = np.flatnonzero(chosen >= 0)
         classes = self.class_of[served]
         amounts = self.problem.amounts[classes, chosen[served]].astype(np.float64)
-        found = np.zeros(self.capacities)
+        usage = np.zeros(self.capacities)
         local = self.problem.local
-        found[self.problem.sites * local :] = amounts[:, local:].sum(axis=0)
+        usage[self.problem.sites * local :] = amounts[:, local:].sum(axis=0)
         if local:
             flat = self.resources[classes, :local].reshape(-1)
-            found += np.bincount(flat, weights=amounts[:, :local].reshape(-1), minlength=self.capacities)
-        return found
+            usage += np.bincount(flat, weights=amounts[:, :local].reshape(-1), minlength=self.capacities)
+        return usage
 
     def weight(self, chosen: IntArray) -> float:
-        """Of the queries served."""
+        """Return the weight of the served queries."""
         return float(self.problem.weight[self.class_of[chosen >= 0]].sum())
 
     def cost_usd_per_h(self, chosen: IntArray) -> float:
-        """Of the plans chosen."""
+        """Return the cost of the chosen plans."""
         served = np.flatnonzero(chosen >= 0)
         return float(self.problem.cost_usd_per_h[self.class_of[served], chosen[served]].sum())
 
     def worth(self, chosen: IntArray, objective: DualObjective) -> float:
-        """By an objective."""
+        """Return the value of a choice by an objective."""
         return objective.weight * self.weight(chosen) - objective.cost * self.cost_usd_per_h(chosen)

@@ -1,9 +1,9 @@
-"""The fluid matching of a problem of whole replicas: what its prices are made from.
+"""The relaxation of a problem with whole replicas to divisible ones.
 
-A deployment's replicas are never fewer than its load, so that shares of capacities by load are a relaxation: bounds of
-it hold for whole replicas, too. To choose by, loads may be stretched: a query then takes what the deployment takes for
-each unit of its load as it stands, rounded up (dynamic slope scaling after Kim and Pardalos, "A solution approach to
-the fixed charge network flow problem", Operations Research Letters 24, 1999).
+A deployment has at least as many replicas as its load, so that shares of capacities by load are a relaxation, whose
+bounds hold for whole replicas, too. For choosing, loads may be stretched: a query then uses the deployment's whole
+replicas per unit of its current load (dynamic slope scaling after Kim and Pardalos, "A solution approach to the fixed
+charge network flow problem", Operations Research Letters 24, 1999).
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from circinus.matching.problem import Problem
 
 @dataclass(frozen=True, eq=False)
 class RelaxedView:
-    """A fluid problem, and which of the problem's candidates and queries its plans and classes stand for."""
+    """A relaxed view of a problem, with the candidates and queries behind its plans and classes."""
 
     problem: Problem
     usable: BoolArray
     """(P,) candidates that may be chosen."""
     queries: tuple[IntArray, ...]
-    """Of each class; queries that are alike in all that matters here."""
+    """Queries of each class; they are identical in the relaxation."""
     first: IntArray
     """(C,) the first query of each class."""
     slot: IntArray
-    """(resources,) of capacity rows, then links: slot of each."""
+    """(resources,) slot of each capacity row, then of each link."""
     owner: IntArray
-    """(resources,) the site that alone can use each; -1: it is shared."""
+    """(resources,) site that exclusively uses each; -1: shared."""
     site: IntArray
     """(C,)"""
     sites: int
@@ -44,7 +44,7 @@ class RelaxedView:
 
     @classmethod
     def of(cls, problem: Problem, usable: BoolArray) -> RelaxedView:
-        """Group queries that are alike, and find out which resources only one source can use."""
+        """Group identical queries, and find the resources that only one source can use."""
         sources, source_of = np.unique(np.array(problem.sources), return_inverse=True)
         groups: dict[object, list[int]] = {}
         for query in range(len(problem.queries)):
@@ -53,16 +53,16 @@ class RelaxedView:
         ordered = sorted(groups.values(), key=lambda members: (source_of[members[0]], members[0]))
         first = np.array([members[0] for members in ordered], dtype=np.int64)
         candidate, resource, _ = _entries(problem, np.ones(len(problem.deployments)))
-        kept = usable[candidate]
+        is_usable = usable[candidate]
         used = np.zeros((len(sources), _resources(problem)), dtype=bool)
-        used[source_of[problem.query_of[candidate[kept]]], resource[kept]] = True
-        own = (used.sum(axis=0) == 1) & (len(sources) > 1)
+        used[source_of[problem.query_of[candidate[is_usable]]], resource[is_usable]] = True
+        is_local = (used.sum(axis=0) == 1) & (len(sources) > 1)
         slot, owner = np.zeros(_resources(problem), dtype=np.int64), np.full(_resources(problem), -1)
         for site in range(len(sources)):
-            mine = np.flatnonzero(own & used[site])
-            slot[mine], owner[mine] = np.arange(len(mine)), site
-        local = int((own & used).sum(axis=1).max(initial=0))
-        slot[~own] = local + np.arange(int((~own).sum()))
+            site_resources = np.flatnonzero(is_local & used[site])
+            slot[site_resources], owner[site_resources] = np.arange(len(site_resources)), site
+        local = int((is_local & used).sum(axis=1).max(initial=0))
+        slot[~is_local] = local + np.arange(int((~is_local).sum()))
         return cls(
             problem=problem,
             usable=usable,
@@ -73,15 +73,15 @@ class RelaxedView:
             site=source_of[first].astype(np.int64) if local else np.zeros(len(first), dtype=np.int64),
             sites=len(sources) if local else 1,
             local=local,
-            shared=int((~own).sum()),
+            shared=int((~is_local).sum()),
         )
 
-    def scaled(self, stretch: FloatArray, filled: FloatArray | None = None) -> RelaxedProblem:
-        """Where every unit of a deployment's load takes `stretch` (D,) times what it would alone.
+    def scaled(self, stretch: FloatArray, available_fraction: FloatArray | None = None) -> RelaxedProblem:
+        """Return the relaxed problem in which a unit of a deployment's load uses `stretch` times its own demand.
 
         Args:
             stretch: (D,)
-            filled: (resources,) share of each capacity that may be taken; None: all of it.
+            available_fraction: (resources,) usable share of each capacity; None: all of it.
         """
         problem = self.problem
         sizes = np.diff(problem.block)[self.first]
@@ -90,15 +90,15 @@ class RelaxedView:
         class_of[self.first] = np.arange(len(self.first))
         cost = np.full((len(self.first), plans), np.inf)
         amounts = np.zeros((len(self.first), plans, self.local + self.shared))
-        own_cost = _costs(problem, stretch)
+        candidate_cost = _costs(problem, stretch)
         candidates = np.flatnonzero(self.usable & (class_of[problem.query_of] >= 0))
         row = class_of[problem.query_of[candidates]]
         position = candidates - problem.block[problem.query_of[candidates]]
-        cost[row, position] = own_cost[candidates]
+        cost[row, position] = candidate_cost[candidates]
         candidate, resource, share = _entries(problem, stretch)
-        kept = self.usable[candidate] & (class_of[problem.query_of[candidate]] >= 0)
-        candidate, resource, share = candidate[kept], resource[kept], share[kept]
-        share = share if filled is None else share / filled[resource]
+        is_usable = self.usable[candidate] & (class_of[problem.query_of[candidate]] >= 0)
+        candidate, resource, share = candidate[is_usable], resource[is_usable], share[is_usable]
+        share = share if available_fraction is None else share / available_fraction[resource]
         query = problem.query_of[candidate]
         np.add.at(amounts, (class_of[query], candidate - problem.block[query], self.slot[resource]), share)
         return RelaxedProblem(
@@ -112,23 +112,23 @@ class RelaxedView:
         )
 
     def by_resource(self, prices: Prices) -> FloatArray:
-        """(resources,) prices of whole capacities: of capacity rows, then of links."""
-        found = np.empty(len(self.slot))
+        """Return (resources,) prices of whole capacities: of capacity rows, then of links."""
+        resource_prices = np.empty(len(self.slot))
         shared = self.owner < 0
-        found[shared] = prices.shared[self.slot[shared] - self.local]
-        found[~shared] = prices.local[self.owner[~shared], self.slot[~shared]]
-        return found
+        resource_prices[shared] = prices.shared[self.slot[shared] - self.local]
+        resource_prices[~shared] = prices.local[self.owner[~shared], self.slot[~shared]]
+        return resource_prices
 
     def candidates(self, chosen: IntArray) -> IntArray:
-        """(Q,) candidates for a choice of plans (N,) of the fluid problem's queries."""
-        found = np.full(len(self.problem.queries), NOT_SERVED, dtype=np.int64)
+        """Return (Q,) candidates for a choice of plans (N,) of the relaxed problem's queries."""
+        candidates = np.full(len(self.problem.queries), NOT_SERVED, dtype=np.int64)
         queries = np.concatenate(self.queries) if self.queries else np.zeros(0, dtype=np.int64)
-        found[queries] = np.where(chosen >= 0, self.problem.block[queries] + chosen, NOT_SERVED)
-        return found
+        candidates[queries] = np.where(chosen >= 0, self.problem.block[queries] + chosen, NOT_SERVED)
+        return candidates
 
 
 def _key(problem: Problem, query: int, source: int, usable: BoolArray) -> object:
-    """Equal for queries that are alike."""
+    """Return a key that is equal for identical queries."""
     span = slice(problem.block[query], problem.block[query + 1])
     parts = [
         np.array([problem.weight[query], problem.cost_limit_usd_per_h[query]]),
@@ -151,7 +151,7 @@ def _resources(problem: Problem) -> int:
 
 
 def _entries(problem: Problem, stretch: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
-    """(candidate, resource, share of its capacity) of all that candidates take; a pair may occur more than once."""
+    """Return (candidate, resource, share of its capacity) of all usage; pairs may repeat."""
     count = len(problem.candidates)
     candidate, column, load = problem.fractional_load.entries(0, count)
     rows, deployment = np.nonzero(problem.rows.coefficients)
@@ -174,29 +174,29 @@ def _entries(problem: Problem, stretch: FloatArray) -> tuple[IntArray, IntArray,
 
 
 def _costs(problem: Problem, stretch: FloatArray) -> FloatArray:
-    """(P,) US dollars per hour of candidates' shares and transfers, and of what changes count.
+    """Return (P,) US dollars per hour of candidates' shares and transfers, including churn.
 
-    That a query which runs gets none counts, too; without it, bounds are only looser.
+    The churn of a running query that is stopped is omitted, which only loosens bounds.
     """
     candidate, column, load = problem.fractional_load.entries(0, len(problem.candidates))
-    found = problem.transfer_cost_usd_per_h + problem.change_usd_per_h
-    np.add.at(found, candidate, load * stretch[column] * problem.price_usd_per_h[column])
-    return found
+    cost = problem.transfer_cost_usd_per_h + problem.change_usd_per_h
+    np.add.at(cost, candidate, load * stretch[column] * problem.price_usd_per_h[column])
+    return cost
 
 
 def capacity_scaling(problem: Problem, cuts: Sequence[Cut]) -> FloatArray:
-    """(resources,) what cuts leave of each capacity."""
-    found = np.ones(_resources(problem))
+    """Return (resources,) the share of each capacity that the cuts leave."""
+    available_fraction = np.ones(_resources(problem))
     for cut in cuts:
         if isinstance(cut, PoolCut):
             rows = cut.rows(problem)
-            found[rows] = np.minimum(found[rows], cut.share)
-    return found
+            available_fraction[rows] = np.minimum(available_fraction[rows], cut.share)
+    return available_fraction
 
 
 def replica_scaling(
-    problem: Problem, load: FloatArray, replicas: Sequence[int] | IntArray, before: FloatArray
+    problem: Problem, load: FloatArray, replicas: Sequence[int] | IntArray, previous: FloatArray
 ) -> FloatArray:
-    """(D,) replicas for each unit of load where there is any, else as before."""
+    """Return (D,) replicas per unit of load for running deployments, else the previous value."""
     running = np.asarray(replicas) > 0
-    return np.where(running, np.asarray(replicas) / np.where(running, np.maximum(load, 1e-12), 1.0), before)
+    return np.where(running, np.asarray(replicas) / np.where(running, np.maximum(load, 1e-12), 1.0), previous)

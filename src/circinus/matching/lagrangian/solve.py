@@ -1,4 +1,4 @@
-"""A fluid matching from prices to a whole answer with a certificate: satisfied weight first, then cost."""
+"""Solution of a relaxed matching from prices to whole queries, with bounds: satisfied weight first, then cost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
-from circinus.matching.lagrangian.dual_ascent import EXACT_UP_TO, DualSolver
+from circinus.matching.lagrangian.dual_ascent import MAX_EXACT_CLASSES, DualSolver
 from circinus.matching.lagrangian.local_search import swap_search
 from circinus.matching.lagrangian.primal_rounding import (
     ReducedProfits,
@@ -26,61 +26,61 @@ from circinus.matching.lagrangian.restricted_milp import solve_restricted
 from circinus.matching.priority_levels import IntegerWeights
 from circinus.matching.solvers.highs import SolveMilp
 
-_OF_LIGHTEST = 0.1
-"""Of the lightest query's weight, what the dearest plan counts at most."""
-_COST_COUNTS = 1e-5
-"""Of the satisfied weight, what all plans' costs together count beside it: enough to choose between equals."""
-_IN_DOUBT = 64
-"""Queries that the exact model chooses for at once."""
-_ALL_IN_DOUBT = 160
-"""The same where these are all."""
+_MAX_SHARE_OF_LIGHTEST = 0.1
+"""Maximum objective value of the most expensive plan's cost, as a share of the lightest query's weight."""
+_COST_SHARE = 1e-5
+"""Objective value of all plans' costs, as a share of the satisfied weight: enough to break ties."""
+_MAX_UNDECIDED = 64
+"""Maximum number of queries in the exact model."""
+_MAX_ALL_UNDECIDED = 160
+"""Maximum number of queries in the exact model if it contains all queries."""
 _WINDOWS = 0.5, 1.0
-"""Where all queries are in doubt: regrets that are looked at, as shares of the greatest that need be. Small models find
-good choices soon, and these make the large one smaller."""
-_FEWEST, _FEW = 24, 2_000
-"""Queries from and up to which answers are also sought at prices that are a little off: single ones matter there."""
-_RESTARTS, _OFF = 100, 0.02
-"""Such answers at most, and by how much prices are off: the deviation of their logarithms."""
-_SHARE = 0.5
-"""Of the time left that one exact model may take."""
+"""Maximum regrets, as shares of the optimality gap, of successive exact models over all queries. Small models find good
+choices soon, which shrink the large one."""
+_MIN_PERTURBED, _MAX_PERTURBED = 24, 2_000
+"""Range of the number of queries for which perturbed prices are tried, as single queries matter there."""
+_RESTARTS, _PERTURBATION = 100, 0.02
+"""Maximum number of perturbations, and standard deviation of the logarithm of prices."""
+_EXACT_SHARE = 0.5
+"""Share of the remaining time for one exact model."""
 _ROUNDINGS = 32
-"""Operations that a regret comes of, each rounded."""
-_CLOSE, _WHOLE = 1e-9, 1e-6
-"""Shares that are rounding: of sums, and of a unit of weight."""
-_ALIKE = 1.5
-"""Queries of a class on average from which on their classes are divided over plans, and not each query by itself."""
+"""Number of rounded operations in a regret."""
+_SUM_TOLERANCE, _UNIT_TOLERANCE = 1e-9, 1e-6
+"""Relative rounding tolerances of sums, and of a unit of weight."""
+_MIN_CLASS_SIZE = 1.5
+"""Average class size from which classes are divided over plans, instead of rounding each query by itself."""
 _ATTEMPTS = 2
-"""Times that whole plans are sought by the prices of cost."""
+"""Maximum number of roundings at the prices of cost."""
 
 
 @dataclass(frozen=True, eq=False)
 class RelaxedSolution:
-    """At most one plan for every query, and how good that is at least."""
+    """At most one plan for every query, with bounds."""
 
     members: ExpandedQueries
     chosen: IntArray
     """(N,) plan of each query, -1 for none."""
     weight: float
     weight_bound: float
-    """No choice satisfies more weight, not even one that divides queries over plans."""
+    """Upper bound on the weight of any choice, even of divisible queries."""
     cost_usd_per_h: float
     cost_bound_usd_per_h: float
-    """No choice that satisfies this weight costs less."""
+    """Lower bound on the cost of any choice with this weight."""
     prices: Prices
-    """In units of weight for whole capacities: what a little more of each would be worth."""
+    """Marginal value of each whole capacity, in units of weight."""
     cost_prices: Prices
-    """In US dollars per hour, at the weight that is satisfied; `weight` is what one more unit of weight would cost."""
+    """Marginal value in US dollars per hour at the satisfied weight; `weight` is the marginal cost of weight."""
     cost_counts: float
-    """Units of weight that a US dollar per hour counted as: next to nothing."""
+    """Tie-breaking weight of a US dollar per hour: nearly 0."""
 
     @property
     def weight_gap(self) -> float:
-        """Share of the bound that may be missing at most."""
+        """Optimality gap of the weight, as a share of its bound."""
         return 1.0 - self.weight / self.weight_bound if self.weight_bound > 0 else 0.0
 
     @property
     def cost_gap(self) -> float:
-        """Share of the cost that may be too much at most, at the weight satisfied."""
+        """Optimality gap of the cost at the satisfied weight, as a share of the cost."""
         return 1.0 - self.cost_bound_usd_per_h / self.cost_usd_per_h if self.cost_usd_per_h > 0 else 0.0
 
 
@@ -94,26 +94,26 @@ def solve_relaxed(
     weight_only: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> RelaxedSolution:
-    """Choose plans by prices, then for the queries in doubt by an exact model.
+    """Choose plans by prices, then for the undecided queries by an exact model.
 
     Args:
-        problem: what to choose from.
-        minimise: the exact model's solver; None: there is none.
-        time_limit_s: until when exact models are solved; what comes before is done in any case.
+        problem: the relaxed problem.
+        minimise: solver of the exact model; None: without one.
+        time_limit_s: time limit of exact models; all other steps always run.
         seed: of samples and of the solver.
-        start: prices in units of weight to begin with.
-        weight_only: not to look for less cost of the same weight, nor for a bound on it.
+        start: initial prices in units of weight.
+        weight_only: whether to skip the minimization of cost and its bound.
         clock: for the time limit.
 
     Raises:
-        PlanningError: see `FluidProblem.checked`.
+        PlanningError: see `RelaxedProblem.checked`.
     """
     problem.checked()
     deadline_s = clock() + time_limit_s
     members = ExpandedQueries.of(problem)
     if not problem.classes:
-        nothing, zero = np.zeros(0, dtype=np.int64), Prices.zero(problem)
-        return RelaxedSolution(members, nothing, 0.0, 0.0, 0.0, 0.0, zero, zero, 0.0)
+        empty, zero = np.zeros(0, dtype=np.int64), Prices.zero(problem)
+        return RelaxedSolution(members, empty, 0.0, 0.0, 0.0, 0.0, zero, zero, 0.0)
     search = _Search(members, minimise, deadline_s, clock, seed)
     return search.answer(start, weight_only=weight_only)
 
@@ -130,191 +130,199 @@ class _Search:
         self._members, self._problem = members, members.problem
         self._minimise, self._deadline_s, self._clock, self._seed = minimise, deadline_s, clock, seed
         self._weights = IntegerWeights.of(self._problem.weight)
-        self._alike = len(members.class_of) >= _ALIKE * self._problem.classes
+        self._has_large_classes = len(members.class_of) >= _MIN_CLASS_SIZE * self._problem.classes
 
     def answer(self, start: Prices | None, *, weight_only: bool) -> RelaxedSolution:
         search = DualSolver(self._problem, np.random.default_rng(self._seed))
         objective = DualObjective(1.0, cost_tiebreak_weight(self._problem))
         prices = search.maximize_weight(objective, start)
-        chosen, limit = self._most_weight(search, objective, prices)
-        cost_prices, least_cost = Prices.zero(self._problem), 0.0
+        chosen, weight_bound = self._maximize_weight(search, objective, prices)
+        cost_prices, cost_bound = Prices.zero(self._problem), 0.0
         if not weight_only:
-            chosen, cost_prices, least_cost = self._least_cost(search, objective, chosen, limit)
+            chosen, cost_prices, cost_bound = self._minimize_cost(search, objective, chosen, weight_bound)
         cost = self._members.cost_usd_per_h(chosen)
         return RelaxedSolution(
             members=self._members,
             chosen=chosen,
             weight=self._members.weight(chosen),
-            weight_bound=limit,
+            weight_bound=weight_bound,
             cost_usd_per_h=cost,
-            cost_bound_usd_per_h=min(max(least_cost, 0.0), cost),
+            cost_bound_usd_per_h=min(max(cost_bound, 0.0), cost),
             prices=prices,
             cost_prices=cost_prices,
             cost_counts=objective.cost,
         )
 
-    def _most_weight(self, search: DualSolver, objective: DualObjective, prices: Prices) -> tuple[IntArray, float]:
-        """(a choice, a bound on the weight)"""
+    def _maximize_weight(self, search: DualSolver, objective: DualObjective, prices: Prices) -> tuple[IntArray, float]:
+        """Return (a choice, a bound on the weight)."""
         problem, members = self._problem, self._members
         regrets = ReducedProfits.at(problem, objective, prices)
         chosen = self._rounded(search, regrets, objective, prices, objective)
-        sharp = search.polish(objective, prices)
-        limit = tighten_weight_bound(problem, dual_bound(problem, DualObjective(1.0, 0.0), sharp), self._weights)
-        if _FEWEST <= len(chosen) <= _FEW:
-            chosen = self._restarted(objective, prices, chosen, limit)
-        if members.weight(chosen) < limit - _CLOSE * limit:
-            regrets = regrets if sharp is prices else ReducedProfits.at(problem, objective, sharp)
+        polished = search.polish(objective, prices)
+        weight_bound = tighten_weight_bound(
+            problem, dual_bound(problem, DualObjective(1.0, 0.0), polished), self._weights
+        )
+        if _MIN_PERTURBED <= len(chosen) <= _MAX_PERTURBED:
+            chosen = self._perturbed(objective, prices, chosen, weight_bound)
+        if members.weight(chosen) < weight_bound - _SUM_TOLERANCE * weight_bound:
+            regrets = regrets if polished is prices else ReducedProfits.at(problem, objective, polished)
             unit = 0.0 if self._weights.rounding else self._weights.unit
-            # The prices count costs, too, though next to nothing; one that is better is better by a unit.
+            # The prices include a small weight of costs; a better choice is better by at least a unit.
             slack = objective.cost * max_cost_usd_per_h(problem)
-            distance = dual_bound(problem, objective, sharp) - members.worth(chosen, objective) + slack - unit
-            chosen, proved = self._settled(regrets, chosen, DualObjective(1.0, 0.0), distance, unit=unit)
-            limit = min(limit, tighten_weight_bound(problem, proved, self._weights))
-        return chosen, max(limit, members.weight(chosen))
+            distance = dual_bound(problem, objective, polished) - members.worth(chosen, objective) + slack - unit
+            chosen, exact_bound = self._solve_undecided(regrets, chosen, DualObjective(1.0, 0.0), distance, unit=unit)
+            weight_bound = min(weight_bound, tighten_weight_bound(problem, exact_bound, self._weights))
+        return chosen, max(weight_bound, members.weight(chosen))
 
     def _rounded(
         self,
         search: DualSolver,
         regrets: ReducedProfits,
-        asked: DualObjective,
+        primal_objective: DualObjective,
         prices: Prices,
         objective: DualObjective,
     ) -> IntArray:
-        """Whole queries near the prices of what is `asked`: the better of what each prefers and of a divided answer."""
-        members, found = self._members, []
-        if not self._alike:
-            found.append(choose_best_plans(members, regrets))
-        if self._alike or self._problem.classes <= EXACT_UP_TO:
-            found.append(round_fractional(members, search.fractional_primal(asked, prices)))
-        whole = [greedy_fill(members, regrets, repair_overload(members, regrets, start)) for start in found]
-        return max((swap_search(members, regrets, chosen, objective) for chosen in whole), key=self._goodness)
+        """Return the better choice of rounding each query at the prices and of rounding the fractional solution."""
+        members, starts = self._members, []
+        if not self._has_large_classes:
+            starts.append(choose_best_plans(members, regrets))
+        if self._has_large_classes or self._problem.classes <= MAX_EXACT_CLASSES:
+            starts.append(round_fractional(members, search.fractional_primal(primal_objective, prices)))
+        filled = [greedy_fill(members, regrets, repair_overload(members, regrets, start)) for start in starts]
+        return max((swap_search(members, regrets, chosen, objective) for chosen in filled), key=self._key)
 
-    def _restarted(self, objective: DualObjective, prices: Prices, chosen: IntArray, limit: float) -> IntArray:
-        """The best choice at prices that are off a little, each time by something else: rounding ends elsewhere."""
+    def _perturbed(self, objective: DualObjective, prices: Prices, chosen: IntArray, weight_bound: float) -> IntArray:
+        """Return the best choice over randomly perturbed prices, as rounding ends elsewhere at each."""
         members, rng, best = self._members, np.random.default_rng(self._seed), chosen
-        until_s = self._clock() + (self._deadline_s - self._clock()) * _SHARE
+        deadline_s = self._clock() + (self._deadline_s - self._clock()) * _EXACT_SHARE
         for _ in range(_RESTARTS):
-            if self._clock() >= until_s or members.weight(best) >= limit - _CLOSE * limit:
+            if self._clock() >= deadline_s or members.weight(best) >= weight_bound - _SUM_TOLERANCE * weight_bound:
                 break
-            off = Prices(
-                prices.local * np.exp(rng.normal(0, _OFF, prices.local.shape)),
-                prices.shared * np.exp(rng.normal(0, _OFF, prices.shared.shape)),
+            perturbed = Prices(
+                prices.local * np.exp(rng.normal(0, _PERTURBATION, prices.local.shape)),
+                prices.shared * np.exp(rng.normal(0, _PERTURBATION, prices.shared.shape)),
             )
-            regrets = ReducedProfits.at(self._problem, objective, off)
-            found = greedy_fill(
+            regrets = ReducedProfits.at(self._problem, objective, perturbed)
+            filled = greedy_fill(
                 members, regrets, repair_overload(members, regrets, choose_best_plans(members, regrets))
             )
-            best = max(best, swap_search(members, regrets, found, objective), key=self._goodness)
+            best = max(best, swap_search(members, regrets, filled, objective), key=self._key)
         return best
 
-    def _least_cost(
-        self, search: DualSolver, objective: DualObjective, chosen: IntArray, limit: float
+    def _minimize_cost(
+        self, search: DualSolver, objective: DualObjective, chosen: IntArray, weight_bound: float
     ) -> tuple[IntArray, Prices, float]:
-        """(a choice of no less weight, prices of cost, a bound on what the weight costs)"""
+        """Return (a choice of no less weight, prices of cost, a bound on the cost of the weight)."""
         problem, members = self._problem, self._members
         weight = members.weight(chosen)
-        asked = DualObjective(0.0, 1.0, weight)
-        prices = search.minimize_cost(weight, limit)
-        chosen = self._cheaper(search, chosen, objective, prices, limit)
-        prices = search.polish(asked, prices)
-        least, cost = -dual_bound(problem, asked, prices), members.cost_usd_per_h(chosen)
-        if members.weight(chosen) > weight * (1 + _CLOSE):  # a bound for less holds for more, but loosely
-            asked = replace(asked, least_weight=members.weight(chosen))
-            least = max(least, -dual_bound(problem, asked, prices))
-        if cost > least + _CLOSE * cost:
+        cost_objective = DualObjective(0.0, 1.0, weight)
+        prices = search.minimize_cost(weight, weight_bound)
+        chosen = self._reduce_cost(search, chosen, objective, prices, weight_bound)
+        prices = search.polish(cost_objective, prices)
+        cost_bound, cost = -dual_bound(problem, cost_objective, prices), members.cost_usd_per_h(chosen)
+        if members.weight(chosen) > weight * (1 + _SUM_TOLERANCE):  # the bound for less weight holds, but is loose
+            cost_objective = replace(cost_objective, min_weight=members.weight(chosen))
+            cost_bound = max(cost_bound, -dual_bound(problem, cost_objective, prices))
+        if cost > cost_bound + _SUM_TOLERANCE * cost:
             regrets = ReducedProfits.at(problem, DualObjective(prices.weight, 1.0), replace(prices, weight=0.0))
-            chosen, proved = self._settled(regrets, chosen, DualObjective(0.0, 1.0), cost - least, asked.least_weight)
-            least = max(least, -proved)
-        return chosen, prices, least
+            chosen, exact_bound = self._solve_undecided(
+                regrets, chosen, DualObjective(0.0, 1.0), cost - cost_bound, cost_objective.min_weight
+            )
+            cost_bound = max(cost_bound, -exact_bound)
+        return chosen, prices, cost_bound
 
-    def _cheaper(
-        self, search: DualSolver, chosen: IntArray, objective: DualObjective, prices: Prices, limit: float
+    def _reduce_cost(
+        self, search: DualSolver, chosen: IntArray, objective: DualObjective, prices: Prices, weight_bound: float
     ) -> IntArray:
-        """A choice of no less weight that costs less, if there is any near the prices of cost.
+        """Return a cheaper choice of no less weight, if there is any near the prices of cost.
 
-        Rounding loses a little of the weight, so that as much more is asked for the second time.
+        Rounding loses some weight, so the target is raised by the loss in the second attempt.
         """
         members = self._members
         best, regrets = chosen, None
-        asked = members.weight(chosen)
+        target_weight = members.weight(chosen)
         for _ in range(_ATTEMPTS):
             regrets = ReducedProfits.at(self._problem, DualObjective(prices.weight, 1.0), replace(prices, weight=0.0))
-            best = max(best, swap_search(members, regrets, best, objective), key=self._goodness)
-            other = self._rounded(search, regrets, DualObjective(0.0, 1.0, asked), prices, objective)
-            lost = members.weight(best) - members.weight(other)
-            best = max(best, other, key=self._goodness)
-            more = min(asked + lost, (asked + limit) / 2)
-            if lost <= 0 or more - asked <= _CLOSE * asked or self._clock() > self._deadline_s:
+            best = max(best, swap_search(members, regrets, best, objective), key=self._key)
+            rounded = self._rounded(search, regrets, DualObjective(0.0, 1.0, target_weight), prices, objective)
+            lost_weight = members.weight(best) - members.weight(rounded)
+            best = max(best, rounded, key=self._key)
+            raised_target = min(target_weight + lost_weight, (target_weight + weight_bound) / 2)
+            if (
+                lost_weight <= 0
+                or raised_target - target_weight <= _SUM_TOLERANCE * target_weight
+                or self._clock() > self._deadline_s
+            ):
                 break
-            asked = more
-            prices = search.minimize_cost(asked, limit, prices)
+            target_weight = raised_target
+            prices = search.minimize_cost(target_weight, weight_bound, prices)
         return best
 
-    def _settled(
+    def _solve_undecided(
         self,
         regrets: ReducedProfits,
         chosen: IntArray,
         objective: DualObjective,
-        distance: float,
-        least_weight: float | None = None,
+        gap: float,
+        min_weight: float | None = None,
         unit: float = 0.0,
     ) -> tuple[IntArray, float]:
-        """(a choice at least as good, a bound on the objective) by the exact model."""
-        found, limit = chosen, math.inf
-        before = self._members.worth(chosen, objective)
-        few = len(chosen) <= _ALL_IN_DOUBT
-        until_s = self._clock() + (self._deadline_s - self._clock()) * _SHARE
-        windows = _WINDOWS if few else (1.0,)
-        for number, window in enumerate(windows):
-            left_s = (until_s - self._clock()) / (len(windows) - number)
-            if self._minimise is None or left_s <= 0:
+        """Return (a choice at least as good, a bound on the objective) by the exact model."""
+        best, bound = chosen, math.inf
+        initial_value = self._members.worth(chosen, objective)
+        small = len(chosen) <= _MAX_ALL_UNDECIDED
+        deadline_s = self._clock() + (self._deadline_s - self._clock()) * _EXACT_SHARE
+        windows = _WINDOWS if small else (1.0,)
+        for index, window in enumerate(windows):
+            window_s = (deadline_s - self._clock()) / (len(windows) - index)
+            if self._minimise is None or window_s <= 0:
                 break
-            # What was gained meanwhile need not be looked for any more.
-            near = distance - (self._members.worth(found, objective) - before)
-            settled = solve_restricted(
-                self._members, regrets, found, objective, window * near + self._rounding(regrets),
-                self._minimise, most=len(chosen) if few else _IN_DOUBT, time_limit_s=left_s, seed=self._seed,
-                least_weight=least_weight, unit=unit,
+            # Gains so far reduce the regrets that need to be considered.
+            remaining_gap = gap - (self._members.worth(best, objective) - initial_value)
+            solution = solve_restricted(
+                self._members, regrets, best, objective, window * remaining_gap + self._rounding(regrets),
+                self._minimise, most=len(chosen) if small else _MAX_UNDECIDED, time_limit_s=window_s, seed=self._seed,
+                min_weight=min_weight, unit=unit,
             )  # fmt: skip
-            found = max((found, settled.chosen), key=self._goodness)
+            best = max((best, solution.chosen), key=self._key)
             if window == 1.0:
-                limit = settled.bound
-        return found, limit
+                bound = solution.bound
+        return best, bound
 
     @staticmethod
     def _rounding(regrets: ReducedProfits) -> float:
-        """By which regrets may be off in their precision."""
-        worth = regrets.reduced[np.isfinite(regrets.reduced)]
-        return _ROUNDINGS * float(np.finfo(regrets.reduced.dtype).eps) * float(np.abs(worth).max(initial=0.0))
+        """Return the rounding error of regrets in their precision."""
+        values = regrets.reduced[np.isfinite(regrets.reduced)]
+        return _ROUNDINGS * float(np.finfo(regrets.reduced.dtype).eps) * float(np.abs(values).max(initial=0.0))
 
-    def _goodness(self, chosen: IntArray) -> tuple[float, float]:
+    def _key(self, chosen: IntArray) -> tuple[float, float]:
         return round(self._members.weight(chosen), 9), -self._members.cost_usd_per_h(chosen)
 
 
 def cost_tiebreak_weight(problem: RelaxedProblem) -> float:
-    """Units of weight for a US dollar per hour: enough to choose between equals, never worth a query."""
+    """Return the weight of a US dollar per hour: enough to break ties, never worth a query."""
     cost = problem.cost_usd_per_h[np.isfinite(problem.cost_usd_per_h)]
-    most = float(cost.max(initial=0.0))
-    if most <= 0:
+    max_cost = float(cost.max(initial=0.0))
+    if max_cost <= 0:
         return 0.0
-    counts = _COST_COUNTS * problem.total_weight / max_cost_usd_per_h(problem)
-    return min(counts, _OF_LIGHTEST * float(problem.weight.min()) / most)
+    cost_weight = _COST_SHARE * problem.total_weight / max_cost_usd_per_h(problem)
+    return min(cost_weight, _MAX_SHARE_OF_LIGHTEST * float(problem.weight.min()) / max_cost)
 
 
 def max_cost_usd_per_h(problem: RelaxedProblem) -> float:
-    """If every query had its dearest plan."""
+    """Return the total cost if every query had its most expensive plan."""
     cost = problem.cost_usd_per_h
-    dearest: FloatArray = np.where(np.isfinite(cost), cost, 0.0).max(axis=1, initial=0.0)
-    return float(problem.multiplicity @ dearest)
+    max_cost: FloatArray = np.where(np.isfinite(cost), cost, 0.0).max(axis=1, initial=0.0)
+    return float(problem.multiplicity @ max_cost)
 
 
-def tighten_weight_bound(problem: RelaxedProblem, limit: float, weights: IntegerWeights | None = None) -> float:
-    """A bound on the weight made tighter: by what has a plan that fits at all, and down to a sum of whole weights."""
+def tighten_weight_bound(problem: RelaxedProblem, bound: float, weights: IntegerWeights | None = None) -> float:
+    """Tighten a weight bound: count only queries with a fitting plan, and round down to the weight unit."""
     fits = (
         np.isfinite(problem.cost_usd_per_h) & (problem.amounts.max(axis=2, initial=0.0) <= 1.0 + 2 * TOLERANCE)
     ).any(axis=1)
-    limit = min(limit, float((problem.multiplicity * problem.weight)[fits].sum()))
+    bound = min(bound, float((problem.multiplicity * problem.weight)[fits].sum()))
     weights = IntegerWeights.of(problem.weight) if weights is None else weights
-    if weights.rounding or not math.isfinite(limit):
-        return limit
-    return math.floor(limit / weights.unit + _WHOLE) * weights.unit
+    if weights.rounding or not math.isfinite(bound):
+        return bound
+    return math.floor(bound / weights.unit + _UNIT_TOLERANCE) * weights.unit

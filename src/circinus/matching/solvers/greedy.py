@@ -1,4 +1,4 @@
-"""A quick answer by insertion and improvement: the exact solver's start, and the answer when time runs out."""
+"""Greedy insertion and local search: the exact solver's warm start, and the answer if time runs out."""
 
 from __future__ import annotations
 
@@ -14,70 +14,66 @@ from circinus.matching.problem import CAPACITY_TOLERANCE, Problem, Usage, meets_
 
 
 class IncrementalSolution:
-    """At most one candidate for each query. Moving one takes time for what it uses alone, not for all queries."""
+    """A choice with its usage. A move takes time proportional to the deployments it affects, not to the queries."""
 
     def __init__(self, problem: Problem, chosen: IntArray) -> None:
-        """Begin with a choice (Q,), which need not keep anything."""
+        """Start with a choice (Q,), which may be infeasible."""
         self.problem = problem
         self.chosen = chosen.copy()
-        most = int(np.diff(problem.fractional_load.start).max(initial=0))
-        self._column = np.zeros((len(chosen), most), dtype=np.int64)
-        self._fluid = np.zeros((len(chosen), most))
-        """What each query's candidate needs of which deployments; nothing of the first one where it needs fewer."""
+        max_entries = int(np.diff(problem.fractional_load.start).max(initial=0))
+        self._column = np.zeros((len(chosen), max_entries), dtype=np.int64)
+        self._fractional = np.zeros((len(chosen), max_entries))
+        """(Q, deployments of a candidate) fractional replicas; padded with 0 for the first deployment."""
         self._transfer = np.zeros(len(chosen))
         for query, candidate in problem.served(chosen):
-            self._note(query, candidate)
-        self._count()
+            self._store_row(query, candidate)
+        self.recompute()
 
-    def _count(self) -> None:
-        """All sums anew: added to again and again, they drift."""
+    def recompute(self) -> None:
+        """Recompute all sums, as repeated additions drift."""
         self._usage = self.problem.usage_of(self.chosen)
-        picked = self.chosen[self.chosen >= 0]
+        served = self.chosen[self.chosen >= 0]
         self._users = np.zeros(len(self.problem.deployments), dtype=np.int64)
-        for candidate in picked.tolist():
+        for candidate in served.tolist():
             self._users[self.problem.fractional_load.row(candidate)[0]] += 1
 
     @property
     def usage(self) -> Usage:
-        """What the choice takes. The arrays are this object's own: they change with the next move."""
+        """Usage of the choice. Its arrays change with the next move."""
         return self._usage
 
     @property
-    def goodness(self) -> tuple[float, ...]:
-        """What choices are compared by: more weight, rank by rank, then less cost (rounded: noise improves nothing)."""
+    def key(self) -> tuple[float, ...]:
+        """Key by which choices are compared: weight by level, then negative cost, rounded against noise."""
         counted_usd_per_h = self.problem.cost_with_churn_usd_per_h(self._usage)
         return *self.problem.priority_levels.own_weights_of(self.chosen), -round(counted_usd_per_h, 9)
 
     def move(self, query: int, candidate: int) -> int:
-        """Give a query another candidate, -1 for none; returns the one it had."""
-        before = int(self.chosen[query])
-        if before != candidate:
-            if before >= 0:
-                self._add(before, -1)
+        """Give a query another candidate, -1 for none, and return its previous one."""
+        previous = int(self.chosen[query])
+        if previous != candidate:
+            if previous >= 0:
+                self._add(previous, -1)
             if candidate >= 0:
                 self._add(candidate, 1)
             self.chosen[query] = candidate
-            self._note(query, candidate)
-        return before
+            self._store_row(query, candidate)
+        return previous
 
-    def recompute(self) -> None:
-        """Add everything up anew."""
-        self._count()
-
-    def _note(self, query: int, candidate: int) -> None:
-        self._column[query], self._fluid[query], self._transfer[query] = 0, 0.0, 0.0
+    def _store_row(self, query: int, candidate: int) -> None:
+        self._column[query], self._fractional[query], self._transfer[query] = 0, 0.0, 0.0
         if candidate >= 0:
-            columns, fluid = self.problem.fractional_load.row(candidate)
-            self._column[query, : len(columns)], self._fluid[query, : len(columns)] = columns, fluid
+            columns, fractional = self.problem.fractional_load.row(candidate)
+            self._column[query, : len(columns)], self._fractional[query, : len(columns)] = columns, fractional
             self._transfer[query] = self.problem.transfer_cost_usd_per_h[candidate]
 
     def _add(self, candidate: int, sign: int) -> None:
         problem, usage = self.problem, self._usage
-        columns, fluid = problem.fractional_load.row(candidate)
+        columns, fractional = problem.fractional_load.row(candidate)
         links, volume = problem.traffic.row(candidate)
         self._users[columns] += sign
         used = self._users[columns] > 0
-        total = np.where(used, usage.fractional_load[columns] + sign * fluid, 0.0)
+        total = np.where(used, usage.fractional_load[columns] + sign * fractional, 0.0)
         replicas = round_up_replicas(total, used)
         added = replicas - usage.replicas[columns]
         usage.fractional_load[columns], usage.used[columns], usage.replicas[columns] = total, used, replicas
@@ -99,29 +95,31 @@ class IncrementalSolution:
         )
 
     @cached_property
-    def _limited(self) -> IntArray:
-        """Queries with a cost objective."""
+    def _cost_limited(self) -> IntArray:
+        """Queries with a cost SLO."""
         return np.flatnonzero(np.isfinite(self.problem.cost_limit_usd_per_h)).astype(np.int64)
 
     def shares_usd_per_h(self, queries: IntArray) -> FloatArray:
-        """What queries pay: their shares of whole replicas by load, and their transfers; 0 where one is not served."""
+        """Return the queries' cost shares of whole replicas by load, plus transfers; 0 if not served."""
         usage = self._usage
         load = np.where(usage.used, usage.fractional_load, 1.0)
         unit = self.problem.price_usd_per_h * usage.replicas / load
-        return np.asarray((unit[self._column[queries]] * self._fluid[queries]).sum(axis=1) + self._transfer[queries])
+        return np.asarray(
+            (unit[self._column[queries]] * self._fractional[queries]).sum(axis=1) + self._transfer[queries]
+        )
 
     def cost_violations(self) -> list[tuple[float, int]]:
-        """(share over the limit in US dollars per hour, query) where a cost objective fails, worst first."""
-        limited = self._limited
+        """Return (excess in US dollars per hour, query) of violated cost SLOs, worst first."""
+        limited = self._cost_limited
         if not len(limited):
             return []
         limit = self.problem.cost_limit_usd_per_h[limited]
         shares = self.shares_usd_per_h(limited)
-        wrong = np.flatnonzero(~meets_cost_slo(shares, limit))
-        return sorted(((float(shares[row] - limit[row]), int(limited[row])) for row in wrong), reverse=True)
+        violating = np.flatnonzero(~meets_cost_slo(shares, limit))
+        return sorted(((float(shares[row] - limit[row]), int(limited[row])) for row in violating), reverse=True)
 
     def is_feasible(self, cuts: Sequence[Cut]) -> bool:
-        """Whether the choice keeps every capacity, every cost objective at its share, and every cut."""
+        """Return whether the choice satisfies every capacity, every cost SLO at its share, and every cut."""
         return (
             self.problem.fits(self._usage)
             and not self.cost_violations()
@@ -129,29 +127,29 @@ class IncrementalSolution:
         )
 
 
-_PASSES = 8
-"""Rounds of improvement; nearly all instances are at rest after three."""
+_MAX_PASSES = 8
+"""Maximum number of improvement passes; nearly all instances converge after three."""
 
 
 @dataclass(frozen=True, eq=False)
 class MarginalCosts:
-    """Every candidate of one query, laid beside a usage that holds the other queries."""
+    """Marginal costs of every candidate of one query, added to a usage of the other queries."""
 
     rows: FloatArray
-    """(candidates, rows) what each capacity row would come to."""
+    """(candidates, rows) left side of each capacity row."""
     added_usd_per_h: FloatArray
-    """(candidates,) what all deployments and transfers would cost more."""
+    """(candidates,) additional cost of all deployments and transfers."""
     counted_usd_per_h: FloatArray
-    """(candidates,) the same, and what a change of the query's plan counts."""
+    """(candidates,) additional cost including churn."""
     fits: BoolArray
-    """(candidates,) whether all linear capacities would hold."""
+    """(candidates,) whether all linear capacities hold."""
 
 
 def marginal_costs(problem: Problem, query: int, usage: Usage) -> MarginalCosts:
-    """Lay every candidate of `query` beside `usage`, which must not contain the query itself."""
+    """Compute the marginal cost of every candidate of `query` for a `usage` without the query."""
     candidates, block = problem.candidates_of(query), problem.blocks[query]
-    after = round_up_replicas(usage.fractional_load[block.deployments] + block.fractional_load, block.uses)
-    added = np.where(block.uses, after - usage.replicas[block.deployments], 0.0)
+    replicas = round_up_replicas(usage.fractional_load[block.deployments] + block.fractional_load, block.uses)
+    added = np.where(block.uses, replicas - usage.replicas[block.deployments], 0.0)
     rows = usage.rows + added @ block.coefficients
     traffic = usage.traffic_bytes_per_s + block.traffic_bytes_per_s
     cost = added @ problem.price_usd_per_h[block.deployments]
@@ -159,44 +157,44 @@ def marginal_costs(problem: Problem, query: int, usage: Usage) -> MarginalCosts:
     fits = np.asarray(
         (rows <= problem.rows.limit * (1 + CAPACITY_TOLERANCE)).all(axis=1)
         & (traffic <= problem.link_capacity_bytes_per_s * (1 + CAPACITY_TOLERANCE)).all(axis=1)
-        & (after <= problem.max_replicas[block.deployments]).all(axis=1)
+        & (replicas <= problem.max_replicas[block.deployments]).all(axis=1)
     )
     changing = problem.change_usd_per_h[candidates.start : candidates.stop]
     return MarginalCosts(rows=rows, added_usd_per_h=cost, counted_usd_per_h=cost + changing, fits=fits)
 
 
 def is_feasible(problem: Problem, chosen: IntArray, cuts: Sequence[Cut]) -> bool:
-    """Whether a choice keeps every capacity, every cost objective at its share, and every cut."""
+    """Return whether a choice satisfies every capacity, every cost SLO at its share, and every cut."""
     return IncrementalSolution(problem, chosen).is_feasible(cuts)
 
 
 def greedy(problem: Problem, cuts: Sequence[Cut] = (), *, should_stop: Callable[[], bool] = lambda: False) -> IntArray:
-    """(Q,) a choice that keeps capacities, cost objectives and cuts: the better of two orders, improved.
+    """Return (Q,) a choice that satisfies capacities, cost SLOs and cuts: the better of two greedy ones, improved.
 
-    Queries are inserted by falling weight; each takes what adds the least cost, or (second try) what takes the
-    least of the fullest resource.
+    Queries are inserted by falling weight; each gets the candidate with the least added cost, or (second try) with the
+    least usage of the fullest resource.
 
     Args:
-        problem: what to choose from.
-        cuts: what must be kept.
+        problem: the matching problem.
+        cuts: to be satisfied.
         should_stop: whether to stop improving.
     """
-    nobody = np.full(len(problem.queries), -1, dtype=np.int64)
-    best = nobody
+    empty = np.full(len(problem.queries), -1, dtype=np.int64)
+    best = empty
     for by_cost in (True, False):
-        standing = IncrementalSolution(problem, nobody)
+        solution = IncrementalSolution(problem, empty)
         for query in np.argsort(-problem.weight, kind="stable").tolist():
-            _insert(standing, query, (), by_cost=by_cost, objectives=False)
+            _insert(solution, query, (), by_cost=by_cost, check_slos=False)
         best = max(
             best,
-            local_search(problem, standing.chosen, cuts, should_stop=should_stop),
-            key=lambda found: objective_key(problem, found),
+            local_search(problem, solution.chosen, cuts, should_stop=should_stop),
+            key=lambda chosen: objective_key(problem, chosen),
         )
     return best
 
 
 def objective_key(problem: Problem, chosen: IntArray) -> tuple[float, ...]:
-    """What choices are compared by: more weight, rank by rank, then less cost (rounded: noise is no improvement)."""
+    """Return the key by which choices are compared: weight by level, then negative cost, rounded against noise."""
     return *problem.priority_levels.own_weights_of(chosen), -round(
         problem.cost_with_churn_usd_per_h(problem.usage_of(chosen)), 9
     )
@@ -205,93 +203,93 @@ def objective_key(problem: Problem, chosen: IntArray) -> tuple[float, ...]:
 def local_search(
     problem: Problem, chosen: IntArray, cuts: Sequence[Cut] = (), *, should_stop: Callable[[], bool] = lambda: False
 ) -> IntArray:
-    """(Q,) a choice at least as good as `chosen` without what it breaks.
+    """Return (Q,) a feasible choice at least as good as the feasible part of `chosen`.
 
-    Moves until none helps: a query is put where it adds the least cost, or a whole deployment is closed and its
-    queries go elsewhere, each in turn (queries that share would never leave one by one).
+    Moves until none helps: a query moves to the candidate with the least added cost, or a whole deployment is closed
+    and its queries are reinserted in turn (queries that share it would never leave one by one).
 
     Args:
-        problem: what to choose from.
-        chosen: (Q,) to begin with; it may break anything.
-        cuts: what must be kept.
-        should_stop: whether to stop; asked between moves.
+        problem: the matching problem.
+        chosen: (Q,) to start from; it may be infeasible.
+        cuts: to be satisfied.
+        should_stop: whether to stop; checked between moves.
     """
-    others = [cut for cut in cuts if not isinstance(cut, ChurnCut)]
-    standing = IncrementalSolution(problem, chosen)
-    drop_violating_queries(standing, others)
+    hard_cuts = [cut for cut in cuts if not isinstance(cut, ChurnCut)]
+    solution = IncrementalSolution(problem, chosen)
+    drop_violating_queries(solution, hard_cuts)
     for cut in cuts:
-        if isinstance(cut, ChurnCut) and not cut.is_satisfied(problem, standing.chosen, standing.usage):
-            standing = IncrementalSolution(
-                problem, cut.kept
-            )  # which of too many changes are worth most is not looked into
-            drop_violating_queries(standing, others)
-    for _ in range(_PASSES):
-        standing.recompute()
-        before = standing.goodness
+        if isinstance(cut, ChurnCut) and not cut.is_satisfied(problem, solution.chosen, solution.usage):
+            solution = IncrementalSolution(
+                problem, cut.retained
+            )  # does not search for the most valuable subset of changes
+            drop_violating_queries(solution, hard_cuts)
+    for _ in range(_MAX_PASSES):
+        solution.recompute()
+        previous = solution.key
         for query in range(len(problem.queries)):
             if should_stop():
                 break
-            _insert(standing, query, cuts, by_cost=True, objectives=True)
-        standing.recompute()
-        for deployment in np.flatnonzero(standing.usage.used).tolist():
+            _insert(solution, query, cuts, by_cost=True, check_slos=True)
+        solution.recompute()
+        for deployment in np.flatnonzero(solution.usage.used).tolist():
             if should_stop():
                 break
-            _close(standing, deployment, cuts)
-        if standing.goodness <= before:
+            _close_deployment(solution, deployment, cuts)
+        if solution.key <= previous:
             break
-    return standing.chosen
+    return solution.chosen
 
 
 def _insert(
-    standing: IncrementalSolution,
+    solution: IncrementalSolution,
     query: int,
     cuts: Sequence[Cut],
     *,
     by_cost: bool,
-    objectives: bool,
+    check_slos: bool,
     closed: int | None = None,
 ) -> None:
-    """Give `query` its best fitting candidate (not on the `closed` deployment); where there is none, change nothing."""
-    problem = standing.problem
-    before = standing.move(query, -1)
-    laid = marginal_costs(problem, query, standing.usage)
-    allowed = laid.fits if closed is None else laid.fits & ~_uses(problem, query, closed)
-    fullest = (laid.rows / problem.rows.limit).max(axis=1, initial=0.0)
-    keys = (fullest, laid.counted_usd_per_h) if by_cost else (laid.counted_usd_per_h, fullest)
+    """Give `query` its best fitting candidate (not on the `closed` deployment); if there is none, change nothing."""
+    problem = solution.problem
+    previous = solution.move(query, -1)
+    costs = marginal_costs(problem, query, solution.usage)
+    eligible = costs.fits if closed is None else costs.fits & ~_uses_deployment(problem, query, closed)
+    fullest = (costs.rows / problem.rows.limit).max(axis=1, initial=0.0)
+    keys = (fullest, costs.counted_usd_per_h) if by_cost else (costs.counted_usd_per_h, fullest)
     for position in np.lexsort(keys).tolist():
-        if not allowed[position]:
+        if not eligible[position]:
             continue
         candidate = int(problem.block[query]) + position
-        standing.move(query, candidate)
-        if candidate == before or not objectives or standing.is_feasible(cuts):
+        solution.move(query, candidate)
+        if candidate == previous or not check_slos or solution.is_feasible(cuts):
             return
-        standing.move(query, -1)
-    standing.move(query, before)
+        solution.move(query, -1)
+    solution.move(query, previous)
 
 
-def _uses(problem: Problem, query: int, deployment: int) -> BoolArray:
-    """(candidates of the query,) whether each uses the deployment."""
+def _uses_deployment(problem: Problem, query: int, deployment: int) -> BoolArray:
+    """Return (candidates of the query,) whether each uses the deployment."""
     block = problem.blocks[query]
     return np.asarray(block.uses[:, block.deployments == deployment].any(axis=1))
 
 
-def _close(standing: IncrementalSolution, deployment: int, cuts: Sequence[Cut]) -> None:
-    """Put all queries of a deployment elsewhere, if that is better as a whole; what finds no place is not served."""
-    problem, goodness_before = standing.problem, standing.goodness
-    served = np.flatnonzero(standing.chosen >= 0)
-    users = served[problem.fractional_load.has(standing.chosen[served], deployment)]
-    before = [(query, standing.move(query, -1)) for query in users.tolist()]
+def _close_deployment(solution: IncrementalSolution, deployment: int, cuts: Sequence[Cut]) -> None:
+    """Reinsert all queries of a deployment elsewhere if that is better in total; some may lose their plan."""
+    problem, goodness_before = solution.problem, solution.key
+    served = np.flatnonzero(solution.chosen >= 0)
+    users = served[problem.fractional_load.has(solution.chosen[served], deployment)]
+    moved = [(query, solution.move(query, -1)) for query in users.tolist()]
     for query in users[np.argsort(-problem.weight[users], kind="stable")].tolist():
-        _insert(standing, query, (), by_cost=True, objectives=False, closed=deployment)
-    if standing.goodness <= goodness_before or not standing.is_feasible(cuts):
-        for query, candidate in before:
-            standing.move(query, candidate)
+        _insert(solution, query, (), by_cost=True, check_slos=False, closed=deployment)
+    if solution.key <= goodness_before or not solution.is_feasible(cuts):
+        for query, candidate in moved:
+            solution.move(query, candidate)
 
 
-def drop_violating_queries(standing: IncrementalSolution, cuts: Sequence[Cut]) -> None:
-    """Take queries out, worst over its cost objective first, until everything is kept."""
-    while not standing.is_feasible(cuts):
-        over = standing.cost_violations()
-        served = np.flatnonzero(standing.chosen >= 0)
-        victim = over[0][1] if over else int(served[np.argmin(standing.problem.weight[served])])
-        standing.move(victim, -1)
+def drop_violating_queries(solution: IncrementalSolution, cuts: Sequence[Cut]) -> None:
+    """Drop queries, largest cost excess first, until the choice is feasible."""
+    while not solution.is_feasible(cuts):
+        over = solution.cost_violations()
+        served = np.flatnonzero(solution.chosen >= 0)
+        victim = over[0][1] if over else int(served[np.argmin(solution.problem.weight[served])])
+        solution.move(victim, -1)

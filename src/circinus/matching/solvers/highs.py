@@ -1,4 +1,4 @@
-"""HiGHS behind two calls: a linear relaxation that grows by cuts, and a mixed-integer programme with a start."""
+"""HiGHS interface: a linear relaxation that grows by cuts, and a mixed-integer program with a warm start."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from circinus.matching.solvers.mir_cuts import CutRow
 
 @dataclass(kw_only=True)
 class LpModel:
-    """Columns with bounds, and rows over them, collected as lists and handed over as arrays."""
+    """Columns with bounds, and rows over them, collected as lists and passed on as arrays."""
 
     upper: list[float]
-    """Upper bound of every column; lower bounds are 0, all columns are integers."""
+    """Upper bound of every column; lower bounds are 0. In a MILP, all columns are integers."""
     row_columns: list[IntArray] = field(default_factory=list)
     row_values: list[FloatArray] = field(default_factory=list)
     row_lower: list[float] = field(default_factory=list)
     row_upper: list[float] = field(default_factory=list)
 
     def add_row(self, columns: IntArray, values: FloatArray, lower: float, upper: float) -> None:
-        """lower <= values @ columns <= upper."""
+        """Add the row lower <= values @ columns <= upper."""
         self.row_columns.append(np.asarray(columns, dtype=np.int32))
         self.row_values.append(np.asarray(values, dtype=np.float64))
         self.row_lower.append(lower)
@@ -34,7 +34,7 @@ class LpModel:
 
     @contextmanager
     def temporary_row(self, columns: IntArray, values: FloatArray, lower: float, upper: float) -> Iterator[None]:
-        """A row for as long as the context lasts."""
+        """Add a row for the duration of the context."""
         self.add_row(columns, values, lower, upper)
         try:
             yield
@@ -45,16 +45,16 @@ class LpModel:
             self.row_upper.pop()
 
 
-_TOLERANCE = 1e-7
+_FEASIBILITY_TOLERANCE = 1e-7
 
-_DISAGREEMENT = 1e-6
-"""Relative difference between an objective as claimed and as added up that is more than rounding."""
+_OBJECTIVE_TOLERANCE = 1e-6
+"""Relative rounding tolerance between a reported and a recomputed objective."""
 
-_FEASIBLE = 2
+_FEASIBLE_POINT = 2
 """HiGHS's code for a feasible point."""
 
-_PROBING = 1 << 15
-"""The presolve rule `Probing` as HiGHS 1.16 numbers it; where it has another number only time is lost or won."""
+_PROBING_RULE = 1 << 15
+"""Id of the presolve rule `Probing` in HiGHS 1.16; another id affects only the time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,15 +62,15 @@ class LpSolution:
     """The solution of a linear relaxation."""
 
     bound: float
-    """No solution of the programme has a lower objective."""
+    """Lower bound on the objective of any solution."""
     values: FloatArray
     """(columns,)"""
     reduced_costs: FloatArray
-    """(columns,) what the objective rises by at least when a column at 0 is raised by one."""
+    """(columns,) minimum increase of the objective when a column at 0 is raised by one."""
 
 
 class SolveMilp(Protocol):
-    """Solves a mixed-integer programme; see `minimise`."""
+    """Solver of mixed-integer programs; see `solve_milp`."""
 
     def __call__(
         self,
@@ -82,19 +82,19 @@ class SolveMilp(Protocol):
         gap: float,
         seed: int,
     ) -> tuple[FloatArray | None, float]:
-        """(values of the columns or None, a bound below which no solution is)"""
+        """Return (values of the columns or None, a lower bound on the objective)."""
         ...
 
 
 class LpRelaxation:
-    """The linear relaxation of a programme under an objective; solved again after rows were added."""
+    """The linear relaxation of a program under an objective, solved again after rows were added."""
 
     def __init__(self, programme: LpModel, objective: FloatArray, seed: int) -> None:
         self._solver = _silent_solver(seed)
         self._solver.passModel(_model(programme, objective, integer=False))
 
     def solve(self, time_limit_s: float) -> LpSolution | None:
-        """The optimum; None when time runs out, or when the solver finds none, which only rounding can bring about."""
+        """Return the optimum, or None if time runs out or, due to rounding, the solver finds none."""
         import highspy
 
         self._solver.setOptionValue("time_limit", self._solver.getRunTime() + time_limit_s)
@@ -114,9 +114,9 @@ class LpRelaxation:
 
 
 def solve_lp(programme: LpModel, objective: FloatArray, *, time_limit_s: float) -> tuple[FloatArray, FloatArray] | None:
-    """(columns,) values of the linear relaxation at a corner, and (rows,) what a unit more of a row's bounds adds.
+    """Return (columns,) values of the linear relaxation at a vertex, and (rows,) duals.
 
-    None when time runs out, or when the solver finds no optimum.
+    None if time runs out, or if the solver finds no optimum.
     """
     import highspy
 
@@ -133,27 +133,29 @@ def solve_lp(programme: LpModel, objective: FloatArray, *, time_limit_s: float) 
 def solve_milp(
     programme: LpModel, objective: FloatArray, start: FloatArray, *, time_limit_s: float, gap: float, seed: int
 ) -> tuple[FloatArray | None, float]:
-    """Solve the programme in whole numbers by branch and cut, on one thread.
+    """Solve the mixed-integer program by branch and cut, on one thread.
 
     Args:
         programme: columns and rows.
         objective: (columns,)
-        start: (columns,) a solution to begin with.
-        time_limit_s: when to stop.
-        gap: absolute distance between solution and bound at which to stop.
+        start: (columns,) a feasible warm start.
+        time_limit_s: time limit.
+        gap: absolute optimality gap at which to stop.
         seed: of the solver's random choices.
 
     Returns:
-        The values of the columns (None: the solver has none), and a bound that no solution goes below. Without values
-        and bound there is at least the start.
+        The values of the columns (None if the solver has none; the start remains valid), and a lower bound on the
+        objective.
     """
     values, bound, claimed = _branch_and_cut(programme, objective, start, time_limit_s, gap, seed)
-    if values is not None and abs(float(values @ objective) - claimed) > _DISAGREEMENT * max(1.0, abs(claimed)):
-        # HiGHS can take a start for better than it is when presolve removes some of its columns, and then misses what
-        # lies between. A row that asks for nothing worse than the start does not mislead it.
+    if values is not None and abs(float(values @ objective) - claimed) > _OBJECTIVE_TOLERANCE * max(1.0, abs(claimed)):
+        # HiGHS can overestimate a warm start if presolve removes some of its columns, and then misses solutions in
+        # between. A row that demands an objective at least as good as the start's does not mislead it.
         used = np.flatnonzero(objective)
-        worth = float(start @ objective)
-        with programme.temporary_row(used, objective[used], -np.inf, worth + _DISAGREEMENT * max(1.0, abs(worth))):
+        start_objective = float(start @ objective)
+        with programme.temporary_row(
+            used, objective[used], -np.inf, start_objective + _OBJECTIVE_TOLERANCE * max(1.0, abs(start_objective))
+        ):
             values, bound, _ = _branch_and_cut(programme, objective, None, time_limit_s, gap, seed)
     return values, bound
 
@@ -166,7 +168,7 @@ def _branch_and_cut(
     gap: float,
     seed: int,
 ) -> tuple[FloatArray | None, float, float]:
-    """(values, bound, the objective that HiGHS claims for the values)"""
+    """Return (values, bound, HiGHS's objective for the values)."""
     import highspy
 
     solver = _silent_solver(seed)
@@ -174,7 +176,7 @@ def _branch_and_cut(
         ("time_limit", time_limit_s),
         ("mip_rel_gap", 0.0),
         ("mip_abs_gap", gap),
-        ("mip_feasibility_tolerance", _TOLERANCE),
+        ("mip_feasibility_tolerance", _FEASIBILITY_TOLERANCE),
         # Measured on matchings of 12 queries: these cost more than they save (together a factor of two to five).
         ("mip_allow_restart", False),
         ("mip_detect_symmetry", False),
@@ -182,7 +184,7 @@ def _branch_and_cut(
         ("mip_heuristic_run_rens", False),
         ("mip_heuristic_run_feasibility_jump", False),
         ("mip_pscost_minreliable", 2),
-        ("presolve_rule_off", _PROBING),
+        ("presolve_rule_off", _PROBING_RULE),
     ):
         solver.setOptionValue(option, value)
     solver.passModel(_model(programme, objective, integer=True))
@@ -195,13 +197,13 @@ def _branch_and_cut(
     if solver.getModelStatus() not in (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kTimeLimit):
         return None, -math.inf, math.nan
     values, bound = np.array(solver.getSolution().col_value), float(info.mip_dual_bound)
-    if len(values) != len(objective) or info.primal_solution_status != _FEASIBLE:
+    if len(values) != len(objective) or info.primal_solution_status != _FEASIBLE_POINT:
         return None, bound if math.isfinite(bound) else -math.inf, math.nan
     return values, bound if math.isfinite(bound) else -math.inf, float(info.objective_function_value)
 
 
 def _run(solver: Any) -> None:
-    """Run, also where somebody else in this process has run HiGHS on another number of threads: it then refuses."""
+    """Run the solver; HiGHS refuses if it ran on another number of threads in this process, so reset its scheduler."""
     import highspy
 
     if solver.run() == highspy.HighsStatus.kError:
@@ -213,7 +215,7 @@ def _silent_solver(seed: int) -> Any:
     import highspy
 
     class Silent(highspy.Highs):
-        """The constructor enables callbacks, and the first call prints a banner: standard output is not HiGHS's."""
+        """Solver without output: the constructor enables callbacks, and the first call prints a banner."""
 
         def enableCallbacks(self) -> Any:  # noqa: N802  (overrides)
             self.silent()
@@ -221,7 +223,11 @@ def _silent_solver(seed: int) -> Any:
 
     solver: Any = Silent()  # type: ignore[no-untyped-call]
     solver.silent()
-    for option, value in (("threads", 1), ("random_seed", seed), ("primal_feasibility_tolerance", _TOLERANCE)):
+    for option, value in (
+        ("threads", 1),
+        ("random_seed", seed),
+        ("primal_feasibility_tolerance", _FEASIBILITY_TOLERANCE),
+    ):
         solver.setOptionValue(option, value)
     return solver
 

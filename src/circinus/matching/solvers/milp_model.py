@@ -1,4 +1,4 @@
-"""The matching as a mixed-integer programme."""
+"""The matching as a mixed-integer program."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from circinus.matching.problem import REPLICA_TOLERANCE, Problem, Usage, round_u
 from circinus.matching.solvers.highs import LpModel
 from circinus.matching.solvers.mir_cuts import DeploymentColumns
 
-_SLACK = REPLICA_TOLERANCE / 2
-"""Loads may exceed whole replicas by this; half the tolerance leaves the other half to the solver's own."""
+_LOAD_TOLERANCE = REPLICA_TOLERANCE / 2
+"""Tolerance of loads over whole replicas; half of the total tolerance is left for the solver."""
 
 
 @dataclass(kw_only=True)
 class MatchingMilp(LpModel):
-    """Columns: one binary a usable candidate, one integer a shared deployment, one binary a watched group of a cut.
+    """A program with one binary column per usable candidate, one integer per shared deployment, and indicators of cuts.
 
     A deployment that only one query could use needs no column: its replicas follow from the candidate.
     """
@@ -32,28 +32,28 @@ class MatchingMilp(LpModel):
     expression: FloatArray
     """(D, x and n columns) replicas of each deployment as a linear form in the columns."""
     loads: list[DeploymentColumns] = field(default_factory=list)
-    """Of each shared deployment."""
-    watched: list[tuple[IntArray, int]] = field(default_factory=list)
-    """Group of each watched column: 1 where the group's replicas reach the count."""
+    """Columns of each shared deployment."""
+    indicators: list[tuple[IntArray, int]] = field(default_factory=list)
+    """(deployments, count) of each indicator column, which is 1 if their replicas reach the count."""
 
     def serve_all(self) -> None:
-        """Ask for one candidate of every query that has any: tighter than a bound on the weight that says the same."""
+        """Require one candidate of every query that has any: tighter than the equivalent bound on the weight."""
         servable = len(np.unique(self.problem.query_of[self.candidates]))
         self.row_lower[:servable] = [1.0] * servable
 
     def forbid(self, columns: BoolArray) -> None:
-        """Take the candidates among `columns` (columns,) out of the programme."""
+        """Exclude the candidates among `columns` (columns,)."""
         for column in np.flatnonzero(columns[: len(self.candidates)]):
             self.upper[column] = 0.0
 
     def columns_of(self, candidates: IntArray) -> IntArray:
-        """Columns of those of the given candidates that have one."""
+        """Return the columns of the given candidates that have one."""
         return np.flatnonzero(np.isin(self.candidates, candidates)).astype(np.int64)
 
     def counted_usd_per_h(self) -> FloatArray:
-        """(columns,) what each column adds to the total cost and to what changes count.
+        """Return (columns,) the coefficients of the total cost including churn.
 
-        The latter begins with `Problem.most_change_usd_per_h`, off which comes a part for each plan that stays.
+        Its constant is `Problem.most_change_usd_per_h`, from which each running plan that stays is deducted.
         """
         cost = np.zeros(len(self.upper))
         cost[: self.expression.shape[1]] = self.problem.price_usd_per_h @ self.expression
@@ -64,16 +64,16 @@ class MatchingMilp(LpModel):
         return cost
 
     def values_of(self, chosen: IntArray, usage: Usage) -> FloatArray:
-        """(columns,) the columns' values for a choice whose candidates all have one."""
+        """Return (columns,) the columns' values for a choice whose candidates all have one."""
         values = np.zeros(len(self.upper))
         values[self.columns_of(chosen[chosen >= 0])] = 1.0
         values[len(self.candidates) : self.expression.shape[1]] = usage.replicas[self.shared]
-        for position, (members, count) in enumerate(self.watched):
+        for position, (members, count) in enumerate(self.indicators):
             values[self.expression.shape[1] + position] = float(usage.replicas[members].sum() >= count)
         return values
 
     def rounded_choice(self, values: FloatArray) -> IntArray:
-        """(Q,) for each query that fractional values mostly serve, its most taken candidate."""
+        """Return (Q,) the most selected candidate of each query that fractional values mostly serve."""
         chosen = np.full(len(self.problem.queries), -1, dtype=np.int64)
         x = np.asarray(values[: len(self.candidates)])
         query_of = self.problem.query_of[self.candidates]
@@ -84,43 +84,43 @@ class MatchingMilp(LpModel):
         return chosen
 
     def choice_of(self, values: FloatArray) -> IntArray:
-        """(Q,) the choice that the columns' values stand for."""
+        """Return (Q,) the choice of the columns' values."""
         chosen = np.full(len(self.problem.queries), -1, dtype=np.int64)
-        taken = self.candidates[np.asarray(values[: len(self.candidates)]) > 0.5]
-        chosen[self.problem.query_of[taken]] = taken
+        selected = self.candidates[np.asarray(values[: len(self.candidates)]) > 0.5]
+        chosen[self.problem.query_of[selected]] = selected
         return chosen
 
 
 def build_milp(
     problem: Problem, cuts: Sequence[Cut], *, conservative: bool = False, allowed: BoolArray | None = None
 ) -> MatchingMilp:
-    """The programme of `problem` under `cuts`, without objective: queries (first), loads, capacities, costs, cuts.
+    """Return the program of `problem` under `cuts`, without objective: queries (first), loads, capacities, costs, cuts.
 
     Args:
-        problem: what to choose from.
-        cuts: what was learnt from earlier choices.
-        conservative: forbid everything that might break a cost objective, instead of what surely does.
+        problem: the matching problem.
+        cuts: to be satisfied.
+        conservative: exclude every choice that might violate a cost SLO, instead of those that certainly do.
         allowed: (P,) candidates that may be chosen; None: all.
     """
     usable = viable_candidates(problem, cuts)
     if allowed is not None:
         usable &= allowed
     candidates = np.flatnonzero(usable).astype(np.int64)
-    row, column, fluid = problem.fractional_load.entries(0, len(problem.candidates))
-    kept = usable[row]
-    row, column, fluid = row[kept], column[kept], fluid[kept]
-    alone = round_up_replicas(fluid, np.ones(len(fluid), dtype=bool))
+    row, column, fractional = problem.fractional_load.entries(0, len(problem.candidates))
+    is_usable = usable[row]
+    row, column, fractional = row[is_usable], column[is_usable], fractional[is_usable]
+    dedicated = round_up_replicas(fractional, np.ones(len(fractional), dtype=bool))
 
-    most = _most_loads(problem, usable)
-    users = most > 0
+    max_loads = _max_loads(problem, usable)
+    users = max_loads > 0
     shared = np.flatnonzero(users.sum(axis=1) > 1).astype(np.int64)
-    bound = np.minimum(round_up_replicas(most.sum(axis=1), np.asarray(users.any(axis=1))), problem.max_replicas)
+    bound = np.minimum(round_up_replicas(max_loads.sum(axis=1), np.asarray(users.any(axis=1))), problem.max_replicas)
 
     x_of = np.full(len(problem.candidates), -1, dtype=np.int64)
     x_of[candidates] = np.arange(len(candidates))
     expression = np.zeros((len(problem.deployments), len(candidates) + len(shared)))
-    own = ~np.isin(column, shared)
-    expression[column[own], x_of[row[own]]] = alone[own]
+    unshared = ~np.isin(column, shared)
+    expression[column[unshared], x_of[row[unshared]]] = dedicated[unshared]
     expression[shared, len(candidates) + np.arange(len(shared))] = 1.0
 
     programme = MatchingMilp(
@@ -135,11 +135,13 @@ def build_milp(
         if len(columns):
             programme.add_row(columns, np.ones(len(columns)), 0.0, 1.0)
     for position, deployment in enumerate(shared):
-        here = column == deployment
-        x = x_of[row[here]]
-        load = DeploymentColumns(len(candidates) + position, x, fluid[here], problem.query_of[candidates[x]])
+        on_deployment = column == deployment
+        x = x_of[row[on_deployment]]
+        load = DeploymentColumns(
+            len(candidates) + position, x, fractional[on_deployment], problem.query_of[candidates[x]]
+        )
         programme.loads.append(load)
-        _add_load(programme, load, alone[here])
+        _add_load(programme, load, dedicated[on_deployment])
     _add_capacities(programme)
     _add_cost_limits(programme, bound, conservative=conservative)
     for cut in cuts:
@@ -148,45 +150,47 @@ def build_milp(
 
 
 def viable_candidates(problem: Problem, cuts: Sequence[Cut]) -> BoolArray:
-    """(P,) candidates that could run and pay within their objective in the best of company."""
-    row, column, fluid = problem.fractional_load.entries(0, len(problem.candidates))
-    alone = round_up_replicas(fluid, np.ones(len(fluid), dtype=bool))
+    """Return (P,) candidates that fit, and whose cost SLO holds with the most favourable sharing."""
+    row, column, fractional = problem.fractional_load.entries(0, len(problem.candidates))
+    dedicated = round_up_replicas(fractional, np.ones(len(fractional), dtype=bool))
     usable = np.ones(len(problem.candidates), dtype=bool)
-    usable[row[alone > problem.max_replicas[column]]] = False
+    usable[row[dedicated > problem.max_replicas[column]]] = False
     for cut in cuts:
         if isinstance(cut, SizingCut) and not cut.valid:
             usable[cut.candidate] = False
     limit = problem.cost_limit_usd_per_h[problem.query_of]
-    while True:  # a candidate that is out is no company for others any more
-        most = _most_loads(problem, usable)
-        only = (most > 0).sum(axis=1) <= 1
+    while True:  # an excluded candidate cannot share its deployments with others any more
+        max_loads = _max_loads(problem, usable)
+        is_single_user = (max_loads > 0).sum(axis=1) <= 1
         # A deployment's replicas for each unit of its load are never fewer than 1 / (the most load it could get).
-        load = np.maximum(most.sum(axis=1)[column], fluid)
-        ratio = np.where(only[column], alone / fluid, np.maximum(1.0, 1.0 / load))
-        least = problem.transfer_cost_usd_per_h.copy()
-        np.add.at(least, row, problem.price_usd_per_h[column] * fluid * ratio)
-        too_dear = usable & (least > limit * (1 + 1e-9) + 1e-9)
+        load = np.maximum(max_loads.sum(axis=1)[column], fractional)
+        ratio = np.where(is_single_user[column], dedicated / fractional, np.maximum(1.0, 1.0 / load))
+        min_cost = problem.transfer_cost_usd_per_h.copy()
+        np.add.at(min_cost, row, problem.price_usd_per_h[column] * fractional * ratio)
+        too_dear = usable & (min_cost > limit * (1 + 1e-9) + 1e-9)
         if not too_dear.any():
             return usable
         usable &= ~too_dear
 
 
-def _most_loads(problem: Problem, usable: BoolArray) -> FloatArray:
-    """(D, Q) the most that any usable candidate of each query needs of each deployment."""
-    row, column, fluid = problem.fractional_load.entries(0, len(problem.candidates))
-    kept = usable[row]
-    most = np.zeros((len(problem.deployments), len(problem.queries)))
-    np.maximum.at(most, (column[kept], problem.query_of[row[kept]]), fluid[kept])
-    return most
+def _max_loads(problem: Problem, usable: BoolArray) -> FloatArray:
+    """Return (D, Q) the maximum load of any usable candidate of each query on each deployment."""
+    row, column, fractional = problem.fractional_load.entries(0, len(problem.candidates))
+    is_usable = usable[row]
+    max_loads = np.zeros((len(problem.deployments), len(problem.queries)))
+    np.maximum.at(max_loads, (column[is_usable], problem.query_of[row[is_usable]]), fractional[is_usable])
+    return max_loads
 
 
-def _add_load(programme: MatchingMilp, load: DeploymentColumns, alone: IntArray) -> None:
-    """A shared deployment has replicas for all its load, and for each query at least what the query needs alone."""
-    programme.add_row(np.append(load.candidates, load.replicas), np.append(-load.fluid, 1.0), -_SLACK, np.inf)
+def _add_load(programme: MatchingMilp, load: DeploymentColumns, dedicated: IntArray) -> None:
+    """Require replicas for the total load of a shared deployment, and at least those of each query in isolation."""
+    programme.add_row(
+        np.append(load.candidates, load.replicas), np.append(-load.fractional, 1.0), -_LOAD_TOLERANCE, np.inf
+    )
     for query in np.unique(load.query_of):
         of_query = load.query_of == query
         columns = np.append(load.candidates[of_query], load.replicas)
-        programme.add_row(columns, np.append(-alone[of_query].astype(float), 1.0), 0.0, np.inf)
+        programme.add_row(columns, np.append(-dedicated[of_query].astype(float), 1.0), 0.0, np.inf)
 
 
 def _add_capacities(programme: MatchingMilp) -> None:
@@ -205,12 +209,12 @@ def _add_capacities(programme: MatchingMilp) -> None:
 
 
 def _add_cost_limits(programme: MatchingMilp, bound: IntArray, *, conservative: bool) -> None:
-    """Cost objectives, deployment by deployment.
+    """Add cost SLOs, deployment by deployment.
 
-    A query pays price * fluid * replicas / load for a deployment. For one deployment the limit that remains when the
-    others are fully shared is linear in its replicas and its load. Several deployments that are all shared in part
-    may still exceed the limit together: that is found after the sizing, and cut (`ShareCut`). Being cautious, what
-    remains is divided over the deployments by the prices of their replicas.
+    A query pays price * fractional * replicas / load for a deployment. If the others are fully shared, the remaining
+    limit for one deployment is linear in its replicas and its load. Several partly shared deployments may still exceed
+    the limit together: that is found by the sizing, and cut (`CostShareCut`). A conservative program divides the
+    remaining limit over the deployments by the prices of their replicas.
     """
     problem = programme.problem
     load_of = {int(d): load for d, load in zip(programme.shared, programme.loads, strict=True)}
@@ -218,30 +222,30 @@ def _add_cost_limits(programme: MatchingMilp, bound: IntArray, *, conservative: 
         limit = problem.cost_limit_usd_per_h[problem.query_of[candidate]]
         if not np.isfinite(limit):
             continue
-        columns, fluid = problem.fractional_load.row(int(candidate))
+        columns, fractional = problem.fractional_load.row(int(candidate))
         price = problem.price_usd_per_h[columns]
         shared = np.isin(columns, programme.shared)
-        alone = price * round_up_replicas(fluid, np.ones(len(fluid), dtype=bool))
-        least = np.where(shared, price * fluid, alone)
-        most = np.where(shared, price * (fluid + 1), alone)
-        rest = limit - problem.transfer_cost_usd_per_h[candidate] - least.sum()
-        for position in np.flatnonzero(shared & (price > 0) & (most - least > rest)):
-            part = price[position] / price[shared].sum() if conservative else 1.0
-            # Replicas for each unit of load; where not even none may be paid for, the candidate is out.
-            allowed = max((least[position] + part * rest) / least[position], 0.0)
-            most_replicas = float(bound[columns[position]])
-            _add_ratio(programme, x, load_of[int(columns[position])], allowed, most_replicas)
+        dedicated = price * round_up_replicas(fractional, np.ones(len(fractional), dtype=bool))
+        min_cost = np.where(shared, price * fractional, dedicated)
+        max_cost = np.where(shared, price * (fractional + 1), dedicated)
+        slack = limit - problem.transfer_cost_usd_per_h[candidate] - min_cost.sum()
+        for position in np.flatnonzero(shared & (price > 0) & (max_cost - min_cost > slack)):
+            share = price[position] / price[shared].sum() if conservative else 1.0
+            # Replicas for each unit of load; 0 excludes the candidate.
+            max_ratio = max((min_cost[position] + share * slack) / min_cost[position], 0.0)
+            max_replicas = float(bound[columns[position]])
+            _add_ratio(programme, x, load_of[int(columns[position])], max_ratio, max_replicas)
 
 
-def _add_ratio(programme: MatchingMilp, x: int, load: DeploymentColumns, allowed: float, most_replicas: float) -> None:
-    """replicas <= allowed * load where candidate column x is chosen."""
-    scale = 1.0 / max(most_replicas, 1.0)
+def _add_ratio(programme: MatchingMilp, x: int, load: DeploymentColumns, max_ratio: float, max_replicas: float) -> None:
+    """Require replicas <= max_ratio * load if candidate column x is chosen."""
+    scale = 1.0 / max(max_replicas, 1.0)
     row = np.zeros(len(programme.upper))
-    row[load.candidates] = -allowed * load.fluid * scale
+    row[load.candidates] = -max_ratio * load.fractional * scale
     row[load.replicas] = scale
-    row[x] += most_replicas * scale
+    row[x] += max_replicas * scale
     columns = np.flatnonzero(row)
-    programme.add_row(columns, row[columns], -np.inf, most_replicas * scale + 1e-9)
+    programme.add_row(columns, row[columns], -np.inf, max_replicas * scale + 1e-9)
 
 
 def _add_cut(programme: MatchingMilp, cut: Cut, bound: IntArray) -> None:
@@ -254,9 +258,9 @@ def _add_cut(programme: MatchingMilp, cut: Cut, bound: IntArray) -> None:
             columns = np.flatnonzero(values)
             programme.add_row(columns, values[columns], -np.inf, cut.share)
     elif isinstance(cut, ChurnCut):
-        running = cut.kept[cut.kept >= 0]
+        running = cut.retained[cut.retained >= 0]
         columns = programme.columns_of(running)
-        programme.add_row(columns, np.ones(len(columns)), float(len(running) - cut.most), np.inf)
+        programme.add_row(columns, np.ones(len(columns)), float(len(running) - cut.max_changes), np.inf)
     elif isinstance(cut, CostShareCut):
         _add_share_cut(programme, cut, bound)
     elif isinstance(cut, SizingCut) and cut.valid:
@@ -265,7 +269,7 @@ def _add_cut(programme: MatchingMilp, cut: Cut, bound: IntArray) -> None:
             return
         present, absent = programme.columns_of(cut.present), programme.columns_of(cut.absent)
         if len(present) < len(cut.present):
-            return  # a neighbour has been given up, so the neighbourhood cannot come back
+            return  # a neighbour was excluded, so these neighbours cannot recur
         columns = np.concatenate([x, present, absent])
         values = np.concatenate([[1.0], np.ones(len(present)), -np.ones(len(absent))])
         programme.add_row(columns, values, -np.inf, float(len(present)))
@@ -277,33 +281,33 @@ def _add_packing_cut(programme: MatchingMilp, cut: PackingCut, bound: IntArray) 
         columns = np.flatnonzero(counts[0])
         programme.add_row(columns, counts[0][columns], -np.inf, float(cut.groups[0][1] - 1))
         return
-    watched = np.array([_watch(programme, members, count, bound) for members, count in cut.groups])
-    programme.add_row(watched, np.ones(len(watched)), -np.inf, float(len(watched) - 1))
+    indicators = np.array([_add_indicator(programme, members, count, bound) for members, count in cut.groups])
+    programme.add_row(indicators, np.ones(len(indicators)), -np.inf, float(len(indicators) - 1))
 
 
-def _watch(programme: MatchingMilp, members: IntArray, count: int, bound: IntArray) -> int:
-    """A column that is 1 where the replicas of some deployments reach a count."""
+def _add_indicator(programme: MatchingMilp, members: IntArray, count: int, bound: IntArray) -> int:
+    """Add a column that is 1 if the replicas of some deployments reach a count."""
     values = programme.expression[members].sum(axis=0)
     column = len(programme.upper)
     programme.upper.append(1.0)
-    programme.watched.append((members, count))
-    most = max(float(bound[members].sum()), float(count))
+    programme.indicators.append((members, count))
+    max_replicas = max(float(bound[members].sum()), float(count))
     columns = np.append(np.flatnonzero(values), column)
-    programme.add_row(columns, np.append(values[columns[:-1]], -(most - count + 1)), -np.inf, float(count - 1))
+    programme.add_row(columns, np.append(values[columns[:-1]], -(max_replicas - count + 1)), -np.inf, float(count - 1))
     return column
 
 
 def _add_share_cut(programme: MatchingMilp, cut: CostShareCut, bound: IntArray) -> None:
-    """start - slope @ loads - fewer @ (1 - reached) <= limit where the candidate is chosen, else no restriction."""
+    """Require start - slope @ loads - relief @ (1 - reached) <= limit if the candidate is chosen."""
     problem = programme.problem
     x = programme.columns_of(np.array([cut.candidate]))
     if not len(x):
         return
-    deployments, fluid = problem.fractional_load.row(cut.candidate)
-    start, slope, fewer, limit = cut.tangents(problem)
+    deployments, fractional = problem.fractional_load.row(cut.candidate)
+    start, slope, relief, limit = cut.tangents(problem)
     load_of = {int(d): load for d, load in zip(programme.shared, programme.loads, strict=True)}
     reached = {
-        position: _watch(programme, np.array([deployment]), int(cut.replicas[position]), bound)
+        position: _add_indicator(programme, np.array([deployment]), int(cut.replicas[position]), bound)
         for position, deployment in enumerate(deployments)
         if int(deployment) in load_of and cut.replicas[position] > 1
     }
@@ -312,14 +316,14 @@ def _add_share_cut(programme: MatchingMilp, cut: CostShareCut, bound: IntArray) 
     for position, deployment in enumerate(deployments):
         load = load_of.get(int(deployment))
         if load is None:  # only this query could use it: the load is the candidate's own
-            upper += slope[position] * fluid[position]
+            upper += slope[position] * fractional[position]
             continue
-        row[load.candidates] -= slope[position] * load.fluid
+        row[load.candidates] -= slope[position] * load.fractional
         if position in reached:
-            row[reached[position]] += fewer[position]
-            upper += fewer[position]
-    free = max(-upper, 0.0)
-    row[x[0]] += free
+            row[reached[position]] += relief[position]
+            upper += relief[position]
+    inactive_slack = max(-upper, 0.0)
+    row[x[0]] += inactive_slack
     scale = max(limit, 1e-9)
     columns = np.flatnonzero(row)
-    programme.add_row(columns, row[columns] / scale, -np.inf, (upper + free) / scale + _SLACK)
+    programme.add_row(columns, row[columns] / scale, -np.inf, (upper + inactive_slack) / scale + _LOAD_TOLERANCE)

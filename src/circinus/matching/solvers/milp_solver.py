@@ -1,4 +1,4 @@
-"""The exact solver: HiGHS on the mixed-integer programme, satisfied weight first, total cost second."""
+"""The exact solver: HiGHS on the mixed-integer program, satisfied weight first, total cost second."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ from circinus.matching.solvers.mir_cuts import mir_cut
 from circinus.matching.solvers.solver import Solution
 
 _COST_GAP = 1e-9
-"""Relative distance from its bound at which the search for a lower cost ends."""
+"""Relative optimality gap at which the search for a lower cost ends."""
 
-_PROVED = 1e-6
-"""Relative distance from its bound at which a cost counts as proved least: what the solver's rounding leaves."""
+_COST_TOLERANCE = 1e-6
+"""Relative optimality gap at which a cost counts as proved optimal, given the solver's rounding."""
 
-_WHOLE = 1e-6
-"""Distance from a whole number that is the solver's rounding."""
+_INTEGRALITY_TOLERANCE = 1e-6
+"""Rounding tolerance of the solver's integers."""
 
-_CUT_ROUNDS = 20
-"""Most times that the relaxation is tightened; it is at rest after about six."""
+_MAX_CUT_ROUNDS = 20
+"""Maximum number of cut rounds; the relaxation converges after about six."""
 
-_CAUTIOUS_SHARE = 0.3
-"""Share of the time left that a cautious search may take."""
+_CONSERVATIVE_SHARE = 0.3
+"""Share of the remaining time for a conservative search."""
 
-_OVER_LOWER = 100
-"""What a rank counts over the next one where a search only looks for a good beginning."""
+_LEVEL_FACTOR = 100
+"""Factor between the weights of adjacent levels in a search for a warm start."""
 
-_LEAST_TIME_S = 0.02
-"""What every step is given, however little is left."""
+_MIN_STEP_S = 0.02
+"""Minimum time limit of every step."""
 
 
 class MilpSolver:
-    """Branch and cut by HiGHS on one thread with a fixed seed: the same choice each time, unless time runs out.
+    """Branch and cut by HiGHS on one thread with a fixed seed: deterministic, unless time runs out.
 
-    The linear relaxation is tightened by rounding cuts first, which closes most of the gap at little cost; it then
-    guides a second greedy choice, and rules out what costs more than the best choice known.
+    The linear relaxation is first tightened by rounding cuts, which close most of the gap at little cost. It then
+    guides a second greedy choice, and excludes candidates whose reduced costs exceed the gap to the incumbent.
     """
 
     def __init__(
         self, *, seed: int = 0, clock: Callable[[], float] = time.monotonic, minimise: SolveMilp = solve_milp
     ) -> None:
-        """With a seed for the solver, and where it runs: in this process unless told otherwise."""
+        """Set the seed of the solver, and the function that solves the program (default: in this process)."""
         self._seed = seed
         self._clock = clock
         self._solve = minimise
@@ -64,57 +64,57 @@ class MilpSolver:
         *,
         allowed: BoolArray | None = None,
     ) -> Solution:
-        """See `Solver`. A greedy choice starts the search and stands in when time runs out before a better one.
+        """Return the best choice within the time limit; see `Solver`. A greedy choice is its warm start and fallback.
 
-        With only some candidates `allowed` (P,) its bounds are of choices among these alone.
+        If only some candidates are `allowed` (P,), the bounds hold for choices among these alone.
         """
         deadline_s = self._clock() + time_limit_s
-        known = [local_search(problem, start, cuts) for start in starts]
-        if cuts or not starts:  # a start that nothing was learnt since is greedy already
-            known.append(greedy(problem, cuts))
-        best = max(known, key=lambda chosen: objective_key(problem, chosen))
+        starting_points = [local_search(problem, start, cuts) for start in starts]
+        if cuts or not starts:  # without new cuts, the starts are greedy choices already
+            starting_points.append(greedy(problem, cuts))
+        best = max(starting_points, key=lambda chosen: objective_key(problem, chosen))
         programme = build_milp(problem, cuts, allowed=allowed)
         weights = IntegerWeightsByLevel.of(problem.priority_levels.user_weight, problem.priority_levels.descending)
         servable = np.isin(np.arange(len(problem.queries)), problem.query_of[programme.candidates])
-        reachable = list(weights.total(np.where(servable, 0, -1)))
-        if not any(reachable):
+        weight_bounds = list(weights.total(np.where(servable, 0, -1)))
+        if not any(weight_bounds):
             return Solution(best, best, 0.0, 0.0, optimal=True)
         search = _Search(programme, cuts, weights, deadline_s, self._clock, self._seed, allowed, self._solve)
         if any(weights.total(best) < weights.total(start) for start in starts):
-            best = search.cautious(best)
-        safe = best
-        for place, most in enumerate(reachable):
-            if place:
-                search.hold_weight(place - 1, best)
-            if weights.total(best)[place] < most:
-                best, reachable[place] = search.most_weight(place, best, most)
-        proved = list(weights.total(best)) == reachable
-        best, cost_bound, least = search.least_cost(best)
+            best = search.conservative(best)
+        feasible_best = best
+        for level, bound in enumerate(weight_bounds):
+            if level:
+                search.fix_weight(level - 1, best)
+            if weights.total(best)[level] < bound:
+                best, weight_bounds[level] = search.maximize_weight(level, best, bound)
+        weight_proved = list(weights.total(best)) == weight_bounds
+        best, cost_bound, cost_proved = search.minimize_cost(best)
         return Solution(
             chosen=best,
-            feasible_incumbent=best if is_feasible(problem, best, cuts) else safe,
-            weight_bound=_weight_bound(problem, weights, best, reachable, servable),
+            feasible_incumbent=best if is_feasible(problem, best, cuts) else feasible_best,
+            weight_bound=_weight_bound(problem, weights, best, weight_bounds, servable),
             cost_bound_usd_per_h=cost_bound,
-            optimal=proved and least,
+            optimal=weight_proved and cost_proved,
         )
 
 
 def _weight_bound(
-    problem: Problem, weights: IntegerWeightsByLevel, best: IntArray, reachable: Sequence[int], servable: BoolArray
+    problem: Problem, weights: IntegerWeightsByLevel, best: IntArray, weight_bounds: Sequence[int], servable: BoolArray
 ) -> float:
-    """From what is reachable of each rank where as much of the higher ones is held."""
-    each = list(zip(weights.ranks, weights.weights, reachable, weights.total(best), strict=True))
+    """Return a weight bound from bounds by level, each for choices that keep the weight of the higher ones."""
+    each = list(zip(weights.ranks, weights.weights, weight_bounds, weights.total(best), strict=True))
     return problem.priority_levels.bound(
-        bounds=[most * w.unit + w.rounding for _, w, most, _ in each],
-        proved=[found == most for _, _, most, found in each],
-        most=[
+        bounds=[bound * w.unit + w.rounding for _, w, bound, _ in each],
+        proved=[satisfied == bound for _, _, bound, satisfied in each],
+        max_weights=[
             float(problem.priority_levels.user_weight[queries][servable[queries]].sum()) for queries, _, _, _ in each
         ],
     )
 
 
 class _Search:
-    """One programme under its objectives: the weight of each rank, then cost."""
+    """A search over one program under its objectives in turn: the weight of each level, then cost."""
 
     def __init__(
         self,
@@ -137,102 +137,101 @@ class _Search:
         self._clock = clock
         self._seed = seed
 
-    def cautious(self, best: IntArray) -> IntArray:
-        """A choice at least as good as `best` by a programme in which whatever is allowed keeps its cost objective.
+    def conservative(self, best: IntArray) -> IntArray:
+        """Return a choice at least as good as `best` from a program in which every choice meets the cost SLOs.
 
-        Cost objectives that only sharing can keep are what quick choices miss, and what the exact programme finds out
-        one choice after the other.
+        Heuristics miss choices in which only sharing keeps costs within the limits; the exact program finds them one by
+        one.
         """
         programme = build_milp(self._problem, self._cuts, conservative=True, allowed=self._allowed)
         query_of = self._problem.query_of[programme.candidates]
         cost = programme.counted_usd_per_h()
         objective = cost / max(
             2 * float(np.abs(cost) @ np.array(programme.upper)), 1e-9
-        )  # in all, less than half a unit
-        for place in range(len(self._weights.ranks)):
-            objective[: len(query_of)] -= _OVER_LOWER ** (len(self._weights.ranks) - 1 - place) * self._multiples(place)
+        )  # less than half a unit in total
+        for level in range(len(self._weights.ranks)):
+            objective[: len(query_of)] -= _LEVEL_FACTOR ** (len(self._weights.ranks) - 1 - level) * self._multiples(
+                level
+            )
         start = np.where(np.isin(best, programme.candidates), best, -1)
         values, _ = self._solve(
             programme,
             objective,
             programme.values_of(start, self._problem.usage_of(start)),
-            time_limit_s=self._left_s() * _CAUTIOUS_SHARE,
+            time_limit_s=self._remaining_s() * _CONSERVATIVE_SHARE,
             gap=1e-4,
             seed=self._seed,
         )
         return best if values is None else self._better(best, programme.choice_of(values))
 
-    def most_weight(self, place: int, best: IntArray, reachable: int) -> tuple[IntArray, int]:
-        """(the choice of most weight of a rank, a bound on that), in multiples of the rank's unit."""
+    def maximize_weight(self, level: int, best: IntArray, weight_bound: int) -> tuple[IntArray, int]:
+        """Return (the choice of maximum weight of a level, a bound on it), in multiples of the level's unit."""
         programme, weights = self._programme, self._weights
         objective = np.zeros(len(programme.upper))
-        objective[: len(programme.candidates)] = -self._multiples(place)
+        objective[: len(programme.candidates)] = -self._multiples(level)
         relaxed = self._tighten(objective)
         if relaxed is not None:
-            reachable = min(reachable, math.floor(-relaxed.bound + _WHOLE))
+            weight_bound = min(weight_bound, math.floor(-relaxed.bound + _INTEGRALITY_TOLERANCE))
             best = self._better(best, programme.rounded_choice(relaxed.values))
-        if weights.total(best)[place] < reachable:
-            # Sums of whole weights differ by one at least: anything closer is the same.
-            values, bound = self._minimise(objective, best, gap=1 - _WHOLE)
+        if weights.total(best)[level] < weight_bound:
+            # Sums of integer weights differ by at least one, so a smaller gap proves optimality.
+            values, bound = self._minimise(objective, best, gap=1 - _INTEGRALITY_TOLERANCE)
             if values is not None:
                 best = max(best, programme.choice_of(values), key=weights.total)
             if math.isfinite(bound):
-                reachable = min(reachable, math.floor(-bound + _WHOLE))
-        return best, max(reachable, weights.total(best)[place])
+                weight_bound = min(weight_bound, math.floor(-bound + _INTEGRALITY_TOLERANCE))
+        return best, max(weight_bound, weights.total(best)[level])
 
-    def least_cost(self, best: IntArray) -> tuple[IntArray, float, bool]:
-        """(the choice of no less weight and least cost, a bound on the cost, whether the bound is reached).
-
-        Costs with what changes of plan count.
-        """
+    def minimize_cost(self, best: IntArray) -> tuple[IntArray, float, bool]:
+        """Return (the cheapest choice of no less weight, its cost bound, whether it is reached), including churn."""
         programme = self._programme
-        known = self._counted_usd_per_h(best)
-        if known == 0.0:
+        incumbent_cost = self._counted_usd_per_h(best)
+        if incumbent_cost == 0.0:
             return best, 0.0, True
-        self.hold_weight(len(self._weights.ranks) - 1, best)
-        objective = programme.counted_usd_per_h() / known
+        self.fix_weight(len(self._weights.ranks) - 1, best)
+        objective = programme.counted_usd_per_h() / incumbent_cost
         relaxed = self._tighten(objective)
         constant = self._problem.most_change_usd_per_h
-        bound = -constant / known
+        bound = -constant / incumbent_cost
         if relaxed is not None:
             bound = relaxed.bound
             best = self._better(best, programme.rounded_choice(relaxed.values))
-            gap = (self._counted_usd_per_h(best) - constant) / known - bound
-            programme.forbid((relaxed.reduced_costs > gap + _COST_GAP) & (relaxed.values < _WHOLE))
+            gap = (self._counted_usd_per_h(best) - constant) / incumbent_cost - bound
+            programme.forbid((relaxed.reduced_costs > gap + _COST_GAP) & (relaxed.values < _INTEGRALITY_TOLERANCE))
         values, proved = self._minimise(objective, best, gap=_COST_GAP)
         if values is not None:
             best = self._better(best, programme.choice_of(values), polish=False)
         cost = self._counted_usd_per_h(best)
-        floor = min(max(max(bound, proved) * known + constant, 0.0), cost)
-        return best, floor, cost - floor <= _PROVED * known
+        floor = min(max(max(bound, proved) * incumbent_cost + constant, 0.0), cost)
+        return best, floor, cost - floor <= _COST_TOLERANCE * incumbent_cost
 
     def _counted_usd_per_h(self, chosen: IntArray) -> float:
         return self._problem.cost_with_churn_usd_per_h(self._problem.usage_of(chosen))
 
-    def hold_weight(self, place: int, best: IntArray) -> None:
-        """From now on no less weight of a rank than in `best`."""
+    def fix_weight(self, level: int, best: IntArray) -> None:
+        """Require at least the weight of a level in `best` from now on."""
         programme = self._programme
         if (best[np.unique(self._problem.query_of[programme.candidates])] >= 0).all():
             programme.serve_all()
             return
-        multiples = self._multiples(place)
+        multiples = self._multiples(level)
         columns = np.flatnonzero(multiples)
-        programme.add_row(columns, multiples[columns], self._weights.total(best)[place] - 0.5, np.inf)
+        programme.add_row(columns, multiples[columns], self._weights.total(best)[level] - 0.5, np.inf)
 
-    def _multiples(self, place: int) -> FloatArray:
-        """(candidates,) weights of the queries of a rank, 0 for others."""
-        multiples = self._weights.multiples(place, len(self._problem.queries))
+    def _multiples(self, level: int) -> FloatArray:
+        """Return (candidates,) weights of the queries of a level, 0 for other queries."""
+        multiples = self._weights.multiples(level, len(self._problem.queries))
         return multiples[self._problem.query_of[self._programme.candidates]].astype(np.float64)
 
     def _tighten(self, objective: FloatArray) -> LpSolution | None:
-        """Solve the relaxation, adding rounding cuts as long as some are violated."""
+        """Solve the relaxation, adding violated rounding cuts."""
         relaxation = LpRelaxation(self._programme, objective, self._seed)
         relaxed = None
-        for _ in range(_CUT_ROUNDS):
-            found = relaxation.solve(self._left_s())
-            if found is None:
+        for _ in range(_MAX_CUT_ROUNDS):
+            solution = relaxation.solve(self._remaining_s())
+            if solution is None:
                 break
-            relaxed = found
+            relaxed = solution
             cuts = [cut for load in self._programme.loads if (cut := mir_cut(load, relaxed.values)) is not None]
             if not cuts:
                 break
@@ -243,12 +242,14 @@ class _Search:
 
     def _minimise(self, objective: FloatArray, best: IntArray, gap: float) -> tuple[FloatArray | None, float]:
         start = self._programme.values_of(best, self._problem.usage_of(best))
-        return self._solve(self._programme, objective, start, time_limit_s=self._left_s(), gap=gap, seed=self._seed)
+        return self._solve(
+            self._programme, objective, start, time_limit_s=self._remaining_s(), gap=gap, seed=self._seed
+        )
 
     def _better(self, best: IntArray, other: IntArray, *, polish: bool = True) -> IntArray:
         if polish:
             other = local_search(self._problem, other, self._cuts)
         return max(best, other, key=lambda chosen: objective_key(self._problem, chosen))
 
-    def _left_s(self) -> float:
-        return max(self._deadline_s - self._clock(), _LEAST_TIME_S)
+    def _remaining_s(self) -> float:
+        return max(self._deadline_s - self._clock(), _MIN_STEP_S)

@@ -1,4 +1,4 @@
-"""What a solver is asked and what it answers; the exact one is the first of its kind."""
+"""Interface of matching solvers."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from circinus.matching.problem import Problem
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """At most one candidate a query, with proofs of how good the choice is."""
+    """At most one candidate a query, with bounds."""
 
     chosen: IntArray
     """(Q,) candidate of each query, -1 for none."""
     feasible_incumbent: IntArray
-    """(Q,) the best choice known that surely keeps every cost objective, too; may be the same."""
+    """(Q,) best choice that certainly meets every cost SLO; may equal `chosen`."""
     weight_bound: float
-    """No choice that keeps capacities, cost objectives and cuts satisfies more weight."""
+    """Upper bound on the weight of any choice that satisfies capacities, cost SLOs and cuts."""
     cost_bound_usd_per_h: float
-    """No such choice of the same weight costs less, with what changes of plan count."""
+    """Lower bound on the cost, including churn, of any such choice with this weight."""
     optimal: bool
-    """Whether both bounds are reached."""
+    """True if both bounds are reached."""
 
 
 class Solver(Protocol):
-    """Chooses: satisfied weight first, total cost and what changes of plan count second."""
+    """Solver of a matching problem: maximum satisfied weight first, minimum total cost including churn second."""
 
     def solve(
         self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, warm_starts: Sequence[IntArray] = ()
     ) -> Solution:
-        """The best choice found within about `time_limit_s` seconds, keeping capacities and cuts.
+        """Return the best choice found within about `time_limit_s` seconds, subject to capacities and cuts.
 
-        Cost objectives are kept as far as the solver can express them; the caller checks and cuts.
+        Cost SLOs are enforced as far as the solver can express them; the caller checks them and adds cuts.
 
         Args:
-            problem: what to choose from.
-            cuts: what was learnt from earlier choices.
-            time_limit_s: when to stop.
-            warm_starts: earlier or quick choices to begin from; they may break cuts.
+            problem: the matching problem.
+            cuts: from the checks of previous choices.
+            time_limit_s: time limit.
+            warm_starts: previous or heuristic choices; they may violate cuts.
         """
         ...

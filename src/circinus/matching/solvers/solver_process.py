@@ -1,6 +1,6 @@
-"""The process in which HiGHS runs where it must be possible to end it: `python -m circinus.matching.solvers.solver_process FD`.
+"""Subprocess that runs HiGHS and can be killed: `python -m circinus.matching.solvers.solver_process FD`.
 
-It listens on an inherited socket, solves one programme after the other, and ends with the process that started it.
+It reads requests from an inherited socket, solves one program at a time, and exits with its parent process.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from circinus.arrays import FloatArray
 from circinus.matching.solvers.highs import LpModel, solve_milp
 
 READY = "ready"
-"""Said once, when requests are listened to."""
+"""Message sent once the process accepts requests."""
 
 
 @dataclass(frozen=True)
 class SolveRequest:
-    """A programme to minimise; see `highs.minimise`."""
+    """A program to minimize; see `highs.solve_milp`."""
 
     programme: LpModel
     objective: FloatArray
@@ -37,22 +37,22 @@ def main() -> None:
         connection.send(READY)
         while True:
             try:
-                asked: SolveRequest = connection.recv()
+                request: SolveRequest = connection.recv()
             except EOFError:
                 return
-            found = solve_milp(
-                asked.programme,
-                asked.objective,
-                asked.start,
-                time_limit_s=asked.time_limit_s,
-                gap=asked.gap,
-                seed=asked.seed,
+            result = solve_milp(
+                request.programme,
+                request.objective,
+                request.start,
+                time_limit_s=request.time_limit_s,
+                gap=request.gap,
+                seed=request.seed,
             )
-            connection.send(found)
+            connection.send(result)
 
 
 def _end_with_parent() -> None:
-    """Its end of our standard input closes with it."""
+    """Exit when the parent closes its end of our standard input."""
     sys.stdin.buffer.read()
     os._exit(1)
 

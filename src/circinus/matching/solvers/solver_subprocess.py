@@ -1,4 +1,4 @@
-"""HiGHS in a process that is ended when it does not keep its time limit."""
+"""HiGHS in a subprocess that is killed if it exceeds its time limit."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from circinus.matching.solvers.highs import LpModel
 from circinus.matching.solvers.solver_process import SolveRequest
 
 _GRACE_S, _GRACE_SHARE = 1.0, 0.25
-"""Seconds beyond its time limit, and a share of that, which the solver may take to come to its end."""
+"""Grace period of the solver after its time limit, in seconds and as a share of the limit."""
 
-
-_START_S = 30.0
-"""Until the process listens; half a second is usual."""
+_START_TIMEOUT_S = 30.0
+"""Timeout of the subprocess's start; half a second is usual."""
 
 
 class SubprocessSolver:
-    """`highs.minimise` in another process, started when it is first needed and kept for the next time.
+    """`highs.solve_milp` in a subprocess, started when first needed and reused.
 
-    One HiGHS run was seen to go on long after its time limit; nothing inside the same process can end that.
+    A HiGHS run may continue long after its time limit; nothing inside its process can end it.
     """
 
     def __init__(self, grace_s: float = _GRACE_S) -> None:
@@ -33,13 +32,13 @@ class SubprocessSolver:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._finalizer: weakref.finalize[..., SubprocessSolver] | None = None
-        self._listens = False
+        self._is_ready = False
 
     def start(self) -> None:
-        """Start the process, so that it has begun by the time it is needed.
+        """Start the process ahead of its first use.
 
         Raises:
-            OSError: as the system refuses sockets or processes.
+            OSError: the system refuses a socket or process.
         """
         if self._process is None or self._process.poll() is not None:
             self.close()
@@ -54,7 +53,7 @@ class SubprocessSolver:
                     start_new_session=True,
                 )
             self._connection = Connection(ours.detach())
-            self._finalizer = weakref.finalize(self, _end, self._process, self._connection)
+            self._finalizer = weakref.finalize(self, _kill, self._process, self._connection)
 
     def minimise(
         self,
@@ -66,10 +65,10 @@ class SubprocessSolver:
         gap: float,
         seed: int,
     ) -> tuple[FloatArray | None, float]:
-        """As `highs.minimise`; neither values nor a bound where the solver had to be ended, or came to its end."""
+        """Solve as `highs.solve_milp`; return (None, -inf) if the subprocess was killed or ended."""
         self.start()
         assert self._connection is not None
-        plain = LpModel(
+        model = LpModel(
             upper=programme.upper,
             row_columns=programme.row_columns,
             row_values=programme.row_values,
@@ -77,20 +76,20 @@ class SubprocessSolver:
             row_upper=programme.row_upper,
         )
         try:
-            # Before it listens, nothing larger than the socket's buffer can be sent without waiting for ever.
-            if not self._listens and not self._connection.poll(_START_S):
+            # Before the process is ready, sending more than the socket's buffer would block forever.
+            if not self._is_ready and not self._connection.poll(_START_TIMEOUT_S):
                 self.close()
                 return None, -math.inf
-            if not self._listens:
+            if not self._is_ready:
                 self._connection.recv()
-                self._listens = True
-            self._connection.send(SolveRequest(plain, objective, start, time_limit_s, gap, seed))
+                self._is_ready = True
+            self._connection.send(SolveRequest(model, objective, start, time_limit_s, gap, seed))
             if self._connection.poll(time_limit_s * (1 + _GRACE_SHARE) + self._grace_s):
-                found: tuple[FloatArray | None, float] = self._connection.recv()
-                return found
+                result: tuple[FloatArray | None, float] = self._connection.recv()
+                return result
         except (EOFError, OSError):
             pass
-        except BaseException:  # an interrupt: an answer that nobody waits for would be taken for the next one's
+        except BaseException:  # on an interrupt, the pending answer would be mistaken for that of the next request
             self.close()
             raise
         self.close()
@@ -101,10 +100,10 @@ class SubprocessSolver:
         if self._finalizer is not None:
             self._finalizer()
         self._process = self._connection = self._finalizer = None
-        self._listens = False
+        self._is_ready = False
 
 
-def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
+def _kill(process: subprocess.Popen[bytes], connection: Connection) -> None:
     with suppress(OSError):
         connection.close()
     process.kill()

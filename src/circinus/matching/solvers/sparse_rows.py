@@ -1,4 +1,4 @@
-"""A sparse matrix by rows, whose sums are taken thousands of times."""
+"""Sparse matrix by rows, with fast sums of rows."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from circinus.arrays import BoolArray, FloatArray, IntArray
 
 _DENSE_ENTRIES = 2_000_000
-"""Up to so many entries, sums of rows are taken of the whole matrix: many times faster than row by row."""
+"""Maximum number of entries for which sums use a dense copy, which is many times faster."""
 
 
 @dataclass(frozen=True, eq=False)
 class SparseRows:
-    """A sparse matrix by rows: what each candidate takes of each column (deployment or link)."""
+    """A sparse matrix by rows: usage of each column (deployment or link) by each candidate."""
 
     start: IntArray
-    """(rows + 1,) where each row's entries begin."""
+    """(rows + 1,) start of each row's entries."""
     column: IntArray
     """(entries,)"""
     value: FloatArray
@@ -26,13 +26,13 @@ class SparseRows:
     columns: int
 
     def row(self, index: int) -> tuple[IntArray, FloatArray]:
-        """Columns and values of one row."""
+        """Return columns and values of one row."""
         entries = slice(self.start[index], self.start[index + 1])
         return self.column[entries], self.value[entries]
 
     @cached_property
     def _dense(self) -> tuple[FloatArray, BoolArray] | None:
-        """The whole matrix, and where it has entries; None where it is too large to be written out."""
+        """Dense values and the mask of entries, or None if the matrix is too large."""
         rows = len(self.start) - 1
         if rows * self.columns > _DENSE_ENTRIES:
             return None
@@ -43,13 +43,13 @@ class SparseRows:
         return values, entries
 
     def has(self, rows: IntArray, column: int) -> BoolArray:
-        """(rows,) which of the given rows have an entry in a column."""
+        """Return (rows,) whether each of the given rows has an entry in a column."""
         if self._dense is not None:
             return np.asarray(self._dense[1][rows, column])
         return np.array([column in self.row(int(index))[0] for index in rows], dtype=bool)
 
     def to_dense(self, first: int, last: int) -> tuple[IntArray, FloatArray, BoolArray]:
-        """The rows `first` up to `last` as a matrix: the columns with an entry, the values, where entries are."""
+        """Return the rows `first` to `last` - 1 as dense arrays: columns with entries, values, mask of entries."""
         row, column, value = self.entries(first, last)
         columns, position = np.unique(column, return_inverse=True)
         values, entries = np.zeros((last - first, len(columns))), np.zeros((last - first, len(columns)), dtype=bool)
@@ -58,20 +58,20 @@ class SparseRows:
         return columns, values, entries
 
     def entries(self, first: int, last: int) -> tuple[IntArray, IntArray, FloatArray]:
-        """Row (counted from `first`), column and value of all entries of the rows `first` up to `last`."""
+        """Return row (counted from `first`), column and value of all entries from row `first` to before `last`."""
         span = slice(self.start[first], self.start[last])
         row = np.repeat(np.arange(last - first), np.diff(self.start[first : last + 1]))
         return row, self.column[span], self.value[span]
 
     def total(self, rows: IntArray) -> tuple[FloatArray, BoolArray]:
-        """Sum of the given rows for each column, and whether any of them has an entry there."""
+        """Return the sum of the given rows for each column, and whether any of them has an entry there."""
         if self._dense is not None:
             values, entries = self._dense
             return values[rows].sum(axis=0), np.logical_or.reduce(entries[rows], axis=0)
         sums: FloatArray = np.zeros(self.columns, dtype=np.float64)
-        touched = np.full(self.columns, fill_value=False)
+        used = np.full(self.columns, fill_value=False)
         for index in rows:
             columns, values = self.row(int(index))
             sums[columns] += values
-            touched[columns] = True
-        return sums, touched
+            used[columns] = True
+        return sums, used

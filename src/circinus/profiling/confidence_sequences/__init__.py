@@ -1,4 +1,4 @@
-"""Confidence sequences: bounds of a mean that hold however often one looks, from arrays alone."""
+"""Confidence sequences: bounds of means that hold at all sample sizes simultaneously, computed from arrays alone."""
 
 from circinus.profiling.confidence_sequences.alpha_budget import per_sequence_alpha, split_alpha
 from circinus.profiling.confidence_sequences.betting import betting_bounds

@@ -1,4 +1,4 @@
-"""Bounds for a mean that hold however often one looks: betting on scores drawn without replacement."""
+"""Anytime-valid bounds of a mean by betting on scores drawn without replacement."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ def betting_bounds(
     high: float = 1.0,
     covariates: Covariates | None = None,
 ) -> tuple[Interval, ...]:
-    """Bound the means of finite populations by samples drawn without replacement.
+    """Return bounds of the means of finite populations from samples drawn without replacement.
 
-    The bounds form an anytime-valid confidence sequence: the probability that the lower one *ever* exceeds the mean,
-    looking after every item, is at most `risk`; likewise the upper one. They only ever tighten, and are the exact
-    mean once all items were seen. Every mean that the capital of `greatest_capital` excluded at some time is out;
-    the capital falls in the mean, so that the bound is found by bisection, all samples at once.
+    The bounds form an anytime-valid confidence sequence: the probability that the lower bound *ever* exceeds the mean,
+    with an analysis after every item, is at most `risk`; likewise for the upper bound. They only tighten, and are the
+    exact mean once all items were drawn. Every mean that the wealth of `max_wealth` excluded at some time is excluded;
+    the wealth decreases in the mean, so that the bounds are found by bisection, for all samples together.
 
-    Limits: the promise is for a uniformly random order. In an order that is balanced over strata (`stratified_order`)
+    Limits: the guarantee is for a uniformly random order. In an order that is balanced over strata (`stratified_order`)
     it holds in simulations and is not proved.
 
     Args:
         scores: (k, n) scores of the first n items in the order they were drawn, for each of k samples; 0 <= n.
         population: number of all items, at least n.
-        risk: probability with which each side may fail, 0 < risk < 1.
-        low: least score that can occur.
-        high: greatest score that can occur.
-        covariates: what is known of every item: the first n in the order they were drawn, the others in any. Which
-            covariates are used must not depend on scores (see `side_bets`).
+        risk: probability that a side ever fails, 0 < risk < 1.
+        low: minimum possible score.
+        high: maximum possible score.
+        covariates: covariates of all items: the first n in the order they were drawn, the others in any. Their
+            selection must not depend on scores (see `covariate_bet_payoffs`).
 
     Returns:
-        For each sample its estimated mean: the plain mean, or with covariates the mean of what was seen and of
-        predictions for what was not; the middle of the range for n = 0; moved to the nearer bound if outside.
+        The estimated mean of each sample: the plain mean, or with covariates the mean of observed and predicted scores;
+            the middle of the range for n = 0; clipped to the bounds.
 
     Raises:
-        ValueError: a score outside [low, high], more scores than the population has, or covariates not of all items.
+        ValueError: a score is outside [low, high], there are more scores than items, or covariates are missing.
     """
     unit = normalize_scores(scores, population, low, high)
     if covariates is not None:
@@ -64,26 +64,26 @@ def betting_bounds(
 
 
 def _lower_bounds(scores: FloatArray, population: int, risk: float, covariates: Covariates | None) -> FloatArray:
-    """(k, n) scores in [0, 1] -> (k,) greatest means that were excluded from below at some time."""
+    """Return (k,) the largest means excluded from below at some time, from (k, n) scores in [0, 1]."""
     drawn = scores.shape[1]
     bets = None if covariates is None else covariate_bet_payoffs(scores, covariates)
     certain: FloatArray = scores.sum(axis=1) / population
     excluded: FloatArray = certain
     possible: FloatArray = certain + (population - drawn) / population
     for _ in range(_HALVINGS):
-        middle = (excluded + possible) / 2
-        gone = max_wealth(scores, population, middle, bets) >= 1 / risk
-        excluded, possible = np.where(gone, middle, excluded), np.where(gone, possible, middle)
+        midpoint = (excluded + possible) / 2
+        is_excluded = max_wealth(scores, population, midpoint, bets) >= 1 / risk
+        excluded, possible = np.where(is_excluded, midpoint, excluded), np.where(is_excluded, possible, midpoint)
     return excluded
 
 
 def denormalize_bounds(
     values: FloatArray, lower: FloatArray, upper: FloatArray, low: float, high: float
 ) -> tuple[Interval, ...]:
-    """Estimates and bounds (k,) in the unit range -> the same in [low, high], estimates within their bounds."""
-    # Both sides fail together with probability at most 2 risk; the interval between them is then the best there is.
+    """Return intervals in [low, high] from (k,) estimates and bounds in the unit range; clips estimates to bounds."""
+    # The bounds cross with probability at most 2 risk; the interval between them is then the best estimate.
     lower, upper = np.minimum(lower, upper), np.maximum(lower, upper)
     lower, upper = low + (high - low) * lower, high - (high - low) * (1.0 - upper)
     upper = np.maximum(lower, upper)
-    moved = np.clip(low + (high - low) * values, lower, upper)
-    return tuple(Interval(float(v), float(a), float(b)) for v, a, b in zip(moved, lower, upper, strict=True))
+    clipped = np.clip(low + (high - low) * values, lower, upper)
+    return tuple(Interval(float(v), float(a), float(b)) for v, a, b in zip(clipped, lower, upper, strict=True))

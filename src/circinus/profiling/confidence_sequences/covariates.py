@@ -1,4 +1,4 @@
-"""What is known of every item before it is measured."""
+"""Covariates: features of every item, known before it is measured."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ from circinus.arrays import FloatArray, IntArray
 
 
 def normalize_scores(scores: FloatArray, population: int, low: float, high: float) -> FloatArray:
-    """Check scores and move [low, high] to [0, 1].
+    """Validate scores, and map [low, high] to [0, 1].
 
     Args:
         scores: (k, n) scores of the first n items in the order they were drawn, for each of k configurations.
         population: number of all items, at least n.
-        low: least score that can occur.
-        high: greatest score that can occur, greater than `low`.
+        low: minimum possible score.
+        high: maximum possible score, greater than `low`.
 
     Raises:
-        ValueError: a score outside [low, high] (its row and column are named), more scores than the population
-            has, or a range that is empty.
+        ValueError: a score is outside [low, high] (its row and column are named), there are more scores than items, or
+            the range is empty.
     """
     if scores.ndim != 2:
-        raise ValueError(f"found scores of shape {scores.shape}, expected (configurations, items)")
+        raise ValueError(f"scores must have the shape (configurations, items), got {scores.shape}")
     if scores.shape[1] > population:
         raise ValueError(f"found {scores.shape[1]} scores, expected at most the population's {population}")
     if not low <= high:
-        raise ValueError(f"found the range [{low}, {high}], expected the least score first")
+        raise ValueError(f"score range [{low}, {high}] is empty")
     outside = ~((scores >= low) & (scores <= high))
     if outside.any():
         row, column = np.argwhere(outside)[0]
-        found = scores[row, column]
-        raise ValueError(f"found score {found} of configuration {row}, item {column}, outside [{low}, {high}]")
+        score = scores[row, column]
+        raise ValueError(f"score {score} of configuration {row}, item {column}, is outside [{low}, {high}]")
     if low == high:
         return np.zeros_like(scores)
     unit: FloatArray = np.clip((scores - low) / (high - low), 0.0, 1.0)
     return unit
 
 
-_MOST_COLUMNS = 64
+_MAX_VALUES = 64
 
 
-def one_hot_strata(strata: Sequence[Mapping[str, str]], most: int = _MOST_COLUMNS) -> FloatArray:
-    """Columns that say which condition an item has, and which combination of conditions.
+def one_hot_strata(strata: Sequence[Mapping[str, str]], max_values: int = _MAX_VALUES) -> FloatArray:
+    """Return columns that indicate each item's conditions, and combinations of conditions.
 
-    A name with more than `most` values (a file name, a speaker) predicts nothing within the few items one wants to
-    get along with and is left out; so are the combinations, where there are too many.
+    A name with more than `max_values` values (a file name, a speaker) predicts nothing from few items and is excluded;
+    so are combinations if there are too many.
 
     Args:
-        strata: for each of N items, its conditions by name.
-        most: values that a name may have.
+        strata: conditions by name, for each of N items.
+        max_values: maximum number of values of a name.
 
     Returns:
-        (N, columns) of 0 and 1; no column where nothing tells items apart.
+        (N, columns) of 0 and 1; no column if nothing distinguishes items.
     """
     names = sorted({name for conditions in strata for name in conditions})
     columns = [[conditions.get(name, "") for conditions in strata] for name in names]
-    telling = [column for column in columns if 1 < len(set(column)) <= min(most, len(strata) // 2)]
-    blocks = [_one_hot(column) for column in telling]
-    combined = ["\0".join(values) for values in zip(*telling, strict=True)]
-    if len(telling) > 1 and len(set(combined)) <= min(most, len(strata) // 2):
+    informative = [column for column in columns if 1 < len(set(column)) <= min(max_values, len(strata) // 2)]
+    blocks = [_one_hot(column) for column in informative]
+    combined = ["\0".join(values) for values in zip(*informative, strict=True)]
+    if len(informative) > 1 and len(set(combined)) <= min(max_values, len(strata) // 2):
         blocks.append(_one_hot(combined))
     return np.hstack(blocks) if blocks else np.zeros((len(strata), 0))
 
@@ -74,40 +74,40 @@ def _one_hot(column: Sequence[str]) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class Covariates:
-    """Numbers known of every item, each combination of them once: strata are few where items are many."""
+    """Covariates of every item, with each distinct row stored once: strata are few even if items are many."""
 
     rows: FloatArray
-    """(kinds, columns) the combinations that occur."""
+    """(kinds, columns) distinct rows."""
     kind: IntArray
-    """(population,) which of them each item has, in the order of the items."""
+    """(population,) index in `rows` of each item, in the order of the items."""
 
     @classmethod
     def of(cls, columns: FloatArray) -> Covariates:
-        """Take covariates of all items, (population, columns), each of about the size 1: strata, a partner's scores.
+        """Create covariates from (population, columns) values of magnitude about 1: strata, or a reference's scores.
 
-        Without a column nothing is known, and all is as without covariates.
+        Without a column, results are the same as without covariates.
 
         Raises:
-            ValueError: another shape, or a value that is not finite.
+            ValueError: the shape is wrong, or a value is not finite.
         """
         if columns.ndim != 2:
-            raise ValueError(f"found covariates of shape {columns.shape}, expected (items, columns)")
+            raise ValueError(f"covariates must have the shape (items, columns), got {columns.shape}")
         if not np.isfinite(columns).all():
-            raise ValueError(f"found no finite covariate of item {int(np.argwhere(~np.isfinite(columns))[0][0])}")
+            raise ValueError(f"covariates of item {int(np.argwhere(~np.isfinite(columns))[0][0])} are not finite")
         if columns.shape[1] == 0:
             return cls(np.zeros((1, 0)), np.zeros(len(columns), dtype=np.int64))
         rows, kind = np.unique(np.asarray(columns, dtype=np.float64), axis=0, return_inverse=True)
         return cls(rows, kind.reshape(-1).astype(np.int64))
 
     def check(self, population: int) -> None:
-        """Check that they are of every item.
+        """Check that every item has covariates.
 
         Raises:
-            ValueError: another number of items.
+            ValueError: the number of items differs.
         """
         if len(self.kind) != population:
-            raise ValueError(f"found covariates of {len(self.kind)} items, expected them of all {population}")
+            raise ValueError(f"found covariates of {len(self.kind)} items, expected all {population}")
 
     def counts(self, begin: int) -> FloatArray:
-        """(kinds,) items of each kind from `begin` on."""
+        """Return (kinds,) the number of items of each kind from `begin` on."""
         return np.bincount(self.kind[begin:], minlength=len(self.rows)).astype(np.float64)

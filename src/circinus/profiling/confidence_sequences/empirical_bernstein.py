@@ -1,4 +1,4 @@
-"""Bounds from the variance seen so far: cheaper than betting, and wider."""
+"""Empirical Bernstein bounds: cheaper to compute than betting bounds, and wider."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from circinus.profiling.confidence_sequences.betting import denormalize_bounds
 from circinus.profiling.confidence_sequences.covariates import normalize_scores
 from circinus.profiling.interval import Interval
 
-_MOST = 0.5
-"""Greatest bet; the sequence is valid below 1."""
+_MAX_BET = 0.5
+"""Maximum bet; the sequence is valid below 1."""
 
 
 def empirical_bernstein_bounds(
     scores: FloatArray, population: int, *, risk: float, low: float = 0.0, high: float = 1.0
 ) -> tuple[Interval, ...]:
-    """Bound the means of finite populations by samples drawn without replacement.
+    """Return bounds of the means of finite populations from samples drawn without replacement.
 
-    Promise, order and arguments are those of `betting_bounds`. Bets do not depend on the mean that is bet against,
-    so that no bisection is needed; the price is a bound that is wider by an amount that falls as 1/n.
+    Guarantee, order and arguments are those of `betting_bounds`. Bets do not depend on the tested mean, so that no
+    bisection is needed; in return the bounds are wider by an amount that falls as 1/n.
 
     Predictable plug-in empirical Bernstein confidence sequence without replacement: Waudby-Smith & Ramdas, "Confidence
-    sequences for sampling without replacement", NeurIPS 33 (2020), section 3, each side by itself.
+    sequences for sampling without replacement", NeurIPS 33 (2020), section 3, for each side separately.
 
     Raises:
-        ValueError: a score outside [low, high], or more scores than the population has.
+        ValueError: a score is outside [low, high], or there are more scores than items.
     """
     unit = normalize_scores(scores, population, low, high)
     drawn = scores.shape[1]
@@ -43,17 +43,17 @@ def empirical_bernstein_bounds(
 
 
 def _centres_and_radii(scores: FloatArray, population: int, risk: float) -> tuple[FloatArray, FloatArray]:
-    """(k, n) scores in [0, 1] -> (k, n) middles and half widths after each item."""
+    """Return (k, n) centres and half widths after each item, from (k, n) scores in [0, 1]."""
     steps = np.arange(1, scores.shape[1] + 1)
     sums = np.cumsum(scores, axis=1)
     means = (0.5 + sums) / (steps + 1)
     variances = (0.25 + np.cumsum((scores - means) ** 2, axis=1)) / (steps + 1)
-    first = np.full((len(scores), 1), 0.5)
-    means_before = np.hstack([first, means[:, :-1]])
-    variances_before = np.hstack([first / 2, variances[:, :-1]])
-    bets = np.minimum(_MOST, np.sqrt(2 * math.log(1 / risk) / (variances_before * steps * np.log(1 + steps))))
-    left = population - steps + 1
-    weights = np.cumsum(bets * (1 + (steps - 1) / left), axis=1)
-    centres = np.cumsum(bets * (scores + (sums - scores) / left), axis=1) / weights
-    spread = np.cumsum((scores - means_before) ** 2 * (-np.log1p(-bets) - bets), axis=1)
-    return centres, (spread + math.log(1 / risk)) / weights
+    prior = np.full((len(scores), 1), 0.5)
+    previous_means = np.hstack([prior, means[:, :-1]])
+    previous_variances = np.hstack([prior / 2, variances[:, :-1]])
+    bets = np.minimum(_MAX_BET, np.sqrt(2 * math.log(1 / risk) / (previous_variances * steps * np.log(1 + steps))))
+    remaining = population - steps + 1
+    weights = np.cumsum(bets * (1 + (steps - 1) / remaining), axis=1)
+    centres = np.cumsum(bets * (scores + (sums - scores) / remaining), axis=1) / weights
+    variation = np.cumsum((scores - previous_means) ** 2 * (-np.log1p(-bets) - bets), axis=1)
+    return centres, (variation + math.log(1 / risk)) / weights

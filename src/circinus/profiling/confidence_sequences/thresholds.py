@@ -1,4 +1,4 @@
-"""On which side of thresholds a mean surely is."""
+"""Decisions whether a mean is certainly above or below thresholds."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from circinus.profiling.confidence_sequences.covariates import Covariates, norma
 from circinus.profiling.confidence_sequences.wealth_process import max_wealth
 
 _ROUNDING = 1e-12
-"""Share of the range by which a mean of many equal scores may be off."""
+"""Rounding error of a mean of many equal scores, as a share of the range."""
 
 
 @dataclass(frozen=True, eq=False)
 class ThresholdDecisions:
-    """For k configurations and q thresholds, what is sure of the mean."""
+    """Certain statements about the means of k configurations relative to q thresholds."""
 
     above: BoolArray
-    """(k, q) whether the mean is surely greater."""
+    """(k, q) whether the mean is certainly greater."""
     below: BoolArray
-    """(k, q) whether the mean is surely less. Both only where a promise failed."""
+    """(k, q) whether the mean is certainly less. Both only if a guarantee failed."""
     exhausted: bool
-    """Whether all items were seen, so that what is neither above nor below is equal."""
+    """Whether all items were observed, so that a mean neither above nor below is equal."""
 
     @property
     def at_least(self) -> BoolArray:
-        """(k, q) whether the mean is surely the threshold or greater."""
+        """(k, q) whether the mean is certainly at least the threshold."""
         return self.above | ~self.below if self.exhausted else self.above
 
     @property
     def at_most(self) -> BoolArray:
-        """(k, q) whether the mean is surely the threshold or less."""
+        """(k, q) whether the mean is certainly at most the threshold."""
         return self.below | ~self.above if self.exhausted else self.below
 
     @property
     def undecided(self) -> BoolArray:
-        """(k, q) whether more items may tell."""
+        """(k, q) whether more items may decide."""
         return ~(self.at_least | self.at_most)
 
 
@@ -52,24 +52,24 @@ def threshold_decisions(
     high: float = 1.0,
     covariates: Covariates | None = None,
 ) -> ThresholdDecisions:
-    """Say of each mean on which side of each threshold it surely is.
+    """Decide for each mean whether it is certainly above or below each threshold.
 
-    The same as comparing thresholds with `betting_bounds`, without its bisection: the capital that was won against a
-    threshold says it. Because that capital falls in the threshold, whoever wrongly excludes some threshold has
-    excluded the true mean itself; so the risk covers any number of thresholds at once, also those thought of later.
+    Equivalent to comparing thresholds with `betting_bounds`, without its bisection: the wealth of betting against a
+    threshold decides. As this wealth decreases in the threshold, a wrongly excluded threshold implies that the true
+    mean itself was excluded; so the risk covers any number of thresholds at once, including later ones.
 
     Args:
         scores: (k, n) scores of the first n items in the order they were drawn, for each of k configurations.
         population: number of all items, at least n.
-        thresholds: (q,) in the units of the scores.
-        risk: probability that, ever, any threshold of a configuration is wrongly said to be exceeded; likewise
+        thresholds: (q,) thresholds in the units of the scores.
+        risk: probability that any threshold of a configuration is ever wrongly decided to be exceeded; likewise
             undercut; 0 < risk < 1.
-        low: least score that can occur.
-        high: greatest score that can occur.
-        covariates: as for `betting_bounds`.
+        low: minimum possible score.
+        high: maximum possible score.
+        covariates: see `betting_bounds`.
 
     Raises:
-        ValueError: as for `betting_bounds`.
+        ValueError: see `betting_bounds`.
     """
     unit = normalize_scores(scores, population, low, high)
     if covariates is not None:
@@ -80,30 +80,30 @@ def threshold_decisions(
     if low == high:
         ones = np.ones((len(scores), 1), dtype=bool)
         return ThresholdDecisions(ones & (low > thresholds), ones & (low < thresholds), exhausted=True)
-    places = (thresholds - low) / (high - low)
-    above = _surely_above(unit, population, places, risk, covariates)
-    below = _surely_above(1.0 - unit, population, 1.0 - places, risk, covariates)
+    unit_thresholds = (thresholds - low) / (high - low)
+    above = _certainly_above(unit, population, unit_thresholds, risk, covariates)
+    below = _certainly_above(1.0 - unit, population, 1.0 - unit_thresholds, risk, covariates)
     return ThresholdDecisions(above, below, exhausted=False)
 
 
 def full_population_decisions(scores: FloatArray, thresholds: FloatArray, width: float) -> ThresholdDecisions:
-    """(k, N) scores of all items and (q,) thresholds; means within rounding of a threshold are equal to it."""
+    """Return the decisions for (k, N) scores of all items; means within rounding of a threshold are equal to it."""
     beyond = scores.mean(axis=1)[:, None] - thresholds
     return ThresholdDecisions(beyond > _ROUNDING * width, beyond < -_ROUNDING * width, exhausted=True)
 
 
-def _surely_above(
-    scores: FloatArray, population: int, places: FloatArray, risk: float, covariates: Covariates | None
+def _certainly_above(
+    scores: FloatArray, population: int, thresholds: FloatArray, risk: float, covariates: Covariates | None
 ) -> BoolArray:
-    """(k, n) scores and (q,) thresholds in the unit range -> (k, q)."""
+    """Return (k, q) whether means certainly exceed (q,) thresholds in the unit range, from (k, n) scores."""
     bets = None if covariates is None else covariate_bet_payoffs(scores, covariates)
     certain = scores.sum(axis=1) / population
-    found = np.empty((len(scores), len(places)), dtype=bool)
-    for number, place in enumerate(places):
-        if place < 0 or place >= 1:
-            found[:, number] = place < 0
+    above = np.empty((len(scores), len(thresholds)), dtype=bool)
+    for index, threshold in enumerate(thresholds):
+        if threshold < 0 or threshold >= 1:
+            above[:, index] = threshold < 0
             continue
-        means = np.full(len(scores), place)
-        found[:, number] = max_wealth(scores, population, means, bets) >= 1 / risk
-        found[:, number] |= certain > place + 1e-12
-    return found
+        means = np.full(len(scores), threshold)
+        above[:, index] = max_wealth(scores, population, means, bets) >= 1 / risk
+        above[:, index] |= certain > threshold + 1e-12
+    return above

@@ -1,1 +1,1 @@
-"""."""
+"""Data sets of pipelines: items, their measurement order, strata and scores."""

@@ -1,4 +1,4 @@
-"""Cheap features of a pipeline's inputs, by which items that declare no strata are told apart."""
+"""Features of a pipeline's inputs, cheap to compute, for stratifying items that declare no strata."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ _FLOOR = 1e-12
 
 
 def signal_features(array: np.ndarray[Any, Any]) -> dict[str, float]:
-    """What a numeric array of at least one element is like, from at most 32 windows of 512 elements each.
+    """Return features of a numeric array of at least one element, from at most 32 windows of 512 elements.
 
-    Levels of windows (their quiet, middle and loud ones: in speech the noise, and how far the voice stands above it),
-    how often the signal crosses its mean, and how its power is spread over octaves. NaN counts as 0; infinite and
-    huge values are cut off.
+    The features are quantiles of the windows' levels (in speech: the noise, and how far the voice stands above it), the
+    rate of mean crossings, and the distribution of power over octaves. NaN counts as 0; infinite and huge values are
+    clipped.
 
     Args:
-        array: of any shape, of bool, integers, floats or complex numbers (whose size counts).
+        array: array of any shape, of bool, integer, float or complex type (complex numbers count by magnitude).
     """
     windows = _windows(array)
     mean = float(windows.mean())
     windows = windows - windows.mean(axis=1, keepdims=True)
     levels = np.log(np.sqrt((windows**2).mean(axis=1)) + _FLOOR)
-    quiet, middle, loud = (float(np.quantile(levels, share)) for share in (0.1, 0.5, 0.9))
+    quiet, median, loud = (float(np.quantile(levels, share)) for share in (0.1, 0.5, 0.9))
     crossings = (windows[:, 1:] * windows[:, :-1] < 0).mean() if windows.shape[1] > 1 else 0.0
-    found = {
+    features = {
         "mean": math.copysign(math.log1p(abs(mean)), mean),
         "quiet": quiet,
-        "middle": middle,
+        "middle": median,
         "loud": loud,
         "contrast": loud - quiet,
         "crossings": float(crossings),
     }
     if windows.shape[1] >= 2 ** (_BANDS + 1):
-        found.update({f"octave_{band}": share for band, share in enumerate(_octaves(windows))})
-    return found
+        features.update({f"octave_{band}": share for band, share in enumerate(_octaves(windows))})
+    return features
 
 
 def byte_features(data: np.ndarray[Any, np.dtype[np.uint8]]) -> dict[str, float]:
-    """Length, mean and entropy of bytes: compressed ones are told from text and from zeros."""
+    """Return length, mean and entropy of bytes, which separate compressed data, text and zeros."""
     if not len(data):
         return {"length": 0.0, "mean": 0.0, "entropy": 0.0}
     part = _windows(data).astype(np.uint8).reshape(-1)
@@ -59,7 +59,7 @@ def byte_features(data: np.ndarray[Any, np.dtype[np.uint8]]) -> dict[str, float]
 
 
 def _windows(array: np.ndarray[Any, Any]) -> FloatArray:
-    """(windows, elements) spread evenly over the array; all of it where it is short."""
+    """Return (windows, elements) spread evenly over the array, or the whole array if it is short."""
     flat = array.reshape(-1)
     if len(flat) > _WINDOWS * _WINDOW:
         begins = np.linspace(0, len(flat) - _WINDOW, _WINDOWS).astype(np.int64)
@@ -75,87 +75,95 @@ def _windows(array: np.ndarray[Any, Any]) -> FloatArray:
 
 
 def _octaves(windows: FloatArray) -> list[float]:
-    """Logarithm of the power in each octave from the highest down, over that of all; the mean of all windows."""
+    """Return the log power of each octave relative to the total, from the highest down, averaged over windows."""
     largest = max(float(np.abs(windows).max()), _FLOOR)
     power = np.abs(np.fft.rfft(windows / largest * np.hanning(windows.shape[1]), axis=1)[:, 1:]) ** 2
-    whole, end = power.mean(axis=1), power.shape[1]
+    total, end = power.mean(axis=1), power.shape[1]
     shares = []
     for _ in range(_BANDS):
         octave = power[:, end // 2 : end].mean(axis=1)
-        shares.append(float(np.log((octave + _FLOOR) / (whole + _FLOOR)).mean()))
+        shares.append(float(np.log((octave + _FLOOR) / (total + _FLOOR)).mean()))
         end //= 2
     return shares
 
 
 PLAIN = "plain"
-"""What `DatasetSpec.features` says for `plain_features`."""
+"""Value of `DatasetSpec.features` for `default_features`."""
 NONE = "none"
-"""What it says for no features, and so no strata found."""
+"""Value of `DatasetSpec.features` for no features, and so no derived strata."""
 
-_MOST_CHARACTERS = 1 << 14
-_MOST_ELEMENTS = 16
+_MAX_CHARACTERS = 1 << 14
+_MAX_ELEMENTS = 16
 _DEPTH = 2
 
 
 def item_features(items: Sequence[Item], uses: str, module_paths: Sequence[Path], where: str) -> FloatArray:
-    """Tell items apart by their values, neither by truths nor by scores.
+    """Return features of the values of items; neither ground truth nor scores are used.
 
     Args:
-        items: N of them.
-        uses: the field `features` of the data set.
-        module_paths: where its code is looked for.
-        where: what messages call the data set.
+        items: N items.
+        uses: field `features` of the data set.
+        module_paths: folders of the user's code.
+        where: name of the data set in messages.
 
     Returns:
-        (N, features) finite numbers; no column where nothing is asked for or known.
+        (N, features) finite numbers; no column if no features are requested or available.
 
     Raises:
-        OperatorError: the function is not found or fails.
-        ProfileError: it gives something else than equally many finite numbers for every item.
+        OperatorError: the function cannot be found or fails.
+        ProfileError: the function returns no fixed number of finite numbers.
     """
     if uses == NONE:
         return np.zeros((len(items), 0))
     if uses == PLAIN:
         return _aligned([default_features(item.value) for item in items])
     function = resolve(uses, module_paths)
-    rows = [_declared(function, item, f"features {uses} of {where}: item {item.key}") for item in items]
+    rows = [_declared(function, item, f"{where}: features {uses}: item {item.key}") for item in items]
     for item, row in zip(items, rows, strict=True):
         if len(row) != len(rows[0]):
             raise ProfileError(
-                f"features {uses} of {where}: item {item.key}: found {len(row)} numbers, expected "
-                f"{len(rows[0])} as for item {items[0].key}"
+                f"found {len(row)} features, expected {len(rows[0])} as for item {items[0].key}",
+                code="dataset.inconsistent_features",
+                location=f"{where}: features {uses}: item {item.key}",
             )
     return np.array(rows, dtype=np.float64)
 
 
-def _declared(function: Callable[[Any], Any], item: Item, where: str) -> FloatArray:
+def _declared(function: Callable[[Any], Any], item: Item, location: str) -> FloatArray:
     try:
-        found = function(item.value)
-    except Exception as error:  # whatever the user's function raises
-        raise OperatorError(f"{where}: it failed with {type(error).__name__}: {error}") from error
+        result = function(item.value)
+    except Exception as error:  # the user's function may raise anything
+        raise OperatorError(
+            f"failed with {type(error).__name__}: {error}", code="dataset.features_failed", location=location
+        ) from error
     try:
-        row = np.asarray(found, dtype=np.float64)
+        row = np.asarray(result, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ProfileError(f"{where}: found {_brief(found)}, expected a sequence of numbers") from error
+        raise _invalid_features(f"found {_brief(result)}, expected a sequence of numbers", location) from error
     if row.ndim != 1 or not len(row):
-        raise ProfileError(f"{where}: found {_brief(found)}, expected a sequence of at least one number")
+        raise _invalid_features(f"found {_brief(result)}, expected a sequence of at least one number", location)
     if not np.isfinite(row).all():
-        raise ProfileError(f"{where}: found {row[~np.isfinite(row)][0]} at index {np.argmin(np.isfinite(row))}, "
-                           "expected finite numbers")  # fmt: skip
+        index = int(np.argmin(np.isfinite(row)))
+        raise _invalid_features(f"found {row[index]} at index {index}, expected finite numbers", location)
     return row
 
 
-def _brief(found: Any) -> str:
-    text = repr(found)
-    return f"{type(found).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+def _invalid_features(message: str, location: str) -> ProfileError:
+    return ProfileError(message, code="dataset.invalid_features", location=location)
+
+
+def _brief(result: Any) -> str:
+    text = repr(result)
+    return f"{type(result).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
 def default_features(value: Any) -> dict[str, float]:
-    """Finite numbers that say how large a value is and what it is like, by name.
+    """Return finite numbers that describe the size and content of a value, by name.
 
-    For arrays (sound and pictures as arrays), texts, bytes, numbers, and dataclasses, mappings, lists and tuples of
-    these: fields by their names, elements on average. Deep inside only the kind and length are told, of anything
-    else only the kind. Of long values a fixed part is looked at, so that the cost hardly grows with their size.
+    Supported are arrays (including sound and pictures), texts, bytes, numbers, and dataclasses, mappings, lists and
+    tuples of these: fields by their names, elements by their average. Deep nesting levels contribute kind and length
+    only, other types their kind only. Only a fixed part of a long value is read, so that the cost hardly grows with its
+    size.
     """
     return _features(value, _DEPTH)
 
@@ -181,7 +189,7 @@ def _features(value: Any, depth: int) -> dict[str, float]:
 
 
 def _number(value: Any) -> float:
-    """Logarithmic beyond 1, so that outliers do not drown the others."""
+    """Return the number, logarithmic beyond 1 so that outliers do not dominate."""
     try:
         number = float(abs(value) if isinstance(value, np.complexfloating) else value)
     except OverflowError:  # an int beyond the range of floats
@@ -192,7 +200,7 @@ def _number(value: Any) -> float:
 
 
 def _text(text: str) -> dict[str, float]:
-    part = text[:_MOST_CHARACTERS]
+    part = text[:_MAX_CHARACTERS]
     length, words = max(1, len(part)), part.split()
     return {
         "text": 1.0,
@@ -217,26 +225,26 @@ def _array(array: np.ndarray[Any, Any]) -> dict[str, float]:
 
 
 def _mapping(value: Mapping[Any, Any], depth: int) -> dict[str, float]:
-    found = {"fields": 1.0, "fields/count": math.log1p(len(value))}
+    features = {"fields": 1.0, "fields/count": math.log1p(len(value))}
     if depth:
-        for name in list(value)[:_MOST_ELEMENTS]:
-            found.update(_within(str(name), _features(value[name], depth - 1)))
-    return found
+        for name in list(value)[:_MAX_ELEMENTS]:
+            features.update(_within(str(name), _features(value[name], depth - 1)))
+    return features
 
 
 def _sequence(value: Sequence[Any], depth: int) -> dict[str, float]:
-    found = {"elements": 1.0, "elements/count": math.log1p(len(value))}
+    features = {"elements": 1.0, "elements/count": math.log1p(len(value))}
     if not depth or not value:
-        return found
+        return features
     if all(isinstance(element, int | float | np.number) for element in value):
         numbers = np.array([_number(element) for element in value])
-        return {**found, **_within("elements", signal_features(numbers))}
-    chosen = np.unique(np.linspace(0, len(value) - 1, min(len(value), _MOST_ELEMENTS)).astype(int))
+        return {**features, **_within("elements", signal_features(numbers))}
+    indexes = np.unique(np.linspace(0, len(value) - 1, min(len(value), _MAX_ELEMENTS)).astype(int))
     gathered: dict[str, list[float]] = {}
-    for index in chosen:
+    for index in indexes:
         for name, feature in _features(value[index], depth - 1).items():
             gathered.setdefault(f"elements/{name}", []).append(feature)
-    return {**found, **{name: math.fsum(features) / len(features) for name, features in gathered.items()}}
+    return {**features, **{name: math.fsum(values) / len(values) for name, values in gathered.items()}}
 
 
 def _within(name: str, features: Mapping[str, float]) -> dict[str, float]:
@@ -244,9 +252,9 @@ def _within(name: str, features: Mapping[str, float]) -> dict[str, float]:
 
 
 def _aligned(rows: Sequence[Mapping[str, float]]) -> FloatArray:
-    """(N, features): by name, so that values of different shapes go together.
+    """Return (N, features) aligned by name, so that values of different shapes can be compared.
 
-    What an item has no feature of it does not have (a kind: 0), or is like the others in (the mean).
+    A missing feature is 0 if it is a kind, and otherwise the mean of the other items.
     """
     names = sorted({name for row in rows for name in row})
     table = np.array([[row.get(name, math.nan) for name in names] for row in rows]).reshape(len(rows), len(names))

@@ -1,4 +1,4 @@
-"""The data set of a pipeline: its items in one fixed order, and a fingerprint of their content."""
+"""Data set of a pipeline: items in a fixed order, with a fingerprint of their content."""
 
 from __future__ import annotations
 
@@ -21,66 +21,68 @@ from circinus.specification import Pipeline
 
 @dataclass(frozen=True)
 class Dataset:
-    """Items in the order in which they are measured: the same for every configuration."""
+    """Items with the measurement order, which is the same for every configuration."""
 
     items: tuple[Item, ...]
-    """In the order of the data set itself; with the strata that were found, where no item declares any."""
+    """Items in the order of the data set, with derived strata if no item declares any."""
     order: tuple[int, ...]
-    """Indexes into `items`: a seeded permutation (`measuring_order`)."""
+    """Indexes into `items`: a seeded permutation (`measurement_order`)."""
     held_out_items: int
-    """How many items at the end of the order are never profiled."""
+    """Number of held-out items at the end of the order, which are never profiled."""
     seed: int
-    """What the order was drawn with."""
+    """Random seed of the order."""
     fingerprint: str
-    """SHA-256 over keys, values, truths and strata, declared or found: with other strata the order is another."""
+    """SHA-256 over keys, values, ground truth and strata (declared or derived), which determine the order."""
     addresses: tuple[str, ...]
-    """For each of `items` the SHA-256 over its key, value and truth: with other strata, measurements stay."""
+    """SHA-256 of key, value and ground truth of each item; independent of strata, so that measurements stay valid."""
     input_bytes: tuple[int, ...]
-    """For each of `items` the size of its value as it is sent."""
+    """Serialized size of the value of each item."""
 
     @property
     def profiling_items(self) -> tuple[int, ...]:
-        """The beginning of the order that may be profiled."""
+        """Prefix of the order that may be profiled."""
         return self.order[: len(self.order) - self.held_out_items]
 
     def traffic_items(self, count: int) -> tuple[int, ...]:
-        """Indexes of at most `count` items that traffic may carry, last of the order first.
+        """Return the indexes of at most `count` items for generated traffic, last of the order first.
 
-        These are held-out items; of a data set that holds out none, the items that profiling reaches last.
+        These are held-out items; without held-out items, the ones that profiling reaches last.
         """
         backwards = self.order[::-1]
         return backwards[: min(count, self.held_out_items or len(backwards))]
 
 
 def load_dataset(pipeline: Pipeline, module_paths: Sequence[Path] = (), *, seed: int = 0) -> Dataset:
-    """Build the data set of `pipeline` and put its items in order.
+    """Build the data set of `pipeline` and order its items.
 
-    Where no item declares strata they are found from features of the values (`DatasetSpec.features`).
+    If no item declares strata, they are derived from features of the values (`DatasetSpec.features`).
 
-    The fingerprint is over pickled content: values must pickle to the same bytes in every process (a set of
-    strings does not), or nothing that was measured is ever recognised.
+    The fingerprint covers pickled content: values must pickle to the same bytes in every process (a set of strings does
+    not), otherwise stored measurements are never recognised.
 
     Raises:
-        OperatorError: the function or that of the features is not found or fails.
-        ProfileError: it returns something else than items, no item, two items with the same key, or an item that
-            cannot be pickled; or the features are not equally many finite numbers.
+        OperatorError: the function of the data set or of the features cannot be found or fails.
+        ProfileError: the function returns a non-item, no item, two items with the same key, or an item that cannot be
+            pickled; or the features are no fixed number of finite numbers.
     """
     items = _build(pipeline, module_paths)
     _check(pipeline, items)
     items = _with_strata(pipeline, items, module_paths)
-    addresses, sizes = [], []
+    content_hashes, sizes = [], []
     fingerprint = hashlib.sha256()
     for item in items:
         try:
             value, truth = pickle_value(item.value), pickle_value(item.truth)
-        except Exception as error:  # pickle raises whatever a value's own methods raise
+        except Exception as error:  # a value's own methods may raise anything
             raise ProfileError(
-                f"{_where(pipeline)}: item {item.key}: found a value or truth that cannot be pickled "
-                f"({type(error).__name__}: {error}); give plain data or arrays"
+                f"the value or ground truth cannot be pickled ({type(error).__name__}: {error})",
+                code="dataset.unpicklable_item",
+                location=f"{_location(pipeline)}: item {item.key}",
+                hint="Return plain data or arrays.",
             ) from error
-        addresses.append(_digest(item.key.encode(), value, truth))
+        content_hashes.append(_digest(item.key.encode(), value, truth))
         sizes.append(len(value))
-        fingerprint.update(f"{addresses[-1]}{sorted(item.strata.items())}".encode())
+        fingerprint.update(f"{content_hashes[-1]}{sorted(item.strata.items())}".encode())
     held_out = pipeline.dataset.held_out_items(len(items))
     order = measurement_order([item.strata for item in items], held_out, np.random.default_rng(seed))
     return Dataset(
@@ -89,7 +91,7 @@ def load_dataset(pipeline: Pipeline, module_paths: Sequence[Path] = (), *, seed:
         held_out_items=held_out,
         seed=seed,
         fingerprint=fingerprint.hexdigest(),
-        addresses=tuple(addresses),
+        addresses=tuple(content_hashes),
         input_bytes=tuple(sizes),
     )
 
@@ -97,43 +99,56 @@ def load_dataset(pipeline: Pipeline, module_paths: Sequence[Path] = (), *, seed:
 def _build(pipeline: Pipeline, module_paths: Sequence[Path]) -> tuple[Item, ...]:
     function = resolve(pipeline.dataset.uses, module_paths)
     try:
-        found: Any = function(**pipeline.dataset.arguments)
-        return tuple(found)
-    except Exception as error:  # whatever the user's function raises
+        items: Any = function(**pipeline.dataset.arguments)
+        return tuple(items)
+    except Exception as error:  # the user's function may raise anything
         raise OperatorError(
-            f"{_where(pipeline)}: calling it with {dict(pipeline.dataset.arguments)} failed with "
-            f"{type(error).__name__}: {error}"
+            f"the call with {dict(pipeline.dataset.arguments)} failed with {type(error).__name__}: {error}",
+            code="dataset.failed",
+            location=_location(pipeline),
         ) from error
 
 
 def _with_strata(pipeline: Pipeline, items: tuple[Item, ...], module_paths: Sequence[Path]) -> tuple[Item, ...]:
-    """The items with strata found for them, where none declares any."""
+    """Return the items with derived strata if none declares any."""
     if any(item.strata for item in items):
         return items
-    features = item_features(items, pipeline.dataset.features, module_paths, _where(pipeline))
-    # Whatever the seed of the order: strata belong to the data set, of which there may be several orders.
+    features = item_features(items, pipeline.dataset.features, module_paths, _location(pipeline))
+    # A fixed seed: strata belong to the data set, which may have several orders.
     strata = cluster_strata(features, np.random.default_rng(0))
-    return tuple(replace(item, strata=found) for item, found in zip(items, strata, strict=True))
+    return tuple(replace(item, strata=conditions) for item, conditions in zip(items, strata, strict=True))
 
 
 def _check(pipeline: Pipeline, items: Sequence[Any]) -> None:
+    location = _location(pipeline)
     if not items:
-        raise ProfileError(f"{_where(pipeline)}: found no item, expected at least one to measure on")
+        raise ProfileError("the data set has no items", code="dataset.empty", location=location)
     seen: set[str] = set()
     for index, item in enumerate(items):
         if not isinstance(item, Item):
             raise ProfileError(
-                f"{_where(pipeline)}: found {type(item).__name__} at index {index}, expected circinus.operators.Item"
+                f"found {type(item).__name__} at index {index}, expected circinus.operators.Item",
+                code="dataset.not_an_item",
+                location=location,
             )
         if not isinstance(item.key, str) or not item.key:
-            raise ProfileError(f"{_where(pipeline)}: found the key {item.key!r} at index {index}, expected a text")
+            raise ProfileError(
+                f"found the key {item.key!r} at index {index}, expected a non-empty string",
+                code="dataset.invalid_key",
+                location=location,
+            )
         if item.key in seen:
-            raise ProfileError(f"{_where(pipeline)}: found two items with the key {item.key}; each needs its own")
+            raise ProfileError(
+                f"two items have the key {item.key}",
+                code="dataset.duplicate_key",
+                location=location,
+                hint="Give each item its own key.",
+            )
         seen.add(item.key)
 
 
 def _digest(*parts: bytes) -> str:
-    """SHA-256 over parts, each preceded by its length so that none can run into the next."""
+    """Return the SHA-256 over parts, each preceded by its length so that parts cannot run into each other."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big"))
@@ -141,5 +156,5 @@ def _digest(*parts: bytes) -> str:
     return digest.hexdigest()
 
 
-def _where(pipeline: Pipeline) -> str:
+def _location(pipeline: Pipeline) -> str:
     return f"data set {pipeline.dataset.uses} of pipeline {pipeline.name}"

@@ -1,4 +1,4 @@
-"""From the outputs of a pipeline's sinks to scores."""
+"""Scoring of the outputs of a pipeline's sinks with its metric."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ _ROUNDING = 1e-9
 
 
 def validate_score(score: Any, score_range: tuple[float, float]) -> float | None:
-    """`score` as a number in `score_range` (least, greatest); None when it is none.
+    """Return `score` as a number in `score_range` (minimum, maximum), or None if it is not one.
 
-    A mean of perfect scores may round to just above the greatest: what is outside by 1e-9 of the range's width is
-    clipped.
+    A mean of perfect scores may round to just above the maximum: values outside by at most 1e-9 of the range's width
+    are clipped.
     """
     try:
         value = float(score)
     except (TypeError, ValueError, OverflowError):
         return None
-    least, greatest = score_range
-    margin = _ROUNDING * (greatest - least)
-    if not least - margin <= value <= greatest + margin:  # also NaN
+    low, high = score_range
+    margin = _ROUNDING * (high - low)
+    if not low - margin <= value <= high + margin:  # also NaN
         return None
-    return min(max(value, least), greatest)
+    return min(max(value, low), high)
 
 
 class ItemScorer(Protocol):
-    """Scores one item."""
+    """Interface of scorers of single items."""
 
     def score(self, configuration: Configuration, item: Item, outputs: Mapping[str, bytes]) -> float:
-        """See `Scorer.score`."""
+        """Score one item (see `Scorer.score`)."""
         ...
 
 
 class Scorer:
-    """Applies a pipeline's metric, and holds it to what it declares."""
+    """Scorer that applies a pipeline's metric and checks its declared range."""
 
     def __init__(self, pipeline: Pipeline, module_paths: Sequence[Path]) -> None:
-        """Find the metric.
+        """Resolve the metric.
 
         Raises:
-            OperatorError: it is not found.
+            OperatorError: the metric cannot be found.
         """
         self._pipeline = pipeline
         self._metric: Metric = resolve(pipeline.metric.uses, module_paths)
@@ -56,32 +56,36 @@ class Scorer:
         """Score one item.
 
         Args:
-            configuration: named in errors.
-            item: has the truth.
-            outputs: by sink, packed.
+            configuration: configuration, named in errors.
+            item: item with its ground truth.
+            outputs: pickled output of each sink.
 
         Raises:
-            MeasurementError: the metric raised.
-            ProfileError: what it returned is no number in its declared range.
+            MeasurementError: the metric raised an exception.
+            ProfileError: the metric returned no number in its declared range.
         """
         spec = self._pipeline.metric
         try:
             answer = self._pipeline.output({sink: unpickle_value(data) for sink, data in outputs.items()})
             score = self._metric(answer, item.truth)
-        except Exception as error:  # whatever the user's metric raises
+        except Exception as error:  # the user's metric may raise anything
             reason = f"metric {spec.name} ({spec.uses}) failed with {type(error).__name__}: {error}"
             raise MeasurementError(
-                f"pipeline {self._pipeline.name}, configuration {configuration}, item {item.key}: {reason}",
+                reason,
                 configuration,
                 item.key,
                 reason,
+                code="metric.failed",
+                location=f"pipeline {self._pipeline.name}, configuration {configuration}, item {item.key}",
             ) from error
         value = validate_score(score, spec.range)
         if value is None:
             low, high = spec.range
             raise ProfileError(
-                f"metric {spec.name} ({spec.uses}) of pipeline {self._pipeline.name}: found the score {score!r} for "
-                f"item {item.key} under configuration {configuration}, expected a number within its range "
-                f"[{low:g}, {high:g}]; clip it in the metric or widen the range"
+                f"score for item {item.key} under configuration {configuration} must be a number in "
+                f"[{low:g}, {high:g}], got {score!r}",
+                code="metric.score_out_of_range",
+                location=f"metric {spec.name} ({spec.uses}) of pipeline {self._pipeline.name}",
+                hint="Clip the score in the metric, or widen the range.",
             )
         return value

@@ -1,4 +1,4 @@
-"""How fast this machine is, compared with the one that a profile was measured on."""
+"""Speed of the current machine relative to the one that a profile was measured on."""
 
 from __future__ import annotations
 
@@ -18,85 +18,93 @@ from circinus.specification import Configuration, Specification
 
 CALIBRATION_ITEMS = 24
 _NOTEWORTHY_SHARE = 0.05
-"""Of a configuration's time; operators below it say more of the clock than of the machine."""
+"""Minimum share of a configuration's time for a noteworthy operator; below it, clock noise dominates."""
 _TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A relative speed (`HardwareClass.relative_speed`) and what it stands on."""
+    """Relative speed of a machine (`HardwareClass.relative_speed`) with its evidence."""
 
     pipeline: str
     configuration: Configuration
-    """The one that was measured again."""
+    """Configuration that was measured again."""
     items: int
     machine: Machine | None
-    """Whose speed is measured."""
+    """Machine whose speed is measured."""
     recorded_on: Machine | None
-    """Whose speed is 1."""
+    """Machine whose speed is 1."""
     speed: Interval
-    """Of the whole configuration; the bounds hold every noteworthy operator's."""
+    """Speed for the whole configuration; the bounds cover all noteworthy operators."""
     operators: Mapping[str, Interval]
-    """Of each noteworthy operator."""
+    """Speed for each noteworthy operator."""
     risk: float
-    """Probability with which an operator's speed may lie outside its bounds, all together."""
+    """Probability that any operator's speed lies outside its bounds."""
 
 
 def calibrate(
     specification: Specification,
     profile: PipelineProfile,
     *,
-    here: MeasurementBackend | None = None,
+    backend: MeasurementBackend | None = None,
     seed: int = 0,
     items: int = CALIBRATION_ITEMS,
     risk: float = 0.05,
 ) -> Calibration:
     """Measure the cheapest configuration of a profile again on this machine, and compare item by item.
 
-    An operator's speed is the median over items of recorded seconds over seconds here; its bounds are order statistics
-    of these ratios (distribution-free bounds of a median, Thompson, Annals of Mathematical Statistics 7, 1936), the
-    risk divided among the operators. They assume that items are exchangeable and that the machine is in its usual state
-    throughout; operators of other configurations may scale otherwise, which is why the bounds hold all operators of
-    this one. Nothing is written to a store.
+    An operator's speed is the median over items of the recorded time divided by the current time; its bounds are order
+    statistics of these ratios (distribution-free bounds of a median, Thompson, Annals of Mathematical Statistics 7,
+    1936), the risk divided among the operators. They assume that items are exchangeable and that the machine is in its
+    usual state throughout. Operators of other configurations may scale otherwise; therefore the bounds cover all
+    operators of this configuration. Nothing is written to a store.
 
     Args:
-        specification: has the pipeline.
-        profile: measured elsewhere.
-        here: what measures on this machine; None: the operators themselves.
-        seed: of the order in which the profile was measured.
-        items: to measure; fewer where the profile has fewer.
+        specification: specification of the pipeline.
+        profile: profile measured on the reference machine.
+        backend: measurement backend of this machine; default: the operators themselves.
+        seed: random seed of the profile's measurement order.
+        items: number of items to measure; fewer if the profile has fewer.
         risk: see `Calibration.risk`.
 
     Raises:
-        ProfileError: the profile has no configuration, or the data set is not the one that it was measured on.
-        OperatorError: an operator cannot be found, or fails.
+        ProfileError: the profile has no configuration, or was measured on another data set.
+        OperatorError: an operator cannot be found or fails.
     """
     pipeline = specification.pipelines[profile.pipeline]
-    here = here or LocalBackend(specification.module_paths)
+    backend = backend or LocalBackend(specification.module_paths)
     if not profile.configurations:
-        raise ProfileError(f"pipeline {pipeline.name}: found no measured configuration to compare with; measure one")
-    # One of a single item would say little, however cheap it was.
-    most = min(items, max(len(measured.items) for measured in profile.configurations))
-    recorded = min((c for c in profile.configurations if len(c.items) >= most), key=_seconds)
-    dataset = here.dataset(pipeline, seed)
+        raise ProfileError(
+            "the profile has no measured configuration to compare with",
+            code="profile.empty",
+            location=f"pipeline {pipeline.name}",
+            hint="Run `circinus profile` on the reference machine.",
+        )
+    # A configuration with few items would have wide bounds, however cheap it was.
+    count = min(items, max(len(measured.items) for measured in profile.configurations))
+    recorded = min((c for c in profile.configurations if len(c.items) >= count), key=_seconds)
+    dataset = backend.dataset(pipeline, seed)
     if dataset.fingerprint != profile.dataset_fingerprint:
         raise ProfileError(
-            f"data set {pipeline.dataset.uses} of pipeline {pipeline.name}: found version {dataset.fingerprint[:12]}, "
-            f"expected {profile.dataset_fingerprint[:12]}, which was measured elsewhere; use the same data"
+            f"found version {dataset.fingerprint[:12]} of the data set, expected "
+            f"{profile.dataset_fingerprint[:12]} as in the profile",
+            code="dataset.other_version",
+            location=f"data set {pipeline.dataset.uses} of pipeline {pipeline.name}",
+            hint="Use the data that the profile was measured on.",
         )
-    chosen = [dataset.items[index] for index in recorded.items[:most]]
-    with here.runner(here.addresses(pipeline, here.machine), timeout_s=_TIMEOUT_S) as runner:
-        found = runner.measure(recorded.configuration, chosen)
+    selected = [dataset.items[index] for index in recorded.items[:count]]
+    with backend.runner(backend.addresses(pipeline, backend.machine), timeout_s=_TIMEOUT_S) as runner:
+        measurement = runner.measure(recorded.configuration, selected)
     value, operators = _speeds(
-        {name: operator.service_s[:most] for name, operator in recorded.operators.items()},
-        {name: np.array(runs.service_s) for name, runs in found.runs.items()},
+        {name: operator.service_s[:count] for name, operator in recorded.operators.items()},
+        {name: np.array(runs.service_s) for name, runs in measurement.runs.items()},
         risk,
     )
     return Calibration(
         pipeline=pipeline.name,
         configuration=recorded.configuration,
-        items=most,
-        machine=here.machine,
+        items=count,
+        machine=backend.machine,
         recorded_on=profile.machine,
         speed=Interval(
             value,
@@ -109,32 +117,35 @@ def calibrate(
 
 
 def _speeds(
-    then_s: Mapping[str, FloatArray], now_s: Mapping[str, FloatArray], risk: float
+    recorded_s: Mapping[str, FloatArray], current_s: Mapping[str, FloatArray], risk: float
 ) -> tuple[float, dict[str, Interval]]:
-    """The speed of all operators together, and that of each noteworthy one with bounds; from (n,) seconds by name."""
-    whole_then_s, whole_now_s = np.sum(list(then_s.values()), axis=0), np.sum(list(now_s.values()), axis=0)
-    noteworthy = [name for name in then_s if now_s[name].sum() >= _NOTEWORTHY_SHARE * whole_now_s.sum()]
-    bounds = {name: median_bounds(then_s[name] / now_s[name], risk / len(noteworthy)) for name in noteworthy}
-    return float(np.median(whole_then_s / whole_now_s)), bounds
+    """Return the overall speed, and the bounded speed of each noteworthy operator, from (n,) seconds by name."""
+    total_recorded_s, total_current_s = (
+        np.sum(list(recorded_s.values()), axis=0),
+        np.sum(list(current_s.values()), axis=0),
+    )
+    noteworthy = [name for name in recorded_s if current_s[name].sum() >= _NOTEWORTHY_SHARE * total_current_s.sum()]
+    bounds = {name: median_bounds(recorded_s[name] / current_s[name], risk / len(noteworthy)) for name in noteworthy}
+    return float(np.median(total_recorded_s / total_current_s)), bounds
 
 
 def median_bounds(values: FloatArray, risk: float) -> Interval:
-    """Median of the distribution that n values are drawn from, between two order statistics.
+    """Return the median of a distribution, bounded by two order statistics of n values drawn from it.
 
-    The k-th least of n values is above the median with probability P(B < k), B binomial(n, 1/2). Where even the
+    The k-th smallest of n values is above the median with probability P(B < k), B binomial(n, 1/2). If even the
     extremes do not reach the risk, they are the bounds, and the risk is 2^(1-n).
 
     Args:
         values: (n,), n >= 1, independent.
-        risk: with which the median may lie outside, both sides together.
+        risk: probability that the median lies outside the bounds, both sides combined.
     """
     n = len(values)
     below, k = 0.0, 0  # P(B <= k) for the next k
     while k < n // 2 and (below := below + comb(n, k) / 2**n) <= risk / 2:
         k += 1
-    least = np.sort(values)
-    first = max(k - 1, 0)
-    return Interval(float(np.median(values)), float(least[first]), float(least[n - 1 - first]))
+    ordered = np.sort(values)
+    lowest = max(k - 1, 0)
+    return Interval(float(np.median(values)), float(ordered[lowest]), float(ordered[n - 1 - lowest]))
 
 
 def _seconds(measured: ConfigurationProfile) -> float:

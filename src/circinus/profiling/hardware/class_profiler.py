@@ -1,4 +1,4 @@
-"""Measuring a profile's operators on a node of another hardware class: the least that tells how fast they are there."""
+"""Measurement of a profile's operators on a node of another hardware class, limited to what their speeds need."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ from circinus.profiling.store.store_queries import StoredDataset
 from circinus.specification import Configuration, Pipeline
 
 _INCREMENT = 8
-"""Items that are committed at once."""
-_MOST_FAILURES = 2
-"""Configurations that an operator with its knobs is tried under before it is taken to fail on the class."""
+"""Number of items committed at once."""
+_MAX_FAILURES = 2
+"""Number of configurations under which an operator with its knob values may fail before it is given up on the class."""
 
 
 @dataclass(frozen=True)
 class HardwareClassReport:
-    """What a run measured on one hardware class."""
+    """Result of a run on one hardware class."""
 
     hardware_class: str
     machine: Machine | None
-    """The one that was measured on; None: none, the declared speed stands."""
+    """Machine that was measured on; None if none was, and the declared speed applies."""
     ran_s: float = 0.0
-    """Seconds of processing in this run."""
+    """Processing seconds of this run."""
     missing: int = 0
-    """Operators with their knobs whose speed there is declared, not measured: they failed, or the budget ended."""
+    """Number of operators with knob values whose speed is declared, not measured: they failed, or the budget was
+    spent."""
     failed: tuple[FailedConfiguration, ...] = ()
 
 
 class HardwareClassProfiler:
-    """Measures the operators of one pipeline on one class, each with each of its knob values that a profile has."""
+    """Profiler of one pipeline's operators on one hardware class, with each of their knob values in a profile."""
 
     def __init__(
         self,
@@ -55,18 +56,18 @@ class HardwareClassProfiler:
         dataset: StoredDataset,
         operators: Collection[str],
     ) -> None:
-        """Prepare.
+        """Prepare the measurement.
 
         Args:
-            store: gets what is measured.
-            class_keys: addresses of measurements on the class.
-            hardware_class: its name.
-            machine: that is measured on.
-            items: the items by key.
-            dataset: as the store knows it.
-            operators: those that may run on the class; of the others only what has to run before these.
+            store: store of the measurements.
+            class_keys: keys of measurements on the class.
+            hardware_class: name of the class.
+            machine: machine of the node.
+            items: items by key.
+            dataset: stored data set.
+            operators: operators that may run on the class; others run only if these depend on them.
         """
-        self._store, self._there, self._dataset, self._items = store, class_keys, dataset, items
+        self._store, self._class_keys, self._dataset, self._items = store, class_keys, dataset, items
         self._class, self._machine = hardware_class, machine
         self._operators = [o.name for o in class_keys.pipeline.topological_order() if o.name in operators]
         self._writer = HardwareClassWriter(store, class_keys, hardware_class, machine)
@@ -75,42 +76,42 @@ class HardwareClassProfiler:
         self._ran_s = 0.0
 
     def missing(self, profile: PipelineProfile) -> dict[OwnKnobs, int]:
-        """Operators with their knobs that have to be measured yet -> items known of them."""
-        listed = [found.configuration for found in profile.usable]
-        times = HardwareClassTimes(self._store, self._there, listed, self._numbers)
-        return _wanting(profile.usable, self._operators, times)
+        """Return the operators with knob values that remain to be measured, with their number of measured items."""
+        configurations = [measured.configuration for measured in profile.usable]
+        times = HardwareClassTimes(self._store, self._class_keys, configurations, self._item_ids)
+        return _missing(profile.usable, self._operators, times)
 
     def measure(
         self, profile: PipelineProfile, runner: OperatorRunner, budget: TimeBudget, observer: ProfileObserver
     ) -> bool:
-        """Measure what is wanting, the most telling configurations first, until the budget is spent.
+        """Measure the missing operators, the most informative configurations first, until the budget is spent.
 
         Every increment is committed at once, so that an interrupt loses at most one.
 
         Returns:
             Whether anything was measured.
         """
-        any_measured, begin_s = False, budget.elapsed_s
-        wanting, tried = self.missing(profile), set[Configuration]()
-        all_of_them = len(wanting)
+        any_measured, start_s = False, budget.elapsed_s
+        missing, tried = self.missing(profile), set[Configuration]()
+        total = len(missing)
         while budget.remaining_s > 0:
-            candidates = [found for found in profile.usable if found.configuration not in tried]
-            hopeful = [own for own in wanting if self._failures[own] < _MOST_FAILURES]
-            chosen = _most_telling(self._there.pipeline, candidates, hopeful)
-            if chosen is None:
+            candidates = [measured for measured in profile.usable if measured.configuration not in tried]
+            eligible = [own for own in missing if self._failures[own] < _MAX_FAILURES]
+            best = _most_informative(self._class_keys.pipeline, candidates, eligible)
+            if best is None:
                 break
-            found, operators = chosen
-            tried.add(found.configuration)
-            any_measured |= self._measure(found, operators, runner, budget, observer)
-            wanting = self.missing(profile)
-            done = all_of_them - len(wanting)
-            expected_s = (budget.elapsed_s - begin_s) / max(done, 1) * len(wanting)
+            measured, operators = best
+            tried.add(measured.configuration)
+            any_measured |= self._measure(measured, operators, runner, budget, observer)
+            missing = self.missing(profile)
+            done = total - len(missing)
+            expected_s = (budget.elapsed_s - start_s) / max(done, 1) * len(missing)
             observer.progressed(
                 ProfileProgress(
                     phase=f"operators on {self._class}",
-                    configuration=found.configuration,
+                    configuration=measured.configuration,
                     done=done,
-                    total=all_of_them,
+                    total=total,
                     elapsed_s=budget.elapsed_s,
                     remaining_s=min(budget.remaining_s, expected_s),
                 )
@@ -118,96 +119,96 @@ class HardwareClassProfiler:
         return any_measured
 
     def report(self, profile: PipelineProfile) -> HardwareClassReport:
-        """What was measured until now."""
+        """Return the result so far."""
         return HardwareClassReport(
             self._class, self._machine, self._ran_s, len(self.missing(profile)), tuple(self._failed.values())
         )
 
     @property
-    def _numbers(self) -> IntArray:
-        return self._dataset.numbers
+    def _item_ids(self) -> IntArray:
+        return self._dataset.item_ids
 
     def _measure(
         self,
-        found: ConfigurationProfile,
+        reference: ConfigurationProfile,
         operators: Sequence[str],
         runner: OperatorRunner,
         budget: TimeBudget,
         observer: ProfileObserver,
     ) -> bool:
-        configuration, any_measured = found.configuration, False
-        times = HardwareClassTimes(self._store, self._there, [configuration], self._numbers)
-        there_s = np.stack([times.service_s(name, configuration) for name in operators])
-        known = np.asarray(np.isfinite(there_s).all(axis=0))
-        missing = [int(index) for index in _first(found) if not known[index]]
+        configuration, any_measured = reference.configuration, False
+        times = HardwareClassTimes(self._store, self._class_keys, [configuration], self._item_ids)
+        class_s = np.stack([times.service_s(name, configuration) for name in operators])
+        is_measured = np.asarray(np.isfinite(class_s).all(axis=0))
+        missing = [int(index) for index in _compared_items(reference) if not is_measured[index]]
         for begin in range(0, len(missing), _INCREMENT):
             if begin and budget.remaining_s <= 0:
                 break
             indexes = missing[begin : begin + _INCREMENT]
             items = [self._items[self._dataset.keys[index]] for index in indexes]
             try:
-                measured = runner.measure_operators(configuration, items, operators)
+                measurement = runner.measure_operators(configuration, items, operators)
             except MeasurementError as error:
                 self._failed[configuration] = error.failure
-                self._failures.update(own for own in _owns(found) if own[0] in operators)
+                self._failures.update(own for own in _owns(reference) if own[0] in operators)
                 observer.failed(error.failure)
                 break
-            self._writer.measured(configuration, [int(self._numbers[index]) for index in indexes], measured)
-            self._ran_s += measured.compute_s
+            self._writer.measured(configuration, [int(self._item_ids[index]) for index in indexes], measurement)
+            self._ran_s += measurement.compute_s
             any_measured = True
         return any_measured
 
 
-def _owns(found: ConfigurationProfile) -> set[OwnKnobs]:
-    return {(name, found.configuration[name]) for name in found.operators}
+def _owns(profile: ConfigurationProfile) -> set[OwnKnobs]:
+    return {(name, profile.configuration[name]) for name in profile.operators}
 
 
-def _first(found: ConfigurationProfile) -> Sequence[int]:
-    """Indexes of the items that a configuration is compared on."""
-    return [int(index) for index in found.items[:CALIBRATION_ITEMS]]
+def _compared_items(profile: ConfigurationProfile) -> Sequence[int]:
+    """Return the indexes of the items that a configuration is compared on."""
+    return [int(index) for index in profile.items[:CALIBRATION_ITEMS]]
 
 
-def _wanting(
+def _missing(
     profiles: Sequence[ConfigurationProfile], operators: Sequence[str], times: HardwareClassTimes
 ) -> dict[OwnKnobs, int]:
-    most: dict[OwnKnobs, int] = {}
-    known: dict[OwnKnobs, set[int]] = {}
-    for found in profiles:
+    required: dict[OwnKnobs, int] = {}
+    measured: dict[OwnKnobs, set[int]] = {}
+    for profile in profiles:
         for name in operators:
-            own = name, found.configuration[name]
-            first = _first(found)
-            most[own] = max(most.get(own, 0), len(first))
-            there_s = times.service_s(name, found.configuration)
-            known.setdefault(own, set()).update(index for index in first if np.isfinite(there_s[index]))
-    return {own: len(known[own]) for own, n in most.items() if len(known[own]) < n}
+            own = name, profile.configuration[name]
+            items = _compared_items(profile)
+            required[own] = max(required.get(own, 0), len(items))
+            class_s = times.service_s(name, profile.configuration)
+            measured.setdefault(own, set()).update(index for index in items if np.isfinite(class_s[index]))
+    return {own: len(measured[own]) for own, n in required.items() if len(measured[own]) < n}
 
 
-def _most_telling(
-    pipeline: Pipeline, profiles: Sequence[ConfigurationProfile], wanting: Collection[OwnKnobs]
+def _most_informative(
+    pipeline: Pipeline, profiles: Sequence[ConfigurationProfile], missing: Collection[OwnKnobs]
 ) -> tuple[ConfigurationProfile, tuple[str, ...]] | None:
-    """The configuration that has most of what is wanting for the seconds it takes, and which operators these are.
+    """Return the configuration with the most missing operators per second of processing, and these operators.
 
-    Of those with an operator's knobs at all only such as are known on most items: fewer would have to be done twice.
+    For each operator only configurations with the most items are eligible: fewer items would have to be measured twice.
     """
     best: tuple[float, ConfigurationProfile, tuple[str, ...]] | None = None
     longest: dict[OwnKnobs, int] = {}
-    for found in profiles:
-        for own in _owns(found) & set(wanting):
-            longest[own] = max(longest.get(own, 0), len(_first(found)))
-    for found in profiles:
+    for profile in profiles:
+        for own in _owns(profile) & set(missing):
+            longest[own] = max(longest.get(own, 0), len(_compared_items(profile)))
+    for profile in profiles:
         operators = tuple(
             name
-            for name in found.operators
-            if (own := (name, found.configuration[name])) in wanting and len(_first(found)) == longest[own]
+            for name in profile.operators
+            if (own := (name, profile.configuration[name])) in missing and len(_compared_items(profile)) == longest[own]
         )
         if operators:
-            worth = len(operators) / max(_seconds(pipeline, found, operators), 1e-9)
-            if best is None or worth > best[0]:
-                best = worth, found, operators
+            value = len(operators) / max(_seconds(pipeline, profile, operators), 1e-9)
+            if best is None or value > best[0]:
+                best = value, profile, operators
     return None if best is None else best[1:]
 
 
-def _seconds(pipeline: Pipeline, found: ConfigurationProfile, operators: Sequence[str]) -> float:
-    """Of processing an item until these operators have run, at speed 1."""
+def _seconds(pipeline: Pipeline, profile: ConfigurationProfile, operators: Sequence[str]) -> float:
+    """Return the seconds of processing an item until these operators have run, at speed 1."""
     lineages = {name for operator in operators for name in (*pipeline.ancestors(operator), operator)}
-    return sum(float(found.operators[name].service_s.mean()) for name in lineages)
+    return sum(float(profile.operators[name].service_s.mean()) for name in lineages)

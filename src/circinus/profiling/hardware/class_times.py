@@ -1,4 +1,4 @@
-"""What the store knows of operators on nodes of hardware classes, and how it compares with a profile."""
+"""Stored service times on nodes of hardware classes, and the speeds that follow from them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
-from circinus.profiling.hardware import machine as machines
+from circinus.profiling.hardware import machine as machine_module
 from circinus.profiling.hardware.calibration import median_bounds
 from circinus.profiling.hardware.machine import Machine, MeasuredSpeed, Speeds
 from circinus.profiling.measurement.runner import OperatorsMeasurement
@@ -20,44 +20,46 @@ from circinus.specification import Configuration, KnobValues
 
 
 class HardwareClassWriter:
-    """Writes what was measured of one pipeline on a node of one hardware class."""
+    """Writer of a pipeline's measurements on a node of one hardware class."""
 
-    def __init__(self, store: ProfileStore, there: MeasurementKeys, hardware_class: str, machine: Machine) -> None:
-        """Write into `store`; from now on the machine is the one that counts for its class."""
-        self._store, self._there = store, there
+    def __init__(self, store: ProfileStore, class_keys: MeasurementKeys, hardware_class: str, machine: Machine) -> None:
+        """Write into `store`; from now on `machine` determines the speeds of its class."""
+        self._store, self._class_keys = store, class_keys
         with store.transaction():
             _write_class_machine(store, hardware_class, machine)
 
-    def measured(self, configuration: Configuration, numbers: Sequence[int], found: OperatorsMeasurement) -> None:
-        """Commit one increment; what the store has already of an item stays.
+    def measured(
+        self, configuration: Configuration, item_ids: Sequence[int], measurement: OperatorsMeasurement
+    ) -> None:
+        """Commit one increment; values stored before are retained.
 
         Args:
-            configuration: what was measured.
-            numbers: (n,) of the items' addresses.
-            found: what was measured on them.
+            configuration: measured configuration.
+            item_ids: (n,) ids of the items' content hashes.
+            measurement: measurement on these items.
         """
-        store, there = self._store, self._there
+        store, class_keys = self._store, self._class_keys
         with store.transaction():
-            services: Mapping[str, str] = {name: there.service(name, configuration) for name in found.runs}
-            effort = there.class_effort(configuration)
+            services: Mapping[str, str] = {name: class_keys.service(name, configuration) for name in measurement.runs}
+            effort = class_keys.class_effort(configuration)
             ids = store.ids([*services.values(), effort])
-            for name, runs in found.runs.items():
-                write_services(store, ids[services[name]], numbers, runs)
-            for name, facts in found.replicas.items():
-                write_replica(store, there.replica(name, configuration[name]), facts)
+            for name, runs in measurement.runs.items():
+                write_services(store, ids[services[name]], item_ids, runs)
+            for name, facts in measurement.replicas.items():
+                write_replica(store, class_keys.replica(name, configuration[name]), facts)
             store.write(
                 "INSERT INTO effort VALUES (?, ?, 0) ON CONFLICT DO UPDATE SET ran_s = ran_s + excluded.ran_s",
-                [(ids[effort], found.compute_s)],
+                [(ids[effort], measurement.compute_s)],
             )
 
 
 def write_profiling_machine(store: ProfileStore, addresses: MeasurementKeys) -> None:
-    """Say whether the machine of a profile is a node of a pool, or the one that this process runs on."""
+    """Store whether the machine of a profile is a node of a pool or the one that this process runs on."""
     machine = addresses.machine
     if machine is None or addresses.origin:
         return
     with store.transaction():
-        if machine == machines.current_machine():
+        if machine == machine_module.current_machine():
             store.write("DELETE FROM class_machine WHERE hardware_class = ?", [(LOCAL,)])
         else:
             _write_class_machine(store, LOCAL, machine)
@@ -71,121 +73,125 @@ def _write_class_machine(store: ProfileStore, hardware_class: str, machine: Mach
 
 
 SPEED_RISK = 0.05
-"""With which the speed of any operator of one configuration on one class may lie outside its bounds."""
-_SHORTEST_S = 1e-9
+"""Probability that the speed of any operator of one configuration on one class lies outside its bounds."""
+_MIN_S = 1e-9
 
 OwnKnobs = tuple[str, KnobValues]
-"""An operator and its own knob values: what has one speed on a class."""
+"""Operator with its own knob values, which determine its speed on a class."""
 
 
 class HardwareClassTimes:
-    """Service times of a pipeline's operators on one class, of some configurations on some items."""
+    """Service times of a pipeline's operators on one class, for some configurations and items."""
 
     def __init__(
-        self, store: ProfileStore, there: MeasurementKeys, listed: Sequence[Configuration], numbers: IntArray
+        self,
+        store: ProfileStore,
+        class_keys: MeasurementKeys,
+        configurations: Sequence[Configuration],
+        item_ids: IntArray,
     ) -> None:
-        """Read them.
+        """Read the service times.
 
         Args:
-            store: has them.
-            there: of measurements on the class.
-            listed: the configurations.
-            numbers: (items,) of the items' addresses.
+            store: store of the measurements.
+            class_keys: keys of measurements on the class.
+            configurations: configurations to read.
+            item_ids: (items,) ids of the items' content hashes.
         """
-        names = [operator.name for operator in there.pipeline.operators]
-        services = store.existing_ids([there.service(name, c) for c in listed for name in names])
-        self._there, self._items = there, len(numbers)
-        self._row = {address: row for row, address in enumerate(services)}
-        self._service_s, _ = read_services(store, list(services.values()), numbers)
-        replicas = store.existing_ids([there.replica(name, c[name]) for c in listed for name in names])
-        startups = {n: found.startup_s for n, found in read_replicas(store, list(replicas.values())).items()}
-        self._startup_s = {address: startups.get(number) for address, number in replicas.items()}
+        names = [operator.name for operator in class_keys.pipeline.operators]
+        services = store.existing_ids([class_keys.service(name, c) for c in configurations for name in names])
+        self._class_keys, self._items = class_keys, len(item_ids)
+        self._row = {content_hash: row for row, content_hash in enumerate(services)}
+        self._service_s, _ = read_services(store, list(services.values()), item_ids)
+        replicas = store.existing_ids([class_keys.replica(name, c[name]) for c in configurations for name in names])
+        startups = {n: replica.startup_s for n, replica in read_replicas(store, list(replicas.values())).items()}
+        self._startup_s = {content_hash: startups.get(replica_id) for content_hash, replica_id in replicas.items()}
 
     def __bool__(self) -> bool:
         return bool(self._row)
 
     def service_s(self, operator: str, configuration: Configuration) -> FloatArray:
-        """(items,) seconds for each item alone with the fewest CPUs; NaN where it was not measured."""
-        row = self._row.get(self._there.service(operator, configuration))
+        """Return (items,) service times of unbatched items on the fewest CPUs; NaN if not measured."""
+        row = self._row.get(self._class_keys.service(operator, configuration))
         return np.full(self._items, np.nan) if row is None else self._service_s[row]
 
     def startup_s(self, operator: str, knobs: KnobValues) -> float | None:
-        """Seconds until a replica could take work there; None: none was started."""
-        return self._startup_s.get(self._there.replica(operator, knobs))
+        """Return the start-up time of a replica on the class, or None if none was started."""
+        return self._startup_s.get(self._class_keys.replica(operator, knobs))
 
 
 def class_machines(store: ProfileStore) -> Mapping[str, tuple[Machine, ...]]:
-    """Hardware class -> the machines that were measured on as such, the last one first."""
-    found: dict[str, tuple[Machine, ...]] = {}
+    """Return the measured machines of each hardware class, the last one first."""
+    machines: dict[str, tuple[Machine, ...]] = {}
     rows = store.rows("SELECT hardware_class, cpu_model, cores FROM class_machine ORDER BY id DESC")
     for hardware_class, cpu_model, cores in rows:
-        found[hardware_class] = (*found.get(hardware_class, ()), Machine(cpu_model, cores))
-    return found
+        machines[hardware_class] = (*machines.get(hardware_class, ()), Machine(cpu_model, cores))
+    return machines
 
 
 def measured_speeds(
     store: ProfileStore,
     addresses: MeasurementKeys,
     listed: Sequence[Configuration],
-    numbers: IntArray,
+    item_ids: IntArray,
     service_s: Mapping[str, FloatArray],
 ) -> Mapping[OwnKnobs, Speeds]:
-    """Speeds of a profile's operators on the classes that were measured, relative to the profile.
+    """Return the speeds of a profile's operators on the measured classes, relative to the profile.
 
-    Of each class the machine counts that was measured on last: two are never mixed. The class of the profile itself
-    has speed 1.
+    For each class the machine measured last counts; machines are never mixed. The class of the profile itself has speed
+    1.
 
     Args:
-        store: has the measurements.
-        addresses: of the profile.
-        listed: its configurations.
-        numbers: (items,) of the items' addresses, in the order of measuring.
-        service_s: address of the profile's service -> (items,) seconds; NaN where it was not measured.
+        store: store of the measurements.
+        addresses: keys of the profile.
+        listed: configurations of the profile.
+        item_ids: (items,) ids of the items' content hashes, in measurement order.
+        service_s: content hash of the profile's service -> (items,) seconds; NaN if not measured.
     """
-    found: dict[OwnKnobs, dict[str, MeasuredSpeed]] = {}
+    speeds: dict[OwnKnobs, dict[str, MeasuredSpeed]] = {}
     for hardware_class, machines in class_machines(store).items():
         if hardware_class == LOCAL:
             continue
         for machine in machines:
-            times = HardwareClassTimes(store, addresses.for_hardware_class(hardware_class, machine), listed, numbers)
+            times = HardwareClassTimes(store, addresses.for_hardware_class(hardware_class, machine), listed, item_ids)
             if times:
                 for own, speed in _speeds(times, addresses, listed, service_s).items():
-                    found.setdefault(own, {})[hardware_class] = speed
+                    speeds.setdefault(own, {})[hardware_class] = speed
                 break
-    return {own: Speeds(by_class) for own, by_class in found.items()}
+    return {own: Speeds(by_class) for own, by_class in speeds.items()}
 
 
 def _speeds(
     times: HardwareClassTimes,
-    addresses: MeasurementKeys,
-    listed: Sequence[Configuration],
+    keys: MeasurementKeys,
+    configurations: Sequence[Configuration],
     service_s: Mapping[str, FloatArray],
 ) -> Mapping[OwnKnobs, MeasuredSpeed]:
     logs: dict[OwnKnobs, dict[str, FloatArray]] = {}
-    for configuration in listed:
-        for operator in addresses.pipeline.operators:
-            address = addresses.service(operator.name, configuration)
+    for configuration in configurations:
+        for operator in keys.pipeline.operators:
+            service = keys.service(operator.name, configuration)
             by_prefix = logs.setdefault((operator.name, configuration[operator.name]), {})
-            if address in by_prefix or address not in service_s:
+            if service in by_prefix or service not in service_s:
                 continue
-            here_s, there_s = service_s[address], times.service_s(operator.name, configuration)
-            by_prefix[address] = np.log(np.maximum(here_s, _SHORTEST_S)) - np.log(np.maximum(there_s, _SHORTEST_S))
-    risk = SPEED_RISK / len(addresses.pipeline.operators)
-    found = {}
+            reference_s, class_s = service_s[service], times.service_s(operator.name, configuration)
+            by_prefix[service] = np.log(np.maximum(reference_s, _MIN_S)) - np.log(np.maximum(class_s, _MIN_S))
+    risk = SPEED_RISK / len(keys.pipeline.operators)
+    speeds = {}
     for own, by_prefix in logs.items():
         ratios = _by_item(list(by_prefix.values()))
-        least = min(MIN_ITEMS, times.service_s(own[0], listed[0]).size)
-        if len(ratios) >= least > 0:
-            found[own] = MeasuredSpeed(median_bounds(ratios, risk), len(ratios), times.startup_s(*own))
-    return found
+        min_items = min(MIN_ITEMS, times.service_s(own[0], configurations[0]).size)
+        if len(ratios) >= min_items > 0:
+            speeds[own] = MeasuredSpeed(median_bounds(ratios, risk), len(ratios), times.startup_s(*own))
+    return speeds
 
 
 def _by_item(logs: Sequence[FloatArray]) -> FloatArray:
-    """(n,) ratios of the items that any prefix was measured on in both places: an item counts once, however often."""
+    """Return (n,) ratios of the items measured on both machines; an item counts once, however many prefixes it has."""
     if not logs:
         return np.zeros(0)
     table = np.stack(logs)
-    known = np.isfinite(table)
-    counts = known.sum(axis=0)
-    sums = np.where(known, table, 0.0).sum(axis=0)
+    is_measured = np.isfinite(table)
+    counts = is_measured.sum(axis=0)
+    sums = np.where(is_measured, table, 0.0).sum(axis=0)
     return np.asarray(np.exp(sums[counts > 0] / counts[counts > 0]))

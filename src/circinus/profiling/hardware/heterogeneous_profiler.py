@@ -1,4 +1,4 @@
-"""Profiling a pipeline where it is to run: in full on one hardware class, as little as tells speeds on the others."""
+"""Profiling on all hardware classes of a pipeline: in full on one, and just enough for the speeds of the others."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from circinus.profiling.store.store_queries import read_dataset
 from circinus.specification import Specification
 
 _FIRST_SHARE = 0.5
-"""Of a budget that the first profile may take: verdicts stand on declared speeds before any are measured."""
+"""Share of the budget for the first profile, whose verdicts rest on declared speeds."""
 
 
 class HardwareClassBackend(Protocol):
-    """Measures on a node of one hardware class."""
+    """Measurement backend on a node of one hardware class."""
 
     @property
     def machine(self) -> Machine:
-        """The node's."""
+        """Machine of the node."""
         ...
 
     def operator_runner(self, there: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[OperatorRunner]:
-        """What measures there. An operator that takes longer than `timeout_s` has failed."""
+        """Return the runner on the node. An operator that takes longer than `timeout_s` fails."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class HeterogeneousProfile:
-    """A profile, and what was measured on every other hardware class in the same run."""
+    """Profile with the reports of the other hardware classes measured in the same run."""
 
     profile: PipelineProfile
     reports: tuple[HardwareClassReport, ...]
@@ -64,35 +64,35 @@ def profile_on_hardware_classes(
     exhaustive: bool = False,
     skip_lost_nodes: bool = False,
 ) -> HeterogeneousProfile:
-    """Profile a pipeline on one machine and tell from it how fast its operators are on every hardware class.
+    """Profile a pipeline on one machine, and derive the speeds of its operators on every hardware class.
 
-    Outputs and scores are the same everywhere and come from the profile. On each other class every operator that may
-    run there runs with each of its knob values that the profile has, on a few of the same items
-    (`circinus.profiling.hardware.class_times`); then the profile goes on with these speeds, and so by turns until nothing is
-    wanting or the budget is spent. What the store knows is not measured again.
+    Outputs and scores do not depend on the hardware and come from the profile. On each other class every operator that
+    may run there is measured with each of its knob values in the profile, on a few of the items
+    (`circinus.profiling.hardware.class_times`); then profiling continues with these speeds, and so on in turns until
+    nothing is missing or the budget is spent. Stored measurements are reused.
 
     Args:
-        specification: has the pipeline, its queries and the infrastructure.
-        pipeline_name: which pipeline.
-        store: file; made if there is none.
-        reference: where the profile is made, of the class `local`.
-        classes: name of a hardware class -> where it is measured; None: its declared speed stands.
-        explorer: makes what says which configurations are worth measuring; where it makes None, all are.
-        budget_s: seconds to spend on all classes together; None: no limit.
-        seed: of the order of the items.
-        observer: is told of progress and failures.
-        clock: seconds that pass; None: those of the reference.
-        exhaustive: as of `profile_pipeline`.
-        skip_lost_nodes: whether to go on without the classes whose nodes are lost meanwhile.
+        specification: specification of the pipeline, its queries and the infrastructure.
+        pipeline_name: name of the pipeline.
+        store: store file, created if missing.
+        reference: measurement backend of the profile, of class `local`.
+        classes: measurement backend of each hardware class; None if its declared speed applies.
+        explorer: factory of the sampler that selects the configurations to measure; all if it returns None.
+        budget_s: time budget for all classes combined in seconds; None for no limit.
+        seed: random seed of the measurement order.
+        observer: observer of progress and failures.
+        clock: current time in seconds; default: clock of the reference.
+        exhaustive: see `profile_pipeline`.
+        skip_lost_nodes: continue without the classes whose nodes are lost.
 
     Raises:
-        ProfileError: as `profile_pipeline`; `NodeLostError`: a node was lost and its class has no other. What was
-            committed stays, and the next call goes on from there.
-        OperatorError: as `profile_pipeline`.
+        ProfileError: see `profile_pipeline`; `NodeLostError` if the last node of a class was lost. Everything committed
+            is retained, and the next call resumes from there.
+        OperatorError: see `profile_pipeline`.
     """
     clock = clock or reference.clock
     budget, observer = TimeBudget(budget_s, clock), observer or SilentObserver()
-    wanted = _operators_by_class(specification, pipeline_name)
+    operators_by_class = _operators_by_class(specification, pipeline_name)
 
     def profiled(limit_s: float | None) -> PipelineProfile:
         return profile_pipeline(
@@ -108,32 +108,43 @@ def profile_on_hardware_classes(
             exhaustive=exhaustive,
         )
 
-    measured_on = {name: source for name, source in classes.items() if source is not None and name in wanted}
+    measured_on = {
+        name: source for name, source in classes.items() if source is not None and name in operators_by_class
+    }
     profile = profiled(None if budget_s is None else budget_s * (_FIRST_SHARE if measured_on else 1.0))
-    declared = tuple(HardwareClassReport(name, None) for name in wanted if classes.get(name) is None and name != LOCAL)
+    declared = tuple(
+        HardwareClassReport(name, None) for name in operators_by_class if classes.get(name) is None and name != LOCAL
+    )
     if not measured_on or profile.interrupted:
         return HeterogeneousProfile(profile, declared)
     pipeline = specification.pipelines[pipeline_name]
-    here = reference.addresses(pipeline, reference.machine)
+    keys = reference.addresses(pipeline, reference.machine)
     dataset = reference.dataset(pipeline, seed)
     items = {item.key: item for item in dataset.items}
     with ProfileStore(store) as opened:
-        stored = read_dataset(opened, here.dataset(), seed)
+        stored = read_dataset(opened, keys.dataset(), seed)
         if stored is None:
-            raise ProfileError(f"{store}: the data set of pipeline {pipeline_name} was not stored; measure again")
+            raise ProfileError(
+                f"the data set of pipeline {pipeline_name} is not stored",
+                code="dataset.not_stored",
+                location=str(store),
+                hint="Measure again.",
+            )
         measurers, lost = {}, set[str]()
         for name, source in measured_on.items():
-            there = here.for_hardware_class(name, source.machine)
-            measurers[name] = HardwareClassProfiler(opened, there, name, source.machine, items, stored, wanted[name])
+            class_keys = keys.for_hardware_class(name, source.machine)
+            measurers[name] = HardwareClassProfiler(
+                opened, class_keys, name, source.machine, items, stored, operators_by_class[name]
+            )
         try:
             while not profile.interrupted:
                 any_measured = False
                 for name, measurer in measurers.items():
                     if name not in lost and measurer.missing(profile) and budget.remaining_s > 0:
-                        there = here.for_hardware_class(name, measured_on[name].machine)
+                        class_keys = keys.for_hardware_class(name, measured_on[name].machine)
                         try:
                             with measured_on[name].operator_runner(
-                                there, timeout_s=operator_timeout_s(budget_s)
+                                class_keys, timeout_s=operator_timeout_s(budget_s)
                             ) as runner:
                                 any_measured |= measurer.measure(profile, runner, budget, observer)
                         except NodeLostError:
@@ -150,21 +161,20 @@ def profile_on_hardware_classes(
 
 
 def classes_with_declared_speed(profile: PipelineProfile, specification: Specification) -> tuple[str, ...]:
-    """The hardware classes that a profile's operators may run on and were not all measured on: there the declared
-    speed stands for some."""
-    found = []
+    """Return the hardware classes on which some operator of a profile may run with a declared speed only."""
+    classes = []
     for name, operators in _operators_by_class(specification, profile.pipeline).items():
-        known = [measured.operators[operator].speeds.measured for measured in profile.usable for operator in operators]
-        measured_there = bool(known) and all(name in speeds for speeds in known)
-        if not (profile.on_pool if name == LOCAL else measured_there):
-            found.append(name)
-    return tuple(found)
+        measured = [c.operators[operator].speeds.measured for c in profile.usable for operator in operators]
+        all_measured = bool(measured) and all(name in speeds for speeds in measured)
+        if not (profile.on_pool if name == LOCAL else all_measured):
+            classes.append(name)
+    return tuple(classes)
 
 
 def _operators_by_class(specification: Specification, pipeline_name: str) -> dict[str, list[str]]:
-    """Name of a hardware class -> the operators that may run on it."""
-    found: dict[str, list[str]] = {}
+    """Return the operators that may run on each hardware class, by its name."""
+    by_class: dict[str, list[str]] = {}
     for operator, classes in operator_hardware(specification, pipeline_name).items():
         for hardware in classes:
-            found.setdefault(hardware.name, []).append(operator)
-    return {name: list(dict.fromkeys(operators)) for name, operators in found.items()}
+            by_class.setdefault(hardware.name, []).append(operator)
+    return {name: list(dict.fromkeys(operators)) for name, operators in by_class.items()}

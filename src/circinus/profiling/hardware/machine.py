@@ -1,4 +1,4 @@
-"""The machine that measures."""
+"""Machines and the relative speeds of operators on them."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from circinus.specification import HardwareClass
 
 @dataclass(frozen=True)
 class MeasuredSpeed:
-    """One operator with its knobs on a node of one hardware class, against the profile, item by item."""
+    """Measured speed of one operator with its knob values on one hardware class, relative to the profile."""
 
     speed: Interval
-    """Seconds of the profile over seconds there: the median over items, with distribution-free bounds."""
+    """Profile time divided by time on the class: the median over items, with distribution-free bounds."""
     items: int
-    """That it stands on."""
+    """Number of compared items."""
     startup_s: float | None = None
-    """Seconds there from asking for a replica until it can take work; None: none was started there."""
+    """Seconds from requesting a replica on the class until it is ready; None if none was started."""
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """Relative speeds of one operator with its knobs, by hardware class."""
+    """Relative speeds of one operator with its knob values, by hardware class."""
 
     measured: Mapping[str, MeasuredSpeed] = field(default_factory=dict)
-    """By the name of the class; nothing of classes that it was not measured on."""
+    """Measured speeds by the name of the class; unmeasured classes are missing."""
 
     def expected(self, hardware: HardwareClass) -> float:
-        """The speed as well as it is known."""
-        found = self.measured.get(hardware.name)
-        return hardware.speed if found is None else found.speed.value
+        """Return the measured speed, else the declared one."""
+        measured = self.measured.get(hardware.name)
+        return hardware.speed if measured is None else measured.speed.value
 
     def guaranteed(self, hardware: HardwareClass) -> float:
-        """The speed that it surely has, as far as bounds hold: what promises are made with."""
-        found = self.measured.get(hardware.name)
-        return hardware.guaranteed_speed if found is None else found.speed.lower
+        """Return the lower bound of the speed, which guarantees are computed with."""
+        measured = self.measured.get(hardware.name)
+        return hardware.guaranteed_speed if measured is None else measured.speed.lower
 
 
 DECLARED = Speeds()
-"""Nothing was measured on any other hardware."""
+"""Speeds without any measurement: the declared ones apply."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What service times depend on besides the code: what was measured on one is not taken for another's."""
+    """Hardware that service times depend on; measurements of one machine are not valid for another."""
 
     cpu_model: str
     cores: int
-    """Logical cores of the whole machine, whatever part of them a process may use."""
+    """Logical cores of the whole machine, even if a process may use only some of them."""
 
     def __str__(self) -> str:
         return f"{self.cpu_model}, {self.cores} cores"
@@ -61,22 +61,22 @@ class Machine:
 
 @lru_cache(maxsize=1)
 def current_machine() -> Machine:
-    """The one that this process runs on."""
+    """Return the machine that this process runs on."""
     return Machine(_cpu_model(), os.cpu_count() or 1)
 
 
 def machine_mismatch(machine: Machine | None) -> str | None:
-    """Why service times of `machine` are not to be taken for this one's; None: they are its own.
+    """Return why service times measured on `machine` do not apply to the current one, or None if they do.
 
     Args:
-        machine: None: the one that measured was not recorded.
+        machine: measuring machine, or None if it was not recorded.
     """
-    here = current_machine()
-    if machine == here:
+    current = current_machine()
+    if machine == current:
         return None
     return (
-        f"service times were measured on {'a machine that was not recorded' if machine is None else machine}; this "
-        f"machine is {here}: measure here (circinus profile), or declare this machine's speed"
+        f"service times were measured on {'an unrecorded machine' if machine is None else machine}; this machine is "
+        f"{current}. Run `circinus profile` on this machine, or declare its speed"
     )
 
 

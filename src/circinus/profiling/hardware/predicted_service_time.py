@@ -1,4 +1,4 @@
-"""What a profile says of the service times of single items: what traffic is held against."""
+"""Service times of single items predicted from a profile, as the reference for drift detection."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from circinus.specification import Configuration, Specification
 
 @dataclass(frozen=True, eq=False)
 class PredictedServiceTime:
-    """One operator under one prefix; seconds are those of one item alone with the fewest CPUs, at speed 1."""
+    """Predicted service time of one operator under one prefix: unbatched, on the fewest CPUs, at speed 1."""
 
     item_s: Mapping[str, float]
-    """Item key -> seconds, of all items that the store knows, held-out ones too."""
+    """Item key -> seconds, for all stored items, including held-out ones."""
     mean_s: float
-    """Over the items of the profile."""
+    """Mean over the items of the profile."""
     batch_ratio: Mapping[tuple[float, int], float]
-    """As in `OperatorProfile`."""
+    """See `OperatorProfile.batch_ratio`."""
     measured_allocations: frozenset[tuple[float, int]]
-    """As in `OperatorProfile`."""
+    """See `OperatorProfile.measured_allocations`."""
     speeds: Speeds = DECLARED
-    """As in `OperatorProfile`."""
+    """See `OperatorProfile.speeds`."""
 
     def single_item_s(self, item_key: str) -> float:
-        """Seconds for an item; for one that nobody measured, the mean."""
+        """Return the predicted seconds for an item; the mean if the item is unmeasured."""
         return self.item_s.get(item_key, self.mean_s)
 
 
 @dataclass(frozen=True, eq=False)
 class PredictedServiceTimes:
-    """All operators of some configurations of one pipeline."""
+    """Predicted service times of all operators of some configurations of one pipeline."""
 
     machine: Machine | None
-    """The one that measured."""
+    """Machine of the measurements, or None if it was not recorded."""
     code_versions: Mapping[str, str]
-    """As in `PipelineProfile`."""
+    """See `PipelineProfile.code_versions`."""
     services: Mapping[tuple[str, Configuration], PredictedServiceTime]
-    """(operator, configuration); those that are not in the profile are left out."""
+    """Prediction by (operator, configuration); configurations without a profile are missing."""
 
 
 def load_predicted_service_times(
@@ -55,34 +55,34 @@ def load_predicted_service_times(
     *,
     seed: int = 0,
 ) -> PredictedServiceTimes:
-    """Read what is known of the operators of some configurations of a pipeline.
+    """Read the predicted service times of some configurations of a pipeline.
 
     Args:
-        specification: has the pipeline.
-        pipeline_name: which one.
-        store: file.
-        configurations: of the pipeline.
-        seed: of the order in which items were measured.
+        specification: specification of the pipeline.
+        pipeline_name: name of the pipeline.
+        store: store file.
+        configurations: configurations of the pipeline.
+        seed: random seed of the measurement order.
 
     Raises:
-        ProfileError: there is no store, or nothing in it is of the pipeline as it is now.
+        ProfileError: the store is missing, or has no measurement of the current version of the pipeline.
         OperatorError: an operator, metric or data set cannot be found.
     """
     with ProfileStore(store) as opened:
-        found = read_profile(opened, specification, pipeline_name, seed)
-        known = {measured.configuration: measured for measured in found.profile.configurations}
+        loaded = read_profile(opened, specification, pipeline_name, seed)
+        profiles = {measured.configuration: measured for measured in loaded.profile.configurations}
+        keys = loaded.dataset.keys
         services = {}
         for configuration in dict.fromkeys(configurations):
-            measured = known.get(configuration)
+            measured = profiles.get(configuration)
             for name, operator in {} if measured is None else measured.operators.items():
-                address = found.addresses.service(name, configuration)
-                numbers = opened.existing_ids([address])
-                service_s = read_services(opened, list(numbers.values()), found.dataset.numbers)[0][0]
+                ids = opened.existing_ids([loaded.addresses.service(name, configuration)])
+                service_s = read_services(opened, list(ids.values()), loaded.dataset.item_ids)[0][0]
                 services[name, configuration] = PredictedServiceTime(
-                    item_s={found.dataset.keys[i]: float(service_s[i]) for i in np.flatnonzero(np.isfinite(service_s))},
+                    item_s={keys[i]: float(service_s[i]) for i in np.flatnonzero(np.isfinite(service_s))},
                     mean_s=float(operator.service_s.mean()),
                     batch_ratio=operator.batch_ratio,
                     measured_allocations=operator.measured_allocations,
                     speeds=operator.speeds,
                 )
-    return PredictedServiceTimes(found.profile.machine, found.profile.code_versions, services)
+    return PredictedServiceTimes(loaded.profile.machine, loaded.profile.code_versions, services)

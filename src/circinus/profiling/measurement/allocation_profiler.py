@@ -1,4 +1,4 @@
-"""Measuring what batches and CPUs gain."""
+"""Measurement of the batch time ratios of allocations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from circinus.profiling.store.store_queries import read_allocations
 from circinus.specification import Configuration, KnobValues
 
 _ITEMS = 2
-"""Items that batches are made of; smaller data sets and larger batches repeat them."""
+"""Number of items that batches are made of; smaller data sets and larger batches repeat them."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class _Task:
     knobs: KnobValues
     allocations: tuple[tuple[float, int], ...]
     configuration: Configuration
-    """One that has the operator with these knobs and was measured."""
+    """Measured configuration that has the operator with these knob values."""
     seconds: float
-    """Estimate."""
+    """Estimated duration."""
 
 
 class AllocationProfiler:
-    """The allocations that the operators may be given and that nobody has measured yet."""
+    """Profiler of the allowed allocations that are not measured yet."""
 
     def __init__(
         self,
@@ -49,48 +49,50 @@ class AllocationProfiler:
         observer: ProfileObserver,
     ) -> None:
         self._store = store
-        self._addresses = addresses
+        self._keys = addresses
         self._measurer = measurer
         self._order = order
-        self._standings = standings
-        self._pace = pace
+        self._race = standings
+        self._time_estimator = pace
         self._budget = budget
         self._observer = observer
         self._broken: set[tuple[str, KnobValues]] = set()
 
     def measure(self, limit_s: float, tell: Callable[[Configuration], None]) -> None:
-        """Measure what is missing, the cheapest first, as far as `limit_s` seconds go.
+        """Measure the missing allocations, the cheapest first, for at most `limit_s` seconds.
 
-        An operator that fails in a batch is told to the observer and keeps the ratios of no gain, as allocations of
-        more CPUs than there are do.
+        An operator that fails in a batch is reported to the observer and keeps ratios without gain, as do allocations
+        with more CPUs than available.
 
         Args:
-            limit_s: seconds, at most what the budget leaves.
-            tell: called after each operator.
+            limit_s: time limit in seconds, at most the remaining budget.
+            tell: callback after each operator.
         """
-        began_s = self._budget.elapsed_s
+        started_s = self._budget.elapsed_s
         for task in self._missing():
-            left_s = min(limit_s - (self._budget.elapsed_s - began_s), self._budget.remaining_s)
-            if task.seconds > left_s:
+            remaining_s = min(limit_s - (self._budget.elapsed_s - started_s), self._budget.remaining_s)
+            if task.seconds > remaining_s:
                 return
-            before_s = self._budget.elapsed_s
-            indexes = self._order[: min(_ITEMS, self._standings.items(task.configuration))].tolist()
+            begin_s = self._budget.elapsed_s
+            indexes = self._order[: min(_ITEMS, self._race.items(task.configuration))].tolist()
             try:
-                found = self._measurer.measure_allocations(task.configuration, task.operator, task.allocations, indexes)
+                measured = self._measurer.measure_allocations(
+                    task.configuration, task.operator, task.allocations, indexes
+                )
             except MeasurementError as error:
                 self._broken.add((task.operator, task.knobs))
-                reason = f"{error.reason} (as one of the allocations {_said(task.allocations)})"
+                reason = f"{error.reason} (as one of the allocations {_joined(task.allocations)})"
                 self._observer.failed(FailedConfiguration(task.configuration, error.item_key, reason))
                 continue
-            self._pace.spent(found.compute_s, self._budget.elapsed_s - before_s)
+            self._time_estimator.add_elapsed(measured.compute_s, self._budget.elapsed_s - begin_s)
             tell(task.configuration)
 
     def _missing(self) -> list[_Task]:
         tasks: dict[tuple[str, KnobValues], _Task] = {}
-        for configuration in self._standings.configurations:
-            if self._standings.failed(configuration) or not self._standings.items(configuration):
+        for configuration in self._race.configurations:
+            if self._race.failed(configuration) or not self._race.items(configuration):
                 continue
-            for operator in self._addresses.pipeline.operators:
+            for operator in self._keys.pipeline.operators:
                 key = operator.name, configuration[operator.name]
                 if key in tasks or key in self._broken:
                     continue
@@ -101,24 +103,24 @@ class AllocationProfiler:
         return sorted(tasks.values(), key=lambda task: task.seconds)
 
     def _unmeasured(self, operator: str, knobs: KnobValues) -> tuple[tuple[float, int], ...]:
-        allowed = allowed_allocations(self._addresses.pipeline.operator(operator))
+        allowed = allowed_allocations(self._keys.pipeline.operator(operator))
         if len(allowed) == 1:
             return ()
-        known = self._store.existing_ids([self._addresses.replica(operator, knobs)])
-        found = read_allocations(self._store, list(known.values()))
-        measured = measured_allocations(allowed, next(iter(found.values()), {}))
-        # With fewer CPUs than it names, an allocation's ratio would stand in the store as if it had been measured.
+        ids = self._store.existing_ids([self._keys.replica(operator, knobs)])
+        stored = read_allocations(self._store, list(ids.values()))
+        measured = measured_allocations(allowed, next(iter(stored.values()), {}))
+        # A ratio measured with fewer CPUs than the allocation has would be stored as if it were valid.
         return tuple(pair for pair in allowed if pair not in measured and pair[0] <= self._measurer.cpus)
 
     def _estimate_s(
         self, operator: str, configuration: Configuration, allocations: tuple[tuple[float, int], ...]
     ) -> float:
-        items = min(_ITEMS, self._standings.items(configuration))
+        items = min(_ITEMS, self._race.items(configuration))
         runs = items + sum(-(-items // size) * size for _, size in allocations)
         warm_ups = sum(dict(allocations).values())
-        service_s = self._pace.service_s(operator, configuration) or 0.0
-        return (runs + warm_ups) * service_s * self._pace.overhead
+        service_s = self._time_estimator.service_s(operator, configuration) or 0.0
+        return (runs + warm_ups) * service_s * self._time_estimator.overhead
 
 
-def _said(allocations: tuple[tuple[float, int], ...]) -> str:
+def _joined(allocations: tuple[tuple[float, int], ...]) -> str:
     return ", ".join(f"{cpus:g} CPUs x batch {size}" for cpus, size in allocations)

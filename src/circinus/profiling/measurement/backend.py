@@ -1,4 +1,4 @@
-"""Where the measurements of a pipeline come from: its operators, run here, or what was recorded of them."""
+"""Measurement backends: sources of a pipeline's measurements, such as its operators on this machine."""
 
 from __future__ import annotations
 
@@ -17,79 +17,79 @@ from circinus.specification import Pipeline
 
 
 class MeasurementBackend(Protocol):
-    """Everything that measuring takes from outside."""
+    """Interface of the external resources that a measurement needs."""
 
     @property
     def clock(self) -> Callable[[], float]:
-        """The seconds that a budget of this source counts."""
+        """Clock of the budget, in seconds."""
         ...
 
     @property
     def machine(self) -> Machine | None:
-        """Whose service times these are; None: nobody knows."""
+        """Machine of the service times, or None if it is not recorded."""
         ...
 
     def addresses(self, pipeline: Pipeline, machine: Machine | None) -> MeasurementKeys:
-        """Where measurements made on `machine` stand in the store.
+        """Return the store keys of measurements made on `machine`.
 
         Raises:
-            OperatorError: an operator, metric or data set is not found.
-            ProfileError: the source has nothing of this pipeline.
+            OperatorError: an operator, metric or data set cannot be found.
+            ProfileError: the backend has no measurement of this pipeline.
         """
         ...
 
     def dataset(self, pipeline: Pipeline, seed: int) -> Dataset:
-        """The items in order.
+        """Return the items with their measurement order.
 
         Raises:
-            OperatorError, ProfileError: as `load_dataset`.
+            OperatorError, ProfileError: see `load_dataset`.
         """
         ...
 
     def scorer(self, pipeline: Pipeline) -> ItemScorer:
-        """What scores outputs that the store has already."""
+        """Return the scorer of stored outputs."""
         ...
 
     def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
-        """What measures. An operator that takes longer than `timeout_s` has failed."""
+        """Return the runner of measurements. An operator that takes longer than `timeout_s` fails."""
         ...
 
 
 class LocalBackend:
-    """The operators themselves, in processes on this machine."""
+    """Backend that runs the operators in processes on this machine."""
 
     def __init__(self, module_paths: Sequence[Path]) -> None:
-        """Find operators, metric and data set in `module_paths`."""
+        """Use operators, metrics and data sets from `module_paths`."""
         self._module_paths = tuple(module_paths)
         self._datasets: dict[tuple[str, int], Dataset] = {}
 
     @property
     def clock(self) -> Callable[[], float]:
-        """See `Source.clock`."""
+        """See `MeasurementBackend.clock`."""
         return time.monotonic
 
     @property
     def machine(self) -> Machine:
-        """See `Source.machine`."""
+        """See `MeasurementBackend.machine`."""
         return current_machine()
 
     def addresses(self, pipeline: Pipeline, machine: Machine | None) -> MeasurementKeys:
-        """See `Source.addresses`."""
+        """See `MeasurementBackend.addresses`."""
         return MeasurementKeys(pipeline, pipeline_code(pipeline, self._module_paths), machine=machine)
 
     def dataset(self, pipeline: Pipeline, seed: int) -> Dataset:
-        """See `Source.dataset`; made once."""
+        """Return the cached data set (see `MeasurementBackend.dataset`)."""
         key = pipeline.name, seed
         if key not in self._datasets:
             self._datasets[key] = load_dataset(pipeline, self._module_paths, seed=seed)
         return self._datasets[key]
 
     def scorer(self, pipeline: Pipeline) -> ItemScorer:
-        """See `Source.scorer`."""
+        """See `MeasurementBackend.scorer`."""
         return Scorer(pipeline, self._module_paths)
 
     def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
-        """See `Source.runner`."""
+        """See `MeasurementBackend.runner`."""
         from circinus.profiling.measurement.local_runner import LocalRunner
 
         return LocalRunner(addresses, self._module_paths, timeout_s=timeout_s)

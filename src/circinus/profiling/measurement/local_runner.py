@@ -1,4 +1,4 @@
-"""Measuring on this machine: every operator in a process of its own, outputs kept by prefix."""
+"""Runner on this machine: one process per operator, with a cache of outputs by prefix."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class _Run(NamedTuple):
 
 
 class LocalRunner:
-    """Measures a pipeline's configurations on this machine.
+    """Runner that measures a pipeline's configurations on this machine.
 
-    A process holds one operator with its knobs, as a replica in service does: a crash or a leak harms nothing else,
-    and load time and resident memory (Linux: the kernel's high-water mark) are a replica's. Processes are kept
-    while they fit in memory. An operator whose fewest CPUs are more than the machine has
-    is measured with all it has: it would hardly take longer with more.
+    A process holds one operator with its knob values, like a replica in service: crashes and leaks stay isolated, and
+    load time and resident memory (Linux: the kernel's high-water mark) are those of a replica. Processes are reused
+    while they fit in memory. An operator whose fewest CPUs exceed the machine's is measured with all CPUs of the
+    machine, assuming that more would hardly speed it up.
     """
 
     def __init__(
@@ -64,22 +64,22 @@ class LocalRunner:
         memory_limit_bytes: float | None = None,
         timeout_s: float = _TIMEOUT_S,
     ) -> None:
-        """Start nothing yet.
+        """Create the runner without starting a process.
 
         Args:
-            addresses: of the pipeline's measurements.
-            module_paths: where its operators are found.
-            cache_bytes: bound of the prefix cache in memory.
-            spill_bytes: bound of what it puts on disk besides; 0: nothing.
-            memory_limit_bytes: bound of all loaded operators, see `Replicas`.
-            timeout_s: an operator that takes longer to load or to process a batch has failed.
+            addresses: keys of the pipeline's measurements.
+            module_paths: folders of its operators.
+            cache_bytes: capacity of the prefix cache in memory.
+            spill_bytes: additional capacity on disk; 0 disables it.
+            memory_limit_bytes: memory limit of all loaded operators, see `OperatorProcessPool`.
+            timeout_s: timeout of loading an operator or processing a batch.
 
         Raises:
-            OperatorError: the metric is not found.
+            OperatorError: the metric cannot be found.
         """
         self._scorer = Scorer(addresses.pipeline, module_paths)
         self.cache = PrefixCache(cache_bytes, spill_bytes=spill_bytes)
-        self._addresses = addresses
+        self._keys = addresses
         self._pipeline = addresses.pipeline
         self._topological = self._pipeline.topological_order()
         self._module_paths = tuple(module_paths)
@@ -98,7 +98,7 @@ class LocalRunner:
         self.close()
 
     def close(self) -> None:
-        """End every process that was started, and remove what is on disk."""
+        """Stop all processes, and delete the files of the cache."""
         self._replicas.close()
         self.cache.close()
 
@@ -111,9 +111,7 @@ class LocalRunner:
         """See `Runner.measure`."""
         outputs, ran_s = self._outputs(configuration, items, self._pipeline.sinks())
         runs = {
-            operator.name: [
-                self._runs[self._addresses.output(operator.name, configuration), item.key] for item in items
-            ]
+            operator.name: [self._runs[self._keys.output(operator.name, configuration), item.key] for item in items]
             for operator in self._topological
         }
         needed_s = sum(run.service_s for its_runs in runs.values() for run in its_runs)
@@ -127,7 +125,7 @@ class LocalRunner:
                 self._scorer.score(configuration, item, {sink: outputs[sink, item.key] for sink in sinks})
                 for item in items
             ),
-            replicas=self._facts(configuration),
+            replicas=self._replicas_stats(configuration),
             compute_s=ran_s,
             saved_s=saved_s,
         )
@@ -139,24 +137,23 @@ class LocalRunner:
         _, ran_s = self._outputs(configuration, items, operators)
         lineages = {name for operator in operators for name in (*self._pipeline.ancestors(operator), operator)}
         runs = {
-            name: [self._runs[self._addresses.output(name, configuration), item.key] for item in items]
-            for name in lineages
+            name: [self._runs[self._keys.output(name, configuration), item.key] for item in items] for name in lineages
         }
         return OperatorsMeasurement(
             runs=_operator_runs(runs),
-            replicas={name: facts for name, facts in self._facts(configuration).items() if name in lineages},
+            replicas={name: stats for name, stats in self._replicas_stats(configuration).items() if name in lineages},
             compute_s=ran_s,
         )
 
     def answers(self, configuration: Configuration, items: Sequence[Item]) -> Mapping[str, tuple[bytes, ...]]:
-        """What a configuration answers, where nothing is to be scored or timed.
+        """Run a configuration on items without scoring or timing.
 
         Args:
-            configuration: of the pipeline.
-            items: n of them; no truth is looked at.
+            configuration: configuration of the pipeline.
+            items: n items; their ground truth is not used.
 
         Returns:
-            By sink: (n,) its outputs, packed.
+            (n,) pickled outputs of each sink.
 
         Raises:
             MeasurementError: an operator failed.
@@ -174,73 +171,73 @@ class LocalRunner:
     ) -> AllocationMeasurement:
         """See `Runner.measure_allocations`.
 
-        The single items are measured again next to the batches, so that both see the machine in the same state.
-        Where there are fewer items than a batch holds, they are repeated.
+        The single items are measured again next to the batches, so that both see the machine in the same state. A batch
+        larger than the number of items repeats them.
         """
         spec = self._pipeline.operator(operator)
         inputs, ran_s = self._outputs(configuration, items, spec.after)
         rows = [[inputs[parent, item.key] for parent in spec.after] or [pickle_value(item.value)] for item in items]
-        alone = [
+        unbatched_s = [
             self._process(spec, configuration, min(spec.cpus), [row], item).service_s
             for row, item in zip(rows, items, strict=True)
         ]
-        ran_s += sum(alone)
+        ran_s += sum(unbatched_s)
         ratios = {}
         for cpus, size in allocations:
-            batch_s, alone_s = 0.0, 0.0
-            for first in range(0, len(rows), size):
-                chosen = [(first + k) % len(rows) for k in range(size)]
-                batch = [rows[i] for i in chosen]
-                batch_s += self._process(spec, configuration, cpus, batch, items[first]).service_s
-                alone_s += sum(alone[i] for i in chosen) / size
-            ratios[cpus, size] = batch_s / max(alone_s, 1e-9)
+            batch_s, item_s = 0.0, 0.0
+            for start in range(0, len(rows), size):
+                selected = [(start + k) % len(rows) for k in range(size)]
+                batch = [rows[i] for i in selected]
+                batch_s += self._process(spec, configuration, cpus, batch, items[start]).service_s
+                item_s += sum(unbatched_s[i] for i in selected) / size
+            ratios[cpus, size] = batch_s / max(item_s, 1e-9)
             ran_s += batch_s
         keys = {self._key(spec, configuration, cpus) for cpus in (min(spec.cpus), *(c for c, _ in allocations))}
-        facts = self._replica_facts(self._key(spec, configuration, min(spec.cpus)))
+        stats = self._replica_stats(self._key(spec, configuration, min(spec.cpus)))
         return AllocationMeasurement(
-            ratios, replace(facts, peak_memory_bytes=max(self._peaks[key] for key in keys)), ran_s
+            ratios, replace(stats, peak_memory_bytes=max(self._peaks[key] for key in keys)), ran_s
         )
 
     def _outputs(
-        self, configuration: Configuration, items: Sequence[Item], wanted: Sequence[str]
+        self, configuration: Configuration, items: Sequence[Item], operators: Sequence[str]
     ) -> tuple[Mapping[tuple[str, str], bytes], float]:
-        """(operator, item key) -> output of the wanted operators, and the seconds it took to compute what was missing.
+        """Return (operator, item key) -> output of the given operators, and the seconds of computing missing outputs.
 
-        Operator by operator, so that few have to be loaded at a time.
+        Runs operator by operator, so that few are loaded at a time.
         """
-        held: dict[tuple[str, str], bytes] = {}
+        outputs: dict[tuple[str, str], bytes] = {}
         missing: dict[str, list[Item]] = {operator.name: [] for operator in self._topological}
         for item in items:
 
-            def holds(operator: str, item: Item = item) -> bool:
-                output = self.cache.get(self._addresses.output(operator, configuration), item.key)
+            def is_cached(operator: str, item: Item = item) -> bool:
+                output = self.cache.get(self._keys.output(operator, configuration), item.key)
                 if output is not None:
-                    held[operator, item.key] = output
+                    outputs[operator, item.key] = output
                 return output is not None
 
-            for name in operators_to_run(self._topological, wanted, holds):
+            for name in operators_to_run(self._topological, operators, is_cached):
                 missing[name].append(item)
         ran_s = 0.0
         for operator in self._topological:
             for item in missing[operator.name]:
-                row = [held[parent, item.key] for parent in operator.after] or [pickle_value(item.value)]
+                row = [outputs[parent, item.key] for parent in operator.after] or [pickle_value(item.value)]
                 run = self._run(operator, configuration, row, item)
-                held[operator.name, item.key] = run.outputs[0]
+                outputs[operator.name, item.key] = run.outputs[0]
                 ran_s += run.service_s
-        return held, ran_s
+        return outputs, ran_s
 
     def _run(self, spec: OperatorSpec, configuration: Configuration, row: Sequence[bytes], item: Item) -> BatchRun:
-        """Run an operator on one item and keep what it brought."""
-        address = self._addresses.output(spec.name, configuration)
-        if (address, item.key) in self._failures:
-            raise self._error(spec, configuration, item, self._failures[address, item.key])
+        """Run an operator on one item, and cache its output."""
+        prefix = self._keys.output(spec.name, configuration)
+        if (prefix, item.key) in self._failures:
+            raise self._error(configuration, item, self._failures[prefix, item.key])
         try:
             run = self._process(spec, configuration, min(spec.cpus), [row], item)
         except MeasurementError as error:
-            self._failures[address, item.key] = error.reason
+            self._failures[prefix, item.key] = error.reason
             raise
-        self.cache.put(address, item.key, run.outputs[0], run.service_s)
-        self._runs[address, item.key] = _Run(run.service_s, len(run.outputs[0]))
+        self.cache.put(prefix, item.key, run.outputs[0], run.service_s)
+        self._runs[prefix, item.key] = _Run(run.service_s, len(run.outputs[0]))
         return run
 
     def _process(
@@ -253,51 +250,56 @@ class LocalRunner:
     ) -> BatchRun:
         key = self._key(spec, configuration, cpus)
         if key in self._unloadable:
-            raise self._error(spec, configuration, None, self._unloadable[key])
+            raise self._error(configuration, None, self._unloadable[key])
         try:
             replica = self._replicas.get(key)
         except OperatorProcessError as error:
             self._unloadable[key] = f"operator {spec.name} ({spec.uses}) cannot be loaded: {error}"
-            raise self._error(spec, configuration, None, self._unloadable[key]) from error
+            raise self._error(configuration, None, self._unloadable[key]) from error
         try:
             run = replica.process(batch)
         except OperatorProcessError as error:
             if not replica.alive:
                 self._replicas.discard(key)
-            raise self._error(spec, configuration, item, f"operator {spec.name} ({spec.uses}): {error}") from error
+            raise self._error(configuration, item, f"operator {spec.name} ({spec.uses}): {error}") from error
         self._peaks[key] = max(self._peaks.get(key, 0), replica.peak_memory_bytes)
         return run
 
     def _load(self, key: OperatorProcessKey) -> OperatorProcess:
-        replica = OperatorProcess(key, self._addresses.code.operators[key.uses], self._module_paths, self._timeout_s)
+        replica = OperatorProcess(key, self._keys.code.operators[key.uses], self._module_paths, self._timeout_s)
         self._starts.setdefault(key, []).append(_Start(replica.load_s, replica.startup_s))
         return replica
 
     def _key(self, spec: OperatorSpec, configuration: Configuration, cpus: float) -> OperatorProcessKey:
         return OperatorProcessKey(spec.uses, configuration[spec.name], min(cpus, available_cpus()))
 
-    def _facts(self, configuration: Configuration) -> Mapping[str, ReplicaStats]:
-        found = {}
+    def _replicas_stats(self, configuration: Configuration) -> Mapping[str, ReplicaStats]:
+        stats = {}
         for spec in self._topological:
             key = self._key(spec, configuration, min(spec.cpus))
             if key in self._peaks:
-                found[spec.name] = self._replica_facts(key)
-        return found
+                stats[spec.name] = self._replica_stats(key)
+        return stats
 
-    def _replica_facts(self, key: OperatorProcessKey) -> ReplicaStats:
-        """Of its starts those that were not told before."""
+    def _replica_stats(self, key: OperatorProcessKey) -> ReplicaStats:
+        """Return the replica's statistics, with the starts since the last call."""
         starts = self._starts.pop(key, [])
         return ReplicaStats(
             tuple(start.load_s for start in starts), tuple(start.startup_s for start in starts), self._peaks[key]
         )
 
-    def _error(
-        self, spec: OperatorSpec, configuration: Configuration, item: Item | None, reason: str
-    ) -> MeasurementError:
-        where = f"pipeline {self._pipeline.name}, configuration {configuration}"
+    def _error(self, configuration: Configuration, item: Item | None, reason: str) -> MeasurementError:
+        location = f"pipeline {self._pipeline.name}, configuration {configuration}"
         if item is not None:
-            where += f", item {item.key}"
-        return MeasurementError(f"{where}: {reason}", configuration, item.key if item else None, reason)
+            location += f", item {item.key}"
+        return MeasurementError(
+            reason,
+            configuration,
+            item.key if item else None,
+            reason,
+            code="operator.failed" if item else "operator.not_loadable",
+            location=location,
+        )
 
 
 def _operator_runs(runs: Mapping[str, Sequence[_Run]]) -> dict[str, OperatorRuns]:
@@ -308,7 +310,7 @@ def _operator_runs(runs: Mapping[str, Sequence[_Run]]) -> dict[str, OperatorRuns
 
 
 def available_cpus() -> float:
-    """CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return float(len(os.sched_getaffinity(0)))
     return float(os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""Measuring a configuration on items: only what the store lacks, committed at once."""
+"""Measurement of configurations on items: runs only what is not stored, and commits it at once."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from circinus.specification import Configuration, Pipeline
 
 
 class Measurer:
-    """Ties a runner to a store, for one pipeline and one data set."""
+    """Runner with a store, for one pipeline and one data set."""
 
     def __init__(
         self, store: ProfileStore, addresses: MeasurementKeys, dataset: Dataset, runner: Runner, scorer: ItemScorer
     ) -> None:
         self._store = store
-        self._addresses = addresses
+        self._keys = addresses
         self._dataset = dataset
         self._runner = runner
         self._scorer = scorer
-        self._address = {item.key: a for item, a in zip(dataset.items, dataset.addresses, strict=True)}
+        self._content_hash = {item.key: a for item, a in zip(dataset.items, dataset.addresses, strict=True)}
         self._writer = StoreWriter(store, addresses, dataset)
-        self._numbers: IntArray = np.array([self._writer.item_numbers[a] for a in dataset.addresses], dtype=np.int64)
+        self._item_ids: IntArray = np.array([self._writer.item_ids[a] for a in dataset.addresses], dtype=np.int64)
 
     def known_scores(self, configuration: Configuration) -> FloatArray:
-        """(N,) scores of the items, by index in the data set, on which everything is known; NaN elsewhere."""
-        measured, scores = coverage(self._store, self._addresses, configuration, self._numbers)
+        """Return (N,) scores by index in the data set; NaN for items that are not completely measured."""
+        measured, scores = coverage(self._store, self._keys, configuration, self._item_ids)
         return np.where(measured, scores, np.nan)
 
     def measured_prefix(self, configuration: Configuration, order: IntArray) -> FloatArray:
-        """(n,) scores of the longest gap-free beginning of an order, indexes of items, on which everything is known."""
+        """Return (n,) scores of the longest prefix of an order (indexes of items) without a missing measurement."""
         scores = self.known_scores(configuration)[order]
         missing = np.isnan(scores)
         return scores[: int(np.argmax(missing))] if missing.any() else scores
 
     @property
     def pipeline(self) -> Pipeline:
-        """Which one is measured."""
-        return self._addresses.pipeline
+        """Measured pipeline."""
+        return self._keys.pipeline
 
     @property
     def cpus(self) -> float:
-        """CPUs that an operator can be given while it is measured."""
+        """Number of CPUs available to a measured operator."""
         return self._runner.cpus
 
     def measure(
@@ -60,33 +60,33 @@ class Measurer:
     ) -> Measurement | None:
         """Measure a configuration on items, given by index in the data set, and commit it in one transaction.
 
-        Items that are known already are left out. Where only the score is missing (another metric), it is computed
-        from the stored outputs.
+        Stored items are skipped. If only the score is missing (for another metric), it is computed from the stored
+        outputs.
 
         Args:
-            configuration: what to measure.
-            indexes: of the items.
-            counted: whether this is part of profiling and not of recording for a replay.
+            configuration: configuration to measure.
+            indexes: indexes of the items.
+            counted: whether the run belongs to profiling, as opposed to recording for a replay.
 
         Returns:
-            What ran; None when nothing had to.
+            The measurement, or None if nothing had to run.
 
         Raises:
-            MeasurementError: an operator or the metric failed; nothing of this call was committed but scores and, of
-                an `UnrecordedError`, what could be measured.
+            MeasurementError: an operator or the metric failed; this call has committed nothing but scores and, for a
+                `NotRecordedError`, the recorded items.
             ProfileError: a score contradicts the metric's declaration.
         """
-        wanted = np.asarray(indexes, dtype=np.int64)
-        measured, scores = coverage(self._store, self._addresses, configuration, self._numbers[wanted])
-        self._score(configuration, wanted[measured & np.isnan(scores)])
-        missing = wanted[~measured]
+        requested = np.asarray(indexes, dtype=np.int64)
+        measured, scores = coverage(self._store, self._keys, configuration, self._item_ids[requested])
+        self._score(configuration, requested[measured & np.isnan(scores)])
+        missing = requested[~measured]
         if not len(missing):
-            self._writer.declare([configuration])  # somebody else may have measured it under other names
+            self._writer.declare([configuration])  # another pipeline may have measured it under other names
             return None
         try:
             return self._measure(configuration, self._items(missing), counted)
         except NotRecordedError as error:
-            # What there is of it counts, and that there is no more is no failure of the configuration.
+            # Recorded items count, and the end of the recording is no failure of the configuration.
             if error.recorded:
                 self._measure(configuration, error.recorded, counted)
             raise
@@ -98,27 +98,28 @@ class Measurer:
         allocations: Sequence[tuple[float, int]],
         indexes: Sequence[int],
     ) -> AllocationMeasurement:
-        """Measure allocations of one operator and commit them.
+        """Measure allocations of one operator, and commit them.
 
         Raises:
-            MeasurementError: it failed under one of them; nothing was committed.
+            MeasurementError: the operator failed under one of them; nothing was committed.
         """
-        found = self._runner.measure_allocations(configuration, operator, allocations, self._items(indexes))
-        self._writer.allocations(operator, configuration[operator], found)
-        return found
+        measurement = self._runner.measure_allocations(configuration, operator, allocations, self._items(indexes))
+        self._writer.allocations(operator, configuration[operator], measurement)
+        return measurement
 
     def record_failure(self, failure: FailedConfiguration) -> None:
-        """Commit that a configuration failed."""
+        """Commit the failure of a configuration."""
         self._writer.failed(failure)
 
     def register(self, configurations: Sequence[Configuration]) -> None:
-        """Commit that recordings of these configurations are those of the code as it is now."""
+        """Commit that the recordings of these configurations match the current code."""
         self._writer.declare(configurations)
 
     def _measure(self, configuration: Configuration, items: Sequence[Item], counted: bool) -> Measurement:
-        found = self._runner.measure(configuration, items)
-        self._writer.measured(configuration, [self._address[item.key] for item in items], found, counted=counted)
-        return found
+        measurement = self._runner.measure(configuration, items)
+        hashes = [self._content_hash[item.key] for item in items]
+        self._writer.measured(configuration, hashes, measurement, counted=counted)
+        return measurement
 
     def _items(self, indexes: Sequence[int] | IntArray) -> list[Item]:
         return [self._dataset.items[i] for i in indexes]
@@ -126,10 +127,10 @@ class Measurer:
     def _score(self, configuration: Configuration, indexes: IntArray) -> None:
         if not len(indexes):
             return
-        sinks = self._addresses.pipeline.sinks()
-        known = self._store.existing_ids([self._addresses.output(sink, configuration) for sink in sinks])
+        sinks = self._keys.pipeline.sinks()
+        ids = self._store.existing_ids([self._keys.output(sink, configuration) for sink in sinks])
         outputs = {
-            sink: read_outputs(self._store, known[self._addresses.output(sink, configuration)], self._numbers)
+            sink: read_outputs(self._store, ids[self._keys.output(sink, configuration)], self._item_ids)
             for sink in sinks
         }
         scores = [

@@ -1,4 +1,4 @@
-"""An operator loaded in a process of its own, seen from the planner."""
+"""Processes with one loaded operator each, controlled by the planner."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from circinus.specification import KnobValues
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory of a process now; 0 when it has ended."""
+    """Return the current resident memory of a process; 0 after its end."""
     import psutil
 
     try:
@@ -33,10 +33,10 @@ def resident_bytes(pid: int) -> int:
 
 
 def peak_resident_bytes(pid: int) -> int:
-    """Greatest resident memory of a process since it began its program.
+    """Return the peak resident memory of a process since it started its program.
 
-    Linux tells it in /proc. `getrusage` does not do: a child inherits its parent's maximum through fork and exec.
-    Elsewhere the resident memory of now is the best there is.
+    Linux reports it in /proc. `getrusage` is unsuitable: a child inherits its parent's maximum through fork and exec.
+    Other systems fall back to the current resident memory.
     """
     try:
         for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
@@ -48,23 +48,23 @@ def peak_resident_bytes(pid: int) -> int:
 
 
 def available_bytes() -> int:
-    """Memory that new processes can be given without swapping."""
+    """Return the memory available to new processes without swapping."""
     import psutil
 
     return int(psutil.virtual_memory().available)
 
 
-_LAST_WORDS_BYTES = 2000
-_PATIENCE_S = 2.0
+_LAST_OUTPUT_BYTES = 2000
+_EXIT_TIMEOUT_S = 2.0
 
 
 class OperatorProcessError(Exception):
-    """The operator could not be loaded, raised, or took its process with it. The message is the reason alone."""
+    """Failure of an operator: not loadable, an exception, or a crash of its process. The message is the reason only."""
 
 
 @dataclass(frozen=True)
 class OperatorProcessKey:
-    """What makes two replicas the same."""
+    """Identity of a process: replicas with the same key are interchangeable."""
 
     uses: str
     knobs: KnobValues
@@ -73,33 +73,33 @@ class OperatorProcessKey:
 
 @dataclass(frozen=True)
 class BatchRun:
-    """One batch as it was processed."""
+    """Processed batch."""
 
     outputs: tuple[bytes, ...]
     service_s: float
-    """Seconds, as if the process had been held to its share of CPUs."""
+    """Seconds, as if the process had been limited to its share of CPUs."""
 
 
 class OperatorProcess:
-    """One loaded operator. Starting it takes as long as the operator takes to load."""
+    """Process with one loaded operator; the constructor waits for the load."""
 
     def __init__(self, key: OperatorProcessKey, version: str, module_paths: tuple[Path, ...], timeout_s: float) -> None:
-        """Start the process and wait until the operator is loaded.
+        """Start the process, and wait until the operator is loaded.
 
         Raises:
-            ReplicaError: it cannot be loaded.
+            OperatorProcessError: the operator cannot be loaded.
         """
         self.key = key
         self.peak_memory_bytes = 0
-        """Resident memory of the whole process, interpreter and imports included, at its greatest."""
+        """Peak resident memory of the whole process, including interpreter and imports."""
         self._timeout_s = timeout_s
         self._warm = False
         self._group_ended = False
-        began = time.perf_counter()
+        started_s = time.perf_counter()
         try:
-            self._process, self._connection, self._said = _start(key.cpus)
+            self._process, self._connection, self._output = _start(key.cpus)
         except OSError as error:
-            raise OperatorProcessError(f"no process can be started for it: {error}") from error
+            raise OperatorProcessError(f"its process cannot be started: {error}") from error
         request = LoadRequest(
             key.uses, version, key.knobs.as_dict(), key.cpus, tuple(p.resolve() for p in module_paths), tuple(sys.path)
         )
@@ -110,57 +110,57 @@ class OperatorProcess:
             raise
         assert isinstance(loaded, Loaded)
         self.load_s = loaded.load_s
-        """Seconds to import the operator and to make it with its knobs."""
-        self.startup_s = time.perf_counter() - began
-        """Seconds from asking for the process until it could take a batch: interpreter, imports, `load_s`."""
+        """Seconds to import the operator and to create it with its knob values."""
+        self.startup_s = time.perf_counter() - started_s
+        """Seconds from starting the process until it is ready: interpreter, imports, `load_s`."""
 
     def process(self, batch: Sequence[Sequence[bytes]]) -> BatchRun:
-        """Process a batch of packed inputs (for each item, one for each parent) and measure it.
+        """Process and time a batch of pickled inputs (for each item, one for each parent).
 
-        The first batch after loading is processed twice and the first time not counted: allocators, caches and
-        just-in-time compilers settle on it, and a replica in service is warm.
+        The first batch after loading is processed twice, and the first run is not timed: allocators, caches and
+        just-in-time compilers warm up on it, and a replica in service is warm.
 
         Raises:
-            ReplicaError: the operator raised, broke its contract, took too long, or its process died.
+            OperatorProcessError: the operator raised, broke its contract, timed out, or its process died.
         """
         if not self._warm:
             self._call(ProcessRequest(batch))
             self._warm = True
         done = self._call(ProcessRequest(batch))
         assert isinstance(done, Processed)
-        # Threads are limited to whole CPUs, and not every library keeps to it. A scheduler that grants `cpus` CPU
-        # seconds a second would let so much CPU time take at least this long.
+        # Threads are limited to whole CPUs, and some libraries ignore the limit. Under a scheduler that grants `cpus`
+        # CPU seconds per second, this much CPU time would take at least this long.
         return BatchRun(done.outputs, max(done.elapsed_s, done.cpu_s / self.key.cpus))
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def memory_bytes(self) -> int:
-        """Resident memory now; 0 when the process has ended."""
+        """Return the current resident memory; 0 after the end of the process."""
         return resident_bytes(self._process.pid)
 
     def close(self) -> None:
-        """End the process and all that it started, and wait until it has ended. May be called more than once."""
+        """Stop the process and its process group, and wait for its end. Idempotent."""
         self._connection.close()
         if self._process.stdin is not None:
             self._process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_PATIENCE_S)
+            self._process.wait(_EXIT_TIMEOUT_S)
         self._kill()
-        self._said.close()
+        self._output.close()
 
     def _call(self, request: LoadRequest | ProcessRequest) -> Loaded | Processed:
         try:
             self._connection.send(request)
             if not self._connection.poll(self._timeout_s):
                 self._kill()
-                raise OperatorProcessError(f"no answer within {self._timeout_s:g} s")
+                raise OperatorProcessError(f"timed out after {self._timeout_s:g} s")
             reply: Loaded | Processed | Failed = self._connection.recv()
         except (EOFError, OSError) as error:
-            raise OperatorProcessError(self._obituary()) from error
-        except BaseException:  # an interrupt too: an answer that nobody waits for would be taken for the next one's
+            raise OperatorProcessError(self._exit_reason()) from error
+        except BaseException:  # also an interrupt: the late reply would be taken for the reply to the next request
             self._kill()
             raise
         if isinstance(reply, Failed):
@@ -168,52 +168,52 @@ class OperatorProcess:
         self.peak_memory_bytes = max(self.peak_memory_bytes, peak_resident_bytes(self._process.pid))
         return reply
 
-    def _obituary(self) -> str:
+    def _exit_reason(self) -> str:
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_PATIENCE_S)
+            self._process.wait(_EXIT_TIMEOUT_S)
         code = self._kill()
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
-        words = [line for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
-        return f"its process {how}" + (f"; its last words: {words[-1].strip()}" if words else "")
+        end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        self._output.seek(max(0, self._output.seek(0, os.SEEK_END) - _LAST_OUTPUT_BYTES))
+        lines = [line for line in self._output.read().decode(errors="replace").splitlines() if line.strip()]
+        return f"its process {end}" + (f"; last output: {lines[-1].strip()}" if lines else "")
 
     def _kill(self) -> int:
-        """End what still runs of the process and of all that it started; gives the exit code of the process."""
-        if not self._group_ended:  # once: later the group's number may be another's
-            with suppress(ProcessLookupError, PermissionError):  # nothing is left of it
+        """Kill the process group, and return the exit code of the process."""
+        if not self._group_ended:  # only once, as the system may reuse the group's id
+            with suppress(ProcessLookupError, PermissionError):  # the group has ended already
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._group_ended = True
         return self._process.wait()
 
 
 def _start(cpus: float) -> tuple[subprocess.Popen[bytes], Connection, IO[bytes]]:
-    """A worker, the connection to it, and the file of what it says; nothing stays open where it cannot be started.
+    """Start a worker; return its process, the connection to it, and its output file.
 
     Raises:
-        OSError: as the system refuses files, sockets or the process.
+        OSError: the system refuses files, sockets or the process; nothing stays open.
     """
     with ExitStack() as opened:
-        said = opened.enter_context(tempfile.TemporaryFile())
+        output = opened.enter_context(tempfile.TemporaryFile())
         ours, theirs = socket.socketpair()
         opened.callback(ours.close)
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "circinus.profiling.measurement.worker", str(theirs.fileno())],
                 stdin=subprocess.PIPE,
-                stdout=said,
-                stderr=said,
+                stdout=output,
+                stderr=output,
                 env=_environment(cpus),
                 pass_fds=[theirs.fileno()],
-                # Ctrl-C is for the planner, which ends this process in its own time; and what the operator starts
-                # can be ended with it.
+                # A session of its own: Ctrl-C reaches only the planner, which stops this process itself, together
+                # with all processes that the operator started.
                 start_new_session=True,
             )
         opened.pop_all()
-    return process, Connection(ours.detach()), said
+    return process, Connection(ours.detach()), output
 
 
 def _environment(cpus: float) -> dict[str, str]:
-    """The planner's environment with the numeric libraries held to as many threads as the replica has CPUs."""
+    """Return the planner's environment, with numeric libraries limited to the replica's CPUs."""
     return {**os.environ, **thread_limits(cpus)}
 
 
@@ -221,27 +221,27 @@ _MEMORY_SHARE = 0.5
 
 
 class OperatorProcessPool:
-    """Replicas by key; the least recently used are closed when together they take too much memory."""
+    """Processes by key; the least recently used are closed when all together exceed the memory limit."""
 
     def __init__(
         self, load: Callable[[OperatorProcessKey], OperatorProcess], memory_limit_bytes: float | None = None
     ) -> None:
-        """Begin with none.
+        """Create an empty pool.
 
         Args:
-            load: makes a replica.
-            memory_limit_bytes: resident memory that all may take together, one in use excepted; by default half of
-                what the machine has available now.
+            load: factory of processes.
+            memory_limit_bytes: limit of the total resident memory, except for the process in use; default: half of the
+                memory available now.
         """
         self._load = load
         self._limit_bytes = memory_limit_bytes if memory_limit_bytes is not None else _MEMORY_SHARE * available_bytes()
         self._loaded: OrderedDict[OperatorProcessKey, OperatorProcess] = OrderedDict()
 
     def get(self, key: OperatorProcessKey) -> OperatorProcess:
-        """The replica, loaded if it is not. Others may be closed to make room for it.
+        """Return the process, loading it if necessary, which may close others.
 
         Raises:
-            ReplicaError: it cannot be loaded.
+            OperatorProcessError: the operator cannot be loaded.
         """
         present = self._loaded.get(key)
         if present is not None:
@@ -249,26 +249,26 @@ class OperatorProcessPool:
             return present
         replica = self._load(key)
         self._loaded[key] = replica
-        self._make_room()
+        self._evict()
         return replica
 
     def discard(self, key: OperatorProcessKey) -> None:
-        """Close a replica that failed: what it is in now is unknown."""
+        """Close a failed process, whose state is undefined."""
         replica = self._loaded.pop(key, None)
         if replica is not None:
             replica.close()
 
     def close(self) -> None:
-        """Close all."""
+        """Close all processes."""
         for key in list(self._loaded):
             self.discard(key)
 
     def __len__(self) -> int:
         return len(self._loaded)
 
-    def _make_room(self) -> None:
-        taken = {key: replica.memory_bytes() for key, replica in self._loaded.items()}
-        while len(self._loaded) > 1 and sum(taken.values()) > self._limit_bytes:
+    def _evict(self) -> None:
+        memory_bytes = {key: replica.memory_bytes() for key, replica in self._loaded.items()}
+        while len(self._loaded) > 1 and sum(memory_bytes.values()) > self._limit_bytes:
             oldest = next(iter(self._loaded))
             self.discard(oldest)
-            del taken[oldest]
+            del memory_bytes[oldest]

@@ -1,4 +1,4 @@
-"""How large a value is when it is sent from one operator to the next."""
+"""Serialized form and size of values sent between operators."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import pickle
 from typing import Any
 
 PROTOCOL = 5
-"""Pickle protocol in which values travel and are measured."""
+"""Pickle protocol of transferred and measured values."""
 
 
 def pickle_value(value: Any) -> bytes:
-    """`value` as it is sent. Raises whatever pickle raises for what cannot be pickled."""
+    """Return the serialized `value`. Unpicklable values raise the exception of pickle."""
     return pickle.dumps(value, protocol=PROTOCOL)
 
 
 def unpickle_value(data: bytes | bytearray | memoryview) -> Any:
-    """The value that was sent as `data`."""
+    """Return the value serialized as `data`."""
     return pickle.loads(data)
 
 
 def pickled_bytes(value: Any) -> int:
-    """Number of bytes that `value` takes on a link."""
+    """Return the serialized size of `value` in bytes."""
     return len(pickle_value(value))

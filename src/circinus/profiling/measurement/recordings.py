@@ -1,4 +1,4 @@
-"""What was recorded of each item, to answer from instead of computing."""
+"""Recorded outputs and service times of items, for replay."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from circinus.profiling.store.store_writer import prefix_label
 from circinus.specification import Configuration, KnobValues
 
 _T = TypeVar("_T")
+_RECORD_HINT = "Run `circinus apply --mode replay` to record it."
 
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """One operator's work on one item, alone, with the fewest CPUs it may be given."""
+    """Recorded run of one operator on one unbatched item, with the fewest allowed CPUs."""
 
     service_s: float
     output_bytes: float
@@ -37,102 +38,113 @@ class RecordedRun:
 
 @dataclass(frozen=True)
 class Recordings:
-    """What the profile store holds of one pipeline, by prefix and item."""
+    """Recordings of one pipeline from the profile store, by prefix and item."""
 
     pipeline: str
     items: tuple[str, ...]
-    """Keys of the items for which every prefix asked for was recorded, held-out ones first."""
+    """Keys of the items recorded under every requested prefix, held-out ones first."""
     input_bytes: Mapping[str, float]
-    """Item key -> size of the pipeline's input as it is sent."""
+    """Item key -> serialized size of the pipeline's input."""
     runs: Mapping[Configuration, Mapping[str, RecordedRun]]
     """Prefix -> item key -> run."""
     outputs: Mapping[Configuration, Mapping[str, bytes]]
-    """Prefix of a sink -> item key -> its output, packed."""
+    """Prefix of a sink -> item key -> its pickled output."""
     batch_ratios: Mapping[tuple[str, KnobValues], Mapping[tuple[float, int], float]]
     """(operator, its own knob values) -> `OperatorProfile.batch_ratio`."""
 
     def run(self, prefix: Configuration, item_key: str) -> RecordedRun:
-        """How the last operator of `prefix` did on an item.
+        """Return the recorded run of the last operator of `prefix` on an item.
 
         Raises:
             ProfileError: it was not recorded.
         """
-        return self._found(self.runs, prefix, item_key)
+        return self._recorded(self.runs, prefix, item_key)
 
     def output(self, prefix: Configuration, item_key: str) -> Any:
-        """What the sink at the end of `prefix` answered for an item.
+        """Return the recorded output of the sink at the end of `prefix` for an item.
 
         Raises:
             ProfileError: it was not recorded.
         """
-        return unpickle_value(self._found(self.outputs, prefix, item_key))
+        return unpickle_value(self._recorded(self.outputs, prefix, item_key))
 
-    def _found(self, recorded: Mapping[Configuration, Mapping[str, _T]], prefix: Configuration, item_key: str) -> _T:
+    def _recorded(self, recorded: Mapping[Configuration, Mapping[str, _T]], prefix: Configuration, item_key: str) -> _T:
         try:
             return recorded[prefix][item_key]
         except KeyError:
             raise ProfileError(
-                f"pipeline {self.pipeline}: found no recording of item {item_key} under {prefix}; record it first"
+                f"item {item_key} is not recorded under {prefix}",
+                code="recording.missing",
+                location=f"pipeline {self.pipeline}",
+                hint=_RECORD_HINT,
             ) from None
 
 
 def load_recordings(store: Path, pipeline_name: str, prefixes: Iterable[Configuration]) -> Recordings:
-    """Read what the latest measurements of a pipeline recorded under `prefixes` (`RouteStage.prefix`).
+    """Read the recordings of a pipeline's latest measurements under `prefixes` (`RouteStage.prefix`).
 
-    Needs neither the specification nor the user's modules, so that an engine can call it.
+    Needs neither the specification nor the user's modules, so that engines can call it.
 
     Raises:
-        ProfileError: there is no store, a prefix has no recording, the prefixes were recorded on different versions of
-            the data set, or no item was recorded under all of them.
+        ProfileError: the store is missing, a prefix has no recording, the prefixes were recorded on different versions
+            of the data set, or no item was recorded under all of them.
     """
-    wanted = list(dict.fromkeys(prefixes))
+    distinct = list(dict.fromkeys(prefixes))
     with ProfileStore(store) as opened:
-        rows = [_recording(opened, pipeline_name, prefix) for prefix in wanted]
-        datasets = {(number, seed) for *_, number, seed in rows}
+        rows = [_recording(opened, pipeline_name, prefix) for prefix in distinct]
+        datasets = {(dataset_id, seed) for *_, dataset_id, seed in rows}
         if not datasets:
             return Recordings(pipeline_name, (), {}, {}, {}, {})
         if len(datasets) > 1:
             raise ProfileError(
-                f"{store}: the recordings of pipeline {pipeline_name} were made on different data sets or orders; "
-                "record the configurations again, together"
+                f"the recordings of pipeline {pipeline_name} have different data sets or measurement orders",
+                code="recording.inconsistent",
+                location=str(store),
+                hint="Record the configurations again in one run.",
             )
         dataset = read_recorded_dataset(opened, *datasets.pop())
         runs, outputs, ratios = {}, {}, {}
-        for prefix, (operator, allowed, service, output, replica, _, _) in zip(wanted, rows, strict=True):
+        for prefix, (operator, allowed, service, output, replica, _, _) in zip(distinct, rows, strict=True):
             runs[prefix] = _runs(opened, service, dataset)
-            found = {dataset.keys[i]: data for i, data in read_outputs(opened, output, dataset.numbers).items()}
-            if found:
-                outputs[prefix] = found
+            by_item = {dataset.keys[i]: data for i, data in read_outputs(opened, output, dataset.item_ids).items()}
+            if by_item:
+                outputs[prefix] = by_item
             measured = read_allocations(opened, [replica]).get(replica, {})
             pairs = [(float(cpus), int(size)) for cpus, size in json.loads(allowed)]
             ratios[operator, prefix[operator]] = batch_ratios(pairs, measured)
     backwards = [dataset.keys[i] for i in reversed(dataset.order)]
-    items = tuple(key for key in backwards if all(key in runs[p] and key in outputs.get(p, runs[p]) for p in wanted))
+    items = tuple(key for key in backwards if all(key in runs[p] and key in outputs.get(p, runs[p]) for p in distinct))
     if not items:
         raise ProfileError(
-            f"{store}: no item of pipeline {pipeline_name} was recorded under all of {len(wanted)} prefixes"
+            f"no item of pipeline {pipeline_name} is recorded under all of {len(distinct)} prefixes",
+            code="recording.no_common_item",
+            location=str(store),
+            hint="Record the configurations again in one run.",
         )
     sizes = dict(zip(dataset.keys, dataset.input_bytes.tolist(), strict=True))
     return Recordings(pipeline_name, items, sizes, runs, outputs, ratios)
 
 
 def _recording(store: ProfileStore, pipeline_name: str, prefix: Configuration) -> tuple[Any, ...]:
-    found = store.rows(
+    rows = store.rows(
         "SELECT operator, allowed, service, output, replica, dataset, seed FROM recording "
         "WHERE pipeline = ? AND prefix = ?",
         pipeline_name,
         prefix_label(prefix),
     )
-    if not found:
+    if not rows:
         raise ProfileError(
-            f"{store.path}: found no recording of pipeline {pipeline_name} under {prefix}; record it first"
+            f"pipeline {pipeline_name} has no recording under {prefix}",
+            code="recording.missing",
+            location=str(store.path),
+            hint=_RECORD_HINT,
         )
-    row: tuple[Any, ...] = found[0]
+    row: tuple[Any, ...] = rows[0]
     return row
 
 
 def _runs(store: ProfileStore, service: int, dataset: StoredDataset) -> Mapping[str, RecordedRun]:
-    service_s, output_bytes = read_services(store, [service], dataset.numbers)
+    service_s, output_bytes = read_services(store, [service], dataset.item_ids)
     return {
         dataset.keys[i]: RecordedRun(float(service_s[0, i]), float(output_bytes[0, i]))
         for i in np.flatnonzero(np.isfinite(service_s[0]))

@@ -1,4 +1,4 @@
-"""Recording what a replay answers with, on items that planning never saw."""
+"""Recording of held-out items for replay."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ def record_for_replay(
     observer: ProfileObserver | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Recordings:
-    """Record the given configurations on at most `items_count` held-out items (`Dataset.for_traffic`), for replay.
+    """Record configurations on at most `items_count` held-out items (`Dataset.traffic_items`), for replay.
 
-    What the store knows is not measured again. An item on which one of the configurations fails is told to the observer
-    and left out. A profile takes no notice of held-out items.
+    Stored measurements are reused. An item on which one of the configurations fails is reported to the observer and
+    excluded. Profiles ignore held-out items.
 
     Raises:
-        KeyboardInterrupt: as it comes; what was committed stays and the next call goes on from there.
-        ProfileError: there is no item on which all configurations succeed, one of them is none of the pipeline's, or as
+        KeyboardInterrupt: the recording was interrupted; everything committed is retained, and the next call resumes.
+        ProfileError: no item succeeds under all configurations, a configuration does not belong to the pipeline, or see
             `profile_pipeline`.
-        OperatorError: as `profile_pipeline`.
+        OperatorError: see `profile_pipeline`.
     """
     budget = TimeBudget(None, clock)
     observer = observer or SilentObserver()
     pipeline, module_paths = specification.pipelines[pipeline_name], specification.module_paths
-    addresses = MeasurementKeys(pipeline, pipeline_code(pipeline, module_paths), machine=current_machine())
+    keys = MeasurementKeys(pipeline, pipeline_code(pipeline, module_paths), machine=current_machine())
     dataset = load_dataset(pipeline, module_paths, seed=seed)
     indexes = dataset.traffic_items(items_count)
-    wanted = _in_prefix_order(pipeline, configurations)
-    total, done, failed = len(wanted) * len(indexes), 0, set[int]()
-    with ProfileStore(store, create=True) as opened, LocalRunner(addresses, module_paths) as runner:
-        measurer = Measurer(opened, addresses, dataset, runner, Scorer(pipeline, module_paths))
+    ordered = _in_prefix_order(pipeline, configurations)
+    total, done, failed = len(ordered) * len(indexes), 0, set[int]()
+    with ProfileStore(store, create=True) as opened, LocalRunner(keys, module_paths) as runner:
+        measurer = Measurer(opened, keys, dataset, runner, Scorer(pipeline, module_paths))
         for begin in range(0, len(indexes), _INCREMENT):
-            for configuration in wanted:
+            for configuration in ordered:
                 increment = [i for i in indexes[begin : begin + _INCREMENT] if i not in failed]
                 failed.update(_record(measurer, configuration, increment, observer))
                 done += len(indexes[begin : begin + _INCREMENT])
@@ -72,25 +72,27 @@ def record_for_replay(
                         remaining_s=elapsed_s / done * (total - done),
                     )
                 )
-        measurer.register(wanted)
-    prefixes = [prefix_configuration(pipeline, c, operator.name) for c in wanted for operator in pipeline.operators]
+        measurer.register(ordered)
+    prefixes = [prefix_configuration(pipeline, c, operator.name) for c in ordered for operator in pipeline.operators]
     return load_recordings(store, pipeline_name, prefixes)
 
 
-def _in_prefix_order(pipeline: Pipeline, wanted: Sequence[Configuration]) -> list[Configuration]:
-    unknown = [c for c in wanted if not all(has_knob_values(o, c[o.name]) for o in pipeline.operators)]
+def _in_prefix_order(pipeline: Pipeline, configurations: Sequence[Configuration]) -> list[Configuration]:
+    unknown = [c for c in configurations if not all(has_knob_values(o, c[o.name]) for o in pipeline.operators)]
     if unknown:
         raise ProfileError(
-            f"pipeline {pipeline.name} has no configuration {unknown[0]}; the specification has changed since it was "
-            "chosen: plan again"
+            f"the pipeline has no configuration {unknown[0]}; the specification has changed since it was planned",
+            code="recording.unknown_configuration",
+            location=f"pipeline {pipeline.name}",
+            hint="Run `circinus plan` again.",
         )
-    return list(in_prefix_order(pipeline, set(wanted)))
+    return list(in_prefix_order(pipeline, set(configurations)))
 
 
 def _record(
     measurer: Measurer, configuration: Configuration, indexes: Sequence[int], observer: ProfileObserver
 ) -> set[int]:
-    """Measure what can be measured, and give the items that cannot."""
+    """Measure as many items as possible, and return the failed ones."""
     if not indexes:
         return set()
     try:

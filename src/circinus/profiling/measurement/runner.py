@@ -1,4 +1,4 @@
-"""What measures: the interface, and what a measurement brings back."""
+"""Runner interface of measurements, and its result types."""
 
 from __future__ import annotations
 
@@ -13,107 +13,115 @@ from circinus.specification import Configuration
 
 
 class MeasurementError(OperatorError):
-    """A configuration cannot be measured; others can."""
+    """Configuration that cannot be measured, while others can."""
 
-    def __init__(self, message: str, configuration: Configuration, item_key: str | None, reason: str) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        configuration: Configuration,
+        item_key: str | None,
+        reason: str,
+        *,
+        code: str = "operator.measurement_failed",
+        location: str = "",
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, code=code, location=location, hint=hint)
         self.configuration = configuration
         self.item_key = item_key
-        """None: it failed before it met an item."""
+        """Key of the item that failed, or None if the failure came before the first item."""
         self.reason = reason
-        """Which operator or metric failed and how, without the configuration and the item."""
+        """Failed operator or metric and its error, without the configuration and the item."""
 
     @property
     def failure(self) -> FailedConfiguration:
-        """As a profile lists it."""
+        """Failure as listed in a profile."""
         return FailedConfiguration(self.configuration, self.item_key, self.reason)
 
 
 class NodeLostError(ProfileError):
-    """What measured is gone, and nothing of its kind is left to go on with."""
+    """Loss of the last measuring node of its kind."""
 
 
 class NotRecordedError(MeasurementError):
-    """There is no measurement of an item where measurements come from; of others there is. Nothing failed."""
+    """Item without a recorded measurement, while other items have one. Not a failure of the configuration."""
 
     def __init__(self, where: str, configuration: Configuration, item_key: str, recorded: tuple[Item, ...]) -> None:
-        reason = "the trace has no more measurements of it"
-        super().__init__(f"{where}, item {item_key}: {reason}", configuration, item_key, reason)
+        reason = "the trace has no measurement of it"
+        location = f"{where}, item {item_key}"
+        super().__init__(reason, configuration, item_key, reason, code="trace.not_recorded", location=location)
         self.recorded = recorded
-        """Those of the items that can be measured."""
+        """Items that have a recorded measurement."""
 
 
 @dataclass(frozen=True)
 class OperatorRuns:
-    """One operator over n items, each alone, with the fewest CPUs it may be given."""
+    """Runs of one operator on n unbatched items, with the fewest allowed CPUs."""
 
     service_s: tuple[float, ...]
-    """(n,) seconds."""
+    """(n,) service times."""
     output_bytes: tuple[int, ...]
-    """(n,) size of the output as it is sent."""
+    """(n,) serialized sizes of the outputs."""
 
 
 @dataclass(frozen=True)
 class ReplicaStats:
-    """What was seen of an operator's replicas meanwhile."""
+    """Statistics of an operator's replicas during a measurement."""
 
     load_s: tuple[float, ...]
-    """Seconds that the operator took to load, each time that a replica had to be started."""
+    """Load time of the operator, for each started replica."""
     startup_s: tuple[float, ...]
-    """Seconds that the replica took each of these times, from being asked for until it could take work."""
+    """Start-up time of the replica, from the request until it was ready, for each start."""
     peak_memory_bytes: int
-    """Greatest resident memory of a process that holds nothing but this operator, interpreter included. Programs that
-    the operator starts itself are not in it."""
+    """Peak resident memory of a process with only this operator, including the interpreter but not child processes."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One configuration over n items."""
+    """Measurement of one configuration on n items."""
 
     runs: Mapping[str, OperatorRuns]
-    """By operator, those taken from the prefix cache included."""
+    """Runs by operator, including those read from the prefix cache."""
     outputs: Mapping[str, tuple[bytes, ...]]
-    """By sink: (n,) its outputs, packed."""
+    """(n,) pickled outputs of each sink."""
     scores: tuple[float, ...]
-    """(n,) metric of each item."""
+    """(n,) metric values of the items."""
     replicas: Mapping[str, ReplicaStats]
-    """By operator, those that ran."""
+    """Statistics of the operators that ran."""
     compute_s: float
-    """Seconds of processing that it took."""
+    """Processing seconds of the measurement."""
     saved_s: float
-    """Seconds of processing that the prefix cache saved: what had to run without it and did not."""
+    """Processing seconds saved by the prefix cache."""
 
 
 @dataclass(frozen=True)
 class AllocationMeasurement:
-    """One operator under several allocations."""
+    """Measurement of one operator under several allocations."""
 
     ratios: Mapping[tuple[float, int], float]
-    """(CPUs, batch size) -> seconds for a full batch over the seconds of one of its items with the fewest CPUs."""
+    """(CPUs, batch size) -> time of a full batch relative to one item on the fewest CPUs."""
     replica: ReplicaStats
-    """Over all allocations."""
+    """Statistics over all allocations."""
     compute_s: float
 
 
 @dataclass(frozen=True)
 class OperatorsMeasurement:
-    """Some operators of one configuration over n items, and all that come before them."""
+    """Measurement of some operators of one configuration, including their ancestors, on n items."""
 
     runs: Mapping[str, OperatorRuns]
-    """By operator."""
     replicas: Mapping[str, ReplicaStats]
-    """By operator."""
     compute_s: float
-    """Seconds of processing that it took."""
+    """Processing seconds of the measurement."""
 
 
 class OperatorRunner(Protocol):
-    """Measures how long operators of one pipeline take."""
+    """Interface of runners that time operators of one pipeline."""
 
     def measure_operators(
         self, configuration: Configuration, items: Sequence[Item], operators: Sequence[str]
     ) -> OperatorsMeasurement:
-        """Run some operators of a configuration on items, with all that come before them and nothing else.
+        """Run some operators of a configuration, and their ancestors, on items.
 
         Raises:
             MeasurementError: an operator failed.
@@ -122,19 +130,20 @@ class OperatorRunner(Protocol):
 
 
 class Runner(Protocol):
-    """Measures configurations of one pipeline."""
+    """Interface of runners that measure configurations of one pipeline."""
 
     @property
     def cpus(self) -> float:
-        """CPUs it can give an operator: allocations of more cannot be measured."""
+        """Number of CPUs available to an operator; allocations with more cannot be measured."""
         ...
 
     def measure(self, configuration: Configuration, items: Sequence[Item]) -> Measurement:
         """Run a configuration on items.
 
         Raises:
-            MeasurementError: an operator or the metric failed; `UnrecordedError`: some of the items cannot be measured.
-            ProfileError: a score contradicts what the metric declares.
+            MeasurementError: an operator or the metric failed; `NotRecordedError` if some of the items have no
+                recording.
+            ProfileError: a score contradicts the metric's declaration.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""How many threads numeric libraries may use in the process of a replica."""
+"""Thread limits of numeric libraries in a replica's process."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _VARIABLES = (
 
 
 def thread_limits(cpus: float) -> dict[str, str]:
-    """Environment variables that hold libraries imported later to as many threads as a replica has CPUs.
+    """Return environment variables that limit libraries imported later to a replica's number of CPUs.
 
-    The same while profiling and while serving, or measured times would not be those that are served with.
+    Profiling and serving use the same limits, so that measured times match served ones.
     """
     return dict.fromkeys(_VARIABLES, str(max(1, math.ceil(cpus))))

@@ -1,4 +1,4 @@
-"""How long an increment will take, from what was seen."""
+"""Prediction of the duration of measurements."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.specification import Configuration, Pipeline, prefix_configuration
 
 
-def measurement_cost_model(pipeline: Pipeline, known: PipelineProfile) -> Callable[[Configuration, int], float]:
-    """(configuration, items) -> seconds of processing until it is known on so many items.
+def measurement_cost_model(pipeline: Pipeline, profile: PipelineProfile) -> Callable[[Configuration, int], float]:
+    """Return a function (configuration, items) -> processing seconds until it is measured on this many items.
 
-    An operator's seconds are its mean under the same prefix, else with the same knobs, else with any. Other than
-    `Pace`, by which budgets are kept, it knows nothing of what the prefix cache holds nor of the time that passes
-    besides: these differ between runs, and what is measured is to follow from what is known.
+    An operator's seconds are its mean under the same prefix, else with the same knob values, else with any. In contrast
+    to `MeasurementTimeEstimator`, which keeps budgets, the model ignores the prefix cache and overheads: these differ
+    between runs, and decisions must follow from the measurements alone.
 
     Args:
-        pipeline: which pipeline.
-        known: what was measured of it.
+        pipeline: pipeline to measure.
+        profile: current profile.
     """
     by_prefix: dict[tuple[str, Configuration], float] = {}
-    for found in known.configurations:
-        for name, operator in found.operators.items():
+    for measured in profile.configurations:
+        for name, operator in measured.operators.items():
             by_prefix[name, operator.prefix] = float(operator.service_s.mean())
     groups: defaultdict[Hashable, list[float]] = defaultdict(list)
     for (name, its_prefix), mean_s in sorted(by_prefix.items()):
         groups[name, its_prefix[name]].append(mean_s)
         groups[name].append(mean_s)
-    means = {key: float(np.mean(alike_s)) for key, alike_s in groups.items()}
-    items_of = {found.configuration: len(found.items) for found in known.configurations}
+    means = {key: float(np.mean(group_s)) for key, group_s in groups.items()}
+    items_of = {measured.configuration: len(measured.items) for measured in profile.configurations}
 
     def operator_s(name: str, configuration: Configuration) -> float:
         own = by_prefix.get((name, prefix_configuration(pipeline, configuration, name)))
@@ -51,44 +51,44 @@ def measurement_cost_model(pipeline: Pipeline, known: PipelineProfile) -> Callab
 
 
 class MeasurementTimeEstimator:
-    """Estimates the seconds of measuring a configuration.
+    """Estimator of the duration of measuring a configuration.
 
-    An operator's seconds are its mean under the same prefix, else with the same knobs, else with any knobs. What the
-    prefix cache holds costs nothing. Loading, warming up and transport are in the ratio of seconds passed to seconds of
-    processing, which is large at first and so errs on the safe side.
+    An operator's seconds are its mean under the same prefix, else with the same knob values, else with any. Cached
+    prefixes cost nothing. Loading, warm-up and transport are covered by the ratio of elapsed to processing seconds,
+    which is large at first and therefore conservative.
     """
 
     def __init__(self, addresses: MeasurementKeys) -> None:
-        self._addresses = addresses
-        self._seen: defaultdict[str, list[float]] = defaultdict(list)
+        self._keys = addresses
+        self._observed_s: defaultdict[str, list[float]] = defaultdict(list)
         self._items: dict[str, int] = {}
         self._elapsed_s = 0.0
         self._ran_s = 0.0
 
-    def known(self, configuration: Configuration, service_s: Mapping[str, Sequence[float]]) -> None:
-        """Learn from seconds by operator that were measured at any time."""
+    def add_service_times(self, configuration: Configuration, service_s: Mapping[str, Sequence[float]]) -> None:
+        """Add measured service times by operator, of this or an earlier run."""
         for name, seconds in service_s.items():
-            for key in self._keys(name, configuration):
-                self._seen[key].extend(seconds)
+            for key in self._levels(name, configuration):
+                self._observed_s[key].extend(seconds)
 
-    def measured(self, configuration: Configuration, items: int, found: Measurement, elapsed_s: float) -> None:
-        """Learn from an increment that brought a configuration to `items` items and took `elapsed_s`."""
-        self.known(configuration, {name: runs.service_s for name, runs in found.runs.items()})
-        for name in found.runs:
-            prefix = self._addresses.output(name, configuration)
+    def measured(self, configuration: Configuration, items: int, measurement: Measurement, elapsed_s: float) -> None:
+        """Add an increment that brought a configuration to `items` items and took `elapsed_s`."""
+        self.add_service_times(configuration, {name: runs.service_s for name, runs in measurement.runs.items()})
+        for name in measurement.runs:
+            prefix = self._keys.output(name, configuration)
             self._items[prefix] = max(items, self._items.get(prefix, 0))
-        self.spent(found.compute_s, elapsed_s)
+        self.add_elapsed(measurement.compute_s, elapsed_s)
 
-    def spent(self, ran_s: float, elapsed_s: float) -> None:
-        """Learn how many seconds passed for seconds of processing."""
+    def add_elapsed(self, ran_s: float, elapsed_s: float) -> None:
+        """Add the elapsed seconds of processing for `ran_s` seconds."""
         self._ran_s += ran_s
         self._elapsed_s += elapsed_s
 
     def increment_s(self, configuration: Configuration, begin: int, end: int) -> float | None:
-        """Seconds to measure a configuration on the items `begin` to `end` of the order; None: no idea yet."""
+        """Return the seconds to measure a configuration on items `begin` to `end` of the order, or None if unknown."""
         total_s = 0.0
-        for operator in self._addresses.pipeline.operators:
-            prefix = self._addresses.output(operator.name, configuration)
+        for operator in self._keys.pipeline.operators:
+            prefix = self._keys.output(operator.name, configuration)
             service_s = self.service_s(operator.name, configuration)
             if service_s is None:
                 return None
@@ -96,21 +96,21 @@ class MeasurementTimeEstimator:
         return total_s * self.overhead
 
     def service_s(self, operator: str, configuration: Configuration) -> float | None:
-        """Mean seconds of one item; None: no idea yet."""
-        for key in self._keys(operator, configuration):
-            if self._seen.get(key):
-                return sum(self._seen[key]) / len(self._seen[key])
+        """Return the mean seconds of one item, or None if unknown."""
+        for key in self._levels(operator, configuration):
+            if self._observed_s.get(key):
+                return sum(self._observed_s[key]) / len(self._observed_s[key])
         return None
 
     @property
     def overhead(self) -> float:
-        """Seconds that pass for a second of processing."""
+        """Ratio of elapsed to processing seconds."""
         return max(1.0, self._elapsed_s / self._ran_s) if self._ran_s > 0 else 1.0
 
-    def _keys(self, operator: str, configuration: Configuration) -> tuple[str, str, str]:
-        """From the most to the least like it."""
+    def _levels(self, operator: str, configuration: Configuration) -> tuple[str, str, str]:
+        """Return the aggregation keys, from the most to the least specific."""
         return (
-            self._addresses.output(operator, configuration),
-            self._addresses.replica(operator, configuration[operator]),
+            self._keys.output(operator, configuration),
+            self._keys.replica(operator, configuration[operator]),
             operator,
         )

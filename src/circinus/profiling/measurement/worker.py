@@ -1,7 +1,7 @@
-"""The process that holds one loaded operator while it is measured: `python -m circinus.profiling.measurement.worker FD`.
+"""Worker process with one loaded operator: `python -m circinus.profiling.measurement.worker FD`.
 
-It is what a replica is when it serves (an interpreter, the operator's imports, its model), so that its load time and
-its resident memory are a replica's too. It listens on an inherited socket and ends with the process that started it.
+It contains the same as a serving replica (an interpreter, the operator's imports, its model), so that load time and
+resident memory are comparable. It listens on an inherited socket, and exits with the process that started it.
 """
 
 from __future__ import annotations
@@ -29,55 +29,55 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """Load an operator."""
+    """Request to load an operator."""
 
     uses: str
     version: str
-    """Expected; another one means that the file was edited after the planner read it."""
+    """Expected version; a mismatch means that the file was edited after the planner read it."""
     knobs: Mapping[str, Scalar]
     cpus: float
     module_paths: tuple[Path, ...]
     search_path: tuple[str, ...]
-    """`sys.path` of the planner, so that both find the same modules."""
+    """`sys.path` of the planner, so that both resolve the same modules."""
 
 
 @dataclass(frozen=True)
 class ProcessRequest:
-    """Process one batch."""
+    """Request to process one batch."""
 
     batch: Sequence[Sequence[bytes]]
-    """For each item its inputs, packed."""
+    """Pickled inputs of each item."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """The operator is ready."""
+    """Reply that the operator is ready."""
 
     load_s: float
-    """Seconds to import it and to make it with its knobs; not those of the process until then."""
+    """Seconds to import the operator and to create it with its knob values, without the start of the process."""
 
 
 @dataclass(frozen=True)
 class Processed:
-    """A batch was processed."""
+    """Reply with a processed batch."""
 
     outputs: tuple[bytes, ...]
-    """For each item its output, packed."""
+    """Pickled output of each item."""
     elapsed_s: float
     cpu_s: float
-    """CPU seconds of all threads meanwhile."""
+    """CPU seconds of all threads."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The operator raised, or broke its contract."""
+    """Reply that the operator raised an exception or broke its contract."""
 
     reason: str
 
 
 def main() -> None:
-    """Serve requests until the other end closes."""
-    # Registered before any operator's own: runs after those, and ends what they left.
+    """Serve requests until the connection is closed."""
+    # Registered first, so that it runs after the operators' own handlers and stops what these left running.
     atexit.register(_end_group)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     operator: Operator | None = None
@@ -90,19 +90,22 @@ def main() -> None:
             reply: Loaded | Processed | Failed
             try:
                 if isinstance(request, LoadRequest):
-                    began = time.perf_counter()
+                    started_s = time.perf_counter()
                     operator = _load(request)
-                    reply = Loaded(time.perf_counter() - began)
+                    reply = Loaded(time.perf_counter() - started_s)
                 else:
-                    assert operator is not None, "asked to process before anything was loaded"
+                    assert operator is not None, "request to process before an operator was loaded"
                     reply = _process(operator, request)
-            except (Exception, SystemExit) as error:  # whatever the user's operator raises
+            except (Exception, SystemExit) as error:  # the user's operator may raise anything
                 reply = Failed(_reason(error))
             connection.send(reply)
 
 
 def _end_with_parent() -> None:
-    """Standard input is a pipe that nobody writes to: it ends when the planner does, however that was killed."""
+    """Exit with the planner, even if it was killed.
+
+    Standard input is a pipe that is never written to; it closes with the planner.
+    """
     while os.read(0, 1):
         pass
     _end_group()
@@ -110,7 +113,7 @@ def _end_with_parent() -> None:
 
 
 def _end_group() -> None:
-    """End this process and all that the operator started, which is in its group."""
+    """Kill the process group: this process and all that the operator started."""
     if os.getpgrp() == os.getpid():
         sys.stderr.flush()
         os.killpg(os.getpid(), signal.SIGKILL)
@@ -120,37 +123,46 @@ def _load(request: LoadRequest) -> Operator:
     sys.path[:] = request.search_path
     operator_type = resolve_operator(request.uses, request.module_paths)
     if operator_type.version != request.version:
-        raise CircinusError("its source was edited while it was being measured; start the measurement again")
+        raise CircinusError(
+            "its source was edited during the measurement",
+            code="operator.edited",
+            hint="Start the measurement again.",
+        )
     return operator_type.create(request.knobs, request.cpus)
 
 
 def _process(operator: Operator, request: ProcessRequest) -> Processed:
     columns = [[unpickle_value(data) for data in column] for column in zip(*request.batch, strict=True)]
-    cpu_before, before = time.process_time(), time.perf_counter()
+    cpu_start_s, start_s = time.process_time(), time.perf_counter()
     outputs = operator.process(*columns)
-    elapsed_s, cpu_s = time.perf_counter() - before, time.process_time() - cpu_before
+    elapsed_s, cpu_s = time.perf_counter() - start_s, time.process_time() - cpu_start_s
     if not isinstance(outputs, Sequence) or len(outputs) != len(request.batch):
-        found = f"{len(outputs)} outputs" if hasattr(outputs, "__len__") else type(outputs).__name__
-        raise CircinusError(f"found {found} for a batch of {len(request.batch)}, expected a sequence of as many")
+        result = f"{len(outputs)} outputs" if hasattr(outputs, "__len__") else type(outputs).__name__
+        raise CircinusError(
+            f"found {result} for a batch of {len(request.batch)}, expected a sequence of as many",
+            code="operator.wrong_output_count",
+        )
     try:
-        sent = tuple(pickle_value(output) for output in outputs)
-    except Exception as error:  # pickle raises whatever an output's own methods raise
-        raise CircinusError(f"its output cannot be pickled: {type(error).__name__}: {error}") from error
-    return Processed(sent, elapsed_s, cpu_s)
+        pickled = tuple(pickle_value(output) for output in outputs)
+    except Exception as error:  # an output's own methods may raise anything
+        raise CircinusError(
+            f"its output cannot be pickled: {type(error).__name__}: {error}", code="operator.unpicklable_output"
+        ) from error
+    return Processed(pickled, elapsed_s, cpu_s)
 
 
 def _reason(error: BaseException) -> str:
-    """The error in one line, with the place in the user's code that was called from here."""
+    """Return the error in one line, with its location in the user's code."""
     if isinstance(error, CircinusError):
         return str(error)
-    own = Path(__file__).parent.parent
+    own = Path(__file__).parents[2]
     frames = [f for f in traceback.extract_tb(error.__traceback__) if own not in Path(f.filename).parents]
-    where = f" ({Path(frames[0].filename).name}:{frames[0].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
+    location = f" ({Path(frames[0].filename).name}:{frames[0].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{location}"
 
 
 if __name__ == "__main__":
-    # Under its own name, so that what is pickled here has the same classes as in the planner.
+    # Imported under its own name, so that pickled classes are the same as in the planner.
     from circinus.profiling.measurement.worker import main as _main
 
     _main()

@@ -1,4 +1,4 @@
-"""The configurations of a pipeline, those with equal prefixes next to each other."""
+"""Order of a pipeline's configurations in which equal prefixes are adjacent."""
 
 from __future__ import annotations
 
@@ -8,42 +8,44 @@ from circinus.errors import ProfileError
 from circinus.specification import Configuration, Pipeline, configuration_count, configurations
 
 MAX_ENUMERATED = 20_000
-MOST_MEASURED = 1_000
-"""Configurations that are measured at most of a pipeline with more than can be listed."""
+MAX_MEASURED = 1_000
+"""Maximum number of measured configurations, for pipelines with too many to enumerate."""
 
 
 def max_measured_configurations(pipeline: Pipeline) -> int:
-    """How many configurations a run may measure, over which its risk is split."""
+    """Return the maximum number of configurations that a run measures, among which its risk is divided."""
     count = configuration_count(pipeline)
-    return count if count <= MAX_ENUMERATED else MOST_MEASURED
+    return count if count <= MAX_ENUMERATED else MAX_MEASURED
 
 
 def prefix_order(pipeline: Pipeline) -> tuple[Configuration, ...]:
-    """All configurations; the knobs of the first operators vary slowest.
+    """Return all configurations, the knobs of the first operators varying slowest.
 
     Raises:
-        ProfileError: there are too many to list.
+        ProfileError: the pipeline has too many configurations to enumerate.
     """
     count = configuration_count(pipeline)
     if count > MAX_ENUMERATED:
         raise ProfileError(
-            f"pipeline {pipeline.name}: found {count:,} configurations, expected at most {MAX_ENUMERATED:,} where all "
-            "are to be measured; give it queries and an infrastructure, so that only those that may serve them are, or "
-            "leave out choices or knobs that matter little"
+            f"found {count:,} configurations, expected at most {MAX_ENUMERATED:,} if all are to be measured",
+            code="pipeline.too_many_configurations",
+            location=f"pipeline {pipeline.name}",
+            hint="Declare queries and an infrastructure, so that only configurations that may serve them are measured, "
+            "or remove knobs or choices of little effect.",
         )
     return in_prefix_order(pipeline, configurations(pipeline))
 
 
-def in_prefix_order(pipeline: Pipeline, chosen: Iterable[Configuration]) -> tuple[Configuration, ...]:
-    """Some configurations in the order of `prefix_order`, without listing the others."""
+def in_prefix_order(pipeline: Pipeline, selected: Iterable[Configuration]) -> tuple[Configuration, ...]:
+    """Return the selected configurations in the order of `prefix_order`, without enumerating the others."""
     knobs = [
-        (operator.name, knob.name, {choice: place for place, choice in enumerate(knob.choices)})
+        (operator.name, knob.name, {choice: index for index, choice in enumerate(knob.choices)})
         for operator in pipeline.topological_order()
         for knob in operator.knobs
     ]
 
-    def place(configuration: Configuration) -> list[int]:
+    def position(configuration: Configuration) -> list[int]:
         values = {name: own.as_dict() for name, own in configuration.operators}
-        return [places.get(values[operator].get(knob), 0) for operator, knob, places in knobs]  # type: ignore[arg-type]
+        return [index.get(values[operator].get(knob), 0) for operator, knob, index in knobs]  # type: ignore[arg-type]
 
-    return tuple(sorted(chosen, key=place))
+    return tuple(sorted(selected, key=position))

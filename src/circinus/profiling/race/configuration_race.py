@@ -1,4 +1,4 @@
-"""Where every configuration stands while a pipeline is measured."""
+"""State of the race among configurations."""
 
 from __future__ import annotations
 
@@ -26,144 +26,144 @@ from circinus.specification import AccuracySlo, Configuration, MetricSpec
 
 
 def look_schedule(items: int) -> tuple[int, ...]:
-    """Numbers of items after which to look again: 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, ... and all.
+    """Return the sample sizes of the interim analyses: 8, 16, ..., 64, 80, 96, 112, 128, 160, ... and all items.
 
-    The bounds allow any number of looks; eight items are worth starting an operator for, and four steps to a doubling
-    keep a configuration from getting many more than it needs.
+    The bounds allow any number of analyses. Eight items justify starting an operator, and four steps per doubling keep
+    a configuration from getting many more items than it needs.
     """
-    found, step = [8], 8
-    while found[-1] + step < items:
-        found.append(found[-1] + step)
-        if found[-1] >= 8 * step:
+    schedule, step = [8], 8
+    while schedule[-1] + step < items:
+        schedule.append(schedule[-1] + step)
+        if schedule[-1] >= 8 * step:
             step *= 2
-    return (*(look for look in found if look < items), items)
+    return (*(size for size in schedule if size < items), items)
 
 
 class ConfigurationRace:
-    """On how many items each configuration is known, what that decides, and what to measure next.
+    """Sample sizes, decisions and next steps of the configurations, all derived from scores and resource usage.
 
-    All of it follows from the scores and footprints alone: who ends a measurement and begins it again later gets the
-    same decisions, as long as everything had its first look before it was weighed first: partners stay then.
+    An interrupted measurement resumes with identical decisions, provided that every configuration had its first interim
+    analysis before usages were first compared, as this fixes the references.
     """
 
     def __init__(
         self,
         configurations: Sequence[Configuration],
         confidence: RunConfidence,
-        objectives: PipelineSlos,
+        slos: PipelineSlos,
         *,
         comparing: bool = True,
     ) -> None:
-        """Begin with nothing known.
+        """Start without measurements.
 
         Args:
-            configurations: all that may be measured.
-            confidence: bounds their mean scores.
-            objectives: what is to be decided.
-            comparing: whether each configuration is compared with a partner. Partners are chosen among those measured
-                when they are weighed first, so all are to have had their first look by then.
+            configurations: configurations that may be measured.
+            confidence: confidence sequences of the run.
+            slos: SLO requirements to be decided.
+            comparing: whether each configuration is compared with a reference. References are selected among the
+                configurations measured when usages are first compared, so all need their first analysis before.
         """
         self._comparing = comparing
         self.configurations = tuple(configurations)
         self.confidence = confidence
-        self.objectives = objectives
-        self.looks = look_schedule(confidence.population)
-        usual, certain = (
-            next(look for look in self.looks if look >= min(items, confidence.population))
-            for items in (objectives.latency_items, objectives.distribution_free_items)
+        self.slos = slos
+        self.checkpoints = look_schedule(confidence.population)
+        self._latency_items, self._distribution_free_items = (
+            next(size for size in self.checkpoints if size >= min(items, confidence.population))
+            for items in (slos.latency_items, slos.distribution_free_items)
         )
-        self._certain_items = certain
-        self._latency_items = usual
-        self._number = {configuration: number for number, configuration in enumerate(self.configurations)}
+        self._index = {configuration: number for number, configuration in enumerate(self.configurations)}
         self._scores: list[FloatArray] = [np.zeros(0) for _ in self.configurations]
         self._running = [confidence.sequential_test(self._thresholds) for _ in self.configurations]
         self._comparisons: dict[int, SequentialThresholdTest] = {}
-        self._of = self._blank(len(self.configurations))
-        self._footprints: ResourceUsage | None = None
+        self._arrays = self._blank(len(self.configurations))
+        self._usage: ResourceUsage | None = None
 
     def add(self, configuration: Configuration) -> None:
-        """Have one more configuration, of which nothing is known; nothing happens if it is there already."""
-        if configuration in self._number:
+        """Add a configuration without measurements, unless it exists."""
+        if configuration in self._index:
             return
-        self._number[configuration] = len(self.configurations)
+        self._index[configuration] = len(self.configurations)
         self.configurations += (configuration,)
         self._scores.append(np.zeros(0))
         self._running.append(self.confidence.sequential_test(self._thresholds))
-        self._of = self._of.followed_by(self._blank(1))
-        self._footprints = None  # they are of fewer configurations
+        self._arrays = self._arrays.followed_by(self._blank(1))
+        self._usage = None  # outdated: without the new configuration
 
     def has(self, configuration: Configuration) -> bool:
-        """Whether it is one of these."""
-        return configuration in self._number
+        """Return whether the configuration takes part."""
+        return configuration in self._index
 
     def update_scores(self, configuration: Configuration, scores: FloatArray) -> None:
-        """Take note of the (n,) scores of a configuration on the first n items."""
-        number = self._number[configuration]
-        if len(scores) == len(self._scores[number]):
+        """Update the (n,) scores of a configuration on the first n items."""
+        index = self._index[configuration]
+        if len(scores) == len(self._scores[index]):
             return
-        self._scores[number] = scores
-        running = self._running[number]
+        self._scores[index] = scores
+        running = self._running[index]
         running.extend(scores[running.items :])
         sides = ThresholdVerdicts.of(running.verdicts, self._thresholds)
-        self._of.meets[number, self._bounded] = sides.meets[0]
-        self._of.fails[number, self._bounded] = sides.fails[0]
-        self._of.meets[number, self._unbounded] = True
+        self._arrays.meets[index, self._bounded] = sides.meets[0]
+        self._arrays.fails[index, self._bounded] = sides.fails[0]
+        self._arrays.meets[index, self._unbounded] = True
         width = _range(self.confidence.metric)
-        self._of.means[number] = running.estimate
-        # One item more whose score is a quarter of the range off: a few equal scores are no proof of certainty.
-        self._of.variances[number] = (running.residual_sum_of_squares + width**2 / 16) / (len(scores) + 1)
-        for pair in {number, *np.flatnonzero(self._of.partners == number).tolist()}:
+        self._arrays.means[index] = running.estimate
+        # Add a pseudo-item a quarter of the range off: a few equal scores do not prove zero variance.
+        self._arrays.variances[index] = (running.residual_sum_of_squares + width**2 / 16) / (len(scores) + 1)
+        for pair in {index, *np.flatnonzero(self._arrays.references == index).tolist()}:
             self._compare(pair)
 
-    def update_usage(self, footprints: ResourceUsage) -> None:
-        """Take note of what running each configuration takes, by which they are compared from now on."""
-        self._footprints = footprints
-        begun = np.array([number in self._comparisons for number in range(len(self.configurations))])
-        # Who was compared once is compared with nobody else: every further comparison would take its share of the risk.
+    def update_usage(self, usage: ResourceUsage) -> None:
+        """Update the resource usage of all configurations, which they are compared by from now on."""
+        self._usage = usage
+        has_reference = np.array([index in self._comparisons for index in range(len(self.configurations))])
+        # References are never replaced: every further comparison would take a share of the risk.
         if self._comparing:
-            self._of.partners = np.where(begun, self._of.partners, footprints.references())
-        self._of.stands_in = footprints.reference_no_costlier(self._of.partners)
-        if footprints.least_latency_s is not None:
-            latencies = tuple(objective.latency for objective in self.objectives.requirements)
+            self._arrays.references = np.where(has_reference, self._arrays.references, usage.references())
+        self._arrays.reference_no_costlier = usage.reference_no_costlier(self._arrays.references)
+        if usage.min_latency_s is not None:
+            latencies = tuple(requirement.latency for requirement in self.slos.requirements)
             population, risk = self.confidence.population, self.confidence.latency_risk
-            self._of.slow = provably_too_slow(footprints.least_latency_s, population, latencies, risk)
-        self._of.latency_items = np.where(footprints.heavy_tailed, self._certain_items, self._of.latency_items)
-        for number in range(len(self.configurations)):
-            self._compare(number)
+            self._arrays.slow = provably_too_slow(usage.min_latency_s, population, latencies, risk)
+        self._arrays.latency_items = np.where(
+            usage.heavy_tailed, self._distribution_free_items, self._arrays.latency_items
+        )
+        for index in range(len(self.configurations)):
+            self._compare(index)
 
-    def prune(self, pointless: Mapping[SloRequirement, Collection[Configuration]]) -> None:
-        """Take note of where it is pointless to ask (`Assessment.pointless`)."""
-        for column, objective in enumerate(self.objectives.requirements):
-            if objective in pointless:
-                idle = pointless[objective]
-                self._of.pointless[:, column] = [configuration in idle for configuration in self.configurations]
+    def prune(self, pruned: Mapping[SloRequirement, Collection[Configuration]]) -> None:
+        """Update the SLO requirements that need not be decided (`SamplerDecision.pruned`)."""
+        for column, requirement in enumerate(self.slos.requirements):
+            if requirement in pruned:
+                skipped = pruned[requirement]
+                self._arrays.pruned[:, column] = [configuration in skipped for configuration in self.configurations]
 
     def mark_failed(self, configuration: Configuration) -> None:
-        """Measure it no more."""
-        self._of.failed[self._number[configuration]] = True
+        """Exclude a failed configuration from further measurement."""
+        self._arrays.failed[self._index[configuration]] = True
 
     def mark_exhausted(self, configuration: Configuration) -> None:
-        """Measure it no more: there is nothing more to be had of it. What is known stays."""
-        self._of.ended[self._number[configuration]] = True
+        """Exclude a configuration without further recordings from measurement; its measurements are retained."""
+        self._arrays.exhausted[self._index[configuration]] = True
 
     def failed(self, configuration: Configuration) -> bool:
-        """Whether it failed in this measurement."""
-        number = self._number.get(configuration)
-        return number is not None and bool(self._of.failed[number])
+        """Return whether the configuration failed in this measurement."""
+        index = self._index.get(configuration)
+        return index is not None and bool(self._arrays.failed[index])
 
     def is_closed(self, configuration: Configuration) -> bool:
-        """Whether it is measured no more, because it failed or there is nothing more of it."""
-        number = self._number.get(configuration)
-        return number is not None and bool(self._of.failed[number] or self._of.ended[number])
+        """Return whether the configuration is excluded from further measurement (failed or exhausted)."""
+        index = self._index.get(configuration)
+        return index is not None and bool(self._arrays.failed[index] or self._arrays.exhausted[index])
 
     def items(self, configuration: Configuration) -> int:
-        """Length of the beginning of the order on which it is known."""
-        number = self._number.get(configuration)
-        return 0 if number is None else len(self._scores[number])
+        """Return the number of measured items, a prefix of the order."""
+        index = self._index.get(configuration)
+        return 0 if index is None else len(self._scores[index])
 
     def settled(self, configuration: Configuration) -> bool:
-        """Whether more items of it would change no decision."""
-        return bool(self.decisions().settled[self._number[configuration]])
+        """Return whether more items of the configuration would change no decision."""
+        return bool(self.decisions().settled[self._index[configuration]])
 
     def next_step(
         self,
@@ -173,135 +173,139 @@ class ConfigurationRace:
         *,
         latency_only: bool = False,
     ) -> MeasurementStep | None:
-        """What to measure next of the configurations that have been measured at all; None: nothing is open.
+        """Return the next step among the configurations with measurements, or None if nothing is open.
 
         Args:
-            seconds: (configuration, items) -> seconds until it is known on so many items.
-            within_s: seconds left.
-            without: configurations that are not to be measured now.
-            latency_only: whether somebody else says which objectives are to be decided.
+            seconds: (configuration, items) -> seconds until it is measured on this many items.
+            within_s: remaining seconds.
+            without: configurations to skip now.
+            latency_only: whether the sampler decides about SLOs, so that only latencies are pursued.
         """
-        decisions, standing = self.decisions(), self._standing()
-        measured = standing.items > 0
-        measured[[self._number[configuration] for configuration in without]] = False
+        decisions, snapshot = self.decisions(), self._snapshot()
+        measured = snapshot.items > 0
+        measured[[self._index[configuration] for configuration in without]] = False
         open_ = np.zeros_like(decisions.open) if latency_only else decisions.open & measured[:, None]
         decisions = replace(decisions, open=open_, needs_latency_items=decisions.needs_latency_items & measured)
-        total_s = np.zeros(len(self.configurations)) if self._footprints is None else self._footprints.total_cpu_s
+        total_s = np.zeros(len(self.configurations)) if self._usage is None else self._usage.total_cpu_s
         return next_measurement(
-            standing,
+            snapshot,
             decisions,
             self._evidence(),
             total_s,
-            self.looks,
+            self.checkpoints,
             lambda number, items: seconds(self.configurations[number], items),
             within_s,
         )
 
     @property
     def decided(self) -> tuple[BoolArray, BoolArray]:
-        """(k, q) which objectives each configuration surely keeps, and which it surely misses."""
-        standing = self._standing()
-        return standing.meets, standing.fails
+        """(k, q) whether each configuration certainly meets an SLO requirement, and whether it certainly misses it."""
+        snapshot = self._snapshot()
+        return snapshot.meets, snapshot.fails
 
     def surely_as_accurate(self) -> list[tuple[int, int]]:
-        """Pairs of numbers of configurations: the first is surely no less accurate than the second."""
-        return [(int(self._of.partners[number]), int(number)) for number in np.flatnonzero(self._of.no_more_accurate)]
+        """Return pairs of configuration indexes: the first is certainly no less accurate than the second."""
+        return [
+            (int(self._arrays.references[index]), int(index)) for index in np.flatnonzero(self._arrays.no_more_accurate)
+        ]
 
     def recommended(self, cost: FloatArray) -> IntArray:
-        """(q,) the configuration that one would choose for each objective now; -1: none.
+        """Return (q,) the currently recommended configuration for each SLO requirement; -1 for none.
 
-        Of those that surely keep it and those that may and whose estimate does, the one with the least cost.
+        It is the cheapest of the configurations that certainly meet it or whose estimate does.
 
         Args:
-            cost: (k,) whatever is to be spared.
+            cost: (k,) cost of each configuration.
         """
-        standing, evidence = self._standing(), self._evidence()
-        hopeful = standing.meets | (~standing.fails & evidence.keeps & (standing.items > 0)[:, None])
-        least = np.where(hopeful, cost[:, None], np.inf)
-        return np.where(hopeful.any(axis=0), least.argmin(axis=0), -1)
+        snapshot, evidence = self._snapshot(), self._evidence()
+        eligible = snapshot.meets | (~snapshot.fails & evidence.estimate_meets & (snapshot.items > 0)[:, None])
+        eligible_cost = np.where(eligible, cost[:, None], np.inf)
+        return np.where(eligible.any(axis=0), eligible_cost.argmin(axis=0), -1)
 
     def target_items(self) -> dict[Configuration, int]:
-        """On how many items each configuration will be known in the end, as it looks now."""
-        standing, decisions, evidence = self._standing(), self.decisions(), self._evidence()
-        found = {}
-        for number, configuration in enumerate(self.configurations):
-            items = len(self._scores[number])
-            if decisions.needs_latency_items[number]:
-                items = max(items, int(self._of.latency_items[number]))
-            for q in np.flatnonzero(decisions.open[number]):
-                items = max(items, expected_items_to_decide(number, int(q), standing, evidence))
-            found[configuration] = items
-        return found
+        """Return the expected final number of items of each configuration."""
+        snapshot, decisions, evidence = self._snapshot(), self.decisions(), self._evidence()
+        targets = {}
+        for index, configuration in enumerate(self.configurations):
+            items = len(self._scores[index])
+            if decisions.needs_latency_items[index]:
+                items = max(items, int(self._arrays.latency_items[index]))
+            for q in np.flatnonzero(decisions.open[index]):
+                items = max(items, expected_items_to_decide(index, int(q), snapshot, evidence))
+            targets[configuration] = items
+        return targets
 
     def decisions(self) -> OpenQuestions:
-        """Which questions are open."""
-        return open_questions(self._standing(), self._footprints or ResourceUsage.empty(len(self.configurations)))
+        """Return the open questions."""
+        return open_questions(self._snapshot(), self._usage or ResourceUsage.empty(len(self.configurations)))
 
     def verdicts(self) -> dict[Configuration, ConfigurationVerdict]:
-        """A verdict with its reason for every configuration that has not failed."""
+        """Return a verdict with its reason for every configuration that has not failed."""
         names = [str(configuration) for configuration in self.configurations]
-        found = assign_verdicts(self._standing(), self.decisions(), self.objectives.requirements, names)
-        return {c: found[n] for n, c in enumerate(self.configurations) if not self._of.failed[n]}
+        verdicts = assign_verdicts(self._snapshot(), self.decisions(), self.slos.requirements, names)
+        return {c: verdicts[n] for n, c in enumerate(self.configurations) if not self._arrays.failed[n]}
 
     def _blank(self, configurations: int) -> RaceArrays:
         score_range = self.confidence.metric.range
-        return RaceArrays.blank(configurations, len(self.objectives.requirements), score_range, self._latency_items)
+        return RaceArrays.blank(configurations, len(self.slos.requirements), score_range, self._latency_items)
 
     @property
     def _bounded(self) -> list[int]:
-        """Columns of objectives that ask for accuracy."""
-        return [q for q, objective in enumerate(self.objectives.requirements) if objective.accuracy is not None]
+        """Columns of requirements with an accuracy SLO."""
+        return [q for q, requirement in enumerate(self.slos.requirements) if requirement.accuracy is not None]
 
     @property
     def _unbounded(self) -> list[int]:
-        return [q for q, objective in enumerate(self.objectives.requirements) if objective.accuracy is None]
+        return [q for q, requirement in enumerate(self.slos.requirements) if requirement.accuracy is None]
 
     @property
     def _thresholds(self) -> list[AccuracySlo]:
-        return [objective.accuracy for objective in self.objectives.requirements if objective.accuracy is not None]
+        return [requirement.accuracy for requirement in self.slos.requirements if requirement.accuracy is not None]
 
-    def _compare(self, number: int) -> None:
-        """See whether the partner of a configuration is surely as accurate."""
-        partner = int(self._of.partners[number])
-        if partner < 0:
+    def _compare(self, index: int) -> None:
+        """Update whether the reference of a configuration is certainly as accurate."""
+        reference = int(self._arrays.references[index])
+        if reference < 0:
             return
-        comparison = self._comparisons.setdefault(number, self.confidence.sequential_comparison())
-        new = slice(comparison.items, min(len(self._scores[number]), len(self._scores[partner])))
+        comparison = self._comparisons.setdefault(index, self.confidence.sequential_comparison())
+        new = slice(comparison.items, min(len(self._scores[index]), len(self._scores[reference])))
         if new.start < new.stop:
-            first, second = self._scores[partner][new], self._scores[number][new]
-            comparison.extend(self.confidence.paired_differences(first, second))
-            self._of.no_more_accurate[number] = comparison.verdicts.at_least[0, 0]
+            differences = self.confidence.paired_differences(self._scores[reference][new], self._scores[index][new])
+            comparison.extend(differences)
+            self._arrays.no_more_accurate[index] = comparison.verdicts.at_least[0, 0]
 
-    def _standing(self) -> RaceSnapshot:
-        everything = self.confidence.population
+    def _snapshot(self) -> RaceSnapshot:
+        population = self.confidence.population
         items = np.array([len(scores) for scores in self._scores], dtype=np.int64)
         return RaceSnapshot(
-            meets=self._of.meets & ~self._of.slow & ~self._of.failed[:, None],
-            fails=self._of.fails | self._of.slow | self._of.failed[:, None],
-            slow=self._of.slow,
-            items=np.where(self._of.failed | self._of.ended, everything, items),
-            latency_items=self._of.latency_items,
-            all_items=everything,
-            outdone=self._of.no_more_accurate & self._of.stands_in & ~self._of.failed[self._of.partners],
-            partners=self._of.partners,
-            pointless=self._of.pointless,
+            meets=self._arrays.meets & ~self._arrays.slow & ~self._arrays.failed[:, None],
+            fails=self._arrays.fails | self._arrays.slow | self._arrays.failed[:, None],
+            slow=self._arrays.slow,
+            items=np.where(self._arrays.failed | self._arrays.exhausted, population, items),
+            latency_items=self._arrays.latency_items,
+            all_items=population,
+            dominated_on_accuracy=self._arrays.no_more_accurate
+            & self._arrays.reference_no_costlier
+            & ~self._arrays.failed[self._arrays.references],
+            references=self._arrays.references,
+            pruned=self._arrays.pruned,
         )
 
     def _evidence(self) -> ScoreEvidence:
-        keeps = np.ones(self._of.meets.shape, dtype=bool)
-        margins = np.zeros(self._of.meets.shape)
-        for column, objective in enumerate(self.objectives.requirements):
-            slo = objective.accuracy
+        estimate_meets = np.ones(self._arrays.meets.shape, dtype=bool)
+        margins = np.zeros(self._arrays.meets.shape)
+        for column, requirement in enumerate(self.slos.requirements):
+            slo = requirement.accuracy
             if slo is not None:
-                keeps[:, column] = [slo.is_met_by(mean) for mean in self._of.means.tolist()]
-                margins[:, column] = np.abs(self._of.means - slo.threshold)
+                estimate_meets[:, column] = [slo.is_met_by(mean) for mean in self._arrays.means.tolist()]
+                margins[:, column] = np.abs(self._arrays.means - slo.threshold)
         return ScoreEvidence(
-            variances=self._of.variances,
-            keeps=keeps,
+            variances=self._arrays.variances,
+            estimate_meets=estimate_meets,
             margins=margins,
             score_range=_range(self.confidence.metric),
             side_risk=self.confidence.side_risk,
-            weights=np.array(self.objectives.weights, dtype=np.float64),
+            weights=np.array(self.slos.weights, dtype=np.float64),
         )
 
 

@@ -1,4 +1,4 @@
-"""When the service alone takes too long, whatever the placement and the allocation."""
+"""Screening of configurations whose service time alone exceeds a latency SLO."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from circinus.arrays import BoolArray, FloatArray
 from circinus.specification import LatencySlo, Pipeline
 
 _MARGIN = 0.05
-"""Share of a limit by which a time is to exceed it."""
+"""Relative excess of a time over its limit that counts as exceeding."""
 
 
 def critical_path_s(pipeline: Pipeline, service_s: FloatArray) -> FloatArray:
-    """(k, o, n) seconds of each operator, as the pipeline lists them -> (k, n) from the input to the last output."""
+    """Return (k, n) seconds from the input to the last output.
+
+    Args:
+        pipeline: pipeline of o operators.
+        service_s: (k, o, n) service times, operators in the pipeline's order.
+    """
     column = {operator.name: number for number, operator in enumerate(pipeline.operators)}
     finish: dict[str, FloatArray] = {}
     for operator in pipeline.topological_order():
@@ -24,38 +29,39 @@ def critical_path_s(pipeline: Pipeline, service_s: FloatArray) -> FloatArray:
 
 
 def provably_too_slow(
-    least_latency_s: FloatArray, population: int, latencies: tuple[LatencySlo | None, ...], risk: float
+    min_latency_s: FloatArray, population: int, latencies: tuple[LatencySlo | None, ...], risk: float
 ) -> BoolArray:
-    """(k, n) seconds that no plan undercuts on n items -> (k, q) whether a latency objective is surely missed.
+    """Return (k, q) whether a latency SLO is certainly missed.
 
-    An objective at the p-th percentile allows at most the share 1 - p/100 of the items to take longer than the limit.
-    Of n items drawn from N without replacement, as many or more exceed it as did here with a hypergeometric
-    probability; where that is at most the risk, the objective is surely missed. One look, at a number of items that
-    was fixed beforehand: peeking is not allowed for. Percentiles far from the tails take more than a few items.
+    An SLO at the p-th percentile allows at most the share 1 - p/100 of the items to exceed the limit. Of n items drawn
+    from N without replacement, the observed number or more exceed it with a hypergeometric probability; if that is at
+    most the risk, the SLO is certainly missed. This is a single analysis at a sample size fixed in advance: peeking is
+    not allowed. Percentiles far from the tails need more than a few items.
 
-    The risk is that of drawing these items. Each was timed once: a machine that was busy all the while is no part of
-    it, so only what exceeds the limit by `_MARGIN` counts.
+    The risk is that of drawing these items. Each was timed once: a machine that was busy throughout is not covered, so
+    only times that exceed the limit by `_MARGIN` count.
 
     Args:
-        least_latency_s: on items drawn at random; NaN: not all are known, and nothing is said.
-        population: N, how many items they were drawn from.
-        latencies: q objectives; None is never missed.
-        risk: of each statement.
+        min_latency_s: (k, n) lower bounds of the latency on n items drawn at random; NaN if some are missing, so that
+            nothing is decided.
+        population: N, the number of items they were drawn from.
+        latencies: q SLOs; None is never missed.
+        risk: risk of each statement.
     """
-    items = least_latency_s.shape[1]
-    found = np.zeros((len(least_latency_s), len(latencies)), dtype=np.bool_)
+    items = min_latency_s.shape[1]
+    too_slow = np.zeros((len(min_latency_s), len(latencies)), dtype=np.bool_)
     for column, latency in enumerate(latencies):
         if latency is not None and items:
-            exceeding = (least_latency_s > latency.limit_s * (1.0 + _MARGIN)).sum(axis=1)
-            # Rounded up, as an estimate may interpolate between the items beside the percentile.
+            exceeding = (min_latency_s > latency.limit_s * (1.0 + _MARGIN)).sum(axis=1)
+            # Rounded up, as an estimate may interpolate between the items next to the percentile.
             allowed = math.ceil(population * (1.0 - latency.percentile / 100.0))
-            found[:, column] = exceeding >= _fewest_unlikely(items, population, allowed, risk)
-    found[np.isnan(least_latency_s).any(axis=1)] = False
-    return found
+            too_slow[:, column] = exceeding >= _significant_count(items, population, allowed, risk)
+    too_slow[np.isnan(min_latency_s).any(axis=1)] = False
+    return too_slow
 
 
-def _fewest_unlikely(drawn: int, population: int, marked: int, risk: float) -> int:
-    """The least count of marked items among those drawn that as many or more reach with at most the risk."""
+def _significant_count(drawn: int, population: int, marked: int, risk: float) -> int:
+    """Return the smallest count of marked items among those drawn that is reached with at most the risk."""
     tail, ways = 0.0, math.comb(population, drawn)
     for count in range(drawn, -1, -1):
         tail += math.comb(marked, count) * math.comb(population - marked, drawn - count) / ways

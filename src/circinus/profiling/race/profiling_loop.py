@@ -1,4 +1,4 @@
-"""Deciding what to measure next, within a time budget."""
+"""Loop that decides what to measure next, within a time budget."""
 
 from __future__ import annotations
 
@@ -21,251 +21,251 @@ from circinus.profiling.race.sampler import ConfigurationSampler, Seconds, Sugge
 from circinus.specification import Configuration
 
 _FIRST_ROUND_SHARE = 0.4
-"""Of the budget, for a first look at every configuration; exceeded where one item of each takes longer."""
+"""Share of the budget for the first round; exceeded if one item of each configuration takes longer."""
 _ALLOCATION_SHARE = 0.2
-"""Of the budget, at most, before scores are made more precise."""
+"""Maximum share of the budget for allocations before scores get more precise."""
 
 
 class ProfilingLoop:
-    """One measurement of a pipeline.
+    """Measurement loop of a pipeline.
 
-    Every configuration is measured on a gap-free beginning of the same order of items. The first round brings each of
-    them to 8 items, or to as many as an equal part of its share of the budget allows, in the order of their prefixes,
-    so that each prefix runs once; then allocations are measured; then one increment after the other goes where it is
-    expected to decide most (`next_step`), until no question is open. With an explorer the first round is one of few
-    configurations, and then it says what to measure next, begun or not.
+    Every configuration is measured on a prefix of one order of items. The first round brings each of them to 8 items,
+    or to as many as an equal part of its share of the budget allows, in the order of their prefixes, so that each
+    prefix runs once. Then allocations are measured. Then each increment goes where it is expected to decide most
+    (`next_measurement`), until no question is open. With a sampler the first round covers few configurations, and the
+    sampler suggests what to measure next, started or not.
     """
 
     def __init__(
         self,
         measurer: Measurer,
         order: IntArray,
-        standings: ConfigurationRace,
-        footprints: Callable[[], ResourceUsage],
+        race: ConfigurationRace,
+        resource_usage: Callable[[], ResourceUsage],
         allocations: AllocationProfiler,
-        pace: MeasurementTimeEstimator,
+        time_estimator: MeasurementTimeEstimator,
         budget: TimeBudget,
         observer: ProfileObserver,
-        explorer: ConfigurationSampler | None = None,
-        known: Callable[[], PipelineProfile] | None = None,
+        sampler: ConfigurationSampler | None = None,
+        current_profile: Callable[[], PipelineProfile] | None = None,
     ) -> None:
-        """Measure nothing yet.
+        """Prepare the loop without measuring.
 
         Args:
-            measurer: measures.
-            order: indexes of the items that may be profiled, in the order of measuring.
-            standings: decides, and knows nothing yet; of all configurations, with an explorer of those to begin with.
-            footprints: what each configuration takes, as far as it is known now.
-            allocations: measures those.
-            pace: how long things take.
-            budget: what may be spent.
-            observer: is told.
-            explorer: says which configurations to measure at all; None: all.
-            known: for the explorer, what is known now.
+            measurer: measurer of configurations.
+            order: indexes of the profiling items, in measurement order.
+            race: race without scores, of all configurations or, with a sampler, of the initial ones.
+            resource_usage: returns the current resource usage of each configuration.
+            allocations: profiler of allocations.
+            time_estimator: predictor of durations.
+            budget: time budget.
+            observer: observer of progress and failures.
+            sampler: sampler that selects the configurations to measure; default: all.
+            current_profile: returns the current profile, for the sampler.
         """
         self._measurer = measurer
         self._order = order
-        self._standings = standings
-        self._footprints = footprints
+        self._race = race
+        self._resource_usage = resource_usage
         self._allocations = allocations
-        self._pace = pace
+        self._time_estimator = time_estimator
         self._budget = budget
         self._observer = observer
-        self._explorer = explorer
-        self._known = known
-        self._most = max_measured_configurations(measurer.pipeline)
-        for configuration in standings.configurations:
+        self._sampler = sampler
+        self._current_profile = current_profile
+        self._max_measured = max_measured_configurations(measurer.pipeline)
+        for configuration in race.configurations:
             self._learn(configuration)
 
     def run(self) -> None:
-        """Measure until all is settled or the budget is spent.
+        """Measure until all is decided or the budget is spent.
 
         Raises:
-            ProfileError: a score contradicts the metric's declaration, or the store cannot be used.
+            ProfileError: a score contradicts the metric's declaration, or the store is unusable.
         """
         limit_s = self._budget.remaining_s
         self._complete()
         self._first_look(limit_s * _FIRST_ROUND_SHARE)
-        self._allocations.measure(limit_s * _ALLOCATION_SHARE, self._tell_allocations)
+        self._allocations.measure(limit_s * _ALLOCATION_SHARE, self._report_allocations)
         self._pursue()
         while self._first_look(self._budget.remaining_s):
             self._pursue()
-        self._allocations.measure(math.inf, self._tell_allocations)
-        self._pursue()  # batches may have taken more memory than was known
+        self._allocations.measure(math.inf, self._report_allocations)
+        self._pursue()  # batches may have raised the memory usage
 
     @property
     def exhausted(self) -> frozenset[Configuration]:
         """Configurations that cannot be measured further."""
-        return frozenset(c for c in self._standings.configurations if self._standings.is_closed(c))
+        return frozenset(c for c in self._race.configurations if self._race.is_closed(c))
 
     def _complete(self) -> None:
-        """Bring increments that were broken off to their look, within the budget: all goes on as it was then."""
-        standings = self._standings
-        for configuration in standings.configurations:
-            items = standings.items(configuration)
-            if standings.looks[0] < items < standings.looks[-1] and items not in standings.looks:
-                target = next(look for look in standings.looks if look > items)
+        """Complete interrupted increments within the budget, so that a resumed run makes the same decisions."""
+        race = self._race
+        for configuration in race.configurations:
+            items = race.items(configuration)
+            if race.checkpoints[0] < items < race.checkpoints[-1] and items not in race.checkpoints:
+                target = next(look for look in race.checkpoints if look > items)
                 self._increase(configuration, target, self._budget.remaining_s)
 
     def run_exhaustively(self) -> None:
-        """Measure every configuration on every item that may be profiled, as far as the budget goes.
+        """Measure every configuration on every profiling item, within the budget.
 
         Raises:
-            ProfileError: as `run`.
+            ProfileError: see `run`.
         """
-        standings = self._standings
-        for look in (standings.looks[0], standings.looks[-1]):
-            for configuration in standings.configurations:
-                if not standings.is_closed(configuration):
+        race = self._race
+        for look in (race.checkpoints[0], race.checkpoints[-1]):
+            for configuration in race.configurations:
+                if not race.is_closed(configuration):
                     self._increase(configuration, look, self._budget.remaining_s)
-        self._allocations.measure(math.inf, self._tell_allocations)
+        self._allocations.measure(math.inf, self._report_allocations)
 
     def _first_look(self, limit_s: float) -> bool:
-        """Bring those without enough items for any look to the first one, or as far as equal parts of `limit_s` allow.
+        """Bring configurations to their first interim analysis, or as far as equal parts of `limit_s` allow.
 
         Returns:
             Whether anything was measured.
         """
-        standings, first = self._standings, self._standings.looks[0]
-        end_s, moved = self._budget.elapsed_s + limit_s, False
-        for at_least in (1, 0):  # the first of all gets one item, to see how long that takes, and its part then
-            waiting = [
-                c for c in self._standings.configurations if standings.items(c) < first and not standings.is_closed(c)
-            ]
-            for done, configuration in enumerate(waiting):
-                allowed_s = (end_s - self._budget.elapsed_s) / (len(waiting) - done)
-                moved |= self._increase(configuration, first, allowed_s, at_least)
-        return moved
+        race, first_size = self._race, self._race.checkpoints[0]
+        end_s, any_measured = self._budget.elapsed_s + limit_s, False
+        for min_items in (1, 0):  # the very first configuration gets one item to learn the duration, then its part
+            pending = [c for c in self._race.configurations if race.items(c) < first_size and not race.is_closed(c)]
+            for done, configuration in enumerate(pending):
+                allowed_s = (end_s - self._budget.elapsed_s) / (len(pending) - done)
+                any_measured |= self._increase(configuration, first_size, allowed_s, min_items)
+        return any_measured
 
     def _pursue(self) -> None:
-        """Take steps until none is left with what running each configuration takes as it is known then."""
-        standings, stepped = self._standings, True
-        beyond: set[Configuration] = set()  # not one item of them fits in what is left of the budget
+        """Take steps until none remains under the current resource usage."""
+        race, stepped = self._race, True
+        beyond: set[Configuration] = set()  # not one item of these fits in the remaining budget
         while stepped:
-            standings.update_usage(self._footprints())
+            race.update_usage(self._resource_usage())
             stepped = False
-            learnt = True
+            is_outdated = True
             while self._budget.remaining_s > 0:
-                if learnt:
-                    proposal, seconds = self._proposal(beyond)
-                latency_only = proposal is not None  # it tells which objectives are to be decided
-                step = standings.next_step(seconds, self._budget.remaining_s, beyond, latency_only=latency_only)
-                if proposal is not None and (step is None or proposal.worth_per_s > step.worth_per_s):
-                    configuration = proposal.configuration
-                    target = next(look for look in standings.looks if look > standings.items(configuration))
+                if is_outdated:
+                    suggestion, seconds = self._suggestion(beyond)
+                latency_only = suggestion is not None  # the sampler selects the SLOs to decide
+                step = race.next_step(seconds, self._budget.remaining_s, beyond, latency_only=latency_only)
+                if suggestion is not None and (step is None or suggestion.worth_per_s > step.worth_per_s):
+                    configuration = suggestion.configuration
+                    target = next(look for look in race.checkpoints if look > race.items(configuration))
                 elif step is not None:
-                    configuration, target = standings.configurations[step.configuration], step.target
+                    configuration, target = race.configurations[step.configuration], step.target
                 else:
                     break
-                begun = standings.items(configuration) > 0
-                if not standings.has(configuration):
-                    standings.add(configuration)
-                    standings.update_usage(self._footprints())
+                is_started = race.items(configuration) > 0
+                if not race.has(configuration):
+                    race.add(configuration)
+                    race.update_usage(self._resource_usage())
                 if self._increase(configuration, target, self._budget.remaining_s):
-                    stepped = learnt = True
-                    if not begun:
-                        break  # what it takes is to be weighed first
+                    stepped = is_outdated = True
+                    if not is_started:
+                        break  # its resource usage must be compared first
                 else:
                     beyond.add(configuration)
-                    learnt = proposal is not None and proposal.configuration == configuration
+                    is_outdated = suggestion is not None and suggestion.configuration == configuration
 
-    def _proposal(self, without: Collection[Configuration]) -> tuple[Suggestion | None, Seconds]:
-        """What to measure next, begun or not, if it is worth it, and by which seconds; narrows what is open, too."""
-        if self._explorer is None or self._known is None:
+    def _suggestion(self, without: Collection[Configuration]) -> tuple[Suggestion | None, Seconds]:
+        """Return the sampler's worthwhile suggestion, started or not, and the cost model; prunes open questions."""
+        if self._sampler is None or self._current_profile is None:
             return None, self._seconds
-        known = self._known()
-        expected_s = measurement_cost_model(self._measurer.pipeline, known)
-        items_of = {found.configuration: len(found.items) for found in known.configurations}
+        profile = self._current_profile()
+        expected_s = measurement_cost_model(self._measurer.pipeline, profile)
+        items_of = {measured.configuration: len(measured.items) for measured in profile.configurations}
 
         def item_s(configuration: Configuration) -> float:
             return expected_s(configuration, items_of.get(configuration, 0) + 1)
 
-        # Where one did not fit in what is left of the budget, those that take as long are not tried one by one.
-        least_s = min((item_s(configuration) for configuration in without), default=math.inf)
+        # Configurations at least as slow as one that exceeded the remaining budget are not tried one by one.
+        min_s = min((item_s(configuration) for configuration in without), default=math.inf)
 
         def seconds(configuration: Configuration, items: int) -> float:
-            beyond = item_s(configuration) >= least_s or self._standings.is_closed(configuration)
+            beyond = item_s(configuration) >= min_s or self._race.is_closed(configuration)
             return math.inf if beyond else expected_s(configuration, items)
 
-        assessment = self._explorer.suggest(known, seconds)
-        self._standings.prune(assessment.pruned)
-        found, standings = assessment.next, self._standings
-        full = len(standings.configurations) >= self._most
-        if found is None or found.configuration in without or (full and not standings.has(found.configuration)):
+        decision = self._sampler.suggest(profile, seconds)
+        self._race.prune(decision.pruned)
+        suggestion, race = decision.next, self._race
+        if suggestion is None or suggestion.configuration in without:
             return None, expected_s
-        return found, expected_s
+        is_full = len(race.configurations) >= self._max_measured
+        if is_full and not race.has(suggestion.configuration):
+            return None, expected_s
+        return suggestion, expected_s
 
     def _seconds(self, configuration: Configuration, items: int) -> float:
-        return self._pace.increment_s(configuration, self._standings.items(configuration), items) or 0.0
+        return self._time_estimator.increment_s(configuration, self._race.items(configuration), items) or 0.0
 
     def _learn(self, configuration: Configuration) -> None:
-        self._standings.update_scores(configuration, self._measurer.measured_prefix(configuration, self._order))
+        self._race.update_scores(configuration, self._measurer.measured_prefix(configuration, self._order))
 
-    def _increase(self, configuration: Configuration, target: int, allowed_s: float, at_least: int = 0) -> bool:
-        """Measure a configuration on as many items more, up to `target`, as are expected to take `allowed_s`.
+    def _increase(self, configuration: Configuration, target: int, allowed_s: float, min_items: int = 0) -> bool:
+        """Measure a configuration on more items, up to `target`, as far as `allowed_s` is expected to suffice.
 
         Args:
-            configuration: what to measure.
-            target: items to be known afterwards, at most.
-            allowed_s: seconds.
-            at_least: items to measure even where they take longer, if the budget is expected to last for them.
+            configuration: configuration to measure.
+            target: maximum number of items after the measurement.
+            allowed_s: time limit in seconds.
+            min_items: items to measure even if they take longer, as long as the budget is expected to suffice.
 
         Returns:
-            Whether anything was measured, or found to fail.
+            Whether anything was measured or failed.
         """
-        begin = self._standings.items(configuration)
+        begin = self._race.items(configuration)
         end = self._affordable(configuration, begin, target, allowed_s)
         if end == begin:
-            end = self._affordable(configuration, begin, min(begin + at_least, target), self._budget.remaining_s)
+            end = self._affordable(configuration, begin, min(begin + min_items, target), self._budget.remaining_s)
         if end <= begin:
             return False
-        before_s = self._budget.elapsed_s
+        start_s = self._budget.elapsed_s
         try:
-            found = self._measurer.measure(configuration, self._order[begin:end].tolist())
+            measurement = self._measurer.measure(configuration, self._order[begin:end].tolist())
         except NotRecordedError:
             self._learn(configuration)
-            self._standings.mark_exhausted(configuration)
+            self._race.mark_exhausted(configuration)
             return True
         except MeasurementError as error:
-            self._standings.mark_failed(configuration)
+            self._race.mark_failed(configuration)
             self._measurer.record_failure(error.failure)
             self._observer.failed(error.failure)
             return True
         self._learn(configuration)
-        if found is not None:
-            self._pace.measured(configuration, end, found, self._budget.elapsed_s - before_s)
-        self._tell("scores", configuration)
+        if measurement is not None:
+            self._time_estimator.measured(configuration, end, measurement, self._budget.elapsed_s - start_s)
+        self._report("scores", configuration)
         return True
 
     def _affordable(self, configuration: Configuration, begin: int, target: int, allowed_s: float) -> int:
-        """The greatest end of an increment that is expected to take at most `allowed_s`; `begin` if there is none."""
+        """Return the largest end of an increment that is expected to take at most `allowed_s`, or `begin`."""
         if math.isinf(allowed_s):
             return target
         if allowed_s <= 0 or target <= begin:
             return begin
-        if self._pace.increment_s(configuration, begin, target) is None:
-            return begin + 1  # nothing is known yet: try one item
+        if self._time_estimator.increment_s(configuration, begin, target) is None:
+            return begin + 1  # no estimate yet: try one item
 
         def beyond(end: int) -> bool:
-            expected_s = self._pace.increment_s(configuration, begin, end)
+            expected_s = self._time_estimator.increment_s(configuration, begin, end)
             return expected_s is None or expected_s > allowed_s
 
         return bisect_left(range(begin + 1, target + 1), True, key=beyond) + begin
 
-    def _tell_allocations(self, configuration: Configuration) -> None:
-        self._tell("allocations", configuration)
+    def _report_allocations(self, configuration: Configuration) -> None:
+        self._report("allocations", configuration)
 
-    def _tell(self, phase: str, configuration: Configuration) -> None:
-        standings, goals = self._standings, self._standings.target_items()
+    def _report(self, phase: str, configuration: Configuration) -> None:
+        race, targets = self._race, self._race.target_items()
         expected_s = 0.0
-        for other, goal in goals.items():
-            expected_s += self._pace.increment_s(other, standings.items(other), goal) or 0.0
+        for target, items in targets.items():
+            expected_s += self._time_estimator.increment_s(target, race.items(target), items) or 0.0
         self._observer.progressed(
             ProfileProgress(
                 phase=phase,
                 configuration=configuration,
-                done=sum(standings.items(c) for c in standings.configurations),
-                total=sum(goals.values()),
+                done=sum(race.items(c) for c in race.configurations),
+                total=sum(targets.values()),
                 elapsed_s=self._budget.elapsed_s,
                 remaining_s=min(expected_s, self._budget.remaining_s),
             )

@@ -1,4 +1,4 @@
-"""What running each configuration takes, operator by operator, and which may stand in for which."""
+"""Resource usage of configurations by operator, and dominance among them."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ import numpy as np
 from circinus.arrays import BoolArray, FloatArray, IntArray
 
 DEFAULT_TOLERANCE = 0.05
-"""Share by which a configuration may take more than another and still stand in for it."""
+"""Relative excess in usage up to which a configuration may replace another."""
 _NEGLIGIBLE = 0.01
-"""Share of the total that no tolerance of an operator is smaller than: microseconds of one that does nothing are
-noise."""
+"""Minimum tolerance of an operator, as a share of the total: microseconds of a trivial operator are noise."""
 _UNEVEN = 0.6
-"""Standard deviation of the logarithms of service times above which the allowance for few items is large."""
-_SHORTEST_S = 1e-9
+"""Standard deviation of log service times above which few items need a large allowance for the tail."""
+_MIN_S = 1e-9
 _NOTEWORTHY = 0.05
-"""Share of the CPU seconds from which an operator's times matter for the tail."""
+"""Minimum share of the CPU seconds for an operator whose times matter for the tail."""
 _ROWS_AT_A_TIME = 64
 _FAR = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, eq=False)
 class ResourceUsage:
-    """For k configurations and o operators what the first m items of the order take.
+    """Usage of k configurations with o operators on the first m items of the order.
 
-    Whether one stands in for another is seen on the items that both are known on, so that they differ by what they do
-    and not by their items. Scores play no part.
+    Whether a configuration may replace another is decided on their common items, so that the items make no difference.
+    Scores play no part.
     """
 
     cpu_s: FloatArray
@@ -36,96 +35,95 @@ class ResourceUsage:
     output_bytes: FloatArray
     """(k, o, m) size of each output; NaN beyond `items`."""
     memory_bytes: FloatArray
-    """(k, o) peak resident memory of a replica; NaN without a measurement."""
+    """(k, o) peak resident memory of a replica; NaN if not measured."""
     items: IntArray
-    """(k,) how many of the m items each is known on."""
+    """(k,) number of measured items of each configuration."""
     knob_ids: IntArray
-    """(k, o) numbers of the operators' knob values, equal where those are."""
-    least_latency_s: FloatArray | None = None
-    """(k, m) seconds that no plan undercuts on each item, 0 where the hardware is unknown; NaN beyond `items`."""
+    """(k, o) ids of the operators' knob values; equal values have equal ids."""
+    min_latency_s: FloatArray | None = None
+    """(k, m) lower bounds of each item's latency over all plans, 0 if the hardware is unknown; NaN beyond `items`."""
     tolerance: float = DEFAULT_TOLERANCE
 
     @classmethod
     def empty(cls, configurations: int) -> ResourceUsage:
-        """Of configurations that nobody has measured: none stands in for another."""
-        nothing = np.full((configurations, 1, 1), np.nan)
-        none = np.zeros(configurations, dtype=np.int64)
-        return cls(nothing, nothing, nothing[:, :, 0], none, none[:, None])
+        """Return the usage of unmeasured configurations, none of which may replace another."""
+        unmeasured = np.full((configurations, 1, 1), np.nan)
+        zeros = np.zeros(configurations, dtype=np.int64)
+        return cls(unmeasured, unmeasured, unmeasured[:, :, 0], zeros, zeros[:, None])
 
     @cached_property
     def total_cpu_s(self) -> FloatArray:
-        """(k,) CPU seconds of an item, on average over those known; NaN where there is none."""
+        """(k,) mean CPU seconds of an item; NaN if none was measured."""
         sums = np.nansum(self.cpu_s, axis=(1, 2))
         return np.where(self.items > 0, sums / np.maximum(self.items, 1), np.nan)
 
     def no_costlier(self, first: IntArray, second: IntArray) -> BoolArray:
-        """(f, s) whether a plan of configuration `first[i]` takes hardly more than the same plan of `second[j]`.
+        """Return (f, s) whether a plan costs hardly more with configuration `first[i]` than with `second[j]`.
 
-        With the same pools and links, whatever they are: in no operator more CPU seconds, memory or bytes, up to the
-        tolerance of what the second takes there (and what is negligible in its total). Plans of the second are then
-        not needed where the first will do. Means are compared: tails and what batches and CPUs gain are not.
+        This holds for any pools and links, if both plans use the same: no operator uses more CPU seconds, memory or
+        bytes, up to the tolerance (and what is negligible in the total). Plans of the second are then not needed where
+        the first meets the SLOs. Means are compared; tails and batch time ratios are not.
         """
         common = np.minimum(self.items[first][:, None], self.items[second][None, :])
-        found = common > 0
+        no_costlier = common > 0
         for means in self._running_means:
             last = np.maximum(common, 1) - 1
-            mine = means[first[:, None], :, last]
+            own = means[first[:, None], :, last]
             its = means[second[None, :], :, last]
-            found &= self._hardly_more(mine, its)
-        mine, its = np.broadcast_arrays(self.memory_bytes[first][:, None], self.memory_bytes[second][None, :])
-        return found & self._hardly_more(mine, its)
+            no_costlier &= self._hardly_more(own, its)
+        own, its = np.broadcast_arrays(self.memory_bytes[first][:, None], self.memory_bytes[second][None, :])
+        return no_costlier & self._hardly_more(own, its)
 
-    def replaceable_by(self, one: int) -> BoolArray:
-        """(k,) which configurations one may stand in for; looked at once."""
-        if one not in self._rows:
-            self._rows[one] = self.no_costlier(np.array([one]), np.arange(len(self.items)))[0]
-        return self._rows[one]
+    def replaceable_by(self, index: int) -> BoolArray:
+        """Return (k,) which configurations `index` may replace (cached)."""
+        if index not in self._rows:
+            self._rows[index] = self.no_costlier(np.array([index]), np.arange(len(self.items)))[0]
+        return self._rows[index]
 
-    def reference_no_costlier(self, partners: IntArray) -> BoolArray:
-        """(k,) whether each configuration's partner (-1: none) may stand in for it and comes before it."""
-        found = np.zeros(len(partners), dtype=bool)
-        for number in np.flatnonzero(partners >= 0):
-            pair = partners[number : number + 1], np.array([number])
-            found[number] = self.no_costlier(*pair)[0, 0] and self.cheaper(*pair)[0, 0]
-        return found
+    def reference_no_costlier(self, references: IntArray) -> BoolArray:
+        """Return (k,) whether each configuration's reference (-1: none) may replace it and is cheaper."""
+        no_costlier = np.zeros(len(references), dtype=bool)
+        for index in np.flatnonzero(references >= 0):
+            pair = references[index : index + 1], np.array([index])
+            no_costlier[index] = self.no_costlier(*pair)[0, 0] and self.cheaper(*pair)[0, 0]
+        return no_costlier
 
     def cheaper(self, first: IntArray, second: IntArray) -> BoolArray:
-        """(f, s) whether the first has fewer `total_cpu_s`; of equal ones the first listed. False without an item.
+        """Return (f, s) whether the first has lower `total_cpu_s`, ties broken by index. False without an item.
 
-        One order of all, so that nobody comes before itself by way of others, as could be where each two were compared
-        on the items known of both.
+        This is one total order, so that no cycle can occur, as it could if each pair were compared on its common items.
         """
         total_s = self.total_cpu_s
-        mine, its = total_s[first[:, None]], total_s[second[None, :]]
-        return np.asarray((mine < its) | ((mine == its) & (first[:, None] < second[None, :])))
+        own, its = total_s[first[:, None]], total_s[second[None, :]]
+        return np.asarray((own < its) | ((own == its) & (first[:, None] < second[None, :])))
 
     @property
     def heavy_tailed(self) -> BoolArray:
-        """(k,) whether an operator that matters takes so different times that few items say little of the tail."""
-        found = np.zeros(len(self.items), dtype=bool)
-        for number in np.flatnonzero(self.items):
-            times_s = np.maximum(self.cpu_s[number, :, : self.items[number]], _SHORTEST_S)
-            matters = times_s.mean(axis=1) >= _NOTEWORTHY * self.total_cpu_s[number]
-            found[number] = (np.log(times_s).std(axis=1)[matters] > _UNEVEN).any()
-        return found
+        """(k,) whether the times of a noteworthy operator vary so much that few items say little about the tail."""
+        heavy_tailed = np.zeros(len(self.items), dtype=bool)
+        for index in np.flatnonzero(self.items):
+            times_s = np.maximum(self.cpu_s[index, :, : self.items[index]], _MIN_S)
+            is_noteworthy = times_s.mean(axis=1) >= _NOTEWORTHY * self.total_cpu_s[index]
+            heavy_tailed[index] = (np.log(times_s).std(axis=1)[is_noteworthy] > _UNEVEN).any()
+        return heavy_tailed
 
     def references(self) -> IntArray:
-        """(k,) for each configuration one that may stand in for it and is most like it; -1 where there is none.
+        """Return (k,) for each configuration the most similar one that may replace it; -1 for none.
 
-        The fewest operators differ, and of those the one with the most CPU seconds: where the two score alike, the
-        costlier need not be measured on. Of two that stand in for each other only the one that comes `before` may.
+        The fewest operators differ, and among ties it has the most CPU seconds: if both have equal scores, the costlier
+        one need not be measured further. Of two that may replace each other only the `cheaper` one is eligible.
         """
-        everything = np.arange(len(self.items))
-        total_s, found = self.total_cpu_s, np.full(len(everything), -1, dtype=np.int64)
-        for start in range(0, len(everything), _ROWS_AT_A_TIME):
-            rows = everything[start : start + _ROWS_AT_A_TIME]
-            candidates = (self.no_costlier(everything, rows) & self.cheaper(everything, rows)).T
+        indexes = np.arange(len(self.items))
+        total_s, references = self.total_cpu_s, np.full(len(indexes), -1, dtype=np.int64)
+        for start in range(0, len(indexes), _ROWS_AT_A_TIME):
+            rows = indexes[start : start + _ROWS_AT_A_TIME]
+            candidates = (self.no_costlier(indexes, rows) & self.cheaper(indexes, rows)).T
             differing = (self.knob_ids[rows][:, None, :] != self.knob_ids[None, :, :]).sum(axis=2)
             distance = np.where(candidates, differing, _FAR)
-            alike = candidates & (distance == distance.min(axis=1, keepdims=True))
-            best = np.where(alike, total_s[None, :], -np.inf).argmax(axis=1)
-            found[rows] = np.where(alike.any(axis=1), best, -1)
-        return found
+            nearest = candidates & (distance == distance.min(axis=1, keepdims=True))
+            best = np.where(nearest, total_s[None, :], -np.inf).argmax(axis=1)
+            references[rows] = np.where(nearest.any(axis=1), best, -1)
+        return references
 
     @cached_property
     def _running_means(self) -> tuple[FloatArray, FloatArray]:
@@ -137,9 +135,9 @@ class ResourceUsage:
     def _rows(self) -> dict[int, BoolArray]:
         return {}
 
-    def _hardly_more(self, mine: FloatArray, its: FloatArray) -> BoolArray:
-        """(..., o) what two take of one thing -> (...)"""
+    def _hardly_more(self, own: FloatArray, its: FloatArray) -> BoolArray:
+        """Return (...) whether the own usage exceeds the other by at most the tolerance, from (..., o) usages."""
         allowed = self.tolerance * its + _NEGLIGIBLE * its.sum(axis=-1, keepdims=True)
-        excess = np.maximum(mine - its, 0.0)
+        excess = np.maximum(own - its, 0.0)
         total = self.tolerance * its.sum(axis=-1)
         return np.asarray((excess <= allowed).all(axis=-1) & (excess.sum(axis=-1) <= total))

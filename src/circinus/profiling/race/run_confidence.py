@@ -1,4 +1,4 @@
-"""How sure one is of the mean scores of a pipeline's configurations."""
+"""Confidence of the mean scores of a pipeline's configurations in one run."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ from circinus.specification import AccuracySlo, MetricSpec
 
 @dataclass(frozen=True)
 class ThresholdVerdicts:
-    """On which side of accuracy objectives mean scores surely are."""
+    """Certain sides of mean scores relative to accuracy SLOs."""
 
     meets: BoolArray
-    """(k, q) surely kept by configuration k: objective q."""
+    """(k, q) whether configuration k certainly meets SLO q."""
     fails: BoolArray
-    """(k, q) surely missed."""
+    """(k, q) whether configuration k certainly misses SLO q."""
 
     @classmethod
-    def of(cls, found: ThresholdDecisions, objectives: Sequence[AccuracySlo]) -> ThresholdVerdicts:
-        """From verdicts on the thresholds of the objectives."""
-        rising = np.array([slo.comparison == ">=" for slo in objectives], dtype=bool)
+    def of(cls, decisions: ThresholdDecisions, slos: Sequence[AccuracySlo]) -> ThresholdVerdicts:
+        """Return the verdicts for SLOs from the decisions on their thresholds."""
+        rising = np.array([slo.comparison == ">=" for slo in slos], dtype=bool)
         return cls(
-            meets=np.where(rising, found.at_least, found.at_most),
-            fails=np.where(rising, found.below, found.above),
+            meets=np.where(rising, decisions.at_least, decisions.at_most),
+            fails=np.where(rising, decisions.below, decisions.above),
         )
 
 
 @dataclass(frozen=True, eq=False)
 class RunConfidence:
-    """Anytime-valid bounds of the mean score over the items that may be profiled, in the order of measuring.
+    """Anytime-valid bounds of the mean score over the profiling items, in measurement order.
 
-    All statements about all configurations, thresholds and compared pairs of a run are right together with
-    probability 1 - risk of the run (`sequence_risk`): looking again and asking for more thresholds costs nothing.
+    All statements of a run about all configurations, thresholds and compared pairs hold simultaneously with probability
+    1 - risk (`per_sequence_alpha`): repeated analyses and more thresholds cost nothing.
     """
 
     metric: MetricSpec
     population: int
-    """Items that may be profiled."""
+    """Number of profiling items."""
     covariates: Covariates
-    """Their strata, in the order of measuring."""
+    """Strata of the profiling items, in measurement order."""
     side_risk: float
-    """Of each side of each sequence."""
+    """Risk of each side of each sequence."""
     latency_risk: float = 0.0
-    """Of each statement that a configuration is too slow for a latency objective."""
+    """Risk of each statement that a configuration is too slow for a latency SLO."""
 
     @classmethod
     def of_run(
@@ -69,46 +69,46 @@ class RunConfidence:
         *,
         comparing: bool = True,
     ) -> RunConfidence:
-        """For a run that may measure every configuration.
+        """Create the confidence of a run that may measure every configuration.
 
         Args:
-            metric: of the pipeline.
-            strata: conditions of the items that may be profiled, in the order of measuring.
-            risk: of the run.
-            configurations: how many there are.
-            latency_percentiles: at how many percentiles each of them is held against limits.
-            comparing: whether it compares each with one other.
+            metric: metric of the pipeline.
+            strata: conditions of the profiling items, in measurement order.
+            risk: risk of the run.
+            configurations: number of configurations.
+            latency_percentiles: number of percentiles at which each of them is checked against limits.
+            comparing: whether each configuration is compared with a reference.
         """
-        of_scores, latency_risk = split_alpha(risk, configurations, latency_percentiles)
-        side_risk = per_sequence_alpha(of_scores, configurations, comparisons=configurations if comparing else 0)
+        score_risk, latency_risk = split_alpha(risk, configurations, latency_percentiles)
+        side_risk = per_sequence_alpha(score_risk, configurations, comparisons=configurations if comparing else 0)
         return cls(metric, len(strata), Covariates.of(one_hot_strata(strata)), side_risk, latency_risk)
 
     def bounds(self, scores: FloatArray) -> tuple[Interval, ...]:
-        """(k, n) scores of the first n items -> for each row the bounds of the mean of all.
+        """Return the bounds of each mean score over all profiling items, from (k, n) scores of the first n items.
 
         Raises:
-            ValueError: a score outside the metric's range.
+            ValueError: a score is outside the metric's range.
         """
         low, high = self.metric.range
         return betting_bounds(
             scores, self.population, risk=self.side_risk, low=low, high=high, covariates=self.covariates
         )
 
-    def sequential_test(self, objectives: Sequence[AccuracySlo]) -> SequentialThresholdTest:
-        """Verdicts on the thresholds of objectives, of one configuration, to which scores are added."""
+    def sequential_test(self, slos: Sequence[AccuracySlo]) -> SequentialThresholdTest:
+        """Return a test of one configuration's mean score against the thresholds of SLOs, extensible by scores."""
         low, high = self.metric.range
-        thresholds = np.array([slo.threshold for slo in objectives], dtype=np.float64)
+        thresholds = np.array([slo.threshold for slo in slos], dtype=np.float64)
         return SequentialThresholdTest(
             self.population, thresholds, risk=self.side_risk, low=low, high=high, covariates=self.covariates
         )
 
     def sequential_comparison(self) -> SequentialThresholdTest:
-        """A verdict on whether one configuration is better than another, to which `advantages` are added."""
+        """Return a test whether one configuration is better than another, extensible by `paired_differences`."""
         width = self.metric.range[1] - self.metric.range[0]
         return SequentialThresholdTest(self.population, np.zeros(1), risk=self.side_risk, low=-width, high=width)
 
     def paired_differences(self, first: FloatArray, second: FloatArray) -> FloatArray:
-        """By how much the first scores are better, item by item."""
+        """Return the advantage of the first scores over the second, item by item."""
         width = self.metric.range[1] - self.metric.range[0]
         better = first - second if self.metric.direction == "maximize" else second - first
-        return np.clip(better, -width, width)  # rounding may go beyond
+        return np.clip(better, -width, width)  # rounding may exceed the width

@@ -1,4 +1,4 @@
-"""Who says which configurations to measure at all."""
+"""Interface of samplers that select the configurations to profile."""
 
 from __future__ import annotations
 
@@ -17,42 +17,43 @@ Seconds = Callable[[Configuration, int], float]
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A configuration to measure on its first items, or on more of them, up to the next look."""
+    """Suggested configuration to measure up to its next interim analysis."""
 
     configuration: Configuration
     worth_per_s: float
-    """In the currency of `Step.worth_per_s`."""
+    """Value per second, comparable with `MeasurementStep.worth_per_s`."""
 
 
 @dataclass(frozen=True, eq=False)
 class SamplerDecision:
-    """What plans say of the configurations, measured and not."""
+    """Decision of a sampler about measured and unmeasured configurations."""
 
     next: Suggestion | None
-    """None: nothing is worth it, be it begun or not."""
+    """Next configuration, started or not; None if none is worthwhile."""
     certificate: StoppingCertificate
     pruned: Mapping[SloRequirement, Collection[Configuration]]
-    """For each objective the measured configurations with which no query's plan would be much cheaper than with those
-    that surely keep it, whichever pool is full, or which most likely do not keep it: whether they do need not be
-    asked."""
+    """For each SLO requirement, the measured configurations that need not be decided: they make no query's plan much
+    cheaper than with configurations that certainly meet it, whichever pool is full, or they most likely miss it."""
 
 
 class ConfigurationSampler(Protocol):
-    """Chooses among configurations by the plans of queries, which profiling knows nothing of. Follows from what is
-    known alone."""
+    """Sampler of configurations based on the queries' plans, which profiling is independent of.
+
+    Its decisions follow from the measurements alone.
+    """
 
     def initial_design(self, earlier: Sequence[SourceScores] = ()) -> Sequence[Configuration]:
-        """Configurations to begin with, so that something is known of every operator.
+        """Return the initial configurations, which cover every operator.
 
         Args:
-            earlier: what was scored elsewhere, for all that is assessed afterwards.
+            earlier: scores from transfer sources, used by all later suggestions.
         """
 
     def suggest(self, known: PipelineProfile, seconds: Seconds) -> SamplerDecision:
-        """What is worth measuring.
+        """Return the decision about the next measurement.
 
         Args:
-            known: what was measured.
-            seconds: (configuration, items) -> seconds until it is known on so many items; infinite: it cannot be
+            known: current profile.
+            seconds: (configuration, items) -> seconds until it is measured on this many items; infinite if it cannot be
                 measured.
         """

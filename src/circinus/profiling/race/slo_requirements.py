@@ -1,4 +1,4 @@
-"""What the queries ask to be known of a pipeline."""
+"""SLO requirements of the queries on a pipeline, and the sample sizes they need."""
 
 from __future__ import annotations
 
@@ -9,49 +9,50 @@ from dataclasses import dataclass, field
 from circinus.specification import AccuracySlo, HardwareClass, LatencySlo, Query, Specification
 
 MIN_ITEMS = 8
-"""Items that anything is promised on: means of times and sizes, and tails."""
+"""Minimum number of items for any guarantee about means of times and sizes, and about tails."""
 
 
 def percentile_sample_size(percentile: float, risk: float) -> int:
-    """The fewest items whose greatest value reaches a percentile of all with probability 1 - risk.
+    """Return the minimum number of items whose maximum reaches a percentile with probability 1 - risk.
 
-    No bound of the percentile from fewer items keeps the risk without assuming a shape: n values drawn at random are
+    Without assumptions about the distribution, no bound from fewer items keeps the risk: n values drawn at random are
     all below the p-th percentile with probability (p/100)^n (Wilks, Annals of Mathematical Statistics 12, 1941). For
-    the 95th at a risk of 0.05 these are 59. Drawing without replacement needs no more.
+    the 95th percentile at a risk of 0.05 these are 59. Drawing without replacement needs no more.
 
     Args:
-        percentile: of 100, between 0 and 100.
-        risk: between 0 and 1.
+        percentile: percentile in (0, 100).
+        risk: risk in (0, 1).
     """
     return max(1, math.ceil(math.log(risk) / math.log(percentile / 100.0)))
 
 
 def distribution_free_sample_size(query: Query) -> int:
-    """Items on which the bound of the query's latency percentile needs no assumption of how long the slowest take; that
-    of the waits rests on the mean of the items, however many."""
+    """Return the sample size at which the bound of the query's latency percentile is distribution-free.
+
+    This concerns service times; the bound of waiting times rests on the mean of the items at any sample size.
+    """
     latency = query.slos.latency
     return MIN_ITEMS if latency is None else max(MIN_ITEMS, percentile_sample_size(latency.percentile, query.risk))
 
 
 def latency_sample_size(query: Query) -> int:
-    """Items on which a configuration is measured for the query's latency objective.
+    """Return the sample size of a configuration for the query's latency SLO.
 
-    Half of what a bound of the percentile takes without assumptions. The allowance for the tail
-    (`circinus.estimation.percentiles`) is then small, some per cent of the service time, unless times are of very different
-    kinds.
+    It is half of the distribution-free sample size. The allowance for the tail (`circinus.estimation.percentiles`) is
+    then small, some per cent of the service time, unless times are of very different kinds.
     """
     return max(MIN_ITEMS, math.ceil(distribution_free_sample_size(query) / 2))
 
 
 DEFAULT_RISK = 0.05
-_USUAL_CERTAIN = percentile_sample_size(95.0, DEFAULT_RISK)
-_USUAL_ITEMS = math.ceil(_USUAL_CERTAIN / 2)
-"""Where nobody asks for anything yet."""
+_DEFAULT_DISTRIBUTION_FREE_ITEMS = percentile_sample_size(95.0, DEFAULT_RISK)
+_DEFAULT_LATENCY_ITEMS = math.ceil(_DEFAULT_DISTRIBUTION_FREE_ITEMS / 2)
+"""Sample size without queries."""
 
 
 @dataclass(frozen=True)
 class SloRequirement:
-    """What some queries ask of a configuration; None: nothing."""
+    """SLOs that some queries require of a configuration; None for no SLO."""
 
     accuracy: AccuracySlo | None = None
     latency: LatencySlo | None = None
@@ -59,24 +60,24 @@ class SloRequirement:
 
 @dataclass(frozen=True)
 class PipelineSlos:
-    """The objectives of all queries on one pipeline, and what they take to be decided."""
+    """SLO requirements of all queries on one pipeline, and the sample sizes to decide them."""
 
     requirements: tuple[SloRequirement, ...]
-    """Each once. Empty without queries."""
+    """Distinct requirements; empty without queries."""
     weights: tuple[float, ...]
-    """For each of `asked` the weight of the queries behind it."""
+    """Total weight of the queries with each requirement."""
     risk: float
-    """The smallest risk of any query: that anything said of any configuration and any objective is wrong."""
-    latency_items: int = _USUAL_ITEMS
-    """Items that the most demanding latency objective takes (`latency_items`)."""
-    distribution_free_items: int = _USUAL_CERTAIN
-    """Items that it takes of a configuration whose times are so uneven that fewer say little of their tail."""
+    """Smallest risk of any query: probability that any statement about any configuration and requirement is wrong."""
+    latency_items: int = _DEFAULT_LATENCY_ITEMS
+    """Sample size of the most demanding latency SLO (`latency_sample_size`)."""
+    distribution_free_items: int = _DEFAULT_DISTRIBUTION_FREE_ITEMS
+    """Sample size of configurations whose times vary so much that fewer items say little about the tail."""
     hardware: Mapping[str, tuple[HardwareClass, ...]] = field(default_factory=dict)
-    """Operator name -> the classes of the pools that it may run in; nothing where no pools are known."""
+    """Operator name -> hardware classes of its eligible pools; empty if no pools are declared."""
 
     @classmethod
     def of(cls, specification: Specification, pipeline_name: str) -> PipelineSlos:
-        """Those of the queries on a pipeline, wherever they may run."""
+        """Return the requirements of the queries on a pipeline, on any pool."""
         return cls.of_queries(specification.queries, pipeline_name, operator_hardware(specification, pipeline_name))
 
     @classmethod
@@ -86,37 +87,39 @@ class PipelineSlos:
         pipeline_name: str,
         hardware: Mapping[str, tuple[HardwareClass, ...]] | None = None,
     ) -> PipelineSlos:
-        """Those of the queries on a pipeline."""
-        concerned = [query for query in queries if query.pipeline == pipeline_name]
+        """Return the requirements of the queries on a pipeline."""
+        own_queries = [query for query in queries if query.pipeline == pipeline_name]
         weights: dict[SloRequirement, float] = {}
-        for query in concerned:
-            objective = SloRequirement(query.slos.accuracy, query.slos.latency)
-            weights[objective] = weights.get(objective, 0.0) + query.weight
+        for query in own_queries:
+            requirement = SloRequirement(query.slos.accuracy, query.slos.latency)
+            weights[requirement] = weights.get(requirement, 0.0) + query.weight
         return cls(
             requirements=tuple(weights),
             weights=tuple(weights.values()),
-            risk=min((query.risk for query in concerned), default=DEFAULT_RISK),
-            latency_items=max(map(latency_sample_size, concerned), default=_USUAL_ITEMS),
-            distribution_free_items=max(map(distribution_free_sample_size, concerned), default=_USUAL_CERTAIN),
+            risk=min((query.risk for query in own_queries), default=DEFAULT_RISK),
+            latency_items=max(map(latency_sample_size, own_queries), default=_DEFAULT_LATENCY_ITEMS),
+            distribution_free_items=max(
+                map(distribution_free_sample_size, own_queries), default=_DEFAULT_DISTRIBUTION_FREE_ITEMS
+            ),
             hardware=hardware or {},
         )
 
     @property
     def latency_percentiles(self) -> int:
-        """At how many percentiles configurations are held against limits; none where no hardware is known."""
-        latencies = [objective.latency for objective in self.requirements if objective.latency is not None]
+        """Number of distinct latency percentiles; 0 if no hardware is declared."""
+        latencies = [requirement.latency for requirement in self.requirements if requirement.latency is not None]
         return len({latency.percentile for latency in latencies}) if self.hardware else 0
 
 
 def operator_hardware(specification: Specification, pipeline_name: str) -> dict[str, tuple[HardwareClass, ...]]:
-    """Operator name -> the classes of the pools that it may run in; those with none are left out."""
+    """Return the hardware classes of each operator's eligible pools; operators without any are missing."""
     infrastructure = specification.infrastructure
     if infrastructure is None:
         return {}
-    found = {}
+    hardware = {}
     for operator in specification.pipelines[pipeline_name].operators:
         tiers = operator.allowed_tiers
         classes = dict.fromkeys(p.hardware for p in infrastructure.pools if tiers is None or p.tier in tiers)
         if classes:
-            found[operator.name] = tuple(classes)
-    return found
+            hardware[operator.name] = tuple(classes)
+    return hardware

@@ -1,4 +1,4 @@
-"""What plans say of the configurations that were not measured."""
+"""Certificate of the benefit of configurations that were not measured."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ from dataclasses import dataclass
 
 from circinus.specification import Configuration
 
-_LEAST = 1e-6
-"""Probabilities below this are not told apart: beliefs are not as exact."""
+_MIN_PROBABILITY = 1e-6
+"""Smallest reported probability; estimates are not more exact."""
 
 
 @dataclass(frozen=True)
 class StoppingCertificate:
-    """How probable it is that a configuration which was not measured makes a query's plan cheaper."""
+    """Probability that an unmeasured configuration would make a query's plan cheaper."""
 
     unmeasured: int
-    """How many configurations were not measured."""
+    """Number of unmeasured configurations."""
     considered: int
-    """How many of these were looked at one by one: all, unless there are too many to list."""
+    """Number of unmeasured configurations that were evaluated: all, unless there are too many to enumerate."""
     probability: float | None
-    """The greatest probability with which one of those looked at improves the plan of any query by more than
-    `saving`, as believed from what was measured; None: too little was to say."""
+    """Highest posterior probability that an evaluated configuration improves the plan of a query by more than
+    `saving`; None if there are too few measurements."""
     saving: float
-    """Share of a plan's cost."""
+    """Saving as a share of a plan's cost."""
     conclusive: bool
-    """Whether that is little enough to stop, and nothing that might help is known on too few items or cannot be
-    measured."""
+    """Whether the probability is low enough to stop, and no helpful configuration has too few items or is
+    unmeasurable."""
     next: Configuration | None = None
-    """What would be measured next; None: nothing that can be measured is worth it."""
+    """Next configuration to measure; None if no measurable one is worthwhile."""
     prior: str = ""
-    """What became of scores known from elsewhere; empty: there are none."""
+    """Use of scores from transfer sources; empty if there are none."""
 
     def __str__(self) -> str:
         if not self.unmeasured:
-            return "no configuration is left that was not tried"
-        makes = f"gives a query a first plan or one more than {self.saving:.0%} cheaper"
+            return "all configurations were tried"
+        benefit = f"gives a query its first plan or one more than {self.saving:.0%} cheaper"
         if self.probability is None:
-            words = f"too little was measured to say whether another configuration {makes}"
+            message = f"too few measurements to estimate whether another configuration {benefit}"
         elif self.conclusive:
-            which = "most likely none of the configurations that were not measured"
+            subject = "most likely no unmeasured configuration"
             if self.considered < self.unmeasured:
-                which += f" ({self.considered:,} of {self.unmeasured:,} were looked at, mostly the most promising)"
-            return f"{which} {makes}: each does with a probability of at most {max(self.probability, _LEAST):.2g}"
+                subject += f" ({self.considered:,} of {self.unmeasured:,} evaluated, mostly the most promising)"
+            return f"{subject} {benefit}: the probability is at most {max(self.probability, _MIN_PROBABILITY):.2g} each"
         else:
-            chance = max(self.probability, _LEAST)
-            words = f"with a probability of {chance:.2g} a configuration that was not measured {makes}"
-        return words if self.next is None else f"{words}; the next to measure is {self.next}"
+            probability = max(self.probability, _MIN_PROBABILITY)
+            message = f"with probability {probability:.2g} an unmeasured configuration {benefit}"
+        return message if self.next is None else f"{message}; next to measure: {self.next}"

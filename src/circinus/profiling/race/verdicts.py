@@ -1,4 +1,4 @@
-"""What is decided of each configuration, for all objectives of all queries at once, and why."""
+"""Verdicts on configurations, for all SLO requirements of all queries, with their reasons."""
 
 from __future__ import annotations
 
@@ -16,88 +16,88 @@ from circinus.profiling.race.slo_requirements import SloRequirement
 
 @dataclass(eq=False)
 class RaceArrays:
-    """Of k configurations and q objectives."""
+    """Mutable arrays of a race of k configurations for q SLO requirements."""
 
     latency_items: IntArray
-    """(k,) on how many items each is to be known for its latency."""
+    """(k,) sample size for the latency of each configuration."""
     failed: BoolArray
-    """(k,) in this measurement."""
-    ended: BoolArray
-    """(k,) there is nothing more to be had of it."""
+    """(k,) whether the configuration failed in this measurement."""
+    exhausted: BoolArray
+    """(k,) whether no further recording is available."""
     meets: BoolArray
-    """(k, q) surely accurate enough."""
+    """(k, q) whether the configuration is certainly accurate enough."""
     fails: BoolArray
-    """(k, q) surely not."""
+    """(k, q) whether the configuration is certainly not accurate enough."""
     slow: BoolArray
-    """(k, q) surely too slow on any hardware."""
-    pointless: BoolArray
-    """(k, q) see `Assessment`."""
+    """(k, q) whether the configuration is certainly too slow on any hardware."""
+    pruned: BoolArray
+    """(k, q) see `SamplerDecision.pruned`."""
     means: FloatArray
-    """(k,) estimates."""
+    """(k,) estimated mean scores."""
     variances: FloatArray
-    """(k,) of single scores about what is predicted of them."""
-    partners: IntArray
-    """(k,) see `Footprints.partners`."""
-    stands_in: BoolArray
-    """(k,) whether its partner may stand in for it."""
+    """(k,) residual variances of single scores."""
+    references: IntArray
+    """(k,) see `ResourceUsage.references`."""
+    reference_no_costlier: BoolArray
+    """(k,) whether the reference may replace the configuration."""
     no_more_accurate: BoolArray
-    """(k,) whether its partner is surely as accurate."""
+    """(k,) whether the reference is certainly as accurate."""
 
     @classmethod
     def blank(
-        cls, configurations: int, objectives: int, score_range: tuple[float, float], latency_items: int
+        cls, configurations: int, requirements: int, score_range: tuple[float, float], latency_items: int
     ) -> RaceArrays:
-        """Nothing is known."""
-        of_each = np.zeros(configurations, dtype=bool)
-        of_both = np.zeros((configurations, objectives), dtype=bool)
+        """Return the arrays without measurements."""
+        per_configuration = np.zeros(configurations, dtype=bool)
+        per_requirement = np.zeros((configurations, requirements), dtype=bool)
         low, high = score_range
         return cls(
             latency_items=np.full(configurations, latency_items, dtype=np.int64),
-            failed=of_each,
-            ended=of_each.copy(),
-            meets=of_both,
-            fails=of_both.copy(),
-            slow=of_both.copy(),
-            pointless=of_both.copy(),
+            failed=per_configuration,
+            exhausted=per_configuration.copy(),
+            meets=per_requirement,
+            fails=per_requirement.copy(),
+            slow=per_requirement.copy(),
+            pruned=per_requirement.copy(),
             means=np.full(configurations, (low + high) / 2),
             variances=np.full(configurations, (high - low) ** 2 / 4),
-            partners=np.full(configurations, -1, dtype=np.int64),
-            stands_in=of_each.copy(),
-            no_more_accurate=of_each.copy(),
+            references=np.full(configurations, -1, dtype=np.int64),
+            reference_no_costlier=per_configuration.copy(),
+            no_more_accurate=per_configuration.copy(),
         )
 
-    def followed_by(self, others: RaceArrays) -> RaceArrays:
-        """These configurations and then the others."""
+    def followed_by(self, added: RaceArrays) -> RaceArrays:
+        """Return the concatenation with other configurations."""
         joined: dict[str, Any] = {
-            field.name: np.concatenate([getattr(self, field.name), getattr(others, field.name)])
+            field.name: np.concatenate([getattr(self, field.name), getattr(added, field.name)])
             for field in fields(self)
         }
         return RaceArrays(**joined)
 
 
-_POINTLESS = "it most likely will not do, has no plan, or plans of others that surely will do are hardly dearer"
-_NO_CHEAPER = "and has no plan, or plans of others that surely will do are hardly dearer"
+_PRUNED = "it most likely misses the SLOs, or makes no plan much cheaper than feasible configurations do"
+_NO_CHEAPER = "but makes no plan much cheaper than other feasible configurations do"
 
 
 class Verdict(StrEnum):
-    """Where a configuration stands."""
+    """Verdict on a configuration."""
 
     FEASIBLE = "feasible"
-    """It is surely accurate enough for some objective, not surely too slow, and may be the best of those."""
+    """Certainly accurate enough for some SLO requirement, not certainly too slow, and possibly the best of its kind."""
     INFEASIBLE = "infeasible"
-    """It surely misses every objective."""
+    """Certainly misses every SLO requirement."""
     DOMINATED = "dominated"
-    """Wherever it might serve, another surely serves and takes hardly more of anything, or makes plans that are hardly
-    dearer."""
+    """Every requirement it might meet is certainly met by another configuration with hardly more usage or hardly
+    costlier plans."""
     UNLIKELY = "unlikely"
-    """Not expected to make any plan much cheaper, whether or not it keeps the objectives."""
+    """Not expected to make any plan much cheaper, whether or not it meets the SLOs."""
     UNDECIDED = "undecided"
-    """More items may tell."""
+    """More items may decide."""
 
 
 @dataclass(frozen=True)
 class ConfigurationVerdict:
-    """A verdict with its reason."""
+    """Verdict with its reason."""
 
     verdict: Verdict
     reason: str
@@ -105,40 +105,40 @@ class ConfigurationVerdict:
 
 @dataclass(frozen=True, eq=False)
 class RaceSnapshot:
-    """What is known of k configurations and q objectives."""
+    """Certain statements about k configurations and q SLO requirements."""
 
     meets: BoolArray
-    """(k, q) surely accurate enough, and not surely too slow."""
+    """(k, q) certainly accurate enough, and not certainly too slow."""
     fails: BoolArray
-    """(k, q) surely missed."""
+    """(k, q) certainly missed."""
     slow: BoolArray
-    """(k, q) surely missed because no plan is fast enough, whatever the accuracy."""
+    """(k, q) certainly missed because no plan is fast enough, regardless of accuracy."""
     items: IntArray
-    """(k,) on how many items each is known."""
+    """(k,) number of measured items."""
     latency_items: IntArray
-    """(k,) on how many items each is to be known for its latency, at most all."""
+    """(k,) sample size for the latency, at most all items."""
     all_items: int
-    """How many there are: a configuration known on all of them is decided."""
-    outdone: BoolArray
-    """(k,) whether its partner is surely as accurate."""
-    partners: IntArray
-    """(k,) see `Footprints.partners`."""
-    pointless: BoolArray
-    """(k, q) whether it keeps an objective makes no plan much cheaper; see `Assessment`."""
+    """Number of profiling items; a configuration measured on all of them is decided."""
+    dominated_on_accuracy: BoolArray
+    """(k,) whether the reference is certainly as accurate and may replace the configuration."""
+    references: IntArray
+    """(k,) see `ResourceUsage.references`."""
+    pruned: BoolArray
+    """(k, q) see `SamplerDecision.pruned`."""
 
 
 @dataclass(frozen=True, eq=False)
 class OpenQuestions:
-    """What follows from a standing."""
+    """Open questions that follow from a snapshot."""
 
     open: BoolArray
-    """(k, q) undecided, and an answer would matter."""
+    """(k, q) undecided, and a decision would matter."""
     surely_met: BoolArray
-    """(k, q) surely kept, and there is nothing that stands in and takes less or is surely as accurate."""
+    """(k, q) certainly met, and no other configuration may replace it at lower usage or is certainly as accurate."""
     needs_latency_items: BoolArray
-    """(k,) feasible and not dominated, but its latency is not known well enough."""
+    """(k,) feasible and not dominated, but with too few items for its latency."""
     covered_by: IntArray
-    """(k, q) a configuration that surely keeps the objective and stands in; -1: none."""
+    """(k, q) a configuration that certainly meets the requirement and may replace this one; -1 for none."""
 
     @property
     def settled(self) -> BoolArray:
@@ -146,134 +146,140 @@ class OpenQuestions:
         return ~(self.open.any(axis=1) | self.needs_latency_items)
 
 
-def open_questions(standing: RaceSnapshot, footprints: ResourceUsage) -> OpenQuestions:
-    """Say which questions are open.
+def open_questions(snapshot: RaceSnapshot, usage: ResourceUsage) -> OpenQuestions:
+    """Return the open questions.
 
-    A configuration that may keep an objective need not be asked where another surely keeps it and may stand in for
-    it, nor anywhere if its partner stands in for it and is surely as accurate. One that surely keeps an objective gives
-    way to such a partner only where that is asked on or surely keeps it too: else neither would be left where the
-    partner is asked no more because this one stands in for it.
+    A configuration that may meet a requirement need not be measured if another certainly meets it and may replace it,
+    or if its reference may replace it and is certainly as accurate. A configuration that certainly meets a requirement
+    yields to its reference only if the latter is open on it or certainly meets it too. Otherwise neither would remain,
+    as the reference is not measured further because this one may replace it.
 
     Args:
-        standing: of k configurations; one without an item is open everywhere.
-        footprints: of the same configurations.
+        snapshot: snapshot of k configurations; one without an item is open everywhere.
+        usage: resource usage of these configurations.
     """
-    if not standing.meets.shape[1]:
-        return _without_objectives(standing)
-    unknown = standing.items == 0
-    undecided = ~(standing.meets | standing.fails) & (standing.items < standing.all_items)[:, None]
-    undecided &= ~standing.pointless
-    covered = _covered(standing, footprints, cheaper=False)
-    outdone = standing.outdone & (standing.partners >= 0)
-    # A partner that is too slow by a little serves nobody where this one may.
-    left_to_partner = outdone[:, None] & ~standing.slow[standing.partners]
-    open_ = undecided & (covered < 0) & ~left_to_partner | unknown[:, None]
-    last = _outdoers(standing, outdone)
-    gives_way = outdone[:, None] & (standing.meets[last] | open_[last])
-    kept = standing.meets & (_covered(standing, footprints, cheaper=True) < 0) & ~gives_way
-    return OpenQuestions(open_, kept, kept.any(axis=1) & (standing.items < standing.latency_items), covered)
+    if not snapshot.meets.shape[1]:
+        return _without_requirements(snapshot)
+    unmeasured = snapshot.items == 0
+    undecided = ~(snapshot.meets | snapshot.fails) & (snapshot.items < snapshot.all_items)[:, None]
+    undecided &= ~snapshot.pruned
+    covered = _covered(snapshot, usage, cheaper=False)
+    dominated_on_accuracy = snapshot.dominated_on_accuracy & (snapshot.references >= 0)
+    # A reference that is slightly too slow serves no query, where this configuration may.
+    left_to_reference = dominated_on_accuracy[:, None] & ~snapshot.slow[snapshot.references]
+    open_ = undecided & (covered < 0) & ~left_to_reference | unmeasured[:, None]
+    last = _undominated_references(snapshot, dominated_on_accuracy)
+    yields = dominated_on_accuracy[:, None] & (snapshot.meets[last] | open_[last])
+    met = snapshot.meets & (_covered(snapshot, usage, cheaper=True) < 0) & ~yields
+    return OpenQuestions(open_, met, met.any(axis=1) & (snapshot.items < snapshot.latency_items), covered)
 
 
-def _without_objectives(standing: RaceSnapshot) -> OpenQuestions:
-    """Nobody asks for anything yet: all that its partner does not outdo is to be known well enough to plan on."""
-    none = np.zeros((len(standing.items), 0), dtype=bool)
-    outdone = standing.outdone & (standing.partners >= 0)
-    short = ~outdone & (standing.items < standing.latency_items)
+def _without_requirements(snapshot: RaceSnapshot) -> OpenQuestions:
+    """Return the open questions without queries: everything not dominated by its reference needs its latency items."""
+    none = np.zeros((len(snapshot.items), 0), dtype=bool)
+    dominated_on_accuracy = snapshot.dominated_on_accuracy & (snapshot.references >= 0)
+    short = ~dominated_on_accuracy & (snapshot.items < snapshot.latency_items)
     return OpenQuestions(none, none, short, none.astype(np.int64))
 
 
-def _outdoers(standing: RaceSnapshot, outdone: BoolArray) -> IntArray:
-    """(k,) from partner to partner the one that is not outdone itself, which for most is each itself."""
-    found = np.where(outdone, standing.partners, np.arange(len(outdone)))
-    while outdone[found].any():
-        found = found[found]
-    return found
+def _undominated_references(snapshot: RaceSnapshot, dominated_on_accuracy: BoolArray) -> IntArray:
+    """Return (k,) the end of each chain of references that dominate, which is mostly the configuration itself."""
+    last = np.where(dominated_on_accuracy, snapshot.references, np.arange(len(dominated_on_accuracy)))
+    while dominated_on_accuracy[last].any():
+        last = last[last]
+    return last
 
 
-def _covered(standing: RaceSnapshot, footprints: ResourceUsage, *, cheaper: bool) -> IntArray:
-    """(k, q) for each the configuration with the fewest CPU seconds that surely keeps the objective and stands in.
+def _covered(snapshot: RaceSnapshot, usage: ResourceUsage, *, cheaper: bool) -> IntArray:
+    """Return (k, q) the configuration with the fewest CPU seconds that certainly meets a requirement in its place.
 
     Args:
-        standing: of the configurations.
-        footprints: of the configurations.
-        cheaper: whether it must take fewer CPU seconds, so that of two that stand in for each other one is left.
+        snapshot: snapshot of the configurations.
+        usage: resource usage of the configurations.
+        cheaper: whether it must use fewer CPU seconds, so that one of two mutual replacements remains.
     """
-    count, objectives = standing.meets.shape
-    found = np.full((count, objectives), -1, dtype=np.int64)
-    everything = np.arange(count)
-    sure = np.flatnonzero(standing.meets.any(axis=1))
-    sure = sure[np.argsort(footprints.total_cpu_s[sure], kind="stable")]
-    for one in sure[::-1]:  # the cheapest last, so that it is the one that is named
-        stands_in = footprints.replaceable_by(int(one)).copy()
-        stands_in[one] = False
+    count, requirements = snapshot.meets.shape
+    covered_by = np.full((count, requirements), -1, dtype=np.int64)
+    indexes = np.arange(count)
+    feasible = np.flatnonzero(snapshot.meets.any(axis=1))
+    feasible = feasible[np.argsort(usage.total_cpu_s[feasible], kind="stable")]
+    for index in feasible[::-1]:  # the cheapest last, so that it overwrites the others
+        replaceable = usage.replaceable_by(int(index)).copy()
+        replaceable[index] = False
         if cheaper:
-            stands_in &= footprints.cheaper(one[None], everything)[0]
-        found[np.ix_(np.flatnonzero(stands_in), np.flatnonzero(standing.meets[one]))] = one
-    return found
+            replaceable &= usage.cheaper(index[None], indexes)[0]
+        covered_by[np.ix_(np.flatnonzero(replaceable), np.flatnonzero(snapshot.meets[index]))] = index
+    return covered_by
 
 
 def assign_verdicts(
-    standing: RaceSnapshot, decisions: OpenQuestions, objectives: Sequence[SloRequirement], names: Sequence[str]
+    snapshot: RaceSnapshot, decisions: OpenQuestions, requirements: Sequence[SloRequirement], names: Sequence[str]
 ) -> tuple[ConfigurationVerdict, ...]:
-    """A verdict and its reason for each configuration.
+    """Return the verdict with its reason for each configuration.
 
     Args:
-        standing: what is known.
-        decisions: what follows from it.
-        objectives: (q,) what is asked.
-        names: (k,) of the configurations.
+        snapshot: certain statements.
+        decisions: open questions of the snapshot.
+        requirements: (q,) SLO requirements.
+        names: (k,) names of the configurations.
     """
-    return tuple(_judgement(standing, decisions, objectives, names, row) for row in range(len(names)))
+    return tuple(_verdict(snapshot, decisions, requirements, names, row) for row in range(len(names)))
 
 
-def _judgement(
-    standing: RaceSnapshot,
+def _verdict(
+    snapshot: RaceSnapshot,
     decisions: OpenQuestions,
-    objectives: Sequence[SloRequirement],
+    requirements: Sequence[SloRequirement],
     names: Sequence[str],
     row: int,
 ) -> ConfigurationVerdict:
-    if not standing.items[row]:
-        return ConfigurationVerdict(Verdict.UNDECIDED, "it was not measured")
+    if not snapshot.items[row]:
+        return ConfigurationVerdict(Verdict.UNDECIDED, "it is unmeasured")
     if decisions.open[row].any():
-        which = _accuracies(objectives, decisions.open[row])
-        return ConfigurationVerdict(Verdict.UNDECIDED, f"it may or may not keep {which}")
+        slos = _accuracies(requirements, decisions.open[row])
+        return ConfigurationVerdict(Verdict.UNDECIDED, f"it may or may not meet {slos}")
     if decisions.needs_latency_items[row]:
         return ConfigurationVerdict(
-            Verdict.UNDECIDED, f"latency is to be estimated from {standing.latency_items[row]} items"
+            Verdict.UNDECIDED, f"its latency has to be measured on {snapshot.latency_items[row]} items"
         )
-    if standing.fails[row].all() and len(objectives):
-        return ConfigurationVerdict(Verdict.INFEASIBLE, _missed(objectives, standing.slow[row]))
+    if snapshot.fails[row].all() and len(requirements):
+        return ConfigurationVerdict(Verdict.INFEASIBLE, _missed(requirements, snapshot.slow[row]))
     if decisions.surely_met[row].any():
-        which = _accuracies(objectives, decisions.surely_met[row])
-        return ConfigurationVerdict(Verdict.FEASIBLE, f"it surely keeps {which}")
-    if standing.outdone[row] and standing.partners[row] >= 0:
-        other = names[standing.partners[row]]
-        return ConfigurationVerdict(Verdict.DOMINATED, f"{other} takes hardly more and is surely as accurate")
-    if not objectives:
-        return ConfigurationVerdict(Verdict.FEASIBLE, "no query asks for anything yet")
-    pointless = standing.pointless[row] & ~standing.fails[row]
-    if pointless.any():
-        kept = pointless & standing.meets[row]
-        if (kept == pointless).all():
+        slos = _accuracies(requirements, decisions.surely_met[row])
+        return ConfigurationVerdict(Verdict.FEASIBLE, f"it certainly meets {slos}")
+    if snapshot.dominated_on_accuracy[row] and snapshot.references[row] >= 0:
+        reference = names[snapshot.references[row]]
+        return ConfigurationVerdict(
+            Verdict.DOMINATED, f"{reference} is certainly as accurate at hardly more resource usage"
+        )
+    if not requirements:
+        return ConfigurationVerdict(Verdict.FEASIBLE, "no query uses the pipeline yet")
+    pruned = snapshot.pruned[row] & ~snapshot.fails[row]
+    if pruned.any():
+        met = pruned & snapshot.meets[row]
+        if (met == pruned).all():
             return ConfigurationVerdict(
-                Verdict.UNLIKELY, f"it surely keeps {_accuracies(objectives, kept)}, {_NO_CHEAPER}"
+                Verdict.UNLIKELY, f"it certainly meets {_accuracies(requirements, met)}, {_NO_CHEAPER}"
             )
-        return ConfigurationVerdict(Verdict.UNLIKELY, _POINTLESS)
-    others = dict.fromkeys(names[one] for one in decisions.covered_by[row][~standing.fails[row]] if one >= 0)
-    if not others:
-        return ConfigurationVerdict(Verdict.UNDECIDED, "there are no more measurements of it")
-    return ConfigurationVerdict(Verdict.DOMINATED, f"{' and '.join(others)} surely will do and takes hardly more")
+        return ConfigurationVerdict(Verdict.UNLIKELY, _PRUNED)
+    covering = dict.fromkeys(names[index] for index in decisions.covered_by[row][~snapshot.fails[row]] if index >= 0)
+    if not covering:
+        return ConfigurationVerdict(Verdict.UNDECIDED, "no further measurements are available")
+    return ConfigurationVerdict(
+        Verdict.DOMINATED, f"its SLOs are certainly met by {' and '.join(covering)} at hardly more resource usage"
+    )
 
 
-def _accuracies(objectives: Sequence[SloRequirement], which: BoolArray) -> str:
-    slos = [objective.accuracy for objective, among in zip(objectives, which, strict=True) if among]
+def _accuracies(requirements: Sequence[SloRequirement], selected: BoolArray) -> str:
+    slos = [
+        requirement.accuracy for requirement, is_selected in zip(requirements, selected, strict=True) if is_selected
+    ]
     return ", ".join(dict.fromkeys("any accuracy" if slo is None else f"accuracy {slo}" for slo in slos))
 
 
-def _missed(objectives: Sequence[SloRequirement], slow: BoolArray) -> str:
-    limits = dict.fromkeys(str(o.latency) for o, late in zip(objectives, slow, strict=True) if late)
-    parts = [f"is surely too slow for latency {', '.join(limits)}"] if limits else []
+def _missed(requirements: Sequence[SloRequirement], slow: BoolArray) -> str:
+    latency_limits = dict.fromkeys(str(o.latency) for o, is_slow in zip(requirements, slow, strict=True) if is_slow)
+    parts = [f"is certainly too slow for latency {', '.join(latency_limits)}"] if latency_limits else []
     if not slow.all():
-        parts.append(f"surely misses {_accuracies(objectives, ~slow)}")
+        parts.append(f"certainly misses {_accuracies(requirements, ~slow)}")
     return f"it {' and '.join(parts)}"

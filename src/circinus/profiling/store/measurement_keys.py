@@ -1,4 +1,4 @@
-"""Content addresses: what a measurement depends on, hashed, so that an edit invalidates what it can have changed."""
+"""Content hashes of everything that a measurement depends on, so that edits invalidate exactly what they may affect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from circinus.specification import Configuration, DatasetSpec, KnobValues, Pipel
 from circinus.specification.pipeline import DEFAULT_HELD_OUT
 
 LOCAL = "local"
-"""Hardware class of the machine that measures."""
+"""Hardware class of the measuring machine."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class CodeVersions:
     """`uses` reference -> version."""
     metric: str
     dataset: str
-    """Of the data set, and of its features where they have code of their own."""
+    """Version of the data set, and of its features if they have their own code."""
 
 
 def pipeline_code(pipeline: Pipeline, module_paths: Sequence[Path]) -> CodeVersions:
-    """Import what `pipeline` refers to (no model is loaded) and tell its versions.
+    """Import the code that `pipeline` refers to (without loading models), and return its versions.
 
     Raises:
-        OperatorError: something is not found.
+        OperatorError: an operator, metric or data set cannot be found.
     """
     dataset = source_version(resolve(pipeline.dataset.uses, module_paths))
     if pipeline.dataset.features not in (PLAIN, NONE):
@@ -48,20 +48,20 @@ def pipeline_code(pipeline: Pipeline, module_paths: Sequence[Path]) -> CodeVersi
 
 
 def dataset_key(dataset: DatasetSpec, version: str, origin: str = "") -> str:
-    """Address of the code and arguments that make a data set: tells which one it is without making it."""
+    """Return the content hash of a data set's code and arguments, which identifies it without building it."""
     features = [] if dataset.features == PLAIN else [{"features": dataset.features}]
-    # The order, and with it what may be profiled, depends on how much is held out.
+    # The order, and with it the set of profiling items, depends on the held-out share.
     held_out = [] if dataset.held_out == DEFAULT_HELD_OUT else [{"held_out": dataset.held_out}]
     own = [origin] if origin else []
-    return _address("data set", dataset.uses, dict(dataset.arguments), version, *features, *held_out, *own)
+    return _content_hash("data set", dataset.uses, dict(dataset.arguments), version, *features, *held_out, *own)
 
 
 class MeasurementKeys:
-    """The addresses of one pipeline's measurements, per configuration.
+    """Content hashes of one pipeline's measurements, by configuration.
 
-    The address of an output is a hash over the operator's reference, version and knob values and the addresses of its
-    inputs: an edit changes it and those of all descendants, and leaves ancestors and siblings alone. Neither the
-    pipeline's nor the operators' names are in it, so that equal beginnings of different pipelines are measured once.
+    The hash of an output covers the operator's reference, version and knob values and the hashes of its inputs: an edit
+    changes it and those of all descendants, but not those of ancestors and siblings. Neither the pipeline's nor the
+    operators' names are covered, so that equal prefixes of different pipelines are measured once.
     """
 
     def __init__(
@@ -72,15 +72,15 @@ class MeasurementKeys:
         machine: Machine | None = None,
         origin: str = "",
     ) -> None:
-        """Of measurements made in one place.
+        """Create the keys of measurements on one machine.
 
         Args:
-            pipeline: what is measured.
-            code: versions of what it refers to.
-            hardware_class: of the machine that measured.
-            machine: which one; None: measured before machines were recorded.
-            origin: of measurements that the code as it is here did not make, such as those of a trace; they share no
-                address with any others.
+            pipeline: measured pipeline.
+            code: versions of the pipeline's code.
+            hardware_class: hardware class of the measuring machine.
+            machine: measuring machine; None for measurements from before machines were recorded.
+            origin: origin of measurements not made by the current code, such as a trace; they share no hash with
+                others.
         """
         self.pipeline = pipeline
         self.code = code
@@ -90,76 +90,78 @@ class MeasurementKeys:
         self._own = [origin] if origin else []
         self._lineages = {o.name: (*pipeline.ancestors(o.name), o.name) for o in pipeline.operators}
         self._sinks = pipeline.sinks()
-        self._known: dict[Hashable, str] = {}
+        self._cache: dict[Hashable, str] = {}
 
     def for_hardware_class(self, hardware_class: str, machine: Machine | None) -> MeasurementKeys:
-        """Of the same pipeline and code, measured on another hardware class and machine."""
+        """Return the keys of the same pipeline and code on another hardware class and machine."""
         return MeasurementKeys(self.pipeline, self.code, hardware_class, machine, self.origin)
 
     def output(self, operator: str, configuration: Configuration) -> str:
-        """Of what `operator` puts out: depends on its code and knobs and on those of all its ancestors."""
+        """Return the hash of an operator's output, which covers code and knob values of it and of all its ancestors."""
         values = dict(configuration.operators)
         key = "output", operator, tuple(values[name] for name in self._lineages[operator])
-        if key not in self._known:
+        if key not in self._cache:
             spec = self.pipeline.operator(operator)
             inputs = [self.output(parent, configuration) for parent in spec.after]
             version = self.code.operators[spec.uses]
             content = spec.uses, version, values[operator].as_dict(), inputs
-            self._known[key] = _address("output", *content, *self._own)
-        return self._known[key]
+            self._cache[key] = _content_hash("output", *content, *self._own)
+        return self._cache[key]
 
     def service(self, operator: str, configuration: Configuration) -> str:
-        """Of the time an output takes: depends on CPUs and hardware besides."""
+        """Return the hash of the service time of an output, which also covers CPUs and hardware."""
         output = self.output(operator, configuration)
         key = "service", operator, output
-        if key not in self._known:
+        if key not in self._cache:
             cpus = min(self.pipeline.operator(operator).cpus)
-            self._known[key] = _address("service", output, cpus, self._hardware)
-        return self._known[key]
+            self._cache[key] = _content_hash("service", output, cpus, self._hardware)
+        return self._cache[key]
 
     def replica(self, operator: str, knobs: KnobValues) -> str:
-        """Of loading an operator: its time, memory and gains from batches and CPUs."""
+        """Return the hash of an operator's replica: load time, memory and batch time ratios."""
         key = "replica", operator, knobs
-        if key not in self._known:
+        if key not in self._cache:
             spec = self.pipeline.operator(operator)
             version, cpus = self.code.operators[spec.uses], min(spec.cpus)
             content = spec.uses, version, knobs.as_dict(), cpus, self._hardware
-            self._known[key] = _address("replica", *content, *self._own)
-        return self._known[key]
+            self._cache[key] = _content_hash("replica", *content, *self._own)
+        return self._cache[key]
 
     def replay_output(self, configuration: Configuration) -> str:
-        """Of what the whole pipeline puts out."""
+        """Return the hash of the outputs of the whole pipeline."""
         key = "answer", configuration
-        if key not in self._known:
-            self._known[key] = _address("answer", [[name, self.output(name, configuration)] for name in self._sinks])
-        return self._known[key]
+        if key not in self._cache:
+            self._cache[key] = _content_hash(
+                "answer", [[name, self.output(name, configuration)] for name in self._sinks]
+            )
+        return self._cache[key]
 
     def profiling_time(self, configuration: Configuration) -> str:
-        """Of what measuring a configuration took."""
+        """Return the hash of the effort of measuring a configuration."""
         answer = self.replay_output(configuration)
-        return answer if self.machine is None else _address("effort", answer, self._hardware)
+        return answer if self.machine is None else _content_hash("effort", answer, self._hardware)
 
     def class_effort(self, configuration: Configuration) -> str:
-        """Of what measuring a configuration's operators took beside any profile."""
-        return _address("effort on a class", self.replay_output(configuration), self._hardware)
+        """Return the hash of the effort of measuring a configuration's operators on another hardware class."""
+        return _content_hash("effort on a class", self.replay_output(configuration), self._hardware)
 
     def versions(self) -> dict[str, str]:
-        """`uses` reference -> version of the code, of operators, metric and data set."""
+        """Return the code version of each `uses` reference of operators, metric and data set."""
         pipeline, code = self.pipeline, self.code
         return {**code.operators, pipeline.metric.uses: code.metric, pipeline.dataset.uses: code.dataset}
 
     def dataset(self) -> str:
-        """Of what makes the data set."""
+        """Return the hash of the code and arguments of the data set."""
         return dataset_key(self.pipeline.dataset, self.code.dataset, self.origin)
 
     def score(self, configuration: Configuration) -> str:
-        """Of the scores: depends on the metric besides."""
+        """Return the hash of the scores, which also covers the metric."""
         key = "score", configuration
-        if key not in self._known:
+        if key not in self._cache:
             metric, answer = self.pipeline.metric, self.replay_output(configuration)
-            self._known[key] = _address("score", answer, metric.uses, self.code.metric, list(metric.range))
-        return self._known[key]
+            self._cache[key] = _content_hash("score", answer, metric.uses, self.code.metric, list(metric.range))
+        return self._cache[key]
 
 
-def _address(*content: Any) -> str:
+def _content_hash(*content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

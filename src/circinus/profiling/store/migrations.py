@@ -1,4 +1,4 @@
-"""The schema of the profile store, as the steps that lead to it."""
+"""Schema of the profile store, as a sequence of migrations."""
 
 from __future__ import annotations
 
@@ -41,64 +41,65 @@ CREATE TABLE recording (pipeline TEXT NOT NULL, prefix TEXT NOT NULL, operator T
     service INTEGER NOT NULL, output INTEGER NOT NULL, replica INTEGER NOT NULL, dataset INTEGER NOT NULL,
     seed INTEGER NOT NULL, PRIMARY KEY (pipeline, prefix)) WITHOUT ROWID;
 """
-"""`address` numbers the content addresses of `addresses` and of items; `subject`, `item`, `source`, `service`, `output`
-and `replica` are such numbers. `replica.load_s` is the sum over `loads`, see `_START_UPS`. `recording` says which
-addresses the latest measurement of a pipeline used for a prefix, so that recordings are found without the pipeline's
-code."""
+"""Initial schema. `address` numbers the content hashes of `MeasurementKeys` and of items; `subject`, `item`,
+`source`, `service`, `output` and `replica` are such ids. `replica.load_s` is the sum over `loads`, see `_START_UPS`.
+`recording` has the ids that the latest measurement of a pipeline used for a prefix, so that recordings are found
+without the pipeline's code."""
 
 _MACHINES_AND_STRATA = """
 CREATE TABLE machine (id INTEGER PRIMARY KEY, cpu_model TEXT NOT NULL, cores INTEGER NOT NULL,
     UNIQUE (cpu_model, cores));
 ALTER TABLE dataset_item ADD COLUMN strata TEXT;
 """
-"""`machine`: those that measured into the store. `dataset_item.strata`: JSON; NULL of a data set that nobody has
-measured on since the step."""
+"""Machines that measured into the store, and strata. `dataset_item.strata` is JSON; NULL for a data set that was not
+measured since the migration."""
 
-_WHAT_WAS_SCORED = """
+_SCORED = """
 CREATE TABLE variant (id INTEGER PRIMARY KEY, description TEXT NOT NULL UNIQUE);
 CREATE TABLE scored (variant INTEGER NOT NULL, subject INTEGER NOT NULL, configuration TEXT NOT NULL,
     PRIMARY KEY (variant, subject)) WITHOUT ROWID;
 CREATE TABLE undescribed (since INTEGER PRIMARY KEY);
 INSERT INTO undescribed SELECT 1 WHERE EXISTS (SELECT 1 FROM score) OR EXISTS (SELECT 1 FROM failure);
 """
-"""Which configurations have scores or failed, since addresses do not tell: so those that nobody can list are found
-again, and scores of other pipelines and versions. `variant.description`: JSON, see `variants`; `scored.configuration`:
-JSON of the knob values of each operator. `undescribed` has a row if there were scores before the step: those are
-written down when their pipeline is measured on."""
+"""Configurations that have scores or failed, which content hashes do not reveal. They allow listing configurations
+that cannot be enumerated, and scores of other pipelines and versions. `variant.description`: JSON, see
+`pipeline_versions`; `scored.configuration`: JSON of the knob values of each operator. `undescribed` has a row if
+there were scores before the migration: those are added when their pipeline is measured."""
 
-_WHAT_WAS_OBSERVED = """
+_OBSERVATIONS = """
 CREATE TABLE observation (id INTEGER PRIMARY KEY, at TEXT NOT NULL, mode TEXT NOT NULL, plan TEXT NOT NULL,
     pipeline TEXT NOT NULL, operator TEXT NOT NULL, uses TEXT NOT NULL, version TEXT NOT NULL, knobs TEXT NOT NULL,
     hardware_class TEXT NOT NULL, speed REAL NOT NULL, cpu_model TEXT, cores INTEGER, cpus REAL NOT NULL,
     batch_size INTEGER NOT NULL, log_ratio REAL NOT NULL, standard_error REAL NOT NULL, requests INTEGER NOT NULL,
     items INTEGER NOT NULL);
 """
-"""What traffic showed, see `observations.Observation`: a row for each deployment in each run, of which none is ever
-changed. `cpu_model` and `cores` are those of `profiled_on`; `knobs`: JSON."""
+"""Observations from traffic, see `observations.ServiceTimeObservation`: one immutable row for each deployment in
+each run. `cpu_model` and `cores` are those of `profiled_on`; `knobs` is JSON."""
 
 _START_UPS = """
 ALTER TABLE replica ADD COLUMN startup_s REAL NOT NULL DEFAULT 0;
 UPDATE replica SET startup_s = load_s;
 """
-"""`replica.startup_s`: sum over `loads` of the seconds from asking for a replica until it could take work. Before the
-step `load_s` was just that, and stays so for the loads that are in it: never less than the operator's own."""
+"""`replica.startup_s`: sum over `loads` of the start-up times of replicas. Before the migration `load_s` had this
+meaning, and keeps it for earlier loads: it is never less than the operator's own load time."""
 
 _HARDWARE_CLASSES = """
 CREATE TABLE class_machine (id INTEGER PRIMARY KEY, hardware_class TEXT NOT NULL, cpu_model TEXT NOT NULL,
     cores INTEGER NOT NULL, UNIQUE (hardware_class, cpu_model, cores));
 """
-"""Which machines were measured on as nodes of a hardware class, the last one with the greatest `id`. `local` is there
-only while the last profile was made on a node of that class, and not on the machine that the command ran on."""
+"""Machines measured as nodes of a hardware class, the last one with the highest `id`. `local` has a row only while
+the last profile was measured on a node of that class, as opposed to the machine that ran the command."""
 
 STEPS: tuple[str, ...] = (
     _MEASUREMENTS,
     _MACHINES_AND_STRATA,
-    _WHAT_WAS_SCORED,
-    _WHAT_WAS_OBSERVED,
+    _SCORED,
+    _OBSERVATIONS,
     _START_UPS,
     _HARDWARE_CLASSES,
 )
-"""Step k leads from schema k to schema k + 1; 0 is an empty file. A released step is never changed: add another."""
+"""Migrations: step k leads from schema k to schema k + 1; 0 is an empty file. Released steps are immutable: add
+another."""
 
 SCHEMA_VERSION = len(STEPS)
 
@@ -106,31 +107,34 @@ SCHEMA_VERSION = len(STEPS)
 def migrate(
     connection: sqlite3.Connection, transaction: Callable[[], AbstractContextManager[None]], path: Path
 ) -> None:
-    """Bring a store to the present schema, each step in a transaction of its own.
+    """Migrate a store to the current schema, each step in its own transaction.
 
-    Ended at any moment, it goes on from the last whole step at the next opening. Several may try at once.
+    An interrupted migration continues from its last complete step at the next opening. Concurrent migrations are safe.
 
     Args:
-        connection: to the store.
-        transaction: gives what commits or takes back as a whole.
-        path: of the store, for errors.
+        connection: connection to the store.
+        transaction: returns a context manager that commits or rolls back as a whole.
+        path: path of the store, for errors.
 
     Raises:
-        ProfileError: the store is of a later schema.
+        ProfileError: the store has a later schema.
     """
     while (version := schema_version(connection)) != SCHEMA_VERSION:
         if version > SCHEMA_VERSION:
             raise ProfileError(
-                f"{path}: found a profile store of schema {version}, expected at most {SCHEMA_VERSION}: a later "
-                "version of Circinus wrote it; use that version, or measure into a new file"
+                f"found a profile store of schema {version}, expected at most {SCHEMA_VERSION}; it was written by a "
+                "later version of Circinus",
+                code="store.newer_schema",
+                location=str(path),
+                hint="Use that version, or measure into a new file.",
             )
         with transaction():
-            if schema_version(connection) == version:  # nobody else was quicker
+            if schema_version(connection) == version:  # no concurrent process has migrated it
                 for statement in STEPS[version].split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {version + 1}")
 
 
 def schema_version(connection: sqlite3.Connection) -> int:
-    """Of a store; 0: there is nothing in it."""
+    """Return the schema version of a store; 0 if it is empty."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])

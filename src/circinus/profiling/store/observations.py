@@ -1,4 +1,4 @@
-"""What traffic showed of operators' service times beside the profile: kept in the store, never overwritten."""
+"""Observed service times from traffic, relative to the profile. The store appends and never overwrites them."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from circinus.specification import KnobValues
 
 @dataclass(frozen=True)
 class ServiceTimeObservation:
-    """One deployment in one run of traffic: its seconds in service over those that the profile predicts.
+    """Observed service time of one deployment in one run of traffic, relative to the prediction of the profile.
 
-    The prediction is always that of the profile itself, without any corrections.
+    The prediction is that of the profile itself, without any corrections.
     """
 
     at: str
-    """When the run began; ISO 8601, UTC."""
+    """Start of the run; ISO 8601, UTC."""
     mode: str
-    """How replicas answered: `real` or `replay`."""
+    """Mode of the replicas: `real` or `replay`."""
     plan: str
-    """Fingerprint of the state that ran; empty where the engine does not tell it."""
+    """Fingerprint of the deployed state; empty if the engine does not report it."""
     pipeline: str
     operator: str
     uses: str
     """Reference of the operator's code."""
     version: str
-    """Of that code."""
+    """Version of the operator's code."""
     knobs: KnobValues
-    """The operator's own."""
+    """Knob values of the operator itself."""
     hardware_class: str
-    """Of the pool that it ran in."""
+    """Hardware class of the deployment's pool."""
     speed: float
-    """The speed of the operator on the class that was predicted with: the one that is promised."""
+    """Guaranteed speed of the operator on the class, which the prediction used."""
     profiled_on: Machine | None
-    """The machine that the predicted times were measured on; None: it was not recorded."""
+    """Machine of the predicted times, or None if it was not recorded."""
     cpus: float
     batch_size: int
     log_ratio: float
     """Natural logarithm of observed over predicted seconds."""
     standard_error: float
-    """Of `log_ratio`, requests with the same item counted as one cluster."""
+    """Standard error of `log_ratio`, with requests for the same item as one cluster."""
     requests: int
     items: int
-    """Different ones among the requests."""
+    """Number of distinct items among the requests."""
 
 
 def save_observations(store: Path, observations: Sequence[ServiceTimeObservation]) -> None:
-    """Add observations to a profile store, all or none.
+    """Append observations to a profile store, atomically.
 
     Raises:
-        ProfileError: there is no store, or it cannot be written.
+        ProfileError: the store is missing or cannot be written.
     """
     with ProfileStore(store) as opened, opened.transaction():
         opened.write(
@@ -64,10 +64,10 @@ def save_observations(store: Path, observations: Sequence[ServiceTimeObservation
 
 
 def load_observations(store: Path) -> tuple[ServiceTimeObservation, ...]:
-    """All observations of a profile store, in the order in which they were added.
+    """Return all observations of a profile store, in insertion order.
 
     Raises:
-        ProfileError: there is no store.
+        ProfileError: the store is missing.
     """
     with ProfileStore(store) as opened:
         return tuple(_observation(*row) for row in opened.rows(f"SELECT {_COLUMNS} FROM observation ORDER BY id"))

@@ -1,6 +1,6 @@
-"""Which configurations have scores in the store, and of what: of this pipeline, or of others that are like it.
+"""Scored configurations in the store, of this pipeline and of similar ones.
 
-A *variant* is a pipeline as it was when something of it was scored: its name, its metric, and the operators with the
+A *variant* is a version of a pipeline at the time it was scored: its name, its metric, and its operators with the
 versions of their code.
 """
 
@@ -19,25 +19,25 @@ from circinus.specification import Configuration, KnobValues, configuration_coun
 
 @dataclass(frozen=True)
 class PipelineVersion:
-    """A pipeline as it was when it was scored."""
+    """Pipeline as it was when it was scored."""
 
     number: int
-    """Of the store's own."""
+    """Id of the variant in the store."""
     pipeline: str
     metric: str
     """`uses` reference."""
     metric_version: str
     direction: str
-    """maximize or minimize"""
+    """`maximize` or `minimize`."""
     score_range: tuple[float, float]
     operators: Mapping[str, tuple[str, str]]
     """Name -> `uses` reference and version of the code."""
     origin: str
-    """Of a trace; empty: the operators themselves were run."""
+    """Origin if it was scored from a trace; empty if the operators were run."""
 
 
 def write_variant(store: ProfileStore, addresses: MeasurementKeys) -> int:
-    """The number of the variant that `addresses` are of, a new one too. Call it inside a transaction."""
+    """Return the id of the variant of `addresses`, inserting it if needed. Call it inside a transaction."""
     pipeline, code = addresses.pipeline, addresses.code
     description = json.dumps(
         {
@@ -56,7 +56,7 @@ def write_variant(store: ProfileStore, addresses: MeasurementKeys) -> int:
 
 
 def read_variants(store: ProfileStore) -> tuple[PipelineVersion, ...]:
-    """All of them, in the order in which they were first measured."""
+    """Return all variants, in the order of their first measurement."""
     return tuple(
         _variant(number, json.loads(description))
         for number, description in store.rows("SELECT id, description FROM variant ORDER BY id")
@@ -64,27 +64,27 @@ def read_variants(store: ProfileStore) -> tuple[PipelineVersion, ...]:
 
 
 def read_scored(store: ProfileStore, variant: PipelineVersion) -> Mapping[int, Configuration]:
-    """Number of the scores' address -> configuration, in the order of the numbers."""
+    """Return the configuration of each id of scores, in the order of the ids."""
     rows = store.rows("SELECT subject, configuration FROM scored WHERE variant = ? ORDER BY subject", variant.number)
     return {subject: _configuration(json.loads(content)) for subject, content in rows}
 
 
 def scored_configurations(store: ProfileStore, addresses: MeasurementKeys) -> tuple[Configuration, ...]:
-    """The configurations of a pipeline, as it is now, that have scores or failed, in the order of `prefix_order`."""
+    """Return the configurations of the current pipeline that have scores or failed, in the order of `prefix_order`."""
     if store.rows("SELECT since FROM undescribed") and configuration_count(addresses.pipeline) <= MAX_ENUMERATED:
-        listed = prefix_order(addresses.pipeline)
-        known = store.existing_ids([addresses.score(configuration) for configuration in listed])
-        return tuple(configuration for configuration in listed if addresses.score(configuration) in known)
+        enumerated = prefix_order(addresses.pipeline)
+        ids = store.existing_ids([addresses.score(configuration) for configuration in enumerated])
+        return tuple(configuration for configuration in enumerated if addresses.score(configuration) in ids)
     operators = addresses.pipeline.operators
     names = {operator.name for operator in operators}
-    found: dict[int, Configuration] = {}
+    scored: dict[int, Configuration] = {}
     for variant in read_variants(store):
         if set(variant.operators) == names and variant.origin == addresses.origin:
-            found |= read_scored(store, variant)
-    own = {subject: c for subject, c in found.items() if all(has_knob_values(o, c[o.name]) for o in operators)}
-    wanted = {subject: addresses.score(configuration) for subject, configuration in own.items()}
-    numbers = store.existing_ids(list(wanted.values()))
-    return in_prefix_order(addresses.pipeline, (own[s] for s, address in wanted.items() if numbers.get(address) == s))
+            scored |= read_scored(store, variant)
+    own = {subject: c for subject, c in scored.items() if all(has_knob_values(o, c[o.name]) for o in operators)}
+    hashes = {subject: addresses.score(configuration) for subject, configuration in own.items()}
+    ids = store.existing_ids(list(hashes.values()))
+    return in_prefix_order(addresses.pipeline, (own[s] for s, score in hashes.items() if ids.get(score) == s))
 
 
 def _configuration(content: Mapping[str, Mapping[str, Any]]) -> Configuration:

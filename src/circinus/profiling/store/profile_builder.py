@@ -1,4 +1,4 @@
-"""From what the store holds to the profile of a pipeline."""
+"""Construction of a pipeline's profile from stored measurements."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def build_profile(
     store: ProfileStore,
     addresses: MeasurementKeys,
     dataset: StoredDataset,
-    objectives: PipelineSlos,
+    slos: PipelineSlos,
     *,
     with_verdicts: bool = False,
     interrupted: bool = False,
@@ -38,30 +38,30 @@ def build_profile(
     bounds: dict[tuple[Configuration, int], Interval] | None = None,
     exhausted: Collection[Configuration] = (),
 ) -> PipelineProfile:
-    """Put together what is known of a pipeline on a data set.
+    """Build the profile of a pipeline on a data set.
 
     Args:
-        store: has it.
-        addresses: of the pipeline.
-        dataset: the data set.
-        objectives: what the queries ask.
-        with_verdicts: whether to say of every configuration what is decided, too, which takes longer.
-        interrupted: what the profile says of itself.
-        explorer: who says which configurations are worth measuring; None: all are.
-        bounds: (configuration, items) -> bounds that were computed before in the same run; gets the new ones.
-        exhausted: configurations that cannot be measured further, as the run found.
+        store: store of the measurements.
+        addresses: keys of the pipeline.
+        dataset: stored data set.
+        slos: SLO requirements of the queries.
+        with_verdicts: whether to add the verdicts of all configurations, which takes longer.
+        interrupted: value of `PipelineProfile.interrupted`.
+        explorer: sampler that selects the configurations to measure; default: all.
+        bounds: cache (configuration, items) -> bounds of the same run, which is extended.
+        exhausted: configurations that the run could not measure further.
     """
     pipeline = addresses.pipeline
     scored = scored_configurations(store, addresses)
     measurements = StoredMeasurements(store, addresses, dataset, scored)
-    beginnings = {configuration: measurements.measured_prefix(configuration) for configuration in scored}
-    # A failure on other items, or of somebody else's attempt, takes nothing away where all that is asked is known.
-    unfinished = [configuration for configuration, n in beginnings.items() if n < measurements.most_items]
+    prefix_lengths = {configuration: measurements.measured_prefix(configuration) for configuration in scored}
+    # A failure on other items, or of another process, is irrelevant if all profiling items are measured.
+    unfinished = [configuration for configuration, n in prefix_lengths.items() if n < measurements.max_items]
     failures = _failures(store, addresses, unfinished)
     failed = {failure.configuration for failure in failures}
-    measured = [(configuration, n) for configuration, n in beginnings.items() if n and configuration not in failed]
+    measured = [(configuration, n) for configuration, n in prefix_lengths.items() if n and configuration not in failed]
     confidence = measurements.confidence(
-        objectives, max(max_measured_configurations(pipeline), len(scored)), comparing=explorer is None
+        slos, max(max_measured_configurations(pipeline), len(scored)), comparing=explorer is None
     )
     bounds = {} if bounds is None else bounds
     bounds |= _accuracies(measurements, [pair for pair in measured if pair not in bounds], confidence)
@@ -76,12 +76,12 @@ def build_profile(
     profile = PipelineProfile(
         pipeline=pipeline.name,
         dataset_fingerprint=dataset.fingerprint,
-        dataset_items=len(dataset.numbers),
-        held_out_items=len(dataset.numbers) - measurements.most_items,
+        dataset_items=len(dataset.item_ids),
+        held_out_items=len(dataset.item_ids) - measurements.max_items,
         hardware_class=LOCAL,
         machine=addresses.machine,
         on_pool=not addresses.origin and addresses.machine in class_machines(store).get(LOCAL, ()),
-        risk=objectives.risk,
+        risk=slos.risk,
         configurations=profiles,
         unmeasured=configuration_count(pipeline) - len(measured) - len(failed),
         profiled_s=ran_s,
@@ -92,54 +92,54 @@ def build_profile(
     )
     if not with_verdicts:
         return profile
-    earlier = () if explorer is None else load_source_scores(store, addresses, dataset)
-    return _judged(measurements, profile, addresses, objectives, confidence, explorer, earlier, exhausted)
+    source_scores = () if explorer is None else load_source_scores(store, addresses, dataset)
+    return _with_verdicts(measurements, profile, addresses, slos, confidence, explorer, source_scores, exhausted)
 
 
 def _failures(
     store: ProfileStore, addresses: MeasurementKeys, scored: Sequence[Configuration]
 ) -> tuple[FailedConfiguration, ...]:
-    known = store.existing_ids([addresses.score(configuration) for configuration in scored])
-    found = read_failures(store, list(known.values()))
-    subjects = {configuration: known[addresses.score(configuration)] for configuration in scored}
-    return tuple(FailedConfiguration(c, *found[number]) for c, number in subjects.items() if number in found)
+    ids = store.existing_ids([addresses.score(configuration) for configuration in scored])
+    failures = read_failures(store, list(ids.values()))
+    subjects = {configuration: ids[addresses.score(configuration)] for configuration in scored}
+    return tuple(FailedConfiguration(c, *failures[subject]) for c, subject in subjects.items() if subject in failures)
 
 
 def _accuracies(
     measurements: StoredMeasurements, measured: Sequence[tuple[Configuration, int]], confidence: RunConfidence
 ) -> Mapping[tuple[Configuration, int], Interval]:
-    """Bounds of all configurations; those with equally many items are computed together."""
-    found: dict[tuple[Configuration, int], Interval] = {}
+    """Return the bounds of all configurations; those with equally many items are computed in one batch."""
+    accuracies: dict[tuple[Configuration, int], Interval] = {}
     for items in {n for _, n in measured}:
         group = [configuration for configuration, n in measured if n == items]
         scores = np.stack([measurements.scores(configuration, items) for configuration in group])
-        found.update(zip([(c, items) for c in group], confidence.bounds(scores), strict=True))
-    return found
+        accuracies.update(zip([(c, items) for c in group], confidence.bounds(scores), strict=True))
+    return accuracies
 
 
-def _judged(
+def _with_verdicts(
     measurements: StoredMeasurements,
     profile: PipelineProfile,
     addresses: MeasurementKeys,
-    objectives: PipelineSlos,
+    slos: PipelineSlos,
     confidence: RunConfidence,
     explorer: ConfigurationSampler | None,
-    earlier: Sequence[SourceScores],
+    source_scores: Sequence[SourceScores],
     exhausted: Collection[Configuration],
 ) -> PipelineProfile:
-    """With what is decided of the configurations that were measured, or are to be whatever others show."""
-    known = [*(found.configuration for found in profile.configurations), *(f.configuration for f in profile.failed)]
-    to_begin = explorer.initial_design(earlier) if explorer is not None else prefix_order(addresses.pipeline)
-    looked_at = in_prefix_order(addresses.pipeline, {*known, *to_begin})
-    standings = ConfigurationRace(looked_at, confidence, objectives, comparing=explorer is None)
+    """Return the profile with verdicts of all configurations that were or are to be measured in any case."""
+    started = [*(c.configuration for c in profile.configurations), *(f.configuration for f in profile.failed)]
+    initial = explorer.initial_design(source_scores) if explorer is not None else prefix_order(addresses.pipeline)
+    candidates = in_prefix_order(addresses.pipeline, {*started, *initial})
+    race = ConfigurationRace(candidates, confidence, slos, comparing=explorer is None)
     for failure in profile.failed:
-        standings.mark_failed(failure.configuration)
-    for found in profile.configurations:
-        standings.update_scores(found.configuration, found.scores)
-    standings.update_usage(measurements.footprints(looked_at, objectives.hardware))
+        race.mark_failed(failure.configuration)
+    for measured in profile.configurations:
+        race.update_scores(measured.configuration, measured.scores)
+    race.update_usage(measurements.resource_usage(candidates, slos.hardware))
     if explorer is None:
-        return replace(profile, verdicts=standings.verdicts())
+        return replace(profile, verdicts=race.verdicts())
     expected_s = measurement_cost_model(addresses.pipeline, profile)
-    assessment = explorer.suggest(profile, lambda c, items: math.inf if c in exhausted else expected_s(c, items))
-    standings.prune(assessment.pruned)
-    return replace(profile, verdicts=standings.verdicts(), certificate=assessment.certificate)
+    decision = explorer.suggest(profile, lambda c, items: math.inf if c in exhausted else expected_s(c, items))
+    race.prune(decision.pruned)
+    return replace(profile, verdicts=race.verdicts(), certificate=decision.certificate)

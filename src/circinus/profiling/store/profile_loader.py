@@ -1,4 +1,4 @@
-"""Reading a pipeline's profile from the store."""
+"""Loading of a pipeline's profile from the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from circinus.specification import Specification
 
 @dataclass(frozen=True)
 class LoadedProfile:
-    """A profile, and where it stands in the store."""
+    """Profile with its keys and data set in the store."""
 
     profile: PipelineProfile
     addresses: MeasurementKeys
@@ -39,25 +39,25 @@ def load_profile(
     judged: bool = False,
     explorer: ConfigurationSampler | None = None,
 ) -> PipelineProfile:
-    """What the store knows of a pipeline as specified and coded now.
+    """Load the profile of a pipeline with its current specification and code.
 
-    Neither builds the data set nor loads an operator's model: the data set is taken to be what its code and arguments
-    made when it was last measured on. What was measured on this machine comes first, unless the last profile was made
-    on a pool's node of the class `local`: then that. Where both are nothing, it is what another machine measured
-    (`PipelineProfile.machine`): never a mixture.
+    Neither the data set is built nor a model loaded: the data set is assumed to equal the one that its code and
+    arguments built at the last measurement. Measurements of this machine come first, unless the last profile was
+    measured on a pool's node of class `local`, which then comes first. Without either, those of another machine are
+    loaded (`PipelineProfile.machine`). Machines are never mixed.
 
     Args:
-        specification: has the pipeline and the queries that say what is settled.
-        pipeline_name: which pipeline.
-        store: file.
-        seed: of the order of the items.
-        source: where measurements came from; None: the operators.
-        from_other_machines: whether to leave out what was measured on this machine.
-        judged: whether to say what is decided of every configuration, too (`PipelineProfile.judgements`).
-        explorer: who said which configurations are worth measuring; None: all are.
+        specification: specification of the pipeline and its queries.
+        pipeline_name: name of the pipeline.
+        store: store file.
+        seed: random seed of the measurement order.
+        source: measurement backend; default: the operators.
+        from_other_machines: whether to exclude measurements of this machine.
+        judged: whether to add the verdicts of all configurations (`PipelineProfile.verdicts`).
+        explorer: sampler that selected the configurations to measure; default: all.
 
     Raises:
-        ProfileError: there is no store, or nothing in it is of the pipeline as it is now.
+        ProfileError: the store is missing, or has no measurement of the current version of the pipeline.
         OperatorError: an operator, metric or data set cannot be found.
     """
     with ProfileStore(store) as opened:
@@ -84,12 +84,12 @@ def read_profile(
     judged: bool = False,
     explorer: ConfigurationSampler | None = None,
 ) -> LoadedProfile:
-    """As `load_profile`, from an open store."""
+    """Load a profile from an open store (see `load_profile`)."""
     source = source or LocalBackend(specification.module_paths)
     pipeline = specification.pipelines[pipeline_name]
-    objectives = PipelineSlos.of(specification, pipeline_name)
-    failing = None
-    # Where a node of the class `local` profiled last, pools of that class are such nodes, wherever this process runs.
+    slos = PipelineSlos.of(specification, pipeline_name)
+    failed_only = None
+    # If the last profile was measured on a node of class `local`, it represents the pools of that class.
     on_pools = class_machines(store).get(LOCAL, ()) if isinstance(source, LocalBackend) else ()
     machines = dict.fromkeys((*on_pools, source.machine, *read_machines(store), None))
     for machine in (machine for machine in machines if not from_other_machines or machine != current_machine()):
@@ -97,17 +97,20 @@ def read_profile(
         dataset = read_dataset(store, addresses.dataset(), seed)
         if dataset is None:
             break
-        profile = build_profile(store, addresses, dataset, objectives, with_verdicts=judged, explorer=explorer)
-        found = LoadedProfile(profile, addresses, dataset)
-        if found.profile.configurations:
-            return found
-        if found.profile.failed and failing is None:
-            failing = found
-    if failing is None:
-        where = " on another machine" if from_other_machines else ""
+        profile = build_profile(store, addresses, dataset, slos, with_verdicts=judged, explorer=explorer)
+        loaded = LoadedProfile(profile, addresses, dataset)
+        if profile.configurations:
+            return loaded
+        if profile.failed and failed_only is None:
+            failed_only = loaded
+    if failed_only is None:
+        elsewhere = " on another machine" if from_other_machines else ""
         command = "circinus profile" if isinstance(source, LocalBackend) else "circinus profile --trace"
         raise ProfileError(
-            f"{store.path}: found no measurement of pipeline {pipeline_name}{where} as its operators, metric and data "
-            f"set are now (order of items: seed {seed}); measure it{where} ({command})"
+            f"no measurement of pipeline {pipeline_name}{elsewhere} with its current operators, metric and data set "
+            f"(order of items: seed {seed})",
+            code="profile.not_measured",
+            location=str(store.path),
+            hint=f"Run `{command}`{elsewhere}.",
         )
-    return failing
+    return failed_only

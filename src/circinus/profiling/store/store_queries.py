@@ -1,4 +1,4 @@
-"""Reading measurements from the store, as arrays over the items of a data set."""
+"""Queries of measurements in the store, as arrays over the items of a data set."""
 
 from __future__ import annotations
 
@@ -19,62 +19,62 @@ from circinus.specification import Configuration
 
 @dataclass(frozen=True, eq=False)
 class StoredDataset:
-    """What the store knows of a data set of N items."""
+    """Stored data set of N items."""
 
     fingerprint: str
     keys: tuple[str, ...]
-    numbers: IntArray
-    """(N,) numbers of the items' addresses."""
+    item_ids: IntArray
+    """(N,) ids of the items' content hashes."""
     input_bytes: FloatArray
-    """(N,) size of the pipeline's input as it is sent."""
+    """(N,) serialized sizes of the pipeline's inputs."""
     order: IntArray
-    """(N,) indexes in the order of measuring."""
+    """(N,) indexes in measurement order."""
     strata: tuple[Mapping[str, str], ...]
-    """(N,) conditions of the items by name; none where they were not recorded."""
+    """(N,) conditions of the items by name; empty if they were not recorded."""
 
 
 @dataclass(frozen=True)
 class StoredReplica:
-    """What the store knows of an operator's replicas."""
+    """Stored statistics of an operator's replicas."""
 
     load_s: float
-    """Mean of all loads."""
+    """Mean load time."""
     peak_memory_bytes: float
     startup_s: float | None = None
-    """Mean of all start-ups; None: there was none."""
+    """Mean start-up time, or None if there was no start."""
 
 
 def read_dataset(store: ProfileStore, source: str, seed: int) -> StoredDataset | None:
-    """The data set that code and arguments (`dataset_source`) made when it was last measured on."""
-    found = store.rows(
+    """Return the data set that its code and arguments built at the last measurement, or None."""
+    rows = store.rows(
         "SELECT d.id, d.fingerprint, o.positions FROM address a JOIN dataset_source s ON s.source = a.id "
         "JOIN dataset d ON d.id = s.dataset JOIN dataset_order o ON o.dataset = d.id "
         "WHERE a.address = ? AND o.seed = ?",
         source,
         seed,
     )
-    return _dataset(store, *found[0]) if found else None
+    return _dataset(store, *rows[0]) if rows else None
 
 
-def read_recorded_dataset(store: ProfileStore, number: int, seed: int) -> StoredDataset:
-    """The data set with a number of the store's own."""
-    found = store.rows(
+def read_recorded_dataset(store: ProfileStore, dataset_id: int, seed: int) -> StoredDataset:
+    """Return the data set with an id of the store."""
+    rows = store.rows(
         "SELECT d.id, d.fingerprint, o.positions FROM dataset d JOIN dataset_order o ON o.dataset = d.id "
         "WHERE d.id = ? AND o.seed = ?",
-        number,
+        dataset_id,
         seed,
     )
-    return _dataset(store, *found[0])
+    return _dataset(store, *rows[0])
 
 
-def _dataset(store: ProfileStore, number: int, fingerprint: str, positions: str) -> StoredDataset:
+def _dataset(store: ProfileStore, dataset_id: int, fingerprint: str, positions: str) -> StoredDataset:
     items = store.rows(
-        "SELECT key, item, input_bytes, strata FROM dataset_item WHERE dataset = ? ORDER BY position", number
+        "SELECT key, item, input_bytes, strata FROM dataset_item WHERE dataset = ? ORDER BY position", dataset_id
     )
     return StoredDataset(
         fingerprint=fingerprint,
         keys=tuple(key for key, _, _, _ in items),
-        numbers=np.array([item for _, item, _, _ in items], dtype=np.int64),
+        item_ids=np.array([item for _, item, _, _ in items], dtype=np.int64),
         input_bytes=np.array([size for _, _, size, _ in items], dtype=np.float64),
         order=np.array(json.loads(positions), dtype=np.int64),
         strata=tuple(json.loads(strata or "{}") for _, _, _, strata in items),
@@ -82,23 +82,23 @@ def _dataset(store: ProfileStore, number: int, fingerprint: str, positions: str)
 
 
 def read_machines(store: ProfileStore) -> tuple[Machine, ...]:
-    """All that have measured into the store, the newest first."""
+    """Return all machines that have measured into the store, the newest first."""
     return tuple(Machine(*row) for row in store.rows("SELECT cpu_model, cores FROM machine ORDER BY id DESC"))
 
 
-def read_services(store: ProfileStore, subjects: Sequence[int], numbers: IntArray) -> tuple[FloatArray, FloatArray]:
-    """(subjects, items) service seconds and output bytes; NaN where nothing was measured."""
+def read_services(store: ProfileStore, subjects: Sequence[int], item_ids: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Return (subjects, items) service times and output bytes; NaN if not measured."""
     rows = _rows(store, "SELECT subject, item, service_s, output_bytes FROM service", subjects)
-    return _dense(rows, subjects, numbers, 2), _dense(rows, subjects, numbers, 3)
+    return _dense(rows, subjects, item_ids, 2), _dense(rows, subjects, item_ids, 3)
 
 
-def read_scores(store: ProfileStore, subjects: Sequence[int], numbers: IntArray) -> FloatArray:
-    """(subjects, items) scores; NaN where nothing was measured."""
-    return _dense(_rows(store, "SELECT subject, item, score FROM score", subjects), subjects, numbers, 2)
+def read_scores(store: ProfileStore, subjects: Sequence[int], item_ids: IntArray) -> FloatArray:
+    """Return (subjects, items) scores; NaN if not measured."""
+    return _dense(_rows(store, "SELECT subject, item, score FROM score", subjects), subjects, item_ids, 2)
 
 
 def read_replicas(store: ProfileStore, subjects: Sequence[int]) -> Mapping[int, StoredReplica]:
-    """What is known of replicas, by subject."""
+    """Return the statistics of replicas by subject."""
     query = "SELECT subject, loads, load_s, startup_s, peak_memory_bytes FROM replica"
     return {
         subject: StoredReplica(load_s / max(1, loads), float(peak), startup_s / loads if loads else None)
@@ -107,48 +107,48 @@ def read_replicas(store: ProfileStore, subjects: Sequence[int]) -> Mapping[int, 
 
 
 def read_allocations(store: ProfileStore, subjects: Sequence[int]) -> Mapping[int, Mapping[tuple[float, int], float]]:
-    """Measured ratios by subject and (CPUs, batch size)."""
-    found: dict[int, dict[tuple[float, int], float]] = {}
+    """Return the measured ratios by subject and (CPUs, batch size)."""
+    ratios: dict[int, dict[tuple[float, int], float]] = {}
     for subject, cpus, size, ratio in _rows(store, "SELECT subject, cpus, batch_size, ratio FROM allocation", subjects):
-        found.setdefault(subject, {})[cpus, size] = ratio
-    return found
+        ratios.setdefault(subject, {})[cpus, size] = ratio
+    return ratios
 
 
 def read_failures(store: ProfileStore, subjects: Sequence[int]) -> Mapping[int, tuple[str | None, str]]:
-    """(item key, reason) by subject."""
+    """Return (item key, reason) by subject."""
     rows = _rows(store, "SELECT subject, item_key, reason FROM failure", subjects)
     return {subject: (item_key, reason) for subject, item_key, reason in rows}
 
 
 def read_effort(store: ProfileStore, subjects: Iterable[int]) -> tuple[float, float]:
-    """Seconds that ran and that were saved."""
+    """Return the processing seconds that ran, and those saved by the prefix cache."""
     rows = _rows(store, "SELECT ran_s, saved_s FROM effort", sorted(subjects))
     return sum(ran for ran, _ in rows), sum(saved for _, saved in rows)
 
 
-def read_outputs(store: ProfileStore, subject: int, numbers: IntArray) -> Mapping[int, bytes]:
-    """Packed outputs by index of the item."""
-    index = {int(number): i for i, number in enumerate(numbers)}
+def read_outputs(store: ProfileStore, subject: int, item_ids: IntArray) -> Mapping[int, bytes]:
+    """Return pickled outputs by index of the item."""
+    index = {int(item_id): i for i, item_id in enumerate(item_ids)}
     rows = store.rows("SELECT item, packed FROM output WHERE subject = ?", subject)
     return {index[item]: data for item, data in rows if item in index}
 
 
 def coverage(
-    store: ProfileStore, addresses: MeasurementKeys, configuration: Configuration, numbers: IntArray
+    store: ProfileStore, addresses: MeasurementKeys, configuration: Configuration, item_ids: IntArray
 ) -> tuple[NDArray[np.bool_], FloatArray]:
-    """(items,) whether all but the score is known of a configuration on an item, and the scores (NaN: unknown)."""
+    """Return (items,) whether everything but the score is measured, and the scores (NaN if missing)."""
     services = [addresses.service(operator.name, configuration) for operator in addresses.pipeline.operators]
     outputs = [addresses.output(sink, configuration) for sink in addresses.pipeline.sinks()]
     score = addresses.score(configuration)
-    known = store.existing_ids([*services, *outputs, score])
-    scores = read_scores(store, [known[score]], numbers)[0] if score in known else np.full(len(numbers), np.nan)
-    if not all(address in known for address in (*services, *outputs)):
-        return np.zeros(len(numbers), dtype=bool), scores
-    service_s, _ = read_services(store, [known[address] for address in services], numbers)
+    ids = store.existing_ids([*services, *outputs, score])
+    scores = read_scores(store, [ids[score]], item_ids)[0] if score in ids else np.full(len(item_ids), np.nan)
+    if not all(key in ids for key in (*services, *outputs)):
+        return np.zeros(len(item_ids), dtype=bool), scores
+    service_s, _ = read_services(store, [ids[service] for service in services], item_ids)
     measured: NDArray[np.bool_] = np.asarray(np.isfinite(service_s).all(axis=0))
-    for address in outputs:
-        rows = store.rows("SELECT item FROM output WHERE subject = ?", known[address])
-        measured &= np.isin(numbers, [item for (item,) in rows])
+    for output in outputs:
+        rows = store.rows("SELECT item FROM output WHERE subject = ?", ids[output])
+        measured &= np.isin(item_ids, [item for (item,) in rows])
     return measured, scores
 
 
@@ -156,24 +156,24 @@ def _rows(store: ProfileStore, query: str, subjects: Sequence[int]) -> list[Any]
     return store.rows(f"{query} WHERE subject IN (SELECT value FROM json_each(?))", as_json(list(subjects)))
 
 
-def _dense(rows: list[Any], subjects: Sequence[int], numbers: IntArray, column: int) -> FloatArray:
-    """Spread (subject, item, ...) rows over (subjects, items); rows of items that are not in `numbers` are left out."""
-    found = np.full((len(subjects), len(numbers)), np.nan)
+def _dense(rows: list[Any], subjects: Sequence[int], item_ids: IntArray, column: int) -> FloatArray:
+    """Spread (subject, item, ...) rows over (subjects, items); rows of other items are ignored."""
+    values = np.full((len(subjects), len(item_ids)), np.nan)
     if rows:
         table = np.array(rows, dtype=np.float64)
         row, is_subject = _positions(table[:, 0].astype(np.int64), np.asarray(subjects, dtype=np.int64))
-        item, is_item = _positions(table[:, 1].astype(np.int64), numbers)
-        kept = is_subject & is_item
-        found[row[kept], item[kept]] = table[kept, column]
-    return found
+        item, is_item = _positions(table[:, 1].astype(np.int64), item_ids)
+        selected = is_subject & is_item
+        values[row[selected], item[selected]] = table[selected, column]
+    return values
 
 
-def _positions(wanted: IntArray, among: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
-    """Index of each of `wanted` in `among`, and whether it is there."""
-    if not len(among):
-        return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
-    by_size: IntArray = np.argsort(among)
-    place = np.minimum(np.searchsorted(among, wanted, sorter=by_size), len(among) - 1)
-    index: IntArray = by_size[place]
-    present: NDArray[np.bool_] = among[index] == wanted
+def _positions(values: IntArray, candidates: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
+    """Return the index of each of `values` in `candidates`, and whether it occurs there."""
+    if not len(candidates):
+        return np.zeros(len(values), dtype=np.int64), np.zeros(len(values), dtype=bool)
+    by_size: IntArray = np.argsort(candidates)
+    rank = np.minimum(np.searchsorted(candidates, values, sorter=by_size), len(candidates) - 1)
+    index: IntArray = by_size[rank]
+    present: NDArray[np.bool_] = candidates[index] == values
     return index, present

@@ -1,4 +1,4 @@
-"""What measurements write to the store: every increment in one transaction."""
+"""Writer of measurements to the store, one transaction per increment."""
 
 from __future__ import annotations
 
@@ -16,97 +16,97 @@ from circinus.specification import Configuration, KnobValues, prefix_configurati
 
 
 class StoreWriter:
-    """Writes what was measured of one pipeline on one data set."""
+    """Writer of the measurements of one pipeline on one data set."""
 
     def __init__(self, store: ProfileStore, addresses: MeasurementKeys, dataset: Dataset) -> None:
-        """Write into `store`; the data set is written at once."""
+        """Write into `store`; the data set is written immediately."""
         self._store = store
-        self._addresses = addresses
+        self._keys = addresses
         self._pipeline = addresses.pipeline
         self._seed = dataset.seed
         with store.transaction():
             if addresses.machine is not None and not addresses.origin:
                 machine = addresses.machine.cpu_model, addresses.machine.cores
                 store.write("INSERT OR IGNORE INTO machine (cpu_model, cores) VALUES (?, ?)", [machine])
-            self.item_numbers = store.ids(dataset.addresses)
-            self._dataset = _write_dataset(store, addresses, dataset, self.item_numbers)
+            self.item_ids = store.ids(dataset.addresses)
+            self._dataset = _write_dataset(store, addresses, dataset, self.item_ids)
             self._variant = write_variant(store, addresses)
 
     def measured(
-        self, configuration: Configuration, items: Sequence[str], found: Measurement, *, counted: bool
+        self, configuration: Configuration, items: Sequence[str], measurement: Measurement, *, counted: bool
     ) -> None:
         """Commit one increment.
 
-        What the store has already of an item stays: it was measured first.
+        Values stored before are retained, as they were measured first.
 
         Args:
-            configuration: what was measured.
-            items: (n,) addresses of the items.
-            found: what was measured on them.
-            counted: whether the effort is one of profiling (and not one of recording for a replay). Only then does a
-                success undo that the configuration failed: other items say nothing about the one it failed on.
+            configuration: measured configuration.
+            items: (n,) content hashes of the items.
+            measurement: measurement on these items.
+            counted: whether the run belongs to profiling (as opposed to recording for a replay). Only then does it
+                clear a failure of the configuration: other items say nothing about the failed one.
         """
-        store, addresses = self._store, self._addresses
-        numbers = [self.item_numbers[item] for item in items]
+        store, keys = self._store, self._keys
+        item_ids = [self.item_ids[item] for item in items]
         operators = [operator.name for operator in self._pipeline.operators]
         with store.transaction():
-            services = {name: addresses.service(name, configuration) for name in operators}
-            outputs = {name: addresses.output(name, configuration) for name in self._pipeline.sinks()}
-            score, effort = addresses.score(configuration), addresses.profiling_time(configuration)
+            services = {name: keys.service(name, configuration) for name in operators}
+            outputs = {name: keys.output(name, configuration) for name in self._pipeline.sinks()}
+            score, effort = keys.score(configuration), keys.profiling_time(configuration)
             ids = store.ids([*services.values(), *outputs.values(), score, effort])
-            for name, runs in found.runs.items():
-                write_services(store, ids[services[name]], numbers, runs)
-            for name, packed in found.outputs.items():
+            for name, runs in measurement.runs.items():
+                write_services(store, ids[services[name]], item_ids, runs)
+            for name, packed in measurement.outputs.items():
                 store.write(
                     "INSERT OR IGNORE INTO output VALUES (?, ?, ?)",
-                    [(ids[outputs[name]], item, data) for item, data in zip(numbers, packed, strict=True)],
+                    [(ids[outputs[name]], item, data) for item, data in zip(item_ids, packed, strict=True)],
                 )
-            self._write_scores(ids[score], numbers, found.scores)
-            for name, facts in found.replicas.items():
-                write_replica(store, addresses.replica(name, configuration[name]), facts)
+            self._write_scores(ids[score], item_ids, measurement.scores)
+            for name, stats in measurement.replicas.items():
+                write_replica(store, keys.replica(name, configuration[name]), stats)
             if counted:
-                self._write_effort(ids[effort], found.compute_s, found.saved_s)
+                self._write_effort(ids[effort], measurement.compute_s, measurement.saved_s)
                 store.write("DELETE FROM failure WHERE subject = ?", [(ids[score],)])
             self._write_scored(configuration, ids[score])
             self._write_recordings(configuration)
 
     def declare(self, configurations: Sequence[Configuration]) -> None:
-        """Commit that the scores and prefixes of these configurations have the addresses they have now."""
+        """Commit that the scores and prefixes of these configurations have their current keys."""
         with self._store.transaction():
-            ids = self._store.ids([self._addresses.score(configuration) for configuration in configurations])
+            ids = self._store.ids([self._keys.score(configuration) for configuration in configurations])
             for configuration in configurations:
-                self._write_scored(configuration, ids[self._addresses.score(configuration)])
+                self._write_scored(configuration, ids[self._keys.score(configuration)])
                 self._write_recordings(configuration)
 
     def scored(self, configuration: Configuration, items: Sequence[str], scores: Sequence[float]) -> None:
-        """Commit scores of outputs that the store had."""
+        """Commit scores of stored outputs."""
         with self._store.transaction():
-            score = self._addresses.score(configuration)
-            number = self._store.ids([score])[score]
-            self._write_scores(number, [self.item_numbers[item] for item in items], scores)
-            self._write_scored(configuration, number)
+            score = self._keys.score(configuration)
+            subject = self._store.ids([score])[score]
+            self._write_scores(subject, [self.item_ids[item] for item in items], scores)
+            self._write_scored(configuration, subject)
 
-    def allocations(self, operator: str, knobs: KnobValues, found: AllocationMeasurement) -> None:
-        """Commit the gains of an operator's allocations."""
-        address = self._addresses.replica(operator, knobs)
+    def allocations(self, operator: str, knobs: KnobValues, measurement: AllocationMeasurement) -> None:
+        """Commit the batch time ratios of an operator."""
+        content_hash = self._keys.replica(operator, knobs)
         with self._store.transaction():
-            number = self._store.ids([address])[address]
+            subject = self._store.ids([content_hash])[content_hash]
             self._store.write(
                 "INSERT OR REPLACE INTO allocation VALUES (?, ?, ?, ?)",
-                [(number, cpus, size, ratio) for (cpus, size), ratio in found.ratios.items()],
+                [(subject, cpus, size, ratio) for (cpus, size), ratio in measurement.ratios.items()],
             )
-            write_replica(self._store, address, found.replica)
-            self._write_effort(number, found.compute_s, 0.0)
+            write_replica(self._store, content_hash, measurement.replica)
+            self._write_effort(subject, measurement.compute_s, 0.0)
 
     def failed(self, failure: FailedConfiguration) -> None:
-        """Commit that a configuration failed."""
-        address = self._addresses.score(failure.configuration)
+        """Commit the failure of a configuration."""
+        content_hash = self._keys.score(failure.configuration)
         with self._store.transaction():
-            number = self._store.ids([address])[address]
+            subject = self._store.ids([content_hash])[content_hash]
             self._store.write(
-                "INSERT OR REPLACE INTO failure VALUES (?, ?, ?)", [(number, failure.item_key, failure.reason)]
+                "INSERT OR REPLACE INTO failure VALUES (?, ?, ?)", [(subject, failure.item_key, failure.reason)]
             )
-            self._write_scored(failure.configuration, number)
+            self._write_scored(failure.configuration, subject)
 
     def _write_scored(self, configuration: Configuration, subject: int) -> None:
         self._store.write(
@@ -127,24 +127,24 @@ class StoreWriter:
         )
 
     def _write_recordings(self, configuration: Configuration) -> None:
-        """Say which addresses the prefixes of a configuration have now; a trace has nothing to answer from."""
-        if self._addresses.origin:
+        """Write the current keys of a configuration's prefixes; traces have no outputs to replay."""
+        if self._keys.origin:
             return
         rows = []
         for spec in self._pipeline.operators:
-            addresses = (
-                self._addresses.service(spec.name, configuration),
-                self._addresses.output(spec.name, configuration),
-                self._addresses.replica(spec.name, configuration[spec.name]),
+            hashes = (
+                self._keys.service(spec.name, configuration),
+                self._keys.output(spec.name, configuration),
+                self._keys.replica(spec.name, configuration[spec.name]),
             )
-            ids = self._store.ids(addresses)
+            ids = self._store.ids(hashes)
             rows.append(
                 (
                     self._pipeline.name,
                     prefix_label(prefix_configuration(self._pipeline, configuration, spec.name)),
                     spec.name,
                     json.dumps(allowed_allocations(spec)),
-                    *(ids[address] for address in addresses),
+                    *(ids[content_hash] for content_hash in hashes),
                     self._dataset,
                     self._seed,
                 )
@@ -153,7 +153,7 @@ class StoreWriter:
 
 
 def write_services(store: ProfileStore, subject: int, items: Sequence[int], runs: OperatorRuns) -> None:
-    """Write what an operator took on (n,) items; what is there stays. Call it inside a transaction."""
+    """Write an operator's service times on (n,) items; stored values are retained. Call it inside a transaction."""
     store.write(
         "INSERT OR IGNORE INTO service VALUES (?, ?, ?, ?)",
         [
@@ -163,40 +163,40 @@ def write_services(store: ProfileStore, subject: int, items: Sequence[int], runs
     )
 
 
-def write_replica(store: ProfileStore, address: str, facts: ReplicaStats) -> None:
-    """Add what was seen of an operator's replicas to what is there. Call it inside a transaction."""
-    number = store.ids([address])[address]
+def write_replica(store: ProfileStore, content_hash: str, stats: ReplicaStats) -> None:
+    """Add statistics of an operator's replicas to the stored ones. Call it inside a transaction."""
+    subject = store.ids([content_hash])[content_hash]
     store.write(
         "INSERT INTO replica (subject, loads, load_s, startup_s, peak_memory_bytes) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT DO UPDATE SET loads = loads + excluded.loads, load_s = load_s + excluded.load_s, "
         "startup_s = startup_s + excluded.startup_s, "
         "peak_memory_bytes = max(peak_memory_bytes, excluded.peak_memory_bytes)",
-        [(number, len(facts.load_s), sum(facts.load_s), sum(facts.startup_s), facts.peak_memory_bytes)],
+        [(subject, len(stats.load_s), sum(stats.load_s), sum(stats.startup_s), stats.peak_memory_bytes)],
     )
 
 
 def prefix_label(prefix: Configuration) -> str:
-    """A prefix as the store names it."""
+    """Return the name of a prefix in the store."""
     return json.dumps({name: prefix[name].as_dict() for name in prefix}, sort_keys=True)
 
 
-def _write_dataset(store: ProfileStore, addresses: MeasurementKeys, dataset: Dataset, items: Mapping[str, int]) -> int:
-    """Write what has to be known of a data set to read its profile without making it; gives its number."""
-    source = addresses.dataset()
+def _write_dataset(store: ProfileStore, keys: MeasurementKeys, dataset: Dataset, items: Mapping[str, int]) -> int:
+    """Write everything needed to read a data set's profile without building it, and return its id."""
+    source = keys.dataset()
     store.write("INSERT OR IGNORE INTO dataset (fingerprint) VALUES (?)", [(dataset.fingerprint,)])
-    number = int(store.rows("SELECT id FROM dataset WHERE fingerprint = ?", dataset.fingerprint)[0][0])
+    dataset_id = int(store.rows("SELECT id FROM dataset WHERE fingerprint = ?", dataset.fingerprint)[0][0])
     store.write(
-        # A store of an earlier schema learns the strata here.
+        # Also adds the strata to a data set from an earlier schema.
         "INSERT INTO dataset_item VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET strata = excluded.strata",
         [
-            (number, position, items[address], item.key, size, json.dumps(dict(item.strata), sort_keys=True))
-            for position, (item, address, size) in enumerate(
+            (dataset_id, position, items[content_hash], item.key, size, json.dumps(dict(item.strata), sort_keys=True))
+            for position, (item, content_hash, size) in enumerate(
                 zip(dataset.items, dataset.addresses, dataset.input_bytes, strict=True)
             )
         ],
     )
     store.write(
-        "INSERT OR REPLACE INTO dataset_order VALUES (?, ?, ?)", [(number, dataset.seed, json.dumps(dataset.order))]
+        "INSERT OR REPLACE INTO dataset_order VALUES (?, ?, ?)", [(dataset_id, dataset.seed, json.dumps(dataset.order))]
     )
-    store.write("INSERT OR REPLACE INTO dataset_source VALUES (?, ?)", [(store.ids([source])[source], number)])
-    return number
+    store.write("INSERT OR REPLACE INTO dataset_source VALUES (?, ?)", [(store.ids([source])[source], dataset_id)])
+    return dataset_id

@@ -1,4 +1,4 @@
-"""What the store knows of a pipeline's configurations, as arrays in the order of measuring."""
+"""Stored measurements of a pipeline's configurations, as arrays in measurement order."""
 
 from __future__ import annotations
 
@@ -32,73 +32,73 @@ from circinus.profiling.store.store_queries import (
 )
 from circinus.specification import Configuration, HardwareClass, KnobValues, OperatorSpec, prefix_configuration
 
-_FOOTPRINT_ITEMS = 8
-"""Items that configurations are compared on by what they take; the same for all, so that items make no difference."""
+_USAGE_ITEMS = 8
+"""Number of items for comparing resource usages; the same items for all, so that they make no difference."""
 
 
 class StoredMeasurements:
-    """Everything the store knows of some configurations, read at once, as arrays in the order of measuring."""
+    """All stored measurements of some configurations, read at once, as arrays in measurement order."""
 
     def __init__(
         self,
         store: ProfileStore,
-        addresses: MeasurementKeys,
+        keys: MeasurementKeys,
         dataset: StoredDataset,
-        listed: Sequence[Configuration],
+        configurations: Sequence[Configuration],
     ) -> None:
-        self._addresses = addresses
-        self._pipeline = addresses.pipeline
+        self._keys = keys
+        self._pipeline = keys.pipeline
         self._dataset = dataset
-        self.most_items = len(dataset.order) - self._pipeline.dataset.held_out_items(len(dataset.order))
-        """Items that may be profiled; what was recorded of the others is not looked at."""
-        ordered = dataset.numbers[dataset.order[: self.most_items]]
+        self.max_items = len(dataset.order) - self._pipeline.dataset.held_out_items(len(dataset.order))
+        """Number of profiling items; recordings of held-out items are ignored."""
+        ordered = dataset.item_ids[dataset.order[: self.max_items]]
         operators = [operator.name for operator in self._pipeline.operators]
-        services = store.existing_ids([addresses.service(name, c) for c in listed for name in operators])
-        self._service_row = {address: row for row, address in enumerate(services)}
+        services = store.existing_ids([keys.service(name, c) for c in configurations for name in operators])
+        self._service_row = {content_hash: row for row, content_hash in enumerate(services)}
         self._service_s, self._output_bytes = read_services(store, list(services.values()), ordered)
-        scores = store.existing_ids([addresses.score(c) for c in listed])
-        self._score_row = {address: row for row, address in enumerate(scores)}
+        scores = store.existing_ids([keys.score(c) for c in configurations])
+        self._score_row = {content_hash: row for row, content_hash in enumerate(scores)}
         self._scores = read_scores(store, list(scores.values()), ordered)
-        self._replica = store.existing_ids([addresses.replica(name, c[name]) for c in listed for name in operators])
+        self._replica = store.existing_ids([keys.replica(name, c[name]) for c in configurations for name in operators])
         self._replicas = read_replicas(store, list(self._replica.values()))
         self._allocations = read_allocations(store, list(self._replica.values()))
         self._speeds = measured_speeds(
             store,
-            addresses,
-            listed,
+            keys,
+            configurations,
             ordered,
-            {address: self._service_s[row] for address, row in self._service_row.items()},
+            {content_hash: self._service_s[row] for content_hash, row in self._service_row.items()},
         )
         self._operators: dict[tuple[str, int, int], OperatorProfile] = {}
 
     def measured_prefix(self, configuration: Configuration) -> int:
-        """Length of the longest gap-free beginning of the order on which everything is known."""
-        services = [self._addresses.service(o.name, configuration) for o in self._pipeline.operators]
-        rows = [self._service_row[address] for address in services if address in self._service_row]
-        score = self._score_row.get(self._addresses.score(configuration))
+        """Return the length of the longest prefix of the order without a missing measurement."""
+        services = [self._keys.service(o.name, configuration) for o in self._pipeline.operators]
+        rows = [self._service_row[service] for service in services if service in self._service_row]
+        score = self._score_row.get(self._keys.score(configuration))
         if score is None or len(rows) < len(services):
             return 0
         missing = np.isnan(self._service_s[rows]).any(axis=0) | np.isnan(self._scores[score])
         return int(np.argmax(missing)) if missing.any() else len(missing)
 
     def scores(self, configuration: Configuration, items: int) -> FloatArray:
-        """(items,) scores of the first items."""
-        return self._scores[self._score_row[self._addresses.score(configuration)], :items]
+        """Return (items,) scores of the first items."""
+        return self._scores[self._score_row[self._keys.score(configuration)], :items]
 
-    def confidence(self, objectives: PipelineSlos, configurations: int, *, comparing: bool) -> RunConfidence:
-        """What bounds mean scores, at the risk of a run over so many configurations."""
-        strata = [self._dataset.strata[index] for index in self._dataset.order[: self.most_items]]
+    def confidence(self, slos: PipelineSlos, configurations: int, *, comparing: bool) -> RunConfidence:
+        """Return the bounds of mean scores, at the risk of a run over this many configurations."""
+        strata = [self._dataset.strata[index] for index in self._dataset.order[: self.max_items]]
         return RunConfidence.of_run(
             self._pipeline.metric,
             strata,
-            objectives.risk,
+            slos.risk,
             configurations,
-            objectives.latency_percentiles,
+            slos.latency_percentiles,
             comparing=comparing,
         )
 
     def profile(self, configuration: Configuration, items: int, accuracy: Interval) -> ConfigurationProfile:
-        """The profile of a configuration on the first items."""
+        """Return the profile of a configuration on the first items."""
         indexes: IntArray = self._dataset.order[:items]
         return ConfigurationProfile(
             configuration=configuration,
@@ -110,16 +110,16 @@ class StoredMeasurements:
         )
 
     def _operator(self, spec: OperatorSpec, configuration: Configuration, items: int) -> OperatorProfile:
-        """Configurations that share a prefix, on equally many items, share the very object."""
-        row = self._service_row[self._addresses.service(spec.name, configuration)]
+        """Return the profile of an operator, shared by configurations with the same prefix and number of items."""
+        row = self._service_row[self._keys.service(spec.name, configuration)]
         key = spec.name, row, items
         if key not in self._operators:
             self._operators[key] = self._read_operator(spec, configuration, row, items)
         return self._operators[key]
 
     def _read_operator(self, spec: OperatorSpec, configuration: Configuration, row: int, items: int) -> OperatorProfile:
-        number = self._replica[self._addresses.replica(spec.name, configuration[spec.name])]
-        replica, measured = self._replicas[number], self._allocations.get(number, {})
+        replica_id = self._replica[self._keys.replica(spec.name, configuration[spec.name])]
+        replica, measured = self._replicas[replica_id], self._allocations.get(replica_id, {})
         ratios = batch_ratios(allowed_allocations(spec), measured)
         return OperatorProfile(
             operator=spec.name,
@@ -134,34 +134,39 @@ class StoredMeasurements:
             speeds=self._speeds.get((spec.name, configuration[spec.name]), DECLARED),
         )
 
-    def footprints(
-        self, listed: Sequence[Configuration], hardware: Mapping[str, Sequence[HardwareClass]]
+    def resource_usage(
+        self, configurations: Sequence[Configuration], hardware: Mapping[str, Sequence[HardwareClass]]
     ) -> ResourceUsage:
-        """What the first few items take under each configuration, as far as they are known.
+        """Return the resource usage of each configuration on the first few items, as far as measured.
 
         Args:
-            listed: the configurations.
-            hardware: that each operator may run on; where it has none, nothing is said of how fast it may be.
+            configurations: configurations to compare.
+            hardware: eligible hardware classes of each operator; without any, its speed is unbounded.
         """
-        operators, most = self._pipeline.operators, min(_FOOTPRINT_ITEMS, self.most_items)
-        items = np.array([min(self.measured_prefix(configuration), most) for configuration in listed], dtype=np.int64)
-        cpu_s, output_bytes = (np.full((len(listed), len(operators), most), np.nan) for _ in range(2))
-        least_service_s, memory_bytes = np.full_like(cpu_s, np.nan), np.full((len(listed), len(operators)), np.nan)
+        operators, max_items = self._pipeline.operators, min(_USAGE_ITEMS, self.max_items)
+        items = np.array(
+            [min(self.measured_prefix(configuration), max_items) for configuration in configurations], dtype=np.int64
+        )
+        cpu_s, output_bytes = (np.full((len(configurations), len(operators), max_items), np.nan) for _ in range(2))
+        min_service_s, memory_bytes = (
+            np.full_like(cpu_s, np.nan),
+            np.full((len(configurations), len(operators)), np.nan),
+        )
         values: dict[tuple[str, KnobValues], int] = {}
-        changes = np.zeros((len(listed), len(operators)), dtype=np.int64)
-        for row, configuration in enumerate(listed):
+        knob_ids = np.zeros((len(configurations), len(operators)), dtype=np.int64)
+        for row, configuration in enumerate(configurations):
             for column, spec in enumerate(operators):
-                own, known = configuration[spec.name], items[row]
-                changes[row, column] = values.setdefault((spec.name, own), len(values))
-                if known:
-                    service = self._service_row[self._addresses.service(spec.name, configuration)]
-                    cpu_s[row, column, :known] = self._service_s[service, :known] * min(spec.cpus)
-                    output_bytes[row, column, :known] = self._output_bytes[service, :known]
-                    number = self._replica[self._addresses.replica(spec.name, own)]
-                    memory_bytes[row, column] = self._replicas[number].peak_memory_bytes
+                own, n = configuration[spec.name], items[row]
+                knob_ids[row, column] = values.setdefault((spec.name, own), len(values))
+                if n:
+                    service = self._service_row[self._keys.service(spec.name, configuration)]
+                    cpu_s[row, column, :n] = self._service_s[service, :n] * min(spec.cpus)
+                    output_bytes[row, column, :n] = self._output_bytes[service, :n]
+                    replica_id = self._replica[self._keys.replica(spec.name, own)]
+                    memory_bytes[row, column] = self._replicas[replica_id].peak_memory_bytes
                     speeds = self._speeds.get((spec.name, own), DECLARED)
                     fastest = max(map(speeds.guaranteed, hardware.get(spec.name, ())), default=np.inf)
-                    factor = min_batch_ratio(spec, self._allocations.get(number, {})) / fastest
-                    least_service_s[row, column, :known] = self._service_s[service, :known] * factor
-        least_latency_s = critical_path_s(self._pipeline, least_service_s)
-        return ResourceUsage(cpu_s, output_bytes, memory_bytes, items, changes, least_latency_s)
+                    factor = min_batch_ratio(spec, self._allocations.get(replica_id, {})) / fastest
+                    min_service_s[row, column, :n] = self._service_s[service, :n] * factor
+        min_latency_s = critical_path_s(self._pipeline, min_service_s)
+        return ResourceUsage(cpu_s, output_bytes, memory_bytes, items, knob_ids, min_latency_s)

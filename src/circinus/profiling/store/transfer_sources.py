@@ -1,8 +1,8 @@
-"""What was scored elsewhere: the same pipeline on other items or in other versions, pipelines that share operators.
+"""Transfer sources: scores of the pipeline on other items or in other versions, and of pipelines that share operators.
 
-None of it is a measurement of the pipeline as it is now; it says what to expect of one. What the store has of the
-pipeline itself is no part of it, so that it stays the same while the pipeline is measured; but for what replicas take
-where both share an operator, as the store keeps that only once.
+None of them is a measurement of the current pipeline; they are prior information about it. Stored measurements of the
+pipeline itself are excluded, so that the sources stay the same while the pipeline is measured, except for replica
+statistics of shared operators, which the store keeps only once.
 """
 
 from __future__ import annotations
@@ -31,74 +31,74 @@ from circinus.specification import Configuration, KnobValues, Pipeline
 
 
 def source_name(variant: PipelineVersion, addresses: MeasurementKeys, *, items: int, current: int) -> str:
-    """Such as "the same pipeline on 120 other items" or "pipeline meeting (operator denoise changed)".
+    """Return a name such as "the same pipeline on 120 other items" or "pipeline meeting (operator denoise changed)".
 
     Args:
-        variant: whose scores.
-        addresses: of the pipeline as it is now.
-        items: on how many.
-        current: how many of them the data set of the pipeline has too. Of another pipeline's nothing is said: that its
-            items are others goes without saying.
+        variant: scored variant.
+        addresses: keys of the current pipeline.
+        items: number of scored items.
+        current: number of these items that are in the pipeline's data set. Irrelevant for other pipelines, whose items
+            differ anyway.
     """
     pipeline, changes = addresses.pipeline, _changes(variant, addresses)
     if variant.pipeline != pipeline.name:
-        found = f"pipeline {variant.pipeline}"
+        name = f"pipeline {variant.pipeline}"
     elif changes:
-        found = f"pipeline {variant.pipeline} ({', '.join(changes)})"
+        name = f"pipeline {variant.pipeline} ({', '.join(changes)})"
     else:
-        found = "the same pipeline"
+        name = "the same pipeline"
     if variant.origin != addresses.origin:
-        found += " as traced" if variant.origin else " as run"
+        name += " as traced" if variant.origin else " as run"
     if current == items or variant.pipeline != pipeline.name:
-        return found
+        return name
     noun = "item" if items == 1 else "items"
     return (
-        f"{found} on {items} {noun}, {items - current} of them other" if current else f"{found} on {items} other {noun}"
+        f"{name} on {items} {noun}, {items - current} of them other" if current else f"{name} on {items} other {noun}"
     )
 
 
 def numbered_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The same with numbers behind those that occurred before."""
-    seen: Counter[str] = Counter()
-    found = []
+    """Return the names, with a number appended to repeated ones."""
+    counts: Counter[str] = Counter()
+    numbered = []
     for name in names:
-        seen[name] += 1
-        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return tuple(found)
+        counts[name] += 1
+        numbered.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
+    return tuple(numbered)
 
 
 def _changes(variant: PipelineVersion, addresses: MeasurementKeys) -> list[str]:
-    """What of the variant's code differs from the pipeline's, in the pipeline's order."""
+    """Return the differences of the variant's code from the pipeline's, in the pipeline's order."""
     pipeline, code = addresses.pipeline, addresses.code
-    found = []
+    changes = []
     for operator in pipeline.operators:
         if operator.name not in variant.operators:
-            found.append(f"without operator {operator.name}")
+            changes.append(f"without operator {operator.name}")
         elif variant.operators[operator.name] != (operator.uses, code.operators[operator.uses]):
-            found.append(f"operator {operator.name} changed")
+            changes.append(f"operator {operator.name} changed")
     own = {operator.name for operator in pipeline.operators}
-    found += [f"with operator {name}" for name in sorted(variant.operators) if name not in own]
+    changes += [f"with operator {name}" for name in sorted(variant.operators) if name not in own]
     if variant.metric_version != code.metric:
-        found.append("metric changed")
-    return found
+        changes.append("metric changed")
+    return changes
 
 
 @dataclass(frozen=True, eq=False)
 class SourceRuns:
-    """r prefixes on the n items of the scores; all on one machine."""
+    """Runs of r prefixes on the n scored items, all on one machine."""
 
     prefixes: tuple[tuple[str, Configuration], ...]
-    """(r,) operator, and its own knob values and those of all its ancestors."""
+    """(r,) operator, and knob values of it and all its ancestors."""
     service_s: FloatArray
-    """(r, n) NaN where nothing was measured."""
+    """(r, n) service times; NaN if not measured."""
     output_bytes: FloatArray
-    """(r, n)"""
+    """(r, n) serialized sizes of the outputs."""
     input_bytes: FloatArray
-    """(n,) size of the pipeline's input as it is sent."""
+    """(n,) serialized sizes of the pipeline's inputs."""
     replicas: Mapping[tuple[str, KnobValues], StoredReplica]
-    """Of every operator configuration that occurs in `prefixes` and was loaded there."""
+    """Statistics of every operator with knob values in `prefixes` that was loaded."""
     allocations: Mapping[tuple[str, KnobValues], Mapping[tuple[float, int], float]]
-    """Ratios that were measured, by (CPUs, batch size)."""
+    """Measured ratios by (CPUs, batch size)."""
 
 
 def load_source_runs(
@@ -111,62 +111,62 @@ def load_source_runs(
     items: IntArray,
     scores: FloatArray,
 ) -> SourceRuns:
-    """What a variant's operators took, found by the addresses they had in it.
+    """Return the runs of a variant's operators, by the keys that they had in it.
 
-    Only where all ancestors are shared too and joined in the same way: else the address is another. On the pipeline's
-    own machine if anything was measured on it, else on the one that measured last.
+    Only prefixes with the same ancestors, connected in the same way, have the same keys. Runs on the pipeline's own
+    machine are preferred, otherwise the last measuring machine is used.
 
     Args:
-        store: has it.
-        addresses: of the pipeline.
-        variant: which was scored.
-        shared: operators that both have.
-        configurations: (k,) of the variant.
-        dataset: number of that which it was scored on.
-        items: (n,) numbers of their addresses.
-        scores: (k, n) NaN where a configuration has none: what its operators took there was measured for others.
+        store: store of the measurements.
+        addresses: keys of the pipeline.
+        variant: scored variant.
+        shared: names of the shared operators.
+        configurations: (k,) configurations of the variant.
+        dataset: id of the scored data set.
+        items: (n,) ids of the items' content hashes.
+        scores: (k, n) scores; NaN if a configuration has none, where its runs were measured for others.
     """
     pipeline = addresses.pipeline
     names = [name for name in shared if set(pipeline.ancestors(name)) <= set(shared)]
-    alike = pipeline.model_copy(update={"operators": tuple(o for o in pipeline.operators if o.name in names)})
+    common = pipeline.model_copy(update={"operators": tuple(o for o in pipeline.operators if o.name in names)})
     code = CodeVersions(
         operators={pipeline.operator(name).uses: variant.operators[name][1] for name in names},
         metric=variant.metric_version,
         dataset=addresses.code.dataset,
     )
-    lineages = {name: (*alike.ancestors(name), name) for name in names}
+    lineages = {name: (*common.ancestors(name), name) for name in names}
     measured: dict[tuple[str, Configuration], list[int]] = {}
     for row, configuration in enumerate(configurations):
         values = dict(configuration.operators)
         for name, lineage in lineages.items():
-            of = Configuration.of({each: values[each] for each in lineage})
-            measured.setdefault((name, of), []).append(row)
-    # Nothing that measuring the pipeline itself adds is in it, so that it stays the same meanwhile.
-    known = np.array([~np.isnan(scores[rows]).all(axis=0) for rows in measured.values()]).reshape(-1, len(items))
+            prefix = Configuration.of({ancestor: values[ancestor] for ancestor in lineage})
+            measured.setdefault((name, prefix), []).append(row)
+    # Without the measurements of the pipeline itself, so that the source stays the same while it is measured.
+    scored = np.array([~np.isnan(scores[rows]).all(axis=0) for rows in measured.values()]).reshape(-1, len(items))
     machines: dict[Machine | None, None] = dict.fromkeys((addresses.machine, *read_machines(store), None))
     for machine in machines:
-        there = MeasurementKeys(alike, code, machine=machine, origin=variant.origin)
-        wanted = [there.service(name, of) for name, of in measured]
-        numbers = store.existing_ids(wanted)
-        subjects = [numbers.get(address, 0) for address in wanted]  # 0 is no number of an address
+        keys = MeasurementKeys(common, code, machine=machine, origin=variant.origin)
+        services = [keys.service(name, prefix) for name, prefix in measured]
+        ids = store.existing_ids(services)
+        subjects = [ids.get(service, 0) for service in services]  # 0 is no id
         service_s, output_bytes = read_services(store, subjects, items)
-        service_s[~known] = np.nan
+        service_s[~scored] = np.nan
         if np.isfinite(service_s).any():
             break
     rows = np.flatnonzero(np.isfinite(service_s).any(axis=1)) if len(service_s) else np.zeros(0, dtype=np.int64)
     prefixes = tuple(list(measured)[row] for row in rows.tolist())
-    own = {(name, of[name]): there.replica(name, of[name]) for name, of in prefixes}
-    numbers = store.existing_ids(list(own.values()))
-    subject_of = {key: numbers[address] for key, address in own.items() if address in numbers}
+    own = {(name, prefix[name]): keys.replica(name, prefix[name]) for name, prefix in prefixes}
+    ids = store.existing_ids(list(own.values()))
+    subject_of = {key: ids[replica] for key, replica in own.items() if replica in ids}
     replicas = read_replicas(store, list(subject_of.values()))
     allocations = read_allocations(store, list(subject_of.values()))
     return SourceRuns(
         prefixes=prefixes,
         service_s=service_s[rows],
-        output_bytes=np.where(known, output_bytes, np.nan)[rows],
+        output_bytes=np.where(scored, output_bytes, np.nan)[rows],
         input_bytes=_input_bytes(store, dataset, items),
-        replicas={key: replicas[number] for key, number in subject_of.items() if number in replicas},
-        allocations={key: allocations.get(number, {}) for key, number in subject_of.items()},
+        replicas={key: replicas[subject] for key, subject in subject_of.items() if subject in replicas},
+        allocations={key: allocations.get(subject, {}) for key, subject in subject_of.items()},
     )
 
 
@@ -176,49 +176,49 @@ def _input_bytes(store: ProfileStore, dataset: int, items: IntArray) -> FloatArr
     return np.array([size[item] for item in items.tolist()], dtype=np.float64)
 
 
-MOST_SOURCES = 8
-"""Sources that are read, the newest: what is older was likely measured again since."""
+MAX_SOURCES = 8
+"""Maximum number of sources, the newest first: older ones have likely been measured again."""
 
 
 @dataclass(frozen=True, eq=False)
 class SourceScores:
-    """Scores of k configurations on n items by the same metric, which may be of another version."""
+    """Scores of k configurations on n items with the same metric, possibly in another version."""
 
     name: str
-    """For people; that of no other source."""
+    """Unique name for display."""
     configurations: tuple[Configuration, ...]
-    """(k,) of the operators that the pipeline has too; two may be equal if others made them different."""
+    """(k,) knob values of the shared operators; duplicates differ in other operators."""
     scores: FloatArray
-    """(k, n) NaN where nothing was measured; of each item one configuration has at least a score."""
+    """(k, n) scores; NaN if not measured, with at least one score per item."""
     runs: SourceRuns
-    """What the operators took under prefixes that the pipeline has too."""
+    """Runs of operators under prefixes that the pipeline shares."""
 
 
 def load_source_scores(
     store: ProfileStore, addresses: MeasurementKeys, dataset: StoredDataset
 ) -> tuple[SourceScores, ...]:
-    """What was scored elsewhere that is like a pipeline, the newest first: a source for each variant and data set.
+    """Return the transfer sources of a pipeline, the newest first: one for each variant and data set.
 
-    A variant is like the pipeline if it has the same metric, direction and range, and an operator of the same name and
-    `uses`. Configurations that failed are left out. If all of a variant's code is the pipeline's, scores on items of
-    the pipeline's data set are its own, whatever they were measured for: they belong to no source.
+    A variant qualifies if it has the same metric, direction and range, and an operator with the same name and `uses`.
+    Failed configurations are excluded. If all of a variant's code equals the pipeline's, scores on items of the
+    pipeline's data set are its own measurements and belong to no source.
 
     Args:
-        store: has them.
-        addresses: of the pipeline as it is now.
-        dataset: of the pipeline.
+        store: store of the scores.
+        addresses: keys of the current pipeline.
+        dataset: data set of the pipeline.
     """
-    found: list[SourceScores] = []
+    sources: list[SourceScores] = []
     for variant in reversed(read_variants(store)):
         shared = shared_operators(variant, addresses.pipeline)
         if not shared or not _same_metric(variant, addresses.pipeline):
             continue
-        left_out = frozenset(dataset.numbers.tolist()) if _same_code(variant, addresses) else frozenset()
-        for scored in _scored_items(store, variant, left_out):
-            found.append(_source(store, addresses, dataset, variant, shared, scored))
-            if len(found) == MOST_SOURCES:
-                return _named(found)
-    return _named(found)
+        excluded = frozenset(dataset.item_ids.tolist()) if _same_code(variant, addresses) else frozenset()
+        for scored in _scored_items(store, variant, excluded):
+            sources.append(_source(store, addresses, dataset, variant, shared, scored))
+            if len(sources) == MAX_SOURCES:
+                return _named(sources)
+    return _named(sources)
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,14 +227,14 @@ class _Scored:
 
     configurations: tuple[Configuration, ...]
     scores: FloatArray
-    """(k, n)"""
+    """(k, n) scores."""
     dataset: int
     items: IntArray
-    """(n,) numbers of their addresses, ascending."""
+    """(n,) ids of the items' content hashes, ascending."""
 
 
 def shared_operators(variant: PipelineVersion, pipeline: Pipeline) -> tuple[str, ...]:
-    """Names of the operators of `pipeline` that a variant has too, with the same `uses`."""
+    """Return the names of the operators of `pipeline` that a variant has too, with the same `uses`."""
     uses = {name: reference for name, (reference, _) in variant.operators.items()}
     return tuple(operator.name for operator in pipeline.operators if uses.get(operator.name) == operator.uses)
 
@@ -245,15 +245,15 @@ def _same_metric(variant: PipelineVersion, pipeline: Pipeline) -> bool:
 
 
 def _same_code(variant: PipelineVersion, addresses: MeasurementKeys) -> bool:
-    """Whether the pipeline's scores may stand where the variant's do: addresses know no names."""
+    """Return whether the variant's scores are valid for the pipeline; keys do not depend on names."""
     code = addresses.code
     own = sorted((operator.uses, code.operators[operator.uses]) for operator in addresses.pipeline.operators)
     theirs = sorted(variant.operators.values())
     return (theirs, variant.metric_version, variant.origin) == (own, code.metric, addresses.origin)
 
 
-def _scored_items(store: ProfileStore, variant: PipelineVersion, left_out: Collection[int]) -> Iterator[_Scored]:
-    """A variant's scores by data set, the newest first; a data set all of whose items another one has is none."""
+def _scored_items(store: ProfileStore, variant: PipelineVersion, excluded: Collection[int]) -> Iterator[_Scored]:
+    """Yield a variant's scores by data set, the newest first; data sets covered by another one are skipped."""
     rows = store.rows(
         "SELECT s.subject, s.item, s.score FROM scored c JOIN score s ON s.subject = c.subject WHERE c.variant = ?",
         variant.number,
@@ -267,27 +267,27 @@ def _scored_items(store: ProfileStore, variant: PipelineVersion, left_out: Colle
     scores[row.reshape(-1), column.reshape(-1)] = table[:, 2]
     failures = read_failures(store, subjects.tolist())
     configuration_of = read_scored(store, variant)
-    alive = np.array([subject not in failures for subject in subjects.tolist()], dtype=bool)
-    wanted = np.array([item not in left_out for item in items.tolist()], dtype=bool)
-    members = _members(store, items[wanted].tolist())
-    for number, those in members.items():
-        if any(those < other or (those == other and number < later) for later, other in members.items()):
+    successful = np.array([subject not in failures for subject in subjects.tolist()], dtype=bool)
+    included = np.array([item not in excluded for item in items.tolist()], dtype=bool)
+    by_dataset = _items_by_dataset(store, items[included].tolist())
+    for dataset_id, own in by_dataset.items():
+        if any(own < other or (own == other and dataset_id < later) for later, other in by_dataset.items()):
             continue
-        columns = np.array([item in those for item in items.tolist()], dtype=bool)
-        known = ~np.isnan(scores) & alive[:, None] & columns
-        kept, columns = known.any(axis=1), known.any(axis=0)
-        if kept.any():
-            configurations = tuple(configuration_of[subject] for subject in subjects[kept].tolist())
-            yield _Scored(configurations, scores[np.ix_(kept, columns)], number, items[columns])
+        columns = np.array([item in own for item in items.tolist()], dtype=bool)
+        has_score = ~np.isnan(scores) & successful[:, None] & columns
+        rows_with_score, columns = has_score.any(axis=1), has_score.any(axis=0)
+        if rows_with_score.any():
+            configurations = tuple(configuration_of[subject] for subject in subjects[rows_with_score].tolist())
+            yield _Scored(configurations, scores[np.ix_(rows_with_score, columns)], dataset_id, items[columns])
 
 
-def _members(store: ProfileStore, items: Sequence[int]) -> Mapping[int, frozenset[int]]:
-    """Number of each data set that has any of the items -> which, the newest first."""
-    found: dict[int, set[int]] = {}
+def _items_by_dataset(store: ProfileStore, items: Sequence[int]) -> Mapping[int, frozenset[int]]:
+    """Return the subset of the items in each data set that has any, the newest first."""
+    by_dataset: dict[int, set[int]] = {}
     query = "SELECT dataset, item FROM dataset_item WHERE item IN (SELECT value FROM json_each(?))"
-    for number, item in store.rows(f"{query} ORDER BY dataset DESC", as_json(list(items))):
-        found.setdefault(number, set()).add(item)
-    return {number: frozenset(those) for number, those in found.items()}
+    for dataset_id, item in store.rows(f"{query} ORDER BY dataset DESC", as_json(list(items))):
+        by_dataset.setdefault(dataset_id, set()).add(item)
+    return {dataset_id: frozenset(own) for dataset_id, own in by_dataset.items()}
 
 
 def _source(
@@ -298,9 +298,9 @@ def _source(
     shared: Sequence[str],
     scored: _Scored,
 ) -> SourceScores:
-    here = int(np.isin(scored.items, dataset.numbers).sum())
+    current = int(np.isin(scored.items, dataset.item_ids).sum())
     return SourceScores(
-        name=source_name(variant, addresses, items=len(scored.items), current=here),
+        name=source_name(variant, addresses, items=len(scored.items), current=current),
         configurations=tuple(Configuration.of({o: c[o] for o in shared}) for c in scored.configurations),
         scores=scored.scores,
         runs=load_source_runs(
@@ -309,6 +309,6 @@ def _source(
     )
 
 
-def _named(found: Sequence[SourceScores]) -> tuple[SourceScores, ...]:
-    names = numbered_names([source.name for source in found])
-    return tuple(replace(source, name=name) for source, name in zip(found, names, strict=True))
+def _named(sources: Sequence[SourceScores]) -> tuple[SourceScores, ...]:
+    names = numbered_names([source.name for source in sources])
+    return tuple(replace(source, name=name) for source, name in zip(sources, names, strict=True))

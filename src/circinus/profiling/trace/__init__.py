@@ -1,1 +1,1 @@
-"""."""
+"""Measurement traces: recorded measurements that profiling runs on instead of the operators."""

@@ -1,4 +1,4 @@
-"""Recorded measurements of a pipeline, item by item, to profile from without running anything."""
+"""Recorded measurements of a pipeline, item by item, which can be profiled without running operators."""
 
 from __future__ import annotations
 
@@ -16,121 +16,127 @@ from circinus.specification import Configuration, KnobValues, Pipeline, prefix_c
 
 @dataclass(frozen=True)
 class TraceOperator:
-    """What has to agree between a trace and the specification that it is used with."""
+    """Properties of an operator that must agree between a trace and its specification."""
 
     name: str
     after: tuple[str, ...]
     cpus: float
-    """The fewest CPUs that it may be given: those that its service times were measured with."""
+    """Fewest allowed CPUs, which its service times were measured with."""
 
 
 @dataclass(frozen=True)
 class TraceReplica:
-    """What was recorded of an operator with its knob values."""
+    """Recorded replica of an operator with its knob values."""
 
     load_s: float
-    """Seconds that the operator took to load."""
+    """Load time of the operator."""
     peak_memory_bytes: int
     batch_ratio: Mapping[tuple[float, int], float] = field(default_factory=dict)
-    """(CPUs, batch size) -> seconds for a full batch over the seconds of one of its items with the fewest CPUs; of what
-    was measured alone."""
+    """(CPUs, batch size) -> time of a full batch relative to one item on the fewest CPUs; measured allocations only."""
     startup_s: float | None = None
-    """Seconds from asking for a replica until it could take work; None: not recorded apart, it is `load_s`."""
+    """Seconds from requesting a replica until it is ready; None if not recorded separately, then it is `load_s`."""
 
     @property
-    def whole_start_s(self) -> float:
-        """Seconds that starting a replica takes."""
+    def effective_startup_s(self) -> float:
+        """Start-up time of a replica in seconds."""
         return self.load_s if self.startup_s is None else self.startup_s
 
 
 @dataclass(frozen=True, eq=False)
 class MeasurementTrace:
-    """C configurations of a pipeline of O operators on N items.
+    """Measurements of C configurations of a pipeline of O operators on N items.
 
-    Service times and output sizes belong to a prefix, R of them in all, not to a configuration: configurations that
+    Service times and output sizes belong to a prefix, of which there are R, not to a configuration: configurations that
     share a prefix share its row.
     """
 
     pipeline: str
     operators: tuple[TraceOperator, ...]
-    """(O,) in topological order."""
+    """(O,) operators in topological order."""
     configurations: tuple[Configuration, ...]
-    """(C,)"""
+    """(C,) configurations."""
     rows: IntArray
-    """(C, O) row of `service_s` and `output_bytes` for the prefix of a configuration that ends with an operator."""
+    """(C, O) row in `service_s` and `output_bytes` of the configuration's prefix that ends with the operator."""
     service_s: FloatArray
-    """(R, N) seconds for one item alone, with the fewest CPUs; NaN: not recorded."""
+    """(R, N) service times of unbatched items on the fewest CPUs; NaN if not recorded."""
     output_bytes: FloatArray
-    """(R, N) size of the output as it is sent; NaN: not recorded."""
+    """(R, N) serialized sizes of the outputs; NaN if not recorded."""
     scores: FloatArray
-    """(C, N) metric of each item; NaN: not recorded."""
+    """(C, N) metric values; NaN if not recorded."""
     replicas: Mapping[tuple[str, KnobValues], TraceReplica]
-    """(operator, its own knob values) -> what was recorded of it."""
+    """Recorded replica by (operator, its own knob values)."""
     metric: str
     direction: str
     """`maximize` or `minimize`."""
     item_keys: tuple[str, ...]
-    """(N,) in the order of the data set."""
+    """(N,) item keys in the order of the data set."""
     item_addresses: tuple[str, ...]
-    """(N,) content addresses of the items."""
+    """(N,) content hashes of the items."""
     strata: tuple[Mapping[str, str], ...]
     """(N,) conditions of the items."""
     input_bytes: FloatArray
-    """(N,) size of the pipeline's input as it is sent."""
+    """(N,) serialized sizes of the pipeline's inputs."""
     dataset_fingerprint: str
     code_versions: Mapping[str, str] = field(default_factory=dict)
-    """`uses` reference of operators, metric and data set -> version of the code that was measured."""
+    """`uses` reference of operators, metric and data set -> version of the measured code."""
     failures: tuple[FailedConfiguration, ...] = ()
     machine: Machine | None = None
-    """Where it was recorded; None: nobody knows."""
+    """Measuring machine, or None if it is unknown."""
 
     def __post_init__(self) -> None:
         for fault in _faults(self):
-            raise ProfileError(f"trace of pipeline {self.pipeline}: {fault}")
+            raise ProfileError(fault, code="trace.inconsistent", location=f"trace of pipeline {self.pipeline}")
 
     def check(self, pipeline: Pipeline) -> None:
-        """Whether this is a trace of `pipeline` as it is specified now; its choices of knobs may be fewer or more.
+        """Check that this is a trace of `pipeline` with its current specification; knob choices may differ.
 
         Raises:
-            ProfileError: it is not.
+            ProfileError: an operator or the metric differs.
         """
         expected = {o.name: TraceOperator(o.name, o.after, min(o.cpus)) for o in pipeline.operators}
-        found = {operator.name: operator for operator in self.operators}
-        for name in sorted(expected.keys() | found.keys()):
-            if expected.get(name) != found.get(name):
+        traced = {operator.name: operator for operator in self.operators}
+        for name in sorted(expected.keys() | traced.keys()):
+            if expected.get(name) != traced.get(name):
                 raise ProfileError(
-                    f"trace of pipeline {self.pipeline}: found operator {_said(found.get(name))}, expected "
-                    f"{_said(expected.get(name))} as pipeline {pipeline.name} has it; record it again"
+                    f"found operator {_described(traced.get(name))}, expected {_described(expected.get(name))} as in "
+                    f"pipeline {pipeline.name}",
+                    code="trace.other_operator",
+                    location=f"trace of pipeline {self.pipeline}",
+                    hint="Record the trace again.",
                 )
         metric = f"{pipeline.metric.name} to {pipeline.metric.direction}"
         if metric != f"{self.metric} to {self.direction}":
             raise ProfileError(
-                f"trace of pipeline {self.pipeline}: found the metric {self.metric} to {self.direction}, expected "
-                f"{metric} as pipeline {pipeline.name} has it; record it again"
+                f"found metric {self.metric} to {self.direction}, expected {metric} as in pipeline {pipeline.name}",
+                code="trace.other_metric",
+                location=f"trace of pipeline {self.pipeline}",
+                hint="Record the trace again.",
             )
 
 
 def prefix_rows(
     pipeline: Pipeline, configurations: Sequence[Configuration]
 ) -> tuple[IntArray, tuple[tuple[str, Configuration], ...]]:
-    """(C, O) number of each prefix, operators in topological order; and for each number (operator, configuration) of
-    which it is one."""
+    """Return (C, O) the index of each prefix, operators in topological order, and its operator and configuration.
+
+    The second result has, for each index, an (operator, configuration) pair with this prefix.
+    """
     topological = pipeline.topological_order()
-    numbers: dict[tuple[str, Configuration], int] = {}
+    indexes: dict[tuple[str, Configuration], int] = {}
     owners: list[tuple[str, Configuration]] = []
     rows = np.empty((len(configurations), len(topological)), dtype=np.int64)
     for i, configuration in enumerate(configurations):
         for j, operator in enumerate(topological):
             key = operator.name, prefix_configuration(pipeline, configuration, operator.name)
-            if key not in numbers:
-                numbers[key] = len(owners)
+            if key not in indexes:
+                indexes[key] = len(owners)
                 owners.append((operator.name, configuration))
-            rows[i, j] = numbers[key]
+            rows[i, j] = indexes[key]
     return rows, tuple(owners)
 
 
 def _faults(trace: MeasurementTrace) -> list[str]:
-    """What is wrong with a trace in itself."""
+    """Return the internal inconsistencies of a trace."""
     items, configurations = len(trace.item_keys), len(trace.configurations)
     shapes = {
         "rows": (trace.rows, (configurations, len(trace.operators))),
@@ -139,39 +145,39 @@ def _faults(trace: MeasurementTrace) -> list[str]:
         "scores": (trace.scores, (configurations, items)),
         "input_bytes": (trace.input_bytes, (items,)),
     }
-    found = [
+    faults = [
         f"found {name} of shape {array.shape}, expected {shape}"
         for name, (array, shape) in shapes.items()
         if array.shape != shape
     ]
     if not len(trace.item_addresses) == len(trace.strata) == items:
-        found.append(f"found {len(trace.item_addresses)} addresses and {len(trace.strata)} strata of {items} items")
-    if found:
-        return found
+        faults.append(f"found {len(trace.item_addresses)} addresses and {len(trace.strata)} strata of {items} items")
+    if faults:
+        return faults
     if len(set(trace.item_keys)) < items or len(set(trace.configurations)) < configurations:
-        found.append("found an item or a configuration twice, expected each once")
+        faults.append("an item or a configuration occurs twice")
     if trace.rows.size and not (trace.rows.min() >= 0 and trace.rows.max() < len(trace.service_s)):
-        found.append(f"found rows outside 0 to {len(trace.service_s) - 1}")
+        faults.append(f"found rows outside 0 to {len(trace.service_s) - 1}")
     for name in ("service_s", "output_bytes", "input_bytes"):
         values: FloatArray = getattr(trace, name)
         if (values < 0).any() or np.isinf(values).any():
-            found.append(f"found {name} that are negative or infinite, expected finite numbers of at least 0")
+            faults.append(f"{name} must be finite and at least 0")
     if np.isnan(trace.input_bytes).any() or np.isinf(trace.scores).any():
-        found.append("found input_bytes that are missing, or infinite scores")
+        faults.append("input_bytes are missing, or scores are infinite")
     names = [operator.name for operator in trace.operators]
     for configuration in trace.configurations:
         if set(configuration) != set(names):
-            found.append(f"found a configuration of {', '.join(configuration)}, expected one of {', '.join(names)}")
+            faults.append(f"found a configuration of {', '.join(configuration)}, expected one of {', '.join(names)}")
             continue
-        found += [
-            f"found nothing of the replicas of {name}({configuration[name]})"
+        faults += [
+            f"no replica is recorded for {name}({configuration[name]})"
             for name in names
             if (name, configuration[name]) not in trace.replicas
         ]
-    return found
+    return faults
 
 
-def _said(operator: TraceOperator | None) -> str:
+def _described(operator: TraceOperator | None) -> str:
     if operator is None:
         return "(none)"
-    return f"{operator.name} after ({', '.join(operator.after)}) with {operator.cpus:g} CPUs at least"
+    return f"{operator.name} after ({', '.join(operator.after)}) with at least {operator.cpus:g} CPUs"

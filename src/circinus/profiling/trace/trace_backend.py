@@ -1,4 +1,4 @@
-"""Measurements that come from a trace."""
+"""Measurement backend of a trace."""
 
 from __future__ import annotations
 
@@ -21,30 +21,29 @@ from circinus.specification import Pipeline
 
 
 class TraceBackend:
-    """A `Source` that needs neither the operators nor the values of the data set, and whose time is recorded time.
+    """`MeasurementBackend` on a trace: needs neither operators nor item values, and its clock counts recorded time.
 
-    What is measured from a trace stands in a store of its own or beside real measurements: it shares no address with
-    those, nor with those of other traces.
+    Its measurements may share a store with real ones: they share no key with these, nor with those of other traces.
     """
 
     def __init__(self, trace: MeasurementTrace, clock: SimulatedClock | None = None) -> None:
-        """Measure from `trace`, on a clock that begins at 0 where none is given."""
+        """Measure from `trace`; the default clock starts at 0."""
         self.trace = trace
         self._clock = clock or SimulatedClock()
         self._digest = trace_digest(trace)
 
     @property
     def clock(self) -> Callable[[], float]:
-        """See `Source.clock`: recorded seconds."""
+        """Clock of recorded seconds."""
         return self._clock
 
     @property
     def machine(self) -> Machine | None:
-        """See `Source.machine`."""
+        """See `MeasurementBackend.machine`."""
         return self.trace.machine
 
     def addresses(self, pipeline: Pipeline, machine: Machine | None) -> MeasurementKeys:
-        """See `Source.addresses`."""
+        """See `MeasurementBackend.addresses`."""
         self.trace.check(pipeline)
         versions = self.trace.code_versions
         code = CodeVersions(
@@ -55,7 +54,7 @@ class TraceBackend:
         return MeasurementKeys(pipeline, code, machine=machine, origin=f"trace {self._digest}")
 
     def dataset(self, pipeline: Pipeline, seed: int) -> Dataset:
-        """See `Source.dataset`: keys, strata and sizes, without values."""
+        """Return the data set with keys, strata and sizes, without values (see `MeasurementBackend.dataset`)."""
         trace = self.trace
         held_out = pipeline.dataset.held_out_items(len(trace.item_keys))
         order = measurement_order(trace.strata, held_out, np.random.default_rng(seed))
@@ -70,9 +69,9 @@ class TraceBackend:
         )
 
     def scorer(self, pipeline: Pipeline) -> ItemScorer:
-        """See `Source.scorer`: scores are the recorded ones."""
+        """Return a scorer with the recorded scores (see `MeasurementBackend.scorer`)."""
         return TraceRunner(self.trace, self.addresses(pipeline, self.machine), self._clock)
 
     def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
-        """See `Source.runner`."""
+        """See `MeasurementBackend.runner`."""
         return TraceRunner(self.trace, addresses, self._clock)

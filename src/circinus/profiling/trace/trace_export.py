@@ -1,4 +1,4 @@
-"""From what a store holds to a trace."""
+"""Export of stored measurements to a trace."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ from circinus.specification import Configuration, KnobValues, Specification
 
 
 def export_trace(specification: Specification, pipeline_name: str, store: Path, *, seed: int = 0) -> MeasurementTrace:
-    """Everything per item that a store holds of a pipeline as it is now, on the machine that `load_profile` reads.
+    """Export all measurements per item of the current pipeline, from the machine that `load_profile` selects.
 
-    Configurations that are known on no item are left out, those that failed are in it as failures.
+    Configurations without a measured item are excluded; failed ones are included as failures.
 
     Raises:
-        ProfileError: as `load_profile`; or a version of Circinus that did not store the strata wrote the data set.
-        OperatorError: as `load_profile`.
+        ProfileError: see `load_profile`; or the data set was written by a version of Circinus that did not store
+            strata.
+        OperatorError: see `load_profile`.
     """
     with ProfileStore(store) as opened:
-        found = read_profile(opened, specification, pipeline_name, seed)
-        addresses, dataset, pipeline = found.addresses, found.dataset, found.addresses.pipeline
-        failed = {failure.configuration for failure in found.profile.failed}
-        recorded = [c for c in scored_configurations(opened, addresses) if c not in failed]
-        subjects = opened.existing_ids([addresses.score(configuration) for configuration in recorded])
-        scores = read_scores(opened, [subjects[addresses.score(c)] for c in recorded], dataset.numbers)
-        replicas = _replicas(opened, addresses, recorded)
-        kept = [i for i, c in enumerate(recorded) if all((name, c[name]) in replicas for name in c)]
-        configurations = tuple(recorded[i] for i in kept)
+        loaded = read_profile(opened, specification, pipeline_name, seed)
+        keys, dataset, pipeline = loaded.addresses, loaded.dataset, loaded.addresses.pipeline
+        failed = {failure.configuration for failure in loaded.profile.failed}
+        recorded = [c for c in scored_configurations(opened, keys) if c not in failed]
+        subjects = opened.existing_ids([keys.score(configuration) for configuration in recorded])
+        scores = read_scores(opened, [subjects[keys.score(c)] for c in recorded], dataset.item_ids)
+        replicas = _replicas(opened, keys, recorded)
+        complete = [i for i, c in enumerate(recorded) if all((name, c[name]) in replicas for name in c)]
+        configurations = tuple(recorded[i] for i in complete)
         rows, owners = prefix_rows(pipeline, configurations)
-        service_s, output_bytes = _services(opened, addresses, owners, dataset)
+        service_s, output_bytes = _services(opened, keys, owners, dataset)
         return MeasurementTrace(
             pipeline=pipeline_name,
             operators=tuple(TraceOperator(o.name, o.after, min(o.cpus)) for o in pipeline.topological_order()),
@@ -53,7 +54,7 @@ def export_trace(specification: Specification, pipeline_name: str, store: Path, 
             rows=rows,
             service_s=service_s,
             output_bytes=output_bytes,
-            scores=scores[kept],
+            scores=scores[complete],
             replicas=replicas,
             metric=pipeline.metric.name,
             direction=pipeline.metric.direction,
@@ -62,9 +63,9 @@ def export_trace(specification: Specification, pipeline_name: str, store: Path, 
             strata=_strata(opened, dataset),
             input_bytes=dataset.input_bytes,
             dataset_fingerprint=dataset.fingerprint,
-            code_versions=found.profile.code_versions,
-            failures=found.profile.failed,
-            machine=found.profile.machine,
+            code_versions=loaded.profile.code_versions,
+            failures=loaded.profile.failed,
+            machine=loaded.profile.machine,
         )
 
 
@@ -72,38 +73,38 @@ def _replicas(
     store: ProfileStore, addresses: MeasurementKeys, configurations: Sequence[Configuration]
 ) -> dict[tuple[str, KnobValues], TraceReplica]:
     keys = dict.fromkeys((name, c[name]) for c in configurations for name in c)
-    numbers = store.existing_ids([addresses.replica(*key) for key in keys])
-    known = read_replicas(store, list(numbers.values()))
-    ratios = read_allocations(store, list(numbers.values()))
-    found = {}
+    ids = store.existing_ids([addresses.replica(*key) for key in keys])
+    stored = read_replicas(store, list(ids.values()))
+    ratios = read_allocations(store, list(ids.values()))
+    replicas = {}
     for key in keys:
-        number = numbers.get(addresses.replica(*key))
-        if number is not None and number in known:
-            replica = known[number]
-            found[key] = TraceReplica(
-                replica.load_s, int(replica.peak_memory_bytes), dict(ratios.get(number, {})), replica.startup_s
+        subject = ids.get(addresses.replica(*key))
+        if subject is not None and subject in stored:
+            replica = stored[subject]
+            replicas[key] = TraceReplica(
+                replica.load_s, int(replica.peak_memory_bytes), dict(ratios.get(subject, {})), replica.startup_s
             )
-    return found
+    return replicas
 
 
 def _services(
     store: ProfileStore, addresses: MeasurementKeys, owners: Sequence[tuple[str, Configuration]], dataset: StoredDataset
 ) -> tuple[FloatArray, FloatArray]:
-    """(prefixes, items) seconds and sizes."""
-    wanted = [addresses.service(name, configuration) for name, configuration in owners]
-    numbers = store.existing_ids(wanted)
-    service_s, output_bytes = read_services(store, list(numbers.values()), dataset.numbers)
-    row = {address: i for i, address in enumerate(numbers)}
-    missing = np.full((1, len(dataset.numbers)), np.nan)
-    places = [row.get(address, -1) for address in wanted]
-    return np.concatenate([service_s, missing])[places], np.concatenate([output_bytes, missing])[places]
+    """Return (prefixes, items) service times and output sizes."""
+    services = [addresses.service(name, configuration) for name, configuration in owners]
+    ids = store.existing_ids(services)
+    service_s, output_bytes = read_services(store, list(ids.values()), dataset.item_ids)
+    row = {service: i for i, service in enumerate(ids)}
+    missing = np.full((1, len(dataset.item_ids)), np.nan)
+    rows = [row.get(service, -1) for service in services]
+    return np.concatenate([service_s, missing])[rows], np.concatenate([output_bytes, missing])[rows]
 
 
 def _item_addresses(store: ProfileStore, dataset: StoredDataset) -> tuple[str, ...]:
-    numbers = dataset.numbers.tolist()
+    ids = dataset.item_ids.tolist()
     query = "SELECT id, address FROM address WHERE id IN (SELECT value FROM json_each(?))"
-    found = dict(store.rows(query, as_json(numbers)))
-    return tuple(found[number] for number in numbers)
+    hash_of = dict(store.rows(query, as_json(ids)))
+    return tuple(hash_of[item_id] for item_id in ids)
 
 
 def _strata(store: ProfileStore, dataset: StoredDataset) -> tuple[dict[str, str], ...]:
@@ -114,7 +115,9 @@ def _strata(store: ProfileStore, dataset: StoredDataset) -> tuple[dict[str, str]
     )
     if any(strata is None for (strata,) in rows):
         raise ProfileError(
-            f"{store.path}: the conditions of the items were not stored when they were measured; profile again, which "
-            "measures nothing twice, and then record"
+            "the strata of the items are not stored",
+            code="store.no_strata",
+            location=str(store.path),
+            hint="Run `circinus profile` again, which reuses all measurements, and then record the trace.",
         )
     return tuple(json.loads(strata) for (strata,) in rows)

@@ -1,4 +1,4 @@
-"""Traces as files: NumPy's `.npz`, with a header in JSON inside (docs/traces.md)."""
+"""Trace files: NumPy's `.npz` with a JSON header (docs/traces.md)."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _ARRAYS = {"rows": np.int64, "service_s": np.float64, "output_bytes": np.float64
 
 
 def save_trace(trace: MeasurementTrace, path: Path) -> None:
-    """Write a trace; a file that was there stays as it was until the new one is complete.
+    """Write a trace; an existing file is replaced atomically.
 
     Raises:
-        ProfileError: it cannot be written.
+        ProfileError: the file cannot be written.
     """
     header = json.dumps(_header(trace), sort_keys=True).encode()
     arrays = {name: np.asarray(getattr(trace, name), dtype=kind) for name, kind in _ARRAYS.items()}
@@ -42,7 +42,7 @@ def save_trace(trace: MeasurementTrace, path: Path) -> None:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except OSError as error:
-        raise ProfileError(f"{path}: the trace cannot be written: {error}") from error
+        raise ProfileError(f"cannot write the trace: {error}", code="trace.not_writable", location=str(path)) from error
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
@@ -52,7 +52,7 @@ def load_trace(path: Path) -> MeasurementTrace:
     """Read a trace.
 
     Raises:
-        ProfileError: there is none, it is of another schema, or something in it is missing or wrong.
+        ProfileError: the file is missing, has another schema, or is incomplete or inconsistent.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -60,29 +60,50 @@ def load_trace(path: Path) -> MeasurementTrace:
         header = json.loads(content["header"].tobytes())
         kind, version = header.get("kind"), header.get("schema_version")
     except FileNotFoundError:
-        raise ProfileError(f"found no trace at {path}; record one (circinus profile --record)") from None
+        raise ProfileError(
+            "the trace does not exist",
+            code="trace.missing",
+            location=str(path),
+            hint="Run `circinus profile --record` to record one.",
+        ) from None
     except (OSError, ValueError, TypeError, LookupError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise ProfileError(f"{path} is no trace, or is damaged ({type(error).__name__}: {error})") from error
+        raise ProfileError(
+            f"the file is not a trace, or is damaged ({type(error).__name__}: {error})",
+            code="trace.damaged",
+            location=str(path),
+        ) from error
     if kind != _KIND:
-        raise ProfileError(f"{path}: found the kind {kind!r}, expected {_KIND!r}; name another file")
+        raise ProfileError(
+            f"found kind {kind!r}, expected {_KIND!r}",
+            code="trace.wrong_kind",
+            location=str(path),
+            hint="Use another file.",
+        )
     if version != SCHEMA_VERSION:
         raise ProfileError(
-            f"{path}: found a trace of schema version {version}, expected {SCHEMA_VERSION}; another version of "
-            "Circinus wrote it: record it again"
+            f"found a trace of schema version {version}, expected {SCHEMA_VERSION}; it was written by another version "
+            "of Circinus",
+            code="trace.other_schema",
+            location=str(path),
+            hint="Record the trace again.",
         )
     try:
         arrays = {name: content[name].astype(kind, casting="safe") for name, kind in _ARRAYS.items()}
         return _trace(header, arrays)
     except ProfileError as error:
-        raise ProfileError(f"{path}: {error}") from error
+        location = f"{path}: {error.location}" if error.location else str(path)
+        raise ProfileError(error.message, code=error.code, location=location, hint=error.hint) from error
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ProfileError(
-            f"{path}: something in the trace is missing or wrong ({type(error).__name__}: {error}); record it again"
+            f"the trace is incomplete or inconsistent ({type(error).__name__}: {error})",
+            code="trace.inconsistent",
+            location=str(path),
+            hint="Record the trace again.",
         ) from error
 
 
 def trace_digest(trace: MeasurementTrace) -> str:
-    """SHA-256 of everything in a trace."""
+    """Return the SHA-256 of a trace."""
     digest = hashlib.sha256(json.dumps(_header(trace), sort_keys=True).encode())
     for name, kind in _ARRAYS.items():
         digest.update(np.ascontiguousarray(getattr(trace, name), dtype=kind).tobytes())
@@ -103,7 +124,7 @@ def _header(trace: MeasurementTrace) -> dict[str, Any]:
                 "load_s": replica.load_s,
                 "peak_memory_bytes": replica.peak_memory_bytes,
                 "batch_ratio": [[cpus, size, ratio] for (cpus, size), ratio in sorted(replica.batch_ratio.items())],
-                # Left out where it is not known, so that traces from before it was have the digest that they had.
+                # Omitted if None, so that the digests of earlier traces stay the same.
                 **({} if replica.startup_s is None else {"startup_s": replica.startup_s}),
             }
             for (operator, knobs), replica in sorted(trace.replicas.items())
@@ -132,7 +153,7 @@ def _trace(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> MeasurementT
     return MeasurementTrace(
         pipeline=header["pipeline"],
         operators=tuple(TraceOperator(o["name"], tuple(o["after"]), float(o["cpus"])) for o in header["operators"]),
-        configurations=tuple(_configuration(found) for found in header["configurations"]),
+        configurations=tuple(_configuration(content) for content in header["configurations"]),
         replicas={
             (r["operator"], KnobValues.of(r["knobs"])): TraceReplica(
                 float(r["load_s"]),

@@ -1,4 +1,4 @@
-"""Measuring on a trace: recorded results, and recorded seconds on a simulated clock."""
+"""Runner on a trace: recorded results, and recorded seconds on a simulated clock."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from circinus.specification import Configuration, KnobValues, OperatorSpec
 
 
 class SimulatedClock:
-    """A clock for `profile_pipeline` that counts recorded seconds."""
+    """Clock of recorded seconds for `profile_pipeline`."""
 
     def __init__(self, now_s: float = 0.0) -> None:
-        """Begin at `now_s`."""
+        """Start at `now_s`."""
         self._now_s = now_s
 
     def __call__(self) -> float:
-        """Seconds now."""
+        """Return the current time in seconds."""
         return self._now_s
 
     def advance(self, seconds: float) -> None:
-        """Let `seconds` pass, which must not be negative."""
+        """Advance by `seconds`, which must not be negative."""
         if not seconds >= 0:
-            raise ValueError(f"found {seconds} seconds to pass, expected at least 0")
+            raise ValueError(f"seconds must be at least 0, got {seconds}")
         self._now_s += seconds
 
 
@@ -47,11 +47,11 @@ _CACHE_BYTES = 512 * 2**20
 
 
 class TraceRunner:
-    """A `Runner` that charges what `LocalRunner` would have taken.
+    """`Runner` that charges the time that `LocalRunner` would have taken.
 
-    An operator that ran on an item under the same prefix costs nothing while the prefix cache holds its output (same
-    bound, same eviction); loading an operator with its knobs is charged once; warming it up, transport and reloading
-    for want of memory are not charged. Outputs are empty: a trace has none.
+    An operator that ran on an item under the same prefix costs nothing while the prefix cache has its output (same
+    capacity, same eviction); loading an operator with its knob values is charged once; warm-up, transport and reloading
+    for lack of memory are not charged. Outputs are empty: a trace has none.
     """
 
     def __init__(
@@ -62,18 +62,18 @@ class TraceRunner:
         *,
         cache_bytes: int = _CACHE_BYTES,
     ) -> None:
-        """Begin with nothing loaded and nothing kept.
+        """Create the runner with nothing loaded or cached.
 
         Args:
-            trace: of the pipeline of `addresses` (`Trace.check`).
-            addresses: of the pipeline's measurements.
-            clock: is advanced by the seconds that measuring would have taken.
-            cache_bytes: bound of the prefix cache.
+            trace: trace of the pipeline of `addresses` (`MeasurementTrace.check`).
+            addresses: keys of the pipeline's measurements.
+            clock: clock that is advanced by the recorded seconds.
+            cache_bytes: capacity of the prefix cache.
         """
         self.saved_s = 0.0
-        """Seconds of processing that the prefix cache saved, in all."""
+        """Total processing seconds saved by the prefix cache."""
         self._trace = trace
-        self._addresses = addresses
+        self._keys = addresses
         self._pipeline = addresses.pipeline
         self._clock = clock
         self._topological = self._pipeline.topological_order()
@@ -83,8 +83,8 @@ class TraceRunner:
         self._failures = {failure.configuration: failure for failure in trace.failures}
         self._cache: GreedyDualSize[tuple[str, str]] = GreedyDualSize(cache_bytes)
         self._loaded: set[tuple[str, KnobValues, float]] = set()
-        self._untold: set[tuple[str, KnobValues]] = set()
-        """Whose start on the fewest CPUs no measurement has brought back yet."""
+        self._unreported: set[tuple[str, KnobValues]] = set()
+        """Replicas on the fewest CPUs whose start no measurement has returned yet."""
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +94,7 @@ class TraceRunner:
 
     @property
     def cpus(self) -> float:
-        """See `Runner.cpus`: the most that anything was recorded with."""
+        """Highest recorded number of CPUs (see `Runner.cpus`)."""
         recorded = (cpus for replica in self._trace.replicas.values() for cpus, _ in replica.batch_ratio)
         return max((*recorded, *(operator.cpus for operator in self._trace.operators)))
 
@@ -116,7 +116,7 @@ class TraceRunner:
             outputs={sink: (b"",) * len(items) for sink in self._pipeline.sinks()},
             scores=tuple(self.score(configuration, item, {}) for item in items),
             replicas={
-                spec.name: self._facts(spec.name, configuration)
+                spec.name: self._replica_stats(spec.name, configuration)
                 for spec in self._topological
                 if (spec.name, configuration[spec.name], min(spec.cpus)) in self._loaded
             },
@@ -131,76 +131,80 @@ class TraceRunner:
         allocations: Sequence[tuple[float, int]],
         items: Sequence[Item],
     ) -> AllocationMeasurement:
-        """See `Runner.measure_allocations`; allocations that were not recorded are left out, and cost nothing."""
+        """Measure the recorded allocations (see `Runner.measure_allocations`); others are omitted, and cost nothing."""
         self._check(configuration, items)
         spec = self._pipeline.operator(operator)
         recorded = self._trace.replicas[operator, configuration[operator]].batch_ratio
         ratios = {pair: recorded[pair] for pair in allocations if pair in recorded}
         if not ratios:
-            return AllocationMeasurement({}, self._facts(operator, configuration), 0.0)
+            return AllocationMeasurement({}, self._replica_stats(operator, configuration), 0.0)
         ran_s = self._run(configuration, items, spec.after)
         for cpus in dict.fromkeys((min(spec.cpus), *(cpus for cpus, _ in ratios))):
             self._load(spec, configuration, cpus)
-        alone_s = [self._service_s(operator, configuration, item) for item in items]
-        seconds = sum(alone_s)
+        unbatched_s = [self._service_s(operator, configuration, item) for item in items]
+        seconds = sum(unbatched_s)
         for (_, size), ratio in ratios.items():
-            for first in range(0, len(items), size):
-                seconds += ratio * sum(alone_s[(first + k) % len(items)] for k in range(size)) / size
+            for start in range(0, len(items), size):
+                seconds += ratio * sum(unbatched_s[(start + k) % len(items)] for k in range(size)) / size
         self._clock.advance(seconds)
-        return AllocationMeasurement(ratios, self._facts(operator, configuration), ran_s + seconds)
+        return AllocationMeasurement(ratios, self._replica_stats(operator, configuration), ran_s + seconds)
 
     def score(self, configuration: Configuration, item: Item, outputs: Mapping[str, bytes]) -> float:
-        """The recorded score of an item, whatever the outputs.
+        """Return the recorded score of an item; `outputs` are ignored.
 
         Raises:
-            ProfileError: it is not in the range that the metric declares.
+            ProfileError: the score is outside the metric's declared range.
         """
-        found = float(self._trace.scores[self._indexes[configuration], self._items[item.key]])
+        recorded = float(self._trace.scores[self._indexes[configuration], self._items[item.key]])
         low, high = self._pipeline.metric.range
-        value = validate_score(found, (low, high))
+        value = validate_score(recorded, (low, high))
         if value is None:
             raise ProfileError(
-                f"trace of pipeline {self._pipeline.name}: found the score {found} for item {item.key} under "
-                f"configuration {configuration}, expected a number within the range [{low:g}, {high:g}] of metric "
-                f"{self._pipeline.metric.name}; widen the range, or record again"
+                f"score for item {item.key} under configuration {configuration} must be in the range "
+                f"[{low:g}, {high:g}] of metric {self._pipeline.metric.name}, got {recorded}",
+                code="metric.score_out_of_range",
+                location=f"trace of pipeline {self._pipeline.name}",
+                hint="Widen the range, or record the trace again.",
             )
         return value
 
     def _check(self, configuration: Configuration, items: Sequence[Item]) -> None:
-        """Raise for what was not recorded, and for what had failed when it was."""
-        where = f"pipeline {self._pipeline.name}, configuration {configuration}"
+        """Raise for missing recordings and for recorded failures."""
+        location = f"pipeline {self._pipeline.name}, configuration {configuration}"
         failure = self._failures.get(configuration)
         if failure is not None and (failure.item_key is None or failure.item_key in {item.key for item in items}):
             reason = f"{failure.reason} (as recorded)"
-            raise MeasurementError(f"{where}: {reason}", configuration, failure.item_key, reason)
+            raise MeasurementError(
+                reason, configuration, failure.item_key, reason, code="trace.recorded_failure", location=location
+            )
         if configuration not in self._indexes:
-            raise NotRecordedError(where, configuration, items[0].key, ())
+            raise NotRecordedError(location, configuration, items[0].key, ())
         index = self._indexes[configuration]
-        numbers = [self._items[item.key] for item in items]
-        known = np.isfinite(self._trace.scores[index, numbers])
+        columns = [self._items[item.key] for item in items]
+        is_recorded = np.isfinite(self._trace.scores[index, columns])
         for row in self._trace.rows[index]:
-            known &= np.isfinite(self._trace.service_s[row, numbers] + self._trace.output_bytes[row, numbers])
-        if not known.all():
-            recorded = tuple(item for item, is_known in zip(items, known, strict=True) if is_known)
-            raise NotRecordedError(where, configuration, items[int(np.argmin(known))].key, recorded)
+            is_recorded &= np.isfinite(self._trace.service_s[row, columns] + self._trace.output_bytes[row, columns])
+        if not is_recorded.all():
+            recorded = tuple(item for item, has_run in zip(items, is_recorded, strict=True) if has_run)
+            raise NotRecordedError(location, configuration, items[int(np.argmin(is_recorded))].key, recorded)
 
-    def _run(self, configuration: Configuration, items: Sequence[Item], wanted: Sequence[str]) -> float:
-        """Let the missing outputs of the wanted operators be computed; gives the seconds of processing."""
+    def _run(self, configuration: Configuration, items: Sequence[Item], operators: Sequence[str]) -> float:
+        """Charge the missing outputs of the given operators, and return the seconds of processing."""
         missing: dict[str, list[Item]] = {operator.name: [] for operator in self._topological}
         for item in items:
 
-            def holds(operator: str, item: Item = item) -> bool:
-                return self._cache.touch((self._addresses.output(operator, configuration), item.key))
+            def is_cached(operator: str, item: Item = item) -> bool:
+                return self._cache.touch((self._keys.output(operator, configuration), item.key))
 
-            for name in operators_to_run(self._topological, wanted, holds):
+            for name in operators_to_run(self._topological, operators, is_cached):
                 missing[name].append(item)
         ran_s = 0.0
         for spec in self._topological:
-            address = self._addresses.output(spec.name, configuration)
+            prefix = self._keys.output(spec.name, configuration)
             for item in missing[spec.name]:
                 self._load(spec, configuration, min(spec.cpus))
                 service_s = self._service_s(spec.name, configuration, item)
-                self._cache.add((address, item.key), self._output_bytes(spec.name, configuration, item), service_s)
+                self._cache.add((prefix, item.key), self._output_bytes(spec.name, configuration, item), service_s)
                 ran_s += service_s
         self._clock.advance(ran_s)
         return ran_s
@@ -210,17 +214,17 @@ class TraceRunner:
         if (*key, cpus) in self._loaded:
             return
         self._loaded.add((*key, cpus))
-        self._clock.advance(self._trace.replicas[key].whole_start_s)
+        self._clock.advance(self._trace.replicas[key].effective_startup_s)
         if cpus == min(spec.cpus):
-            self._untold.add(key)
+            self._unreported.add(key)
 
-    def _facts(self, operator: str, configuration: Configuration) -> ReplicaStats:
+    def _replica_stats(self, operator: str, configuration: Configuration) -> ReplicaStats:
         key = operator, configuration[operator]
         replica = self._trace.replicas[key]
-        if key not in self._untold:
+        if key not in self._unreported:
             return ReplicaStats((), (), replica.peak_memory_bytes)
-        self._untold.remove(key)
-        return ReplicaStats((replica.load_s,), (replica.whole_start_s,), replica.peak_memory_bytes)
+        self._unreported.remove(key)
+        return ReplicaStats((replica.load_s,), (replica.effective_startup_s,), replica.peak_memory_bytes)
 
     def _service_s(self, operator: str, configuration: Configuration, item: Item) -> float:
         return float(self._trace.service_s[self._row(operator, configuration), self._items[item.key]])

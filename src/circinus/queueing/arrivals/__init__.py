@@ -1,4 +1,4 @@
-"""When requests arrive: processes that can be drawn and described, and measured from what was seen."""
+"""Arrival processes: sampling, index of dispersion, and fitting to observed arrivals."""
 
 from circinus.queueing.arrivals.fitting import DispersionTest, empirical_idc, fit_arrival_process
 from circinus.queueing.arrivals.from_query import arrival_process

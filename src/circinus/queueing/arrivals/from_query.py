@@ -1,4 +1,4 @@
-"""From what a query says of its arrivals to a process."""
+"""Arrival process of a query."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from circinus.specification import BurstyArrivals, PeriodicArrivals, PoissonArri
 
 
 def arrival_process(query: Query) -> ArrivalProcess:
-    """How the requests of `query` arrive, at its rate.
+    """Return the arrival process of `query`, at its rate.
 
     Raises:
-        PlanningError: it names a recording that was not read.
+        PlanningError: the recording of the arrivals was not read.
     """
     rate_per_s, arrivals = query.rate_per_s, query.arrivals
     if isinstance(arrivals, PoissonArrivals):
@@ -25,7 +25,9 @@ def arrival_process(query: Query) -> ArrivalProcess:
         return MarkovModulatedPoisson(rates_per_s, (arrivals.burst_s, arrivals.every_s - arrivals.burst_s))
     if arrivals.times_s is None:
         raise PlanningError(
-            f"query {query.name}: found {arrivals.file}, which was not read, expected the times in it; use "
-            f"`load_specification`, `Specification.of`, or give `times_s`"
+            f"the arrivals recording {arrivals.file} was not read",
+            code="arrivals.recording_not_read",
+            location=f"query {query.name}",
+            hint="Use `load_specification` or `Specification.of`, or pass `times_s`.",
         )
     return RecordedProcess.of(arrivals.times_s, rate_per_s)

@@ -1,4 +1,4 @@
-"""Arrivals as they once were, again and again."""
+"""Recorded arrivals, repeated periodically."""
 
 from __future__ import annotations
 
@@ -15,69 +15,76 @@ from circinus.queueing.arrivals.process import require_positive
 
 @dataclass(frozen=True)
 class RecordedProcess:
-    """A recording played in a loop from a moment of it chosen at random.
+    """Recording played in a loop from a random phase.
 
     Raises:
-        PlanningError: there is no moment, or they do not ascend within the period.
+        PlanningError: there is no arrival, or arrivals do not ascend within the period.
     """
 
     moments_s: tuple[float, ...]
-    """When requests arrive, in [0, `period_s`), ascending."""
+    """Arrival times in [0, `period_s`), ascending."""
     period_s: float
-    """How long one round takes."""
+    """Length of the loop."""
 
     def __post_init__(self) -> None:
-        require_positive("a period", self.period_s)
+        require_positive("period", self.period_s)
         moments_s = self._moments_s
         if not len(moments_s):
-            raise PlanningError("found a recording without arrivals, expected one at least")
+            raise PlanningError("arrivals recording has no arrival", code="arrivals.empty_recording")
         if not (moments_s[0] >= 0 and moments_s[-1] < self.period_s and (np.diff(moments_s) >= 0).all()):
-            raise PlanningError(f"found moments that do not ascend from 0 to below the period of {self.period_s:g} s")
+            raise PlanningError(
+                f"arrival times do not ascend from 0 to below the period of {self.period_s:g} s",
+                code="arrivals.not_ascending",
+            )
 
     @classmethod
     def of(cls, times_s: Sequence[float] | FloatArray, rate_per_s: float | None = None) -> RecordedProcess:
-        """From the times of a recording.
+        """Create the process from the times of a recording.
 
-        What was between the last arrival and the next one is not known: in the loop the mean time between two is.
+        The time after the last arrival until the next one is unknown, and replaced by the mean interarrival time.
 
         Args:
-            times_s: (n,) ascending, two of them at least different.
-            rate_per_s: the mean rate to play it at; None: as recorded.
+            times_s: (n,) arrival times, ascending, at least two of them distinct.
+            rate_per_s: mean rate of the process; default: as recorded.
 
         Raises:
-            PlanningError: no two times differ, or they do not ascend.
+            PlanningError: there are fewer than two distinct times, or times do not ascend.
         """
         times = np.asarray(times_s, dtype=np.float64)
         if len(times) < 2 or times[0] == times[-1]:
-            raise PlanningError(f"found {len(np.unique(times))} different times, expected two at least in a recording")
+            raise PlanningError(
+                f"arrivals recording has {len(np.unique(times))} distinct timestamps; at least 2 are needed to "
+                "estimate a rate",
+                code="arrivals.too_few_times",
+            )
         moments_s = times - times[0]
         period_s = float(moments_s[-1]) * len(times) / (len(times) - 1)
-        slower = 1.0 if rate_per_s is None else len(times) / period_s / rate_per_s
-        return cls(tuple((moments_s * slower).tolist()), period_s * slower)
+        stretch = 1.0 if rate_per_s is None else len(times) / period_s / rate_per_s
+        return cls(tuple((moments_s * stretch).tolist()), period_s * stretch)
 
     @property
     def rate_per_s(self) -> float:
-        """Arrivals of a round over its length."""
+        """Number of arrivals in the loop divided by its length."""
         return len(self.moments_s) / self.period_s
 
     def times_s(self, duration_s: float, rng: np.random.Generator) -> FloatArray:
-        """(n,) ascending moments in [0, `duration_s`)."""
+        """Return (n,) ascending arrival times in [0, `duration_s`)."""
         since_s = np.sort((self._moments_s - rng.uniform(0.0, self.period_s)) % self.period_s)
         rounds = np.arange(int(duration_s / self.period_s) + 1) * self.period_s
         times_s = (rounds[:, None] + since_s).ravel()
         return np.sort(times_s[times_s < duration_s])
 
     def index_of_dispersion(self, windows_s: FloatArray) -> FloatArray:
-        """(w,) measured: exact over all moments at which a window may begin.
+        """Return the (w,) index, exact over all start times of a window.
 
-        Rounds are all alike, so the index goes to 0 for windows much longer than one.
+        As all rounds are equal, the index tends to 0 for windows much longer than the loop.
         """
         return np.array([self._variance(float(window_s)) for window_s in windows_s]) / (self.rate_per_s * windows_s)
 
     def scaled(self, factor: float) -> RecordedProcess:
-        """Time compressed."""
+        """Return the process with compressed time."""
         period_s = self.period_s / factor
-        # Rounding must not put a moment at the very end of the round.
+        # Rounding must not move an arrival to the end of the loop.
         moments_s = np.minimum(self._moments_s / factor, np.nextafter(period_s, 0.0))
         return RecordedProcess(tuple(moments_s.tolist()), period_s)
 
@@ -86,17 +93,17 @@ class RecordedProcess:
         return np.asarray(self.moments_s, dtype=np.float64)
 
     def _variance(self, window_s: float) -> float:
-        """Of the count in a window that begins anywhere in the round.
+        """Return the variance of the count in a window with a uniformly random start in the loop.
 
-        Whole rounds in the window add a constant. As its beginning moves on, the count falls by one where it passes an
-        arrival and rises by one where its end does: between those moments it is constant.
+        Whole rounds in the window add a constant. As the start moves on, the count decreases by one when it passes an
+        arrival, and increases by one when the end does: between these times it is constant.
         """
-        rest_s = window_s % self.period_s
-        leaving_s, entering_s = self._moments_s, np.sort((self._moments_s - rest_s) % self.period_s)
+        remainder_s = window_s % self.period_s
+        leaving_s, entering_s = self._moments_s, np.sort((self._moments_s - remainder_s) % self.period_s)
         moves_s = np.concatenate([leaving_s, entering_s])
         order = np.argsort(moves_s, kind="stable")
         steps = np.where(order < len(leaving_s), -1.0, 1.0)
-        counts = np.concatenate([[0.0], np.cumsum(steps)])  # up to a constant, which no variance sees
-        lasts_s = np.diff(moves_s[order], prepend=0.0, append=self.period_s)
-        mean = counts @ lasts_s / self.period_s
-        return float((counts - mean) ** 2 @ lasts_s / self.period_s)
+        counts = np.concatenate([[0.0], np.cumsum(steps)])  # up to a constant, which the variance ignores
+        durations_s = np.diff(moves_s[order], prepend=0.0, append=self.period_s)
+        mean = counts @ durations_s / self.period_s
+        return float((counts - mean) ** 2 @ durations_s / self.period_s)

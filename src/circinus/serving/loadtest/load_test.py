@@ -47,7 +47,10 @@ class LoadSpec:
 
     def __post_init__(self) -> None:
         if not (self.duration_s > 0 and self.warm_up_s >= 0 and self.rate_factor > 0 and self.drain_timeout_s >= 0):
-            raise ServingError(f"found {self}, expected a duration and a rate factor above 0 and no negative seconds")
+            raise ServingError(
+                f"duration and rate factor must be positive and the other seconds not negative, got {self}",
+                code="load.invalid_settings",
+            )
 
 
 async def run_load_test(
@@ -125,8 +128,9 @@ async def _check_routes(engine: Engine, matching: Matching) -> EngineStatus:
     missing = sorted({a.query for a in matching.assignments} - set(status.routes))
     if missing:
         raise ServingError(
-            f"the engine has no route for {', '.join(missing)}; its routes: {', '.join(status.routes) or 'none'}; "
-            "apply this plan first"
+            f"the engine has no route for {', '.join(missing)}; its routes: {', '.join(status.routes) or 'none'}",
+            code="load.no_route",
+            hint="Apply the plan first with `circinus apply`.",
         )
     return status
 
@@ -165,7 +169,12 @@ def _requests(
         pipeline = pipelines[arrival.query]
         if arrival.query not in turns:
             if not items.get(pipeline):
-                raise ServingError(f"found no items of pipeline {pipeline} to send to query {arrival.query}; pass some")
+                raise ServingError(
+                    f"there are no items of pipeline {pipeline} to send",
+                    code="load.no_items",
+                    location=f"query {arrival.query}",
+                    hint="Pass items of this pipeline.",
+                )
             turns[arrival.query] = _turns(items[pipeline], query_rng(seed, arrival.query, "items"))
         item = next(turns[arrival.query])
         if (pipeline, item.key) not in sizes:

@@ -100,15 +100,19 @@ class _Scorer:
             found = self._metric(response.output, truth)
         except Exception as error:  # whatever the user's metric raises
             raise OperatorError(
-                f"metric {metric.name} ({metric.uses}) of pipeline {self._pipeline.name} failed on item "
-                f"{answer.item_key} with {type(error).__name__}: {error}"
+                f"metric {metric.name} ({metric.uses}) failed with {type(error).__name__}: {error}",
+                code="metric.failed",
+                location=f"pipeline {self._pipeline.name}, item {answer.item_key}",
             ) from error
         score = validate_score(found, metric.range)
         if score is None:
             least, greatest = metric.range
             raise OperatorError(
-                f"metric {metric.name} ({metric.uses}) of pipeline {self._pipeline.name} gave {found!r} for item "
-                f"{answer.item_key}, expected a number from {least:g} to {greatest:g}; correct the metric or its range"
+                f"metric {metric.name} ({metric.uses}) returned {found!r}, "
+                f"expected a number from {least:g} to {greatest:g}",
+                code="metric.score_out_of_range",
+                location=f"pipeline {self._pipeline.name}, item {answer.item_key}",
+                hint="Correct the metric or its range.",
             )
         return score
 

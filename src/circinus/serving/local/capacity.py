@@ -74,8 +74,11 @@ def require_capacity(desired: DesiredState, machine: MachineCapacity) -> None:
     for wanted in desired.deployments:
         if not can_emulate(wanted.relative_speed):
             raise ServingError(
-                f"pool {wanted.deployment.pool} has hardware {wanted.relative_speed:g} times as fast as what was "
-                "profiled on; mode real can slow this machine down, not speed it up; use mode replay"
+                f"its hardware is {wanted.relative_speed:g} times as fast as the profiled one, "
+                "and mode real can slow this machine down but not speed it up",
+                code="pool.too_fast",
+                location=f"pool {wanted.deployment.pool}",
+                hint="Use mode replay.",
             )
     used = {wanted.deployment.pool for wanted in desired.deployments}
     pools = [pool for pool in desired.infrastructure.pools if pool.name in used]
@@ -93,6 +96,8 @@ def require_capacity(desired: DesiredState, machine: MachineCapacity) -> None:
 def _compare(what: str, unit: str, found: float, there: float) -> None:
     if found > there * (1 + 1e-9):
         raise ServingError(
-            f"{what} {found:.4g} {unit} and this machine has {there:.4g}; mode real computes and cannot be larger than "
-            "the machine; use mode replay, which answers from recordings"
+            f"{what} {found:.4g} {unit} and this machine has {there:.4g}",
+            code="engine.machine_too_small",
+            location="mode real",
+            hint="Use mode replay, which answers from recordings.",
         )

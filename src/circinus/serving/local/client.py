@@ -121,7 +121,7 @@ class LocalEngineClient:
         if waiting is None or waiting.done():
             return  # it was cancelled
         if reply.error:
-            waiting.set_exception(ServingError(reply.error))
+            waiting.set_exception(ServingError(reply.error, code=reply.code, location=reply.location, hint=reply.hint))
         else:
             waiting.set_result((reply.content, payloads))
 
@@ -155,9 +155,13 @@ def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
             return LocalEngineClient(run_folder)
         if started.returncode != EXIT_TAKEN:
             told = started.stderr.strip() or folder.log_end()
-            raise ServingError(f"the engine did not start in {run_folder}: {told}")
+            raise ServingError(f"the engine did not start: {told}", code="engine.not_started", location=str(run_folder))
         time.sleep(0.05)  # another is starting there, or about to end
-    raise ServingError(f"the engine of {run_folder} (process {folder.process()}) holds its lock and does not answer")
+    raise ServingError(
+        f"the engine (process {folder.process()}) holds its lock and does not answer",
+        code="engine.silent",
+        location=str(run_folder),
+    )
 
 
 def connect(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:

@@ -60,12 +60,12 @@ class ClientSession:
         try:
             content, outputs = await self._handler(call, payloads)
         except CircinusError as error:
-            self._connection.send(RpcReply(call.number, str(error), None))
+            failure = RpcReply(call.number, error.message, None, error.code, error.location, error.hint)
+            self._connection.send(failure)
         except Exception as error:  # a fault of the engine must not leave the client without a reply
             _log_of_session.exception("%s failed", call.verb)
-            self._connection.send(
-                RpcReply(call.number, f"the engine failed with {type(error).__name__}: {error}", None)
-            )
+            reason = f"the engine failed with {type(error).__name__}: {error}"
+            self._connection.send(RpcReply(call.number, reason, None, code="engine.failed"))
         else:
             self._connection.send(RpcReply(call.number, "", content), outputs)
 

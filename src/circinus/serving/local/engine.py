@@ -78,7 +78,7 @@ class LocalEngine:
             require_capacity(desired, self._machine)
             stages = await asyncio.to_thread(load_replay_stages, desired) if desired.mode is Mode.REPLAY else {}
             if self._closed:
-                raise ServingError("the engine was closed; start another")
+                raise ServingError("the engine was closed", code="engine.closed", hint="Start another engine.")
             await self._change(desired, stages)
 
     async def submit(self, request: Request) -> Response:
@@ -94,7 +94,11 @@ class LocalEngine:
         compiled = self._force.routes.get(query)
         if compiled is None or self._links is None:
             known = ", ".join(self._force.routes) or "none"
-            raise ServingError(f"found no route for query {query!r}; queries with a route: {known}")
+            raise ServingError(
+                f"the query has no route; queries with a route: {known}",
+                code="route.missing",
+                location=f"query {query}",
+            )
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[PickledResponse] = loop.create_future()
 
@@ -104,7 +108,7 @@ class LocalEngine:
 
         def on_failed(reason: str) -> None:
             if not answer.done():
-                answer.set_exception(ServingError(reason))
+                answer.set_exception(ServingError(reason, code="query.request_failed"))
 
         journey = RequestExecution(compiled, item_key, self._links, loop, on_done, on_failed)
         self._journeys.add(journey)

@@ -80,7 +80,9 @@ class ForkServerClient:
             except OSError as error:
                 control.close()
                 handover.close()
-                raise ServingError(f"cannot start the process that replicas are forked from: {error}") from error
+                raise ServingError(
+                    f"the process that forks replicas cannot be started: {error}", code="engine.fork_server_not_started"
+                ) from error
         self._handover = handover
         self._control = Connection(self._loop, control, self._told, self._lost)
 

@@ -167,5 +167,9 @@ class ReplicaHandle:
         self._on_ended(self, ending)
         if not self.ready.done():
             reason = self._reason or f"its process {ending.how}"
-            self.ready.set_exception(ServingError(f"{self._name}: a replica could not load its operator: {reason}"))
+            self.ready.set_exception(
+                ServingError(
+                    f"a replica could not load its operator: {reason}", code="replica.not_loaded", location=self._name
+                )
+            )
             self.ready.exception()  # whoever waits is told; where nobody does, that is no fault of the program

@@ -1,4 +1,4 @@
-"""What a client and the background engine say to each other."""
+"""Messages between a client and the background engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class RpcMethod(StrEnum):
-    """What is asked for."""
+    """Operation of the engine."""
 
     APPLY = "apply"
     """Argument: the desired state as JSON."""
@@ -20,34 +20,37 @@ class RpcMethod(StrEnum):
     AUDITS = "audits"
     """Content: `Audits`."""
     MODULE_PATHS = "module_paths"
-    """Content: the folders that the modules of the operators are in, as of the last state applied."""
+    """Content: folders of the operators' modules, according to the last state applied."""
     CANCEL = "cancel"
-    """Argument: number of the call that nobody waits for any more. Not answered."""
+    """Argument: number of an abandoned call. Not answered."""
     CLOSE = "close"
     """Answered by the end of the connection, with the process."""
 
 
 class RpcRequest(NamedTuple):
-    """From a client."""
+    """Message from a client."""
 
     number: int
-    """Names the call within its connection; the reply carries it."""
+    """Number of the call within its connection; the reply carries it."""
     verb: RpcMethod
     argument: Any
 
 
 class RpcReply(NamedTuple):
-    """To a client."""
+    """Message to a client."""
 
     number: int
     error: str
-    """Empty where it went well."""
+    """Message of the error; empty after success."""
     content: Any
+    code: str = ""
+    location: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)
 class SubmitHeader:
-    """One request, without its value."""
+    """Request without its value."""
 
     query: str
     item_key: str
@@ -56,7 +59,7 @@ class SubmitHeader:
 
 @dataclass(frozen=True)
 class ResponseHeader:
-    """One response, without its outputs."""
+    """Response without its outputs."""
 
     sinks: tuple[str, ...]
     """In the order of the payloads."""

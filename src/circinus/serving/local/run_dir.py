@@ -66,16 +66,27 @@ class RunDirectory:
             return
         except FileExistsError:
             if not self.path.is_dir():
-                raise ServingError(f"found a file at {self.path}, expected a folder for an engine") from None
+                raise ServingError(
+                    "found a file, expected a folder for an engine",
+                    code="run_folder.not_a_folder",
+                    location=str(self.path),
+                    hint="Name another folder.",
+                ) from None
         if self.path.stat().st_mode & stat.S_IWOTH:
             raise ServingError(
-                f"every user may write to {self.path}, expected a folder of your own for an engine; name a new one"
+                "every user may write to the folder, expected a folder of your own",
+                code="run_folder.unsafe",
+                location=str(self.path),
+                hint="Name a new folder.",
             )
         found = sorted(entry.name for entry in self.path.iterdir())
         if found and self.lock.name not in found and not self.is_owned():  # asked last: it may just have been taken
             raise ServingError(
-                f"found {found[0]} in {self.path} and no {self.lock.name}, expected a new or an empty folder, or one "
-                "of an engine; nothing was changed, name another folder"
+                f"found {found[0]} and no {self.lock.name}, "
+                "expected an empty folder or the folder of an engine; nothing was changed",
+                code="run_folder.not_empty",
+                location=str(self.path),
+                hint="Name another folder.",
             )
 
     def is_owned(self) -> bool:
@@ -126,7 +137,9 @@ class RunDirectory:
             return None
         except OSError as error:
             connection.close()
-            raise ServingError(f"cannot reach an engine in {self.path}: {error}") from error
+            raise ServingError(
+                f"the engine cannot be reached: {error}", code="engine.unreachable", location=str(self.path)
+            ) from error
         return connection
 
     def save(self, desired: DesiredState) -> None:
@@ -162,7 +175,11 @@ class RunDirectory:
             if not self.is_owned():
                 return False
             if time.monotonic() > deadline_s:
-                raise ServingError(f"the engine of {self.path} (process {self.process()}) lives and does not answer")
+                raise ServingError(
+                    f"the engine (process {self.process()}) lives and does not answer",
+                    code="engine.silent",
+                    location=str(self.path),
+                )
             time.sleep(0.02)  # it is starting or about to end
         with lock:
             self.remove()
@@ -180,7 +197,9 @@ class RunDirectory:
         """Why there is no engine to speak to; to be raised."""
         process = self.process()
         if process is None:
-            return ServingError(f"no engine runs in {self.path}; `circinus apply` starts one")
+            return ServingError(
+                "no engine runs here", code="engine.not_running", location=str(self.path), hint="Run `circinus apply`."
+            )
         try:
             state = state_from_json(self.desired.read_text(encoding="utf-8"))
             queries = ", ".join(route.query for route in state.routes)
@@ -188,8 +207,10 @@ class RunDirectory:
         except (FileNotFoundError, ServingError):
             served = ""
         return ServingError(
-            f"the engine of {self.path} (process {process}) was killed, and its replicas ended with it{served}; "
-            "`circinus apply` starts a new one, `circinus destroy` removes what is left"
+            f"the engine (process {process}) was killed, and its replicas ended with it{served}",
+            code="engine.killed",
+            location=str(self.path),
+            hint="Run `circinus apply` to start a new engine, or `circinus destroy` to remove the rest.",
         )
 
 

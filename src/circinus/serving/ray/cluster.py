@@ -77,7 +77,11 @@ class Cluster:
         try:
             import_serve()
         except ImportError as error:
-            raise ServingError(f"the engine ray needs Ray: pip install 'circinus-planner[ray]' ({error})") from error
+            raise ServingError(
+                f"the engine ray needs Ray ({error})",
+                code="ray.not_installed",
+                hint="Run `pip install 'circinus-planner[ray]'`.",
+            ) from error
         connect(settings.address, NAMESPACE)
         self._settings = settings
         self._deploying = threading.Lock()
@@ -97,8 +101,10 @@ class Cluster:
         found = known.host, known.port
         if wanted not in (None, found):
             raise ServingError(
-                f"found Ray Serve listening on {_address(found)} for HTTP, expected {_address(wanted)}: it stays where "
-                f"it began; leave --http out, or end Ray Serve with all that it runs (serve shutdown)"
+                f"found Ray Serve listening on {_address(found)} for HTTP, expected {_address(wanted)}, "
+                "and a running Ray Serve keeps its address",
+                code="ray.other_http_address",
+                hint="Omit --http, or end Ray Serve with all that it runs (`serve shutdown`).",
             )
 
     def pools(self) -> dict[str, PoolNodes]:
@@ -148,7 +154,11 @@ class Cluster:
 
         client = self._client()
         if client is None:
-            raise ServingError("Ray Serve does not run on the cluster any more; apply again")
+            raise ServingError(
+                "Ray Serve does not run on the cluster any more",
+                code="ray.serve_not_running",
+                hint="Run `circinus apply`.",
+            )
         with self._deploying:  # who undoes a deployment that is still under way comes after it
             configs = [found.get("deployed_app_config") for found in _applications(client).values()]
             others = [config for config in configs if config and not _is_ours(config)]
@@ -158,7 +168,9 @@ class Cluster:
             except ServingError:
                 raise
             except Exception as error:  # whatever Ray wraps the reason in
-                raise ServingError(f"Ray Serve refuses the deployments: {error}") from error
+                raise ServingError(
+                    f"Ray Serve refuses the deployments: {error}", code="ray.deployments_refused"
+                ) from error
 
     def router(self, application: str) -> Any:
         """Handle to a site's router."""
@@ -177,8 +189,14 @@ class Cluster:
         except ServingError:
             raise
         except Exception as error:  # of several kinds
-            raise ServingError(f"application {application} cannot be reached: {error}") from error
-        raise ServingError(f"application {application} does not run")
+            raise ServingError(
+                f"the application cannot be reached: {error}",
+                code="ray.application_unreachable",
+                location=f"application {application}",
+            ) from error
+        raise ServingError(
+            "the application does not run", code="ray.application_not_running", location=f"application {application}"
+        )
 
     @staticmethod
     def _client() -> Any:
@@ -202,10 +220,10 @@ def _answer(asked: Any, patience_s: float) -> Any:
     try:
         return ray.get(asked, timeout=patience_s)
     except GetTimeoutError:
-        raise ServingError(f"Ray Serve does not answer within {patience_s:g} s") from None
+        raise ServingError(f"Ray Serve does not answer within {patience_s:g} s", code="ray.serve_silent") from None
     except RayActorError as error:
         _set_global_client(None)  # it would be asked for ever, also when another one runs
-        raise ServingError(f"Ray Serve was ended, or its node was lost: {error}") from error
+        raise ServingError(f"Ray Serve was ended, or its node was lost: {error}", code="ray.serve_ended") from error
 
 
 def _snapshot(found: Mapping[str, Any]) -> AppSnapshot:

@@ -17,7 +17,7 @@ MAX_DEATHS = 2
 
 
 class ReplicaLostError(CircinusError):
-    """A replica ended, or could not be reached any more, while it had a batch."""
+    """Replica that ended or became unreachable while it had a batch."""
 
 
 class ReplicaClient(Protocol):

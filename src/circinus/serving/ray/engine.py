@@ -99,7 +99,11 @@ class RayEngine:
         site = self._sources.get(request.query)
         if site is None:
             known = ", ".join(self._sources) or "none"
-            raise ServingError(f"found no route for query {request.query!r}; queries with a route: {known}")
+            raise ServingError(
+                f"the query has no route; queries with a route: {known}",
+                code="route.missing",
+                location=f"query {request.query}",
+            )
         value = None if self._replays else pickle_value(request.value)
         arguments = (request.query, request.item_key, value, request.input_bytes)
         answer: PickledResponse = await self._calls.call(
@@ -193,12 +197,16 @@ class RayEngine:
             deadline_s = asyncio.get_running_loop().time() + _END_S
             while await call_in_thread(cluster.has_residual_actors, list(apps)):
                 if asyncio.get_running_loop().time() > deadline_s:
-                    raise ServingError(f"not everything has ended after {_END_S:.0f} s; see `serve status`")
+                    raise ServingError(
+                        f"not everything has ended after {_END_S:.0f} s",
+                        code="engine.not_ended",
+                        hint="Look at `serve status`.",
+                    )
                 await asyncio.sleep(_POLL_S)
 
     async def _connected(self) -> Cluster:
         if self._closed:
-            raise ServingError("the engine was closed; start another")
+            raise ServingError("the engine was closed", code="engine.closed", hint="Start another engine.")
         if self._cluster is None:
             self._cluster = await call_in_thread(Cluster, self._settings, timeout_s=CHANGE_S)
         return self._cluster
@@ -274,14 +282,24 @@ class RayEngine:
             waiting = [name for name in names - settled if name not in apps or apps[name].status != "RUNNING"]
             for name in waiting:
                 if name in apps and apps[name].status in ("DEPLOY_FAILED", "UNHEALTHY"):
-                    raise ServingError(f"application {name} does not start: {apps[name].message}")
+                    raise ServingError(
+                        f"the application does not start: {apps[name].message}",
+                        code="ray.application_failed",
+                        location=f"application {name}",
+                    )
                 if name in view.lost_applications:
-                    raise ServingError(f"application {name} cannot start: the last node of its pool is gone")
+                    raise ServingError(
+                        "the application cannot start because the last node of its pool is gone",
+                        code="ray.pool_lost",
+                        location=f"application {name}",
+                    )
             if not waiting:
                 return
             if loop.time() > deadline_s:
                 reasons = [f"{name}: {apps[name].message if name in apps else 'not there'}" for name in waiting]
-                raise ServingError(f"not running after {patience_s:.0f} s: {'; '.join(reasons)}")
+                raise ServingError(
+                    f"applications do not run after {patience_s:.0f} s: {'; '.join(reasons)}", code="ray.not_started"
+                )
             await asyncio.sleep(_POLL_S)
 
     async def _restore(self, before: Mapping[str, AppSnapshot], schema: App, cluster: Cluster, guard: Guard) -> None:
@@ -307,9 +325,10 @@ class RayEngine:
         missing = [pool for pool in pools if pool not in known]
         if missing:
             raise ServingError(
-                f"found no node of pool {', '.join(missing)} in the cluster, expected one with the resource "
-                f"{POOL_RESOURCE}POOL or the label {POOL_LABEL}=POOL; pools that have nodes: "
-                f"{', '.join(known) or 'none'}"
+                f"the cluster has no node of pool {', '.join(missing)}; "
+                f"pools that have nodes: {', '.join(known) or 'none'}",
+                code="ray.missing_pool",
+                hint=f"Start a node with the resource {POOL_RESOURCE}POOL or the label {POOL_LABEL}=POOL.",
             )
 
     async def _switch(

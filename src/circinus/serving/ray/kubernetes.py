@@ -56,9 +56,15 @@ def ray_service(desired: DesiredState, manifest: Manifest) -> dict[str, Any]:
     validate_state(desired)
     _check_name(manifest.name)
     if not _IMAGE.fullmatch(manifest.image):
-        raise ServingError(f"found image {manifest.image!r}, expected one such as registry.example/pipelines:1")
+        raise ServingError(
+            f"found image {manifest.image!r}, expected a name such as registry.example/pipelines:1",
+            code="kubernetes.invalid_image",
+        )
     if desired.mode is not Mode.REAL:
-        raise ServingError(f"found mode {desired.mode}, expected real: recordings are not where the cluster is")
+        raise ServingError(
+            f"found mode {desired.mode}, expected real, because the cluster has no recordings",
+            code="kubernetes.invalid_mode",
+        )
     settings = RaySettings(http=("0.0.0.0", _PORTS["serve"]))
     applications = build_applications(desired, settings)
     configs = build_router_configs(desired, applications)
@@ -107,8 +113,9 @@ def as_yaml(document: Mapping[str, Any]) -> str:
 def _check_name(name: str) -> None:
     if len(name) > _LONGEST_NAME or re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", name) is None:
         raise ServingError(
-            f"found name {name!r} of a RayService, expected a name of at most {_LONGEST_NAME} lowercase letters, "
-            "digits and `-` that begins with a letter and ends with a letter or digit"
+            f"found name {name!r} of a RayService, expected at most {_LONGEST_NAME} lowercase letters, "
+            "digits and `-`, with a letter first and a letter or digit last",
+            code="kubernetes.invalid_name",
         )
 
 
@@ -116,8 +123,10 @@ def _check_pool(name: str) -> None:
     """Pods of a group are called after it, and nodes have it as a label."""
     if re.fullmatch("[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?", name) is None:
         raise ServingError(
-            f"pool {name}: found a name that pods cannot have, expected letters, digits and `-`, "
-            "with a letter or digit at both ends"
+            "pods cannot have this name, expected letters, digits and `-`, with a letter or digit at both ends",
+            code="kubernetes.invalid_pool_name",
+            location=f"pool {name}",
+            hint="Rename the pool.",
         )
 
 

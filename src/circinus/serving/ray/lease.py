@@ -80,7 +80,9 @@ class ClusterLease:
             return ""
         except Exception as error:  # Ray's have nothing in common
             raise ServingError(
-                f"the lease of the cluster at {self._settings.address} cannot be reached: {error}"
+                f"the lease cannot be reached: {error}",
+                code="lease.unreachable",
+                location=f"cluster at {self._settings.address}",
             ) from error
 
     def acquire(self, holder: str, now_s: float, lasts_s: float) -> int:
@@ -89,8 +91,10 @@ class ClusterLease:
         number, other, left_s = self._ask("acquire", holder, lasts_s)
         if not number:
             raise LeaseHeldError(
-                f"the cluster at {self._settings.address}: {other} controls this, for {left_s:.1f} s more unless it "
-                f"goes on; end it, or wait"
+                f"{other} controls this cluster, for {left_s:.1f} s more unless the lease is renewed",
+                code="lease.held",
+                location=f"cluster at {self._settings.address}",
+                hint="End that controller, or wait.",
             )
         self._holder = holder
         return int(number)
@@ -101,7 +105,9 @@ class ClusterLease:
         other = self._ask("renew", lease, self._holder, lasts_s)
         if other:
             raise LeaseLostError(
-                f"the cluster at {self._settings.address}: the lease was lost, now {other} controls this"
+                f"the lease was lost, now {other} controls this cluster",
+                code="lease.lost",
+                location=f"cluster at {self._settings.address}",
             )
 
     def release(self, lease: int) -> None:
@@ -121,7 +127,9 @@ class ClusterLease:
         except Exception as error:  # Ray's have nothing in common
             self._keeper = None
             raise ServingError(
-                f"the lease of the cluster at {self._settings.address} cannot be reached: {error}"
+                f"the lease cannot be reached: {error}",
+                code="lease.unreachable",
+                location=f"cluster at {self._settings.address}",
             ) from error
 
 

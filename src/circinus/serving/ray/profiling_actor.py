@@ -1,4 +1,4 @@
-"""The process on a node of a pool that measures there, as `circinus profile` does on its own machine."""
+"""Profiling actor on a node of a pool."""
 
 from __future__ import annotations
 
@@ -27,55 +27,61 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class NodeInfo:
-    """What a node says of itself."""
+    """Description of a node."""
 
     machine: Machine
     host: str
     cpus: float
-    """That a process there may use."""
+    """CPUs that a process may use."""
 
 
 @dataclass(frozen=True)
 class ProfilingRequest:
-    """What is to be measured on a node."""
+    """Pipeline and code to measure on a node."""
 
     pipeline: Pipeline
     code: CodeVersions
-    """That was asked for: the node must have the same."""
+    """Code versions that the node must have."""
     hardware_class: str
     machine: Machine
-    """That measurements are stored as those of."""
+    """Machine under which measurements are stored."""
     module_paths: tuple[Path, ...]
     timeout_s: float
 
 
 @dataclass(frozen=True)
 class RemoteError:
-    """Why there is no measurement: an error of this project, which does not travel as it is."""
+    """Serialized `CircinusError` of a failed measurement."""
 
     kind: Literal["measurement", "operator", "profile"]
     message: str
     configuration: Configuration | None = None
     item_key: str | None = None
     reason: str = ""
+    code: str = "unspecified"
+    location: str = ""
+    hint: str = ""
 
     @classmethod
     def of(cls, error: CircinusError) -> RemoteError:
-        """An error as it travels."""
+        """Serialize an error."""
+        code, location, hint = error.code, error.location, error.hint
         if isinstance(error, MeasurementError):
-            return cls("measurement", str(error), error.configuration, error.item_key, error.reason)
-        return cls("operator" if isinstance(error, OperatorError) else "profile", str(error))
+            details = error.configuration, error.item_key, error.reason
+            return cls("measurement", error.message, *details, code, location, hint)
+        kind: Literal["operator", "profile"] = "operator" if isinstance(error, OperatorError) else "profile"
+        return cls(kind, error.message, code=code, location=location, hint=hint)
 
     def error(self) -> CircinusError:
-        """The error as it was."""
+        """Rebuild the error with its code, location and hint."""
+        problem: dict[str, str] = {"code": self.code, "location": self.location, "hint": self.hint}
         if self.kind == "measurement" and self.configuration is not None:
-            return MeasurementError(self.message, self.configuration, self.item_key, self.reason)
-        return (OperatorError if self.kind == "operator" else ProfileError)(self.message)
+            return MeasurementError(self.message, self.configuration, self.item_key, self.reason, **problem)
+        return (OperatorError if self.kind == "operator" else ProfileError)(self.message, **problem)
 
 
 class ProfilingActor:
-    """Measures one pipeline on the node that it runs on; an actor. It keeps loaded operators, outputs and
-    the items that it was sent."""
+    """Ray actor that measures one pipeline on its node. It keeps loaded operators, outputs and received items."""
 
     def __init__(self, order: ProfilingRequest) -> None:
         self._order = order
@@ -125,15 +131,19 @@ class ProfilingActor:
         order, facts = self._order, node_info()
         if facts.machine != order.machine:
             raise ProfileError(
-                f"hardware class {order.hardware_class}: found {facts.machine} on node {facts.host}, expected "
-                f"{order.machine} as on the node before; give other machines a class of their own"
+                f"found {facts.machine} on node {facts.host}, expected {order.machine} as on the node before",
+                code="ray.other_machine",
+                location=f"hardware class {order.hardware_class}",
+                hint="Give other machines a hardware class of their own.",
             )
         found = pipeline_code(order.pipeline, order.module_paths)
         for uses, version in order.code.operators.items():
             if found.operators[uses] != version:
                 raise OperatorError(
-                    f"operator {uses}: found version {found.operators[uses][:12]} on node {facts.host}, expected "
-                    f"{version[:12]} as here; install the same code on all nodes"
+                    f"found version {found.operators[uses][:12]} on node {facts.host}, expected {version[:12]}",
+                    code="operator.other_version",
+                    location=f"operator {uses}",
+                    hint="Install the same code on all nodes.",
                 )
         addresses = MeasurementKeys(order.pipeline, order.code, order.hardware_class, order.machine)
         self._runner = LocalRunner(addresses, order.module_paths, timeout_s=order.timeout_s)
@@ -144,7 +154,7 @@ class ProfilingActor:
     ) -> _T | RemoteError:
         try:
             if self._runner is None:
-                raise ProfileError("the node was asked to measure before it was opened")
+                raise ProfileError("`open` must be called before measuring", code="ray.not_opened")
             for data in new:
                 item = _item(data)
                 self._items[item.key] = item
@@ -163,7 +173,9 @@ def _item(data: bytes) -> Item:
         item: Item = unpickle_value(data)
     except Exception as error:  # unpickling runs whatever the value's own class does
         raise ProfileError(
-            f"an item of the data set cannot be read on node {node_info().host} ({type(error).__name__}: {error}); "
-            "install what its values are made of on all nodes"
+            f"an item of the data set cannot be read: {type(error).__name__}: {error}",
+            code="dataset.unreadable_item",
+            location=f"node {node_info().host}",
+            hint="Install the modules of its types on all nodes.",
         ) from error
     return item

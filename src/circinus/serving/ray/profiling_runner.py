@@ -49,18 +49,19 @@ class HardwareClassPools:
         nodes = cluster.pools()
         found = {pool: nodes[pool] for pool in self.pools if pool in nodes}
         if not found:
-            raise NodeLostError(self.missing(nodes))
+            raise self.missing(nodes)
         return found
 
-    def missing(self, nodes: dict[str, PoolNodes]) -> str:
-        """What is wrong where none of the pools has a node, and what to do."""
-        told = ", ".join(f"{name} {known.count}" for name, known in sorted(nodes.items())) or "none"
+    def missing(self, nodes: dict[str, PoolNodes]) -> NodeLostError:
+        """Return the error for pools without a living node."""
+        counts = ", ".join(f"{name} {known.count}" for name, known in sorted(nodes.items())) or "none"
         pool = self.pools[0]
-        return (
-            f"hardware class {self.hardware_class} (pools {', '.join(self.pools)}): found no living node of it on the "
-            f"Ray cluster at {self.address} (nodes by pool: {told}), expected one to measure on; let one join with the "
-            f"resource {POOL_RESOURCE}{pool} or the label {POOL_LABEL}={pool} and start again, which goes on from what "
-            "is measured, or go on with the speed that is declared (--declared-speeds)"
+        return NodeLostError(
+            f"there is no living node to measure on at the Ray cluster at {self.address} (nodes by pool: {counts})",
+            code="ray.missing_nodes",
+            location=f"hardware class {self.hardware_class} (pools {', '.join(self.pools)})",
+            hint=f"Start a node with the resource {POOL_RESOURCE}{pool} or the label {POOL_LABEL}={pool} and run the "
+            "command again, which keeps what is measured, or use the declared speed (--declared-speeds).",
         )
 
 
@@ -153,7 +154,9 @@ class RayRunner:
                 sent = [pickle_value(item) for item in new]
                 answer = ray.get(getattr(actor, method).remote(configuration, [i.key for i in items], sent, *more))
             except RayTaskError as error:
-                raise ServingError(f"{self._name()}: the node failed to measure: {error}") from error
+                raise ServingError(
+                    f"the node failed to measure: {error}", code="ray.node_failed", location=self._name()
+                ) from error
             except (RayActorError, ObjectLostError):
                 self.close()
                 continue
@@ -163,7 +166,7 @@ class RayRunner:
             return answer
         reason = f"it took the process that measures on hardware class {self._order.hardware_class} with it, twice"
         where = f"pipeline {self._order.pipeline.name}, configuration {configuration}"
-        raise MeasurementError(f"{where}: {reason}", configuration, None, reason)
+        raise MeasurementError(reason, configuration, None, reason, code="ray.process_lost", location=where)
 
     def _start(self) -> Any:
         """An actor that is ready to measure."""
@@ -183,7 +186,9 @@ class RayRunner:
                     return actor
             except (RayActorError, ObjectLostError):
                 if time.monotonic() > until_s:
-                    raise ServingError(f"{self._name()}: no process can be started on its nodes") from None
+                    raise ServingError(
+                        "no process can be started on its nodes", code="ray.process_not_started", location=self._name()
+                    ) from None
                 time.sleep(_LOOK_S)  # until the cluster has noticed that the node is gone
             finally:
                 if self._actor is not actor:
@@ -200,8 +205,11 @@ class RayRunner:
                 return None
             if time.monotonic() > until_s:
                 raise ServingError(
-                    f"{self._name()}: no node of pool {pool} gave {cpus:g} CPUs within {_START_S:g} s, expected as "
-                    "many that are free, so that nothing disturbs what is measured; measure while less runs there"
+                    f"no node of pool {pool} gave {cpus:g} CPUs within {_START_S:g} s, "
+                    "expected free ones so that nothing disturbs the measurement",
+                    code="ray.busy_nodes",
+                    location=self._name(),
+                    hint="Measure while less runs there.",
                 )
         answer: NodeInfo | RemoteError = ray.get(asked)
         if isinstance(answer, RemoteError):
@@ -228,6 +236,8 @@ def query_node_info(cluster: Cluster, where: HardwareClassPools) -> NodeInfo:
         found: NodeInfo = ray.get(asked, timeout=_START_S)
     except RayError as error:
         raise ServingError(
-            f"hardware class {where.hardware_class}: a node of pool {pool} does not answer: {error}"
+            f"a node of pool {pool} does not answer: {error}",
+            code="ray.node_silent",
+            location=f"hardware class {where.hardware_class}",
         ) from error
     return found

@@ -103,7 +103,7 @@ def find_profiling_targets(
             found[name] = None
             missing.append(str(error))
     if missing and not declared_speeds:
-        raise NodeLostError("\n".join(missing))
+        raise NodeLostError("\n".join(missing), code="ray.missing_nodes")
     local = found.pop(LOCAL, None)
     reference = LocalBackend(module_paths) if local is None else RayBackend(local, module_paths)
     return ProfilingTargets(reference, found)

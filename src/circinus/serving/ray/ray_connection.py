@@ -53,10 +53,14 @@ def _connect(address: str, namespace: str) -> None:
                 configure_logging=False,
             )
     except (ConnectionError, ValueError) as error:
-        raise ServingError(f"found no Ray cluster at address {address}: {error}") from error
+        raise ServingError(
+            f"there is no Ray cluster: {error}", code="ray.no_cluster", location=f"address {address}"
+        ) from error
     except (RuntimeError, RayError) as error:  # another version, or no token: Ray tells in many lines
         reason = " ".join(str(error).split())
-        raise ServingError(f"cannot join the Ray cluster at address {address}: {reason}") from error
+        raise ServingError(
+            f"the Ray cluster cannot be joined: {reason}", code="ray.cannot_join", location=f"address {address}"
+        ) from error
 
 
 def _keep_raylets_quiet() -> None:
@@ -84,8 +88,9 @@ def _check_connected(address: str) -> None:
     if type(found)(address=head).cluster_id == found.cluster_id:  # a head has several names
         return
     raise ServingError(
-        f"found this process connected to the Ray cluster at address {found.address}, expected {address}: a process "
-        f"can be connected to one only"
+        f"found this process connected to the Ray cluster at address {found.address}, expected {address}",
+        code="ray.other_cluster",
+        hint="Use one process for each cluster.",
     )
 
 
@@ -98,7 +103,9 @@ def _head_of(address: str) -> str | None:
     try:
         head: str | None = canonicalize_bootstrap_address(address)
     except (ValueError, OSError) as error:
-        raise ServingError(f"found no Ray cluster at address {address}: {error}") from error
+        raise ServingError(
+            f"there is no Ray cluster: {error}", code="ray.no_cluster", location=f"address {address}"
+        ) from error
     return head
 
 
@@ -124,8 +131,10 @@ def require_reachable_head(address: str, patience_s: float = _PATIENCE_S) -> Non
     except grpc.FutureTimeoutError:
         where = address if address == head else f"{address} ({head})"
         raise ServingError(
-            f"found no Ray cluster at address {where}: no head of one answers there within {patience_s:g} s; "
-            f"see --address and RAY_ADDRESS"
+            f"there is no Ray cluster: no head answers within {patience_s:g} s",
+            code="ray.no_cluster",
+            location=f"address {where}",
+            hint="Correct --address or RAY_ADDRESS.",
         ) from None
     finally:
         channel.close()

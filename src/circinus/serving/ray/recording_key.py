@@ -43,7 +43,7 @@ class RecordingKey:
                 load_recordings(store, self.pipeline, [self.stage.prefix]), self.stage, is_sink=self.is_sink
             )
         except ProfileError as error:
-            raise ServingError(f"cannot replay: {error}") from error
+            raise ServingError(f"the engine cannot replay: {error}", code="engine.cannot_replay") from error
 
 
 _ADAPTER = TypeAdapter(RecordingKey)

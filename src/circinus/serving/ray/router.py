@@ -168,9 +168,11 @@ class ServeReplicaClient:
                 list(items), [bytes(packed) for packed in payloads]
             )
         except RayTaskError as error:  # it lives, and failed
-            raise ServingError(str(getattr(error, "cause", error))) from error
+            raise ServingError(str(getattr(error, "cause", error)), code="replica.failed") from error
         except (RayError, RayServeException) as error:
-            raise ReplicaLostError(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+            raise ReplicaLostError(
+                f"{type(error).__name__}: {str(error).strip().splitlines()[0]}", code="replica.lost"
+            ) from error
         return found
 
 
@@ -189,7 +191,9 @@ class ServeRouterClient:
         try:
             await self._handles[router_name(site)].receive.remote(parcel)
         except Exception as error:  # Ray's, Serve's and gRPC's have nothing in common
-            raise ServingError(f"{type(error).__name__}: {error}") from error
+            raise ServingError(
+                f"{type(error).__name__}: {error}", code="router.unreachable", location=f"site {site}"
+            ) from error
 
     async def report(self, site: str, number: str, reason: str) -> None:
         """As `SiteCalls.report`."""

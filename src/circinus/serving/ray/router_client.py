@@ -36,7 +36,7 @@ async def call_in_thread(call: Callable[..., _T], *arguments: Any, timeout_s: fl
         async with asyncio.timeout(timeout_s):  # `wait_for` of Python 3.11 now and then forgets that it was cancelled
             return await calling
     except TimeoutError:
-        raise ServingError(f"the cluster does not answer within {timeout_s:g} s") from None
+        raise ServingError(f"the cluster does not answer within {timeout_s:g} s", code="ray.silent_cluster") from None
 
 
 ANSWER_S = 5.0
@@ -87,21 +87,27 @@ class RouterClient:
         except RayTaskError as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, ServingError):
-                raise ServingError(str(cause)) from None
-            raise ServingError(f"the router of site {site} failed: {error}") from error
+                raise ServingError(cause.message, code=cause.code, location=cause.location, hint=cause.hint) from None
+            raise ServingError(f"the router failed: {error}", code="router.failed", location=f"site {site}") from error
         except TimeoutError:
-            raise ServingError(f"the router of site {site} does not answer within {patience_s:g} s") from None
+            raise ServingError(
+                f"the router does not answer within {patience_s:g} s", code="router.silent", location=f"site {site}"
+            ) from None
         except ServingError:
             raise
         except asyncio.CancelledError:  # who asks is, or the call is at the router: Ray tells both alike
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise ServingError(f"the router of site {site} cancelled the call") from None
+            raise ServingError(
+                "the router cancelled the call", code="router.cancelled", location=f"site {site}"
+            ) from None
         except Exception as error:  # Ray's, Serve's and gRPC's have nothing in common
             self._routers.pop(site, None)  # it may be that of a Ray Serve which was ended
             raise ServingError(
-                f"the router of site {site} cannot be reached: {type(error).__name__}: {error}"
+                f"the router cannot be reached: {type(error).__name__}: {error}",
+                code="router.unreachable",
+                location=f"site {site}",
             ) from error
 
     async def observe(self, sites: Sequence[str]) -> dict[str, RouterStatus]:

@@ -38,11 +38,11 @@ _SWEEP_S = 10.0
 
 
 class NoRouteError(ServingError):
-    """The query has no route at this site."""
+    """Request for a query without a route at this site."""
 
 
 class DeadlinePassedError(ServingError):
-    """The answer was not there when it had to be."""
+    """Request without a response at its deadline."""
 
 
 class RouterTransport(Protocol):
@@ -136,7 +136,9 @@ class SiteRouterCore:
         if route is None:
             known = ", ".join(self._routes) or "none"
             raise NoRouteError(
-                f"found no route for query {query!r} at site {self._site}; queries with a route: {known}"
+                f"the query has no route at site {self._site}; queries with a route: {known}",
+                code="route.missing",
+                location=f"query {query}",
             )
         return route
 
@@ -191,13 +193,17 @@ class SiteRouterCore:
         """End a request that entered here without an answer."""
         request = self._requests.pop(number, None)
         if request is not None and not request.answer.done():
-            request.answer.set_exception(ServingError(f"query {request.route.query}: {reason}"))
+            request.answer.set_exception(
+                ServingError(reason, code="query.request_failed", location=f"query {request.route.query}")
+            )
 
     def _too_late(self, number: str, left_s: float) -> None:
         request = self._requests.pop(number, None)
         if request is not None and not request.answer.done():
-            reason = f"query {request.route.query}: its deadline of {left_s:.3g} s passed"
-            request.answer.set_exception(DeadlinePassedError(reason))
+            reason = f"the deadline of {left_s:.3g} s passed"
+            request.answer.set_exception(
+                DeadlinePassedError(reason, code="query.deadline_passed", location=f"query {request.route.query}")
+            )
 
     def fail_requests(self, applications: Collection[str], why: str) -> None:
         """Fail the requests that entered here and may still need one of some applications, for a reason to be told."""

@@ -28,7 +28,12 @@ class ComputeExecutor:
         """
         operator_type = resolve_operator(spec.uses, spec.module_paths)
         if spec.operator_version not in ("", operator_type.version):
-            raise OperatorError(f"the source of {spec.uses} was edited since the plan was made; plan again")
+            raise OperatorError(
+                "the source was edited since the plan was made",
+                code="operator.edited",
+                location=f"operator {spec.uses}",
+                hint="Run `circinus plan`.",
+            )
         self._operator: Operator = operator_type.create(spec.knobs, spec.cpus)
         self._cpus = spec.cpus
         self._relative_speed = spec.relative_speed

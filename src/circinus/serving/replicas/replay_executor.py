@@ -37,7 +37,10 @@ def load_replay_stages(desired: DesiredState) -> Mapping[tuple[str, RouteStage],
 
     if desired.recordings is None:
         raise ServingError(
-            "mode replay answers from recordings; found none named, expected the path of a profile store"
+            "replay needs a profile store",
+            code="engine.no_recordings",
+            location="mode replay",
+            hint="Pass the path of the store.",
         )
     prefixes: defaultdict[str, dict[Configuration, None]] = defaultdict(dict)
     for route in desired.routes:
@@ -45,7 +48,7 @@ def load_replay_stages(desired: DesiredState) -> Mapping[tuple[str, RouteStage],
     try:
         recordings = {name: load_recordings(desired.recordings, name, wanted) for name, wanted in prefixes.items()}
     except ProfileError as error:
-        raise ServingError(f"cannot replay: {error}") from error
+        raise ServingError(f"the engine cannot replay: {error}", code="engine.cannot_replay") from error
     stages = {}
     for route in desired.routes:
         recorded = recordings[route.pipeline]
@@ -76,7 +79,10 @@ def _batch_ratio(stage: RouteStage, measured: Mapping[tuple[float, int], float])
     ratios = {size: ratio for (its_cpus, size), ratio in measured.items() if its_cpus == cpus}
     if not ratios:
         raise ServingError(
-            f"cannot replay {stage.deployment.name}: its speed with {cpus:g} CPUs was not measured; profile it again"
+            f"no speed was measured with {cpus:g} CPUs, so that it cannot be replayed",
+            code="deployment.allocation_not_measured",
+            location=f"deployment {stage.deployment.name}",
+            hint="Run `circinus profile`.",
         )
     return ratios
 
