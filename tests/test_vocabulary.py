@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -58,3 +59,19 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"numpy", "pydantic", "rich", "typer", "highspy", "ray", "ruamel.yaml"}
     assert not heavy & set(run.stdout.split())
+
+
+def test_every_error_of_the_interface_has_a_code() -> None:
+    family = {name for name in dir(circinus) if name.endswith("Error")} - {"SpecError"}
+    missing, codes = [], set()
+    for path, tree in _trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in family:
+                values = [keyword.value for keyword in node.keywords if keyword.arg == "code"]
+                passed_on = any(keyword.arg is None for keyword in node.keywords)
+                if not values and not passed_on:
+                    missing.append(f"{path}:{node.lineno}")
+                codes |= {value.value for value in values if isinstance(value, ast.Constant)}
+    assert not missing, "\n".join(missing)
+    assert len(codes) > 100
+    assert not [code for code in codes if not re.fullmatch(r"[a-z_]+\.[a-z_0-9]+", str(code))]

@@ -3,10 +3,10 @@
 The kernel's own way, `netem`, is missing from many machines' kernels. Bandwidth is not this program's business: a
 token bucket (`tc tbf`) at each device lets packets come here no faster than the link is.
 
-Run as `python -m benchmarks.testbeds.delay_relay NAME-A NAME-B ...`, with two names for each link. The devices are made in
-the namespace that this is started in, wait to be moved, and end with this process. It says `ready` once all are there, then
-`done` to each line `NAME SECONDS` of its input, which tells how long packets that enter at a device are held back. It
-ends when its input does.
+Run as `python -m benchmarks.testbeds.delay_relay NAME-A NAME-B ...`, with two names for each link. The devices are
+made in the namespace that this is started in, wait to be moved, and end with this process. It says `ready` once all
+are there, then `done` to each line `NAME SECONDS` of its input, which tells how long packets that enter at a device
+are held back. It ends when its input does.
 """
 
 from __future__ import annotations

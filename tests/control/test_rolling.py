@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from circinus.control.replanning.plan_rollout import ClusterCapacity, next_intermediate_state
@@ -90,7 +90,11 @@ def _largest(before: DesiredState, after: DesiredState) -> list[DesiredDeploymen
     return list(sizes.values())
 
 
+ONES = dict.fromkeys(range(8), 1)
+
+
 @given(st.integers(1, 3), ROUTES, REPLICAS, ROUTES, REPLICAS, RENEWED)
+@example(1, {"b": [5, 1]}, {**ONES, 1: 2}, {"b": [5, 1]}, {**ONES, 5: 3}, set())  # other sizes, and nobody moves
 def test_every_step_fits_beside_the_one_before_and_the_last_is_what_shall_run(
     nodes: int,
     routes_before: dict[str, list[int]],

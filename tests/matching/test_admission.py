@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from budget import HANG_LIMIT_S, seeds, share_of
@@ -52,6 +52,7 @@ def _running(seed: int, queries: int = 4) -> tuple[Instance, Matching, Admission
     return whole, ran, beside
 
 
+@example(113)  # a plan that would add less breaks an objective
 @given(SEEDS)
 def test_it_gets_the_plan_that_listing_finds_and_the_others_keep_theirs(seed: int) -> None:
     instance, ran, beside = _running(seed)
@@ -150,7 +151,7 @@ def test_estimating_again_only_whose_waits_may_matter_decides_as_estimating_all_
 def test_the_load_with_one_more_is_that_of_all_together() -> None:
     """Also of deployments that the new query does not use, behind batches that it makes fuller."""
     grouped = 0
-    for seed in (6, 1, 2, 4, 3)[: share_of(5)]:
+    for seed in (6, 4, 1, 2, 3)[: share_of(5)]:
         specification, profiles = random_specification(seed, queries=5, batch_sizes=(4,))
         *most, last = specification.queries
         ran, _ = plan_all_queries(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
@@ -205,8 +206,8 @@ def test_a_query_is_refused_beside_whose_plans_somebody_is_too_slow_in_the_simul
     assert limit is not None
     tried = []
 
-    def too_slow(matching: Matching, *_: object, only: Collection[str], **__: object) -> SimulationCheck:
-        assert only >= {"q4", whose}
+    def too_slow(matching: Matching, *_: object, restrict_to: Collection[str], **__: object) -> SimulationCheck:
+        assert restrict_to >= {"q4", whose}
         plans = {a.query: a.chosen for a in matching.assignments}
         tried.append(plans["q4"].plan)
         seen = Interval.exact(2 * limit.limit_s)

@@ -46,7 +46,7 @@ def test_it_is_no_worse_than_the_exact_solver_or_the_greedy_answer(seed: int) ->
     problem = _problem(larger(random_instance(seed, queries=24, candidates=6), 2))
     found, exact = (solver.solve(problem, (), HANG_LIMIT_S) for solver in (LagrangianSolver(), MilpSolver()))
     assert is_feasible(problem, found.feasible_incumbent, ())
-    assert IncrementalSolution(problem, found.chosen).goodness >= IncrementalSolution(problem, greedy(problem)).goodness
+    assert IncrementalSolution(problem, found.chosen).key >= IncrementalSolution(problem, greedy(problem)).key
     if exact.optimal:
         assert problem.weight_of(found.chosen) == pytest.approx(problem.weight_of(exact.chosen))
         assert found.weight_bound >= problem.weight_of(exact.chosen) - 1e-9
@@ -60,7 +60,7 @@ def test_it_is_no_worse_than_the_exact_solver_or_the_greedy_answer(seed: int) ->
 def test_many_queries_are_served_better_by_prices_alone_than_greedily(seed: int) -> None:
     problem = _problem(larger(random_instance(seed, queries=100, candidates=6), 7))
     quick = greedy(problem)
-    found = prices_alone().choose(problem, (), HANG_LIMIT_S)
+    found = prices_alone().solve(problem, (), HANG_LIMIT_S)
     assert is_feasible(problem, found.chosen, ())
     assert problem.weight_of(found.chosen) > problem.weight_of(quick)
     assert problem.weight_of(found.chosen) <= found.weight_bound + 1e-9
@@ -121,10 +121,21 @@ def test_loads_are_stretched_to_whole_replicas() -> None:
 
 
 @pytest.mark.slow
-def test_more_queries_than_the_exact_solver_takes_go_by_prices() -> None:
-    """From frontiers to packed and sized deployments, with solvers in another process; what holds after any time."""
-    instance = larger(random_instance(5, queries=44, candidates=4, cost_slos=0.0), 4)
-    found = match(frontiers_of(instance), instance.infrastructure, reestimate, settings=MatchSettings(time_limit_s=2.0))
+@pytest.mark.parametrize(
+    ("solver", "time_limit_s"), [(None, 1.0), (prices_alone(), HANG_LIMIT_S)], ids=["in another process", "here"]
+)
+def test_more_queries_than_the_exact_solver_takes_go_by_prices(
+    solver: LagrangianSolver | None, time_limit_s: float
+) -> None:
+    """From frontiers to packed and sized deployments; what holds whatever is found in the time."""
+    instance = larger(random_instance(5, queries=42, candidates=3, cost_slos=0.0), 2)
+    found = match(
+        frontiers_of(instance),
+        instance.infrastructure,
+        reestimate,
+        solver=solver,
+        settings=MatchSettings(time_limit_s=time_limit_s),
+    )
     assert 0 < found.satisfied_weight <= found.weight_bound <= found.total_weight
     assert 0 < found.cost_bound_usd_per_h <= found.cost_usd_per_h
     served = {assignment.query for assignment in found.assignments}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from budget import HANG_LIMIT_S, examples, share_of
@@ -82,6 +82,8 @@ def test_finds_what_listing_every_answer_finds(block: int) -> None:
 
 
 @settings(max_examples=examples(120))
+@example(seed=27, queries=4, time_limit_s=0.0)  # letting in another one breaks an objective of who runs
+@example(seed=9, queries=5, time_limit_s=0.0)  # one fits that is not served
 @given(seed=st.integers(10_000, 2**31), queries=st.integers(1, 8), time_limit_s=st.sampled_from([0.0, HANG_LIMIT_S]))
 def test_whatever_the_time_the_answer_holds(seed: int, queries: int, time_limit_s: float) -> None:
     instance = random_instance(seed, queries=queries, candidates=6)

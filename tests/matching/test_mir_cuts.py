@@ -28,12 +28,12 @@ def load_of(fluid: list[list[float]]) -> DeploymentColumns:
 )
 def test_no_cut_cuts_off_whole_replicas(fluid: list[list[float]], shares: list[float], slack: float) -> None:
     load = load_of(fluid)
-    values = np.zeros(1 + len(load.fluid))
+    values = np.zeros(1 + len(load.fractional))
     for query in range(len(fluid)):
         columns = load.candidates[load.query_of == query]
         values[columns] = np.array(shares[: len(columns)]) / len(columns)
         shares = shares[len(columns) :]
-    values[0] = load.fluid @ values[1:] + slack
+    values[0] = load.fractional @ values[1:] + slack
     cut = mir_cut(load, values)
     if cut is None:
         return
@@ -43,7 +43,7 @@ def test_no_cut_cuts_off_whole_replicas(fluid: list[list[float]], shares: list[f
         for query, position in enumerate(choice):
             if position is not None:
                 point[load.candidates[load.query_of == query][position]] = 1.0
-        total = np.array([load.fluid @ point[1:]])
+        total = np.array([load.fractional @ point[1:]])
         point[0] = round_up_replicas(total, total > 0)[0]
         assert cut.values @ point[cut.columns] >= cut.lower - 1e-9
 

@@ -13,11 +13,13 @@ from circinus.matching.passes import PASSES
 from circinus.matching.priority_levels import IntegerWeights
 from circinus.matching.problem import Problem
 from circinus.matching.problem_builder import build_problem
+from circinus.matching.solvers.highs import LpModel, LpRelaxation, solve_milp
 from circinus.matching.solvers.milp_solver import MilpSolver
 from circinus.matching.solvers.solver import Solution
 from circinus.specification import CostSlo, Query, Slos
 from random_matchings import (
     Instance,
+    best_answer,
     candidate,
     deployment,
     frontiers_of,
@@ -101,6 +103,28 @@ def test_the_exact_solver_says_which_choice_is_safe(seed: int) -> None:
         share = problem.cost_share_usd_per_h(chosen, usage)
         assert share <= problem.cost_limit_usd_per_h[query] * (1 + 1e-6) + 1e-12
     assert problem.weight_of(choice.feasible_incumbent) <= choice.weight_bound + 1e-9
+
+
+@pytest.mark.parametrize("seed", seeds(8))
+def test_the_exact_solver_finds_the_best_without_any_relaxation_too(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where rounding keeps the solver from an optimum of the relaxation."""
+    monkeypatch.setattr(LpRelaxation, "solve", lambda self, time_limit_s: None)
+    instance = random_instance(seed, cost_slos=0.0)
+    problem = build_problem(instance.queries, instance.candidates, instance.infrastructure)
+    found = MilpSolver().solve(problem, [], HANG_LIMIT_S)
+    weight, _ = best_answer(instance)
+    assert found.weight_bound >= weight - 1e-9
+    assert problem.weight_of(found.chosen) >= weight - 1e-9
+    assert found.optimal
+
+
+def test_a_programme_without_a_solution_or_without_time_has_no_answer() -> None:
+    programme, objective = LpModel(upper=[1.0, 1.0]), np.ones(2)
+    programme.add_row(np.arange(2), np.ones(2), 1.0, 1.5)
+    assert LpRelaxation(programme, objective, 0).solve(0.0) is None
+    programme.add_row(np.arange(2), np.ones(2), 3.0, np.inf)
+    assert LpRelaxation(programme, objective, 0).solve(HANG_LIMIT_S) is None
+    assert solve_milp(programme, objective, np.zeros(2), time_limit_s=HANG_LIMIT_S, gap=0.0, seed=0) == (None, -np.inf)
 
 
 @pytest.mark.parametrize(

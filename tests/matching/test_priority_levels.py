@@ -136,7 +136,7 @@ def test_of_many_queries_lower_priorities_are_chosen_as_well_as_by_the_exact_sol
 def test_of_many_queries_no_answer_is_worse_than_the_greedy_one_in_the_order_of_priorities(seed: int) -> None:
     instance = with_priorities(larger(random_instance(seed, queries=60, candidates=6), 4), seed)
     problem = build_problem(instance.queries, instance.candidates, instance.infrastructure)
-    found = prices_alone().choose(problem, (), HANG_LIMIT_S)
+    found = prices_alone().solve(problem, (), HANG_LIMIT_S)
     assert is_feasible(problem, found.chosen, ())
     assert _served(problem, found.chosen) >= _served(problem, greedy(problem))
 

@@ -133,7 +133,7 @@ def test_candidates_without_meaning_are_refused(plan: PlanCandidate, code: str, 
     with raises_code(PlanningError, code) as caught:
         build_problem([QUERY], {"q": [plan]}, INFRA)
     assert all(value in caught.value.message for value in values)
-    assert "query q" in caught.value.location or "deployment a" in caught.value.location
+    assert caught.value.location.startswith(("query q", "deployment p/a"))
 
 
 def test_names_must_be_distinct_and_known() -> None:

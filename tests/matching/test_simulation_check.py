@@ -206,6 +206,26 @@ def test_too_few_requests_for_a_far_percentile_leave_the_estimate_as_it_is() -> 
     assert found == SimulationCheck(far, {})
 
 
+def test_only_what_is_doubted_is_simulated() -> None:
+    specification, profiles, matching = _bursty(3)
+    assert specification.infrastructure is not None
+    plain, doubted = (
+        [
+            replace(a, chosen=replace(a.chosen, estimate=replace(a.chosen.estimate, caveats=caveats, simulated=False)))
+            for a in matching.assignments
+        ]
+        for caveats in ((), ("in doubt",))
+    )
+    mixed = replace(matching, assignments=(plain[0], *doubted[1:]))
+    found = check_by_simulation(
+        mixed, simulation_inputs(specification, profiles, mixed), Network(specification.infrastructure)
+    )
+    first, *others = found.matching.assignments
+    assert first == plain[0]
+    assert others
+    assert all(assignment.chosen.estimate.simulated for assignment in others)
+
+
 def test_bursts_that_nothing_comes_in_are_not_drawn_without_end() -> None:
     """Once in a million seconds a request, and every tenth of a second a burst."""
     specification, profiles, matching = _bursty(3)

@@ -15,8 +15,8 @@ from random_matchings import candidate, deployment, infrastructure, reestimate, 
 from random_specifications import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
-SEEDS = (15, 5, 10, 7, 13, 0, 1, 2, 3, 4, 6, 8, 9, 11, 12, 14)
-RELAXED = SEEDS[:6]
+SEEDS = (15, 5, 14, 10, 7, 13, 0, 1, 2, 3, 4, 6, 8, 9, 11, 12)
+RELAXED = (15, 5, 10, 7, 13, 0)
 """Of whose specifications some query is relaxed: one without room in the first, ones without plans in the others."""
 
 
@@ -120,6 +120,27 @@ def test_the_smallest_relative_change_wins_and_is_narrowed_down_by_planning_agai
     assert both.relaxation is not None
     assert both.relaxation.change == "accuracy >= 0.8 -> 0.76"
     assert both.binding == ("pool edge: cpus",)
+
+
+def test_what_would_take_more_than_another_relaxation_is_not_planned() -> None:
+    """The plan that is less accurate has no room, and any other would take more than 5 % of latency does."""
+    asked = query("q", Slos(latency=LatencySlo(limit_s=1.0), accuracy=AccuracySlo(threshold=0.8)))
+    heavy = query("heavy", Slos(), weight=2.0)
+    taken = candidate("heavy", [use(deployment("a", 1, "edge", cpus=4.0), 0.5, INFRA)])
+    slower = candidate("q", [use(deployment("a", 2, "far"), 0.5, INFRA)], latency_s=0.95, accuracy=0.9)
+    coarser = candidate("q", [use(deployment("a", 0, "edge"), 0.5, INFRA)], latency_s=0.8, accuracy=0.6)
+    relaxations = [
+        SingleRelaxation("latency", slower.estimate.latency_s.upper, slower),
+        SingleRelaxation("accuracy", coarser.estimate.accuracy.lower, coarser),
+    ]
+
+    def replan(other: Query) -> Frontier:
+        raise AssertionError(f"planned again for {other.slos}")
+
+    frontiers = {"heavy": frontier(heavy, taken), "q": frontier(asked, relaxations=relaxations)}
+    relaxation = only_rejection(match(frontiers, INFRA, reestimate, replan=replan)).relaxation
+    assert relaxation is not None
+    assert relaxation.plan == slower.plan
 
 
 def test_another_plan_of_the_tightest_accuracy_is_tried_before_wider_objectives() -> None:

@@ -64,4 +64,4 @@ def test_quick_answers_keep_everything_and_improving_loses_nothing(seed: int) ->
     assert is_feasible(problem, quick, ())
     better = local_search(problem, quick)
     assert is_feasible(problem, better, ())
-    assert IncrementalSolution(problem, better).goodness >= IncrementalSolution(problem, quick).goodness
+    assert IncrementalSolution(problem, better).key >= IncrementalSolution(problem, quick).key

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from budget import HANG_LIMIT_S, examples, seeds, share_of
@@ -93,6 +93,7 @@ def test_without_a_price_there_is_no_change_for_nothing(seed: int) -> None:
 
 
 @FEW
+@example(seed=2, most=0, by_prices=True)  # nobody is served
 @given(seed=SEEDS, most=st.integers(0, 3), by_prices=st.booleans())
 def test_no_more_changes_than_allowed_and_the_best_with_so_many(seed: int, most: int, by_prices: bool) -> None:
     instance = random_instance(seed)
@@ -182,7 +183,7 @@ def test_what_cannot_stay_together_may_change_beside_the_bound() -> None:
 
 def test_a_plan_that_is_not_on_the_frontier_any_more_stays() -> None:
     stayed = 0
-    for seed in (2, 5, 3, 11, 8, 9, 10, 1, 4, 7, 6, 0)[: share_of(12)]:
+    for seed in (1, 2, 5, 3, 11, 8, 9, 10, 4, 7, 6, 0)[: share_of(12)]:
         specification, profiles = random_specification(seed)
         first, frontiers = plan_all_queries(specification, profiles, settings=PATIENT)
         for assignment in first.assignments:

@@ -15,8 +15,11 @@ from circinus.planning.settings import SearchSettings
 from circinus.specification import Slos
 from random_instances import Instance, corrected, everywhere, measured_there, random_instance, slower
 
-LARGE_SEEDS = (82, 191, 124, 17, 203, 4, 33, 66, 93, 119, 141, 166)
-"""Instances of 432 to 3456 plans, of which several are on the frontier."""
+LARGE_SEEDS = (286, 264, 82, 191, 124, 17, 203, 4, 33, 66, 93, 119, 141, 166)
+"""Instances of 432 to 3456 plans with several on the frontier; with 264, none keeps the latency objective.
+
+With 286 and 264, plans of some placements are slower than the fastest one although their bounds are not.
+"""
 
 CAPPED_SEEDS = (0, 17, 27, 4, 5, 18, 21, 28, 33, 40, 41, 43, 49, 51, 56, 65, 77, 82, 84, 90)
 """Small instances with more than five plans with margin, and an objective of latency or accuracy."""

@@ -196,6 +196,11 @@ def test_a_query_that_fits_nowhere_is_told_so() -> None:
         "no plan fits in the pools and links that are open to the query, not even alone: "
         "its operators need at least 3 cpus, and there are 2 cpus"
     )
+    forgetful = _infrastructure().pools[0].model_copy(update={"cpus": 8.0, "memory_bytes": 1.5 * GIB})
+    alone = Network(_infrastructure().model_copy(update={"pools": (forgetful,)}))
+    assert plan_query(_query(), pipeline, profile, alone).reason.endswith(
+        "its operators need at least 1.86 GiB memory, and there are 1.5 GiB memory"
+    )
     closed = _infrastructure().model_copy(update={"pools": (_infrastructure(devices=2).pools[1],)})
     frontier = plan_query(_query(), pipeline, profile, Network(closed.model_copy(update={"links": ()})))
     assert frontier.reason == (

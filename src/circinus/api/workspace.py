@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from circinus.specification import Query, Specification
 
 Paths = str | os.PathLike[str]
-Duration = float | str
-"""Seconds, or a text such as `"2min"`."""
+Duration = float | str  # seconds, or a text such as "2min"
 
 _log = logging.getLogger(__name__)
 logging.getLogger("circinus").addHandler(logging.NullHandler())
@@ -118,7 +117,7 @@ class Workspace:
     ) -> ProfileReport:
         """Measure the configurations that could lower the cost of a query, until every SLO is decided.
 
-        Measurements are kept in the store; an interrupted call is resumed by the next one.
+        An interrupted call is resumed by the next one.
 
         Args:
             pipelines: names of pipelines; by default all.
@@ -352,7 +351,7 @@ class Workspace:
             if name not in decided:
                 raise self._unknown_query(name, decided)
         names = decided if queries is None else set(queries)
-        return Explanation(plan, {query.name: query for query in self.specification.queries if query.name in names})
+        return Explanation(plan, {q.name: q for q in self.specification.queries if q.name in names})
 
     def simulate(
         self,
@@ -436,9 +435,7 @@ class Workspace:
         present = list(self.specification.pipelines)
         for name in names or ():
             if name not in present:
-                raise ProfileError(
-                    f"no pipeline {name}, expected one of {', '.join(present) or '(none)'}", code="pipeline.unknown"
-                )
+                raise ProfileError(f"no pipeline {name}, expected one of {', '.join(present)}", code="pipeline.unknown")
         return present if names is None else list(names)
 
     def _query(self, name: str) -> Query:
@@ -450,6 +447,4 @@ class Workspace:
     def _unknown_query(self, name: str, present: Collection[str]) -> Exception:
         from circinus.errors import PlanningError
 
-        return PlanningError(
-            f"no query {name}, expected one of {', '.join(sorted(present)) or '(none)'}", code="query.unknown"
-        )
+        return PlanningError(f"no query {name}, expected one of {', '.join(sorted(present))}", code="query.unknown")

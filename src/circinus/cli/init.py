@@ -29,7 +29,8 @@ def init(
     if present:
         raise CircinusError(
             f"found {', '.join(present)} already there, expected a folder without them; nothing was written: "
-            "name another folder"
+            "name another folder",
+            code="init.files_present",
         )
     _write_all({folder / path: content for path, content in contents.items()})
     if json:

@@ -186,7 +186,8 @@ def _what_runs(
     before = previous_plan(previous, output, fresh=from_scratch)
     if before.warning and limited:
         raise PlanningError(
-            f"{before.warning}; found --churn-price or --max-changes, expected a plan of what runs that can be read"
+            f"{before.warning}; found --churn-price or --max-changes, expected a plan of what runs that can be read",
+            code="plan.incumbent_unreadable",
         )
     if before.matching is None:
         return before, None

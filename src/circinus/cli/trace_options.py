@@ -33,10 +33,16 @@ def load_trace_backends(traces: list[Path] | None, specification: Specification)
     for path in traces or ():
         trace = load_trace(path)
         if trace.pipeline in found:
-            raise ProfileError(f"{path}: found a second trace of pipeline {trace.pipeline}, expected one; name one")
+            raise ProfileError(
+                f"{path}: found a second trace of pipeline {trace.pipeline}, expected one; name one",
+                code="trace.duplicate",
+            )
         if trace.pipeline not in specification.pipelines:
             present = ", ".join(specification.pipelines) or "(none)"
-            raise ProfileError(f"{path}: found a trace of pipeline {trace.pipeline}, expected one of {present}")
+            raise ProfileError(
+                f"{path}: found a trace of pipeline {trace.pipeline}, expected one of {present}",
+                code="trace.unknown_pipeline",
+            )
         trace.check(specification.pipelines[trace.pipeline])
         found[trace.pipeline] = TraceBackend(trace)
     return found

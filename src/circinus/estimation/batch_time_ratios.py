@@ -26,7 +26,8 @@ def batch_time_ratios(profile: OperatorProfile, cpus: float, batch_size: int) ->
         found = ", ".join(f"{c:g} CPUs with batches of {b}" for c, b in sorted(profile.batch_ratio))
         raise PlanningError(
             f"operator {profile.operator}: found an allocation of {cpus:g} CPUs with batches of {batch_size}, expected "
-            f"one that was profiled ({found}); profile the pipeline again"
+            f"one that was profiled ({found}); profile the pipeline again",
+            code="profile.allocation_not_measured",
         )
     sizes = sorted(size for size in known if size <= batch_size)
     ratios = [known[sizes[0]]] * sizes[0]

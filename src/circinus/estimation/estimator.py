@@ -265,20 +265,23 @@ class Estimator:
         if plan.pipeline != self._pipeline.name or plan.configuration != self._profile.configuration:
             raise PlanningError(
                 f"query {self._query.name}: found a plan of pipeline {plan.pipeline} with {plan.configuration}, "
-                f"expected one of {self._pipeline.name} with {self._profile.configuration}"
+                f"expected one of {self._pipeline.name} with {self._profile.configuration}",
+                code="plan.configuration_not_measured",
             )
         names = {operator.name for operator in self._order}
         for what, given in (("placement", plan.placement), ("allocations", plan.allocations)):
             if {operator for operator, _ in given} != names:
                 raise PlanningError(
                     f"query {self._query.name}: found a plan whose {what} name {', '.join(o for o, _ in given)}, "
-                    f"expected {', '.join(sorted(names))}"
+                    f"expected {', '.join(sorted(names))}",
+                    code="plan.wrong_operators",
                 )
         for _, pool in plan.placement:
             if pool not in self._pools:
                 raise PlanningError(
                     f"query {self._query.name}: found a plan that uses pool {pool}, expected one of "
-                    f"{', '.join(self._pools)}"
+                    f"{', '.join(self._pools)}",
+                    code="plan.unknown_pool",
                 )
 
 

@@ -213,7 +213,8 @@ def merge_loads(candidates: Iterable[PlanCandidate], replicas: Mapping[Deploymen
         if count < 1 or loads[deployment].utilization >= 1:
             raise PlanningError(
                 f"deployment {deployment.name}: found {count} replicas for {loads[deployment].busy_replicas:.3g} busy "
-                f"ones, expected more replicas than busy ones; add replicas or move queries away"
+                f"ones, expected more replicas than busy ones; add replicas or move queries away",
+                code="deployment.overloaded",
             )
     loads = propagate_departures(loads, requests)
     links = {link: RequestStream.merged(streams) for link, streams in transfers.items()}

@@ -73,7 +73,10 @@ class ScenarioGrid:
 @lru_cache(maxsize=256)
 def _items(grid: ScenarioGrid, measured: int) -> IntArray:
     if measured < 1:
-        raise PlanningError("found a profile without a measured item, expected at least one; profile the pipeline")
+        raise PlanningError(
+            "found a profile without a measured item, expected at least one; profile the pipeline",
+            code="profile.no_measurement",
+        )
     sections = []
     for section in range(grid.sections):
         own = np.arange(section % measured, measured, grid.sections)

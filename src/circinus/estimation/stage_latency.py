@@ -287,6 +287,7 @@ def deployment_station(deployment: Deployment, conditions: MergedLoad) -> Loaded
     if load is None:
         raise PlanningError(
             f"deployment {deployment.name}: found no load for it, expected the merged load of every deployment of the "
-            f"plan; merge this plan's candidate too"
+            f"plan; merge this plan's candidate too",
+            code="deployment.no_load",
         )
     return load.station

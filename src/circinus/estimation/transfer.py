@@ -45,7 +45,8 @@ def path_between(network: Network, source: str, target: str) -> tuple[DirectedLi
     if path is None:
         raise PlanningError(
             f"found no way from site {source} to site {target}, expected a path of links; add a link or place the "
-            f"operators elsewhere"
+            f"operators elsewhere",
+            code="link.no_path",
         )
     return path
 
@@ -230,7 +231,8 @@ class TransferModel:
             raise PlanningError(
                 f"link {link.name}: found transfers for {traffic.offered_load:.0%} of its bandwidth by query "
                 f"{self._query.name} alone, expected at most {self._usable_share:.0%}; place operators nearer to the "
-                f"source"
+                f"source",
+                code="link.over_target",
             )
         seconds = [size.mean_bytes / link.bandwidth_bytes_per_s for size in sent]
         use = LinkUse(
@@ -318,6 +320,7 @@ def link_stream_under_load(link: DirectedLink, conditions: MergedLoad) -> Reques
     if traffic is None:
         raise PlanningError(
             f"link {link.name}: found no load for it, expected the merged load of every link of the plan; merge this "
-            f"plan's candidate too"
+            f"plan's candidate too",
+            code="link.no_load",
         )
     return traffic

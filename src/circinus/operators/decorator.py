@@ -61,17 +61,23 @@ def operator(
 def _operator_type(target: Callable[..., Any], name: str | None, version: str | None) -> OperatorFactory:
     name = str(name or getattr(target, "__name__", repr(target)))
     if not callable(target):
-        raise OperatorError(f"operator {name}: found a {type(target).__name__}, expected a class or a function")
+        raise OperatorError(
+            f"operator {name}: found a {type(target).__name__}, expected a class or a function",
+            code="operator.not_callable",
+        )
     knobs, inputs = _class_parameters(target, name) if inspect.isclass(target) else _function_parameters(target)
     for knob in knobs:
         if knob.kind not in (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
             raise OperatorError(
                 f"operator {name}: found the parameter {knob} where knobs are taken, expected every knob as a "
-                "parameter with its name; name them one by one"
+                "parameter with its name; name them one by one",
+                code="operator.unnamed_knobs",
             )
     count = None if any(p.kind is Parameter.VAR_POSITIONAL for p in inputs) else len(inputs)
     if count == 0:
-        raise OperatorError(f"operator {name}: found no parameter for an input, expected at least one; add it")
+        raise OperatorError(
+            f"operator {name}: found no parameter for an input, expected at least one; add it", code="operator.no_input"
+        )
 
     def create(values: Mapping[str, Scalar], cpus: float) -> Operator:
         arguments: dict[str, Any] = dict(values)
@@ -97,7 +103,10 @@ def _class_parameters(target: Any, name: str) -> tuple[list[Parameter], list[Par
     """Knobs, from `__init__`, and inputs, from `process`."""
     process = inspect.getattr_static(target, "process", None)
     if process is None:
-        raise OperatorError(f"operator {name}: found a class without a method `process(*inputs)`; add one")
+        raise OperatorError(
+            f"operator {name}: found a class without a method `process(*inputs)`; add one",
+            code="operator.no_process_method",
+        )
     unbound = inspect.isfunction(process)
     inputs = list(inspect.signature(target.process).parameters.values())[1 if unbound else 0 :]
     return list(inspect.signature(target).parameters.values()), inputs

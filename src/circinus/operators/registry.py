@@ -35,11 +35,17 @@ def resolve(reference: str, module_paths: Sequence[Path] = ()) -> Any:
         return _resolve_entry_point(reference)
     module_name, _, attribute = reference.partition(":")
     if not module_name or not attribute:
-        raise OperatorError(f"{reference}: expected `module:attribute` with something on both sides of the colon")
+        raise OperatorError(
+            f"{reference}: expected `module:attribute` with something on both sides of the colon",
+            code="operator.malformed_reference",
+        )
     found: Any = _import(module_name, reference, module_paths)
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise OperatorError(f"{reference}: {module_name} has no attribute {part}{_near(part, dir(found))}")
+            raise OperatorError(
+                f"{reference}: {module_name} has no attribute {part}{_near(part, dir(found))}",
+                code="operator.no_attribute",
+            )
         found = getattr(found, part)
     return found
 
@@ -52,7 +58,10 @@ def resolve_operator(reference: str, module_paths: Sequence[Path] = ()) -> Opera
     """
     found = resolve(reference, module_paths)
     if not isinstance(found, OperatorFactory):
-        raise OperatorError(f"{reference}: found {type(found).__name__}, expected what `@operator` makes; decorate it")
+        raise OperatorError(
+            f"{reference}: found {type(found).__name__}, expected what `@operator` makes; decorate it",
+            code="operator.not_decorated",
+        )
     return found
 
 
@@ -64,16 +73,20 @@ def _import(module_name: str, reference: str, module_paths: Sequence[Path]) -> M
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise OperatorError(
-                f"{reference}: importing {module_name} failed: it needs the module {error.name}, which is not installed"
+                f"{reference}: importing {module_name} failed: it needs the module {error.name}, "
+                "which is not installed",
+                code="operator.missing_dependency",
             ) from error
         folders = ", ".join(str(path) for path in module_paths) or "the module search path"
         files = [p.stem for path in module_paths if path.is_dir() for p in path.iterdir()]
         raise OperatorError(
-            f"{reference}: found no module {error.name} in {folders}{_near(error.name, files)}"
+            f"{reference}: found no module {error.name} in {folders}{_near(error.name, files)}",
+            code="operator.no_module",
         ) from error
-    except (Exception, SystemExit) as error:  # whatever the user's module raises while it is imported
+    except (Exception, SystemExit) as error:  # any error of the user's module
         raise OperatorError(
-            f"{reference}: importing {module_name} failed with {type(error).__name__}: {error}"
+            f"{reference}: importing {module_name} failed with {type(error).__name__}: {error}",
+            code="operator.import_failed",
         ) from error
 
 
@@ -88,7 +101,8 @@ def _refuse_namesake(package: str, reference: str, module_paths: Sequence[Path])
                 if not candidate.samefile(loaded):
                     raise OperatorError(
                         f"{reference}: {package} was already imported from {loaded}, but {candidate} has the same "
-                        "name; rename one of them"
+                        "name; rename one of them",
+                        code="operator.duplicate_module",
                     )
                 return
 
@@ -100,13 +114,15 @@ def _resolve_entry_point(name: str) -> Any:
     if name not in points:
         raise OperatorError(
             f"{name}: found neither `module:attribute` nor an entry point of the group {ENTRY_POINT_GROUP}"
-            f"{_near(name, points)}"
+            f"{_near(name, points)}",
+            code="operator.unknown_entry_point",
         )
     try:
         return points[name].load()
     except (Exception, SystemExit) as error:  # whatever the package raises while it is imported
         raise OperatorError(
-            f"{name}: loading the entry point {points[name].value} failed with {type(error).__name__}: {error}"
+            f"{name}: loading the entry point {points[name].value} failed with {type(error).__name__}: {error}",
+            code="operator.import_failed",
         ) from error
 
 

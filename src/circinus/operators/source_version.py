@@ -40,7 +40,8 @@ def source_version(target: Any) -> str:
             return hashlib.sha256(f"{target.__qualname__}\n{typed}".encode()).hexdigest()
         raise OperatorError(
             f"{target!r}: found no source file to tell its version by ({error}); "
-            "define it in a module, or declare its version with @operator(version=...)"
+            "define it in a module, or declare its version with @operator(version=...)",
+            code="operator.no_source",
         ) from error
 
 

@@ -131,7 +131,10 @@ def plan_queries(
         PlanningError: no infrastructure, no profile of a query's pipeline, or as `plan_query`.
     """
     if specification.infrastructure is None:
-        raise PlanningError("found no infrastructure, expected one document of kind Infrastructure; add it")
+        raise PlanningError(
+            "found no infrastructure, expected one document of kind Infrastructure; add it",
+            code="specification.no_infrastructure",
+        )
     network = Network(specification.infrastructure)
     compiled: dict[tuple[str, PercentileEstimator, object], ProfileArrays] = {}
     frontiers = {}
@@ -140,7 +143,8 @@ def plan_queries(
         if profile is None:
             raise PlanningError(
                 f"query {query.name}: found no profile of pipeline {query.pipeline}, expected one; "
-                f"run `circinus profile`"
+                f"run `circinus profile`",
+                code="profile.missing",
             )
         _check(query, profile)
         pipeline = specification.pipelines[query.pipeline]
@@ -167,12 +171,14 @@ def _compile(query: Query, pipeline: Pipeline, profile: PipelineProfile, setting
 def _check(query: Query, profile: PipelineProfile) -> None:
     if query.pipeline != profile.pipeline:
         raise PlanningError(
-            f"query {query.name}: found a profile of pipeline {profile.pipeline}, expected one of {query.pipeline}"
+            f"query {query.name}: found a profile of pipeline {profile.pipeline}, expected one of {query.pipeline}",
+            code="profile.other_pipeline",
         )
     if query.slos.accuracy is not None and query.risk < profile.risk:
         raise PlanningError(
             f"query {query.name}: found accuracy bounds that fail with probability {profile.risk:g}, expected at most "
-            f"its risk of {query.risk:g}; profile the pipeline again for that risk, or raise the query's"
+            f"its risk of {query.risk:g}; profile the pipeline again for that risk, or raise the query's",
+            code="profile.risk_too_high",
         )
 
 

@@ -116,13 +116,15 @@ def compile_profile(
     """
     if profile.pipeline != pipeline.name:
         raise PlanningError(
-            f"pipeline {pipeline.name}: found a profile of pipeline {profile.pipeline}, expected one of this pipeline"
+            f"pipeline {pipeline.name}: found a profile of pipeline {profile.pipeline}, expected one of this pipeline",
+            code="profile.other_pipeline",
         )
     measured = profile.usable
     if not measured:
         raise PlanningError(
             f"pipeline {pipeline.name}: found no configuration that was measured on {MIN_ITEMS} items (or on all "
-            "there are), expected one; profile it longer"
+            "there are), expected one; profile it longer",
+            code="profile.too_few_items",
         )
     return compile_configurations(pipeline, profile, measured, percentile, dtype)
 

@@ -132,7 +132,8 @@ class _Building:
             replicas = self._replicas.get(deployment, 0)
             if replicas < 1:
                 raise PlanningError(
-                    f"deployment {deployment.name}: found {replicas} replicas, expected at least one; plan again"
+                    f"deployment {deployment.name}: found {replicas} replicas, expected at least one; plan again",
+                    code="deployment.no_replica",
                 )
             self.deployments[deployment] = len(self.stations)
             self.stations.append(Station(deployment.name, replicas, ratios, wait_s if len(ratios) > 1 else 0.0))

@@ -71,7 +71,8 @@ def simulate(
     if expected > MOST_EXECUTIONS:
         raise PlanningError(
             f"found {expected:.3g} executions of operators and links to simulate, expected at most "
-            f"{MOST_EXECUTIONS:.3g}; simulate less time"
+            f"{MOST_EXECUTIONS:.3g}; simulate less time",
+            code="simulation.too_large",
         )
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed, warm_up_s=warm_up_s)
     simulation.run(None if on_progress is None else lambda done_s: on_progress(Progress(done_s, duration_s)))
@@ -97,11 +98,15 @@ def simulate(
 
 def _check(planned: Sequence[PlannedQuery], duration_s: float, warm_up_s: float, load: float) -> None:
     if not planned:
-        raise PlanningError("found no query with a plan to simulate, expected at least one; see circinus explain")
+        raise PlanningError(
+            "found no query with a plan to simulate, expected at least one; see circinus explain",
+            code="plan.no_served_query",
+        )
     if not (duration_s > warm_up_s >= 0 and load > 0):
         raise PlanningError(
             f"found {duration_s:g} s with {warm_up_s:g} s of warm-up at {load:g} times the load, expected a duration "
-            f"longer than the warm-up and a load above 0"
+            f"longer than the warm-up and a load above 0",
+            code="simulation.invalid_duration",
         )
 
 

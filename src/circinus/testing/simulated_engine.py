@@ -227,7 +227,7 @@ class SimulatedEngine:
         """As `Engine.apply`; returns when so much simulated time has passed."""
         for wanted in desired.deployments:
             if wanted.deployment.pool in self._lost:
-                raise ServingError(f"pool {wanted.deployment.pool} has no node")
+                raise ServingError(f"pool {wanted.deployment.pool} has no node", code="pool.no_node")
         last = self._phases[-1] if self._phases else None
         sizes, before = _sizes(desired), {} if last is None else _sizes(last.desired)
         if last is not None and sizes == before:
@@ -248,7 +248,7 @@ class SimulatedEngine:
 
     async def submit(self, request: Request) -> Response:
         """Nobody may."""
-        raise ServingError("requests of a simulated engine are given beforehand")
+        raise ServingError("requests of a simulated engine are given beforehand", code="engine.not_supported")
 
     async def status(self) -> EngineStatus:
         """As `Engine.status`."""

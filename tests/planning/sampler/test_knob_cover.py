@@ -8,7 +8,7 @@ from hypothesis import given
 from circinus.planning.sampler.configuration_space import INACTIVE, ConfigurationSpace
 from circinus.planning.sampler.initial_design import covering_array
 from circinus.specification import Pipeline
-from planning.sampler.spaces import chain_of, knob, small_pipelines
+from planning.sampler.spaces import CASCADE, chain_of, knob, small_pipelines
 
 
 @given(small_pipelines())
@@ -21,6 +21,13 @@ def test_every_choice_that_can_exist_occurs(pipeline: Pipeline) -> None:
         everything = space.enumerate()
         for column in range(len(space.columns)):
             assert set(everything[:, column]) - {INACTIVE} <= set(codes[:, column])
+
+
+def test_choices_of_knobs_under_others_occur_though_these_do_not_exist_everywhere() -> None:
+    codes = covering_array(CASCADE)
+    assert CASCADE.valid(codes).all()
+    for column, knob_of in enumerate(CASCADE.columns):
+        assert set(range(len(knob_of.choices))) <= set(codes[:, column])
 
 
 def test_as_few_as_the_knob_with_most_choices_has_in_a_space_of_any_size() -> None:

@@ -27,7 +27,7 @@ def test_names_that_are_nearly_different_for_every_item_or_the_same_for_all_tell
 def test_where_combinations_are_too_many_the_conditions_alone_are_columns() -> None:
     strata = [{"room": str(i % 5), "noise": str(i // 5 % 5)} for i in range(40)]
     assert one_hot_strata(strata).shape == (40, 10)
-    assert one_hot_strata(strata, most=3).shape == (40, 0)
+    assert one_hot_strata(strata, max_values=3).shape == (40, 0)
 
 
 def test_a_condition_that_some_items_lack_is_a_condition_of_its_own() -> None:

@@ -295,6 +295,8 @@ def test_requests_over_http_and_what_others_serve_stays(nodes: Nodes) -> None:
             assert await asyncio.to_thread(_post, nodes, "/home/q", b"40", **headers) == (200, 41)
             other = nodes.engine  # knows only what the cluster tells it
             assert (await other.submit(Request("q", "item", 1, 10.0))).output == 2
+            with pytest.raises(ServingError, match=r"operator first failed on item 'bad'.*TypeError"):
+                await other.submit(Request("q", "bad", None, 10.0))
         finally:
             await nodes.engine.close()
         assert (await nodes.engine.status()).routes == ()
