@@ -292,7 +292,7 @@ def test_faults_end_with_2_and_write_nothing(application: Path, tmp_path: Path) 
     faults = answer(
         "plan", "pipeline.yaml", "infrastructure.yaml", str(tmp_path / "bad.yaml"), "-o", str(tmp_path / "p.json"),
         cwd=application, kind="error", code=2,
-    )["faults"]  # fmt: skip
+    )["diagnostics"]  # fmt: skip
     assert {fault["line"] for fault in faults} >= {5, 7}
     assert any("pipeline" in fault["hint"] for fault in faults)
     assert not (tmp_path / "p.json").exists()

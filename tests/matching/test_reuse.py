@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from budget import HANG_LIMIT_S, share_of
 from circinus.errors import PlanningError
@@ -48,6 +49,7 @@ def goodness(found: Matching) -> tuple[float, float]:
     return round(found.satisfied_weight, 6), -round(found.cost_usd_per_h, 7)
 
 
+@pytest.mark.slow
 def test_most_matchings_of_frontiers_are_best_and_reuse_wins_back_half_of_what_is_lost() -> None:
     """Reuse is never worse than frontiers, and never better than all plans."""
     count, lost, still_lost = share_of(len(SEEDS)), 0, 0

@@ -92,6 +92,7 @@ def test_without_a_price_there_is_no_change_for_nothing(seed: int) -> None:
     assert changes(before, plans_of(found)) <= fewest
 
 
+@pytest.mark.slow
 @FEW
 @example(seed=2, most=0, by_prices=True)  # nobody is served
 @given(seed=SEEDS, most=st.integers(0, 3), by_prices=st.booleans())

@@ -17,7 +17,7 @@ from random_instances import Instance, all_plans, corrected, measured_there, ran
 
 NOBODY_BEATS = -1e15
 
-ONE_OPERATOR_SEEDS = (29, 12, 25, 65, 58, 60, 11, 3, 2, 36, 44, 30)
+ONE_OPERATOR_SEEDS = (29, 12, 25, 65, 58, 60, 11, 8, 2, 36, 44, 30)
 """Instances of one operator; those of odd seeds wait for batches to fill."""
 
 

@@ -13,6 +13,7 @@ from circinus.estimation import PlanCandidate
 from circinus.planning import Frontier, plan_query
 from circinus.planning.settings import SearchSettings
 from circinus.specification import Slos
+from circinus.specification.formatting import UNBOUNDED_S
 from random_instances import Instance, corrected, everywhere, measured_there, random_instance, slower
 
 LARGE_SEEDS = (286, 264, 82, 191, 124, 17, 203, 4, 33, 66, 93, 119, 141, 166)
@@ -121,6 +122,8 @@ def test_relaxations_are_the_tightest(everything: Everything) -> None:
         ("cost", slos.cost, lambda plans: min(plan.shared_cost for plan in plans)),
     ):
         plans = everything.missing_at_most(slo)
+        if slo == "latency":  # nobody is told to wait for what may be busy all the time
+            plans = [plan for plan in plans if plan.latency_s < UNBOUNDED_S]
         if given is not None and plans:
             expected[slo] = best(plans)
     assert {r.slo: r.limit for r in frontier.relaxations} == pytest.approx(expected)

@@ -128,7 +128,7 @@ def test_bursts_wait_as_long_as_they_do(peak: float, burst_s: float, every_s: fl
     simulated_s = _simulated_s(bursty, come, 1_000_000)
     assert np.quantile(_estimated_s(bursty), QUANTILES) == pytest.approx(np.quantile(simulated_s, QUANTILES), rel=0.33)
     assert np.quantile(_estimated_s(bursty), 0.95) > np.quantile(_estimated_s(load), 0.95)
-    assert any("bursty" in doubt for doubt in bursty.caveats())
+    assert any("burst" in doubt for doubt in bursty.caveats())
 
 
 @pytest.mark.parametrize("burst_s", [5.0, 30.0])

@@ -19,7 +19,7 @@ def main() -> None:
     as_json = "--json" in sys.argv
     usage_errors = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     try:
-        code = app(standalone_mode=not as_json)
+        code = app(prog_name="circinus", standalone_mode=not as_json)
     except CircinusError as error:
         print_error(error, as_json=as_json)
         code = error.exit_code

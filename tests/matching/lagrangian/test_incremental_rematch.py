@@ -31,6 +31,7 @@ def _without_plans(problem: RelaxedProblem, gone: np.ndarray) -> RelaxedProblem:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(32))
 @given(SEEDS)
 def test_where_nothing_changes_nothing_changes(seed: int) -> None:
@@ -42,6 +43,7 @@ def test_where_nothing_changes_nothing_changes(seed: int) -> None:
     assert found.answer.weight_bound >= found.answer.weight
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(32))
 @given(SEEDS)
 def test_a_lost_site_concerns_its_own_queries_alone(seed: int) -> None:

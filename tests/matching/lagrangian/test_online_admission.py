@@ -24,6 +24,7 @@ def _applicants(problem: RelaxedProblem) -> list[AdmissionRequest]:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(80))
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0, 100.0]))
 def test_what_is_let_in_fits_and_gains(seed: int, churn: float) -> None:
