@@ -188,7 +188,7 @@ def test_verdicts_of_whole_runs_are_wrong_at_most_as_often_as_promised() -> None
         )
         standings = case.begin(case.first())
         case.run(standings)
-        truth, standing = case.truth(), standings._standing()
+        truth, standing = case.truth(), standings._snapshot()
         wrong += bool((standing.meets & ~truth).any() or (standing.fails & truth).any())
         lost += not _keeps_the_cheapest(case, standings)
         measured += sum(case.known(standings))

@@ -142,7 +142,7 @@ class LoadedStation:
         if self.utilization > MAX_UTILIZATION + _ROUNDING:
             caveats.append(f"its utilization is {self.utilization:.0%}")
         if self.modulation is not None:
-            caveats.append("requests arrive in bursts")
+            caveats.append("its arrivals are bursty")
         if self.service_scv > MAX_SCV:
             caveats.append(f"its service times vary widely (squared coefficient of variation {self.service_scv:.1f})")
         return tuple(caveats)

@@ -236,6 +236,8 @@ async def test_a_site_that_does_not_answer_is_waited_for_no_longer_than_the_dead
     scene.deliver = never  # type: ignore[assignment, method-assign]
     with pytest.raises(ServingError, match=r"deadline of 0\.05 s passed|does not answer"):
         await scene.ask(1, left_s=0.05)
+    await asyncio.sleep(0.01)  # until the delivery is given up, too
+    assert scene.boards["home"].observe().under_way == {}
 
 
 @driven
