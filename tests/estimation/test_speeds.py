@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from budget import seeds
+from budget import share_of
 from circinus.estimation import Estimator
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
 from circinus.profiling import Interval, MeasuredSpeed, Speeds
@@ -41,7 +41,7 @@ def _estimators(instance: Instance) -> dict[Configuration, Estimator]:
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize("seed", seeds(24))
+@pytest.mark.parametrize("seed", (5, 9, 10, 4, 0, 1, 2, 3, 6, 7, 8, 11)[: share_of(12)])
 def test_measured_speeds_are_as_if_they_had_been_declared(seed: int, factor: float) -> None:
     instance = random_instance(seed)
     both = [_estimators(one) for one in (measured_there(instance, factor=factor), _declared(instance, factor))]

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from circinus.queueing.fcfs import serve_fcfs
@@ -61,6 +61,7 @@ def test_a_station_serves_as_if_watched_event_by_event(
     np.testing.assert_allclose(served.end_s, [end for _, end, _ in expected], atol=1e-9)
 
 
+@example(Station("s", 1, (1.0, 1.5, 2.0), 2.0), [0.0, 1.0, 5.0], [1.0] * 40, [1.5])  # a batch that does not begin yet
 @given(stations, times, services, st.lists(st.floats(0.0, 40.0), max_size=5))
 def test_windows_of_time_change_nothing(
     station: Station, arrivals: list[float], alone: list[float], ends: list[float]

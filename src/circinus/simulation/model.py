@@ -98,7 +98,7 @@ class VisitArrivals:
         order = np.argsort(self.time_s, kind="stable")
         ascending_s = self.time_s[order]
         if (ascending_s[1:] == ascending_s[:-1]).any():
-            order = np.lexsort((self.visit, self.order, self.time_s))
+            order = np.lexsort((self.request, self.visit, self.order, self.time_s))
         return self.chosen(order)
 
     @classmethod

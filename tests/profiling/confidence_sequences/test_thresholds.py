@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from simulated_populations import ALLOWED, POPULATIONS, RISK, random_orders
 
@@ -13,6 +13,7 @@ from circinus.profiling.confidence_sequences import Covariates, betting_bounds, 
 THRESHOLDS = np.array([-0.5, 0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0, 1.5])
 
 
+@example(scores=[0.875, 0.625] + [0.0] * 10, more=1, with_covariates=False)  # excludes all that remains possible
 @given(
     scores=st.lists(st.floats(0, 1), min_size=0, max_size=30), more=st.integers(1, 40), with_covariates=st.booleans()
 )

@@ -98,6 +98,7 @@ def _certainly_above(
     """Return (k, q) whether means certainly exceed (q,) thresholds in the unit range, from (k, n) scores."""
     bets = None if covariates is None else covariate_bet_payoffs(scores, covariates)
     certain = scores.sum(axis=1) / population
+    possible = certain + (population - scores.shape[1]) / population
     above = np.empty((len(scores), len(thresholds)), dtype=bool)
     for index, threshold in enumerate(thresholds):
         if threshold < 0 or threshold >= 1:
@@ -106,4 +107,5 @@ def _certainly_above(
         means = np.full(len(scores), threshold)
         above[:, index] = max_wealth(scores, population, means, bets) >= 1 / risk
         above[:, index] |= certain > threshold + 1e-12
+        above[:, index] &= possible > threshold  # unlikely scores can exclude every mean that remains possible
     return above
