@@ -22,7 +22,7 @@ def comparison(strategies: Mapping[str, Matching], reports: Mapping[str, LoadRep
     """
     ours, *others = strategies
     table = Table(title="Predicted and measured, mode replay, on held-out items", title_justify="left")
-    table.add_column(f"query, objectives and plan by {ours}", overflow="fold")
+    table.add_column(f"query, SLOs and plan by {ours}", overflow="fold")
     table.add_column(f"{ours}\npredicted → measured", overflow="fold")
     for name in others:
         table.add_column(f"{name}\nmeasured", overflow="fold", max_width=16)
@@ -38,7 +38,7 @@ def comparison(strategies: Mapping[str, Matching], reports: Mapping[str, LoadRep
         )
         table.add_section()
     table.add_row(
-        "[bold]goodput[/bold] by weight, plans that kept all they promised, cost of all deployments and transfers",
+        "[bold]goodput[/bold] by weight, plans that met all SLOs, cost of all deployments and transfers",
         *(_sums(strategies[name], reports[name]) for name in strategies),
     )
     return table
@@ -51,7 +51,7 @@ def row(strategy: str, matching: Matching, query: QueryMeasurement) -> dict[str,
     return {
         "strategy": strategy,
         "query": query.query,
-        "objectives": str(query.slos),
+        "slos": str(query.slos),
         "plan": plans.get(query.query),
         "requests": query.requests,
         "lost": query.failures + query.unanswered,
