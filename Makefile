@@ -7,7 +7,7 @@ STARTED := $(shell date +%s)
 DAILY := $(BIN)/python -m pytest --ignore=tests/benchmarks -m "not models"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick test-thorough test-benchmarks test-ray lint format bench bench-profiling bench-search bench-matching bench-truth bench-serving bench-links docs clean
+.PHONY: help demo test test-quick test-thorough test-benchmarks test-ray lint format bench bench-profiling bench-search bench-matching bench-estimates bench-serving bench-links docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -43,31 +43,32 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/mypy
 
 bench-profiling: $(READY)  ## how little profiling measures; results in benchmarks/results
-	$(BIN)/python -m benchmarks.profiling.main
+	$(BIN)/python -m benchmarks profiling
 
 bench-search: $(READY)  ## the search for one query's plan against earlier methods; results in benchmarks/results
-	$(BIN)/python -m benchmarks.search.main
+	$(BIN)/python -m benchmarks search
 
 bench-matching: $(READY)  ## many queries matched by prices against other planners; results in benchmarks/results
-	$(BIN)/python -m benchmarks.matching.main
+	$(BIN)/python -m benchmarks matching
 
-bench-truth: $(READY)  ## whether estimates are true: closed forms, simulations, real engines; results in benchmarks/results
-	$(BIN)/python -m benchmarks.estimates.main
+bench-estimates: $(READY)  ## accuracy of estimates: closed forms, simulations, local engine; results in benchmarks/results
+	$(BIN)/python -m benchmarks estimates
 
-bench-serving: $(READY)  ## what engines add; plans changed, bursts, kills under load; results in benchmarks/results
-	$(BIN)/python -m benchmarks.serving.main
+bench-serving: $(READY)  ## what engines add; plan changes, bursts, crashes, drift; results in benchmarks/results
+	$(BIN)/python -m benchmarks serving
 
 bench-links: $(READY)  ## plans over real, shaped links between three sites; needs root and iproute2, or is skipped
-	$(BIN)/python -m benchmarks.links.main
+	$(BIN)/python -m benchmarks links
 
 bench: $(READY)  ## every benchmark; results in benchmarks/results
 	$(BIN)/python -m benchmarks.demo.main --fresh --keep
-	$(BIN)/python -m benchmarks.profiling.main
-	$(BIN)/python -m benchmarks.search.main
-	$(BIN)/python -m benchmarks.matching.main
-	$(BIN)/python -m benchmarks.estimates.main
-	$(BIN)/python -m benchmarks.serving.main
-	$(BIN)/python -m benchmarks.links.main
+	$(BIN)/python -m benchmarks profiling
+	$(BIN)/python -m benchmarks search
+	$(BIN)/python -m benchmarks matching
+	$(BIN)/python -m benchmarks estimates
+	$(BIN)/python -m benchmarks serving
+	$(BIN)/python -m benchmarks links
+	$(BIN)/python -m benchmarks --readme
 
 docs: $(READY)  ## the documentation, into build/docs
 	$(BIN)/python -m pip install --quiet --group docs

@@ -1,6 +1,6 @@
-"""Print the tables of docs/models.md from the examples' `models.py`: `python examples/models_table.py`.
+"""Tables of docs/models.md, made from the examples' `models.py`: run `python examples/models_table.py`.
 
-With `--write` they replace what stands between the markers in docs/models.md.
+The option `--write` replaces the text between the markers in docs/models.md.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _MODULES = ("meeting", "documents")
 
 
 def tables() -> str:
-    """Both tables in Markdown: the models, and their files with sizes as installed."""
+    """Return two Markdown tables: the models, and their files with the installed sizes."""
     models = list(_models())
     return "\n".join(
         [
-            "| model | example | what it is | package | licence | weights by | size |",
+            "| model | example | description | package | licence | weights by | size |",
             "|---|---|---|---|---|---|---|",
             *(
                 f"| {model.name} | {example} | {model.description} | {model.package} {model.version} | {model.licence} "
@@ -48,10 +48,10 @@ def tables() -> str:
 
 
 def document_with(text: str) -> str:
-    """docs/models.md with `text` between its markers."""
-    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+    """Return the content of docs/models.md with `text` between its markers."""
+    head, _, remainder = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, tail = remainder.partition(END)
+    return f"{head}{BEGIN}\n{text}\n{END}{tail}"
 
 
 def _models() -> Iterator[tuple[str, Any, list[int]]]:

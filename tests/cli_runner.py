@@ -1,4 +1,4 @@
-"""The command line: in this process, as if it was one of its own, or in a real one."""
+"""Runners of the command line, in this process or in a new one."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from budget import HANG_LIMIT_S
 
 
 def run_circinus(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """`circinus` in this process: its exit code, and what it printed.
+    """Run `circinus` in this process, and return its exit code and output.
 
-    An error that a real process would show as a traceback is raised.
+    Errors that a separate process would show as a traceback are raised.
     """
     from circinus.cli import main
 
@@ -34,7 +34,7 @@ def run_circinus(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]
 
 
 def start_process(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    """`circinus` as a process of its own, whose output is read."""
+    """Start `circinus` as a process with captured output."""
     return subprocess.Popen(
         [sys.executable, "-m", "circinus", *arguments],
         cwd=cwd,
@@ -46,12 +46,12 @@ def start_process(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
 
 
 def _interruptible() -> None:
-    """Take interrupts, though the shell that started the tests in the background had them ignored."""
+    """Enable interrupts, which a shell ignores for tests in the background."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """As `run_circinus`, in a process of its own."""
+    """Run `circinus` in a new process, and return its exit code and output."""
     with start_process(*arguments, cwd=cwd) as process:
         try:
             stdout, stderr = process.communicate(timeout=HANG_LIMIT_S)
@@ -61,12 +61,12 @@ def run_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def answer(*arguments: str, cwd: Path, kind: str, code: int = 0) -> Any:
-    """The data of the document that a verb prints with `--json`."""
+    """Run a command with `--json`, and return the data of its document."""
     return answered(run_circinus(*arguments, "--json", cwd=cwd), kind, code)
 
 
 def answered(run: subprocess.CompletedProcess[str], kind: str, code: int = 0) -> Any:
-    """The data of the document that a verb printed."""
+    """Return the data of the document that a command printed."""
     assert run.returncode == code, run.stderr + run.stdout
     document = json.loads(run.stdout)
     assert document["schema_version"] == 2
@@ -75,13 +75,13 @@ def answered(run: subprocess.CompletedProcess[str], kind: str, code: int = 0) ->
 
 
 def in_one_line(text: str) -> str:
-    """What was printed, without its line breaks and frames."""
+    """Return printed text without line breaks and frames."""
     return " ".join(text.replace("│", " ").split())
 
 
 @contextmanager
 def _as_a_new_process(arguments: tuple[str, ...], cwd: Path) -> Iterator[None]:
-    """Everything that a verb finds and leaves in the interpreter: working folder, arguments, search path, modules."""
+    """Isolate the interpreter state of a command: working folder, arguments, search path, modules."""
     cwd = cwd.resolve()
     hidden = _modules_named_as_in(cwd)
     for name in hidden:
@@ -95,15 +95,15 @@ def _as_a_new_process(arguments: tuple[str, ...], cwd: Path) -> Iterator[None]:
         ):
             yield
     finally:
-        sys.excepthook = excepthook  # typer sets its own
+        sys.excepthook = excepthook  # typer replaces it
         for name in _modules_named_as_in(cwd):
             del sys.modules[name]
         sys.modules.update(hidden)
         for entry in [entry for entry in sys.path_importer_cache if not os.path.isabs(entry)]:
-            del sys.path_importer_cache[entry]  # of a working folder that is not that of the next call
+            del sys.path_importer_cache[entry]  # relative to the working folder of this call
 
 
 def _modules_named_as_in(folder: Path) -> dict[str, Any]:
-    """What is loaded under the names of the modules in a folder, whichever folder it comes from."""
+    """Return loaded modules with the names of the modules in a folder, even if loaded from another folder."""
     names = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
     return {name: module for name, module in sys.modules.items() if name.partition(".")[0] in names}

@@ -1,4 +1,4 @@
-"""Operators that are slower on some nodes than on others by a known factor, whatever machine the tests run on."""
+"""Application with operators that are slower on some nodes by a known factor, on any machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from circinus.specification import (
 
 NAP_S = 0.02
 SLOWNESS = {"ahead": 4.0, "answer": 2.0}
-"""Of each operator on a node that says POOL_SLOWNESS=1."""
+"""Slowdown of each operator on nodes with POOL_SLOWNESS=1."""
 ITEMS = 12
 
 OPERATORS = f"""
@@ -52,8 +52,8 @@ def answer(value):
 def items():
     return [Item(f"i{{i}}", i, i) for i in range({ITEMS})]
 
-def right(found, truth):
-    return 1.0 - 0.01 * (found - truth)
+def right(output, truth):
+    return 1.0 - 0.01 * (output - truth)
 """
 
 
@@ -66,7 +66,7 @@ def pool(name: str, of: HardwareClass, *, tier: str = "cloud", price: float = 0.
 
 
 def pool_specification(folder: Path, *pools: Pool, limit_s: float | None = None) -> Specification:
-    """ahead -> answer in a folder of its own; every item takes the same time."""
+    """Write the operators `ahead` and `answer` to `folder`, and return a specification of their pipeline."""
     (folder / "pool_operators.py").write_text(OPERATORS, encoding="utf-8")
     pipeline = Pipeline(
         name="naps",

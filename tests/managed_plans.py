@@ -18,7 +18,7 @@ Profiles = Mapping[str, PipelineProfile]
 
 @cache
 def planned(seed: int, peak: float = 1.0, *, queries: int = 4, nodes: int = 4) -> tuple[ManagedPlans, Profiles]:
-    """As `circinus serve` makes them of a plan file, with what was measured."""
+    """Return the managed plans of a random specification, as in `circinus serve`, and its profiles."""
     specification, profiles = random_specification(seed, queries=queries, cpus=32.0, nodes=nodes)
     matching, _ = plan_all_queries(specification, profiles)
     assert specification.infrastructure is not None
@@ -28,12 +28,12 @@ def planned(seed: int, peak: float = 1.0, *, queries: int = 4, nodes: int = 4) -
 
 @cache
 def lossy_plans() -> tuple[ManagedPlans, Profiles, str]:
-    """Plans that use two of three pools, and one of the two without which some queries can still be served."""
+    """Return plans on two of three pools, their profiles, and a used pool whose loss leaves some queries feasible."""
     controlled, profiles = planned(19)
     pool = "pool0"
-    used = {found.deployment.pool for found in controlled.deployments}
-    assert pool in used
-    assert len(used) == 2 < len(controlled.nodes)
-    left = replan_for_nodes(controlled, {**controlled.nodes, pool: 0}, profiles).controlled
-    assert 1 < len(left.matching.assignments) < len(controlled.matching.assignments)
+    used_pools = {sized.deployment.pool for sized in controlled.deployments}
+    assert pool in used_pools
+    assert len(used_pools) == 2 < len(controlled.nodes)
+    replanned = replan_for_nodes(controlled, {**controlled.nodes, pool: 0}, profiles).controlled
+    assert 1 < len(replanned.matching.assignments) < len(controlled.matching.assignments)
     return controlled, profiles, pool

@@ -1,4 +1,4 @@
-"""The starter application, profiled and planned once for all tests of a run."""
+"""Starter application, profiled and planned once per test run."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from cli_runner import run_circinus
 
 @dataclass(frozen=True)
 class Starter:
-    """What `init` and `plan --budget` make from nothing; not to be changed."""
+    """Read-only result of `init` and `plan --budget` in an empty folder."""
 
     folder: Path
 
     def copy(self, folder: Path) -> Path:
-        """A copy in `folder`, which must not exist yet."""
+        """Copy the application to `folder`, which must not exist."""
         return Path(shutil.copytree(self.folder, folder))
 
     @property
     def planned(self) -> Any:
-        """What `plan --json` said."""
-        return json.loads(_said(self.folder).read_text(encoding="utf-8"))["data"]
+        """Data of the output of `plan --json`."""
+        return json.loads(_output_file(self.folder).read_text(encoding="utf-8"))["data"]
 
 
 def prepared_starter(factory: pytest.TempPathFactory) -> Starter:
-    """The one of this run, which all workers of pytest-xdist share."""
+    """Return the application of this run, which the workers of pytest-xdist share."""
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent
@@ -41,14 +41,14 @@ def prepared_starter(factory: pytest.TempPathFactory) -> Starter:
     with (base / "starter-application.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not ready.exists():
-            made = factory.mktemp("starter")
-            assert run_circinus("init", cwd=made).returncode == 0
-            run = run_circinus("plan", "--budget", f"{HANG_LIMIT_S}s", "--json", cwd=made)
+            folder = factory.mktemp("starter")
+            assert run_circinus("init", cwd=folder).returncode == 0
+            run = run_circinus("plan", "--budget", f"{HANG_LIMIT_S}s", "--json", cwd=folder)
             assert run.returncode == 0, run.stderr + run.stdout
-            _said(ready).write_text(run.stdout, encoding="utf-8")
-            made.rename(ready)
+            _output_file(ready).write_text(run.stdout, encoding="utf-8")
+            folder.rename(ready)
     return Starter(ready)
 
 
-def _said(folder: Path) -> Path:
+def _output_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.json")

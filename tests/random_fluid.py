@@ -1,4 +1,4 @@
-"""Random fluid matchings that are too large to list all answers of."""
+"""Random fractional matchings, too large to enumerate their solutions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def crowd(
     sites: int = 1,
     load: float = 2.0,
 ) -> RelaxedProblem:
-    """Many single queries; `load` times what there is would be taken if everybody took an average plan."""
+    """Return a problem of single queries whose average plans together need `load` times the capacity."""
     shape = (queries, plans, local + shared)
     size = rng.lognormal(0, 0.7, (queries, 1, 1))
     amounts = size * rng.lognormal(0, 0.6, shape) * (rng.random(shape) < 0.5)
@@ -42,7 +42,7 @@ def crowd(
 
 
 def on_one_site(problem: RelaxedProblem) -> RelaxedProblem:
-    """The same problem with the resources of all sites shared by all."""
+    """Return `problem` on one site, which has the resources of all sites."""
     members = ExpandedQueries.of(problem)
     count, plans, slots = problem.amounts.shape
     amounts = np.zeros((count, plans, members.capacities))

@@ -1,4 +1,4 @@
-"""Random pipelines, profiles, infrastructures and queries, small enough to list every plan."""
+"""Random pipelines, profiles, infrastructures and queries, small enough to enumerate all plans."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ RISK = 0.05
 
 @dataclass(frozen=True)
 class Instance:
-    """One query with everything that planning it needs."""
+    """Query with all inputs of planning."""
 
     query: Query
     pipeline: Pipeline
@@ -59,14 +59,14 @@ class Instance:
 
 
 def corrected(instance: Instance) -> Instance:
-    """The same with a factor on most operators' service times, by knobs and hardware class."""
+    """Return `instance` with random service-time corrections for most operators, by knobs and hardware class."""
     rng = np.random.default_rng(len(instance.profile.configurations))
     operators = tuple(o.model_copy(update={"uses": f"tests:{o.name}"}) for o in instance.pipeline.operators)
     pipeline = instance.pipeline.model_copy(update={"operators": operators})
-    places = {(p.hardware.name, p.hardware.guaranteed_speed) for p in instance.network.infrastructure.pools}
+    classes = {(p.hardware.name, p.hardware.guaranteed_speed) for p in instance.network.infrastructure.pools}
     entries = [
-        Correction(*where, o.uses, "", None, knobs, Interval.exact(float(rng.uniform(0.5, 3.0))), 1, 100)
-        for where, o in product(sorted(places), operators)
+        Correction(*hardware, o.uses, "", None, knobs, Interval.exact(float(rng.uniform(0.5, 3.0))), 1, 100)
+        for hardware, o in product(sorted(classes), operators)
         for knobs in (None, *knob_values(o)[1:])
         if rng.random() < 0.8
     ]
@@ -75,15 +75,15 @@ def corrected(instance: Instance) -> Instance:
 
 
 def measured_there(instance: Instance, *, factor: float | None = None) -> Instance:
-    """The same with speeds that were measured of most operators, by knobs and hardware class.
+    """Return `instance` with measured speeds for most operators, by knobs and hardware class.
 
     Args:
-        instance: to change.
-        factor: of all operators on all classes, over the declared speed; None: drawn.
+        instance: instance to copy.
+        factor: measured over declared speed of all operators on all classes; default random.
     """
     rng = np.random.default_rng(len(instance.profile.configurations))
     classes = {pool.hardware.name: pool.hardware for pool in instance.network.infrastructure.pools}
-    known: dict[tuple[str, KnobValues], Speeds] = {}
+    speeds: dict[tuple[str, KnobValues], Speeds] = {}
 
     def speed(hardware: HardwareClass) -> MeasuredSpeed:
         if factor is not None:
@@ -92,18 +92,18 @@ def measured_there(instance: Instance, *, factor: float | None = None) -> Instan
             lower, value = sorted(rng.uniform(0.3, 3.0, size=2).tolist())
         return MeasuredSpeed(Interval(value, lower, 1.1 * value), 24, None if rng.random() < 0.5 else 1.5)
 
-    def told(operator: OperatorProfile) -> OperatorProfile:
-        own = operator.operator, operator.prefix[operator.operator]
-        if own not in known:
-            chosen = {name: speed(of) for name, of in classes.items() if factor is not None or rng.random() < 0.8}
-            known[own] = Speeds(chosen)
-        return shared.setdefault(id(operator), replace(operator, speeds=known[own]))
+    def measured(operator: OperatorProfile) -> OperatorProfile:
+        key = operator.operator, operator.prefix[operator.operator]
+        if key not in speeds:
+            by_class = {name: speed(hw) for name, hw in classes.items() if factor is not None or rng.random() < 0.8}
+            speeds[key] = Speeds(by_class)
+        return shared.setdefault(id(operator), replace(operator, speeds=speeds[key]))
 
     shared: dict[int, OperatorProfile] = {}
     profile = replace(
         instance.profile,
         configurations=tuple(
-            replace(c, operators={name: told(operator) for name, operator in c.operators.items()})
+            replace(c, operators={name: measured(operator) for name, operator in c.operators.items()})
             for c in instance.profile.configurations
         ),
     )
@@ -111,11 +111,11 @@ def measured_there(instance: Instance, *, factor: float | None = None) -> Instan
 
 
 def slower(profile: PipelineProfile, factor: float) -> PipelineProfile:
-    """As if all that was measured had taken `factor` times as long."""
-    known: dict[int, OperatorProfile] = {}
+    """Return `profile` with service times multiplied by `factor`."""
+    cache: dict[int, OperatorProfile] = {}
 
     def scaled(operator: OperatorProfile) -> OperatorProfile:
-        return known.setdefault(id(operator), replace(operator, service_s=operator.service_s * factor))
+        return cache.setdefault(id(operator), replace(operator, service_s=operator.service_s * factor))
 
     return replace(
         profile,
@@ -127,12 +127,12 @@ def slower(profile: PipelineProfile, factor: float) -> PipelineProfile:
 
 
 def everywhere(pipeline: Pipeline, infrastructure: Infrastructure, factor: float) -> Corrections:
-    """One factor for all operators in all pools."""
-    places = sorted({(p.hardware.name, p.hardware.guaranteed_speed) for p in infrastructure.pools})
+    """Return corrections with the same factor for all operators in all pools."""
+    classes = sorted({(p.hardware.name, p.hardware.guaranteed_speed) for p in infrastructure.pools})
     return Corrections(
         tuple(
-            Correction(*where, uses, "", None, None, Interval.exact(factor), 1, 100)
-            for where in places
+            Correction(*hardware, uses, "", None, None, Interval.exact(factor), 1, 100)
+            for hardware in classes
             for uses in sorted({o.uses for o in pipeline.operators})
         )
     )
@@ -150,9 +150,9 @@ def random_pipeline(
     pins: float = 0.0,
     gpus: float = 0.0,
 ) -> Pipeline:
-    """A DAG with forks, joins and several sinks (or a chain); the i-th operator has `knobs[i]` knob values.
+    """Return a DAG with forks, joins and several sinks (or a chain) whose i-th operator has `knobs[i]` knob values.
 
-    An operator is kept off the cloud with probability `pins`, and needs a GPU with probability `gpus`.
+    An operator may not run in the cloud with probability `pins`, and needs a GPU with probability `gpus`.
     """
     counts = list(knobs) if knobs is not None else [int(rng.integers(1, 3)) for _ in range(operators)]
     specs = []
@@ -184,13 +184,13 @@ def random_pipeline(
 
 
 def random_profile(rng: np.random.Generator, pipeline: Pipeline, *, items: int = 25) -> PipelineProfile:
-    """Every configuration measured on all `items`; operators under the same prefix share their profile."""
+    """Return a profile of all configurations on `items` items, with shared profiles of equal prefixes."""
     difficulty = rng.gamma(8.0, 1 / 8, size=items)
     scale_s = {o.name: float(10 ** rng.uniform(-2.5, -0.7)) for o in pipeline.operators}
     size_bytes = {o.name: float(10 ** rng.uniform(2, 5.5)) for o in pipeline.operators}
     input_bytes = 10 ** rng.uniform(4, 5.5) * difficulty
     operators: dict[Configuration, OperatorProfile] = {}
-    found = []
+    measured = []
     for configuration in configurations(pipeline):
         profiles = {}
         level = 0.0
@@ -206,7 +206,7 @@ def random_profile(rng: np.random.Generator, pipeline: Pipeline, *, items: int =
             profiles[operator.name] = operators[key]
         scores = np.clip(rng.normal(0.6 + 0.08 * level, 0.1, size=items), 0, 1)
         mean = float(scores.mean())
-        found.append(
+        measured.append(
             ConfigurationProfile(
                 configuration=configuration,
                 items=np.arange(items),
@@ -223,7 +223,7 @@ def random_profile(rng: np.random.Generator, pipeline: Pipeline, *, items: int =
         held_out_items=0,
         hardware_class="local",
         risk=RISK,
-        configurations=tuple(found),
+        configurations=tuple(measured),
         unmeasured=0,
         profiled_s=0.0,
         saved_s=0.0,
@@ -252,7 +252,7 @@ def _operator_profile(
 
 
 def _hardware(index: int, speed: float) -> HardwareClass:
-    """Of every third class the speed is not known exactly."""
+    """Return a hardware class; every third one has an inexact speed."""
     bounds = (0.8 * speed, 1.1 * speed) if index % 3 == 2 else None
     return HardwareClass(name=f"class{index}", relative_speed=speed, relative_speed_bounds=bounds)
 
@@ -260,7 +260,7 @@ def _hardware(index: int, speed: float) -> HardwareClass:
 def random_infrastructure(
     rng: np.random.Generator, *, sites: int = 3, pools: int = 3, gpus: float = 0.0
 ) -> Infrastructure:
-    """Sites in a line, from device over edge to cloud; every site has a pool, further pools stand anywhere.
+    """Return sites in a line (device, edge, cloud) with a pool each, and further pools at random sites.
 
     The nodes of a pool have GPUs with probability `gpus`.
     """
@@ -301,7 +301,7 @@ def random_infrastructure(
 def random_query(
     rng: np.random.Generator, pipeline: Pipeline, *, source: str = "device", name: str = "query", tightness: float = 1.0
 ) -> Query:
-    """A query with each objective present or not; the smaller `tightness`, the fewer plans keep them."""
+    """Return a query with random SLOs; a smaller `tightness` makes fewer plans feasible."""
     slos = Slos(
         latency=LatencySlo(
             percentile=float(rng.choice([50.0, 90.0, 95.0, 99.0])),
@@ -316,7 +316,7 @@ def random_query(
 
 
 def random_instance(seed: int) -> Instance:
-    """A query whose plans can all be listed: at most three operators, three pools and four allocations."""
+    """Return an instance with few plans: at most three operators, three pools and four allocations."""
     rng = np.random.default_rng(seed)
     sites = int(rng.integers(1, 4))
     wide = rng.random() < 0.3
@@ -337,7 +337,7 @@ def random_instance(seed: int) -> Instance:
 
 
 def all_plans(instance: Instance, settings: SearchSettings) -> Iterator[QueryPlan]:
-    """Every plan there is: pools open to the query and allowed for the operator, whatever they promise."""
+    """Yield all plans on accessible pools and allowed tiers, feasible or not."""
     pools = instance.network.pools_for(instance.query.source)
     names = [operator.name for operator in instance.pipeline.operators]
     choices = []
@@ -346,8 +346,8 @@ def all_plans(instance: Instance, settings: SearchSettings) -> Iterator[QueryPla
             Allocation(cpus, batch, target)
             for cpus, batch, target in product(operator.cpus, operator.batch_sizes, settings.utilization_targets)
         ]
-        allowed = [p for p in pools if operator.allowed_tiers is None or p.tier in operator.allowed_tiers]
-        choices.append([(pool.name, allocation) for pool in allowed for allocation in allocations])
+        eligible = [p for p in pools if operator.allowed_tiers is None or p.tier in operator.allowed_tiers]
+        choices.append([(pool.name, allocation) for pool in eligible for allocation in allocations])
     for profile in instance.profile.configurations:
         for choice in product(*choices):
             yield QueryPlan(

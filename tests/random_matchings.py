@@ -1,4 +1,4 @@
-"""Random small matching problems, and the enumeration of all their answers."""
+"""Small random matching problems, with the enumeration of all solutions."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class Instance:
 
     @cached_property
     def demands(self) -> Mapping[Deployment, ReplicaDemand]:
-        """What a replica takes: the most that any plan expects of it."""
-        every: dict[Deployment, list[ReplicaDemand]] = {}
-        for found in self.candidates.values():
-            for used in (used for plan in found for used in plan.deployments):
-                every.setdefault(used.deployment, []).append(used.demand)
+        """Demands of replicas: the maximum over all plans."""
+        by_deployment: dict[Deployment, list[ReplicaDemand]] = {}
+        for plans in self.candidates.values():
+            for used in (used for plan in plans for used in plan.deployments):
+                by_deployment.setdefault(used.deployment, []).append(used.demand)
         return {
             deployed: ReplicaDemand(*(max(getattr(demand, name) for demand in demands) for name in _AMOUNTS))
-            for deployed, demands in every.items()
+            for deployed, demands in by_deployment.items()
         }
 
     @cached_property
@@ -73,12 +73,12 @@ class Instance:
 
     @cached_property
     def answers(self) -> tuple[Answer, ...]:
-        """See `all_answers`."""
-        return tuple(_listed(self))
+        """Feasible solutions; see `all_answers`."""
+        return tuple(_solutions(self))
 
 
 def infrastructure(pools: list[tuple[str, int, float, float, float]], bandwidth_bytes_per_s: float = 1e6):
-    """Pools as (name, nodes, cpus, memory in GiB, price), each at a site of its name, all linked to the site `home`."""
+    """Return pools (name, nodes, cpus, memory in GiB, price) at sites of their names, which are linked to `home`."""
     return Infrastructure(
         name="test",
         sites=(Site(name="home"), *(Site(name=name) for name, *_ in pools)),
@@ -141,12 +141,12 @@ def candidate(
         allocations=tuple(sorted((name, d.allocation) for name, d in operators.items())),
     )
     shared = transfer + sum(u.fractional_replicas * u.demand.cost_usd_per_h for u in uses)
-    alone = transfer + sum(max(1, np.ceil(u.fractional_replicas - 1e-9)) * u.demand.cost_usd_per_h for u in uses)
+    dedicated = transfer + sum(max(1, np.ceil(u.fractional_replicas - 1e-9)) * u.demand.cost_usd_per_h for u in uses)
     estimate = Estimate(
         percentile=95.0,
         latency_s=Interval(latency_s, latency_s * 0.9, latency_s * 1.1),
         accuracy=Interval(accuracy, accuracy - 0.02, accuracy + 0.02),
-        cost_usd_per_h=Interval(alone, min(shared, alone), alone),
+        cost_usd_per_h=Interval(dedicated, min(shared, dedicated), dedicated),
         stages=tuple(StageEstimate(name, d.pool, 0.0, 0.0, latency_s) for name, d in operators.items()),
         return_s=0.0,
     )
@@ -162,26 +162,26 @@ def random_instance(seed: int, *, queries: int = 3, candidates: int = 4, cost_sl
     infra = infrastructure(pools, bandwidth_bytes_per_s=float(rng.choice([2e5, 1e6])))
     links = {link.target: link for link in Network(infra).links if link.source == "home"}
     weights = (1.0, 1.0, 2.0, 0.5, 1 / 3)
-    found: dict[str, tuple[PlanCandidate, ...]] = {}
-    asked = []
-    for number in range(queries):
-        name = f"q{number}"
+    feasible: dict[str, tuple[PlanCandidate, ...]] = {}
+    drawn = []
+    for index in range(queries):
+        name = f"q{index}"
         plans: dict[QueryPlan, PlanCandidate] = {}
         for _ in range(int(rng.integers(0 if rng.random() < 0.1 else 1, candidates + 1))):
             uses, crossed = [], []
             for operator in ("a", "b")[: int(rng.integers(1, 3))]:
-                where = ("near", "far")[int(rng.integers(2))]
+                pool = ("near", "far")[int(rng.integers(2))]
                 cpus = float(rng.choice([1.0, 1.5, 2.0]))
-                deployed = deployment(operator, int(rng.integers(2)), where, cpus, float(rng.choice([0.4, 0.7])))
+                deployed = deployment(operator, int(rng.integers(2)), pool, cpus, float(rng.choice([0.4, 0.7])))
                 memory = float(rng.choice([0.4, 1.0])) if deployed.knobs.as_dict()["k"] else 0.3
                 uses.append(use(deployed, float(rng.choice([0.2, 0.5, 0.8, 1.3])), infra, memory))
                 if rng.random() < 0.5:
-                    crossed.append(crossing(links[where], float(rng.choice([2e4, 6e4, 1.5e5]))))
+                    crossed.append(crossing(links[pool], float(rng.choice([2e4, 6e4, 1.5e5]))))
             made = candidate(name, uses, list({c.link: c for c in crossed}.values()), float(rng.choice([0.0, 0.01])))
             plans[made.plan] = made
         limit = float(rng.choice([0.1, 0.2, 0.4])) if rng.random() < cost_slos else None
         slos = Slos(latency=LatencySlo(limit_s=0.7), cost=None if limit is None else CostSlo(limit_usd_per_h=limit))
-        asked.append(
+        drawn.append(
             Query(
                 name=name,
                 pipeline="p",
@@ -191,12 +191,12 @@ def random_instance(seed: int, *, queries: int = 3, candidates: int = 4, cost_sl
                 weight=float(rng.choice(weights)),
             )
         )
-        found[name] = tuple(c for c in plans.values() if not c.estimate.violations(slos))
-    return Instance(infra, tuple(asked), found)
+        feasible[name] = tuple(c for c in plans.values() if not c.estimate.violations(slos))
+    return Instance(infra, tuple(drawn), feasible)
 
 
 def reestimate(made: PlanCandidate, conditions: MergedLoad) -> PlanCandidate:
-    """The share by busy seconds; latency grows where the requests of others are much longer than one's own."""
+    """Re-estimate a plan under a merged load: cost by busy seconds, latency by the requests of other queries."""
     share = made.transfer_cost_usd_per_h
     factor = 1.0
     for used in made.deployments:
@@ -214,11 +214,11 @@ def reestimate(made: PlanCandidate, conditions: MergedLoad) -> PlanCandidate:
 
 
 def all_answers(instance: Instance) -> tuple[Answer, ...]:
-    """Every answer that keeps everything, by listing every combination; listed once for an instance."""
+    """Return all feasible solutions by enumeration, cached by instance."""
     return instance.answers
 
 
-def _listed(instance: Instance) -> Iterator[Answer]:
+def _solutions(instance: Instance) -> Iterator[Answer]:
     options = [(None, *instance.candidates[query.name]) for query in instance.queries]
     for combination in product(*options):
         plans = tuple(plan for plan in combination if plan is not None)
@@ -229,7 +229,7 @@ def _listed(instance: Instance) -> Iterator[Answer]:
 
 
 def checked_cost(instance: Instance, plans: tuple[PlanCandidate, ...]) -> float | None:
-    """Total cost of plans side by side, None where something is not kept."""
+    """Return the total cost of concurrent plans, or None if they are infeasible."""
     for link in instance.links:
         volume = sum(crossed.bytes_per_s for plan in plans for crossed in plan.links if crossed.link == link)
         if volume > 0.7 * link.bandwidth_bytes_per_s * (1 + 1e-9):
@@ -266,7 +266,7 @@ def checked_cost(instance: Instance, plans: tuple[PlanCandidate, ...]) -> float 
 
 
 def packs(items: list[tuple[float, ...]], nodes: int) -> bool:
-    """Whether items go on nodes of size 1, by trying every node for every item."""
+    """Return whether items fit on nodes of size 1, by exhaustive search."""
     ordered = sorted(items, reverse=True)
 
     def place(index: int, loads: list[tuple[float, ...]]) -> bool:
@@ -277,8 +277,8 @@ def packs(items: list[tuple[float, ...]], nodes: int) -> bool:
             if load in tried:
                 continue
             tried.add(load)
-            after = tuple(have + more for have, more in zip(load, ordered[index], strict=True))
-            if max(after) <= 1 + 1e-9 and place(index + 1, [*loads[:node], after, *loads[node + 1 :]]):
+            total = tuple(used + added for used, added in zip(load, ordered[index], strict=True))
+            if max(total) <= 1 + 1e-9 and place(index + 1, [*loads[:node], total, *loads[node + 1 :]]):
                 return True
         return False
 
@@ -286,7 +286,7 @@ def packs(items: list[tuple[float, ...]], nodes: int) -> bool:
 
 
 def frontiers_of(instance: Instance) -> dict[str, Frontier]:
-    """The instance's candidates as frontiers, without near misses."""
+    """Return the candidates of an instance as frontiers without near misses."""
     return {
         query.name: Frontier(query, instance.candidates[query.name], {}, (), (), "no candidate was made")
         for query in instance.queries
@@ -294,13 +294,13 @@ def frontiers_of(instance: Instance) -> dict[str, Frontier]:
 
 
 def best_answer(instance: Instance) -> tuple[float, float]:
-    """(weight, cost) of the best answer: most weight, then least cost."""
+    """Return (weight, cost) of the best solution: maximum weight, then minimum cost."""
     weight, minus_cost = max((round(weight, 9), -cost) for weight, cost, _ in all_answers(instance))
     return weight, -minus_cost
 
 
 def larger(instance: Instance, times: int) -> Instance:
-    """On so many times as many nodes, and links as much wider."""
+    """Return `instance` with `times` as many nodes and `times` the bandwidth."""
     infrastructure = instance.infrastructure
     pools = tuple(pool.model_copy(update={"nodes": times * pool.nodes}) for pool in infrastructure.pools)
     links = tuple(

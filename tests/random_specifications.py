@@ -20,7 +20,7 @@ def random_specification(
     nodes: int = 2,
     batch_sizes: tuple[int, ...] = (1,),
 ) -> tuple[Specification, dict[str, PipelineProfile]]:
-    """One pipeline, two or three sites with pools of few nodes of at most `cpus` CPUs: not all queries fit."""
+    """Return a specification with one pipeline and too few resources for all queries, and its profile."""
     rng = np.random.default_rng(seed)
     pipeline = random_pipeline(rng, operators=operators, cpus=(1.0,), batch_sizes=batch_sizes)
     profile = _with_memory_by_knobs(random_profile(rng, pipeline, items=20))
@@ -29,38 +29,36 @@ def random_specification(
         pool.model_copy(update={"nodes": min(pool.nodes, nodes), "cpus": min(pool.cpus, cpus)})
         for pool in infrastructure.pools
     )
-    accuracies = sorted(found.accuracy.lower for found in profile.configurations)
-    asked = [_query(rng, pipeline.name, f"q{index}", accuracies) for index in range(queries)]
-    specification = Specification(
-        {pipeline.name: pipeline}, infrastructure.model_copy(update={"pools": pools}), tuple(asked)
-    )
+    accuracies = sorted(measured.accuracy.lower for measured in profile.configurations)
+    drawn = tuple(_query(rng, pipeline.name, f"q{index}", accuracies) for index in range(queries))
+    specification = Specification({pipeline.name: pipeline}, infrastructure.model_copy(update={"pools": pools}), drawn)
     return specification, {pipeline.name: profile}
 
 
 def _with_memory_by_knobs(profile: PipelineProfile) -> PipelineProfile:
-    """A replica takes the same memory behind all ancestors, as models do."""
-    most: dict[tuple[str, KnobValues], float] = {}
-    for found in profile.configurations:
-        for name, operator in found.operators.items():
-            key = (name, found.configuration[name])
-            most[key] = max(most.get(key, 0.0), operator.peak_memory_bytes)
+    """Return `profile` with the memory of an operator depending on its own knobs only, as for real models."""
+    peak_bytes: dict[tuple[str, KnobValues], float] = {}
+    for measured in profile.configurations:
+        for name, operator in measured.operators.items():
+            key = (name, measured.configuration[name])
+            peak_bytes[key] = max(peak_bytes.get(key, 0.0), operator.peak_memory_bytes)
     return replace(
         profile,
         configurations=tuple(
             replace(
-                found,
+                measured,
                 operators={
-                    name: replace(operator, peak_memory_bytes=most[name, found.configuration[name]])
-                    for name, operator in found.operators.items()
+                    name: replace(operator, peak_memory_bytes=peak_bytes[name, measured.configuration[name]])
+                    for name, operator in measured.operators.items()
                 },
             )
-            for found in profile.configurations
+            for measured in profile.configurations
         ),
     )
 
 
 def _query(rng: np.random.Generator, pipeline: str, name: str, accuracies: list[float]) -> Query:
-    """A query that some configuration is accurate enough for."""
+    """Return a query whose accuracy SLO some configuration meets."""
     threshold = float(rng.choice(accuracies)) - 0.001
     return Query(
         name=name,

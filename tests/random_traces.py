@@ -1,4 +1,4 @@
-"""Traces of a small pipeline, drawn at random."""
+"""Random traces of a small pipeline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from circinus.specification import Configuration, DatasetSpec, Knob, MetricSpec,
 
 
 def trace_pipeline(held_out: float = 0.0) -> Pipeline:
-    """first -> (second, third) -> last: eight configurations. None of its code exists."""
+    """Return a pipeline first -> (second, third) -> last with eight configurations. Its code does not exist."""
     knob = (Knob(name="k", choices=(1, 2)),)
     return Pipeline(
         name="traced",
@@ -39,21 +39,21 @@ def trace_pipeline(held_out: float = 0.0) -> Pipeline:
 def random_trace(
     pipeline: Pipeline, items: int, *, seed: int, configurations: Sequence[Configuration] | None = None
 ) -> MeasurementTrace:
-    """Seconds in sixteenths, so that sums are exact; scores that differ by configuration and item."""
+    """Return a trace with scores that differ by configuration and item, and times in 1/16 s, so that sums are exact."""
     rng = np.random.default_rng(seed)
-    wanted = tuple(prefix_order(pipeline) if configurations is None else configurations)
-    rows, owners = prefix_rows(pipeline, wanted)
-    levels = rng.uniform(0.2, 0.9, (len(wanted), 1))
-    loads_s = {(name, c[name]): float(rng.integers(1, 9)) / 4 for c in wanted for name in c}
+    traced = tuple(prefix_order(pipeline) if configurations is None else configurations)
+    rows, owners = prefix_rows(pipeline, traced)
+    levels = rng.uniform(0.2, 0.9, (len(traced), 1))
+    loads_s = {(name, c[name]): float(rng.integers(1, 9)) / 4 for c in traced for name in c}
     replicas = {key: TraceReplica(load_s, 2**20, startup_s=load_s + 0.5) for key, load_s in loads_s.items()}
     return MeasurementTrace(
         pipeline=pipeline.name,
         operators=tuple(TraceOperator(o.name, o.after, min(o.cpus)) for o in pipeline.topological_order()),
-        configurations=wanted,
+        configurations=traced,
         rows=rows,
         service_s=rng.integers(1, 32, (len(owners), items)) / 16,
         output_bytes=rng.integers(0, 60, (len(owners), items)).astype(np.float64),
-        scores=np.clip(levels + rng.normal(0, 0.15, (len(wanted), items)), 0.0, 1.0),
+        scores=np.clip(levels + rng.normal(0, 0.15, (len(traced), items)), 0.0, 1.0),
         replicas=replicas,
         metric=pipeline.metric.name,
         direction=pipeline.metric.direction,

@@ -1,4 +1,4 @@
-"""Routers of several sites without Ray, for tests: replicas and links are functions."""
+"""Routers of several sites without Ray: replicas and links are functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from virtual_time import run as in_virtual_time
 
 
 class Scene:
-    """Switchboards of all sites of a state; every replica adds one to what it gets, or joins what it gets."""
+    """Routers of all sites of a state. Replicas add 1 to a single input, and join several inputs."""
 
     def __init__(self, desired: DesiredState) -> None:
         self.batches: list[tuple[str, int]] = []
@@ -72,13 +72,13 @@ class Scene:
         self.boards[site].fail(number, reason)
 
     async def ask(self, value: Any, query: str = "q", left_s: float | None = None) -> Any:
-        found = await self.boards["home"].submit(query, "item", pickle_value(value), 100.0, left_s)
-        outputs = {sink: unpickle_value(output) for sink, output in found.outputs.items()}
+        response = await self.boards["home"].submit(query, "item", pickle_value(value), 100.0, left_s)
+        outputs = {sink: unpickle_value(output) for sink, output in response.outputs.items()}
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
 
 def driven(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """In virtual time: where a test sleeps, everything that can go on has gone on before."""
+    """Run a test in virtual time, in which a sleep ends after all other pending work."""
 
     def run() -> None:
         in_virtual_time(test())

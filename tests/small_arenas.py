@@ -1,4 +1,4 @@
-"""Small arenas with known numbers, for tests of searches."""
+"""Small arenas with known measurements, for tests of searches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODELS = ("small", "middle", "large")
 
 
 def tiny_arena(rng: np.random.Generator, *, items: int = 40, sizes: int = 3, direction: str = "maximize") -> Arena:
-    """A resize with `sizes` factors and a detector with three models; larger ones are slower and better, with noise."""
+    """Return a resize with `sizes` factors and a detector with three models; larger choices are slower and better."""
     pipeline = Pipeline(
         name="tiny",
         operators=(
@@ -35,8 +35,8 @@ def tiny_arena(rng: np.random.Generator, *, items: int = 40, sizes: int = 3, dir
     models = np.array([MODELS.index(str(c["detect"].as_dict()["model"])) for _, c in owners])
     resizes = np.array([name == "resize" for name, _ in owners])
     service_s = np.where(resizes, 0.01 * factors, 0.02 * factors * (1 + models) ** 2)
-    at = rows[:, 1]
-    level = 0.2 + 0.4 * factors[at] / sizes + 0.15 * models[at]
+    detector = rows[:, 1]
+    level = 0.2 + 0.4 * factors[detector] / sizes + 0.15 * models[detector]
     if direction == "minimize":
         level = 1.0 - level
     noise = rng.normal(0, 0.1, items)[None, :] + rng.normal(0, 0.03, (len(configurations), items))
@@ -46,7 +46,9 @@ def tiny_arena(rng: np.random.Generator, *, items: int = 40, sizes: int = 3, dir
             pipeline=pipeline,
             configurations=configurations,
             rows=rows,
-            memory_mib=np.column_stack([np.zeros(len(at)), np.array([500.0, 1_500.0, 2_500.0])[models[at]]]),
+            memory_mib=np.column_stack(
+                [np.zeros(len(detector)), np.array([500.0, 1_500.0, 2_500.0])[models[detector]]]
+            ),
             input_bytes=1e6,
             strata=tuple({"half": str(item % 2)} for item in range(items)),
         ),

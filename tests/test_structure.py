@@ -16,6 +16,16 @@ FLOW = (
 )  # fmt: skip
 HEAVY = {"highspy", "ray", "PIL", "faster_whisper", "ctranslate2", "onnxruntime", "scipy", "sklearn", "matplotlib"}
 
+PUBLIC = """
+AccuracySlo AdmissionResult Assignment BurstyArrivals CircinusError ControlOptions CostSlo DatasetSpec DeployedPlan
+Diagnostic EngineHandle Estimate Explanation FrontierReport HardwareClass Infrastructure Item Knob LatencySlo Link
+LoadReport MetricSpec Operator OperatorError OperatorSpec PeriodicArrivals Pipeline Plan PlanController PlanningError
+PoissonArrivals Pool ProfileError ProfileReport Query RecordedArrivals Rejection Relaxation ServingError
+SimulationReport Site Slos SpecError Specification StalePlanError Tenant ValidationReport Workspace load_specification
+operator parse_specification
+""".split()  # noqa: SIM905  (fifty quoted names are harder to read)
+"""Every name that `import circinus` offers; all other modules are private."""
+
 
 def _imports(path: Path) -> list[str]:
     found = []
@@ -57,4 +67,33 @@ def test_help_imports_nothing_heavy() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(run.stdout.rpartition("LOADED")[2].split())
-    assert not loaded & (HEAVY | {"numpy", "pydantic", "ruamel.yaml"})
+    assert not loaded & (
+        HEAVY | {"numpy", "pydantic", "ruamel.yaml", "rich.console", "typer.rich_utils", "circinus.cli.plan"}
+    )
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(circinus.__all__) == sorted(PUBLIC)
+    assert all(getattr(circinus, name) is not None for name in PUBLIC)
+
+
+def test_import_circinus_imports_nothing_heavy() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", "import sys, circinus; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    loaded = set(run.stdout.split())
+    assert not loaded & (HEAVY | {"numpy", "pydantic", "ruamel.yaml", "rich", "typer", "asyncio", "logging"})
+    assert {name for name in loaded if name.startswith("circinus.")} == set()
+
+
+def test_only_the_command_line_imports_the_command_line() -> None:
+    root = SOURCE.parents[1]
+    paths = [*_files(), *sorted((root / "benchmarks").rglob("*.py")), *sorted((root / "examples").rglob("*.py"))]
+    importing = [
+        str(path.relative_to(root))
+        for path in paths
+        if (SOURCE / "cli") not in path.parents
+        and path != SOURCE / "__main__.py"
+        and any(name == "circinus.cli" or name.startswith("circinus.cli.") for name in _imports(path))
+    ]
+    assert not importing

@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to whatever is due next: hours of traffic in no time, and exactly."""
+"""Event loop in virtual time: its clock jumps to the next scheduled callback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class _JumpingSelector(selectors.SelectSelector):
     now_s = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        assert timeout is not None, "nothing is due any more, and nothing can come from outside"
+        assert timeout is not None, "nothing is scheduled, and virtual time has no external events"
         self.now_s += timeout
         return super().select(0)
 
@@ -28,20 +28,20 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._jumping.now_s
 
     def oversleep(self, seconds: float) -> None:
-        """As if something else kept the machine busy for so long: whatever is due meanwhile is late."""
+        """Advance the clock by `seconds`, as on a busy machine, which delays scheduled callbacks."""
         self._jumping.now_s += seconds
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        """At once: virtual time would not wait for a thread."""
+        """Call `func` immediately, as virtual time does not wait for threads."""
         future: asyncio.Future[Any] = self.create_future()
         try:
             future.set_result(func(*args))
-        except Exception as error:  # the thread would have handed it on as well
+        except Exception as error:  # as a thread would
             future.set_exception(error)
         return future
 
 
 def run(body: Coroutine[Any, Any, _T]) -> _T:
-    """The result of `body`, in virtual time."""
+    """Run `body` in virtual time, and return its result."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(body)

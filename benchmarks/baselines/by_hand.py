@@ -1,4 +1,4 @@
-"""What people choose by hand: one configuration and one tier for everybody, first come, first served."""
+"""Manual choice: one configuration and one tier for all queries, first come, first served."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ UTILIZATION_TARGET = 0.7
 
 @dataclass(frozen=True)
 class FixedChoice:
-    """The same choice for every query."""
+    """A choice that is the same for every query."""
 
     name: str
     configuration: Callable[[Pipeline, PipelineProfile], ConfigurationProfile]
     nearest_first: bool
-    """Whether operators go to the nearest tier that they may use, or to the farthest."""
+    """True to place operators on their nearest allowed tier, False on the farthest."""
 
 
 def _most_accurate(pipeline: Pipeline, profile: PipelineProfile) -> ConfigurationProfile:
-    """The one that surely is: means of few items are mostly luck, and nobody would go by them."""
+    """Return the most accurate configuration by confidence bound, as means of few items are mostly noise."""
     rising = pipeline.metric.direction == "maximize"
     return max(
         profile.configurations,
@@ -57,10 +57,10 @@ CHEAPEST_ON_THE_DEVICE = FixedChoice("everything cheapest on the device", _least
 def fixed_matching(
     specification: Specification, profiles: Mapping[str, PipelineProfile], choice: FixedChoice
 ) -> Matching:
-    """Deploy `choice` for every query that finds room, in the order of the specification, and size what is deployed.
+    """Deploy `choice` for each query that fits, in the order of the specification, and size the deployments.
 
-    A query finds room when one replica of each of its deployments does; then replicas are added where they are busiest,
-    until all keep the usual utilisation or the pool is full. Nothing asks whether objectives will hold.
+    A query fits if one replica of each of its deployments does. Replicas are then added where utilization is highest,
+    until all meet the target or the pool is full. SLOs are not checked.
     """
     assert specification.infrastructure is not None
     network = Network(specification.infrastructure)
@@ -75,7 +75,7 @@ def fixed_matching(
         estimator = Estimator(query, pipeline, profile, network)
         try:
             candidate = estimator.candidate(plan)
-        except PlanningError as error:  # more traffic than a link can take
+        except PlanningError as error:  # the traffic exceeds a link
             rejections.append(Rejection(query.name, str(error), ("links",), None))
             continue
         new = {use.deployment: use.demand for use in candidate.deployments if use.deployment not in demands}
@@ -83,7 +83,7 @@ def fixed_matching(
             demands |= new
             admitted.append((query, candidate, estimator))
         else:
-            rejections.append(Rejection(query.name, "no room left", ("resources",), None))
+            rejections.append(Rejection(query.name, "not enough capacity left", ("resources",), None))
     _fill_up([candidate for _, candidate, _ in admitted], demands, nodes)
     return as_matching(admitted, rejections, demands, nodes, sum(query.weight for query in specification.queries))
 
@@ -91,7 +91,7 @@ def fixed_matching(
 def fixed_plan(
     query: Query, pipeline: Pipeline, profile: ConfigurationProfile, network: Network, nearest: bool
 ) -> QueryPlan:
-    """A configuration with every operator on the nearest, or farthest, tier that it may use."""
+    """Return a plan with each operator on its nearest, or farthest, allowed tier."""
     infrastructure = network.infrastructure
     pools = sorted(network.pools_for(query.source), key=lambda pool: infrastructure.tiers.index(pool.tier))
     placement, allocations = [], []
@@ -103,10 +103,9 @@ def fixed_plan(
 
 
 class Nodes:
-    """Whole replicas on nodes, first fit."""
+    """First-fit packing of whole replicas on nodes."""
 
     def __init__(self, infrastructure: Infrastructure) -> None:
-        """All empty."""
         self._free = {
             pool.name: [[pool.cpus, pool.memory_bytes, pool.gpus, pool.gpu_memory_bytes] for _ in range(pool.nodes)]
             for pool in infrastructure.pools
@@ -114,11 +113,11 @@ class Nodes:
         self.placed: dict[Deployment, list[int]] = {}
 
     def place(self, deployment: Deployment, demand: ReplicaDemand) -> bool:
-        """Put one replica on the first node that has room."""
-        wanted = (demand.cpus, demand.memory_bytes, demand.gpus, demand.gpu_memory_bytes)
+        """Place a replica on the first node with enough capacity; return whether one has it."""
+        amounts = (demand.cpus, demand.memory_bytes, demand.gpus, demand.gpu_memory_bytes)
         for index, free in enumerate(self._free[deployment.pool]):
-            if all(amount <= left + 1e-9 for amount, left in zip(wanted, free, strict=True)):
-                for resource, amount in enumerate(wanted):
+            if all(amount <= free_amount + 1e-9 for amount, free_amount in zip(amounts, free, strict=True)):
+                for resource, amount in enumerate(amounts):
                     free[resource] -= amount
                 self.placed.setdefault(deployment, []).append(index)
                 return True
@@ -127,8 +126,8 @@ class Nodes:
     def place_all(
         self, demands: Mapping[Deployment, ReplicaDemand], replicas: Mapping[Deployment, int] | None = None
     ) -> bool:
-        """So many replicas of each, by default one; or none of any."""
-        free = {pool: [list(of_node) for of_node in nodes] for pool, nodes in self._free.items()}
+        """Place replicas of each deployment, by default one, or none at all; return whether all fit."""
+        free = {pool: [list(node) for node in nodes] for pool, nodes in self._free.items()}
         placed = {deployment: list(nodes) for deployment, nodes in self.placed.items()}
         if all(
             self.place(deployment, demand)
@@ -160,25 +159,25 @@ def as_matching(
     nodes: Nodes,
     total_weight: float,
 ) -> Matching:
-    """What was admitted, with estimates under the merged load.
+    """Return the matching of admitted queries, with estimates under the merged load.
 
     Args:
-        admitted: (query, its plan alone, what estimates it).
-        rejections: of all others.
-        demands: of every deployment in use, by one replica.
-        nodes: where the replicas are.
-        total_weight: of all queries.
+        admitted: (query, its plan in isolation, its estimator).
+        rejections: rejections of all other queries.
+        demands: demand of one replica of each deployment in use.
+        nodes: nodes of the replicas.
+        total_weight: weight of all queries.
     """
     replicas = {deployment: len(nodes.placed[deployment]) for deployment in demands}
     conditions: MergedLoad | None
     try:
         conditions = merge_loads([candidate for _, candidate, _ in admitted], replicas)
-    except PlanningError:  # overloaded: there is no steady state to predict, what was promised alone is all there is
+    except PlanningError:  # overloaded: without a steady state, only estimates in isolation exist
         conditions = None
     assignments, busy = [], dict.fromkeys(demands, 0.0)
     for query, candidate, estimator in admitted:
         final = estimator.candidate(candidate.plan, conditions) if conditions is not None else candidate
-        assignments.append(Assignment(query.name, final, "the same for everybody"))
+        assignments.append(Assignment(query.name, final, "the fixed choice of all queries"))
         for use in candidate.deployments:
             busy[use.deployment] += use.busy_replicas
     sized = tuple(

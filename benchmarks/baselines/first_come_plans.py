@@ -1,4 +1,4 @@
-"""First come, first served: queries that were each planned by themselves, let in as long as there is room."""
+"""First come, first served: individually planned queries, admitted while capacity lasts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from circinus.profiling import PipelineProfile
 from circinus.specification import Deployment, DirectedLink, Network, Query, QueryPlan, Specification
 
 PlanOf = Callable[[Query], QueryPlan | None]
-"""The one plan of a query; None: it has none."""
+"""Plan of a query; None: it has none."""
 
 
 def fixed(specification: Specification, profiles: Mapping[str, PipelineProfile], choice: FixedChoice) -> PlanOf:
-    """The same for everybody."""
-    assert specification.infrastructure is not None, "plans need machines"
+    """Return the planner of a fixed choice."""
+    assert specification.infrastructure is not None, "plans need an infrastructure"
     network = Network(specification.infrastructure)
-    chosen = {name: choice.configuration(specification.pipelines[name], found) for name, found in profiles.items()}
+    chosen = {name: choice.configuration(specification.pipelines[name], profile) for name, profile in profiles.items()}
 
     def plan_of(query: Query) -> QueryPlan:
         pipeline = specification.pipelines[query.pipeline]
@@ -32,53 +32,54 @@ def fixed(specification: Specification, profiles: Mapping[str, PipelineProfile],
 
 
 def vulcan_style(specification: Specification, profiles: Mapping[str, PipelineProfile]) -> PlanOf:
-    """Each the plan of its greatest utility."""
-    assert specification.infrastructure is not None, "plans need machines"
+    """Return the planner of the plan with the highest utility."""
+    assert specification.infrastructure is not None, "plans need an infrastructure"
     network = Network(specification.infrastructure)
     return lambda query: vulcan_plan(query, specification.pipelines[query.pipeline], profiles[query.pipeline], network)
 
 
 def first_come(specification: Specification, profiles: Mapping[str, PipelineProfile], plan_of: PlanOf) -> Matching:
-    """Let queries in, in the order of the specification.
+    """Admit queries in the order of the specification.
 
-    A query is let in when as many whole replicas as its deployments need for all their requests, at the usual
-    utilisation, find room on nodes, and links are no fuller than plans may make them; what is there is never moved. So
-    nothing is overloaded, which is more than admission without a planner would see to. Whether objectives will hold is
-    nobody's question but `plan_of`'s.
+    A query is admitted if the whole replicas that its deployments need at the target utilization fit on nodes, and
+    links stay below their usable share; running replicas never move. So nothing is overloaded, which admission without
+    a planner would not ensure. SLOs are checked only by `plan_of`.
 
     Args:
         specification: with an infrastructure.
-        profiles: pipeline -> what was measured of it.
-        plan_of: how each query would be planned alone.
+        profiles: pipeline -> its profile.
+        plan_of: plans each query in isolation.
     """
     infrastructure = specification.infrastructure
-    assert infrastructure is not None, "plans need machines"
-    network, room = Network(infrastructure), _Room(Nodes(infrastructure))
+    assert infrastructure is not None, "plans need an infrastructure"
+    network, capacity = Network(infrastructure), _FreeCapacity(Nodes(infrastructure))
     admitted: list[tuple[Query, PlanCandidate, Estimator]] = []
     rejections = []
     for query in specification.queries:
         plan = plan_of(query)
         if plan is None:
-            rejections.append(Rejection(query.name, "no plan keeps its objectives", ("objectives",), None))
+            rejections.append(Rejection(query.name, "no plan meets its SLOs", ("objectives",), None))
             continue
-        known = profiles[query.pipeline].configurations
-        profile = next(found for found in known if found.configuration == plan.configuration)
+        configurations = profiles[query.pipeline].configurations
+        profile = next(
+            configuration for configuration in configurations if configuration.configuration == plan.configuration
+        )
         estimator = Estimator(query, specification.pipelines[query.pipeline], profile, network)
         try:
             candidate = estimator.candidate(plan)
-        except PlanningError as error:  # more traffic than a link can take
+        except PlanningError as error:  # the traffic exceeds a link
             rejections.append(Rejection(query.name, str(error), ("links",), None))
             continue
-        if room.let_in(candidate):
+        if capacity.admit(candidate):
             admitted.append((query, candidate, estimator))
         else:
-            rejections.append(Rejection(query.name, "no room left", ("resources",), None))
+            rejections.append(Rejection(query.name, "not enough capacity left", ("resources",), None))
     total_weight = sum(query.weight for query in specification.queries)
-    return as_matching(admitted, rejections, room.demands, room.nodes, total_weight)
+    return as_matching(admitted, rejections, capacity.demands, capacity.nodes, total_weight)
 
 
-class _Room:
-    """What is left of nodes and links."""
+class _FreeCapacity:
+    """Remaining capacity of nodes and links."""
 
     def __init__(self, nodes: Nodes) -> None:
         self.nodes = nodes
@@ -86,8 +87,8 @@ class _Room:
         self._busy: defaultdict[Deployment, float] = defaultdict(float)
         self._sent_per_s: defaultdict[DirectedLink, float] = defaultdict(float)
 
-    def let_in(self, candidate: PlanCandidate) -> bool:
-        """Make room for one more, or change nothing."""
+    def admit(self, candidate: PlanCandidate) -> bool:
+        """Admit a query if it fits; return whether it does."""
         share = DEFAULT_SETTINGS.usable_link_share
         for crossing in candidate.links:
             link = crossing.link
@@ -96,8 +97,8 @@ class _Room:
         missing: dict[Deployment, int] = {}
         demands: dict[Deployment, ReplicaDemand] = {}
         for use in candidate.deployments:
-            wanted = replicas_for(self._busy[use.deployment] + use.busy_replicas, UTILIZATION_TARGET)
-            missing[use.deployment] = max(0, wanted - len(self.nodes.placed.get(use.deployment, ())))
+            replicas = replicas_for(self._busy[use.deployment] + use.busy_replicas, UTILIZATION_TARGET)
+            missing[use.deployment] = max(0, replicas - len(self.nodes.placed.get(use.deployment, ())))
             demands[use.deployment] = use.demand
         if not self.nodes.place_all(demands, missing):
             return False

@@ -1,4 +1,4 @@
-"""What is compared: plans made together, and what else people and planners do."""
+"""Strategies of the comparison over links: joint planning, and alternatives."""
 
 from __future__ import annotations
 
@@ -19,70 +19,69 @@ OURS, CLOUD, DEVICE, VULCAN = "Circinus", "best in the cloud", "cheapest on the 
 ALTERNATIVES = CLOUD, DEVICE, VULCAN
 _STEPS = 6
 _UNEXPLAINED = SearchSettings(near_misses=0, max_margin_plans=0)
-_LEAST_FACTOR, _MOST_FACTOR = 0.04, 1.0
+_MIN_FACTOR, _MAX_FACTOR = 0.04, 1.0
 
 Profiles = Mapping[str, PipelineProfile]
 
 
-def ours(asked: Specification, profiles: Profiles) -> Matching:
-    """All queries planned together."""
-    return plan_all_queries(asked, profiles)[0]
+def ours(workload: Specification, profiles: Profiles) -> Matching:
+    """Plan all queries jointly."""
+    return plan_all_queries(workload, profiles)[0]
 
 
-def planned(asked: Specification, profiles: Profiles, strategy: str) -> Matching:
-    """What a strategy would deploy."""
+def planned(workload: Specification, profiles: Profiles, strategy: str) -> Matching:
+    """Return the matching of a strategy."""
     if strategy == OURS:
-        return ours(asked, profiles)
+        return ours(workload, profiles)
     plan_of = {
-        CLOUD: lambda: fixed(asked, profiles, BEST_IN_THE_CLOUD),
-        DEVICE: lambda: fixed(asked, profiles, CHEAPEST_ON_THE_DEVICE),
-        VULCAN: lambda: vulcan_style(asked, profiles),
+        CLOUD: lambda: fixed(workload, profiles, BEST_IN_THE_CLOUD),
+        DEVICE: lambda: fixed(workload, profiles, CHEAPEST_ON_THE_DEVICE),
+        VULCAN: lambda: vulcan_style(workload, profiles),
     }[strategy]()
-    return first_come(asked, profiles, plan_of)
+    return first_come(workload, profiles, plan_of)
 
 
 def saturation(profiles: Profiles, queries: int | None, tempo: Tempo) -> float:
-    """Times the examples' rates up to which all queries can be served that can be served at all, planned together.
+    """Return the largest factor of the examples' rates at which joint planning serves all servable queries.
 
-    By bisection to a few per cent. It is where load 1 is: beyond it something has to be refused by any plan that is not
-    better than ours.
+    Computed by bisection to a few per cent. This is load 1: beyond it any plan that is not better must reject queries.
 
     Args:
-        profiles: of both pipelines.
-        queries: how many there are; None: all.
-        tempo: of what is specified.
+        profiles: profiles of both pipelines.
+        queries: number of queries; None: all.
+        tempo: time scale.
     """
 
     def served(factor: float) -> float:
-        asked = specification(factor, count=queries, tempo=tempo)
-        return plan_all_queries(asked, profiles, search=_UNEXPLAINED)[0].satisfied_weight
+        workload = specification(factor, count=queries, tempo=tempo)
+        return plan_all_queries(workload, profiles, search=_UNEXPLAINED)[0].satisfied_weight
 
-    least, most = _LEAST_FACTOR / tempo.slower, _MOST_FACTOR / tempo.slower
-    all_there_is = served(least)
+    lower, upper = _MIN_FACTOR / tempo.slower, _MAX_FACTOR / tempo.slower
+    servable_weight = served(lower)
     for _ in range(_STEPS):
-        middle = (least * most) ** 0.5
-        if served(middle) >= all_there_is:
-            least = middle
+        midpoint = (lower * upper) ** 0.5
+        if served(midpoint) >= servable_weight:
+            lower = midpoint
         else:
-            most = middle
-    return least
+            upper = midpoint
+    return lower
 
 
-def as_if_without_links(asked: Specification, profiles: Profiles, matching: Matching) -> Mapping[str, float]:
-    """Query -> seconds that its plan would be promised by who ignores links."""
-    free = without_links(asked)
+def as_if_without_links(workload: Specification, profiles: Profiles, matching: Matching) -> Mapping[str, float]:
+    """Return the latency in seconds that a planner without links would predict for each query's plan."""
+    free = without_links(workload)
     plans = PlanEstimates(free, profiles, DEFAULT_SETTINGS.usable_link_share)
-    alone = [plans.estimate_of(assignment.query, assignment.chosen.plan) for assignment in matching.assignments]
-    conditions = merge_loads(alone, {sized.deployment: sized.replicas for sized in matching.deployments})
-    return {one.query: plans.reestimate(one, conditions).estimate.latency_s.value for one in alone}
+    isolated = [plans.estimate_of(assignment.query, assignment.chosen.plan) for assignment in matching.assignments]
+    conditions = merge_loads(isolated, {sized.deployment: sized.replicas for sized in matching.deployments})
+    return {candidate.query: plans.reestimate(candidate, conditions).estimate.latency_s.value for candidate in isolated}
 
 
-def only(asked: Specification, names: set[str]) -> Specification:
-    """The same with some of the queries."""
-    return replace(asked, queries=tuple(query for query in asked.queries if query.name in names))
+def only(workload: Specification, names: set[str]) -> Specification:
+    """Return the specification with some of its queries."""
+    return replace(workload, queries=tuple(query for query in workload.queries if query.name in names))
 
 
-def with_rates(asked: Specification, times: float) -> Specification:
-    """The same at so many times the rates."""
-    queries = (query.model_copy(update={"rate_per_s": times * query.rate_per_s}) for query in asked.queries)
-    return replace(asked, queries=tuple(queries))
+def with_rates(workload: Specification, factor: float) -> Specification:
+    """Return the specification with scaled rates."""
+    queries = (query.model_copy(update={"rate_per_s": factor * query.rate_per_s}) for query in workload.queries)
+    return replace(workload, queries=tuple(queries))

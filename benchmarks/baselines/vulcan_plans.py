@@ -1,9 +1,9 @@
-"""Plans in the way of Vulcan for queries on an infrastructure: each by itself, by utility.
+"""Vulcan-style plans for queries on an infrastructure: each query in isolation, by utility.
 
-`benchmarks.baselines.search.vulcan_style` is its search, in an arena of its own. Here everything that was measured
-counts as evaluated, which is more than that search would see; what is left of it is how it chooses: the plan of
-greatest utility, slack of accuracy and latency over cost, among those that keep the objectives. As there, latency is
-service and transfers in the mean: who else is there, and who waits for whom, is not asked.
+`benchmarks.baselines.search.vulcan_style` is the search, in an arena. Here all measurements count as evaluated, which
+is more than the search would see; what remains is the choice: the plan with the highest utility, slack of accuracy and
+latency over cost, among those that meet the SLOs. As in the search, latency is mean service and transfer time; other
+queries and waiting times are ignored.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from benchmarks.baselines.by_hand import UTILIZATION_TARGET
 from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.specification import Allocation, Network, Pipeline, Pool, Query, QueryPlan
 
-_LEAST = 1e-12
+_MIN_COST = 1e-12
 _SECONDS_PER_H, _BYTES_PER_GB = 3600.0, 1e9
 
 Placement = Mapping[str, Pool]
-"""Operator -> where it runs."""
+"""Operator -> its pool."""
 
 
 def vulcan_plan(query: Query, pipeline: Pipeline, profile: PipelineProfile, network: Network) -> QueryPlan | None:
-    """The plan of greatest utility for one query; None: none keeps its objectives as far as that can tell.
+    """Return the plan with the highest utility for one query, or None if no plan seems to meet its SLOs.
 
     Args:
-        query: with latency and accuracy objectives.
-        pipeline: its pipeline.
-        profile: of it.
-        network: where it may run.
+        query: with latency and accuracy SLOs.
+        pipeline: pipeline of the query.
+        profile: profile of the pipeline.
+        network: pools and links.
     """
     best: tuple[float, QueryPlan] | None = None
     for configuration in profile.usable:
         for placement in placements(query, pipeline, network):
-            found = utility(query, pipeline, configuration, placement, network)
-            if found is not None and (best is None or found > best[0]):
-                best = found, _plan(pipeline, configuration, placement)
+            value = utility(query, pipeline, configuration, placement, network)
+            if value is not None and (best is None or value > best[0]):
+                best = value, _plan(pipeline, configuration, placement)
     return None if best is None else best[1]
 
 
 def placements(query: Query, pipeline: Pipeline, network: Network) -> Iterator[Placement]:
-    """All placements in which nothing comes back to a lower tier before the end."""
+    """Yield all placements in which values never return to a lower tier before the end."""
     tiers = network.infrastructure.tiers
     order = pipeline.topological_order()
     open_pools = network.pools_for(query.source)
@@ -50,16 +50,16 @@ def placements(query: Query, pipeline: Pipeline, network: Network) -> Iterator[P
         for operator in order
     ]
     for pools in product(*choices):
-        found = {operator.name: pool for operator, pool in zip(order, pools, strict=True)}
-        levels = {name: tiers.index(pool.tier) for name, pool in found.items()}
-        if all(levels[before] <= levels[operator.name] for operator in order for before in operator.after):
-            yield found
+        placement = {operator.name: pool for operator, pool in zip(order, pools, strict=True)}
+        levels = {name: tiers.index(pool.tier) for name, pool in placement.items()}
+        if all(levels[parent] <= levels[operator.name] for operator in order for parent in operator.after):
+            yield placement
 
 
 def utility(
     query: Query, pipeline: Pipeline, configuration: ConfigurationProfile, placement: Placement, network: Network
 ) -> float | None:
-    """Slack over cost of one plan; None where it does not keep an objective or a node has no room for an operator."""
+    """Return the slack over cost of a plan; None if it violates an SLO or an operator does not fit on a node."""
     if any(
         profile.peak_memory_bytes > placement[name].memory_bytes for name, profile in configuration.operators.items()
     ):
@@ -76,23 +76,25 @@ def utility(
         if latency_s > query.slos.latency.limit_s:
             return None
         slack += 0.5 * (1.0 - latency_s / query.slos.latency.limit_s)
-    return slack / max(_cost_usd_per_h(query, pipeline, configuration, placement, network), _LEAST)
+    return slack / max(_cost_usd_per_h(query, pipeline, configuration, placement, network), _MIN_COST)
 
 
 def mean_latency_s(
     query: Query, pipeline: Pipeline, configuration: ConfigurationProfile, placement: Placement, network: Network
 ) -> float:
-    """Mean service and transfers along the slowest way through the pipeline and back; infinite without a way."""
+    """Return mean service and transfer times along the slowest path and back; infinite without a path."""
     ready_s: dict[str, float] = {}
     sites = {name: pool.site for name, pool in placement.items()}
     sizes = {name: float(profile.output_bytes.mean()) for name, profile in configuration.operators.items()}
     sent = float(configuration.input_bytes.mean())
     for operator in pipeline.topological_order():
         name = operator.name
-        come_s = [ready_s[b] + _transfer_s(network, sites[b], sites[name], sizes[b]) for b in operator.after]
+        arrival_s = [ready_s[b] + _transfer_s(network, sites[b], sites[name], sizes[b]) for b in operator.after]
         first_s = _transfer_s(network, query.source, sites[name], sent)
         profile = configuration.operators[name]
-        ready_s[name] = max(come_s, default=first_s) + float(profile.service_s.mean()) / placement[name].hardware.speed
+        ready_s[name] = (
+            max(arrival_s, default=first_s) + float(profile.service_s.mean()) / placement[name].hardware.speed
+        )
     return max(ready_s[s] + _transfer_s(network, sites[s], query.source, sizes[s]) for s in pipeline.sinks())
 
 
@@ -106,14 +108,14 @@ def _transfer_s(network: Network, source: str, target: str, size_bytes: float) -
 def _cost_usd_per_h(
     query: Query, pipeline: Pipeline, configuration: ConfigurationProfile, placement: Placement, network: Network
 ) -> float:
-    """Busy seconds at the price of a CPU, and what crosses priced links."""
+    """Return the cost of busy CPU seconds and of priced transfers."""
     cost = 0.0
     for operator in pipeline.operators:
         pool, profile = placement[operator.name], configuration.operators[operator.name]
         busy = query.rate_per_s * float(profile.service_s.mean()) / pool.hardware.speed
         cost += busy * min(operator.cpus) * pool.price_usd_per_h / pool.cpus
-        before = [(placement[b].site, float(configuration.operators[b].output_bytes.mean())) for b in operator.after]
-        for site, size_bytes in before or [(query.source, float(configuration.input_bytes.mean()))]:
+        inputs = [(placement[b].site, float(configuration.operators[b].output_bytes.mean())) for b in operator.after]
+        for site, size_bytes in inputs or [(query.source, float(configuration.input_bytes.mean()))]:
             price = sum(link.price_usd_per_gb for link in network.path(site, pool.site) or ())
             cost += query.rate_per_s * size_bytes / _BYTES_PER_GB * _SECONDS_PER_H * price
     return cost

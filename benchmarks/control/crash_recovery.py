@@ -1,7 +1,7 @@
-"""The controller, and single replicas, are killed while requests come: what is lost, doubled or left behind.
+"""Crashes of the controller and of replicas under load: lost requests, repeated actions, orphaned deployments.
 
-A third of the controllers is killed at any moment, a third while a step on a ladder is brought about, and a third while
-other plans are, for which the plan file was written over.
+A third of the controllers is killed at a random moment, a third while a step on a ladder is applied, and a third while
+a new plan file is applied.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from benchmarks.control.plan_file_changes import BroughtAbout, WrittenPlans
+from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 from benchmarks.serving.replica_crashes import replica_kills
 from benchmarks.workloads.burst_shop import BEGAN, PEAK, STEP, Scene
@@ -35,40 +35,40 @@ from circinus.serving.local.high_resolution_loop import new_event_loop
 from circinus.serving.local.run_dir import RunDirectory
 
 _CYCLE = (Phase(4.0, PEAK), Phase(22.0, 0.8))
-"""Again and again: down the ladders, and long enough calm to come up again."""
+"""Cycle of traffic: a peak that steps down the ladders, and a calm phase long enough to step up again."""
 _DWELL_S = 2.0
-_MOST_ALIVE_S = 6.0
-"""A controller is killed within so many seconds from when it began."""
+_MAX_LIFETIME_S = 6.0
+"""Maximum time from the start of a controller to its kill."""
 ANY, STEPPING, ROLLING = "at any moment", "after a step", "after other plans"
-"""When a controller is killed, in turns."""
+"""Kinds of kill times, in turns."""
 _AFTER_S = {STEP: 0.03, REPLAN: 0.1}
-"""How soon after it was decided: then it is being brought about. Other plans take two looks, so that not all is."""
-_PATIENCE_S = 20.0
+"""Maximum delay of the kill after a decision, so that the change is being applied. New plans take two polls."""
+_TIMEOUT_S = 20.0
 _RETRY_S = 0.5
-_LOOK_S = 0.2
+_POLL_S = 0.2
 _QUIET_S = 120.0
-"""How long it may take, without requests, until all is as planned again."""
+"""Timeout, without requests, until all queries are back on their plans."""
 
 
 @dataclass
-class _Seen:
-    """What was seen of engine and controllers."""
+class _Observations:
+    """Observations of engine and controllers."""
 
     killed_s: list[float] = field(default_factory=list)
-    """Seconds since 1970."""
+    """Times of kills in seconds since 1970."""
     when: list[str] = field(default_factory=list)
-    """`ANY`, `STEPPING` or `ROLLING`, of each."""
+    """`ANY`, `STEPPING` or `ROLLING`, per kill."""
     answers: list[RequestOutcome] = field(default_factory=list)
     orphans: int = 0
     same: bool = False
-    """Whether the engine runs at the end what is kept."""
+    """True if the engine runs the stored state at the end."""
     away: int = 0
-    """Queries that are not on their plans at the end, when nothing has come for long."""
+    """Number of queries that are not on their plans at the end, after a long time without requests."""
     brought: BroughtAbout = field(default_factory=lambda: BroughtAbout(0, ()))
 
 
 class _Controllers:
-    """`circinus serve`, one process after the other."""
+    """Successive processes of `circinus serve`."""
 
     def __init__(self, scene: Scene, run_folder: Path, records: Path) -> None:
         options = ["--mode", "replay", "--json", "--standby", f"{PEAK:g}x", "--dwell", f"{_DWELL_S:g}s"]
@@ -77,21 +77,21 @@ class _Controllers:
         self._folder = scene.folder
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._began = asyncio.Event()
+        self._started = asyncio.Event()
         self._decided = {STEP: asyncio.Event(), REPLAN: asyncio.Event()}
 
     async def start(self) -> None:
-        """Again and again until one has the lease."""
+        """Start processes until one gets the lease."""
         while True:
-            self._began.clear()
+            self._started.clear()
             process = await asyncio.create_subprocess_exec(
                 *self._command, cwd=self._folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
             )
             self._process, self._reading = process, asyncio.create_task(self._read(process))
-            began = asyncio.create_task(self._began.wait())
-            await asyncio.wait({began, self._reading}, return_when=asyncio.FIRST_COMPLETED)
-            began.cancel()
-            if self._began.is_set():
+            started = asyncio.create_task(self._started.wait())
+            await asyncio.wait({started, self._reading}, return_when=asyncio.FIRST_COMPLETED)
+            started.cancel()
+            if self._started.is_set():
                 return
             await process.wait()
             await asyncio.sleep(_RETRY_S)
@@ -100,22 +100,22 @@ class _Controllers:
         assert process.stdout is not None
         async for line in process.stdout:
             if not line.startswith(b'{"'):
-                continue  # of why it ended
+                continue  # an error message
             kind = json.loads(line)["kind"]
             if kind == BEGAN:
-                self._began.set()
+                self._started.set()
             if kind in self._decided:
                 self._decided[kind].set()
 
     async def decided(self, kind: str, after: Callable[[], None] = lambda: None) -> None:
-        """Do something, and wait until one more event of a kind was decided."""
+        """Call `after`, and wait for the next decision of a kind."""
         self._decided[kind].clear()
         after()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._decided[kind].wait(), _PATIENCE_S)
+            await asyncio.wait_for(self._decided[kind].wait(), _TIMEOUT_S)
 
     async def end(self, number: signal.Signals) -> None:
-        """Send the process that runs a signal, and wait until it has ended."""
+        """Send a signal to the running process, and wait until it has ended."""
         assert self._process is not None
         assert self._reading is not None
         with suppress(ProcessLookupError):
@@ -125,54 +125,52 @@ class _Controllers:
 
 
 def double_actions(events: Sequence[Event], first: Mapping[str, int]) -> int:
-    """Steps decided twice: they do not begin where the query stood, or lead nowhere, or events are out of order.
+    """Count inconsistent steps: from another rung than the current one, to the same rung, or out of order.
 
     Args:
-        events: as they were kept, of all controllers.
-        first: query -> the rung that it began on.
+        events: stored events of all controllers.
+        first: initial rung per query.
     """
-    stands, last, found = dict(first), 0, 0
+    rungs, last, count = dict(first), 0, 0
     for event in events:
-        found += event.number <= last
+        count += event.number <= last
         last = event.number
         if event.kind in (REPLAN, ROLLBACK):
-            stands.clear()  # rungs of other plans are others
+            rungs.clear()  # new plans have other ladders
         if event.kind != STEP:
             continue
-        begin, end = event.details["from"], event.details["to"]
-        found += begin != stands.get(event.subject, begin) or end == begin
-        stands[event.subject] = end
-    return found
+        source, target = event.details["from"], event.details["to"]
+        count += source != rungs.get(event.subject, source) or target == source
+        rungs[event.subject] = target
+    return count
 
 
 def without_controller_s(killed_s: Sequence[float], events: Sequence[Event]) -> list[float]:
-    """For each moment at which one was killed, how long it took until the next one began; both since 1970."""
-    began = sorted(event.time_s for event in events if event.kind == BEGAN)
-    return [next(moment for moment in began if moment > killed) - killed for killed in killed_s]
+    """Return the seconds from each kill until the next controller started."""
+    starts = sorted(event.time_s for event in events if event.kind == BEGAN)
+    return [next(moment for moment in starts if moment > killed) - killed for killed in killed_s]
 
 
 def differences(desired: DesiredState, status: EngineStatus) -> int:
-    """Deployments that run and shall not, that shall and do not run, or in another size."""
-    wanted = {found.deployment: found.replicas for found in desired.deployments}
-    runs = {found.deployment: found.replicas_wanted for found in status.deployments}
-    return sum(wanted.get(deployment) != runs.get(deployment) for deployment in wanted.keys() | runs.keys())
+    """Count the deployments that are superfluous, missing or of another size than desired."""
+    target = {replicas.deployment: replicas.replicas for replicas in desired.deployments}
+    running = {replicas.deployment: replicas.replicas_wanted for replicas in status.deployments}
+    return sum(target.get(deployment) != running.get(deployment) for deployment in target.keys() | running.keys())
 
 
-def kills(scene: Scene, count: int, seed: int, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """Controllers first, then replicas."""
+def kills(scene: Scene, count: int, seed: int, console: Console) -> PartResult:
+    """Kill controllers, then replicas."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         figures, rows = runner.run(_controller_kills(scene, count, seed, console))
     more, more_rows = replica_kills(scene.folder / "replicas", count, seed, console)
     return [*figures, *more], [*rows, *more_rows]
 
 
-async def _controller_kills(
-    scene: Scene, count: int, seed: int, console: Console
-) -> tuple[list[Figure], list[dict[str, Any]]]:
+async def _controller_kills(scene: Scene, count: int, seed: int, console: Console) -> PartResult:
     run_folder, records_file = scene.folder / "kills", scene.folder / "kills.sqlite"
     written = WrittenPlans(scene, _DWELL_S)
     engine = start_daemon(run_folder)
-    seen, stop = _Seen(), asyncio.Event()
+    seen, stop = _Observations(), asyncio.Event()
     controllers = _Controllers(scene, run_folder, records_file)
     try:
         await controllers.start()
@@ -202,8 +200,8 @@ async def _controller_kills(
     return _kill_figures(first, seen, events, console)
 
 
-async def _keep_sending(engine: LocalEngineClient, scene: Scene, seen: _Seen, stop: asyncio.Event) -> None:
-    """One cycle after the other, whether or not the last one's requests are all answered."""
+async def _keep_sending(engine: LocalEngineClient, scene: Scene, seen: _Observations, stop: asyncio.Event) -> None:
+    """Send one cycle after the other, without waiting for the answers of the last one."""
     cycle_s = sum(phase.duration_s for phase in _CYCLE)
     tasks: list[asyncio.Task[list[RequestOutcome]]] = []
     while not stop.is_set():
@@ -221,14 +219,14 @@ async def _keep_killing(
     written: WrittenPlans,
     controllers: _Controllers,
     records: ControlStateStore,
-    seen: _Seen,
+    seen: _Observations,
     count: int,
     rng: np.random.Generator,
 ) -> None:
-    """Kill, start another, see that it goes on, and so on."""
+    """Kill the controller, start another one, check that it resumes, and repeat."""
     for when in itertools.islice(itertools.cycle((ANY, STEPPING, ROLLING)), count):
         if when == ANY:
-            await asyncio.sleep(rng.uniform(0.0, _MOST_ALIVE_S))
+            await asyncio.sleep(rng.uniform(0.0, _MAX_LIFETIME_S))
         elif when == STEPPING:
             await controllers.decided(STEP)
             await asyncio.sleep(rng.uniform(0.0, _AFTER_S[STEP]))
@@ -243,31 +241,31 @@ async def _keep_killing(
 
 
 async def _left(engine: LocalEngineClient, written: WrittenPlans, records: ControlStateStore) -> int:
-    """Deployments that are orphans, or missing, when a controller has had its time to go on."""
-    deadline_s = time.monotonic() + _PATIENCE_S
-    while True:  # deployments are the same on every rung of some plans
-        found = differences(written.in_force(records).desired()[0], await engine.status())
-        if not found or time.monotonic() > deadline_s:
-            return found
-        await asyncio.sleep(_LOOK_S)
+    """Return the number of orphaned or missing deployments after a controller has had time to resume."""
+    deadline_s = time.monotonic() + _TIMEOUT_S
+    while True:  # some plans have equal deployments on every rung
+        count = differences(written.in_force(records).desired()[0], await engine.status())
+        if not count or time.monotonic() > deadline_s:
+            return count
+        await asyncio.sleep(_POLL_S)
 
 
 async def _calm(engine: LocalEngineClient, written: WrittenPlans, records: ControlStateStore) -> None:
-    """Wait until every query is on its plan, and the engine runs that, or it took too long."""
+    """Wait until every query is on its plan and the engine runs it, or until the timeout."""
     deadline_s = time.monotonic() + _QUIET_S
     while time.monotonic() < deadline_s:
-        kept = written.in_force(records)
-        at_rest = all(state.rung == state.chosen for state in kept.ladders.values())
-        if at_rest and (await engine.status()).state == kept.desired()[1]:
+        plans = written.in_force(records)
+        at_rest = all(state.rung == state.chosen for state in plans.ladders.values())
+        if at_rest and (await engine.status()).state == plans.desired()[1]:
             return
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(_POLL_S)
 
 
 def _kill_figures(
-    first: Mapping[str, int], seen: _Seen, events: Sequence[Event], console: Console
-) -> tuple[list[Figure], list[dict[str, Any]]]:
+    first: Mapping[str, int], seen: _Observations, events: Sequence[Event], console: Console
+) -> PartResult:
     steps, replans = (sum(event.kind == kind for event in events) for kind in (STEP, REPLAN))
-    went_on = sum(event.kind == BEGAN and event.reason.startswith("goes on") for event in events)
+    resumed = sum(event.kind == BEGAN and event.reason.startswith("resumed") for event in events)
     doubled, gaps_s = double_actions(events, first), without_controller_s(seen.killed_s, events)
     count, brought = len(seen.killed_s), seen.brought
     note = f"{count} times killed, {steps} steps, {replans} times other plans, {len(seen.answers)} requests"
@@ -281,12 +279,12 @@ def _kill_figures(
         highlight=False,
     )
     figures = [
-        Figure("killed controllers after which the next one went on", went_on / count, 1.0, "higher", "of kills", note),
+        Figure("killed controllers after which the next one went on", resumed / count, 1.0, "higher", "of kills", note),
         Figure("afterwards the engine runs what is kept", float(seen.same), 1.0, "higher", "(1: yes)"),
         Figure("queries that are not back on their plans when it is calm", float(seen.away), 0.0, "lower", "queries",
-               f"of {len(first)}; where a controller that nobody kills leaves them"),
+               f"of {len(first)}, as an uninterrupted controller leaves them"),
         Figure("orphan or missing deployments", float(seen.orphans), 0.0, "lower", "deployments",
-               "where a controller has begun that goes on"),
+               "after the next controller has resumed"),
         Figure("steps decided twice", float(doubled), 0.0, "lower", "steps"),
         Figure("changes brought about twice", float(brought.repeated), 0.0, "lower", "changes", engine_note),
         Figure("requests that failed while controllers were killed", float(lost(seen.answers)), 0.0, "lower",

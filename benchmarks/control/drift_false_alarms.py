@@ -1,4 +1,4 @@
-"""Nothing changes for long: how often it is said that something did, and how often that is promised at most."""
+"""False alarms of drift monitors without drift, compared with the promised rate."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 from circinus.api.plan_context import LoadedPlan
 from circinus.control.drift.baselines import AccuracyBaseline, ServiceTimeBaseline, scaled_late_share
@@ -43,21 +44,21 @@ from circinus.testing.simulated_engine import SimulatedEngine
 from circinus.testing.simulated_run import run_controlled
 
 DAY_S = 86_400.0
-_LOOK_S = 90.0
-_BUSY_LOOK_S = 5.0
+_POLL_S = 90.0
+_FAST_POLL_S = 5.0
 _OFTEN_S = 1_000.0
-"""One alarm in so many seconds is promised where alarms are to be counted and not only to be rare."""
+"""Promised seconds per false alarm, in runs that are to have enough alarms to count."""
 _DAYS_A_RUN = 5.0
-"""Then everything is profiled anew."""
+"""Simulated days of a run, after which everything is profiled again."""
 _METRIC = MetricSpec(name="right", uses="metric:right")
-_ALONE = Allocation(1.0, 1, 0.7)
+_UNSHARED = Allocation(1.0, 1, 0.7)
 _RISK = 0.05
 _SPREADS = (0.1, 0.2, 0.4, 0.6)
-"""Of service times: standard deviations of their logarithms."""
+"""Standard deviations of the logarithms of service times."""
 _ITEMS = (8, 16, 60, 150)
-"""Profiled of each."""
+"""Number of profiled items per operator."""
 _WANDER = (0.86, 1.16, 600.0)
-"""Means go down and up to so many times what they were, and stay there for so many seconds."""
+"""Factors between which means alternate, and the seconds between changes."""
 _LOAD, _INTERVAL_S, _STARTUP_S = 0.8, 2.0, 1.0
 
 Values = Mapping[Watch, Callable[[float], ScaledObservation]]
@@ -65,7 +66,7 @@ Values = Mapping[Watch, Callable[[float], ScaledObservation]]
 
 @dataclass(frozen=True)
 class QuietOptions:
-    """How long it is quiet."""
+    """Simulated durations and seed."""
 
     days: float = 100.0
     simulated_hours: float = 2.0
@@ -74,7 +75,7 @@ class QuietOptions:
 
 @dataclass(frozen=True)
 class QuietRun:
-    """One simulation of watches alone."""
+    """Simulation of monitors without a controller."""
 
     promised_every_s: float
     look_s: float
@@ -82,46 +83,43 @@ class QuietRun:
     seed: int
     watches: int
     alarms: Sequence[str]
-    """What was said to have moved."""
+    """Monitors with a false alarm."""
 
 
-def false_alarms(
-    opened: LoadedPlan, options: QuietOptions, console: Console
-) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """Watches alone, for long; and the controller with a simulated engine."""
+def false_alarms(opened: LoadedPlan, options: QuietOptions, console: Console) -> PartResult:
+    """Simulate monitors alone for days, and the controller with a simulated engine."""
     count = max(1, round(options.days / _DAYS_A_RUN))
-    asked = [(DAY_S, _LOOK_S, options.days / count, options.seed + number) for number in range(count)]
-    asked += [(_OFTEN_S, _BUSY_LOOK_S, options.days / 800, options.seed + number) for number in range(8)]
-    began_s = perf_counter()
+    jobs = [(DAY_S, _POLL_S, options.days / count, options.seed + number) for number in range(count)]
+    jobs += [(_OFTEN_S, _FAST_POLL_S, options.days / 800, options.seed + number) for number in range(8)]
+    start_s = perf_counter()
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        found = list(pool.map(quiet_run, *zip(*asked, strict=True)))
-    console.print(f"quiet watches: {perf_counter() - began_s:.0f} s", highlight=False)
+        runs = list(pool.map(quiet_run, *zip(*jobs, strict=True)))
+    console.print(f"quiet watches: {perf_counter() - start_s:.0f} s", highlight=False)
     simulated = simulated_quiet(opened, options)
     console.print(f"quiet controller: {simulated}", highlight=False)
-    rows = [{"part": "quiet watches", **vars(run)} for run in found]
-    return quiet_figures(found, simulated), [*rows, {"part": "quiet controller", **simulated}]
+    rows = [{"part": "quiet watches", **vars(run)} for run in runs]
+    return quiet_figures(runs, simulated), [*rows, {"part": "quiet controller", **simulated}]
 
 
 def quiet_run(promised_every_s: float, look_s: float, days: float, seed: int) -> QuietRun:
-    """Watches whose means wander close to the limits of what is tolerated; what is said to have moved is measured again
-    at once, and found as it was."""
+    """Simulate monitors whose means alternate close to the tolerance; alarms reset a monitor, as remeasuring would."""
     settings = DriftSettings(false_alarm_every_s=promised_every_s)
     values = quiet_values(np.random.default_rng(seed), settings)
     state, alarms = DriftState(), []
     for number in range(round(days * DAY_S / look_s)):
         now_s = number * look_s
-        state, moved = update_monitors(
+        state, drifted = update_monitors(
             state, [MonitorSample(w, now_s, value(now_s)) for w, value in values.items()], now_s, settings
         )
-        if moved:
-            told = {one.watch for one in moved}
-            alarms += [str(watch) for watch in told]
-            state = reset_monitors(state, {watch: watch not in told for watch in values})
+        if drifted:
+            alarmed = {drift.watch for drift in drifted}
+            alarms += [str(watch) for watch in alarmed]
+            state = reset_monitors(state, {watch: watch not in alarmed for watch in values})
     return QuietRun(promised_every_s, look_s, days, seed, len(values), alarms)
 
 
 def quiet_values(rng: np.random.Generator, settings: DriftSettings) -> Values:
-    """What each watch sees at a moment: services profiled on few and on many items, accuracies, late requests."""
+    """Return the observations of each monitor over time: service times, accuracies and late requests."""
     risk = settings.reference_risk / (2 * (len(_ITEMS) + 2))
     values: dict[Watch, Callable[[float], ScaledObservation]] = {}
     for number, (items, spread) in enumerate(zip(_ITEMS, _SPREADS, strict=True)):
@@ -142,15 +140,15 @@ def _service(
     reference = ServiceTimeBaseline.of(
         profile, HardwareClass(name="local"), tolerance=settings.service_tolerance, risk=risk
     )
-    assert reference is not None, "enough items"
+    assert reference is not None, "too few items for a baseline"
     faster, slower, stays_s = _WANDER
 
     def value(now_s: float) -> ScaledObservation:
-        times = slower if now_s // stays_s % 2 else faster
-        seconds = 0.02 * times * float(np.exp(spread * rng.standard_normal()))
-        placed = reference.placed(ServedBatch(seconds, 1, "", 9), _ALONE)
-        assert placed is not None
-        return placed
+        factor = slower if now_s // stays_s % 2 else faster
+        seconds = 0.02 * factor * float(np.exp(spread * rng.standard_normal()))
+        scaled = reference.placed(ServedBatch(seconds, 1, "", 9), _UNSHARED)
+        assert scaled is not None
+        return scaled
 
     return value
 
@@ -164,7 +162,7 @@ def _scores(
 
 
 def simulated_quiet(opened: LoadedPlan, options: QuietOptions) -> dict[str, Any]:
-    """The controller on a simulated engine that serves as was profiled."""
+    """Run the controller on a simulated engine without drift."""
     matching, until_s = opened.plan_set.matching, options.simulated_hours * 3600.0
     controlled = ManagedPlans(
         matching, opened.specification, matching.deployments, Mode.REPLAY, opened.store, opened.plan_set.code_versions
@@ -178,7 +176,7 @@ def simulated_quiet(opened: LoadedPlan, options: QuietOptions) -> dict[str, Any]
         answers=lambda specification: ReplayReferenceRunner(specification, opened.store),
         agreements=lambda specification, pairs: {},
     )
-    began_s = perf_counter()
+    start_s = perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         records = ControlStateStore(Path(folder) / "control.sqlite")
         try:
@@ -195,24 +193,24 @@ def simulated_quiet(opened: LoadedPlan, options: QuietOptions) -> dict[str, Any]
             records.close()
     return {
         "hours": options.simulated_hours,
-        "requests": sum(len(one.arrival_s) for one in requests.values()),
+        "requests": sum(len(sent.arrival_s) for sent in requests.values()),
         "alarms": [event.reason for event in events if event.kind == DRIFT],
         "replans": sum(event.kind == REPLAN for event in events),
-        "wall_s": perf_counter() - began_s,
+        "wall_s": perf_counter() - start_s,
     }
 
 
-def quiet_figures(found: Sequence[QuietRun], simulated: Mapping[str, Any]) -> list[Figure]:
-    """Alarms over what is promised."""
+def quiet_figures(results: Sequence[QuietRun], simulated: Mapping[str, Any]) -> list[Figure]:
+    """Return the numbers of alarms over the promised ones."""
     figures = []
     for every_s, aim, unit in ((DAY_S, 1.0, "a day"), (_OFTEN_S, 1.0, "in 1,000 s")):
-        runs = [run for run in found if run.promised_every_s == every_s]
+        runs = [run for run in results if run.promised_every_s == every_s]
         spans = sum(run.days for run in runs) * DAY_S / every_s
         alarms = sum(len(run.alarms) for run in runs)
         figures.append(
             Figure(f"false alarms where one {unit} is promised", alarms / spans, aim, "lower", unit,
                    f"{alarms} in {sum(run.days for run in runs):.3g} simulated days of {runs[0].watches} watches, "
-                   f"a look every {runs[0].look_s:g} s")
+                   f"polled every {runs[0].look_s:g} s")
         )  # fmt: skip
     hours, alarms = simulated["hours"], len(simulated["alarms"])
     figures.append(

@@ -1,4 +1,4 @@
-"""A plan file that is written over while it is served, and what the engine was brought to meanwhile."""
+"""A plan file that is overwritten while it is served, and the resulting changes of the engine."""
 
 from __future__ import annotations
 
@@ -21,28 +21,27 @@ _LESS_BUSY = r"\g<1>0.6"
 
 
 class WrittenPlans:
-    """The plan file of a scene, in two versions in turn.
+    """Plan file of a scene that alternates between two versions.
 
-    The other one asks for the same with less busy replicas: all of its deployments are others, of the same size, and
-    the pool has no room for both at once, so that going from one to the other takes several steps.
+    The second version has a lower utilization target: all deployments differ, have equal sizes, and do not fit into
+    the pool together with the first ones, so that a change takes several steps.
     """
 
     def __init__(self, scene: Scene, dwell_s: float) -> None:
-        """The plan file is as it was planned."""
         self._file = scene.plan_file
-        self._planned = own = self._file.read_text(encoding="utf-8")
-        other, count = _UTILIZATION.subn(_LESS_BUSY, own)
-        assert count, "plans name the utilization of their replicas"
-        self._texts = [own, other]
-        self._bases = [_controlled(scene.folder, text, dwell_s) for text in self._texts]
+        self._planned = self._file.read_text(encoding="utf-8")
+        second, count = _UTILIZATION.subn(_LESS_BUSY, self._planned)
+        assert count, "the plan file has no utilization target"
+        self._texts = [self._planned, second]
+        self._bases = [_managed_plans(scene.folder, text, dwell_s) for text in self._texts]
 
     def as_planned(self) -> None:
-        """Have it as it was."""
+        """Restore the original plan file."""
         if self._texts[0] != self._planned:
             self.write_other()
 
     def write_other(self) -> None:
-        """Write it over, whole or not at all."""
+        """Replace the plan file atomically with the other version."""
         self._texts.reverse()
         self._bases.reverse()
         unfinished = self._file.with_suffix(".tmp")
@@ -50,13 +49,13 @@ class WrittenPlans:
         os.replace(unfinished, self._file)
 
     def in_force(self, records: ControlStateStore) -> ActivePlans:
-        """What shall run, as a controller kept it."""
+        """Return the plans in force, as stored by a controller."""
         plans = ActivePlans.of(self._bases[0])
         return plans.restored(records) or plans
 
 
-def _controlled(folder: Path, text: str, dwell_s: float) -> ManagedPlans:
-    """As `circinus serve --standby` makes it of a plan file."""
+def _managed_plans(folder: Path, text: str, dwell_s: float) -> ManagedPlans:
+    """Return the plans that `circinus serve --standby` manages for a plan file."""
     file = folder / "read.json"
     file.write_text(text, encoding="utf-8")
     try:
@@ -67,19 +66,19 @@ def _controlled(folder: Path, text: str, dwell_s: float) -> ManagedPlans:
 
 @dataclass(frozen=True)
 class BroughtAbout:
-    """What a local engine was told to bring about, as it says itself."""
+    """Changes that a local engine applied, according to its log."""
 
     begun: int
-    """Changes that it began with."""
+    """Number of started changes."""
     states: Sequence[str]
-    """Fingerprints of what came into force, in order; the other changes were broken off."""
+    """Fingerprints of the applied states, in order; other changes were cancelled."""
 
     @classmethod
     def of(cls, log: str) -> BroughtAbout:
-        """Of an engine's log."""
+        """Parse the log of an engine."""
         return cls(len(re.findall(r"INFO applying \d", log)), re.findall(r"INFO state (\S+) is in force", log))
 
     @property
     def repeated(self) -> int:
-        """How often what was in force already was brought about again."""
-        return sum(one == following for one, following in pairwise(self.states))
+        """Number of changes to the state already in force."""
+        return sum(state == following for state, following in pairwise(self.states))

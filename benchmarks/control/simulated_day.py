@@ -1,7 +1,7 @@
-"""A day of the controller on a simulated clock: bursts, a site that is lost for two hours, and data that change.
+"""Day of the controller on a simulated clock: bursts, a site that is lost for two hours, and a slower operator.
 
-The clock stands still while plans are made and while what moved is measured again: what a day loses by that is not in
-it. What it takes in truth, the benchmarks of a lost node and of drift measure.
+The clock stands still while plans are made and profiles remeasured; the benchmarks of lost nodes and of drift measure
+that time.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 from benchmarks.workloads.published.queries import MIXED, workloads
 from circinus.control.drift.drift_monitor import DriftDependencies
@@ -41,94 +42,94 @@ Profiles = Mapping[str, PipelineProfile]
 DAY_S = 86_400.0
 _HOUR_S = 3_600.0
 _SLOT_S = 10.0
-"""Rates are constant for so long."""
+"""Seconds of constant rates."""
 _LOST_S, _BACK_S = 10 * _HOUR_S, 12 * _HOUR_S
 _DRIFT_S = 15 * _HOUR_S
 _SLOWER = 1.6
-"""Times as long as before takes the operator that has most to do, from `_DRIFT_S` on."""
+"""Factor by which the busiest operator is slower from `_DRIFT_S` on."""
 _BURST_S = 60.0, 300.0
 _STARTUP_S = 5.0
 PARTS = "whole day", "bursts", "site lost", "drifted"
 _KINDS = 24
-"""Of queries of each data set."""
+"""Kinds of queries of each data set."""
 _ITEMS = 10_000
-"""Requests ask for one of so many items, or of as many as were measured."""
+"""Number of distinct items of requests."""
 _SPAN_S = 1_800.0
-"""Goodput is told for spans of half an hour."""
+"""Span of a goodput value: half an hour."""
 
 
 @dataclass(frozen=True)
 class DayOptions:
-    """How long, and how much happens."""
+    """Durations, load and events of a day."""
 
     traces: Path
     queries: int = 10
     hours: float = 24.0
     bursts: int = 24
-    """In 24 hours."""
+    """Number of bursts in 24 hours."""
     burst_times: float = 4.0
     standby_times: float = 4.0
     interval_s: float = 5.0
-    """From one look of the controller to the next."""
+    """Polling interval of the controller."""
     busier: float = 8.0
-    """Times the rates of the matching benchmark."""
+    """Factor of the rates of the matching benchmark."""
     seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Day:
-    """What is asked, and what happens."""
+    """Plans, requests and events of a day."""
 
     controlled: ManagedPlans
     profiles: Profiles
     requests: Mapping[str, Requests]
     until_s: float
     bursts: Sequence[tuple[str, float, float]]
-    """(query, from, to) in seconds."""
+    """(query, start, end) in seconds."""
     lost: str
-    """The pool away from devices that has most to do."""
+    """Busiest pool other than devices."""
     drifts: tuple[str, str]
-    """(pipeline, operator) that has most to do."""
+    """Busiest (pipeline, operator)."""
 
     def happenings(self) -> list[ScheduledEvent]:
-        """A site that is lost and comes back, and an operator that takes longer."""
+        """Return the scheduled events: loss and return of a site, and a slower operator."""
         happenings = [
             ScheduledEvent(_LOST_S, lambda engine: engine.fail_nodes(self.lost)),
             ScheduledEvent(_BACK_S, lambda engine: engine.restore_nodes(self.lost)),
             ScheduledEvent(_DRIFT_S, lambda engine: engine.drift(self.slower())),
         ]
-        return [one for one in happenings if one.time_s < self.until_s]
+        return [event for event in happenings if event.time_s < self.until_s]
 
     def slower(self) -> Profiles:
-        """What is true from `_DRIFT_S` on."""
+        """Return the profiles from `_DRIFT_S` on."""
         name, operator = self.drifts
         configurations = tuple(
-            replace(one, operators={**one.operators, operator: _slower(one.operators[operator])})
-            for one in self.profiles[name].configurations
+            replace(c, operators={**c.operators, operator: _slower(c.operators[operator])})
+            for c in self.profiles[name].configurations
         )
         return {**self.profiles, name: replace(self.profiles[name], configurations=configurations)}
 
     def engine(self) -> SimulatedEngine:
-        """At midnight."""
+        """Return a simulated engine at midnight."""
         return SimulatedEngine(self.controlled, self.profiles, self.requests, startup_s=_STARTUP_S)
 
 
-def _slower(found: OperatorProfile) -> OperatorProfile:
-    return replace(found, service_s=found.service_s * _SLOWER)
+def _slower(profile: OperatorProfile) -> OperatorProfile:
+    return replace(profile, service_s=profile.service_s * _SLOWER)
 
 
-def day(options: DayOptions, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """The same day with the controller, with ladders alone, and with plans that stay as they are.
+def day(options: DayOptions, console: Console) -> PartResult:
+    """Simulate the day with the controller, with ladders alone, and with fixed plans.
 
     Raises:
-        TracesAbsentError: see `read_arenas`.
+        TracesAbsentError: the published traces are not on this machine.
     """
     made = _day(options)
     ways: dict[str, tuple[SimulatedEngine, float, list[Event]]] = {}
     for name in ("controlled", "ladders alone", "plans as they are"):
-        engine, began_s = made.engine(), perf_counter()
+        engine, start_s = made.engine(), perf_counter()
         events = _run(name, engine, made, options)
-        ways[name] = engine, perf_counter() - began_s, events
+        ways[name] = engine, perf_counter() - start_s, events
     rows = [_row(name, engine, wall_s, events, made) for name, (engine, wall_s, events) in ways.items()]
     console.print(_table(rows))
     return _figures(rows, options), rows
@@ -136,7 +137,7 @@ def day(options: DayOptions, console: Console) -> tuple[list[Figure], list[dict[
 
 def _day(options: DayOptions) -> Day:
     workload = next(
-        one for one in workloads(options.traces, options.seed, kinds=24, busier=options.busier) if one.name == MIXED
+        w for w in workloads(options.traces, options.seed, kinds=_KINDS, busier=options.busier) if w.name == MIXED
     )
     specification, _ = workload.queries(options.queries, options.seed)
     matching, _ = plan_all_queries(specification, workload.profiles)
@@ -156,12 +157,12 @@ def _day(options: DayOptions) -> Day:
     }
     tiers = {pool.name: pool.tier for pool in workload.infrastructure.pools}
     busy: defaultdict[str, float] = defaultdict(float)
-    for found in matching.deployments:
-        if tiers[found.deployment.pool] != "device":
-            busy[found.deployment.pool] += found.utilization * found.replicas
     operators: defaultdict[tuple[str, str], float] = defaultdict(float)
-    for found in matching.deployments:
-        operators[found.deployment.pipeline, found.deployment.operator] += found.utilization * found.replicas
+    for sized in matching.deployments:
+        deployment, busy_replicas = sized.deployment, sized.utilization * sized.replicas
+        operators[deployment.pipeline, deployment.operator] += busy_replicas
+        if tiers[deployment.pool] != "device":
+            busy[deployment.pool] += busy_replicas
     return Day(
         controlled,
         workload.profiles,
@@ -176,7 +177,7 @@ def _day(options: DayOptions) -> Day:
 def _requests(
     query: Query, until_s: float, bursts: Sequence[tuple[str, float, float]], times: float, rng: np.random.Generator
 ) -> Requests:
-    """At random, from three tenths of the planned rate at night to nine at noon, and in bursts many times that."""
+    """Draw requests at 0.3 (night) to 0.9 (noon) of the planned rate, and at `times` the planned rate in bursts."""
     edges_s = np.arange(0.0, until_s + _SLOT_S, _SLOT_S)
     rate_per_s = query.rate_per_s * (0.6 - 0.3 * np.cos(2 * np.pi * edges_s[:-1] / DAY_S))
     for _, begin_s, end_s in bursts:
@@ -191,9 +192,9 @@ def _run(name: str, engine: SimulatedEngine, made: Day, options: DayOptions) -> 
     with tempfile.TemporaryDirectory() as folder:
         records = ControlStateStore(Path(folder) / "control.sqlite")
         controlled = made.controlled
-        if name == "plans as they are":  # ladders of one rung each: nothing to step to
-            still = tuple(replace(one, ladder=None) for one in controlled.matching.assignments)
-            controlled = replace(controlled, matching=replace(controlled.matching, assignments=still))
+        if name == "plans as they are":  # ladders of one rung each
+            fixed = tuple(replace(a, ladder=None) for a in controlled.matching.assignments)
+            controlled = replace(controlled, matching=replace(controlled.matching, assignments=fixed))
         planner = drift = None
         if name == "controlled":
             planner = ReplanDependencies(lambda plans: made.profiles)
@@ -216,18 +217,12 @@ def _run(name: str, engine: SimulatedEngine, made: Day, options: DayOptions) -> 
 
 
 def _row(name: str, engine: SimulatedEngine, wall_s: float, events: Sequence[Event], made: Day) -> dict[str, Any]:
-    kept: dict[str, list[tuple[float, float]]] = {
-        "whole day": [],
-        "bursts": [],
-        "site lost": [],
-        "drifted": [],
-        "else": [],
-    }
+    spans: dict[str, list[tuple[float, float]]] = {part: [] for part in (*PARTS, "else")}
     in_burst = {query: [(b, e) for q, b, e in made.bursts if q == query] for query, _, _ in made.bursts}
     total = in_time = 0.0
     for query_name, query in made.controlled.queries.items():
         latency = query.slos.latency
-        assert latency is not None, "all kinds have one"
+        assert latency is not None, "every kind has a latency SLO"
         arrival_s, latency_s = engine.latency_s(query_name)
         good = latency_s <= latency.limit_s
         total, in_time = total + query.weight * len(good), in_time + query.weight * float(good.sum())
@@ -236,7 +231,7 @@ def _row(name: str, engine: SimulatedEngine, wall_s: float, events: Sequence[Eve
             span = (arrival_s >= begin_s) & (arrival_s < begin_s + _SPAN_S)
             if not span.any():
                 continue
-            held = query.weight * float(good[span].mean() >= latency.percentile / 100)
+            met = query.weight * float(good[span].mean() >= latency.percentile / 100)
             where = "else"
             if begin_s + _SPAN_S > _LOST_S and begin_s < _BACK_S:
                 where = "site lost"
@@ -245,22 +240,24 @@ def _row(name: str, engine: SimulatedEngine, wall_s: float, events: Sequence[Eve
             elif begin_s >= _DRIFT_S:
                 where = "drifted"
             for part in ("whole day", where):
-                kept[part].append((query.weight, held))
+                spans[part].append((query.weight, met))
     kinds = [event.kind for event in events]
     return {
         "part": "day",
         "way": name,
         "requests_in_time": in_time / total,
         "wall_s": wall_s,
-        "requests": int(sum(len(one.arrival_s) for one in made.requests.values())),
+        "requests": int(sum(len(sent.arrival_s) for sent in made.requests.values())),
         "steps": kinds.count("step"),
         "replans": kinds.count("replan"),
         "rollbacks": kinds.count("rollback"),
         "drifts": kinds.count("drift"),
         "noticed_after_s": [e.time_s - _DRIFT_S for e in events if e.kind == "drift"],
         **{
-            f"goodput_{part.replace(' ', '_')}": sum(h for _, h in found) / sum(w for w, _ in found) if found else None
-            for part, found in kept.items()
+            f"goodput_{part.replace(' ', '_')}": sum(m for _, m in listed) / sum(w for w, _ in listed)
+            if listed
+            else None
+            for part, listed in spans.items()
         },
     }
 
@@ -275,24 +272,17 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _figures(rows: Sequence[Mapping[str, Any]], options: DayOptions) -> list[Figure]:
-    controlled, _, still = rows
+    controlled, _, fixed = rows
     what = (
         f"{options.hours:g} simulated hours, {options.queries} queries, {options.bursts} bursts, a site lost for two, "
         f"an operator that takes {_SLOWER:g} times as long from three in the afternoon on"
     )
     at_once = f"replicas start in {_STARTUP_S:g} s; planning and measuring again take no simulated time"
-    still_kept = f"with plans as they are {100 * still['goodput_whole_day']:.1f} %"
+    fixed_note = f"with plans as they are {100 * fixed['goodput_whole_day']:.1f} %"
     return [
         Figure("day: controlled, wall time", controlled["wall_s"], 60.0, "lower", "s", what),
-        Figure(
-            "day: goodput controlled",
-            controlled["goodput_whole_day"],
-            None,
-            "higher",
-            "of weight and time",
-            f"objective kept in spans of half an hour; {still_kept}; {at_once}",
-        ),
-        Figure(
-            "day: requests in time", controlled["requests_in_time"], None, "higher", "of requests by weight", at_once
-        ),
-    ]
+        Figure("day: goodput controlled", controlled["goodput_whole_day"], None, "higher", "of weight and time",
+               f"SLO kept in spans of half an hour; {fixed_note}; {at_once}"),
+        Figure("day: requests in time", controlled["requests_in_time"], None, "higher", "of requests by weight",
+               at_once),
+    ]  # fmt: skip

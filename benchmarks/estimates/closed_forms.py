@@ -1,4 +1,4 @@
-"""Queues whose waits are known in closed form: against the simulator and the formulas."""
+"""Queues with waiting times in closed form, compared with the simulator and the formulas."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 from circinus.queueing.fcfs import serve_fcfs
 from circinus.queueing.station import Station
@@ -20,27 +21,27 @@ from circinus.simulation.report import percentile_interval, student_t
 
 _SECTIONS = 20
 _DIGITS = 80
-"""Of decimal numbers: the series of M/D/1 alternates."""
+"""Precision of decimal numbers: the series of M/D/1 alternates."""
 UTILIZATIONS = (0.3, 0.5, 0.7, 0.8)
 
 
 @dataclass(frozen=True)
 class Queue:
-    """A queue with Poisson arrivals and services of mean 1."""
+    """Queue with Poisson arrivals and service times of mean 1."""
 
     name: str
     servers: int
     scv: float
     skew: float
-    """Mean cube of the services."""
+    """Third moment of the service time."""
     draw: Callable[[np.random.Generator, int], np.ndarray]
-    """(n,) services."""
+    """Draws (n,) service times."""
     beyond: Callable[[float, float], float]
-    """(utilisation, t) -> P(wait > t)."""
+    """P(wait > t) as a function of utilization and t."""
 
 
 def queues() -> tuple[Queue, ...]:
-    """Those that are compared."""
+    """Return the queues that are compared."""
     erlang = _waits_of_phases(np.array([1.0, 0.0]), np.array([[-2.0, 2.0], [0.0, -2.0]]))
     hyper = _hyperexponential(2.0)
     return (
@@ -55,7 +56,7 @@ def queues() -> tuple[Queue, ...]:
 
 
 def _exponential_tail(servers: int) -> Callable[[float, float], float]:
-    """Cooper, Introduction to Queueing Theory, 1981."""
+    """Return the tail of waits in M/M/c (Cooper, Introduction to Queueing Theory, 1981)."""
 
     def beyond(utilization: float, t: float) -> float:
         waits = float(erlang_c(servers, servers * utilization))
@@ -65,7 +66,7 @@ def _exponential_tail(servers: int) -> Callable[[float, float], float]:
 
 
 def _regular_tail(utilization: float, t: float) -> float:
-    """Erlang 1909, as in Cooper, Introduction to Queueing Theory, 1981."""
+    """Return the tail of waits in M/D/1 (Erlang 1909, as in Cooper, Introduction to Queueing Theory, 1981)."""
     getcontext().prec = _DIGITS
     rate, time = Decimal(utilization), Decimal(t)
     total = Decimal(0)
@@ -76,8 +77,11 @@ def _regular_tail(utilization: float, t: float) -> float:
 
 
 def _waits_of_phases(initial: np.ndarray, generator: np.ndarray) -> Callable[[float, float], float]:
-    """Waits of M/PH/1 are phase-type: a geometric number of equilibrium services (Neuts, Matrix-Geometric Solutions in
-    Stochastic Models, 1981, section 2.3)."""
+    """Return the tail of waits in M/PH/1.
+
+    They are phase-type: a geometric number of equilibrium services (Neuts, Matrix-Geometric Solutions in Stochastic
+    Models, 1981, section 2.3).
+    """
     leaving = -generator.sum(axis=1)
     equilibrium = initial @ np.linalg.inv(-generator)
     equilibrium /= equilibrium.sum()
@@ -99,7 +103,7 @@ class _Hyperexponential:
 
 
 def _hyperexponential(scv: float) -> _Hyperexponential:
-    """Of two exponential services with balanced means."""
+    """Return a mixture of two exponential service times with balanced means."""
     first = (1 + math.sqrt((scv - 1) / (scv + 1))) / 2
     rates = np.array([2 * first, 2 * (1 - first)])
     shares = np.array([first, 1 - first])
@@ -128,8 +132,8 @@ def _mean(queue: Queue, utilization: float) -> float:
     return utilization * (1 + queue.scv) / 2 / (1 - utilization)
 
 
-def closed_forms(requests: int, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """All queues at all utilisations, `requests` simulated for each."""
+def closed_forms(requests: int, console: Console) -> PartResult:
+    """Compare all queues at all utilizations, with `requests` simulated requests each."""
     rows: list[dict[str, Any]] = []
     for number, queue in enumerate(queues()):
         for utilization in UTILIZATIONS:
@@ -145,16 +149,16 @@ def closed_forms(requests: int, console: Console) -> tuple[list[Figure], list[di
 
 def _row(queue: Queue, utilization: float, what: str, wait_s: np.ndarray, formula: Any) -> dict[str, Any]:
     if what == "mean":
-        exact, said = _mean(queue, utilization), float(formula.mean_s)
+        exact, predicted = _mean(queue, utilization), float(formula.mean_s)
         sections = wait_s[: len(wait_s) // _SECTIONS * _SECTIONS].reshape(_SECTIONS, -1).mean(axis=1)
         value = float(sections.mean())
         half = student_t(_SECTIONS - 1) * float(sections.std(ddof=1)) / math.sqrt(_SECTIONS)
         lower, upper = value - half, value + half
     else:
         share = int(what[1:]) / 100
-        exact, said = _quantile(queue, utilization, share), float(formula.quantile([share])[0])
-        found = percentile_interval(wait_s, 100 * share)
-        value, lower, upper = found.value, found.lower, found.upper
+        exact, predicted = _quantile(queue, utilization, share), float(formula.quantile([share])[0])
+        interval = percentile_interval(wait_s, 100 * share)
+        value, lower, upper = interval.value, interval.lower, interval.upper
     return {
         "part": "closed form",
         "queue": queue.name,
@@ -165,8 +169,8 @@ def _row(queue: Queue, utilization: float, what: str, wait_s: np.ndarray, formul
         "simulated_from_s": lower,
         "simulated_to_s": upper,
         "within_interval": lower <= exact <= upper,
-        "formula_s": said,
-        "formula_error": said / exact - 1 if exact > 0 else float(said > 0),
+        "formula_s": predicted,
+        "formula_error": predicted / exact - 1 if exact > 0 else float(predicted > 0),
     }
 
 
@@ -181,21 +185,17 @@ def _figures(rows: list[dict[str, Any]], requests: int) -> list[Figure]:
         Figure("closed forms within the simulator's intervals", within, 0.95, "higher", "of figures", note),
         Figure("largest error of a formula's mean", max(means), 0.02, "lower", "of the mean"),
         Figure("largest error of a formula's p95 or p99", max(tails), 0.05, "lower", "of the percentile", worst_note),
-        Figure(
-            "formulas' p95 and p99 within 5 %", float(np.mean(np.array(tails) <= 0.05)), 1.0, "higher", "of percentiles"
-        ),
-    ]
+        Figure("formulas' p95 and p99 within 5 %", float(np.mean(np.array(tails) <= 0.05)), 1.0, "higher",
+               "of percentiles"),
+    ]  # fmt: skip
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("queue", "utilisation", "", "exact", "simulated", "formula", title="Closed forms (mean service 1)")
+    table = Table("queue", "utilization", "", "exact", "simulated", "formula", title="Closed forms (mean service 1)")
     for row in rows:
         table.add_row(
-            row["queue"],
-            f"{row['utilization']:g}",
-            row["what"],
-            f"{row['exact_s']:.3f}",
+            row["queue"], f"{row['utilization']:g}", row["what"], f"{row['exact_s']:.3f}",
             f"{row['simulated_s']:.3f} ({row['simulated_from_s']:.3f} to {row['simulated_to_s']:.3f})",
             f"{row['formula_s']:.3f} ({row['formula_error']:+.1%})",
-        )
+        )  # fmt: skip
     return table

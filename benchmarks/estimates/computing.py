@@ -1,4 +1,4 @@
-"""Replicas that compute, on this machine: a few plans under three loads, and what the lowest one teaches."""
+"""Replicas that compute on this machine: a few plans under three loads, with corrections learnt at the lowest one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.estimates.predictions import prediction, service_s, without_queu
 from benchmarks.estimates.profiles import Measured
 from benchmarks.estimates.real_plans import SITES, Choice, RealPlan, name_of, plan_of, taken
 from benchmarks.estimates.replay import LEVELS, description, measured_plan
-from benchmarks.harness.checkpoints import KeptPart
+from benchmarks.harness.checkpoints import Checkpoint
 from circinus.estimation import learn_corrections
 from circinus.profiling import ConfigurationProfile, load_predicted_service_times
 from circinus.reporting.progress import load_bar
@@ -39,14 +39,14 @@ COMPUTED: Sequence[Choice] = (
     Choice("documents", 0, "eeee", (1, 1, 1, 1)),
     Choice("documents", 1, "eeee", (1, 1, 1, 1)),
 )
-"""One replica for each operator: together they take less than two CPUs."""
+"""Plans with one replica per operator, which together take less than two CPUs."""
 _BANDWIDTH_BYTES_PER_S = 12.5e6
 _ROUND_TRIP_S = 0.004
 
 
 @dataclass(frozen=True)
 class ComputingOptions:
-    """How long."""
+    """Durations and seed of runs."""
 
     duration_s: float
     """Measured seconds of each load."""
@@ -55,7 +55,7 @@ class ComputingOptions:
 
 
 def computed_plan(choice: Choice, measured: Measured, machine: MachineCapacity) -> RealPlan:
-    """A plan at an edge that is this machine; requests come to it over a link."""
+    """Return a plan on an edge pool that is this machine; requests arrive over a link."""
     plan, replicas = plan_of(choice, measured)
     device, edge = SITES[0], SITES[1]
     pool = Pool.model_validate(
@@ -69,10 +69,10 @@ def computed_plan(choice: Choice, measured: Measured, machine: MachineCapacity) 
         pools=(pool,),
         links=(Link.model_validate(link),),
     )
-    alone = taken(plan, measured, Network(infrastructure))
+    candidate = taken(plan, measured, Network(infrastructure))
     busiest = max(
-        *(use.busy_replicas / replicas[use.deployment] for use in alone.deployments),
-        *(use.traffic.offered_load for use in alone.links),
+        *(use.busy_replicas / replicas[use.deployment] for use in candidate.deployments),
+        *(use.traffic.offered_load for use in candidate.links),
     )
     return RealPlan(f"computing {name_of(choice)}", measured, plan, replicas, infrastructure, 1.0 / busiest)
 
@@ -80,14 +80,14 @@ def computed_plan(choice: Choice, measured: Measured, machine: MachineCapacity) 
 def computed(
     plans: Sequence[RealPlan], options: ComputingOptions, state: Path, console: Console
 ) -> list[dict[str, Any]]:
-    """One row for each plan and level; one plan after the other has the machine. What has ended is kept in `state`."""
+    """Run one plan after the other at each level; return a row for each. Finished plans are checkpointed in `state`."""
     rows: list[dict[str, Any]] = []
     for number, real in enumerate(plans):
-        kept = KeptPart.of(state, f"computing-{number}", {"plan": measured_plan(real), **vars(options)})
+        checkpoint = Checkpoint.in_folder(state, f"computing-{number}", {"plan": measured_plan(real), **vars(options)})
         console.print(real.name, highlight=False)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            _, found = kept.run(lambda plan=real, loop=runner: ([], loop.run(_run(plan, options, console))))  # type: ignore[misc]
-        rows += found
+            _, plan_rows = checkpoint.run(lambda plan=real, loop=runner: ([], loop.run(_run(plan, options, console))))  # type: ignore[misc]
+        rows += plan_rows
     return rows
 
 
@@ -98,12 +98,12 @@ async def _run(real: RealPlan, options: ComputingOptions, console: Console) -> l
         client = start_daemon(Path(folder))
         try:
             first = prediction(real, real.query(min(LEVELS)), profile)
-            assert first is not None, "the level leaves time to every deployment and link"
+            assert first is not None, "no deployment or link is overloaded"
             await client.apply(build_desired_state(first.matching, real.specification(first.planned.query), Mode.REAL))
             for level in LEVELS:
                 reports[level] = await _loaded(real, level, client, options, console)
         finally:
-            with contextlib.suppress(Exception):  # what was measured must not be lost
+            with contextlib.suppress(Exception):  # keep the measurements
                 await client.close()
     corrected = _corrected(real, reports[min(LEVELS)])
     return [_row(real, level, corrected, report) for level, report in reports.items()]
@@ -114,7 +114,7 @@ async def _loaded(
 ) -> LoadReport:
     query, profile = real.query(level), real.measured.of(real.plan.configuration)
     predicted = prediction(real, query, profile)
-    assert predicted is not None, "the level leaves time to every deployment and link"
+    assert predicted is not None, "no deployment or link is overloaded"
     specification, name = real.specification(query), real.pipeline.name
     services = load_predicted_service_times(specification, name, real.measured.store, [real.plan.configuration])
     traffic = LoadSpec(options.duration_s, options.warm_up_s, seed=options.seed)
@@ -125,17 +125,17 @@ async def _loaded(
 
 
 def _corrected(real: RealPlan, report: LoadReport) -> ConfigurationProfile:
-    """The profile with what a run taught of service times."""
+    """Return the profile with corrections of service times learnt from a run."""
     observations = report.learning.observations if report.learning is not None else ()
     corrections = learn_corrections(observations, datetime.now(UTC))
     profile = corrections.applied_to(real.measured.profile, real.pipeline)
-    return next(found for found in profile.configurations if found.configuration == real.plan.configuration)
+    return next(c for c in profile.configurations if c.configuration == real.plan.configuration)
 
 
 def _row(real: RealPlan, level: float, corrected: ConfigurationProfile, report: LoadReport) -> dict[str, Any]:
     query, profile = real.query(level), real.measured.of(real.plan.configuration)
     predicted, after = prediction(real, query, profile), prediction(real, query, corrected)
-    assert predicted is not None, "the level leaves time to every deployment and link"
+    assert predicted is not None, "no deployment or link is overloaded"
     unit_s = without_queueing_s(real, query, profile)
     row = beside_measured(predicted.estimate.latency_s.value, unit_s, service_s(real, profile), report)
     corrected_s = None if after is None else after.estimate.latency_s.value

@@ -1,4 +1,4 @@
-"""How near predictions are to what was measured, and whether they say rightly which latencies are kept."""
+"""Errors of predicted latencies, and correctness of the SLO verdicts that follow from them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from benchmarks.harness.results import Figure
 from circinus.serving.loadtest.load_report import LoadReport
 
 NEAR = 0.15
-"""Share of what was measured by which a prediction may be off."""
+"""Relative error up to which a prediction counts as accurate."""
 LIMITS: Sequence[float] = (0.6, 0.8, 1.1, 1.3, 1.6, 2.0, 2.5)
-"""Objectives that verdicts are asked about, times the latency without queueing: drawn up before anything ran."""
+"""Latency SLOs of the verdicts, as multiples of the latency without queueing; fixed before any run."""
 
 Row = Mapping[str, Any]
 
@@ -22,13 +22,13 @@ Row = Mapping[str, Any]
 def beside_measured(
     predicted_s: float | None, without_queueing_s: float, service_s: float, report: LoadReport
 ) -> dict[str, Any]:
-    """What is predicted beside what was measured of the only query of a run.
+    """Compare the prediction with the measurement of the only query of a run.
 
     Args:
-        predicted_s: None: no prediction, as something would be busy all the time.
-        without_queueing_s: what a planner predicts that knows no queues.
-        service_s: mean sum of all operators' seconds alone, as profiled.
-        report: of the run.
+        predicted_s: predicted p95; None: a deployment or link would be overloaded.
+        without_queueing_s: prediction of a planner without queueing model.
+        service_s: mean sum of the profiled service times of all operators.
+        report: report of the run.
     """
     query, = (query for query in report.queries if query.served)  # fmt: skip
     measured_s = query.latency_s.p95_s if query.latency_s is not None else None
@@ -50,17 +50,17 @@ def beside_measured(
 
 
 def ratio(predicted_s: float | None, measured_s: float | None) -> float | None:
-    """Predicted over measured; None where one of them is without end."""
+    """Return predicted over measured; None if one of them is infinite."""
     return None if predicted_s is None or measured_s is None else predicted_s / measured_s
 
 
 def right_verdicts(predicted_s: float | None, measured_s: float | None, unit_s: float) -> int:
-    """About how many of the limits, in `unit_s`, it is rightly predicted whether they are kept.
+    """Return the number of limits for which it is predicted correctly whether they are kept.
 
     Args:
-        predicted_s: None: for ever, as is `measured_s`.
-        measured_s: at the same percentile.
-        unit_s: 1 of `LIMITS`.
+        predicted_s: predicted latency; None: infinite.
+        measured_s: measured latency at that percentile; None: infinite.
+        unit_s: unit of `LIMITS`.
     """
     limits_s = np.array(LIMITS) * unit_s
     predicted, measured = (math.inf if value is None else value for value in (predicted_s, measured_s))
@@ -68,17 +68,17 @@ def right_verdicts(predicted_s: float | None, measured_s: float | None, unit_s: 
 
 
 def share_near(rows: Sequence[Row], ratio_of: str) -> float:
-    """Share of the rows whose ratio is within `NEAR` of 1; one without a ratio is not."""
+    """Return the share of rows with a ratio within `NEAR` of 1."""
     return float(np.mean([row[ratio_of] is not None and abs(row[ratio_of] - 1) <= NEAR for row in rows]))
 
 
 def replay_figures(rows: Sequence[Row]) -> list[Figure]:
-    """Of the plans whose recorded seconds were replayed."""
+    """Return the figures of replayed plans."""
     plans = len({row["plan"] for row in rows})
     levels = sorted({row["level"] for row in rows})
     note = f"{plans} plans, busiest at {', '.join(f'{level:.0%}' for level in levels)}; replay"
     limits = f"whether p95 keeps {len(LIMITS)} limits, {LIMITS[0]:g} to {LIMITS[-1]:g} times that without queueing"
-    kept = [row["measured_p95_s"] is not None and row["measured_p95_s"] <= row["promised_p95_s"] for row in rows]
+    is_within = [row["measured_p95_s"] is not None and row["measured_p95_s"] <= row["promised_p95_s"] for row in rows]
     figures = [
         Figure(f"engine, held-out items: p95 predicted to {NEAR:.0%}", share_near(rows, "predicted_over_measured"), 0.9,
                "higher", "of runs", note),
@@ -92,8 +92,8 @@ def replay_figures(rows: Sequence[Row]) -> list[Figure]:
                share_near(rows, "without_queueing_over_measured"), None, "higher", "of runs", "service and transfers"),
         Figure("engine, without queueing: right verdicts", _verdicts(rows, "verdicts_right_without_queueing"), None,
                "higher", "of verdicts", limits),
-        Figure("engine, held-out items: p95 within its promised bound", float(np.mean(kept)), None, "higher", "of runs",
-               "the bound allows for few items"),
+        Figure("engine, held-out items: p95 within its promised bound", float(np.mean(is_within)), None, "higher",
+               "of runs", "the bound allows for few items"),
     ]  # fmt: skip
     for level in levels:
         at = [row for row in rows if row["level"] == level]
@@ -112,7 +112,7 @@ def replay_figures(rows: Sequence[Row]) -> list[Figure]:
 
 
 def _parts_of_the_error(rows: Sequence[Row]) -> list[Figure]:
-    """What of it is the model's, the items', the chance of a run's, the engine's."""
+    """Return the contributions of model, choice of items, finite runs and engine to the error."""
     parts = (
         ("formulas over simulated requests, same items", "same_items_p95_s", "same_requests_p95_s",
          "the model, and the chance of a finite run"),
@@ -129,7 +129,7 @@ def _parts_of_the_error(rows: Sequence[Row]) -> list[Figure]:
 
 
 def real_figures(rows: Sequence[Row]) -> list[Figure]:
-    """Of the plans whose replicas computed, before and after corrections were learnt from the lowest load."""
+    """Return the figures of plans with computing replicas, before and after corrections from the lowest load."""
     learnt = [row for row in rows if row["level"] > min(r["level"] for r in rows)]
     note = f"{len({row['plan'] for row in rows})} plans on this machine, with whatever else it did"
     before, after = "above the lowest load, without corrections", "above the lowest load, by which they were corrected"
@@ -158,5 +158,5 @@ def _verdicts(rows: Sequence[Row], right: str) -> float:
 
 
 def _median(rows: Sequence[Row], ratio_of: str) -> float:
-    """Of all rows; where there is no ratio, something was predicted or seen to take for ever, and it counts as that."""
+    """Return the median ratio of all rows; a missing ratio counts as infinite."""
     return float(np.median([math.inf if row[ratio_of] is None else row[ratio_of] for row in rows]))

@@ -1,66 +1,59 @@
-"""Whether estimates are true: closed forms, simulated plans, real engines. `make bench-truth`."""
+"""Accuracy of estimates: against closed forms, simulated random plans and the local engine."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from time import perf_counter
-from typing import Any
 
 from rich.console import Console
 
 from benchmarks.estimates.closed_forms import closed_forms
-from benchmarks.estimates.local_engine import add_arguments, options_of, real_part, rows_table
+from benchmarks.estimates.computing import COMPUTED, ComputingOptions
+from benchmarks.estimates.local_engine import RealOptions, real_part, rows_table
 from benchmarks.estimates.random_plans import grid
+from benchmarks.estimates.real_plans import CHOICES
+from benchmarks.estimates.replay import ReplayOptions
 from benchmarks.estimates.scatter_plot import draw_scatter
 from benchmarks.estimates.simulator_speed import speed
-from benchmarks.harness.checkpoints import KeptPart
-from benchmarks.harness.results import FOLDER, Figure, print_figures, write_results
-from circinus.specification.formatting import format_duration
-
-ROOT = Path(__file__).parent.parent.parent
-Part = tuple[list[Figure], list[dict[str, Any]]]
+from benchmarks.harness.benchmark import Benchmark, Option, Options, Part, PartResult, Rows
 
 
-def main() -> None:
-    """Run all parts, print tables, write the results; a part that has ended is kept for the same code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.estimates.main", description=__doc__)
-    parser.add_argument("--requests", type=int, default=1_000_000, help="of each queue in closed form, and for speed")
-    parser.add_argument("--random-plans", type=int, default=80, help="random plans for each kind of arrivals")
-    parser.add_argument("--random-requests", type=int, default=400_000, help="simulated for each random plan")
-    add_arguments(parser)
-    parser.add_argument("--state", type=Path, default=ROOT / ".circinus" / "truth")
-    chosen = parser.parse_args()
-    console, began_s = Console(), perf_counter()
-    parts: dict[str, tuple[dict[str, Any], Callable[[], Part]]] = {
-        "closed": ({"requests": chosen.requests}, lambda: closed_forms(chosen.requests, console)),
-        "speed": ({"requests": chosen.requests}, lambda: speed(chosen.requests, console)),
-        "grid": (
-            {"plans": chosen.random_plans, "requests": chosen.random_requests},
-            lambda: grid(chosen.random_plans, chosen.random_requests, console),
+def real(options: Options, console: Console) -> PartResult:
+    """Compare predictions with the local engine, for the number of plans that the options name."""
+    replay = ReplayOptions(options.replay_seconds, options.warm_up, options.engines, seed=0)
+    computing = ComputingOptions(options.computing_seconds, options.warm_up, seed=0)
+    return real_part(RealOptions(replay, computing, options.plans, options.computed_plans), options.state, console)
+
+
+def report(rows: Rows, file: Path, console: Console) -> None:
+    """Print the plans and draw the scatter plot beside the result file."""
+    console.print(rows_table(rows))
+    draw_scatter(rows, file.with_suffix(".svg"))
+
+
+_REAL = (
+    Option("replay_seconds", 360.0, "measured seconds at the highest load"),
+    Option("computing_seconds", 150.0, "measured seconds of each load"),
+    Option("warm_up", 10.0, "seconds of traffic before measuring"),
+    Option("engines", 6, "number of plans replayed concurrently"),
+    Option("plans", len(CHOICES), "number of plans that are replayed"),
+    Option("computed_plans", len(COMPUTED), "number of plans with replicas that compute"),
+)
+
+BENCHMARK = Benchmark(
+    options=(
+        Option("requests", 1_000_000, "requests of each queue with a closed form and of the speed test", quick=100_000),
+        Option("random_plans", 80, "random plans of each kind of arrivals", quick=4),
+        Option("random_requests", 400_000, "simulated requests of each random plan", quick=40_000),
+        *_REAL,
+    ),
+    parts=(
+        Part("closed", lambda o, console: closed_forms(o.requests, console), ("requests",)),
+        Part("speed", lambda o, console: speed(o.requests, console), ("requests",)),
+        Part(
+            "grid",
+            lambda o, console: grid(o.random_plans, o.random_requests, console),
+            ("random_plans", "random_requests"),
         ),
-    }
-    real = options_of(chosen)
-    if real.plans or real.computed_plans:
-        parts["real"] = (asdict(real), lambda: real_part(real, chosen.state, console))
-    figures: list[Figure] = []
-    rows: list[dict[str, Any]] = []
-    wall_s = 0.0
-    for name, (options, part) in parts.items():
-        kept = KeptPart.of(chosen.state, f"truth-{name}", options)
-        found, listed = kept.run(part)
-        figures, rows, wall_s = [*figures, *found], [*rows, *listed], wall_s + kept.wall_s
-        if name == "real":
-            console.print(rows_table(listed))
-            draw_scatter(listed, FOLDER / "truth.svg")
-        path = write_results("truth", figures=figures, rows=rows, seeds=[0], wall_s=wall_s)
-    print_figures(figures, console)
-    console.print(
-        f"written to {path.relative_to(ROOT)} in {format_duration(perf_counter() - began_s)}", highlight=False
-    )
-
-
-if __name__ == "__main__":
-    main()
+        Part("real", real, tuple(option.name for option in _REAL), quick=False, report=report),
+    ),
+)

@@ -1,4 +1,4 @@
-"""What is predicted of a plan under a load, and what an engine needs to run it: a matching of one query."""
+"""Prediction for a plan under a load, and the matching of one query that an engine runs."""
 
 from __future__ import annotations
 
@@ -15,59 +15,59 @@ from circinus.queueing.arrivals import arrival_process
 from circinus.simulation import PlannedQuery
 from circinus.specification import Query
 
-_MOST_LINK_SHARE = 0.99
-"""The load is given: nothing is left free for others."""
-_HARDLY_EVER = 1e-6
-"""Share of a plan's rate at which nobody waits for anybody."""
+_USABLE_LINK_SHARE = 0.99
+"""Usable share of a link, which serves this load only."""
+_RARE = 1e-6
+"""Share of a plan's rate at which requests never queue."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Of one plan under one load."""
+    """Prediction for one plan under one load."""
 
     matching: Matching
-    """The plan alone, its estimate among it."""
+    """Matching of the plan alone, with its estimate."""
     planned: PlannedQuery
     utilization: float
-    """Of the busiest deployment or link."""
+    """Utilization of the busiest deployment or link."""
 
     @property
     def estimate(self) -> Estimate:
-        """Formulas', or of a simulation where these have doubts."""
+        """Estimate of the formulas, or of a simulation where formulas have caveats."""
         return self.matching.assignments[0].chosen.estimate
 
 
 def prediction(real: RealPlan, query: Query, profile: ConfigurationProfile) -> Prediction | None:
-    """As planning makes it: formulas, and a simulation where these have doubts; None: something is always busy.
+    """Predict as planning does: by formulas, and by simulation where these have caveats; None if overloaded.
 
     Args:
-        real: the plan.
-        query: its load.
-        profile: of its configuration.
+        real: plan.
+        query: query with the load.
+        profile: profile of the configuration.
     """
-    estimator = Estimator(query, real.pipeline, profile, real.network, usable_link_share=_MOST_LINK_SHARE)
+    estimator = Estimator(query, real.pipeline, profile, real.network, usable_link_share=_USABLE_LINK_SHARE)
     try:
-        alone = estimator.candidate(real.plan)
-        conditions = merge_loads([alone], real.replicas)
+        candidate = estimator.candidate(real.plan)
+        conditions = merge_loads([candidate], real.replicas)
     except PlanningError:
         return None
     matching = _matching(real, estimator.candidate(real.plan, conditions), conditions)
     planned = planned_query(real, query, profile)
-    busy = [load.utilization for load in conditions.deployments.values()]
-    utilization = max(*busy, *(traffic.offered_load for traffic in conditions.links.values()))
+    utilizations = [load.utilization for load in conditions.deployments.values()]
+    utilization = max(*utilizations, *(traffic.offered_load for traffic in conditions.links.values()))
     return Prediction(check_by_simulation(matching, [planned], real.network).matching, planned, utilization)
 
 
 def without_queueing_s(real: RealPlan, query: Query, profile: ConfigurationProfile) -> float:
-    """The same percentile of service and transfers alone: what a request takes to which nobody else comes."""
-    rare = query.model_copy(update={"rate_per_s": query.rate_per_s * _HARDLY_EVER})
+    """Return the percentile of service and transfers alone, without queueing."""
+    rare = query.model_copy(update={"rate_per_s": query.rate_per_s * _RARE})
     estimator = Estimator(rare, real.pipeline, profile, real.network)
     conditions = merge_loads([estimator.candidate(real.plan)], real.replicas)
     return estimator.candidate(real.plan, conditions).estimate.latency_s.value
 
 
 def service_s(real: RealPlan, profile: ConfigurationProfile) -> float:
-    """Mean seconds of all operators together, each for an item alone, on the hardware of the plan."""
+    """Return the mean service time of all operators together, unbatched, on the hardware of the plan."""
     pools = dict(real.plan.placement)
     return sum(
         float(operator.service_s.mean()) / real.infrastructure.pool(pools[name]).hardware.speed
@@ -76,7 +76,7 @@ def service_s(real: RealPlan, profile: ConfigurationProfile) -> float:
 
 
 def planned_query(real: RealPlan, query: Query, profile: ConfigurationProfile) -> PlannedQuery:
-    """For a simulation."""
+    """Return the query as input of a simulation."""
     return PlannedQuery(query, real.pipeline, real.plan, profile, arrival_process(query))
 
 

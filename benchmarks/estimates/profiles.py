@@ -1,4 +1,4 @@
-"""What the plans of the real pipelines are made of: some configurations, measured once on all items."""
+"""Profiles for plans of the real pipelines: some configurations, measured once on all items."""
 
 from __future__ import annotations
 
@@ -71,51 +71,50 @@ CONFIGURATIONS: Mapping[str, tuple[_Knobs, ...]] = {
         )
     ),
 }
-"""Example -> configurations from fast to slow, operator by operator; operators without knobs are left out."""
+"""Configurations per example, from fast to slow, as knobs per operator; operators without knobs are left out."""
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One example with what was measured of it."""
+    """Example with its measurements."""
 
     specification: Specification
-    """The example's, with the benchmark's own pipeline and without queries."""
+    """Specification of the example with the pipeline of the benchmark and without queries."""
     pipeline: Pipeline
     store: Path
     configurations: tuple[Configuration, ...]
-    """Those that were measured, from fast to slow."""
+    """Measured configurations, from fast to slow."""
     profile: PipelineProfile
-    """What plans are made on."""
+    """Profile that plans are based on."""
     recordings: Recordings
-    """Of all items under all of them."""
+    """Recordings of all items under all configurations."""
     dataset: Dataset
     items: tuple[Item, ...]
-    """What traffic carries."""
+    """Items that traffic carries."""
 
     def split(self, seed: int) -> Measured:
-        """Plans are made on one half of the items, and traffic carries the other.
+        """Split the items into one half for plans and one for traffic.
 
-        They are told apart after measuring: measured in mixed order, both halves show the same machine, whatever else
-        it did meanwhile.
+        Items are split after measuring in mixed order, so that both halves saw the same state of the machine.
         """
         planned, traffic = halves(self.dataset, np.random.default_rng(seed))
         items = tuple(self.dataset.items[index] for index in traffic)
         return replace(self, profile=on_items(self.profile, planned), items=items)
 
     def of(self, configuration: Configuration) -> ConfigurationProfile:
-        """What plans are made on."""
-        return next(found for found in self.profile.configurations if found.configuration == configuration)
+        """Return the profile of a configuration that plans are based on."""
+        return next(c for c in self.profile.configurations if c.configuration == configuration)
 
     def of_traffic(self, configuration: Configuration, keys: Sequence[str]) -> ConfigurationProfile:
-        """The same configuration, as if it had been profiled on the items that traffic carries; without scores.
+        """Return the profile of a configuration on the items that traffic carries, without scores.
 
         Args:
-            configuration: one that was measured.
-            keys: of n recorded items, in any order; arrays of the answer are in it.
+            configuration: measured configuration.
+            keys: keys of n recorded items; arrays of the profile have their order.
         """
-        known, recorded = self.of(configuration), self.recordings
+        profile, recorded = self.of(configuration), self.recordings
         operators = {}
-        for name, operator in known.operators.items():
+        for name, operator in profile.operators.items():
             runs = [recorded.run(operator.prefix, key) for key in keys]
             operators[name] = replace(
                 operator,
@@ -123,7 +122,7 @@ class Measured:
                 output_bytes=np.array([run.output_bytes for run in runs]),
             )
         return replace(
-            known,
+            profile,
             items=np.arange(len(keys)),
             scores=np.full(len(keys), np.nan),
             input_bytes=np.array([recorded.input_bytes[key] for key in keys]),
@@ -132,7 +131,7 @@ class Measured:
 
 
 def measure(example: str, state: Path, console: Console) -> Measured:
-    """Measure an example's configurations on all items, as far as the store in `state` does not have them.
+    """Measure the configurations of an example on all items that the store in `state` lacks.
 
     Raises:
         ProfileError: a configuration failed on an item.
@@ -145,14 +144,16 @@ def measure(example: str, state: Path, console: Console) -> Measured:
     dataset = load_dataset(pipeline, specification.module_paths)
     if not _complete(specification, dataset, store, configurations):
         for configuration in configurations:
-            alone = replace(specification, pipelines={example: only(pipeline, configuration)})
+            reduced = replace(specification, pipelines={example: only(pipeline, configuration)})
             with profile_bar(console, f"{example}: {configuration}") as bar:
-                if profile_pipeline(alone, example, store, exhaustive=True, observer=bar).interrupted:
+                if profile_pipeline(reduced, example, store, exhaustive=True, observer=bar).interrupted:
                     raise KeyboardInterrupt
     if not _complete(specification, dataset, store, configurations):
         raise ProfileError(
-            f"{store}: found configurations of {example} that were measured and are not known on all items, expected "
-            "none to fail; see what fails with `circinus profile`"
+            f"a configuration of {example} failed on an item",
+            code="benchmark.configuration_failed",
+            location=str(store),
+            hint="Run `circinus profile` to see the failure.",
         )
     prefixes = [
         prefix_configuration(pipeline, c, operator.name) for c in configurations for operator in pipeline.operators
@@ -170,27 +171,27 @@ def measure(example: str, state: Path, console: Console) -> Measured:
 
 
 def benchmark_specification(example: str) -> Specification:
-    """The example with no items held out, and operators that take the fewest CPUs and some batches."""
-    found = load_specification([ROOT / "examples" / example])
-    pipeline = found.pipelines[example]
+    """Return the example without held-out items, and with operators of the fewest CPUs and some batch sizes."""
+    specification = load_specification([ROOT / "examples" / example])
+    pipeline = specification.pipelines[example]
     operators = tuple(
         operator.model_copy(update={"cpus": operator.cpus[:1], "batch_sizes": _BATCHES.get(operator.name, (1,))})
         for operator in pipeline.operators
     )
     dataset = pipeline.dataset.model_copy(update={"held_out": 0.0})
     pipeline = pipeline.model_copy(update={"operators": operators, "dataset": dataset})
-    return replace(found, pipelines={example: pipeline}, queries=())
+    return replace(specification, pipelines={example: pipeline}, queries=())
 
 
 def configuration_of(pipeline: Pipeline, knobs: _Knobs) -> Configuration:
-    """From operators' knobs to a configuration of the whole pipeline."""
+    """Return the configuration of the whole pipeline for knobs per operator."""
     return Configuration.of({o.name: KnobValues.of(knobs.get(o.name, {})) for o in pipeline.operators})
 
 
 def only(pipeline: Pipeline, configuration: Configuration) -> Pipeline:
-    """The pipeline with no other configuration than this."""
+    """Return the pipeline restricted to one configuration."""
 
-    def alone(operator: OperatorSpec) -> OperatorSpec:
+    def restricted(operator: OperatorSpec) -> OperatorSpec:
         values = configuration[operator.name].as_dict()
         knobs = tuple(
             knob.model_copy(update={"choices": (values[knob.name],), "only_if": {}})
@@ -199,41 +200,41 @@ def only(pipeline: Pipeline, configuration: Configuration) -> Pipeline:
         )
         return operator.model_copy(update={"knobs": knobs})
 
-    return pipeline.model_copy(update={"operators": tuple(alone(operator) for operator in pipeline.operators)})
+    return pipeline.model_copy(update={"operators": tuple(restricted(operator) for operator in pipeline.operators)})
 
 
 def halves(dataset: Dataset, rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(indexes of the items that plans are made on, of those that traffic carries): half of each stratum, at random."""
+    """Split the items at random, half of each stratum: indexes for plans, and indexes for traffic."""
     strata: defaultdict[tuple[tuple[str, str], ...], list[int]] = defaultdict(list)
     for index, item in enumerate(dataset.items):
         strata[tuple(sorted(item.strata.items()))].append(index)
-    # Turns go on from stratum to stratum, so that small ones of an odd number do not all fall to one side.
+    # Alternating across strata, so that the odd items of small strata do not all fall to one side.
     mixed = [int(index) for members in strata.values() for index in rng.permutation(members)]
     return tuple(sorted(mixed[::2])), tuple(sorted(mixed[1::2]))
 
 
 def on_items(profile: PipelineProfile, indexes: Collection[int]) -> PipelineProfile:
-    """As if nothing but these items had been measured; bounds of accuracy stay those of all."""
-    known: dict[int, OperatorProfile] = {}  # configurations that share a profile go on sharing it
+    """Return the profile restricted to some items; accuracy bounds stay those of all items."""
+    restricted: dict[int, OperatorProfile] = {}  # configurations that share a profile keep sharing it
 
     def part(configuration: ConfigurationProfile) -> ConfigurationProfile:
-        kept = np.isin(configuration.items, list(indexes))
+        mask = np.isin(configuration.items, list(indexes))
         operators = {}
         for name, operator in configuration.operators.items():
-            if id(operator) not in known:
-                known[id(operator)] = replace(
-                    operator, service_s=operator.service_s[kept], output_bytes=operator.output_bytes[kept]
+            if id(operator) not in restricted:
+                restricted[id(operator)] = replace(
+                    operator, service_s=operator.service_s[mask], output_bytes=operator.output_bytes[mask]
                 )
-            operators[name] = known[id(operator)]
+            operators[name] = restricted[id(operator)]
         return replace(
             configuration,
-            items=configuration.items[kept],
-            scores=configuration.scores[kept],
-            input_bytes=configuration.input_bytes[kept],
+            items=configuration.items[mask],
+            scores=configuration.scores[mask],
+            input_bytes=configuration.input_bytes[mask],
             operators=operators,
         )
 
-    return replace(profile, configurations=tuple(part(found) for found in profile.configurations))
+    return replace(profile, configurations=tuple(part(c) for c in profile.configurations))
 
 
 def _complete(
@@ -244,5 +245,5 @@ def _complete(
         profile = load_profile(specification, pipeline, store)
     except ProfileError:
         return False
-    complete = {f.configuration for f in profile.configurations if len(f.items) == len(dataset.items)}
+    complete = {c.configuration for c in profile.configurations if len(c.items) == len(dataset.items)}
     return complete.issuperset(configurations)

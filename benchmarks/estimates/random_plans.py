@@ -1,4 +1,4 @@
-"""Random plans under random load: estimates against long simulations."""
+"""Random plans under random load: estimates compared with long simulations."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 from benchmarks.workloads.random.plans import RandomPlan, random_plan
 from circinus.estimation import Estimator
@@ -30,13 +31,13 @@ from circinus.specification import (
 PERCENTILES = (50.0, 95.0, 99.0)
 KINDS = ("poisson", "periodic", "bursty", "recorded")
 _LIMIT = 0.10
-_MOST_UTILIZATION = 0.8
+_MAX_UTILIZATION = 0.8
 _SHARE_OF_A_PLAN = 20
-"""Queries that share the executions of the product's simulation, about."""
+"""Approximate number of queries that share the executions of the product's simulation."""
 
 
 def arrivals_of(kind: str, rng: np.random.Generator) -> AnyArrivals:
-    """Random arrivals of a kind."""
+    """Return random arrivals of a kind."""
     if kind == "poisson":
         return PoissonArrivals()
     if kind == "periodic":
@@ -49,15 +50,15 @@ def arrivals_of(kind: str, rng: np.random.Generator) -> AnyArrivals:
 
 
 def _sessions(rng: np.random.Generator) -> np.ndarray:
-    """Times of people who come at random and ask some five things one after the other, more of them at some hours."""
+    """Return arrival times of sessions of about five requests, with a rate that varies over time."""
     begins = np.cumsum(rng.exponential(1.0, 1500) / (1 + 0.5 * np.sin(np.arange(1500) / 80)))
     counts = rng.geometric(0.2, len(begins))
     within = [np.cumsum(rng.exponential(2.0, count)) for count in counts]
     return np.sort(np.concatenate([begin + times for begin, times in zip(begins, within, strict=True)]))
 
 
-def grid(plans: int, requests: int, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """As many plans of each kind of arrivals, simulated over so many requests each."""
+def grid(plans: int, requests: int, console: Console) -> PartResult:
+    """Compare `plans` random plans per kind of arrivals with simulations of `requests` requests each."""
     rows = []
     for number in track(range(plans * len(KINDS)), "random plans", console=console, transient=True):
         kind = KINDS[number % len(KINDS)]
@@ -70,16 +71,16 @@ def grid(plans: int, requests: int, console: Console) -> tuple[list[Figure], lis
 
 
 def _row(plan: RandomPlan, kind: str, seed: int, requests: int) -> dict[str, Any]:
-    predicted, doubts = _estimates(plan)
+    predicted, caveats = _estimates(plan)
     truth = _simulated(plan, requests, seed)
-    product = _simulated(plan, None, seed + 10_000) if doubts else predicted
+    product = _simulated(plan, None, seed + 10_000) if caveats else predicted
     return {
         "part": "grid",
         "arrivals": kind,
         "shape": plan.shape,
         "utilization": plan.utilization,
         "batches": max(load.batch_size for load in plan.conditions.deployments.values()),
-        "doubts": list(doubts),
+        "doubts": list(caveats),
         **{f"simulated_p{p:g}_s": value for p, value in zip(PERCENTILES, truth, strict=True)},
         **{f"formula_p{p:g}_s": value for p, value in zip(PERCENTILES, predicted, strict=True)},
         **{f"estimate_p{p:g}_s": value for p, value in zip(PERCENTILES, product, strict=True)},
@@ -88,21 +89,21 @@ def _row(plan: RandomPlan, kind: str, seed: int, requests: int) -> dict[str, Any
 
 
 def _estimates(plan: RandomPlan) -> tuple[list[float], tuple[str, ...]]:
-    """The formulas' percentiles as sized, and what they doubt."""
-    found: list[float] = []
-    doubts: tuple[str, ...] = ()
+    """Return the percentiles of the formulas, and their caveats."""
+    percentiles_s: list[float] = []
+    caveats: tuple[str, ...] = ()
     for percentile in PERCENTILES:
         slos = Slos(latency=LatencySlo(percentile=percentile, limit_s=1e6))
         query = plan.planned.query.model_copy(update={"slos": slos})
         estimator = Estimator(query, plan.planned.pipeline, plan.planned.profile, plan.network, usable_link_share=0.95)
         estimate = estimator.candidate(plan.planned.plan, plan.conditions).estimate
-        found.append(estimate.latency_s.value)
-        doubts = estimate.caveats
-    return found, doubts
+        percentiles_s.append(estimate.latency_s.value)
+        caveats = estimate.caveats
+    return percentiles_s, caveats
 
 
 def _simulated(plan: RandomPlan, requests: int | None, seed: int) -> list[float]:
-    """The percentiles over so many requests; None: over as many as when planning."""
+    """Simulate the percentiles over `requests` requests; None: over the number that planning uses."""
     model = build_model([plan.planned], plan.replicas, plan.network)
     if requests is None:
         duration_s = simulation_horizon_s([plan.planned], model, EXECUTIONS / _SHARE_OF_A_PLAN)
@@ -116,7 +117,7 @@ def _simulated(plan: RandomPlan, requests: int | None, seed: int) -> list[float]
 
 
 def _without_queues(plan: RandomPlan) -> list[float]:
-    """What requests take that never meet another one."""
+    """Return the percentiles of requests that never wait for another one."""
     model = build_model([plan.planned], plan.replicas, plan.network)
     (query,) = model.queries
     rare = replace(query, arrivals=_Rare(query.items))
@@ -126,7 +127,7 @@ def _without_queues(plan: RandomPlan) -> list[float]:
 
 
 class _Rare:
-    """Each request comes long after the one before."""
+    """Arrivals far apart."""
 
     def __init__(self, items: int) -> None:
         self._items = items
@@ -136,74 +137,30 @@ class _Rare:
 
 
 def _figures(rows: Sequence[dict[str, Any]], requests: int) -> list[Figure]:
-    calm = [row for row in rows if row["utilization"] <= _MOST_UTILIZATION]
+    calm = [row for row in rows if row["utilization"] <= _MAX_UTILIZATION]
+    busy = [row for row in rows if row["utilization"] > _MAX_UTILIZATION]
     sure = [row for row in calm if not row["doubts"]]
     wrong = [row for row in rows if not all(_near(row, "formula", p) for p in PERCENTILES)]
-    note = f"of {len(calm)} plans up to a utilisation of 0.8, {requests:,} requests each"
-    figures = [
-        Figure(
-            f"formula within 10 % of the simulator, p{p:g}",
-            _share(calm, "formula", p),
-            0.95,
-            "higher",
-            "of plans",
-            note,
-        )
-        for p in PERCENTILES
-    ]
-    figures += [
-        Figure(
-            f"the same where the estimate has no doubts, p{p:g}",
-            _share(sure, "formula", p),
-            0.95,
-            "higher",
-            "of plans",
-            f"{len(sure)} plans",
-        )
-        for p in PERCENTILES
-    ]
-    figures += [
-        Figure(
-            f"estimate as planned with (simulated where doubtful) within 10 %, p{p:g}",
-            _share(calm, "estimate", p),
-            0.95,
-            "higher",
-            "of plans",
-            f"simulated over {EXECUTIONS // _SHARE_OF_A_PLAN:,} executions a plan",
-        )
-        for p in PERCENTILES
-    ]
-    flagged = _doubtful(wrong) if wrong else 1.0
-    busy = [row for row in rows if row["utilization"] > _MOST_UTILIZATION]
-    figures += [
-        Figure(
-            "formulas beyond 10 % whose estimate has doubts",
-            flagged,
-            1.0,
-            "higher",
-            "of those plans",
-            f"{len(wrong)} plans",
+    groups = (
+        ("formula within 10 % of the simulator", calm, "formula",
+         f"of {len(calm)} plans up to a utilisation of 0.8, {requests:,} requests each"),
+        ("the same where the estimate has no doubts", sure, "formula", f"{len(sure)} plans"),
+        ("estimate as planned with (simulated where doubtful) within 10 %", calm, "estimate",
+         f"simulated over {EXECUTIONS // _SHARE_OF_A_PLAN:,} executions a plan"),
+    )  # fmt: skip
+    return [
+        *(
+            Figure(f"{name}, p{p:g}", _share(group, which, p), 0.95, "higher", "of plans", note)
+            for name, group, which, note in groups
+            for p in PERCENTILES
         ),
-        Figure(
-            "plans beyond 0.8 whose estimate has doubts",
-            _doubtful(busy),
-            1.0,
-            "higher",
-            "of plans",
-        ),
-        Figure(
-            "estimates with doubts", float(np.mean([bool(row["doubts"]) for row in calm])), None, "lower", "of plans"
-        ),
-        Figure(
-            "an estimate without queues within 10 %, p95",
-            _share(calm, "no_queues", 95.0),
-            None,
-            "higher",
-            "of plans",
-            "for comparison",
-        ),
-    ]
-    return figures
+        Figure("formulas beyond 10 % whose estimate has doubts", _doubtful(wrong) if wrong else 1.0, 1.0, "higher",
+               "of those plans", f"{len(wrong)} plans"),
+        Figure("plans beyond 0.8 whose estimate has doubts", _doubtful(busy), 1.0, "higher", "of plans"),
+        Figure("estimates with doubts", _doubtful(calm), None, "lower", "of plans"),
+        Figure("an estimate without queues within 10 %, p95", _share(calm, "no_queues", 95.0), None, "higher",
+               "of plans", "for comparison"),
+    ]  # fmt: skip
 
 
 def _doubtful(rows: Sequence[dict[str, Any]]) -> float:
@@ -220,26 +177,21 @@ def _share(rows: Sequence[dict[str, Any]], which: str, percentile: float) -> flo
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Share within 10 % by kind of arrivals."""
+    """Return a table of shares within 10 % by kind of arrivals."""
     table = Table(
         "arrivals", "plans", "formula p50 / p95 / p99", "no doubts", "estimate p50 / p95 / p99", "without queues"
     )
-    table.title = "Within 10 % of the simulator, utilisation up to 0.8"
+    table.title = "Within 10 % of the simulator, utilization up to 0.8"
     groups: list[tuple[str, Callable[[dict[str, Any]], bool]]] = [
         *((kind, lambda row, kind=kind: row["arrivals"] == kind) for kind in KINDS),
         ("no batches", lambda row: row["batches"] == 1),
         ("batches", lambda row: row["batches"] > 1),
     ]
     for name, belongs in groups:
-        some = [row for row in rows if row["utilization"] <= _MOST_UTILIZATION and belongs(row)]
-        table.add_row(
-            name,
-            str(len(some)),
-            _three(some, "formula"),
-            f"{np.mean([not row['doubts'] for row in some]):.0%}" if some else "",
-            _three(some, "estimate"),
-            _three(some, "no_queues"),
-        )
+        some = [row for row in rows if row["utilization"] <= _MAX_UTILIZATION and belongs(row)]
+        without_caveats = f"{1 - _doubtful(some):.0%}" if some else ""
+        shares = [_three(some, which) for which in ("formula", "estimate", "no_queues")]
+        table.add_row(name, str(len(some)), shares[0], without_caveats, *shares[1:])
     return table
 
 

@@ -1,4 +1,4 @@
-"""Plans of the real pipelines for the benchmark: placements from the device to the cloud, replicas, batches, links."""
+"""Plans of the real pipelines: placements from the device to the cloud, replicas, batches, links."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from circinus.specification import (
 
 SITES = ("device", "edge", "cloud")
 _SPEEDS = {"device": 0.5, "edge": 0.7, "cloud": 1.2}
-"""Relative to each other, as in the examples."""
+"""Relative speeds, as in the examples."""
 _ROUND_TRIPS_S = {"device": 0.005, "edge": 0.030}
-"""From a site to the next."""
+"""Round-trip time to the next site."""
 _GIB = 2.0**30
-_MOST_BUSY = 0.95
-"""Utilisation target of all deployments; their replicas are given."""
-_AMPLE = 1e12
-"""Bytes a second of a link that is never busy."""
+_MAX_UTILIZATION = 0.95
+"""Utilization target of all deployments, whose replicas are given."""
+_UNLIMITED_BYTES_PER_S = 1e12
+"""Bandwidth of a link that is never busy."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One plan of an example, in few words."""
+    """Compact description of a plan of an example."""
 
     example: str
     configuration: int
-    """Of `CONFIGURATIONS`."""
+    """Index into `CONFIGURATIONS`."""
     places: str
-    """For each operator in topological order d(evice), e(dge) or c(loud)."""
+    """Site of each operator in topological order: d(evice), e(dge) or c(loud)."""
     replicas: tuple[int, ...]
-    """For each operator."""
+    """Number of replicas of each operator."""
     link: float = 0.5
-    """How busy the links are, as a share of how busy the busiest deployment is; above 1 a link is what is busiest."""
+    """Utilization of the links over that of the busiest deployment; above 1 a link is the bottleneck."""
     batched: str = ""
-    """The operator that works in batches of as many as it may take, if any."""
+    """Operator with its largest batch size, if any."""
 
 
 CHOICES: Sequence[Choice] = (
@@ -82,7 +82,7 @@ CHOICES: Sequence[Choice] = (
 
 @dataclass(frozen=True, eq=False)
 class RealPlan:
-    """A plan and where it runs, alone."""
+    """Plan with an infrastructure of its own."""
 
     name: str
     measured: Measured
@@ -90,47 +90,45 @@ class RealPlan:
     replicas: Mapping[Deployment, int]
     infrastructure: Infrastructure
     capacity_per_s: float
-    """Requests a second that would keep the busiest deployment or link busy all the time."""
+    """Request rate at which the busiest deployment or link has a utilization of 1."""
 
     @property
     def pipeline(self) -> Pipeline:
-        """Of the plan."""
         return self.measured.pipeline
 
     @property
     def network(self) -> Network:
-        """Where it runs."""
         return Network(self.infrastructure)
 
     def query(self, utilization: float) -> Query:
-        """Requests that keep the busiest deployment or link busy for that share of the time."""
-        # The name is what arrivals are drawn by: no two plans meet the same luck.
+        """Return a query with the rate at which the busiest deployment or link has the given utilization."""
+        # Arrivals are drawn by name, so that plans have independent arrivals.
         name = "".join(letter if letter.isalnum() else "-" for letter in self.name)
-        asked = {"name": name, "pipeline": self.plan.pipeline, "source": SITES[0]}
-        return Query.model_validate({**asked, "rate": utilization * self.capacity_per_s})
+        fields = {"name": name, "pipeline": self.plan.pipeline, "source": SITES[0]}
+        return Query.model_validate({**fields, "rate": utilization * self.capacity_per_s})
 
     def specification(self, query: Query) -> Specification:
-        """The query on the plan's own infrastructure."""
+        """Return the specification of the query on the plan's infrastructure."""
         return replace(self.measured.specification, infrastructure=self.infrastructure, queries=(query,))
 
 
 def real_plan(choice: Choice, measured: Measured, capacity_per_s: float) -> RealPlan:
-    """The plan on hardware and links that are as fast as it takes for a load.
+    """Return the plan on hardware and links whose speed give it a capacity.
 
-    Recorded seconds are replayed: on hardware some tens of times as fast as the machine that profiled, minutes show
-    as many requests as hours would.
+    Recorded seconds are replayed on hardware some tens of times as fast as the machine that profiled, so that minutes
+    show as many requests as hours would.
 
     Args:
-        choice: which plan.
-        measured: its example.
-        capacity_per_s: requests a second that the busiest deployment, or link, shall just get done.
+        choice: description of the plan.
+        measured: measured example of the plan.
+        capacity_per_s: request rate at which the busiest deployment or link has a utilization of 1.
     """
     plan, replicas = plan_of(choice, measured)
-    # One request a second on the speeds as they are: how busy deployments and links get is linear in it.
-    alone = taken(plan, measured, Network(_infrastructure(1.0, [_AMPLE, _AMPLE])))
-    busiest = max(use.busy_replicas / replicas[use.deployment] for use in alone.deployments)
+    # Utilization is linear in the rate, so that one request per second shows the bottleneck.
+    candidate = taken(plan, measured, Network(_infrastructure(1.0, [_UNLIMITED_BYTES_PER_S, _UNLIMITED_BYTES_PER_S])))
+    busiest = max(use.busy_replicas / replicas[use.deployment] for use in candidate.deployments)
     deployments_per_s = capacity_per_s * max(choice.link, 1.0)
-    sent = [max((u.bytes_per_s for u in alone.links if {u.link.source, u.link.target} == {a, b}), default=0.0)
+    sent = [max((u.bytes_per_s for u in candidate.links if {u.link.source, u.link.target} == {a, b}), default=0.0)
             for a, b in pairwise(SITES)]  # fmt: skip
     bandwidths = [max(bytes_a_request * deployments_per_s / choice.link, 1.0) for bytes_a_request in sent]
     return RealPlan(
@@ -144,7 +142,7 @@ def real_plan(choice: Choice, measured: Measured, capacity_per_s: float) -> Real
 
 
 def plan_of(choice: Choice, measured: Measured) -> tuple[QueryPlan, Mapping[Deployment, int]]:
-    """(plan, replicas)"""
+    """Return the plan and the number of replicas per deployment."""
     pipeline = measured.pipeline
     order = [operator.name for operator in pipeline.topological_order()]
     pools = dict(zip(order, (_site(letter) for letter in choice.places), strict=True))
@@ -152,7 +150,7 @@ def plan_of(choice: Choice, measured: Measured) -> tuple[QueryPlan, Mapping[Depl
     for name in order:
         operator = pipeline.operator(name)
         size = max(operator.batch_sizes) if name == choice.batched else 1
-        allocations[name] = Allocation(operator.cpus[0], size, _MOST_BUSY)
+        allocations[name] = Allocation(operator.cpus[0], size, _MAX_UTILIZATION)
     plan = QueryPlan(
         pipeline=pipeline.name,
         configuration=measured.configurations[choice.configuration],
@@ -163,7 +161,7 @@ def plan_of(choice: Choice, measured: Measured) -> tuple[QueryPlan, Mapping[Depl
 
 
 def taken(plan: QueryPlan, measured: Measured, network: Network) -> PlanCandidate:
-    """What one request a second takes of deployments and links."""
+    """Return the plan as a candidate with its use of deployments and links at one request per second."""
     query = Query.model_validate({"name": "q", "pipeline": plan.pipeline, "source": SITES[0], "rate": 1.0})
     estimator = Estimator(query, measured.pipeline, measured.of(plan.configuration), network, usable_link_share=0.99)
     return estimator.candidate(plan)
@@ -190,6 +188,6 @@ def _site(letter: str) -> str:
 
 
 def name_of(choice: Choice) -> str:
-    """Which plan it is, for tables."""
+    """Return the name of a plan in tables."""
     batched = f" batches of {choice.batched}" if choice.batched else ""
     return f"{choice.example} {choice.configuration} {choice.places} x{','.join(map(str, choice.replicas))}{batched}"

@@ -1,4 +1,4 @@
-"""Recorded seconds replayed by the local engine: plans of the real pipelines under three loads."""
+"""Replay of recorded service times by the local engine, for plans of the real pipelines under three loads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.estimates.error_figures import beside_measured, ratio, right_ver
 from benchmarks.estimates.predictions import Prediction, planned_query, prediction, service_s, without_queueing_s
 from benchmarks.estimates.real_plans import RealPlan
 from benchmarks.estimates.trace_simulation import sent, traced_s
-from benchmarks.harness.checkpoints import KeptPart
+from benchmarks.harness.checkpoints import Checkpoint
 from circinus.arrays import IntArray
 from circinus.reporting.progress import load_bar
 from circinus.serving import Mode
@@ -29,27 +29,25 @@ from circinus.serving.local.high_resolution_loop import new_event_loop
 from circinus.simulation.report import percentile_interval
 
 LEVELS: Mapping[float, float] = {0.3: 0.25, 0.55: 0.4, 0.8: 1.0}
-"""How busy the busiest deployment or link is -> share of the seconds of a run: queues that live long are seen long."""
-
-
+"""Share of the measured seconds per utilization of the busiest deployment or link: longer queues need longer runs."""
 _DRAWN = 10_000
 
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """How long, and how much at once."""
+    """Durations, concurrency and seed of replays."""
 
     duration_s: float
     """Measured seconds at the highest load."""
     warm_up_s: float
     engines: int
-    """How many run side by side."""
+    """Number of plans replayed concurrently."""
     seed: int
 
 
 @dataclass(frozen=True, eq=False)
 class _Load:
-    """A plan under one load, before it is run."""
+    """Plan under one load, before it is run."""
 
     real: RealPlan
     level: float
@@ -58,20 +56,20 @@ class _Load:
 
 
 def replayed(plans: Sequence[RealPlan], options: ReplayOptions, state: Path, console: Console) -> list[dict[str, Any]]:
-    """One row for each plan and level.
+    """Replay each plan at each level; return a row for each.
 
-    As many plans as there are engines run at the same time and for the same time, so that answers are scored when
-    nobody measures. What has ended is kept in `state` for the same code and options.
+    Plans run in groups, one engine each, for equal durations, so that answers are scored while no run is measured.
+    Finished groups are checkpointed in `state`.
     """
     rows: list[dict[str, Any]] = []
     for begin in range(0, len(plans), options.engines):
-        together = plans[begin : begin + options.engines]
-        key = {"plans": [measured_plan(real) for real in together], **vars(options)}
-        kept = KeptPart.of(state, f"replay-{begin}-{options.engines}", key)
-        console.print(f"replay: {', '.join(real.name for real in together)}", highlight=False)
+        group = plans[begin : begin + options.engines]
+        key = {"plans": [measured_plan(real) for real in group], **vars(options)}
+        checkpoint = Checkpoint.in_folder(state, f"replay-{begin}-{options.engines}", key)
+        console.print(f"replay: {', '.join(real.name for real in group)}", highlight=False)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            _, found = kept.run(lambda wave=together, loop=runner: ([], loop.run(_wave(wave, options, console))))  # type: ignore[misc]
-        rows += found
+            _, group_rows = checkpoint.run(lambda g=group, r=runner: ([], r.run(_wave(g, options, console))))  # type: ignore[misc]
+        rows += group_rows
     return rows
 
 
@@ -110,7 +108,7 @@ async def _wave(plans: Sequence[RealPlan], options: ReplayOptions, console: Cons
                 rows += [_row(load, traffic, report) for load, report in zip(loads[level], reports, strict=True)]
         finally:
             for client in clients:
-                with contextlib.suppress(Exception):  # the next one is to be ended too
+                with contextlib.suppress(Exception):  # end the other engines, too
                     await client.close()
     return rows
 
@@ -118,7 +116,7 @@ async def _wave(plans: Sequence[RealPlan], options: ReplayOptions, console: Cons
 def _load(real: RealPlan, level: float) -> _Load:
     query, profile = real.query(level), real.measured.of(real.plan.configuration)
     predicted = prediction(real, query, profile)
-    assert predicted is not None, "the level leaves time to every deployment and link"
+    assert predicted is not None, "no deployment or link is overloaded"
     return _Load(real, level, predicted, without_queueing_s(real, query, profile))
 
 
@@ -155,18 +153,20 @@ def _row(load: _Load, traffic: LoadSpec, report: LoadReport) -> dict[str, Any]:
 
 
 def _drawn(real: RealPlan) -> IntArray:
-    """Which items a run takes turns in: so many independent draws that requests carry any item at any time, as planning
-    has it. Turns of the items themselves would make queues some per cent shorter."""
+    """Return the items of requests: independent draws, as planning assumes.
+
+    Sending the items in turns would make queues some per cent shorter.
+    """
     return np.random.default_rng(0).integers(len(real.measured.items), size=_DRAWN)
 
 
 def measured_plan(real: RealPlan) -> tuple[str, float]:
-    """The plan and what was measured of it: on other measurements, runs that have ended are no good."""
+    """Return plan and profiled service time, the key of a checkpoint: other measurements invalidate it."""
     return real.name, service_s(real, real.measured.of(real.plan.configuration))
 
 
 def description(real: RealPlan, level: float, predicted: Prediction) -> dict[str, Any]:
-    """Which plan and load a row is about."""
+    """Return the columns that describe plan and load of a row."""
     plan, estimate = real.plan, predicted.estimate
     return {
         "plan": real.name,

@@ -1,4 +1,4 @@
-"""Predicted over observed latencies as a picture."""
+"""Scatter plot of predicted over measured latencies."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def draw_scatter(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw p95 as predicted over p95 as measured, on logarithmic axes, one point for each plan and level.
 
     Args:
-        rows: of `truth_real`; those without a measured percentile are left out.
-        path: of the SVG file; the same rows give the same file.
+        rows: rows of `real_part`; rows without a measured percentile are left out.
+        path: path of the SVG file, which is reproducible.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -39,8 +39,8 @@ def draw_scatter(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for part, predicted, marker, color, label in kinds:
         points = [(r["measured_p95_s"], r[predicted]) for r in measured if r["part"] == part and r[predicted]]
         if points:
-            observed, said = zip(*points, strict=True)
-            axes.scatter(observed, said, s=18, marker=marker, color=color, lw=1.0, alpha=0.8, label=label)
+            observed, expected = zip(*points, strict=True)
+            axes.scatter(observed, expected, s=18, marker=marker, color=color, lw=1.0, alpha=0.8, label=label)
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
     axes.set(xlabel="measured p95 (s)", ylabel="predicted p95 (s)", title="Predicted over observed latency")
     for axis in (axes.xaxis, axes.yaxis):

@@ -1,5 +1,4 @@
-"""How fast the simulator is: a pipeline of four operators, with one and with several replicas, with batches, and where
-requests come back to a station."""
+"""Speed of the simulator: four operators with one and with several replicas, with batches, and with return visits."""
 
 from __future__ import annotations
 
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 from circinus.queueing.arrivals import Poisson
 from circinus.queueing.station import Station
@@ -21,19 +21,18 @@ _RATE_PER_S = 80.0
 _UTILIZATION = 0.7
 
 
-def speed(requests: int, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """Process seconds, median of three runs each."""
-    back = [0, 1, 0, 2]
+def speed(requests: int, console: Console) -> PartResult:
+    """Measure process seconds, medians of three runs."""
     cases = {
         "one replica each": ([1, 1, 1, 1], 1, [0, 1, 2, 3], requests),
         "four replicas each": ([4, 4, 4, 4], 1, [0, 1, 2, 3], requests),
         "batches of 8": ([2, 2, 2, 2], 8, [0, 1, 2, 3], requests),
-        "back to the first": ([2, 2, 2], 1, back, requests // 10),
+        "back to the first": ([2, 2, 2], 1, [0, 1, 0, 2], requests // 10),
     }
     rows: list[dict[str, Any]] = []
-    for name, (servers, batch, way, count) in cases.items():
-        seconds = median(_seconds(servers, batch, way, count, seed) for seed in range(_REPEATS))
-        executions = count * len(way)
+    for name, (servers, batch, route, count) in cases.items():
+        seconds = median(_seconds(servers, batch, route, count, seed) for seed in range(_REPEATS))
+        executions = count * len(route)
         rows.append(
             {"part": "speed", "case": name, "requests": count, "seconds": seconds, "a_second": executions / seconds}
         )
@@ -49,15 +48,15 @@ def speed(requests: int, console: Console) -> tuple[list[Figure], list[dict[str,
     return figures, rows
 
 
-def _seconds(servers: list[int], batch: int, way: list[int], requests: int, seed: int) -> float:
+def _seconds(servers: list[int], batch: int, route: list[int], requests: int, seed: int) -> float:
     ratios = tuple(1.0 + 0.3 * k for k in range(batch))
     stations = [Station(str(number), count, ratios) for number, count in enumerate(servers)]
-    alone = np.random.default_rng(0).exponential(1.0, 4096)
+    service_s = np.random.default_rng(0).exponential(1.0, 4096)
     visits = []
-    for index, station in enumerate(way):
-        mean_s = _UTILIZATION * servers[station] * batch / ratios[-1] / _RATE_PER_S / way.count(station)
-        visits.append(Visit(station, (index - 1,) if index else (), alone * mean_s))
-    query = QueryModel("q", Poisson(_RATE_PER_S), len(alone), tuple(visits), (len(way) - 1,))
-    began_s = process_time()
+    for index, station in enumerate(route):
+        mean_s = _UTILIZATION * servers[station] * batch / ratios[-1] / _RATE_PER_S / route.count(station)
+        visits.append(Visit(station, (index - 1,) if index else (), service_s * mean_s))
+    query = QueryModel("q", Poisson(_RATE_PER_S), len(service_s), tuple(visits), (len(route) - 1,))
+    start_s = process_time()
     Simulation(stations, [query], duration_s=requests / _RATE_PER_S, seed=seed).run()
-    return process_time() - began_s
+    return process_time() - start_s

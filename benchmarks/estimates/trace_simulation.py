@@ -1,4 +1,4 @@
-"""The very requests of a run of traffic, simulated: what the rules of a plan come to for these, without an engine."""
+"""Simulation of the requests of a load test, without an engine."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from circinus.specification import Deployment, Network, Query
 
 @dataclass(frozen=True, eq=False)
 class Sent:
-    """The requests of one query, in order."""
+    """Requests of one query, in order."""
 
     time_s: FloatArray
-    """(n,) when each is due, after the traffic began."""
+    """(n,) scheduled times since the start of the traffic."""
     items: IntArray
-    """(n,) which of the items it carries."""
+    """(n,) indexes of the items."""
 
 
 def sent(query: Query, items: int, traffic: LoadSpec) -> Sent:
-    """What `run_load` sends to the only query it serves: its arrivals, and items in turns of random order.
+    """Return the requests that `run_load_test` sends to its only query: arrivals, and items in turns of random order.
 
     Args:
-        query: with its arrivals.
-        items: how many there are to send.
-        traffic: without a trace.
+        query: query with its arrivals.
+        items: number of items to send.
+        traffic: specification of traffic without a trace.
     """
     process = arrival_process(query).scaled(traffic.rate_factor)
     drawn = sample_arrivals({query.name: process}, traffic.warm_up_s + traffic.duration_s, traffic.seed)
@@ -49,14 +49,14 @@ def sent(query: Query, items: int, traffic: LoadSpec) -> Sent:
 def traced_s(
     planned: PlannedQuery, replicas: Mapping[Deployment, int], network: Network, requests: Sent, warm_up_s: float
 ) -> FloatArray:
-    """(n,) the latencies of the requests that are due after the warm-up.
+    """Return the (n,) simulated latencies of the requests after the warm-up.
 
     Args:
-        planned: a query alone, with the profile of the items as they are numbered in `requests`.
-        replicas: of its plan's deployments.
-        network: where they run.
-        requests: what is sent.
-        warm_up_s: what comes before is simulated and left out.
+        planned: single query, with the profile of the items as numbered in `requests`.
+        replicas: number of replicas per deployment.
+        network: network of the deployments.
+        requests: requests of the run.
+        warm_up_s: duration of the warm-up, which is simulated and left out.
     """
     model = build_model([planned], replicas, network)
     simulation = Simulation(

@@ -1,4 +1,4 @@
-"""The one form in which benchmark results are kept: `benchmarks/results/NAME.json`."""
+"""Result files of benchmarks, `benchmarks/results/NAME.json`, and the table of their figures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +18,13 @@ from rich.table import Table
 
 from circinus.specification.formatting import format_duration, format_percentage, format_usd_per_h
 
-FOLDER = Path(__file__).parent.parent / "results"
+ROOT = Path(__file__).parent.parent.parent
+FOLDER = ROOT / "benchmarks" / "results"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure with its aim, whether met or not."""
+    """Figure of a benchmark with its aim."""
 
     name: str
     value: float
@@ -33,7 +35,7 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the aim is met; None where there is none."""
+        """True if the aim is met; None without an aim."""
         if self.aim is None:
             return None
         return self.value <= self.aim if self.better == "lower" else self.value >= self.aim
@@ -47,42 +49,67 @@ def write_results(
     seeds: Sequence[int],
     wall_s: float,
     folder: Path = FOLDER,
+    file: Path | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write `NAME.json` in `folder` (by default `benchmarks/results`) whole or not at all, and return its path."""
+    """Write the result file of a benchmark and return its path.
+
+    Args:
+        name: of the benchmark.
+        figures: with their aims.
+        rows: data behind the figures.
+        seeds: the only seed, or the first and the last one.
+        wall_s: wall time of all parts.
+        folder: folder of `NAME.json`, where no file is given.
+        file: path of the result file.
+        options: values of the benchmark's options.
+    """
     document = {
         "schema": 1,
         "name": name,
         "commit": commit(),
+        "date": datetime.now(UTC).date().isoformat(),
         "machine": _machine(),
+        "options": dict(options or {}),
         "seeds": list(seeds),
         "wall_s": round(wall_s, 1),
         "figures": [asdict(figure) for figure in figures],
         "rows": list(rows),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    path = file or folder / f"{name}.json"
+    write_whole(path, json.dumps(document, indent=1) + "\n")
     return path
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file atomically, with its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
 def print_figures(figures: Sequence[Figure], console: Console) -> None:
-    """All figures beside their aims."""
+    """Print a table of figures and aims."""
     table = Table("figure", "value", "aim", "met", "note", title="Figures", title_justify="left")
     for figure in figures:
-        aim = (
-            ""
-            if figure.aim is None
-            else f"{'≤' if figure.better == 'lower' else '≥'} {_in_words(figure.aim, figure.unit)}"
-        )
+        bound = "≤" if figure.better == "lower" else "≥"
+        aim = "" if figure.aim is None else f"{bound} {_value_text(figure.aim, figure.unit)}"
         met = {None: "", True: "[green]yes[/green]", False: "[red]no[/red]"}[figure.met]
-        table.add_row(figure.name, _in_words(figure.value, figure.unit), aim, met, figure.note)
+        table.add_row(figure.name, _value_text(figure.value, figure.unit), aim, met, figure.note)
     console.print(table)
 
 
-def _in_words(value: float, unit: str) -> str:
-    """Seconds, dollars an hour and shares (`of plans`) as people read them; other units as they are."""
+def records_table(records: Sequence[Mapping[str, Any]], title: str | None = None, digits: str = ".4g") -> Table:
+    """Return a table of records with equal keys, numbers formatted alike."""
+    table = Table(*records[0], title=title, title_justify="left")
+    for record in records:
+        table.add_row(*(f"{value:{digits}}" if isinstance(value, float) else str(value) for value in record.values()))
+    return table
+
+
+def _value_text(value: float, unit: str) -> str:
+    """Format seconds, dollars per hour and shares (`of plans`) in readable units, others with four digits."""
     if unit == "s":
         return format_duration(value)
     if unit == "$/h":
@@ -91,14 +118,18 @@ def _in_words(value: float, unit: str) -> str:
 
 
 def commit() -> str:
-    """The commit that ran, marked when the checkout holds changes (other than results)."""
-    root = Path(__file__).parent.parent.parent
+    """Return the checked-out commit, marked `+changes` where the checkout has changes outside the results."""
+    changed = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+    return (_git("rev-parse", "--short", "HEAD") or "unknown") + ("+changes" if changed else "")
 
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
 
-    changed = git("status", "--porcelain", "--", ".", ":!benchmarks/results")
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+changes" if changed else "")
+def commit_date(revision: str) -> str:
+    """Return the date of a commit, or nothing where the history does not have it."""
+    return _git("log", "-1", "--format=%as", revision)
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _machine() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is deployed over real links and loaded, one after the other, and the figures that come of it."""
+"""Runs of deployed plans over real links, and their figures."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _EQUAL = "equal goodput as "
 
 @dataclass(frozen=True)
 class Run:
-    """One strategy's plans under one load."""
+    """Plans of one strategy under one load, with the measurements."""
 
     strategy: str
     load: float
-    """Times the queries up to which all can be served."""
+    """Multiple of the load that can be served."""
     shaped: bool
     matching: Matching
     loaded: Loaded | None
-    """None: nobody was let in, so that nothing was deployed."""
+    """Measurements; None if no query was admitted, so that nothing was deployed."""
     deploy_s: float
     without_links_s: Mapping[str, float]
-    """Query -> what its plan would be promised by who ignores links; empty where that was not asked."""
+    """Latency per query as predicted without links; empty where not computed."""
     sent_bytes: Mapping[str, float]
-    """Link -> bytes that crossed it during the traffic, with the cluster's own."""
+    """Bytes over each link during the traffic, including those of the cluster."""
 
     @property
     def goodput(self) -> float:
-        """Weight of the queries that were measured to keep their latency and their accuracy."""
+        """Weight of the queries with measured latency and accuracy within their SLOs."""
         return self.loaded.report.goodput if self.loaded is not None else 0.0
 
     @property
@@ -47,34 +47,34 @@ class Run:
 
     @property
     def kept(self) -> set[str]:
-        """The queries that make up the goodput."""
+        """Queries that make up the goodput."""
         queries = self.loaded.report.queries if self.loaded is not None else ()
         return {query.query for query in queries if query.satisfied}
 
     @property
     def served(self) -> int:
-        """Queries that were let in."""
+        """Number of admitted queries."""
         return len(self.matching.assignments)
 
     @property
     def measured(self) -> tuple[QueryMeasurement, ...]:
-        """Those of them that requests came of."""
+        """Admitted queries with requests."""
         queries = self.loaded.report.queries if self.loaded is not None else ()
         return tuple(query for query in queries if query.served and query.requests)
 
 
 def rows_of(run: Run) -> list[dict[str, Any]]:
-    """For programs: every query of a run."""
+    """Return a row for every query of a run."""
     if run.loaded is None:
         return []
     sent = run.loaded.link_bytes
     chosen = {assignment.query: assignment.chosen for assignment in run.matching.assignments}
-    found = []
+    rows = []
     for query in run.loaded.report.queries:
         candidate = chosen.get(query.query)
         rate_per_s = _rates(run).get(query.query, 1.0)
         predicted = {} if candidate is None else {u.link.name: u.bytes_per_s / rate_per_s for u in candidate.links}
-        found.append(
+        rows.append(
             {
                 "part": "traffic",
                 "load": run.load,
@@ -86,11 +86,11 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
                 "measured_link_bytes": dict(sent.get(query.query, {})),
             }
         )
-    return found
+    return rows
 
 
 def summary_of(run: Run) -> dict[str, Any]:
-    """For programs: a run as a whole."""
+    """Return a row for a run as a whole."""
     lateness = run.loaded.report.lateness if run.loaded is not None else None
     return {
         "part": "runs",
@@ -110,7 +110,7 @@ def summary_of(run: Run) -> dict[str, Any]:
 
 
 def _rates(run: Run) -> dict[str, float]:
-    """Query -> requests a second, as planned."""
+    """Return the planned request rate per query."""
     return {
         assignment.query: use.traffic.rate_per_s
         for assignment in run.matching.assignments
@@ -119,11 +119,11 @@ def _rates(run: Run) -> dict[str, float]:
 
 
 def goodput_figures(runs: Sequence[Run]) -> list[Figure]:
-    """Of loads beyond 1, where not all can be served, and the curves for all."""
-    ours, others = _by_load(runs, OURS), {name: _by_load(runs, name) for name in ALTERNATIVES}
+    """Return goodput over that of the alternatives at loads above 1, with the curves of all loads."""
+    ours, theirs = _by_load(runs, OURS), {name: _by_load(runs, name) for name in ALTERNATIVES}
     beyond = [load for load in ours if load > 1] or list(ours)
     figures = []
-    best = {load: max(others[name][load].goodput for name in ALTERNATIVES) for load in ours}
+    best = {load: max(theirs[name][load].goodput for name in ALTERNATIVES) for load in ours}
     by_load = "; ".join(f"load {load:g}: {_times(ours[load].goodput, best[load]):.2f}" for load in ours)
     figures.append(
         Figure("goodput over the best alternative beyond saturation",
@@ -131,8 +131,8 @@ def goodput_figures(runs: Sequence[Run]) -> list[Figure]:
                f"the least over loads beyond 1; {by_load}")
     )  # fmt: skip
     for name in ALTERNATIVES:
-        curve = "; ".join(f"load {load:g}: {others[name][load].goodput:g} of {ours[load].offered:g}" for load in ours)
-        times = [_times(ours[load].goodput, others[name][load].goodput) for load in beyond]
+        curve = "; ".join(f"load {load:g}: {theirs[name][load].goodput:g} of {ours[load].offered:g}" for load in ours)
+        times = [_times(ours[load].goodput, theirs[name][load].goodput) for load in beyond]
         figures.append(Figure(f"goodput over {name} beyond saturation", min(times), None, "higher", "times", curve))
     curve = "; ".join(f"load {load:g}: {run.goodput:g} of {run.offered:g}" for load, run in ours.items())
     kept, served = (sum(count(run) for run in ours.values()) for count in (lambda r: len(r.kept), lambda r: r.served))
@@ -143,50 +143,52 @@ def goodput_figures(runs: Sequence[Run]) -> list[Figure]:
 
 
 def equal_to(strategy: str) -> str:
-    """What the names of runs of ours begin with that serve just the queries which an alternative kept."""
+    """Return the prefix of names of the product's runs with just the queries that an alternative kept."""
     return f"{_EQUAL}{strategy}"
 
 
 def cost_figures(runs: Sequence[Run]) -> list[Figure]:
-    """What a unit of weight costs that is kept at the lowest load, over what it costs with an alternative: of plans for
-    just the queries that it kept, and of all that each let in."""
+    """Return the cost per unit of goodput at the lowest load, over that of each alternative.
+
+    Compared are plans for just the queries that the alternative kept, and plans for all admitted queries.
+    """
     figures = []
     load = min(run.load for run in runs)
     ours = _by_load(runs, OURS)[load]
     for name in ALTERNATIVES:
-        its = _by_load(runs, name)[load]
-        same = [one for one in runs if one.strategy.startswith(equal_to(name)) and one.load == load and one.goodput]
-        if not same or not its.goodput or not its.matching.cost_usd_per_h:
+        other = _by_load(runs, name)[load]
+        same = [run for run in runs if run.strategy.startswith(equal_to(name)) and run.load == load and run.goodput]
+        if not same or not other.goodput or not other.matching.cost_usd_per_h:
             continue
-        best = min(same, key=lambda one: (one.goodput < its.goodput, _of_weight(one)))
-        ratio = _of_weight(best) / _of_weight(its)
+        best = min(same, key=lambda run: (run.goodput < other.goodput, _unit_cost(run)))
+        ratio = _unit_cost(best) / _unit_cost(other)
         figures.append(
-            Figure(f"cost for equal goodput, over {name}", ratio, AIM_COST, "lower", "times", _compared(best, its))
+            Figure(f"cost for equal goodput, over {name}", ratio, AIM_COST, "lower", "times", _compared(best, other))
         )
         if ours.goodput:
             figures.append(
-                Figure(f"$/h for each unit of weight kept, over {name}", _of_weight(ours) / _of_weight(its), None,
+                Figure(f"$/h for each unit of weight kept, over {name}", _unit_cost(ours) / _unit_cost(other), None,
                        "lower", "times", f"at load {load:g}, each with all that it let in")
             )  # fmt: skip
     return figures
 
 
-def _of_weight(run: Run) -> float:
-    """$/h for each unit of weight that was kept."""
+def _unit_cost(run: Run) -> float:
+    """Return $/h per unit of goodput."""
     return run.matching.cost_usd_per_h / run.goodput
 
 
-def _compared(same: Run, its: Run) -> str:
-    planned_for = same.strategy.removeprefix(equal_to(its.strategy))
-    what = f"plans for just the queries that it kept at load {its.load:g}{planned_for}"
-    both = f"{same.matching.cost_usd_per_h:.3f} for {its.matching.cost_usd_per_h:.3f} $/h"
-    if same.goodput == its.goodput:
-        return f"{both}: {what}, which kept the same {its.goodput:g} by weight"
-    return f"{both}, each over the weight kept: {what}, of which these kept {same.goodput:g} of {its.goodput:g}"
+def _compared(same: Run, other: Run) -> str:
+    planned_for = same.strategy.removeprefix(equal_to(other.strategy))
+    what = f"plans for just the queries that it kept at load {other.load:g}{planned_for}"
+    both = f"{same.matching.cost_usd_per_h:.3f} for {other.matching.cost_usd_per_h:.3f} $/h"
+    if same.goodput == other.goodput:
+        return f"{both}: {what}, which kept the same {other.goodput:g} by weight"
+    return f"{both}, each over the weight kept: {what}, of which these kept {same.goodput:g} of {other.goodput:g}"
 
 
 def truth_figures(shaped: Run, unshaped: Run) -> list[Figure]:
-    """What is predicted beside what is measured, with the links and without."""
+    """Return predicted and measured latencies and bytes, with links and without."""
     with_links = _observed_over(shaped, lambda query: query.predicted.latency_s.value if query.predicted else None)
     ignoring = _observed_over(shaped, lambda query: shaped.without_links_s.get(query.query))
     figures = [
@@ -212,23 +214,23 @@ def truth_figures(shaped: Run, unshaped: Run) -> list[Figure]:
         Figure("what links add to latency, measured", _median(added_s), None, "lower", "s",
                f"median over queries, of p50; {_range(added_s)} s"),
         Figure("what links add to latency, predicted", _median(predicted_s), None, "lower", "s",
-               f"median over queries, at the percentile of the objective; {_range(predicted_s)} s"),
+               f"median over queries, at the percentile of the SLO; {_range(predicted_s)} s"),
     ]  # fmt: skip
     return figures + _byte_figures(shaped)
 
 
 def _byte_figures(shaped: Run) -> list[Figure]:
-    assert shaped.loaded is not None, "something was served"
+    assert shaped.loaded is not None, "no query was admitted"
     ratios = []
     payload: dict[str, float] = {}
     rates, counts = _rates(shaped), {query.query: query.requests for query in shaped.measured}
     for assignment in shaped.matching.assignments:
-        found = shaped.loaded.link_bytes.get(assignment.query, {})
+        measured = shaped.loaded.link_bytes.get(assignment.query, {})
         for use in assignment.chosen.links:
             predicted = use.bytes_per_s / rates[assignment.query]
-            if predicted > 0 and use.link.name in found:
-                ratios.append(found[use.link.name] / predicted)
-        for link, size_bytes in found.items():
+            if predicted > 0 and use.link.name in measured:
+                ratios.append(measured[use.link.name] / predicted)
+        for link, size_bytes in measured.items():
             payload[link] = payload.get(link, 0.0) + size_bytes * counts.get(assignment.query, 0)
     report = shaped.loaded.report
     share = report.duration_s / (report.duration_s + report.warm_up_s)
@@ -245,12 +247,12 @@ def _byte_figures(shaped: Run) -> list[Figure]:
 
 
 def _observed_over(run: Run, predicted: Callable[[QueryMeasurement], float | None]) -> list[float]:
-    found = []
+    ratios = []
     for query in run.measured:
         expected_s, latency = predicted(query), query.latency_s
         if expected_s and latency is not None and latency.at_percentile_s is not None:
-            found.append(latency.at_percentile_s / expected_s)
-    return found
+            ratios.append(latency.at_percentile_s / expected_s)
+    return ratios
 
 
 def _by_load(runs: Sequence[Run], strategy: str) -> dict[float, Run]:
@@ -258,7 +260,7 @@ def _by_load(runs: Sequence[Run], strategy: str) -> dict[float, Run]:
 
 
 def _times(ours: float, other: float) -> float:
-    """How many times as much; where the other has nothing, as if it had one unit of weight."""
+    """Return the ratio of goodputs, where a goodput below one unit of weight counts as one."""
     return ours / max(other, 1.0)
 
 

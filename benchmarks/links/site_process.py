@@ -1,4 +1,4 @@
-"""What happens inside the site that requests come from: deploy a matching on the Ray engine, send traffic, measure."""
+"""Process inside the site of the clients: deploys a matching on the Ray engine, sends traffic and measures."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Loaded:
-    """One matching under traffic."""
+    """Measurements of a matching under traffic."""
 
     report: LoadReport
     link_bytes: Mapping[str, Mapping[str, float]]
-    """Query -> link -> bytes a request, as the engine counts them."""
+    """Bytes per request, by query and link, as counted by the engine."""
 
 
 class _CountingLinks:
-    """An engine that adds up what the answers of another say of links."""
+    """Engine that sums the link bytes reported in the answers of another one."""
 
     def __init__(self, engine: RayEngine) -> None:
         self._engine = engine
@@ -46,47 +46,43 @@ class _CountingLinks:
         self._bytes: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     async def submit(self, request: Request) -> Response:
-        """As `Engine.submit`."""
         response = await self._engine.submit(request)
         self._answers[request.query] += 1
         self._bytes[request.query].update(response.link_bytes)
         return response
 
     async def apply(self, desired: DesiredState) -> None:
-        """As `Engine.apply`."""
         await self._engine.apply(desired)
 
     async def status(self) -> EngineStatus:
-        """As `Engine.status`."""
         return await self._engine.status()
 
     async def close(self) -> None:
-        """As `Engine.close`."""
         await self._engine.close()
 
-    def a_request(self) -> dict[str, dict[str, float]]:
-        """Query -> link -> bytes a request."""
+    def bytes_per_request(self) -> dict[str, dict[str, float]]:
+        """Return bytes per request, by query and link."""
         return {
-            query: {link: size_bytes / self._answers[query] for link, size_bytes in found.items()}
-            for query, found in self._bytes.items()
+            query: {link: size_bytes / self._answers[query] for link, size_bytes in links.items()}
+            for query, links in self._bytes.items()
         }
 
 
 @dataclass
-class _Inside:
-    """This process, once it is connected."""
+class _Connection:
+    """Connection of this process to the cluster."""
 
     runner: asyncio.Runner
     engine: RayEngine
 
 
-_inside: list[_Inside] = []
+_connections: list[_Connection] = []
 
 
 def connect(address: str, own_address: str) -> None:
     """Connect this process to the cluster, by the node of its own site.
 
-    Ray looks for a node among the processes of this machine, and here would find those of all sites.
+    The node address is explicit, because Ray would choose among the nodes of all sites on this machine.
     """
     import ray
     from ray import serve
@@ -100,45 +96,47 @@ def connect(address: str, own_address: str) -> None:
     )  # fmt: skip
     for module in (ray, serve):
         logging.getLogger(module.__name__).setLevel(logging.ERROR)
-    _inside.append(_Inside(asyncio.Runner(loop_factory=new_event_loop), RayEngine(RaySettings(address=address))))
+    _connections.append(
+        _Connection(asyncio.Runner(loop_factory=new_event_loop), RayEngine(RaySettings(address=address)))
+    )
 
 
 def deploy(specification: Specification, matching: Matching, store: Path) -> float:
-    """Have a matching run, answering from recordings; the seconds until it does.
+    """Deploy a matching in replay mode; return the seconds until it runs.
 
-    Tried again as a controller would, where a router was too slow to answer: one machine is to be three sites.
+    Retries as a controller would, because routers may be slow where one machine runs three sites.
 
     Raises:
-        ServingError: of the last attempt.
+        ServingError: the last attempt failed.
     """
     desired = build_desired_state(matching, specification, Mode.REPLAY, store.resolve())
-    inside = _inside[0]
-    began_s = perf_counter()
+    connection = _connections[0]
+    start_s = perf_counter()
     for _ in range(_ATTEMPTS - 1):
         with suppress(ServingError):
-            inside.runner.run(inside.engine.apply(desired))
-            return perf_counter() - began_s
-    inside.runner.run(inside.engine.apply(desired))
-    return perf_counter() - began_s
+            connection.runner.run(connection.engine.apply(desired))
+            return perf_counter() - start_s
+    connection.runner.run(connection.engine.apply(desired))
+    return perf_counter() - start_s
 
 
 def load(specification: Specification, matching: Matching, store: Path, items: int, traffic: LoadSpec) -> Loaded:
-    """Send traffic to what runs."""
-    inside = _inside[0]
-    counting = _CountingLinks(inside.engine)
+    """Send traffic to the deployed matching."""
+    connection = _connections[0]
+    counting = _CountingLinks(connection.engine)
     sent = select_traffic_items(specification, matching, store, items, Mode.REPLAY, seed=0)
-    report = inside.runner.run(run_load_test(counting, specification, matching, sent, traffic))
-    return Loaded(report, counting.a_request())
+    report = connection.runner.run(run_load_test(counting, specification, matching, sent, traffic))
+    return Loaded(report, counting.bytes_per_request())
 
 
 def disconnect() -> None:
-    """End everything that this process started on the cluster."""
+    """Close the engine and shut down the applications that this process started on the cluster."""
     import ray
     from ray import serve
 
-    for inside in _inside:
-        inside.runner.run(inside.engine.close())
-        inside.runner.close()
-    _inside.clear()
+    for connection in _connections:
+        connection.runner.run(connection.engine.close())
+        connection.runner.close()
+    _connections.clear()
     serve.shutdown()
     ray.shutdown()

@@ -1,16 +1,15 @@
-"""Goodput over load on the published traces: what is served from half of what could be served to four times as much.
+"""Goodput over load on the published traces, from half to four times the load that can be served.
 
 Load 1 is the number of queries up to which the relaxed matching serves all weight if each kind has its average share of
-them; loads are multiples of it, with more queries drawn from the same population. So what can be served begins to fall
-behind at load 1, at first by what lacks the scarcest resource.
+the queries; other loads are multiples, with queries drawn from the same population.
 
-Goodput is the weight of the queries that are served with all their objectives kept. It is measured twice: in shares of
-capacities, with thousands of queries, and as deployed, with busier and fewer queries in whole replicas on nodes and
-every plan estimated again under the merged load.
+Goodput is the weight of the queries that are served with all SLOs met. It is measured twice: in shares of capacities,
+with thousands of queries, and as deployed, with busier and fewer queries, integral replicas on nodes, and every plan
+estimated again under the merged load.
 
-The bound in shares is that of the linear programme, and as deployed the one that the product reports, which does not
-know whole replicas. As deployed all methods choose from the same frontiers; ours works as `circinus plan` does, within
-the time that is usual, and may add plans at prices and on deployments that run.
+The bound in shares is that of the linear programme. As deployed it is the one that the product reports, which ignores
+integrality. As deployed, all methods choose from the same frontiers; the product works as `circinus plan` does, within
+the default time limits, and may add columns at dual prices and on running deployments.
 """
 
 from __future__ import annotations
@@ -22,14 +21,13 @@ from math import ceil
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.baselines.matching import BASELINES
 from benchmarks.baselines.matching.integer_replicas import whole_first_come
-from benchmarks.harness.results import Figure
+from benchmarks.harness.benchmark import PartResult
 from benchmarks.matching.goodput_report import DEPLOYED, FIRST_COME, IN_SHARES, NEXT_BEST, LoadRun, figures, table
 from benchmarks.matching.scaling import OURS
 from benchmarks.workloads.published.queries import SEARCH, FluidWorkload, Workload, workloads
@@ -45,36 +43,36 @@ LOADS = 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0
 LOADS_DEPLOYED = 1.0, 2.0, 4.0
 SEEDS = 3
 BUSIER, KINDS_DEPLOYED = 20.0, 60
-"""Times the rates, and kinds of each data set, as deployed."""
+"""Factor of the rates, and kinds of queries per data set, as deployed."""
 _LINEAR_S = 60.0
 _FIRST_TRIED, _CLOSE = 256, 0.01
 _ALL = 1e-6
-"""Share of the weight that may be missing where all is served: rounding."""
+"""Tolerance of the served share of the weight, for rounding."""
 
 
-def load_curve(seeds: Sequence[int], console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """Figures and rows; prints a table.
+def load_curve(seeds: Sequence[int], console: Console) -> PartResult:
+    """Measure goodput for each seed and print a table; return figures and rows.
 
     Raises:
         TracesAbsentError: the published traces are not on this machine.
     """
     folder = traces_folder()
-    wanted = [(folder, instance, seed) for instance in (IN_SHARES, DEPLOYED) for seed in seeds]
-    found: list[LoadRun] = []
+    jobs = [(folder, instance, seed) for instance in (IN_SHARES, DEPLOYED) for seed in seeds]
+    results: list[LoadRun] = []
     with (
         Progress(console=console) as progress,
         ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool,
     ):
-        task = progress.add_task("loads", total=len(wanted))
-        for runs in pool.map(_runs, wanted):
-            found += runs
+        task = progress.add_task("loads", total=len(jobs))
+        for runs in pool.map(_runs, jobs):
+            results += runs
             progress.advance(task)
-    console.print(table(found))
-    return figures(found), [asdict(run) for run in found]
+    console.print(table(results))
+    return figures(results), [asdict(run) for run in results]
 
 
-def _runs(wanted: tuple[Path, str, int]) -> list[LoadRun]:
-    folder, instance, seed = wanted
+def _runs(job: tuple[Path, str, int]) -> list[LoadRun]:
+    folder, instance, seed = job
     if instance == IN_SHARES:
         return [run for one in workloads(folder, seed) for run in runs_in_shares(one, seed)]
     kinds = workloads(folder, seed, kinds=KINDS_DEPLOYED, busier=BUSIER)
@@ -82,39 +80,39 @@ def _runs(wanted: tuple[Path, str, int]) -> list[LoadRun]:
 
 
 def runs_in_shares(workload: Workload, seed: int, loads: Sequence[float] = LOADS) -> list[LoadRun]:
-    """Ours and all baselines at each load."""
-    fluid, found = FluidWorkload.of(workload), []
-    capacity = queries_at_capacity(fluid)
+    """Run the product and all baselines at each load, in shares of capacities."""
+    fractional, results = FluidWorkload.of(workload), []
+    capacity = queries_at_capacity(fractional)
     for load in loads:
         queries = ceil(load * capacity)
-        problem = fluid.with_queries(*workload.drawn(queries, seed))
-        began_s = perf_counter()
+        problem = fractional.with_queries(*workload.drawn(queries, seed))
+        start_s = perf_counter()
         answer = solve_relaxed(problem)
-        wall_s = perf_counter() - began_s
+        wall_s = perf_counter() - start_s
         ours = LoadRun(
             IN_SHARES, workload.name, load, seed, queries, OURS, problem.total_weight, answer.weight,
             max(min(answer.weight_bound, linear_bound(problem)), answer.weight), answer.weight_bound,
             answer.cost_usd_per_h, wall_s,
         )  # fmt: skip
-        found.append(ours)
+        results.append(ours)
         for name, choose in BASELINES.items():
-            began_s = perf_counter()
+            start_s = perf_counter()
             chosen = choose(answer.members)
-            wall_s = perf_counter() - began_s
-            assert answer.members.usage(chosen).max() <= 1.0 + 1e-6, f"{name} gave a choice that does not fit"
+            wall_s = perf_counter() - start_s
+            assert answer.members.usage(chosen).max() <= 1.0 + 1e-6, f"the choice of {name} exceeds a capacity"
             weight, cost = answer.members.weight(chosen), answer.members.cost_usd_per_h(chosen)
-            found.append(replace(ours, method=name, weight=weight, cost_usd_per_h=cost, wall_s=wall_s))
-    return found
+            results.append(replace(ours, method=name, weight=weight, cost_usd_per_h=cost, wall_s=wall_s))
+    return results
 
 
 def runs_deployed(workload: Workload, seed: int, loads: Sequence[float] = LOADS_DEPLOYED) -> list[LoadRun]:
-    """Ours and those who come first in whole replicas, at each load."""
-    capacity, found = queries_at_capacity(FluidWorkload.of(workload)), []
+    """Run the product and first-come baselines with integral replicas at each load."""
+    capacity, results = queries_at_capacity(FluidWorkload.of(workload)), []
     for load in loads:
         queries = ceil(load * capacity)
         specification, frontiers = workload.queries(queries, seed)
         plans = PlanEstimates(specification, workload.profiles, SEARCH.usable_link_share)
-        began_s = perf_counter()
+        start_s = perf_counter()
         matching = match(
             frontiers,
             workload.infrastructure,
@@ -125,43 +123,44 @@ def runs_deployed(workload: Workload, seed: int, loads: Sequence[float] = LOADS_
         )
         ours = LoadRun(
             DEPLOYED, workload.name, load, seed, queries, OURS, matching.total_weight, matching.satisfied_weight,
-            matching.weight_bound, matching.weight_bound, matching.cost_usd_per_h, perf_counter() - began_s,
+            matching.weight_bound, matching.weight_bound, matching.cost_usd_per_h, perf_counter() - start_s,
         )  # fmt: skip
-        found.append(ours)
+        results.append(ours)
         candidates = {name: frontier.candidates for name, frontier in frontiers.items()}
         problem = build_problem(
             specification.queries, candidates, workload.infrastructure, usable_link_share=SEARCH.usable_link_share
         )
         slos = [query.slos for query in specification.queries]
         for name in (FIRST_COME, NEXT_BEST):
-            began_s = perf_counter()
+            start_s = perf_counter()
             chosen = whole_first_come(problem, slos, plans.reestimate, next_best=name == NEXT_BEST)
-            wall_s = perf_counter() - began_s
+            wall_s = perf_counter() - start_s
             weight, cost = problem.weight_of(chosen), problem.usage_of(chosen).cost_usd_per_h
-            found.append(replace(ours, method=name, weight=weight, cost_usd_per_h=cost, wall_s=wall_s))
-    return found
+            results.append(replace(ours, method=name, weight=weight, cost_usd_per_h=cost, wall_s=wall_s))
+    return results
 
 
-def queries_at_capacity(fluid: FluidWorkload) -> int:
-    """Load 1: the most queries, as they come on average, all of which the relaxed matching serves; by bisection, to
-    less than a hundredth."""
+def queries_at_capacity(workload: FluidWorkload) -> int:
+    """Return load 1: the largest number of average queries that the relaxed matching serves, by bisection to 1 %."""
 
     def all_served(queries: int) -> bool:
-        problem = fluid.on_average(queries)
+        problem = workload.on_average(queries)
         return linear_bound(problem) >= problem.total_weight * (1 - _ALL)
 
-    least, beyond = 1, _FIRST_TRIED
-    while all_served(beyond):
-        least, beyond = beyond, 2 * beyond
-    while beyond - least > max(1, _CLOSE * least):
-        middle = (least + beyond) // 2
-        least, beyond = (middle, beyond) if all_served(middle) else (least, middle)
-    return least
+    lower, upper = 1, _FIRST_TRIED
+    while all_served(upper):
+        lower, upper = upper, 2 * upper
+    while upper - lower > max(1, _CLOSE * lower):
+        middle = (lower + upper) // 2
+        lower, upper = (middle, upper) if all_served(middle) else (lower, middle)
+    return lower
 
 
 def linear_bound(problem: RelaxedProblem) -> float:
-    """The weight that is served at most if queries may be divided: the dual at the prices of the linear programme."""
+    """Return a dual bound on the weight of fractional solutions, at the prices of the linear programme."""
     objective = DualObjective(1.0, 0.0)
-    found = solve_lp_prices(problem, objective, time_limit_s=_LINEAR_S)
-    assert found is not None, f"the linear programme of {problem.queries:.0f} queries took more than {_LINEAR_S:.0f} s"
-    return min(dual_bound(problem, objective, found.prices), problem.total_weight)
+    solution = solve_lp_prices(problem, objective, time_limit_s=_LINEAR_S)
+    assert solution is not None, (
+        f"the linear programme of {problem.queries:.0f} queries took more than {_LINEAR_S:.0f} s"
+    )
+    return min(dual_bound(problem, objective, solution.prices), problem.total_weight)

@@ -1,4 +1,4 @@
-"""What goodput over load comes to: figures and curves of all methods."""
+"""Figures and curves of goodput over load, for all methods."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IN_SHARES, DEPLOYED = "in shares", "as deployed"
 
 @dataclass(frozen=True)
 class LoadRun:
-    """One answer to one load."""
+    """Result of one method at one load."""
 
     instance: str
     workload: str
@@ -31,32 +31,32 @@ class LoadRun:
     weight: float
     weight_bound: float
     own_bound: float
-    """The one that comes with the answer; a baseline has none and stands beside ours."""
+    """Bound that comes with the product's answer, also in rows of baselines, which have none."""
     cost_usd_per_h: float
     wall_s: float
 
     @property
     def share(self) -> float:
-        """Of the bound."""
+        """Share of the bound."""
         return self.weight / self.weight_bound
 
 
-def figures(found: Sequence[LoadRun]) -> list[Figure]:
-    """Of both instances."""
+def figures(results: Sequence[LoadRun]) -> list[Figure]:
+    """Return the figures of both instances."""
     listed = []
-    for instance in dict.fromkeys(run.instance for run in found):
-        runs = [run for run in found if run.instance == instance]
+    for instance in dict.fromkeys(run.instance for run in results):
+        runs = [run for run in results if run.instance == instance]
         ours = [run for run in runs if run.method == OURS]
-        about = f"goodput over load, {instance}"
+        case = f"goodput over load, {instance}"
         listed.append(
-            Figure(f"{about}: least share of the bound", min(run.share for run in ours), AIM_SHARE, "higher", "share",
+            Figure(f"{case}: least share of the bound", min(run.share for run in ours), AIM_SHARE, "higher", "share",
                    "; ".join(f"{name} {min(run.share for run in group):.1%} to {max(run.share for run in group):.1%}"
                              for name, group in _by_workload(ours)))
         )  # fmt: skip
         if instance == IN_SHARES:
             loosest = max(run.own_bound / run.weight_bound for run in ours)
             listed.append(
-                Figure(f"{about}: bound that comes with the answer over that of the linear programme", loosest, None,
+                Figure(f"{case}: bound that comes with the answer over that of the linear programme", loosest, None,
                        "lower", "times", "the loosest")
             )  # fmt: skip
         beyond = [run for run in ours if run.load > 1]
@@ -67,7 +67,7 @@ def figures(found: Sequence[LoadRun]) -> list[Figure]:
                 for name, group in _by_workload(beyond)
             )
             listed.append(
-                Figure(f"{about}: times first come first served beyond saturation, {what}",
+                Figure(f"{case}: times first come first served beyond saturation, {what}",
                        float(over([_ratio(run, runs) for run in beyond])), AIM_RATIO, "higher", "times", note)
             )  # fmt: skip
         by_load = "; ".join(
@@ -76,17 +76,17 @@ def figures(found: Sequence[LoadRun]) -> list[Figure]:
         )
         last = [run for run in beyond if run.load == max(run.load for run in beyond)]
         listed.append(
-            Figure(f"{about}: times first come first served at load {last[0].load:g}, median",
+            Figure(f"{case}: times first come first served at load {last[0].load:g}, median",
                    float(np.median([_ratio(run, runs) for run in last])), None, "higher", "times", by_load)
         )  # fmt: skip
         listed.append(
-            Figure(f"{about}: times first come with the next best plan beyond saturation, median",
+            Figure(f"{case}: times first come with the next best plan beyond saturation, median",
                    float(np.median([_ratio(run, runs, NEXT_BEST) for run in beyond])), None, "higher", "times")
         )  # fmt: skip
         dearer = [(run.cost_usd_per_h / run.weight) / (_other(run, runs, FIRST_COME).cost_usd_per_h
                   / _other(run, runs, FIRST_COME).weight) for run in beyond]  # fmt: skip
         listed.append(
-            Figure(f"{about}: cost for each unit of weight over first come's beyond saturation, median",
+            Figure(f"{case}: cost for each unit of weight over first come's beyond saturation, median",
                    float(np.median(dearer)), None, "lower", "times")
         )  # fmt: skip
     return listed
@@ -98,7 +98,7 @@ def _by_workload(runs: Sequence[LoadRun]) -> Iterator[tuple[str, list[LoadRun]]]
 
 
 def _other(run: LoadRun, runs: Sequence[LoadRun], method: str) -> LoadRun:
-    """Another method's at the same load."""
+    """Return the run of another method at the same load."""
     key = run.instance, run.workload, run.load, run.seed, method
     return next(r for r in runs if (r.instance, r.workload, r.load, r.seed, r.method) == key)
 
@@ -107,14 +107,14 @@ def _ratio(run: LoadRun, runs: Sequence[LoadRun], method: str = FIRST_COME) -> f
     return run.weight / _other(run, runs, method).weight
 
 
-def table(found: Sequence[LoadRun]) -> Table:
-    """The curves: means over seeds."""
-    methods = list(dict.fromkeys(run.method for run in found))
+def table(results: Sequence[LoadRun]) -> Table:
+    """Return the curves: means over seeds."""
+    methods = list(dict.fromkeys(run.method for run in results))
     drawn = Table(
         "workload", "load", "queries", "bound / offered", *(f"{name} / bound" for name in methods),
         "times first come", "$/h", "$/h first come", title="Goodput over load",
     )  # fmt: skip
-    ordered = sorted(found, key=lambda run: (run.instance == DEPLOYED, run.workload, run.load))
+    ordered = sorted(results, key=lambda run: (run.instance == DEPLOYED, run.workload, run.load))
     for (instance, name, load), group in groupby(ordered, key=lambda run: (run.instance, run.workload, run.load)):
         runs = list(group)
         ours = [run for run in runs if run.method == OURS]

@@ -1,4 +1,4 @@
-"""Matchings from a hundred queries to a million, and on a thousand sites: time, memory, gap; and what others reach."""
+"""Time, memory and optimality gap of matchings with 100 to a million queries and on 1,000 sites, and of baselines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from itertools import groupby
 from math import inf, log, nan
 from multiprocessing import get_context
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -17,6 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.baselines.matching import BASELINES
+from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 from benchmarks.search.synthetic_runs import peak_mib
 from benchmarks.workloads.random.matchings import on_many_sites, on_shared_pools
@@ -31,12 +31,12 @@ OURS, MIP = "Circinus", "HiGHS alone"
 SIZES = (100, 1_000, 10_000, 100_000, 1_000_000)
 SITES = 1_000
 _ON_SITES, _A_SITE = 100_000, 100
-"""Queries on many sites, and on each."""
+"""Number of queries on many sites, and per site."""
 AIMS_S = {100: 1.0, 10_000: 0.5, 100_000: 4.0, 1_000_000: 45.0}
 AIM_MIB = 6 * 1024.0
 GAP_FROM, AIM_GAP = 10_000, 0.0005
 _LIMIT_S = {100: 0.9, 1_000: 1.0}
-"""For exact models over the queries in doubt; where there are more, prices and exchanges leave next to nothing."""
+"""Time limit of exact models over undecided queries; larger matchings have a negligible gap without them."""
 _MIP_S, _MIP_UP_TO = 60.0, 1_000
 _BASELINES_UP_TO = 100_000
 _GROWTH = 1.15
@@ -45,7 +45,7 @@ _GROWTH = 1.15
 
 @dataclass(frozen=True)
 class SizeRun:
-    """One answer to one matching."""
+    """Result of one method on one matching."""
 
     queries: int
     sites: int
@@ -53,37 +53,37 @@ class SizeRun:
     method: str
     wall_s: float
     peak_mib: float
-    """Of a process that draws the matching and answers it; NaN of baselines, which run in the same one."""
+    """Peak memory of the process that draws and solves the matching; NaN for baselines, which share it."""
     weight: float
     weight_bound: float
     weight_gap: float
     cost_usd_per_h: float
     cost_gap: float
-    """NaN of baselines: they serve another weight."""
+    """NaN for baselines, which serve another weight."""
 
 
-def sizes(seeds: Sequence[int], largest: int, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """Figures and rows; prints a table."""
-    wanted = [(queries, 1, seed) for queries in SIZES if queries <= largest for seed in seeds]
+def sizes(seeds: Sequence[int], largest: int, console: Console) -> PartResult:
+    """Solve matchings of all sizes and print a table; return figures and rows."""
+    jobs = [(queries, 1, seed) for queries in SIZES if queries <= largest for seed in seeds]
     crowd = min(_ON_SITES, largest)
-    wanted += [(crowd, min(SITES, crowd // _A_SITE), seed) for seed in seeds[:1]]
-    found: list[SizeRun] = []
+    jobs += [(crowd, min(SITES, crowd // _A_SITE), seed) for seed in seeds[:1]]
+    results: list[SizeRun] = []
     with (
         Progress(console=console) as progress,
         ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool,
     ):
-        task = progress.add_task("matchings", total=len(wanted))
-        for runs in pool.map(_runs, wanted):
-            found += runs
+        task = progress.add_task("matchings", total=len(jobs))
+        for runs in pool.map(_runs, jobs):
+            results += runs
             progress.advance(task)
-    console.print(_table(found))
-    return _figures(found), [asdict(run) for run in found]
+    console.print(_table(results))
+    return _figures(results), [asdict(run) for run in results]
 
 
-def _runs(wanted: tuple[int, int, int]) -> list[SizeRun]:
-    queries, sites, seed = wanted
+def _runs(job: tuple[int, int, int]) -> list[SizeRun]:
+    queries, sites, seed = job
     problem = on_shared_pools(queries, seed) if sites == 1 else on_many_sites(queries, sites, seed)
-    began_s = perf_counter()
+    start_s = perf_counter()
     limit_s = _LIMIT_S.get(queries)
     if limit_s is None:
         answer = solve_relaxed(problem)
@@ -92,21 +92,21 @@ def _runs(wanted: tuple[int, int, int]) -> list[SizeRun]:
         solver.start()
         answer = solve_relaxed(problem, minimise=solver.minimise, time_limit_s=limit_s)
         solver.close()
-    wall_s = perf_counter() - began_s
+    wall_s = perf_counter() - start_s
     ours = SizeRun(
         queries, sites, seed, OURS, wall_s, peak_mib(), answer.weight, answer.weight_bound, answer.weight_gap,
         answer.cost_usd_per_h, answer.cost_gap,
     )  # fmt: skip
-    found, members = [ours], answer.members
-    others = {name: baseline for name, baseline in BASELINES.items() if queries <= _BASELINES_UP_TO}
+    results, members = [ours], answer.members
+    baselines = {name: baseline for name, baseline in BASELINES.items() if queries <= _BASELINES_UP_TO}
     if queries <= _MIP_UP_TO:
-        others[MIP] = _highs_alone
-    for name, choose in others.items():
-        began_s = perf_counter()
+        baselines[MIP] = _highs_alone
+    for name, choose in baselines.items():
+        start_s = perf_counter()
         chosen = choose(members)
-        wall_s, weight = perf_counter() - began_s, members.weight(chosen)
-        assert members.usage(chosen).max() <= 1.0 + 1e-6, f"{name} gave a choice that does not fit"
-        found.append(
+        wall_s, weight = perf_counter() - start_s, members.weight(chosen)
+        assert members.usage(chosen).max() <= 1.0 + 1e-6, f"the choice of {name} exceeds a capacity"
+        results.append(
             replace(
                 ours,
                 method=name,
@@ -118,56 +118,56 @@ def _runs(wanted: tuple[int, int, int]) -> list[SizeRun]:
                 cost_gap=nan,
             )
         )
-    return found
+    return results
 
 
 def _highs_alone(members: ExpandedQueries) -> np.ndarray:
-    """The whole mixed-integer programme for a minute, with nothing known beforehand."""
+    """Solve the whole mixed-integer programme for a minute, without warm start."""
     problem, objective = members.problem, DualObjective(1.0, 0.0)
     prices = DualSolver(problem, np.random.default_rng(0)).maximize_weight(objective)
     regrets = ReducedProfits.at(problem, objective, prices)
-    nothing = np.full(len(members.class_of), NOT_SERVED, dtype=np.int64)
+    unserved = np.full(len(members.class_of), NOT_SERVED, dtype=np.int64)
     solver = SubprocessSolver()
-    found = solve_restricted(
-        members, regrets, nothing, objective, inf, solver.minimise, most=len(nothing), time_limit_s=_MIP_S
+    solution = solve_restricted(
+        members, regrets, unserved, objective, inf, solver.minimise, most=len(unserved), time_limit_s=_MIP_S
     ).chosen
     solver.close()
-    return found
+    return solution
 
 
-def _figures(found: Sequence[SizeRun]) -> list[Figure]:
+def _figures(results: Sequence[SizeRun]) -> list[Figure]:
     figures: list[Figure] = []
     medians: dict[int, float] = {}
-    for (queries, sites), group in groupby(found, key=lambda run: (run.queries, run.sites)):
+    for (queries, sites), group in groupby(results, key=lambda run: (run.queries, run.sites)):
         runs = list(group)
         ours = [run for run in runs if run.method == OURS]
-        about = f"{queries:,} queries" if sites == 1 else f"{queries:,} queries on {sites:,} sites"
+        case = f"{queries:,} queries" if sites == 1 else f"{queries:,} queries on {sites:,} sites"
         wall_s = float(np.median([run.wall_s for run in ours]))
         theirs = "; ".join(
             f"{name} {np.mean([run.weight / run.weight_bound for run in runs if run.method == name]):.1%}"
             for name in dict.fromkeys(run.method for run in runs if run.method != OURS)
         )
         figures.append(
-            Figure(f"{about}: wall time", wall_s, AIMS_S.get(queries) if sites == 1 else None, "lower", "s", "median")
+            Figure(f"{case}: wall time", wall_s, AIMS_S.get(queries) if sites == 1 else None, "lower", "s", "median")
         )
         figures.append(
-            Figure(f"{about}: weight gap to the bound", max(run.weight_gap for run in ours),
+            Figure(f"{case}: weight gap to the bound", max(run.weight_gap for run in ours),
                    AIM_GAP if queries >= GAP_FROM and sites == 1 else None, "lower", "share",
                    f"the worst of {len(ours)}; weight over the bound: {theirs or 'no other runs here'}")
         )  # fmt: skip
         figures.append(
-            Figure(f"{about}: cost gap to the bound at that weight", max(run.cost_gap for run in ours), None, "lower",
+            Figure(f"{case}: cost gap to the bound at that weight", max(run.cost_gap for run in ours), None, "lower",
                    "share", f"the worst of {len(ours)}")
         )  # fmt: skip
         figures.append(
-            Figure(f"{about}: peak memory", max(run.peak_mib for run in ours),
+            Figure(f"{case}: peak memory", max(run.peak_mib for run in ours),
                    AIM_MIB if queries == SIZES[-1] else None, "lower", "MiB", "drawing the matching included")
         )  # fmt: skip
         if queries == SIZES[0]:
-            best = [max(run.weight for run in runs if run.seed == one.seed) for one in ours]
-            share = float(np.mean([one.weight >= most - 1e-9 for one, most in zip(ours, best, strict=True)]))
+            best = [max(run.weight for run in runs if run.seed == mine.seed) for mine in ours]
+            share = float(np.mean([run.weight >= weight - 1e-9 for run, weight in zip(ours, best, strict=True)]))
             figures.append(
-                Figure(f"{about}: as good as the best that anything found", share, 1.0, "higher", "share",
+                Figure(f"{case}: as good as the best that anything found", share, 1.0, "higher", "share",
                        f"of {len(ours)}; HiGHS alone has {_MIP_S:.0f} s")
             )  # fmt: skip
         if sites == 1:
@@ -183,10 +183,10 @@ def _figures(found: Sequence[SizeRun]) -> list[Figure]:
     return figures
 
 
-def _table(found: Sequence[SizeRun]) -> Table:
+def _table(results: Sequence[SizeRun]) -> Table:
     drawn = Table("queries", "sites", "method", "wall s", "MiB", "weight / bound", "$/h", "cost gap", title="Matchings")
     for (queries, sites, method), group in groupby(
-        sorted(found, key=lambda run: (run.sites, run.queries, run.method != OURS, run.method)),
+        sorted(results, key=lambda run: (run.sites, run.queries, run.method != OURS, run.method)),
         key=lambda run: (run.queries, run.sites, run.method),
     ):
         runs = list(group)

@@ -1,4 +1,4 @@
-"""How often bounds ever miss the mean when one looks after every item."""
+"""Miss rates of confidence bounds that are monitored after every item."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.harness.results import Figure
+from benchmarks.harness.benchmark import PartResult
+from benchmarks.harness.results import Figure, records_table
 from circinus.arrays import FloatArray
 from circinus.profiling import Interval
 from circinus.profiling.confidence_sequences import (
@@ -20,19 +20,19 @@ from circinus.profiling.confidence_sequences import (
 )
 
 RISK = 0.05
-"""Of each side."""
+"""Error probability of each side."""
 _NORMAL_QUANTILE = 1.6449
 ITEMS = 200
 
 
-def coverage(runs: int, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """Miss rates of the sequences and of an ordinary interval, on populations of several shapes."""
+def coverage(runs: int, console: Console) -> PartResult:
+    """Measure miss rates of confidence sequences and of an ordinary interval on populations of several shapes."""
     rows: list[dict[str, Any]] = []
     for name, (population, strata) in _populations().items():
         rng = np.random.default_rng(3)
         orders = rng.permuted(np.tile(np.arange(ITEMS), (runs, 1)), axis=1)
         scores, mean = population[orders], float(population.mean())
-        seen = scores[:, : ITEMS - 1]  # bounds only tighten: these have all earlier misses in them
+        seen = scores[:, : ITEMS - 1]  # bounds only tighten, so the last ones include all earlier misses
         rows.append(
             {
                 "part": "coverage",
@@ -44,12 +44,9 @@ def coverage(runs: int, console: Console) -> tuple[list[Figure], list[dict[str, 
                 "ordinary interval": _ordinary_misses(seen, mean),
             }
         )
-    table = Table(*rows[0], title=f"either side ever missed; promised at most {RISK:g} each", title_justify="left")
-    for row in rows:
-        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
-    console.print(table)
+    console.print(records_table(rows, f"miss rate of the worse side; promised at most {RISK:g}", digits=".3f"))
     worst = {key: max(float(row[key]) for row in rows) for key in list(rows[0])[3:]}
-    note = f"worst of {len(rows)} shapes, {runs} runs each, a look after every item"
+    note = f"worst of {len(rows)} shapes, {runs} runs each, checked after every item"
     return [
         Figure(f"greatest miss rate of a side, {name}", rate, RISK if name != "ordinary interval" else None, "lower",
                "share", note if name != "ordinary interval" else f"{note}; for comparison")
@@ -76,11 +73,11 @@ def _populations() -> dict[str, tuple[FloatArray, list[dict[str, str]]]]:
 
 def _with_strata(seen: FloatArray, orders: NDArray[np.int64], strata: list[dict[str, str]], mean: float) -> float:
     columns = one_hot_strata(strata)
-    found = [
+    bounds = [
         betting_bounds(row[None], ITEMS, risk=RISK, covariates=Covariates.of(columns[order]))[0]
         for row, order in zip(seen, orders, strict=True)
     ]
-    return _misses(tuple(found), mean)
+    return _misses(tuple(bounds), mean)
 
 
 def _misses(bounds: tuple[Interval, ...], mean: float) -> float:
@@ -90,7 +87,7 @@ def _misses(bounds: tuple[Interval, ...], mean: float) -> float:
 
 
 def _ordinary_misses(scores: FloatArray, mean: float) -> float:
-    """Of a normal interval with the correction for a finite population, from two items on."""
+    """Return the miss rate of a normal interval with finite-population correction, from two items on."""
     items = np.arange(1, scores.shape[1] + 1)
     means = np.cumsum(scores, axis=1) / items
     variances = np.maximum(np.cumsum(scores**2, axis=1) / items - means**2, 0.0)

@@ -1,4 +1,4 @@
-"""Profiling that is killed at random moments, and what is left of it."""
+"""Crash recovery of profiling: `kill -9` at random steps of the profile store."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 from benchmarks.workloads.published.speech import read_speech_trace, traces_folder
 from circinus.profiling import PipelineProfile, TraceBackend, profile_pipeline, save_trace
@@ -47,8 +47,8 @@ def counted(*arguments, **named):
 
 sqlite3.connect = counted
 """
-"""Beginning of a program that is given store, trace, the step at which it is killed (0: never) and the instructions of
-SQLite that make a step. `steps` counts them."""
+"""Head of a program with the arguments store, trace, step at which the process is killed (0: never) and number of
+SQLite instructions per step. `steps` counts the steps."""
 PROGRAM = (
     KILLED_AT_A_STEP
     + """
@@ -64,7 +64,7 @@ print(steps)
 
 
 def killed_specification() -> Specification:
-    """The speech pipeline with a few queries."""
+    """Return the speech pipeline with a few queries."""
     speech = read_speech_trace(traces_folder(), mask_widths=(500,), held_out=ITEMS_HELD_OUT)
     queries = [
         Query(
@@ -79,8 +79,8 @@ def killed_specification() -> Specification:
     return speech.specification(queries)
 
 
-def kills(count: int, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """Kill profiling `count` times at random moments; compare what it ends with to a run that nobody killed.
+def kills(count: int, console: Console) -> PartResult:
+    """Kill profiling `count` times at random steps and compare the final profile with an uninterrupted run.
 
     Raises:
         TracesAbsentError: the published traces are not on this machine.
@@ -97,7 +97,7 @@ def kills(count: int, console: Console) -> tuple[list[Figure], list[dict[str, An
         rng, before = np.random.default_rng(0), 0
         for _ in track(range(count), "killed runs"):
             if _run(store, file, int(rng.integers(1, max(2, steps // 10)))) is not None:
-                store.unlink()  # it came to its end: begin again
+                store.unlink()  # the run finished: start from an empty store
                 before = 0
                 continue
             killed += 1
@@ -117,7 +117,7 @@ def kills(count: int, console: Console) -> tuple[list[Figure], list[dict[str, An
 
 
 def _run(store: Path, trace: Path, kill_at: int) -> int | None:
-    """Steps of a run that came to its end; None: it was killed."""
+    """Run profiling in a process; return its number of steps, or None if it was killed."""
     root = Path(__file__).resolve().parent.parent.parent
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(store), str(trace), str(kill_at), str(_EVERY)],
@@ -130,12 +130,12 @@ def _run(store: Path, trace: Path, kill_at: int) -> int | None:
     if ended.returncode == -signal.SIGKILL:
         return None
     if ended.returncode != 0:
-        raise RuntimeError(f"the run neither ended nor was killed: {ended.stderr}")
+        raise RuntimeError(f"profiling failed: {ended.stderr}")
     return int(ended.stdout.split()[-1])
 
 
 def _contents(path: Path) -> tuple[int, bool]:
-    """(scores, whether the store is whole and every score has its output)"""
+    """Return the number of scores, and whether the store is intact and every score has its output."""
     with ProfileStore(path, create=True) as store:
         whole = store.rows("PRAGMA integrity_check") == [("ok",)]
         scores, outputs = (store.rows(f"SELECT count(*) FROM {table}")[0][0] for table in ("score", "output"))

@@ -1,43 +1,39 @@
-"""How little the profiler measures, and whether what it says is true: `make bench-profiling`.
+"""Number of items that profiling measures, and correctness of its verdicts.
 
-Statistics on the published speech trace (25 configurations, 6,400 recordings) by the profiler's own decisions; the
-same with 1, 10 and 100 queries; how often sequences and an ordinary interval miss under continuous peeking; profiling
-that is killed again and again; and the meeting pipeline, whose real models are measured on everything once, against
-what the profiler would have measured of that.
+Parts: simulated profiling runs on the published speech trace (25 configurations, 6,400 recordings), for one set of
+thresholds and for 1, 10 and 100 queries; miss rates of confidence sequences and of an ordinary interval under
+continuous monitoring; crash recovery; and the meeting pipeline, whose models run once on everything, compared with the
+part of it that profiling would have measured.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from benchmarks.baselines.fixed_size_sampling import sizes_by_normal_intervals, sizes_with_known_margins
-from benchmarks.harness.results import Figure, print_figures, write_results
+from benchmarks.harness.benchmark import Benchmark, Option, Part, PartResult, Rows
+from benchmarks.harness.results import Figure, records_table
 from benchmarks.profiling.coverage import coverage
 from benchmarks.profiling.crash_recovery import kills
 from benchmarks.profiling.meeting import meeting
 from benchmarks.profiling.simulated_runs import RISK, Outcome, Population, Variant, simulate
-from benchmarks.workloads.published.speech import SpeechTrace, TracesAbsentError, read_speech_trace, traces_folder
+from benchmarks.workloads.published.speech import SpeechTrace, read_speech_trace, traces_folder
 
-ROOT = Path(__file__).parent.parent.parent
 ITEMS = 6_400
 AUTHORS_ITEMS = 300
-"""A configuration, by the trace's authors."""
+"""Number of items per configuration that the authors of the trace measured."""
 THRESHOLDS = tuple(np.linspace(0.35, 0.85, 6).tolist())
 MASK_WIDTHS = (500,)
-"""One choice of the dead knob, so that the 25 configurations are distinct."""
+"""A single choice of the knob without effect, so that the 25 configurations are distinct."""
 WATCHED = (500, 937, 2_000, 5_000)
 
 ALL = Variant("all of it")
@@ -50,12 +46,9 @@ ABLATIONS = (
 )
 
 
-Part = tuple[list[Figure], list[dict[str, Any]]]
-
-
 @dataclass(frozen=True)
 class Job:
-    """One simulated run."""
+    """Simulated profiling run."""
 
     variant: Variant
     thresholds: tuple[float, ...]
@@ -63,43 +56,8 @@ class Job:
     items: int = ITEMS
 
 
-def main() -> None:
-    """Run all parts that this machine can, print tables, write the results."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.profiling.main", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=200, help="runs of each statistic")
-    parser.add_argument("--ablation-seeds", type=int, default=50, help="runs of each ablation")
-    parser.add_argument("--coverage-runs", type=int, default=600, help="orders of each population")
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--state", type=Path, default=ROOT / ".circinus" / "profiling", help="folder of the real store")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    chosen = parser.parse_args()
-    console, began = Console(), perf_counter()
-    figures: list[Figure] = []
-    rows: list[dict[str, Any]] = []
-    parts: tuple[Callable[[], Part], ...] = (
-        lambda: trace_part(chosen.seeds, chosen.ablation_seeds, chosen.jobs, console),
-        lambda: queries_part(chosen.ablation_seeds, chosen.jobs, console),
-        lambda: coverage(chosen.coverage_runs, console),
-        lambda: kills(chosen.kills, console),
-        lambda: meeting(chosen.state, console),
-    )
-    for part in parts:
-        try:
-            found, listed = part()
-        except TracesAbsentError as error:
-            console.print(f"skipped: {error}", style="yellow")
-            continue
-        figures += found
-        rows += listed
-    print_figures(figures, console)
-    path = write_results(
-        "profiling", figures=figures, rows=rows, seeds=[0, chosen.seeds - 1], wall_s=perf_counter() - began
-    )
-    console.print(f"written to {path.relative_to(ROOT)}", highlight=False)
-
-
-def trace_part(seeds: int, ablation_seeds: int, jobs: int, console: Console) -> Part:
-    """Items until all is decided, what each means saves, and against fixed sampling."""
+def trace_part(seeds: int, ablation_seeds: int, jobs: int, console: Console) -> PartResult:
+    """Simulate the items until all is decided, with ablations, and compare with fixed sampling."""
     speech = _speech()
     outcomes = {ALL: _simulated([Job(ALL, THRESHOLDS, seed) for seed in range(seeds)], jobs, "speech trace")}
     for variant in ABLATIONS:
@@ -109,8 +67,8 @@ def trace_part(seeds: int, ablation_seeds: int, jobs: int, console: Console) -> 
     means = speech.trace.scores.mean(axis=1)
     fixed = float(sizes_with_known_margins(means, np.array(THRESHOLDS), ITEMS, RISK).sum())
     normal = float(sizes_by_normal_intervals(speech.trace.scores, np.array(THRESHOLDS), RISK).sum())
-    rows = [_row(variant, found) for variant, found in outcomes.items()]
-    _print(rows, console)
+    rows = [_row(variant, runs) for variant, runs in outcomes.items()]
+    console.print(records_table(rows))
     ours, authors = outcomes[ALL], AUTHORS_ITEMS * len(means)
     settled, until_right = _median([o.items for o in ours]), _median([o.items_until_right for o in ours])
     right_at = {at: float(np.mean([o.right_after[at] for o in ours])) for at in WATCHED}
@@ -136,8 +94,8 @@ def trace_part(seeds: int, ablation_seeds: int, jobs: int, console: Console) -> 
     ], rows  # fmt: skip
 
 
-def queries_part(seeds: int, jobs: int, console: Console) -> Part:
-    """What 10 and 100 queries cost over one."""
+def queries_part(seeds: int, jobs: int, console: Console) -> PartResult:
+    """Simulate profiling for 10 and 100 queries, relative to one."""
     low, high = 0.34, 0.95
     seconds: dict[int, list[float]] = {}
     for count in (1, 10, 100):
@@ -145,16 +103,14 @@ def queries_part(seeds: int, jobs: int, console: Console) -> Part:
             tuple(sorted(np.random.default_rng(1000 + seed).uniform(low, high, 100)[:count].tolist()))
             for seed in range(seeds)
         ]
-        found = _simulated(
-            [Job(ALL, asked, seed, 1_000) for seed, asked in enumerate(thresholds)], jobs, f"{count} queries"
-        )
-        seconds[count] = [outcome.seconds for outcome in found]
-    mean_s = {count: float(np.mean(found)) for count, found in seconds.items()}
-    rows: list[dict[str, Any]] = [
-        {"part": "queries", "queries": count, "profiled_s": found, "over_one": found / mean_s[1]}
-        for count, found in mean_s.items()
+        jobs_of_count = [Job(ALL, drawn, seed, 1_000) for seed, drawn in enumerate(thresholds)]
+        seconds[count] = [outcome.seconds for outcome in _simulated(jobs_of_count, jobs, f"{count} queries")]
+    mean_s = {count: float(np.mean(runs)) for count, runs in seconds.items()}
+    rows: Rows = [
+        {"part": "queries", "queries": count, "profiled_s": mean, "over_one": mean / mean_s[1]}
+        for count, mean in mean_s.items()
     ]
-    _print(rows, console)
+    console.print(records_table(rows))
     note = f"mean of {seeds} runs, {1000} items, thresholds at random"
     return [
         Figure("profiling for 10 queries over one", mean_s[10] / mean_s[1], None, "lower", "times", note),
@@ -165,9 +121,9 @@ def queries_part(seeds: int, jobs: int, console: Console) -> Part:
     ], rows
 
 
-def _simulated(jobs: Sequence[Job], processes: int, what: str) -> list[Outcome]:
+def _simulated(jobs: Sequence[Job], processes: int, title: str) -> list[Outcome]:
     with ProcessPoolExecutor(processes) as pool:
-        return list(track(pool.map(_run, jobs), what, total=len(jobs)))
+        return list(track(pool.map(_run, jobs), title, total=len(jobs)))
 
 
 def _run(job: Job) -> Outcome:
@@ -194,20 +150,31 @@ def _row(variant: Variant, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def _print(rows: Sequence[dict[str, Any]], console: Console) -> None:
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
-    console.print(table)
-
-
 def _median(values: Sequence[float]) -> float:
     return float(np.median(values))
 
 
-def _share(found: Any) -> float:
-    return float(np.mean(list(found)))
+def _share(values: Iterable[bool]) -> float:
+    return float(np.mean(list(values)))
 
 
-if __name__ == "__main__":
-    main()
+BENCHMARK = Benchmark(
+    options=(
+        Option("seeds", 200, "runs of each statistic", quick=4),
+        Option("ablation_seeds", 50, "runs of each ablation", quick=1),
+        Option("coverage_runs", 600, "orders of each population", quick=40),
+        Option("kills", 50, "number of killed profiling runs", quick=4),
+        Option("jobs", os.cpu_count() or 1, "number of processes"),
+    ),
+    parts=(
+        Part(
+            "trace",
+            lambda o, console: trace_part(o.seeds, o.ablation_seeds, o.jobs, console),
+            ("seeds", "ablation_seeds"),
+        ),
+        Part("queries", lambda o, console: queries_part(o.ablation_seeds, o.jobs, console), ("ablation_seeds",)),
+        Part("coverage", lambda o, console: coverage(o.coverage_runs, console), ("coverage_runs",)),
+        Part("kills", lambda o, console: kills(o.kills, console), ("kills",)),
+        Part("meeting", lambda o, console: meeting(o.state, console), quick=False),
+    ),
+)

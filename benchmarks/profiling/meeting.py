@@ -1,4 +1,4 @@
-"""The meeting pipeline: everything measured on real models once, and what the profiler would have measured of it."""
+"""Profiling of the meeting pipeline, replayed on a complete measurement of its real models."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 from circinus.matching import Matching, plan_all_queries
 from circinus.planning.sampler import make_sampler
@@ -32,18 +33,17 @@ ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "examples" / "meeting"
 PIPELINE = "meeting"
 QUERIES = {1: 8, 10: 3, 100: 1}
-"""Queries on the pipeline -> runs."""
+"""Number of runs per number of queries on the pipeline."""
 ACCURACIES = (0.75, 0.92)
 LIMITS_S = (0.6, 6.0)
-"""Between which objectives at random lie."""
+"""Range of random latency limits."""
 
 
-def meeting(state: Path, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """Seconds from nothing to settled verdicts over those of everything, and whether the plans are the same.
+def meeting(state: Path, console: Console) -> PartResult:
+    """Compare profiling until verdicts are settled with measuring everything: seconds and chosen plans.
 
-    The models really run on every item under every configuration, once; a store that has that already is gone on
-    with. Both ways of profiling then count the very same recorded seconds, so that no noise of the machine is between
-    them.
+    The models run once on every item under every configuration, unless the store in `state` already has the
+    measurements. Both ways of profiling then count the same recorded seconds, without noise of the machine.
     """
     specification = load_specification([EXAMPLE])
     queries = tuple(query for query in specification.queries if query.pipeline == PIPELINE)
@@ -87,21 +87,19 @@ def meeting(state: Path, console: Console) -> tuple[list[Figure], list[dict[str,
 
 
 def _queries_figures(specification: Specification, trace: MeasurementTrace, rows: list[dict[str, Any]]) -> list[Figure]:
-    """What profiling for 10 and 100 queries with objectives at random costs over one."""
+    """Return the cost of profiling for 10 and 100 queries with random SLOs, relative to one."""
     mean_s: dict[int, float] = {}
     for count, seeds in QUERIES.items():
         seconds = []
         for seed in range(seeds):
             queries = queries_at_random(specification.queries, np.random.default_rng(seed), count)
-            asked = replace(specification, queries=queries)
+            drawn = replace(specification, queries=queries)
             with tempfile.TemporaryDirectory(prefix="circinus-meeting-") as folder:
                 clock = SimulatedClock()
-                seconds.append(_profiled(asked, TraceBackend(trace, clock), clock, folder, False)[0])
+                seconds.append(_profiled(drawn, TraceBackend(trace, clock), clock, folder, False)[0])
         mean_s[count] = float(np.mean(seconds))
         rows.append({"part": "meeting queries", "queries": count, "runs": seeds, "seconds": mean_s[count]})
-    note = (
-        f"means of {', '.join(f'{seeds} runs for {count}' for count, seeds in QUERIES.items())}; objectives at random"
-    )
+    note = f"means of {', '.join(f'{seeds} runs for {count}' for count, seeds in QUERIES.items())}; random SLOs"
     return [
         Figure(f"meeting: profiling for {count} queries over one", mean_s[count] / mean_s[1],
                1.5 if count == 100 else None, "lower", "times", note)
@@ -110,20 +108,20 @@ def _queries_figures(specification: Specification, trace: MeasurementTrace, rows
 
 
 def queries_at_random(like: Sequence[Query], rng: np.random.Generator, count: int) -> tuple[Query, ...]:
-    """Queries from the sources and at the rates of others, with other latency and accuracy objectives."""
-    found = []
+    """Return queries with the sources and rates of existing ones and random latency and accuracy SLOs."""
+    queries = []
     for number in range(count):
         accuracy, limit_s = rng.uniform(*ACCURACIES), np.exp(rng.uniform(*np.log(LIMITS_S)))
         slos = Slos.parse([f"latency p95 <= {limit_s:.3f}s", f"accuracy >= {accuracy:.3f}"])
-        one = like[int(rng.integers(len(like)))]
-        found.append(one.model_copy(update={"name": f"q{number}", "slos": slos}))
-    return tuple(found)
+        model = like[int(rng.integers(len(like)))]
+        queries.append(model.model_copy(update={"name": f"q{number}", "slos": slos}))
+    return tuple(queries)
 
 
 def _profiled(
     specification: Specification, source: TraceBackend, clock: SimulatedClock, folder: str, exhaustive: bool
 ) -> tuple[float, PipelineProfile]:
-    """(recorded seconds, profile) from nothing."""
+    """Profile from an empty store; return recorded seconds and the profile."""
     store = Path(folder) / f"{'everything' if exhaustive else 'settled'}.sqlite"
     began_s = clock()
     explorer = None if exhaustive else make_sampler(specification, PIPELINE)
@@ -136,14 +134,14 @@ def _matching(specification: Specification, profile: PipelineProfile) -> Matchin
 
 
 def _plans(specification: Specification, profile: PipelineProfile) -> dict[str, str]:
-    """Query -> the configuration chosen for it, or why there is none."""
+    """Return the chosen configuration per query, or `not served`."""
     matching = _matching(specification, profile)
     chosen = {a.query: str(a.chosen.plan.configuration) for a in matching.assignments}
     return chosen | {rejection.query: "not served" for rejection in matching.rejections}
 
 
 def plan_all_cost(specification: Specification, profile: PipelineProfile) -> float:
-    """US dollars per hour of all plans."""
+    """Return the cost of all plans in US dollars per hour."""
     return _matching(specification, profile).cost_usd_per_h
 
 

@@ -1,4 +1,4 @@
-"""Whole profiling runs on recorded scores, decided by the profiler's own code, without a store or an operator."""
+"""Simulated profiling runs on recorded scores, decided by the profiler's own code, without store and operators."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from circinus.specification import AccuracySlo, MetricSpec
 RISK = 0.05
 FIRST_LOOK = 8
 LATENCY_ITEMS = 30
-"""Of a configuration that may be chosen, for a 95th percentile of latency."""
+"""Items of a configuration that may be chosen, for a 95th percentile of latency."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Which of the profiler's means to save items are in use."""
+    """Selection of the profiler's techniques that save items."""
 
     name: str
     strata: bool = True
     pruning: bool = True
     pairing: bool = True
     partner: int | None = None
-    """A configuration that is measured on every item beforehand, its scores a covariate of the others'."""
+    """Configuration that is measured on every item beforehand, its scores a covariate of all configurations."""
 
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """A data set drawn from a trace, in the order of measuring."""
+    """Data set drawn from a trace, in the order of measuring."""
 
     scores: FloatArray
     """(configurations, items)"""
@@ -44,38 +44,38 @@ class Population:
 
     @classmethod
     def draw(cls, trace: MeasurementTrace, items: int, rng: np.random.Generator) -> Population:
-        """`items` of the trace's items, all in a uniformly random order."""
+        """Draw `items` of the trace's items in uniformly random order."""
         chosen = rng.permutation(trace.scores.shape[1])[:items]
         return cls(trace.scores[:, chosen], tuple(dict(trace.strata[index]) for index in chosen))
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of a run."""
+    """Result of a run."""
 
     items: int
-    """Summed over configurations."""
+    """Number of measured items, summed over configurations."""
     seconds: float
-    """Of processing, beginnings that configurations share run once."""
+    """Processing time, with shared prefixes run once."""
     wrong: bool
-    """Whether anything that was said to be sure is not so."""
+    """True if any verdict was wrong."""
     right: BoolArray
     """(thresholds,) whether the plan recommended at the end is the cheapest feasible one, up to the tolerance."""
     items_until_right: float
-    """Items after which the plans recommended for all thresholds were right and stayed so."""
+    """Number of items from which on the plans recommended for all thresholds were right."""
     right_after: dict[int, float]
-    """Items -> share of the thresholds whose recommended plan was right when so many had been measured."""
+    """Share of thresholds with the right recommended plan, per number of measured items."""
 
 
 class _Unpaired(ResourceUsage):
-    """Nothing is compared with anything."""
+    """Resource usage without pairs of comparable configurations."""
 
     def references(self) -> IntArray:
         return np.full(len(self.items), -1, dtype=np.int64)
 
 
 def footprints_of(trace: MeasurementTrace, variant: Variant) -> ResourceUsage:
-    """What each configuration of a trace takes on its first items."""
+    """Return the resource usage of each configuration of a trace on its first items."""
     cpus = np.array([operator.cpus for operator in trace.operators])
     memory = np.array(
         [
@@ -106,50 +106,50 @@ def simulate(
     *,
     watched: Sequence[int] = (),
 ) -> Outcome:
-    """One run until every question is settled or proven not to matter.
+    """Simulate a run until every verdict is settled or proven irrelevant.
 
     Args:
-        trace: has what running takes.
-        metric: of its scores.
-        thresholds: what queries ask, one each.
-        variant: what is in use.
+        trace: recorded service times and sizes.
+        metric: metric of the scores.
+        thresholds: accuracy SLOs, one per query.
+        variant: techniques in use.
         population: the items, in the order of measuring.
-        watched: totals of items at which to look how many recommended plans are right.
+        watched: numbers of items at which the share of right recommendations is recorded.
     """
     scores, count = population.scores, len(trace.configurations)
     comparison = ">=" if metric.direction == "maximize" else "<="
-    asked = tuple(AccuracySlo(threshold=threshold, comparison=comparison) for threshold in thresholds)
+    slos = tuple(AccuracySlo(threshold=threshold, comparison=comparison) for threshold in thresholds)
     standings = ConfigurationRace(
         trace.configurations,
         _confidence(metric, population, variant, count),
-        PipelineSlos(tuple(map(SloRequirement, asked)), (1.0,) * len(asked), RISK, LATENCY_ITEMS, LATENCY_ITEMS),
+        PipelineSlos(tuple(map(SloRequirement, slos)), (1.0,) * len(slos), RISK, LATENCY_ITEMS, LATENCY_ITEMS),
     )
-    known = np.zeros(count, dtype=np.int64)
+    measured = np.zeros(count, dtype=np.int64)
     seconds_of = _Seconds(trace)
     judge = _Judge(scores, thresholds, comparison, seconds_of.total_s)
 
     def learn(number: int, items: int) -> None:
-        known[number] = items
+        measured[number] = items
         standings.update_scores(trace.configurations[number], scores[number, :items])
 
     if variant.partner is not None:
         learn(variant.partner, scores.shape[1])
     for number in range(count):
-        learn(number, max(FIRST_LOOK, int(known[number])))
+        learn(number, max(FIRST_LOOK, int(measured[number])))
     if variant.pruning:
         standings.update_usage(footprints_of(trace, variant))
     number_of = {configuration: number for number, configuration in enumerate(trace.configurations)}
     while True:
-        judge.look(standings, int(known.sum()))
+        judge.look(standings, int(measured.sum()))
         step = standings.next_step(
-            lambda configuration, items: seconds_of.increment_s(known, number_of[configuration], items), np.inf
+            lambda configuration, items: seconds_of.increment_s(measured, number_of[configuration], items), np.inf
         )
         if step is None:
             break
         learn(step.configuration, step.target)
     return Outcome(
-        items=int(known.sum()),
-        seconds=seconds_of.spent_s(known),
+        items=int(measured.sum()),
+        seconds=seconds_of.spent_s(measured),
         wrong=judge.wrong,
         right=judge.right,
         items_until_right=judge.right_since,
@@ -167,27 +167,27 @@ def _confidence(metric: MetricSpec, population: Population, variant: Variant, co
 
 
 class _Seconds:
-    """Seconds of processing, each prefix once an item."""
+    """Processing seconds, with each prefix run once per item."""
 
     def __init__(self, trace: MeasurementTrace) -> None:
         self._rows = trace.rows
         self._row_s = np.asarray(trace.service_s).mean(axis=1)
         self.total_s: FloatArray = self._row_s[trace.rows].sum(axis=1)
 
-    def spent_s(self, known: IntArray) -> float:
-        most = np.zeros(len(self._row_s))
+    def spent_s(self, measured: IntArray) -> float:
+        row_items = np.zeros(len(self._row_s))
         for column in self._rows.T:
-            np.maximum.at(most, column, known)
-        return float((most * self._row_s).sum())
+            np.maximum.at(row_items, column, measured)
+        return float((row_items * self._row_s).sum())
 
-    def increment_s(self, known: IntArray, number: int, items: int) -> float:
+    def increment_s(self, measured: IntArray, number: int, items: int) -> float:
         rows = self._rows[number]
-        before = [known[(self._rows == row).any(axis=1)].max() for row in rows]
+        before = [measured[(self._rows == row).any(axis=1)].max() for row in rows]
         return float(sum(max(0, items - have) * self._row_s[row] for row, have in zip(rows, before, strict=True)))
 
 
 class _Judge:
-    """Knows the truth."""
+    """Comparison of verdicts and recommendations with the true means."""
 
     def __init__(
         self,
@@ -212,25 +212,25 @@ class _Judge:
         self.right_since = np.inf
 
     def look(self, standings: ConfigurationRace, items: int) -> None:
-        """See which recommended plans are right after so many items, and whether what is sure is true."""
+        """Record the share of right recommendations after `items` items, and whether a verdict is wrong."""
         meets, fails = standings.decided
         self._wrong |= bool((meets & ~self._keeps).any() or (fails & self._keeps).any())
         for better, worse in standings.surely_as_accurate():
             self._wrong |= bool(self._sign * (self._means[better] - self._means[worse]) < -1e-12)
         recommended = standings.recommended(self._cost)
-        found = recommended >= 0
+        has_plan = recommended >= 0
         self.right = np.where(
-            self._answerable, found & self._good_enough[recommended, np.arange(len(recommended))], ~found
+            self._answerable, has_plan & self._good_enough[recommended, np.arange(len(recommended))], ~has_plan
         )
         self._looks.append((items, float(self.right.mean())))
         wrong = [at for at, share in self._looks if share < 1]
         self.right_since = next((float(at) for at, _ in self._looks if not wrong or at > wrong[-1]), np.inf)
 
     def share_at(self, items: int) -> float:
-        """Of the recommended plans, when `items` had been measured; at the end, if the run took fewer."""
+        """Return the share of right recommendations after `items` items, or at the end of a shorter run."""
         return [share for at, share in self._looks if at <= max(items, self._looks[0][0])][-1]
 
     @property
     def wrong(self) -> bool:
-        """Whether something was ever said to be sure that is not so."""
+        """True if any verdict was wrong."""
         return self._wrong

@@ -1,7 +1,7 @@
-"""What a search for one query's plan is tried on: recorded scores and seconds of all configurations, and three tiers.
+"""Test problems for searches of one query's plan: recorded scores and seconds of all configurations, and three tiers.
 
-Placements and what they take are computed from what operators take on the reference hardware. Only service and
-transfers count here, no queueing: searches are compared, not estimates.
+Latency and cost of placements are computed from service times on the reference hardware. Queueing is left out, because
+searches are compared here, not estimates.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.specification import Configuration, Pipeline
 
 REQUESTS_PER_S = 1.0
-"""Of the query; costs are proportional to it."""
+"""Request rate of the query; costs are proportional to it."""
 
 
 @dataclass(frozen=True)
 class Tier:
-    """A level of hardware, and its link to the next one."""
+    """Level of hardware with its link to the next tier."""
 
     name: str
     speed: float
-    """Reference seconds that are done in a second."""
+    """Seconds of work on the reference hardware done per second."""
     memory_mib: float
-    """That one operator may take."""
+    """Memory limit of one operator."""
     usd_per_busy_h: float
     uplink_bytes_per_s: float = np.inf
-    """To the next tier."""
+    """Bandwidth to the next tier."""
 
 
 TIERS = (
@@ -39,33 +39,32 @@ TIERS = (
     Tier("edge", 0.22, 2_000.0, 0.22, 0.05e9),
     Tier("cloud", 1.0, 3_000.0, 2.0),
 )
-"""Speeds, memory and links are those that the traces were published for. Prices are ours, of the size of a small
-board's energy and wear, of a shared edge GPU, and of a rented one on demand: USD 0.5, 1 and 2 for an hour's work of
-the reference hardware. So what is faster is dearer for the same work, and no tier is best in everything."""
+"""Tiers with the speeds, memory and links of the published traces. Prices are assumptions: energy and wear of a small
+board, a shared edge GPU and a GPU rented on demand: USD 0.5, 1 and 2 for an hour of work on the
+reference hardware. So faster tiers cost more for the same work, and no tier is best in everything."""
 
 
 @dataclass(frozen=True, eq=False)
 class PlanSpace:
-    """What is known of the plans of one query before anything is measured: k configurations of a chain of o operators,
-    p placements."""
+    """Plans of one query before any measurement: k configurations of a chain of o operators, p placements."""
 
     name: str
     pipeline: Pipeline
     configurations: tuple[Configuration, ...]
     """(k,)"""
     rows: IntArray
-    """(k, o) number of the prefix that ends with an operator; configurations that share a prefix share it."""
+    """(k, o) number of the prefix that ends with an operator, equal for configurations that share the prefix."""
     memory_mib: FloatArray
     """(k, o)"""
     input_bytes: float
-    """Of one request, at the device."""
+    """Input size of one request, at the device."""
     strata: tuple[Mapping[str, str], ...]
-    """(N,) conditions of the items, in the common order."""
+    """(N,) strata of the items, in the common order."""
     tiers: tuple[Tier, ...] = TIERS
 
     @property
     def items(self) -> int:
-        """N, that a mean is over."""
+        """N, the number of items of a mean score."""
         return len(self.strata)
 
     @property
@@ -75,25 +74,25 @@ class PlanSpace:
 
     @cached_property
     def placements(self) -> IntArray:
-        """(p, o) number of the tier of each operator: nothing comes back down a link before the end."""
-        found = combinations_with_replacement(range(len(self.tiers)), self.rows.shape[1])
-        return np.array(list(found), dtype=np.int64)
+        """(p, o) number of the tier of each operator; data never return to a lower tier before the end."""
+        tiers = combinations_with_replacement(range(len(self.tiers)), self.rows.shape[1])
+        return np.array(list(tiers), dtype=np.int64)
 
     @cached_property
     def fits(self) -> BoolArray:
-        """(k, p) whether every operator has the memory that it needs."""
-        there = np.array([tier.memory_mib for tier in self.tiers])[self.placements]
-        return np.asarray((self.memory_mib[:, None, :] <= there[None, :, :]).all(axis=2))
+        """(k, p) whether every operator has enough memory."""
+        limit_mib = np.array([tier.memory_mib for tier in self.tiers])[self.placements]
+        return np.asarray((self.memory_mib[:, None, :] <= limit_mib[None, :, :]).all(axis=2))
 
     def latency_s(self, service_s: FloatArray, output_bytes: FloatArray) -> FloatArray:
-        """Service over the tiers' speeds, and what crosses links; the answer's way back is taken for nothing.
+        """Return latencies: service at the tiers' speeds, and transfers over links except the way back.
 
         Args:
-            service_s: (k, o) of one request on the reference hardware.
-            output_bytes: (k, o) of one request.
+            service_s: (k, o) service times of one request on the reference hardware.
+            output_bytes: (k, o) output sizes of one request.
 
         Returns:
-            (k, p) seconds; infinite where memory does not suffice, NaN where something is NaN.
+            (k, p) seconds; infinite where memory does not suffice, NaN where an argument is NaN.
         """
         speed = np.array([tier.speed for tier in self.tiers])
         served_s = service_s @ (1.0 / speed)[self.placements].T
@@ -106,13 +105,13 @@ class PlanSpace:
         return np.where(self.fits, served_s + sent @ crossed.T, np.inf)
 
     def cost_usd_per_h(self, service_s: FloatArray) -> FloatArray:
-        """Busy seconds at the tiers' prices.
+        """Return costs: busy seconds at the tiers' prices.
 
         Args:
-            service_s: (k, o) of one request on the reference hardware.
+            service_s: (k, o) service times of one request on the reference hardware.
 
         Returns:
-            (k, p) US dollars per hour; infinite where memory does not suffice, NaN where something is NaN.
+            (k, p) US dollars per hour; infinite where memory does not suffice, NaN where an argument is NaN.
         """
         price = np.array([tier.usd_per_busy_h / tier.speed for tier in self.tiers])
         return np.where(self.fits, REQUESTS_PER_S * (service_s @ price[self.placements].T), np.inf)
@@ -120,24 +119,24 @@ class PlanSpace:
 
 @dataclass(frozen=True, eq=False)
 class Arena:
-    """A query's space and the truth about it: r prefixes, N items."""
+    """Plan space of a query and its ground truth: r prefixes, N items."""
 
     space: PlanSpace
     service_s: FloatArray
-    """(r,) of one request on the reference hardware."""
+    """(r,) service times of one request on the reference hardware."""
     item_s: FloatArray
-    """(r,) to profile one item, which may be several requests."""
+    """(r,) seconds to profile one item, which may be several requests."""
     output_bytes: FloatArray
-    """(r,) of one request."""
+    """(r,) output sizes of one request."""
     scores: FloatArray
     """(k, N)"""
     population: int
-    """Items that `drawn` takes."""
+    """Number of items that `drawn` draws."""
     published: FloatArray | None = None
-    """(k,) means that a drawn population has, where single scores are simulated."""
+    """(k,) means of a drawn population, where single scores are simulated."""
 
     def drawn(self, rng: np.random.Generator) -> Arena:
-        """One data set of `population` items, in the uniformly random order that all methods are shown them in."""
+        """Draw a data set of `population` items, in the uniformly random order that all methods see."""
         chosen = rng.permutation(self.scores.shape[1])[: self.population]
         scores = self.scores[:, chosen]
         return replace(
@@ -148,32 +147,32 @@ class Arena:
 
     @cached_property
     def means(self) -> FloatArray:
-        """(k,) the truth."""
+        """(k,) true mean scores."""
         return np.asarray(self.scores.mean(axis=1))
 
     @cached_property
     def latency_s(self) -> FloatArray:
-        """(k, p)"""
+        """(k, p) true latencies."""
         rows = self.space.rows
         return self.space.latency_s(self.service_s[rows], self.output_bytes[rows])
 
     @cached_property
     def cost_usd_per_h(self) -> FloatArray:
-        """(k, p)"""
+        """(k, p) true costs."""
         return self.space.cost_usd_per_h(self.service_s[self.space.rows])
 
 
 def with_means(scores: FloatArray, means: FloatArray) -> FloatArray:
-    """Scores in [0, 1], moved so that they have given means and keep their order.
+    """Shift scores in [0, 1] so that they have given means and keep their order.
 
-    To lower a mean all are multiplied; to raise it their distances from 1 are. So all stay within [0, 1], items that
-    were hard stay hard, and the spread shrinks with the distance that is left.
+    To lower a mean, all scores are multiplied by a factor; to raise it, their distances from 1 are. So all scores stay
+    within [0, 1], hard items stay hard, and the spread shrinks with the remaining distance.
 
     Args:
-        scores: (k, N)
-        means: (k,) in [0, 1].
+        scores: (k, N) scores.
+        means: (k,) means in [0, 1].
     """
-    found = scores.mean(axis=1)
-    lower = scores * (means / np.where(found > 0, found, 1.0))[:, None]
-    raised = 1.0 - (1.0 - scores) * ((1.0 - means) / np.where(found < 1, 1.0 - found, 1.0))[:, None]
-    return np.where((means <= found)[:, None], lower, raised)
+    current = scores.mean(axis=1)
+    lower = scores * (means / np.where(current > 0, current, 1.0))[:, None]
+    raised = 1.0 - (1.0 - scores) * ((1.0 - means) / np.where(current < 1, 1.0 - current, 1.0))[:, None]
+    return np.where((means <= current)[:, None], lower, raised)

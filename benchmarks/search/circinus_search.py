@@ -1,9 +1,10 @@
-"""Our search for one query in the arena, on arrays.
+"""The product's search for one query in the arena, on arrays.
 
-It pursues and believes by the same parts as `circinus profile`, put together for the arena, where a query has one plan
-for each configuration and tier, and the pools are its own. Other than there, operators' times are known exactly from
-one item on and predicted by pairs of knobs; strata of all items tell how hard the first are; errors of configurations
-that are alike count as alike; each fit begins from the one before; and only one side of a threshold is promised.
+It combines the surrogate and the acquisition of `circinus profile` for the arena, where a query has one plan per
+configuration and placement, and pools of its own. It differs from `circinus profile` in that service times are known
+exactly from one item on and predicted by pairs of knobs, strata of all items show the difficulty of the first ones,
+similar configurations have correlated errors, each fit starts from the previous one, and only one side of a threshold
+is guaranteed.
 """
 
 from __future__ import annotations
@@ -44,39 +45,39 @@ from circinus.profiling.race.configuration_race import look_schedule
 
 RISK = 0.05
 NEAR = StoppingRule(saving=0.01, probability=0.05)
-"""The aim is a plan within 1 % of the least cost."""
+"""Stopping rule for a plan within 1 % of the least cost."""
 USUAL = StoppingRule()
 BEGINNING_ITEMS = 100
-"""Items that beginning a configuration counts as besides those measured: it is spared where others tell as much."""
+"""Surcharge, in items, for starting a configuration."""
 _DRAWS = 32
 _DEGREES = 4.0
-"""Of freedom of the draws of what operators take: rests are heavy-tailed."""
+"""Degrees of freedom of draws of service times, whose residuals are heavy-tailed."""
 _PSEUDO_REST = 1 / 16
-"""Share of the range by which one item more is taken to be off."""
+"""Residual of one pseudo-item, as a share of the score range."""
 
 
 @dataclass(frozen=True, eq=False)
 class Circinus:
-    """Charged: the items that it measures, prefixes once an item.
+    """Search of the product, charged for measured items, with each prefix run once per item.
 
-    The answer is the cheapest plan of the configurations that surely keep the threshold, at a risk of 0.05 for the
-    whole run; none: the case is called infeasible, as no configuration is believed to be worth pursuing. Knowing which
-    configurations fit nowhere, it leaves them out.
+    The answer is the cheapest plan of the configurations that keep the threshold with confidence, at a risk of 0.05 for
+    the whole run. There is none if no configuration is worth pursuing: the case is then called infeasible.
+    Configurations that fit nowhere are left out.
     """
 
     earlier: Arena | None = None
-    """The same pipeline on other data, all of it measured; None: there was none."""
+    """Complete measurement of the pipeline on other data, if any."""
     stopping: StoppingRule = field(default=NEAR)
     reuse_prefixes: bool = True
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """Name in tables."""
         words = ["Circinus"] if self.earlier is None else ["Circinus", "transfer"]
         return ", ".join(words if self.stopping == NEAR else [*words, f"{self.stopping.saving:.0%}"])
 
     def search(self, case: Case, meter: Meter, rng: np.random.Generator) -> Answer | None:
-        """Until nothing is worth pursuing."""
+        """Search until no configuration is worth pursuing."""
         run = _Run(case, meter, self.earlier, self.stopping)
         run.search()
         return run.answer()
@@ -84,33 +85,33 @@ class Circinus:
 
 @dataclass(frozen=True, eq=False)
 class WarmCircinus:
-    """Ours after the same pipeline was measured on similar data; that is not charged again."""
+    """Factory of the product's search with measurements of the pipeline on similar data, free of charge."""
 
     stopping: StoppingRule = field(default=NEAR)
 
     def __call__(self, name: str, drawn: Mapping[str, Arena]) -> Circinus | None:
-        """Where there is similar data."""
+        """Return a searcher for arenas with similar data."""
         return Circinus(drawn[SIMILAR[name]], self.stopping) if name in SIMILAR else None
 
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """What does not depend on the case. Configurations are numbered among those that fit somewhere."""
+    """Data independent of the case, for the configurations that fit somewhere."""
 
     numbers: IntArray
     knobs: ConfigurationSpace
     codes: IntArray
     beginning: tuple[int, ...]
-    """Places of a cover."""
+    """Indexes of a covering design."""
     covariates: Covariates
     service: PrefixTimes
     sizes: PrefixTimes
     items: PrefixTimes
     earlier: FloatArray | None
-    """Means elsewhere."""
+    """Means on other data."""
     sources: tuple[SourceTask, ...]
     draws: FloatArray
-    """(draws, configurations, operators) of a distribution with median 0."""
+    """(draws, configurations, operators) draws of a distribution with median 0."""
 
 
 @lru_cache(maxsize=8)
@@ -137,15 +138,13 @@ def _prepared(space: PlanSpace, earlier: Arena | None) -> _Prepared:
 
 
 class _Run:
-    """One search."""
-
     def __init__(self, case: Case, meter: Meter, earlier: Arena | None, stopping: StoppingRule) -> None:
         self._case, self._meter, self._stopping = case, meter, stopping
         self._space = meter.space
-        self._known = _prepared(meter.space, earlier)
+        self._prepared = _prepared(meter.space, earlier)
         self._metric = meter.space.pipeline.metric
         self._looks = look_schedule(meter.space.items)
-        count = len(self._known.numbers)
+        count = len(self._prepared.numbers)
         self._risk = per_sequence_alpha(RISK, count, sides=1)
         self._verdicts: dict[int, SequentialThresholdTest] = {}
         self._sure, self._decided = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
@@ -160,10 +159,10 @@ class _Run:
         while True:
             prospects = self._prospects()
             saving_s = float(np.median(self._item_s()[self._items > 0])) * self._space.items
-            found = select_by_reservation_cost(prospects, self._stopping, saving_s).configuration
-            if found is None:
+            chosen = select_by_reservation_cost(prospects, self._stopping, saving_s).configuration
+            if chosen is None:
                 return
-            self._measure(found, next(look for look in self._looks if look > self._items[found]))
+            self._measure(chosen, next(look for look in self._looks if look > self._items[chosen]))
 
     def answer(self) -> Answer | None:
         costs = self._costs(self._meter.latency_s, self._meter.cost_usd_per_h)
@@ -171,56 +170,56 @@ class _Run:
         if not np.isfinite(costs).any():
             return None
         place, placement = np.unravel_index(int(costs.argmin()), costs.shape)
-        return Answer(int(self._known.numbers[place]), int(placement))
+        return Answer(int(self._prepared.numbers[place]), int(placement))
 
     @property
     def _items(self) -> IntArray:
-        return np.asarray(self._meter.items[self._known.numbers])
+        return np.asarray(self._meter.items[self._prepared.numbers])
 
     def _beginning(self) -> tuple[int, ...]:
-        """A cover; with a source first the first configuration that it says is good enough.
+        """Return a covering design; with a source, after the first configuration that is good enough there.
 
-        The cover shows what each operator takes: times differ between data sets by more than their source tells.
+        The design shows the service times of each operator, which differ between data sets more than scores do.
         """
-        means = self._known.earlier
+        means = self._prepared.earlier
         if means is None:
-            return self._known.beginning
+            return self._prepared.beginning
         good = np.flatnonzero(self._case.accurate(means))
         promising = int(good[0]) if len(good) else int((self._case.sign * means).argmax())
-        return tuple(dict.fromkeys((promising, *self._known.beginning)))
+        return tuple(dict.fromkeys((promising, *self._prepared.beginning)))
 
     def _measure(self, place: int, target: int) -> None:
-        number = int(self._known.numbers[place])
+        number = int(self._prepared.numbers[place])
         new = self._meter.measure(number, target - int(self._meter.items[number]))
         if place not in self._verdicts:
             low, high = self._metric.range
             thresholds = np.array([self._case.threshold])
             self._verdicts[place] = SequentialThresholdTest(
-                self._space.items, thresholds, risk=self._risk, low=low, high=high, covariates=self._known.covariates
+                self._space.items, thresholds, risk=self._risk, low=low, high=high, covariates=self._prepared.covariates
             )
         self._verdicts[place].extend(new)
-        found = self._verdicts[place].verdicts
-        self._sure[place] = (found.at_least if self._case.sign > 0 else found.at_most)[0, 0]
-        self._decided[place] = found.exhausted
+        verdicts = self._verdicts[place].verdicts
+        self._sure[place] = (verdicts.at_least if self._case.sign > 0 else verdicts.at_most)[0, 0]
+        self._decided[place] = verdicts.exhausted
 
     def _prospects(self) -> CandidateBeliefs:
         places = np.flatnonzero(self._items)
         low, high = self._metric.range
-        scores = [self._meter.scores(int(self._known.numbers[place])) for place in places]
-        evidence = estimate_mean_scores(scores, self._space.items, high - low, self._known.covariates)
+        scores = [self._meter.scores(int(self._prepared.numbers[place])) for place in places]
+        evidence = estimate_mean_scores(scores, self._space.items, high - low, self._prepared.covariates)
         belief = self._believe(places, evidence)
-        kept = feasibility_probability(
+        feasibility = feasibility_probability(
             belief.mean, belief.deviation, self._case.threshold, at_least=self._case.sign > 0
         )
-        kept[self._decided] = 0.0
+        feasibility[self._decided] = 0.0
         squares = np.array([self._verdicts[int(place)].residual_sum_of_squares for place in places])
         variance = np.median((squares + (_PSEUDO_REST * (high - low)) ** 2) / (self._items[places] + 1))
         settled = expected_items_to_decide(
-            belief, kept, self._case.threshold, float(variance), high - low, self._risk, self._space.items
+            belief, feasibility, self._case.threshold, float(variance), high - low, self._risk, self._space.items
         )
         first, item_s = self._looks[0], self._item_s()
         return CandidateBeliefs(
-            keeps=kept,
+            keeps=feasibility,
             sure=self._sure,
             begun=self._items > 0,
             usd_per_h=self._drawn_costs(),
@@ -229,41 +228,41 @@ class _Run:
         )
 
     def _believe(self, places: IntArray, evidence: MeanScoreEstimates) -> Belief:
-        codes = self._known.codes
+        codes = self._prepared.codes
         self._prior = select_prior(
-            self._known.knobs, self._known.sources, codes[places], evidence.means, evidence.variances, codes,
+            self._prepared.knobs, self._prepared.sources, codes[places], evidence.means, evidence.variances, codes,
             earlier=self._prior, score_range=self._metric.range, shared=evidence.shared,
         )  # fmt: skip
         belief = self._prior.belief(codes)
         return Belief(belief.mean, np.hypot(belief.deviation, evidence.common_deviation(belief.mean)))
 
     def _costs(self, latency_s: FloatArray, cost_usd_per_h: FloatArray) -> FloatArray:
-        """(m, p) infinite where a limit is broken or something is not known."""
-        kept = self._case.affordable(latency_s, cost_usd_per_h)
-        return np.where(kept, cost_usd_per_h, np.inf)[self._known.numbers]
+        """Return (m, p) costs, infinite where a limit is violated or a value is unknown."""
+        is_affordable = self._case.affordable(latency_s, cost_usd_per_h)
+        return np.where(is_affordable, cost_usd_per_h, np.inf)[self._prepared.numbers]
 
     def _drawn_costs(self) -> FloatArray:
         return self._predictions()[0]
 
     def _item_s(self) -> FloatArray:
-        """(m,) seconds to profile an item of each."""
+        """Return the (m,) seconds to profile an item."""
         return self._predictions()[1]
 
     def _predictions(self) -> tuple[FloatArray, FloatArray]:
-        """(m, draws) costs of the cheapest plans, (m,) seconds for an item; computed when a further prefix was run."""
+        """Return (m, draws) costs of the cheapest plans and (m,) seconds per item, recomputed after new prefixes."""
         key = self._meter.known_rows.tobytes()
         if self._predicted is None or self._predicted[0] != key:
             self._predicted = key, *self._predict()
         return self._predicted[1:]
 
     def _predict(self) -> tuple[FloatArray, FloatArray]:
-        known, meter, space = self._known, self._meter, self._space
-        median_s, deviation = known.service.predict(meter.service_s, self._learnt[0])
+        prepared, meter, space = self._prepared, self._meter, self._space
+        median_s, deviation = prepared.service.predict(meter.service_s, self._learnt[0])
         sizes, service_s = np.zeros(space.rows.shape), np.zeros(space.rows.shape)
-        sizes[known.numbers] = known.sizes.predict(meter.output_bytes, self._learnt[1])[0]
-        usd_per_h = np.empty((len(known.numbers), len(known.draws)))
-        for number, draw in enumerate(known.draws):
-            service_s[known.numbers] = median_s * np.exp(deviation * draw)
+        sizes[prepared.numbers] = prepared.sizes.predict(meter.output_bytes, self._learnt[1])[0]
+        usd_per_h = np.empty((len(prepared.numbers), len(prepared.draws)))
+        for number, draw in enumerate(prepared.draws):
+            service_s[prepared.numbers] = median_s * np.exp(deviation * draw)
             tables = space.latency_s(service_s, sizes), space.cost_usd_per_h(service_s)
             usd_per_h[:, number] = self._costs(*tables).min(axis=1)
-        return usd_per_h, known.items.predict(meter.item_s, self._learnt[2])[0].sum(axis=1)
+        return usd_per_h, prepared.items.predict(meter.item_s, self._learnt[2])[0].sum(axis=1)

@@ -1,12 +1,7 @@
-"""Searches against each other: the same data sets, cases and seconds for all.
-
-`python -m benchmarks.search.comparison --seeds 2 --cases 10` for a look.
-"""
+"""Comparison of search methods on the same data sets, cases and seconds."""
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -17,7 +12,6 @@ from typing import Any, Protocol
 from zlib import crc32
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -38,40 +32,40 @@ from benchmarks.workloads.published.traces import read_arenas
 
 CASES = 40
 CLOSE = 1.01
-"""Cost over the optimum's up to which a plan counts as optimal."""
+"""Cost over that of the optimum up to which a plan counts as optimal."""
 SIMILAR = {"speech-voices": "speech-libri", "speech-libri": "speech-voices"}
-"""What an earlier query may have measured: the same pipeline on other data."""
+"""Data set that an earlier query may have measured with the same pipeline, per data set."""
 
 
 class Entrant(Protocol):
-    """Brings a searcher to an arena. It must be picklable."""
+    """Picklable factory of searchers."""
 
     def __call__(self, name: str, drawn: Mapping[str, Arena]) -> Searcher | None:
-        """The searcher for the arena `name`; None: it does not take part there.
+        """Return the searcher for an arena; None: the method is not run there.
 
         Args:
-            name: of the arena.
-            drawn: all arenas of the seed, of which only others may be used, for what earlier queries have measured.
+            name: name of the arena.
+            drawn: all arenas of the seed; others than `name` show what earlier queries have measured.
         """
 
 
 @dataclass(frozen=True)
 class Cold:
-    """A searcher that knows nothing beforehand."""
+    """Factory of a searcher without earlier measurements."""
 
     searcher: Searcher
 
     def __call__(self, name: str, drawn: Mapping[str, Arena]) -> Searcher:
-        """The same everywhere."""
+        """Return the same searcher everywhere."""
         return self.searcher
 
 
 @dataclass(frozen=True)
 class WarmPaperStyle:
-    """The paper's way after the same pipeline was measured on similar data."""
+    """Factory of the paper's method with measurements of the same pipeline on similar data."""
 
     def __call__(self, name: str, drawn: Mapping[str, Arena]) -> Searcher | None:
-        """With what measuring all of the similar arena shows; that is not charged again."""
+        """Return a searcher with complete measurements of the similar arena, free of charge."""
         return PaperStyle(earlier=Earlier.of(drawn[SIMILAR[name]])) if name in SIMILAR else None
 
 
@@ -88,7 +82,7 @@ BASELINES: tuple[Entrant, ...] = (
 
 @dataclass(frozen=True)
 class Row:
-    """One answer."""
+    """Assessed answer of a method to a case."""
 
     arena: str
     method: str
@@ -96,29 +90,29 @@ class Row:
     case: int
     verdict: Verdict
     wall_s: float
-    """Of the search itself, profiling not counted."""
+    """Wall time of the search, without profiling."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """All answers of a method in an arena. Shares are NaN where there is nothing to share."""
+    """Statistics of a method in an arena; shares of nothing are NaN."""
 
     arena: str
     method: str
     answers: int
     found: float
-    """Share of the feasible cases where the answer keeps all SLOs."""
+    """Share of the feasible cases with an answer that keeps all SLOs."""
     close: float
-    """Share of the feasible cases where it does so at no more than `CLOSE` times the least cost."""
+    """Share of the feasible cases with such an answer at no more than `CLOSE` times the least cost."""
     cost_over_optimum_median: float
+    """Median over the feasible answers."""
     cost_over_optimum_p95: float
-    """Both of the feasible plans that were found."""
     recognised: float
-    """Share of the infeasible cases that are called so."""
+    """Share of the infeasible cases without an answer."""
     broken: float
-    """Share of the plans given that break an SLO."""
+    """Share of the answers that violate an SLO."""
     inaccurate: float
-    """Share of the plans given that break the accuracy SLO."""
+    """Share of the answers that violate the accuracy SLO."""
     touched_median: float
     touched_p90: float
     seconds_median: float
@@ -134,83 +128,65 @@ def race(
     *,
     count: int = CASES,
 ) -> list[Row]:
-    """Every entrant in every arena on every case, one seed after the other, in this process."""
+    """Run every entrant in every arena on every case, seed by seed, in this process."""
     return [row for seed in seeds for row in _run(entrants, arenas, seed, count)]
 
 
 def race_published(entrants: Sequence[Entrant], seeds: Sequence[int], *, count: int, jobs: int) -> list[Row]:
-    """The same on the three published data sets, seeds in parallel.
+    """Run every entrant on every case of the three published data sets, with seeds in parallel.
 
     Raises:
-        TracesAbsentError: they are not there.
+        TracesAbsentError: the published traces are not on this machine.
     """
-    _published()  # before there are processes, so that they have it, and to fail early
+    _published()  # before processes are forked, so that they share it, and to fail early
     with ProcessPoolExecutor(jobs) as pool:
-        found = pool.map(_run_published, [(tuple(entrants), seed, count) for seed in seeds])
-        return [row for rows in track(found, "race", total=len(seeds)) for row in rows]
+        results = pool.map(_run_published, [(tuple(entrants), seed, count) for seed in seeds])
+        return [row for rows in track(results, "race", total=len(seeds)) for row in rows]
 
 
 def standings(rows: Sequence[Row]) -> list[Standing]:
-    """One for each arena and method, in the order in which they first occur."""
-    places: dict[tuple[str, str], int] = {}
+    """Return the statistics of each arena and method, in order of first occurrence."""
+    groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        places.setdefault((row.arena, row.method), len(places))
-    ordered = sorted(rows, key=lambda row: places[row.arena, row.method])
-    return [_standing(list(group)) for _, group in groupby(ordered, key=lambda row: (row.arena, row.method))]
+        groups.setdefault((row.arena, row.method), []).append(row)
+    return [_standing(group) for group in groups.values()]
 
 
-def tables(found: Sequence[Standing]) -> list[Table]:
-    """For people, one for each arena."""
+def tables(results: Sequence[Standing]) -> list[Table]:
+    """Return a table of the statistics of each arena."""
     drawn: list[Table] = []
-    for arena, group in groupby(found, key=lambda each: each.arena):
-        head = (
-            "found",
-            f"to {CLOSE - 1:.0%}",
-            "cost p95",
-            "recognised",
-            "inaccurate",
-            "touched",
-            "p90",
-            "seconds",
-            "p90",
-        )
-        drawn.append(Table("method", *head, title=arena))
+    for arena, group in groupby(results, key=lambda each: each.arena):
+        drawn.append(Table("method", "found", f"to {CLOSE - 1:.0%}", "cost p95", "recognised", "inaccurate", "touched",
+                           "p90", "seconds", "p90", title=arena))  # fmt: skip
         for each in group:
             drawn[-1].add_row(
-                each.method,
-                f"{each.found:.0%}",
-                f"{each.close:.0%}",
-                f"{each.cost_over_optimum_p95:.2f}",
-                f"{each.recognised:.0%}",
-                f"{each.inaccurate:.1%}",
-                f"{each.touched_median:.0f}",
-                f"{each.touched_p90:.0f}",
-                f"{each.seconds_median:.0f}",
-                f"{each.seconds_p90:.0f}",
-            )
+                each.method, f"{each.found:.0%}", f"{each.close:.0%}", f"{each.cost_over_optimum_p95:.2f}",
+                f"{each.recognised:.0%}", f"{each.inaccurate:.1%}", f"{each.touched_median:.0f}",
+                f"{each.touched_p90:.0f}", f"{each.seconds_median:.0f}", f"{each.seconds_p90:.0f}",
+            )  # fmt: skip
     return drawn
 
 
-def as_records(found: Sequence[Standing]) -> list[dict[str, Any]]:
-    """For a file of results."""
-    return [asdict(each) for each in found]
+def as_records(results: Sequence[Standing]) -> list[dict[str, Any]]:
+    """Return rows for a result file."""
+    return [asdict(each) for each in results]
 
 
 def _run(entrants: Sequence[Entrant], arenas: Sequence[Arena], seed: int, count: int) -> list[Row]:
     drawn = {a.space.name: a.drawn(np.random.default_rng([seed, at])) for at, a in enumerate(arenas)}
     rows: list[Row] = []
     for at, (name, arena) in enumerate(drawn.items()):
-        asked = cases(arena, np.random.default_rng([seed, at, 1]), count)
+        arena_cases = cases(arena, np.random.default_rng([seed, at, 1]), count)
         for entrant in entrants:
             searcher = entrant(name, drawn)
             if searcher is None:
                 continue
-            for number, case in enumerate(asked):
+            for number, case in enumerate(arena_cases):
                 meter = Meter(arena, reuse_prefixes=searcher.reuse_prefixes)
                 rng = np.random.default_rng([seed, at, number, crc32(searcher.name.encode())])
-                began = perf_counter()
+                start_s = perf_counter()
                 answer = searcher.search(case, meter, rng)
-                wall_s = perf_counter() - began
+                wall_s = perf_counter() - start_s
                 rows.append(Row(name, searcher.name, seed, number, judge(case, answer, arena, meter), wall_s))
     return rows
 
@@ -249,23 +225,6 @@ def _standing(rows: Sequence[Row]) -> Standing:
     )
 
 
-def _share(found: Iterable[bool]) -> float:
-    listed = list(found)
+def _share(values: Iterable[bool]) -> float:
+    listed = list(values)
     return float(np.mean(listed)) if listed else np.nan
-
-
-def main() -> None:
-    """Race the baselines, print a table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.search.comparison", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--cases", type=int, default=CASES)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    chosen = parser.parse_args()
-    seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
-    rows = race_published(BASELINES, seeds, count=chosen.cases, jobs=chosen.jobs)
-    Console().print(*tables(standings(rows)))
-
-
-if __name__ == "__main__":
-    main()

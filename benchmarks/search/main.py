@@ -1,18 +1,14 @@
-"""The search for one query's plan against earlier methods: `make bench-search`."""
+"""Search for the plan of one query, compared with earlier methods."""
 
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from time import perf_counter
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 
-from benchmarks.harness.checkpoints import KeptPart
-from benchmarks.harness.results import Figure, print_figures, write_results
+from benchmarks.harness.benchmark import Benchmark, Option, Options, Part, PartResult
+from benchmarks.harness.results import Figure
 from benchmarks.search.circinus_search import USUAL, Circinus, WarmCircinus
 from benchmarks.search.comparison import (
     BASELINES,
@@ -27,112 +23,64 @@ from benchmarks.search.comparison import (
 )
 from benchmarks.search.real_pipelines import real
 from benchmarks.search.suggestion_time import suggestion
-from benchmarks.search.synthetic import synthetic
+from benchmarks.search.synthetic import NAMES, synthetic
 from benchmarks.search.transfer_learning import transfer_figures
-from benchmarks.workloads.published.speech import TracesAbsentError, traces_folder
+from benchmarks.workloads.published.speech import traces_folder
 from benchmarks.workloads.published.traces import read_arenas
 from benchmarks.workloads.synthetic.families import EXPONENTS
-from circinus.specification.formatting import format_duration
 
-ROOT = Path(__file__).parent.parent.parent
 OURS, OURS_WARM, VULCAN = "Circinus", "Circinus, transfer", "Vulcan-style"
+_ENTRANTS: tuple[Entrant, ...] = (
+    Cold(Circinus()),
+    WarmCircinus(),
+    Cold(Circinus(stopping=USUAL)),
+    WarmCircinus(stopping=USUAL),
+    *BASELINES,
+)
 
 
-Part = tuple[list[Figure], list[dict[str, Any]]]
+def race(options: Options, console: Console) -> PartResult:
+    """Compare all methods on the published data sets."""
+    results = standings(race_published(_ENTRANTS, _seeds(options), count=options.cases, jobs=options.jobs))
+    console.print(*tables(results))
+    return race_figures(results), as_records(results)
 
 
-def main() -> None:
-    """Run all parts that this machine can, print tables, write the results.
-
-    A part that has ended is kept in the state folder, so that a run that was broken off goes on with the next part; one
-    of other code or with other options is run anew.
-    """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.search.main", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--first-seed", type=int, default=0, help="settings were chosen on seeds from 100 on")
-    parser.add_argument("--cases", type=int, default=CASES)
-    parser.add_argument("--synthetic-seeds", type=int, default=20)
-    parser.add_argument("--exponents", nargs="+", type=int, choices=EXPONENTS, default=EXPONENTS)
-    parser.add_argument("--repeats", type=int, default=40, help="suggestions that are timed")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument(
-        "--state", type=Path, default=ROOT / ".circinus" / "profiling", help="folder of the real stores"
-    )
-    chosen = parser.parse_args()
-    console, began = Console(), perf_counter()
-    seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
-    race_options = {"seeds": list(seeds), "cases": chosen.cases}
-    parts: dict[str, tuple[dict[str, Any], Callable[[], Part]]] = {
-        "suggestion": ({"repeats": chosen.repeats}, lambda: suggestion(chosen.repeats, console)),
-        "race": (race_options, lambda: race_part(seeds, chosen.cases, chosen.jobs, console)),
-        "transfer": ({"seeds": list(seeds)}, lambda: transfer_part(seeds)),
-        "real": ({}, lambda: real(chosen.state, console)),
-        "synthetic": (
-            {"seeds": chosen.synthetic_seeds, "exponents": chosen.exponents},
-            lambda: synthetic(range(chosen.synthetic_seeds), chosen.jobs, console, exponents=tuple(chosen.exponents)),
-        ),
-    }
-    figures: list[Figure] = []
-    rows: list[dict[str, Any]] = []
-    wall_s = 0.0
-    for name, (options, part) in parts.items():
-        kept = KeptPart.of(chosen.state, f"search-{name}", options)
-        try:
-            found, listed = kept.run(part)
-        except TracesAbsentError as error:
-            console.print(f"skipped: {error}", style="yellow")
-            continue
-        figures += found
-        rows += listed
-        wall_s += kept.wall_s
-        # Also after each part: what there is, should the others not come to their end.
-        path = write_results("search", figures=figures, rows=rows, seeds=[seeds[0], seeds[-1]], wall_s=wall_s)
-    print_figures(figures, console)
-    if figures:
-        console.print(
-            f"written to {path.relative_to(ROOT)} in {format_duration(perf_counter() - began)}", highlight=False
-        )
-
-
-def race_part(seeds: Sequence[int], cases: int, jobs: int, console: Console) -> Part:
-    """Everybody on the published data sets."""
-    ours: tuple[Entrant, ...] = (
-        Cold(Circinus()),
-        WarmCircinus(),
-        Cold(Circinus(stopping=USUAL)),
-        WarmCircinus(stopping=USUAL),
-    )
-    found = standings(race_published((*ours, *BASELINES), seeds, count=cases, jobs=jobs))
-    console.print(*tables(found))
-    return figures_of(found), as_records(found)
-
-
-def transfer_part(seeds: Sequence[int]) -> Part:
-    """How soon a source is trusted or dropped."""
-    figures, rows = transfer_figures(read_arenas(traces_folder()), seeds)
+def transfer(options: Options, _: Console) -> PartResult:
+    """Measure how soon a source of earlier measurements is trusted or dropped."""
+    figures, rows = transfer_figures(read_arenas(traces_folder()), _seeds(options))
     return figures, [dict(row) for row in rows]
 
 
-def figures_of(found: list[Standing]) -> list[Figure]:
-    """What the search aims at, for each data set, cold and with transfer."""
-    by_name = {(standing.arena, standing.method): standing for standing in found}
+def _synthetic(options: Options, console: Console) -> PartResult:
+    seeds = range(options.synthetic_seeds)
+    return synthetic(seeds, options.jobs, console, families=options.families, exponents=options.exponents)
+
+
+def _seeds(options: Options) -> range:
+    return range(options.first_seed, options.first_seed + options.seeds)
+
+
+def race_figures(results: Sequence[Standing]) -> list[Figure]:
+    """Return the aims of the search for each data set, cold and with transfer."""
+    by_name = {(standing.arena, standing.method): standing for standing in results}
     figures: list[Figure] = []
     for (arena, method), ours in by_name.items():
         if method not in (OURS, OURS_WARM):
             continue
         theirs, warm = by_name[arena, VULCAN], method == OURS_WARM
-        about = f"{arena}, {'transfer' if warm else 'cold'}"
+        case = f"{arena}, {'transfer' if warm else 'cold'}"
         figures += [
-            Figure(f"{about}: feasible plan found", ours.found, 1.0, "higher", "share",
+            Figure(f"{case}: feasible plan found", ours.found, 1.0, "higher", "share",
                    f"Vulcan-style {theirs.found:.0%}; of the feasible cases"),
-            Figure(f"{about}: at most 1 % dearer than the optimum", ours.close, 0.95, "higher", "share",
+            Figure(f"{case}: at most 1 % dearer than the optimum", ours.close, 0.95, "higher", "share",
                    f"Vulcan-style {theirs.close:.0%}; of the feasible cases"),
-            Figure(f"{about}: infeasible cases recognised", ours.recognised, 1.0, "higher", "share",
+            Figure(f"{case}: infeasible cases recognised", ours.recognised, 1.0, "higher", "share",
                    f"Vulcan-style {theirs.recognised:.0%}"),
-            Figure(f"{about}: configurations touched", ours.touched_median, 6.0 if warm else 15.0, "lower",
+            Figure(f"{case}: configurations touched", ours.touched_median, 6.0 if warm else 15.0, "lower",
                    "configurations", f"median, in nine of ten cases at most {ours.touched_p90:.0f}; Vulcan-style "
                    f"{theirs.touched_median:.0f}"),
-            Figure(f"{about}: Vulcan-style profiled seconds over ours", theirs.seconds_median / ours.seconds_median,
+            Figure(f"{case}: Vulcan-style profiled seconds over ours", theirs.seconds_median / ours.seconds_median,
                    50.0 if warm else 20.0, "higher", "times",
                    f"medians, {theirs.seconds_median:.0f} s and {ours.seconds_median:.0f} s; plans keep their accuracy "
                    f"at a risk of 0.05 a run, {ours.inaccurate:.1%} of those given did not"),
@@ -140,5 +88,23 @@ def figures_of(found: list[Standing]) -> list[Figure]:
     return figures
 
 
-if __name__ == "__main__":
-    main()
+BENCHMARK = Benchmark(
+    options=(
+        Option("seeds", 20, "seeds of the comparison and of transfer", quick=1),
+        Option("first_seed", 0, "first seed; settings were chosen on seeds from 100 on"),
+        Option("cases", CASES, "cases of each data set and seed", quick=5),
+        Option("synthetic_seeds", 20, "seeds of synthetic pipelines", quick=1),
+        Option("families", NAMES, "families of synthetic pipelines", quick=("smooth",), choices=NAMES),
+        Option("exponents", tuple(EXPONENTS), "sizes of synthetic pipelines", quick=(3,), choices=EXPONENTS),
+        Option("repeats", 40, "number of timed suggestions", quick=2),
+        Option("jobs", os.cpu_count() or 1, "number of processes"),
+    ),
+    parts=(
+        Part("suggestion", lambda o, console: suggestion(o.repeats, console), ("repeats",)),
+        Part("race", race, ("seeds", "first_seed", "cases")),
+        Part("transfer", transfer, ("seeds", "first_seed")),
+        Part("real", lambda o, console: real(o.state, console), quick=False),
+        Part("synthetic", _synthetic, ("synthetic_seeds", "families", "exponents")),
+    ),
+    state="profiling",  # both benchmarks measure the meeting example completely
+)

@@ -1,4 +1,4 @@
-"""What a search may see, what it is charged for that, and how its answer is judged."""
+"""Metered access of a search to measurements, and the assessment of its answer."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from circinus.arrays import BoolArray, FloatArray, IntArray
 
 @dataclass(frozen=True)
 class Answer:
-    """A plan."""
+    """Plan chosen by a search."""
 
     configuration: int
     placement: int
 
 
 class Meter:
-    """The only way to scores, seconds and sizes: whoever measures is charged.
+    """Metered access to scores, seconds and sizes: every measurement is charged.
 
-    All configurations are measured on the items in one order. What an operator takes was published as a mean, so it is
-    known from the first item on, and exactly.
+    All configurations are measured on the items in the same order. Service times were published as means, so they are
+    known exactly from the first item on.
     """
 
     def __init__(self, arena: Arena, *, reuse_prefixes: bool) -> None:
-        """Nothing is known yet.
+        """Start without measurements.
 
         Args:
-            arena: a drawn one.
-            reuse_prefixes: whether a prefix that was run on an item is not run on it again.
+            arena: drawn arena.
+            reuse_prefixes: whether a prefix runs at most once on an item.
         """
         self._arena = arena
         self._reuse = reuse_prefixes
@@ -40,92 +40,92 @@ class Meter:
         self._row_items = np.zeros(len(arena.item_s), dtype=np.int64)
         self._tables: tuple[FloatArray, FloatArray] | None = None
         self.items: IntArray = np.zeros(len(arena.space.configurations), dtype=np.int64)
-        """(k,) how many items each configuration is known on."""
+        """(k,) number of items that each configuration was measured on."""
         self.seconds = 0.0
-        """Charged so far."""
+        """Charged seconds."""
 
     @property
     def space(self) -> PlanSpace:
-        """What is known for nothing."""
+        """Plan space, free of charge."""
         return self._arena.space
 
     @property
     def touched(self) -> int:
-        """Configurations that were measured on an item at least."""
+        """Number of configurations measured on at least one item."""
         return int((self.items > 0).sum())
 
     def arrange(self, order: IntArray) -> None:
-        """Show the items in another order from now on, (N,) numbers of them; only before anything is measured.
+        """Set the order of the items, (N,) item numbers, before anything is measured.
 
         Raises:
-            ValueError: something was measured, or it is no permutation.
+            ValueError: items were measured already, or the order is not a permutation.
         """
         if self.touched:
-            raise ValueError("found items measured, expected the order to be changed before")
+            raise ValueError("the order of items must be set before anything is measured")
         if not np.array_equal(np.sort(order), np.arange(self.space.items)):
-            raise ValueError(f"found an order of {len(order)} items, expected a permutation of {self.space.items}")
+            raise ValueError(f"the order of {len(order)} items is not a permutation of {self.space.items} items")
         self._order = np.array(order)
 
     def measure(self, configuration: int, items: int) -> FloatArray:
-        """Measure a configuration on its next `items` items, fewer where no more are left.
+        """Measure a configuration on its next `items` items, or on those that are left.
 
         Returns:
-            (up to items,) their scores.
+            (up to items,) scores.
         """
-        known = int(self.items[configuration])
-        target = min(known + max(items, 0), self.space.items)
+        measured = int(self.items[configuration])
+        target = min(measured + max(items, 0), self.space.items)
         self.seconds += self._price_s(configuration, items)
         rows = self.space.rows[configuration]
-        if target > known and (self._row_items[rows] == 0).any():
+        if target > measured and (self._row_items[rows] == 0).any():
             self._tables = None
         self._row_items[rows] = np.maximum(self._row_items[rows], target)
         self.items[configuration] = target
-        return np.array(self._arena.scores[configuration, self._order[known:target]])
+        return np.array(self._arena.scores[configuration, self._order[measured:target]])
 
     def price_s(self, configuration: int, items: int) -> float:
-        """Seconds that `measure` would charge; NaN where one of its prefixes was not run yet."""
-        known = self.known_rows[self.space.rows[configuration]].all()
-        return self._price_s(configuration, items) if known else np.nan
+        """Return the seconds that `measure` would charge; NaN if a prefix of the configuration was not run yet."""
+        is_known = self.known_rows[self.space.rows[configuration]].all()
+        return self._price_s(configuration, items) if is_known else np.nan
 
     def _price_s(self, configuration: int, items: int) -> float:
-        known = int(self.items[configuration])
-        target = min(known + max(items, 0), self.space.items)
+        measured = int(self.items[configuration])
+        target = min(measured + max(items, 0), self.space.items)
         rows = self.space.rows[configuration]
-        have = np.maximum(self._row_items[rows], known) if self._reuse else np.full(len(rows), known)
+        have = np.maximum(self._row_items[rows], measured) if self._reuse else np.full(len(rows), measured)
         return float((np.maximum(target - have, 0) * self._arena.item_s[rows]).sum())
 
     def scores(self, configuration: int) -> FloatArray:
-        """(items[configuration],) all that were measured of it."""
+        """Return the (items[configuration],) measured scores of a configuration."""
         return np.array(self._arena.scores[configuration, self._order[: self.items[configuration]]])
 
     @property
     def known_rows(self) -> BoolArray:
-        """(r,) prefixes that were run on an item at least."""
+        """(r,) whether each prefix was run on at least one item."""
         return np.asarray(self._row_items > 0)
 
     @property
     def service_s(self) -> FloatArray:
-        """(r,) of one request, NaN of prefixes that were not run."""
+        """(r,) service times of one request; NaN for prefixes that were not run."""
         return np.where(self.known_rows, self._arena.service_s, np.nan)
 
     @property
     def item_s(self) -> FloatArray:
-        """(r,) to profile one item, NaN of prefixes that were not run."""
+        """(r,) seconds to profile one item; NaN for prefixes that were not run."""
         return np.where(self.known_rows, self._arena.item_s, np.nan)
 
     @property
     def output_bytes(self) -> FloatArray:
-        """(r,) of one request, NaN of prefixes that were not run."""
+        """(r,) output sizes of one request; NaN for prefixes that were not run."""
         return np.where(self.known_rows, self._arena.output_bytes, np.nan)
 
     @property
     def latency_s(self) -> FloatArray:
-        """(k, p) of all plans; NaN where a prefix was not run, infinite where memory does not suffice."""
+        """(k, p) latencies of all plans; NaN where a prefix was not run, infinite where memory does not suffice."""
         return self._known_tables()[0]
 
     @property
     def cost_usd_per_h(self) -> FloatArray:
-        """(k, p) of all plans; NaN where a prefix was not run, infinite where memory does not suffice."""
+        """(k, p) costs of all plans; NaN where a prefix was not run, infinite where memory does not suffice."""
         return self._known_tables()[1]
 
     def _known_tables(self) -> tuple[FloatArray, FloatArray]:
@@ -139,56 +139,56 @@ class Meter:
 
 
 class Searcher(Protocol):
-    """A method to find one query's plan."""
+    """Search method for one query's plan."""
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """Name in tables."""
 
     @property
     def reuse_prefixes(self) -> bool:
-        """Whether its meter charges shared prefixes once."""
+        """True if the meter charges shared prefixes once."""
 
     def search(self, case: Case, meter: Meter, rng: np.random.Generator) -> Answer | None:
-        """The plan for a case; None: there is none. Deterministic given `rng`."""
+        """Return a plan for a case, or None if none is feasible. Deterministic given `rng`."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an answer is worth, by the true means of all items."""
+    """Assessment of an answer by the true means of all items."""
 
     feasible: bool
-    """Whether the case has a plan."""
+    """True if the case has a feasible plan."""
     answered: bool
     found: bool
-    """Whether the answer keeps all SLOs."""
+    """True if the answer keeps all SLOs."""
     cost_over_optimum: float
-    """NaN where none was found."""
+    """Cost over that of the optimum; NaN without a feasible answer."""
     touched: int
     items: int
-    """Scores seen."""
+    """Number of measured scores."""
     seconds: float
     accurate: bool = True
-    """Whether the answer, if there is one, keeps the accuracy SLO."""
+    """True if the answer, if any, keeps the accuracy SLO."""
 
     @property
     def right(self) -> bool:
-        """A feasible plan where there is one, None where there is none."""
+        """True if the answer is a feasible plan, or none for an infeasible case."""
         return self.found if self.feasible else not self.answered
 
 
 def judge(case: Case, answer: Answer | None, arena: Arena, meter: Meter) -> Verdict:
-    """Hold an answer against the truth."""
+    """Assess an answer against the ground truth."""
     feasible = case.feasible(arena)
-    found = answer is not None and bool(feasible[answer.configuration, answer.placement])
+    is_feasible = answer is not None and bool(feasible[answer.configuration, answer.placement])
     ratio = np.nan
-    if answer is not None and found:
+    if answer is not None and is_feasible:
         cost = arena.cost_usd_per_h[answer.configuration, answer.placement]
         ratio = float(cost / case.optimum_usd_per_h(arena))
     return Verdict(
         feasible=bool(feasible.any()),
         answered=answer is not None,
-        found=found,
+        found=is_feasible,
         cost_over_optimum=ratio,
         touched=meter.touched,
         items=int(meter.items.sum()),

@@ -1,4 +1,4 @@
-"""What unmeasured prefixes of the arena's operators would take."""
+"""Prediction of service times and sizes of unmeasured prefixes in the arena."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from circinus.planning.sampler.configuration_space import ConfigurationSpace
 
 
 class PrefixTimes:
-    """Predicts seconds or bytes of the prefixes of some configurations, operator by operator."""
+    """Predictor of seconds or bytes of the prefixes of configurations, operator by operator."""
 
     def __init__(self, space: PlanSpace, numbers: IntArray, elsewhere: FloatArray | None = None) -> None:
-        """Compile.
+        """Prepare the predictor.
 
         Args:
-            space: of the plans.
-            numbers: (m,) of the configurations.
-            elsewhere: (r,) the same, measured on other data; None: nothing is known of other data.
+            space: plan space.
+            numbers: (m,) numbers of the configurations.
+            elsewhere: (r,) values of prefixes measured on other data, if any.
         """
         knobs = ConfigurationSpace.of(space.pipeline)
         codes = knobs.encode([space.configurations[n] for n in numbers])
@@ -37,36 +37,36 @@ class PrefixTimes:
                 prior = model.smoothed(elsewhere[prefixes])
             self._operators.append(_Operator(prefixes, which, model, prior))
 
-    def predict(self, known: FloatArray, earlier: list[Times | None]) -> tuple[FloatArray, FloatArray]:
-        """What is known and believed of every prefix.
+    def predict(self, measured: FloatArray, earlier: list[Times | None]) -> tuple[FloatArray, FloatArray]:
+        """Return measured or predicted values of every prefix.
 
         Args:
-            known: (r,) NaN where not run; of every operator one at least is known.
-            earlier: one for each operator, None at first; changed to what was learnt.
+            measured: (r,) values, NaN where not run; at least one of every operator is measured.
+            earlier: beliefs per operator, None at first; updated in place.
 
         Returns:
-            (m, o) medians, and deviations of their logarithms: 0 where known.
+            (m, o) medians, and deviations of their logarithms: 0 where measured.
         """
         median, deviation = np.zeros(self._rows.shape), np.zeros(self._rows.shape)
         for number, operator in enumerate(self._operators):
-            values = known[operator.prefixes]
+            values = measured[operator.prefixes]
             have = np.flatnonzero(~np.isnan(values))
-            if not (values[have] > 0).all():  # takes or gives nothing at all
+            if not (values[have] > 0).all():  # a value of zero has no logarithm
                 median[:, number] = np.nan_to_num(values)[operator.which]
                 continue
-            found = operator.model.predict(have, values[have], operator.prior, earlier[number])
-            earlier[number] = found
-            median[:, number] = np.where(np.isnan(values), np.exp(found.mean), values)[operator.which]
-            deviation[:, number] = found.deviation[operator.which]
+            belief = operator.model.predict(have, values[have], operator.prior, earlier[number])
+            earlier[number] = belief
+            median[:, number] = np.where(np.isnan(values), np.exp(belief.mean), values)[operator.which]
+            deviation[:, number] = belief.deviation[operator.which]
         return median, deviation
 
 
 @dataclass(frozen=True, eq=False)
 class _Operator:
     prefixes: IntArray
-    """(p,)"""
+    """(p,) prefix numbers."""
     which: IntArray
-    """(m,) of them each configuration has."""
+    """(m,) index into `prefixes` of each configuration."""
     model: OperatorTimes
     prior: FloatArray | None
-    """(p,) logarithms."""
+    """(p,) logarithms of expected values."""

@@ -1,4 +1,4 @@
-"""The real pipelines: the frontiers found by exploring against those from measuring everything, on recorded seconds."""
+"""Frontiers of the real pipelines after exploring, compared with measuring everything, on recorded seconds."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 from circinus.arrays import FloatArray
 from circinus.estimation import PlanCandidate
@@ -32,41 +33,41 @@ from circinus.specification.loader import load_specification
 
 ROOT = Path(__file__).parent.parent.parent
 NEAR = 1.05
-"""Up to which factor of what a plan takes another counts as good: what exploring stops at."""
+"""Factor of resource usage up to which plans count as equal, and at which exploring stops."""
 
 
 @dataclass(frozen=True)
 class Real:
-    """An example and how much of its data is measured on."""
+    """Example with the share of its data that is measured."""
 
     pipeline: str
     held_out: float | None = None
-    """Share of the items that is left out; None: as the example says."""
+    """Share of the items that is left out; None: as specified by the example."""
 
 
 REAL = (Real("meeting"), Real("documents", held_out=0.5))
-"""Everything of documents takes 108 configurations of half a second an item: half of the pages suffice."""
+"""Real pipelines. Documents has 108 configurations of half a second per item, so half of the pages are left out."""
 
 
-def real(state: Path, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """Both pipelines. The models really run on every item under every configuration, once.
+def real(state: Path, console: Console) -> PartResult:
+    """Compare both pipelines; their models run once on every item under every configuration.
 
     Args:
-        state: folder of the stores that have that; what they have already is gone on with.
-        console: for progress.
+        state: folder of the profile stores, whose measurements are reused.
+        console: console of progress bars.
     """
     figures: list[Figure] = []
     rows: list[dict[str, Any]] = []
     state.mkdir(parents=True, exist_ok=True)
-    for one in REAL:
-        specification = _specification(one)
-        with profile_bar(console, f"everything of {one.pipeline}") as bar:
-            store = state / f"{one.pipeline}.sqlite"
-            everything = profile_pipeline(specification, one.pipeline, store, exhaustive=True, observer=bar)
+    for example in REAL:
+        specification = _specification(example)
+        with profile_bar(console, f"everything of {example.pipeline}") as bar:
+            store = state / f"{example.pipeline}.sqlite"
+            everything = profile_pipeline(specification, example.pipeline, store, exhaustive=True, observer=bar)
         if everything.interrupted:
             raise KeyboardInterrupt
-        of_one, row = compare(specification, one.pipeline, export_trace(specification, one.pipeline, store))
-        figures += of_one
+        more, row = compare(specification, example.pipeline, export_trace(specification, example.pipeline, store))
+        figures += more
         rows.append(row)
     return figures, rows
 
@@ -74,7 +75,7 @@ def real(state: Path, console: Console) -> tuple[list[Figure], list[dict[str, An
 def compare(
     specification: Specification, pipeline: str, trace: MeasurementTrace
 ) -> tuple[list[Figure], dict[str, Any]]:
-    """What exploring finds of the frontiers of a recorded pipeline, and in which part of the time."""
+    """Compare exploring a recorded pipeline with measuring everything: frontiers, costs and seconds."""
     ours, our_s = _profiled(specification, pipeline, trace, exhaustive=False)
     whole, whole_s = _profiled(specification, pipeline, trace, exhaustive=True)
     ours_of, whole_of = (plan_queries(specification, {pipeline: profile}) for profile in (ours, whole))
@@ -82,10 +83,9 @@ def compare(
     dearer: list[float] = []
     for name, frontier in whole_of.items():
         if frontier.candidates:
-            found = factors_to(ours_of[name].candidates, frontier.candidates)
-            factors += found.tolist()
-            least, best = _cheapest(ours_of[name].candidates), _cheapest(frontier.candidates)
-            dearer.append(1.0 if least <= best else least / best if best > 0 else np.inf)
+            factors += factors_to(ours_of[name].candidates, frontier.candidates).tolist()
+            cost, best = _cheapest(ours_of[name].candidates), _cheapest(frontier.candidates)
+            dearer.append(1.0 if cost <= best else cost / best if best > 0 else np.inf)
     our_cost, whole_cost = (_matched(specification, pipeline, profile) for profile in (ours, whole))
     row = {
         "part": "real pipelines",
@@ -119,48 +119,50 @@ def compare(
     ], row  # fmt: skip
 
 
-def factors_to(found: Sequence[PlanCandidate], wanted: Sequence[PlanCandidate]) -> FloatArray:
-    """(w,) for each plan wanted the least factor by which some found plan takes more of anything.
+def factors_to(approximation: Sequence[PlanCandidate], reference: Sequence[PlanCandidate]) -> FloatArray:
+    """Return the (w,) multiplicative epsilon indicators of the reference plans.
 
-    The multiplicative epsilon indicator, plan by plan (Zitzler et al., Performance assessment of multiobjective
-    optimizers, 2003). Infinite where nothing was found.
+    The indicator is the least factor by which a plan of the approximation takes more of any resource (Zitzler et al.,
+    Performance assessment of multiobjective optimizers, 2003); infinite for an empty approximation.
     """
-    if not found:
-        return np.full(len(wanted), np.inf)
-    names = sorted({key for candidate in (*found, *wanted) for key in taken(candidate)})
-    mine, its = (np.array([[taken(c).get(n, 0.0) for n in names] for c in those]) for those in (found, wanted))
+    if not approximation:
+        return np.full(len(reference), np.inf)
+    names = sorted({key for candidate in (*approximation, *reference) for key in taken(candidate)})
+    mine, its = (
+        np.array([[taken(c).get(n, 0.0) for n in names] for c in those]) for those in (approximation, reference)
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where(mine[None, :, :] <= its[:, None, :], 1.0, mine[None, :, :] / its[:, None, :])
     return np.asarray(ratios.max(axis=2).min(axis=1))
 
 
 def taken(candidate: PlanCandidate) -> dict[str, float]:
-    """What a plan takes: fully shared CPUs and memory of each pool, bytes a second of each link, cost both ways."""
-    found: defaultdict[str, float] = defaultdict(float)
+    """Return the resource usage of a plan: fully shared CPUs and memory of pools, bytes per second of links, costs."""
+    usage: defaultdict[str, float] = defaultdict(float)
     for use in candidate.deployments:
-        found[f"cpus {use.deployment.pool}"] += use.fractional_replicas * use.demand.cpus
-        found[f"memory {use.deployment.pool}"] += use.fractional_replicas * use.demand.memory_bytes
+        usage[f"cpus {use.deployment.pool}"] += use.fractional_replicas * use.demand.cpus
+        usage[f"memory {use.deployment.pool}"] += use.fractional_replicas * use.demand.memory_bytes
     for link in candidate.links:
-        found[f"bytes {link.link}"] += link.bytes_per_s
+        usage[f"bytes {link.link}"] += link.bytes_per_s
     cost = candidate.estimate.cost_usd_per_h
-    return {**found, "shared cost": cost.lower, "cost alone": cost.upper}
+    return {**usage, "shared cost": cost.lower, "cost alone": cost.upper}
 
 
-def _specification(one: Real) -> Specification:
-    """Only one pipeline of the example and its queries."""
-    found = load_specification([ROOT / "examples" / one.pipeline])
-    pipeline = found.pipelines[one.pipeline]
-    if one.held_out is not None:
-        dataset = pipeline.dataset.model_copy(update={"held_out": one.held_out})
+def _specification(example: Real) -> Specification:
+    """Return the example with a single pipeline and its queries."""
+    specification = load_specification([ROOT / "examples" / example.pipeline])
+    pipeline = specification.pipelines[example.pipeline]
+    if example.held_out is not None:
+        dataset = pipeline.dataset.model_copy(update={"held_out": example.held_out})
         pipeline = pipeline.model_copy(update={"dataset": dataset})
-    queries = tuple(query for query in found.queries if query.pipeline == one.pipeline)
-    return replace(found, pipelines={one.pipeline: pipeline}, queries=queries)
+    queries = tuple(query for query in specification.queries if query.pipeline == example.pipeline)
+    return replace(specification, pipelines={example.pipeline: pipeline}, queries=queries)
 
 
 def _profiled(
     specification: Specification, pipeline: str, trace: MeasurementTrace, *, exhaustive: bool
 ) -> tuple[PipelineProfile, float]:
-    """(profile, recorded seconds) from nothing."""
+    """Profile from an empty store; return the profile and recorded seconds."""
     clock = SimulatedClock()
     with tempfile.TemporaryDirectory(prefix="circinus-real-") as folder:
         profile = profile_pipeline(
@@ -179,7 +181,7 @@ def _cheapest(candidates: Sequence[PlanCandidate]) -> float:
 
 
 def _matched(specification: Specification, pipeline: str, profile: PipelineProfile) -> tuple[float, float]:
-    """Weight served and US dollars per hour of all queries together."""
+    """Return served weight and cost in US dollars per hour of all queries together."""
     matching, _ = plan_all_queries(specification, {pipeline: profile})
     weights = {query.name: query.weight for query in specification.queries}
     return sum(weights[assignment.query] for assignment in matching.assignments), matching.cost_usd_per_h

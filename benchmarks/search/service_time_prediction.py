@@ -1,10 +1,10 @@
-"""What an operator takes under knobs it was not measured with, and how sure that is.
+"""Prediction of service times of an operator under unmeasured knobs, with uncertainty.
 
-The logarithm of its time (or of its output's size) is a constant, plus a part of each knob's choice, plus a part of
-each two knobs' choices, plus a rest of every configuration by itself. All parts are normal; how much each kind of part
-varies is learnt, so that a knob that changes nothing is found to change nothing, after a few measurements. A rest far
-from the others counts less (Student's distribution; Lange, Little & Taylor, "Robust statistical modeling using the t
-distribution", J. American Statistical Association 84, 1989): first runs are now and then much slower.
+The logarithm of the time (or of the output size) is the sum of a constant, an effect of each knob's choice, an effect
+of each pair of choices, and a residual of each configuration. All effects are normal. Their variances are learnt, so
+that a knob without effect is recognised after a few measurements. Outlying residuals are downweighted by Student's
+distribution (Lange, Little & Taylor, "Robust statistical modeling using the t distribution", J. American Statistical
+Association 84, 1989), because first runs are occasionally much slower.
 """
 
 from __future__ import annotations
@@ -17,40 +17,39 @@ from numpy.typing import NDArray
 from circinus.arrays import FloatArray, IntArray
 
 _CONSTANT_VARIANCE = 100.0
-"""Of the logarithm of what an operator takes at all: anything."""
+"""Prior variance of the constant: practically uninformative."""
 _OWN, _OTHER, _PAIR, _REST = 0.5, 0.3, 0.1, 0.2
-"""Standard deviations expected of the parts: of a knob of the operator itself, of one before it, of two knobs, and of
-the rest."""
+"""Prior standard deviations of effects (the operator's own knobs, knobs of earlier operators, pairs) and residuals."""
 _STRENGTH = 1.0
-"""Observations that these expectations count as much as."""
+"""Weight of the prior, in observations."""
 _ROUNDS = 12
 _MORE_ROUNDS = 3
-"""Where the variances are known of fewer measurements."""
+"""Rounds after a fit on fewer measurements, whose variances are the start."""
 _HEAVINESS_ABOVE, _HEAVINESS_BELOW = 2.0, 8.0
-"""Degrees of freedom of the rests' distribution: what disturbs makes slower, hardly ever faster."""
+"""Degrees of freedom of positive and negative residuals: disturbances make runs slower, rarely faster."""
 
 
 @dataclass(frozen=True, eq=False)
 class Times:
-    """Beliefs of m logarithms, each of them normal."""
+    """Normal beliefs of m logarithms."""
 
     mean: FloatArray
-    """(m,)"""
+    """(m,) means."""
     deviation: FloatArray
     """(m,) standard deviations; 0 where measured."""
     variances: FloatArray
-    """(c + 1,) of each kind of part, the rest last; as learnt."""
+    """(c + 1,) learnt variances of effects, residuals last."""
 
 
 class OperatorTimes:
-    """Predicts one operator under m prefixes; what depends on the prefixes alone is computed once."""
+    """Predictor of one operator under m prefixes, with precomputed kernels."""
 
     def __init__(self, codes: IntArray, own: NDArray[np.bool_]) -> None:
-        """Compile.
+        """Compute the kernels.
 
         Args:
-            codes: (m, d) choices of the knobs of the operator and those before it, under each prefix.
-            own: (d,) which of them are the operator's.
+            codes: (m, d) choices of the knobs of the operator and of earlier operators, under each prefix.
+            own: (d,) whether a knob belongs to the operator.
         """
         columns = [c for c in range(codes.shape[1]) if (codes[:, c] != codes[:1, c]).any()]
         equal = {c: codes[:, c][:, None] == codes[:, c][None, :] for c in columns}
@@ -66,17 +65,16 @@ class OperatorTimes:
     def predict(
         self, measured: IntArray, values: FloatArray, prior: FloatArray | None = None, earlier: Times | None = None
     ) -> Times:
-        """Predict what the operator takes under every prefix from what it took under some.
+        """Predict the values under every prefix from measured ones.
 
-        The variances are found by a few rounds of a minorising step each (Zhou, Hu, Zhou & Lange, "MM algorithms for
+        Variances are estimated by a few minorisation steps (Zhou, Hu, Zhou & Lange, "MM algorithms for
         variance components models", J. Computational and Graphical Statistics 28, 2019), with inverse gamma priors.
 
         Args:
-            measured: (n,) prefixes that were measured, n >= 1.
-            values: (n,) what they took, greater than 0.
-            prior: (m,) logarithms of what it takes elsewhere; the parts are then of the ratio to that. None: nothing
-                is known.
-            earlier: the answer on fewer measurements, to begin with its variances.
+            measured: (n,) measured prefixes, n >= 1.
+            values: (n,) measured values, greater than 0.
+            prior: (m,) logarithms of values measured elsewhere; effects are then those of the ratio.
+            earlier: belief on fewer measurements, whose variances are the start.
         """
         expected = np.zeros(self._kernels.shape[1]) if prior is None else prior
         logs = np.log(values) - expected[measured]
@@ -104,16 +102,16 @@ class OperatorTimes:
         return Times(mean, np.sqrt(spread), variances)
 
     def smoothed(self, values: FloatArray) -> FloatArray:
-        """(m,) what was measured under all prefixes -> the logarithms of the same without the rests."""
+        """Return the (m,) logarithms of values measured under all prefixes, without residuals."""
         logs = np.log(values)
-        found = self.predict(np.arange(len(values)), values)
-        whole = np.tensordot(found.variances[:-1], self._kernels, 1) + _CONSTANT_VARIANCE
-        noise = found.variances[-1] * np.eye(len(logs))
+        belief = self.predict(np.arange(len(values)), values)
+        whole = np.tensordot(belief.variances[:-1], self._kernels, 1) + _CONSTANT_VARIANCE
+        noise = belief.variances[-1] * np.eye(len(logs))
         return np.asarray(whole @ np.linalg.solve(whole + noise, logs))
 
 
 def _inverse(flat: FloatArray, variances: FloatArray, weights: FloatArray) -> FloatArray:
-    """(n, n) inverse of the covariance of what was measured."""
+    """Return the (n, n) inverse of the covariance of measurements."""
     count = len(weights)
     whole = (variances[:-1] @ flat).reshape(count, count) + _CONSTANT_VARIANCE
     whole[np.arange(count), np.arange(count)] += variances[-1] / weights

@@ -1,4 +1,4 @@
-"""What the searches are asked: SLO triples from loose to just infeasible."""
+"""Cases of searches: SLO triples from loose to just infeasible."""
 
 from __future__ import annotations
 
@@ -10,64 +10,64 @@ from benchmarks.search.arena import Arena
 from circinus.arrays import BoolArray, FloatArray
 
 LOOSEST = 0.9
-"""Share of what is achievable that the loosest limits admit, one after the other."""
+"""Share of the achievable values that each of the loosest limits admits."""
 SCATTER = 0.2
-"""By which each limit of a triple is looser or tighter than the triple's level."""
+"""Deviation of the limits of a triple from the level of the triple."""
 INFEASIBLE_SHARE = 0.2
 STEP = 0.02
-"""Share by which one limit of an infeasible triple lies beyond what is achievable within the other two."""
+"""Share by which one limit of an infeasible triple lies beyond the best value within the other two."""
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Case:
-    """The SLOs of one query; all three must hold, at the least cost."""
+    """SLOs of one query; all three must hold, at the least cost."""
 
     latency_s: float
     threshold: float
-    """Of the mean score: at least, or at most where less is better."""
+    """Limit of the mean score: a minimum, or a maximum where smaller scores are better."""
     cost_usd_per_h: float
     sign: float
     """1 where greater scores are better, else -1."""
 
     def accurate(self, means: FloatArray) -> BoolArray:
-        """Whether means keep the threshold."""
+        """Return whether means keep the threshold."""
         return np.asarray(self.sign * means >= self.sign * self.threshold)
 
     def affordable(self, latency_s: FloatArray, cost_usd_per_h: FloatArray) -> BoolArray:
-        """Whether latency and cost keep their limits; what is not known (NaN) or does not fit (infinite) does not."""
+        """Return whether latency and cost keep their limits; NaN (unknown) and infinite values (no memory) do not."""
         within = (latency_s <= self.latency_s) & (cost_usd_per_h <= self.cost_usd_per_h)
         return np.asarray(within & np.isfinite(latency_s))
 
     def feasible(self, arena: Arena) -> BoolArray:
-        """(k, p) which plans keep all three in truth."""
+        """Return (k, p) whether plans keep all three SLOs in truth."""
         return self.accurate(arena.means)[:, None] & self.affordable(arena.latency_s, arena.cost_usd_per_h)
 
     def optimum_usd_per_h(self, arena: Arena) -> float:
-        """Least cost of a feasible plan; infinite where there is none."""
+        """Return the least cost of a feasible plan, infinite without one."""
         return float(np.where(self.feasible(arena), arena.cost_usd_per_h, np.inf).min())
 
 
 def cases(arena: Arena, rng: np.random.Generator, count: int = 40) -> tuple[Case, ...]:
-    """Triples from loose to tight, the last fifth of them just infeasible.
+    """Return triples from loose to tight, the last fifth of them just infeasible.
 
-    Of a feasible triple the threshold is a quantile of the different means of configurations that fit somewhere, the
-    latency limit a quantile of the plans that keep it, the cost limit a quantile of those that keep both. The
-    infeasible ones begin as tight ones; then one limit, of each kind in turn, is put `STEP` beyond the best that is
-    achievable within the other two.
+    The threshold of a feasible triple is a quantile of the distinct means of configurations that fit somewhere, the
+    latency limit a quantile of the plans that keep the threshold, and the cost limit a quantile of the plans that keep
+    both. Infeasible triples start as tight ones; then one limit, of each kind in turn, is set `STEP` beyond the best
+    value within the other two.
 
     Args:
-        arena: a drawn one, by whose true means they are made.
-        rng: decides how far each limit is from the triple's level.
-        count: of triples.
+        arena: drawn arena, whose true means are used.
+        rng: draws the deviation of each limit from the level of its triple.
+        count: number of triples.
     """
     infeasible = round(count * INFEASIBLE_SHARE)
     levels = np.linspace(LOOSEST, 0.0, count - infeasible)
-    found = [_at(arena, _scattered(level, rng)) for level in levels]
+    triples = [_at(arena, _scattered(level, rng)) for level in levels]
     for number in range(infeasible):
         level = SCATTER * (1.0 - number / infeasible)
-        found.append(_beyond(arena, _at(arena, _scattered(level, rng)), kind=number % 3))
-    return tuple(found)
+        triples.append(_beyond(arena, _at(arena, _scattered(level, rng)), kind=number % 3))
+    return tuple(triples)
 
 
 def _scattered(level: float, rng: np.random.Generator) -> FloatArray:
@@ -75,9 +75,9 @@ def _scattered(level: float, rng: np.random.Generator) -> FloatArray:
 
 
 def _at(arena: Arena, levels: FloatArray) -> Case:
-    """0 is as tight as can be, 1 lets everything pass."""
+    """Return the triple of three levels from 0 (tightest) to 1 (everything passes)."""
     sign, placeable = arena.space.sign, arena.space.fits
-    # Rounded, so that configurations which differ by a dead knob are not many where they are one.
+    # Rounded, so that configurations that differ only by a knob without effect count once.
     achieved = np.unique(np.round(arena.means[placeable.any(axis=1)], 9))
     threshold = sign * float(np.quantile(sign * achieved, 1.0 - levels[0])) - sign * _ROUNDING
     case = Case(np.inf, threshold, np.inf, sign)
@@ -88,7 +88,7 @@ def _at(arena: Arena, levels: FloatArray) -> Case:
 
 
 def _beyond(arena: Arena, case: Case, kind: int) -> Case:
-    """Infeasible by a step: kind 0 in latency, 1 in accuracy, 2 in cost."""
+    """Make a triple infeasible by a step: kind 0 in latency, 1 in accuracy, 2 in cost."""
     sign = case.sign
     if kind == 0:
         within = replace(case, latency_s=np.inf).feasible(arena)

@@ -1,11 +1,9 @@
-"""How long it takes to say what to measure next, at 4,800 configurations and at 10^12, with 60 of them measured."""
+"""Time to suggest the next measurement, at 4,800 and 10^12 configurations, of which 60 are measured."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
@@ -14,7 +12,8 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.baselines.synthetic_search import suggested
-from benchmarks.harness.results import Figure, print_figures, write_results
+from benchmarks.harness.benchmark import PartResult
+from benchmarks.harness.results import Figure
 from benchmarks.workloads.synthetic.backend import SyntheticSource
 from benchmarks.workloads.synthetic.families import FAMILIES, SyntheticCase, synthetic_case
 from benchmarks.workloads.synthetic.ground_truth import true_profile
@@ -30,20 +29,19 @@ from circinus.profiling.race.configuration_order import max_measured_configurati
 from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.specification import Configuration
 
-ROOT = Path(__file__).parent.parent.parent
 AIM_S = 0.02
 MEASURED = 60
 _CHOICES = {"prepare": (5, 1, 2), "find": (3, 1, 2), "hear": (4, 1, 2), "answer": (5, 1, 2)}
-"""10 x 6 x 8 x 10 = 4,800."""
+"""Choices for 10 x 6 x 8 x 10 = 4,800 configurations."""
 _ITEMS = (8, 8, 8, 8, 16, 24, 32, 64, 128, 300)
-"""On which configurations are known, one as likely as another."""
+"""Numbers of items that configurations are measured on, with equal probability."""
 _NEAR = 0.5
-"""Share of the measured configurations that are near the optimum."""
+"""Share of the measured configurations near the optimum."""
 
 
 @dataclass(frozen=True)
 class Times:
-    """Of n calls."""
+    """Wall and CPU times of n calls."""
 
     name: str
     wall_s: tuple[float, ...]
@@ -51,17 +49,17 @@ class Times:
 
     @classmethod
     def of(cls, name: str, calls: Sequence[Callable[[], object]]) -> Times:
-        """Make the calls, one after the other."""
+        """Time the calls, one after the other."""
         wall_s, cpu_s = [], []
         for call in calls:
-            began_s, began_cpu_s = perf_counter(), process_time()
+            start_s, start_cpu_s = perf_counter(), process_time()
             call()
-            wall_s.append(perf_counter() - began_s)
-            cpu_s.append(process_time() - began_cpu_s)
+            wall_s.append(perf_counter() - start_s)
+            cpu_s.append(process_time() - start_cpu_s)
         return cls(name, tuple(wall_s), tuple(cpu_s))
 
     def record(self) -> dict[str, Any]:
-        """For a file of results."""
+        """Return a row for a result file."""
         return {
             "name": self.name,
             "calls": len(self.wall_s),
@@ -71,14 +69,14 @@ class Times:
         }
 
     def figure(self, aim_s: float | None) -> Figure:
-        """The median."""
-        found = self.record()
-        note = f"p90 {1e3 * found['wall_s_p90']:.0f} ms; CPU time {1e3 * found['cpu_s_median']:.0f} ms, median"
-        return Figure(self.name, found["wall_s_median"], aim_s, "lower", "s", note)
+        """Return a figure of the median."""
+        record = self.record()
+        note = f"p90 {1e3 * record['wall_s_p90']:.0f} ms; CPU time {1e3 * record['cpu_s_median']:.0f} ms, median"
+        return Figure(self.name, record["wall_s_median"], aim_s, "lower", "s", note)
 
 
-def suggestion(repeats: int, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """Time suggestions after new configurations and after more items of known ones, by turns."""
+def suggestion(repeats: int, console: Console) -> PartResult:
+    """Time suggestions after new configurations and after more items of measured ones, in turns."""
     smooth = FAMILIES[0]
     small = synthetic_case(replace(smooth, choices={0: _CHOICES}), 0, seed=0)
     assert small.configurations == 4_800
@@ -96,10 +94,9 @@ def suggestion(repeats: int, console: Console) -> tuple[list[Figure], list[dict[
 
 
 class Measured:
-    """What is known of a growing number of configurations of a case."""
+    """Measurements of a growing number of configurations of a case."""
 
     def __init__(self, case: SyntheticCase, rng: np.random.Generator) -> None:
-        """Nothing yet."""
         self.case = case
         self._rng, self._items = rng, {}  # type: ignore[var-annotated]
         self._space = ConfigurationSpace.of(case.model.pipeline)
@@ -111,39 +108,39 @@ class Measured:
         self._profiles: dict[tuple[Configuration, int], ConfigurationProfile] = {}
 
     def add(self, configurations: Sequence[Configuration]) -> None:
-        """Measure some on some of the items."""
+        """Measure configurations on random numbers of items."""
         for configuration in configurations:
             self._items[configuration] = int(self._rng.choice(_ITEMS))
 
     def add_some(self, count: int) -> None:
-        """Measure some near the optimum and some anywhere."""
-        wanted = len(self._items) + count
+        """Measure `count` more configurations, near the optimum or anywhere."""
+        target = len(self._items) + count
         (code,) = self._space.encode([self.case.optimum.configuration])
-        while len(self._items) < wanted:
+        while len(self._items) < target:
             if self._rng.random() < _NEAR:
-                found = code
+                drawn = code
                 for _ in range(int(self._rng.integers(1, 4))):
-                    around = self._space.neighbours(found)
-                    found = around[int(self._rng.integers(len(around)))]
+                    neighbours = self._space.neighbours(drawn)
+                    drawn = neighbours[int(self._rng.integers(len(neighbours)))]
             else:
-                (found,) = self._space.random(self._rng, 1)
-            self.add([c for c in self._space.decode(found[None]) if c not in self._items])
+                (drawn,) = self._space.random(self._rng, 1)
+            self.add([c for c in self._space.decode(drawn[None]) if c not in self._items])
 
     def add_items(self) -> None:
-        """Measure one on eight items more."""
+        """Measure one configuration on eight more items."""
         more = [c for c, items in self._items.items() if items + 8 <= len(self._order)]
         self._items[more[int(self._rng.integers(len(more)))]] += 8
 
     def forget_one(self) -> None:
-        """So that their number stays."""
+        """Forget one configuration, so that their number stays constant."""
         self._items.pop(list(self._items)[int(self._rng.integers(len(self._items)))])
 
     def profile(self) -> PipelineProfile:
-        """As profiling hands it to the explorer."""
-        found = tuple(self._profile(configuration, items) for configuration, items in self._items.items())
+        """Return the profile that profiling passes to the sampler."""
+        measured = tuple(self._profile(configuration, items) for configuration, items in self._items.items())
         whole = true_profile(self.case.model, ())
-        unmeasured = self.case.configurations - len(found)
-        return replace(whole, configurations=found, unmeasured=unmeasured, risk=self.case.query.risk)
+        unmeasured = self.case.configurations - len(measured)
+        return replace(whole, configurations=measured, unmeasured=unmeasured, risk=self.case.query.risk)
 
     def _profile(self, configuration: Configuration, items: int) -> ConfigurationProfile:
         key = configuration, items
@@ -167,52 +164,52 @@ def _beginning(operator: OperatorProfile, chosen: np.ndarray[Any, np.dtype[np.in
 
 
 def _growing(case: SyntheticCase, repeats: int) -> list[PipelineProfile]:
-    """What is known in one step after the other, about `MEASURED` configurations."""
+    """Return the profile after each step, with about `MEASURED` configurations."""
     explorer = PlanCostSampler(case.specification, case.model.pipeline.name)
     measured = Measured(case, np.random.default_rng(0))
     measured.add(explorer.initial_design())
     measured.add_some(MEASURED - len(explorer.initial_design()))
-    found = [measured.profile()]
+    profiles = [measured.profile()]
     for step in range(repeats):
         if step % 2:
             measured.forget_one()
             measured.add_some(1)
         else:
             measured.add_items()
-        found.append(measured.profile())
-    return found
+        profiles.append(measured.profile())
+    return profiles
 
 
 def _assessments(name: str, case: SyntheticCase, repeats: int) -> Times:
-    """The explorer's, who has seen what was known one step before."""
+    """Time the sampler, which has seen the profile of the step before."""
     explorer = PlanCostSampler(case.specification, case.model.pipeline.name)
     explorer.initial_design()
     first, *steps = _growing(case, repeats)
 
-    def assess(known: PipelineProfile) -> object:
-        return explorer.suggest(known, measurement_cost_model(case.model.pipeline, known))
+    def assess(profile: PipelineProfile) -> object:
+        return explorer.suggest(profile, measurement_cost_model(case.model.pipeline, profile))
 
     assess(first)
-    return Times.of(name, [lambda known=known: assess(known) for known in steps])  # type: ignore[misc]
+    return Times.of(name, [lambda profile=profile: assess(profile) for profile in steps])  # type: ignore[misc]
 
 
 def _surrogate(name: str, case: SyntheticCase, repeats: int, *, warm: bool) -> Times:
-    """Learning from all that was measured, predicting everything, choosing by given costs."""
+    """Time fitting the surrogate, predicting all configurations and choosing by given costs."""
     space, slo = ConfigurationSpace.of(case.model.pipeline), case.query.slos.accuracy
     assert slo is not None
     everything, rng = space.enumerate(case.configurations), np.random.default_rng(0)
     costs = rng.lognormal(size=(len(everything), 2))
-    places = {configuration: place for place, configuration in enumerate(space.decode(everything))}
+    index_of = {configuration: place for place, configuration in enumerate(space.decode(everything))}
     last: Surrogate | None = None
 
-    def suggest(known: PipelineProfile) -> None:
+    def suggest(profile: PipelineProfile) -> None:
         nonlocal last
-        evidence = estimate_mean_scores([found.scores for found in known.configurations], known.dataset_items, 1.0)
-        codes = space.encode([found.configuration for found in known.configurations])
+        evidence = estimate_mean_scores([c.scores for c in profile.configurations], profile.dataset_items, 1.0)
+        codes = space.encode([c.configuration for c in profile.configurations])
         last = Surrogate.fit(space, codes, evidence.means, evidence.variances, warm=last if warm else None)
         belief = last.predict(everything)
         measured = np.zeros(len(everything), dtype=bool)
-        measured[[places[found.configuration] for found in known.configurations]] = True
+        measured[[index_of[c.configuration] for c in profile.configurations]] = True
         probability = feasibility_probability(belief.mean, belief.deviation, slo.threshold, at_least=True)
         sure = measured & (probability > 0.95)
         seconds = np.ones(len(everything))
@@ -224,11 +221,11 @@ def _surrogate(name: str, case: SyntheticCase, repeats: int, *, warm: bool) -> T
 
     first, *steps = _growing(case, repeats)
     suggest(first)
-    return Times.of(name, [lambda known=known: suggest(known) for known in steps])  # type: ignore[misc]
+    return Times.of(name, [lambda profile=profile: suggest(profile) for profile in steps])  # type: ignore[misc]
 
 
 def _optuna(name: str, case: SyntheticCase, repeats: int) -> Times:
-    """What a general library takes for a configuration after as many trials. Its Gaussian process needs PyTorch."""
+    """Time a general library after the same number of trials. Its Gaussian process is left out, as it needs PyTorch."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -247,19 +244,3 @@ def _optuna(name: str, case: SyntheticCase, repeats: int) -> Times:
     for _ in range(MEASURED):
         tell(step())
     return Times.of(name, [lambda: study.tell(step(), 1.0) for _ in range(repeats)])
-
-
-def main() -> None:
-    """Time, print, write the results."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.search.suggestion_time", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=40)
-    chosen = parser.parse_args()
-    console, began_s = Console(), perf_counter()
-    figures, rows = suggestion(chosen.repeats, console)
-    print_figures(figures, console)
-    path = write_results("search_suggestion", figures=figures, rows=rows, seeds=[0, 0], wall_s=perf_counter() - began_s)
-    console.print(f"written to {path.relative_to(ROOT)}", highlight=False)
-
-
-if __name__ == "__main__":
-    main()

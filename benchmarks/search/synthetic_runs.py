@@ -1,4 +1,4 @@
-"""One search of a synthetic pipeline: by the product from end to end, and by the baselines in the same seconds."""
+"""Searches of a synthetic pipeline: the product from end to end, and baselines with the same profiled seconds."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from circinus.profiling import ProfileProgress, SilentObserver, profile_pipeline
 from circinus.specification import QueryPlan
 
 OURS = "Circinus"
-PATIENCE_S = 900.0
+BUDGET_S = 900.0
 """Simulated seconds after which the product is stopped: a quarter of an hour of profiling."""
 TIMES = (1, 10)
-"""Of the product's seconds, that the baselines are given."""
+"""Multiples of the product's seconds that the baselines get."""
 _KIB_PER_MIB = 1024.0
 
 
 @dataclass(frozen=True)
 class SyntheticRun:
-    """One answer."""
+    """Result of one search."""
 
     family: str
     exponent: int
@@ -38,43 +38,42 @@ class SyntheticRun:
     seed: int
     answered: bool
     found: bool
-    """Whether the answer keeps every objective in truth."""
+    """True if the plan keeps every SLO in truth."""
     cost_over_optimum: float
-    """NaN where it does not."""
+    """Cost over that of the optimum; NaN for a plan that violates an SLO."""
     touched: int
-    """Configurations that were measured."""
+    """Number of measured configurations."""
     items: int
-    """Scores seen."""
+    """Number of measured scores."""
     seconds: float
-    """Simulated, of profiling."""
+    """Simulated seconds of profiling."""
     wall_s: float
     cpu_s: float
-    """Of this process, planning included; NaN of baselines."""
+    """CPU time of the process, planning included; NaN for baselines."""
     peak_mib: float
-    """Of this process until the answer; NaN of baselines."""
+    """Peak memory of the process until the answer; NaN for baselines."""
     steps: float
-    """Increments that were measured, each after another assessment; NaN of baselines."""
+    """Number of measured increments, one per assessment; NaN for baselines."""
 
 
 class Steps(SilentObserver):
-    """Counts increments."""
+    """Observer that counts increments."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def progressed(self, progress: ProfileProgress) -> None:
-        """One more."""
         self.count += progress.phase == "scores"
 
 
 def run_all(case: SyntheticCase, seed: int) -> list[SyntheticRun]:
-    """The product, then every baseline. In a fresh process, so that the peak of memory is the product's."""
+    """Run the product, then every baseline; in a fresh process, so that the peak memory is that of the product."""
     ours = run_product(case, seed)
     return [ours, *run_baselines(case, seed, ours.seconds)]
 
 
 def run_product(case: SyntheticCase, seed: int) -> SyntheticRun:
-    """`profile_pipeline` and `plan_queries`, as `circinus profile` and `circinus plan` call them."""
+    """Run `profile_pipeline` and `plan_queries` as `circinus profile` and `circinus plan` do."""
     name, source, steps = case.model.pipeline.name, SyntheticSource(case.model), Steps()
     began_s, began_cpu_s = perf_counter(), process_time()
     with TemporaryDirectory() as folder:
@@ -82,7 +81,7 @@ def run_product(case: SyntheticCase, seed: int) -> SyntheticRun:
             case.specification,
             name,
             Path(folder) / "store",
-            budget_s=PATIENCE_S,
+            budget_s=BUDGET_S,
             seed=seed,
             observer=steps,
             source=source,
@@ -90,7 +89,7 @@ def run_product(case: SyntheticCase, seed: int) -> SyntheticRun:
         )
     answer = cheapest_of(plan_queries(case.specification, {name: profile})[case.query.name].candidates)
     wall_s, cpu_s, peak = perf_counter() - began_s, process_time() - began_cpu_s, peak_mib()
-    items = sum(len(found.items) for found in profile.configurations)
+    items = sum(len(configuration.items) for configuration in profile.configurations)
     return _row(
         case, OURS, seed, None if answer is None else answer.plan, touched=len(profile.configurations), items=items,
         seconds=source.clock(), wall_s=wall_s, cpu_s=cpu_s, peak_mib=peak,
@@ -99,7 +98,7 @@ def run_product(case: SyntheticCase, seed: int) -> SyntheticRun:
 
 
 def run_baselines(case: SyntheticCase, seed: int, seconds: float) -> list[SyntheticRun]:
-    """Each once for the longest time; what it had found earlier is its answer in less."""
+    """Run each baseline once for the longest time; its best plan at an earlier time is its answer in less time."""
     rows = []
     for method, search in BASELINES.items():
         began_s = perf_counter()
@@ -124,7 +123,7 @@ def run_baselines(case: SyntheticCase, seed: int, seconds: float) -> list[Synthe
 
 
 def _begun(trials: list[Trial], seconds: float) -> list[Trial]:
-    """The trials that began before a time."""
+    """Return the trials that started before a time."""
     starts = [0.0, *(trial.ended_s for trial in trials)]
     return [trial for trial, start in zip(trials, starts, strict=False) if start < seconds]
 
@@ -144,18 +143,18 @@ def _row(
     steps: float = np.nan,
 ) -> SyntheticRun:
     verdict = None if plan is None else judged(case.model, case.query, case.network, plan)
-    found = verdict is not None and verdict.kept
-    ratio = np.nan if verdict is None or not found else verdict.cost_usd_per_h / case.optimum.cost_usd_per_h
+    is_feasible = verdict is not None and verdict.kept
+    ratio = np.nan if verdict is None or not is_feasible else verdict.cost_usd_per_h / case.optimum.cost_usd_per_h
     return SyntheticRun(
-        case.family, case.exponent, method, seed, plan is not None, found, ratio, touched, items, seconds,
+        case.family, case.exponent, method, seed, plan is not None, is_feasible, ratio, touched, items, seconds,
         wall_s, cpu_s, peak_mib, steps,
     )  # fmt: skip
 
 
 def peak_mib() -> float:
-    """Resident memory that this process has had at most.
+    """Return the peak resident memory of this process.
 
-    Where the system tells, that of the program itself: what it says of resource use may be its parent's.
+    Read from `/proc` where it exists: resource usage of the system call may include that of the parent process.
     """
     status = Path("/proc/self/status")
     if status.exists():

@@ -1,9 +1,9 @@
-"""How soon the search notices whether what was measured elsewhere is of use: on the published speech data sets.
+"""Number of measurements until transfer learning trusts or drops a source, on the published speech data sets.
 
-Configurations are measured one after the other, in random order, on the first few items of a drawn population. After
-each measurement a source is used or dropped (`best_prior`). Counted is how many measurements it takes until that is
-right and stays so. A source is right to be used where it is the other data set, also at another level or measured on
-few items only, and right to be dropped where its scores are dealt out anew or ranked the other way round.
+Configurations are measured in random order on the first few items of a drawn population. After each measurement a
+source is used or dropped (`select_prior`). The benchmark counts the measurements until that verdict is right and stays
+right. A source should be used if it is the other data set, also at another level or measured on few items, and dropped
+if its scores are shuffled or reversed.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ from circinus.planning.sampler.prior_selection import select_prior
 from circinus.planning.sampler.source_scores import SourceTask
 
 ITEMS = 8
-"""Of the first look at a configuration."""
+"""Items of the first measurement of a configuration."""
 FEW_ITEMS = 16
 FEW_CONFIGURATIONS = 20
-"""That a sparse source was measured on, as a search would have."""
+"""Number of configurations in a sparse source, as a search would leave it."""
 MOST = 15
-"""Measurements that are made."""
+"""Number of measurements."""
 GOOD, MISLEADING = ("as published", "another level", "sparse"), ("shuffled", "reversed")
 WITHIN = 6
-"""Measurements within which a misleading source is to be dropped."""
+"""Number of measurements within which a misleading source is to be dropped."""
 
 
 def transfer_figures(arenas: Sequence[Arena], seeds: Iterable[int]) -> tuple[list[Figure], list[Mapping[str, Any]]]:
-    """What is aimed at, and a row for each data set and kind of source.
+    """Return the aims, and a row for each data set and kind of source.
 
     Args:
-        arenas: those of `read_arenas`; only those with similar data count.
-        seeds: each draws populations, an order and sources.
+        arenas: arenas of `read_arenas`; those without similar data are ignored.
+        seeds: seeds of populations, orders and sources.
     """
     by_name = {arena.space.name: arena for arena in arenas}
-    found: dict[tuple[str, str], list[tuple[bool, ...]]] = {}
+    verdicts: dict[tuple[str, str], list[tuple[bool, ...]]] = {}
     for seed in seeds:
         for name, similar in SIMILAR.items():
             for kind, right in _verdicts(by_name[name], by_name[similar], seed).items():
-                found.setdefault((name, kind), []).append(right)
-    rows = [_row(name, kind, right) for (name, kind), right in found.items()]
+                verdicts.setdefault((name, kind), []).append(right)
+    rows = [_row(name, kind, right) for (name, kind), right in verdicts.items()]
     return _figures(rows), rows
 
 
-def _verdicts(here: Arena, there: Arena, seed: int) -> dict[str, tuple[bool, ...]]:
-    """For each kind of source whether it is rightly used or dropped after one, two, ... measurements."""
+def _verdicts(target_arena: Arena, source_arena: Arena, seed: int) -> dict[str, tuple[bool, ...]]:
+    """Return, per kind of source, whether its use is right after one, two, ... measurements."""
     rng = np.random.default_rng(seed)
-    target, other = here.drawn(rng), there.drawn(rng)
-    space = ConfigurationSpace.of(here.space.pipeline)
-    codes = space.encode(here.space.configurations)
+    target, other = target_arena.drawn(rng), source_arena.drawn(rng)
+    space = ConfigurationSpace.of(target_arena.space.pipeline)
+    codes = space.encode(target_arena.space.configurations)
     order = rng.permutation(len(codes))[:MOST]
     beginnings = [order[: count + 1] for count in range(MOST)]
     return {
@@ -76,10 +76,10 @@ def _sources(space: ConfigurationSpace, other: Arena, rng: np.random.Generator) 
         "shuffled": rng.permutation(means),
         "reversed": means.max() + means.min() - means,
     }
-    found = [SourceTask.of(kind, space, configurations, scores, (low, high)) for kind, scores in every.items()]
+    sources = [SourceTask.of(kind, space, configurations, scores, (low, high)) for kind, scores in every.items()]
     sparse = [configurations[row] for row in chosen]
-    found.append(SourceTask.of("sparse", space, sparse, few.means, (low, high), variances=few.variances))
-    return [source for source in found if source is not None]
+    sources.append(SourceTask.of("sparse", space, sparse, few.means, (low, high), variances=few.variances))
+    return [source for source in sources if source is not None]
 
 
 def _used(space: ConfigurationSpace, source: SourceTask, target: Arena, codes: IntArray, rows: IntArray) -> bool:
@@ -93,7 +93,7 @@ def _used(space: ConfigurationSpace, source: SourceTask, target: Arena, codes: I
 
 
 def _row(name: str, kind: str, right: Sequence[tuple[bool, ...]]) -> Mapping[str, Any]:
-    """Where the verdict is not right at the end, one more than all measurements is counted."""
+    """Return a row; where the verdict is wrong at the end, one more than all measurements is counted."""
     until = np.array([MOST + 1 - next((n for n, ok in enumerate(each[::-1]) if not ok), MOST) for each in right])
     after = np.mean(right, axis=0)
     return {
@@ -109,18 +109,11 @@ def _row(name: str, kind: str, right: Sequence[tuple[bool, ...]]) -> Mapping[str
 
 
 def _figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
-    figures = []
-    for row in rows:
-        bad = row["source"] in MISLEADING
-        figures.append(
-            Figure(
-                f"{row['data']}: measurements until a source is {'dropped' if bad else 'trusted'}, {row['source']}",
-                row["until_right_median"],
-                float(WITHIN),
-                "lower",
-                "measurements",
-                f"median; 95th percentile {row['until_right_p95']:.0f}; for good from within {WITHIN} in "
-                f"{row['stays_right_from']:.0%} of {row['runs']}",
-            )
-        )
-    return figures
+    return [
+        Figure(f"{row['data']}: measurements until a source is "
+               f"{'dropped' if row['source'] in MISLEADING else 'trusted'}, {row['source']}",
+               row["until_right_median"], float(WITHIN), "lower", "measurements",
+               f"median; 95th percentile {row['until_right_p95']:.0f}; for good from within {WITHIN} in "
+               f"{row['stays_right_from']:.0%} of {row['runs']}")
+        for row in rows
+    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What an engine adds to operators that take no time: a pipeline of three, asked one by one and many at once."""
+"""Overhead of engines per hop: a pipeline of three operators without work, with sequential and concurrent requests."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from unittest import mock
 import numpy as np
 from rich.console import Console
 
+from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 from circinus.serving import Engine, Request
 from circinus.serving.local.engine import LocalEngine
@@ -29,61 +30,61 @@ _STEPS = tuple(
     for name, after in (("first", ()), ("second", ("first",)), ("third", ("second",)))
 )
 _CPUS = 0.5
-"""Of a replica, for which one that takes no time waits no longer than it took."""
-_AT_ONCE = 32
+"""CPUs of a replica, for which a replica without work is not throttled."""
+_CONCURRENCY = 32
 _PORT = 18_311
-_COMPOSED_AT_ONCE = 100
-"""Requests that a replica of the plain composition may hold: more than come, so that none is turned away. With one at
-a time, as the engine has them, it would be much slower: what is turned away waits in Ray Serve until it tries again."""
-_INGRESS_AT_ONCE = 1000
+_COMPOSITION_CONCURRENCY = 100
+"""Concurrent requests per replica of the plain composition: more than are sent, so that no request is rejected. One
+request at a time, as in the engine, would be much slower, because Ray Serve retries rejected requests with backoff."""
+_INGRESS_CONCURRENCY = 1000
 
 Ask = Callable[[], Awaitable[Any]]
 
 
 @dataclass(frozen=True)
 class HopOptions:
-    """How much."""
+    """Number of requests and repeats."""
 
     requests: int = 400
-    """One after the other, of which a tenth is left out at the beginning."""
+    """Number of sequential requests, of which the first tenth is left out."""
     repeats: int = 3
-    """Of which medians are given."""
+    """Number of repeats, of which medians are taken."""
 
 
 @dataclass(frozen=True)
 class Hops:
-    """One way to run the pipeline."""
+    """Latency and throughput of one way to run the pipeline."""
 
     name: str
     p50_s: float
     p99_s: float
     per_s: float
-    """Answers a second with many requests at once."""
+    """Answers per second with concurrent requests."""
 
 
 async def measured(name: str, ask: Ask, options: HopOptions) -> Hops:
-    """Latencies one by one, then answers a second with many at once; medians over repeats."""
-    found = [await _once(ask, options.requests) for _ in range(options.repeats)]
-    p50_s, p99_s, per_s = np.median(np.array(found), axis=0).tolist()
+    """Measure latencies of sequential requests, then throughput; medians over repeats."""
+    repeats = [await _once(ask, options.requests) for _ in range(options.repeats)]
+    p50_s, p99_s, per_s = np.median(np.array(repeats), axis=0).tolist()
     return Hops(name, p50_s, p99_s, per_s)
 
 
 async def _once(ask: Ask, requests: int) -> tuple[float, float, float]:
     seconds = []
     for _ in range(requests):
-        begin_s = perf_counter()
+        start_s = perf_counter()
         assert await ask() == HOPS
-        seconds.append(perf_counter() - begin_s)
-    kept = seconds[requests // 10 :]
+        seconds.append(perf_counter() - start_s)
+    measured = seconds[requests // 10 :]
 
     async def many() -> None:
-        for _ in range(requests // _AT_ONCE):
+        for _ in range(requests // _CONCURRENCY):
             await ask()
 
-    begin_s = perf_counter()
-    await asyncio.gather(*(many() for _ in range(_AT_ONCE)))
-    per_s = requests // _AT_ONCE * _AT_ONCE / (perf_counter() - begin_s)
-    return float(np.percentile(kept, 50)), float(np.percentile(kept, 99)), per_s
+    start_s = perf_counter()
+    await asyncio.gather(*(many() for _ in range(_CONCURRENCY)))
+    per_s = requests // _CONCURRENCY * _CONCURRENCY / (perf_counter() - start_s)
+    return float(np.percentile(measured, 50)), float(np.percentile(measured, 99)), per_s
 
 
 async def _of_engine(name: str, engine: Engine, options: HopOptions) -> Hops:
@@ -92,7 +93,7 @@ async def _of_engine(name: str, engine: Engine, options: HopOptions) -> Hops:
 
     try:
         desired = chain("q", *_STEPS)
-        sized = tuple(replace(found, cpus=_CPUS) for found in desired.deployments)
+        sized = tuple(replace(deployment, cpus=_CPUS) for deployment in desired.deployments)
         await engine.apply(replace(desired, deployments=sized))
         return await measured(name, ask, options)
     finally:
@@ -100,7 +101,7 @@ async def _of_engine(name: str, engine: Engine, options: HopOptions) -> Hops:
 
 
 def directly(options: HopOptions) -> Hops:
-    """Calls of the functions, in this process."""
+    """Measure calls of the functions in this process."""
     operator = add.create({"amount": 1}, 1.0)
 
     async def ask() -> Any:
@@ -113,7 +114,7 @@ def directly(options: HopOptions) -> Hops:
 
 
 def through_pipes(options: HopOptions) -> Hops:
-    """Calls of the functions in a process each, one at a time: the least that processes cost on this machine."""
+    """Measure functions in a process each, called over pipes: a lower bound of process overhead on this machine."""
     with ExitStack() as stack:
         pipes = [stack.enter_context(_process()) for _ in range(HOPS)]
 
@@ -130,14 +131,14 @@ def through_pipes(options: HopOptions) -> Hops:
 @contextmanager
 def _process() -> Iterator[Connection]:
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_answer, args=(there,), daemon=True)
+    parent_end, child_end = context.Pipe()
+    process = context.Process(target=_answer, args=(child_end,), daemon=True)
     process.start()
-    there.close()
+    child_end.close()
     try:
-        yield here
+        yield parent_end
     finally:
-        here.close()
+        parent_end.close()
         process.join()
 
 
@@ -152,14 +153,14 @@ def _answer(pipe: Connection) -> None:
 
 
 def locally(options: HopOptions) -> Hops:
-    """The local engine, replicas in processes of their own."""
+    """Measure the local engine, with replicas in processes of their own."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_of_engine("local engine", LocalEngine(), options))
 
 
 @contextmanager
 def ray_cluster() -> Iterator[str]:
-    """The address of a cluster of one node with both pools, as short hops want it."""
+    """Start a Ray cluster of one node with both pools, configured for short hops; yield its address."""
     import ray
     from ray import serve
     from ray.cluster_utils import Cluster
@@ -187,7 +188,7 @@ def ray_cluster() -> Iterator[str]:
 
 
 def on_ray(address: str, options: HopOptions) -> list[Hops]:
-    """The engine on Ray Serve, and Ray Serve's own composition, on the same cluster."""
+    """Measure the Ray engine and Ray Serve's own model composition on one cluster."""
     from circinus.serving.ray.engine import RayEngine
     from circinus.serving.ray.settings import RaySettings
 
@@ -199,10 +200,10 @@ def on_ray(address: str, options: HopOptions) -> list[Hops]:
 
 
 async def _composition(options: HopOptions) -> Hops:
-    """What Ray Serve's documentation shows: an ingress that awaits one handle after the other.
+    """Measure the composition of Ray Serve's documentation: an ingress that awaits one handle after the other.
 
-    Everything is set as the engine sets it, as far as Ray Serve's public settings go: the same environment of the
-    cluster, router and back-off; but for what a replica may hold, of which it gets more.
+    Environment of the cluster, router and backoff are those of the engine, as far as Ray Serve's public settings go;
+    only the limit of concurrent requests per replica is higher.
     """
     from ray import serve
     from ray.serve.config import RequestRouterConfig
@@ -226,14 +227,14 @@ async def _composition(options: HopOptions) -> Hops:
         deployed = serve.deployment(
             Add,
             name=name,
-            max_ongoing_requests=_COMPOSED_AT_ONCE,
+            max_ongoing_requests=_COMPOSITION_CONCURRENCY,
             request_router_config=RequestRouterConfig(**ROUTING),
             ray_actor_options={"num_cpus": 0.1},
         )
         return deployed.bind()
 
     ingress = serve.deployment(
-        Ingress, name="ingress", max_ongoing_requests=_INGRESS_AT_ONCE, ray_actor_options={"num_cpus": 0.0}
+        Ingress, name="ingress", max_ongoing_requests=_INGRESS_CONCURRENCY, ray_actor_options={"num_cpus": 0.0}
     )
     bound = ingress.bind(*(operator(f"add-{number}") for number in range(HOPS)))
     handle = await asyncio.to_thread(serve.run, bound, name="plain", route_prefix="/plain")
@@ -247,9 +248,9 @@ async def _composition(options: HopOptions) -> Hops:
         await asyncio.to_thread(serve.delete, "plain")
 
 
-def hop_figures(found: list[Hops]) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """A hop is a third of what a request takes beyond the functions themselves."""
-    by_name = {one.name: one for one in found}
+def hop_figures(results: list[Hops]) -> PartResult:
+    """Return the figures of a hop, which is a third of a request."""
+    by_name = {hops.name: hops for hops in results}
     names = "functions behind pipes", "local engine", "Ray engine", "plain Ray Serve composition"
     pipes, local, rayed, plain = (by_name[name] for name in names)
     figures = [
@@ -262,19 +263,19 @@ def hop_figures(found: list[Hops]) -> tuple[list[Figure], list[dict[str, Any]]]:
                "the same cluster, router and back-off for both"),
         Figure("Ray engine over plain composition, p99", rayed.p99_s / plain.p99_s, 1.0, "lower", "times"),
         Figure("Ray engine over plain composition, answers a second", rayed.per_s / plain.per_s, 1.0, "higher", "times",
-               f"{_AT_ONCE} at once; a plain replica may hold {_COMPOSED_AT_ONCE}, the engine's one"),
+               f"{_CONCURRENCY} at once; a plain replica may hold {_COMPOSITION_CONCURRENCY}, the engine's one"),
     ]  # fmt: skip
-    return figures, [{"part": "hops", **vars(one)} for one in found]
+    return figures, [{"part": "hops", **vars(hops)} for hops in results]
 
 
-def hops(options: HopOptions, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """All ways side by side."""
-    found = [directly(options), through_pipes(options), locally(options)]
+def hops(options: HopOptions, console: Console) -> PartResult:
+    """Measure all ways to run the pipeline."""
+    results = [directly(options), through_pipes(options), locally(options)]
     with ray_cluster() as address:
-        found += on_ray(address, options)
-    for one in found:
+        results += on_ray(address, options)
+    for result in results:
         console.print(
-            f"{one.name}: p50 {one.p50_s * 1e3:.3f} ms, p99 {one.p99_s * 1e3:.3f} ms, {one.per_s:.0f}/s",
+            f"{result.name}: p50 {result.p50_s * 1e3:.3f} ms, p99 {result.p99_s * 1e3:.3f} ms, {result.per_s:.0f}/s",
             highlight=False,
         )
-    return hop_figures(found)
+    return hop_figures(results)

@@ -1,4 +1,4 @@
-"""What the answers to requests show of a node that was killed while they came."""
+"""Analysis of the loss of a node by the outcomes of requests."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ _WINDOW_S, _SHARE = 0.5, 0.95
 
 @dataclass(frozen=True)
 class NodeLoss:
-    """One node killed."""
+    """Loss of one node."""
 
     what: str
-    """Which node, in words."""
+    """Description of the node."""
     replicas_lost: int
     requests: int
     failed: int
     in_flight: int
-    """Requests that were under way when the node was killed."""
+    """Number of requests in flight when the node was killed."""
     failed_beyond: int
-    """Requests that failed though they came afterwards."""
+    """Number of failed requests that were sent after the kill."""
     back_s: float
-    """Until from then on nearly all requests are answered in time; as long as it was watched where they never are."""
+    """Recovery time until nearly all requests are answered in time; the watched time if they never are."""
 
 
 def back_after_s(
     answers: Sequence[RequestOutcome], killed_s: float, until_s: float, limits_s: Mapping[str, float]
 ) -> float:
-    """Seconds from a moment until in every half second nearly all requests (95 % and one) are answered in time.
+    """Return the seconds from a kill until every half second nearly all requests (95 % and one) are in time.
 
     Args:
-        answers: to all requests.
-        killed_s: the moment, in the seconds of `due_s`.
+        answers: outcomes of all requests.
+        killed_s: time of the kill since the start of the traffic.
         until_s: end of the traffic.
-        limits_s: query -> what is in time.
+        limits_s: latency limit per query.
     """
-    back_s, begin_s = 0.0, killed_s
-    while begin_s < until_s:
-        due = within(answers, begin_s, begin_s + _WINDOW_S)
+    back_s, start_s = 0.0, killed_s
+    while start_s < until_s:
+        due = within(answers, start_s, start_s + _WINDOW_S)
         if due and sum(in_time(answer, limits_s) for answer in due) < _SHARE * len(due) - 1:
-            back_s = begin_s + _WINDOW_S - killed_s
-        begin_s += _WINDOW_S
+            back_s = start_s + _WINDOW_S - killed_s
+        start_s += _WINDOW_S
     return min(back_s, until_s - killed_s)
 
 
@@ -59,15 +59,15 @@ def node_loss(
     limits_s: Mapping[str, float],
     replicas_lost: int,
 ) -> NodeLoss:
-    """What the answers show.
+    """Return the analysis of a loss.
 
     Args:
-        what: which node was killed, in words.
-        answers: to all requests.
-        killed_s: when, in the seconds of `due_s`.
+        what: description of the node.
+        answers: outcomes of all requests.
+        killed_s: time of the kill since the start of the traffic.
         until_s: end of the traffic.
-        limits_s: query -> what is in time.
-        replicas_lost: of operators.
+        limits_s: latency limit per query.
+        replicas_lost: number of lost replicas.
     """
     return NodeLoss(
         what=what,
@@ -80,18 +80,18 @@ def node_loss(
     )
 
 
-def loss_figures(found: Sequence[NodeLoss]) -> list[Figure]:
-    """Medians over repeats of seconds, sums of requests."""
+def loss_figures(losses: Sequence[NodeLoss]) -> list[Figure]:
+    """Return medians of recovery times and sums of requests over repeats."""
     figures = []
-    for what in dict.fromkeys(one.what for one in found):
-        ones = [one for one in found if one.what == what]
-        replicas = sum(one.replicas_lost for one in ones)
-        requests = f"of {sum(one.requests for one in ones)}; {sum(one.in_flight for one in ones)} were under way"
+    for what in dict.fromkeys(loss.what for loss in losses):
+        repeats = [loss for loss in losses if loss.what == what]
+        replicas = sum(loss.replicas_lost for loss in repeats)
+        requests = f"of {sum(loss.requests for loss in repeats)}; {sum(loss.in_flight for loss in repeats)} in flight"
         figures += [
             Figure(f"{what}: requests that failed and were not under way",
-                   float(sum(one.failed_beyond for one in ones)), 0.0, "lower", "requests", requests),
+                   float(sum(loss.failed_beyond for loss in repeats)), 0.0, "lower", "requests", requests),
             Figure(f"{what}: until goodput is what the rest allows",
-                   float(np.median([one.back_s for one in ones])), 6.0, "lower", "s",
-                   f"median of {len(ones)}; {replicas} replicas lost"),
+                   float(np.median([loss.back_s for loss in repeats])), 6.0, "lower", "s",
+                   f"median of {len(repeats)}; {replicas} replicas lost"),
         ]  # fmt: skip
     return figures

@@ -1,4 +1,4 @@
-"""Replicas of the local engine are killed under load, one at a time."""
+"""Crashes of replicas of the local engine under load, one at a time."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 from benchmarks.workloads.operators import with_pauses
 from benchmarks.workloads.traffic import lost
@@ -24,16 +24,16 @@ from circinus.testing.desired_states import StageSpec, chain
 _PAUSE_S = 0.02
 _REPLICAS = 3
 _RATE_PER_S = 75.0
-"""Half of what the replicas can do."""
+"""Request rate: half of the capacity of the replicas."""
 _APART_S = (0.3, 1.0)
 _ROOM_S = 0.3
-"""Of the load, for each replica to be replaced in."""
-_PATIENCE_S = 60.0
+"""Extra seconds of load per replacement."""
+_TIMEOUT_S = 60.0
 _QUERY = "q"
 
 
-def replica_kills(folder: Path, count: int, seed: int, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """Kill `count` replicas at random moments; each has at most one request in work."""
+def replica_kills(folder: Path, count: int, seed: int, console: Console) -> PartResult:
+    """Kill `count` replicas at random moments; each has at most one request in progress."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         answers, back_s = runner.run(_killed(folder, count, np.random.default_rng(seed)))
     failed = lost(answers)
@@ -75,15 +75,15 @@ async def _sent(engine: LocalEngineClient, duration_s: float) -> list[RequestOut
 
 
 async def _kill_one(engine: LocalEngineClient) -> float:
-    """Kill the one that answers next; seconds until it is replaced."""
+    """Kill the replica that answers next; return the seconds until it is replaced."""
     (before,) = (await engine.status()).deployments
-    process = (await engine.submit(Request(_QUERY, "who", 0, 100.0))).output
-    begin_s = time.monotonic()
+    process = (await engine.submit(Request(_QUERY, "process", 0, 100.0))).output
+    start_s = time.monotonic()
     os.kill(process, signal.SIGKILL)
     while True:
         (now,) = (await engine.status()).deployments
         if now.restarts > before.restarts and now.replicas_ready == _REPLICAS:
-            return time.monotonic() - begin_s
-        if time.monotonic() - begin_s > _PATIENCE_S:
-            raise RuntimeError(f"a killed replica was not replaced within {_PATIENCE_S:g} s: {now}")
+            return time.monotonic() - start_s
+        if time.monotonic() - start_s > _TIMEOUT_S:
+            raise RuntimeError(f"a killed replica was not replaced within {_TIMEOUT_S:g} s: {now}")
         await asyncio.sleep(0.002)

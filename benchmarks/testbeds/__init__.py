@@ -1,1 +1,1 @@
-"""Networks and clusters on one machine."""
+"""Testbeds: networks and clusters on one machine."""

@@ -1,12 +1,11 @@
-"""Delay between two network namespaces: packets are read from one TUN device, held back, and written to another.
+"""Delay between two network namespaces: a relay reads packets from one TUN device and writes them to another.
 
-The kernel's own way, `netem`, is missing from many machines' kernels. Bandwidth is not this program's business: a
-token bucket (`tc tbf`) at each device lets packets come here no faster than the link is.
+Many machines' kernels lack `netem`. Bandwidth is limited by a token bucket (`tc tbf`) at each device, not by the relay.
 
 Run as `python -m benchmarks.testbeds.delay_relay NAME-A NAME-B ...`, with two names for each link. The devices are
-made in the namespace that this is started in, wait to be moved, and end with this process. It says `ready` once all
-are there, then `done` to each line `NAME SECONDS` of its input, which tells how long packets that enter at a device
-are held back. It ends when its input does.
+created in the current namespace, may then be moved, and are removed when the process ends. It prints `ready` once all
+exist, and then `done` for each input line `NAME SECONDS`, which sets the delay of packets that enter at a device. It
+ends at the end of its input.
 """
 
 from __future__ import annotations
@@ -22,43 +21,43 @@ from collections.abc import Sequence
 
 _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
-_LARGEST = 65_536
-_AT_ONCE = 64
-"""Packets that are taken from one device before another gets its turn."""
+_MAX_PACKET_BYTES = 65_536
+_MAX_PACKETS = 64
+"""Maximum number of packets read from one device before the next gets its turn."""
 
 
 class DelayLine:
-    """Packets in order, each of which comes out so long after it went in. Pure: told the time."""
+    """Queue of packets that leave in order after a delay. The clock is passed in."""
 
     def __init__(self, delay_s: float = 0.0) -> None:
         self.delay_s = delay_s
-        self._held: deque[tuple[float, bytes]] = deque()
+        self._queue: deque[tuple[float, bytes]] = deque()
 
     def put(self, now_s: float, packet: bytes) -> None:
-        """Hold a packet back; never overtakes one that went in before, should the delay have become less."""
+        """Delay a packet; packets stay in order even if the delay was reduced."""
         due_s = now_s + self.delay_s
-        if self._held:
-            due_s = max(due_s, self._held[-1][0])
-        self._held.append((due_s, packet))
+        if self._queue:
+            due_s = max(due_s, self._queue[-1][0])
+        self._queue.append((due_s, packet))
 
     def due(self, now_s: float) -> list[bytes]:
-        """Take out what was held back for long enough."""
-        found = []
-        while self._held and self._held[0][0] <= now_s:
-            found.append(self._held.popleft()[1])
-        return found
+        """Remove and return the packets whose delay has passed."""
+        packets = []
+        while self._queue and self._queue[0][0] <= now_s:
+            packets.append(self._queue.popleft()[1])
+        return packets
 
     @property
     def next_s(self) -> float | None:
-        """When the next packet is due; None: there is none."""
-        return self._held[0][0] if self._held else None
+        """Due time of the next packet; None: the queue is empty."""
+        return self._queue[0][0] if self._queue else None
 
 
 def tun_device(name: str) -> int:
-    """File descriptor of a new TUN device, one whole IP packet a read or write.
+    """Return the file descriptor of a new TUN device, which reads and writes whole IP packets.
 
     Raises:
-        OSError: there is no /dev/net/tun, or making devices is not allowed.
+        OSError: /dev/net/tun does not exist, or creating devices is not allowed.
     """
     device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     try:
@@ -70,70 +69,70 @@ def tun_device(name: str) -> int:
 
 
 class Relay:
-    """Carries packets between pairs of devices, each direction over a `DelayLine`."""
+    """Relay of packets between pairs of devices, with a `DelayLine` for each direction."""
 
     def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """Make the devices.
+        """Create the devices.
 
         Args:
             pairs: names of the devices at the two ends of each link.
         """
         self.lines: dict[str, DelayLine] = {}
-        """Name of the device that packets enter at -> where they are held back."""
-        self._ways: dict[int, tuple[DelayLine, int]] = {}
+        """Name of the device where packets enter -> their delay line."""
+        self._paths: dict[int, tuple[DelayLine, int]] = {}
         for pair in pairs:
             ends = [tun_device(name) for name in pair]
-            for name, entry, leaving in zip(pair, ends, reversed(ends), strict=True):
+            for name, entry, exit_device in zip(pair, ends, reversed(ends), strict=True):
                 self.lines[name] = DelayLine()
-                self._ways[entry] = self.lines[name], leaving
+                self._paths[entry] = self.lines[name], exit_device
 
     def run(self, commands: int) -> None:
-        """Carry packets until the file `commands` ends."""
+        """Relay packets until the end of the file `commands`."""
         text = b""
         while True:
-            dues = [line.next_s for line, _ in self._ways.values() if line.next_s is not None]
-            wait_s = max(0.0, min(dues) - time.monotonic()) if dues else None
-            # `select` and not `epoll`: that one waits for whole milliseconds.
-            ready, _, _ = select.select([*self._ways, commands], [], [], wait_s)
+            due_s = [line.next_s for line, _ in self._paths.values() if line.next_s is not None]
+            wait_s = max(0.0, min(due_s) - time.monotonic()) if due_s else None
+            # `select` instead of `epoll`, whose timeout has a resolution of 1 ms.
+            ready, _, _ = select.select([*self._paths, commands], [], [], wait_s)
             for entry in ready:
                 if entry != commands:
-                    _take(entry, self._ways[entry][0])
+                    _read_packets(entry, self._paths[entry][0])
             now_s = time.monotonic()
-            for line, leaving in self._ways.values():
+            for line, exit_device in self._paths.values():
                 for packet in line.due(now_s):
-                    _give(leaving, packet)
+                    _write_packet(exit_device, packet)
             if commands in ready:
-                said = os.read(commands, _LARGEST)
-                if not said:
+                received = os.read(commands, _MAX_PACKET_BYTES)
+                if not received:
                     return
-                *whole, text = (text + said).split(b"\n")
-                for command in whole:
-                    self._obey(command.decode())
+                *lines, text = (text + received).split(b"\n")
+                for command in lines:
+                    self._set_delay(command.decode())
 
-    def _obey(self, command: str) -> None:
+    def _set_delay(self, command: str) -> None:
         name, seconds = command.split()
         self.lines[name].delay_s = float(seconds)
         print("done", flush=True)
 
 
-def _take(entry: int, line: DelayLine) -> None:
-    for _ in range(_AT_ONCE):
+def _read_packets(entry: int, line: DelayLine) -> None:
+    for _ in range(_MAX_PACKETS):
         try:
-            packet = os.read(entry, _LARGEST)
-        except OSError:  # nothing more, or the device is down
+            packet = os.read(entry, _MAX_PACKET_BYTES)
+        except OSError:  # no more packets, or the device is down
             return
         line.put(time.monotonic(), packet)
 
 
-def _give(leaving: int, packet: bytes) -> None:
+def _write_packet(device: int, packet: bytes) -> None:
     try:
-        os.write(leaving, packet)
-    except OSError:  # the device is down, or full: a network loses packets
+        os.write(device, packet)
+    except OSError:  # the device is down or full, and networks may drop packets
         return
 
 
 def main() -> None:
-    """Relay between the devices that are named."""
+    """Relay between the devices named on the command line."""
     names = sys.argv[1:]
     relay = Relay(list(zip(names[::2], names[1::2], strict=True)))
     print("ready", flush=True)

@@ -1,4 +1,4 @@
-"""What the links of a shaped network really do: bytes a second and round trips, measured by an own little sender."""
+"""Measurement of the bandwidth and round-trip time of a shaped network's links."""
 
 from __future__ import annotations
 
@@ -12,37 +12,39 @@ from benchmarks.testbeds.network_namespace import connected, listening
 from benchmarks.testbeds.shaped_network import ShapedNetwork
 
 _SECONDS = 1.5
-"""Of sending at the full bandwidth, after as much has passed as goes at once."""
+"""Duration of sending at full bandwidth, including the burst of the token bucket."""
 _ROUND_TRIPS = 21
 _CHUNK = 65_536
 
 
 @dataclass(frozen=True)
 class LinkSpeed:
-    """One direction of a link as specified and as measured."""
+    """Specified and measured speed of one direction of a link."""
 
     link: str
     bytes_per_s: float
     measured_bytes_per_s: float
-    """Of payload, in one TCP connection."""
+    """Payload of one TCP connection."""
     round_trip_s: float
     measured_round_trip_s: float
-    """Median, of a byte."""
+    """Median round-trip time of one byte."""
 
 
 def link_speeds(network: ShapedNetwork) -> list[LinkSpeed]:
-    """Of both directions of every link, one after the other."""
+    """Measure both directions of each link, one after the other."""
     site_of = {namespace: site for site, namespace in network.plan.namespaces.items()}
-    found = []
+    speeds = []
     for pair in network.plan.ends:
         round_trip_s = pair[0].link.one_way_s + pair[1].link.one_way_s
-        for here, there in (pair, pair[::-1]):
-            address = network.plan.addresses[site_of[there.namespace]]
-            with listening(there.namespace, address) as server:
-                measured_s = _round_trip_s(here.namespace, server)
-                speed = _bytes_per_s(here.namespace, server, here.link.bandwidth_bytes_per_s)
-            found.append(LinkSpeed(here.link.name, here.link.bandwidth_bytes_per_s, speed, round_trip_s, measured_s))
-    return found
+        for source, target in (pair, pair[::-1]):
+            address = network.plan.addresses[site_of[target.namespace]]
+            with listening(target.namespace, address) as server:
+                measured_s = _round_trip_s(source.namespace, server)
+                speed = _bytes_per_s(source.namespace, server, source.link.bandwidth_bytes_per_s)
+            speeds.append(
+                LinkSpeed(source.link.name, source.link.bandwidth_bytes_per_s, speed, round_trip_s, measured_s)
+            )
+    return speeds
 
 
 def _round_trip_s(namespace: str, server: socket.socket) -> float:
@@ -50,24 +52,24 @@ def _round_trip_s(namespace: str, server: socket.socket) -> float:
         peer, _ = server.accept()
         with peer:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            while said := peer.recv(1):
-                peer.sendall(said)
+            while received := peer.recv(1):
+                peer.sendall(received)
 
     thread = threading.Thread(target=echo, daemon=True)
     thread.start()
     seconds = []
     with connected(namespace, server.getsockname()) as client:
         for _ in range(_ROUND_TRIPS):
-            begin_s = perf_counter()
+            start_s = perf_counter()
             client.sendall(b"x")
             client.recv(1)
-            seconds.append(perf_counter() - begin_s)
+            seconds.append(perf_counter() - start_s)
     thread.join()
     return statistics.median(seconds)
 
 
 def _bytes_per_s(namespace: str, server: socket.socket, expected_bytes_per_s: float) -> float:
-    """As they arrive, from when the connection is at its pace."""
+    """Return the rate of arrivals after the connection has reached its pace."""
     total = int(expected_bytes_per_s * _SECONDS)
     arrived: list[tuple[float, int]] = []
 
@@ -75,8 +77,8 @@ def _bytes_per_s(namespace: str, server: socket.socket, expected_bytes_per_s: fl
         peer, _ = server.accept()
         count = 0
         with peer:
-            while said := peer.recv(_CHUNK):
-                count += len(said)
+            while received := peer.recv(_CHUNK):
+                count += len(received)
                 arrived.append((perf_counter(), count))
 
     thread = threading.Thread(target=receive, daemon=True)
@@ -84,5 +86,5 @@ def _bytes_per_s(namespace: str, server: socket.socket, expected_bytes_per_s: fl
     with connected(namespace, server.getsockname()) as client:
         client.sendall(bytes(total))
     thread.join()
-    (begin_s, before), (end_s, after) = arrived[len(arrived) // 3], arrived[-1]
-    return (after - before) / max(end_s - begin_s, 1e-9)
+    (start_s, before), (end_s, after) = arrived[len(arrived) // 3], arrived[-1]
+    return (after - before) / max(end_s - start_s, 1e-9)

@@ -1,4 +1,4 @@
-"""Being in a network namespace: sockets made there, and functions run there."""
+"""Network namespaces: sockets and processes in a namespace."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ _CLONE_NEWNET = 0x40000000
 
 
 def enter(namespace: str) -> None:
-    """Move this thread, and those that it starts, to a namespace.
+    """Move this thread, and threads that it starts, to a namespace.
 
     Raises:
-        OSError: there is none of this name, or it is not allowed.
+        OSError: the namespace does not exist, or entering is not allowed.
     """
-    with open(f"/run/netns/{namespace}", "rb") as opened:
-        _move_to(opened.fileno())
+    with open(f"/run/netns/{namespace}", "rb") as file:
+        _move_to(file.fileno())
 
 
 @contextmanager
 def within(namespace: str) -> Iterator[None]:
-    """This thread is in a namespace for a while; sockets that are made meanwhile stay there."""
-    with open("/proc/thread-self/ns/net", "rb") as before:
+    """Enter a namespace for the duration of the block; sockets created in it stay there."""
+    with open("/proc/thread-self/ns/net", "rb") as previous:
         enter(namespace)
         try:
             yield
         finally:
-            _move_to(before.fileno())
+            _move_to(previous.fileno())
 
 
 def _move_to(namespace: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)  # `os.setns` is of Python 3.12
+    libc = ctypes.CDLL(None, use_errno=True)  # `os.setns` needs Python 3.12
     if libc.setns(namespace, _CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def process_in(namespace: str) -> ProcessPoolExecutor:
-    """A process that runs functions in a namespace."""
+    """Return a pool of one process in a namespace."""
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=enter, initargs=(namespace,))
 
 
 def listening(namespace: str, address: str) -> socket.socket:
-    """A TCP socket that listens there, on a free port."""
+    """Return a TCP socket that listens in a namespace, on a free port."""
     with within(namespace):
         return socket.create_server((address, 0))
 
 
 def connected(namespace: str, address: tuple[str, int]) -> socket.socket:
-    """A TCP socket that was connected from there."""
+    """Return a TCP socket connected from a namespace."""
     with within(namespace):
-        found = socket.create_connection(address, timeout=30.0)
-    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return found
+        client = socket.create_connection(address, timeout=30.0)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return client

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, any of which can be killed."""
+"""Ray cluster of several nodes on this machine, which can be killed."""
 
 from __future__ import annotations
 
@@ -21,41 +21,43 @@ _NODE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 
 @dataclass(frozen=True)
 class RayNodes:
-    """A head, and other nodes."""
+    """A head and other nodes."""
 
     cluster: Any
     others: Sequence[tuple[str, Any]]
-    """(pool, node), the head aside."""
+    """(pool, node) of all nodes except the head."""
 
     @property
     def settings(self) -> RaySettings:
-        """For an engine."""
+        """Settings for an engine."""
         from circinus.serving.ray.settings import RaySettings
 
         return RaySettings(address=self.cluster.address, http=("127.0.0.1", _PORT))
 
     def kill(self, pool: str, *, router: bool) -> int:
-        """Kill the node of a pool with the router of the pool's site, or one without: its raylet, then its workers.
+        """Kill a node of a pool, with or without the router of its site: its raylet, then its workers.
 
         Returns:
-            How many replicas of operators it had.
+            The number of operator replicas on the node.
         """
-        ones = [_raylet(node) for its, node in self.others if its == pool]
-        chosen = next(one for one in ones if any("router" in title for title in _served(one)) == router)
-        replicas = sum("router" not in title for title in _served(chosen))
-        for process in [chosen, *chosen.children(recursive=True)]:
+        raylets = [_raylet(node) for node_pool, node in self.others if node_pool == pool]
+        victim = next(
+            raylet for raylet in raylets if any("router" in title for title in _replica_titles(raylet)) == router
+        )
+        replicas = sum("router" not in title for title in _replica_titles(victim))
+        for process in [victim, *victim.children(recursive=True)]:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
         return replicas
 
 
 def _raylet(node: Any) -> psutil.Process:
-    (found,) = node.all_processes["raylet"]
-    return psutil.Process(found.process.pid)
+    (process,) = node.all_processes["raylet"]
+    return psutil.Process(process.process.pid)
 
 
-def _served(raylet: psutil.Process) -> list[str]:
-    """Titles that Ray Serve gives to the processes of a node's replicas."""
+def _replica_titles(raylet: psutil.Process) -> list[str]:
+    """Return the titles of the processes of a node's replicas, as set by Ray Serve."""
     titles = []
     for process in raylet.children(recursive=True):
         with suppress(psutil.NoSuchProcess):
@@ -65,7 +67,7 @@ def _served(raylet: psutil.Process) -> list[str]:
 
 @contextmanager
 def ray_nodes(head: str, others: Sequence[str]) -> Iterator[RayNodes]:
-    """A cluster that ends with the block.
+    """Start a cluster that ends with the block.
 
     Args:
         head: pool of the head.
@@ -77,13 +79,13 @@ def ray_nodes(head: str, others: Sequence[str]) -> Iterator[RayNodes]:
 
     from circinus.serving.ray.settings import HEAD_SETTINGS, POOL_RESOURCE, SERVE_ENVIRONMENT
 
-    def of(pool: str) -> dict[str, Any]:
+    def node_arguments(pool: str) -> dict[str, Any]:
         return {**_NODE, "resources": {f"{POOL_RESOURCE}{pool}": 1000}}
 
     with mock.patch.dict(os.environ, SERVE_ENVIRONMENT):
-        told = {**of(head), "include_dashboard": False, "_system_config": dict(HEAD_SETTINGS)}
-        cluster = Cluster(initialize_head=True, head_node_args=told)
-        nodes = RayNodes(cluster, [(pool, cluster.add_node(**of(pool))) for pool in others])
+        head_arguments = {**node_arguments(head), "include_dashboard": False, "_system_config": dict(HEAD_SETTINGS)}
+        cluster = Cluster(initialize_head=True, head_node_args=head_arguments)
+        nodes = RayNodes(cluster, [(pool, cluster.add_node(**node_arguments(pool))) for pool in others])
     try:
         yield nodes
     finally:

@@ -1,7 +1,7 @@
-"""A Ray cluster across the sites of a shaped network: one node in each namespace.
+"""Ray cluster across the sites of a shaped network, with one node in each namespace.
 
-The head stands at one of the sites, as people would have it in their cloud: so what Ray and Ray Serve say to nodes
-elsewhere crosses the links, too.
+The head runs at one of the sites, as it would in a cloud, so that messages of Ray and Ray Serve to other nodes cross
+the links, too.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ _END_S = 15.0
 
 @contextmanager
 def ray_sites(network: ShapedNetwork, infrastructure: Infrastructure, head: str) -> Iterator[str]:
-    """The address of the cluster, from inside any of the namespaces.
+    """Start a cluster for the block; yield its address, valid in all namespaces.
 
     Args:
-        network: made.
-        infrastructure: whose pools the nodes are of; all pools of a site are one node.
-        head: the site where the head is.
+        network: an existing network.
+        infrastructure: pools of the nodes; all pools of a site share one node.
+        head: site of the head.
 
     Raises:
-        ServingError: a node does not start.
+        ServingError: a node fails to start.
     """
     address = f"{network.plan.addresses[head]}:{_PORT}"
     nodes: list[subprocess.Popen[bytes]] = []
-    folder = Path(tempfile.mkdtemp(prefix="cx-"))  # sockets are made in it, whose paths must be short
+    folder = Path(tempfile.mkdtemp(prefix="cx-"))  # the paths of its sockets must be short
     try:
         for site in sorted(network.plan.namespaces, key=lambda site: site != head):
             pools = {POOL_RESOURCE + pool.name: 1000 for pool in infrastructure.pools if pool.site == site}
-            where = network.plan.addresses[site]
-            joins = [f"--address={address}"]
+            ip = network.plan.addresses[site]
+            role = [f"--address={address}"]
             if site == head:
-                joins = ["--head", f"--port={_PORT}", "--include-dashboard=false", f"--temp-dir={folder}",
+                role = ["--head", f"--port={_PORT}", "--include-dashboard=false", f"--temp-dir={folder}",
                          f"--system-config={json.dumps(dict(HEAD_SETTINGS))}"]  # fmt: skip
-            command = network.inside(site, str(Path(sys.executable).with_name("ray")), "start", "--block", *joins,
-                                     f"--node-ip-address={where}", "--num-cpus=8", f"--resources={json.dumps(pools)}",
+            command = network.inside(site, str(Path(sys.executable).with_name("ray")), "start", "--block", *role,
+                                     f"--node-ip-address={ip}", "--num-cpus=8", f"--resources={json.dumps(pools)}",
                                      f"--object-store-memory={_STORE_BYTES}", "--disable-usage-stats")  # fmt: skip
             with (folder / f"{site}.log").open("wb") as log:
                 nodes.append(
@@ -62,7 +62,7 @@ def ray_sites(network: ShapedNetwork, infrastructure: Infrastructure, head: str)
                         start_new_session=True,
                     )
                 )  # fmt: skip
-            _wait_until_it_runs(nodes[-1], folder / f"{site}.log")
+            _wait_until_running(nodes[-1], folder / f"{site}.log")
         yield address
     finally:
         for node in nodes:
@@ -78,15 +78,15 @@ def ray_sites(network: ShapedNetwork, infrastructure: Infrastructure, head: str)
 
 def _environment() -> Mapping[str, str]:
     paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    # Ray has its workers wait for everything else on a machine; here a whole site is one of them.
-    # And a head asks for a token where any program on the machine ever made one, which nodes that join do not tell.
+    # Ray lowers the priority of its workers, which here share the machine with all sites.
+    # A head requires a token if any program on the machine has created one, which joining nodes do not send.
     serve = {**SERVE_ENVIRONMENT, "RAY_worker_niceness": "0", "RAY_AUTH_MODE": "disabled"}
     return {**os.environ, **serve, "PYTHONPATH": ":".join(path for path in paths if path)}
 
 
-def _wait_until_it_runs(node: subprocess.Popen[bytes], log: Path) -> None:
-    until_s = monotonic() + _START_S
-    while b"Ray runtime started" not in (said := log.read_bytes()):
-        if node.poll() is not None or monotonic() > until_s:
-            raise ServingError(f"a Ray node does not start: {said.decode(errors='replace').strip()[-1000:]}")
+def _wait_until_running(node: subprocess.Popen[bytes], log: Path) -> None:
+    deadline_s = monotonic() + _START_S
+    while b"Ray runtime started" not in (output := log.read_bytes()):
+        if node.poll() is not None or monotonic() > deadline_s:
+            raise ServingError(f"a Ray node failed to start: {output.decode(errors='replace').strip()[-1000:]}")
         sleep(0.1)

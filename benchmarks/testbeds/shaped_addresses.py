@@ -1,4 +1,4 @@
-"""Which names, addresses and routes the namespaces of an infrastructure's sites get."""
+"""Names, addresses and routes of the namespaces of an infrastructure's sites."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from circinus.specification import DirectedLink, Infrastructure, Network
 
 MTU_BYTES = 9000
-"""Of the links: fewer and larger packets are less work for a relay in Python."""
+"""MTU of links: fewer and larger packets are less work for a relay in Python."""
 
 
 @dataclass(frozen=True)
 class LinkEnd:
-    """Where packets enter one direction of a link."""
+    """Device where packets enter one direction of a link."""
 
     device: str
     namespace: str
@@ -22,7 +22,7 @@ class LinkEnd:
 
 @dataclass(frozen=True)
 class SiteRoute:
-    """Where packets from one site to another leave the site."""
+    """Device through which packets from one site to another leave."""
 
     namespace: str
     device: str
@@ -31,30 +31,32 @@ class SiteRoute:
 
 @dataclass(frozen=True)
 class AddressPlan:
-    """Names and addresses; nothing is made by it."""
+    """Names and addresses of a network, which are not created by the plan."""
 
     namespaces: Mapping[str, str]
     """Site -> its namespace."""
     addresses: Mapping[str, str]
-    """Site -> the address that it is reached by from everywhere."""
+    """Site -> its address, valid at all sites."""
     ends: tuple[tuple[LinkEnd, LinkEnd], ...]
     """Both ends of every link."""
     routes: tuple[SiteRoute, ...]
 
     @classmethod
     def of(cls, infrastructure: Infrastructure, prefix: str) -> AddressPlan:
-        """A namespace for each site, a pair of devices for each link, and routes along the paths that plans count with.
+        """Plan a namespace for each site, a pair of devices for each link, and routes along the paths of plans.
 
         Args:
-            infrastructure: up to 250 sites.
-            prefix: of all names, of at most 9 characters; of no other network on this machine.
+            infrastructure: at most 250 sites.
+            prefix: prefix of all names, at most 9 characters, unique on this machine.
 
         Raises:
-            ValueError: there are more sites, or longer names, than that.
+            ValueError: there are too many sites, or the prefix is too long.
         """
         sites = [site.name for site in infrastructure.sites]
         if len(sites) > 250 or len(prefix) > 9:
-            raise ValueError(f"found {len(sites)} sites and prefix {prefix!r}, expected 250 and 9 characters at most")
+            raise ValueError(
+                f"at most 250 sites and a prefix of 9 characters are possible, got {len(sites)} and {prefix!r}"
+            )
         namespaces = {site: f"{prefix}-{site}" for site in sites}
         addresses = {site: f"10.77.{number}.1" for number, site in enumerate(sites, start=1)}
         network = Network(infrastructure)
@@ -77,6 +79,8 @@ class AddressPlan:
 
 
 def bucket_bytes(bandwidth_bytes_per_s: float) -> int:
-    """What a token bucket lets pass at once: at least two packets, or what comes in two milliseconds, as the kernel may
-    look at it no more often."""
+    """Return the size of a token bucket: at least two packets or the bytes of 2 ms.
+
+    The kernel may refill the bucket no more often than that.
+    """
     return int(max(2 * MTU_BYTES, 0.002 * bandwidth_bytes_per_s))

@@ -1,7 +1,7 @@
-"""The sites of an infrastructure as network namespaces of this machine, and its links as they are specified.
+"""Network of namespaces on this machine for the sites of an infrastructure, with links as specified.
 
-Each link is a pair of TUN devices with a token bucket (`tc tbf`) at either end and a relay in between, which holds
-packets back (`benchmarks.testbeds.delay_relay`). Everything between two sites crosses their link, whatever it is.
+Each link is a pair of TUN devices with a token bucket (`tc tbf`) at either end and a relay in between that delays
+packets (`benchmarks.testbeds.delay_relay`). All traffic between two sites crosses their link.
 """
 
 from __future__ import annotations
@@ -23,49 +23,49 @@ from circinus.errors import CircinusError
 from circinus.specification import Infrastructure
 
 ROOT = Path(__file__).parent.parent.parent
-_LONGEST_QUEUE = "1s"
-"""What waits longer for its turn on a link is dropped, as routers do."""
+_MAX_QUEUE = "1s"
+"""Packets that would wait longer on a link are dropped, as by routers."""
 _QUEUE_PACKETS = 2000
-_PATIENCE_S = 10.0
+_RELAY_TIMEOUT_S = 10.0
 
 
 class NoPrivilegesError(CircinusError):
-    """This process may not make networks, or the machine lacks what it takes."""
+    """Missing privilege or program for creating networks."""
 
 
 def why_not() -> str:
-    """What is missing to make shaped networks here, in one sentence; empty where nothing is."""
+    """Return why shaped networks cannot be created on this machine, in one sentence, or "" if they can."""
     if sys.platform != "linux":
         return "network namespaces need Linux"
     if os.geteuid() != 0:
-        return "making network namespaces needs root"
+        return "creating network namespaces needs root"
     for program in ("ip", "tc"):
         if shutil.which(program) is None:
             return f"the program {program} is missing (Debian and Ubuntu: apt-get install iproute2)"
     if not Path("/dev/net/tun").exists():
-        return "there is no /dev/net/tun, which delays need"
+        return "/dev/net/tun, which delays need, does not exist"
     name = f"cx{os.getpid():x}-try"
     try:
         run("ip", "netns", "add", name)
     except NoPrivilegesError as error:
-        return f"network namespaces cannot be made here: {error}"
+        return f"cannot create network namespaces: {error}"
     try:
         inside = ("ip", "-n", name)
         run(*inside, "tuntap", "add", "dev", "try", "mode", "tun")
         bucket = ("rate", "1mbit", "burst", "9000", "latency", "1s")
         run("tc", "-n", name, "qdisc", "add", "dev", "try", "root", "tbf", *bucket)
     except NoPrivilegesError as error:
-        return f"shaped devices cannot be made here: {error}"
+        return f"cannot create shaped devices: {error}"
     finally:
         run("ip", "netns", "delete", name)
     return ""
 
 
 def run(*command: str) -> str:
-    """What a program printed.
+    """Run a program and return its output.
 
     Raises:
-        NoPrivilegesError: it failed; with what it said.
+        NoPrivilegesError: the program failed, with its error output.
     """
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -74,17 +74,17 @@ def run(*command: str) -> str:
 
 
 class ShapedNetwork:
-    """A context: made on entering, removed on leaving, with every process that still runs inside."""
+    """Context manager that creates the network, and removes it with all processes inside."""
 
     def __init__(self, infrastructure: Infrastructure) -> None:
-        """Nothing is made yet."""
+        """Plan the network, which is created on entering."""
         self.plan = AddressPlan.of(infrastructure, f"cx{os.getpid():x}")
         self._relay: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> ShapedNetwork:
         remove_leftovers()
         try:
-            self._make()
+            self._create()
         except BaseException:
             self._remove()
             raise
@@ -96,23 +96,23 @@ class ShapedNetwork:
         self._remove()
 
     def inside(self, site: str, *command: str) -> tuple[str, ...]:
-        """The command that runs another in the namespace of a site."""
+        """Return the command that runs another in the namespace of a site."""
         return ("ip", "netns", "exec", self.plan.namespaces[site], *command)
 
     def shape(self, *, shaped: bool) -> None:
-        """Give links their bandwidth and delay, or take both away while everything goes on running."""
+        """Turn bandwidth and delay of the links on or off while everything keeps running."""
         for pair in self.plan.ends:
             for end in pair:
-                where = ("tc", "-n", end.namespace, "qdisc")
+                command = ("tc", "-n", end.namespace, "qdisc")
                 if shaped:
                     bandwidth = end.link.bandwidth_bytes_per_s
                     bucket = ("rate", f"{bandwidth * 8:.0f}bit", "burst", str(bucket_bytes(bandwidth)))
-                    run(*where, "replace", "dev", end.device, "root", "tbf", *bucket, "latency", _LONGEST_QUEUE)
+                    run(*command, "replace", "dev", end.device, "root", "tbf", *bucket, "latency", _MAX_QUEUE)
                 else:
-                    run(*where, "replace", "dev", end.device, "root", "pfifo", "limit", str(_QUEUE_PACKETS))
-                self._hold_back(end.device, end.link.one_way_s if shaped else 0.0)
+                    run(*command, "replace", "dev", end.device, "root", "pfifo", "limit", str(_QUEUE_PACKETS))
+                self._set_delay(end.device, end.link.one_way_s if shaped else 0.0)
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         for site, namespace in self.plan.namespaces.items():
             run("ip", "netns", "add", namespace)
             run("ip", "-n", namespace, "link", "set", "lo", "up")
@@ -137,23 +137,23 @@ class ShapedNetwork:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C is for the benchmark, which takes the network down in order
+            start_new_session=True,  # Ctrl-C must reach only the benchmark, which removes the network in order
         )
-        self._hears("ready")
+        self._expect("ready")
 
-    def _hold_back(self, device: str, delay_s: float) -> None:
-        assert self._relay is not None, "the network was made"
+    def _set_delay(self, device: str, delay_s: float) -> None:
+        assert self._relay is not None, "the network exists"
         assert self._relay.stdin is not None
         self._relay.stdin.write(f"{device} {delay_s}\n")
         self._relay.stdin.flush()
-        self._hears("done")
+        self._expect("done")
 
-    def _hears(self, word: str) -> None:
-        assert self._relay is not None, "the network was made"
+    def _expect(self, word: str) -> None:
+        assert self._relay is not None, "the network exists"
         assert self._relay.stdout is not None
-        said = self._relay.stdout.readline().strip()
-        if said != word:
-            raise NoPrivilegesError(f"the relay between namespaces said {said!r}, expected {word!r}")
+        line = self._relay.stdout.readline().strip()
+        if line != word:
+            raise NoPrivilegesError(f"the relay between namespaces printed {line!r}, expected {word!r}")
 
     def _remove(self) -> None:
         for namespace in self.plan.namespaces.values():
@@ -163,7 +163,7 @@ class ShapedNetwork:
                 with suppress(OSError):
                     self._relay.stdin.close()
             try:
-                self._relay.wait(_PATIENCE_S)
+                self._relay.wait(_RELAY_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 self._relay.kill()
                 self._relay.wait()
@@ -173,15 +173,15 @@ class ShapedNetwork:
 
 
 def end_processes(namespace: str) -> None:
-    """End every process inside a namespace, however it came there."""
-    for _ in range(3):  # what ends may start something first
+    """End all processes in a namespace."""
+    for _ in range(3):  # ending processes may start others
         try:
-            found = run("ip", "netns", "pids", namespace).split()
-        except NoPrivilegesError:  # it was not made, or is gone
+            processes = run("ip", "netns", "pids", namespace).split()
+        except NoPrivilegesError:  # the namespace does not exist
             return
-        if not found:
+        if not processes:
             return
-        for process in found:
+        for process in processes:
             with suppress(ProcessLookupError):
                 os.kill(int(process), signal.SIGKILL)
 
@@ -199,14 +199,14 @@ def remove_leftovers() -> None:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Being asked to end is like Ctrl-C: what was made is removed first."""
+    """Handle SIGTERM and SIGHUP like Ctrl-C, so that the network is removed."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

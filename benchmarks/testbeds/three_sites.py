@@ -1,4 +1,4 @@
-"""The three sites with their cluster, and what can be asked of them from outside."""
+"""Three sites with a Ray cluster, and requests to it from outside."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from circinus.specification import Infrastructure, Specification
 
 @dataclass(frozen=True)
 class Sites:
-    """A running cluster, with a process at the site that requests come from."""
+    """A running cluster, with a process at the source site of requests."""
 
     network: ShapedNetwork
     inside: ProcessPoolExecutor
     store: Path
     items: int
-    """That traffic carries, of each pipeline."""
+    """Number of items of each pipeline in the traffic."""
 
     def deploy(self, specification: Specification, matching: Matching) -> float:
         """See `links_inside.deploy`."""
@@ -36,22 +36,22 @@ class Sites:
 
     def load(self, specification: Specification, matching: Matching, traffic: LoadSpec) -> Loaded:
         """See `links_inside.load`."""
-        asked = self.inside.submit(links_inside.load, specification, matching, self.store, self.items, traffic)
-        return asked.result()
+        future = self.inside.submit(links_inside.load, specification, matching, self.store, self.items, traffic)
+        return future.result()
 
     def sent_bytes(self) -> Mapping[str, int]:
-        """Link -> bytes that entered it since it was made, whosever they are, headers included."""
-        found = {}
+        """Return link -> bytes sent over it since its creation, with headers, of all programs."""
+        bytes_by_link = {}
         for pair in self.network.plan.ends:
             for end in pair:
-                said = json.loads(run("ip", "-n", end.namespace, "-s", "-j", "link", "show", "dev", end.device))
-                found[end.link.name] = int(said[0]["stats64"]["tx"]["bytes"])
-        return found
+                statistics = json.loads(run("ip", "-n", end.namespace, "-s", "-j", "link", "show", "dev", end.device))
+                bytes_by_link[end.link.name] = int(statistics[0]["stats64"]["tx"]["bytes"])
+        return bytes_by_link
 
 
 @contextmanager
 def sites(infrastructure: Infrastructure, store: Path, items: int) -> Iterator[Sites]:
-    """Make all of it; everything is ended and removed afterwards."""
+    """Start the network and the cluster for the block."""
     with ExitStack() as opened:
         network = opened.enter_context(ShapedNetwork(infrastructure))
         address = opened.enter_context(ray_sites(network, infrastructure, HEAD))
@@ -60,6 +60,6 @@ def sites(infrastructure: Infrastructure, store: Path, items: int) -> Iterator[S
         try:
             yield Sites(network, inside, store, items)
         except BaseException:
-            end_processes(network.plan.namespaces[SOURCE])  # nobody waits for what it was asked
+            end_processes(network.plan.namespaces[SOURCE])  # its pending calls have no caller any more
             raise
         inside.submit(links_inside.disconnect).result()

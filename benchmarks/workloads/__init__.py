@@ -1,1 +1,1 @@
-"""Specifications, operators and traffic that benchmarks run."""
+"""Specifications, operators and traffic of benchmarks."""

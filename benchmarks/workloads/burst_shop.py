@@ -1,7 +1,7 @@
-"""A small company whose only server is nearly full: what bursts and killed controllers are measured on.
+"""Workload of a small shop whose only server is almost full, for bursts and killed controllers.
 
-A reader with a large and a small model. Two queries would be content with the small one, but the replica of the large
-one that the third query needs has time for all; five times the planned rates are more than it, or a second one, can do.
+The reader has a large and a small model. The small one suffices for two queries, but the replica of the large one that
+the third query needs has capacity for all. Five times the planned rates exceed the capacity of two such replicas.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from circinus.serving.desired_state import build_desired_state
 from circinus.specification import configurations
 
 STEP, APPLIED, BEGAN = "step", "applied", "began"
-"""Kinds of events, as `circinus serve --json` says them."""
+"""Kinds of events in the output of `circinus serve --json`."""
 PIPELINE = "reading"
 PEAK = 5.0
-"""Times the planned rates that come in a burst."""
+"""Rate of a burst relative to the planned rates."""
 _ITEMS = 16
 _PIPELINE = """
 apiVersion: circinus/v1
@@ -37,18 +37,18 @@ metadata:
 spec:
   operators:
     - name: crop
-      uses: serving_reader:crop
+      uses: fixed_time_reader:crop
       cpus: 0.1
     - name: read
-      uses: serving_reader:Read
+      uses: fixed_time_reader:Read
       after: crop
       knobs:
         model: [small, large]
   metric:
     name: pages read rightly
-    uses: serving_reader:equal
+    uses: fixed_time_reader:equal
   dataset:
-    uses: serving_reader:pages
+    uses: fixed_time_reader:pages
 """
 INFRASTRUCTURE = """
 apiVersion: circinus/v1
@@ -69,7 +69,7 @@ spec:
   links:
     - {{from: till, to: backroom, bandwidth: 100Mbit/s, round_trip: 2ms}}
 """
-"""Of a shop with so many nodes."""
+"""Template of a shop with `nodes` nodes."""
 _QUERY = """
 apiVersion: circinus/v1
 kind: Query
@@ -91,7 +91,7 @@ _QUERIES = (
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A plan file, and recordings of all configurations."""
+    """A plan file, with recordings of all configurations."""
 
     folder: Path
     opened: LoadedPlan
@@ -100,22 +100,22 @@ class Scene:
 
     @property
     def plan_file(self) -> Path:
-        """For `circinus serve`."""
+        """Plan file for `circinus serve`."""
         return self.folder / "plan.json"
 
     @property
     def rates_per_s(self) -> Mapping[str, float]:
-        """Query -> planned rate."""
+        """Planned rate of each query."""
         return {query.name: query.rate_per_s for query in self.opened.specification.queries}
 
     @property
     def limits_s(self) -> Mapping[str, float]:
-        """Query -> what its latency may be."""
-        found = {query.name: query.slos.latency for query in self.opened.specification.queries}
-        return {name: slo.limit_s for name, slo in found.items() if slo is not None}
+        """Latency limit of each query."""
+        slos = {query.name: query.slos.latency for query in self.opened.specification.queries}
+        return {name: slo.limit_s for name, slo in slos.items() if slo is not None}
 
     def controlled(self, dwell_s: float) -> ManagedPlans:
-        """As `circinus serve --standby` makes it of the plan file."""
+        """Return the managed plans as `circinus serve --standby` creates them from the plan file."""
         opened = self.opened
         return ManagedPlans(
             matching=opened.plan_set.matching,
@@ -129,7 +129,7 @@ class Scene:
         )
 
     def planned(self, extra: StandbyReplicas | None = None) -> DesiredState:
-        """What `circinus apply` brings about, or the same plans with other replicas."""
+        """Return the desired state of `circinus apply`, or that of the same plans with other replicas."""
         opened = self.opened
         return build_desired_state(
             opened.plan_set.matching,
@@ -142,12 +142,12 @@ class Scene:
 
 
 def prepared(folder: Path) -> Scene:
-    """Profile, plan and record in an empty folder: under a minute.
+    """Profile, plan and record in an empty folder, in less than a minute.
 
     Raises:
-        RuntimeError: a step failed, or the plans are not what this is about.
+        RuntimeError: a step failed, or the plans do not suit the benchmark.
     """
-    shutil.copy(Path(__file__).with_name("serving_reader.py"), folder)
+    shutil.copy(Path(__file__).with_name("fixed_time_reader.py"), folder)
     queries = "".join(_QUERY.format(**query) for query in _QUERIES)
     shop = INFRASTRUCTURE.format(nodes=2)
     for name, text in (("pipeline", _PIPELINE), ("infrastructure", shop), ("queries", queries)):
@@ -156,12 +156,14 @@ def prepared(folder: Path) -> Scene:
     _circinus(folder, "plan")
     opened = load_plan(folder / "plan.json", needs_store=True)
     specification, matching, seed = opened.specification, opened.plan_set.matching, opened.plan_set.seed
-    assert specification.infrastructure is not None, "a plan has one"
+    assert specification.infrastructure is not None, "a plan has an infrastructure"
     ready = plan_standby(matching, specification.infrastructure, PEAK)
     if not ready.extra or ready.queries_without_room:
-        raise RuntimeError(f"found plans without a ladder to step down ({ready}), expected some with one")
-    every = list(configurations(specification.pipelines[PIPELINE]))
-    record_for_replay(specification, PIPELINE, opened.store, configurations=every, items_count=_ITEMS, seed=seed)
+        raise RuntimeError(f"no plan has a fallback configuration: {ready}")
+    all_configurations = list(configurations(specification.pipelines[PIPELINE]))
+    record_for_replay(
+        specification, PIPELINE, opened.store, configurations=all_configurations, items_count=_ITEMS, seed=seed
+    )
     items = select_traffic_items(specification, matching, opened.store, _ITEMS, Mode.REPLAY, seed)
     return Scene(folder, opened, ready, items[PIPELINE])
 

@@ -1,8 +1,8 @@
-"""An application that reads codes from noisy pictures: what is measured where data or machines change.
+"""Application that reads codes from noisy pictures, for drift of data and machines.
 
-Copied beside the specification of `serving_drift_scene`. What it answers is computed of the pictures, and the noisier
-these are the more often it is wrong. It takes its time asleep, as who waits for an accelerator does, so that profiles,
-and with them plans, are the same on every machine and however busy it is; times as long where a file beside it says so.
+It is copied next to the specification of `drifting_till`. Answers are computed from the pictures, and noisier pictures
+cause more errors. Operators sleep, as if waiting for an accelerator, so that profiles and plans do not depend on the
+machine and its load. A file next to the module scales their times.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from circinus.arrays import FloatArray
 from circinus.operators import Item, operator
 
 QUIET, NOISY = (0.0, 0.3), (0.5, 0.9)
-"""Standard deviations of the noise, of pixels that are 0 or about 1."""
+"""Ranges of the noise's standard deviation; pixels are 0 or about 1."""
 SLOWER = "times_as_long"
-"""Name of the file."""
+"""Name of the file with the factor of all times."""
 _DIGITS = 4
 _HEIGHT, _WIDTH = 18, 14
 """Pixels of a digit."""
 _SMOOTH_S = 0.005
 _MODELS = {"small": (0.010, 2, 0, 0), "medium": (0.030, 2, 0, 1), "large": (0.060, 1, 1, 1)}
-"""Seconds, pixels that are taken together, and by how many pixels up, down and sideways a digit is looked for."""
+"""Seconds, side of pixels averaged together, and search range of a digit in pixels, vertically and horizontally."""
 _FONT = """
 01110 10001 10011 10101 11001 10001 01110
 00100 01100 00100 00100 00100 00100 01110
@@ -42,38 +42,38 @@ _FONT = """
 
 @operator
 def smooth(picture: FloatArray, *, passes: int) -> FloatArray:
-    """Every pixel the mean of its neighbourhood: less noise, and less sharp."""
-    _take(_SMOOTH_S * passes)
+    """Replace each pixel by the mean of its neighbourhood, which reduces noise and sharpness."""
+    _sleep(_SMOOTH_S * passes)
     height, width = picture.shape
     for _ in range(passes):
-        wider = np.pad(picture, 1, mode="edge")
-        picture = np.mean([wider[y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0)
+        padded = np.pad(picture, 1, mode="edge")
+        picture = np.mean([padded[y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0)
     return picture
 
 
 @operator
 class Read:
-    """Names each digit by the pattern that is most like it."""
+    """Reads each digit by the most similar pattern."""
 
     def __init__(self, *, model: str) -> None:
-        self._seconds, self._together, up, aside = _MODELS[model]
-        places = [(y, x) for y in range(-up, up + 1) for x in range(-aside, aside + 1)]
-        drawn = np.array([[_drawn(digit, *place) for digit in range(10)] for place in places])
-        self._patterns = self._compared(drawn)
+        self._seconds, self._pooling, up, sideways = _MODELS[model]
+        offsets = [(y, x) for y in range(-up, up + 1) for x in range(-sideways, sideways + 1)]
+        patterns = np.array([[_drawn(digit, *offset) for digit in range(10)] for offset in offsets])
+        self._patterns = self._normalized(patterns)
 
     def process(self, pictures: list[FloatArray]) -> list[str]:
-        """Picture by picture."""
+        """Read pictures one by one."""
         return [self._read(picture) for picture in pictures]
 
     def _read(self, picture: FloatArray) -> str:
-        _take(self._seconds * (0.7 + 0.6 * zlib.crc32(picture.tobytes()) / 2**32))  # as noise makes no difference to
+        _sleep(self._seconds * (0.7 + 0.6 * zlib.crc32(picture.tobytes()) / 2**32))  # noise does not change the time
         digits = np.stack(np.split(picture, _DIGITS, axis=1))
-        alike = np.einsum("pkn,dn->dkp", self._patterns, self._compared(digits))
-        return "".join(str(digit) for digit in alike.max(axis=2).argmax(axis=1))
+        similarity = np.einsum("pkn,dn->dkp", self._patterns, self._normalized(digits))
+        return "".join(str(digit) for digit in similarity.max(axis=2).argmax(axis=1))
 
-    def _compared(self, pictures: FloatArray) -> FloatArray:
-        """(..., height, width) pictures as (..., pixels) of mean 0 and length 1."""
-        side = self._together
+    def _normalized(self, pictures: FloatArray) -> FloatArray:
+        """Return (..., height, width) pictures as (..., pixels) with mean 0 and length 1."""
+        side = self._pooling
         shape = (*pictures.shape[:-2], _HEIGHT // side, side, _WIDTH // side, side)
         pixels = pictures.reshape(shape).mean(axis=(-3, -1)).reshape(*pictures.shape[:-2], -1)
         centred = pixels - pixels.mean(axis=-1, keepdims=True)
@@ -81,14 +81,14 @@ class Read:
 
 
 def pictures(items: int = 200, noise: tuple[float, float] = QUIET, seed: int = 0) -> list[Item]:
-    """A data set: codes of four digits, each a little out of its place, with noise of some strength."""
+    """Return a data set of codes with four digits, each slightly displaced, with noise in a range of strengths."""
     rng = np.random.default_rng(seed)
     return [_item(f"{seed}-{number}", rng, noise) for number in range(items)]
 
 
 def digits_right(read: str, truth: str) -> float:
-    """Share of the digits."""
-    return sum(one == other for one, other in zip(read, truth, strict=True)) / len(truth)
+    """Return the share of right digits."""
+    return sum(digit == expected for digit, expected in zip(read, truth, strict=True)) / len(truth)
 
 
 def _item(key: str, rng: np.random.Generator, noise: tuple[float, float]) -> Item:
@@ -100,21 +100,21 @@ def _item(key: str, rng: np.random.Generator, noise: tuple[float, float]) -> Ite
 
 
 def _drawn(digit: int, down: int, right: int) -> FloatArray:
-    """One digit, so many pixels out of its place."""
+    """Draw a digit with a displacement in pixels."""
     rows = _FONT.split("\n")[1 + digit].split()
     small = np.array([[float(pixel) for pixel in row] for row in rows])
     large = small.repeat(2, axis=0).repeat(2, axis=1)
-    found = np.zeros((_HEIGHT, _WIDTH))
-    found[2 + down : 16 + down, 2 + right : 12 + right] = large
-    return found
+    picture = np.zeros((_HEIGHT, _WIDTH))
+    picture[2 + down : 16 + down, 2 + right : 12 + right] = large
+    return picture
 
 
-def _take(seconds: float) -> None:
+def _sleep(seconds: float) -> None:
     if seconds > 0:
-        time.sleep(seconds * _times_as_long())
+        time.sleep(seconds * _time_factor())
 
 
-def _times_as_long() -> float:
+def _time_factor() -> float:
     file = Path(__file__).with_name(SLOWER)
     try:
         return float(file.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""A till that reads codes: plans that hold on clear pictures, and what is sent when pictures, or the server, change.
+"""Workload of a till that reads codes, whose pictures or server change.
 
-A small model is enough for three of four queries as long as pictures are clear. On noisy ones a large one is needed.
+A small model suffices for three of four queries as long as pictures are clear. Noisy pictures need a large one.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ metadata:
 spec:
   operators:
     - name: smooth
-      uses: serving_codes:smooth
+      uses: code_reader:smooth
       cpus: 0.1
       knobs:
         passes: [0, 1]
     - name: read
-      uses: serving_codes:Read
+      uses: code_reader:Read
       after: smooth
       cpus: 0.1
       knobs:
         model: [small, medium, large]
   metric:
     name: digits right
-    uses: serving_codes:digits_right
+    uses: code_reader:digits_right
   dataset:
-    uses: serving_codes:pictures
+    uses: code_reader:pictures
 """
 _QUERY = """
 apiVersion: circinus/v1
@@ -68,32 +68,32 @@ _QUERIES = (
 
 @dataclass(frozen=True, eq=False)
 class DriftScene:
-    """A plan file."""
+    """A plan file with its folder."""
 
     folder: Path
     opened: LoadedPlan
 
     @property
     def rates_per_s(self) -> Mapping[str, float]:
-        """Query -> planned rate."""
+        """Planned rate of each query."""
         return {query.name: query.rate_per_s for query in self.opened.specification.queries}
 
     def copied(self, name: str) -> Path:
-        """A folder with the same files, so that what one controller learns and writes no other one finds."""
+        """Copy the files to a new folder, so that controllers do not share what they learn and write."""
         folder = self.folder / name
         shutil.copytree(self.folder / "scene", folder)
         return folder
 
 
 def prepared(folder: Path) -> DriftScene:
-    """Profile and plan in an empty folder: under a minute.
+    """Profile and plan in an empty folder, in less than a minute.
 
     Raises:
         RuntimeError: a step failed, or a query cannot be served.
     """
     scene = folder / "scene"
     scene.mkdir()
-    shutil.copy(Path(__file__).with_name("serving_codes.py"), scene)
+    shutil.copy(Path(__file__).with_name("code_reader.py"), scene)
     queries = "".join(_QUERY.format(**query) for query in _QUERIES)
     shop = INFRASTRUCTURE.format(nodes=1)
     for name, text in (("pipeline", _PIPELINE), ("infrastructure", shop), ("queries", queries)):
@@ -102,19 +102,19 @@ def prepared(folder: Path) -> DriftScene:
     circinus(scene, "plan")
     opened = load_plan(scene / "plan.json", needs_store=True)
     if opened.plan_set.matching.rejections:
-        raise RuntimeError(f"found queries that are not served: {opened.plan_set.matching.rejections}")
+        raise RuntimeError(f"queries were rejected: {opened.plan_set.matching.rejections}")
     return DriftScene(folder, opened)
 
 
 def sent_items(arrivals: Sequence[Arrival], noisy_from_s: float, seed: int) -> list[Item]:
-    """An item of its own for each arrival, on clear pictures before a moment and on noisy ones after it."""
+    """Return a new item for each arrival, with clear pictures before a time and noisy ones after it."""
     count = sum(arrival.time_s < noisy_from_s for arrival in arrivals)
     clear = pictures(count, QUIET, seed=2 * seed + 1)
     return [*clear, *pictures(len(arrivals) - count, NOISY, seed=2 * seed + 2)]
 
 
 def requests_of(arrivals: Sequence[Arrival], items: Sequence[Item]) -> list[Request]:
-    """As a computing engine takes them."""
+    """Return the requests for a computing engine."""
     return [
         Request(arrival.query, item.key, item.value, float(pickled_bytes(item.value)))
         for arrival, item in zip(arrivals, items, strict=True)
@@ -122,12 +122,12 @@ def requests_of(arrivals: Sequence[Arrival], items: Sequence[Item]) -> list[Requ
 
 
 def truth_line(item: Item) -> str:
-    """For the file that `circinus serve --truths` reads."""
+    """Return the line for the file of `circinus serve --truths`."""
     return json.dumps({"pipeline": PIPELINE, "item": item.key, "truth": item.truth}) + "\n"
 
 
 def slowed(folder: Path, times: float) -> None:
-    """From now on the operators of a copy take so many times as long."""
+    """Scale the times of a copy's operators from now on."""
     unfinished = folder / f"{SLOWER}.tmp"
     unfinished.write_text(f"{times:g}", encoding="utf-8")
     unfinished.replace(folder / SLOWER)
@@ -137,7 +137,7 @@ def circinus(folder: Path, *arguments: str) -> None:
     """Run a command in a folder.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: the command failed.
     """
     run = subprocess.run(
         [sys.executable, "-m", "circinus", *arguments], cwd=folder, capture_output=True, text=True, check=False

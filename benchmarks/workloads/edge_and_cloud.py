@@ -1,4 +1,4 @@
-"""Plans for a small edge site and a dearer cloud, either of which can do all the work: whose nodes are killed."""
+"""Workload with an edge site and a more expensive cloud that can each serve all requests, for the loss of nodes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from circinus.serving import Mode
 
 QUERY, LIMIT_S = "q", 1.0
 RATE_PER_S = 22.0
-"""That is planned for: it takes four replicas, for all of which one node has room."""
+"""Planned rate, which needs four replicas; one node has room for them."""
 HEAD, EDGE, CLOUD = "till", "edge", "cloud"
-"""Pools. That of the head, where requests enter, is too small for the operator."""
+"""Pools. The one of the head, where requests enter, is too small for the operator."""
 _SPECIFICATION = """
 apiVersion: circinus/v1
 kind: Pipeline
@@ -23,13 +23,13 @@ metadata:
 spec:
   operators:
     - name: look
-      uses: serving_lost_operators:look
+      uses: sleeping_operators:look
       cpus: 0.5
   metric:
     name: pages found
-    uses: serving_lost_operators:equal
+    uses: sleeping_operators:equal
   dataset:
-    uses: serving_lost_operators:pages
+    uses: sleeping_operators:pages
 ---
 apiVersion: circinus/v1
 kind: Infrastructure
@@ -78,18 +78,18 @@ spec:
 
 
 def lost_scene(folder: Path, edge_nodes: int) -> PlanFileSource:
-    """Profile and plan in a folder, and have the plans as `circinus serve` has them.
+    """Profile and plan in a folder, and return the plans as `circinus serve` loads them.
 
     Args:
-        folder: empty, or that of an earlier scene, whose plans are no more then.
-        edge_nodes: of the edge's pool.
+        folder: an empty folder, or that of an earlier scene, whose plans are replaced.
+        edge_nodes: number of nodes of the edge pool.
 
     Raises:
-        RuntimeError: a step failed, or the plans are not what this is about.
+        RuntimeError: a step failed, or the plans do not suit the benchmark.
     """
-    shutil.copy(Path(__file__).with_name("serving_lost_operators.py"), folder)
-    told = _SPECIFICATION.format(edge_nodes=edge_nodes, query=QUERY, rate=RATE_PER_S, limit=LIMIT_S)
-    (folder / "shop.yaml").write_text(told, encoding="utf-8")
+    shutil.copy(Path(__file__).with_name("sleeping_operators.py"), folder)
+    specification = _SPECIFICATION.format(edge_nodes=edge_nodes, query=QUERY, rate=RATE_PER_S, limit=LIMIT_S)
+    (folder / "shop.yaml").write_text(specification, encoding="utf-8")
     for verb in (["profile", "--budget", "30s"], ["plan"]):
         run = subprocess.run(
             [sys.executable, "-m", "circinus", *verb], cwd=folder, capture_output=True, text=True, check=False
@@ -98,7 +98,7 @@ def lost_scene(folder: Path, edge_nodes: int) -> PlanFileSource:
             raise RuntimeError(f"circinus {verb[0]} failed: {run.stderr.strip() or run.stdout.strip()}")
     plans = PlanFileSource(folder / "plan.json", Mode.REAL, peak=1.0, dwell_s=10.0)
     controlled, _ = plans.open()
-    pools = {found.deployment.pool for found in controlled.deployments}
+    pools = {deployment.deployment.pool for deployment in controlled.deployments}
     if pools != {EDGE}:
-        raise RuntimeError(f"found plans on {pools}, expected some on {EDGE} alone")
+        raise RuntimeError(f"plans must use only pool {EDGE}, got {pools}")
     return plans

@@ -1,7 +1,7 @@
-"""An application whose operators take fixed times: a reader with a large and a small model.
+"""Application whose operators take fixed times: a reader with a large and a small model.
 
-Copied beside the specification of `serving_scene`. It takes its time asleep, as who waits for an accelerator does, so
-that profiles, and with them plans, are the same on every machine and however busy it is.
+It is copied next to the specification of `burst_shop`. Operators sleep, as if waiting for an accelerator, so that
+profiles and plans do not depend on the machine and its load.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from circinus.operators import Item, operator
 
 _MODELS = {"large": (0.050, 0.96), "small": (0.006, 0.86)}
-"""Seconds for a page of mean length, and how probably it is right."""
+"""Seconds for a page of mean length, and probability of a right answer."""
 
 
 @operator
 def crop(page: int) -> int:
-    """What is to be read."""
+    """Return the part to be read."""
     return page
 
 
@@ -31,7 +31,7 @@ class Read:
         self._seconds, self._right = _MODELS[model]
 
     def process(self, pages: Sequence[int]) -> list[int]:
-        """Page by page; what is read wrongly is always the same."""
+        """Read page by page; errors are reproducible."""
         return [self._read(page) for page in pages]
 
     def _read(self, page: int) -> int:
@@ -40,10 +40,10 @@ class Read:
 
 
 def pages(items: int = 120) -> list[Item]:
-    """The data set."""
+    """Return the data set."""
     return [Item(f"page-{page:03d}", page, page) for page in range(items)]
 
 
 def equal(read: int, truth: int) -> float:
-    """1 where it is right."""
+    """Return 1 for a right answer, else 0."""
     return float(read == truth)

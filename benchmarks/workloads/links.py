@@ -1,4 +1,4 @@
-"""What is run over real links: both real pipelines, for queries whose inputs arise at one device site."""
+"""Workload for real links: both real pipelines, for queries whose inputs arise at one device site."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from circinus.specification.slo import LatencySlo
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 SOURCE, HEAD = "device", "cloud"
-"""Where requests come from, and where the cluster's head is."""
+"""Site of all requests, and site of the cluster's head."""
 HELD_OUT = 0.5
-"""Of the data sets: what traffic carries."""
+"""Share of the data sets that traffic carries."""
 _IMPOSSIBLE = ("huddle-live-dubbing", "till-instant")
-"""The examples have them to show what is said of them."""
+"""Queries of the examples that only demonstrate rejections."""
 _KNOBS: Mapping[str, Mapping[str, Mapping[str, tuple[Scalar, ...]]]] = {
     "meeting": {
         "denoise": {"method": ("none",)},
@@ -31,36 +31,35 @@ _KNOBS: Mapping[str, Mapping[str, Mapping[str, tuple[Scalar, ...]]]] = {
         "ocr": {"size": ("small", "medium"), "angle": (True,)},
     },
 }
-"""Choices that are left of some knobs, so that minutes suffice to measure what is left: 4 and 8 configurations."""
+"""Remaining choices of some knobs, so that profiling takes minutes: 4 and 8 configurations."""
 _ONE_PIPELINE = {"meeting": "meeting", "confidential-meeting": "meeting", "documents": "documents"}
-"""A further pipeline with the same operators would run replicas of its own: processes that this machine lacks."""
+"""Pipelines with the same operators are merged, as each needs its own replica processes."""
 
 
 _USUAL_S: Mapping[str, float] = {"meeting": 0.1, "documents": 0.6}
-"""Seconds that an item takes under the fastest configuration on a machine of the usual pace."""
+"""Seconds per item with the fastest configuration on a reference machine."""
 
 
 @dataclass(frozen=True)
 class Tempo:
-    """How long what is specified takes on this machine."""
+    """Time scale of the workload on the current machine."""
 
     pace: float = 1.0
-    """Times as long as usual that it took to profile; see `pace_of`."""
+    """Profiling time relative to the reference machine; see `pace_of`."""
     slower: float = 1.0
-    """Times as long as specified that everything takes (Gupta and others, To Infinity and Beyond: Time-Warped Network
-    Emulation, 2006): operators, links, latency objectives. As many requests as the pools have time for then come in so
-    many times the seconds, and two cores suffice for what the cluster itself does with them. What a cluster adds to a
-    request counts that much less."""
+    """Time dilation of operators, links and latency SLOs (Gupta et al., To Infinity and Beyond: Time-Warped Network
+    Emulation, 2006). The requests that pools can serve are then spread over a longer time, so that two cores suffice
+    for the overhead of the cluster. That overhead counts less by the same factor."""
 
 
 def pace_of(profiles: Mapping[str, PipelineProfile]) -> float:
-    """How many times as long as usual this machine took, in the geometric mean of the pipelines.
+    """Return the profiling time relative to the reference machine, as geometric mean over the pipelines.
 
-    The three tiers are meant to be as fast wherever the benchmark runs, and however busy the machine was that profiled:
-    relative to it they are so many times as fast.
+    The speeds of the three tiers are specified relative to the profiling machine. Dividing by its pace makes them
+    independent of the machine and its load.
     """
     logs = [
-        math.log(min(_service_s(found) for found in profiles[name].usable) / usual_s)
+        math.log(min(_service_s(configuration) for configuration in profiles[name].usable) / usual_s)
         for name, usual_s in _USUAL_S.items()
     ]
     return math.exp(sum(logs) / len(logs))
@@ -71,13 +70,13 @@ def _service_s(configuration: ConfigurationProfile) -> float:
 
 
 def infrastructure(tempo: Tempo = Tempo()) -> Infrastructure:
-    """Three sites in a row, of which all links are slow enough to matter: a scanned page is a third of a megabyte.
+    """Return three sites in a row, with links slow enough to matter: a scanned page has 0.3 MB.
 
-    The pools are small, so that what fills them are some twenty replicas, each a process. Servers cost for what they
-    get done what they cost in the examples; a device its energy and wear.
+    Pools are small, so that about twenty replicas (processes) fill them. Servers have the prices of the examples,
+    relative to their speed; the price of a device covers energy and wear.
 
     Args:
-        tempo: of what is specified.
+        tempo: time scale.
     """
     speed, slower = tempo.pace / tempo.slower, tempo.slower
     return Infrastructure.model_validate(
@@ -105,24 +104,26 @@ def infrastructure(tempo: Tempo = Tempo()) -> Infrastructure:
 def specification(
     rate_factor: float = 1.0, copies: float = 1, count: int | None = None, *, tempo: Tempo = Tempo()
 ) -> Specification:
-    """The examples' queries with their latency and accuracy objectives, from one place.
+    """Return the examples' queries with their latency and accuracy SLOs, all from one source.
 
     Args:
-        rate_factor: times the examples' rates.
-        copies: how many there are of each; of a last part of one, the first of both pipelines.
-        count: of queries that are taken before copying; None: all 24.
-        tempo: of pools, links and latency objectives; rates are times the examples' as they are.
+        rate_factor: factor of the examples' rates.
+        copies: number of copies of each query; a fraction adds the first queries of both pipelines.
+        count: number of queries before copying; None: all 24.
+        tempo: time scale of pools, links and latency SLOs; rates are not scaled.
     """
     meeting, documents = (load_specification([EXAMPLES / name]) for name in ("meeting", "documents"))
-    moved = [_moved(example, rate_factor, tempo.slower) for example in (meeting, documents)]
-    every = _in_turns(*moved)[:count]
-    whole = round(copies * len(every))
+    moved = [_adapted(example, rate_factor, tempo.slower) for example in (meeting, documents)]
+    queries_once = _in_turns(*moved)[:count]
+    total = round(copies * len(queries_once))
     queries = tuple(
-        query if number < len(every) else query.model_copy(update={"name": f"{query.name}-{number // len(every) + 1}"})
-        for number, query in ((number, every[number % len(every)]) for number in range(whole))
+        query
+        if number < len(queries_once)
+        else query.model_copy(update={"name": f"{query.name}-{number // len(queries_once) + 1}"})
+        for number, query in ((number, queries_once[number % len(queries_once)]) for number in range(total))
     )
-    every_pipeline = {**meeting.pipelines, **documents.pipelines}
-    pipelines = {name: _narrowed(every_pipeline[name], knobs) for name, knobs in _KNOBS.items()}
+    all_pipelines = {**meeting.pipelines, **documents.pipelines}
+    pipelines = {name: _narrowed(all_pipelines[name], knobs) for name, knobs in _KNOBS.items()}
     return Specification(
         pipelines=pipelines,
         infrastructure=infrastructure(tempo),
@@ -131,26 +132,26 @@ def specification(
     )
 
 
-def without_links(one: Specification) -> Specification:
-    """The same as a planner sees it that ignores links: none takes any time."""
-    assert one.infrastructure is not None
+def without_links(original: Specification) -> Specification:
+    """Return the specification for a planner that ignores links, which take no time."""
+    assert original.infrastructure is not None
     free = tuple(
         link.model_copy(update={"bandwidth_bytes_per_s": 1e12, "reverse_bandwidth_bytes_per_s": None,
                                 "round_trip_s": 0.0})
-        for link in one.infrastructure.links
+        for link in original.infrastructure.links
     )  # fmt: skip
-    return replace(one, infrastructure=one.infrastructure.model_copy(update={"links": free}))
+    return replace(original, infrastructure=original.infrastructure.model_copy(update={"links": free}))
 
 
 def _narrowed(pipeline: Pipeline, knobs: Mapping[str, Mapping[str, tuple[Scalar, ...]]]) -> Pipeline:
     operators = []
     for operator in pipeline.operators:
-        left = knobs.get(operator.name, {})
+        remaining = knobs.get(operator.name, {})
         narrowed = []
         for knob in operator.knobs:
-            choices = left.get(knob.name, knob.choices)
+            choices = remaining.get(knob.name, knob.choices)
             only_if = {
-                name: tuple(value for value in values if value in left.get(name, values))
+                name: tuple(value for value in values if value in remaining.get(name, values))
                 for name, values in knob.only_if.items()
             }
             narrowed.append(knob.model_copy(update={"choices": choices, "only_if": only_if}))
@@ -160,7 +161,7 @@ def _narrowed(pipeline: Pipeline, knobs: Mapping[str, Mapping[str, tuple[Scalar,
     return pipeline.model_copy(update={"operators": tuple(operators), "dataset": dataset})
 
 
-def _moved(example: Specification, rate_factor: float, slower: float) -> list[Query]:
+def _adapted(example: Specification, rate_factor: float, slower: float) -> list[Query]:
     return [
         query.model_copy(
             update={
@@ -175,13 +176,13 @@ def _moved(example: Specification, rate_factor: float, slower: float) -> list[Qu
     ]
 
 
-def _later(objective: LatencySlo | None, slower: float) -> LatencySlo | None:
-    if objective is None:
+def _later(slo: LatencySlo | None, slower: float) -> LatencySlo | None:
+    if slo is None:
         return None
-    return objective.model_copy(update={"limit_s": objective.limit_s * slower})
+    return slo.model_copy(update={"limit_s": slo.limit_s * slower})
 
 
-def _in_turns(first: Sequence[Query], second: Sequence[Query]) -> list[Query]:
-    """As they come: who is late is late for no reason of its own."""
-    mixed = [query for pair in zip(first, second, strict=False) for query in pair]
-    return mixed + [query for query in (*first, *second) if query not in mixed]
+def _in_turns(meeting: Sequence[Query], documents: Sequence[Query]) -> list[Query]:
+    """Interleave the queries of both pipelines, so that neither comes first."""
+    mixed = [query for pair in zip(meeting, documents, strict=False) for query in pair]
+    return mixed + [query for query in (*meeting, *documents) if query not in mixed]

@@ -1,4 +1,4 @@
-"""Operators that take some time and show who answers."""
+"""Operators that sleep and return the id of their process."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ ROOT = Path(__file__).parent.parent.parent
 
 @operator
 def pause(value: Any, *, seconds: float) -> int:
-    """The process that answers, after some time."""
+    """Sleep, and return the id of the process."""
     time.sleep(seconds)
     return os.getpid()
 
 
 def with_pauses(desired: DesiredState, steps: Sequence[StageSpec], cpus: float) -> DesiredState:
-    """A state whose `steps` take their time, each replica with so many CPUs."""
+    """Return a state whose `steps` sleep, each replica with `cpus` CPUs."""
     slow = {step.deployment for step in steps}
     return replace(
         desired,
         deployments=tuple(
-            replace(found, uses="benchmarks.workloads.operators:pause", cpus=cpus)
-            if found.deployment in slow
-            else found
-            for found in desired.deployments
+            replace(deployment, uses="benchmarks.workloads.operators:pause", cpus=cpus)
+            if deployment.deployment in slow
+            else deployment
+            for deployment in desired.deployments
         ),
         module_paths=(ROOT,),
     )

@@ -1,5 +1,7 @@
-"""An application that takes the same time for everything, asleep: copied beside the specification of
-`serving_lost_scene`, so that plans are the same on every machine and however busy it is."""
+"""Application that sleeps for a fixed time on each item.
+
+It is copied next to the specification of `edge_and_cloud`. Plans do not depend on the machine and its load.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,16 @@ PAUSE_S = 0.1
 
 @operator
 def look(page: int) -> int:
-    """What is asked for."""
+    """Return the page."""
     time.sleep(PAUSE_S)
     return page
 
 
 def pages(items: int = 40) -> list[Item]:
-    """The data set."""
+    """Return the data set."""
     return [Item(f"page-{page:03d}", page, page) for page in range(items)]
 
 
-def equal(found: int, truth: int) -> float:
-    """1 where it is right."""
-    return float(found == truth)
+def equal(output: int, truth: int) -> float:
+    """Return 1 for a right answer, else 0."""
+    return float(output == truth)

@@ -1,4 +1,4 @@
-"""Traffic whose rate changes while it runs, and what of it was answered in time."""
+"""Traffic with changing rates, and the share of requests answered in time."""
 
 from __future__ import annotations
 
@@ -16,61 +16,61 @@ from circinus.serving.loadtest.open_loop import Arrival, RequestOutcome, poisson
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the traffic with one rate."""
+    """Part of the traffic with constant rates."""
 
     duration_s: float
     factor: float
-    """Times the rate that each query was planned for."""
+    """Rate relative to each query's planned rate."""
 
 
 def phased_arrivals(rates_per_s: Mapping[str, float], phases: Sequence[Phase], seed: int) -> tuple[Arrival, ...]:
-    """Poisson arrivals of every query, one phase after the other; ascending."""
-    found: list[Arrival] = []
-    begin_s = 0.0
+    """Sample Poisson arrivals of each query for consecutive phases, in ascending order."""
+    arrivals: list[Arrival] = []
+    start_s = 0.0
     for number, phase in enumerate(phases):
         rates = {query: rate * phase.factor for query, rate in rates_per_s.items()}
         drawn = poisson_arrivals(rates, phase.duration_s, seed * len(phases) + number)
-        found.extend(replace(arrival, time_s=begin_s + arrival.time_s) for arrival in drawn)
-        begin_s += phase.duration_s
-    return tuple(found)
+        arrivals.extend(replace(arrival, time_s=start_s + arrival.time_s) for arrival in drawn)
+        start_s += phase.duration_s
+    return tuple(arrivals)
 
 
 def recorded_requests(arrivals: Sequence[Arrival], items: Sequence[Item], seed: int) -> list[Request]:
-    """A request for each arrival, as a replaying engine takes it: items in turns of one random order a query."""
+    """Return a request for each arrival, for a replaying engine, with items in turns of one random order per query."""
     turns: dict[str, Iterator[Item]] = {}
     sizes = {item.key: float(pickled_bytes(item.value)) for item in items}
     requests = []
     for arrival in arrivals:
         if arrival.query not in turns:
-            turns[arrival.query] = _turns(items, query_rng(seed, arrival.query, "items"))
+            turns[arrival.query] = _shuffled_rounds(items, query_rng(seed, arrival.query, "items"))
         key = next(turns[arrival.query]).key
         requests.append(Request(arrival.query, key, None, sizes[key]))
     return requests
 
 
-def _turns(items: Sequence[Item], rng: np.random.Generator) -> Iterator[Item]:
+def _shuffled_rounds(items: Sequence[Item], rng: np.random.Generator) -> Iterator[Item]:
     while True:
         for index in rng.permutation(len(items)):
             yield items[index]
 
 
 def within(answers: Sequence[RequestOutcome], begin_s: float, end_s: float) -> list[RequestOutcome]:
-    """Those that were due in a span of time."""
+    """Return the requests scheduled in an interval."""
     return [answer for answer in answers if begin_s <= answer.scheduled_s < end_s]
 
 
 def share_in_time(answers: Sequence[RequestOutcome], limits_s: Mapping[str, float]) -> float:
-    """Share of requests that were answered within their query's limit; what failed was not. NaN of none."""
+    """Return the share of requests answered within their query's limit; NaN without requests."""
     if not answers:
         return math.nan
     return sum(in_time(answer, limits_s) for answer in answers) / len(answers)
 
 
 def in_time(answer: RequestOutcome, limits_s: Mapping[str, float]) -> bool:
-    """Whether an answer came, and soon enough."""
+    """Return whether a request was answered within its limit."""
     return answer.response is not None and answer.latency_s <= limits_s[answer.query]
 
 
 def lost(answers: Sequence[RequestOutcome]) -> int:
-    """Requests that failed or were never answered."""
+    """Return the number of requests that failed or were never answered."""
     return sum(answer.response is None for answer in answers)

@@ -1,6 +1,6 @@
 """SLO-aware query planning for compound AI serving.
 
-`Workspace` is the front door: it profiles pipelines, plans all queries together, deploys the plan and measures it.
+`Workspace` is the entry point: it profiles pipelines, plans all queries jointly, deploys the plan and measures it.
 """
 
 import lazy_loader

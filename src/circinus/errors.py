@@ -15,10 +15,18 @@ class CircinusError(Exception):
     """Base class of the errors that are part of the interface.
 
     Args:
-        message: what is wrong, without the location and without a final full stop.
+        message: problem, without the location and without a final full stop.
         code: stable identifier `area.problem`, such as `query.pinned_infeasible`.
         location: file, line, field or object that is wrong.
         hint: the fix, as an imperative.
+
+    Example:
+        >>> import circinus as c
+        >>> error = c.CircinusError("weight is 0", code="query.invalid_weight", location="query q", hint="Raise it.")
+        >>> print(error)
+        query q: weight is 0. Raise it.
+        >>> error.code
+        'query.invalid_weight'
     """
 
     exit_code: ClassVar[int] = 1
@@ -40,7 +48,7 @@ class CircinusError(Exception):
         return _rebuilt, (type(self), self.args, self.__dict__)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the error as a JSON document has it."""
+        """Return the error as a dictionary for JSON."""
         return {
             "type": type(self).__name__,
             "code": self.code,
@@ -60,11 +68,19 @@ def _rebuilt(cls: type[CircinusError], args: tuple[Any, ...], attributes: dict[s
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One problem of a specification: its location, the value found, and what was expected."""
+    """Problem of a specification: its location, the value found, and the expected value.
+
+    Example:
+        >>> import circinus as c
+        >>> print(c.Diagnostic("queries.yaml", 8, "spec.rate", "5", "a rate such as 5/s", hint="add the unit: /s"))
+        queries.yaml:8: spec.rate: found 5, expected a rate such as 5/s; add the unit: /s
+    """
 
     file: str
     line: int
+    """Line in the file, counted from 1, or 0 for an object without one."""
     field: str
+    """Path of the field as written, such as `spec.pools[1].cpus`."""
     found: str
     expected: str
     hint: str = ""
@@ -73,8 +89,8 @@ class Diagnostic:
     @property
     def location(self) -> str:
         """`file:line: field`."""
-        where = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{where}: {self.field}"
+        line = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{line}: {self.field}"
 
     def __str__(self) -> str:
         hint = f"; {self.hint}" if self.hint else ""
@@ -82,10 +98,18 @@ class Diagnostic:
 
 
 class SpecError(CircinusError):
-    """The specification is wrong. Carries every problem, not only the first.
+    """Invalid specification, with all of its problems.
 
     Args:
         faults: the problems, at least one.
+
+    Example:
+        >>> import circinus as c
+        >>> try:
+        ...     c.parse_specification("apiVersion: circinus/v1\\nkind: Query\\nspec: {rate: 5}")
+        ... except c.SpecError as error:
+        ...     [fault.field for fault in error.faults]
+        ['metadata', 'spec.pipeline', 'spec.source', 'spec.rate']
     """
 
     exit_code = 2
@@ -101,33 +125,66 @@ class SpecError(CircinusError):
         return self.message
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the error as a JSON document has it, with all problems in `diagnostics`."""
+        """Return the error as a dictionary for JSON, with all problems in `diagnostics`."""
         return {**super().to_dict(), "diagnostics": [asdict(fault) for fault in self.faults]}
 
 
 class OperatorError(CircinusError):
-    """An operator cannot be found or loaded, or it failed on an item."""
+    """Failure to resolve or load an operator, or to process an item with it.
+
+    Example:
+        >>> import circinus as c
+        >>> try:
+        ...     c.operator(lambda: None)
+        ... except c.OperatorError as error:
+        ...     error.code
+        'operator.no_input'
+    """
 
 
 class ProfileError(CircinusError):
-    """A profile is missing, has another schema, or contradicts its declaration."""
+    """Missing profile, or a profile with another schema or of another pipeline than declared.
+
+    Example:
+        >>> import circinus as c
+        >>> print(c.ProfileError("the store does not exist", code="store.missing", hint="Run `circinus profile`."))
+        the store does not exist. Run `circinus profile`.
+    """
 
 
 class PlanningError(CircinusError):
-    """The planning problem is malformed. A query that cannot be served is a rejection, not an error."""
+    """Malformed planning problem. A query that cannot be served is a rejection, not an error.
+
+    Example:
+        >>> import circinus as c
+        >>> print(c.PlanningError("weight must be positive", code="query.invalid_weight", location="query q"))
+        query q: weight must be positive
+    """
 
 
 class MissingFileError(PlanningError):
-    """A file that was named does not exist."""
+    """Missing file that was named explicitly."""
 
     exit_code = 2
 
 
 class StalePlanError(CircinusError):
-    """A plan file no longer agrees with the specification or the code that it was made from."""
+    """Plan file that no longer matches the specification or the code it was planned from.
+
+    Example:
+        >>> import circinus as c
+        >>> c.StalePlanError.exit_code
+        3
+    """
 
     exit_code = 3
 
 
 class ServingError(CircinusError):
-    """An engine cannot do what was requested: no room on this machine, not running, a replica that ended."""
+    """Failure of an engine: insufficient capacity, an engine that is not running, a replica that exited.
+
+    Example:
+        >>> import circinus as c
+        >>> print(c.ServingError("pool edge has no nodes", code="pool.no_node", hint="Add a node, or plan again."))
+        pool edge has no nodes. Add a node, or plan again.
+    """

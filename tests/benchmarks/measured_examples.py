@@ -40,13 +40,13 @@ def measured_example(
     keys = [f"item {number}" for number in range(ITEMS)]
     input_bytes = rng.uniform(1e5, 2e5, ITEMS)
     profiles: list[ConfigurationProfile] = []
-    known: dict[Configuration, OperatorProfile] = {}
+    by_prefix: dict[Configuration, OperatorProfile] = {}
     for number, configuration in enumerate(configurations):
         operators = {}
         for operator in pipeline.operators:
             of = prefix_configuration(pipeline, configuration, operator.name)
-            if of not in known:
-                known[of] = OperatorProfile(
+            if of not in by_prefix:
+                by_prefix[of] = OperatorProfile(
                     operator=operator.name,
                     prefix=of,
                     service_s=seconds(operator.name, rng) if seconds else (1 + number) * rng.gamma(9, 0.1 / 9, ITEMS),
@@ -55,7 +55,7 @@ def measured_example(
                     load_s=1.0,
                     batch_ratio={(operator.cpus[0], size): float(size) ** 0.8 for size in operator.batch_sizes},
                 )
-            operators[operator.name] = known[of]
+            operators[operator.name] = by_prefix[of]
         profiles.append(
             ConfigurationProfile(
                 configuration, np.arange(ITEMS), np.ones(ITEMS), Interval(1.0, 0.9, 1.0), input_bytes, operators
@@ -67,7 +67,7 @@ def measured_example(
             key: RecordedRun(float(s), float(b))
             for key, s, b in zip(keys, operator.service_s, operator.output_bytes, strict=True)
         }
-        for of, operator in known.items()
+        for of, operator in by_prefix.items()
     }
     sizes_of = dict(zip(keys, input_bytes.tolist(), strict=True))
     recordings = Recordings(example, tuple(keys), sizes_of, runs, {}, {})

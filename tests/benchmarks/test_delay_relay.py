@@ -1,4 +1,4 @@
-"""How long packets are held back."""
+"""Delays of the packet relay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queries planned by themselves and let in as they come."""
+"""Queries planned in isolation and admitted in order of arrival."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ def test_the_plan_of_greatest_utility_is_found_and_keeps_its_objectives(seed: in
     network, query = _network(specification), _query(specification)
     pipeline, profile = specification.pipelines[query.pipeline], profiles[query.pipeline]
     all_utilities = {
-        (found.configuration, tuple(sorted((name, pool.name) for name, pool in placement.items()))): value
-        for found in profile.usable
+        (measured.configuration, tuple(sorted((name, pool.name) for name, pool in placement.items()))): value
+        for measured in profile.usable
         for placement in placements(query, pipeline, network)
-        if (value := utility(query, pipeline, found, placement, network)) is not None
+        if (value := utility(query, pipeline, measured, placement, network)) is not None
     }
     plan = vulcan_plan(query, pipeline, profile, network)
     if plan is None:
@@ -96,7 +96,7 @@ def test_the_plan_of_greatest_utility_is_found_and_keeps_its_objectives(seed: in
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_its_latency_is_that_of_the_estimator_where_nobody_waits(seed: int) -> None:
-    """One item at a rate of next to nothing: then the mean is what every request takes."""
+    """Return a profile of one item at a negligible rate, so that the mean is the latency of every request."""
     specification, profiles = random_specification(seed, queries=1)
     network = _network(specification)
     query = _query(specification).model_copy(update={"rate_per_s": 1e-9})

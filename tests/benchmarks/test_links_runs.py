@@ -16,7 +16,7 @@ OFFERED = 40
 
 
 def run(strategy: str, load: float, kept: int, cost: float = 1.0, *, shaped: bool = True) -> Run:
-    """`OFFERED` queries of weight 1, of which so many kept their objectives; 0: nothing was deployed."""
+    """Return a run with `OFFERED` queries of weight 1, some of which met their SLOs; 0: nothing was deployed."""
     matching = Matching((), (), (), float(kept), float(OFFERED), cost, float(OFFERED), False, 0.0)
     queries = tuple(
         QueryMeasurement(f"q{number}", "p", 1.0, Slos(), True, requests=10, satisfied=number < kept)

@@ -1,4 +1,4 @@
-"""What is run over real links."""
+"""Workload of the benchmark of real links."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from circinus.specification import Network
 
 
 def test_twenty_four_queries_of_both_pipelines_with_latency_and_accuracy_only() -> None:
-    found = specification()
-    assert len(found.queries) == 24
-    assert {query.pipeline for query in found.queries} == set(found.pipelines) == {"meeting", "documents"}
-    for query in found.queries:
+    specified = specification()
+    assert len(specified.queries) == 24
+    assert {query.pipeline for query in specified.queries} == set(specified.pipelines) == {"meeting", "documents"}
+    for query in specified.queries:
         assert query.source == SOURCE
         assert query.slos.cost is None
         assert query.slos.latency is not None
@@ -23,7 +23,7 @@ def test_twice_the_load_is_two_of_each_with_names_of_their_own() -> None:
     once, twice = specification(0.5), specification(0.5, 2.0)
     assert twice.queries[:24] == once.queries
     assert len({query.name for query in twice.queries}) == 48
-    rates = [sum(query.rate_per_s for query in found.queries) for found in (once, twice)]
+    rates = [sum(query.rate_per_s for query in specified.queries) for specified in (once, twice)]
     assert rates[1] == pytest.approx(2 * rates[0])
     assert rates[0] == pytest.approx(0.5 * sum(query.rate_per_s for query in specification().queries))
     assert len(specification(copies=1.5, count=4).queries) == 6

@@ -41,7 +41,7 @@ def tiny(folder: Path) -> Sequence[Workload]:
 
 
 @pytest.fixture(scope="module")
-def found(tiny: Sequence[Workload]) -> Sequence[LoadRun]:
+def results(tiny: Sequence[Workload]) -> Sequence[LoadRun]:
     in_shares = [run for one in tiny for run in runs_in_shares(one, 0, LOADS)]
     return [*in_shares, *runs_deployed(tiny[2], 0, (2.0,))]
 
@@ -94,16 +94,16 @@ def test_at_load_1_the_bound_stops_serving_everything(tiny: Sequence[Workload]) 
         assert linear_bound(beyond) < beyond.total_weight * (1 - 1e-6)
 
 
-def test_no_answer_is_beyond_the_bound_or_what_was_offered(found: Sequence[LoadRun]) -> None:
-    for run in found:
+def test_no_answer_is_beyond_the_bound_or_what_was_offered(results: Sequence[LoadRun]) -> None:
+    for run in results:
         assert 0 < run.weight <= run.weight_bound * (1 + 1e-9)
         assert run.weight_bound <= run.offered_weight * (1 + 1e-9)
         assert run.cost_usd_per_h > 0
 
 
-def test_as_deployed_those_who_come_first_take_part_and_in_shares_everybody_does(found: Sequence[LoadRun]) -> None:
-    assert {run.method for run in found if run.instance == DEPLOYED} == {OURS, FIRST_COME, NEXT_BEST}
-    assert {FIRST_COME, NEXT_BEST, OURS} < {run.method for run in found if run.instance == IN_SHARES}
+def test_as_deployed_those_who_come_first_take_part_and_in_shares_everybody_does(results: Sequence[LoadRun]) -> None:
+    assert {run.method for run in results if run.instance == DEPLOYED} == {OURS, FIRST_COME, NEXT_BEST}
+    assert {FIRST_COME, NEXT_BEST, OURS} < {run.method for run in results if run.instance == IN_SHARES}
 
 
 def test_whole_replicas_that_come_first_fit_pack_and_keep_what_is_promised(tiny: Sequence[Workload]) -> None:
@@ -128,15 +128,15 @@ def test_whole_replicas_that_come_first_fit_pack_and_keep_what_is_promised(tiny:
                     assert shared[candidate - problem.block[query]] == pytest.approx(min(shared))
 
 
-def test_figures_and_table_say_what_the_runs_say(found: Sequence[LoadRun]) -> None:
-    listed = {figure.name: figure for figure in figures(found)}
-    worst = min(run.share for run in found if run.instance == IN_SHARES and run.method == OURS)
+def test_figures_and_table_say_what_the_runs_say(results: Sequence[LoadRun]) -> None:
+    listed = {figure.name: figure for figure in figures(results)}
+    worst = min(run.share for run in results if run.instance == IN_SHARES and run.method == OURS)
     assert listed["goodput over load, in shares: least share of the bound"].value == worst
     ratios = []
-    for _, group in groupby(found, key=lambda run: (run.instance, run.workload, run.load)):
+    for _, group in groupby(results, key=lambda run: (run.instance, run.workload, run.load)):
         by_method = {run.method: run for run in group}
         if by_method[OURS].instance == IN_SHARES and by_method[OURS].load > 1:
             ratios.append(by_method[OURS].weight / by_method[FIRST_COME].weight)
     smallest = listed["goodput over load, in shares: times first come first served beyond saturation, smallest"]
     assert smallest.value == pytest.approx(min(ratios))
-    assert table(found).row_count == 4 * len(LOADS) + 1
+    assert table(results).row_count == 4 * len(LOADS) + 1

@@ -1,4 +1,4 @@
-"""Earlier methods end, answer with plans that exist, do so again with the same randomness, and find what they claim."""
+"""Earlier methods terminate, answer with existing plans, are deterministic, and reach what they claim."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our search in the arena: what it answers is sure, and what it guesses comes from what is alike."""
+"""The product's search in the arena: guaranteed answers, and predictions from similar configurations."""
 
 from __future__ import annotations
 
@@ -52,14 +52,16 @@ def test_known_prefixes_are_exact_and_others_are_guessed_from_them() -> None:
     arena = tiny_arena(np.random.default_rng(0), items=20)
     space = arena.space
     numbers = np.arange(len(space.configurations))
-    known = np.full(len(arena.service_s), np.nan)
-    known[space.rows[:3]] = arena.service_s[space.rows[:3]]
-    median, deviation = PrefixTimes(space, numbers).predict(known, [None] * space.rows.shape[1])
-    measured = ~np.isnan(known[space.rows])
-    np.testing.assert_array_equal(median[measured], known[space.rows][measured])
+    service_s = np.full(len(arena.service_s), np.nan)
+    service_s[space.rows[:3]] = arena.service_s[space.rows[:3]]
+    median, deviation = PrefixTimes(space, numbers).predict(service_s, [None] * space.rows.shape[1])
+    measured = ~np.isnan(service_s[space.rows])
+    np.testing.assert_array_equal(median[measured], service_s[space.rows][measured])
     assert (deviation[measured] == 0).all()
     assert (deviation[~measured] > 0).all()
-    elsewhere, certainty = PrefixTimes(space, numbers, arena.service_s * 2.0).predict(known, [None] * median.shape[1])
+    elsewhere, certainty = PrefixTimes(space, numbers, arena.service_s * 2.0).predict(
+        service_s, [None] * median.shape[1]
+    )
     truth = arena.service_s[space.rows]
     off = np.abs(np.log(elsewhere / truth))[~measured]
     assert off.mean() < np.abs(np.log(median / truth))[~measured].mean()

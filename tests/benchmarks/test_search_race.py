@@ -1,4 +1,4 @@
-"""Races are fair, repeatable, and summed up right."""
+"""Comparisons of searches are fair, repeatable and correctly summarised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frontiers are compared by everything that plans take."""
+"""Frontiers are compared by all resources of plans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searches of synthetic pipelines, and how they are summed up."""
+"""Searches of synthetic pipelines and their statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators take is predicted from what is alike, and as surely as that is."""
+"""Service times are predicted from similar prefixes, with an uncertainty that fits."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ OWN = np.array([True, False, False])
 
 
 def _logs(rng: np.random.Generator, rest: float) -> np.ndarray:
-    """Logarithms that depend on the first two knobs, not on the third."""
+    """Return logarithms that depend on the first two knobs, not on the third."""
     return (
         rng.normal(0, 0.5, 5)[CODES[:, 0]] + rng.normal(0, 0.3, 4)[CODES[:, 1]] + rng.normal(0, rest, len(CODES)) - 3.0
     )
 
 
 def _learnt(measured: np.ndarray, values: np.ndarray) -> Times:
-    """As after many measurements: each answer begins with the variances of the one before."""
+    """Predict repeatedly, each time from the variances of the previous prediction."""
     model, found = OperatorTimes(CODES, OWN), None
     for _ in range(20):
         found = model.predict(measured, values, earlier=found)

@@ -1,4 +1,4 @@
-"""The benchmark of trust in sources: its verdicts are those of the search, and it counts until they stay right."""
+"""Benchmark of transfer learning: its verdicts are those of the search, counted until they stay right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the burst benchmark compares the ladder with, and how it counts."""
+"""Alternatives to the ladder in the burst benchmark, and its figures."""
 
 from __future__ import annotations
 

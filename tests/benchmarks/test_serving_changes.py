@@ -1,4 +1,4 @@
-"""Figures of plans that change under load."""
+"""Figures of plan changes under load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the drift benchmark reads out of what a controller says, and its pictures."""
+"""Drift benchmark: detection according to the events of a controller, and pictures."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from benchmarks.control.drift import (
     TRUTHS,
     Change,
     Watched,
+    detection_row,
     drift_figures,
     noticed,
     spans,
-    told,
 )
 from benchmarks.control.drift_false_alarms import DAY_S, QuietRun, quiet_figures, quiet_run
 from benchmarks.workloads.code_reader import NOISY, QUIET, Read, digits_right, pictures, smooth
@@ -64,7 +64,9 @@ def test_where_nothing_was_noticed_all_is_until_other_plans() -> None:
 def test_failures_count_also_in_spans_too_short_for_a_goodput() -> None:
     assert "between" not in spans(CHANGE, 0.5)
     answers = [RequestOutcome("a", "key", due_s, error="gone") for due_s in (10.0, 30.5, 50.0)]
-    assert told(Watched(ANSWERS, answers, [_replan(30.2, ("a",)), Event(30.5, APPLIED, "engine", "")]), CHANGE) == {
+    assert detection_row(
+        Watched(ANSWERS, answers, [_replan(30.2, ("a",)), Event(30.5, APPLIED, "engine", "")]), CHANGE
+    ) == {
         "part": "drift",
         "what": DATA,
         "way": ANSWERS,

@@ -1,4 +1,4 @@
-"""What counts as done twice, left behind, or uncontrolled."""
+"""Counts of repeated steps, orphaned deployments and time without a controller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When goodput is back after a node was lost, and what failed without having been under way."""
+"""Recovery of goodput after the loss of a node, and failures of requests that were not in flight."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KILLED_S = 5.0
 
 
 def _answers(latency_s: Callable[[float], float | None]) -> list[RequestOutcome]:
-    """Over 30 s; None: it failed after half a second."""
+    """Return outcomes over 30 s; None: a request failed after half a second."""
     found = []
     for number in range(int(30 * RATE_PER_S)):
         due_s = number / RATE_PER_S

@@ -1,4 +1,4 @@
-"""Traffic in phases, and what counts as answered in time."""
+"""Traffic in phases, and requests answered in time."""
 
 from __future__ import annotations
 

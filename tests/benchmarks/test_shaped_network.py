@@ -1,4 +1,4 @@
-"""Real namespaces with real links, where this process may make them."""
+"""Real namespaces with real links, where this process may create them."""
 
 from __future__ import annotations
 

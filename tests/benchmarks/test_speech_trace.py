@@ -1,4 +1,4 @@
-"""The published speech measurements as a trace: complete, consistent, and measurable."""
+"""Published speech measurements as a trace: complete, consistent and measurable."""
 
 from __future__ import annotations
 

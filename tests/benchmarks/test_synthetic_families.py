@@ -1,4 +1,4 @@
-"""The optimum that is computed is the optimum."""
+"""Computed optima of synthetic pipelines are optimal."""
 
 from __future__ import annotations
 

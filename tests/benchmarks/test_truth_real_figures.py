@@ -1,4 +1,4 @@
-"""Figures of predictions beside measurements, the picture, and the requests that are simulated again."""
+"""Figures of prediction errors, the scatter plot, and simulated traces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans of the real pipelines, and what is predicted of them, on invented measurements."""
+"""Plans of the real pipelines and their predictions, on invented measurements."""
 
 from __future__ import annotations
 

@@ -13,13 +13,13 @@ from prepared import Starter, prepared_starter
 
 @pytest.fixture(scope="session")
 def starter(tmp_path_factory: pytest.TempPathFactory) -> Starter:
-    """What `init`, `profile` and `plan` make."""
+    """Return the result of `init`, `profile` and `plan`."""
     return prepared_starter(tmp_path_factory)
 
 
 @pytest.fixture
 def application(starter: Starter, tmp_path: Path) -> Iterator[Path]:
-    """A copy of it that a test may change. An engine that runs there ends with the test."""
+    """Yield a copy of the starter that a test may change. Its engine ends with the test."""
     folder = starter.copy(tmp_path / "application")
     yield folder
     run_circinus("destroy", cwd=folder)

@@ -73,7 +73,7 @@ def test_a_trace_is_planned_on_where_there_is_neither_code_nor_data(application:
         assert run.returncode == 0
         assert "measured on Another CPU, 3 cores; this machine is" in " ".join(run.stdout.split())
     for arguments, message in (
-        (("--trace", "words.trace", "--record", "again.trace"), "both --record and --trace"),
+        (("--trace", "words.trace", "--record", "again.trace"), "--record and --trace are mutually exclusive"),
         (("--trace", "words.trace", "--trace", "words.trace"), "a second trace of pipeline mend"),
         (("--trace", "pipeline.yaml"), "not a trace"),
     ):
@@ -97,7 +97,7 @@ def test_a_machine_is_calibrated_against_what_another_measured(application: Path
     assert 0 < found["speed"]["lower"] <= found["speed"]["value"] <= found["speed"]["upper"]
     assert set(found["operators"]) <= {"clean", "correct"}
     run = run_circinus("profile", "--calibrate", "--trace", trace, *store, cwd=application)
-    assert "for infrastructure: relative_speed: " in run.stdout
+    assert "infrastructure entry: relative_speed: " in run.stdout
 
 
 def test_plan_serves_every_query_and_keeps_its_promises(application: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `circinus events` shows of a controller's records, and what it can be asked for."""
+"""Events of a controller's state file, as `circinus events` selects them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import get_args
 
 import pytest
 
-from circinus.cli.events import EventKind, select_events
+from circinus.api.engine_handle import select_events
+from circinus.cli.events import EventKind
 from circinus.control.state_store import KINDS, ControlStateStore, Event
 from cli_runner import run_circinus
 

@@ -1,4 +1,4 @@
-"""Verbs that are interrupted."""
+"""Interruptions of verbs."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def test_profile_says_that_what_was_measured_is_kept(tmp_path: Path) -> None:
         finally:
             process.kill()
     assert process.returncode == 130
-    assert "interrupted; what was measured is kept, the same command goes on from there" in said
+    assert "interrupted; measurements are stored, and the same command resumes" in said
     assert "Traceback" not in said

@@ -1,4 +1,4 @@
-"""From traffic to corrected plans, by a real engine. A replay sleeps computed times, however fast the machine is."""
+"""Plans corrected by traffic on a real engine. A replay sleeps computed times, so the machine's speed is irrelevant."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from circinus.profiling import ServiceTimeObservation, load_observations, save_o
 from cli_runner import answer, run_circinus
 
 PROMISED, EMULATED = 0.4, 0.5
-"""Speeds of one class: the one that promises are made with, and that of the engine."""
+"""Relative speeds of one hardware class: the lower bound that guarantees use, and the emulated one."""
 
 
 @pytest.fixture
 def application(application: Path) -> Path:
-    """The starter application, profiled; all in one pool that is faster than surely promised."""
+    """Return the profiled starter application, all in one pool that is faster than its guaranteed speed."""
     (application / "infrastructure.yaml").write_text(
         "apiVersion: circinus/v1\nkind: Infrastructure\nmetadata: {name: shop}\nspec:\n  sites: [shop]\n  pools:\n"
         "    - name: shop\n      site: shop\n      tier: edge\n      nodes: 2\n      cpus: 8\n      memory: 32GiB\n"
@@ -37,7 +37,7 @@ def application(application: Path) -> Path:
 
 
 def replayed(application: Path, *options: str) -> Any:
-    """What `load` says of the plan in a replay by a new engine."""
+    """Return the load report of the plan in a replay by a new engine."""
     run_circinus("destroy", cwd=application)
     answer("apply", "--mode", "replay", cwd=application, kind="apply")
     return answer("load", "--duration", "5s", "--warm-up", "1s", *options, cwd=application, kind="load")
@@ -48,7 +48,7 @@ def plan(application: Path, *options: str) -> Any:
 
 
 def means_s(plan_set: Any) -> dict[tuple[str, str], float]:
-    """(query, operator) -> mean seconds in service, as estimated."""
+    """Return (query, operator) -> estimated mean service time."""
     return {
         (a["query"], stage["operator"]): stage["service_s"]
         for a in plan_set["matching"]["assignments"]
@@ -113,9 +113,9 @@ def test_traffic_corrects_later_plans_and_corrections_do_not_compound(applicatio
             assert 1.1 < means_s(corrected)[key] / means_s(plain)[key] < 1.5
 
     text = " ".join(run_circinus("plan", "--from-scratch", cwd=application).stdout.split())
-    assert "corrections in force: service times of 2 operators on server" in text
+    assert "corrections: service times of 2 operators on server" in text
     shown = run_circinus("explain", cwd=application).stdout
-    assert "Corrections: observed over profiled service times" in " ".join(shown.split())
+    assert "Corrections: observed relative to profiled service times" in " ".join(shown.split())
     for decision in answer("explain", cwd=application, kind="explain").values():
         assert len(decision["corrections"]) == 4
 

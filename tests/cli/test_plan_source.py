@@ -1,4 +1,4 @@
-"""Plan files that are written over while they are served."""
+"""Plan files that are overwritten while a controller uses them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def test_a_file_that_was_read_is_another_one_until_what_it_says_was_taken(
     said: Any = SimpleNamespace(
         specification=SimpleNamespace(files=(), sources=()),
         plan_set=SimpleNamespace(matching=SimpleNamespace(assignments=("one",))),
-        require_served_query=lambda location: None,
+        require_served_query=lambda: None,
     )
-    monkeypatch.setattr("circinus.api.plan_context.load_plan", lambda file, needs_store: said)
-    monkeypatch.setattr(PlanFileSource, "_controlled", lambda self, opened: (opened, None))
+    monkeypatch.setattr("circinus.api.plan_source.load_plan", lambda file, needs_store: said)
+    monkeypatch.setattr(PlanFileSource, "_managed", lambda self, opened: (opened, None))
     file = tmp_path / "plan.json"
 
     def write(time_s: int) -> None:

@@ -1,7 +1,7 @@
-"""Profiling on a Ray cluster whose nodes are of several hardware classes, in the verb's own process.
+"""Profiling on a Ray cluster with nodes of several hardware classes, in a process of its own.
 
-All nodes are on this machine; they differ by their environment, by which operators sleep longer. `make test` takes the
-first tests, `make test-ray` those that lose nodes, too.
+All nodes are on this machine; they differ by environment variables that make operators sleep longer. `make test` runs
+the first tests, `make test-ray` also those that lose nodes.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from circinus.specification import Pool
 from circinus.specification.yaml.writer import to_yaml
 from cli_runner import answer, answered, run_circinus, run_process, start_process
 from hardware_test_app import ITEMS, NAP_S, SLOWNESS, hardware, pool, pool_specification
+from ray_cluster_lock import exclusive_ray_cluster
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 all_of_them = pytest.mark.skipif("CIRCINUS_TEST_RAY" not in os.environ, reason="all of them: make test-ray")
 
 SPEED_TOLERANCE = 0.6
-"""On a busy machine naps end late; what is left is far from the declared speed, which is 1."""
+"""Sleeps end late on a busy machine; the remaining speeds are still far from the declared speed of 1."""
 HERE, FAR = pool("here", hardware("local"), price=1.0), pool("far", hardware("slow", 1.0))
 
 
 class Nodes:
-    """A head, which is the pool `here`, and nodes that come and go."""
+    """A head, which is the pool `here`, and nodes that are added and lost."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
@@ -69,14 +70,15 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Nodes]:
-    found = Nodes()
-    yield found
-    found.cluster.shutdown()
+    with exclusive_ray_cluster():
+        started = Nodes()
+        yield started
+        started.cluster.shutdown()
 
 
 @pytest.fixture
 def nodes(cluster: Nodes) -> Iterator[Nodes]:
-    """With the nodes that a test adds gone afterwards."""
+    """Remove the nodes that a test added."""
     yield cluster
     for name in list(cluster.nodes):
         cluster.lose(name)
@@ -95,20 +97,20 @@ def _written(folder: Path, *pools: Pool) -> Path:
 
 
 def _profiled(folder: Path, *options: str) -> Any:
-    """What a process of its own, which is a driver of the cluster, measured."""
+    """Return the profiles measured by a separate process, which is a driver of the cluster."""
     return answered(run_process("profile", *options, "--json", cwd=folder), "profile")
 
 
 def _speeds(profile: Any) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
+    speeds: dict[str, list[float]] = {}
     for configuration in profile["configurations"]:
         for name, operator in configuration["operators"].items():
-            found.setdefault(name, []).append(operator["speeds"]["slow"]["speed"]["value"])
-    return found
+            speeds.setdefault(name, []).append(operator["speeds"]["slow"]["speed"]["value"])
+    return speeds
 
 
-def _begun(folder: Path, nodes: Nodes, gate: Path) -> tuple[subprocess.Popen[str], str]:
-    """A verb that measures on a node of the pool `far`, and which node that is."""
+def _start_measuring(folder: Path, nodes: Nodes, gate: Path) -> tuple[subprocess.Popen[str], str]:
+    """Start a verb that measures on a node of the pool `far`; return it and the node's name."""
     run = start_process("profile", "--exhaustive", *nodes.options, cwd=folder)
     reached = gate.with_suffix(".reached")
     while not reached.exists() or not reached.read_text():
@@ -132,7 +134,7 @@ def test_plans_are_made_with_the_times_of_the_real_hardware(nodes: Nodes, tmp_pa
     plan = answer("plan", cwd=folder, kind="plan")["plan_set"]
     (assignment,) = plan["matching"]["assignments"]
     for stage in assignment["chosen"]["estimate"]["stages"]:
-        # On the pool that costs nothing, at the speed that was measured there and not the one that is declared.
+        # On the pool without cost, at the measured speed instead of the declared one.
         assert stage["pool"] == "far"
         assert stage["service_s"] >= 0.7 * SLOWNESS[stage["operator"]] * NAP_S
     for deployment in plan["matching"]["deployments"]:
@@ -146,7 +148,8 @@ def test_a_class_without_a_node_is_told_unless_its_declared_speed_may_stand(node
     run = run_process("profile", *nodes.options, cwd=folder)
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
-    assert "hardware class slow (pools far): there is no living node" in run.stderr
+    assert "hardware class slow (pools far): the Ray cluster at" in run.stderr
+    assert "no live node" in run.stderr
     assert "nodes by pool: here 1" in run.stderr
     assert "pool:far or the label circinus/pool=far" in run.stderr
     (profile,) = _profiled(folder, *nodes.options, "--declared-speeds")
@@ -157,8 +160,8 @@ def test_a_class_without_a_node_is_told_unless_its_declared_speed_may_stand(node
 def test_options_that_contradict_each_other(tmp_path: Path) -> None:
     folder = _written(tmp_path, HERE, FAR)
     for arguments, words in (
-        (("--engine", "ray", "--calibrate"), "--calibrate measures this machine"),
-        (("--declared-speeds",), "it goes with --engine ray"),
+        (("--engine", "ray", "--calibrate"), "Invalid value: --calibrate"),
+        (("--declared-speeds",), "Invalid value: --declared-speeds"),
     ):
         run = run_circinus("profile", *arguments, cwd=folder)
         assert run.returncode == 2
@@ -169,19 +172,20 @@ def test_options_that_contradict_each_other(tmp_path: Path) -> None:
 def test_a_lost_node_is_told_and_the_next_run_goes_on(nodes: Nodes, tmp_path: Path) -> None:
     gate, folder = tmp_path / "gate", _written(tmp_path, FAR)
     nodes.add("far", **_far(POOL_GATE=str(gate)))
-    run, where = _begun(folder, nodes, gate)
-    nodes.lose(where)
-    _, said = run.communicate(timeout=HANG_LIMIT_S)
-    assert run.returncode == 1, said
-    assert "Traceback" not in said
-    assert "hardware class slow (pools far): there is no living node" in said
+    run, node = _start_measuring(folder, nodes, gate)
+    nodes.lose(node)
+    _, errors = run.communicate(timeout=HANG_LIMIT_S)
+    assert run.returncode == 1, errors
+    assert "Traceback" not in errors
+    assert "hardware class slow (pools far): the Ray cluster at" in errors
+    assert "no live node" in errors
     nodes.add("far", **_far())
     (profile,) = _profiled(folder, "--exhaustive", *nodes.options)
     assert profile["classes"][0]["missing"] == 0
     assert set(_speeds(profile)) == set(SLOWNESS)
-    (again,) = _profiled(folder, "--exhaustive", *nodes.options)
-    assert again["classes"][0]["ran_s"] == 0.0
-    assert again["profiled_s"] == profile["profiled_s"]
+    (repeated,) = _profiled(folder, "--exhaustive", *nodes.options)
+    assert repeated["classes"][0]["ran_s"] == 0.0
+    assert repeated["profiled_s"] == profile["profiled_s"]
 
 
 @all_of_them
@@ -189,10 +193,10 @@ def test_another_node_of_the_class_goes_on(nodes: Nodes, tmp_path: Path) -> None
     gate, folder = tmp_path / "gate", _written(tmp_path, FAR)
     nodes.add("one", **_far(POOL_GATE=str(gate)))
     nodes.add("other", **_far(POOL_GATE=str(gate)))
-    run, where = _begun(folder, nodes, gate)
-    nodes.lose(where)
+    run, node = _start_measuring(folder, nodes, gate)
+    nodes.lose(node)
     gate.touch()
-    _, said = run.communicate(timeout=HANG_LIMIT_S)
-    assert run.returncode == 0, said
+    _, errors = run.communicate(timeout=HANG_LIMIT_S)
+    assert run.returncode == 0, errors
     (profile,) = answer("profile", "--show", cwd=folder, kind="profile")
     assert set(_speeds(profile)) == set(SLOWNESS)

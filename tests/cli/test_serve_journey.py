@@ -1,4 +1,4 @@
-"""An engine that is kept at a plan, by real processes that are ended and killed."""
+"""`circinus serve` as real processes that are stopped and killed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ spec:
 
 
 class Controller:
-    """`circinus serve` as a process of its own."""
+    """A process that runs `circinus serve`."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.process = start_process("serve", "--mode", "replay", "--json", *options, cwd=folder)
@@ -92,12 +92,12 @@ def metrics(port: int) -> str:
 
 def test_it_brings_the_plan_about_and_goes_on_where_one_that_was_killed_was(application: Path) -> None:
     with serving(application) as first:
-        assert first.until("began")["reason"] == "begins with the plans as they are"
+        assert first.until("began")["reason"] == "started with the plan file"
         first.until("applied")
         assert answer("status", cwd=application, kind="status")["healthy"]
         refused = run_circinus("serve", "--mode", "replay", cwd=application)
         assert refused.returncode == 1
-        assert "controls this" in refused.stderr
+        assert "holds the lease" in refused.stderr
         assert "Traceback" not in refused.stderr
         first.end(signal.SIGKILL)
     answer("load", "--duration", "2s", "--warm-up", "0s", cwd=application, kind="load")
@@ -107,7 +107,7 @@ def test_it_brings_the_plan_about_and_goes_on_where_one_that_was_killed_was(appl
         while records.holder(time.time()):  # nobody renews the lease
             time.sleep(0.05)
         with serving(application) as second:
-            assert second.until("began")["reason"] == "goes on where it was"
+            assert second.until("began")["reason"] == "resumed from the stored state"
             assert records.holder(time.time()) == f"process {second.process.pid} on {socket.gethostname()}"
             assert second.end(signal.SIGINT) == 0
         assert records.holder(time.time()) == "", "it gives its lease back"
@@ -139,7 +139,7 @@ def test_a_dry_run_says_and_does_nothing(application: Path) -> None:
         event = controller.until("apply")
         assert event["would"]
         assert event["reason"]
-        assert event["reason"] != "it runs nothing"
+        assert event["reason"] != "the engine runs nothing"
         specification, plans = application / "queries.yaml", (application / "plan.json").read_bytes()
         asked = specification.read_text()
         specification.write_text(asked + SECOND_QUERY)
@@ -156,9 +156,9 @@ def test_what_this_machine_can_never_be_ends_it_at_the_start(application: Path) 
     for options in ((), ("--standby", "3x")):
         refused = run_circinus("serve", *options, cwd=application)
         assert refused.returncode == 1
-        assert "its hardware is 1.1 times as fast" in refused.stderr
+        assert "the hardware is 1.1 times as fast" in refused.stderr
         assert refused.stdout == ""
-    assert "no engine runs" in run_circinus("status", cwd=application).stderr
+    assert "no engine is running" in run_circinus("status", cwd=application).stderr
 
 
 def test_what_is_written_over_is_planned_for_and_taken_over_and_events_say_so(application: Path) -> None:
@@ -184,12 +184,12 @@ def test_what_is_written_over_is_planned_for_and_taken_over_and_events_say_so(ap
     run = run_circinus("events", "--kind", "replan", cwd=application)
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
-    assert "replan plans: the specification was written over" in lines[-1]
+    assert "replan plans: the specification changed" in lines[-1]
     run = run_circinus("events", "--last", "1", "--json", cwd=application)
     assert json.loads(run.stdout)["number"] >= len(lines)
     absent = run_circinus("events", "--state-file", "nowhere.sqlite", cwd=application)
     assert absent.returncode == 1
-    assert "nowhere.sqlite: there is no state of a controller" in absent.stderr
+    assert "nowhere.sqlite: the controller state file does not exist" in absent.stderr
     assert not (application / "nowhere.sqlite").exists()
 
 

@@ -1,8 +1,9 @@
-"""Options that are typed wrongly."""
+"""Invalid options and arguments."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -39,9 +40,13 @@ def test_it_is_said_as_all_faults_are(typed: tuple[str, ...], message: str, tmp_
 READ = {"DURATION": duration_option, "HOURS": hours_option, "PRICE": price_option, "TIMES": factor_option}
 
 
+def _verbs() -> list[Any]:
+    return [summary.load() for summary in typer.main.get_command(app).commands.values()]  # type: ignore[attr-defined]
+
+
 def test_defaults_are_shown_as_they_would_be_typed() -> None:
     shown = 0
-    for verb in typer.main.get_command(app).commands.values():  # type: ignore[attr-defined]
+    for verb in _verbs():
         for option in verb.params:
             read = READ.get(str(option.metavar))
             if read is not None and option.default is not None:

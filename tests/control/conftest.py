@@ -1,4 +1,4 @@
-"""The pipeline that hears words, profiled once for all tests that need it."""
+"""Fixtures with the listening pipeline, profiled once per session."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def measured_listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lis
 
 @pytest.fixture(scope="session")
 def listening(measured_listening: Listening) -> Listening:
-    """The same with service times that depend on no machine, unlike those that are recorded."""
+    """Return the listening pipeline with service times that do not depend on the machine."""
     return replace(measured_listening, profile=steady(measured_listening.profile))

@@ -1,4 +1,4 @@
-"""A small pipeline that hears words through noise, profiled and recorded on quiet items; noisy ones come later."""
+"""Small pipeline that recognizes words in noise, profiled and recorded on quiet items; noisy items follow."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ MODULE = "listening_operators"
 
 
 def item(number: int, noise: float) -> Item:
-    """As the data set makes them."""
+    """Return an item as the data set builds it."""
     return Item(f"{noise:.3f}-{number}", {"word": number, "noise": noise}, number)
 
 
 def configuration(model: str, strength: int = 1) -> Configuration:
-    """One of the four."""
+    """Return one of the four configurations."""
     return Configuration.of({"denoise": KnobValues.of({"strength": strength}), "hear": KnobValues.of({"model": model})})
 
 
 def plan(model: str, strength: int = 1, pool: str = "edge", batch_size: int = 1) -> QueryPlan:
-    """With everything in one pool."""
+    """Return the plan with all operators in one pool."""
     allocation = Allocation(1.0, batch_size, 0.5)
     return QueryPlan(
         "listen",
@@ -81,7 +81,7 @@ def plan(model: str, strength: int = 1, pool: str = "edge", batch_size: int = 1)
 
 @dataclass(frozen=True)
 class Listening:
-    """What was specified and measured."""
+    """Specification, profile and profile store of the pipeline."""
 
     specification: Specification
     profile: PipelineProfile
@@ -93,7 +93,7 @@ class Listening:
 
 
 def specification(folder: Path, **slos: Any) -> Specification:
-    """Two queries on the pipeline, whose module is in a folder."""
+    """Return the specification of two queries on the pipeline."""
     pipeline = Pipeline(
         name="listen",
         operators=(
@@ -131,12 +131,12 @@ def specification(folder: Path, **slos: Any) -> Specification:
 
 
 def steady(profile: PipelineProfile) -> PipelineProfile:
-    """The same on a machine that nothing else keeps busy: which calls it makes wait is a matter of chance.
+    """Return the profile of an idle machine, so that service times are deterministic.
 
-    Of the configurations the one of strength 1 and the small model is the quickest, and planned.
+    The configuration with strength 1 and the small model is the fastest, and is planned.
     """
 
-    known: dict[int, OperatorProfile] = {}  # configurations that share a profile go on sharing it
+    known: dict[int, OperatorProfile] = {}  # configurations keep sharing operator profiles
 
     def quiet(found: OperatorProfile, knobs: KnobValues) -> OperatorProfile:
         if id(found) not in known:
@@ -159,18 +159,17 @@ def steady(profile: PipelineProfile) -> PipelineProfile:
 
 
 class KnownTruths:
-    """Of some items of the pipeline."""
+    """Ground truth of given items."""
 
     def __init__(self, items: Iterable[Item]) -> None:
         self._known = {one.key: GroundTruth(one.truth) for one in items}
 
     def find(self, pipeline: str, item_key: str) -> GroundTruth | None:
-        """As `Truths.find`."""
         return self._known.get(item_key) if pipeline == "listen" else None
 
 
 def listening(folder: Path) -> Iterator[Listening]:
-    """Profile everything."""
+    """Profile the pipeline and yield it."""
     path = list(sys.path)
     (folder / f"{MODULE}.py").write_text(SOURCE, encoding="utf-8")
     found = specification(folder)

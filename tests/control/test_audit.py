@@ -1,4 +1,4 @@
-"""Samples are scored against truths, or re-run on the most accurate plan; computed and replayed alike."""
+"""Tests of the auditor: scores against ground truth or reference outputs, live and replayed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from drift_scenario import KnownTruths, Listening, configuration, item
 
 from circinus.control.drift.audit_scores import most_accurate
-from circinus.control.drift.auditor import MOST_WAITING, Auditor, expected_agreements
+from circinus.control.drift.auditor import MAX_QUEUED, Auditor, expected_agreements
 from circinus.control.drift.recent_items import AuditedItem, RecentItems
 from circinus.control.drift.reference_outputs import LiveReferenceRunner, ReferenceRunner, ReplayReferenceRunner
 from circinus.errors import ProfileError
@@ -38,10 +38,10 @@ def answers(request: pytest.FixtureRequest, listening: Listening) -> Iterator[Re
 
 @dataclass
 class Counting:
-    """Answers as others do, and says how often."""
+    """Reference runner that counts the items it ran."""
 
     others: ReferenceRunner
-    asked: int = 0
+    num_items: int = 0
 
     @property
     def machine(self) -> Machine | None:
@@ -50,7 +50,7 @@ class Counting:
     def answers(
         self, pipeline: str, configuration: Configuration, items: Sequence[Item]
     ) -> Mapping[str, tuple[bytes, ...]]:
-        self.asked += len(items)
+        self.num_items += len(items)
         return self.others.answers(pipeline, configuration, items)
 
     def measure(self, pipeline: str, configuration: Configuration, items: Sequence[Item]) -> Measurement:
@@ -79,7 +79,7 @@ def test_the_most_accurate_is_surely_so(listening: Listening) -> None:
     assert most_accurate(replace(listening.profile, configurations=tuple(few)), metric) != BEST
     errors = MetricSpec(name="errors", uses="m:e", direction="minimize")
     assert most_accurate(replace(listening.profile, configurations=tuple(few)), errors) != BEST
-    with pytest.raises(ValueError, match="nothing was profiled"):
+    with pytest.raises(ValueError, match="no configuration"):
         most_accurate(replace(listening.profile, configurations=()), metric)
 
 
@@ -112,12 +112,12 @@ def test_truths_that_arrive_are_preferred_and_waited_for(listening: Listening) -
         auditor.drain([_sample(QUIET, 14), _sample(NOISY, -1)], 100.0)
         first = auditor.score(101.0)
         assert [(s.item_key, s.score, s.reference) for s in first.scores] == [(QUIET.key, 1.0, None)]
-        assert answers.asked == 0
+        assert answers.num_items == 0
         assert auditor.score(159.0).scores == ()
         (late,) = auditor.score(160.0).scores
         assert (late.item_key, late.score) == (NOISY.key, 0.0)
         assert late.reference is not None
-        assert answers.asked == 1
+        assert answers.num_items == 1
         assert auditor.score(1e9).scores == (), "nothing waits any more"
 
 
@@ -141,8 +141,8 @@ def test_no_more_are_rerun_at_a_time_than_may_be_and_none_is_lost(listening: Lis
         auditor.drain([_sample(c, c.truth) for c in came], 0.0)
         keys = []
         for expected in (3, 6, 7):
-            keys += [score.item_key for score in auditor.score(1.0, most=3).scores]
-            assert answers.asked == expected
+            keys += [score.item_key for score in auditor.score(1.0, max_reruns=3).scores]
+            assert answers.num_items == expected
         assert keys == [c.key for c in came]
 
 
@@ -179,9 +179,9 @@ def test_of_plans_and_queries_that_nobody_knows_nothing_is_said(listening: Liste
 def test_too_many_are_given_up_and_counted(listening: Listening) -> None:
     recorded = ReplayReferenceRunner(listening.specification, listening.store)
     auditor = Auditor(listening.specification, listening.profiles, recorded, truth_patience_s=1e9)
-    auditor.drain([_sample(item(number, 0.1), 0) for number in range(MOST_WAITING + 3)], 0.0)
+    auditor.drain([_sample(item(number, 0.1), 0) for number in range(MAX_QUEUED + 3)], 0.0)
     (failure,) = auditor.score(1.0).failures
-    assert failure.startswith("3 audited answers were given up")
+    assert failure.startswith("3 audit samples were dropped")
 
 
 def test_expected_agreements_are_those_of_recorded_answers(listening: Listening) -> None:
@@ -190,7 +190,7 @@ def test_expected_agreements_are_those_of_recorded_answers(listening: Listening)
     found = expected_agreements(listening.specification, listening.store, pairs)
     assert set(found) == set(pairs[:2])
     by_model = {c.configuration: c.scores for c in listening.profile.configurations}
-    # The large model hears all of them: who agrees with it is right.
+    # The large model recognizes all of them: agreement with it is accuracy.
     assert by_model[large].mean() == 1.0
     assert found[pairs[0]].mean() == pytest.approx(by_model[small].mean())
     assert len(found[pairs[0]]) == 40
@@ -221,7 +221,7 @@ def _live(key: str, time_s: float, size: int = 10) -> AuditedItem:
 
 
 def test_live_items_are_the_last_ones_each_once() -> None:
-    items = RecentItems(most_items=3, most_bytes=100)
+    items = RecentItems(max_items=3, max_bytes=100)
     items.add([_live("a", 1.0), _live("b", 2.0), _live("a", 3.0)])
     assert [(one.key, one.time_s) for one in items.since("listen", 0.0)] == [("b", 2.0), ("a", 3.0)]
     items.add([_live("c", 4.0), _live("d", 5.0)])

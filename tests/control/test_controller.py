@@ -1,4 +1,4 @@
-"""The loop, with an engine of numbers and a clock that is told the time."""
+"""Tests of the controller with a fake engine and a fake clock."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from virtual_time import run as in_virtual_time
 
 @dataclass
 class NumbersEngine:
-    """Runs what it is told at once, unless it shall fail, and counts what it is told came."""
+    """Engine that applies every state immediately, unless it shall fail, with given request counts."""
 
     state: DesiredState | None = None
     applied: list[DesiredState] = field(default_factory=list)
@@ -73,7 +73,7 @@ class NumbersEngine:
         pass
 
     def _fingerprint(self, state: DesiredState) -> str:
-        """Taken once of every state: it costs more than all else in a look."""
+        """Return the cached fingerprint of a state, as computing it dominates a poll."""
         if self.fingerprint[0] is not state:
             self.fingerprint = state, state_fingerprint(state)
         return self.fingerprint[1]
@@ -81,7 +81,7 @@ class NumbersEngine:
 
 @dataclass
 class World:
-    """A controller of an engine, and the time."""
+    """Controller with its engine and clock."""
 
     controlled: ManagedPlans
     records: ControlStateStore
@@ -110,7 +110,7 @@ class World:
         revive: Callable[[], None] | None = None,
         engine_lease: Lease | None = None,
     ) -> None:
-        """A controller by the clock of the loop, until what it decided is in force."""
+        """Run a controller with the loop's clock until its plans are deployed."""
         stop, clock = asyncio.Event(), asyncio.get_running_loop().time
 
         def noted(event: Event) -> None:
@@ -136,7 +136,7 @@ class World:
         self.now_s = clock()
 
     async def goes_on(self, controller: Controller, duration_s: float, times: float) -> None:
-        """So many times as many requests as planned come, every quarter of a second."""
+        """Run the controller with a multiple of the planned request rates, polling four times a second."""
         end_s = self.now_s + duration_s
         while self.now_s < end_s:
             for name, query in self.controlled.queries.items():
@@ -151,7 +151,7 @@ class World:
 
 
 def _overloads(controlled: ManagedPlans, times: float) -> bool:
-    """Whether so many times the rates are too much for some query that has a rung to go down to."""
+    """Return whether a multiple of the rates overloads some query that can step down."""
     replicas = {found.deployment: found.replicas for found in controlled.deployments}
     at_first = controlled.initial_ladder_states()
     busy: dict[Deployment, float] = {}
@@ -167,7 +167,7 @@ def _overloads(controlled: ManagedPlans, times: float) -> bool:
 
 @cache
 def _controlled() -> ManagedPlans:
-    """Plans for which a burst is too much, and some query has a rung that is kept ready."""
+    """Return plans that a burst overloads, with standby replicas for some query's ladder."""
     specification, profiles = random_specification(8, queries=4, cpus=32.0, nodes=4)
     matching, _ = plan_all_queries(specification, profiles)
     assert specification.infrastructure is not None
@@ -191,7 +191,7 @@ def test_what_runs_is_brought_to_the_plan_and_then_left_alone(world: World) -> N
     assert len(world.engine.applied) == 1
     assert world.engine.applied[0] == world.controlled.desired_state(world.controlled.initial_ladder_states())
     assert world.steps() == []
-    assert tuple(world.seen) == world.records.events(), "who is told at once is told the same, numbers and all"
+    assert tuple(world.seen) == world.records.events(), "the callback receives the stored events with their numbers"
 
 
 def test_a_burst_is_stepped_down_from_within_seconds_and_up_again_after_it(world: World) -> None:
@@ -202,7 +202,9 @@ def test_a_burst_is_stepped_down_from_within_seconds_and_up_again_after_it(world
     down = world.steps()
     assert down
     assert all(event.details["to"] > event.details["from"] for event in down)
-    assert min(event.time_s for event in down) - 1e9 - 20.0 < 6.0  # a few requests a second tell no sooner
+    assert (
+        min(event.time_s for event in down) - 1e9 - 20.0 < 6.0
+    )  # rates of a few requests a second are known no sooner
     assert "overloaded" in down[0].reason
     replicas = {d.deployment: d.replicas for d in world.engine.applied[0].deployments}
     for state in world.engine.applied:
@@ -226,7 +228,7 @@ def test_one_that_is_killed_is_followed_by_one_that_knows_what_it_decided(world:
         second.start()
     assert "first" in caught.value.message
     applied = len(world.engine.applied)
-    world.now_s += 6.0  # nobody renewed the lease
+    world.now_s += 6.0  # the lease expired
     second.start()
     assert {name: state.rung for name, state in second.ladders.items()} == rungs
     known = json.loads(world.records.document("states") or "")
@@ -236,7 +238,7 @@ def test_one_that_is_killed_is_followed_by_one_that_knows_what_it_decided(world:
     world.engine.state = None
     with pytest.raises(LeaseLostError):
         in_virtual_time(first.reconcile())
-    assert len(world.engine.applied) == applied, "who lost the lease overwrites nothing"
+    assert len(world.engine.applied) == applied, "no apply after the lease is lost"
 
 
 def test_under_another_plan_it_begins_with_the_plan(world: World) -> None:
@@ -250,8 +252,8 @@ def test_under_another_plan_it_begins_with_the_plan(world: World) -> None:
     controller = other.controller("other")
     controller.start()
     assert controller.ladders == other.controlled.initial_ladder_states()
-    assert world.seen[0].reason == "begins with the plans as they are"
-    assert "decided before was for another plan file or other options" in other.seen[0].reason
+    assert world.seen[0].reason == "started with the plan file"
+    assert "the stored state is of another plan file or other options" in other.seen[0].reason
 
 
 def test_what_happened_while_it_could_not_be_kept_is_kept_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +265,7 @@ def test_what_happened_while_it_could_not_be_kept_is_kept_later(world: World, mo
         found, moved[:] = list(moved), []
         return found
 
-    monkeypatch.setattr(controller, "_drifting", SimpleNamespace(poll=look))
+    monkeypatch.setattr(controller, "_drift_monitor", SimpleNamespace(poll=look))
     commit, failing = world.records.commit, {"drift", "applied"}
 
     def fails_once(lease: int, content: str, events: Sequence[Event] = (), documents: Any = None) -> Any:
@@ -290,7 +292,7 @@ def test_what_cannot_be_brought_about_is_tried_again_ever_more_rarely(world: Wor
     in_virtual_time(world.goes_on(controller, 60.0, times=0.9))
     failures = [event for event in world.seen if event.kind == "failed"]
     assert 5 <= len(failures) <= 7
-    assert "its model is missing; tried again in 1 s" in failures[0].reason
+    assert "its model is missing; retry in 1 s" in failures[0].reason
     world.engine.fails = False
     in_virtual_time(world.goes_on(controller, 70.0, times=0.9))
     assert world.engine.state == world.controlled.desired_state(world.controlled.initial_ladder_states())
@@ -313,7 +315,7 @@ def test_an_engine_that_does_not_answer_is_started_again_and_brought_to_the_plan
     in_virtual_time(world.until_applied(ControlSettings(interval_s=0.001), revive=revive))
     assert [event.kind for event in world.seen] == ["began", "failed", "applied"]
     assert world.seen[1].reason == "no engine runs"
-    world.records.acquire("next", world.now_s, 1.0)  # it was given back
+    world.records.acquire("next", world.now_s, 1.0)  # the lease was released
 
 
 def test_what_the_engine_cancels_by_itself_does_not_end_the_controller(world: World) -> None:
@@ -375,7 +377,7 @@ def test_a_step_during_an_apply_is_no_want_of_room(world: World) -> None:
         controller.start()
         await world.goes_on(controller, 20.0, times=0.9)
         engine.held, engine.state = asyncio.Event(), engine.applied[0]
-        engine.state = replace(engine.state, routes=engine.state.routes[1:])  # somebody else changed it
+        engine.state = replace(engine.state, routes=engine.state.routes[1:])  # changed by another process
         await world.goes_on(controller, 20.0, times=2.9)
         assert world.steps()
         assert len(engine.applied) == 1
@@ -385,7 +387,7 @@ def test_a_step_during_an_apply_is_no_want_of_room(world: World) -> None:
     in_virtual_time(run())
     applied = [event for event in world.seen if event.kind == "applied"]
     assert len(applied) == 3
-    assert all(event.reason.startswith("in force after") for event in applied)
+    assert all(event.reason.startswith("deployed after") for event in applied)
 
 
 def test_stopped_while_replicas_start_it_gives_up_at_once(world: World) -> None:
@@ -462,7 +464,7 @@ def test_standby_takes_no_more_than_there_is() -> None:
 
 
 class SteppingEngine(NumbersEngine):
-    """Changes in steps, and may be held between the first and the second."""
+    """Engine that applies in two steps and may be held between them."""
 
     goes_on = asyncio.Event()
 
@@ -499,7 +501,7 @@ def test_standby_stays_where_replicas_can_run(world: World) -> None:
     for barred in {deployment.pool for deployment in anywhere.extra}:
         ready = plan_standby(matching, infrastructure, 3.0, pools=everywhere - {barred})
         assert barred not in {deployment.pool for deployment in ready.extra}
-        assert ready.extra or ready.queries_without_room, "a higher rung is ready instead, or it is said that none is"
+        assert ready.extra or ready.queries_without_room, "a higher rung is on standby, or the query is reported"
 
 
 def test_a_dry_run_says_what_differs(world: World) -> None:
@@ -512,14 +514,14 @@ def test_a_dry_run_says_what_differs(world: World) -> None:
         await dry.apply(replace(kept, audited_share=0.01).desired_state(kept.initial_ladder_states()))
         return dry.why
 
-    assert in_virtual_time(why(None)) == "it runs nothing"
-    assert "let in or audited differs" in in_virtual_time(why(unaudited))
+    assert in_virtual_time(why(None)) == "the engine runs nothing"
+    assert "admission, audits or code versions differ" in in_virtual_time(why(unaudited))
     extra = sum(d.replicas for d in kept.deployments) - sum(d.replicas for d in plain.deployments)
     assert in_virtual_time(why(replace(unaudited, deployments=plain.deployments))) == f"{extra} more replicas"
 
 
 class ForgottenLease:
-    """A lease that its keeper gives to another one at some moment."""
+    """Lease that another holder may take at any moment."""
 
     def __init__(self) -> None:
         self.other = ""
@@ -532,7 +534,7 @@ class ForgottenLease:
 
     def renew(self, lease: int, now_s: float, lasts_s: float) -> None:
         assert lease == 7
-        if self.other == "nobody":
+        if self.other == "unreachable":
             raise ServingError("it cannot be reached")
         if self.other:
             raise LeaseLostError(f"now {self.other} controls this")
@@ -548,9 +550,9 @@ def test_whoever_loses_the_lease_of_the_engine_changes_nothing_there(world: Worl
     first.start()
     in_virtual_time(world.goes_on(first, 1.0, times=0.9))
     assert len(world.engine.applied) == 1
-    lease.other, world.engine.state = "nobody", None
+    lease.other, world.engine.state = "unreachable", None
     in_virtual_time(world.goes_on(first, 0.5, times=0.9))
-    assert len(world.engine.applied) == 1, "somebody else may have it, as it cannot be reached"
+    assert len(world.engine.applied) == 1, "another controller may hold the unreachable lease"
     lease.other = ""
     in_virtual_time(world.goes_on(first, 2.0, times=0.9))
     assert len(world.engine.applied) == 2
@@ -562,7 +564,7 @@ def test_whoever_loses_the_lease_of_the_engine_changes_nothing_there(world: Worl
     with pytest.raises(LeaseHeldError, match="one elsewhere"):
         world.controller(engine_lease=lease).start()
     lease.other = ""
-    world.controller(engine_lease=lease).start()  # the lease of the records was given back by the one that was refused
+    world.controller(engine_lease=lease).start()  # the refused controller released the lease of the store
 
 
 def test_a_controller_that_cannot_begin_gives_both_leases_back(world: World) -> None:

@@ -1,25 +1,28 @@
-"""Plans for the nodes that are left, and plans that no file says."""
+"""Tests of replanning for the remaining nodes, and of stored plans."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from budget import seeds, share_of
 from circinus.control.active_plans import snapshot_from_json, snapshot_to_json
 from circinus.control.managed_plans import ManagedPlans
+from circinus.control.replanning import replan
 from circinus.control.replanning.replan import replan_for_nodes
 from circinus.errors import PlanningError, ServingError
 from circinus.matching import plan_all_queries
 from circinus.profiling import Interval
-from circinus.specification import RecordedArrivals
+from circinus.specification import RecordedArrivals, Specification
 from managed_plans import Profiles, lossy_plans, planned
 from raised import raises_code
 
 STEPPED_SEEDS = (2, 5, 7, 0)
-"""Seeds of plans whose last rungs run and are not those chosen."""
+"""Seeds of plans whose bottom rungs are deployed and not selected."""
 
 
 def _pools_used(controlled: ManagedPlans) -> set[str]:
@@ -35,7 +38,7 @@ def test_what_needs_more_room_than_there_is_keeps_the_rung_that_it_is_on() -> No
             for name, state in controlled.initial_ladder_states().items()
             if running >= controlled.rungs[name][-1].busy.keys()
         }
-        # As if what was measured again asked for more replicas than there is room for.
+        # As if re-profiled plans needed more standby replicas than fit.
         found = replan_for_nodes(replace(controlled, peak=1000.0), controlled.nodes, profiles).controlled
         taken = found.migrate_ladder_states(ladders, controlled)
         stepped = 0
@@ -69,8 +72,8 @@ def test_on_what_is_left_nothing_is_planned_for_what_is_gone() -> None:
             assert found.nodes == left
             assert found.fits_nodes(left)
             assert found.fits_nodes(controlled.nodes)
-            asked = {query.name for query in found.specification.queries}
-            assert asked == {query.name for query in controlled.specification.queries}
+            names = {query.name for query in found.specification.queries}
+            assert names == {query.name for query in controlled.specification.queries}
             lost += len(found.matching.assignments) < len(controlled.matching.assignments)
     assert lost
 
@@ -113,6 +116,54 @@ def test_a_query_that_is_pinned_to_what_is_gone_does_not_stand_in_the_way_of_oth
     assert found.controlled.matching.assignments
 
 
+def _all_pinned() -> tuple[ManagedPlans, Profiles, list[str]]:
+    """Return plans whose served queries are pinned to their pools, and these queries, least important first."""
+    controlled, profiles, _ = lossy_plans()
+    pins = {
+        a.query: [{"name": operator, "pool": pool} for operator, pool in a.chosen.plan.placement]
+        for a in controlled.matching.assignments
+    }
+    queries = tuple(
+        query.model_validate({**query.model_dump(), "pin": pins[query.name]}) if query.name in pins else query
+        for query in controlled.specification.queries
+    )
+    pinned = replace(controlled, specification=replace(controlled.specification, queries=queries))
+    return pinned, profiles, list(pinned.queries)
+
+
+@pytest.mark.parametrize("place", ["query {}", "queries other, {} and another", "queries other and {}"])
+def test_the_pinned_query_at_the_location_of_an_error_is_omitted(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned, profiles, names = _all_pinned()
+    omitted = names[-1]
+    assert len(names) > 1
+    served: list[set[str]] = []
+
+    def conflict_if_planned(specification: Specification, *arguments: Any, **options: Any) -> Any:
+        served.append({query.name for query in specification.queries})
+        if omitted in served[-1]:
+            raise PlanningError(f"no headroom for {', '.join(names)}", location=place.format(omitted))
+        return plan_all_queries(specification, *arguments, **options)
+
+    monkeypatch.setattr(replan, "plan_all_queries", conflict_if_planned)
+    result = replan_for_nodes(pinned, pinned.nodes, profiles)
+    assert result.unpinned == (omitted,)
+    everything = {query.name for query in pinned.specification.queries}
+    assert served == [everything, everything - {omitted}]
+
+
+def test_a_query_whose_name_is_part_of_the_located_one_is_not_omitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned, profiles, names = _all_pinned()
+    failures = [PlanningError("no headroom", location=f"query {names[-1]}1")]
+
+    def fails_at_longer_names(specification: Specification, *arguments: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return plan_all_queries(specification, *arguments, **options)
+
+    monkeypatch.setattr(replan, "plan_all_queries", fails_at_longer_names)
+    assert replan_for_nodes(pinned, pinned.nodes, profiles).unpinned == (names[0],), "the least important one"
+
+
 def _less_accurate(profiles: Profiles, by: float) -> Profiles:
     found = {}
     for name, profile in profiles.items():
@@ -143,10 +194,10 @@ def test_where_data_moved_queries_go_on_that_no_plan_is_accurate_enough_for() ->
             strict = set()
         found = replan_for_nodes(controlled, controlled.nodes, worse, relax=worse)
         served = {a.query for a in found.controlled.matching.assignments}
-        assert strict <= served, "who can be promised what was asked for is served first"
+        assert strict <= served, "queries whose SLOs can be met come first"
         assert {words.partition(" ")[0] for words in found.relaxed} == served - strict
         assert all(" -> " in words for words in found.relaxed)
-        assert found.controlled.specification == controlled.specification, "what was asked for stays asked for"
+        assert found.controlled.specification == controlled.specification, "the specified SLOs are unchanged"
         stopped, lowered = stopped + len(ran - strict), lowered + len(found.relaxed)
         if strict:
             assert replan_for_nodes(controlled, controlled.nodes, worse, relax=()).relaxed == ()

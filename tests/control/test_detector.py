@@ -1,4 +1,4 @@
-"""Changes are noticed soon, and false alarms are as rare as promised."""
+"""Tests of the change detector: short delays, and false alarms within the guarantee."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Values = Callable[[np.random.Generator], Iterator[float]]
 
 
 def _alarms(values: Values, least: float, most: float, *, seed: int, count: int, threshold: float) -> int:
-    """How many alarms come of so many values, each of which allows a stake of 1."""
+    """Return the number of alarms for values that each allow a stake of 1."""
     rng = np.random.default_rng(seed)
     source, detector, alarms = values(rng), Detector.initial(), 0
     for number in range(count):
@@ -41,7 +41,7 @@ def _skewed(rng: np.random.Generator) -> Iterator[float]:
 
 
 def _wandering(rng: np.random.Generator) -> Iterator[float]:
-    """Whose mean goes up and down within what is allowed, for long at a time."""
+    """Return values whose mean wanders slowly within the bounds."""
     number = 0
     while True:
         number += 1
@@ -50,8 +50,7 @@ def _wandering(rng: np.random.Generator) -> Iterator[float]:
 
 
 def _provoked(rng: np.random.Generator) -> Iterator[float]:
-    """Whose mean, always at most what is allowed, is that whenever a bet has just been won: the worst that depends on
-    what came before."""
+    """Return values whose mean is at its upper bound just after a bet was won, the worst dependence on the past."""
     last = 0.0
     while True:
         last = float(rng.random() < (0.1 if last else 0.05))
@@ -69,7 +68,7 @@ def _provoked(rng: np.random.Generator) -> Iterator[float]:
     ],
 )
 def test_false_alarms_are_no_more_than_the_stakes_over_the_threshold(values: Values, least: float, most: float) -> None:
-    # 1,500 values allow 1,500 / 100 alarms in the mean of all runs.
+    # 1,500 values allow 1,500 / 100 alarms on average over the runs.
     alarms = [_alarms(values, least, most, seed=seed, count=1500, threshold=100.0) for seed in seeds(40)]
     error = np.std(alarms) / np.sqrt(len(alarms))
     assert np.mean(alarms) <= 15.0 + 3 * error
@@ -77,12 +76,12 @@ def test_false_alarms_are_no_more_than_the_stakes_over_the_threshold(values: Val
 
 def test_few_quiet_runs_alarm_at_all_at_a_threshold_as_in_use() -> None:
     alarms = [_alarms(_binary, 0.1, 0.1, seed=seed, count=500, threshold=50_000.0) for seed in seeds(60)]
-    assert sum(alarms) <= 2  # a hundredth of each run is promised
+    assert sum(alarms) <= 2  # at most a hundredth per run is guaranteed
 
 
 @pytest.mark.parametrize(("mean", "side", "soon"), [(0.4, UP, 220), (0.05, DOWN, 330)])
 def test_a_change_is_noticed_soon_with_when_it_was_and_to_what(mean: float, side: int, soon: int) -> None:
-    """About as soon as can be: log(1000 / 0.01) over the divergence of what comes from what is allowed."""
+    """The optimal delay is about log(1000 / 0.01) divided by the divergence of the values from the bound."""
     delays, begins, means = [], [], []
     for seed in range(20):
         rng, detector = np.random.default_rng(seed), Detector.initial()
@@ -106,7 +105,7 @@ def test_a_change_is_noticed_soon_with_when_it_was_and_to_what(mean: float, side
 
 
 def test_what_was_owned_before_a_change_does_not_hold_it_up() -> None:
-    """However long it was quiet, new bets are begun all the time."""
+    """New bets start at all times, however long there was no drift."""
     delays = []
     for quiet in (100, 3000):
         rng, detector = np.random.default_rng(1), Detector.initial()

@@ -1,4 +1,4 @@
-"""What moved is told once, with words; quiet for long, and over all watches together, it is seldom told wrongly."""
+"""Tests of drift monitors: alarms once with a reason, and few false alarms over long times and many monitors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _run(
     settings: DriftSettings,
     state: DriftState | None = None,
 ) -> tuple[DriftState, list[tuple[float, DriftAlarm]]]:
-    """Looks at a value of everything again and again, and measures again whatever is said to have moved."""
+    """Poll repeatedly with one value per monitor, and re-profile after every alarm."""
     state, moved = state or DriftState(), []
     for number in range(round(seconds / every_s)):
         now_s = number * every_s
@@ -61,13 +61,13 @@ def _run(
         state, found = update_monitors(state, seen, now_s, settings)
         moved += [(now_s, one) for one in found]
         if found:
-            told = {one.watch for one in found}
-            state = reset_monitors(state, {watch: watch not in told for watch in values})
+            reported = {one.watch for one in found}
+            state = reset_monitors(state, {watch: watch not in reported for watch in values})
     return state, moved
 
 
 def _quiet(rng: np.random.Generator) -> dict[Watch, Callable[[float], ScaledObservation]]:
-    """Services of few and of many items, that drift within what is tolerated, accuracies and late requests at the very
+    """Return services of few and many items that drift within tolerance, and accuracies and late shares at the
     limit."""
     services = {_service(i): _reference(rng, items, 0.3) for i, items in enumerate((8, 12, 60, 60))}
     scores = AccuracyBaseline.of_scores((rng.random(200) < 0.8).astype(float), METRIC, tolerance=0.02, risk=0.001)
@@ -89,7 +89,7 @@ def _quiet(rng: np.random.Generator) -> dict[Watch, Callable[[float], ScaledObse
 
 
 def test_over_long_quiet_runs_false_alarms_are_at_most_as_frequent_as_promised() -> None:
-    settings = DriftSettings(false_alarm_every_s=200.0)  # so often that there are any to be counted
+    settings = DriftSettings(false_alarm_every_s=200.0)  # frequent enough to count alarms
     counts = []
     for seed in seeds(15):
         values = _quiet(np.random.default_rng(seed))
@@ -98,7 +98,7 @@ def test_over_long_quiet_runs_false_alarms_are_at_most_as_frequent_as_promised()
 
 
 def test_as_promised_in_use_a_quiet_day_passes_without_alarms() -> None:
-    """Runs of fifty minutes, in each of which a thirtieth of an alarm is promised at one a day."""
+    """Each run lasts fifty minutes, for which one alarm a day means a thirtieth of an alarm."""
     counts = [
         len(_run(_quiet(np.random.default_rng(seed)), seconds=3000.0, every_s=5.0, settings=DriftSettings())[1])
         for seed in seeds(12)
@@ -107,7 +107,7 @@ def test_as_promised_in_use_a_quiet_day_passes_without_alarms() -> None:
 
 
 def test_a_profile_of_few_items_does_not_alarm_by_itself() -> None:
-    """Whatever eight items happened to be drawn; beyond what is tolerated by chance, there is no alarm in an hour."""
+    """Whatever eight items were drawn, there is no alarm within an hour, beyond the guaranteed error probability."""
     alarms = 0
     for seed in seeds(12):
         rng = np.random.default_rng(seed)
@@ -192,7 +192,7 @@ def test_late_requests_are_found_within_minutes_and_a_short_burst_is_none() -> N
     at_s, one = late(300.0, 1200.0)[0]
     assert at_s - 300.0 <= 180.0
     assert one.since_s == 300.0
-    assert "late requests of one: 40.0% now, 5.0% promised, since about " in one.reason
+    assert "late requests of one: 40.0% now, 5.0% guaranteed, since about " in one.reason
 
 
 def test_fewer_late_requests_than_may_be_are_nothing_to_tell() -> None:

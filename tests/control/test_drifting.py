@@ -1,4 +1,4 @@
-"""What a controller keeps of drift between its looks, on a computing engine."""
+"""Tests of the background drift monitor on a computing engine."""
 
 from __future__ import annotations
 
@@ -26,17 +26,16 @@ from circinus.serving.local.engine import LocalEngine
 from circinus.specification import AccuracySlo, Slos, prefix_configuration
 
 A_LOOK, MOST_LOOKS = 6, 200
-"""Requests of each query from one look to the next, which is ten seconds later; and looks that all must be done in."""
+"""Requests of each query per poll (ten seconds), and maximum number of polls."""
 
 
 class _Sent:
-    """Truths of all that was sent by now."""
+    """Ground truth of all items sent so far."""
 
     def __init__(self) -> None:
         self.known: dict[str, GroundTruth] = {}
 
     def find(self, pipeline: str, item_key: str) -> GroundTruth | None:
-        """As `Truths.find`."""
         return self.known.get(item_key)
 
 
@@ -66,7 +65,7 @@ def test_what_was_measured_is_not_measured_again_while_something_else_waits(list
     engine = LocalEngine(MachineCapacity(64.0, 2.0**40, 0))
 
     async def look() -> None:
-        """Half a second later, and a slow batch was served meanwhile."""
+        """Poll half a second later, after a slow batch."""
         nonlocal now_s
         now_s += 0.5
         slow = ServedBatch(0.5, 1, configuration_hash(before), 50)
@@ -81,10 +80,10 @@ def test_what_was_measured_is_not_measured_again_while_something_else_waits(list
         while not drifting.reprofile_due(now_s) and now_s < 1000.0:
             await look()
         found = drifting.reprofile_task()()
-        (service,) = found.moved
+        (service,) = found.alarms
         data = DriftAlarm(AccuracyMonitor("one", "listen"), now_s, 0.2, 0.6, 7)
-        few = replace(found.again, pending_reasons=("listen: found 7 items that came since, expected 8",))
-        drifting.commit_reprofile(replace(found, moved=(service, data), again=few))
+        few = replace(found.result, pending_reasons=("listen: 7 recent items; at least 8 are needed",))
+        drifting.commit_reprofile(replace(found, alarms=(service, data), result=few))
         now_s += 2 * tools.pause_s
         assert not drifting.reprofile_due(now_s), "service times are known by now"
 
@@ -118,9 +117,9 @@ def test_what_moved_in_a_pipeline_that_is_gone_keeps_nothing_else_from_being_mea
         await looks(before)
         drifting.commit_reprofile(ReprofileOutcome(moved, again, profiles(before), dict.fromkeys(both, 0)))
         await looks(before)
-        assert drifting.reprofile_task()().moved == moved, "on twice as many items"
+        assert drifting.reprofile_task()().alarms == moved, "on twice as many items"
         await looks(controlled)
-        assert drifting.reprofile_task()().moved == moved[:1]
+        assert drifting.reprofile_task()().alarms == moved[:1]
 
     asyncio.run(run())
 
@@ -148,11 +147,11 @@ def test_what_is_not_watched_is_told_once(listening: Listening) -> None:
     async def run() -> tuple[list[Event], list[Event]]:
         return await looks(controlled), await looks(replace(controlled))
 
-    (told,), again = asyncio.run(run())
-    assert told.kind == NOT_MONITORED
-    assert "on local: it was profiled on 5 items only" in told.reason
-    assert 0 < len(told.details["all"]) < 4 or told.reason.endswith("more")
-    assert again == [], "other plans, and nothing that was not told"
+    (event,), again = asyncio.run(run())
+    assert event.kind == NOT_MONITORED
+    assert "on local: profiled on only 5 items" in event.reason
+    assert 0 < len(event.details["all"]) < 4 or event.reason.endswith("more")
+    assert again == [], "reported already, for other plans"
 
 
 @pytest.mark.slow

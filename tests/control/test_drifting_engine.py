@@ -1,4 +1,4 @@
-"""The whole way: a computing engine, audits beside it, data that grows noisy, and a profile of what it is now."""
+"""End-to-end test: engine, audits, drift of the data, and a profile of the drifted data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from circinus.serving.local.engine import LocalEngine
 PLANS = {"one": [plan("small")], "other": [plan("large")]}
 LARGE_MACHINE = MachineCapacity(64.0, 2.0**40, 0)
 A_LOOK = 10
-"""Requests of each query from one look to the next."""
+"""Requests of each query per poll."""
 
 
 def _desired(listening: Listening, share: float) -> DesiredState:
@@ -54,7 +54,7 @@ def _items(rng: random.Random, *, noisy: bool) -> list[Item]:
 
 @dataclass
 class Loop:
-    """What a controller does with audits and drift, a look every ten seconds."""
+    """Audits and drift detection with a poll every ten seconds."""
 
     listening: Listening
     answers: LiveReferenceRunner
@@ -71,12 +71,12 @@ class Loop:
         self.watch = MonitorSet(specification, PLANS, profiles, agreements=self.agreements)
 
     async def look(self, engine: LocalEngine, items: list[Item]) -> None:
-        """After some requests of each query. How long operators take is not asked: the machine is busy."""
+        """Send requests and poll. Service times are not monitored, because the machine is busy."""
         for query in PLANS:
             await asyncio.gather(*(engine.submit(Request(query, one.key, one.value, 10.0)) for one in items))
         now_s = 10.0 * self.looks
         self.auditor.drain((await engine.drain_audits()).samples, now_s)
-        audited = await asyncio.to_thread(self.auditor.score, now_s, most=2 * A_LOOK)
+        audited = await asyncio.to_thread(self.auditor.score, now_s, max_reruns=2 * A_LOOK)
         assert audited.failures == ()
         self.live.add(audited.items)
         found = self.watch.look(now_s, now_s, await engine.status(), audited.scores)
@@ -84,7 +84,7 @@ class Loop:
         self.looks += 1
 
     def measure_again(self) -> ReprofileResult:
-        """As nothing else takes time, with a clock that stands still."""
+        """Re-profile with a stopped clock."""
         specification, moved = self.listening.specification, [one for _, one in self.moved]
         profiles, now_s = self.listening.profiles, 10.0 * self.looks
         again = reprofile(

@@ -1,4 +1,4 @@
-"""Steps down a ladder and up again."""
+"""Tests of the ladder policy."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def test_a_burst_is_stepped_down_from_at_once_to_the_first_rung_that_does() -> N
     rungs = [_view(1.8), _view(1.2), _view(0.8), _view(0.4)]
     step = decide_step(0.0, LadderState(0, 0), rungs, SETTINGS)
     assert step.state.rung == 2
-    assert step.reason == "overloaded: utilisation 1.80, a request that comes now takes 0.1 s of 1 s"
+    assert step.reason == "overloaded: utilization 1.80, a request arriving now takes 0.1 s of 1 s"
 
 
 def test_the_reason_tells_what_is_sure_where_that_was_the_reason() -> None:
-    sudden = RungLoad(0.1, 0.0, 1.8, 0.07, 0.1, 0.0, ready=True)  # by the last second, and by the last sixteen
+    sudden = RungLoad(0.1, 0.0, 1.8, 0.07, 0.1, 0.0, ready=True)  # over the last second and the last sixteen
     step = decide_step(0.0, LadderState(0, 0), [sudden, _view(0.4)], SETTINGS)
-    assert step.reason == "overloaded: utilisation 1.80, a request that comes now takes 0.1 s of 1 s"
+    assert step.reason == "overloaded: utilization 1.80, a request arriving now takes 0.1 s of 1 s"
 
 
 def test_requests_that_would_be_late_for_a_moment_are_reason_enough() -> None:
@@ -60,7 +60,7 @@ def test_requests_that_would_be_late_in_a_moment_are_reason_enough_at_once() -> 
     grows = _view(0.5, 0.4, 2.4)  # by 0.7 s in half a second
     step = decide_step(0.0, LadderState(0, 0), [grows, _view(0.3, recent=1.2), _view(0.2, recent=0.6)], SETTINGS)
     assert step.state.rung == 2, "the one between could not do with what came in the last moments either"
-    assert step.reason == "about to be late: utilisation 2.40, a request that comes now takes 0.5 s of 1 s"
+    assert step.reason == "about to be late: utilization 2.40, a request arriving now takes 0.5 s of 1 s"
     below = _view(0.3)
     in_time, nobody_waits, keeps_up = _view(0.5, 0.4, 1.9), _view(0.5, 0.0, 9.0), _view(0.5, 0.88, 0.9)
     for stays in (in_time, nobody_waits, keeps_up):
@@ -70,14 +70,14 @@ def test_requests_that_would_be_late_in_a_moment_are_reason_enough_at_once() -> 
 
 
 def test_what_the_last_moments_say_counts_where_nothing_serves() -> None:
-    burst = _view(0.5, 0.4, 3.0)  # by the last second it has hardly begun
+    burst = _view(0.5, 0.4, 3.0)  # the last second hardly shows it
     rungs = [burst, _view(0.32, recent=1.5), _view(0.31, recent=1.0), _view(0.3, recent=1.2)]
     assert decide_step(0.0, LadderState(0, 0), rungs, SETTINGS).state.rung == 2
-    # What all rungs share is the busiest for a moment: one that is not late is better all the same.
+    # The shared deployment is busiest: a rung that is not late is still better.
     step = decide_step(0.0, LadderState(0, 0), [_view(0.5, 0.95, 1.1), _view(0.3, 0.1, 1.1)], SETTINGS)
     assert step.state.rung == 1
-    assert step.reason == "late: utilisation 0.50, a request that comes now takes 1.05 s of 1 s"
-    # Who has no limit does not mind queues, on whichever rung.
+    assert step.reason == "late: utilization 0.50, a request arriving now takes 1.05 s of 1 s"
+    # Without a latency limit, queues do not matter on any rung.
     rungs = [_view(1.8), _view(0.5, recent=1.2), _view(0.3)]
     assert decide_step(0.0, LadderState(0, 0), rungs, replace(SETTINGS, limit_s=None)).state.rung == 1
 
@@ -85,7 +85,7 @@ def test_what_the_last_moments_say_counts_where_nothing_serves() -> None:
 def test_a_rung_with_room_to_spare_is_better_than_one_that_just_serves() -> None:
     rungs = [_view(1.8), _view(0.9), _view(0.92), _view(0.6)]
     assert decide_step(0.0, LadderState(0, 0), rungs, SETTINGS).state.rung == 3
-    strained = RungLoad(0.1, 0.0, 0.6, 0.6, 1.5, 0.0, ready=True)  # busier than its plans are sized for
+    strained = RungLoad(0.1, 0.0, 0.6, 0.6, 1.5, 0.0, ready=True)  # above the planned utilization
     assert decide_step(0.0, LadderState(0, 0), [_view(1.8), strained, _view(0.7)], SETTINGS).state.rung == 2
     assert decide_step(0.0, LadderState(0, 0), [_view(1.8), strained, _view(1.2)], SETTINGS).state.rung == 1
 
@@ -116,7 +116,7 @@ def test_from_a_lower_rung_that_no_longer_serves_the_way_is_up() -> None:
     others = [_view(0.5), _view(0.4), _view(1.5)]
     assert decide_step(0.0, LadderState(2, 0, changed_s=-1.0), others, SETTINGS).state.rung == 2
     up = decide_step(20.0, LadderState(2, 0, changed_s=-1.0), others, SETTINGS)
-    assert (up.state.rung, up.reason.split(":")[0]) == (1, "overloaded, and no rung below is any better")
+    assert (up.state.rung, up.reason.split(":")[0]) == (1, "overloaded, and no lower rung is better")
     assert decide_step(20.0, LadderState(2, 2, changed_s=-1.0), others, SETTINGS).state.rung == 2
 
 
@@ -148,7 +148,7 @@ def test_never_above_the_plan_that_the_query_got() -> None:
 
 
 def test_steps_up_that_fail_are_tried_ever_more_rarely() -> None:
-    """Above it looks calm from below and is overloaded from within: what was predicted is wrong."""
+    """The higher rung looks idle from below and is overloaded when used: the prediction is wrong."""
     state, ups = LadderState(1, 0), []
     for tick in range(20_000):
         now_s = tick / 10
@@ -164,7 +164,7 @@ def test_steps_up_that_fail_are_tried_ever_more_rarely() -> None:
 
 
 def test_a_step_up_that_proves_itself_is_forgiven() -> None:
-    state = LadderState(1, 0, failed_step_ups=3, calm_s=0.0)
+    state = LadderState(1, 0, failed_step_ups=3, low_load_since_s=0.0)
     state = decide_step(80.0, state, [_view(0.5), _view(0.4)], SETTINGS).state
     assert (state.rung, state.failed_step_ups) == (0, 3)
     state = decide_step(159.0, state, [_view(0.5), _view(0.4)], SETTINGS).state
@@ -193,7 +193,7 @@ def test_under_a_constant_load_rungs_come_to_rest(rungs: list[RungLoad], data: s
 def test_more_load_never_leads_to_a_higher_rung_where_one_below_serves(
     rungs: list[RungLoad], data: st.DataObject, more: float, longer_s: float
 ) -> None:
-    state = LadderState(data.draw(st.integers(0, len(rungs) - 1)), 0, calm_s=-100.0)
+    state = LadderState(data.draw(st.integers(0, len(rungs) - 1)), 0, low_load_since_s=-100.0)
     loaded = [
         RungLoad(
             r.unloaded_latency_s,

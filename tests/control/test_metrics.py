@@ -1,8 +1,7 @@
-"""What Prometheus is told."""
+"""Tests of the Prometheus endpoint."""
 
 from __future__ import annotations
 
-import socket
 from dataclasses import replace
 from urllib.request import urlopen
 
@@ -12,22 +11,17 @@ from budget import HANG_LIMIT_S
 from circinus.control.drift.audit_scores import AuditScore
 from circinus.control.metrics import ControlMetrics
 from circinus.control.state_store import REPLAN, Event
+from circinus.errors import ServingError
 from circinus.serving import DeploymentStatus, EngineStatus, Mode
 from circinus.serving.counters import RequestCounters
 from circinus.serving.engine import QueryStatus
 from circinus.specification import LatencySlo, Slos
 from managed_plans import planned
+from raised import raises_code
 
 IN_TIME = Slos(latency=LatencySlo(limit_s=0.1, percentile=90.0))
 
 pytest.importorskip("prometheus_client")
-
-
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _page(port: int) -> str:
@@ -35,9 +29,9 @@ def _page(port: int) -> str:
         return str(opened.read().decode())
 
 
-def test_queries_whose_requests_fail_are_not_in_time(port: int) -> None:
-    """However well those answered were that came before, with a latency objective or without."""
-    metrics = ControlMetrics(port)
+def test_queries_whose_requests_fail_are_not_in_time() -> None:
+    """Failures count even after many answers in time, with a latency SLO or without."""
+    metrics = ControlMetrics(0)
     controlled, _ = planned(3)
     first, second, *_ = served = [a.query for a in controlled.matching.assignments]
     weights = {name: query.weight for name, query in controlled.queries.items()}
@@ -58,32 +52,32 @@ def test_queries_whose_requests_fail_are_not_in_time(port: int) -> None:
         for _ in range(failed):
             counts.failed(name)
 
-    def told() -> dict[str, float]:
+    def observed() -> dict[str, float]:
         metrics.observe(
             EngineStatus(Mode.REAL, (), (), queries=counts.status()), controlled, controlled.initial_ladder_states()
         )
-        lines = [line.rpartition(" ") for line in _page(port).splitlines() if not line.startswith("#")]
+        lines = [line.rpartition(" ") for line in _page(metrics.port).splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in lines}
 
     for name in served:
         come(name, 50, 1)
-    page = told()
+    page = observed()
     for name in served:
         assert page[f'circinus_within_slo_ratio{{query="{name}"}}'] == pytest.approx(50 / 51)
     assert page["circinus_goodput_weight"] == pytest.approx(sum(weights[name] for name in served))
     come(first, 0, 49)
-    page = told()
+    page = observed()
     assert page[f'circinus_within_slo_ratio{{query="{first}"}}'] == 0.5
     assert page["circinus_goodput_weight"] == pytest.approx(sum(weights[name] for name in served if name != first))
     come(second, 0, 1000)
-    page = told()
+    page = observed()
     assert page[f'circinus_within_slo_ratio{{query="{second}"}}'] == 0.0
     both = {first, second}
     assert page["circinus_goodput_weight"] == pytest.approx(sum(weights[name] for name in served if name not in both))
 
 
-def test_queries_and_deployments_that_are_gone_are_not_told_of(port: int) -> None:
-    metrics = ControlMetrics(port)
+def test_queries_and_deployments_that_are_gone_are_not_told_of() -> None:
+    metrics = ControlMetrics(0)
     controlled, _ = planned(3)
     served = controlled.matching.assignments
     status = EngineStatus(
@@ -99,7 +93,7 @@ def test_queries_and_deployments_that_are_gone_are_not_told_of(port: int) -> Non
     )
     metrics.observe(status, controlled, controlled.initial_ladder_states())
     metrics.event(Event(1.0, REPLAN, "plans", "edge has 0 of 4 nodes", {"why": "nodes"}))
-    text = _page(port)
+    text = _page(metrics.port)
     assert f'circinus_audited_score{{query="{first}"}} 0.75' in text
     assert f'circinus_audited_score{{query="{others[0]}"}} 0.75' in text
     assert f'circinus_requests{{query="{first}",what="failed"}} 1.0' in text
@@ -113,9 +107,16 @@ def test_queries_and_deployments_that_are_gone_are_not_told_of(port: int) -> Non
         fewer,
         fewer.initial_ladder_states(),
     )
-    text = _page(port)
+    text = _page(metrics.port)
     assert f'query="{first}"' in text
     assert f'circinus_audited_score{{query="{first}"}} 0.75' in text
-    gauges = [line for line in text.splitlines() if not line.startswith("circinus_audits_")]  # a counter goes on
+    gauges = [line for line in text.splitlines() if not line.startswith("circinus_audits_")]  # counters stay
     assert not any(f'query="{others[0]}"' in line for line in gauges)
     assert f'deployment="{gone}"' not in text
+
+
+def test_a_port_in_use_is_an_error_that_names_it() -> None:
+    port = ControlMetrics(0).port
+    with raises_code(ServingError, "control.metrics_port") as caught:
+        ControlMetrics(port)
+    assert caught.value.location == f"127.0.0.1:{port}"

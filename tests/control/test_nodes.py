@@ -1,4 +1,4 @@
-"""Losses are believed soon, returns only when they last."""
+"""Tests of the node tracker: losses count soon, returns only when they last."""
 
 from __future__ import annotations
 

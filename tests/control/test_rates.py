@@ -48,7 +48,7 @@ def test_a_counter_that_begins_anew_is_no_negative_rate() -> None:
     assert meter.read(20.0, 3) is None
     bounds = meter.read(22.0, 23)
     assert bounds is not None
-    assert bounds.likely_per_s == pytest.approx(10.0)
+    assert bounds.expected_per_s == pytest.approx(10.0)
 
 
 def test_what_came_in_the_last_moments() -> None:
@@ -66,11 +66,11 @@ def test_what_came_in_the_last_moments() -> None:
 
 
 def test_a_look_that_took_long_makes_no_burst() -> None:
-    """What it found may be as old as its begin, and the next look then finds what came since."""
+    """A late reading may date from its start, so that the next one contains more requests."""
     meter, per_s = RateEstimator(), 40
     for look in range(20):
         meter.read(look / 4, look * per_s // 4)
-    late = meter.read(7.0, 5 * per_s, began_s=5.0)  # as things were when it began
+    late = meter.read(7.0, 5 * per_s, began_s=5.0)  # the state at the start of the reading
     after = [meter.read(now_s, int(now_s * per_s)) for now_s in (7.1, 7.4, 7.65)]
     for bounds in (late, *after):
         assert bounds is not None
@@ -86,4 +86,4 @@ def test_whatever_is_read_bounds_are_in_order(readings: list[tuple[float, int]])
         bounds = meter.read(now_s, count)
         if bounds is not None:
             assert 0 <= bounds.least_per_s <= bounds.most_per_s
-            assert bounds.likely_per_s <= bounds.most_per_s
+            assert bounds.expected_per_s <= bounds.most_per_s

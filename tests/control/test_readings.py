@@ -1,4 +1,4 @@
-"""Every value once, whenever one looks."""
+"""Tests of status readers: every value once, at any polling interval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other plans while the loop goes on: lost and new nodes, plan files that are written over, trials."""
+"""Tests of replanning in the control loop: lost and returned nodes, file changes, rollbacks."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ TICK_S = 0.25
 SETTINGS = ControlSettings(
     apply_wait_s=0.001,
     lease_s=5.0,
-    replanning=ReplanSettings(NodeSettings(lost_after_s=1.0, back_after_s=10.0), files_every_s=0.5),
+    replanning=ReplanSettings(NodeSettings(lost_after_s=1.0, back_after_s=10.0), file_poll_interval_s=0.5),
 )
 
 
 @dataclass
 class NodesEngine:
-    """Runs what it is told at once if it has the nodes, and counts what it is told came."""
+    """Engine that applies states immediately if it has the nodes, with given request counts."""
 
     nodes: dict[str, int]
     state: DesiredState | None = None
@@ -84,7 +84,7 @@ class NodesEngine:
         pass
 
     def _fingerprint(self) -> str:
-        """Of the state, taken once: it costs more than all else in a look."""
+        """Return the cached fingerprint of the state, as computing it dominates a poll."""
         if self.fingerprint[0] is not self.state:
             self.fingerprint = self.state, "" if self.state is None else state_fingerprint(self.state)
         return self.fingerprint[1]
@@ -92,7 +92,7 @@ class NodesEngine:
 
 @dataclass
 class World:
-    """A controller of an engine, what its plans come from, and the time."""
+    """Controller with its engine, plan files and clock."""
 
     controlled: ManagedPlans
     profiles: Profiles
@@ -101,9 +101,9 @@ class World:
     seen: list[Event] = field(default_factory=list)
     left: dict[str, float] = field(default_factory=dict)
     failing: set[str] = field(default_factory=set)
-    """Queries none of whose requests are answered."""
+    """Queries whose requests all fail."""
     files: ManagedPlans | str | None = None
-    """What files say that were written over: plans, or why they cannot be read."""
+    """Changed plan files: plans, or the error that reading them raises."""
     preparing: int = 0
     cannot_prepare: list[Exception] = field(default_factory=list)
 
@@ -149,7 +149,7 @@ class World:
         return made
 
     async def goes_on(self, controller: Controller, duration_s: float, *, planning: bool = True) -> None:
-        """Planning: it takes no time; otherwise nobody waits for it."""
+        """Run the controller; planning takes no virtual time."""
         end_s = self.now_s + duration_s
         while self.now_s < end_s:
             for name, query in controller.controlled.queries.items():
@@ -203,7 +203,7 @@ def test_a_pool_is_lost_and_comes_back(lossy: tuple[World, str]) -> None:
     assert len(world.of_kind("replan")) == 1, "it may go again"
     asyncio.run(world.goes_on(controller, 3.0))
     lost, back = world.of_kind("replan")
-    assert f"{pool} has {world.controlled.nodes[pool]} again" in back.reason
+    assert f"{pool} has {world.controlled.nodes[pool]} nodes again" in back.reason
     assert _routes(world.engine.state) == {a.query for a in world.controlled.matching.assignments}
     assert world.of_kind("failed") == []
 
@@ -231,7 +231,7 @@ def test_a_pool_that_goes_whenever_it_came_back_is_planned_for_ever_later(lossy:
 
 @dataclass
 class LateEngine(NodesEngine):
-    """What it is told first is there just after it was looked at for the third time."""
+    """Engine whose first state is deployed just after the third poll."""
 
     looks: int = 0
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -261,7 +261,7 @@ def test_what_is_brought_about_during_a_look_is_not_brought_about_again(lossy: t
 
 @dataclass
 class RestoringEngine(NodesEngine):
-    """From some moment on what it is told does not come, and to undo that takes until it is let."""
+    """Engine whose applies hang from some moment on, with a rollback that waits for permission."""
 
     stuck: bool = False
     let: asyncio.Event = field(default_factory=asyncio.Event)
@@ -329,7 +329,7 @@ def test_where_nobody_could_be_served_the_last_plans_stay_and_it_is_tried_again(
     state = world.engine.state
     world.engine.nodes = dict.fromkeys(world.engine.nodes, 0)
     asyncio.run(world.goes_on(controller, 40.0))
-    (failed,) = world.of_kind("failed")  # it is said once, and tried again
+    (failed,) = world.of_kind("failed")  # reported once and retried
     assert "no query can be served on the remaining nodes" in failed.reason
     assert world.engine.state == state
     world.engine.nodes = dict(world.controlled.nodes)
@@ -338,7 +338,7 @@ def test_where_nobody_could_be_served_the_last_plans_stay_and_it_is_tried_again(
 
 
 def _without(controlled: ManagedPlans, profiles: Profiles, query: str) -> ManagedPlans:
-    """What `circinus plan` makes of the specification without a query."""
+    """Return the result of `circinus plan` for the specification without one query."""
     from circinus.matching import Incumbent, plan_all_queries
 
     queries = tuple(one for one in controlled.specification.queries if one.name != query)
@@ -377,13 +377,13 @@ def test_of_files_that_were_written_over_is_said_which(lossy: tuple[World, str])
     first, *others = world.controlled.specification.queries
     heavier = first.model_copy(update={"weight": first.weight + 1.0})
     specification = replace(world.controlled.specification, queries=(heavier, *others))
-    world.files = asked = replace(world.controlled, specification=specification, peak=2.0)
+    world.files = edited = replace(world.controlled, specification=specification, peak=2.0)
     asyncio.run(world.goes_on(controller, 2.0))
-    world.files = replace(asked, peak=3.0)
+    world.files = replace(edited, peak=3.0)
     asyncio.run(world.goes_on(controller, 2.0))
     by_query, by_plan = world.of_kind("replan")
-    assert by_query.reason.startswith(f"the specification was written over (other terms: {first.name}): 0 of")
-    assert by_plan.reason.startswith("the plan was written over: 0 of")
+    assert by_query.reason.startswith(f"the specification changed (changed queries: {first.name}): 0 of")
+    assert by_plan.reason.startswith("the plan file changed: 0 of")
 
 
 def test_new_plans_under_which_a_query_fails_are_taken_back_and_stay_so(lossy: tuple[World, str]) -> None:
@@ -421,7 +421,7 @@ def test_plans_made_from_what_was_taken_back_meanwhile_are_made_anew(lossy: tupl
 
     def profiles(plans: ManagedPlans) -> Profiles:
         made_from.append(plans)
-        if len(made_from) == 1:  # for the first one only, until it was taken back
+        if len(made_from) == 1:  # only for the first plans, until they are rolled back
             going.set()
             assert let.wait(HANG_LIMIT_S)
         return world.profiles
@@ -473,7 +473,7 @@ def test_plans_on_lost_nodes_are_not_gone_back_to(lossy: tuple[World, str]) -> N
     world.failing = _routes(state)
     asyncio.run(world.goes_on(controller, 10.0))
     assert world.of_kind("rollback") == []
-    assert "there are none to go back to" in world.of_kind("failed")[0].reason
+    assert "no previous plans to roll back to" in world.of_kind("failed")[0].reason
     assert world.engine.state == state
 
 
@@ -542,14 +542,14 @@ def test_one_that_is_killed_on_the_way_is_followed_by_one_that_goes_on_from_ther
 
 
 def _tight(controlled: ManagedPlans) -> ManagedPlans:
-    """The same where pools have little more room than it takes."""
+    """Return the plans with pools that have little more capacity than needed."""
     infrastructure = controlled.specification.infrastructure
     assert infrastructure is not None
-    asked: dict[str, float] = {}
+    cpus: dict[str, float] = {}
     for sized in controlled.deployments:
-        asked[sized.deployment.pool] = asked.get(sized.deployment.pool, 0.0) + sized.demand.cpus * sized.replicas
+        cpus[sized.deployment.pool] = cpus.get(sized.deployment.pool, 0.0) + sized.demand.cpus * sized.replicas
     pools = tuple(
-        pool.model_copy(update={"nodes": 1, "cpus": max(1.0, 1.6 * asked.get(pool.name, 0.0))})
+        pool.model_copy(update={"nodes": 1, "cpus": max(1.0, 1.6 * cpus.get(pool.name, 0.0))})
         for pool in infrastructure.pools
     )
     specification = replace(controlled.specification, infrastructure=infrastructure.model_copy(update={"pools": pools}))
@@ -559,7 +559,7 @@ def _tight(controlled: ManagedPlans) -> ManagedPlans:
 
 
 class _OtherReplicas(ManagedPlans):
-    """With replicas none of which can take the place of one before."""
+    """Plans whose replicas cannot replace any previous one."""
 
     def desired_state(self, ladders: Mapping[str, LadderState]) -> DesiredState:
         state = super().desired_state(ladders)
@@ -713,13 +713,13 @@ def test_lost_nodes_are_planned_for_while_what_moved_is_measured_again(lossy: tu
         assert await asyncio.to_thread(going.wait, HANG_LIMIT_S)
         nodes[pool] = 0
         for_less = await plans(controlled)
-        assert for_less.why == "nodes"
+        assert for_less.trigger == "nodes"
         assert replanning.pending_overrides() is None
         replanning.commit(for_less)
         assert took == [], "no plans were made from it"
         let.set()
         for_what_moved = await plans(for_less.controlled)
-        assert for_what_moved.why == "drift"
+        assert for_what_moved.trigger == "drift"
         assert for_what_moved.reason.startswith("it takes longer")
         assert for_what_moved.controlled.nodes == nodes
         assert replanning.pending_overrides() == "measured"
@@ -770,4 +770,4 @@ def test_an_engine_that_hangs_is_noticed_and_the_loop_survives_what_it_raises(lo
     in_virtual_time(run())
     first, second = world.of_kind("failed")
     assert first.reason == "RuntimeError: actor died"
-    assert "does not answer within 0.1 s" in second.reason
+    assert "did not answer within 0.1 s" in second.reason

@@ -1,4 +1,4 @@
-"""What moved is measured again, really, and nothing else."""
+"""Tests of re-profiling: real measurements of the parts that drifted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLANS = {"one": [plan("small"), plan("large")], "other": [plan("small", pool="sl
 SMALL, LARGE = configuration("small"), configuration("large")
 NOW_S = 1_790_000_000.0
 NOISY = [item(100 + number, 0.25 + number / 64) for number in range(24)]
-"""The large model hears the first 23 of them, the small one four."""
+"""Items of which the large model recognizes the first 23, and the small one four."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def _of(profile: PipelineProfile, wanted: Configuration) -> ConfigurationProfile
 
 
 def _smaller_is_quicker(profile: PipelineProfile) -> PipelineProfile:
-    """The same on a machine that nothing else keeps busy: which calls it makes wait is a matter of chance."""
+    """Return the profile of an idle machine, so that service times are deterministic."""
     order = [configuration(model, strength) for model in ("small", "large") for strength in (1, 2)]
 
     def quiet(one: ConfigurationProfile) -> ConfigurationProfile:
@@ -135,7 +135,7 @@ def test_what_was_learnt_before_counts_no_longer_there(listening: Listening, com
         for found in listening.profile.configurations
     ]
     profile = replace(listening.profile, configurations=tuple(corrected))
-    moved = _service(listening, SMALL, 0.6)  # of the seconds as profiled, whatever was expected
+    moved = _service(listening, SMALL, 0.6)  # relative to the profiled times, not the corrected ones
     found = _reprofile([moved], replace(listening, profile=profile), computed, RecentItems()).profiles["listen"]
     corrections = _of(found, SMALL).operators["hear"].corrections
     assert corrections["local", 1.0] == pytest.approx(max(0.6, LEAST_FACTOR), rel=0.1)
@@ -175,7 +175,7 @@ def test_data_that_moved_is_measured_on_what_came_since_and_on_nothing_else(
     expected = found.merged_agreements(before_s)
     assert expected["elsewhere", SMALL, LARGE].sum() == 3
     assert sorted(expected["listen", SMALL, LARGE]) == [0.0] * 19 + [1.0] * 5, "both do not hear the last one"
-    assert "4 configurations on 24 items" in found.notes[0]
+    assert "4 configurations re-profiled on 24 recent items" in found.notes[0]
 
 
 def test_plans_are_made_on_what_was_measured_again(listening: Listening, computed: LiveReferenceRunner) -> None:
@@ -195,7 +195,7 @@ def test_plans_are_made_on_what_was_measured_again(listening: Listening, compute
 def test_without_truths_answers_of_the_most_accurate_stand_for_them(
     listening: Listening, computed: LiveReferenceRunner
 ) -> None:
-    wrong = [replace(i, truth=-99) for i in NOISY]  # what stood for the truth when they were audited is not used
+    wrong = [replace(i, truth=-99) for i in NOISY]  # the audits' reference outputs are not used
     again = _reprofile([ACCURACY], listening, computed, _live(wrong, truthful=False))
     profile = again.profiles["listen"]
     assert again.pipelines_without_truth == {"listen"}
@@ -208,7 +208,7 @@ def test_too_few_items_are_waited_for(listening: Listening, computed: LiveRefere
     found = _reprofile([ACCURACY], listening, computed, _live(NOISY[:7], truthful=True))
     assert found.profiles == {}
     assert found.pipelines_with_data_drift == frozenset()
-    assert found.pending_reasons == ("listen: found 7 items that came since, expected 8",)
+    assert found.pending_reasons == ("listen: 7 recent items; at least 8 are needed",)
 
 
 def test_what_is_measured_while_something_else_waits_is_done(

@@ -1,4 +1,4 @@
-"""From one state to another with little room: every step fits beside the one before, and queries stay routed."""
+"""Tests of stepwise rollouts: every step fits together with the previous one, and queries stay routed."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ RENEWED = st.sets(st.integers(0, 7))
 
 
 def _renewed(state: DesiredState, numbers: Collection[int]) -> DesiredState:
-    """With other code of some operators."""
+    """Return the state with other code of some operators."""
     new = {DEPLOYMENTS[number] for number in numbers}
     deployments = (replace(d, operator_version="new") if d.deployment in new else d for d in state.deployments)
     return replace(state, deployments=tuple(deployments))
@@ -94,7 +94,7 @@ ONES = dict.fromkeys(range(8), 1)
 
 
 @given(st.integers(1, 3), ROUTES, REPLICAS, ROUTES, REPLICAS, RENEWED)
-@example(1, {"b": [5, 1]}, {**ONES, 1: 2}, {"b": [5, 1]}, {**ONES, 5: 3}, set())  # other sizes, and nobody moves
+@example(1, {"b": [5, 1]}, {**ONES, 1: 2}, {"b": [5, 1]}, {**ONES, 5: 3}, set())  # other sizes, no query moves
 def test_every_step_fits_beside_the_one_before_and_the_last_is_what_shall_run(
     nodes: int,
     routes_before: dict[str, list[int]],
@@ -150,7 +150,7 @@ def test_new_code_takes_the_place_of_the_old_a_replica_at_a_time_where_both_do_n
     states = [before]
     while states[-1] != after:
         states.append(next_intermediate_state(states[-1], after, room, ("a", "b")))
-    assert all(state.routes == before.routes for state in states), "nobody is stopped"
+    assert all(state.routes == before.routes for state in states), "no query is stopped"
     assert [(d.operator_version, d.replicas) for state in states for d in state.deployments] == [
         ("", 4), ("", 1), ("new", 1), ("new", 4),
     ]  # fmt: skip

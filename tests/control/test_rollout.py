@@ -1,4 +1,4 @@
-"""One apply at a time: what may run meanwhile is known, and nobody waits for what is given up."""
+"""Tests of rollouts: possible states during an apply, and cancellation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NODES = {"x": 1}
 
 
 def _state(operator: str, replicas: int, query: str = "a") -> DesiredState:
-    """One query on one deployment, on a node of four CPUs."""
+    """Return a state of one query on one deployment, on a node of four CPUs."""
     pool = Pool(
         name="x", site="s", tier="edge", nodes=1, cpus=4.0, memory_bytes=1e9, hardware=HardwareClass(name="local")
     )
@@ -48,7 +48,7 @@ def _running(state: DesiredState) -> EngineStatus:
 
 
 def _between(state: DesiredState) -> EngineStatus:
-    """Some have been told of another state."""
+    """Return a status in which some routers have another state."""
     found = _running(state)
     return EngineStatus(found.mode, (*found.deployments, *_running(_state("other", 1)).deployments), found.routes, "")
 
@@ -110,13 +110,13 @@ def test_it_is_told_when_it_ended_and_whether_it_was_all_that_was_wanted_when_it
         nonlocal now_s
         now_s += 3.0
 
-    async def run(whole: bool) -> None:
+    async def run(is_final: bool) -> None:
         nonlocal now_s
         applying = Rollout(three_seconds, Backoff(1.0, 60.0), lambda: now_s)
-        applying.start(_state("a", 2), whole=whole)
+        applying.start(_state("a", 2), is_final=is_final)
         await applying.wait()
-        now_s += 100.0  # until somebody looks
-        assert applying.poll(now_s) == RolloutSucceeded(_state("a", 2), 3.0, whole)
+        now_s += 100.0  # until the next poll
+        assert applying.poll(now_s) == RolloutSucceeded(_state("a", 2), 3.0, is_final)
 
-    asyncio.run(run(whole=True))
-    asyncio.run(run(whole=False))
+    asyncio.run(run(is_final=True))
+    asyncio.run(run(is_final=False))

@@ -1,4 +1,4 @@
-"""What plans of ladders would come to, by what all queries ask of the deployments that they share."""
+"""Tests of rung loads under the demand of all queries that share deployments."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_view_is_of_the_busiest_deployment_and_of_all_that_wait() -> None:
     assert view.min_utilization == pytest.approx(27 * 0.05 / 2)
     assert view.relative_utilization == pytest.approx(30 * 0.05 / 2 / _TARGET)
     assert view.backlog_s == pytest.approx(8 * 0.05 / 2 + 3 * 0.01)
-    # 16 requests in a quarter of a second, each of 0.05 s; by chance alone give or take four of them.
+    # 16 requests of 0.05 s in a quarter of a second, with a standard deviation of four requests.
     assert view.recent_utilization == pytest.approx((64 - 2 * 4 / 0.25) * 0.05 / 2)
     assert not gone.ready
     below = found.rung_loads("second", (_demand({CROP: 0.02}),))[0]
@@ -95,14 +95,14 @@ def test_moving_a_query_is_as_if_it_had_been_there(data: st.DataObject) -> None:
         {**loads, "first": QueryLoad(rung, loads["first"].rate, loads["first"].dispersion)}, statuses
     )
     for name in QUERIES:
-        asked = (rung, loads[name].demand)
-        for one, other in zip(moved.rung_loads(name, asked), there.rung_loads(name, asked), strict=True):
+        demands = (rung, loads[name].demand)
+        for one, other in zip(moved.rung_loads(name, demands), there.rung_loads(name, demands), strict=True):
             assert vars(one) == pytest.approx(vars(other), rel=1e-6, abs=1e-6)
     assert vars(foreseen) == pytest.approx(vars(there.rung_loads("first", (rung,))[0]), rel=1e-6, abs=1e-6)
 
 
 def _recent_utilizations(factor: float, until_s: float, seed: int, every_s: float = 0.25) -> list[tuple[float, float]]:
-    """Of three queries that share a deployment which they keep busy for seven tenths of the time by plan."""
+    """Return the recent utilizations of three queries that share a deployment with a planned utilization of 0.7."""
     rng, found = np.random.default_rng(seed), []
     rates_per_s = {name: factor * planned for name, planned in zip(QUERIES, (2.0, 4.5, 3.5), strict=True)}
     arrivals = {q: np.cumsum(rng.exponential(1 / per_s, int(2 * per_s * until_s))) for q, per_s in rates_per_s.items()}

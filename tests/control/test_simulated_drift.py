@@ -1,4 +1,4 @@
-"""Drift and lost nodes on the simulated clock: noticed, measured again or planned around, and quiet otherwise."""
+"""Tests of drift and lost nodes on the simulated clock: detection, re-profiling, replanning, no false alarms."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ pytestmark = pytest.mark.slow
 UNTIL_S = 600.0
 ALLOCATIONS = {(1.0, 1)}
 TIMES = 2.5
-"""Twenty items tell not much less."""
+"""Slowdown of drift; profiles of twenty items hardly reveal smaller ones."""
 
 
 def slower(profiles: Profiles, operator: str, times: float) -> dict[str, PipelineProfile]:
-    """The same where one operator takes longer."""
+    """Return the scene with one slower operator."""
     found = {}
     for name, profile in profiles.items():
         configurations = tuple(
@@ -48,7 +48,7 @@ def slower(profiles: Profiles, operator: str, times: float) -> dict[str, Pipelin
 
 
 def _with_code_of_their_own(controlled: ManagedPlans) -> ManagedPlans:
-    """What is learnt of an operator is learnt of its code, which all random ones share."""
+    """Return the specification with distinct code per operator, because corrections are learned by code."""
     pipelines = {
         name: pipeline.model_copy(
             update={"operators": tuple(o.model_copy(update={"uses": f"random:{o.name}"}) for o in pipeline.operators)}
@@ -59,7 +59,7 @@ def _with_code_of_their_own(controlled: ManagedPlans) -> ManagedPlans:
 
 
 def _allocated(profile: PipelineProfile) -> PipelineProfile:
-    """As if it had been measured with the CPUs and batches that plans use."""
+    """Return the profile as if measured with the CPUs and batch sizes of the plans."""
     configurations = tuple(
         replace(
             one,
@@ -113,15 +113,15 @@ def _run(
 
 @pytest.fixture(scope="module")
 def scene() -> tuple[ManagedPlans, Profiles, str]:
-    """Plans, and the operator that is asked for most often."""
+    """Return plans, and the operator with most requests."""
     alike, random = planned(3, queries=4)
     controlled = _with_code_of_their_own(alike)
     profiles = {name: _allocated(profile) for name, profile in random.items()}
-    asked: dict[str, float] = {}
+    rates_per_s: dict[str, float] = {}
     for assignment in controlled.matching.assignments:
         for operator, _ in assignment.chosen.plan.placement:
-            asked[operator] = asked.get(operator, 0.0) + controlled.queries[assignment.query].rate_per_s
-    return controlled, profiles, max(asked, key=lambda name: asked[name])
+            rates_per_s[operator] = rates_per_s.get(operator, 0.0) + controlled.queries[assignment.query].rate_per_s
+    return controlled, profiles, max(rates_per_s, key=lambda name: rates_per_s[name])
 
 
 def test_an_operator_that_takes_longer_is_noticed_measured_again_and_planned_for_once(

@@ -1,4 +1,4 @@
-"""What controllers keep: leases, states, events."""
+"""Tests of the state store: leases, states, events."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from budget import seeds
 from circinus.control.state_store import ControlStateStore, Event
 from circinus.errors import ServingError
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
+from golden import check_message
 from raised import raises_code
 
 
@@ -31,7 +32,7 @@ def test_one_controls_at_a_time_and_the_next_when_it_has_ended(path: Path) -> No
     with raises_code(LeaseHeldError, "lease.held") as caught:
         other.acquire("other", 103.0, 5.0)
     assert caught.value.location == str(path)
-    assert "one controls this engine, for 2.0 s more" in caught.value.message
+    check_message("control/lease_held", caught.value.message)
     one.renew(lease, 104.0, 5.0)
     with pytest.raises(LeaseHeldError):
         other.acquire("other", 106.0, 5.0)
@@ -47,7 +48,7 @@ def test_who_lost_the_lease_changes_nothing_any_more(path: Path) -> None:
     new = other.acquire("other", 200.0, 5.0)
     with raises_code(LeaseLostError, "lease.lost") as caught:
         one.commit(old, "late", [Event(201.0, "step", "q", "why")])
-    assert "other" in caught.value.message
+    check_message("control/lease_lost", caught.value.message)
     with pytest.raises(LeaseLostError):
         one.renew(old, 201.0, 5.0)
     assert (other.state(), other.events()) == ("first", ())
@@ -86,7 +87,7 @@ def test_events_are_kept_in_order_with_their_reasons(path: Path) -> None:
         (3, "step", "q"),
     ]
     assert found[0].details == {"from": 0, "to": 2}
-    assert kept == found[1:], "who commits them knows their numbers"
+    assert kept == found[1:], "commit returns their numbers"
     assert again.events(after=2) == found[2:]
     assert again.events(most=1) == found[:1]
 
@@ -103,8 +104,9 @@ def test_another_file_is_not_touched(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.sqlite"
     with sqlite3.connect(foreign) as connection:
         connection.execute("CREATE TABLE mine (x)")
-    with raises_code(ServingError, "control.other_database"):
+    with raises_code(ServingError, "control.other_database") as caught:
         ControlStateStore(foreign)
+    check_message("control/other_database", str(caught.value).replace(str(foreign), "foreign.sqlite"))
 
 
 _WRITER = """
@@ -130,14 +132,14 @@ while True:
 
 @pytest.mark.slow
 def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_done_twice(path: Path) -> None:
-    rng, told = random.Random(0), 0
+    rng, confirmed = random.Random(0), 0
     for number in seeds(12):
         writer = subprocess.Popen(
             [sys.executable, "-c", _WRITER, str(path), f"writer {number}"], stdout=subprocess.PIPE, text=True
         )
         assert writer.stdout is not None
         for _ in range(rng.randint(1, 20)):
-            told = int(writer.stdout.readline())
+            confirmed = int(writer.stdout.readline())
         time.sleep(rng.uniform(0.0, 0.005))
         writer.send_signal(signal.SIGKILL)
         writer.wait()
@@ -146,4 +148,4 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_done_twice(path: Pa
     counts = [event.details["count"] for event in records.events(most=10**6)]
     assert counts == list(range(1, len(counts) + 1))
     assert json.loads(records.state() or "0") == len(counts)
-    assert len(counts) >= told, "what a writer was told is kept"
+    assert len(counts) >= confirmed, "every confirmed commit is stored"

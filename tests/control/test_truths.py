@@ -1,4 +1,4 @@
-"""Truths as they arrive."""
+"""Tests of ground-truth sources."""
 
 from __future__ import annotations
 
@@ -87,6 +87,6 @@ def test_a_faulty_line_is_named_once(tmp_path: Path, line: str) -> None:
 def test_no_more_are_kept_than_may_be(tmp_path: Path) -> None:
     path = tmp_path / "truths.jsonl"
     path.write_text("".join(_line(str(number), number) for number in range(5)))
-    truths = GroundTruthFile(path, most=2)
+    truths = GroundTruthFile(path, max_entries=2)
     assert truths.find("p", "4") == GroundTruth(4)
     assert truths.find("p", "2") is None

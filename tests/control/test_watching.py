@@ -1,4 +1,4 @@
-"""From an engine's status and audits to what moved, held against a profile that was measured."""
+"""Tests of monitors: from engine status and audits to alarms, against a measured profile."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from circinus.serving.engine import QueryStatus
 from circinus.specification import QueryPlan, prefix_configuration
 
 PLANS = {"one": [plan("large"), plan("small")], "other": [plan("small", 2, "slow", batch_size=4)]}
-SETTINGS = DriftSettings(service_least_s=0.0)
-"""The operators of `listening` take microseconds."""
+SETTINGS = DriftSettings(service_tolerance_s=0.0)
+"""Settings for the operators of `listening`, which take microseconds."""
 
 
 @dataclass
 class World:
-    """A watch, and what it is shown."""
+    """Monitors with the batches and scores that they observe."""
 
     watch: MonitorSet
     listening: Listening
@@ -42,7 +42,7 @@ class World:
     def look(
         self, batches: Sequence[tuple[QueryPlan, str, float, int]], scores: Sequence[AuditScore] = ()
     ) -> list[DriftAlarm]:
-        """(plan, operator, seconds, items) of batches that were served since the last look, half a second ago."""
+        """Poll after half a second with batches of (plan, operator, seconds, items)."""
         pipeline = self.listening.specification.pipelines["listen"]
         deployments = []
         for its_plan, operator, seconds, items in batches:
@@ -133,7 +133,7 @@ def test_batches_on_slower_hardware_are_held_against_what_they_take_there(world:
 
 
 def test_scores_are_held_against_those_of_the_configuration_that_answered(world: World, listening: Listening) -> None:
-    """A query that steps to a less accurate plan has not moved; data has on which that one is worse than it was."""
+    """A step to a less accurate plan is no drift; worse scores of that plan are."""
     accuracy = {
         c.configuration: float(c.scores.mean()) for c in listening.profile.configurations if len(c.scores) == 40
     }
@@ -214,7 +214,7 @@ def test_after_it_was_measured_again_what_moved_is_usual_and_the_rest_goes_on(
 
     moved, _ = _while_nothing(look)
     assert len(moved) == 1
-    assert _while_nothing(look, 100)[0] == [], "told once"
+    assert _while_nothing(look, 100)[0] == [], "reported once"
     before = {str(watch): known for watch, known in world.watch.state.watches.items()}
     world.watch.rebuild(listening.specification, PLANS, {"listen": _slower(listening.profile)})
     after = {str(watch): known for watch, known in world.watch.state.watches.items()}

@@ -103,7 +103,7 @@ CASES: dict[str, Callable[[Path], str]] = {
     "The budget was too small": small_budget,
     "An operator cannot be loaded": broken_operator,
     "This machine is too small for the mode `real`": small_machine,
-    "An engine was left over, or killed": engine_left_over,
+    "An engine still runs, or was killed": engine_left_over,
 }
 
 

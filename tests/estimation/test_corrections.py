@@ -16,10 +16,10 @@ from circinus.estimation import NO_CORRECTIONS, Correction, learn_corrections
 from circinus.estimation.corrections import (
     GREATEST_FACTOR,
     HALF_LIFE_DAYS,
-    KNOBS_SPREAD,
+    KNOBS_SCALE,
     LEAST_FACTOR,
-    OPERATOR_SPREAD,
-    RUN_SPREAD,
+    OPERATOR_SCALE,
+    RUN_SCALE,
 )
 from circinus.profiling import Machine, ServiceTimeObservation
 from circinus.specification import HardwareClass, KnobValues
@@ -113,7 +113,7 @@ def test_what_is_less_sure_counts_less(log_ratio: float, error: float, more: flo
 
 def test_one_run_is_the_normal_posterior() -> None:
     """Closed form: precisions add."""
-    prior, noise = OPERATOR_SPREAD**2 + KNOBS_SPREAD**2, 0.02**2 + RUN_SPREAD**2
+    prior, noise = OPERATOR_SCALE**2 + KNOBS_SCALE**2, 0.02**2 + RUN_SCALE**2
     found = factor([SEEN]).factor
     assert math.log(found.value) == pytest.approx(0.1 * prior / (prior + noise))
     deviation = math.sqrt(prior * noise / (prior + noise))
@@ -128,8 +128,8 @@ def test_knobs_learn_from_each_other_as_the_joint_normal_distribution_says() -> 
         replace(SEEN, log_ratio=0.5, standard_error=0.1),
         replace(SEEN, knobs=LARGE, log_ratio=0.3, at=(NOW - timedelta(days=HALF_LIFE_DAYS)).isoformat()),
     ]
-    which, noise = [0, 0, 1], [0.02**2 + RUN_SPREAD**2, 0.1**2 + RUN_SPREAD**2, 2 * (0.02**2 + RUN_SPREAD**2)]
-    prior = OPERATOR_SPREAD**2 + KNOBS_SPREAD**2 * np.eye(3)
+    which, noise = [0, 0, 1], [0.02**2 + RUN_SCALE**2, 0.1**2 + RUN_SCALE**2, 2 * (0.02**2 + RUN_SCALE**2)]
+    prior = OPERATOR_SCALE**2 + KNOBS_SCALE**2 * np.eye(3)
     design = np.eye(3)[which]
     gain = prior @ design.T @ np.linalg.inv(design @ prior @ design.T + np.diag(noise))
     means = gain @ np.array([o.log_ratio for o in seen])

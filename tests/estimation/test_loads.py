@@ -100,7 +100,7 @@ def test_bursts_take_longer_than_independent_requests_and_are_doubted(seed: int)
     bursty = _as_sized(seed, BurstyArrivals(peak=3.0, burst_s=5.0, every_s=20.0))
     for (_, calm, _), (_, found, _) in zip(_as_sized(seed), bursty, strict=True):
         assert found.estimate.latency_s.upper >= calm.estimate.latency_s.upper * 0.9
-        assert any("burst" in doubt for doubt in found.estimate.caveats)
+        assert any("burst" in caveat for caveat in found.estimate.caveats)
 
 
 @pytest.mark.parametrize("seed", seeds(12))
@@ -156,7 +156,7 @@ def test_busy_deployments_are_doubted() -> None:
             busy = {**conditions.deployments, busiest: replace(load, traffic=traffic)}
             estimator = Estimator(instance.query, instance.pipeline, profile, instance.network)
             found = estimator.candidate(plan, MergedLoad(busy, conditions.links)).estimate
-            assert any(busiest.name in doubt and "90%" in doubt for doubt in found.caveats)
+            assert any(busiest.name in caveat and "90%" in caveat for caveat in found.caveats)
             assert np.isfinite(found.latency_s.value)
             assert candidate.estimate.latency_s.value <= found.latency_s.value * 1.05
 
@@ -216,11 +216,14 @@ def test_links_behind_batches_are_doubted(wait_s: float) -> None:
         tuple((n, allocation) for n in ("op0", "op1")),
     )
     estimator = Estimator(Query(name="q", pipeline=pipeline.name, source="device", rate=2.0), pipeline, found, network)
-    doubts = estimator.candidate(plan, merge_loads([estimator.candidate(plan)])).estimate.caveats
-    said = [doubt for doubt in doubts if "values come in batches" in doubt]
+    caveats = estimator.candidate(plan, merge_loads([estimator.candidate(plan)])).estimate.caveats
+    batched = [caveat for caveat in caveats if "values arrive in batches" in caveat]
     there, back = (link.name for link in (*network.path("device", "edge"), *network.path("edge", "device")))
-    expected = [f"link {there}: values come in batches from op0", f"link {back}: values come in batches from op1"]
-    assert said == (expected if wait_s else [])
+    expected = [
+        f"link {there}: values arrive in batches from operator op0",
+        f"link {back}: values arrive in batches from operator op1",
+    ]
+    assert batched == (expected if wait_s else [])
 
 
 def test_values_wait_at_the_narrowest_of_links_that_all_of_them_cross() -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from circinus.errors import PlanningError
 from circinus.estimation.scenarios import ScenarioGrid
+from raised import raises_code
 
 GRID = ScenarioGrid(5, 64)
 
@@ -44,7 +45,7 @@ def test_fewer_items_than_sections_are_repeated(measured: int) -> None:
 
 
 def test_no_items_are_an_error() -> None:
-    with pytest.raises(PlanningError, match="without a measured item"):
+    with raises_code(PlanningError, "profile.no_measurement"):
         GRID.items(0)
 
 

@@ -1,4 +1,4 @@
-"""Put the examples' folders on the path, as a specification beside them does."""
+"""Import path of the examples, as the specification files in their folders set it."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The drawn data set: the same on every run, balanced, with truth that stands on the page."""
+"""Drawn data set: reproducible, balanced, and with ground truth that matches the pages."""
 
 from __future__ import annotations
 

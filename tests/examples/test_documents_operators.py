@@ -1,4 +1,4 @@
-"""Every operator of the documents example, run for real, alone and together."""
+"""Operators of the documents example, executed separately and as a pipeline."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _line(text: str, x: float, y: float) -> TextLine:
     ],
 )
 def test_unknown_choices_are_refused(kind: OperatorFactory, knobs: Mapping[str, str | float]) -> None:
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match="must be"):
         kind.create(knobs, 1.0)
 
 
@@ -77,7 +77,7 @@ def test_skew_is_found_and_taken_out(skew_deg: float) -> None:
     assert find_skews(ink)[0] == pytest.approx(skew_deg, abs=0.25)
     level = sheared(ink, skew_deg)[0, 20:-20]
     alike = level.mean(axis=1)[:, None].round() == level
-    assert alike.mean() > 0.95  # all but the stairs at the edges of the stripes
+    assert alike.mean() > 0.95  # all except the steps at the edges of the stripes
 
 
 @pytest.mark.parametrize("condition", ["clean", "skewed", "noisy", "upside down"])
@@ -106,8 +106,8 @@ def test_a_stamp_is_where_it_was_put() -> None:
     assert layout.stamp is not None
     assert layout.stamp.left == pytest.approx(300, abs=6)
     assert layout.stamp.top == pytest.approx(500, abs=6)
-    assert layout.stamp.holds(364, 522)
-    assert not layout.stamp.holds(100, 522)
+    assert layout.stamp.contains(364, 522)
+    assert not layout.stamp.contains(100, 522)
 
 
 @pytest.mark.models

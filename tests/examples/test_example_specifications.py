@@ -1,4 +1,4 @@
-"""The YAML files of the examples say what their READMEs promise, and name code that is there."""
+"""YAML files of the examples: they match their READMEs, and all references resolve."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_pipelines_have_the_configurations_their_readme_names(
     example: str, counts: dict[str, int], queries: int
 ) -> None:
     specification = _load(example)
-    found = {name: sum(1 for _ in configurations(pipeline)) for name, pipeline in specification.pipelines.items()}
-    assert found == counts
+    actual = {name: sum(1 for _ in configurations(pipeline)) for name, pipeline in specification.pipelines.items()}
+    assert actual == counts
     assert len(specification.queries) >= queries
     assert "cannot be met" in (EXAMPLES / example / "README.md").read_text(encoding="utf-8")
 
@@ -36,17 +36,17 @@ def test_pipelines_have_the_configurations_their_readme_names(
 def test_every_reference_is_there_and_takes_its_knobs(example: str) -> None:
     for pipeline in _load(example).pipelines.values():
         for operator in pipeline.operators:
-            found = resolve_operator(operator.uses)
-            assert {knob.name for knob in operator.knobs} <= set(found.knobs)
-            assert found.inputs == max(1, len(operator.after))
+            factory = resolve_operator(operator.uses)
+            assert {knob.name for knob in operator.knobs} <= set(factory.knobs)
+            assert factory.inputs == max(1, len(operator.after))
         assert callable(resolve(pipeline.metric.uses))
         assert callable(resolve(pipeline.dataset.uses))
 
 
 def test_confidential_sound_stays_in_the_building() -> None:
     confidential = _load("meeting").pipelines["confidential-meeting"]
-    hears_sound = [o for o in confidential.operators if o.name != "keywords"]
-    assert all("cloud" not in (operator.allowed_tiers or ["cloud"]) for operator in hears_sound)
+    audio_operators = [o for o in confidential.operators if o.name != "keywords"]
+    assert all("cloud" not in (operator.allowed_tiers or ["cloud"]) for operator in audio_operators)
 
 
 @pytest.mark.parametrize("example", ["meeting", "documents"])

@@ -1,4 +1,4 @@
-"""The spoken data set: the same on every run, balanced, and as noisy as it says."""
+"""Spoken data set: reproducible, balanced, and with the declared noise levels."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def _digest_of_a_fresh_run(limit: int, hash_seed: str) -> dict[str, object]:
     )
     environment = {**os.environ, "PYTHONPATH": str(MEETING), "PYTHONHASHSEED": hash_seed}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    found: dict[str, object] = json.loads(done.stdout)
-    return found
+    digest: dict[str, object] = json.loads(done.stdout)
+    return digest
 
 
 def test_fresh_processes_make_the_same_bytes_as_those_on_disk() -> None:
@@ -68,7 +68,7 @@ def test_noise_is_as_loud_as_asked_for() -> None:
 
 
 def test_louder_strata_are_noisier() -> None:
-    # Before the speech begins there is only noise: 0.25 s of it in every item.
+    # Each item begins with at least 0.25 s of noise without speech.
     def floor(level: str) -> float:
         sounds = [i.value.as_float()[:4_000] for i in dataset.meetings() if i.strata["level"] == level]
         return float(np.mean([np.mean(sound**2) for sound in sounds]))

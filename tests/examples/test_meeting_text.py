@@ -1,4 +1,4 @@
-"""Spelling, the metric and the keywords of the meeting example."""
+"""Text normalisation, metric and keywords of the meeting example."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model files: found, checked, joined at once or not at all, and documented as they are."""
+"""Model files of the examples: location, verification, atomic joining, and their documentation."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_another_file_is_refused_by_name_and_hash(files: ModuleType, package: Pa
     model = files.Model("small", "test", "MIT", "us", "a-package", "1.0", (file,))
     with pytest.raises(OperatorError) as refused:
         files.check(model, file, files.locate(model, file))
-    for part in ("small", str(package / "config.json"), _sha256(b"{}"), "0" * 64, "reinstall a-package 1.0"):
+    for part in ("small", str(package / "config.json"), _sha256(b"{}"), "0" * 64, "Reinstall a-package 1.0"):
         assert part in str(refused.value)
 
 
@@ -67,7 +67,7 @@ def test_another_file_is_refused_by_name_and_hash(files: ModuleType, package: Pa
 def test_missing_files_are_named_with_their_package(files: ModuleType, name: str, package: Path) -> None:
     file = files.ModelFile(name, "0" * 64)
     model = files.Model("small", "test", "MIT", "us", "a-package", "1.0", (file,))
-    with pytest.raises(OperatorError, match=r"a-package 1\.0; install the extra `examples`"):
+    with pytest.raises(OperatorError, match=r"a-package 1\.0 is not installed\. Install the extra `examples`"):
         files.locate(model, file)
 
 

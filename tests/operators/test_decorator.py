@@ -9,6 +9,7 @@ import pytest
 
 from circinus.errors import OperatorError
 from circinus.operators import Operator, operator
+from raised import raises_code
 
 
 @operator
@@ -79,8 +80,9 @@ def test_a_class_without_process_is_refused() -> None:
     class Nothing:
         pass
 
-    with pytest.raises(OperatorError, match=r"Nothing: found a class without a method `process"):
+    with raises_code(OperatorError, "operator.no_process_method") as caught:
         operator(Nothing)
+    assert caught.value.location == "operator Nothing"
 
 
 def test_knobs_must_be_named() -> None:
@@ -100,24 +102,24 @@ def test_knobs_must_be_named() -> None:
         return value
 
     for target in (Open, Star, function):
-        with pytest.raises(OperatorError, match="name them one by one"):
+        with raises_code(OperatorError, "operator.unnamed_knobs"):
             operator(target)
 
 
 def test_an_operator_has_an_input() -> None:
-    with pytest.raises(OperatorError, match="no parameter for an input"):
+    with raises_code(OperatorError, "operator.no_input"):
         operator(lambda: 1)
 
 
 def test_what_is_not_callable_is_refused() -> None:
     not_callable: Any = 3
-    with pytest.raises(OperatorError, match="expected a class or a function"):
+    with raises_code(OperatorError, "operator.not_callable"):
         operator(not_callable)
 
 
 def test_code_without_a_file_needs_a_declared_version() -> None:
     namespace: dict[str, Any] = {}
     exec("def typed(value):\n    return value", namespace)
-    with pytest.raises(OperatorError, match="declare its version"):
+    with raises_code(OperatorError, "operator.no_source"):
         operator(namespace["typed"])
     assert operator(version="1")(namespace["typed"]).version == "1"

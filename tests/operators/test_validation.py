@@ -1,4 +1,4 @@
-"""What `check_operators` finds, each with the line of the offending field."""
+"""Diagnostics of `check_operators`, each with the line of its field."""
 
 from __future__ import annotations
 
@@ -91,21 +91,21 @@ def test_a_pipeline_whose_code_fits_has_no_fault(folder: Path) -> None:
         ("checked_code:whisper", "checked_code:whispr", 7, "spec.operators[0].uses", ["whispr", "mean whisper?"]),
         ("checked_code:whisper", "chcked_code:whisper", 7, "spec.operators[0].uses", ["mean checked_code?"]),
         ("checked_code:whisper", "no-such-entry", 7, "spec.operators[0].uses", ["entry point"]),
-        ("checked_code:whisper", "checked_code:plain", 7, "spec.operators[0].uses", ["found function", "@operator"]),
+        ("checked_code:whisper", "checked_code:plain", 7, "spec.operators[0].uses", ["type function", "@operator"]),
         ("model: [tiny", "modle: [tiny", 9, "spec.operators[0].knobs.modle", ["knob modle", "did you mean model?"]),
         ("after: first\n", "after: first\n      knobs: {cups: 1}\n", 14, "spec.operators[1].knobs.cups", ["(size)"]),
         ("beam:", "bean:", 10, "spec.operators[0].knobs.bean", ["a knob of whisper (model, beam)", "mean beam?"]),
         ("after: [first, second]", "after: [first]", 16, "spec.operators[2].after", ["1 input", "expected 2", "join"]),
         ("      after: [first, second]\n", "", 14, "spec.operators[2].after", ["no operator before it", "expected 2"]),
         ("checked_code:score", "checked_code:number", 17, "spec.metric.uses", ["is a int", "expected a function"]),
-        ("checked_code:score", "checked_code:plain", 17, "spec.metric.uses", ["(x)", "the output and the truth"]),
-        ("checked_code:items", "checked_code:item", 19, "spec.dataset.uses", ["did you mean items?"]),
+        ("checked_code:score", "checked_code:plain", 17, "spec.metric.uses", ["(x)", "the ground truth"]),
+        ("checked_code:items", "checked_code:item", 19, "spec.dataset.uses", ["Did you mean items?"]),
         ("{count: 5}", "{cuont: 5}", 20, "spec.dataset.arguments", ["(count=3)", "cuont"]),
     ],
 )  # fmt: skip
 def test_one_fault_at_its_line(folder: Path, old: str, new: str, line: int, field: str, words: list[str]) -> None:
     changes = [(old, new)]
-    if "model:" in old:  # keep the condition that names the knob consistent, so that only the code disagrees
+    if "model:" in old:  # drop the condition on the renamed knob, so that only the code disagrees
         changes.append(("only_if: {model: base}", "ordered: true"))
     (fault,) = _faults(folder, *changes)
     assert (fault.file, fault.line, fault.field) == (str(folder / "p.yaml"), line, field)

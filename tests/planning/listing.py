@@ -1,4 +1,4 @@
-"""Every plan of a small instance with what it takes and promises: what the search is held against."""
+"""Exhaustive enumeration of the plans of a small instance, the reference for the search."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from circinus.specification import Slos
 from random_instances import Instance, all_plans, random_instance
 
 EXACT = SearchSettings(tolerance=0.0, max_plans=10**9, margin_tolerance=0.0, max_margin_plans=10**9, near_misses=10**6)
-"""Settings under which nothing may be lost."""
+"""Settings of an exact search."""
 
 MOST_PLANS = 400
 
@@ -25,11 +25,12 @@ _AMOUNTS = ("cpus", "memory_bytes", "gpus", "gpu_memory_bytes")
 
 @dataclass(frozen=True)
 class Listed:
-    """One plan that fits in the pools and links."""
+    """An enumerated plan that fits in the pools and links."""
 
     candidate: PlanCandidate
     point: tuple[float, ...]
-    """Amounts of every pool (fully shared, alone), bytes a second of every link, cost (fully shared, alone)."""
+    """Amounts of every pool (fully shared, dedicated), bytes per second of every link, cost (fully shared, dedicated).
+    """
 
     def violations(self, slos: Slos) -> tuple[str, ...]:
         return self.candidate.estimate.violations(slos)
@@ -53,13 +54,14 @@ class Listed:
 
 @cache
 def small_instance(seed: int) -> Instance:
-    """The first of `random_instance(seed)`, `random_instance(seed + 1000)`, ... with at most `MOST_PLANS` plans."""
+    """Return the first of `random_instance(seed)`, `random_instance(seed + 1000)`, ... with `MOST_PLANS` plans or
+    fewer."""
     drawn = (random_instance(number) for number in count(seed, 1000))
     return next(i for i in drawn if len(list(islice(all_plans(i, EXACT), MOST_PLANS + 1))) <= MOST_PLANS)
 
 
 def list_plans(instance: Instance) -> tuple[Listed, ...]:
-    """All plans of an instance that the query could have by itself."""
+    """Return all plans of an instance that the query could have by itself."""
     estimators = {
         profile.configuration: Estimator(instance.query, instance.pipeline, profile, instance.network)
         for profile in instance.profile.configurations
@@ -68,7 +70,7 @@ def list_plans(instance: Instance) -> tuple[Listed, ...]:
     for plan in all_plans(instance, EXACT):
         try:
             candidate = estimators[plan.configuration].candidate(plan)
-        except PlanningError:  # more than the usable share of a link
+        except PlanningError:  # exceeds the usable share of a link
             continue
         point = point_of(instance, candidate)
         if point is not None:
@@ -77,7 +79,7 @@ def list_plans(instance: Instance) -> tuple[Listed, ...]:
 
 
 def point_of(instance: Instance, candidate: PlanCandidate) -> tuple[float, ...] | None:
-    """What a plan takes; None where some pool cannot hold it."""
+    """Return the resource usage of a plan, or None if some pool cannot hold it."""
     infrastructure = instance.network.infrastructure
     amounts: dict[tuple[str, str, str], float] = defaultdict(float)
     for use in candidate.deployments:
@@ -86,7 +88,7 @@ def point_of(instance: Instance, candidate: PlanCandidate) -> tuple[float, ...] 
         for amount in _AMOUNTS:
             needed = getattr(use.demand, amount)
             if needed > 0 and replicas > pool.nodes * int(getattr(pool, amount) / needed + 1e-9):
-                return None  # a replica stands on one node
+                return None  # a replica must fit on one node
             amounts[pool.name, amount, "shared"] += needed * use.fractional_replicas
             amounts[pool.name, amount, "alone"] += needed * replicas
     for pool in infrastructure.pools:
@@ -104,13 +106,13 @@ def point_of(instance: Instance, candidate: PlanCandidate) -> tuple[float, ...] 
 
 
 def undominated(plans: list[Listed]) -> list[Listed]:
-    """Those that no other one beats in every amount; of equal ones the first."""
+    """Return the plans that no other plan dominates in every amount; of equal ones the first."""
     points = unbeaten([plan.point for plan in plans])
     return [next(plan for plan in plans if plan.point == point) for point in points]
 
 
 def unbeaten(points: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
-    """Those that no other one is nowhere greater than; of equal ones the first."""
+    """Return the points that no other point dominates; of equal ones the first."""
     kept: list[tuple[float, ...]] = []
     for point in sorted(points, key=sum):
         ceiling = np.array(point) + 1e-9 * np.abs(point)
@@ -120,7 +122,7 @@ def unbeaten(points: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
 
 
 def roomy_point(candidate: PlanCandidate, point: tuple[float, ...], slos: Slos) -> tuple[float, ...]:
-    """What a plan takes, and what it promises of latency and accuracy where there are objectives; less is better."""
+    """Return the usage and the guaranteed latency and accuracy (if there are SLOs) of a plan; less is better."""
     estimate = candidate.estimate
     latency_s = 0.0 if slos.latency is None else estimate.latency_s.upper
     if slos.accuracy is None:

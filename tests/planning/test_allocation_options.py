@@ -18,7 +18,7 @@ from random_instances import Instance, all_plans, corrected, measured_there, ran
 NOBODY_BEATS = -1e15
 
 ONE_OPERATOR_SEEDS = (29, 12, 25, 65, 58, 60, 11, 8, 2, 36, 44, 30)
-"""Instances of one operator; those of odd seeds wait for batches to fill."""
+"""Instances of one operator; operators of odd seeds wait for batches to fill."""
 
 
 def _tables(instance: Instance, slack_s: float) -> tuple[ProfileArrays, ResourceColumns, list[OptionTable]]:
@@ -71,7 +71,7 @@ def test_the_extremes_bound_every_option(seed: int) -> None:
             node_s, taken = table.node_s[row, pool, option], table.resources[row, pool, option]
             assert (table.fastest_s[row, pool] <= node_s).all()
             assert (node_s <= table.slowest_s[row, pool]).all()
-            assert (table.least[row, pool] <= taken).all()
+            assert (table.min_resources[row, pool] <= taken).all()
             assert table.available[row, pool, table.cheapest[row, pool]]
 
 
@@ -82,7 +82,7 @@ ARRIVALS = (PoissonArrivals(), PeriodicArrivals(), BurstyArrivals(peak=2.0, burs
 @pytest.mark.parametrize("known", ["declared", "corrected", "measured"])
 @pytest.mark.parametrize("seed", ONE_OPERATOR_SEEDS[: share_of(len(ONE_OPERATOR_SEEDS))])
 def test_options_are_what_the_estimator_computes(seed: int, known: str, arrivals: AnyArrivals) -> None:
-    """A pipeline of one operator at its source has no other time and no other resources."""
+    """A pipeline of one operator at its source has no other latency and no other resources."""
     instance = random_instance(seed)
     if known != "declared":
         instance = corrected(instance) if known == "corrected" else measured_there(instance)

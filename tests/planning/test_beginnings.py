@@ -16,9 +16,9 @@ def test_a_level_has_each_distinct_beginning_once(rows: np.ndarray) -> None:
     tree = PrefixTree.of_rows(rows)
     for level in range(3):
         starts = [tuple(row[: level + 2]) for row in rows.tolist()]
-        assert len(tree.first[level]) == len(set(starts))
-        for configuration, beginning in enumerate(tree.of[level]):
-            assert starts[tree.first[level][beginning]] == starts[configuration]
+        assert len(tree.first_configurations[level]) == len(set(starts))
+        for configuration, beginning in enumerate(tree.prefixes[level]):
+            assert starts[tree.first_configurations[level][beginning]] == starts[configuration]
 
 
 @given(tables)
@@ -27,15 +27,15 @@ def test_the_children_of_a_level_are_all_beginnings_of_the_next(rows: np.ndarray
     for level in range(3):
         start, count = tree.children(level)
         children = [list(range(first, first + many)) for first, many in zip(start, count, strict=True)]
-        assert [child for mine in children for child in mine] == list(range(len(tree.first[level])))
+        assert [child for mine in children for child in mine] == list(range(len(tree.first_configurations[level])))
         for parent, mine in enumerate(children):
             for child in mine:
                 if level:
-                    assert tree.of[level - 1][tree.first[level][child]] == parent
+                    assert tree.prefixes[level - 1][tree.first_configurations[level][child]] == parent
 
 
 def test_the_last_level_is_the_configurations() -> None:
     tree = PrefixTree.of_rows(np.array([[0, 0, 0], [0, 0, 1], [0, 1, 2]]))
-    assert tree.of[1].tolist() == [0, 1, 2]
+    assert tree.prefixes[1].tolist() == [0, 1, 2]
     assert tree.rows_at(0, 1).tolist() == [0, 1]
     assert tree.rows_at(1, 2).tolist() == [0, 1, 2]

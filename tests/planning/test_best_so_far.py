@@ -1,4 +1,4 @@
-"""The best plan so far of queries without a promised plan, against listing every plan."""
+"""Best-effort plans of queries without a guaranteed plan, against exhaustive enumeration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POPULATION = 400
 
 
 def _little_known(seed: int) -> Instance:
-    """An instance of whose accuracies hardly anything is promised, as their bounds are wide and most items are left."""
+    """Return an instance with wide accuracy bounds and few measured items, so that little is guaranteed."""
     instance = small_instance(seed)
     wide = tuple(
         replace(found, accuracy=Interval(found.accuracy.value, 0.0, 1.0)) for found in instance.profile.configurations
@@ -41,7 +41,7 @@ def _odds(candidate: PlanCandidate) -> float:
 
 
 def _all_odds(instance: Instance) -> list[tuple[float, float]]:
-    """(probability, cost alone) of every plan that fits."""
+    """Return (probability, dedicated cost) of every plan that fits."""
     found = []
     for plan in list_plans(instance):
         profile = next(
@@ -54,7 +54,7 @@ def _all_odds(instance: Instance) -> list[tuple[float, float]]:
 
 
 def test_hardly_any_plan_is_likelier_than_the_best_so_far() -> None:
-    """No plan is likelier by more than the risk, with which a cheaper plan is taken whose latency is promised."""
+    """No plan is more probable by more than the risk, as a cheaper plan with a guaranteed latency is preferred."""
     found = 0
     for seed in seeds(70):
         instance = _little_known(seed)

@@ -1,4 +1,4 @@
-"""What deployments of queries with bursts are sized to, and what bursts are promised among others."""
+"""Utilization targets of bursty queries, and guarantees for bursts among other load."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_bursts_may_be_given_as_much_room_as_others_have_all_the_time() -> None:
 
 
 def _promised_s(arrivals: AnyArrivals, rate_per_s: float, seconds: float) -> float:
-    """The 95th percentile of the time at a replica, with others up to a utilisation of 0.4."""
+    """Return the 95th percentile of the time at a replica, with other load up to a utilization of 0.4."""
     coming = ArrivalModel.of(_query(arrivals, rate_per_s))
     traffic = coming.traffic(rate_per_s, seconds, 1.1 * seconds**2, 1.3 * seconds**3, first=True)
     (station,) = stations_at_target(traffic.offered_load, traffic, (1.0,), 0.0, 0.4)

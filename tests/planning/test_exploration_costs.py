@@ -14,7 +14,7 @@ from random_instances import Instance
 
 
 def _situations(plans: list[Listed], pools: list[str]) -> np.ndarray:
-    """(s,) by definition."""
+    """Return (s,) costs in every situation, by definition."""
     costs = []
     for avoided in (None, *pools):
         free = [p for p in plans if all(pool != avoided for _, pool in p.candidate.plan.placement)]
@@ -27,7 +27,7 @@ def _situations(plans: list[Listed], pools: list[str]) -> np.ndarray:
 
 @pytest.fixture(scope="module", params=seeds(60))
 def plans_by_configuration(request: pytest.FixtureRequest) -> tuple[Instance, list[list[Listed]]]:
-    """For each configuration its plans that keep the latency and cost objectives."""
+    """Return the plans of each configuration that meet the latency and cost SLOs."""
     instance = small_instance(request.param)
     slos = instance.query.slos.model_copy(update={"accuracy": None})
     kept = [plan for plan in list_plans(instance) if not plan.violations(slos)]
@@ -74,7 +74,7 @@ def test_no_more_slow_items_are_taken_out_than_chance_may_bring(percentile: floa
         ways = [math.comb(slow, k) * math.comb(population - slow, items - k) for k in range(items + 1)]
         assert sum(ways[found:]) <= (0.05 + 1e-9) * math.comb(population, items)
         assert sum(ways[found - 1 :]) > (0.05 - 1e-9) * math.comb(population, items)
-    assert hypergeometric_critical_count(population, percentile, population) == slow + 1  # nothing is left to chance
+    assert hypergeometric_critical_count(population, percentile, population) == slow + 1  # no sampling error
 
 
 def test_many_items_can_be_counted() -> None:

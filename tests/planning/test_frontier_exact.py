@@ -1,4 +1,4 @@
-"""The search against listing every plan, on random small instances and some larger ones."""
+"""The search against exhaustive enumeration, on random small instances and some larger ones."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from circinus.specification.formatting import UNBOUNDED_S
 from random_instances import Instance, corrected, everywhere, measured_there, random_instance, slower
 
 LARGE_SEEDS = (286, 104, 82, 191, 124, 17, 203, 264, 4, 33, 66, 93, 119, 141, 166)
-"""Instances of 432 to 3456 plans: with 104 and 264 none keeps all objectives, else several are on the frontier.
+"""Instances of 432 to 3456 plans: with 104 and 264 no plan meets all SLOs, otherwise several are on the frontier.
 
-With 286 and 264 some placements seem to have a faster plan than the fastest, with 104 some seem to have a plan at all.
+With 286 and 264 some placements have latency bounds below the fastest plan, with 104 some seem to have a plan.
 """
 
 CAPPED_SEEDS = (0, 17, 27, 4, 5, 18, 21, 28, 33, 40, 41, 43, 49, 51, 56, 65, 77, 82, 84, 90)
-"""Small instances with more than five plans with margin, and an objective of latency or accuracy."""
+"""Small instances with more than five high-margin plans, and a latency or accuracy SLO."""
 
 
 @dataclass(frozen=True)
 class Everything:
-    """An instance, all its plans, and what the search finds when nothing may be lost."""
+    """An instance, all its plans, and the result of an exact search."""
 
     instance: Instance
     plans: tuple[Listed, ...]
@@ -42,7 +42,7 @@ class Everything:
         return [plan for plan in self.plans if not plan.violations(self.slos)]
 
     def missing_at_most(self, slo: str) -> list[Listed]:
-        """The plans that keep every objective but perhaps this one."""
+        """Return the plans that meet every SLO except perhaps this one."""
         return [plan for plan in self.plans if set(plan.violations(self.slos)) <= {slo}]
 
 
@@ -107,7 +107,7 @@ def test_every_candidate_is_promised_and_they_are_sorted_by_cost(everything: Eve
     frontier = _plan(everything.instance, SearchSettings())
     assert all(not c.estimate.violations(everything.slos) for c in frontier.candidates)
     costs = [c.estimate.cost_usd_per_h.upper for c in frontier.candidates]
-    assert costs == pytest.approx(sorted(costs), rel=1e-12)  # sums in another order differ in the last digit
+    assert costs == pytest.approx(sorted(costs), rel=1e-12)  # different summation order
 
 
 def test_relaxations_are_the_tightest(everything: Everything) -> None:
@@ -122,7 +122,7 @@ def test_relaxations_are_the_tightest(everything: Everything) -> None:
         ("cost", slos.cost, lambda plans: min(plan.shared_cost for plan in plans)),
     ):
         plans = everything.missing_at_most(slo)
-        if slo == "latency":  # nobody is told to wait for what may be busy all the time
+        if slo == "latency":  # no relaxation for overloaded stations
             plans = [plan for plan in plans if plan.latency_s < UNBOUNDED_S]
         if given is not None and plans:
             expected[slo] = best(plans)
@@ -206,6 +206,6 @@ def test_a_correction_is_as_if_all_had_been_measured_to_take_so_long(factor: flo
 
 
 def _said(candidate: PlanCandidate) -> list[float]:
-    """What an estimate says of latency and cost, but for rounding."""
+    """Return an estimate's latency and cost, rounded."""
     latency_s, cost = candidate.estimate.latency_s, candidate.estimate.cost_usd_per_h
     return [latency_s.lower, latency_s.value, latency_s.upper, cost.lower, cost.value, cost.upper]

@@ -1,4 +1,4 @@
-"""What labels carry is what the estimator computes, and more machine or time never means fewer plans."""
+"""Labels agree with the estimator, and more capacity or time never means fewer plans."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def test_a_placement_lies_between_its_extremes(seed: int) -> None:
     limits = Limits.of(space, latency=False, cost=False)
     cells = PlacementSearch(space, configurations).run(limits, 10**6, Counter())
     assert (cells.latency_s[:, FASTEST] <= cells.latency_s[:, CHEAPEST] + 1e-12).all()
-    assert (cells.least <= cells.cheapest * (1 + 1e-12)).all()
+    assert (cells.min_resources <= cells.cheapest * (1 + 1e-12)).all()
     for cell in range(cells.count):
         plans, latency_s = AllocationSearch(space, configurations, cells.take(np.array([cell])), limits).fastest()
         if plans.count:
             assert (cells.latency_s[cell, FASTEST] <= latency_s.min(axis=0) * (1 + 1e-12) + 1e-12).all()
-            assert (cells.least[cell] <= plans.resources * (1 + 1e-9) + 1e-12).all()
+            assert (cells.min_resources[cell] <= plans.resources * (1 + 1e-9) + 1e-12).all()
 
 
 @pytest.mark.parametrize("seed", seeds(80))

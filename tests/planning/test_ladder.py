@@ -1,4 +1,4 @@
-"""Ladders of random plans against listing every chain, and of real frontiers."""
+"""Ladders of random plans against enumeration of every chain, and of real frontiers."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_no_other_chain_has_smaller_steps(drawn: list[tuple], data: st.DataObjec
 
 @given(_plans)
 def test_a_dearer_plan_does_not_hide_the_steps_below_the_chosen_one(drawn: list[tuple]) -> None:
-    """Whoever has a plan below has a ladder that reaches it."""
+    """A selected plan with a step down has a ladder that reaches it."""
     plans = [_made(plan) for plan in drawn]
     for chosen in plans:
         steps = LadderSteps.of(QUERY, [chosen, *(plan for plan in plans if plan != chosen)])
@@ -118,5 +118,5 @@ def test_ladders_of_frontiers(seed: int) -> None:
 
 def test_a_ladder_has_room_for_its_ends() -> None:
     plan = _made(((0, "near", 0.2), (0, "near", 0.2), 0.5, 0.8))
-    with pytest.raises(ValueError, match="found 2 rungs, expected at least 3"):
+    with pytest.raises(ValueError, match="at least 3 rungs, got 2"):
         ladder(QUERY, [plan], plan, 2)

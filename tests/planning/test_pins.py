@@ -1,4 +1,4 @@
-"""What a query is pinned to is all that it may have; within that nothing is lost."""
+"""Pinned queries use only the pinned pools and knob values, and the search within them is exact."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from circinus.specification import PinnedKnob, PinnedOperator
 from random_instances import Instance
 
 KNOB_SEEDS = (17, 43, 33, 66, 4, 40, 49, 90, 60, 103, 10, 25, 27, 29, 37, 65, 73, 121, 127, 130)
-"""Small instances of which `_pinned` pins a knob, and most also a pool: several plans keep that and several do not."""
+"""Small instances in which `_pinned` pins a knob, and mostly a pool: several plans satisfy the pins and several do not.
+"""
 
 POOL_SEEDS = (18, 5, 26, 0, 77, 86, 98, 143, 2, 8, 20, 21, 30, 51, 64, 100, 101, 102, 113, 131, 134, 140, 153, 156)
-"""Of which it pins a pool only."""
+"""Instances in which `_pinned` pins a pool only."""
 
 
 @cache
 def _pinned(seed: int) -> tuple[Instance, list[Listed]]:
-    """The instance pinned to a pool and knobs of one of its plans, and all plans that keep its objectives."""
+    """Return the instance pinned to a pool and knobs of one of its plans, and all plans that meet its SLOs."""
     instance, rng = small_instance(seed), np.random.default_rng(seed)
     plans = [plan for plan in list_plans(instance) if not plan.violations(instance.query.slos)]
     plan = plans[rng.integers(len(plans))].candidate.plan
@@ -81,5 +82,5 @@ def test_says_what_was_not_measured_yet() -> None:
     profile = replace(instance.profile, configurations=others)
     frontier = plan_query(query, instance.pipeline, profile, instance.network)
     assert not frontier.candidates
-    assert f"pinned to {operator.name}.{knob.name}={value}" in frontier.reason
+    assert f"the query is pinned to {operator.name}.{knob.name}={value}, but" in frontier.reason
     assert f"none of the {len(others)} configurations" in frontier.reason

@@ -26,6 +26,8 @@ from circinus.specification import (
     Slos,
     Specification,
 )
+from golden import check_message
+from raised import raises_code
 from random_instances import GIB, random_infrastructure, random_pipeline, random_profile, random_query, slower
 
 
@@ -112,7 +114,7 @@ def test_the_cap_is_kept_and_counted() -> None:
     everything = plan_query(query, pipeline, profile, network, SearchSettings(max_plans=10**6))
     capped = plan_query(query, pipeline, profile, network, SearchSettings(max_plans=4))
     assert len(capped.candidates) == 4
-    assert capped.considered["plans left out of the frontier"] == len(everything.candidates) - 4
+    assert capped.considered["plans excluded from the frontier"] == len(everything.candidates) - 4
     assert capped.candidates[0] == everything.candidates[0]
 
 
@@ -122,8 +124,8 @@ def test_cutting_labels_is_counted_and_leaves_promised_plans() -> None:
     query = _query(latency=LatencySlo(limit=5.0))
     whole = plan_query(query, pipeline, profile, network)
     cut = plan_query(query, pipeline, profile, network, SearchSettings(max_labels=2))
-    assert "placements cut" not in whole.considered
-    assert cut.considered["placements cut"] > 0
+    assert "placements dropped at the label limit" not in whole.considered
+    assert cut.considered["placements dropped at the label limit"] > 0
     assert cut.candidates
     assert all(not c.estimate.violations(query.slos) for c in cut.candidates)
 
@@ -158,16 +160,16 @@ def test_an_error_metric_counts_from_above() -> None:
     [
         (
             {"latency": LatencySlo(limit=0.001)},
-            r"with the infrastructure to itself, one would do with latency p95 <= [\d.]+m?s instead of 1ms",
+            r"with the infrastructure to itself, the query needs latency p95 <= [\d.]+m?s instead of 1ms",
         ),
         (
             {"accuracy": AccuracySlo(threshold=0.999)},
-            r"with accuracy >= 0\.\d+ \(0\.\d+ as far as it was measured\) instead of 0\.999",
+            r"needs accuracy >= 0\.\d+ \(measured mean 0\.\d+\) instead of 0\.999",
         ),
-        ({"cost": CostSlo(limit=1e-6)}, r"one would do with cost <= \$.*/h instead of \$"),
+        ({"cost": CostSlo(limit=1e-6)}, r"the query needs cost <= \$.*/h instead of \$"),
         (
             {"latency": LatencySlo(limit=0.001), "accuracy": AccuracySlo(threshold=0.999)},
-            "no single one that gives way would suffice",
+            "relaxing a single SLO does not suffice",
         ),
     ],
 )
@@ -184,8 +186,8 @@ def test_a_query_that_fits_nowhere_is_told_so() -> None:
     network = Network(_infrastructure())
     busy = _query().model_copy(update={"rate_per_s": 1e5})
     assert plan_query(busy, pipeline, profile, network).reason == (
-        "operator op0 fits in no pool: pool device0 has too few nodes for the replicas that 100000/s need; "
-        "pool edge has too few nodes for the replicas that 100000/s need"
+        "operator op0 fits in no pool: pool device0 has too few nodes for the replicas needed at 100000/s; "
+        "pool edge has too few nodes for the replicas needed at 100000/s"
     )
     crowded = _query().model_copy(update={"rate_per_s": 40.0})
     small = Network(_infrastructure(cpus=1.0))
@@ -193,18 +195,18 @@ def test_a_query_that_fits_nowhere_is_told_so() -> None:
     assert "fits" in reason
     device = _infrastructure().model_copy(update={"pools": _infrastructure().pools[:1]})
     assert plan_query(_query(), pipeline, profile, Network(device)).reason == (
-        "no plan fits in the pools and links that are open to the query, not even alone: "
-        "its operators need at least 3 cpus, and there are 2 cpus"
+        "no plan fits in the pools and links that are open to the query, even with the infrastructure to itself: "
+        "the operators need at least 3 cpus, but the pools have 2 cpus"
     )
     forgetful = _infrastructure().pools[0].model_copy(update={"cpus": 8.0, "memory_bytes": 1.5 * GIB})
     alone = Network(_infrastructure().model_copy(update={"pools": (forgetful,)}))
     assert plan_query(_query(), pipeline, profile, alone).reason.endswith(
-        "its operators need at least 1.86 GiB memory, and there are 1.5 GiB memory"
+        "the operators need at least 1.86 GiB memory, but the pools have 1.5 GiB memory"
     )
     closed = _infrastructure().model_copy(update={"pools": (_infrastructure(devices=2).pools[1],)})
     frontier = plan_query(_query(), pipeline, profile, Network(closed.model_copy(update={"links": ()})))
     assert frontier.reason == (
-        "no pool is open to a query from site device0: pool device1 is private to queries from site device1"
+        "no pool is open to queries from site device0: pool device1 is private to queries from site device1"
     )
 
 
@@ -218,8 +220,8 @@ def test_an_operator_that_fits_nowhere_is_told_what_keeps_it_out_of_each_pool() 
     pools = (small, *infrastructure.pools[1:], empty)
     network = Network(infrastructure.model_copy(update={"pools": pools}))
     assert plan_query(_query(), pinned, profile, network).reason == (
-        "operator op0 fits in no pool: a node of pool device0 has 0.5 cpus and a replica needs 1 cpu; "
-        "pool edge is on tier edge and its allowed_tiers are device; "
+        "operator op0 fits in no pool: a node of pool device0 has 0.5 cpus, but a replica needs 1 cpu; "
+        "pool edge is on tier edge, but allowed_tiers are device; "
         "pool device1 is private to queries from site device1; pool empty has no nodes"
     )
 
@@ -236,14 +238,17 @@ def test_what_does_not_belong_together_is_an_error() -> None:
     pipeline, profile = _chain()
     network = Network(_infrastructure())
     query = _query(accuracy=AccuracySlo(threshold=0.5))
-    with pytest.raises(PlanningError, match="found a profile of pipeline other, expected one of pipeline"):
+    with raises_code(PlanningError, "profile.other_pipeline") as caught:
         plan_query(query, pipeline, replace(profile, pipeline="other"), network)
-    with pytest.raises(PlanningError, match=r"fail with probability 0\.05, expected at most its risk of 0\.01"):
+    check_message("planning/other_pipeline", str(caught.value))
+    with raises_code(PlanningError, "profile.risk_too_high") as caught:
         plan_query(query.model_copy(update={"risk": 0.01}), pipeline, profile, network)
+    check_message("planning/risk_too_high", str(caught.value))
     specification = Specification({"pipeline": pipeline}, _infrastructure(), (query,))
-    with pytest.raises(PlanningError, match="found no profile of pipeline pipeline"):
+    with raises_code(PlanningError, "profile.missing") as caught:
         plan_queries(specification, {})
-    with pytest.raises(PlanningError, match="found no infrastructure"):
+    check_message("planning/no_profile", str(caught.value))
+    with raises_code(PlanningError, "specification.no_infrastructure"):
         plan_queries(replace(specification, infrastructure=None), {"pipeline": profile})
 
 
@@ -266,7 +271,7 @@ def test_configurations_measured_on_different_numbers_of_items_are_planned_toget
 
 
 def test_what_was_measured_on_few_items_promises_less() -> None:
-    """Its latency bound makes an allowance for what the slowest of few items does not show."""
+    """The latency bound includes an allowance for slow items that few items do not show."""
     pipeline, _ = _chain()
     many = random_profile(np.random.default_rng(1), pipeline, items=100)
     few = replace(many, configurations=tuple(replace_items(c, 8) for c in many.configurations))
@@ -288,9 +293,9 @@ def test_less_than_eight_items_promise_nothing() -> None:
     alone = replace(profile, configurations=(short,))
     nothing = plan_query(_query(), pipeline, alone, Network(_infrastructure()))
     assert not nothing.candidates
-    assert "were measured on at most 7 items, and promises take 8" in nothing.reason
+    assert "are measured on at most 7 items, but guarantees need 8" in nothing.reason
     assert nothing.best_effort is not None
-    assert (nothing.best_effort.probability, nothing.best_effort.items) == (1.0, 7)  # nobody asks for anything
+    assert (nothing.best_effort.probability, nothing.best_effort.items) == (1.0, 7)  # the query has no SLOs
 
 
 def test_a_pipeline_that_was_hardly_measured_does_not_hold_up_the_others() -> None:
@@ -306,7 +311,7 @@ def test_a_pipeline_that_was_hardly_measured_does_not_hold_up_the_others() -> No
     found = plan_queries(specification, profiles)
     assert found["q-known"].candidates
     assert not found["q-new"].candidates
-    assert "nothing can be promised on pipeline new yet: its configurations were measured on at most 5 items" in (
+    assert "no guarantee is possible on pipeline new yet: its configurations are measured on at most 5 items" in (
         found["q-new"].reason
     )
     assert found["q-new"].best_effort is not None
@@ -319,11 +324,11 @@ def test_a_pipeline_that_was_hardly_measured_does_not_hold_up_the_others() -> No
     profiles["new"] = replace(profiles["new"], configurations=())
     unknown = plan_queries(specification, profiles)["q-new"]
     assert unknown.best_effort is None
-    assert unknown.reason.endswith("on at most 0 items, and promises take 8; measure for longer (circinus profile)")
+    assert unknown.reason.endswith("on at most 0 items, but guarantees need 8; profile longer (`circinus profile`)")
 
 
 def replace_items(measured: ConfigurationProfile, count: int) -> ConfigurationProfile:
-    """The configuration as if only its first `count` items had been measured."""
+    """Return the configuration restricted to its first `count` items."""
     return replace(
         measured,
         items=measured.items[:count],
@@ -345,13 +350,16 @@ def test_a_rejected_query_is_told_that_few_items_may_be_the_reason() -> None:
     network = Network(_infrastructure())
     found = plan_query(_query(accuracy=AccuracySlo(threshold=0.9)), pipeline, unsure, network)
     count = len(unsure.configurations)
-    assert f"but {count} configurations measured on few items may keep accuracy >= 0.9: profile first" in found.reason
+    assert (
+        f"{count} configurations with few measured items may still meet accuracy >= 0.9: run `circinus profile` first"
+        in found.reason
+    )
     hopeless = plan_query(_query(accuracy=AccuracySlo(threshold=0.96)), pipeline, unsure, network)
-    assert "profile first" not in hopeless.reason
+    assert "run `circinus profile`" not in hopeless.reason
 
 
 def test_batches_that_wait_to_fill_do_not_crowd_out_those_that_do_not() -> None:
-    """Promised as if many requests came, full batches were fast and cheap; the few that come wait half a second."""
+    """With frequent arrivals full batches would be fast and cheap; rare arrivals wait half a second."""
     rng = np.random.default_rng(5)
     pipeline = random_pipeline(rng, knobs=(1, 1), chain=True, batch_sizes=(1, 8))
     waiting = tuple(operator.model_copy(update={"batch_wait_s": 0.5}) for operator in pipeline.operators)

@@ -1,4 +1,4 @@
-"""What a terminal of a given width shows."""
+"""Output of renderables on a terminal of a given width."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from io import StringIO
 from rich.console import Console, RenderableType
 
 
-def printed(*shown: RenderableType, width: int = 200) -> str:
-    """The plain text."""
+def printed(*renderables: RenderableType, width: int = 200) -> str:
+    """Return the plain text."""
     console = Console(file=StringIO(), width=width)
-    console.print(*shown)
+    console.print(*renderables)
     assert isinstance(console.file, StringIO)
     return console.file.getvalue()

@@ -1,4 +1,4 @@
-"""How fast operators are on other hardware, and what was measured there."""
+"""Tables of relative speeds on other hardware."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ def test_a_profile_tells_the_speeds_that_were_measured() -> None:
     assert "Speed on other hardware" not in printed(profile_table(profile, "maximize"))
     configuration = profile.configurations[0]
     first, *rest = configuration.operators
-    known = replace(configuration.operators[first], speeds=Speeds({"arm": MeasuredSpeed(Interval(0.25, 0.2, 0.3), 24)}))
-    told = replace(configuration, operators={**configuration.operators, first: known})
-    shown = printed(profile_table(replace(profile, configurations=(told,)), "maximize"))
+    measured = replace(
+        configuration.operators[first], speeds=Speeds({"arm": MeasuredSpeed(Interval(0.25, 0.2, 0.3), 24)})
+    )
+    changed = replace(configuration, operators={**configuration.operators, first: measured})
+    shown = printed(profile_table(replace(profile, configurations=(changed,)), "maximize"))
     assert "Speed on other hardware (bounds)" in shown
     assert "0.25 (0.2 to 0.3)" in shown
     assert shown.count("declared") == len(rest)
@@ -45,7 +47,7 @@ def test_what_was_measured_where_and_what_is_missing() -> None:
     )
     assert [str(line) for line in lines] == [
         "arm: 1.5 s of processing on ARM CPU, 4 cores",
-        "gpu: not measured, its declared speed stands",
-        "old: 500 ms of processing on ARM CPU, 4 cores; declared speeds stand for 2 operators with their knobs",
+        "gpu: not measured; its declared speed applies",
+        "old: 500 ms of processing on ARM CPU, 4 cores; declared speeds apply to 2 operators with their knobs",
         f"old: {configuration} failed: no such instruction",
     ]

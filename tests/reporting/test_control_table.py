@@ -1,4 +1,4 @@
-"""What runs, on one screen."""
+"""Status table of an engine."""
 
 from __future__ import annotations
 

@@ -37,20 +37,21 @@ REFUSED = SkippedDeployment(Deployment("p", "other", KNOBS, "far", Allocation(1.
 
 def test_what_is_learnt_and_what_is_not_is_said() -> None:
     text = printed(service_time_text(ServiceTimeReport((SEEN,), (REFUSED,))))
-    assert "p/op(size=2) on edge: service took 1.22 times what the profile predicts" in text
+    assert "p/op(size=2) on edge: service times are 1.22 times the prediction of the profile" in text
     assert "standard error 2.0%, 100 requests, 16 items" in text
-    assert "later plans are corrected by it" in text
-    assert f"not learnt from {REFUSED.deployment.name}: it was cold" in text
+    assert "the observations correct later plans" in text
+    assert f"no observation of {REFUSED.deployment.name}: it was cold" in text
 
 
 @pytest.mark.parametrize(
-    ("mode", "why", "said"), [("real", "--no-keep-observations", "not kept"), ("replay", "", "mode replay")]
+    ("mode", "reason", "expected"),
+    [("real", "--no-keep-observations", "not stored: --no-keep-observations"), ("replay", "", "replay mode")],
 )
-def test_what_is_not_used_is_said_to_be_so(mode: str, why: str, said: str) -> None:
+def test_what_is_not_used_is_said_to_be_so(mode: str, reason: str, expected: str) -> None:
     observation = ServiceTimeObservation(**{**vars(SEEN), "mode": mode})
-    text = printed(service_time_text(ServiceTimeReport((observation,), ()), why))
-    assert said in text
-    assert "later plans are corrected" not in text
+    text = printed(service_time_text(ServiceTimeReport((observation,), ()), reason))
+    assert expected in text
+    assert "correct later plans" not in text
 
 
 def test_corrections_are_listed_with_bounds_and_what_they_stand_on() -> None:

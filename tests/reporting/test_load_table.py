@@ -48,7 +48,7 @@ def _report(measured: QueryMeasurement) -> str:
 def test_requests_without_a_score_are_shown() -> None:
     text = _report(replace(MEASURED, unscored=3))
     assert "0.750 (3 unscored)" in text
-    assert "counted as the worst score" in text
+    assert "counted as the worst score of the range" in text
 
 
 def test_where_every_request_was_scored_nothing_is_said_of_it() -> None:

@@ -40,21 +40,21 @@ def test_values_that_look_like_markup_are_printed_as_they_are() -> None:
     query = Query(name="q", pipeline="p", source="home", rate="1/s")
     matching = match({"q": Frontier(query, (found,), {}, (), (), "")}, INFRA, reestimate)
     assert "edge: hear [red]" in printed(plan_table(matching, {"q": query}))
-    assert "stop=[red]" in printed(deployment_table(matching.deployments))
+    assert "p/hear(stop=[red])" in printed(deployment_table(matching.deployments))
 
 
 def test_deployments_say_how_long_a_further_replica_takes_to_start() -> None:
     allocation = Allocation(1.0, 1, 0.5)
     demand = ReplicaDemand(1.0, 2.0**29, 0.0, 0.0, 0.25)
-    known, unknown = (
+    measured, unmeasured = (
         SizedDeployment(Deployment("p", name, KnobValues(), "edge", allocation), demand, (0,), 0.5, startup_s)
-        for name, startup_s in (("known", 2.5), ("unknown", None))
+        for name, startup_s in (("measured", 2.5), ("unmeasured", None))
     )
-    shown = printed(deployment_table((known, unknown)))
+    shown = printed(deployment_table((measured, unmeasured)))
     header, *rows = (
         [cell.strip() for cell in line.replace("┃", "│").split("│")] for line in shown.splitlines() if line[:1] in "┃│"
     )
-    assert {row[1]: row[header.index("start-up")] for row in rows} == {"p/known": "2.5 s", "p/unknown": ""}
+    assert {row[1]: row[header.index("start-up")] for row in rows} == {"p/measured": "2.5 s", "p/unmeasured": ""}
 
 
 def test_more_than_two_knobs_are_shown_with_their_names() -> None:

@@ -1,4 +1,4 @@
-"""What is known of a pipeline, how sure, and what it cost, on one screen."""
+"""Table of a profile."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_it_says_what_is_known_how_sure_and_what_it_cost(profile: PipelineProfil
     assert "profile longer to decide them" in shown
     assert "data set: 40 items, 10 of them held out; version items 40" in shown
     assert "measured on: A CPU, 8 cores" in shown
-    assert "saved by shared beginnings; with probability 0.95 all that is said of accuracy holds" in shown
+    assert "saved by shared prefixes; all accuracy bounds and verdicts hold with probability 0.95" in shown
     assert "warning" not in shown
 
 
@@ -46,8 +46,8 @@ def test_doubts_failures_and_interruptions_are_told(profile: PipelineProfile) ->
     shown = printed(profile_table(replace(profile, failed=failed, interrupted=True, machine=None), "maximize", "far"))
     assert "warning: far" in shown
     assert "measured on: not recorded" in shown
-    assert f"left out: {failed[0].configuration} and 1 more: no memory" in shown
-    assert "interrupted; the same command goes on from here" in shown
+    assert f"excluded: {failed[0].configuration} and 1 more: no memory" in shown
+    assert "interrupted; run the same command to resume" in shown
 
 
 def test_of_nothing_the_table_is_empty(profile: PipelineProfile) -> None:

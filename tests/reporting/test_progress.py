@@ -67,7 +67,7 @@ def test_a_failure_is_one_line_at_once() -> None:
     with profile_bar(console, "mend", Clock()) as bar:
         bar.failed(FailedConfiguration(configuration, "i7", "the process was killed while it read a rather long item"))
     assert written.getvalue() == (
-        "left out: hear(model=tiny) failed on item i7: the process was killed while it read a rather long item\n"
+        "excluded: hear(model=tiny) failed on item i7: the process was killed while it read a rather long item\n"
     )
 
 

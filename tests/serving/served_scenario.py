@@ -1,4 +1,4 @@
-"""A specification with a matching for it, and an engine that does as it is told."""
+"""Specification with a matching for it, and a fake engine with a configurable service time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ITEMS = [Item(f"number-{value}", float(value), float(value + 1)) for value in ra
 
 
 def pipeline(name: str = "p") -> Pipeline:
-    """One operator, scored 1 for the right answer."""
+    """Return a pipeline of one operator, scored 1 for the right answer."""
     return Pipeline(
         name=name,
         operators=(OperatorSpec(name="add", uses=f"{MODULE}:add", cpus=(0.1,)),),
@@ -82,7 +82,7 @@ def estimate() -> Estimate:
 
 
 def matching(served: list[str], rejected: list[str] | None = None) -> Matching:
-    """All `served` queries share one deployment of three replicas at $0.2 an hour each."""
+    """Return a matching whose served queries share one deployment of three replicas at $0.2 an hour each."""
     sized = SizedDeployment(PLAN.deployment_of("add"), ReplicaDemand(0.1, 2.0**20, 0, 0, 0.2), (0, 0, 0), 0.3)
     return Matching(
         assignments=tuple(
@@ -105,7 +105,7 @@ def specification(*queries: Query) -> Specification:
 
 @dataclass
 class ObedientEngine:
-    """Answers the right answer after `service_s(request, how many came before)` seconds; None: never."""
+    """Engine that answers correctly after `service_s(request, number of earlier requests)` seconds; None: never."""
 
     queries: tuple[str, ...]
     service_s: Callable[[Request, int], float | None] = lambda request, before: 0.05

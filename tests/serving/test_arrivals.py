@@ -1,4 +1,4 @@
-"""Arrivals as their queries' processes draw them, and traces."""
+"""Sampled arrivals of queries, and recorded traces."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def test_counts_and_gaps_are_those_of_a_poisson_process() -> None:
 
 
 def test_seed_fixes_arrivals_and_other_queries_do_not_change_them() -> None:
-    alone = poisson_arrivals({"a": 3.0}, 100.0, seed=7)
+    single = poisson_arrivals({"a": 3.0}, 100.0, seed=7)
     both = poisson_arrivals({"b": 5.0, "a": 3.0}, 100.0, seed=7)
-    assert alone == tuple(arrival for arrival in both if arrival.query == "a")
+    assert single == tuple(arrival for arrival in both if arrival.query == "a")
     assert list(both) == sorted(both)
-    assert alone != poisson_arrivals({"a": 3.0}, 100.0, seed=8)
+    assert single != poisson_arrivals({"a": 3.0}, 100.0, seed=8)
 
 
 def test_every_query_has_a_stream_of_its_own_whatever_the_others_are() -> None:
     bursty, even = MarkovModulatedPoisson((20.0, 2.0), (1.0, 5.0)), Periodic(4.0)
-    alone = sample_arrivals({"bursty": bursty}, 100.0, seed=7)
+    single = sample_arrivals({"bursty": bursty}, 100.0, seed=7)
     together = sample_arrivals({"even": even, "bursty": bursty, "poisson": Poisson(3.0)}, 100.0, seed=7)
     assert list(together) == sorted(together)
-    assert alone == tuple(arrival for arrival in together if arrival.query == "bursty")
+    assert single == tuple(arrival for arrival in together if arrival.query == "bursty")
     assert poisson_arrivals({"poisson": 3.0}, 100.0, seed=7) == tuple(a for a in together if a.query == "poisson")
     gaps_s = np.diff([arrival.time_s for arrival in together if arrival.query == "even"])
     assert gaps_s == pytest.approx(np.full(len(gaps_s), 0.25))
@@ -83,10 +83,14 @@ def test_every_faulty_row_is_named_with_its_line(tmp_path: Path) -> None:
 def test_trace_without_its_columns_is_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "trace.csv"
     file.write_text(content)
-    with pytest.raises(SpecError, match="time_s and query"):
+    with pytest.raises(SpecError) as caught:
         read_trace(file, {"a"})
+    (fault,) = caught.value.faults
+    assert (fault.line, fault.field) == (1, "header")
+    assert "time_s and query" in fault.expected
 
 
 def test_missing_trace_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="readable CSV"):
+    with pytest.raises(SpecError) as caught:
         read_trace(tmp_path / "none.csv", {"a"})
+    assert [(fault.line, fault.field) for fault in caught.value.faults] == [(0, "trace")]

@@ -1,4 +1,4 @@
-"""Which answered requests are kept, and how many."""
+"""Sampling of answered requests, and limits of the buffer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_draws_of_queries_and_seeds_differ() -> None:
 
 
 def test_the_oldest_are_dropped_and_counted() -> None:
-    samples = AuditBuffer(most_samples=3)
+    samples = AuditBuffer(max_samples=3)
     _answered(samples, 5)
     found = samples.drain()
     assert [sample.item_key for sample in found.samples] == ["2", "3", "4"]
@@ -46,7 +46,7 @@ def test_the_oldest_are_dropped_and_counted() -> None:
 
 
 def test_bytes_are_bounded_whatever_comes() -> None:
-    samples = AuditBuffer(most_bytes=65)
+    samples = AuditBuffer(max_bytes=65)
     _answered(samples, 5)
     found = samples.drain()
     assert [sample.item_key for sample in found.samples] == ["2", "3", "4"]
@@ -67,7 +67,7 @@ def test_numbers_go_on_whatever_the_share() -> None:
 
 
 def test_parts_come_together() -> None:
-    one, other = AuditBuffer(most_samples=1), AuditBuffer()
+    one, other = AuditBuffer(max_samples=1), AuditBuffer()
     _answered(one, 2)
     _answered(other, 1)
     found = merge_audits([one.drain(), other.drain()])

@@ -1,4 +1,4 @@
-"""Which items become the next batch, and when it begins."""
+"""Formation of batches."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _queue(batch_size: int, batch_wait_s: float, *works: QueuedItem) -> BatchQue
 def test_a_batch_begins_when_it_is_full_or_the_oldest_waited_long_enough(
     noticed: list[tuple[float, bool]], size: int, wait_s: float, free_s: float
 ) -> None:
-    """As the formula says, in whatever order arrivals were noticed and whoever has given up."""
+    """The formula holds for any order in which arrivals are noticed, and with cancelled items."""
     works = [_work(due_s, abandoned=gave_up) for due_s, gave_up in noticed]
     queue = _queue(size, wait_s, *works)
     due_s = sorted(time for time, gave_up in noticed if not gave_up)

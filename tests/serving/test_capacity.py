@@ -1,4 +1,4 @@
-"""What an engine refuses."""
+"""Refusals of states by an engine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TOO_LARGE = [
     (with_pool(NEAR, "near", gpus=1.0), "have 1 GPUs and this machine has 0"),
     (with_deployment(NEAR, replicas=30, cpus=0.1), "replicas are given 3 CPUs"),
     (with_deployment(NEAR, replicas=3, memory_bytes=2.0**29), "replicas are given 1.5 GiB of memory"),
-    (with_deployment(NEAR, relative_speed=2.0), "pool near: its hardware is 2 times as fast"),
+    (with_deployment(NEAR, relative_speed=2.0), "hardware is 2 times as fast"),
 ]
 
 
@@ -48,7 +48,8 @@ def test_real_refuses_what_this_machine_is_not(desired: DesiredState, message: s
     code = "pool.too_fast" if "fast" in message else "engine.machine_too_small"
     with raises_code(ServingError, code) as caught:
         require_capacity(desired, SMALL)
-    assert message in str(caught.value)
+    assert caught.value.location == ("pool near" if "fast" in message else "mode real")
+    assert message in caught.value.message
     assert "replay" in caught.value.hint
 
 

@@ -1,4 +1,4 @@
-"""From a matching to a desired state."""
+"""Conversion of a matching into a desired state."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from circinus.errors import ServingError
 from circinus.serving import DesiredDeployment, Mode, RouteStage
 from circinus.serving.desired_state import build_desired_state, build_route
 from circinus.specification import Allocation, Configuration, KnobValues, OperatorSpec, QueryPlan
+from golden import check_message
 from raised import raises_code
 
 
@@ -80,8 +81,9 @@ def test_stages_stand_in_topological_order_with_their_prefixes() -> None:
 
 def test_replay_needs_recordings() -> None:
     given = specification(query("a"))
-    with raises_code(ServingError, "engine.no_recordings"):
+    with raises_code(ServingError, "engine.no_recordings") as caught:
         build_desired_state(matching(["a"]), given, Mode.REPLAY)
+    check_message("serving/no_recordings", str(caught.value))
     assert build_desired_state(matching(["a"]), given, Mode.REPLAY, Path("s")).recordings == Path("s")
 
 

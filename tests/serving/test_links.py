@@ -1,4 +1,4 @@
-"""Emulated links, on a clock that a test moves."""
+"""Emulated links on a test clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from circinus.specification import DirectedLink
 
 
 class Clock:
-    """Calls what is due, in order, as time is moved on; `late_s` is how late it is with every call."""
+    """Clock that calls due callbacks in order as time advances, each one `late_s` late."""
 
     def __init__(self, late_s: float = 0.0) -> None:
         self.now_s = 0.0
@@ -43,7 +43,7 @@ def link(source: str, target: str, bandwidth: float, one_way_s: float = 0.0) -> 
 
 
 def arrivals(clock: Clock, sends: list[tuple[float, tuple[DirectedLink, ...], float]]) -> list[float]:
-    """When each of the (time, path, bytes) has arrived."""
+    """Return the arrival time of each (time, path, bytes)."""
     links = LinkEmulator(clock)
     arrived_s = [float("nan")] * len(sends)
 
@@ -109,7 +109,7 @@ def test_lateness_of_the_timer_does_not_add_up() -> None:
     st.floats(0, 1),
 )
 def test_link_is_a_queue_with_one_server(sends: list[tuple[float, float]], bandwidth: float, delay_s: float) -> None:
-    """Against the recursion of Lindley for departures from a first-come-first-served server."""
+    """Compare with the Lindley recursion of departures from a first-come-first-served server."""
     sends = sorted(sends, key=lambda send: send[0])
     path = (link("a", "b", bandwidth, delay_s),)
     arrived_s = arrivals(Clock(), [(when, path, size) for when, size in sends])

@@ -1,4 +1,4 @@
-"""Percentiles, standard errors and objectives."""
+"""Percentiles, standard errors and SLO attainment."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_unanswered_requests_take_for_ever() -> None:
 
 @given(st.lists(st.floats(0, 10) | st.just(math.inf), min_size=1, max_size=60), st.floats(1, 99))
 def test_percentile_is_the_least_latency_that_enough_requests_kept(latency_s: list[float], percentile: float) -> None:
-    found = LatencySummary.of(np.array(latency_s), percentile).at_percentile_s
-    value = math.inf if found is None else found
+    percentile_s = LatencySummary.of(np.array(latency_s), percentile).at_percentile_s
+    value = math.inf if percentile_s is None else percentile_s
     share = percentile / 100 * (1 - 1e-12)
     assert np.mean(np.array(latency_s) <= value) >= share
     assert all(np.mean(np.array(latency_s) <= other) < share + 1e-9 for other in latency_s if other < value)
@@ -50,7 +50,7 @@ def test_repeating_items_does_not_make_the_mean_surer() -> None:
 
 
 def test_standard_error_covers_the_mean_of_all_items() -> None:
-    """With items drawn at random, each sent a few times, two standard errors cover the mean about 95 times of 100."""
+    """Items drawn at random, each sent a few times: two standard errors cover the mean in about 95 % of the runs."""
     rng = np.random.default_rng(5)
     covered = 0
     for _ in range(400):
@@ -95,7 +95,7 @@ def test_log_ratio_is_that_of_the_totals_and_repeats_do_not_make_it_surer() -> N
 
 
 def test_standard_error_covers_the_log_ratio_of_all_items() -> None:
-    """Items drawn at random, each sent a few times, which differ in how much longer they take."""
+    """Items drawn at random, each sent a few times, with different ratios of observed to predicted times."""
     rng = np.random.default_rng(6)
     covered = 0
     for _ in range(400):

@@ -1,4 +1,4 @@
-"""Traffic and what it measures, in virtual time; once through a real engine."""
+"""Load tests in virtual time, and one with a real engine."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from circinus.specification import (
     Slos,
 )
 from circinus.testing import operators as conformance_operators
+from golden import check_message
 from raised import raises_code
 from virtual_time import run
 
@@ -111,7 +112,7 @@ def test_failures_and_missing_answers_violate_the_latency() -> None:
 
 
 def test_a_stall_cannot_hide_behind_late_requests() -> None:
-    """A generator that waited for answers would see one slow request; an open loop sees all that were due meanwhile."""
+    """A generator that waits for answers would see a single slow request; an open loop sees all that were scheduled."""
 
     class Stalling(ObedientEngine):
         async def submit(self, request: Any) -> Any:
@@ -127,7 +128,7 @@ def test_a_stall_cannot_hide_behind_late_requests() -> None:
 
 
 def test_late_generator_is_reported_and_its_lateness_counts() -> None:
-    """Whatever else runs in the event loop and holds it up."""
+    """Other work in the event loop may delay the generator."""
 
     class Blocking(ObedientEngine):
         async def submit(self, request: Any) -> Any:
@@ -179,8 +180,8 @@ def test_rate_factor_and_seed() -> None:
 
 
 def test_queries_are_sent_what_they_ask_for_and_its_burstiness_is_reported() -> None:
-    """The index is that of the process within the error of some 300 windows: a third for the bursty one."""
-    asked = [
+    """The index is that of the process within the error of some 300 windows: a third for the bursty process."""
+    queries = [
         query(name).model_copy(update={"arrivals": arrivals})
         for name, arrivals in {
             "camera": PeriodicArrivals(jitter="10ms"),
@@ -190,17 +191,17 @@ def test_queries_are_sent_what_they_ask_for_and_its_burstiness_is_reported() -> 
     ]
     engine = ObedientEngine(("camera", "bursts", "people"))
     report = load(
-        engine, *asked, query("rejected"), traffic=LoadSpec(duration_s=400.0, warm_up_s=50.0, rate_factor=2.0)
+        engine, *queries, query("rejected"), traffic=LoadSpec(duration_s=400.0, warm_up_s=50.0, rate_factor=2.0)
     )
     assert report.arrivals == "periodic and bursty and poisson"
     index = {measured.query: measured.index_of_dispersion for measured in report.queries}
     assert index["rejected"] is None
-    for one in asked:
-        found = index[one.name]
-        assert found is not None
-        assert set(found) == {"1s", "10s"}
-        expected = arrival_process(one).scaled(2.0).index_of_dispersion(np.array([1.0]))[0]
-        assert found["1s"] == pytest.approx(expected, rel=0.35, abs=0.02)
+    for sent_query in queries:
+        measured_index = index[sent_query.name]
+        assert measured_index is not None
+        assert set(measured_index) == {"1s", "10s"}
+        expected = arrival_process(sent_query).scaled(2.0).index_of_dispersion(np.array([1.0]))[0]
+        assert measured_index["1s"] == pytest.approx(expected, rel=0.35, abs=0.02)
     sent = [request.query for _, request in engine.received]
     assert sent.count("camera") == pytest.approx(20.0 * 450.0, abs=1)
 
@@ -261,8 +262,9 @@ def test_query_without_a_request_is_not_satisfied() -> None:
 
 def test_missing_routes_and_items_are_told_before_anything_is_sent() -> None:
     engine = ObedientEngine(("other",))
-    with raises_code(ServingError, "load.no_route"):
+    with raises_code(ServingError, "load.no_route") as caught:
         run(run_load_test(engine, specification(query("q")), matching(["q"]), {"p": ITEMS}, LoadSpec(duration_s=1.0)))
+    check_message("serving/load_no_route", str(caught.value))
     engine = ObedientEngine(("q",))
     with raises_code(ServingError, "load.no_items"):
         run(run_load_test(engine, specification(query("q")), matching(["q"]), {"p": []}, LoadSpec(duration_s=10.0)))
@@ -278,12 +280,12 @@ def load_scored_by(metric: MetricSpec, engine: ObedientEngine, slos: Slos | None
 
 
 @pytest.mark.parametrize(
-    ("direction", "score", "held"), [("maximize", 0.9, True), ("minimize", 0.1, True), ("maximize", 0.9, False)]
+    ("direction", "score", "met"), [("maximize", 0.9, True), ("minimize", 0.1, True), ("maximize", 0.9, False)]
 )
 def test_answers_that_cannot_be_scored_count_with_the_worst_score(
-    monkeypatch: pytest.MonkeyPatch, direction: Literal["maximize", "minimize"], score: float, held: bool
+    monkeypatch: pytest.MonkeyPatch, direction: Literal["maximize", "minimize"], score: float, met: bool
 ) -> None:
-    """And nothing else that the traffic showed is lost."""
+    """Other results of the load test are kept."""
 
     def metric(output: Any, truth: Any) -> float:
         if truth == 4.0:
@@ -292,13 +294,13 @@ def test_answers_that_cannot_be_scored_count_with_the_worst_score(
 
     monkeypatch.setattr(conformance_operators, "exact_match", metric)
     spec = MetricSpec(name="equal", uses=f"{MODULE}:exact_match", direction=direction)
-    threshold = score - 0.05 if (direction == "maximize") == held else score + 0.05
+    threshold = score - 0.05 if (direction == "maximize") == met else score + 0.05
     slos = Slos(accuracy=AccuracySlo(threshold=threshold, comparison=">=" if direction == "maximize" else "<="))
     measured = load_scored_by(spec, ObedientEngine(("q",)), slos)
     assert measured.score == pytest.approx(score, abs=0.01)
     assert measured.unscored == pytest.approx(measured.requests / 10, abs=1)
     assert (measured.failures, measured.unanswered) == (0, 0)
-    assert measured.slos_met == {"accuracy": held}
+    assert measured.slos_met == {"accuracy": met}
     assert len(measured.errors) == 1
     assert re.search("item number-3: metric equal .*failed with ZeroDivisionError: no words", measured.errors[0])
     assert measured.latency_s is not None
@@ -310,9 +312,7 @@ def test_scores_outside_the_range_are_reported_and_rounding_is_not() -> None:
     measured = load_scored_by(narrow, ObedientEngine(("q",)))
     assert measured.unscored == measured.requests
     assert measured.score == 0.0
-    assert all(
-        re.search(r"item number-\d: .*returned 1\.0, expected a number from 0 to 0\.5", e) for e in measured.errors
-    )
+    assert all(re.search(r"item number-\d: metric .* from 0 to 0\.5, got 1\.0", e) for e in measured.errors)
     rounded = MetricSpec(name="equal", uses=f"{MODULE}:exact_match", range=(0.0, 1.0 - 2**-53))
     measured = load_scored_by(rounded, ObedientEngine(("q",)))
     assert (measured.unscored, measured.errors) == (0, ())
@@ -345,7 +345,7 @@ def test_senseless_traffic_is_refused() -> None:
 
 @pytest.mark.slow
 def test_real_engine_under_traffic() -> None:
-    """Deployed from a matching, loaded in real time: all arrives, is right, and took at least its links' time."""
+    """Deploy a matching and load it in real time: all answers are right and take at least the time of the links."""
     delayed = infrastructure().links[0].model_copy(update={"round_trip_s": 0.02})
     given = replace(
         specification(query("q", rate_per_s=40.0, slos=Slos(accuracy=AccuracySlo(threshold=1.0)))),

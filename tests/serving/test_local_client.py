@@ -1,4 +1,4 @@
-"""The local engine in the background, through its client."""
+"""Local engine in the background, through its client."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TestLocalEngineClient(EngineConformance):
 
 @pytest.fixture(autouse=True)
 def _on_a_machine_of_any_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for limit in ("client._START_S", "client._END_S", "run_dir._END_S"):
+    for limit in ("client._START_TIMEOUT_S", "client._CLOSE_TIMEOUT_S", "run_dir._CLEAR_TIMEOUT_S"):
         monkeypatch.setattr(f"circinus.serving.local.{limit}", HANG_LIMIT_S)
 
 
@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def in_session(client: LocalEngineClient, *steps: Any) -> list[Any]:
-    """Results of coroutine functions of the client, all in one event loop, the engine left running."""
+    """Return the results of coroutine functions of the client, in one event loop; the engine is left running."""
 
     async def session() -> list[Any]:
         try:
@@ -150,7 +150,7 @@ def test_killed_engine_leaves_no_replica_and_is_reported(folder: Path) -> None:
     with raises_code(ServingError, "engine.killed") as caught:
         connect(folder)
     assert f"process {engine}" in caught.value.message
-    assert "1 deployments for the queries q" in caught.value.message
+    assert "deployments: 1, queries: q" in caught.value.message
     assert "circinus apply" in caught.value.hint
     (answer,) = in_session(start_daemon(folder), deploy)
     assert is_alive(answer)
@@ -159,25 +159,25 @@ def test_killed_engine_leaves_no_replica_and_is_reported(folder: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel does not end children with their parent")
 def test_replicas_end_even_when_all_above_them_are_killed(folder: Path) -> None:
     (process,) = in_session(start_daemon(folder), deploy)
-    nursery = psutil.Process(process).parent()
+    fork_server = psutil.Process(process).parent()
     engine = RunDirectory(folder).process()
-    assert nursery is not None
+    assert fork_server is not None
     assert engine is not None
-    for victim in (engine, nursery.pid):
+    for victim in (engine, fork_server.pid):
         os.kill(victim, signal.SIGKILL)
     block_until(lambda: not is_alive(process))
 
 
 def test_killed_engine_fails_the_requests_under_way(folder: Path, tmp_path: Path) -> None:
-    here = tmp_path / "here"
-    here.mkdir()
+    barrier = tmp_path / "barrier"
+    barrier.mkdir()
 
     async def under_way() -> bool:
-        return any(here.iterdir())
+        return any(barrier.iterdir())
 
     async def kill_meanwhile(client: LocalEngineClient) -> None:
         await client.apply(chain("q", StageSpec("meet", "Barrier")))
-        task = asyncio.create_task(ask(client, {"folder": str(here), "parties": 1000}))
+        task = asyncio.create_task(ask(client, {"folder": str(barrier), "parties": 1000}))
         await wait_until(under_way)
         engine = RunDirectory(folder).process()
         assert engine is not None
@@ -212,8 +212,9 @@ def test_destroy_of_a_folder_that_no_engine_had_does_nothing(tmp_path: Path) -> 
     mine.mkdir()
     (mine / "log").write_text("precious")
     assert not destroy(mine)
-    with pytest.raises(ServingError, match=r"mine: found log"):
+    with raises_code(ServingError, "engine.not_started") as caught:
         start_daemon(mine)
+    assert f"{mine}: the folder contains log" in caught.value.message
     assert (mine / "log").read_text() == "precious"
     assert not destroy(tmp_path / "none")
 
@@ -231,14 +232,16 @@ def test_folder_may_have_a_long_path(tmp_path: Path) -> None:
 def test_start_that_fails_says_why(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("in the way")
-    with pytest.raises(ServingError, match=r"file: found a file, expected a folder"):
+    with raises_code(ServingError, "engine.not_started") as caught:
         start_daemon(file)
-    with pytest.raises(ServingError, match=r"did not start.*No such file"):
-        start_daemon(Path("/proc/self/run"))  # nobody can make a folder there
+    assert f"{file}: the path is a file" in caught.value.message
+    with raises_code(ServingError, "engine.not_started") as caught:
+        start_daemon(Path("/proc/self/run"))  # no folder can be created there
+    assert "No such file" in caught.value.message
 
 
 def test_lost_client_leaves_the_old_state(folder: Path, tmp_path: Path) -> None:
-    """An apply whose client is gone is given up, and the state before stays in force."""
+    """An apply is cancelled with its client, and the previous state stays deployed."""
     loading = tmp_path / "loading"
     (tmp_path / "slow_to_load.py").write_text(
         "import pathlib, time\nfrom circinus.operators import operator\n"

@@ -1,4 +1,4 @@
-"""The local engine inside the calling process."""
+"""Local engine inside the calling process."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class TestLocalEngine(EngineConformance):
 
 @pytest.fixture
 def uses(tmp_path: Path) -> Callable[..., DesiredState]:
-    """States with one operator of the module above."""
+    """Return a builder of states with one operator of the module above."""
     (tmp_path / "operators_of_this_test.py").write_text(OPERATORS)
 
     def build(name: str, **changes: Any) -> DesiredState:
@@ -90,7 +90,7 @@ def uses(tmp_path: Path) -> Callable[..., DesiredState]:
 
 
 def run(*bodies: Callable[[LocalEngine], Coroutine[Any, Any, Any]]) -> Any:
-    """The result of the last of `bodies`, all with one engine that is closed at the end."""
+    """Run `bodies` with one engine, close it, and return the result of the last one."""
 
     async def drive() -> Any:
         engine = LocalEngine()
@@ -159,14 +159,15 @@ def test_what_an_operator_started_ends_with_its_replica(uses: Callable[..., Desi
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("OneTooFew", "found 0 outputs for a batch of 1"), ("Unpicklable", "Error")],
+    [("OneTooFew", "returned 0 outputs for a batch of 1"), ("Unpicklable", "Error")],
 )
 def test_operator_that_breaks_its_contract_fails_its_request(
     uses: Callable[..., DesiredState], name: str, message: str
 ) -> None:
     with raises_code(ServingError, "query.request_failed") as caught:
         answer_of(uses(name), 0)
-    assert message in str(caught.value)
+    assert caught.value.location == "query q"
+    assert message in caught.value.message
 
 
 def test_edited_source_is_refused(uses: Callable[..., DesiredState]) -> None:
@@ -185,13 +186,13 @@ def test_what_operators_print_stays_out_of_the_output(
 
 
 def test_replicas_survive_the_process_they_were_forked_from() -> None:
-    """In the sense that matters: they are replaced, and no request is lost."""
+    """Replicas are replaced, and no request is lost."""
 
-    async def kill_nursery(engine: LocalEngine) -> None:
+    async def kill_fork_server(engine: LocalEngine) -> None:
         process = await ask(engine, 0)
-        nursery = psutil.Process(process).parent()
-        assert nursery is not None
-        os.kill(nursery.pid, signal.SIGKILL)
+        fork_server = psutil.Process(process).parent()
+        assert fork_server is not None
+        os.kill(fork_server.pid, signal.SIGKILL)
         answers = await asyncio.gather(*(ask(engine, 0) for _ in range(20)))
 
         async def ended() -> bool:
@@ -205,11 +206,11 @@ def test_replicas_survive_the_process_they_were_forked_from() -> None:
         assert len(answers) == 20
         assert await ask(engine, 0) != process
 
-    run(lambda engine: engine.apply(chain("q", StageSpec("who", "process_id", replicas=3))), kill_nursery)
+    run(lambda engine: engine.apply(chain("q", StageSpec("who", "process_id", replicas=3))), kill_fork_server)
 
 
 def test_a_change_that_fails_changes_no_wait() -> None:
-    """Nor does it begin a batch that was waiting."""
+    """A waiting batch does not begin either."""
     patient = StageSpec("who", "process_id", batch_size=2, batch_wait_s=6000.0)
 
     async def fail(engine: LocalEngine) -> None:
@@ -231,7 +232,7 @@ def test_a_change_that_fails_changes_no_wait() -> None:
 
 
 def test_a_replica_is_free_from_when_it_was_ready() -> None:
-    """Not from the beginning of time: what waited for it in a replay waited so long."""
+    """Otherwise a replay would begin batches before the replica was ready."""
     state = chain("q", StageSpec("first", "add"))
 
     async def start() -> tuple[float, float, float, float]:
@@ -239,16 +240,16 @@ def test_a_replica_is_free_from_when_it_was_ready() -> None:
         processes = ForkServerClient(loop)
         spec = ReplicaSpec("first", False, state.deployments[0].uses, "", {}, 0.1, 1.0, (), tuple(sys.path))
         try:
-            asked_s = loop.time()
+            requested_s = loop.time()
             replica = ReplicaHandle(spec, loop, processes, lambda _: None, lambda *_: None, lambda *_: None)
             await replica.ready
-            return asked_s, replica.startup_s, replica.free_s, loop.time()
+            return requested_s, replica.startup_s, replica.free_s, loop.time()
         finally:
             await processes.close()
 
-    asked_s, startup_s, free_s, now_s = asyncio.run(start())
-    assert asked_s < free_s <= now_s
-    assert 0 < startup_s <= free_s - asked_s
+    requested_s, startup_s, free_s, now_s = asyncio.run(start())
+    assert requested_s < free_s <= now_s
+    assert 0 < startup_s <= free_s - requested_s
 
 
 def test_route_without_a_way_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Messages between the local engine and its replicas, there and back."""
+"""Encoding of messages between the local engine and its replicas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replicas that answer from recordings."""
+"""Replay executors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from circinus.serving.replicas.replica_protocol import Batch, BatchItem, ReplayR
 
 
 class Clock:
-    """Moves on only where somebody sleeps."""
+    """Clock that advances only in `sleep`."""
 
     now_s = 1000.0
 

@@ -1,4 +1,4 @@
-"""Where a background engine is found."""
+"""Run folders of background engines."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from circinus.errors import ServingError
 from circinus.serving.local.run_dir import RunDirectory
 from circinus.testing.desired_states import StageSpec, chain
+from golden import check_message
 from raised import raises_code
 
 
@@ -39,7 +40,7 @@ def test_one_lock_for_one_engine(folder: RunDirectory) -> None:
 def test_lock_of_a_folder_that_was_removed_is_worth_nothing(
     folder: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An engine that ends removes its lock; who waited for that very file must not believe to hold the folder."""
+    """An ending engine removes its lock file; a process that waited for that file must not own the folder."""
     real_open = Path.open
 
     def open_then_lose(path: Path, *args: object, **kwargs: object) -> object:
@@ -138,7 +139,7 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_living_engine_is_not_cleared_away(folder: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("circinus.serving.local.run_dir._END_S", 0.1)
+    monkeypatch.setattr("circinus.serving.local.run_dir._CLEAR_TIMEOUT_S", 0.1)
     lock = folder.try_lock()
     assert lock is not None
     with lock, raises_code(ServingError, "engine.silent"):
@@ -147,12 +148,14 @@ def test_living_engine_is_not_cleared_away(folder: RunDirectory, monkeypatch: py
 
 
 def test_absence_says_what_was_lost(folder: RunDirectory) -> None:
-    assert folder.missing_reason().code == "engine.not_running"
+    absent = folder.missing_reason()
+    assert (absent.code, absent.location) == ("engine.not_running", str(folder.path))
+    check_message("serving/engine_not_running", f"{absent.message}. {absent.hint}")
     folder.lock.write_text("4711")
     folder.save(chain("q", StageSpec("first", "add")))
-    assert folder.missing_reason().code == "engine.killed"
-    assert "process 4711" in str(folder.missing_reason())
-    assert "1 deployments for the queries q" in str(folder.missing_reason())
+    killed = folder.missing_reason()
+    assert (killed.code, killed.location) == ("engine.killed", str(folder.path))
+    check_message("serving/engine_killed", f"{killed.message}. {killed.hint}")
     folder.desired.write_text("half a docu")
     assert folder.missing_reason().code == "engine.killed"
     assert "process 4711" in str(folder.missing_reason())

@@ -1,4 +1,4 @@
-"""A deployment of the local engine on virtual time, with replicas that only tell when they would be done."""
+"""Deployment of the local engine on virtual time, with fake replicas."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from circinus.specification import Allocation, Deployment, KnobValues
 from virtual_time import VirtualTimeLoop, run
 
 _Batch = tuple[float, tuple[float, ...]]
-"""When it begins, and when its items arrived."""
+"""Start of a batch, and arrival times of its items."""
 
 
 @dataclass
 class FakeReplicas:
-    """Makes replicas that are ready after `startup_s`, and done `service_s` after a batch began."""
+    """Factory of replicas that are ready after `startup_s`, and done `service_s` after a batch began."""
 
     service_s: float
     startup_s: float = 0.0
@@ -87,7 +87,7 @@ def _served(
     count: int = 1,
     **settings: Any,
 ) -> list[_Batch]:
-    """The batches of a deployment of `count` replicas whose items arrive at these times."""
+    """Return the batches of a deployment of `count` replicas whose items arrive at these times."""
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
@@ -154,7 +154,7 @@ def test_a_replay_begins_a_batch_when_it_was_due_not_when_that_was_noticed(size:
 
 @pytest.mark.parametrize("replays", [True, False])
 def test_what_arrives_at_the_same_time_goes_together(replays: bool) -> None:
-    """As the outputs of a batch do where the next operator is at the same site."""
+    """The outputs of a batch arrive together if the next operator is at the same site."""
     found = _served([1.0, 1.0, 1.0, 2.0], FakeReplicas(0.25), batch_size=4, batch_wait_s=0.0, replays=replays)
     assert found == [(1.0, (1.0, 1.0, 1.0)), (2.0, (2.0,))]
 

@@ -1,4 +1,4 @@
-"""What traffic teaches of service times, in virtual time; every guard has a run that would teach without it."""
+"""Learning of service times, in virtual time; each guard has a run that would be learned from without it."""
 
 from __future__ import annotations
 
@@ -32,44 +32,44 @@ from virtual_time import run
 AT = datetime(2025, 6, 1, tzinfo=UTC)
 DEPLOYMENT = PLAN.deployment_of("add")
 SPEED = 0.5  # of the pool
-ALONE_S = {item.key: 0.01 * (1 + number) for number, item in enumerate(ITEMS)}
+PROFILED_S = {item.key: 0.01 * (1 + number) for number, item in enumerate(ITEMS)}
 REPLICAS = 3
 TRAFFIC = LoadSpec(duration_s=30.0, warm_up_s=5.0)
 WARM = DeploymentStatus(DEPLOYMENT, REPLICAS, REPLICAS, 0, 1000, 0, min_batches_served=300)
 
 
 def takes(factor: float) -> Callable[[Request, int], float]:
-    """Every item `factor` times as long as profiled."""
-    return lambda request, before: factor * ALONE_S[request.item_key] / SPEED
+    """Return service times `factor` times as long as profiled."""
+    return lambda request, before: factor * PROFILED_S[request.item_key] / SPEED
 
 
 @dataclass
 class Watched(ObedientEngine):
-    """An obedient engine that says what its deployments did: first `statuses[0]`, then `statuses[1]`."""
+    """An obedient engine with a status before, `statuses[0]`, and after, `statuses[1]`."""
 
     statuses: tuple[tuple[DeploymentStatus, ...], tuple[DeploymentStatus, ...]] = ((WARM,), (WARM,))
     states: tuple[str, str] = ("state", "state")
-    asked: int = 0
+    status_calls: int = 0
 
     async def status(self) -> EngineStatus:
-        number, self.asked = min(self.asked, 1), self.asked + 1
-        return EngineStatus(self.mode, self.statuses[number], self.queries, self.states[number])
+        index, self.status_calls = min(self.status_calls, 1), self.status_calls + 1
+        return EngineStatus(self.mode, self.statuses[index], self.queries, self.states[index])
 
 
-def service(item_s: Mapping[str, float] = ALONE_S, ratios: Mapping[tuple[float, int], float] | None = None) -> Any:
+def service(item_s: Mapping[str, float] = PROFILED_S, ratios: Mapping[tuple[float, int], float] | None = None) -> Any:
     ratios = ratios or {(0.1, 1): 1.0}
-    return PredictedServiceTime(item_s, float(np.mean(list(ALONE_S.values()))), ratios, frozenset(ratios))
+    return PredictedServiceTime(item_s, float(np.mean(list(PROFILED_S.values()))), ratios, frozenset(ratios))
 
 
-def expected(found: PredictedServiceTime | None) -> PredictionsAtRun:
-    known = {} if found is None else {("add", PLAN.configuration): found}
-    services = PredictedServiceTimes(Machine("CPU", 4), {f"{MODULE}:add": "v"}, known)
+def expected(service_time: PredictedServiceTime | None) -> PredictionsAtRun:
+    services_by_key = {} if service_time is None else {("add", PLAN.configuration): service_time}
+    services = PredictedServiceTimes(Machine("CPU", 4), {f"{MODULE}:add": "v"}, services_by_key)
     return PredictionsAtRun({"p": services}, AT)
 
 
 def learnt(
     engine: ObedientEngine,
-    found: PredictedServiceTime | None = None,
+    profile: PredictedServiceTime | None = None,
     traffic: LoadSpec = TRAFFIC,
     given: Specification | None = None,
     chosen: Matching | None = None,
@@ -78,7 +78,7 @@ def learnt(
 ) -> ServiceTimeReport:
     given = given or specification(*(query(name, rate_per_s=rate_per_s) for name in engine.queries))
     chosen = chosen or matching(list(engine.queries))
-    report = run(run_load_test(engine, given, chosen, {"p": items}, traffic, None, expected(found or service())))
+    report = run(run_load_test(engine, given, chosen, {"p": items}, traffic, None, expected(profile or service())))
     assert report.learning is not None
     return report.learning
 
@@ -91,9 +91,9 @@ def observed(learning: ServiceTimeReport) -> ServiceTimeObservation:
 
 def refused(learning: ServiceTimeReport) -> str:
     assert not learning.observations
-    (found,) = learning.refused
-    assert found.deployment == DEPLOYMENT
-    return found.reason
+    (skipped,) = learning.refused
+    assert skipped.deployment == DEPLOYMENT
+    return skipped.reason
 
 
 def test_the_ratio_to_the_profile_is_observed() -> None:
@@ -131,12 +131,12 @@ def test_traffic_is_held_against_the_speed_that_was_measured() -> None:
 
 
 def test_slow_items_do_not_look_like_a_slow_machine() -> None:
-    """As long as the store knows them; else the mean of the profile is all there is."""
+    """Profiled times of the items are used if available, else the mean of the profile."""
     slow = ITEMS[2:]
     observation = observed(learnt(Watched(("q",), service_s=takes(1.0)), items=slow))
     assert observation.log_ratio == pytest.approx(0.0, abs=1e-12)
     unknown = observed(learnt(Watched(("q",), service_s=takes(1.0)), service(item_s={}), items=slow))
-    mean_s = [np.mean([ALONE_S[item.key] for item in items]) for items in (slow, ITEMS)]
+    mean_s = [np.mean([PROFILED_S[item.key] for item in items]) for items in (slow, ITEMS)]
     assert unknown.log_ratio == pytest.approx(math.log(mean_s[0] / mean_s[1]), abs=0.05)
     assert unknown.standard_error > 0.05
 
@@ -145,11 +145,11 @@ def test_nobody_asked_nothing_is_learnt() -> None:
     engine = Watched(("q",), service_s=takes(1.0))
     report = run(run_load_test(engine, specification(query("q")), matching(["q"]), {"p": ITEMS}, TRAFFIC))
     assert report.learning is None
-    assert engine.asked == 1
+    assert engine.status_calls == 1
 
 
 def test_a_promise_is_made_with_the_speed_that_is_sure() -> None:
-    """The ratio is to what the estimator predicts."""
+    """The ratio is relative to the estimator's prediction."""
     given = specification(query("q"))
     assert given.infrastructure is not None
     (pool,) = given.infrastructure.pools
@@ -163,7 +163,7 @@ def test_a_promise_is_made_with_the_speed_that_is_sure() -> None:
 
 @dataclass
 class Batching(Watched):
-    """Answers as a replica that has taken `fills[k]` requests for the k-th batch; batches come one after the other."""
+    """An engine whose k-th batch has `fills[k]` requests, one batch after the other."""
 
     fills: tuple[int, ...] = (1, 2, 4)
     ratios: Mapping[int, float] = field(default_factory=dict)
@@ -171,19 +171,19 @@ class Batching(Watched):
     batch_s: list[float] = field(default_factory=list)
 
     async def submit(self, request: Request) -> Response:
-        """The batch that the request is in was drawn from all items beforehand: its mates' times are not its own."""
+        """Answer in a batch drawn from all items: the times of its other items are independent of the request's."""
         response = await super().submit(request)
         number = len(self.batch_s)
         fill = self.fills[number % len(self.fills)]
-        mates_s = np.random.default_rng(number).choice(list(ALONE_S.values()), size=fill - 1)
-        alone_s = (ALONE_S[request.item_key] + float(mates_s.sum())) / fill
-        stage_s = self.factor * alone_s * self.ratios[fill] / SPEED
+        mates_s = np.random.default_rng(number).choice(list(PROFILED_S.values()), size=fill - 1)
+        mean_s = (PROFILED_S[request.item_key] + float(mates_s.sum())) / fill
+        stage_s = self.factor * mean_s * self.ratios[fill] / SPEED
         self.batch_s.append(stage_s)
         return replace(response, stage_s={"add": stage_s}, replica_s={"add": stage_s / fill})
 
 
 def in_batches(size: int) -> tuple[Specification, Matching]:
-    """As `specification` and `matching` of one query, with batches."""
+    """Return `specification` and `matching` of one query, with batches."""
     given, chosen = specification(query("q")), matching(["q"])
     plan = replace(PLAN, allocations=(("add", Allocation(0.1, size, 0.5)),))
     (assignment,), (sized,) = chosen.assignments, chosen.deployments
@@ -193,7 +193,7 @@ def in_batches(size: int) -> tuple[Specification, Matching]:
 
 
 def test_batches_are_held_against_what_so_full_ones_take() -> None:
-    """Of (1, 4) measured, two requests together take what lies between; and different items make no bias."""
+    """Sizes 1 and 4 are profiled, size 2 is interpolated; different items cause no bias."""
     given, chosen = in_batches(4)
     status = (replace(WARM, deployment=chosen.deployments[0].deployment),)
     engine = Batching(("q",), statuses=(status, status), ratios={1: 1.0, 2: 1.0 + 1.5 / 3, 4: 2.5}, factor=1.2)
@@ -223,7 +223,7 @@ def test_the_warm_up_is_not_learnt_from() -> None:
 
 @pytest.mark.parametrize("done", [None, 0, 1, WARMUP_BATCHES, 50])
 def test_the_first_batches_of_every_replica_are_not_learnt_from(done: int | None) -> None:
-    """Where the engine does not count, they may have been started just now."""
+    """Without counts of batches, replicas may have just started."""
     cold = REPLICAS * max(WARMUP_BATCHES - (done or 0), 0)
     slow, usual = takes(50.0), takes(1.0)
     engine = Watched(
@@ -251,7 +251,7 @@ def test_late_generators_teach_nothing() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "reason"),
     [
-        ((WARM,), (replace(WARM, restarts=1),), "started again"),
+        ((WARM,), (replace(WARM, restarts=1),), "restarted"),
         ((WARM,), (replace(WARM, min_batches_served=2),), "replaced"),
         ((WARM,), (replace(WARM, replicas_ready=2),), "started or missing"),
         ((replace(WARM, replicas_ready=2),), (WARM,), "started or missing"),
@@ -285,15 +285,15 @@ def test_failures_teach_nothing(lost: str) -> None:
         service_s=lambda r, before: None if lost == "unanswered" and before == 60 else usual(r, before),
         fails=lambda request: lost == "failed" and request.item_key == "number-3",
     )
-    assert "failed or were not answered" in refused(learnt(engine))
+    assert "failed or were unanswered" in refused(learnt(engine))
 
 
 def test_few_requests_and_few_items_teach_nothing() -> None:
     rate_per_s = (MIN_REQUESTS - 12) / TRAFFIC.duration_s
     reason = refused(learnt(Watched(("q",), service_s=takes(1.0)), rate_per_s=rate_per_s))
-    assert f"expected {MIN_REQUESTS} with 8" in reason
+    assert f"but {MIN_REQUESTS} with 8 are needed" in reason
     reason = refused(learnt(Watched(("q",), service_s=takes(1.0)), items=ITEMS[:7]))
-    assert "with 7 different items" in reason
+    assert "with 7 distinct items" in reason
 
 
 def test_what_is_not_profiled_teaches_nothing() -> None:
@@ -303,7 +303,7 @@ def test_what_is_not_profiled_teaches_nothing() -> None:
         engine = Watched(("q",), service_s=takes(1.0))
         report = run(run_load_test(engine, given, chosen, {"p": ITEMS}, TRAFFIC, None, missing))
         assert report.learning is not None
-        assert "does not have its operator" in refused(report.learning)
+        assert "no longer has its operator" in refused(report.learning)
     unmeasured = replace(service(), measured_allocations=frozenset({(0.2, 1)}))
     assert "allocation was not profiled" in refused(learnt(Watched(("q",), service_s=takes(1.0)), unmeasured))
 

@@ -204,7 +204,7 @@ def test_to_wait_for_a_visit_twice_is_to_wait_for_it() -> None:
 def test_everybody_is_served_once_and_busy_time_is_what_was_asked() -> None:
     rng = np.random.default_rng(1)
     queries = [_diamond(rng), _query("chain", [0, 1, 3], rng)]
-    requests = [Requests.drawn(query, 50.0, 1) for query in queries]
+    requests = [Requests.sample(query, 50.0, 1) for query in queries]
     watched = Watched(FIVE, queries, requests, duration_s=1000.0)  # all is done by then
     for station in (0, 1, 3):
         asked = sum(
@@ -234,7 +234,7 @@ def test_servers_are_busy_only_as_long_as_requests_arrive() -> None:
 
 def test_latency_is_service_waits_and_delays_along_the_longest_way() -> None:
     query = _diamond(np.random.default_rng(2))
-    requests = Requests.drawn(query, 30.0, 3)
+    requests = Requests.sample(query, 30.0, 3)
     watched = Watched(FIVE, [query], [requests], duration_s=30.0)
     end_s, come_s, wait_s = (watched.by_visit(column) for column in ("end_s", "time_s", "wait_s"))
     for number, visit in enumerate(query.visits):
@@ -249,7 +249,7 @@ def test_latency_is_service_waits_and_delays_along_the_longest_way() -> None:
 @pytest.mark.parametrize("warm_up_s", [0.0, 12.0, 40.0])
 def test_sums_are_over_the_requests_after_the_warm_up(warm_up_s: float) -> None:
     query = _query("q", [0, 2, 0], np.random.default_rng(3))
-    requests = Requests.drawn(query, 30.0, 4)
+    requests = Requests.sample(query, 30.0, 4)
     watched = Watched(FIVE, [query], [requests], duration_s=30.0, warm_up_s=warm_up_s)
     counted = requests.arrival_s >= warm_up_s
     for number in range(3):
@@ -292,7 +292,7 @@ def test_mean_wait_is_that_of_erlang(servers: int, utilization: float) -> None:
     items /= items.mean()
     query = QueryModel("q", Uniformly(utilization * servers), len(items), (Visit(0, (), items),), (0,))
     duration_s = 400_000 / (utilization * servers)
-    watched = Watched([Station("s", servers)], [query], [Requests.drawn(query, duration_s, 1)], duration_s=duration_s)
+    watched = Watched([Station("s", servers)], [query], [Requests.sample(query, duration_s, 1)], duration_s=duration_s)
     offered = utilization * servers
     terms = [offered**k / math.factorial(k) for k in range(servers)]
     last = offered**servers / math.factorial(servers) / (1 - utilization)

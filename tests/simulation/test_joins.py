@@ -39,7 +39,7 @@ def test_a_request_goes_on_when_the_last_that_it_waits_for_ended(data: st.DataOb
         now, rest = rest[:size], rest[size:]
         if size == 1 and now[0][0] in joins:
             ((visit, _, request, time_s, order),) = now
-            last = joins.come(visit, request, time_s, order)
+            last = joins.arrive(visit, request, time_s, order)
             found += [(visit, request, *last)] if last is not None else []
             continue
         visits, ranks, requests, times_s, orders = (np.array(column) for column in zip(*now, strict=True))

@@ -18,6 +18,7 @@ from circinus.simulation.engine import Simulation
 from circinus.simulation.model import Requests
 from circinus.simulation.model_builder import build_model
 from circinus.specification import LatencySlo, Network, Slos
+from raised import raises_code
 from random_instances import Instance, all_plans, corrected, measured_there, random_instance
 
 
@@ -129,11 +130,11 @@ def test_whether_a_limit_is_surely_kept_is_told() -> None:
 def test_what_cannot_be_simulated_is_told() -> None:
     instance = random_instance(3)
     planned, replicas = _planned(instance)
-    with pytest.raises(PlanningError, match="no query"):
+    with raises_code(PlanningError, "plan.no_served_query"):
         simulate([], {}, instance.network, duration_s=1.0)
-    with pytest.raises(PlanningError, match="warm-up"):
+    with raises_code(PlanningError, "simulation.invalid_duration"):
         simulate([planned], replicas, instance.network, duration_s=1.0, warm_up_s=1.0)
-    with pytest.raises(PlanningError, match="simulate less time"):
+    with raises_code(PlanningError, "simulation.too_large"):
         simulate([planned], replicas, instance.network, duration_s=1e12)
-    with pytest.raises(PlanningError, match="0 replicas"):
+    with raises_code(PlanningError, "deployment.no_replica"):
         simulate([planned], {}, instance.network, duration_s=1.0)

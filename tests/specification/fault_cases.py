@@ -1,6 +1,6 @@
-"""A specification without fault, and what goes wrong when one piece of it is replaced.
+"""A valid specification, and the problem after replacing a part of it.
 
-A case is (old, new, line, field, words of the message). The line is that of the changed text.
+A case is (old, new, line, field, words of the message). The line is the one in the changed text.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ FIELDS: list[Case] = [
         "{class: x86}",
         23,
         "spec.pools[1].hardware.relative_speed",
-        ("nothing", "how fast x86 is", "--calibrate"),
+        ("nothing", "the speed of x86", "--calibrate"),
     ),
     (
         "relative_speed: 1}",
@@ -138,7 +138,7 @@ FIELDS: list[Case] = [
         "relative_speed: 1, relative_speed_bounds: 0.5}",
         23,
         "spec.pools[1].hardware.relative_speed_bounds",
-        ("0.5", "least and the greatest speed"),
+        ("0.5", "lowest and the highest speed"),
     ),
     ("relative_speed: 0.25", "speed: 0.25", 13, "spec.pools[0].hardware.speed", ("speed", "class, relative_speed")),
     (
@@ -183,7 +183,7 @@ FIELDS: list[Case] = [
     ("        - name: beam", "        - name: model", 43, "spec.operators[1].knobs[1].name", ("'model' again",)),
     ("uses: speech:denoise", "uses: speech/denoise", 33, "spec.operators[0].uses", ("`module:attribute`",)),
     ("uses: speech:denoise", "usse: speech:denoise", 33, "spec.operators[0].usse", ("did you mean uses?",)),
-    ("range: [0, 1]", "range: [1, 0]", 54, "spec.metric.range", ("[1, 0]", "a least score below the greatest")),
+    ("range: [0, 1]", "range: [1, 0]", 54, "spec.metric.range", ("[1, 0]", "a lowest score below the highest")),
     ("range: [0, 1]", "range: [0, .inf]", 54, "spec.metric.range[1]", ("infinity", "a finite number")),
     ("range: [0, 1]", "range: 1", 54, "spec.metric.range", ("found 1", "such as [0, 1]")),
     ("range: [0, 1]", "direction: max", 54, "spec.metric.direction", ("'max'", "'maximize'", "did you mean maximize?")),
@@ -220,7 +220,7 @@ UNITS: list[Case] = [
 OBJECTIVES: list[Case] = [
     ("latency p95", "letency p95", 69, "spec.slos[0]", ("unknown field letency", "did you mean latency?")),
     ("latency p95 <= 800ms", "p95 <= 800ms", 69, "spec.slos[0]", ("p95", "one of latency, accuracy, cost")),
-    ("latency p95 <= 800ms", "<= 800ms", 69, "spec.slos[0]", ("'<= 800ms'", "an objective such as")),
+    ("latency p95 <= 800ms", "<= 800ms", 69, "spec.slos[0]", ("'<= 800ms'", "an SLO such as")),
     ("latency p95 <= 800ms", "latency p95 >= 800ms", 69, "spec.slos[0]", (">= 800ms", "p95 <= 800ms")),
     ("latency p95 <= 800ms", "latency p95 <= 800", 69, "spec.slos[0]", ("'800'", "a duration such as 150ms")),
     ("latency p95 <= 800ms", "latency p95 <= 0ms", 69, "spec.slos[0]", ("'0ms'", "more than 0")),
@@ -231,11 +231,11 @@ OBJECTIVES: list[Case] = [
     ("accuracy >= 0.9", "accuracy <= 0.9", 70, "spec.slos[1]", ("found <=", ">=", "word accuracy", "maximized")),
     ("accuracy >= 0.9", "accuracy >= 9", 70, "spec.slos[1]", ("found 9", "from 0 to 1", "word accuracy")),
     ("accuracy >= 0.9", "accuracy >= high", 70, "spec.slos[1]", ("'high'", "percentage such as 90%")),
-    ("accuracy >= 0.9", "latency p50 <= 1s", 70, "spec.slos[1]", ("a second objective for latency", "at most one")),
+    ("accuracy >= 0.9", "latency p50 <= 1s", 70, "spec.slos[1]", ("a second SLO for latency", "at most one")),
     ("cost: <= $0.50/h", "cost: <= $0.50", 71, "spec.slos[2].cost", ("'$0.50'", "a price such as $0.40/h")),
     ("cost: <= $0.50/h", "cost: '>= $0.50/h'", 71, "spec.slos[2].cost", ("'>= $0.50/h'", "<= $0.50/h")),
     ("cost: <= $0.50/h", "cost: <= $-1/h", 71, "spec.slos[2].cost", ("'$-1/h'", "at least 0")),
-    ("cost: <= $0.50/h", "7", 71, "spec.slos[2]", ("found 7", "an objective such as")),
+    ("cost: <= $0.50/h", "7", 71, "spec.slos[2]", ("found 7", "an SLO such as")),
 ]
 
 ARRIVALS: list[Case] = [
@@ -294,7 +294,7 @@ ARRIVALS: list[Case] = [
         "  arrivals: {kind: recorded, file: absent.csv}",
         67,
         "spec.arrivals.file",
-        ("'absent.csv', where there is no file", "a CSV file (absent.csv) with the column time_s"),
+        ("'absent.csv', which does not exist", "a CSV file (absent.csv) with the column time_s"),
     ),
     (
         "  weight: 2",

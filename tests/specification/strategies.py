@@ -1,4 +1,4 @@
-"""Hypothesis strategies of specifications without fault."""
+"""Hypothesis strategies of valid specifications."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from circinus.specification import (
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 TIERS = ("device", "edge", "cloud", "moon")
 
-# `no`, `null`, `1e5`, `0x1` and the like are names that YAML could take for something else.
+# Include names such as `no`, `null`, `1e5` and `0x1`, which YAML could misread.
 names = st.one_of(
     st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,8}", fullmatch=True, alphabet=f"{_LETTERS}_.-"),
     st.sampled_from(["no", "yes", "null", "true", "1", "1e5", "0x1", "1.5", "2024-01-01", "on", "0o7", "nan"]),
@@ -51,21 +51,21 @@ positive = st.floats(min_value=1e-9, max_value=1e15)
 amounts = st.one_of(st.just(0.0), st.integers(1, 10**6).map(float), positive)
 
 
-def some(values: st.SearchStrategy[Any], most: int = 3, least: int = 1) -> st.SearchStrategy[tuple[Any, ...]]:
-    """Tuples of values that are not equal to each other."""
-    return st.lists(values, min_size=least, max_size=most, unique=True).map(tuple)
+def some(values: st.SearchStrategy[Any], max_size: int = 3, min_size: int = 1) -> st.SearchStrategy[tuple[Any, ...]]:
+    """Return a strategy of tuples of distinct values."""
+    return st.lists(values, min_size=min_size, max_size=max_size, unique=True).map(tuple)
 
 
 def subset(values: tuple[Any, ...]) -> st.SearchStrategy[tuple[Any, ...]]:
-    """Some of `values`, at least one, in any order."""
+    """Return a strategy of non-empty subsets of `values`, in any order."""
     return st.lists(st.sampled_from(values), min_size=1, max_size=len(values), unique=True).map(tuple)
 
 
 @st.composite
 def knobs(draw: st.DrawFn) -> tuple[Knob, ...]:
-    """The knobs of an operator; conditions refer to knobs that stand before."""
+    """Draw the knobs of an operator; conditions refer to preceding knobs."""
     made: list[Knob] = []
-    for name in draw(some(names.filter(lambda name: name != "cpus"), least=0)):
+    for name in draw(some(names.filter(lambda name: name != "cpus"), min_size=0)):
         condition = {}
         if made and draw(st.booleans()):
             other = draw(st.sampled_from(made))
@@ -76,11 +76,11 @@ def knobs(draw: st.DrawFn) -> tuple[Knob, ...]:
 
 @st.composite
 def operators(draw: st.DrawFn) -> tuple[OperatorSpec, ...]:
-    """A DAG of operators that fit the nodes of `infrastructures`, listed in any order."""
+    """Draw a DAG of operators that fit the nodes of `infrastructures`, in any order."""
     made: list[OperatorSpec] = []
-    for name in draw(some(names, most=4)):
-        before = tuple(operator.name for operator in made)
-        after = draw(subset(before)) if before and draw(st.booleans()) else ()
+    for name in draw(some(names, max_size=4)):
+        preceding = tuple(operator.name for operator in made)
+        after = draw(subset(preceding)) if preceding and draw(st.booleans()) else ()
         made.append(
             OperatorSpec(
                 name=name,
@@ -100,8 +100,8 @@ def operators(draw: st.DrawFn) -> tuple[OperatorSpec, ...]:
 
 @st.composite
 def pipelines(draw: st.DrawFn, name: str) -> Pipeline:
-    """A pipeline of random operators, called `name`."""
-    least, greatest = sorted(draw(some(st.floats(-1e6, 1e6), most=2, least=2)))
+    """Draw a pipeline `name` of random operators."""
+    lowest, highest = sorted(draw(some(st.floats(-1e6, 1e6), max_size=2, min_size=2)))
     return Pipeline(
         name=name,
         operators=draw(operators()),
@@ -109,7 +109,7 @@ def pipelines(draw: st.DrawFn, name: str) -> Pipeline:
             name=draw(names),
             uses=draw(references),
             direction=draw(st.sampled_from(["maximize", "minimize"])),
-            range=(least, greatest),
+            range=(lowest, highest),
         ),
         dataset=DatasetSpec(
             uses=draw(references),
@@ -121,10 +121,10 @@ def pipelines(draw: st.DrawFn, name: str) -> Pipeline:
 
 @st.composite
 def infrastructures(draw: st.DrawFn) -> Infrastructure:
-    """Sites around a hub that is linked to all and has a large open pool on every tier."""
-    hub, *others = draw(some(names, most=4))
-    sites = draw(st.permutations([hub, *others]))
-    pool_names = draw(some(names, most=len(TIERS) + 2, least=len(TIERS)))
+    """Draw sites around a hub with links to all sites and a large public pool on every tier."""
+    hub, *spokes = draw(some(names, max_size=4))
+    sites = draw(st.permutations([hub, *spokes]))
+    pool_names = draw(some(names, max_size=len(TIERS) + 2, min_size=len(TIERS)))
     pools = [
         Pool(
             name=name,
@@ -150,7 +150,7 @@ def infrastructures(draw: st.DrawFn) -> Infrastructure:
             round_trip_s=draw(amounts),
             price_usd_per_gb=draw(amounts),
         )
-        for ends in (draw(st.permutations([hub, other])) for other in others)
+        for ends in (draw(st.permutations([hub, spoke])) for spoke in spokes)
     ]
     return Infrastructure(
         name=draw(names),
@@ -158,13 +158,13 @@ def infrastructures(draw: st.DrawFn) -> Infrastructure:
         sites=[Site(name=site) for site in sites],
         pools=draw(st.permutations(pools)),
         links=links,
-        tenants=[Tenant(name=name, at_least=draw(st.floats(0, 1))) for name in draw(some(names, least=0))],
+        tenants=[Tenant(name=name, at_least=draw(st.floats(0, 1))) for name in draw(some(names, min_size=0))],
     )
 
 
 @st.composite
 def objectives(draw: st.DrawFn, metric: MetricSpec) -> Slos:
-    """Some objectives, that of accuracy within what `metric` can give."""
+    """Draw SLOs, with an accuracy threshold in the range of `metric`."""
     accuracy = AccuracySlo(
         threshold=draw(st.floats(*metric.range)), comparison=">=" if metric.direction == "maximize" else "<="
     )
@@ -179,19 +179,19 @@ def objectives(draw: st.DrawFn, metric: MetricSpec) -> Slos:
 
 @st.composite
 def pins(draw: st.DrawFn, pipeline: Pipeline) -> tuple[PinnedOperator, ...]:
-    """Some operators of `pipeline` with values of some of their knobs."""
+    """Draw pinned operators of `pipeline`, with values for some of their knobs."""
     pinned = draw(st.lists(st.sampled_from(pipeline.operators), unique_by=lambda operator: operator.name))
-    found = []
+    pinned_operators = []
     for operator in pinned:
         knobs = [knob for knob in operator.knobs if draw(st.booleans())]
         values = [PinnedKnob(name=knob.name, value=draw(st.sampled_from(knob.choices))) for knob in knobs]
-        found.append(PinnedOperator(name=operator.name, knobs=values))
-    return tuple(found)
+        pinned_operators.append(PinnedOperator(name=operator.name, knobs=values))
+    return tuple(pinned_operators)
 
 
 @st.composite
 def arrivals(draw: st.DrawFn, rate_per_s: float) -> PoissonArrivals | PeriodicArrivals | BurstyArrivals:
-    """Arrivals of every kind that needs no file."""
+    """Draw arrivals of any kind that needs no file."""
     kind = draw(st.sampled_from(["poisson", "periodic", "bursty"]))
     if kind == "poisson":
         return PoissonArrivals()
@@ -204,11 +204,11 @@ def arrivals(draw: st.DrawFn, rate_per_s: float) -> PoissonArrivals | PeriodicAr
 
 @st.composite
 def specifications(draw: st.DrawFn) -> Specification:
-    """Pipelines, an infrastructure they fit on, and queries on both."""
+    """Draw pipelines, a sufficient infrastructure, and queries."""
     infrastructure = draw(infrastructures())
-    made = [draw(pipelines(name)) for name in draw(some(names, most=2))]
+    made = [draw(pipelines(name)) for name in draw(some(names, max_size=2))]
     queries = []
-    for name in draw(some(names, least=0)):
+    for name in draw(some(names, min_size=0)):
         pipeline = draw(st.sampled_from(made))
         rate_per_s = draw(positive)
         queries.append(

@@ -1,4 +1,4 @@
-"""The configurations of a pipeline, with knobs that exist only under others."""
+"""Configurations of a pipeline with conditional knobs."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ def test_a_knob_that_does_not_exist_takes_those_with_it_that_depend_on_it() -> N
 @given(operators())
 def test_every_configuration_is_listed_once(specs: tuple[OperatorSpec, ...]) -> None:
     pipeline = _pipeline(*specs)
-    found = []
+    enumerated = []
     for configuration in configurations(pipeline):
-        found.append(configuration)
-        if len(found) > 200:
+        enumerated.append(configuration)
+        if len(enumerated) > 200:
             return
     sizes = [len(knob_values(spec)) for spec in specs]
     expected = {
         Configuration.of({spec.name: values for spec, values in zip(specs, choice, strict=True)})
         for choice in product(*(knob_values(spec) for spec in specs))
     }
-    assert len(found) == len(set(found)) == len(expected)
-    assert set(found) == expected
-    assert len(found) == prod(sizes)
+    assert len(enumerated) == len(set(enumerated)) == len(expected)
+    assert set(enumerated) == expected
+    assert len(enumerated) == prod(sizes)
 
 
 @given(operators())

@@ -1,4 +1,4 @@
-"""One message a fault, at the line and field where it stands, whatever is wrong and however much."""
+"""Diagnostics: a single message for each problem, at its line and field."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_one_fault_is_one_message_at_its_place(case: Case) -> None:
     assert not [word for word in JARGON if word in str(fault)]
 
 
-# Of different documents, or of different operators, so that no one hides another.
+# In different documents or operators, so that no problem hides another.
 TOGETHER: list[Case] = [
     ("cpus: 8", "cpus: eight", 18, "spec.pools[1].cpus", ()),
     ("40Mbit/s", "40Mbit", 25, "spec.links[0].bandwidth", ()),
@@ -110,7 +110,7 @@ def test_queries_alone_ask_for_their_pipeline() -> None:
     (fault,) = _faults(FAULTLESS.split("---\n")[2])
     assert fault.field == "spec.pipeline"
     assert "(there is none)" in str(fault)
-    assert "give the file of its pipeline as well" in str(fault)
+    assert "pass the file of its pipeline as well" in str(fault)
 
 
 def test_pipelines_can_be_had_without_infrastructure() -> None:

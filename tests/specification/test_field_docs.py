@@ -1,4 +1,4 @@
-"""The texts below the fields of models."""
+"""Docstrings of the fields of models."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ class Box(BaseModel):
     """A box."""
 
     width_m: float
-    """Outside."""
+    """Outer width."""
     color: str = "red"
     lid: bool = Field(default=True, alias="cover")
-    """Whether it has one;
-    most have."""
+    """True for a box with a lid;
+    most have one."""
 
 
 class Crate(Box):
-    """A box of wood."""
+    """A wooden box."""
 
     color: str = "brown"
-    """Of the paint."""
+    """Color of the paint."""
 
 
 def test_the_text_below_a_field_is_found_and_what_has_none_is_left_out() -> None:
-    assert field_docs(Box) == {"width_m": "Outside.", "lid": "Whether it has one;\nmost have."}
+    assert field_docs(Box) == {"width_m": "Outer width.", "lid": "True for a box with a lid;\nmost have one."}
 
 
 def test_fields_are_inherited_with_their_texts() -> None:
-    assert field_docs(Crate) == {**field_docs(Box), "color": "Of the paint."}
+    assert field_docs(Crate) == {**field_docs(Box), "color": "Color of the paint."}

@@ -66,15 +66,15 @@ def test_scores_stand_below_each_other_and_small_ones_are_not_lost(value: float,
 
 
 @dataclass(frozen=True)
-class Known:
+class Bounded:
     value: float
     lower: float
     upper: float
 
 
 def test_bounds_are_said_like_the_value() -> None:
-    assert format_interval(format_duration, Known(0.412, 0.38, 1.2)) == "412 ms (380 ms to 1.2 s)"
-    assert format_interval(format_score, Known(0.8, 0.75, 0.85)) == "0.800 (0.750 to 0.850)"
+    assert format_interval(format_duration, Bounded(0.412, 0.38, 1.2)) == "412 ms (380 ms to 1.2 s)"
+    assert format_interval(format_score, Bounded(0.8, 0.75, 0.85)) == "0.800 (0.750 to 0.850)"
 
 
 @given(st.floats(1e-6, 1e6))

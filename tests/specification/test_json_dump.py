@@ -1,4 +1,4 @@
-"""JSON as text: the same values as the standard library writes, in ASCII."""
+"""JSON text: equal to the standard library's values, in ASCII."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def test_numbers_that_are_not_finite_are_null_or_found() -> None:
 
 
 @dataclass(frozen=True)
-class Found:
-    where: Path
+class Entry:
+    path: Path
     slo: LatencySlo
 
 
 def test_dataclasses_paths_and_models_are_written() -> None:
-    found = Found(Path("a") / "b", LatencySlo(limit_s=0.3))
-    by_name = json.loads(json_text(found, indent=1, by_alias=False))
-    assert by_name == {"where": "a/b", "slo": {"percentile": 95.0, "limit_s": "300ms"}}
-    assert json.loads(json_text(found, indent=1, by_alias=True))["slo"] == json.loads(
+    entry = Entry(Path("a") / "b", LatencySlo(limit_s=0.3))
+    by_name = json.loads(json_text(entry, indent=1, by_alias=False))
+    assert by_name == {"path": "a/b", "slo": {"percentile": 95.0, "limit_s": "300ms"}}
+    assert json.loads(json_text(entry, indent=1, by_alias=True))["slo"] == json.loads(
         LatencySlo(limit_s=0.3).model_dump_json(by_alias=True)
     )

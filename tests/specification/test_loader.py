@@ -1,4 +1,4 @@
-"""Files and folders that cannot be read, and those that can."""
+"""Loading of readable and unreadable files and folders."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ def test_faults_of_all_files_come_together(folder: Path) -> None:
     ):
         file = folder / name
         file.write_text(file.read_text().replace(old, new, 1))
-    found = [(Path(fault.file).name, fault.line) for fault in _faults(folder)]
-    assert found == [("a.yaml", 11), ("b.yml", 13), ("c.yaml", 8)]
+    locations = [(Path(fault.file).name, fault.line) for fault in _faults(folder)]
+    assert locations == [("a.yaml", 11), ("b.yml", 13), ("c.yaml", 8)]
 
 
 def test_a_missing_file_hides_no_other_fault_and_makes_none(folder: Path) -> None:
     (folder / "b.yml").rename(folder / "b.yaml")
     missing, faulty = _faults(folder / "a.yaml", folder / "b.yml", folder / "c.yaml"), folder / "c.yaml"
     assert [str(fault) for fault in missing] == [
-        f"{folder / 'b.yml'}: (file): found nothing, expected a file; did you mean b.yaml?"
+        f"{folder / 'b.yml'}: (file): found no such file, expected an existing file; did you mean b.yaml?"
     ]
     faulty.write_text(faulty.read_text().replace("rate: 5/s", "rate: 5"))
     assert [fault.field for fault in _faults(folder / "b.yml", faulty)] == ["(file)", "spec.rate"]
@@ -76,17 +76,18 @@ def test_a_missing_file_hides_no_other_fault_and_makes_none(folder: Path) -> Non
 def test_a_file_that_cannot_be_read(folder: Path) -> None:
     (folder / "loop.yaml").symlink_to(folder / "loop.yaml")
     (fault,) = _faults(folder / "loop.yaml")
-    assert str(fault).startswith(f"{folder / 'loop.yaml'}: (file): found what cannot be read (Too many levels")
+    assert (fault.file, fault.field) == (str(folder / "loop.yaml"), "(file)")
+    assert fault.found.startswith("an unreadable path (Too many levels")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser can read every file")
 def test_a_file_that_must_not_be_read(folder: Path) -> None:
     (folder / "a.yaml").chmod(0)
     (fault,) = _faults(folder / "a.yaml")
-    assert "cannot be read (Permission denied)" in str(fault)
+    assert "an unreadable path (Permission denied)" in str(fault)
     folder.chmod(0)
     (fault,) = _faults(folder)
-    assert "cannot be read (Permission denied)" in str(fault)
+    assert "an unreadable path (Permission denied)" in str(fault)
     folder.chmod(0o700)
 
 
@@ -98,7 +99,7 @@ def test_a_file_that_is_not_text(folder: Path) -> None:
 
 def test_an_empty_folder_and_no_path_at_all(tmp_path: Path) -> None:
     (fault,) = _faults(tmp_path)
-    assert "a folder without any" in str(fault)
+    assert fault.found == "a folder without YAML files"
     (fault,) = _faults()
     assert "at least one file or folder" in str(fault)
 
@@ -107,16 +108,16 @@ RAY_SERVICE = "apiVersion: ray.io/v1\nkind: RayService\nmetadata: {name: circinu
 
 
 def test_what_is_plainly_of_others_in_a_folder_is_passed_over_and_named(folder: Path) -> None:
-    (folder / "k.yaml").write_text("", encoding="utf-8")  # as a shell makes it before what is to fill it is run
+    (folder / "k.yaml").write_text("", encoding="utf-8")  # as a shell creates it before it runs the command
     (folder / "rendered.yaml").write_text(RAY_SERVICE, encoding="utf-8")
     (folder / "a.yaml").write_text((folder / "a.yaml").read_text() + "---\napiVersion: v1\nkind: Namespace\n")
     specification = load_specification([folder])
     assert specification == parse_specification(FAULTLESS)
     assert specification.files == (folder / "a.yaml", folder / "b.yml", folder / "c.yaml")
     first, empty, rendered = specification.skipped_documents
-    assert "is a document of v1 Namespace" in first
-    assert empty == f"{folder / 'k.yaml'}: holds no document"
-    assert rendered == f"{folder / 'rendered.yaml'}:1: is a document of ray.io/v1 RayService"
+    assert "another tool's document (v1 Namespace)" in first
+    assert empty == f"{folder / 'k.yaml'}: contains no document"
+    assert rendered == f"{folder / 'rendered.yaml'}:1: another tool's document (ray.io/v1 RayService)"
 
 
 @pytest.mark.parametrize("text", ["", RAY_SERVICE])
@@ -135,4 +136,4 @@ def test_a_version_that_is_nearly_ours_is_a_fault_in_a_folder_too(folder: Path, 
 def test_a_folder_of_others_files_alone_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "k.yaml").write_text(RAY_SERVICE, encoding="utf-8")
     (fault,) = _faults(tmp_path)
-    assert "without any document of Circinus" in str(fault)
+    assert fault.found == "a folder without Circinus documents"

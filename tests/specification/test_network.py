@@ -1,4 +1,4 @@
-"""Paths over the links, against every simple path there is."""
+"""Shortest paths, compared with the enumeration of all simple paths."""
 
 from __future__ import annotations
 
@@ -36,18 +36,20 @@ def _link(ends: tuple[str, str], round_trip_s: float = 0.0) -> Link:
 @st.composite
 def networks(draw: st.DrawFn) -> Network:
     pairs = [(a, b) for a in SITES for b in SITES if a < b]
-    chosen = draw(st.lists(st.sampled_from(pairs), unique=True))
-    return _network([_link(pair, draw(st.sampled_from([0.0, 1.0, 2.0, 5.0]))) for pair in chosen])
+    linked = draw(st.lists(st.sampled_from(pairs), unique=True))
+    return _network([_link(pair, draw(st.sampled_from([0.0, 1.0, 2.0, 5.0]))) for pair in linked])
 
 
 def _simple_paths(network: Network, source: str, target: str) -> Iterator[tuple[DirectedLink, ...]]:
-    def extend(path: tuple[DirectedLink, ...], at: str, seen: frozenset[str]) -> Iterator[tuple[DirectedLink, ...]]:
-        if at == target:
+    def extend(
+        path: tuple[DirectedLink, ...], site: str, visited: frozenset[str]
+    ) -> Iterator[tuple[DirectedLink, ...]]:
+        if site == target:
             yield path
             return
         for link in network.links:
-            if link.source == at and link.target not in seen:
-                yield from extend((*path, link), link.target, seen | {link.target})
+            if link.source == site and link.target not in visited:
+                yield from extend((*path, link), link.target, visited | {link.target})
 
     return extend((), source, frozenset({source}))
 
@@ -71,9 +73,9 @@ def test_ties_go_to_the_first_by_name() -> None:
 
 def test_each_direction_has_its_bandwidth() -> None:
     link = Link(source="a", target="b", bandwidth="40Mbit/s", reverse_bandwidth="8Mbit/s", round_trip="20ms")
-    there, back = _network([link]).links
-    assert (there.name, there.bandwidth_bytes_per_s, there.one_way_s) == ("a->b", 5e6, 0.01)
-    assert (back.name, back.bandwidth_bytes_per_s, back.one_way_s) == ("b->a", 1e6, 0.01)
+    forward, backward = _network([link]).links
+    assert (forward.name, forward.bandwidth_bytes_per_s, forward.one_way_s) == ("a->b", 5e6, 0.01)
+    assert (backward.name, backward.bandwidth_bytes_per_s, backward.one_way_s) == ("b->a", 1e6, 0.01)
 
 
 def test_private_pools_and_pools_without_nodes_are_kept_out() -> None:

@@ -1,4 +1,4 @@
-"""Pipelines made in Python: what they refuse, in the same words as files, and how their graph is read."""
+"""Pipelines created in Python: validation with the messages of files, and the graph of operators."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_faults_of_fields_and_of_references_come_together() -> None:
             metric=MetricSpec(name="m", uses="m:f"),
             dataset=DatasetSpec(uses="m:f"),
         )
-    assert [place for place, _ in _messages(raised)] == [("operators", 1, "uses"), ("operators", 1, "after", 0)]
+    assert [location for location, _ in _messages(raised)] == [("operators", 1, "uses"), ("operators", 1, "after", 0)]
 
 
 def test_short_forms_are_taken_in_python_too() -> None:

@@ -1,4 +1,4 @@
-"""YAML as people write it: anchors, merge keys, and text that is no YAML."""
+"""YAML reader: anchors, merge keys, and text that is not YAML."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_reading_goes_on_behind_each_broken_document() -> None:
         ("a: &a [1, *a]\n", [(1, "a[1]", "an anchor inside itself")]),
         ("a: !!set {b, c}\n", [(1, "a", "the tag tag:yaml.org,2002:set")]),
         ("a: !!int no\n", [(1, "a", "'no'")]),
-        ('a: "\\ud800"\n', [(1, "a", "'\\ud800' with half a character")]),
+        ('a: "\\ud800"\n', [(1, "a", "'\\ud800' with an unpaired surrogate")]),
         ("a: *b\n", [(1, "(YAML)", "undefined alias 'b'")]),
         ("a: \x00\n", [(1, "(YAML)", "the character U+0000")]),
         ("%YAML 3.0\n---\na: 1\n", [(1, "(YAML)", "incompatible YAML document (version 1.* is required)")]),

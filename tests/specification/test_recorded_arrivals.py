@@ -1,4 +1,4 @@
-"""Recorded arrivals: which file is read, what counts of it, and what may be wrong with it."""
+"""Recorded arrivals: lookup of the file, its rows, and its problems."""
 
 from __future__ import annotations
 
@@ -49,15 +49,17 @@ def test_texts_and_objects_look_in_the_paths_of_modules(folder: Path, monkeypatc
     _write(folder, "time_s\n1\n2\n")
     read = parse_specification(RECORDED, module_paths=[folder.parent, folder])
     assert _times_s(read) == (1.0, 2.0)
-    asked = [query.model_copy(update={"arrivals": RecordedArrivals(file="traces/calls.csv")}) for query in read.queries]
-    made = Specification.of(tuple(read.pipelines.values()), read.infrastructure, asked, module_paths=[folder])
+    arrivals = RecordedArrivals(file="traces/calls.csv")
+    queries = [query.model_copy(update={"arrivals": arrivals}) for query in read.queries]
+    made = Specification.of(tuple(read.pipelines.values()), read.infrastructure, queries, module_paths=[folder])
     assert made == read
     monkeypatch.chdir(folder)
     assert parse_specification(made.to_yaml()) == made
-    with pytest.raises(
-        SpecError, match=r"Query calls: arrivals.file: found 'traces/calls.csv', where there is no file"
-    ):
-        Specification.of(tuple(read.pipelines.values()), read.infrastructure, asked, module_paths=[folder.parent])
+    with pytest.raises(SpecError) as raised:
+        Specification.of(tuple(read.pipelines.values()), read.infrastructure, queries, module_paths=[folder.parent])
+    (fault,) = raised.value.faults
+    assert fault.location == "Query calls: arrivals.file"
+    assert fault.found == "'traces/calls.csv', which does not exist"
 
 
 def test_only_the_rows_of_the_query_count(folder: Path) -> None:
@@ -68,8 +70,9 @@ def test_only_the_rows_of_the_query_count(folder: Path) -> None:
 def test_times_given_in_python_are_not_looked_for() -> None:
     arrivals = RecordedArrivals(file="nowhere.csv", times_s=(0.0, 1.0))
     read = parse_specification(FAULTLESS)
-    asked = [query.model_copy(update={"arrivals": arrivals}) for query in read.queries]
-    assert Specification.of(tuple(read.pipelines.values()), read.infrastructure, asked).queries[0].arrivals == arrivals
+    queries = [query.model_copy(update={"arrivals": arrivals}) for query in read.queries]
+    made = Specification.of(tuple(read.pipelines.values()), read.infrastructure, queries)
+    assert made.queries[0].arrivals == arrivals
 
 
 @pytest.mark.parametrize("times_s", [(), (1.0,), (1.0, 1.0), (2.0, 1.0), (-1.0, 1.0), (0.0, float("nan"))])
@@ -93,9 +96,9 @@ def test_times_given_in_python_must_be_ones_that_can_be_played(times_s: tuple[fl
         ("time_s\n1\n-1\n2\n", 3, "time_s", ("'-1'", "seconds >= 0")),
         ("time_s\n1\nnan\n2\n", 3, "time_s", ("'nan'", "seconds >= 0")),
         ("time_s,note\n1,x\n,x\n2,x\n", 3, "time_s", ("''", "seconds >= 0")),
-        ("time_s\n", 0, "time_s", ("0 different times", "at least two")),
-        ("time_s\n1\n1.0\n", 0, "time_s", ("1 different time,", "at least two")),
-        ("time_s,query\n1,cals\n2,cals\n", 0, "time_s", ("0 different times of the query calls", "mean cals?")),
+        ("time_s\n", 0, "time_s", ("0 distinct times", "at least two")),
+        ("time_s\n1\n1.0\n", 0, "time_s", ("1 distinct time,", "at least two")),
+        ("time_s,query\n1,cals\n2,cals\n", 0, "time_s", ("0 distinct times of the query calls", "mean cals?")),
     ],
 )
 def test_faults_name_the_file_and_the_line(
@@ -145,11 +148,11 @@ def test_what_cannot_be_opened_is_told_without_numbers(tmp_path: Path) -> None:
 
 def test_the_times_count_in_the_fingerprint_and_the_layout_does_not(folder: Path) -> None:
     _write(folder, "time_s\n1\n2\n")
-    before = load_specification([folder])
+    original = load_specification([folder])
     _write(folder, "time_s,note\n2.0,x\n1.0,y\n")
-    assert load_specification([folder]).fingerprint() == before.fingerprint()
+    assert load_specification([folder]).fingerprint() == original.fingerprint()
     _write(folder, "time_s\n1\n2.5\n")
-    assert load_specification([folder]).fingerprint() != before.fingerprint()
+    assert load_specification([folder]).fingerprint() != original.fingerprint()
 
 
 def test_validate_reads_the_recording(folder: Path) -> None:

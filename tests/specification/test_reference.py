@@ -1,4 +1,4 @@
-"""What the reference of the specification shows is so."""
+"""The examples and tables of docs/specification.md are correct."""
 
 from __future__ import annotations
 
@@ -28,44 +28,43 @@ def test_the_examples_are_one_specification() -> None:
 def test_the_forms_that_are_said_to_mean_the_same_do(part: str, whole: str) -> None:
     forms = next(text for text in EXAMPLES if text.startswith(f"{part}:")).split("---\n")
     assert len(forms) > 1
-    found: list[Specification] = []
+    parsed: list[Specification] = []
     for form in forms:
         if whole == "Pipeline":
             indented = re.sub(r"^", "      ", form, flags=re.MULTILINE).rstrip() + "\n"
             text = re.sub(
                 r"      knobs:\n        model:.*\n        beam:.*\n", lambda _, new=indented: new, WHOLE[whole]
             )
-            found.append(parse_specification(text))
+            parsed.append(parse_specification(text))
         else:
             indented = re.sub(r"^", "  ", form, flags=re.MULTILINE).rstrip() + "\n"
             text = re.sub(r"  slos:\n(    -.*\n)+", lambda _, new=indented: new, WHOLE[whole])
-            found.append(parse_specification("---\n".join([WHOLE["Pipeline"], WHOLE["Infrastructure"], text])))
-    assert all(other == found[0] for other in found)
+            parsed.append(parse_specification("---\n".join([WHOLE["Pipeline"], WHOLE["Infrastructure"], text])))
+    assert all(specification == parsed[0] for specification in parsed)
 
 
 def test_the_example_of_a_pin_fits_the_other_examples() -> None:
     pin = next(text for text in EXAMPLES if text.startswith("pin:"))
     query = WHOLE["Query"] + re.sub(r"^", "  ", pin, flags=re.MULTILINE)
-    (found,) = parse_specification("---\n".join([WHOLE["Pipeline"], WHOLE["Infrastructure"], query])).queries
-    assert found.pinned_pool("recognise") == "basement"
-    assert found.pinned_knobs == (("denoise", "method", "gate"),)
+    (pinned,) = parse_specification("---\n".join([WHOLE["Pipeline"], WHOLE["Infrastructure"], query])).queries
+    assert pinned.pinned_pool("recognise") == "basement"
+    assert pinned.pinned_knobs == (("denoise", "method", "gate"),)
 
 
 def test_the_examples_of_arrivals_fit_the_other_examples(tmp_path: Path) -> None:
-    """And what is said of a burst is so."""
     forms = next(text for text in EXAMPLES if text.startswith("arrivals:")).split("---\n")
     (tmp_path / "calls.csv").write_text("time_s,query\n1,captions-room-1\n2,captions-room-1\n2,other\n")
-    found = []
+    arrivals = []
     for form in forms:
         query = WHOLE["Query"] + re.sub(r"^", "  ", form, flags=re.MULTILINE).rstrip() + "\n"
         text = "---\n".join([WHOLE["Pipeline"], WHOLE["Infrastructure"], query])
-        found.append(parse_specification(text, module_paths=[tmp_path]).queries[0].arrivals)
-    assert [one.kind for one in found] == ["poisson", "periodic", "periodic", "bursty", "bursty", "recorded"]
-    assert found[3] == found[4]
-    assert isinstance(found[3], BurstyArrivals)
-    assert found[3].off_peak_factor == pytest.approx(0.4)
-    assert isinstance(found[5], RecordedArrivals)
-    assert found[5].times_s == (1.0, 2.0)
+        arrivals.append(parse_specification(text, module_paths=[tmp_path]).queries[0].arrivals)
+    assert [process.kind for process in arrivals] == ["poisson", "periodic", "periodic", "bursty", "bursty", "recorded"]
+    assert arrivals[3] == arrivals[4]
+    assert isinstance(arrivals[3], BurstyArrivals)
+    assert arrivals[3].off_peak_factor == pytest.approx(0.4)
+    assert isinstance(arrivals[5], RecordedArrivals)
+    assert arrivals[5].times_s == (1.0, 2.0)
 
 
 def test_every_unit_is_in_the_table() -> None:

@@ -1,4 +1,4 @@
-"""Objectives in all forms in which people write them."""
+"""SLOs in all accepted notations."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_objectives_are_printed_as_people_write_them() -> None:
     ("given", "words"),
     [
         ("latency p95 < 800ms", ("'p95 < 800ms'", "p95 <= 800ms")),
-        ("latency", ("expected a latency objective",)),
+        ("latency", ("expected a latency SLO",)),
         ("latency p95 <=", ("found ''", "a duration")),
         ("latency p0 <= 1s", ("found 0", "more than 0")),
         ("accuracy 0.9", ("'0.9'", "such as >= 0.9")),
@@ -85,10 +85,10 @@ def test_objectives_are_printed_as_people_write_them() -> None:
         ("accuracy >= 1e999", ("'1e999'", "a finite number")),
         ("cost <= 5", ("'5'", "a price such as $0.40/h")),
         ("speed >= 3", ("unknown field speed", "latency, accuracy, cost")),
-        ([3], ("found 3", "an objective such as")),
-        (["latency p95 <= 1s", {"latency": "p50 <= 1s"}], ("a second objective for latency",)),
-        ({"accuracy": 0.9}, ("found 0.9", "an accuracy objective such as >= 0.9")),
-        (7, ("found 7", "an objective such as")),
+        ([3], ("found 3", "an SLO such as")),
+        (["latency p95 <= 1s", {"latency": "p50 <= 1s"}], ("a second SLO for latency",)),
+        ({"accuracy": 0.9}, ("found 0.9", "an accuracy SLO such as >= 0.9")),
+        (7, ("found 7", "an SLO such as")),
     ],
 )
 def test_what_is_no_objective_is_said_so(given: Any, words: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Whole specifications: made in Python, compared, located."""
+"""Complete specifications: creation in Python, equality, locations of fields."""
 
 from __future__ import annotations
 
@@ -102,16 +102,16 @@ def test_every_field_has_its_place(kind: str, name: str, path: tuple[str | int, 
 
 
 def test_equal_specifications_have_the_same_fingerprint() -> None:
-    one = _pipeline(
+    original = _pipeline(
         knobs=[Knob(name="a", choices=[1, 2]), Knob(name="b", choices=[3], only_if={"a": [1]})], cpus=[1, 2]
     )
-    same = _pipeline(
+    equal = _pipeline(
         knobs=[Knob(name="a", choices=[1.0, 2]), Knob(name="b", choices=[3], only_if={"a": [True]})], cpus=[2, 1]
     )
-    assert one == same
-    fingerprint = Specification.of([one, _pipeline("r")]).fingerprint()
-    assert Specification.of([_pipeline("r"), same]).fingerprint() == fingerprint
-    assert Specification.of([_pipeline("r"), one], INFRASTRUCTURE).fingerprint() != fingerprint
+    assert original == equal
+    fingerprint = Specification.of([original, _pipeline("r")]).fingerprint()
+    assert Specification.of([_pipeline("r"), equal]).fingerprint() == fingerprint
+    assert Specification.of([_pipeline("r"), original], INFRASTRUCTURE).fingerprint() != fingerprint
 
 
 @pytest.mark.parametrize(

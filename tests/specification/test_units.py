@@ -1,4 +1,4 @@
-"""Quantities are read as people write them, and what is printed is read back exactly."""
+"""Parsing and formatting of quantities, which round-trip exactly."""
 
 from __future__ import annotations
 

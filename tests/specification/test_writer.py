@@ -1,4 +1,4 @@
-"""What is written as YAML loads back to the same."""
+"""YAML round trip: documents load back to an equal specification."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from circinus.specification import Specification, parse_specification
 @given(specifications())
 def test_what_is_written_loads_back_to_an_equal_specification(specification: Specification) -> None:
     text = specification.to_yaml()
-    again = parse_specification(text)
-    assert again == specification
-    assert again.to_yaml() == text
-    for name, pipeline in specification.pipelines.items():  # equality takes 1, 1.0 and True for the same
-        for before, after in zip(pipeline.operators, again.pipelines[name].operators, strict=True):
-            kinds = [[type(choice) for knob in spec.knobs for choice in knob.choices] for spec in (before, after)]
+    reloaded = parse_specification(text)
+    assert reloaded == specification
+    assert reloaded.to_yaml() == text
+    for name, pipeline in specification.pipelines.items():  # 1, 1.0 and True are equal, so compare types as well
+        for original, read in zip(pipeline.operators, reloaded.pipelines[name].operators, strict=True):
+            kinds = [[type(choice) for knob in spec.knobs for choice in knob.choices] for spec in (original, read)]
             assert kinds[0] == kinds[1]
-    # The fingerprint is that of the content, in whatever order it stands.
+    # The fingerprint does not depend on the order of documents.
     fingerprint = specification.fingerprint()
-    assert again.fingerprint() == fingerprint
+    assert reloaded.fingerprint() == fingerprint
     documents = text.split("---\n")
     random.Random(0).shuffle(documents)
     assert parse_specification("# a remark\n" + "---\n".join(documents)).fingerprint() == fingerprint

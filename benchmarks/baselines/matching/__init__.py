@@ -1,4 +1,4 @@
-"""What else chooses plans for many queries, each by its description; none is told the prices."""
+"""Alternative matchings of many queries, by their published descriptions; none uses prices of resources."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The paper's matching of queries and plans in a bipartite graph, as we understand it.
+"""Matching of queries and plans in a bipartite graph, our understanding of the Circinus paper.
 
-Queries on one side, resources on the other, with as many places as plans of average size fit; an edge is the query's
-smallest plan whose largest share is of that resource, worth the query's weight less a little for its cost. A maximum
-matching says who goes where, what does not fit then is refused, and what is left is matched again in a few rounds.
+One side has the queries, the other resources, with as many slots as plans of average size fit. An edge is the query's
+smallest plan whose largest share is of that resource; its value is the query's weight less a little for its cost.
+Queries are assigned by a maximum matching and rejected if they do not fit; the rest is matched again in a few rounds.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ _COST_COUNTS = 1e-3
 
 
 def query_plan_bipartite(members: ExpandedQueries) -> IntArray:
-    """(N,) matched in some rounds."""
+    """Return (N,) plans, matched in rounds."""
     problem = members.problem
     shares = np.where(np.isfinite(problem.cost_usd_per_h), dominant_shares(members), np.inf)
     slot, slots = problem.amounts.argmax(axis=2), problem.amounts.shape[2]
     best = np.full((problem.classes, slots), -1)
     size = np.full((problem.classes, slots), np.inf)
     for plan in range(shares.shape[1]):
-        rows, where = np.arange(problem.classes), slot[:, plan]
-        better = shares[:, plan] < size[rows, where]
-        size[rows[better], where[better]] = shares[better, plan]
-        best[rows[better], where[better]] = plan
+        rows, slot_of_plan = np.arange(problem.classes), slot[:, plan]
+        better = shares[:, plan] < size[rows, slot_of_plan]
+        size[rows[better], slot_of_plan[better]] = shares[better, plan]
+        best[rows[better], slot_of_plan[better]] = plan
     chosen = np.full(len(members.class_of), NOT_SERVED, dtype=np.int64)
     usage = np.zeros(members.capacities)
     for _ in range(_ROUNDS):
         waiting = np.flatnonzero(chosen == NOT_SERVED)
         if not len(waiting):
             break
-        before = len(waiting)
-        for query, where in _matched(members, waiting, best, size, usage):
-            insert(members, chosen, usage, query, int(best[members.class_of[query], where]))
-        if (chosen == NOT_SERVED).sum() == before:
+        remaining = len(waiting)
+        for query, slot_of_plan in _matched(members, waiting, best, size, usage):
+            insert(members, chosen, usage, query, int(best[members.class_of[query], slot_of_plan]))
+        if (chosen == NOT_SERVED).sum() == remaining:
             break
     return chosen
 
@@ -47,23 +47,25 @@ def query_plan_bipartite(members: ExpandedQueries) -> IntArray:
 def _matched(
     members: ExpandedQueries, waiting: IntArray, best: IntArray, size: FloatArray, usage: FloatArray
 ) -> list[tuple[int, int]]:
-    """(query, slot) pairs by an auction: who is worth most chooses first among the places that are left."""
+    """Return (query, slot) pairs of an auction: the queries with the highest value choose first."""
     problem = members.problem
     classes = members.class_of[waiting]
-    listed = best[classes] >= 0
-    where_to = members.resources[classes][listed]
-    count = np.bincount(where_to, minlength=members.capacities)
-    usual = np.bincount(where_to, weights=size[classes][listed], minlength=members.capacities) / np.maximum(count, 1)
-    left = np.floor((1.0 - usage) / np.maximum(usual, 1e-12))
+    has_plan = best[classes] >= 0
+    resources_of = members.resources[classes][has_plan]
+    count = np.bincount(resources_of, minlength=members.capacities)
+    mean_size = np.bincount(resources_of, weights=size[classes][has_plan], minlength=members.capacities) / np.maximum(
+        count, 1
+    )
+    free_slots = np.floor((1.0 - usage) / np.maximum(mean_size, 1e-12))
     costs = problem.cost_usd_per_h[classes].min(axis=1)
-    worth = problem.weight[classes] - _COST_COUNTS * costs
+    value = problem.weight[classes] - _COST_COUNTS * costs
     pairs = []
-    for position in np.argsort(-worth, kind="stable").tolist():
+    for position in np.argsort(-value, kind="stable").tolist():
         row = int(classes[position])
         resources = members.resources[row]
-        open_ = (best[row] >= 0) & (left[resources] >= 1)
-        if open_.any():
-            where = int(np.where(open_, size[row], np.inf).argmin())
-            left[resources[where]] -= 1
-            pairs.append((int(waiting[position]), where))
+        eligible = (best[row] >= 0) & (free_slots[resources] >= 1)
+        if eligible.any():
+            chosen_slot = int(np.where(eligible, size[row], np.inf).argmin())
+            free_slots[resources[chosen_slot]] -= 1
+            pairs.append((int(waiting[position]), chosen_slot))
     return pairs

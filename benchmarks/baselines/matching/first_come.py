@@ -1,4 +1,4 @@
-"""First come, first served, each with its own best plan: what planners of single queries do under load."""
+"""First come, first served with each query's own best plan, as planners of single queries do under load."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQue
 
 
 def first_come_first_served(members: ExpandedQueries) -> IntArray:
-    """(N,) for each query, in a random order, the plan that costs it least; refused where that lacks room."""
+    """Return (N,) plans: in random order, each query gets its cheapest plan or is rejected."""
     return _in_order(members, choices=1)
 
 
 def first_come_next_best(members: ExpandedQueries) -> IntArray:
-    """(N,) the same where each query takes the cheapest of its plans that still fits."""
+    """Return (N,) plans: in random order, each query gets its cheapest plan that still fits."""
     return _in_order(members, choices=members.problem.cost_usd_per_h.shape[1])
 
 
@@ -30,7 +30,7 @@ def _in_order(members: ExpandedQueries, choices: int) -> IntArray:
 
 
 def insert(members: ExpandedQueries, chosen: IntArray, usage: FloatArray, query: int, plan: int) -> bool:
-    """Give a query a plan if that fits, in place; whether it did."""
+    """Give a query a plan in place if it fits; return whether it does."""
     row = members.class_of[query]
     resources = members.resources[row]
     after = usage[resources] + members.problem.amounts[row, plan]

@@ -1,6 +1,6 @@
-"""Greedy by weight for the dominant resource: the plan with most weight for its largest share of any capacity first.
+"""Greedy order by weight over the dominant resource, the largest share of any capacity.
 
-The order for the knapsack with several resources of Ghodsi et al., "Dominant resource fairness" (NSDI 2011), shares.
+This order for the knapsack with several resources follows Ghodsi et al., "Dominant resource fairness" (NSDI 2011).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQue
 
 
 def weight_per_dominant_resource(members: ExpandedQueries) -> IntArray:
-    """(N,) all plans of all queries by weight over dominant share; each query takes the first that fits."""
+    """Return (N,) plans: by weight over dominant share, each query takes its first plan that fits."""
     problem = members.problem
     dominant = dominant_shares(members)
     plans = dominant.shape[1]
@@ -21,13 +21,13 @@ def weight_per_dominant_resource(members: ExpandedQueries) -> IntArray:
     ratio[~np.isfinite(problem.cost_usd_per_h)] = -np.inf
     chosen = np.full(len(members.class_of), NOT_SERVED, dtype=np.int64)
     usage = np.zeros(members.capacities)
-    for place in np.argsort(-ratio[members.class_of].reshape(-1), kind="stable").tolist():
-        query, plan = divmod(place, plans)
+    for index in np.argsort(-ratio[members.class_of].reshape(-1), kind="stable").tolist():
+        query, plan = divmod(index, plans)
         if chosen[query] == NOT_SERVED:
             insert(members, chosen, usage, query, plan)
     return chosen
 
 
 def dominant_shares(members: ExpandedQueries) -> FloatArray:
-    """(C, P) the largest share of any capacity that each plan takes."""
+    """Return (C, P) the largest share of any capacity that each plan uses."""
     return np.asarray(members.problem.amounts.max(axis=2), dtype=np.float64)

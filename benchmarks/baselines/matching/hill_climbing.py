@@ -1,8 +1,8 @@
-"""VideoStorm-style: utility by hill climbing over allocations.
+"""VideoStorm-style hill climbing of utility over allocations.
 
-After Zhang et al., "Live video analytics at scale with approximation and delay-tolerance" (NSDI 2017): step by step the
-query whose utility rises most for what it takes more gets it; here from nothing to a plan, and later from one query to
-another that has more use for it. What they call utility is the weight, as every plan keeps its query's objectives.
+After Zhang et al., "Live video analytics at scale with approximation and delay-tolerance" (NSDI 2017): step by step,
+the query with the highest increase of utility per resource gets more of it; here from nothing to a plan, and later from
+one query to another with a higher utility. Their utility is the weight, as every plan meets its query's SLOs.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from circinus.arrays import IntArray
 from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQueries
 
 _STEPS = 20_000
-"""Exchanges that are tried at most."""
+"""Maximum number of exchanges."""
 
 
 def utility_hill_climbing(members: ExpandedQueries) -> IntArray:
-    """(N,) each query stays with its smallest plan; the climb decides who is served."""
+    """Return (N,) plans: each query keeps its smallest plan, and the climb selects the served queries."""
     problem = members.problem
     shares = np.where(np.isfinite(problem.cost_usd_per_h), dominant_shares(members), np.inf)
     plan = shares.argmin(axis=1)
@@ -30,17 +30,17 @@ def utility_hill_climbing(members: ExpandedQueries) -> IntArray:
     usage = np.zeros(members.capacities)
     for query in order.tolist():
         insert(members, chosen, usage, query, int(plan[members.class_of[query]]))
-    # One that waits takes the place of one that is served, as long as that raises the sum of utilities.
+    # A waiting query replaces a served one if that raises the sum of utilities.
     served = [query for query in reversed(order.tolist()) if chosen[query] >= 0]
     waiting = [query for query in order.tolist() if chosen[query] < 0]
-    for comes, goes in zip(waiting[:_STEPS], served, strict=False):
-        coming, going = int(members.class_of[comes]), int(members.class_of[goes])
-        if problem.weight[coming] <= problem.weight[going]:
+    for entrant, incumbent in zip(waiting[:_STEPS], served, strict=False):
+        entrant_class, incumbent_class = int(members.class_of[entrant]), int(members.class_of[incumbent])
+        if problem.weight[entrant_class] <= problem.weight[incumbent_class]:
             continue
-        before = usage.copy()
-        held = int(chosen[goes])
-        usage[members.resources[going]] -= problem.amounts[going, held]
-        chosen[goes] = NOT_SERVED
-        if not insert(members, chosen, usage, comes, int(plan[coming])):
-            usage, chosen[goes] = before, held
+        previous_usage = usage.copy()
+        previous_plan = int(chosen[incumbent])
+        usage[members.resources[incumbent_class]] -= problem.amounts[incumbent_class, previous_plan]
+        chosen[incumbent] = NOT_SERVED
+        if not insert(members, chosen, usage, entrant, int(plan[entrant_class])):
+            usage, chosen[incumbent] = previous_usage, previous_plan
     return chosen

@@ -1,4 +1,4 @@
-"""First come, first served in whole replicas: what runs is shared, and nothing is changed for those who come later."""
+"""First come, first served in whole replicas, which are shared; running plans never change."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from circinus.specification import Slos
 
 
 def whole_first_come(problem: Problem, slos: Sequence[Slos], reestimate: Reestimate, *, next_best: bool) -> IntArray:
-    """(Q,) the candidate of each query in the order of the queries, -1 for none.
+    """Return (Q,) the candidate of each query in the order of the queries, -1 for none.
 
-    A query gets the plan that costs least when it is fully shared, or where `next_best` the cheapest of its plans for
-    which there is room: capacities and links hold, and the replicas of all pack on the nodes. When all have come, the
-    plans are estimated under the merged load; while any breaks an objective, the last of these queries is refused.
+    A query gets the plan with the lowest fully shared cost or, if `next_best`, its cheapest plan that fits: capacities
+    and links hold, and the replicas of all pack on the nodes. In the end all plans are estimated under the merged load;
+    while any violates an SLO, the last query with a violation is rejected.
 
     Args:
         problem: the compiled problem.
-        slos: of each query.
-        reestimate: how a plan is estimated under the merged load.
-        next_best: whether a query without room for its best plan takes another one.
+        slos: SLOs of each query.
+        reestimate: estimates a plan under the merged load.
+        next_best: whether a query whose best plan does not fit takes another one.
     """
     costs = _shared_costs(problem)
     chosen = np.full(len(problem.queries), NOT_SERVED, dtype=np.int64)
@@ -34,32 +34,32 @@ def whole_first_come(problem: Problem, slos: Sequence[Slos], reestimate: Reestim
         order = candidates[np.argsort(costs[candidates], kind="stable")]
         for candidate in order if next_best else order[:1]:
             chosen[query] = candidate
-            if _has_room(problem, chosen):
+            if _fits(problem, chosen):
                 break
             chosen[query] = NOT_SERVED
-    for last in _broken(problem, chosen, slos, reestimate):
+    for last in _violations(problem, chosen, slos, reestimate):
         chosen[last] = NOT_SERVED
     return chosen
 
 
-def _has_room(problem: Problem, chosen: IntArray) -> bool:
+def _fits(problem: Problem, chosen: IntArray) -> bool:
     usage = problem.usage_of(chosen)
     return problem.fits(usage) and not pack_pools(problem, usage, widely=True)[1]
 
 
-def _broken(problem: Problem, chosen: IntArray, slos: Sequence[Slos], reestimate: Reestimate) -> Iterator[int]:
-    """The last query whose objectives are broken, as long as there is one; `chosen` changes meanwhile."""
+def _violations(problem: Problem, chosen: IntArray, slos: Sequence[Slos], reestimate: Reestimate) -> Iterator[int]:
+    """Yield the last query with violated SLOs while there is one; the caller changes `chosen` meanwhile."""
     while True:
         usage = problem.usage_of(chosen)
-        broken = evaluate_sizing(problem, chosen, usage, slos, reestimate).broken
-        if not broken:
+        violated = evaluate_sizing(problem, chosen, usage, slos, reestimate).broken
+        if not violated:
             return
-        yield max(found.query for found in broken)
+        yield max(sized.query for sized in violated)
 
 
 def _shared_costs(problem: Problem) -> FloatArray:
-    """(P,) US dollars per hour of each candidate's busy share of replicas at their target, and transfers."""
+    """Return (P,) USD per hour of each candidate's share of replicas at their target, and of transfers."""
     candidate, deployment, load = problem.fractional_load.entries(0, len(problem.candidates))
-    found = problem.transfer_cost_usd_per_h.copy()
-    np.add.at(found, candidate, load * problem.price_usd_per_h[deployment])
-    return found
+    costs = problem.transfer_cost_usd_per_h.copy()
+    np.add.at(costs, candidate, load * problem.price_usd_per_h[deployment])
+    return costs

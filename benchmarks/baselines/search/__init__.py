@@ -1,4 +1,4 @@
-"""Earlier methods to find one query's plan, written by us from their published descriptions."""
+"""Baseline methods to find one query's plan, implemented from their published descriptions."""
 
 from benchmarks.baselines.search.exhaustive import Exhaustive
 from benchmarks.baselines.search.optuna_constrained import OptunaConstrained

@@ -1,4 +1,4 @@
-"""Measure everything, then choose: the certain way, and what all others save is counted from."""
+"""Exhaustive search: measures everything, the reference for savings of the other methods."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from benchmarks.search.slo_cases import Case
 
 @dataclass(frozen=True)
 class Exhaustive:
-    """Every configuration that fits somewhere on every item; a prefix that several share is run once.
+    """Search that measures every configuration that fits on some tier, on every item, reusing prefixes.
 
-    Finds the optimum and recognises every infeasible case, as the truth is the mean of the same items.
+    It finds the optimum and all infeasible cases, as the ground truth is the mean of the same items.
     """
 
     name: str = "exhaustive"

@@ -1,4 +1,4 @@
-"""Items in an order of which every beginning is a sample stratified by K-means clusters."""
+"""Order of items in which every prefix is a sample stratified by K-means clusters."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ _ROUNDS = 50
 
 
 def clustered_order(features: FloatArray, clusters: int, rng: np.random.Generator) -> IntArray:
-    """(N,) numbers of the items: within a cluster at random, the clusters in proportion all along.
+    """Return (N,) indices of the items: random within a cluster, clusters in proportion in every prefix.
 
     Args:
-        features: (N, f) what is known of the items before anything is measured.
-        clusters: how many at most.
-        rng: decides the first centres and the order within a cluster.
+        features: (N, f) features of the items that exist before any measurement.
+        clusters: maximum number of clusters.
+        rng: draws the initial centres and the order within a cluster.
     """
     labels = k_means(features, clusters, rng)
-    place = np.empty(len(labels))
+    position = np.empty(len(labels))
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
-        place[members] = (np.arange(len(members)) + rng.uniform()) / len(members)
-    return np.argsort(place, kind="stable")
+        position[members] = (np.arange(len(members)) + rng.uniform()) / len(members)
+    return np.argsort(position, kind="stable")
 
 
 def k_means(points: FloatArray, clusters: int, rng: np.random.Generator) -> IntArray:
-    """(N,) cluster of each point (N, f): Lloyd's rounds (IEEE Trans. Information Theory 28, 1982), from centres that
-    are drawn in proportion to squared distances (Arthur & Vassilvitskii, "k-means++", SODA 2007)."""
+    """Return (N,) cluster of each point (N, f), by Lloyd's algorithm (IEEE Trans. Information Theory 28, 1982).
+
+    Initial centres are drawn in proportion to squared distances (Arthur & Vassilvitskii, "k-means++", SODA 2007).
+    """
     centres = points[rng.integers(len(points))][None, :]
     while len(centres) < clusters:
         squared = _squared(points, centres).min(axis=1)
@@ -37,10 +39,10 @@ def k_means(points: FloatArray, clusters: int, rng: np.random.Generator) -> IntA
     labels: IntArray = _squared(points, centres).argmin(axis=1)
     for _ in range(_ROUNDS):
         centres = np.array([points[labels == c].mean(axis=0) for c in np.unique(labels)])
-        moved = _squared(points, centres).argmin(axis=1)
-        if np.array_equal(moved, labels):
+        reassigned = _squared(points, centres).argmin(axis=1)
+        if np.array_equal(reassigned, labels):
             break
-        labels = moved
+        labels = reassigned
     return labels
 
 

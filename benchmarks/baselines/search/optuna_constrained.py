@@ -1,4 +1,4 @@
-"""The general-purpose choice: Optuna's tree-structured Parzen estimator with constraints.
+"""General-purpose search: Optuna's tree-structured Parzen estimator with constraints.
 
 Akiba et al., "Optuna", KDD 2019; Bergstra et al., NIPS 2011; constraints after Watanabe & Hutter, "c-TPE", IJCAI 2023.
 """
@@ -21,12 +21,12 @@ _WORST = 1e6
 
 @dataclass(frozen=True)
 class OptunaConstrained:
-    """A fixed number of trials over the knobs; placements are computed for it, which spares it three quarters.
+    """Search with a fixed number of trials over the knobs; placements are computed, which saves three quarters.
 
-    A trial measures its configuration on all items; one that was measured already costs nothing, nor does one that
-    fits nowhere. The objective is the cost of the cheapest placement within the latency limit (of the fastest, where
-    none is), the constraints are how far score, latency and cost are beyond their limits. Prefixes that were run are
-    not run again. It claims that a case is infeasible where no trial kept the SLOs.
+    A trial measures its configuration on all items. Repeated configurations cost nothing, nor do configurations that
+    fit nowhere. The objective is the cost of the cheapest placement within the latency limit (of the fastest, if none
+    is). The constraints are the violations of score, latency and cost limits. Prefixes are reused. A case is reported
+    as infeasible if no trial met the SLOs.
     """
 
     trials: int = 40
@@ -34,7 +34,7 @@ class OptunaConstrained:
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """Name in tables."""
         return f"Optuna TPE {self.trials}"
 
     def search(self, case: Case, meter: Meter, rng: np.random.Generator) -> Answer | None:
@@ -45,7 +45,7 @@ class OptunaConstrained:
         numbers = {configuration: k for k, configuration in enumerate(meter.space.configurations)}
 
         def objective(trial: Any) -> float:
-            cost, beyond = self._tried(case, meter, numbers[_suggested(meter, trial)])
+            cost, beyond = self._evaluate(case, meter, numbers[_suggested(meter, trial)])
             for limit, value in beyond.items():
                 trial.set_constraint(limit, value)
             return cost
@@ -54,15 +54,15 @@ class OptunaConstrained:
         optuna.create_study(sampler=sampler).optimize(objective, n_trials=self.trials)
         return cheapest_plan(case, meter, case.accurate(mean_scores(meter)))
 
-    def _tried(self, case: Case, meter: Meter, configuration: int) -> tuple[float, dict[str, float]]:
-        """(objective, by how much each limit is exceeded: kept where at most 0)"""
+    def _evaluate(self, case: Case, meter: Meter, configuration: int) -> tuple[float, dict[str, float]]:
+        """Return (objective, violation of each limit, at most 0 if met)."""
         fits = meter.space.fits[configuration]
         if not fits.any():
             return _WORST, dict.fromkeys(_LIMITS, _WORST)
         meter.measure(configuration, meter.space.items)
         latency_s, cost = meter.latency_s[configuration], meter.cost_usd_per_h[configuration]
-        soon = latency_s <= case.latency_s
-        placement = int(np.where(soon, cost, np.inf).argmin() if soon.any() else latency_s.argmin())
+        in_time = latency_s <= case.latency_s
+        placement = int(np.where(in_time, cost, np.inf).argmin() if in_time.any() else latency_s.argmin())
         beyond = (
             case.sign * (case.threshold - float(meter.scores(configuration).mean())),
             float(latency_s[placement]) - case.latency_s,
@@ -72,7 +72,7 @@ class OptunaConstrained:
 
 
 def _suggested(meter: Meter, trial: Any) -> Configuration:
-    """Ordered knobs as numbers, others as categories; one that does not exist under the others is not asked for."""
+    """Return the configuration of a trial: ordered knobs are numbers, others categories."""
     operators: dict[str, KnobValues] = {}
     for operator in meter.space.pipeline.operators:
         values: dict[str, Any] = {}
@@ -81,9 +81,9 @@ def _suggested(meter: Meter, trial: Any) -> Configuration:
                 continue
             label, numbers = f"{operator.name}.{knob.name}", range(len(knob.choices))
             if knob.ordered:
-                at = trial.suggest_int(label, 0, len(numbers) - 1)
+                index = trial.suggest_int(label, 0, len(numbers) - 1)
             else:
-                at = trial.suggest_categorical(label, list(numbers))
-            values[knob.name] = knob.choices[at]
+                index = trial.suggest_categorical(label, list(numbers))
+            values[knob.name] = knob.choices[index]
         operators[operator.name] = KnobValues.of(values)
     return Configuration.of(operators)

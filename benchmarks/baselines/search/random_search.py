@@ -1,4 +1,4 @@
-"""Configurations at random, each on every item (Bergstra & Bengio, JMLR 13, 2012)."""
+"""Random configurations, each measured on every item (Bergstra & Bengio, JMLR 13, 2012)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from benchmarks.search.slo_cases import Case
 
 @dataclass(frozen=True)
 class RandomSearch:
-    """A fixed number of different configurations that fit somewhere; the cheapest plan of those that keep the SLOs.
+    """Search over a fixed number of distinct configurations that fit on some tier, for the cheapest feasible plan.
 
-    Prefixes that were run are not run again. It claims that a case is infeasible where it found nothing.
+    Prefixes are reused. A case is reported as infeasible if no plan meets the SLOs.
     """
 
     configurations: int = 15
@@ -23,7 +23,7 @@ class RandomSearch:
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """Name in tables."""
         return f"random {self.configurations}"
 
     def search(self, case: Case, meter: Meter, rng: np.random.Generator) -> Answer | None:

@@ -1,4 +1,4 @@
-"""Successive halving (Karnin, Koren & Somekh, ICML 2013; Jamieson & Talwalkar, AISTATS 2016), items as the resource."""
+"""Successive halving (Karnin, Koren & Somekh, ICML 2013; Jamieson & Talwalkar, AISTATS 2016) over items."""
 
 from __future__ import annotations
 
@@ -14,45 +14,44 @@ from circinus.arrays import IntArray
 
 @dataclass(frozen=True)
 class SuccessiveHalving:
-    """All configurations on a few items; the better half on twice as many; until few are known on all items.
+    """Search over all configurations on a few items, then the better half on twice as many, until few remain.
 
-    Better is what has a plan within the limits of latency and cost (known after the first items), falls less short of
-    the threshold by its estimate, and of those that do not fall short what is cheaper. With nothing granted dear
-    configurations crowd out cheap ones that just keep the threshold, with much granted cheap ones that do not keep it
-    crowd out those that do; this much, and so many survivors, were best on other seeds than those of the race. Prefixes
-    that were run are not run again, and items that were measured count on. It claims that a case is infeasible where no
-    survivor keeps the SLOs.
+    Configurations without a plan within the limits of latency and cost (available after the first items) are dropped.
+    The others are ranked by their shortfall from the threshold, and then by cost. Without granted errors expensive
+    configurations crowd out cheap ones that just meet the threshold; with many, cheap ones that miss it crowd out those
+    that meet it. These values were best on other seeds than those of the race. Prefixes and measured items are reused.
+    A case is reported as infeasible if no survivor meets the SLOs.
     """
 
     first_items: int = 8
     survivors: int = 6
-    """Configurations from which on nothing is halved: they are measured on all items."""
+    """Number of configurations that are measured on all items instead of being halved."""
     granted_errors: float = 0.5
-    """Standard errors by which an estimate may fall short and still count as keeping the threshold."""
+    """Standard errors of shortfall that still count as meeting the threshold."""
     name: str = "successive halving"
     reuse_prefixes: bool = True
 
     def search(self, case: Case, meter: Meter, rng: np.random.Generator) -> Answer | None:
         """See `Searcher`."""
-        kept: IntArray = rng.permutation(placeable(meter))  # of equal ones, chance decides
+        remaining: IntArray = rng.permutation(placeable(meter))  # ties are broken at random
         items = self.first_items
         while True:
-            items = meter.space.items if len(kept) <= self.survivors else min(items, meter.space.items)
-            for configuration in kept:
+            items = meter.space.items if len(remaining) <= self.survivors else min(items, meter.space.items)
+            for configuration in remaining:
                 meter.measure(int(configuration), items - int(meter.items[configuration]))
-            kept = self._ranked(case, meter, kept)
-            if items == meter.space.items or not len(kept):
+            remaining = self._ranked(case, meter, remaining)
+            if items == meter.space.items or not len(remaining):
                 break
-            kept = kept[: max(self.survivors, (len(kept) + 1) // 2)]
+            remaining = remaining[: max(self.survivors, (len(remaining) + 1) // 2)]
             items *= 2
         full = meter.items == meter.space.items
         return cheapest_plan(case, meter, full & case.accurate(mean_scores(meter)))
 
-    def _ranked(self, case: Case, meter: Meter, kept: IntArray) -> IntArray:
-        """Best first, without those that have no plan within the limits."""
-        cost = cheapest_usd_per_h(case, meter)[kept]
-        scores = [meter.scores(int(k)) for k in kept]
+    def _ranked(self, case: Case, meter: Meter, remaining: IntArray) -> IntArray:
+        """Return the configurations with a plan within the limits, best first."""
+        cost = cheapest_usd_per_h(case, meter)[remaining]
+        scores = [meter.scores(int(k)) for k in remaining]
         errors = np.array([s.std() / np.sqrt(len(s)) * np.sqrt(1 - len(s) / meter.space.items) for s in scores])
-        short = case.sign * (case.threshold - np.array([s.mean() for s in scores])) - self.granted_errors * errors
-        order = np.lexsort((cost, np.maximum(short, 0.0)))
-        return kept[order[np.isfinite(cost[order])]]
+        shortfall = case.sign * (case.threshold - np.array([s.mean() for s in scores])) - self.granted_errors * errors
+        order = np.lexsort((cost, np.maximum(shortfall, 0.0)))
+        return remaining[order[np.isfinite(cost[order])]]

@@ -1,13 +1,13 @@
-"""The way of Vulcan (Zhang et al., "Vulcan: Automatic Query Planning for Live ML Analytics", NSDI 2024).
+"""Search of Vulcan (Zhang et al., "Vulcan: Automatic Query Planning for Live ML Analytics", NSDI 2024).
 
-As we understand it from the paper and from the public description of its reproduction by two authors of the Circinus
-paper: placement by placement a Bayesian optimisation of a utility, performance over resources. Performance rewards
-slack, half for accuracy and half for latency, so that 0 is what just meets the SLOs. A placement begins with 5
-configurations at random, is left after 5 evaluations with no positive utility, and ends when 3 in a row do not
-improve on the best by 10 %. The evaluated plan of greatest utility is the pick.
+Our understanding of the paper and of the public description of its reproduction by two authors of the Circinus paper:
+for each placement a Bayesian optimization of a utility, performance over resources. Performance rewards slack, half for
+accuracy and half for latency, so that 0 just meets the SLOs. A placement starts with 5 random configurations, is
+abandoned after 5 evaluations without positive utility, and ends when 3 in a row do not improve on the best by 10 %. The
+evaluated plan with the highest utility is picked.
 
-What is ours: both slacks are relative (to the score's range of 1 and to the latency limit), the resource is the plan's
-cost over its limit, configurations that do not fit a placement's memory are not tried on it.
+Our own details: both slacks are relative (to the score's range of 1 and to the latency limit), the resource is the
+plan's cost over its limit, and configurations that exceed a placement's memory are not tried on it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from benchmarks.search.meter import Answer, Meter
 from benchmarks.search.slo_cases import Case
 from circinus.arrays import BoolArray, FloatArray, IntArray
 
-_LEAST = 1e-12
+_EPSILON = 1e-12
 
 
 @dataclass(frozen=True)
 class VulcanStyle:
-    """Charged: every configuration that it evaluates on all items, once, whatever the placements; no shared prefixes.
+    """Search that is charged for each configuration on all items once, for any number of placements.
 
-    Where the pick does not keep the SLOs, we give it the plan of greatest utility that does, of all placements of what
-    it has measured; where none does, the case is called infeasible.
+    Prefixes are not shared. If the pick violates the SLOs, the plan with the highest utility that meets them is used
+    instead, over all placements of measured configurations. If no plan meets them, the case is reported as infeasible.
     """
 
     first_configurations: int = 5
@@ -59,22 +59,22 @@ class VulcanStyle:
             if len(candidates):
                 self._optimise(process, candidates, partial(evaluate, placement=placement), rng)
         utilities = self._utilities(case, meter, means)
-        keeps = case.accurate(means)[:, None] & case.affordable(meter.latency_s, meter.cost_usd_per_h)
+        feasible = case.accurate(means)[:, None] & case.affordable(meter.latency_s, meter.cost_usd_per_h)
         pick = _greatest(utilities, evaluated)
-        return pick if pick and keeps[pick.configuration, pick.placement] else _greatest(utilities, keeps)
+        return pick if pick and feasible[pick.configuration, pick.placement] else _greatest(utilities, feasible)
 
     def _optimise(
         self, process: GridProcess, candidates: IntArray, evaluate: Callable[[int], float], rng: np.random.Generator
     ) -> None:
-        """Look for the greatest utility among the candidates of one placement."""
+        """Maximize the utility over the candidates of one placement."""
         seen = [int(k) for k in rng.permutation(candidates)[: self.first_configurations]]
         values = [evaluate(k) for k in seen]
         poor, stale = 0, 0
         while len(seen) < len(candidates) and poor < self.hopeless and stale < self.patience:
             best = max(values)
-            left = np.setdiff1d(candidates, seen)
+            remaining = np.setdiff1d(candidates, seen)
             mean, std = process.posterior(np.array(seen), np.array(values))
-            chosen = int(left[expected_improvement(mean[left], std[left], best).argmax()])
+            chosen = int(remaining[expected_improvement(mean[remaining], std[remaining], best).argmax()])
             utility = evaluate(chosen)
             seen.append(chosen)
             values.append(utility)
@@ -82,12 +82,12 @@ class VulcanStyle:
             stale = stale + 1 if utility < best + self.least_gain * abs(best) else 0
 
     def _utilities(self, case: Case, meter: Meter, means: FloatArray) -> FloatArray:
-        """(k, p) of what was measured; NaN or infinite of what was not or does not fit."""
+        """Return (k, p) utilities of measured plans; NaN or infinite for others."""
         accuracy = case.sign * (means - case.threshold)[:, None]
-        latency = 1.0 - meter.latency_s / max(case.latency_s, _LEAST)
-        resources = meter.cost_usd_per_h / max(case.cost_usd_per_h, _LEAST)
+        latency = 1.0 - meter.latency_s / max(case.latency_s, _EPSILON)
+        resources = meter.cost_usd_per_h / max(case.cost_usd_per_h, _EPSILON)
         with np.errstate(invalid="ignore"):
-            return np.asarray((0.5 * accuracy + 0.5 * latency) / np.maximum(resources, _LEAST))
+            return np.asarray((0.5 * accuracy + 0.5 * latency) / np.maximum(resources, _EPSILON))
 
 
 def _greatest(utilities: FloatArray, among: BoolArray) -> Answer | None:

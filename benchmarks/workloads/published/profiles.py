@@ -1,4 +1,4 @@
-"""A published data set, measured whole, as the product's profile of a pipeline."""
+"""Profiles of published data sets, measured completely by the product's profiler."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from circinus.specification import Pipeline, Specification
 
 _MIB = 2**20
 _DEAD_KNOB, _CHOICE = next((name, knob) for name, knob in KNOBS.items() if knob == "frequency_mask_width"), 1_000
-"""(operator, knob) that changes no score and next to no time, and its one choice that is kept."""
+"""(operator, knob) without effect on scores and hardly any on times, and its only retained choice."""
 
 
 def without_dead_knob(arena: Arena) -> Arena:
-    """The same with one choice of the knob that decides nothing; others stay as they are."""
+    """Return the arena with a single choice of the knob without effect; other arenas are unchanged."""
     operator, knob = _DEAD_KNOB
     space = arena.space
     if all(o.name != operator for o in space.pipeline.operators):
         return arena
-    kept = np.array([c[operator].as_dict()[knob] == _CHOICE for c in space.configurations])
+    retained = np.array([c[operator].as_dict()[knob] == _CHOICE for c in space.configurations])
     operators = tuple(
         o.model_copy(update={"knobs": tuple(k.model_copy(update={"choices": (_CHOICE,)}) for k in o.knobs)})
         if o.name == operator
@@ -33,30 +33,30 @@ def without_dead_knob(arena: Arena) -> Arena:
         for o in space.pipeline.operators
     )
     pipeline = space.pipeline.model_copy(update={"operators": operators})
-    configurations = tuple(c for c, keep in zip(space.configurations, kept, strict=True) if keep)
+    configurations = tuple(c for c, is_retained in zip(space.configurations, retained, strict=True) if is_retained)
     rows, _ = prefix_rows(pipeline, configurations)
-    before = space.rows[kept]
-    number = np.empty(int(rows.max()) + 1, dtype=np.int64)
-    number[rows] = before
+    original_rows = space.rows[retained]
+    row_of = np.empty(int(rows.max()) + 1, dtype=np.int64)
+    row_of[rows] = original_rows
     return replace(
         arena,
         space=replace(
-            space, pipeline=pipeline, configurations=configurations, rows=rows, memory_mib=space.memory_mib[kept]
+            space, pipeline=pipeline, configurations=configurations, rows=rows, memory_mib=space.memory_mib[retained]
         ),
-        service_s=arena.service_s[number],
-        item_s=arena.item_s[number],
-        output_bytes=arena.output_bytes[number],
-        scores=arena.scores[kept],
-        published=None if arena.published is None else arena.published[kept],
+        service_s=arena.service_s[row_of],
+        item_s=arena.item_s[row_of],
+        output_bytes=arena.output_bytes[row_of],
+        scores=arena.scores[retained],
+        published=None if arena.published is None else arena.published[retained],
     )
 
 
 def profiled(arena: Arena, name: str) -> tuple[Pipeline, PipelineProfile]:
-    """Every configuration of a drawn arena on every item, by the product's profiler on recorded seconds.
+    """Profile every configuration of a drawn arena on every item, on a simulated clock.
 
     Args:
-        arena: a drawn one.
-        name: that the pipeline gets.
+        arena: a drawn arena.
+        name: name of the pipeline.
     """
     dataset = arena.space.pipeline.dataset.model_copy(update={"held_out": 0.0})
     pipeline = arena.space.pipeline.model_copy(update={"name": name, "dataset": dataset})

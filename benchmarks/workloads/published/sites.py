@@ -1,4 +1,4 @@
-"""Where the queries of the traces run: places with devices and an edge site each, and one cloud."""
+"""Infrastructure of the published traces: places with devices and an edge site each, and one cloud."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from circinus.specification import Infrastructure
 
 PLACES = 4
 CPUS = 4
-"""Of every node; a replica is given one of them."""
+"""CPUs of every node; a replica uses one."""
 NODES = {"device": 8, "edge": 4, "cloud": 3}
-"""Of a place's devices, of its edge site, of the cloud. So the three tiers can do the same work, within a tenth: 12.8,
-14.1 and 12 reference seconds a second."""
+"""Nodes of a place's device pool, of its edge site, and of the cloud. The three tiers have similar capacities: 12.8,
+14.1 and 12 reference seconds per second."""
 _ROUND_TRIP_S = {"device": 0.002, "edge": 0.02}
-"""To the next tier: a local network, and a wide one."""
+"""Round-trip time to the next tier: a local and a wide-area network."""
 _MIB = 2**20
 
 
 def infrastructure(places: int = PLACES) -> Infrastructure:
-    """Speeds, memory and uplinks of the tiers are those the traces were published for, prices those of the arenas.
+    """Return tiers with the published speeds, memory and uplinks, and the prices of the arenas.
 
-    A place's devices have an uplink to its edge site, which has one to the cloud; both are shared by all queries of the
-    place. Devices serve only their own place; edge sites and the cloud serve everybody.
+    The devices of a place have an uplink to its edge site, which has an uplink to the cloud; all queries of the place
+    share both. Devices serve only their own place, edge sites and the cloud serve all.
 
     Args:
-        places: that many.
+        places: number of places.
     """
     device, edge, cloud = TIERS
     numbers = range(places)

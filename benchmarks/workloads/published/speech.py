@@ -1,7 +1,7 @@
-"""The published measurements of a speech pipeline as a specification and a trace.
+"""Published measurements of a speech pipeline, as a specification and a trace.
 
-125 configurations of four operators on 6,400 recordings of VOiCES, published with Vulcan (github.com/weiyu0824/vulcan).
-They are looked for in `$CIRCINUS_TRACES`, or in `../shared/traces` beside the project.
+The data has 125 configurations of four operators on 6,400 recordings of VOiCES, published with Vulcan
+(github.com/weiyu0824/vulcan). It is read from `$CIRCINUS_TRACES`, or from `../shared/traces` next to the project.
 """
 
 from __future__ import annotations
@@ -37,39 +37,39 @@ KNOBS = {
     "wave_to_text": "model",
     "decoder": None,
 }
-"""The operators in their order, and the knob of each."""
+"""Operators in order, and the knob of each."""
 STRATA = ("room", "noise", "microphone")
 _MIB = 2**20
 _Row = Mapping[str, str]
 
 
 class TracesAbsentError(CircinusError):
-    """The published traces are not on this machine."""
+    """Missing folder of the published traces, or missing reader."""
 
 
 @dataclass(frozen=True)
 class SpeechTrace:
-    """What planners are compared on."""
+    """Pipeline and trace of the comparison."""
 
     pipeline: Pipeline
     trace: MeasurementTrace
 
     def specification(self, queries: Sequence[Query] = ()) -> Specification:
-        """The pipeline with queries on it; none of its code exists."""
+        """Return a specification with queries on the pipeline, whose code does not exist."""
         return Specification({self.pipeline.name: self.pipeline}, None, tuple(queries))
 
 
 def traces_folder() -> Path:
-    """Where the published traces are.
+    """Return the folder of the published traces.
 
     Raises:
-        TracesAbsentError: they are not there.
+        TracesAbsentError: the folder does not exist.
     """
     named = os.environ.get("CIRCINUS_TRACES")
-    folder = Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "traces"
+    folder = Path(named) if named else Path(__file__).resolve().parents[4] / "shared" / "traces"
     if not (folder / "speech-voices" / "configs.csv").is_file():
         raise TracesAbsentError(
-            f"found no speech-voices/configs.csv in {folder}; set CIRCINUS_TRACES to the folder of the published traces"
+            f"{folder} has no speech-voices/configs.csv; set CIRCINUS_TRACES to the folder of the published traces"
         )
     return folder
 
@@ -77,14 +77,14 @@ def traces_folder() -> Path:
 def read_speech_trace(folder: Path, *, mask_widths: Sequence[int] | None = None, held_out: float = 0.0) -> SpeechTrace:
     """Read the trace.
 
-    Seconds and sizes were published per configuration, as means of one item: configurations that share a prefix share
-    the median of theirs, and every item has the same. Sizes are the ratios to the input's, times its median, because
-    each configuration's are those of another item. WER is clipped to [0, 1], which 4 % of the items exceed. Loading was
-    not published and takes nothing here; neither was the size of the texts, nor any memory but that of the models.
+    Seconds and sizes were published per configuration, as means of one item: configurations that share a prefix get the
+    median of their values, which applies to all items. Sizes are the ratios to the input, times its median, because
+    each configuration was measured with another item. WER is clipped to [0, 1], which 4 % of the items exceed. Loading
+    times were not published and count as zero; neither were text sizes, nor any memory but that of the models.
 
     Args:
-        folder: of the published traces.
-        mask_widths: choices of `frequency_mask_width` to take; None: all five. Its choices score alike.
+        folder: folder of the published traces.
+        mask_widths: choices of `frequency_mask_width` to read; None: all five. They have the same scores.
         held_out: share of the items that are never profiled.
 
     Raises:
@@ -99,12 +99,14 @@ def read_speech_trace(folder: Path, *, mask_widths: Sequence[int] | None = None,
     per_item = _per_item(folder / "speech-voices" / "wer_per_item.parquet", [row["config"] for row in rows])
     keys = per_item["item"]
     prefixes, owners = prefix_rows(pipeline, configurations)
-    alike = [[by_configuration[c] for c in _sharing(prefixes, row, configurations)] for row in range(len(owners))]
+    sharing = [[by_configuration[c] for c in _sharing(prefixes, row, configurations)] for row in range(len(owners))]
     input_bytes = median(float(row["audio_sampler_input_bytes"]) for row in rows)
-    sizes = [median(_output_share(row, name) for row in group) for (name, _), group in zip(owners, alike, strict=True)]
+    sizes = [
+        median(_output_share(row, name) for row in group) for (name, _), group in zip(owners, sharing, strict=True)
+    ]
     seconds = [
         median(float(row[f"{name}_compute_latency_s"]) for row in group)
-        for (name, _), group in zip(owners, alike, strict=True)
+        for (name, _), group in zip(owners, sharing, strict=True)
     ]
     scores = np.stack([per_item[_name(configuration)] for configuration in configurations]).astype(np.float64)
     trace = MeasurementTrace(
@@ -152,7 +154,7 @@ def _pipeline(rows: Sequence[_Row], held_out: float) -> Pipeline:
 
 
 def _name(configuration: Configuration) -> str:
-    """As it was published: `16000-500-hubert-large`."""
+    """Return the published name: `16000-500-hubert-large`."""
     return "-".join(str(configuration[name].as_dict()[knob]) for name, knob in KNOBS.items() if knob)
 
 
@@ -167,7 +169,7 @@ def _sharing(
 
 
 def _output_share(row: _Row, operator: str) -> float:
-    """Bytes that an operator puts out for a byte of the pipeline's input."""
+    """Return bytes of output per byte of the pipeline's input."""
     names = list(KNOBS)
     if operator == names[-1]:
         return 0.0
@@ -179,7 +181,7 @@ def _per_item(path: Path, configurations: Iterable[str]) -> Mapping[str, list[st
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise TracesAbsentError(f"{path} is a Parquet file: install pyarrow (pip install pyarrow)") from error
+        raise TracesAbsentError(f"{path} is a Parquet file; install pyarrow (pip install pyarrow)") from error
     columns = list(configurations)
     table = parquet.read_table(path, columns=["item", *STRATA, *columns])
     texts: dict[str, list[str] | FloatArray] = {name: table[name].to_pylist() for name in ("item", *STRATA)}
@@ -187,5 +189,5 @@ def _per_item(path: Path, configurations: Iterable[str]) -> Mapping[str, list[st
 
 
 def _same_for_all(values: Sequence[float], items: int) -> FloatArray:
-    """(len(values), items) without taking memory for each item."""
+    """Broadcast to (len(values), items) without allocating memory per item."""
     return np.broadcast_to(np.asarray(values, dtype=np.float64)[:, None], (len(values), items))

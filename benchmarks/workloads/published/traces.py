@@ -1,12 +1,12 @@
-"""The three published data sets as arenas: speech on VOiCES and on LibriSpeech, detection on nuScenes.
+"""Arenas of three published data sets: speech on VOiCES and on LibriSpeech, detection on nuScenes.
 
-Single scores were published of VOiCES only. On the other two they are SIMULATED around published means: LibriSpeech has
-the scores of VOiCES under the same configuration, moved so that their mean is the published one; nuScenes has the
-batches of the same model at the one resize factor that was published in single batches, moved alike. So hard items are
-hard for all configurations, as they are where single scores are known. What orders of means and seconds say is real.
+Scores of single items were published for VOiCES only. On the others they are SIMULATED around published means:
+LibriSpeech has the scores of VOiCES under the same configuration, shifted to the published mean. nuScenes has the
+batches of the same model at the only resize factor that was published in single batches, shifted alike. So hard items
+are hard for all configurations, as in the data with single scores. Orders of means and seconds are real.
 
-Profiling an item is charged as published for each configuration, reading and scoring included. What its operators do
-not explain of that is its last prefix's, which no other configuration shares.
+Profiling an item costs the published seconds of each configuration, with reading and scoring. The part that its
+operators do not explain is assigned to its last prefix, which no other configuration shares.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from circinus.profiling.trace.measurement_trace import prefix_rows
 from circinus.specification import Configuration, DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline
 
 ITEMS = 300
-"""Of speech, that the published means are over."""
+"""Items of speech in the published means."""
 IMAGES_PER_BATCH = 64
-"""A batch is an item of nuScenes, as mAP50 is of a batch; a request is one image."""
+"""An item of nuScenes is a batch, as mAP50 is defined on batches; a request is one image."""
 DETECTOR_MIB = {"yolov8n": 600.0, "yolov8s": 800.0, "yolov8m": 1_300.0, "yolov8l": 1_800.0, "yolov8x": 2_600.0}
-"""Assumed by us: the small two go on a device, the largest only into the cloud."""
+"""Assumed memory: the smallest two fit on a device, the largest only into the cloud."""
 _RESIZE_OF_BATCHES = "0.8"
 _STRETCH = 32
-_LEAST_SHARE = 0.1
+_MIN_SHARE = 0.1
 _Row = Mapping[str, str]
 
 
 def read_arenas(folder: Path) -> tuple[Arena, Arena, Arena]:
-    """speech-voices, speech-libri, video-nuscenes, of which each seed draws a population.
+    """Read speech-voices, speech-libri and video-nuscenes; each seed draws a population from them.
 
     Args:
-        folder: of the published traces, `speech_trace.traces_folder()`.
+        folder: folder of the published traces, `speech.traces_folder()`.
 
     Raises:
         TracesAbsentError: `pyarrow`, which reads the scores, is not installed.
@@ -139,7 +139,7 @@ def _nuscenes(folder: Path) -> Arena:
 
 
 def _speech_rows(folder: Path, dataset: str, configurations: Sequence[Configuration]) -> list[_Row]:
-    """What was published of each configuration."""
+    """Return the published row of each configuration."""
     with (folder / dataset / "configs.csv").open(encoding="utf-8", newline="") as file:
         published = {row["config"]: row for row in csv.DictReader(file)}
     knobs = [(name, knob) for name, knob in KNOBS.items() if knob]
@@ -152,13 +152,13 @@ def _profiled_s(rows: Sequence[_Row]) -> FloatArray:
 
 
 def _item_s(rows: IntArray, row_s: FloatArray, profiled_s: FloatArray) -> FloatArray:
-    """(r,) seconds to profile an item, so that those of a configuration (k, o) of rows sum up to `profiled_s` (k,).
+    """(r,) seconds to profile an item, so that the rows of a configuration, (k, o), add up to `profiled_s` (k,).
 
-    At least a little of what the last operator takes by itself, as single measured seconds are now and then far off.
+    The last row keeps a minimum share of its own service time, as single measured seconds are sometimes far off.
     """
     item_s = row_s.copy()
     last = rows[:, -1]
-    item_s[last] = np.maximum(profiled_s - row_s[rows[:, :-1]].sum(axis=1), row_s[last] * _LEAST_SHARE)
+    item_s[last] = np.maximum(profiled_s - row_s[rows[:, :-1]].sum(axis=1), row_s[last] * _MIN_SHARE)
     return item_s
 
 
@@ -181,21 +181,22 @@ def _prefix_medians(
 ) -> tuple[FloatArray, FloatArray]:
     """((r,) seconds, (r,) output bytes) of each prefix: medians over the configurations that share it.
 
-    Each configuration's sizes are those of another item: their ratios to its input's are taken, times `input_bytes`.
+    Each configuration was measured with another item, so ratios of sizes to its input are multiplied by
+    `input_bytes`.
     """
     rows, owners = prefix_rows(pipeline, configurations)
     names = [operator.name for operator in pipeline.topological_order()]
 
     sharing = [[published[int(k)] for k in np.flatnonzero((rows == row).any(axis=1))] for row in range(len(owners))]
 
-    def medians(of: Callable[[_Row, str], float]) -> FloatArray:
+    def medians(value: Callable[[_Row, str], float]) -> FloatArray:
         return np.array(
-            [median(of(row, name) for row in alike) for alike, (name, _) in zip(sharing, owners, strict=True)]
+            [median(value(row, name) for row in group) for group, (name, _) in zip(sharing, owners, strict=True)]
         )
 
     def output_share(row: _Row, name: str) -> float:
         after = names.index(name) + 1
-        sizes = [float(row[f"{each}_input_bytes"]) for each in names]
+        sizes = [float(row[f"{stage}_input_bytes"]) for stage in names]
         return sizes[after] / sizes[0] if after < len(names) else 0.0
 
     seconds = medians(lambda row, name: float(row[f"{name}_compute_latency_s"]))

@@ -1,4 +1,4 @@
-"""Random matchings of any size, drawn anew for each seed: on twelve shared resources, and on many sites."""
+"""Random matchings of any size, drawn from a seed: with twelve shared resources, and with many sites."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from circinus.matching.lagrangian import RelaxedProblem
 PLANS = 20
 _SPEED = np.array([0.3, 0.6, 1.0, 1.0])
 _USD_PER_H = np.array([0.02, 0.03, 0.05, 0.06])
-"""For a second's work a second, on each kind of pool."""
+"""Price of one second's work per second, on each kind of pool."""
 _WEIGHTS = (1.0, 2.0, 3.0, 5.0)
 _STAGES = 2
-"""Pools that a plan uses, one after the other; may be the same one."""
+"""Number of pools that a plan uses in sequence, with repetition."""
 CROWDED = 8.0
 """Load at which about half of the weight can be served."""
 
 
 def on_shared_pools(queries: int, seed: int, load: float = CROWDED) -> RelaxedProblem:
-    """Four pools (CPUs and memory) and the links to them: twelve resources that all queries share.
+    """Draw a problem with four pools (CPUs and memory) and their links: twelve resources that all queries share.
 
     Args:
-        queries: that many, no two alike.
-        seed: of all numbers.
-        load: what would be taken of a capacity, on average, if every query took any of its plans.
+        queries: number of queries, all different.
+        seed: random seed.
+        load: expected usage of a capacity if every query took a random plan.
     """
     rng = np.random.default_rng([seed, queries])
     amounts = np.zeros((queries, PLANS, 12), dtype=np.float32)
@@ -54,7 +54,7 @@ OWN = 5
 
 
 def on_many_sites(queries: int, sites: int, seed: int, load: float = 4.0) -> RelaxedProblem:
-    """Every site has devices, an edge server and an uplink of its own; two clouds and a backbone are shared."""
+    """Draw a problem with devices, an edge server and an uplink at each site, two shared clouds and a backbone."""
     rng = np.random.default_rng([seed, queries, sites])
     amounts = np.zeros((queries, PLANS, 10), dtype=np.float32)
     site = np.sort(rng.integers(0, sites, queries))
@@ -88,7 +88,7 @@ def on_many_sites(queries: int, sites: int, seed: int, load: float = 4.0) -> Rel
 
 
 def without_site(problem: RelaxedProblem, site: int) -> RelaxedProblem:
-    """The same where a site's devices and edge server are lost: its queries keep their plans in the clouds alone."""
+    """Return the problem after the loss of a site's machines: its queries keep only their plans in the clouds."""
     lost = (problem.site == site)[:, None] & (problem.amounts[:, :, : OWN - 1] > 0).any(axis=2)
     cost, amounts = problem.cost_usd_per_h.copy(), problem.amounts.copy()
     cost[lost], amounts[lost] = np.inf, 0.0

@@ -49,11 +49,11 @@ _GIB = 2.0**30
 
 @dataclass(frozen=True, eq=False)
 class RandomPlan:
-    """A plan with everything that its estimate and its simulation need."""
+    """A plan with the inputs of its estimate and its simulation."""
 
     shape: str
     utilization: float
-    """Of the busiest deployment or link, when batches are full."""
+    """Utilization of the busiest deployment or link with full batches."""
     planned: PlannedQuery
     replicas: Mapping[Deployment, int]
     network: Network
@@ -63,14 +63,14 @@ class RandomPlan:
 def random_plan(
     rng: np.random.Generator, utilization: float, arrivals: AnyArrivals, rate_per_s: float, percentile: float = 95.0
 ) -> RandomPlan:
-    """One plan.
+    """Draw a plan.
 
     Args:
-        rng: draws everything.
-        utilization: of the busiest deployment; the others have 50 to 100 % of it.
-        arrivals: of the query.
-        rate_per_s: of the query.
-        percentile: of the query's latency objective, which has no limit to speak of.
+        rng: random generator.
+        utilization: utilization of the busiest deployment; the others have 50 to 100 % of it.
+        arrivals: arrival process of the query.
+        rate_per_s: rate of the query.
+        percentile: percentile of the query's latency SLO, whose limit is never reached.
     """
     shape = str(rng.choice(list(SHAPES)))
     names = SHAPES[shape]
@@ -115,7 +115,7 @@ def random_plan(
         operators=operators,
     )
     pools = {name: str(rng.choice(["device", "edge"])) for name in names}
-    # Once at the edge, what follows stays there: the result goes back as a small value.
+    # Operators after one at the edge stay at the edge; the result that returns is small.
     for name, after in names.items():
         if any(pools[parent] == "edge" for parent in after):
             pools[name] = "edge"
@@ -141,11 +141,11 @@ def random_plan(
 
 
 def _seconds(rng: np.random.Generator, mean_s: float, common: np.ndarray) -> np.ndarray:
-    """(items,) service times, correlated over operators by what the items have in common."""
-    spread = float(rng.choice([0.0, 0.2, 0.5, 0.8]))
-    together = float(rng.uniform(0.0, 0.9))
-    normal = together * common + (1 - together**2) ** 0.5 * rng.normal(size=len(common))
-    seconds = np.exp(spread * normal)
+    """Draw (items,) service times, correlated over operators by the `common` factor of each item."""
+    log_std = float(rng.choice([0.0, 0.2, 0.5, 0.8]))
+    correlation = float(rng.uniform(0.0, 0.9))
+    normal = correlation * common + (1 - correlation**2) ** 0.5 * rng.normal(size=len(common))
+    seconds = np.exp(log_std * normal)
     return np.asarray(seconds * (mean_s / seconds.mean()))
 
 

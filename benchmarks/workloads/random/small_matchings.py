@@ -1,4 +1,4 @@
-"""Random small fluid matchings, and the enumeration of all their answers."""
+"""Random small fluid matchings, and the enumeration of all their solutions."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ _SAME = 1e-6
 
 
 def small(rng: np.random.Generator, *, classes: int = 4, plans: int = 3) -> RelaxedProblem:
-    """A few classes, some of several queries, on up to three sites; some plans fit nowhere, some are missing."""
-    count, most = int(rng.integers(1, classes + 1)), int(rng.integers(1, plans + 1))
+    """Draw a few classes, some with several queries, on at most three sites.
+
+    Some plans fit nowhere, some are missing.
+    """
+    count, max_plans = int(rng.integers(1, classes + 1)), int(rng.integers(1, plans + 1))
     local = int(rng.integers(0, 3))
     shared = int(rng.integers(0 if local else 1, 3))
     sites = int(rng.integers(1, 4)) if local else 1
-    shape = (count, most, local + shared)
+    shape = (count, max_plans, local + shared)
     amounts = rng.uniform(0, 1, shape) * (rng.random(shape) < 0.7) * rng.choice([0.4, 0.8, 1.2])
-    cost = rng.choice([0.0, 1.0, 2.0, 3.5], (count, most))
-    cost[rng.random((count, most)) < 0.15] = np.inf
+    cost = rng.choice([0.0, 1.0, 2.0, 3.5], (count, max_plans))
+    cost[rng.random((count, max_plans)) < 0.15] = np.inf
     amounts[np.isinf(cost)] = 0.0
     return RelaxedProblem(
         multiplicity=rng.choice([1, 1, 1, 2], count).astype(np.float64),
@@ -38,7 +41,7 @@ def small(rng: np.random.Generator, *, classes: int = 4, plans: int = 3) -> Rela
 
 
 def best_of_all(problem: RelaxedProblem) -> tuple[float, float]:
-    """(most weight, least cost of it) over all choices, one by one."""
+    """Return (maximum weight, minimum cost at that weight) by enumeration."""
     members = ExpandedQueries.of(problem)
     best = (0.0, 0.0)
     options = [
@@ -47,13 +50,13 @@ def best_of_all(problem: RelaxedProblem) -> tuple[float, float]:
     for choice in product(*options):
         chosen = np.array(choice, dtype=np.int64)
         if members.usage(chosen).max(initial=0.0) <= 1.0 + 1e-9:
-            found = round(members.weight(chosen), 9), -round(members.cost_usd_per_h(chosen), 9)
-            best = max(best, found)
+            value = round(members.weight(chosen), 9), -round(members.cost_usd_per_h(chosen), 9)
+            best = max(best, value)
     return best[0], -best[1]
 
 
 def equal_share(seeds: Sequence[int]) -> float:
-    """Share of the small matchings whose answer has the weight and the cost of the best of all."""
+    """Return the share of small matchings whose solution has the optimal weight and cost."""
     equal = 0
     for seed in seeds:
         problem = small(np.random.default_rng(seed))

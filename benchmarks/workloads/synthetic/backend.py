@@ -1,4 +1,4 @@
-"""Profiling a pipeline that is made of functions: a source whose time is simulated."""
+"""Measurement backend of a synthetic pipeline, with simulated time."""
 
 from __future__ import annotations
 
@@ -27,39 +27,39 @@ _CACHE_BYTES = 512 * 2**20
 
 
 class SyntheticSource:
-    """A `Source` of a `SyntheticModel`; its clock counts the seconds that running the operators would take."""
+    """`MeasurementBackend` of a `SyntheticModel`; its clock adds up the seconds of running operators."""
 
     def __init__(self, model: SyntheticModel, clock: SimulatedClock | None = None) -> None:
-        """Measure `model`, on a clock that begins at 0 where none is given."""
+        """Measure `model`, by default on a clock that starts at 0."""
         self.model = model
         self._clock = clock or SimulatedClock()
         self.runners: list[SyntheticRunner] = []
-        """All that were asked for."""
+        """All runners created so far."""
 
     @property
     def clock(self) -> Callable[[], float]:
-        """See `Source.clock`: simulated seconds."""
+        """See `MeasurementBackend.clock`: simulated seconds."""
         return self._clock
 
     @property
     def machine(self) -> Machine | None:
-        """See `Source.machine`."""
+        """See `MeasurementBackend.machine`."""
         return None
 
     def addresses(self, pipeline: Pipeline, machine: Machine | None) -> MeasurementKeys:
-        """See `Source.addresses`."""
+        """See `MeasurementBackend.addresses`."""
         version = f"synthetic {self.model.seed}"
         operators = {operator.uses: version for operator in pipeline.operators}
         return MeasurementKeys(pipeline, CodeVersions(operators, version, version), machine=machine, origin=version)
 
     def dataset(self, pipeline: Pipeline, seed: int) -> Dataset:
-        """See `Source.dataset`: items without values."""
+        """See `MeasurementBackend.dataset`: items without values."""
         items = self.model.items
-        keys = [f"item {number}" for number in range(len(items.strata))]
+        keys = [f"item {index}" for index in range(len(items.strata))]
         held_out = pipeline.dataset.held_out_items(len(keys))
         name = f"{pipeline.name} {self.model.seed}"
         return Dataset(
-            items=tuple(Item(key, None, None, dict(found)) for key, found in zip(keys, items.strata, strict=True)),
+            items=tuple(Item(key, None, None, dict(stratum)) for key, stratum in zip(keys, items.strata, strict=True)),
             order=tuple(measurement_order(items.strata, held_out, np.random.default_rng(seed)).tolist()),
             held_out_items=held_out,
             seed=seed,
@@ -69,26 +69,28 @@ class SyntheticSource:
         )
 
     def scorer(self, pipeline: Pipeline) -> ItemScorer:
-        """See `Source.scorer`."""
+        """See `MeasurementBackend.scorer`."""
         return SyntheticRunner(self.model, self.addresses(pipeline, self.machine), self._clock)
 
     def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
-        """See `Source.runner`."""
+        """See `MeasurementBackend.runner`."""
         self.runners.append(SyntheticRunner(self.model, addresses, self._clock))
         return self.runners[-1]
 
 
 class SyntheticRunner:
-    """A `Runner` that charges what `LocalRunner` would take: every prefix once an item as long as the cache holds its
-    output, every load of an operator with its knobs and CPUs once."""
+    """`Runner` that charges the time of `LocalRunner`.
+
+    A prefix runs once per item while the cache holds its output; an operator loads once per knob values and CPUs.
+    """
 
     def __init__(self, model: SyntheticModel, addresses: MeasurementKeys, clock: SimulatedClock) -> None:
-        """Begin with nothing loaded and nothing kept."""
+        """Start with nothing loaded and an empty cache."""
         self.items: dict[Configuration, int] = {}
-        """Items that were measured of each configuration."""
+        """Number of measured items of each configuration."""
         self._model, self._addresses, self._clock = model, addresses, clock
         self._topological = addresses.pipeline.topological_order()
-        self._numbers = {f"item {number}": number for number in range(len(model.items.strata))}
+        self._index_of = {f"item {number}": number for number in range(len(model.items.strata))}
         self._cache: GreedyDualSize[tuple[str, str]] = GreedyDualSize(_CACHE_BYTES)
         self._loaded: set[tuple[str, KnobValues, float]] = set()
         self._loads: dict[tuple[str, KnobValues], float] = {}
@@ -116,18 +118,18 @@ class SyntheticRunner:
             )
             for spec in self._topological
         }
-        whole_s = sum(sum(its_runs.service_s) for its_runs in runs.values())
+        total_s = sum(sum(operator_runs.service_s) for operator_runs in runs.values())
         return Measurement(
             runs=runs,
             outputs={sink: (b"",) * len(items) for sink in self._addresses.pipeline.sinks()},
-            scores=tuple(self._scores(configuration)[self._places(items)].tolist()),
+            scores=tuple(self._scores(configuration)[self._indices(items)].tolist()),
             replicas={
-                spec.name: self._facts(spec.name, configuration)
+                spec.name: self._replica_stats(spec.name, configuration)
                 for spec in self._topological
                 if (spec.name, configuration[spec.name], min(spec.cpus)) in self._loaded
             },
             compute_s=ran_s,
-            saved_s=max(0.0, whole_s - ran_s),
+            saved_s=max(0.0, total_s - ran_s),
         )
 
     def measure_allocations(
@@ -144,27 +146,27 @@ class SyntheticRunner:
             self._load(spec, configuration, cpus)
         values = configuration[operator]
         ratios = {pair: self._model.batch_ratio(operator, values, *pair) for pair in allocations}
-        alone_s = self._service_s(operator, configuration, items)
-        seconds = float(alone_s.sum())
+        unbatched_s = self._service_s(operator, configuration, items)
+        seconds = float(unbatched_s.sum())
         for (_, size), ratio in ratios.items():
-            for first in range(0, len(items), size):
-                seconds += ratio * float(alone_s[np.arange(first, first + size) % len(items)].mean())
+            for start in range(0, len(items), size):
+                seconds += ratio * float(unbatched_s[np.arange(start, start + size) % len(items)].mean())
         self._clock.advance(seconds)
-        return AllocationMeasurement(ratios, self._facts(operator, configuration), ran_s + seconds)
+        return AllocationMeasurement(ratios, self._replica_stats(operator, configuration), ran_s + seconds)
 
     def score(self, configuration: Configuration, item: Item, outputs: Mapping[str, bytes]) -> float:
-        """See `ItemScorer.score`: outputs do not matter."""
-        return float(self._scores(configuration)[self._numbers[item.key]])
+        """See `ItemScorer.score`; outputs are ignored."""
+        return float(self._scores(configuration)[self._index_of[item.key]])
 
-    def _run(self, configuration: Configuration, items: Sequence[Item], wanted: Sequence[str]) -> float:
-        """Let the missing outputs of the wanted operators be computed; gives the seconds of processing."""
+    def _run(self, configuration: Configuration, items: Sequence[Item], operators: Sequence[str]) -> float:
+        """Compute the missing outputs of some operators; return the seconds of processing."""
         missing: dict[str, list[Item]] = {operator.name: [] for operator in self._topological}
         for item in items:
 
-            def holds(operator: str, item: Item = item) -> bool:
+            def is_cached(operator: str, item: Item = item) -> bool:
                 return self._cache.touch((self._addresses.output(operator, configuration), item.key))
 
-            for name in operators_to_run(self._topological, wanted, holds):
+            for name in operators_to_run(self._topological, operators, is_cached):
                 missing[name].append(item)
         ran_s = 0.0
         for spec in self._topological:
@@ -190,17 +192,17 @@ class SyntheticRunner:
         if cpus == min(spec.cpus):
             self._loads[key] = load_s
 
-    def _facts(self, operator: str, configuration: Configuration) -> ReplicaStats:
+    def _replica_stats(self, operator: str, configuration: Configuration) -> ReplicaStats:
         values = configuration[operator]
         load_s = self._loads.pop((operator, values), None)
         loads_s = () if load_s is None else (load_s,)
         return ReplicaStats(loads_s, loads_s, self._model.memory_bytes(operator, values))
 
     def _service_s(self, operator: str, configuration: Configuration, items: Sequence[Item]) -> FloatArray:
-        return np.asarray(self._model.service_s(operator, configuration)[self._places(items)])
+        return np.asarray(self._model.service_s(operator, configuration)[self._indices(items)])
 
     def _output_bytes(self, operator: str, configuration: Configuration, items: Sequence[Item]) -> FloatArray:
-        return np.asarray(self._model.output_bytes(operator, configuration)[self._places(items)])
+        return np.asarray(self._model.output_bytes(operator, configuration)[self._indices(items)])
 
-    def _places(self, items: Sequence[Item]) -> NDArray[np.int64]:
-        return np.array([self._numbers[item.key] for item in items], dtype=np.int64)
+    def _indices(self, items: Sequence[Item]) -> NDArray[np.int64]:
+        return np.array([self._index_of[item.key] for item in items], dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Five kinds of pipelines whose optimum is known, each with about 10^3, 10^6, 10^9 and 10^12 configurations.
+"""Five families of pipelines with known optimum, with about 10^3, 10^6, 10^9 and 10^12 configurations.
 
-Each is a sensor stream that is prepared, searched and listened to, and answered from both: a fork and a join over a
-device, an edge and a cloud. Numbers are drawn anew for each seed.
+Each pipeline prepares a sensor stream, searches it and listens to it, and answers from both: a fork and a join over a
+device, an edge and a cloud. Numbers are drawn from a seed.
 """
 
 from __future__ import annotations
@@ -53,21 +53,21 @@ EXPONENTS = (3, 6, 9, 12)
 """Sizes, as powers of ten."""
 BEST = 0.85
 ALLOWED_LOSS = 0.12
-"""Of the mean score: the accuracy objective lies that much below the best."""
+"""Distance of the accuracy SLO from the best mean score."""
 _KNOBS_LOSS = 0.5
-"""What all knobs lose together where each loses most."""
-_LATENCY_ROOM = 1.25
-"""Latency limit over what the optimum takes."""
-_COST_ROOM = 1.5
-"""Cost limit over the optimum's, in families that have one."""
+"""Total loss of all knobs at their worst choices."""
+_LATENCY_HEADROOM = 1.25
+"""Latency limit relative to the latency of the optimum."""
+_COST_HEADROOM = 1.5
+"""Cost limit relative to the cost of the optimum, in families with a cost limit."""
 _GIB = 2.0**30
 Choices = Mapping[str, tuple[int, int, int]]
-"""Operator -> how many choices its knobs `quality`, `effort` and `variant` have; of one choice there is no knob."""
+"""Operator -> number of choices of its knobs `quality`, `effort` and `variant`; 1 means no knob."""
 
 
 @dataclass(frozen=True, eq=False)
 class SyntheticCase:
-    """A pipeline, where it may run, one query, and its optimum."""
+    """A pipeline, its infrastructure, a query, and its optimum."""
 
     family: str
     exponent: int
@@ -77,37 +77,37 @@ class SyntheticCase:
 
     @property
     def query(self) -> Query:
-        """The one query."""
+        """The only query."""
         return self.specification.queries[0]
 
     @property
     def network(self) -> Network:
-        """Of the infrastructure."""
+        """Network of the infrastructure."""
         assert self.specification.infrastructure is not None
         return Network(self.specification.infrastructure)
 
     @property
     def configurations(self) -> int:
-        """How many there are."""
+        """Number of configurations."""
         return math.prod(len(knob_values(operator)) for operator in self.model.pipeline.operators)
 
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of pipeline: how many choices its knobs have, and what these do."""
+    """Family of pipelines: the number and effect of its knobs' choices."""
 
     name: str
     choices: Mapping[int, Choices]
-    """By exponent."""
+    """Choices by exponent."""
     quality_loss: Callable[[int, np.random.Generator], Sequence[float]]
     """(choices, rng) -> shares of the loss, from least to most quality."""
     variant_loss: Callable[[int, np.random.Generator], Sequence[float]]
     joints: Callable[[Mapping[str, int], np.random.Generator], tuple[Joint, ...]]
-    """(choices of `variant` by operator, rng) -> what knobs lose jointly."""
+    """(choices of `variant` by operator, rng) -> joint losses of knobs."""
     knobs_loss: float = _KNOBS_LOSS
     limits_cost: bool = False
     dead: Mapping[int, int] = field(default_factory=dict)
-    """By exponent the number of knobs that change nothing; none where nothing is said."""
+    """Exponent -> number of knobs without effect; none if missing."""
 
 
 _OPERATORS = {"prepare": (), "find": ("prepare",), "hear": ("prepare",), "answer": ("find", "hear")}
@@ -118,7 +118,7 @@ _RATE_PER_S = 20.0
 
 
 def synthetic_case(family: Family, exponent: int, seed: int) -> SyntheticCase:
-    """The pipeline of a family in one size, with the numbers of one seed."""
+    """Create the pipeline of a family in one size, with the numbers of one seed."""
     rng = np.random.default_rng([seed, exponent, *family.name.encode()])
     operators = _operators(family, exponent)
     counts = {o.name: len(k.choices) for o in operators for k in o.knobs if k.name == "variant"}
@@ -137,37 +137,40 @@ def synthetic_case(family: Family, exponent: int, seed: int) -> SyntheticCase:
         items=SyntheticItems.drawn(rng),
         seed=seed,
     )
-    return _with_objectives(family, exponent, model)
+    return _with_slos(family, exponent, model)
 
 
-def _with_objectives(family: Family, exponent: int, model: SyntheticModel) -> SyntheticCase:
-    """The cheapest configuration that is accurate enough stays so under limits on latency and cost that it keeps."""
+def _with_slos(family: Family, exponent: int, model: SyntheticModel) -> SyntheticCase:
+    """Add a query whose optimum is the cheapest configuration of sufficient accuracy.
+
+    Its limits on latency and cost are met by that configuration.
+    """
     infrastructure, threshold = _infrastructure(), round(BEST - ALLOWED_LOSS, 4)
     network = Network(infrastructure)
-    asked = Slos(accuracy=AccuracySlo(threshold=threshold))
-    query = Query(name="query", pipeline=model.pipeline.name, source="site", rate_per_s=_RATE_PER_S, slos=asked)
-    found = optimum(model, query, network, threshold)
-    plan = None if found is None else cheapest_plan(model, query, network, [found.configuration])
-    if found is None or plan is None:
-        raise ValueError(
-            f"{model.pipeline.name}: found no configuration that is accurate enough and fits, expected one"
-        )
+    accuracy_slo = Slos(accuracy=AccuracySlo(threshold=threshold))
+    query = Query(name="query", pipeline=model.pipeline.name, source="site", rate_per_s=_RATE_PER_S, slos=accuracy_slo)
+    best = optimum(model, query, network, threshold)
+    plan = None if best is None else cheapest_plan(model, query, network, [best.configuration])
+    if best is None or plan is None:
+        raise ValueError(f"{model.pipeline.name}: no configuration is accurate enough and fits")
     slos = Slos(
-        accuracy=asked.accuracy,
-        latency=LatencySlo(percentile=95, limit_s=float(f"{_LATENCY_ROOM * plan.estimate.latency_s.upper:.3g}")),
-        cost=CostSlo(limit_usd_per_h=float(f"{_COST_ROOM * found.cost_usd_per_h:.3g}")) if family.limits_cost else None,
+        accuracy=accuracy_slo.accuracy,
+        latency=LatencySlo(percentile=95, limit_s=float(f"{_LATENCY_HEADROOM * plan.estimate.latency_s.upper:.3g}")),
+        cost=CostSlo(limit_usd_per_h=float(f"{_COST_HEADROOM * best.cost_usd_per_h:.3g}"))
+        if family.limits_cost
+        else None,
     )
     query = query.model_copy(update={"slos": slos})
-    kept = cheapest_plan(model, query, network, [found.configuration])
-    if kept is None or not math.isclose(kept.estimate.cost_usd_per_h.lower, found.cost_usd_per_h, rel_tol=1e-6):
-        raise ValueError(f"{model.pipeline.name}: found no plan at the cost that was computed, expected one")
+    limited = cheapest_plan(model, query, network, [best.configuration])
+    if limited is None or not math.isclose(limited.estimate.cost_usd_per_h.lower, best.cost_usd_per_h, rel_tol=1e-6):
+        raise ValueError(f"{model.pipeline.name}: no plan has the computed cost")
     specification = Specification.of((model.pipeline,), infrastructure, (query,))
-    return SyntheticCase(family.name, exponent, model, specification, found)
+    return SyntheticCase(family.name, exponent, model, specification, best)
 
 
 def _operators(family: Family, exponent: int) -> tuple[OperatorSpec, ...]:
-    """`hear` has its quality as two back ends, the better one with beams."""
-    found, dead = [], family.dead.get(exponent, 0)
+    """Create the operators; `hear` has its quality as two back ends, of which the better one has beams."""
+    operators, dead = [], family.dead.get(exponent, 0)
     for number, (name, after) in enumerate(_OPERATORS.items()):
         quality, effort, variant = family.choices[exponent][name]
         knobs = []
@@ -182,7 +185,7 @@ def _operators(family: Family, exponent: int) -> tuple[OperatorSpec, ...]:
         if variant > 1:
             knobs.append(Knob(name="variant", choices=tuple(f"v{choice}" for choice in range(variant))))
         knobs += [Knob(name=f"idle{k}", choices=("off", "on")) for k in range(number, dead, len(_OPERATORS))]
-        found.append(
+        operators.append(
             OperatorSpec(
                 name=name,
                 uses=f"synthetic:{name}",
@@ -193,7 +196,7 @@ def _operators(family: Family, exponent: int) -> tuple[OperatorSpec, ...]:
                 allowed_tiers=None if name == "prepare" else ("edge", "cloud"),
             )
         )
-    return tuple(found)
+    return tuple(operators)
 
 
 def _models(family: Family, operators: Sequence[OperatorSpec], rng: np.random.Generator) -> Mapping[str, OperatorModel]:
@@ -201,7 +204,7 @@ def _models(family: Family, operators: Sequence[OperatorSpec], rng: np.random.Ge
         (o.name, k.name) for o in operators for k in o.knobs if k.name in ("quality", "beam", "effort", "variant")
     ]
     weights = dict(zip(losing, family.knobs_loss * rng.dirichlet(np.full(len(losing), 4.0)), strict=True))
-    found = {}
+    models = {}
     for spec in operators:
         effects: dict[str, tuple[Effect, ...]] = {}
         for knob in spec.knobs:
@@ -216,7 +219,7 @@ def _models(family: Family, operators: Sequence[OperatorSpec], rng: np.random.Ge
                 effects[knob.name] = ladder(weight, family.quality_loss(count, rng), rng, shrinks=shrinks)
             elif knob.name.startswith("idle"):
                 effects[knob.name] = (NOTHING,) * count
-        found[spec.name] = OperatorModel(
+        models[spec.name] = OperatorModel(
             service_s=_SERVICE_S[spec.name] * float(rng.uniform(0.8, 1.25)),
             output_bytes=_OUTPUT_BYTES[spec.name],
             memory_bytes=_MEMORY[spec.name],
@@ -224,11 +227,11 @@ def _models(family: Family, operators: Sequence[OperatorSpec], rng: np.random.Ge
             fixed=float(rng.uniform(0.0, 0.4)),
             effects=effects,
         )
-    return found
+    return models
 
 
 def _infrastructure() -> Infrastructure:
-    """USD 0.10, 0.20 and 0.40 for an hour's work of the reference hardware."""
+    """Create pools that cost USD 0.10, 0.20 and 0.40 for an hour's work of the reference hardware."""
     return Infrastructure(
         name="places",
         sites=(Site(name="site"), Site(name="edge"), Site(name="cloud")),
@@ -254,7 +257,7 @@ def _infrastructure() -> Infrastructure:
 
 
 def everywhere(quality: int, effort: int, variant: int) -> Choices:
-    """The same number of choices in every operator."""
+    """Return the same number of choices for all operators."""
     return dict.fromkeys(_OPERATORS, (quality, effort, variant))
 
 
@@ -269,4 +272,5 @@ FAMILIES = (
     Family("needle", _NEEDLE, diminishing, nothing, needle, knobs_loss=0.4),
     Family("dead knobs", _LIVE, diminishing, scattered, no_joints, dead={3: 4, 6: 10, 9: 10, 12: 10}),
 )
-"""The five. Of 10^3 configurations four knobs are dead, as ten would leave nothing else; of the larger ones ten are."""
+"""All families. Of 10^3 configurations four knobs are dead, as ten would leave no others; of the larger ones ten
+are."""

@@ -1,4 +1,4 @@
-"""What is true of the plans of a synthetic pipeline: planned and estimated from all items, with exact mean scores."""
+"""Ground truth of a synthetic pipeline's plans: planned and estimated from all items, with exact mean scores."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from circinus.specification import Configuration, Network, Query, QueryPlan, pre
 
 @dataclass(frozen=True)
 class TrueVerdict:
-    """A plan held against the truth."""
+    """Comparison of a plan with the ground truth."""
 
     kept: bool
-    """Whether it keeps every objective: the mean score, the percentile of latency over all items, the cost."""
+    """True if the plan meets every SLO: mean score, percentile of latency over all items, cost."""
     cost_usd_per_h: float
-    """Fully shared."""
+    """Fully shared cost."""
 
 
 def true_profile(model: SyntheticModel, configurations: Sequence[Configuration]) -> PipelineProfile:
-    """As if configurations had been measured on all items, with all allocations."""
+    """Return the profile after measuring configurations on all items, with all allocations."""
     return PipelineProfile(
         pipeline=model.pipeline.name,
         dataset_fingerprint="all items",
@@ -44,7 +44,7 @@ def true_profile(model: SyntheticModel, configurations: Sequence[Configuration])
 def cheapest_plan(
     model: SyntheticModel, query: Query, network: Network, configurations: Sequence[Configuration]
 ) -> PlanCandidate | None:
-    """The plan of any of these configurations that keeps the objectives at the least cost, fully shared."""
+    """Return the plan of these configurations that meets the SLOs at the lowest cost, fully shared."""
     if not configurations:
         return None
     frontier = plan_query(query, model.pipeline, true_profile(model, configurations), network)
@@ -52,21 +52,21 @@ def cheapest_plan(
 
 
 def cheapest_of(candidates: Sequence[PlanCandidate]) -> PlanCandidate | None:
-    """Fully shared; None of none."""
+    """Return the candidate with the lowest cost, fully shared; None if empty."""
     return min(candidates, key=lambda candidate: candidate.estimate.cost_usd_per_h.lower, default=None)
 
 
 def judged(model: SyntheticModel, query: Query, network: Network, plan: QueryPlan) -> TrueVerdict:
-    """Whether a plan does what it is to do."""
+    """Return whether a plan meets its SLOs, and its cost."""
     profile = _configuration(model, plan.configuration)
     estimate = Estimator(query, model.pipeline, profile, network).candidate(plan).estimate
     slos, cost = query.slos, estimate.cost_usd_per_h.lower
-    kept = (
+    is_met = (
         (slos.latency is None or estimate.latency_s.value <= slos.latency.limit_s)
         and (slos.accuracy is None or slos.accuracy.is_met_by(estimate.accuracy.value))
         and (slos.cost is None or cost <= slos.cost.limit_usd_per_h)
     )
-    return TrueVerdict(kept, cost)
+    return TrueVerdict(is_met, cost)
 
 
 def _configuration(model: SyntheticModel, configuration: Configuration) -> ConfigurationProfile:

@@ -1,4 +1,4 @@
-"""Items that differ in difficulty and work, as those of the published speech trace do."""
+"""Items with different difficulty and work, distributed as in the published speech trace."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ITEMS = 300
 EASE = 0.7
 """Mean of the items' ease."""
 _BETA = (0.57, 0.25)
-"""Of a beta distribution with that mean, and the standard deviation 0.34 that one configuration's scores have on the
-published speech trace."""
+"""Parameters of a beta distribution with that mean and standard deviation 0.34, as the scores of one configuration in
+the published speech trace."""
 _EXPLAINED = 0.78
-"""Share of the variance of the rank of an item's ease that its conditions explain, as there."""
+"""Share of the variance of the rank of an item's ease that its conditions explain, as in the speech trace."""
 _WORK_SPREAD = 0.25
 """Standard deviation of the logarithm of an item's work."""
 _CONDITIONS = {"room": ("small", "middle", "large", "outside"), "noise": ("none", "music", "voices")}
@@ -26,18 +26,18 @@ _CONDITIONS = {"room": ("small", "middle", "large", "outside"), "noise": ("none"
 
 @dataclass(frozen=True, eq=False)
 class SyntheticItems:
-    """N items."""
+    """Ease, work and conditions of N items."""
 
     ease: FloatArray
-    """(N,) in [0, 1], with the mean `EASE`: what an item scores under a configuration of that mean score."""
+    """(N,) in [0, 1], with the mean `EASE`: scores of a configuration with that mean score."""
     work: FloatArray
-    """(N,) factor of service times and sizes, with the mean 1."""
+    """(N,) factors of service times and sizes, with mean 1."""
     strata: tuple[Mapping[str, str], ...]
     """(N,) conditions."""
 
     @classmethod
     def drawn(cls, rng: np.random.Generator, count: int = ITEMS) -> SyntheticItems:
-        """Items at random, their combinations of conditions equally frequent."""
+        """Draw items; combinations of conditions are equally frequent."""
         names = tuple(_CONDITIONS)
         combinations = [dict(zip(names, values, strict=True)) for values in product(*_CONDITIONS.values())]
         strata = tuple(combinations[item % len(combinations)] for item in range(count))
@@ -51,9 +51,9 @@ class SyntheticItems:
         return cls(with_means(ease[None], np.array([EASE]))[0], work / work.mean(), strata)
 
     def with_mean(self, mean: float) -> FloatArray:
-        """(N,) scores of a configuration with a mean score in [0, 1], without what is its own."""
+        """Return (N,) scores of a configuration with a mean score in [0, 1], without its individual deviations."""
         return np.asarray(with_means(self.ease[None], np.array([mean]))[0])
 
     def sizes(self, mean_bytes: float) -> FloatArray:
-        """(N,) whole bytes of values with about that mean."""
+        """Return (N,) integral sizes in bytes with about that mean."""
         return np.asarray(np.floor(mean_bytes * self.work))

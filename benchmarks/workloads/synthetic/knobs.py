@@ -1,4 +1,4 @@
-"""What the choices of a synthetic pipeline's knobs do."""
+"""Effects of the choices of a synthetic pipeline's knobs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.workloads.synthetic.pipeline_model import Effect, Joint
 
 NEEDLE_LOSS = 0.3
 HINT = 0.02
-"""What is lost less by each right choice of a needle, where not all are right."""
+"""Reduction of a needle's loss for each right choice, unless all are right."""
 _PAIR_LOSS = 0.1
 _MEMORY_FACTORS = (1.0, 1.0, 1.0, 6.0)
 
@@ -19,21 +19,21 @@ _MEMORY_FACTORS = (1.0, 1.0, 1.0, 6.0)
 def ladder(
     weight: float, shares: Sequence[float], rng: np.random.Generator, *, shrinks: bool = False
 ) -> tuple[Effect, ...]:
-    """More and more time for less and less loss; the lower choices may make outputs smaller, too."""
-    growth, places = rng.uniform(0.7, 1.5), np.linspace(0.0, 1.0, len(shares))
+    """Return choices with increasing time and decreasing loss; lower ones may also shrink outputs."""
+    growth, positions = rng.uniform(0.7, 1.5), np.linspace(0.0, 1.0, len(shares))
     return tuple(
         Effect(
-            time=math.exp(growth * at),
+            time=math.exp(growth * position),
             loss=weight * share,
-            size=round(0.5 ** (1.0 - at), 6) if shrinks else 1.0,
-            memory=1.0 + 0.5 * at,
+            size=round(0.5 ** (1.0 - position), 6) if shrinks else 1.0,
+            memory=1.0 + 0.5 * position,
         )
-        for at, share in zip(places.tolist(), shares, strict=True)
+        for position, share in zip(positions.tolist(), shares, strict=True)
     )
 
 
 def variants(weight: float, shares: Sequence[float], rng: np.random.Generator) -> tuple[Effect, ...]:
-    """In no order. One in four is a large model, which needs much of a node of the edge."""
+    """Return unordered choices; a quarter are large models, which need much of an edge node."""
     return tuple(
         Effect(time=math.exp(rng.uniform(-0.4, 0.4)), loss=weight * share, memory=float(rng.choice(_MEMORY_FACTORS)))
         for share in shares
@@ -41,59 +41,61 @@ def variants(weight: float, shares: Sequence[float], rng: np.random.Generator) -
 
 
 def diminishing(choices: int, rng: np.random.Generator) -> Sequence[float]:
-    """1 to 0, the first steps the largest."""
+    """Return losses from 1 to 0 with decreasing steps."""
     rate, at = rng.uniform(2.0, 4.0), np.linspace(0.0, 1.0, choices)
     return tuple(((np.exp(-rate * at) - math.exp(-rate)) / (1.0 - math.exp(-rate))).tolist())
 
 
 def steps(choices: int, rng: np.random.Generator) -> Sequence[float]:
-    """1, then a third, then 0: two steps at random, flat between them."""
+    """Return losses of 1, then 1/3, then 0, with steps at random positions."""
     first, second = np.sort(rng.integers(1, choices, 2))
     return [1.0 if at < first else 1 / 3 if at < second else 0.0 for at in range(choices)]
 
 
 def scattered(choices: int, rng: np.random.Generator) -> Sequence[float]:
-    """One choice loses nothing, one loses most, the others lie anywhere between."""
+    """Return losses of 0 and 1 for one choice each, and random ones for the others."""
     return tuple(rng.permutation([0.0, 1.0, *rng.uniform(0.0, 1.0, choices)][:choices]).tolist())
 
 
 def good_or_bad(choices: int, rng: np.random.Generator) -> Sequence[float]:
-    """Half of the choices lose nothing, the others everything."""
+    """Return a loss of 0 for half of the choices, and 1 for the others."""
     return tuple(rng.permutation([float(at >= (choices + 1) // 2) for at in range(choices)]).tolist())
 
 
 def nothing(choices: int, rng: np.random.Generator) -> Sequence[float]:
-    """No choice loses anything by itself."""
+    """Return no individual loss for any choice."""
     return [0.0] * choices
 
 
 def no_joints(counts: Mapping[str, int], rng: np.random.Generator) -> tuple[Joint, ...]:
-    """Every operator's knobs for themselves."""
+    """Return no joint losses."""
     return ()
 
 
 def exclusive_pairs(counts: Mapping[str, int], rng: np.random.Generator) -> tuple[Joint, ...]:
-    """Two pairs of variants, each of two kinds, that lose where both are of one kind and where that is not expected:
-    averaged over the other, no choice is better than another."""
+    """Return two pairs of variants, each of two kinds, that lose if both are of one kind.
+
+    Averaged over the other variant, no choice is better than another.
+    """
     return tuple(
         Joint(
-            knobs=((one, "variant"), (other, "variant")),
-            kinds=tuple(tuple(rng.permutation(np.arange(counts[each]) % 2).tolist()) for each in (one, other)),
+            knobs=((first, "variant"), (second, "variant")),
+            kinds=tuple(tuple(rng.permutation(np.arange(counts[name]) % 2).tolist()) for name in (first, second)),
             losses={(a, b): _PAIR_LOSS if a == b else 0.0 for a in (0, 1) for b in (0, 1)},
         )
-        for one, other in (("find", "hear"), ("prepare", "answer"))
+        for first, second in (("find", "hear"), ("prepare", "answer"))
     )
 
 
 def needle(counts: Mapping[str, int], rng: np.random.Generator) -> tuple[Joint, ...]:
-    """One right variant of each of three operators; only all three together are good."""
+    """Return a joint of three operators in which only the combination of three right variants is good."""
     names = ("find", "hear", "answer")
     right = [int(rng.integers(counts[name])) for name in names]
-    every = [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)]
+    combinations = [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)]
     return (
         Joint(
             knobs=tuple((name, "variant") for name in names),
             kinds=tuple(tuple(int(at == r) for at in range(counts[n])) for n, r in zip(names, right, strict=True)),
-            losses={kinds: 0.0 if all(kinds) else NEEDLE_LOSS - HINT * sum(kinds) for kinds in every},
+            losses={kinds: 0.0 if all(kinds) else NEEDLE_LOSS - HINT * sum(kinds) for kinds in combinations},
         ),
     )

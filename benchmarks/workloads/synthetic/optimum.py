@@ -1,9 +1,9 @@
-"""The least cost of any plan of a synthetic pipeline that keeps an accuracy objective, found without listing it.
+"""Minimum cost of a synthetic pipeline's plans under an accuracy SLO, computed without enumeration.
 
-The mean score is a sum over operators, but for what knobs lose jointly, and so is the cost fully shared under a
-placement, but for the size of what the operators hand on. So for each placement, size and kinds of the joint knobs it
-is a knapsack with one choice for each operator, solved exactly by merging operators' undominated choices one after the
-other. Waits and capacities are left out: what is found is the optimum of whoever must keep them too, if it does.
+The mean score is a sum over operators, except for joint losses of knobs. The fully shared cost under a placement is a
+sum, too, except for the sizes of outputs. So for each placement, size and combination of joint kinds, the problem is a
+multiple-choice knapsack, solved exactly by merging the operators' undominated choices one after the other. Waiting
+times and capacities are ignored; if the result respects them, it is the optimum with them.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from circinus.specification import Configuration, KnobValues, Network, OperatorS
 
 _ROUNDING = 1e-12
 _Kinds = tuple[tuple[int, int, int], ...]
-"""(joint, number of its knob, kind of the choice)"""
+"""(joint, index of its knob, kind of the choice)"""
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """The cheapest configuration whose mean score suffices."""
+    """Cheapest configuration with a sufficient mean score."""
 
     configuration: Configuration
     cost_usd_per_h: float
-    """Of its cheapest plan, fully shared, whatever its latency."""
+    """Cost of its cheapest plan, fully shared, for any latency."""
     mean_score: float
 
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Knob values of one operator that are of the same kinds and make outputs of the same size."""
+    """Knob values of one operator with equal kinds and output size."""
 
     values: tuple[KnobValues, ...]
     size: float
@@ -52,19 +52,19 @@ class _Group:
 
 
 def optimum(model: SyntheticModel, query: Query, network: Network, threshold: float) -> Optimum | None:
-    """The optimum for a query's rate and source; its objectives are not looked at.
+    """Compute the optimum for a query's rate and source; its SLOs are ignored.
 
     Args:
-        model: only the operators without parents may change the size of what they hand on.
-        query: whose rate and source count.
-        network: where operators may run.
-        threshold: of the mean score.
+        model: only operators without parents may change the size of their output.
+        query: query with rate and source.
+        network: pools and links.
+        threshold: minimum mean score.
 
     Returns:
-        None where no configuration reaches the threshold.
+        None if no configuration reaches the threshold.
 
     Raises:
-        ValueError: sizes change further on, or `threshold` is so low that mean scores end there.
+        ValueError: another operator changes sizes, or `threshold` is so low that mean scores are clipped there.
     """
     return _Search(model, query, network, threshold).run()
 
@@ -78,35 +78,35 @@ class _Search:
         self._target = max(SearchSettings().utilization_targets)
         later = [g.size for o, groups in zip(self._order, self._groups, strict=True) if o.after for g in groups]
         if any(size != 1.0 for size in later) or sum(not operator.after for operator in self._order) > 1:
-            raise ValueError("found an operator that changes sizes, expected that of the first one only")
+            raise ValueError("only the first operator may change output sizes")
 
     def run(self) -> Optimum | None:
-        """Cells by their least conceivable cost, each solved when it comes first; the first solved one wins."""
+        """Solve cells in the order of their lower bounds; the first solved one that is reached is optimal."""
         serial = count()
-        waiting = [(self._bound(*cell), next(serial), cell, None) for cell in self._cells()]
+        cells = [(self._bound(*cell), next(serial), cell, None) for cell in self._cells()]
         queue: list[tuple[float, int, tuple[tuple[Pool, ...], tuple[int, ...]], Configuration | None]] = [
-            entry for entry in waiting if np.isfinite(entry[0])
+            entry for entry in cells if np.isfinite(entry[0])
         ]
         heapq.heapify(queue)
         while queue:
-            cost, _, cell, found = heapq.heappop(queue)
-            if found is not None:
-                return Optimum(found, cost, self._model.mean_score(found))
+            cost, _, cell, configuration = heapq.heappop(queue)
+            if configuration is not None:
+                return Optimum(configuration, cost, self._model.mean_score(configuration))
             solved = self._solve(*cell)
             if solved is not None:
                 heapq.heappush(queue, (solved[0], next(serial), cell, solved[1]))
         return None
 
     def _cells(self) -> Iterator[tuple[tuple[Pool, ...], tuple[int, ...]]]:
-        """(pool of each operator, group of each operator)"""
+        """Yield (pool of each operator, group of each operator)."""
         pools = self._network.pools_for(self._query.source)
         allowed = [[p for p in pools if o.allowed_tiers is None or p.tier in o.allowed_tiers] for o in self._order]
-        for groups in product(*(range(len(found)) for found in self._groups)):
+        for groups in product(*(range(len(operator_groups)) for operator_groups in self._groups)):
             for placement in product(*allowed):
                 yield placement, groups
 
     def _budget(self, groups: Sequence[int]) -> float:
-        """What the operators' own knobs may lose."""
+        """Return the loss that the operators' own knobs may have."""
         kinds: dict[int, dict[int, int]] = {}
         for operator, group in zip(self._groups, groups, strict=True):
             for joint, number, kind in operator[group].kinds:
@@ -117,7 +117,7 @@ class _Search:
         return self._model.best - self._threshold - lost + _ROUNDING
 
     def _bound(self, placement: Sequence[Pool], groups: Sequence[int]) -> float:
-        """No plan of a cell costs less; infinite where none has the accuracy."""
+        """Return a lower bound of the cost of a cell; infinite if no configuration is accurate enough."""
         parts = self._cell_parts(placement, groups)
         if sum(float(loss[-1]) if len(loss) else np.inf for _, loss, _ in parts) > self._budget(groups):
             return np.inf
@@ -148,29 +148,29 @@ class _Search:
         ]
 
     def _part(self, operator: int, group: int, pool: Pool, scale: float) -> tuple[FloatArray, FloatArray, IntArray]:
-        """(costs ascending, losses descending, numbers in the group) of the undominated choices that fit in a pool."""
+        """(costs ascending, losses descending, indices in the group) of the undominated choices that fit in a pool."""
         key = operator, group, pool.name, scale
         if key not in self._parts:
-            spec, found = self._order[operator], self._groups[operator][group]
-            cost = self._costs(spec, found, pool, scale)
-            kept = undominated(cost, found.loss)
-            self._parts[key] = cost[kept], found.loss[kept], kept
+            spec, values = self._order[operator], self._groups[operator][group]
+            cost = self._costs(spec, values, pool, scale)
+            selected = undominated(cost, values.loss)
+            self._parts[key] = cost[selected], values.loss[selected], selected
         return self._parts[key]
 
     def _costs(self, spec: OperatorSpec, group: _Group, pool: Pool, scale: float) -> FloatArray:
-        """(values,) USD per hour of the cheapest allocation, fully shared; infinite where memory does not suffice."""
+        """(values,) USD per hour of the cheapest allocation, fully shared; infinite if memory does not suffice."""
         model = self._model.operators[spec.name]
         busy = self._query.rate_per_s * model.service_s * scale * group.time / pool.hardware.guaranteed_speed
-        least = np.full(len(busy), np.inf)
+        lowest = np.full(len(busy), np.inf)
         for cpus, batch in allowed_allocations(spec):
             share = np.maximum(cpus / pool.cpus, group.memory_bytes / pool.memory_bytes)
             ratio = batch_ratio(group.time, cpus / min(spec.cpus), batch)
             cost = pool.price_usd_per_h * share * busy * ratio / batch / self._target
-            least = np.minimum(least, np.where(share <= 1.0, cost, np.inf))
-        return least
+            lowest = np.minimum(lowest, np.where(share <= 1.0, cost, np.inf))
+        return lowest
 
     def _transfers(self, placement: Sequence[Pool], groups: Sequence[int]) -> float:
-        """USD per hour."""
+        """Return the cost of transfers in USD per hour."""
         sites = {INPUT: self._query.source}
         sites |= {operator.name: pool.site for operator, pool in zip(self._order, placement, strict=True)}
         sent_to = destinations(self._order, self._model.pipeline.sinks(), sites)
@@ -184,13 +184,13 @@ class _Search:
 
     @cached_property
     def _sent_bytes(self) -> Mapping[tuple[str, float], float]:
-        """(producer, scale) -> mean size of what it sends."""
-        items, found = self._model.items, {}
+        """(producer, scale) -> mean size of its output."""
+        items, sizes = self._model.items, {}
         for scale in {group.size for group in self._groups[0]}:
-            found[INPUT, scale] = float(items.sizes(self._model.input_bytes).mean())
+            sizes[INPUT, scale] = float(items.sizes(self._model.input_bytes).mean())
             for name, operator in self._model.operators.items():
-                found[name, scale] = float(items.sizes(operator.output_bytes * scale).mean())
-        return found
+                sizes[name, scale] = float(items.sizes(operator.output_bytes * scale).mean())
+        return sizes
 
 
 def _groups(model: SyntheticModel, operator: OperatorSpec) -> tuple[_Group, ...]:
@@ -206,49 +206,49 @@ def _groups(model: SyntheticModel, operator: OperatorSpec) -> tuple[_Group, ...]
         rows.setdefault((model.effect(operator.name, values).size, kinds), []).append(values)
     return tuple(
         _Group(
-            values=tuple(found),
+            values=tuple(members),
             size=size,
             kinds=kinds,
-            time=np.array([model.effect(operator.name, v).time for v in found]),
-            loss=np.array([model.effect(operator.name, v).loss for v in found]),
-            memory_bytes=np.array([float(model.memory_bytes(operator.name, v)) for v in found]),
+            time=np.array([model.effect(operator.name, v).time for v in members]),
+            loss=np.array([model.effect(operator.name, v).loss for v in members]),
+            memory_bytes=np.array([float(model.memory_bytes(operator.name, v)) for v in members]),
         )
-        for (size, kinds), found in rows.items()
+        for (size, kinds), members in rows.items()
     )
 
 
 def undominated(cost: FloatArray, loss: FloatArray) -> IntArray:
-    """Numbers of those with a finite cost that no other undercuts in both; costs ascend, losses descend."""
+    """Return indices of finite choices that no other undercuts in both; costs ascend, losses descend."""
     order = np.lexsort((loss, cost))
     order = order[np.isfinite(cost[order])]
-    least = np.minimum.accumulate(np.concatenate([[np.inf], loss[order]]))
-    return np.asarray(order[loss[order] < least[:-1]])
+    lowest_loss = np.minimum.accumulate(np.concatenate([[np.inf], loss[order]]))
+    return np.asarray(order[loss[order] < lowest_loss[:-1]])
 
 
 def cheapest_choices(parts: Sequence[tuple[FloatArray, FloatArray]], budget: float) -> tuple[int, ...] | None:
-    """One choice of each part, together of the least cost among those whose losses are at most `budget`.
+    """Select one choice of each part with minimum total cost and a total loss of at most `budget`.
 
     Args:
         parts: (costs, losses) of the choices.
-        budget: of the losses.
+        budget: maximum total loss.
 
     Returns:
-        None where there is none.
+        None if no selection meets the budget.
     """
-    ends = [float(loss.min(initial=np.inf)) for _, loss in parts]
+    min_losses = [float(loss.min(initial=np.inf)) for _, loss in parts]
     cost, loss = np.zeros(1), np.zeros(1)
     backwards: list[tuple[IntArray, int]] = []
-    for number, (more_cost, more_loss) in enumerate(parts):
+    for part, (more_cost, more_loss) in enumerate(parts):
         all_cost = (cost[:, None] + more_cost[None, :]).ravel()
         all_loss = (loss[:, None] + more_loss[None, :]).ravel()
-        all_cost[all_loss + sum(ends[number + 1 :]) > budget] = np.inf
-        kept = undominated(all_cost, all_loss)
-        if not len(kept):
+        all_cost[all_loss + sum(min_losses[part + 1 :]) > budget] = np.inf
+        selected = undominated(all_cost, all_loss)
+        if not len(selected):
             return None
-        backwards.append((kept, len(more_cost)))
-        cost, loss = all_cost[kept], all_loss[kept]
+        backwards.append((selected, len(more_cost)))
+        cost, loss = all_cost[selected], all_loss[selected]
     at, chosen = 0, []
-    for kept, choices in reversed(backwards):
-        at, choice = divmod(int(kept[at]), choices)
+    for selected, choices in reversed(backwards):
+        at, choice = divmod(int(selected[at]), choices)
         chosen.append(choice)
     return tuple(reversed(chosen))

@@ -1,6 +1,6 @@
-"""A pipeline that is made of functions: what its operators take and how its answers score follows from knobs.
+"""Pipeline whose service times and scores are functions of its knobs.
 
-Nothing is listed, so a pipeline may have 10^12 configurations. Every number is a function of the configuration, the
+Nothing is enumerated, so a pipeline may have 10^12 configurations. All numbers are functions of the configuration, the
 item and a seed.
 """
 
@@ -18,22 +18,22 @@ from circinus.arrays import FloatArray
 from circinus.specification import Configuration, KnobValues, OperatorSpec, Pipeline
 
 LEAST_SCORE = 0.02
-"""However much is lost, a mean score is not less."""
+"""Minimum mean score."""
 _NOISE = 0.5
-"""Of the room that an item's score has above and below, the share by which a configuration moves it at most; half at
-most keeps all scores within [0, 1]. So the difference of two configurations has a standard deviation of about 0.08."""
+"""Maximum deviation of an item's score by its configuration, relative to its distance from 0 and 1; 0.5 keeps scores
+within [0, 1]. The difference of two configurations has a standard deviation of about 0.08."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What one choice of a knob does to its operator and to the score."""
+    """Effect of a knob's choice on its operator and on the score."""
 
     time: float = 1.0
     """Factor of service times."""
     loss: float = 0.0
-    """Taken from the mean score."""
+    """Reduction of the mean score."""
     size: float = 1.0
-    """Factor of the output's size, and so of the time that the operators behind take."""
+    """Factor of the output's size, and of the service times of downstream operators."""
     memory: float = 1.0
     """Factor of memory."""
 
@@ -42,10 +42,10 @@ NOTHING = Effect()
 
 
 def batch_ratio(time: FloatArray, more_cpus: float, batch_size: int) -> FloatArray:
-    """Seconds of a full batch over those of one item with the fewest CPUs.
+    """Return seconds of a full batch over those of one item with the fewest CPUs.
 
-    Half of an item's time is common to a batch where the operator is fast, less where knobs make it slow; more CPUs
-    gain the more, the slower it is.
+    Half of an item's time is common to a batch if the operator is fast, less if knobs make it slow; slow operators also
+    gain more from more CPUs.
 
     Args:
         time: factors of service times by the operator's own knobs.
@@ -59,121 +59,121 @@ def batch_ratio(time: FloatArray, more_cpus: float, batch_size: int) -> FloatArr
 
 @dataclass(frozen=True)
 class OperatorModel:
-    """One operator, with all factors 1."""
+    """Model of one operator, with all factors 1."""
 
     service_s: float
-    """Mean seconds for an item, alone, with the fewest CPUs."""
+    """Mean unbatched seconds per item, with the fewest CPUs."""
     output_bytes: float
-    """Mean."""
+    """Mean size."""
     memory_bytes: float
     load_s: float
     fixed: float
     """Share of the service time that knobs do not change."""
     effects: Mapping[str, tuple[Effect, ...]]
-    """Knob name -> what each of its choices does."""
+    """Knob name -> effects of its choices."""
 
     def effect(self, spec: OperatorSpec, values: KnobValues) -> Effect:
-        """Of its knob values together; knobs that do not exist under the others do nothing."""
+        """Return the combined effect of knob values; knobs that do not exist under the others have none."""
         chosen = values.as_dict()
-        found = [self.effects[k.name][k.choices.index(chosen[k.name])] for k in spec.knobs if k.name in chosen]
+        effects = [self.effects[k.name][k.choices.index(chosen[k.name])] for k in spec.knobs if k.name in chosen]
         return Effect(
-            time=self.fixed + (1.0 - self.fixed) * float(np.prod([effect.time for effect in found])),
-            loss=sum(effect.loss for effect in found),
-            size=float(np.prod([effect.size for effect in found])),
-            memory=float(np.prod([effect.memory for effect in found])),
+            time=self.fixed + (1.0 - self.fixed) * float(np.prod([effect.time for effect in effects])),
+            loss=sum(effect.loss for effect in effects),
+            size=float(np.prod([effect.size for effect in effects])),
+            memory=float(np.prod([effect.memory for effect in effects])),
         )
 
 
 @dataclass(frozen=True)
 class Joint:
-    """What is lost by choices of several knobs together, beside what each of them loses alone."""
+    """Joint loss of several knobs' choices, in addition to their individual losses."""
 
     knobs: tuple[tuple[str, str], ...]
     """(operator, knob), each of which always exists."""
     kinds: tuple[tuple[int, ...], ...]
-    """For each of the knobs the kind of each of its choices, from 0; choices of one kind are alike in this."""
+    """Kind of each choice of each knob, from 0; choices of one kind have equal joint losses."""
     losses: Mapping[tuple[int, ...], float]
-    """Kinds -> taken from the mean score."""
+    """Kinds -> reduction of the mean score."""
 
     def kind(self, pipeline: Pipeline, number: int, values: KnobValues) -> int:
-        """Of the choice of the knob with that number, by the values of its operator."""
+        """Return the kind of a knob's choice, by the values of its operator."""
         operator, name = self.knobs[number]
         knob = next(knob for knob in pipeline.operator(operator).knobs if knob.name == name)
         return self.kinds[number][knob.choices.index(values.as_dict()[name])]
 
     def loss(self, pipeline: Pipeline, configuration: Configuration) -> float:
-        """Of a configuration."""
+        """Return the loss of a configuration."""
         knobs = enumerate(self.knobs)
         return self.losses[tuple(self.kind(pipeline, n, configuration[operator]) for n, (operator, _) in knobs)]
 
 
 @dataclass(frozen=True, eq=False)
 class SyntheticModel:
-    """Everything true about a pipeline."""
+    """Ground truth of a pipeline."""
 
     pipeline: Pipeline
     operators: Mapping[str, OperatorModel]
     joints: tuple[Joint, ...]
     best: float
-    """Mean score where nothing is lost."""
+    """Mean score without any loss."""
     input_bytes: float
-    """Mean."""
+    """Mean size."""
     items: SyntheticItems
     seed: int
 
     def effect(self, operator: str, values: KnobValues) -> Effect:
-        """Of an operator's own knobs."""
+        """Return the effect of an operator's own knobs."""
         return self.operators[operator].effect(self.pipeline.operator(operator), values)
 
     def scale(self, operator: str, configuration: Configuration) -> float:
-        """Size of an operator's output over that with all factors 1."""
+        """Return the size of an operator's output over that with all factors 1."""
         return self.input_scale(operator, configuration) * self.effect(operator, configuration[operator]).size
 
     def input_scale(self, operator: str, configuration: Configuration) -> float:
-        """Size of an operator's input over that with all factors 1: the mean over what comes in."""
+        """Return the mean size of an operator's inputs over that with all factors 1."""
         after = self.pipeline.operator(operator).after
         return float(np.mean([self.scale(parent, configuration) for parent in after])) if after else 1.0
 
     def service_s(self, operator: str, configuration: Configuration) -> FloatArray:
-        """(N,) seconds alone, with the fewest CPUs: proportional to the item's work and to the input's size."""
+        """Return (N,) unbatched seconds with the fewest CPUs, proportional to the item's work and the input's size."""
         factor = self.effect(operator, configuration[operator]).time * self.input_scale(operator, configuration)
         return np.asarray(self.operators[operator].service_s * factor * self.items.work)
 
     def output_bytes(self, operator: str, configuration: Configuration) -> FloatArray:
-        """(N,) whole numbers."""
+        """Return (N,) integral sizes."""
         return self.items.sizes(self.operators[operator].output_bytes * self.scale(operator, configuration))
 
     def memory_bytes(self, operator: str, values: KnobValues) -> int:
-        """Of one replica."""
+        """Return the memory of one replica."""
         return int(self.operators[operator].memory_bytes * self.effect(operator, values).memory)
 
     def batch_ratio(self, operator: str, values: KnobValues, cpus: float, batch_size: int) -> float:
-        """Seconds of a full batch over those of one item with the fewest CPUs."""
-        more = cpus / min(self.pipeline.operator(operator).cpus)
-        return float(batch_ratio(np.array(self.effect(operator, values).time), more, batch_size))
+        """Return seconds of a full batch over those of one item with the fewest CPUs."""
+        more_cpus = cpus / min(self.pipeline.operator(operator).cpus)
+        return float(batch_ratio(np.array(self.effect(operator, values).time), more_cpus, batch_size))
 
     def mean_score(self, configuration: Configuration) -> float:
-        """Over all items; exact."""
+        """Return the exact mean score over all items."""
         lost = sum(self.effect(name, configuration[name]).loss for name in configuration)
         lost += sum(joint.loss(self.pipeline, configuration) for joint in self.joints)
         return max(self.best - lost, LEAST_SCORE)
 
     def scores(self, configuration: Configuration) -> FloatArray:
-        """(N,) of all items, within [0, 1]; their mean is `mean_score`.
+        """Return (N,) scores of all items within [0, 1]; their mean is `mean_score`.
 
-        What is hard is hard for all. A configuration moves every item by what is its own, of which the mean is 0.
+        Hard items are hard for all configurations. Each configuration adds individual deviations with mean 0.
         """
         levelled = self.items.with_mean(self.mean_score(configuration))
-        room = np.minimum(levelled, 1.0 - levelled)
+        headroom = np.minimum(levelled, 1.0 - levelled)
         digest = hashlib.sha256(f"{self.seed} {self._live(configuration)}".encode()).digest()
-        moves = np.random.default_rng(int.from_bytes(digest[:8], "big")).uniform(-1.0, 1.0, len(room))
-        moves -= float((room * moves).sum() / max(float(room.sum()), 1e-300))
-        return np.asarray(np.clip(levelled + _NOISE * room * moves, 0.0, 1.0))
+        deviations = np.random.default_rng(int.from_bytes(digest[:8], "big")).uniform(-1.0, 1.0, len(headroom))
+        deviations -= float((headroom * deviations).sum() / max(float(headroom.sum()), 1e-300))
+        return np.asarray(np.clip(levelled + _NOISE * headroom * deviations, 0.0, 1.0))
 
     @cached_property
     def dead_knobs(self) -> frozenset[tuple[str, str]]:
-        """(operator, knob) that change nothing, scores of single items included."""
-        joint = {knob for each in self.joints for knob in each.knobs}
+        """(operator, knob) without any effect, even on scores of single items."""
+        joint = {knob for interaction in self.joints for knob in interaction.knobs}
         return frozenset(
             (name, knob)
             for name, operator in self.operators.items()

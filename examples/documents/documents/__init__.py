@@ -1,1 +1,1 @@
-"""From page images to text and fields: operators, data set and metric of the example."""
+"""Document example: operators, data set and metric of a pipeline from page images to text and fields."""

@@ -1,4 +1,4 @@
-"""Drawing a page, and what scanners and cameras do to it."""
+"""Page drawing, and simulated distortions of scanners and cameras."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 STAMP_WIDTH, STAMP_HEIGHT = 128, 44
 _STAMP_TONE = 150
-"""Ink of a stamp is paler than print."""
+"""Grey tone of stamp ink, which is paler than print."""
 _PAPER = 245
 _TONES = 16
-"""Grey tones that are kept: enough for text, and noise stays small on disk."""
+"""Number of grey tones: enough for text, and few enough for noisy pages to compress well."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """How a page was taken."""
+    """Capture condition of a page."""
 
     name: str
     skew_deg: float = 0.0
     blur_px: float = 0.0
-    """Radius."""
+    """Radius of the Gaussian blur."""
     noise: float = 0.0
-    """Standard deviation in grey tones of 256."""
+    """Standard deviation, in grey tones from 0 to 255."""
     specks: float = 0.0
-    """Share of pixels that turned black or white."""
+    """Fraction of pixels replaced by black or white."""
     upside_down: bool = False
 
 
@@ -50,7 +50,7 @@ CONDITIONS = (
 
 
 def draw(draft: Draft) -> Image.Image:
-    """The page as a perfect picture in grey."""
+    """Return the undistorted page as a greyscale image."""
     from PIL import Image, ImageDraw
 
     image = Image.new("L", (WIDTH, HEIGHT), _PAPER)
@@ -68,7 +68,7 @@ def draw(draft: Draft) -> Image.Image:
 
 
 def take(image: Image.Image, condition: Condition, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Pixels of `image` as taken under `condition`, shape (height, width)."""
+    """Return the pixels of `image` captured under `condition`, shape (height, width)."""
     from PIL import Image, ImageFilter
 
     skew_deg = condition.skew_deg * rng.choice([-1.0, 1.0]) + (180.0 if condition.upside_down else 0.0)

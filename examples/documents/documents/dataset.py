@@ -1,4 +1,4 @@
-"""The data set: drawn pages with what stands on them."""
+"""Data set of drawn pages, with their content as ground truth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from documents.page import Document, Page
 
 
 def pages() -> list[Item]:
-    """The 120 pages."""
+    """Return the 120 pages."""
     from PIL import Image
 
     folder = ensure_data()

@@ -1,4 +1,4 @@
-"""Joining what was read with how the page is built: text in order, and fields."""
+"""Operator that joins recognized text and page layout into ordered text and fields."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _TOTAL = re.compile(r"Total\s*(\$\s*[\d,]+[.,]\d{2})")
 
 @operator
 def extract(reading: Reading, layout: Layout) -> Document:
-    """The document that stands on a page, from its pieces of text and its layout."""
+    """Return the document on a page, assembled from its text lines and its layout."""
     stamp = layout.stamp
-    stamped = [line for line in reading.lines if stamp and stamp.holds(line.x, line.y)]
+    stamped = [line for line in reading.lines if stamp and stamp.contains(line.x, line.y)]
     body = [line for line in reading.lines if line not in stamped]
     text = "\n".join(_in_order(body, layout.skew_deg, reading.upside_down))
     fields = {}
@@ -36,13 +36,13 @@ def extract(reading: Reading, layout: Layout) -> Document:
 
 
 def _in_order(lines: list[TextLine], skew_deg: float, upside_down: bool) -> list[str]:
-    """Lines of text from top to bottom, each from left to right."""
-    turned = -1.0 if upside_down else 1.0
+    """Return the rows of text from top to bottom, each ordered from left to right."""
+    direction = -1.0 if upside_down else 1.0
     slope = math.tan(math.radians(skew_deg))
-    placed = sorted((turned * (line.y - slope * line.x), turned * line.x, line) for line in lines)
+    positions = sorted((direction * (line.y - slope * line.x), direction * line.x, line) for line in lines)
     rows: list[list[tuple[float, str]]] = []
     last_y = -math.inf
-    for y, x, line in placed:
+    for y, x, line in positions:
         if y - last_y > 0.6 * line.height:
             rows.append([])
             last_y = y
@@ -51,5 +51,5 @@ def _in_order(lines: list[TextLine], skew_deg: float, upside_down: bool) -> list
 
 
 def _stamp_word(lines: list[TextLine]) -> str | None:
-    read = "".join(line.text for line in lines).upper()
-    return next((word for word in _STAMPS if word in read), None)
+    text = "".join(line.text for line in lines).upper()
+    return next((word for word in _STAMPS if word in text), None)

@@ -1,7 +1,7 @@
-"""Make the data set: `python -m documents.make_data`.
+"""Generator of the data set: run `python -m documents.make_data`.
 
-Invoices, letters and receipts with known content are drawn, then skewed, blurred, speckled and turned over. The same
-pixels come out every time with the same version of Pillow, whose built-in font is used.
+It draws invoices, letters and receipts with random content, then skews, blurs, speckles or rotates them. The text uses
+Pillow's built-in font, so every run with the same version of Pillow makes the same pixels.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SOURCES = ("camera.py", "make_data.py", "templates.py")
 
 @dataclass(frozen=True)
 class Sheet:
-    """One page of the data set."""
+    """Page of the data set, with its ground truth."""
 
     key: str
     pixels: NDArray[np.uint8]
@@ -40,7 +40,7 @@ class Sheet:
 
 
 def data_folder() -> Path:
-    """Where this version of the data lies: its name is a hash of the code that makes it."""
+    """Return the folder of this version of the data, named by a hash of the code that generates it."""
     digest = hashlib.sha256()
     for name in _SOURCES:
         digest.update(Path(__file__).with_name(name).read_bytes())
@@ -48,7 +48,7 @@ def data_folder() -> Path:
 
 
 def ensure_data() -> Path:
-    """The data folder, made first if it is missing; seconds."""
+    """Return the data folder. If it is missing, make it first, which takes some seconds."""
     folder = data_folder()
     if not folder.exists():
         write(folder)
@@ -56,7 +56,7 @@ def ensure_data() -> Path:
 
 
 def sheets() -> Iterator[Sheet]:
-    """All pages. The strata take turns, so that any beginning of the data is balanced."""
+    """Yield all pages. The strata alternate, so that every prefix of the data set is balanced."""
     strata = list(product(TEMPLATES, CONDITIONS))
     for index in range(PER_STRATUM * len(strata)):
         template, condition = strata[index % len(strata)]
@@ -71,7 +71,7 @@ def sheets() -> Iterator[Sheet]:
 
 
 def write(folder: Path) -> None:
-    """Write the data set into `folder` at once or not at all; a folder made meanwhile by another process stays."""
+    """Write the data set into `folder` atomically, unless another process has made the folder meanwhile."""
     from PIL import Image
 
     folder.parent.mkdir(parents=True, exist_ok=True)

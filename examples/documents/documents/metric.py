@@ -1,4 +1,4 @@
-"""How well the document repeats what stands on the page."""
+"""Accuracy of a document relative to the content of its page."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from documents.page import Document
 
 
 def character_accuracy(document: Document, truth: Document) -> float:
-    """One minus the character error rate of the text with its fields, not below 0; spaces do not count."""
+    """Return one minus the character error rate of text and fields, at least 0. Spaces are ignored."""
     import jiwer
 
-    written, read = _compared(truth), _compared(document)
-    if not written:
-        return 0.0 if read else 1.0
-    return max(0.0, 1.0 - float(jiwer.cer(written, read)))
+    reference, hypothesis = _without_spaces(truth), _without_spaces(document)
+    if not reference:
+        return 0.0 if hypothesis else 1.0
+    return max(0.0, 1.0 - float(jiwer.cer(reference, hypothesis)))
 
 
-def _compared(document: Document) -> str:
-    # Recognizers of this kind guess at spaces, and nobody who looks for a number or a name minds.
+def _without_spaces(document: Document) -> str:
+    # Text recognizers place spaces unreliably, which does not matter for the search of numbers and names.
     return "".join(document.transcript().split())

@@ -1,6 +1,6 @@
-"""Finding model files inside installed packages, and checking them before they are used.
+"""Model files inside installed packages, verified before use.
 
-The SHA-256 of each file is compared once in a process.
+The SHA-256 of each file is verified once per process.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from circinus.errors import OperatorError
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One file and what it must hash to."""
+    """Model file with its expected hash."""
 
     name: str
-    """Path that begins with the module in whose folder the file lies."""
+    """Path of the file, beginning with the installed module that contains it."""
     sha256: str
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model with the files it needs."""
+    """Model with its files."""
 
     name: str
     description: str
     licence: str
     origin: str
-    """Who made the weights."""
+    """Authors of the weights."""
     package: str
-    """Distribution that brings it."""
+    """Distribution that contains the files."""
     version: str
     files: tuple[ModelFile, ...]
 
 
 @cache
 def model_path(model: Model) -> Path:
-    """The one file of `model`, checked.
+    """Return the verified path of the only file of `model`.
 
     Raises:
-        OperatorError: the package is missing, or the file is not what it should be.
+        OperatorError: the package is missing, or the file has another hash.
     """
     (file,) = model.files
     path = locate(model, file)
@@ -52,33 +52,35 @@ def model_path(model: Model) -> Path:
 
 
 def locate(model: Model, file: ModelFile) -> Path:
-    """Where an installed package keeps `file`.
+    """Return the path of `file` in its installed package.
 
     Raises:
         OperatorError: the package is not installed, or lacks the file.
     """
-    module, _, rest = file.name.partition("/")
+    module, _, relative_path = file.name.partition("/")
     spec = importlib.util.find_spec(module)
     folders = spec.submodule_search_locations if spec else None
-    path = Path(folders[0]) / rest if folders else None
+    path = Path(folders[0]) / relative_path if folders else None
     if path is None or not path.is_file():
         raise OperatorError(
-            f"model {model.name}: found no file {file.name} in the installed packages, expected it in {model.package} "
-            f"{model.version}; install the extra `examples`"
+            f"file {file.name} of package {model.package} {model.version} is not installed",
+            location=f"model {model.name}",
+            hint="Install the extra `examples`.",
         )
     return path
 
 
 def check(model: Model, file: ModelFile, path: Path) -> None:
-    """Compare the hash of the file at `path`.
+    """Verify the SHA-256 of the file at `path`.
 
     Raises:
-        OperatorError: it is another file than the one this example was written for.
+        OperatorError: the hash differs from the expected one.
     """
     with path.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if found != file.sha256:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if digest != file.sha256:
         raise OperatorError(
-            f"model {model.name}: {path} has SHA-256 {found}, expected {file.sha256}; "
-            f"reinstall {model.package} {model.version}"
+            f"{path} has SHA-256 {digest}, expected {file.sha256}",
+            location=f"model {model.name}",
+            hint=f"Reinstall {model.package} {model.version}.",
         )

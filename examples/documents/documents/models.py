@@ -1,4 +1,4 @@
-"""The models of this example: which package brings them, who made them, under which licence, with which SHA-256."""
+"""Models of this example, with their package, authors, licence and SHA-256."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from documents.model_files import Model, ModelFile
 
 DETECTOR = Model(
     name="PP-OCRv6 small, detection",
-    description="finds the places of text on a page",
+    description="detects text regions on a page",
     licence="Apache-2.0",
     origin="Baidu, PaddleOCR; converted to ONNX by RapidOCR",
     package="rapidocr",
@@ -21,7 +21,7 @@ DETECTOR = Model(
 
 CLASSIFIER = Model(
     name="PP-OCR mobile v2.0, angle",
-    description="tells whether a piece of text stands on its head",
+    description="detects text that is upside down",
     licence="Apache-2.0",
     origin="Baidu, PaddleOCR; converted to ONNX by RapidOCR",
     package="rapidocr",
@@ -36,7 +36,7 @@ CLASSIFIER = Model(
 
 RECOGNIZER = Model(
     name="PP-OCRv6 small, recognition",
-    description="reads a piece of text",
+    description="recognises a text region",
     licence="Apache-2.0",
     origin="Baidu, PaddleOCR; converted to ONNX by RapidOCR",
     package="rapidocr",

@@ -1,4 +1,4 @@
-"""The operators that the pipeline names."""
+"""Operators of the pipeline, as pipeline.yaml refers to them."""
 
 from documents.extract import extract
 from documents.layout import FindLayout

@@ -1,4 +1,4 @@
-"""What travels between the operators."""
+"""Data types that the operators exchange."""
 
 from __future__ import annotations
 
@@ -10,68 +10,68 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """The picture of one page."""
+    """Image of a page."""
 
     pixels: NDArray[np.uint8]
     """Shape (height, width); 0 is black."""
     scale: float = 1.0
-    """Its size relative to the page as it came in."""
+    """Size relative to the original page."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """An upright rectangle, in pixels of the page as it came in."""
+    """Axis-aligned rectangle, in pixels of the original page."""
 
     left: float
     top: float
     right: float
     bottom: float
 
-    def holds(self, x: float, y: float) -> bool:
-        """Whether a point lies inside."""
+    def contains(self, x: float, y: float) -> bool:
+        """Return whether a point lies inside the rectangle."""
         return self.left <= x <= self.right and self.top <= y <= self.bottom
 
 
 @dataclass(frozen=True)
 class TextLine:
-    """A piece of text that was read in one go, and where."""
+    """Recognized piece of text, with its position."""
 
     text: str
     x: float
-    """Middle of the piece, in pixels of the page as it came in."""
+    """Centre of the piece, in pixels of the original page."""
     y: float
     height: float
 
 
 @dataclass(frozen=True)
 class Reading:
-    """All text of a page, in no order that could be relied on."""
+    """Recognized text of a page, in no particular order."""
 
     lines: tuple[TextLine, ...]
     upside_down: bool = False
-    """Whether the page lies on its head, so that its order is the reverse."""
+    """True if the page is upside down, so that its text order is reversed."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a page is built."""
+    """Layout of a page."""
 
     skew_deg: float
-    """How far its lines fall from left to right."""
+    """Angle by which lines of text fall from left to right."""
     stamp: Box | None
     rows: int
-    """Rows of its table, without the head; 0: no table."""
+    """Number of table rows without the header; 0 if there is no table."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """What the pipeline answers."""
+    """Output of the pipeline."""
 
     text: str
-    """Line by line, without the stamp."""
+    """Text in reading order, without the stamp."""
     fields: tuple[tuple[str, str], ...]
-    """Sorted pairs of name and value."""
+    """Pairs of name and value, sorted."""
 
     def transcript(self) -> str:
-        """The text, and after it the fields, one a line."""
+        """Return the text followed by the fields, one per line."""
         return "\n".join([self.text, *(f"{name}: {value}" for name, value in self.fields)])

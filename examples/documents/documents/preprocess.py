@@ -1,4 +1,4 @@
-"""Making a page easier to read, or cheaper to send and to read."""
+"""Operator that prepares a page for recognition: less noise, or fewer bytes to send and read."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 _METHODS = ("none", "despeckle", "binarise")
 _SPECK_TONES = 60
-"""By how much a speck differs from all its neighbours, at least."""
+"""Minimum difference in grey tone between a speck and all its neighbours."""
 
 
 @operator
 class Preprocess:
-    """Knobs `method` and `scale`.
+    """Image preprocessing. Knobs: `method` and `scale`.
 
-    `despeckle` takes out single pixels that are darker or paler than all around them. `binarise` makes each pixel black
-    or white by comparing it with its surroundings, as scanners do; readers that were trained on photographs miss the
-    greys. `scale` shrinks the page afterwards: 0.5 leaves a quarter of the bytes.
+    `despeckle` removes single pixels that are darker or paler than all their neighbours. `binarise` makes each pixel
+    black or white by comparison with its neighbourhood, as scanners do. Recognizers trained on photographs then lose
+    accuracy, because they use grey tones. Finally, `scale` shrinks the page: 0.5 leaves a quarter of the bytes.
     """
 
     def __init__(self, *, method: str, scale: float, cpus: float = 1.0) -> None:
-        """Raises ValueError for an unknown method, or a scale that is not within 0..1."""
+        """Set the knobs; raise ValueError if the method is unknown or the scale is not in (0, 1]."""
         if method not in _METHODS:
-            raise ValueError(f"method: found {method!r}, expected one of {', '.join(_METHODS)}")
+            raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
         if not 0 < scale <= 1:
-            raise ValueError(f"scale: found {scale}, expected more than 0 and at most 1")
+            raise ValueError(f"scale must be in (0, 1], got {scale}")
         import cv2
 
         cv2.setNumThreads(max(1, int(cpus)))
@@ -41,10 +41,10 @@ class Preprocess:
         self._scale = scale
 
     def process(self, pages: Sequence[Page]) -> list[Page]:
-        """One page for each page."""
-        return [self._changed(page) for page in pages]
+        """Return the preprocessed pages."""
+        return [self._preprocessed(page) for page in pages]
 
-    def _changed(self, page: Page) -> Page:
+    def _preprocessed(self, page: Page) -> Page:
         pixels = page.pixels
         if self._method == "despeckle":
             pixels = self._despeckled(pixels)
@@ -57,9 +57,9 @@ class Preprocess:
         return Page(pixels, page.scale * self._scale)
 
     def _despeckled(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        around = np.ones((3, 3), dtype=np.uint8)
-        around[1, 1] = 0
-        darkest = self._cv2.erode(pixels, around).astype(np.int16)
-        palest = self._cv2.dilate(pixels, around).astype(np.int16)
+        neighbours = np.ones((3, 3), dtype=np.uint8)
+        neighbours[1, 1] = 0
+        darkest = self._cv2.erode(pixels, neighbours).astype(np.int16)
+        palest = self._cv2.dilate(pixels, neighbours).astype(np.int16)
         speck = (pixels < darkest - _SPECK_TONES) | (pixels > palest + _SPECK_TONES)
         return np.where(speck, self._cv2.medianBlur(pixels, 3), pixels).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The pages before anything happens to them: invoices, letters and receipts with random content."""
+"""Page templates: invoices, letters and receipts with random content, before any distortion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 WIDTH, HEIGHT = 496, 702
-"""A4 at 60 dots per inch."""
+"""Size of an A4 page at 60 dots per inch, in pixels."""
 
 _COMPANIES = (
     "Harbour Tools",
@@ -50,33 +50,33 @@ _SENTENCES = (
 
 @dataclass(frozen=True)
 class Text:
-    """A piece of text at a place."""
+    """Piece of text with its position."""
 
     x: int
     y: int
     text: str
     size: int = 14
     right: bool = False
-    """Whether it ends at x instead of beginning there."""
+    """True if the text ends at `x` (right-aligned) instead of beginning there."""
 
 
 @dataclass
 class Draft:
-    """A page as a list of what is to be drawn, with what should be read from it."""
+    """Page as a list of drawing elements, with its true fields."""
 
     texts: list[Text] = field(default_factory=list)
     rules: list[tuple[int, int, int]] = field(default_factory=list)
-    """Horizontal rules: left, right, y."""
+    """Horizontal rules as tuples (left, right, y)."""
     stamp: tuple[int, int, str] | None = None
-    """Left, top, text."""
+    """Stamp as a tuple (left, top, text)."""
     fields: dict[str, str] = field(default_factory=dict)
 
     def line(self, y: int, *pieces: Text) -> None:
-        """Put pieces on one line, from left to right."""
+        """Place pieces of text on a line at height `y`."""
         self.texts.extend(Text(piece.x, y, piece.text, piece.size, piece.right) for piece in pieces)
 
     def true_text(self) -> str:
-        """What a reader would write down: line by line, from left to right, without the stamp."""
+        """Return the true text: line by line, from left to right, without the stamp."""
         lines: dict[int, list[Text]] = {}
         for text in self.texts:
             lines.setdefault(text.y, []).append(text)
@@ -84,7 +84,7 @@ class Draft:
 
 
 def invoice(rng: np.random.Generator) -> Draft:
-    """A bill with a ruled table."""
+    """Return an invoice with a ruled table."""
     draft = Draft()
     number, date = f"{rng.integers(10_000, 99_999)}", _date(rng)
     draft.line(40, Text(40, 0, str(rng.choice(_COMPANIES)), 20), Text(456, 0, "INVOICE", 20, right=True))
@@ -114,7 +114,7 @@ def invoice(rng: np.random.Generator) -> Draft:
 
 
 def letter(rng: np.random.Generator) -> Draft:
-    """A letter with a subject and some sentences."""
+    """Return a letter of several sentences."""
     draft = Draft()
     date, sender = _date(rng), str(rng.choice(_PEOPLE))
     draft.line(40, Text(40, 0, str(rng.choice(_COMPANIES)), 20))
@@ -133,7 +133,7 @@ def letter(rng: np.random.Generator) -> Draft:
 
 
 def receipt(rng: np.random.Generator) -> Draft:
-    """A till receipt: a narrow column of goods and prices."""
+    """Return a till receipt: a narrow column of goods and prices."""
     draft = Draft()
     date, left, right = _date(rng), 120, 376
     draft.line(40, Text(left, 0, str(rng.choice(_COMPANIES)), 18))

@@ -1,1 +1,1 @@
-"""From speech in meetings to text and keywords: operators, data set and metric of the example."""
+"""Meeting example: operators, data set and metric of a pipeline from speech to text and keywords."""

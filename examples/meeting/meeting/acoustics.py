@@ -1,4 +1,4 @@
-"""What rooms and machines do to speech: reverberation and noise at a given level."""
+"""Simulated room acoustics: reverberation, and noise at a given level."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Samples = NDArray[np.float64]
 
 
 def reverberate(speech: Samples, decay_s: float, rng: np.random.Generator) -> Samples:
-    """`speech` as heard in a room, of the same length and power.
+    """Return `speech` with the reverberation of a room, at unchanged length and power.
 
-    The room is a direct path followed, 5 ms later, by noise that falls by 60 dB within `decay_s`, which is how dense
-    reflections behave (Schroeder 1965); its power is a sixth of that of the direct path.
+    The impulse response is a direct path and, 5 ms later, noise that decays by 60 dB within `decay_s`, a model of dense
+    reflections (Schroeder 1965). The power of the reflections is a sixth of the power of the direct path.
     """
     count = int(decay_s * SAMPLE_RATE_HZ)
     gap = int(0.005 * SAMPLE_RATE_HZ)
@@ -29,7 +29,7 @@ def reverberate(speech: Samples, decay_s: float, rng: np.random.Generator) -> Sa
 
 
 def hiss(count: int, rng: np.random.Generator) -> Samples:
-    """Noise of a microphone and its amplifier: equal power in every octave above 100 Hz."""
+    """Return noise of a microphone and its amplifier, with equal power in every octave above 100 Hz."""
     hz = np.fft.rfftfreq(count, 1 / SAMPLE_RATE_HZ)
     spectrum = np.fft.rfft(rng.standard_normal(count)) / np.sqrt(np.maximum(hz, 100.0))
     noise: Samples = np.fft.irfft(spectrum, count)
@@ -37,7 +37,7 @@ def hiss(count: int, rng: np.random.Generator) -> Samples:
 
 
 def fan(count: int, rng: np.random.Generator) -> Samples:
-    """A ventilator: a hum with its harmonics, and a rush of air that falls off above 500 Hz."""
+    """Return noise of a fan: a hum with harmonics, and a rush of air that falls off above 500 Hz."""
     time_s = np.arange(count) / SAMPLE_RATE_HZ
     base_hz = rng.uniform(95.0, 125.0)
     hum = np.zeros(count)
@@ -51,7 +51,7 @@ def fan(count: int, rng: np.random.Generator) -> Samples:
 
 
 def babble(count: int, voices: Sequence[Samples], rng: np.random.Generator, talkers: int = 5) -> Samples:
-    """Several people talking at once in the background."""
+    """Return the noise of several simultaneous voices in the background."""
     mixed = np.zeros(count)
     for _ in range(talkers):
         voice = voices[int(rng.integers(len(voices)))]
@@ -62,10 +62,10 @@ def babble(count: int, voices: Sequence[Samples], rng: np.random.Generator, talk
 
 
 def add_noise(sound: Samples, noise: Samples, speech_power: float, snr_db: float) -> Samples:
-    """`sound` with `noise` scaled so that speech stands `snr_db` above it."""
+    """Return `sound` plus `noise`, scaled to a signal-to-noise ratio of `snr_db` relative to the speech."""
     return sound + noise * float(np.sqrt(speech_power / 10.0 ** (snr_db / 10.0) / power(noise)))
 
 
 def power(samples: Samples) -> float:
-    """Mean square."""
+    """Return the mean square."""
     return float(np.mean(samples**2))

@@ -1,4 +1,4 @@
-"""The data set: sentences spoken under known conditions, with what was said."""
+"""Data set of sentences spoken under controlled conditions, with their text as ground truth."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from meeting.audio import Audio
 from meeting.make_data import ensure_data
 
 LIBRIVOX = Path("/usr/share/pocketsphinx/test/data/librivox")
-"""Where Debian's package `pocketsphinx-testdata` puts five recorded sentences (BSD-2-Clause)."""
+"""Folder of the five recorded sentences (BSD-2-Clause) in Debian's package `pocketsphinx-testdata`."""
 
 
 def meetings(recorded: bool = False) -> list[Item]:
-    """The spoken sentences, 120 of them.
+    """Return the 120 spoken sentences.
 
     Args:
-        recorded: add the recorded sentences of Debian's package `pocketsphinx-testdata`.
+        recorded: whether to add the recorded sentences of Debian's package `pocketsphinx-testdata`.
 
     Raises:
-        FileNotFoundError: recorded ones are wanted and the package is not installed.
+        FileNotFoundError: `recorded` is set and the package is not installed.
     """
     folder = ensure_data()
     samples = np.load(folder / "samples.npy")
@@ -45,8 +45,8 @@ def _recorded() -> list[Item]:
     transcription = LIBRIVOX / "transcription"
     if not transcription.exists():
         raise FileNotFoundError(
-            f"recorded sentences: found no {transcription}; install Debian's package pocketsphinx-testdata, "
-            "or leave `recorded` out"
+            f"recorded sentences are missing: {transcription} does not exist. "
+            "Install Debian's package pocketsphinx-testdata, or omit the argument `recorded`."
         )
     items = []
     for line in transcription.read_text(encoding="utf-8").splitlines():

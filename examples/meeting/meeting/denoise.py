@@ -1,4 +1,4 @@
-"""Taking noise out of a recording."""
+"""Operator that removes noise from a recording."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _METHODS = ("none", "noisereduce")
 
 @operator
 class Denoise:
-    """Knob `method`: `none` passes the sound on; `noisereduce` gates each frequency by its own noise floor.
+    """Noise reduction. Knob `method`: `none` is the identity; `noisereduce` gates each frequency at its noise floor.
 
-    Gating takes weak consonants away with the noise, so it may help a recognizer or hurt it; the profile tells.
+    Spectral gating also removes weak consonants, so it may improve or degrade recognition; profiling measures which.
     """
 
     def __init__(self, *, method: str) -> None:
-        """Raises ValueError for an unknown method."""
+        """Select the method; raise ValueError if it is unknown."""
         if method not in _METHODS:
-            raise ValueError(f"method: found {method!r}, expected one of {', '.join(_METHODS)}")
+            raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
         self._method = method
         if method == "noisereduce":
             from noisereduce import reduce_noise
@@ -28,8 +28,8 @@ class Denoise:
             self._reduce_noise = reduce_noise
 
     def process(self, audio: Sequence[Audio]) -> list[Audio]:
-        """One sound for each sound, of the same length."""
-        return list(audio) if self._method == "none" else [self._reduced(one) for one in audio]
+        """Return the denoised recordings, of unchanged length."""
+        return list(audio) if self._method == "none" else [self._reduced(recording) for recording in audio]
 
     def _reduced(self, audio: Audio) -> Audio:
         if len(audio.samples) == 0:

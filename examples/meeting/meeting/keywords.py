@@ -1,4 +1,4 @@
-"""Naming what a piece of speech is about."""
+"""Operator that extracts the keywords of a text."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ _STOP_WORDS = frozenset(_STOP_TEXT.split())
 
 @dataclass(frozen=True)
 class Notes:
-    """What was said, and what it was about."""
+    """Output of the pipeline: the text and its keywords."""
 
     text: str
     keywords: tuple[str, ...]
-    """Phrases of the text, best first."""
+    """Key phrases of the text, best first."""
 
 
 @operator
 def keywords(text: str) -> Notes:
-    """The five best phrases of `text`, and the text itself.
+    """Return `text` with its five best key phrases.
 
-    Phrases are what stands between stop words; a word counts by how many words it keeps company with, relative to how
-    often it occurs, and a phrase is the sum of its words (RAKE: Rose, Engel, Cramer and Cowley 2010).
+    Candidate phrases are the word sequences between stop words. The score of a word is its degree (the number of words
+    it co-occurs with) divided by its frequency. The score of a phrase is the sum of its words' scores (RAKE: Rose,
+    Engel, Cramer and Cowley 2010).
     """
     phrases = _phrases(text)
-    occurrences = Counter(word for phrase in phrases for word in phrase)
-    company: Counter[str] = Counter()
+    frequencies = Counter(word for phrase in phrases for word in phrase)
+    degrees: Counter[str] = Counter()
     for phrase in phrases:
         for word in phrase:
-            company[word] += len(phrase)
-    scores = {phrase: sum(company[word] / occurrences[word] for word in phrase) for phrase in phrases}
+            degrees[word] += len(phrase)
+    scores = {phrase: sum(degrees[word] / frequencies[word] for word in phrase) for phrase in phrases}
     best = sorted(scores, key=lambda phrase: (-scores[phrase], phrases.index(phrase)))
     return Notes(text, tuple(" ".join(phrase) for phrase in best[:5]))
 
@@ -49,7 +50,7 @@ def _phrases(text: str) -> list[tuple[str, ...]]:
     phrases: list[tuple[str, ...]] = []
     for clause in re.split(r"[.,;:!?]", text.lower()):
         words: list[str] = []
-        for word in [*re.findall(r"[a-z0-9'%-]+", clause), "the"]:  # a stop word ends the last phrase
+        for word in [*re.findall(r"[a-z0-9'%-]+", clause), "the"]:  # a final stop word ends the last phrase
             if word not in _STOP_WORDS:
                 words.append(word)
             elif words:

@@ -1,8 +1,8 @@
-"""Make the data set: `python -m meeting.make_data`.
+"""Generator of the data set: run `python -m meeting.make_data`.
 
-Known sentences are spoken by espeak-ng in several voices, then put into rooms and noise. The same bytes come out every
-time, on condition that a fresh process makes them: espeak-ng carries the phase of its voice from one sentence to the
-next. That is why `ensure_data` starts one.
+espeak-ng speaks the sentences in several voices; then reverberation and noise are added. Every run makes the same bytes
+if it starts in a new process, because espeak-ng carries the phase of its voice from one sentence to the next.
+`ensure_data` therefore starts a process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "data"
 PER_STRATUM = 6
 SEED = 20250
 
-# No voice with breath in it: espeak-ng makes that from memory it never set, so that no two runs are alike.
+# Breathy voices are excluded: espeak-ng computes breath from uninitialised memory, so their samples differ every run.
 _VOICES = ("en-us+f1", "en+f1", "en-us+Annie", "en-us+caleb", "en-us+m1", "en", "en-us+robert")
 _ROOM_DECAY_S = {"dry": 0.0, "room": 0.2}
 _NOISES = ("hiss", "babble", "fan")
@@ -40,15 +40,15 @@ _SOURCES = ("make_data.py", "acoustics.py", "sentences.py", "speech.py")
 
 @dataclass(frozen=True)
 class Condition:
-    """One stratum of the data set."""
+    """Acoustic condition, which is a stratum of the data set."""
 
     room: str
     noise: str
     snr_db: int | None
-    """None: no noise."""
+    """Signal-to-noise ratio, or None without noise."""
 
     def strata(self) -> dict[str, str]:
-        """As the strata of an item."""
+        """Return the strata of an item."""
         level = "clean" if self.snr_db is None else f"{self.snr_db}dB"
         return {"room": self.room, "noise": self.noise, "level": level}
 
@@ -62,19 +62,19 @@ CONDITIONS = tuple(
 
 @dataclass(frozen=True)
 class Recording:
-    """One spoken sentence as it lies in the data folder."""
+    """Spoken sentence in the data folder."""
 
     key: str
     text: str
     strata: dict[str, str]
     start: int
-    """Index of its first sample."""
+    """Index of the first sample."""
     count: int
     """Number of samples."""
 
 
 def data_folder() -> Path:
-    """Where this version of the data lies: its name is a hash of the code that makes it."""
+    """Return the folder of this version of the data, named by a hash of the code that generates it."""
     digest = hashlib.sha256()
     for name in _SOURCES:
         digest.update(Path(__file__).with_name(name).read_bytes())
@@ -82,10 +82,10 @@ def data_folder() -> Path:
 
 
 def ensure_data() -> Path:
-    """The data folder, made first if it is missing; seconds.
+    """Return the data folder. If it is missing, make it first, which takes some seconds.
 
     Raises:
-        RuntimeError: making it failed; the message holds what the process printed.
+        RuntimeError: the generator failed; the message contains its output.
     """
     folder = data_folder()
     if not folder.exists():
@@ -98,9 +98,9 @@ def ensure_data() -> Path:
 
 
 def make(limit: int | None = None) -> tuple[NDArray[np.int16], list[Recording]]:
-    """All samples one after the other, and what they are; only the first `limit` recordings where given.
+    """Return the concatenated samples and their recordings, only the first `limit` recordings if it is given.
 
-    The strata take turns, so that any beginning of the data is balanced.
+    The strata alternate, so that every prefix of the data set is balanced.
     """
     speaker = Speaker()
     background = [speaker.say(text, Voice(_VOICES[i], 165, 45)) for i, text in enumerate(SENTENCES[: len(_VOICES)])]
@@ -122,7 +122,7 @@ def make(limit: int | None = None) -> tuple[NDArray[np.int16], list[Recording]]:
 
 
 def write(folder: Path) -> None:
-    """Write the data set into `folder` at once or not at all; a folder made meanwhile by another process stays."""
+    """Write the data set into `folder` atomically, unless another process has made the folder meanwhile."""
     samples, recordings = make()
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
@@ -139,7 +139,7 @@ def write(folder: Path) -> None:
 def _place(
     speech: acoustics.Samples, condition: Condition, background: list[acoustics.Samples], rng: np.random.Generator
 ) -> NDArray[np.int16]:
-    """Speech at an ordinary level with silence around it, in its room and noise, as 16-bit samples."""
+    """Return speech at a normal level between silences, with reverberation and noise, as 16-bit samples."""
     before, after = (int(seconds * SAMPLE_RATE_HZ) for seconds in rng.uniform([0.3, 0.3], [0.9, 0.7]))
     sound = np.pad(speech * (0.08 / np.sqrt(acoustics.power(speech))), (before, after))
     speech_power = 0.08**2
@@ -152,7 +152,7 @@ def _place(
         "babble": lambda count, rng: acoustics.babble(count, background, rng),
     }
     noise = noises[condition.noise](len(sound), rng)
-    floor_db = 60.0  # no microphone is silent
+    floor_db = 60.0  # even a good microphone has noise
     sound = acoustics.add_noise(sound, noise, speech_power, floor_db if condition.snr_db is None else condition.snr_db)
     return np.clip(np.rint(sound * 32768.0), -32768, 32767).astype(np.int16)
 

@@ -1,4 +1,4 @@
-"""How well the notes repeat what was said."""
+"""Accuracy of the notes relative to the spoken text."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from meeting.text import normalise
 
 
 def word_accuracy(notes: Notes, truth: str) -> float:
-    """One minus the word error rate, not below 0; spelling, case and punctuation do not count."""
+    """Return one minus the word error rate, at least 0. Spelling variants, case and punctuation are ignored."""
     import jiwer
 
-    said, understood = normalise(truth), normalise(notes.text)
-    if not said:
-        return 0.0 if understood else 1.0
-    return max(0.0, 1.0 - float(jiwer.wer(said, understood)))
+    reference, hypothesis = normalise(truth), normalise(notes.text)
+    if not reference:
+        return 0.0 if hypothesis else 1.0
+    return max(0.0, 1.0 - float(jiwer.wer(reference, hypothesis)))

@@ -1,7 +1,7 @@
-"""Finding model files inside installed packages, and checking them before they are used.
+"""Model files inside installed packages, verified before use.
 
-The weights come from small packages, so the SHA-256 of each file is compared once in a process (0.1 s for 145 MB). A
-model that is split over two packages is joined once into the user's cache, at once or not at all.
+The weights come from packages of small publishers, so the SHA-256 of each file is verified once per process (0.1 s for
+145 MB). A model that is split over two packages is joined once, atomically, into the user's cache.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from circinus.errors import OperatorError
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One file and what it must hash to."""
+    """Model file with its expected hash."""
 
     name: str
-    """Path that begins with the module in whose folder the file lies."""
+    """Path of the file, beginning with the installed module that contains it."""
     sha256: str
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model with the files it needs."""
+    """Model with its files."""
 
     name: str
     description: str
     licence: str
     origin: str
-    """Who made the weights."""
+    """Authors of the weights."""
     package: str
-    """Distributions that bring it."""
+    """Distributions that contain the files."""
     version: str
     files: tuple[ModelFile, ...]
-    """Where `joined` is set, the files whose name holds `.part` are its parts, in order."""
+    """Files of the model. If `joined` is set, files with `.part` in their name are its parts, in order."""
     joined: ModelFile | None = None
 
 
 @cache
 def model_folder(model: Model) -> Path:
-    """The folder with the files of `model`, all of them checked.
+    """Return the folder with the verified files of `model`.
 
     Raises:
-        OperatorError: a package is missing, or a file is not what it should be.
+        OperatorError: a package is missing, or a file has another hash.
     """
     paths = [locate(model, file) for file in model.files]
     if model.joined is not None:
@@ -60,35 +60,37 @@ def model_folder(model: Model) -> Path:
 
 
 def locate(model: Model, file: ModelFile) -> Path:
-    """Where an installed package keeps `file`.
+    """Return the path of `file` in its installed package.
 
     Raises:
         OperatorError: the package is not installed, or lacks the file.
     """
-    module, _, rest = file.name.partition("/")
+    module, _, relative_path = file.name.partition("/")
     spec = importlib.util.find_spec(module)
     folders = spec.submodule_search_locations if spec else None
-    path = Path(folders[0]) / rest if folders else None
+    path = Path(folders[0]) / relative_path if folders else None
     if path is None or not path.is_file():
         raise OperatorError(
-            f"model {model.name}: found no file {file.name} in the installed packages, expected it in {model.package} "
-            f"{model.version}; install the extra `examples`"
+            f"file {file.name} of package {model.package} {model.version} is not installed",
+            location=f"model {model.name}",
+            hint="Install the extra `examples`.",
         )
     return path
 
 
 def check(model: Model, file: ModelFile, path: Path) -> None:
-    """Compare the hash of the file at `path`.
+    """Verify the SHA-256 of the file at `path`.
 
     Raises:
-        OperatorError: it is another file than the one this example was written for.
+        OperatorError: the hash differs from the expected one.
     """
     with path.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if found != file.sha256:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if digest != file.sha256:
         raise OperatorError(
-            f"model {model.name}: {path} has SHA-256 {found}, expected {file.sha256}; "
-            f"reinstall {model.package} {model.version}"
+            f"{path} has SHA-256 {digest}, expected {file.sha256}",
+            location=f"model {model.name}",
+            hint=f"Reinstall {model.package} {model.version}.",
         )
 
 
@@ -108,11 +110,11 @@ def _join(model: Model, joined: ModelFile, paths: list[Path], folder: Path) -> N
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
     try:
-        with (unfinished / joined.name).open("wb") as whole:
+        with (unfinished / joined.name).open("wb") as target:
             for file, path in zip(model.files, paths, strict=True):
                 if ".part" in file.name:
                     with path.open("rb") as part:
-                        shutil.copyfileobj(part, whole, 1 << 20)
+                        shutil.copyfileobj(part, target, 1 << 20)
                 else:
                     shutil.copyfile(path, unfinished / path.name)
         check(model, joined, unfinished / joined.name)
@@ -120,7 +122,7 @@ def _join(model: Model, joined: ModelFile, paths: list[Path], folder: Path) -> N
         try:
             unfinished.rename(folder)
         except OSError:
-            if not folder.exists():  # else another process was quicker
+            if not folder.exists():  # otherwise another process has just created it
                 raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

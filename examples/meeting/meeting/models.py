@@ -1,4 +1,4 @@
-"""The models of this example: which package brings them, who made them, under which licence, with which SHA-256."""
+"""Models of this example, with their package, authors, licence and SHA-256."""
 
 from __future__ import annotations
 

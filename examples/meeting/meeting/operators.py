@@ -1,4 +1,4 @@
-"""The operators that the pipeline names."""
+"""Operators of the pipeline, as pipeline.yaml refers to them."""
 
 from meeting.denoise import Denoise
 from meeting.keywords import keywords

@@ -1,4 +1,4 @@
-"""What is said in the meetings: short sentences with dates, numbers, decisions and open points."""
+"""Sentences of the meetings: short, with dates, numbers, decisions and open points."""
 
 SENTENCES = (
     "We need more time to finish the second phase.",

@@ -1,6 +1,6 @@
-"""Speaking sentences with espeak-ng, the synthesizer inside the package `espeakng-loader`.
+"""Speech synthesis with espeak-ng, from the package `espeakng-loader`.
 
-espeak-ng (GPL-3.0) is only a tool here: it makes the data set, and is no part of the pipeline.
+espeak-ng (GPL-3.0) is only a tool that makes the data set. It is not part of the pipeline.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from meeting.audio import SAMPLE_RATE_HZ
 
-# Names and values from espeak-ng's public header speak_lib.h.
+# Constants of espeak-ng's public header speak_lib.h.
 _AUDIO_OUTPUT_SYNCHRONOUS = 2
 _CHARS_UTF8 = 1
 _POSITION_CHARACTER = 1
@@ -27,20 +27,20 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 @dataclass(frozen=True)
 class Voice:
-    """Who speaks and how."""
+    """Voice and speaking style."""
 
     name: str
     """Language and variant, such as `en-us+f3`."""
     words_per_minute: int
     pitch: int
-    """0 to 100."""
+    """Pitch from 0 to 100."""
 
 
 class Speaker:
-    """The synthesizer. It is global to the process: make one."""
+    """Speech synthesizer. espeak-ng has global state, so create only one per process."""
 
     def __init__(self) -> None:
-        """Raises RuntimeError when the library does not start."""
+        """Start the library; raise RuntimeError if it fails."""
         import espeakng_loader
 
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -49,14 +49,14 @@ class Speaker:
         if self._rate_hz <= 0:
             raise RuntimeError(f"espeak-ng did not start with its data in {data.decode()}")
         self._chunks: list[NDArray[np.int16]] = []
-        self._callback = _Callback(self._receive)  # kept: the library calls it as long as it lives
+        self._callback = _Callback(self._receive)  # a reference is kept because the library calls it later
         self._library.espeak_SetSynthCallback(self._callback)
 
     def say(self, text: str, voice: Voice) -> NDArray[np.float64]:
-        """`text` as samples in -1..1 at 16 kHz, shape (n,), without silence at either end.
+        """Return `text` as samples in -1..1 at 16 kHz, shape (n,), without silence at either end.
 
         Raises:
-            ValueError: there is no such voice.
+            ValueError: the voice does not exist.
         """
         if self._library.espeak_SetVoiceByName(voice.name.encode()) != _OK:
             raise ValueError(f"espeak-ng has no voice {voice.name!r}")
@@ -79,7 +79,7 @@ class Speaker:
 
 
 def resample(samples: NDArray[np.float64], from_hz: int, to_hz: int) -> NDArray[np.float64]:
-    """Change the sampling rate by cutting the spectrum, which also removes what the new rate cannot hold."""
+    """Change the sample rate by truncating the spectrum, which also removes frequencies above the new Nyquist limit."""
     count = round(len(samples) * to_hz / from_hz)
     spectrum = np.fft.rfft(samples)[: count // 2 + 1]
     return np.fft.irfft(spectrum, n=count) * (count / len(samples))

@@ -1,4 +1,4 @@
-"""Turning speech into text."""
+"""Operator that transcribes speech."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WHISPER = {"whisper-tiny": WHISPER_TINY, "whisper-base": WHISPER_BASE}
 _MODELS = ("pocketsphinx-fast", "pocketsphinx-full", *_WHISPER)
 _SHORTEST_S = 0.1
 _WINDOW_S = 25.0
-"""Longer sound is cut into windows: Whisper hears 30 s at most."""
+"""Maximum length of a window. Longer recordings are split, because Whisper accepts at most 30 s."""
 _WHISPER_MARGIN_FRAMES = 500
 _FRAMES_PER_S = 100
 
@@ -28,12 +28,12 @@ class _Recognizer(Protocol):
 
 @operator
 class SpeechToText:
-    """Knobs `model` and, for Whisper, `beam` (hypotheses kept while decoding)."""
+    """Speech recognition. Knobs: `model` and, for Whisper, `beam` (beam width of the decoder)."""
 
     def __init__(self, *, model: str, beam: int = 1, cpus: float = 1.0) -> None:
-        """Raises ValueError for an unknown model, OperatorError when its files are missing or not as expected."""
+        """Load the model; raise ValueError if it is unknown, OperatorError for missing or changed model files."""
         if model not in _MODELS:
-            raise ValueError(f"model: found {model!r}, expected one of {', '.join(_MODELS)}")
+            raise ValueError(f"model must be one of {', '.join(_MODELS)}, got {model!r}")
         self._recognizer: _Recognizer
         if model in _WHISPER:
             self._recognizer = _Whisper(model, beam, threads=max(1, int(cpus)))
@@ -41,26 +41,27 @@ class SpeechToText:
             self._recognizer = _PocketSphinx(fast=model.endswith("fast"))
 
     def process(self, audio: Sequence[Audio]) -> list[str]:
-        """The text of each sound; empty where there is nothing to hear."""
+        """Return the text of each recording, or an empty string if no speech is recognized."""
         return [
-            " ".join(filter(None, (self._recognizer.recognize(window) for window in _windows(one)))) for one in audio
+            " ".join(filter(None, (self._recognizer.recognize(window) for window in _windows(recording))))
+            for recording in audio
         ]
 
 
 class _PocketSphinx:
-    """A recognizer of the classic kind: hidden Markov models and a trigram language model, on one CPU."""
+    """Classic recognizer with hidden Markov models and a trigram language model, on one CPU."""
 
     def __init__(self, fast: bool) -> None:
         import pocketsphinx
 
         folder = model_folder(POCKETSPHINX)
-        # Fast: every other frame is scored, fewer paths live, and the first pass is the last.
+        # The fast variant scores every other frame, keeps fewer paths, and skips the second and third pass.
         savings = {"ds": 2, "maxhmmpf": 3000, "maxwpf": 5, "topn": 2, "fwdflat": False, "bestpath": False}
         self._decoder = pocketsphinx.Decoder(
             hmm=str(folder / "en-us"),
             lm=str(folder / "en-us.lm.bin"),
             dict=str(folder / "cmudict-en-us.dict"),
-            cmn="batch",  # else it adapts to what it heard before, and answers depend on the order of requests
+            cmn="batch",  # otherwise the decoder adapts, and results depend on the order of requests
             loglevel="FATAL",
             **(savings if fast else {}),
         )
@@ -69,16 +70,16 @@ class _PocketSphinx:
         self._decoder.start_utt()
         self._decoder.process_raw(window.samples.tobytes(), full_utt=True)
         self._decoder.end_utt()
-        found = self._decoder.hyp()
-        return found.hypstr if found else ""
+        hypothesis = self._decoder.hyp()
+        return hypothesis.hypstr if hypothesis else ""
 
 
 class _Whisper:
-    """A transformer that reads a spectrogram and writes text.
+    """Transformer that converts a spectrogram to text.
 
-    Whisper was trained on windows of 30 s, and the usual front end pads every recording to that. Its encoder's time
-    grows with the window, so we pad to 5 s beyond the sound: measured on this example's data that is four times as
-    quick and as accurate; with 1 or 2 s the model falls into repeating itself.
+    Whisper was trained on windows of 30 s, and its usual front end pads every recording to 30 s. Encoding time grows
+    with the window, so this class appends only 5 s of silence: four times as fast and equally accurate on the data of
+    this example. With 1 or 2 s of padding the model starts to repeat itself.
     """
 
     def __init__(self, model: str, beam: int, threads: int) -> None:
@@ -104,18 +105,18 @@ class _Whisper:
             encoded,
             [self._prompt],
             beam_size=self._beam,
-            sampling_topk=1,  # nothing is drawn at random: the same sound gives the same text
+            sampling_topk=1,  # no random sampling: results are deterministic
             no_repeat_ngram_size=5,
-            max_length=len(self._prompt) + 10 + int(8 * window.duration_s),  # nobody speaks faster
+            max_length=len(self._prompt) + 10 + int(8 * window.duration_s),  # faster than any speaker
         )[0]
         return self._tokenizer.decode(result.sequences_ids[0]).strip()
 
 
 def _padded(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Spectrogram (80, frames) with silence after it, to a whole even number of frames, at most 30 s."""
+    """Return a spectrogram (80, frames) with silence appended, to an even number of frames and at most 30 s."""
     frames = features.shape[1]
-    wanted = min(frames + frames % 2 + _WHISPER_MARGIN_FRAMES, 30 * _FRAMES_PER_S)
-    return np.pad(features, ((0, 0), (0, max(0, wanted - frames))))[:, :wanted]
+    target = min(frames + frames % 2 + _WHISPER_MARGIN_FRAMES, 30 * _FRAMES_PER_S)
+    return np.pad(features, ((0, 0), (0, max(0, target - frames))))[:, :target]
 
 
 def _windows(audio: Audio) -> list[Audio]:

@@ -1,4 +1,4 @@
-"""Bringing what was said and what was understood into one spelling before they are compared."""
+"""Text normalisation: one spelling for reference and recognized text before their comparison."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SPELLINGS = {"ok": "okay", "mr": "mister", "mrs": "missus", "dr": "doctor"}
 
 
 def normalise(text: str) -> str:
-    """Lower case, numbers in words, no punctuation: `At 9:30, 12% of 5` gives `at nine thirty twelve percent of five`.
+    """Return text in lower case without punctuation, and with numbers in words.
 
-    Numbers from a million on are left as they are.
+    `At 9:30, 12% of 5` becomes `at nine thirty twelve percent of five`. Numbers of a million or more stay in digits.
     """
     text = unicodedata.normalize("NFKC", text).lower().replace("’", "'").replace("e-mail", "email")
     text = re.sub(r"[^a-z0-9'$%.,:]", " ", text)
@@ -45,9 +45,9 @@ def _number(value: int, ordinal: bool = False) -> str:
     words = _cardinal(value)
     if not ordinal:
         return words
-    *before, last = words.split()
+    *leading, last = words.split()
     ending = _ORDINALS.get(last) or (last[:-1] + "ieth" if last.endswith("y") else last + "th")
-    return " ".join([*before, ending])
+    return " ".join([*leading, ending])
 
 
 def _cardinal(value: int) -> str:
@@ -55,7 +55,7 @@ def _cardinal(value: int) -> str:
         return _ONES[value]
     for size, name in ((1000, "thousand"), (100, "hundred")):
         if value >= size:
-            whole, rest = divmod(value, size)
-            return f"{_cardinal(whole)} {name}" + (f" {_cardinal(rest)}" if rest else "")
+            quotient, remainder = divmod(value, size)
+            return f"{_cardinal(quotient)} {name}" + (f" {_cardinal(remainder)}" if remainder else "")
     tens, ones = divmod(value, 10)
     return _TENS[tens] + (f" {_ONES[ones]}" if ones else "")

@@ -3,61 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
-from circinus.api.synchronous import outside_loop, run
+from circinus.api.defaults import DEFAULT_REPLAY_ITEMS
+from circinus.api.load_test import run_load_test
+from circinus.api.progress import ProgressFactory, no_progress
+from circinus.api.quantities import AnyPath, Duration, seconds
+from circinus.api.replay_recording import record_plans
+from circinus.api.synchronous import run
+from circinus.api.traffic_items import select_traffic_items
+from circinus.errors import ServingError
+from circinus.profiling.measurement.pickling import pickled_bytes
+from circinus.serving import DesiredState, Mode, Request, Response
+from circinus.serving.loadtest.load_test import LoadSpec
+from circinus.serving.local.client import connect, start_daemon
 
 if TYPE_CHECKING:
-    from circinus.api.engine_options import EngineOptions
+    from circinus.api.engine_handle import EngineHandle
     from circinus.api.plan_context import LoadedPlan
-    from circinus.api.results import LoadReport
-    from circinus.serving import DesiredState, Engine, EngineStatus, Mode, Response
+    from circinus.api.reports import LoadReport
+    from circinus.operators import Item
+    from circinus.serving import EngineStatus
     from circinus.serving.loadtest.load_test import LoadProgress
 
-T = TypeVar("T")
-
-
-def apply_state(desired: DesiredState, engine: EngineOptions) -> EngineStatus:
-    """Bring an engine to a desired state, start the local engine if none runs, and return its status.
-
-    An engine that was started for a state that cannot be applied is ended again.
-
-    Raises:
-        ServingError: the state does not fit the machine or cluster, or a replica does not start.
-    """
-    from circinus.errors import ServingError
-    from circinus.serving.local.client import connect, start_daemon
-
-    async def apply() -> EngineStatus:
-        if engine.kind == "ray":
-            async with engine.connected() as cluster:
-                await cluster.apply(desired)
-                return await cluster.status()
-        try:
-            client, started = connect(engine.run_dir), False
-        except ServingError:
-            client, started = start_daemon(engine.run_dir), True
-        try:
-            await client.apply(desired)
-            return await client.status()
-        except BaseException:
-            if started:
-                await client.close()
-            raise
-        finally:
-            await client.disconnect()
-
-    return run(apply)
+_log = logging.getLogger(__name__)
 
 
 class DeployedPlan:
     """A plan in force on an engine; leaving its `with` block ends the engine.
 
-    Made by `Workspace.deploy`.
+    Made by `Workspace.deploy`, and by `Workspace.attach` for a plan that the engine runs already.
+
+    Example:
+        >>> with workspace.deploy(plan, mode="replay") as deployment:
+        ...     report = deployment.load_test(duration="2s", warm_up="0s")
+        >>> report["archive"].served, report["archive"].failures
+        (True, 0)
     """
 
-    def __init__(self, opened: LoadedPlan, engine: EngineOptions) -> None:
+    def __init__(self, opened: LoadedPlan, engine: EngineHandle) -> None:
         self._opened = opened
         self._engine = engine
 
@@ -72,8 +59,33 @@ class DeployedPlan:
 
         Raises:
             ServingError: no engine runs.
+
+        Example:
+            >>> with workspace.deploy(plan, mode="replay") as deployment:
+            ...     status = deployment.status()
+            >>> status.healthy, sorted(status.routes)
+            (True, ['archive', 'typing-aid'])
         """
-        return self._with_engine(lambda engine: engine.status())
+        return self._engine.status()
+
+    def items(self, query: str, count: int = DEFAULT_REPLAY_ITEMS) -> Sequence[Item]:
+        """Return held-out items of a query's pipeline; in a replay only those that are recorded.
+
+        Raises:
+            ServingError: no engine runs.
+            KeyError: the plan does not serve the query.
+
+        Example:
+            >>> with workspace.deploy(plan, mode="replay") as deployment:
+            ...     len(deployment.items("archive", 4))
+            4
+        """
+        opened, mode = self._opened, self.status().mode
+        served = {a.query: a.chosen.plan.pipeline for a in opened.plan_set.matching.assignments}
+        pipeline, seed = served[query], opened.plan_set.seed
+        return select_traffic_items(opened.specification, opened.plan_set.matching, opened.store, count, mode, seed)[
+            pipeline
+        ]
 
     def submit(self, query: str, value: Any, *, item_key: str = "", timeout_s: float = 60.0) -> Response:
         """Send one request and return its response.
@@ -87,21 +99,33 @@ class DeployedPlan:
         Raises:
             ServingError: the query is not served, or its operators failed.
             TimeoutError: there is no response in time.
-        """
-        from circinus.profiling.measurement.pickling import pickled_bytes
-        from circinus.serving import Request
 
+        Example:
+            >>> with workspace.deploy(plan, mode="replay") as deployment:
+            ...     item = deployment.items("archive")[0]
+            ...     response = deployment.submit("archive", item.value, item_key=item.key)
+            >>> type(response.output)
+            <class 'str'>
+        """
         request = Request(query, item_key, value, float(pickled_bytes(value)))
-        return self._with_engine(lambda engine: asyncio.wait_for(engine.submit(request), timeout_s))
+
+        async def send() -> Response:
+            async with self._engine.connected() as engine:
+                return await asyncio.wait_for(engine.submit(request), timeout_s)
+
+        return run(send)
 
     def load_test(
         self,
         *,
-        duration: float | str = 30.0,
-        warm_up: float | str = 5.0,
+        duration: Duration = 30.0,
+        warm_up: Duration = 5.0,
         rate_factor: float = 1.0,
-        items: int = 16,
+        trace: AnyPath | None = None,
+        items: int = DEFAULT_REPLAY_ITEMS,
         seed: int = 0,
+        keep_observations: bool = True,
+        controlled: bool = False,
         on_progress: Callable[[LoadProgress], None] | None = None,
     ) -> LoadReport:
         """Send open-loop traffic at the queries' rates and measure each request against the SLOs.
@@ -110,38 +134,92 @@ class DeployedPlan:
             duration: measured time, in seconds or as `"30s"`.
             warm_up: time before it that is not measured.
             rate_factor: factor on the rate of each query.
+            trace: CSV file (time_s,query) with arrivals, instead of the queries' own.
             items: number of held-out items to send.
             seed: seed of arrivals and of the order of items.
+            keep_observations: whether the observed service times are stored, to correct later plans.
+            controlled: whether a controller may have moved queries to other rungs of their ladders.
             on_progress: callback about four times a second.
 
         Raises:
-            ServingError: the engine runs another plan.
-        """
-        from circinus.api.load_test import run_load_test
-        from circinus.api.quantities import seconds
-        from circinus.serving.loadtest.load_test import LoadSpec
+            ServingError: the engine runs another plan, or a controller may change it during the test.
 
-        spec = LoadSpec(seconds(duration), warm_up_s=seconds(warm_up), rate_factor=rate_factor, seed=seed)
-        return run_load_test(self._opened, self._engine, spec, items=items, on_progress=on_progress)
+        Example:
+            >>> with workspace.deploy(plan, mode="replay") as deployment:
+            ...     report = deployment.load_test(duration="2s", warm_up="0.5s", rate_factor=2.0)
+            >>> report.measured.rate_factor, report["typing-aid"].requests > 0
+            (2.0, True)
+        """
+        spec = LoadSpec(
+            seconds(duration),
+            warm_up_s=seconds(warm_up),
+            rate_factor=rate_factor,
+            seed=seed,
+            trace=None if trace is None else Path(trace),
+        )
+        return run_load_test(
+            self._opened,
+            self._engine,
+            spec,
+            items=items,
+            keep=keep_observations,
+            controlled=controlled,
+            on_progress=on_progress,
+        )
 
     def close(self) -> None:
-        """End the engine and everything that it started; on Ray, what Circinus runs there."""
-        from circinus.serving.local.client import destroy
+        """End the engine and everything that it started; on Ray, what Circinus runs there.
 
-        if self._engine.kind == "ray":
-            run(self._engine.ray().close)
-        else:
-            outside_loop(lambda: destroy(self._engine.run_dir))
-
-    def _with_engine(self, use: Callable[[Engine], Awaitable[T]]) -> T:
-        async def call() -> T:
-            async with self._engine.connected() as engine:
-                return await use(engine)
-
-        return run(call)
+        Example:
+            >>> deployment = workspace.deploy(plan, mode="replay")
+            >>> deployment.close()
+        """
+        self._engine.close()
 
 
-def deploy(opened: LoadedPlan, engine: EngineOptions, mode: Mode) -> DeployedPlan:
-    """Apply a plan to an engine and return the deployment."""
-    apply_state(opened.desired_state(mode), engine)
+def deploy(
+    opened: LoadedPlan, engine: EngineHandle, mode: str, *, items: int, progress: ProgressFactory = no_progress
+) -> DeployedPlan:
+    """Record what a replay needs, apply a plan to an engine, and return the deployment.
+
+    Raises:
+        PlanningError: the plan serves no query.
+        ServingError: the plan does not fit the machine or cluster, or a replica does not start.
+    """
+    opened.require_served_query()
+    if Mode(mode) is Mode.REPLAY:
+        plans = [assignment.chosen.plan for assignment in opened.plan_set.matching.assignments]
+        record_plans(opened.specification, opened.store, plans, items, seed=opened.plan_set.seed, progress=progress)
+    _log.info("deploy in mode %s on %s", mode, engine)
+    _apply(opened.desired_state(Mode(mode)), engine)
     return DeployedPlan(opened, engine)
+
+
+def _apply(desired: DesiredState, handle: EngineHandle) -> None:
+    """Bring an engine to a desired state; start the local engine if none runs.
+
+    An engine that was started for a state that cannot be applied is ended again.
+
+    Raises:
+        ServingError: the state does not fit the machine or cluster, or a replica does not start.
+    """
+
+    async def apply() -> None:
+        if handle.kind == "ray":
+            async with handle.connected() as cluster:
+                await cluster.apply(desired)
+            return
+        try:
+            client, started = connect(handle.run_dir), False
+        except ServingError:
+            client, started = start_daemon(handle.run_dir), True
+        try:
+            await client.apply(desired)
+        except BaseException:
+            if started:
+                await client.close()
+            raise
+        finally:
+            await client.disconnect()
+
+    run(apply)

@@ -1,113 +1,109 @@
-"""Load tests of a deployed plan, and what they teach of service times."""
+"""Load tests of a deployed plan, and the service times that they reveal."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from circinus.api.reports import LoadReport
 from circinus.api.synchronous import run
+from circinus.api.traffic_items import count_profiled_items, select_traffic_items
+from circinus.errors import OperatorError, ProfileError, ServingError
+from circinus.profiling import load_predicted_service_times, save_observations
+from circinus.serving.loadtest.load_test import run_load_test as send_and_measure
+from circinus.serving.loadtest.service_time_learning import PredictionsAtRun
+from circinus.serving.local.high_resolution_loop import new_event_loop
+from circinus.serving.state_serialization import state_fingerprint
 
 if TYPE_CHECKING:
-    from circinus.api.engine_options import EngineOptions
+    from circinus.api.engine_handle import EngineHandle
     from circinus.api.plan_context import LoadedPlan
-    from circinus.api.results import LoadReport
     from circinus.serving.loadtest.load_test import LoadProgress, LoadSpec
-    from circinus.serving.loadtest.service_time_learning import PredictionsAtRun
+
+_log = logging.getLogger(__name__)
 
 
 def run_load_test(
     opened: LoadedPlan,
-    engine_options: EngineOptions,
+    handle: EngineHandle,
     spec: LoadSpec,
     *,
     items: int,
+    keep: bool = True,
     controlled: bool = False,
-    location: str = "the plan",
     on_progress: Callable[[LoadProgress], None] | None = None,
 ) -> LoadReport:
     """Send open-loop traffic to the applied plan and measure each request against the SLOs.
 
     Args:
         opened: plan that the engine runs.
-        engine_options: engine to send to.
+        handle: engine to send to.
         spec: duration, warm-up, rate and seed.
         items: number of held-out items to send.
+        keep: whether the observed service times are stored for later plans.
         controlled: whether a controller may have moved queries to other rungs of their ladders.
-        location: name of the plan in messages.
         on_progress: callback about four times a second.
 
     Raises:
         ServingError: the engine runs another plan, or a controller may change it during the test.
     """
-    from circinus.api.results import LoadReport
-    from circinus.api.traffic_items import count_profiled_items, select_traffic_items
-    from circinus.serving.loadtest.load_test import run_load_test as send_and_measure
-    from circinus.serving.local.high_resolution_loop import new_event_loop
-    from circinus.serving.state_serialization import state_fingerprint
-
     specification, matching, seed = opened.specification, opened.plan_set.matching, opened.plan_set.seed
 
     async def measure() -> LoadReport:
-        async with engine_options.connected() as engine:
+        async with handle.connected() as engine:
             status = await engine.status()
             if not controlled and status.state != state_fingerprint(opened.desired_state(status.mode)):
-                await _refuse(engine_options, location, str(status.mode))
-            chosen = select_traffic_items(specification, matching, opened.store, items, status.mode, seed)
-            profiled = count_profiled_items(specification, matching, opened.store, chosen, seed)
+                await _refuse(handle, str(opened.path or "the plan"), str(status.mode))
+            sent = select_traffic_items(specification, matching, opened.store, items, status.mode, seed)
+            profiled = count_profiled_items(specification, matching, opened.store, sent, seed)
             expected = None if controlled else _predictions(opened)  # other rungs take other times
-            measured = await send_and_measure(engine, specification, matching, chosen, spec, on_progress, expected)
-            return LoadReport(measured, sum(len(sent) for sent in chosen.values()), profiled)
+            _log.info("load test of %g s on %s", spec.duration_s, handle)
+            measured = await send_and_measure(engine, specification, matching, sent, spec, on_progress, expected)
+            return LoadReport(measured, sum(len(chosen) for chosen in sent.values()), profiled)
 
-    return run(measure, loop_factory=new_event_loop)  # sends on time, to a fraction of a millisecond
+    report = run(measure, loop_factory=new_event_loop)  # sends on time, to a fraction of a millisecond
+    return replace(report, why_not_kept=_store(opened, report) if keep else "--no-keep-observations")
 
 
-def keep_observations(opened: LoadedPlan, report: LoadReport) -> str:
+def _store(opened: LoadedPlan, report: LoadReport) -> str:
     """Store the observed service times for later plans; return why that failed, or "".
 
     A full disk must not lose the report of a test that has run.
     """
-    from circinus.errors import ProfileError
-    from circinus.profiling import save_observations
-
     learning = report.measured.learning
     if learning is None or not learning.observations:
         return ""
     try:
         save_observations(opened.store, learning.observations)
     except ProfileError as error:
+        _log.warning("observations are not stored: %s", error)
         return str(error)
     return ""
 
 
-async def _refuse(engine_options: EngineOptions, location: str, mode: str) -> None:
-    from circinus.api.engine_options import current_controller
-    from circinus.errors import ServingError
-
-    holder = await asyncio.to_thread(current_controller, engine_options)
+async def _refuse(handle: EngineHandle, location: str, mode: str) -> None:
+    holder = await asyncio.to_thread(handle.controller)
     if holder:
         raise ServingError(
-            f"{engine_options} is controlled by {holder} (circinus serve), which may change plans during the test",
+            f"{handle} is controlled by {holder} (circinus serve), which may change plans during the test",
             code="load.controlled_engine",
             location=location,
             hint="Add --controlled.",
         )
     raise ServingError(
-        f"{engine_options} runs another plan, or this plan as a controller kept it (audits, standby replicas)",
+        f"{handle} runs another plan, or this plan as a controller kept it (audits, standby replicas)",
         code="load.another_plan",
         location=location,
-        hint=f"Run `circinus apply {location} --mode {mode}{engine_options.options}` first.",
+        hint=f"Run `circinus apply {location} --mode {mode}{handle.options}` first.",
     )
 
 
 def _predictions(opened: LoadedPlan) -> PredictionsAtRun:
     """Return the service times that the current profile predicts, without corrections."""
-    from datetime import UTC, datetime
-
-    from circinus.errors import OperatorError, ProfileError
-    from circinus.profiling import load_predicted_service_times
-    from circinus.serving.loadtest.service_time_learning import PredictionsAtRun
-
     plan_set, services = opened.plan_set, {}
     plans = [assignment.chosen.plan for assignment in plan_set.matching.assignments]
     for name in sorted({plan.pipeline for plan in plans}):

@@ -1,231 +1,232 @@
-"""Plans as `circinus serve` deploys them, from a plan file that may be written over meanwhile."""
+"""Plans that a controller deploys, from a plan file that may be overwritten meanwhile."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from circinus.api.plan_context import LoadedPlan, load_plan
+from circinus.api.planning_service import apply_corrections, load_profiles, pipelines_in_use, plan_and_save
 from circinus.api.progress import ProgressFactory, no_progress
+from circinus.api.replay_recording import record_configurations, record_plans
+from circinus.control.drift.auditor import expected_agreements
+from circinus.control.drift.drift_monitor import DriftDependencies
+from circinus.control.drift.ground_truth import ChainedGroundTruth, DatasetGroundTruth, GroundTruthFile
+from circinus.control.drift.reference_outputs import LiveReferenceRunner, ReplayReferenceRunner
+from circinus.control.ladders.standby import StandbyReplicas, plan_standby
+from circinus.control.managed_plans import ManagedPlans
+from circinus.control.replanning.replan import ReplanDependencies
+from circinus.errors import PlanningError, StalePlanError
+from circinus.matching import Incumbent
+from circinus.profiling import save_observations
+from circinus.serving import Mode
+from circinus.serving.local.capacity import can_emulate
+from circinus.specification.loader import load_specification
 
 if TYPE_CHECKING:
-    from circinus.api.plan_context import LoadedPlan
     from circinus.control.drift.audit_scores import Agreements, AuditScore
-    from circinus.control.drift.drift_monitor import DriftDependencies
     from circinus.control.drift.reference_outputs import ReferenceRunner
-    from circinus.control.ladders.standby import StandbyReplicas
-    from circinus.control.managed_plans import ManagedPlans
-    from circinus.control.replanning.replan import ReplanDependencies
     from circinus.estimation import Corrections
     from circinus.profiling import PipelineProfile, ServiceTimeObservation
-    from circinus.serving import Mode
     from circinus.specification import Configuration, Infrastructure, Specification
 
 Signature = tuple[tuple[str, int, int], ...]
-"""(path, when it was written, size) of files."""
+"""(path, modification time in ns, size) of each file."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class PlanFileSource:
-    """A plan file, and the specification that it was made from."""
+    """Source of plans: a plan file and the specification that it was made from.
 
-    plan_file: Path
+    Without a plan file the source has one plan, which never changes; `manage` sets that plan.
+    """
+
+    plan_file: Path | None
     mode: Mode
     peak: float
-    """Times their rate that queries are made ready for; 1: no more than planned."""
+    """Burst factor to keep standby replicas for; 1: none."""
     dwell_s: float
     audited_share: float = 0.0
-    """Of answered requests that are kept to be audited."""
+    """Fraction of answered requests that are audited."""
     replay_items: int | None = None
-    """How many items are recorded for each plan that is replayed; None: nothing is recorded."""
+    """Number of items recorded for each plan in a replay; None: nothing is recorded."""
     only_here: bool = False
-    """Whether all pools are this machine, which may be slowed down and not sped up."""
+    """True if this machine emulates all pools; it can emulate slower hardware, but not faster."""
     dry: bool = False
-    """Whether nothing is written, either."""
+    """True to write nothing, the plan file included."""
     _opened: LoadedPlan | None = None
     _seen: Signature = ()
-    """Of the files as they were when the plans that were taken over last were read."""
+    """Signature of the files when the adopted plans were read."""
     _read: Signature = ()
-    """As they were when plans were last read, whatever became of these."""
-    _looked: Signature = ()
-    """As they were at the last look: files that are being written are left alone until they stay as they are."""
+    """Signature of the files when plans were last read, adopted or not."""
+    _polled: Signature = ()
+    """Signature at the last poll: files that are being written are left alone until they stay unchanged."""
     _profiles: tuple[str, Mapping[str, PipelineProfile]] | None = None
-    """(which specification and corrections, its profiles) that were loaded last."""
+    """(fingerprint of specification, corrections and store; the profiles) that were loaded last."""
     _ended: bool = False
 
     def open(self) -> tuple[ManagedPlans, StandbyReplicas]:
-        """The plans, and what is kept ready.
+        """Read the plan file, and return the plans to control and their standby replicas.
 
         Raises:
-            CircinusError: as of `open_plan`; or nobody is served.
+            PlanningError: the plan file cannot be read, or the plan serves no query.
+            StalePlanError: the specification or the code has changed since the plan was made.
         """
-        from circinus.api.plan_context import load_plan
-        from circinus.serving import Mode
+        if self.plan_file is None:
+            raise PlanningError("the plan was not saved", code="plan.no_file", hint="Save it with `Plan.save`.")
+        return self.manage(load_plan(self.plan_file, needs_store=self.mode is Mode.REPLAY))
 
-        opened = load_plan(self.plan_file, needs_store=self.mode is Mode.REPLAY)
-        opened.require_served_query(str(self.plan_file))
-        self._opened, self._seen = opened, self._seen or _signature(self.plan_file, opened.specification)
-        return self._controlled(opened)
+    def manage(self, opened: LoadedPlan) -> tuple[ManagedPlans, StandbyReplicas]:
+        """Return the plans to control and their standby replicas, for a plan that was read or made before.
+
+        Raises:
+            PlanningError: the plan serves no query.
+        """
+        opened.require_served_query()
+        self._opened, self._seen = opened, self._seen or self._signature(opened.specification)
+        return self._managed(opened)
 
     def planner(self) -> ReplanDependencies:
-        """What makes other plans when nodes or files are others."""
-        from circinus.control.replanning.replan import ReplanDependencies
-
-        return ReplanDependencies(self.profiles, self._changed, self._latest, self.prepare, self._end, self._took)
+        """Return the functions that replan after changes of nodes or files."""
+        return ReplanDependencies(self.profiles, self._changed, self._latest, self.prepare, self._end, self._adopt)
 
     def drift_tools(
-        self, truths: Path | None, truth_patience_s: float, on_scores: Callable[[Sequence[AuditScore]], None]
+        self,
+        ground_truth: Path | None,
+        ground_truth_timeout_s: float,
+        on_scores: Callable[[Sequence[AuditScore]], None],
     ) -> DriftDependencies:
-        """What notices what moved since it was measured.
+        """Return the functions that detect drift.
 
         Args:
-            truths: a file to which truths of answers are added; None: none are known but those of the data sets.
-            truth_patience_s: how long an answer waits for its truth.
-            on_scores: told of answers that were audited.
+            ground_truth: file to which ground truths of answers are appended; None: only those of the data sets.
+            ground_truth_timeout_s: seconds that an answer waits for its ground truth.
+            on_scores: callback with the scores of audited answers.
         """
-        from circinus.control.drift.drift_monitor import DriftDependencies
-        from circinus.control.drift.ground_truth import ChainedGroundTruth, DatasetGroundTruth, GroundTruthFile
-
-        told = () if truths is None else (GroundTruthFile(truths),)
+        files = () if ground_truth is None else (GroundTruthFile(ground_truth),)
         return DriftDependencies(
-            answers=self._answers,
+            answers=self._reference_runner,
             agreements=self._agreements,
-            keep=self._keep,
-            truths=ChainedGroundTruth(*told, DatasetGroundTruth(self._specified)),
-            truth_patience_s=0.0 if truths is None else truth_patience_s,
+            keep=self._store_observations,
+            truths=ChainedGroundTruth(*files, DatasetGroundTruth(lambda: self._current.specification)),
+            truth_patience_s=0.0 if ground_truth is None else ground_truth_timeout_s,
             on_scores=on_scores,
         )
 
-    def profiles(self, controlled: ManagedPlans) -> Mapping[str, PipelineProfile]:
-        """Of all pipelines that the queries of some plans use, corrected as these were."""
-        assert self._opened is not None, "plans are opened first"
-        return self._loaded(controlled.specification, controlled.corrections, self._opened)
+    def profiles(self, managed: ManagedPlans) -> Mapping[str, PipelineProfile]:
+        """Return the corrected profiles of all pipelines that the queries of some plans use."""
+        return self._load_profiles(managed.specification, managed.corrections, self._current)
 
-    def prepare(self, controlled: ManagedPlans, *, progress: ProgressFactory = no_progress) -> None:
-        """Record the outputs that the plans replay, if they do."""
-        from circinus.api.replay_recording import record_plans
-
-        assert self._opened is not None, "plans are opened first"
+    def prepare(self, managed: ManagedPlans, *, progress: ProgressFactory = no_progress) -> None:
+        """Record the outputs that a replay of the plans returns, if there are any to record."""
         if self.replay_items is not None:
             record_plans(
-                controlled.specification,
-                self._opened.store,
-                controlled.reachable_plans(),
+                managed.specification,
+                self._current.store,
+                managed.reachable_plans(),
                 self.replay_items,
-                seed=self._opened.plan_set.seed,
+                seed=self._current.plan_set.seed,
                 progress=progress,
             )
 
-    def _specified(self) -> Specification:
-        assert self._opened is not None, "plans are opened first"
-        return self._opened.specification
+    @property
+    def _current(self) -> LoadedPlan:
+        """The plan that was read last; its file is read at the first use."""
+        if self._opened is None:
+            self.open()
+        if self._opened is None:
+            raise RuntimeError("no plan was opened")
+        return self._opened
 
-    def _answers(self, specification: Specification) -> ReferenceRunner:
-        """Computed on this machine, or what was recorded for a replay."""
-        from circinus.control.drift.reference_outputs import LiveReferenceRunner, ReplayReferenceRunner
-        from circinus.serving import Mode
-
-        assert self._opened is not None, "plans are opened first"
+    def _reference_runner(self, specification: Specification) -> ReferenceRunner:
+        """Return a runner of other configurations: the operators on this machine, or the recordings of a replay."""
         if self.mode is Mode.REPLAY:
-            return ReplayReferenceRunner(specification, self._opened.store)
+            return ReplayReferenceRunner(specification, self._current.store)
         return LiveReferenceRunner(specification)
 
     def _agreements(
         self, specification: Specification, pairs: Sequence[tuple[str, Configuration, Configuration]]
     ) -> Agreements:
-        from circinus.api.replay_recording import record_configurations
-        from circinus.control.drift.auditor import expected_agreements
-
-        assert self._opened is not None, "plans are opened first"
-        store, seed = self._opened.store, self._opened.plan_set.seed
+        store, seed = self._current.store, self._current.plan_set.seed
         if self.replay_items is not None:
-            asked = [(pipeline, one) for pipeline, *both in pairs for one in both]
-            record_configurations(specification, store, asked, self.replay_items, seed=seed)
+            recorded = [(pipeline, configuration) for pipeline, *both in pairs for configuration in both]
+            record_configurations(specification, store, recorded, self.replay_items, seed=seed)
         return expected_agreements(specification, store, pairs)
 
-    def _keep(self, observations: Sequence[ServiceTimeObservation]) -> None:
-        """For those who plan later; what was replayed teaches nothing."""
-        from circinus.profiling import save_observations
-        from circinus.serving import Mode
-
-        assert self._opened is not None, "plans are opened first"
+    def _store_observations(self, observations: Sequence[ServiceTimeObservation]) -> None:
+        """Store service times for later plans; those of a replay reveal nothing about the hardware."""
         if self.mode is Mode.REAL and observations:
-            save_observations(self._opened.store, observations)
+            save_observations(self._current.store, observations)
 
     def _changed(self) -> bool:
-        assert self._opened is not None, "plans are opened first"
-        now, before = _signature(self.plan_file, self._opened.specification), self._looked
-        self._looked = now
+        if self.plan_file is None:
+            return False
+        now, before = self._signature(self._current.specification), self._polled
+        self._polled = now
         return now not in (self._seen, ()) and now == before
 
-    def _latest(self, now: ManagedPlans) -> ManagedPlans:
-        """The plan file as it is; where only its specification was written over, planned again first.
+    def _latest(self, running: ManagedPlans) -> ManagedPlans:
+        """Return the plans of the plan file as it is now; if only its specification was edited, replan first.
 
         Raises:
-            CircinusError: one of them is faulty, or nothing may be written and that would have to be.
+            CircinusError: the plan file or the specification is faulty, or a dry run would have to write a plan file.
         """
-        from circinus.api.planning_service import plan_and_save
-        from circinus.errors import StalePlanError
-        from circinus.matching import Incumbent
-        from circinus.specification.loader import load_specification
-
-        assert self._opened is not None, "plans are opened first"
-        opened = self._opened
-        before = _signature(self.plan_file, opened.specification)
+        opened = self._current
+        before = self._signature(opened.specification)
         try:
-            controlled, _ = self.open()
+            managed, _ = self.open()
         except StalePlanError:
-            if self.dry:
+            if self.dry or self.plan_file is None:
                 raise
+            _log.info("the specification of %s changed: plan again", self.plan_file)
             specification = load_specification([self.plan_file.parent / file for file in opened.plan_set.files])
             plan_and_save(
                 specification,
                 self.plan_file,
                 opened.store,
                 seed=opened.plan_set.seed,
-                running=Incumbent.of(now.matching),
-                is_superseded=lambda: self._ended or _signature(self.plan_file, opened.specification) != before,
+                running=Incumbent.of(running.matching),
+                is_superseded=lambda: self._ended or self._signature(opened.specification) != before,
             )
-            controlled, _ = self.open()
-        self._read = before  # as before anything was read: whatever was written over since is looked at again
-        return controlled
+            managed, _ = self.open()
+        self._read = before  # as before anything was read: files written since are read at the next poll
+        return managed
 
-    def _took(self) -> None:
+    def _adopt(self) -> None:
         self._seen = self._read
 
     def _end(self) -> None:
         self._ended = True
 
-    def _loaded(
+    def _load_profiles(
         self, specification: Specification, corrections: Corrections, opened: LoadedPlan
     ) -> Mapping[str, PipelineProfile]:
-        from circinus.api.planning_service import apply_corrections, load_profiles, pipelines_in_use
-
-        key, known = f"{specification.fingerprint()} {corrections} {_written(opened.store)}", self._profiles
-        if known is None or known[0] != key:
-            plain = load_profiles(
+        key = f"{specification.fingerprint()} {corrections} {_file_state(opened.store)}"
+        if self._profiles is None or self._profiles[0] != key:
+            stored = load_profiles(
                 specification, pipelines_in_use(specification), opened.store, seed=opened.plan_set.seed
             )
-            self._profiles = known = key, apply_corrections(corrections, plain, specification)
-        return known[1]
+            self._profiles = key, apply_corrections(corrections, stored, specification)
+        return self._profiles[1]
 
-    def _controlled(self, opened: LoadedPlan) -> tuple[ManagedPlans, StandbyReplicas]:
-        from circinus.control.ladders.standby import StandbyReplicas, plan_standby
-        from circinus.control.managed_plans import ManagedPlans
-        from circinus.serving import Mode
-
+    def _managed(self, opened: LoadedPlan) -> tuple[ManagedPlans, StandbyReplicas]:
         matching, infrastructure = opened.plan_set.matching, opened.specification.infrastructure
-        assert infrastructure is not None, "a plan has one"
+        if infrastructure is None:
+            raise PlanningError("the specification has no infrastructure", code="specification.no_infrastructure")
         pools = self._standby_pools(infrastructure)
-        ready = StandbyReplicas(matching.deployments, {}, (), 0.0)
+        standby = StandbyReplicas(matching.deployments, {}, (), 0.0)
         if self.peak > 1:
-            profiles = self._loaded(opened.specification, opened.plan_set.corrections, opened)
-            ready = plan_standby(matching, infrastructure, self.peak, profiles, pools)
-        controlled = ManagedPlans(
+            profiles = self._load_profiles(opened.specification, opened.plan_set.corrections, opened)
+            standby = plan_standby(matching, infrastructure, self.peak, profiles, pools)
+        managed = ManagedPlans(
             matching=matching,
             specification=opened.specification,
-            deployments=ready.deployments,
+            deployments=standby.deployments,
             mode=self.mode,
             recordings=opened.store.resolve() if self.mode is Mode.REPLAY else None,
             code_versions=opened.plan_set.code_versions,
@@ -235,30 +236,29 @@ class PlanFileSource:
             corrections=opened.plan_set.corrections,
             audited_share=self.audited_share,
         )
-        return controlled, ready
+        return managed, standby
 
     def _standby_pools(self, infrastructure: Infrastructure) -> frozenset[str] | None:
-        """Where replicas may be kept ready: what cannot be run there must not keep everything else from running."""
-        from circinus.serving import Mode
-        from circinus.serving.local.capacity import can_emulate
+        """Return the pools that may have standby replicas; None: all.
 
+        A pool that this machine cannot emulate must not keep the other pools from running.
+        """
         if not self.only_here or self.mode is not Mode.REAL:
             return None
         return frozenset(pool.name for pool in infrastructure.pools if can_emulate(pool.hardware.speed))
 
+    def _signature(self, specification: Specification) -> Signature:
+        """Return the state of the plan file and of all files that its specification is or may be read from."""
+        files = {*specification.files} if self.plan_file is None else {self.plan_file, *specification.files}
+        for source in specification.sources:
+            files |= set(source.glob("*.y*ml")) if source.is_dir() else {source}
+        return tuple((str(file), *_file_state(file)) for file in sorted(files))
 
-def _signature(plan_file: Path, specification: Specification) -> Signature:
-    """Of the plan file, and of all files that its specification is or may come to be read from."""
-    files = {plan_file, *specification.files}
-    for source in specification.sources:
-        files |= set(source.glob("*.y*ml")) if source.is_dir() else {source}
-    return tuple((str(file), *_written(file)) for file in sorted(files))
 
-
-def _written(file: Path) -> tuple[int, int]:
-    """When a file was written, and its size; zeros: it is not there, or about to be."""
+def _file_state(file: Path) -> tuple[int, int]:
+    """Return (modification time in ns, size) of a file; zeros if it is missing, as while it is being replaced."""
     try:
-        told = file.stat()
+        state = file.stat()
     except OSError:
         return 0, 0
-    return told.st_mtime_ns, told.st_size
+    return state.st_mtime_ns, state.st_size

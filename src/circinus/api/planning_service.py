@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
+
+from circinus.api.profile_summary import machine_warning
+from circinus.errors import PlanningError
+from circinus.estimation import NO_CORRECTIONS, learn_corrections
+from circinus.matching import MatchSettings, make_plan_set, plan_all_queries, save_plan_set
+from circinus.planning import plan_query
+from circinus.planning.sampler import make_sampler
+from circinus.profiling import load_observations, load_profile
+from circinus.specification import Network
 
 if TYPE_CHECKING:
     from circinus.estimation import Corrections
     from circinus.matching import Incumbent, PlanFile
+    from circinus.planning import Frontier
     from circinus.profiling import MeasurementBackend, PipelineProfile
-    from circinus.specification import Specification
+    from circinus.specification import Query, Specification
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,12 +65,6 @@ def make_plan(
         ProfileError: a pipeline was never profiled.
         PlanningError: the problem is malformed.
     """
-    from datetime import UTC, datetime
-    from time import perf_counter
-
-    from circinus.estimation import NO_CORRECTIONS
-    from circinus.matching import MatchSettings, make_plan_set, plan_all_queries
-
     profiles = load_profiles(specification, pipelines_in_use(specification), store, seed=seed, sources=sources)
     corrections = _corrections(specification, profiles, store) if corrected else NO_CORRECTIONS
     profiles = apply_corrections(corrections, profiles, specification)
@@ -74,6 +83,8 @@ def make_plan(
         planning_s=perf_counter() - started,
         corrections=corrections,
     )
+    served, queries = len(matching.assignments), len(specification.queries)
+    _log.info("planned %d of %d queries in %.2f s", served, queries, plan_set.planning_s)
     return PlanningResult(plan_set, profiles)
 
 
@@ -89,11 +100,8 @@ def plan_and_save(
     """Plan all queries and write the plan file, unless the plan was superseded meanwhile.
 
     Raises:
-        PlanningError: as `make_plan`, or the plan was superseded. The present plan file then stays.
+        PlanningError: the problem is malformed, or the plan was superseded, and the present plan file stays.
     """
-    from circinus.errors import PlanningError
-    from circinus.matching import save_plan_set
-
     result = make_plan(specification, output, store, seed=seed, running=running)
     if is_superseded():
         raise PlanningError(
@@ -101,6 +109,31 @@ def plan_and_save(
         )
     save_plan_set(result.plan_set, output)
     return result
+
+
+def planning_warnings(result: PlanningResult, specification: Specification) -> set[str]:
+    """Return the warnings of a plan: times of another machine, and documents that were not read."""
+    warnings = {
+        f"pipeline {name}: {reason}"
+        for name, profile in result.profiles.items()
+        if (reason := machine_warning(profile, specification)) is not None
+    }
+    return warnings | {f"passed over: {document}" for document in specification.skipped_documents}
+
+
+def query_frontier(specification: Specification, query: Query, store: Path, *, seed: int) -> Frontier:
+    """Return the Pareto frontier of one query, from the stored profile of its pipeline.
+
+    Raises:
+        ProfileError: the query's pipeline was never profiled.
+        PlanningError: the specification has no infrastructure.
+    """
+    profiles = load_profiles(specification, [query.pipeline], store, seed=seed)
+    infrastructure = specification.infrastructure
+    if infrastructure is None:
+        raise PlanningError("the specification has no infrastructure", code="specification.no_infrastructure")
+    pipeline = specification.pipelines[query.pipeline]
+    return plan_query(query, pipeline, profiles[query.pipeline], Network(infrastructure))
 
 
 def pipelines_in_use(specification: Specification) -> list[str]:
@@ -130,9 +163,6 @@ def load_profiles(
         ProfileError: a pipeline was never profiled, or the store cannot be read.
         OperatorError: the code of an operator is not found.
     """
-    from circinus.planning.sampler import make_sampler
-    from circinus.profiling import load_profile
-
     profiles = {}
     for name in pipelines:
         source, explorer = (sources or {}).get(name), make_sampler(specification, name)
@@ -149,11 +179,6 @@ def apply_corrections(
 
 def _corrections(specification: Specification, profiles: Mapping[str, PipelineProfile], store: Path) -> Corrections:
     """Return the corrections of the operators and pools in use."""
-    from datetime import UTC, datetime
-
-    from circinus.estimation import learn_corrections
-    from circinus.profiling import load_observations
-
     infrastructure = specification.infrastructure
     pools = () if infrastructure is None else infrastructure.pools
     learnt = learn_corrections(load_observations(store), datetime.now(UTC))

@@ -1,11 +1,12 @@
-"""Profiles as JSON documents: everything but the arrays of each item, which the store keeps."""
+"""JSON documents of profiles: everything but the arrays of each item, which the store keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from circinus.api.ray_profiling import machine_warning
+from circinus.profiling import machine_mismatch
+from circinus.profiling.hardware.heterogeneous_profiler import classes_with_declared_speed
 
 if TYPE_CHECKING:
     from circinus.profiling import (
@@ -24,7 +25,7 @@ def _verdict(verdict: ConfigurationVerdict | None) -> dict[str, object]:
 
 
 def search_summary_json(profile: PipelineProfile | None) -> dict[str, object] | None:
-    """Return what was measured and the stopping certificate, as documents of other verbs have it."""
+    """Return the numbers of configurations and the stopping certificate, as documents of other verbs have them."""
     if profile is None:
         return None
     return {
@@ -61,6 +62,16 @@ def _class(report: HardwareClassReport) -> dict[str, object]:
         "missing": report.missing,
         "failed": _failed(report.failed),
     }
+
+
+def machine_warning(profile: PipelineProfile, specification: Specification) -> str | None:
+    """Return why a profile's times do not apply to this machine.
+
+    None if they are its own, or those of the pools' own nodes.
+    """
+    if specification.infrastructure is not None and not classes_with_declared_speed(profile, specification):
+        return None
+    return machine_mismatch(profile.machine)
 
 
 def profile_summary(

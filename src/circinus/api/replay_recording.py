@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circinus.api.progress import ProgressFactory, no_progress
+from circinus.profiling import record_for_replay
 
 if TYPE_CHECKING:
     from circinus.specification import Configuration, QueryPlan, Specification
 
-DEFAULT_REPLAY_ITEMS = 16
-"""Number of held-out items that are recorded for each configuration."""
+_log = logging.getLogger(__name__)
 
 
 def record_plans(
@@ -48,12 +49,11 @@ def record_configurations(
     progress: ProgressFactory = no_progress,
 ) -> None:
     """Record (pipeline, configuration) pairs on held-out items; see `record_plans`."""
-    from circinus.profiling import record_for_replay
-
     by_pipeline: dict[str, dict[Configuration, None]] = {}
     for pipeline, configuration in configurations:
         by_pipeline.setdefault(pipeline, {})[configuration] = None
     for name, chosen in by_pipeline.items():
+        _log.info("record %d configurations of pipeline %s on %d items", len(chosen), name, items)
         with progress(name) as observer:
             record_for_replay(
                 specification,

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from html import escape
 from typing import Any
 
+from circinus.specification.json_dump import json_text
+
 
 class Result(ABC):
     """Base of all results: rows of a table, and everything else as one JSON document."""
@@ -21,8 +23,6 @@ class Result(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON values, as `--json` prints them."""
-        from circinus.specification.json_dump import json_text
-
         document: dict[str, Any] = json.loads(json_text(self._document(), indent=0, by_alias=True, not_finite="null"))
         return document
 

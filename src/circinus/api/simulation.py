@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from circinus.errors import PlanningError
+from circinus.matching.simulation_check import simulation_inputs
+from circinus.simulation import simulate
+from circinus.specification import Network
 
 if TYPE_CHECKING:
     from circinus.api.plan_context import LoadedPlan
     from circinus.simulation import SimulationReport
     from circinus.simulation.simulate import Progress
+
+_log = logging.getLogger(__name__)
 
 
 def simulate_plan(
@@ -33,14 +41,10 @@ def simulate_plan(
     Raises:
         PlanningError: the plan has no infrastructure, or a number has no meaning.
     """
-    from circinus.errors import PlanningError
-    from circinus.matching.simulation_check import simulation_inputs
-    from circinus.simulation import simulate
-    from circinus.specification import Network
-
     matching, infrastructure = opened.plan_set.matching, opened.specification.infrastructure
     if infrastructure is None:
         raise PlanningError("the specification has no infrastructure", code="specification.no_infrastructure")
+    _log.info("simulate %g s at %g times the rates", duration_s, load)
     served = {assignment.query for assignment in matching.assignments}
     return simulate(
         simulation_inputs(opened.specification, opened.profiles(), matching),

@@ -1,4 +1,4 @@
-"""Which items traffic carries: those that planning has not seen, as far as there are any."""
+"""Items that traffic carries: held-out items, as far as the data set has any."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from circinus.profiling import load_dataset, load_profile, load_recordings
+from circinus.serving import Mode
+from circinus.specification import prefix_configuration
+
 if TYPE_CHECKING:
     from circinus.matching import Matching
     from circinus.operators import Item
-    from circinus.serving import Mode
     from circinus.specification import Specification
 
 
 def select_traffic_items(
     specification: Specification, matching: Matching, store: Path, count: int, mode: Mode, seed: int
 ) -> dict[str, Sequence[Item]]:
-    """For each pipeline in use up to `count` held-out items; in replay, of those that are recorded.
+    """Return pipeline -> held-out items to send; in a replay only those that are recorded.
 
     Args:
-        specification: what was planned for.
-        matching: the plans.
-        store: the profile store.
-        count: how many items at most.
-        mode: of the engine.
-        seed: of the order in which items were measured.
+        specification: specification that was planned for.
+        matching: plans in use.
+        store: profile store.
+        count: maximum number of items for each pipeline.
+        mode: mode of the engine.
+        seed: seed of the order in which items were measured.
     """
-    from circinus.profiling import load_dataset, load_recordings
-    from circinus.serving import Mode
-    from circinus.specification import prefix_configuration
-
-    chosen: dict[str, Sequence[Item]] = {}
+    items: dict[str, Sequence[Item]] = {}
     for name in _pipelines(matching):
         pipeline = specification.pipelines[name]
         dataset = load_dataset(pipeline, specification.module_paths, seed=seed)
@@ -44,8 +43,8 @@ def select_traffic_items(
             }
             recorded = set(load_recordings(store, name, prefixes).items)
             sent = tuple(item for item in sent if item.key in recorded)
-        chosen[name] = sent
-    return chosen
+        items[name] = sent
+    return items
 
 
 def count_profiled_items(
@@ -55,21 +54,19 @@ def count_profiled_items(
     items: Mapping[str, Sequence[Item]],
     seed: int,
 ) -> int:
-    """How many of the items that traffic carries were measured for the profile of a configuration in use.
+    """Return the number of sent items that the profile of a configuration in use was measured on.
 
     Zero where the data set holds items out.
     """
-    from circinus.profiling import load_dataset, load_profile
-
-    seen = 0
+    count = 0
     for name in _pipelines(matching):
         used = {a.chosen.plan.configuration for a in matching.assignments if a.chosen.plan.pipeline == name}
         profile = load_profile(specification, name, store, seed=seed)
         measured = {int(index) for c in profile.configurations if c.configuration in used for index in c.items}
         dataset = load_dataset(specification.pipelines[name], specification.module_paths, seed=seed)
         index_of = {item.key: index for index, item in enumerate(dataset.items)}
-        seen += sum(index_of[item.key] in measured for item in items[name])
-    return seen
+        count += sum(index_of[item.key] in measured for item in items[name])
+    return count
 
 
 def _pipelines(matching: Matching) -> list[str]:

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from circinus.api.engine_options import EngineKind, EngineOptions
+from circinus.api.defaults import DEFAULT_ADDRESS, DEFAULT_PLAN, DEFAULT_REPLAY_ITEMS
+from circinus.api.engine_handle import EngineKind
+from circinus.api.profiling_workspace import ProfilingWorkspace, Sources
 from circinus.api.progress import ProgressFactory, no_progress
+from circinus.api.quantities import AnyPath, Duration, seconds
+from circinus.errors import PlanningError
 
 if TYPE_CHECKING:
+    from circinus.api.control import ControlOptions, PlanController
     from circinus.api.deployment import DeployedPlan
     from circinus.api.plan_context import LoadedPlan
-    from circinus.api.results import (
-        AdmissionResult,
-        Explanation,
-        FrontierReport,
-        Plan,
-        ProfileReport,
-        SimulationReport,
-        ValidationReport,
-    )
-    from circinus.profiling import MeasurementBackend
-    from circinus.specification import Query, Specification
-
-Paths = str | os.PathLike[str]
-Duration = float | str  # seconds, or a text such as "2min"
-
-_log = logging.getLogger(__name__)
-logging.getLogger("circinus").addHandler(logging.NullHandler())
+    from circinus.api.plans import AdmissionResult, Explanation, FrontierReport, Plan
+    from circinus.api.reports import SimulationReport
+    from circinus.control.state_store import Event
+    from circinus.simulation.simulate import Progress
+    from circinus.specification import Query
 
 
-class Workspace:
+class Workspace(ProfilingWorkspace):
     """A specification with its profile store, engine and plans; one method for each verb of the command line.
 
     Args:
@@ -43,204 +34,117 @@ class Workspace:
         engine: `local` for processes of this machine, `ray` for a Ray cluster.
         run_dir: run directory of the local engine.
         address: address of the Ray cluster, as `ray.init` takes it.
+        http: (host, port) where every node of a Ray cluster takes requests over HTTP.
 
     Example:
         >>> import circinus as c
-        >>> workspace = c.Workspace(getfixture("shop"))
-        >>> workspace.validate().rows()[0]["pipeline"]
-        'reader'
+        >>> workspace = c.Workspace(".")  # a folder of YAML files
+        >>> plan = workspace.plan(output="plan.json")
+        >>> plan["archive"].chosen.plan.pipeline
+        'mend'
     """
 
-    def __init__(
-        self,
-        specification: Specification | Paths | Sequence[Paths] = ".",
+    @classmethod
+    def open_plan(
+        cls,
+        path: AnyPath = DEFAULT_PLAN,
         *,
-        store: Paths | None = None,
-        seed: int = 0,
+        check_fresh: bool = True,
+        needs_store: bool = False,
         engine: EngineKind = "local",
-        run_dir: Paths | None = None,
-        address: str = "auto",
-    ) -> None:
-        from circinus.serving.local import DEFAULT_RUN_FOLDER
-        from circinus.specification.specification import Specification
-
-        self._paths: list[Path] = []
-        self._specification: Specification | None = None
-        if isinstance(specification, Specification):
-            self._specification = specification
-        elif isinstance(specification, str | os.PathLike):
-            self._paths = [Path(specification)]
-        else:
-            self._paths = [Path(path) for path in specification]
-        first = self._paths[0] if self._paths else Path()
-        folder = first if first.is_dir() else first.parent
-        self.store = folder / ".circinus" / "profiles.sqlite" if store is None else Path(store)
-        self.seed = seed
-        self.engine = EngineOptions(engine, Path(run_dir) if run_dir is not None else DEFAULT_RUN_FOLDER, address)
-
-    @property
-    def specification(self) -> Specification:
-        """The specification; files are read at the first use.
-
-        Raises:
-            SpecError: files are missing or faulty; carries all problems.
-        """
-        if self._specification is None:
-            from circinus.specification.loader import load_specification
-
-            self._specification = load_specification(self._paths)
-        return self._specification
-
-    def validate(self, *, check_operators: bool = True) -> ValidationReport:
-        """Check the specification and, by default, import and check the operators, metrics and data sets.
-
-        Raises:
-            SpecError: carries all problems, with file and line where there are any.
-        """
-        from circinus.api.results import ValidationReport
-        from circinus.errors import SpecError
-        from circinus.operators.validation import check_operators as problems_of
-
-        problems = problems_of(self.specification) if check_operators else ()
-        if problems:
-            raise SpecError(problems)
-        return ValidationReport(self.specification)
-
-    def profile(
-        self,
-        pipelines: Collection[str] | None = None,
-        *,
-        budget: Duration | None = None,
-        exhaustive: bool = False,
-        sources: Mapping[str, MeasurementBackend] | None = None,
-        progress: ProgressFactory = no_progress,
-    ) -> ProfileReport:
-        """Measure the configurations that could lower the cost of a query, until every SLO is decided.
-
-        An interrupted call is resumed by the next one.
+        run_dir: AnyPath | None = None,
+        address: str = DEFAULT_ADDRESS,
+        http: tuple[str, int] | None = None,
+    ) -> tuple[Self, Plan]:
+        """Return the workspace that a plan file was made in, and the plan.
 
         Args:
-            pipelines: names of pipelines; by default all.
-            budget: time for each pipeline, in seconds or as `"2min"`; by default until every SLO is decided.
-            exhaustive: whether to measure every configuration on every item.
-            sources: pipeline -> measurement backend, where it is not this machine.
-            progress: observer for each pipeline.
+            path: plan file; it names the files of its specification and its profile store.
+            check_fresh: whether the plan must agree with the specification and the code.
+            needs_store: whether the profile store must exist, as for a simulation or a replay.
+            engine: `local` or `ray`; see `Workspace`.
+            run_dir: run directory of the local engine.
+            address: address of the Ray cluster.
+            http: HTTP entry of the Ray cluster.
 
         Raises:
-            ProfileError: the store cannot be used, or a pipeline does not exist.
-            OperatorError: the code of an operator is not found.
+            PlanningError: the file does not exist, or it is no plan file of this version.
+            StalePlanError: the specification or the code has changed since.
+
+        Example:
+            >>> workspace, plan = c.Workspace.open_plan("plan.json")
+            >>> list(workspace.specification.pipelines)
+            ['mend']
         """
-        from circinus.api.quantities import seconds
-        from circinus.api.results import ProfileReport
-        from circinus.planning.sampler import make_sampler
-        from circinus.profiling import profile_pipeline
+        from circinus.api.plan_context import load_plan
+        from circinus.api.plans import Plan
 
-        profiles = {}
-        for name in self._pipelines(pipelines):
-            _log.info("profile pipeline %s into %s", name, self.store)
-            with progress(name) as observer:
-                profiles[name] = profile_pipeline(
-                    self.specification,
-                    name,
-                    self.store,
-                    budget_s=None if budget is None else seconds(budget),
-                    seed=self.seed,
-                    observer=observer,
-                    source=(sources or {}).get(name),
-                    explorer=make_sampler(self.specification, name),
-                    exhaustive=exhaustive,
-                )
-            if profiles[name].interrupted:
-                break
-        return ProfileReport(profiles, self.specification)
-
-    def profile_report(
-        self,
-        pipelines: Collection[str] | None = None,
-        *,
-        sources: Mapping[str, MeasurementBackend] | None = None,
-    ) -> ProfileReport:
-        """Return the profiles in the store, with a verdict for each configuration, and measure nothing.
-
-        Raises:
-            ProfileError: a pipeline was never profiled, or the store cannot be read.
-        """
-        from circinus.api.results import ProfileReport
-        from circinus.planning.sampler import make_sampler
-        from circinus.profiling import load_profile
-
-        profiles = {
-            name: load_profile(
-                self.specification,
-                name,
-                self.store,
-                seed=self.seed,
-                source=(sources or {}).get(name),
-                judged=True,
-                explorer=make_sampler(self.specification, name),
-            )
-            for name in self._pipelines(pipelines)
-        }
-        return ProfileReport(profiles, self.specification)
-
-    def record_trace(self, path: Paths, pipeline: str | None = None) -> Path:
-        """Write the measurements of one pipeline to a trace file, to plan elsewhere, and return its path.
-
-        Raises:
-            ProfileError: the pipeline was never profiled, or it is not named and there are several.
-        """
-        from circinus.errors import ProfileError
-        from circinus.profiling import export_trace, save_trace
-
-        names = self._pipelines(None if pipeline is None else [pipeline])
-        if len(names) != 1:
-            raise ProfileError(
-                f"a trace is of one pipeline, and the specification has {', '.join(names)}",
-                code="trace.several_pipelines",
-                hint="Name one.",
-            )
-        save_trace(export_trace(self.specification, names[0], self.store, seed=self.seed), Path(path))
-        return Path(path)
+        opened = load_plan(Path(path), needs_store=needs_store, check_fresh=check_fresh)
+        workspace = cls(
+            opened.specification,
+            store=opened.store,
+            seed=opened.plan_set.seed,
+            engine=engine,
+            run_dir=run_dir,
+            address=address,
+            http=http,
+        )
+        return workspace, Plan(opened.plan_set, opened.path)
 
     def plan(
         self,
         *,
-        output: Paths | None = None,
+        output: AnyPath | None = None,
+        budget: Duration | None = None,
         incumbent: Plan | None = None,
         churn_price_usd_per_h: float = 0.0,
         max_changes: int | None = None,
         time_limit: Duration | None = None,
-        sources: Mapping[str, MeasurementBackend] | None = None,
+        sources: Sources | None = None,
         use_corrections: bool = True,
+        progress: ProgressFactory = no_progress,
     ) -> Plan:
         """Choose configuration, placement and allocation for all queries together.
 
         Args:
             output: plan file to write; by default none is written.
+            budget: time for profiling each pipeline in use first; by default nothing is measured.
             incumbent: running plan, which changes only where something is gained.
             churn_price_usd_per_h: minimum saving that justifies changing a running query's plan.
             max_changes: maximum number of running queries whose plan may change; by default any number.
             time_limit: time for the matching; by default 5 s, and 0.1 s for each query beyond 40.
             sources: pipeline -> measurement backend, where it is not this machine.
             use_corrections: whether service times observed under traffic correct the profile.
+            progress: observer for each pipeline that is measured.
 
         Raises:
             ProfileError: a pipeline was never profiled.
             PlanningError: the plan file cannot be written, or the problem is malformed.
-        """
-        from circinus.api.planning_service import make_plan
-        from circinus.api.quantities import seconds
-        from circinus.api.ray_profiling import machine_warning
-        from circinus.api.results import Plan
-        from circinus.matching import Incumbent, PlanDiff, save_plan_set
+            KeyboardInterrupt: profiling was interrupted; what was measured is stored.
 
+        Example:
+            >>> first = workspace.plan()
+            >>> second = workspace.plan(incumbent=first, max_changes=0)
+            >>> second.changes.changed
+            ()
+        """
+        from circinus.api.planning_service import make_plan, pipelines_in_use, planning_warnings
+        from circinus.api.plans import Plan
+        from circinus.matching import Incumbent, PlanDiff
+
+        measured = None
+        if budget is not None:
+            names = pipelines_in_use(self.specification)
+            measured = self.profile(names, budget=budget, sources=sources, progress=progress)
+            if measured.interrupted:
+                raise KeyboardInterrupt
         running = None
         if incumbent is not None:
             running = Incumbent.of(incumbent.matching, change_usd_per_h=churn_price_usd_per_h, most_changes=max_changes)
         path = None if output is None else Path(output)
         result = make_plan(
             self.specification,
-            path or self._default_plan_file(),
+            path or self._folder / DEFAULT_PLAN,
             self.store,
             seed=self.seed,
             running=running,
@@ -248,27 +152,30 @@ class Workspace:
             sources=sources,
             corrected=use_corrections,
         )
+        plan = Plan(
+            result.plan_set,
+            path,
+            tuple(sorted(planning_warnings(result, self.specification))),
+            None if running is None else PlanDiff.between(running.plans, result.plan_set.matching),
+            None if incumbent is None else incumbent.path,
+            {} if measured is None else measured.profiles,
+        )
         if path is not None:
-            save_plan_set(result.plan_set, path)
-        served, queries = len(result.plan_set.matching.assignments), len(self.specification.queries)
-        _log.info("planned %d of %d queries in %.2f s", served, queries, result.plan_set.planning_s)
-        warnings = {
-            f"pipeline {name}: {reason}"
-            for name, profile in result.profiles.items()
-            if (reason := machine_warning(profile, self.specification)) is not None
-        }
-        warnings |= {f"passed over: {document}" for document in self.specification.skipped_documents}
-        changes = None if running is None else PlanDiff.between(running.plans, result.plan_set.matching)
-        return Plan(result.plan_set, path, tuple(sorted(warnings)), changes)
+            plan.save(path)
+        return plan
 
-    def load_plan(self, path: Paths = "plan.json", *, check_fresh: bool = True) -> Plan:
+    def load_plan(self, path: AnyPath = DEFAULT_PLAN, *, check_fresh: bool = True) -> Plan:
         """Read a plan file of this specification.
 
         Raises:
             PlanningError: the file does not exist, or it is no plan file of this version.
             StalePlanError: the specification or the code has changed since.
+
+        Example:
+            >>> len(workspace.load_plan("plan.json"))
+            2
         """
-        from circinus.api.results import Plan
+        from circinus.api.plans import Plan
         from circinus.matching import require_fresh
 
         plan = Plan.load(Path(path))
@@ -281,58 +188,46 @@ class Workspace:
 
         Raises:
             ProfileError: the query's pipeline was never profiled.
+
+        Example:
+            >>> frontier = workspace.frontier("archive")
+            >>> all(row["accuracy"] >= 0.8 for row in frontier.rows())
+            True
         """
-        from circinus.api.planning_service import load_profiles
-        from circinus.api.results import FrontierReport
-        from circinus.errors import PlanningError
-        from circinus.planning import plan_query
-        from circinus.specification import Network
+        from circinus.api.planning_service import query_frontier
+        from circinus.api.plans import FrontierReport
 
         chosen = self._query(query)
-        profiles = load_profiles(self.specification, [chosen.pipeline], self.store, seed=self.seed)
-        infrastructure = self.specification.infrastructure
-        if infrastructure is None:
-            raise PlanningError("the specification has no infrastructure", code="specification.no_infrastructure")
-        pipeline = self.specification.pipelines[chosen.pipeline]
-        return FrontierReport(plan_query(chosen, pipeline, profiles[chosen.pipeline], Network(infrastructure)))
+        return FrontierReport(query_frontier(self.specification, chosen, self.store, seed=self.seed))
 
-    def admit(self, query: str, into: Plan) -> AdmissionResult:
-        """Decide on one more query beside a running plan, whose other queries keep their plans.
+    def admit(
+        self, query: str, into: Plan, *, output: AnyPath | None = None, sources: Sources | None = None
+    ) -> AdmissionResult:
+        """Decide on the admission of one more query to a running plan, whose other queries keep their plans.
 
         Args:
             query: query of the specification that the plan does not serve.
             into: running plan.
+            output: plan file to write if the query is admitted; by default none is written.
+            sources: pipeline -> measurement backend, where it is not this machine.
 
         Raises:
             StalePlanError: the specification or the code has changed in more than this query.
+
+        Example:
+            >>> from dataclasses import replace
+            >>> first = replace(workspace.specification, queries=workspace.specification.queries[:1])
+            >>> running = c.Workspace(first, store=workspace.store).plan()
+            >>> result = workspace.admit("archive", running)
+            >>> result.admitted, sorted(result.plan)
+            (True, ['archive', 'typing-aid'])
         """
-        from datetime import UTC, datetime
-        from time import perf_counter
+        from circinus.api.admission import admit
+        from circinus.matching import require_fresh
 
-        from circinus.api.results import AdmissionResult, Plan
-        from circinus.matching import Admission, add_query, admit_query, require_fresh
-
-        wanted = self._query(query)
         require_fresh(into.file, self.specification, new_query=query)
-        if query in into:
-            return AdmissionResult(query, Admission(wanted, into[query]), into, 0.0, 0.0)
-        profiles = self._opened(into).profiles({wanted.pipeline})
-        started = perf_counter()
-        admission, matching = admit_query(self.specification, profiles, into.matching, query)
-        answered_s = perf_counter() - started
-        if admission.assignment is None:
-            return AdmissionResult(query, admission, into, 0.0, answered_s)
-        file = add_query(
-            into.file,
-            self.specification,
-            profiles[wanted.pipeline],
-            matching,
-            query,
-            created_at=datetime.now(UTC),
-            planning_s=answered_s,
-        )
-        added_usd_per_h = matching.cost_usd_per_h - into.cost_usd_per_h
-        return AdmissionResult(query, admission, Plan(file, into.path), added_usd_per_h, answered_s)
+        path = None if output is None else Path(output)
+        return admit(self._opened(into), self._query(query), into, output=path, sources=sources or {})
 
     def explain(self, plan: Plan, queries: Collection[str] | None = None) -> Explanation:
         """Return the reason of each decision, the alternatives, and what would admit a rejected query.
@@ -343,15 +238,24 @@ class Workspace:
 
         Raises:
             PlanningError: the plan has no such query.
-        """
-        from circinus.api.results import Explanation
 
-        decided = {*plan, *plan.rejected}
+        Example:
+            >>> explanation = workspace.explain(plan)
+            >>> [row["query"] for row in explanation.rows() if row["served"]]
+            ['typing-aid', 'archive']
+        """
+        from circinus.api.plans import Explanation
+        from circinus.api.profiling_service import available_profiles
+
+        decided = [*plan, *plan.rejected]
         for name in queries or ():
             if name not in decided:
-                raise self._unknown_query(name, decided)
-        names = decided if queries is None else set(queries)
-        return Explanation(plan, {q.name: q for q in self.specification.queries if q.name in names})
+                raise _unknown_query(name, decided, str(plan.path or ""))
+        specified = {query.name: query for query in self.specification.queries}
+        explained = {name: specified[name] for name in (decided if queries is None else queries)}
+        names = {query.pipeline for query in explained.values()}
+        profiles = available_profiles(self.specification, names, self.store, seed=plan.file.seed)
+        return Explanation(plan, explained, self.specification, profiles, queries is None)
 
     def simulate(
         self,
@@ -361,6 +265,7 @@ class Workspace:
         duration: Duration = "1h",
         warm_up: Duration | None = None,
         seed: int = 0,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> SimulationReport:
         """Run a plan request by request in simulated time, through queues, batches and links.
 
@@ -370,18 +275,28 @@ class Workspace:
             duration: simulated time, in seconds or as `"10min"`.
             warm_up: simulated time before figures are taken; by default a tenth of the duration.
             seed: seed of arrivals and items.
+            on_progress: callback during long simulations.
 
         Raises:
             PlanningError: the plan serves no query, or a number has no meaning.
+
+        Example:
+            >>> workspace.simulate(plan, load=0.5, duration="5min")["typing-aid"].satisfied
+            True
         """
-        from circinus.api.quantities import seconds
-        from circinus.api.results import SimulationReport
+        from circinus.api.reports import SimulationReport
         from circinus.api.simulation import simulate_plan
 
         duration_s = seconds(duration)
-        warm_up_s = duration_s / 10 if warm_up is None else seconds(warm_up)
         return SimulationReport(
-            simulate_plan(self._opened(plan), load=load, duration_s=duration_s, warm_up_s=warm_up_s, seed=seed)
+            simulate_plan(
+                self._opened(plan),
+                load=load,
+                duration_s=duration_s,
+                warm_up_s=duration_s / 10 if warm_up is None else seconds(warm_up),
+                seed=seed,
+                on_progress=on_progress,
+            )
         )
 
     def deploy(
@@ -389,7 +304,7 @@ class Workspace:
         plan: Plan,
         *,
         mode: Literal["real", "replay"] = "real",
-        items: int = 16,
+        items: int = DEFAULT_REPLAY_ITEMS,
         progress: ProgressFactory = no_progress,
     ) -> DeployedPlan:
         """Deploy exactly this plan on the engine, and return the running deployment.
@@ -404,47 +319,120 @@ class Workspace:
         Raises:
             StalePlanError: the specification or the code has changed since the plan was made.
             ServingError: the plan does not fit this machine, or a replica does not start.
+
+        Example:
+            >>> with workspace.deploy(plan, mode="replay") as deployment:
+            ...     deployment.status().mode.value
+            'replay'
         """
         from circinus.api.deployment import deploy
-        from circinus.api.replay_recording import record_plans
-        from circinus.matching import require_fresh
+
+        return deploy(self._fresh(plan, mode), self.engine, mode, items=items, progress=progress)
+
+    def attach(self, plan: Plan) -> DeployedPlan:
+        """Return the deployment of a plan that the engine runs already.
+
+        Example:
+            >>> deployment = workspace.deploy(plan, mode="replay")
+            >>> with workspace.attach(plan) as attached:
+            ...     attached.status() == deployment.status()
+            True
+        """
+        from circinus.api.deployment import DeployedPlan
+
+        return DeployedPlan(self._opened(plan), self.engine)
+
+    def control(
+        self,
+        plan: Plan,
+        options: ControlOptions | None = None,
+        *,
+        mode: Literal["real", "replay"] = "real",
+        on_event: Callable[[Event], None] = lambda event: None,
+        progress: ProgressFactory = no_progress,
+    ) -> PlanController:
+        """Return a controller that keeps the engine at a plan while rates, nodes, files and data change.
+
+        Queries step down their ladders under bursts, and up again. If the plan was saved, edits of the plan file or of
+        its specification are adopted.
+
+        Args:
+            plan: plan of this workspace.
+            options: options of the controller.
+            mode: `real` or `replay`, as for `deploy`.
+            on_event: callback with each event after it was stored.
+            progress: observer of the recording for a replay.
+
+        Raises:
+            StalePlanError: the specification or the code has changed since the plan was made.
+            PlanningError: the plan serves no query.
+            ServingError: the plan can never run on this machine.
+
+        Example:
+            >>> controller = workspace.control(plan, c.ControlOptions(dwell="30s"), mode="replay")
+            >>> controller.stop()  # before it starts; usually called from another thread
+            >>> controller.run()
+            >>> workspace.engine.close()
+            True
+        """
+        from circinus.api.control import ControlOptions, control_plan
+
+        return control_plan(
+            self._fresh(plan, mode),
+            self.engine,
+            options or ControlOptions(),
+            mode,
+            on_event=on_event,
+            progress=progress,
+        )
+
+    def render_kubernetes(
+        self, plan: Plan, *, image: str, name: str = "circinus", namespace: str = "default", ray_version: str = ""
+    ) -> dict[str, Any]:
+        """Return the RayService that runs a plan on Kubernetes with KubeRay.
+
+        Args:
+            plan: plan of this workspace.
+            image: container image with Circinus, Ray and the operators' code.
+            name: name of the RayService.
+            namespace: namespace of Kubernetes.
+            ray_version: version of Ray in the image.
+
+        Raises:
+            PlanningError: the plan serves no query.
+            ServingError: a name is not valid on Kubernetes.
+
+        Example:
+            >>> workspace.render_kubernetes(plan, image="shop/operators:1")["kind"]
+            'RayService'
+        """
         from circinus.serving import Mode
+        from circinus.serving.ray.kubernetes import Manifest, ray_service
 
         opened = self._opened(plan)
-        replayed = Mode(mode) is Mode.REPLAY
-        require_fresh(plan.file, self.specification, profile_store=self.store if replayed else None)
         opened.require_served_query()
-        if replayed:
-            plans = [assignment.chosen.plan for assignment in plan.matching.assignments]
-            record_plans(self.specification, self.store, plans, items, seed=plan.file.seed, progress=progress)
-        _log.info("deploy in mode %s on %s", mode, self.engine)
-        return deploy(opened, self.engine, Mode(mode))
+        return ray_service(opened.desired_state(Mode.REAL), Manifest(image, name, namespace, ray_version))
 
     def _opened(self, plan: Plan) -> LoadedPlan:
         from circinus.api.plan_context import LoadedPlan
 
-        return LoadedPlan(plan.file, self.specification, self.store)
+        return LoadedPlan(plan.file, self.specification, self.store, plan.path)
 
-    def _default_plan_file(self) -> Path:
-        first = self._paths[0] if self._paths else Path()
-        return (first if first.is_dir() else first.parent) / "plan.json"
+    def _fresh(self, plan: Plan, mode: str) -> LoadedPlan:
+        from circinus.matching import require_fresh
 
-    def _pipelines(self, names: Collection[str] | None) -> list[str]:
-        from circinus.errors import ProfileError
-
-        present = list(self.specification.pipelines)
-        for name in names or ():
-            if name not in present:
-                raise ProfileError(f"no pipeline {name}, expected one of {', '.join(present)}", code="pipeline.unknown")
-        return present if names is None else list(names)
+        store = self.store if mode == "replay" else None
+        require_fresh(plan.file, self.specification, profile_store=store)
+        return self._opened(plan)
 
     def _query(self, name: str) -> Query:
         queries = {query.name: query for query in self.specification.queries}
         if name not in queries:
-            raise self._unknown_query(name, queries)
+            raise _unknown_query(name, queries)
         return queries[name]
 
-    def _unknown_query(self, name: str, present: Collection[str]) -> Exception:
-        from circinus.errors import PlanningError
 
-        return PlanningError(f"no query {name}, expected one of {', '.join(sorted(present))}", code="query.unknown")
+def _unknown_query(name: str, present: Collection[str], location: str = "") -> PlanningError:
+    return PlanningError(
+        f"no query {name}, expected one of {', '.join(present) or '(none)'}", code="query.unknown", location=location
+    )

@@ -1,4 +1,4 @@
-"""One verb of the command line, that says in the words of all messages what was typed wrongly."""
+"""A verb of the command line, which words usage errors and interruptions as all messages are worded."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from typer.core import TyperCommand
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-_NO_CHOICE = re.compile(r"'(?P<found>.*)' is not one of (?P<choices>'.*')\.?")
+_NO_CHOICE = re.compile(r"'(?P<value>.*)' is not one of (?P<choices>'.*')\.?")
 
 _INTERRUPTED = {
-    "profile": "interrupted; what was measured is kept, the same command goes on from there",
-    "plan": "interrupted; no plan was written, what was measured is kept, and the same command goes on from there",
-    "apply": "interrupted; circinus status says what runs, and the same command goes on from there",
-    "load": "interrupted; nothing of this run is kept",
+    "profile": "interrupted; measurements are stored, and the same command resumes",
+    "plan": "interrupted; no plan was written, measurements are stored, and the same command resumes",
+    "apply": "interrupted; `circinus status` shows what is running, and the same command resumes",
+    "load": "interrupted; nothing of this run is stored",
 }
 
 
 class Command(TyperCommand):
-    """Options are checked by pydantic, whose own texts are not for who types a command."""
+    """A verb whose options are checked by pydantic."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read what was typed.
+        """Parse the arguments.
 
         Raises:
-            typer.BadParameter: it is wrong.
+            typer.BadParameter: a value is invalid.
         """
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
             cause: Any = error.__cause__
-            # By name, since the command has to begin without loading pydantic.
+            # Compared by name, so that the command starts without importing pydantic.
             if type(cause).__name__ != "ValidationError":
                 raise
-            raise typer.BadParameter(_in_our_words(cause), ctx=error.ctx, param=error.param) from None
+            raise typer.BadParameter(_usage_message(cause), ctx=error.ctx, param=error.param) from None
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb; who interrupts it is told what became of what it did."""
+        """Run the verb; an interruption prints the state in which it leaves things."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # would end without a word
+        except KeyboardInterrupt:
             if self.name in _INTERRUPTED:
                 sys.stderr.write(f"{_INTERRUPTED[self.name]}\n")
             raise typer.Exit(130) from None
 
 
-def _in_our_words(error: ValidationError) -> str:
+def _usage_message(error: ValidationError) -> str:
     from circinus.specification.diagnostics import did_you_mean, expected_by
 
     details = error.errors(include_url=False)[0]
@@ -58,5 +58,5 @@ def _in_our_words(error: ValidationError) -> str:
     if choice is None:
         return f"found {details['input']}, expected {expected_by(details)}"
     choices = re.findall(r"'([^']*)'", choice["choices"])
-    hint = did_you_mean(choice["found"], choices)
-    return f"found {choice['found']}, expected {' or '.join(choices)}" + (f"; {hint}" if hint else "")
+    hint = did_you_mean(choice["value"], choices)
+    return f"found {choice['value']}, expected {' or '.join(choices)}" + (f"; {hint}" if hint else "")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from circinus.cli.options import DEFAULT_ADDRESS, Address, Json, Kind, RunDir
-from circinus.serving.local import DEFAULT_RUN_FOLDER
+from circinus.cli.options import DEFAULT_ADDRESS, DEFAULT_RUN_FOLDER, Address, Json, Kind, RunDir
 
 
 def destroy(
@@ -14,24 +13,20 @@ def destroy(
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
     json: Json = False,
 ) -> None:
-    """End the engine with everything it started; of a Ray cluster, what Circinus runs there."""
-    import asyncio
+    """End the engine and everything that it started.
 
-    from circinus.api.engine_options import EngineOptions
+    A Ray cluster keeps running; the applications of Circinus on it end.
+    """
+    from circinus.api.engine_handle import EngineHandle
     from circinus.cli.output import print_json, warn_of_controller
-    from circinus.serving.local.client import destroy as end_engine
 
-    chosen = EngineOptions(engine, run_dir, address)
-    warn_of_controller(chosen)
-    if chosen.kind == "ray":
-        asyncio.run(chosen.ray().close())
-        if json:
-            print_json("destroy", {"ended": True, "address": address})
-        else:
-            typer.echo(f"what Circinus ran on {chosen} has ended")
-        return
-    ended = end_engine(run_dir)
+    handle = EngineHandle(engine, run_dir, address)
+    warn_of_controller(handle)
+    ended = handle.close()
     if json:
-        print_json("destroy", {"ended": ended, "run_dir": run_dir})
+        place: dict[str, object] = {"address": address} if engine == "ray" else {"run_dir": run_dir}
+        print_json("destroy", {"ended": ended, **place})
+    elif engine == "ray":
+        typer.echo(f"everything that Circinus ran on {handle} has ended")
     else:
-        typer.echo(f"the engine in {run_dir} has ended" if ended else f"no engine was running in {run_dir}")
+        typer.echo(f"{handle} has ended" if ended else f"no engine was running in {run_dir}")

@@ -11,26 +11,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from circinus.cli.options import Json
+from circinus.cli.output import print_json
+from circinus.errors import CircinusError
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where to write; made if missing.")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; created if missing.")] = Path(),
     json: Json = False,
 ) -> None:
-    """Write a small working application to begin from: a pipeline, operators, infrastructure and queries."""
-    from circinus.cli.output import print_json
-    from circinus.errors import CircinusError
-
+    """Write a small working application: a pipeline, operators, infrastructure and queries."""
     contents = dict(_contents(files("circinus.cli") / "starter", Path()))
     present = [str(folder / path) for path in contents if (folder / path).exists()]
     if present:
         raise CircinusError(
-            f"found {', '.join(present)} already there, expected a folder without them; nothing was written: "
-            "name another folder",
+            f"nothing was written, because files exist already: {', '.join(present)}",
             code="init.files_present",
+            hint="Name another folder.",
         )
     _write_all({folder / path: content for path, content in contents.items()})
     if json:
@@ -38,13 +37,13 @@ def init(
         return
     for path in sorted(contents):
         typer.echo(f"wrote {folder / path}")
-    where = "" if folder == Path() else f"cd {folder} && "
+    prefix = "" if folder == Path() else f"cd {folder} && "
     steps = "validate", "profile", "plan", "explain plan.json", "apply --mode replay"
-    typer.echo(f"next: {where}{' && '.join(f'circinus {step}' for step in steps)}")
+    typer.echo(f"next: {prefix}{' && '.join(f'circinus {step}' for step in steps)}")
 
 
 def _write_all(contents: Mapping[Path, str]) -> None:
-    """Write all files or none: what a failure finds half done is removed, and nothing is ever overwritten."""
+    """Write all files or none: a failure removes what was written before it, and no file is overwritten."""
     with ExitStack() as undo:  # in the opposite order: files before their folders
         for path, content in contents.items():
             for parent in reversed(path.parents):
@@ -58,10 +57,10 @@ def _write_all(contents: Mapping[Path, str]) -> None:
 
 
 def _contents(folder: Traversable, below: Path) -> list[tuple[Path, str]]:
-    found = []
+    contents = []
     for entry in folder.iterdir():
         if entry.is_dir() and entry.name != "__pycache__":
-            found += _contents(entry, below / entry.name)
+            contents += _contents(entry, below / entry.name)
         elif entry.is_file() and not entry.name.endswith(".pyc"):
-            found.append((below / entry.name, entry.read_text(encoding="utf-8")))
-    return found
+            contents.append((below / entry.name, entry.read_text(encoding="utf-8")))
+    return contents

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from circinus.cli.options import (
     DEFAULT_ADDRESS,
     DEFAULT_PLAN,
+    DEFAULT_REPLAY_ITEMS,
+    DEFAULT_RUN_FOLDER,
+    ENGINE,
+    PROFILES,
     Address,
     Json,
     Kind,
@@ -19,45 +23,69 @@ from circinus.cli.options import (
     factor_option,
     positive_duration_option,
 )
-from circinus.serving.local import DEFAULT_RUN_FOLDER
 
-if TYPE_CHECKING:
-    pass
+_PANEL = "Traffic"
 
 
 def load(
     plan_file: PlanFile = DEFAULT_PLAN,
     duration: Annotated[
         float,
-        typer.Option(parser=positive_duration_option, metavar="DURATION", help="Measured time.", show_default="30s"),
+        typer.Option(
+            parser=positive_duration_option,
+            metavar="DURATION",
+            help="Measured time.",
+            show_default="30s",
+            rich_help_panel=_PANEL,
+        ),
     ] = 30.0,
     warm_up: Annotated[
         float,
         typer.Option(
-            parser=duration_option, metavar="DURATION", help="Time before it that is not measured.", show_default="5s"
+            parser=duration_option,
+            metavar="DURATION",
+            help="Warm-up time, excluded from measurements.",
+            show_default="5s",
+            rich_help_panel=_PANEL,
         ),
     ] = 5.0,
     rate_factor: Annotated[
         float,
-        typer.Option(parser=factor_option, metavar="TIMES", help="Multiplies every query's rate.", show_default="1x"),
+        typer.Option(
+            parser=factor_option,
+            metavar="TIMES",
+            help="Factor on every query's rate.",
+            show_default="1x",
+            rich_help_panel=_PANEL,
+        ),
     ] = 1.0,
     trace: Annotated[
-        Path | None, typer.Option(help="CSV file (time_s,query) with arrivals, instead of those that queries ask for.")
+        Path | None,
+        typer.Option(
+            help="CSV file (time_s,query) with arrivals, instead of the queries' own.", rich_help_panel=_PANEL
+        ),
     ] = None,
-    items: Annotated[int, typer.Option(min=1, help="How many items that planning did not see are sent.")] = 16,
-    seed: Annotated[int, typer.Option(help="Of arrivals and of the order of items.")] = 0,
+    items: Annotated[
+        int, typer.Option(min=1, help="Number of held-out items to send.", rich_help_panel=_PANEL)
+    ] = DEFAULT_REPLAY_ITEMS,
+    seed: Annotated[
+        int, typer.Option(help="Random seed for arrivals and the order of items.", rich_help_panel=_PANEL)
+    ] = 0,
     keep_observations: Annotated[
         bool,
         typer.Option(
             " /--no-keep-observations",
             show_default=False,
-            help="Do not keep for later plans what was observed of service times.",
+            help="Do not store the observed service times, which correct later plans.",
+            rich_help_panel=PROFILES,
         ),
     ] = True,
     controlled: Annotated[
         bool,
         typer.Option(
-            "--controlled", help="The engine is kept by circinus serve: queries may be on other rungs of their ladders."
+            "--controlled",
+            help="Allow an engine that `circinus serve` controls, which may have degraded queries.",
+            rich_help_panel=ENGINE,
         ),
     ] = False,
     engine: Kind = "local",
@@ -65,35 +93,34 @@ def load(
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
     json: Json = False,
 ) -> None:
-    """Send open-loop traffic to the applied plans and measure every request against every objective."""
-    from circinus.api.engine_options import EngineOptions
-    from circinus.api.load_test import keep_observations as keep
-    from circinus.api.load_test import run_load_test
-    from circinus.api.plan_context import load_plan
+    """Send open-loop traffic to the applied plan, and measure every request against the SLOs."""
+    from circinus.api.workspace import Workspace
     from circinus.cli.output import console, print_json, progress_console
     from circinus.reporting.load_table import load_table, service_time_text
     from circinus.reporting.progress import load_bar
-    from circinus.serving.loadtest.load_test import LoadSpec
 
-    opened = load_plan(plan_file)
-    traffic = LoadSpec(duration_s=duration, warm_up_s=warm_up, rate_factor=rate_factor, seed=seed, trace=trace)
-    chosen = EngineOptions(engine, run_dir, address)
+    workspace, plan = Workspace.open_plan(plan_file, engine=engine, run_dir=run_dir, address=address)
     with load_bar(progress_console()) as bar:
-        result = run_load_test(
-            opened, chosen, traffic, items=items, controlled=controlled, location=str(plan_file), on_progress=bar
+        report = workspace.attach(plan).load_test(
+            duration=duration,
+            warm_up=warm_up,
+            rate_factor=rate_factor,
+            trace=trace,
+            items=items,
+            seed=seed,
+            keep_observations=keep_observations,
+            controlled=controlled,
+            on_progress=bar,
         )
-    report, seen, sent = result.measured, result.profiled_items_sent, result.items_sent
-    why_not_kept = keep(opened, result) if keep_observations else "--no-keep-observations"
     if json:
-        further = {"items_sent": sent, "items_sent_seen_by_planning": seen, "observations_kept": not why_not_kept}
-        print_json("load", {**vars(report), **further})
+        print_json("load", report.to_dict())
         return
-    console().print(load_table(report))
-    if report.learning is not None:
-        console().print(service_time_text(report.learning, why_not_kept))
-    if seen:
+    console().print(load_table(report.measured))
+    if report.measured.learning is not None:
+        console().print(service_time_text(report.measured.learning, report.why_not_kept))
+    if report.profiled_items_sent:
         console().print(
-            f"{seen} of the {sent} different items sent were measured when planning, too: their accuracy is no test of "
-            "the plan's promise",
+            f"{report.profiled_items_sent} of the {report.items_sent} items sent were also measured for the profile: "
+            "their accuracy is no test of the plan",
             style="yellow",
         )

@@ -7,51 +7,96 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from circinus.api.plan_context import DEFAULT_PLAN as DEFAULT_PLAN
+from circinus.api.defaults import DEFAULT_ADDRESS as DEFAULT_ADDRESS
+from circinus.api.defaults import DEFAULT_PLAN as DEFAULT_PLAN
+from circinus.api.defaults import DEFAULT_REPLAY_ITEMS as DEFAULT_REPLAY_ITEMS
+from circinus.serving.local import DEFAULT_RUN_FOLDER as DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
     from circinus.specification.units import Quantity
 
-Paths = Annotated[list[Path], typer.Argument(help="YAML files, or folders of them.", show_default="the current folder")]
-PlanFile = Annotated[Path, typer.Argument(help="A plan file, as `circinus plan` writes it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+PROFILES, ENGINE, OUTPUT = "Profiles", "Engine", "Output"
+"""Help panels that several verbs have."""
+
+Paths = Annotated[
+    list[Path], typer.Argument(help="YAML files, or folders with YAML files.", show_default="the current folder")
+]
+PlanFile = Annotated[Path, typer.Argument(help="Plan file that `circinus plan` wrote.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document instead of tables.", rich_help_panel=OUTPUT)
+]
 Store = Annotated[
     Path | None,
-    typer.Option("--store", help="Profile store.", show_default=".circinus/profiles.sqlite beside the first file"),
+    typer.Option(
+        "--store",
+        help="Profile store.",
+        show_default=".circinus/profiles.sqlite beside the first file",
+        rich_help_panel=PROFILES,
+    ),
 ]
-RunDir = Annotated[Path, typer.Option("--run-dir", help="Folder of the running engine.", envvar="CIRCINUS_RUN_DIR")]
-Records = Annotated[
+Seed = Annotated[int, typer.Option(help="Random seed for the order of data set items.", rich_help_panel=PROFILES)]
+RunDir = Annotated[
+    Path,
+    typer.Option(
+        "--run-dir", help="Run directory of the local engine.", envvar="CIRCINUS_RUN_DIR", rich_help_panel=ENGINE
+    ),
+]
+StateFile = Annotated[
     Path | None,
     typer.Option(
-        help="File that keeps what the controller decided. Who controls one engine must use one file.",
-        show_default="beside the folder of the running engine",
+        help="State file of the controller. All controllers of one engine must share it.",
+        show_default="beside the run directory",
+        rich_help_panel=ENGINE,
     ),
 ]
 Kind = Annotated[
     Literal["local", "ray"],
     typer.Option(
         "--engine",
-        help="local: processes on this machine. ray: Ray Serve on the cluster at --address.",
+        help="`local`: processes of this machine. `ray`: Ray Serve on the cluster at --address.",
         envvar="CIRCINUS_ENGINE",
+        rich_help_panel=ENGINE,
     ),
 ]
 Address = Annotated[
-    str, typer.Option("--address", help="Of the Ray cluster, as `ray.init` takes it.", envvar="RAY_ADDRESS")
+    str,
+    typer.Option(
+        "--address",
+        help="Address of the Ray cluster (as for `ray.init`).",
+        envvar="RAY_ADDRESS",
+        rich_help_panel=ENGINE,
+    ),
 ]
 Http = Annotated[
     str,
     typer.Option(
         metavar="HOST:PORT",
-        show_default=False,
-        help="With --engine ray: where every node takes requests over HTTP; by default where Ray Serve does already, "
-        "else on 127.0.0.1:8000.",
+        help="Listen address for HTTP requests on every node of a Ray cluster.",
+        show_default="that of Ray Serve, or 127.0.0.1:8000",
+        rich_help_panel=ENGINE,
     ),
 ]
-DEFAULT_ADDRESS = "auto"
+Mode = Annotated[
+    Literal["real", "replay"],
+    typer.Option(
+        help="`real` runs operators, and this machine must fit the infrastructure; `replay` returns recorded outputs "
+        "after recorded delays.",
+        rich_help_panel="Deployment",
+    ),
+]
+ReplayItems = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Number of held-out items to record for each plan of a replay.", rich_help_panel="Deployment"
+    ),
+]
 
 
 def duration_option(text: str | float) -> float:
-    """Seconds, from `90s`, `2min` or 0; as in the specification a bare number is refused. A default is in seconds."""
+    """Return seconds, from `90s`, `2min` or 0; as in the specification a bare number is refused.
+
+    Default values are numbers of seconds.
+    """
     from circinus.specification.units import DURATION
 
     return _quantity(text, DURATION)
@@ -73,7 +118,7 @@ def _quantity(text: str | float, quantity: Quantity) -> float:
 
 
 def positive_duration_option(text: str | float) -> float:
-    """Seconds above 0, written as for `duration_option`."""
+    """Return seconds above 0; see `duration_option`."""
     seconds = duration_option(text)
     if not 0 < seconds < float("inf"):
         raise typer.BadParameter(f"found {text!r}, expected a duration above 0 such as 30s")
@@ -81,7 +126,7 @@ def positive_duration_option(text: str | float) -> float:
 
 
 def factor_option(text: str | float) -> float:
-    """A factor above 0, from `2x` or `2`."""
+    """Return a factor above 0, from `2x` or `2`."""
     try:
         factor = float(str(text).lower().removesuffix("x"))
     except ValueError:
@@ -92,18 +137,18 @@ def factor_option(text: str | float) -> float:
 
 
 def fraction_option(text: str | float) -> float:
-    """From 0 to 1, from `2%` or `0.02`."""
+    """Return a number between 0 and 1, from `2%` or `0.02`."""
     try:
-        share = float(str(text).removesuffix("%")) / (100.0 if str(text).endswith("%") else 1.0)
+        fraction = float(str(text).removesuffix("%")) / (100.0 if str(text).endswith("%") else 1.0)
     except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise typer.BadParameter(f"found {text!r}, expected a share such as 2% or 0.02")
-    return share
+        fraction = -1.0
+    if not 0 <= fraction <= 1:
+        raise typer.BadParameter(f"found {text!r}, expected a fraction such as 2% or 0.02")
+    return fraction
 
 
 def hours_option(text: str | float) -> float:
-    """Hours above 0, from a plain number of hours, or `90s`, `2min`."""
+    """Return hours above 0, from a plain number of hours, or `90s`, `2min`."""
     try:
         hours = float(text)
     except ValueError:
@@ -114,14 +159,14 @@ def hours_option(text: str | float) -> float:
 
 
 def price_option(text: str | float) -> float:
-    """US dollars per hour, from `$0.01/h`, `$10/month` or 0. A default is in dollars per hour."""
+    """Return US dollars per hour, from `$0.01/h`, `$10/month` or 0. Default values are dollars per hour."""
     from circinus.specification.units import PRICE_PER_H
 
     return _quantity(text, PRICE_PER_H)
 
 
 def host_and_port(text: str) -> tuple[str, int] | None:
-    """From `HOST:PORT`, or nothing."""
+    """Return (host, port) from `HOST:PORT`, or None from an empty text."""
     if not text:
         return None
     host, _, port = text.rpartition(":")
@@ -130,17 +175,9 @@ def host_and_port(text: str) -> tuple[str, int] | None:
     return host, int(port)
 
 
-def metrics_address(text: str) -> tuple[int, str]:
-    """(port, host) from `PORT`, for this machine alone, or `HOST:PORT`."""
+def metrics_address(text: str) -> tuple[str, int]:
+    """Return (host, port) from `HOST:PORT`, or from `PORT` for this machine alone."""
     host, _, port = text.rpartition(":")
     if not port.isdecimal() or not 0 < int(port) < 65_536:
         raise typer.BadParameter(f"--metrics: found {text!r}, expected [HOST:]PORT such as 9090 or 0.0.0.0:9090")
-    return int(port), host or "127.0.0.1"
-
-
-def store_path(chosen: Path | None, paths: list[Path]) -> Path:
-    """The profile store: the chosen one, or `.circinus/profiles.sqlite` beside the first specification file."""
-    if chosen is not None:
-        return chosen
-    first = paths[0] if paths else Path()
-    return (first if first.is_dir() else first.parent) / ".circinus" / "profiles.sqlite"
+    return host or "127.0.0.1", int(port)

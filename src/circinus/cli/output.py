@@ -1,4 +1,4 @@
-"""What a verb prints: tables for people on a terminal, one JSON document for programs."""
+"""Output of a verb: tables on a terminal, or one JSON document for programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from circinus.api.engine_options import EngineOptions
+    from circinus.api.engine_handle import EngineHandle
     from circinus.profiling import ProfileObserver
 
 SCHEMA_VERSION = 2
@@ -20,7 +20,7 @@ SCHEMA_VERSION = 2
 
 
 def console() -> Console:
-    """For results. Outside a terminal nothing is cut to 80 columns."""
+    """Return the console for results. Outside a terminal nothing is cut to 80 columns."""
     from rich.console import Console
 
     plain = Console()
@@ -28,7 +28,7 @@ def console() -> Console:
 
 
 def progress_console() -> Console:
-    """For progress and remarks: standard error, so that results can be piped."""
+    """Return the console for progress and remarks: standard error, so that results can be piped."""
     from rich.console import Console
 
     return Console(stderr=True)
@@ -42,7 +42,7 @@ def profile_progress(pipeline: str) -> AbstractContextManager[ProfileObserver]:
 
 
 def print_json(kind: str, data: Any) -> None:
-    """One document `{"schema_version", "kind", "data"}` on standard output.
+    """Print a document `{"schema_version", "kind", "data"}` on standard output.
 
     Dataclasses, paths and pydantic models inside `data` are converted.
     """
@@ -60,7 +60,27 @@ def print_error(error: CircinusError, *, as_json: bool) -> None:
         sys.stderr.write(f"{error}\n")
 
 
-def usage_error(error: Exception) -> CircinusError:
+def report_error(error: Exception, *, as_json: bool) -> int:
+    """Print an error of the interface, a usage error or an inaccessible file, and return the exit code.
+
+    Raises:
+        Exception: the error, if it is none of these.
+    """
+    if isinstance(error, CircinusError):
+        reported = error
+    elif isinstance(error, OSError):
+        location = str(error.filename or "input/output")
+        reported = CircinusError(error.strerror or str(error), code="file.inaccessible", location=location)
+    elif any(base.__name__ == "ClickException" for base in type(error).__mro__):
+        print_error(_usage_error(error), as_json=True)
+        return 2
+    else:
+        raise error
+    print_error(reported, as_json=as_json)
+    return reported.exit_code
+
+
+def _usage_error(error: Exception) -> CircinusError:
     """Return a usage error (a missing argument, an unknown option, a value out of range) with its code."""
     codes = {"BadParameter": "usage.invalid_value", "MissingParameter": "usage.missing_value"}
     message = error.format_message() if hasattr(error, "format_message") else str(error)
@@ -71,11 +91,9 @@ def usage_error(error: Exception) -> CircinusError:
     )
 
 
-def warn_of_controller(chosen: EngineOptions) -> None:
+def warn_of_controller(engine: EngineHandle) -> None:
     """Warn on standard error if a controller will undo a change of the engine."""
-    from circinus.api.engine_options import current_controller
-
-    holder = current_controller(chosen)
+    holder = engine.controller()
     if holder:
-        message = f"{holder} (circinus serve) controls {chosen} and will restore its own state. Stop it first."
+        message = f"{holder} (circinus serve) controls {engine} and will restore its own state. Stop it first."
         progress_console().print(message, style="yellow", highlight=False)

@@ -11,39 +11,39 @@ from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile
 
 _IMAGE = "circinus:latest"
 
-render = typer.Typer(help="Write a plan file as what another tool deploys.", no_args_is_help=True)
+render = typer.Typer(
+    help="Write a plan as the input of another deployment tool.", no_args_is_help=True, add_completion=False
+)
 
 
 @render.callback()
 def _root() -> None:
-    """Write a plan file as what another tool deploys."""
+    """Write a plan as the input of another deployment tool."""
 
 
 @render.command(cls=Command)
 def kubernetes(
     plan_file: PlanFile = DEFAULT_PLAN,
     image: Annotated[str, typer.Option(help="Container image with Circinus, Ray and the operators' code.")] = _IMAGE,
-    name: Annotated[str, typer.Option(help="Of the RayService.")] = "circinus",
-    namespace: Annotated[str, typer.Option(help="Of Kubernetes.")] = "default",
-    ray_version: Annotated[str, typer.Option(help="Ray's version in the image, such as 2.60.0.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the RayService.")] = "circinus",
+    namespace: Annotated[str, typer.Option(help="Kubernetes namespace.")] = "default",
+    ray_version: Annotated[str, typer.Option(help="Version of Ray in the image, such as 2.60.0.")] = "",
     json: Json = False,
 ) -> None:
-    """Print the RayService that runs a plan on Kubernetes with KubeRay: `… | kubectl apply -f -`.
+    """Print the RayService that runs a plan on Kubernetes with KubeRay, for `kubectl apply -f -`.
 
     Nodes of pool P must have the label circinus/pool=P.
     """
-    from circinus.api.plan_context import load_plan
+    from circinus.api.workspace import Workspace
     from circinus.cli.output import print_json, progress_console
-    from circinus.serving import Mode
-    from circinus.serving.ray.kubernetes import Manifest, as_yaml, ray_service
+    from circinus.serving.ray.kubernetes import as_yaml
 
-    opened = load_plan(plan_file)
-    opened.require_served_query(str(plan_file))
-    if image == _IMAGE:
-        words = f"pods will run {_IMAGE}: name the image that has your operators' code with --image"
-        progress_console().print(words, style="yellow", highlight=False)
-    found = ray_service(opened.desired_state(Mode.REAL), Manifest(image, name, namespace, ray_version))
+    workspace, plan = Workspace.open_plan(plan_file)
+    if image == _IMAGE and len(plan):
+        warning = f"pods will run {_IMAGE}: name the image that has your operators' code with --image"
+        progress_console().print(warning, style="yellow", highlight=False)
+    manifest = workspace.render_kubernetes(plan, image=image, name=name, namespace=namespace, ray_version=ray_version)
     if json:
-        print_json("render", {"manifests": [found]})
+        print_json("render", {"manifests": [manifest]})
     else:
-        typer.echo(as_yaml(found), nl=False)
+        typer.echo(as_yaml(manifest), nl=False)

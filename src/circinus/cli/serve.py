@@ -3,60 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circinus.api.replay_recording import DEFAULT_REPLAY_ITEMS
 from circinus.cli.options import (
     DEFAULT_ADDRESS,
     DEFAULT_PLAN,
+    DEFAULT_REPLAY_ITEMS,
+    DEFAULT_RUN_FOLDER,
     Address,
     Http,
     Json,
     Kind,
+    Mode,
     PlanFile,
-    Records,
+    ReplayItems,
     RunDir,
+    StateFile,
     factor_option,
     fraction_option,
     host_and_port,
     metrics_address,
     positive_duration_option,
 )
-from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
-
-    from circinus.api.engine_options import EngineOptions
-    from circinus.control.drift.drift_monitor import DriftDependencies
-    from circinus.control.ladders.standby import StandbyReplicas
-    from circinus.control.managed_plans import ManagedPlans
-    from circinus.control.metrics import ControlMetrics
-    from circinus.control.replanning.replan import ReplanDependencies
-    from circinus.control.settings import ControlSettings
+    from circinus.api.control import PlanController
     from circinus.control.state_store import Event
+
+_LADDERS, _DRIFT, _LOOP = "Ladders", "Drift", "Control loop"
 
 
 def serve(
     plan_file: PlanFile = DEFAULT_PLAN,
-    mode: Annotated[
-        Literal["real", "replay"], typer.Option(help="As of circinus apply; replay answers from what it recorded.")
-    ] = "real",
-    items: Annotated[
-        int, typer.Option(min=1, help="In replay: how many items are recorded for each plan.")
-    ] = DEFAULT_REPLAY_ITEMS,
+    mode: Mode = "real",
+    items: ReplayItems = DEFAULT_REPLAY_ITEMS,
     standby_factor: Annotated[
         float,
         typer.Option(
             "--standby",
             parser=factor_option,
             metavar="TIMES",
-            help="Keep replicas ready, where pools have room, with which every query can step down its ladder when "
-            "so many times its rate come. 1x: none.",
+            help="Burst factor to keep standby replicas for: every query can degrade to serve this multiple of its "
+            "planned rate (1x disables).",
             show_default="1x",
+            rich_help_panel=_LADDERS,
         ),
     ] = 1.0,
     interval: Annotated[
@@ -64,8 +56,9 @@ def serve(
         typer.Option(
             parser=positive_duration_option,
             metavar="DURATION",
-            help="From one look at the engine to the next.",
+            help="Polling interval of the control loop.",
             show_default="250ms",
+            rich_help_panel=_LOOP,
         ),
     ] = 0.25,
     dwell: Annotated[
@@ -73,8 +66,9 @@ def serve(
         typer.Option(
             parser=positive_duration_option,
             metavar="DURATION",
-            help="How long it is calm before a step up again.",
+            help="Minimum time of low load before a query is upgraded again.",
             show_default="10s",
+            rich_help_panel=_LADDERS,
         ),
     ] = 10.0,
     audit_rate: Annotated[
@@ -83,14 +77,16 @@ def serve(
             "--audit",
             parser=fraction_option,
             metavar="SHARE",
-            help="Of answers that are held against the truth, or against what the most accurate plan answers.",
-            show_default="1%; in replay none",
+            help="Fraction of answers to audit against ground truth (or the most accurate configuration).",
+            show_default="1%; in a replay 0",
+            rich_help_panel=_DRIFT,
         ),
     ] = None,
     ground_truth: Annotated[
         Path | None,
         typer.Option(
-            help='File to which lines {"pipeline": .., "item": .., "truth": ..} are added as truths get known.'
+            help='File to which ground truths are appended, as lines {"pipeline": .., "item": .., "truth": ..}.',
+            rich_help_panel=_DRIFT,
         ),
     ] = None,
     ground_truth_timeout: Annotated[
@@ -98,226 +94,99 @@ def serve(
         typer.Option(
             parser=positive_duration_option,
             metavar="DURATION",
-            help="How long an answer waits for its truth before it does without.",
+            help="Time to wait for an answer's ground truth.",
             show_default="1h",
+            rich_help_panel=_DRIFT,
         ),
     ] = 3600.0,
-    state_file: Records = None,
+    state_file: StateFile = None,
     http: Http = "",
-    metrics_at: Annotated[
+    metrics: Annotated[
         str,
         typer.Option(
             "--metrics",
             metavar="[HOST:]PORT",
-            help="Where Prometheus finds what is measured; a port alone is on 127.0.0.1.",
-            show_default=False,
+            help="Listen address of the Prometheus endpoint (default host 127.0.0.1).",
+            show_default="no endpoint",
+            rich_help_panel=_LOOP,
         ),
     ] = "",
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run",
-            help="Until interrupted, look at the engine as it runs and say what would be done and why; do nothing.",
-        ),
+        typer.Option("--dry-run", help="Report decisions without applying them.", rich_help_panel=_LOOP),
     ] = False,
     engine: Kind = "local",
     address: Address = DEFAULT_ADDRESS,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
     json: Json = False,
 ) -> None:
-    """Keep an engine at a plan file until interrupted: queries step down their ladders under bursts, and up again.
+    """Keep an engine at a plan until interrupted, and adapt to bursts, node failures, edits and drift.
 
-    Where nodes are lost or come back, and when the plan file or its specification is written over, it plans again, and
-    goes back where the new plans do worse.
+    Under a burst, queries step down their ladders to cheaper configurations, and up again when the load is low.
 
-    One line for every event, with its reason. What was decided is kept in a file. A second controller is refused as
-    long as the first is at work; one that is started after it was killed goes on where it was.
+    The controller plans again when nodes fail or return, and when the plan file or its specification is edited. It
+    rolls back when the new plans do worse.
+
+    Each event is printed as one line with its reason. A state file keeps all decisions: a restarted controller
+    continues, and a second controller is refused while the first is running.
     """
-    import asyncio
-
-    from circinus.api.engine_options import EngineOptions, state_file_of
-    from circinus.api.plan_source import PlanFileSource
+    from circinus.api.control import ControlOptions
+    from circinus.api.workspace import Workspace
     from circinus.cli.output import profile_progress
-    from circinus.control.metrics import ControlMetrics
-    from circinus.control.settings import ControlSettings
-    from circinus.serving import Mode
-    from circinus.serving.local.capacity import MachineCapacity, require_capacity
 
-    prometheus = metrics_address(metrics_at) if metrics_at else None
-    share = (0.01 if mode == "real" else 0.0) if audit_rate is None else audit_rate
-    recorded = items if mode == "replay" and not dry_run else None
-    plans = PlanFileSource(
-        plan_file, Mode(mode), standby_factor, dwell, share, recorded, only_here=engine == "local", dry=dry_run
+    options = ControlOptions(
+        standby_factor=standby_factor,
+        interval=interval,
+        dwell=dwell,
+        audit_rate=audit_rate,
+        ground_truth=ground_truth,
+        ground_truth_timeout=ground_truth_timeout,
+        items=items,
+        state_file=state_file,
+        metrics=metrics_address(metrics) if metrics else None,
+        dry_run=dry_run,
     )
-    controlled, ready = plans.open()
-    if engine == "local":  # what can never run must not be tried for ever
-        require_capacity(controlled.desired_state(controlled.initial_ladder_states()), MachineCapacity.here())
-    plans.prepare(controlled, progress=profile_progress)
-    say = _Speaker(json=json)
-    metrics = None if prometheus is None else ControlMetrics(*prometheus)
-    chosen, settings = (
-        EngineOptions(engine, run_dir, address, host_and_port(http)),
-        ControlSettings(interval_s=interval),
+    workspace, plan = Workspace.open_plan(
+        plan_file,
+        needs_store=mode == "replay",
+        engine=engine,
+        run_dir=run_dir,
+        address=address,
+        http=host_and_port(http),
     )
+
+    def report(event: Event) -> None:
+        if event.kind != "began":
+            _print_event(event, would=dry_run, json=json)
+        elif dry_run:
+            typer.echo("decisions are reported until interrupted, and nothing is changed", err=True)
+        else:
+            _print_event(event, would=False, json=json)
+            _print_standby(controller, standby_factor, err=json)
+
+    controller = workspace.control(plan, options, mode=mode, on_event=report, progress=profile_progress)
     if dry_run:
-        say.standby(ready, standby_factor)
-        asyncio.run(_watch(chosen, controlled, plans.planner(), settings, say))
-    else:
-        kept = state_file_of(state_file, run_dir)
-        drift = plans.drift_tools(
-            ground_truth, ground_truth_timeout, (lambda scores: None) if metrics is None else metrics.audited
-        )
-        asyncio.run(
-            _control(
-                chosen,
-                controlled,
-                plans.planner(),
-                drift,
-                settings,
-                kept,
-                metrics,
-                say,
-                lambda: say.standby(ready, standby_factor),
-            )
-        )
+        _print_standby(controller, standby_factor, err=json)
+    controller.run()
 
 
-async def _control(
-    chosen: EngineOptions,
-    controlled: ManagedPlans,
-    planner: ReplanDependencies,
-    drift: DriftDependencies,
-    settings: ControlSettings,
-    records_file: Path,
-    metrics: ControlMetrics | None,
-    say: _Speaker,
-    on_began: Callable[[], None],
-) -> None:
-    import asyncio
-    import os
-    import socket
-    import time
+def _print_standby(controller: PlanController, standby_factor: float, *, err: bool) -> None:
+    from circinus.specification.formatting import format_usd_per_h
 
-    from circinus.control.controller import Controller
-    from circinus.control.state_store import ControlStateStore
-    from circinus.serving.local.client import LocalEngineClient, start_daemon
-
-    stop, records = _stopped(), ControlStateStore(records_file)
-    engine = LocalEngineClient(chosen.run_dir) if chosen.kind == "local" else chosen.ray()
-
-    def noted(event: Event) -> None:
-        say.event(event)
-        if metrics is not None:
-            metrics.event(event)
-
-    def revive() -> None:
-        start_daemon(chosen.run_dir)
-
-    try:
-        controller = Controller(
-            engine,
-            controlled,
-            records,
-            holder=f"process {os.getpid()} on {socket.gethostname()}",
-            clock=asyncio.get_running_loop().time,
-            wall_clock=time.time,
-            settings=settings,
-            on_event=noted,
-            on_status=None if metrics is None else metrics.observe,
-            restart_engine=revive if chosen.kind == "local" else None,
-            planner=planner,
-            drift=drift,
-            engine_lease=None if chosen.kind == "local" else chosen.ray_lease(),
-        )
-        if chosen.kind == "local":
-            await asyncio.to_thread(revive)  # or join the one that runs
-        controller.start()
-        on_began()
-        await controller.run(stop)
-    finally:
-        await engine.disconnect()
-        records.close()
+    if standby_factor <= 1:
+        return
+    standby = controller.standby
+    count, cost = sum(standby.extra.values()), format_usd_per_h(standby.cost_usd_per_h)
+    line = f"ready for {standby_factor:g}x: {count} more replicas for {cost}"
+    if standby.queries_without_room:
+        line += f"; no room for a lower rung of {', '.join(standby.queries_without_room)}"
+    typer.echo(line, err=err)
 
 
-async def _watch(
-    chosen: EngineOptions,
-    controlled: ManagedPlans,
-    planner: ReplanDependencies,
-    settings: ControlSettings,
-    say: _Speaker,
-) -> None:
-    """Decide, and do nothing: what an engine would be told."""
-    import asyncio
-    import time
-    from dataclasses import replace
+def _print_event(event: Event, *, would: bool, json: bool) -> None:
+    from dataclasses import asdict
+    from json import dumps
 
-    from circinus.control.controller import Controller
-    from circinus.control.dry_run import DryRunEngine
-    from circinus.control.state_store import APPLIED, STARTED, ControlStateStore
+    from circinus.reporting.control_table import event_line
 
-    def noted(event: Event) -> None:
-        if event.kind == APPLIED:
-            event = replace(event, kind="apply", reason=dry.why)
-        if event.kind != STARTED:
-            say.event(event, would=True)
-
-    records = ControlStateStore(Path(":memory:"))  # nothing is kept
-    async with chosen.connected() as engine:
-        dry = DryRunEngine(engine)
-        controller = Controller(
-            dry,
-            controlled,
-            records,
-            holder="dry run",
-            clock=asyncio.get_running_loop().time,
-            wall_clock=time.time,
-            settings=settings,
-            on_event=noted,
-            planner=planner,
-        )
-        controller.start()
-        typer.echo("looks until interrupted, and changes nothing", err=True)
-        await controller.run(_stopped())
-    records.close()
-
-
-def _stopped() -> asyncio.Event:
-    """Set when the process is told to end."""
-    import asyncio
-    import signal
-
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    return stop
-
-
-class _Speaker:
-    """One line, or one JSON document, for everything that happens."""
-
-    def __init__(self, *, json: bool) -> None:
-        self._json = json
-
-    def standby(self, ready: StandbyReplicas, standby_factor: float) -> None:
-        """What is kept ready."""
-        from circinus.specification.formatting import format_usd_per_h
-
-        if standby_factor <= 1:
-            return
-        extra = sum(ready.extra.values())
-        words = f"ready for {standby_factor:g}x: {extra} more replicas for {format_usd_per_h(ready.cost_usd_per_h)}"
-        if ready.queries_without_room:
-            words += f"; no room for a lower rung of {', '.join(ready.queries_without_room)}"
-        typer.echo(words, err=self._json)
-
-    def event(self, event: Event, *, would: bool = False) -> None:
-        """Something happened, or would."""
-        from circinus.reporting.control_table import event_line
-
-        if self._json:
-            from dataclasses import asdict
-            from json import dumps
-
-            typer.echo(dumps({**asdict(event), "would": would}))
-            return
-        typer.echo(event_line(event, would=would))
+    typer.echo(dumps({**asdict(event), "would": would}) if json else event_line(event, would=would))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from circinus.cli.options import DEFAULT_ADDRESS, Address, Json, Kind, RunDir
-from circinus.serving.local import DEFAULT_RUN_FOLDER
+from circinus.cli.options import DEFAULT_ADDRESS, DEFAULT_RUN_FOLDER, Address, Json, Kind, RunDir
 
 
 def status(
@@ -14,22 +13,15 @@ def status(
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
     json: Json = False,
 ) -> None:
-    """Say what runs; ends with 1 when a replica that is wanted is not ready."""
-    import asyncio
-
-    from circinus.api.engine_options import EngineOptions
+    """Print the engine's deployments and replicas (exit code 1 if a replica is not ready)."""
+    from circinus.api.engine_handle import EngineHandle
     from circinus.cli.output import console, print_json
     from circinus.reporting.control_table import status_table
-    from circinus.serving import EngineStatus
 
-    async def ask() -> EngineStatus:
-        async with EngineOptions(engine, run_dir, address).connected() as found:
-            return await found.status()
-
-    found = asyncio.run(ask())
+    current = EngineHandle(engine, run_dir, address).status()
     if json:
-        print_json("status", {"healthy": found.healthy, **vars(found)})
+        print_json("status", {"healthy": current.healthy, **vars(current)})
     else:
-        console().print(status_table(found))
-    if not found.healthy:
+        console().print(status_table(current))
+    if not current.healthy:
         raise typer.Exit(1)

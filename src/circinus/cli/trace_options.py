@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from circinus.cli.options import PROFILES
+
 if TYPE_CHECKING:
     from circinus.profiling import TraceBackend
     from circinus.specification import Specification
@@ -15,34 +17,40 @@ Traces = Annotated[
     list[Path] | None,
     typer.Option(
         "--trace",
-        help="Take measurements from this trace instead of running operators; time is recorded time. May be repeated.",
+        help="Trace file to read measurements from instead of running operators. May be repeated.",
+        rich_help_panel=PROFILES,
     ),
 ]
 
 
 def load_trace_backends(traces: list[Path] | None, specification: Specification) -> dict[str, TraceBackend]:
-    """By pipeline.
+    """Return pipeline -> measurement backend, one for each trace file.
 
     Raises:
-        ProfileError: a file is no trace, or of no pipeline of the specification, or of one that has another already.
+        ProfileError: a file is no trace, or of a pipeline that is not specified or has another trace already.
     """
+    if not traces:
+        return {}
     from circinus.errors import ProfileError
     from circinus.profiling import TraceBackend, load_trace
 
-    found: dict[str, TraceBackend] = {}
-    for path in traces or ():
+    backends: dict[str, TraceBackend] = {}
+    for path in traces:
         trace = load_trace(path)
-        if trace.pipeline in found:
+        if trace.pipeline in backends:
             raise ProfileError(
-                f"{path}: found a second trace of pipeline {trace.pipeline}, expected one; name one",
+                f"this is a second trace of pipeline {trace.pipeline}",
                 code="trace.duplicate",
+                location=str(path),
+                hint="Name one.",
             )
         if trace.pipeline not in specification.pipelines:
             present = ", ".join(specification.pipelines) or "(none)"
             raise ProfileError(
-                f"{path}: found a trace of pipeline {trace.pipeline}, expected one of {present}",
+                f"the specification has no pipeline {trace.pipeline}, expected one of {present}",
                 code="trace.unknown_pipeline",
+                location=str(path),
             )
         trace.check(specification.pipelines[trace.pipeline])
-        found[trace.pipeline] = TraceBackend(trace)
-    return found
+        backends[trace.pipeline] = TraceBackend(trace)
+    return backends

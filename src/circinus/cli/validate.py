@@ -11,13 +11,13 @@ from circinus.cli.options import Json, Paths
 
 
 def validate(
-    paths: Paths = [Path()],  # noqa: B006  (typer wants the default as it is shown)
+    paths: Paths = [Path()],  # noqa: B006  (typer shows this default)
     no_operators: Annotated[
-        bool, typer.Option("--no-operators", help="Do not import and check operators, metrics and data sets.")
+        bool, typer.Option("--no-operators", help="Skip the import and check of operators, metrics and data sets.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Check everything that was written; print every fault with file, line and a near name."""
+    """Check a specification, and print every problem with file, line and the fix."""
     from circinus.api.workspace import Workspace
     from circinus.cli.output import print_json
 
@@ -37,6 +37,6 @@ def validate(
         cpus = sum(pool.nodes * pool.cpus for pool in infrastructure.pools)
         typer.echo(f"infrastructure {infrastructure.name}: {len(infrastructure.pools)} pools, {cpus:g} CPUs")
     typer.echo(f"{len(specification.queries)} queries")
-    for what in specification.skipped_documents:
-        typer.echo(f"passed over: {what}")
+    for document in specification.skipped_documents:
+        typer.echo(f"passed over: {document}")
     typer.echo("all is well")

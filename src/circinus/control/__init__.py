@@ -1,1 +1,1 @@
-"""Keeping objectives while the world changes: policies that are pure functions, and what carries them out."""
+"""Control loop that keeps SLOs met: policies as pure functions, and the controller that carries them out."""

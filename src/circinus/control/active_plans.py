@@ -1,4 +1,4 @@
-"""The plans that a controller goes by, and where queries stand on them."""
+"""Plans and ladder states that the controller currently deploys, and their persistence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlanSnapshot:
-    """All that a controller cannot know from its plan file and its options."""
+    """State of the controller that its plan file and options do not contain."""
 
     matching: Matching
     deployments: tuple[SizedDeployment, ...]
@@ -41,10 +41,10 @@ class PlanSnapshot:
 
 
 def snapshot_to_json(controlled: ManagedPlans) -> str:
-    """JSON text from which `from_document` makes equal plans."""
+    """Return plans as JSON text that `snapshot_from_json` decodes."""
     specification = controlled.specification
-    assert specification.infrastructure is not None, "plans are made for one"
-    adopted = PlanSnapshot(
+    assert specification.infrastructure is not None, "plans require an infrastructure"
+    snapshot = PlanSnapshot(
         matching=controlled.matching,
         deployments=controlled.deployments,
         fewer_nodes=controlled.node_overrides,
@@ -55,39 +55,39 @@ def snapshot_to_json(controlled: ManagedPlans) -> str:
         queries=specification.queries,
         module_paths=specification.module_paths,
     )
-    return json_text(vars(adopted), indent=1, by_alias=False)
+    return json_text(vars(snapshot), indent=1, by_alias=False)
 
 
 def snapshot_from_json(text: str, base: ManagedPlans) -> ManagedPlans:
-    """The plans of a document.
+    """Return the plans of a JSON document.
 
     Args:
-        text: as `to_document` wrote it.
-        base: from the plan file, with the options that the controller was started with.
+        text: output of `snapshot_to_json`.
+        base: plans of the plan file, with the options that the controller was started with.
 
     Raises:
-        ServingError: it is damaged, or another version of Circinus wrote it.
+        ServingError: the document is damaged, or another version of Circinus wrote it.
     """
     from pydantic import ValidationError
 
     try:
-        adopted = _adapter().validate_python(json.loads(text), by_name=True)
+        snapshot = _adapter().validate_python(json.loads(text), by_name=True)
     except (ValidationError, ValueError) as error:
-        raise ServingError(f"the plans in force cannot be read: {error}", code="control.unreadable_plans") from error
+        raise ServingError(f"cannot read the stored plans: {error}", code="control.unreadable_plans") from error
     specification = Specification(
-        {pipeline.name: pipeline for pipeline in adopted.pipelines},
-        adopted.infrastructure,
-        adopted.queries,
-        adopted.module_paths,
+        {pipeline.name: pipeline for pipeline in snapshot.pipelines},
+        snapshot.infrastructure,
+        snapshot.queries,
+        snapshot.module_paths,
     )
     return replace(
         base,
-        matching=adopted.matching,
+        matching=snapshot.matching,
         specification=specification,
-        deployments=adopted.deployments,
-        node_overrides=adopted.fewer_nodes,
-        code_versions=adopted.code_versions,
-        corrections=adopted.corrections,
+        deployments=snapshot.deployments,
+        node_overrides=snapshot.fewer_nodes,
+        code_versions=snapshot.code_versions,
+        corrections=snapshot.corrections,
     )
 
 
@@ -98,13 +98,13 @@ def _adapter() -> TypeAdapter[PlanSnapshot]:
     return TypeAdapter(PlanSnapshot)
 
 
-_PLANS, _PROVEN = "plans", "proven"
-"""Names of documents: plans that no plan file says, and those to go back to."""
+_PLANS, _LAST_GOOD = "plans", "proven"
+"""Names of the documents with replanned plans and with the plans to roll back to."""
 
 
 @dataclass(eq=False)
-class _Last:
-    """The state that was last asked for."""
+class _DesiredStateCache:
+    """Cache of the most recent desired state."""
 
     rungs: tuple[int, ...] | None = None
     desired: DesiredState | None = None
@@ -113,75 +113,77 @@ class _Last:
 
 @dataclass(frozen=True, eq=False)
 class ActivePlans:
-    """What shall run."""
+    """Target plans, the ladder states of their queries, and the plans to roll back to."""
 
     plan_file_fingerprint: str
-    """Fingerprint of what the plan file says."""
+    """Fingerprint of the plans in the plan file."""
     controlled: ManagedPlans
     ladders: Mapping[str, LadderState]
     control: LadderController
     last_good: ManagedPlans | None = None
-    """The last plans that passed their trial, where these are on trial."""
-    _last: _Last = field(default_factory=_Last)
+    """Plans that last passed canary analysis, while the current plans are a canary."""
+    _cache: _DesiredStateCache = field(default_factory=_DesiredStateCache)
 
     @classmethod
     def of(cls, base: ManagedPlans) -> ActivePlans:
-        """The plans of the plan file, every query on the plan that it got."""
+        """Return the plans of the plan file, with every query on its selected configuration."""
         return cls(base.fingerprint, base, base.initial_ladder_states(), LadderController(base))
 
     def restored(self, records: ControlStateStore) -> ActivePlans | None:
-        """Where an earlier controller ended; None: there was none with the same plan file.
+        """Return the state of the previous controller of this plan file, or None if there is none.
 
-        Times are by a clock that began anew: what was calm must prove so again.
+        Times are not restored, because the clock restarts: low load must last for the dwell time again.
 
         Raises:
-            ServingError: what it kept cannot be read.
+            ServingError: the stored state cannot be read.
         """
         text = records.state()
         try:
-            kept = {} if text is None else json.loads(text)
-            if kept.get("base", kept.get("plan")) != self.plan_file_fingerprint:
+            stored = {} if text is None else json.loads(text)
+            if stored.get("base", stored.get("plan")) != self.plan_file_fingerprint:
                 return None
-            plans, proven = records.document(_PLANS), records.document(_PROVEN)
-            found = self if plans is None else self._with(snapshot_from_json(plans, self.controlled))
-            if kept.get("plan") == found.controlled.fingerprint:
-                ladders = {name: LadderState(rung, chosen) for name, (rung, chosen) in kept["ladders"].items()}
-                found = replace(found, ladders=ladders)
-            return found if proven is None else replace(found, last_good=snapshot_from_json(proven, self.controlled))
+            plans, last_good = records.document(_PLANS), records.document(_LAST_GOOD)
+            result = self if plans is None else self._with(snapshot_from_json(plans, self.controlled))
+            if stored.get("plan") == result.controlled.fingerprint:
+                ladders = {name: LadderState(rung, chosen) for name, (rung, chosen) in stored["ladders"].items()}
+                result = replace(result, ladders=ladders)
+            if last_good is None:
+                return result
+            return replace(result, last_good=snapshot_from_json(last_good, self.controlled))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ServingError(
-                f"the controller's decisions cannot be read: {type(error).__name__}: {error}",
+                f"cannot read the stored decisions: {type(error).__name__}: {error}",
                 code="control.unreadable_decisions",
             ) from error
 
     def with_plans(
-        self, controlled: ManagedPlans, base: ManagedPlans | None = None, proven: ManagedPlans | None = None
+        self, controlled: ManagedPlans, base: ManagedPlans | None = None, last_good: ManagedPlans | None = None
     ) -> ActivePlans:
-        """Other plans; queries stay on the plans that they are on where they can.
+        """Return other plans; queries keep their current configuration where possible.
 
         Args:
-            controlled: the plans.
-            base: what the plan file says now, if that is something else than before.
-            proven: the plans to go back to.
+            controlled: new plans.
+            base: plans of the plan file, if the file changed.
+            last_good: plans to roll back to.
         """
         ladders = controlled.migrate_ladder_states(self.ladders, self.controlled)
-        told = self.plan_file_fingerprint if base is None else base.fingerprint
-        return replace(self._with(controlled), plan_file_fingerprint=told, ladders=ladders, last_good=proven)
+        fingerprint = self.plan_file_fingerprint if base is None else base.fingerprint
+        return replace(self._with(controlled), plan_file_fingerprint=fingerprint, ladders=ladders, last_good=last_good)
 
     def with_ladders(self, ladders: Mapping[str, LadderState]) -> ActivePlans:
-        """The same plans, with queries on other rungs."""
+        """Return these plans with other ladder states."""
         return replace(self, ladders=ladders)
 
     def desired(self) -> tuple[DesiredState, str]:
-        """The state that an engine shall run, and its fingerprint."""
-        rungs, last = tuple(state.rung for state in self.ladders.values()), self._last
-        if last.rungs != rungs or last.desired is None:
-            last.rungs, last.desired = rungs, self.controlled.desired_state(self.ladders)
-            last.fingerprint = state_fingerprint(last.desired)
-        return last.desired, last.fingerprint
+        """Return the desired state of the engine and its fingerprint."""
+        rungs, cache = tuple(state.rung for state in self.ladders.values()), self._cache
+        if cache.rungs != rungs or cache.desired is None:
+            cache.rungs, cache.desired = rungs, self.controlled.desired_state(self.ladders)
+            cache.fingerprint = state_fingerprint(cache.desired)
+        return cache.desired, cache.fingerprint
 
     def checkpoint(self) -> str:
-        """What must be kept at every step."""
+        """Return the state to store after every step, as JSON text."""
         return json.dumps(
             {
                 "base": self.plan_file_fingerprint,
@@ -191,11 +193,11 @@ class ActivePlans:
         )
 
     def plan_documents(self) -> Mapping[str, str | None]:
-        """What must be kept when plans are adopted, or have passed their trial."""
-        own = self.controlled.fingerprint == self.plan_file_fingerprint
+        """Return the documents to store when plans are adopted or have passed canary analysis."""
+        unchanged = self.controlled.fingerprint == self.plan_file_fingerprint
         return {
-            _PLANS: None if own else snapshot_to_json(self.controlled),
-            _PROVEN: None if self.last_good is None else snapshot_to_json(self.last_good),
+            _PLANS: None if unchanged else snapshot_to_json(self.controlled),
+            _LAST_GOOD: None if self.last_good is None else snapshot_to_json(self.last_good),
         }
 
     def _with(self, controlled: ManagedPlans) -> ActivePlans:

@@ -1,4 +1,4 @@
-"""Work that goes on in a thread beside the loop, and is looked at when it is done."""
+"""A background task that the control loop polls."""
 
 from __future__ import annotations
 
@@ -16,40 +16,39 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TaskSucceeded(Generic[T]):
-    """It ended well."""
+    """Result of a task that succeeded."""
 
     value: T
 
 
 @dataclass(frozen=True)
 class TaskFailed:
-    """It did not; whatever went wrong must not end the loop."""
+    """Failure of a task; it does not end the control loop."""
 
     reason: str
 
 
 class BackgroundTask(Generic[T]):
-    """One piece of work at a time. The process may end while it goes on."""
+    """Runner of one task at a time in a daemon thread, so that the process may exit during a task."""
 
     def __init__(self) -> None:
-        """Nothing goes on."""
-        self._going: asyncio.Future[TaskSucceeded[T] | TaskFailed] | None = None
+        self._future: asyncio.Future[TaskSucceeded[T] | TaskFailed] | None = None
 
     @property
     def busy(self) -> bool:
-        """Whether something goes on, or was not looked at yet."""
-        return self._going is not None
+        """True if a task is running, or its result was not polled yet."""
+        return self._future is not None
 
     def start(self, work: Callable[[], T]) -> None:
-        """Have it done; nothing else may be going on."""
-        assert self._going is None, "one at a time"
+        """Start a task; no other task may be running."""
+        assert self._future is None, "a task is running"
         loop = asyncio.get_running_loop()
-        going: asyncio.Future[TaskSucceeded[T] | TaskFailed] = loop.create_future()
-        self._going = going
+        future: asyncio.Future[TaskSucceeded[T] | TaskFailed] = loop.create_future()
+        self._future = future
 
-        def tell(result: TaskSucceeded[T] | TaskFailed) -> None:
-            if not going.done():  # whoever waited may have given up
-                going.set_result(result)
+        def set_result(result: TaskSucceeded[T] | TaskFailed) -> None:
+            if not future.done():  # the waiting task may have been cancelled
+                future.set_result(result)
 
         def run() -> None:
             result: TaskSucceeded[T] | TaskFailed
@@ -57,21 +56,21 @@ class BackgroundTask(Generic[T]):
                 result = TaskSucceeded(work())
             except CircinusError as error:
                 result = TaskFailed(str(error))
-            except BaseException as error:  # of whatever kind: there is nobody else to tell
+            except BaseException as error:  # any failure must reach `poll`
                 result = TaskFailed(f"{type(error).__name__}: {error}")
-            with suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(tell, result)
+            with suppress(RuntimeError):  # the event loop is closed
+                loop.call_soon_threadsafe(set_result, result)
 
         threading.Thread(target=run, daemon=True).start()
 
     def poll(self) -> TaskSucceeded[T] | TaskFailed | None:
-        """What came of it, once; None: nothing goes on, or it is not done."""
-        if self._going is None or not self._going.done():
+        """Return the result of a finished task once, or None."""
+        if self._future is None or not self._future.done():
             return None
-        going, self._going = self._going, None
-        return going.result()
+        future, self._future = self._future, None
+        return future.result()
 
-    async def wait(self, patience_s: float | None = None) -> None:
-        """Until it is done, at most for so long."""
-        if self._going is not None:
-            await asyncio.wait([self._going], timeout=patience_s)
+    async def wait(self, timeout_s: float | None = None) -> None:
+        """Wait for the task to finish, or for `timeout_s`."""
+        if self._future is not None:
+            await asyncio.wait([self._future], timeout=timeout_s)

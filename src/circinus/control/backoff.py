@@ -1,34 +1,34 @@
-"""Trying again what failed, ever more rarely."""
+"""Exponential backoff between attempts."""
 
 from __future__ import annotations
 
 
 class Backoff:
-    """Pauses that double. Told the time."""
+    """Exponential backoff with a maximum; the caller passes the time."""
 
-    def __init__(self, first_s: float, longest_s: float) -> None:
-        """Nothing failed.
+    def __init__(self, initial_s: float, max_s: float) -> None:
+        """Start without failures.
 
         Args:
-            first_s: pause after the first failure.
-            longest_s: no pause is longer.
+            initial_s: backoff after the first failure.
+            max_s: maximum backoff.
         """
-        self._first_s, self._longest_s = first_s, longest_s
-        self._not_before_s: float | None = None
+        self._initial_s, self._max_s = initial_s, max_s
+        self._due_s: float | None = None
         self.failures = 0
-        """In a row."""
+        """Number of consecutive failures."""
 
     def record_failure(self, now_s: float) -> float:
-        """Once more; how long to wait now."""
-        pause_s = min(self._first_s * 2.0 ** min(self.failures, 60), self._longest_s)
+        """Record a failure and return the backoff in seconds."""
+        backoff_s = min(self._initial_s * 2.0 ** min(self.failures, 60), self._max_s)
         self.failures += 1
-        self._not_before_s = now_s + pause_s
-        return pause_s
+        self._due_s = now_s + backoff_s
+        return backoff_s
 
     def is_due(self, now_s: float) -> bool:
-        """Whether it is time to try."""
-        return self._not_before_s is None or now_s >= self._not_before_s
+        """Return whether the backoff has expired."""
+        return self._due_s is None or now_s >= self._due_s
 
     def reset(self) -> None:
-        """It went well, or something else is tried."""
-        self._not_before_s, self.failures = None, 0
+        """Reset the backoff after a success or a change of the target."""
+        self._due_s, self.failures = None, 0

@@ -1,4 +1,4 @@
-"""The loop: look, decide, keep what was decided, bring it about."""
+"""Control loop: poll the engine, decide, store the decision, and apply it."""
 
 from __future__ import annotations
 
@@ -34,18 +34,20 @@ from circinus.serving import DesiredState, Engine, EngineStatus, FencedEngine
 from circinus.serving.lease import Lease, LeaseLostError
 from circinus.serving.state_serialization import state_from_json, state_to_json
 
-_KNOWN = "states"
-"""Name of the document with the states of which the engine may run one."""
-_MEASURED = "measured"
-"""Name of the document with what was measured again."""
+_POSSIBLE_STATES = "states"
+"""Name of the document with the states that the engine may be running."""
+_REPROFILED = "measured"
+"""Name of the document with re-profiled data."""
 
 
 class Controller:
-    """Keeps an engine at what a plan file says, steps queries down and up their ladders, and plans again when nodes or
-    the plan file are others, or what was measured is not so any more. New plans are on trial for a while.
+    """Reconciles an engine with the plans of a plan file.
 
-    Level-triggered: whatever the engine runs, and whoever was at work before, it is brought to what was last decided.
-    What is decided is kept before it is brought about, so that it is neither lost nor decided twice.
+    Queries step down and up their fallback ladders under bursts. The controller replans after changes of nodes or of
+    the plan file, and after drift; new plans are subject to canary analysis.
+
+    Control is level-triggered: whatever the engine runs is brought to the stored decision. Decisions are stored before
+    they are applied, so that a crash neither loses nor repeats them.
     """
 
     def __init__(
@@ -65,69 +67,69 @@ class Controller:
         engine_lease: Lease | None = None,
         drift: DriftDependencies | None = None,
     ) -> None:
-        """Nothing is done yet.
+        """Prepare a controller; `start` takes the lease.
 
         Args:
-            engine: to control.
-            controlled: what it shall run.
-            records: where decisions are kept.
-            holder: who this is, for others who want to control.
-            clock: seconds that never go back.
+            engine: engine to control.
+            controlled: target plans to deploy.
+            records: store of decisions.
+            holder: name of this process in the lease.
+            clock: monotonic clock in seconds.
             wall_clock: seconds since 1970.
-            settings: times.
-            on_event: told what happened, when it is kept.
-            on_status: told what was seen, the plans, and where queries stand, at every look.
+            settings: intervals and timeouts.
+            on_event: callback for stored events.
+            on_status: callback for every poll, with the status, the plans and the ladder states.
             restart_engine: starts an engine that does not answer, or raises a ServingError; may block.
-            planner: makes other plans; without one, the plans stay as they are.
-            engine_lease: of an engine that others, with other records, may control from elsewhere; may block.
-            drift: to notice what moved since it was measured, and to measure that again; takes a planner.
+            planner: replanning functions; without them, plans never change.
+            engine_lease: lease of an engine that controllers with other stores may control; may block.
+            drift: drift detection; requires `planner`.
         """
         self._settings = times = settings or ControlSettings()
         self._plans = ActivePlans.of(controlled)
         self._engine, self._records, self._holder = engine, records, holder
         self._clock, self._wall_clock = clock, wall_clock
-        self._on_event, self._on_status, self._revive = on_event, on_status, restart_engine
+        self._on_event, self._on_status, self._restart_engine = on_event, on_status, restart_engine
         self._lease, self._engine_lease, self._engine_lease_number = 0, engine_lease, 0
-        self._applying = Rollout(self._apply, Backoff(times.initial_backoff_s, times.max_backoff_s), clock)
-        self._reviving = Backoff(times.initial_backoff_s, times.max_backoff_s)
-        self._silent = ""
-        """Why the engine could not be looked at the last time; empty: it could."""
-        self._unkept: list[Event] = []
-        """What happened and could not be kept yet: unlike what is decided, it does not happen again."""
-        self._arriving = True
-        """Whether the plans have not been in force yet, and nothing speaks against their being brought about."""
-        self._trial: CanaryAnalysis | None = None
-        self._planner, self._replanning = planner, None if planner is None else self._new_replanning(planner, None)
-        self._drifting: DriftMonitor | None = None
+        self._rollout = Rollout(self._apply, Backoff(times.initial_backoff_s, times.max_backoff_s), clock)
+        self._restart_backoff = Backoff(times.initial_backoff_s, times.max_backoff_s)
+        self._poll_failure = ""
+        """Reason why the last poll of the engine failed, or ""."""
+        self._unstored_events: list[Event] = []
+        """Events that could not be stored yet; unlike decisions, they are not made again."""
+        self._is_deploying = True
+        """True if the plans were not deployed yet."""
+        self._canary: CanaryAnalysis | None = None
+        self._planner, self._replanner = planner, None if planner is None else self._new_replanner(planner, None)
+        self._drift_monitor: DriftMonitor | None = None
         if drift is not None and planner is not None:
-            self._drifting = DriftMonitor(drift, planner.profiles, clock=clock, wall_clock=wall_clock)
+            self._drift_monitor = DriftMonitor(drift, planner.profiles, clock=clock, wall_clock=wall_clock)
 
     @property
     def controlled(self) -> ManagedPlans:
-        """The plans in force, or being brought about."""
+        """Plans that are deployed or being applied."""
         return self._plans.controlled
 
     @property
     def ladders(self) -> Mapping[str, LadderState]:
-        """Where queries stand."""
+        """Current ladder states of queries."""
         return self._plans.ladders
 
     def start(self) -> None:
-        """Take the lease, and take up what was decided before.
+        """Acquire the lease and restore the state of the previous controller.
 
         Raises:
-            LeaseHeldError: another controller is at work.
-            ServingError: the leases cannot be reached.
+            LeaseHeldError: another controller holds the lease.
+            ServingError: a lease store is unreachable.
         """
         now_s = self._wall_clock()
         self._lease = self._records.acquire(self._holder, now_s, self._settings.lease_s)
         try:
             if self._engine_lease is not None:
                 self._engine_lease_number = self._engine_lease.acquire(self._holder, now_s, self._settings.lease_s)
-            how = self._take_up()
+            description = self._restore_state()
             if self._planner is not None:
-                self._replanning = self._new_replanning(self._planner, self._drifting)
-            self._commit([Event(now_s, STARTED, self._holder, how)], self._plans.plan_documents())
+                self._replanner = self._new_replanner(self._planner, self._drift_monitor)
+            self._commit([Event(now_s, STARTED, self._holder, description)], self._plans.plan_documents())
         except BaseException:
             with suppress(ServingError):
                 self._records.release(self._lease)
@@ -137,80 +139,80 @@ class Controller:
             raise
 
     async def reconcile(self) -> None:
-        """Once: look, decide, keep, bring about. What takes longer than the time to the next look goes on beside it.
+        """Run one iteration: poll, decide, store, apply. Longer work continues in the background.
 
         Raises:
             LeaseLostError: another controller took over.
-            ServingError: the engine does not answer, or what was decided cannot be kept.
+            ServingError: the engine does not answer, or a decision cannot be stored.
         """
-        began_s = self._clock()
+        started_s = self._clock()
         status = await self._status()
         now_s = self._clock()
-        self._step(began_s, now_s, status)
+        self._step(started_s, now_s, status)
         if self._on_status is not None:
             self._on_status(status, self.controlled, self.ladders)
-        ended = self._collect()
-        await self._notice(status)
-        self._plan_anew(now_s, status)
-        self._judge(now_s, status)
-        if not ended:  # what was brought about meanwhile is not in this status yet
-            self._bring_about(status)
-        await self._applying.wait(self._settings.apply_wait_s)
-        self._collect()
-        if self._unkept:
+        is_finished = self._collect_rollout()
+        await self._check_drift(status)
+        self._replan(now_s, status)
+        self._check_canary(now_s, status)
+        if not is_finished:  # this status precedes the outcome
+            self._advance_rollout(status)
+        await self._rollout.wait(self._settings.apply_wait_s)
+        self._collect_rollout()
+        if self._unstored_events:
             self._commit([])
 
     async def wait_idle(self) -> None:
-        """Wait until what goes on beside the loop is done, such as planning; the next tick goes by it."""
-        if self._drifting is not None:
-            await self._drifting.wait()
-        if self._replanning is not None:
-            await self._replanning.wait()
+        """Wait for background work such as planning; the next iteration uses its results."""
+        if self._drift_monitor is not None:
+            await self._drift_monitor.wait()
+        if self._replanner is not None:
+            await self._replanner.wait()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Tick until told to stop, then give the lease back. What is being applied then is given up, and undone.
+        """Run iterations until `stop` is set, then cancel and roll back the running apply, and release the lease.
 
         Raises:
             LeaseLostError: another controller took over.
         """
-        works = (self._look(), self._keep_records(), self._keep_engine(), stop.wait())
-        tasks = [asyncio.create_task(work) for work in works]
+        loops = (self._poll_forever(), self._renew_store_lease_forever(), self._renew_engine_lease_forever())
+        tasks = [asyncio.create_task(coroutine) for coroutine in (*loops, stop.wait())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
-            ends = await asyncio.gather(*tasks, return_exceptions=True)
-            self._applying.cancel()
-            await self._applying.wait()
-            for part in (self._replanning, self._drifting):
-                if part is not None:
-                    await part.close(self._settings.shutdown_timeout_s)
-            await self._give_back()
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            self._rollout.cancel()
+            await self._rollout.wait()
+            for component in (self._replanner, self._drift_monitor):
+                if component is not None:
+                    await component.close(self._settings.shutdown_timeout_s)
+            await self._release_leases()
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
 
-    async def _look(self) -> None:
+    async def _poll_forever(self) -> None:
         while True:
-            begin_s = self._clock()
+            started_s = self._clock()
             try:
                 await self.reconcile()
-                self._silent = ""
+                self._poll_failure = ""
             except LeaseLostError:
                 raise
-            except StateStoreError as error:  # nothing was decided that is not kept, and what happened is kept later
+            except StateStoreError as error:  # no decision was made; events are stored later
                 self._on_event(Event(self._wall_clock(), FAILED, "records", str(error)))
-            except Exception as error:  # whatever it is, queries must not stay without a controller
+            except Exception as error:  # any failure: the controller must survive it
                 with suppress(StateStoreError):
-                    await self._missed(error)
+                    await self._report_failed_poll(error)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise
                 with suppress(StateStoreError):
-                    await self._missed(ServingError("the engine cancelled the call", code="engine.cancelled"))
-            await asyncio.sleep(max(0.0, begin_s + self._settings.interval_s - self._clock()))
+                    await self._report_failed_poll(ServingError("engine cancelled the call", code="engine.cancelled"))
+            await asyncio.sleep(max(0.0, started_s + self._settings.interval_s - self._clock()))
 
     async def _status(self) -> EngineStatus:
         try:
@@ -218,47 +220,47 @@ class Controller:
                 return await self._engine.status()
         except TimeoutError:
             raise ServingError(
-                f"the engine does not answer within {self._settings.status_timeout_s:g} s", code="engine.silent"
+                f"engine did not answer within {self._settings.status_timeout_s:g} s", code="engine.silent"
             ) from None
 
-    def _take_up(self) -> str:
-        """Go on where an earlier controller ended, if one did; how, in words."""
-        how = "begins with the plans as they are"
+    def _restore_state(self) -> str:
+        """Restore the state of the previous controller if there is one; return a description for the event log."""
+        start = "started with the plan file"
         try:
-            known = self._records.document(_KNOWN)
-            self._applying.restore([] if known is None else [state_from_json(text) for text in json.loads(known)])
-            measured = self._records.document(_MEASURED)
-            if self._drifting is not None and measured is not None:
-                self._drifting.restore(measured)
-            found = self._plans.restored(self._records)
+            states = self._records.document(_POSSIBLE_STATES)
+            self._rollout.restore([] if states is None else [state_from_json(text) for text in json.loads(states)])
+            reprofiled = self._records.document(_REPROFILED)
+            if self._drift_monitor is not None and reprofiled is not None:
+                self._drift_monitor.restore(reprofiled)
+            plans = self._plans.restored(self._records)
         except (ServingError, ValueError) as error:
-            return f"{how}, as {error}"
-        if found is None:
-            other = "what was decided before was for another plan file or other options"
-            return how if self._records.state() is None else f"{how}; {other}"
-        self._plans = found
-        return "goes on where it was"
+            return f"{start}: {error}"
+        if plans is None:
+            ignored = "the stored state is of another plan file or other options"
+            return start if self._records.state() is None else f"{start}; {ignored}"
+        self._plans = plans
+        return "resumed from the stored state"
 
-    def _new_replanning(self, planner: ReplanDependencies, drifting: DriftMonitor | None) -> Replanner:
+    def _new_replanner(self, planner: ReplanDependencies, drift_monitor: DriftMonitor | None) -> Replanner:
         return Replanner(
-            planner, self._plans.controlled, self._plans.plan_file_fingerprint, self._settings.replanning, drifting
+            planner, self._plans.controlled, self._plans.plan_file_fingerprint, self._settings.replanning, drift_monitor
         )
 
-    async def _keep_records(self) -> None:
+    async def _renew_store_lease_forever(self) -> None:
         while True:
             await asyncio.sleep(self._settings.lease_s / 3)
-            with suppress(StateStoreError):  # nothing is applied without it
+            with suppress(StateStoreError):  # no apply starts without the lease
                 self._records.renew(self._lease, self._wall_clock(), self._settings.lease_s)
 
-    async def _keep_engine(self) -> None:
-        """Beside that of the records, which must not wait for an engine that does not answer."""
+    async def _renew_engine_lease_forever(self) -> None:
+        """Renew the engine's lease separately, because the store's lease must not wait for a silent engine."""
         while True:
             await asyncio.sleep(self._settings.lease_s / 3)
             try:
                 await self._renew_engine_lease()
             except LeaseLostError:
                 raise
-            except ServingError:  # nothing is applied without it, either
+            except ServingError:  # no apply starts without the lease
                 continue
 
     async def _renew_engine_lease(self) -> None:
@@ -266,18 +268,18 @@ class Controller:
             arguments = self._engine_lease_number, self._wall_clock(), self._settings.lease_s
             await asyncio.to_thread(self._engine_lease.renew, *arguments)
 
-    async def _give_back(self) -> None:
+    async def _release_leases(self) -> None:
         with suppress(StateStoreError):
             self._records.release(self._lease)
         if self._engine_lease is not None:
             with suppress(ServingError):
                 await asyncio.to_thread(self._engine_lease.release, self._engine_lease_number)
 
-    def _step(self, began_s: float, now_s: float, status: EngineStatus) -> None:
-        """Down or up ladders, unless the deployments of the plans are about to come."""
+    def _step(self, started_s: float, now_s: float, status: EngineStatus) -> None:
+        """Step queries along their ladders, unless the plans' deployments are about to change."""
         control = self._plans.control
-        control.observe(now_s, status, began_s)
-        if self._arriving and self._applying.failures == 0 and status.state != self._plans.desired()[1]:
+        control.observe(now_s, status, started_s)
+        if self._is_deploying and self._rollout.failures == 0 and status.state != self._plans.desired()[1]:
             return
         ladders, events = control.decide(now_s, self._wall_clock(), self.ladders, status)
         stepped = self._plans.with_ladders(ladders)
@@ -285,148 +287,151 @@ class Controller:
             self._commit(events, plans=stepped)
         self._plans = stepped
 
-    async def _notice(self, status: EngineStatus) -> None:
-        """What moved since it was measured."""
-        if self._drifting is not None:
-            events = await self._drifting.poll(self._engine, status, self.controlled)
+    async def _check_drift(self, status: EngineStatus) -> None:
+        if self._drift_monitor is not None:
+            events = await self._drift_monitor.poll(self._engine, status, self.controlled)
             if events:
-                self._happened(events)
+                self._record_events(events)
 
-    def _plan_anew(self, now_s: float, status: EngineStatus) -> None:
-        if self._replanning is None:
+    def _replan(self, now_s: float, status: EngineStatus) -> None:
+        if self._replanner is None:
             return
-        found = self._replanning.poll(now_s)
-        if isinstance(found, ReplanFailed):
-            self._note(FAILED, "plan", f"no other plans because of {found.why}: {found.reason}")
-        elif found is not None:
-            self._adopt(found)
-        self._replanning.schedule(now_s, status, self.controlled)
+        result = self._replanner.poll(now_s)
+        if isinstance(result, ReplanFailed):
+            self._record(FAILED, "plan", f"replanning failed ({result.trigger}): {result.reason}")
+        elif result is not None:
+            self._adopt(result)
+        self._replanner.schedule(now_s, status, self.controlled)
 
-    def _adopt(self, found: ReplanReady) -> None:
-        assert self._replanning is not None, "it made them"
-        before, state = self.controlled, self._plans.desired()[1]
+    def _adopt(self, ready: ReplanReady) -> None:
+        assert self._replanner is not None, "the plans come from it"
+        previous, state = self.controlled, self._plans.desired()[1]
         changes = PlanDiff.between(
-            {a.query: a.chosen.plan for a in before.matching.assignments}, found.controlled.matching
+            {a.query: a.chosen.plan for a in previous.matching.assignments}, ready.controlled.matching
         )
-        adopted = self._plans.with_plans(found.controlled, found.base, self._plans.last_good or before)
+        adopted = self._plans.with_plans(ready.controlled, ready.base, self._plans.last_good or previous)
         if adopted.desired()[1] == state:
             adopted = replace(adopted, last_good=self._plans.last_good)
-        details = {"why": found.why, **vars(changes)}
-        event = Event(self._wall_clock(), REPLAN, "plans", f"{found.reason}: {changes}", details)
+        details = {"why": ready.trigger, **vars(changes)}
+        event = Event(self._wall_clock(), REPLAN, "plans", f"{ready.reason}: {changes}", details)
         self._commit(
-            [event], {**adopted.plan_documents(), _MEASURED: self._replanning.pending_overrides()}, plans=adopted
+            [event], {**adopted.plan_documents(), _REPROFILED: self._replanner.pending_overrides()}, plans=adopted
         )
-        self._replanning.commit(found)
+        self._replanner.commit(ready)
         if adopted.desired()[1] != state:
-            self._arrive()
+            self._restart_rollout()
 
-    def _judge(self, now_s: float, status: EngineStatus) -> None:
-        """Go back to the plans before, where the new ones do worse."""
+    def _check_canary(self, now_s: float, status: EngineStatus) -> None:
+        """Roll back to the last good plans if canary analysis finds a regression."""
         if self._plans.last_good is None or status.state != self._plans.desired()[1]:
             return
         queries = self.controlled.queries
-        if self._trial is None:
-            self._trial = CanaryAnalysis.begin(now_s, status, queries)
+        if self._canary is None:
+            self._canary = CanaryAnalysis.begin(now_s, status, queries)
             return
-        reason = self._trial.regression_reason(
-            status, queries, self._plans.control.above_planned_rate, self._settings.trial
+        reason = self._canary.regression_reason(
+            status, queries, self._plans.control.above_planned_rate, self._settings.canary
         )
         if reason:
             self._roll_back(reason)
-        elif self._trial.is_complete(now_s, self._settings.trial):
-            self._prove()
+        elif self._canary.is_complete(now_s, self._settings.canary):
+            self._accept_plans()
 
-    def _prove(self) -> None:
-        """There is nothing to go back to any more."""
-        proven = replace(self._plans, last_good=None)
-        self._commit([], proven.plan_documents(), plans=proven)
-        self._trial = None
+    def _accept_plans(self) -> None:
+        """Accept the current plans as the last good ones."""
+        accepted = replace(self._plans, last_good=None)
+        self._commit([], accepted.plan_documents(), plans=accepted)
+        self._canary = None
 
     def _roll_back(self, reason: str) -> None:
-        """To the plans before, if they run on what there is."""
-        before, now = self._plans.last_good, self.controlled
-        if before is None or not before.fits_nodes(self._nodes()):
-            self._prove()
-            self._note(FAILED, "plans", f"{reason}; there are none to go back to")
+        """Roll back to the last good plans if the present nodes suffice for them."""
+        last_good, refused = self._plans.last_good, self.controlled
+        if last_good is None or not last_good.fits_nodes(self._nodes()):
+            self._accept_plans()
+            self._record(FAILED, "plans", f"{reason}; no previous plans to roll back to")
             return
-        adopted = self._plans.with_plans(before)
+        adopted = self._plans.with_plans(last_good)
         self._commit([Event(self._wall_clock(), ROLLBACK, "plans", reason)], adopted.plan_documents(), plans=adopted)
-        if self._replanning is not None:
-            self._replanning.rolled_back(now, before)
-        self._arrive()
+        if self._replanner is not None:
+            self._replanner.rolled_back(refused, last_good)
+        self._restart_rollout()
 
-    def _arrive(self) -> None:
-        """Other plans shall be brought about, once what is being applied is given up and undone."""
-        self._arriving, self._trial = True, None
-        self._applying.cancel()
+    def _restart_rollout(self) -> None:
+        """Cancel the running apply, so that other plans can be applied once it is rolled back."""
+        self._is_deploying, self._canary = True, None
+        self._rollout.cancel()
 
     def _nodes(self) -> Mapping[str, int]:
-        return self.controlled.nodes if self._replanning is None else self._replanning.nodes
+        return self.controlled.nodes if self._replanner is None else self._replanner.nodes
 
-    def _bring_about(self, status: EngineStatus) -> None:
-        """Begin to, if something else runs and it is time."""
+    def _advance_rollout(self, status: EngineStatus) -> None:
+        """Start applying the next state if the engine runs another one and the backoff has expired."""
         desired, fingerprint = self._plans.desired()
         if status.state == fingerprint:
-            self._arriving = False
-            self._applying.mark_converged()
+            self._is_deploying = False
+            self._rollout.mark_converged()
             return
-        if not self._applying.is_due(self._clock()):
+        if not self._rollout.is_due(self._clock()):
             return
-        following = self._applying.next_state(desired, status, self._nodes(), tuple(self.controlled.queries))
-        if self._applying.remember(following, status):  # whoever goes on must know what may run by then
-            self._commit([], {_KNOWN: json.dumps([state_to_json(state) for state in self._applying.possible_states])})
-        self._applying.start(following, whole=following == desired)
+        next_state = self._rollout.next_state(desired, status, self._nodes(), tuple(self.controlled.queries))
+        if self._rollout.remember(next_state, status):  # a successor needs the possible states
+            states = [state_to_json(state) for state in self._rollout.possible_states]
+            self._commit([], {_POSSIBLE_STATES: json.dumps(states)})
+        self._rollout.start(next_state, is_final=next_state == desired)
 
     async def _apply(self, desired: DesiredState) -> None:
-        await self._still_here()
+        await self._renew_leases()
         if isinstance(self._engine, FencedEngine):
-            await self._engine.apply_fenced(desired, self._still_here)
+            await self._engine.apply_fenced(desired, self._renew_leases)
         else:
             await self._engine.apply(desired)
 
-    async def _still_here(self) -> None:
-        """Whoever was asleep for long must not overwrite what another one did meanwhile."""
+    async def _renew_leases(self) -> None:
+        """Renew the leases before each change, so that a suspended controller cannot overwrite its successor."""
         self._records.renew(self._lease, self._wall_clock(), self._settings.lease_s)
         await self._renew_engine_lease()
 
-    def _collect(self) -> bool:
-        """What became of what was being applied; whether that is known."""
-        found = self._applying.poll(self._clock())
-        if isinstance(found, RolloutFailed):
-            before = self._plans.last_good
-            if found.failures >= self._settings.attempts and before is not None and before.fits_nodes(self._nodes()):
-                self._roll_back(f"cannot be brought about: {found.reason}")
+    def _collect_rollout(self) -> bool:
+        """Process the outcome of the running apply, if it has finished. Return whether it has."""
+        result = self._rollout.poll(self._clock())
+        if isinstance(result, RolloutFailed):
+            last_good = self._plans.last_good
+            can_roll_back = last_good is not None and last_good.fits_nodes(self._nodes())
+            if result.failures >= self._settings.attempts and can_roll_back:
+                self._roll_back(f"apply failed repeatedly: {result.reason}")
             else:
-                self._note(FAILED, "apply", f"{found.reason}; tried again in {found.pause_s:.0f} s")
-        elif isinstance(found, RolloutSucceeded):
-            words = "in force" if found.is_final else "on the way, for want of room for both at once"
-            self._note(APPLIED, "engine", f"{words} after {found.took_s:.3f} s")
-        return found is not None
+                self._record(FAILED, "apply", f"{result.reason}; retry in {result.backoff_s:.0f} s")
+        elif isinstance(result, RolloutSucceeded):
+            description = "deployed" if result.is_final else "intermediate step deployed for lack of headroom"
+            self._record(APPLIED, "engine", f"{description} after {result.took_s:.3f} s")
+        return result is not None
 
-    async def _missed(self, error: Exception) -> None:
-        """A look failed: said once, and the engine is started again if that can be done."""
-        words = str(error) if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
-        if words != self._silent:
-            self._silent = words
-            self._note(FAILED, "engine", words)
-        if self._revive is None or not isinstance(error, ServingError) or not self._reviving.is_due(self._clock()):
+    async def _report_failed_poll(self, error: Exception) -> None:
+        """Report a failed poll once, and restart the engine if possible."""
+        message = str(error) if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
+        if message != self._poll_failure:
+            self._poll_failure = message
+            self._record(FAILED, "engine", message)
+        if self._restart_engine is None or not isinstance(error, ServingError):
+            return
+        if not self._restart_backoff.is_due(self._clock()):
             return
         try:
-            await asyncio.to_thread(self._revive)
-            self._reviving.reset()
+            await asyncio.to_thread(self._restart_engine)
+            self._restart_backoff.reset()
         except ServingError as failure:
-            self._reviving.record_failure(self._clock())
-            self._note(FAILED, "engine", f"it cannot be started again: {failure}")
+            self._restart_backoff.record_failure(self._clock())
+            self._record(FAILED, "engine", f"engine restart failed: {failure}")
 
-    def _note(self, kind: str, subject: str, reason: str) -> None:
-        self._happened([Event(self._wall_clock(), kind, subject, reason)])
+    def _record(self, kind: str, subject: str, reason: str) -> None:
+        self._record_events([Event(self._wall_clock(), kind, subject, reason)])
 
-    def _happened(self, events: list[Event]) -> None:
-        """Keep what is not decided here, now or as soon as that can be done."""
+    def _record_events(self, events: list[Event]) -> None:
+        """Store events now, or with the next successful commit."""
         try:
             self._commit(events)
         except StateStoreError:
-            self._unkept += events
+            self._unstored_events += events
             raise
 
     def _commit(
@@ -436,9 +441,9 @@ class Controller:
         *,
         plans: ActivePlans | None = None,
     ) -> None:
-        """Keep what was decided, and then go by it."""
+        """Store a decision, then adopt it."""
         decided = plans or self._plans
-        kept = self._records.commit(self._lease, decided.checkpoint(), [*self._unkept, *events], documents)
-        self._plans, self._unkept = decided, []
-        for event in kept:
+        stored = self._records.commit(self._lease, decided.checkpoint(), [*self._unstored_events, *events], documents)
+        self._plans, self._unstored_events = decided, []
+        for event in stored:
             self._on_event(event)

@@ -1,4 +1,4 @@
-"""An engine that is looked at and not changed."""
+"""Engine adapter that observes a running engine without changing it."""
 
 from __future__ import annotations
 
@@ -10,49 +10,48 @@ from circinus.serving.state_serialization import state_fingerprint
 
 
 class DryRunEngine:
-    """`Engine` that takes what it is told for done, and tells what another one runs."""
+    """`Engine` that records applied states as if deployed, and otherwise reports the status of a running engine."""
 
     def __init__(self, engine: Engine) -> None:
-        """One that runs."""
         self._engine = engine
-        self._told = ""
-        """Fingerprint of the state that would be in force."""
+        self._fingerprint = ""
+        """Fingerprint of the state that would be deployed."""
         self.why = ""
-        """What differed the last time that it was told to apply something."""
+        """Difference between the running and the desired state at the last apply."""
 
     async def apply(self, desired: DesiredState) -> None:
-        """As `Engine.apply`, in words only."""
+        """Record the desired state and describe its difference to the running one."""
         self.why = describe_state_diff(await self._engine.status(), desired)
-        self._told = state_fingerprint(desired)
+        self._fingerprint = state_fingerprint(desired)
 
     async def submit(self, request: Request) -> Response:
-        """Nobody may."""
-        raise ServingError("a dry run takes no requests", code="engine.dry_run")
+        """Raise a ServingError; a dry run accepts no requests."""
+        raise ServingError("a dry run accepts no requests", code="engine.dry_run")
 
     async def status(self) -> EngineStatus:
-        """As `Engine.status`, as if what was told were in force."""
+        """Return the status of the running engine, with the recorded state as the deployed one."""
         status = await self._engine.status()
-        return replace(status, state=self._told or status.state)
+        return replace(status, state=self._fingerprint or status.state)
 
     async def close(self) -> None:
-        """Nothing was started."""
+        """Do nothing, because nothing was started."""
 
 
 def describe_state_diff(status: EngineStatus, desired: DesiredState) -> str:
-    """How what runs differs from what shall, in words, given that it does."""
+    """Return a description of the difference between the running and the desired state, given that they differ."""
     if not status.state:
-        return "it runs nothing"
-    runs = {found.deployment: found.replicas_wanted for found in status.deployments}
-    wanted = {one.deployment: one.replicas for one in desired.deployments}
-    asked, routed = {route.query for route in desired.routes}, set(status.routes)
+        return "the engine runs nothing"
+    replicas = {entry.deployment: entry.replicas_wanted for entry in status.deployments}
+    desired_replicas = {entry.deployment: entry.replicas for entry in desired.deployments}
+    served, routed = {route.query for route in desired.routes}, set(status.routes)
     counts = (
-        ("more replicas", sum(max(0, wanted[d] - runs.get(d, 0)) for d in wanted)),
-        ("fewer replicas", sum(max(0, runs[d] - wanted.get(d, 0)) for d in runs)),
-        ("more queries", len(asked - routed)),
-        ("fewer queries", len(routed - asked)),
+        ("more replicas", sum(max(0, desired_replicas[d] - replicas.get(d, 0)) for d in desired_replicas)),
+        ("fewer replicas", sum(max(0, replicas[d] - desired_replicas.get(d, 0)) for d in replicas)),
+        ("more queries", len(served - routed)),
+        ("fewer queries", len(routed - served)),
     )
-    words = [f"it runs in mode {status.mode}"] if status.mode is not desired.mode else []
-    words += [f"{count} {what}" for what, count in counts if count]
-    return ", ".join(words) or (
-        "it has the same replicas and queries; only how requests are routed, let in or audited differs, or the code"
+    differences = [f"the engine runs in mode {status.mode}"] if status.mode is not desired.mode else []
+    differences += [f"{count} {label}" for label, count in counts if count]
+    return ", ".join(differences) or (
+        "replicas and queries are equal; routing, admission, audits or code versions differ"
     )

@@ -1,11 +1,11 @@
-"""What is controlled: the plans of a plan file with their ladders, and the states of an engine they can lead to."""
+"""Plans of a plan file with their fallback ladders, and the engine states that they can lead to."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -21,68 +21,68 @@ from circinus.specification import Query, QueryPlan, Specification
 
 @dataclass(frozen=True, eq=False)
 class ManagedPlans:
-    """Plans, and how they are deployed."""
+    """Plans and the options of their deployment."""
 
     matching: Matching
     specification: Specification
     deployments: tuple[SizedDeployment, ...]
-    """What runs whatever rung a query is on: those of the matching, and what is kept ready for bursts."""
+    """Deployments that run on every rung: those of the matching, and standby replicas."""
     mode: Mode
     recordings: Path | None
     code_versions: Mapping[str, str]
     dwell_s: float = LadderSettings.dwell_s
     peak: float = 1.0
-    """Times a query's rate that replicas are kept ready for, and requests are let in."""
+    """Multiple of a query's rate for which standby replicas are kept and requests are admitted."""
     standby_pools: frozenset[str] | None = None
-    """Where replicas may be kept ready for that; None: in all pools."""
+    """Pools in which standby replicas may run; None for all pools."""
     audited_share: float = 0.0
-    """Of answered requests that are kept to be audited."""
+    """Fraction of answered requests that are recorded for audits."""
     node_overrides: Mapping[str, int] = field(default_factory=dict)
-    """Pools that were planned for with other numbers of nodes than are specified."""
+    """Pool -> number of nodes that was planned for, where it differs from the specification."""
     corrections: Corrections = NO_CORRECTIONS
-    """That the profiles were planned on with."""
+    """Corrections of profiles that were used in planning."""
 
     @cached_property
     def nodes(self) -> Mapping[str, int]:
-        """Pool -> nodes that were planned for."""
+        """Number of nodes per pool that was planned for."""
         infrastructure = self.specification.infrastructure
-        assert infrastructure is not None, "plans are made for one"
+        assert infrastructure is not None, "plans require an infrastructure"
         return {pool.name: self.node_overrides.get(pool.name, pool.nodes) for pool in infrastructure.pools}
 
     def fits_nodes(self, nodes: Mapping[str, int]) -> bool:
-        """Whether so many nodes are enough for these plans."""
-        used = {found.deployment.pool for found in self.deployments}
+        """Return whether the given number of nodes per pool suffices for these plans."""
+        used = {sized.deployment.pool for sized in self.deployments}
         return all(nodes.get(pool, 0) >= self.nodes[pool] for pool in used)
 
     @cached_property
     def queries(self) -> Mapping[str, Query]:
-        """Those that are served, the least important first: they make room for the others."""
+        """Served queries by name, least important first."""
         served = {assignment.query for assignment in self.matching.assignments}
-        known = [query for query in self.specification.queries if query.name in served]
+        queries = [query for query in self.specification.queries if query.name in served]
         return {
-            query.name: query for query in sorted(known, key=lambda query: (query.priority, query.weight, query.name))
+            query.name: query for query in sorted(queries, key=lambda query: (query.priority, query.weight, query.name))
         }
 
     @cached_property
     def rungs(self) -> Mapping[str, tuple[RungDemand, ...]]:
-        """Query -> the plans of its ladder, from the top down; its plan alone where it has none."""
-        found = {}
+        """Configurations of each query's ladder, from the top down; a query without a ladder has one."""
+        result = {}
         for assignment in self.matching.assignments:
             ladder = assignment.ladder
             candidates = [assignment.chosen] if ladder is None else [rung.candidate for rung in ladder.rungs]
             query = self.queries[assignment.query]
-            found[assignment.query] = tuple(RungDemand.of(candidate, query) for candidate in candidates)
-        return found
+            result[assignment.query] = tuple(RungDemand.of(candidate, query) for candidate in candidates)
+        return result
 
     def reachable_plans(self) -> list[QueryPlan]:
-        """The plans of all rungs whose deployments run."""
-        there = {found.deployment for found in self.deployments}
-        rungs = [rung for ladder in self.rungs.values() for rung in ladder if there >= rung.busy.keys()]
+        """Return the plans of all rungs whose deployments run."""
+        running = {sized.deployment for sized in self.deployments}
+        rungs = [rung for ladder in self.rungs.values() for rung in ladder if running >= rung.busy.keys()]
         return [rung.candidate.plan for rung in rungs]
 
     @cached_property
     def ladder_settings(self) -> Mapping[str, LadderSettings]:
-        """Query -> the bounds of its ladder's policy."""
+        """Policy settings of each query's ladder."""
         return {
             name: LadderSettings(
                 limit_s=None if query.slos.latency is None else query.slos.latency.limit_s, dwell_s=self.dwell_s
@@ -91,37 +91,37 @@ class ManagedPlans:
         }
 
     def initial_ladder_states(self) -> dict[str, LadderState]:
-        """Every query on the plan that it got."""
+        """Return ladder states with every query on its selected plan."""
         chosen = {a.query: 0 if a.ladder is None else a.ladder.chosen for a in self.matching.assignments}
         return {name: LadderState(rung, rung) for name, rung in chosen.items()}
 
     def migrate_ladder_states(self, ladders: Mapping[str, LadderState], before: ManagedPlans) -> dict[str, LadderState]:
-        """Where queries stand when these plans follow others: on the plan that they are on, if their ladder has it and
-        its deployments run.
+        """Return ladder states after a change of plans.
+
+        A query keeps its current plan if its new ladder contains the plan and all deployments of the plan run.
 
         Args:
-            ladders: where they stood.
-            before: the plans that these follow.
+            ladders: states under the previous plans.
+            before: previous plans.
         """
-        found, running = self.initial_ladder_states(), {sized.deployment for sized in self.deployments}
-        for name, first in found.items():
+        result, running = self.initial_ladder_states(), {sized.deployment for sized in self.deployments}
+        for name, initial in result.items():
             if name not in ladders:
                 continue
-            there, rungs = before.rungs[name][ladders[name].rung].candidate.plan, self.rungs[name]
-            kept = (n for n in range(first.chosen, len(rungs)) if rungs[n].candidate.plan == there)
-            rung = next((n for n in kept if running >= rungs[n].busy.keys()), None)
+            current_plan, rungs = before.rungs[name][ladders[name].rung].candidate.plan, self.rungs[name]
+            matching_rungs = (n for n in range(initial.chosen, len(rungs)) if rungs[n].candidate.plan == current_plan)
+            rung = next((n for n in matching_rungs if running >= rungs[n].busy.keys()), None)
             if rung is not None:
-                found[name] = replace(
-                    ladders[name], rung=rung, chosen=first.chosen, calm_s=None, late_s=None, on_probation=False
-                )
-        return found
+                state = ladders[name]
+                result[name] = LadderState(rung, initial.chosen, state.changed_s, failed_step_ups=state.failed_step_ups)
+        return result
 
     def plans(self, ladders: Mapping[str, LadderState]) -> dict[str, QueryPlan]:
-        """Query -> the plan in force."""
+        """Return the deployed plan of each query."""
         return {name: self.rungs[name][state.rung].candidate.plan for name, state in ladders.items()}
 
     def desired_state(self, ladders: Mapping[str, LadderState]) -> DesiredState:
-        """What an engine shall run. Only routes depend on where queries stand."""
+        """Return the desired state of the engine. Only its routes depend on the ladder states."""
         return build_desired_state(
             self.matching,
             self.specification,
@@ -136,12 +136,12 @@ class ManagedPlans:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Differs where the same rungs would mean something else."""
+        """Hash of the plans and ladders; equal fingerprints mean that rung indices have equal meanings."""
         ladders = {name: [repr(rung.candidate.plan) for rung in rungs] for name, rungs in self.rungs.items()}
-        first = self.initial_ladder_states()
-        told = [
-            state_fingerprint(self.desired_state(first)),
+        initial = self.initial_ladder_states()
+        content = [
+            state_fingerprint(self.desired_state(initial)),
             ladders,
-            {name: state.chosen for name, state in first.items()},
+            {name: state.chosen for name, state in initial.items()},
         ]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What a controller tells Prometheus."""
+"""Prometheus metrics of the controller."""
 
 from __future__ import annotations
 
@@ -16,24 +16,28 @@ from circinus.estimation.estimator import DEFAULT_PERCENTILE
 from circinus.serving import EngineStatus
 
 _PERCENTILES = (50, 95, 99)
-_AUDITS = 100
-"""Of a query whose mean score is told."""
+_SCORE_WINDOW = 100
+"""Number of audited answers in the mean score of a query."""
 
 
 class ControlMetrics:
-    """Served over HTTP for as long as the process lives."""
+    """Prometheus endpoint that serves metrics until the process ends."""
 
     def __init__(self, port: int, address: str = "127.0.0.1") -> None:
-        """Begin to serve.
+        """Start the HTTP endpoint.
+
+        Args:
+            port: port to listen on, or 0 for a free one.
+            address: address to listen on.
 
         Raises:
-            ServingError: the client library is not installed, or the port is taken.
+            ServingError: the client library is not installed, or the port is in use.
         """
         try:
             from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
         except ImportError as error:
             raise ServingError(
-                f"metrics need the Prometheus client ({error})",
+                f"the Prometheus client is not installed: {error}",
                 code="control.no_metrics_client",
                 hint="Run `pip install 'circinus-planner[metrics]'`.",
             ) from error
@@ -41,65 +45,69 @@ class ControlMetrics:
 
         self._series: list[_Series] = []
 
-        def gauge(name: str, about: str, *labels: str) -> _Series:
-            self._series.append(_Series(Gauge(f"circinus_{name}", about, labels, registry=registry)))
+        def gauge(name: str, documentation: str, *labels: str) -> _Series:
+            self._series.append(_Series(Gauge(f"circinus_{name}", documentation, labels, registry=registry)))
             return self._series[-1]
 
-        self._requests = gauge("requests", "Requests so far", "query", "what")
-        self._within = gauge("within_slo_ratio", "Share of the last requests answered in time", "query")
-        self._latency = gauge("latency_seconds", "Of the last answers", "query", "percentile")
-        self._predicted = gauge("predicted_latency_seconds", "At the objective's percentile", "query", "percentile")
-        self._rung = gauge("rung", "Of the query's ladder; 0 is the top", "query")
-        self._below = gauge("rungs_below_plan", "How far a query is stepped down", "query")
-        self._queue = gauge("queue_length", "Requests that wait at a deployment", "deployment")
-        self._replicas = gauge("replicas", "Of a deployment", "deployment", "what")
-        self._price = gauge("resource_price", "What one more unit would be worth, in USD per hour", "resource")
-        self._goodput = gauge("goodput_weight", "Weight of the queries whose last requests were in time")
-        self._audits = Counter("circinus_audits", "Answers that were audited", ("query", "against"), registry=registry)
-        self._score = gauge("audited_score", "Mean of the last that were audited", "query")
-        self._scores: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_AUDITS))
-        self._events = Counter("circinus_events", "What the controller did", ("kind", "why"), registry=registry)
+        self._requests = gauge("requests", "Number of requests", "query", "what")
+        self._within = gauge("within_slo_ratio", "Share of recent requests answered within the latency limit", "query")
+        self._latency = gauge("latency_seconds", "Latency of recent answers", "query", "percentile")
+        self._predicted = gauge(
+            "predicted_latency_seconds", "Predicted latency at the SLO's percentile", "query", "percentile"
+        )
+        self._rung = gauge("rung", "Current rung of the query's ladder; 0 is the top", "query")
+        self._below = gauge("rungs_below_plan", "Number of rungs below the planned one", "query")
+        self._queue = gauge("queue_length", "Number of queued requests", "deployment")
+        self._replicas = gauge("replicas", "Number of replicas", "deployment", "what")
+        self._price = gauge("resource_price", "Saving by one more unit of the resource, in USD per hour", "resource")
+        self._goodput = gauge("goodput_weight", "Total weight of the queries that meet their latency SLO")
+        self._audits = Counter("circinus_audits", "Number of audited answers", ("query", "against"), registry=registry)
+        self._score = gauge("audited_score", "Mean score of recent audits", "query")
+        self._scores: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_SCORE_WINDOW))
+        self._events = Counter("circinus_events", "Number of controller events", ("kind", "why"), registry=registry)
         try:
-            start_http_server(port, address, registry=registry)
+            server, _ = start_http_server(port, address, registry=registry)
         except OSError as error:
             raise ServingError(
-                f"metrics cannot be served: {error}",
+                f"cannot serve metrics: {error}",
                 code="control.metrics_port",
                 location=f"{address}:{port}",
                 hint="Choose another port.",
             ) from error
+        self.port: int = server.server_port
+        """Port of the endpoint."""
 
     def event(self, event: Event) -> None:
-        """One more."""
+        """Count an event."""
         self._events.labels(event.kind, event.details.get("why", "")).inc()
 
     def audited(self, scores: Sequence[AuditScore]) -> None:
-        """Answers that were held against something."""
-        for one in scores:
-            self._audits.labels(one.query, "truth" if one.reference is None else "answer").inc()
-            self._scores[one.query].append(one.score)
+        """Record the scores of audited answers."""
+        for score in scores:
+            self._audits.labels(score.query, "truth" if score.reference is None else "answer").inc()
+            self._scores[score.query].append(score.score)
 
     def observe(self, status: EngineStatus, controlled: ManagedPlans, ladders: Mapping[str, LadderState]) -> None:
-        """As things are now; what is not any more is not told any more."""
+        """Update all gauges from the current state; remove the series of queries and deployments that are gone."""
         goodput = 0.0
-        for found in status.queries:
-            query = controlled.queries.get(found.query)
+        for entry in status.queries:
+            query = controlled.queries.get(entry.query)
             if query is None:
                 continue
-            counts = {"entered": found.received, "answered": found.answered, "failed": found.failed}
+            counts = {"entered": entry.received, "answered": entry.answered, "failed": entry.failed}
             for kind, count in counts.items():
-                self._requests.set(count, found.query, kind)
-            ordered = sorted(found.recent_latency_s)
+                self._requests.set(count, entry.query, kind)
+            ordered = sorted(entry.recent_latency_s)
             for share in _PERCENTILES if ordered else ():
-                place = min(len(ordered) - 1, int(len(ordered) * share / 100))
-                self._latency.set(ordered[place], found.query, str(share))
-            ended, latency = len(ordered) + found.recent_failed, query.slos.latency
-            if ended:
+                index = min(len(ordered) - 1, int(len(ordered) * share / 100))
+                self._latency.set(ordered[index], entry.query, str(share))
+            completed, latency = len(ordered) + entry.recent_failed, query.slos.latency
+            if completed:
                 limit_s, percentile = (
                     (math.inf, DEFAULT_PERCENTILE) if latency is None else (latency.limit_s, latency.percentile)
                 )
-                within = sum(seconds <= limit_s for seconds in ordered) / ended
-                self._within.set(within, found.query)
+                within = sum(seconds <= limit_s for seconds in ordered) / completed
+                self._within.set(within, entry.query)
                 goodput += query.weight if within >= percentile / 100 else 0.0
         self._goodput.set(goodput)
         for name in self._scores.keys() - controlled.queries.keys():
@@ -123,20 +131,19 @@ class ControlMetrics:
 
 
 class _Series:
-    """One metric, of which only what was set since the last sweep goes on."""
+    """Gauge that drops label values which were not set since the last sweep."""
 
     def __init__(self, gauge: Any) -> None:
         self._gauge = gauge
-        self._known: set[tuple[str, ...]] = set()
-        self._set: set[tuple[str, ...]] = set()
+        self._previous: set[tuple[str, ...]] = set()
+        self._current: set[tuple[str, ...]] = set()
 
     def set(self, value: float, *labels: str) -> None:
-        """For some values of the labels."""
         (self._gauge.labels(*labels) if labels else self._gauge).set(value)
-        self._set.add(labels)
+        self._current.add(labels)
 
     def sweep(self) -> None:
-        """Forget the others."""
-        for labels in self._known - self._set:
+        """Remove label values that were not set since the last sweep."""
+        for labels in self._previous - self._current:
             self._gauge.remove(*labels)
-        self._known, self._set = self._set, set()
+        self._previous, self._current = self._current, set()

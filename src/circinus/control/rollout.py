@@ -1,4 +1,4 @@
-"""Bringing a state about: one apply at a time, step by step where there is no room for old and new at once."""
+"""Rollout of a desired state: one apply at a time, in steps if old and new replicas do not fit together."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from circinus.specification import Deployment
 
 @dataclass(frozen=True)
 class RolloutSucceeded:
-    """A state was brought about."""
+    """Result of an apply that succeeded."""
 
     state: DesiredState
     took_s: float
     is_final: bool
-    """Whether it was all that was wanted when it was begun, not a step on the way."""
+    """True if the state was the target, not an intermediate step."""
 
 
 @dataclass(frozen=True)
 class RolloutFailed:
-    """It was not; what ran before goes on."""
+    """Failure of an apply; the previous state keeps running."""
 
     reason: str
     failures: int
-    """In a row."""
-    pause_s: float
-    """Before the next attempt."""
+    """Number of consecutive failures."""
+    backoff_s: float
+    """Backoff until the next attempt."""
 
 
 @dataclass(frozen=True)
 class RolloutCancelled:
-    """It was given up, and is undone."""
+    """Result of an apply that was cancelled and rolled back."""
 
 
 class Rollout:
-    """What is being applied, what was, and when the next attempt may be made."""
+    """State machine of applies: the running apply, the states that may be deployed, and the backoff."""
 
     def __init__(
         self,
@@ -50,82 +50,85 @@ class Rollout:
         backoff: Backoff,
         clock: Callable[[], float],
     ) -> None:
-        """Nothing is applied.
+        """Start without a running apply.
 
         Args:
-            apply: brings a state about or raises.
-            backoff: between attempts.
-            clock: seconds that never go back.
+            apply: applies a state, or raises.
+            backoff: backoff between attempts.
+            clock: monotonic clock in seconds.
         """
         self._apply, self._backoff, self._clock = apply, backoff, clock
         self._task: asyncio.Task[RolloutSucceeded] | None = None
-        self._given_up = False
-        """Whether what is being applied is not wanted any more: nothing else is before that is undone."""
-        self._known: tuple[DesiredState, ...] = ()
-        """States of which the engine may run one, the last one first, the one that surely ran last."""
+        self._is_cancelled = False
+        """True if the running apply was cancelled; no other apply starts until it is rolled back."""
+        self._possible_states: tuple[DesiredState, ...] = ()
+        """States that the engine may be running, newest first; the last one ran with certainty."""
 
     @property
     def busy(self) -> bool:
-        """Whether something is being applied."""
+        """True if an apply is running."""
         return self._task is not None
 
     @property
     def failures(self) -> int:
-        """Attempts in a row that failed."""
+        """Number of consecutive failed attempts."""
         return self._backoff.failures
 
     @property
     def possible_states(self) -> tuple[DesiredState, ...]:
-        """States of which the engine may run one, for the controller after this one."""
-        return self._known
+        """States that the engine may be running, to be stored for the next controller."""
+        return self._possible_states
 
-    def restore(self, known: Sequence[DesiredState]) -> None:
-        """States of which the engine may run one, as an earlier controller knew them."""
-        self._known = tuple(known)
+    def restore(self, states: Sequence[DesiredState]) -> None:
+        """Restore the states that the engine may be running from the previous controller."""
+        self._possible_states = tuple(states)
 
     def is_due(self, now_s: float) -> bool:
-        """Whether it is time for an attempt."""
+        """Return whether the next attempt may start."""
         return self._task is None and self._backoff.is_due(now_s)
 
     def next_state(
         self, desired: DesiredState, status: EngineStatus, nodes: Mapping[str, int], order: Sequence[str]
     ) -> DesiredState:
-        """What to apply on the way from what runs; all at once where that is not known, as somebody else applied it.
+        """Return the next state to apply on the way to `desired`.
+
+        If the running state is unknown, because another process applied it, `desired` itself is returned.
 
         Args:
-            desired: what shall run in the end.
-            status: what runs.
-            nodes: pool -> nodes that live.
-            order: queries, the least important first.
+            desired: target state.
+            status: status of the engine.
+            nodes: pool -> number of live nodes.
+            order: queries, least important first.
         """
-        before = self._running(status)
-        if before is None or before.mode is not desired.mode:
+        running = self._running_state(status)
+        if running is None or running.mode is not desired.mode:
             return desired
-        if replicas_by_kind(before) == replicas_by_kind(desired):
+        if replicas_by_kind(running) == replicas_by_kind(desired):
             return desired
-        return next_intermediate_state(before, desired, ClusterCapacity(desired.infrastructure, nodes), order)
+        return next_intermediate_state(running, desired, ClusterCapacity(desired.infrastructure, nodes), order)
 
     def remember(self, state: DesiredState, status: EngineStatus) -> bool:
-        """A state is about to be applied while something runs; whether others are known now than before.
+        """Record that a state is about to be applied; return whether the set of possible states changed.
 
-        Where that is none of those known, the last that ran may come back, as may the last that was attempted.
+        If the running state is none of the recorded ones, both the last confirmed and the last attempted state may
+        return.
         """
-        before, runs = self._known, self._running(status)
-        may_run = (*before[:1], *before[1:][-1:]) if runs is None else (runs,)
-        self._known = (state, *(one for one in may_run if one != state))
-        return self._known != before
+        previous, running = self._possible_states, self._running_state(status)
+        may_run = (*previous[:1], *previous[1:][-1:]) if running is None else (running,)
+        self._possible_states = (state, *(other for other in may_run if other != state))
+        return self._possible_states != previous
 
-    def start(self, state: DesiredState, *, whole: bool) -> None:
-        """Apply a state: all that is wanted, or a step on the way."""
-        self._task = asyncio.create_task(self._applied(state, whole))
+    def start(self, state: DesiredState, *, is_final: bool) -> None:
+        """Start applying the target state, or an intermediate step."""
+        self._task = asyncio.create_task(self._run_apply(state, is_final))
 
-    async def wait(self, patience_s: float | None = None) -> None:
-        """For what is being applied or undone, at most for so long."""
+    async def wait(self, timeout_s: float | None = None) -> None:
+        """Wait for the running apply or rollback to finish, or for `timeout_s`."""
         if self._task is not None:
-            await asyncio.wait({self._task}, timeout=patience_s)
+            await asyncio.wait({self._task}, timeout=timeout_s)
 
     def poll(self, now_s: float) -> RolloutSucceeded | RolloutFailed | RolloutCancelled | None:
-        """What became of what was being applied, once; None: it is not known yet.
+        """Return the outcome of a finished apply once, or None.
 
         Raises:
             LeaseLostError: another controller took over.
@@ -133,8 +136,8 @@ class Rollout:
         if self._task is None or not self._task.done():
             return None
         task, self._task = self._task, None
-        if self._given_up:
-            self._given_up = False
+        if self._is_cancelled:
+            self._is_cancelled = False
             error = None if task.cancelled() else task.exception()
             if isinstance(error, LeaseLostError):
                 raise error
@@ -143,36 +146,36 @@ class Rollout:
             return task.result()
         except LeaseLostError:
             raise
-        # Engines raise ServingErrors; whatever else it is, what ran before goes on. Nobody else cancels the task.
+        # Engines raise ServingErrors; after any other failure the previous state keeps running, too.
         except (Exception, asyncio.CancelledError) as error:
-            words = str(error) if str(error) else type(error).__name__
-            pause_s = self._backoff.record_failure(now_s)
-            return RolloutFailed(words, self._backoff.failures, pause_s)
+            message = str(error) if str(error) else type(error).__name__
+            backoff_s = self._backoff.record_failure(now_s)
+            return RolloutFailed(message, self._backoff.failures, backoff_s)
 
     def mark_converged(self) -> None:
-        """What shall run runs."""
+        """Reset the backoff after the target state was reached."""
         self._backoff.reset()
 
-    async def _applied(self, state: DesiredState, whole: bool) -> RolloutSucceeded:
-        began_s = self._clock()
+    async def _run_apply(self, state: DesiredState, is_final: bool) -> RolloutSucceeded:
+        started_s = self._clock()
         await self._apply(state)
-        return RolloutSucceeded(state, self._clock() - began_s, whole)
+        return RolloutSucceeded(state, self._clock() - started_s, is_final)
 
-    def _running(self, status: EngineStatus) -> DesiredState | None:
-        """Which of those known runs: the very state, or one with these replicas where routes are being told."""
-        exactly = (state for state in self._known if status.state and state_fingerprint(state) == status.state)
-        runs = {found.deployment: found.replicas_wanted for found in status.deployments}
-        alike = (state for state in self._known if replicas(state) == runs)
-        return next(exactly, None) or next(alike, None)
+    def _running_state(self, status: EngineStatus) -> DesiredState | None:
+        """Return the recorded state that runs: the exact one, or one with equal replicas while routes are updated."""
+        exact = (state for state in self._possible_states if status.state and state_fingerprint(state) == status.state)
+        running = {entry.deployment: entry.replicas_wanted for entry in status.deployments}
+        equivalent = (state for state in self._possible_states if replicas(state) == running)
+        return next(exact, None) or next(equivalent, None)
 
     def cancel(self) -> None:
-        """What is being applied is undone by the engine, however long that takes; then attempts begin anew."""
+        """Cancel the running apply; the engine rolls it back, then new attempts start without backoff."""
         self._backoff.reset()
-        if self._task is not None and not self._given_up:
-            self._given_up = True
+        if self._task is not None and not self._is_cancelled:
+            self._is_cancelled = True
             self._task.cancel()
 
 
 def replicas(state: DesiredState) -> dict[Deployment, int]:
-    """How many of each deployment."""
-    return {wanted.deployment: wanted.replicas for wanted in state.deployments}
+    """Return the number of replicas by deployment."""
+    return {entry.deployment: entry.replicas for entry in state.deployments}

@@ -1,4 +1,4 @@
-"""Times of the controller."""
+"""Intervals and timeouts of the controller."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from circinus.control.replanning.replanner import ReplanSettings
 
 @dataclass(frozen=True)
 class ControlSettings:
-    """Times of the loop."""
+    """Intervals and timeouts of the control loop."""
 
     interval_s: float = 0.25
-    """From one look to the next."""
+    """Polling interval of the engine."""
     apply_wait_s: float = 0.1
-    """How long a look waits for what it began to bring about; beyond that, that goes on beside the next looks."""
+    """Maximum time that an iteration waits for an apply; longer applies continue during later iterations."""
     status_timeout_s: float = 15.0
-    """How long an engine may take to say what it runs."""
+    """Timeout of a status request to the engine."""
     lease_s: float = 5.0
-    """How long another controller must wait for one that ended without a word."""
+    """Duration of the lease; a successor waits this long after a crash."""
     initial_backoff_s: float = 1.0
-    """Before what could not be brought about is tried again; doubles every time."""
+    """Backoff after the first failed apply; doubles with each failure."""
     max_backoff_s: float = 60.0
     attempts: int = 3
-    """Times that new plans are tried to be brought about before those before them come back, where they can."""
+    """Number of attempts to apply new plans before a rollback, if one is possible."""
     shutdown_timeout_s: float = 5.0
-    """How long what goes on beside the loop is waited for in the end."""
+    """Maximum time to wait for background work at shutdown."""
     replanning: ReplanSettings = field(default_factory=ReplanSettings)
-    trial: CanarySettings = field(default_factory=CanarySettings)
+    canary: CanarySettings = field(default_factory=CanarySettings)

@@ -1,8 +1,8 @@
-"""What a controller decided, kept so that no end of a process loses or doubles any of it.
+"""Durable state of the controller, so that a crash neither loses nor repeats a decision.
 
-One SQLite file. Whoever controls holds its lease, which ends by itself when it is not renewed; every lease has a number
-of its own (a fencing token: Kleppmann, Designing Data-Intensive Applications, 2017, chapter 8), and what is written
-under an earlier one is refused.
+The store is one SQLite file. The controller holds its lease, which expires unless renewed. Every lease has its own
+number (a fencing token: Kleppmann, Designing Data-Intensive Applications, 2017, chapter 8); writes under an earlier
+lease are refused.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ REPLAN, ROLLBACK, DRIFT, NOT_MONITORED = "replan", "rollback", "drift", "unwatch
 KINDS = (STARTED, STEP, REPLAN, APPLIED, ROLLBACK, DRIFT, NOT_MONITORED, FAILED)
 """Kinds of events."""
 
-_APPLICATION_ID = 0x43495243 + 1  # after that of profile stores
+_APPLICATION_ID = 0x43495243 + 1  # follows the one of profile stores
 _SCHEMA_VERSION = 2
-_BUSY_S = 2.0
-"""For a lock that another process has: shorter than a lease."""
-_MOST_EVENTS = 100_000
-"""Beyond, the oldest go."""
+_LOCK_TIMEOUT_S = 2.0
+"""Timeout for a lock of another process; shorter than a lease."""
+_MAX_EVENTS = 100_000
+"""Maximum number of stored events; the oldest are deleted."""
 _DOCUMENTS = "CREATE TABLE document (name TEXT PRIMARY KEY, content TEXT NOT NULL)"
 _SCHEMA = f"""
 CREATE TABLE lease (
@@ -47,58 +47,58 @@ PRAGMA user_version = {_SCHEMA_VERSION};
 
 @dataclass(frozen=True)
 class Event:
-    """Something that the controller did, or noticed."""
+    """Action or observation of the controller."""
 
     time_s: float
     """Seconds since 1970."""
     kind: str
     """`STEP`, `REPLAN`, ..."""
     subject: str
-    """Which query, pool, pipeline."""
+    """Name of the query, pool, pipeline or part."""
     reason: str
     details: Mapping[str, Any] = field(default_factory=dict)
     number: int = 0
-    """In order; 0 before it is kept."""
+    """Sequence number; 0 before the event is stored."""
 
 
 class StateStoreError(ServingError):
-    """State that cannot be written or read."""
+    """Failure to write or read the controller's state."""
 
 
 class ControlStateStore:
-    """A connection to the file. Times are passed in, seconds since 1970."""
+    """Connection to the state file. Times are passed in as seconds since 1970."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create it.
+        """Open or create the file.
 
         Raises:
-            ServingError: it is something else, or of a later version.
+            ServingError: the file is of another kind or of a later version.
         """
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+            self._connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
             self._prepare()
             self._connection.execute("PRAGMA journal_mode = WAL")
-            # What is decided must be there when the machine comes back, or the same would be decided again.
+            # Decisions must survive a power failure, or they would be made twice.
             self._connection.execute("PRAGMA synchronous = FULL")
         except sqlite3.DatabaseError as error:
             raise ServingError(
-                f"the file cannot hold the controller's state: {error}",
+                f"cannot open the controller state file: {error}",
                 code="control.not_a_state_store",
                 location=str(path),
             ) from error
 
     @classmethod
     def open_existing(cls, path: Path) -> ControlStateStore:
-        """Open what a controller keeps or kept.
+        """Open an existing state file of a controller.
 
         Raises:
-            ServingError: there is none.
+            ServingError: the file does not exist.
         """
         if not path.is_file():
             raise ServingError(
-                "there is no state of a controller",
+                "the controller state file does not exist",
                 code="control.no_state",
                 location=str(path),
                 hint="Run `circinus serve`, or name the file.",
@@ -106,51 +106,51 @@ class ControlStateStore:
         return cls(path)
 
     def close(self) -> None:
-        """Close the connection; a lease stays."""
+        """Close the connection without releasing a lease."""
         self._connection.close()
 
     def holder(self, now_s: float) -> str:
-        """Who has the lease; empty: nobody."""
-        last = self._connection.execute("SELECT holder, ends_s FROM lease ORDER BY number DESC LIMIT 1").fetchone()
-        return str(last[0]) if last is not None and last[1] > now_s else ""
+        """Return the holder of the lease, or "" if it is free."""
+        lease = self._connection.execute("SELECT holder, ends_s FROM lease ORDER BY number DESC LIMIT 1").fetchone()
+        return str(lease[0]) if lease is not None and lease[1] > now_s else ""
 
-    def acquire(self, holder: str, now_s: float, lasts_s: float) -> int:
-        """Take the lease, and give its number.
+    def acquire(self, holder: str, now_s: float, ttl_s: float) -> int:
+        """Acquire the lease and return its number.
 
         Args:
-            holder: who, for messages.
-            now_s: now.
-            lasts_s: how long it lasts unless it is renewed.
+            holder: name of the process, for messages.
+            now_s: current time.
+            ttl_s: duration of the lease unless renewed.
 
         Raises:
-            LeaseHeldError: somebody else has it.
+            LeaseHeldError: another controller holds the lease.
         """
         with self._transaction() as execute:
-            last = execute("SELECT holder, ends_s - ?, lasts_s FROM lease ORDER BY number DESC", (now_s,)).fetchone()
-            # One that ends later than it can have been taken was taken by a clock that was set back since.
-            if last is not None and 0 < last[1] <= last[2]:
+            lease = execute("SELECT holder, ends_s - ?, lasts_s FROM lease ORDER BY number DESC", (now_s,)).fetchone()
+            # A lease that ends later than possible dates from before the clock was set back.
+            if lease is not None and 0 < lease[1] <= lease[2]:
                 raise LeaseHeldError(
-                    f"{last[0]} controls this engine, for {last[1]:.1f} s more unless the lease is renewed",
+                    f"controller {lease[0]} holds the lease (expires in {lease[1]:.1f} s)",
                     code="lease.held",
                     location=str(self.path),
-                    hint="End that controller, or wait.",
+                    hint="Stop that controller, or wait.",
                 )
-            row = (holder, now_s + lasts_s, lasts_s)
-            execute("DELETE FROM lease WHERE ends_s < ?", (now_s - lasts_s,))
+            row = (holder, now_s + ttl_s, ttl_s)
+            execute("DELETE FROM lease WHERE ends_s < ?", (now_s - ttl_s,))
             number = execute("INSERT INTO lease (holder, ends_s, lasts_s) VALUES (?, ?, ?)", row).lastrowid
         return int(number)
 
-    def renew(self, lease: int, now_s: float, lasts_s: float) -> None:
-        """Keep the lease for longer.
+    def renew(self, lease: int, now_s: float, ttl_s: float) -> None:
+        """Extend the lease.
 
         Raises:
-            LeaseLostError: it ended and somebody else has one.
+            LeaseLostError: the lease expired and another controller acquired one.
         """
-        with self._holding(lease) as execute:
-            execute("UPDATE lease SET ends_s = ?, lasts_s = ? WHERE number = ?", (now_s + lasts_s, lasts_s, lease))
+        with self._fenced(lease) as execute:
+            execute("UPDATE lease SET ends_s = ?, lasts_s = ? WHERE number = ?", (now_s + ttl_s, ttl_s, lease))
 
     def release(self, lease: int) -> None:
-        """Give it back, so that the next one need not wait."""
+        """Release the lease, so that a successor need not wait."""
         with self._transaction() as execute:
             execute("UPDATE lease SET ends_s = 0 WHERE number = ?", (lease,))
 
@@ -161,21 +161,21 @@ class ControlStateStore:
         events: Sequence[Event] = (),
         documents: Mapping[str, str | None] | None = None,
     ) -> tuple[Event, ...]:
-        """Keep a state and what led to it, all or nothing. Commit first, then act: then nothing is done twice.
+        """Store a state with its events atomically and return the events with their numbers.
 
-        Gives the events with their numbers.
+        Commit before acting, so that no decision is carried out twice.
 
         Args:
-            lease: that allows it.
-            content: the state.
-            events: what led to it.
-            documents: larger parts of the state, by name, that are kept until they are written again; None ends one.
+            lease: number of the lease that authorizes the write.
+            content: new state.
+            events: events that led to the state.
+            documents: larger parts of the state by name, stored until overwritten; None deletes one.
 
         Raises:
-            LeaseLostError: somebody else has the lease.
+            LeaseLostError: another controller holds the lease.
         """
-        kept = []
-        with self._holding(lease) as execute:
+        stored = []
+        with self._fenced(lease) as execute:
             execute("INSERT OR REPLACE INTO state (id, content) VALUES (1, ?)", (content,))
             for name, document in (documents or {}).items():
                 if document is None:
@@ -184,24 +184,26 @@ class ControlStateStore:
                     execute("INSERT OR REPLACE INTO document (name, content) VALUES (?, ?)", (name, document))
             for event in events:
                 row = (event.time_s, event.kind, event.subject, event.reason, json.dumps(dict(event.details)))
-                done = execute("INSERT INTO event (time_s, kind, subject, reason, details) VALUES (?, ?, ?, ?, ?)", row)
-                kept.append(replace(event, number=int(done.lastrowid)))
+                cursor = execute(
+                    "INSERT INTO event (time_s, kind, subject, reason, details) VALUES (?, ?, ?, ?, ?)", row
+                )
+                stored.append(replace(event, number=int(cursor.lastrowid)))
             if events:
-                execute("DELETE FROM event WHERE number <= (SELECT max(number) FROM event) - ?", (_MOST_EVENTS,))
-        return tuple(kept)
+                execute("DELETE FROM event WHERE number <= (SELECT max(number) FROM event) - ?", (_MAX_EVENTS,))
+        return tuple(stored)
 
     def state(self) -> str | None:
-        """What was last committed; None before anything was."""
-        found = self._read("SELECT content FROM state").fetchone()
-        return None if found is None else str(found[0])
+        """Return the last committed state, or None before the first commit."""
+        row = self._read("SELECT content FROM state").fetchone()
+        return None if row is None else str(row[0])
 
     def document(self, name: str) -> str | None:
-        """A larger part of the state; None: there is none."""
-        found = self._read("SELECT content FROM document WHERE name = ?", (name,)).fetchone()
-        return None if found is None else str(found[0])
+        """Return the named document, or None if it does not exist."""
+        row = self._read("SELECT content FROM document WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
 
     def events(self, after: int = 0, most: int = 1000) -> tuple[Event, ...]:
-        """The first that came after the one with a number."""
+        """Return the first events with numbers greater than `after`."""
         rows = self._read(
             "SELECT time_s, kind, subject, reason, details, number FROM event WHERE number > ? ORDER BY number LIMIT ?",
             (after, most),
@@ -209,7 +211,7 @@ class ControlStateStore:
         return tuple(_event(*row) for row in rows)
 
     def last(self, most: int, kind: str | None = None) -> tuple[Event, ...]:
-        """The last ones, oldest first; of one kind, or of all."""
+        """Return the last events, oldest first, optionally of one kind."""
         rows = self._read(
             "SELECT time_s, kind, subject, reason, details, number FROM event WHERE ? IS NULL OR kind = ? "
             "ORDER BY number DESC LIMIT ?",
@@ -218,7 +220,7 @@ class ControlStateStore:
         return tuple(_event(*row) for row in reversed(rows.fetchall()))
 
     def newest(self) -> int:
-        """Number of the last event; 0: there was none."""
+        """Return the number of the last event, or 0 if there is none."""
         return int(self._read("SELECT coalesce(max(number), 0) FROM event").fetchone()[0])
 
     def _read(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
@@ -226,7 +228,7 @@ class ControlStateStore:
             return self._connection.execute(statement, values)
         except sqlite3.Error as error:
             raise StateStoreError(
-                f"the controller's state cannot be read: {error}",
+                f"cannot read the controller state: {error}",
                 code="control.unreadable_state",
                 location=str(self.path),
             ) from error
@@ -239,27 +241,26 @@ class ControlStateStore:
                 for statement in _SCHEMA.split(";"):
                     execute(statement)
                 return
-            if application == _APPLICATION_ID and version == 1:  # nothing of it means anything else now
+            if application == _APPLICATION_ID and version == 1:  # version 2 only adds a table
                 execute(_DOCUMENTS)
                 execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
                 return
         if application != _APPLICATION_ID or version != _SCHEMA_VERSION:
             raise ServingError(
-                f"found a database of another kind or version ({version}), "
-                f"expected the state of a controller, version {_SCHEMA_VERSION}",
+                f"the file is not a controller state file of version {_SCHEMA_VERSION} (its version is {version})",
                 code="control.other_database",
                 location=str(self.path),
                 hint="Name another file.",
             )
 
     @contextmanager
-    def _holding(self, lease: int) -> Iterator[Any]:
+    def _fenced(self, lease: int) -> Iterator[Any]:
         with self._transaction() as execute:
-            last = execute("SELECT number, holder FROM lease ORDER BY number DESC LIMIT 1").fetchone()
-            if last is None or last[0] != lease:
-                who = "no controller" if last is None else last[1]
+            newest = execute("SELECT number, holder FROM lease ORDER BY number DESC LIMIT 1").fetchone()
+            if newest is None or newest[0] != lease:
+                successor = "no controller" if newest is None else f"controller {newest[1]}"
                 raise LeaseLostError(
-                    f"the lease was lost, now {who} controls this engine", code="lease.lost", location=str(self.path)
+                    f"the lease was lost; {successor} holds it now", code="lease.lost", location=str(self.path)
                 )
             yield execute
 
@@ -274,7 +275,7 @@ class ControlStateStore:
                 self._connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
                 raise StateStoreError(
-                    f"the controller's state cannot be written: {error}",
+                    f"cannot write the controller state: {error}",
                     code="control.unwritable_state",
                     location=str(self.path),
                 ) from error

@@ -1,4 +1,4 @@
-"""What a plan would do: service, queueing, transfers, cost."""
+"""Estimates of plans: service, queueing, transfers, cost."""
 
 from circinus.estimation.corrections import NO_CORRECTIONS, Correction, Corrections, learn_corrections
 from circinus.estimation.estimate import (

@@ -1,4 +1,4 @@
-"""How long batches take that are not full."""
+"""Batch times relative to unbatched service times."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ from circinus.profiling import OperatorProfile
 
 
 def batch_time_ratios(profile: OperatorProfile, cpus: float, batch_size: int) -> tuple[float, ...]:
-    """(batch_size,) seconds of a batch of 1, 2, ... over the mean of what its items take alone on the fewest CPUs.
+    """Return (batch_size,) times of a batch of 1, 2, ... relative to the mean unbatched time of its items.
 
-    Linear between the batch sizes that were profiled with these CPUs; below the least of them as long as that.
+    Unbatched times are those on the fewest CPUs. Ratios are interpolated linearly between the batch sizes that were
+    profiled with `cpus` CPUs, and constant below the smallest of them.
 
     Args:
-        profile: of the operator.
-        cpus: of a replica.
-        batch_size: most items in a batch.
+        profile: profile of the operator.
+        cpus: CPUs of a replica.
+        batch_size: maximum batch size.
 
     Raises:
-        PlanningError: the profile does not have this allocation.
+        PlanningError: the allocation was not profiled.
     """
-    known = {size: ratio for (its_cpus, size), ratio in profile.batch_ratio.items() if its_cpus == cpus}
-    if batch_size not in known:
-        found = ", ".join(f"{c:g} CPUs with batches of {b}" for c, b in sorted(profile.batch_ratio))
+    measured = {size: ratio for (its_cpus, size), ratio in profile.batch_ratio.items() if its_cpus == cpus}
+    if batch_size not in measured:
+        allocations = ", ".join(f"{c:g} CPUs with batches of {b}" for c, b in sorted(profile.batch_ratio))
         raise PlanningError(
-            f"operator {profile.operator}: found an allocation of {cpus:g} CPUs with batches of {batch_size}, expected "
-            f"one that was profiled ({found}); profile the pipeline again",
+            f"{cpus:g} CPUs with batches of {batch_size} were not profiled (profiled: {allocations})",
             code="profile.allocation_not_measured",
+            location=f"operator {profile.operator}",
+            hint="Run `circinus profile` again.",
         )
-    sizes = sorted(size for size in known if size <= batch_size)
-    ratios = [known[sizes[0]]] * sizes[0]
+    sizes = sorted(size for size in measured if size <= batch_size)
+    ratios = [measured[sizes[0]]] * sizes[0]
     for below, above in pairwise(sizes):
-        step = (known[above] - known[below]) / (above - below)
-        ratios += [known[below] + step * k for k in range(1, above - below + 1)]
+        step = (measured[above] - measured[below]) / (above - below)
+        ratios += [measured[below] + step * k for k in range(1, above - below + 1)]
     return tuple(ratios)

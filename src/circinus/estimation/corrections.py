@@ -1,4 +1,4 @@
-"""What observed service times teach: factors on the predicted seconds, shrunk towards 1 by how unsure they are."""
+"""Correction factors of predicted service times, learnt from traffic and shrunk towards 1 by their uncertainty."""
 
 from __future__ import annotations
 
@@ -10,102 +10,101 @@ from datetime import datetime
 from circinus.profiling import DECLARED, Interval, Machine, OperatorProfile, PipelineProfile, ServiceTimeObservation
 from circinus.specification import HardwareClass, KnobValues, Pipeline, Pool
 
-OPERATOR_SPREAD = 0.2
-"""Standard deviation, among operators, of the logarithm of what an estimate is off by, before anything is observed."""
-KNOBS_SPREAD = 0.1
-"""The same among the knob values of one operator."""
-RUN_SPREAD = 0.05
-"""The same among runs of traffic, however many requests each has: machines have good and bad hours."""
+OPERATOR_SCALE = 0.2
+"""Prior standard deviation of the logarithmic error of estimates among operators."""
+KNOBS_SCALE = 0.1
+"""Prior standard deviation of the logarithmic error among the knob values of an operator."""
+RUN_SCALE = 0.05
+"""Standard deviation among runs of traffic, regardless of their size, because the speed of a machine varies."""
 HALF_LIFE_DAYS = 14.0
-"""After so long an observation weighs half as much."""
+"""Half-life of the weight of an observation."""
 LEAST_FACTOR, GREATEST_FACTOR = 0.5, 4.0
-"""Factors and their bounds stay between these: an estimate that is too short breaks promises, one that is too long
-only costs more."""
+"""Limits of factors and their bounds; asymmetric, as underestimates violate SLOs and overestimates only cost more."""
 
 _BOUNDS = 1.959964
-"""Standard deviations on each side: 95 %."""
+"""Number of standard deviations on each side of a 95 % interval."""
 _SECONDS_PER_DAY = 86400.0
 
 
 @dataclass(frozen=True)
 class Correction:
-    """The factor for one operator on one hardware class."""
+    """Correction factor of an operator on a hardware class."""
 
     hardware_class: str
     speed: float
-    """The promised speed of the operator on the class that was predicted with: of another one nothing is known."""
+    """Guaranteed speed of the operator on the class, as used for the prediction; others need another correction."""
     uses: str
     """Reference of the operator's code."""
     version: str
-    """Of that code."""
+    """Version of the code."""
     profiled_on: Machine | None
-    """The machine whose measurements are corrected."""
+    """Machine whose measurements are corrected."""
     knobs: KnobValues | None
-    """The operator's own; None: for all of which nothing was observed."""
+    """Knob values of the operator, or None for all knob values without an observation."""
     factor: Interval
-    """On the predicted seconds in service; the true one is between the bounds with 95 %, as far as the model holds."""
+    """Factor of the predicted service time, with 95 % bounds under the assumptions of the model."""
     runs: int
-    """Runs of traffic that it stands on."""
+    """Number of runs of traffic behind the factor."""
     requests: int
 
     @property
     def where(self) -> tuple[str, float]:
-        """As `OperatorProfile.corrections` has it."""
+        """Key of the factor in `OperatorProfile.corrections`."""
         return self.hardware_class, self.speed
 
 
 @dataclass(frozen=True)
 class Corrections:
-    """All factors that are in force."""
+    """Active correction factors."""
 
     entries: tuple[Correction, ...] = ()
 
     def of(self, uses: str, version: str, profiled_on: Machine | None) -> tuple[Correction, ...]:
-        """Those of one version of one operator, as measured on one machine."""
-        asked = uses, version, profiled_on
-        return tuple(entry for entry in self.entries if (entry.uses, entry.version, entry.profiled_on) == asked)
+        """Return the corrections of a version of an operator that was profiled on a machine."""
+        key = uses, version, profiled_on
+        return tuple(entry for entry in self.entries if (entry.uses, entry.version, entry.profiled_on) == key)
 
     def for_pipelines(
         self, pipelines: Mapping[str, Pipeline], profiles: Mapping[str, PipelineProfile], pools: Iterable[Pool]
     ) -> Corrections:
-        """Only those that change an estimate of the profiles' pipelines in the pools.
+        """Return the corrections that change an estimate of the profiled pipelines in the pools.
 
         Args:
-            pipelines: by name.
+            pipelines: pipelines by name.
             profiles: pipeline name -> profile.
-            pools: of the infrastructure.
+            pools: pools of the infrastructure.
         """
         hardware = tuple(dict.fromkeys(pool.hardware for pool in pools))
-        found = {
+        relevant = {
             entry: None
             for name, profile in profiles.items()
             for operator in pipelines[name].operators
             for entry in self.of(operator.uses, profile.code_versions.get(operator.uses, ""), profile.machine)
-            if entry.where in _places(profile, operator.name, hardware)
+            if entry.where in _hardware_keys(profile, operator.name, hardware)
         }
-        return Corrections(tuple(found))
+        return Corrections(tuple(relevant))
 
     def applied_to(self, profile: PipelineProfile, pipeline: Pipeline) -> PipelineProfile:
-        """The profile with these factors, and no others, on its operators' service times; what was measured stays."""
+        """Return the profile with exactly these factors on its operators' service times; measurements are unchanged."""
         by_operator = {
             operator.name: self.of(operator.uses, profile.code_versions.get(operator.uses, ""), profile.machine)
             for operator in pipeline.operators
         }
         if not any(by_operator.values()):
             return profile
-        known: dict[int, OperatorProfile] = {}  # configurations that share a profile go on sharing it
+        cached: dict[int, OperatorProfile] = {}  # so that configurations keep sharing operator profiles
 
         def corrected(operator: OperatorProfile) -> OperatorProfile:
-            if id(operator) not in known:
+            if id(operator) not in cached:
                 factors = _factors(by_operator[operator.operator], operator.prefix[operator.operator])
-                known[id(operator)] = replace(operator, corrections=factors)
-            return known[id(operator)]
+                cached[id(operator)] = replace(operator, corrections=factors)
+            return cached[id(operator)]
 
         return replace(
             profile,
             configurations=tuple(
-                replace(found, operators={name: corrected(operator) for name, operator in found.operators.items()})
-                for found in profile.configurations
+                replace(measured, operators={name: corrected(o) for name, o in measured.operators.items()})
+                for measured in profile.configurations
             ),
         )
 
@@ -113,54 +112,62 @@ class Corrections:
 NO_CORRECTIONS = Corrections()
 
 
-def _places(profile: PipelineProfile, operator: str, hardware: Sequence[HardwareClass]) -> set[tuple[str, float]]:
-    """(class, promised speed) that estimates of an operator are made with, whatever its knobs."""
-    speeds = {id(s): s for s in (found.operators[operator].speeds for found in profile.configurations)}
-    return {(where.name, known.guaranteed(where)) for known in (DECLARED, *speeds.values()) for where in hardware}
+def _hardware_keys(
+    profile: PipelineProfile, operator: str, hardware: Sequence[HardwareClass]
+) -> set[tuple[str, float]]:
+    """Return the (class, guaranteed speed) pairs used in estimates of an operator with any knob values."""
+    measured = {id(s): s for s in (c.operators[operator].speeds for c in profile.configurations)}
+    return {(h.name, speeds.guaranteed(h)) for speeds in (DECLARED, *measured.values()) for h in hardware}
 
 
 def _factors(entries: Sequence[Correction], knobs: KnobValues) -> dict[tuple[str, float], float]:
-    """Of some knob values everywhere; where nothing was observed of them, of the operator as a whole."""
-    whole = {entry.where: entry.factor.value for entry in entries if entry.knobs is None}
-    return whole | {entry.where: entry.factor.value for entry in entries if entry.knobs == knobs}
+    """Return the factors of knob values; those without an observation get the factor of the operator."""
+    defaults = {entry.where: entry.factor.value for entry in entries if entry.knobs is None}
+    return defaults | {entry.where: entry.factor.value for entry in entries if entry.knobs == knobs}
 
 
 def learn_corrections(
     observations: Iterable[ServiceTimeObservation], now: datetime, *, mode: str = "real"
 ) -> Corrections:
-    """Factors from what traffic showed; none for operators that were not observed.
+    """Return correction factors learnt from traffic; operators without an observation have none.
 
-    The model, in logarithms: an operator on a hardware class is off by a normal effect with standard deviation
-    `OPERATOR_SPREAD`, each of its knob values by a further one with `KNOBS_SPREAD`, and a run of traffic shows their
-    sum with its own standard error and `RUN_SPREAD`. Its posterior is exact (Gelman et al., Bayesian Data Analysis, 3rd
-    ed., section 5.4, with known variances); the weight (inverse variance) of an observation halves every
-    `HALF_LIFE_DAYS`, so that what is not observed any more is forgotten.
+    The model, in logarithms: the estimate of an operator on a hardware class has a normal error with standard deviation
+    `OPERATOR_SCALE`, each of its knob values a further one with `KNOBS_SCALE`, and a run of traffic measures their sum
+    with its own standard error and `RUN_SCALE`. The posterior is exact (Gelman et al., Bayesian Data Analysis, 3rd ed.,
+    section 5.4, with known variances). The weight (inverse variance) of an observation halves every `HALF_LIFE_DAYS`,
+    so that old observations are forgotten.
 
     Args:
-        observations: of any operators and modes.
-        now: with a time zone.
-        mode: of the observations that count. Those of `replay` say how well recorded times were replayed, and nothing
-            of the hardware.
+        observations: observations of any operators and modes.
+        now: current time, with a time zone.
+        mode: mode of the observations to learn from. Those of `replay` measure the replay of recorded times, not the
+            hardware.
     """
     groups: dict[tuple[str, float, str, str, Machine | None], dict[KnobValues, list[ServiceTimeObservation]]] = {}
-    for one in observations:
-        if one.mode == mode:
-            key = one.hardware_class, one.speed, one.uses, one.version, one.profiled_on
-            groups.setdefault(key, {}).setdefault(one.knobs, []).append(one)
+    for observation in observations:
+        if observation.mode == mode:
+            key = (
+                observation.hardware_class,
+                observation.speed,
+                observation.uses,
+                observation.version,
+                observation.profiled_on,
+            )
+            groups.setdefault(key, {}).setdefault(observation.knobs, []).append(observation)
     entries = []
     for key, by_knobs in groups.items():
-        seen = {knobs: _combined(found, now) for knobs, found in by_knobs.items()}
+        combined = {knobs: _combined(group, now) for knobs, group in by_knobs.items()}
         for knobs in (*sorted(by_knobs), None):
-            others = [estimate for its_knobs, estimate in seen.items() if its_knobs != knobs]
-            own = [] if knobs is None else [seen[knobs]]
-            found = [one for its_knobs, of_knobs in by_knobs.items() if knobs in (None, its_knobs) for one in of_knobs]
+            siblings = [estimate for its_knobs, estimate in combined.items() if its_knobs != knobs]
+            own = [] if knobs is None else [combined[knobs]]
+            relevant = [o for its_knobs, group in by_knobs.items() if knobs in (None, its_knobs) for o in group]
             entries.append(
                 Correction(
                     *key,
                     knobs=knobs,
-                    factor=_factor(own, others),
-                    runs=len({one.at for one in found}),
-                    requests=sum(one.requests for one in found),
+                    factor=_factor(own, siblings),
+                    runs=len({o.at for o in relevant}),
+                    requests=sum(o.requests for o in relevant),
                 )
             )
     return Corrections(tuple(entries))
@@ -174,20 +181,20 @@ class _Normal:
 
 
 def _product(parts: Sequence[_Normal]) -> _Normal:
-    """What independent estimates of one number say together; of precision 0 where they say nothing."""
+    """Return the combination of independent estimates of a number; its precision is 0 if theirs are."""
     precision = sum(part.precision for part in parts)
     mean = sum(part.mean * part.precision for part in parts) / precision if precision > 0 else 0.0
     return _Normal(mean, precision)
 
 
-def _blurred(part: _Normal, spread: float) -> _Normal:
-    """The same with a further, independent standard deviation."""
-    return _Normal(part.mean, 1.0 / (1.0 / part.precision + spread**2) if part.precision > 0 else 0.0)
+def _blurred(part: _Normal, scale: float) -> _Normal:
+    """Return the estimate with an additional independent error of standard deviation `scale`."""
+    return _Normal(part.mean, 1.0 / (1.0 / part.precision + scale**2) if part.precision > 0 else 0.0)
 
 
 def _combined(observations: Sequence[ServiceTimeObservation], now: datetime) -> _Normal:
     return _product(
-        [_Normal(one.log_ratio, _weight(one.at, now) / (one.standard_error**2 + RUN_SPREAD**2)) for one in observations]
+        [_Normal(o.log_ratio, _weight(o.at, now) / (o.standard_error**2 + RUN_SCALE**2)) for o in observations]
     )
 
 
@@ -196,13 +203,13 @@ def _weight(at: str, now: datetime) -> float:
     return float(2.0 ** (-max(days, 0.0) / HALF_LIFE_DAYS))
 
 
-def _factor(own: Sequence[_Normal], others: Sequence[_Normal]) -> Interval:
-    """For knob values of which `own` is known, and `others` of other values of the same operator."""
-    prior = _Normal(0.0, OPERATOR_SPREAD**-2)
-    operator = _product([prior, *(_blurred(other, KNOBS_SPREAD) for other in others)])
-    found = _product([_blurred(operator, KNOBS_SPREAD), *own])
-    half_width = _BOUNDS / math.sqrt(found.precision)
-    value, lower, upper = (_limited(found.mean + part) for part in (0.0, -half_width, half_width))
+def _factor(own: Sequence[_Normal], siblings: Sequence[_Normal]) -> Interval:
+    """Return the factor of knob values from their `own` estimates and those of the operator's other knob values."""
+    prior = _Normal(0.0, OPERATOR_SCALE**-2)
+    operator = _product([prior, *(_blurred(sibling, KNOBS_SCALE) for sibling in siblings)])
+    posterior = _product([_blurred(operator, KNOBS_SCALE), *own])
+    half_width = _BOUNDS / math.sqrt(posterior.precision)
+    value, lower, upper = (_limited(posterior.mean + part) for part in (0.0, -half_width, half_width))
     return Interval(value, lower, upper)
 
 

@@ -1,4 +1,4 @@
-"""What a query pays: its share of its deployments, and its transfers."""
+"""Cost of a query: its share of its deployments, and its transfers."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _SECONDS_PER_H = 3600.0
 
 
 def usd_per_h_for_bytes(link: DirectedLink, bytes_per_s: _Amount) -> _Amount:
-    """Price of sending so much over `link`."""
+    """Return the price of sending `bytes_per_s` over `link`."""
     return bytes_per_s * (_SECONDS_PER_H / _BYTES_PER_GB * link.price_usd_per_gb)
 
 
 def transfer_usd_per_h(links: Iterable[LinkUse]) -> float:
-    """Price of the transfers of a query."""
+    """Return the price of the transfers of a query."""
     return sum((usd_per_h_for_bytes(use.link, use.bytes_per_s) for use in links), 0.0)
 
 
 def dedicated_usd_per_h(uses: Iterable[DeploymentUse]) -> float:
-    """Price of the whole replicas that the query would need if nobody else used its deployments."""
+    """Return the price of the whole replicas that the query needs if it shares no deployment."""
     return sum(
         use.demand.cost_usd_per_h * replicas_for(use.busy_replicas, use.deployment.allocation.utilization_target)
         for use in uses
@@ -38,28 +38,28 @@ def dedicated_usd_per_h(uses: Iterable[DeploymentUse]) -> float:
 
 
 def fully_shared_usd_per_h(uses: Iterable[DeploymentUse]) -> float:
-    """Price of the fraction of replicas that the query takes where others use the rest."""
+    """Return the price of the fractional replicas that the query uses if all deployments are fully shared."""
     return sum(use.demand.cost_usd_per_h * use.fractional_replicas for use in uses)
 
 
 def share_usd_per_h(uses: Iterable[DeploymentUse], conditions: MergedLoad) -> float:
-    """The query's share, by busy seconds, of its deployments as sized."""
+    """Return the query's share, by busy seconds, of the price of its sized deployments."""
     total = 0.0
     for use in uses:
         load = conditions.deployments[use.deployment]
         if load.busy_replicas > 0:
             share = use.busy_replicas / load.busy_replicas
-        else:  # service too short to measure: by requests
+        else:  # unmeasurably short service times: share by requests
             share = use.traffic.rate_per_s / load.traffic.rate_per_s
         total += use.demand.cost_usd_per_h * load.replicas * share
     return total
 
 
 def query_cost(uses: tuple[DeploymentUse, ...], transfers_usd_per_h: float, conditions: MergedLoad | None) -> Interval:
-    """The query's cost between its bounds (see `Estimate.cost_usd_per_h`).
+    """Return the query's cost with its bounds (see `Estimate.cost_usd_per_h`).
 
-    A share can exceed the price alone, where the others' requests just cost the deployment a further replica; the
-    upper bound is then the share.
+    A share can exceed the dedicated price if the requests of other queries require one more replica; the share is then
+    the upper bound.
     """
     lower = fully_shared_usd_per_h(uses) + transfers_usd_per_h
     upper = dedicated_usd_per_h(uses) + transfers_usd_per_h

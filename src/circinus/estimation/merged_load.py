@@ -1,4 +1,4 @@
-"""The load under which a plan is estimated: what all queries together ask of every deployment and link."""
+"""Merged load of all queries on deployments and links."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ FloatArray = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class ArrivalModel:
-    """Regular, in bursts, or neither: then independent of each other."""
+    """Arrival model of a query: periodic, bursty, or else Poisson."""
 
     jitter_s: float | None = None
-    """Standard deviation about regular times; None: they are not regular."""
+    """Standard deviation of periodic arrivals about their regular times; None if not periodic."""
     modulation: MarkovModulatedPoisson | None = None
 
     @classmethod
     def of(cls, query: Query) -> ArrivalModel:
-        """As the query says; a recording as what it was measured to be."""
+        """Return the arrival model of a query; a recording is replaced by the process fitted to it."""
         return _of(query)
 
     def is_poisson(self, *, first: bool) -> bool:
-        """Whether requests are independent of each other; `first`: straight from the source."""
+        """Return whether arrivals are Poisson; `first` for requests that arrive directly from the source."""
         return self.modulation is None and (self.jitter_s is None or not first)
 
     def traffic(
@@ -56,85 +56,84 @@ class ArrivalModel:
         first: bool,
         mean_factor: float = 1.0,
     ) -> RequestStream:
-        """Requests that come so.
+        """Return the request stream of a query with these arrivals.
 
         Args:
-            rate_per_s: of the query.
-            mean_s: mean seconds in service.
-            square_s2: mean of their squares.
-            cube_s3: mean of their cubes.
-            first: whether requests come straight from the source; behind other queues see `behind`.
-            mean_factor: what the mean seconds may come to over `mean_s`.
+            rate_per_s: request rate of the query.
+            mean_s: mean service time.
+            square_s2: mean squared service time.
+            cube_s3: mean cubed service time.
+            first: whether requests arrive directly from the source; see `after_queue` otherwise.
+            mean_factor: upper bound of the actual mean service time over `mean_s`.
         """
         jitter_s = self.jitter_s if first else None
         return RequestStream(rate_per_s, mean_s, square_s2, cube_s3, jitter_s, self.modulation, mean_factor)
 
     def after_queue(self, traffic: RequestStream, ready_s: FloatArray) -> RequestStream:
-        """Requests of this kind that come behind others' queues.
+        """Return the stream with the jitter that upstream queues add.
 
         Args:
-            traffic: what comes.
-            ready_s: (n,) after how long requests come, of n.
+            traffic: stream at the source.
+            ready_s: (n,) delays of n requests since the source.
         """
         if self.jitter_s is None:
             return traffic
         return replace(traffic, jitter_s=math.hypot(self.jitter_s, float(np.std(ready_s))))
 
 
-@lru_cache(maxsize=256)  # recordings are long, and every operator and link asks
+@lru_cache(maxsize=256)  # fitting a recording is slow, and repeated for every operator and link
 def _of(query: Query) -> ArrivalModel:
     process = arrival_process(query)
     if isinstance(process, RecordedProcess):
-        process = _measured(process)
+        process = _fitted(process)
     if isinstance(process, Periodic):
-        return ArrivalModel(jitter_s=process.jitter_s / math.sqrt(3.0))  # uniform between minus and plus the jitter
+        return ArrivalModel(jitter_s=process.jitter_s / math.sqrt(3.0))  # uniform jitter
     return ArrivalModel(modulation=process if isinstance(process, MarkovModulatedPoisson) else None)
 
 
-@lru_cache(maxsize=256)  # the same under other objectives
-def _measured(recording: RecordedProcess) -> ArrivalProcess:
+@lru_cache(maxsize=256)  # shared by queries that differ in their SLOs only
+def _fitted(recording: RecordedProcess) -> ArrivalProcess:
     return fit_arrival_process(np.array(recording.moments_s), recording.period_s)
 
 
-_ONE_BY_ONE = (1.0,)
+_SINGLE_ARRIVALS = (1.0,)
 _ROUNDING = 1e-9
-"""A count of replicas that exceeds a whole number by less than this is that number."""
+"""Rounding tolerance of a number of replicas."""
 
 
 @dataclass(frozen=True)
 class DeploymentLoad:
-    """One deployment as sized, under the requests of all queries that share it."""
+    """Sized deployment under the requests of all its queries."""
 
     replicas: int
     traffic: RequestStream
-    """The merged requests; the seconds are those of a full batch."""
+    """Merged requests, with the service times of full batches."""
     fill_ratios: tuple[float, ...] = (1.0,)
-    """(batch size,) seconds of a batch of 1, 2, ... over the mean of what its items take alone; those of the first of
-    its queries."""
+    """(batch size,) time of a batch of 1, 2, ... relative to the mean unbatched time of its items (first query)."""
     batch_wait_s: float = 0.0
     groups: tuple[float, ...] = (1.0,)
-    """Shares of groups of 1, 2, ... requests that come at once."""
+    """Shares of groups of 1, 2, ... requests that arrive simultaneously."""
     arrival_scv: float = 1.0
-    """Squared coefficient of variation of the times between requests, at most 1: that of independent ones."""
+    """Squared coefficient of variation of interarrival times, at most 1, the value of a Poisson process."""
 
     @property
     def batch_size(self) -> int:
-        """Most requests in a batch."""
+        """Maximum batch size."""
         return len(self.fill_ratios)
 
     @property
     def busy_replicas(self) -> float:
-        """Mean number of busy replicas, when batches are full."""
+        """Mean number of busy replicas with full batches."""
         return self.traffic.offered_load / self.batch_size
 
     @property
     def utilization(self) -> float:
-        """Share of the time that a replica is busy, when batches are full."""
+        """Share of the time that a replica is busy with full batches."""
         return self.busy_replicas / self.replicas
 
     @property
     def station(self) -> LoadedStation:
-        """As a queue."""
+        """Queueing model of the deployment."""
         return station_load(
             self.replicas, self.traffic, self.fill_ratios, self.batch_wait_s, self.groups, self.arrival_scv
         )
@@ -148,7 +147,7 @@ def station_load(
     groups: tuple[float, ...] = (1.0,),
     arrival_scv: float = 1.0,
 ) -> LoadedStation:
-    """A queue under `traffic`, whose seconds are those of a full batch."""
+    """Return the queueing model of a station under `traffic`, which has the service times of full batches."""
     return LoadedStation(
         servers=servers,
         fill_ratios=fill_ratios,
@@ -167,33 +166,33 @@ def station_load(
 
 @dataclass(frozen=True)
 class MergedLoad:
-    """The deployments and links as all queries together load them."""
+    """Deployments and links under the load of all queries."""
 
     deployments: Mapping[Deployment, DeploymentLoad]
     links: Mapping[DirectedLink, RequestStream]
-    """The merged transfers; `busy` is the link's utilisation."""
+    """Merged transfers; `offered_load` is the utilization of the link."""
 
 
 def replicas_for(busy_replicas: float, utilization_target: float) -> int:
-    """The fewest whole replicas of which none is busy for more than the target; at least one."""
+    """Return the minimum number of replicas, at least 1, whose utilization is at most the target."""
     return max(1, math.ceil(busy_replicas / utilization_target - _ROUNDING))
 
 
 def min_replicas_array(busy_replicas: ArrayLike, utilization_target: ArrayLike) -> NDArray[np.float64]:
-    """`replicas_for` many, as whole numbers in an array of floats; the arguments broadcast."""
-    fluid = np.asarray(busy_replicas, dtype=np.float64) / np.asarray(utilization_target, dtype=np.float64)
-    return np.asarray(np.maximum(1.0, np.ceil(fluid - _ROUNDING)))
+    """Return `replicas_for` elementwise, as whole numbers in an array of floats; the arguments broadcast."""
+    fractional = np.asarray(busy_replicas, dtype=np.float64) / np.asarray(utilization_target, dtype=np.float64)
+    return np.asarray(np.maximum(1.0, np.ceil(fractional - _ROUNDING)))
 
 
 def merge_loads(candidates: Iterable[PlanCandidate], replicas: Mapping[Deployment, int] | None = None) -> MergedLoad:
-    """What the plans chosen for several queries come to together.
+    """Return the merged load of the plans of several queries.
 
     Args:
-        candidates: one for each query that is served.
-        replicas: how many replicas the deployments have; those not named get the fewest that keep their target.
+        candidates: selected candidate of each served query.
+        replicas: numbers of replicas; deployments without an entry get the minimum at their utilization target.
 
     Raises:
-        PlanningError: a deployment or a link would be busy all the time.
+        PlanningError: a deployment or a link is overloaded.
     """
     requests: dict[Deployment, list[DeploymentUse]] = defaultdict(list)
     transfers: dict[DirectedLink, list[RequestStream]] = defaultdict(list)
@@ -212,9 +211,10 @@ def merge_loads(candidates: Iterable[PlanCandidate], replicas: Mapping[Deploymen
         loads[deployment] = DeploymentLoad(count, traffic, uses[0].fill_ratios, uses[0].batch_wait_s)
         if count < 1 or loads[deployment].utilization >= 1:
             raise PlanningError(
-                f"deployment {deployment.name}: found {count} replicas for {loads[deployment].busy_replicas:.3g} busy "
-                f"ones, expected more replicas than busy ones; add replicas or move queries away",
+                f"the load keeps {loads[deployment].busy_replicas:.3g} replicas busy, but there are only {count}",
                 code="deployment.overloaded",
+                location=f"deployment {deployment.name}",
+                hint="Add replicas, or move queries to other pools.",
             )
     loads = propagate_departures(loads, requests)
     links = {link: RequestStream.merged(streams) for link, streams in transfers.items()}
@@ -232,42 +232,42 @@ def merge_loads(candidates: Iterable[PlanCandidate], replicas: Mapping[Deploymen
 def propagate_departures(
     loads: Mapping[Deployment, DeploymentLoad], requests: Mapping[Deployment, Sequence[DeploymentUse]]
 ) -> dict[Deployment, DeploymentLoad]:
-    """The same with what the deployments that requests come from make of them.
+    """Return the loads with arrivals that follow from the departures of upstream deployments.
 
-    Requests come several at once from deployments that serve in batches. Where an operator waits for several others,
-    its requests come as those of the last one do; those of several queries come as those of each do. What comes out of
-    a busy deployment is more regular than what went in: taken into account where all requests come from one deployment
-    and all that leave it come here.
+    Requests arrive in groups from deployments that serve batches. If an operator waits for several inputs, its
+    arrivals are those of its last input; the arrivals of several queries are their mixture. Departures of a busy
+    deployment are more regular than its arrivals; this is modelled if all requests come from a single deployment, all
+    of whose requests continue to this one.
 
     Args:
         loads: the deployments.
-        requests: how they are used, each by one query at least.
+        requests: usages of each deployment, at least one.
     """
-    found: dict[Deployment, DeploymentLoad] = {}
+    propagated: dict[Deployment, DeploymentLoad] = {}
 
-    def come(deployment: Deployment) -> DeploymentLoad:
-        if deployment not in found:
+    def propagate(deployment: Deployment) -> DeploymentLoad:
+        if deployment not in propagated:
             uses = [use for use in requests[deployment] if use.traffic.rate_per_s > 0]
             rate_per_s = sum(use.traffic.rate_per_s for use in uses)
             parts = [
-                (use.traffic.rate_per_s / rate_per_s * share, fills(before))
+                (use.traffic.rate_per_s / rate_per_s * share, departure_groups(upstream))
                 for use in uses
-                for before, share in use.after
+                for upstream, share in use.after
                 if share > 0
             ]
-            first = sum(use.traffic.rate_per_s / rate_per_s for use in uses if not use.after)
-            groups = mixed_batch_sizes([*parts, (first, _ONE_BY_ONE)] if first > 0 else parts)
-            before = {deployment for use in uses for deployment, _ in use.after}
+            source_share = sum(use.traffic.rate_per_s / rate_per_s for use in uses if not use.after)
+            groups = mixed_batch_sizes([*parts, (source_share, _SINGLE_ARRIVALS)] if source_share > 0 else parts)
+            upstreams = {upstream for use in uses for upstream, _ in use.after}
             scv = 1.0
-            if len(before) == 1 and first == 0:
-                (only,) = before
-                if math.isclose(loads[only].traffic.rate_per_s, rate_per_s):
-                    scv = come(only).station.departure_scv
-            found[deployment] = replace(loads[deployment], groups=groups, arrival_scv=scv)
-        return found[deployment]
+            if len(upstreams) == 1 and source_share == 0:
+                (single,) = upstreams
+                if math.isclose(loads[single].traffic.rate_per_s, rate_per_s):
+                    scv = propagate(single).station.departure_scv
+            propagated[deployment] = replace(loads[deployment], groups=groups, arrival_scv=scv)
+        return propagated[deployment]
 
-    def fills(deployment: Deployment) -> tuple[float, ...]:
-        load = come(deployment)
+    def departure_groups(deployment: Deployment) -> tuple[float, ...]:
+        load = propagate(deployment)
         return load.station.response().batch_size_distribution if load.batch_size > 1 else load.groups
 
-    return {deployment: come(deployment) for deployment in loads}
+    return {deployment: propagate(deployment) for deployment in loads}

@@ -1,4 +1,4 @@
-"""A percentile of latency over scenarios, with bounds from sections (Asmussen & Glynn, Stochastic Simulation, 2007)."""
+"""Latency percentiles over scenarios, with bounds from sections (Asmussen & Glynn, Stochastic Simulation, 2007)."""
 
 from __future__ import annotations
 
@@ -16,56 +16,56 @@ from circinus.profiling.race.slo_requirements import percentile_sample_size
 
 FloatArray = NDArray[np.floating]
 
-_SHORTEST_S = 1e-9
-"""Stands for no time at all where logarithms are taken."""
+_MIN_S = 1e-9
+"""Minimum time of which a logarithm is taken."""
 UNBOUNDED = 1e12
-"""The factor, or the seconds, where no bound can be given: beyond any objective, and finite, as infinite times have no
-difference."""
+"""Factor or seconds without an upper bound: beyond any SLO, and finite, as differences of infinities are undefined."""
 
 
 @dataclass(frozen=True)
 class SmallSampleInflation:
-    """The factors on measured times that keep a bound at its risk when items are few: of a percentile, and of the mean.
+    """Factors that extend bounds from small samples of measured times to the required risk.
 
-    That of a percentile: from `items_for_percentile` items on the slowest item measured is at or beyond it with
-    probability 1 - risk, whatever the distribution, and the factor is 1. With fewer it is the upper tolerance limit of
-    a log-normal distribution over the slowest item, where that is greater than 1 (Hahn & Meeker, Statistical Intervals,
-    1991; tolerance factor by Natrella's approximation, Experimental Statistics, NBS Handbook 91, 1963).
+    Factor of a percentile: from `percentile_sample_size` items on, the slowest measured item is at or beyond the
+    percentile with probability 1 - risk for any distribution, and the factor is 1. With fewer items it is the upper
+    tolerance limit of a log-normal distribution over the slowest item, if that is greater than 1 (Hahn & Meeker,
+    Statistical Intervals, 1991; tolerance factor by Natrella's approximation, Experimental Statistics, NBS Handbook 91,
+    1963).
 
-    Limits: the shape is assumed. In simulation normal, gamma and log-normal times keep a risk of 0.05 from 8 items on;
-    a rare slow kind of item that was not drawn is seen by no bound. Where times are of two very different kinds the
-    factor is large, and only more items make it small: profiling measures such operators on as many as take none
-    (`Footprints.uneven`).
+    Limits: the shape is assumed. In simulation, normal, gamma and log-normal times keep a risk of 0.05 from 8 items on;
+    no bound covers a rare slow kind of item that was not drawn. For times of two very different kinds the factor is
+    large, and only more items reduce it: profiling measures such operators on enough items for a factor of 1
+    (`ResourceUsage.heavy_tailed`).
     """
 
     percentile: float
-    """Of 100."""
+    """Percentile in (0, 100)."""
     risk: float
 
     def of(self, service_s: FloatArray) -> float:
-        """The factor, at least 1, for (n,) seconds; `UNBOUNDED` where n is too small for any bound."""
+        """Return the factor, at least 1, for (n,) seconds; `UNBOUNDED` if n is too small for any bound."""
         items = len(service_s)
         if items >= percentile_sample_size(self.percentile, self.risk):
             return 1.0
         factor = tolerance_factor(items, self.percentile / 100, self.risk)
         if math.isinf(factor):
             return UNBOUNDED
-        logs = np.log(np.maximum(service_s, _SHORTEST_S))
+        logs = np.log(np.maximum(service_s, _MIN_S))
         beyond = float(logs.mean() + factor * logs.std(ddof=1) - logs.max())
         return math.exp(min(max(0.0, beyond), math.log(UNBOUNDED)))
 
     def of_mean(self, values: FloatArray) -> float:
-        """The factor, at least 1, on the mean of (n,) values beyond which the true mean is with probability `risk`.
+        """Return the factor, at least 1, on the mean of (n,) values that the true mean exceeds with probability `risk`.
 
-        What requests wait for grows with how busy servers are, and so much faster than the mean of their service. The
-        bound is Student's, as of a normal sample, with the quantile of Abramowitz & Stegun, Handbook of Mathematical
-        Functions, 1964, 26.7.5, to the second term.
+        Waiting times grow with the utilization, and therefore much faster than the mean service time. The bound is
+        Student's for a normal sample, with the quantile of Abramowitz & Stegun, Handbook of Mathematical Functions,
+        1964, 26.7.5, to the second term.
 
-        Limits: of skewed values the mean of few is too low more often, in simulation up to three times as often as
-        `risk` says with 8 log-normal ones, and hardly more often with 60.
+        Limits: for skewed values the risk is exceeded: in simulation up to three times with 8 log-normal values, and
+        hardly with 60.
 
         Args:
-            values: (n,) seconds, or bytes.
+            values: (n,) seconds or bytes.
         """
         items, z = len(values), max(0.0, NormalDist().inv_cdf(1 - self.risk))
         mean = float(values.mean())
@@ -77,55 +77,54 @@ class SmallSampleInflation:
         return 1.0 + student * float(values.std(ddof=1)) / mean / math.sqrt(items)
 
     def inflate(self, service_s: FloatArray) -> FloatArray:
-        """The seconds times the factor."""
+        """Return the seconds times the factor."""
         return np.asarray(service_s * self.of(service_s))
 
 
 def tolerance_factor(items: int, share: float, risk: float) -> float:
-    """How many standard deviations of a normal sample above its mean a share of the population surely ends.
+    """Return the distance of an upper tolerance limit from the mean of a normal sample, in standard deviations.
 
     Args:
-        items: size of the sample.
-        share: of the population, between 0 and 1.
-        risk: probability with which the limit may be too low.
+        items: sample size.
+        share: share of the population below the limit, between 0 and 1.
+        risk: probability that the limit is too low.
 
     Returns:
-        Infinity where the sample is too small for the approximation.
+        The distance; infinity if the sample is too small for the approximation.
     """
-    wanted, sure = NormalDist().inv_cdf(share), NormalDist().inv_cdf(1 - risk)
-    spread = 1 - sure**2 / (2 * (items - 1)) if items > 1 else 0.0
-    if spread <= 0:
+    z_share, z_risk = NormalDist().inv_cdf(share), NormalDist().inv_cdf(1 - risk)
+    denominator = 1 - z_risk**2 / (2 * (items - 1)) if items > 1 else 0.0
+    if denominator <= 0:
         return math.inf
-    return (wanted + math.sqrt(max(0.0, wanted**2 - spread * (wanted**2 - sure**2 / items)))) / spread
+    return (z_share + math.sqrt(max(0.0, z_share**2 - denominator * (z_share**2 - z_risk**2 / items)))) / denominator
 
 
 @dataclass(frozen=True)
 class PercentileEstimator:
-    """One percentile (of 100) over the scenarios of a grid.
+    """Estimator of a latency percentile, with bounds, over the scenarios of a grid.
 
-    The value is an order statistic over all scenarios. The upper bound is the greatest of the sections' own
-    percentiles, each taken at the rank that is at or above the truth with probability at least 1/2 (the lower bound:
-    the least, at or below). All sections err to the same side with probability at most 2^-sections, whatever the
-    distribution. This holds for sections of independent scenarios; where a section has so few items (or scenarios,
-    beyond the 99th percentile) that none reaches the percentile, its rank is the last and the bound would hold less
-    often: the upper one is therefore taken of latencies whose service times have been stretched by `allowance`, and
-    whose waits are those under the load that its bound of the mean allows.
+    The value is an order statistic over all scenarios. The upper bound is the maximum of the sections' percentiles,
+    each at the rank that is at or above the true percentile with probability at least 1/2 (lower bound: the minimum, at
+    or below). All sections err to the same side with probability at most 2^-sections for any distribution, if scenarios
+    are independent. If a section has so few items (or scenarios, beyond the 99th percentile) that none reaches the
+    percentile, its rank is the last, and the bound would be too low: callers therefore pass latencies whose service
+    times are inflated by `allowance`, under the load of its bound of the mean.
 
-    Every one of the three is monotone: where no scenario is slower, none of them is greater.
+    Value and bounds are monotone: they do not increase if no scenario becomes slower.
     """
 
     percentile: float
     grid: ScenarioGrid
     allowance: SmallSampleInflation
-    """For times and sizes measured on few items."""
+    """Inflation of times and sizes measured on few items."""
 
     @classmethod
     def at(cls, percentile: float, risk: float) -> PercentileEstimator:
-        """A percentile over as many sections of scenarios as a risk asks for."""
+        """Return the estimator of a percentile, with sections of scenarios according to a risk."""
         return cls(percentile, ScenarioGrid.for_risk(risk, percentile), SmallSampleInflation(percentile, risk))
 
     def of(self, latency_s: FloatArray) -> Interval:
-        """The percentile of one vector of scenarios, (count,), without the allowance."""
+        """Return the percentile of (count,) latencies of scenarios, without inflation."""
         ordered = np.sort(latency_s)
         value = float(ordered[math.ceil(self.percentile / 100 * self.grid.count - 1e-9) - 1])
         sections = np.sort(latency_s.reshape(self.grid.sections, self.grid.size), axis=1)
@@ -137,7 +136,7 @@ class PercentileEstimator:
         )
 
     def upper(self, latency_s: FloatArray) -> FloatArray:
-        """The upper bounds of many vectors, (n, count) -> (n,)."""
+        """Return (n,) upper bounds of (n, count) latencies."""
         _, rank = self._ranks
         sections = latency_s.reshape(-1, self.grid.sections, self.grid.size)
         if not len(sections):
@@ -145,7 +144,7 @@ class PercentileEstimator:
         return np.asarray(np.partition(sections, rank - 1, axis=2)[:, :, rank - 1].max(axis=1))
 
     def within(self, latency_s: FloatArray, limit_s: float) -> NDArray[np.bool_]:
-        """Whether the upper bounds of many vectors, (n, count), are at most `limit_s`; much faster than `upper`."""
+        """Return whether the upper bounds of (n, count) latencies are at most `limit_s`; much faster than `upper`."""
         _, rank = self._ranks
         shape = (len(latency_s), self.grid.sections, self.grid.size // 64)
         words = np.packbits(latency_s > limit_s, axis=1).view(np.uint64).reshape(shape)
@@ -159,7 +158,7 @@ class PercentileEstimator:
 
 @lru_cache(maxsize=256)
 def _median_unbiased_ranks(percentile: float, size: int) -> tuple[int, int]:
-    """Ranks (from 1) of the order statistics that are at most, and at least, the percentile with probability 1/2."""
+    """Return the ranks, from 1, of order statistics at most (at least) the percentile with probability 1/2."""
     share = percentile / 100
     below = np.array([math.comb(size, k) * share**k * (1 - share) ** (size - k) for k in range(size + 1)])
     at_most = np.cumsum(below)  # at_most[k]: P(at most k of the section's scenarios lie below the percentile)

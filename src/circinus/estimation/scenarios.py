@@ -1,7 +1,7 @@
-"""The scenarios that latency is represented by: which item, and how lucky with every queue.
+"""Scenarios of latency: a measured item and a random draw for the wait at every operator and link.
 
-A scenario is one measured item and one draw for the wait at every operator and link. Scenarios come in sections that
-share no item, so that the percentiles of different sections tell how uncertain the percentile is (`percentiles`).
+Scenarios are divided into sections that share no item, so that the percentiles of the sections show the uncertainty of
+the percentile (`percentiles`).
 """
 
 from __future__ import annotations
@@ -21,27 +21,29 @@ from circinus.errors import PlanningError
 FloatArray = NDArray[np.floating]
 
 _SCENARIOS = 320
-"""As many of them beyond the 95th percentile as of four times as many beyond the 99th."""
-_FAR = 98.0
-"""Percentiles beyond this take four times as many scenarios."""
+"""Number of scenarios up to the 98th percentile; 16 of them lie beyond the 95th."""
+_FAR_PERCENTILE = 98.0
+"""Percentile beyond which four times as many scenarios are used."""
 _WORD = 64
-"""Sections are multiples of this, so that scenarios can be counted by words of bits."""
+"""Divisor of section sizes, so that scenarios can be counted by words of bits."""
 
 
 @dataclass(frozen=True)
 class ScenarioGrid:
-    """How many sections there are and how many scenarios each has (a multiple of 64). Arrays over scenarios list
-    section by section."""
+    """Number of sections and scenarios of each section (a multiple of 64); arrays contain section after section."""
 
     sections: int
     size: int
 
     @classmethod
     def for_risk(cls, risk: float, percentile: float = 95.0) -> ScenarioGrid:
-        """As many sections as it takes that all of them err to the same side with probability at most `risk`, when
-        each does with probability 1/2: five for a risk of 0.05. Far percentiles take larger sections."""
+        """Return the grid for a risk; far percentiles have larger sections.
+
+        There are enough sections that all of them err to the same side with probability at most `risk`, if each does
+        with probability 1/2: five for a risk of 0.05.
+        """
         sections = max(1, math.ceil(-math.log2(risk)))
-        count = _SCENARIOS * (4 if percentile > _FAR else 1)
+        count = _SCENARIOS * (4 if percentile > _FAR_PERCENTILE else 1)
         return cls(sections, _WORD * max(1, round(count / _WORD / sections)))
 
     @property
@@ -50,22 +52,22 @@ class ScenarioGrid:
         return self.sections * self.size
 
     def items(self, measured: int) -> IntArray:
-        """(count,) for each scenario the index of its item among the measured ones.
+        """Return (count,) the index of each scenario's item among the measured ones.
 
-        Sections share no item and each uses its own items equally often (up to one). Where fewer items were measured
-        than there are sections, sections share items, and bounds say less than they promise. Of more items than
+        Sections share no item, and each section uses its items equally often (up to one). If there are fewer items than
+        sections, sections share items, and bounds hold less often than intended. If there are more items than
         scenarios, evenly spaced ones are used.
 
         Raises:
-            PlanningError: nothing was measured.
+            PlanningError: no item was measured.
         """
         return _items(self, measured)
 
     def exponentials(self, name: str) -> FloatArray:
-        """(count,) draws for the wait in the queue called `name`: -log(1 - u) of uniforms u.
+        """Return (count,) draws -log(1 - u) of uniforms u, for the wait in the queue `name`.
 
-        The uniforms are stratified within each section and, finer, over all of them, and depend on the name alone, so
-        that all plans meet the same luck and differences between them are differences of the plans.
+        The uniforms are stratified within each section and, finer, over all of them. They depend on the name only, so
+        that all plans use common random numbers.
         """
         return _exponentials(self, name)
 
@@ -74,8 +76,9 @@ class ScenarioGrid:
 def _items(grid: ScenarioGrid, measured: int) -> IntArray:
     if measured < 1:
         raise PlanningError(
-            "found a profile without a measured item, expected at least one; profile the pipeline",
+            "the profile has no measured item",
             code="profile.no_measurement",
+            hint="Run `circinus profile`.",
         )
     sections = []
     for section in range(grid.sections):

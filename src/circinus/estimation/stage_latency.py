@@ -1,4 +1,4 @@
-"""One operator in one pool under one allocation: what it takes, how long requests wait for it and how long it works."""
+"""Latency of a stage: an operator in a pool under an allocation."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _ROUNDING = 1e-9
 
 
 def replica_demand(operator: OperatorSpec, pool: Pool, cpus: float, memory_bytes: float) -> ReplicaDemand:
-    """What one replica of `operator` with `cpus` CPUs takes from one node of `pool`.
+    """Return the resources that a replica takes from a node.
 
     Args:
-        operator: says which GPUs it needs.
-        pool: says what a node has and costs.
+        operator: operator with its GPU requirements.
+        pool: pool with the resources and the price of a node.
         cpus: CPUs of the replica.
-        memory_bytes: its peak memory, as profiled.
+        memory_bytes: profiled peak memory of the replica.
     """
     shares = (
         cpus / pool.cpus,
@@ -47,7 +47,7 @@ def replica_demand(operator: OperatorSpec, pool: Pool, cpus: float, memory_bytes
 
 
 def replicas_per_node(demand: ReplicaDemand, pool: Pool) -> int:
-    """How many replicas of one deployment a node of `pool` holds; 0: it does not fit."""
+    """Return the number of replicas of a deployment that fit on a node of `pool`."""
     amounts = (
         (demand.cpus, pool.cpus),
         (demand.memory_bytes, pool.memory_bytes),
@@ -62,42 +62,41 @@ FloatArray = NDArray[np.floating]
 
 @dataclass(frozen=True, eq=False)
 class StageLatency:
-    """One operator of one plan."""
+    """Latency of an operator of a plan."""
 
     use: DeploymentUse
-    likely_and_pessimistic_s: FloatArray
-    """(2, scenarios) wait and service; in the second row with the service time, and the load that requests wait under,
-    as few items allow them to be."""
+    expected_and_pessimistic_s: FloatArray
+    """(2, scenarios) wait and service; in the second row at the upper bounds of service time and load, which allow for
+    small samples."""
     mean_wait_s: float
-    """Over the scenarios."""
+    """Mean over the scenarios."""
     mean_service_s: float
-    """Over the scenarios."""
-    mean_fill: float
-    """Requests a batch."""
-    doubts: tuple[str, ...]
-    """Why the time at the deployment is no more than a guess."""
+    """Mean over the scenarios."""
+    mean_batch_size: float
+    caveats: tuple[str, ...]
+    """Reasons why the latency is only a rough estimate."""
 
 
 def operator_queue_key(operator: str) -> str:
-    """What the draws for the waits at `operator` are called."""
+    """Return the name of the random draws for waits at `operator`."""
     return f"operator {operator}"
 
 
 @dataclass(frozen=True, eq=False)
-class _Measured:
-    """What was measured of one operator: seconds for one item alone on the fewest CPUs."""
+class _ServiceTime:
+    """Unbatched service time of an operator on the fewest CPUs."""
 
     scenarios_s: FloatArray
     mean_s: float
     square_s2: float
     cube_s3: float
     mean_factor: float
-    """At least 1: what the mean of all may be over that of few items."""
-    stretched_s: FloatArray
-    """The scenarios with the allowance for a percentile of times measured on few items."""
+    """Upper bound of the actual mean over the measured one, at least 1."""
+    pessimistic_s: FloatArray
+    """Scenarios with the inflation for a percentile measured on few items."""
 
     @classmethod
-    def of(cls, profile: OperatorProfile, percentile: PercentileEstimator) -> _Measured:
+    def of(cls, profile: OperatorProfile, percentile: PercentileEstimator) -> _ServiceTime:
         service_s = profile.service_s
         scenarios_s = service_s[percentile.grid.items(len(service_s))]
         return cls(
@@ -111,19 +110,19 @@ class _Measured:
 
 
 class StageLatencyModel:
-    """The stages of all plans of one query, under any configuration."""
+    """Latency model of the stages of a query's plans, under any configuration."""
 
     def __init__(self, query: Query, percentile: PercentileEstimator) -> None:
         self._query = query
         self._percentile = percentile
-        self._coming = ArrivalModel.of(query)
-        self._promised: dict[tuple[OperatorProfile, str, Allocation], StageLatency] = {}
-        self._measured: dict[OperatorProfile, _Measured] = {}
+        self._arrivals = ArrivalModel.of(query)
+        self._guaranteed: dict[tuple[OperatorProfile, str, Allocation], StageLatency] = {}
+        self._service_times: dict[OperatorProfile, _ServiceTime] = {}
 
     @property
-    def coming(self) -> ArrivalModel:
-        """How requests come."""
-        return self._coming
+    def arrivals(self) -> ArrivalModel:
+        """Arrival model of the query."""
+        return self._arrivals
 
     def stage(
         self,
@@ -133,7 +132,7 @@ class StageLatencyModel:
         allocation: Allocation,
         conditions: MergedLoad | None,
     ) -> StageLatency:
-        """One operator in one pool, as promised or under `conditions`.
+        """Return the latency of an operator in a pool, guaranteed or under `conditions`.
 
         Raises:
             PlanningError: the allocation was not profiled, or `conditions` lack the deployment.
@@ -141,16 +140,16 @@ class StageLatencyModel:
         if conditions is not None:
             return self._compute(operator, profile, pool, allocation, conditions)
         key = (profile, pool.name, allocation)
-        stage = self._promised.get(key)
+        stage = self._guaranteed.get(key)
         if stage is None:
-            stage = self._promised[key] = self._compute(operator, profile, pool, allocation, None)
+            stage = self._guaranteed[key] = self._compute(operator, profile, pool, allocation, None)
         return stage
 
-    def _of(self, profile: OperatorProfile) -> _Measured:
-        measured = self._measured.get(profile)
-        if measured is None:
-            measured = self._measured[profile] = _Measured.of(profile, self._percentile)
-        return measured
+    def _service_time(self, profile: OperatorProfile) -> _ServiceTime:
+        service_time = self._service_times.get(profile)
+        if service_time is None:
+            service_time = self._service_times[profile] = _ServiceTime.of(profile, self._percentile)
+        return service_time
 
     def _compute(
         self,
@@ -161,15 +160,15 @@ class StageLatencyModel:
         conditions: MergedLoad | None,
     ) -> StageLatency:
         ratios = batch_time_ratios(profile, allocation.cpus, allocation.batch_size)
-        slowness = profile.slowdown(pool.hardware)
-        full, measured = ratios[-1] * slowness, self._of(profile)
-        traffic = self._coming.traffic(
+        slowdown = profile.slowdown(pool.hardware)
+        full_batch, service_time = ratios[-1] * slowdown, self._service_time(profile)
+        traffic = self._arrivals.traffic(
             self._query.rate_per_s,
-            measured.mean_s * full,
-            measured.square_s2 * full**2,
-            measured.cube_s3 * full**3,
+            service_time.mean_s * full_batch,
+            service_time.square_s2 * full_batch**2,
+            service_time.cube_s3 * full_batch**3,
             first=not operator.after and pool.site == self._query.source,
-            mean_factor=measured.mean_factor,
+            mean_factor=service_time.mean_factor,
         )
         use = DeploymentUse(
             deployment=Deployment(
@@ -193,16 +192,17 @@ class StageLatencyModel:
             stations = (deployment_station(use.deployment, conditions),)
         draws = self._percentile.grid.exponentials(operator_queue_key(operator.name))
         times = [station_time(station, ratios[-1], draws) for station in stations]
-        slower = [pessimistic_station_time(station, ratios[-1], draws) for station in stations]
-        node_s = elementwise_max_s(times, measured.scenarios_s * slowness)
+        pessimistic = [pessimistic_station_time(station, ratios[-1], draws) for station in stations]
+        expected_s = elementwise_max_s(times, service_time.scenarios_s * slowdown)
+        pessimistic_s = elementwise_max_s(pessimistic, service_time.pessimistic_s * slowdown)
         mean_wait_s = max(time.mean_wait_s for time in times)
         return StageLatency(
             use=use,
-            likely_and_pessimistic_s=np.stack([node_s, elementwise_max_s(slower, measured.stretched_s * slowness)]),
+            expected_and_pessimistic_s=np.stack([expected_s, pessimistic_s]),
             mean_wait_s=mean_wait_s,
-            mean_service_s=float(node_s.mean()) - mean_wait_s,
-            mean_fill=max(time.mean_fill for time in times),
-            doubts=tuple(f"deployment {use.deployment.name}: {doubt}" for s in stations for doubt in s.caveats()),
+            mean_service_s=float(expected_s.mean()) - mean_wait_s,
+            mean_batch_size=max(time.mean_batch_size for time in times),
+            caveats=tuple(f"deployment {use.deployment.name}: {caveat}" for s in stations for caveat in s.caveats()),
         )
 
 
@@ -213,72 +213,77 @@ def stations_at_target(
     batch_wait_s: float,
     utilization_target: float,
 ) -> tuple[LoadedStation, ...]:
-    """A deployment at its utilisation target, with the replicas that a query needs alone and its kind of requests.
+    """Return the queueing models of a deployment that guarantees are computed with.
 
-    Batches that wait to fill take the longer the fewer requests come: then also the same with the query's requests
-    alone. What is promised is the longer time of both.
+    The deployment is at its utilization target with requests identical to the query's, and has the replicas that the
+    query needs in isolation. Batches wait longer to fill at lower rates: if they wait, there is a second model with
+    the query's requests only, and the guarantee is the longer of both times.
 
     Args:
         busy_replicas: mean number of replicas that the query's requests keep busy.
-        traffic: the query's requests, and the seconds of a full batch.
-        fill_ratios: as of `DeploymentUse`; so is the next.
-        batch_wait_s: how long a batch may wait to fill.
-        utilization_target: in (0, 1).
+        traffic: the query's requests, with the service times of full batches.
+        fill_ratios: see `DeploymentUse`.
+        batch_wait_s: see `DeploymentUse`.
+        utilization_target: target in (0, 1).
     """
     replicas = replicas_for(busy_replicas, utilization_target)
-    times = utilization_target * replicas / busy_replicas if busy_replicas > 0 else 1.0
-    come = [traffic.within(traffic.rate_per_s * times), *([traffic] if batch_wait_s > 0 else [])]
-    return tuple(station_load(replicas, requests, fill_ratios, batch_wait_s) for requests in come)
+    scale = utilization_target * replicas / busy_replicas if busy_replicas > 0 else 1.0
+    streams = [traffic.within(traffic.rate_per_s * scale), *([traffic] if batch_wait_s > 0 else [])]
+    return tuple(station_load(replicas, stream, fill_ratios, batch_wait_s) for stream in streams)
 
 
 @dataclass(frozen=True, eq=False)
 class StationTime:
-    """The time of n requests at a station: `added_s + factor x` what each takes alone."""
+    """Response times of n requests at a station: `added_s + factor x` unbatched service time."""
 
     added_s: FloatArray
     """(n,)"""
     factor: FloatArray | float
-    """(n,), or the same for all."""
+    """(n,), or a common factor."""
     mean_wait_s: float
-    mean_fill: float
+    mean_batch_size: float
 
 
-def station_time(station: LoadedStation, full_ratio: float, exponentials: FloatArray) -> StationTime:
-    """The time at a station.
+def station_time(station: LoadedStation, full_batch_time_ratio: float, exponentials: FloatArray) -> StationTime:
+    """Return the response times at a station.
 
     Args:
-        station: the queue.
-        full_ratio: of the query's own profile, which need not be that of the station: that of another query's.
+        station: queueing model of the station.
+        full_batch_time_ratio: ratio of the query's profile, which may differ from the station's, taken from the profile
+            of another query.
         exponentials: (n,) draws.
     """
     if station.is_poisson:
         wait_s = station.wait(station.utilization).at(exponentials)
-        return StationTime(wait_s, full_ratio, float(wait_s.mean()), 1.0)
+        return StationTime(wait_s, full_batch_time_ratio, float(wait_s.mean()), 1.0)
     response = station.response()
     added_s, factor = response.at(exponentials)
-    factor = factor * (full_ratio / station.fill_ratios[-1])
+    factor = factor * (full_batch_time_ratio / station.fill_ratios[-1])
     return StationTime(added_s, factor, response.mean_wait_s, mean_batch_size(response.batch_size_distribution))
 
 
-def pessimistic_station_time(station: LoadedStation, full_ratio: float, exponentials: FloatArray) -> StationTime:
-    """The time at a station for requests that take as long as they seem to, if servers take as long as they may.
+def pessimistic_station_time(
+    station: LoadedStation, full_batch_time_ratio: float, exponentials: FloatArray
+) -> StationTime:
+    """Return the response times at a station with the longest mean service times (`LoadedStation.pessimistic`).
 
-    `UNBOUNDED` where that cannot be told (`StationLoad.slower`). Arguments are those of `time_at`.
+    The service times of the requests themselves are unchanged. Times are `UNBOUNDED` if they cannot be determined.
+    Arguments: see `station_time`.
     """
-    slower = station.pessimistic()
-    if slower is None:
+    pessimistic = station.pessimistic()
+    if pessimistic is None:
         return StationTime(np.full(len(exponentials), UNBOUNDED), 0.0, UNBOUNDED, len(station.fill_ratios))
-    return station_time(slower, full_ratio, exponentials)
+    return station_time(pessimistic, full_batch_time_ratio, exponentials)
 
 
-def elementwise_max_s(times: Sequence[StationTime], alone_s: FloatArray) -> FloatArray:
-    """(n,) the longest of several times at a station, request by request, of which each takes `alone_s` (n,) alone."""
-    found_s = [np.asarray(time.added_s + time.factor * alone_s) for time in times]
-    return np.maximum.reduce(found_s) if len(found_s) > 1 else found_s[0]
+def elementwise_max_s(times: Sequence[StationTime], unbatched_s: FloatArray) -> FloatArray:
+    """Return (n,) the maximum of several response times for requests with (n,) unbatched service times."""
+    total_s = [np.asarray(time.added_s + time.factor * unbatched_s) for time in times]
+    return np.maximum.reduce(total_s) if len(total_s) > 1 else total_s[0]
 
 
 def deployment_station(deployment: Deployment, conditions: MergedLoad) -> LoadedStation:
-    """A deployment under the merged load.
+    """Return the queueing model of a deployment under the merged load.
 
     Raises:
         PlanningError: `conditions` lack the deployment.
@@ -286,8 +291,9 @@ def deployment_station(deployment: Deployment, conditions: MergedLoad) -> Loaded
     load = conditions.deployments.get(deployment)
     if load is None:
         raise PlanningError(
-            f"deployment {deployment.name}: found no load for it, expected the merged load of every deployment of the "
-            f"plan; merge this plan's candidate too",
+            "the merged load lacks this deployment of the plan",
             code="deployment.no_load",
+            location=f"deployment {deployment.name}",
+            hint="Merge the plan's candidate, too.",
         )
     return load.station

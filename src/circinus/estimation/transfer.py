@@ -1,7 +1,7 @@
-"""How long values take from site to site, and what they put on the links.
+"""Transfers between sites: their times, and the load on links.
 
-A value crosses the links of its path one after the other. On each it waits for those before it (first come, first
-served, one at a time, Poisson arrivals: M/G/1), is sent at full bandwidth, and arrives half a round trip later.
+A value crosses the links of its path one after the other. On each link it waits for earlier values (M/G/1: first come,
+first served, one at a time, Poisson arrivals), is sent at full bandwidth, and arrives half a round trip later.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ from circinus.specification import DirectedLink, Network, OperatorSpec, Query
 FloatArray = NDArray[np.floating]
 
 INPUT = ""
-"""Stands for the pipeline's input among the names of the operators that send their output."""
+"""Name of the pipeline's input among the producers of values."""
 
 
 def link_queue_key(link: DirectedLink) -> str:
-    """What the draws for the waits at `link` are called."""
+    """Return the name of the random draws for waits at `link`."""
     return f"link {link.name}"
 
 
 def path_between(network: Network, source: str, target: str) -> tuple[DirectedLink, ...]:
-    """The links that a value crosses from site to site.
+    """Return the links that a value crosses from site to site.
 
     Raises:
-        PlanningError: there is no way.
+        PlanningError: there is no path.
     """
     path: tuple[DirectedLink, ...] | None = network.path(source, target)
     if path is None:
         raise PlanningError(
-            f"found no way from site {source} to site {target}, expected a path of links; add a link or place the "
-            f"operators elsewhere",
+            f"there is no path of links from site {source} to site {target}",
             code="link.no_path",
+            hint="Add a link, or place the operators elsewhere.",
         )
     return path
 
 
 def link_station(traffic: RequestStream, utilization: float | None = None) -> LoadedStation:
-    """A link as a queue: it sends one value after the other.
+    """Return the queueing model of a link, which sends one value after the other.
 
     Args:
-        traffic: the values, and the seconds that they hold the link.
-        utilization: share of the time that the link is busy; None: as busy as `traffic` makes it.
+        traffic: values with their transmission times.
+        utilization: utilization of the link, or None for that of `traffic`.
     """
     if utilization is not None and traffic.offered_load > 0:
         factor = float(pessimistic_link_factor(traffic.mean_factor, traffic.offered_load, utilization))
@@ -65,60 +65,60 @@ def link_station(traffic: RequestStream, utilization: float | None = None) -> Lo
 
 
 def pessimistic_link_factor(mean_factor: Amount, busy: Amount, utilization: float) -> Amount:
-    """What the mean seconds of all values on a link may come to, where those of the other queries are known.
+    """Return the upper bound of the actual mean transmission time over the assumed one, for all values on a link.
 
     Args:
-        mean_factor: of this query's values.
-        busy: share of the time for which they hold the link.
-        utilization: that for which all hold it.
+        mean_factor: upper bound for this query's values; those of other queries are assumed exact.
+        busy: utilization of the link by this query.
+        utilization: total utilization of the link.
     """
     return 1.0 + (mean_factor - 1.0) * np.minimum(busy / utilization, 1.0)
 
 
 def link_wait_s(station: LoadedStation, exponentials: FloatArray) -> FloatArray:
-    """(n,) the wait for a link at n draws."""
+    """Return (n,) the wait for a link at n draws."""
     if station.is_poisson:
         return station.wait(station.utilization).at(exponentials)
     return station.response().at(exponentials)[0]
 
 
 def pessimistic_link_wait_s(station: LoadedStation, exponentials: FloatArray) -> FloatArray:
-    """The same if values take as long as they may; `UNBOUNDED` where that cannot be told (`StationLoad.slower`)."""
-    slower = station.pessimistic()
-    return np.full(len(exponentials), UNBOUNDED) if slower is None else link_wait_s(slower, exponentials)
+    """Return (n,) the wait with the longest mean transmission times (`LoadedStation.pessimistic`), or `UNBOUNDED`."""
+    pessimistic = station.pessimistic()
+    return np.full(len(exponentials), UNBOUNDED) if pessimistic is None else link_wait_s(pessimistic, exponentials)
 
 
 def link_delay_s(link: DirectedLink, size_bytes: FloatArray, wait_s: FloatArray) -> FloatArray:
-    """Seconds to cross one link: the wait, the sending, half the round trip. The arguments broadcast."""
+    """Return the time to cross a link: wait, transmission, half the round trip. The arguments broadcast."""
     return np.asarray(wait_s + size_bytes / link.bandwidth_bytes_per_s + link.one_way_s)
 
 
 def destinations(
     order: Iterable[OperatorSpec], sinks: Iterable[str], sites: Mapping[str, str]
 ) -> Mapping[str, tuple[str, ...]]:
-    """For every producer of a value (`INPUT` included) the other sites that it is sent to, each once.
+    """Return for every producer of a value (`INPUT` included) the distinct other sites that receive the value.
 
     Args:
         order: the operators.
-        sinks: those whose output goes back to the source.
+        sinks: operators whose output returns to the source.
         sites: producer -> its site; that of `INPUT` is the source.
     """
-    found: dict[str, dict[str, None]] = defaultdict(dict)
+    receivers: dict[str, dict[str, None]] = defaultdict(dict)
     for operator in order:
         for parent in operator.after or (INPUT,):
-            found[parent][sites[operator.name]] = None
+            receivers[parent][sites[operator.name]] = None
     for sink in sinks:
-        found[sink][sites[INPUT]] = None
-    return {producer: tuple(s for s in targets if s != sites[producer]) for producer, targets in found.items()}
+        receivers[sink][sites[INPUT]] = None
+    return {producer: tuple(s for s in targets if s != sites[producer]) for producer, targets in receivers.items()}
 
 
 @dataclass(frozen=True, eq=False)
 class Transfer:
-    """One value on its way from site to site."""
+    """Transfer time of a value between sites."""
 
-    both_s: FloatArray
-    """(2, scenarios) seconds, in the second row where links are as loaded as few items allow them to be; (2, 1) zeros
-    within a site."""
+    expected_and_pessimistic_s: FloatArray
+    """(2, scenarios) times; in the second row at the upper bound of the links' load, which allows for small samples.
+    (2, 1) zeros within a site."""
     mean_s: float
 
 
@@ -127,22 +127,22 @@ _NONE = Transfer(np.zeros((2, 1)), 0.0)
 
 @dataclass(frozen=True, eq=False)
 class PayloadSizes:
-    """What one producer sends."""
+    """Sizes of the values of a producer."""
 
     measured_bytes: FloatArray
-    """(n,) as profiled."""
+    """(n,) profiled sizes."""
     scenarios_bytes: FloatArray
     mean_bytes: float
     square_bytes2: float
     cube_bytes3: float
     mean_factor: float
-    """At least 1: what the mean of all may be over that of few items."""
+    """Upper bound of the actual mean over the measured one, at least 1."""
     first: bool
-    """Whether they come straight from the source."""
+    """True if the values come directly from the source."""
 
     @classmethod
     def of(cls, measured_bytes: FloatArray, percentile: PercentileEstimator, *, first: bool) -> PayloadSizes:
-        """From the measured sizes (n,) of n items."""
+        """Create the sizes from (n,) measured ones."""
         scenarios_bytes = measured_bytes[percentile.grid.items(len(measured_bytes))]
         mean, square, cube = (float((measured_bytes**power).mean()) for power in (1.0, 2.0, 3.0))
         factor = percentile.allowance.of_mean(measured_bytes)
@@ -150,54 +150,54 @@ class PayloadSizes:
 
 
 class TransferModel:
-    """The transfers of all plans of one query, under any configuration."""
+    """Model of the transfers of a query's plans, under any configuration."""
 
     def __init__(
         self, query: Query, network: Network, percentile: PercentileEstimator, usable_link_share: float
     ) -> None:
         self._query = query
-        self._coming = ArrivalModel.of(query)
+        self._arrivals = ArrivalModel.of(query)
         self._network = network
         self._percentile = percentile
         self._usable_share = usable_link_share
         self._sizes: dict[int, PayloadSizes] = {}
-        self._promised: dict[tuple[PayloadSizes, str, str], Transfer] = {}
-        self._promised_uses: dict[tuple[DirectedLink, tuple[PayloadSizes, ...]], LinkUse] = {}
+        self._guaranteed: dict[tuple[PayloadSizes, str, str], Transfer] = {}
+        self._guaranteed_uses: dict[tuple[DirectedLink, tuple[PayloadSizes, ...]], LinkUse] = {}
 
     def sizes(self, profile: ConfigurationProfile) -> dict[str, PayloadSizes]:
-        """What every producer sends (`INPUT` included); configurations share what they share arrays of."""
+        """Return the sizes of every producer (`INPUT` included), cached by array for all configurations."""
         sent = {INPUT: profile.input_bytes} | {name: o.output_bytes for name, o in profile.operators.items()}
-        found = {}
+        result = {}
         for producer, measured_bytes in sent.items():
-            known = self._sizes.get(id(measured_bytes))  # `Sizes` keeps the array, so its identity is not reused
-            if known is None:
-                known = self._sizes[id(measured_bytes)] = PayloadSizes.of(
+            sizes = self._sizes.get(id(measured_bytes))  # `PayloadSizes` retains the array, so its id is not reused
+            if sizes is None:
+                sizes = self._sizes[id(measured_bytes)] = PayloadSizes.of(
                     measured_bytes, self._percentile, first=producer == INPUT
                 )
-            found[producer] = known
-        return found
+            result[producer] = sizes
+        return result
 
     def transfer(self, sizes: PayloadSizes, source: str, target: str, conditions: MergedLoad | None) -> Transfer:
-        """The way of a value from site to site.
+        """Return the transfer time of a value between sites.
 
         Raises:
-            PlanningError: there is no way, or `conditions` lack a link.
+            PlanningError: there is no path, or `conditions` lack a link.
         """
         if source == target:
             return _NONE
         if conditions is not None:
             return self._compute(sizes, source, target, conditions)
         key = (sizes, source, target)
-        transfer = self._promised.get(key)
+        transfer = self._guaranteed.get(key)
         if transfer is None:
-            transfer = self._promised[key] = self._compute(sizes, source, target, None)
+            transfer = self._guaranteed[key] = self._compute(sizes, source, target, None)
         return transfer
 
     def first_links(self, source: str, targets: Iterable[str]) -> tuple[DirectedLink, ...]:
-        """The links, each once, by which values leave a site for others.
+        """Return the distinct first links of the paths from a site to other sites.
 
         Raises:
-            PlanningError: there is no way.
+            PlanningError: there is no path.
         """
         return tuple(dict.fromkeys(path_between(self._network, source, target)[0] for target in targets))
 
@@ -207,48 +207,48 @@ class TransferModel:
         sites: Mapping[str, str],
         sent_to: Mapping[str, tuple[str, ...]],
         *,
-        promise: bool,
+        guaranteed: bool,
     ) -> tuple[LinkUse, ...]:
-        """What the query puts on the links when every producer at `sites` sends to the sites in `sent_to`.
+        """Return the query's usage of links if every producer at `sites` sends to the sites in `sent_to`.
 
         Raises:
-            PlanningError: for a promise, a link would carry more than its usable share.
+            PlanningError: for a guarantee, the usage of a link exceeds its usable share.
         """
         crossing: dict[DirectedLink, list[PayloadSizes]] = defaultdict(list)
         for producer, targets in sent_to.items():
             for target in targets:
                 for link in path_between(self._network, sites[producer], target):
                     crossing[link].append(sizes[producer])
-        return tuple(self._link_use(link, tuple(sent), promise) for link, sent in crossing.items())
+        return tuple(self._link_use(link, tuple(sent), guaranteed) for link, sent in crossing.items())
 
-    def _link_use(self, link: DirectedLink, sent: tuple[PayloadSizes, ...], promise: bool) -> LinkUse:
-        known = self._promised_uses.get((link, sent))
-        if known is not None:
-            return known
+    def _link_use(self, link: DirectedLink, sent: tuple[PayloadSizes, ...], guaranteed: bool) -> LinkUse:
+        cached = self._guaranteed_uses.get((link, sent))
+        if cached is not None:
+            return cached
         rate_per_s = self._query.rate_per_s
         traffic = RequestStream.merged(self._traffic(link, size) for size in sent)
-        if promise and traffic.offered_load > self._usable_share * (1 + 1e-9):
+        if guaranteed and traffic.offered_load > self._usable_share * (1 + 1e-9):
             raise PlanningError(
-                f"link {link.name}: found transfers for {traffic.offered_load:.0%} of its bandwidth by query "
-                f"{self._query.name} alone, expected at most {self._usable_share:.0%}; place operators nearer to the "
-                f"source",
+                f"transfers of query {self._query.name} need {traffic.offered_load:.0%} of the bandwidth, of which "
+                f"{self._usable_share:.0%} is usable",
                 code="link.over_target",
+                location=f"link {link.name}",
+                hint="Place operators nearer to the source.",
             )
         seconds = [size.mean_bytes / link.bandwidth_bytes_per_s for size in sent]
         use = LinkUse(
             link,
             rate_per_s * sum(size.mean_bytes for size in sent),
             traffic,
-            others_s=sum(seconds) - min(seconds),
+            excluding_smallest_s=sum(seconds) - min(seconds),
         )
-        if promise:
-            self._promised_uses[link, sent] = use
+        if guaranteed:
+            self._guaranteed_uses[link, sent] = use
         return use
 
     def _traffic(self, link: DirectedLink, sizes: PayloadSizes) -> RequestStream:
-        """The query's values of one kind on a link."""
         bandwidth = link.bandwidth_bytes_per_s
-        return self._coming.traffic(
+        return self._arrivals.traffic(
             self._query.rate_per_s,
             sizes.mean_bytes / bandwidth,
             sizes.square_bytes2 / bandwidth**2,
@@ -276,11 +276,11 @@ class TransferModel:
 
 
 def bottleneck_links(path: Sequence[DirectedLink], conditions: MergedLoad) -> tuple[DirectedLink, ...]:
-    """The links of a path at which values wait, given the merged load.
+    """Return the links of a path at which values wait under the merged load.
 
-    Values that all cross the same links one after the other wait at the narrowest of these alone, as if it were the
-    first: before it they hardly wait, behind it they come no faster than they are sent on. Exact for values of one size
-    (Friedman, Operations Research 13, 1965).
+    Values that all cross the same sequence of links wait only at the narrowest of them, as if it were the first: they
+    hardly wait before it, and arrive no faster than they are sent behind it. Exact for values of equal size (Friedman,
+    Operations Research 13, 1965).
 
     Raises:
         PlanningError: `conditions` lack a link.
@@ -289,20 +289,20 @@ def bottleneck_links(path: Sequence[DirectedLink], conditions: MergedLoad) -> tu
     for link in path:
         traffic = link_stream_under_load(link, conditions)
         flows.append((traffic.offered_load, traffic.rate_per_s, traffic.offered_load * link.bandwidth_bytes_per_s))
-    found = []
-    for place, (link, (busy, rate_per_s, bytes_per_s)) in enumerate(zip(path, flows, strict=True)):
-        alike = [
-            (other, number)
-            for number, (other, its_rate, its_bytes) in enumerate(flows)
+    bottlenecks = []
+    for index, (link, (busy, rate_per_s, bytes_per_s)) in enumerate(zip(path, flows, strict=True)):
+        identical = [
+            (its_busy, its_index)
+            for its_index, (its_busy, its_rate, its_bytes) in enumerate(flows)
             if math.isclose(its_rate, rate_per_s) and math.isclose(its_bytes, bytes_per_s)
         ]
-        if max(alike, key=lambda one: (one[0], -one[1])) == (busy, place):
-            found.append(link)
-    return tuple(found)
+        if max(identical, key=lambda flow: (flow[0], -flow[1])) == (busy, index):
+            bottlenecks.append(link)
+    return tuple(bottlenecks)
 
 
 def link_station_under_load(link: DirectedLink, conditions: MergedLoad) -> LoadedStation:
-    """A link under the merged load.
+    """Return the queueing model of a link under the merged load.
 
     Raises:
         PlanningError: `conditions` lack the link.
@@ -311,7 +311,7 @@ def link_station_under_load(link: DirectedLink, conditions: MergedLoad) -> Loade
 
 
 def link_stream_under_load(link: DirectedLink, conditions: MergedLoad) -> RequestStream:
-    """The merged values on a link.
+    """Return the merged transfers on a link.
 
     Raises:
         PlanningError: `conditions` lack the link.
@@ -319,8 +319,9 @@ def link_stream_under_load(link: DirectedLink, conditions: MergedLoad) -> Reques
     traffic = conditions.links.get(link)
     if traffic is None:
         raise PlanningError(
-            f"link {link.name}: found no load for it, expected the merged load of every link of the plan; merge this "
-            f"plan's candidate too",
+            "the merged load lacks this link of the plan",
             code="link.no_load",
+            location=f"link {link.name}",
+            hint="Merge the plan's candidate, too.",
         )
     return traffic

@@ -30,7 +30,7 @@ class Packing:
     """A packing of replicas on the nodes of a pool, or its failure."""
 
     nodes: tuple[tuple[int, ...], ...] | None
-    """For each kind of replica the node of each, ascending, or None if no packing was found."""
+    """Ascending node indexes of the replicas of each kind, or None if no packing was found."""
     proved: bool
     """True if the result is certain."""
 
@@ -57,9 +57,9 @@ def pack(demand: FloatArray, count: IntArray, capacity: FloatArray, nodes: int, 
     if np.any(share.T @ count > nodes * (1 + _TOLERANCE)):
         return Packing(None, proved=True)
     for order in _orders(share):
-        placed = _first_fit(share, count, nodes, order)
-        if sum(map(len, placed)) == count.sum():
-            return Packing(placed, proved=True)
+        nodes_of = _first_fit(share, count, nodes, order)
+        if sum(map(len, nodes_of)) == count.sum():
+            return Packing(nodes_of, proved=True)
     return _search(share, count, nodes, steps)
 
 
@@ -72,7 +72,7 @@ def _orders(share: FloatArray) -> Iterator[IntArray]:
 def _first_fit(share: FloatArray, count: IntArray, nodes: int, order: IntArray) -> tuple[tuple[int, ...], ...]:
     """Return, for each kind, the nodes of those replicas that fit."""
     load = np.zeros((nodes, share.shape[1]))
-    placed: list[tuple[int, ...]] = [()] * len(count)
+    nodes_of: list[tuple[int, ...]] = [()] * len(count)
     for kind in order:
         nodes_of_kind: list[int] = []
         while len(nodes_of_kind) < count[kind]:
@@ -81,8 +81,8 @@ def _first_fit(share: FloatArray, count: IntArray, nodes: int, order: IntArray) 
                 break
             load[open_nodes[0]] += share[kind]
             nodes_of_kind.append(int(open_nodes[0]))
-        placed[kind] = tuple(sorted(nodes_of_kind))
-    return tuple(placed)
+        nodes_of[kind] = tuple(sorted(nodes_of_kind))
+    return tuple(nodes_of)
 
 
 def _search(share: FloatArray, count: IntArray, nodes: int, steps: int) -> Packing:
@@ -119,10 +119,10 @@ def _search(share: FloatArray, count: IntArray, nodes: int, steps: int) -> Packi
         return Packing(None, proved=False)
     if fillings is None:
         return Packing(None, proved=True)
-    placed: list[tuple[int, ...]] = [()] * len(count)
+    nodes_of: list[tuple[int, ...]] = [()] * len(count)
     for position, kind in enumerate(order):
-        placed[kind] = tuple(node for node, filling in enumerate(fillings) for _ in range(filling[position]))
-    return Packing(tuple(placed), proved=True)
+        nodes_of[kind] = tuple(node for node, filling in enumerate(fillings) for _ in range(filling[position]))
+    return Packing(tuple(nodes_of), proved=True)
 
 
 class _StepLimitError(Exception):

@@ -83,7 +83,7 @@ class Rejection:
     relaxation: Relaxation | None
     alternatives: tuple[Alternative, ...] = ()
     best_so_far: BestEffortPlan | None = None
-    """For a query without a guaranteed plan even in isolation: the plan that most likely meets the SLOs."""
+    """Plan that most likely meets the SLOs, for a query without a guaranteed plan even in isolation."""
 
 
 @dataclass(frozen=True)

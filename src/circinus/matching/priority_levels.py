@@ -67,10 +67,10 @@ class IntegerWeightsByLevel:
         """Return the sums over the queries that a choice (Q,) serves, by level; compare lexicographically."""
         return tuple(w.total(chosen[queries]) for queries, w in zip(self.ranks, self.weights, strict=True))
 
-    def multiples(self, place: int, queries: int) -> IntArray:
+    def multiples(self, level: int, queries: int) -> IntArray:
         """Return (queries,) multiples of one level; 0 for other queries."""
         multiples = np.zeros(queries, dtype=np.int64)
-        multiples[self.ranks[place]] = self.weights[place].multiples
+        multiples[self.ranks[level]] = self.weights[level].multiples
         return multiples
 
 
@@ -127,16 +127,16 @@ class PriorityLevels:
         """Queries of each level, highest level first."""
         return tuple(np.flatnonzero(self.rank == rank) for rank in reversed(range(self.count)))
 
-    def level_weight(self, place: int, above: float) -> FloatArray:
+    def level_weight(self, level: int, above: float) -> FloatArray:
         """Return (Q,) weights for choosing queries of one level together with those of higher levels.
 
         Sums of `weight` differ by so many orders of magnitude that prices for them are meaningless for lower levels.
 
         Args:
-            place: level, counted from the highest (0).
+            level: index of the level, counted from the highest (0).
             above: factor on the weight of higher levels.
         """
-        higher = self.rank > self.count - 1 - place
+        higher = self.rank > self.count - 1 - level
         return np.where(higher, above * self.user_weight, self.user_weight)
 
     @property
@@ -163,9 +163,9 @@ class PriorityLevels:
             max_weights: user weight that could be satisfied at most, regardless of other levels.
         """
         total, higher_proved = 0.0, True
-        for place, factor in enumerate(self.factor[::-1]):
-            total += float(factor) * (min(bounds[place], max_weights[place]) if higher_proved else max_weights[place])
-            higher_proved = higher_proved and proved[place]
+        for level, factor in enumerate(self.factor[::-1]):
+            total += float(factor) * (min(bounds[level], max_weights[level]) if higher_proved else max_weights[level])
+            higher_proved = higher_proved and proved[level]
         return total
 
     def own_bound(self, chosen: IntArray, bound: float) -> float:

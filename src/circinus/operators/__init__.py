@@ -1,4 +1,4 @@
-"""What runs in a pipeline: the operator protocol, the decorator that makes one, and the registry that finds them."""
+"""Operators of pipelines: protocol, decorator, and resolution of references to code."""
 
 from circinus.operators.decorator import operator
 from circinus.operators.protocol import DatasetFunction, Item, Metric, Operator, OperatorFactory

@@ -1,4 +1,4 @@
-"""`@operator`: turn a class or a plain function into an operator."""
+"""Decorator `@operator`, which turns a class or a function into an operator."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from circinus.specification.base_model import Scalar
 
 _CPUS = "cpus"
-"""An operator that takes a keyword of this name is told how many CPUs its replica has; it is no knob."""
+"""Keyword that passes the number of CPUs of the replica. It is not a knob."""
 
 
 class _FunctionOperator:
-    """Applies a function of one item to each item of a batch."""
+    """Operator that applies a function to each item of a batch."""
 
     def __init__(self, function: Callable[..., Any], knobs: Mapping[str, Scalar]) -> None:
         self._function = function
@@ -40,43 +40,58 @@ def operator(
 ) -> OperatorFactory | Callable[[Callable[..., Any]], OperatorFactory]:
     """Declare an operator.
 
-    A **class** gets its knobs as keyword arguments of `__init__`, where it loads its model (once a replica), and
-    has a method `process(*inputs)` that works on batches. A **function** gets one item's inputs as positional
-    arguments and its knobs as keyword-only arguments. Either may take a keyword `cpus`: the CPUs of the replica.
+    A **class** receives its knobs as keyword arguments of `__init__`, where it loads its model (once per replica), and
+    has a method `process(*inputs)` for batches. A **function** receives the inputs of one item as positional
+    arguments, and its knobs as keyword-only arguments. Both may have a keyword `cpus`: the CPUs of the replica.
 
     Args:
         target: the class or function.
-        name: what to call it in messages; by default the target's name.
-        version: replaces the hash of the source file as the identity of what was measured.
+        name: name in messages; default the target's name.
+        version: identity of the code in measurements; default the hash of the source file.
 
     Raises:
-        OperatorError: the target has no `process` method, takes no input, or takes knobs without naming them
-            (`*args`, `**kwargs`, positional-only).
+        OperatorError: the target has no `process` method, has no input, or has unnamed knobs (`*args`, `**kwargs`,
+            positional-only).
+
+    Example:
+        >>> import circinus as c
+        >>> @c.operator(version="1")
+        ... def scale(value: float, *, factor: float = 2.0) -> float:
+        ...     return value * factor
+        >>> scale.knobs
+        ('factor',)
+        >>> scale.create({"factor": 3.0}, 1.0).process([1.0, 2.0])
+        [3.0, 6.0]
     """
     if target is None:
-        return lambda found: _operator_type(found, name, version)
-    return _operator_type(target, name, version)
+        return lambda decorated: _factory(decorated, name, version)
+    return _factory(target, name, version)
 
 
-def _operator_type(target: Callable[..., Any], name: str | None, version: str | None) -> OperatorFactory:
+def _factory(target: Callable[..., Any], name: str | None, version: str | None) -> OperatorFactory:
     name = str(name or getattr(target, "__name__", repr(target)))
     if not callable(target):
         raise OperatorError(
-            f"operator {name}: found a {type(target).__name__}, expected a class or a function",
+            f"found a {type(target).__name__}, expected a class or a function",
             code="operator.not_callable",
+            location=f"operator {name}",
         )
     knobs, inputs = _class_parameters(target, name) if inspect.isclass(target) else _function_parameters(target)
     for knob in knobs:
         if knob.kind not in (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
             raise OperatorError(
-                f"operator {name}: found the parameter {knob} where knobs are taken, expected every knob as a "
-                "parameter with its name; name them one by one",
+                f"the parameter `{knob}` does not name its knobs",
                 code="operator.unnamed_knobs",
+                location=f"operator {name}",
+                hint="Declare each knob as a keyword parameter.",
             )
     count = None if any(p.kind is Parameter.VAR_POSITIONAL for p in inputs) else len(inputs)
     if count == 0:
         raise OperatorError(
-            f"operator {name}: found no parameter for an input, expected at least one; add it", code="operator.no_input"
+            "there is no parameter for an input",
+            code="operator.no_input",
+            location=f"operator {name}",
+            hint="Add a positional parameter for each input.",
         )
 
     def create(values: Mapping[str, Scalar], cpus: float) -> Operator:
@@ -100,12 +115,14 @@ def _operator_type(target: Callable[..., Any], name: str | None, version: str | 
 
 
 def _class_parameters(target: Any, name: str) -> tuple[list[Parameter], list[Parameter]]:
-    """Knobs, from `__init__`, and inputs, from `process`."""
+    """Return the knobs (parameters of `__init__`) and the inputs (parameters of `process`)."""
     process = inspect.getattr_static(target, "process", None)
     if process is None:
         raise OperatorError(
-            f"operator {name}: found a class without a method `process(*inputs)`; add one",
+            "the class has no method `process(*inputs)`",
             code="operator.no_process_method",
+            location=f"operator {name}",
+            hint="Add the method.",
         )
     unbound = inspect.isfunction(process)
     inputs = list(inspect.signature(target.process).parameters.values())[1 if unbound else 0 :]
@@ -113,7 +130,7 @@ def _class_parameters(target: Any, name: str) -> tuple[list[Parameter], list[Par
 
 
 def _function_parameters(target: Callable[..., Any]) -> tuple[list[Parameter], list[Parameter]]:
-    """Knobs are keyword-only, all others are inputs."""
+    """Return the knobs (keyword-only parameters) and the inputs (other parameters)."""
     parameters = list(inspect.signature(target).parameters.values())
     keywords = (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD)
     return [p for p in parameters if p.kind in keywords], [p for p in parameters if p.kind not in keywords]

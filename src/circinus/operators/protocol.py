@@ -1,4 +1,4 @@
-"""What an operator, an item of a data set and a metric are to Circinus."""
+"""Interfaces of user code: operators, data sets and metrics."""
 
 from __future__ import annotations
 
@@ -6,60 +6,76 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-if TYPE_CHECKING:  # every replica imports this module, and none needs what the specification is made of
+if TYPE_CHECKING:  # replicas import this module, and need no pydantic
     from circinus.specification.base_model import Scalar
 
 
 @runtime_checkable
 class Operator(Protocol):
-    """One replica of an operator with its knobs set and its model loaded."""
+    """Replica of an operator with its knobs set and its model loaded.
+
+    Example:
+        >>> import circinus as c
+        >>> class Upper:
+        ...     def process(self, texts):
+        ...         return [text.upper() for text in texts]
+        >>> isinstance(Upper(), c.Operator)
+        True
+    """
 
     def process(self, *inputs: Sequence[Any]) -> Sequence[Any]:
         """Process a batch.
 
         Args:
-            inputs: one sequence for each operator named in `after` (for the pipeline's input where there is none),
-                all of the same length n.
+            inputs: sequences of equal length n, one for each operator in `after`, or the pipeline's inputs if `after`
+                is empty.
 
         Returns:
-            n outputs, the i-th for the i-th of each input. Everything must pickle.
+            n picklable outputs, the i-th for the i-th elements of the inputs.
         """
         ...
 
 
 @dataclass(frozen=True)
 class OperatorFactory:
-    """An operator before its knobs are set: what `@operator` makes of a class or a function."""
+    """Factory of replicas, created by `@operator` from a class or a function."""
 
     name: str
     create: Callable[[Mapping[str, Scalar], float], Operator]
-    """(knob values, CPUs of the replica) -> a loaded operator. Called once a replica."""
+    """(knob values, CPUs of the replica) -> loaded operator. Called once per replica."""
     knobs: tuple[str, ...]
-    """Names of the knobs it accepts."""
+    """Names of accepted knobs."""
     inputs: int | None
-    """Number of inputs `process` takes; None: any."""
+    """Number of inputs of `process`, or None for any number."""
     version: str
-    """Hash of the defining source file (or the version declared with `@operator(version=...)`): what was measured
-    of one version is not believed of another."""
+    """Hash of the defining source file, or the version declared with `@operator(version=...)`. Measurements of one
+    version do not apply to another."""
     target: Callable[..., Any]
-    """The class or function that was decorated."""
+    """Decorated class or function."""
     required_knobs: tuple[str, ...] = ()
-    """Names of the knobs that have no default: each must be in the specification."""
+    """Names of knobs without default, which the specification must contain."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One input of a data set, with the truth to score the answer against."""
+    """Input of a data set, with its ground truth.
+
+    Example:
+        >>> import circinus as c
+        >>> item = c.Item(key="clip-1", value=b"...", truth="good morning", strata={"noise": "low"})
+        >>> item.truth
+        'good morning'
+    """
 
     key: str
     value: Any
     truth: Any
     strata: Mapping[str, str] = field(default_factory=dict)
-    """Conditions of the item, such as noise level or room."""
+    """Properties of the item for stratification, such as noise level or room."""
 
 
 Metric = Callable[[Any, Any], float]
-"""(output of the pipeline, truth) -> score."""
+"""(output of the pipeline, ground truth) -> score."""
 
 DatasetFunction = Callable[..., Sequence[Item]]
-"""(arguments of the specification as keywords) -> items, the same at every call."""
+"""(keyword arguments of the specification) -> items, equal in every call."""

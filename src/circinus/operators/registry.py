@@ -1,4 +1,4 @@
-"""Finding operators, metrics and data sets by `module:attribute` or by entry point."""
+"""Resolution of references to operators, metrics and data sets: `module:attribute` or entry point."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ ENTRY_POINT_GROUP = "circinus.operators"
 
 
 def resolve(reference: str, module_paths: Sequence[Path] = ()) -> Any:
-    """Import what `reference` names.
+    """Import the object that `reference` names.
 
     Args:
         reference: `module:attribute`, or the name of an entry point of the group `circinus.operators`.
-        module_paths: folders to look in before `sys.path`; they stay on `sys.path`, so that operators can import
-            their neighbours later.
+        module_paths: folders to search before `sys.path`. They stay on `sys.path`, so that operators can import
+            neighbouring modules later.
 
     Raises:
-        OperatorError: nothing is found, the import fails, or a module of the same name was imported from another
-            folder before; the message names a near one where there is one.
+        OperatorError: the object does not exist, its import fails, or another folder's module with an equal name is
+            already imported. The hint is a similar name, if there is one.
     """
     for path in reversed(module_paths):
         if str(path) not in sys.path:
@@ -36,62 +36,72 @@ def resolve(reference: str, module_paths: Sequence[Path] = ()) -> Any:
     module_name, _, attribute = reference.partition(":")
     if not module_name or not attribute:
         raise OperatorError(
-            f"{reference}: expected `module:attribute` with something on both sides of the colon",
+            "the reference lacks a module or an attribute",
             code="operator.malformed_reference",
+            location=reference,
+            hint="Write `module:attribute`.",
         )
-    found: Any = _import(module_name, reference, module_paths)
+    resolved: Any = _import(module_name, reference, module_paths)
     for part in attribute.split("."):
-        if not hasattr(found, part):
+        if not hasattr(resolved, part):
             raise OperatorError(
-                f"{reference}: {module_name} has no attribute {part}{_near(part, dir(found))}",
+                f"{module_name} has no attribute {part}",
                 code="operator.no_attribute",
+                location=reference,
+                hint=_similar_name_hint(part, dir(resolved)),
             )
-        found = getattr(found, part)
-    return found
+        resolved = getattr(resolved, part)
+    return resolved
 
 
 def resolve_operator(reference: str, module_paths: Sequence[Path] = ()) -> OperatorFactory:
-    """Like `resolve`, for operators.
+    """Import the operator that `reference` names; see `resolve`.
 
     Raises:
-        OperatorError: also when what is found was not declared with `@operator`.
+        OperatorError: `resolve` fails, or the object is not decorated with `@operator`.
     """
-    found = resolve(reference, module_paths)
-    if not isinstance(found, OperatorFactory):
+    resolved = resolve(reference, module_paths)
+    if not isinstance(resolved, OperatorFactory):
         raise OperatorError(
-            f"{reference}: found {type(found).__name__}, expected what `@operator` makes; decorate it",
+            f"an object of type {type(resolved).__name__} is no operator",
             code="operator.not_decorated",
+            location=reference,
+            hint="Decorate it with `@operator`.",
         )
-    return found
+    return resolved
 
 
 def _import(module_name: str, reference: str, module_paths: Sequence[Path]) -> ModuleType:
     _refuse_namesake(module_name.partition(".")[0], reference, module_paths)
-    importlib.invalidate_caches()  # the file may have been written after its folder was first listed
+    importlib.invalidate_caches()  # the file may be newer than the cached listing of its folder
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise OperatorError(
-                f"{reference}: importing {module_name} failed: it needs the module {error.name}, "
-                "which is not installed",
+                f"importing {module_name} failed: the module {error.name} is not installed",
                 code="operator.missing_dependency",
+                location=reference,
+                hint=f"Install {error.name}.",
             ) from error
         folders = ", ".join(str(path) for path in module_paths) or "the module search path"
         files = [p.stem for path in module_paths if path.is_dir() for p in path.iterdir()]
         raise OperatorError(
-            f"{reference}: found no module {error.name} in {folders}{_near(error.name, files)}",
+            f"there is no module {error.name} in {folders}",
             code="operator.no_module",
+            location=reference,
+            hint=_similar_name_hint(error.name, files),
         ) from error
     except (Exception, SystemExit) as error:  # any error of the user's module
         raise OperatorError(
-            f"{reference}: importing {module_name} failed with {type(error).__name__}: {error}",
+            f"importing {module_name} failed with {type(error).__name__}: {error}",
             code="operator.import_failed",
+            location=reference,
         ) from error
 
 
 def _refuse_namesake(package: str, reference: str, module_paths: Sequence[Path]) -> None:
-    """Python keeps one module a name: a second folder's module would silently be the first folder's."""
+    """Refuse a module of another folder, as Python would silently return the imported module with its name."""
     loaded = getattr(sys.modules.get(package), "__file__", None)
     if loaded is None:
         return
@@ -100,32 +110,35 @@ def _refuse_namesake(package: str, reference: str, module_paths: Sequence[Path])
             if candidate.is_file():
                 if not candidate.samefile(loaded):
                     raise OperatorError(
-                        f"{reference}: {package} was already imported from {loaded}, but {candidate} has the same "
-                        "name; rename one of them",
+                        f"{package} was already imported from {loaded}, but {candidate} has the same name",
                         code="operator.duplicate_module",
+                        location=reference,
+                        hint="Rename one of them.",
                     )
                 return
 
 
 def _resolve_entry_point(name: str) -> Any:
-    from importlib.metadata import entry_points  # takes longer than all else here, and few need it
+    from importlib.metadata import entry_points  # slow to import and rarely used
 
     points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in points:
         raise OperatorError(
-            f"{name}: found neither `module:attribute` nor an entry point of the group {ENTRY_POINT_GROUP}"
-            f"{_near(name, points)}",
+            f"the reference is neither `module:attribute` nor an entry point of the group {ENTRY_POINT_GROUP}",
             code="operator.unknown_entry_point",
+            location=name,
+            hint=_similar_name_hint(name, points),
         )
     try:
         return points[name].load()
-    except (Exception, SystemExit) as error:  # whatever the package raises while it is imported
+    except (Exception, SystemExit) as error:  # any error of the imported package
         raise OperatorError(
-            f"{name}: loading the entry point {points[name].value} failed with {type(error).__name__}: {error}",
+            f"loading the entry point {points[name].value} failed with {type(error).__name__}: {error}",
             code="operator.import_failed",
+            location=name,
         ) from error
 
 
-def _near(name: str, present: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(present), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+def _similar_name_hint(name: str, candidates: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(name, list(candidates), n=1)
+    return f"Did you mean {matches[0]}?" if matches else ""

@@ -1,4 +1,4 @@
-"""The identity of user code: a hash of the file that defines it."""
+"""Version of user code: a hash of its source file."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from circinus.operators.protocol import OperatorFactory
 
 
 def source_version(target: Any) -> str:
-    """SHA-256 of the file that defines a class or function (for a callable object: that of its class).
+    """Return the SHA-256 of the file that defines a class or function, or the class of another callable.
 
-    What was measured of one version is not believed of another. Files that the defining one imports are not
-    covered: `@operator(version=...)` is for code that lies elsewhere.
+    Measurements of one version do not apply to another. The hash does not cover imported files: use
+    `@operator(version=...)` for code that lies elsewhere.
 
     Raises:
-        OperatorError: there is no such file, as for what was typed at a prompt.
+        OperatorError: the source is unavailable.
     """
     while isinstance(target, functools.partial):
         target = target.func
@@ -35,20 +35,21 @@ def source_version(target: Any) -> str:
     except (TypeError, OSError) as error:
         from circinus.specification.code_references import source_of
 
-        typed = source_of(target) if inspect.isroutine(target) or inspect.isclass(target) else None
-        if typed is not None:
-            return hashlib.sha256(f"{target.__qualname__}\n{typed}".encode()).hexdigest()
+        cell_source = source_of(target) if inspect.isroutine(target) or inspect.isclass(target) else None
+        if cell_source is not None:
+            return hashlib.sha256(f"{target.__qualname__}\n{cell_source}".encode()).hexdigest()
         raise OperatorError(
-            f"{target!r}: found no source file to tell its version by ({error}); "
-            "define it in a module, or declare its version with @operator(version=...)",
+            f"the version cannot be derived from the source: {error}",
             code="operator.no_source",
+            location=repr(target),
+            hint="Define it in a module, or declare its version with `@operator(version=...)`.",
         ) from error
 
 
 def version_of(target: Any) -> str:
-    """The version of what a `uses` reference leads to: declared by an operator, else that of the source.
+    """Return the version of a resolved object: that of an operator, or the hash of the source.
 
     Raises:
-        OperatorError: as `source_version`.
+        OperatorError: the source is unavailable.
     """
     return target.version if isinstance(target, OperatorFactory) else source_version(target)

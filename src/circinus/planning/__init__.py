@@ -1,4 +1,4 @@
-"""One query: its frontier over configurations, placements and allocations."""
+"""Planning of single queries: Pareto frontiers over configurations, placements and allocations."""
 
 from circinus.planning.frontier import BestEffortPlan, Frontier, NearMiss, SingleRelaxation
 from circinus.planning.ladder import Ladder, Rung, ladder

@@ -1,4 +1,4 @@
-"""The options of each operator in each pool: CPUs, batch size and utilisation target."""
+"""Allocation options of each operator in each pool: CPUs, batch size and utilization target."""
 
 from __future__ import annotations
 
@@ -31,51 +31,51 @@ FloatArray = NDArray[np.floating]
 
 @dataclass(frozen=True, eq=False)
 class OptionTable:
-    """What one operator can be given. Arrays are (rows, pools, options, ...); rows are the operator's prefixes."""
+    """Allocation options of one operator. Arrays are (rows, pools, options, ...); rows are the operator's prefixes."""
 
     allocations: tuple[Allocation, ...]
     available: BoolArray
-    """Whether the option is there: allowed, fitting, and not beaten by another in the same pool."""
+    """(rows, pools, options) eligible, fitting, and not dominated by another option in the pool."""
     node_s: FloatArray
-    """(..., scenarios) wait and service."""
+    """(..., scenarios) waiting plus service time."""
     resources: FloatArray
     """(..., resource columns)"""
     ineligible: int
-    """How many options were dropped because no node, or not the whole pool, can hold them."""
+    """Number of options dropped because no node, or not the whole pool, can hold them."""
     dominated: int
-    """How many options were dropped because another one in the same pool is nowhere worse."""
+    """Number of options dropped because another option in the pool dominates them."""
 
     @cached_property
     def usable(self) -> BoolArray:
-        """(rows, pools) whether there is any option."""
+        """(rows, pools) whether any option is available."""
         return np.asarray(self.available.any(axis=2))
 
     @cached_property
     def fastest_s(self) -> FloatArray:
-        """(rows, pools, scenarios) the least of any option, scenario by scenario; infinite where there is none."""
+        """(rows, pools, scenarios) minimum over options in each scenario; infinite without an option."""
         return np.asarray(np.where(self.available[..., None], self.node_s, np.inf).min(axis=2))
 
     @cached_property
     def slowest_s(self) -> FloatArray:
-        """(rows, pools, scenarios) the most of any option, scenario by scenario."""
+        """(rows, pools, scenarios) maximum over options in each scenario."""
         return np.asarray(np.where(self.available[..., None], self.node_s, 0.0).max(axis=2))
 
     @cached_property
-    def least(self) -> FloatArray:
-        """(rows, pools, columns) the least that any option takes, column by column."""
-        least = np.where(self.available[..., None], self.resources, np.inf).min(axis=2)
-        return np.asarray(np.where(self.usable[..., None], least, 0.0))
+    def min_resources(self) -> FloatArray:
+        """(rows, pools, columns) minimum usage over options, column by column."""
+        minimum = np.where(self.available[..., None], self.resources, np.inf).min(axis=2)
+        return np.asarray(np.where(self.usable[..., None], minimum, 0.0))
 
     @cached_property
     def cheapest(self) -> NDArray[np.int64]:
-        """(rows, pools) the option that takes least: in every column, where there is such a one."""
+        """(rows, pools) option of lowest usage: in every column if one dominates, else in the sum of scaled columns."""
         scale = np.maximum(self.resources.max(axis=2, keepdims=True), np.finfo(np.float64).tiny)
-        taken = (self.resources / scale).sum(axis=3)
-        return np.asarray(np.where(self.available, taken, np.inf).argmin(axis=2))
+        usage = (self.resources / scale).sum(axis=3)
+        return np.asarray(np.where(self.available, usage, np.inf).argmin(axis=2))
 
     @cached_property
     def cheapest_s(self) -> FloatArray:
-        """(rows, pools, scenarios) with the option that takes least."""
+        """(rows, pools, scenarios) time with the option of lowest usage."""
         return np.take_along_axis(self.node_s, self.cheapest[..., None, None], axis=2)[:, :, 0]
 
 
@@ -89,17 +89,17 @@ def option_table(
     slack_s: float,
     pool: str | None = None,
 ) -> OptionTable:
-    """All options of one operator that are worth looking at.
+    """Return all non-dominated options of one operator.
 
     Args:
-        rows: what was measured of the operator.
-        columns: the pools open to the query, and the columns that resources are counted in.
-        grid: the scenarios.
-        query: whose requests are served.
-        utilization_targets: to choose from.
-        slack_s: an option counts as no faster than another when it gains at most this in every scenario; infinite
-            when latency does not matter.
-        pool: the only one that the operator may run in; None: any.
+        rows: measurements of the operator.
+        columns: pools open to the query, and the layout of resource columns.
+        grid: scenarios.
+        query: query whose requests are served.
+        utilization_targets: targets to choose from.
+        slack_s: gain in every scenario up to which an option does not count as faster; infinite if latency does not
+            matter.
+        pool: only pool that the operator may run in; None for any.
     """
     combinations = list(product(range(len(rows.sizes)), sorted(utilization_targets, reverse=True)))
     allocations = tuple(Allocation(*rows.sizes[size], target) for size, target in combinations)
@@ -108,16 +108,16 @@ def option_table(
     ratio = rows.full_batch_ratio[:, [size for size, _ in combinations]]
     slowdown = ratio[:, None, :] * rows.slowness_in([pool.hardware for pool in columns.pools])[..., None]
     batch_s = rows.mean_s[:, None, None] * slowdown
-    busy = query.rate_per_s * batch_s / batch_sizes
-    replicas = min_replicas_array(busy, targets)
-    resources, held = _resources(rows, columns, allocations, busy / targets, replicas)
-    servers = np.where(held, replicas, 1.0)  # millions of replicas would take long, and no pool holds them
-    factor = rows.mean_factor[:, None, None]
-    busy_always = targets * factor >= 1
+    offered_load = query.rate_per_s * batch_s / batch_sizes
+    replicas = min_replicas_array(offered_load, targets)
+    resources, fitting = _resources(rows, columns, allocations, offered_load / targets, replicas)
+    servers = np.where(fitting, replicas, 1.0)  # avoid slow computations for millions of replicas that no pool holds
+    mean_factor = rows.mean_factor[:, None, None]
+    overloaded = targets * mean_factor >= 1
     wait = gi_g_c_wait(
         servers,
-        np.where(busy_always, targets, targets * factor),
-        batch_s * factor,
+        np.where(overloaded, targets, targets * mean_factor),
+        batch_s * mean_factor,
         rows.scv[:, None, None],
         service_skew=rows.skew[:, None, None],
     )
@@ -125,16 +125,16 @@ def option_table(
     exponentials = grid.exponentials(operator_queue_key(rows.spec.name)).astype(dtype)
     node_s = wait.at(exponentials)
     node_s += rows.scenarios_s[:, None, None, :] * slowdown[..., None].astype(dtype)
-    node_s[np.broadcast_to(busy_always, batch_s.shape)] = UNBOUNDED
-    allowed = np.array([pool in (None, p.name) and _allows(rows.spec, p) for p in columns.pools], dtype=np.bool_)
-    available = held & allowed[None, :, None]
-    _follow_stations(node_s, available, rows, columns, grid, query, allocations, batch_s)
-    unfit = int((~held & allowed[None, :, None]).sum())
-    kept = _undominated(available, node_s, resources, slack_s)
-    return OptionTable(allocations, kept, node_s, resources, unfit, int(available.sum() - kept.sum()))
+    node_s[np.broadcast_to(overloaded, batch_s.shape)] = UNBOUNDED
+    eligible = np.array([pool in (None, p.name) and _allows(rows.spec, p) for p in columns.pools], dtype=np.bool_)
+    available = fitting & eligible[None, :, None]
+    _apply_queueing_models(node_s, available, rows, columns, grid, query, allocations, batch_s)
+    ineligible = int((~fitting & eligible[None, :, None]).sum())
+    efficient = _undominated(available, node_s, resources, slack_s)
+    return OptionTable(allocations, efficient, node_s, resources, ineligible, int(available.sum() - efficient.sum()))
 
 
-def _follow_stations(
+def _apply_queueing_models(
     node_s: FloatArray,
     available: BoolArray,
     rows: OperatorRows,
@@ -144,30 +144,29 @@ def _follow_stations(
     allocations: Sequence[Allocation],
     batch_s: FloatArray,
 ) -> None:
-    """Replace the times (rows, pools, options, scenarios) of options whose requests do not come one by one and at
-    random, or that serve in batches: each is a station of its own."""
-    coming, draws = ArrivalModel.of(query), grid.exponentials(operator_queue_key(rows.spec.name))
+    """Replace the times (rows, pools, options, scenarios) of batched options and of non-Poisson arrivals."""
+    arrivals, draws = ArrivalModel.of(query), grid.exponentials(operator_queue_key(rows.spec.name))
     targets = len(allocations) // len(rows.sizes)
     for row, column, option in np.argwhere(available).tolist():
-        first = not rows.spec.after and columns.pools[column].site == query.source
+        is_first = not rows.spec.after and columns.pools[column].site == query.source
         allocation, full_s = allocations[option], float(batch_s[row, column, option])
-        if allocation.batch_size == 1 and coming.is_poisson(first=first):
+        if allocation.batch_size == 1 and arrivals.is_poisson(first=is_first):
             continue
         square_s2, cube_s3 = full_s**2 * (1 + float(rows.scv[row])), full_s**3 * float(rows.skew[row])
         ratios = rows.fill_ratios[row][option // targets]
         stations = stations_at_target(
             query.rate_per_s * full_s / allocation.batch_size,
-            coming.traffic(
-                query.rate_per_s, full_s, square_s2, cube_s3, first=first, mean_factor=float(rows.mean_factor[row])
+            arrivals.traffic(
+                query.rate_per_s, full_s, square_s2, cube_s3, first=is_first, mean_factor=float(rows.mean_factor[row])
             ),
             ratios,
             rows.spec.batch_wait_s if len(ratios) > 1 else 0.0,
             allocation.utilization_target,
         )
         slowdown = full_s / float(rows.mean_s[row]) if rows.mean_s[row] > 0 else 0.0
-        alone_s = rows.scenarios_s[row] * (slowdown / ratios[-1])
+        unbatched_s = rows.scenarios_s[row] * (slowdown / ratios[-1])
         times = [pessimistic_station_time(s, ratios[-1], draws) for s in stations]
-        node_s[row, column, option] = elementwise_max_s(times, alone_s)
+        node_s[row, column, option] = elementwise_max_s(times, unbatched_s)
 
 
 def _allows(operator: OperatorSpec, pool: Pool) -> bool:
@@ -178,12 +177,12 @@ def _resources(
     rows: OperatorRows,
     columns: ResourceColumns,
     allocations: Sequence[Allocation],
-    fluid: FloatArray,
+    fractional: FloatArray,
     replicas: FloatArray,
 ) -> tuple[FloatArray, BoolArray]:
-    """What every option takes, and whether the pool can hold its replicas (alone, each whole on one node)."""
+    """Return the usage of every option, and whether the pool can hold its replicas (each on one node)."""
     resources = np.zeros((*replicas.shape, columns.count))
-    held = np.ones(replicas.shape, dtype=np.bool_)
+    fitting = np.ones(replicas.shape, dtype=np.bool_)
     for index, pool in enumerate(columns.pools):
         node = np.array([pool.cpus, pool.memory_bytes, pool.gpus, pool.gpu_memory_bytes])
         replica = np.zeros((len(rows.memory_bytes), len(allocations), len(AMOUNTS)))
@@ -193,35 +192,36 @@ def _resources(
         replica[..., 3] = rows.spec.gpu_memory_bytes
         share = np.divide(replica, node, out=np.zeros_like(replica), where=node > 0)
         price = pool.price_usd_per_h * share.max(axis=2)
-        times = np.divide(node, replica, out=np.full_like(replica, np.inf), where=replica > 0)
-        per_node = np.floor(times.min(axis=2) + DOMINANCE_TOLERANCE)
-        held[:, index] = replicas[:, index] <= per_node * pool.nodes
-        resources[:, index, :, columns.shared(index)] = replica * fluid[:, index, :, None]
+        replicas_per_node = np.divide(node, replica, out=np.full_like(replica, np.inf), where=replica > 0)
+        per_node = np.floor(replicas_per_node.min(axis=2) + DOMINANCE_TOLERANCE)
+        fitting[:, index] = replicas[:, index] <= per_node * pool.nodes
+        resources[:, index, :, columns.shared(index)] = replica * fractional[:, index, :, None]
         resources[:, index, :, columns.alone(index)] = replica * replicas[:, index, :, None]
-        resources[:, index, :, columns.shared_cost] = price * fluid[:, index]
+        resources[:, index, :, columns.shared_cost] = price * fractional[:, index]
         resources[:, index, :, columns.alone_cost] = price * replicas[:, index]
-    return resources, held
+    return resources, fitting
 
 
 def _undominated(available: BoolArray, node_s: FloatArray, resources: FloatArray, slack_s: float) -> BoolArray:
-    """Which available options no other one of the same row and pool beats; never none where there was one."""
-    kept = available.copy()
-    way_back_s = slack_s if slack_s == np.inf else 0.0  # so that an option loses against a kept one by one slack only
+    """Return the available options that no other option of the same row and pool dominates; at least one remains."""
+    efficient = available.copy()
+    # An option may be slower than a retained one by one slack only.
+    reverse_slack_s = slack_s if slack_s == np.inf else 0.0
     for later in range(1, available.shape[2]):
         for earlier in range(later):
-            both = kept[:, :, earlier] & kept[:, :, later]
-            kept[:, :, later] &= ~(both & _beats(earlier, later, both, node_s, resources, slack_s))
-            both &= kept[:, :, later]
-            kept[:, :, earlier] &= ~(both & _beats(later, earlier, both, node_s, resources, way_back_s))
-    return kept
+            both = efficient[:, :, earlier] & efficient[:, :, later]
+            efficient[:, :, later] &= ~(both & _dominates(earlier, later, both, node_s, resources, slack_s))
+            both &= efficient[:, :, later]
+            efficient[:, :, earlier] &= ~(both & _dominates(later, earlier, both, node_s, resources, reverse_slack_s))
+    return efficient
 
 
-def _beats(
-    one: int, other: int, where: BoolArray, node_s: FloatArray, resources: FloatArray, slack_s: float
+def _dominates(
+    first: int, second: int, mask: BoolArray, node_s: FloatArray, resources: FloatArray, slack_s: float
 ) -> BoolArray:
-    """(rows, pools) whether option `one` takes no more and is no slower (by more than the slack) than `other`."""
-    no_more = (resources[:, :, one] <= resources[:, :, other] * (1 + DOMINANCE_TOLERANCE)).all(axis=2) & where
+    """Return (rows, pools) whether option `first` uses no more and is not slower (within the slack) than `second`."""
+    no_more = (resources[:, :, first] <= resources[:, :, second] * (1 + DOMINANCE_TOLERANCE)).all(axis=2) & mask
     if slack_s == np.inf or not no_more.any():
         return no_more
-    slower_s = (node_s[:, :, one] - node_s[:, :, other]).max(axis=2)
+    slower_s = (node_s[:, :, first] - node_s[:, :, second]).max(axis=2)
     return np.asarray(no_more & (slower_s <= slack_s))

@@ -1,15 +1,15 @@
-"""Choosing the options of every operator when the placement is given: labels merged along the DAG.
+"""Label-setting search over the options of every operator for given placements, along the DAG.
 
-A label is a beginning of a plan: options for the first operators of one placement of one configuration (together a
-*cell*). It carries when each value that is still needed is there, and what has been taken. It is dropped when
+A label is a partial plan: options for the first operators of one placement of one configuration (together a *cell*),
+with the finish times of the values that are still needed and the resource usage so far. It is pruned if
 
-- the fastest options for the rest miss the latency limit, or the least for the rest exceeds a capacity;
-- a plan that is known takes no more in any column than it and the least for the rest;
-- another label of its cell takes no more and is nowhere slower (by more than the slack) - or takes no more and is
-  *settled*: it keeps the limit even with the slowest options for the rest. Latency below the limit is worth nothing,
-  so whatever completes the first label completes the settled one, for less.
+- the fastest options for the remaining operators miss the latency limit, or their minimum usage exceeds a capacity;
+- an existing plan uses no more in any column than the label plus the minimum usage of the remaining operators;
+- another label of its cell uses no more and is nowhere slower (within the slack), or uses no more and is *settled*: it
+  meets the limit even with the slowest remaining options. Latency below the limit has no value, so any completion of
+  the first label also completes the settled one at lower usage.
 
-All this is exact but for the slack.
+The search is exact except for the slack.
 """
 
 from __future__ import annotations
@@ -31,48 +31,48 @@ FloatArray = NDArray[np.floating]
 _RESULT = -1
 
 _ROUNDING = 1e-4
-"""Means in single precision are off by a smaller share than this."""
+"""Relative rounding error of means in single precision."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Labels:
-    """n beginnings of plans."""
+    """The n partial plans."""
 
     cell: IntArray
     """(n,) ascending."""
     options: IntArray
     """(n, operators so far)"""
     finish_s: dict[int, FloatArray]
-    """For each value still needed (n, scenarios): when it is there."""
+    """Value still needed -> (n, scenarios) finish time."""
     resources: FloatArray
-    """(n, columns) what the operators so far and all transfers take."""
+    """(n, columns) usage of the operators so far and of all transfers."""
 
-    def take(self, which: IntArray | BoolArray) -> _Labels:
+    def take(self, selected: IntArray | BoolArray) -> _Labels:
         return _Labels(
-            self.cell[which],
-            self.options[which],
-            {producer: finish_s[which] for producer, finish_s in self.finish_s.items()},
-            self.resources[which],
+            self.cell[selected],
+            self.options[selected],
+            {producer: finish_s[selected] for producer, finish_s in self.finish_s.items()},
+            self.resources[selected],
         )
 
 
 @dataclass(frozen=True, eq=False)
-class _Rest:
-    """What may come after one operator, for each cell."""
+class _RemainingBounds:
+    """Bounds of the remaining operators after one operator, for each cell."""
 
     fastest_s: dict[int, FloatArray]
-    """For each value still needed (cells, scenarios): from there to the last result, with the fastest options."""
+    """Value still needed -> (cells, scenarios) time to the last result with the fastest options."""
     slowest_s: dict[int, FloatArray]
-    """The same with the slowest."""
-    least: FloatArray
-    """(cells, columns) the least that the operators to come take."""
+    """Value still needed -> (cells, scenarios) time to the last result with the slowest options."""
+    min_resources: FloatArray
+    """(cells, columns) minimum usage of the remaining operators."""
 
 
 class AllocationSearch:
-    """The search over the options of some placements."""
+    """Search over the options of some placements."""
 
     def __init__(self, space: SearchSpace, configurations: IntArray, cells: PartialPlacements, limits: Limits) -> None:
-        """`configurations`: what `cells.beginning` are indexes into, as indexes into those of the space."""
+        """Prepare the search; `cells.prefix` are indexes into `configurations`, which are indexes into the space's."""
         self._space = space
         self._cells = cells
         self._limits = limits
@@ -92,27 +92,28 @@ class AllocationSearch:
             for operator in range(len(space.arrays.order))
             if not space.arrays.consumers[operator + 1]
         }
-        self._rests = self._look_ahead()
+        self._remaining = self._remaining_bounds()
 
-    def cheapest(self, known: PlanArrays) -> PlanArrays:
-        """The plans that keep the limits and take least: none of them, nor of those `known`, beats another one."""
-        labels, _ = self._run(ParetoArchive(known.resources), settle=True)
-        return known.with_others(self._plans(labels))
+    def cheapest(self, existing: PlanArrays) -> PlanArrays:
+        """Return the mutually non-dominated plans within the limits, combined with existing plans."""
+        labels, _ = self._run(ParetoArchive(existing.resources), settle=True)
+        return existing.with_others(self._plans(labels))
 
     def fastest(self) -> tuple[PlanArrays, FloatArray]:
-        """Plans that keep the limits, among them the fastest of every cell, and (n, scenarios) their latency."""
+        """Return plans within the limits, including the fastest of every cell, and their latency (n, scenarios)."""
         labels, latency_s = self._run(None, settle=False)
         return self._plans(labels), latency_s
 
-    def with_margin(self, known: ParetoArchive, measure: PlanMetrics) -> tuple[PlanArrays, FloatArray]:
-        """Plans that keep the limits, among them all that no point of `known` and no plan of their cell beats, when
-        latency below the limit counts as well; and (n,) the upper bounds of their latency.
+    def with_margin(self, existing: ParetoArchive, measure: PlanMetrics) -> tuple[PlanArrays, FloatArray]:
+        """Return plans within the limits and (n,) upper bounds of their latency, if margins count.
+
+        The plans include all that no point of `existing` and no plan of their cell dominates.
 
         Args:
-            known: points of plans.
-            measure: makes them.
+            existing: points of existing plans.
+            measure: metrics that produce the points.
         """
-        labels, latency_s = self._run(None, settle=False, measure=measure, points=known)
+        labels, latency_s = self._run(None, settle=False, measure=measure, points=existing)
         return self._plans(labels), self._space.percentile.upper(latency_s)
 
     def _plans(self, labels: _Labels) -> PlanArrays:
@@ -122,7 +123,7 @@ class AllocationSearch:
 
     def _run(
         self,
-        known: ParetoArchive | None,
+        existing: ParetoArchive | None,
         *,
         settle: bool,
         measure: PlanMetrics | None = None,
@@ -136,22 +137,22 @@ class AllocationSearch:
             resources=self._cells.transfers,
         )
         for operator in range(len(self._space.arrays.order)):
-            labels = self._extend(operator, labels, known)
+            labels = self._extend(operator, labels, existing)
             labels = self._prune(operator, labels, settle=settle, measure=measure, points=points)
         return labels, labels.finish_s[_RESULT]
 
-    def _extend(self, operator: int, labels: _Labels, known: ParetoArchive | None) -> _Labels:
-        """Every label with every option of `operator` that keeps the capacities and is not beaten by `known`."""
+    def _extend(self, operator: int, labels: _Labels, existing: ParetoArchive | None) -> _Labels:
+        """Return every label with every option of `operator` within the capacities and not dominated by `existing`."""
         table = self._space.options[operator]
         row, pool = self._rows[labels.cell, operator + 1], self._cells.pools[labels.cell, operator]
         label, option = np.nonzero(table.available[row, pool])
         row, pool, cell = row[label], pool[label], labels.cell[label]
         resources = labels.resources[label] + table.resources[row, pool, option]
-        at_least = resources + self._rests[operator].least[cell]
-        kept = self._limits.satisfied(at_least)
-        if known is not None:
-            kept[kept] = ~known.beats(at_least[kept])
-        label, option, row, pool, cell = label[kept], option[kept], row[kept], pool[kept], cell[kept]
+        min_resources = resources + self._remaining[operator].min_resources[cell]
+        mask = self._limits.satisfied(min_resources)
+        if existing is not None:
+            mask[mask] = ~existing.beats(min_resources[mask])
+        label, option, row, pool, cell = label[mask], option[mask], row[mask], pool[mask], cell[mask]
         ready_s: FloatArray | None = None
         for producer in self._space.arrays.parents[operator]:
             arrival_s = labels.finish_s[producer] + self._transfer_s[producer, operator][labels.cell]
@@ -160,8 +161,8 @@ class AllocationSearch:
         end_s = ready_s[label] + table.node_s[row, pool, option]
         arrays = self._space.arrays
         finish_s = {
-            producer: known_s[label]
-            for producer, known_s in labels.finish_s.items()
+            producer: values_s[label]
+            for producer, values_s in labels.finish_s.items()
             if producer == _RESULT or arrays.consumers[producer][-1] > operator
         }
         if arrays.consumers[operator + 1]:
@@ -169,88 +170,87 @@ class AllocationSearch:
         else:
             end_s += self._return_s[operator][cell]
             finish_s[_RESULT] = np.maximum(finish_s[_RESULT], end_s) if _RESULT in finish_s else end_s
-        return _Labels(cell, np.column_stack([labels.options[label], option]), finish_s, resources[kept])
+        return _Labels(cell, np.column_stack([labels.options[label], option]), finish_s, resources[mask])
 
     def _prune(
         self, operator: int, labels: _Labels, *, settle: bool, measure: PlanMetrics | None, points: ParetoArchive | None
     ) -> _Labels:
-        """Drop labels that miss the latency limit, or that known points or another label of their cell beat."""
-        rest, percentile, limit_s = self._rests[operator], self._space.percentile, self._limits.latency_s
-        fastest_s = _completed(labels, rest.fastest_s)
-        kept = percentile.within(fastest_s, limit_s)
+        """Return the labels within the latency limit that no existing point or other label of the cell dominates."""
+        remaining, percentile, limit_s = self._remaining[operator], self._space.percentile, self._limits.latency_s
+        fastest_s = _completed(labels, remaining.fastest_s)
+        retained = percentile.within(fastest_s, limit_s)
         if measure is not None and points is not None:
-            at_least = labels.resources[kept] + rest.least[labels.cell[kept]]
-            configuration = self._configurations[labels.cell[kept]]
-            best = measure.points(configuration, at_least, percentile.upper(fastest_s[kept]))
-            kept[kept] = ~points.beats(measure.with_tolerance(best))
-        labels = labels.take(kept)
+            min_resources = labels.resources[retained] + remaining.min_resources[labels.cell[retained]]
+            configuration = self._configurations[labels.cell[retained]]
+            best = measure.points(configuration, min_resources, percentile.upper(fastest_s[retained]))
+            retained[retained] = ~points.beats(measure.with_tolerance(best))
+        labels = labels.take(retained)
         settled = np.zeros(len(labels.cell), dtype=np.bool_)
         if settle:
-            settled = percentile.within(_completed(labels, rest.slowest_s), limit_s)
-        return labels.take(~self._beaten(labels, settled, measure))
+            settled = percentile.within(_completed(labels, remaining.slowest_s), limit_s)
+        return labels.take(~self._dominated(labels, settled, measure))
 
-    def _beaten(self, labels: _Labels, settled: BoolArray, measure: PlanMetrics | None) -> BoolArray:
-        """(n,) which labels another one of their cell beats; of equal labels one stays."""
-        one, other = _pairs(labels.cell)
+    def _dominated(self, labels: _Labels, settled: BoolArray, measure: PlanMetrics | None) -> BoolArray:
+        """Return (n,) whether another label of the cell dominates the label; of equal labels one remains."""
+        first, second = _pairs(labels.cell)
         amounts = labels.resources if measure is None else labels.resources[:, measure.columns]
         ceilings = amounts * (
             1 + (DOMINANCE_TOLERANCE if measure is None else max(DOMINANCE_TOLERANCE, measure.tolerance))
         )
-        for column in np.flatnonzero(amounts.any(axis=0)):  # column by column: few pairs outlast the first ones
-            no_more = amounts[one, column] <= ceilings[other, column]
-            one, other = one[no_more], other[no_more]
-        in_time = settled[one]
+        for column in np.flatnonzero(amounts.any(axis=0)):  # column by column, as the first ones exclude most pairs
+            no_more = amounts[first, column] <= ceilings[second, column]
+            first, second = first[no_more], second[no_more]
+        in_time = settled[first]
         slack_s = self._space.latency_tolerance_s if measure is None else measure.slack_s
-        faster_one, faster_other = _nowhere_slower(labels, one[~in_time], other[~in_time], slack_s)
-        winner, loser = np.append(one[in_time], faster_one), np.append(other[in_time], faster_other)
+        faster, slower = _nowhere_slower(labels, first[~in_time], second[~in_time], slack_s)
+        winner, loser = np.append(first[in_time], faster), np.append(second[in_time], slower)
         return _losers(len(labels.cell), winner, loser)
 
-    def _look_ahead(self) -> list[_Rest]:
-        """What may come after each operator."""
+    def _remaining_bounds(self) -> list[_RemainingBounds]:
         arrays, cells = self._space.arrays, self._cells
-        rests: list[_Rest] = []
-        least = np.zeros((cells.count, self._space.columns.count))
+        remaining: list[_RemainingBounds] = []
+        min_resources = np.zeros((cells.count, self._space.columns.count))
         through: dict[tuple[int, int], tuple[FloatArray, FloatArray]] = {}
         for operator in reversed(range(len(arrays.order))):
             fastest_s: dict[int, FloatArray] = {}
             slowest_s: dict[int, FloatArray] = {}
             for producer in range(operator + 2):
-                ways = [through[producer, c] for c in arrays.consumers[producer] if c > operator]
-                if ways:
-                    fastest_s[producer] = np.maximum.reduce([way[0] for way in ways])
-                    slowest_s[producer] = np.maximum.reduce([way[1] for way in ways])
-            rests.append(_Rest(fastest_s, slowest_s, least))
+                paths = [through[producer, c] for c in arrays.consumers[producer] if c > operator]
+                if paths:
+                    fastest_s[producer] = np.maximum.reduce([path[0] for path in paths])
+                    slowest_s[producer] = np.maximum.reduce([path[1] for path in paths])
+            remaining.append(_RemainingBounds(fastest_s, slowest_s, min_resources))
             table = self._space.options[operator]
             row, pool = self._rows[:, operator + 1], cells.pools[:, operator]
-            least = least + table.least[row, pool]
-            behind = operator + 1
+            min_resources = min_resources + table.min_resources[row, pool]
+            output = operator + 1
             for producer in arrays.parents[operator]:
                 transfer_s = self._transfer_s[producer, operator]
                 through[producer, operator] = (
                     transfer_s
                     + table.fastest_s[row, pool]
-                    + (fastest_s.get(behind, self._return_s.get(operator, 0.0))),
+                    + (fastest_s.get(output, self._return_s.get(operator, 0.0))),
                     transfer_s
                     + table.slowest_s[row, pool]
-                    + (slowest_s.get(behind, self._return_s.get(operator, 0.0))),
+                    + (slowest_s.get(output, self._return_s.get(operator, 0.0))),
                 )
-        return rests[::-1]
+        return remaining[::-1]
 
 
-def _nowhere_slower(labels: _Labels, one: IntArray, other: IntArray, slack_s: float) -> tuple[IntArray, IntArray]:
-    """Those of the pairs in which `one` is nowhere slower than `other` by more than the slack."""
-    for finish_s in labels.finish_s.values():  # means first: most pairs fail there, at a fraction of the work
+def _nowhere_slower(labels: _Labels, first: IntArray, second: IntArray, slack_s: float) -> tuple[IntArray, IntArray]:
+    """Return the pairs in which `first` is nowhere slower than `second` (within the slack)."""
+    for finish_s in labels.finish_s.values():  # means first, as they exclude most pairs cheaply
         mean_s = finish_s.mean(axis=1)
-        kept = mean_s[one] <= (mean_s[other] + slack_s) * (1 + _ROUNDING)
-        one, other = one[kept], other[kept]
+        retained = mean_s[first] <= (mean_s[second] + slack_s) * (1 + _ROUNDING)
+        first, second = first[retained], second[retained]
     for finish_s in labels.finish_s.values():
-        kept = (finish_s[one] - finish_s[other]).max(axis=1, initial=-np.inf) <= slack_s
-        one, other = one[kept], other[kept]
-    return one, other
+        retained = (finish_s[first] - finish_s[second]).max(axis=1, initial=-np.inf) <= slack_s
+        first, second = first[retained], second[retained]
+    return first, second
 
 
 def _completed(labels: _Labels, rest_s: dict[int, FloatArray]) -> FloatArray:
-    """(n, scenarios) the latency of every label when the rest takes `rest_s`."""
+    """Return (n, scenarios) latency of every label if the remaining operators take `rest_s`."""
     completed_s: FloatArray | None = None
     for producer, finish_s in labels.finish_s.items():
         through_s = finish_s + rest_s[producer][labels.cell] if producer in rest_s else finish_s
@@ -260,21 +260,21 @@ def _completed(labels: _Labels, rest_s: dict[int, FloatArray]) -> FloatArray:
 
 
 def _pairs(cell: IntArray) -> tuple[IntArray, IntArray]:
-    """All ordered pairs of different labels of the same cell; `cell` is ascending."""
+    """Return all ordered pairs of different labels of the same cell; `cell` is ascending."""
     starts = np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]]))
     sizes = np.diff(np.append(starts, len(cell)))
     per_label = np.repeat(sizes, sizes)
-    one = np.repeat(np.arange(len(cell)), per_label)
-    within = np.arange(len(one)) - np.repeat(np.cumsum(per_label) - per_label, per_label)
-    other = np.repeat(np.repeat(starts, sizes), per_label) + within
-    different = one != other
-    return one[different], other[different]
+    first = np.repeat(np.arange(len(cell)), per_label)
+    within = np.arange(len(first)) - np.repeat(np.cumsum(per_label) - per_label, per_label)
+    second = np.repeat(np.repeat(starts, sizes), per_label) + within
+    different = first != second
+    return first[different], second[different]
 
 
 def _losers(count: int, winner: IntArray, loser: IntArray) -> BoolArray:
-    """(count,) who loses to somebody who stays; whoever has lost already beats nobody."""
-    lost = np.zeros(count, dtype=np.bool_)
-    for one, other in zip(winner.tolist(), loser.tolist(), strict=True):
-        if not lost[one]:
-            lost[other] = True
-    return lost
+    """Return (count,) whether each label loses to one that remains; a label that has lost beats no other."""
+    is_loser = np.zeros(count, dtype=np.bool_)
+    for winner_index, loser_index in zip(winner.tolist(), loser.tolist(), strict=True):
+        if not is_loser[winner_index]:
+            is_loser[loser_index] = True
+    return is_loser

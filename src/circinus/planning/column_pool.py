@@ -1,4 +1,4 @@
-"""All plans of a frontier too large to list, priced at once: which of those left out is best at some prices."""
+"""Column pool: all non-dominated plans of a query, priced at once for column generation."""
 
 from __future__ import annotations
 
@@ -19,37 +19,38 @@ FloatArray = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class DualPrices:
-    """What plans pay for what they take, in any unit."""
+    """Dual prices of resources, in any unit."""
 
     pools: Mapping[str, tuple[float, float, float, float]]
-    """By pool: for a CPU, a byte of memory, a GPU and a byte of its memory. Pools that are not named cost nothing."""
+    """Pool -> price of a CPU, a byte of memory, a GPU and a byte of GPU memory. Pools without an entry are free."""
     links: Mapping[str, float]
-    """By directed link: for a byte a second."""
+    """Directed link -> price of a byte per second."""
     usd_per_h: float
-    """For a US dollar per hour."""
+    """Price of a US dollar per hour."""
 
 
 @dataclass(frozen=True, eq=False)
 class ColumnPool:
-    """The n plans that no other one beats, of which the matching was offered some."""
+    """The n non-dominated plans of a query, some of which the matching has as columns already."""
 
     pipeline: str
     operators: tuple[str, ...]
     pools: tuple[str, ...]
     links: tuple[str, ...]
     allocations: tuple[tuple[Allocation, ...], ...]
-    """Of each operator."""
+    """Allocations of each operator."""
     configurations: Sequence[Configuration]
     keys: NDArray[np.int32]
     """(n, 1 + 2 operators) configuration, pool of each operator, allocation of each operator."""
     takes: NDArray[np.float32]
-    """(n, 4 pools + links + 1) fully shared: amounts of pools, bytes a second of links, US dollars per hour."""
+    """(n, 4 pools + links + 1) usage if fully shared: amounts of pools, bytes per second of links, US dollars per hour.
+    """
     listed: BoolArray
-    """(n,) which the matching was offered."""
+    """(n,) whether the matching has the plan already."""
 
     @classmethod
     def of(cls, space: SearchSpace, plans: PlanArrays, listed: NDArray[np.int64]) -> ColumnPool:
-        """Of a query's plans, some of which are listed."""
+        """Build the pool from a query's plans; `listed` are indexes of plans that the matching has already."""
         columns, offered = space.columns, np.zeros(plans.count, dtype=bool)
         offered[listed] = True
         shared = [
@@ -62,28 +63,27 @@ class ColumnPool:
             pools=tuple(pool.name for pool in columns.pools),
             links=tuple(link.name for link in columns.links),
             allocations=tuple(table.allocations for table in space.options),
-            configurations=[found.configuration for found in space.arrays.configurations],
+            configurations=[measured.configuration for measured in space.arrays.configurations],
             keys=plans.keys.astype(np.int32),
             takes=plans.resources[:, [*shared, columns.shared_cost]].astype(np.float32),
             listed=offered,
         )
 
-    def lowest_reduced_cost(self, prices: DualPrices, most: int, *, better_by: float = 0.0) -> tuple[QueryPlan, ...]:
-        """The plans left out that pay least, at most so many, if they pay less than all that are listed.
+    def lowest_reduced_cost(self, prices: DualPrices, count: int, *, better_by: float = 0.0) -> tuple[QueryPlan, ...]:
+        """Return the unlisted plans of lowest reduced cost, if they price lower than every listed plan.
 
         Args:
-            prices: at which.
-            most: plans.
-            better_by: share of what the best listed plan pays that must be saved.
+            prices: dual prices.
+            count: maximum number of plans.
+            better_by: minimum saving, as a share of the price of the best listed plan.
         """
-        paid = self.takes @ self._vector(prices).astype(np.float32)
-        limit = float(paid[self.listed].min(initial=np.inf)) * (1.0 - better_by)
-        better = np.flatnonzero(~self.listed & (paid < limit))
-        best = better[np.argsort(paid[better], kind="stable")[:most]]
+        reduced_cost = self.takes @ self._vector(prices).astype(np.float32)
+        limit = float(reduced_cost[self.listed].min(initial=np.inf)) * (1.0 - better_by)
+        better = np.flatnonzero(~self.listed & (reduced_cost < limit))
+        best = better[np.argsort(reduced_cost[better], kind="stable")[:count]]
         return tuple(self._plan(index) for index in best.tolist())
 
     def _vector(self, prices: DualPrices) -> FloatArray:
-        """(4 pools + links + 1,)"""
         pools = np.array([prices.pools.get(name, (0.0,) * len(AMOUNTS)) for name in self.pools]).T.reshape(-1)
         return np.concatenate([pools, [prices.links.get(name, 0.0) for name in self.links], [prices.usd_per_h]])
 

@@ -1,4 +1,4 @@
-"""What planning finds for one query."""
+"""Result types of the planning of one query."""
 
 from __future__ import annotations
 
@@ -15,67 +15,67 @@ SloName = Literal["latency", "accuracy", "cost"]
 
 @dataclass(frozen=True)
 class NearMiss:
-    """The best plan of one configuration that is not promised to meet the objectives."""
+    """The best plan of one configuration that is not guaranteed to meet the SLOs."""
 
     candidate: PlanCandidate
     violations: tuple[SloName, ...]
     reason: str
-    """In words: `p95 1.21 s (at most 1.34 s) > 800 ms`."""
+    """Violations with values, such as `p95 1.21 s (at most 1.34 s) > 800 ms`."""
 
 
 @dataclass(frozen=True)
 class SingleRelaxation:
-    """How far one objective must give way for the query to have a plan, the others kept."""
+    """Relaxation of a single SLO that makes the query feasible while the other SLOs stay as they are."""
 
     slo: SloName
     limit: float
-    """The tightest limit that some plan is promised to keep: seconds, score, or US dollars per hour."""
+    """Tightest limit that some plan is guaranteed to meet: seconds, score, or US dollars per hour."""
     candidate: PlanCandidate
-    """That plan."""
+    """Plan that meets the limit."""
 
 
 @dataclass(frozen=True)
 class BestEffortPlan:
-    """The best plan of a query none of whose plans is promised, as far as was measured."""
+    """The best plan so far of a query without a guaranteed plan."""
 
     candidate: PlanCandidate
     probability: float
-    """That it keeps all objectives; a guide, not a promise (`circinus.estimation.slo_probability`)."""
+    """Probability that all SLOs are met; an estimate, not a guarantee (`circinus.estimation.slo_probability`)."""
     items: int
-    """Items that its configuration was measured on."""
+    """Number of items that the plan's configuration was measured on."""
     population: int
-    """Items that may be measured."""
+    """Number of items that may be measured."""
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """The plans of one query that no other plan of it beats, in two parts.
+    """The non-dominated plans of one query.
 
-    `candidates` are what no plan beats in cost and resources together; the matching chooses among them. Those
-    `with_margin` take more than some candidate and keep an objective with more margin: ladders are made of both.
+    `candidates` are non-dominated in cost and resources; the matching selects among them. `high_margin` plans take more
+    resources than some candidate but meet an SLO with a larger margin. Fallback ladders are built from both.
     """
 
     query: Query
     candidates: tuple[PlanCandidate, ...]
-    """Those promised to meet every objective, by ascending cost alone."""
+    """Plans guaranteed to meet every SLO, by ascending cost with dedicated replicas."""
     considered: Mapping[str, int]
-    """What the search looked at and why it dropped what it dropped -> how often."""
+    """Counters of the search: what was considered or dropped, and why -> how often."""
     near_misses: tuple[NearMiss, ...]
-    """Best plans of configurations that fail, nearest first."""
+    """Best plans of infeasible configurations, nearest first."""
     relaxations: tuple[SingleRelaxation, ...]
-    """Only for a query without candidates: one for each objective that alone stands in the way."""
+    """Relaxations of SLOs that alone prevent a plan; empty if there are candidates."""
     reason: str
-    """Why there is no candidate; empty where there is one."""
+    """Reason why there is no candidate; empty if there is one."""
     high_margin: tuple[PlanCandidate, ...] = ()
-    """Promised to meet every objective, too; by ascending cost alone."""
+    """High-margin plans guaranteed to meet every SLO, by ascending cost with dedicated replicas."""
     best_effort: BestEffortPlan | None = None
-    """Only for a query without candidates: the plan that most likely meets the objectives, if any may."""
+    """Plan most likely to meet the SLOs, if any may; None if there are candidates."""
     unlisted: ColumnPool | None = field(default=None, compare=False, repr=False)
-    """All plans that none beats, where these are more than `candidates` lists."""
+    """All non-dominated plans, if `candidates` holds only a selection of them."""
     measured: bool = True
-    """Whether enough was measured of the pipeline to promise anything at all."""
+    """True if the pipeline has enough measurements for any guarantee."""
 
     @property
     def plans(self) -> tuple[PlanCandidate, ...]:
-        """Both parts."""
+        """Candidates, then high-margin plans."""
         return (*self.candidates, *self.high_margin)

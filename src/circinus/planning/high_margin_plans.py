@@ -1,4 +1,4 @@
-"""The plans that take more than others and keep an objective with more margin."""
+"""High-margin plans: plans that use more resources than others and meet an SLO with a larger margin."""
 
 from __future__ import annotations
 
@@ -20,104 +20,107 @@ from circinus.planning.search_space import Limits, SearchSpace
 FloatArray = NDArray[np.floating]
 
 _CELLS_AT_A_TIME = 64
-"""Placements whose allocations are searched together: few, as what the first ones find leaves little of the others."""
+"""Number of placements whose allocations are searched as one batch; small, as plans of the first batches prune most
+others."""
 
 
 @dataclass(frozen=True, eq=False)
 class HighMarginPlans:
-    """n plans with their points, none of which beats another."""
+    """The n mutually non-dominated plans, with their points."""
 
     plans: PlanArrays
     points: FloatArray
-    """(n, coordinates) see `Measure.points`."""
+    """(n, coordinates) see `PlanMetrics.points`."""
 
     def with_others(self, plans: PlanArrays, points: FloatArray) -> HighMarginPlans:
-        """These and others, without those that any other one beats."""
-        together = PlanArrays.joined(self.plans, plans)
+        """Return the union with more plans, without dominated ones."""
+        all_plans = PlanArrays.joined(self.plans, plans)
         all_points = np.concatenate([self.points, points])
-        kept = nondominated(all_points)
-        return HighMarginPlans(together.take(kept), all_points[kept])
+        retained = nondominated(all_points)
+        return HighMarginPlans(all_plans.take(retained), all_points[retained])
 
     def without(self, others: PlanArrays) -> HighMarginPlans:
-        """These without the very plans of others."""
-        known = set(map(bytes, others.keys))
-        kept = np.array([bytes(key) not in known for key in self.plans.keys], dtype=np.bool_)
-        return HighMarginPlans(self.plans.take(kept), self.points[kept])
+        """Return the plans that are not in `others`."""
+        excluded = set(map(bytes, others.keys))
+        retained = np.array([bytes(key) not in excluded for key in self.plans.keys], dtype=np.bool_)
+        return HighMarginPlans(self.plans.take(retained), self.points[retained])
 
 
 def high_margin_plans(
     space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int, measure: PlanMetrics
 ) -> HighMarginPlans:
-    """The plans that keep `limits` and that no other one beats when margins count as well.
+    """Return the plans within `limits` that no other plan dominates in resources and margins.
 
     Args:
-        space: what to search.
-        configurations: ascending indexes into those of the space.
-        limits: what plans must keep to.
-        max_labels: most labels of one configuration to follow at a time.
-        measure: what counts. At tolerance 0 no plan is lost.
+        space: space to search.
+        configurations: ascending indexes into the configurations of the space.
+        limits: limits that plans must satisfy.
+        max_labels: maximum number of labels of one configuration at a time.
+        measure: metrics to compare plans by. At tolerance 0 no plan is lost.
     """
-    known = HighMarginPlans(PlanArrays.none(space), np.zeros((0, len(measure.columns) + 2)))
+    front = HighMarginPlans(PlanArrays.none(space), np.zeros((0, len(measure.columns) + 2)))
     for group in configuration_batches(space, configurations):
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
         cheapest_s = space.percentile.upper(cells.latency_s[:, CHEAPEST])
-        best = measure.points(group[cells.prefix], cells.least, space.percentile.upper(cells.latency_s[:, FASTEST]))
-        plans, kept = cheapest_option_plans(space, group, cells, limits)
-        known = known.with_others(plans, measure.points(plans.configuration, plans.resources, cheapest_s[kept]))
+        best = measure.points(
+            group[cells.prefix], cells.min_resources, space.percentile.upper(cells.latency_s[:, FASTEST])
+        )
+        plans, mask = cheapest_option_plans(space, group, cells, limits)
+        front = front.with_others(plans, measure.points(plans.configuration, plans.resources, cheapest_s[mask]))
         for part in _parts(best):
-            part = part[~ParetoArchive(known.points).beats(measure.with_tolerance(best[part]))]
+            part = part[~ParetoArchive(front.points).beats(measure.with_tolerance(best[part]))]
             if len(part):
                 search = AllocationSearch(space, group, cells.take(part), limits)
-                plans, latency_s = search.with_margin(ParetoArchive(known.points), measure)
-                known = known.with_others(plans, measure.points(plans.configuration, plans.resources, latency_s))
-    return known
+                plans, latency_s = search.with_margin(ParetoArchive(front.points), measure)
+                front = front.with_others(plans, measure.points(plans.configuration, plans.resources, latency_s))
+    return front
 
 
 def _parts(best: FloatArray) -> list[IntArray]:
-    """Placements that are searched together, those that may be the cheapest first."""
     order = np.argsort(best[:, 0], kind="stable")
     return [order[start : start + _CELLS_AT_A_TIME] for start in range(0, len(order), _CELLS_AT_A_TIME)]
 
 
-def select_high_margin(found: HighMarginPlans, cost_column: int, max_plans: int) -> IntArray:
-    """At most `max_plans` of the plans: the fastest and the most accurate, then in turn the one that is farthest from
-    all that are kept, when cost (its logarithm), latency and accuracy count alike.
+def select_high_margin(plans: HighMarginPlans, cost_column: int, max_plans: int) -> IntArray:
+    """Return a diverse selection of the plans.
+
+    The fastest and the most accurate plan come first, then repeatedly the plan farthest from all selected ones. Log
+    cost, latency and accuracy have equal weight.
 
     Args:
-        found: the plans.
-        cost_column: the resource column that cost is looked up in.
-        max_plans: how many.
+        plans: plans to select from.
+        cost_column: resource column of the cost.
+        max_plans: maximum number of plans.
 
     Returns:
         Indexes, ascending.
     """
-    count = len(found.points)
+    count = len(plans.points)
     if count <= max_plans:
         return np.arange(count)
-    cost = found.plans.resources[:, cost_column]
-    spread = _scaled(np.column_stack([np.log(np.maximum(cost, _LEAST_COST)), found.points[:, -2:]]))
-    latency, accuracy = found.points[:, -2], found.points[:, -1]
+    cost = plans.plans.resources[:, cost_column]
+    scaled = _scaled(np.column_stack([np.log(np.maximum(cost, _MIN_COST)), plans.points[:, -2:]]))
+    latency, accuracy = plans.points[:, -2], plans.points[:, -1]
     extremes = [np.lexsort((cost, accuracy, latency))[0], np.lexsort((cost, latency, accuracy))[0]]
-    chosen = list(dict.fromkeys(int(index) for index in extremes))[:max_plans]
-    away = np.full(count, np.inf)
-    for index in chosen:
-        away = np.minimum(away, _distance(spread, index))
-    while len(chosen) < max_plans:
-        away[chosen] = -1.0
-        chosen.append(int(away.argmax()))
-        away = np.minimum(away, _distance(spread, chosen[-1]))
-    return np.array(sorted(chosen), dtype=np.int64)
+    selected = list(dict.fromkeys(int(index) for index in extremes))[:max_plans]
+    distance = np.full(count, np.inf)
+    for index in selected:
+        distance = np.minimum(distance, _distance(scaled, index))
+    while len(selected) < max_plans:
+        distance[selected] = -1.0
+        selected.append(int(distance.argmax()))
+        distance = np.minimum(distance, _distance(scaled, selected[-1]))
+    return np.array(sorted(selected), dtype=np.int64)
 
 
-_LEAST_COST = 1e-6
-"""US dollars per hour that stand for nothing where logarithms are taken."""
+_MIN_COST = 1e-6
+"""Lower limit of costs before taking logarithms, US dollars per hour."""
 
 
-def _distance(spread: FloatArray, index: int) -> FloatArray:
-    return np.asarray(((spread - spread[index]) ** 2).sum(axis=1))
+def _distance(scaled: FloatArray, index: int) -> FloatArray:
+    return np.asarray(((scaled - scaled[index]) ** 2).sum(axis=1))
 
 
 def _scaled(values: FloatArray) -> FloatArray:
-    """Each column from 0 to 1."""
     width = values.max(axis=0) - values.min(axis=0)
     return np.asarray((values - values.min(axis=0)) / np.where(width > 0, width, 1.0))

@@ -1,4 +1,4 @@
-"""The ladder of a plan: neighbours on its query's frontier to step down to under a burst, and up again when calm."""
+"""Fallback ladders: sequences of frontier plans to step down under bursts and to step up again at low load."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from circinus.planning.dominance import DOMINANCE_TOLERANCE, nondominated
 from circinus.specification import Deployment, Query
 
 _CHANGE_WEIGHT = 0.1
-"""What a step that changes every deployment weighs beside one that loses all the margin there is."""
+"""Weight of a step that changes every deployment, relative to a step that loses the whole margin."""
 
-_LEAST = 1e-12
+_MIN_POSITIVE = 1e-12
 
 
 Change = Literal["knobs", "pool", "allocation"]
@@ -25,7 +25,7 @@ _CHANGES: tuple[Change, ...] = ("knobs", "pool", "allocation")
 
 @dataclass(frozen=True)
 class OperatorChange:
-    """What a step changes of one operator."""
+    """Change of one operator's deployment in a step."""
 
     operator: str
     changed: tuple[Change, ...]
@@ -33,31 +33,31 @@ class OperatorChange:
 
 @dataclass(frozen=True, eq=False)
 class LadderSteps:
-    """n plans and all steps between them."""
+    """The n plans and all steps between them."""
 
     busy: FloatArray
-    """(n,) CPU seconds that a request keeps replicas busy."""
+    """(n,) CPU seconds of busy replicas per request."""
     cost: FloatArray
     """(n,) US dollars per hour, fully shared."""
     accuracy: FloatArray
-    """(n,) expected margin of accuracy in scores; 0 without an objective. Not that of the bounds: those tell how long a
-    configuration was measured as much as how good it is, and every rung keeps the objective at its bound."""
+    """(n,) expected accuracy margin in scores; 0 without an SLO. Based on the mean, as bounds depend on the number of
+    items as much as on quality, and every rung meets the SLO at its bound."""
     latency: FloatArray
-    """(n,) expected margin of latency in seconds; 0 without an objective."""
+    """(n,) expected latency margin in seconds; 0 without an SLO."""
     efficient: BoolArray
-    """(n,) whether no other plan takes no more and keeps no less margin; of equal ones the first."""
+    """(n,) whether the plan is non-dominated in usage and margins; of equal plans the first."""
     down: BoolArray
-    """(n, n) whether from the first to the second is a step down: no more of CPU seconds and cost, less of one, and
-    not more accurate."""
+    """(n, n) whether column is a step down from row: no more CPU seconds and cost, less of one, and not more accurate.
+    """
     step_size: FloatArray
-    """(n, n) how large a step down is; infinite where there is none. The squares of what it loses of the accuracy
-    margin, of the latency margin, and of what it saves of CPU seconds and cost (as logarithms), each as a share of the
-    range among the plans, and a tenth of the square of the share of deployments that it changes. Squares make a way of
-    several small steps better than one large step, and steps that are much alike."""
+    """(n, n) size of a step down, infinite if there is none: the sum of squares of the lost accuracy margin, the lost
+    latency margin, and the savings of CPU seconds and of cost (as logarithms), each relative to the range among the
+    plans, plus a tenth of the squared share of changed deployments. Squares favour several small, similar steps over a
+    large one."""
 
     @classmethod
     def of(cls, query: Query, plans: Sequence[PlanCandidate]) -> LadderSteps:
-        """Between promised plans of one query."""
+        """Return the steps between guaranteed plans of one query."""
         busy = np.array([_busy_cpu_s(plan, query.rate_per_s) for plan in plans])
         cost = np.array([plan.estimate.cost_usd_per_h.lower for plan in plans])
         accuracy = np.array([_accuracy_margin(plan, query) for plan in plans])
@@ -65,29 +65,29 @@ class LadderSteps:
         no_more = _no_more(busy) & _no_more(cost)
         down = no_more & ~no_more.T & (accuracy[:, None] >= accuracy[None, :])
         losses = [np.maximum(_differences(values), 0.0) for values in (accuracy, latency)]
-        savings = [_differences(np.log(np.maximum(values, _LEAST))) for values in (busy, cost)]
+        savings = [_differences(np.log(np.maximum(values, _MIN_POSITIVE))) for values in (busy, cost)]
         size = sum(part**2 for part in (*losses, *savings)) + _CHANGE_WEIGHT * _changed_share(plans) ** 2
         efficient = np.zeros(len(plans), dtype=np.bool_)
-        lacking = (accuracy.max() - accuracy, latency.max() - latency)
-        efficient[nondominated(np.column_stack([busy, cost, *lacking]))] = True
+        missing_margins = (accuracy.max() - accuracy, latency.max() - latency)
+        efficient[nondominated(np.column_stack([busy, cost, *missing_margins]))] = True
         return cls(busy, cost, accuracy, latency, efficient, down, np.where(down, size, np.inf))
 
-    def among(self, which: BoolArray) -> LadderSteps:
-        """The same plans with steps between some of them only."""
-        both = which[:, None] & which[None, :]
+    def among(self, selected: BoolArray) -> LadderSteps:
+        """Return the steps restricted to some of the plans."""
+        both = selected[:, None] & selected[None, :]
         return replace(self, down=self.down & both, step_size=np.where(both, self.step_size, np.inf))
 
 
 def plan_changes(upper: PlanCandidate, lower: PlanCandidate) -> tuple[OperatorChange, ...]:
-    """What two plans of a query have different, operator by operator in topological order."""
-    before = {use.deployment.operator: use.deployment for use in upper.deployments}
-    found = []
+    """Return the differences between two plans of a query, by operator in topological order."""
+    previous = {use.deployment.operator: use.deployment for use in upper.deployments}
+    changes = []
     for use in lower.deployments:
-        one, other = before.get(use.deployment.operator), use.deployment
-        what = tuple(name for name in _CHANGES if getattr(one, name, None) != getattr(other, name))
-        if what:
-            found.append(OperatorChange(other.operator, what))
-    return tuple(found)
+        old, new = previous.get(use.deployment.operator), use.deployment
+        changed = tuple(name for name in _CHANGES if getattr(old, name, None) != getattr(new, name))
+        if changed:
+            changes.append(OperatorChange(new.operator, changed))
+    return tuple(changes)
 
 
 def _busy_cpu_s(plan: PlanCandidate, rate_per_s: float) -> float:
@@ -107,18 +107,18 @@ def _latency_margin_s(plan: PlanCandidate, query: Query) -> float:
 
 
 def _no_more(values: FloatArray) -> BoolArray:
-    """(n, n) whether the second takes no more than the first; amounts that differ by rounding are the same."""
+    """Return (n, n) whether column is no more than row, up to rounding."""
     return np.asarray(values[None, :] <= values[:, None] * (1 + DOMINANCE_TOLERANCE))
 
 
 def _differences(values: FloatArray) -> FloatArray:
-    """(n, n) by how much the first is greater, as a share of the range of all."""
+    """Return (n, n) the excess of row over column, relative to the range of all values."""
     width = float(np.ptp(values))
     return np.asarray((values[:, None] - values[None, :]) / (width if width > 0 else 1.0))
 
 
 def _changed_share(plans: Sequence[PlanCandidate]) -> FloatArray:
-    """(n, n) the share of deployments that two plans do not have in common."""
+    """Return (n, n) the share of deployments in which two plans differ."""
     numbers: dict[Deployment, int] = {}
     uses = [[numbers.setdefault(use.deployment, len(numbers)) for use in plan.deployments] for plan in plans]
     incidence = np.zeros((len(plans), len(numbers)))
@@ -129,70 +129,70 @@ def _changed_share(plans: Sequence[PlanCandidate]) -> FloatArray:
 
 
 MAX_RUNGS = 8
-"""Most rungs of a ladder."""
+"""Maximum number of rungs of a ladder."""
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One plan of a ladder. It promises its query's objectives at the query's rate by itself."""
+    """A plan of a ladder, guaranteed to meet its query's SLOs at the query's rate."""
 
     candidate: PlanCandidate
-    """As estimated for this query alone with deployments as busy as they may get."""
+    """Estimate for this query by itself, with deployments at their utilization targets."""
     cpu_s_per_request: float
-    """CPU seconds that a request keeps its replicas busy, over all operators."""
+    """CPU seconds of busy replicas per request, over all operators."""
     shared_usd_per_h: float
-    """What it costs where others fill its replicas, transfers included."""
+    """Cost if its replicas are fully shared, transfers included."""
     changes: tuple[OperatorChange, ...]
-    """What differs from the rung above, in topological order; empty at the top."""
+    """Differences to the rung above, in topological order; empty for the top rung."""
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """Rungs from the one with most margin down to the one that takes least.
+    """Rungs from the largest margin down to the lowest usage.
 
-    A step down never takes more CPU seconds a request and never costs more fully shared, and takes less of one of them;
-    and it is never more accurate.
+    A step down never takes more CPU seconds per request, never costs more if fully shared, takes less of one of the
+    two, and is never more accurate.
     """
 
     rungs: tuple[Rung, ...]
     chosen: int
-    """Index of the plan that the query got."""
+    """Index of the rung of the selected plan."""
 
 
-def ladder(query: Query, plans: Sequence[PlanCandidate], chosen: PlanCandidate, most: int = MAX_RUNGS) -> Ladder:
-    """The ladder of a chosen plan.
+def ladder(query: Query, plans: Sequence[PlanCandidate], chosen: PlanCandidate, max_rungs: int = MAX_RUNGS) -> Ladder:
+    """Return the ladder of a selected plan.
 
-    The top is the most accurate plan, and of equally accurate ones the one with most latency margin, of all that the
-    chosen plan is a step down from; the bottom is the cheapest, then that with fewest CPU seconds, of all that are a
-    step down from it. From the top over the chosen plan to the bottom the rungs are those with the smallest steps: the
-    sum of `Steps.jolt` over all steps is least. Plans that others beat in all that counts are no rungs.
+    The top is the most accurate plan (then the one with the largest latency margin) from which the selected plan is a
+    step down. The bottom is the cheapest (then the one with the fewest CPU seconds) of the steps down from the selected
+    plan. The rungs from the top through the selected plan to the bottom minimize the sum of `LadderSteps.step_size`.
+    Dominated plans are no rungs.
 
     Args:
-        query: whose plans these are.
-        plans: different promised plans, such as a frontier's.
-        chosen: one of them, or another promised plan of the query; with its promise, as all of them.
-        most: most rungs.
+        query: query of the plans.
+        plans: distinct guaranteed plans, such as a frontier's.
+        chosen: selected plan, one of `plans` or another guaranteed plan of the query.
+        max_rungs: maximum number of rungs.
 
     Raises:
-        ValueError: `most` is below 3, which top, chosen plan and bottom may take.
+        ValueError: `max_rungs` is below 3, the number of top, selected plan and bottom.
     """
-    if most < 3:
-        raise ValueError(f"found {most} rungs, expected at least 3")
-    known = [chosen, *(candidate for candidate in plans if candidate.plan != chosen.plan)]
-    steps = LadderSteps.of(query, known)
-    which = steps.efficient.copy()
-    which[0] = True
-    steps = steps.among(which)
-    up, down = _ways(steps, _top(steps, 0), 0, most), _ways(steps, 0, _bottom(steps, 0), most)
-    pairs = [(a[0] + b[0], a[1], b[1]) for a in up for b in down if len(a[1]) + len(b[1]) - 1 <= most]
+    if max_rungs < 3:
+        raise ValueError(f"a ladder needs at least 3 rungs, got {max_rungs}")
+    candidates = [chosen, *(candidate for candidate in plans if candidate.plan != chosen.plan)]
+    steps = LadderSteps.of(query, candidates)
+    eligible = steps.efficient.copy()
+    eligible[0] = True
+    steps = steps.among(eligible)
+    up, down = _paths(steps, _top(steps, 0), 0, max_rungs), _paths(steps, 0, _bottom(steps, 0), max_rungs)
+    pairs = [(a[0] + b[0], a[1], b[1]) for a in up for b in down if len(a[1]) + len(b[1]) - 1 <= max_rungs]
     _, upper, lower = min(pairs)
     indexes = [*upper, *lower[1:]]
     rungs = tuple(
         Rung(
-            candidate=known[index],
+            candidate=candidates[index],
             cpu_s_per_request=float(steps.busy[index]),
             shared_usd_per_h=float(steps.cost[index]),
-            changes=plan_changes(known[indexes[position - 1]], known[index]) if position else (),
+            changes=plan_changes(candidates[indexes[position - 1]], candidates[index]) if position else (),
         )
         for position, index in enumerate(indexes)
     )
@@ -200,35 +200,35 @@ def ladder(query: Query, plans: Sequence[PlanCandidate], chosen: PlanCandidate, 
 
 
 def _top(steps: LadderSteps, chosen: int) -> int:
-    """The plan with most margin of all that `chosen` is a step down from."""
+    """Return the plan with the largest margin from which `chosen` is a step down."""
     above = np.flatnonzero(steps.down[:, chosen])
     order = np.lexsort((above, steps.cost[above], -steps.latency[above], -steps.accuracy[above]))
     return int(above[order[0]]) if len(above) else chosen
 
 
 def _bottom(steps: LadderSteps, chosen: int) -> int:
-    """The plan that takes least of all that are a step down from `chosen`."""
+    """Return the plan with the lowest usage that is a step down from `chosen`."""
     below = np.flatnonzero(steps.down[chosen])
     order = np.lexsort((below, steps.busy[below], steps.cost[below]))
     return int(below[order[0]]) if len(below) else chosen
 
 
-def _ways(steps: LadderSteps, start: int, end: int, most: int) -> list[tuple[float, list[int]]]:
-    """For each number of rungs up to `most` the way down from `start` to `end` with the smallest steps, if any."""
+def _paths(steps: LadderSteps, start: int, end: int, max_rungs: int) -> list[tuple[float, list[int]]]:
+    """Return the shortest path of steps from `start` to `end` for each feasible number of rungs up to `max_rungs`."""
     if start == end:
         return [(0.0, [start])]
-    found: list[tuple[float, list[int]]] = []
+    paths: list[tuple[float, list[int]]] = []
     count = len(steps.busy)
     best = np.full(count, np.inf)
     best[start] = 0.0
-    came: list[IntArray] = []
-    for _ in range(most - 1):
-        through = best[:, None] + steps.step_size
-        came.append(through.argmin(axis=0))
-        best = through.min(axis=0)
+    predecessors: list[IntArray] = []
+    for _ in range(max_rungs - 1):
+        totals = best[:, None] + steps.step_size
+        predecessors.append(totals.argmin(axis=0))
+        best = totals.min(axis=0)
         if np.isfinite(best[end]):
-            way = [end]
-            for sources in reversed(came):
-                way.append(int(sources[way[-1]]))
-            found.append((float(best[end]), way[::-1]))
-    return found
+            path = [end]
+            for sources in reversed(predecessors):
+                path.append(int(sources[path[-1]]))
+            paths.append((float(best[end]), path[::-1]))
+    return paths

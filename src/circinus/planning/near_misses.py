@@ -1,4 +1,4 @@
-"""The best plans that are not promised to meet the objectives, for explaining what was chosen."""
+"""Near misses: the best plans without a guarantee to meet the SLOs, for explanations."""
 
 from __future__ import annotations
 
@@ -13,84 +13,84 @@ from circinus.specification import AccuracySlo, Slos
 from circinus.specification.formatting import format_duration, format_latency_bound, format_score, format_usd_per_h
 from circinus.specification.units import DURATION, PRICE_PER_H
 
-_TRIED = 8
-"""Configurations whose plans are looked at."""
+_MAX_TRIED = 8
+"""Maximum number of configurations whose plans are computed."""
 
-_ALIKE = 2
-"""Decimals within which probabilities count as equal, so that cost decides."""
+_DECIMALS = 2
+"""Decimals that probabilities are rounded to; the cost breaks ties."""
 
-_LEAST_ODDS = 0.01
-"""A plan that keeps its objectives with a lower probability is none to speak of."""
+_MIN_CHANCE = 0.01
+"""Minimum probability of meeting the SLOs for a best-effort plan."""
 
 
 def best_effort_plan(search: QuerySearch) -> BestEffortPlan | None:
-    """The plan that most likely keeps all objectives, and of equally likely ones the cheapest.
+    """Return the plan most likely to meet all SLOs; the cost breaks ties.
 
-    Configurations are looked at in the order of their probability to keep the accuracy objective (then by how fast
-    they may be), as far as that alone may be better than what was found, and no more than a few. Of each this is the
-    cheapest plan whose latency is promised, or else the fastest plan; the cost objective is always kept.
+    Configurations are tried by descending probability of meeting the accuracy SLO (then by the bound of their latency),
+    until that probability alone cannot exceed the best plan's, up to a maximum number. The plan of a configuration is
+    the cheapest one with a guaranteed latency, or otherwise the fastest one. The cost SLO is always met.
 
     Args:
-        search: of a query without a promised plan.
+        search: search of a query without a guaranteed plan.
 
     Returns:
-        None where no plan is known that has a chance.
+        None if no plan has a chance.
     """
-    accuracy = np.round(search.accuracy_probability, _ALIKE)
+    accuracy = np.round(search.accuracy_probability, _DECIMALS)
     order = np.lexsort((search.violation, -accuracy))
-    found: tuple[float, float] | None = None
+    best_key: tuple[float, float] | None = None
     best: BestEffortPlan | None = None
-    for configuration in order[:_TRIED].tolist():
-        if accuracy[configuration] < _LEAST_ODDS or (found is not None and accuracy[configuration] < found[0]):
+    for configuration in order[:_MAX_TRIED].tolist():
+        if accuracy[configuration] < _MIN_CHANCE or (best_key is not None and accuracy[configuration] < best_key[0]):
             break
-        candidate = search.least(configuration, search.space.columns.alone_cost, cost=True)
+        candidate = search.min_usage_plan(configuration, search.space.columns.alone_cost, cost=True)
         candidate = candidate or search.fastest(np.array([configuration]))
         if candidate is None or candidate.estimate.slo_probability is None:
             continue
-        rank = round(candidate.estimate.slo_probability.joint, _ALIKE), -candidate.estimate.cost_usd_per_h.upper
-        if rank[0] >= _LEAST_ODDS and (found is None or rank > found):
-            found = rank
+        key = round(candidate.estimate.slo_probability.joint, _DECIMALS), -candidate.estimate.cost_usd_per_h.upper
+        if key[0] >= _MIN_CHANCE and (best_key is None or key > best_key):
+            best_key = key
             items = len(search.arrays.configurations[configuration].items)
             best = BestEffortPlan(candidate, candidate.estimate.slo_probability.joint, items, search.arrays.population)
     return best
 
 
-_LEAST = 1e-9
+_MIN_POSITIVE = 1e-9
 
 
 def near_misses(search: QuerySearch, without_cost: PlanArrays) -> tuple[NearMiss, ...]:
-    """For the configurations nearest to having a plan, the best plan that misses exactly one objective.
+    """Return the best plan that misses exactly one SLO, for the configurations nearest to having a plan.
 
-    Of a configuration that misses the accuracy objective this is the cheapest plan that keeps the others, of one that
-    is too slow everywhere the fastest plan, of one that costs too much the cheapest plan.
+    For a configuration that misses the accuracy SLO: the cheapest plan that meets the other SLOs; for one that is too
+    slow on every placement: the fastest plan; for one that costs too much: the cheapest plan.
 
     Args:
-        search: of the query.
-        without_cost: the cheapest plans of all accurate configurations when there is no cost objective.
+        search: search of the query.
+        without_cost: cheapest plans of all accurate configurations if the cost SLO is ignored.
 
     Returns:
-        At most as many as the settings say, nearest first: by the excess over the objective relative to it.
+        Nearest first by relative excess over the SLO, up to the number in the settings.
     """
     ranked = sorted(
         [*_inaccurate(search), *_slow(search), *_expensive(search, without_cost)],
         key=lambda miss: (miss[0], miss[2]),
     )
-    found: list[NearMiss] = []
+    misses: list[NearMiss] = []
     for _, slo, configuration in ranked[: 2 * search.settings.near_misses]:
-        if len(found) == search.settings.near_misses:
+        if len(misses) == search.settings.near_misses:
             break
         candidate = _best(search, slo, configuration)
         if candidate is not None and candidate.estimate.violations(search.query.slos) == (slo,):
             reason = describe_violations(candidate.estimate, search.query.slos)
-            found.append(NearMiss(candidate, (slo,), reason))
-    return tuple(found)
+            misses.append(NearMiss(candidate, (slo,), reason))
+    return tuple(misses)
 
 
 def _inaccurate(search: QuerySearch) -> list[tuple[float, SloName, int]]:
     slo = search.query.slos.accuracy
     if slo is None:
         return []
-    scale = max(abs(slo.threshold), _LEAST)
+    scale = max(abs(slo.threshold), _MIN_POSITIVE)
     return [
         (float(search.shortfall[index]) / scale, "accuracy", int(index))
         for index in np.flatnonzero((search.shortfall > 0) & (search.violation <= 0))
@@ -107,13 +107,13 @@ def _expensive(search: QuerySearch, without_cost: PlanArrays) -> list[tuple[floa
     if slo is None:
         return []
     plans, column = without_cost, search.space.columns.shared_cost
-    found: list[tuple[float, SloName, int]] = []
+    candidates: list[tuple[float, SloName, int]] = []
     for configuration in np.unique(plans.configuration):
-        least = plans.resources[plans.configuration == configuration, column].min()
-        excess = float(least) / max(slo.limit_usd_per_h, _LEAST) - 1
+        min_cost = plans.resources[plans.configuration == configuration, column].min()
+        excess = float(min_cost) / max(slo.limit_usd_per_h, _MIN_POSITIVE) - 1
         if excess > 0:
-            found.append((excess, "cost", int(configuration)))
-    return found
+            candidates.append((excess, "cost", int(configuration)))
+    return candidates
 
 
 def _best(search: QuerySearch, slo: SloName, configuration: int) -> PlanCandidate | None:
@@ -121,33 +121,33 @@ def _best(search: QuerySearch, slo: SloName, configuration: int) -> PlanCandidat
     if slo == "latency":
         return search.fastest(np.array([configuration]))
     if slo == "accuracy":
-        return search.least(configuration, columns.alone_cost, cost=True)
-    return search.least(configuration, columns.shared_cost, cost=False)
+        return search.min_usage_plan(configuration, columns.alone_cost, cost=True)
+    return search.min_usage_plan(configuration, columns.shared_cost, cost=False)
 
 
 def describe_violations(estimate: Estimate, slos: Slos) -> str:
-    """What `estimate` promises beside each objective of `slos` that it does not promise to meet."""
+    """Return the guaranteed value next to each violated SLO, as text."""
     parts = []
     for name in estimate.violations(slos):
         if name == "latency" and slos.latency is not None:
-            found, wanted = estimate.latency_s, slos.latency.limit_s
-            promised = f"{format_duration(found.value)} (at most {format_latency_bound(found.upper)})"
-            parts.append(f"p{estimate.percentile:g} {promised} > {DURATION.format(wanted)}")
+            latency_s, limit_s = estimate.latency_s, slos.latency.limit_s
+            guaranteed = f"{format_duration(latency_s.value)} (at most {format_latency_bound(latency_s.upper)})"
+            parts.append(f"p{estimate.percentile:g} {guaranteed} > {DURATION.format(limit_s)}")
         if name == "accuracy" and slos.accuracy is not None:
             parts.append(_inaccuracy(estimate.accuracy, slos.accuracy))
         if name == "cost" and slos.cost is not None:
             cost, limit = estimate.cost_usd_per_h, PRICE_PER_H.format(slos.cost.limit_usd_per_h)
             parts.append(
-                f"cost {format_usd_per_h(cost.upper)} alone ({format_usd_per_h(cost.lower)} fully shared) > {limit}"
+                f"cost {format_usd_per_h(cost.upper)} dedicated ({format_usd_per_h(cost.lower)} fully shared) > {limit}"
             )
     return "; ".join(parts)
 
 
-def _inaccuracy(found: Interval, slo: AccuracySlo) -> str:
-    """That it misses the objective, or is not known well enough to promise it."""
-    least = slo.comparison == ">="
-    what = f"{'accuracy' if least else 'error'} {format_score(found.value)}"
-    surely = f"{'at least' if least else 'at most'} {format_score(found.lower if least else found.upper)}"
-    if slo.is_met_by(found.value):
-        return f"{what} is surely only {surely} so far, not {slo}"
-    return f"{what} ({surely}) {'<' if least else '>'} {slo.threshold:g}"
+def _inaccuracy(accuracy: Interval, slo: AccuracySlo) -> str:
+    """Return how the accuracy SLO is missed: by the mean itself, or only by its confidence bound."""
+    is_score = slo.comparison == ">="
+    mean = f"{'accuracy' if is_score else 'error'} {format_score(accuracy.value)}"
+    bound = f"{'at least' if is_score else 'at most'} {format_score(accuracy.lower if is_score else accuracy.upper)}"
+    if slo.is_met_by(accuracy.value):
+        return f"{mean} is so far only guaranteed to be {bound}, not {slo}"
+    return f"{mean} ({bound}) {'<' if is_score else '>'} {slo.threshold:g}"

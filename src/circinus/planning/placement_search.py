@@ -1,10 +1,10 @@
-"""Following the placements of many configurations along the DAG, operator by operator.
+"""Label-setting search over the placements of many configurations, operator by operator along the DAG.
 
-A label is a beginning of a configuration with a pool for each of its operators. It carries two latency vectors for each
-value that is still needed: with the fastest options (the least of any option, scenario by scenario: no plan of this
-placement is faster) and with the cheapest. A label is dropped when even the fastest options, here and in the best
-placement of what remains, miss the latency limit, or when the least it takes exceeds a capacity. Labels of different
-placements are never compared: what one takes from a pool the other takes elsewhere, so neither beats the other.
+A label is a prefix of a configuration with a pool for each of its operators. For each value that is still needed it has
+two latency vectors: with the fastest options (the minimum over options in each scenario, so that no plan of the
+placement is faster) and with the cheapest options. A label is pruned if its latency lower bound (fastest options, best
+placement of the remaining operators) exceeds the latency limit, or its minimum usage exceeds a capacity. Labels of
+different placements are never compared: they use different pools, so neither dominates the other.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from circinus.planning.search_space import Limits, SearchSpace
 
 @dataclass(frozen=True, eq=False)
 class PrefixTree:
-    """The configurations of a search as a tree: level t holds the distinct choices of the first t + 1 operators."""
+    """Prefix tree of the configurations: level t holds the distinct choices of the first t + 1 operators."""
 
     rows: IntArray
     """(configurations, producers), sorted."""
-    of: tuple[IntArray, ...]
-    """For each level (configurations,) the beginning that each configuration has."""
-    first: tuple[IntArray, ...]
-    """For each level (beginnings,) the first configuration that has it."""
+    prefixes: tuple[IntArray, ...]
+    """(configurations,) prefix of each configuration, by level."""
+    first_configurations: tuple[IntArray, ...]
+    """(prefixes,) first configuration with each prefix, by level."""
 
     @classmethod
     def of_rows(cls, rows: IntArray) -> PrefixTree:
-        """The tree of configurations given by sorted rows."""
+        """Build the tree of configurations given by sorted rows."""
         same = np.cumprod(rows[1:] == rows[:-1], axis=1).astype(np.bool_)
         starts = [np.concatenate([[True], ~same[:, producer]]) for producer in range(1, rows.shape[1])]
         return cls(
@@ -42,15 +42,15 @@ class PrefixTree:
         )
 
     def rows_at(self, level: int, producer: int) -> IntArray:
-        """(beginnings,) the row of `producer` in each beginning of `level`."""
-        return np.asarray(self.rows[self.first[level], producer])
+        """Return (prefixes,) the row of `producer` in each prefix of `level`."""
+        return np.asarray(self.rows[self.first_configurations[level], producer])
 
     def children(self, level: int) -> tuple[IntArray, IntArray]:
-        """For each beginning of the level before (level 0: for the root) its first child in `level`, and how many."""
+        """Return the first child in `level`, and the number of children, of each prefix of the level above."""
         if level == 0:
-            return np.zeros(1, dtype=np.int64), np.array([len(self.first[0])])
-        parents = self.of[level - 1][self.first[level]]
-        count = np.bincount(parents, minlength=len(self.first[level - 1]))
+            return np.zeros(1, dtype=np.int64), np.array([len(self.first_configurations[0])])
+        parents = self.prefixes[level - 1][self.first_configurations[level]]
+        count = np.bincount(parents, minlength=len(self.first_configurations[level - 1]))
         return np.cumsum(count) - count, count
 
 
@@ -59,56 +59,56 @@ FloatArray = NDArray[np.floating]
 FASTEST, CHEAPEST = 0, 1
 
 _RESULT = -1
-"""Stands for the results that are back at the source, among the producers that a label keeps the finish of."""
+"""Key of the results that are back at the source, among the producers of `finish_s`."""
 
 
 @dataclass(frozen=True, eq=False)
 class PartialPlacements:
-    """n configurations with a pool for every operator (during the search: for the first operators)."""
+    """The n configurations (during the search: prefixes) with a pool for every operator."""
 
     prefix: IntArray
-    """(n,) of the configurations' beginnings; at the end the configuration, as an index into those searched."""
+    """(n,) index of the prefix; after the last operator the index into the searched configurations."""
     pools: IntArray
     """(n, operators)"""
     sites: IntArray
     """(n, producers)"""
     finish_s: dict[int, FloatArray]
-    """For each value still needed (n, 2, scenarios): when it is there, with the fastest and the cheapest options."""
-    least: FloatArray
-    """(n, columns) the least that any options take, column by column; transfers included."""
+    """Value still needed -> (n, 2, scenarios) finish time with the fastest and the cheapest options."""
+    min_resources: FloatArray
+    """(n, columns) minimum usage over options, column by column, transfers included."""
     cheapest: FloatArray
-    """(n, columns) what the cheapest options take; transfers included."""
+    """(n, columns) usage of the cheapest options, transfers included."""
     transfers: FloatArray
-    """(n, columns) what the transfers take."""
+    """(n, columns) usage of the transfers."""
 
     @property
     def count(self) -> int:
-        """n"""
+        """Number of labels."""
         return len(self.prefix)
 
     @property
     def latency_s(self) -> FloatArray:
-        """(n, 2, scenarios) until all results are back."""
+        """(n, 2, scenarios) time until all results are back."""
         return self.finish_s[_RESULT]
 
-    def take(self, which: IntArray | BoolArray) -> PartialPlacements:
-        """Some of these."""
+    def take(self, selected: IntArray | BoolArray) -> PartialPlacements:
+        """Return the selected labels."""
         return PartialPlacements(
-            self.prefix[which],
-            self.pools[which],
-            self.sites[which],
-            {producer: finish_s[which] for producer, finish_s in self.finish_s.items()},
-            self.least[which],
-            self.cheapest[which],
-            self.transfers[which],
+            self.prefix[selected],
+            self.pools[selected],
+            self.sites[selected],
+            {producer: finish_s[selected] for producer, finish_s in self.finish_s.items()},
+            self.min_resources[selected],
+            self.cheapest[selected],
+            self.transfers[selected],
         )
 
 
 class PlacementSearch:
-    """The search over the placements of some configurations of one space."""
+    """Search over the placements of some configurations of one space."""
 
     def __init__(self, space: SearchSpace, configurations: IntArray) -> None:
-        """`configurations`: ascending indexes into those of the space."""
+        """Prepare the search; `configurations` are ascending indexes into the configurations of the space."""
         self._space = space
         self._tree = PrefixTree.of_rows(space.arrays.rows[configurations])
         self._edges: dict[tuple[int, int], FloatArray] = {}
@@ -117,17 +117,17 @@ class PlacementSearch:
             self._add_operator(operator)
 
     def lower_bounds_s(self) -> FloatArray:
-        """(configurations, scenarios) latencies that no plan of a configuration beats, whatever its placement."""
+        """Return (configurations, scenarios) latency lower bounds over all placements."""
         return self._remaining_by_configuration(-1, 0)[:, self._space.source]
 
     def run(self, limits: Limits, max_labels: int, considered: Counter[str]) -> PartialPlacements:
-        """All placements that may keep `limits`.
+        """Return all placements that may satisfy `limits`.
 
         Args:
-            limits: what plans must keep to.
-            max_labels: most labels to follow from one operator to the next; beyond that the cheapest and the
-                fastest stay.
-            considered: counts what was dropped, and why.
+            limits: limits that plans must satisfy.
+            max_labels: maximum number of labels after each operator; beyond it the cheapest and the fastest are
+                retained.
+            considered: counters of dropped placements by reason.
         """
         space = self._space
         nothing = np.zeros((1, space.columns.count))
@@ -136,22 +136,23 @@ class PlacementSearch:
             pools=np.zeros((1, 0), dtype=np.int64),
             sites=np.full((1, 1), space.source),
             finish_s={0: np.zeros((1, 2, space.arrays.percentile.grid.count), dtype=space.transfer_s[0].dtype)},
-            least=nothing,
+            min_resources=nothing,
             cheapest=nothing,
             transfers=nothing,
         )
         for operator in range(len(space.arrays.order)):
             labels = self._place(operator, labels, limits, considered)
-            labels = self._follow(operator, labels)
+            labels = self._advance(operator, labels)
             labels = self._prune(operator, labels, limits, max_labels, considered)
         return labels
 
     def _add_operator(self, operator: int) -> None:
-        """Prepare the ways through one operator; those behind it must have been prepared.
+        """Prepare the latencies through one operator; those of its consumers must be present.
 
-        `_edges[producer, operator]` is (beginnings, sites, pools, 2, scenarios): from an output of `producer` at a
-        site to the end of `operator` in a pool - transfer, wait, service, and for a sink the way back to the source.
-        `_through[producer, operator]` is (configurations, sites, scenarios): the least from there to the last result.
+        `_edges[producer, operator]` is (prefixes, sites, pools, 2, scenarios): from an output of `producer` at a site
+        to the end of `operator` in a pool (transfer, wait, service, and for a sink the return to the source).
+        `_through[producer, operator]` is (configurations, sites, scenarios): the minimum from such an output to the
+        last result.
         """
         space, tree, table = self._space, self._tree, self._space.options[operator]
         node_s = np.stack([table.fastest_s, table.cheapest_s], axis=2)
@@ -162,71 +163,73 @@ class PlacementSearch:
         for producer in space.arrays.parents[operator]:
             transfer_s = space.transfer_s[producer][tree.rows_at(operator, producer)][:, :, space.pool_sites]
             edges = transfer_s[:, :, :, None] + node_s[:, None]
-            through_s = edges[:, :, :, FASTEST][tree.of[operator]]
+            through_s = edges[:, :, :, FASTEST][tree.prefixes[operator]]
             if consumers:
-                behind_s = self._remaining_by_configuration(operator, operator + 1)
-                through_s = through_s + behind_s[:, space.pool_sites][:, None]
+                downstream_s = self._remaining_by_configuration(operator, operator + 1)
+                through_s = through_s + downstream_s[:, space.pool_sites][:, None]
             self._edges[producer, operator] = edges
             self._through[producer, operator] = through_s.min(axis=2)
 
     def _remaining_by_configuration(self, level: int, producer: int) -> FloatArray:
-        """(configurations, sites, scenarios) the least from an output of `producer` to the last of the results that
-        its consumers after `level` lead to."""
+        """Return (configurations, sites, scenarios) minimum time from an output of `producer` to the last result.
+
+        Only results that depend on its consumers after `level` count.
+        """
         consumers = [c for c in self._space.arrays.consumers[producer] if c > level]
         return np.asarray(np.maximum.reduce([self._through[producer, consumer] for consumer in consumers]))
 
     def _place(
         self, operator: int, labels: PartialPlacements, limits: Limits, considered: Counter[str]
     ) -> PartialPlacements:
-        """Every label with every choice of `operator` and every pool for it. The finish is still that before it."""
+        """Return every label extended by every choice of `operator` and every pool; finish times are unchanged."""
         space, tree, table = self._space, self._tree, self._space.options[operator]
         start, count = tree.children(operator)
         pools = len(space.pool_sites)
         children = count[labels.prefix]
         label = np.repeat(np.arange(labels.count), children * pools)
-        within = np.arange(len(label)) - np.repeat(np.cumsum(children * pools) - children * pools, children * pools)
-        beginning = start[labels.prefix[label]] + within // pools
-        pool = within % pools
-        row = tree.rows_at(operator, operator + 1)[beginning]
+        offset = np.arange(len(label)) - np.repeat(np.cumsum(children * pools) - children * pools, children * pools)
+        prefix = start[labels.prefix[label]] + offset // pools
+        pool = offset % pools
+        row = tree.rows_at(operator, operator + 1)[prefix]
         usable = table.usable[row, pool]
         considered["placements without a fitting option"] += int((~usable).sum())
-        label, beginning, pool, row = label[usable], beginning[usable], pool[usable], row[usable]
+        label, prefix, pool, row = label[usable], prefix[usable], pool[usable], row[usable]
         sites = np.column_stack([labels.sites[label], space.pool_sites[pool]])
-        sent = self._sent(operator, beginning, sites)
-        least = labels.least[label] + sent + table.least[row, pool]
-        held = limits.satisfied(least)
-        considered["placements beyond a capacity"] += int((~held).sum())
-        label, beginning, pool, row = label[held], beginning[held], pool[held], row[held]
-        taken = table.resources[row, pool, table.cheapest[row, pool]]
+        transfers = self._transfer_usage(operator, prefix, sites)
+        min_resources = labels.min_resources[label] + transfers + table.min_resources[row, pool]
+        fitting = limits.satisfied(min_resources)
+        considered["placements above a capacity"] += int((~fitting).sum())
+        label, prefix, pool, row = label[fitting], prefix[fitting], pool[fitting], row[fitting]
+        usage = table.resources[row, pool, table.cheapest[row, pool]]
         return PartialPlacements(
-            prefix=beginning,
+            prefix=prefix,
             pools=np.column_stack([labels.pools[label], pool]),
-            sites=sites[held],
+            sites=sites[fitting],
             finish_s={producer: finish_s[label] for producer, finish_s in labels.finish_s.items()},
-            least=least[held],
-            cheapest=labels.cheapest[label] + sent[held] + taken,
-            transfers=labels.transfers[label] + sent[held],
+            min_resources=min_resources[fitting],
+            cheapest=labels.cheapest[label] + transfers[fitting] + usage,
+            transfers=labels.transfers[label] + transfers[fitting],
         )
 
-    def _sent(self, operator: int, beginning: IntArray, sites: IntArray) -> FloatArray:
-        """(n, columns) what sending the inputs of `operator` takes; what its site has already got is not sent."""
+    def _transfer_usage(self, operator: int, prefix: IntArray, sites: IntArray) -> FloatArray:
+        """Return (n, columns) usage of sending the inputs of `operator`; a value is sent to each site once."""
         space, tree = self._space, self._tree
         target = sites[:, operator + 1]
-        total = np.zeros((len(beginning), space.columns.count))
+        total = np.zeros((len(prefix), space.columns.count))
         for producer in space.arrays.parents[operator]:
-            rows = tree.rows_at(operator, producer)[beginning]
-            new = np.ones(len(beginning), dtype=np.bool_)
-            for earlier in space.arrays.consumers[producer]:
-                if earlier < operator:
-                    new &= sites[:, earlier + 1] != target
-            total += space.transfer_resources[producer][rows, sites[:, producer], target] * new[:, None]
+            rows = tree.rows_at(operator, producer)[prefix]
+            is_new = np.ones(len(prefix), dtype=np.bool_)
+            for previous_consumer in space.arrays.consumers[producer]:
+                if previous_consumer < operator:
+                    is_new &= sites[:, previous_consumer + 1] != target
+            total += space.transfer_resources[producer][rows, sites[:, producer], target] * is_new[:, None]
         if not space.arrays.consumers[operator + 1]:
-            rows = tree.rows_at(operator, operator + 1)[beginning]
+            rows = tree.rows_at(operator, operator + 1)[prefix]
             total += space.transfer_resources[operator + 1][rows, target, space.source]
         return total
 
-    def _follow(self, operator: int, labels: PartialPlacements) -> PartialPlacements:
-        """Add the end of `operator`, and forget what nothing needs any more."""
+    def _advance(self, operator: int, labels: PartialPlacements) -> PartialPlacements:
+        """Return the labels with the finish time of `operator`, without the values that are no longer needed."""
         arrays = self._space.arrays
         pool = labels.pools[:, operator]
         end_s: FloatArray | None = None
@@ -236,8 +239,8 @@ class PlacementSearch:
             end_s = edges if end_s is None else np.maximum(end_s, edges)
         assert end_s is not None
         finish_s = {
-            producer: known
-            for producer, known in labels.finish_s.items()
+            producer: values_s
+            for producer, values_s in labels.finish_s.items()
             if producer == _RESULT or arrays.consumers[producer][-1] > operator
         }
         if arrays.consumers[operator + 1]:
@@ -245,34 +248,34 @@ class PlacementSearch:
         else:
             finish_s[_RESULT] = np.maximum(finish_s[_RESULT], end_s) if _RESULT in finish_s else end_s
         return PartialPlacements(
-            labels.prefix, labels.pools, labels.sites, finish_s, labels.least, labels.cheapest, labels.transfers
+            labels.prefix, labels.pools, labels.sites, finish_s, labels.min_resources, labels.cheapest, labels.transfers
         )
 
     def _prune(
         self, operator: int, labels: PartialPlacements, limits: Limits, max_labels: int, considered: Counter[str]
     ) -> PartialPlacements:
-        """Drop what cannot keep the latency limit, and what exceeds the number of labels."""
+        """Return the labels within the latency limit, reduced to the maximum number."""
         bound_s = self._bound_s(operator, labels)
         if np.isfinite(limits.latency_s):
-            kept = self._space.percentile.within(bound_s, limits.latency_s)
-            considered["placements beyond the latency limit"] += int((~kept).sum())
-            labels, bound_s = labels.take(kept), bound_s[kept]
+            retained = self._space.percentile.within(bound_s, limits.latency_s)
+            considered["placements above the latency limit"] += int((~retained).sum())
+            labels, bound_s = labels.take(retained), bound_s[retained]
         if labels.count > max_labels:
-            considered["placements cut"] += labels.count - max_labels
-            cheap = np.argsort(labels.least[:, self._space.columns.alone_cost], kind="stable")
+            considered["placements dropped at the label limit"] += labels.count - max_labels
+            cheap = np.argsort(labels.min_resources[:, self._space.columns.alone_cost], kind="stable")
             fast = np.argsort(self._space.percentile.upper(bound_s), kind="stable")
-            chosen = np.concatenate([cheap[: max_labels // 2], fast[: max_labels - max_labels // 2]])
-            labels = labels.take(np.unique(chosen))
+            selected = np.concatenate([cheap[: max_labels // 2], fast[: max_labels - max_labels // 2]])
+            labels = labels.take(np.unique(selected))
         return labels
 
     def _bound_s(self, operator: int, labels: PartialPlacements) -> FloatArray:
-        """(n, scenarios) latencies that no plan with these beginnings beats."""
+        """Return (n, scenarios) latency lower bounds of all plans with these prefixes."""
         bound_s: FloatArray | None = None
         for producer, finish_s in labels.finish_s.items():
             fastest_s = finish_s[:, FASTEST]
             if producer != _RESULT:
                 by_configuration = self._remaining_by_configuration(operator, producer)
-                remaining_s = np.minimum.reduceat(by_configuration, self._tree.first[operator], axis=0)
+                remaining_s = np.minimum.reduceat(by_configuration, self._tree.first_configurations[operator], axis=0)
                 fastest_s = fastest_s + remaining_s[labels.prefix, labels.sites[:, producer]]
             bound_s = fastest_s if bound_s is None else np.maximum(bound_s, fastest_s)
         assert bound_s is not None

@@ -17,7 +17,7 @@ FloatArray = NDArray[np.floating]
 
 @dataclass(frozen=True, eq=False)
 class PlanArrays:
-    """n plans."""
+    """The n complete plans."""
 
     configuration: IntArray
     """(n,) indexes into the configurations of the space."""
@@ -30,14 +30,14 @@ class PlanArrays:
 
     @classmethod
     def none(cls, space: SearchSpace) -> PlanArrays:
-        """No plans."""
+        """Return an empty set of plans."""
         operators = len(space.arrays.order)
         nothing = np.zeros((0, operators), dtype=np.int64)
         return cls(np.zeros(0, dtype=np.int64), nothing, nothing, np.zeros((0, space.columns.count)))
 
     @classmethod
     def joined(cls, *parts: PlanArrays) -> PlanArrays:
-        """All plans of several, in their order."""
+        """Return the concatenation of several sets of plans."""
         return cls(
             np.concatenate([part.configuration for part in parts]),
             np.concatenate([part.pools for part in parts]),
@@ -47,27 +47,27 @@ class PlanArrays:
 
     @property
     def count(self) -> int:
-        """n"""
+        """Number of plans."""
         return len(self.configuration)
 
     @property
     def keys(self) -> IntArray:
-        """(n, 1 + 2 operators) what tells plans apart."""
+        """(n, 1 + 2 operators) identifying key of each plan."""
         return np.column_stack([self.configuration, self.pools, self.options])
 
-    def take(self, which: IntArray | NDArray[np.bool_]) -> PlanArrays:
-        """Some of these."""
-        return PlanArrays(self.configuration[which], self.pools[which], self.options[which], self.resources[which])
+    def take(self, rows: IntArray | NDArray[np.bool_]) -> PlanArrays:
+        """Return the selected plans."""
+        return PlanArrays(self.configuration[rows], self.pools[rows], self.options[rows], self.resources[rows])
 
     def with_others(self, others: PlanArrays) -> PlanArrays:
-        """These and the others, without those that any other one beats."""
+        """Return the union with `others`, without dominated plans."""
         if not others.count:
             return self
-        together = PlanArrays.joined(self, others)
-        return together.take(nondominated(together.resources))
+        all_plans = PlanArrays.joined(self, others)
+        return all_plans.take(nondominated(all_plans.resources))
 
     def plan(self, space: SearchSpace, index: int) -> QueryPlan:
-        """One of them in words."""
+        """Return one plan with the names of pools and allocations."""
         arrays = space.arrays
         names = [operator.name for operator in arrays.order]
         pools = [space.columns.pools[pool].name for pool in self.pools[index].tolist()]

@@ -1,4 +1,4 @@
-"""What plans are compared by where margins count: amounts, latency and accuracy as one point."""
+"""Metrics of plans if margins count: resource amounts, latency and accuracy as one point."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ FloatArray = NDArray[np.floating]
 
 @dataclass(frozen=True, eq=False)
 class PlanMetrics:
-    """How plans of one query become points; less is better in every coordinate."""
+    """Mapping from plans of one query to points; smaller is better in every coordinate."""
 
     columns: IntArray
-    """The resource columns that count."""
+    """Resource columns that count."""
     rank: IntArray
-    """(configurations,) 0 for the most accurate ones; all 0 where the query has no accuracy objective."""
+    """(configurations,) accuracy rank, 0 for the most accurate; all 0 without an accuracy SLO."""
     tolerance: float
-    """Share of an amount, and of the latency limit, by which a plan must gain to count as better."""
+    """Minimum gain to count as better, as a share of an amount or of the latency limit."""
     slack_s: float
-    """The same in seconds; infinite where the query has no latency objective."""
+    """The tolerance in seconds; infinite without a latency SLO."""
 
     @classmethod
     def of(cls, space: SearchSpace, shortfall: FloatArray, tolerance: float) -> PlanMetrics:
-        """For one query.
+        """Return the metrics of one query.
 
         Args:
-            space: of the query.
-            shortfall: (configurations,) by how much each misses the accuracy objective.
-            tolerance: 0: every resource counts and nothing is thinned; else only cost, alone and fully shared.
+            space: search space of the query.
+            shortfall: (configurations,) gap to the accuracy SLO.
+            tolerance: with 0 every resource counts and no plan is dropped; otherwise only the costs count.
         """
         costs = np.array([space.columns.shared_cost, space.columns.alone_cost])
         return cls(
@@ -44,7 +44,7 @@ class PlanMetrics:
         )
 
     def points(self, configuration: IntArray, resources: FloatArray, latency_s: FloatArray) -> FloatArray:
-        """(n, columns + 2) amounts, latency and accuracy.
+        """Return (n, columns + 2) points: amounts, latency and accuracy rank.
 
         Args:
             configuration: (n,)
@@ -55,8 +55,8 @@ class PlanMetrics:
         return np.column_stack([resources[:, self.columns], latency_s, self.rank[configuration]])
 
     def with_tolerance(self, points: FloatArray) -> FloatArray:
-        """The same points moved up by what does not count: what is nowhere above them beats them."""
-        moved = points * (1 + self.tolerance)
-        moved[:, -2] = points[:, -2] + (self.slack_s if np.isfinite(self.slack_s) else 0.0)
-        moved[:, -1] = points[:, -1]
-        return moved
+        """Return the points raised by the tolerance: a point nowhere above the result dominates the original."""
+        raised = points * (1 + self.tolerance)
+        raised[:, -2] = points[:, -2] + (self.slack_s if np.isfinite(self.slack_s) else 0.0)
+        raised[:, -1] = points[:, -1]
+        return raised

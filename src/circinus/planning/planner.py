@@ -1,4 +1,4 @@
-"""Planning one query, and each of many."""
+"""Entry points of planning: the frontier of one query or of every query of a specification."""
 
 from __future__ import annotations
 
@@ -24,71 +24,72 @@ from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import MIN_ITEMS, PipelineProfile
 from circinus.specification import Network, Pipeline, Query, Specification
 
-_LEAST_ITEMS = 2
-"""Items below which even a guess has no spread to go by."""
+_MIN_BEST_EFFORT_ITEMS = 2
+"""Minimum number of items for a best-effort estimate."""
 
 
 def best_effort_frontier(
     query: Query, pipeline: Pipeline, profile: PipelineProfile, network: Network, settings: SearchSettings
 ) -> Frontier:
-    """A frontier without candidates, with the best plan so far as the few items tell."""
-    most = max((len(found.items) for found in profile.configurations), default=0)
+    """Return a frontier without candidates, with the best plan so far."""
+    max_items = max((len(measured.items) for measured in profile.configurations), default=0)
     reason = (
-        f"nothing can be promised on pipeline {profile.pipeline} yet: its configurations were measured on at most "
-        f"{most} items, and promises take {MIN_ITEMS}"
+        f"no guarantee is possible on pipeline {profile.pipeline} yet: its configurations are measured on at most "
+        f"{max_items} items, but guarantees need {MIN_ITEMS}"
     )
     best = _best(query, pipeline, profile, network, settings)
-    if best is None:  # else that comes with the advice
-        reason += "; measure for longer (circinus profile)"
+    if best is None:  # otherwise the advice on the plan includes the hint
+        reason += "; profile longer (`circinus profile`)"
     return Frontier(query, (), {}, (), (), reason, best_effort=best, measured=False)
 
 
 def _best(
     query: Query, pipeline: Pipeline, profile: PipelineProfile, network: Network, settings: SearchSettings
 ) -> BestEffortPlan | None:
-    known = tuple(found for found in profile.configurations if len(found.items) >= _LEAST_ITEMS)
-    if not known or not settings.near_misses:
+    usable = tuple(c for c in profile.configurations if len(c.items) >= _MIN_BEST_EFFORT_ITEMS)
+    if not usable or not settings.near_misses:
         return None
-    arrays = compile_configurations(pipeline, profile, known, latency_percentile(query), np.float64)
+    arrays = compile_configurations(pipeline, profile, usable, latency_percentile(query), np.float64)
     search = QuerySearch(query, pipeline, arrays, network, settings)
     return best_effort_plan(search) if search.space.columns.pools else None
 
 
 def select_representatives(plans: PlanArrays, columns: ResourceColumns, max_plans: int) -> IntArray:
-    """At most `max_plans` of the plans, for the matching to have a choice when resources are short.
+    """Return at most `max_plans` representative plans, so that the matching has a choice if resources are scarce.
 
-    First the extremes: cheapest alone, cheapest fully shared, least use of each pool and link. Then in turn the
-    cheapest plan of each placement and of each configuration, cheaper ones first. Then the cheapest of the rest.
+    The selection is, in this order: the minimum of each column (dedicated and shared cost, each pool and link), the
+    cheapest plan of each placement and of each configuration (alternating, cheap ones first), then the remaining plans
+    by cost.
 
     Returns:
-        Indexes, by ascending cost alone.
+        Indexes, by ascending cost with dedicated replicas.
     """
     cost = plans.resources[:, columns.alone_cost]
     by_cost = np.lexsort((plans.resources[:, columns.shared_cost], cost))
     if plans.count <= max_plans:
         return by_cost
-    chosen: dict[int, None] = {}
+    selected: dict[int, None] = {}
     for column in _extreme_columns(columns):
-        chosen[int(by_cost[plans.resources[by_cost, column].argmin()])] = None
+        selected[int(by_cost[plans.resources[by_cost, column].argmin()])] = None
     by_placement = by_cost[_first_of_each(plans.pools[by_cost])]
     by_configuration = by_cost[_first_of_each(plans.configuration[by_cost, None])]
     for pair in zip_longest(by_placement.tolist(), by_configuration.tolist()):
-        chosen.update(dict.fromkeys(index for index in pair if index is not None))
-    chosen.update(dict.fromkeys(by_cost.tolist()))
-    kept = np.array(list(chosen)[:max_plans], dtype=np.int64)
-    return kept[np.lexsort((plans.resources[kept, columns.shared_cost], cost[kept]))]
+        selected.update(dict.fromkeys(index for index in pair if index is not None))
+    selected.update(dict.fromkeys(by_cost.tolist()))
+    representatives = np.array(list(selected)[:max_plans], dtype=np.int64)
+    return representatives[np.lexsort((plans.resources[representatives, columns.shared_cost], cost[representatives]))]
 
 
 def _extreme_columns(columns: ResourceColumns) -> list[int]:
-    found = [columns.alone_cost, columns.shared_cost]
+    extremes = [columns.alone_cost, columns.shared_cost]
     for pool in range(len(columns.pools)):
-        found += range(*columns.shared(pool).indices(columns.count))
-        found += range(*columns.alone(pool).indices(columns.count))
-    return found + [columns.link(link) for link in range(len(columns.links))]
+        extremes += range(*columns.shared(pool).indices(columns.count))
+        extremes += range(*columns.alone(pool).indices(columns.count))
+    return extremes + [columns.link(link) for link in range(len(columns.links))]
 
 
 def _first_of_each(keys: IntArray) -> IntArray:
-    """Where each distinct row of `keys` occurs first, ascending."""
+    """Return the ascending indexes of the first occurrence of each distinct row of `keys`."""
     return np.sort(np.unique(keys, axis=0, return_index=True)[1])
 
 
@@ -99,18 +100,18 @@ def plan_query(
     network: Network,
     settings: SearchSettings = DEFAULT_SETTINGS,
 ) -> Frontier:
-    """Find the frontier of `query`.
+    """Return the frontier of `query`.
 
     Raises:
-        PlanningError: the profile is of another pipeline, or its bounds are weaker than the query's risk asks for.
+        PlanningError: the profile is of another pipeline, or its bounds are weaker than the query's risk requires.
     """
     _check(query, profile)
     if not profile.usable:
         return best_effort_frontier(query, pipeline, profile, network, settings)
-    left = pinned_profile(query, profile)
-    if not left.usable:
+    matching_pins = pinned_profile(query, profile)
+    if not matching_pins.usable:
         return no_profile_matches_pins(query, profile)
-    return _plan(query, pipeline, _compile(query, pipeline, left, settings), network, settings)
+    return _plan(query, pipeline, _compile(query, pipeline, matching_pins, settings), network, settings)
 
 
 def plan_queries(
@@ -118,22 +119,23 @@ def plan_queries(
     profiles: Mapping[str, PipelineProfile],
     settings: SearchSettings = DEFAULT_SETTINGS,
 ) -> Mapping[str, Frontier]:
-    """The frontier of every query of `specification`, by query name, in the order of the specification.
+    """Return the frontier of every query of `specification`, by query name, in the order of the specification.
 
-    A query on a pipeline of which too little was measured to promise anything has no candidate.
+    A query on a pipeline without enough measurements for any guarantee has no candidate.
 
     Args:
-        specification: with an infrastructure.
-        profiles: pipeline name -> what was measured of it.
-        settings: how to search.
+        specification: specification with an infrastructure.
+        profiles: profile of each pipeline, by name.
+        settings: settings of the plan search.
 
     Raises:
-        PlanningError: no infrastructure, no profile of a query's pipeline, or as `plan_query`.
+        PlanningError: there is no infrastructure, a query's pipeline has no profile, or `plan_query` raises.
     """
     if specification.infrastructure is None:
         raise PlanningError(
-            "found no infrastructure, expected one document of kind Infrastructure; add it",
+            "the specification has no infrastructure",
             code="specification.no_infrastructure",
+            hint="Add a document of kind Infrastructure.",
         )
     network = Network(specification.infrastructure)
     compiled: dict[tuple[str, PercentileEstimator, object], ProfileArrays] = {}
@@ -142,28 +144,29 @@ def plan_queries(
         profile = profiles.get(query.pipeline)
         if profile is None:
             raise PlanningError(
-                f"query {query.name}: found no profile of pipeline {query.pipeline}, expected one; "
-                f"run `circinus profile`",
+                f"pipeline {query.pipeline} has no profile",
                 code="profile.missing",
+                location=f"query {query.name}",
+                hint="Run `circinus profile`.",
             )
         _check(query, profile)
         pipeline = specification.pipelines[query.pipeline]
         if not profile.usable:
             frontiers[query.name] = best_effort_frontier(query, pipeline, profile, network, settings)
             continue
-        left = pinned_profile(query, profile)
-        if not left.usable:
+        matching_pins = pinned_profile(query, profile)
+        if not matching_pins.usable:
             frontiers[query.name] = no_profile_matches_pins(query, profile)
             continue
         key = (query.pipeline, latency_percentile(query), query.pinned_knobs)
         if key not in compiled:
-            compiled[key] = _compile(query, pipeline, left, settings)
+            compiled[key] = _compile(query, pipeline, matching_pins, settings)
         frontiers[query.name] = _plan(query, pipeline, compiled[key], network, settings)
     return frontiers
 
 
 def _compile(query: Query, pipeline: Pipeline, profile: PipelineProfile, settings: SearchSettings) -> ProfileArrays:
-    # Where nothing may be lost, the search computes in the estimator's own precision.
+    # An exact search computes in the estimator's precision.
     dtype = np.float32 if settings.tolerance > 0 else np.float64
     return compile_profile(pipeline, profile, latency_percentile(query), dtype)
 
@@ -171,14 +174,18 @@ def _compile(query: Query, pipeline: Pipeline, profile: PipelineProfile, setting
 def _check(query: Query, profile: PipelineProfile) -> None:
     if query.pipeline != profile.pipeline:
         raise PlanningError(
-            f"query {query.name}: found a profile of pipeline {profile.pipeline}, expected one of {query.pipeline}",
+            f"the profile is of pipeline {profile.pipeline} instead of {query.pipeline}",
             code="profile.other_pipeline",
+            location=f"query {query.name}",
+            hint="Use a profile of the query's pipeline.",
         )
     if query.slos.accuracy is not None and query.risk < profile.risk:
         raise PlanningError(
-            f"query {query.name}: found accuracy bounds that fail with probability {profile.risk:g}, expected at most "
-            f"its risk of {query.risk:g}; profile the pipeline again for that risk, or raise the query's",
+            f"accuracy bounds of the profile fail with probability {profile.risk:g}, "
+            f"which exceeds the query's risk of {query.risk:g}",
             code="profile.risk_too_high",
+            location=f"query {query.name}",
+            hint="Profile the pipeline again for this risk, or raise the query's risk.",
         )
 
 
@@ -191,31 +198,30 @@ def _plan(
         return Frontier(query, (), considered, (), (), explain_infeasible(search, network, ()))
     without_cost = search.cheapest()
     plans = _affordable(search, without_cost)
-    considered["plans beyond the cost objective"] = without_cost.count - plans.count
+    considered["plans above the cost SLO"] = without_cost.count - plans.count
     considered["plans"] = plans.count
-    listed = select_representatives(plans, search.space.columns, settings.max_plans)
-    chosen = plans.take(listed)
-    considered["plans left out of the frontier"] = plans.count - chosen.count
-    # Plans within a rounding error of an objective are the estimator's to decide.
-    promised = search.promised(chosen)
-    with_margin = search.promised(search.with_margin(chosen)) if promised else ()
-    explained = settings.near_misses > 0
-    relaxations = () if promised else single_relaxations(search, without_cost)
+    selection = select_representatives(plans, search.space.columns, settings.max_plans)
+    selected = plans.take(selection)
+    considered["plans excluded from the frontier"] = plans.count - selected.count
+    # The estimator decides on plans within a rounding error of an SLO.
+    guaranteed = search.guaranteed(selected)
+    with_margin = search.guaranteed(search.with_margin(selected)) if guaranteed else ()
+    explain = settings.near_misses > 0
+    relaxations = () if guaranteed else single_relaxations(search, without_cost)
     return Frontier(
         query=query,
-        candidates=promised,
+        candidates=guaranteed,
         considered={reason: count for reason, count in considered.items() if count},
         near_misses=near_misses(search, without_cost),
         relaxations=relaxations,
-        reason="" if promised else explain_infeasible(search, network, relaxations),
+        reason="" if guaranteed else explain_infeasible(search, network, relaxations),
         high_margin=with_margin,
-        best_effort=best_effort_plan(search) if explained and not promised else None,
-        unlisted=ColumnPool.of(search.space, plans, listed) if plans.count > chosen.count else None,
+        best_effort=best_effort_plan(search) if explain and not guaranteed else None,
+        unlisted=ColumnPool.of(search.space, plans, selection) if plans.count > selected.count else None,
     )
 
 
 def _affordable(search: QuerySearch, without_cost: PlanArrays) -> PlanArrays:
-    """The plans that keep the cost objective."""
     slo = search.query.slos.cost
     if slo is None:
         return without_cost

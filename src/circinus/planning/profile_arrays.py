@@ -1,7 +1,7 @@
-"""A pipeline's profile as arrays, compiled once for all queries on it.
+"""A pipeline's profile as arrays, compiled once for all queries on the pipeline.
 
-What was measured of an operator is the same in all configurations that share the operator's prefix. Each distinct
-prefix is one *row* of the operator's arrays, and a configuration is one row of each operator.
+Measurements of an operator are shared by all configurations with the same prefix of the operator. Each distinct prefix
+is one *row* of the operator's arrays, and a configuration is one row of each operator.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ INPUT_INDEX = 0
 
 @dataclass(frozen=True, eq=False)
 class ProducerRows:
-    """What the input or one operator sends, a row for each distinct prefix."""
+    """Outputs of the pipeline's input or of one operator, a row for each distinct prefix."""
 
     scenarios_bytes: FloatArray
     """(rows, scenarios)"""
     mean_bytes: FloatArray
     """(rows,)"""
     mean_factor: FloatArray
-    """(rows,) what the mean of all items may be over that of those measured; promises are made at it."""
+    """(rows,) upper bound of the population mean over the mean of the measured items; guarantees are computed with it.
+    """
     scv: FloatArray
     """(rows,) squared coefficient of variation of the sizes."""
     skew: FloatArray
@@ -47,15 +48,16 @@ class ProducerRows:
 
 @dataclass(frozen=True, eq=False)
 class OperatorRows:
-    """What was measured of one operator, a row for each distinct prefix."""
+    """Measurements of one operator, a row for each distinct prefix."""
 
     spec: OperatorSpec
     scenarios_s: FloatArray
-    """(rows, scenarios) seconds for one item alone on the fewest CPUs, stretched by the allowance for few items."""
+    """(rows, scenarios) unbatched seconds of one item on the fewest CPUs, inflated by the small-sample allowance."""
     mean_s: FloatArray
     """(rows,)"""
     mean_factor: FloatArray
-    """(rows,) what the mean of all items may be over that of those measured; promises are made at it."""
+    """(rows,) upper bound of the population mean over the mean of the measured items; guarantees are computed with it.
+    """
     scv: FloatArray
     """(rows,)"""
     skew: FloatArray
@@ -65,20 +67,20 @@ class OperatorRows:
     full_batch_ratio: FloatArray
     """(rows, sizes) seconds of a full batch over those of one of its items, for each of `sizes`."""
     sizes: tuple[tuple[float, int], ...]
-    """(CPUs, batch size): all that the operator's specification allows."""
+    """(CPUs, batch size) pairs that the operator's specification allows."""
     fill_ratios: tuple[tuple[tuple[float, ...], ...], ...]
-    """For each row and each of `sizes` (batch size,) as of `circinus.estimation.batch_time_ratios`."""
+    """(batch size,) `circinus.estimation.batch_time_ratios`, by row and by `sizes`."""
     profiles: tuple[OperatorProfile, ...]
-    """(rows,) what it was laid out from."""
+    """(rows,) source profiles."""
 
     def slowness_in(self, hardware: Sequence[HardwareClass]) -> FloatArray:
-        """(rows, len(hardware)) `OperatorProfile.slowness` on each hardware class."""
-        for where in hardware:
-            if where not in self._slowness:
-                self._slowness[where] = np.array([profile.slowdown(where) for profile in self.profiles])
+        """Return (rows, len(hardware)) `OperatorProfile.slowdown` on each hardware class."""
+        for hardware_class in hardware:
+            if hardware_class not in self._slowness:
+                self._slowness[hardware_class] = np.array([p.slowdown(hardware_class) for p in self.profiles])
         if not hardware:  # no pool is open to the query
             return np.empty((len(self.profiles), 0))
-        return np.stack([self._slowness[where] for where in hardware], axis=1)
+        return np.stack([self._slowness[hardware_class] for hardware_class in hardware], axis=1)
 
     @cached_property
     def _slowness(self) -> dict[HardwareClass, FloatArray]:
@@ -87,44 +89,47 @@ class OperatorRows:
 
 @dataclass(frozen=True, eq=False)
 class ProfileArrays:
-    """All configurations of a profile, for the percentile that a query is about."""
+    """All configurations of a profile, prepared for the percentile of a query."""
 
     percentile: PercentileEstimator
     order: tuple[OperatorSpec, ...]
-    """Topological."""
+    """Operators in topological order."""
     parents: tuple[tuple[int, ...], ...]
-    """For each operator the producers that it receives from."""
+    """Producers of the inputs of each operator."""
     configurations: tuple[ConfigurationProfile, ...]
-    """Sorted by `rows`, so that those with the same beginning are neighbours."""
+    """Sorted by `rows`, so that configurations with a common prefix are neighbours."""
     rows: IntArray
     """(configurations, producers)"""
     producers: tuple[ProducerRows, ...]
     operators: tuple[OperatorRows, ...]
     consumers: tuple[tuple[int, ...], ...]
-    """For each producer the operators that receive from it, in topological order; none: it is a sink."""
+    """Consumers of each producer in topological order; empty for a sink."""
     population: int
-    """Items that may be profiled."""
+    """Number of items that may be profiled."""
 
 
 def compile_profile(
     pipeline: Pipeline, profile: PipelineProfile, percentile: PercentileEstimator, dtype: type[np.floating] = np.float64
 ) -> ProfileArrays:
-    """Lay out `profile` for the search.
+    """Compile `profile` for the search.
 
     Raises:
         PlanningError: the profile is of another pipeline, or has no configuration with enough items.
     """
     if profile.pipeline != pipeline.name:
         raise PlanningError(
-            f"pipeline {pipeline.name}: found a profile of pipeline {profile.pipeline}, expected one of this pipeline",
+            f"the profile is of pipeline {profile.pipeline}",
             code="profile.other_pipeline",
+            location=f"pipeline {pipeline.name}",
+            hint="Use a profile of this pipeline.",
         )
     measured = profile.usable
     if not measured:
         raise PlanningError(
-            f"pipeline {pipeline.name}: found no configuration that was measured on {MIN_ITEMS} items (or on all "
-            "there are), expected one; profile it longer",
+            f"no configuration is measured on {MIN_ITEMS} items (or on all items of the data set)",
             code="profile.too_few_items",
+            location=f"pipeline {pipeline.name}",
+            hint="Profile the pipeline longer (`circinus profile`).",
         )
     return compile_configurations(pipeline, profile, measured, percentile, dtype)
 
@@ -136,7 +141,7 @@ def compile_configurations(
     percentile: PercentileEstimator,
     dtype: type[np.floating],
 ) -> ProfileArrays:
-    """Lay out some configurations of `profile`, at least one."""
+    """Compile some configurations of `profile`, at least one."""
     order = pipeline.topological_order()
     producers = range(len(order) + 1)
     index = {operator.name: position + 1 for position, operator in enumerate(order)}
@@ -145,13 +150,13 @@ def compile_configurations(
     keys += [[(c.operators[o.name].prefix, c.items.tobytes()) for c in measured] for o in order]  # type: ignore[misc]
     first: list[list[ConfigurationProfile]] = []
     for producer, column in enumerate(keys):
-        known: dict[object, int] = {}
+        row_of_key: dict[object, int] = {}
         owners: list[ConfigurationProfile] = []
         for position, key in enumerate(column):
-            if key not in known:
-                known[key] = len(known)
+            if key not in row_of_key:
+                row_of_key[key] = len(row_of_key)
                 owners.append(measured[position])
-            rows[position, producer] = known[key]
+            rows[position, producer] = row_of_key[key]
         first.append(owners)
     shared = [_with_shared_profiles(c, order, first, rows[position]) for position, c in enumerate(measured)]
     sorting = np.lexsort(rows.T[::-1])
@@ -184,7 +189,7 @@ def _with_shared_profiles(
     first: Sequence[Sequence[ConfigurationProfile]],
     rows: IntArray,
 ) -> ConfigurationProfile:
-    """`configuration` with the very objects of the first configuration that shares a prefix with it."""
+    """Return the configuration with the profile objects of the first configuration that shares each prefix."""
     return replace(
         configuration,
         input_bytes=first[INPUT_INDEX][rows[INPUT_INDEX]].input_bytes,
@@ -209,13 +214,13 @@ def _operator_rows(
     spec: OperatorSpec, profiles: Sequence[OperatorProfile], percentile: PercentileEstimator, dtype: type[np.floating]
 ) -> OperatorRows:
     services = [profile.service_s for profile in profiles]
-    stretched = [percentile.allowance.inflate(service_s) for service_s in services]
+    inflated = [percentile.allowance.inflate(service_s) for service_s in services]
     mean_s, scv, skew = _moments(services)
     sizes = tuple(dict.fromkeys(product(spec.cpus, spec.batch_sizes)))
     ratios = tuple(tuple(batch_time_ratios(profile, *size) for size in sizes) for profile in profiles)
     return OperatorRows(
         spec=spec,
-        scenarios_s=_scenarios(stretched, percentile.grid, dtype),
+        scenarios_s=_scenarios(inflated, percentile.grid, dtype),
         mean_s=mean_s,
         mean_factor=np.array([percentile.allowance.of_mean(service_s) for service_s in services]),
         scv=scv,

@@ -1,4 +1,4 @@
-"""One query, laid out so that its plans can be searched under its objectives or without one of them."""
+"""Plan search of one query, with all SLOs or without one of them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from circinus.specification import AccuracySlo, Network, Pipeline, Query
 FloatArray = NDArray[np.floating]
 
 _ROUNDING = 1e-6
-"""What the bounds of single precision may be off by."""
+"""Relative rounding error of bounds in single precision."""
 
 
 class QuerySearch:
-    """The searches of one query. Configurations are indexes into those of `arrays`."""
+    """Plan searches of one query. Configurations are indexes into `arrays.configurations`."""
 
     def __init__(
         self, query: Query, pipeline: Pipeline, arrays: ProfileArrays, network: Network, settings: SearchSettings
@@ -39,25 +39,27 @@ class QuerySearch:
         self.considered: Counter[str] = Counter(configurations=len(arrays.configurations))
         self.space = compile_query(query, network, arrays, settings)
         for table in self.space.options:
-            self.considered["options that fit no pool"] += table.ineligible
-            self.considered["options beaten in their pool"] += table.dominated
+            self.considered["options that fit in no pool"] += table.ineligible
+            self.considered["dominated options"] += table.dominated
         self._pipeline = pipeline
         self._network = network
         self._estimators: dict[int, Estimator] = {}
         self.shortfall: FloatArray = np.array(
             [_shortfall(c.accuracy, query.slos.accuracy) for c in arrays.configurations]
         )
-        """(configurations,) by how much the promised accuracy misses the objective; at most 0 where it does not."""
+        """(configurations,) gap between the guaranteed accuracy and the SLO; positive if the SLO is missed."""
 
     @property
     def accurate(self) -> IntArray:
-        """The configurations that are promised to meet the accuracy objective."""
+        """Indexes of the configurations guaranteed to meet the accuracy SLO."""
         return np.flatnonzero(self.shortfall <= 0)
 
     @cached_property
     def violation(self) -> FloatArray:
-        """(configurations,) by which share of the latency limit even the fastest plan misses it at least; at most 0
-        where there may be a plan that keeps it. Infinite where no plan fits in the pools."""
+        """(configurations,) lower bound of the relative excess of the fastest plan over the latency limit.
+
+        At most 0 if some plan may meet the limit, infinite if no plan fits in the pools.
+        """
         if self.query.slos.latency is None:
             return np.zeros(len(self.arrays.configurations))
         everything = np.arange(len(self.arrays.configurations))
@@ -65,74 +67,81 @@ class QuerySearch:
 
     @cached_property
     def accuracy_probability(self) -> FloatArray:
-        """(configurations,) how likely each keeps the accuracy objective."""
+        """(configurations,) probability of meeting the accuracy SLO."""
         slo, metric = self.query.slos.accuracy, self._pipeline.metric
         if slo is None:
             return np.ones(len(self.arrays.configurations))
-        known, population = self.arrays.configurations, self.arrays.population
-        odds = np.array([accuracy_slo_probability(found.scores, population, slo, metric.range) for found in known])
-        # A bound that rules it out says more than the scores do, which beliefs of the tail are too wide for.
-        hopeless = [not slo.is_met_by(c.accuracy.upper if slo.comparison == ">=" else c.accuracy.lower) for c in known]
-        return np.asarray(np.where(hopeless, 0.0, odds))
+        configurations, population = self.arrays.configurations, self.arrays.population
+        probabilities = np.array(
+            [accuracy_slo_probability(c.scores, population, slo, metric.range) for c in configurations]
+        )
+        # An excluding bound is stronger than the scores, whose posterior has too wide a tail.
+        excluded = [
+            not slo.is_met_by(c.accuracy.upper if slo.comparison == ">=" else c.accuracy.lower) for c in configurations
+        ]
+        return np.asarray(np.where(excluded, 0.0, probabilities))
 
     def cheapest(self) -> PlanArrays:
-        """The plans of all accurate configurations that keep the latency objective and take least, at any cost."""
-        hopeful = np.flatnonzero((self.shortfall <= 0) & (self.violation <= 0))
-        self.considered["configurations that miss the accuracy objective"] = int((self.shortfall > 0).sum())
-        self.considered["configurations that miss the latency objective"] = len(self.accurate) - len(hopeful)
+        """Return the non-dominated plans that meet the accuracy and latency SLOs, at any cost."""
+        promising = np.flatnonzero((self.shortfall <= 0) & (self.violation <= 0))
+        self.considered["configurations that miss the accuracy SLO"] = int((self.shortfall > 0).sum())
+        self.considered["configurations that miss the latency SLO"] = len(self.accurate) - len(promising)
         limits = Limits.of(self.space, cost=False)
-        return nondominated_plans(self.space, hopeful, limits, self.settings.max_labels, self.considered)
+        return nondominated_plans(self.space, promising, limits, self.settings.max_labels, self.considered)
 
     def with_margin(self, chosen: PlanArrays) -> PlanArrays:
-        """Of the plans that take more than some of `chosen` and keep an objective with more margin, as many as the
-        settings say; by ascending cost alone."""
+        """Return high-margin plans, by ascending cost with dedicated replicas.
+
+        They use more resources than some of `chosen` but meet an SLO with a larger margin; the settings limit their
+        number.
+        """
         space, settings = self.space, self.settings
         if not settings.max_margin_plans or (space.query.slos.latency is None and space.query.slos.accuracy is None):
             return PlanArrays.none(space)
         measure = PlanMetrics.of(space, self.shortfall, settings.margin_tolerance)
-        hopeful = np.flatnonzero((self.shortfall <= 0) & (self.violation <= 0))
-        found = high_margin_plans(space, hopeful, Limits.of(space), settings.max_labels, measure)
-        found = found.without(chosen)
-        self.considered["plans with more margin"] = found.plans.count
-        kept = select_high_margin(found, space.columns.shared_cost, settings.max_margin_plans)
-        self.considered["plans with more margin left out of the frontier"] = found.plans.count - len(kept)
-        plans = found.plans.take(kept)
+        promising = np.flatnonzero((self.shortfall <= 0) & (self.violation <= 0))
+        high_margin = high_margin_plans(space, promising, Limits.of(space), settings.max_labels, measure)
+        high_margin = high_margin.without(chosen)
+        self.considered["high-margin plans"] = high_margin.plans.count
+        selected = select_high_margin(high_margin, space.columns.shared_cost, settings.max_margin_plans)
+        self.considered["high-margin plans excluded from the frontier"] = high_margin.plans.count - len(selected)
+        plans = high_margin.plans.take(selected)
         return plans.take(np.argsort(plans.resources[:, space.columns.alone_cost], kind="stable"))
 
-    def promised(self, plans: PlanArrays) -> tuple[PlanCandidate, ...]:
-        """Those of the plans whose estimates promise every objective."""
+    def guaranteed(self, plans: PlanArrays) -> tuple[PlanCandidate, ...]:
+        """Return the plans whose estimates guarantee every SLO."""
         candidates = (self.candidate(plans, index) for index in range(plans.count))
         return tuple(candidate for candidate in candidates if not candidate.estimate.violations(self.query.slos))
 
-    def least(self, configuration: int, column: int, *, cost: bool) -> PlanCandidate | None:
-        """The plan of one configuration that keeps the latency objective and takes least in a resource column.
+    def min_usage_plan(self, configuration: int, column: int, *, cost: bool) -> PlanCandidate | None:
+        """Return the plan of one configuration that meets the latency SLO at minimum usage of a resource column.
 
         Args:
-            configuration: the configuration.
-            column: the column.
-            cost: whether the plan must keep the cost objective, too.
+            configuration: index of the configuration.
+            column: resource column to minimize.
+            cost: whether the plan must meet the cost SLO too.
 
         Returns:
-            None where no plan keeps them.
+            None if no plan meets them.
         """
         limits = Limits.of(self.space, cost=cost)
-        found = cheapest_plan(self.space, np.array([configuration]), limits, self.settings.max_labels, column)
-        return None if found is None else self.candidate(found, 0)
+        cheapest = cheapest_plan(self.space, np.array([configuration]), limits, self.settings.max_labels, column)
+        return None if cheapest is None else self.candidate(cheapest, 0)
 
     def fastest(self, configurations: IntArray) -> PlanCandidate | None:
-        """The fastest plan of `configurations` that keeps the cost objective, or None."""
+        """Return the fastest plan of `configurations` that meets the cost SLO, or None."""
         limits = Limits.of(self.space, latency=False)
-        found = fastest_plan(self.space, configurations, limits, self.settings.max_labels)
-        return None if found is None else self.candidate(found[0], 0)
+        fastest = fastest_plan(self.space, configurations, limits, self.settings.max_labels)
+        return None if fastest is None else self.candidate(fastest[0], 0)
 
     def fits(self) -> bool:
-        """Whether any plan of any configuration fits in the pools and links, whatever it promises."""
+        """Return whether any plan of any configuration fits in the pools and links, regardless of latency and cost."""
         everything = np.arange(len(self.arrays.configurations))
         limits = Limits.of(self.space, latency=False, cost=False)
         return fastest_plan(self.space, everything, limits, self.settings.max_labels) is not None
 
     def candidate(self, plans: PlanArrays, index: int) -> PlanCandidate:
-        """One plan with its estimate."""
+        """Return one plan with its estimate."""
         configuration = int(plans.configuration[index])
         estimator = self._estimators.get(configuration)
         if estimator is None:
@@ -149,7 +158,7 @@ class QuerySearch:
         return estimator.candidate(plans.plan(self.space, index))
 
     def cheapest_of(self, plans: PlanArrays, column: int) -> PlanCandidate:
-        """Of some plans the one that takes least in a resource column."""
+        """Return the plan with minimum usage of a resource column."""
         return self.candidate(plans, int(plans.resources[:, column].argmin()))
 
 

@@ -1,4 +1,4 @@
-"""The resources that plans are compared by, as columns of an array."""
+"""Columns of the resource usage arrays that plans are compared by."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from circinus.specification import DirectedLink, Pool
 FloatArray = NDArray[np.floating]
 
 AMOUNTS = ("cpus", "memory_bytes", "gpus", "gpu_memory_bytes")
-"""What a node has and a replica takes."""
+"""Resource amounts of a node and of a replica."""
 
 
 @dataclass(frozen=True)
 class ResourceColumns:
-    """The columns: every amount of every pool, fully shared and alone; every link's bytes a second; cost likewise.
+    """Column layout: all amounts of all pools (fully shared, then dedicated), bandwidth of all links, cost (both).
 
-    *Fully shared* counts the exact fraction of replicas that the query keeps at the utilisation target, *alone* the
-    whole replicas that it would need by itself. The first columns are the CPUs of the pools: those tell most
-    pairs of plans apart.
+    *Fully shared* counts the exact fraction of replicas that the query occupies at the utilization target, *dedicated*
+    (`alone`) the whole replicas that it needs by itself. The CPUs of the pools come first because they discriminate
+    best between plans.
     """
 
     pools: tuple[Pool, ...]
@@ -35,30 +35,30 @@ class ResourceColumns:
         return 2 * len(AMOUNTS) * len(self.pools) + len(self.links) + 2
 
     def shared(self, pool: int) -> slice:
-        """The columns of what is taken from a pool, fully shared."""
+        """Return the columns of a pool's amounts, fully shared."""
         return slice(pool, len(AMOUNTS) * len(self.pools), len(self.pools))
 
     def alone(self, pool: int) -> slice:
-        """The columns of what is taken from a pool, alone."""
+        """Return the columns of a pool's amounts with dedicated replicas."""
         return slice(len(AMOUNTS) * len(self.pools) + pool, 2 * len(AMOUNTS) * len(self.pools), len(self.pools))
 
     def link(self, link: int) -> int:
-        """The column of a link: bytes a second."""
+        """Return the column of a link, in bytes per second."""
         return 2 * len(AMOUNTS) * len(self.pools) + link
 
     @property
     def shared_cost(self) -> int:
-        """The column of the cost fully shared, transfers included."""
+        """Column of the cost if fully shared, transfers included."""
         return self.count - 2
 
     @property
     def alone_cost(self) -> int:
-        """The column of the cost alone, transfers included."""
+        """Column of the cost with dedicated replicas, transfers included."""
         return self.count - 1
 
     @cached_property
     def capacity(self) -> FloatArray:
-        """(count,) the most that a single query can take; infinite where only other queries would set a limit."""
+        """(count,) maximum usage of a single query; infinite for columns that only the sum over queries limits."""
         capacity = np.full(self.count, np.inf)
         for index, pool in enumerate(self.pools):
             node = [pool.cpus, pool.memory_bytes, pool.gpus, pool.gpu_memory_bytes]

@@ -1,4 +1,4 @@
-"""One query's search space as arrays: the options of every operator and the transfers between all sites."""
+"""Search space of one query as arrays: options of every operator, and transfers between all sites."""
 
 from __future__ import annotations
 
@@ -32,36 +32,36 @@ from circinus.specification import DirectedLink, Network, Query
 FloatArray = NDArray[np.floating]
 
 
-_LEAST_TARGET = 0.02
-"""Of utilisations."""
+_MIN_TARGET = 0.02
+"""Minimum utilization target."""
 
 
 @dataclass(frozen=True, eq=False)
 class SearchSpace:
-    """Everything about one query that its search needs. Sites and pools are numbered."""
+    """Arrays of one query for its plan search. Sites and pools are numbered."""
 
     query: Query
     arrays: ProfileArrays
     columns: ResourceColumns
     percentile: PercentileEstimator
     source: int
-    """The site of the query."""
+    """Index of the query's site."""
     pool_sites: IntArray
     """(pools,)"""
     options: tuple[OptionTable, ...]
-    """For each operator, in topological order."""
+    """Options of each operator, in topological order."""
     transfer_s: tuple[FloatArray, ...]
-    """For each producer (rows, sites, sites, scenarios) seconds from site to site."""
+    """(rows, sites, sites, scenarios) seconds from site to site, by producer."""
     transfer_resources: tuple[FloatArray, ...]
-    """For each producer (rows, sites, sites, columns) what sending its output takes."""
+    """(rows, sites, sites, columns) resources to send an output, by producer."""
     limit_s: float
-    """The query's latency limit; infinite without one."""
+    """Latency limit of the query; infinite without a latency SLO."""
     latency_tolerance_s: float
-    """Latencies that differ by less count as equal."""
+    """Latency differences up to this are ignored."""
 
 
 def compile_query(query: Query, network: Network, arrays: ProfileArrays, settings: SearchSettings) -> SearchSpace:
-    """Lay out the search space of `query`; `arrays` must be compiled for the grid of its risk."""
+    """Build the search space of `query`; `arrays` must be compiled for the scenario grid of its risk."""
     pools = network.pools_for(query.source)
     sites = tuple(dict.fromkeys((query.source, *(pool.site for pool in pools))))
     paths = {
@@ -111,20 +111,20 @@ def _transfers(
     query: Query,
     arrays: ProfileArrays,
 ) -> tuple[FloatArray, FloatArray]:
-    """(rows, sites, sites, scenarios) seconds, and (rows, sites, sites, columns) resources, of sending an output."""
+    """Return (rows, sites, sites, scenarios) seconds and (rows, sites, sites, columns) resources of transfers."""
     sizes = producer.scenarios_bytes
     seconds = np.zeros((len(sizes), sites, sites, arrays.percentile.grid.count), dtype=sizes.dtype)
     resources = np.zeros((len(sizes), sites, sites, columns.count))
     bytes_per_s = query.rate_per_s * producer.mean_bytes
-    coming, first = ArrivalModel.of(query), producer is arrays.producers[INPUT_INDEX]
-    crossing = {}
+    arrivals, is_input = ArrivalModel.of(query), producer is arrays.producers[INPUT_INDEX]
+    delay_s = {}
     for link in columns.links:
         draws = arrays.percentile.grid.exponentials(link_queue_key(link)).astype(sizes.dtype)
-        wait_s = _waits(link, producer, query.rate_per_s, coming, columns.usable_link_share, draws, first=first)
-        crossing[link] = link_delay_s(link, sizes, wait_s)
+        wait_s = _waits(link, producer, query.rate_per_s, arrivals, columns.usable_link_share, draws, is_input=is_input)
+        delay_s[link] = link_delay_s(link, sizes, wait_s)
     for (source, target), path in paths.items():
         for link in path:
-            seconds[:, source, target] += crossing[link]
+            seconds[:, source, target] += delay_s[link]
             resources[:, source, target, columns.link(columns.links.index(link))] += bytes_per_s
             usd_per_h = usd_per_h_for_bytes(link, bytes_per_s)
             resources[:, source, target, columns.shared_cost] += usd_per_h
@@ -136,53 +136,55 @@ def _waits(
     link: DirectedLink,
     producer: ProducerRows,
     rate_per_s: float,
-    coming: ArrivalModel,
+    arrivals: ArrivalModel,
     utilization: float,
     draws: FloatArray,
     *,
-    first: bool,
+    is_input: bool,
 ) -> FloatArray:
-    """(rows, scenarios) seconds that a query's values wait for a link that is so busy."""
+    """Return (rows, scenarios) seconds that a query's values wait for a link of the given utilization."""
     mean_s, factor = producer.mean_bytes / link.bandwidth_bytes_per_s, producer.mean_factor
-    if coming.is_poisson(first=first):
+    if arrivals.is_poisson(first=is_input):
         factor = np.asarray(pessimistic_link_factor(factor, rate_per_s * mean_s, utilization))
-        always = utilization * factor >= 1
-        busy = np.where(always, utilization, utilization * factor)
-        wait_s = gi_g_c_wait(1, busy, mean_s * factor, producer.scv, service_skew=producer.skew).at(draws)
-        wait_s[always] = UNBOUNDED
+        overloaded = utilization * factor >= 1
+        link_utilization = np.where(overloaded, utilization, utilization * factor)
+        wait_s = gi_g_c_wait(1, link_utilization, mean_s * factor, producer.scv, service_skew=producer.skew).at(draws)
+        wait_s[overloaded] = UNBOUNDED
         return wait_s
     rows = zip(mean_s.tolist(), producer.scv.tolist(), producer.skew.tolist(), factor.tolist(), strict=True)
     traffics = [
-        coming.traffic(rate_per_s, mean, mean**2 * (1 + scv), mean**3 * skew, first=first, mean_factor=times)
-        for mean, scv, skew, times in rows
+        arrivals.traffic(rate_per_s, mean, mean**2 * (1 + scv), mean**3 * skew, first=is_input, mean_factor=mean_factor)
+        for mean, scv, skew, mean_factor in rows
     ]
     waits_s = [pessimistic_link_wait_s(link_station(traffic, utilization), draws) for traffic in traffics]
     return np.stack(waits_s).astype(draws.dtype)
 
 
 def utilization_targets(query: Query, targets: Sequence[float]) -> tuple[float, ...]:
-    """What deployments of a query may be sized to: for one whose requests come in bursts also such that they are no
-    busier in a burst than others are all the time."""
-    come = ArrivalModel.of(query).modulation
-    if come is None:
+    """Return the utilization targets of a query.
+
+    Bursty queries get additional lower targets, at which utilization within a burst is not above the regular target.
+    """
+    modulation = ArrivalModel.of(query).modulation
+    if modulation is None:
         return tuple(targets)
-    peak = come.rates_per_s[come.burst] / come.rate_per_s
-    lower = {max(_LEAST_TARGET, round(target / peak, 2)) for target in targets}
+    peak = modulation.rates_per_s[modulation.burst] / modulation.rate_per_s
+    lower = {max(_MIN_TARGET, round(target / peak, 2)) for target in targets}
     return tuple(sorted({*targets, *lower}))
 
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """A latency limit and a capacity for every resource column."""
+    """Upper limits of latency and of every resource column."""
 
     latency_s: float
-    """For the upper bound of the percentile; infinite: none."""
+    """Limit of the percentile's upper bound; infinite if there is none."""
     capacity: FloatArray
     """(columns,)"""
 
     @classmethod
     def of(cls, space: SearchSpace, *, latency: bool = True, cost: bool = True) -> Limits:
-        """Those of the space's query; without its latency or cost objective where that is to give way."""
+        """Return the limits of the space's query, optionally without its latency or cost SLO."""
         capacity = space.columns.capacity.copy()
         slo = space.query.slos.cost
         if cost and slo is not None:
@@ -190,5 +192,5 @@ class Limits:
         return cls(space.limit_s if latency else np.inf, capacity)
 
     def satisfied(self, resources: FloatArray) -> NDArray[np.bool_]:
-        """(n,) which of (n, columns) keep every capacity."""
+        """Return (n,) whether each of (n, columns) usages is within every capacity."""
         return np.asarray((resources <= self.capacity * (1 + DOMINANCE_TOLERANCE)).all(axis=1))

@@ -116,14 +116,14 @@ class PipelineProfile:
     """Machine that the service times were measured on, or None if it was not recorded. Scores and sizes do not
     depend on the machine."""
     on_pool: bool = False
-    """Whether `machine` is a node of class `local` of a pool, as opposed to the machine that ran the command."""
+    """True if `machine` is a node of class `local` of a pool, as opposed to the machine that ran the command."""
     verdicts: Mapping[Configuration, ConfigurationVerdict] = field(default_factory=dict)
     """Verdict and reason of each configuration that has not failed; empty if none were requested. Unmeasured
     configurations have one only if they are to be measured in any case."""
     certificate: StoppingCertificate | None = None
     """Certificate for the unmeasured configurations; None if it was not requested, or if all are to be measured."""
     interrupted: bool = False
-    """Whether the measurement was interrupted; the profile contains everything measured before."""
+    """True if the measurement was interrupted; the profile contains everything measured before."""
 
     @property
     def usable(self) -> tuple[ConfigurationProfile, ...]:
@@ -138,6 +138,6 @@ class PipelineProfile:
 
     @property
     def all_decided(self) -> bool:
-        """Whether more measurements would change no decision."""
+        """True if more measurements would change no decision."""
         inconclusive = self.certificate is not None and not self.certificate.conclusive
         return bool(self.verdicts) and not self.undecided and not inconclusive

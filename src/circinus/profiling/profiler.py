@@ -123,8 +123,8 @@ def operator_timeout_s(budget_s: float | None) -> float:
 
     It is at most the budget: an operator that is slower cannot be measured within it, and must not delay the others.
     """
-    shortest_s, longest_s = _OPERATOR_TIMEOUT_RANGE_S
-    return longest_s if budget_s is None else min(longest_s, max(shortest_s, budget_s))
+    min_s, max_s = _OPERATOR_TIMEOUT_RANGE_S
+    return max_s if budget_s is None else min(max_s, max(min_s, budget_s))
 
 
 def _profiling_loop(
@@ -164,9 +164,9 @@ def _profiling_loop(
         slos.risk,
         max(max_measured_configurations(pipeline), len(candidates)),  # concurrent runs may exceed the maximum
         slos.latency_percentiles,
-        comparing=explorer is None,
+        with_references=explorer is None,
     )
-    race = ConfigurationRace(candidates, confidence, slos, comparing=explorer is None)
+    race = ConfigurationRace(candidates, confidence, slos, with_references=explorer is None)
     order = np.array(dataset.profiling_items, dtype=np.int64)
     allocations = AllocationProfiler(store, keys, measurer, order, race, time_estimator, budget, observer)
 

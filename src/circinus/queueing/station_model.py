@@ -70,7 +70,7 @@ class LoadedStation:
 
     @property
     def is_poisson(self) -> bool:
-        """Whether the formula for Poisson arrivals applies without batches."""
+        """True if the formula for unbatched Poisson arrivals applies."""
         return self._one_by_one and self.modulation is None
 
     @property

@@ -1,1 +1,1 @@
-"""What people look at: tables of profiles, plans, explanations, loads and states."""
+"""Tables and texts of profiles, plans, explanations, load tests, simulations and engine status."""

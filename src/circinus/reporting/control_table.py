@@ -1,4 +1,4 @@
-"""What runs now."""
+"""Tables and lines of the engine status and of controller events."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from circinus.specification.formatting import format_duration
 
 
 def event_line(event: Event, *, would: bool = False, dated: bool = False) -> str:
-    """`14:03:05 step archive from rung 0 to 1: overloaded: ...`, in local time.
+    """Return `14:03:05 step archive from rung 0 to 1: overloaded: ...`, in local time.
 
     Args:
-        event: what happened.
-        would: whether it only would have.
-        dated: whether the day is told.
+        event: the event.
+        would: whether the event is the decision of a dry run.
+        dated: whether to include the date.
     """
-    moment = datetime.fromtimestamp(event.time_s).strftime("%Y-%m-%d %H:%M:%S" if dated else "%H:%M:%S")
+    timestamp = datetime.fromtimestamp(event.time_s).strftime("%Y-%m-%d %H:%M:%S" if dated else "%H:%M:%S")
     details = event.details
     change = f" from rung {details['from']} to {details['to']}" if "from" in details and "to" in details else ""
-    return f"{moment} {'would ' if would else ''}{event.kind} {event.subject}{change}: {event.reason}"
+    return f"{timestamp} {'would ' if would else ''}{event.kind} {event.subject}{change}: {event.reason}"
 
 
 def status_table(status: EngineStatus) -> RenderableType:
-    """A row for each deployment."""
-    table = Table(title=f"Engine, mode {status.mode}", title_justify="left")
+    """Return a table with a row for each deployment."""
+    table = Table(title=f"Engine ({status.mode} mode)", title_justify="left")
     table.add_column("deployment", overflow="fold")
     for column in ("ready", "queue", "requests", "restarts", "start-up"):
         table.add_column(column, justify="right")

@@ -1,4 +1,4 @@
-"""Why a query got the plan it got, or none."""
+"""Explanations of plans and rejections."""
 
 from __future__ import annotations
 
@@ -22,45 +22,44 @@ from circinus.specification.formatting import (
 
 
 def ladder_table(ladder: Ladder) -> Table:
-    """A row for each rung, the one with most margin first; the chosen plan is marked."""
+    """Return a table with a row for each rung, the largest margin first; the selected plan is marked."""
     table = Table(
-        title="ladder: plans to step down to under a burst, each estimated for this query alone",
+        title="ladder: plans to degrade to under bursts, each estimated for this query in isolation",
         title_justify="left",
     )
     table.add_column("")
     table.add_column("plan", overflow="fold")
-    for column in ("CPU a request", "cost\nfully shared", "latency", "accuracy", "probability"):
-        table.add_column(column, justify="right")
-    table.add_column("changes", overflow="fold")
+    for column in ("CPU per\nrequest", "cost fully\nshared", "latency", "accuracy", "probability"):
+        table.add_column(column, justify="right", no_wrap=True)
     for index, rung in enumerate(ladder.rungs):
         estimate = rung.candidate.estimate
         table.add_row(
             "→" if index == ladder.chosen else "",
-            escape(plan_text(rung.candidate.plan, estimate)),
+            escape(plan_text(rung.candidate.plan, estimate) + _changes(rung)),
             format_duration(rung.cpu_s_per_request),
             format_usd_per_h(rung.shared_usd_per_h),
             f"≤ {format_latency_bound(estimate.latency_s.upper)}",
             format_score(estimate.accuracy.value),
             "-" if estimate.slo_probability is None else format_probability(estimate.slo_probability.joint),
-            _changes(rung),
         )
     return table
 
 
 def _changes(rung: Rung) -> str:
-    return "; ".join(f"{change.operator}: {', '.join(change.changed)}" for change in rung.changes)
+    changes = "; ".join(f"{change.operator}: {', '.join(change.changed)}" for change in rung.changes)
+    return f"\nchanges {changes}" if changes else ""
 
 
 def assignment_explanation(assignment: Assignment, query: Query) -> RenderableType:
-    """The chosen plan, its estimate against each objective, where the time goes, and the best alternatives."""
+    """Return the selected plan with its estimate for each SLO, mean times, ladder and best alternatives."""
     estimate = assignment.chosen.estimate
     return Group(
         _heading(query),
         Text(f"plan: {plan_text(assignment.chosen.plan, estimate)}"),
-        Text(f"why:  {assignment.reason}"),
-        _objectives(estimate, query),
+        Text(f"reason: {assignment.reason}"),
+        _slo_table(estimate, query),
         *_probability(estimate, query),
-        *_doubts(estimate),
+        *_caveats(estimate),
         _stages(assignment),
         *_ladder(assignment),
         _alternatives(assignment.alternatives),
@@ -69,29 +68,29 @@ def assignment_explanation(assignment: Assignment, query: Query) -> RenderableTy
 
 
 def _heading(query: Query) -> Text:
-    """What is asked for; Poisson arrivals go without saying."""
+    """Return the query with its load; Poisson arrivals are the default and omitted."""
     arrivals = "" if isinstance(query.arrivals, PoissonArrivals) else f" ({query.arrivals})"
-    asked = f"  {query.pipeline} from {query.source}, {query.rate_per_s:g}/s{arrivals}"
-    return Text.assemble((query.name, "bold"), asked)
+    load = f"  {query.pipeline} from {query.source}, {query.rate_per_s:g}/s{arrivals}"
+    return Text.assemble((query.name, "bold"), load)
 
 
 def rejection_explanation(rejection: Rejection, query: Query) -> RenderableType:
-    """What stands in the way, the cheapest relaxation, and how near the best plans come."""
+    """Return the reason of the rejection, the smallest relaxation, and the best alternatives."""
     lines = [
         _heading(query),
         Text.assemble(("rejected", "red"), f": {rejection.reason}"),
-        Text(f"objectives: {query.slos}"),
+        Text(f"SLOs: {query.slos}"),
         Text(f"binding: {', '.join(rejection.binding)}"),
     ]
     if rejection.best_so_far is not None:
         lines.append(Text(best_effort_text(rejection.best_so_far, query)))
     relaxation = rejection.relaxation
     if relaxation is None:
-        lines.append(Text("no relaxation of a single objective would let it in beside the other queries"))
+        lines.append(Text("no relaxation of a single SLO would admit the query alongside the other queries"))
     else:
         lines.append(
             Text(
-                f"cheapest relaxation beside the other queries: {relaxation.change}, "
+                f"smallest relaxation that admits the query alongside the other queries: {relaxation.change}, "
                 f"with {plan_text(relaxation.plan, relaxation.estimate)}"
             )
         )
@@ -99,63 +98,60 @@ def rejection_explanation(rejection: Rejection, query: Query) -> RenderableType:
 
 
 def _probability(estimate: Estimate, query: Query) -> list[Text]:
-    odds, slos = estimate.slo_probability, query.slos
-    if odds is None or (slos.latency is None and slos.accuracy is None):
+    probability, slos = estimate.slo_probability, query.slos
+    if probability is None or (slos.latency is None and slos.accuracy is None):
         return []
-    parts = [f"latency {format_probability(odds.latency)}"] if slos.latency is not None else []
-    parts += [f"accuracy {format_probability(odds.accuracy)}"] if slos.accuracy is not None else []
-    words = f"probability that it keeps its objectives: {format_probability(odds.joint)} ({', '.join(parts)})"
-    return [Text(words)]
+    parts = [f"latency {format_probability(probability.latency)}"] if slos.latency is not None else []
+    parts += [f"accuracy {format_probability(probability.accuracy)}"] if slos.accuracy is not None else []
+    return [Text(f"probability of meeting the SLOs: {format_probability(probability.joint)} ({', '.join(parts)})")]
 
 
-def _doubts(estimate: Estimate) -> list[Text]:
-    """What formulas are not good for, and whether the latency is that of a simulation instead."""
+def _caveats(estimate: Estimate) -> list[Text]:
+    """Return why the latency formula may be inaccurate, and whether the latency was simulated instead."""
     if not estimate.caveats:
         return []
-    words = "formulas are not good for it, so its latency is that of a simulation of all queries together"
-    if not estimate.simulated:
-        words = "its latency is a guess, as formulas are not good for it"
-    return [Text(f"{words}: {'; '.join(estimate.caveats)}")]
+    latency = "is from a joint simulation of all queries" if estimate.simulated else "is a rough estimate"
+    return [Text(f"the latency {latency}, as formulas may be inaccurate: {'; '.join(estimate.caveats)}")]
 
 
 def _ladder(assignment: Assignment) -> list[RenderableType]:
     ladder = assignment.ladder
     if ladder is None:
         return []
-    return [ladder_table(ladder)] if len(ladder.rungs) > 1 else [Text("no ladder: no other plan is a step up or down")]
+    return [ladder_table(ladder)] if len(ladder.rungs) > 1 else [Text("no ladder: there is no other plan to switch to")]
 
 
-def _objectives(estimate: Estimate, query: Query) -> Table:
-    table = Table("objective", "estimate (bounds)", "wanted", "margin")
+def _slo_table(estimate: Estimate, query: Query) -> Table:
+    table = Table("metric", "estimate (bounds)", "SLO", "margin")
     slos = query.slos
-    wanted = margin = "-"
+    slo = margin = "-"
     if slos.latency is not None:
-        wanted = str(slos.latency)
+        slo = str(slos.latency)
         margin = format_duration(max(slos.latency.limit_s - estimate.latency_s.upper, 0.0))
     table.add_row(
-        f"latency p{estimate.percentile:g}", format_interval(format_latency_bound, estimate.latency_s), wanted, margin
+        f"latency p{estimate.percentile:g}", format_interval(format_latency_bound, estimate.latency_s), slo, margin
     )
-    wanted = margin = "-"
+    slo = margin = "-"
     if slos.accuracy is not None:
         worst = estimate.accuracy.lower if slos.accuracy.comparison == ">=" else estimate.accuracy.upper
-        wanted = str(slos.accuracy)
+        slo = str(slos.accuracy)
         margin = format_score(abs(worst - slos.accuracy.threshold))
-    table.add_row("accuracy", format_interval(format_score, estimate.accuracy), wanted, margin)
-    wanted = margin = "-"
+    table.add_row("accuracy", format_interval(format_score, estimate.accuracy), slo, margin)
+    slo = margin = "-"
     if slos.cost is not None:
-        wanted = str(slos.cost)
+        slo = str(slos.cost)
         margin = format_usd_per_h(slos.cost.limit_usd_per_h - estimate.cost_usd_per_h.value)
     table.add_row(
-        "cost: its share (fully shared to alone)",
+        "cost share (fully shared to dedicated)",
         format_interval(format_usd_per_h, estimate.cost_usd_per_h),
-        wanted,
+        slo,
         margin,
     )
     return table
 
 
 def _stages(assignment: Assignment) -> Table:
-    table = Table("operator", "pool", "transfer", "wait", "service", title="mean time", title_justify="left")
+    table = Table("operator", "pool", "transfer", "wait", "service", title="mean times", title_justify="left")
     for stage in assignment.chosen.estimate.stages:
         table.add_row(
             stage.operator,
@@ -164,7 +160,7 @@ def _stages(assignment: Assignment) -> Table:
             format_duration(stage.wait_s),
             format_duration(stage.service_s),
         )
-    table.add_row("(result back)", "", format_duration(assignment.chosen.estimate.return_s), "", "")
+    table.add_row("(return of result)", "", format_duration(assignment.chosen.estimate.return_s), "", "")
     return table
 
 
@@ -172,14 +168,14 @@ def _alternatives(alternatives: tuple[Alternative, ...]) -> RenderableType:
     if not alternatives:
         return Text("no alternatives")
     title = (
-        "alternatives, each estimated for this query alone with deployments as busy as they may get (the chosen plan's "
-        "as they will run); 'more in total' counts what the others run already"
+        "alternatives, each estimated for this query in isolation with deployments at their utilization targets (the "
+        "selected plan: as deployed); 'in total' is the cost of all queries together"
     )
     table = Table()
     table.add_column("plan", overflow="fold")
-    for column in ("latency", "accuracy", "cost alone\n(fully shared)"):
+    for column in ("latency", "accuracy", "dedicated cost\n(fully shared)"):
         table.add_column(column, justify="right")
-    table.add_column("why not", overflow="fold")
+    table.add_column("reason", overflow="fold")
     for alternative in alternatives:
         estimate = alternative.estimate
         table.add_row(
@@ -193,20 +189,17 @@ def _alternatives(alternatives: tuple[Alternative, ...]) -> RenderableType:
 
 
 def admission_text(admission: Admission) -> RenderableType:
-    """Its plan, or why it gets none and what a little more of what binds would be worth."""
+    """Return the explanation of an admission decision; that of a rejection includes shadow prices."""
     if admission.assignment is not None:
         return assignment_explanation(admission.assignment, admission.query)
     assert admission.rejection is not None
-    worth = [Text(_worth(price)) for price in admission.binding]
-    return Group(rejection_explanation(admission.rejection, admission.query), *worth)
+    prices = [Text(_shadow_price_text(price)) for price in admission.binding]
+    return Group(rejection_explanation(admission.rejection, admission.query), *prices)
 
 
-def _worth(price: ShadowPrice) -> str:
-    """`pool edge: cpus is 97% used; one more CPU is worth a weight of 0.4 to those that were planned together`."""
-    words = [f"a weight of {price.weight:.3g}"] if price.weight > 0 else []
-    words += [f"{format_usd_per_h(price.saving_usd_per_h)} saved"] if price.saving_usd_per_h > 0 else []
-    said = " and ".join(words) or "nothing"
-    return (
-        f"{price.resource} is {price.used:.0%} used; one more {price.unit} is worth {said} to those that were planned "
-        "together"
-    )
+def _shadow_price_text(price: ShadowPrice) -> str:
+    """Return `pool edge: cpus is 97% used; in the last full plan one more CPU would add a weight of 0.4`."""
+    effects = [f"add a weight of {price.weight:.3g}"] if price.weight > 0 else []
+    effects += [f"save {format_usd_per_h(price.saving_usd_per_h)}"] if price.saving_usd_per_h > 0 else []
+    effect = " and ".join(effects) or "change nothing"
+    return f"{price.resource} is {price.used:.0%} used; in the last full plan one more {price.unit} would {effect}"

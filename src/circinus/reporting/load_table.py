@@ -1,4 +1,4 @@
-"""What traffic showed beside what was promised."""
+"""Tables of load tests: measurements and predictions."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.profiling import ServiceTimeObservation
-from circinus.reporting.simulation_table import load_suffix
+from circinus.reporting.simulation_table import predicted_latency_text
 from circinus.serving.loadtest.load_report import LoadReport, QueryMeasurement, ServiceTimeReport
 from circinus.specification.formatting import format_duration, format_score, format_usd_per_h
 
 
-def service_time_text(learning: ServiceTimeReport, why_not_kept: str = "") -> Group:
-    """A line for each deployment: the ratio that it showed, or why nothing is learnt from it.
+def service_time_text(learning: ServiceTimeReport, not_stored_reason: str = "") -> Group:
+    """Return a line for each deployment: its observed service time ratio, or the reason why there is none.
 
     Args:
-        learning: of a run.
-        why_not_kept: why the observations are not in the profile store; empty where they are.
+        learning: service time report of a run.
+        not_stored_reason: reason why the observations are not in the profile store; empty if they are.
     """
     lines = [Text(_line(observation)) for observation in learning.observations]
     if lines:
-        lines.append(Text(_use(learning.observations[0].mode, why_not_kept), style="dim"))
+        lines.append(Text(_storage_text(learning.observations[0].mode, not_stored_reason), style="dim"))
     lines += [
-        Text(f"not learnt from {refused.deployment.name}: {refused.reason}", style="yellow")
-        for refused in learning.refused
+        Text(f"no observation of {skipped.deployment.name}: {skipped.reason}", style="yellow")
+        for skipped in learning.refused
     ]
     return Group(*lines)
 
@@ -35,63 +35,53 @@ def _line(observation: ServiceTimeObservation) -> str:
     operator = f"{observation.pipeline}/{observation.operator}"
     knobs = f"({observation.knobs})" if observation.knobs.values else ""
     return (
-        f"{operator}{knobs} on {observation.hardware_class}: service took {math.exp(observation.log_ratio):.3g} times "
-        f"what the profile predicts (standard error {observation.standard_error:.1%}, {observation.requests} requests, "
-        f"{observation.items} items)"
+        f"{operator}{knobs} on {observation.hardware_class}: service times are {math.exp(observation.log_ratio):.3g} "
+        f"times the prediction of the profile (standard error {observation.standard_error:.1%}, "
+        f"{observation.requests} requests, {observation.items} items)"
     )
 
 
-def _use(mode: str, why_not_kept: str) -> str:
-    if why_not_kept:
-        return f"not kept: {why_not_kept}"
+def _storage_text(mode: str, not_stored_reason: str) -> str:
+    if not_stored_reason:
+        return f"not stored: {not_stored_reason}"
     if mode == "real":
-        return "kept: later plans are corrected by it"
-    return f"kept, but no plan is corrected by it: mode {mode} shows nothing of the hardware"
+        return "stored: the observations correct later plans"
+    return f"stored, but they correct no plan: {mode} mode does not measure the hardware"
 
 
 def load_table(report: LoadReport) -> RenderableType:
-    """A row for each query: predicted and measured, and whether its objectives held."""
-    table = Table(title=f"Measured under {report.arrivals} traffic, mode {report.mode}", title_justify="left")
-    table.add_column("query")
-    table.add_column("objectives", overflow="fold")
-    for column in (
-        "requests",
-        f"latency predicted{load_suffix(report.rate_factor)}",
-        "measured",
-        "accuracy predicted",
-        "measured",
-        "cost",
-        "SLOs held",
-    ):
-        table.add_column(column, justify="right")
+    """Return a table with a row for each query: predictions, measurements, and whether the SLOs were met."""
+    table = Table(title=f"Load test with {report.arrivals} traffic ({report.mode} mode)", title_justify="left")
+    for column in ("query", "SLOs"):
+        table.add_column(column, overflow="fold")
+    for column in ("requests", "latency", "accuracy", "cost", "SLOs met"):
+        table.add_column(column, justify="right", overflow="fold")
     for query in report.queries:
-        table.add_row(*_row(query))
-    return Group(table, *_remarks(report))
+        table.add_row(*_row(query, report.rate_factor))
+    return Group(table, *_notes(report))
 
 
-def _row(query: QueryMeasurement) -> tuple[str, ...]:
-    objectives = str(query.slos)
+def _row(query: QueryMeasurement, load: float) -> tuple[str, ...]:
+    slos = str(query.slos)
     if not query.served or query.latency_s is None:
-        why = "no plan" if not query.served else "no requests"
-        return (query.query, objectives, "0", "", "", "", "", "", f"[red]no[/red] ({why})")
+        reason = "rejected" if not query.served else "no requests"
+        return (query.query, slos, "0", "", "", "", f"[red]no[/red]: {reason}")
     predicted = query.predicted
     measured_s = query.latency_s.at_percentile_s
     lost = query.failures + query.unanswered
-    broken = [name for name, held in (query.slos_met or {}).items() if not held]
-    missed = f"missed {', '.join(broken)}" if broken else "requests lost"
+    violations = [name for name, met in (query.slos_met or {}).items() if not met]
+    reason = ", ".join(violations) or "requests lost"
     cost = query.cost_usd_per_h
+    measured = "no response" if measured_s is None else format_duration(measured_s)
+    predicted_accuracy = "" if predicted is None else f"\npredicted {format_score(predicted.accuracy.value)}"
     return (
         query.query,
-        objectives,
+        slos,
         f"{query.requests}" + (f" ({lost} lost)" if lost else ""),
-        f"p{query.latency_s.percentile:g} {format_duration(predicted.latency_s.value)}"
-        if predicted is not None
-        else "",
-        "no answer" if measured_s is None else format_duration(measured_s),
-        format_score(predicted.accuracy.value) if predicted is not None else "",
-        _measured_score(query),
+        f"p{query.latency_s.percentile:g} {measured}{predicted_latency_text(predicted, load)}",
+        f"{_measured_score(query)}{predicted_accuracy}",
         "" if cost is None else format_usd_per_h(cost),
-        "[green]yes[/green]" if query.satisfied else f"[red]no[/red] ({missed})",
+        "[green]yes[/green]" if query.satisfied else f"[red]no[/red]: {reason}",
     )
 
 
@@ -100,32 +90,31 @@ def _measured_score(query: QueryMeasurement) -> str:
     return "" if query.score is None else f"{format_score(query.score)}{unscored}"
 
 
-def _remarks(report: LoadReport) -> list[Text]:
-    remarks = [
+def _notes(report: LoadReport) -> list[Text]:
+    notes = [
         Text(
-            f"goodput {report.goodput:g} of {report.total_weight:g}; {report.promises_kept} of {report.promises} plans "
-            f"kept all they promised; deployments cost {format_usd_per_h(report.deployments_cost_usd_per_h)}; "
-            f"{format_duration(report.duration_s)} measured after {format_duration(report.warm_up_s)} of warm-up, "
-            f"{report.rate_factor:g}x the rates, seed {report.seed}"
+            f"goodput {report.goodput:g} of {report.total_weight:g}; {report.promises_kept} of {report.promises} "
+            f"served queries met all SLOs; deployments cost {format_usd_per_h(report.deployments_cost_usd_per_h)}; "
+            f"{format_duration(report.duration_s)} measured after {format_duration(report.warm_up_s)} of warm-up at "
+            f"{report.rate_factor:g}x load, seed {report.seed}"
         )
     ]
     if report.lateness.late:
-        remarks.append(
+        notes.append(
             Text(
-                "the machine was too busy to send on time (99th percentile "
-                f"{format_duration(report.lateness.p99_s)} late): "
-                "measured latencies are overstated",
+                "the machine was too busy to send requests on time (99th percentile of the lag: "
+                f"{format_duration(report.lateness.p99_s)}): measured latencies are overstated",
                 style="yellow",
             )
         )
     if any(query.unscored for query in report.queries):
-        remarks.append(
+        notes.append(
             Text(
-                "unscored: answered, but the metric failed on the answer or gave no score in its range; counted as the "
-                "worst score that it can give",
+                "unscored: the metric failed on the response or returned no score in its range; counted as the worst "
+                "score of the range",
                 style="yellow",
             )
         )
     for query in report.queries:
-        remarks += [Text(f"{query.query}: {error}", style="red") for error in query.errors]
-    return remarks
+        notes += [Text(f"{query.query}: {error}", style="red") for error in query.errors]
+    return notes

@@ -1,4 +1,4 @@
-"""What is known of a pipeline, how sure, and what it cost."""
+"""Tables of profiles, calibrations, corrections and observations."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from circinus.profiling import (
     ServiceTimeObservation,
     Verdict,
 )
+from circinus.reporting.plan_table import format_cpus
 from circinus.specification import KnobValues
 from circinus.specification.formatting import format_bytes, format_duration, format_interval, format_range, format_score
 
 
 def speed_table(profile: PipelineProfile) -> Table:
-    """A row for each operator with its own knob values, a column for each class that any was measured on."""
+    """Return a table of relative speeds: a row for each operator with its knob values, a column for each class."""
     measured: dict[tuple[str, KnobValues], dict[str, MeasuredSpeed]] = {}
-    for found in profile.configurations:
-        for name, operator in found.operators.items():
-            measured.setdefault((name, found.configuration[name]), {}).update(operator.speeds.measured)
+    for configuration in profile.configurations:
+        for name, operator in configuration.operators.items():
+            measured.setdefault((name, configuration.configuration[name]), {}).update(operator.speeds.measured)
     classes = dict.fromkeys(name for speeds in measured.values() for name in speeds)
     table = Table(title="Speed on other hardware (bounds)", title_justify="left")
     for column in ("operator", "knobs"):
@@ -40,78 +41,70 @@ def speed_table(profile: PipelineProfile) -> Table:
     for name in classes:
         table.add_column(escape(name), justify="right")
     for (operator_name, knobs), speeds in measured.items():
-        told = [_said(speeds.get(name)) for name in classes]
-        table.add_row(escape(operator_name), escape(str(knobs)), *told)
+        cells = [_speed_text(speeds.get(name)) for name in classes]
+        table.add_row(escape(operator_name), escape(str(knobs)), *cells)
     return table
 
 
 def hardware_class_lines(reports: Sequence[HardwareClassReport]) -> list[Text]:
-    """A line for each hardware class, and one for each failure there."""
+    """Return a line for each hardware class and for each failure."""
     lines = []
     for report in reports:
         if report.machine is None:
-            lines.append(Text(f"{report.hardware_class}: not measured, its declared speed stands", style="yellow"))
+            lines.append(Text(f"{report.hardware_class}: not measured; its declared speed applies", style="yellow"))
             continue
         line = f"{report.hardware_class}: {format_duration(report.ran_s)} of processing on {report.machine}"
-        missing = f"; declared speeds stand for {report.missing} operators with their knobs" if report.missing else ""
+        missing = f"; declared speeds apply to {report.missing} operators with their knobs" if report.missing else ""
         lines.append(Text(line + missing, style="yellow" if missing else ""))
         for failed in report.failed:
-            said = f"{report.hardware_class}: {failed.configuration} failed: {failed.reason}"
-            lines.append(Text(said, style="red"))
+            failure = f"{report.hardware_class}: {failed.configuration} failed: {failed.reason}"
+            lines.append(Text(failure, style="red"))
     return lines
 
 
-def _said(measured: MeasuredSpeed | None) -> str:
-    if measured is None:
-        return "declared"
-    speed = measured.speed
-    return f"{speed.value:.3g} ({speed.lower:.3g} to {speed.upper:.3g})"
+def _speed_text(measured: MeasuredSpeed | None) -> str:
+    return "declared" if measured is None else _interval_text(measured.speed)
 
 
 def calibration_table(calibration: Calibration) -> RenderableType:
-    """A row for each operator, and the lines for the infrastructure file."""
+    """Return a table with a row for each operator, and the entry for the infrastructure file."""
     table = Table(title=f"Relative speed of {calibration.machine} on {calibration.pipeline}", title_justify="left")
     table.add_column("operator", overflow="fold")
     table.add_column("speed (bounds)", justify="right")
     for name, speed in calibration.operators.items():
-        table.add_row(escape(name), _said_of_calibration_table(speed))
-    table.add_row("together", _said_of_calibration_table(calibration.speed))
+        table.add_row(escape(name), _interval_text(speed))
+    table.add_row("all operators", _interval_text(calibration.speed))
     speed = calibration.speed
     return Group(
         table,
         Text(
-            f"where {calibration.recorded_on or 'the machine that measured'} is 1; {calibration.items} items under "
-            f"{calibration.configuration}; bounds may fail with probability {calibration.risk:g}"
+            f"relative to {calibration.recorded_on or 'the profiling machine'}; {calibration.items} items under "
+            f"{calibration.configuration}; bounds fail with probability at most {calibration.risk:g}"
         ),
         Text(
-            f"for infrastructure: relative_speed: {_digits(speed.value)}, "
-            f"relative_speed_bounds: [{_digits(speed.lower)}, {_digits(speed.upper)}]"
+            f"infrastructure entry: relative_speed: {speed.value:.3g}, "
+            f"relative_speed_bounds: [{speed.lower:.3g}, {speed.upper:.3g}]"
         ),
     )
 
 
-def _said_of_calibration_table(speed: Interval) -> str:
-    return f"{_digits(speed.value)} ({_digits(speed.lower)} to {_digits(speed.upper)})"
-
-
-def _digits(value: float) -> str:
-    return f"{value:.3g}"
+def _interval_text(interval: Interval) -> str:
+    return f"{interval.value:.3g} ({interval.lower:.3g} to {interval.upper:.3g})"
 
 
 def correction_table(corrections: Sequence[Correction]) -> Table:
-    """A row for each operator, its knobs and hardware class."""
-    table = Table(title="Corrections: observed over profiled service times", title_justify="left")
+    """Return a table with a row for each operator, knob values and hardware class."""
+    table = Table(title="Corrections: observed relative to profiled service times", title_justify="left")
     for column in ("operator", "knobs", "hardware"):
         table.add_column(column, overflow="fold")
     for column in ("factor (95% bounds)", "runs", "requests"):
         table.add_column(column, justify="right")
     for entry in corrections:
-        factor = entry.factor
         table.add_row(
             escape(entry.uses),
             escape(_knobs(entry.knobs)),
             escape(f"{entry.hardware_class} (speed {entry.speed:g})"),
-            f"{factor.value:.3g} ({factor.lower:.3g} to {factor.upper:.3g})",
+            _interval_text(entry.factor),
             str(entry.runs),
             str(entry.requests),
         )
@@ -119,39 +112,35 @@ def correction_table(corrections: Sequence[Correction]) -> Table:
 
 
 def observation_table(observations: Sequence[ServiceTimeObservation]) -> Table:
-    """A row for each deployment in each run of traffic, the newest last."""
-    table = Table(title="Observed in traffic, beside the profile", title_justify="left")
-    for column in ("run", "mode", "operator", "knobs", "hardware"):
+    """Return a table with a row for each deployment in each run of traffic, the newest last."""
+    table = Table(title="Observed service times, relative to the profile", title_justify="left")
+    for column in ("run", "mode", "operator", "hardware", "replica"):
         table.add_column(column, overflow="fold")
-    for column in ("CPUs each", "batch", "times the profile", "standard error", "requests", "items"):
-        table.add_column(column, justify="right")
-    for seen in observations:
+    for column in ("ratio", "requests"):
+        table.add_column(column, justify="right", overflow="fold")
+    for observation in observations:
         table.add_row(
-            seen.at,
-            seen.mode,
-            escape(f"{seen.pipeline}/{seen.operator}"),
-            escape(str(seen.knobs)),
-            escape(f"{seen.hardware_class} (speed {seen.speed:g})"),
-            f"{seen.cpus:g}",
-            str(seen.batch_size),
-            f"{math.exp(seen.log_ratio):.3g}",
-            f"{seen.standard_error:.1%}",
-            str(seen.requests),
-            str(seen.items),
+            observation.at.replace("T", " "),
+            observation.mode,
+            escape(f"{observation.pipeline}/{_operator_text(observation.operator, observation.knobs)}"),
+            escape(f"{observation.hardware_class} (speed {observation.speed:g})"),
+            f"{format_cpus(observation.cpus)}, batch {observation.batch_size}",
+            f"{math.exp(observation.log_ratio):.3g} (standard error {observation.standard_error:.1%})",
+            f"{observation.requests} ({observation.items} items)",
         )
     return table
 
 
 def corrections_in_force(corrections: Corrections) -> str:
-    """One line: how many operators are corrected on which hardware, and by how much at most."""
+    """Return a line with the number of corrected operators, their hardware classes, and the range of factors."""
     entries = corrections.entries
     operators, classes = {entry.uses for entry in entries}, sorted({entry.hardware_class for entry in entries})
-    least, most = (f"{pick(entry.factor.value for entry in entries):.3g}" for pick in (min, max))
-    times = f"{least} times" if least == most else f"{least} to {most} times"
-    word = "operator" if len(operators) == 1 else "operators"
+    lowest, highest = (f"{pick(entry.factor.value for entry in entries):.3g}" for pick in (min, max))
+    factor = lowest if lowest == highest else f"{lowest} to {highest}"
+    noun = "operator" if len(operators) == 1 else "operators"
     return (
-        f"corrections in force: service times of {len(operators)} {word} on {', '.join(classes)} are taken as {times} "
-        "those profiled, as traffic showed; circinus explain lists them, --no-corrections plans without"
+        f"corrections: service times of {len(operators)} {noun} on {', '.join(classes)} are {factor} times those of "
+        "the profile, as observed in traffic. `circinus explain` lists them; --no-corrections ignores them"
     )
 
 
@@ -160,17 +149,17 @@ def _knobs(knobs: KnobValues | None) -> str:
 
 
 def profile_table(profile: PipelineProfile, direction: str, warning: str | None = None) -> RenderableType:
-    """A row for each configuration, best first; then one for each operator with its knobs, and what it all cost.
+    """Return tables of the configurations, best first, and of the operators, with notes on the profile.
 
     Args:
-        profile: what is known.
-        direction: of the metric: `maximize` or `minimize`.
-        warning: why it is not to be believed as it stands; None: nothing speaks against it.
+        profile: the profile.
+        direction: direction of the metric: `maximize` or `minimize`.
+        warning: reason why the profile may not apply, or None.
     """
     sign = -1.0 if direction == "maximize" else 1.0
     table = Table(title=f"Profile of {profile.pipeline}", title_justify="left")
     table.add_column("configuration", overflow="fold")
-    for column in ("items", "accuracy (bounds)", "mean time", "memory"):
+    for column in ("items", "accuracy (bounds)", "service time", "memory"):
         table.add_column(column, justify="right")
     table.add_column("verdict", overflow="fold")
     for measured in sorted(profile.configurations, key=lambda c: sign * c.accuracy.value):
@@ -184,79 +173,79 @@ def profile_table(profile: PipelineProfile, direction: str, warning: str | None 
             _verdict(profile.verdicts.get(measured.configuration)),
         )
     tables = [_operators(profile)] if profile.configurations else []
-    if any(operator.speeds.measured for found in profile.configurations for operator in found.operators.values()):
+    if any(o.speeds.measured for measured in profile.configurations for o in measured.operators.values()):
         tables.append(speed_table(profile))
-    return Group(table, *tables, *_remarks(profile, warning))
+    return Group(table, *tables, *_notes(profile, warning))
 
 
 def _operators(profile: PipelineProfile) -> Table:
-    """A row for each operator with its own knob values, over all prefixes that it was measured under."""
+    """Return a table with a row for each operator and its knob values, over all measured prefixes."""
     table = Table(title="Operators", title_justify="left")
-    for column in ("operator", "knobs"):
-        table.add_column(column, overflow="fold")
-    for column in ("mean time", "output", "load", "start-up", "memory", "allocations measured"):
+    table.add_column("operator", overflow="fold")
+    for column in ("service time", "output", "start-up (load)", "memory", "measured allocations"):
         table.add_column(column, justify="right")
-    alike: dict[tuple[str, KnobValues], list[OperatorProfile]] = {}
+    by_knobs: dict[tuple[str, KnobValues], list[OperatorProfile]] = {}
     for name in profile.configurations[0].operators:
         for measured in profile.configurations:
-            alike.setdefault((name, measured.configuration[name]), []).append(measured.operators[name])
-    for (name, knobs), found in alike.items():
-        service_s = [float(operator.service_s.mean()) for operator in found]
+            by_knobs.setdefault((name, measured.configuration[name]), []).append(measured.operators[name])
+    for (name, knobs), operators in by_knobs.items():
+        service_s = [float(operator.service_s.mean()) for operator in operators]
+        reference = operators[0]
+        startup = "-" if reference.startup_s is None else format_duration(reference.startup_s)
         table.add_row(
-            escape(name),
-            escape(str(knobs)),
+            escape(_operator_text(name, knobs)),
             format_range(format_duration, min(service_s), max(service_s)),
-            format_bytes(sum(float(operator.output_bytes.mean()) for operator in found) / len(found)),
-            format_duration(found[0].load_s),
-            "" if found[0].startup_s is None else format_duration(found[0].startup_s),
-            format_bytes(found[0].peak_memory_bytes),
-            f"{len(found[0].measured_allocations)} of {len(found[0].batch_ratio)}",
+            format_bytes(sum(float(operator.output_bytes.mean()) for operator in operators) / len(operators)),
+            f"{startup} ({format_duration(reference.load_s)})",
+            format_bytes(reference.peak_memory_bytes),
+            f"{len(reference.measured_allocations)} of {len(reference.batch_ratio)}",
         )
     return table
 
 
+def _operator_text(operator: str, knobs: KnobValues) -> str:
+    return f"{operator}({knobs})" if knobs.values else operator
+
+
 def search_summary(profile: PipelineProfile) -> str:
-    """How many configurations were measured, and what that says of the others."""
-    all_of_them = len(profile.configurations) + len(profile.failed) + profile.unmeasured
-    why = f"; {profile.certificate}" if profile.certificate is not None else ""
-    return f"{len(profile.configurations):,} of {all_of_them:,} configurations were measured{why}"
+    """Return the number of measured configurations, and the certificate for the unmeasured ones."""
+    total = len(profile.configurations) + len(profile.failed) + profile.unmeasured
+    certificate = f"; {profile.certificate}" if profile.certificate is not None else ""
+    return f"{len(profile.configurations):,} of {total:,} configurations were measured{certificate}"
 
 
 def _verdict(judgement: ConfigurationVerdict | None) -> str:
     return "" if judgement is None else escape(f"{judgement.verdict}: {judgement.reason}")
 
 
-def _remarks(profile: PipelineProfile, warning: str | None) -> list[Text]:
+def _notes(profile: PipelineProfile, warning: str | None) -> list[Text]:
     held_out = f", {profile.held_out_items} of them held out" if profile.held_out_items else ""
-    remarks = [
+    notes = [
         Text(
-            f"{format_duration(profile.profiled_s)} of processing, {format_duration(profile.saved_s)} saved by "
-            "shared beginnings; "
-            f"with probability {1 - profile.risk:g} all that is said of accuracy holds"
+            f"{format_duration(profile.profiled_s)} of processing, {format_duration(profile.saved_s)} saved by shared "
+            f"prefixes; all accuracy bounds and verdicts hold with probability {1 - profile.risk:g}"
         ),
         Text(f"data set: {profile.dataset_items} items{held_out}; version {profile.dataset_fingerprint[:12]}"),
         Text(f"measured on: {profile.machine or 'not recorded'}"),
     ]
     if warning is not None:
-        remarks.append(Text(f"warning: {warning}", style="yellow"))
+        notes.append(Text(f"warning: {warning}", style="yellow"))
     if profile.undecided:
-        words = f"undecided configurations: {len(profile.undecided)}"
-        remarks.append(Text(f"{words}; profile longer to decide them"))
+        notes.append(Text(f"undecided configurations: {len(profile.undecided)}; profile longer to decide them"))
     elif profile.configurations and profile.all_decided:
-        believed = any(found.verdict is Verdict.UNLIKELY for found in profile.verdicts.values())
-        words = "nothing is worth measuring further for these queries"
-        why = ": what is not decided most likely makes no plan cheaper" if believed else ": everything is decided"
-        remarks.append(Text(words + why))
+        unlikely = any(judgement.verdict is Verdict.UNLIKELY for judgement in profile.verdicts.values())
+        reason = "the undecided ones most likely make no plan cheaper" if unlikely else "all are decided"
+        notes.append(Text(f"no configuration needs further measurements for these queries: {reason}"))
     if profile.unmeasured:
-        remarks.append(Text(search_summary(profile)))
+        notes.append(Text(search_summary(profile)))
     if profile.certificate is not None and profile.certificate.prior:
-        remarks.append(Text(f"known from elsewhere: {profile.certificate.prior}"))
+        notes.append(Text(f"transfer learning: {profile.certificate.prior}"))
     by_reason: dict[str, list[FailedConfiguration]] = {}
     for failed in profile.failed:
         by_reason.setdefault(failed.reason, []).append(failed)
-    for reason, alike in by_reason.items():
-        others = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
-        remarks.append(Text(f"left out: {alike[0].configuration}{others}: {reason}", style="red"))
+    for reason, failures in by_reason.items():
+        more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
+        notes.append(Text(f"excluded: {failures[0].configuration}{more}: {reason}", style="red"))
     if profile.interrupted:
-        remarks.append(Text("interrupted; the same command goes on from here", style="yellow"))
-    return remarks
+        notes.append(Text("interrupted; run the same command to resume", style="yellow"))
+    return notes

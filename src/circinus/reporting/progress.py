@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, elsewhere (in logs, in CI) a plain line now and then."""
+"""Progress displays: a bar on a terminal, plain lines at intervals elsewhere (logs, CI)."""
 
 from __future__ import annotations
 
@@ -19,47 +19,46 @@ if TYPE_CHECKING:
     from circinus.simulation import Progress as SimulationProgress
 
 LINE_EVERY_S = 10.0
-"""Seconds between plain lines."""
+"""Interval between plain lines."""
 
 
-class _Shown(Protocol):
-    """Where progress is shown."""
+class _Display(Protocol):
+    """Display of progress."""
 
-    def update(self, what: str, done: int, total: int, left: str) -> None:
-        """So much of `total` is done of `what`."""
+    def update(self, task: str, done: int, total: int, remaining: str) -> None:
+        """Show the progress of a task."""
         ...
 
 
 class _Bar:
-    """A bar at the foot of a terminal."""
+    """Progress bar at the bottom of a terminal."""
 
-    def __init__(self, progress: Progress, what: str) -> None:
+    def __init__(self, progress: Progress, task: str) -> None:
         self._progress = progress
-        self._task = progress.add_task(what, total=1, left="")
+        self._task = progress.add_task(task, total=1, remaining="")
 
-    def update(self, what: str, done: int, total: int, left: str) -> None:
-        """Move the bar."""
-        self._progress.update(self._task, description=what, completed=done, total=max(total, 1), left=left)
+    def update(self, task: str, done: int, total: int, remaining: str) -> None:
+        self._progress.update(self._task, description=task, completed=done, total=max(total, 1), remaining=remaining)
 
 
 class _Lines:
-    """A line at most every `LINE_EVERY_S`, the first one not before that: short work says nothing."""
+    """Lines at intervals of at least `LINE_EVERY_S`; short tasks print none."""
 
     def __init__(self, console: Console, clock: Callable[[], float]) -> None:
         self._console = console
         self._clock = clock
-        self._said_s = clock()
+        self._printed_s = clock()
 
-    def update(self, what: str, done: int, total: int, left: str) -> None:
-        """Print a line if it is time."""
+    def update(self, task: str, done: int, total: int, remaining: str) -> None:
         now_s = self._clock()
-        if now_s - self._said_s >= LINE_EVERY_S:
-            self._said_s = now_s
-            self._console.print(f"{what}: {done} of {total}, {left}", markup=False, highlight=False, soft_wrap=True)
+        if now_s - self._printed_s >= LINE_EVERY_S:
+            self._printed_s = now_s
+            line = f"{task}: {done} of {total}, {remaining}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def _shown(console: Console, what: str, clock: Callable[[], float]) -> Iterator[_Shown]:
+def _display(console: Console, task: str, clock: Callable[[], float]) -> Iterator[_Display]:
     if not console.is_terminal:
         yield _Lines(console, clock)
         return
@@ -67,51 +66,51 @@ def _shown(console: Console, what: str, clock: Callable[[], float]) -> Iterator[
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.fields[remaining]}"),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        yield _Bar(progress, what)
+        yield _Bar(progress, task)
 
 
 class ProfileBar:
-    """A `ProfileObserver` that shows how far it is with the time left, and each failure as it happens."""
+    """`ProfileObserver` that shows progress and remaining time, and prints failures."""
 
-    def __init__(self, console: Console, what: str, shown: _Shown) -> None:
+    def __init__(self, console: Console, task: str, display: _Display) -> None:
         self._console = console
-        self._what = what
-        self._shown = shown
+        self._task = task
+        self._display = display
 
     def progressed(self, progress: ProfileProgress) -> None:
-        """Show it."""
-        left = f"{format_duration(progress.remaining_s)} left"
-        self._shown.update(f"{self._what}: {progress.phase}", progress.done, progress.total, left)
+        """Show the progress."""
+        remaining = f"{format_duration(progress.remaining_s)} left"
+        self._display.update(f"{self._task}: {progress.phase}", progress.done, progress.total, remaining)
 
     def failed(self, failure: FailedConfiguration) -> None:
-        """Print the failure at once."""
-        where = f" on item {failure.item_key}" if failure.item_key is not None else ""
+        """Print the failure."""
+        item = f" on item {failure.item_key}" if failure.item_key is not None else ""
         self._console.print(
-            f"left out: {failure.configuration} failed{where}: {failure.reason}",
+            f"excluded: {failure.configuration} failed{item}: {failure.reason}",
             markup=False,
             soft_wrap=not self._console.is_terminal,
         )
 
 
 @contextmanager
-def profile_bar(console: Console, what: str, clock: Callable[[], float] = time.monotonic) -> Iterator[ProfileBar]:
-    """Shows one measurement of the pipeline `what`; `clock` counts seconds."""
-    with _shown(console, what, clock) as shown:
-        yield ProfileBar(console, what, shown)
+def profile_bar(console: Console, pipeline: str, clock: Callable[[], float] = time.monotonic) -> Iterator[ProfileBar]:
+    """Show the progress of profiling a pipeline; `clock` is in seconds."""
+    with _display(console, pipeline, clock) as display:
+        yield ProfileBar(console, pipeline, display)
 
 
 @contextmanager
 def load_bar(console: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[LoadProgress], None]]:
-    """Shows one run of traffic; `clock` counts seconds."""
-    with _shown(console, "traffic", clock) as shown:
+    """Show the progress of a load test; `clock` is in seconds."""
+    with _display(console, "traffic", clock) as display:
 
         def show(state: LoadProgress) -> None:
-            left_s = max(state.total_s - state.elapsed_s, 0.0)
+            remaining_s = max(state.total_s - state.elapsed_s, 0.0)
             failed = f", {state.failed} failed" if state.failed else ""
-            shown.update("traffic", state.answered, state.due, f"{format_duration(left_s)} left{failed}")
+            display.update("traffic", state.answered, state.due, f"{format_duration(remaining_s)} left{failed}")
 
         yield show
 
@@ -120,10 +119,10 @@ def load_bar(console: Console, clock: Callable[[], float] = time.monotonic) -> I
 def simulation_bar(
     console: Console, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Callable[[SimulationProgress], None]]:
-    """Shows one simulation; `clock` counts seconds."""
-    with _shown(console, "simulated minutes", clock) as shown:
+    """Show the progress of a simulation; `clock` is in seconds."""
+    with _display(console, "simulated minutes", clock) as display:
 
         def show(state: SimulationProgress) -> None:
-            shown.update("simulated minutes", int(state.done_s / 60), math.ceil(state.total_s / 60), "")
+            display.update("simulated minutes", int(state.done_s / 60), math.ceil(state.total_s / 60), "")
 
         yield show

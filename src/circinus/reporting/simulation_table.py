@@ -1,4 +1,4 @@
-"""What a simulation showed beside what was promised."""
+"""Tables of simulations: simulated and predicted results."""
 
 from __future__ import annotations
 
@@ -15,65 +15,55 @@ from circinus.simulation import QueryOutcome, SimulationReport, StationOutcome
 from circinus.specification import Query
 from circinus.specification.formatting import format_duration, format_score
 
-_MOST_STATIONS = 12
-"""Rows of the table of deployments and links: the busiest."""
+_MAX_STATIONS = 12
+"""Maximum number of rows in the table of deployments and links."""
 
 
 def simulation_table(
     report: SimulationReport, predicted: Mapping[str, Estimate], rejected: Sequence[Query] = ()
 ) -> RenderableType:
-    """A row for each query, and one for each of the busiest deployments and links.
+    """Return a table with a row for each query, and one of the busiest deployments and links.
 
     Args:
-        report: of the simulation.
-        predicted: query -> the estimate of its plan.
-        rejected: queries without a plan.
+        report: report of the simulation.
+        predicted: query -> estimate of its plan.
+        rejected: rejected queries.
     """
-    table = Table(title=f"Simulated at {report.load:g} times the load", title_justify="left")
-    table.add_column("query")
-    table.add_column("objectives", overflow="fold")
-    for column in (
-        "requests",
-        f"latency predicted{load_suffix(report.load)}",
-        "simulated",
-        "p50",
-        "p99",
-        "accuracy",
-        "SLOs held",
-    ):
-        table.add_column(column, justify="right")
-    for query in report.queries:
-        table.add_row(*_row(query, predicted.get(query.query)))
-    for left_out in rejected:
-        table.add_row(
-            escape(left_out.name), escape(str(left_out.slos)), "0", "", "", "", "", "", "[red]no[/red] (no plan)"
-        )
-    return Group(table, _stations(report), *_remarks(report))
+    table = Table(title=f"Simulation at {report.load:g}x load", title_justify="left")
+    for column in ("query", "SLOs"):
+        table.add_column(column, overflow="fold")
+    for column in ("requests", "latency", "p50\np99", "accuracy", "SLOs met"):
+        table.add_column(column, justify="right", overflow="fold")
+    for outcome in report.queries:
+        table.add_row(*_row(outcome, predicted.get(outcome.query), report.load))
+    for query in rejected:
+        table.add_row(escape(query.name), escape(str(query.slos)), "0", "", "", "", "[red]no[/red]: rejected")
+    return Group(table, _stations(report), *_notes(report))
 
 
-def load_suffix(factor: float) -> str:
-    """What to add where something was predicted for the load as planned and stands beside another one."""
-    return "" if factor == 1 else " at 1x"
+def predicted_latency_text(predicted: Estimate | None, load: float) -> str:
+    """Return a line with the predicted latency, which is that at the planned load."""
+    if predicted is None:
+        return ""
+    return f"\npredicted {format_duration(predicted.latency_s.value)}{'' if load == 1 else ' at 1x'}"
 
 
-def _row(query: QueryOutcome, predicted: Estimate | None) -> tuple[str, ...]:
+def _row(query: QueryOutcome, predicted: Estimate | None, load: float) -> tuple[str, ...]:
     named = (escape(query.query), escape(str(query.slos)), str(query.requests))
     if not query.requests:
-        return (*named, "", "", "", "", "", "[red]no[/red] (no requests)")
-    missed = [name for name, held in query.slos_met.items() if not held]
-    unsure = "" if query.is_significant else " (unsure)"
+        return (*named, "", "", "", "[red]no[/red]: no requests")
+    missed = [name for name, met in query.slos_met.items() if not met]
+    uncertain = "" if query.is_significant else "\nuncertain"
     return (
         *named,
-        f"p{query.percentile:g} {format_duration(predicted.latency_s.value)}" if predicted is not None else "",
-        _said(query.at_percentile_s),
-        format_duration(query.latency_s["p50"].value),
-        format_duration(query.latency_s["p99"].value),
+        f"p{query.percentile:g} {_interval_text(query.at_percentile_s)}{predicted_latency_text(predicted, load)}",
+        "\n".join(format_duration(query.latency_s[percentile].value) for percentile in ("p50", "p99")),
         format_score(query.score),
-        f"[red]no[/red] (missed {', '.join(missed)}){unsure}" if missed else f"[green]yes[/green]{unsure}",
+        f"[red]no[/red]: {', '.join(missed)}{uncertain}" if missed else f"[green]yes[/green]{uncertain}",
     )
 
 
-def _said(latency_s: Interval) -> str:
+def _interval_text(latency_s: Interval) -> str:
     upper = "?" if latency_s.upper == float("inf") else format_duration(latency_s.upper)
     return f"{format_duration(latency_s.value)} ({format_duration(latency_s.lower)} to {upper})"
 
@@ -81,42 +71,42 @@ def _said(latency_s: Interval) -> str:
 def _stations(report: SimulationReport) -> RenderableType:
     stations = sorted((*report.deployments, *report.links), key=lambda station: -station.offered_utilization)
     table = Table(title="Busiest deployments and links", title_justify="left")
-    table.add_column("where", overflow="fold")
-    for column in ("servers", "busy", "asked for", "mean wait", "a batch"):
+    table.add_column("deployment or link", overflow="fold")
+    for column in ("servers", "utilization", "offered\nutilization", "mean wait", "mean batch"):
         table.add_column(column, justify="right")
-    for station in stations[:_MOST_STATIONS]:
+    for station in stations[:_MAX_STATIONS]:
         table.add_row(*_station_row(station))
     return table
 
 
 def _station_row(station: StationOutcome) -> tuple[str, ...]:
-    asked = f"{station.offered_utilization:.0%}"
+    offered = f"{station.offered_utilization:.0%}"
     return (
         escape(station.name),
         str(station.servers),
         f"{station.utilization:.0%}",
-        f"[red]{asked}[/red]" if station.offered_utilization >= 1 else asked,
+        f"[red]{offered}[/red]" if station.offered_utilization >= 1 else offered,
         format_duration(station.mean_wait_s),
         f"{station.mean_fill:.1f}",
     )
 
 
-def _remarks(report: SimulationReport) -> list[Text]:
+def _notes(report: SimulationReport) -> list[Text]:
     simulated_s = report.duration_s - report.warm_up_s
-    remarks = [
+    notes = [
         Text(
             f"goodput {report.goodput:g} of {report.total_weight:g}; {format_duration(simulated_s)} simulated after "
             f"{format_duration(report.warm_up_s)} of warm-up, {report.executions} executions in "
-            f"{format_duration(report.computed_s)}, seed {report.seed}; intervals hold with 95 %"
+            f"{format_duration(report.computed_s)}, seed {report.seed}; confidence level of intervals 95 %"
         )
     ]
-    growing = [station.name for station in (*report.deployments, *report.links) if station.offered_utilization >= 1]
-    if growing:
-        remarks.append(
+    overloaded = [station.name for station in (*report.deployments, *report.links) if station.offered_utilization >= 1]
+    if overloaded:
+        notes.append(
             Text(
-                f"more is asked than can be done of {', '.join(growing)}: queues grow as long as requests come, and "
-                "latencies depend on how long that is",
+                f"overloaded: {', '.join(overloaded)}; their queues grow as long as requests arrive, so that latencies "
+                "depend on the simulated time",
                 style="yellow",
             )
         )
-    return remarks
+    return notes

@@ -1,6 +1,6 @@
-"""Running what was planned: engines behind one protocol, routes, links, and traffic to measure them with.
+"""Serving of plans: engines behind one protocol, routes, emulated links, and load tests.
 
-The processes of replicas import this package: names are looked up when they are used, so that replicas start at once.
+The processes of replicas import this package: names are imported on first use, so that replicas start fast.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""A share of the answered requests, kept until somebody comes for them who scores or recomputes them."""
+"""Buffer of sampled requests and responses that wait for an audit."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from collections.abc import Iterable, Mapping
 from circinus.serving.engine import AuditBatch, AuditSample
 from circinus.serving.replicas.replica_protocol import Payload
 
-MOST_SAMPLES = 256
-MOST_BYTES = 64 * 2**20
-"""What is kept at most; beyond either the oldest go, also where nobody ever comes."""
+MAX_SAMPLES = 256
+MAX_BYTES = 64 * 2**20
+"""Limits of the buffer; beyond either, the oldest samples are dropped."""
 
 
 class AuditBuffer:
-    """What is kept of one engine, or of the part of it where requests enter."""
+    """Audit samples of an engine, or of its part where requests enter."""
 
-    def __init__(self, *, seed: int = 0, most_samples: int = MOST_SAMPLES, most_bytes: int = MOST_BYTES) -> None:
-        """Nothing yet.
+    def __init__(self, *, seed: int = 0, max_samples: int = MAX_SAMPLES, max_bytes: int = MAX_BYTES) -> None:
+        """Create an empty buffer.
 
         Args:
-            seed: of the draws that say which requests are kept.
-            most_samples: that are kept.
-            most_bytes: of all inputs and outputs together that are kept.
+            seed: seed of the sampling.
+            max_samples: maximum number of samples.
+            max_bytes: maximum size of all inputs and outputs together.
         """
-        self._seed, self._most_samples, self._most_bytes = seed, most_samples, most_bytes
-        self._kept: deque[AuditSample] = deque()
+        self._seed, self._max_samples, self._max_bytes = seed, max_samples, max_bytes
+        self._samples: deque[AuditSample] = deque()
         self._bytes = 0
         self._dropped = 0
-        self._answered: defaultdict[str, int] = defaultdict(int)
+        self._num_answered: defaultdict[str, int] = defaultdict(int)
 
     def record(
         self,
@@ -40,19 +40,19 @@ class AuditBuffer:
         value: Payload | None,
         outputs: Mapping[str, Payload],
     ) -> None:
-        """A request was answered; it is kept if it is drawn.
+        """Keep an answered request if it is sampled.
 
         Args:
-            query: whose.
-            share: of its requests that are kept.
-            item_key: of its item.
-            configuration: label of the one that answered.
-            value: packed input; None in a replay.
-            outputs: by sink, packed.
+            query: name of the query.
+            share: fraction of the query's requests to sample.
+            item_key: key of the item.
+            configuration: hash of the configuration that answered.
+            value: pickled input; None in a replay.
+            outputs: sink -> pickled output.
         """
-        number = self._answered[query]
-        self._answered[query] += 1
-        if share <= 0 or not is_sampled(self._seed, query, number, share):
+        index = self._num_answered[query]
+        self._num_answered[query] += 1
+        if share <= 0 or not is_sampled(self._seed, query, index, share):
             return
         sample = AuditSample(
             query=query,
@@ -61,34 +61,36 @@ class AuditBuffer:
             value=None if value is None else bytes(value),
             outputs={sink: bytes(output) for sink, output in outputs.items()},
         )
-        self._kept.append(sample)
+        self._samples.append(sample)
         self._bytes += sample.size_bytes
-        while self._kept and (len(self._kept) > self._most_samples or self._bytes > self._most_bytes):
-            self._bytes -= self._kept.popleft().size_bytes
+        while self._samples and (len(self._samples) > self._max_samples or self._bytes > self._max_bytes):
+            self._bytes -= self._samples.popleft().size_bytes
             self._dropped += 1
 
     def drain(self) -> AuditBatch:
-        """Everything that is kept, which is forgotten here."""
-        found = AuditBatch(tuple(self._kept), self._dropped)
-        self._kept.clear()
+        """Return all samples and clear the buffer."""
+        batch = AuditBatch(tuple(self._samples), self._dropped)
+        self._samples.clear()
         self._bytes = self._dropped = 0
-        return found
+        return batch
 
 
-def is_sampled(seed: int, query: str, number: int, share: float) -> bool:
-    """Whether a request is kept: the same for the same numbers, and otherwise as if by chance.
+def is_sampled(seed: int, query: str, index: int, share: float) -> bool:
+    """Return whether a request is sampled: pseudo-random, and a function of the arguments only.
 
     Args:
-        seed: of all draws.
-        query: whose request.
-        number: of the request among those of its query.
-        share: how likely it is.
+        seed: seed of the sampling.
+        query: name of the query.
+        index: index of the request within its query.
+        share: probability of sampling.
     """
-    digest = hashlib.blake2b(f"{seed}/{query}/{number}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{seed}/{query}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2.0**64
 
 
 def merge_audits(parts: Iterable[AuditBatch]) -> AuditBatch:
-    """What several parts of an engine handed over."""
-    found = list(parts)
-    return AuditBatch(tuple(sample for part in found for sample in part.samples), sum(part.dropped for part in found))
+    """Concatenate the samples of several parts of an engine."""
+    batches = list(parts)
+    return AuditBatch(
+        tuple(sample for batch in batches for sample in batch.samples), sum(batch.dropped for batch in batches)
+    )

@@ -1,4 +1,4 @@
-"""Short names of configurations, for what travels often."""
+"""Short hashes of configurations, for messages that are sent often."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def _digest(text: str) -> str:
 
 
 def configuration_hash(configuration: Configuration) -> str:
-    """Twelve hexadecimal digits that no other configuration, or prefix of one, is likely to have."""
+    """Return a hash of a configuration, or of a prefix of one, as twelve hexadecimal digits."""
     return _digest(json.dumps([[name, configuration[name].as_dict()] for name in configuration], sort_keys=True))

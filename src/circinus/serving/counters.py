@@ -1,4 +1,4 @@
-"""Counting the requests of every query."""
+"""Counters of requests and batches."""
 
 from __future__ import annotations
 
@@ -10,74 +10,74 @@ from circinus.serving.engine import QueryStatus, ServedBatch
 from circinus.serving.replicas.batch_queue import QueuedItem
 from circinus.serving.replicas.replica_protocol import BatchResult
 
-RECENT_OF_SERVED_BATCHES = 32
-"""Batches that are remembered: somebody who looks every quarter of a second misses none at a hundred a second."""
+MAX_RECENT_BATCHES = 32
+"""Length of the batch history: a poll every 0.25 s misses none at 100 batches a second."""
 
 
 class BatchHistory:
-    """Of one deployment."""
+    """Batch counter and most recent batches of one deployment."""
 
     def __init__(self) -> None:
         self.count = 0
-        """Batches so far whose items all went well."""
-        self._recent: deque[ServedBatch] = deque(maxlen=RECENT_OF_SERVED_BATCHES)
+        """Number of batches without a failed item."""
+        self._recent: deque[ServedBatch] = deque(maxlen=MAX_RECENT_BATCHES)
 
     def record(self, batch: Sequence[QueuedItem], result: BatchResult) -> None:
-        """One more; where an item failed nothing is said of how long the others would have taken without it."""
-        if not batch or any(its_result.error for its_result in result.results):
+        """Record a batch unless an item failed, which makes its service time meaningless."""
+        if not batch or any(item_result.error for item_result in result.results):
             return
-        prefixes = {work.prefix for work in batch}
+        prefixes = {item.prefix for item in batch}
         prefix = prefixes.pop() if len(prefixes) == 1 else ""
         self.count += 1
         self._recent.append(ServedBatch(result.results[0].service_s, len(batch), prefix, result.earlier))
 
     @property
     def recent(self) -> tuple[ServedBatch, ...]:
-        """The last ones, oldest first."""
+        """Most recent batches, oldest first."""
         return tuple(self._recent)
 
 
 RECENT = 200
-"""Requests that ended of which it is remembered how."""
+"""Number of completed requests per query in the history."""
 
 
 @dataclass(eq=False)
 class _Counts:
-    entered: int = 0
+    received: int = 0
     answered: int = 0
     failed: int = 0
-    ends_s: deque[float | None] = field(default_factory=lambda: deque(maxlen=RECENT))
-    """Latencies of the last requests; None: it failed."""
+    outcomes_s: deque[float | None] = field(default_factory=lambda: deque(maxlen=RECENT))
+    """Latencies of the most recently completed requests; None for a failed one."""
 
     def status(self, query: str) -> QueryStatus:
-        latency_s = tuple(seconds for seconds in self.ends_s if seconds is not None)
+        latency_s = tuple(seconds for seconds in self.outcomes_s if seconds is not None)
         return QueryStatus(
-            query, self.entered, self.answered, self.failed, latency_s, len(self.ends_s) - len(latency_s)
+            query, self.received, self.answered, self.failed, latency_s, len(self.outcomes_s) - len(latency_s)
         )
 
 
 class RequestCounters:
-    """What became of the requests of every query."""
+    """Request counters of all queries."""
 
     def __init__(self) -> None:
         self._counts: dict[str, _Counts] = {}
 
     def entered(self, query: str) -> None:
-        """A request came."""
-        self._counts.setdefault(query, _Counts()).entered += 1
+        """Count a received request."""
+        self._counts.setdefault(query, _Counts()).received += 1
 
     def answered(self, query: str, latency_s: float) -> None:
-        """One that came was answered."""
+        """Count an answered request."""
         counts = self._counts[query]
         counts.answered += 1
-        counts.ends_s.append(latency_s)
+        counts.outcomes_s.append(latency_s)
 
     def failed(self, query: str) -> None:
-        """One that came was not, and will not be."""
+        """Count a failed request."""
         counts = self._counts[query]
         counts.failed += 1
-        counts.ends_s.append(None)
+        counts.outcomes_s.append(None)
 
     def status(self) -> tuple[QueryStatus, ...]:
-        """So far."""
+        """Return the counters of all queries with requests."""
         return tuple(counts.status(query) for query, counts in self._counts.items())

@@ -1,4 +1,4 @@
-"""From a matching to the state that an engine shall bring about."""
+"""Conversion of a matching into the desired state of an engine."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from circinus.specification import (
     prefix_configuration,
 )
 
-_ADMITTED = 1.2
-"""Times the rate that a query was planned for at its highest: beyond that its objectives are promised to nobody."""
+_ADMISSION_HEADROOM = 1.2
+"""Admission limit over the planned peak rate. Beyond it, SLOs are not guaranteed."""
 
 
 def build_desired_state(
@@ -34,21 +34,21 @@ def build_desired_state(
     peak: float = 1.0,
     audited_share: float = 0.0,
 ) -> DesiredState:
-    """The deployments of `matching` with their sizes, and one route for every query that got a plan.
+    """Return the deployments of `matching` with their sizes, and a route for every served query.
 
     Args:
-        matching: what the planner chose.
-        specification: what it was chosen for.
-        mode: how replicas shall answer.
+        matching: plans of the queries, and sized deployments.
+        specification: the specification that the matching was made for.
+        mode: mode of the replicas.
         recordings: the profile store that a replaying engine answers from; ignored in the mode `real`.
         operator_versions: `uses` reference -> version of the operator's code.
-        deployments: what runs, instead of those of the matching.
-        plans: query -> the plan that its requests follow, instead of the one that it got.
-        peak: times its rate that a query may send for long, as somebody takes care of that.
-        audited_share: of the answered requests of every query that is kept to be audited.
+        deployments: deployments to run instead of those of the matching.
+        plans: query -> plan of its requests, instead of the assigned plan.
+        peak: sustained burst factor to admit over every query's rate, if bursts are handled by degradation.
+        audited_share: fraction of the answered requests of every query to keep for audits.
 
     Raises:
-        ServingError: the specification has no infrastructure, or a replay is asked for without recordings.
+        ServingError: the specification has no infrastructure, or a replay has no recordings.
     """
     if specification.infrastructure is None:
         raise ServingError(
@@ -58,7 +58,7 @@ def build_desired_state(
         )
     if mode is Mode.REPLAY and recordings is None:
         raise ServingError(
-            "replay needs a profile store",
+            "a profile store is required",
             code="engine.no_recordings",
             location="mode replay",
             hint="Pass the path of the store.",
@@ -90,7 +90,7 @@ def build_desired_state(
 def build_route(
     query: Query, plan: QueryPlan, pipeline: Pipeline, peak: float = 1.0, audited_share: float = 0.0
 ) -> Route:
-    """The way of the requests of `query` under `plan`; the rest as of `desired_state`."""
+    """Return the route of a query under a plan, with `peak` and `audited_share` as for `build_desired_state`."""
     return Route(
         query=query.name,
         pipeline=pipeline.name,
@@ -105,13 +105,12 @@ def build_route(
             for operator in pipeline.topological_order()
         ),
         sinks=pipeline.sinks(),
-        rate_limit_per_s=_ADMITTED * query.rate_per_s * max(peak, _peak(query)),
+        rate_limit_per_s=_ADMISSION_HEADROOM * query.rate_per_s * max(peak, _burst_factor(query)),
         audit_rate=audited_share,
     )
 
 
-def _peak(query: Query) -> float:
-    """How many times as often as in the mean its requests come for a while."""
+def _burst_factor(query: Query) -> float:
     return query.arrivals.peak if isinstance(query.arrivals, BurstyArrivals) else 1.0
 
 

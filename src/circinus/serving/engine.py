@@ -1,4 +1,4 @@
-"""What every engine does, and the state it is asked to bring about."""
+"""Engine protocol, and the desired states and statuses that all engines share."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from circinus.specification import Configuration, Deployment, Infrastructure
 
 
 class Mode(StrEnum):
-    """How replicas answer."""
+    """Mode of the replicas."""
 
     REAL = "real"
-    """They compute."""
+    """Replicas run the operators."""
     REPLAY = "replay"
-    """They answer from recorded outputs and sleep the recorded service times."""
+    """Replicas return recorded outputs after the recorded service times."""
 
 
 @dataclass(frozen=True)
 class DesiredDeployment:
-    """A deployment to run."""
+    """Deployment that an engine must run."""
 
     deployment: Deployment
     uses: str
@@ -31,53 +31,54 @@ class DesiredDeployment:
     cpus: float
     memory_bytes: float
     relative_speed: float
-    """Of its pool's hardware class: service times are those of this machine divided by this."""
+    """Speed of the pool's hardware class: service times are those of this machine divided by it."""
     operator_version: str = ""
-    """Of the operator's code: replicas that run another version are replaced."""
+    """Version of the operator's code; replicas with another version are replaced."""
     gpus: float = 0.0
     batch_wait_s: float = 0.0
-    """How long its oldest waiting item may wait for its batch to fill.
+    """Maximum time that the oldest waiting item waits for its batch to fill.
 
-    With a replica free at f, the oldest waiting item having arrived at a1 and the b-th at ab (never, where there are
-    fewer; b the batch size), a batch begins at max(f, min(a1 + batch_wait_s, ab)) and takes the up to b oldest items
-    that had arrived by then. Another wait replaces no replica."""
+    With a replica free at f, and arrival times a1 of the oldest waiting item and ab of the b-th (infinity if there are
+    fewer; b is the batch size), a batch begins at max(f, min(a1 + batch_wait_s, ab)) and takes up to b of the oldest
+    items that have arrived by then. A change of the wait replaces no replica.
+    """
 
 
 @dataclass(frozen=True)
 class RouteStage:
-    """One operator of a route."""
+    """Operator of a route."""
 
     operator: str
     after: tuple[str, ...]
     deployment: Deployment
     prefix: Configuration
-    """Names the recordings that a replaying replica answers from."""
+    """Configuration prefix, which selects the recordings of a replaying replica."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """How the requests of one query travel: a DAG over deployments."""
+    """Path of the requests of one query: a DAG over deployments."""
 
     query: str
     pipeline: str
     source: str
     stages: tuple[RouteStage, ...]
-    """In topological order."""
+    """Stages in topological order."""
     sinks: tuple[str, ...]
     rate_limit_per_s: float | None = None
-    """Requests a second that an entry for clients lets in; None: all."""
+    """Admission limit of client entries, in requests per second; None for no limit."""
     audit_rate: float = 0.0
-    """Of the answered requests that is kept for `Audited.audits`; drawn request by request, the same ones each time."""
+    """Fraction of answered requests to keep for `AuditableEngine.drain_audits`, sampled deterministically."""
 
     @property
     def configuration(self) -> Configuration:
-        """Of the pipeline."""
+        """Configuration of the pipeline."""
         return Configuration.of({stage.operator: stage.prefix[stage.operator] for stage in self.stages})
 
 
 @dataclass(frozen=True)
 class DesiredState:
-    """Everything that shall run. Applying a second state changes what differs and leaves the rest alone."""
+    """Complete state that an engine must reach. Applying another state changes only the differences."""
 
     mode: Mode
     infrastructure: Infrastructure
@@ -85,51 +86,53 @@ class DesiredState:
     routes: tuple[Route, ...]
     module_paths: tuple[Path, ...]
     recordings: Path | None = None
-    """The profile store that `Mode.REPLAY` answers from."""
+    """Profile store that `Mode.REPLAY` answers from."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request of a query."""
+    """Request of a query."""
 
     query: str
     item_key: str
     value: Any
-    """The input. Replaying engines need only the key and the size; they may be given None."""
+    """Input of the pipeline. Replaying engines need only key and size, so it may be None for them."""
     input_bytes: float
 
 
 @dataclass(frozen=True)
 class Response:
-    """The answer to one request."""
+    """Response to a request."""
 
     output: Any
     latency_s: float
-    """From the moment the engine received the request at the source until the result was back there."""
+    """Latency from receipt of the request at the source until the result is back at the source."""
     stage_s: Mapping[str, float]
-    """Operator -> seconds in service, for comparing with the profile."""
+    """Operator -> seconds in service, comparable to the profile."""
     replica_s: Mapping[str, float]
-    """Operator -> replica-seconds used: the seconds in service shared evenly by the batch. Sums to the replicas' busy
-    time, so it divides the cost of a deployment among its queries."""
+    """Operator -> replica-seconds used: seconds in service, divided evenly among the items of the batch.
+
+    They sum to the busy time of the replicas, so they divide the cost of a deployment among its queries.
+    """
     link_bytes: Mapping[str, float]
     """Name of a directed link -> bytes sent over it."""
 
 
 class ServedBatch(NamedTuple):
-    """One batch that a replica processed, all items of which went well."""
+    """Batch that a replica processed without a failed item."""
 
     service_s: float
-    """Seconds of the batch in service."""
+    """Service time of the whole batch."""
     items: int
     prefix: str
-    """Configuration hash of the `RouteStage.prefix` of its items; empty where they have several."""
+    """Configuration hash of the `RouteStage.prefix` of its items; empty for mixed prefixes."""
     batch_index: int
-    """Batches that its replica had done before it: in the first ones it may still load and compile what it needs."""
+    """Number of earlier batches of its replica; the first ones may include loading and compilation."""
 
 
 @dataclass(frozen=True)
 class DeploymentStatus:
-    """One deployment as it is."""
+    """Status of a deployment."""
 
     deployment: Deployment
     replicas_wanted: int
@@ -139,98 +142,106 @@ class DeploymentStatus:
     restarts: int
     message: str = ""
     min_batches_served: int | None = None
-    """Batches that the replica with the fewest has done since it was started; None: no replica is ready, or the engine
-    does not count. What has done few may still load and compile what it needs."""
+    """Minimum number of batches that a ready replica has processed since its start.
+
+    None if no replica is ready, or the engine does not count. Replicas with few batches may still load and compile.
+    """
     startup_s: float | None = None
-    """Mean seconds from asking for a replica until it could take work, over all that were started; None: none was
-    ready yet."""
+    """Mean start-up time of all replicas started so far; None before the first one was ready."""
     batches: int = 0
-    """Batches so far whose items all went well; less than before where the engine, or its part at the deployment's
-    site, was started again."""
+    """Number of batches without a failed item.
+
+    A restart of the engine, or of its part at the deployment's site, resets the number.
+    """
     recent_batches: tuple[ServedBatch, ...] = ()
-    """The last of them, oldest first; some dozens at most. Who reads now and then knows by `batches` which are new."""
+    """Most recent batches, oldest first (a few dozen at most).
+
+    The change of `batches` since the last poll is the number of new ones.
+    """
 
 
 @dataclass(frozen=True)
 class QueryStatus:
-    """The requests of one query so far, as the engine counted them."""
+    """Request counters of a query."""
 
     query: str
     received: int
-    """That came."""
+    """Number of requests received."""
     answered: int
     failed: int
-    """For whatever reason: an operator's error, a deadline, a client that went away."""
+    """Number of failed requests: operator errors, expired deadlines, disconnected clients."""
     recent_latency_s: tuple[float, ...] = ()
-    """Of the answers among the last requests that ended, oldest first; those are some hundreds at most."""
+    """Latencies of the most recently completed requests, oldest first (a few hundred at most)."""
     recent_failed: int = 0
-    """How many of the last requests that ended failed. With the answers among them that is all of them."""
+    """Number of failed requests among the most recently completed; all others are in `recent_latency_s`."""
 
     @property
     def in_flight(self) -> int:
-        """Requests that came and have not ended."""
+        """Number of requests received and not completed."""
         return self.received - self.answered - self.failed
 
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """An engine as it is."""
+    """Status of an engine."""
 
     mode: Mode
     deployments: tuple[DeploymentStatus, ...]
     routes: tuple[str, ...]
-    """Queries that can be sent requests."""
+    """Names of the queries with a route."""
     state: str = ""
-    """`desired_fingerprint` of the state in force; empty when nothing was applied."""
+    """`state_fingerprint` of the deployed state; empty before the first apply."""
     queries: tuple[QueryStatus, ...] = ()
-    """Those that requests came of since the engine, or the part of it where they enter, was started; none of a part
-    that does not answer."""
+    """Counters per query since the engine (on Ray: the entry router) started.
+
+    Queries without requests are left out, and so are those of routers that do not respond.
+    """
     nodes: Mapping[str, int] | None = None
-    """Pool -> its nodes that live; None: the engine does not tell."""
+    """Number of live nodes per pool, or None if the engine does not report nodes."""
 
     @property
     def healthy(self) -> bool:
-        """Whether every wanted replica is ready."""
+        """Return whether every desired replica is ready."""
         return all(d.replicas_ready == d.replicas_wanted for d in self.deployments)
 
 
 @dataclass(frozen=True)
 class AuditSample:
-    """An answered request that was kept."""
+    """Answered request, kept for an audit."""
 
     query: str
     item_key: str
     configuration: str
-    """`circinus.serving.configuration_hash.label_of` the configuration that answered."""
+    """`configuration_hash` of the configuration that answered."""
     value: bytes | None
-    """Packed input; None in a replay."""
+    """Pickled input; None in a replay."""
     outputs: Mapping[str, bytes]
-    """By sink, packed."""
+    """Sink -> pickled output."""
 
     @property
     def size_bytes(self) -> int:
-        """Of input and outputs."""
+        """Size of the input and all outputs."""
         return len(self.value or b"") + sum(map(len, self.outputs.values()))
 
 
 @dataclass(frozen=True)
 class AuditBatch:
-    """Samples that were handed over."""
+    """Audit samples drained from an engine."""
 
     samples: tuple[AuditSample, ...]
-    """Oldest first, of each part of the engine."""
+    """Samples, oldest first within each part of the engine."""
     dropped: int = 0
-    """How many were forgotten since the last time because nobody came for them in time."""
+    """Number of samples lost to buffer limits since the last drain."""
 
 
 class Engine(Protocol):
     """Interface to deployments and routes. Implementations pass `circinus.testing.engine_conformance`."""
 
     async def apply(self, desired: DesiredState) -> None:
-        """Bring `desired` about and return when every replica is ready; keep what already runs and is still wanted.
+        """Reach the desired state, and return when every replica is ready. Deployments in both states keep running.
 
         Raises:
-            ServingError: it cannot be; the state before stays in force.
+            ServingError: the change failed; the previous state stays deployed.
         """
         ...
 
@@ -238,54 +249,58 @@ class Engine(Protocol):
         """Send one request along its query's route.
 
         Raises:
-            ServingError: no such route, or an operator failed on it.
+            ServingError: the query has no route, or an operator failed on the request.
         """
         ...
 
     async def status(self) -> EngineStatus:
-        """What runs now."""
+        """Return the current status."""
         ...
 
     async def close(self) -> None:
-        """End everything that was started, and wait until it has ended."""
+        """End everything that the engine started, and wait until it has ended."""
         ...
 
 
 Guard = Callable[[], Awaitable[None]]
-"""Raises a ServingError where nothing may be changed any more; a LeaseLostError where somebody else may by now."""
+"""Fencing check.
+
+Raises a LeaseLostError if another controller holds the lease, and a ServingError if changes are not allowed for another
+reason.
+"""
 
 
 @runtime_checkable
 class FencedEngine(Protocol):
-    """An engine whose changes are many steps that the process takes that asks for them.
+    """Engine whose changes take several steps in the calling process.
 
-    If that was asleep for long in the middle of a change, somebody else may have taken over. A local engine carries out
-    changes itself, one after the other in the order in which they come, and so needs to be asked in time only once.
+    A process that is suspended during a change may lose its lease to another controller. A local engine carries out
+    changes itself, in order of arrival, and so needs only one fencing check before each call.
     """
 
     async def apply_fenced(self, desired: DesiredState, guard: Guard) -> None:
-        """As `Engine.apply`.
+        """Apply a desired state as `Engine.apply` does, with a fencing check before every step.
 
         Args:
-            desired: to bring about.
-            guard: asked right before every step that changes something, also to undo what was begun. Once it raises,
-                nothing is changed any more, not even back.
+            desired: the state to reach.
+            guard: fencing check, called before every step that changes something, also during a rollback. Once it
+                raises, nothing is changed any more, not even back.
 
         Raises:
-            LeaseLostError: the guard said so; what is in force is up to somebody else.
-            ServingError: as of `Engine.apply`; where that is what the guard said, part of the change may be in force.
+            LeaseLostError: the lease was lost; the deployed state now belongs to another controller.
+            ServingError: as for `Engine.apply`; if the guard raised it, part of the change may be deployed.
         """
         ...
 
 
 @runtime_checkable
 class AuditableEngine(Protocol):
-    """An engine that keeps the requests that `Route.audited_share` asks for."""
+    """Engine that keeps audit samples, at the `Route.audit_rate` of each query."""
 
     async def drain_audits(self) -> AuditBatch:
-        """The samples since the last call, by whomever it was; they are forgotten in the engine.
+        """Return all samples since the last call, and remove them from the engine.
 
         Raises:
-            ServingError: the engine does not answer.
+            ServingError: the engine does not respond.
         """
         ...

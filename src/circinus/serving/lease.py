@@ -1,4 +1,4 @@
-"""Who may change what an engine runs: one at a time, until it ends or is not heard of any more."""
+"""Lease on an engine: one controller at a time, until release or expiry."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from circinus.errors import ServingError
 
 
 class LeaseHeldError(ServingError):
-    """Lease that another controller holds."""
+    """Error of acquiring a lease that another controller holds."""
 
 
 class LeaseLostError(ServingError):
-    """Lease that another controller took over."""
+    """Error of using a lease that another controller took over."""
 
 
 class Lease(Protocol):
-    """Something that one holder has at a time. Every lease has a number of its own."""
+    """Lease that one holder has at a time. Every acquisition has its own fencing token."""
 
     def acquire(self, holder: str, now_s: float, lasts_s: float) -> int:
-        """Take it, and give its number.
+        """Acquire the lease and return its fencing token.
 
         Args:
-            holder: who, for messages.
-            now_s: seconds since 1970; one that has a clock of its own takes no notice.
-            lasts_s: how long it lasts unless it is renewed.
+            holder: name of the holder, for messages.
+            now_s: seconds since 1970; ignored by a lease with a clock of its own.
+            lasts_s: time to live unless renewed.
 
         Raises:
-            LeaseHeldError: somebody else has it.
+            LeaseHeldError: another controller holds the lease.
         """
         ...
 
     def renew(self, lease: int, now_s: float, lasts_s: float) -> None:
-        """Keep it for longer.
+        """Extend the lease.
 
         Raises:
-            LeaseLostError: it ended and somebody else has one.
+            LeaseLostError: the lease expired and another controller acquired it.
         """
         ...
 
     def release(self, lease: int) -> None:
-        """Give it back, so that the next one need not wait."""
+        """Release the lease, so that the next holder need not wait for its expiry."""
         ...

@@ -1,4 +1,4 @@
-"""Answers as they travel: packed until somebody looks at them."""
+"""Responses with pickled outputs, the form in which processes exchange them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from circinus.serving.replicas.replica_protocol import Payload
 
 @dataclass(frozen=True)
 class PickledResponse:
-    """`Response` with the sinks' outputs still packed."""
+    """Response with pickled outputs of the sinks."""
 
     outputs: Mapping[str, Payload]
-    """By sink, in the route's order."""
+    """Sink -> pickled output, in the order of the route."""
     latency_s: float
     stage_s: Mapping[str, float]
     busy_s: Mapping[str, float]
@@ -24,14 +24,14 @@ class PickledResponse:
 
 
 def unpickle_response(response: PickledResponse) -> Response:
-    """With the outputs unpickled: the sink's, or a dict of them where there are several.
+    """Return the response with its output unpickled: that of the only sink, or a dict of several.
 
     Raises:
-        ServingError: an output's type cannot be imported here.
+        ServingError: the type of an output cannot be imported in this process.
     """
     try:
         outputs = {sink: unpickle_value(output) for sink, output in response.outputs.items()}
-    except Exception as error:  # whatever the user's types raise while they are unpickled
+    except Exception as error:  # unpickling of user types may raise anything
         raise ServingError(
             f"the response cannot be unpickled: {type(error).__name__}: {error}",
             code="engine.unreadable_response",

@@ -1,4 +1,4 @@
-"""Where every output of a route goes."""
+"""Transfers of the outputs of a route between sites."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from circinus.serving.engine import Route
 from circinus.specification import DirectedLink, Network
 
 INPUT = ""
-"""Stands among the producers for the input of the pipeline, which is produced at the source."""
+"""Producer name of the pipeline input, which is produced at the source."""
 RESULT = ""
-"""Stands among the consumers for the result, which is consumed at the source."""
+"""Consumer name of the result, which is consumed at the source."""
 
 
 @dataclass(frozen=True)
 class RouteTransfer:
-    """One output on its way to one site, sent there once for all who consume it there."""
+    """Transfer of an output to one site, shared by all its consumers there."""
 
     site: str
     path: tuple[DirectedLink, ...]
-    """Empty where producer and consumers are at one site."""
+    """Links to cross; empty within one site."""
     consumers: tuple[str, ...]
 
 
 def route_transfers(route: Route, network: Network) -> Mapping[str, tuple[RouteTransfer, ...]]:
-    """By producer, where its output goes.
+    """Return the transfers of every output, by producer.
 
     Raises:
-        ServingError: there is no way between two sites that the route connects.
+        ServingError: the network has no path between two sites of the route.
     """
     consumers: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     sites = {stage.operator: network.site_of(stage.deployment.pool) for stage in route.stages}

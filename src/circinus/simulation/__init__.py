@@ -1,4 +1,4 @@
-"""Requests followed through deployments and links in simulated time."""
+"""Discrete-event simulation of requests at deployments and links."""
 
 from circinus.simulation.model_builder import PlannedQuery
 from circinus.simulation.report import QueryOutcome, SimulationReport, StageOutcome, StationOutcome

@@ -1,4 +1,4 @@
-"""Stations that can only be simulated together, because requests come back to them."""
+"""Stations with feedback, which can only be simulated together."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from circinus.simulation.model import VisitArrivals, VisitDepartures
 from circinus.simulation.request_paths import RequestPaths
 
 _Event = tuple[float, int, int, int, int]
-"""A request comes: time, order, visit, request, item; so they compare as `Entries` are ordered. Or a batch may begin:
-time, `_AFTER_ALL`, station, 0, 0."""
-_AFTER_ALL = sys.maxsize
-"""Stands for the order of batches: they begin when all that comes at the same time is there."""
+"""Arrival (time, order, visit, request, item), compared as in `VisitArrivals`; or possible start of a batch (time,
+`_BATCH_ORDER`, station, 0, 0)."""
+_BATCH_ORDER = sys.maxsize
+"""Order of batch starts: after all arrivals at the same time."""
 
 
 @dataclass(eq=False)
-class _Batches:
-    """A station that serves batches."""
+class _BatchStation:
+    """State of a station that serves batches."""
 
     station: Station
     free_s: list[float]
     waiting: deque[_Event] = field(default_factory=deque)
-    due_s: float = math.inf
-    """When the event comes at which the next batch may begin."""
+    scheduled_s: float = math.inf
+    """Time of the event at which the next batch may start."""
 
-    def begin_s(self) -> float:
-        """When the next batch begins, if nothing else comes."""
+    def next_start_s(self) -> float:
+        """Return when the next batch starts if no request arrives."""
         if not self.waiting:
             return math.inf
         size = self.station.batch_size
@@ -42,25 +42,25 @@ class _Batches:
 
 
 @dataclass(frozen=True, eq=False)
-class _Stop:
-    """A visit, with all that is looked up for its requests."""
+class _VisitData:
+    """Precomputed data of a visit."""
 
     station: int
     free_s: list[float]
-    """Heap of the times from which the station's servers are free."""
+    """Heap of the times when the station's servers become free."""
     service_s: list[float]
-    """By item; alone, or as long as it takes where there are no batches."""
-    batches: _Batches | None
+    """Service times by item: unbatched times if the station serves batches."""
+    batches: _BatchStation | None
     delay_s: float
     targets: tuple[int, ...]
-    """Visits within these stations that follow and wait for nothing else."""
+    """Next visits in the group that wait for this visit only."""
     joins: tuple[int, ...]
-    """Visits within these stations that follow and wait for others, too."""
+    """Next visits in the group that wait for several visits."""
 
 
 @dataclass(eq=False)
-class _Ended:
-    """The columns of `Exits`, which grow visit by visit."""
+class _Departures:
+    """Growing columns of `VisitDepartures`."""
 
     visit: list[int] = field(default_factory=list)
     request: list[int] = field(default_factory=list)
@@ -70,8 +70,7 @@ class _Ended:
     end_s: list[float] = field(default_factory=list)
     fill: list[int] = field(default_factory=list)
 
-    def exits(self) -> VisitDepartures:
-        """As arrays."""
+    def to_arrays(self) -> VisitDepartures:
         return VisitDepartures(
             np.array(self.visit, dtype=np.int64),
             np.array(self.request, dtype=np.int64),
@@ -84,126 +83,128 @@ class _Ended:
 
 
 class FeedbackStations:
-    """Several stations, event by event in order of time.
+    """Block of stations, simulated event by event.
 
-    Without batches start and end are known as soon as a request comes: servers are taken in order of arrival. So it
-    is at once said where it goes next, and only what comes in the future is kept in order by a heap.
+    Without batches, start and end of a request are known at its arrival, as servers are occupied in order of arrival.
+    Its next visits are scheduled at once, and a heap contains future arrivals only.
     """
 
-    def __init__(self, stations: Mapping[int, Station], visits: Sequence[int], itineraries: RequestPaths) -> None:
-        """Nothing has come.
+    def __init__(self, stations: Mapping[int, Station], visits: Sequence[int], paths: RequestPaths) -> None:
+        """Create idle stations.
 
         Args:
-            stations: by number.
-            visits: all visits to them.
-            itineraries: cut along them.
+            stations: stations by index.
+            visits: all visits of the stations.
+            paths: paths that exclude this group.
         """
-        self._itineraries = itineraries
-        joins = itineraries.joins
+        self._paths = paths
+        joins = paths.joins
         self._events: list[_Event] = []
         self._served = dict.fromkeys(stations, 0)
-        free_s = {number: [0.0] * station.servers for number, station in stations.items()}
+        free_s = {index: [0.0] * station.servers for index, station in stations.items()}
         self._batches = {
-            number: _Batches(station, free_s[number]) for number, station in stations.items() if station.batch_size > 1
+            index: _BatchStation(station, free_s[index])
+            for index, station in stations.items()
+            if station.batch_size > 1
         }
-        self._stops = {}
+        self._visits = {}
         for visit in visits:
-            number = int(itineraries.station_of[visit])
-            alone_s = itineraries.alone_by_item_s(visit)
-            ratio = 1.0 if number in self._batches else stations[number].batch_time_ratios[0]
-            following = itineraries.within(visit)
-            self._stops[visit] = _Stop(
-                number,
-                free_s[number],
-                (alone_s * ratio).tolist(),
-                self._batches.get(number),
-                float(itineraries.delay_s[visit]),
+            index = int(paths.station_of[visit])
+            ratio = 1.0 if index in self._batches else stations[index].batch_time_ratios[0]
+            following = paths.successors_in_group(visit)
+            self._visits[visit] = _VisitData(
+                index,
+                free_s[index],
+                (paths.unbatched_by_item_s(visit) * ratio).tolist(),
+                self._batches.get(index),
+                float(paths.delay_s[visit]),
                 tuple(target for target in following if target not in joins),
                 tuple(target for target in following if target in joins),
             )
 
     def advance(self, entries: VisitArrivals, until_s: float) -> VisitDepartures:
-        """As of `Block`."""
-        events, stops, leave, ended = self._events, self._stops, self._leave, _Ended()
+        """See `StationBlock`."""
+        events, visits, leave, departures = self._events, self._visits, self._leave, _Departures()
         end: _Event = (until_s, -1, -1, -1, -1)
         rows = iter([*self._rows(entries), end])
-        coming = next(rows)
+        entry = next(rows)
         while True:
-            if events and events[0] < coming:
+            if events and events[0] < entry:
                 event = heapq.heappop(events)
-            elif coming is end:
-                return ended.exits()
+            elif entry is end:
+                return departures.to_arrays()
             else:
-                event, coming = coming, next(rows)
+                event, entry = entry, next(rows)
             time_s, order, visit, _, item = event
-            if order == _AFTER_ALL:
-                self._begin(self._batches[visit], visit, time_s, ended)
+            if order == _BATCH_ORDER:
+                self._start_batches(self._batches[visit], visit, time_s, departures)
                 continue
-            stop = stops[visit]
-            if stop.batches is not None:
-                stop.batches.waiting.append(event)
-                self._expect(stop.batches, stop.station)
+            data = visits[visit]
+            if data.batches is not None:
+                data.batches.waiting.append(event)
+                self._schedule(data.batches, data.station)
                 continue
-            free_s = stop.free_s
+            free_s = data.free_s
             start_s = free_s[0]
             if start_s < time_s:
                 start_s = time_s
-            end_s = start_s + stop.service_s[item]
+            end_s = start_s + data.service_s[item]
             heapq.heapreplace(free_s, end_s)
-            leave(event, stop, start_s, end_s, 1, ended)
+            leave(event, data, start_s, end_s, 1, departures)
 
     @property
     def idle(self) -> bool:
-        """As of `Block`."""
+        """See `StationBlock`."""
         return not self._events
 
     def queued(self) -> Mapping[int, int]:
-        """As of `Block`."""
-        return {number: len(batches.waiting) for number, batches in self._batches.items()}
+        """See `StationBlock`."""
+        return {index: len(batches.waiting) for index, batches in self._batches.items()}
 
     def _rows(self, entries: VisitArrivals) -> list[_Event]:
-        items = self._itineraries.items[entries.request]
+        items = self._paths.items[entries.request]
         columns = (entries.time_s, entries.order, entries.visit, entries.request, items)
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
-    def _expect(self, batches: _Batches, station: int) -> None:
-        """Wake up when the next batch may begin, if that is not going to be anyway."""
-        begin_s = batches.begin_s()
-        if begin_s < batches.due_s:
-            batches.due_s = begin_s
-            heapq.heappush(self._events, (begin_s, _AFTER_ALL, station, 0, 0))
+    def _schedule(self, batches: _BatchStation, station: int) -> None:
+        """Schedule the next possible batch start, unless an earlier one is scheduled."""
+        start_s = batches.next_start_s()
+        if start_s < batches.scheduled_s:
+            batches.scheduled_s = start_s
+            heapq.heappush(self._events, (start_s, _BATCH_ORDER, station, 0, 0))
 
-    def _begin(self, batches: _Batches, station: int, now_s: float, ended: _Ended) -> None:
-        """Begin all batches that are due, if any still is."""
-        if now_s != batches.due_s:
-            return  # it was full before
+    def _start_batches(self, batches: _BatchStation, station: int, now_s: float, departures: _Departures) -> None:
+        if now_s != batches.scheduled_s:
+            return  # superseded: the batch was full earlier
         waiting, size, ratios = batches.waiting, batches.station.batch_size, batches.station.batch_time_ratios
-        while batches.begin_s() <= now_s:
+        while batches.next_start_s() <= now_s:
             batch = [waiting.popleft() for _ in range(min(size, len(waiting)))]
-            alone_s = sum(self._stops[visit].service_s[item] for _, _, visit, _, item in batch)
-            end_s = now_s + ratios[len(batch) - 1] * alone_s / len(batch)
+            unbatched_s = sum(self._visits[visit].service_s[item] for _, _, visit, _, item in batch)
+            end_s = now_s + ratios[len(batch) - 1] * unbatched_s / len(batch)
             heapq.heapreplace(batches.free_s, end_s)
             for event in batch:
-                self._leave(event, self._stops[event[2]], now_s, end_s, len(batch), ended)
-        batches.due_s = math.inf
-        self._expect(batches, station)
+                self._leave(event, self._visits[event[2]], now_s, end_s, len(batch), departures)
+        batches.scheduled_s = math.inf
+        self._schedule(batches, station)
 
-    def _leave(self, event: _Event, stop: _Stop, start_s: float, end_s: float, fill: int, ended: _Ended) -> None:
-        """Note that a visit ended, and where its request goes next."""
+    def _leave(
+        self, event: _Event, data: _VisitData, start_s: float, end_s: float, fill: int, departures: _Departures
+    ) -> None:
+        """Record a departure, and schedule the next visits of the request."""
         time_s, _, visit, request, item = event
-        ended.time_s.append(time_s)
-        ended.visit.append(visit)
-        ended.request.append(request)
-        ended.start_s.append(start_s)
-        ended.end_s.append(end_s)
-        ended.fill.append(fill)
-        order = self._served[stop.station]
-        self._served[stop.station] = order + 1
-        ended.order.append(order)
-        known_s = end_s + stop.delay_s
-        for target in stop.targets:
-            heapq.heappush(self._events, (known_s, order, target, request, item))
-        for target in stop.joins:
-            last = self._itineraries.joins.come(target, request, known_s, order)
+        departures.time_s.append(time_s)
+        departures.visit.append(visit)
+        departures.request.append(request)
+        departures.start_s.append(start_s)
+        departures.end_s.append(end_s)
+        departures.fill.append(fill)
+        order = self._served[data.station]
+        self._served[data.station] = order + 1
+        departures.order.append(order)
+        arrival_s = end_s + data.delay_s
+        for target in data.targets:
+            heapq.heappush(self._events, (arrival_s, order, target, request, item))
+        for target in data.joins:
+            last = self._paths.joins.arrive(target, request, arrival_s, order)
             if last is not None:
                 heapq.heappush(self._events, (*last, target, request, item))

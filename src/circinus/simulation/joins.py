@@ -1,4 +1,4 @@
-"""Requests that wait for several earlier visits of theirs."""
+"""Joins: visits that wait for several earlier visits of the request."""
 
 from __future__ import annotations
 
@@ -10,68 +10,68 @@ from circinus.simulation.model import VisitArrivals
 
 
 class Joins:
-    """What is still missing at the visits that wait for several, and which of those that ended was the last."""
+    """Number of missing inputs of each request at each join, and its last input so far."""
 
     def __init__(self, targets: Mapping[int, tuple[range, int]]) -> None:
-        """Nothing has come.
+        """Create joins without inputs.
 
         Args:
-            targets: visit -> the numbers of its query's requests, and for how many visits each waits.
+            targets: visit -> (request indexes of its query, number of inputs).
         """
-        self._first: dict[int, int] = {}
-        """Visit -> its place of the request number 0, where there is one."""
-        places = 0
+        self._offset: dict[int, int] = {}
+        """Visit -> offset of its slots; a request's slot is the offset plus the request index."""
+        slots = 0
         for visit, (requests, _) in targets.items():
-            self._first[visit] = places - requests.start
-            places += len(requests)
-        most = max(targets, default=-1) + 1
-        self._joins = np.zeros(most, dtype=np.bool_)
-        self._first_of = np.zeros(most, dtype=np.int64)
-        for visit, first in self._first.items():
-            self._joins[visit], self._first_of[visit] = True, first
-        self._most_waited_for = max((count for _, count in targets.values()), default=0)
+            self._offset[visit] = slots - requests.start
+            slots += len(requests)
+        visits = max(targets, default=-1) + 1
+        self._joins = np.zeros(visits, dtype=np.bool_)
+        self._offsets = np.zeros(visits, dtype=np.int64)
+        for visit, offset in self._offset.items():
+            self._joins[visit], self._offsets[visit] = True, offset
+        self._max_inputs = max((count for _, count in targets.values()), default=0)
         self._missing = np.concatenate(
             [np.full(len(requests), count, dtype=np.int32) for requests, count in targets.values()]
             or [np.zeros(0, dtype=np.int32)]
         )
-        self._latest_s = np.full(places, -np.inf)
-        self._order = np.zeros(places, dtype=np.int64)
+        self._latest_s = np.full(slots, -np.inf)
+        self._order = np.zeros(slots, dtype=np.int64)
 
     def __contains__(self, visit: int) -> bool:
-        return visit in self._first
+        return visit in self._offset
 
-    def complete(self, coming: VisitArrivals, ranks: np.ndarray) -> VisitArrivals:
-        """Those of `coming` that wait for nothing else, with the time and the order of the last they waited for.
+    def complete(self, inputs: VisitArrivals, ranks: np.ndarray) -> VisitArrivals:
+        """Return the arrivals whose inputs are complete, with the time and order of their last input.
 
         Args:
-            coming: (n,) visits before these ended.
-            ranks: (n,) which of those that its target waits for that was, from 0 on.
+            inputs: (n,) inputs that became available.
+            ranks: (n,) index of each input among the inputs of its visit.
         """
-        if not self._first or not len(coming.visit):
-            return coming
-        known = coming.visit < len(self._joins)
-        joins = np.zeros(len(known), dtype=np.bool_)
-        joins[known] = self._joins[coming.visit[known]]
+        if not self._offset or not len(inputs.visit):
+            return inputs
+        in_range = inputs.visit < len(self._joins)
+        joins = np.zeros(len(in_range), dtype=np.bool_)
+        joins[in_range] = self._joins[inputs.visit[in_range]]
         if not joins.any():
-            return coming
-        parts = [coming.chosen(~joins)]
-        for rank in range(self._most_waited_for):  # so that none stands twice among them
-            now = coming.chosen(joins & (ranks == rank))
-            place = self._first_of[now.visit] + now.request
-            later = now.time_s > self._latest_s[place]
-            later |= (now.time_s == self._latest_s[place]) & (now.order > self._order[place])
-            self._latest_s[place[later]] = now.time_s[later]
-            self._order[place[later]] = now.order[later]
-            self._missing[place] -= 1
-            done = self._missing[place] == 0
-            place = place[done]
-            parts.append(VisitArrivals(self._latest_s[place], self._order[place], now.visit[done], now.request[done]))
+            return inputs
+        parts = [inputs.selected(~joins)]
+        for rank in range(self._max_inputs):  # rank by rank, so that each slot occurs once
+            part = inputs.selected(joins & (ranks == rank))
+            slot = self._offsets[part.visit] + part.request
+            later = part.time_s > self._latest_s[slot]
+            later |= (part.time_s == self._latest_s[slot]) & (part.order > self._order[slot])
+            self._latest_s[slot[later]] = part.time_s[later]
+            self._order[slot[later]] = part.order[later]
+            self._missing[slot] -= 1
+            done = self._missing[slot] == 0
+            slot = slot[done]
+            parts.append(VisitArrivals(self._latest_s[slot], self._order[slot], part.visit[done], part.request[done]))
         return VisitArrivals.of(parts)
 
-    def come(self, visit: int, request: int, time_s: float, order: int) -> tuple[float, int] | None:
-        """The same for one: the time and the order of the last that it waited for; None: something is missing."""
-        place = self._first[visit] + request
-        if (time_s, order) > (self._latest_s[place], self._order[place]):
-            self._latest_s[place], self._order[place] = time_s, order
-        self._missing[place] -= 1
-        return None if self._missing[place] else (float(self._latest_s[place]), int(self._order[place]))
+    def arrive(self, visit: int, request: int, time_s: float, order: int) -> tuple[float, int] | None:
+        """Process one input; return the time and order of the last input, or None if inputs are missing."""
+        slot = self._offset[visit] + request
+        if (time_s, order) > (self._latest_s[slot], self._order[slot]):
+            self._latest_s[slot], self._order[slot] = time_s, order
+        self._missing[slot] -= 1
+        return None if self._missing[slot] else (float(self._latest_s[slot]), int(self._order[slot]))

@@ -1,4 +1,4 @@
-"""What is simulated, as arrays: queries whose requests visit stations."""
+"""Simulation model as arrays: queries whose requests visit stations."""
 
 from __future__ import annotations
 
@@ -14,57 +14,57 @@ from circinus.arrays import FloatArray, IntArray
 
 
 class Arrivals(Protocol):
-    """A stationary stream of requests."""
+    """Stationary arrival process."""
 
     def times_s(self, duration_s: float, rng: np.random.Generator) -> FloatArray:
-        """(n,) ascending times in [0, duration_s) at which requests arrive."""
+        """Return (n,) ascending arrival times in [0, duration_s)."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Visit:
-    """What one request of a query does at one station."""
+    """Visit of the requests of a query to a station."""
 
     station: int
     after: tuple[int, ...]
-    """Earlier visits of the same request that must have ended; none: the request comes from its source."""
+    """Visits of the request that must end first; empty if the request comes from its source."""
     service_s: FloatArray
-    """(n,) seconds for each of the query's items, alone."""
+    """(n,) unbatched service times of the query's items."""
     delay_s: float = 0.0
-    """From the end of the visit until it is known where the request goes next: half a round trip."""
+    """Delay from the end of the visit to the arrival at the next one: half a round trip."""
 
 
 @dataclass(frozen=True, eq=False)
 class QueryModel:
-    """Requests that carry items at random and make visits."""
+    """Query whose requests have random items and make visits."""
 
     name: str
     arrivals: Arrivals
     items: int
-    """n, how many items there are to draw from."""
+    """Number of items to draw from."""
     visits: tuple[Visit, ...]
-    """Each after all that it waits for. What one output is sent to first stands first."""
+    """Visits in topological order. Receivers of an output are in the order in which it is sent to them."""
     sink_visits: tuple[int, ...]
-    """Visits at whose ends the result is complete."""
+    """Visits whose ends complete the result."""
 
 
 @dataclass(frozen=True, eq=False)
 class Requests:
-    """The requests of one query, (n,) each."""
+    """Requests of a query, (n,) each."""
 
     arrival_s: FloatArray
-    """Ascending, from 0 on."""
+    """Ascending arrival times from 0 on."""
     items: IntArray
-    """What they carry, by number."""
+    """Item indexes."""
 
     @classmethod
-    def drawn(cls, query: QueryModel, duration_s: float, seed: int) -> Requests:
-        """At random, from a stream of random numbers that only this query has.
+    def sample(cls, query: QueryModel, duration_s: float, seed: int) -> Requests:
+        """Draw random requests from the query's own random stream.
 
         Args:
-            query: whose requests they are; its name makes the stream its own.
-            duration_s: how long they arrive.
-            seed: of arrivals and items.
+            query: the query, whose name selects the random stream.
+            duration_s: duration of arrivals.
+            seed: random seed of arrivals and items.
         """
         rng = np.random.default_rng([seed, zlib.crc32(query.name.encode())])
         arrival_s = query.arrivals.times_s(duration_s, rng)
@@ -73,41 +73,41 @@ class Requests:
 
 @dataclass(frozen=True, eq=False)
 class VisitArrivals:
-    """Requests that come to visits, (n,) each.
+    """Arrivals of requests at visits, (n,) each.
 
-    They come in order of time; at the same time, in the order in which the station before served them (those of a batch
-    are done at once), and what one of them sends to several, in the order of the visits.
+    Arrivals are ordered by time; simultaneous ones (such as those of a batch) by the order in which the previous
+    station served them, and then by visit.
     """
 
     time_s: FloatArray
     order: IntArray
-    """How many the station that it comes from had served before; from its source, how many had come."""
+    """Number of requests that the previous station had served before; from a source, number of earlier requests."""
     visit: IntArray
-    """Number of the visit, over all queries."""
+    """Index of the visit, over all queries."""
     request: IntArray
-    """Number of the request, over all queries."""
+    """Index of the request, over all queries."""
 
-    def chosen(self, which: slice | NDArray[Any]) -> VisitArrivals:
-        """Some of them."""
-        return VisitArrivals(self.time_s[which], self.order[which], self.visit[which], self.request[which])
+    def selected(self, index: slice | NDArray[Any]) -> VisitArrivals:
+        """Return a selection of the arrivals."""
+        return VisitArrivals(self.time_s[index], self.order[index], self.visit[index], self.request[index])
 
     def sorted(self) -> VisitArrivals:
-        """In the order in which they come."""
+        """Return the arrivals in their order."""
         if len(self.time_s) < 2:
             return self
         order = np.argsort(self.time_s, kind="stable")
         ascending_s = self.time_s[order]
         if (ascending_s[1:] == ascending_s[:-1]).any():
             order = np.lexsort((self.request, self.visit, self.order, self.time_s))
-        return self.chosen(order)
+        return self.selected(order)
 
     @classmethod
     def of(cls, parts: Sequence[VisitArrivals]) -> VisitArrivals:
-        """One after the other."""
+        """Concatenate arrivals."""
         if len(parts) == 1:
             return parts[0]
         if not parts:
-            return _NOBODY
+            return _NO_ARRIVALS
         return cls(
             np.concatenate([part.time_s for part in parts]),
             np.concatenate([part.order for part in parts]),
@@ -117,27 +117,27 @@ class VisitArrivals:
 
 
 _NONE: IntArray = np.zeros(0, dtype=np.int64)
-_NOBODY = VisitArrivals(np.zeros(0), _NONE, _NONE, _NONE)
+_NO_ARRIVALS = VisitArrivals(np.zeros(0), _NONE, _NONE, _NONE)
 
 
 @dataclass(frozen=True, eq=False)
 class VisitDepartures:
-    """Visits that ended, (m,) each, in the order in which the station, or each of several, served them."""
+    """Ends of visits, (m,) each, in the order in which each station served them."""
 
     visit: IntArray
     request: IntArray
     time_s: FloatArray
-    """When they came."""
+    """Arrival times."""
     order: IntArray
-    """How many the same station had served before."""
+    """Number of requests that the station had served before."""
     start_s: FloatArray
     end_s: FloatArray
     fill: IntArray
-    """How many requests were in the same batch."""
+    """Size of the request's batch."""
 
     @classmethod
     def of(cls, parts: Sequence[VisitDepartures]) -> VisitDepartures:
-        """One after the other; at least one."""
+        """Concatenate departures, at least one part."""
         if len(parts) == 1:
             return parts[0]
         return cls(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(cls)))

@@ -1,4 +1,4 @@
-"""From plans to stations and visits."""
+"""Conversion of plans to stations and visits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from circinus.specification import Deployment, DirectedLink, Network, Pipeline, 
 
 @dataclass(frozen=True, eq=False)
 class PlannedQuery:
-    """A query, the plan it has, and what was measured of the plan's configuration."""
+    """Query with its plan and the profile of the plan's configuration."""
 
     query: Query
     pipeline: Pipeline
@@ -26,65 +26,65 @@ class PlannedQuery:
     profile: ConfigurationProfile
     arrivals: ArrivalProcess
     cost_usd_per_h: float = 0.0
-    """What it pays, as planned."""
+    """Planned cost."""
 
 
 @dataclass(frozen=True, eq=False)
 class SimulationModel:
-    """What a simulation runs."""
+    """Model of all planned queries."""
 
     stations: tuple[Station, ...]
     queries: tuple[QueryModel, ...]
     deployments: Mapping[Deployment, int]
-    """Deployment -> its station."""
+    """Deployment -> index of its station."""
     links: Mapping[DirectedLink, int]
-    """Direction of a link -> its station."""
+    """Direction of a link -> index of its station."""
     operators: tuple[Mapping[str, int], ...]
-    """Of every query: operator -> its visit."""
+    """Operator -> index of its visit, for each query."""
 
 
 def build_model(
     planned: Sequence[PlannedQuery], replicas: Mapping[Deployment, int], network: Network, *, promised: bool = False
 ) -> SimulationModel:
-    """Deployments and the directions of links as stations, requests as visits along their plan's DAG.
+    """Build the model: deployments and directions of links are stations, requests visit them along the plan's DAG.
 
-    The same rules as of the local engine that replays, to which tests hold every request: an output is sent to each
-    site once for all who take it there, link after link, each in order of arrival at full bandwidth (outputs of a
-    batch in the order of the batch); an operator begins when all its inputs are there; the result is complete when all
-    sinks' outputs are back at the source.
+    The rules are those of the local engine in replay mode, which tests compare request by request: an output is sent
+    to each site once, for all operators there, link by link, each in order of arrival at full bandwidth (outputs of a
+    batch in the order of the batch); an operator starts when all its inputs have arrived; the result is complete when
+    the outputs of all sinks have arrived at the source.
 
     Args:
-        planned: the queries that are served.
-        replicas: of every deployment that the plans use.
-        network: where they run.
-        promised: whether hardware is as fast as it surely is; else as far as it is known.
+        planned: the served queries.
+        replicas: number of replicas of every deployment of the plans.
+        network: network of the infrastructure.
+        promised: whether operators run at their guaranteed instead of their expected speed.
 
     Raises:
-        PlanningError: a deployment has no replicas, an allocation was not profiled, or there is no way between sites.
+        PlanningError: a deployment has no replicas, an allocation was not profiled, or there is no path between sites.
     """
-    building = _Building(replicas, network, promised)
-    queries = tuple(building.query(one) for one in planned)
+    builder = _ModelBuilder(replicas, network, promised)
+    queries = tuple(builder.query(planned_query) for planned_query in planned)
     return SimulationModel(
-        stations=tuple(building.stations),
+        stations=tuple(builder.stations),
         queries=queries,
-        deployments=building.deployments,
-        links=building.links,
-        operators=tuple(building.operators),
+        deployments=builder.deployments,
+        links=builder.links,
+        operators=tuple(builder.operators),
     )
 
 
-class _Building:
-    def __init__(self, replicas: Mapping[Deployment, int], network: Network, promised: bool) -> None:
+class _ModelBuilder:
+    def __init__(self, replicas: Mapping[Deployment, int], network: Network, guaranteed: bool) -> None:
         self._replicas = replicas
         self._network = network
-        self._promised = promised
+        self._guaranteed = guaranteed
         self.stations: list[Station] = []
         self.deployments: dict[Deployment, int] = {}
         self.links: dict[DirectedLink, int] = {}
         self.operators: list[dict[str, int]] = []
 
     def query(self, planned: PlannedQuery) -> QueryModel:
-        """The visits of one query, input first."""
+        """Return the model of a query, and add its stations."""
         pipeline, plan, profile = planned.pipeline, planned.plan, planned.profile
         order, sinks = pipeline.topological_order(), pipeline.sinks()
         pools = {pool.name: pool for pool in self._network.infrastructure.pools}
@@ -92,48 +92,51 @@ class _Building:
         sites = {INPUT: source} | {operator: pools[pool].site for operator, pool in plan.placement}
         sent_to = destinations(order, sinks, sites)
         visits: list[Visit] = []
-        at: dict[tuple[str, str], int | None] = {}
-        """(producer, site) -> the visit after which the output is there; None: from the beginning."""
+        available_after: dict[tuple[str, str], int | None] = {}
+        """(producer, site) -> visit whose end makes the output available; None for the input at the source."""
         operators: dict[str, int] = {}
 
-        def send(producer: str, made_by: int | None, size_bytes: FloatArray) -> None:
-            at[producer, sites[producer]] = made_by
+        def send(producer: str, produced_by: int | None, size_bytes: FloatArray) -> None:
+            available_after[producer, sites[producer]] = produced_by
             for target in sent_to.get(producer, ()):
-                last = made_by
+                last = produced_by
                 for link in path_between(self._network, sites[producer], target):
                     after = () if last is None else (last,)
                     seconds = size_bytes / link.bandwidth_bytes_per_s
                     visits.append(Visit(self._link(link), after, seconds, link.one_way_s))
                     last = len(visits) - 1
-                at[producer, target] = last
+                available_after[producer, target] = last
 
         send(INPUT, None, profile.input_bytes)
         for operator in order:
             measured = profile.operators[operator.name]
             pool = pools[plan.pool_of(operator.name)]
             allocation = plan.allocation_of(operator.name)
-            inputs = [at[parent, pool.site] for parent in operator.after or (INPUT,)]
+            inputs = [available_after[parent, pool.site] for parent in operator.after or (INPUT,)]
             after = tuple(dict.fromkeys(visit for visit in inputs if visit is not None))
             ratios = batch_time_ratios(measured, allocation.cpus, allocation.batch_size)
             station = self._deployment(plan.deployment_of(operator.name), ratios, operator.batch_wait_s)
-            # Other queries of the deployment may have other ratios: what the station's lack is put into the seconds.
+            # The station has the ratios of its first query; scale the service times of other queries to their own.
             scale = ratios[-1] / self.stations[station].batch_time_ratios[-1]
-            speed = (measured.speeds.guaranteed if self._promised else measured.speeds.expected)(pool.hardware)
+            speed = (measured.speeds.guaranteed if self._guaranteed else measured.speeds.expected)(pool.hardware)
             scale *= measured.correction(pool.hardware) / speed
             visits.append(Visit(station, after, measured.service_s * scale))
             operators[operator.name] = len(visits) - 1
             send(operator.name, len(visits) - 1, measured.output_bytes)
         self.operators.append(operators)
-        finals = tuple(dict.fromkeys(visit for sink in sinks if (visit := at[sink, source]) is not None))
-        return QueryModel(planned.query.name, planned.arrivals, len(profile.items), tuple(visits), finals)
+        results = (available_after[sink, source] for sink in sinks)
+        sink_visits = tuple(dict.fromkeys(visit for visit in results if visit is not None))
+        return QueryModel(planned.query.name, planned.arrivals, len(profile.items), tuple(visits), sink_visits)
 
     def _deployment(self, deployment: Deployment, ratios: tuple[float, ...], wait_s: float) -> int:
         if deployment not in self.deployments:
             replicas = self._replicas.get(deployment, 0)
             if replicas < 1:
                 raise PlanningError(
-                    f"deployment {deployment.name}: found {replicas} replicas, expected at least one; plan again",
+                    "the deployment has no replicas",
                     code="deployment.no_replica",
+                    location=f"deployment {deployment.name}",
+                    hint="Run `circinus plan` again.",
                 )
             self.deployments[deployment] = len(self.stations)
             self.stations.append(Station(deployment.name, replicas, ratios, wait_s if len(ratios) > 1 else 0.0))

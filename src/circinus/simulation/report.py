@@ -1,4 +1,4 @@
-"""What a simulation showed."""
+"""Report of a simulation."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from circinus.specification import Slos
 
 CONFIDENCE = 0.95
 _SECTIONS = 20
-_BEYOND = 5
-"""Requests of a section that should lie beyond its percentile."""
-_FEWEST = 5
-"""Sections that a standard error is taken from, at least."""
+_MIN_BEYOND = 5
+"""Minimum number of requests of a section beyond its percentile."""
+_MIN_SECTIONS = 5
+"""Minimum number of sections for a standard error."""
 
 
 def percentile_interval(latency_s: FloatArray, percentile: float) -> Interval:
-    """A percentile of requests in the order in which they came, between the bounds of a 95 % confidence interval.
+    """Return a percentile of latencies with its 95 % confidence interval.
 
-    Latencies of neighbours depend on each other: the run is cut into as many as 20 sections, and the interval is that
-    of Student's t distribution about the percentile of all with the standard error of the sections' percentiles
+    Latencies of consecutive requests are correlated: the run is divided into up to 20 sections, and the interval is
+    that of Student's t distribution about the overall percentile with the standard error of the sections' percentiles
     (batch means; Asmussen and Glynn, Stochastic Simulation, 2007, section IV.5). Sections should be much longer than
-    queues live. With too few requests for five sections the bounds are order statistics, as if requests were
-    independent, which is too narrow; where not even these exist, the upper bound is infinite.
+    busy periods. With too few requests for five sections, the bounds are order statistics of independent requests,
+    which are too narrow; if these do not exist either, the upper bound is infinite.
 
     Args:
-        latency_s: (n,) n >= 1.
-        percentile: of 100.
+        latency_s: (n,) latencies in order of arrival, n >= 1.
+        percentile: percentile in (0, 100).
     """
     count, share = len(latency_s), percentile / 100
     value = float(np.quantile(latency_s, share, method="inverted_cdf"))
-    sections = min(_SECTIONS, int(count * (1 - share) / _BEYOND))
-    if sections >= _FEWEST:
+    sections = min(_SECTIONS, int(count * (1 - share) / _MIN_BEYOND))
+    if sections >= _MIN_SECTIONS:
         size = count // sections
         of_sections = np.quantile(
             latency_s[: sections * size].reshape(sections, size), share, axis=1, method="inverted_cdf"
         )
-        half = student_t(sections - 1) * float(of_sections.std(ddof=1)) / math.sqrt(sections)
-        return Interval(value, max(0.0, value - half), value + half)
+        half_width = student_t(sections - 1) * float(of_sections.std(ddof=1)) / math.sqrt(sections)
+        return Interval(value, max(0.0, value - half_width), value + half_width)
     reach = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(count * share * (1 - share))
     ordered = np.sort(latency_s)
     first, last = math.floor(count * share - reach), math.ceil(count * share + reach)
@@ -56,9 +56,12 @@ def percentile_interval(latency_s: FloatArray, percentile: float) -> Interval:
 
 
 @lru_cache(maxsize=64)
-def student_t(freedom: int) -> float:
-    """The factor of a two-sided 95 % interval, by the expansion of Cornish and Fisher (Abramowitz and Stegun, Handbook
-    of Mathematical Functions, 1964, 26.7.5); within 0.3 % from four degrees of freedom on."""
+def student_t(degrees_of_freedom: int) -> float:
+    """Return the factor of a two-sided 95 % interval.
+
+    By the expansion of Cornish and Fisher (Abramowitz and Stegun, Handbook of Mathematical Functions, 1964, 26.7.5);
+    within 0.3 % from four degrees of freedom on.
+    """
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     terms = (
         (z**3 + z) / 4,
@@ -66,12 +69,12 @@ def student_t(freedom: int) -> float:
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
-    return float(z + sum(term / freedom ** (power + 1) for power, term in enumerate(terms)))
+    return float(z + sum(term / degrees_of_freedom ** (power + 1) for power, term in enumerate(terms)))
 
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """Where the time of one operator goes, on average."""
+    """Mean times of an operator in a simulation."""
 
     operator: str
     wait_s: float
@@ -80,42 +83,42 @@ class StageOutcome:
 
 @dataclass(frozen=True)
 class QueryOutcome:
-    """One query in a simulated run."""
+    """Outcome of a query in a simulation."""
 
     query: str
     weight: float
     slos: Slos
     requests: int
-    """That came after the warm-up; each was followed to its end."""
+    """Number of requests after the warm-up, all of them completed."""
     rate_per_s: float
     latency_s: Mapping[str, Interval]
-    """`p50`, `p90`, `p95`, `p99` and that of the query's objective, between bounds of a 95 % confidence interval."""
+    """`p50`, `p90`, `p95`, `p99` and the percentile of the latency SLO, with 95 % confidence intervals."""
     percentile: float
-    """The percentile (of 100) of the query's objective; 95 where it has none."""
+    """Percentile of the latency SLO, in (0, 100); 95 without one."""
     score: float
-    """Mean of the items that its requests carried, as measured."""
+    """Mean measured score of the requests' items."""
     cost_usd_per_h: float
-    """As planned, whatever the load."""
+    """Planned cost, independent of the load."""
     stages: tuple[StageOutcome, ...]
     slos_met: Mapping[str, bool]
-    """Objective (`latency`, `accuracy`, `cost`) -> whether it held; only those that the query has."""
+    """SLO (`latency`, `accuracy`, `cost`) -> whether it was met; only the SLOs of the query."""
     is_significant: bool
-    """Whether the latency's confidence interval lies on one side of its limit."""
+    """True if the confidence interval of the latency does not contain its limit."""
 
     @property
     def satisfied(self) -> bool:
-        """Whether all objectives held."""
+        """True if all SLOs were met."""
         return all(self.slos_met.values())
 
     @property
     def at_percentile_s(self) -> Interval:
-        """The latency at the percentile of the objective."""
+        """Latency at the percentile of the SLO."""
         return self.latency_s[f"p{self.percentile:g}"]
 
 
 @dataclass(frozen=True)
 class StationOutcome:
-    """A deployment or one direction of a link in a simulated run, from beginning to end."""
+    """Outcome of a deployment or of one direction of a link in a simulation, including the warm-up."""
 
     name: str
     servers: int
@@ -123,31 +126,31 @@ class StationOutcome:
     utilization: float
     """Share of the simulated time that a server is busy."""
     offered_utilization: float
-    """Share of what all servers can do, with full batches, that was asked for; from 1 on queues only grow."""
+    """Requested share of the throughput of all servers with full batches; queues grow without limit from 1 on."""
     mean_wait_s: float
     mean_fill: float
-    """Requests a batch."""
+    """Mean batch size."""
 
 
 @dataclass(frozen=True)
 class SimulationReport:
-    """All queries in one simulated run."""
+    """Outcomes of all queries, deployments and links in a simulation."""
 
     seed: int
     load: float
-    """Times the queries' rates."""
+    """Factor of the queries' rates."""
     duration_s: float
-    """Simulated seconds in which requests came, warm-up included."""
+    """Simulated duration of arrivals, including the warm-up."""
     warm_up_s: float
-    """Requests that came before are in the queues and in no figure of a query."""
+    """Warm-up time; its requests occupy queues but are excluded from the outcomes of queries."""
     queries: tuple[QueryOutcome, ...]
     deployments: tuple[StationOutcome, ...]
     links: tuple[StationOutcome, ...]
     goodput: float
-    """Sum of the weights of queries whose objectives all held."""
+    """Sum of the weights of queries that met all SLOs."""
     total_weight: float
-    """Of all queries, those without a plan included."""
+    """Total weight of all queries, including those without a plan."""
     executions: int
-    """Requests times operators and links."""
+    """Number of executions: visits of requests to operators and links."""
     computed_s: float
-    """Seconds that the simulation took."""
+    """Run time of the simulation."""

@@ -1,4 +1,4 @@
-"""Where the requests of all queries go, as arrays over the visits of all queries."""
+"""Paths of requests, as arrays over the visits of all queries."""
 
 from __future__ import annotations
 
@@ -12,109 +12,109 @@ from circinus.simulation.model import QueryModel, Requests, VisitArrivals
 
 
 class RequestPaths:
-    """The visits of all queries, numbered one query after the other, and so their requests.
+    """Paths of all requests through visits; visits and requests are numbered query after query.
 
-    Behind the visits, two more for each query stand for its result and for its source: they take no time, and no
-    station serves them.
+    After the visits there are two pseudo-visits for each query, its result and its source, which take no time at no
+    station.
     """
 
     def __init__(self, queries: Sequence[QueryModel], requests: Sequence[Requests]) -> None:
-        """Number visits and requests.
+        """Assign indexes to visits and requests.
 
         Args:
-            queries: in their order.
-            requests: of each of them.
+            queries: the queries.
+            requests: requests of each query.
         """
-        self.first_visit = _beginnings([len(query.visits) for query in queries])
-        """(queries + 1,) the number of a query's first visit; last, how many there are."""
-        self.first_request = _beginnings([len(one.items) for one in requests])
-        """(queries + 1,) the same for requests."""
+        self.first_visit = _offsets([len(query.visits) for query in queries])
+        """(queries + 1,) index of each query's first visit, and the total number of visits."""
+        self.first_request = _offsets([len(its_requests.items) for its_requests in requests])
+        """(queries + 1,) index of each query's first request, and the total number of requests."""
         visits = [visit for query in queries for visit in query.visits]
         self.results = len(visits) + np.arange(len(queries))
-        """(queries,)"""
+        """(queries,) pseudo-visits of the results."""
         self.sources = self.results + len(queries)
-        """(queries,)"""
+        """(queries,) pseudo-visits of the sources."""
         self.query_of: IntArray = np.repeat(np.arange(len(queries)), np.diff(self.first_visit))
-        """(visits,)"""
+        """(visits,) query index."""
         self.station_of = np.array([visit.station for visit in visits], dtype=np.int64)
-        """(visits,)"""
+        """(visits,) station index."""
         self.delay_s = np.array([visit.delay_s for visit in visits] + [0.0] * 2 * len(queries))
-        """(visits and results and sources,)"""
-        self.items: IntArray = np.concatenate([one.items for one in requests]) if requests else np.zeros(0, np.int64)
-        """(requests,)"""
+        """(visits, results and sources,) delay after the end of a visit."""
+        items = [its_requests.items for its_requests in requests]
+        self.items: IntArray = np.concatenate(items) if items else np.zeros(0, np.int64)
+        """(requests,) item index."""
         self._service_s = [visit.service_s for visit in visits]
         self._all_service_s = np.concatenate(self._service_s) if visits else np.zeros(0)
-        self._first_service = _beginnings([len(visit.service_s) for visit in visits])
-        self._before = self._predecessors(queries)
+        self._first_service = _offsets([len(visit.service_s) for visit in visits])
+        self._inputs = self._predecessors(queries)
         self.joins = Joins(
             {
-                visit: (self._requests_of(visit), len(before))
-                for visit, before in enumerate(self._before)
-                if len(before) > 1
+                visit: (self._requests_of(visit), len(inputs))
+                for visit, inputs in enumerate(self._inputs)
+                if len(inputs) > 1
             }
         )
-        self.cut(())
+        self.exclude_groups(())
 
-    def cut(self, groups: Sequence[frozenset[int]]) -> None:
-        """Leave it to groups of visits where requests go within each of them."""
-        group_of = {visit: number for number, group in enumerate(groups) for visit in group}
-        onward: list[list[tuple[int, int]]] = [[] for _ in self._before]
-        self._within: dict[int, list[int]] = {visit: [] for visit in group_of}
-        for target, before in enumerate(self._before):
-            for rank, visit in enumerate(before):
+    def exclude_groups(self, groups: Sequence[frozenset[int]]) -> None:
+        """Exclude transitions within groups of visits, which the groups process themselves, from `next_visits`."""
+        group_of = {visit: index for index, group in enumerate(groups) for visit in group}
+        successors: list[list[tuple[int, int]]] = [[] for _ in self._inputs]
+        self._in_group: dict[int, list[int]] = {visit: [] for visit in group_of}
+        for target, inputs in enumerate(self._inputs):
+            for rank, visit in enumerate(inputs):
                 if visit in group_of and group_of[visit] == group_of.get(target):
-                    self._within[visit].append(target)
+                    self._in_group[visit].append(target)
                 else:
-                    onward[visit].append((target, rank))
-        self._first_target = _beginnings([len(targets) for targets in onward])
-        self._targets = np.array([target for targets in onward for target, _ in targets], dtype=np.int64)
-        self._ranks = np.array([rank for targets in onward for _, rank in targets], dtype=np.int64)
+                    successors[visit].append((target, rank))
+        self._first_target = _offsets([len(targets) for targets in successors])
+        self._targets = np.array([target for targets in successors for target, _ in targets], dtype=np.int64)
+        self._ranks = np.array([rank for targets in successors for _, rank in targets], dtype=np.int64)
 
-    def within(self, visit: int) -> Sequence[int]:
-        """The visits of its group that follow one that was left to a group."""
-        return self._within[visit]
+    def successors_in_group(self, visit: int) -> Sequence[int]:
+        """Return the next visits within the group of a visit of an excluded group."""
+        return self._in_group[visit]
 
     def service_s(self, visit: IntArray, request: IntArray) -> FloatArray:
-        """(n,) seconds of requests at visits, alone."""
+        """Return (n,) unbatched service times of requests at visits."""
         return np.asarray(self._all_service_s[self._first_service[visit] + self.items[request]])
 
-    def alone_by_item_s(self, visit: int) -> FloatArray:
-        """(items,) seconds at one visit, alone."""
+    def unbatched_by_item_s(self, visit: int) -> FloatArray:
+        """Return (items,) unbatched service times at a visit."""
         return self._service_s[visit]
 
     def next_visits(self, visit: IntArray, request: IntArray, end_s: FloatArray, order: IntArray) -> VisitArrivals:
-        """Requests that come to visits or to their results because visits ended, where nothing else is missing.
+        """Return the arrivals at visits and results that ended visits cause, unless other inputs are missing.
 
         Args:
-            visit: (n,) that ended.
-            request: (n,) whose.
-            end_s: (n,) when.
-            order: (n,) see `Entries`.
+            visit: (n,) ended visits.
+            request: (n,) their requests.
+            end_s: (n,) end times.
+            order: (n,) orders, see `VisitArrivals`.
         """
         first = self._first_target[visit]
         counts = self._first_target[visit + 1] - first
         if (counts == 1).all():
-            coming = VisitArrivals(end_s + self.delay_s[visit], order, self._targets[first], request)
-            return self.joins.complete(coming, self._ranks[first])
+            inputs = VisitArrivals(end_s + self.delay_s[visit], order, self._targets[first], request)
+            return self.joins.complete(inputs, self._ranks[first])
         source = np.repeat(np.arange(len(visit)), counts)
-        # The k-th target of everybody: k counts from 0 within each run of equal sources.
+        # Index of each target: the first target of its source plus the position within the run of equal sources.
         edge = np.arange(len(source)) + np.repeat(first - (np.cumsum(counts) - counts), counts)
         targets = self._targets[edge]
-        coming = VisitArrivals((end_s + self.delay_s[visit])[source], order[source], targets, request[source])
-        return self.joins.complete(coming, self._ranks[edge])
+        inputs = VisitArrivals((end_s + self.delay_s[visit])[source], order[source], targets, request[source])
+        return self.joins.complete(inputs, self._ranks[edge])
 
     def _predecessors(self, queries: Sequence[QueryModel]) -> list[tuple[int, ...]]:
-        """Visit, result or source -> what it waits for."""
+        """Return the inputs of each visit, result and source."""
         visits: list[tuple[int, ...]] = []
         results: list[tuple[int, ...]] = []
         for query, first, source in zip(queries, self.first_visit[:-1].tolist(), self.sources.tolist(), strict=True):
-            numbers = range(first, first + len(query.visits))
-            *befores, final = [
-                tuple(numbers[index] for index in dict.fromkeys(after)) or (source,)
+            *inputs, result_inputs = [
+                tuple(first + index for index in dict.fromkeys(after)) or (source,)
                 for after in (*(visit.after for visit in query.visits), query.sink_visits)
             ]
-            visits += befores
-            results.append(final)
+            visits += inputs
+            results.append(result_inputs)
         return [*visits, *results, *[() for _ in queries]]
 
     def _requests_of(self, visit: int) -> range:
@@ -123,6 +123,6 @@ class RequestPaths:
         return range(int(self.first_request[query]), int(self.first_request[query + 1]))
 
 
-def _beginnings(counts: Sequence[int]) -> IntArray:
-    """(n + 1,) where each of n runs begins that stand one after the other, and where the last ends."""
+def _offsets(counts: Sequence[int]) -> IntArray:
+    """Return (n + 1,) start offsets of n consecutive runs, and the end of the last."""
     return np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Running plans in simulated time."""
+"""Simulation of plans."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from circinus.simulation.report import QueryOutcome, SimulationReport, StageOutc
 from circinus.specification import Deployment, Network, Slos
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
-MOST_EXECUTIONS = 200_000_000
-"""Beyond it memory runs out on small machines, where each is a request of its own, and patience anywhere."""
+MAX_EXECUTIONS = 200_000_000
+"""Maximum number of executions, limited by the memory of small machines and by the run time."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a simulation is, in simulated seconds."""
+    """Progress of a simulation, in simulated seconds."""
 
     done_s: float
     total_s: float
@@ -43,42 +43,43 @@ def simulate(
     on_progress: Callable[[Progress], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> SimulationReport:
-    """Let requests of all planned queries come for `duration_s`, and follow each to its end.
+    """Simulate the requests of all planned queries that arrive within `duration_s`, until they are completed.
 
     Args:
         planned: queries with their plans, at least one.
-        replicas: of every deployment that the plans use.
-        network: where they run.
-        duration_s: simulated seconds in which requests come.
-        warm_up_s: less than `duration_s`; requests before it count in no figure of a query.
-        load: times the queries' rates.
-        seed: of arrivals and items.
-        unserved_weight: of queries without a plan, for the goodput.
-        on_progress: called now and then.
-        clock: counts seconds.
+        replicas: number of replicas of every deployment of the plans.
+        network: network of the infrastructure.
+        duration_s: simulated duration of arrivals.
+        warm_up_s: warm-up time below `duration_s`; its requests are excluded from the outcomes of queries.
+        load: factor of the queries' rates.
+        seed: random seed of arrivals and items.
+        unserved_weight: weight of queries without a plan, for the total weight.
+        on_progress: progress callback, called after each window of simulated time.
+        clock: clock in seconds.
 
     Raises:
-        PlanningError: the plans cannot be run, or so many requests would come that memory may run out.
+        PlanningError: the plans cannot be simulated, or there would be too many executions.
     """
     _check(planned, duration_s, warm_up_s, load)
-    begun_s = clock()
-    loaded = [replace(one, arrivals=one.arrivals.scaled(load)) for one in planned]
+    started_s = clock()
+    loaded = [replace(query, arrivals=query.arrivals.scaled(load)) for query in planned]
     model = build_model(loaded, replicas, network)
     expected = sum(
-        one.arrivals.rate_per_s * duration_s * len(query.visits)
-        for one, query in zip(loaded, model.queries, strict=True)
+        query.arrivals.rate_per_s * duration_s * len(its_model.visits)
+        for query, its_model in zip(loaded, model.queries, strict=True)
     )
-    if expected > MOST_EXECUTIONS:
+    if expected > MAX_EXECUTIONS:
         raise PlanningError(
-            f"found {expected:.3g} executions of operators and links to simulate, expected at most "
-            f"{MOST_EXECUTIONS:.3g}; simulate less time",
+            f"the simulation has {expected:.3g} executions of operators and links, but at most "
+            f"{MAX_EXECUTIONS:.3g} are possible",
             code="simulation.too_large",
+            hint="Simulate a shorter time.",
         )
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed, warm_up_s=warm_up_s)
     simulation.run(None if on_progress is None else lambda done_s: on_progress(Progress(done_s, duration_s)))
     queries = tuple(
-        _outcome(one, run, _stages(simulation, number, operators), warm_up_s, duration_s)
-        for number, (one, run, operators) in enumerate(zip(planned, simulation.runs, model.operators, strict=True))
+        _outcome(query, run, _stages(simulation, index, operators), warm_up_s, duration_s)
+        for index, (query, run, operators) in enumerate(zip(planned, simulation.runs, model.operators, strict=True))
     )
     stations = _stations(model, simulation)
     return SimulationReport(
@@ -91,21 +92,22 @@ def simulate(
         links=tuple(stations[station] for station in model.links.values()),
         goodput=sum(query.weight for query in queries if query.satisfied),
         total_weight=sum(query.weight for query in queries) + unserved_weight,
-        executions=sum(did.requests for did in simulation.station_stats),
-        computed_s=clock() - begun_s,
+        executions=sum(sums.requests for sums in simulation.station_stats),
+        computed_s=clock() - started_s,
     )
 
 
 def _check(planned: Sequence[PlannedQuery], duration_s: float, warm_up_s: float, load: float) -> None:
     if not planned:
         raise PlanningError(
-            "found no query with a plan to simulate, expected at least one; see circinus explain",
+            "no query has a plan to simulate",
             code="plan.no_served_query",
+            hint="Run `circinus explain` to see why each query was rejected.",
         )
     if not (duration_s > warm_up_s >= 0 and load > 0):
         raise PlanningError(
-            f"found {duration_s:g} s with {warm_up_s:g} s of warm-up at {load:g} times the load, expected a duration "
-            f"longer than the warm-up and a load above 0",
+            f"the duration ({duration_s:g} s) must be longer than the warm-up ({warm_up_s:g} s), and the load "
+            f"({load:g}) above 0",
             code="simulation.invalid_duration",
         )
 
@@ -113,71 +115,72 @@ def _check(planned: Sequence[PlannedQuery], duration_s: float, warm_up_s: float,
 def _outcome(
     planned: PlannedQuery, run: QueryRun, stages: tuple[StageOutcome, ...], warm_up_s: float, duration_s: float
 ) -> QueryOutcome:
-    query, kept = planned.query, slice(int(np.searchsorted(run.arrival_s, warm_up_s)), None)
-    latency_s, slos = run.latency_s[kept], query.slos
+    query, measured = planned.query, slice(int(np.searchsorted(run.arrival_s, warm_up_s)), None)
+    latency_s, slos = run.latency_s[measured], query.slos
     percentile = DEFAULT_PERCENTILE if slos.latency is None else slos.latency.percentile
-    wanted = dict.fromkeys((*PERCENTILES, percentile))
-    found = {f"p{p:g}": percentile_interval(latency_s, p) for p in wanted} if len(latency_s) else {}
-    score = float(planned.profile.scores[run.items[kept]].mean()) if len(latency_s) else math.nan
-    reached = found.get(f"p{percentile:g}")
+    requested = dict.fromkeys((*PERCENTILES, percentile))
+    percentiles_s = {f"p{p:g}": percentile_interval(latency_s, p) for p in requested} if len(latency_s) else {}
+    score = float(planned.profile.scores[run.items[measured]].mean()) if len(latency_s) else math.nan
+    slo_latency_s = percentiles_s.get(f"p{percentile:g}")
     limit_s = math.inf if slos.latency is None else slos.latency.limit_s
-    held = _held(slos, None if reached is None else reached.value, score, planned.cost_usd_per_h)
     return QueryOutcome(
         query=query.name,
         weight=query.weight,
         slos=slos,
         requests=len(latency_s),
         rate_per_s=len(latency_s) / (duration_s - warm_up_s),
-        latency_s=found,
+        latency_s=percentiles_s,
         percentile=percentile,
         score=score,
         cost_usd_per_h=planned.cost_usd_per_h,
         stages=stages,
-        slos_met=held,
-        is_significant=reached is not None and (reached.upper <= limit_s or reached.lower > limit_s),
+        slos_met=_slos_met(slos, None if slo_latency_s is None else slo_latency_s.value, score, planned.cost_usd_per_h),
+        is_significant=slo_latency_s is not None and (slo_latency_s.upper <= limit_s or slo_latency_s.lower > limit_s),
     )
 
 
 def _stages(simulation: Simulation, query: int, operators: Mapping[str, int]) -> tuple[StageOutcome, ...]:
-    found = []
+    stages = []
     for name, visit in operators.items():
-        met = simulation.visit(query, visit)
-        count = met.requests or math.nan
-        found.append(StageOutcome(name, met.wait_s / count, met.service_s / count))
-    return tuple(found)
+        sums = simulation.visit(query, visit)
+        count = sums.requests or math.nan
+        stages.append(StageOutcome(name, sums.wait_s / count, sums.service_s / count))
+    return tuple(stages)
 
 
-def _held(slos: Slos, reached_s: float | None, score: float, cost_usd_per_h: float) -> dict[str, bool]:
-    held = {}
+def _slos_met(slos: Slos, latency_s: float | None, score: float, cost_usd_per_h: float) -> dict[str, bool]:
+    met = {}
     if slos.latency is not None:
-        held["latency"] = reached_s is not None and reached_s <= slos.latency.limit_s
+        met["latency"] = latency_s is not None and latency_s <= slos.latency.limit_s
     if slos.accuracy is not None:
-        held["accuracy"] = not math.isnan(score) and slos.accuracy.is_met_by(score)
+        met["accuracy"] = not math.isnan(score) and slos.accuracy.is_met_by(score)
     if slos.cost is not None:
-        held["cost"] = cost_usd_per_h <= slos.cost.limit_usd_per_h * (1 + 1e-9)
-    return held
+        met["cost"] = cost_usd_per_h <= slos.cost.limit_usd_per_h * (1 + 1e-9)
+    return met
 
 
 def _stations(model: SimulationModel, simulation: Simulation) -> list[StationOutcome]:
-    asked_s = np.zeros(len(model.stations))
+    unbatched_s = np.zeros(len(model.stations))
     for run in simulation.runs:
-        often = np.bincount(run.items, minlength=run.query.items)
+        counts = np.bincount(run.items, minlength=run.query.items)
         for visit in run.query.visits:
-            asked_s[visit.station] += float(often @ visit.service_s)
+            unbatched_s[visit.station] += float(counts @ visit.service_s)
     return [
-        _station(station, did, asked, simulation.duration_s)
-        for station, did, asked in zip(model.stations, simulation.station_stats, asked_s.tolist(), strict=True)
+        _station(station, sums, its_unbatched_s, simulation.duration_s)
+        for station, sums, its_unbatched_s in zip(
+            model.stations, simulation.station_stats, unbatched_s.tolist(), strict=True
+        )
     ]
 
 
-def _station(station: Station, did: StationRun, asked_s: float, duration_s: float) -> StationOutcome:
-    full_s = asked_s * station.batch_time_ratios[-1] / station.batch_size
+def _station(station: Station, sums: StationRun, unbatched_s: float, duration_s: float) -> StationOutcome:
+    requested_s = unbatched_s * station.batch_time_ratios[-1] / station.batch_size
     return StationOutcome(
         name=station.name,
         servers=station.servers,
-        requests=did.requests,
-        utilization=did.busy_s / (station.servers * duration_s),
-        offered_utilization=full_s / (station.servers * duration_s),
-        mean_wait_s=did.wait_s / did.requests if did.requests else 0.0,
-        mean_fill=did.requests / did.batches if did.batches else 0.0,
+        requests=sums.requests,
+        utilization=sums.busy_s / (station.servers * duration_s),
+        offered_utilization=requested_s / (station.servers * duration_s),
+        mean_wait_s=sums.wait_s / sums.requests if sums.requests else 0.0,
+        mean_fill=sums.requests / sums.batches if sums.batches else 0.0,
     )

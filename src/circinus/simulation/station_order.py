@@ -1,4 +1,4 @@
-"""In which order stations can be simulated one after the other, and which ones only together."""
+"""Simulation order of stations, and groups of stations with feedback."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from circinus.simulation.model import QueryModel
 
 
 def strongly_connected_groups(queries: Sequence[QueryModel], stations: int) -> tuple[tuple[int, ...], ...]:
-    """Groups of stations, each after all that send requests to it.
+    """Return groups of stations in topological order.
 
-    A group has several stations, or one that sends requests to itself, only where requests come back to a station from
-    one that lies behind it (of different queries also): these can only be simulated together. They are the strongly
-    connected components of the graph of who sends requests to whom (Tarjan, SIAM Journal on Computing 1, 1972).
+    The groups are the strongly connected components of the graph of transitions between stations (Tarjan, SIAM Journal
+    on Computing 1, 1972). A group has several stations, or a station with transitions to itself, only if requests of
+    any queries return to a station; such a group can only be simulated together.
     """
     return tuple(tuple(sorted(group)) for group in reversed(_components(successors(queries, stations))))
 
 
 def successors(queries: Sequence[QueryModel], stations: int) -> Mapping[int, frozenset[int]]:
-    """Station -> the stations that it sends requests to."""
-    found: dict[int, set[int]] = {station: set() for station in range(stations)}
+    """Return station -> the stations that receive its requests."""
+    targets: dict[int, set[int]] = {station: set() for station in range(stations)}
     for query in queries:
         for visit in query.visits:
             for before in visit.after:
-                found[query.visits[before].station].add(visit.station)
-    return {station: frozenset(targets) for station, targets in found.items()}
+                targets[query.visits[before].station].add(visit.station)
+    return {station: frozenset(its_targets) for station, its_targets in targets.items()}
 
 
 def _components(targets: Mapping[int, frozenset[int]]) -> list[list[int]]:
-    """Strongly connected components, each before those that send to it; without recursion."""
+    """Return the strongly connected components in reverse topological order, without recursion."""
     order: dict[int, int] = {}
     lowest: dict[int, int] = {}
     stack: list[int] = []
     on_stack: set[int] = set()
-    found: list[list[int]] = []
+    components: list[list[int]] = []
     for root in targets:
         if root in order:
             continue
@@ -42,8 +42,8 @@ def _components(targets: Mapping[int, frozenset[int]]) -> list[list[int]]:
         stack.append(root)
         on_stack.add(root)
         while path:
-            node, rest = path[-1]
-            for target in rest:
+            node, remaining = path[-1]
+            for target in remaining:
                 if target not in order:
                     order[target] = lowest[target] = len(order)
                     stack.append(target)
@@ -64,5 +64,5 @@ def _components(targets: Mapping[int, frozenset[int]]) -> list[list[int]]:
                         group.append(member)
                         if member == node:
                             break
-                    found.append(group)
-    return found
+                    components.append(group)
+    return components

@@ -1,4 +1,4 @@
-"""What the user writes: pipelines, infrastructure and queries, and the words of a plan."""
+"""Specification written by the user (pipelines, infrastructure, queries), and the types of a plan."""
 
 from circinus.specification.arrivals import (
     AnyArrivals,

@@ -1,4 +1,4 @@
-"""Recorded arrivals: CSV files with the column `time_s`, and the queries that name such files."""
+"""Recorded arrivals: CSV files with the column `time_s`, and their resolution in queries."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ QUERY = "query"
 
 @dataclass(frozen=True)
 class ArrivalRow:
-    """One row of a CSV file with the column `time_s`."""
+    """Row of a CSV file with the column `time_s`."""
 
     line: int
     written: str | None
-    """What stands in the column `time_s`; None: nothing."""
+    """Text in the column `time_s`, or None if absent."""
     time_s: float | None
-    """None: it is no number of seconds from 0 on."""
+    """Parsed time, or None if the text is not a finite number of seconds >= 0."""
     query: str | None
-    """None: there is no such column, or nothing in it."""
+    """Text in the column `query`, or None if absent."""
 
     def fault(self, path: Path) -> Diagnostic:
-        """That there is no time."""
+        """Return the diagnostic of a row without a valid time."""
         return Diagnostic(str(path), self.line, TIME, repr(self.written), "seconds >= 0")
 
 
 def read_arrival_rows(path: Path, columns: Collection[str]) -> tuple[list[ArrivalRow], bool]:
-    """The rows of a CSV file, and whether it has a column `query`.
+    """Return the rows of a CSV file, and whether it has a column `query`.
 
     Args:
-        path: of the file.
-        columns: those it must have; others are passed over.
+        path: the file.
+        columns: required columns; other columns are ignored.
 
     Raises:
         SpecError: the file cannot be read or lacks a column.
@@ -48,52 +48,53 @@ def read_arrival_rows(path: Path, columns: Collection[str]) -> tuple[list[Arriva
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
-            given = rows.fieldnames or ()
-            if not set(columns) <= set(given):
+            header = rows.fieldnames or ()
+            if not set(columns) <= set(header):
                 noun = "column" if len(columns) == 1 else "columns"
                 expected = f"the {noun} {' and '.join(columns)}"
-                raise SpecError([Diagnostic(str(path), 1, "header", ", ".join(given) or "an empty file", expected)])
-            found = [ArrivalRow(rows.line_num, row[TIME], _time_s(row[TIME]), row.get(QUERY)) for row in rows]
+                raise SpecError([Diagnostic(str(path), 1, "header", ", ".join(header) or "an empty file", expected)])
+            parsed = [ArrivalRow(rows.line_num, row[TIME], _time_s(row[TIME]), row.get(QUERY)) for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SpecError([Diagnostic(str(path), 0, "trace", reason, "a readable CSV file")]) from error
-    return found, QUERY in given
+    return parsed, QUERY in header
 
 
 def resolve_arrival_files(
     documents: Sequence[Document], folders: Sequence[Path]
 ) -> tuple[list[Document], list[Diagnostic]]:
-    """The documents, with the times of all recorded arrivals that are not known yet, and what is wrong with the files.
+    """Return the documents with the times of recorded arrivals read from files, and the problems of the files.
 
     Args:
-        documents: of a specification.
-        folders: where relative files are looked for, the first that has it first; none: beside the document.
+        documents: documents of a specification.
+        folders: search path of relative files; if empty, the folder of the document.
     """
     faults: list[Diagnostic] = []
-    filled = []
+    resolved = []
     for document in documents:
         query = document.content
         if isinstance(query, Query) and isinstance(query.arrivals, RecordedArrivals) and query.arrivals.times_s is None:
-            own = Path(document.source.file).parent if document.source is not None else Path()
-            times_s, wrong = _recording(document, query.name, query.arrivals.file, folders or (own,))
-            faults += [fault for fault in wrong if fault not in faults]
+            own_folder = Path(document.source.file).parent if document.source is not None else Path()
+            times_s, file_faults = _recording(document, query.name, query.arrivals.file, folders or (own_folder,))
+            faults += [fault for fault in file_faults if fault not in faults]
             arrivals = query.arrivals.model_copy(update={"times_s": times_s})
             document = replace(document, content=query.model_copy(update={"arrivals": arrivals}))
-        filled.append(document)
-    return filled, faults
+        resolved.append(document)
+    return resolved, faults
 
 
 def _recording(
     document: Document, query: str, file: str, folders: Sequence[Path]
 ) -> tuple[tuple[float, ...] | None, list[Diagnostic]]:
-    """The times that a file has for a query, ascending; None where the file is at fault."""
+    """Return the ascending times of a query in a file, or None and the problems of the file."""
     paths = [folder / file for folder in folders]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        beside = [one.name for one in paths[0].parent.iterdir()] if paths[0].parent.is_dir() else []
+        siblings = [sibling.name for sibling in paths[0].parent.iterdir()] if paths[0].parent.is_dir() else []
+        hint = did_you_mean(paths[0].name, siblings)
         expected = f"a CSV file ({paths[0]}) with the column {TIME}"
-        found = f"{describe(file)}, where there is no file"
-        return None, [document.fault(Issue(("arrivals", "file"), found, expected, did_you_mean(paths[0].name, beside)))]
+        missing = f"{describe(file)}, which does not exist"
+        return None, [document.fault(Issue(("arrivals", "file"), missing, expected, hint))]
     try:
         rows, by_query = read_arrival_rows(path, (TIME,))
     except SpecError as error:
@@ -103,11 +104,11 @@ def _recording(
         return None, faulty
     times_s = sorted(row.time_s for row in rows if row.time_s is not None and (not by_query or row.query == query))
     if len(times_s) < 2 or times_s[0] == times_s[-1]:
-        whose = f" of the query {query}" if by_query else ""
-        others = {row.query for row in rows if row.query} - {query}
-        different = len(set(times_s))
-        found = f"{different} different time{'' if different == 1 else 's'}{whose}"
-        hint = did_you_mean(query, others) if not times_s else ""
+        owner = f" of the query {query}" if by_query else ""
+        other_queries = {row.query for row in rows if row.query} - {query}
+        distinct = len(set(times_s))
+        found = f"{distinct} distinct time{'' if distinct == 1 else 's'}{owner}"
+        hint = did_you_mean(query, other_queries) if not times_s else ""
         return None, [Diagnostic(str(path), 0, TIME, found, "at least two", hint)]
     return tuple(times_s), []
 

@@ -1,4 +1,4 @@
-"""How the requests of a query arrive: at random, evenly, in bursts, or as they were once recorded."""
+"""Arrival processes of queries: Poisson, periodic, bursty or recorded."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from circinus.specification.diagnostics import Expected, Issue, describe, did_yo
 from circinus.specification.units import DURATION, REQUIRE_UNITS, DurationS
 
 _ROUNDING = 1e-9
-"""A share of all arrivals that is 1 may be computed as so much more."""
+"""Relative rounding tolerance of the share of arrivals in bursts."""
 
 
 class _Kind(SpecModel):
-    """One kind of arrivals; `kind` is always written, since it tells the kinds apart."""
+    """Kind of arrivals. `kind` is always written, as it identifies the model."""
 
     kind: str
 
@@ -35,7 +35,13 @@ class _Kind(SpecModel):
 
 
 class PoissonArrivals(_Kind):
-    """Independent of each other: many users, each of whom asks seldom. Written `poisson`."""
+    """Poisson process: independent arrivals of many users with few requests each. Written `poisson`.
+
+    Example:
+        >>> import circinus as c
+        >>> str(c.PoissonArrivals())
+        'poisson'
+    """
 
     kind: Literal["poisson"] = "poisson"
 
@@ -44,35 +50,46 @@ class PoissonArrivals(_Kind):
 
 
 class PeriodicArrivals(_Kind):
-    """Evenly spaced from a random phase on, such as the frames of a camera. Written `periodic`, or with its jitter."""
+    """Periodic arrivals with a random phase, such as camera frames. Written `periodic`, or a mapping with `jitter`.
+
+    Example:
+        >>> import circinus as c
+        >>> c.PeriodicArrivals(jitter="5ms").jitter_s
+        0.005
+    """
 
     kind: Literal["periodic"] = "periodic"
     jitter_s: DurationS = Field(default=0.0, alias="jitter")
-    """Every arrival is earlier or later than evenly spaced ones by up to this, uniformly; at most half of the time
-    between two."""
+    """Maximum deviation of an arrival from its period, uniformly distributed in both directions; at most half of the
+    period."""
 
     def __str__(self) -> str:
         return self.kind if self.jitter_s == 0 else f"{self.kind} ±{DURATION.format(self.jitter_s)}"
 
 
 class BurstyArrivals(_Kind):
-    """Poisson arrivals at two rates that take turns: a Markov-modulated Poisson process.
+    """Markov-modulated Poisson process with two alternating rates.
 
-    Over all time their mean is the query's rate, so that between bursts fewer arrive. Written `bursty`, or with
-    its fields.
+    The long-run mean is the query's rate, so that the rate between bursts is lower. Written `bursty`, or a mapping
+    with the fields.
+
+    Example:
+        >>> import circinus as c
+        >>> c.BurstyArrivals(peak=4, burst="10s", every="60s").off_peak_factor
+        0.4
     """
 
     kind: Literal["bursty"] = "bursty"
     peak: Number = Field(default=4.0, gt=1)
-    """How many times the query's rate requests arrive in a burst."""
+    """Rate in a burst, as a multiple of the query's rate."""
     burst_s: DurationS = Field(default=10.0, alias="burst", gt=0, validate_default=False)
-    """How long a burst lasts in the mean; lengths are exponentially distributed."""
+    """Mean duration of a burst; durations are exponentially distributed."""
     every_s: DurationS = Field(default=60.0, alias="every", gt=0, validate_default=False)
-    """The mean time from the beginning of a burst to that of the next."""
+    """Mean time between the starts of two consecutive bursts."""
 
     @property
     def off_peak_factor(self) -> float:
-        """How many times the query's rate requests arrive between bursts, from 0 to 1."""
+        """Rate between bursts, as a multiple (from 0 to 1) of the query's rate."""
         return max(0.0, (self.every_s - self.peak * self.burst_s) / (self.every_s - self.burst_s))
 
     @classmethod
@@ -83,8 +100,8 @@ class BurstyArrivals(_Kind):
         if content.burst_s >= content.every_s:
             yield Issue(("every",), DURATION.format(content.every_s), f"more than the {burst} that a burst lasts")
         elif content.peak * content.burst_s > content.every_s * (1 + _ROUNDING):
-            most, every = content.every_s / content.burst_s, DURATION.format(content.every_s)
-            expected = f"at most {most:g}: then all arrivals are in bursts of {burst} every {every}"
+            max_peak, every = content.every_s / content.burst_s, DURATION.format(content.every_s)
+            expected = f"at most {max_peak:g}, at which all arrivals are in bursts of {burst} every {every}"
             yield Issue(("peak",), f"{content.peak:g}", expected)
 
     def __str__(self) -> str:
@@ -92,39 +109,46 @@ class BurstyArrivals(_Kind):
         return f"{self.kind}, {self.peak:g} times the rate for {times}"
 
 
-def _only_of_python(value: Any, info: ValidationInfo) -> Any:
+def _refuse_in_yaml(value: Any, info: ValidationInfo) -> Any:
     if _is_yaml(info):
         raise issue_error("a list of times", "the times in a file, named by `file`")
     return value
 
 
-def _instants(times_s: tuple[float, ...]) -> tuple[float, ...]:
-    faults = [
-        Issue((position + 1,), f"{after:g} after {before:g}", "times that ascend")
-        for position, (before, after) in enumerate(pairwise(times_s))
-        if after < before
+def _ascending(times_s: tuple[float, ...]) -> tuple[float, ...]:
+    issues = [
+        Issue((position + 1,), f"{current:g} after {previous:g}", "ascending times")
+        for position, (previous, current) in enumerate(pairwise(times_s))
+        if current < previous
     ]
-    if faults:
-        raise issues_error("times", faults)
+    if issues:
+        raise issues_error("times", issues)
     if len(times_s) < 2 or times_s[0] == times_s[-1]:
-        raise issue_error(describe(times_s), "at least two different times")
+        raise issue_error(describe(times_s), "at least two distinct times")
     return times_s
 
 
 class RecordedArrivals(_Kind):
-    """As they were recorded, again and again, faster or slower so that their mean is the query's rate."""
+    """Recorded arrivals, repeated and scaled in time so that their mean is the query's rate.
+
+    Example:
+        >>> import circinus as c
+        >>> arrivals = c.RecordedArrivals(file="calls.csv", times_s=(0.0, 1.5, 2.0))
+        >>> str(arrivals)
+        'recorded in calls.csv'
+    """
 
     kind: Literal["recorded"] = "recorded"
     file: Annotated[str, Field(min_length=1), Expected("the path of a CSV file with the column time_s")]
-    """A CSV file with the column `time_s`, relative to the file that names it; where it has a column `query`, only the
-    rows of this query count."""
+    """Path of a CSV file with the column `time_s`, relative to the specification's file. If it has a column `query`,
+    only the rows of this query are used."""
     times_s: SkipJsonSchema[
         Annotated[
-            tuple[Annotated[Number, Field(ge=0)], ...], BeforeValidator(_only_of_python), AfterValidator(_instants)
+            tuple[Annotated[Number, Field(ge=0)], ...], BeforeValidator(_refuse_in_yaml), AfterValidator(_ascending)
         ]
         | None
     ] = None
-    """Seconds at which requests arrived, ascending, at least two different ones: what the file says; None: not read."""
+    """Ascending arrival times in seconds, at least two of them distinct; None until the file is read."""
 
     def __str__(self) -> str:
         return f"{self.kind} in {self.file}"
@@ -142,12 +166,12 @@ _EXPECTED = f"one of {', '.join(ARRIVAL_KINDS)}"
 
 
 def _is_yaml(info: ValidationInfo) -> bool:
-    """Bare numbers are refused in what was read from files, and only there."""
+    """Return whether the value is read from YAML, where numbers need a unit."""
     return info.context is not None and bool(info.context.get(REQUIRE_UNITS))
 
 
-def _of_its_kind(given: Any, info: ValidationInfo) -> Any:
-    """The model of a kind, from the name of the kind or from a mapping with the field `kind`."""
+def _to_kind(given: Any, info: ValidationInfo) -> Any:
+    """Convert the name of a kind, or a mapping with the field `kind`, to the kind's model."""
     if isinstance(given, AnyArrivals):
         return given
     if isinstance(given, str):
@@ -164,5 +188,5 @@ def _of_its_kind(given: Any, info: ValidationInfo) -> Any:
     return ARRIVAL_KINDS[kind].model_validate(given, context=info.context, by_alias=True, by_name=by_name)
 
 
-Arrivals = Annotated[AnyArrivals, BeforeValidator(_of_its_kind)]
-"""How requests arrive: the name of a kind, or a mapping with `kind` and what else the kind has."""
+Arrivals = Annotated[AnyArrivals, BeforeValidator(_to_kind)]
+"""Arrival process: the name of a kind, or a mapping with `kind` and the fields of the kind."""

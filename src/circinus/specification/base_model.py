@@ -1,4 +1,4 @@
-"""The base of everything in a specification: frozen, closed to unknown fields, equal by value."""
+"""Base model of specifications: frozen, closed to unknown fields, equal by value."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from circinus.specification.code_references import reference_to
 from circinus.specification.diagnostics import Expected, Issue, describe, issue_error, issues_error, issues_of
 
 SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half a character: Python's texts may have it, files may not."""
+"""Unpaired surrogates, which Python strings may contain and files may not."""
 
-_NAME_CHARACTERS = 63
+_MAX_NAME_LENGTH = 63
 
 
-def _text(pattern: str, what: str, longest: int | None = None) -> tuple[Any, ...]:
-    """Annotations of a text that must match `pattern` wholly; `what` is what a message says of it."""
+def _text(pattern: str, description: str, max_length: int | None = None) -> tuple[Any, ...]:
+    """Return the annotations of a text that must match `pattern`, with its `description` in messages."""
 
     def check(value: str) -> str:
-        if longest is not None and len(value) > longest:
-            raise issue_error(f"{len(value)} characters", f"at most {longest}")
+        if max_length is not None and len(value) > max_length:
+            raise issue_error(f"{len(value)} characters", f"at most {max_length}")
         if re.fullmatch(pattern, value, re.ASCII) is None:
-            raise issue_error(describe(value), what)
+            raise issue_error(describe(value), description)
         return value
 
     schema: dict[str, Any] = {"type": "string", "pattern": f"^({pattern})$"}
-    if longest is not None:
-        schema["maxLength"] = longest
-    return AfterValidator(check), Expected(what), WithJsonSchema(schema)
+    if max_length is not None:
+        schema["maxLength"] = max_length
+    return AfterValidator(check), Expected(description), WithJsonSchema(schema)
 
 
 Name = Annotated[
@@ -51,14 +51,14 @@ Name = Annotated[
     *_text(
         r"[A-Za-z0-9][A-Za-z0-9_.-]*",
         "a name of letters, digits, `_`, `.` and `-` that begins with a letter or digit",
-        _NAME_CHARACTERS,
+        _MAX_NAME_LENGTH,
     ),
 ]
-"""A name: letters, digits, `_`, `.` and `-`, beginning with a letter or digit; at most 63 characters."""
+"""Name of at most 63 letters, digits, `_`, `.` and `-`, beginning with a letter or digit."""
 
 
 def _reference(value: Any) -> Any:
-    """Replace an operator, metric or data set given as a Python object by the reference it is imported by."""
+    """Replace an operator, metric or data set given as a Python object by its import reference."""
     if isinstance(value, str) or not (callable(value) or hasattr(value, "target")):
         return value
     try:
@@ -75,13 +75,13 @@ Reference = Annotated[
         "`module:attribute` or the name of an entry point",
     ),
 ]
-"""Where code is found: `module:attribute`, or the name of an entry point."""
+"""Reference to code: `module:attribute`, or the name of an entry point."""
 
-Label = Annotated[str, *_text(r"\S(?:[^\n\r]*\S)?", "a short text on one line", _NAME_CHARACTERS)]
-"""What something is called in tables; nothing refers to it."""
+Label = Annotated[str, *_text(r"\S(?:[^\n\r]*\S)?", "a short text on one line", _MAX_NAME_LENGTH)]
+"""Label in tables, to which nothing refers."""
 
 Scalar = bool | int | float | str
-"""The value of a knob."""
+"""Value of a knob."""
 
 
 def _scalar(value: Any) -> Any:
@@ -95,23 +95,22 @@ def _scalar(value: Any) -> Any:
 
 
 ScalarValue = Annotated[Scalar, BeforeValidator(_scalar), Expected("text, a number, true or false")]
-"""A `Scalar` as a field: finite where it is a number."""
+"""`Scalar` as a field; numbers must be finite."""
 
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False), Expected("a number")]
-"""A finite number; texts and truth values are not taken for one."""
+"""Finite number. Texts and booleans are not converted."""
 
 Count = Annotated[int, Strict(), Expected("a whole number")]
-"""A whole number."""
+"""Whole number."""
 
 Flag = Annotated[bool, Strict(), Expected("true or false")]
-"""True or false and nothing else."""
+"""Boolean. Texts and numbers are not converted."""
 
 
 class SpecModel(BaseModel):
-    """A frozen model. Fields carry their unit (`round_trip_s`); in YAML the alias (`round_trip: 20ms`) is written.
+    """Frozen model. Field names carry their unit (`round_trip_s`); YAML uses the alias (`round_trip: 20ms`).
 
-    What is wrong with a value is raised as one `pydantic.ValidationError` with all faults, each in the words
-    "found ..., expected ...".
+    Validation raises a single `pydantic.ValidationError` with all issues, each worded "found ..., expected ...".
     """
 
     model_config = ConfigDict(
@@ -123,30 +122,30 @@ class SpecModel(BaseModel):
     )
 
     WRITTEN_ELSEWHERE: ClassVar[frozenset[str]] = frozenset()
-    """Fields that stand in another part of the document than the others."""
+    """Fields that documents have outside of `spec`."""
 
     @classmethod
-    def _spread(cls, given: Any, faults: list[Issue]) -> Any:
-        """`given` with the short forms that people write spread out to fields; appends what it finds wrong."""
+    def _spread(cls, given: Any, issues: list[Issue]) -> Any:
+        """Return `given` with short forms expanded to fields, and append issues of the short forms."""
         return given
 
     @classmethod
     def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
-        """What does not fit together within `content`: the model, or what was given where its fields are faulty."""
+        """Return inconsistencies between fields of `content`: the model, or the raw input if fields are invalid."""
         return ()
 
     @model_validator(mode="wrap")
     @classmethod
-    def _all_faults(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        faults: list[Issue] = []
-        content = given if isinstance(given, cls) else cls._spread(given, faults)
+    def _collect_issues(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        issues: list[Issue] = []
+        content = given if isinstance(given, cls) else cls._spread(given, issues)
         try:
-            made = handler(content)
+            model = handler(content)
         except ValidationError as error:
-            faults += issues_of(error, cls, content)
-            faults += cls._cross_field_issues(content)
-            raise issues_error(cls.__name__, faults) from None
-        faults += cls._cross_field_issues(made)
-        if faults:
-            raise issues_error(cls.__name__, faults)
-        return made
+            issues += issues_of(error, cls, content)
+            issues += cls._cross_field_issues(content)
+            raise issues_error(cls.__name__, issues) from None
+        issues += cls._cross_field_issues(model)
+        if issues:
+            raise issues_error(cls.__name__, issues)
+        return model

@@ -1,4 +1,4 @@
-"""What must agree between documents: every reference leads somewhere, and what is asked for can exist there."""
+"""Checks across documents: references resolve, and requested resources exist."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from circinus.specification.units import SIZE
 
 
 def check_references(documents: Sequence[Document], complete: bool = True) -> list[Diagnostic]:
-    """Everything wrong between `documents`.
+    """Return all problems between `documents`.
+
+    Values that are invalid on their own are skipped. Without an infrastructure, references to sites, tiers and
+    hardware are not checked, since profiling pipelines needs none.
 
     Args:
-        documents: all of one specification, in the order in which they were read.
-        complete: whether these are all; where some could not be read, a name that leads nowhere may be theirs.
-
-    What is faulty within itself is passed over. Where there is no infrastructure at all, nothing is said about sites,
-    tiers and machines: pipelines can be profiled without one.
+        documents: documents of one specification, in reading order.
+        complete: whether all documents were readable. If not, an unresolved name may belong to an unreadable document
+            and is not reported.
     """
-    return [fault for part in _Checks(documents, complete).all() for fault in part]
+    return [fault for faults in _Checks(documents, complete).all() for fault in faults]
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,16 @@ class _Checks:
     complete: bool
 
     def all(self) -> Iterator[list[Diagnostic]]:
-        yield [document.fault(wrong) for document, wrong in self._same_names()]
-        places = [document for document in self.documents if document.kind == "Infrastructure"]
-        infrastructure = places[0] if len(places) == 1 else None
-        machines = infrastructure.content if infrastructure is not None else None
-        network = Network(machines) if isinstance(machines, Infrastructure) else None
+        yield [document.fault(issue) for document, issue in self._duplicate_names()]
+        infrastructures = [document for document in self.documents if document.kind == "Infrastructure"]
+        infrastructure = infrastructures[0] if len(infrastructures) == 1 else None
+        content = infrastructure.content if infrastructure is not None else None
+        network = Network(content) if isinstance(content, Infrastructure) else None
         for document in self.documents:
             if document.kind == "Pipeline":
-                wrongs = [*self._tiers(document, infrastructure), *self._demands(document, network)]
+                issues = [*self._tiers(document, infrastructure), *self._demands(document, network)]
             elif document.kind == "Query":
-                wrongs = [
+                issues = [
                     *self._pipeline(document),
                     *self._source(document, infrastructure, network),
                     *self._tenant(document, infrastructure),
@@ -52,18 +53,18 @@ class _Checks:
                 ]
             else:
                 continue
-            yield [document.fault(wrong) for wrong in wrongs]
+            yield [document.fault(issue) for issue in issues]
 
-    def _same_names(self) -> Iterator[tuple[Document, Issue]]:
-        first: dict[tuple[str, str | None], Document] = {}
+    def _duplicate_names(self) -> Iterator[tuple[Document, Issue]]:
+        originals: dict[tuple[str, str | None], Document] = {}
         for document in self.documents:
             key = (document.kind, document.name if document.kind != "Infrastructure" else None)
-            earlier = first.setdefault(key, document)
-            if earlier is document or (document.name is None and document.kind != "Infrastructure"):
+            original = originals.setdefault(key, document)
+            if original is document or (document.name is None and document.kind != "Infrastructure"):
                 continue
-            hint = f"the first is {earlier.location}"
+            hint = f"the first is {original.location}"
             if document.kind == "Infrastructure":
-                yield document, Issue(("name",), "a second Infrastructure", "one in a specification", hint)
+                yield document, Issue(("name",), "a second Infrastructure", "one in each specification", hint)
             else:
                 expected = f"a name that no other {document.kind} has"
                 yield document, Issue(("name",), f"{describe(document.name)} again", expected, hint)
@@ -76,7 +77,7 @@ class _Checks:
             return
         if name not in names:
             if self.complete and len(names) == len(pipelines):
-                hint = did_you_mean(name, names) or ("" if names else "give the file of its pipeline as well")
+                hint = did_you_mean(name, names) or ("" if names else "pass the file of its pipeline as well")
                 yield Issue(("pipeline",), describe(name), expected_choice(names, "a pipeline"), hint)
             return
         metric = next(pipeline for pipeline in pipelines if pipeline.name == name).valid_part(("metric",), MetricSpec)
@@ -97,9 +98,9 @@ class _Checks:
                     ("source",), describe(source), expected_choice(sites, "a site"), did_you_mean(source, sites)
                 )
         elif network is not None and not network.accessible_pools(source):
-            found = f"{describe(source)}, from where no pool can be reached"
+            unreachable = f"{describe(source)}, from which no pool can be reached"
             yield Issue(
-                ("source",), found, "a site with a pool of its own, or with links to a pool that is not private"
+                ("source",), unreachable, "a site with its own pool, or with links to a pool that is not private"
             )
 
     def _tenant(self, query: Document, infrastructure: Document | None) -> Iterator[Issue]:
@@ -113,7 +114,7 @@ class _Checks:
             yield Issue(("tenant",), describe(tenant), expected_choice(tenants, "a tenant of the infrastructure"), hint)
 
     def _pins(self, query: Document, network: Network | None) -> Iterator[Issue]:
-        """What is pinned must be there: operators and choices of the pipeline, pools that are open to the query."""
+        """Yield pinned operators, choices and pools that do not exist or are not accessible to the query."""
         content = query.content
         pipeline = next(
             (d for d in self.documents if d.kind == "Pipeline" and d.name == get_field(content, "pipeline")), None
@@ -127,8 +128,8 @@ class _Checks:
                 expected = expected_choice(list(operators), f"an operator of the pipeline {pipeline.name}")
                 yield Issue(("pin", position), describe(pinned.name), expected, did_you_mean(pinned.name, operators))
                 continue
-            for wrong in (*_pinned_knobs(pinned, operator), *_pinned_pool(pinned, operator, content, network)):
-                yield wrong.with_prefix("pin", position)
+            for issue in (*_pinned_knobs(pinned, operator), *_pinned_pool(pinned, operator, content, network)):
+                yield issue.with_prefix("pin", position)
 
     def _tiers(self, pipeline: Document, infrastructure: Document | None) -> Iterator[Issue]:
         if infrastructure is None:
@@ -138,9 +139,9 @@ class _Checks:
             [n for _, n in text_entries(given)] if given is not None else Infrastructure.model_fields["tiers"].default
         )
         for position, operator in list_entries(get_field(pipeline.content, "operators")):
-            for place, tier in text_entries(get_field(operator, "allowed_tiers")):
+            for index, tier in text_entries(get_field(operator, "allowed_tiers")):
                 if tiers and tier not in tiers:
-                    path = ("operators", position, "allowed_tiers", place)
+                    path = ("operators", position, "allowed_tiers", index)
                     expected = expected_choice(tiers, "a tier of the infrastructure")
                     yield Issue(path, describe(tier), expected, did_you_mean(tier, tiers))
 
@@ -150,23 +151,23 @@ class _Checks:
         for position, _ in list_entries(get_field(pipeline.content, "operators")):
             operator = pipeline.valid_part(("operators", position), OperatorSpec)
             if operator is not None:
-                for wrong in _unmet(operator, network.infrastructure):
-                    yield wrong.with_prefix("operators", position)
+                for issue in _unmet_demands(operator, network.infrastructure):
+                    yield issue.with_prefix("operators", position)
 
 
 def _accuracy(slo: AccuracySlo, metric: MetricSpec) -> Iterator[Issue]:
-    right = ">=" if metric.direction == "maximize" else "<="
-    if slo.comparison != right:
-        expected = f"{right}, since the metric {metric.name} is to be {metric.direction}d"
+    comparison = ">=" if metric.direction == "maximize" else "<="
+    if slo.comparison != comparison:
+        expected = f"{comparison}, since the metric {metric.name} is {metric.direction}d"
         yield Issue(("slos", "accuracy", "comparison"), slo.comparison, expected)
-    least, greatest = metric.range
-    if not least <= slo.threshold <= greatest:
-        expected = f"a score from {least:g} to {greatest:g}, the range of the metric {metric.name}"
+    lowest, highest = metric.range
+    if not lowest <= slo.threshold <= highest:
+        expected = f"a score from {lowest:g} to {highest:g}, the range of the metric {metric.name}"
         yield Issue(("slos", "accuracy", "threshold"), f"{slo.threshold:g}", expected)
 
 
 def _pinned_knobs(pinned: PinnedOperator, operator: OperatorSpec) -> Iterator[Issue]:
-    """Knobs that the operator does not have, and values that are none of their choices."""
+    """Yield pinned knobs that do not exist, and pinned values that are no choice of their knob."""
     choices = {knob.name: knob.choices for knob in operator.knobs}
     for position, knob in enumerate(pinned.knobs):
         if knob.name not in choices:
@@ -180,23 +181,22 @@ def _pinned_knobs(pinned: PinnedOperator, operator: OperatorSpec) -> Iterator[Is
 def _pinned_pool(
     pinned: PinnedOperator, operator: OperatorSpec, query: Query, network: Network | None
 ) -> Iterator[Issue]:
-    """A pool that is not there, not open to the query, or on a tier that the operator must not run on."""
+    """Yield an issue if the pinned pool does not exist, is not accessible, or has a tier that is not allowed."""
     if network is None or pinned.pool is None or query.source not in {s.name for s in network.infrastructure.sites}:
         return
     tiers = operator.allowed_tiers
-    there = {p.name: p.nodes for p in network.accessible_pools(query.source) if tiers is None or p.tier in tiers}
-    allowed = [name for name, nodes in there.items() if nodes > 0]
-    if pinned.pool in there and pinned.pool not in allowed:
-        yield Issue(
-            ("pool",), f"{describe(pinned.pool)}, which has no nodes", expected_choice(allowed, "a pool that has some")
-        )
-    elif pinned.pool not in allowed:
-        expected = expected_choice(allowed, f"a pool that {operator.name} of a query from {query.source} may run in")
-        yield Issue(("pool",), describe(pinned.pool), expected, did_you_mean(pinned.pool, allowed))
+    nodes_of = {p.name: p.nodes for p in network.accessible_pools(query.source) if tiers is None or p.tier in tiers}
+    eligible = [name for name, nodes in nodes_of.items() if nodes > 0]
+    if pinned.pool in nodes_of and pinned.pool not in eligible:
+        found = f"{describe(pinned.pool)}, which has no nodes"
+        yield Issue(("pool",), found, expected_choice(eligible, "a pool with nodes"))
+    elif pinned.pool not in eligible:
+        expected = expected_choice(eligible, f"a pool that {operator.name} of a query from {query.source} may run in")
+        yield Issue(("pool",), describe(pinned.pool), expected, did_you_mean(pinned.pool, eligible))
 
 
-def _unmet(operator: OperatorSpec, infrastructure: Infrastructure) -> Iterator[Issue]:
-    """Why no pool could hold one replica of `operator`, however many nodes it had; nothing where one could."""
+def _unmet_demands(operator: OperatorSpec, infrastructure: Infrastructure) -> Iterator[Issue]:
+    """Yield the resources of one replica of `operator` that no node of any pool has."""
     allowed = operator.allowed_tiers
     if allowed is not None and not set(allowed) <= set(infrastructure.tiers):
         return
@@ -206,11 +206,11 @@ def _unmet(operator: OperatorSpec, infrastructure: Infrastructure) -> Iterator[I
         expected = f"a tier that has a pool ({', '.join(tiers)})"
         yield Issue(("allowed_tiers",), ", ".join(allowed or ()), expected)
         return
-    where = "" if allowed is None else f" on {' and '.join(allowed)}"
-    needs = (
-        _Need("cpus", "CPUs", min(operator.cpus), max(pool.cpus for pool in pools)),
-        _Need("gpus", "GPUs", operator.gpus, max(pool.gpus for pool in pools)),
-        _Need(
+    location = "" if allowed is None else f" on {' and '.join(allowed)}"
+    demands = (
+        _Demand("cpus", "CPUs", min(operator.cpus), max(pool.cpus for pool in pools)),
+        _Demand("gpus", "GPUs", operator.gpus, max(pool.gpus for pool in pools)),
+        _Demand(
             "gpu_memory",
             "GPU memory",
             operator.gpu_memory_bytes,
@@ -218,30 +218,30 @@ def _unmet(operator: OperatorSpec, infrastructure: Infrastructure) -> Iterator[I
             SIZE.format,
         ),
     )
-    unmet = [need for need in needs if need.amount > need.most]
-    for need in unmet:
-        yield Issue((need.field,), need.spoken, f"at most {need.show(need.most)}, the most that one node has{where}")
-    if not unmet and not any(_holds(pool, operator) for pool in pools):
-        together = ", ".join(need.spoken for need in needs if need.amount > 0)
-        yield Issue((), f"{together} together", f"what one node has{where}")
+    unmet = [demand for demand in demands if demand.amount > demand.maximum]
+    for demand in unmet:
+        maximum = demand.format_value(demand.maximum)
+        yield Issue((demand.field,), str(demand), f"at most {maximum}, the maximum of one node{location}")
+    if not unmet and not any(_fits(pool, operator) for pool in pools):
+        joint = ", ".join(str(demand) for demand in demands if demand.amount > 0)
+        yield Issue((), f"{joint} together", f"at most the resources of one node{location}")
 
 
 @dataclass(frozen=True)
-class _Need:
-    """What one replica needs of one resource, and the most that any one node has."""
+class _Demand:
+    """Demand of one replica for a resource, and the maximum of any node."""
 
     field: str
-    what: str
+    resource: str
     amount: float
-    most: float
-    show: Callable[[float], str] = "{:g}".format
+    maximum: float
+    format_value: Callable[[float], str] = "{:g}".format
 
-    @property
-    def spoken(self) -> str:
-        return f"{self.what}: {self.show(self.amount)}"
+    def __str__(self) -> str:
+        return f"{self.resource}: {self.format_value(self.amount)}"
 
 
-def _holds(pool: Pool, operator: OperatorSpec) -> bool:
+def _fits(pool: Pool, operator: OperatorSpec) -> bool:
     return (
         pool.cpus >= min(operator.cpus)
         and pool.gpus >= operator.gpus

@@ -1,7 +1,7 @@
-"""What is wrong with a value, in the words of every message: what was found, what was expected, a near name.
+"""Issues of values in one uniform wording: the value found, the expected value, and a similar name as hint.
 
-Validators raise `wrong(...)` (one fault of their own value) or `refusal(...)` (several, below their value). Whatever
-pydantic itself finds is put into the same words by `explain`.
+Validators raise `issue_error` (one issue of their own value) or `issues_error` (several issues below their value).
+`issues_of` converts errors of pydantic to the same wording.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Path = tuple[str | int, ...]
-"""Where in a document: field names as written and positions in lists."""
+"""Location within a document: field names as written, and positions in lists."""
 
-_FAULT = "fault"
-_LONGEST = 60
+_ISSUE = "fault"
+_MAX_SHOWN = 60
+"""Maximum number of characters of a text in a message."""
+_MAX_LISTED = 12
+"""Maximum number of choices in a message."""
 
 _EXPECTED = {
     "model_type": "a mapping",
@@ -51,14 +54,14 @@ _EXPECTED = {
 
 @dataclass(frozen=True)
 class Expected:
-    """Annotates a type with what a message says is expected of it: `Annotated[str, Expects("a name")]`."""
+    """Annotation of a type with its description in messages: `Annotated[str, Expected("a name")]`."""
 
-    what: str
+    description: str
 
 
 @dataclass(frozen=True)
 class Issue:
-    """One thing wrong at `path`, relative to the value that was checked."""
+    """Problem at `path`, relative to the checked value."""
 
     path: Path
     found: str
@@ -66,111 +69,110 @@ class Issue:
     hint: str = ""
 
     def with_prefix(self, *path: str | int) -> Issue:
-        """The same, seen from `path` further up."""
+        """Return the issue with `path` before its own."""
         return Issue((*path, *self.path), self.found, self.expected, self.hint)
 
 
 def issue_error(found: str, expected: str, hint: str = "") -> PydanticCustomError:
-    """The error that a validator raises about the value it was given."""
+    """Return the error of a validator about its own value."""
     message = "found {found}, expected {expected}; {hint}" if hint else "found {found}, expected {expected}"
-    return PydanticCustomError(_FAULT, message, {"found": found, "expected": expected, "hint": hint})
+    return PydanticCustomError(_ISSUE, message, {"found": found, "expected": expected, "hint": hint})
 
 
-def issues_error(title: str, wrongs: Iterable[Issue]) -> ValidationError:
-    """The error that a validator raises about parts of the value it was given."""
+def issues_error(title: str, issues: Iterable[Issue]) -> ValidationError:
+    """Return the error of a validator about parts of its value."""
     details = [
-        InitErrorDetails(type=issue_error(found.found, found.expected, found.hint), loc=found.path, input=None)
-        for found in wrongs
+        InitErrorDetails(type=issue_error(issue.found, issue.expected, issue.hint), loc=issue.path, input=None)
+        for issue in issues
     ]
     return ValidationError.from_exception_data(title, details, hide_input=True)
 
 
 def issues_of(error: ValidationError, model: type[BaseModel], given: Any) -> list[Issue]:
-    """Everything that `error` says about `given`, which was to become a `model`.
+    """Return all issues of `error` about `given`, the input of `model`.
 
-    A required field is not called missing when it was only misspelt, nor a list too short because of faulty entries.
+    A misspelt required field is not reported as missing as well, nor a list with faulty entries as too short.
     """
     written = {field.alias or name: field for name, field in model.model_fields.items()}
     misspelt = {
-        _meant(str(details["loc"][0]), model)
+        _intended_field(str(details["loc"][0]), model)
         for details in error.errors(include_url=False)
         if details["type"] == "extra_forbidden" and len(details["loc"]) == 1
     }
-    places = [details["loc"] for details in error.errors(include_url=False)]
+    locations = [details["loc"] for details in error.errors(include_url=False)]
     return [
-        _explain_one(details, model, written, given)
+        _converted(details, model, written, given)
         for details in error.errors(include_url=False)
         if not (details["type"] == "missing" and details["loc"][-1] in misspelt)
-        and not (details["type"] == "too_short" and any(_is_below(place, details["loc"]) for place in places))
+        and not (details["type"] == "too_short" and any(_is_below(location, details["loc"]) for location in locations))
     ]
 
 
-def _is_below(place: Path, other: Path) -> bool:
-    """Whether `place` is part of the value at `other`."""
-    return len(place) > len(other) and place[: len(other)] == other
+def _is_below(path: Path, ancestor: Path) -> bool:
+    return len(path) > len(ancestor) and path[: len(ancestor)] == ancestor
 
 
-def _explain_one(error: ErrorDetails, model: type[BaseModel], written: Mapping[str, FieldInfo], given: Any) -> Issue:
+def _converted(error: ErrorDetails, model: type[BaseModel], written: Mapping[str, FieldInfo], given: Any) -> Issue:
     path = tuple(step for step in error["loc"] if step != "[key]")
     kind, context = error["type"], error.get("ctx", {})
-    if kind == _FAULT:
+    if kind == _ISSUE:
         return Issue(path, context["found"], context["expected"], context["hint"])
     field = written.get(str(path[0])) if len(path) == 1 else None
-    expects = _expectation(field.metadata) if field is not None else None
+    declared = _expectation(field.metadata) if field is not None else None
     if kind == "missing":
-        return Issue(path, "nothing", expects or "a value", "the field is required")
+        return Issue(path, "nothing", declared or "a value", "the field is required")
     if kind == "extra_forbidden":
         key = str(path[-1])
-        meant = _meant(key, model)
-        hint = f"did you mean {meant}?" if meant is not None else ""
+        intended = _intended_field(key, model)
+        hint = f"did you mean {intended}?" if intended is not None else ""
         fields = [name for name in written if name not in getattr(model, "WRITTEN_ELSEWHERE", ())]
         return Issue(path, f"the unknown field {key}", f"one of {', '.join(fields)}", hint)
-    value = _dig(given, path, error["input"])
+    value = _value_at(given, path, default=error["input"])
     if kind == "model_type" and not path:
         return Issue(path, describe(value), f"a mapping with the fields {', '.join(written)}")
     expected = expected_by(error)
-    if kind.endswith("_type") and expects:
-        expected = expects
+    if kind.endswith("_type") and declared:
+        expected = declared
     if kind == "literal_error":
         return Issue(path, describe(value), expected, did_you_mean(value, re.findall(r"'([^']*)'", expected)))
-    return Issue(path, describe(value), expected, _quoting(kind, value))
+    return Issue(path, describe(value), expected, _quoting_hint(kind, value))
 
 
 def expected_by(error: ErrorDetails) -> str:
-    """What pydantic expected, in our words where there are any."""
+    """Return the expectation behind an error of pydantic, in our wording if there is one."""
     kind = error["type"]
     return _EXPECTED[kind].format(**error.get("ctx", {})) if kind in _EXPECTED else error["msg"]
 
 
-def _meant(key: str, model: type[BaseModel]) -> str | None:
-    """The field, as written, that an unknown one most likely stands for."""
-    in_python = model.model_fields.get(key)
-    if in_python is not None:
-        return in_python.alias
+def _intended_field(key: str, model: type[BaseModel]) -> str | None:
+    """Return the field, as written, that an unknown `key` most likely stands for."""
+    python_field = model.model_fields.get(key)
+    if python_field is not None:
+        return python_field.alias
     return closest_match(key, (field.alias or name for name, field in model.model_fields.items()))
 
 
 def _expectation(metadata: Iterable[Any]) -> str | None:
-    return next((mark.what for mark in metadata if isinstance(mark, Expected)), None)
+    return next((mark.description for mark in metadata if isinstance(mark, Expected)), None)
 
 
-def _quoting(kind: str, value: Any) -> str:
-    text = isinstance(value, bool | int | float) and kind == "string_type"
-    return f'put it in quotes if text is meant: "{describe(value)}"' if text else ""
+def _quoting_hint(kind: str, value: Any) -> str:
+    is_unquoted = isinstance(value, bool | int | float) and kind == "string_type"
+    return f'put it in quotes if text is meant: "{describe(value)}"' if is_unquoted else ""
 
 
-def _dig(given: Any, path: Path, otherwise: Any) -> Any:
-    """The value as it was given, rather than what a validator made of it."""
+def _value_at(given: Any, path: Path, default: Any) -> Any:
+    """Return the original value at `path`, as validators may have replaced it."""
     for step in path:
         try:
             given = given[step]
         except (KeyError, IndexError, TypeError):
-            return otherwise
+            return default
     return given
 
 
 def describe(value: Any) -> str:
-    """How a message speaks of a value that was found."""
+    """Return the description of a value in a message."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -180,7 +182,7 @@ def describe(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
-        return repr(value if len(value) <= _LONGEST else f"{value[:_LONGEST]}...")
+        return repr(value if len(value) <= _MAX_SHOWN else f"{value[:_MAX_SHOWN]}...")
     if isinstance(value, Mapping):
         return "a mapping" if value else "an empty mapping"
     if isinstance(value, list | tuple):
@@ -189,22 +191,22 @@ def describe(value: Any) -> str:
 
 
 def closest_match(name: str, names: Iterable[Any]) -> str | None:
-    """The one of `names` that a mistyped `name` most likely means."""
-    folded = {str(known).casefold(): str(known) for known in names}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
-    longer = [known for known in folded if len(name) > 1 and known.startswith(name.casefold())]
-    likely = close or longer
-    return folded[likely[0]] if likely else None
+    """Return the element of `names` that a mistyped `name` most likely means, or None."""
+    by_folded = {str(candidate).casefold(): str(candidate) for candidate in names}
+    similar = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
+    longer = [folded for folded in by_folded if len(name) > 1 and folded.startswith(name.casefold())]
+    matches = similar or longer
+    return by_folded[matches[0]] if matches else None
 
 
 def did_you_mean(name: Any, names: Iterable[Any]) -> str:
-    """A hint that names the near one of `names`; empty when there is none."""
-    meant = closest_match(name, names) if isinstance(name, str) else None
-    return f"did you mean {meant}?" if meant is not None else ""
+    """Return a hint with the similar element of `names`, or "" if there is none."""
+    intended = closest_match(name, names) if isinstance(name, str) else None
+    return f"did you mean {intended}?" if intended is not None else ""
 
 
-def expected_choice(names: Iterable[Any], what: str) -> str:
-    """What is expected where one of `names` must be referred to."""
-    known = [describe(name) if not isinstance(name, str) else name for name in names]
-    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-    return f"{what} ({shown})" if known else f"{what} (there is none)"
+def expected_choice(names: Iterable[Any], subject: str) -> str:
+    """Return the expectation of a reference to one of `names`, each of which is a `subject`."""
+    texts = [describe(name) if not isinstance(name, str) else name for name in names]
+    listed = ", ".join(texts[:_MAX_LISTED]) + (", ..." if len(texts) > _MAX_LISTED else "")
+    return f"{subject} ({listed})" if texts else f"{subject} (there is none)"

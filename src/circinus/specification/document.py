@@ -1,4 +1,4 @@
-"""One document of a specification: its envelope (`apiVersion`, `kind`, `metadata`, `spec`) and what it holds."""
+"""Documents of a specification: the envelope (`apiVersion`, `kind`, `metadata`, `spec`) and its content."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ KINDS: Mapping[str, type[Pipeline | Infrastructure | Query]] = {
     "Query": Query,
 }
 WHOLE = "(document)"
-"""Stands for the field in faults of a whole document."""
+"""Placeholder for the field in diagnostics about a whole document."""
 _UNNAMED = "unnamed"
 _CONTEXT = {REQUIRE_UNITS: True}
 
 
 class Metadata(SpecModel):
-    """What a document says of itself."""
+    """Metadata of a document."""
 
     name: Name
-    """Unique among the documents of its kind."""
+    """Name of the document, unique among the documents of its kind."""
 
 
 class Envelope(SpecModel):
-    """What surrounds every document."""
+    """Fields around the content of every document."""
 
     api_version: Annotated[Literal["circinus/v1"], Expected(API_VERSION)] = Field(alias="apiVersion")
     kind: Annotated[Literal["Pipeline", "Infrastructure", "Query"], Expected(", ".join(KINDS))]
@@ -56,92 +56,92 @@ class Envelope(SpecModel):
 
 @dataclass(frozen=True)
 class SourceLocation:
-    """Where a document was written."""
+    """File and parsed text of a document."""
 
     file: str
     tree: YamlNode
 
     def locate(self, path: Path) -> tuple[int, str]:
-        """The line and the dotted path of what a document's model knows as `path`."""
+        """Return the line and the dotted path, as written, of the field `path` of the model."""
         return self.tree.locate(("metadata", "name") if path == ("name",) else ("spec", *path))
 
 
 @dataclass(frozen=True)
 class Document:
-    """A document as far as it could be understood."""
+    """Document that was read, valid or not."""
 
     kind: str
     name: str | None
-    """None: it cannot be read."""
+    """Name of the document, or None if invalid."""
     content: Pipeline | Infrastructure | Query | Mapping[str, Any]
-    """The model; where the document is faulty, what was written in `spec`."""
+    """The model, or the raw `spec` of an invalid document."""
     source: SourceLocation | None = None
-    """None: it was made in Python."""
+    """Source of the document, or None for an object created in Python."""
 
     @classmethod
     def of(cls, model: Pipeline | Infrastructure | Query) -> Document:
-        """The document of an object made in Python."""
+        """Return the document of an object created in Python."""
         return cls(type(model).__name__, model.name, model)
 
-    def fault(self, wrong: Issue) -> Diagnostic:
-        """What is wrong, with its place in the file (or the name of the object made in Python)."""
+    def fault(self, issue: Issue) -> Diagnostic:
+        """Return the diagnostic of an issue, located in the file or, without a file, by the document's name."""
         if self.source is None:
-            file, line, field = f"{self.kind} {self.name}", 0, dotted(wrong.path).removeprefix(".")
+            file, line, field = f"{self.kind} {self.name}", 0, dotted(issue.path).removeprefix(".")
         else:
             file = self.source.file
-            line, field = self.source.locate(wrong.path)
-        return Diagnostic(file, line, field or WHOLE, wrong.found, wrong.expected, wrong.hint)
+            line, field = self.source.locate(issue.path)
+        return Diagnostic(file, line, field or WHOLE, issue.found, issue.expected, issue.hint)
 
     @property
     def location(self) -> str:
-        """Where the document stands, for hints in faults of others."""
+        """Location of the document, for hints in diagnostics of other documents."""
         return f"{self.source.file}:{self.source.tree.line}" if self.source is not None else "given"
 
     def valid_part(self, path: Path, kind: type[M]) -> M | None:
-        """The valid part at `path`; None where it is absent or faulty."""
-        found: Any = self.content
+        """Return the part at `path`, or None if it is absent or invalid."""
+        part: Any = self.content
         for step in path:
-            found = get_field(found, step) if isinstance(step, str) else found[step]
-        if found is None or isinstance(found, kind):
-            return found
-        return _read(kind, found)[0]
+            part = get_field(part, step) if isinstance(step, str) else part[step]
+        if part is None or isinstance(part, kind):
+            return part
+        return _read(kind, part)[0]
 
 
 def read_document(tree: YamlNode, file: str) -> tuple[Document | None, list[Diagnostic]]:
-    """What `tree` holds, and everything that is wrong with it on its own.
+    """Read a document, and check it without reference to other documents.
 
     Returns:
-        The document (None where its kind cannot be told) and its faults.
+        The document, or None if its kind is unrecognizable, and its problems.
     """
     content = tree.value
     if not isinstance(content, dict):
         expected = "a mapping with the fields apiVersion, kind, metadata, spec"
         return None, [Diagnostic(file, tree.line, WHOLE, describe(content), expected)]
     faults: list[Diagnostic] = []
-    for wrong in _read(Envelope, content)[1]:
-        line, field = tree.locate(wrong.path)
-        faults.append(Diagnostic(file, line, field, wrong.found, wrong.expected, wrong.hint))
+    for issue in _read(Envelope, content)[1]:
+        line, field = tree.locate(issue.path)
+        faults.append(Diagnostic(file, line, field, issue.found, issue.expected, issue.hint))
     kind = closest_match(str(content.get("kind")), KINDS)
     if kind is None:
         return None, faults
     name = get_field(content.get("metadata"), "name")
-    named = isinstance(name, str) and not any(fault.field == "metadata.name" for fault in faults)
-    name = name if named else None
+    has_name = isinstance(name, str) and not any(fault.field == "metadata.name" for fault in faults)
+    name = name if has_name else None
     spec = content.get("spec")
     if not isinstance(spec, dict):
         return Document(kind, name, {}, SourceLocation(file, tree)), faults
-    given = {**spec, "name": name if named else _UNNAMED}
-    model, wrongs = _read(KINDS[kind], given)
-    content = model if named and model is not None else given
+    given = {**spec, "name": name if has_name else _UNNAMED}
+    model, issues = _read(KINDS[kind], given)
+    content = model if has_name and model is not None else given
     document = Document(kind, name, content, SourceLocation(file, tree))
-    return document, faults + [document.fault(wrong) for wrong in wrongs]
+    return document, faults + [document.fault(issue) for issue in issues]
 
 
 def foreign_kind(tree: YamlNode) -> str | None:
-    """Whose document `tree` is, where it is plainly another tool's: `ray.io/v1 RayService`; None: it may be ours."""
+    """Return the kind of another tool's document, such as `ray.io/v1 RayService`, or None if it may be ours."""
     version, kind = get_field(tree.value, "apiVersion"), get_field(tree.value, "kind")
     group = version.partition("/")[0] if isinstance(version, str) else ""
-    # A version misspelt, and one that lacks its group before a kind of ours, are faults to be told.
+    # A misspelt version, or one without group before a kind of ours, is a mistake to report, not another tool's.
     if not group or closest_match(group, (API_VERSION.partition("/")[0],)) or (group == version and kind in KINDS):
         return None
     return f"{version} {kind}" if isinstance(kind, str) else str(version)

@@ -1,7 +1,6 @@
-"""Quantities as messages and tables say them: three significant digits and a unit that fits.
+"""Formatting of measured and estimated quantities: three significant digits and a suitable unit.
 
-What a user writes is printed exactly, by `Quantity.format` and `str` of an objective; what was measured or estimated is
-printed by these.
+Values of the specification are printed exactly, by `Quantity.format` and `str` of an SLO.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from circinus.specification.units import BANDWIDTH, DURATION, SIZE, Quantity
 
 
 class IntervalLike(Protocol):
-    """A value that is known between two bounds."""
+    """Value between two bounds."""
 
     @property
     def value(self) -> float: ...
@@ -25,100 +24,100 @@ class IntervalLike(Protocol):
 
 
 UNBOUNDED_S = 1e6
-"""Seconds from which on a bound of a latency is none."""
+"""Seconds from which a latency bound counts as absent."""
 
 
 def format_duration(seconds: float) -> str:
-    """`0.4123` -> `412 ms`."""
-    return _spoken(seconds, DURATION, ("µs", "ms", "s", "min", "h"), zero="s")
+    """Return a duration such as `412 ms`."""
+    return _with_unit(seconds, DURATION, ("µs", "ms", "s", "min", "h"), zero="s")
 
 
 def format_latency_bound(seconds: float) -> str:
-    """An upper bound, where there may be none."""
+    """Return an upper bound of a latency, or `no bound`."""
     return "no bound" if seconds >= UNBOUNDED_S else format_duration(seconds)
 
 
 def format_latency_limit(seconds: float) -> str:
-    """`0.441` -> `441ms`: a limit of few digits as it can be written in a specification, without rounding it."""
+    """Return a limit such as `441ms` in the notation of the specification, without rounding."""
     return f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1e3:g}ms"
 
 
 def format_bytes(count_bytes: float) -> str:
-    """`160000` -> `156 KiB`."""
-    return _spoken(count_bytes, SIZE, ("B", "KiB", "MiB", "GiB", "TiB"), zero="B")
+    """Return a size such as `156 KiB`."""
+    return _with_unit(count_bytes, SIZE, ("B", "KiB", "MiB", "GiB", "TiB"), zero="B")
 
 
 def format_bandwidth(bytes_per_s: float) -> str:
-    """`5000000` -> `40 Mbit/s`."""
-    return _spoken(bytes_per_s, BANDWIDTH, ("bit/s", "kbit/s", "Mbit/s", "Gbit/s"), zero="bit/s")
+    """Return a bandwidth such as `40 Mbit/s`."""
+    return _with_unit(bytes_per_s, BANDWIDTH, ("bit/s", "kbit/s", "Mbit/s", "Gbit/s"), zero="bit/s")
 
 
 def format_usd_per_h(value: float) -> str:
-    """`0.01234` -> `$0.0123/h`."""
+    """Return a price such as `$0.0123/h`."""
     sign = "-" if value < 0 else ""
     return f"{sign}${_digits(abs(value))}/h"
 
 
-def format_range(say: Callable[[float], str], least: float, greatest: float) -> str:
-    """`1.2 ms to 3.4 ms`, or one of them where both read alike."""
-    words = say(least), say(greatest)
-    return words[0] if words[0] == words[1] else " to ".join(words)
+def format_range(format_value: Callable[[float], str], lowest: float, highest: float) -> str:
+    """Return a range such as `1.2 ms to 3.4 ms`, or a single value if both ends are formatted equally."""
+    ends = format_value(lowest), format_value(highest)
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
 def format_score(value: float) -> str:
-    """A mean score: three decimals where they are three digits, so that scores stand below each other."""
+    """Return a mean score, with three decimals (aligned in tables) if these are about three significant digits."""
     return f"{value:.3f}" if value == 0 or 0.0995 <= abs(value) < 10 else _digits(value)
 
 
 def format_percentage(share: float) -> str:
-    """`0.8412` -> `84.1%`."""
+    """Return a percentage such as `84.1%`."""
     return f"{_digits(100 * share)}%"
 
 
 def format_amount(resource: str, value: float) -> str:
-    """An amount of one of the resources of a node: `2 cpus`, `1 cpu`, `1.5 GiB memory`."""
+    """Return an amount of a resource, such as `2 cpus`, `1 cpu` or `1.5 GiB memory`."""
     if "memory" in resource:
         return f"{format_bytes(value)} {resource}"
     return f"{_digits(value)} {resource.removesuffix('s') if value == 1 else resource}"
 
 
-def format_interval(spoken: Callable[[float], str], interval: IntervalLike) -> str:
-    """Value and bounds, each as `spoken` says it: `412 ms (380 ms to 451 ms)`."""
-    return f"{spoken(interval.value)} ({spoken(interval.lower)} to {spoken(interval.upper)})"
+def format_interval(format_value: Callable[[float], str], interval: IntervalLike) -> str:
+    """Return a value with its bounds, such as `412 ms (380 ms to 451 ms)`."""
+    return f"{format_value(interval.value)} ({format_value(interval.lower)} to {format_value(interval.upper)})"
 
 
 def ceil_significant(value: float, digits: int = 3) -> float:
-    """The least number of so many significant digits that is not below `value`."""
+    """Return the smallest number with at most `digits` significant digits that is not below `value`."""
     return _rounded(value, digits, math.ceil)
 
 
 def floor_significant(value: float, digits: int = 3) -> float:
-    """The greatest number of so many significant digits that is not above `value`."""
+    """Return the largest number with at most `digits` significant digits that is not above `value`."""
     return _rounded(value, digits, math.floor)
 
 
-def _rounded(value: float, digits: int, towards: Callable[[float], int]) -> float:
+def _rounded(value: float, digits: int, rounding: Callable[[float], int]) -> float:
     if value == 0:
         return 0.0
-    places = digits - 1 - math.floor(math.log10(abs(value)))
-    factor = 10.0**places
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    factor = 10.0**decimals
     nearest = round(value * factor)
-    # A number that already has so few digits must stay, however its product came out.
-    whole = nearest if math.isclose(value * factor, nearest, rel_tol=1e-12) else towards(value * factor)
-    rounded = whole / factor
-    wrong_side = rounded < value if towards is math.ceil else rounded > value
-    return value if wrong_side else rounded
+    # A number with few digits must stay unchanged, even if its product is inexact.
+    integer = nearest if math.isclose(value * factor, nearest, rel_tol=1e-12) else rounding(value * factor)
+    rounded = integer / factor
+    on_wrong_side = rounded < value if rounding is math.ceil else rounded > value
+    return value if on_wrong_side else rounded
 
 
-def _spoken(value: float, quantity: Quantity, units: tuple[str, ...], zero: str) -> str:
-    """In the largest of `units`, ascending, in which the number is at least 1; no value at all in `zero`."""
+def _with_unit(value: float, quantity: Quantity, units: tuple[str, ...], zero: str) -> str:
+    """Return `value` in the largest of the ascending `units` with a number >= 1, and 0 in the unit `zero`."""
     if value == 0:
         return f"0 {zero}"
-    chosen = units[0]
+    selected = units[0]
     for unit in units:
         if abs(value) >= quantity.factors[unit] * 0.9995:
-            chosen = unit
-    return f"{_digits(value / quantity.factors[chosen])} {chosen}"
+            selected = unit
+    return f"{_digits(value / quantity.factors[selected])} {selected}"
 
 
 def _digits(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Infrastructure: sites, tiers, pools of equal nodes, and the links between sites."""
+"""Infrastructure: sites, tiers, pools of equal nodes, and links between sites."""
 
 from __future__ import annotations
 
@@ -19,44 +19,57 @@ from circinus.specification.units import Bytes, BytesPerS, DurationS, UsdPerGb, 
 
 
 class Site(SpecModel):
-    """A place where inputs arise or machines stand. Its name alone may be written."""
+    """Location of inputs or nodes. In YAML, a name suffices.
+
+    Example:
+        >>> import circinus as c
+        >>> c.Site(name="office").name
+        'office'
+    """
 
     name: Name
 
     @classmethod
-    def _spread(cls, given: Any, faults: list[Issue]) -> Any:
+    def _spread(cls, given: Any, issues: list[Issue]) -> Any:
         return {"name": given} if isinstance(given, str) else given
 
 
 LOCAL_CLASS = "local"
-"""The hardware class of the machine that profiles; its speed is 1 by definition."""
+"""Hardware class of the profiling machine, whose speed is 1 by definition."""
 
 
 def _bounds(value: Any) -> Any:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise issue_error(describe(value), "the least and the greatest speed, such as [0.4, 0.5]")
+        raise issue_error(describe(value), "the lowest and the highest speed, such as [0.4, 0.5]")
     return value
 
 
 class HardwareClass(SpecModel):
-    """A kind of machine, with its speed relative to the class that was profiled on."""
+    """Kind of machine, with its speed relative to the profiling machine.
+
+    Example:
+        >>> import circinus as c
+        >>> phone = c.HardwareClass(name="arm-phone", relative_speed=0.25, relative_speed_bounds=(0.2, 0.3))
+        >>> phone.guaranteed_speed
+        0.2
+    """
 
     name: Name = Field(alias="class")
-    """What the kind is called; `local` is the machine that profiles."""
+    """Name of the class; `local` is the profiling machine."""
     relative_speed: Annotated[Number, Field(gt=0)] | None = None
-    """Service times measured on the profiled class are divided by this. Every class but `local` has to say it: a guess
-    would turn into promises."""
+    """Divisor of the service times measured on the profiling machine. Required for all classes except `local`, as
+    guarantees depend on it."""
     relative_speed_bounds: Annotated[tuple[Number, Number], BeforeValidator(_bounds)] | None = None
-    """Between which two the speed surely is, where it is not known exactly; promises are made with the lower."""
+    """Certain bounds of an inexact speed. Guarantees use the lower bound."""
 
     @property
     def speed(self) -> float:
-        """The relative speed, as well as it is known."""
+        """Best estimate of the relative speed."""
         return 1.0 if self.relative_speed is None else self.relative_speed
 
     @property
     def guaranteed_speed(self) -> float:
-        """The relative speed that it surely has."""
+        """Lower bound of the relative speed, used for guarantees."""
         return self.speed if self.relative_speed_bounds is None else self.relative_speed_bounds[0]
 
     @classmethod
@@ -64,30 +77,38 @@ class HardwareClass(SpecModel):
         if not isinstance(content, HardwareClass):
             return
         if content.name == LOCAL_CLASS and content.relative_speed not in (None, 1.0):
-            found, expected = f"{content.relative_speed:g}", "1, as this is the machine that profiles"
+            found, expected = f"{content.relative_speed:g}", "1, since this is the profiling machine"
             yield Issue(("relative_speed",), found, expected, "give the class another name")
         elif content.relative_speed is None and content.name != LOCAL_CLASS:
             yield Issue(
                 ("relative_speed",),
                 "nothing",
-                f"how fast {content.name} is, where the machine that profiles is 1",
-                f"measure it there (circinus profile --calibrate), or call the class {LOCAL_CLASS}",
+                f"the speed of {content.name} relative to the profiling machine",
+                f"measure it with `circinus profile --calibrate`, or call the class {LOCAL_CLASS}",
             )
         elif content.relative_speed_bounds is not None:
-            least, greatest = content.relative_speed_bounds
-            if not 0 < least <= content.speed <= greatest:
+            lowest, highest = content.relative_speed_bounds
+            if not 0 < lowest <= content.speed <= highest:
                 expected = f"two numbers above 0 with the relative speed {content.speed:g} between them"
-                yield Issue(("relative_speed_bounds",), f"[{least:g}, {greatest:g}]", expected)
+                yield Issue(("relative_speed_bounds",), f"[{lowest:g}, {highest:g}]", expected)
 
 
 class Pool(SpecModel):
-    """A set of equal nodes at one site and tier. All amounts are those of one node."""
+    """Set of equal nodes at one site and tier. All amounts apply to one node.
+
+    Example:
+        >>> import circinus as c
+        >>> local = c.HardwareClass(name="local")
+        >>> pool = c.Pool(name="phones", site="phone", tier="device", cpus=2, memory="4GiB", hardware=local)
+        >>> pool.is_private()
+        True
+    """
 
     name: Name
     site: Name
-    """Where the nodes stand."""
+    """Site of the nodes."""
     tier: Name
-    """The level they belong to."""
+    """Tier of the nodes."""
     nodes: Count = Field(default=1, ge=0)
     """Number of nodes."""
     cpus: Number = Field(gt=0)
@@ -100,46 +121,66 @@ class Pool(SpecModel):
     """GPU memory of one node."""
     hardware: HardwareClass
     price_usd_per_h: UsdPerH = Field(default=0.0, alias="price")
-    """Price of one whole node for an hour."""
+    """Price of one node per hour."""
     headroom: Score = Field(default=0.0, ge=0, lt=1)
-    """Share of all CPUs, memory and GPUs of the pool that plans leave free."""
+    """Share of CPUs, memory and GPUs of the pool that plans leave unused."""
     private: Flag | None = None
-    """Whether only queries whose source is this site may run here; by default so on the tier `device`."""
+    """True if the pool is reserved for queries from its own site; default true on the tier `device`, else false."""
 
     def is_private(self) -> bool:
-        """Whether queries from other sites are kept out."""
+        """Return whether the pool is reserved for queries from its own site."""
         return self.tier == "device" if self.private is None else self.private
 
 
 class Link(SpecModel):
-    """A network path between two sites, shared by all traffic between them, with its own bandwidth each way."""
+    """Network path between two sites with one bandwidth per direction, shared by all traffic between them.
+
+    Example:
+        >>> import circinus as c
+        >>> c.Link(source="phone", target="office", bandwidth="40Mbit/s", round_trip="20ms").bandwidth_bytes_per_s
+        5000000.0
+    """
 
     source: Name = Field(alias="from")
-    """One of the two sites."""
+    """First site."""
     target: Name = Field(alias="to")
-    """The other site."""
+    """Second site."""
     bandwidth_bytes_per_s: BytesPerS = Field(alias="bandwidth", gt=0)
-    """Bandwidth in the direction from -> to."""
+    """Bandwidth from the first to the second site."""
     reverse_bandwidth_bytes_per_s: Annotated[BytesPerS, Field(gt=0)] | None = Field(
         default=None, alias="reverse_bandwidth"
     )
-    """Bandwidth in the direction to -> from; by default the same."""
+    """Bandwidth from the second to the first site; default `bandwidth`."""
     round_trip_s: DurationS = Field(default=0.0, alias="round_trip")
-    """Time for a small packet there and back."""
+    """Round-trip time of a small packet."""
     price_usd_per_gb: UsdPerGb = Field(default=0.0, alias="price")
     """Price of traffic in either direction."""
 
 
 class Tenant(SpecModel):
-    """Who shares the infrastructure, and what they are promised of it."""
+    """Tenant of the infrastructure, with its guaranteed share.
+
+    Example:
+        >>> import circinus as c
+        >>> c.Tenant(name="ward", at_least="30%").at_least
+        0.3
+    """
 
     name: Name
     at_least: Score = Field(default=0.0, ge=0, le=1)
-    """Share of the weight of the tenant's queries that is served before anybody else's, as far as it can be."""
+    """Guaranteed share of the weight of the tenant's queries, which is served first, if feasible."""
 
 
 class Infrastructure(SpecModel):
-    """Everything there is to run on."""
+    """Hardware and network that plans may use.
+
+    Example:
+        >>> import circinus as c
+        >>> local = c.HardwareClass(name="local")
+        >>> pool = c.Pool(name="servers", site="office", tier="edge", nodes=3, cpus=8, memory="32GiB", hardware=local)
+        >>> c.Infrastructure(name="home", sites=["office"], pools=[pool]).pool("servers").nodes
+        3
+    """
 
     WRITTEN_ELSEWHERE = frozenset({"name"})
 
@@ -147,22 +188,22 @@ class Infrastructure(SpecModel):
     tiers: Annotated[tuple[Name, ...], AfterValidator(require_unique("tier")), OneOrMany()] = Field(
         default=("device", "edge", "cloud"), min_length=1
     )
-    """The levels, from nearest to the input to farthest."""
+    """Tiers, from nearest to farthest from the inputs."""
     sites: tuple[Site, ...] = Field(min_length=1)
-    """The places."""
+    """Locations of inputs and nodes."""
     pools: tuple[Pool, ...] = Field(min_length=1)
-    """The machines."""
+    """Sets of equal nodes."""
     links: tuple[Link, ...] = ()
-    """The network between the places; a transfer takes the quickest way over them."""
+    """Network between the sites. Transfers take the path with the shortest round trip."""
     tenants: Annotated[tuple[Tenant, ...], KeyedByName(main="at_least")] = ()
-    """Who shares it; in YAML a mapping from the tenant's name to the share that is promised, or a list."""
+    """Tenants of the infrastructure; in YAML a mapping from the tenant's name to its guaranteed share, or a list."""
 
     @classmethod
     def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
         return validate_topology(content, default_tiers=cls.model_fields["tiers"].default)
 
     def pool(self, name: str) -> Pool:
-        """The pool called `name`; KeyError when there is none."""
+        """Return the pool `name`, or raise KeyError."""
         for pool in self.pools:
             if pool.name == name:
                 return pool
@@ -171,18 +212,18 @@ class Infrastructure(SpecModel):
 
 @dataclass(frozen=True, order=True)
 class DirectedLink:
-    """One direction of a link. Traffic in the two directions does not compete."""
+    """Direction of a link. Traffic in opposite directions does not compete."""
 
     source: str
     target: str
     bandwidth_bytes_per_s: float
     one_way_s: float
-    """Half the round trip."""
+    """Half of the round-trip time."""
     price_usd_per_gb: float
 
     @property
     def name(self) -> str:
-        """A readable name, unique within an infrastructure."""
+        """Readable name, unique within an infrastructure."""
         return f"{self.source}->{self.target}"
 
 
@@ -206,31 +247,31 @@ class Network:
 
     @property
     def links(self) -> tuple[DirectedLink, ...]:
-        """Both directions of every link."""
+        """All links, one for each direction."""
         return tuple(link for links in self._outgoing.values() for link in links)
 
     def site_of(self, pool: str) -> str:
-        """The site of the pool called `pool`."""
+        """Return the site of `pool`."""
         return self._site_of[pool]
 
     def _path(self, source: str, target: str) -> tuple[DirectedLink, ...] | None:
-        """The links from one site to another, in order; empty for the same site, None when there is no way."""
+        """Return the links from one site to another in order (empty for equal sites), or None if there is no path."""
         queue: list[tuple[float, int, str, tuple[DirectedLink, ...]]] = [(0.0, 0, source, ())]
-        seen: set[str] = set()
+        visited: set[str] = set()
         while queue:
             delay_s, hops, site, path = heapq.heappop(queue)
             if site == target:
                 return path
-            if site in seen:
+            if site in visited:
                 continue
-            seen.add(site)
+            visited.add(site)
             for link in self._outgoing[site]:
-                if link.target not in seen:
+                if link.target not in visited:
                     heapq.heappush(queue, (delay_s + link.one_way_s, hops + 1, link.target, (*path, link)))
         return None
 
     def accessible_pools(self, source: str) -> tuple[Pool, ...]:
-        """The pools, with nodes or without, that are open to queries from site `source` and reachable both ways."""
+        """Return the pools, with or without nodes, that queries from `source` may use and reach in both directions."""
         return tuple(
             pool
             for pool in self.infrastructure.pools
@@ -240,5 +281,5 @@ class Network:
         )
 
     def pools_for(self, source: str) -> tuple[Pool, ...]:
-        """The pools that a query from site `source` may use: those open to it that have nodes."""
+        """Return the accessible pools of queries from `source` that have nodes."""
         return tuple(pool for pool in self.accessible_pools(source) if pool.nodes > 0)

@@ -1,4 +1,4 @@
-"""Whatever the project passes around (dataclasses, models, paths, numbers) as JSON that people can read, too."""
+"""Readable JSON of dataclasses, pydantic models, paths and plain values."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pydantic_core import to_json
 def json_text(
     value: Any, *, indent: int, by_alias: bool, not_finite: Literal["null", "constants"] = "constants"
 ) -> str:
-    """`value` as indented JSON of ASCII characters, which any terminal and any file can take.
+    """Return `value` as indented JSON in ASCII, which every terminal and encoding supports.
 
     Args:
-        value: of plain values, dataclasses, paths and pydantic models.
-        indent: spaces for each level.
-        by_alias: whether the fields of models are written as in YAML.
-        not_finite: how numbers that are not finite are written: as null, or as `NaN` and `Infinity`.
+        value: plain values, dataclasses, paths and pydantic models, nested in any way.
+        indent: spaces per level.
+        by_alias: whether to name the fields of models as in YAML.
+        not_finite: encoding of numbers that are not finite: null, or the constants `NaN` and `Infinity`.
     """
     text = to_json(value, indent=indent, by_alias=by_alias, inf_nan_mode=not_finite, serialize_unknown=True).decode()
     return text if text.isascii() else re.sub(r"[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def refuse_not_finite(text: str) -> None:
-    """Raise ValueError where a JSON text has a number that is not finite."""
+    """Raise ValueError if a JSON text contains a number that is not finite."""
 
     def refuse(constant: str) -> None:
         raise ValueError(f"found {constant}, expected finite numbers")

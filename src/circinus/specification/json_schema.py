@@ -1,4 +1,4 @@
-"""The JSON Schema (draft 2020-12) of a document, for editors that complete and check YAML while it is written."""
+"""JSON Schema (draft 2020-12) of a document, for completion and checks in editors."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from circinus.specification.slo import AccuracySlo, CostSlo, LatencySlo, Slos
 
 
 def field_docs(model: type[BaseModel]) -> Mapping[str, str]:
-    """Field -> the text below it, for those that have one; inherited ones included."""
-    found: dict[str, str] = {}
+    """Return the docstrings of fields, including inherited fields."""
+    docs: dict[str, str] = {}
     for parent in reversed(model.__mro__[: model.__mro__.index(BaseModel)]):
         definition = ast.parse(textwrap.dedent(inspect.getsource(parent))).body[0]
         assert isinstance(definition, ast.ClassDef)
         for field, below in pairwise(definition.body):
             match field, below:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    found[name] = inspect.cleandoc(text)
-    return {name: text for name, text in found.items() if name in model.model_fields}
+                    docs[name] = inspect.cleandoc(text)
+    return {name: text for name, text in docs.items() if name in model.model_fields}
 
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -38,9 +38,9 @@ _COST = r"(<=|≤)\s*\$.*"
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema of one document: one of the kinds, told apart by `kind`, in every form that is read.
+    """Return the schema of a document of any kind, with all accepted short forms.
 
-    It knows nothing of what refers to what; `circinus validate` does.
+    The schema does not cover references between documents, which `circinus validate` checks.
     """
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         (model, "validation") for model in (*KINDS.values(), Metadata)
@@ -63,37 +63,36 @@ def json_schema() -> dict[str, Any]:
 
 
 class _Generator(GenerateJsonSchema):
-    """Says of every field what stands below it in the source; leaves out titles that only repeat a field's name, and
-    defaults in units that people do not write."""
+    """Schema generator that describes fields by their docstrings, without titles and without defaults in base units."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
-        """Fields get no title."""
         return False
 
     def model_schema(self, schema: Any) -> dict[str, Any]:
-        """A model, with the texts below its fields as descriptions."""
-        made = super().model_schema(schema)
+        """Return the schema of a model, described by its docstring and the docstrings of its fields."""
+        generated = super().model_schema(schema)
         model: type[BaseModel] = schema["cls"]
+        generated["description"] = _description(model)
         for name, text in field_docs(model).items():
             written = model.model_fields[name].alias or name
-            if written in made["properties"]:  # what only Python has is not
-                made["properties"][written]["description"] = text
-        return made
+            if written in generated["properties"]:  # fields of the Python interface only are absent
+                generated["properties"][written]["description"] = text
+        return generated
 
     def default_schema(self, schema: Any) -> dict[str, Any]:
-        """A default in the form in which it is written in YAML."""
-        made = super().default_schema(schema)
-        default, kinds = made.get("default"), [part.get("type") for part in made.get("anyOf", ())]
-        bare = isinstance(default, float) and default != 0 and "string" in kinds and "number" not in kinds
-        if default in (None, {}) or bare:  # a bare number stands for a quantity that is written with its unit
-            made.pop("default", None)
-        return made
+        """Return a schema with its default, unless YAML would write the default with a unit."""
+        generated = super().default_schema(schema)
+        default, kinds = generated.get("default"), [part.get("type") for part in generated.get("anyOf", ())]
+        is_quantity = isinstance(default, float) and default != 0 and "string" in kinds and "number" not in kinds
+        if default in (None, {}) or is_quantity:
+            generated.pop("default", None)
+        return generated
 
 
 def _document(kind: str, model: type[BaseModel]) -> dict[str, Any]:
     return {
         "title": kind,
-        "description": _words(model),
+        "description": _description(model),
         "type": "object",
         "properties": {
             "apiVersion": {"const": API_VERSION},
@@ -107,7 +106,7 @@ def _document(kind: str, model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _without_name(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of a document's `spec`; the name stands in `metadata`."""
+    """Return the schema of `spec`, without the name, which is in `metadata`."""
     return {
         **model,
         "properties": {name: field for name, field in model["properties"].items() if name != "name"},
@@ -117,36 +116,37 @@ def _without_name(model: Mapping[str, Any]) -> dict[str, Any]:
 
 def _add_short_forms(definitions: dict[str, Any]) -> None:
     definitions["Site"] = _or_text(definitions["Site"], definitions["Site"]["properties"]["name"]["pattern"])
-    objectives: dict[type[BaseModel], str] = {LatencySlo: _LATENCY, AccuracySlo: _ACCURACY, CostSlo: _COST}
-    written = []
-    for model, text in objectives.items():
-        name = model.__name__.removesuffix("Slo").lower()
-        written.append(rf"{name}\s*:?\s*{text}")
-        definitions[model.__name__] = _or_text(definitions[model.__name__], rf"^\s*({name}\s*:?\s*)?{text}$")
+    patterns: dict[type[BaseModel], str] = {LatencySlo: _LATENCY, AccuracySlo: _ACCURACY, CostSlo: _COST}
+    texts = []
+    for model, pattern in patterns.items():
+        kind = model.__name__.removesuffix("Slo").lower()
+        texts.append(rf"{kind}\s*:?\s*{pattern}")
+        definitions[model.__name__] = _or_text(definitions[model.__name__], rf"^\s*({kind}\s*:?\s*)?{pattern}$")
     mapping = definitions[Slos.__name__]
-    one = {"type": "string", "pattern": rf"^\s*({'|'.join(written)})$", "examples": ["latency p95 <= 800ms"]}
+    slo = {"type": "string", "pattern": rf"^\s*({'|'.join(texts)})$", "examples": ["latency p95 <= 800ms"]}
     definitions[Slos.__name__] = {
         "description": mapping["description"],
-        "anyOf": [{"type": "array", "items": {"anyOf": [one, mapping]}}, mapping, one],
+        "anyOf": [{"type": "array", "items": {"anyOf": [slo, mapping]}}, mapping, slo],
     }
 
 
 def _add_kinds_of_arrivals(definitions: dict[str, Any]) -> None:
-    """The kind must be said, since it tells the others apart; alone where nothing else is required."""
-    alone = []
+    """Require the field `kind`, and accept the name of a kind without other required fields as a short form."""
+    short_forms = []
     for kind, model in ARRIVAL_KINDS.items():
         definition = definitions[model.__name__]
         required = definition.get("required", [])
         definitions[model.__name__] = {**definition, "required": ["kind", *required]}
         if not required:
-            alone.append(kind)
+            short_forms.append(kind)
     field = definitions["Query"]["properties"]["arrivals"]
-    definitions["Query"]["properties"]["arrivals"] = {**field, "anyOf": [{"enum": alone}, *field["anyOf"]]}
+    definitions["Query"]["properties"]["arrivals"] = {**field, "anyOf": [{"enum": short_forms}, *field["anyOf"]]}
 
 
 def _or_text(model: Mapping[str, Any], pattern: str) -> dict[str, Any]:
     return {"description": model["description"], "anyOf": [{"type": "string", "pattern": pattern}, dict(model)]}
 
 
-def _words(model: type[BaseModel]) -> str:
-    return (model.__doc__ or "").strip()
+def _description(model: type[BaseModel]) -> str:
+    """Return the docstring of a model without its example."""
+    return inspect.cleandoc(model.__doc__ or "").partition("\n\nExample:")[0]

@@ -1,4 +1,4 @@
-"""From files to a specification, or to the list of everything that is wrong with them."""
+"""Loading of specifications from files or text, with all problems reported at once."""
 
 from __future__ import annotations
 
@@ -19,21 +19,28 @@ from circinus.specification.yaml.reader import YamlNode
 
 _SUFFIXES = (".yaml", ".yml")
 WHOLE_FILE = "(file)"
-"""Stands for the field in faults of a whole file."""
+"""Placeholder for the field in diagnostics about a whole file."""
 
 
 def load_specification(paths: Sequence[Path]) -> Specification:
     """Read files of YAML documents into one specification.
 
     Args:
-        paths: files; a folder stands for the `*.yaml` and `*.yml` files in it (not below it), sorted by name. Empty
-            files and documents of other tools in a folder are passed over, those in a file that is named are faults.
+        paths: files and folders. A folder means its `*.yaml` and `*.yml` files (without subfolders), sorted by name.
+            Empty files and documents of other tools are skipped in a folder, and an error in a file passed by name.
 
     Raises:
-        SpecError: with every fault of every file.
+        SpecError: a file is invalid; lists the problems of all files.
+
+    Example:
+        >>> import circinus as c
+        >>> from pathlib import Path
+        >>> starter = Path(c.__file__).parent / "cli" / "starter"
+        >>> sorted(path.name for path in c.load_specification([starter]).files)
+        ['infrastructure.yaml', 'pipeline.yaml', 'queries.yaml']
     """
     files, faults = _files(paths)
-    named = {os.path.realpath(path) for path in paths}
+    explicit = {os.path.realpath(path) for path in paths}
     texts: list[tuple[Path, str]] = []
     for file in files:
         text = _text(file)
@@ -48,17 +55,31 @@ def load_specification(paths: Sequence[Path]) -> Specification:
         module_paths=folders,
         files=tuple(files),
         sources=tuple(map(Path, paths)),
-        found_in_folders={file for file, _ in texts if os.path.realpath(file) not in named},
+        files_of_folders={file for file, _ in texts if os.path.realpath(file) not in explicit},
     )
 
 
 def parse_specification(text: str, name: str = "<text>", module_paths: Sequence[Path] = ()) -> Specification:
     """Read YAML documents from `text`, which messages call `name`.
 
-    Recordings of arrivals are looked for in `module_paths`; without those, in the current folder.
+    Relative paths of recorded arrivals are resolved in `module_paths`, or else in the current folder.
 
     Raises:
-        SpecError: with every fault.
+        SpecError: the text is invalid; lists all problems.
+
+    Example:
+        >>> import circinus as c
+        >>> specification = c.parse_specification('''
+        ... apiVersion: circinus/v1
+        ... kind: Pipeline
+        ... metadata: {name: echo}
+        ... spec:
+        ...   operators: [{name: echo, uses: "my_code:echo"}]
+        ...   metric: {name: exact match, uses: "my_code:exact_match"}
+        ...   dataset: {uses: "my_code:items"}
+        ... ''')
+        >>> list(specification.pipelines)
+        ['echo']
     """
     folders = tuple(module_paths) or (Path(),)
     return _specification([(Path(name), text)], [], module_paths=tuple(module_paths), files=(), folders=folders)
@@ -71,45 +92,46 @@ def _specification(
     files: tuple[Path, ...],
     sources: tuple[Path, ...] = (),
     folders: tuple[Path, ...] = (),
-    found_in_folders: Collection[Path] = (),
+    files_of_folders: Collection[Path] = (),
 ) -> Specification:
-    # Here, since what runs plans reads no YAML, and the parser loads slowly.
+    # Imported late: the parser loads slowly, and processes that run plans read no YAML.
     from circinus.specification.yaml.reader import SYNTAX, read_yaml
 
     faults = list(unread)
     documents: list[Document] = []
-    passed_over: list[str] = []
-    others: set[Path] = set()
+    skipped: list[str] = []
+    foreign_files: set[Path] = set()
     complete = not unread
     order = {fault.file: position for position, fault in enumerate(unread)}
     for file, text in texts:
         order.setdefault(str(file), len(order))
-        trees, found = read_yaml(text, str(file))
-        complete = complete and not any(fault.field == SYNTAX for fault in found)
-        if file in found_in_folders:
-            ours, whose = _told_apart(trees, file)
-            passed_over += whose
-            if not ours and not found:
-                passed_over += [] if whose else [f"{file}: holds no document"]
-                others.add(file)
+        trees, syntax_faults = read_yaml(text, str(file))
+        complete = complete and not any(fault.field == SYNTAX for fault in syntax_faults)
+        if file in files_of_folders:
+            own_trees, foreign = _split_by_owner(trees, file)
+            skipped += foreign
+            if not own_trees and not syntax_faults:
+                skipped += [] if foreign else [f"{file}: contains no document"]
+                foreign_files.add(file)
                 continue
-            trees = ours
-        if not trees and not found:
-            found = [Diagnostic(str(file), 0, WHOLE_FILE, "no document", "at least one, beginning with apiVersion")]
-        faults += found
-        told = {(fault.line, fault.field) for fault in found}
+            trees = own_trees
+        if not trees and not syntax_faults:
+            expected = "at least one, beginning with apiVersion"
+            syntax_faults = [Diagnostic(str(file), 0, WHOLE_FILE, "no document", expected)]
+        faults += syntax_faults
+        reported = {(fault.line, fault.field) for fault in syntax_faults}
         for tree in trees:
-            document, wrong = read_document(tree, str(file))
+            document, document_faults = read_document(tree, str(file))
             complete = complete and document is not None
-            faults += [fault for fault in wrong if (fault.line, fault.field) not in told]
+            faults += [fault for fault in document_faults if (fault.line, fault.field) not in reported]
             if document is not None:
                 documents.append(document)
-    faults += [_nothing_of_ours(folder) for folder in _folders_without_ours(found_in_folders, others)]
+    faults += [_no_own_document(folder) for folder in _foreign_folders(files_of_folders, foreign_files)]
     faults += check_references(documents, complete)
-    documents, unplayable = resolve_arrival_files(documents, folders)
-    faults += unplayable
+    documents, arrival_faults = resolve_arrival_files(documents, folders)
+    faults += arrival_faults
     if faults:
-        # Recordings stand behind the files that name them.
+        # Recorded arrivals come after the files that name them.
         raise SpecError(sorted(faults, key=lambda fault: (order.get(fault.file, len(order)), fault.line)))
     contents = [document.content for document in documents]
     return Specification(
@@ -117,36 +139,36 @@ def _specification(
         infrastructure=next((content for content in contents if isinstance(content, Infrastructure)), None),
         queries=tuple(content for content in contents if isinstance(content, Query)),
         module_paths=module_paths,
-        files=tuple(file for file in files if file not in others),
+        files=tuple(file for file in files if file not in foreign_files),
         sources=sources,
-        skipped_documents=tuple(passed_over),
+        skipped_documents=tuple(skipped),
         locations={(d.kind, d.name): d.source for d in documents if d.name is not None and d.source is not None},
     )
 
 
-def _told_apart(trees: Sequence[YamlNode], file: Path) -> tuple[list[YamlNode], list[str]]:
-    """The documents that may be ours, and what the others are."""
-    whose = [(tree, foreign_kind(tree)) for tree in trees]
+def _split_by_owner(trees: Sequence[YamlNode], file: Path) -> tuple[list[YamlNode], list[str]]:
+    """Return the documents that may be ours, and descriptions of the documents of other tools."""
+    kinds = [(tree, foreign_kind(tree)) for tree in trees]
     return (
-        [tree for tree, other in whose if other is None],
-        [f"{file}:{tree.line}: is a document of {other}" for tree, other in whose if other is not None],
+        [tree for tree, foreign in kinds if foreign is None],
+        [f"{file}:{tree.line}: another tool's document ({foreign})" for tree, foreign in kinds if foreign is not None],
     )
 
 
-def _folders_without_ours(found: Collection[Path], others: Collection[Path]) -> list[Path]:
-    """Folders all files of which were passed over."""
-    return sorted({file.parent for file in others} - {file.parent for file in found if file not in others})
+def _foreign_folders(files: Collection[Path], foreign_files: Collection[Path]) -> list[Path]:
+    """Return the folders without any file of ours."""
+    own_files = [file for file in files if file not in foreign_files]
+    return sorted({file.parent for file in foreign_files} - {file.parent for file in own_files})
 
 
-def _nothing_of_ours(folder: Path) -> Diagnostic:
-    return Diagnostic(
-        str(folder), 0, WHOLE_FILE, "a folder without any document of Circinus", f"one of apiVersion: {API_VERSION}"
-    )
+def _no_own_document(folder: Path) -> Diagnostic:
+    found, expected = "a folder without Circinus documents", f"a document with apiVersion: {API_VERSION}"
+    return Diagnostic(str(folder), 0, WHOLE_FILE, found, expected)
 
 
 def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Diagnostic]]:
-    """The files that `paths` stand for, each once."""
-    found: dict[str, Path] = {}
+    """Return the files of `paths` without repetition, and the problems of the paths."""
+    by_real_path: dict[str, Path] = {}
     faults: list[Diagnostic] = []
     if not paths:
         faults.append(Diagnostic("(no path)", 0, WHOLE_FILE, "nothing", "at least one file or folder"))
@@ -160,18 +182,18 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Diagnostic]]:
                 continue
             if not files:
                 faults.append(
-                    Diagnostic(str(path), 0, WHOLE_FILE, "a folder without any", "*.yaml or *.yml files in it")
+                    Diagnostic(str(path), 0, WHOLE_FILE, "a folder without YAML files", "*.yaml or *.yml files")
                 )
         for file in files:
-            found.setdefault(os.path.realpath(file), file)
-    return list(found.values()), faults
+            by_real_path.setdefault(os.path.realpath(file), file)
+    return list(by_real_path.values()), faults
 
 
 def _text(file: Path) -> str | Diagnostic:
     try:
         content = file.read_bytes()
     except FileNotFoundError:
-        return Diagnostic(str(file), 0, WHOLE_FILE, "nothing", "a file", _neighbour(file))
+        return Diagnostic(str(file), 0, WHOLE_FILE, "no such file", "an existing file", _sibling_hint(file))
     except OSError as error:
         return _unreadable(file, error)
     try:
@@ -182,11 +204,10 @@ def _text(file: Path) -> str | Diagnostic:
 
 
 def _unreadable(path: Path, error: OSError) -> Diagnostic:
-    found = f"what cannot be read ({error.strerror})"
-    return Diagnostic(str(path), 0, WHOLE_FILE, found, "a file or folder that may be read")
+    found = f"an unreadable path ({error.strerror})"
+    return Diagnostic(str(path), 0, WHOLE_FILE, found, "a readable file or folder")
 
 
-def _neighbour(file: Path) -> str:
-    """A hint at a file of nearly the same name in the same folder."""
-    present = file.parent.iterdir() if file.parent.is_dir() else ()
-    return did_you_mean(file.name, [other.name for other in present])
+def _sibling_hint(file: Path) -> str:
+    siblings = file.parent.iterdir() if file.parent.is_dir() else ()
+    return did_you_mean(file.name, [sibling.name for sibling in siblings])

@@ -1,4 +1,4 @@
-"""Pipelines: a DAG of operators with knobs, a metric, and a data set to profile on."""
+"""Pipelines: a DAG of operators with knobs, a metric, and a data set for profiling."""
 
 from __future__ import annotations
 
@@ -26,46 +26,59 @@ Choices = Annotated[
 
 
 class Knob(SpecModel):
-    """A parameter of an operator with finitely many choices."""
+    """Parameter of an operator with finitely many choices.
+
+    Example:
+        >>> import circinus as c
+        >>> c.Knob(name="strength", choices=[1, 2, 3], ordered=True, only_if={"method": "gate"}).choices
+        (1, 2, 3)
+    """
 
     name: Name
     choices: Choices
-    """The values it can take, no two of them equal."""
+    """Distinct values of the knob."""
     ordered: Flag = False
-    """Whether the choices are listed from least to most, so that neighbours behave alike."""
+    """True if the choices are in ascending order, so that neighbours behave similarly."""
     only_if: Mapping[Name, Choices] = Field(default_factory=dict)
-    """Other knobs of the operator and the choices under which this knob exists at all."""
+    """Condition of the knob: other knobs of the operator, each with the choices under which this knob exists."""
 
 
 class OperatorSpec(SpecModel):
-    """One stage of a pipeline."""
+    """Stage of a pipeline.
+
+    Example:
+        >>> import circinus as c
+        >>> stage = c.OperatorSpec(name="recognise", uses="speech:Recognise", knobs={"model": ["tiny", "base"]}, cpus=2)
+        >>> stage.cpus, stage.knobs[0].choices
+        ((2.0,), ('tiny', 'base'))
+    """
 
     name: Name
     uses: Reference
     """`module:attribute`, or the name of an entry point of the group `circinus.operators`."""
     after: Annotated[tuple[Name, ...], AfterValidator(require_unique("operator")), OneOrMany()] = ()
-    """The operators whose outputs this one receives, in the order of its parameters; none: the pipeline's input."""
+    """Operators whose outputs are the inputs, in the order of the parameters; default the pipeline's input."""
     knobs: Annotated[tuple[Knob, ...], KeyedByName(main="choices")] = ()
-    """What can be chosen of it; in YAML a mapping from the knob's name to its choices, or a list."""
+    """Knobs of the operator; in YAML a mapping from the knob's name to its choices, or a list."""
     cpus: Annotated[
         tuple[Annotated[Number, Field(gt=0)], ...], AfterValidator(sorted_unique("number of CPUs")), OneOrMany()
     ] = Field(default=(1.0,), min_length=1)
-    """CPUs that one replica may be given; ascending."""
+    """Allowed numbers of CPUs of a replica, ascending."""
     gpus: Number = Field(default=0.0, ge=0)
-    """GPUs that one replica needs."""
+    """GPUs of a replica."""
     gpu_memory_bytes: Bytes = Field(default=0.0, alias="gpu_memory")
-    """GPU memory that one replica needs."""
+    """GPU memory of a replica."""
     batch_sizes: Annotated[
         tuple[Annotated[Count, Field(ge=1)], ...], AfterValidator(sorted_unique("batch size")), OneOrMany()
     ] = Field(default=(1,), min_length=1)
-    """Items that one replica may process at once; ascending."""
+    """Allowed batch sizes of a replica, ascending."""
     batch_wait_s: DurationS = Field(default=0.0, alias="batch_wait")
-    """How long the oldest item that waits for a free replica may wait for its batch to fill; 0: not at all. Without
-    effect where the batch size is 1."""
+    """Maximum time that a free replica waits for a full batch after the arrival of its oldest item. No effect with
+    batch size 1."""
     allowed_tiers: (
         Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(require_unique("tier")), OneOrMany()] | None
     ) = None
-    """Tiers on which the operator may run (none: all). Privacy keeps an operator on the device or the edge."""
+    """Tiers on which the operator may run, for instance `[device, edge]` for privacy; default all."""
 
     @classmethod
     def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
@@ -74,55 +87,82 @@ class OperatorSpec(SpecModel):
 
 def _pair(value: Any) -> Any:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise issue_error(describe(value), "the least and the greatest score, such as [0, 1]")
+        raise issue_error(describe(value), "the lowest and the highest score, such as [0, 1]")
     return value
 
 
 class MetricSpec(SpecModel):
-    """How an output is scored against the truth."""
+    """Score of an output against the ground truth.
+
+    Example:
+        >>> import circinus as c
+        >>> c.MetricSpec(name="word error rate", uses="speech:word_error_rate", direction="minimize").range
+        (0.0, 1.0)
+    """
 
     name: Label
-    """What tables call it."""
+    """Name of the metric in tables."""
     uses: Reference
     """`module:attribute` of a function `(output, truth) -> float`."""
     direction: Literal["maximize", "minimize"] = "maximize"
-    """Which scores are better: the greater or the smaller."""
+    """Direction of better scores."""
     range: Annotated[tuple[Number, Number], BeforeValidator(_pair)] = (0.0, 1.0)
-    """Least and greatest score the metric can give; a score outside is an error."""
+    """Lowest and highest possible score; a score outside is an error."""
 
     @classmethod
     def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
         if isinstance(content, MetricSpec) and content.range[0] >= content.range[1]:
-            least, greatest = content.range
-            yield Issue(("range",), f"[{least:g}, {greatest:g}]", "a least score below the greatest")
+            lowest, highest = content.range
+            yield Issue(("range",), f"[{lowest:g}, {highest:g}]", "a lowest score below the highest")
 
 
 class DatasetSpec(SpecModel):
-    """The items a pipeline is profiled on."""
+    """Data set for profiling a pipeline.
+
+    Example:
+        >>> import circinus as c
+        >>> c.DatasetSpec(uses="speech:clips", arguments={"noise": 10}, held_out="25%").held_out_items(40)
+        10
+    """
 
     uses: Reference
     """`module:attribute` of a function that returns a sequence of `circinus.operators.Item`."""
     arguments: Mapping[str, ScalarValue] = Field(default_factory=dict)
     """Keyword arguments of the function."""
     features: Reference = "plain"
-    """What items that declare no strata are told apart by: `module:attribute` of a function `(value) -> numbers`,
-    `plain` for sizes, levels, spectra and the like of plain data, or `none`."""
+    """Features of items without strata: `module:attribute` of a function `(value) -> numbers`, `plain` for sizes,
+    levels and spectra of plain data, or `none`."""
     held_out: Score = Field(default=DEFAULT_HELD_OUT, ge=0, le=0.5)
-    """Share of the items that profiling never measures, so that traffic can carry items no plan was chosen on."""
+    """Share of the items that profiling never measures, reserved for load tests."""
 
     def held_out_items(self, items: int) -> int:
-        """How many of `items` are held out; one item at least is left to measure."""
+        """Return the number of held-out items, which leaves at least one of `items` to measure."""
         return min(round(items * self.held_out), items - 1)
 
 
 class Pipeline(SpecModel):
-    """A DAG of operators, listed in any order; what no operator consumes is the pipeline's output."""
+    """DAG of operators, in any order. Its output is the output of its sinks.
+
+    Example:
+        >>> import circinus as c
+        >>> pipeline = c.Pipeline(
+        ...     name="meeting",
+        ...     operators=[
+        ...         c.OperatorSpec(name="denoise", uses="speech:denoise"),
+        ...         c.OperatorSpec(name="recognise", uses="speech:Recognise", after="denoise"),
+        ...     ],
+        ...     metric=c.MetricSpec(name="word accuracy", uses="speech:accuracy"),
+        ...     dataset=c.DatasetSpec(uses="speech:clips"),
+        ... )
+        >>> pipeline.sinks()
+        ('recognise',)
+    """
 
     WRITTEN_ELSEWHERE = frozenset({"name"})
 
     name: Name
     operators: tuple[OperatorSpec, ...] = Field(min_length=1)
-    """The stages."""
+    """Stages of the pipeline."""
     metric: MetricSpec
     dataset: DatasetSpec
 
@@ -131,14 +171,14 @@ class Pipeline(SpecModel):
         return validate_operator_graph(content)
 
     def operator(self, name: str) -> OperatorSpec:
-        """The operator called `name`; KeyError when there is none."""
+        """Return the operator `name`, or raise KeyError."""
         for operator in self.operators:
             if operator.name == name:
                 return operator
         raise KeyError(name)
 
     def topological_order(self) -> tuple[OperatorSpec, ...]:
-        """The operators, each after all it depends on; among free ones the order of the specification."""
+        """Return the operators in topological order, with ties in the order of the specification."""
         done: dict[str, OperatorSpec] = {}
         while len(done) < len(self.operators):
             ready = [o for o in self.operators if o.name not in done and all(p in done for p in o.after)]
@@ -148,22 +188,22 @@ class Pipeline(SpecModel):
         return tuple(done.values())
 
     def ancestors(self, name: str) -> tuple[str, ...]:
-        """The names of all operators that `name` depends on, in topological order, without itself."""
-        needed: set[str] = set()
-        waiting = list(self.operator(name).after)
-        while waiting:
-            parent = waiting.pop()
-            if parent not in needed:
-                needed.add(parent)
-                waiting.extend(self.operator(parent).after)
-        return tuple(o.name for o in self.topological_order() if o.name in needed)
+        """Return the names of all operators that `name` depends on, in topological order."""
+        ancestors: set[str] = set()
+        pending = list(self.operator(name).after)
+        while pending:
+            parent = pending.pop()
+            if parent not in ancestors:
+                ancestors.add(parent)
+                pending.extend(self.operator(parent).after)
+        return tuple(o.name for o in self.topological_order() if o.name in ancestors)
 
     def sinks(self) -> tuple[str, ...]:
-        """The names of the operators whose output nobody consumes, in topological order."""
+        """Return the names of the operators whose output no operator consumes, in topological order."""
         consumed = {parent for operator in self.operators for parent in operator.after}
         return tuple(o.name for o in self.topological_order() if o.name not in consumed)
 
     def output(self, outputs: Mapping[str, Any]) -> Any:
-        """What the pipeline answers: the output of its sink, or a dict of them where there are several."""
+        """Return the output of the sink, or a dictionary of outputs if there are several sinks."""
         sinks = self.sinks()
         return outputs[sinks[0]] if len(sinks) == 1 else {name: outputs[name] for name in sinks}

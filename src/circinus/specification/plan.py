@@ -1,4 +1,4 @@
-"""The words of a plan: configuration, placement, allocation."""
+"""Types of a plan: configuration, placement, allocation."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from circinus.specification.base_model import Scalar
 
 @dataclass(frozen=True)
 class KnobValues:
-    """The knob values of one operator, sorted by name; knobs that do not exist under the others are absent.
+    """Knob values of one operator, sorted by name, without knobs whose condition is not met.
 
-    They are ordered, whatever their kinds: numbers and truth values stand before texts.
+    Instances are totally ordered: numbers and booleans come before texts.
     """
 
     values: tuple[tuple[str, Scalar], ...] = ()
@@ -26,11 +26,11 @@ class KnobValues:
 
     @classmethod
     def of(cls, values: Mapping[str, Scalar]) -> KnobValues:
-        """From a mapping."""
+        """Create knob values from a mapping."""
         return cls(tuple(sorted(values.items())))
 
     def as_dict(self) -> dict[str, Scalar]:
-        """To keyword arguments."""
+        """Return the values as keyword arguments."""
         return dict(self.values)
 
     def __str__(self) -> str:
@@ -39,13 +39,13 @@ class KnobValues:
 
 @dataclass(frozen=True, order=True)
 class Configuration:
-    """A value for every knob of a pipeline: operator name -> knob values, sorted by operator name."""
+    """Values for all knobs of a pipeline: operator name -> knob values, sorted by operator name."""
 
     operators: tuple[tuple[str, KnobValues], ...]
 
     @classmethod
     def of(cls, operators: Mapping[str, KnobValues]) -> Configuration:
-        """From a mapping."""
+        """Create a configuration from a mapping."""
         return cls(tuple(sorted(operators.items())))
 
     def __getitem__(self, operator: str) -> KnobValues:
@@ -63,17 +63,17 @@ class Configuration:
 
 @dataclass(frozen=True, order=True)
 class Allocation:
-    """What one replica of an operator is given, and how busy its deployment may become."""
+    """Resources and batch size of one replica, and the maximum utilization of its deployment."""
 
     cpus: float
     batch_size: int
     utilization_target: float
-    """Replicas are added until none is busy for a larger share of the time than this (0 < target < 1)."""
+    """Maximum utilization of a replica in the plan, in (0, 1)."""
 
 
 @dataclass(frozen=True)
 class QueryPlan:
-    """Configuration + placement + allocation: everything that is chosen for one query."""
+    """Plan of one query: configuration, placement and allocation."""
 
     pipeline: str
     configuration: Configuration
@@ -83,15 +83,15 @@ class QueryPlan:
     """(operator, allocation), sorted by operator."""
 
     def pool_of(self, operator: str) -> str:
-        """The name of the pool that `operator` is placed in."""
+        """Return the name of the pool of `operator`."""
         return dict(self.placement)[operator]
 
     def allocation_of(self, operator: str) -> Allocation:
-        """The allocation of `operator`."""
+        """Return the allocation of `operator`."""
         return dict(self.allocations)[operator]
 
     def deployment_of(self, operator: str) -> Deployment:
-        """The deployment that `operator` runs in under this plan."""
+        """Return the deployment of `operator` under this plan."""
         return Deployment(
             pipeline=self.pipeline,
             operator=operator,
@@ -103,7 +103,7 @@ class QueryPlan:
 
 @dataclass(frozen=True, order=True)
 class Deployment:
-    """One operator configuration running in one pool under one allocation, shared by every query routed to it."""
+    """Operator with its knob values in one pool under one allocation, shared by all queries routed to it."""
 
     pipeline: str
     operator: str
@@ -111,14 +111,14 @@ class Deployment:
     pool: str
     allocation: Allocation
 
-    def __hash__(self) -> int:  # asked for millions of times: at once, not part by part
+    def __hash__(self) -> int:  # called millions of times, so flat instead of nested
         a = self.allocation
         parts = self.pipeline, self.operator, self.knobs.values, self.pool, a.cpus, a.batch_size, a.utilization_target
         return hash(parts)
 
     @property
     def name(self) -> str:
-        """A readable name, unique within a plan set."""
+        """Readable name, unique within a plan set."""
         knobs = f"({self.knobs})" if self.knobs.values else ""
         a = self.allocation
         return f"{self.pipeline}/{self.operator}{knobs}@{self.pool}:c{a.cpus:g}b{a.batch_size}u{a.utilization_target:g}"

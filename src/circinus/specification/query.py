@@ -1,4 +1,4 @@
-"""Queries: one running use of a pipeline, with its arrival rate, its objectives, and what it is beside the others."""
+"""Queries: the use of a pipeline by one source, with arrivals, SLOs, priority and pinned parts of its plan."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from circinus.specification.units import DURATION, RATE, RequestsPerS
 
 
 class PinnedKnob(SpecModel):
-    """A knob whose value is given."""
+    """Knob with a fixed value."""
 
     name: Name
     value: ScalarValue
-    """One of the knob's choices."""
+    """Value among the knob's choices."""
 
 
 class PinnedOperator(SpecModel):
-    """An operator about which something is given; the planner chooses the rest."""
+    """Operator with a fixed pool or fixed knob values; the planner chooses the remainder."""
 
     name: Name
     pool: Name | None = None
-    """The pool it runs in."""
+    """Pool of the operator."""
     knobs: Annotated[tuple[PinnedKnob, ...], KeyedByName(main="value")] = ()
-    """Values of its knobs; in YAML a mapping from the knob's name to its value, or a list."""
+    """Values of knobs; in YAML a mapping from the knob's name to its value, or a list."""
 
     @classmethod
     def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
@@ -39,48 +39,55 @@ class PinnedOperator(SpecModel):
 
 
 class Query(SpecModel):
-    """One running use of a pipeline."""
+    """Use of a pipeline by one source.
+
+    Example:
+        >>> import circinus as c
+        >>> query = c.Query(name="calls", pipeline="meeting", source="phone", rate="5/s", slos="latency p95 <= 800ms")
+        >>> query.rate_per_s, query.slos.latency.limit_s
+        (5.0, 0.8)
+    """
 
     WRITTEN_ELSEWHERE = frozenset({"name"})
 
     name: Name
     pipeline: Name
-    """The pipeline it uses."""
+    """Pipeline of the query."""
     source: Name
-    """The site at which the inputs arise and to which the results go back."""
+    """Site that sends the inputs and receives the outputs."""
     rate_per_s: RequestsPerS = Field(alias="rate", gt=0)
     """Mean number of requests per second."""
     arrivals: Arrivals = PoissonArrivals()
-    """How they arrive: `poisson`, `periodic`, `bursty` or `recorded`, or a mapping with `kind` and its fields."""
+    """Arrival process: `poisson`, `periodic`, `bursty` or `recorded`, or a mapping with `kind` and its fields."""
     slos: Slos = Field(default_factory=Slos)
-    """The objectives; those given must all hold."""
+    """SLOs; a plan must meet all of them."""
     weight: Number = Field(default=1.0, gt=0)
-    """What serving this query counts beside the others of its priority."""
+    """Value of serving this query, relative to other queries of equal priority."""
     risk: Number = Field(default=0.05, gt=0, lt=1)
-    """A plan counts as feasible when each objective holds with probability at least `1 - risk`."""
+    """Accepted probability of violation: a plan is feasible if it meets each SLO with probability `1 - risk`."""
     priority: Count = 0
-    """Queries of higher priority are served first: no weight of lower ones makes up for one of them."""
+    """Priority class. Queries of a higher priority are served first, regardless of weights."""
     tenant: Name | None = None
-    """Whose query it is; one of the infrastructure's tenants."""
+    """Owner of the query: one of the infrastructure's tenants."""
     pin: Annotated[tuple[PinnedOperator, ...], KeyedByName(main="pool")] | None = None
-    """What is given of its plan, operator by operator; in YAML a mapping from the operator's name to its pool, or to
-    `pool` and `knobs`. A query with a pin, be it an empty one, must be served."""
+    """Fixed parts of the plan by operator; in YAML a mapping from the operator's name to its pool, or to `pool` and
+    `knobs`. A query with a pin, even an empty one, must be served."""
 
     @classmethod
     def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
         yield from validate_pins(content, "pin", "pool")
         if isinstance(content, Query) and isinstance(content.arrivals, PeriodicArrivals):
-            jitter_s, most_s = content.arrivals.jitter_s, 0.5 / content.rate_per_s
-            if jitter_s > most_s:
-                expected = f"at most {DURATION.format(most_s)}, half of the time between two arrivals"
+            jitter_s, max_jitter_s = content.arrivals.jitter_s, 0.5 / content.rate_per_s
+            if jitter_s > max_jitter_s:
+                expected = f"at most {DURATION.format(max_jitter_s)}, half of the time between two arrivals"
                 rate = RATE.format(content.rate_per_s)
                 yield Issue(("arrivals", "jitter"), DURATION.format(jitter_s), f"{expected} at {rate}")
 
     def pinned_pool(self, operator: str) -> str | None:
-        """The pool that an operator is pinned to; None: any."""
+        """Return the pool that an operator is pinned to, or None for any pool."""
         return next((pinned.pool for pinned in self.pin or () if pinned.name == operator), None)
 
     @property
     def pinned_knobs(self) -> tuple[tuple[str, str, ScalarValue], ...]:
-        """(operator, knob, value) of all knobs whose value is given."""
+        """(operator, knob, value) of all pinned knobs."""
         return tuple((pinned.name, knob.name, knob.value) for pinned in self.pin or () for knob in pinned.knobs)

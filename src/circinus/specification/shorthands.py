@@ -1,4 +1,4 @@
-"""The short forms in which people write lists, and what the lists must keep."""
+"""Short forms of lists in YAML, and constraints on lists."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from circinus.specification.diagnostics import Issue, describe, issue_error, iss
 
 
 def as_list(value: Any) -> Any:
-    """`value` where it is a list; one value alone stands for a list of it."""
-    several = isinstance(value, Iterable) and not isinstance(value, str | Mapping)
-    return value if value is None or several else (value,)
+    """Return a list unchanged, and any other value as a list of it."""
+    is_list = isinstance(value, Iterable) and not isinstance(value, str | Mapping)
+    return value if value is None or is_list else (value,)
 
 
 @dataclass(frozen=True)
 class OneOrMany:
-    """Annotates a tuple: a single value may stand for a list of one."""
+    """Annotation of a tuple that accepts a single value for a list of one."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(as_list, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        many = handler(schema)
-        array = next((part for part in many.get("anyOf", [many]) if part.get("type") == "array"), many)
-        return {"anyOf": [array["items"], *many.get("anyOf", [many])]}
+        list_schema = handler(schema)
+        options = list_schema.get("anyOf", [list_schema])
+        array = next((option for option in options if option.get("type") == "array"), list_schema)
+        return {"anyOf": [array["items"], *options]}
 
 
 @dataclass(frozen=True)
 class KeyedByName:
-    """Annotates a tuple of named models: a mapping from names may stand for the list.
+    """Annotation of a tuple of named models that accepts a mapping from names for the list.
 
-    What the mapping holds for a name is the rest of the model's fields, or the value of the field `main` alone.
+    The mapping's values are mappings of the remaining fields, or the value of the field `main`.
     """
 
     main: str
@@ -58,7 +59,7 @@ class KeyedByName:
         return {"anyOf": [keyed, array]}
 
     def expand(self, given: Any) -> Any:
-        """`given` as a list of mappings with the field `name`, where it is a mapping from names."""
+        """Return a mapping from names as a list of mappings with the field `name`, and any other value unchanged."""
         if not isinstance(given, Mapping):
             return given
         return [{**self._fields(value), "name": name} for name, value in given.items()]
@@ -72,39 +73,39 @@ class KeyedByName:
         if not isinstance(given, Mapping | list | tuple):
             raise issue_error(describe(given), "a mapping by name, or a list")
         if isinstance(given, Mapping):
-            second = [
-                Issue((position, "name"), "a second name", f"no field `name` here; it is called {name}")
+            second_names = [
+                Issue((position, "name"), "a second name", f"no field `name`, since the key {name} is the name")
                 for position, (name, value) in enumerate(given.items())
                 if "name" in self._fields(value)
             ]
-            if second:
-                raise issues_error("list", second)
+            if second_names:
+                raise issues_error("list", second_names)
         return self.expand(given)
 
 
-def duplicate_issues(values: Sequence[Any], what: str) -> list[Issue]:
-    """One fault for every value that equals an earlier one; `what` says what must differ."""
-    faults = []
+def duplicate_issues(values: Sequence[Any], subject: str) -> list[Issue]:
+    """Return an issue for each value that equals a preceding one; `subject` is the noun for a value."""
+    issues = []
     for position, value in enumerate(values):
         if value in values[:position]:
-            first = values.index(value)
-            same = "" if repr(values[first]) == repr(value) else f" (equal to {describe(values[first])})"
-            faults.append(Issue((position,), f"{describe(value)} again{same}", f"every {what} once"))
-    return faults
+            original = values[values.index(value)]
+            equality = "" if repr(original) == repr(value) else f" (equal to {describe(original)})"
+            issues.append(Issue((position,), f"{describe(value)} again{equality}", f"every {subject} once"))
+    return issues
 
 
-def require_unique(what: str) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """A validator that refuses equal values in a tuple."""
+def require_unique(subject: str) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """Return a validator that refuses equal values in a tuple; `subject` is the noun for a value."""
 
     def check(values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if faults := duplicate_issues(values, what):
-            raise issues_error(what, faults)
+        if issues := duplicate_issues(values, subject):
+            raise issues_error(subject, issues)
         return values
 
     return check
 
 
-def sorted_unique(what: str) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """A validator that refuses equal values in a tuple and sorts the others."""
-    check = require_unique(what)
+def sorted_unique(subject: str) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """Return a validator that sorts a tuple and refuses equal values; `subject` is the noun for a value."""
+    check = require_unique(subject)
     return lambda values: tuple(sorted(check(values)))

@@ -1,4 +1,4 @@
-"""A whole specification: pipelines, infrastructure and queries that refer to each other."""
+"""Complete specification: pipelines, infrastructure and queries that refer to each other."""
 
 from __future__ import annotations
 
@@ -24,23 +24,35 @@ from circinus.specification.yaml.writer import to_yaml
 
 @dataclass(frozen=True)
 class Specification:
-    """Everything the planner is told. All references have been checked when it came from `load_specification` or `of`.
+    """Input of the planner. `load_specification`, `parse_specification` and `of` check all of its references.
 
-    Two specifications are equal when they say the same, wherever they were read from.
+    Two specifications with equal content are equal, independent of their files.
+
+    Example:
+        >>> import circinus as c
+        >>> pipeline = c.Pipeline(
+        ...     name="echo",
+        ...     operators=[c.OperatorSpec(name="echo", uses="my_code:echo")],
+        ...     metric=c.MetricSpec(name="exact match", uses="my_code:exact_match"),
+        ...     dataset=c.DatasetSpec(uses="my_code:items"),
+        ... )
+        >>> specification = c.Specification.of([pipeline])
+        >>> c.parse_specification(specification.to_yaml()) == specification
+        True
     """
 
     pipelines: Mapping[str, Pipeline]
     infrastructure: Infrastructure | None
     queries: tuple[Query, ...]
     module_paths: tuple[Path, ...] = field(default=(), compare=False)
-    """Folders put before `sys.path` when operators, metrics and data sets are imported (those of the files)."""
+    """Folders, usually those of the files, put before `sys.path` to import operators, metrics and data sets."""
     files: tuple[Path, ...] = field(default=(), compare=False)
     sources: tuple[Path, ...] = field(default=(), compare=False)
-    """Files and folders as they were named: a folder may get further files."""
+    """Files and folders passed by the caller. A folder may receive more files later."""
     skipped_documents: tuple[str, ...] = field(default=(), compare=False)
-    """What stands in folders beside the specification and is none of it: empty files, documents of other tools."""
+    """Skipped contents of the folders, each with its reason: empty files, documents of other tools."""
     locations: Mapping[tuple[str, str], SourceLocation] = field(default_factory=dict, compare=False, repr=False)
-    """(kind, name) -> where the document was written; empty for what was made in Python."""
+    """(kind, name) -> source of the document; empty for objects created in Python."""
 
     @classmethod
     def of(
@@ -50,21 +62,21 @@ class Specification:
         queries: Sequence[Query] = (),
         module_paths: Sequence[Path] = (),
     ) -> Specification:
-        """From objects made in Python, after the same checks that files go through.
+        """Create a specification from Python objects, with the checks that apply to files.
 
-        Recordings of arrivals are looked for in `module_paths`; without those, in the current folder.
+        Relative paths of recorded arrivals are resolved in `module_paths`, or else in the current folder.
 
         Raises:
-            SpecError: with every fault between the objects.
+            SpecError: references between the objects or recorded arrivals are invalid; lists all problems.
         """
-        places = () if infrastructure is None else (infrastructure,)
-        documents = [Document.of(model) for model in (*pipelines, *places, *queries)]
+        infrastructures = () if infrastructure is None else (infrastructure,)
+        documents = [Document.of(model) for model in (*pipelines, *infrastructures, *queries)]
         faults = check_references(documents)
-        documents, unplayable = resolve_arrival_files(documents, module_paths)
-        if faults or unplayable:
-            raise SpecError([*faults, *unplayable])
-        filled = tuple(document.content for document in documents if isinstance(document.content, Query))
-        uses = [
+        documents, arrival_faults = resolve_arrival_files(documents, module_paths)
+        if faults or arrival_faults:
+            raise SpecError([*faults, *arrival_faults])
+        resolved = tuple(document.content for document in documents if isinstance(document.content, Query))
+        references = [
             reference
             for pipeline in pipelines
             for reference in (
@@ -74,32 +86,37 @@ class Specification:
                 pipeline.dataset.features,
             )
         ]
-        paths = tuple(dict.fromkeys((*module_paths, *folders_of(uses))))
-        return cls({p.name: p for p in pipelines}, infrastructure, filled, paths)
+        paths = tuple(dict.fromkeys((*module_paths, *folders_of(references))))
+        return cls({p.name: p for p in pipelines}, infrastructure, resolved, paths)
 
     def diagnostic(
         self, kind: str, name: str, path: FieldPath, found: str, expected: str, hint: str = ""
     ) -> Diagnostic:
-        """A fault of the document `name` of kind `kind` (`Pipeline`, ...), with the line of its field.
+        """Return a diagnostic about a field of the document `name`, with its line.
 
         Args:
+            kind: kind of the document: `Pipeline`, `Infrastructure` or `Query`.
+            name: name of the document.
             path: the field below `spec`, in its full form: `("operators", 2, "knobs", 0, "choices")`.
+            found: the value found.
+            expected: the expected value.
+            hint: the fix.
         """
         document = Document(kind, name, {}, self.locations.get((kind, name)))
         return document.fault(Issue(path, found, expected, hint))
 
     def to_yaml(self) -> str:
-        """YAML documents, with units as people write them, that load back to an equal specification.
+        """Return YAML documents, with units, that load back to an equal specification.
 
-        Recordings of arrivals are named, not written.
+        Recorded arrivals are written as the path of their file.
         """
         infrastructure = () if self.infrastructure is None else (self.infrastructure,)
         return to_yaml((*infrastructure, *self.pipelines.values(), *self.queries))
 
     def fingerprint(self) -> str:
-        """SHA-256 over the content (not over file names, layout or the order of documents); equal ones have the same.
+        """Return the SHA-256 of the content, independent of file names, layout and the order of documents.
 
-        Fields that have their default are left out, so that a new field with a default changes nothing.
+        Fields with their default value are excluded, so that adding a field with a default keeps all fingerprints.
         """
         infrastructure = () if self.infrastructure is None else (self.infrastructure,)
         models = (*infrastructure, *self.pipelines.values(), *self.queries)
@@ -111,7 +128,7 @@ class Specification:
 
 
 def _canonical(value: Any) -> Any:
-    """Values that are equal in Python (1, 1.0 and True) made the same in JSON."""
+    """Return `value` with numbers that are equal in Python (1, 1.0 and True) as one JSON value."""
     if isinstance(value, Mapping):
         return {key: _canonical(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Quantities as people write them (`150ms`, `40Mbit/s`, `8GiB`, `$0.40/h`) and the base units we compute in.
+"""Quantities with units (`150ms`, `40Mbit/s`, `8GiB`, `$0.40/h`), converted to base units.
 
 Base units: seconds, bytes, bytes per second, requests per second, US dollars per hour, US dollars per gigabyte.
 """
@@ -19,11 +19,11 @@ from circinus.specification.diagnostics import Expected, describe, issue_error
 _NUMBER = r"(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)"
 
 REQUIRE_UNITS = "bare_numbers_refused"
-"""Key of the validation context under which a number without a unit is a fault, unless it is 0."""
+"""Key of the validation context that makes a number without a unit an error, unless it is 0."""
 
 
 class UnitError(ValueError):
-    """A text that is not a quantity of the wanted kind."""
+    """Text that is not a quantity of the expected kind."""
 
     def __init__(self, found: str, expected: str, hint: str = "") -> None:
         super().__init__(f"found {found}, expected {expected}" + (f"; {hint}" if hint else ""))
@@ -32,40 +32,40 @@ class UnitError(ValueError):
 
 @dataclass(frozen=True)
 class Quantity:
-    """One kind of quantity: its units with their factors to the base unit, and how it is spoken of."""
+    """Kind of quantity: its units with factors to the base unit, and its name in messages."""
 
     name: str
     example: str
     factors: Mapping[str, float]
-    """Unit as written -> factor to the base unit. Of units with equal factors the first is the one that is printed."""
+    """Unit as written -> factor to the base unit. The first of several units with equal factors is printed."""
     prefix: str = ""
-    """What stands before the number, such as `$`."""
+    """Text before the number, such as `$`."""
     decimals: int = 0
-    """Decimals that are always printed."""
+    """Minimum number of printed decimals."""
     printed: tuple[str, ...] = ()
-    """The units to print in, where one of them gives the value back; by default all."""
+    """Preferred units for printing, used if they represent the value exactly; default all."""
 
     @property
     def expected(self) -> str:
-        """What a message says is expected."""
+        """Expected value in messages."""
         return f"a {self.name} such as {self.example}"
 
     @property
     def units(self) -> tuple[str, ...]:
-        """The units that messages name and `format` prints: of those with equal factors the first."""
-        first: dict[float, str] = {}
+        """Units of messages and of `format`: the first one for each factor."""
+        by_factor: dict[float, str] = {}
         for unit, factor in self.factors.items():
-            first.setdefault(factor, unit)
-        return tuple(first.values())
+            by_factor.setdefault(factor, unit)
+        return tuple(by_factor.values())
 
     @property
     def pattern(self) -> str:
-        """A regular expression (ECMA 262) of all texts that `parse` accepts."""
+        """Regular expression (ECMA 262) of all texts that `parse` accepts."""
         units = "|".join(re.escape(unit).replace("/", r"\/") for unit in self.factors)
         return rf"^\s*{re.escape(self.prefix)}\s*\+?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*({units})\s*$"
 
     def parse(self, text: str) -> float:
-        """The value of `text` in base units.
+        """Return the value of `text` in base units.
 
         Raises:
             UnitError: `text` is not a number followed by one of the units, or it is negative or not finite.
@@ -82,24 +82,24 @@ class Quantity:
 
     def _hint(self, number: str, unit: str) -> str:
         written = unit.casefold()
-        usual = [known for known in self.units if known in self.printed]
-        same = [known for known in self.units if known.casefold() == written]
-        # `2m` is the beginning of minutes and of milliseconds: no likeness tells which was meant.
-        longer = sorted((known for known in self.units if known.startswith(unit)), key=len, reverse=True)
-        likely = same + _near(written, usual) or longer or _near(written, self.units)
-        if unit and likely:
-            return f"did you mean {' or '.join(f'{self.prefix}{number}{known}' for known in likely)}?"
+        preferred = [candidate for candidate in self.units if candidate in self.printed]
+        other_case = [candidate for candidate in self.units if candidate.casefold() == written]
+        # `2m` is a prefix of minutes and of milliseconds, so both are suggested.
+        longer = sorted((candidate for candidate in self.units if candidate.startswith(unit)), key=len, reverse=True)
+        candidates = other_case + _similar(written, preferred) or longer or _similar(written, self.units)
+        if unit and candidates:
+            return f"did you mean {' or '.join(f'{self.prefix}{number}{candidate}' for candidate in candidates)}?"
         return f"units: {', '.join(self.units)}"
 
     def format(self, value: float) -> str:
-        """`value`, given in base units, as the shortest text with a number of at least 1; `parse` gives it back."""
-        value += 0.0  # there is no negative zero in what people write
+        """Return a value in base units as the shortest text with a number >= 1 that `parse` reads back exactly."""
+        value += 0.0  # turns -0.0 into 0.0
         units = {self.factors[unit]: unit for unit in self.units}
-        usual = [factor for factor in units if not self.printed or units[factor] in self.printed]
-        fitting = sorted((factor for factor in usual if value >= factor), reverse=True) or [1.0]
+        preferred = [factor for factor in units if not self.printed or units[factor] in self.printed]
+        fitting = sorted((factor for factor in preferred if value >= factor), reverse=True) or [1.0]
         for factors in (fitting, sorted(units)):
             texts = [f"{self.prefix}{n}{units[f]}" for f in factors for n in self._numbers(value / f)]
-            exact = [text for text in texts if self._is(text, value)]
+            exact = [text for text in texts if self._is_exact(text, value)]
             if exact:
                 return min(exact, key=len)
         return f"{self.prefix}{value!r}{units[1.0]}"
@@ -107,14 +107,14 @@ class Quantity:
     def _numbers(self, number: float) -> tuple[str, ...]:
         return (f"{number:.{self.decimals}f}",) if number == round(number, self.decimals) else (f"{number:.12g}",)
 
-    def _is(self, text: str, value: float) -> bool:
+    def _is_exact(self, text: str, value: float) -> bool:
         try:
             return self.parse(text) == value
-        except UnitError:  # rounding the largest floats up leaves their range
+        except UnitError:  # rounding up the largest floats overflows
             return False
 
     def validate(self, value: Any, info: ValidationInfo) -> Any:
-        """A text parsed; a number (in base units) as it is, where bare numbers are not refused."""
+        """Return a parsed text, or a number (in base units) unchanged if the context allows numbers without unit."""
         if isinstance(value, str):
             try:
                 return self.parse(value)
@@ -129,9 +129,9 @@ class Quantity:
         return value
 
 
-def _near(written: str, units: Sequence[str]) -> list[str]:
-    folded = {known.casefold(): known for known in units}
-    return [folded[known] for known in difflib.get_close_matches(written, folded, n=1, cutoff=0.6)]
+def _similar(written: str, units: Sequence[str]) -> list[str]:
+    by_folded = {unit.casefold(): unit for unit in units}
+    return [by_folded[match] for match in difflib.get_close_matches(written, by_folded, n=1, cutoff=0.6)]
 
 
 DURATION = Quantity("duration", "150ms", {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0})

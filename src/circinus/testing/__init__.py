@@ -1,1 +1,1 @@
-"""The controller on a simulated clock."""
+"""Test support: engine conformance tests, a simulated engine, and the controller on a simulated clock."""

@@ -32,7 +32,7 @@ _MIB = 2.0**20
 
 
 def infrastructure() -> Infrastructure:
-    """Two sites with a fast link; small enough for any machine to compute on."""
+    """Return two sites with a fast link, and pools small enough for any machine."""
     pools = [
         Pool(
             name=name,
@@ -53,7 +53,7 @@ def infrastructure() -> Infrastructure:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One operator of a route: which of `conformance_operators`, after what, with which knobs, where, how large."""
+    """Stage of a route: operator of `circinus.testing.operators`, parents, knobs, pool and size."""
 
     operator: str
     uses: str
@@ -66,7 +66,7 @@ class StageSpec:
 
     @property
     def deployment(self) -> Deployment:
-        """What it runs in."""
+        """Deployment of the stage."""
         return Deployment(
             pipeline=PIPELINE,
             operator=self.operator,
@@ -77,7 +77,7 @@ class StageSpec:
 
     @property
     def desired(self) -> DesiredDeployment:
-        """Its deployment with its size."""
+        """Deployment of the stage with its size."""
         return DesiredDeployment(
             deployment=self.deployment,
             uses=f"circinus.testing.operators:{self.uses}",
@@ -90,7 +90,7 @@ class StageSpec:
 
 
 def route(query: str, *steps: StageSpec) -> Route:
-    """A route from and to the site `home`; what no step comes after is a sink."""
+    """Return a route from and to the site `home`."""
     consumed = {producer for step in steps for producer in step.after}
     knobs = {step.operator: KnobValues(step.knobs) for step in steps}
     return Route(
@@ -105,7 +105,7 @@ def route(query: str, *steps: StageSpec) -> Route:
 
 
 def state(routes: Sequence[Route], steps: Sequence[StageSpec], mode: Mode = Mode.REAL) -> DesiredState:
-    """The deployments of `steps` and `routes` over them."""
+    """Return a desired state with the deployments of `steps` and with `routes`."""
     return DesiredState(
         mode=mode,
         infrastructure=infrastructure(),
@@ -116,12 +116,12 @@ def state(routes: Sequence[Route], steps: Sequence[StageSpec], mode: Mode = Mode
 
 
 def chain(query: str, *steps: StageSpec) -> DesiredState:
-    """One query over all `steps`."""
+    """Return a desired state with one query over all `steps`."""
     return state([route(query, *steps)], steps)
 
 
 def recorded(store: Path) -> tuple[DesiredState, Recordings]:
-    """Record a pipeline of two operators into `store`, and a state that replays it as the query `q`."""
+    """Record a pipeline of two operators into `store`, and return a state that replays it as query `q`."""
     steps = (
         StageSpec("first", "add", knobs=(("amount", 1),), pool="far", batch_size=4),
         StageSpec("second", "process_id", after=("first",), replicas=2),
@@ -151,11 +151,11 @@ def recorded(store: Path) -> tuple[DesiredState, Recordings]:
 
 
 def _prefix(step: StageSpec, steps: Sequence[StageSpec], knobs: dict[str, KnobValues]) -> Configuration:
-    by_name = {other.operator: other for other in steps}
-    needed: dict[str, KnobValues] = {}
-    waiting = [step.operator]
-    while waiting:
-        operator = waiting.pop()
-        needed[operator] = knobs[operator]
-        waiting.extend(by_name[operator].after)
-    return Configuration.of(needed)
+    by_name = {stage.operator: stage for stage in steps}
+    lineage: dict[str, KnobValues] = {}
+    pending = [step.operator]
+    while pending:
+        operator = pending.pop()
+        lineage[operator] = knobs[operator]
+        pending.extend(by_name[operator].after)
+    return Configuration.of(lineage)

@@ -1,11 +1,11 @@
-"""What every engine must do, as a test class that its tests derive from.
+"""Conformance tests of engines, as a base class for the tests of an engine.
 
     class TestMyEngine(EngineConformance):
         @pytest.fixture
         def engine(self):
-            return MyEngine()  # runs nothing yet; every test closes it
+            return MyEngine()  # without deployments; each test closes it
 
-Needs pytest, which Circinus itself does not; nothing else imports this module.
+The module needs pytest, which is no dependency of Circinus.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from circinus.serving.engine import AuditableEngine, Engine, Mode
 from circinus.serving.state_serialization import state_fingerprint
 from circinus.testing.desired_states import StageSpec, chain, recorded, route, state
 from circinus.testing.engine_driver import (
-    PATIENCE_S,
+    HANG_LIMIT_S,
     StatusConformance,
     ask,
     is_alive,
@@ -39,7 +39,7 @@ __all__ = ["EngineConformance", "ask", "is_alive", "respond", "run_async_test", 
 
 
 class EngineConformance(StatusConformance):
-    """Derive from it and give a fixture `engine`: an engine in the mode `real` that runs nothing yet."""
+    """Base class of an engine's tests. They define the fixture `engine`: mode `real`, without deployments."""
 
     # -- routes --
 
@@ -70,13 +70,13 @@ class EngineConformance(StatusConformance):
         left = StageSpec("left", "add", after=("start",), knobs=(("amount", 10),), pool="far")
         right = StageSpec("right", "add", after=("start",), knobs=(("amount", 20),), pool="far")
         join = StageSpec("join", "pair", after=("left", "right"))
-        alone = StageSpec("alone", "add", after=("start",), pool="far")
+        single = StageSpec("single", "add", after=("start",), pool="far")
         steps = (start, left, right, join)
-        await engine.apply(state([route("both", *steps), route("one", start, alone)], [*steps, alone]))
-        both = await respond(engine, 5, "both")
-        one = await respond(engine, 5, "one")
-        assert both.output == [16, 26]
-        assert both.link_bytes["home->center"] == one.link_bytes["home->center"]
+        await engine.apply(state([route("both", *steps), route("one", start, single)], [*steps, single]))
+        two_consumers = await respond(engine, 5, "both")
+        one_consumer = await respond(engine, 5, "one")
+        assert two_consumers.output == [16, 26]
+        assert two_consumers.link_bytes["home->center"] == one_consumer.link_bytes["home->center"]
 
     @run_async_test
     async def test_several_sinks_answer_together(self, engine: Engine) -> None:
@@ -127,22 +127,22 @@ class EngineConformance(StatusConformance):
         free.mkdir()
         first = asyncio.create_task(ask(engine, {"folder": str(held), "parties": 2}))
         await wait_until(lambda: _has_files(held, 1))
-        others = [asyncio.create_task(respond(engine, {"folder": str(free), "parties": 1})) for _ in range(6)]
+        queued = [asyncio.create_task(respond(engine, {"folder": str(free), "parties": 1})) for _ in range(6)]
         await wait_until(lambda: _waiting(engine, 6))
         signal_barrier(held)
-        responses = await asyncio.gather(*others)
+        responses = await asyncio.gather(*queued)
         assert (await first)[1] == 1
-        # Requests that are sent at the same moment may come in any order.
+        # Concurrent requests may arrive in any order.
         assert sorted(response.output[1] for response in responses) == [2, 2, 4, 4, 4, 4]
         for response in responses:
             assert response.replica_s["meet"] == pytest.approx(response.stage_s["meet"] / response.output[1])
 
     @run_async_test
     async def test_a_batch_waits_to_fill(self, engine: Engine, tmp_path: Path) -> None:
-        await engine.apply(chain("q", StageSpec("meet", "Barrier", batch_size=3, batch_wait_s=100 * PATIENCE_S)))
+        await engine.apply(chain("q", StageSpec("meet", "Barrier", batch_size=3, batch_wait_s=100 * HANG_LIMIT_S)))
         value = {"folder": str(tmp_path), "parties": 3}
         waiting = [asyncio.create_task(ask(engine, value)) for _ in range(2)]
-        await wait_until(lambda: _waiting(engine, 2))  # a replica is free, and would have taken the first by now
+        await wait_until(lambda: _waiting(engine, 2))  # the replica is free, and would have started by now
         answers = [await ask(engine, value), *await asyncio.gather(*waiting)]
         assert [size for _, size in answers] == [3, 3, 3]
 
@@ -155,7 +155,7 @@ class EngineConformance(StatusConformance):
 
     @run_async_test
     async def test_batches_of_one_do_not_wait(self, engine: Engine) -> None:
-        await engine.apply(chain("q", StageSpec("first", "add", batch_wait_s=100 * PATIENCE_S)))
+        await engine.apply(chain("q", StageSpec("first", "add", batch_wait_s=100 * HANG_LIMIT_S)))
         assert await ask(engine, 1) == 2
 
     @run_async_test
@@ -177,7 +177,7 @@ class EngineConformance(StatusConformance):
     async def test_operator_error_names_operator_and_item(self, engine: Engine) -> None:
         refuse = StageSpec("refuse", "refuse_negative", batch_size=8)
         await engine.apply(chain("q", refuse, StageSpec("who", "process_id", after=("refuse",))))
-        before = await ask(engine, 1)
+        process = await ask(engine, 1)
         values = [1, -2, 3]
         answers = await asyncio.gather(
             *(ask(engine, value, key=f"key{value}") for value in values), return_exceptions=True
@@ -185,7 +185,7 @@ class EngineConformance(StatusConformance):
         error = answers[1]
         assert isinstance(error, ServingError)
         assert all(part in str(error) for part in ("refuse", "key-2", "ValueError", "-2 is negative"))
-        assert answers[0] == answers[2] == before
+        assert answers[0] == answers[2] == process
         assert [deployment.restarts for deployment in (await engine.status()).deployments] == [0, 0]
 
     @run_async_test
@@ -211,16 +211,16 @@ class EngineConformance(StatusConformance):
 
     @run_async_test
     async def test_changed_state_keeps_untouched_replicas(self, engine: Engine) -> None:
-        kept = StageSpec("kept", "process_id")
+        unchanged = StageSpec("kept", "process_id")
         first = StageSpec("first", "add", knobs=(("amount", 1),))
         second = StageSpec("first", "add", knobs=(("amount", 5),))
-        await engine.apply(state([route("who", kept), route("q", first)], [kept, first]))
+        await engine.apply(state([route("who", unchanged), route("q", first)], [unchanged, first]))
         process = await ask(engine, 0, "who")
         assert await ask(engine, 0) == 1
-        await engine.apply(state([route("who", kept), route("q", second)], [kept, second]))
+        await engine.apply(state([route("who", unchanged), route("q", second)], [unchanged, second]))
         assert await ask(engine, 0, "who") == process
         assert await ask(engine, 0) == 5
-        await engine.apply(state([route("who", kept)], [kept]))
+        await engine.apply(state([route("who", unchanged)], [unchanged]))
         assert await ask(engine, 0, "who") == process
         with pytest.raises(ServingError):
             await ask(engine, 0)
@@ -241,10 +241,10 @@ class EngineConformance(StatusConformance):
         senders = [asyncio.create_task(keep_asking()) for _ in range(20)]
         await asyncio.sleep(0.05)
         await engine.apply(chain("q", new))
-        after = await asyncio.gather(*(ask(engine, 0) for _ in range(20)))
+        new_answers = await asyncio.gather(*(ask(engine, 0) for _ in range(20)))
         switched.set()
         answers = [answer for answers in await asyncio.gather(*senders) for answer in answers]
-        assert set(after) == {10}
+        assert set(new_answers) == {10}
         assert set(answers) == {1, 10}
 
     @run_async_test
@@ -281,7 +281,7 @@ class EngineConformance(StatusConformance):
         who = StageSpec("who", "process_id")
         await engine.apply(chain("q", who))
         process = await ask(engine, 0)
-        before = (await engine.status()).state
+        applied_state = (await engine.status()).state
         bad = StageSpec("bad", "Unloadable", after=("who",))
         grown = StageSpec("who", "process_id", replicas=2)
         with pytest.raises(ServingError, match="its model is missing"):
@@ -289,7 +289,7 @@ class EngineConformance(StatusConformance):
         assert await ask(engine, 0) == process
         status = await engine.status()
         assert status.routes == ("q",)
-        assert status.state == before
+        assert status.state == applied_state
         assert [(d.deployment, d.replicas_wanted) for d in status.deployments] == [(who.deployment, 1)]
         assert status.healthy
 
@@ -302,13 +302,13 @@ class EngineConformance(StatusConformance):
 
     @run_async_test
     async def test_status_tells_which_state_is_in_force(self, engine: Engine) -> None:
-        one = chain("q", StageSpec("first", "add"))
-        two = chain("q", StageSpec("first", "add", replicas=2))
+        initial = chain("q", StageSpec("first", "add"))
+        scaled = chain("q", StageSpec("first", "add", replicas=2))
         assert (await engine.status()).state == ""
-        await engine.apply(one)
-        assert (await engine.status()).state == state_fingerprint(one)
-        await engine.apply(two)
-        assert (await engine.status()).state == state_fingerprint(two) != state_fingerprint(one)
+        await engine.apply(initial)
+        assert (await engine.status()).state == state_fingerprint(initial)
+        await engine.apply(scaled)
+        assert (await engine.status()).state == state_fingerprint(scaled) != state_fingerprint(initial)
 
     @run_async_test
     async def test_status_counts_the_requests_of_every_query(self, engine: Engine) -> None:
@@ -319,15 +319,15 @@ class EngineConformance(StatusConformance):
         with pytest.raises(ServingError):
             await ask(engine, -1)
         await ask(engine, 0, "other")
-        found = {query.query: query for query in (await engine.status()).queries}
-        assert {name: (q.received, q.answered, q.failed) for name, q in found.items()} == {
+        statuses = {query.query: query for query in (await engine.status()).queries}
+        assert {name: (q.received, q.answered, q.failed) for name, q in statuses.items()} == {
             "q": (4, 3, 1),
             "other": (1, 1, 0),
         }
-        assert len(found["q"].recent_latency_s) == 3
-        assert min(found["q"].recent_latency_s) > 0
-        assert {name: q.recent_failed for name, q in found.items()} == {"q": 1, "other": 0}
-        assert found["q"].in_flight == 0
+        assert len(statuses["q"].recent_latency_s) == 3
+        assert min(statuses["q"].recent_latency_s) > 0
+        assert {name: q.recent_failed for name, q in statuses.items()} == {"q": 1, "other": 0}
+        assert statuses["q"].in_flight == 0
 
     # -- replay --
 
@@ -335,13 +335,14 @@ class EngineConformance(StatusConformance):
     async def test_replay_answers_what_was_recorded(self, engine: Engine, tmp_path: Path) -> None:
         desired, recordings = await asyncio.to_thread(recorded, tmp_path / "profiles.sqlite")
         await engine.apply(desired)
-        (found,) = desired.routes
+        (replayed,) = desired.routes
         assert len(recordings.items) == 4
-        await engine.apply(replace(desired, routes=(replace(found, audit_rate=1.0),)))
+        await engine.apply(replace(desired, routes=(replace(replayed, audit_rate=1.0),)))
         for key in recordings.items:
             response = await respond(engine, None, key=key)
-            assert response.output == recordings.output(found.stages[-1].prefix, key)  # no process that runs now
-            for stage in found.stages:
+            # The recorded process id, so no operator ran.
+            assert response.output == recordings.output(replayed.stages[-1].prefix, key)
+            for stage in replayed.stages:
                 assert response.stage_s[stage.operator] == pytest.approx(
                     recordings.run(stage.prefix, key).service_s
                     * next(iter(recordings.batch_ratios[stage.operator, stage.deployment.knobs].values()))
@@ -351,9 +352,9 @@ class EngineConformance(StatusConformance):
         assert isinstance(engine, AuditableEngine)
         samples = (await engine.drain_audits()).samples
         assert [(s.item_key, s.value) for s in samples] == [(key, None) for key in recordings.items]
-        assert all(s.configuration == configuration_hash(found.configuration) for s in samples)
+        assert all(s.configuration == configuration_hash(replayed.configuration) for s in samples)
         assert [unpickle_value(s.outputs["second"]) for s in samples] == [
-            recordings.output(found.stages[-1].prefix, key) for key in recordings.items
+            recordings.output(replayed.stages[-1].prefix, key) for key in recordings.items
         ]
 
     @run_async_test
@@ -378,7 +379,7 @@ class EngineConformance(StatusConformance):
         await engine.close()
         with pytest.raises(ServingError):
             await task
-        await wait_until(lambda: _alive(processes, 0))  # where an engine ends processes of other machines it sees less
+        await wait_until(lambda: _alive(processes, 0))  # checks this machine's processes only
 
 
 async def _has_files(folder: Path, count: int) -> bool:

@@ -1,6 +1,6 @@
-"""Operators that make an engine's behaviour visible, for `circinus.testing.engine_conformance`.
+"""Operators that expose the behaviour of an engine, for `circinus.testing.engine_conformance`.
 
-Importable wherever Circinus is, so that replicas on other machines find them too.
+The module is part of the package, so that replicas on other machines can import it.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ from typing import Any
 
 from circinus.operators import Item, operator
 
-_PATIENCE_S = 60.0
+_HANG_LIMIT_S = 240.0
+"""Time limit for a wait that only a hang can exceed, on a machine of any speed."""
 
 
 @operator
 def add(value: Any, *, amount: Any = 1) -> Any:
-    """The value plus `amount`."""
+    """Return `value` plus `amount`."""
     return value + amount
 
 
 @operator
 def pair(left: Any, right: Any) -> list[Any]:
-    """Both inputs, in order."""
+    """Return both inputs in order."""
     return [left, right]
 
 
 @operator
 def process_id(value: Any) -> int:
-    """The process that answers."""
+    """Return the id of the replica's process."""
     return os.getpid()
 
 
 @operator
 def refuse_negative(value: float) -> float:
-    """The value, or an error where it is below zero."""
+    """Return `value`, or raise ValueError if it is negative."""
     if value < 0:
         raise ValueError(f"{value} is negative")
     return value
@@ -46,7 +47,7 @@ def refuse_negative(value: float) -> float:
 
 @operator
 def die_on_negative(value: float) -> float:
-    """The value; where it is below zero, the replica's process ends as if the kernel had killed it."""
+    """Return `value`, or kill the replica's process with SIGKILL if it is negative."""
     if value < 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return value
@@ -54,47 +55,45 @@ def die_on_negative(value: float) -> float:
 
 @operator
 class Barrier:
-    """Holds its batch until enough others have come: shows what is processed at the same time, and together.
+    """Barrier across batches, which exposes concurrency and batching.
 
-    Each item `{"folder": path, "parties": n}` puts a file into the folder; the batch goes on when every item's folder
-    has `n` files. Answers `[process id, size of the batch]`.
+    Each item `{"folder": path, "parties": n}` creates a file in the folder. The batch continues when the folders of
+    all its items have `n` files. Outputs are `[process id, batch size]`.
     """
 
     def process(self, values: Sequence[Mapping[str, Any]]) -> list[list[int]]:
-        """Process a batch."""
         for value in values:
             signal_barrier(Path(value["folder"]))
-        deadline_s = time.monotonic() + _PATIENCE_S
+        deadline_s = time.monotonic() + _HANG_LIMIT_S
         while not all(len(os.listdir(value["folder"])) >= value["parties"] for value in values):
             if time.monotonic() > deadline_s:
-                raise TimeoutError(f"the others did not come within {_PATIENCE_S:g} s")
+                raise TimeoutError(f"the barrier did not open within {_HANG_LIMIT_S:g} s")
             time.sleep(0.002)
         return [[os.getpid(), len(values)]] * len(values)
 
 
 def signal_barrier(folder: Path) -> None:
-    """Put one more file into `folder`."""
+    """Create a file in the `folder` of a barrier."""
     descriptor, _ = tempfile.mkstemp(dir=folder)
     os.close(descriptor)
 
 
 @operator
 class Unloadable:
-    """Fails while it loads."""
+    """Operator that fails while loading."""
 
     def __init__(self) -> None:
         raise RuntimeError("its model is missing")
 
     def process(self, values: Sequence[Any]) -> Sequence[Any]:
-        """Never reached."""
         return values
 
 
 def number_items(count: int = 12) -> list[Item]:
-    """The data set: numbers, the truth being one more."""
+    """Return a data set of numbers, each with its successor as ground truth."""
     return [Item(f"number-{value}", float(value), float(value + 1)) for value in range(count)]
 
 
 def exact_match(output: Any, truth: Any) -> float:
-    """The metric: 1 for the right answer."""
+    """Return 1 if `output` equals the ground truth, else 0."""
     return float(output == truth)

@@ -1,4 +1,4 @@
-"""An engine in simulated time: the simulator, stopped whenever somebody looks or changes something."""
+"""Engine in simulated time: a discrete-event simulation that pauses for status calls and state changes."""
 
 from __future__ import annotations
 
@@ -26,126 +26,127 @@ from circinus.simulation.model import Requests, VisitDepartures
 from circinus.simulation.model_builder import SimulationModel, build_model
 from circinus.specification import Deployment, Network, QueryPlan, prefix_configuration
 
-_RECENT_ENDS = 300
-"""Of each query that are told of."""
+_RECENT_LATENCIES = 300
+"""Number of recent latencies in the status of a query."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Places:
-    """Which visit is where."""
+class _Visits:
+    """Stations and prefixes of all visits of the simulated queries."""
 
     station_of: IntArray
-    """(visits,)"""
+    """(visits,) index of the station."""
     deployments: Mapping[Deployment, int]
-    """Deployment -> its station."""
+    """Deployment -> index of its station."""
     prefixes: tuple[str, ...]
-    """(visits,) labels of what is asked for there; empty for links."""
+    """(visits,) hashes of the prefixes; empty for links."""
 
 
-class _Served:
-    """Who waits at which deployment, and which batches it served."""
+class _ServedBatches:
+    """Queue lengths and served batches of all deployments."""
 
-    def __init__(self, places: _Places) -> None:
-        self._places = places
-        self._parts: dict[int, list[tuple[FloatArray, FloatArray, IntArray, IntArray]]] = {
-            number: [] for number in places.deployments.values()
+    def __init__(self, visits: _Visits) -> None:
+        self._visits = visits
+        self._pending: dict[int, list[tuple[FloatArray, FloatArray, IntArray, IntArray]]] = {
+            station: [] for station in visits.deployments.values()
         }
-        """Station -> (begin of service, its end, fill, visit) of those that came and were not told of yet."""
-        self._counts = dict.fromkeys(self._parts, 0)
-        self._recent: dict[int, deque[ServedBatch]] = {number: deque(maxlen=RECENT) for number in self._parts}
+        """Station -> (start of service, its end, batch size, visit) of requests that are not yet reported as served."""
+        self._counts = dict.fromkeys(self._pending, 0)
+        self._recent: dict[int, deque[ServedBatch]] = {station: deque(maxlen=RECENT) for station in self._pending}
 
     def note(self, exits: VisitDepartures) -> None:
-        """Requests that came, and when they are served."""
-        station = self._places.station_of[exits.visit]
-        for number in np.unique(station).tolist():
-            if number in self._parts:
-                here = station == number
-                self._parts[number].append(
-                    (exits.start_s[here], exits.end_s[here], exits.fill[here], exits.visit[here])
+        """Add requests with their start and end of service."""
+        stations = self._visits.station_of[exits.visit]
+        for station in np.unique(stations).tolist():
+            if station in self._pending:
+                rows = stations == station
+                self._pending[station].append(
+                    (exits.start_s[rows], exits.end_s[rows], exits.fill[rows], exits.visit[rows])
                 )
 
     def status(
-        self, wanted: DesiredDeployment, ready: int, now_s: float, unbegun: Mapping[int, int]
+        self, desired: DesiredDeployment, ready: int, now_s: float, unstarted: Mapping[int, int]
     ) -> DeploymentStatus:
-        """One deployment: who has come and is not being served, and what was served."""
-        number = self._places.deployments.get(wanted.deployment)
-        if number is None:  # no query that is simulated may go there
-            return DeploymentStatus(wanted.deployment, wanted.replicas, ready, 0, 0, 0)
-        waiting = self._look(number, now_s, wanted.replicas)
+        """Return the status of a deployment at `now_s`."""
+        station = self._visits.deployments.get(desired.deployment)
+        if station is None:  # no simulated query uses the deployment
+            return DeploymentStatus(desired.deployment, desired.replicas, ready, 0, 0, 0)
+        waiting = self._collect(station, now_s, desired.replicas)
         return DeploymentStatus(
-            deployment=wanted.deployment,
-            replicas_wanted=wanted.replicas,
+            deployment=desired.deployment,
+            replicas_wanted=desired.replicas,
             replicas_ready=ready,
-            queue_length=waiting + unbegun.get(number, 0),
+            queue_length=waiting + unstarted.get(station, 0),
             requests=0,
             restarts=0,
-            batches=self._counts[number],
-            recent_batches=tuple(self._recent[number]),
+            batches=self._counts[station],
+            recent_batches=tuple(self._recent[station]),
         )
 
-    def _look(self, number: int, now_s: float, replicas: int) -> int:
-        parts = self._parts[number]
-        if not parts:
+    def _collect(self, station: int, now_s: float, replicas: int) -> int:
+        """Count the batches that ended by `now_s`, and return the number of waiting requests."""
+        chunks = self._pending[station]
+        if not chunks:
             return 0
-        start_s, end_s, fill, visit = (
-            parts[0] if len(parts) == 1 else (np.concatenate(column) for column in zip(*parts, strict=True))
+        start_s, end_s, batch_size, visit = (
+            chunks[0] if len(chunks) == 1 else (np.concatenate(column) for column in zip(*chunks, strict=True))
         )
         done = np.flatnonzero(end_s <= now_s)
         if len(done):
             done = done[np.argsort(end_s[done], kind="stable")]
-            firsts = done[np.unique(start_s[done], return_index=True)[1]] if fill[done].max() > 1 else done
-            for position in firsts[-RECENT:].tolist():
-                served_s, items = float(end_s[position] - start_s[position]), int(fill[position])
-                prefix = self._places.prefixes[int(visit[position])]
-                self._recent[number].append(ServedBatch(served_s, items, prefix, self._counts[number] // replicas))
-            self._counts[number] += len(firsts)
-        left = end_s > now_s
-        self._parts[number] = [(start_s[left], end_s[left], fill[left], visit[left])] if left.any() else []
+            batches = done[np.unique(start_s[done], return_index=True)[1]] if batch_size[done].max() > 1 else done
+            for position in batches[-RECENT:].tolist():
+                served_s, items = float(end_s[position] - start_s[position]), int(batch_size[position])
+                prefix = self._visits.prefixes[int(visit[position])]
+                self._recent[station].append(ServedBatch(served_s, items, prefix, self._counts[station] // replicas))
+            self._counts[station] += len(batches)
+        rows = end_s > now_s
+        self._pending[station] = [(start_s[rows], end_s[rows], batch_size[rows], visit[rows])] if rows.any() else []
         return int((start_s > now_s).sum())
 
 
 @dataclass(eq=False)
 class _Phase:
-    """As long as the same deployments run: all plans that requests may follow meanwhile, of which one a query does."""
+    """Period with constant deployments, with a simulated query for each plan that these deployments can serve."""
 
     desired: DesiredState
-    begin_s: float
-    """When requests may enter it."""
+    start_s: float
+    """Time from which requests may enter."""
     simulation: Simulation
     variants: dict[tuple[str, tuple[Deployment, ...]], int]
-    """(query, deployments of its plan) -> number among the simulated queries."""
-    served: _Served
+    """(query, deployments of a plan) -> index of the simulated query."""
+    served: _ServedBatches
 
 
 @dataclass(eq=False)
-class _Sent:
-    """The requests of one query."""
+class _QueryRequests:
+    """Requests of one query, with their outcomes."""
 
     requests: Requests
     done_s: FloatArray
-    """(n,) when each was answered; infinite: not yet, or never."""
-    entered: int = 0
-    answered: int = 0
+    """(n,) completion times; infinite for failed and incomplete requests."""
+    received: int = 0
+    completed: int = 0
     failed: int = 0
-    recent_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT_ENDS))
-    """Latencies of the last that ended; infinite: it failed."""
-    under_way: list[tuple[_Phase, int, IntArray]] = field(default_factory=list)
-    """(phase, number among its queries, requests)"""
+    recent_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT_LATENCIES))
+    """Latencies of recent requests; infinite for failed requests."""
+    in_flight: list[tuple[_Phase, int, IntArray]] = field(default_factory=list)
+    """(phase, index of its simulated query, indexes of requests)"""
 
     def fail(self, count: int) -> None:
         self.failed += count
-        self.recent_s.extend([math.inf] * min(count, _RECENT_ENDS))
+        self.recent_s.extend([math.inf] * min(count, _RECENT_LATENCIES))
 
     def status(self, query: str) -> QueryStatus:
         latency_s = tuple(self.recent_s)
         failed = latency_s.count(math.inf)
         if failed:
             latency_s = tuple(seconds for seconds in latency_s if seconds < math.inf)
-        return QueryStatus(query, self.entered, self.answered, self.failed, latency_s, failed)
+        return QueryStatus(query, self.received, self.completed, self.failed, latency_s, failed)
 
 
 class SimulatedEngine:
-    """`Engine` but for `submit`: its requests are given beforehand."""
+    """Implementation of `Engine` in simulated time. Its requests are arguments of the constructor, not of `submit`."""
 
     def __init__(
         self,
@@ -155,156 +156,158 @@ class SimulatedEngine:
         *,
         startup_s: float,
     ) -> None:
-        """Nothing runs.
+        """Create an engine without deployments.
 
         Args:
-            controlled: whose plans may be followed; others by `learn`.
-            profiles: pipeline -> what was measured of it.
-            requests: query -> what is sent, with items by number among those of its configurations.
-            startup_s: from asking for replicas that do not run until they do.
+            controlled: plans that routes may follow, extended by `learn`.
+            profiles: pipeline -> its profile.
+            requests: query -> its requests, with items as indexes into the items of a configuration.
+            startup_s: start-up time of new replicas.
         """
         infrastructure = controlled.specification.infrastructure
-        assert infrastructure is not None, "plans are made for one"
+        assert infrastructure is not None, "plans need an infrastructure"
         self.now_s = 0.0
         self._specification = controlled.specification
         self._network = Network(infrastructure)
         self._profiles = profiles
         self._startup_s = startup_s
         self._plans: dict[str, list[QueryPlan]] = {}
-        self._sent = {name: _Sent(asked, np.full(len(asked.arrival_s), math.inf)) for name, asked in requests.items()}
+        self._queries = {
+            name: _QueryRequests(sent, np.full(len(sent.arrival_s), math.inf)) for name, sent in requests.items()
+        }
         self._nodes = {pool.name: pool.nodes for pool in infrastructure.pools}
         self._lost: set[str] = set()
         self._phases: list[_Phase] = []
-        self._coming: _Phase | None = None
+        self._next_phase: _Phase | None = None
         self._routes: dict[str, Route] = {}
         self._state = ""
         self.learn(controlled)
 
     def learn(self, controlled: ManagedPlans) -> None:
-        """Plans that routes may follow from now on."""
+        """Add plans that routes may follow."""
         for name, rungs in controlled.rungs.items():
-            known = self._plans.setdefault(name, [])
-            known.extend(rung.candidate.plan for rung in rungs if rung.candidate.plan not in known)
+            plans = self._plans.setdefault(name, [])
+            plans.extend(rung.candidate.plan for rung in rungs if rung.candidate.plan not in plans)
 
     def advance(self, until_s: float) -> None:
-        """Let time pass."""
-        if self._coming is not None and self._coming.begin_s <= until_s:
-            coming, self._coming = self._coming, None
-            self._advance(coming.begin_s)
-            self._phases.append(coming)
-            self._enter(coming, coming.desired)
+        """Advance the simulation to `until_s`."""
+        if self._next_phase is not None and self._next_phase.start_s <= until_s:
+            phase, self._next_phase = self._next_phase, None
+            self._advance(phase.start_s)
+            self._phases.append(phase)
+            self._enter(phase, phase.desired)
         self._advance(until_s)
 
     def fail_nodes(self, pool: str) -> None:
-        """All nodes of a pool are gone, with what was under way there."""
+        """Remove all nodes of a pool, and fail the requests in flight that use it."""
         self._lost.add(pool)
-        for sent in self._sent.values():
-            for phase, number, which in sent.under_way:
-                deployments = next(key[1] for key, value in phase.variants.items() if value == number)
+        for query in self._queries.values():
+            for phase, index, requests in query.in_flight:
+                deployments = next(key[1] for key, value in phase.variants.items() if value == index)
                 if any(deployment.pool == pool for deployment in deployments):
-                    sent.fail(len(which))
-                    sent.under_way = [entry for entry in sent.under_way if entry[2] is not which]
+                    query.fail(len(requests))
+                    query.in_flight = [entry for entry in query.in_flight if entry[2] is not requests]
 
     def restore_nodes(self, pool: str) -> None:
-        """The nodes of a pool are there again; nothing runs on them."""
+        """Restore the nodes of a pool, without replicas."""
         self._lost.discard(pool)
 
     def drift(self, profiles: Mapping[str, PipelineProfile]) -> None:
-        """From now on operators take and answer something else; requests under way end as they began."""
+        """Replace service times and scores by those of `profiles`, except for requests in flight."""
         self._profiles = profiles
-        last = self._phases[-1] if self._phases else None
-        if last is not None:
-            now = self._phase(last.desired, self.now_s)
-            self._phases.append(now)
-            self._enter(now, last.desired)
+        current = self._phases[-1] if self._phases else None
+        if current is not None:
+            drifted = self._phase(current.desired, self.now_s)
+            self._phases.append(drifted)
+            self._enter(drifted, current.desired)
 
     def latency_s(self, query: str) -> tuple[FloatArray, FloatArray]:
-        """(n,) when requests came, and (n,) how long each took; infinite where it was lost or is not answered yet."""
-        sent = self._sent[query]
-        return sent.requests.arrival_s[: sent.entered], (sent.done_s - sent.requests.arrival_s)[: sent.entered]
+        """Return (n,) arrival times and (n,) latencies; infinite for failed and incomplete requests."""
+        sent = self._queries[query]
+        return sent.requests.arrival_s[: sent.received], (sent.done_s - sent.requests.arrival_s)[: sent.received]
 
     async def apply(self, desired: DesiredState) -> None:
-        """As `Engine.apply`; returns when so much simulated time has passed."""
-        for wanted in desired.deployments:
-            if wanted.deployment.pool in self._lost:
-                raise ServingError(f"pool {wanted.deployment.pool} has no node", code="pool.no_node")
-        last = self._phases[-1] if self._phases else None
-        sizes, before = _sizes(desired), {} if last is None else _sizes(last.desired)
-        if last is not None and sizes == before:
-            self._enter(last, desired)
+        """Apply a state as `Engine.apply` does, and return after the simulated start-up time."""
+        for deployment in desired.deployments:
+            if deployment.deployment.pool in self._lost:
+                raise ServingError(f"pool {deployment.deployment.pool} has no nodes", code="pool.no_node")
+        current = self._phases[-1] if self._phases else None
+        sizes, current_sizes = _sizes(desired), {} if current is None else _sizes(current.desired)
+        if current is not None and sizes == current_sizes:
+            self._enter(current, desired)
             return
-        grows = any(replicas > before.get(deployment, 0) for deployment, replicas in sizes.items())
-        begin_s = self.now_s + (self._startup_s if grows and last is not None else 0.0)
-        self._coming = coming = self._phase(desired, begin_s)
-        if begin_s <= self.now_s:
+        grows = any(replicas > current_sizes.get(deployment, 0) for deployment, replicas in sizes.items())
+        start_s = self.now_s + (self._startup_s if grows and current is not None else 0.0)
+        self._next_phase = next_phase = self._phase(desired, start_s)
+        if start_s <= self.now_s:
             self.advance(self.now_s)
         try:
-            while self._coming is coming:
+            while self._next_phase is next_phase:
                 await asyncio.sleep(0)
-        except asyncio.CancelledError:  # what ran before stays as it was
-            if self._coming is coming:
-                self._coming = None
+        except asyncio.CancelledError:  # the current phase stays as it is
+            if self._next_phase is next_phase:
+                self._next_phase = None
             raise
 
     async def submit(self, request: Request) -> Response:
-        """Nobody may."""
-        raise ServingError("requests of a simulated engine are given beforehand", code="engine.not_supported")
+        """Raise ServingError, as requests are arguments of the constructor."""
+        raise ServingError("a simulated engine accepts no requests", code="engine.not_supported")
 
     async def status(self) -> EngineStatus:
-        """As `Engine.status`."""
-        last = self._phases[-1] if self._phases else None
+        current = self._phases[-1] if self._phases else None
         deployments = []
-        if last is not None:
-            unbegun = last.simulation.queued()
-            for wanted in last.desired.deployments:
-                ready = 0 if wanted.deployment.pool in self._lost else wanted.replicas
-                deployments.append(last.served.status(wanted, ready, self.now_s, unbegun))
+        if current is not None:
+            unstarted = current.simulation.queued()
+            for desired in current.desired.deployments:
+                ready = 0 if desired.deployment.pool in self._lost else desired.replicas
+                deployments.append(current.served.status(desired, ready, self.now_s, unstarted))
         return EngineStatus(
             mode=Mode.REPLAY,
             deployments=tuple(deployments),
             routes=tuple(self._routes),
             state=self._state,
-            queries=tuple(sent.status(name) for name, sent in self._sent.items()),
+            queries=tuple(query.status(name) for name, query in self._queries.items()),
             nodes={name: 0 if name in self._lost else count for name, count in self._nodes.items()},
         )
 
     async def close(self) -> None:
-        """As `Engine.close`."""
         self._phases.clear()
 
-    def _phase(self, desired: DesiredState, begin_s: float) -> _Phase:
-        replicas = {wanted.deployment: wanted.replicas for wanted in desired.deployments}
+    def _phase(self, desired: DesiredState, start_s: float) -> _Phase:
+        replicas = _sizes(desired)
         planned: list[PlannedQuery] = []
         variants: dict[tuple[str, tuple[Deployment, ...]], int] = {}
-        asked: list[Requests] = []
+        requests: list[Requests] = []
         for query in self._specification.queries:
             pipeline = self._specification.pipelines[query.pipeline]
             order = [operator.name for operator in pipeline.topological_order()]
             for plan in self._plans.get(query.name, []):
                 deployments = tuple(plan.deployment_of(name) for name in order)
-                if query.name not in self._sent or not replicas.keys() >= set(deployments):
+                if query.name not in self._queries or not replicas.keys() >= set(deployments):
                     continue
                 profile = next(
-                    found
-                    for found in self._profiles[query.pipeline].configurations
-                    if found.configuration == plan.configuration
+                    candidate
+                    for candidate in self._profiles[query.pipeline].configurations
+                    if candidate.configuration == plan.configuration
                 )
                 variants[query.name, deployments] = len(planned)
                 planned.append(PlannedQuery(query, pipeline, plan, profile, arrival_process(query)))
-                asked.append(_on_items(self._sent[query.name].requests, len(profile.items)))
+                requests.append(_on_items(self._queries[query.name].requests, len(profile.items)))
         model = build_model(planned, replicas, self._network)
-        ends_s = max((float(one.arrival_s[-1]) for one in asked if len(one.arrival_s)), default=0.0) + 1.0
-        served = _Served(_places(model, planned))
-        simulation = Simulation(model.stations, model.queries, duration_s=ends_s, requests=asked, watch=served.note)
-        phase = _Phase(desired, begin_s, simulation, variants, served)
-        for number in range(len(planned)):
-            simulation.inject(number, False)
-        if begin_s > 0:
-            simulation.advance(begin_s)
+        duration_s = max((float(sent.arrival_s[-1]) for sent in requests if len(sent.arrival_s)), default=0.0) + 1.0
+        served = _ServedBatches(_visits(model, planned))
+        simulation = Simulation(
+            model.stations, model.queries, duration_s=duration_s, requests=requests, watch=served.note
+        )
+        phase = _Phase(desired, start_s, simulation, variants, served)
+        for index in range(len(planned)):
+            simulation.inject(index, False)
+        if start_s > 0:
+            simulation.advance(start_s)
         return phase
 
     def _enter(self, phase: _Phase, desired: DesiredState) -> None:
-        """From now on requests enter a phase, on the routes of a state."""
+        """Send new requests into `phase`, on the routes of `desired`."""
         phase.desired = desired
         self._state = state_fingerprint(desired)
         self._routes = {route.query: route for route in desired.routes}
@@ -312,58 +315,60 @@ class SimulatedEngine:
     def _advance(self, until_s: float) -> None:
         if until_s <= self.now_s:
             return
-        last = self._phases[-1] if self._phases else None
+        current = self._phases[-1] if self._phases else None
         for phase in self._phases:
-            for number in phase.variants.values():
-                phase.simulation.inject(number, False)
-        for name, sent in self._sent.items():
-            begin, sent.entered = sent.entered, int(np.searchsorted(sent.requests.arrival_s, until_s))
+            for index in phase.variants.values():
+                phase.simulation.inject(index, False)
+        for name, query in self._queries.items():
+            begin, query.received = query.received, int(np.searchsorted(query.requests.arrival_s, until_s))
             route = self._routes.get(name)
-            entry = None if last is None or route is None else last.variants.get((name, _deployments(route)))
-            if entry is None or last is None or any(d.pool in self._lost for d in _deployments(route)):
-                sent.fail(sent.entered - begin)
+            variant = None if current is None or route is None else current.variants.get((name, _deployments(route)))
+            if variant is None or current is None or any(d.pool in self._lost for d in _deployments(route)):
+                query.fail(query.received - begin)
                 continue
-            last.simulation.inject(entry, True)
-            if sent.entered > begin:
-                sent.under_way.append((last, entry, np.arange(begin, sent.entered)))
+            current.simulation.inject(variant, True)
+            if query.received > begin:
+                query.in_flight.append((current, variant, np.arange(begin, query.received)))
         for phase in self._phases:
             phase.simulation.advance(until_s)
         self.now_s = until_s
-        for sent in self._sent.values():
-            self._collect(sent)
-        under_way = {id(phase) for sent in self._sent.values() for phase, _, _ in sent.under_way}
-        self._phases = [phase for phase in self._phases if phase is last or id(phase) in under_way]
+        for query in self._queries.values():
+            self._complete(query)
+        busy = {id(phase) for query in self._queries.values() for phase, _, _ in query.in_flight}
+        self._phases = [phase for phase in self._phases if phase is current or id(phase) in busy]
 
-    def _collect(self, sent: _Sent) -> None:
-        """Answers that are there by now."""
-        left = []
-        for phase, number, which in sent.under_way:
-            done_s = phase.simulation.runs[number].done_s[which]
-            there = done_s <= self.now_s
-            sent.done_s[which[there]] = done_s[there]
-            sent.answered += int(there.sum())
-            sent.recent_s.extend((done_s - sent.requests.arrival_s[which])[there].tolist())
-            if not there.all():
-                left.append((phase, number, which[~there]))
-        sent.under_way = left
+    def _complete(self, query: _QueryRequests) -> None:
+        """Record the requests of a query that completed by now."""
+        remaining = []
+        for phase, index, requests in query.in_flight:
+            done_s = phase.simulation.runs[index].done_s[requests]
+            is_done = done_s <= self.now_s
+            query.done_s[requests[is_done]] = done_s[is_done]
+            query.completed += int(is_done.sum())
+            query.recent_s.extend((done_s - query.requests.arrival_s[requests])[is_done].tolist())
+            if not is_done.all():
+                remaining.append((phase, index, requests[~is_done]))
+        query.in_flight = remaining
 
 
-def _places(model: SimulationModel, planned: Sequence[PlannedQuery]) -> _Places:
+def _visits(model: SimulationModel, planned: Sequence[PlannedQuery]) -> _Visits:
     stations, prefixes = [np.zeros(0, dtype=np.int64)], []
-    for one, query, visits in zip(planned, model.queries, model.operators, strict=True):
+    for planned_query, query, visits in zip(planned, model.queries, model.operators, strict=True):
         operators = {visit: operator for operator, visit in visits.items()}
         stations.append(np.array([visit.station for visit in query.visits], dtype=np.int64))
         prefixes += [
-            configuration_hash(prefix_configuration(one.pipeline, one.plan.configuration, operators[visit]))
+            configuration_hash(
+                prefix_configuration(planned_query.pipeline, planned_query.plan.configuration, operators[visit])
+            )
             if visit in operators
             else ""
             for visit in range(len(query.visits))
         ]
-    return _Places(np.concatenate(stations), model.deployments, tuple(prefixes))
+    return _Visits(np.concatenate(stations), model.deployments, tuple(prefixes))
 
 
 def _sizes(desired: DesiredState) -> dict[Deployment, int]:
-    return {wanted.deployment: wanted.replicas for wanted in desired.deployments}
+    return {deployment.deployment: deployment.replicas for deployment in desired.deployments}
 
 
 def _deployments(route: Route | None) -> tuple[Deployment, ...]:
@@ -371,5 +376,5 @@ def _deployments(route: Route | None) -> tuple[Deployment, ...]:
 
 
 def _on_items(requests: Requests, items: int) -> Requests:
-    """The same, where a configuration was measured on fewer items than others."""
+    """Return requests on the items of a configuration, which may be fewer than those of other configurations."""
     return Requests(requests.arrival_s, requests.items % items)

@@ -1,4 +1,4 @@
-"""The controller on a simulated clock."""
+"""Runs of the controller on a simulated clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from circinus.testing.simulated_engine import SimulatedEngine
 
 @dataclass(frozen=True)
 class ScheduledEvent:
-    """Something that happens to the engine at a moment."""
+    """Action on the engine at a point in simulated time."""
 
     time_s: float
     action: Callable[[SimulatedEngine], None]
@@ -34,20 +34,20 @@ def run_controlled(
     planner: ReplanDependencies | None = None,
     drift: DriftDependencies | None = None,
 ) -> list[Event]:
-    """Let the controller look at a simulated engine again and again, as it does at a real one.
+    """Run the control loop on a simulated engine until `until_s`.
 
     Args:
-        engine: at its beginning.
-        controlled: the plans.
-        records: where decisions are kept.
-        until_s: simulated seconds.
-        settings: of the loop.
-        happenings: by ascending time.
-        planner: makes other plans, in no simulated time.
-        drift: to notice what moved; nothing is audited.
+        engine: engine at simulated time 0.
+        controlled: plans to deploy.
+        records: state store of the controller.
+        until_s: simulated duration in seconds.
+        settings: settings of the control loop.
+        happenings: injected events in ascending order of time.
+        planner: dependencies of replanning, which takes no simulated time.
+        drift: dependencies of drift detection; no responses are audited.
 
     Returns:
-        What the controller did, with simulated times.
+        The events of the controller, with simulated times.
     """
     events: list[Event] = []
 
@@ -59,20 +59,20 @@ def run_controlled(
             holder="simulated",
             clock=lambda: engine.now_s,
             wall_clock=lambda: engine.now_s,
-            settings=replace(settings, apply_wait_s=0.0),  # simulated time does not pass meanwhile
+            settings=replace(settings, apply_wait_s=0.0),  # no simulated time passes during the wait
             on_event=events.append,
             planner=planner and replace(planner, prepare=engine.learn),
             drift=drift,
         )
         controller.start()
-        left = list(happenings)
+        remaining = list(happenings)
         while engine.now_s < until_s:
             await controller.reconcile()
             await controller.wait_idle()
             next_s = min(engine.now_s + settings.interval_s, until_s)
-            while left and left[0].time_s <= next_s:
-                engine.advance(left[0].time_s)
-                left.pop(0).action(engine)
+            while remaining and remaining[0].time_s <= next_s:
+                engine.advance(remaining[0].time_s)
+                remaining.pop(0).action(engine)
             engine.advance(next_s)
 
     asyncio.run(run())

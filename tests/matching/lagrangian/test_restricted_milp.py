@@ -41,7 +41,7 @@ def test_from_any_choice_it_proves_the_best_of_all(seed: int) -> None:
     options = np.isfinite(problem.cost_usd_per_h)
     anything = np.array([rng.choice([-1, *np.flatnonzero(options[row])]) for row in members.class_of], dtype=np.int64)
     begun = repair_overload(members, regrets, anything)
-    distance = dual_bound(problem, WEIGHT, prices) - members.worth(begun, WEIGHT) + 1e-9
+    distance = dual_bound(problem, WEIGHT, prices) - members.value(begun, WEIGHT) + 1e-9
     found = solve_restricted(
         members, regrets, begun, WEIGHT, distance, solve_milp, most=1000, time_limit_s=HANG_LIMIT_S
     )

@@ -107,7 +107,7 @@ def test_every_step_keeps_what_fits_and_loses_nothing(seed: int) -> None:
     assert members.weight(filled) >= members.weight(eased)
     exchanged = swap_search(members, regrets, filled, objective)
     assert members.usage(exchanged).max() <= 1.0 + 1e-6
-    assert members.worth(exchanged, objective) >= members.worth(filled, objective)
+    assert members.value(exchanged, objective) >= members.value(filled, objective)
 
 
 def test_an_exchange_finds_what_single_moves_do_not() -> None:

@@ -1,4 +1,4 @@
-"""Whole measurements that several tests look at."""
+"""Complete profiling runs that several tests use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from planning.sampler.two_operators import Whole, measured, recorded, two_querie
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Whole]:
-    """Of `recorded(seed)` for `two_queries()`, by seed."""
+    """Profiling runs of `recorded(seed)` for `two_queries()`, by seed."""
 
     @cache
     def made(seed: int) -> Whole:

@@ -1,4 +1,4 @@
-"""Spaces of knobs to try things on."""
+"""Knob spaces for tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def one_operator(*knobs: Knob) -> ConfigurationSpace:
 
 
 def chain_of(*operators: Sequence[Knob]) -> Pipeline:
-    """Operators `o0`, `o1`, ... one after the other, with these knobs."""
+    """Return operators `o0`, `o1`, ... in a chain, with these knobs."""
     return pipeline_of(
         *(
             OperatorSpec(name=f"o{n}", uses="m:f", after=[f"o{n - 1}"] if n else [], knobs=knobs)
@@ -32,12 +32,12 @@ def chain_of(*operators: Sequence[Knob]) -> Pipeline:
 
 
 def knob(name: str, count: int, *, ordered: bool = False) -> Knob:
-    """With the choices 0, 1, ..."""
+    """Return a knob with the choices 0, 1, ..."""
     return Knob(name=name, choices=list(range(count)), ordered=ordered)
 
 
 def chain(*operators: Sequence[int]) -> ConfigurationSpace:
-    """Operators one after the other; for each the numbers of choices of its knobs, negative where without order."""
+    """Return a chain of operators with the given numbers of choices of their knobs, negative for unordered knobs."""
     specs = []
     for number, counts in enumerate(operators):
         knobs = [Knob(name=f"k{i}", choices=list(range(abs(n))), ordered=n > 0) for i, n in enumerate(counts)]
@@ -52,12 +52,12 @@ CASCADE = one_operator(
     Knob(name="patience", choices=[1, 2], ordered=True, only_if={"beam": [3, 5], "model": ["huge"]}),
     Knob(name="rate", choices=[8, 16, 24, 32], ordered=True),
 )
-"""Knobs that exist only under others, one of which does so itself."""
+"""Conditional knobs, one of which depends on another conditional knob."""
 
 
 @st.composite
 def small_pipelines(draw: st.DrawFn) -> Pipeline:
-    """Up to three operators in any order, few enough configurations to list."""
+    """Pipelines of up to three operators in any order, with few enough configurations to list."""
     made: list[OperatorSpec] = []
     for name in ("b", "a", "c")[: draw(st.integers(1, 3))]:
         after = [made[-1].name] if made and draw(st.booleans()) else []

@@ -1,4 +1,4 @@
-"""What queries pursue together, by the definitions; nothing pointless ever takes a query its best plan."""
+"""Joint selection for several queries against the definitions; pruning never removes a query's best plan."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_what_is_pursued_may_improve_a_querys_plan_and_nothing_is_only_where_not
         for s in range(outlook.usd_per_h.shape[1]):
             best = outlook.sure_usd_per_h[:, s].min()
             for k in np.flatnonzero(~outlook.sure & np.isfinite(outlook.usd_per_h[:, s])):
-                # In the middle of what is believed of its cost; draws about that decide near the limit.
+                # The median of the predicted cost; draws around it decide near the limit.
                 likely = outlook.feasibility[k] > 2 * (
                     STOPPING.probability if np.isfinite(best) else STOPPING.probability_without_plan
                 )
@@ -60,14 +60,14 @@ def test_what_is_pursued_may_improve_a_querys_plan_and_nothing_is_only_where_not
             max(outlook.feasibility[k] for outlook in outlooks if not outlook.sure[k])
             > STOPPING.probability_without_plan
         )
-        assert found.worth_per_s > 0
+        assert found.value_per_s > 0
 
 
 @given(seeds)
 def test_without_what_is_pointless_every_situation_keeps_its_best_sure_plan(seed: int) -> None:
     outlooks, among = _random(seed)
     found = select_next_configuration(outlooks, among, STOPPING, 1.0)
-    for outlook, idle in zip(outlooks, found.pointless, strict=True):
+    for outlook, idle in zip(outlooks, found.pruned, strict=True):
         assert not (idle & ~among.evaluated).any()
         left = np.where(idle[:, None], np.inf, outlook.sure_usd_per_h).min(axis=0)
         np.testing.assert_array_equal(left, outlook.sure_usd_per_h.min(axis=0))
@@ -83,4 +83,4 @@ def test_the_weight_of_the_queries_that_wait_decides() -> None:
     light = select_next_configuration([outlook([0.9, 0.1], 1.0), outlook([0.1, 0.9], 3.0)], among, STOPPING, 1.0)
     heavy = select_next_configuration([outlook([0.9, 0.1], 5.0), outlook([0.1, 0.9], 3.0)], among, STOPPING, 1.0)
     assert (light.configuration, heavy.configuration) == (1, 0)
-    assert heavy.worth_per_s == 2.5
+    assert heavy.value_per_s == 2.5

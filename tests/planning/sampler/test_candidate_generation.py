@@ -1,4 +1,4 @@
-"""Candidates of spaces of any size."""
+"""Candidates in spaces of any size."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ SIZES = [10**3, 10**6, 10**12, 10**12, (8 * 9) ** 7]
 
 
 class Separable:
-    """Each knob adds its own part, greatest at one of its choices."""
+    """Score function that is a sum over knobs, each with its maximum at one choice."""
 
     def __init__(self, space: ConfigurationSpace, rng: np.random.Generator) -> None:
         tops = [int(rng.integers(len(knob.choices))) for knob in space.columns]
         self._parts = [
             np.append(-abs(np.arange(len(knob.choices)) - top) / len(knob.choices), -1.0)
             for knob, top in zip(space.columns, tops, strict=True)
-        ]  # absence is the last entry
+        ]  # INACTIVE is the last entry
         self.top = np.array([tops])
 
     def __call__(self, codes: IntArray) -> FloatArray:
@@ -88,7 +88,7 @@ def test_what_is_looked_at_does_not_grow_with_the_space(space: ConfigurationSpac
         return np.zeros(len(codes))
 
     known = space.random(rng, 10)
-    candidates(space, fitted(space, known, np.zeros(10)), known, 50, rng, promise=promise)
+    candidates(space, fitted(space, known, np.zeros(10)), known, 50, rng, score=promise)
     choices = sum(len(knob.choices) for knob in space.columns)
     assert sum(looked_at) <= 10 + 4 * (32 * len(space.operators) + choices + 3 * 10 * choices)
 
@@ -99,7 +99,7 @@ def test_one_pass_finds_the_best_of_what_adds_up(space: ConfigurationSpace) -> N
     score = Separable(space, rng)
     known = space.random(rng, 10)
     surrogate = fitted(space, known, score(known))
-    found = candidates(space, surrogate, known, 50, rng, promise=score)
+    found = candidates(space, surrogate, known, 50, rng, score=score)
     best = score(space.resolved(score.top))[0]
     assert score(found[:1]) >= best - 1e-12
 
@@ -140,7 +140,7 @@ def test_without_a_measurement_they_begin_anywhere() -> None:
     space = SPACES[4]
     score = Separable(space, rng)
     surrogate = fitted(space, space.random(rng, 3), np.zeros(3))
-    found = candidates(space, surrogate, space.random(rng, 0), 40, rng, promise=score)
+    found = candidates(space, surrogate, space.random(rng, 0), 40, rng, score=score)
     assert len(found) == 40
     assert score(found[:1]) > score(space.random(rng, 40)).max()
 

@@ -1,4 +1,4 @@
-"""Codes stand for exactly the configurations that the specification lists."""
+"""Codes represent exactly the configurations that the specification lists."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_neighbours_are_all_that_are_one_change_away(pipeline: Pipeline, seed: i
 
 
 def _one_change(space: ConfigurationSpace, first: np.ndarray, second: np.ndarray) -> bool:
-    """One knob takes another choice; all else that differs is absent on one side."""
+    """Return whether one knob has another choice and all other differences are inactive on one side."""
     both = (first != INACTIVE) & (second != INACTIVE) & (first != second)
     if both.sum() != 1:
         return False

@@ -1,4 +1,4 @@
-"""What few items say of a prefix is put on the items that another one was measured on, in the ratio of both."""
+"""Profiles on few items are extended to the items of another prefix, in the ratio of both."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _profile(own: Configuration, factor: float, items: int, memory: float = 1e6)
     return OperatorProfile("o1", own, factor * WORK[:items], 10 * factor * WORK[:items], memory, 0.1, {(1.0, 1): 1.0})
 
 
-def _donors(*profiles: OperatorProfile) -> ProfileImputer:
+def _imputers(*profiles: OperatorProfile) -> ProfileImputer:
     return ProfileImputer.of(SPACE, PIPELINE, "o1", {profile.prefix: profile for profile in profiles})
 
 
@@ -35,7 +35,7 @@ def _code(own: Configuration) -> np.ndarray:
 
 def test_a_few_items_give_what_all_items_take() -> None:
     short, long = _profile(_own(0, 1, 0), 3.0, 8), _profile(_own(1, 2, 1), 0.5, 64)
-    found = _donors(short, long).extend(short, _code(short.prefix), 8)
+    found = _imputers(short, long).extend(short, _code(short.prefix), 8)
     np.testing.assert_allclose(found.service_s, 3.0 * WORK)
     np.testing.assert_allclose(found.output_bytes, 30.0 * WORK)
     assert (found.prefix, found.peak_memory_bytes) == (short.prefix, short.peak_memory_bytes)
@@ -43,12 +43,12 @@ def test_a_few_items_give_what_all_items_take() -> None:
 
 def test_what_is_known_on_most_items_is_kept_as_it_is() -> None:
     short, long = _profile(_own(0, 1, 0), 3.0, 8), _profile(_own(1, 2, 1), 0.5, 64)
-    assert _donors(short, long).extend(long, _code(long.prefix), 64) is long
+    assert _imputers(short, long).extend(long, _code(long.prefix), 64) is long
 
 
 def test_a_guess_has_its_mean_on_the_common_items_and_the_memory_of_the_most_similar() -> None:
     similar, long = _profile(_own(0, 1, 0), 3.0, 8, memory=5e6), _profile(_own(1, 2, 1), 0.5, 64)
-    guess = _donors(similar, long).impute(_code(_own(2, 1, 0)), 2.0, 40.0)
+    guess = _imputers(similar, long).impute(_code(_own(2, 1, 0)), 2.0, 40.0)
     assert guess.service_s[:8].mean() == pytest.approx(2.0)
     assert guess.output_bytes[:8].mean() == pytest.approx(40.0)
     np.testing.assert_allclose(guess.service_s / guess.service_s[0], WORK / WORK[0])

@@ -1,4 +1,4 @@
-"""What configurations are expected to cost does not depend on how many items each of them is known on."""
+"""Expected costs do not depend on the number of items that each configuration is measured on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FEW = 8
 
 @pytest.fixture(scope="module", params=seeds(3))
 def everything(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PipelineProfile:
-    """All configurations on all items, whose work varies."""
+    """Profile of all configurations on all items, with varying work."""
     trace = recorded(request.param)
     work = np.random.default_rng(request.param).gamma(4.0, 0.25, ITEMS)
     trace = replace(trace, service_s=trace.service_s * work)
@@ -79,7 +79,7 @@ def test_one_that_is_known_on_all_items_tells_of_the_others(everything: Pipeline
     off = np.log(np.where(both, found, 1.0) / np.where(both, truth, 1.0))
     begun = np.array([c in cover for c in SPACE.decode(SPACE.enumerate())])
     assert abs(off[both]).max() < 0.2
-    # The same bias on both sides: else those that were not begun would always seem better, or worse.
+    # Measured and unmeasured configurations need equal bias, otherwise one kind would always seem better.
     assert abs(off[begun][both[begun]].mean() - off[~begun][both[~begun]].mean()) < 0.03
 
 

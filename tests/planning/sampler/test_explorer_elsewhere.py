@@ -1,4 +1,4 @@
-"""Whole measurements after others: what was measured elsewhere saves measurements, and cannot mislead for long."""
+"""Complete profiling runs with transfer sources: good sources save measurements, misleading ones cause little harm."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 def earlier(seed: int, *, misleading: bool) -> MeasurementTrace:
-    """On other items, everything is harder and takes three times as long; or the best score least."""
+    """Return a source on other items: everything is harder and takes three times as long; or the best score least."""
     trace = recorded(seed + 100)
     scores = trace.scores
     if misleading:
@@ -50,10 +50,10 @@ def least_cost(specification: Specification, profile: PipelineProfile) -> float:
 
 @dataclass(frozen=True)
 class Warm:
-    """A measurement after another one that did not mislead."""
+    """Profiling run with a source that does not mislead."""
 
     before: Path
-    """Store with the other one only; to be copied."""
+    """Store with the source only; to be copied."""
     profile: PipelineProfile
 
 

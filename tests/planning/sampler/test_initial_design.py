@@ -1,4 +1,4 @@
-"""The configurations to begin with have every operator configuration."""
+"""Initial designs contain every operator configuration."""
 
 from __future__ import annotations
 

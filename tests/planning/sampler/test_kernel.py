@@ -1,4 +1,4 @@
-"""The kernel is one, and it is 1 where nothing differs."""
+"""The kernel is positive semidefinite, and 1 for equal codes."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def test_a_missing_knob_is_a_choice_of_its_own() -> None:
     beam = [knob.name for knob in CASCADE.columns].index("beam")
     codes = np.zeros((4, 4), dtype=np.int64)
     codes[:, beam] = [-1, 0, 1, 2]
-    sharpness = np.zeros(4)
-    sharpness[beam] = 1.0
-    found = kernel.correlations(kernel.slots(codes), kernel.slots(codes), sharpness)[0]
+    inverse_lengthscale = np.zeros(4)
+    inverse_lengthscale[beam] = 1.0
+    found = kernel.correlations(kernel.slots(codes), kernel.slots(codes), inverse_lengthscale)[0]
     assert found[0, 1:] == pytest.approx(matern(np.array([1.0])) * matern(np.array([0.5, 0.0, 0.5])))
 
 

@@ -1,4 +1,4 @@
-"""Every choice of every knob occurs, also of knobs that exist only under others, in few configurations."""
+"""Every choice of every knob, also of conditional knobs, is covered by few configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Factors are found, groups that do nothing are told, and what is not known widens the predictions."""
+"""Factors are recovered, irrelevant groups are identified, and uncertainty widens the predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Items that all configurations share are told apart from what the configurations do."""
+"""Effects of shared items are separated from effects of configurations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ POPULATION = 400
 
 
 def _table(rng: np.random.Generator, count: int, rest: float) -> tuple[np.ndarray, np.ndarray]:
-    """(count, POPULATION) scores, and the configurations' parts, the items adding up to nothing."""
+    """Return (count, POPULATION) scores and the configurations' effects; item effects have mean 0."""
     items = rng.normal(0, 0.2, POPULATION)
     items -= items.mean()
     own = rng.uniform(0.3, 0.7, count)
@@ -39,7 +39,7 @@ def test_where_parts_add_up_few_items_tell_as_much_as_many(seed: int) -> None:
 
 
 def test_errors_are_as_great_as_said() -> None:
-    """Standardised errors of differences to the configuration measured on most have a variance of about one."""
+    """Standardised errors of differences to the configuration with most items have a variance of about one."""
     rng = np.random.default_rng(5)
     lengths = [200, 40, 16, 16, 8]
     scaled, common = [], []

@@ -1,4 +1,4 @@
-"""Scores from elsewhere help where they can, and are dropped where they mislead."""
+"""Source scores help if they are similar, and are dropped if they mislead."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOISE = 0.01
 
 
 def landscape(rng: np.random.Generator) -> FloatArray:
-    """A score over `SPACE` that has ruggedness of its own, which no surrogate could guess."""
+    """Return scores over `SPACE` with a rugged component that no surrogate can predict."""
     levels = [rng.normal(0, 0.12, len(knob.choices)) for knob in SPACE.columns]
     smooth = np.sum([level[EVERYTHING[:, i]] for i, level in enumerate(levels)], axis=0)
     return np.asarray(0.5 + smooth + rng.normal(0, 0.05, len(EVERYTHING)))
@@ -71,7 +71,7 @@ def test_a_source_that_ranks_alike_helps_though_its_level_is_another(count: int)
 
 
 def dropped(kind: str, seed: int) -> bool:
-    """Whether a misleading source is dropped after three to six measurements."""
+    """Return whether a misleading source is dropped after three to six measurements."""
     rng = np.random.default_rng(seed)
     truth = landscape(rng)
     there = {
@@ -139,7 +139,7 @@ def test_before_the_first_measurement_the_source_is_all_there_is() -> None:
     assert prior.name == "there"
     assert prior.candidates == pytest.approx(truth)
     assert measured(truth, [], 0, rng).name is None
-    assert measured(truth, [], 3, rng).reason == "there is no source"
+    assert measured(truth, [], 3, rng).reason == "no source is available"
 
 
 def _target() -> ConfigurationSpace:
@@ -161,7 +161,7 @@ def test_what_a_source_does_not_share_makes_no_difference() -> None:
     source = SourceTask.of("s", space, elsewhere, np.array([0.1, 0.3, 0.6, 0.8, 0.0, 0.0]))
     assert source is not None
     assert source.shared.tolist() == [True, False]
-    assert source.codes.tolist() == [[0, -1], [2, -1]]  # the choice 7 is none of the target's
+    assert source.codes.tolist() == [[0, -1], [2, -1]]  # the target has no choice 7
     assert source.means == pytest.approx([0.2, 0.7])
     found = source.at(space.enumerate())
     assert found[[0, 1, 4, 5]] == pytest.approx([0.2, 0.2, 0.7, 0.7])
@@ -177,7 +177,7 @@ def test_a_source_that_shares_nothing_is_none() -> None:
 
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 5))
 def test_errors_of_the_prior_mean_are_told_from_those_of_measurements(seed: int, count: int) -> None:
-    """Against the normal distribution of everything together, conditioned at once."""
+    """The reference is the joint normal distribution, conditioned at once."""
     rng = np.random.default_rng(seed)
     everything = count + 3
     root = rng.normal(0, 1, (everything, everything))
@@ -201,7 +201,7 @@ def test_errors_of_the_prior_mean_are_told_from_those_of_measurements(seed: int,
 
 
 def test_beliefs_about_a_noisy_source_are_as_wide_as_they_are_wrong() -> None:
-    """A source measured on few items, of a quarter of the configurations: it helps, and not by more than it knows."""
+    """The source has few items of a quarter of the configurations: it helps, but not more than its noise permits."""
     squares, errors = [], []
     for seed in range(10):
         rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""What is known of a prefix is kept, and what nobody measured is predicted, on the cheap side."""
+"""Measured prefixes are preserved, and unmeasured ones are predicted on the cheap side."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEEDS = (9, 10, 15, 18, 21, 23, 33, 39, 45, 48, 49, 51, 56)
 
 
 def _known(instance: Instance, share: float, seed: int = 0) -> PipelineProfile:
-    """A cover and some more of the configurations."""
+    """Return the profile of a covering design and some more configurations."""
     space = ConfigurationSpace.of(instance.pipeline)
     rng = np.random.default_rng(seed)
     chosen = set(space.decode(covering_array(space)))
@@ -71,7 +71,7 @@ PIPELINE = chain_of([knob("size", 5, ordered=True), knob("dead", 4)], [knob("wid
 
 
 def _service_s(own: Configuration) -> float:
-    """Of the second operator: its knobs multiply, the size before it too, the dead one does nothing."""
+    """Return the second operator's service time: its knobs and the size before it multiply."""
     first, second = (own[name].as_dict() for name in ("o0", "o1"))
     return float(0.01 * 1.5 ** int(first["size"]) * 2 ** int(second["width"]) * [1, 3, 1.2][int(second["kind"])])
 

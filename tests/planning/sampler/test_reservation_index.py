@@ -1,4 +1,4 @@
-"""What is pursued next is the box with the least reservation cost."""
+"""The box with the lowest reservation cost is opened next."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _random(seed: int) -> CandidateBeliefs:
 
 
 def _gain(prospects: CandidateBeliefs, number: int, plan: float, usd_per_s: float) -> float:
-    """Of opening a box with a plan in hand, by definition."""
+    """Return the gain of opening a box with a plan in hand, by definition."""
     settle = prospects.settle_s if np.isscalar(prospects.settle_s) else prospects.settle_s[number]
     look = 0.0 if prospects.begun[number] else usd_per_s * prospects.look_s[number]
     saved = np.maximum(plan - prospects.usd_per_h[number] - usd_per_s * settle / prospects.keeps[number], 0.0)
@@ -51,7 +51,7 @@ def test_by_brute_force(seed: int) -> None:
     chance = np.where(prospects.sure, 0.0, prospects.keeps) * cheaper.mean(axis=1)
     open_ = chance > (0.05 if np.isfinite(best) else 0.01)
     assert found.probability == pytest.approx(chance)
-    assert found.least == (0.05 if np.isfinite(best) else 0.01)
+    assert found.min_probability == (0.05 if np.isfinite(best) else 0.01)
     if not open_.any():
         assert found.configuration is None
         return
@@ -78,7 +78,7 @@ def test_of_two_alike_the_one_begun_is_pursued_and_a_cheap_unknown_one_is_looked
     assert select_by_reservation_cost(alike, STOPPING, 1000.0).configuration == 2
     assert (
         select_by_reservation_cost(alike, STOPPING, 0.05).configuration == 1
-    )  # seconds are dear: what is known already
+    )  # expensive time favours measured configurations
 
 
 def test_nothing_is_pursued_that_hardly_keeps_the_objective() -> None:
@@ -97,4 +97,4 @@ def test_items_until_settled_grow_towards_the_threshold_and_end_at_all() -> None
     assert items[0] > items[1] > items[2]
     assert (items <= 300).all()
     hopeless = expected_items_to_decide(belief, np.zeros(3), 0.5, 0.04, 1.0, 1e-3, 300)
-    assert (hopeless < items).all()  # to stop believing takes less than to be sure
+    assert (hopeless < items).all()  # rejection takes fewer items than certainty

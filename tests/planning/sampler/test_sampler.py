@@ -1,4 +1,4 @@
-"""Whole measurements with an explorer, on recorded seconds: few configurations, plans as cheap, also after a break."""
+"""Complete profiling runs with a sampler on recorded times: few configurations, equally cheap plans, and resumption."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_few_configurations_give_plans_that_are_as_cheap(
     ours = plan_queries(specification, {PIPELINE.name: found})
     best = plan_queries(specification, {PIPELINE.name: everything})
     for name, frontier in best.items():
-        for kind in ("lower", "upper"):  # fully shared and alone
+        for kind in ("lower", "upper"):  # fully shared and dedicated
             least, bound = (
                 min(getattr(c.estimate.cost_usd_per_h, kind) for c in plans.candidates)
                 for plans in (ours[name], frontier)
@@ -89,7 +89,7 @@ def test_who_runs_out_of_time_and_goes_on_ends_the_same(
         if not broken.undecided and spent_s == 0:
             break
     assert not broken.undecided
-    # Not the cost of all together: that may be lower by a deployment which two queries happen to share.
+    # The total cost may be lower, as two queries may share a deployment.
     ours = plan_queries(specification, {PIPELINE.name: whole(1).profile})
     others = plan_queries(specification, {PIPELINE.name: broken})
     for name in ours:
@@ -115,7 +115,7 @@ def test_who_is_ended_after_every_few_increments_measures_the_same(
 
 
 def test_unrecorded_configurations_are_proposed_only_once(tmp_path: Path) -> None:
-    """A trace without the configurations that would be best: the measurement ends all the same."""
+    """The trace lacks the configurations that would be best: profiling ends nevertheless."""
     trace, specification = recorded(2), two_queries()
     kept = [n for n, c in enumerate(trace.configurations) if sum(level(c)) % 2 == 0]
     part = replace(
@@ -158,7 +158,7 @@ def test_plans_say_nothing_without_machines_or_queries() -> None:
     specification = two_queries()
     assert make_sampler(replace(specification, infrastructure=None), PIPELINE.name) is None
     assert make_sampler(replace(specification, queries=()), PIPELINE.name) is None
-    with pytest.raises(ValueError, match="expected both"):
+    with pytest.raises(ValueError, match="no infrastructure or no query"):
         PlanCostSampler(replace(specification, queries=()), PIPELINE.name)
 
 
@@ -175,7 +175,7 @@ def test_a_budget_that_ends_within_the_cover_concludes_nothing(tmp_path: Path) -
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [4, 1, 3, 0, 2][: share_of(CHOICES)])
 def test_an_operator_that_fails_does_not_hide_the_one_that_it_was_covered_with(tmp_path: Path, lost: int) -> None:
-    """One size of `see` is not in the trace at all: what it would have shown of `tell` is measured with another."""
+    """The trace lacks one size of `see`: the choice of `tell` that it was to cover is measured with another size."""
     trace, specification = recorded(0), two_queries()
     kept = [n for n, c in enumerate(trace.configurations) if level(c)[0] != lost]
     part = replace(
@@ -204,7 +204,7 @@ def test_one_slow_item_among_the_first_does_not_end_it(tmp_path: Path) -> None:
 
 
 class _Failing(TraceBackend):
-    """Nothing can be measured; each try takes three seconds."""
+    """Runner that fails on every configuration, after three seconds each."""
 
     def __init__(self, trace: MeasurementTrace, clock: SimulatedClock) -> None:
         super().__init__(trace, clock)
@@ -298,7 +298,7 @@ def test_who_has_spent_the_budget_does_not_look_on(
             increments.append(progress.configuration)
 
     measured(trace, specification, tmp_path / "part", budget_s=whole_s / 3, observer=Counting())
-    assert len(looks) < len(increments) + 2 * CHOICES  # a few find that nothing fits in what is left
+    assert len(looks) < len(increments) + 2 * CHOICES  # a few exceed the remaining budget
 
 
 def test_what_is_known_on_few_items_only_is_not_called_unlikely(tmp_path: Path, whole: Callable[[int], Whole]) -> None:

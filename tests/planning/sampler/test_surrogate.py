@@ -1,4 +1,4 @@
-"""What is believed after some measurements."""
+"""Posterior beliefs after some measurements."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def smooth(codes: IntArray) -> FloatArray:
-    """A score that the second knob of the middle operator has no part in."""
+    """Return scores that do not depend on the second knob of the middle operator."""
     level = np.array([0.05, 0.2, -0.1, 0.0])[codes[:, 1]]
     return np.asarray(0.4 + 0.3 * np.tanh(codes[:, 0] / 2 - 1) + level + 0.03 * codes[:, 3])
 
@@ -115,13 +115,13 @@ def test_the_order_of_measurements_does_not_matter(seed: int, additive: bool) ->
 @pytest.mark.parametrize("additive", [False, True])
 @pytest.mark.parametrize("count", [2, 10, 30])
 def test_the_truth_lies_in_its_intervals_as_often_as_it_should(count: int, additive: bool) -> None:
-    """Of draws from its own prior, hyperparameters included."""
+    """Truths are drawn from the prior, hyperparameters included."""
     rng = np.random.default_rng(count)
     kernel = KnobKernel.of(SPACE, additive=additive)
     expected = Hyperparameters.expected(kernel, about_prior=False)
     inside = []
     for _ in range(max(10, share_of(30))):
-        drawn = expected.at(expected.parameters + expected.spread * rng.normal(size=len(expected.parameters)))
+        drawn = expected.at(expected.parameters + expected.scales * rng.normal(size=len(expected.parameters)))
         codes = some(rng, SPACE, count + 40)
         inputs = KernelInputs(kernel.slots(codes), np.ones((len(codes), 1)))
         whole, _ = covariance(kernel, inputs, replace(drawn, trend_deviation=np.array([0.2])))
@@ -207,11 +207,11 @@ def test_what_does_not_fit_together_is_refused() -> None:
         surrogate.predict(codes, means)
     with pytest.raises(ValueError, match="prior mean"):
         Surrogate.fit(SPACE, codes, means, variances, prior=means).predict(codes)
-    with pytest.raises(ValueError, match="earlier fit"):
+    with pytest.raises(ValueError, match="warm start"):
         Surrogate.fit(SPACE, codes, means, variances, additive=True, warm=surrogate)
-    with pytest.raises(ValueError, match="variance"):
+    with pytest.raises(ValueError, match="nonnegative"):
         Surrogate.fit(SPACE, codes, means, -variances)
-    with pytest.raises(ValueError, match="0 codes"):
+    with pytest.raises(ValueError, match="shapes differ"):
         Surrogate.fit(SPACE, codes[:0], means[:0], variances[:0])
 
 
@@ -221,7 +221,7 @@ def test_what_one_configuration_has_by_itself_is_its_own() -> None:
     own = rng.normal(0, 0.05, 30)
     rough = Surrogate.fit(SPACE, codes, smooth(codes) + own, np.full(30, 1e-6))
     even = Surrogate.fit(SPACE, codes, smooth(codes), np.full(30, 1e-6))
-    assert rough.rest_variance > 5 * even.rest_variance
+    assert rough.residual_variance > 5 * even.residual_variance
     assert rough.predict(codes).mean == pytest.approx(smooth(codes) + own, abs=0.01)
     assert (rough.predict(codes).deviation < 0.01).all()
 
@@ -233,4 +233,4 @@ def test_errors_that_all_have_in_common_are_no_differences() -> None:
     means = np.full(3, 0.6)
     alone = Surrogate.fit(SPACE, codes, means, variances).predict(codes[:1]).deviation[0]
     together = Surrogate.fit(SPACE, codes, means, variances, shared=shared).predict(codes[:1]).deviation[0]
-    assert together > 1.3 * alone  # three alike tell what one does
+    assert together > 1.3 * alone  # three similar ones are as informative as one

@@ -1,4 +1,4 @@
-"""What was measured elsewhere becomes prior means, expected times, and a place to begin."""
+"""Sources become prior means, expected service times and an initial design."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from circinus.arrays import FloatArray
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.operator_models import OperatorPrediction
-from circinus.planning.sampler.operator_transfer import LEAST_SPREAD, UNSEEN_SPREAD, SourceOperators, lowest_deviation
+from circinus.planning.sampler.operator_transfer import DEFAULT_LOG_STD, MIN_LOG_STD, SourceOperators, lowest_deviation
 from circinus.planning.sampler.profile_prediction import ProfilePredictor
 from circinus.planning.sampler.source_profile import profile_from_source
 from circinus.planning.sampler.transfer_learning import (
-    FITTED_AT_MOST,
+    MAX_FITTED_SOURCES,
     TransferSources,
     missing_from_design,
     warm_start_design,
@@ -43,7 +43,7 @@ SEVERAL_SEEDS = (9, 10, 15, 18, 21, 23)
 
 
 def seconds(operator: str, configuration: Configuration) -> float:
-    """What an operator takes: its own knob decides most, its ancestor's a little."""
+    """Return an operator's service time: its own knob has a large effect, its ancestor's a small one."""
     size = float(configuration["see"].values[0][1])
     return 0.1 * size if operator == "see" else 0.5 * float(configuration["tell"].values[0][1]) * size**0.3
 
@@ -57,7 +57,7 @@ def runs_of(
     few: int | None = None,
     stray: float = 0.0,
 ) -> SourceRuns:
-    """As measured: items differ, and every prefix strays a little; the last prefixes on few items only."""
+    """Return source runs with item effects and noise of prefixes; the last prefixes have few items only."""
     factors = factors or {}
     prefixes = list(
         dict.fromkeys(
@@ -83,7 +83,7 @@ def profile_of(operator: str, own: Configuration, service_s: FloatArray) -> Oper
 def known(
     configurations: Sequence[Configuration], rng: np.random.Generator, factor: float, stray: float = 0.0
 ) -> dict[str, dict[Configuration, OperatorProfile]]:
-    """Measured here, where everything takes `factor` times as long."""
+    """Return local measurements that take `factor` times as long."""
     parts = np.exp(rng.normal(0, 0.8, 12))
     parts /= parts.mean()
     found: dict[str, dict[Configuration, OperatorProfile]] = {o.name: {} for o in PIPELINE.operators}
@@ -106,7 +106,7 @@ def test_times_are_those_of_elsewhere_in_the_ratio_of_what_is_known() -> None:
     for operator in ("see", "tell"):
         found = compared.at(operator, CODES)
         assert found.log_service_s == pytest.approx(log_seconds(operator) + np.log(3.0), abs=1e-6)
-        assert found.service_deviation == pytest.approx(LEAST_SPREAD)
+        assert found.service_deviation == pytest.approx(MIN_LOG_STD)
         assert np.isfinite(found.log_output_bytes).all()
 
 
@@ -128,18 +128,18 @@ def test_how_far_ratios_lie_apart_is_how_far_a_guess_may_be_off() -> None:
     assert 0.5 < float(np.mean(squares)) < 2.5
     misled = SourceOperators(SPACE, PIPELINE, runs_of(CONFIGURATIONS, np.random.default_rng(1), stray=1.5))
     found = misled.combined_with(known(CONFIGURATIONS[::3], np.random.default_rng(2), factor=1.0)).at("tell", CODES)
-    assert (found.service_deviation > 0.5).all()  # so that what is known here is surer
+    assert (found.service_deviation > 0.5).all()  # above the deviation of local measurements
 
 
 def test_before_anything_is_compared_little_is_certain() -> None:
     rng = np.random.default_rng(0)
     there = SourceOperators(SPACE, PIPELINE, runs_of(CONFIGURATIONS, rng))
     found = there.combined_with({"see": {}, "tell": {}}).at("tell", CODES)
-    assert (found.service_deviation >= UNSEEN_SPREAD).all()
+    assert (found.service_deviation >= DEFAULT_LOG_STD).all()
     only_see = known(CONFIGURATIONS[:1], rng, factor=4.0)
     only_see["tell"] = {}
     found = there.combined_with(only_see).at("tell", CODES)
-    assert (found.service_deviation >= UNSEEN_SPREAD).all()
+    assert (found.service_deviation >= DEFAULT_LOG_STD).all()
     assert np.log(4.0) == pytest.approx(
         float((found.log_service_s - there.at("tell", CODES).log_service_s)[0]), abs=0.1
     )
@@ -226,14 +226,14 @@ def test_scores_become_sources_with_their_errors() -> None:
 def test_of_many_sources_the_good_one_is_found_though_few_are_fitted() -> None:
     rng = np.random.default_rng(1)
     truth = truth_of(rng)
-    sources = [earlier(f"shuffled {n}", rng.permutation(truth), rng) for n in range(FITTED_AT_MOST + 3)]
+    sources = [earlier(f"shuffled {n}", rng.permutation(truth), rng) for n in range(MAX_FITTED_SOURCES + 3)]
     sources.insert(4, earlier("good", truth - 0.2, rng))
     elsewhere = TransferSources(PIPELINE, SPACE, tuple(sources))
     rows = rng.permutation(len(CODES))[:7]
     prior = elsewhere.prior(CODES[rows], truth[rows], np.full(7, 1e-4), CODES)
     assert prior.name == "good"
     assert prior.reason.startswith("scores of good make 7 measurements ")
-    assert len(prior.fits) == 1 + FITTED_AT_MOST
+    assert len(prior.fits) == 1 + MAX_FITTED_SOURCES
     again = elsewhere.prior(CODES[rows], truth[rows], np.full(7, 1e-4), CODES)
     np.testing.assert_array_equal(again.belief(CODES).mean, prior.belief(CODES).mean)
     before = elsewhere.prior(CODES[:0], truth[:0], truth[:0], CODES)
@@ -272,7 +272,7 @@ def test_a_source_is_read_as_a_profile_of_the_target() -> None:
     assert [c.configuration for c in found.configurations] == list(CONFIGURATIONS)
     assert found.usable == found.configurations
     first, second = (found.configurations[row].operators for row in (0, 1))
-    assert first["see"] is second["see"]  # one prefix, one object
+    assert first["see"] is second["see"]  # a prefix has one object
     assert first["tell"].peak_memory_bytes == 1e6
     assert second["tell"].peak_memory_bytes == 2e6
     assert first["tell"].batch_ratio == {(1.0, 1): 1.0}
@@ -283,7 +283,7 @@ def test_a_source_is_read_as_a_profile_of_the_target() -> None:
 def test_only_what_was_measured_on_the_same_items_is_in_the_profile() -> None:
     rng = np.random.default_rng(0)
     source = earlier("there", truth_of(rng), rng)
-    source.runs.service_s[-1, :8] = np.nan  # the last prefix was measured on others
+    source.runs.service_s[-1, :8] = np.nan  # the last prefix has other items
     found = profile_from_source(PIPELINE, source)
     assert found is not None
     assert len(found.configurations[0].items) == ITEMS - 8
@@ -298,7 +298,7 @@ def test_only_what_was_measured_on_the_same_items_is_in_the_profile() -> None:
 
 @pytest.mark.parametrize("seed", SEVERAL_SEEDS)
 def test_one_measurement_and_what_was_measured_elsewhere_predict_the_rest(seed: int) -> None:
-    """Times, sizes and memory of every configuration, on a machine that takes three times as long."""
+    """Times, sizes and memory of every configuration are predicted for a machine that takes three times as long."""
     instance = random_instance(seed)
     assert len(instance.profile.configurations) > 3
     truth = {(n, o.prefix): o for c in instance.profile.configurations for n, o in c.operators.items()}
@@ -318,7 +318,7 @@ def test_one_measurement_and_what_was_measured_elsewhere_predict_the_rest(seed: 
     for found in predictor.predict(known, [c.configuration for c in instance.profile.configurations]).configurations:
         for name, operator in found.operators.items():
             there = truth[name, operator.prefix]
-            # All that is left is the caution, of the least spread.
+            # Only the caution at the minimum deviation remains.
             assert -0.2 < np.log(operator.service_s.mean() / there.service_s.mean()) < 0.05
             own = name, operator.prefix[name]
             if all(own != (n, o.prefix[n]) for n, o in known.configurations[0].operators.items()):

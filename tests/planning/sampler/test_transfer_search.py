@@ -1,4 +1,4 @@
-"""A whole search on arrays: a good source saves measurements, a misleading one costs a few and spoils nothing."""
+"""Complete searches on arrays: a good source saves measurements, a misleading one costs a few and does no harm."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Ended:
 
 
 def draw(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """(k,) scores that gain less and less from dearer choices, and ruggedness; (k,) costs. A fifth is good enough."""
+    """Return (k,) rugged scores with diminishing gains and (k,) costs; a fifth of the scores is feasible."""
     gains = [np.concatenate([[0.0], rng.dirichlet(np.ones(4)).cumsum()]) * rng.uniform(0.1, 0.3) for _ in range(3)]
     truth = np.sum([gain[CODES[:, i]] for i, gain in enumerate(gains)], axis=0) + rng.normal(0, 0.02, len(CODES))
     cost = np.exp(CODES @ rng.uniform(0.1, 0.5, 3))
@@ -55,7 +55,7 @@ def source_of(means: FloatArray, rng: np.random.Generator) -> SourceScores:
 
 
 def search(truth: FloatArray, cost: FloatArray, elsewhere: TransferSources, rng: np.random.Generator) -> Ended:
-    """Until no configuration that was not measured is worth it; who was measured is known to keep the objective."""
+    """Run until no unmeasured configuration is worthwhile; a measured one has a decided accuracy SLO."""
     noise = rng.normal(0, NOISE, len(truth))
     if elsewhere.sources:
         before = elsewhere.prior(CODES[:0], truth[:0], truth[:0], CODES)
@@ -93,7 +93,7 @@ def search(truth: FloatArray, cost: FloatArray, elsewhere: TransferSources, rng:
 
 
 def compared(seed: int, *, good: bool) -> tuple[Ended, Ended]:
-    """With a source and without."""
+    """Run with a source and without."""
     rng = np.random.default_rng(seed)
     truth, cost = draw(rng)
     if good:

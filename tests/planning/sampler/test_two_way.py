@@ -1,4 +1,4 @@
-"""Rows of a table with gaps are compared as least squares does."""
+"""Row means of a table with gaps equal the least squares solution."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_what_cannot_be_compared_is_left_out() -> None:
 
 
 def test_of_many_rows_with_gaps_those_with_most_values_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(two_way, "_ROWS_AT_MOST", 2)
+    monkeypatch.setattr(two_way, "_MAX_ROWS", 2)
     table = np.array([[0.1, np.nan], [0.2, 0.3], [0.4, 0.5], [0.6, np.nan]])
     assert two_way_row_means(table, 0.0).rows.tolist() == [1, 2]
     assert two_way_row_means(np.nan_to_num(table), 0.0).rows.tolist() == [0, 1, 2, 3]

@@ -63,7 +63,7 @@ def level(configuration: Configuration) -> tuple[int, int]:
 
 
 def recorded(seed: int) -> MeasurementTrace:
-    """Greater knob values take longer and score higher, with less and less gain."""
+    """Return a trace in which greater knob values take longer and score higher, with diminishing gains."""
     trace = random_trace(PIPELINE, ITEMS, seed=seed)
     rng = np.random.default_rng(seed)
     easiness = rng.normal(0, 0.12, ITEMS)
@@ -125,7 +125,7 @@ def measured(
     budget_s: float | None = None,
     observer: SilentObserver | None = None,
 ) -> tuple[PipelineProfile, float]:
-    """The profile with or without an explorer, and the simulated seconds that it took."""
+    """Return the profile with or without a sampler, and the simulated seconds that it took."""
     clock = SimulatedClock()
     found = profile_pipeline(
         specification,
@@ -142,16 +142,16 @@ def measured(
 
 @dataclass(frozen=True)
 class Whole:
-    """A measurement with an explorer that nothing broke off."""
+    """Uninterrupted profiling run with a sampler."""
 
     profile: PipelineProfile
     seconds: float
     store: Path
-    """Only to be read."""
+    """Store for reading only."""
 
 
 class Breaker(SilentObserver):
-    """Ends a measurement after some increments, as Ctrl-C does."""
+    """Observer that interrupts profiling after some increments, like Ctrl-C."""
 
     def __init__(self, after: int) -> None:
         self._left = after

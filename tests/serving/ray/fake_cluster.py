@@ -1,4 +1,4 @@
-"""A cluster on paper: it notes what it is told, and says that it runs; so changes can be looked at step by step."""
+"""Fake cluster that records calls and reports its applications as running, to test changes step by step."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from circinus.serving.ray.settings import ROUTER
 
 @dataclass
 class PaperCluster:
-    """As much of `Cluster` as a change needs."""
+    """The part of `Cluster` that a change needs."""
 
     status: str = "RUNNING"
-    """Of all applications."""
+    """Status of all applications."""
     ailing: dict[str, str] = field(default_factory=dict)
-    """Application -> its status, where that is another one."""
+    """Application -> status, where it differs."""
     ready: int = 1
-    """Replicas of every application."""
+    """Number of replicas of each application."""
     steps: list[str] = field(default_factory=list)
-    """What was asked and told, in its order."""
+    """Calls in order."""
     apps: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    told: dict[str, RouterConfig] = field(default_factory=dict)
-    """Router -> what it goes by."""
+    router_configs: dict[str, RouterConfig] = field(default_factory=dict)
+    """Router -> its current configuration."""
     silent: set[str] = field(default_factory=set)
-    """Routers that do not answer."""
+    """Routers that do not respond."""
     batches: int = 0
-    """That every deployment served."""
+    """Number of batches that each deployment served."""
     waiting: int = 0
-    """In every queue."""
+    """Length of each queue."""
     under_way: dict[str, int] = field(default_factory=dict)
-    """Application -> requests that may need it."""
+    """Application -> number of requests in flight that may need it."""
     entered: int = 0
-    """Requests of every query."""
+    """Number of requests of each query."""
 
     def start(self) -> None:
         pass
@@ -57,7 +57,7 @@ class PaperCluster:
         for name, app in self.apps.items():
             (deployment,) = app["deployments"]
             if deployment["name"] == ROUTER:
-                self.told.setdefault(name, config_from_dict(deployment["user_config"]))
+                self.router_configs.setdefault(name, config_from_dict(deployment["user_config"]))
 
     def router(self, application: str) -> Any:
         return PaperRouter(self, application)
@@ -75,23 +75,23 @@ class PaperRouter:
 
     async def _switch(self, config: RouterConfig) -> None:
         self.cluster.steps.append("switch")
-        self.cluster.told[self.application] = config
+        self.cluster.router_configs[self.application] = config
 
-    async def _abandon(self, applications: list[str], why: str) -> None:
+    async def _abandon(self, applications: list[str], reason: str) -> None:
         self.cluster.steps.append("abandon")
 
     async def _observe(self) -> RouterStatus:
         if self.application in self.cluster.silent:
             await asyncio.sleep(1e6)
-        config = self.cluster.told[self.application]
+        config = self.cluster.router_configs[self.application]
         recent = tuple(ServedBatch(0.1, 1, "", 100 + n) for n in range(self.cluster.batches)[-32:])
-        found = tuple(
-            ApplicationStatus(wanted.application, self.cluster.waiting, 0, 0, "", self.cluster.batches, recent)
-            for wanted in config.deployments
+        statuses = tuple(
+            ApplicationStatus(deployment.application, self.cluster.waiting, 0, 0, "", self.cluster.batches, recent)
+            for deployment in config.deployments
         )
         entered = self.cluster.entered
         counts = tuple(QueryStatus(route.query, entered, entered, 0) for route in config.routes)
-        return RouterStatus(config, found, dict(self.cluster.under_way), counts)
+        return RouterStatus(config, statuses, dict(self.cluster.under_way), counts)
 
 
 @dataclass

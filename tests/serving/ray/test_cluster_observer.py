@@ -1,4 +1,4 @@
-"""Looks at a cluster while routers, and their nodes, are lost; without Ray, in virtual time."""
+"""Status of a cluster while routers and their nodes are lost, without Ray, in virtual time."""
 
 from __future__ import annotations
 
@@ -38,31 +38,31 @@ def _without_router(view: ClusterSnapshot, site: str) -> ClusterSnapshot:
 
 @dataclass
 class Scene:
-    """A cluster at any time, and routers that take so long to answer."""
+    """A cluster as a function of time, and routers with given response times."""
 
     view: Callable[[float], ClusterSnapshot]
-    answers_s: dict[str, float]
+    response_s: dict[str, float]
     fails: Callable[[str, float], bool] = lambda site, now_s: False
-    asked: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
 
     async def look(self) -> ClusterSnapshot:
         return self.view(asyncio.get_running_loop().time())
 
     async def observe(self, site: str) -> RouterStatus | None:
-        self.asked.append(site)
+        self.calls.append(site)
         if self.fails(site, asyncio.get_running_loop().time()):
             return None
-        await asyncio.sleep(self.answers_s[site])
+        await asyncio.sleep(self.response_s[site])
         return RouterStatus(None, (), {}, ())
 
-    def glance(self, patience_s: float = 2.0) -> tuple[set[str], set[str], float]:
-        """Pools and sites that were seen, and after how long."""
+    def glance(self, timeout_s: float = 2.0) -> tuple[set[str], set[str], float]:
+        """Return the pools and sites in the status, and the seconds it took."""
 
         async def run() -> tuple[set[str], set[str], float]:
             loop = asyncio.get_running_loop()
-            begin_s = loop.time()
-            view, seen = await observe_cluster(self.look, self.observe, patience_s)
-            return set(view.pools), set(seen), loop.time() - begin_s
+            start_s = loop.time()
+            snapshot, seen = await observe_cluster(self.look, self.observe, timeout_s)
+            return set(snapshot.pools), set(seen), loop.time() - start_s
 
         return in_virtual_time(run())
 
@@ -72,13 +72,13 @@ def test_where_all_answer_one_look_is_enough() -> None:
     pools, sites, took_s = scene.glance()
     assert (pools, sites) == ({"near", "far"}, {"home", "center"})
     assert took_s < 0.03
-    assert sorted(scene.asked) == ["center", "home"]
+    assert sorted(scene.calls) == ["center", "home"]
 
 
 def test_a_lost_node_is_seen_soon_after_ray_sees_it_though_its_router_does_not_answer() -> None:
-    whole = _view()
+    intact = _view()
     scene = Scene(
-        lambda now_s: whole if now_s < 1.1 else replace(whole, pools={"near": NODE}), {"home": 0.01, "center": 1e6}
+        lambda now_s: intact if now_s < 1.1 else replace(intact, pools={"near": NODE}), {"home": 0.01, "center": 1e6}
     )
     pools, sites, took_s = scene.glance()
     assert (pools, sites) == ({"near"}, {"home"})
@@ -86,11 +86,11 @@ def test_a_lost_node_is_seen_soon_after_ray_sees_it_though_its_router_does_not_a
 
 
 def test_routers_that_cannot_answer_are_not_asked() -> None:
-    whole = _view()
-    for view in (replace(whole, pools={"near": NODE}), _without_router(whole, "center")):
+    intact = _view()
+    for view in (replace(intact, pools={"near": NODE}), _without_router(intact, "center")):
         scene = Scene(lambda now_s, view=view: view, {"home": 0.01, "center": 1e6})  # type: ignore[misc]
         assert scene.glance()[1:] == ({"home"}, 0.01)
-        assert scene.asked == ["home"]
+        assert scene.calls == ["home"]
 
 
 def test_one_that_fails_for_a_moment_is_asked_again_and_one_that_is_slow_is_waited_for() -> None:
@@ -98,7 +98,7 @@ def test_one_that_fails_for_a_moment_is_asked_again_and_one_that_is_slow_is_wait
         lambda now_s: _view(), {"home": 0.9, "center": 0.01}, lambda site, now_s: site == "center" and now_s < 0.3
     )
     assert scene.glance()[1] == {"home", "center"}
-    assert scene.asked.count("home") == 1
+    assert scene.calls.count("home") == 1
 
 
 def test_one_that_never_answers_costs_no_more_than_the_patience() -> None:
@@ -125,13 +125,13 @@ def test_what_cannot_start_for_want_of_nodes_is_not_waited_for() -> None:
 
         def snapshot(self) -> dict[str, AppSnapshot]:
             self.looks += 1
-            return {name: replace(found, status="DEPLOYING") for name, found in view.apps.items()}
+            return {name: replace(app, status="DEPLOYING") for name, app in view.apps.items()}
 
         def pools(self) -> dict[str, PoolNodes]:
             return BOTH if self.looks < 3 else {"near": NODE}
 
     async def run() -> None:
         with raises_code(ServingError, "ray.pool_lost"):
-            await RayEngine()._running(set(view.apps), cast(Cluster, Losing()), 600.0)
+            await RayEngine()._wait_until_running(set(view.apps), cast(Cluster, Losing()), 600.0)
 
     in_virtual_time(run())

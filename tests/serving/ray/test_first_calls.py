@@ -1,4 +1,4 @@
-"""Who is called before requests come, and how often."""
+"""Warm-up calls before requests: which, and how often."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def test_everybody_is_called_once_and_at_the_same_time() -> None:
         if name != "late":
             await both.wait()
 
-    calls = WarmupCalls(call, patience_s=20.0)
+    calls = WarmupCalls(call, timeout_s=20.0)
     await calls.make(["one", "two"])
     await calls.make(["two", "late", "one"])
     assert sorted(called) == ["late", "one", "two"]
@@ -40,21 +40,21 @@ async def test_who_fails_or_does_not_answer_is_called_again() -> None:
         if name == "silent":
             await asyncio.Event().wait()
 
-    calls = WarmupCalls(call, patience_s=0.01)
+    calls = WarmupCalls(call, timeout_s=0.01)
     await calls.make(["broken", "silent", "well"])
     await calls.make(["broken", "silent", "well"])
     assert sorted(called) == ["broken", "broken", "silent", "silent", "well"]
 
 
 def test_sites_know_whom_their_outputs_go_to() -> None:
-    here, there = StageSpec("here", "add"), StageSpec("there", "add", after=("here",), pool="far")
-    both = chain("q", here, there)
-    assert {site: found.peers for site, found in _configs(both).items()} == {
+    near, far = StageSpec("here", "add"), StageSpec("there", "add", after=("here",), pool="far")
+    both = chain("q", near, far)
+    assert {site: config.peers for site, config in _configs(both).items()} == {
         "home": ("center",),
         "center": ("home",),
     }
-    alone = state([route("q", here)], [here])
-    assert _configs(alone)["home"].peers == ()
+    local = state([route("q", near)], [near])
+    assert _configs(local)["home"].peers == ()
 
 
 def _configs(desired: DesiredState) -> Mapping[str, RouterConfig]:

@@ -1,4 +1,4 @@
-"""A change of what a cluster runs, by somebody who may lose the lease in the middle of it."""
+"""Changes of a cluster by a controller that may lose its lease midway."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def _engine(cluster: PaperCluster) -> RayEngine:
 
 
 def _guard(cluster: PaperCluster, last: int = 1_000) -> Guard:
-    """Of a lease that is there so many times."""
+    """Return the guard of a lease that is held `last` times."""
     left = iter(range(last))
 
     async def guard() -> None:
         cluster.steps.append("guard")
         if next(left, None) is None:
-            raise LeaseLostError("now another one controls this")
+            raise LeaseLostError("the lease was lost to another controller", code="lease.lost")
 
     return guard
 
 
 def _steps(after: DesiredState) -> list[str]:
-    """Of a whole change."""
+    """Return the steps of a whole change."""
 
     async def run() -> list[str]:
         cluster = PaperCluster()
@@ -75,7 +75,7 @@ def test_whoever_loses_the_lease_during_a_change_goes_no_step_further_nor_back()
         cluster = PaperCluster()
         await _engine(cluster).apply(BEFORE)
         cluster.steps.clear()
-        with pytest.raises(LeaseLostError, match="another one"):
+        with raises_code(LeaseLostError, "lease.lost"):
             await _engine(cluster).apply_fenced(AFTER, _guard(cluster, last))
         steps = cluster.steps
         first_refusal = [number for number, step in enumerate(steps) if step == "guard"][last]
@@ -152,7 +152,7 @@ def test_a_change_that_fails_is_not_undone_after_the_lease_was_lost() -> None:
 
 
 def test_a_change_that_is_given_up_does_not_wait_for_what_it_brings_back() -> None:
-    """With one of two nodes lost, that would not be whole for long, and other plans wait for their turn."""
+    """Restoring a pool that lost a node would take long, while a newer plan waits."""
 
     async def run() -> tuple[float, list[str]]:
         cluster, loop = PaperCluster(), asyncio.get_running_loop()

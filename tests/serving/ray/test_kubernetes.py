@@ -1,4 +1,4 @@
-"""Manifests, against what KubeRay and Kubernetes say that they take."""
+"""Manifests against the schemas of KubeRay and Kubernetes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.ray.kubernetes import Manifest, as_yaml, ray_service
 from circinus.testing.desired_states import StageSpec, chain
+from golden import check_message
 from raised import raises_code
 
 KUBERNETES = "1.34"
 DESIRED = chain("q", StageSpec("start", "add", replicas=2), StageSpec("next", "add", after=("start",), pool="far"))
 
-# Which fields there are, of which types, and which are required: as in KubeRay's published definition of `ray.io/v1`,
-# helm-chart/kuberay-operator/crds/ray.io_rayservices.yaml of ray-project/kuberay at commit 02a80a6f, for the parts that
-# a RayService with its own cluster may have here. Pods are held to the schema that Kubernetes publishes, below.
+# Fields, their types and required fields from KubeRay's published definition of `ray.io/v1`
+# (helm-chart/kuberay-operator/crds/ray.io_rayservices.yaml of ray-project/kuberay at commit 02a80a6f), for the parts
+# that a RayService with its own cluster uses here. Pods are checked against the schema of Kubernetes, below.
 _POD = {
     "type": "object",
     "required": ["spec"],
@@ -92,9 +93,9 @@ SCHEMA = {
 
 
 def _rendered(desired: DesiredState = DESIRED, **options: Any) -> dict[str, Any]:
-    found = ray_service(desired, Manifest("image:1", **options))
-    content: dict[str, Any] = YAML(typ="safe").load(as_yaml(found))
-    assert content == json.loads(json.dumps(found))
+    manifest = ray_service(desired, Manifest("image:1", **options))
+    content: dict[str, Any] = YAML(typ="safe").load(as_yaml(manifest))
+    assert content == json.loads(json.dumps(manifest))
     return content
 
 
@@ -113,7 +114,7 @@ def test_its_pods_are_what_kubernetes_takes() -> None:
     for template in templates:
         kubernetes_validate.validate(_pod_template(template), KUBERNETES, strict=True)
         for container in template["spec"]["containers"]:
-            for amounts in container["resources"].values():  # the schema takes any text
+            for amounts in container["resources"].values():  # the schema accepts any text
                 assert all(re.fullmatch(r"[0-9]+(m|[KMGT]i)?", amount) for amount in amounts.values())
     templates[0]["spec"]["containers"][0]["resources"]["limit"] = {}
     with pytest.raises(kubernetes_validate.ValidationError, match="limit"):
@@ -137,15 +138,16 @@ def test_a_pool_whose_name_no_pod_can_have_is_refused() -> None:
     )
     desired = chain("q", StageSpec("start", "add"), StageSpec("next", "add", after=("start",), pool="far_1"))
     desired = replace(desired, infrastructure=infrastructure.model_copy(update={"pools": pools}))
-    with raises_code(ServingError, "kubernetes.invalid_pool_name"):
+    with raises_code(ServingError, "kubernetes.invalid_pool_name") as caught:
         ray_service(desired, Manifest("image:1"))
+    check_message("serving/kubernetes_pool_name", str(caught.value))
 
 
 def test_its_applications_are_those_that_ray_serve_takes() -> None:
     schema = pytest.importorskip("ray.serve.schema")
     content = YAML(typ="safe").load(_rendered()["spec"]["serveConfigV2"])
-    found = schema.ServeDeploySchema(**content)
-    assert len(found.applications) == 4
+    deployed = schema.ServeDeploySchema(**content)
+    assert len(deployed.applications) == 4
     assert content["http_options"]["host"] == "0.0.0.0"
 
 

@@ -1,4 +1,4 @@
-"""Queries that moved from one site to another."""
+"""Counters of queries that moved to another site."""
 
 from __future__ import annotations
 

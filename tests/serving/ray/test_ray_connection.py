@@ -1,4 +1,4 @@
-"""What a process keeps that connects to a cluster."""
+"""Connection to a cluster, and what it must not change in the process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_address_of_a_client_is_left_to_ray() -> None:
 
 
 def _take_below_python(number: int) -> None:
-    """As native code does it: Python does not learn of it."""
+    """Set a handler as native code does, without Python's `signal`."""
     set_below = ctypes.pythonapi.PyOS_setsig
     set_below.argtypes, set_below.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
     set_below(number, 1)  # ignored
@@ -102,7 +102,7 @@ def test_a_cluster_that_this_process_cannot_join_is_told_in_one_line(
 
 @dataclass
 class _Head:
-    """As much of Ray's client of a head as is looked at."""
+    """The part of Ray's client of a head that is used."""
 
     address: str
 
@@ -112,17 +112,17 @@ class _Head:
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "code"),
     [
         ("10.0.0.1:6379", ""),
         ("head:6379", ""),
         ("auto", ""),
         ("ray://10.0.0.2:10001", ""),
-        ("10.0.0.2:6379", r"connected to the Ray cluster at address 10\.0\.0\.1:6379, expected 10\.0\.0\.2:6379"),
+        ("10.0.0.2:6379", "ray.other_cluster"),
     ],
 )
 def test_a_process_that_is_connected_stays_so_and_is_told_where_another_cluster_is_meant(
-    address: str, told: str, monkeypatch: pytest.MonkeyPatch
+    address: str, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
     from ray._private import worker
@@ -131,7 +131,7 @@ def test_a_process_that_is_connected_stays_so_and_is_told_where_another_cluster_
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(worker, "global_worker", connected)
     monkeypatch.setattr(driver, "require_reachable_head", lambda address: None)
-    with pytest.raises(ServingError, match=told) if told else nullcontext():
+    with raises_code(ServingError, code) if code else nullcontext():
         connect(address, "any")
 
 

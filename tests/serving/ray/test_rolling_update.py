@@ -1,4 +1,4 @@
-"""What Ray Serve is told between two states."""
+"""Ray Serve configurations between two states."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from circinus.serving.ray.serve_config import build_applications, build_router_c
 from circinus.serving.ray.settings import RaySettings, placement_options
 from circinus.testing.desired_states import StageSpec, chain, infrastructure
 
-HERE, MORE = StageSpec("start", "add"), StageSpec("start", "add", replicas=3)
-THERE = StageSpec("start", "add", pool="far")
+NEAR, MORE = StageSpec("start", "add"), StageSpec("start", "add", replicas=3)
+FAR = StageSpec("start", "add", pool="far")
 
 
-def _apps(desired: DesiredState, there: tuple[str, ...] = ("near", "far")) -> list[dict[str, Any]]:
+def _apps(desired: DesiredState, live_pools: tuple[str, ...] = ("near", "far")) -> list[dict[str, Any]]:
     applications = build_applications(desired, RaySettings())
     configs = build_router_configs(desired, applications)
-    schema = serve_schema(applications, configs, infrastructure(), RaySettings(), replays=False, live_pools=there)
-    found: list[dict[str, Any]] = schema["applications"]
-    return found
+    schema = serve_schema(applications, configs, infrastructure(), RaySettings(), replays=False, live_pools=live_pools)
+    apps: list[dict[str, Any]] = schema["applications"]
+    return apps
 
 
 def _running(apps: list[dict[str, Any]], status: str = "RUNNING") -> dict[str, AppSnapshot]:
@@ -38,13 +38,13 @@ def _replicas(apps: list[Any]) -> dict[str, int]:
 
 
 def test_where_only_a_route_changes_nothing_grows() -> None:
-    both = chain("q", HERE)
+    both = chain("q", NEAR)
     before = _running(_apps(both))
     assert surge_config(before, _apps(both)) is None
 
 
 def test_more_replicas_are_added_first_and_fewer_taken_last() -> None:
-    few, many = _apps(chain("q", HERE)), _apps(chain("q", MORE))
+    few, many = _apps(chain("q", NEAR)), _apps(chain("q", MORE))
     larger = surge_config(_running(few), many)
     assert larger is not None
     assert _replicas(larger)["start-near"] == 3
@@ -52,56 +52,56 @@ def test_more_replicas_are_added_first_and_fewer_taken_last() -> None:
 
 
 def test_old_and_new_run_beside_each_other() -> None:
-    old, new = _apps(chain("q", HERE)), _apps(chain("q", THERE))
+    old, new = _apps(chain("q", NEAR)), _apps(chain("q", FAR))
     larger = surge_config(_running(old), new)
     assert larger is not None
     assert {"start-near", "start-far"} <= set(_replicas(larger))
-    # The router of the source goes on with what it knows until it is told.
-    told = {config.site: config for config in router_configs(larger)}
-    assert [d.deployment.pool for d in told["home"].deployments] == ["near"]
-    assert [d.deployment.pool for d in told["center"].deployments] == ["far"]
+    # The router of the source keeps its configuration until it is switched.
+    configs = {config.site: config for config in router_configs(larger)}
+    assert [d.deployment.pool for d in configs["home"].deployments] == ["near"]
+    assert [d.deployment.pool for d in configs["center"].deployments] == ["far"]
     home = next(config for config in router_configs(new) if config.site == "home")
     assert home.deployments == ()
-    assert [d.deployment.pool for d in with_deployments_of(home, told["home"]).deployments] == ["near"]
+    assert [d.deployment.pool for d in with_deployments_of(home, configs["home"]).deployments] == ["near"]
 
 
 def test_what_failed_to_start_before_is_no_hindrance() -> None:
-    failed = _running(_apps(chain("q", THERE)), status="DEPLOY_FAILED")
-    larger = surge_config(failed, _apps(chain("q", HERE)))
+    failed = _running(_apps(chain("q", FAR)), status="DEPLOY_FAILED")
+    larger = surge_config(failed, _apps(chain("q", NEAR)))
     assert larger is not None
     assert "start-far" not in _replicas(larger)
 
 
 def test_what_stays_is_told_as_it_was_but_for_its_size() -> None:
-    """Ray Serve would start its replicas anew where the memory that is set aside differs by a byte."""
-    before, wanted = _apps(chain("q", HERE)), _apps(chain("q", MORE))
-    for app in wanted:
+    """Ray Serve would replace replicas if their reserved memory differed by a byte."""
+    before, desired = _apps(chain("q", NEAR)), _apps(chain("q", MORE))
+    for app in desired:
         app["deployments"][0]["ray_actor_options"]["memory"] = 5.0
-    kept = reuse_unchanged(_running(before), wanted)
-    for old, new in zip(before, kept, strict=True):
+    reused = reuse_unchanged(_running(before), desired)
+    for old, new in zip(before, reused, strict=True):
         (old_deployment,), (deployment,) = old["deployments"], new["deployments"]
         assert deployment["ray_actor_options"] == old_deployment["ray_actor_options"]
-    assert _replicas(kept)["start-near"] == 3
+    assert _replicas(reused)["start-near"] == 3
 
 
 def test_a_router_moves_to_a_pool_that_has_nodes() -> None:
-    before, after = _apps(chain("q", HERE)), _apps(chain("q", HERE), there=())
+    before, after = _apps(chain("q", NEAR)), _apps(chain("q", NEAR), live_pools=())
     (moved,) = [app for app in reuse_unchanged(_running(before), after) if app["name"] == "site-home"]
     assert "resources" not in moved["deployments"][0]["ray_actor_options"]
     assert surge_config(_running(before), after) is not None
 
 
 def test_what_runs_where_no_node_is_left_is_told_from_what_does() -> None:
-    apps = _apps(chain("q", HERE, StageSpec("next", "add", after=("start",), pool="far")))
+    apps = _apps(chain("q", NEAR, StageSpec("next", "add", after=("start",), pool="far")))
     assert apps_without_nodes(apps, {"near", "far"}) == set()
-    gone = apps_without_nodes(apps, {"near"})
-    assert "site-center" in gone, "its router runs in the pool of its site"
-    assert {name.rpartition("-")[0] for name in gone} == {"next-far", "site"}
+    lost = apps_without_nodes(apps, {"near"})
+    assert "site-center" in lost, "its router runs in the pool of its site"
+    assert {name.rpartition("-")[0] for name in lost} == {"next-far", "site"}
     labelled = [
-        {**app, "deployments": [{**one, "ray_actor_options": placement_options("far", labelled=True)}]}
+        {**app, "deployments": [{**item, "ray_actor_options": placement_options("far", labelled=True)}]}
         for app in apps
-        for one in app["deployments"]
+        for item in app["deployments"]
     ]
     assert apps_without_nodes(labelled, {"near"}) == {app["name"] for app in apps}
-    anywhere = _apps(chain("q", HERE), there=())
+    anywhere = _apps(chain("q", NEAR), live_pools=())
     assert "site-home" not in apps_without_nodes(anywhere, ())

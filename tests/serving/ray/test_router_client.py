@@ -1,4 +1,4 @@
-"""Calls of routers that are cancelled, by whom asks or by Ray; without Ray's cluster."""
+"""Calls of routers that are cancelled by the caller or by Ray, without a cluster."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from router_scenario import driven
 pytest.importorskip("ray")
 
 
-def _calls(response: Any) -> RouterClient:
-    """Of routers that say this."""
+def _client(response: Any) -> RouterClient:
+    """Return a client of routers with this response."""
     method = SimpleNamespace(remote=lambda: response)
     cluster = SimpleNamespace(router=lambda application: SimpleNamespace(ask=method))
 
@@ -34,19 +34,19 @@ async def test_a_call_that_ray_cancels_is_an_error_of_its_router() -> None:
         raise asyncio.CancelledError
 
     with raises_code(ServingError, "router.cancelled"):
-        await _calls(cancelled()).call("home", "ask")
+        await _client(cancelled()).call("home", "ask")
 
 
 @driven
 async def test_who_asks_can_be_cancelled() -> None:
-    begun = asyncio.Event()
+    started = asyncio.Event()
 
-    async def waits() -> None:
-        begun.set()
+    async def wait() -> None:
+        started.set()
         await asyncio.Event().wait()
 
-    asking = asyncio.create_task(_calls(waits()).call("home", "ask"))
-    await begun.wait()
-    asking.cancel()
+    call = asyncio.create_task(_client(wait()).call("home", "ask"))
+    await started.wait()
+    call.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asking
+        await call

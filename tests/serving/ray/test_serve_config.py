@@ -1,4 +1,4 @@
-"""What Ray Serve is told, against its own schema."""
+"""Ray Serve configuration against Ray's own schema."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from circinus.serving.ray.settings import RaySettings
 from circinus.testing.desired_states import StageSpec, chain
 from raised import raises_code
 
-HERE = StageSpec("start", "add", replicas=3, batch_size=4, batch_wait_s=0.5)
-THERE = StageSpec("next", "add", after=("start",), pool="far", batch_wait_s=0.5)
+NEAR = StageSpec("start", "add", replicas=3, batch_size=4, batch_wait_s=0.5)
+FAR = StageSpec("next", "add", after=("start",), pool="far", batch_wait_s=0.5)
 
 
 def _schema(desired: DesiredState, labelled: tuple[str, ...] = ()) -> dict[str, dict[str, object]]:
@@ -38,25 +38,25 @@ def _schema(desired: DesiredState, labelled: tuple[str, ...] = ()) -> dict[str, 
 def test_the_document_is_one_that_ray_serve_takes() -> None:
     schema = pytest.importorskip("ray.serve.schema")
     for labelled in ((), ("near", "far")):
-        apps = _schema(chain("q", HERE, THERE), labelled)
-        found = schema.ServeDeploySchema(applications=list(apps.values()))
-        assert {app.name for app in found.applications} == set(apps)
+        apps = _schema(chain("q", NEAR, FAR), labelled)
+        deployed = schema.ServeDeploySchema(applications=list(apps.values()))
+        assert {app.name for app in deployed.applications} == set(apps)
 
 
 def test_replicas_are_as_many_as_large_and_where_the_plan_says() -> None:
-    apps = _schema(chain("q", HERE, THERE))
+    apps = _schema(chain("q", NEAR, FAR))
     (start,) = (app for name, app in apps.items() if name.startswith("start-near-"))
     (deployment,) = start["deployments"]  # type: ignore[misc]
     assert deployment["num_replicas"] == 3
     options = deployment["ray_actor_options"]
     assert options == {"num_cpus": 0.1, "num_gpus": 0.0, "memory": 2**20, "resources": {"pool:near": 0.001}}
-    labelled = _schema(chain("q", HERE, THERE), ("near",))
+    labelled = _schema(chain("q", NEAR, FAR), ("near",))
     (deployment,) = labelled[start["name"]]["deployments"]  # type: ignore[index, misc]
     assert deployment["ray_actor_options"]["label_selector"] == {"circinus/pool": "near"}
 
 
 def test_every_site_has_a_router_that_knows_its_own_deployments_and_sources() -> None:
-    desired = chain("q", HERE, THERE)
+    desired = chain("q", NEAR, FAR)
     configs = build_router_configs(desired, build_applications(desired, RaySettings()))
     assert {site: [d.deployment.operator for d in config.deployments] for site, config in configs.items()} == {
         "home": ["start"],
@@ -66,13 +66,13 @@ def test_every_site_has_a_router_that_knows_its_own_deployments_and_sources() ->
         "home": ["q"],
         "center": [],
     }
-    # What cannot be batched does not wait for others.
+    # Items of operators without batches do not wait for a batch to fill.
     assert [d.batch_wait_s for config in configs.values() for d in config.deployments] == [0.5, 0.0]
     assert all(config_from_dict(config_to_dict(config)) == config for config in configs.values())
 
 
 def test_replays_need_no_cpus_and_name_what_they_answer_from() -> None:
-    desired = replace(chain("q", HERE, THERE), mode=Mode.REPLAY, recordings=Path("/store.sqlite"))
+    desired = replace(chain("q", NEAR, FAR), mode=Mode.REPLAY, recordings=Path("/store.sqlite"))
     applications = build_applications(desired, RaySettings())
     (deployment,) = _schema(desired)[applications[0].name]["deployments"]  # type: ignore[misc]
     assert deployment["ray_actor_options"]["num_cpus"] == 0

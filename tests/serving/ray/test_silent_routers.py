@@ -1,4 +1,4 @@
-"""What is told of a cluster whose routers do not answer now and then; without Ray, in virtual time."""
+"""Status of a cluster whose routers sometimes do not respond, without Ray, in virtual time."""
 
 from __future__ import annotations
 
@@ -23,43 +23,45 @@ pytest.importorskip("ray")
 ROUTER = router_name("home")
 
 
-def _looks(cluster: PaperCluster, *happens: Callable[[], object]) -> list[DeploymentStatus]:
-    """What is told of a deployment after each of these."""
+def _statuses(cluster: PaperCluster, *events: Callable[[], object]) -> list[DeploymentStatus]:
+    """Return the status of a deployment after each of these events."""
 
     async def run() -> list[DeploymentStatus]:
-        engine, found = RayEngine(), []
+        engine, statuses = RayEngine(), []
         engine._cluster = cast(Cluster, cluster)
         await engine.apply(chain("q", StageSpec("start", "add")))
-        for happening in happens:
-            happening()
+        for event in events:
+            event()
             (status,) = (await engine.status()).deployments
-            found.append(status)
-        return found
+            statuses.append(status)
+        return statuses
 
     return in_virtual_time(run())
 
 
-def _seen(cluster: PaperCluster, batches: int) -> Callable[[], None]:
-    def happens() -> None:
+def _responds(cluster: PaperCluster, batches: int) -> Callable[[], None]:
+    def event() -> None:
         cluster.silent.clear()
         cluster.batches = batches
 
-    return happens
+    return event
 
 
 def test_a_router_that_misses_a_look_lets_no_batch_be_read_twice() -> None:
     cluster = PaperCluster()
     misses = lambda: cluster.silent.add(ROUTER)  # noqa: E731
-    looks = _looks(cluster, _seen(cluster, 500), misses, _seen(cluster, 500), misses, _seen(cluster, 503))
-    assert [look.batches for look in looks] == [500, 500, 500, 500, 503]
+    statuses = _statuses(
+        cluster, _responds(cluster, 500), misses, _responds(cluster, 500), misses, _responds(cluster, 503)
+    )
+    assert [status.batches for status in statuses] == [500, 500, 500, 500, 503]
     reader = NewBatchReader()
-    assert [sum(map(len, reader.read([look]).values())) for look in looks] == [0, 0, 0, 0, 3]
+    assert [sum(map(len, reader.read([status]).values())) for status in statuses] == [0, 0, 0, 0, 3]
 
 
 def test_a_router_that_begins_anew_counts_anew() -> None:
     cluster = PaperCluster()
-    looks = _looks(cluster, _seen(cluster, 500), _seen(cluster, 2))
-    assert [look.batches for look in looks] == [500, 2]
+    statuses = _statuses(cluster, _responds(cluster, 500), _responds(cluster, 2))
+    assert [status.batches for status in statuses] == [500, 2]
 
 
 def test_what_waits_at_a_router_that_is_too_busy_to_answer_is_told_and_at_one_that_is_gone_is_not() -> None:
@@ -73,31 +75,31 @@ def test_what_waits_at_a_router_that_is_too_busy_to_answer_is_told_and_at_one_th
             }
 
     cluster = Losing(waiting=70)
-    looks = _looks(
+    statuses = _statuses(
         cluster,
-        _seen(cluster, 1),
+        _responds(cluster, 1),
         lambda: cluster.silent.add(ROUTER),
         lambda: setattr(cluster, "gone", True),
     )
-    assert [look.queue_length for look in looks] == [70, 70, 0]
+    assert [status.queue_length for status in statuses] == [70, 70, 0]
 
 
 def test_a_router_that_misses_a_look_does_not_seem_to_get_a_burst_afterwards() -> None:
-    """Ten requests a second come; a look that a router misses takes longer."""
+    """Requests arrive at 10/s; a poll that a router misses takes longer."""
 
     async def run() -> list[RateBounds | None]:
-        cluster, engine, meter, found = PaperCluster(), RayEngine(), RateEstimator(), []
+        cluster, engine, meter, bounds = PaperCluster(), RayEngine(), RateEstimator(), []
         engine._cluster = cast(Cluster, cluster)
         await engine.apply(chain("q", StageSpec("start", "add")))
         loop = asyncio.get_running_loop()
-        for look in range(12):
+        for poll in range(12):
             await asyncio.sleep(1.0)
-            cluster.silent = {ROUTER} if look == 8 else set()
+            cluster.silent = {ROUTER} if poll == 8 else set()
             cluster.entered = round(10.0 * loop.time())
             status = await engine.status()
-            found += [meter.read(loop.time(), query.received) for query in status.queries]
-        return found
+            bounds += [meter.read(loop.time(), query.received) for query in status.queries]
+        return bounds
 
     rates = in_virtual_time(run())
-    assert len(rates) == 11, "nothing is told at the one that it misses"
+    assert len(rates) == 11, "the missed poll has no counters"
     assert all(rate.least_per_s < 10.5 < rate.most_per_s for rate in rates[1:] if rate is not None)

@@ -37,7 +37,7 @@ async def test_a_route_with_a_fork_and_a_join_over_two_sites() -> None:
     response = await scene.boards["home"].submit("q", "item", pickle_value(1), 100.0)
     assert dict(response.stage_s) == dict.fromkeys(("start", "left", "right", "join"), 0.5)
     value = len(pickle_value(1))
-    # The output of `start` crosses once for both who need it there, that of `right` once, and so do both ways back.
+    # The output of `start` crosses once for both consumers, that of `right` once; so do both returns.
     assert response.link_bytes["home->center"] == 2 * value
     assert response.link_bytes["center->home"] == value + len(pickle_value([4, 2]))
     assert scene.crossings[:4] == [("start", "center"), ("left", "home"), ("right", "center"), ("join", "home")]
@@ -45,7 +45,7 @@ async def test_a_route_with_a_fork_and_a_join_over_two_sites() -> None:
 
 @driven
 async def test_a_value_that_goes_to_two_sites_over_one_link_counts_there_twice() -> None:
-    """As plans and the local engine count it."""
+    """Plans and the local engine count transfers alike."""
     left, right = StageSpec("left", "add"), StageSpec("right", "add", pool="far")
     desired = chain("q", left, right, StageSpec("join", "pair", after=("left", "right")))
     near, far = desired.infrastructure.pools
@@ -75,14 +75,14 @@ async def test_a_value_that_goes_to_two_sites_over_one_link_counts_there_twice()
 
 @driven
 async def test_in_a_replay_as_many_bytes_cross_links_as_were_recorded() -> None:
-    """Values themselves are not there; the scene's replicas say that their outputs have 1000 bytes."""
+    """Values are missing in a replay; replicas of the scene report outputs of 1000 bytes."""
     scene = Scene(chain("q", START, LEFT, RIGHT))
     deliver, crossed = scene.deliver, []
 
     async def replaying(application: str, items: Any, payloads: Any) -> Any:
         assert payloads == []
         results = [ItemResult("", 0.5, 0.5, 1000.0, has_payload="right" in application) for _ in items]
-        return BatchResult(0.0, results), [pickle_value("recorded") for found in results if found.has_payload]
+        return BatchResult(0.0, results), [pickle_value("recorded") for result in results if result.has_payload]
 
     async def delivering(site: str, parcel: Any) -> None:
         crossed.append((parcel.producer, parcel.value, len(parcel.padding)))
@@ -198,7 +198,7 @@ async def test_unknown_queries_are_refused_with_those_that_are_known() -> None:
 
 def test_replicas_that_can_take_each_others_place_have_one_name() -> None:
     def names(desired: DesiredState) -> Mapping[str, str]:
-        return {a.wanted.deployment.operator: a.name for a in build_applications(desired, RaySettings())}
+        return {a.target.deployment.operator: a.name for a in build_applications(desired, RaySettings())}
 
     one = names(chain("q", START, LEFT))
     assert names(chain("q", StageSpec("start", "add", replicas=3, batch_wait_s=1.0), LEFT)) == one
@@ -221,7 +221,7 @@ async def test_whatever_goes_wrong_nobody_waits_for_ever() -> None:
     scene.deliver = broken  # type: ignore[assignment, method-assign]
     with raises_code(ServingError, "query.request_failed") as caught:
         await scene.ask(1)
-    assert "site center: larger than" in caught.value.message
+    assert "transfer to site center failed: larger than" in caught.value.message
     scene.deliver = deliver  # type: ignore[method-assign]
     assert await scene.ask(1) == 3
 
@@ -234,15 +234,16 @@ async def test_a_site_that_does_not_answer_is_waited_for_no_longer_than_the_dead
         await asyncio.Event().wait()
 
     scene.deliver = never  # type: ignore[assignment, method-assign]
-    with pytest.raises(ServingError, match=r"deadline of 0\.05 s passed|does not answer"):
+    with pytest.raises(ServingError) as caught:
         await scene.ask(1, left_s=0.05)
+    assert caught.value.code in ("query.deadline_passed", "query.request_failed")
     await asyncio.sleep(0.01)  # until the delivery is given up, too
     assert scene.boards["home"].observe().under_way == {}
 
 
 @driven
 async def test_a_batch_that_is_cancelled_under_way_is_begun_again() -> None:
-    """Ray Serve cancels calls where it takes them for those of a client that went away."""
+    """Ray Serve cancels calls that it attributes to a disconnected client."""
     scene = Scene(chain("q", START))
     process, cancelled = scene.process, 0
 
@@ -283,15 +284,15 @@ async def test_requests_whose_deployments_are_taken_away_fail_and_others_do_not(
     here, there = StageSpec("here", "add"), StageSpec("there", "add", pool="far")
     scene = Scene(state([route("here", here), route("there", there)], [here, there]))
     scene.hold.clear()
-    asked = [asyncio.create_task(scene.ask(1, name)) for name in ("here", "there")]
+    requests = [asyncio.create_task(scene.ask(1, name)) for name in ("here", "there")]
     await asyncio.sleep(0.01)
-    (leaving,) = [a.name for a in scene.applications if a.wanted.deployment.pool == "far"]
+    (leaving,) = [a.name for a in scene.applications if a.target.deployment.pool == "far"]
     scene.boards["home"].fail_requests([leaving], "its pool is gone")
     scene.hold.set()
     with raises_code(ServingError, "query.request_failed") as caught:
-        await asked[1]
+        await requests[1]
     assert (caught.value.location, caught.value.message) == ("query there", "its pool is gone")
-    assert await asked[0] == 2
+    assert await requests[0] == 2
 
 
 @driven
@@ -318,7 +319,7 @@ async def test_how_long_batches_took_is_told_by_the_site_of_the_deployment() -> 
     given = route("q", *steps)
     scene = Scene(state([given], steps))
     await scene.ask(1)
-    with pytest.raises(ServingError, match="negative"):
+    with raises_code(ServingError, "query.request_failed"):
         await scene.ask(-1)
     for site, stage in (("home", given.stages[0]), ("center", given.stages[1])):
         (seen,) = scene.boards[site].observe().applications

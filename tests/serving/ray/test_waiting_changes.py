@@ -1,4 +1,4 @@
-"""What a change of what a cluster runs waits for."""
+"""Replicas that a change of a cluster waits for."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _engine(cluster: PaperCluster) -> RayEngine:
 
 
 def _changed(after: DesiredState, status: str) -> str:
-    """Fingerprint of what is in force after a change, while the application that stays has that status."""
+    """Return the fingerprint in force after a change during which the unchanged application has this status."""
 
     async def run() -> str:
         cluster = PaperCluster()
@@ -62,16 +62,16 @@ def test_whoever_goes_on_with_a_change_that_somebody_began_waits_for_its_replica
         cluster.ready, cluster.status = 0, "DEPLOYING"
         killed = asyncio.create_task(_engine(cluster).apply(AFTER))
         await asyncio.sleep(1.0)
-        begun = dict(cluster.apps)
+        partial = dict(cluster.apps)
         killed.cancel()
         await asyncio.wait({killed})
-        cluster.apps = begun  # as if that one could not even undo it
+        cluster.apps = partial  # as if the killed change had not been rolled back
         cluster.steps.clear()
-        again = asyncio.create_task(_engine(cluster).apply(AFTER))
+        retry = asyncio.create_task(_engine(cluster).apply(AFTER))
         await asyncio.sleep(5.0)
         assert "switch" not in cluster.steps
         cluster.ready, cluster.status = 1, "RUNNING"
-        await again
+        await retry
         assert "switch" in cluster.steps
 
     in_virtual_time(run())

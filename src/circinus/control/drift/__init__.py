@@ -1,1 +1,1 @@
-"""What is not any more as it was measured: noticed, audited, measured again."""
+"""Drift detection: monitors, audits of answers against ground truth, and re-profiling."""

@@ -1,4 +1,4 @@
-"""Scores of audited answers, and what to expect of them."""
+"""Scores of audited answers, and the expected agreement of configurations."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.specification import Configuration, MetricSpec
 
 Agreements = Mapping[tuple[str, Configuration, Configuration], FloatArray]
-"""(pipeline, configuration, reference) -> (n,) scores of its answers with those of the reference for the truth, on
-items that were recorded."""
+"""(pipeline, configuration, reference) -> (n,) scores of the configuration's recorded outputs, with the reference's
+outputs as ground truth."""
 
 
 @dataclass(frozen=True)
 class AuditScore:
-    """One audited answer."""
+    """Score of one audited answer."""
 
     query: str
     pipeline: str
     item_key: str
     configuration: str
-    """Label of the one that answered."""
+    """Label of the configuration that answered."""
     score: float
-    """By the pipeline's metric."""
+    """Value of the pipeline's metric."""
     reference: Configuration | None
-    """Whose answer stood for the truth; None: it was the truth."""
+    """Configuration whose output replaced the ground truth; None for true ground truth."""
     time_s: float
-    """When it was scored; seconds since 1970."""
+    """Time of scoring; seconds since 1970."""
 
 
 def most_accurate(profile: PipelineProfile, metric: MetricSpec, among: Sequence[Configuration] = ()) -> Configuration:
-    """The configuration whose accuracy is surely the best, at its unfavourable bound.
+    """Return the configuration whose accuracy is best at its unfavourable confidence bound.
 
-    Of all that were profiled on enough items, not of a query's ladder alone: what a query may use is limited by its
-    latency and cost, and the audit is by neither.
+    All configurations that were profiled on enough items are considered, not only a query's ladder, because latency and
+    cost do not limit audits.
 
     Args:
-        profile: of the pipeline.
-        metric: of the pipeline.
-        among: only these, where one of them is usable.
+        profile: profile of the pipeline.
+        metric: metric of the pipeline.
+        among: restriction to these configurations, if one of them is usable.
 
     Raises:
-        ValueError: nothing was profiled.
+        ValueError: the profile contains no configuration.
     """
-    usable = [found for found in profile.usable or profile.configurations if not among or found.configuration in among]
+    usable = [entry for entry in profile.usable or profile.configurations if not among or entry.configuration in among]
     candidates = usable or list(profile.usable or profile.configurations)
     if not candidates:
-        raise ValueError(f"pipeline {profile.pipeline}: nothing was profiled")
+        raise ValueError(f"pipeline {profile.pipeline}: the profile contains no configuration")
 
-    def worst(found: ConfigurationProfile) -> float:
-        return found.accuracy.lower if metric.direction == "maximize" else -found.accuracy.upper
+    def worst(entry: ConfigurationProfile) -> float:
+        return entry.accuracy.lower if metric.direction == "maximize" else -entry.accuracy.upper
 
     return max(candidates, key=worst).configuration

@@ -1,9 +1,9 @@
-"""Noticing that a mean has moved, however long one watches: restarted bets, with a promise on false alarms.
+"""Change detector of a mean with a guaranteed false-alarm rate, from restarted betting martingales.
 
-An e-detector of the Shiryaev-Roberts kind (Shin, Ramdas & Rinaldo, "E-detectors: a nonparametric framework for
-sequential change detection", New England Journal of Statistics in Data Science, 2024), made of the bets of
-`circinus.profiling.confidence_sequences`. What may be put on new bets is earned by time, not by values, so that the
-promise is one per hour whatever the traffic is.
+The e-detector is of the Shiryaev-Roberts kind (Shin, Ramdas & Rinaldo, "E-detectors: a nonparametric framework for
+sequential change detection", New England Journal of Statistics in Data Science, 2024), with the bets of
+`circinus.profiling.confidence_sequences`. The stakes of new bets accrue with time, not with values, so that the
+false-alarm rate is per hour at any traffic.
 """
 
 from __future__ import annotations
@@ -16,94 +16,93 @@ from circinus.arrays import FloatArray
 from circinus.profiling.confidence_sequences.wealth_process import FRACTIONS, PARTS
 
 UP, DOWN = 0, 1
-_LEAST_FAIR = 1e-6
-"""Where nothing at all is allowed: a single value above 0 is then very much, and not infinitely much."""
-_KEPT = 1.0 - FRACTIONS
-_BEST, _SINCE, _VALUES, _TOTAL, _EXPECTED = range(5)
+_MIN_MEAN = 1e-6
+"""Minimum of a maximum mean: a single positive value is then strong but finite evidence."""
+_UNBET = 1.0 - FRACTIONS
+_BEST, _START, _VALUES, _TOTAL, _EXPECTED = range(5)
 """Rows of `Detector.bets`."""
 
 
 @dataclass(frozen=True)
 class ScaledObservation:
-    """A value that was seen, as either side takes it.
+    """Observed value as payoffs of the bets on an increase and on a decrease.
 
-    `worth` is in [0, 1] and the greater the further the value lies on that side; as long as nothing moved, its mean is
-    at most `fair`, whatever came before. Both are fixed before the value is seen, but for the value itself.
+    `payoff` is in [0, 1] and grows with the deviation to the side. Without drift, its conditional mean is at most
+    `max_mean_payoff`. Both functions are fixed before the value is observed.
     """
 
-    worth: tuple[float, float]
-    fair: tuple[float, float]
-    shown: float
-    """The value as it is spoken of."""
+    payoff: tuple[float, float]
+    max_mean_payoff: tuple[float, float]
+    value: float
+    """Value in its original unit."""
     expected: float
-    """What was expected, likewise."""
+    """Expected value in its original unit."""
 
     @classmethod
-    def within(cls, value: float, least: float, most: float, shown: float, expected: float) -> ScaledObservation:
-        """A value in [0, 1] whose mean is between two bounds as long as nothing moved."""
-        return cls((value, 1.0 - value), (most, 1.0 - least), shown, expected)
+    def within(cls, scaled: float, minimum: float, maximum: float, value: float, expected: float) -> ScaledObservation:
+        """Return the observation of a value, scaled to [0, 1], whose mean lies within bounds without drift."""
+        return cls((scaled, 1.0 - scaled), (maximum, 1.0 - minimum), value, expected)
 
 
 @dataclass(frozen=True)
 class Change:
-    """That a mean has moved."""
+    """Detected change of a mean."""
 
     side: int
     """`UP` or `DOWN`."""
     since_s: float
-    """When it most likely did."""
+    """Most likely time of the change."""
     values: int
-    """How many came since."""
+    """Number of values since the change."""
     mean: float
-    """Of those values, as they are spoken of."""
+    """Mean since the change, in the original unit."""
     expected: float
-    """Mean of what was expected of them."""
+    """Mean of the expected values since the change."""
 
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """What is owned, by side and by share of the capital that is bet each time."""
+    """Wealth of the betting martingales, by direction and bet fraction."""
 
     wealth: FloatArray
-    """(2, f) of all bets that were begun at any time and went on until now, together."""
+    """(2, f) total wealth of all bets started so far."""
     bets: FloatArray
-    """(5, 2, f) of the one that was begun at the best time: what it made of 1, that time, how many values came since,
-    the sum of those values as they are spoken of, and the sum of what was expected of them."""
+    """(5, 2, f) best start per direction and fraction: wealth of a unit stake, start time, number of values, sum of the
+    values and sum of the expected values, both in the original unit."""
 
     @classmethod
     def initial(cls) -> Detector:
-        """Owns nothing."""
+        """Return the detector with zero wealth."""
         return cls(np.zeros((2, len(FRACTIONS))), np.zeros((5, 2, len(FRACTIONS))))
 
     def updated(self, seen: ScaledObservation, time_s: float, stakes: tuple[float, float]) -> Detector:
-        """One more value was seen.
+        """Return the detector after one more value.
 
-        Of the capital that was put on fraction c, the share c buys what the value is worth at the greatest price that
-        is fair as long as nothing moved. So long expected capital grows by the stakes and no more, however values
-        depend on each other.
+        Of the wealth with bet fraction c, the share c buys the payoff at the maximum fair price. Without drift, the
+        expected total wealth grows by at most the stakes, under arbitrary dependence of the values.
 
         Args:
-            seen: it.
-            time_s: when it came.
-            stakes: for either side what is put on new bets, fixed before the value was seen.
+            seen: observed value.
+            time_s: time of the value.
+            stakes: stakes of new bets on an increase and on a decrease, fixed before the value is observed.
         """
-        payoff = [[worth / max(fair, _LEAST_FAIR)] for worth, fair in zip(seen.worth, seen.fair, strict=True)]
-        growth = _KEPT + FRACTIONS * np.array(payoff)
-        anew = np.array([1.0, time_s, 0.0, 0.0, 0.0])[:, None, None]
-        bets = np.where(self.bets[_BEST] <= 1.0, anew, self.bets)
+        price = np.maximum(seen.max_mean_payoff, _MIN_MEAN)
+        growth = _UNBET + FRACTIONS * (np.array(seen.payoff) / price)[:, None]
+        restarted = np.array([1.0, time_s, 0.0, 0.0, 0.0])[:, None, None]
+        bets = np.where(self.bets[_BEST] <= 1.0, restarted, self.bets)
         bets[_BEST] *= growth
-        bets[_VALUES:] += np.array([1.0, seen.shown, seen.expected])[:, None, None]
+        bets[_VALUES:] += np.array([1.0, seen.value, seen.expected])[:, None, None]
         return Detector((self.wealth + np.array(stakes)[:, None]) * growth, bets)
 
     def change(self, threshold: float) -> Change | None:
-        """What is noticed.
+        """Return the detected change, or None.
 
-        If one begins anew after each alarm, the expected number of false alarms until any time is at most the stakes
-        until then over the threshold: each takes at least `threshold` out of a capital that is expected to be no more
-        than all that was put in.
+        With a restart after each alarm, the expected number of false alarms up to any time is at most the total stakes
+        divided by the threshold, because each alarm consumes at least `threshold` of a wealth whose expectation is at
+        most the total stakes.
 
         Args:
-            threshold: in the units of the stakes.
+            threshold: wealth of an alarm, in the unit of the stakes.
         """
         by_side = self.wealth @ PARTS
         side = int(by_side.argmax())
@@ -111,4 +110,4 @@ class Detector:
             return None
         bet = self.bets[:, side, int((self.wealth[side] * PARTS).argmax())].tolist()
         count = bet[_VALUES]
-        return Change(side, bet[_SINCE], int(count), bet[_TOTAL] / count, bet[_EXPECTED] / count)
+        return Change(side, bet[_START], int(count), bet[_TOTAL] / count, bet[_EXPECTED] / count)

@@ -1,4 +1,4 @@
-"""Audits, watches and measuring again, beside the loop: nothing of it keeps the loop waiting."""
+"""Background drift detection: audits, monitors and re-profiling. Nothing in this module blocks the control loop."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from functools import partial
 from circinus.control.background_task import BackgroundTask, TaskFailed, TaskSucceeded
 from circinus.control.backoff import Backoff
 from circinus.control.drift.audit_scores import Agreements, AuditScore
-from circinus.control.drift.auditor import Auditor
-from circinus.control.drift.auditor import AuditResult as Scored
+from circinus.control.drift.auditor import Auditor, AuditResult
 from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm, DriftSettings, LatencySloMonitor
 from circinus.control.drift.ground_truth import GroundTruthSource
 from circinus.control.drift.monitors import MonitorSet
@@ -31,361 +30,369 @@ from circinus.specification import Configuration, QueryPlan, Specification
 Profiles = Mapping[str, PipelineProfile]
 Pair = tuple[str, Configuration, Configuration]
 
-_SAID_EVERY_S = 60.0
-"""Failures of audits are told so often at most: there may be one with every request."""
-_NAMED = 3
-"""Of what is not watched; all of it is in the event's details."""
-_ANSWER_S = 5.0
-"""How long an engine may take to hand over answers."""
+_REPORT_INTERVAL_S = 60.0
+"""Minimum interval between reports of audit failures, because every request may cause one."""
+_MAX_NAMED = 3
+"""Number of unmonitored parts named in an event; its details list all."""
+_DRAIN_TIMEOUT_S = 5.0
+"""Timeout of a request to the engine for audit samples."""
 
 
 @dataclass(frozen=True)
 class DriftDependencies:
-    """What noticing drift needs besides an engine and plans. All of it may block."""
+    """Dependencies of drift detection besides the engine and the plans. All functions may block."""
 
     answers: Callable[[Specification], ReferenceRunner]
-    """Runs other configurations on items that came."""
+    """Runner of reference configurations on live items."""
     agreements: Callable[[Specification, Sequence[Pair]], Agreements]
-    """How well recorded answers of two configurations agree; records what is missing, where it can."""
+    """Agreement of recorded outputs of two configurations; missing recordings are made where possible."""
     keep: Callable[[Sequence[ServiceTimeObservation]], None] = lambda observations: None
-    """Keeps what was observed of service times for those who plan later."""
+    """Store of service-time observations for later planning."""
     truths: GroundTruthSource | None = None
     truth_patience_s: float = 0.0
-    """How long an answer waits for its truth before it is held against another answer."""
+    """Time that an answer waits for its ground truth before it is compared with a reference output."""
     on_scores: Callable[[Sequence[AuditScore]], None] = lambda scores: None
-    """Told of answers that were audited."""
+    """Callback for scores of audited answers."""
     settings: DriftSettings = field(default_factory=DriftSettings)
     audits_every_s: float = 1.0
-    """How often the engine is asked for answers to audit."""
+    """Interval between requests to the engine for audit samples."""
     audits_at_once: int = 4
-    """Answers that are re-run before the next look at what came of them."""
+    """Maximum number of re-runs per scoring call."""
     budget_s: float = 60.0
-    """For measuring again."""
+    """Time budget of one re-profiling run."""
     pause_s: float = 30.0
-    """Before what could not be measured again yet is tried again."""
+    """Backoff after failed re-profiling."""
 
 
 @dataclass(eq=False)
-class _Fitted:
-    """What is watched under some plans."""
+class _MonitoredPlans:
+    """Monitors and auditor that match some plans."""
 
     controlled: ManagedPlans
     plans: Mapping[str, Sequence[QueryPlan]]
     stored: Profiles
-    """What the store says."""
+    """Profiles of the store."""
     profiles: Profiles
-    """What is known: that, and what was measured again."""
+    """Profiles of the store with re-profiled ones in place."""
     auditor: Auditor | None
-    """None: nothing is audited."""
+    """Auditor, or None without audits."""
     answers: ReferenceRunner
     watch: MonitorSet
 
 
 @dataclass(frozen=True)
 class ReprofileOutcome:
-    """What came of measuring again what moved."""
+    """Result of re-profiling the alarmed parts."""
 
-    moved: tuple[DriftAlarm, ...]
-    again: ReprofileResult
+    alarms: tuple[DriftAlarm, ...]
+    result: ReprofileResult
     stored: Profiles
-    """What the store said."""
-    came: Mapping[str, int]
-    """Pipeline whose data moved -> items that had come since."""
+    """Profiles of the store at that time."""
+    item_counts: Mapping[str, int]
+    """Pipeline with drifted data -> number of live items since the drift."""
 
     @property
     def changed(self) -> Profiles:
-        """Of the pipelines that were measured again."""
-        return self.again.profiles
+        """Profiles of the re-profiled pipelines."""
+        return self.result.profiles
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was measured on what."""
-        return self.again.notes
+        """Descriptions of the measurements."""
+        return self.result.notes
 
 
 class DriftMonitor:
-    """Notices what moved since it was measured, and measures that again when it is asked to."""
+    """Drift monitor: detects drift, and re-profiles the affected parts on request."""
 
     def __init__(
         self,
-        tools: DriftDependencies,
+        dependencies: DriftDependencies,
         profiles: Callable[[ManagedPlans], Profiles],
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
-        """Nothing is watched before the first look.
+        """Start without monitors; the first poll creates them.
 
         Args:
-            tools: see there.
-            profiles: what was measured of the pipelines of some plans, before anything moved.
-            clock: seconds that never go back.
+            dependencies: functions and settings.
+            profiles: profiles of some plans' pipelines before any drift.
+            clock: monotonic clock in seconds.
             wall_clock: seconds since 1970.
         """
-        self._tools, self._stored, self._clock, self._wall_clock = tools, profiles, clock, wall_clock
-        self._fitted: _Fitted | None = None
-        self._fits: ManagedPlans | None = None
-        """The plans that what is watched was made for."""
-        self._fitting: BackgroundTask[_Fitted] = BackgroundTask()
-        self._scoring: BackgroundTask[Scored] = BackgroundTask()
+        self._dependencies, self._stored_profiles = dependencies, profiles
+        self._clock, self._wall_clock = clock, wall_clock
+        self._monitored: _MonitoredPlans | None = None
+        self._target_plans: ManagedPlans | None = None
+        """Plans that the monitors match."""
+        self._rebuild_task: BackgroundTask[_MonitoredPlans] = BackgroundTask()
+        self._scoring_task: BackgroundTask[AuditResult] = BackgroundTask()
         self._scores: tuple[AuditScore, ...] = ()
-        """That no watch has seen."""
+        """Scores that no monitor has processed."""
         self._audited_s = -math.inf
-        self._measured = ProfileOverrides()
-        self._live = RecentItems()
-        self._moved: list[DriftAlarm] = []
-        """What waits to be measured again."""
-        self._few: dict[str, tuple[DriftAlarm, int]] = {}
-        """Pipeline whose data moved -> what did, and how many items had come when it was measured: on twice as many,
-        more can be promised."""
-        self._refit, self._remeasure = (Backoff(tools.pause_s, tools.pause_s) for _ in range(2))
-        self._unwatched: frozenset[str] = frozenset()
-        """What is not watched, as it was told."""
+        self._overrides = ProfileOverrides()
+        self._recent_items = RecentItems()
+        self._pending_alarms: list[DriftAlarm] = []
+        """Alarms that wait for re-profiling."""
+        self._sparse_alarms: dict[str, tuple[DriftAlarm, int]] = {}
+        """Pipeline with drifted data -> its alarm, and the number of items of its last re-profiling: twice as many
+        items permit tighter bounds."""
+        self._rebuild_backoff = Backoff(dependencies.pause_s, dependencies.pause_s)
+        self._reprofile_backoff = Backoff(dependencies.pause_s, dependencies.pause_s)
+        self._reported_unmonitored: frozenset[str] = frozenset()
+        """Unmonitored parts that were reported."""
         self._failures: list[str] = []
-        self._said_s = -math.inf
-        """When failures were last told."""
-        self._at_work = threading.Lock()
-        """Answers are computed by one at a time."""
+        self._reported_s = -math.inf
+        """Time of the last report of failures."""
+        self._runner_lock = threading.Lock()
+        """Lock of the reference runner, which serves one thread at a time."""
 
     def restore(self, text: str) -> None:
-        """What an earlier controller measured again.
+        """Restore re-profiled data of the previous controller.
 
         Raises:
-            ServingError: it cannot be read.
+            ServingError: the data cannot be read.
         """
-        self._measured = ProfileOverrides.from_document(text)
+        self._overrides = ProfileOverrides.from_document(text)
 
-    def to_json(self, more: ReprofileOutcome | None = None) -> str | None:
-        """What was measured again, to be kept; None: nothing."""
-        return self._with(more).document()
+    def to_json(self, pending: ReprofileOutcome | None = None) -> str | None:
+        """Return the re-profiled data for storage, or None if there is none."""
+        return self._merged_overrides(pending).document()
 
-    def profile_overrides(self, stored: Profiles, more: ReprofileOutcome | None = None) -> Profiles:
-        """Pipeline -> what was measured of it again, unless the store is newer."""
-        return self._with(more).without_stale(stored).profiles
+    def profile_overrides(self, stored: Profiles, pending: ReprofileOutcome | None = None) -> Profiles:
+        """Return the re-profiled profiles by pipeline, without those that are older than the store."""
+        return self._merged_overrides(pending).without_stale(stored).profiles
 
-    def _with(self, more: ReprofileOutcome | None) -> ProfileOverrides:
-        return self._measured if more is None else self._measured.merged_with(more.again, more.stored)
+    def _merged_overrides(self, pending: ReprofileOutcome | None) -> ProfileOverrides:
+        return self._overrides if pending is None else self._overrides.merged_with(pending.result, pending.stored)
 
     async def poll(self, engine: Engine, status: EngineStatus, controlled: ManagedPlans) -> list[Event]:
-        """What moved, what cannot be watched, and what failed, each told once.
-
-        Begins what takes longer, and goes on with it at the next look.
+        """Return new events of drift, unmonitored parts and failures, and start background work.
 
         Args:
-            engine: of which answers are audited.
-            status: of it.
-            controlled: the plans in force.
+            engine: engine whose answers are audited.
+            status: status of the engine.
+            controlled: current plans.
         """
         now_s, time_s = self._clock(), self._wall_clock()
-        moved: tuple[DriftAlarm, ...] = ()
+        alarms: tuple[DriftAlarm, ...] = ()
         events: list[Event] = []
-        self._collect()
-        if self._fit(now_s, controlled):
-            assert self._fitted is not None
-            await self._audit(now_s, time_s, engine, self._fitted.auditor)
+        self._collect_scores()
+        if self._ensure_monitored(now_s, controlled):
+            assert self._monitored is not None
+            await self._audit(now_s, time_s, engine, self._monitored.auditor)
             scores, self._scores = self._scores, ()
-            moved = self._fitted.watch.look(now_s, time_s, status, scores)
-            self._moved += [one for one in moved if not isinstance(one.watch, LatencySloMonitor)]
-            self._moved += self._with_more_items()
-            events += self._not_watched(time_s, self._fitted.watch.unwatched)
-        events += [_event(time_s, one) for one in moved]
-        if self._failures and now_s - self._said_s >= _SAID_EVERY_S:
-            failures, self._failures, self._said_s = self._failures, [], now_s
+            alarms = self._monitored.watch.look(now_s, time_s, status, scores)
+            self._pending_alarms += [alarm for alarm in alarms if not isinstance(alarm.watch, LatencySloMonitor)]
+            self._pending_alarms += self._alarms_with_more_items()
+            events += self._unmonitored_events(time_s, self._monitored.watch.unwatched)
+        events += [_event(time_s, alarm) for alarm in alarms]
+        if self._failures and now_s - self._reported_s >= _REPORT_INTERVAL_S:
+            failures, self._failures, self._reported_s = self._failures, [], now_s
             more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
             events.append(Event(time_s, FAILED, "audit", f"{failures[0]}{more}"))
         return events
 
     def reprofile_due(self, now_s: float) -> bool:
-        """Whether something waits to be measured again."""
+        """Return whether alarms wait for re-profiling and it may start."""
         return (
-            bool(self._moved) and self._fitted is not None and not self._fitting.busy and self._remeasure.is_due(now_s)
+            bool(self._pending_alarms)
+            and self._monitored is not None
+            and not self._rebuild_task.busy
+            and self._reprofile_backoff.is_due(now_s)
         )
 
     def reprofile_task(self) -> Callable[[], ReprofileOutcome]:
-        """What measures again what moved. It may block for long and touches nothing here; `took` goes by its result."""
-        fitted, moved, live = self._fitted, tuple(self._moved), self._live.copy()
-        assert fitted is not None, "something moved"
-        data = {one.watch.pipeline: one for one in moved if isinstance(one.watch, AccuracyMonitor)}
-        came = {name: len(live.since(name, one.since_s)) for name, one in data.items()}
+        """Return the re-profiling task. It may block for long and does not change this object; commit its result."""
+        monitored, alarms, recent_items = self._monitored, tuple(self._pending_alarms), self._recent_items.copy()
+        assert monitored is not None, "alarms come from monitors"
+        data = {alarm.watch.pipeline: alarm for alarm in alarms if isinstance(alarm.watch, AccuracyMonitor)}
+        item_counts = {name: len(recent_items.since(name, alarm.since_s)) for name, alarm in data.items()}
 
-        def remeasure() -> ReprofileOutcome:
-            with self._at_work:
-                again = reprofile(
-                    moved,
-                    fitted.controlled.specification,
-                    fitted.plans,
-                    fitted.profiles,
-                    live,
-                    fitted.answers,
+        def run() -> ReprofileOutcome:
+            with self._runner_lock:
+                result = reprofile(
+                    alarms,
+                    monitored.controlled.specification,
+                    monitored.plans,
+                    monitored.profiles,
+                    recent_items,
+                    monitored.answers,
                     time_s=self._wall_clock(),
                     clock=self._clock,
-                    budget_s=self._tools.budget_s,
-                    mode=fitted.controlled.mode.value,
+                    budget_s=self._dependencies.budget_s,
+                    mode=monitored.controlled.mode.value,
                 )
-            self._tools.keep(again.observations)
-            return ReprofileOutcome(moved, again, fitted.stored, came)
+            self._dependencies.keep(result.observations)
+            return ReprofileOutcome(alarms, result, monitored.stored, item_counts)
 
-        return remeasure
+        return run
 
-    def commit_reprofile(self, found: ReprofileOutcome) -> None:
-        """What was measured again is known from now on."""
-        again = found.again
-        left = again.still_pending(found.moved)
-        self._moved = [one for one in self._moved if one in left or one not in found.moved]
-        if again.pending_reasons:
-            self._failures += [f"not measured again yet: {wait}" for wait in again.pending_reasons]
-            self._remeasure.record_failure(self._clock())
+    def commit_reprofile(self, outcome: ReprofileOutcome) -> None:
+        """Adopt the result of re-profiling."""
+        result = outcome.result
+        remaining = result.still_pending(outcome.alarms)
+        self._pending_alarms = [
+            alarm for alarm in self._pending_alarms if alarm in remaining or alarm not in outcome.alarms
+        ]
+        if result.pending_reasons:
+            self._failures += [f"not re-profiled yet: {reason}" for reason in result.pending_reasons]
+            self._reprofile_backoff.record_failure(self._clock())
         else:
-            self._remeasure.reset()
-        if not again.profiles:
+            self._reprofile_backoff.reset()
+        if not result.profiles:
             return
-        self._measured = self._measured.merged_with(again, found.stored)
-        for one in found.moved:
-            if isinstance(one.watch, AccuracyMonitor) and one.watch.pipeline in again.pipelines_with_data_drift:
-                self._few[one.watch.pipeline] = one, found.came[one.watch.pipeline]
-        self._fits = None
+        self._overrides = self._overrides.merged_with(result, outcome.stored)
+        for alarm in outcome.alarms:
+            if isinstance(alarm.watch, AccuracyMonitor) and alarm.watch.pipeline in result.pipelines_with_data_drift:
+                self._sparse_alarms[alarm.watch.pipeline] = alarm, outcome.item_counts[alarm.watch.pipeline]
+        self._target_plans = None
 
-    def _with_more_items(self) -> list[DriftAlarm]:
-        """Data that moved and of which twice as many items have come as were measured; each time once."""
-        found = []
-        for pipeline, (moved, items) in list(self._few.items()):
-            if len(self._live.since(pipeline, moved.since_s)) >= 2 * items:
-                del self._few[pipeline]
-                found.append(moved)
-        return found
+    def _alarms_with_more_items(self) -> list[DriftAlarm]:
+        """Return, once each, the alarms of drifted data with twice as many items as were re-profiled."""
+        alarms = []
+        for pipeline, (alarm, items) in list(self._sparse_alarms.items()):
+            if len(self._recent_items.since(pipeline, alarm.since_s)) >= 2 * items:
+                del self._sparse_alarms[pipeline]
+                alarms.append(alarm)
+        return alarms
 
-    def _not_watched(self, time_s: float, unwatched: Sequence[str]) -> list[Event]:
-        """Told whenever there is more of it than was told before."""
-        told, self._unwatched = self._unwatched, frozenset(unwatched)
-        new = [one for one in unwatched if one not in told]
+    def _unmonitored_events(self, time_s: float, unwatched: Sequence[str]) -> list[Event]:
+        """Return an event if further parts became unmonitored."""
+        reported, self._reported_unmonitored = self._reported_unmonitored, frozenset(unwatched)
+        new = [name for name in unwatched if name not in reported]
         if not new:
             return []
-        more = f"; and {len(new) - _NAMED} more" if len(new) > _NAMED else ""
-        return [Event(time_s, NOT_MONITORED, "drift", f"not watched: {'; '.join(new[:_NAMED])}{more}", {"all": new})]
+        more = f"; and {len(new) - _MAX_NAMED} more" if len(new) > _MAX_NAMED else ""
+        reason = f"not monitored: {'; '.join(new[:_MAX_NAMED])}{more}"
+        return [Event(time_s, NOT_MONITORED, "drift", reason, {"all": new})]
 
     async def wait(self) -> None:
-        """Until what goes on beside the loop is done; the next look goes by it."""
-        await self._fitting.wait()
-        await self._scoring.wait()
+        """Wait for background work; the next poll uses its results."""
+        await self._rebuild_task.wait()
+        await self._scoring_task.wait()
 
-    async def close(self, patience_s: float) -> None:
-        """Wait for what goes on, though not for long, and end the processes that answered."""
-        await self._fitting.wait(patience_s)
-        await self._scoring.wait(patience_s)
-        _close(self._fitted)
+    async def close(self, timeout_s: float) -> None:
+        """Wait for background work, each task for at most `timeout_s`, and stop the reference runner."""
+        await self._rebuild_task.wait(timeout_s)
+        await self._scoring_task.wait(timeout_s)
+        _close(self._monitored)
 
-    def _fit(self, now_s: float, controlled: ManagedPlans) -> bool:
-        """Whether what is watched fits the plans in force; it is made to fit beside the loop."""
-        result = self._fitting.poll()
+    def _ensure_monitored(self, now_s: float, controlled: ManagedPlans) -> bool:
+        """Return whether the monitors match the plans; otherwise rebuild them in the background."""
+        result = self._rebuild_task.poll()
         if isinstance(result, TaskFailed):
-            self._failures.append(f"nothing is watched: {result.reason}")
-            self._fits = None
-            self._refit.record_failure(now_s)
+            self._failures.append(f"drift detection is off: {result.reason}")
+            self._target_plans = None
+            self._rebuild_backoff.record_failure(now_s)
         elif isinstance(result, TaskSucceeded):
-            self._fitted = result.value
-            self._refit.reset()
-            self._forget_gone(result.value.profiles)
-        if self._fits is controlled and not self._fitting.busy:
-            return self._fitted is not None
-        if not self._fitting.busy and not self._scoring.busy and self._refit.is_due(now_s):
-            self._fits = controlled
-            self._fitting.start(partial(self._fitted_to, controlled, self._fitted, self._measured))
+            self._monitored = result.value
+            self._rebuild_backoff.reset()
+            self._drop_obsolete_alarms(result.value.profiles)
+        if self._target_plans is controlled and not self._rebuild_task.busy:
+            return self._monitored is not None
+        if not self._rebuild_task.busy and not self._scoring_task.busy and self._rebuild_backoff.is_due(now_s):
+            self._target_plans = controlled
+            self._rebuild_task.start(partial(self._build, controlled, self._monitored, self._overrides))
         return False
 
-    def _forget_gone(self, profiles: Profiles) -> None:
-        """What moved in pipelines that nobody asks for any more: none of it can be measured."""
-        self._moved = [
-            one
-            for one in self._moved
-            if not isinstance(one.watch, LatencySloMonitor) and one.watch.pipeline in profiles
+    def _drop_obsolete_alarms(self, profiles: Profiles) -> None:
+        """Drop alarms of pipelines that no query uses any more."""
+        self._pending_alarms = [
+            alarm
+            for alarm in self._pending_alarms
+            if not isinstance(alarm.watch, LatencySloMonitor) and alarm.watch.pipeline in profiles
         ]
-        self._few = {name: few for name, few in self._few.items() if name in profiles}
+        self._sparse_alarms = {name: sparse for name, sparse in self._sparse_alarms.items() if name in profiles}
 
-    def _fitted_to(self, controlled: ManagedPlans, before: _Fitted | None, known: ProfileOverrides) -> _Fitted:
-        specification, stored = controlled.specification, self._stored(controlled)
-        measured = known.without_stale(stored)
-        profiles = {**stored, **measured.profiles}
+    def _build(
+        self, controlled: ManagedPlans, previous: _MonitoredPlans | None, overrides: ProfileOverrides
+    ) -> _MonitoredPlans:
+        specification, stored = controlled.specification, self._stored_profiles(controlled)
+        current = overrides.without_stale(stored)
+        profiles = {**stored, **current.profiles}
         plans = {name: [rung.candidate.plan for rung in rungs] for name, rungs in controlled.rungs.items()}
-        with self._at_work:
-            if before is None or before.controlled.specification != specification:
-                _close(before)
-                answers, auditor = self._tools.answers(specification), None
+        with self._runner_lock:
+            if previous is None or previous.controlled.specification != specification:
+                _close(previous)
+                runner, auditor = self._dependencies.answers(specification), None
             else:
-                answers, auditor = before.answers, before.auditor
+                runner, auditor = previous.answers, previous.auditor
             if auditor is not None:
                 auditor.update_profiles(profiles)
             elif controlled.audited_share > 0:
                 auditor = Auditor(
                     specification,
                     profiles,
-                    answers,
-                    self._tools.truths,
-                    truth_patience_s=self._tools.truth_patience_s,
+                    runner,
+                    self._dependencies.truths,
+                    truth_patience_s=self._dependencies.truth_patience_s,
                 )
-            agreements = {} if auditor is None else self._expected(specification, plans, auditor, measured)
-            if before is None:
+            agreements = {} if auditor is None else self._expected_agreements(specification, plans, auditor, current)
+            if previous is None:
                 replays = controlled.mode is Mode.REPLAY
-                watch = MonitorSet(
-                    specification, plans, profiles, self._tools.settings, replays=replays, agreements=agreements
+                monitors = MonitorSet(
+                    specification, plans, profiles, self._dependencies.settings, replays=replays, agreements=agreements
                 )
             else:
-                watch = before.watch
-                watch.rebuild(specification, plans, profiles, agreements, measured.without_truth)
-        return _Fitted(controlled, plans, stored, profiles, auditor, answers, watch)
+                monitors = previous.watch
+                monitors.rebuild(specification, plans, profiles, agreements, current.without_truth)
+        return _MonitoredPlans(controlled, plans, stored, profiles, auditor, runner, monitors)
 
-    def _expected(
+    def _expected_agreements(
         self,
         specification: Specification,
         plans: Mapping[str, Sequence[QueryPlan]],
         auditor: Auditor,
-        measured: ProfileOverrides,
+        overrides: ProfileOverrides,
     ) -> Agreements:
-        used: dict[str, dict[Configuration, None]] = {}
-        for its in plans.values():
-            for plan in its:
-                used.setdefault(plan.pipeline, {})[plan.configuration] = None
-        pairs = [pair for pair in auditor.pairs(used) if pair[0] not in measured.data_moved]
-        return {**self._tools.agreements(specification, pairs), **measured.agreements}
+        configurations: dict[str, dict[Configuration, None]] = {}
+        for plans_of in plans.values():
+            for plan in plans_of:
+                configurations.setdefault(plan.pipeline, {})[plan.configuration] = None
+        pairs = [pair for pair in auditor.pairs(configurations) if pair[0] not in overrides.data_moved]
+        return {**self._dependencies.agreements(specification, pairs), **overrides.agreements}
 
-    def _collect(self) -> None:
-        """Scores that are there."""
-        result = self._scoring.poll()
+    def _collect_scores(self) -> None:
+        """Process the result of scoring."""
+        result = self._scoring_task.poll()
         if isinstance(result, TaskFailed):
             self._failures.append(result.reason)
         elif isinstance(result, TaskSucceeded):
             self._scores += result.value.scores
-            self._live.add(result.value.items)
+            self._recent_items.add(result.value.items)
             self._failures.extend(result.value.failures)
-            self._tools.on_scores(result.value.scores)
+            self._dependencies.on_scores(result.value.scores)
 
     async def _audit(self, now_s: float, time_s: float, engine: Engine, auditor: Auditor | None) -> None:
-        """Begin to score answers, if it is time."""
-        due = now_s - self._audited_s >= self._tools.audits_every_s
-        if auditor is None or not due or self._scoring.busy or not isinstance(engine, AuditableEngine):
+        """Start scoring samples if it is due."""
+        is_due = now_s - self._audited_s >= self._dependencies.audits_every_s
+        if auditor is None or not is_due or self._scoring_task.busy or not isinstance(engine, AuditableEngine):
             return
         self._audited_s = now_s
         try:
-            async with asyncio.timeout(_ANSWER_S):
-                handed = await engine.drain_audits()
+            async with asyncio.timeout(_DRAIN_TIMEOUT_S):
+                batch = await engine.drain_audits()
         except (ServingError, TimeoutError) as error:
-            self._failures.append(f"no answers to audit: {error or 'the engine does not answer'}")
+            self._failures.append(f"cannot fetch audit samples: {error or 'engine did not answer'}")
             return
-        auditor.drain(handed.samples, time_s)
-        self._scoring.start(partial(self._scored, auditor, time_s))
+        auditor.drain(batch.samples, time_s)
+        self._scoring_task.start(partial(self._score, auditor, time_s))
 
-    def _scored(self, auditor: Auditor, time_s: float) -> Scored:
-        with self._at_work:
-            return auditor.score(time_s, most=self._tools.audits_at_once)
+    def _score(self, auditor: Auditor, time_s: float) -> AuditResult:
+        with self._runner_lock:
+            return auditor.score(time_s, max_reruns=self._dependencies.audits_at_once)
 
 
-def _close(fitted: _Fitted | None) -> None:
-    """End the processes that answered, if there are any."""
-    close = getattr(None if fitted is None else fitted.answers, "close", None)
+def _close(monitored: _MonitoredPlans | None) -> None:
+    """Stop the processes of the reference runner."""
+    close = getattr(None if monitored is None else monitored.answers, "close", None)
     if close is not None:
         close()
 
 
-def _event(time_s: float, moved: DriftAlarm) -> Event:
-    """Its subject says already what is watched."""
-    subject = str(moved.watch)
-    return Event(time_s, DRIFT, subject, moved.reason.removeprefix(f"{subject}: "), moved.details)
+def _event(time_s: float, alarm: DriftAlarm) -> Event:
+    """Strip the monitor's name from the message, as the event's subject already contains it."""
+    subject = str(alarm.watch)
+    return Event(time_s, DRIFT, subject, alarm.reason.removeprefix(f"{subject}: "), alarm.details)

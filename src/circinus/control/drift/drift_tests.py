@@ -1,7 +1,7 @@
-"""What has moved since it was measured: service times, accuracy, and the share of requests that are in time.
+"""Drift tests of service times, accuracy, and the share of requests in time.
 
-Pure: told what was seen and the time. What is watched, and what it is held against, is in
-`circinus.control.drift.monitors`.
+All functions are pure: observations and times are arguments. `circinus.control.drift.monitors` selects the monitors and
+their baselines.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from circinus.specification.formatting import format_duration
 
 @dataclass(frozen=True)
 class ServiceTimeMonitor:
-    """The service time of one operator under one prefix on one hardware class."""
+    """Monitor of one operator's service time with one prefix on one hardware class."""
 
     pipeline: str
     operator: str
@@ -32,7 +32,7 @@ class ServiceTimeMonitor:
 
 @dataclass(frozen=True)
 class AccuracyMonitor:
-    """The scores of one query's audited answers."""
+    """Monitor of the scores of one query's audited answers."""
 
     query: str
     pipeline: str
@@ -43,7 +43,7 @@ class AccuracyMonitor:
 
 @dataclass(frozen=True)
 class LatencySloMonitor:
-    """The share of one query's requests that are not answered within its latency limit."""
+    """Monitor of the share of one query's requests that miss the latency limit."""
 
     query: str
 
@@ -56,7 +56,7 @@ Watch = ServiceTimeMonitor | AccuracyMonitor | LatencySloMonitor
 
 @dataclass(frozen=True)
 class MonitorSample:
-    """One value of what is watched."""
+    """Observation of one monitor."""
 
     watch: Watch
     time_s: float
@@ -66,137 +66,137 @@ class MonitorSample:
 
 @dataclass(frozen=True)
 class DriftSettings:
-    """What is promised, and what counts as having moved."""
+    """False-alarm rate and tolerances of drift detection."""
 
     false_alarm_every_s: float = 86400.0
-    """At most one false alarm in so many seconds is to be expected, of all watches together."""
+    """Minimum expected time between false alarms of all monitors together."""
     reference_risk: float = 0.05
-    """Probability with which what was measured before may be off by more than it is taken to be, anywhere."""
+    """Probability that any baseline is outside its confidence bounds."""
     service_tolerance: float = 0.2
-    """Share by which service times may differ from those that were profiled."""
-    service_least_s: float = 2.5e-4
-    """Seconds by which the shortest ones may differ: a busy machine makes calls so much longer, and no plan stands or
-    falls by it."""
+    """Relative tolerance of service times."""
+    service_tolerance_s: float = 2.5e-4
+    """Absolute tolerance of short service times: a busy machine delays calls by this much, without effect on plans."""
     accuracy_tolerance: float = 0.02
-    """Share of the metric's range by which mean scores may differ."""
+    """Tolerance of mean scores, as a share of the metric's range."""
     block_s: float = 15.0
-    """Late requests come together; their share is taken over so many seconds."""
+    """Duration of blocks over which the share of late requests is taken, because late requests cluster."""
     block_answers: int = 10
-    """And over so many requests at least."""
+    """Minimum number of requests per block."""
     max_alpha_budget_s: float = 60.0
-    """Watches that see nothing save what they may stake for so long at most."""
+    """Maximum alpha budget that an idle monitor accumulates, in seconds of traffic."""
 
 
 @dataclass(frozen=True, eq=False)
 class MonitorState:
-    """One watch as it stands."""
+    """State of one monitor."""
 
     detector: Detector = field(default_factory=Detector.initial)
     alpha_budget_s: float = 0.0
-    """What it may stake on the next value."""
+    """Stake available for the next value."""
     reported: bool = False
-    """Whether it has told that it moved; nobody is told twice of what was not measured again."""
+    """True if the drift was reported. It is not reported again until the subject is re-profiled."""
 
 
 @dataclass(frozen=True, eq=False)
 class DriftState:
-    """Everything that is known of whether things moved."""
+    """State of all monitors."""
 
     watches: Mapping[Watch, MonitorState] = field(default_factory=dict)
-    """Those that ever saw a value."""
+    """Monitors that observed at least one value."""
     looked_s: float | None = None
 
 
 @dataclass(frozen=True)
 class DriftAlarm:
-    """Something is not any more as it was measured."""
+    """Detected drift of one monitor."""
 
     watch: Watch
     since_s: float
-    """When it most likely began; seconds since 1970."""
+    """Most likely start; seconds since 1970."""
     now: float
-    """Mean since then: seconds, score, or share of requests."""
+    """Mean since the start: seconds, score, or share of requests."""
     before: float
-    """What was expected."""
+    """Expected mean."""
     values: int
-    """Batches, answers or blocks of requests that `now` is of."""
+    """Number of batches, answers or blocks in `now`."""
 
     @property
     def details(self) -> dict[str, float]:
-        """For an event."""
+        """Details of the event."""
         return {"since_s": self.since_s, "now": self.now, "before": self.before, "values": self.values}
 
     @property
     def reason(self) -> str:
-        """In words."""
+        """Description of the drift."""
         since = datetime.fromtimestamp(self.since_s).strftime("%H:%M")
         if isinstance(self.watch, ServiceTimeMonitor):
             now, before = format_duration(self.now), format_duration(self.before)
             return f"{self.watch}: {now} now, {before} when profiled, since about {since}"
         if isinstance(self.watch, AccuracyMonitor):
             return f"{self.watch}: {self.now:.3g} now, {self.before:.3g} when profiled, since about {since}"
-        return f"{self.watch}: {self.now:.1%} now, {self.before:.1%} promised, since about {since}"
+        return f"{self.watch}: {self.now:.1%} now, {self.before:.1%} guaranteed, since about {since}"
 
 
 def update_monitors(
     state: DriftState, seen: Sequence[MonitorSample], now_s: float, settings: DriftSettings
 ) -> tuple[DriftState, tuple[DriftAlarm, ...]]:
-    """What follows from the values that came since the last look.
+    """Return the next state and the alarms of new values.
 
-    Every second that passes is shared out evenly among the watches, and between the sides of each: it is what they may
-    stake on new bets. So of all of them together no more false alarms than one in `false_alarm_every_s` are to be
-    expected, however many values come and however they depend on each other, as long as every mean, given all that came
-    before, is what it is held against.
+    Time since the last poll is divided evenly among the monitors, and between the sides of each, as stakes of new bets.
+    Hence all monitors together are expected to raise at most one false alarm per `false_alarm_every_s`, for any number
+    and dependence of values, as long as every conditional mean is within its baseline.
 
     Args:
-        state: after the last look.
-        seen: values, of each watch in the order of time.
-        now_s: by a clock that never goes back.
-        settings: what is promised.
+        state: state after the last poll.
+        seen: observations, ascending in time for each monitor.
+        now_s: monotonic time.
+        settings: false-alarm rate and tolerances.
     """
     watches = dict(state.watches)
-    for one in seen:
-        if one.watch not in watches:
-            watches[one.watch] = MonitorState()
+    for sample in seen:
+        if sample.watch not in watches:
+            watches[sample.watch] = MonitorState()
     passed_s = 0.0 if state.looked_s is None else max(0.0, now_s - state.looked_s)
     share_s = passed_s / max(len(watches), 1)
-    most_s = settings.max_alpha_budget_s / max(len(watches), 1)
-    for watch, known in watches.items():
-        earned_s = max(known.alpha_budget_s, min(known.alpha_budget_s + share_s, most_s))
-        watches[watch] = MonitorState(known.detector, earned_s, known.reported)
-    moved = []
-    for one in seen:
-        known = watches[one.watch]
-        if known.reported:
+    max_s = settings.max_alpha_budget_s / max(len(watches), 1)
+    for watch, monitor in watches.items():
+        earned_s = max(monitor.alpha_budget_s, min(monitor.alpha_budget_s + share_s, max_s))
+        watches[watch] = MonitorState(monitor.detector, earned_s, monitor.reported)
+    alarms = []
+    for sample in seen:
+        monitor = watches[sample.watch]
+        if monitor.reported:
             continue
-        detector = known.detector.updated(one.placed, one.time_s, _stakes(one.watch, known.alpha_budget_s))
+        detector = monitor.detector.updated(
+            sample.placed, sample.time_s, _stakes_of(sample.watch, monitor.alpha_budget_s)
+        )
         change = detector.change(settings.false_alarm_every_s)
         if change is None:
-            watches[one.watch] = MonitorState(detector, reported=known.reported)
+            watches[sample.watch] = MonitorState(detector, reported=monitor.reported)
             continue
-        watches[one.watch] = MonitorState(reported=True)
-        moved.append(_moved(one.watch, change))
-    return DriftState(watches, now_s), tuple(moved)
+        watches[sample.watch] = MonitorState(reported=True)
+        alarms.append(_alarm(sample.watch, change))
+    return DriftState(watches, now_s), tuple(alarms)
 
 
 def reset_monitors(state: DriftState, keep: Mapping[Watch, bool]) -> DriftState:
-    """After something was measured again.
+    """Return the state after re-profiling or a change of plans.
 
     Args:
-        state: before.
-        keep: watch -> whether what it is held against is as it was; those that are not named are given up.
+        state: state before.
+        keep: monitor -> whether its baseline is unchanged; missing monitors are removed.
     """
     watches = {
-        watch: known if keep[watch] else MonitorState() for watch, known in state.watches.items() if watch in keep
+        watch: monitor if keep[watch] else MonitorState() for watch, monitor in state.watches.items() if watch in keep
     }
     return DriftState(watches, state.looked_s)
 
 
-def _stakes(watch: Watch, earned_s: float) -> tuple[float, float]:
-    if isinstance(watch, LatencySloMonitor):  # that fewer are late than may be is nothing to tell
-        return (earned_s, 0.0)
-    return (earned_s / 2, earned_s / 2)
+def _stakes_of(watch: Watch, budget_s: float) -> tuple[float, float]:
+    if isinstance(watch, LatencySloMonitor):  # a decrease of late requests is no drift
+        return (budget_s, 0.0)
+    return (budget_s / 2, budget_s / 2)
 
 
-def _moved(watch: Watch, change: Change) -> DriftAlarm:
+def _alarm(watch: Watch, change: Change) -> DriftAlarm:
     return DriftAlarm(watch, change.since_s, change.mean, change.expected, change.values)

@@ -1,4 +1,4 @@
-"""Truths of audited items, where and when they arrive."""
+"""Sources of ground truth for audited items."""
 
 from __future__ import annotations
 
@@ -15,135 +15,135 @@ from circinus.specification import DatasetSpec, Specification
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """One that is known, whatever it is."""
+    """Available ground truth of one item, of any type."""
 
     value: Any
 
 
 class GroundTruthSource(Protocol):
-    """Where truths come from."""
+    """Source of ground truth."""
 
     def find(self, pipeline: str, item_key: str) -> GroundTruth | None:
-        """That of an item; None: it is not known yet, or never will be."""
+        """Return the ground truth of an item, or None if it is not available."""
         ...
 
 
 class DatasetGroundTruth:
-    """Of items that a data set has, for traffic that is made of it: whatever has the key of an item is that item.
+    """Ground truth of data set items, for traffic generated from the data set: equal keys mean equal items.
 
-    A data set is built when the first truth of it is asked for, and again where another is specified.
+    A data set is built when it is first used, and again if its specification changes.
     """
 
-    def __init__(self, specified: Callable[[], Specification]) -> None:
-        """None is built yet.
+    def __init__(self, current_specification: Callable[[], Specification]) -> None:
+        """Start without data sets.
 
         Args:
-            specified: the specification as it is now.
+            current_specification: returns the current specification.
         """
-        self._specified = specified
-        self._known: dict[str, tuple[DatasetSpec, Mapping[str, Any]]] = {}
+        self._current_specification = current_specification
+        self._cache: dict[str, tuple[DatasetSpec, Mapping[str, Any]]] = {}
 
     def find(self, pipeline: str, item_key: str) -> GroundTruth | None:
-        """As `Truths.find`. Blocks while the data set is built.
+        """Implement `GroundTruthSource.find`. Blocks while the data set is built.
 
         Raises:
-            ServingError: it cannot be built; said once, and nothing is known of it from then on.
+            ServingError: the data set cannot be built; raised once, and afterwards the pipeline has no ground truth.
         """
-        specification = self._specified()
+        specification = self._current_specification()
         if pipeline not in specification.pipelines:
             return None
-        specified = specification.pipelines[pipeline]
-        known = self._known.get(pipeline)
-        if known is None or known[0] != specified.dataset:
-            self._known[pipeline] = known = specified.dataset, {}
+        declared = specification.pipelines[pipeline]
+        cached = self._cache.get(pipeline)
+        if cached is None or cached[0] != declared.dataset:
+            self._cache[pipeline] = cached = declared.dataset, {}
             try:
-                items = load_dataset(specified, specification.module_paths).items
+                items = load_dataset(declared, specification.module_paths).items
             except CircinusError as error:
                 raise ServingError(
-                    f"the ground truths of the data set cannot be loaded: {error}",
+                    f"cannot load the ground truth of the data set: {error}",
                     code="dataset.no_ground_truths",
                     location=f"pipeline {pipeline}",
                 ) from error
-            self._known[pipeline] = known = specified.dataset, {item.key: item.truth for item in items}
-        return GroundTruth(known[1][item_key]) if item_key in known[1] else None
+            self._cache[pipeline] = cached = declared.dataset, {item.key: item.truth for item in items}
+        return GroundTruth(cached[1][item_key]) if item_key in cached[1] else None
 
 
 class ChainedGroundTruth:
-    """Of several sources, the first that knows one."""
+    """First available ground truth of several sources."""
 
     def __init__(self, *sources: GroundTruthSource) -> None:
-        """In the order in which they are asked."""
         self._sources = sources
 
     def find(self, pipeline: str, item_key: str) -> GroundTruth | None:
-        """As `Truths.find`.
+        """Implement `GroundTruthSource.find`.
 
         Raises:
-            ServingError: as of the sources.
+            ServingError: a source failed.
         """
         for source in self._sources:
-            found = source.find(pipeline, item_key)
-            if found is not None:
-                return found
+            result = source.find(pipeline, item_key)
+            if result is not None:
+                return result
         return None
 
 
 class GroundTruthFile:
-    """A file to which somebody adds a line whenever a truth is known: `{"pipeline": .., "item": .., "truth": ..}`."""
+    """File to which another process appends lines of ground truth: `{"pipeline": .., "item": .., "truth": ..}`."""
 
-    def __init__(self, path: Path, *, most: int = 10_000) -> None:
-        """Read it as it grows; it need not be there yet.
+    def __init__(self, path: Path, *, max_entries: int = 10_000) -> None:
+        """Read the file as it grows; it need not exist yet.
 
         Args:
-            path: of the file.
-            most: truths that are kept; beyond, the oldest go.
+            path: path of the file.
+            max_entries: maximum number of entries in memory; the oldest are dropped.
         """
-        self._path, self._most = path, most
-        self._read_bytes = 0
-        self._known: dict[tuple[str, str], Any] = {}
+        self._path, self._max_entries = path, max_entries
+        self._offset_bytes = 0
+        self._values: dict[tuple[str, str], Any] = {}
 
     def find(self, pipeline: str, item_key: str) -> GroundTruth | None:
-        """As `Truths.find`.
+        """Implement `GroundTruthSource.find`.
 
         Raises:
-            ServingError: the file cannot be read, or a line is no such document; what is after it is read next time.
+            ServingError: the file cannot be read or has an invalid line; the next call continues after the line.
         """
         self._read()
         key = pipeline, item_key
-        return GroundTruth(self._known[key]) if key in self._known else None
+        return GroundTruth(self._values[key]) if key in self._values else None
 
     def _read(self) -> None:
         try:
-            if not self._path.exists() or self._path.stat().st_size == self._read_bytes:
+            if not self._path.exists() or self._path.stat().st_size == self._offset_bytes:
                 return
-            if self._path.stat().st_size < self._read_bytes:
-                self._read_bytes = 0  # it was begun anew
+            if self._path.stat().st_size < self._offset_bytes:
+                self._offset_bytes = 0  # the file was replaced
             with self._path.open("rb") as file:
-                file.seek(self._read_bytes)
+                file.seek(self._offset_bytes)
                 lines = file.read().splitlines(keepends=True)
         except OSError as error:
             raise ServingError(
-                f"ground truths cannot be read: {error}", code="ground_truth.unreadable", location=str(self._path)
+                f"cannot read ground truth: {error}", code="ground_truth.unreadable", location=str(self._path)
             ) from error
         for line in lines:
             if not line.endswith(b"\n"):
-                return  # it is still being written
-            self._read_bytes += len(line)
+                return  # incomplete line
+            self._offset_bytes += len(line)
             if line.strip():
-                self._learn(line)
+                self._add(line)
 
-    def _learn(self, line: bytes) -> None:
+    def _add(self, line: bytes) -> None:
         try:
-            found = json.loads(line)
-            key, truth = (str(found["pipeline"]), str(found["item"])), found["truth"]
+            document = json.loads(line)
+            key, truth = (str(document["pipeline"]), str(document["item"])), document["truth"]
         except (ValueError, KeyError, TypeError) as error:
-            shown = line.decode(errors="replace").strip()
+            text = line.decode(errors="replace").strip()
             raise ServingError(
-                f'found {shown!r}, expected a line {{"pipeline": .., "item": .., "truth": ..}}',
+                f"line {text!r} is not a ground truth",
                 code="ground_truth.invalid_line",
                 location=str(self._path),
+                hint='Write lines like {"pipeline": .., "item": .., "truth": ..}.',
             ) from error
-        self._known.pop(key, None)
-        self._known[key] = truth
-        while len(self._known) > self._most:
-            del self._known[next(iter(self._known))]
+        self._values.pop(key, None)
+        self._values[key] = truth
+        while len(self._values) > self._max_entries:
+            del self._values[next(iter(self._values))]

@@ -1,4 +1,4 @@
-"""What is watched while plans are in force, and what it is held against."""
+"""Monitors of the current plans, and their baselines."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from circinus.specification import Deployment, Query, QueryPlan, Specification, 
 
 @dataclass(frozen=True, eq=False)
 class Baselines:
-    """What live values are held against."""
+    """Baselines of live values."""
 
     services: Mapping[ServiceTimeMonitor, ServiceTimeBaseline]
     prefixes: Mapping[tuple[Deployment, str], ServiceTimeMonitor]
-    """(deployment, label of the prefix) -> what a batch there says something of."""
+    """(deployment, label of the prefix) -> monitor of its batches."""
     accuracies: Mapping[tuple[str, str], ConfigurationProfile]
-    """(pipeline, label) -> what was profiled of a configuration that some plan has."""
+    """(pipeline, label) -> profile of a configuration that some plan uses."""
     queries: Mapping[str, Query]
     unwatched: tuple[str, ...]
-    """What is not watched, and why."""
+    """Unmonitored parts with the reason."""
     risk: float
-    """Of each side of each of them."""
+    """Error probability of each side of each baseline."""
 
     @classmethod
     def of(
@@ -52,51 +52,53 @@ class Baselines:
         *,
         replays: bool,
     ) -> Baselines:
-        """For all plans that queries may be on."""
-        assert specification.infrastructure is not None, "plans are made for one"
-        used = list(dict.fromkeys(plan for its in plans.values() for plan in its))
+        """Return the baselines of all plans that queries may use."""
+        assert specification.infrastructure is not None, "plans require an infrastructure"
+        distinct_plans = list(dict.fromkeys(plan for query_plans in plans.values() for plan in query_plans))
         measured = {
-            (name, found.configuration): found for name, its in profiles.items() for found in its.configurations
+            (name, profiled.configuration): profiled
+            for name, profile in profiles.items()
+            for profiled in profile.configurations
         }
         prefixes: dict[tuple[Deployment, str], ServiceTimeMonitor] = {}
-        known = {}
-        for plan in used:
+        operators = {}
+        for plan in distinct_plans:
             profile = measured.get((plan.pipeline, plan.configuration))
             pipeline = specification.pipelines[plan.pipeline]
             for name in () if profile is None else profile.operators:
-                deployment, before = plan.deployment_of(name), prefix_configuration(pipeline, plan.configuration, name)
+                deployment, prefix = plan.deployment_of(name), prefix_configuration(pipeline, plan.configuration, name)
                 hardware = specification.infrastructure.pool(deployment.pool).hardware
-                watch = ServiceTimeMonitor(plan.pipeline, name, before, hardware.name)
-                prefixes[deployment, configuration_hash(before)] = watch
+                monitor = ServiceTimeMonitor(plan.pipeline, name, prefix, hardware.name)
+                prefixes[deployment, configuration_hash(prefix)] = monitor
                 assert profile is not None
-                known[watch] = profile.operators[name], hardware
+                operators[monitor] = profile.operators[name], hardware
         accuracies = {
             (plan.pipeline, configuration_hash(plan.configuration)): measured[plan.pipeline, plan.configuration]
-            for plan in used
+            for plan in distinct_plans
             if (plan.pipeline, plan.configuration) in measured
         }
-        # An answer is held against the truth or against another's answer: either may be wrong.
-        risk = settings.reference_risk / max(2 * (len(known) + 2 * len(accuracies)), 1)
+        # Scores are compared with ground truth or with a reference's outputs: two baselines per configuration.
+        risk = settings.reference_risk / max(2 * (len(operators) + 2 * len(accuracies)), 1)
         services, unwatched = {}, []
-        for watch, (operator, hardware) in known.items():
+        for monitor, (operator, hardware) in operators.items():
             reference = ServiceTimeBaseline.of(
                 operator,
                 hardware,
                 tolerance=settings.service_tolerance,
                 risk=risk,
-                least_s=settings.service_least_s,
+                tolerance_s=settings.service_tolerance_s,
                 corrected=not replays,
             )
             if reference is None:
-                unwatched.append(f"{watch}: it was profiled on {len(operator.service_s)} items only")
+                unwatched.append(f"{monitor}: profiled on only {len(operator.service_s)} items")
             else:
-                services[watch] = reference
+                services[monitor] = reference
         queries = {query.name: query for query in specification.queries if query.name in plans}
         return cls(services, prefixes, accuracies, queries, tuple(unwatched), risk)
 
 
 class MonitorSet:
-    """Tells what moved. Keeps what it read last; what follows from it is decided by `watches`."""
+    """Monitors with the readers of the engine's counters. `update_monitors` holds the decision logic."""
 
     def __init__(
         self,
@@ -108,22 +110,22 @@ class MonitorSet:
         replays: bool = False,
         agreements: Agreements | None = None,
     ) -> None:
-        """Nothing was seen.
+        """Start without observations.
 
         Args:
-            specification: queries, pipelines, infrastructure.
-            plans: query -> all plans that it may be on.
-            profiles: pipeline -> what was measured, with the corrections that were planned with.
-            settings: what is promised.
-            replays: whether the engine replays.
-            agreements: what to expect of scores against other answers than the truth (`expected_agreements`).
+            specification: queries, pipelines and infrastructure.
+            plans: query -> all plans that it may use.
+            profiles: pipeline -> profile, with the corrections used in planning.
+            settings: false-alarm rate and tolerances.
+            replays: whether the engine runs in replay mode.
+            agreements: expected scores against reference outputs (`expected_agreements`).
         """
         self.settings = settings or DriftSettings()
         self.state = DriftState()
         self._replays = replays
-        self._batches = NewBatchReader()
-        self._late = LateShareReader(self.settings.block_s, self.settings.block_answers)
-        self._compiled: dict[tuple[str, str, object], AccuracyBaseline] = {}
+        self._batch_reader = NewBatchReader()
+        self._late_reader = LateShareReader(self.settings.block_s, self.settings.block_answers)
+        self._baseline_cache: dict[tuple[str, str, object], AccuracyBaseline] = {}
         self._specification = specification
         self._profiles = profiles
         self._agreements = agreements or {}
@@ -132,23 +134,27 @@ class MonitorSet:
 
     @property
     def unwatched(self) -> tuple[str, ...]:
-        """What is not watched, and why."""
+        """Unmonitored parts with the reason."""
         return self.references.unwatched
 
     def look(
         self, now_s: float, time_s: float, status: EngineStatus, scores: Sequence[AuditScore] = ()
     ) -> tuple[DriftAlarm, ...]:
-        """What moved, each thing once until it was measured again.
+        """Return new alarms, each subject once until it is re-profiled.
 
         Args:
-            now_s: by a clock that never goes back.
-            time_s: the same moment, in seconds since 1970.
-            status: of the engine.
-            scores: of answers that were audited since the last look.
+            now_s: monotonic time.
+            time_s: current time in seconds since 1970.
+            status: status of the engine.
+            scores: scores of answers that were audited since the last call.
         """
-        seen = [*self._services(time_s, status), *self._late_shares(now_s, time_s, status), *self._scored(scores)]
-        self.state, moved = update_monitors(self.state, seen, now_s, self.settings)
-        return moved
+        samples = [
+            *self._service_samples(time_s, status),
+            *self._late_samples(now_s, time_s, status),
+            *self._accuracy_samples(scores),
+        ]
+        self.state, alarms = update_monitors(self.state, samples, now_s, self.settings)
+        return alarms
 
     def rebuild(
         self,
@@ -158,95 +164,99 @@ class MonitorSet:
         agreements: Agreements | None = None,
         without_truth: Collection[str] | None = None,
     ) -> None:
-        """Other plans are in force, or something was measured again.
+        """Adapt the monitors to other plans or re-profiled data.
 
-        What is held against something else than before begins anew, and so does the share of late requests of a query
-        that told that it moved; what has not changed goes on.
+        Monitors with a changed baseline restart, as does the late share of a query that raised an alarm; others
+        continue.
 
         Args:
-            specification: queries, pipelines, infrastructure.
-            plans: query -> all plans that it may be on.
-            profiles: pipeline -> what was measured; the very object where nothing was measured again.
-            agreements: what to expect of scores against other answers than the truth (`Reprofiled.over`); None: as
-                before.
-            without_truth: pipelines whose profiles have scores against other answers than the truth
-                (`Reprofiled.without_truth`): of scores against truths nothing can be expected there. None: as before.
+            specification: queries, pipelines and infrastructure.
+            plans: query -> all plans that it may use.
+            profiles: pipeline -> profile; the identical object if it was not re-profiled.
+            agreements: expected scores against reference outputs (`ProfileOverrides.agreements`); None for no change.
+            without_truth: pipelines whose profiles were scored against reference outputs
+                (`ProfileOverrides.without_truth`), so that scores against ground truth have no baseline; None for no
+                change.
         """
-        before = self.references
-        now = Baselines.of(specification, plans, profiles, self.settings, replays=self._replays)
+        previous = self.references
+        current = Baselines.of(specification, plans, profiles, self.settings, replays=self._replays)
         remeasured = {name for name, profile in profiles.items() if profile is not self._profiles.get(name)}
         keep: dict[Watch, bool] = {
-            watch: before.services.get(watch) is not None and _same(before.services[watch], reference)
-            for watch, reference in now.services.items()
+            monitor: previous.services.get(monitor) is not None
+            and _is_same_measurement(previous.services[monitor], reference)
+            for monitor, reference in current.services.items()
         }
-        for name, query in now.queries.items():
+        for name, query in current.queries.items():
             keep[AccuracyMonitor(name, query.pipeline)] = query.pipeline not in remeasured
-            keep[LatencySloMonitor(name)] = not self._told(LatencySloMonitor(name))
-        self.references, self._specification, self._profiles = now, specification, profiles
+            keep[LatencySloMonitor(name)] = not self._was_reported(LatencySloMonitor(name))
+        self.references, self._specification, self._profiles = current, specification, profiles
         self._agreements = self._agreements if agreements is None else agreements
         self._without_truth = self._without_truth if without_truth is None else frozenset(without_truth)
-        self._compiled.clear()
+        self._baseline_cache.clear()
         self.state = reset_monitors(self.state, keep)
 
-    def _told(self, watch: Watch) -> bool:
-        return watch in self.state.watches and self.state.watches[watch].reported
+    def _was_reported(self, monitor: Watch) -> bool:
+        return monitor in self.state.watches and self.state.watches[monitor].reported
 
-    def _services(self, time_s: float, status: EngineStatus) -> Iterable[MonitorSample]:
-        for deployment, batches in self._batches.read(status.deployments).items():
-            for label, together in groupby(batches, key=lambda batch: batch.prefix):
-                watch = self.references.prefixes.get((deployment, label))
-                reference = None if watch is None else self.references.services.get(watch)
-                if watch is None or reference is None:
+    def _service_samples(self, time_s: float, status: EngineStatus) -> Iterable[MonitorSample]:
+        for deployment, batches in self._batch_reader.read(status.deployments).items():
+            for label, group in groupby(batches, key=lambda batch: batch.prefix):
+                monitor = self.references.prefixes.get((deployment, label))
+                reference = None if monitor is None else self.references.services.get(monitor)
+                if monitor is None or reference is None:
                     continue
-                for batch in together:
+                for batch in group:
                     placed = reference.placed(batch, deployment.allocation)
                     if placed is not None:
-                        yield MonitorSample(watch, time_s, placed)
+                        yield MonitorSample(monitor, time_s, placed)
 
-    def _late_shares(self, now_s: float, time_s: float, status: EngineStatus) -> Iterable[MonitorSample]:
+    def _late_samples(self, now_s: float, time_s: float, status: EngineStatus) -> Iterable[MonitorSample]:
         slos = {
             name: query.slos.latency
             for name, query in self.references.queries.items()
             if query.slos.latency is not None
         }
-        shares = self._late.read(now_s, status.queries, {name: slo.limit_s for name, slo in slos.items()})
+        shares = self._late_reader.read(now_s, status.queries, {name: slo.limit_s for name, slo in slos.items()})
         for name, share in shares.items():
             yield MonitorSample(LatencySloMonitor(name), time_s, scaled_late_share(share, slos[name].percentile))
 
-    def _scored(self, scores: Sequence[AuditScore]) -> Iterable[MonitorSample]:
-        for one in scores:
-            reference = self._accuracy(one)
-            if reference is not None and one.query in self.references.queries:
-                yield MonitorSample(AccuracyMonitor(one.query, one.pipeline), one.time_s, reference.placed(one.score))
-
-    def _accuracy(self, one: AuditScore) -> AccuracyBaseline | None:
-        key = one.pipeline, one.configuration, one.reference
-        if key in self._compiled:
-            return self._compiled[key]
-        profile = self.references.accuracies.get((one.pipeline, one.configuration))
-        if profile is None:
-            return None  # of a plan that was in force before
-        if one.reference is None and one.pipeline in self._without_truth:
-            return None
-        metric, settings, risk = self._specification.pipelines[one.pipeline].metric, self.settings, self.references.risk
-        tolerance = settings.accuracy_tolerance
-        if one.reference is None:
-            found = AccuracyBaseline.of_scores(profile.scores, metric, tolerance=tolerance, risk=risk)
-        else:
-            agreement = self._agreements.get((one.pipeline, profile.configuration, one.reference))
-            if agreement is not None and len(agreement):
-                found = AccuracyBaseline.of_scores(agreement, metric, tolerance=tolerance, risk=risk)
-            else:
-                others = [c for c in self._profiles[one.pipeline].configurations if c.configuration == one.reference]
-                if not others:
-                    return None
-                found = AccuracyBaseline.through(
-                    profile.scores, others[0].scores, metric, tolerance=tolerance, risk=risk
+    def _accuracy_samples(self, scores: Sequence[AuditScore]) -> Iterable[MonitorSample]:
+        for score in scores:
+            reference = self._accuracy_baseline(score)
+            if reference is not None and score.query in self.references.queries:
+                yield MonitorSample(
+                    AccuracyMonitor(score.query, score.pipeline), score.time_s, reference.placed(score.score)
                 )
-        self._compiled[key] = found
-        return found
+
+    def _accuracy_baseline(self, score: AuditScore) -> AccuracyBaseline | None:
+        key = score.pipeline, score.configuration, score.reference
+        if key in self._baseline_cache:
+            return self._baseline_cache[key]
+        profile = self.references.accuracies.get((score.pipeline, score.configuration))
+        if profile is None:
+            return None  # answer of a previous plan
+        if score.reference is None and score.pipeline in self._without_truth:
+            return None
+        metric, risk = self._specification.pipelines[score.pipeline].metric, self.references.risk
+        tolerance = self.settings.accuracy_tolerance
+        if score.reference is None:
+            baseline = AccuracyBaseline.of_scores(profile.scores, metric, tolerance=tolerance, risk=risk)
+        else:
+            agreement = self._agreements.get((score.pipeline, profile.configuration, score.reference))
+            if agreement is not None and len(agreement):
+                baseline = AccuracyBaseline.of_scores(agreement, metric, tolerance=tolerance, risk=risk)
+            else:
+                profiled = self._profiles[score.pipeline].configurations
+                references = [c for c in profiled if c.configuration == score.reference]
+                if not references:
+                    return None
+                baseline = AccuracyBaseline.through(
+                    profile.scores, references[0].scores, metric, tolerance=tolerance, risk=risk
+                )
+        self._baseline_cache[key] = baseline
+        return baseline
 
 
-def _same(one: ServiceTimeBaseline, other: ServiceTimeBaseline) -> bool:
-    """Whether it is of the same measurements; how many others there are changes how sure it is, no more."""
-    return (one.expected_s, one.centre) == (other.expected_s, other.centre)
+def _is_same_measurement(baseline: ServiceTimeBaseline, other: ServiceTimeBaseline) -> bool:
+    """Return whether both derive from equal measurements; the number of monitors changes their bounds only."""
+    return (baseline.expected_s, baseline.mean_log) == (other.expected_s, other.mean_log)

@@ -1,4 +1,4 @@
-"""A pipeline's profile on items that came lately, by really running its configurations on them."""
+"""Re-profiling of a pipeline on recent items."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from circinus.profiling.measurement.runner import Measurement
 from circinus.profiling.race.configuration_order import in_prefix_order
 from circinus.specification import Configuration, Pipeline, configuration_count
 
-_ENDLESS = 10**6
-"""Items that may still come: those that came are hardly any of them."""
+_POPULATION = 10**6
+"""Population size of future traffic, of which recent items are a negligible part."""
 _INCREMENT = 8
 
 
 @dataclass(frozen=True, eq=False)
 class PipelineReprofile:
-    """What was measured."""
+    """Result of re-profiling a pipeline."""
 
     profile: PipelineProfile
-    against: Configuration | None
-    """Whose answers stood for the truth; None: it was the truth."""
+    reference: Configuration | None
+    """Configuration whose outputs replaced the ground truth; None for true ground truth."""
     agreements: Agreements
-    """How well the others agree with the most accurate configuration."""
+    """Agreement of the configurations with the most accurate one."""
 
 
 @dataclass(eq=False)
-class _Measured:
-    """One configuration so far."""
+class _Measurements:
+    """Measurements of one configuration so far."""
 
     items: list[int] = field(default_factory=list)
-    """Numbers among those that were chosen."""
+    """Indices into the selected items."""
     runs: list[Measurement] = field(default_factory=list)
     agreements: list[float] = field(default_factory=list)
-    """With the reference's answers."""
+    """Scores against the reference's outputs."""
 
 
 def reprofile_pipeline(
@@ -59,66 +59,73 @@ def reprofile_pipeline(
     clock: Callable[[], float],
     budget_s: float,
 ) -> PipelineReprofile | str:
-    """The profile on items that came lately, and on no others; or why there is none.
+    """Return a profile on recent items only, or the reason why there is none.
 
-    First of the configurations that are asked for and of the most accurate one, all on the same items, for half of the
-    budget. Then of the others that were profiled, one after the other as long as there is time, the most accurate
-    first: where those in use do not do any more, some other has to be known that does.
+    The requested configurations and the most accurate one are measured on identical items for half of the budget. The
+    remaining profiled configurations follow one by one while time is left, most accurate first, because one of them may
+    be needed if those in use no longer suffice.
 
-    Loads, memory and what batches and CPUs gain stay as they were: they do not depend on the data. Items whose truth is
-    known are taken where there are enough; otherwise the answers of the most accurate configuration stand for the
-    truth, and accuracies then mean how well others agree with that one. Bounds of accuracies are betting bounds, of all
-    of them together at the risk of the profile, for items drawn from as many as may come; they are taken in an order
-    that has nothing to do with when they came.
+    Loads, memory and the speed-ups of batches and CPUs are retained, as they do not depend on the data. Items with
+    ground truth are used if there are enough; otherwise the most accurate configuration's outputs replace the ground
+    truth, and accuracies mean agreement with it. Accuracy bounds are betting bounds at the joint risk of the profile,
+    for an unlimited population; items are taken in an order independent of time.
 
     Args:
-        profile: as it was.
-        pipeline: which.
-        configurations: of it, to be measured in any case; those that were not profiled are left out.
-        items: that came lately, each key once.
-        answers: runs configurations on them.
-        clock: seconds that never go back.
-        budget_s: to measure for; exceeded by at most one increment.
+        profile: previous profile.
+        pipeline: pipeline of the profile.
+        configurations: configurations to measure first; unprofiled ones are ignored.
+        items: recent items with distinct keys.
+        answers: runner of configurations.
+        clock: monotonic clock in seconds.
+        budget_s: time budget; exceeded by at most one increment.
     """
     if answers.machine is not None and profile.machine is not None and answers.machine != profile.machine:
-        return f"it was profiled on {profile.machine}, and this is {answers.machine}: service times would not compare"
-    known = {found.configuration: found for found in profile.configurations}
-    used = {one for one in configurations if one in known}
+        return f"profiled on {profile.machine}, so that service times on {answers.machine} are not comparable"
+    profiles = {profiled.configuration: profiled for profiled in profile.configurations}
+    used = {configuration for configuration in configurations if configuration in profiles}
     if not used:
-        return "none of the configurations in use was profiled"
+        return "no configuration in use is profiled"
     reference = most_accurate(profile, pipeline.metric)
-    truthful = [item for item in items if item.against is None]
-    by_truth = len(truthful) >= MIN_ITEMS
-    chosen = sorted(truthful if by_truth else items, key=_by_chance)
-    if len(chosen) < MIN_ITEMS:
-        return f"found {len(chosen)} items that came since, expected {MIN_ITEMS}"
-    measured = {one: _Measured() for one in in_prefix_order(pipeline, {*used, reference})}
-    answered: list[Item] = []
+    labelled = [item for item in items if item.reference is None]
+    by_truth = len(labelled) >= MIN_ITEMS
+    selected = sorted(labelled if by_truth else items, key=_random_key)
+    if len(selected) < MIN_ITEMS:
+        return f"{len(selected)} recent items; at least {MIN_ITEMS} are needed"
+    measured = {configuration: _Measurements() for configuration in in_prefix_order(pipeline, {*used, reference})}
+    referenced: list[Item] = []
     failure, begin_s = "", clock()
-    for number, live in enumerate(chosen):
-        if number % _INCREMENT == 0 and len(answered) >= MIN_ITEMS and clock() > begin_s + budget_s / 2:
+    for index, recent in enumerate(selected):
+        if index % _INCREMENT == 0 and len(referenced) >= MIN_ITEMS and clock() > begin_s + budget_s / 2:
             break
         try:
-            answered.append(_measure(number, live.item, pipeline, reference, answers, measured, by_truth=by_truth))
-        except CircinusError as error:  # on one of them: the others are known on the same items
+            referenced.append(_measure(index, recent.item, pipeline, reference, answers, measured, by_truth=by_truth))
+        except CircinusError as error:  # skip the item for all, so that all are measured on equal items
             failure = str(error)
-    if len(answered) < MIN_ITEMS:
-        return f"only {len(answered)} of {len(chosen)} items could be measured: {failure}"
-    numbers = measured[reference].items
-    asked = [(number, chosen[number].item, answer) for number, answer in zip(numbers, answered, strict=True)]
-    others = sorted((one for one in known if one not in measured), key=lambda one: _promise(known[one], pipeline))
-    for one in others:
-        its = _measured_beside(one, asked, pipeline, answers, clock, begin_s + budget_s, by_truth=by_truth)
-        if len(its.items) >= MIN_ITEMS:
-            measured[one] = its
-    sizes = [None if live.value is None else len(live.value) for live in chosen]
+    if len(referenced) < MIN_ITEMS:
+        return f"only {len(referenced)} of {len(selected)} items were measured: {failure}"
+    indices = measured[reference].items
+    reference_items = [(index, selected[index].item, answer) for index, answer in zip(indices, referenced, strict=True)]
+    remaining = sorted(
+        (configuration for configuration in profiles if configuration not in measured),
+        key=lambda configuration: _accuracy_key(profiles[configuration], pipeline),
+    )
+    for configuration in remaining:
+        measurements = _measure_further(
+            configuration, reference_items, pipeline, answers, clock, begin_s + budget_s, by_truth=by_truth
+        )
+        if len(measurements.items) >= MIN_ITEMS:
+            measured[configuration] = measurements
+    sizes = [None if recent.value is None else len(recent.value) for recent in selected]
     risk = per_sequence_alpha(profile.risk, len(measured))
-    found = replace(
+    profiled = replace(
         profile,
-        dataset_fingerprint=hashlib.sha256("/".join(item.key for item in chosen).encode()).hexdigest(),
-        dataset_items=_ENDLESS,
+        dataset_fingerprint=hashlib.sha256("/".join(item.key for item in selected).encode()).hexdigest(),
+        dataset_items=_POPULATION,
         held_out_items=0,
-        configurations=tuple(_profile(known[one], pipeline, its, sizes, risk) for one, its in measured.items()),
+        configurations=tuple(
+            _updated_profile(profiles[configuration], pipeline, measurements, sizes, risk)
+            for configuration, measurements in measured.items()
+        ),
         unmeasured=configuration_count(pipeline) - len(measured),
         failed=(),
         verdicts={},
@@ -126,117 +133,121 @@ def reprofile_pipeline(
         interrupted=False,
     )
     agreements = {
-        (pipeline.name, one, reference): np.array(its.agreements)
-        for one, its in measured.items()
-        if one != reference and len(its.agreements) == len(its.items)
+        (pipeline.name, configuration, reference): np.array(measurements.agreements)
+        for configuration, measurements in measured.items()
+        if configuration != reference and len(measurements.agreements) == len(measurements.items)
     }
-    return PipelineReprofile(found, None if by_truth else reference, agreements)
+    return PipelineReprofile(profiled, None if by_truth else reference, agreements)
 
 
 def _measure(
-    number: int,
+    index: int,
     item: Item,
     pipeline: Pipeline,
     reference: Configuration,
     answers: ReferenceRunner,
-    measured: dict[Configuration, _Measured],
+    measured: dict[Configuration, _Measurements],
     *,
     by_truth: bool,
 ) -> Item:
-    """Of one item, all or nothing; the item with the answer of the reference for the truth."""
+    """Measure one item with all configurations or none; return the item with the reference's output as ground truth."""
     outputs = answers.answers(pipeline.name, reference, [item])
-    answer: Any = pipeline.output({sink: unpickle_value(found[0]) for sink, found in outputs.items()})
-    answered = replace(item, truth=answer)
-    runs = [answers.measure(pipeline.name, one, [item if by_truth else answered]) for one in measured]
+    answer: Any = pipeline.output({sink: unpickle_value(output[0]) for sink, output in outputs.items()})
+    referenced = replace(item, truth=answer)
+    runs = [
+        answers.measure(pipeline.name, configuration, [item if by_truth else referenced]) for configuration in measured
+    ]
     agreements: list[float | None] = [run.scores[0] for run in runs]
     if by_truth:
-        agreements = [_agreement(pipeline, one, answered, answers) for one in measured]
-    for its, run, agreement in zip(measured.values(), runs, agreements, strict=True):
-        its.items.append(number)
-        its.runs.append(run)
+        agreements = [_agreement_score(pipeline, configuration, referenced, answers) for configuration in measured]
+    for measurements, run, agreement in zip(measured.values(), runs, agreements, strict=True):
+        measurements.items.append(index)
+        measurements.runs.append(run)
         if agreement is not None:
-            its.agreements.append(agreement)
-    return answered
+            measurements.agreements.append(agreement)
+    return referenced
 
 
-def _measured_beside(
-    one: Configuration,
-    asked: Sequence[tuple[int, Item, Item]],
+def _measure_further(
+    configuration: Configuration,
+    reference_items: Sequence[tuple[int, Item, Item]],
     pipeline: Pipeline,
     answers: ReferenceRunner,
     clock: Callable[[], float],
     end_s: float,
     *,
     by_truth: bool,
-) -> _Measured:
-    """One more configuration, on as many of the items as there is time for; on fewer than enough of them: none.
+) -> _Measurements:
+    """Measure another configuration on as many items as time permits; return no measurements after a failure.
 
     Args:
-        one: of the pipeline.
-        asked: (number, item, the same with the answer of the reference for the truth) in the order of measuring.
-        pipeline: which.
-        answers: runs it.
-        clock: seconds that never go back.
-        end_s: by that clock, when the time is over.
-        by_truth: whether items have their truth.
+        configuration: configuration to measure.
+        reference_items: (index, item, item with the reference's output as ground truth) in the order of measurement.
+        pipeline: pipeline of the configuration.
+        answers: runner of configurations.
+        clock: monotonic clock in seconds.
+        end_s: deadline by `clock`.
+        by_truth: whether the items have ground truth.
     """
-    found = _Measured()
-    for number, item, answered in asked:
+    result = _Measurements()
+    for index, item, referenced in reference_items:
         if clock() > end_s:
             break
         try:
-            run = answers.measure(pipeline.name, one, [item if by_truth else answered])
-        except CircinusError:  # it is left out, as it would be in profiling
-            return _Measured()
-        agreement = _agreement(pipeline, one, answered, answers) if by_truth else run.scores[0]
-        found.items.append(number)
-        found.runs.append(run)
+            run = answers.measure(pipeline.name, configuration, [item if by_truth else referenced])
+        except CircinusError:  # excluded, as in profiling
+            return _Measurements()
+        agreement = _agreement_score(pipeline, configuration, referenced, answers) if by_truth else run.scores[0]
+        result.items.append(index)
+        result.runs.append(run)
         if agreement is not None:
-            found.agreements.append(agreement)
-    return found
+            result.agreements.append(agreement)
+    return result
 
 
-def _promise(found: ConfigurationProfile, pipeline: Pipeline) -> float:
-    """The less the more accurate it was."""
-    mean = float(found.scores.mean()) if len(found.scores) else -math.inf
+def _accuracy_key(profile: ConfigurationProfile, pipeline: Pipeline) -> float:
+    """Return the sort key by accuracy, best first."""
+    mean = float(profile.scores.mean()) if len(profile.scores) else -math.inf
     return -mean if pipeline.metric.direction == "maximize" else mean
 
 
-def _agreement(pipeline: Pipeline, one: Configuration, answered: Item, answers: ReferenceRunner) -> float | None:
-    """Scored anew: its outputs are still known. None: the metric takes no answer for a truth."""
+def _agreement_score(
+    pipeline: Pipeline, configuration: Configuration, referenced: Item, answers: ReferenceRunner
+) -> float | None:
+    """Return the score against the reference's output; None if the metric rejects outputs as ground truth."""
     try:
-        return answers.measure(pipeline.name, one, [answered]).scores[0]
+        return answers.measure(pipeline.name, configuration, [referenced]).scores[0]
     except CircinusError:
         return None
 
 
-def _by_chance(live: AuditedItem) -> str:
-    """Items come in the order of time, in which they change; bounds that hold at every look are for any other order."""
-    return hashlib.sha256(live.key.encode()).hexdigest()
+def _random_key(recent: AuditedItem) -> str:
+    """Return a pseudo-random sort key: sequential bounds need an order independent of time, in which items drift."""
+    return hashlib.sha256(recent.key.encode()).hexdigest()
 
 
-def _profile(
-    before: ConfigurationProfile,
+def _updated_profile(
+    previous: ConfigurationProfile,
     pipeline: Pipeline,
-    measured: _Measured,
+    measurements: _Measurements,
     sizes: Sequence[int | None],
     risk: float,
 ) -> ConfigurationProfile:
     low, high = pipeline.metric.range
-    scores = np.array([found.scores[0] for found in measured.runs])
-    typical = float(before.input_bytes.mean())
+    scores = np.array([run.scores[0] for run in measurements.runs])
+    mean_bytes = float(previous.input_bytes.mean())
     operators = {}
-    for name, known in before.operators.items():
+    for name, operator in previous.operators.items():
         operators[name] = replace(
-            known,
-            service_s=np.array([found.runs[name].service_s[0] for found in measured.runs]),
-            output_bytes=np.array([float(found.runs[name].output_bytes[0]) for found in measured.runs]),
+            operator,
+            service_s=np.array([run.runs[name].service_s[0] for run in measurements.runs]),
+            output_bytes=np.array([float(run.runs[name].output_bytes[0]) for run in measurements.runs]),
         )
     return replace(
-        before,
-        items=np.array(measured.items, dtype=np.int64),
+        previous,
+        items=np.array(measurements.items, dtype=np.int64),
         scores=scores,
-        accuracy=betting_bounds(scores[None], _ENDLESS, risk=risk, low=low, high=high)[0],
-        input_bytes=np.array([float(sizes[number] or typical) for number in measured.items]),
+        accuracy=betting_bounds(scores[None], _POPULATION, risk=risk, low=low, high=high)[0],
+        input_bytes=np.array([float(sizes[index] or mean_bytes) for index in measurements.items]),
         operators=operators,
     )

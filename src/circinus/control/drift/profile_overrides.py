@@ -1,4 +1,4 @@
-"""What was measured again because it moved: it goes before what a profile store says, until that is newer."""
+"""Re-profiled data that overrides the profile store until the store is newer."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ Profiles = Mapping[str, PipelineProfile]
 
 @dataclass(frozen=True)
 class ProfileOverrides:
-    """Of some pipelines."""
+    """Re-profiled data of some pipelines."""
 
     profiles: Profiles = field(default_factory=dict)
-    """As they were measured again."""
+    """Re-profiled profiles by pipeline."""
     stored: Mapping[str, str] = field(default_factory=dict)
-    """Pipeline -> `_signature` of what the store said then."""
+    """Pipeline -> `_signature` of the stored profile at re-profiling."""
     agreements: Agreements = field(default_factory=dict)
-    """Of pipelines whose data moved: those recorded before say nothing any more."""
+    """Agreements of pipelines with drifted data, in place of those of recorded outputs."""
     data_moved: frozenset[str] = frozenset()
     """Pipelines that were measured on other items."""
     without_truth: frozenset[str] = frozenset()
-    """Those of them whose scores are against the answers of the most accurate configuration."""
+    """Pipelines of `data_moved` whose scores are against the most accurate configuration's outputs."""
 
-    def merged_with(self, again: ReprofileResult, stored: Profiles) -> ProfileOverrides:
-        """With more.
+    def merged_with(self, result: ReprofileResult, stored: Profiles) -> ProfileOverrides:
+        """Return the overrides with further re-profiled data.
 
         Args:
-            again: what was measured.
-            stored: what the store says of the pipelines.
+            result: result of re-profiling.
+            stored: stored profiles of the pipelines.
         """
         return ProfileOverrides(
-            profiles={**self.profiles, **again.profiles},
-            stored={**self.stored, **{name: _signature(stored[name]) for name in again.profiles if name in stored}},
-            agreements=again.merged_agreements(self.agreements),
-            data_moved=self.data_moved | again.pipelines_with_data_drift,
-            without_truth=(self.without_truth - again.pipelines_with_data_drift) | again.pipelines_without_truth,
+            profiles={**self.profiles, **result.profiles},
+            stored={**self.stored, **{name: _signature(stored[name]) for name in result.profiles if name in stored}},
+            agreements=result.merged_agreements(self.agreements),
+            data_moved=self.data_moved | result.pipelines_with_data_drift,
+            without_truth=(self.without_truth - result.pipelines_with_data_drift) | result.pipelines_without_truth,
         )
 
     def without_stale(self, stored: Profiles) -> ProfileOverrides:
-        """Without pipelines of which the store says something else by now: somebody profiled, or other code is used."""
-        old = {
+        """Return the overrides without pipelines whose stored profile changed since, by profiling or other code."""
+        stale = {
             name for name in self.profiles if name not in stored or _signature(stored[name]) != self.stored.get(name)
         }
-        if not old:
+        if not stale:
             return self
         return replace(
             self,
-            profiles={name: profile for name, profile in self.profiles.items() if name not in old},
-            stored={name: told for name, told in self.stored.items() if name not in old},
-            agreements={pair: scores for pair, scores in self.agreements.items() if pair[0] not in old},
-            data_moved=self.data_moved - old,
-            without_truth=self.without_truth - old,
+            profiles={name: profile for name, profile in self.profiles.items() if name not in stale},
+            stored={name: signature for name, signature in self.stored.items() if name not in stale},
+            agreements={pair: scores for pair, scores in self.agreements.items() if pair[0] not in stale},
+            data_moved=self.data_moved - stale,
+            without_truth=self.without_truth - stale,
         )
 
     def document(self) -> str | None:
-        """Text from which `from_document` makes the same; None: there is nothing to keep."""
+        """Return text that `from_document` decodes, or None if there are no overrides."""
         if not self.profiles:
             return None
         return base64.b85encode(
@@ -73,22 +73,22 @@ class ProfileOverrides:
 
     @classmethod
     def from_document(cls, text: str) -> ProfileOverrides:
-        """As it was kept.
+        """Return the overrides from stored text.
 
         Raises:
-            ServingError: it is damaged, or another version of Circinus kept it.
+            ServingError: the text is damaged, or another version of Circinus wrote it.
         """
         try:
             return cls(*unpickle_value(base64.b85decode(text)))
-        except Exception as error:  # pickles raise whatever they like
+        except Exception as error:  # unpickling may raise anything
             raise ServingError(
-                f"new measurements cannot be read: {type(error).__name__}: {error}",
+                f"cannot read re-profiled data: {type(error).__name__}: {error}",
                 code="control.unreadable_measurements",
             ) from error
 
 
 def _signature(profile: PipelineProfile) -> str:
-    """Differs where a profile was made anew."""
-    items = sum(len(found.items) for found in profile.configurations)
+    """Return a text that changes when a profile is renewed."""
+    items = sum(len(configuration.items) for configuration in profile.configurations)
     versions = sorted(profile.code_versions.items())
     return f"{profile.dataset_fingerprint} {len(profile.configurations)} {items} {versions}"

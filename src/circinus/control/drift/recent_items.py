@@ -1,4 +1,4 @@
-"""Items that came lately, for measuring again on what is sent now."""
+"""Recent items of live traffic, for re-profiling."""
 
 from __future__ import annotations
 
@@ -11,57 +11,56 @@ from circinus.operators import Item
 from circinus.profiling.measurement.pickling import unpickle_value
 from circinus.specification import Configuration
 
-MOST_ITEMS = 256
-MOST_BYTES = 128 * 2**20
-"""Of one pipeline; beyond, the oldest are forgotten."""
+MAX_ITEMS = 256
+MAX_BYTES = 128 * 2**20
+"""Limits per pipeline; the oldest items are dropped."""
 
 
 @dataclass(frozen=True)
 class AuditedItem:
-    """One audited item."""
+    """Audited item."""
 
     pipeline: str
     key: str
     value: bytes | None
-    """Packed; None in a replay."""
+    """Pickled value; None in replay mode."""
     truth: Any
-    """Or what stood for it."""
-    against: Configuration | None
-    """Whose answer stood for it; None: it was the truth."""
+    """Ground truth, or the reference's output."""
+    reference: Configuration | None
+    """Configuration whose output replaced the ground truth; None for true ground truth."""
     time_s: float
-    """When it was audited; seconds since 1970."""
+    """Time of the audit; seconds since 1970."""
 
     @property
     def item(self) -> Item:
-        """As profiling takes it."""
+        """Item in the form that profiling takes."""
         return Item(self.key, None if self.value is None else unpickle_value(self.value), self.truth)
 
 
 class RecentItems:
-    """The last items of every pipeline, each key once."""
+    """Most recent items of every pipeline, with distinct keys."""
 
-    def __init__(self, *, most_items: int = MOST_ITEMS, most_bytes: int = MOST_BYTES) -> None:
-        """Nothing came yet."""
-        self._most_items, self._most_bytes = most_items, most_bytes
+    def __init__(self, *, max_items: int = MAX_ITEMS, max_bytes: int = MAX_BYTES) -> None:
+        self._max_items, self._max_bytes = max_items, max_bytes
         self._items: dict[str, deque[AuditedItem]] = {}
 
     def copy(self) -> RecentItems:
-        """As they are now."""
-        found = RecentItems(most_items=self._most_items, most_bytes=self._most_bytes)
-        found._items = {pipeline: deque(items) for pipeline, items in self._items.items()}
-        return found
+        """Return a copy."""
+        result = RecentItems(max_items=self._max_items, max_bytes=self._max_bytes)
+        result._items = {pipeline: deque(items) for pipeline, items in self._items.items()}
+        return result
 
     def add(self, items: Iterable[AuditedItem]) -> None:
-        """More came."""
+        """Add items; an item replaces an earlier one with its key."""
         for item in items:
-            known = self._items.setdefault(item.pipeline, deque())
-            kept = [one for one in known if one.key != item.key]
-            known.clear()
-            known.extend((*kept, item))
-            size = sum(len(one.value or b"") for one in known)
-            while len(known) > self._most_items or (size > self._most_bytes and len(known) > 1):
-                size -= len(known.popleft().value or b"")
+            recent = self._items.setdefault(item.pipeline, deque())
+            retained = [other for other in recent if other.key != item.key]
+            recent.clear()
+            recent.extend((*retained, item))
+            size = sum(len(other.value or b"") for other in recent)
+            while len(recent) > self._max_items or (size > self._max_bytes and len(recent) > 1):
+                size -= len(recent.popleft().value or b"")
 
     def since(self, pipeline: str, time_s: float) -> tuple[AuditedItem, ...]:
-        """Those of a pipeline that came at a time or later, oldest first."""
+        """Return the items of a pipeline since `time_s`, oldest first."""
         return tuple(item for item in self._items.get(pipeline, ()) if item.time_s >= time_s)

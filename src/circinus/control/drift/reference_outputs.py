@@ -1,4 +1,4 @@
-"""What other plans than the one in force answer: computed, or recorded before."""
+"""Outputs of reference configurations, computed live or recorded."""
 
 from __future__ import annotations
 
@@ -17,47 +17,49 @@ from circinus.profiling.measurement.runner import Measurement, OperatorRuns
 from circinus.profiling.store.measurement_keys import MeasurementKeys, pipeline_code
 from circinus.specification import Configuration, Pipeline, Specification, prefix_configuration
 
-_MOST_ITEMS = 2000
-"""That a runner is asked for before another takes its place: it remembers every item."""
+_MAX_ITEMS = 2000
+"""Maximum number of items per runner before it is replaced, because it caches every item."""
 
 
 class ReferenceRunner(Protocol):
-    """Runs configurations on items that came, beside the engine."""
+    """Runner of configurations on live items outside the engine."""
 
     @property
     def machine(self) -> Machine | None:
-        """Whose service times are measured; None: they are those of the profile's own machine."""
+        """Machine of the measured service times; None for the machine of the profile."""
         ...
 
     def answers(
         self, pipeline: str, configuration: Configuration, items: Sequence[Item]
     ) -> Mapping[str, tuple[bytes, ...]]:
-        """By sink: (n,) packed outputs for n items; no truth is looked at. May take long.
+        """Return (n,) pickled outputs by sink for n items, without using their ground truth. May take long.
 
         Raises:
-            CircinusError: it cannot be said of one of the items.
+            CircinusError: an item failed or has no recording.
         """
         ...
 
     def measure(self, pipeline: str, configuration: Configuration, items: Sequence[Item]) -> Measurement:
-        """The same with service times, and scores against the items' truths.
+        """Return outputs, service times, and scores against the items' ground truth.
 
         Raises:
-            CircinusError: as `answers`, or the metric failed.
+            CircinusError: an item or the metric failed.
         """
         ...
 
 
 class LiveReferenceRunner:
-    """By running the operators on this machine, as profiling does. Processes are started when they are first needed
-    and kept; `close` ends them."""
+    """Runner that executes operators on this machine, as profiling does.
+
+    Processes start at first use and stay; `close` ends them.
+    """
 
     def __init__(self, specification: Specification, *, timeout_s: float = 60.0) -> None:
-        """Start nothing yet.
+        """Prepare without starting processes.
 
         Args:
-            specification: with the pipelines.
-            timeout_s: an operator that takes longer for an item has failed.
+            specification: pipelines.
+            timeout_s: timeout of an operator per item.
         """
         self._specification, self._timeout_s = specification, timeout_s
         self._runners: dict[str, LocalRunner] = {}
@@ -65,17 +67,17 @@ class LiveReferenceRunner:
 
     @property
     def machine(self) -> Machine:
-        """As `Answers.machine`."""
+        """Current machine."""
         return current_machine()
 
     def answers(
         self, pipeline: str, configuration: Configuration, items: Sequence[Item]
     ) -> Mapping[str, tuple[bytes, ...]]:
-        """As `Answers.answers`."""
+        """Implement `ReferenceRunner.answers`."""
         return self._runner(pipeline, len(items)).answers(configuration, items)
 
     def measure(self, pipeline: str, configuration: Configuration, items: Sequence[Item]) -> Measurement:
-        """As `Answers.measure`."""
+        """Implement `ReferenceRunner.measure`."""
         return self._runner(pipeline, len(items)).measure(configuration, items)
 
     def close(self) -> None:
@@ -92,25 +94,25 @@ class LiveReferenceRunner:
 
     def _runner(self, name: str, items: int) -> LocalRunner:
         self._items[name] = self._items.get(name, 0) + items
-        if self._items[name] > _MOST_ITEMS and name in self._runners:
+        if self._items[name] > _MAX_ITEMS and name in self._runners:
             self._runners.pop(name).close()
             self._items[name] = items
         if name not in self._runners:
             pipeline, module_paths = self._specification.pipelines[name], self._specification.module_paths
-            addresses = MeasurementKeys(pipeline, pipeline_code(pipeline, module_paths), machine=current_machine())
-            self._runners[name] = LocalRunner(addresses, module_paths, timeout_s=self._timeout_s)
+            keys = MeasurementKeys(pipeline, pipeline_code(pipeline, module_paths), machine=current_machine())
+            self._runners[name] = LocalRunner(keys, module_paths, timeout_s=self._timeout_s)
         return self._runners[name]
 
 
 class ReplayReferenceRunner:
-    """From a profile store, for engines that replay: of items and configurations that were recorded."""
+    """Runner that reads recorded outputs from a profile store, for engines in replay mode."""
 
     def __init__(self, specification: Specification, store: Path) -> None:
-        """Read nothing yet.
+        """Prepare without reading the store.
 
         Args:
-            specification: with the pipelines.
-            store: the profile store.
+            specification: pipelines.
+            store: profile store.
         """
         self._specification, self._store = specification, store
         self._recorded: dict[tuple[str, Configuration], Recordings] = {}
@@ -118,51 +120,53 @@ class ReplayReferenceRunner:
 
     @property
     def machine(self) -> None:
-        """As `Answers.machine`."""
+        """No machine; times are those of the profile's machine."""
         return
 
     def answers(
         self, pipeline: str, configuration: Configuration, items: Sequence[Item]
     ) -> Mapping[str, tuple[bytes, ...]]:
-        """As `Answers.answers`."""
+        """Implement `ReferenceRunner.answers`."""
         spec = self._specification.pipelines[pipeline]
-        recorded = self._having(spec, configuration, items)
+        recorded = self._recordings_of(spec, configuration, items)
         return {
             sink: tuple(recorded.outputs[prefix_configuration(spec, configuration, sink)][item.key] for item in items)
             for sink in spec.sinks()
         }
 
     def measure(self, pipeline: str, configuration: Configuration, items: Sequence[Item]) -> Measurement:
-        """As `Answers.measure`; the seconds are recorded ones, and nothing ran."""
+        """Implement `ReferenceRunner.measure` with recorded service times; nothing is executed."""
         spec = self._specification.pipelines[pipeline]
         outputs = self.answers(pipeline, configuration, items)
-        recorded = self._having(spec, configuration, items)
+        recorded = self._recordings_of(spec, configuration, items)
         if pipeline not in self._scorers:
             self._scorers[pipeline] = Scorer(spec, self._specification.module_paths)
         scorer, runs = self._scorers[pipeline], {}
         for operator in spec.operators:
-            found = [recorded.run(prefix_configuration(spec, configuration, operator.name), item.key) for item in items]
-            sizes = tuple(round(run.output_bytes) for run in found)
-            runs[operator.name] = OperatorRuns(tuple(run.service_s for run in found), sizes)
+            recorded_runs = [
+                recorded.run(prefix_configuration(spec, configuration, operator.name), item.key) for item in items
+            ]
+            sizes = tuple(round(run.output_bytes) for run in recorded_runs)
+            runs[operator.name] = OperatorRuns(tuple(run.service_s for run in recorded_runs), sizes)
         scores = tuple(
             scorer.score(configuration, item, {sink: outputs[sink][number] for sink in outputs})
             for number, item in enumerate(items)
         )
         return Measurement(runs, outputs, scores, replicas={}, compute_s=0.0, saved_s=0.0)
 
-    def _having(self, pipeline: Pipeline, configuration: Configuration, items: Sequence[Item]) -> Recordings:
-        """Read again where an item is missing: it may have been recorded since."""
+    def _recordings_of(self, pipeline: Pipeline, configuration: Configuration, items: Sequence[Item]) -> Recordings:
+        """Return recordings that contain all items, reloaded if an item may have been recorded since."""
         key = pipeline.name, configuration
-        known = self._recorded.get(key)
-        if known is None or not all(item.key in known.items for item in items):
+        recordings = self._recorded.get(key)
+        if recordings is None or not all(item.key in recordings.items for item in items):
             prefixes = [prefix_configuration(pipeline, configuration, operator.name) for operator in pipeline.operators]
-            known = self._recorded[key] = load_recordings(self._store, pipeline.name, prefixes)
-        missing = [item.key for item in items if item.key not in known.items]
+            recordings = self._recorded[key] = load_recordings(self._store, pipeline.name, prefixes)
+        missing = [item.key for item in items if item.key not in recordings.items]
         if missing:
             raise ProfileError(
-                f"there is no recording of item {missing[0]} under {configuration}",
+                f"item {missing[0]} has no recording of configuration {configuration}",
                 code="recording.missing",
                 location=f"pipeline {pipeline.name}",
                 hint="Run `circinus apply --mode replay` to record it.",
             )
-        return known
+        return recordings

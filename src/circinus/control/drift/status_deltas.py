@@ -1,4 +1,4 @@
-"""What is new in the status of an engine since it was last read."""
+"""Changes of the engine's status since the last reading."""
 
 from __future__ import annotations
 
@@ -12,81 +12,83 @@ from circinus.specification import Deployment
 
 
 class NewBatchReader:
-    """Batches that deployments served since the last reading, each once; those of replicas that are still cold are
-    left out. What came before the first reading is not read."""
+    """Reader of newly served batches, each once, without batches of cold replicas.
+
+    Batches before the first reading are not returned.
+    """
 
     def __init__(self) -> None:
         self._counts: dict[Deployment, int] = {}
 
     def read(self, statuses: Sequence[DeploymentStatus]) -> dict[Deployment, tuple[ServedBatch, ...]]:
-        """The new ones, oldest first; where more came than the engine remembers, the last of them."""
-        found = {}
+        """Return the new batches by deployment, oldest first; if the engine dropped some, the most recent ones."""
+        result = {}
         for status in statuses:
-            before = self._counts.get(status.deployment, status.batches)
-            new = status.batches - before if status.batches >= before else status.batches
+            previous = self._counts.get(status.deployment, status.batches)
+            count = status.batches - previous if status.batches >= previous else status.batches
             self._counts[status.deployment] = status.batches
-            batches = status.recent_batches[-new:] if new else ()
+            batches = status.recent_batches[-count:] if count else ()
             warm = tuple(batch for batch in batches if batch.batch_index >= WARMUP_BATCHES)
             if warm:
-                found[status.deployment] = warm
-        return found
+                result[status.deployment] = warm
+        return result
 
 
 @dataclass
 class _Block:
-    """Requests of one query that ended within some seconds."""
+    """Requests of one query that completed within a block."""
 
     begin_s: float
-    ended: float = 0.0
+    completed: float = 0.0
     late: float = 0.0
 
 
 class LateShareReader:
-    """Shares of requests that are late, by blocks of time. Requests that failed are late."""
+    """Reader of the share of late requests by blocks of time. Failed requests count as late."""
 
-    def __init__(self, block_s: float, least: int) -> None:
-        """Nothing was read.
+    def __init__(self, block_s: float, min_requests: int) -> None:
+        """Start without readings.
 
         Args:
-            block_s: how long a block is at least.
-            least: how many requests it has at least.
+            block_s: minimum duration of a block.
+            min_requests: minimum number of requests in a block.
         """
-        self._block_s, self._least = block_s, least
+        self._block_s, self._min_requests = block_s, min_requests
         self._counts: dict[str, tuple[int, int]] = {}
         self._blocks: dict[str, _Block] = {}
 
     def read(self, now_s: float, statuses: Sequence[QueryStatus], limits_s: Mapping[str, float]) -> dict[str, float]:
-        """Query -> share of late requests, of the blocks that are full now.
+        """Return the share of late requests by query, for blocks that are complete now.
 
         Args:
-            now_s: by a clock that never goes back.
-            statuses: of queries.
-            limits_s: query -> latency limit; others are not read.
+            now_s: monotonic time.
+            statuses: statuses of queries.
+            limits_s: query -> latency limit; other queries are skipped.
         """
-        found = {}
+        result = {}
         for status in statuses:
             if status.query not in limits_s:
                 continue
             share = self._read(now_s, status, limits_s[status.query])
             if share is not None:
-                found[status.query] = share
-        return found
+                result[status.query] = share
+        return result
 
     def _read(self, now_s: float, status: QueryStatus, limit_s: float) -> float | None:
-        now = status.answered, status.failed
-        before = self._counts.get(status.query, now)
-        if now < before or status.failed < before[1]:
-            before = (0, 0)  # the engine was started again
-        self._counts[status.query] = now
+        current = status.answered, status.failed
+        previous = self._counts.get(status.query, current)
+        if current < previous or status.failed < previous[1]:
+            previous = (0, 0)  # the engine was restarted
+        self._counts[status.query] = current
         block = self._blocks.setdefault(status.query, _Block(now_s))
-        answered, failed = now[0] - before[0], now[1] - before[1]
+        answered, failed = current[0] - previous[0], current[1] - previous[1]
         if answered:
-            # Where more came than the engine remembers, those that it does stand for all.
+            # If the engine dropped some latencies, the remaining ones represent all.
             latencies = status.recent_latency_s[-answered:]
             block.late += answered * sum(seconds > limit_s for seconds in latencies) / max(len(latencies), 1)
         block.late += failed
-        block.ended += answered + failed
-        if now_s - block.begin_s < self._block_s or block.ended < self._least:
+        block.completed += answered + failed
+        if now_s - block.begin_s < self._block_s or block.completed < self._min_requests:
             return None
         self._blocks[status.query] = _Block(now_s)
-        return block.late / block.ended
+        return block.late / block.completed

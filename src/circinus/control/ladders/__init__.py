@@ -1,1 +1,1 @@
-"""Bursts: down a ladder of plans and up again."""
+"""Degradation under bursts: fallback ladders, their policy, and standby replicas."""

@@ -1,4 +1,4 @@
-"""What the plans of a ladder would come to now."""
+"""Loads of the rungs of a ladder at current request rates."""
 
 from __future__ import annotations
 
@@ -14,181 +14,183 @@ from circinus.specification import Deployment, Query
 
 WINDOWS_S = (1.0, 4.0, 16.0)
 RECENT_S = 0.25
-"""Too short for one query alone; what queries ask together of one deployment shows in it."""
-_SURE_OF_RATES = 2.0
-"""Standard deviations of a Poisson count by which a rate is surely above or below."""
+"""Window of recent arrivals: too short for one query, but long enough for the sum over a deployment's queries."""
+_RATE_DEVIATIONS = 2.0
+"""Standard deviations of a Poisson count between an estimate and its bounds."""
 
 
 @dataclass(frozen=True)
 class RateBounds:
-    """Requests a second."""
+    """Request rate of a query with bounds."""
 
-    likely_per_s: float
+    expected_per_s: float
     least_per_s: float
-    """Surely that many, in some of the windows: a burst shows in a short one, a slow rise in a long one."""
+    """Lower bound, the maximum over the windows: short ones show a burst, long ones a slow rise."""
     most_per_s: float
-    """Surely no more, over the longest."""
+    """Upper bound over the longest window."""
     recent_s: float
-    """The last moments: a quarter of a second or little more; less than a second."""
+    """Actual length of the most recent window: at least 0.25 s and below 1 s."""
     recent_requests: int
-    """That came in them; 0 where readings are further apart."""
+    """Number of requests in the most recent window; 0 if readings are further apart."""
 
 
 class RateEstimator:
-    """The rate of one counter over windows of several lengths. Pure: told the time."""
+    """Rate estimator of one counter over several windows. The caller passes the time."""
 
     def __init__(self, windows_s: Sequence[float] = WINDOWS_S) -> None:
-        """Nothing was read.
+        """Start without readings.
 
         Args:
-            windows_s: ascending.
+            windows_s: lengths of the windows, ascending.
         """
         self._windows_s = tuple(windows_s)
         self._readings: deque[tuple[float, int]] = deque()
-        """Since when a count may have been so, and the count."""
+        """Pairs of the earliest time at which a count may have been valid, and the count."""
 
     def read(self, now_s: float, count: int, began_s: float | None = None) -> RateBounds | None:
-        """After one more reading; None: it is too early to say anything.
+        """Record a reading and return the rate, or None if it is too early for an estimate.
 
         Args:
-            now_s: later than at the last reading.
-            count: less than before where what counts was started anew.
-            began_s: when the reading began, if it took long: the count may be as old. So a span is never taken for
-                shorter than it was, and a rate never for higher.
+            now_s: time after the last reading.
+            count: value of the counter; a decrease means that the counter was restarted.
+            began_s: start of a reading that took long. The count may date from then, so that spans are never
+                underestimated and rates never overestimated.
         """
         if self._readings and count < self._readings[-1][1]:
             self._readings.clear()
-        found = self._bounds(now_s, count)
+        bounds = self._bounds(now_s, count)
         self._readings.append((now_s if began_s is None else began_s, count))
-        return found
+        return bounds
 
     def _bounds(self, now_s: float, count: int) -> RateBounds | None:
-        longest_s = self._windows_s[-1]
-        while len(self._readings) > 1 and self._readings[1][0] <= now_s - longest_s:
+        max_s = self._windows_s[-1]
+        while len(self._readings) > 1 and self._readings[1][0] <= now_s - max_s:
             self._readings.popleft()
         if not self._readings or now_s - self._readings[0][0] < self._windows_s[0]:
             return None
         oldest_s = self._readings[0][0]
-        seen = [self._seen(now_s, count, window_s) for window_s in self._windows_s if window_s <= now_s - oldest_s]
-        if now_s - oldest_s < longest_s:
-            seen.append((now_s - oldest_s, count - self._readings[0][1]))
-        least = max(max(0.0, n - _SURE_OF_RATES * math.sqrt(n)) / span_s for span_s, n in seen)
-        span_s, n = seen[-1]
-        # The least mean of which so few are unlikely: about (sqrt(n) + z/2)^2 (Anscombe, Biometrika 35, 1948).
-        most = (math.sqrt(n + 0.375) + _SURE_OF_RATES / 2) ** 2 / span_s
-        recent_s, recent = self._seen(now_s, count, RECENT_S)
+        windows_s = [window_s for window_s in self._windows_s if window_s <= now_s - oldest_s]
+        spans = [self._shortest_span(now_s, count, window_s) for window_s in windows_s]
+        if now_s - oldest_s < max_s:
+            spans.append((now_s - oldest_s, count - self._readings[0][1]))
+        min_per_s = max(max(0.0, n - _RATE_DEVIATIONS * math.sqrt(n)) / span_s for span_s, n in spans)
+        span_s, n = spans[-1]
+        # Upper confidence bound of a Poisson mean: about (sqrt(n) + z/2)^2 (Anscombe, Biometrika 35, 1948).
+        max_per_s = (math.sqrt(n + 0.375) + _RATE_DEVIATIONS / 2) ** 2 / span_s
+        recent_s, recent = self._shortest_span(now_s, count, RECENT_S)
         if recent_s >= self._windows_s[0]:
             recent = 0
-        return RateBounds(n / span_s, least, max(most, least), recent_s, recent)
+        return RateBounds(n / span_s, min_per_s, max(max_per_s, min_per_s), recent_s, recent)
 
-    def _seen(self, now_s: float, count: int, window_s: float) -> tuple[float, int]:
-        """(seconds, requests) of the shortest span that is no shorter than a window."""
+    def _shortest_span(self, now_s: float, count: int, window_s: float) -> tuple[float, int]:
+        """Return (seconds, requests) of the shortest span that is at least as long as the window."""
         begin_s, before = next(r for r in reversed(self._readings) if now_s - r[0] >= window_s)
         return now_s - begin_s, count - before
 
 
-_SURE = 2.0
-"""Standard deviations by which what was asked in the last moments is surely more than chance."""
+_DEMAND_DEVIATIONS = 2.0
+"""Standard deviations that are subtracted from recent demand, to exclude random clumps."""
 
 
 @dataclass(frozen=True, eq=False)
 class RungDemand:
-    """What one plan of a query asks of its deployments."""
+    """Demand of one plan of a query on its deployments."""
 
     candidate: PlanCandidate
     busy: Mapping[Deployment, float]
-    """Replicas that one request a second keeps busy."""
-    alone_s: float
-    """Mean latency of a request that waits for nobody."""
+    """Busy replicas per request per second, by deployment."""
+    unloaded_latency_s: float
+    """Mean latency of a request without waiting."""
 
     @classmethod
     def of(cls, candidate: PlanCandidate, query: Query) -> RungDemand:
-        """From the plan's estimate."""
+        """Return the demand according to the plan's estimate."""
         estimate = candidate.estimate
-        # Where branches are parallel not all of it is waited for: the percentile as estimated is more than enough.
-        all_s = sum(stage.transfer_s + stage.service_s for stage in estimate.stages) + estimate.return_s
+        # With parallel branches the sum exceeds the latency: cap it by the estimated percentile.
+        total_s = sum(stage.transfer_s + stage.service_s for stage in estimate.stages) + estimate.return_s
         return cls(
             candidate,
             {use.deployment: use.busy_replicas / query.rate_per_s for use in candidate.deployments},
-            min(all_s, estimate.latency_s.value),
+            min(total_s, estimate.latency_s.value),
         )
 
 
 @dataclass(frozen=True)
 class QueryLoad:
-    """One query as it is now."""
+    """Current load of one query."""
 
     demand: RungDemand
-    """Of the plan in force."""
+    """Demand of the deployed plan."""
     rate: RateBounds
     dispersion: float = 1.0
-    """By plan: variance over mean of how many requests come in such moments; 1 where chance alone acts."""
+    """Planned index of dispersion (variance over mean) of arrivals within `RECENT_S`; 1 for a Poisson process."""
 
     @property
     def recent_per_s(self) -> float:
-        """Requests in the last moments."""
+        """Request rate within the most recent window."""
         return self.rate.recent_requests / self.rate.recent_s
 
     @property
     def variance_per_s2(self) -> float:
-        """Of that."""
+        """Variance of the recent request rate."""
         return self.dispersion * self.rate.recent_requests / self.rate.recent_s**2
 
 
 class DeploymentLoads:
-    """What all queries ask of every deployment, so that one of them can be moved."""
+    """Loads of all queries on every deployment, from which moves of a query are evaluated."""
 
     def __init__(self, loads: Mapping[str, QueryLoad], deployments: Mapping[Deployment, DeploymentStatus]) -> None:
-        """All queries whose rates are known, and the deployments that run."""
+        """Add up the loads of all queries with estimated rates; `deployments` are those that run."""
         self._loads = dict(loads)
         self._deployments = deployments
-        self._least: defaultdict[Deployment, float] = defaultdict(float)
-        self._likely: defaultdict[Deployment, float] = defaultdict(float)
-        self._recent: defaultdict[Deployment, float] = defaultdict(float)
-        self._variance: defaultdict[Deployment, float] = defaultdict(float)
+        self._min_demand: defaultdict[Deployment, float] = defaultdict(float)
+        self._expected_demand: defaultdict[Deployment, float] = defaultdict(float)
+        self._recent_demand: defaultdict[Deployment, float] = defaultdict(float)
+        self._recent_variance: defaultdict[Deployment, float] = defaultdict(float)
         for load in self._loads.values():
             self._add(load, 1.0)
 
     def __contains__(self, query: str) -> bool:
-        """Whether it is known how often its requests come."""
+        """Return whether the rate of a query is estimated."""
         return query in self._loads
 
     def rate(self, query: str) -> RateBounds:
-        """How often requests of a query come."""
+        """Return the request rate of a query."""
         return self._loads[query].rate
 
     def move(self, query: str, demand: RungDemand) -> None:
-        """A query takes another plan."""
+        """Move the load of a query to another plan."""
         old = self._loads[query]
         self._add(old, -1.0)
         self._loads[query] = replace(old, demand=demand)
         self._add(self._loads[query], 1.0)
 
     def rung_loads(self, query: str, rungs: Sequence[RungDemand]) -> tuple[RungLoad, ...]:
-        """The rungs of a query's ladder, from the top down, if all its requests went there."""
-        return tuple(self._view(self._loads[query], rung) for rung in rungs)
+        """Return the loads of a query's rungs, from the top down, if all its requests used the rung."""
+        return tuple(self._rung_load(self._loads[query], rung) for rung in rungs)
 
     def _add(self, load: QueryLoad, sign: float) -> None:
         for deployment, busy in load.demand.busy.items():
-            self._least[deployment] += sign * load.rate.least_per_s * busy
-            self._likely[deployment] += sign * load.rate.likely_per_s * busy
-            self._recent[deployment] += sign * load.recent_per_s * busy
-            self._variance[deployment] += sign * load.variance_per_s2 * busy**2
+            self._min_demand[deployment] += sign * load.rate.least_per_s * busy
+            self._expected_demand[deployment] += sign * load.rate.expected_per_s * busy
+            self._recent_demand[deployment] += sign * load.recent_per_s * busy
+            self._recent_variance[deployment] += sign * load.variance_per_s2 * busy**2
 
-    def _view(self, load: QueryLoad, rung: RungDemand) -> RungLoad:
-        least = likely = strain = surge = backlog_s = 0.0
+    def _rung_load(self, load: QueryLoad, rung: RungDemand) -> RungLoad:
+        minimum = expected = relative = recent_max = backlog_s = 0.0
         for deployment, busy in rung.busy.items():
             status = self._deployments.get(deployment)
             if status is None or status.replicas_ready < 1:
-                return RungLoad(rung.alone_s, math.inf, math.inf, math.inf, math.inf, math.inf, ready=False)
-            replicas, now = status.replicas_ready, load.demand.busy.get(deployment, 0.0)
-            least = max(least, (self._least[deployment] + load.rate.least_per_s * (busy - now)) / replicas)
-            here = (self._likely[deployment] + load.rate.likely_per_s * (busy - now)) / replicas
-            likely, strain = max(likely, here), max(strain, here / deployment.allocation.utilization_target)
-            recent = self._recent[deployment] + load.recent_per_s * (busy - now)
-            variance = self._variance[deployment] + load.variance_per_s2 * (busy**2 - now**2)
-            surge = max(surge, (recent - _SURE * math.sqrt(max(0.0, variance))) / replicas)
-            # What waits is taken to be like this query's own; one batch of each replica goes together.
-            together = replicas * deployment.allocation.batch_size if deployment.allocation.batch_size > 1 else 0
-            backlog_s += max(0, status.queue_length - together) * busy / replicas
-        return RungLoad(rung.alone_s, backlog_s, least, likely, strain, surge, ready=True)
+                return RungLoad(rung.unloaded_latency_s, math.inf, math.inf, math.inf, math.inf, math.inf, ready=False)
+            replicas, current = status.replicas_ready, load.demand.busy.get(deployment, 0.0)
+            minimum = max(minimum, (self._min_demand[deployment] + load.rate.least_per_s * (busy - current)) / replicas)
+            utilization = (self._expected_demand[deployment] + load.rate.expected_per_s * (busy - current)) / replicas
+            expected = max(expected, utilization)
+            relative = max(relative, utilization / deployment.allocation.utilization_target)
+            recent = self._recent_demand[deployment] + load.recent_per_s * (busy - current)
+            variance = self._recent_variance[deployment] + load.variance_per_s2 * (busy**2 - current**2)
+            recent_max = max(recent_max, (recent - _DEMAND_DEVIATIONS * math.sqrt(max(0.0, variance))) / replicas)
+            # Assume that queued requests are like this query's; each replica takes one batch of them at once.
+            in_batches = replicas * deployment.allocation.batch_size if deployment.allocation.batch_size > 1 else 0
+            backlog_s += max(0, status.queue_length - in_batches) * busy / replicas
+        return RungLoad(rung.unloaded_latency_s, backlog_s, minimum, expected, relative, recent_max, ready=True)

@@ -1,4 +1,4 @@
-"""Replicas that wait for a burst: of the plans at the bottom of ladders, as far as the pools have room."""
+"""Standby replicas for bursts: deployments of the bottom rungs, as far as pools have headroom."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class StandbyReplicas:
-    """What is kept ready beside a matching."""
+    """Standby replicas of a matching."""
 
     deployments: tuple[SizedDeployment, ...]
-    """Those of the matching and those that are ready, as large as both together."""
+    """Deployments of the matching enlarged by standby replicas, and additional ones."""
     extra: Mapping[Deployment, int]
-    """Replicas beyond those of the matching."""
+    """Number of standby replicas by deployment."""
     queries_without_room: tuple[str, ...]
-    """Queries for whose rung there is no room where replicas may stand by."""
+    """Queries whose bottom rung does not fit into the standby pools."""
     cost_usd_per_h: float
-    """Of the extra replicas."""
+    """Cost of the standby replicas."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Taken:
-    """What bottoms of ladders take so far."""
+class _Allocation:
+    """Allocation of bottom rungs so far."""
 
     busy: Mapping[Deployment, float]
-    """Replicas that they would keep busy in a burst."""
+    """Busy replicas during a burst, by deployment."""
     extra: Mapping[Deployment, tuple[int, ...]]
-    """Nodes of the replicas beyond those of the matching."""
+    """Nodes of the standby replicas, by deployment."""
     free: Mapping[str, FloatArray]
-    """Pool -> (nodes, amounts) what nobody takes."""
+    """Free resources by pool, (nodes, resources)."""
 
 
 def plan_standby(
@@ -52,82 +52,84 @@ def plan_standby(
     pools: Collection[str] | None = None,
     running: Mapping[Deployment, int] | None = None,
 ) -> StandbyReplicas:
-    """Make every served query ready for a burst of `peak` times its rate at the bottom of its ladder.
+    """Reserve replicas so that each served query can take a burst of `peak` times its rate on its ladder's bottom rung.
 
-    The bottom takes least of all plans that promise the query's objectives. Queries whose bottom takes least come
-    first, so that as many as possible are ready; one whose bottom finds no room as a whole gets nothing. Nodes are
-    filled up to the headroom of their pools; replicas are as busy in the burst as they may be by plan. Queries that
-    stay on a deployment that others step down to are counted at their rate.
+    The bottom rung needs the least resources of all plans that meet the query's SLOs. Queries with the cheapest bottom
+    rungs come first, so that as many as possible are covered; a bottom rung that does not fit entirely gets nothing.
+    Nodes are filled up to the headroom of their pools, and replicas are as utilized in the burst as planned. Queries
+    that stay on a deployment to which others step down count at their rate.
 
     Args:
-        matching: with ladders.
-        infrastructure: where it runs.
-        peak: at least 1.
-        profiles: pipeline -> what was measured of it: how soon and how fast replicas are that only stand by.
-        pools: where replicas may stand by; None: in all. The bottom of a ladder is then the lowest rung that is there.
-        running: replicas that run already. A bottom that finds no room as a whole keeps as many as these, where they
-            still have room: a query may be on it, and would be worse off anywhere else.
+        matching: matching with ladders.
+        infrastructure: pools.
+        peak: burst factor, at least 1.
+        profiles: pipeline -> profile, for start-up times and speeds of standby-only replicas.
+        pools: standby pools; None for all. The bottom of a ladder is then its lowest rung in these pools.
+        running: running replicas. A bottom rung that does not fit entirely keeps as many of them as still fit, because
+            queries may be on it and would be worse off on any other rung.
     """
-    sized = {found.deployment: found for found in matching.deployments}
-    demands = {found.deployment: found.demand for found in matching.deployments}
-    taken = _Taken(
-        {d: found.utilization * found.replicas for d, found in sized.items()}, {}, _free(matching, infrastructure)
+    sized = {entry.deployment: entry for entry in matching.deployments}
+    demands = {entry.deployment: entry.demand for entry in matching.deployments}
+    allocation = _Allocation(
+        {d: entry.utilization * entry.replicas for d, entry in sized.items()},
+        {},
+        _free_resources(matching, infrastructure),
     )
-    lower = {a.query: _lower(a) for a in matching.assignments}
-    bottoms = [(query, can[-1]) for query, rungs in lower.items() if (can := _in_pools(rungs, pools))]
-    without = [query for query, rungs in lower.items() if rungs and not _in_pools(rungs, pools)]
-    for query, candidate in sorted(bottoms, key=lambda one: _asked(one[1])):
+    lower_rungs = {a.query: _lower_rungs(a) for a in matching.assignments}
+    bottoms = [(query, eligible[-1]) for query, rungs in lower_rungs.items() if (eligible := _in_pools(rungs, pools))]
+    unserved = [query for query, rungs in lower_rungs.items() if rungs and not _in_pools(rungs, pools)]
+    for query, candidate in sorted(bottoms, key=lambda bottom: _busy_cost(bottom[1])):
         demands |= {use.deployment: use.demand for use in candidate.deployments}
-        found = _with(taken, candidate, peak, sized)
-        if found is None:
-            without.append(query)
-            found = None if running is None else _with(taken, candidate, peak, sized, running)
-        taken = found or taken
+        entry = _with_bottom(allocation, candidate, peak, sized)
+        if entry is None:
+            unserved.append(query)
+            entry = None if running is None else _with_bottom(allocation, candidate, peak, sized, running)
+        allocation = entry or allocation
     deployments = []
-    for deployment in dict.fromkeys((*sized, *taken.extra)):
+    for deployment in dict.fromkeys((*sized, *allocation.extra)):
         before = sized.get(deployment)
-        nodes = (*(before.nodes if before else ()), *taken.extra.get(deployment, ()))
-        one = before or SizedDeployment(deployment, demands[deployment], (), 0.0)
-        busy = one.utilization * one.replicas / len(nodes)
-        deployments.append(replace(one, nodes=tuple(sorted(nodes)), utilization=busy))
-    extra = {deployment: len(nodes) for deployment, nodes in taken.extra.items() if nodes}
+        nodes = (*(before.nodes if before else ()), *allocation.extra.get(deployment, ()))
+        base = before or SizedDeployment(deployment, demands[deployment], (), 0.0)
+        busy = base.utilization * base.replicas / len(nodes)
+        deployments.append(replace(base, nodes=tuple(sorted(nodes)), utilization=busy))
+    extra = {deployment: len(nodes) for deployment, nodes in allocation.extra.items() if nodes}
     cost = sum(count * demands[deployment].cost_usd_per_h for deployment, count in extra.items())
-    told = add_startup_times(deployments, profiles, infrastructure) if profiles else tuple(deployments)
-    return StandbyReplicas(told, extra, tuple(without), cost)
+    with_startup = add_startup_times(deployments, profiles, infrastructure) if profiles else tuple(deployments)
+    return StandbyReplicas(with_startup, extra, tuple(unserved), cost)
 
 
-def _with(
-    taken: _Taken,
+def _with_bottom(
+    allocation: _Allocation,
     candidate: PlanCandidate,
     peak: float,
     sized: Mapping[Deployment, SizedDeployment],
-    most: Mapping[Deployment, int] | None = None,
-) -> _Taken | None:
-    """With one more bottom, of no more than `most` replicas if that is told; None: there is no room."""
-    busy, extra = dict(taken.busy), dict(taken.extra)
-    free = {pool: amounts.copy() for pool, amounts in taken.free.items()}
+    max_replicas: Mapping[Deployment, int] | None = None,
+) -> _Allocation | None:
+    """Return the allocation with one more bottom rung, of at most `max_replicas`; None if it does not fit."""
+    busy, extra = dict(allocation.busy), dict(allocation.extra)
+    free = {pool: amounts.copy() for pool, amounts in allocation.free.items()}
     for use in candidate.deployments:
         deployment = use.deployment
         busy[deployment] = busy.get(deployment, 0.0) + peak * use.busy_replicas
-        there = sized[deployment].replicas if deployment in sized else 0
-        there += len(extra.get(deployment, ()))
-        asked = replicas_for(busy[deployment], deployment.allocation.utilization_target)
-        if most is not None:
-            asked = min(asked, most.get(deployment, 0))
-            if max(there, asked) == 0:
+        present = sized[deployment].replicas if deployment in sized else 0
+        present += len(extra.get(deployment, ()))
+        required = replicas_for(busy[deployment], deployment.allocation.utilization_target)
+        if max_replicas is not None:
+            required = min(required, max_replicas.get(deployment, 0))
+            if max(present, required) == 0:
                 return None
-        missing = asked - there
+        missing = required - present
         for _ in range(missing):
-            node = _first_with_room(free[deployment.pool], use.demand)
+            node = _first_fitting_node(free[deployment.pool], use.demand)
             if node is None:
                 return None
             free[deployment.pool][node] -= _amounts(use.demand)
             extra[deployment] = (*extra.get(deployment, ()), node)
-    return _Taken(busy, extra, free)
+    return _Allocation(busy, extra, free)
 
 
-def _lower(assignment: Assignment) -> list[PlanCandidate]:
-    """Plans of the rungs below the one that a query got, from the top down."""
+def _lower_rungs(assignment: Assignment) -> list[PlanCandidate]:
+    """Return the plans of the rungs below a query's selected one, from the top down."""
     ladder = assignment.ladder
     return [] if ladder is None else [rung.candidate for rung in ladder.rungs[ladder.chosen + 1 :]]
 
@@ -136,17 +138,17 @@ def _in_pools(candidates: Sequence[PlanCandidate], pools: Collection[str] | None
     return [c for c in candidates if pools is None or all(use.deployment.pool in pools for use in c.deployments)]
 
 
-def _asked(candidate: PlanCandidate) -> float:
-    """Cost of what a plan keeps busy."""
+def _busy_cost(candidate: PlanCandidate) -> float:
+    """Return the cost of the resources that a plan keeps busy."""
     return sum(use.busy_replicas * use.demand.cost_usd_per_h for use in candidate.deployments)
 
 
-def _free(matching: Matching, infrastructure: Infrastructure) -> dict[str, FloatArray]:
-    """Pool -> (nodes, amounts) what no replica takes of each node, headroom aside."""
+def _free_resources(matching: Matching, infrastructure: Infrastructure) -> dict[str, FloatArray]:
+    """Return (nodes, resources) free resources by pool, without the pool's headroom."""
     free = {pool.name: np.tile(_node(pool) * (1.0 - pool.headroom), (pool.nodes, 1)) for pool in infrastructure.pools}
-    for found in matching.deployments:
-        for node in found.nodes:
-            free[found.deployment.pool][node] -= _amounts(found.demand)
+    for sized in matching.deployments:
+        for node in sized.nodes:
+            free[sized.deployment.pool][node] -= _amounts(sized.demand)
     return free
 
 
@@ -158,7 +160,7 @@ def _amounts(demand: ReplicaDemand) -> FloatArray:
     return np.array([demand.cpus, demand.memory_bytes, demand.gpus, demand.gpu_memory_bytes], dtype=np.float64)
 
 
-def _first_with_room(free: FloatArray, demand: ReplicaDemand) -> int | None:
+def _first_fitting_node(free: FloatArray, demand: ReplicaDemand) -> int | None:
     amounts = _amounts(demand)
-    room = np.flatnonzero((free + _TOLERANCE * (1 + np.abs(free)) >= amounts).all(axis=1))
-    return int(room[0]) if len(room) else None
+    fitting = np.flatnonzero((free + _TOLERANCE * (1 + np.abs(free)) >= amounts).all(axis=1))
+    return int(fitting[0]) if len(fitting) else None

@@ -1,1 +1,1 @@
-"""Other plans: for the nodes and files that there are, brought about step by step, and tried."""
+"""Replanning: triggers, planning for the present nodes, stepwise rollout, and canary analysis."""

@@ -1,4 +1,4 @@
-"""New plans on trial: whether they do worse than those before, so that these come back."""
+"""Canary analysis: detection of regressions under new plans."""
 
 from __future__ import annotations
 
@@ -13,118 +13,124 @@ from circinus.specification import Query
 
 @dataclass(frozen=True)
 class CanarySettings:
-    """When new plans are taken back."""
+    """Thresholds of canary analysis."""
 
-    lasts_s: float = 15.0
-    """How long they are on trial once they are in force."""
-    most_failed: float = 0.1
-    """Share of a query's requests that may fail meanwhile."""
-    failed_times: float = 3.0
-    """Times as many as before may fail: some queries get requests that no plan can answer."""
-    least_failures: int = 5
-    """Fewer tell nothing."""
-    least_answers: int = 20
-    """Fewer do not tell how long they take."""
-    late_margin: float = 0.1
-    """Surely by so much less than promised must be in time, where the plan before kept its promise."""
+    duration_s: float = 15.0
+    """Duration of the analysis after deployment."""
+    max_failed_share: float = 0.1
+    """Share of a query's requests that may fail."""
+    max_failure_ratio: float = 3.0
+    """Maximum ratio to the baseline's failure rate; some queries get requests that every plan fails."""
+    min_failures: int = 5
+    """Minimum number of failures before the failure rate is compared."""
+    min_answers: int = 20
+    """Minimum number of answers before the latency is compared."""
+    latency_margin: float = 0.1
+    """Margin below the guaranteed share of answers in time, if the baseline met the latency SLO."""
 
 
 @dataclass(frozen=True)
 class CanaryBaseline:
-    """One query under the plans before, or when it was first told during the trial."""
+    """Counters of one query under the previous plans, or at its first report during the analysis."""
 
-    entered: int
+    received: int
     answered: int
     failed: int
     met_slo: bool
-    """Whether its last answers kept the latency objective."""
+    """True if the most recent answers met the latency SLO."""
 
     @classmethod
     def of(cls, status: QueryStatus, query: Query) -> CanaryBaseline:
-        """As it is now."""
+        """Return the baseline from a query's current status."""
         latency, recent_s = query.slos.latency, status.recent_latency_s
-        kept = latency is None or not recent_s or _within(recent_s, latency.limit_s) >= latency.percentile / 100
-        return cls(status.received, status.answered, status.failed, kept)
+        met_slo = (
+            latency is None or not recent_s or _share_within(recent_s, latency.limit_s) >= latency.percentile / 100
+        )
+        return cls(status.received, status.answered, status.failed, met_slo)
 
     @property
     def failed_share(self) -> float:
-        """Of all that ended."""
+        """Share of completed requests that failed."""
         return self.failed / max(1, self.answered + self.failed)
 
 
 @dataclass
 class CanaryAnalysis:
-    """Plans that came into force."""
+    """Canary analysis of deployed plans."""
 
     begin_s: float
-    """When they did."""
-    before: dict[str, CanaryBaseline]
-    """Query -> how it was then. One that was not told then is added when it is: a part of the engine may have been too
-    busy to answer, and what it counted under the plans before is not held against these."""
+    """Time of deployment."""
+    baselines: dict[str, CanaryBaseline]
+    """Baseline by query. A query that was not reported at deployment, because a part of the engine was too busy to
+    answer, is added at its first report, so that failures under the previous plans do not count."""
 
     @classmethod
     def begin(cls, now_s: float, status: EngineStatus, queries: Mapping[str, Query]) -> CanaryAnalysis:
-        """From the first look at the engine at which they are in force."""
-        told = (found for found in status.queries if found.query in queries)
-        return cls(now_s, {found.query: CanaryBaseline.of(found, queries[found.query]) for found in told})
+        """Start the analysis at the first poll after deployment."""
+        reported = (entry for entry in status.queries if entry.query in queries)
+        return cls(now_s, {entry.query: CanaryBaseline.of(entry, queries[entry.query]) for entry in reported})
 
     def is_complete(self, now_s: float, settings: CanarySettings) -> bool:
-        """Whether they have proved themselves, if nothing was against them."""
-        return now_s - self.begin_s >= settings.lasts_s
+        """Return whether the analysis has lasted long enough."""
+        return now_s - self.begin_s >= settings.duration_s
 
     def regression_reason(
-        self, status: EngineStatus, queries: Mapping[str, Query], busier: Collection[str], settings: CanarySettings
+        self,
+        status: EngineStatus,
+        queries: Mapping[str, Query],
+        above_planned_rate: Collection[str],
+        settings: CanarySettings,
     ) -> str:
-        """Why the plans before should come back; empty: nothing is against the new ones.
+        """Return the reason to roll back to the previous plans, or "" to keep the new ones.
 
         Args:
-            status: of the engine.
-            queries: that are served.
-            busier: queries whose requests come more often than was planned for: that they are late is no wonder.
-            settings: when that is.
+            status: status of the engine.
+            queries: served queries.
+            above_planned_rate: queries above their planned rate, whose latency is not compared.
+            settings: thresholds.
         """
-        for found in status.queries:
-            before, query = self.before.get(found.query), queries.get(found.query)
-            if query is None:  # it is not served any more
+        for entry in status.queries:
+            baseline, query = self.baselines.get(entry.query), queries.get(entry.query)
+            if query is None:  # no longer served
                 continue
-            if before is None:
-                before = CanaryBaseline.of(found, query)
-                few = len(found.recent_latency_s) < settings.least_answers  # as of a query that is new
-                self.before[found.query] = replace(before, met_slo=before.met_slo or few)
+            if baseline is None:
+                baseline = CanaryBaseline.of(entry, query)
+                is_sparse = len(entry.recent_latency_s) < settings.min_answers  # too few to judge, as for a new query
+                self.baselines[entry.query] = replace(baseline, met_slo=baseline.met_slo or is_sparse)
                 continue
-            if found.received < before.entered:  # the engine was started anew
+            if entry.received < baseline.received:  # the engine was restarted
                 continue
-            reason = _failing(before, found, settings)
-            if not reason and found.query not in busier:
-                reason = _late(before, found, query, settings)
+            reason = _failure_reason(baseline, entry, settings)
+            if not reason and entry.query not in above_planned_rate:
+                reason = _latency_reason(baseline, entry, query, settings)
             if reason:
-                return f"query {found.query}: {reason}"
+                return f"query {entry.query}: {reason}"
         return ""
 
 
-def _failing(before: CanaryBaseline, now: QueryStatus, settings: CanarySettings) -> str:
-    failed = now.failed - before.failed
-    ended = failed + now.answered - before.answered
-    most = max(settings.most_failed, settings.failed_times * before.failed_share)
-    if failed < settings.least_failures or failed <= most * ended:
+def _failure_reason(baseline: CanaryBaseline, now: QueryStatus, settings: CanarySettings) -> str:
+    failed = now.failed - baseline.failed
+    completed = failed + now.answered - baseline.answered
+    max_share = max(settings.max_failed_share, settings.max_failure_ratio * baseline.failed_share)
+    if failed < settings.min_failures or failed <= max_share * completed:
         return ""
-    return f"{failed} of {ended} requests failed"
+    return f"{failed} of {completed} requests failed"
 
 
-def _late(before: CanaryBaseline, now: QueryStatus, query: Query, settings: CanarySettings) -> str:
-    latency, answers = query.slos.latency, now.answered - before.answered
+def _latency_reason(baseline: CanaryBaseline, now: QueryStatus, query: Query, settings: CanarySettings) -> str:
+    latency, answers = query.slos.latency, now.answered - baseline.answered
     recent_s = now.recent_latency_s[-answers:] if answers > 0 else ()
-    if latency is None or not before.met_slo or len(recent_s) < settings.least_answers:
+    if latency is None or not baseline.met_slo or len(recent_s) < settings.min_answers:
         return ""
-    share = _within(recent_s, latency.limit_s)
-    surely = share + 2.0 * math.sqrt(max(share * (1.0 - share), 0.25 / len(recent_s)) / len(recent_s))
-    if surely >= latency.percentile / 100 - settings.late_margin:
+    share = _share_within(recent_s, latency.limit_s)
+    upper_bound = share + 2.0 * math.sqrt(max(share * (1.0 - share), 0.25 / len(recent_s)) / len(recent_s))
+    if upper_bound >= latency.percentile / 100 - settings.latency_margin:
         return ""
     return (
-        f"{100 * share:.0f} % of the last {len(recent_s)} answers within {latency.limit_s:.3g} s, "
-        f"promised {latency.percentile:g} %"
+        f"{100 * share:.0f} % of the last {len(recent_s)} answers within {latency.limit_s:.3g} s "
+        f"instead of the guaranteed {latency.percentile:g} %"
     )
 
 
-def _within(latency_s: Collection[float], limit_s: float) -> float:
+def _share_within(latency_s: Collection[float], limit_s: float) -> float:
     return sum(seconds <= limit_s for seconds in latency_s) / len(latency_s)

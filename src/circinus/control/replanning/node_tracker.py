@@ -1,4 +1,4 @@
-"""Which nodes are there: losses are believed soon, returns only when they last."""
+"""Number of nodes per pool with hysteresis: losses count soon, returns only when they last."""
 
 from __future__ import annotations
 
@@ -8,112 +8,116 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """How long other numbers of nodes must last."""
+    """Time constants of the node tracker."""
 
     lost_after_s: float = 1.0
-    """One loss comes with others, and some are no loss but a late sign of life."""
+    """Minimum duration of a loss: losses come in groups, and a heartbeat may merely be delayed."""
     back_after_s: float = 15.0
-    """A machine that came back once may go again, and plans should not follow it to and fro."""
-    most_doublings: int = 5
-    """Every return that did not last doubles the wait for the next one, at most so often."""
-    proven_times: float = 4.0
-    """A return has lasted when so many times its wait have passed since it was believed."""
+    """Minimum duration of a return: a returned machine may fail again, and plans should not oscillate."""
+    max_doublings: int = 5
+    """Maximum number of doublings of the wait; each return that did not last doubles it."""
+    lasting_factor: float = 4.0
+    """Multiple of its wait after which a return counts as lasting."""
 
 
 @dataclass(frozen=True)
 class PoolState:
-    """What is believed of one pool."""
+    """Assumed number of nodes of one pool, and pending changes."""
 
-    believed: int
-    """Nodes."""
+    assumed: int
+    """Assumed number of nodes."""
     since_s: float | None = None
-    """Since when others were seen without a break, all on the same side; None: none were."""
-    level: int = 0
-    """Of those seen since then, the number nearest to what is believed."""
-    back_s: float | None = None
-    """When a return was last believed; None: it has lasted, or there was none."""
-    broken_returns: int = 0
-    """Returns in a row that did not last."""
+    """Start of the current deviation, always on one side of the assumed number; None without deviation."""
+    nearest_count: int = 0
+    """Observed number during the deviation that is nearest to the assumed one."""
+    returned_s: float | None = None
+    """Time of the last accepted return; None if it has lasted or there was none."""
+    failed_returns: int = 0
+    """Number of consecutive returns that did not last."""
 
-    def waits_s(self, settings: NodeSettings) -> float:
-        """How long a return must last before it is believed."""
-        return settings.back_after_s * 2.0 ** min(self.broken_returns, settings.most_doublings)
+    def required_s(self, settings: NodeSettings) -> float:
+        """Return the minimum duration of the next return."""
+        return settings.back_after_s * 2.0 ** min(self.failed_returns, settings.max_doublings)
 
 
-def update_pool(view: PoolState, now_s: float, nodes: int, settings: NodeSettings) -> PoolState:
-    """What is believed after one more look.
+def update_pool(state: PoolState, now_s: float, nodes: int, settings: NodeSettings) -> PoolState:
+    """Return the state of a pool after an observation.
 
     Args:
-        view: what was believed.
-        now_s: not before the last look.
-        nodes: that are seen now.
-        settings: how long others must last.
+        state: state before.
+        now_s: time, not before the last observation.
+        nodes: observed number of nodes.
+        settings: time constants.
     """
-    if view.back_s is not None and now_s - view.back_s >= settings.proven_times * view.waits_s(settings):
-        view = replace(view, back_s=None, broken_returns=0)
-    if nodes == view.believed:
-        return replace(view, since_s=None)
-    lost = nodes < view.believed
-    if view.since_s is None or (view.level < view.believed) != lost:
-        view = replace(view, since_s=now_s, level=nodes)
-    level = max(view.level, nodes) if lost else min(view.level, nodes)
-    assert view.since_s is not None
-    lasted_s = now_s - view.since_s
-    if lost and lasted_s >= settings.lost_after_s:
-        broken = view.broken_returns + (view.back_s is not None)
-        return PoolState(level, broken_returns=broken)
-    if not lost and lasted_s >= view.waits_s(settings):
-        return PoolState(level, back_s=now_s, broken_returns=view.broken_returns)
-    return replace(view, level=level)
+    lasting_s = settings.lasting_factor * state.required_s(settings)
+    if state.returned_s is not None and now_s - state.returned_s >= lasting_s:
+        state = replace(state, returned_s=None, failed_returns=0)
+    if nodes == state.assumed:
+        return replace(state, since_s=None)
+    is_loss = nodes < state.assumed
+    if state.since_s is None or (state.nearest_count < state.assumed) != is_loss:
+        state = replace(state, since_s=now_s, nearest_count=nodes)
+    nearest_count = max(state.nearest_count, nodes) if is_loss else min(state.nearest_count, nodes)
+    assert state.since_s is not None
+    duration_s = now_s - state.since_s
+    if is_loss and duration_s >= settings.lost_after_s:
+        failed_returns = state.failed_returns + (state.returned_s is not None)
+        return PoolState(nearest_count, failed_returns=failed_returns)
+    if not is_loss and duration_s >= state.required_s(settings):
+        return PoolState(nearest_count, returned_s=now_s, failed_returns=state.failed_returns)
+    return replace(state, nearest_count=nearest_count)
 
 
 class NodeTracker:
-    """All pools. Told the time; whoever adopts plans says what they were made for."""
+    """Node counts of all pools. The caller passes the time and, after adopting plans, the counts they were made for."""
 
     def __init__(
         self,
         specified: Mapping[str, int],
         settings: NodeSettings | None = None,
-        believed: Mapping[str, int] | None = None,
+        assumed: Mapping[str, int] | None = None,
     ) -> None:
-        """Nothing was seen yet.
+        """Start without observations.
 
         Args:
-            specified: pool -> nodes that plans may use at most.
-            settings: how long others must last.
-            believed: pool -> nodes that are taken to be there; by default all.
+            specified: pool -> specified number of nodes, an upper limit.
+            settings: time constants.
+            assumed: pool -> initially assumed number; default `specified`.
         """
         self._specified = dict(specified)
         self._settings = settings or NodeSettings()
-        self._views = {pool: PoolState((believed or specified)[pool]) for pool in specified}
+        self._pools = {pool: PoolState((assumed or specified)[pool]) for pool in specified}
 
     @property
     def node_counts(self) -> dict[str, int]:
-        """Pool -> its nodes."""
-        return {pool: view.believed for pool, view in self._views.items()}
+        """Assumed number of nodes per pool."""
+        return {pool: state.assumed for pool, state in self._pools.items()}
 
     def observe(self, now_s: float, nodes: Mapping[str, int]) -> None:
-        """One more look.
+        """Update all pools by an observation.
 
         Args:
-            now_s: not before the last one.
-            nodes: pool -> nodes that live; a pool that is not told of has none.
+            now_s: time, not before the last observation.
+            nodes: pool -> number of live nodes; missing pools have none.
         """
-        self._views = {
-            pool: update_pool(view, now_s, min(nodes.get(pool, 0), self._specified[pool]), self._settings)
-            for pool, view in self._views.items()
+        self._pools = {
+            pool: update_pool(state, now_s, min(nodes.get(pool, 0), self._specified[pool]), self._settings)
+            for pool, state in self._pools.items()
         }
 
     def with_specified(self, specified: Mapping[str, int]) -> NodeTracker:
-        """For another infrastructure, or other plans for the same: what is believed of pools with as many nodes as
-        before stays as it is, returns that must prove to last among it. Elsewhere, what is missing goes on missing."""
-        watch = NodeTracker(specified, self._settings)
+        """Return a tracker for other plans or another infrastructure.
+
+        Pools with an unchanged specified number keep their state, including returns on probation. In other pools,
+        missing nodes stay missing.
+        """
+        tracker = NodeTracker(specified, self._settings)
         for pool, nodes in specified.items():
-            view = self._views.get(pool)
-            if view is None:
+            state = self._pools.get(pool)
+            if state is None:
                 continue
             if nodes != self._specified[pool]:
-                believed = nodes if view.believed == self._specified[pool] else min(view.believed, nodes)
-                view = replace(view, believed=believed, since_s=None)
-            watch._views[pool] = view
-        return watch
+                assumed = nodes if state.assumed == self._specified[pool] else min(state.assumed, nodes)
+                state = replace(state, assumed=assumed, since_s=None)
+            tracker._pools[pool] = state
+        return tracker

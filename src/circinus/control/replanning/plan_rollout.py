@@ -1,4 +1,4 @@
-"""From one desired state to another where pools have no room for both at once."""
+"""Stepwise transition between desired states when pools cannot hold both at once."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from circinus.serving.engine import DesiredDeployment, Route
 from circinus.specification import Deployment, Infrastructure, Pool
 
 _PACKING_STEPS = 100
-"""Partial packings that are looked at; a step more costs less than to look for long."""
+"""Limit of partial packings; an additional rollout step is cheaper than a long search."""
 
 Kind = tuple[object, ...]
-"""Of which replicas can take each other's place: of one deployment, size and version of the code."""
+"""Key of interchangeable replicas: deployment, size, and version of the code."""
 
 
 @dataclass(frozen=True)
 class ClusterCapacity:
-    """What replicas may take."""
+    """Capacity of the present nodes."""
 
     infrastructure: Infrastructure
     nodes: Mapping[str, int]
-    """Pool -> nodes that live."""
+    """Number of live nodes per pool."""
 
     def fits(self, deployments: Sequence[DesiredDeployment]) -> bool:
-        """Whether replicas can all be on nodes at the same time. What is in a pool without nodes takes nothing: it is
-        gone."""
+        """Return whether all replicas fit at once; deployments in pools without live nodes need nothing."""
         return all(self._fits(pool, [d for d in deployments if d.deployment.pool == pool.name]) for pool in self._pools)
 
     @property
@@ -44,130 +43,137 @@ class ClusterCapacity:
 
 
 def next_intermediate_state(
-    before: DesiredState, after: DesiredState, room: ClusterCapacity, order: Sequence[str]
+    before: DesiredState, after: DesiredState, capacity: ClusterCapacity, order: Sequence[str]
 ) -> DesiredState:
-    """The state to bring about next, on the way to `after`; an engine runs old and new replicas side by side meanwhile.
+    """Return the next state on the way to `after`; an engine runs old and new replicas side by side during an apply.
 
-    `after` itself where both fit. Otherwise the first of these that helps: what no request needs any more is ended; as
-    many queries move as fit; what will be smaller is made smaller until one can move; one moves to single replicas; the
-    least important query whose deployments are going is stopped until there is room for it. Calling this again and
-    again with what was brought about ends at `after`.
+    The result is `after` if both states fit together. Otherwise it is the first of these that helps: end what no
+    request needs any more; move as many queries as fit; shrink what will be smaller until one query can move; move a
+    query to single replicas; stop the least important query whose deployments will go, until there is headroom.
+    Repeated calls with the state that was reached end at `after`.
 
     Args:
-        before: what runs.
-        after: what shall run.
-        room: what there is.
-        order: queries, the least important first.
+        before: running state.
+        after: target state.
+        capacity: capacity of the present nodes.
+        order: queries, least important first.
     """
-    if room.fits(_both(before, after)) or not room.fits(after.deployments):
-        return after  # where it does not fit even alone, the engine knows better, or says why not
-    asked = {route.query for route in after.routes}
-    tidied = _needed(before, [route for route in before.routes if route.query in asked], after)
+    if capacity.fits(_union(before, after)) or not capacity.fits(after.deployments):
+        return after  # if it does not fit even in isolation, the engine decides or reports why
+    served = {route.query for route in after.routes}
+    tidied = _without_unused(before, [route for route in before.routes if route.query in served], after)
     if len(tidied.deployments) < len(before.deployments):
         return tidied
     smaller = before
-    for smaller in _smaller(before, after):
-        moved = _moved(smaller, after, room, order)
+    for smaller in _shrinking_states(before, after):
+        moved = _with_moved_queries(smaller, after, capacity, order)
         if moved is not None:
             return moved if smaller is before else smaller
-    thinned = _moved(smaller, after, room, order, thin=True)
+    thinned = _with_moved_queries(smaller, after, capacity, order, single_replicas=True)
     if thinned is not None:
         return thinned if smaller is before else smaller
-    return _without_one(before, smaller, after, order)
+    return _without_query(before, smaller, after, order)
 
 
-def _both(before: DesiredState, after: DesiredState) -> list[DesiredDeployment]:
-    """Each as large as the larger of both; of another size or version of the code, each by itself."""
-    together: dict[Kind, DesiredDeployment] = {}
-    for wanted in (*before.deployments, *after.deployments):
-        known = together.get(_kind(wanted))
-        if known is None or known.replicas < wanted.replicas:
-            together[_kind(wanted)] = wanted
-    return list(together.values())
+def _union(before: DesiredState, after: DesiredState) -> list[DesiredDeployment]:
+    """Return the larger of both states' replicas by kind."""
+    result: dict[Kind, DesiredDeployment] = {}
+    for entry in (*before.deployments, *after.deployments):
+        existing = result.get(_kind_of(entry))
+        if existing is None or existing.replicas < entry.replicas:
+            result[_kind_of(entry)] = entry
+    return list(result.values())
 
 
 def replicas_by_kind(state: DesiredState) -> dict[Kind, int]:
-    """How many there are."""
-    return {_kind(wanted): wanted.replicas for wanted in state.deployments}
+    """Return the number of replicas by kind."""
+    return {_kind_of(entry): entry.replicas for entry in state.deployments}
 
 
-def _kind(wanted: DesiredDeployment) -> Kind:
-    return (wanted.deployment, wanted.cpus, wanted.gpus, wanted.operator_version, wanted.relative_speed)
+def _kind_of(entry: DesiredDeployment) -> Kind:
+    return (entry.deployment, entry.cpus, entry.gpus, entry.operator_version, entry.relative_speed)
 
 
 def _by_deployment(state: DesiredState) -> dict[Deployment, DesiredDeployment]:
-    return {wanted.deployment: wanted for wanted in state.deployments}
+    return {entry.deployment: entry for entry in state.deployments}
 
 
-def _stays(route: Route, before: DesiredState, after: DesiredState) -> bool:
-    """Whether a query is routed as it shall be, to replicas of the kinds that shall be."""
-    there, wanted = _by_deployment(before), _by_deployment(after)
-    return route in after.routes and all(_kind(there[one]) == _kind(wanted[one]) for one in _used([route]))
+def _is_final(route: Route, before: DesiredState, after: DesiredState) -> bool:
+    """Return whether a query's route is final and leads to replicas of the final kinds."""
+    current, target = _by_deployment(before), _by_deployment(after)
+    return route in after.routes and all(
+        _kind_of(current[deployment]) == _kind_of(target[deployment]) for deployment in _used_deployments([route])
+    )
 
 
-def _used(routes: Sequence[Route]) -> set[Deployment]:
+def _used_deployments(routes: Sequence[Route]) -> set[Deployment]:
     return {stage.deployment for route in routes for stage in route.stages}
 
 
-def _needed(before: DesiredState, routes: Sequence[Route], after: DesiredState) -> DesiredState:
-    """Without deployments that no route uses, unless they are to stay."""
-    used, stay = _used(routes), replicas_by_kind(after)
-    kept = tuple(wanted for wanted in before.deployments if wanted.deployment in used or _kind(wanted) in stay)
-    return replace(before, deployments=kept, routes=tuple(routes))
+def _without_unused(before: DesiredState, routes: Sequence[Route], after: DesiredState) -> DesiredState:
+    """Return the state without deployments that no route uses, unless they are part of the target state."""
+    used, final = _used_deployments(routes), replicas_by_kind(after)
+    retained = tuple(entry for entry in before.deployments if entry.deployment in used or _kind_of(entry) in final)
+    return replace(before, deployments=retained, routes=tuple(routes))
 
 
-def _moved(
-    before: DesiredState, after: DesiredState, room: ClusterCapacity, order: Sequence[str], *, thin: bool = False
+def _with_moved_queries(
+    before: DesiredState,
+    after: DesiredState,
+    capacity: ClusterCapacity,
+    order: Sequence[str],
+    *,
+    single_replicas: bool = False,
 ) -> DesiredState | None:
-    """With as many queries as fit on their new routes, the most important first; None: not one can move.
+    """Return the state with as many queries as fit on their new routes, most important first; None if none fits.
 
-    Thin: with one replica of each deployment that does not run yet, or in another version.
+    With `single_replicas`, deployments that do not run yet, or run in another version, get one replica each.
     """
     routes = {route.query: route for route in before.routes}
     targets = {route.query: route for route in after.routes}
     sizes = _by_deployment(after)
-    state, found = before, None
+    state, result = before, None
     for query in reversed(order):
         target = targets.get(query)
-        if target is None or (routes.get(query) == target and _stays(target, state, after)):
+        if target is None or (routes.get(query) == target and _is_final(target, state, after)):
             continue
-        its = {deployment: sizes[deployment] for deployment in _used([target])}
-        there = _by_deployment(state)
-        grown = dict(there)
-        for deployment, wanted in its.items():
-            had = there.get(deployment)
-            if had is None or _kind(had) != _kind(wanted):
-                grown[deployment] = replace(wanted, replicas=1) if thin else wanted
-            elif not thin and had.replicas < wanted.replicas:
-                grown[deployment] = wanted
+        needed = {deployment: sizes[deployment] for deployment in _used_deployments([target])}
+        current = _by_deployment(state)
+        grown = dict(current)
+        for deployment, target_entry in needed.items():
+            existing = current.get(deployment)
+            if existing is None or _kind_of(existing) != _kind_of(target_entry):
+                grown[deployment] = replace(target_entry, replicas=1) if single_replicas else target_entry
+            elif not single_replicas and existing.replicas < target_entry.replicas:
+                grown[deployment] = target_entry
         larger = replace(state, deployments=tuple(grown.values()))
-        if room.fits(_both(before, larger)):
+        if capacity.fits(_union(before, larger)):
             routes[query] = target
-            state = found = replace(larger, routes=tuple(routes.values()))
-    return None if found is None else _needed(found, found.routes, after)
+            state = result = replace(larger, routes=tuple(routes.values()))
+    return None if result is None else _without_unused(result, result.routes, after)
 
 
-def _smaller(before: DesiredState, after: DesiredState) -> Iterator[DesiredState]:
-    """The state itself, and then with one replica less after another of what will be smaller or gone."""
+def _shrinking_states(before: DesiredState, after: DesiredState) -> Iterator[DesiredState]:
+    """Yield the state, then states with one replica less each of deployments that will shrink or end."""
     yield before
     sizes, state = replicas_by_kind(after), before
     while True:
-        excess = {wanted: wanted.replicas - max(1, sizes.get(_kind(wanted), 1)) for wanted in state.deployments}
-        largest = max(excess, key=lambda wanted: excess[wanted], default=None)
+        excess = {entry: entry.replicas - max(1, sizes.get(_kind_of(entry), 1)) for entry in state.deployments}
+        largest = max(excess, key=lambda entry: excess[entry], default=None)
         if largest is None or excess[largest] < 1:
             return
-        less = replace(largest, replicas=largest.replicas - 1)
-        state = replace(state, deployments=tuple(less if one is largest else one for one in state.deployments))
+        smaller = replace(largest, replicas=largest.replicas - 1)
+        state = replace(state, deployments=tuple(smaller if other is largest else other for other in state.deployments))
         yield state
 
 
-def _without_one(
+def _without_query(
     before: DesiredState, smaller: DesiredState, after: DesiredState, order: Sequence[str]
 ) -> DesiredState:
-    """Without the least important of the queries that would have to move; where none would, as small as it can be."""
+    """Return the state without the least important query that must move, or the smallest state if none must."""
     position = {query: number for number, query in enumerate(order)}
-    moving = [route for route in before.routes if not _stays(route, before, after)]
+    moving = [route for route in before.routes if not _is_final(route, before, after)]
     if not moving:
         return after if smaller is before else smaller
-    least = min(moving, key=lambda route: position.get(route.query, -1))
-    return _needed(before, [route for route in before.routes if route is not least], after)
+    dropped = min(moving, key=lambda route: position.get(route.query, -1))
+    return _without_unused(before, [route for route in before.routes if route is not dropped], after)

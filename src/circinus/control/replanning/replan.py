@@ -1,7 +1,8 @@
-"""Plans for other nodes than there were."""
+"""Replanning of the current queries for other numbers of nodes."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,127 +16,136 @@ from circinus.specification import Query, Specification
 Profiles = Mapping[str, PipelineProfile]
 
 _CHANGE_SHARE = 0.1
-"""Of what a query costs in the mean: what another plan for one that can stay must save."""
+"""Minimum saving that justifies another plan for a query that can stay, as a share of the mean cost per query."""
 
 _RELAXED_WEIGHT = 1e-3
-"""Times its weight that a query counts whose objectives are not kept anyway."""
+"""Factor on the weight of a query whose SLOs cannot be met."""
 
 
 @dataclass(frozen=True)
 class ReplanResult:
-    """Plans for what is there now."""
+    """Plans for the present nodes."""
 
     controlled: ManagedPlans
     unpinned: tuple[str, ...] = ()
-    """Queries that must run as given, and cannot on what is left."""
+    """Pinned queries that cannot run on the remaining nodes."""
     relaxed: tuple[str, ...] = ()
-    """Queries whose objectives cannot be promised any more, with what can: `lots (accuracy >= 0.9 -> 0.82)`."""
+    """Queries with relaxed SLOs, such as `lots (accuracy >= 0.9 -> 0.82)`."""
 
 
 def replan_for_nodes(
     controlled: ManagedPlans, nodes: Mapping[str, int], profiles: Profiles, *, relax: Collection[str] = ()
 ) -> ReplanResult:
-    """Plans for the same queries on other nodes; those that can stay as they are do, unless much is gained.
+    """Plan the current queries for other nodes; running plans change only if much is gained.
 
     Args:
-        controlled: the plans in force.
-        nodes: pool -> nodes that live.
-        profiles: pipeline -> what was measured of it, of all that queries use.
-        relax: pipelines that were measured again. Queries of theirs that run go on running, with the plan that needs
-            the least change of their objectives, where these cannot be promised any more: to be answered worse is
-            better than not at all.
+        controlled: current plans.
+        nodes: pool -> number of live nodes.
+        profiles: pipeline -> profile, for all pipelines of the queries.
+        relax: re-profiled pipelines. Their running queries continue with the plan that needs the smallest relaxation if
+            their SLOs cannot be met any more, because degraded answers are better than none.
 
     Raises:
-        PlanningError: nobody can be served.
+        PlanningError: no query can be served.
     """
     specified = controlled.specification.infrastructure
-    assert specified is not None, "plans are made for one"
+    assert specified is not None, "plans require an infrastructure"
     pools = tuple(pool.model_copy(update={"nodes": nodes.get(pool.name, 0)}) for pool in specified.pools)
-    there = specified.model_copy(update={"pools": pools})
+    present = specified.model_copy(update={"pools": pools})
     served = controlled.matching.assignments
     price = _CHANGE_SHARE * controlled.matching.cost_usd_per_h / max(1, len(served))
     running = Incumbent.of(controlled.matching, change_usd_per_h=price)
-    specification = replace(controlled.specification, infrastructure=there)
-    lower = [query.name for query in controlled.queries.values() if query.pipeline in relax]
-    matching, unpinned = _planned(specification, profiles, running, lower)
-    relaxed, words = _relaxed(controlled, matching)
+    specification = replace(controlled.specification, infrastructure=present)
+    explain = [query.name for query in controlled.queries.values() if query.pipeline in relax]
+    matching, unpinned = _plan_all(specification, profiles, running, explain)
+    relaxed, descriptions = _relaxed_queries(controlled, matching)
     if relaxed:
         queries = tuple(relaxed.get(query.name, query) for query in specification.queries)
-        matching, unpinned = _planned(replace(specification, queries=queries), profiles, running)
+        matching, unpinned = _plan_all(replace(specification, queries=queries), profiles, running)
     if not matching.assignments:
-        reasons = "; ".join(f"{found.query}: {found.reason}" for found in matching.rejections[:3])
+        reasons = "; ".join(f"{entry.query}: {entry.reason}" for entry in matching.rejections[:3])
         raise PlanningError(f"no query can be served on the remaining nodes ({reasons})", code="plan.no_served_query")
     ready = matching.deployments
     if controlled.peak > 1:
-        before = {found.deployment: found.replicas for found in controlled.deployments}
-        ready = plan_standby(matching, there, controlled.peak, profiles, controlled.standby_pools, before).deployments
-    fewer = {pool.name: nodes.get(pool.name, 0) for pool in specified.pools if nodes.get(pool.name, 0) != pool.nodes}
-    served_now = {found.query for found in matching.assignments}
-    lowered = tuple(said for name, said in words.items() if name in served_now)
+        running_replicas = {entry.deployment: entry.replicas for entry in controlled.deployments}
+        ready = plan_standby(
+            matching, present, controlled.peak, profiles, controlled.standby_pools, running_replicas
+        ).deployments
+    overrides = {
+        pool.name: nodes.get(pool.name, 0) for pool in specified.pools if nodes.get(pool.name, 0) != pool.nodes
+    }
+    still_served = {entry.query for entry in matching.assignments}
+    lowered = tuple(description for name, description in descriptions.items() if name in still_served)
     return ReplanResult(
-        replace(controlled, matching=matching, deployments=ready, node_overrides=fewer), unpinned, lowered
+        replace(controlled, matching=matching, deployments=ready, node_overrides=overrides), unpinned, lowered
     )
 
 
-def _relaxed(controlled: ManagedPlans, matching: Matching) -> tuple[dict[str, Query], dict[str, str]]:
-    """Those that got no plan, with objectives that some plan was found to keep, and what changed in words. They make
-    room for all others."""
-    found, words = {}, {}
+def _relaxed_queries(controlled: ManagedPlans, matching: Matching) -> tuple[dict[str, Query], dict[str, str]]:
+    """Return rejected queries with relaxed SLOs and low weight, to yield to all others, and the changes as text."""
+    queries, descriptions = {}, {}
     for rejection in matching.rejections:
         if rejection.relaxation is not None:
             query = controlled.queries[rejection.query]
             slos, weight = rejection.relaxation.slos, _RELAXED_WEIGHT * query.weight
-            found[query.name] = query.model_copy(update={"slos": slos, "weight": weight})
-            words[query.name] = f"{query.name} ({rejection.relaxation.change})"
-    return found, words
+            queries[query.name] = query.model_copy(update={"slos": slos, "weight": weight})
+            descriptions[query.name] = f"{query.name} ({rejection.relaxation.change})"
+    return queries, descriptions
 
 
-def _planned(
-    specification: Specification, profiles: Profiles, running: Incumbent, lower: Collection[str] = ()
+def _plan_all(
+    specification: Specification, profiles: Profiles, running: Incumbent, explain: Collection[str] = ()
 ) -> tuple[Matching, tuple[str, ...]]:
-    """All plans; where pinned queries cannot run, without the least important of them. For those in `lower` is found,
-    where they get no plan, what they could be promised instead: for nobody else, as plans must not wait for that."""
+    """Plan all queries, without the least important pinned queries if not all can run.
+
+    Relaxations are computed only for queries in `explain`, so that plans do not wait for others.
+    """
     pinned = sorted((q for q in specification.queries if q.pin), key=lambda q: (q.priority, q.weight, q.name))
-    dropped: list[str] = []
+    omitted: list[str] = []
     while True:
-        queries = [query for query in specification.queries if query.name not in dropped]
+        queries = [query for query in specification.queries if query.name not in omitted]
         try:
             matching, _ = plan_all_queries(
-                replace(specification, queries=tuple(queries)), profiles, incumbent=running, explain_rejections=lower
+                replace(specification, queries=tuple(queries)), profiles, incumbent=running, explain_rejections=explain
             )
         except PlanningError as error:
-            if len(dropped) == len(pinned):
+            if len(omitted) == len(pinned):
                 raise
-            dropped.append(_hopeless(pinned, specification, dropped, str(error)))
+            omitted.append(_next_omitted(pinned, specification, omitted, error.location))
         else:
-            return matching, tuple(dropped)
+            return matching, tuple(omitted)
 
 
-def _hopeless(pinned: Sequence[Query], specification: Specification, dropped: Sequence[str], said: str) -> str:
-    """Which pinned query to leave out next: one on a pool that is gone, one that the message names, or the least
-    important."""
+def _next_omitted(pinned: Sequence[Query], specification: Specification, omitted: Sequence[str], location: str) -> str:
+    """Return the pinned query to omit next: on a lost pool, else at the error's location, else the least important."""
     assert specification.infrastructure is not None
-    gone = {pool.name for pool in specification.infrastructure.pools if pool.nodes == 0}
-    left = [query for query in pinned if query.name not in dropped]
-    on_gone = [query for query in left if any(pin.pool in gone for pin in query.pin or ())]
-    named = [query for query in left if query.name in said]
-    return (on_gone or named or left)[0].name
+    lost_pools = {pool.name for pool in specification.infrastructure.pools if pool.nodes == 0}
+    remaining = [query for query in pinned if query.name not in omitted]
+    on_lost_pools = [query for query in remaining if any(pin.pool in lost_pools for pin in query.pin or ())]
+    names = _located_queries(location)
+    located = [query for query in remaining if query.name in names]
+    return (on_lost_pools or located or remaining)[0].name
+
+
+def _located_queries(location: str) -> frozenset[str]:
+    """Return the queries of an error's location, `query NAME` or `queries NAME, NAME and NAME`."""
+    kind, _, names = location.partition(" ")
+    return frozenset(re.split(", | and ", names)) if kind in ("query", "queries") else frozenset()
 
 
 @dataclass(frozen=True)
 class ReplanDependencies:
-    """Everything about making other plans that a controller must be told. All but `changed`, `end` and `took` may
-    block."""
+    """Replanning functions that the controller calls. All except `changed`, `cancel` and `acknowledge` may block."""
 
     profiles: Callable[[ManagedPlans], Profiles]
-    """Of all pipelines that the queries of some plans use."""
+    """Profiles of all pipelines that the queries of some plans use."""
     changed: Callable[[], bool] = lambda: False
-    """Whether files that plans come from are others than when they gave the plans that were last taken over."""
+    """True if plan files changed since the last acknowledged plans."""
     latest: Callable[[ManagedPlans], ManagedPlans] = lambda controlled: controlled
-    """The plans that files say now, given those in force."""
+    """Plans in the files, given the current plans."""
     prepare: Callable[[ManagedPlans], None] = lambda controlled: None
-    """Whatever plans need before they can be deployed, such as recordings."""
+    """Preparation of plans for deployment, such as recordings."""
     cancel: Callable[[], None] = lambda: None
-    """Nothing that is being made is wanted any more, nor to be written."""
+    """Cancellation of running planning; its result must not be written."""
     acknowledge: Callable[[], None] = lambda: None
-    """What `latest` last gave was taken over, or was what files said before: until then it can be lost on the way."""
+    """Acknowledgement that the result of `latest` was adopted or unchanged; until then it may be lost."""

@@ -1,4 +1,4 @@
-"""When other plans are made: nodes went or came, files were written over, something is not any more as measured."""
+"""Triggers of replanning: node changes, plan or specification edits, and drift."""
 
 from __future__ import annotations
 
@@ -16,44 +16,43 @@ from circinus.serving import EngineStatus
 from circinus.specification import Specification
 
 NODES, FILES, DRIFTED = "nodes", "files", "drift"
-"""Why plans are made."""
+"""Triggers of replanning."""
 
 
 @dataclass(frozen=True)
 class ReplanSettings:
-    """Times of planning again."""
+    """Intervals of replanning."""
 
     nodes: NodeSettings = field(default_factory=NodeSettings)
-    files_every_s: float = 1.0
-    """How often files are looked at."""
-    first_pause_s: float = 2.0
-    """Before what could not be planned is tried again; doubles every time."""
-    longest_pause_s: float = 60.0
+    file_poll_interval_s: float = 1.0
+    """Polling interval of the plan files."""
+    initial_backoff_s: float = 2.0
+    """Backoff after the first failure; doubles with each failure."""
+    max_backoff_s: float = 60.0
 
 
 @dataclass(frozen=True)
 class ReplanReady:
-    """Plans to be brought about."""
+    """New plans to be deployed."""
 
     controlled: ManagedPlans
-    why: str
+    trigger: str
     reason: str
-    """In words."""
+    """Description of the trigger."""
     base: ManagedPlans | None
-    """What the plan file says, where it was written over."""
+    """Plans of the plan file, if the file changed."""
 
 
 @dataclass(frozen=True)
 class ReplanFailed:
-    """None could be made."""
+    """Failed replanning."""
 
-    why: str
+    trigger: str
     reason: str
 
 
 class Replanner:
-    """Makes plans beside the loop, one at a time, and measures again what moved beside both. Until plans are there, and
-    if they cannot be made, the last good ones stay in force."""
+    """Background replanning with concurrent re-profiling. Until new plans are ready, the current ones remain."""
 
     def __init__(
         self,
@@ -61,230 +60,240 @@ class Replanner:
         now: ManagedPlans,
         base: str,
         settings: ReplanSettings | None = None,
-        drifting: DriftMonitor | None = None,
+        drift_monitor: DriftMonitor | None = None,
     ) -> None:
-        """Nothing is being planned.
+        """Start without running tasks.
 
         Args:
-            planner: makes plans.
-            now: the plans in force.
-            base: fingerprint of what the plan file says.
-            settings: times.
-            drifting: measures again what moved; None: nothing is.
+            planner: replanning functions.
+            now: current plans.
+            base: fingerprint of the plans in the plan file.
+            settings: intervals.
+            drift_monitor: drift monitor for re-profiling, or None.
         """
-        self._planner, self._drifting, self._base = planner, drifting, base
+        self._planner, self._drift_monitor, self._base = planner, drift_monitor, base
         self._settings = times = settings or ReplanSettings()
-        self._watch = NodeTracker(_specified(now), times.nodes, now.nodes)
-        self._planning: BackgroundTask[ReplanReady | None] = BackgroundTask()
-        self._measuring: BackgroundTask[ReprofileOutcome] = BackgroundTask()
-        """By itself: it may take a minute, and lost nodes must be planned for meanwhile."""
-        self._found: ReplanReady | None = None
-        """Plans that are there and were not taken over yet."""
-        self._again: ReprofileOutcome | None = None
-        """What was measured again, as long as no plans that were made from it were taken over."""
-        self._why = ""
-        self._outdated = False
-        """Whether what is being planned was begun from plans that were taken back since."""
-        self._looked_s = 0.0
-        self._backoff = {why: Backoff(times.first_pause_s, times.longest_pause_s) for why in (NODES, FILES, DRIFTED)}
-        self._said: dict[str, str] = {}
-        """Why -> why there were no plans the last time."""
-        self._refused: Mapping[str, int] | None = None
-        """Nodes for which no other plans shall be made: those that were did not do."""
+        self._node_tracker = NodeTracker(_specified(now), times.nodes, now.nodes)
+        self._planning_task: BackgroundTask[ReplanReady | None] = BackgroundTask()
+        self._reprofiling_task: BackgroundTask[ReprofileOutcome] = BackgroundTask()
+        """Separate task, because it may take a minute and lost nodes must be replanned meanwhile."""
+        self._ready: ReplanReady | None = None
+        """New plans that were not adopted yet."""
+        self._reprofiled: ReprofileOutcome | None = None
+        """Re-profiled data from which no adopted plans were made yet."""
+        self._trigger = ""
+        self._is_stale = False
+        """True if the running task started from plans that were rolled back since."""
+        self._checked_files_s = 0.0
+        triggers = NODES, FILES, DRIFTED
+        self._backoff = {trigger: Backoff(times.initial_backoff_s, times.max_backoff_s) for trigger in triggers}
+        self._reported: dict[str, str] = {}
+        """Last reported failure by trigger."""
+        self._refused_nodes: Mapping[str, int] | None = None
+        """Node counts for which no further plans are made, because the previous ones were rolled back."""
 
     @property
     def nodes(self) -> Mapping[str, int]:
-        """Pool -> nodes that are believed to live."""
-        return self._watch.node_counts
+        """Number of nodes per pool that are assumed to be live."""
+        return self._node_tracker.node_counts
 
     def schedule(self, now_s: float, status: EngineStatus, now: ManagedPlans) -> None:
-        """Begin to plan if there is reason to.
+        """Start replanning if a trigger applies.
 
         Args:
-            now_s: by a clock that never goes back.
-            status: of the engine.
-            now: the plans in force.
+            now_s: monotonic time.
+            status: status of the engine.
+            now: current plans.
         """
-        before = self.nodes
+        previous = self.nodes
         if status.nodes is not None:
-            self._watch.observe(now_s, status.nodes)
-        if self.nodes != before:  # whatever was found of the nodes before says nothing of these
-            self._refused = None
+            self._node_tracker.observe(now_s, status.nodes)
+        if self.nodes != previous:  # earlier failures do not apply to these nodes
+            self._refused_nodes = None
             self._backoff[NODES].reset()
-        self._measure_again(now_s)
-        if self._planning.busy or self._found is not None:
+        self._start_reprofiling(now_s)
+        if self._planning_task.busy or self._ready is not None:
             return
-        nodes, watch = dict(self.nodes), self._watch.with_specified(_specified(now))  # as looks go on beside
-        if self._backoff[NODES].is_due(now_s) and self.nodes != now.nodes and self._refused is None:
-            self._begin(NODES, lambda: self._for_nodes(now, nodes))
+        nodes, tracker = dict(self.nodes), self._node_tracker.with_specified(_specified(now))  # copies for the thread
+        if self._backoff[NODES].is_due(now_s) and self.nodes != now.nodes and self._refused_nodes is None:
+            self._start(NODES, lambda: self._for_nodes(now, nodes))
         elif self._backoff[FILES].is_due(now_s) and self._files_changed(now_s):
-            self._begin(FILES, lambda: self._from_files(now, watch))
-        elif self._again is not None:
-            again = self._again
-            self._begin(DRIFTED, lambda: self._for_what_moved(now, nodes, again))
+            self._start(FILES, lambda: self._from_files(now, tracker))
+        elif self._reprofiled is not None:
+            reprofiled = self._reprofiled
+            self._start(DRIFTED, lambda: self._for_drift(now, nodes, reprofiled))
 
     def poll(self, now_s: float) -> ReplanReady | ReplanFailed | None:
-        """What came of planning; plans are told until they are taken. None: nothing yet, or nothing new."""
-        failed = self._collect(now_s)
-        if failed is not None:
-            return failed
-        result = self._planning.poll()
-        if result is not None and self._outdated:  # it is made anew, from the plans in force
-            self._outdated, result = False, None
+        """Return new plans until they are committed, a new failure once, or None."""
+        failure = self._collect_reprofiling(now_s)
+        if failure is not None:
+            return failure
+        result = self._planning_task.poll()
+        if result is not None and self._is_stale:  # restart from the current plans
+            self._is_stale, result = False, None
         if isinstance(result, TaskFailed):
-            if self._why == DRIFTED:
-                self._again = None  # it is measured anew: by then more may have moved
-            return self._failed(now_s, self._why, result.reason)
+            if self._trigger == DRIFTED:
+                self._reprofiled = None  # re-profile, as more may have drifted by then
+            return self._failed(now_s, self._trigger, result.reason)
         if isinstance(result, TaskSucceeded):
-            self._went_well(self._why)
-            self._found = result.value
-            if self._found is None and self._why == FILES:
+            self._succeeded(self._trigger)
+            self._ready = result.value
+            if self._ready is None and self._trigger == FILES:
                 self._planner.acknowledge()
-        return self._found
+        return self._ready
 
     def pending_overrides(self) -> str | None:
-        """What was measured again, also for the plans that were found, to be kept with them."""
-        made_from_it = self._found is not None and self._found.why == DRIFTED
-        return None if self._drifting is None else self._drifting.to_json(self._again if made_from_it else None)
+        """Return all re-profiled data for storage, including the data of uncommitted new plans."""
+        if self._drift_monitor is None:
+            return None
+        is_pending = self._ready is not None and self._ready.trigger == DRIFTED
+        return self._drift_monitor.to_json(self._reprofiled if is_pending else None)
 
-    def commit(self, found: ReplanReady) -> None:
-        """They are in force, or are being brought about."""
-        if found.base is not None:
-            self._base = found.base.fingerprint
+    def commit(self, ready: ReplanReady) -> None:
+        """Record that plans were adopted."""
+        if ready.base is not None:
+            self._base = ready.base.fingerprint
             self._planner.acknowledge()
-        if self._drifting is not None and self._again is not None and found.why == DRIFTED:
-            self._drifting.commit_reprofile(self._again)
-            self._again = None
-        self._found = None
-        self.track(found.controlled)
+        if self._drift_monitor is not None and self._reprofiled is not None and ready.trigger == DRIFTED:
+            self._drift_monitor.commit_reprofile(self._reprofiled)
+            self._reprofiled = None
+        self._ready = None
+        self.track(ready.controlled)
 
     def track(self, controlled: ManagedPlans) -> None:
-        """Other plans are in force."""
-        self._watch = self._watch.with_specified(_specified(controlled))
+        """Follow the node counts of adopted plans."""
+        self._node_tracker = self._node_tracker.with_specified(_specified(controlled))
 
     def rolled_back(self, refused: ManagedPlans, before: ManagedPlans) -> None:
-        """Plans did not do. Whatever was made from them is not wanted any more, but for what files say; and for nodes
-        that they were made for, no others are made until there are other nodes.
+        """Record a rollback.
+
+        Results based on the refused plans are discarded, except file changes. No further plans are made for the same
+        node counts until they change.
 
         Args:
-            refused: those that did not do.
-            before: those in force again.
+            refused: plans that were rolled back.
+            before: plans that are current again.
         """
-        self._outdated = self._planning.busy and self._why != FILES
-        if self._found is not None and self._found.why != FILES:
-            self._found = None
+        self._is_stale = self._planning_task.busy and self._trigger != FILES
+        if self._ready is not None and self._ready.trigger != FILES:
+            self._ready = None
         repeats = refused.nodes != before.nodes and refused.nodes == self.nodes
         self.track(before)
         if repeats:
-            self._refused = dict(self.nodes)
+            self._refused_nodes = dict(self.nodes)
 
     async def wait(self) -> None:
-        """Until plans that are being made are there, and what is being measured again is known."""
-        await self._measuring.wait()
-        await self._planning.wait()
+        """Wait until planning and re-profiling have finished."""
+        await self._reprofiling_task.wait()
+        await self._planning_task.wait()
 
-    async def close(self, patience_s: float) -> None:
-        """What is being planned is not wanted any more."""
+    async def close(self, timeout_s: float) -> None:
+        """Cancel planning and wait for both tasks, each for at most `timeout_s`."""
         self._planner.cancel()
-        await asyncio.gather(self._planning.wait(patience_s), self._measuring.wait(patience_s))
+        await asyncio.gather(self._planning_task.wait(timeout_s), self._reprofiling_task.wait(timeout_s))
 
     def _files_changed(self, now_s: float) -> bool:
-        if now_s - self._looked_s < self._settings.files_every_s:
+        if now_s - self._checked_files_s < self._settings.file_poll_interval_s:
             return False
-        self._looked_s = now_s
+        self._checked_files_s = now_s
         return self._planner.changed()
 
-    def _begin(self, why: str, work: Callable[[], ReplanReady | None]) -> None:
-        self._why = why
-        self._planning.start(work)
+    def _start(self, trigger: str, work: Callable[[], ReplanReady | None]) -> None:
+        self._trigger = trigger
+        self._planning_task.start(work)
 
-    def _measure_again(self, now_s: float) -> None:
-        """What moved, if it is time; once more only when plans were made from it."""
-        if self._drifting is None or self._measuring.busy or self._again is not None:
+    def _start_reprofiling(self, now_s: float) -> None:
+        """Start re-profiling if it is due and no earlier result is pending."""
+        if self._drift_monitor is None or self._reprofiling_task.busy or self._reprofiled is not None:
             return
-        if self._backoff[DRIFTED].is_due(now_s) and self._drifting.reprofile_due(now_s):
-            self._measuring.start(self._drifting.reprofile_task())
+        if self._backoff[DRIFTED].is_due(now_s) and self._drift_monitor.reprofile_due(now_s):
+            self._reprofiling_task.start(self._drift_monitor.reprofile_task())
 
-    def _collect(self, now_s: float) -> ReplanFailed | None:
-        """What was measured again; why nothing was, if that is new."""
-        result = self._measuring.poll()
+    def _collect_reprofiling(self, now_s: float) -> ReplanFailed | None:
+        """Process the result of re-profiling; return a failure that was not reported already."""
+        result = self._reprofiling_task.poll()
         if isinstance(result, TaskFailed):
             return self._failed(now_s, DRIFTED, result.reason)
         if isinstance(result, TaskSucceeded) and result.value.changed:
-            self._again = result.value
-        elif isinstance(result, TaskSucceeded) and self._drifting is not None:
-            self._went_well(DRIFTED)
-            self._drifting.commit_reprofile(result.value)
+            self._reprofiled = result.value
+        elif isinstance(result, TaskSucceeded) and self._drift_monitor is not None:
+            self._succeeded(DRIFTED)
+            self._drift_monitor.commit_reprofile(result.value)
         return None
 
-    def _failed(self, now_s: float, why: str, reason: str) -> ReplanFailed | None:
-        """Said once."""
-        self._backoff[why].record_failure(now_s)
-        new = self._said.get(why) != reason
-        self._said[why] = reason
-        return ReplanFailed(why, reason) if new else None
+    def _failed(self, now_s: float, trigger: str, reason: str) -> ReplanFailed | None:
+        """Return a failure event, unless the same failure was reported already."""
+        self._backoff[trigger].record_failure(now_s)
+        is_new = self._reported.get(trigger) != reason
+        self._reported[trigger] = reason
+        return ReplanFailed(trigger, reason) if is_new else None
 
-    def _went_well(self, why: str) -> None:
-        self._backoff[why].reset()
-        self._said.pop(why, None)
+    def _succeeded(self, trigger: str) -> None:
+        self._backoff[trigger].reset()
+        self._reported.pop(trigger, None)
 
-    def _profiles(
-        self, controlled: ManagedPlans, more: ReprofileOutcome | None = None
+    def _current_profiles(
+        self, controlled: ManagedPlans, pending: ReprofileOutcome | None = None
     ) -> tuple[Profiles, Collection[str]]:
-        """What is known of the pipelines of some plans, and of which of them something was measured again."""
+        """Return the profiles of the plans' pipelines, and the pipelines that were re-profiled."""
         stored = self._planner.profiles(controlled)
-        again = {} if self._drifting is None else self._drifting.profile_overrides(stored, more)
-        return {**stored, **again}, tuple(again)
+        overrides = {} if self._drift_monitor is None else self._drift_monitor.profile_overrides(stored, pending)
+        return {**stored, **overrides}, tuple(overrides)
 
-    def _from_files(self, now: ManagedPlans, watch: NodeTracker) -> ReplanReady | None:
+    def _from_files(self, now: ManagedPlans, tracker: NodeTracker) -> ReplanReady | None:
         base = self._planner.latest(now)
         if base.fingerprint == self._base:
             return None
-        nodes = watch.with_specified(_specified(base)).node_counts
-        profiles, again = self._profiles(base)
-        found = ReplanResult(base)
-        if again or nodes != base.nodes:
-            found = replan_for_nodes(base, nodes, profiles, relax=again)
-        self._planner.prepare(found.controlled)
+        nodes = tracker.with_specified(_specified(base)).node_counts
+        profiles, reprofiled = self._current_profiles(base)
+        result = ReplanResult(base)
+        if reprofiled or nodes != base.nodes:
+            result = replan_for_nodes(base, nodes, profiles, relax=reprofiled)
+        self._planner.prepare(result.controlled)
         return ReplanReady(
-            found.controlled, FILES, _with_exceptions(_written_over(now.specification, base.specification), found), base
+            result.controlled,
+            FILES,
+            _with_caveats(_edit_description(now.specification, base.specification), result),
+            base,
         )
 
-    def _for_what_moved(self, now: ManagedPlans, nodes: Mapping[str, int], again: ReprofileOutcome) -> ReplanReady:
-        profiles, measured = self._profiles(now, again)
-        found = replan_for_nodes(now, nodes, profiles, relax=measured)
-        self._planner.prepare(found.controlled)
-        return ReplanReady(found.controlled, DRIFTED, _with_exceptions("; ".join(again.notes), found), None)
+    def _for_drift(self, now: ManagedPlans, nodes: Mapping[str, int], outcome: ReprofileOutcome) -> ReplanReady:
+        profiles, reprofiled = self._current_profiles(now, outcome)
+        result = replan_for_nodes(now, nodes, profiles, relax=reprofiled)
+        self._planner.prepare(result.controlled)
+        return ReplanReady(result.controlled, DRIFTED, _with_caveats("; ".join(outcome.notes), result), None)
 
     def _for_nodes(self, now: ManagedPlans, nodes: Mapping[str, int]) -> ReplanReady:
-        profiles, again = self._profiles(now)
-        found = replan_for_nodes(now, nodes, profiles, relax=again)
-        self._planner.prepare(found.controlled)
-        words = ", ".join(
-            f"{pool} has {count} of {now.nodes[pool]} nodes" if count < now.nodes[pool] else f"{pool} has {count} again"
+        profiles, reprofiled = self._current_profiles(now)
+        result = replan_for_nodes(now, nodes, profiles, relax=reprofiled)
+        self._planner.prepare(result.controlled)
+        description = ", ".join(
+            f"{pool} has {count} of {now.nodes[pool]} nodes"
+            if count < now.nodes[pool]
+            else f"{pool} has {count} nodes again"
             for pool, count in nodes.items()
             if count != now.nodes[pool]
         )
-        return ReplanReady(found.controlled, NODES, _with_exceptions(words, found), None)
+        return ReplanReady(result.controlled, NODES, _with_caveats(description, result), None)
 
 
 def _specified(controlled: ManagedPlans) -> Mapping[str, int]:
     infrastructure = controlled.specification.infrastructure
-    assert infrastructure is not None, "plans are made for one"
+    assert infrastructure is not None, "plans require an infrastructure"
     return {pool.name: pool.nodes for pool in infrastructure.pools}
 
 
-def _written_over(before: Specification, after: Specification) -> str:
-    """What was, in words: the plan file alone, or what it was made from, with the queries of which other is asked."""
+def _edit_description(before: Specification, after: Specification) -> str:
+    """Return a description of the edit: plan only, or specification with the changed queries."""
     if before.fingerprint() == after.fingerprint():
-        return "the plan was written over"
-    asked = {query.name: query for query in before.queries}
-    others = sorted(query.name for query in after.queries if asked.get(query.name, query) != query)
-    named = f" (other terms: {', '.join(others)})" if others else ""
-    return f"the specification was written over{named}"
+        return "the plan file changed"
+    previous = {query.name: query for query in before.queries}
+    changed = sorted(query.name for query in after.queries if previous.get(query.name, query) != query)
+    suffix = f" (changed queries: {', '.join(changed)})" if changed else ""
+    return f"the specification changed{suffix}"
 
 
-def _with_exceptions(words: str, found: ReplanResult) -> str:
-    if found.unpinned:
-        words = f"{words}; pinned and cannot run on what is left: {', '.join(found.unpinned)}"
-    return f"{words}; no longer promised: {', '.join(found.relaxed)}" if found.relaxed else words
+def _with_caveats(description: str, result: ReplanResult) -> str:
+    if result.unpinned:
+        description = f"{description}; pinned but infeasible on the remaining nodes: {', '.join(result.unpinned)}"
+    return f"{description}; SLOs relaxed: {', '.join(result.relaxed)}" if result.relaxed else description

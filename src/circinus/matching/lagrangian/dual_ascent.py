@@ -154,7 +154,7 @@ class DualSolver:
         return self._raise_weight_price(weight, prices)
 
     def _raise_weight_price(self, weight: float, prices: Prices) -> Prices:
-        """If all must be served, raise the price of weight to the need of the most expensive query, without loss."""
+        """Raise the price of weight to the need of the most expensive query if all must be served, without loss."""
         problem, required_price = self._problem, 0.0
         has_plan = np.asarray(np.isfinite(problem.cost_usd_per_h).any(axis=1))
         if weight < float(problem.multiplicity[has_plan] @ problem.weight[has_plan]) * (1 - _ROUNDING):

@@ -70,11 +70,11 @@ def rematch(
     objective, running = DualObjective(1.0, cost_tiebreak_weight(problem)), ChurnTerms(ran, churn)
 
     def completed(prices: Prices) -> tuple[IntArray, float]:
-        regrets = ReducedProfits.at(problem, objective, prices)
-        filled = greedy_fill(members, regrets, repair_overload(members, regrets, chosen))
-        improved = swap_search(members, regrets, filled, objective, running=running, sites=sites)
+        reduced_profits = ReducedProfits.at(problem, objective, prices)
+        filled = greedy_fill(members, reduced_profits, repair_overload(members, reduced_profits, chosen))
+        improved = swap_search(members, reduced_profits, filled, objective, running=running, sites=sites)
         return improved, tighten_weight_bound(
-            problem, regrets.bound(problem, prices) + objective.cost * max_cost_usd_per_h(problem)
+            problem, reduced_profits.bound(problem, prices) + objective.cost * max_cost_usd_per_h(problem)
         )
 
     prices = previous.prices

@@ -48,7 +48,7 @@ class Moves:
 
 def list_moves(
     members: ExpandedQueries,
-    regrets: ReducedProfits,
+    reduced_profits: ReducedProfits,
     chosen: IntArray,
     objective: DualObjective,
     queries: IntArray,
@@ -61,7 +61,7 @@ def list_moves(
 
     Args:
         members: all queries.
-        regrets: at some prices.
+        reduced_profits: at some prices.
         chosen: (N,) the current choice.
         objective: of gains.
         queries: of one site, which may move.
@@ -72,7 +72,7 @@ def list_moves(
     problem = members.problem
     classes, plans = members.class_of[queries], problem.cost_usd_per_h.shape[1]
     current, rows = np.where(chosen[queries] < 0, plans, chosen[queries]), np.arange(len(queries))
-    reduced = regrets.reduced[classes].astype(np.float64)
+    reduced = reduced_profits.reduced[classes].astype(np.float64)
     regret = reduced[rows, current][:, None] - reduced
     cost = problem.cost_usd_per_h[classes]
     value = np.zeros((len(queries), plans + 1))
@@ -150,7 +150,7 @@ _NO_GAIN = 1e-9
 
 def swap_search(
     members: ExpandedQueries,
-    regrets: ReducedProfits,
+    reduced_profits: ReducedProfits,
     chosen: IntArray,
     objective: DualObjective,
     *,
@@ -161,7 +161,7 @@ def swap_search(
 
     Args:
         members: the queries.
-        regrets: by which moves are preselected.
+        reduced_profits: by which moves are preselected.
         chosen: (N,) a feasible choice.
         objective: to be maximized.
         running: running plans, whose changes have a price.
@@ -173,23 +173,23 @@ def swap_search(
     for site in (np.arange(problem.sites) if sites is None else sites).tolist():
         if starts[site] == starts[site + 1]:
             continue
-        queries = regrets.nearest(members, np.arange(starts[site], starts[site + 1]), _MAX_QUERIES)
+        queries = reduced_profits.nearest(members, np.arange(starts[site], starts[site + 1]), _MAX_QUERIES)
         resources = members.resources[members.class_of[queries[0]]]
         limits = [math.ceil(share * len(queries)) for share in _MOVES_PER_QUERY]
         for _ in range(_MAX_ROUNDS):
-            improving, yielding = list_moves(
-                members, regrets, chosen, objective, queries,
+            improving, degrading = list_moves(
+                members, reduced_profits, chosen, objective, queries,
                 max_gaining=min(_MAX_GAINING, limits[0]), max_yielding=min(_MAX_YIELDING, limits[1]), running=running,
             )  # fmt: skip
             previous = chosen[queries]
             while (
-                pair := best_pair(improving, yielding, np.maximum(1.0 - usage[resources], 0.0), min_gain)
+                pair := best_pair(improving, degrading, np.maximum(1.0 - usage[resources], 0.0), min_gain)
             ) is not None:
                 for moves, index in pair:
                     usage[resources] += moves.change[index]
                     chosen[moves.query[index]] = moves.plan[index]
                 moved = [int(moves.query[index]) for moves, index in pair]
-                improving, yielding = improving.without(moved), yielding.without(moved)
+                improving, degrading = improving.without(moved), degrading.without(moved)
             if np.array_equal(previous, chosen[queries]):
                 break
     return chosen

@@ -71,7 +71,7 @@ class OnlineAdmission:
         """
         self._answer, self._members = answer, answer.members
         self._objective = DualObjective(1.0, answer.cost_counts)
-        self._regrets = ReducedProfits.at(self._members.problem, self._objective, answer.prices)
+        self._reduced_profits = ReducedProfits.at(self._members.problem, self._objective, answer.prices)
         self._running = ChurnTerms(answer.chosen, churn)
         self._moves_of_site: dict[int, Moves] = {}
         self.chosen = answer.chosen.copy()
@@ -126,10 +126,12 @@ class OnlineAdmission:
         """Return the moves of running queries of a site with the least loss at the prices."""
         if site not in self._moves_of_site:
             starts = self._members.site_starts
-            queries = self._regrets.nearest(self._members, np.arange(starts[site], starts[site + 1]), _MAX_QUERIES)
+            queries = self._reduced_profits.nearest(
+                self._members, np.arange(starts[site], starts[site + 1]), _MAX_QUERIES
+            )
             queries = queries[self.chosen[queries] >= 0]
             self._moves_of_site[site] = list_moves(
-                self._members, self._regrets, self.chosen, self._objective, queries,
+                self._members, self._reduced_profits, self.chosen, self._objective, queries,
                 max_gaining=0, max_yielding=_MAX_MOVES, running=self._running,
             )[1]  # fmt: skip
         return self._moves_of_site[site]

@@ -62,10 +62,10 @@ class ReducedProfits:
         return np.sort(queries[np.argpartition(self.second[members.class_of[queries]], limit)[:limit]])
 
 
-def choose_best_plans(members: ExpandedQueries, regrets: ReducedProfits) -> IntArray:
+def choose_best_plans(members: ExpandedQueries, reduced_profits: ReducedProfits) -> IntArray:
     """Return (N,) the plan with the highest reduced profit of each query; may exceed capacities."""
-    plans = regrets.reduced.shape[1] - 1
-    chosen = regrets.best[members.class_of]
+    plans = reduced_profits.reduced.shape[1] - 1
+    chosen = reduced_profits.best[members.class_of]
     return np.where(chosen == plans, NOT_SERVED, chosen).astype(np.int64)
 
 
@@ -86,7 +86,7 @@ def round_fractional(members: ExpandedQueries, fractional: FloatArray) -> IntArr
     return chosen
 
 
-def repair_overload(members: ExpandedQueries, regrets: ReducedProfits, chosen: IntArray) -> IntArray:
+def repair_overload(members: ExpandedQueries, reduced_profits: ReducedProfits, chosen: IntArray) -> IntArray:
     """Return (N,) the choice without overload: queries move to other plans, or lose theirs.
 
     Queries with the least loss at the prices per relief of overloaded resources move first.
@@ -99,19 +99,19 @@ def repair_overload(members: ExpandedQueries, regrets: ReducedProfits, chosen: I
             return chosen
         served = np.flatnonzero(chosen >= 0)
         served = served[over[members.resources[members.class_of[served]]].any(axis=1)]
-        served = regrets.nearest(members, served, max_moved)
-        if not _move_overloaded(members, regrets, served, chosen, usage):
+        served = reduced_profits.nearest(members, served, max_moved)
+        if not _move_overloaded(members, reduced_profits, served, chosen, usage):
             assert max_moved < len(chosen), "a query that is not served takes nothing"
             max_moved *= _GROWTH
         usage = members.usage(chosen)
 
 
 def _move_overloaded(
-    members: ExpandedQueries, regrets: ReducedProfits, served: IntArray, chosen: IntArray, usage: FloatArray
+    members: ExpandedQueries, reduced_profits: ReducedProfits, served: IntArray, chosen: IntArray, usage: FloatArray
 ) -> bool:
     """Move the served queries with the least loss, in place, and return whether any was moved."""
     problem, any_moved = members.problem, False
-    plan, score = _best_moves(members, regrets, served, chosen, usage)
+    plan, score = _best_moves(members, reduced_profits, served, chosen, usage)
     for position in np.argsort(score, kind="stable").tolist():
         if not np.isfinite(score[position]):
             break
@@ -133,7 +133,7 @@ def _move_overloaded(
 
 
 def _best_moves(
-    members: ExpandedQueries, regrets: ReducedProfits, served: IntArray, chosen: IntArray, usage: FloatArray
+    members: ExpandedQueries, reduced_profits: ReducedProfits, served: IntArray, chosen: IntArray, usage: FloatArray
 ) -> tuple[IntArray, FloatArray]:
     """Return, for each served query, the option with the least regret per relief, and its ratio (or infinity)."""
     problem = members.problem
@@ -149,7 +149,7 @@ def _best_moves(
         headroom = 1.0 - usage[members.resources[classes]][:, None, :]
         relief = np.minimum(-change, -headroom).clip(min=0.0).sum(axis=2)
         relief -= (change - headroom.clip(min=0.0)).clip(min=0.0).sum(axis=2)
-        reduced = regrets.reduced[classes].astype(np.float64)
+        reduced = reduced_profits.reduced[classes].astype(np.float64)
         regret = reduced[rows, chosen[queries]][:, None] - reduced
         helps: BoolArray = (relief > _MIN_RELIEF) & np.isfinite(regret)
         scores = np.where(helps, np.maximum(regret, 0.0), np.inf) / np.where(helps, relief, 1.0)
@@ -171,13 +171,13 @@ def _fit_individually(members: ExpandedQueries, queries: IntArray, usage: FloatA
     return fits_any
 
 
-def greedy_fill(members: ExpandedQueries, regrets: ReducedProfits, chosen: IntArray) -> IntArray:
+def greedy_fill(members: ExpandedQueries, reduced_profits: ReducedProfits, chosen: IntArray) -> IntArray:
     """Return (N,) the choice with more queries, the best at the prices first, as far as they fit."""
     problem, chosen = members.problem, chosen.copy()
     usage = members.usage(chosen)
     plans, max_tried = problem.cost_usd_per_h.shape[1], _MAX_FILL_TRIES * problem.sites
     unserved = np.flatnonzero(chosen < 0)
-    value = regrets.reduced[members.class_of[unserved], :plans].max(axis=1)
+    value = reduced_profits.reduced[members.class_of[unserved], :plans].max(axis=1)
     if len(unserved) > max_tried:
         best = np.argpartition(-value, max_tried)[:max_tried]
         unserved, value = unserved[best], value[best]
@@ -187,7 +187,7 @@ def greedy_fill(members: ExpandedQueries, regrets: ReducedProfits, chosen: IntAr
         row = int(members.class_of[query])
         resources = members.resources[row]
         fits = (problem.amounts[row] <= np.maximum(1.0 - usage[resources], 0.0)).all(axis=1)
-        values = np.where(fits, regrets.reduced[row, :plans], -np.inf)
+        values = np.where(fits, reduced_profits.reduced[row, :plans], -np.inf)
         plan = int(values.argmax())
         if np.isfinite(values[plan]):
             chosen[query] = plan

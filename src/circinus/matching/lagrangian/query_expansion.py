@@ -63,6 +63,6 @@ class ExpandedQueries:
         served = np.flatnonzero(chosen >= 0)
         return float(self.problem.cost_usd_per_h[self.class_of[served], chosen[served]].sum())
 
-    def worth(self, chosen: IntArray, objective: DualObjective) -> float:
+    def value(self, chosen: IntArray, objective: DualObjective) -> float:
         """Return the value of a choice by an objective."""
         return objective.weight * self.weight(chosen) - objective.cost * self.cost_usd_per_h(chosen)

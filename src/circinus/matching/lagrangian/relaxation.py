@@ -76,11 +76,11 @@ class RelaxedView:
             shared=int((~is_local).sum()),
         )
 
-    def scaled(self, stretch: FloatArray, available_fraction: FloatArray | None = None) -> RelaxedProblem:
-        """Return the relaxed problem in which a unit of a deployment's load uses `stretch` times its own demand.
+    def scaled(self, load_factor: FloatArray, available_fraction: FloatArray | None = None) -> RelaxedProblem:
+        """Return the relaxed problem in which a unit of a deployment's load uses `load_factor` times its own demand.
 
         Args:
-            stretch: (D,)
+            load_factor: (D,)
             available_fraction: (resources,) usable share of each capacity; None: all of it.
         """
         problem = self.problem
@@ -90,12 +90,12 @@ class RelaxedView:
         class_of[self.first] = np.arange(len(self.first))
         cost = np.full((len(self.first), plans), np.inf)
         amounts = np.zeros((len(self.first), plans, self.local + self.shared))
-        candidate_cost = _costs(problem, stretch)
+        candidate_cost = _costs(problem, load_factor)
         candidates = np.flatnonzero(self.usable & (class_of[problem.query_of] >= 0))
         row = class_of[problem.query_of[candidates]]
         position = candidates - problem.block[problem.query_of[candidates]]
         cost[row, position] = candidate_cost[candidates]
-        candidate, resource, share = _entries(problem, stretch)
+        candidate, resource, share = _entries(problem, load_factor)
         is_usable = self.usable[candidate] & (class_of[problem.query_of[candidate]] >= 0)
         candidate, resource, share = candidate[is_usable], resource[is_usable], share[is_usable]
         share = share if available_fraction is None else share / available_fraction[resource]
@@ -150,7 +150,7 @@ def _resources(problem: Problem) -> int:
     return len(problem.rows.limit) + len(problem.links)
 
 
-def _entries(problem: Problem, stretch: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
+def _entries(problem: Problem, load_factor: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
     """Return (candidate, resource, share of its capacity) of all usage; pairs may repeat."""
     count = len(problem.candidates)
     candidate, column, load = problem.fractional_load.entries(0, count)
@@ -163,7 +163,10 @@ def _entries(problem: Problem, stretch: FloatArray) -> tuple[IntArray, IntArray,
     within = np.arange(len(entry)) - np.repeat(np.cumsum(times) - times, times)
     row = rows[start[column[entry]] + within]
     share = (
-        load[entry] * stretch[column[entry]] * problem.rows.coefficients[row, column[entry]] / problem.rows.limit[row]
+        load[entry]
+        * load_factor[column[entry]]
+        * problem.rows.coefficients[row, column[entry]]
+        / problem.rows.limit[row]
     )
     crossing, link, volume = problem.traffic.entries(0, count)
     return (
@@ -173,14 +176,14 @@ def _entries(problem: Problem, stretch: FloatArray) -> tuple[IntArray, IntArray,
     )
 
 
-def _costs(problem: Problem, stretch: FloatArray) -> FloatArray:
+def _costs(problem: Problem, load_factor: FloatArray) -> FloatArray:
     """Return (P,) US dollars per hour of candidates' shares and transfers, including churn.
 
     The churn of a running query that is stopped is omitted, which only loosens bounds.
     """
     candidate, column, load = problem.fractional_load.entries(0, len(problem.candidates))
     cost = problem.transfer_cost_usd_per_h + problem.change_usd_per_h
-    np.add.at(cost, candidate, load * stretch[column] * problem.price_usd_per_h[column])
+    np.add.at(cost, candidate, load * load_factor[column] * problem.price_usd_per_h[column])
     return cost
 
 

@@ -30,7 +30,7 @@ class RestrictedSolution:
 
 def solve_restricted(
     members: ExpandedQueries,
-    regrets: ReducedProfits,
+    reduced_profits: ReducedProfits,
     chosen: IntArray,
     objective: DualObjective,
     gap: float,
@@ -50,7 +50,7 @@ def solve_restricted(
 
     Args:
         members: the queries.
-        regrets: at some prices.
+        reduced_profits: at some prices.
         chosen: (N,) a feasible choice.
         objective: to be maximized.
         gap: maximum regret.
@@ -61,19 +61,19 @@ def solve_restricted(
         min_weight: that must be satisfied; the current choice satisfies it.
         unit: minimum difference between values, if they differ.
     """
-    current_value = members.worth(chosen, objective)
-    queries = np.flatnonzero(regrets.second[members.class_of] <= gap)
+    current_value = members.value(chosen, objective)
+    queries = np.flatnonzero(reduced_profits.second[members.class_of] <= gap)
     is_complete = len(queries) <= most
-    queries = regrets.nearest(members, queries, most)
+    queries = reduced_profits.nearest(members, queries, most)
     if not len(queries):  # only the best option of every query can be better
-        best = choose_best_plans(members, regrets)
+        best = choose_best_plans(members, reduced_profits)
         improved = (
             best
-            if _is_feasible(members, best, min_weight) and members.worth(best, objective) > current_value
+            if _is_feasible(members, best, min_weight) and members.value(best, objective) > current_value
             else chosen
         )
-        return RestrictedSolution(improved, members.worth(improved, objective))
-    model = _Model.of(members, regrets, chosen, objective, queries, gap, min_weight, is_complete=is_complete)
+        return RestrictedSolution(improved, members.value(improved, objective))
+    model = _Model.of(members, reduced_profits, chosen, objective, queries, gap, min_weight, is_complete=is_complete)
     values, min_objective = minimise(
         model.programme,
         model.objective,
@@ -83,7 +83,7 @@ def solve_restricted(
         seed=seed,
     )
     improved = chosen if values is None else model.choice(values)
-    if members.worth(improved, objective) < current_value or not _is_feasible(members, improved, min_weight):
+    if members.value(improved, objective) < current_value or not _is_feasible(members, improved, min_weight):
         improved = chosen
     limit = np.inf
     if is_complete and np.isfinite(min_objective):
@@ -114,7 +114,7 @@ class _Model:
     def of(
         cls,
         members: ExpandedQueries,
-        regrets: ReducedProfits,
+        reduced_profits: ReducedProfits,
         chosen: IntArray,
         objective: DualObjective,
         queries: IntArray,
@@ -125,7 +125,7 @@ class _Model:
     ) -> _Model:
         problem = members.problem
         plans = problem.cost_usd_per_h.shape[1]
-        reduced = regrets.reduced[members.class_of[queries]].astype(np.float64)
+        reduced = reduced_profits.reduced[members.class_of[queries]].astype(np.float64)
         best = reduced.max(axis=1)
         is_option: BoolArray = (best[:, None] - reduced <= gap) & np.isfinite(reduced)
         served = np.flatnonzero(chosen[queries] >= 0)
@@ -138,7 +138,7 @@ class _Model:
         if is_complete:  # other queries have a single option within the gap, which a better choice must take
             is_fixed = np.ones(len(chosen), dtype=bool)
             is_fixed[queries] = False
-            options = regrets.best[members.class_of[is_fixed]]
+            options = reduced_profits.best[members.class_of[is_fixed]]
             fixed[is_fixed] = np.where(options == plans, NOT_SERVED, options)
         headroom = 1.0 - members.usage(fixed)
         value = objective.weight * problem.weight[classes] - objective.cost * problem.cost_usd_per_h[classes, plan]
@@ -158,7 +158,7 @@ class _Model:
                 scale = 1.0 / max(float(values.max()), 1e-12)
                 programme.add_row(column, values * scale, -np.inf, max(float(headroom[resource]), 0.0) * scale)
         start = (chosen[queries[row]] == plan).astype(np.float64)
-        return cls(programme, -value, start, queries[row], plan, fixed, members.worth(fixed, objective))
+        return cls(programme, -value, start, queries[row], plan, fixed, members.value(fixed, objective))
 
     def choice(self, values: FloatArray) -> IntArray:
         """Return (N,) the choice of the columns' values, with the plans of the decided queries."""

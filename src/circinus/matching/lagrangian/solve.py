@@ -55,7 +55,7 @@ _ATTEMPTS = 2
 
 @dataclass(frozen=True, eq=False)
 class RelaxedSolution:
-    """At most one plan for every query, with bounds."""
+    """Choice of at most one plan for every query, with bounds."""
 
     members: ExpandedQueries
     chosen: IntArray
@@ -156,8 +156,8 @@ class _Search:
     def _maximize_weight(self, search: DualSolver, objective: DualObjective, prices: Prices) -> tuple[IntArray, float]:
         """Return (a choice, a bound on the weight)."""
         problem, members = self._problem, self._members
-        regrets = ReducedProfits.at(problem, objective, prices)
-        chosen = self._rounded(search, regrets, objective, prices, objective)
+        reduced_profits = ReducedProfits.at(problem, objective, prices)
+        chosen = self._rounded(search, reduced_profits, objective, prices, objective)
         polished = search.polish(objective, prices)
         weight_bound = tighten_weight_bound(
             problem, dual_bound(problem, DualObjective(1.0, 0.0), polished), self._weights
@@ -165,19 +165,21 @@ class _Search:
         if _MIN_PERTURBED <= len(chosen) <= _MAX_PERTURBED:
             chosen = self._perturbed(objective, prices, chosen, weight_bound)
         if members.weight(chosen) < weight_bound - _SUM_TOLERANCE * weight_bound:
-            regrets = regrets if polished is prices else ReducedProfits.at(problem, objective, polished)
+            reduced_profits = reduced_profits if polished is prices else ReducedProfits.at(problem, objective, polished)
             unit = 0.0 if self._weights.rounding else self._weights.unit
             # The prices include a small weight of costs; a better choice is better by at least a unit.
             slack = objective.cost * max_cost_usd_per_h(problem)
-            distance = dual_bound(problem, objective, polished) - members.worth(chosen, objective) + slack - unit
-            chosen, exact_bound = self._solve_undecided(regrets, chosen, DualObjective(1.0, 0.0), distance, unit=unit)
+            distance = dual_bound(problem, objective, polished) - members.value(chosen, objective) + slack - unit
+            chosen, exact_bound = self._solve_undecided(
+                reduced_profits, chosen, DualObjective(1.0, 0.0), distance, unit=unit
+            )
             weight_bound = min(weight_bound, tighten_weight_bound(problem, exact_bound, self._weights))
         return chosen, max(weight_bound, members.weight(chosen))
 
     def _rounded(
         self,
         search: DualSolver,
-        regrets: ReducedProfits,
+        reduced_profits: ReducedProfits,
         primal_objective: DualObjective,
         prices: Prices,
         objective: DualObjective,
@@ -185,11 +187,13 @@ class _Search:
         """Return the better choice of rounding each query at the prices and of rounding the fractional solution."""
         members, starts = self._members, []
         if not self._has_large_classes:
-            starts.append(choose_best_plans(members, regrets))
+            starts.append(choose_best_plans(members, reduced_profits))
         if self._has_large_classes or self._problem.classes <= MAX_EXACT_CLASSES:
             starts.append(round_fractional(members, search.fractional_primal(primal_objective, prices)))
-        filled = [greedy_fill(members, regrets, repair_overload(members, regrets, start)) for start in starts]
-        return max((swap_search(members, regrets, chosen, objective) for chosen in filled), key=self._key)
+        filled = [
+            greedy_fill(members, reduced_profits, repair_overload(members, reduced_profits, start)) for start in starts
+        ]
+        return max((swap_search(members, reduced_profits, chosen, objective) for chosen in filled), key=self._key)
 
     def _perturbed(self, objective: DualObjective, prices: Prices, chosen: IntArray, weight_bound: float) -> IntArray:
         """Return the best choice over randomly perturbed prices, as rounding ends elsewhere at each."""
@@ -202,11 +206,13 @@ class _Search:
                 prices.local * np.exp(rng.normal(0, _PERTURBATION, prices.local.shape)),
                 prices.shared * np.exp(rng.normal(0, _PERTURBATION, prices.shared.shape)),
             )
-            regrets = ReducedProfits.at(self._problem, objective, perturbed)
+            reduced_profits = ReducedProfits.at(self._problem, objective, perturbed)
             filled = greedy_fill(
-                members, regrets, repair_overload(members, regrets, choose_best_plans(members, regrets))
+                members,
+                reduced_profits,
+                repair_overload(members, reduced_profits, choose_best_plans(members, reduced_profits)),
             )
-            best = max(best, swap_search(members, regrets, filled, objective), key=self._key)
+            best = max(best, swap_search(members, reduced_profits, filled, objective), key=self._key)
         return best
 
     def _minimize_cost(
@@ -224,9 +230,9 @@ class _Search:
             cost_objective = replace(cost_objective, min_weight=members.weight(chosen))
             cost_bound = max(cost_bound, -dual_bound(problem, cost_objective, prices))
         if cost > cost_bound + _SUM_TOLERANCE * cost:
-            regrets = ReducedProfits.at(problem, DualObjective(prices.weight, 1.0), replace(prices, weight=0.0))
+            reduced_profits = ReducedProfits.at(problem, DualObjective(prices.weight, 1.0), replace(prices, weight=0.0))
             chosen, exact_bound = self._solve_undecided(
-                regrets, chosen, DualObjective(0.0, 1.0), cost - cost_bound, cost_objective.min_weight
+                reduced_profits, chosen, DualObjective(0.0, 1.0), cost - cost_bound, cost_objective.min_weight
             )
             cost_bound = max(cost_bound, -exact_bound)
         return chosen, prices, cost_bound
@@ -239,12 +245,14 @@ class _Search:
         Rounding loses some weight, so the target is raised by the loss in the second attempt.
         """
         members = self._members
-        best, regrets = chosen, None
+        best, reduced_profits = chosen, None
         target_weight = members.weight(chosen)
         for _ in range(_ATTEMPTS):
-            regrets = ReducedProfits.at(self._problem, DualObjective(prices.weight, 1.0), replace(prices, weight=0.0))
-            best = max(best, swap_search(members, regrets, best, objective), key=self._key)
-            rounded = self._rounded(search, regrets, DualObjective(0.0, 1.0, target_weight), prices, objective)
+            reduced_profits = ReducedProfits.at(
+                self._problem, DualObjective(prices.weight, 1.0), replace(prices, weight=0.0)
+            )
+            best = max(best, swap_search(members, reduced_profits, best, objective), key=self._key)
+            rounded = self._rounded(search, reduced_profits, DualObjective(0.0, 1.0, target_weight), prices, objective)
             lost_weight = members.weight(best) - members.weight(rounded)
             best = max(best, rounded, key=self._key)
             raised_target = min(target_weight + lost_weight, (target_weight + weight_bound) / 2)
@@ -260,7 +268,7 @@ class _Search:
 
     def _solve_undecided(
         self,
-        regrets: ReducedProfits,
+        reduced_profits: ReducedProfits,
         chosen: IntArray,
         objective: DualObjective,
         gap: float,
@@ -269,7 +277,7 @@ class _Search:
     ) -> tuple[IntArray, float]:
         """Return (a choice at least as good, a bound on the objective) by the exact model."""
         best, bound = chosen, math.inf
-        initial_value = self._members.worth(chosen, objective)
+        initial_value = self._members.value(chosen, objective)
         small = len(chosen) <= _MAX_ALL_UNDECIDED
         deadline_s = self._clock() + (self._deadline_s - self._clock()) * _EXACT_SHARE
         windows = _WINDOWS if small else (1.0,)
@@ -278,10 +286,11 @@ class _Search:
             if self._minimise is None or window_s <= 0:
                 break
             # Gains so far reduce the regrets that need to be considered.
-            remaining_gap = gap - (self._members.worth(best, objective) - initial_value)
+            remaining_gap = gap - (self._members.value(best, objective) - initial_value)
+            window_gap = window * remaining_gap + self._rounding(reduced_profits)
             solution = solve_restricted(
-                self._members, regrets, best, objective, window * remaining_gap + self._rounding(regrets),
-                self._minimise, most=len(chosen) if small else _MAX_UNDECIDED, time_limit_s=window_s, seed=self._seed,
+                self._members, reduced_profits, best, objective, window_gap, self._minimise,
+                most=len(chosen) if small else _MAX_UNDECIDED, time_limit_s=window_s, seed=self._seed,
                 min_weight=min_weight, unit=unit,
             )  # fmt: skip
             best = max((best, solution.chosen), key=self._key)
@@ -290,10 +299,10 @@ class _Search:
         return best, bound
 
     @staticmethod
-    def _rounding(regrets: ReducedProfits) -> float:
+    def _rounding(reduced_profits: ReducedProfits) -> float:
         """Return the rounding error of regrets in their precision."""
-        values = regrets.reduced[np.isfinite(regrets.reduced)]
-        return _ROUNDINGS * float(np.finfo(regrets.reduced.dtype).eps) * float(np.abs(values).max(initial=0.0))
+        values = reduced_profits.reduced[np.isfinite(reduced_profits.reduced)]
+        return _ROUNDINGS * float(np.finfo(reduced_profits.reduced.dtype).eps) * float(np.abs(values).max(initial=0.0))
 
     def _key(self, chosen: IntArray) -> tuple[float, float]:
         return round(self._members.weight(chosen), 9), -self._members.cost_usd_per_h(chosen)

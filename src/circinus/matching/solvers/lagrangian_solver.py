@@ -48,7 +48,7 @@ class _LevelResult:
     """Best choice over all levels so far."""
     view: RelaxedView
     relaxed: RelaxedSolution
-    regrets: ReducedProfits
+    reduced_profits: ReducedProfits
     higher: IntArray
     """Queries of higher levels."""
     higher_factor: float
@@ -97,7 +97,7 @@ class LagrangianSolver:
         choice = self._with_bounds(problem, levels, choice)
         if len(problem.queries) > _MAX_EXACT_QUERIES:
             return choice
-        undecided = _undecided_queries(problem, view, levels[-1].regrets, best)
+        undecided = _undecided_queries(problem, view, levels[-1].reduced_profits, best)
         count, solver = _INITIAL_UNDECIDED, MilpSolver(seed=self._seed, clock=self._clock, minimise=self._minimise)
         while not choice.optimal and (remaining_s := deadline_s - self._clock()) > 0:
             complete = count >= len(undecided)
@@ -106,7 +106,7 @@ class LagrangianSolver:
             choice = _better(
                 problem,
                 choice,
-                solver.solve(problem, cuts, limit_s, [choice.feasible_incumbent], allowed=eligible),
+                solver.solve(problem, cuts, limit_s, [choice.feasible_incumbent], eligible=eligible),
                 complete,
             )
             if complete:
@@ -135,8 +135,8 @@ class LagrangianSolver:
                 1 - _ROUNDING
             ):
                 break
-        best, regrets = self._slope_scaling(problem, cuts, view, relaxed, best, should_stop)
-        return _LevelResult(best, view, relaxed, regrets, higher, higher_factor)
+        best, reduced_profits = self._slope_scaling(problem, cuts, view, relaxed, best, should_stop)
+        return _LevelResult(best, view, relaxed, reduced_profits, higher, higher_factor)
 
     def _slope_scaling(
         self,
@@ -148,7 +148,7 @@ class LagrangianSolver:
         should_stop: Callable[[], bool],
     ) -> tuple[IntArray, ReducedProfits]:
         """Return (the best choice over some rounds of slope scaling, reduced profits at the last prices)."""
-        answer, stretch = relaxed, np.ones(len(problem.deployments))
+        answer, load_factor = relaxed, np.ones(len(problem.deployments))
         available_fraction = capacity_scaling(problem, cuts)
         # If not all queries are served, cost hardly matters, but takes as long as everything else.
         is_scarce = relaxed.weight < relaxed.members.problem.total_weight * (1 - _ROUNDING)
@@ -161,9 +161,9 @@ class LagrangianSolver:
             if should_stop():
                 break
             usage = problem.usage_of(chosen)
-            stretch = replica_scaling(problem, usage.fractional_load, usage.replicas, stretch)
+            load_factor = replica_scaling(problem, usage.fractional_load, usage.replicas, load_factor)
             answer = solve_relaxed(
-                view.scaled(stretch, available_fraction),
+                view.scaled(load_factor, available_fraction),
                 time_limit_s=0.0,
                 seed=self._seed,
                 start=answer.prices,
@@ -211,14 +211,16 @@ def _weight_bound(ranks: PriorityLevels, chosen: IntArray, bounds: Sequence[floa
     )
 
 
-def _undecided_queries(problem: Problem, view: RelaxedView, regrets: ReducedProfits, best: IntArray) -> IntArray:
+def _undecided_queries(
+    problem: Problem, view: RelaxedView, reduced_profits: ReducedProfits, best: IntArray
+) -> IntArray:
     """Return the queries with a usable candidate, least decided first."""
     margin: FloatArray = np.full(len(problem.queries), np.inf)
     for row, queries in enumerate(view.queries):
-        options = regrets.reduced[row]
+        options = reduced_profits.reduced[row]
         current = np.where(best[queries] >= 0, best[queries] - problem.block[queries], len(options) - 1)
         # Queries with a suboptimal option rank before all others: they are the most promising.
-        margin[queries] = regrets.second[row] - 2 * (options.max() - options[current])
+        margin[queries] = reduced_profits.second[row] - 2 * (options.max() - options[current])
     order = np.argsort(margin, kind="stable")
     return np.asarray(order[np.isfinite(margin[order])], dtype=np.int64)
 

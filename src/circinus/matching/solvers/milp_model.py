@@ -92,7 +92,7 @@ class MatchingMilp(LpModel):
 
 
 def build_milp(
-    problem: Problem, cuts: Sequence[Cut], *, conservative: bool = False, allowed: BoolArray | None = None
+    problem: Problem, cuts: Sequence[Cut], *, conservative: bool = False, eligible: BoolArray | None = None
 ) -> MatchingMilp:
     """Return the program of `problem` under `cuts`, without objective: queries (first), loads, capacities, costs, cuts.
 
@@ -100,11 +100,11 @@ def build_milp(
         problem: the matching problem.
         cuts: to be satisfied.
         conservative: exclude every choice that might violate a cost SLO, instead of those that certainly do.
-        allowed: (P,) candidates that may be chosen; None: all.
+        eligible: (P,) candidates that may be chosen; None: all.
     """
     usable = viable_candidates(problem, cuts)
-    if allowed is not None:
-        usable &= allowed
+    if eligible is not None:
+        usable &= eligible
     candidates = np.flatnonzero(usable).astype(np.int64)
     row, column, fractional = problem.fractional_load.entries(0, len(problem.candidates))
     is_usable = usable[row]

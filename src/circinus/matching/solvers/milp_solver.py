@@ -62,24 +62,24 @@ class MilpSolver:
         time_limit_s: float,
         starts: Sequence[IntArray] = (),
         *,
-        allowed: BoolArray | None = None,
+        eligible: BoolArray | None = None,
     ) -> Solution:
         """Return the best choice within the time limit; see `Solver`. A greedy choice is its warm start and fallback.
 
-        If only some candidates are `allowed` (P,), the bounds hold for choices among these alone.
+        If only some candidates are `eligible` (P,), the bounds hold for choices among these alone.
         """
         deadline_s = self._clock() + time_limit_s
         starting_points = [local_search(problem, start, cuts) for start in starts]
         if cuts or not starts:  # without new cuts, the starts are greedy choices already
             starting_points.append(greedy(problem, cuts))
         best = max(starting_points, key=lambda chosen: objective_key(problem, chosen))
-        programme = build_milp(problem, cuts, allowed=allowed)
+        programme = build_milp(problem, cuts, eligible=eligible)
         weights = IntegerWeightsByLevel.of(problem.priority_levels.user_weight, problem.priority_levels.descending)
         servable = np.isin(np.arange(len(problem.queries)), problem.query_of[programme.candidates])
         weight_bounds = list(weights.total(np.where(servable, 0, -1)))
         if not any(weight_bounds):
             return Solution(best, best, 0.0, 0.0, optimal=True)
-        search = _Search(programme, cuts, weights, deadline_s, self._clock, self._seed, allowed, self._solve)
+        search = _Search(programme, cuts, weights, deadline_s, self._clock, self._seed, eligible, self._solve)
         if any(weights.total(best) < weights.total(start) for start in starts):
             best = search.conservative(best)
         feasible_best = best
@@ -124,12 +124,12 @@ class _Search:
         deadline_s: float,
         clock: Callable[[], float],
         seed: int,
-        allowed: BoolArray | None,
+        eligible: BoolArray | None,
         solve: SolveMilp,
     ) -> None:
         self._solve = solve
         self._programme = programme
-        self._allowed = allowed
+        self._eligible = eligible
         self._problem = programme.problem
         self._cuts = cuts
         self._weights = weights
@@ -143,7 +143,7 @@ class _Search:
         Heuristics miss choices in which only sharing keeps costs within the limits; the exact program finds them one by
         one.
         """
-        programme = build_milp(self._problem, self._cuts, conservative=True, allowed=self._allowed)
+        programme = build_milp(self._problem, self._cuts, conservative=True, eligible=self._eligible)
         query_of = self._problem.query_of[programme.candidates]
         cost = programme.counted_usd_per_h()
         objective = cost / max(

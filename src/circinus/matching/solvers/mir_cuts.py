@@ -109,8 +109,8 @@ def _row(
 
 def _replica_reduction(amount: FloatArray, last_part: FloatArray) -> FloatArray:
     """Return g(amount) of `mir_cut`."""
-    whole = np.floor(amount + 1e-9)
-    return np.asarray(whole + np.minimum(1.0, np.maximum(amount - whole, 0.0) / last_part))
+    integral_part = np.floor(amount + 1e-9)
+    return np.asarray(integral_part + np.minimum(1.0, np.maximum(amount - integral_part, 0.0) / last_part))
 
 
 def _reference_loads(

@@ -13,7 +13,7 @@ from circinus.matching.problem import Problem
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """At most one candidate a query, with bounds."""
+    """Choice of at most one candidate for every query, with bounds."""
 
     chosen: IntArray
     """(Q,) candidate of each query, -1 for none."""

@@ -1,4 +1,4 @@
-"""Which configurations to measure: the search over knobs that profiling asks."""
+"""Sampler of knob configurations: selects the configurations that profiling measures."""
 
 from circinus.planning.sampler.reservation_index import StoppingRule
 from circinus.planning.sampler.sampler import PlanCostSampler, make_sampler

@@ -1,7 +1,8 @@
-"""Which configuration to pursue next for all queries together: on arrays alone.
+"""Selection of the next configuration for all queries together, on arrays.
 
-What a query's best plan is depends on what the others leave of the pools, so that each of its *situations* is a search
-of its own. Each says what it would pursue next; what most weight waits for, per second, comes first.
+A query's best plan depends on the pool capacity that other queries leave, so each of its *situations* is a search of
+its own. Each search votes for the configuration that it would measure next; the configuration with the largest weight
+per second wins.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from statistics import NormalDist
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
-from circinus.planning.sampler.candidate_generation import Promise
+from circinus.planning.sampler.candidate_generation import CodeScore
 from circinus.planning.sampler.feasibility import classify_feasibility, population_size, slo_feasibility
 from circinus.planning.sampler.prior_selection import MeanPrior
 from circinus.planning.sampler.profile_prediction import CAUTION, ProfilePredictor
@@ -21,38 +22,38 @@ from circinus.planning.sampler.reservation_index import CandidateBeliefs, Stoppi
 from circinus.profiling import PipelineProfile
 from circinus.specification import Query
 
-_LEAST_S = 1e-9
-_DEAR = 2.0
-"""What a plan may take where there is none yet, over the dearest measured."""
+_MIN_S = 1e-9
+_DEFAULT_SLOWDOWN = 2.0
+"""Reference service time without a plan, as a multiple of the slowest measured configuration's."""
 
 
 def acquisition_function(
     queries: Sequence[Query],
     weights: Sequence[float],
-    known: PipelineProfile,
+    profile: PipelineProfile,
     prior: MeanPrior,
     predictor: ProfilePredictor,
-) -> Promise:
-    """The probability that a configuration keeps each query's accuracy objective, less the more seconds it takes.
+) -> CodeScore:
+    """Return a function that scores codes: weighted SLO probabilities, discounted by service time.
 
-    The seconds of all operators stand for the cost, which takes longer to compute; they are compared with those of the
+    The service time of all operators stands in for the cost, which is slower to compute; it is relative to that of the
     query's best configuration so far.
     """
-    measured_of = {found.configuration: found for found in known.configurations}
-    service_s = [sum(float(o.service_s.mean()) for o in found.operators.values()) for found in known.configurations]
-    sure, _ = classify_feasibility(queries, list(measured_of), measured_of, population_size(known))
-    best_s = np.where(sure, np.array(service_s)[:, None], np.inf).min(axis=0)
-    best_s = np.maximum(np.where(np.isfinite(best_s), best_s, _DEAR * max(service_s)), _LEAST_S)
+    measured_of = {measured.configuration: measured for measured in profile.configurations}
+    service_s = [sum(float(o.service_s.mean()) for o in c.operators.values()) for c in profile.configurations]
+    certain, _ = classify_feasibility(queries, list(measured_of), measured_of, population_size(profile))
+    best_s = np.where(certain, np.array(service_s)[:, None], np.inf).min(axis=0)
+    best_s = np.maximum(np.where(np.isfinite(best_s), best_s, _DEFAULT_SLOWDOWN * max(service_s)), _MIN_S)
 
-    def promise(codes: IntArray) -> FloatArray:
+    def score(codes: IntArray) -> FloatArray:
         belief = prior.belief(codes)
         total_s = predictor.total_service_s(codes, CAUTION)
-        found = np.zeros(len(codes))
+        scores = np.zeros(len(codes))
         for query, weight, incumbent_s in zip(queries, weights, best_s, strict=True):
-            found += weight * slo_feasibility(belief, query.slos.accuracy) * np.exp(-total_s / incumbent_s)
-        return found
+            scores += weight * slo_feasibility(belief, query.slos.accuracy) * np.exp(-total_s / incumbent_s)
+        return scores
 
-    return promise
+    return score
 
 
 _DRAWS = 7
@@ -61,92 +62,91 @@ _NORMAL = np.array([NormalDist().inv_cdf((n + 0.5) / _DRAWS) for n in range(_DRA
 
 @dataclass(frozen=True, eq=False)
 class QueryBelief:
-    """What is known and believed of k configurations and one query in s situations."""
+    """Measurements and predictions of k configurations for one query in s situations."""
 
     feasibility: FloatArray
-    """(k,) probability that a configuration keeps the accuracy objective; 0 where that is out of the question."""
+    """(k,) probability of meeting the accuracy SLO; 0 if excluded."""
     sure: BoolArray
-    """(k,) measured, and surely keeps it."""
+    """(k,) whether the configuration is measured and certainly meets the accuracy SLO."""
     usd_per_h: FloatArray
-    """(k, s) what the cheapest plan costs, in the middle of what is believed; infinite: there is none."""
+    """(k, s) median cost of the cheapest plan; infinite without a plan."""
     floor_usd_per_h: FloatArray
-    """(k, s) what it costs at least, however little the operators take."""
+    """(k, s) minimum cost of a plan, regardless of the service times."""
     sure_usd_per_h: FloatArray
-    """(k, s) cost of the cheapest plan of the sure ones; infinite for the others."""
+    """(k, s) cost of the cheapest plan of certain configurations; infinite for the other configurations."""
     decision_s: FloatArray
-    """(k,) seconds, after a first look, until it is known whether a configuration keeps the objective."""
+    """(k,) seconds, after the first checkpoint, until the accuracy SLO is decided."""
     weight: float
 
 
 @dataclass(frozen=True, eq=False)
 class SharedInputs:
-    """What is the same for all queries, of k configurations."""
+    """Inputs of k configurations that all queries share."""
 
     evaluated: BoolArray
-    """(k,) measured."""
-    spread: FloatArray
-    """(k,) standard deviation of the logarithm of what plans cost beyond their floor."""
+    """(k,) whether the configuration is measured."""
+    log_std: FloatArray
+    """(k,) standard deviation of the log cost above the floor."""
     first_evaluation_s: FloatArray
-    """(k,) seconds of a first look; 0 where that was."""
+    """(k,) seconds up to the first checkpoint; 0 if evaluated."""
 
 
 @dataclass(frozen=True, eq=False)
 class AcquisitionResult:
-    """What is worth pursuing."""
+    """Selected configuration and stopping statistics."""
 
     configuration: int | None
-    """None: nothing."""
-    worth_per_s: float
-    """Weight of the queries that wait for it, over the seconds until they know."""
+    """Index of the configuration, or None if none is worthwhile."""
+    value_per_s: float
+    """Weight of the queries that vote for the configuration, per second until it is decided."""
     probability: float
-    """The greatest with which any configuration that was not begun makes a query's plan cheaper by more than enough."""
-    pointless: tuple[BoolArray, ...]
-    """For each query (k,) configurations begun of which it need not be asked whether they keep the objective."""
+    """Maximum probability that an unmeasured configuration makes a query's plan cheaper by more than the minimum
+    saving."""
+    pruned: tuple[BoolArray, ...]
+    """(k,) measured configurations whose accuracy SLO need not be decided, by query."""
 
 
 def select_next_configuration(
-    outlooks: Sequence[QueryBelief], common: SharedInputs, stopping: StoppingRule, saving_s: float
+    beliefs: Sequence[QueryBelief], shared: SharedInputs, stopping: StoppingRule, saving_s: float
 ) -> AcquisitionResult:
-    """What the queries would pursue, by weight per second; of equals the first.
+    """Return the configuration with the largest weight per second; of equal ones the first.
 
     Args:
-        outlooks: one for each query.
-        common: what is the same for all of them.
-        stopping: what is too little.
-        saving_s: seconds that saving the share `stopping.saving` of a plan's cost is worth.
+        beliefs: beliefs of each query.
+        shared: inputs that all queries share.
+        stopping: minimum saving and probabilities.
+        saving_s: seconds that a saving of `stopping.saving` of a plan's cost is worth.
     """
-    votes = np.zeros(len(common.evaluated))
-    probability, idle = 0.0, []
-    draws = np.exp(common.spread[:, None] * _NORMAL)
-    for outlook in outlooks:
-        share = outlook.weight / outlook.usd_per_h.shape[1]
-        hopeful = np.zeros(len(votes), dtype=bool)
-        for situation in range(outlook.usd_per_h.shape[1]):
-            drawn = np.maximum(
-                outlook.usd_per_h[:, situation, None] * draws, outlook.floor_usd_per_h[:, situation, None]
+    votes = np.zeros(len(shared.evaluated))
+    probability, pruned = 0.0, []
+    draws = np.exp(shared.log_std[:, None] * _NORMAL)
+    for belief in beliefs:
+        share = belief.weight / belief.usd_per_h.shape[1]
+        promising = np.zeros(len(votes), dtype=bool)
+        for situation in range(belief.usd_per_h.shape[1]):
+            drawn = np.maximum(belief.usd_per_h[:, situation, None] * draws, belief.floor_usd_per_h[:, situation, None])
+            candidates = CandidateBeliefs(
+                keeps=belief.feasibility,
+                sure=belief.sure,
+                begun=shared.evaluated,
+                usd_per_h=np.where(belief.sure[:, None], belief.sure_usd_per_h[:, situation, None], drawn),
+                look_s=shared.first_evaluation_s,
+                settle_s=belief.decision_s,
             )
-            prospects = CandidateBeliefs(
-                keeps=outlook.feasibility,
-                sure=outlook.sure,
-                begun=common.evaluated,
-                usd_per_h=np.where(outlook.sure[:, None], outlook.sure_usd_per_h[:, situation, None], drawn),
-                look_s=common.first_evaluation_s,
-                settle_s=outlook.decision_s,
-            )
-            found = select_by_reservation_cost(prospects, stopping, saving_s)
-            hopeful |= found.probability > found.least
-            unbegun = np.where(common.evaluated, 0.0, found.probability)
-            probability = max(probability, float(unbegun.max(initial=0.0)))
-            if found.configuration is not None:
-                k = found.configuration
-                votes[k] += share / max(common.first_evaluation_s[k] + outlook.decision_s[k], 1e-9)
-        idle.append(common.evaluated & ~hopeful & ~_best(outlook))
-    chosen = int(votes.argmax()) if votes.any() else None
-    return AcquisitionResult(chosen, 0.0 if chosen is None else float(votes[chosen]), probability, tuple(idle))
+            choice = select_by_reservation_cost(candidates, stopping, saving_s)
+            promising |= choice.probability > choice.min_probability
+            unmeasured = np.where(shared.evaluated, 0.0, choice.probability)
+            probability = max(probability, float(unmeasured.max(initial=0.0)))
+            if choice.configuration is not None:
+                k = choice.configuration
+                votes[k] += share / max(shared.first_evaluation_s[k] + belief.decision_s[k], 1e-9)
+        pruned.append(shared.evaluated & ~promising & ~_best(belief))
+    selected = int(votes.argmax()) if votes.any() else None
+    return AcquisitionResult(selected, 0.0 if selected is None else float(votes[selected]), probability, tuple(pruned))
 
 
-def _best(outlook: QueryBelief) -> BoolArray:
-    """(k,) sure ones whose plan is the cheapest in any situation."""
-    best = outlook.sure_usd_per_h.min(axis=0, initial=np.inf)
-    found: BoolArray = ((outlook.sure_usd_per_h <= best) & np.isfinite(best)).any(axis=1)
-    return found
+def _best(belief: QueryBelief) -> BoolArray:
+    """Return (k,) certain configurations whose plan is the cheapest in any situation."""
+    best = belief.sure_usd_per_h.min(axis=0, initial=np.inf)
+    cheapest: BoolArray = ((belief.sure_usd_per_h <= best) & np.isfinite(best)).any(axis=1)
+    return cheapest

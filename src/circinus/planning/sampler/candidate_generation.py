@@ -1,9 +1,9 @@
-"""Configurations worth a look in spaces too large to list; time and memory do not depend on the space's size.
+"""Candidate configurations in spaces too large to enumerate; time and memory do not depend on the size of the space.
 
-Three kinds. A *beam*: from the most promising measured codes on, block by block, each block's choices are tried with
-everything else kept and the best few codes go on. A block is an operator, or one knob of an operator with many knob
-values; where operators add up, as in an additive surrogate, one pass finds the best of all. *Local moves*: the
-neighbours of the best so far, again and again. And some codes at random, lest a wrong belief be never corrected.
+There are three kinds. *Beam search* starts from the most promising measured codes. For each block it tries all choices
+with the remaining columns fixed, and the best few codes advance. A block is an operator, or one knob of an operator
+with many knob values; with an additive surrogate one pass finds the optimum. *Local search* repeatedly adds the
+neighbours of the best codes. Random codes correct a wrong model.
 """
 
 from __future__ import annotations
@@ -16,91 +16,91 @@ from circinus.arrays import FloatArray, IntArray
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.surrogate import Surrogate
 
-Promise = Callable[[IntArray], FloatArray]
-"""(m, d) codes -> (m,) how much each promises, the more the better."""
+CodeScore = Callable[[IntArray], FloatArray]
+"""Function from (m, d) codes to (m,) scores, the higher the more promising."""
 
 _BEAM = 4
-"""Codes that go on after each block."""
-_TOGETHER_AT_MOST = 32
-"""Knob values up to which an operator is one block."""
-_CLIMBS = 3
-"""Rounds of local moves."""
+"""Beam width."""
+_MAX_BLOCK_VALUES = 32
+"""Maximum number of knob values of an operator that is one block."""
+_LOCAL_ROUNDS = 3
+"""Rounds of local search."""
 _RANDOM_SHARE = 0.25
-"""Of the candidates."""
+"""Share of random codes among the candidates."""
 _OPTIMISM = 1.5
-"""Standard deviations above the mean that a code promises unless told otherwise."""
+"""Default number of standard deviations in the upper confidence bound."""
 
 
 def candidates(
     space: ConfigurationSpace,
     surrogate: Surrogate,
-    known_codes: IntArray,
+    measured_codes: IntArray,
     count: int,
     rng: np.random.Generator,
     *,
-    promise: Promise | None = None,
+    score: CodeScore | None = None,
     without: IntArray | None = None,
 ) -> IntArray:
-    """Codes to choose the next measurement from.
+    """Return codes to choose the next measurement from.
 
     Args:
-        space: of any size.
-        surrogate: what is believed; about a prior mean only if `promise` is given.
-        known_codes: (n, d) measured; n = 0 begins anywhere.
-        count: at most so many.
-        rng: of the random ones.
-        promise: the more, the sooner a code is taken; None: a high score, optimistically.
-        without: (f, d) codes that are not wanted, nor a good place to begin from.
+        space: space of any size.
+        surrogate: model of scores; may have a prior mean only if `score` is given.
+        measured_codes: (n, d) measured codes; with n = 0 the search starts at random codes.
+        count: maximum number of codes.
+        rng: generator of the random codes.
+        score: score of codes; None for the upper confidence bound of the surrogate.
+        without: (f, d) excluded codes, which are no starting points either.
 
     Returns:
-        (m, d) distinct codes without the known ones: the most promising first, then about a quarter random ones. All
-        that are left where these are no more than `count`.
+        (m, d) distinct unmeasured codes: the most promising first, then about a quarter random ones. All remaining
+        codes if there are at most `count`.
     """
-    known = {code.tobytes() for codes in (known_codes, without) if codes is not None for code in codes}
-    if space.size <= count + len(known):
-        return _distinct([space.enumerate(space.size)], known, space)
-    pool = _Pool(space, promise or (lambda codes: upper_confidence_bound(surrogate, codes)))
-    pool.add(known_codes)
-    if not len(known_codes):
+    excluded = {code.tobytes() for codes in (measured_codes, without) if codes is not None for code in codes}
+    if space.size <= count + len(excluded):
+        return _distinct([space.enumerate(space.size)], excluded, space)
+    pool = _Pool(space, score or (lambda codes: upper_confidence_bound(surrogate, codes)))
+    pool.add(measured_codes)
+    if not len(measured_codes):
         pool.add(space.random(rng, _BEAM))
     _beam(space, pool)
-    for _ in range(_CLIMBS):
+    for _ in range(_LOCAL_ROUNDS):
         pool.add(np.concatenate([space.neighbours(code) for code in pool.best(_BEAM)]))
-    promising = _distinct([pool.best(len(pool.promises))], known, space)[: count - round(_RANDOM_SHARE * count)]
+    promising = _distinct([pool.best(len(pool.scores))], excluded, space)[: count - round(_RANDOM_SHARE * count)]
     random = space.random(rng, 2 * count)
-    return _distinct([promising, random], known, space)[:count]
+    return _distinct([promising, random], excluded, space)[:count]
 
 
 def upper_confidence_bound(surrogate: Surrogate, codes: IntArray) -> FloatArray:
-    """(m,) scores that codes may well have."""
+    """Return (m,) upper confidence bounds of the scores."""
     belief = surrogate.predict(codes)
     return belief.mean + _OPTIMISM * belief.deviation
 
 
 class _Pool:
-    """Codes that were looked at, each once, with what they promise."""
+    """Distinct evaluated codes with their scores."""
 
-    def __init__(self, space: ConfigurationSpace, promise: Promise) -> None:
-        self.promises: dict[bytes, float] = {}
+    def __init__(self, space: ConfigurationSpace, score: CodeScore) -> None:
+        self.scores: dict[bytes, float] = {}
         self._space = space
-        self._promise = promise
+        self._score = score
 
     def add(self, codes: IntArray) -> None:
-        fresh = _distinct([codes], self.promises, self._space)
+        fresh = _distinct([codes], self.scores, self._space)
         if len(fresh):
-            found = self._promise(fresh).tolist()
-            self.promises.update(zip((code.tobytes() for code in fresh), found, strict=True))
+            scores = self._score(fresh).tolist()
+            self.scores.update(zip((code.tobytes() for code in fresh), scores, strict=True))
 
     def best(self, count: int) -> IntArray:
-        """(at most count, d) most promising first; of equal ones that which was added first."""
-        ranked = sorted(self.promises, key=lambda code: -self.promises[code])[:count]
+        """Return the codes of highest score, (at most count, d); of equal ones the first added."""
+        ranked = sorted(self.scores, key=lambda code: -self.scores[code])[:count]
         return _codes(ranked, self._space)
 
 
 def _beam(space: ConfigurationSpace, pool: _Pool) -> None:
     for operator in range(len(space.operators)):
         columns = space.operator_columns(operator)
-        if space.operator_sizes[operator] <= _TOGETHER_AT_MOST:
+        if space.operator_sizes[operator] <= _MAX_BLOCK_VALUES:
             values, best = space.operator_codes(operator), pool.best(_BEAM)
             changed = np.repeat(best, len(values), axis=0)
             changed[:, columns] = np.tile(values, (len(best), 1))
@@ -111,10 +111,10 @@ def _beam(space: ConfigurationSpace, pool: _Pool) -> None:
 
 
 def _distinct(parts: Iterable[IntArray], without: Iterable[bytes], space: ConfigurationSpace) -> IntArray:
-    """The codes of all parts in their order, each once."""
+    """Return the distinct codes of all parts in their order."""
     excluded = frozenset(without)
-    found = dict.fromkeys(code.tobytes() for part in parts for code in part)
-    return _codes([code for code in found if code not in excluded], space)
+    distinct = dict.fromkeys(code.tobytes() for part in parts for code in part)
+    return _codes([code for code in distinct if code not in excluded], space)
 
 
 def _codes(encoded: list[bytes], space: ConfigurationSpace) -> IntArray:

@@ -1,4 +1,4 @@
-"""What every configuration, measured or not, may be expected to cost, all by the same measure."""
+"""Expected plan costs of all configurations, measured or not, by one consistent measure."""
 
 from __future__ import annotations
 
@@ -15,167 +15,166 @@ from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelinePr
 from circinus.specification import Configuration, Network, Pipeline, Query
 
 ERRORS = 2.0
-"""Standard errors by which operators may well be faster than they were on the first items."""
-_LEAST_S_OF_FEW_ITEMS = 1e-12
+"""Standard errors by which operators may be faster than on the first items."""
+_MIN_MEAN_S = 1e-12
 
 
 def relative_standard_error(operator: OperatorProfile, population: int) -> float:
-    """Standard error of the mean service time over all items, as a share of it (Cochran 1977, section 2.6)."""
+    """Return the relative standard error of the mean service time over all items (Cochran 1977, section 2.6)."""
     service_s, count = operator.service_s, len(operator.service_s)
     if count < 2:
         return 1.0
-    left = max(1.0 - count / population, 0.0)
-    return float(service_s.std(ddof=1) / max(float(service_s.mean()), _LEAST_S_OF_FEW_ITEMS) * np.sqrt(left / count))
+    unmeasured_share = max(1.0 - count / population, 0.0)
+    return float(service_s.std(ddof=1) / max(float(service_s.mean()), _MIN_MEAN_S) * np.sqrt(unmeasured_share / count))
 
 
 def optimistic_profile(profile: PipelineProfile, population: int) -> PipelineProfile:
-    """Every operator faster by `ERRORS`: what may well be if the first items were slow ones."""
-    known: dict[int, OperatorProfile] = {}
+    """Return the profile with every operator faster by `ERRORS`, in case the first items were slow ones."""
+    scaled: dict[int, OperatorProfile] = {}
 
     def faster(operator: OperatorProfile) -> OperatorProfile:
-        if id(operator) not in known:
+        if id(operator) not in scaled:
             factor = float(np.exp(-ERRORS * relative_standard_error(operator, population)))
-            known[id(operator)] = replace(operator, service_s=operator.service_s * factor)
-        return known[id(operator)]
+            scaled[id(operator)] = replace(operator, service_s=operator.service_s * factor)
+        return scaled[id(operator)]
 
     return replace(
         profile,
         configurations=tuple(
-            replace(found, operators={name: faster(operator) for name, operator in found.operators.items()})
-            for found in profile.configurations
+            replace(measured, operators={name: faster(operator) for name, operator in measured.operators.items()})
+            for measured in profile.configurations
         ),
     )
 
 
-_LEAST_S = 1e-12
+_MIN_S = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class ExpectedCost:
-    """Of k configurations."""
+    """Expected costs of k configurations."""
 
     usd_per_h: tuple[FloatArray, ...]
-    """For each query (k, s) its share of what the cheapest plan costs, as expected; infinite: there is none."""
-    spread: FloatArray
-    """(k,) standard deviation of the logarithm of that."""
+    """(k, s) expected service share of the cheapest plan's cost, by query; infinite without a plan."""
+    log_std: FloatArray
+    """(k,) standard deviation of the log cost."""
     floor_usd_per_h: tuple[FloatArray, ...]
-    """For each query (k, s) what it costs at least, however small the share: alone, whole replicas are paid for."""
+    """(k, s) minimum cost, however small the share, by query: dedicated replicas are paid whole."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Costs:
-    """Of one configuration."""
+    """Costs of one configuration."""
 
-    spread: float
-    middle: float
-    """Its operators' seconds as expected over those that plans were sought for."""
-    least: tuple[FloatArray, ...]
-    """For each query (s,) what hardly any plan undercuts."""
+    log_std: float
+    ratio: float
+    """Ratio of the operators' expected seconds to the seconds that plans were computed for."""
+    bounds: tuple[FloatArray, ...]
+    """(s,) approximate lower bounds of the cost, by query."""
     exact: tuple[FloatArray, ...] | None = None
-    """For each query (s,) of the cheapest plans."""
+    """(s,) costs of the cheapest plans, by query."""
 
 
 class ExpectedCosts:
-    """Computes each configuration once as long as nothing is learnt of any operator.
+    """Computes each configuration's costs once, until more is learnt of any operator.
 
-    Plans are sought for operators that are as fast as they may well be, lest a plan that keeps a latency limit be
-    overlooked; their cost is put back in the middle, the share of it by the ratio of all operators' seconds.
+    Plans are computed for optimistic service times, so that no plan that may meet a latency limit is overlooked. Their
+    cost is corrected to the expected service times: the shared part by the ratio of the operators' total seconds.
 
-    What the cheapest plans cost takes long to compute, a bound that no plan undercuts does not. So all have bounds, and
-    few are made exact (`refine`); by what these cost over their bounds the others are expected to, too.
+    The cost of the cheapest plans is expensive to compute, a lower bound is not. So all configurations have bounds and
+    few are made exact (`refine`); the mean ratio of exact costs to bounds corrects the remaining bounds.
     """
 
     def __init__(
         self, pipeline: Pipeline, queries: Sequence[Query], network: Network, predictor: ProfilePredictor
     ) -> None:
-        """Nothing is computed yet."""
         self._pipeline, self._queries, self._network, self._predictor = pipeline, queries, network, predictor
         self._key: object = None
-        self._known: dict[Configuration, _Costs] = {}
+        self._costs: dict[Configuration, _Costs] = {}
         shapes = [KINDS * (1 + len(network.pools_for(query.source))) for query in queries]
         self._none = _Costs(0.0, 1.0, tuple(np.full(shape, np.inf) for shape in shapes))
 
-    def of(self, known: PipelineProfile, listed: Sequence[Configuration]) -> ExpectedCost:
-        """Of k configurations, after the predictor has learnt from `known`; those that failed have no plan."""
+    def of(self, measured: PipelineProfile, configurations: Sequence[Configuration]) -> ExpectedCost:
+        """Return the expected costs of k configurations after the predictor has learnt from `measured`."""
         if self._key != self._predictor.key:
-            self._key, self._known = self._predictor.key, {}
-        failed = {failure.configuration for failure in known.failed}
-        new = [c for c in listed if c not in self._known and c not in failed]
-        if new:
-            population = population_size(known)
-            profile = self._predictor.predict(known, new)
-            least = self._least(optimistic_profile(profile, population), new)
-            for row, found in enumerate(profile.configurations):
-                spread, middle = self._service(found, population)
-                costs = tuple(_in_the_middle(by_query[row], middle) for by_query in least)
-                self._known[found.configuration] = _Costs(spread, middle, costs)
-        rows, gaps = [self._known.get(c, self._none) for c in listed], self._gaps()
+            self._key, self._costs = self._predictor.key, {}
+        failed = {failure.configuration for failure in measured.failed}
+        missing = [c for c in configurations if c not in self._costs and c not in failed]
+        if missing:
+            population = population_size(measured)
+            profile = self._predictor.predict(measured, missing)
+            bounds = self._cost_bounds(optimistic_profile(profile, population), missing)
+            for row, predicted in enumerate(profile.configurations):
+                log_std, ratio = self._service(predicted, population)
+                costs = tuple(_expected_from_optimistic(by_query[row], ratio) for by_query in bounds)
+                self._costs[predicted.configuration] = _Costs(log_std, ratio, costs)
+        rows, gaps = [self._costs.get(c, self._none) for c in configurations], self._gaps()
         parts = [
-            _shares_and_floors(np.array([gap * row.least[q] if row.exact is None else row.exact[q] for row in rows]))
+            _shares_and_floors(np.array([gap * row.bounds[q] if row.exact is None else row.exact[q] for row in rows]))
             for q, gap in enumerate(gaps)
         ]
         return ExpectedCost(
             usd_per_h=tuple(shares for shares, _ in parts),
-            spread=np.array([row.spread for row in rows]),
+            log_std=np.array([row.log_std for row in rows]),
             floor_usd_per_h=tuple(floors for _, floors in parts),
         )
 
-    def refine(self, known: PipelineProfile, configuration: Configuration) -> bool:
-        """Make the costs of one that was measured, and that `of` was asked for last, exact; False: they were."""
-        found = self._known.get(configuration)
-        if found is None or found.exact is not None:
+    def refine(self, measured: PipelineProfile, configuration: Configuration) -> bool:
+        """Compute a measured configuration's costs exactly, after `of`; return False if they were exact already."""
+        costs = self._costs.get(configuration)
+        if costs is None or costs.exact is not None:
             return False
-        profile = self._predictor.predict(known, [configuration])
-        exact = [costs[0] for costs in self._least(profile, [configuration], exactly=True)]
-        if not all(np.isfinite(costs).all() for costs in exact):
-            fast = self._least(optimistic_profile(profile, population_size(known)), [configuration], exactly=True)
+        profile = self._predictor.predict(measured, [configuration])
+        exact = [exact_costs[0] for exact_costs in self._cost_bounds(profile, [configuration], exact=True)]
+        if not all(np.isfinite(exact_costs).all() for exact_costs in exact):
+            fast = self._cost_bounds(
+                optimistic_profile(profile, population_size(measured)), [configuration], exact=True
+            )
             exact = [
-                np.where(np.isfinite(costs), costs, _in_the_middle(fast[q][0], found.middle))
-                for q, costs in enumerate(exact)
+                np.where(np.isfinite(exact_costs), exact_costs, _expected_from_optimistic(fast[q][0], costs.ratio))
+                for q, exact_costs in enumerate(exact)
             ]
-        self._known[configuration] = replace(found, exact=tuple(exact))
+        self._costs[configuration] = replace(costs, exact=tuple(exact))
         return True
 
-    def _least(
-        self, profile: PipelineProfile, wanted: Sequence[Configuration], *, exactly: bool = False
+    def _cost_bounds(
+        self, profile: PipelineProfile, configurations: Sequence[Configuration], *, exact: bool = False
     ) -> tuple[FloatArray, ...]:
-        return min_plan_costs(self._pipeline, self._queries, profile, self._network, wanted, exactly=exactly)
+        return min_plan_costs(self._pipeline, self._queries, profile, self._network, configurations, exact=exact)
 
     def _gaps(self) -> list[FloatArray]:
-        """For each query (s,) what exact costs are over their bounds, on average of those known."""
-        refined = [(found.exact, found.least) for found in self._known.values() if found.exact is not None]
+        """Return, for each query, (s,) the mean ratio of exact costs to their bounds."""
+        refined = [(costs.exact, costs.bounds) for costs in self._costs.values() if costs.exact is not None]
         gaps = []
-        for q, none in enumerate(self._none.least):
+        for q, none in enumerate(self._none.bounds):
             ratios = [np.ones(len(none))]
-            for exact, least in refined:
-                finite = np.isfinite(exact[q]) & np.isfinite(least[q]) & (exact[q] > 0) & (least[q] > 0)
-                ratios.append(np.where(finite, exact[q] / np.where(finite, least[q], 1.0), 1.0))
+            for exact, bounds in refined:
+                finite = np.isfinite(exact[q]) & np.isfinite(bounds[q]) & (exact[q] > 0) & (bounds[q] > 0)
+                ratios.append(np.where(finite, exact[q] / np.where(finite, bounds[q], 1.0), 1.0))
             gaps.append(np.mean(ratios[1:] or ratios, axis=0))
         return gaps
 
-    def _service(self, found: ConfigurationProfile, population: int) -> tuple[float, float]:
-        """Relative deviation of the seconds of all operators, and these as expected over those plans are sought for.
-
-        That operators err independently is an assumption.
-        """
-        unsure = self._predictor.deviations(found.configuration)
-        deviations = np.array([unsure[name] for name in found.operators])
-        errors = np.array([relative_standard_error(operator, population) for operator in found.operators.values()])
-        least_s = np.array([max(float(operator.service_s.mean()), _LEAST_S) for operator in found.operators.values()])
-        middle_s, fast_s = least_s * np.exp(CAUTION * deviations), least_s * np.exp(-ERRORS * errors)
-        spread = np.sqrt(((middle_s * np.hypot(deviations, errors)) ** 2).sum()) / middle_s.sum()
-        return float(spread), float(middle_s.sum() / fast_s.sum())
+    def _service(self, predicted: ConfigurationProfile, population: int) -> tuple[float, float]:
+        """Return the relative deviation of the total seconds, and the ratio of expected to optimistic seconds."""
+        deviation_of = self._predictor.deviations(predicted.configuration)
+        deviations = np.array([deviation_of[name] for name in predicted.operators])
+        errors = np.array([relative_standard_error(operator, population) for operator in predicted.operators.values()])
+        cautious_s = np.array([max(float(o.service_s.mean()), _MIN_S) for o in predicted.operators.values()])
+        expected_s, fast_s = cautious_s * np.exp(CAUTION * deviations), cautious_s * np.exp(-ERRORS * errors)
+        # Errors of operators are assumed to be independent.
+        relative_std = np.sqrt(((expected_s * np.hypot(deviations, errors)) ** 2).sum()) / expected_s.sum()
+        return float(relative_std), float(expected_s.sum() / fast_s.sum())
 
 
-def _in_the_middle(costs: FloatArray, middle: float) -> FloatArray:
-    """(s,) costs of plans for fast operators -> as expected; alone, whole replicas cost what they cost."""
-    found = costs.copy()
-    found[::KINDS] *= middle
-    return found
+def _expected_from_optimistic(costs: FloatArray, ratio: float) -> FloatArray:
+    """Return (s,) expected costs from costs of optimistic plans; dedicated (whole) replicas cost the same."""
+    expected = costs.copy()
+    expected[::KINDS] *= ratio
+    return expected
 
 
 def _shares_and_floors(costs: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """(k, s) shares and (k, s) floors of what k configurations cost: in each situation fully shared, then alone."""
-    shared, alone = costs[:, ::KINDS], costs[:, 1::KINDS]
-    floors = np.stack([np.where(np.isfinite(shared), 0.0, np.inf), alone], axis=2)
+    """Return (k, s) shares and (k, s) floors of costs; in each situation fully shared, then dedicated."""
+    shared, dedicated = costs[:, ::KINDS], costs[:, 1::KINDS]
+    floors = np.stack([np.where(np.isfinite(shared), 0.0, np.inf), dedicated], axis=2)
     return np.repeat(shared, KINDS, axis=1), floors.reshape(costs.shape)

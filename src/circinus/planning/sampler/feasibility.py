@@ -1,4 +1,4 @@
-"""Which configurations surely keep accuracy objectives, and how probable it is of the others."""
+"""Feasibility of configurations: certain ones, and the probability of meeting accuracy SLOs."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from circinus.specification import AccuracySlo, Configuration, Query
 
 
 def feasibility_probability(mean: FloatArray, deviation: FloatArray, threshold: float, *, at_least: bool) -> FloatArray:
-    """(k,) beliefs of mean scores -> probability that a threshold is kept.
+    """Return (k,) probabilities that mean scores satisfy a threshold.
 
-    By Student's distribution with five degrees of freedom: deviations are estimated from few items themselves, and to
-    what is three of them away the normal distribution gives a quarter of the probability that it has.
+    Student's distribution with five degrees of freedom is used, because deviations are estimated from few items and the
+    normal tail at three standard deviations is four times too light.
 
     Args:
-        mean: of each belief.
-        deviation: standard deviation of each.
-        threshold: of the objective.
-        at_least: whether scores are to be at least the threshold; else at most.
+        mean: (k,) expected scores.
+        deviation: (k,) standard deviations.
+        threshold: threshold of the SLO.
+        at_least: whether scores must be at least the threshold, rather than at most.
     """
     margin = (mean - threshold) if at_least else (threshold - mean)
-    # In units in which x / sqrt(5) is what the closed form is made of; the distribution has a variance of 5/3.
+    # The closed form uses x = t / sqrt(5); the distribution is scaled by its variance of 5/3.
     x = np.asarray(margin / np.maximum(deviation, 1e-12) / math.sqrt(3.0), dtype=np.float64)
     share = 1.0 / (1.0 + x**2)
     return np.asarray(0.5 + (np.arctan(x) + x * share * (1.0 + 2.0 / 3.0 * share)) / math.pi)
 
 
 def slo_feasibility(belief: Belief, slo: AccuracySlo | None) -> FloatArray:
-    """(k,) probability that configurations keep an objective; None: there is none."""
+    """Return (k,) probabilities that configurations meet an SLO; 1 without an SLO."""
     if slo is None:
         return np.ones(len(belief.mean))
     return feasibility_probability(belief.mean, belief.deviation, slo.threshold, at_least=slo.comparison == ">=")
@@ -43,72 +43,74 @@ def slo_feasibility(belief: Belief, slo: AccuracySlo | None) -> FloatArray:
 
 def classify_feasibility(
     queries: Sequence[Query],
-    listed: Sequence[Configuration],
-    known: Mapping[Configuration, ConfigurationProfile],
+    configurations: Sequence[Configuration],
+    measured: Mapping[Configuration, ConfigurationProfile],
     population: int,
 ) -> tuple[BoolArray, BoolArray]:
-    """What is sure of k configurations and q queries.
+    """Return the decided part of the feasibility of k configurations for q queries.
 
     Args:
-        queries: which.
-        listed: the configurations.
-        known: what was measured of some of them.
-        population: items that may be measured.
+        queries: q queries.
+        configurations: k configurations.
+        measured: profiles of the measured configurations.
+        population: number of items that may be measured.
 
     Returns:
-        (k, q) which surely keep the accuracy objective, and (k, q) which are out: they surely miss it, nothing more can
-        be measured of them, or the query is pinned to others.
+        (k, q) whether the configuration certainly meets the accuracy SLO, and (k, q) whether it is excluded: it
+        certainly misses the SLO, no more of its items can be measured, or the query is pinned to other knob values.
     """
-    sure = np.zeros((len(listed), len(queries)), dtype=bool)
-    out = np.zeros_like(sure)
-    for row, configuration in enumerate(listed):
-        if configuration not in known:
+    certain = np.zeros((len(configurations), len(queries)), dtype=bool)
+    excluded = np.zeros_like(certain)
+    for row, configuration in enumerate(configurations):
+        if configuration not in measured:
             continue
-        accuracy, whole = known[configuration].accuracy, len(known[configuration].items) >= population
+        accuracy, is_final = measured[configuration].accuracy, len(measured[configuration].items) >= population
         for column, query in enumerate(queries):
             slo = query.slos.accuracy
             worst, best = accuracy.lower, accuracy.upper
             if slo is not None and slo.comparison == "<=":
                 worst, best = best, worst
-            sure[row, column] = slo is None or slo.is_met_by(worst)
-            out[row, column] = slo is not None and (whole or not slo.is_met_by(best)) and not sure[row, column]
+            certain[row, column] = slo is None or slo.is_met_by(worst)
+            excluded[row, column] = (
+                slo is not None and (is_final or not slo.is_met_by(best)) and not certain[row, column]
+            )
     for column, query in enumerate(queries):
-        kept = pin_mask(query, listed)
-        sure[:, column] &= kept
-        out[:, column] |= ~kept
-    return sure, out
+        matching = pin_mask(query, configurations)
+        certain[:, column] &= matching
+        excluded[:, column] |= ~matching
+    return certain, excluded
 
 
 def awaiting_plan(
     queries: Sequence[Query],
-    listed: Sequence[Configuration],
-    known: Mapping[Configuration, ConfigurationProfile],
-    sure: BoolArray,
+    configurations: Sequence[Configuration],
+    measured: Mapping[Configuration, ConfigurationProfile],
+    certain: BoolArray,
     costs: Sequence[FloatArray],
     population: int,
 ) -> BoolArray:
-    """(k, q) which configurations are surely accurate but have no plan on so few items, and may have one on more.
+    """Return (k, q) certain configurations that have no plan on their few items but may have one on more.
 
-    They wait until a plan is found, at most for as many items as bound the percentile of latency without an allowance
-    for the slowest: looking at latencies again and again until one look is good breaks the promise more often the more
-    looks there are.
+    They wait until a plan appears, at most for the number of items that bounds the latency percentile without a
+    small-sample allowance. Repeated checks of latencies until one passes would break the guarantee more often with each
+    check.
 
     Args:
-        queries: which.
-        listed: k configurations.
-        known: what was measured of some of them.
-        sure: (k, q) which surely keep the accuracy objective.
-        costs: for each query (k, s) of the cheapest plans of those; infinite: there is none.
-        population: items that may be measured.
+        queries: q queries.
+        configurations: k configurations.
+        measured: profiles of the measured configurations.
+        certain: (k, q) whether the configuration certainly meets the accuracy SLO.
+        costs: for each query, (k, s) costs of the cheapest plans of certain configurations; infinite without a plan.
+        population: number of items that may be measured.
     """
-    found = sure.copy()
+    waiting = certain.copy()
     for q, query in enumerate(queries):
-        certain = min(distribution_free_sample_size(query), population)
-        found[:, q] &= ~np.isfinite(costs[q]).any(axis=1)
-        found[:, q] &= [c in known and len(known[c].items) < certain for c in listed]
-    return found
+        sufficient_items = min(distribution_free_sample_size(query), population)
+        waiting[:, q] &= ~np.isfinite(costs[q]).any(axis=1)
+        waiting[:, q] &= [c in measured and len(measured[c].items) < sufficient_items for c in configurations]
+    return waiting
 
 
-def population_size(known: PipelineProfile) -> int:
-    """Items that may be measured."""
-    return known.dataset_items - known.held_out_items
+def population_size(profile: PipelineProfile) -> int:
+    """Return the number of items that may be measured."""
+    return profile.dataset_items - profile.held_out_items

@@ -1,7 +1,7 @@
-"""A Gaussian process on observed codes under known hyperparameters (Rasmussen & Williams 2006, algorithm 2.1).
+"""Gaussian process regression on codes with given hyperparameters (Rasmussen & Williams 2006, algorithm 2.1).
 
-Scores are in units of the score's range, less their centre: the middle of the range or a prior mean. What the mean is
-made of besides are *trends*, functions of the code with normal coefficients that are integrated out (section 2.7).
+Scores are in units of the score range, relative to their centre: the middle of the range or a prior mean. The mean also
+contains *trends*, functions of the code with normal coefficients that are integrated out (section 2.7).
 """
 
 from __future__ import annotations
@@ -17,55 +17,54 @@ from circinus.planning.sampler.hyperparameters import Hyperparameters
 from circinus.planning.sampler.kernel import CrossCovariance, KnobKernel
 
 JITTER = 1e-8
-"""Variance of every observation besides its own, which keeps the covariance invertible: 1e-4 of the range, squared."""
+"""Variance added to every observation to keep the covariance invertible: 1e-4 of the range, squared."""
 _RELATIVE_JITTER = 1e-11
-"""The same as a share of the prior variance, which is greater only where scores lie far outside their range."""
+"""Jitter as a share of the prior variance; it exceeds `JITTER` only for scores far outside the range."""
 _ROWS_AT_A_TIME = 256
-"""Predictions whose covariance with the observations is held at once; many times faster than all at once, because that
-memory is used again."""
+"""Predictions per batch; reuse of a batch's memory is many times faster than one large cross-covariance."""
 
 
 @dataclass(frozen=True, eq=False)
 class KernelInputs:
-    """n codes; s slots, t trends."""
+    """Kernel inputs of n codes; s slots, t trends."""
 
     slots: FloatArray
     """(n, s)"""
     trends: FloatArray
     """(n, t)"""
 
-    def rows(self, which: slice | NDArray[np.bool_]) -> KernelInputs:
-        """Some of them."""
-        return KernelInputs(self.slots[which], self.trends[which])
+    def rows(self, selected: slice | NDArray[np.bool_]) -> KernelInputs:
+        """Return the selected inputs."""
+        return KernelInputs(self.slots[selected], self.trends[selected])
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreObservations:
-    """n observed codes."""
+    """Observed scores of n codes."""
 
     inputs: KernelInputs
     residuals: FloatArray
-    """(n,) observed means less their centre."""
+    """(n,) observed means minus their centre."""
     noise: FloatArray
-    """(n, n) covariance of the errors of these means, and of the rests."""
+    """(n, n) covariance of the errors of the means and of the residual effects."""
 
 
 @dataclass(frozen=True, eq=False)
 class GaussianProcess:
-    """Conditioned on n observations."""
+    """Gaussian process conditioned on n observations."""
 
     kernel: KnobKernel
     hyperparameters: Hyperparameters
     cross_covariance: CrossCovariance
-    """The observed codes."""
+    """Covariance with the observed codes."""
     observed: KernelInputs
-    """The same."""
-    rest_variance: float
-    """Of what each code has by itself."""
+    """Inputs of the observed codes."""
+    residual_variance: float
+    """Variance of the residual effect of each code."""
     inverse_factor: FloatArray
     """(n, n) inverse of the lower Cholesky factor of the observations' covariance."""
     weights: FloatArray
-    """(n,) the inverse covariance times the residuals."""
+    """(n,) inverse covariance times the residuals."""
 
     @classmethod
     def condition(
@@ -73,23 +72,23 @@ class GaussianProcess:
         kernel: KnobKernel,
         hyperparameters: Hyperparameters,
         observations: ScoreObservations,
-        rest_variance: float = 0.0,
+        residual_variance: float = 0.0,
     ) -> GaussianProcess:
-        """Condition on observations, whose noise has the rests in it."""
-        whole, _ = covariance(kernel, observations.inputs, hyperparameters)
-        inverse = _inverse(_factor(whole, observations))
+        """Condition on observations, whose noise includes the residual effects."""
+        prior_covariance, _ = covariance(kernel, observations.inputs, hyperparameters)
+        inverse = _inverse(_factor(prior_covariance, observations))
         weights = inverse.T @ (inverse @ observations.residuals)
         inputs = observations.inputs
-        towards = kernel.cross_covariance(inputs.slots, hyperparameters.inverse_lengthscale, hyperparameters.variances)
-        return cls(kernel, hyperparameters, towards, inputs, rest_variance, inverse, weights)
+        cross = kernel.cross_covariance(inputs.slots, hyperparameters.inverse_lengthscale, hyperparameters.variances)
+        return cls(kernel, hyperparameters, cross, inputs, residual_variance, inverse, weights)
 
     def prior_variances(self, inputs: KernelInputs) -> FloatArray:
-        """(m,) variances of m codes' scores before anything was observed."""
+        """Return (m,) prior variances of m codes' scores."""
         h = self.hyperparameters
-        return np.asarray(h.variances.sum() + self.rest_variance + inputs.trends**2 @ h.trend_deviation**2)
+        return np.asarray(h.variances.sum() + self.residual_variance + inputs.trends**2 @ h.trend_deviation**2)
 
     def predict(self, inputs: KernelInputs) -> tuple[FloatArray, FloatArray]:
-        """(m,) means and (m,) variances of m codes' scores."""
+        """Return (m,) means and (m,) variances of m codes' scores."""
         count = len(inputs.slots)
         mean, explained = np.empty(count), np.empty(count)
         for start in range(0, count, _ROWS_AT_A_TIME):
@@ -99,40 +98,40 @@ class GaussianProcess:
         return mean, np.maximum(self.prior_variances(inputs) - explained, 0.0)
 
     def joint(self, inputs: KernelInputs) -> tuple[FloatArray, FloatArray]:
-        """(m,) means and (m, m) covariance of m codes' scores."""
+        """Return (m,) means and the (m, m) covariance of m codes' scores."""
         mean, whitened = self._posterior(inputs)
-        before, _ = covariance(self.kernel, inputs, self.hyperparameters)
-        return mean, before + self._rests(inputs, inputs) - whitened @ whitened.T
+        prior, _ = covariance(self.kernel, inputs, self.hyperparameters)
+        return mean, prior + self._residual_covariance(inputs, inputs) - whitened @ whitened.T
 
     def _posterior(self, inputs: KernelInputs) -> tuple[FloatArray, FloatArray]:
-        """(m,) means, and (m, n) whitened covariance with the observations."""
-        shared = (inputs.trends * self.hyperparameters.trend_deviation**2) @ self.observed.trends.T
-        self.cross_covariance.add_to(shared, inputs.slots)
-        if self.rest_variance:
-            alike = _maybe_alike(inputs.slots, self.observed.slots)
-            if alike.any():
-                shared[alike] += self._rests(inputs.rows(alike), self.observed)
-        return shared @ self.weights, shared @ self.inverse_factor.T
+        """Return (m,) means and the (m, n) whitened covariance with the observations."""
+        cross = (inputs.trends * self.hyperparameters.trend_deviation**2) @ self.observed.trends.T
+        self.cross_covariance.add_to(cross, inputs.slots)
+        if self.residual_variance:
+            maybe_equal = _maybe_equal(inputs.slots, self.observed.slots)
+            if maybe_equal.any():
+                cross[maybe_equal] += self._residual_covariance(inputs.rows(maybe_equal), self.observed)
+        return cross @ self.weights, cross @ self.inverse_factor.T
 
-    def _rests(self, first: KernelInputs, second: KernelInputs) -> FloatArray:
-        """(n, m) covariance of the rests, which only equal codes share."""
+    def _residual_covariance(self, first: KernelInputs, second: KernelInputs) -> FloatArray:
+        """Return the (n, m) covariance of residual effects, which only equal codes share."""
         equal = first.slots @ second.slots.T >= len(self.kernel.space.columns)
-        return np.asarray(self.rest_variance * equal)
+        return np.asarray(self.residual_variance * equal)
 
 
-def _maybe_alike(slots: FloatArray, others: FloatArray) -> NDArray[np.bool_]:
-    """(n,) rows that are equal to one of the others, and hardly any besides: the few that are to be compared whole."""
+def _maybe_equal(slots: FloatArray, references: FloatArray) -> NDArray[np.bool_]:
+    """Return (n,) candidates for rows equal to one of `references`; the few false positives are compared in full."""
     weights = np.sqrt(np.arange(2.0, slots.shape[1] + 2.0))
-    keys, known = slots @ weights, np.sort(others @ weights)
-    above = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    nearest = np.minimum(np.abs(known[above] - keys), np.abs(known[np.maximum(above - 1, 0)] - keys))
+    keys, sorted_keys = slots @ weights, np.sort(references @ weights)
+    above = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
+    nearest = np.minimum(np.abs(sorted_keys[above] - keys), np.abs(sorted_keys[np.maximum(above - 1, 0)] - keys))
     return np.asarray(nearest <= 1e-9 * (1.0 + np.abs(keys)))
 
 
 def covariance(
     kernel: KnobKernel, inputs: KernelInputs, hyperparameters: Hyperparameters
 ) -> tuple[FloatArray, FloatArray]:
-    """(n, n) covariance of the scores of n codes, and (c, n, n) the part of each component."""
+    """Return the (n, n) covariance of n codes' scores and the (c, n, n) part of each component."""
     h = hyperparameters
     parts = kernel.correlations(inputs.slots, inputs.slots, h.inverse_lengthscale) * h.variances[:, None, None]
     weighted = inputs.trends * h.trend_deviation
@@ -142,31 +141,34 @@ def covariance(
 def minus_log_likelihood(
     kernel: KnobKernel, hyperparameters: Hyperparameters, observations: ScoreObservations
 ) -> tuple[float, FloatArray]:
-    """The marginal likelihood's logarithm, negative, and (p,) its gradient (Rasmussen & Williams 2006, eqs. 5.8, 5.9).
+    """Return the negative log marginal likelihood and its gradient (p,) (Rasmussen & Williams 2006, eqs. 5.8, 5.9).
 
-    Infinite where it cannot be computed.
+    The value is infinite if it cannot be computed.
     """
-    whole, parts = covariance(kernel, observations.inputs, hyperparameters)
+    prior_covariance, parts = covariance(kernel, observations.inputs, hyperparameters)
     try:
-        factor = _factor(whole, observations)
+        factor = _factor(prior_covariance, observations)
     except np.linalg.LinAlgError:
         return math.inf, np.zeros(len(hyperparameters.parameters))
     inverse = _inverse(factor)
     weights = inverse.T @ (inverse @ observations.residuals)
     value = float(observations.residuals @ weights + len(weights) * math.log(2 * math.pi)) / 2
-    pull = (inverse.T @ inverse - np.outer(weights, weights)) * parts  # (c, n, n) twice the derivative by each part
+    weighted = (inverse.T @ inverse - np.outer(weights, weights)) * parts  # (c, n, n) twice the derivative by each part
     slots = observations.inputs.slots
-    slopes = np.zeros(len(hyperparameters.log_sharpness))
-    for component, part in zip(kernel.components, pull, strict=True):
+    slopes = np.zeros(len(hyperparameters.log_inverse_lengthscale))
+    for component, part in zip(kernel.components, weighted, strict=True):
         by_choices = slots.T @ part @ slots
         slopes += component * kernel.slopes(hyperparameters.inverse_lengthscale, by_choices) / 2
-    gradient = np.concatenate([slopes, pull.sum(axis=(1, 2))])
+    gradient = np.concatenate([slopes, weighted.sum(axis=(1, 2))])
     return value + float(np.log(np.diag(factor)).sum()), gradient
 
 
-def _factor(whole: FloatArray, observations: ScoreObservations) -> FloatArray:
-    jitter = max(JITTER, _RELATIVE_JITTER * float(whole.diagonal().max()))
-    return np.asarray(np.linalg.cholesky(whole + observations.noise + jitter * np.eye(len(whole))), dtype=np.float64)
+def _factor(prior: FloatArray, observations: ScoreObservations) -> FloatArray:
+    jitter = max(JITTER, _RELATIVE_JITTER * float(prior.diagonal().max()))
+    return np.asarray(
+        np.linalg.cholesky(prior + observations.noise + jitter * np.eye(len(prior))),
+        dtype=np.float64,
+    )
 
 
 def _inverse(factor: FloatArray) -> FloatArray:

@@ -1,8 +1,8 @@
-"""Hyperparameters as far as observations tell them: a normal distribution about the most probable ones.
+"""Approximate posterior of the hyperparameters: a normal distribution around the mode.
 
-The most probable alone make a surrogate too sure: of truths drawn from its own prior only 70 % lay in its central 90 %
-intervals after a few observations. So hyperparameters that stand for their whole distribution (Laplace's approximation,
-MacKay 1992) are used together; with these four, 87 to 96 % lay there, and predictions were no worse.
+The mode alone makes a surrogate overconfident: of truths drawn from its own prior only 70 % were within its central 90
+% intervals after a few observations. Representatives of the whole posterior (Laplace approximation, MacKay 1992) are
+therefore used together; with four of them the coverage was 87 to 96 %, and predictions were no worse.
 """
 
 from __future__ import annotations
@@ -25,74 +25,74 @@ _SHORTENINGS = 8
 def minimize_bfgs(
     function: Callable[[FloatArray], tuple[float, FloatArray]],
     start: FloatArray,
-    spread: FloatArray,
+    scales: FloatArray,
     *,
     iterations: int,
     tolerance: float,
-    longest_step: float = 1.5,
+    max_step: float = 1.5,
 ) -> tuple[FloatArray, float]:
-    """Descend from `start` (Nocedal & Wright 2006, algorithm 6.1, with backtracking).
+    """Minimize a function from `start` by BFGS (Nocedal & Wright 2006, algorithm 6.1, with backtracking).
 
     Args:
-        function: (p,) -> its value (infinite where it cannot be computed) and gradient (p,).
-        start: (p,) where the function is finite.
-        spread: (p,) how far each parameter is expected to move: the first guess of the inverse curvature.
-        iterations: at most.
-        tolerance: decrease of the value by one step below which it ends.
-        longest_step: in each parameter.
+        function: (p,) -> value (infinite if it cannot be computed) and gradient (p,).
+        start: (p,) initial point, where the function is finite.
+        scales: (p,) expected change of each parameter, the initial estimate of the inverse curvature.
+        iterations: maximum number of iterations.
+        tolerance: decrease of the value in one step below which the search ends.
+        max_step: maximum step in each parameter.
 
     Returns:
-        Where it ended and the value there, never greater than that at `start`.
+        Final point and its value, which never exceeds the value at `start`.
     """
-    at, (value, gradient) = start, function(start)
-    inverse = np.diag(spread**2)
+    point, (value, gradient) = start, function(start)
+    inverse = np.diag(scales**2)
     for _ in range(iterations):
         direction = -inverse @ gradient
         slope = float(direction @ gradient)
         if not slope < 0:
             break
-        length = min(1.0, longest_step / max(float(abs(direction).max()), 1e-12))
+        length = min(1.0, max_step / max(float(abs(direction).max()), 1e-12))
         for _ in range(_SHORTENINGS):
-            reached = at + length * direction
-            there, gradient_there = function(reached)
-            if there <= value + _SUFFICIENT * length * slope:
+            next_point = point + length * direction
+            next_value, next_gradient = function(next_point)
+            if next_value <= value + _SUFFICIENT * length * slope:
                 break
             length *= _SHORTER
         else:
             break
-        step, change = reached - at, gradient_there - gradient
-        decrease = value - there
-        at, value, gradient = reached, there, gradient_there
+        step, change = next_point - point, next_gradient - gradient
+        decrease = value - next_value
+        point, value, gradient = next_point, next_value, next_gradient
         if decrease < tolerance:
             break
         curvature = float(step @ change)
         if curvature > 1e-12:
-            turned = inverse @ change
+            transformed = inverse @ change
             inverse = (
                 inverse
-                + (curvature + change @ turned) * np.outer(step, step) / curvature**2
-                - (np.outer(turned, step) + np.outer(step, turned)) / curvature
+                + (curvature + change @ transformed) * np.outer(step, step) / curvature**2
+                - (np.outer(transformed, step) + np.outer(step, transformed)) / curvature
             )
-    return at, value
+    return point, value
 
 
 _TOLERANCE_NATS = 2e-3
 _DIFFERENCE = 0.05
 _SIGNS = np.array([[1, 1, 1], [-1, 1, -1], [1, -1, -1], [-1, -1, 1]], dtype=np.float64)
-"""Orthogonal columns of mean 0 and variance 1: in the three least known directions as the distribution is."""
+"""Orthogonal columns of mean 0 and variance 1; they match the distribution in its three least certain directions."""
 _WIDENING = 1.3
-"""Factor of its standard deviations: the posterior has heavier tails than the normal distribution at its peak."""
+"""Inflation of the standard deviations, as the posterior has heavier tails than the normal distribution at its mode."""
 
 
 @dataclass(frozen=True, eq=False)
 class HyperparameterPosterior:
-    """The most probable hyperparameters, those that stand for all, and how well the model as a whole fits."""
+    """Mode of the hyperparameters, representatives of their posterior, and the evidence of the model."""
 
     best: Hyperparameters
     representatives: tuple[Hyperparameters, ...]
-    """Equally probable; together of the whole's mean and, where it is least known, of somewhat more spread."""
+    """Equally probable representatives, which together have the posterior's mean and slightly inflated scale."""
     log_evidence: float
-    """Logarithm of the probability density of the observations, in units of the range, over all hyperparameters."""
+    """Log marginal likelihood over all hyperparameters, in units of the range."""
 
 
 def fit_hyperparameters(
@@ -102,25 +102,25 @@ def fit_hyperparameters(
     starts: tuple[Hyperparameters, ...],
     iterations: int,
 ) -> HyperparameterPosterior:
-    """The greatest posterior density, sought from each of `starts`, and the curvature there.
+    """Find the posterior mode from each of `starts`, and the curvature at the mode.
 
     Args:
-        kernel: of the space.
-        observations: of the scores.
-        expected: the centre of the prior.
-        starts: where descents begin.
-        iterations: of each descent at most.
+        kernel: kernel of the space.
+        observations: observed scores.
+        expected: centre of the prior.
+        starts: initial points of the descents.
+        iterations: maximum number of iterations of each descent.
     """
-    centre, spread = expected.parameters, expected.spread
+    centre, scales = expected.parameters, expected.scales
 
     def minus_log_posterior(parameters: FloatArray) -> tuple[float, FloatArray]:
         value, gradient = minus_log_likelihood(kernel, expected.at(parameters), observations)
-        away = (parameters - centre) / spread
-        return value + float(away @ away) / 2, gradient + away / spread
+        standardized = (parameters - centre) / scales
+        return value + float(standardized @ standardized) / 2, gradient + standardized / scales
 
     ends = [
         minimize_bfgs(
-            minus_log_posterior, start.parameters, spread / 2, iterations=iterations, tolerance=_TOLERANCE_NATS
+            minus_log_posterior, start.parameters, scales / 2, iterations=iterations, tolerance=_TOLERANCE_NATS
         )
         for start in starts
     ]
@@ -128,11 +128,11 @@ def fit_hyperparameters(
     _, gradient = minus_log_posterior(best)
     shifted = [minus_log_posterior(best + _DIFFERENCE * unit)[1] for unit in np.eye(len(best))]
     curvature = (np.array(shifted) - gradient) / _DIFFERENCE
-    precisions, directions = np.linalg.eigh((curvature + curvature.T) / 2)  # ascending: the least known first
-    precisions = np.maximum(precisions, 1 / spread.max() ** 2)  # observations do not make them less known than before
+    precisions, directions = np.linalg.eigh((curvature + curvature.T) / 2)  # ascending: the least certain first
+    precisions = np.maximum(precisions, 1 / scales.max() ** 2)  # never less certain than the prior
     signs = _SIGNS[:, np.arange(len(best)) % _SIGNS.shape[1]]
     points = best + (_WIDENING * signs / np.sqrt(precisions)) @ directions.T
-    log_prior_scale = float(np.log(spread).sum())
+    log_prior_scale = float(np.log(scales).sum())
     return HyperparameterPosterior(
         expected.at(best),
         tuple(expected.at(point) for point in points),

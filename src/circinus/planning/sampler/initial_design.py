@@ -1,4 +1,4 @@
-"""Where to begin: few configurations in which every operator configuration occurs."""
+"""Initial designs: few configurations that cover every operator configuration or every choice."""
 
 from __future__ import annotations
 
@@ -14,83 +14,83 @@ from circinus.specification import Configuration, KnobValues
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
-def covering_design(listed: Sequence[Configuration]) -> tuple[Configuration, ...]:
-    """Configurations among those listed in which each operator has each of its knob values at least once.
+def covering_design(configurations: Sequence[Configuration]) -> tuple[Configuration, ...]:
+    """Return listed configurations in which each operator has each of its knob values at least once.
 
-    As many as the operator with most knob values has, where all combinations are listed. Each operator's values are
-    gone through in strides of about the golden section, those of the first one by one: so that high values of one do
-    not always meet high values of another. What is not covered by these, as where some combinations are not listed,
-    is covered by the first listed that has it.
+    If all combinations are listed, there are as many as the operator with most knob values has. The values of the first
+    operator are taken in order, those of the others in strides near the golden section, so that high values of one do
+    not always meet high values of another. Remaining values, as in incomplete lists, are covered by the first
+    configuration that has them.
     """
-    if not listed:
+    if not configurations:
         return ()
-    values: dict[str, list[KnobValues]] = {name: [] for name in listed[0]}
-    for configuration in listed:
+    values: dict[str, list[KnobValues]] = {name: [] for name in configurations[0]}
+    for configuration in configurations:
         for name, own in configuration.operators:
             if own not in values[name]:
                 values[name].append(own)
-    present = set(listed)
-    chosen: dict[Configuration, None] = {}
-    for turn in range(max(len(own) for own in values.values())):
-        found = Configuration.of(
+    present = set(configurations)
+    selected: dict[Configuration, None] = {}
+    for index in range(max(len(own) for own in values.values())):
+        combination = Configuration.of(
             {
-                name: own[turn * coprime_stride(len(own), number) % len(own)]
+                name: own[index * coprime_stride(len(own), number) % len(own)]
                 for number, (name, own) in enumerate(values.items())
             }
         )
-        if found in present:
-            chosen[found] = None
-    covered = {(name, own) for configuration in chosen for name, own in configuration.operators}
-    for configuration in listed:
+        if combination in present:
+            selected[combination] = None
+    covered = {(name, own) for configuration in selected for name, own in configuration.operators}
+    for configuration in configurations:
         if not covered.issuperset(configuration.operators):
-            chosen[configuration] = None
+            selected[configuration] = None
             covered.update(configuration.operators)
-    return tuple(chosen)
+    return tuple(selected)
 
 
 def coprime_stride(count: int, number: int) -> int:
-    """A number without a common divisor with `count`, so that steps of it reach all."""
+    """Return a number coprime to `count`, so that its multiples reach all residues."""
     if number == 0:
         return 1
     return min((s for s in range(1, count + 1) if math.gcd(s, count) == 1), key=lambda s: abs(s - _GOLDEN * count))
 
 
 def covering_array(space: ConfigurationSpace) -> IntArray:
-    """(m, d) codes in which each knob has each of its choices at least once.
+    """Return (m, d) codes in which each knob has each of its choices at least once.
 
-    About as many as the knob with most choices has. The first has the last choice of every knob: where choices go from
-    least to most, nothing is likely to score higher. From there each knob's choices are gone through backwards, in
-    strides of about the golden section, those of the first knob one by one: so that high values of one do not always
-    meet high values of another. Choices of knobs that exist only under others are made up for afterwards.
+    There are about as many as the knob with most choices has. The first code has the last choice of every knob: if
+    choices are in ascending order, nothing is likely to score higher. From there the choices of each knob descend,
+    those of the first knob in order, those of the others in strides near the golden section, so that high values of one
+    do not always meet high values of another. Choices of conditional knobs are added at the end.
     """
     choices = [len(knob.choices) for knob in space.columns]
     turns = np.arange(max(choices, default=1))
     codes = np.zeros((len(turns), len(choices)), dtype=np.int64)
     for column, count in enumerate(choices):
         codes[:, column] = (count - 1 - turns * coprime_stride(count, column)) % count
-    found = space.resolved(codes)
+    resolved = space.resolved(codes)
     for column, count in enumerate(choices):
         for choice in range(count):
-            if not (found[:, column] == choice).any():
-                found = np.concatenate([found, _with(space, found, column, choice)])
-    _, first = np.unique(found, axis=0, return_index=True)
-    return found[np.sort(first)]
+            if not (resolved[:, column] == choice).any():
+                resolved = np.concatenate([resolved, _with(space, resolved, column, choice)])
+    _, first = np.unique(resolved, axis=0, return_index=True)
+    return resolved[np.sort(first)]
 
 
 def _with(space: ConfigurationSpace, codes: IntArray, column: int, choice: int) -> IntArray:
-    """(1, d) one of `codes`, with a choice that needs others to exist."""
+    """Return (1, d) one of `codes` changed so that a conditional choice is active."""
     code = codes[choice % len(codes)].copy()
-    wanted = {column: choice}
-    waiting = [column]
-    while waiting:
-        for on, positions in space.columns[waiting.pop()].conditions:
-            if on not in wanted:
-                wanted[on] = positions[0]
-                waiting.append(on)
-    for of, position in wanted.items():
-        code[of] = position
-    own = [c for c, knob in enumerate(space.columns) if knob.operator == space.columns[column].operator]
-    for other in own:
-        if code[other] == INACTIVE and other not in wanted:
-            code[other] = 0  # kept only where it exists under the new choices
+    required = {column: choice}
+    pending = [column]
+    while pending:
+        for on, positions in space.columns[pending.pop()].conditions:
+            if on not in required:
+                required[on] = positions[0]
+                pending.append(on)
+    for required_column, position in required.items():
+        code[required_column] = position
+    operator_columns = [c for c, knob in enumerate(space.columns) if knob.operator == space.columns[column].operator]
+    for own_column in operator_columns:
+        if code[own_column] == INACTIVE and own_column not in required:
+            code[own_column] = 0  # `resolved` removes it again if it is inactive
     return space.resolved(code[None, :])

@@ -1,14 +1,14 @@
-"""How alike two configurations are, knob by knob.
+"""Kernel over configurations, as products of correlations of knobs.
 
-Every knob has a distance between two of its choices: that of their positions on [0, 1] where the choices are ordered,
-0 or 1 where they are not. Its correlation is Matern's with smoothness 5/2 (Rasmussen & Williams 2006, eq. 4.17) of the
-distance times the knob's *sharpness*, an inverse length scale; on unordered choices that is the overlap kernel. A knob
-that does not exist is a choice of its own; of an ordered knob it stands in the middle, times a second correlation of
-existing with not existing, so that the product of both remains a kernel.
+Every knob has a distance between two of its choices: the distance of positions on [0, 1] if the choices are ordered,
+otherwise 0 or 1. Its correlation is the Matern function with smoothness 5/2 (Rasmussen & Williams 2006, eq. 4.17) of
+the distance times the knob's inverse length scale; for unordered choices this is the overlap kernel. Inactivity is a
+choice of its own; for an ordered knob it is in the middle of the range, with an additional correlation between active
+and inactive, so that the product remains a kernel.
 
-A *component* multiplies the correlations of some knobs; components add up with their scales. One component of all knobs
-is the usual product. One for each operator plus one of all knobs is the additive form for large spaces (Duvenaud,
-Nickisch & Rasmussen 2011), which learns each operator apart from the others.
+A *component* multiplies the correlations of some knobs; components are added with their scales. One component of all
+knobs is the usual product. One for each operator plus one of all knobs is the additive form for large spaces (Duvenaud,
+Nickisch & Rasmussen 2011), which learns each operator separately.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _ROOT_5 = 5.0**0.5
 
 @dataclass(frozen=True, eq=False)
 class KnobKernel:
-    """The kernel of one space; d columns, c components, s *slots*: each choice of each column, and its absence."""
+    """Kernel of one space; d columns, c components, s *slots*: each choice of each column, and its inactivity."""
 
     space: ConfigurationSpace
     components: BoolArray
-    """(c, d) which columns each component multiplies, columns that stand together."""
+    """(c, d) columns of each component, which are contiguous."""
 
     @classmethod
     def of(cls, space: ConfigurationSpace, *, additive: bool = False) -> KnobKernel:
-        """One component of all columns, last; before it, if `additive`, one for each operator that has knobs."""
+        """Build the kernel: one component of all columns, after one for each operator with knobs if `additive`."""
         everything = np.ones((1, len(space.columns)), dtype=bool)
         operators = sorted({knob.operator for knob in space.columns})
         if not additive or len(operators) < 2:
@@ -44,20 +44,22 @@ class KnobKernel:
         return cls(space, np.concatenate([own, everything]))
 
     def slots(self, codes: IntArray) -> FloatArray:
-        """(n, d) codes -> (n, s), 1 in the slot of each column's choice, else 0."""
-        found = np.zeros((len(codes), int(self._first[-1])))
+        """Return (n, s) one-hot slots of (n, d) codes."""
+        one_hot = np.zeros((len(codes), int(self._first[-1])))
         absent_last = np.where(codes < 0, self._first[1:] - 1, self._first[:-1] + codes)
-        np.put_along_axis(found, absent_last, 1.0, axis=1)
-        return found
+        np.put_along_axis(one_hot, absent_last, 1.0, axis=1)
+        return one_hot
 
-    def correlations(self, first: FloatArray, second: FloatArray, sharpness: FloatArray) -> FloatArray:
-        """(n, s) and (m, s) slots, (d,) sharpness -> (c, n, m) correlations of each component, 1 for equal codes."""
-        tables = self.logarithms(sharpness)
+    def correlations(self, first: FloatArray, second: FloatArray, inverse_lengthscale: FloatArray) -> FloatArray:
+        """Return (c, n, m) correlations for (n, s) and (m, s) slots and (d,) inverse length scales."""
+        tables = self.logarithms(inverse_lengthscale)
         return np.exp(np.stack([first[:, own] @ (tables[own, own] @ second[:, own].T) for own in self._own]))
 
-    def cross_covariance(self, second: FloatArray, sharpness: FloatArray, variances: FloatArray) -> CrossCovariance:
-        """What `Towards` needs to know of (m, s) slots, (d,) sharpness and (c,) variances."""
-        tables = self.logarithms(sharpness)
+    def cross_covariance(
+        self, second: FloatArray, inverse_lengthscale: FloatArray, variances: FloatArray
+    ) -> CrossCovariance:
+        """Return the covariance with (m, s) slots, for (d,) inverse length scales and (c,) variances."""
+        tables = self.logarithms(inverse_lengthscale)
         linear, exponents = np.zeros((second.shape[1], len(second))), []
         for own, component, variance in zip(self._own, self.components, variances.tolist(), strict=True):
             logarithms = tables[own, own] @ second[:, own].T
@@ -67,37 +69,40 @@ class KnobKernel:
                 exponents.append((own, logarithms, math.log(variance)))
         return CrossCovariance(linear if linear.any() else None, tuple(exponents))
 
-    def logarithms(self, sharpness: FloatArray) -> FloatArray:
-        """(d,) -> (s, s) logarithms of the correlations of two choices of one column; 0 between columns."""
+    def logarithms(self, inverse_lengthscale: FloatArray) -> FloatArray:
+        """Return (s, s) log correlations of two choices of one column; 0 between columns."""
         tables = np.zeros((int(self._first[-1]),) * 2)
-        scale = sharpness[self._pairs.columns]
-        tables[self._pairs.rows, self._pairs.others] = _log_matern(scale * self._pairs.distances) + _log_matern(
+        scale = inverse_lengthscale[self._pairs.columns]
+        tables[self._pairs.first, self._pairs.second] = _log_matern(scale * self._pairs.distances) + _log_matern(
             scale * self._pairs.presences
         )
         return tables
 
-    def slopes(self, sharpness: FloatArray, weights: FloatArray) -> FloatArray:
-        """(d,) sum over pairs of choices of `weights` (s, s) times the derivative of `logarithms` by log sharpness."""
+    def slopes(self, inverse_lengthscale: FloatArray, weights: FloatArray) -> FloatArray:
+        """Return (d,) derivatives of a weighted sum of log correlations by the log inverse length scales.
+
+        `weights` is (s, s), over pairs of choices.
+        """
         pairs = self._pairs
-        scale = sharpness[pairs.columns]
+        scale = inverse_lengthscale[pairs.columns]
         slopes = _log_matern_slope(scale * pairs.distances) + _log_matern_slope(scale * pairs.presences)
-        found = np.zeros(len(self.space.columns))
-        np.add.at(found, pairs.columns, slopes * weights[pairs.rows, pairs.others])
-        return found
+        derivatives = np.zeros(len(self.space.columns))
+        np.add.at(derivatives, pairs.columns, slopes * weights[pairs.first, pairs.second])
+        return derivatives
 
     @cached_property
     def _first(self) -> IntArray:
-        """(d + 1,) the first slot of each column."""
+        """(d + 1,) first slot of each column."""
         return np.cumsum([0] + [len(knob.choices) + 1 for knob in self.space.columns], dtype=np.int64)
 
     @cached_property
     def _own(self) -> tuple[slice, ...]:
-        """The slots of each component; the columns of an operator stand together."""
-        found = []
+        """Slots of each component; the columns of an operator are contiguous."""
+        slices = []
         for component in self.components:
             columns = np.flatnonzero(component)
-            found.append(slice(self._first[columns[0]], self._first[columns[-1] + 1]) if len(columns) else slice(0))
-        return tuple(found)
+            slices.append(slice(self._first[columns[0]], self._first[columns[-1] + 1]) if len(columns) else slice(0))
+        return tuple(slices)
 
     @cached_property
     def _pairs(self) -> _Pairs:
@@ -112,9 +117,9 @@ class KnobKernel:
             else:
                 distances = 1.0 - np.eye(count)
                 presences = np.zeros((count, count))
-            rows, others = np.indices((count, count)) + self._first[column]
+            first, second = np.indices((count, count)) + self._first[column]
             columns = np.full((count, count), column)
-            parts.append([array.ravel() for array in (columns, rows, others, distances, presences)])
+            parts.append([array.ravel() for array in (columns, first, second, distances, presences)])
         if not parts:
             none, nothing = np.empty(0, dtype=np.int64), np.empty(0)
             return _Pairs(none, none, none, nothing, nothing)
@@ -123,39 +128,39 @@ class KnobKernel:
 
 @dataclass(frozen=True, eq=False)
 class CrossCovariance:
-    """Covariances of any codes with m given ones, as fast as predictions of thousands need them."""
+    """Covariances of any codes with m given codes, fast enough for thousands of predictions."""
 
     linear: FloatArray | None
-    """(s, m) the part of components of one column, whose covariances are tables of choices; None: no such."""
+    """(s, m) covariance of the components of one column, which are tables of choices; None without such components."""
     exponents: tuple[tuple[slice, FloatArray, float], ...]
-    """The other components: slots, (own slots, m) logarithms of correlations, logarithm of the variance."""
+    """Remaining components: slots, (own slots, m) log correlations, log variance."""
 
-    def add_to(self, found: FloatArray, first: FloatArray) -> None:
-        """Add to (n, m) `found` those of (n, s) slots, all components."""
+    def add_to(self, total: FloatArray, first: FloatArray) -> None:
+        """Add the covariances of (n, s) slots, over all components, to the (n, m) array in place."""
         if self.linear is not None:
-            found += first @ self.linear
+            total += first @ self.linear
         for own, logarithms, log_variance in self.exponents:
             part = first[:, own] @ logarithms
             part += log_variance
-            found += np.exp(part, out=part)
+            total += np.exp(part, out=part)
 
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """Every two choices of every column."""
+    """All pairs of choices of every column."""
 
     columns: IntArray
-    rows: IntArray
+    first: IntArray
     """Slot of the first choice."""
-    others: IntArray
+    second: IntArray
     """Slot of the second choice."""
     distances: FloatArray
     presences: FloatArray
-    """1 where one of the two is the absence of an ordered knob."""
+    """1 if exactly one of the two is the inactivity of an ordered knob."""
 
 
 def matern(distance: FloatArray) -> FloatArray:
-    """Matern's correlation with smoothness 5/2 and length scale 1."""
+    """Return the Matern correlation with smoothness 5/2 and length scale 1."""
     return np.exp(_log_matern(distance))
 
 
@@ -165,6 +170,6 @@ def _log_matern(distance: FloatArray) -> FloatArray:
 
 
 def _log_matern_slope(distance: FloatArray) -> FloatArray:
-    """Derivative of `_log_matern` by the logarithm of the distance."""
+    """Return the derivative of `_log_matern` by the log distance."""
     scaled = _ROOT_5 * distance
     return np.asarray(-(scaled**2) * (1 + scaled) / (3 + 3 * scaled + scaled**2))

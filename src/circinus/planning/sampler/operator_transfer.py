@@ -1,8 +1,8 @@
-"""What operators take under prefixes that nobody measured here, by what the same operators took elsewhere.
+"""Transfer of operator measurements: predictions for unmeasured prefixes from sources.
 
-Logarithms throughout: what operators take on other items, machines or in other versions differs by factors. A code here
-is one of the target's space with `ABSENT` in every column that the operator does not depend on. Where nothing is known
-of a code, logarithms are NaN and deviations infinite.
+All values are logarithms, as service times on other items, machines or versions differ by factors. A code is a code of
+the target's space with `INACTIVE` in every column that the operator does not depend on. Without information on a code,
+logarithms are NaN and deviations infinite.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from circinus.profiling.batch_time_ratios import allowed_allocations, batch_rati
 from circinus.profiling.store.transfer_sources import SourceRuns
 from circinus.specification import Configuration, Pipeline
 
-LEAST_SPREAD = 0.05
-"""Standard deviation of a logarithm that was not measured, at least."""
-UNSEEN_SPREAD = 0.3
-"""The same where nothing was compared yet."""
-_LEAST = 1e-9
-"""Seconds or bytes below which a logarithm is of no use."""
+MIN_LOG_STD = 0.05
+"""Minimum standard deviation of a predicted logarithm."""
+DEFAULT_LOG_STD = 0.3
+"""Standard deviation of a logarithm before any comparison."""
+_MIN_POSITIVE = 1e-9
+"""Lower limit of seconds or bytes before taking logarithms."""
 
 
 @dataclass(frozen=True, eq=False)
 class SourceOperator:
-    """One operator as it was measured elsewhere under r prefixes."""
+    """Measurements of one operator in a source, under r prefixes."""
 
     lineage: NDArray[np.bool_]
-    """(d,) which columns it depends on."""
+    """(d,) whether the operator depends on the column."""
     own: NDArray[np.bool_]
-    """(d,) which are its own."""
+    """(d,) whether the column is a knob of the operator."""
     codes: IntArray
     """(r, d)"""
     log_service_s: FloatArray
@@ -46,45 +46,46 @@ class SourceOperator:
     """(r,)"""
 
     def rows(self, codes: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
-        """(m,) which prefix says most of each of (m, d) codes, -1 where none does; and whether it is the very one.
+        """Return (m,) the most informative prefix for each of (m, d) codes (-1 for none), and whether it is identical.
 
-        Else it is that of the same operator configuration with most other choices alike, of equals the first.
+        Without an identical prefix, it is the one with the operator's own choices and most of the other choices in
+        common; of equal ones the first.
         """
         projected = np.where(self.lineage, codes, INACTIVE)
-        distinct, which = np.unique(projected, axis=0, return_inverse=True)
-        known = {code.tobytes(): row for row, code in enumerate(self.codes)}
-        found = np.full(len(distinct), -1, dtype=np.int64)
-        same = np.zeros(len(distinct), dtype=bool)
-        for number, code in enumerate(distinct):
-            if code.tobytes() in known:
-                found[number], same[number] = known[code.tobytes()], True
+        distinct, inverse = np.unique(projected, axis=0, return_inverse=True)
+        row_of_code = {code.tobytes(): row for row, code in enumerate(self.codes)}
+        rows = np.full(len(distinct), -1, dtype=np.int64)
+        is_identical = np.zeros(len(distinct), dtype=bool)
+        for index, code in enumerate(distinct):
+            if code.tobytes() in row_of_code:
+                rows[index], is_identical[index] = row_of_code[code.tobytes()], True
             else:
                 differs = self.codes != code
                 donors = np.flatnonzero(~differs[:, self.own].any(axis=1))
                 if len(donors):
-                    found[number] = donors[int(differs[donors].sum(axis=1).argmin())]
-        return found[which.reshape(-1)], same[which.reshape(-1)]
+                    rows[index] = donors[int(differs[donors].sum(axis=1).argmin())]
+        return rows[inverse.reshape(-1)], is_identical[inverse.reshape(-1)]
 
 
 class SourceOperators:
-    """What one source says of the target's operators."""
+    """Measurements of the target's operators in one source."""
 
     def __init__(self, space: ConfigurationSpace, pipeline: Pipeline, runs: SourceRuns) -> None:
-        """Take the items' own parts out, so that prefixes measured on few items compare with those on many.
+        """Estimate row means adjusted for items, so that prefixes on few and on many items are comparable.
 
         Prefixes with a choice that the target lacks are left out.
 
         Args:
-            space: of the target.
-            pipeline: the target.
-            runs: what was measured elsewhere.
+            space: space of the target.
+            pipeline: target.
+            runs: measurements of the source.
         """
         self._space, self._pipeline, self._runs = space, pipeline, runs
         self._operators: dict[str, SourceOperator] = {}
         if not runs.prefixes:
             return
-        service = two_way_row_means(np.log(np.maximum(runs.service_s, _LEAST)), LEAST_SPREAD**2)
-        output = two_way_row_means(np.log(np.maximum(runs.output_bytes, _LEAST)), LEAST_SPREAD**2)
+        service = two_way_row_means(np.log(np.maximum(runs.service_s, _MIN_POSITIVE)), MIN_LOG_STD**2)
+        output = two_way_row_means(np.log(np.maximum(runs.output_bytes, _MIN_POSITIVE)), MIN_LOG_STD**2)
         rows: dict[str, list[tuple[IntArray, float, float]]] = {}
         for row, seconds, size in zip(service.rows.tolist(), service.means, output.means, strict=True):
             operator, prefix = runs.prefixes[row]
@@ -92,40 +93,40 @@ class SourceOperators:
             if code is not None:
                 rows.setdefault(operator, []).append((code, float(seconds), float(size)))
         groups: list[FloatArray] = []
-        for operator, found in rows.items():
+        for operator, coded in rows.items():
             lineage, own = self._columns(operator)
-            codes = np.array([code for code, _, _ in found], dtype=np.int64)
-            seconds, sizes = np.array([s for _, s, _ in found]), np.array([b for _, _, b in found])
+            codes = np.array([code for code, _, _ in coded], dtype=np.int64)
+            seconds, sizes = np.array([s for _, s, _ in coded]), np.array([b for _, _, b in coded])
             self._operators[operator] = SourceOperator(lineage, own, codes, seconds, sizes)
-            numbers = np.unique(codes[:, own], axis=0, return_inverse=True)[1].reshape(-1)
-            groups += [seconds[numbers == number] for number in range(int(numbers.max()) + 1)]
-        self._under_others = pooled_std(groups)
+            group_ids = np.unique(codes[:, own], axis=0, return_inverse=True)[1].reshape(-1)
+            groups += [seconds[group_ids == group_id] for group_id in range(int(group_ids.max()) + 1)]
+        self._transfer_std = pooled_std(groups)
 
-    def combined_with(self, known: Mapping[str, Mapping[Configuration, OperatorProfile]]) -> RatioModel:
-        """Return the ratio model of these sources combined with local measurements.
+    def combined_with(self, local: Mapping[str, Mapping[Configuration, OperatorProfile]]) -> RatioModel:
+        """Return the ratio model of this source combined with local measurements.
 
         Args:
-            known: operator -> prefix -> profile measured here.
+            local: operator -> prefix -> local profile.
         """
-        return RatioModel(self, known)
+        return RatioModel(self, local)
 
     def of(self, operator: str) -> SourceOperator | None:
-        """What was measured of an operator; None: nothing."""
+        """Return the measurements of an operator, or None."""
         return self._operators.get(operator)
 
     def at(self, operator: str, codes: IntArray) -> OperatorPrediction:
-        """What it took there under (m, d) codes; deviations are 0 where the very prefix was measured there."""
-        found = self._operators.get(operator)
-        if found is None:
+        """Return the source's measurements for (m, d) codes; deviations are 0 for identical prefixes."""
+        measured = self._operators.get(operator)
+        if measured is None:
             nothing, unknown = np.full(len(codes), np.nan), np.full(len(codes), np.inf)
             return OperatorPrediction(nothing, unknown, nothing, unknown)
-        rows, same = found.rows(codes)
-        off = np.where(rows < 0, np.inf, np.where(same, 0.0, self._under_others))
-        seconds = np.where(rows < 0, np.nan, found.log_service_s[rows])
-        return OperatorPrediction(seconds, off, np.where(rows < 0, np.nan, found.log_output_bytes[rows]), off)
+        rows, is_identical = measured.rows(codes)
+        std = np.where(rows < 0, np.inf, np.where(is_identical, 0.0, self._transfer_std))
+        seconds = np.where(rows < 0, np.nan, measured.log_service_s[rows])
+        return OperatorPrediction(seconds, std, np.where(rows < 0, np.nan, measured.log_output_bytes[rows]), std)
 
     def with_replica(self, profile: OperatorProfile) -> OperatorProfile | None:
-        """The profile with what a replica took there under the operator's own knob values; None: not measured there."""
+        """Return the profile with the source's replica measurements for its knob values, or None without any."""
         key = profile.operator, profile.prefix[profile.operator]
         if key not in self._runs.replicas:
             return None
@@ -141,7 +142,7 @@ class SourceOperators:
         )
 
     def code(self, prefix: Configuration) -> IntArray | None:
-        """(d,) of a prefix of the target."""
+        """Return (d,) the code of a prefix of the target, or None."""
         return prefix_code(self._space, prefix)
 
     def _columns(self, operator: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -151,100 +152,97 @@ class SourceOperators:
 
 
 class RatioModel:
-    """What was measured elsewhere in the ratio that those prefixes have which are known in both places.
+    """Source measurements corrected by the ratio of local to source measurements of common prefixes.
 
-    Ratios are of the operator itself, else the average of those of the others. How far those of one operator lie apart
-    is what a further one may be off; before two of any operator are known, how far those of different operators do.
+    The ratio is the operator's own, otherwise the average over operators. The uncertainty of a further prefix is the
+    standard deviation within operators; until an operator has two common prefixes, that between operators.
     """
 
-    def __init__(self, there: SourceOperators, known: Mapping[str, Mapping[Configuration, OperatorProfile]]) -> None:
-        self._there = there
+    def __init__(self, source: SourceOperators, local: Mapping[str, Mapping[Configuration, OperatorProfile]]) -> None:
+        self._source = source
         seconds: dict[str, FloatArray] = {}
         sizes: dict[str, FloatArray] = {}
-        for operator, profiles in known.items():
-            coded = [(code, profile) for own, profile in profiles.items() if (code := there.code(own)) is not None]
+        for operator, profiles in local.items():
+            coded = [(code, profile) for key, profile in profiles.items() if (code := source.code(key)) is not None]
             if not coded:
                 continue
-            found = there.at(operator, np.array([code for code, _ in coded], dtype=np.int64))
-            both = found.service_deviation == 0
-            if both.any():
-                here_s = np.array([_log_of_mean(profile.service_s) for _, profile in coded])
-                here_bytes = np.array([_log_of_mean(profile.output_bytes) for _, profile in coded])
-                seconds[operator] = (here_s - found.log_service_s)[both]
-                sizes[operator] = (here_bytes - found.log_output_bytes)[both]
+            predicted = source.at(operator, np.array([code for code, _ in coded], dtype=np.int64))
+            common = predicted.service_deviation == 0
+            if common.any():
+                local_s = np.array([_log_of_mean(profile.service_s) for _, profile in coded])
+                local_bytes = np.array([_log_of_mean(profile.output_bytes) for _, profile in coded])
+                seconds[operator] = (local_s - predicted.log_service_s)[common]
+                sizes[operator] = (local_bytes - predicted.log_output_bytes)[common]
         self._seconds, self._sizes = _Ratios(seconds), _Ratios(sizes)
 
     def at(self, operator: str, codes: IntArray) -> OperatorPrediction:
-        """What an operator is expected to take here under (m, d) codes."""
-        there = self._there.at(operator, codes)
-        ratio, spread = self._seconds.of(operator)
-        size_ratio, size_spread = self._sizes.of(operator)
+        """Return the prediction of an operator for (m, d) codes."""
+        prediction = self._source.at(operator, codes)
+        ratio, log_std = self._seconds.of(operator)
+        size_ratio, size_log_std = self._sizes.of(operator)
         return OperatorPrediction(
-            there.log_service_s + ratio,
-            np.hypot(there.service_deviation, spread),
-            there.log_output_bytes + size_ratio,
-            np.hypot(there.output_deviation, size_spread),
+            prediction.log_service_s + ratio,
+            np.hypot(prediction.service_deviation, log_std),
+            prediction.log_output_bytes + size_ratio,
+            np.hypot(prediction.output_deviation, size_log_std),
         )
 
 
 class _Ratios:
-    """Logarithms of ratios, by operator."""
-
-    def __init__(self, found: Mapping[str, FloatArray]) -> None:
-        self._own = {operator: float(ratios.mean()) for operator, ratios in found.items()}
+    def __init__(self, ratios_by_operator: Mapping[str, FloatArray]) -> None:
+        self._own = {operator: float(ratios.mean()) for operator, ratios in ratios_by_operator.items()}
         averages = np.array(list(self._own.values()))
         between = pooled_std([averages])
-        several = any(len(ratios) > 1 for ratios in found.values())
-        self._spread = pooled_std(list(found.values())) if several else between
+        several = any(len(ratios) > 1 for ratios in ratios_by_operator.values())
+        self._log_std = pooled_std(list(ratios_by_operator.values())) if several else between
         self._average = float(averages.mean()) if len(averages) else 0.0
-        self._spread_of_others = float(np.hypot(self._spread, max(between, UNSEEN_SPREAD)))
+        self._log_std_of_others = float(np.hypot(self._log_std, max(between, DEFAULT_LOG_STD)))
 
     def of(self, operator: str) -> tuple[float, float]:
-        """What to add, and its standard deviation."""
         if operator in self._own:
-            return self._own[operator], self._spread
-        return self._average, self._spread_of_others
+            return self._own[operator], self._log_std
+        return self._average, self._log_std_of_others
 
 
-def lowest_deviation(guesses: Sequence[OperatorPrediction]) -> OperatorPrediction:
-    """For each code the one with the least deviation, of equals the first; seconds and bytes each by themselves.
+def lowest_deviation(predictions: Sequence[OperatorPrediction]) -> OperatorPrediction:
+    """Return, for each code, the prediction of lowest deviation, of equal ones the first; seconds and bytes separately.
 
     Args:
-        guesses: of one operator under the same codes; what was learnt here first.
+        predictions: predictions of one operator for the same codes; the local model's first.
     """
-    by_s = np.argmin([guess.service_deviation for guess in guesses], axis=0)[None]
-    by_bytes = np.argmin([guess.output_deviation for guess in guesses], axis=0)[None]
+    by_s = np.argmin([prediction.service_deviation for prediction in predictions], axis=0)[None]
+    by_bytes = np.argmin([prediction.output_deviation for prediction in predictions], axis=0)[None]
 
-    def chosen(values: Sequence[FloatArray], which: IntArray) -> FloatArray:
-        return np.asarray(np.take_along_axis(np.array(values), which, axis=0)[0])
+    def select(values: Sequence[FloatArray], indexes: IntArray) -> FloatArray:
+        return np.asarray(np.take_along_axis(np.array(values), indexes, axis=0)[0])
 
     return OperatorPrediction(
-        chosen([guess.log_service_s for guess in guesses], by_s),
-        chosen([guess.service_deviation for guess in guesses], by_s),
-        chosen([guess.log_output_bytes for guess in guesses], by_bytes),
-        chosen([guess.output_deviation for guess in guesses], by_bytes),
+        select([prediction.log_service_s for prediction in predictions], by_s),
+        select([prediction.service_deviation for prediction in predictions], by_s),
+        select([prediction.log_output_bytes for prediction in predictions], by_bytes),
+        select([prediction.output_deviation for prediction in predictions], by_bytes),
     )
 
 
 def prefix_code(space: ConfigurationSpace, prefix: Configuration) -> IntArray | None:
-    """(d,) `ABSENT` where the prefix has no such knob; None where it has a choice that the space lacks."""
+    """Return (d,) the code, `INACTIVE` for missing knobs, or None if the prefix has a choice that the space lacks."""
     code = np.full(len(space.columns), INACTIVE, dtype=np.int64)
     values = {operator: prefix[operator].as_dict() for operator in prefix}
     for column, knob in enumerate(space.columns):
-        found = values.get(knob.operator_name, {})
-        if knob.name in found:
-            if found[knob.name] not in knob.choices:
+        choices = values.get(knob.operator_name, {})
+        if knob.name in choices:
+            if choices[knob.name] not in knob.choices:
                 return None
-            code[column] = knob.choices.index(found[knob.name])
+            code[column] = knob.choices.index(choices[knob.name])
     return code
 
 
 def _log_of_mean(values: FloatArray) -> float:
-    return float(np.log(max(float(values.mean()), _LEAST)))
+    return float(np.log(max(float(values.mean()), _MIN_POSITIVE)))
 
 
 def pooled_std(groups: Sequence[FloatArray]) -> float:
-    """Standard deviation within groups of logarithms; `UNSEEN_SPREAD` where no group has two."""
+    """Return the standard deviation within groups of logarithms; a default if no group has two."""
     squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups if len(group))
     degrees = sum(max(len(group) - 1, 0) for group in groups)
-    return max(LEAST_SPREAD, float(np.sqrt(squares / degrees))) if degrees else UNSEEN_SPREAD
+    return max(MIN_LOG_STD, float(np.sqrt(squares / degrees))) if degrees else DEFAULT_LOG_STD

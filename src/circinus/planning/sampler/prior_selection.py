@@ -1,16 +1,15 @@
-"""Scores known from elsewhere: prior means, trusted as far as the target's own measurements bear them out.
+"""Selection of prior means from source scores, trusted as far as the target's measurements support them.
 
-Configurations rank nearly alike on other data while levels differ. A surrogate about a prior mean learns by how much
-its level and slope are off, each with a prior of its own (level near 0, slope near 1), and how far scores stray.
+Configurations rank similarly on other data while levels differ. A surrogate with a prior mean learns the error of its
+level and slope, each with a prior (level near 0, slope near 1), and the residual scatter of the scores.
 
-Which source is of use, or none, is not known but more or less probable, by how probable it makes the measurements:
-marginal likelihoods, over all levels, slopes and hyperparameters (Laplace's approximation for these). Beliefs are
-averaged over these cases (Hoeting et al., Statistical Science 14, 1999), so that a source which misleads does no harm
-while few measurements cannot tell. Before any, that one is of use is taken to be twice as probable as that none is,
-since sources are of similar pipelines. People are told of the most probable source, and that all were dropped where
-none is more probable than having none.
+The usefulness of each source, or of none, has a probability given by the marginal likelihood of the measurements, over
+all levels, slopes and hyperparameters (Laplace approximation for the latter). Beliefs are averaged over these cases
+(Hoeting et al., Statistical Science 14, 1999), so that a misleading source does no harm while measurements are few. A
+priori, a useful source is twice as probable as none, since sources are similar pipelines. Reports name the most
+probable source, or that all were dropped if none is more probable than having none.
 
-Nothing is remembered: a source that misled on few measurements is used again if later ones bear it out.
+Selection is stateless: a source that misled on few measurements is used again if later ones support it.
 """
 
 from __future__ import annotations
@@ -26,69 +25,69 @@ from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.source_scores import SourceTask
 from circinus.planning.sampler.surrogate import Belief, Surrogate
 
-_ODDS = 2.0
-"""Of a source to none before any measurement."""
-_IMPOSSIBLE = 0.001
-"""Probability below which a source, or its absence, is not looked at."""
+_PRIOR_ODDS = 2.0
+"""Prior odds of a useful source to none."""
+_NEGLIGIBLE = 0.001
+"""Minimum probability of a source, or of its absence, to be included."""
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredScores:
-    """Scores of n configurations."""
+    """Measured scores of n configurations."""
 
     codes: IntArray
     """(n, d)"""
     means: FloatArray
     """(n,)"""
     variances: FloatArray
-    """(n,) of these about the true ones."""
+    """(n,) error variances of the means."""
 
 
 @dataclass(frozen=True, eq=False)
 class MeanPrior:
-    """Prior means, and why these; None where no source is used, as `Surrogate` takes it."""
+    """Prior means with the reason of their selection; None if no source is used, as `Surrogate` expects."""
 
     observed: FloatArray | None
-    """(n,) at the observations."""
+    """(n,) prior means of the observations."""
     candidates: FloatArray | None
-    """(m,) at the candidates."""
+    """(m,) prior means of the candidates."""
     name: str | None
-    """Of the source."""
+    """Name of the selected source."""
     reason: str
     fits: Mapping[str | None, Surrogate]
-    """With each source and, under None, without; that under `name` is the one to predict with. Empty before the first
+    """Fits with each source and, under None, without; the one under `name` is the best. Empty before the first
     observation."""
     source: SourceTask | None = None
-    """That of `name`."""
+    """Selected source."""
     measured: MeasuredScores | None = None
-    """What the fits are on."""
+    """Observations of the fits."""
     probabilities: Mapping[str | None, float] = field(default_factory=dict)
-    """Of each source and, under None, of none being of use; those that are next to impossible are left out."""
+    """Probability of each source and, under None, of none being useful; negligible ones are left out."""
     sources: Mapping[str, SourceTask] = field(default_factory=dict)
-    """By name."""
+    """Sources by name."""
 
     def at(self, codes: IntArray) -> FloatArray | None:
-        """(m,) prior means at any (m, d) codes, as `Surrogate.predict` takes them."""
+        """Return (m,) prior means of any (m, d) codes, as `Surrogate.predict` expects them."""
         return None if self.source is None else self.source.at(codes)
 
     def belief(self, codes: IntArray) -> Belief:
-        """What is believed of any (m, d) codes, with and without each source, as probable as these are.
+        """Return the belief of any (m, d) codes, averaged over the sources and none by probability.
 
-        Only after something was observed.
+        There must be an observation.
         """
-        found = [self._about(name, codes) for name in self.probabilities]
+        beliefs = [self._about(name, codes) for name in self.probabilities]
         shares = np.array(list(self.probabilities.values()))
-        means = np.array([belief.mean for belief in found])
+        means = np.array([belief.mean for belief in beliefs])
         mean = shares @ means
-        variance = shares @ (np.array([belief.deviation**2 for belief in found]) + (means - mean) ** 2)
+        variance = shares @ (np.array([belief.deviation**2 for belief in beliefs]) + (means - mean) ** 2)
         return Belief(mean, np.sqrt(variance))
 
     def _about(self, name: str | None, codes: IntArray) -> Belief:
         source = self.sources.get(name) if name is not None else None
         if source is None or self.measured is None:
             return self.fits[name].predict(codes)
-        found = self.fits[name].predict(codes, source.at(codes))
-        return inflate_uncertainty(found, codes, source.variances_at(codes), self.measured)
+        belief = self.fits[name].predict(codes, source.at(codes))
+        return inflate_uncertainty(belief, codes, source.variances_at(codes), self.measured)
 
 
 def select_prior(
@@ -104,25 +103,25 @@ def select_prior(
     score_range: tuple[float, float] = (0.0, 1.0),
     shared: FloatArray | None = None,
 ) -> MeanPrior:
-    """The prior mean that the observations are most probable under.
+    """Return the prior mean under which the observations are most probable.
 
     Args:
-        space: of the target.
-        sources: of other names each; none is fine.
-        codes: (n, d) observed; n = 0 trusts the source with most configurations as it is.
-        means: (n,) of the scores observed.
-        variances: (n,) of these.
-        candidates: (m, d) of which the prior mean is wanted too.
-        additive: as of `Surrogate.fit`.
-        earlier: the answer on fewer observations, to start the fits near its.
-        score_range: least and greatest score that can occur.
-        shared: as of `Surrogate.fit`.
+        space: space of the target.
+        sources: sources with distinct names; may be empty.
+        codes: (n, d) observed codes; with n = 0 the source with most configurations is used unchecked.
+        means: (n,) observed mean scores.
+        variances: (n,) error variances of the means.
+        candidates: (m, d) further codes whose prior mean is requested.
+        additive: see `Surrogate.fit`.
+        earlier: result on fewer observations, for a warm start of the fits.
+        score_range: minimum and maximum possible score.
+        shared: see `Surrogate.fit`.
     """
     if not len(codes):
         if not sources:
-            return MeanPrior(None, None, None, "there is no source", {})
+            return MeanPrior(None, None, None, "no source is available", {})
         first = max(sources, key=lambda source: (len(source.codes), source.name))
-        reason = f"nothing measured yet; scores of {first.name} are of most configurations"
+        reason = f"no measurements yet; scores of {first.name} cover the most configurations"
         return MeanPrior(np.empty(0), first.at(candidates), first.name, reason, {}, first)
     warm = earlier.fits if earlier is not None else {}
 
@@ -145,56 +144,58 @@ def select_prior(
         fits[source.name] = fit(source)
         gains[source.name] = fits[source.name].log_evidence - fits[None].log_evidence
     if not sources:
-        return MeanPrior(None, None, None, "there is no source", fits, probabilities={None: 1.0})
+        return MeanPrior(None, None, None, "no source is available", fits, probabilities={None: 1.0})
     best = max(sources, key=lambda source: (gains[source.name], source.name))
     times = f"{_factor(gains[best.name])} as probable as without a source"
-    known = {source.name: source for source in sources}
+    by_name = {source.name: source for source in sources}
     measured, shares = MeasuredScores(codes, means, variances), _probabilities(gains)
-    if gains[best.name] + math.log(_ODDS / len(gains)) <= 0:
+    if gains[best.name] + math.log(_PRIOR_ODDS / len(gains)) <= 0:
         dropped = " and ".join(sorted(gains))
-        those = f"those of {best.name}" if len(gains) > 1 else "they"
-        reason = f"dropped scores of {dropped}: {those} make {len(codes)} measurements {times}"
-        return MeanPrior(None, None, None, reason, fits, None, measured, shares, known)
+        subject = f"scores of {best.name}" if len(gains) > 1 else "they"
+        reason = f"dropped scores of {dropped}: {subject} make {len(codes)} measurements {times}"
+        return MeanPrior(None, None, None, reason, fits, None, measured, shares, by_name)
     reason = f"scores of {best.name} make {len(codes)} measurements {times}"
-    return MeanPrior(best.at(codes), best.at(candidates), best.name, reason, fits, best, measured, shares, known)
+    return MeanPrior(best.at(codes), best.at(candidates), best.name, reason, fits, best, measured, shares, by_name)
 
 
 def _probabilities(gains: Mapping[str, float]) -> Mapping[str | None, float]:
     logarithms: dict[str | None, float] = {None: 0.0}
-    logarithms |= {name: gain + math.log(_ODDS / len(gains)) for name, gain in gains.items()}
+    logarithms |= {name: gain + math.log(_PRIOR_ODDS / len(gains)) for name, gain in gains.items()}
     greatest = max(logarithms.values())
-    odds = {name: math.exp(logarithm - greatest) for name, logarithm in logarithms.items()}
-    kept = {name: share for name, share in odds.items() if share >= _IMPOSSIBLE * sum(odds.values())}
-    return {name: share / sum(kept.values()) for name, share in kept.items()}
+    weights = {name: math.exp(logarithm - greatest) for name, logarithm in logarithms.items()}
+    likely = {name: share for name, share in weights.items() if share >= _NEGLIGIBLE * sum(weights.values())}
+    return {name: share / sum(likely.values()) for name, share in likely.items()}
 
 
-def inflate_uncertainty(belief: Belief, codes: IntArray, uncertain: FloatArray, measured: MeasuredScores) -> Belief:
-    """What is believed if the prior mean has errors of its own, which differ from configuration to configuration.
+def inflate_uncertainty(
+    belief: Belief, codes: IntArray, error_variances: FloatArray, measured: MeasuredScores
+) -> Belief:
+    """Return the belief if the prior mean has independent errors for each configuration.
 
-    A score is f = prior mean + g + u: a Gaussian process g, and the prior mean's error u. From a fit in which u counts
-    as noise, g is known; u remains. Of a configuration that was measured, y = f + e, and so u is known as far as
-    E[u | y, g] = Var u / (Var u + Var e) (y - prior mean - g).
+    A score is f = prior mean + g + u: a Gaussian process g, and the prior mean's error u. A fit that treats u as noise
+    yields g; u remains. For a measured configuration y = f + e, so the expected error is E[u | y, g] = Var u / (Var u +
+    Var e) (y - prior mean - g).
 
     Args:
-        belief: of m configurations' prior mean + g.
-        codes: (m, d) of these.
-        uncertain: (m,) variances of u.
-        measured: what the fit was on, each configuration once.
+        belief: belief of m configurations' prior mean + g.
+        codes: (m, d) codes of the configurations.
+        error_variances: (m,) variances of u.
+        measured: observations of the fit, each configuration once.
     """
-    if not uncertain.any():
+    if not error_variances.any():
         return belief
     row_of = {code.tobytes(): row for row, code in enumerate(measured.codes)}
     rows = np.array([row_of.get(code.tobytes(), -1) for code in codes], dtype=np.int64)
     noise = np.where(rows < 0, np.inf, measured.variances[rows])
-    share = np.where(uncertain > 0, 1.0 / (1.0 + noise / np.maximum(uncertain, 1e-300)), 0.0)
+    share = np.where(error_variances > 0, 1.0 / (1.0 + noise / np.maximum(error_variances, 1e-300)), 0.0)
     mean = belief.mean + share * (measured.means[rows] - belief.mean)
-    left = np.where(rows < 0, uncertain, share * np.where(rows < 0, 0.0, noise))
-    return Belief(mean, np.sqrt((1.0 - share) ** 2 * belief.deviation**2 + left))
+    remaining = np.where(rows < 0, error_variances, share * np.where(rows < 0, 0.0, noise))
+    return Belief(mean, np.sqrt((1.0 - share) ** 2 * belief.deviation**2 + remaining))
 
 
 def _factor(nats: float) -> str:
-    """A ratio of probabilities as people read it."""
+    """Return a likelihood ratio as text."""
     if abs(nats) >= math.log(1e6):
         return "more than a million times" if nats > 0 else "less than a millionth"
-    shown = f"{float(f'{math.exp(abs(nats)):.2g}'):,g}"
-    return f"{shown} times" if nats >= 0 else f"1/{shown}"
+    ratio = f"{float(f'{math.exp(abs(nats)):.2g}'):,g}"
+    return f"{ratio} times" if nats >= 0 else f"1/{ratio}"

@@ -1,4 +1,4 @@
-"""What an unmeasured configuration would take, put together from what was measured of its operators."""
+"""Prediction of unmeasured configurations, composed from the measurements of their operators."""
 
 from __future__ import annotations
 
@@ -15,90 +15,87 @@ from circinus.planning.sampler.source_profile import ProfileImputer
 from circinus.profiling import ConfigurationProfile, Interval, OperatorProfile, PipelineProfile
 from circinus.specification import Configuration, MetricSpec, Pipeline, prefix_configuration
 
-_LEAST = 1e-9
+_MIN_POSITIVE = 1e-9
 CAUTION = 1.0
-"""By how many standard deviations an operator under a prefix that was not measured is taken to be faster than expected
-there, so that plans are found that keep a latency limit only if it is."""
+"""Standard deviations by which an operator under an unmeasured prefix is assumed to be faster than expected, so that
+plans that meet a latency limit only with fast operators are found."""
 
 
 class ProfilePredictor:
-    """Predicts configurations of one pipeline; what it learns of operators it keeps until more of them is known."""
+    """Predictor of one pipeline's configurations; caches predictions of operators until new measurements arrive."""
 
-    def __init__(
-        self, pipeline: Pipeline, space: ConfigurationSpace, elsewhere: Sequence[SourceOperators] = ()
-    ) -> None:
-        """Nothing is learnt yet, but of what operators took elsewhere."""
-        self._pipeline, self._space, self._elsewhere = pipeline, space, tuple(elsewhere)
-        self._beside: tuple[RatioModel, ...] = ()
+    def __init__(self, pipeline: Pipeline, space: ConfigurationSpace, sources: Sequence[SourceOperators] = ()) -> None:
+        self._pipeline, self._space, self._sources = pipeline, space, tuple(sources)
+        self._ratio_models: tuple[RatioModel, ...] = ()
         self._key: object = None
         self._input_bytes = 1.0
         self._longest: dict[str, dict[Configuration, OperatorProfile]] = {}
-        """By operator and prefix, on as many items as were measured, about."""
+        """Profiles by operator and prefix, on approximately all of their items."""
         self._by_prefix: dict[str, dict[Configuration, OperatorProfile]] = {}
-        """The same on the first items, which all were measured on: these compare."""
+        """Profiles by operator and prefix on the first items, which all configurations share, for comparisons."""
         self._models: dict[str, OperatorModel] = {}
-        self._donors: dict[str, ProfileImputer] = {}
-        self._guessed: dict[tuple[str, Configuration], OperatorProfile] = {}
+        self._imputers: dict[str, ProfileImputer] = {}
+        self._predicted: dict[tuple[str, Configuration], OperatorProfile] = {}
         self._deviations: dict[tuple[str, Configuration], float] = {}
 
     @property
     def key(self) -> object:
-        """Equal where what is known of operators is."""
+        """Key that changes with the measurements of operators."""
         return self._key
 
-    def learn(self, known: PipelineProfile) -> bool:
-        """Take note of all that was measured; False: nothing was."""
-        if not known.usable:
+    def learn(self, profile: PipelineProfile) -> bool:
+        """Update the models from all measurements; return False if there are none."""
+        if not profile.usable:
             return False
-        items = min(len(found.items) for found in known.usable)
+        items = min(len(measured.items) for measured in profile.usable)
         longest: dict[str, dict[Configuration, OperatorProfile]] = {o.name: {} for o in self._pipeline.operators}
-        for found in sorted(known.usable, key=lambda found: -len(found.items)):
-            # Doubled, so that what was computed of many configurations outlasts a few more items of one.
-            whole = items << ((len(found.items) // items).bit_length() - 1)
-            for name, profile in found.operators.items():
-                longest[name].setdefault(profile.prefix, _shortened(profile, whole))
-        failed = frozenset(failure.configuration for failure in known.failed)
+        for measured in sorted(profile.usable, key=lambda measured: -len(measured.items)):
+            # Powers of two, so that a few more items of one configuration do not invalidate many predictions.
+            rounded_items = items << ((len(measured.items) // items).bit_length() - 1)
+            for name, operator_profile in measured.operators.items():
+                longest[name].setdefault(operator_profile.prefix, _shortened(operator_profile, rounded_items))
+        failed = frozenset(failure.configuration for failure in profile.failed)
         key = failed, _versions(longest)
         if key != self._key:
             self._key, self._longest, self._models = key, longest, {}
             self._by_prefix = {
-                name: {own: _shortened(profile, items) for own, profile in profiles.items()}
+                name: {prefix: _shortened(operator_profile, items) for prefix, operator_profile in profiles.items()}
                 for name, profiles in longest.items()
             }
-            self._input_bytes = float(known.usable[0].input_bytes[:items].mean())
-            self._beside = tuple(there.combined_with(self._by_prefix) for there in self._elsewhere)
-            self._donors = {
+            self._input_bytes = float(profile.usable[0].input_bytes[:items].mean())
+            self._ratio_models = tuple(source.combined_with(self._by_prefix) for source in self._sources)
+            self._imputers = {
                 name: ProfileImputer.of(self._space, self._pipeline, name, profiles)
                 for name, profiles in longest.items()
             }
-            self._guessed, self._deviations = {}, {}
+            self._predicted, self._deviations = {}, {}
         return True
 
-    def predict(self, known: PipelineProfile, wanted: Sequence[Configuration]) -> PipelineProfile:
-        """Predict configurations, measured or not, on about as many items as any is known on; not those that failed.
+    def predict(self, measurements: PipelineProfile, configurations: Sequence[Configuration]) -> PipelineProfile:
+        """Predict configurations, measured or not, on about as many items as the longest profile.
 
-        An operator under a prefix that was measured takes what it took, and on items that it was not measured on what
-        another one took there, in the ratio of both (`Donors`). Under a prefix that was not measured it takes what the
-        most similar one took, times what an `OperatorModel` says of the ratio, less `CAUTION` standard deviations: in
-        case of doubt a configuration is taken to be cheap, so that it is measured rather than missed. Where what
-        operators took elsewhere says it with less deviation, they are what that says.
+        Failed configurations are skipped. An operator under a measured prefix has its measurements, extended to further
+        items in proportion to another prefix (`ProfileImputer`). Under an unmeasured prefix it has the measurements of
+        the most similar prefix, scaled by an `OperatorModel`, minus `CAUTION` standard deviations: in case of doubt a
+        configuration is predicted to be cheap, so that it is measured rather than missed. Predictions from sources are
+        used if their deviation is lower.
 
         Args:
-            known: what `learn` was told last.
-            wanted: configurations.
+            measurements: profile of the last call of `learn`.
+            configurations: configurations.
 
         Returns:
-            A profile of those wanted; accuracies of those that were not measured are the metric's range.
+            Profile of the configurations; the accuracy of unmeasured ones is the metric's range.
         """
-        failed = {failure.configuration for failure in known.failed}
-        wanted = [configuration for configuration in wanted if configuration not in failed]
-        guesses = self._guesses(wanted)
-        accuracies = {found.configuration: found.accuracy for found in known.usable}
-        order = max(known.usable, key=lambda found: len(found.items))
+        failed = {failure.configuration for failure in measurements.failed}
+        configurations = [configuration for configuration in configurations if configuration not in failed]
+        predictions = self._profiles_of(configurations)
+        accuracies = {measured.configuration: measured.accuracy for measured in measurements.usable}
+        order = max(measurements.usable, key=lambda measured: len(measured.items))
         profiles = []
-        for configuration in wanted:
+        for configuration in configurations:
             operators = {
-                operator.name: guesses[
+                operator.name: predictions[
                     operator.name, prefix_configuration(self._pipeline, configuration, operator.name)
                 ]
                 for operator in self._pipeline.operators
@@ -114,19 +111,19 @@ class ProfilePredictor:
                     operators={name: _shortened(profile, items) for name, profile in operators.items()},
                 )
             )
-        return replace(known, configurations=tuple(profiles))
+        return replace(measurements, configurations=tuple(profiles))
 
     def total_service_s(self, codes: IntArray, spreads: float) -> FloatArray:
-        """(m,) seconds of all operators under (m, d) codes, each so many standard deviations less than expected."""
+        """Return (m,) total seconds for (m, d) codes, `spreads` standard deviations below the expected ones."""
         total_s = np.zeros(len(codes))
-        for found in self._operators(codes).values():
-            total_s += found.service_s(spreads)
+        for prediction in self._operators(codes).values():
+            total_s += prediction.service_s(spreads)
         return total_s
 
     def deviations(self, configuration: Configuration) -> dict[str, float]:
-        """By operator, the standard deviation of the logarithm of the seconds that were predicted of it; 0: measured.
+        """Return, by operator, the standard deviation of the predicted log seconds; 0 for measured ones.
 
-        Of a configuration that `predict` was asked for.
+        The configuration must have been predicted by `predict`.
         """
         return {
             operator.name: self._deviations.get(
@@ -136,62 +133,63 @@ class ProfilePredictor:
         }
 
     def _operators(self, codes: IntArray) -> dict[str, OperatorPrediction]:
-        """By operator, what it takes under (m, d) codes."""
-        found: dict[str, OperatorPrediction] = {}
+        predictions: dict[str, OperatorPrediction] = {}
         for operator in self._pipeline.topological_order():
-            sizes = [found[parent].output_bytes(0.0) for parent in operator.after]
+            sizes = [predictions[parent].output_bytes(0.0) for parent in operator.after]
             input_bytes = sum(sizes, start=np.zeros(len(codes))) if sizes else np.full(len(codes), self._input_bytes)
             learnt = self._model(operator.name).predict(codes, input_bytes)
-            found[operator.name] = lowest_deviation(
-                [learnt, *(there.at(operator.name, codes) for there in self._beside)]
+            predictions[operator.name] = lowest_deviation(
+                [learnt, *(ratio_model.at(operator.name, codes) for ratio_model in self._ratio_models)]
             )
-        return found
+        return predictions
 
-    def _guesses(self, wanted: Sequence[Configuration]) -> dict[tuple[str, Configuration], OperatorProfile]:
-        """(operator, prefix) -> what it takes, or would take, on as many items as any of them is known on."""
-        codes = self._space.encode(wanted)
+    def _profiles_of(self, configurations: Sequence[Configuration]) -> dict[tuple[str, Configuration], OperatorProfile]:
+        """Return (operator, prefix) -> measured or predicted profile, on as many items as the operator's longest."""
+        codes = self._space.encode(configurations)
         for name, prediction in self._operators(codes).items():
-            known, donors = self._longest[name], self._donors[name]
+            profiles, donors = self._longest[name], self._imputers[name]
             service_s, output_bytes = prediction.service_s(CAUTION), prediction.output_bytes(CAUTION)
-            for row, configuration in enumerate(wanted):
-                own = prefix_configuration(self._pipeline, configuration, name)
-                if (name, own) in self._guessed:
+            for row, configuration in enumerate(configurations):
+                prefix = prefix_configuration(self._pipeline, configuration, name)
+                if (name, prefix) in self._predicted:
                     continue
-                if own in known:
-                    self._guessed[name, own] = donors.extend(known[own], codes[row], len(known[own].service_s))
+                if prefix in profiles:
+                    self._predicted[name, prefix] = donors.extend(
+                        profiles[prefix], codes[row], len(profiles[prefix].service_s)
+                    )
                     continue
-                guess = replace(donors.impute(codes[row], service_s[row], output_bytes[row]), prefix=own)
-                if all(own[name] != donor.prefix[name] for donor in donors.profiles):
-                    guess = self._with_replica(guess)
-                self._guessed[name, own] = guess
-                self._deviations[name, own] = float(prediction.service_deviation[row])
-        return self._guessed
+                predicted = replace(donors.impute(codes[row], service_s[row], output_bytes[row]), prefix=prefix)
+                if all(prefix[name] != donor.prefix[name] for donor in donors.profiles):
+                    predicted = self._with_replica(predicted)
+                self._predicted[name, prefix] = predicted
+                self._deviations[name, prefix] = float(prediction.service_deviation[row])
+        return self._predicted
 
-    def _with_replica(self, guess: OperatorProfile) -> OperatorProfile:
-        """Under its knob values an operator's replicas are as elsewhere, if they were measured there."""
-        found = (there.with_replica(guess) for there in self._elsewhere)
-        return next((profile for profile in found if profile is not None), guess)
+    def _with_replica(self, predicted: OperatorProfile) -> OperatorProfile:
+        """Return the prediction with replica measurements of a source, if one has the operator's knob values."""
+        profiles = (source.with_replica(predicted) for source in self._sources)
+        return next((profile for profile in profiles if profile is not None), predicted)
 
     def _model(self, operator: str) -> OperatorModel:
         if operator not in self._models:
-            known, parents = self._by_prefix[operator], self._pipeline.operator(operator).after
+            profiles, parents = self._by_prefix[operator], self._pipeline.operator(operator).after
             input_bytes = [
                 sum(
-                    float(self._by_prefix[p][prefix_configuration(self._pipeline, own, p)].output_bytes.mean())
+                    float(self._by_prefix[p][prefix_configuration(self._pipeline, prefix, p)].output_bytes.mean())
                     for p in parents
                 )
-                for own in known
+                for prefix in profiles
             ]
-            sizes = np.array(input_bytes) if parents else np.full(len(known), self._input_bytes)
-            self._models[operator] = OperatorModel.of(self._space, self._pipeline, operator, known, sizes)
+            sizes = np.array(input_bytes) if parents else np.full(len(profiles), self._input_bytes)
+            self._models[operator] = OperatorModel.of(self._space, self._pipeline, operator, profiles, sizes)
         return self._models[operator]
 
 
 def _versions(by_prefix: Mapping[str, Mapping[Configuration, OperatorProfile]]) -> object:
     return frozenset(
-        (name, found, len(profile.service_s), profile.peak_memory_bytes, tuple(sorted(profile.batch_ratio.items())))
+        (name, prefix, len(profile.service_s), profile.peak_memory_bytes, tuple(sorted(profile.batch_ratio.items())))
         for name, profiles in by_prefix.items()
-        for found, profile in profiles.items()
+        for prefix, profile in profiles.items()
     )
 
 

@@ -1,10 +1,10 @@
-"""Which configuration to pursue next for one query, begun or not: on arrays alone.
+"""Selection of the next configuration for one query, measured or not, on arrays.
 
-Looking for the cheapest configuration that keeps the objectives is opening boxes: each costs seconds to open and holds
-a plan, or none. What to open first is known (Weitzman, "Optimal search for the best alternative", Econometrica 47,
-1979): the box with the least *reservation cost*, that cost of a plan in hand at which opening it just pays. A
-configuration that was not begun is a box whose cost is not known either, so that its reservation cost is low where it
-may turn out cheap, and high where it hardly keeps the objective or takes long.
+The search for the cheapest configuration that meets the SLOs is a problem of opening boxes: each takes seconds to open
+and contains a plan, or none. The optimal order is known (Weitzman, "Optimal search for the best alternative",
+Econometrica 47, 1979): the box with the lowest *reservation cost* first, the cost of a plan in hand at which opening
+just breaks even. An unmeasured configuration is a box of unknown cost: its reservation cost is low if it may turn out
+cheap, and high if it is unlikely to meet the SLO or takes long.
 """
 
 from __future__ import annotations
@@ -20,83 +20,85 @@ from circinus.planning.sampler.surrogate import Belief
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """What is too little."""
+    """Thresholds below which a measurement is not worthwhile."""
 
     saving: float = 0.05
-    """Share of its plan's cost that a query is to save at least."""
+    """Minimum saving as a share of the cost of a query's plan."""
     probability: float = 0.05
-    """What saves more with at most this probability is not pursued."""
+    """Minimum probability of the minimum saving."""
     probability_without_plan: float = 0.005
-    """The same as long as there is no plan: to miss the only one costs more than to miss a cheaper one."""
+    """Minimum probability for a query without a plan; missing its only plan costs more than missing a cheaper one."""
 
 
 _Z = 2.0
-"""Standard deviations that an estimate is to be beyond a threshold until it is hardly believed to keep it."""
+"""Standard deviations beyond a threshold at which an estimate is considered decided."""
 
 
 @dataclass(frozen=True, eq=False)
 class CandidateBeliefs:
-    """What is known and believed of k configurations and one query."""
+    """Measurements and predictions of k configurations for one query."""
 
     keeps: FloatArray
-    """(k,) probability that a configuration keeps the accuracy objective; 0 where that is out of the question."""
+    """(k,) probability of meeting the accuracy SLO; 0 if excluded."""
     sure: BoolArray
-    """(k,) surely keeps it."""
+    """(k,) whether the configuration certainly meets the accuracy SLO."""
     begun: BoolArray
-    """(k,) measured."""
+    """(k,) whether the configuration is measured."""
     usd_per_h: FloatArray
-    """(k, d) draws of what its cheapest plan within the limits costs; infinite: there is none."""
+    """(k, d) draws of the cost of the cheapest plan within the limits; infinite without a plan."""
     look_s: FloatArray
-    """(k,) seconds of a first look, after which its cost is known."""
+    """(k,) seconds up to the first checkpoint, which reveals the cost."""
     settle_s: FloatArray
-    """(k,) seconds from then until it is known whether it keeps the objective."""
+    """(k,) seconds after the first checkpoint until the accuracy SLO is decided."""
 
 
 @dataclass(frozen=True)
 class IndexChoice:
-    """What is worth pursuing."""
+    """Selected configuration and its statistics."""
 
     configuration: int | None
-    """None: nothing."""
+    """Index of the configuration, or None if none is worthwhile."""
     probability: FloatArray
-    """(k,) with which each configuration that is not sure makes the plan cheaper by more than enough."""
-    least: float
-    """Of such a probability that is not too little."""
+    """(k,) probability that a configuration, not certain yet, makes the plan cheaper by more than the minimum saving.
+    """
+    min_probability: float
+    """Minimum probability of a worthwhile configuration."""
 
 
-def select_by_reservation_cost(prospects: CandidateBeliefs, stopping: StoppingRule, saving_s: float) -> IndexChoice:
-    """The configuration with the least reservation cost, of equals the first, or none.
+def select_by_reservation_cost(candidates: CandidateBeliefs, stopping: StoppingRule, saving_s: float) -> IndexChoice:
+    """Return the configuration with the lowest reservation cost, of equal ones the first, or none.
 
     Args:
-        prospects: of the configurations.
-        stopping: what is too little.
-        saving_s: seconds that saving the share `stopping.saving` of the plan's cost is worth.
+        candidates: measurements and predictions of the configurations.
+        stopping: minimum saving and probabilities.
+        saving_s: seconds that a saving of `stopping.saving` of the plan's cost is worth.
     """
-    cost, keeps = prospects.usd_per_h, np.where(prospects.sure, 0.0, prospects.keeps)
-    best = float(np.where(prospects.sure[:, None], cost, np.inf).min(initial=np.inf))
+    cost, feasibility = candidates.usd_per_h, np.where(candidates.sure, 0.0, candidates.keeps)
+    best = float(np.where(candidates.sure[:, None], cost, np.inf).min(initial=np.inf))
     has_plan = np.isfinite(best)
     cheaper = cost < (1.0 - stopping.saving) * best if has_plan else np.isfinite(cost)
-    probability = keeps * cheaper.mean(axis=1)
-    least = stopping.probability if has_plan else stopping.probability_without_plan
-    open_ = probability > least
-    if not open_.any():
-        return IndexChoice(None, probability, least)
-    scale = best if has_plan else float(np.min(cost[open_]))
+    probability = feasibility * cheaper.mean(axis=1)
+    min_probability = stopping.probability if has_plan else stopping.probability_without_plan
+    worthwhile = probability > min_probability
+    if not worthwhile.any():
+        return IndexChoice(None, probability, min_probability)
+    scale = best if has_plan else float(np.min(cost[worthwhile]))
     per_s = stopping.saving * scale / max(saving_s, 1e-9)
-    index = np.full(len(keeps), np.inf)
-    index[open_] = _reservation(cost[open_], keeps[open_], prospects, open_, per_s)
-    return IndexChoice(int(index.argmin()), probability, least)
+    index = np.full(len(feasibility), np.inf)
+    index[worthwhile] = _reservation(cost[worthwhile], feasibility[worthwhile], candidates, worthwhile, per_s)
+    return IndexChoice(int(index.argmin()), probability, min_probability)
 
 
 def _reservation(
-    cost: FloatArray, keeps: FloatArray, prospects: CandidateBeliefs, among: BoolArray, usd_per_s: float
+    cost: FloatArray, feasibility: FloatArray, candidates: CandidateBeliefs, among: BoolArray, usd_per_s: float
 ) -> FloatArray:
-    """(m,) the cost z of a plan in hand at which keeps * E[max(z - cost, 0)] is what opening costs.
+    """Return (m,) reservation costs z, at which feasibility * E[max(z - cost, 0)] equals the cost of opening.
 
-    Of a configuration that was not begun its cost is what settling it adds, too: looking pays only for what follows.
+    The cost of an unmeasured configuration includes the time to decide it: the first checkpoint pays only through what
+    follows.
     """
-    ordered = np.sort(cost + (usd_per_s * prospects.settle_s[among] / keeps)[:, None], axis=1)
-    price = np.where(prospects.begun[among], 0.0, usd_per_s * prospects.look_s[among]) / keeps
+    ordered = np.sort(cost + (usd_per_s * candidates.settle_s[among] / feasibility)[:, None], axis=1)
+    price = np.where(candidates.begun[among], 0.0, usd_per_s * candidates.look_s[among]) / feasibility
     draws = ordered.shape[1]
     # Between two neighbouring draws the gain is linear: sum of (z - cost) over the draws below.
     with np.errstate(invalid="ignore"):
@@ -109,27 +111,31 @@ def _reservation(
 
 def expected_items_to_decide(
     belief: Belief,
-    kept: FloatArray,
+    feasibility: FloatArray,
     threshold: float,
     variance: float,
     score_range: float,
     risk: float,
     population: int,
 ) -> FloatArray:
-    """(k,) items on which it is expected to be known whether configurations keep a threshold. Only a guide.
+    """Return (k,) expected numbers of items until configurations are decided at a threshold, as a guide only.
 
-    If they do, until that is sure by Bernstein's inequality; if they do not, until it is hardly believed any more.
+    A configuration that meets the threshold is decided by Bernstein's inequality, one that misses it when it becomes
+    improbable.
 
     Args:
-        belief: of k mean scores.
-        kept: (k,) probabilities that they keep the threshold.
-        threshold: of the objective.
-        variance: of single scores about what is predicted of them.
-        score_range: greatest score less the least.
-        risk: of wrongly being sure.
+        belief: belief of k mean scores.
+        feasibility: (k,) probabilities of meeting the threshold.
+        threshold: threshold of the SLO.
+        variance: variance of single scores around their prediction.
+        score_range: greatest score minus the least.
+        risk: risk of a wrong decision.
         population: number of all items.
     """
     margin = np.maximum(np.abs(belief.mean - threshold), belief.deviation / 2)
-    sure = math.log(1 / risk) * (2 * variance / margin**2 + 2 / 3 * score_range / margin)
-    unlikely = _Z**2 * variance / margin**2
-    return np.asarray(kept * sure / (1 + sure / population) + (1 - kept) * unlikely / (1 + unlikely / population))
+    certain_items = math.log(1 / risk) * (2 * variance / margin**2 + 2 / 3 * score_range / margin)
+    improbable_items = _Z**2 * variance / margin**2
+    return np.asarray(
+        feasibility * certain_items / (1 + certain_items / population)
+        + (1 - feasibility) * improbable_items / (1 + improbable_items / population)
+    )

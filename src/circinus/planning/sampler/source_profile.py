@@ -1,4 +1,4 @@
-"""A source as a profile of the target: what plans would cost before anything of it is measured."""
+"""Transfer source as a profile of the target, to estimate plan costs before any measurement."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from circinus.profiling.store.measurement_keys import LOCAL
 from circinus.profiling.store.transfer_sources import SourceScores
 from circinus.specification import Configuration, Pipeline, has_knob_values, prefix_configuration
 
-_LEAST = 1e-9
+_MIN_POSITIVE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class ProfileImputer:
-    """One operator under the n prefixes that were measured."""
+    """Imputation of one operator's profiles from n measured prefixes."""
 
     profiles: tuple[OperatorProfile, ...]
     codes: IntArray
     """(n, d)"""
     items: IntArray
-    """(n,) that each was measured on."""
-    common: int
-    """Items that all were measured on."""
+    """(n,) number of items of each profile."""
+    common_items: int
+    """Number of items that all profiles share."""
     own: IntArray
     """Columns of the operator's knobs."""
     lineage: IntArray
-    """Columns of these and its ancestors' knobs."""
+    """Columns of the operator's and its ancestors' knobs."""
 
     @classmethod
     def of(
@@ -41,79 +41,82 @@ class ProfileImputer:
         space: ConfigurationSpace,
         pipeline: Pipeline,
         operator: str,
-        known: Mapping[Configuration, OperatorProfile],
+        measured: Mapping[Configuration, OperatorProfile],
     ) -> ProfileImputer:
-        """Of an operator that was measured under at least one prefix."""
-        items = np.array([len(profile.service_s) for profile in known.values()], dtype=np.int64)
+        """Build the imputer of an operator with at least one measured prefix."""
+        items = np.array([len(profile.service_s) for profile in measured.values()], dtype=np.int64)
         return cls(
-            profiles=tuple(known.values()),
-            codes=space.prefix_codes(list(known)),
+            profiles=tuple(measured.values()),
+            codes=space.prefix_codes(list(measured)),
             items=items,
-            common=int(items.min()),
+            common_items=int(items.min()),
             own=space.operator_columns(space.operators.index(operator)),
             lineage=space.ancestor_columns(pipeline, operator),
         )
 
     def impute(self, code: IntArray, service_s: float, output_bytes: float) -> OperatorProfile:
-        """Under a prefix that was not measured: as the most similar one, with these means over the items common to all.
+        """Return the profile of an unmeasured prefix: the most similar one, scaled to the given means.
 
-        Alike in the operator's own knobs before all else: these tell most of memory, and of batches.
+        The means are over the common items. Similarity in the operator's own knobs comes first, as these determine
+        memory and batch behaviour.
         """
         differs = self.codes != code
         order = np.lexsort((differs[:, self.lineage].sum(axis=1), differs[:, self.own].sum(axis=1)))
         donor = self.profiles[int(order[0])]
-        return self.extend(_scaled(donor, donor, self.common, service_s, output_bytes), code, known_on=self.common)
+        return self.extend(
+            _scaled(donor, donor, self.common_items, service_s, output_bytes), code, measured_items=self.common_items
+        )
 
-    def extend(self, profile: OperatorProfile, code: IntArray, known_on: int) -> OperatorProfile:
-        """A profile on the most items that any was measured on, if these are more than those it is known on itself."""
-        most = int(self.items.max())
-        if most <= known_on:
+    def extend(self, profile: OperatorProfile, code: IntArray, measured_items: int) -> OperatorProfile:
+        """Return the profile extended to the maximum number of items, if it has fewer."""
+        max_items = int(self.items.max())
+        if max_items <= measured_items:
             return profile
-        among = np.flatnonzero(self.items == most)
-        differs = self.codes[among] != code
+        longest = np.flatnonzero(self.items == max_items)
+        differs = self.codes[longest] != code
         order = np.lexsort((differs[:, self.lineage].sum(axis=1), differs[:, self.own].sum(axis=1)))
-        donor = self.profiles[int(among[order[0]])]
-        known_s, known_bytes = profile.service_s[:known_on], profile.output_bytes[:known_on]
-        return _scaled(profile, donor, known_on, float(known_s.mean()), float(known_bytes.mean()))
+        donor = self.profiles[int(longest[order[0]])]
+        measured_s, measured_bytes = profile.service_s[:measured_items], profile.output_bytes[:measured_items]
+        return _scaled(profile, donor, measured_items, float(measured_s.mean()), float(measured_bytes.mean()))
 
 
 def _scaled(
     profile: OperatorProfile, donor: OperatorProfile, count: int, service_s: float, output_bytes: float
 ) -> OperatorProfile:
-    """The profile with a donor's items, so that the first `count` have the given means."""
+    """Return the profile with a donor's items, scaled so that the first `count` have the given means."""
     donor_s, donor_bytes = float(donor.service_s[:count].mean()), float(donor.output_bytes[:count].mean())
     return replace(
         profile,
-        service_s=donor.service_s * (service_s / max(donor_s, _LEAST)),
-        output_bytes=donor.output_bytes * (output_bytes / max(donor_bytes, _LEAST)),
+        service_s=donor.service_s * (service_s / max(donor_s, _MIN_POSITIVE)),
+        output_bytes=donor.output_bytes * (output_bytes / max(donor_bytes, _MIN_POSITIVE)),
     )
 
 
-def profile_from_source(pipeline: Pipeline, earlier: SourceScores) -> PipelineProfile | None:
-    """What operators took under the configurations of a source, as if it were the target; accuracies say nothing.
+def profile_from_source(pipeline: Pipeline, source: SourceScores) -> PipelineProfile | None:
+    """Return the operators' measurements of a source as a profile of the target; its accuracies are meaningless.
 
-    Of those configurations all of whose operators were measured on the items that most prefixes were measured on.
+    Included are the configurations whose operators were all measured on the items that most prefixes have.
 
     Args:
-        pipeline: the target.
-        earlier: the source.
+        pipeline: target.
+        source: source.
 
     Returns:
-        None where it has no such configuration, as where it shares some operators only.
+        None without such a configuration, as if only some operators are shared.
     """
-    runs = earlier.runs
+    runs = source.runs
     if not runs.prefixes:
         return None
-    known = np.isfinite(runs.service_s)
-    columns = known.sum(axis=0) == known.sum(axis=0).max()
-    rows = {runs.prefixes[row]: row for row in np.flatnonzero(known[:, columns].all(axis=1)).tolist()}
-    items, shared = np.arange(int(columns.sum())), _Shared(pipeline, earlier, rows, columns)
-    found = []
-    for configuration in dict.fromkeys(earlier.configurations):
+    measured = np.isfinite(runs.service_s)
+    columns = measured.sum(axis=0) == measured.sum(axis=0).max()
+    rows = {runs.prefixes[row]: row for row in np.flatnonzero(measured[:, columns].all(axis=1)).tolist()}
+    items, shared = np.arange(int(columns.sum())), _SharedProfiles(pipeline, source, rows, columns)
+    profiles = []
+    for configuration in dict.fromkeys(source.configurations):
         operators = shared.operators(configuration)
         if operators is not None:
             low, high = pipeline.metric.range
-            found.append(
+            profiles.append(
                 ConfigurationProfile(
                     configuration=configuration,
                     items=items,
@@ -123,7 +126,7 @@ def profile_from_source(pipeline: Pipeline, earlier: SourceScores) -> PipelinePr
                     operators=operators,
                 )
             )
-    if not found:
+    if not profiles:
         return None
     return PipelineProfile(
         pipeline=pipeline.name,
@@ -132,46 +135,46 @@ def profile_from_source(pipeline: Pipeline, earlier: SourceScores) -> PipelinePr
         held_out_items=0,
         hardware_class=LOCAL,
         risk=0.0,
-        configurations=tuple(found),
+        configurations=tuple(profiles),
         unmeasured=0,
         profiled_s=0.0,
         saved_s=0.0,
     )
 
 
-class _Shared:
-    """Operators of the source as profiles; configurations that share a prefix share the object."""
+class _SharedProfiles:
+    """Operator profiles of a source; configurations with a common prefix share the object."""
 
     def __init__(
         self,
         pipeline: Pipeline,
-        earlier: SourceScores,
+        source: SourceScores,
         rows: dict[tuple[str, Configuration], int],
         columns: NDArray[np.bool_],
     ) -> None:
-        self._pipeline, self._runs, self._rows, self._columns = pipeline, earlier.runs, rows, columns
-        self._known: dict[tuple[str, Configuration], OperatorProfile] = {}
+        self._pipeline, self._runs, self._rows, self._columns = pipeline, source.runs, rows, columns
+        self._profiles: dict[tuple[str, Configuration], OperatorProfile] = {}
 
     def operators(self, configuration: Configuration) -> dict[str, OperatorProfile] | None:
-        """By name; None where one was not measured, or has a choice that the target lacks."""
+        """Return the profiles by operator, or None if one was not measured or has a choice that the target lacks."""
         if set(configuration) != {spec.name for spec in self._pipeline.operators}:
             return None
-        found = {}
+        profiles = {}
         for spec in self._pipeline.operators:
             profile = self._profile(spec.name, prefix_configuration(self._pipeline, configuration, spec.name))
             if profile is None or not has_knob_values(spec, configuration[spec.name]):
                 return None
-            found[spec.name] = profile
-        return found
+            profiles[spec.name] = profile
+        return profiles
 
     def _profile(self, operator: str, of: Configuration) -> OperatorProfile | None:
         key, replica = (operator, of), (operator, of[operator])
         if key not in self._rows or replica not in self._runs.replicas:
             return None
-        if key not in self._known:
+        if key not in self._profiles:
             row, measured = self._rows[key], self._runs.allocations.get(replica, {})
             ratios = batch_ratios(allowed_allocations(self._pipeline.operator(operator)), measured)
-            self._known[key] = OperatorProfile(
+            self._profiles[key] = OperatorProfile(
                 operator=operator,
                 prefix=of,
                 service_s=self._runs.service_s[row, self._columns],
@@ -182,4 +185,4 @@ class _Shared:
                 measured_allocations=measured_allocations(ratios, measured),
                 startup_s=self._runs.replicas[replica].startup_s,
             )
-        return self._known[key]
+        return self._profiles[key]

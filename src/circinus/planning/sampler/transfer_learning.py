@@ -1,4 +1,4 @@
-"""What was measured elsewhere, as the search uses it: prior means of scores, what operators take, where to begin."""
+"""Transfer sources as the sampler uses them: prior means of scores, operator measurements, initial design."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from circinus.profiling import PipelineProfile
 from circinus.profiling.store.transfer_sources import SourceScores
 from circinus.specification import AccuracySlo, Configuration, Pipeline
 
-FITTED_AT_MOST = 3
-"""Sources that are compared by a Gaussian process each; of more, those that fit best by a straight line."""
-_STRAY = 0.07
-"""Standard deviation of scores about a straight line over a source's, as a share of the range."""
+MAX_FITTED_SOURCES = 3
+"""Maximum number of sources to fit by a Gaussian process each; a linear fit preselects them."""
+_SCATTER = 0.07
+"""Standard deviation of scores around a line over a source's scores, as a share of the range."""
 _LEVEL, _SLOPE = 0.2, 0.3
-"""Standard deviations of its level about 0, as a share of the range, and of its slope about 1."""
-_LEAST_ERROR = 1.0 / 16.0
-"""Of the range squared: counted as one more rest, since a few equal scores prove nothing."""
+"""Standard deviations of the line's level around 0, as a share of the range, and of its slope around 1."""
+_PSEUDO_VARIANCE = 1.0 / 16.0
+"""Variance of one pseudo-residual, as a share of the squared range; a few equal scores prove nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class TransferSources:
-    """All sources of one pipeline; what follows from them and from what is known here, nothing else."""
+    """All sources of one pipeline, with everything that follows from them and local measurements."""
 
     pipeline: Pipeline
     space: ConfigurationSpace
@@ -39,31 +39,28 @@ class TransferSources:
 
     @cached_property
     def sources(self) -> tuple[SourceTask, ...]:
-        """Those of which scores say anything, in the same order."""
+        """Sources with informative scores, in the order of `scores`."""
         low, high = self.pipeline.metric.range
-        found = []
-        for earlier in self.earlier:
-            means = two_way_row_means(earlier.scores, (high - low) ** 2 * _LEAST_ERROR)
-            configurations = [earlier.configurations[row] for row in means.rows.tolist()]
+        sources = []
+        for scores in self.earlier:
+            means = two_way_row_means(scores.scores, (high - low) ** 2 * _PSEUDO_VARIANCE)
+            configurations = [scores.configurations[row] for row in means.rows.tolist()]
             source = SourceTask.of(
-                earlier.name, self.space, configurations, means.means, (low, high), variances=means.variances
+                scores.name, self.space, configurations, means.means, (low, high), variances=means.variances
             )
             if source is not None and len(source.codes) > 1:
-                found.append(source)
-        return tuple(found)
+                sources.append(source)
+        return tuple(sources)
 
     @cached_property
     def operators(self) -> tuple[SourceOperators, ...]:
-        """What operators took, source by source."""
-        return tuple(SourceOperators(self.space, self.pipeline, earlier.runs) for earlier in self.earlier)
+        """Operator measurements, source by source."""
+        return tuple(SourceOperators(self.space, self.pipeline, scores.runs) for scores in self.earlier)
 
     def profile(self) -> PipelineProfile | None:
-        """The source with most configurations of which all operators were measured, of equals the newest, as a profile.
-
-        None: there is none.
-        """
-        found = [profile_from_source(self.pipeline, earlier) for earlier in self.earlier]
-        complete = [profile for profile in found if profile is not None]
+        """Return the source with most complete configurations, of equal ones the newest, as a profile, or None."""
+        profiles = [profile_from_source(self.pipeline, scores) for scores in self.earlier]
+        complete = [profile for profile in profiles if profile is not None]
         return max(complete, key=lambda profile: len(profile.configurations), default=None)
 
     def prior(
@@ -75,14 +72,14 @@ class TransferSources:
         *,
         additive: bool = False,
     ) -> MeanPrior:
-        """What to believe about, and why; see `best_prior`, which is asked of the few best sources."""
+        """Return the prior mean of the best sources; see `select_prior`."""
         score_range = self.pipeline.metric.range
         sources = self.sources
         if len(codes):
             width = score_range[1] - score_range[0]
             fits = [_straight_line(source, codes, means, variances, width) for source in sources]
-            kept = sorted(np.argsort(-np.array(fits), kind="stable")[:FITTED_AT_MOST].tolist())
-            sources = tuple(sources[number] for number in kept)
+            best = sorted(np.argsort(-np.array(fits), kind="stable")[:MAX_FITTED_SOURCES].tolist())
+            sources = tuple(sources[number] for number in best)
         return select_prior(
             self.space, sources, codes, means, variances, candidates, additive=additive, score_range=score_range
         )
@@ -91,38 +88,38 @@ class TransferSources:
 def _straight_line(
     source: SourceTask, codes: IntArray, means: FloatArray, variances: FloatArray, width: float
 ) -> float:
-    """Logarithm of the density of scores that lie about a straight line over a source's, in units of the range.
+    """Return the log density of scores around a line over a source's scores, in units of the range.
 
-    Level and slope are integrated out (Rasmussen & Williams 2006, section 2.7); a line through the middle of the
-    source's scores, so that they are independent.
+    Level and slope are integrated out (Rasmussen & Williams 2006, section 2.7); the line goes through the mean of the
+    source's scores, so that the two are independent.
     """
-    there = source.at(codes)
-    centred = (there - there.mean()) / width
+    source_scores = source.at(codes)
+    centred = (source_scores - source_scores.mean()) / width
     errors = variances + source.variances_at(codes)
-    covariance = np.diag(errors / width**2 + _STRAY**2) + _LEVEL**2 + _SLOPE**2 * np.outer(centred, centred)
-    rests = (means - there) / width
+    covariance = np.diag(errors / width**2 + _SCATTER**2) + _LEVEL**2 + _SLOPE**2 * np.outer(centred, centred)
+    residuals = (means - source_scores) / width
     sign, logarithm = np.linalg.slogdet(covariance)
-    return float(-(rests @ np.linalg.solve(covariance, rests) + sign * logarithm) / 2)
+    return float(-(residuals @ np.linalg.solve(covariance, residuals) + sign * logarithm) / 2)
 
 
 def warm_start_design(
     scores: FloatArray, usd_per_h: Sequence[FloatArray], slos: Sequence[AccuracySlo | None]
 ) -> tuple[int, ...]:
-    """What to measure first by what is known elsewhere, instead of a cover.
+    """Return the initial configurations by their scores and costs in a source, instead of a covering design.
 
-    First the configuration of the cheapest plan of a query, with everything free, whose score elsewhere keeps the
-    objective; where none does, the one that comes nearest. That is one query only, since levels differ, and by how much
-    is seen then. With it those that score least and most elsewhere: they tell soonest whether it misleads.
+    The first is the configuration of the cheapest plan of a query, with all pools, whose source score meets the SLO, or
+    otherwise the one closest to it. Only one query counts, since levels differ and the difference is known after one
+    measurement. The configurations of lowest and highest score follow: they reveal soonest whether the source misleads.
 
     Args:
-        scores: (k,) of configurations elsewhere.
-        usd_per_h: for each query (k, s) least costs, the first with everything free; infinite: no plan.
-        slos: for each query its accuracy objective.
+        scores: (k,) source scores of configurations.
+        usd_per_h: for each query, (k, s) lower bounds of costs, the first with all pools; infinite without a plan.
+        slos: accuracy SLO of each query.
 
     Returns:
-        Numbers of configurations that have a plan, each once; none if nothing has one.
+        Distinct indexes of configurations that have a plan; empty if none has.
     """
-    found: dict[int, None] = {}
+    selected: dict[int, None] = {}
     for costs, slo in zip(usd_per_h, slos, strict=True):
         cost = costs[:, 0]
         possible = np.isfinite(cost)
@@ -130,29 +127,29 @@ def warm_start_design(
             sign = 1.0 if slo is None or slo.comparison == ">=" else -1.0
             good = possible & (True if slo is None else sign * scores >= sign * slo.threshold)
             best = np.where(good, -cost, -np.inf) if good.any() else np.where(possible, sign * scores, -np.inf)
-            found[int(best.argmax())] = None
+            selected[int(best.argmax())] = None
             break
     else:
         return ()
     anywhere = np.isfinite([costs[:, 0] for costs in usd_per_h]).any(axis=0)
-    found[int(np.where(anywhere, scores, np.inf).argmin())] = None
-    found[int(np.where(anywhere, scores, -np.inf).argmax())] = None
-    return tuple(found)
+    selected[int(np.where(anywhere, scores, np.inf).argmin())] = None
+    selected[int(np.where(anywhere, scores, -np.inf).argmax())] = None
+    return tuple(selected)
 
 
 def missing_from_design(cover: Sequence[Configuration], measured: Iterable[Configuration]) -> Configuration | None:
-    """What is to be measured still where all sources were dropped: what a search without any begins with.
+    """Return the first configuration of the initial design that remains unmeasured after all sources were rejected.
 
     Args:
-        cover: that.
-        measured: whatever was.
+        cover: initial design without sources.
+        measured: measured configurations.
 
     Returns:
-        The first of the cover that has a choice of a knob which nothing measured has; None: there is none.
+        The first one with a choice that no measured configuration has; None without any.
     """
-    seen = {choice for configuration in measured for choice in _choices(configuration)}
-    return next((found for found in cover if not seen.issuperset(_choices(found))), None)
+    measured_choices = {choice for configuration in measured for choice in _choices(configuration)}
+    return next((candidate for candidate in cover if not measured_choices.issuperset(_choices(candidate))), None)
 
 
 def _choices(configuration: Configuration) -> set[tuple[str, str, object]]:
-    return {(operator, name, value) for operator, own in configuration.operators for name, value in own.values}
+    return {(operator, name, value) for operator, values in configuration.operators for name, value in values.values}

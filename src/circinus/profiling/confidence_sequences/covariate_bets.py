@@ -80,11 +80,11 @@ def _payoffs(scores: FloatArray, covariates: Covariates, fitted: int, begin: int
     relative = predicted / np.maximum(mean, 1e-9)[:, None]
     remaining, later = population - np.arange(begin, end), covariates.counts(end)
     payoffs = np.ones((len(FRACTIONS), len(scores), end - begin))
-    for number, fraction in enumerate(FRACTIONS):
+    for index, fraction in enumerate(FRACTIONS):
         if fraction == 1.0:
             continue  # all wealth is bet on scores: none is left for side bets
         stakes = np.maximum(0.0, 1.0 - fraction * relative)
-        payoffs[number] = _fair(stakes[:, covariates.kind[begin:end]], stakes @ later, remaining)
+        payoffs[index] = _fair(stakes[:, covariates.kind[begin:end]], stakes @ later, remaining)
     return payoffs
 
 

@@ -24,7 +24,7 @@ class ThresholdDecisions:
     below: BoolArray
     """(k, q) whether the mean is certainly less. Both only if a guarantee failed."""
     exhausted: bool
-    """Whether all items were observed, so that a mean neither above nor below is equal."""
+    """True if all items were observed, so that a mean neither above nor below is equal."""
 
     @property
     def at_least(self) -> BoolArray:

@@ -97,14 +97,14 @@ _MAX_ELEMENTS = 16
 _DEPTH = 2
 
 
-def item_features(items: Sequence[Item], uses: str, module_paths: Sequence[Path], where: str) -> FloatArray:
+def item_features(items: Sequence[Item], uses: str, module_paths: Sequence[Path], dataset: str) -> FloatArray:
     """Return features of the values of items; neither ground truth nor scores are used.
 
     Args:
         items: N items.
         uses: field `features` of the data set.
         module_paths: folders of the user's code.
-        where: name of the data set in messages.
+        dataset: name of the data set in messages.
 
     Returns:
         (N, features) finite numbers; no column if no features are requested or available.
@@ -118,13 +118,13 @@ def item_features(items: Sequence[Item], uses: str, module_paths: Sequence[Path]
     if uses == PLAIN:
         return _aligned([default_features(item.value) for item in items])
     function = resolve(uses, module_paths)
-    rows = [_declared(function, item, f"{where}: features {uses}: item {item.key}") for item in items]
+    rows = [_declared(function, item, f"{dataset}: features {uses}: item {item.key}") for item in items]
     for item, row in zip(items, rows, strict=True):
         if len(row) != len(rows[0]):
             raise ProfileError(
                 f"found {len(row)} features, expected {len(rows[0])} as for item {items[0].key}",
                 code="dataset.inconsistent_features",
-                location=f"{where}: features {uses}: item {item.key}",
+                location=f"{dataset}: features {uses}: item {item.key}",
             )
     return np.array(rows, dtype=np.float64)
 

@@ -53,10 +53,10 @@ class HardwareClassWriter:
             )
 
 
-def write_profiling_machine(store: ProfileStore, addresses: MeasurementKeys) -> None:
+def write_profiling_machine(store: ProfileStore, keys: MeasurementKeys) -> None:
     """Store whether the machine of a profile is a node of a pool or the one that this process runs on."""
-    machine = addresses.machine
-    if machine is None or addresses.origin:
+    machine = keys.machine
+    if machine is None or keys.origin:
         return
     with store.transaction():
         if machine == machine_module.current_machine():
@@ -131,8 +131,8 @@ def class_machines(store: ProfileStore) -> Mapping[str, tuple[Machine, ...]]:
 
 def measured_speeds(
     store: ProfileStore,
-    addresses: MeasurementKeys,
-    listed: Sequence[Configuration],
+    keys: MeasurementKeys,
+    enumerated: Sequence[Configuration],
     item_ids: IntArray,
     service_s: Mapping[str, FloatArray],
 ) -> Mapping[OwnKnobs, Speeds]:
@@ -143,8 +143,8 @@ def measured_speeds(
 
     Args:
         store: store of the measurements.
-        addresses: keys of the profile.
-        listed: configurations of the profile.
+        keys: keys of the profile.
+        enumerated: configurations of the profile.
         item_ids: (items,) ids of the items' content hashes, in measurement order.
         service_s: content hash of the profile's service -> (items,) seconds; NaN if not measured.
     """
@@ -153,9 +153,9 @@ def measured_speeds(
         if hardware_class == LOCAL:
             continue
         for machine in machines:
-            times = HardwareClassTimes(store, addresses.for_hardware_class(hardware_class, machine), listed, item_ids)
+            times = HardwareClassTimes(store, keys.for_hardware_class(hardware_class, machine), enumerated, item_ids)
             if times:
-                for own, speed in _speeds(times, addresses, listed, service_s).items():
+                for own, speed in _speeds(times, keys, enumerated, service_s).items():
                     speeds.setdefault(own, {})[hardware_class] = speed
                 break
     return {own: Speeds(by_class) for own, by_class in speeds.items()}

@@ -40,25 +40,25 @@ class AllocationProfiler:
     def __init__(
         self,
         store: ProfileStore,
-        addresses: MeasurementKeys,
+        keys: MeasurementKeys,
         measurer: Measurer,
         order: IntArray,
-        standings: ConfigurationRace,
+        race: ConfigurationRace,
         pace: MeasurementTimeEstimator,
         budget: TimeBudget,
         observer: ProfileObserver,
     ) -> None:
         self._store = store
-        self._keys = addresses
+        self._keys = keys
         self._measurer = measurer
         self._order = order
-        self._race = standings
+        self._race = race
         self._time_estimator = pace
         self._budget = budget
         self._observer = observer
         self._broken: set[tuple[str, KnobValues]] = set()
 
-    def measure(self, limit_s: float, tell: Callable[[Configuration], None]) -> None:
+    def measure(self, limit_s: float, on_operator: Callable[[Configuration], None]) -> None:
         """Measure the missing allocations, the cheapest first, for at most `limit_s` seconds.
 
         An operator that fails in a batch is reported to the observer and keeps ratios without gain, as do allocations
@@ -66,7 +66,7 @@ class AllocationProfiler:
 
         Args:
             limit_s: time limit in seconds, at most the remaining budget.
-            tell: callback after each operator.
+            on_operator: callback after each operator.
         """
         started_s = self._budget.elapsed_s
         for task in self._missing():
@@ -85,7 +85,7 @@ class AllocationProfiler:
                 self._observer.failed(FailedConfiguration(task.configuration, error.item_key, reason))
                 continue
             self._time_estimator.add_elapsed(measured.compute_s, self._budget.elapsed_s - begin_s)
-            tell(task.configuration)
+            on_operator(task.configuration)
 
     def _missing(self) -> list[_Task]:
         tasks: dict[tuple[str, KnobValues], _Task] = {}

@@ -50,7 +50,7 @@ class MeasurementBackend(Protocol):
         """Return the scorer of stored outputs."""
         ...
 
-    def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
+    def runner(self, keys: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
         """Return the runner of measurements. An operator that takes longer than `timeout_s` fails."""
         ...
 
@@ -88,8 +88,8 @@ class LocalBackend:
         """See `MeasurementBackend.scorer`."""
         return Scorer(pipeline, self._module_paths)
 
-    def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
+    def runner(self, keys: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
         """See `MeasurementBackend.runner`."""
         from circinus.profiling.measurement.local_runner import LocalRunner
 
-        return LocalRunner(addresses, self._module_paths, timeout_s=timeout_s)
+        return LocalRunner(keys, self._module_paths, timeout_s=timeout_s)

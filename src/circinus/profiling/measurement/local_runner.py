@@ -56,7 +56,7 @@ class LocalRunner:
 
     def __init__(
         self,
-        addresses: MeasurementKeys,
+        keys: MeasurementKeys,
         module_paths: Sequence[Path],
         *,
         cache_bytes: int = _CACHE_BYTES,
@@ -67,7 +67,7 @@ class LocalRunner:
         """Create the runner without starting a process.
 
         Args:
-            addresses: keys of the pipeline's measurements.
+            keys: keys of the pipeline's measurements.
             module_paths: folders of its operators.
             cache_bytes: capacity of the prefix cache in memory.
             spill_bytes: additional capacity on disk; 0 disables it.
@@ -77,10 +77,10 @@ class LocalRunner:
         Raises:
             OperatorError: the metric cannot be found.
         """
-        self._scorer = Scorer(addresses.pipeline, module_paths)
+        self._scorer = Scorer(keys.pipeline, module_paths)
         self.cache = PrefixCache(cache_bytes, spill_bytes=spill_bytes)
-        self._keys = addresses
-        self._pipeline = addresses.pipeline
+        self._keys = keys
+        self._pipeline = keys.pipeline
         self._topological = self._pipeline.topological_order()
         self._module_paths = tuple(module_paths)
         self._timeout_s = timeout_s

@@ -23,15 +23,15 @@ class Measurer:
     """Runner with a store, for one pipeline and one data set."""
 
     def __init__(
-        self, store: ProfileStore, addresses: MeasurementKeys, dataset: Dataset, runner: Runner, scorer: ItemScorer
+        self, store: ProfileStore, keys: MeasurementKeys, dataset: Dataset, runner: Runner, scorer: ItemScorer
     ) -> None:
         self._store = store
-        self._keys = addresses
+        self._keys = keys
         self._dataset = dataset
         self._runner = runner
         self._scorer = scorer
         self._content_hash = {item.key: a for item, a in zip(dataset.items, dataset.addresses, strict=True)}
-        self._writer = StoreWriter(store, addresses, dataset)
+        self._writer = StoreWriter(store, keys, dataset)
         self._item_ids: IntArray = np.array([self._writer.item_ids[a] for a in dataset.addresses], dtype=np.int64)
 
     def known_scores(self, configuration: Configuration) -> FloatArray:

@@ -134,7 +134,7 @@ class OperatorProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process is running."""
+        """True if the process is running."""
         return self._process.poll() is None
 
     def memory_bytes(self) -> int:

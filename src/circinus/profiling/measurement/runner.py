@@ -46,9 +46,9 @@ class NodeLostError(ProfileError):
 class NotRecordedError(MeasurementError):
     """Item without a recorded measurement, while other items have one. Not a failure of the configuration."""
 
-    def __init__(self, where: str, configuration: Configuration, item_key: str, recorded: tuple[Item, ...]) -> None:
+    def __init__(self, source: str, configuration: Configuration, item_key: str, recorded: tuple[Item, ...]) -> None:
         reason = "the trace has no measurement of it"
-        location = f"{where}, item {item_key}"
+        location = f"{source}, item {item_key}"
         super().__init__(reason, configuration, item_key, reason, code="trace.not_recorded", location=location)
         self.recorded = recorded
         """Items that have a recorded measurement."""

@@ -58,8 +58,8 @@ class MeasurementTimeEstimator:
     which is large at first and therefore conservative.
     """
 
-    def __init__(self, addresses: MeasurementKeys) -> None:
-        self._keys = addresses
+    def __init__(self, keys: MeasurementKeys) -> None:
+        self._keys = keys
         self._observed_s: defaultdict[str, list[float]] = defaultdict(list)
         self._items: dict[str, int] = {}
         self._elapsed_s = 0.0

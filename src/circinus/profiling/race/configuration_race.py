@@ -52,7 +52,7 @@ class ConfigurationRace:
         confidence: RunConfidence,
         slos: PipelineSlos,
         *,
-        comparing: bool = True,
+        with_references: bool = True,
     ) -> None:
         """Start without measurements.
 
@@ -60,10 +60,10 @@ class ConfigurationRace:
             configurations: configurations that may be measured.
             confidence: confidence sequences of the run.
             slos: SLO requirements to be decided.
-            comparing: whether each configuration is compared with a reference. References are selected among the
+            with_references: whether each configuration is compared with a reference. References are selected among the
                 configurations measured when usages are first compared, so all need their first analysis before.
         """
-        self._comparing = comparing
+        self._with_references = with_references
         self.configurations = tuple(configurations)
         self.confidence = confidence
         self.slos = slos
@@ -72,7 +72,7 @@ class ConfigurationRace:
             next(size for size in self.checkpoints if size >= min(items, confidence.population))
             for items in (slos.latency_items, slos.distribution_free_items)
         )
-        self._index = {configuration: number for number, configuration in enumerate(self.configurations)}
+        self._index = {configuration: index for index, configuration in enumerate(self.configurations)}
         self._scores: list[FloatArray] = [np.zeros(0) for _ in self.configurations]
         self._running = [confidence.sequential_test(self._thresholds) for _ in self.configurations]
         self._comparisons: dict[int, SequentialThresholdTest] = {}
@@ -118,7 +118,7 @@ class ConfigurationRace:
         self._usage = usage
         has_reference = np.array([index in self._comparisons for index in range(len(self.configurations))])
         # References are never replaced: every further comparison would take a share of the risk.
-        if self._comparing:
+        if self._with_references:
             self._arrays.references = np.where(has_reference, self._arrays.references, usage.references())
         self._arrays.reference_no_costlier = usage.reference_no_costlier(self._arrays.references)
         if usage.min_latency_s is not None:
@@ -193,7 +193,7 @@ class ConfigurationRace:
             self._evidence(),
             total_s,
             self.checkpoints,
-            lambda number, items: seconds(self.configurations[number], items),
+            lambda index, items: seconds(self.configurations[index], items),
             within_s,
         )
 
@@ -268,9 +268,9 @@ class ConfigurationRace:
         if reference < 0:
             return
         comparison = self._comparisons.setdefault(index, self.confidence.sequential_comparison())
-        new = slice(comparison.items, min(len(self._scores[index]), len(self._scores[reference])))
-        if new.start < new.stop:
-            differences = self.confidence.paired_differences(self._scores[reference][new], self._scores[index][new])
+        extra = slice(comparison.items, min(len(self._scores[index]), len(self._scores[reference])))
+        if extra.start < extra.stop:
+            differences = self.confidence.paired_differences(self._scores[reference][extra], self._scores[index][extra])
             comparison.extend(differences)
             self._arrays.no_more_accurate[index] = comparison.verdicts.at_least[0, 0]
 

@@ -20,7 +20,7 @@ def critical_path_s(pipeline: Pipeline, service_s: FloatArray) -> FloatArray:
         pipeline: pipeline of o operators.
         service_s: (k, o, n) service times, operators in the pipeline's order.
     """
-    column = {operator.name: number for number, operator in enumerate(pipeline.operators)}
+    column = {operator.name: index for index, operator in enumerate(pipeline.operators)}
     finish: dict[str, FloatArray] = {}
     for operator in pipeline.topological_order():
         own = service_s[:, column[operator.name]]

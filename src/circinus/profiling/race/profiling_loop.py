@@ -104,7 +104,7 @@ class ProfilingLoop:
         for configuration in race.configurations:
             items = race.items(configuration)
             if race.checkpoints[0] < items < race.checkpoints[-1] and items not in race.checkpoints:
-                target = next(look for look in race.checkpoints if look > items)
+                target = next(checkpoint for checkpoint in race.checkpoints if checkpoint > items)
                 self._increase(configuration, target, self._budget.remaining_s)
 
     def run_exhaustively(self) -> None:
@@ -114,10 +114,10 @@ class ProfilingLoop:
             ProfileError: see `run`.
         """
         race = self._race
-        for look in (race.checkpoints[0], race.checkpoints[-1]):
+        for checkpoint in (race.checkpoints[0], race.checkpoints[-1]):
             for configuration in race.configurations:
                 if not race.is_closed(configuration):
-                    self._increase(configuration, look, self._budget.remaining_s)
+                    self._increase(configuration, checkpoint, self._budget.remaining_s)
         self._allocations.measure(math.inf, self._report_allocations)
 
     def _first_look(self, limit_s: float) -> bool:
@@ -150,7 +150,9 @@ class ProfilingLoop:
                 step = race.next_step(seconds, self._budget.remaining_s, beyond, latency_only=latency_only)
                 if suggestion is not None and (step is None or suggestion.worth_per_s > step.worth_per_s):
                     configuration = suggestion.configuration
-                    target = next(look for look in race.checkpoints if look > race.items(configuration))
+                    target = next(
+                        checkpoint for checkpoint in race.checkpoints if checkpoint > race.items(configuration)
+                    )
                 elif step is not None:
                     configuration, target = race.configurations[step.configuration], step.target
                 else:

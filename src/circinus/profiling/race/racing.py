@@ -89,15 +89,15 @@ def next_measurement(
     if not values:
         return None
     selected = max(values, key=lambda k: (values[k][1] <= within_s, values[k][0] / max(values[k][1], 1e-9), -k))
-    weight, longest_s = values[selected]
+    weight, max_s = values[selected]
     target = next(size for size in checkpoints if size > snapshot.items[selected])
-    return MeasurementStep(selected, target, weight / max(longest_s, 1e-9))
+    return MeasurementStep(selected, target, weight / max(max_s, 1e-9))
 
 
 def _add(values: dict[int, tuple[float, float]], configuration: int, weight: float, seconds: float) -> None:
     """Add the weight of a requirement that waits for the configuration; the longest wait counts."""
-    total, longest_s = values.get(configuration, (0.0, 0.0))
-    values[configuration] = total + weight, max(longest_s, seconds)
+    total, max_s = values.get(configuration, (0.0, 0.0))
+    values[configuration] = total + weight, max(max_s, seconds)
 
 
 def _candidates(

@@ -67,7 +67,7 @@ class RunConfidence:
         configurations: int,
         latency_percentiles: int = 0,
         *,
-        comparing: bool = True,
+        with_references: bool = True,
     ) -> RunConfidence:
         """Create the confidence of a run that may measure every configuration.
 
@@ -77,10 +77,10 @@ class RunConfidence:
             risk: risk of the run.
             configurations: number of configurations.
             latency_percentiles: number of percentiles at which each of them is checked against limits.
-            comparing: whether each configuration is compared with a reference.
+            with_references: whether each configuration is compared with a reference.
         """
         score_risk, latency_risk = split_alpha(risk, configurations, latency_percentiles)
-        side_risk = per_sequence_alpha(score_risk, configurations, comparisons=configurations if comparing else 0)
+        side_risk = per_sequence_alpha(score_risk, configurations, comparisons=configurations if with_references else 0)
         return cls(metric, len(strata), Covariates.of(one_hot_strata(strata)), side_risk, latency_risk)
 
     def bounds(self, scores: FloatArray) -> tuple[Interval, ...]:

@@ -32,7 +32,7 @@ class SamplerDecision:
     """Next configuration, started or not; None if none is worthwhile."""
     certificate: StoppingCertificate
     pruned: Mapping[SloRequirement, Collection[Configuration]]
-    """For each SLO requirement, the measured configurations that need not be decided: they make no query's plan much
+    """Measured configurations that need not be decided for each SLO requirement: they make no query's plan much
     cheaper than with configurations that certainly meet it, whichever pool is full, or they most likely miss it."""
 
 

@@ -36,9 +36,9 @@ class PipelineVersion:
     """Origin if it was scored from a trace; empty if the operators were run."""
 
 
-def write_variant(store: ProfileStore, addresses: MeasurementKeys) -> int:
-    """Return the id of the variant of `addresses`, inserting it if needed. Call it inside a transaction."""
-    pipeline, code = addresses.pipeline, addresses.code
+def write_variant(store: ProfileStore, keys: MeasurementKeys) -> int:
+    """Return the id of the variant of `keys`, inserting it if needed. Call it inside a transaction."""
+    pipeline, code = keys.pipeline, keys.code
     description = json.dumps(
         {
             "pipeline": pipeline.name,
@@ -47,7 +47,7 @@ def write_variant(store: ProfileStore, addresses: MeasurementKeys) -> int:
             "direction": pipeline.metric.direction,
             "score_range": list(pipeline.metric.range),
             "operators": {o.name: [o.uses, code.operators[o.uses]] for o in pipeline.operators},
-            "origin": addresses.origin,
+            "origin": keys.origin,
         },
         sort_keys=True,
     )
@@ -69,22 +69,22 @@ def read_scored(store: ProfileStore, variant: PipelineVersion) -> Mapping[int, C
     return {subject: _configuration(json.loads(content)) for subject, content in rows}
 
 
-def scored_configurations(store: ProfileStore, addresses: MeasurementKeys) -> tuple[Configuration, ...]:
+def scored_configurations(store: ProfileStore, keys: MeasurementKeys) -> tuple[Configuration, ...]:
     """Return the configurations of the current pipeline that have scores or failed, in the order of `prefix_order`."""
-    if store.rows("SELECT since FROM undescribed") and configuration_count(addresses.pipeline) <= MAX_ENUMERATED:
-        enumerated = prefix_order(addresses.pipeline)
-        ids = store.existing_ids([addresses.score(configuration) for configuration in enumerated])
-        return tuple(configuration for configuration in enumerated if addresses.score(configuration) in ids)
-    operators = addresses.pipeline.operators
+    if store.rows("SELECT since FROM undescribed") and configuration_count(keys.pipeline) <= MAX_ENUMERATED:
+        enumerated = prefix_order(keys.pipeline)
+        ids = store.existing_ids([keys.score(configuration) for configuration in enumerated])
+        return tuple(configuration for configuration in enumerated if keys.score(configuration) in ids)
+    operators = keys.pipeline.operators
     names = {operator.name for operator in operators}
     scored: dict[int, Configuration] = {}
     for variant in read_variants(store):
-        if set(variant.operators) == names and variant.origin == addresses.origin:
+        if set(variant.operators) == names and variant.origin == keys.origin:
             scored |= read_scored(store, variant)
     own = {subject: c for subject, c in scored.items() if all(has_knob_values(o, c[o.name]) for o in operators)}
-    hashes = {subject: addresses.score(configuration) for subject, configuration in own.items()}
+    hashes = {subject: keys.score(configuration) for subject, configuration in own.items()}
     ids = store.existing_ids(list(hashes.values()))
-    return in_prefix_order(addresses.pipeline, (own[s] for s, score in hashes.items() if ids.get(score) == s))
+    return in_prefix_order(keys.pipeline, (own[s] for s, score in hashes.items() if ids.get(score) == s))
 
 
 def _configuration(content: Mapping[str, Mapping[str, Any]]) -> Configuration:

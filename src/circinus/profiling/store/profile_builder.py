@@ -28,7 +28,7 @@ from circinus.specification import Configuration, configuration_count
 
 def build_profile(
     store: ProfileStore,
-    addresses: MeasurementKeys,
+    keys: MeasurementKeys,
     dataset: StoredDataset,
     slos: PipelineSlos,
     *,
@@ -42,7 +42,7 @@ def build_profile(
 
     Args:
         store: store of the measurements.
-        addresses: keys of the pipeline.
+        keys: keys of the pipeline.
         dataset: stored data set.
         slos: SLO requirements of the queries.
         with_verdicts: whether to add the verdicts of all configurations, which takes longer.
@@ -51,17 +51,17 @@ def build_profile(
         bounds: cache (configuration, items) -> bounds of the same run, which is extended.
         exhausted: configurations that the run could not measure further.
     """
-    pipeline = addresses.pipeline
-    scored = scored_configurations(store, addresses)
-    measurements = StoredMeasurements(store, addresses, dataset, scored)
+    pipeline = keys.pipeline
+    scored = scored_configurations(store, keys)
+    measurements = StoredMeasurements(store, keys, dataset, scored)
     prefix_lengths = {configuration: measurements.measured_prefix(configuration) for configuration in scored}
     # A failure on other items, or of another process, is irrelevant if all profiling items are measured.
     unfinished = [configuration for configuration, n in prefix_lengths.items() if n < measurements.max_items]
-    failures = _failures(store, addresses, unfinished)
+    failures = _failures(store, keys, unfinished)
     failed = {failure.configuration for failure in failures}
     measured = [(configuration, n) for configuration, n in prefix_lengths.items() if n and configuration not in failed]
     confidence = measurements.confidence(
-        slos, max(max_measured_configurations(pipeline), len(scored)), comparing=explorer is None
+        slos, max(max_measured_configurations(pipeline), len(scored)), with_references=explorer is None
     )
     bounds = {} if bounds is None else bounds
     bounds |= _accuracies(measurements, [pair for pair in measured if pair not in bounds], confidence)
@@ -69,8 +69,8 @@ def build_profile(
     ran_s, saved_s = read_effort(
         store,
         store.existing_ids(
-            [addresses.profiling_time(c) for c in scored]
-            + [addresses.replica(o.name, c[o.name]) for c in scored for o in pipeline.operators]
+            [keys.profiling_time(c) for c in scored]
+            + [keys.replica(o.name, c[o.name]) for c in scored for o in pipeline.operators]
         ).values(),
     )
     profile = PipelineProfile(
@@ -79,29 +79,29 @@ def build_profile(
         dataset_items=len(dataset.item_ids),
         held_out_items=len(dataset.item_ids) - measurements.max_items,
         hardware_class=LOCAL,
-        machine=addresses.machine,
-        on_pool=not addresses.origin and addresses.machine in class_machines(store).get(LOCAL, ()),
+        machine=keys.machine,
+        on_pool=not keys.origin and keys.machine in class_machines(store).get(LOCAL, ()),
         risk=slos.risk,
         configurations=profiles,
         unmeasured=configuration_count(pipeline) - len(measured) - len(failed),
         profiled_s=ran_s,
         saved_s=saved_s,
-        code_versions={} if addresses.origin else addresses.versions(),
+        code_versions={} if keys.origin else keys.versions(),
         failed=failures,
         interrupted=interrupted,
     )
     if not with_verdicts:
         return profile
-    source_scores = () if explorer is None else load_source_scores(store, addresses, dataset)
-    return _with_verdicts(measurements, profile, addresses, slos, confidence, explorer, source_scores, exhausted)
+    source_scores = () if explorer is None else load_source_scores(store, keys, dataset)
+    return _with_verdicts(measurements, profile, keys, slos, confidence, explorer, source_scores, exhausted)
 
 
 def _failures(
-    store: ProfileStore, addresses: MeasurementKeys, scored: Sequence[Configuration]
+    store: ProfileStore, keys: MeasurementKeys, scored: Sequence[Configuration]
 ) -> tuple[FailedConfiguration, ...]:
-    ids = store.existing_ids([addresses.score(configuration) for configuration in scored])
+    ids = store.existing_ids([keys.score(configuration) for configuration in scored])
     failures = read_failures(store, list(ids.values()))
-    subjects = {configuration: ids[addresses.score(configuration)] for configuration in scored}
+    subjects = {configuration: ids[keys.score(configuration)] for configuration in scored}
     return tuple(FailedConfiguration(c, *failures[subject]) for c, subject in subjects.items() if subject in failures)
 
 
@@ -120,7 +120,7 @@ def _accuracies(
 def _with_verdicts(
     measurements: StoredMeasurements,
     profile: PipelineProfile,
-    addresses: MeasurementKeys,
+    keys: MeasurementKeys,
     slos: PipelineSlos,
     confidence: RunConfidence,
     explorer: ConfigurationSampler | None,
@@ -129,9 +129,9 @@ def _with_verdicts(
 ) -> PipelineProfile:
     """Return the profile with verdicts of all configurations that were or are to be measured in any case."""
     started = [*(c.configuration for c in profile.configurations), *(f.configuration for f in profile.failed)]
-    initial = explorer.initial_design(source_scores) if explorer is not None else prefix_order(addresses.pipeline)
-    candidates = in_prefix_order(addresses.pipeline, {*started, *initial})
-    race = ConfigurationRace(candidates, confidence, slos, comparing=explorer is None)
+    initial = explorer.initial_design(source_scores) if explorer is not None else prefix_order(keys.pipeline)
+    candidates = in_prefix_order(keys.pipeline, {*started, *initial})
+    race = ConfigurationRace(candidates, confidence, slos, with_references=explorer is None)
     for failure in profile.failed:
         race.mark_failed(failure.configuration)
     for measured in profile.configurations:
@@ -139,7 +139,7 @@ def _with_verdicts(
     race.update_usage(measurements.resource_usage(candidates, slos.hardware))
     if explorer is None:
         return replace(profile, verdicts=race.verdicts())
-    expected_s = measurement_cost_model(addresses.pipeline, profile)
+    expected_s = measurement_cost_model(keys.pipeline, profile)
     decision = explorer.suggest(profile, lambda c, items: math.inf if c in exhausted else expected_s(c, items))
     race.prune(decision.pruned)
     return replace(profile, verdicts=race.verdicts(), certificate=decision.certificate)

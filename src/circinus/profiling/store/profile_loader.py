@@ -93,12 +93,12 @@ def read_profile(
     on_pools = class_machines(store).get(LOCAL, ()) if isinstance(source, LocalBackend) else ()
     machines = dict.fromkeys((*on_pools, source.machine, *read_machines(store), None))
     for machine in (machine for machine in machines if not from_other_machines or machine != current_machine()):
-        addresses = source.addresses(pipeline, machine)
-        dataset = read_dataset(store, addresses.dataset(), seed)
+        keys = source.addresses(pipeline, machine)
+        dataset = read_dataset(store, keys.dataset(), seed)
         if dataset is None:
             break
-        profile = build_profile(store, addresses, dataset, slos, with_verdicts=judged, explorer=explorer)
-        loaded = LoadedProfile(profile, addresses, dataset)
+        profile = build_profile(store, keys, dataset, slos, with_verdicts=judged, explorer=explorer)
+        loaded = LoadedProfile(profile, keys, dataset)
         if profile.configurations:
             return loaded
         if profile.failed and failed_only is None:

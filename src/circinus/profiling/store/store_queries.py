@@ -134,12 +134,12 @@ def read_outputs(store: ProfileStore, subject: int, item_ids: IntArray) -> Mappi
 
 
 def coverage(
-    store: ProfileStore, addresses: MeasurementKeys, configuration: Configuration, item_ids: IntArray
+    store: ProfileStore, keys: MeasurementKeys, configuration: Configuration, item_ids: IntArray
 ) -> tuple[NDArray[np.bool_], FloatArray]:
     """Return (items,) whether everything but the score is measured, and the scores (NaN if missing)."""
-    services = [addresses.service(operator.name, configuration) for operator in addresses.pipeline.operators]
-    outputs = [addresses.output(sink, configuration) for sink in addresses.pipeline.sinks()]
-    score = addresses.score(configuration)
+    services = [keys.service(operator.name, configuration) for operator in keys.pipeline.operators]
+    outputs = [keys.output(sink, configuration) for sink in keys.pipeline.sinks()]
+    score = keys.score(configuration)
     ids = store.existing_ids([*services, *outputs, score])
     scores = read_scores(store, [ids[score]], item_ids)[0] if score in ids else np.full(len(item_ids), np.nan)
     if not all(key in ids for key in (*services, *outputs)):

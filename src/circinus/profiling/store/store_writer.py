@@ -18,19 +18,19 @@ from circinus.specification import Configuration, KnobValues, prefix_configurati
 class StoreWriter:
     """Writer of the measurements of one pipeline on one data set."""
 
-    def __init__(self, store: ProfileStore, addresses: MeasurementKeys, dataset: Dataset) -> None:
+    def __init__(self, store: ProfileStore, keys: MeasurementKeys, dataset: Dataset) -> None:
         """Write into `store`; the data set is written immediately."""
         self._store = store
-        self._keys = addresses
-        self._pipeline = addresses.pipeline
+        self._keys = keys
+        self._pipeline = keys.pipeline
         self._seed = dataset.seed
         with store.transaction():
-            if addresses.machine is not None and not addresses.origin:
-                machine = addresses.machine.cpu_model, addresses.machine.cores
+            if keys.machine is not None and not keys.origin:
+                machine = keys.machine.cpu_model, keys.machine.cores
                 store.write("INSERT OR IGNORE INTO machine (cpu_model, cores) VALUES (?, ?)", [machine])
             self.item_ids = store.ids(dataset.addresses)
-            self._dataset = _write_dataset(store, addresses, dataset, self.item_ids)
-            self._variant = write_variant(store, addresses)
+            self._dataset = _write_dataset(store, keys, dataset, self.item_ids)
+            self._variant = write_variant(store, keys)
 
     def measured(
         self, configuration: Configuration, items: Sequence[str], measurement: Measurement, *, counted: bool

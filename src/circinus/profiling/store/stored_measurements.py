@@ -85,7 +85,7 @@ class StoredMeasurements:
         """Return (items,) scores of the first items."""
         return self._scores[self._score_row[self._keys.score(configuration)], :items]
 
-    def confidence(self, slos: PipelineSlos, configurations: int, *, comparing: bool) -> RunConfidence:
+    def confidence(self, slos: PipelineSlos, configurations: int, *, with_references: bool) -> RunConfidence:
         """Return the bounds of mean scores, at the risk of a run over this many configurations."""
         strata = [self._dataset.strata[index] for index in self._dataset.order[: self.max_items]]
         return RunConfidence.of_run(
@@ -94,7 +94,7 @@ class StoredMeasurements:
             slos.risk,
             configurations,
             slos.latency_percentiles,
-            comparing=comparing,
+            with_references=with_references,
         )
 
     def profile(self, configuration: Configuration, items: int, accuracy: Interval) -> ConfigurationProfile:

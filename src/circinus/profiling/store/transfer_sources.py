@@ -30,24 +30,24 @@ from circinus.profiling.store.store_queries import (
 from circinus.specification import Configuration, KnobValues, Pipeline
 
 
-def source_name(variant: PipelineVersion, addresses: MeasurementKeys, *, items: int, current: int) -> str:
+def source_name(variant: PipelineVersion, keys: MeasurementKeys, *, items: int, current: int) -> str:
     """Return a name such as "the same pipeline on 120 other items" or "pipeline meeting (operator denoise changed)".
 
     Args:
         variant: scored variant.
-        addresses: keys of the current pipeline.
+        keys: keys of the current pipeline.
         items: number of scored items.
         current: number of these items that are in the pipeline's data set. Irrelevant for other pipelines, whose items
             differ anyway.
     """
-    pipeline, changes = addresses.pipeline, _changes(variant, addresses)
+    pipeline, changes = keys.pipeline, _changes(variant, keys)
     if variant.pipeline != pipeline.name:
         name = f"pipeline {variant.pipeline}"
     elif changes:
         name = f"pipeline {variant.pipeline} ({', '.join(changes)})"
     else:
         name = "the same pipeline"
-    if variant.origin != addresses.origin:
+    if variant.origin != keys.origin:
         name += " as traced" if variant.origin else " as run"
     if current == items or variant.pipeline != pipeline.name:
         return name
@@ -67,9 +67,9 @@ def numbered_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(numbered)
 
 
-def _changes(variant: PipelineVersion, addresses: MeasurementKeys) -> list[str]:
+def _changes(variant: PipelineVersion, keys: MeasurementKeys) -> list[str]:
     """Return the differences of the variant's code from the pipeline's, in the pipeline's order."""
-    pipeline, code = addresses.pipeline, addresses.code
+    pipeline, code = keys.pipeline, keys.code
     changes = []
     for operator in pipeline.operators:
         if operator.name not in variant.operators:
@@ -194,9 +194,7 @@ class SourceScores:
     """Runs of operators under prefixes that the pipeline shares."""
 
 
-def load_source_scores(
-    store: ProfileStore, addresses: MeasurementKeys, dataset: StoredDataset
-) -> tuple[SourceScores, ...]:
+def load_source_scores(store: ProfileStore, keys: MeasurementKeys, dataset: StoredDataset) -> tuple[SourceScores, ...]:
     """Return the transfer sources of a pipeline, the newest first: one for each variant and data set.
 
     A variant qualifies if it has the same metric, direction and range, and an operator with the same name and `uses`.
@@ -205,17 +203,17 @@ def load_source_scores(
 
     Args:
         store: store of the scores.
-        addresses: keys of the current pipeline.
+        keys: keys of the current pipeline.
         dataset: data set of the pipeline.
     """
     sources: list[SourceScores] = []
     for variant in reversed(read_variants(store)):
-        shared = shared_operators(variant, addresses.pipeline)
-        if not shared or not _same_metric(variant, addresses.pipeline):
+        shared = shared_operators(variant, keys.pipeline)
+        if not shared or not _same_metric(variant, keys.pipeline):
             continue
-        excluded = frozenset(dataset.item_ids.tolist()) if _same_code(variant, addresses) else frozenset()
+        excluded = frozenset(dataset.item_ids.tolist()) if _same_code(variant, keys) else frozenset()
         for scored in _scored_items(store, variant, excluded):
-            sources.append(_source(store, addresses, dataset, variant, shared, scored))
+            sources.append(_source(store, keys, dataset, variant, shared, scored))
             if len(sources) == MAX_SOURCES:
                 return _named(sources)
     return _named(sources)
@@ -244,12 +242,12 @@ def _same_metric(variant: PipelineVersion, pipeline: Pipeline) -> bool:
     return (variant.metric, variant.direction, variant.score_range) == (metric.uses, metric.direction, metric.range)
 
 
-def _same_code(variant: PipelineVersion, addresses: MeasurementKeys) -> bool:
+def _same_code(variant: PipelineVersion, keys: MeasurementKeys) -> bool:
     """Return whether the variant's scores are valid for the pipeline; keys do not depend on names."""
-    code = addresses.code
-    own = sorted((operator.uses, code.operators[operator.uses]) for operator in addresses.pipeline.operators)
+    code = keys.code
+    own = sorted((operator.uses, code.operators[operator.uses]) for operator in keys.pipeline.operators)
     theirs = sorted(variant.operators.values())
-    return (theirs, variant.metric_version, variant.origin) == (own, code.metric, addresses.origin)
+    return (theirs, variant.metric_version, variant.origin) == (own, code.metric, keys.origin)
 
 
 def _scored_items(store: ProfileStore, variant: PipelineVersion, excluded: Collection[int]) -> Iterator[_Scored]:
@@ -292,7 +290,7 @@ def _items_by_dataset(store: ProfileStore, items: Sequence[int]) -> Mapping[int,
 
 def _source(
     store: ProfileStore,
-    addresses: MeasurementKeys,
+    keys: MeasurementKeys,
     dataset: StoredDataset,
     variant: PipelineVersion,
     shared: Sequence[str],
@@ -300,11 +298,11 @@ def _source(
 ) -> SourceScores:
     current = int(np.isin(scored.items, dataset.item_ids).sum())
     return SourceScores(
-        name=source_name(variant, addresses, items=len(scored.items), current=current),
+        name=source_name(variant, keys, items=len(scored.items), current=current),
         configurations=tuple(Configuration.of({o: c[o] for o in shared}) for c in scored.configurations),
         scores=scored.scores,
         runs=load_source_runs(
-            store, addresses, variant, shared, scored.configurations, scored.dataset, scored.items, scored.scores
+            store, keys, variant, shared, scored.configurations, scored.dataset, scored.items, scored.scores
         ),
     )
 

@@ -72,6 +72,6 @@ class TraceBackend:
         """Return a scorer with the recorded scores (see `MeasurementBackend.scorer`)."""
         return TraceRunner(self.trace, self.addresses(pipeline, self.machine), self._clock)
 
-    def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
+    def runner(self, keys: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
         """See `MeasurementBackend.runner`."""
-        return TraceRunner(self.trace, addresses, self._clock)
+        return TraceRunner(self.trace, keys, self._clock)

@@ -88,10 +88,10 @@ def _replicas(
 
 
 def _services(
-    store: ProfileStore, addresses: MeasurementKeys, owners: Sequence[tuple[str, Configuration]], dataset: StoredDataset
+    store: ProfileStore, keys: MeasurementKeys, owners: Sequence[tuple[str, Configuration]], dataset: StoredDataset
 ) -> tuple[FloatArray, FloatArray]:
     """Return (prefixes, items) service times and output sizes."""
-    services = [addresses.service(name, configuration) for name, configuration in owners]
+    services = [keys.service(name, configuration) for name, configuration in owners]
     ids = store.existing_ids(services)
     service_s, output_bytes = read_services(store, list(ids.values()), dataset.item_ids)
     row = {service: i for i, service in enumerate(ids)}

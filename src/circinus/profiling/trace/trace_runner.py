@@ -57,7 +57,7 @@ class TraceRunner:
     def __init__(
         self,
         trace: MeasurementTrace,
-        addresses: MeasurementKeys,
+        keys: MeasurementKeys,
         clock: SimulatedClock,
         *,
         cache_bytes: int = _CACHE_BYTES,
@@ -65,16 +65,16 @@ class TraceRunner:
         """Create the runner with nothing loaded or cached.
 
         Args:
-            trace: trace of the pipeline of `addresses` (`MeasurementTrace.check`).
-            addresses: keys of the pipeline's measurements.
+            trace: trace of the pipeline of `keys` (`MeasurementTrace.check`).
+            keys: keys of the pipeline's measurements.
             clock: clock that is advanced by the recorded seconds.
             cache_bytes: capacity of the prefix cache.
         """
         self.saved_s = 0.0
         """Total processing seconds saved by the prefix cache."""
         self._trace = trace
-        self._keys = addresses
-        self._pipeline = addresses.pipeline
+        self._keys = keys
+        self._pipeline = keys.pipeline
         self._clock = clock
         self._topological = self._pipeline.topological_order()
         self._columns = {operator.name: column for column, operator in enumerate(trace.operators)}

@@ -94,8 +94,8 @@ class DispersionTest:
         """
         max_count = len(times_s) // MIN_ARRIVALS_PER_WINDOW
         lengths = int(np.log2(max_count / MIN_WINDOWS)) + 1 if max_count >= MIN_WINDOWS else 0
-        shortest_s = MIN_ARRIVALS_PER_WINDOW * duration_s / max(len(times_s), 1)
-        windows_s = np.array([shortest_s * 2.0**doubled for doubled in range(lengths)])
+        min_s = MIN_ARRIVALS_PER_WINDOW * duration_s / max(len(times_s), 1)
+        windows_s = np.array([min_s * 2.0**doubled for doubled in range(lengths)])
         counts = np.array([_windows(duration_s, float(window_s)) for window_s in windows_s], dtype=np.int64)
         index = empirical_idc(times_s, duration_s, windows_s)
         each = risk / (2 * max(lengths, 1))
@@ -104,12 +104,12 @@ class DispersionTest:
 
     @property
     def overdispersed(self) -> bool:
-        """Whether arrivals are burstier than a Poisson process."""
+        """True if arrivals are burstier than a Poisson process."""
         return bool((self.index > self.upper).any())
 
     @property
     def underdispersed(self) -> bool:
-        """Whether arrivals are nowhere bursty, and somewhere more regular than a Poisson process."""
+        """True if arrivals are nowhere bursty, and somewhere more regular than a Poisson process."""
         return not self.overdispersed and bool((self.index < self.lower).any())
 
 
@@ -229,9 +229,9 @@ def _excess_and_memory(test: DispersionTest) -> tuple[float, float]:
 
     The grid around the best point is refined in rounds: the sum of squares has one valley, but a curved one.
     """
-    shortest_s, longest_s = float(test.windows_s[0]) * _MIN_MEMORY, float(test.windows_s[-1])
+    min_s, max_s = float(test.windows_s[0]) * _MIN_MEMORY, float(test.windows_s[-1])
     log_index = np.log(np.maximum(test.index, 1e-3))
-    limits = np.log([[0.01, _MAX_INDEX * float(test.index.max())], [shortest_s, longest_s]])
+    limits = np.log([[0.01, _MAX_INDEX * float(test.index.max())], [min_s, max_s]])
     low, high = limits[:, 0], limits[:, 1]
     best = low
     for _ in range(_ROUNDS):

@@ -59,8 +59,8 @@ class RecordedProcess:
             )
         moments_s = times - times[0]
         period_s = float(moments_s[-1]) * len(times) / (len(times) - 1)
-        stretch = 1.0 if rate_per_s is None else len(times) / period_s / rate_per_s
-        return cls(tuple((moments_s * stretch).tolist()), period_s * stretch)
+        scale = 1.0 if rate_per_s is None else len(times) / period_s / rate_per_s
+        return cls(tuple((moments_s * scale).tolist()), period_s * scale)
 
     @property
     def rate_per_s(self) -> float:

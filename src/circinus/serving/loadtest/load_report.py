@@ -1,4 +1,4 @@
-"""What traffic showed: latency, score and cost of every query, and which of its objectives held."""
+"""Report of a load test: latency, score and cost of each query, and the SLOs met."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SCHEMA_VERSION = 2
 
 @dataclass(frozen=True)
 class LatencySummary:
-    """Percentiles of the latency over all requests that were due; one that got no answer took for ever.
+    """Percentiles of the latency over all scheduled requests; without an answer it is infinite.
 
-    None stands for a percentile that falls on such a request.
+    A percentile that falls on a request without an answer is None.
     """
 
     p50_s: float | None
@@ -28,15 +28,15 @@ class LatencySummary:
     p95_s: float | None
     p99_s: float | None
     percentile: float
-    """The percentile (of 100) that the query's objective names; 95 where it has none."""
+    """Percentile (of 100) in the query's latency SLO; 95 without a latency SLO."""
     at_percentile_s: float | None
 
     @classmethod
     def of(cls, latency_s: NDArray[np.float64], percentile: float) -> LatencySummary:
-        """From the latencies of (n,) requests, n >= 1, infinite where there was no answer.
+        """Summarize the latencies of (n,) requests, n >= 1, infinite for requests without an answer.
 
-        A percentile p is the least latency that at least p % of the requests kept (the inverse of the empirical
-        distribution), which is what an objective speaks of and needs no arithmetic with infinities.
+        Percentile p is the smallest latency that at least p % of the requests meet (inverse of the empirical
+        distribution). That is the definition of the SLO, and it needs no arithmetic with infinities.
         """
         values = np.percentile(latency_s, [50, 90, 95, 99, percentile], method="inverted_cdf")
         p50, p90, p95, p99, at = (float(v) if math.isfinite(v) else None for v in values)
@@ -45,59 +45,60 @@ class LatencySummary:
 
 @dataclass(frozen=True)
 class QueryMeasurement:
-    """One query under traffic."""
+    """Measurement of one query under load."""
 
     query: str
     pipeline: str
     weight: float
     slos: Slos
     served: bool
-    """Whether the planner gave it a plan; otherwise nothing was sent and nothing is measured."""
+    """True if the query has a plan; otherwise no requests are sent."""
     requests: int = 0
-    """Due after the warm-up."""
+    """Number of requests scheduled after the warm-up."""
     failures: int = 0
-    """Answered with an error."""
+    """Number of requests answered with an error."""
     unanswered: int = 0
-    """Not answered when the time for stragglers was over."""
+    """Number of requests without an answer at the end of the drain timeout."""
     unscored: int = 0
-    """Answered, and the metric failed on the answer or gave no score in its range."""
+    """Number of answers that the metric failed on, or scored out of range."""
     rate_per_s: float = 0.0
-    """Requests over the measured seconds."""
+    """Requests divided by the measured seconds."""
     index_of_dispersion: Mapping[str, float] | None = None
-    """Length of a window (`1s`, `10s`) -> variance of the requests due in it over their mean: 1 for Poisson arrivals,
-    above for bursts, below for evenly spaced ones. Only windows of which ten fit into the measured seconds."""
+    """Window length (`1s`, `10s`) -> variance of the number of requests per window over its mean: 1 for Poisson
+    arrivals, larger for bursts, smaller for evenly spaced ones. Windows need ten repetitions in the measured
+    seconds."""
     latency_s: LatencySummary | None = None
-    """From the scheduled arrival until the answer was back."""
+    """Latencies from the scheduled arrival to the answer."""
     score: float | None = None
-    """Mean over the answered requests; an unscored one counts with the worst score that the metric can give."""
+    """Mean score of the answered requests; unscored ones count with the worst score of the metric."""
     score_standard_error: float | None = None
     cost_usd_per_h: float | None = None
-    """Share, by busy seconds, of the deployments as sized, plus transfers."""
+    """Share of the cost of the sized deployments, by busy seconds, plus transfers."""
     stage_s: Mapping[str, float] | None = None
-    """Operator -> mean seconds in service."""
+    """Operator -> mean service time in seconds."""
     slos_met: Mapping[str, bool] | None = None
-    """Objective (`latency`, `accuracy`, `cost`) -> whether it held; only those that the query has."""
+    """SLO of the query (`latency`, `accuracy`, `cost`) -> whether it was met."""
     satisfied: bool = False
-    """Whether the query was served and all its objectives held."""
+    """True if the query was served and met all its SLOs."""
     predicted: Estimate | None = None
     errors: tuple[str, ...] = ()
-    """The first few distinct error messages."""
+    """First distinct error messages."""
 
 
 @dataclass(frozen=True)
 class GeneratorLag:
-    """How punctually the traffic was sent. Latencies count from the scheduled arrival, so lateness is in them."""
+    """Delay of sent requests relative to their schedule; latencies include it."""
 
     mean_s: float
     p99_s: float
     max_s: float
     late: bool
-    """Whether the machine was too busy to send on time, so that latencies are overstated."""
+    """True if the machine was too busy to send on time, so that latencies are overestimated."""
 
 
 @dataclass(frozen=True)
 class SkippedDeployment:
-    """A deployment whose service times teach nothing, and why."""
+    """Deployment whose service times cannot be learned from, with the reason."""
 
     deployment: Deployment
     reason: str
@@ -105,22 +106,22 @@ class SkippedDeployment:
 
 @dataclass(frozen=True)
 class ServiceTimeReport:
-    """What a run showed of service times beside the profile."""
+    """Observed service times relative to the profile."""
 
     observations: tuple[ServiceTimeObservation, ...]
-    """Of all deployments from which something can be learnt."""
+    """Observations by deployment."""
     refused: tuple[SkippedDeployment, ...]
-    """All others."""
+    """Deployments without an observation."""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """All queries under one run of traffic."""
+    """Result of a load test, for all queries."""
 
     mode: str
     """`real` or `replay`."""
     arrivals: str
-    """The kinds of arrivals of the served queries (`poisson`, `bursty and poisson`), or the name of the trace file."""
+    """Arrival processes of the served queries (`poisson`, `bursty and poisson`), or the name of the trace file."""
     seed: int
     rate_factor: float
     warm_up_s: float
@@ -129,32 +130,32 @@ class LoadReport:
     queries: tuple[QueryMeasurement, ...]
     lateness: GeneratorLag
     deployments_cost_usd_per_h: float
-    """Of all deployments as sized, whether used or not."""
+    """Cost of all sized deployments, used or not."""
     goodput: float
-    """Sum of the weights of the queries whose objectives all held; a rejected query adds nothing."""
+    """Total weight of the queries that met all SLOs; rejected queries add nothing."""
     total_weight: float
-    """Sum of all weights."""
+    """Total weight of all queries."""
     promises_kept: int
-    """Queries that were served and whose objectives all held."""
+    """Number of served queries that met all SLOs."""
     promises: int
-    """Queries that were served."""
+    """Number of served queries."""
     learning: ServiceTimeReport | None = None
-    """None: nobody asked."""
+    """Observed service times, if requested."""
     schema_version: int = SCHEMA_VERSION
 
 
 def clustered_mean(scores: Sequence[float], items: Sequence[str]) -> tuple[float, float | None]:
-    """Mean of scores and its standard error when several requests may carry the same item.
+    """Return the mean of scores and its standard error when several requests may carry one item.
 
-    Requests with one item are one cluster, not independent draws: the error is that of a ratio of cluster totals to
+    Requests with one item are a cluster, not independent draws: the error is that of a ratio of cluster totals to
     cluster sizes, linearised (Cochran, Sampling Techniques, 3rd ed., chapter 9A, the ratio-to-size estimate).
 
     Args:
-        scores: of n >= 1 requests.
+        scores: scores of n >= 1 requests.
         items: key of each request's item.
 
     Returns:
-        (mean, standard error); the error is None with fewer than two different items.
+        (mean, standard error); the error is None with fewer than two distinct items.
     """
     values = np.asarray(scores, dtype=np.float64)
     mean = float(values.mean())
@@ -170,22 +171,24 @@ def clustered_mean(scores: Sequence[float], items: Sequence[str]) -> tuple[float
 def clustered_log_ratio(
     observed_s: Sequence[float], predicted_s: Sequence[float], items: Sequence[str]
 ) -> tuple[float, float | None]:
-    """Logarithm of the ratio of two totals and its standard error when several requests may carry the same item.
+    """Return the log ratio of two totals and its standard error when several requests may carry one item.
 
-    Of totals, and not the mean of single ratios: what a request observes is the time of its whole batch, whose other
-    items it does not know. Totals over all requests count every item of every batch once on either side; a mean of
-    logarithms would be above zero wherever items differ. It is the mean service time that queues depend on, too.
+    The ratio is that of totals, not a mean of ratios, because the observed time of a request is that of its whole
+    batch, whose other items are unknown. Totals count each item of each batch once on both sides, whereas a mean of
+    logarithms would be biased upwards if items differ. The ratio of totals is also the ratio of mean service times, on
+    which queues depend.
+
     The error is that of a ratio estimate from clusters, linearised (Cochran, Sampling Techniques, 3rd ed., chapter 6),
-    over the ratio. Where batches have several items it is rather too large: that an item's batches are never as far
-    from the mean as the item itself then counts as if it were chance.
+    divided by the ratio. If batches have several items it is overestimated, because a batch is always nearer to the
+    mean than its items.
 
     Args:
-        observed_s: of n >= 1 requests; not all zero.
-        predicted_s: of the same; not all zero.
+        observed_s: observed seconds of n >= 1 requests; not all zero.
+        predicted_s: predicted seconds of these requests; not all zero.
         items: key of each request's item.
 
     Returns:
-        (log ratio, standard error); the error is None with fewer than two different items.
+        (log ratio, standard error); the error is None with fewer than two distinct items.
     """
     observed, predicted = np.asarray(observed_s, dtype=np.float64), np.asarray(predicted_s, dtype=np.float64)
     ratio = float(observed.sum() / predicted.sum())
@@ -201,13 +204,13 @@ def clustered_log_ratio(
 def slo_attainment(
     slos: Slos, latency: LatencySummary | None, score: float | None, cost_usd_per_h: float
 ) -> dict[str, bool]:
-    """Which of the objectives in `slos` held; what is not known (None) did not."""
-    held = {}
+    """Return for each SLO of a query whether it was met; unknown values (None) do not meet it."""
+    met = {}
     if slos.latency is not None:
         reached_s = latency.at_percentile_s if latency is not None else None
-        held["latency"] = reached_s is not None and reached_s <= slos.latency.limit_s
+        met["latency"] = reached_s is not None and reached_s <= slos.latency.limit_s
     if slos.accuracy is not None:
-        held["accuracy"] = score is not None and slos.accuracy.is_met_by(score)
+        met["accuracy"] = score is not None and slos.accuracy.is_met_by(score)
     if slos.cost is not None:
-        held["cost"] = cost_usd_per_h <= slos.cost.limit_usd_per_h
-    return held
+        met["cost"] = cost_usd_per_h <= slos.cost.limit_usd_per_h
+    return met

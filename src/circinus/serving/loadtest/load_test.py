@@ -1,4 +1,4 @@
-"""Traffic against an engine, and what it showed of every query."""
+"""Load test of an engine: sends traffic and measures each query."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from circinus.specification import Specification
 __all__ = ["LATE_P99_S", "LoadProgress", "LoadSpec", "run_load_test"]
 
 LATE_P99_S = 0.010
-"""A generator that is later than this at its 99th percentile is reported as late."""
+"""Lag at the 99th percentile above which the generator is reported as late."""
 
 
 @dataclass(frozen=True)
 class LoadSpec:
-    """What to send, and how long."""
+    """Traffic and duration of a load test."""
 
     duration_s: float
-    """Measured seconds. With a trace, arrivals after warm-up + duration are not sent."""
+    """Measured seconds. Arrivals of a trace after warm-up + duration are not sent."""
     warm_up_s: float = 0.0
-    """Seconds at the beginning whose requests are sent and not measured."""
+    """Seconds at the start that are excluded from measurements."""
     rate_factor: float = 1.0
-    """Multiplies every query's rate; bursts last as long as before, a trace is played this much faster."""
+    """Factor of each query's rate; burst durations stay, a trace is played faster."""
     seed: int = 0
     trace: Path | None = None
-    """CSV file (`time_s,query`) that replaces the arrivals of the queries' own processes."""
+    """CSV file (`time_s,query`) that replaces the queries' arrival processes."""
     drain_timeout_s: float = 30.0
-    """How long to wait for answers after the last request; what comes later counts as unanswered."""
+    """Waiting time for answers after the last request; later ones count as unanswered."""
 
     def __post_init__(self) -> None:
         if not (self.duration_s > 0 and self.warm_up_s >= 0 and self.rate_factor > 0 and self.drain_timeout_s >= 0):
             raise ServingError(
-                f"duration and rate factor must be positive and the other seconds not negative, got {self}",
+                f"duration and rate factor must be positive, warm-up and drain timeout not negative, got {self}",
                 code="load.invalid_settings",
             )
 
@@ -64,30 +64,29 @@ async def run_load_test(
 ) -> LoadReport:
     """Send traffic to the queries that `matching` serves and measure each of them.
 
-    Every request's latency counts from the moment it was due, so a stalled engine (or generator) cannot hide behind
-    requests that were sent late. Answers are scored with the pipeline's metric after the last one is back, outside the
-    measured time.
+    The latency of a request counts from its scheduled arrival, so that late sending does not hide a stalled engine or
+    generator. Answers are scored with the pipeline's metric after the last one, outside the measured time.
 
     Args:
         engine: has the routes of `matching` in force.
-        specification: queries with their arrivals and objectives, pipelines with their metrics.
-        matching: the plans, with their predictions and prices.
-        items: pipeline -> what its requests carry, in turns of one random order a query. Against a replaying engine
-            these must be recorded, and should be items that planning never saw.
-        traffic: what to send, and how long.
+        specification: queries with arrivals and SLOs, pipelines with metrics.
+        matching: the plans, with predictions and prices.
+        items: pipeline -> items that its requests carry, in turns of one random order per query. A replaying engine
+            needs recorded items, preferably ones held out from planning.
+        traffic: traffic and duration.
         on_progress: called about four times a second.
-        expected: what service times are held against (`LoadReport.learning`); None: nothing is learnt of them.
+        expected: predictions to compare service times with (`LoadReport.learning`); None: no comparison.
 
     Raises:
-        ServingError: a served pipeline has no items, or the engine knows none of the routes.
-        SpecError: the trace is faulty.
+        ServingError: a served pipeline has no items, or the engine lacks a route.
+        SpecError: the trace is invalid.
     """
     before = await _check_routes(engine, matching)
     mode = before.mode
     arrivals = _arrivals(specification, matching, traffic)
     requests = _requests(specification, arrivals, items, traffic.seed, with_values=mode is Mode.REAL)
     sender = OpenLoop(engine, traffic.drain_timeout_s)
-    # A full collection in a process with many modules stops it for tens of milliseconds; what lives now stays anyway.
+    # A full garbage collection would pause the generator for tens of milliseconds; current objects stay alive anyway.
     gc.collect()
     gc.freeze()
     try:
@@ -96,14 +95,14 @@ async def run_load_test(
         gc.unfreeze()
     after = before if expected is None else await engine.status()
     measured = [answer for answer in answers if answer.scheduled_s >= traffic.warm_up_s]
-    # In a thread: other traffic may be measured in this event loop, and metrics compute.
+    # In a thread, because metrics compute, and this event loop may run other load tests.
     queries = await asyncio.to_thread(
         measure_queries, specification, matching, measured, items, traffic.duration_s, traffic.warm_up_s
     )
-    lateness = _lateness(sender.lateness_s)
+    lag = _generator_lag(sender.lateness_s)
     learning = None
     if expected is not None:
-        run = LoadRun(answers, traffic.warm_up_s, lateness.late, before, after)
+        run = LoadRun(answers, traffic.warm_up_s, lag.late, before, after)
         learning = observe_service_times(specification, matching, run, expected)
     return LoadReport(
         mode=str(mode),
@@ -113,7 +112,7 @@ async def run_load_test(
         warm_up_s=traffic.warm_up_s,
         duration_s=traffic.duration_s,
         queries=queries,
-        lateness=lateness,
+        lateness=lag,
         deployments_cost_usd_per_h=sum(d.demand.cost_usd_per_h * d.replicas for d in matching.deployments),
         goodput=sum(query.weight for query in queries if query.satisfied),
         total_weight=sum(query.weight for query in queries),
@@ -128,15 +127,16 @@ async def _check_routes(engine: Engine, matching: Matching) -> EngineStatus:
     missing = sorted({a.query for a in matching.assignments} - set(status.routes))
     if missing:
         raise ServingError(
-            f"the engine has no route for {', '.join(missing)}; its routes: {', '.join(status.routes) or 'none'}",
+            f"the engine has no route for {', '.join(missing)}; "
+            f"queries with a route: {', '.join(status.routes) or 'none'}",
             code="load.no_route",
-            hint="Apply the plan first with `circinus apply`.",
+            hint="Apply the plan with `circinus apply`.",
         )
     return status
 
 
 def _kinds(specification: Specification, matching: Matching) -> str:
-    """The kinds of arrivals of the served queries, most frequent first."""
+    """Return the kinds of arrivals of the served queries, most frequent first."""
     served = {assignment.query for assignment in matching.assignments}
     kinds = Counter(query.arrivals.kind for query in specification.queries if query.name in served)
     return " and ".join(kind for kind, _ in kinds.most_common()) or "no"
@@ -146,11 +146,11 @@ def _arrivals(specification: Specification, matching: Matching, traffic: LoadSpe
     served = {assignment.query for assignment in matching.assignments}
     total_s = traffic.warm_up_s + traffic.duration_s
     if traffic.trace is None:
-        own = {query.name: arrival_process(query) for query in specification.queries if query.name in served}
-        scaled = {query: process.scaled(traffic.rate_factor) for query, process in own.items()}
+        processes = {query.name: arrival_process(query) for query in specification.queries if query.name in served}
+        scaled = {query: process.scaled(traffic.rate_factor) for query, process in processes.items()}
         return sample_arrivals(scaled, total_s, traffic.seed)
-    recorded = read_trace(traffic.trace, {query.name for query in specification.queries})
-    played = (Arrival(arrival.time_s / traffic.rate_factor, arrival.query) for arrival in recorded)
+    trace = read_trace(traffic.trace, {query.name for query in specification.queries})
+    played = (Arrival(arrival.time_s / traffic.rate_factor, arrival.query) for arrival in trace)
     return tuple(arrival for arrival in played if arrival.time_s < total_s and arrival.query in served)
 
 
@@ -170,12 +170,12 @@ def _requests(
         if arrival.query not in turns:
             if not items.get(pipeline):
                 raise ServingError(
-                    f"there are no items of pipeline {pipeline} to send",
+                    f"pipeline {pipeline} has no items to send",
                     code="load.no_items",
                     location=f"query {arrival.query}",
                     hint="Pass items of this pipeline.",
                 )
-            turns[arrival.query] = _turns(items[pipeline], query_rng(seed, arrival.query, "items"))
+            turns[arrival.query] = _shuffled_rounds(items[pipeline], query_rng(seed, arrival.query, "items"))
         item = next(turns[arrival.query])
         if (pipeline, item.key) not in sizes:
             sizes[pipeline, item.key] = float(pickled_bytes(item.value))
@@ -184,14 +184,14 @@ def _requests(
     return requests
 
 
-def _turns(items: Sequence[Item], rng: np.random.Generator) -> Iterator[Item]:
-    """Every item once in random order, again and again: means vary less than with independent draws."""
+def _shuffled_rounds(items: Sequence[Item], rng: np.random.Generator) -> Iterator[Item]:
+    """Yield items in turns of random order, so that means vary less than with independent draws."""
     while True:
         for index in rng.permutation(len(items)):
             yield items[index]
 
 
-def _lateness(lateness_s: Sequence[float]) -> GeneratorLag:
+def _generator_lag(lateness_s: Sequence[float]) -> GeneratorLag:
     if not lateness_s:
         return GeneratorLag(0.0, 0.0, 0.0, late=False)
     p99_s = float(np.percentile(lateness_s, 99))

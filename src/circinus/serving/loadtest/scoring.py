@@ -1,4 +1,4 @@
-"""From answers to measurements: scores, shares of cost, objectives."""
+"""Scoring of answers: scores, cost shares and SLOs of each query."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from circinus.specification import Deployment, Infrastructure, Network, Pipeline
 from circinus.specification.units import DURATION
 
 ERRORS_KEPT = 5
-"""Distinct error messages that a measurement carries."""
+"""Maximum number of distinct error messages of a measurement."""
 
 _DEFAULT_PERCENTILE = 95.0
 _WINDOWS_S = (1.0, 10.0)
-"""In which requests are counted for the index of dispersion: about as long as queues live."""
+"""Windows of the index of dispersion, about as long as queues last."""
 _BYTES_PER_GB = 1e9
 _SECONDS_PER_H = 3600.0
 
@@ -38,18 +38,18 @@ def measure_queries(
     duration_s: float,
     begin_s: float = 0.0,
 ) -> tuple[QueryMeasurement, ...]:
-    """One measurement for every query of `specification`, in its order.
+    """Return a measurement of each query of `specification`, in its order.
 
     Args:
-        specification: queries, pipelines with their metrics, prices of links.
-        matching: which plan each query has, and what its deployments cost.
-        answers: of the requests that were due within the measured seconds.
-        items: pipeline -> items, with the truth.
+        specification: queries, pipelines with metrics, prices of links.
+        matching: plans of the queries, and costs of deployments.
+        answers: outcomes of the requests scheduled within the measured seconds.
+        items: pipeline -> items, with ground truth.
         duration_s: measured seconds.
-        begin_s: when they began, after the traffic did.
+        begin_s: start of the measured seconds, after the start of the traffic.
 
     Raises:
-        OperatorError: a metric cannot be found. One that fails on an answer is reported in its query's `errors`.
+        OperatorError: a metric cannot be loaded. Failures on answers are reported in the `errors` of their query.
     """
     assignments = {assignment.query: assignment for assignment in matching.assignments}
     by_query: defaultdict[str, list[RequestOutcome]] = defaultdict(list)
@@ -71,9 +71,9 @@ def measure_queries(
 
 
 def _dispersion(answers: Sequence[RequestOutcome], begin_s: float, duration_s: float) -> dict[str, float]:
-    """Length of a window -> index of dispersion of the requests, where there are windows enough."""
-    due_s = np.array([answer.scheduled_s - begin_s for answer in answers])
-    index = empirical_idc(due_s, duration_s, np.array(_WINDOWS_S))
+    """Return window length -> index of dispersion of the requests, if there are enough windows."""
+    scheduled_s = np.array([answer.scheduled_s - begin_s for answer in answers])
+    index = empirical_idc(scheduled_s, duration_s, np.array(_WINDOWS_S))
     return {
         DURATION.format(window_s): float(value)
         for window_s, value in zip(_WINDOWS_S, index, strict=True)
@@ -82,34 +82,38 @@ def _dispersion(answers: Sequence[RequestOutcome], begin_s: float, duration_s: f
 
 
 class _Scorer:
-    """Scores answers of one pipeline."""
+    """Scorer of the answers of one pipeline."""
 
     def __init__(self, pipeline: Pipeline, specification: Specification, items: Sequence[Item]) -> None:
         self._pipeline = pipeline
         self._metric: Metric = resolve(pipeline.metric.uses, specification.module_paths)
-        self._truth = {item.key: item.truth for item in items}
+        self._ground_truth = {item.key: item.truth for item in items}
 
-        least, greatest = pipeline.metric.range
-        self.worst = least if pipeline.metric.direction == "maximize" else greatest
+        lowest, highest = pipeline.metric.range
+        self.worst = lowest if pipeline.metric.direction == "maximize" else highest
 
     def score(self, answer: RequestOutcome, response: Response) -> float:
-        """Raises OperatorError when the metric fails or gives no score in its range."""
+        """Return the score of an answer.
+
+        Raises:
+            OperatorError: the metric failed, or its score is out of range.
+        """
         metric = self._pipeline.metric
-        truth = self._truth[answer.item_key]
+        truth = self._ground_truth[answer.item_key]
         try:
-            found = self._metric(response.output, truth)
-        except Exception as error:  # whatever the user's metric raises
+            result = self._metric(response.output, truth)
+        except Exception as error:  # a user's metric may raise anything
             raise OperatorError(
                 f"metric {metric.name} ({metric.uses}) failed with {type(error).__name__}: {error}",
                 code="metric.failed",
                 location=f"pipeline {self._pipeline.name}, item {answer.item_key}",
             ) from error
-        score = validate_score(found, metric.range)
+        score = validate_score(result, metric.range)
         if score is None:
-            least, greatest = metric.range
+            lowest, highest = metric.range
             raise OperatorError(
-                f"metric {metric.name} ({metric.uses}) returned {found!r}, "
-                f"expected a number from {least:g} to {greatest:g}",
+                f"metric {metric.name} ({metric.uses}) must return a number from {lowest:g} to {highest:g}, "
+                f"got {result!r}",
                 code="metric.score_out_of_range",
                 location=f"pipeline {self._pipeline.name}, item {answer.item_key}",
                 hint="Correct the metric or its range.",
@@ -117,12 +121,12 @@ class _Scorer:
         return score
 
     def scores(self, answered: Sequence[tuple[RequestOutcome, Response]]) -> tuple[list[float], list[str]]:
-        """A score for every answer, the worst where there is none, and why there is none for those."""
+        """Return the score of each answer, or the worst score, and the reasons for missing scores."""
         scores, errors = [], []
         for answer, response in answered:
             try:
                 scores.append(self.score(answer, response))
-            except OperatorError as error:  # the traffic is over: what else it showed must not be lost
+            except OperatorError as error:  # keep the other results of the load test
                 scores.append(self.worst)
                 errors.append(str(error))
         return scores, errors
@@ -136,7 +140,7 @@ def _measure(
     cost_usd_per_h: float,
     duration_s: float,
 ) -> QueryMeasurement:
-    """Of a served query. Without a single request nothing is known, and it does not count as satisfied."""
+    """Measure a served query. A query without requests does not count as satisfied."""
     answered = [(answer, answer.response) for answer in answers if answer.response is not None]
     failures = sum(bool(answer.error) for answer in answers)
     latency = score = standard_error = stage_s = None
@@ -150,7 +154,7 @@ def _measure(
             score, standard_error = clustered_mean(scores, [answer.item_key for answer, _ in answered])
             stages = answered[0][1].stage_s
             stage_s = {stage: float(np.mean([r.stage_s[stage] for _, r in answered])) for stage in stages}
-    held = slo_attainment(query.slos, latency, score, cost_usd_per_h)
+    slos_met = slo_attainment(query.slos, latency, score, cost_usd_per_h)
     return QueryMeasurement(
         query=query.name,
         pipeline=query.pipeline,
@@ -167,18 +171,18 @@ def _measure(
         score_standard_error=standard_error,
         cost_usd_per_h=cost_usd_per_h,
         stage_s=stage_s,
-        slos_met=held,
-        satisfied=bool(answers) and all(held.values()),
+        slos_met=slos_met,
+        satisfied=bool(answers) and all(slos_met.values()),
         predicted=assignment.chosen.estimate,
         errors=_first_distinct(unscored, (answer.error for answer in answers if answer.error)),
     )
 
 
 def _first_distinct(unscored: Iterable[str], failed: Iterable[str]) -> tuple[str, ...]:
-    """A few messages of both kinds: however many requests failed, a faulty metric is named."""
-    few = list(dict.fromkeys(failed))
-    metric = list(dict.fromkeys(unscored))[: max(1, ERRORS_KEPT - len(few))]
-    return (*few[: ERRORS_KEPT - len(metric)], *metric)
+    """Select messages of both kinds, so that many failed requests do not hide a faulty metric."""
+    failures = list(dict.fromkeys(failed))
+    metric = list(dict.fromkeys(unscored))[: max(1, ERRORS_KEPT - len(failures))]
+    return (*failures[: ERRORS_KEPT - len(metric)], *metric)
 
 
 def _costs_usd_per_h(
@@ -188,7 +192,7 @@ def _costs_usd_per_h(
     by_query: Mapping[str, Sequence[RequestOutcome]],
     duration_s: float,
 ) -> dict[str, float]:
-    """Query -> its share, by busy seconds, of its deployments as sized, plus its transfers scaled to an hour."""
+    """Return query -> its share, by busy seconds, of its sized deployments, plus its transfers scaled to an hour."""
     busy_s: defaultdict[Deployment, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
     costs = dict.fromkeys(assignments, 0.0)
     links = Network(infrastructure).links if infrastructure is not None else ()

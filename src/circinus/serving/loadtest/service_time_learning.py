@@ -1,4 +1,4 @@
-"""What a run of traffic teaches of service times, and from which deployments nothing is to be learnt."""
+"""Learning of service times from a load test, and the reasons to skip a deployment."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from circinus.serving.replicas.replay_executor import interpolated_batch_ratio
 from circinus.specification import Deployment, QueryPlan, Specification
 
 MIN_REQUESTS = 30
-"""Requests that anything is learnt from; and `LEAST_ITEMS` different items, as for all else: a standard error from
-fewer clusters is itself hardly known."""
+"""Minimum number of requests of an observation. It also needs `MIN_ITEMS` distinct items, as a standard error from
+fewer clusters is too uncertain."""
 
 WARMUP_BATCHES = 3
-"""The first batches of a replica are not learnt from. The very first pays for what is made on first use (kernels,
-buffers, thread pools, pages of the model), the next ones for what is compiled or grown once inputs have been seen. It
-is counted in batches, not in seconds: a replica without work does not get warmer."""
+"""Number of first batches of a replica that are skipped. The first one pays for initialization on first use (kernels,
+buffers, thread pools, pages of the model), the next ones for compilation and growth after inputs were seen. The unit is
+batches, not seconds, because an idle replica does not warm up."""
 
 
 @dataclass(frozen=True, eq=False)
 class PredictionsAtRun:
-    """What service times are held against."""
+    """Predicted service times that a run is compared with."""
 
     services: Mapping[str, PredictedServiceTimes]
-    """By pipeline; one without a profile is missing."""
+    """Predictions by pipeline; pipelines without a profile are missing."""
     at: datetime
-    """When the run begins."""
+    """Start of the run."""
 
 
 @dataclass(frozen=True)
 class LoadRun:
-    """A run of traffic as it went."""
+    """Outcome of a run of traffic."""
 
     answers: Sequence[RequestOutcome]
-    """Of all requests, those of the warm-up too, in the order in which they were due."""
+    """Outcomes of all requests in order of schedule, including the warm-up."""
     warm_up_s: float
     late: bool
-    """Whether requests could not be sent on time."""
+    """True if requests could not be sent on time."""
     before: EngineStatus
     after: EngineStatus
 
@@ -50,16 +50,16 @@ class LoadRun:
 def observe_service_times(
     specification: Specification, matching: Matching, run: LoadRun, expected: PredictionsAtRun
 ) -> ServiceTimeReport:
-    """An observation of every deployment that served requests, or the reason why there is none.
+    """Return an observation of each deployment that served requests, or the reason to skip it.
 
-    Whether a request failed because of this operator or another one on its way is not asked: what waited beside it, and
-    what was processed again, may have been disturbed at either.
+    A failed request disturbs all operators on its route, whichever failed: items that shared a batch with it, or were
+    processed again.
 
     Args:
-        specification: what was planned for.
-        matching: what ran.
-        run: how it went.
-        expected: what the profile says.
+        specification: specification of the plan.
+        matching: the running plans.
+        run: outcome of the run.
+        expected: predictions of the profile.
     """
     plans = {assignment.query: assignment.chosen.plan for assignment in matching.assignments}
     before = {status.deployment: status for status in run.before.deployments}
@@ -70,13 +70,13 @@ def observe_service_times(
         deployment = sized.deployment
         users = {q for q, plan in plans.items() if _uses(plan, deployment)}
         answers = [answer for answer in run.answers if answer.query in users]
-        reason = _disturbed(run, answers, before.get(deployment), after.get(deployment))
-        found: ServiceTimeObservation | str
-        found = reason or _observation(specification, sized, plans, answers, before[deployment], run, expected)
-        if isinstance(found, str):
-            refused.append(SkippedDeployment(deployment, found))
+        reason = _disturbance(run, answers, before.get(deployment), after.get(deployment))
+        result: ServiceTimeObservation | str
+        result = reason or _observation(specification, sized, plans, answers, before[deployment], run, expected)
+        if isinstance(result, str):
+            refused.append(SkippedDeployment(deployment, result))
         else:
-            observations.append(found)
+            observations.append(result)
     return ServiceTimeReport(tuple(observations), tuple(refused))
 
 
@@ -84,23 +84,23 @@ def _uses(plan: QueryPlan, deployment: Deployment) -> bool:
     return plan.pipeline == deployment.pipeline and plan.deployment_of(deployment.operator) == deployment
 
 
-def _disturbed(
+def _disturbance(
     run: LoadRun, answers: Sequence[RequestOutcome], before: DeploymentStatus | None, after: DeploymentStatus | None
 ) -> str:
-    """Why the times of a deployment are not its usual ones; empty where they are."""
+    """Return why the service times of a deployment are unusual, or "" if they are not."""
     if run.late:
         return "the machine was too busy to send requests on time"
     if run.before.state != run.after.state or before is None or after is None:
-        return "the engine does not list it, or what it runs was changed during the run"
+        return "the engine does not list it, or its state changed during the run"
     if after.restarts != before.restarts:
-        return "a replica ended during the run and was started again"
+        return "a replica ended and was restarted during the run"
     if not before.replicas_ready == before.replicas_wanted == after.replicas_wanted == after.replicas_ready:
         return "replicas were started or missing during the run"
     if (after.min_batches_served or 0) < (before.min_batches_served or 0):
         return "a replica was replaced during the run"
     failed = sum(answer.response is None for answer in answers)
     if failed:
-        return f"{failed} of its {len(answers)} requests failed or were not answered"
+        return f"{failed} of its {len(answers)} requests failed or were unanswered"
     return ""
 
 
@@ -113,43 +113,45 @@ def _observation(
     run: LoadRun,
     expected: PredictionsAtRun,
 ) -> ServiceTimeObservation | str:
-    """What a deployment's requests show, or why they show too little; all of them were answered."""
+    """Return the observation of a deployment whose requests were all answered, or the reason to skip it."""
     deployment, allocation = sized.deployment, sized.deployment.allocation
-    known = expected.services.get(deployment.pipeline)
+    predictions = expected.services.get(deployment.pipeline)
     used = {query: (deployment.operator, plans[query].configuration) for query in {a.query for a in answers}}
-    services = {query: known.services.get(key) if known is not None else None for query, key in used.items()}
-    if known is None or None in services.values():
-        return "the profile store does not have its operator under this plan any more"
+    services = {
+        query: predictions.services.get(key) if predictions is not None else None for query, key in used.items()
+    }
+    if predictions is None or None in services.values():
+        return "the profile store no longer has its operator under this plan"
     if any(
         service is not None and (allocation.cpus, allocation.batch_size) not in service.measured_allocations
         for service in services.values()
     ):
-        return "its allocation was not profiled, so that no time is predicted for it but a cautious one"
+        return "its allocation was not profiled, so only a conservative prediction exists"
     cold = _cold_requests(before, sized.replicas, allocation.batch_size)
     assert specification.infrastructure is not None  # nothing runs without one
     hardware = specification.infrastructure.pool(deployment.pool).hardware
-    # An operator with its knobs has one speed on each class, whatever comes before it.
-    known_speeds = next((service.speeds for service in services.values() if service is not None), DECLARED)
-    speed = known_speeds.guaranteed(hardware)
+    # The speed of an operator on a class depends on its knobs, not on its prefix.
+    speeds = next((service.speeds for service in services.values() if service is not None), DECLARED)
+    speed = speeds.guaranteed(hardware)
     items, observed_s, predicted_s = [], [], []
     for answer in answers[cold:]:
         service, response = services[answer.query], answer.response
         assert service is not None
         assert response is not None
-        alone_s = _predicted_s(service, answer.item_key, response, deployment)
-        if answer.scheduled_s >= run.warm_up_s and alone_s is not None:
+        expected_s = _predicted_s(service, answer.item_key, response, deployment)
+        if answer.scheduled_s >= run.warm_up_s and expected_s is not None:
             items.append(answer.item_key)
             observed_s.append(response.stage_s[deployment.operator])
-            predicted_s.append(alone_s / speed)
-    different = len(set(items))
-    if len(items) < MIN_REQUESTS or different < MIN_ITEMS:
+            predicted_s.append(expected_s / speed)
+    distinct = len(set(items))
+    if len(items) < MIN_REQUESTS or distinct < MIN_ITEMS:
         return (
-            f"found {len(items)} requests with {different} different items after the warm-up"
-            + (f" and the first {cold}, which its replicas may have been cold for" if cold else "")
-            + f", expected {MIN_REQUESTS} with {MIN_ITEMS}; send for longer"
+            f"{len(items)} requests with {distinct} distinct items were measured after the warm-up"
+            + (f" and {cold} requests to cold replicas" if cold else "")
+            + f", but {MIN_REQUESTS} with {MIN_ITEMS} are needed; increase the duration"
         )
     if sum(observed_s) <= 0 or sum(predicted_s) <= 0:
-        return "it takes no time that could be compared"
+        return "its service times are zero"
     log_ratio, standard_error = clustered_log_ratio(observed_s, predicted_s, items)
     assert standard_error is not None  # there are several items
     uses = specification.pipelines[deployment.pipeline].operator(deployment.operator).uses
@@ -160,33 +162,33 @@ def _observation(
         pipeline=deployment.pipeline,
         operator=deployment.operator,
         uses=uses,
-        version=known.code_versions.get(uses, ""),
+        version=predictions.code_versions.get(uses, ""),
         knobs=deployment.knobs,
         hardware_class=hardware.name,
         speed=speed,
-        profiled_on=known.machine,
+        profiled_on=predictions.machine,
         cpus=allocation.cpus,
         batch_size=allocation.batch_size,
         log_ratio=log_ratio,
         standard_error=standard_error,
         requests=len(items),
-        items=different,
+        items=distinct,
     )
 
 
 def _cold_requests(before: DeploymentStatus, replicas: int, batch_size: int) -> int:
-    """How many requests may meet a replica in one of its first batches: free replicas take turns."""
-    done = before.min_batches_served or 0  # an engine that does not count may have started them just now
+    """Return the number of requests that may reach a replica in its first batches; free replicas take turns."""
+    done = before.min_batches_served or 0  # without counts, replicas may have just started
     return max(WARMUP_BATCHES - done, 0) * replicas * batch_size
 
 
 def _predicted_s(
     service: PredictedServiceTime, item_key: str, response: Response, deployment: Deployment
 ) -> float | None:
-    """Seconds at speed 1 of a batch as full as the request's was, of items like its own.
+    """Return seconds at speed 1 of a batch with the size of the request's batch, of items like its own.
 
-    A batch shares its time evenly, so that the time over the request's share is the number of its items. None where
-    it had fewer items than any batch that was profiled: what is predicted of it is a guess, which is cautious.
+    The time of a batch is split evenly, so the time over the request's share is the batch size. None if the batch was
+    smaller than any profiled one, for which only a conservative prediction exists.
     """
     operator, allocation = deployment.operator, deployment.allocation
     stage_s, busy_s = response.stage_s[operator], response.replica_s[operator]

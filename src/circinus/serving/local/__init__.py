@@ -1,6 +1,6 @@
-"""The engine of one machine: replicas as processes, links and slower hardware emulated."""
+"""Engine of one machine: replicas are processes, links and slower hardware are emulated."""
 
 from pathlib import Path
 
 DEFAULT_RUN_FOLDER = Path(".circinus/engine")
-"""Where an engine in the background keeps its socket, log and state when no other folder is named."""
+"""Default folder for the socket, log and state of a background engine."""

@@ -1,6 +1,6 @@
-"""Batches and their results as plain tuples, as which they travel in the headers of frames.
+"""Encoding of batches and results as plain tuples for the headers of frames.
 
-Pickled as they are, the names of their types would take much of the time of a hop to write and to look up.
+Pickling of class names would take most of the time of a message.
 """
 
 from __future__ import annotations
@@ -9,26 +9,26 @@ from typing import Any
 
 from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ItemResult
 
-Plain = tuple[Any, ...]
+WireTuple = tuple[Any, ...]
 
 
-def encode_batch(batch: Batch) -> Plain:
-    """What `batch_of` makes a batch again."""
-    return batch.begin_s, [tuple(item) for item in batch.items]
+def encode_batch(batch: Batch) -> WireTuple:
+    """Encode a batch; the inverse of `decode_batch`."""
+    return batch.start_s, [tuple(item) for item in batch.items]
 
 
-def decode_batch(plain: Plain) -> Batch:
-    """What `plain_batch` was given."""
-    begin_s, items = plain
-    return Batch(begin_s, tuple(BatchItem(*item) for item in items))
+def decode_batch(wire_tuple: WireTuple) -> Batch:
+    """Decode a batch; the inverse of `encode_batch`."""
+    start_s, items = wire_tuple
+    return Batch(start_s, tuple(BatchItem(*item) for item in items))
 
 
-def encode_result(result: BatchResult) -> Plain:
-    """What `result_of` makes a result again."""
-    return result.end_s, [tuple(its_result) for its_result in result.results], result.earlier
+def encode_result(result: BatchResult) -> WireTuple:
+    """Encode a result; the inverse of `decode_result`."""
+    return result.end_s, [tuple(item_result) for item_result in result.results], result.earlier
 
 
-def decode_result(plain: Plain) -> BatchResult:
-    """What `plain_result` was given."""
-    end_s, results, earlier = plain
-    return BatchResult(end_s, [ItemResult(*its_result) for its_result in results], earlier)
+def decode_result(wire_tuple: WireTuple) -> BatchResult:
+    """Decode a result; the inverse of `encode_result`."""
+    end_s, results, earlier = wire_tuple
+    return BatchResult(end_s, [ItemResult(*item_result) for item_result in results], earlier)

@@ -1,4 +1,4 @@
-"""Speaking to an engine that runs in the background, from any process of this machine."""
+"""Client of a background engine, for any process of this machine."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from circinus.serving.pickled_response import PickledResponse, unpickle_response
 from circinus.serving.replicas.replica_protocol import Payload
 from circinus.serving.state_serialization import state_to_json
 
-_START_S = 30.0
-_END_S = 30.0
+_START_TIMEOUT_S = 30.0
+_CLOSE_TIMEOUT_S = 30.0
 
 
 class LocalEngineClient:
-    """The `Engine` protocol over the socket of a background engine. Many requests may be under way at once.
+    """`Engine` over the socket of a background engine, with any number of concurrent requests.
 
     Connects at the first call. `disconnect` leaves the engine running, `close` ends it. All calls must come from one
     event loop.
@@ -39,12 +39,12 @@ class LocalEngineClient:
     def __init__(self, run_folder: Path = DEFAULT_RUN_FOLDER) -> None:
         self._folder = RunDirectory(run_folder.absolute())
         self._connection: Connection | None = None
-        self._numbers = count(1)
-        self._waiting: dict[int, asyncio.Future[tuple[Any, list[memoryview]]]] = {}
+        self._call_ids = count(1)
+        self._pending: dict[int, asyncio.Future[tuple[Any, list[memoryview]]]] = {}
         self._lost = asyncio.Event()
 
     async def apply(self, desired: DesiredState) -> None:
-        """As `Engine.apply`."""
+        """Implement `Engine.apply`."""
         absolute = replace(
             desired,
             module_paths=tuple(path.absolute() for path in desired.module_paths),
@@ -53,59 +53,59 @@ class LocalEngineClient:
         await self._call(RpcMethod.APPLY, state_to_json(absolute))
 
     async def submit(self, request: Request) -> Response:
-        """As `Engine.submit`; the output is unpickled here, not in the engine."""
+        """Implement `Engine.submit`. The output is unpickled in the calling process."""
         value = pickle_value(request.value)
         submission = SubmitHeader(request.query, request.item_key, request.input_bytes)
-        answer: ResponseHeader
-        answer, outputs = await self._call(RpcMethod.SUBMIT, submission, [value])
-        by_sink = dict(zip(answer.sinks, outputs, strict=True))
+        header: ResponseHeader
+        header, outputs = await self._call(RpcMethod.SUBMIT, submission, [value])
+        by_sink = dict(zip(header.sinks, outputs, strict=True))
         return unpickle_response(
-            PickledResponse(by_sink, answer.latency_s, answer.stage_s, answer.busy_s, answer.link_bytes)
+            PickledResponse(by_sink, header.latency_s, header.stage_s, header.busy_s, header.link_bytes)
         )
 
     async def status(self) -> EngineStatus:
-        """As `Engine.status`."""
+        """Implement `Engine.status`."""
         status: EngineStatus
         status, _ = await self._call(RpcMethod.STATUS)
         return status
 
     async def drain_audits(self) -> AuditBatch:
-        """As `Audited.audits`."""
+        """Implement `AuditableEngine.drain_audits`."""
         audits: AuditBatch
         audits, _ = await self._call(RpcMethod.AUDITS)
         return audits
 
     async def disconnect(self) -> None:
-        """Leave the engine running. Calls under way are cancelled."""
+        """Disconnect, and leave the engine running. Pending calls are cancelled."""
         if self._connection is not None:
             self._connection.close()
-            self._connection_lost()
+            self._on_connection_lost()
 
     async def close(self) -> None:
-        """End the engine with everything it started, and remove its run folder."""
-        if self._connection is None and not _answers(self._folder):
+        """End the engine with everything that it started, and remove its run folder."""
+        if self._connection is None and not _is_reachable(self._folder):
             await asyncio.to_thread(self._folder.clear)
             return
-        with suppress(ServingError):  # it may end before it has replied
+        with suppress(ServingError):  # the engine may end before it replies
             await self._call(RpcMethod.CLOSE)
         if self._connection is not None:
-            await asyncio.wait_for(self._lost.wait(), _END_S)
+            await asyncio.wait_for(self._lost.wait(), _CLOSE_TIMEOUT_S)
 
     async def _call(
-        self, verb: RpcMethod, argument: Any = None, payloads: Sequence[Payload] = ()
+        self, method: RpcMethod, argument: Any = None, payloads: Sequence[Payload] = ()
     ) -> tuple[Any, list[memoryview]]:
         connection = self._connect()
-        number = next(self._numbers)
+        call_id = next(self._call_ids)
         reply: asyncio.Future[tuple[Any, list[memoryview]]] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = reply
-        connection.send(RpcRequest(number, verb, argument), payloads)
+        self._pending[call_id] = reply
+        connection.send(RpcRequest(call_id, method, argument), payloads)
         try:
             return await reply
         except asyncio.CancelledError:
-            connection.send(RpcRequest(next(self._numbers), RpcMethod.CANCEL, number))
+            connection.send(RpcRequest(next(self._call_ids), RpcMethod.CANCEL, call_id))
             raise
         finally:
-            self._waiting.pop(number, None)
+            self._pending.pop(call_id, None)
 
     def _connect(self) -> Connection:
         if self._connection is None:
@@ -113,36 +113,36 @@ class LocalEngineClient:
             if socket is None:
                 raise self._folder.missing_reason()
             self._lost.clear()
-            self._connection = Connection(asyncio.get_running_loop(), socket, self._replied, self._connection_lost)
+            self._connection = Connection(asyncio.get_running_loop(), socket, self._on_reply, self._on_connection_lost)
         return self._connection
 
-    def _replied(self, reply: RpcReply, payloads: list[memoryview]) -> None:
-        waiting = self._waiting.get(reply.number)
-        if waiting is None or waiting.done():
-            return  # it was cancelled
+    def _on_reply(self, reply: RpcReply, payloads: list[memoryview]) -> None:
+        pending = self._pending.get(reply.call_id)
+        if pending is None or pending.done():
+            return  # the call was cancelled
         if reply.error:
-            waiting.set_exception(ServingError(reply.error, code=reply.code, location=reply.location, hint=reply.hint))
+            pending.set_exception(ServingError(reply.error, code=reply.code, location=reply.location, hint=reply.hint))
         else:
-            waiting.set_result((reply.content, payloads))
+            pending.set_result((reply.content, payloads))
 
-    def _connection_lost(self) -> None:
+    def _on_connection_lost(self) -> None:
         self._connection = None
         self._lost.set()
-        for waiting in self._waiting.values():
-            if not waiting.done():
-                waiting.set_exception(self._folder.missing_reason())
+        for pending in self._pending.values():
+            if not pending.done():
+                pending.set_exception(self._folder.missing_reason())
 
 
 def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
-    """Start an engine in the background, or join the one that runs; returns when it answers.
+    """Start an engine in the background or join a running one, and return when the engine responds.
 
     Raises:
-        ServingError: it did not start; the message has the end of its log.
+        ServingError: the engine did not start; the message has the end of its log.
     """
     folder = RunDirectory(run_folder.absolute())
-    deadline_s = time.monotonic() + _START_S
+    deadline_s = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline_s:
-        if _answers(folder):
+        if _is_reachable(folder):
             return LocalEngineClient(run_folder)
         started = subprocess.run(
             [sys.executable, "-P", "-m", "circinus.serving.local.daemon", str(folder.path)],
@@ -154,41 +154,44 @@ def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
         if started.returncode == 0:
             return LocalEngineClient(run_folder)
         if started.returncode != EXIT_TAKEN:
-            told = started.stderr.strip() or folder.log_end()
-            raise ServingError(f"the engine did not start: {told}", code="engine.not_started", location=str(run_folder))
-        time.sleep(0.05)  # another is starting there, or about to end
+            reason = started.stderr.strip() or folder.log_end()
+            raise ServingError(
+                f"the engine did not start: {reason}", code="engine.not_started", location=str(run_folder)
+            )
+        time.sleep(0.05)  # another engine is starting in the folder, or about to end
     raise ServingError(
-        f"the engine (process {folder.process()}) holds its lock and does not answer",
+        f"the engine (process {folder.process()}) holds the lock of the folder but does not respond",
         code="engine.silent",
         location=str(run_folder),
     )
 
 
 def connect(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
-    """The engine that runs in `run_folder`.
+    """Return a client of the engine that runs in `run_folder`.
 
     Raises:
-        ServingError: none runs; the message says whether one was killed.
+        ServingError: no engine runs; the message tells whether one was killed.
     """
     folder = RunDirectory(run_folder.absolute())
-    if not _answers(folder):
+    if not _is_reachable(folder):
         raise folder.missing_reason()
     return LocalEngineClient(run_folder)
 
 
 def destroy(run_folder: Path = DEFAULT_RUN_FOLDER) -> bool:
-    """End the engine of `run_folder`, or remove what a killed one left there.
+    """End the engine of `run_folder`, or remove the files of a killed one.
 
-    False when there was neither; a folder that no engine had is not touched.
+    Returns:
+        False if there was neither; a folder without files of an engine is not touched.
     """
     folder = RunDirectory(run_folder.absolute())
-    if not _answers(folder):
+    if not _is_reachable(folder):
         return folder.clear()
     asyncio.run(LocalEngineClient(run_folder).close())
     return True
 
 
-def _answers(folder: RunDirectory) -> bool:
+def _is_reachable(folder: RunDirectory) -> bool:
     connection = folder.connect()
     if connection is None:
         return False

@@ -1,7 +1,7 @@
-"""One end of a stream of frames in an event loop.
+"""Asynchronous end of a stream of frames.
 
-asyncio's own transports copy what they cannot send at once and move it about with every step; outputs of operators are
-often megabytes, so frames are written from where they are and received into their place.
+The transports of asyncio copy unsent data, and move it at every step. Outputs of operators are often megabytes, so
+frames are written from their buffers, and received into their own.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 from circinus.serving.local.framing import FrameReader, encode
 from circinus.serving.replicas.replica_protocol import Payload
 
-_PARTS_AT_ONCE = 64
-"""Buffers handed to one `sendmsg`; well below any system's limit."""
+_MAX_PARTS_PER_SEND = 64
+"""Maximum number of buffers per `sendmsg`, well below the limits of all systems."""
 
 
 class Connection:
-    """Sends and receives frames. All methods are called in the loop's thread."""
+    """Connection that sends and receives frames. All methods are called in the thread of the loop."""
 
     def __init__(
         self,
@@ -32,10 +32,10 @@ class Connection:
         """Take over `connection`.
 
         Args:
-            loop: that waits for the socket.
+            loop: event loop that waits for the socket.
             connection: a connected stream socket.
             on_frame: called with the header and payloads of every frame.
-            on_lost: called once when the other end is gone, not after `close`.
+            on_lost: called once when the other end is gone, but not after `close`.
         """
         connection.setblocking(False)
         self._loop = loop
@@ -49,34 +49,37 @@ class Connection:
         loop.add_reader(connection, self._receive_frames)
 
     def send(self, header: Any, payloads: Sequence[Payload] = ()) -> None:
-        """Write a frame; nothing happens when the connection is lost, which `on_lost` tells."""
+        """Write a frame. Does nothing after the loss of the connection, which `on_lost` reports."""
         if not self._open or self._closing:
             return
-        waiting = bool(self._unsent)
+        was_writing = bool(self._unsent)
         self._unsent.extend(memoryview(part) for part in encode(header, payloads) if len(part))
-        if not waiting:
+        if not was_writing:
             self._write()
             if self._unsent:
-                self._loop.add_writer(self._socket, self._write_on)
+                self._loop.add_writer(self._socket, self._write_more)
 
     def receive(self) -> None:
-        """Take in everything that has arrived."""
+        """Process all data that has arrived."""
         while self._open and self._receive_once():
             pass
 
     def close(self) -> None:
-        """Close, after what was sent has left."""
+        """Close after all sent frames have left."""
         self._closing = True
         if self._open and not self._unsent:
             self._release()
 
     def _receive_frames(self) -> None:
-        """Until a frame ends with what was received. If there is more the loop tells: cheaper than to ask each time."""
+        """Receive until the data ends with a complete frame.
+
+        The loop calls again if there is more data, which is cheaper than a further `recv`.
+        """
         while self._open and self._receive_once() and self._reader.within_frame:
             pass
 
     def _receive_once(self) -> bool:
-        """Whether there was anything, and may be more."""
+        """Receive once. Return whether there was data, and may be more."""
         try:
             for header, payloads in self._reader.receive():
                 self._on_frame(header, payloads)
@@ -89,12 +92,12 @@ class Connection:
     def _write(self) -> None:
         try:
             while self._unsent:
-                parts = [self._unsent[i] for i in range(min(len(self._unsent), _PARTS_AT_ONCE))]
+                parts = [self._unsent[i] for i in range(min(len(self._unsent), _MAX_PARTS_PER_SEND))]
                 sent = self._socket.sendmsg(parts)
                 while sent:
-                    first = self._unsent[0]
-                    if sent < len(first):
-                        self._unsent[0] = first[sent:]
+                    head = self._unsent[0]
+                    if sent < len(head):
+                        self._unsent[0] = head[sent:]
                         break
                     sent -= len(self._unsent.popleft())
         except BlockingIOError:
@@ -102,7 +105,7 @@ class Connection:
         except OSError:
             self._lost()
 
-    def _write_on(self) -> None:
+    def _write_more(self) -> None:
         self._write()
         if self._open and not self._unsent:
             self._loop.remove_writer(self._socket)

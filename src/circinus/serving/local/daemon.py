@@ -1,4 +1,4 @@
-"""The local engine as a background process."""
+"""Background process of the local engine."""
 
 from __future__ import annotations
 
@@ -21,69 +21,68 @@ from circinus.serving.local.run_dir import RunDirectory
 from circinus.serving.replicas.replica_protocol import Payload
 from circinus.serving.state_serialization import state_from_json
 
-_log_of_session = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 Handler = Callable[[RpcRequest, list[memoryview]], Awaitable[tuple[Any, Sequence[Payload]]]]
-"""Carries out a call; returns content and payloads of the reply."""
+"""Handler of a call, which returns content and payloads of the reply."""
 
 
 class ClientSession:
-    """Runs the calls of one client side by side, and cancels them when it is gone."""
+    """Session that runs the calls of one client concurrently, and cancels them when the client disconnects."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         accepted: socket.socket,
         handler: Handler,
-        on_over: Callable[[ClientSession], None],
+        on_closed: Callable[[ClientSession], None],
     ) -> None:
         self._loop = loop
         self._handler = handler
-        self._on_over = on_over
+        self._on_closed = on_closed
         self._calls: dict[int, asyncio.Task[None]] = {}
-        self._connection = Connection(loop, accepted, self._called, self._lost)
+        self._connection = Connection(loop, accepted, self._on_request, self._on_connection_lost)
 
     async def finish(self) -> None:
-        """Wait until all calls have been answered."""
+        """Wait until all calls have ended."""
         await asyncio.gather(*self._calls.values(), return_exceptions=True)
 
-    def _called(self, call: RpcRequest, payloads: list[memoryview]) -> None:
-        if call.verb is RpcMethod.CANCEL:
+    def _on_request(self, call: RpcRequest, payloads: list[memoryview]) -> None:
+        if call.method is RpcMethod.CANCEL:
             if call.argument in self._calls:
                 self._calls[call.argument].cancel()
             return
-        task = self._loop.create_task(self._answer(call, payloads))
-        self._calls[call.number] = task
-        task.add_done_callback(lambda _: self._calls.pop(call.number))
+        task = self._loop.create_task(self._reply(call, payloads))
+        self._calls[call.call_id] = task
+        task.add_done_callback(lambda _: self._calls.pop(call.call_id))
 
-    async def _answer(self, call: RpcRequest, payloads: list[memoryview]) -> None:
+    async def _reply(self, call: RpcRequest, payloads: list[memoryview]) -> None:
         try:
             content, outputs = await self._handler(call, payloads)
         except CircinusError as error:
-            failure = RpcReply(call.number, error.message, None, error.code, error.location, error.hint)
+            failure = RpcReply(call.call_id, error.message, None, error.code, error.location, error.hint)
             self._connection.send(failure)
-        except Exception as error:  # a fault of the engine must not leave the client without a reply
-            _log_of_session.exception("%s failed", call.verb)
+        except Exception as error:  # the client needs a reply even after a bug of the engine
+            _log.exception("%s failed", call.method)
             reason = f"the engine failed with {type(error).__name__}: {error}"
-            self._connection.send(RpcReply(call.number, reason, None, code="engine.failed"))
+            self._connection.send(RpcReply(call.call_id, reason, None, code="engine.failed"))
         else:
-            self._connection.send(RpcReply(call.number, "", content), outputs)
+            self._connection.send(RpcReply(call.call_id, "", content), outputs)
 
-    def _lost(self) -> None:
+    def _on_connection_lost(self) -> None:
         for task in self._calls.values():
             task.cancel()
-        self._on_over(self)
+        self._on_closed(self)
 
 
 EXIT_TAKEN = 75
-"""Exit code when another engine runs, or is just starting, in the folder."""
+"""Exit code if another engine runs in the folder, or is just starting."""
 
 _READY = b"."
-_log = logging.getLogger(__name__)
 
 
 class Daemon:
-    """Serves one `LocalEngine` to any number of clients, until one says close, or SIGTERM comes."""
+    """Server of one `LocalEngine` for any number of clients, until a client closes it or SIGTERM arrives."""
 
     def __init__(self, folder: RunDirectory) -> None:
         self._folder = folder
@@ -93,12 +92,12 @@ class Daemon:
         self._closing = asyncio.Event()
 
     async def serve(self, listener: socket.socket) -> None:
-        """Returns when everything that was started has ended."""
+        """Serve until closed, and return when everything that was started has ended."""
         loop = asyncio.get_running_loop()
         listener.setblocking(False)
         loop.add_reader(listener, self._accept, loop, listener)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._closing.set)
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signal_number, self._closing.set)
         await self._closing.wait()
         loop.remove_reader(listener)
         listener.close()
@@ -110,20 +109,20 @@ class Daemon:
         try:
             accepted, _ = listener.accept()
         except (BlockingIOError, ConnectionError):
-            return  # the client is gone already
-        self._sessions.add(ClientSession(loop, accepted, self._carry_out, self._sessions.discard))
+            return  # the client has disconnected
+        self._sessions.add(ClientSession(loop, accepted, self._handle, self._sessions.discard))
 
-    async def _carry_out(self, call: RpcRequest, payloads: list[memoryview]) -> tuple[Any, Sequence[Payload]]:
-        if call.verb is RpcMethod.SUBMIT:
+    async def _handle(self, call: RpcRequest, payloads: list[memoryview]) -> tuple[Any, Sequence[Payload]]:
+        if call.method is RpcMethod.SUBMIT:
             return await self._submit(call.argument, payloads[0])
-        if call.verb is RpcMethod.APPLY:
+        if call.method is RpcMethod.APPLY:
             await self._apply(call.argument)
             return None, ()
-        if call.verb is RpcMethod.STATUS:
+        if call.method is RpcMethod.STATUS:
             return await self._engine.status(), ()
-        if call.verb is RpcMethod.AUDITS:
+        if call.method is RpcMethod.AUDITS:
             return await self._engine.drain_audits(), ()
-        if call.verb is RpcMethod.MODULE_PATHS:
+        if call.method is RpcMethod.MODULE_PATHS:
             return self._module_paths, ()
         self._closing.set()
         return None, ()
@@ -138,15 +137,17 @@ class Daemon:
         _log.info("state %s is in force for the queries %s", state, queries)
 
     async def _submit(self, submission: SubmitHeader, value: memoryview) -> tuple[ResponseHeader, Sequence[Payload]]:
-        packed = await self._engine.submit_packed(submission.query, submission.item_key, value, submission.input_bytes)
-        answer = ResponseHeader(
-            tuple(packed.outputs), packed.latency_s, packed.stage_s, packed.busy_s, packed.link_bytes
+        response = await self._engine.submit_packed(
+            submission.query, submission.item_key, value, submission.input_bytes
         )
-        return answer, tuple(packed.outputs.values())
+        header = ResponseHeader(
+            tuple(response.outputs), response.latency_s, response.stage_s, response.busy_s, response.link_bytes
+        )
+        return header, tuple(response.outputs.values())
 
 
 def start(folder: RunDirectory) -> int:
-    """Fork an engine into the background; the exit code for the process that called, once the engine answers."""
+    """Fork an engine into the background, and return the exit code of the caller once the engine responds."""
     folder.create()
     lock = folder.try_lock()
     if lock is None:
@@ -156,12 +157,15 @@ def start(folder: RunDirectory) -> int:
         os.close(ready)
         _run(folder, lock, report)
     os.close(report)
-    lock.close()  # the fork holds it on
+    lock.close()  # the fork still holds the lock
     return 0 if os.read(ready, 1) == _READY else 1
 
 
 def _run(folder: RunDirectory, lock: IO[str], report: int) -> NoReturn:
-    """The background process: its own session, its log as output; the run folder goes when it ends in good order."""
+    """Run the background process in its own session, with its log as output.
+
+    The run folder is removed after a regular end.
+    """
     code = 1
     try:
         os.setsid()
@@ -176,19 +180,19 @@ def _run(folder: RunDirectory, lock: IO[str], report: int) -> NoReturn:
         listener = folder.listen()
         os.write(report, _READY)
         os.close(report)
-        daemon = Daemon(folder)  # kept to the last: clients take the end of their connections for the end of it all
+        daemon = Daemon(folder)  # outlives the loop: clients take a closed connection for the end of the engine
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(daemon.serve(listener))
         folder.remove()
         code = 0
-    except Exception:  # whatever it is, nobody waits for this process: its log is all that can tell
+    except Exception:  # no process waits for this one, so the log is the only report
         _log.exception("the engine failed")
     finally:
         os._exit(code)
 
 
 def main() -> int:
-    """`python -m circinus.serving.local.daemon RUN_FOLDER`."""
+    """Run `python -m circinus.serving.local.daemon RUN_FOLDER`."""
     try:
         return start(RunDirectory(Path(sys.argv[1])))
     except (ServingError, OSError) as error:

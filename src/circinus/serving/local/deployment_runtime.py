@@ -1,4 +1,4 @@
-"""One deployment: a queue in order of arrival, and replicas that take batches from it when they are free."""
+"""Runtime of one deployment: a queue of items, and replicas that process batches of them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from circinus.serving.replicas.replica_protocol import ProcessExit, ReplayStage,
 from circinus.specification import Deployment
 
 MAX_REPLICA_LOSSES = 2
-"""An item that this many replicas ended with is given up: it may well be what ends them."""
+"""Number of replica losses after which an item fails, as it is the likely cause."""
 
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 10.0
+_INITIAL_BACKOFF_S = 0.1
+_MAX_BACKOFF_S = 10.0
 
 
 class DeploymentRuntime:
-    """Keeps as many replicas as are wanted, and gives them what waits, batch by batch (`BatchQueue` says when)."""
+    """Deployment that keeps the desired number of replicas, and gives them batches of its `BatchQueue`."""
 
     def __init__(
         self,
@@ -33,120 +33,123 @@ class DeploymentRuntime:
         batch_wait_s: float = 0.0,
     ) -> None:
         self.deployment = deployment
-        self.wanted = 0
+        self.desired_replicas = 0
         self._spec = spec
         self._loop = loop
         self._processes = processes
         self._stages: dict[int, ReplayStage] = {}
         self._queue = BatchQueue(deployment.allocation.batch_size, batch_wait_s)
-        self._alarm: asyncio.TimerHandle | None = None
-        """Rings when the batch that a free replica waits for begins."""
-        self._dispatches_soon = False
+        self._timer: asyncio.TimerHandle | None = None
+        """Timer of the next batch that an idle replica waits for."""
+        self._dispatch_scheduled = False
         self._replicas: list[ReplicaHandle] = []
         self._idle: list[ReplicaHandle] = []
-        self._leaving: set[ReplicaHandle] = set()
+        self._draining: set[ReplicaHandle] = set()
         self._requests = 0
-        self._served = BatchHistory()
+        self._history = BatchHistory()
         self._restarts = 0
         self._starts = 0
-        self._starting_s = 0.0
-        """Seconds that so many replicas took until they could take work, together."""
+        self._total_startup_s = 0.0
+        """Total start-up time of the replicas counted in `_starts`."""
         self._message = ""
-        self._pause_s = 0.0
-        """Before the next replacement; grows as long as replicas end without having done anything."""
-        self._restoring: asyncio.Task[None] | None = None
-        self._journeys = 0
-        self._unused = asyncio.Event()
-        self._unused.set()
+        self._backoff_s = 0.0
+        """Delay of the next replacement, which doubles while replicas end without having processed a batch."""
+        self._restore_task: asyncio.Task[None] | None = None
+        self._active_requests = 0
+        self._no_requests = asyncio.Event()
+        self._no_requests.set()
 
     async def scale_up(self, replicas: int) -> None:
-        """Start what is missing to `replicas`, and return when all are ready.
+        """Start replicas up to a number, and return when all are ready.
 
         Raises:
-            ServingError: one could not be started.
+            ServingError: a replica could not be started.
         """
-        self.wanted = max(self.wanted, replicas)
+        self.desired_replicas = max(self.desired_replicas, replicas)
         await self._start_missing()
 
     def scale_down(self, replicas: int) -> None:
-        """Keep no more than `replicas`: rather ready, busy and old ones. A busy one that goes ends its batch first."""
-        self.wanted = replicas
+        """Drain replicas down to a number; prefer to keep ready, busy and old ones.
+
+        A busy replica ends its batch first.
+        """
+        self.desired_replicas = replicas
         newest_first = reversed(self._replicas)
-        least_needed_first = sorted(newest_first, key=lambda replica: (replica.is_ready, bool(replica.batch)))
-        for replica in least_needed_first[: max(len(self._replicas) - replicas, 0)]:
+        removal_order = sorted(newest_first, key=lambda replica: (replica.is_ready, bool(replica.batch)))
+        for replica in removal_order[: max(len(self._replicas) - replicas, 0)]:
             self._replicas.remove(replica)
-            self._leaving.add(replica)
+            self._draining.add(replica)
             if replica in self._idle:
                 self._idle.remove(replica)
             replica.drain()
 
     def set_batch_wait(self, batch_wait_s: float) -> None:
-        """From now on the oldest waiting item may wait this long for its batch to fill."""
+        """Change how long the oldest waiting item waits for its batch to fill."""
         self._queue.batch_wait_s = batch_wait_s
         self._dispatch()
 
     async def drain(self) -> None:
-        """When no request needs it any more, end all replicas and wait until they have ended."""
-        await self._unused.wait()
+        """Wait until no request needs the deployment, then end all replicas and wait until they have ended."""
+        await self._no_requests.wait()
         await self.end()
 
     async def end(self) -> None:
-        """Give up what waits or is being processed, end all replicas and wait until they have ended."""
-        if self._restoring is not None:
-            self._restoring.cancel()
-        self._give_up("the engine was closed")
-        for replica in [*self._replicas, *self._leaving]:
+        """Fail all items, end all replicas and wait until they have ended."""
+        if self._restore_task is not None:
+            self._restore_task.cancel()
+        self._fail_waiting("the engine was closed")
+        for replica in [*self._replicas, *self._draining]:
             batch, replica.batch = replica.batch, []
-            for work in batch:
-                work.failed("the engine was closed")
+            for item in batch:
+                item.failed("the engine was closed")
             if batch or not replica.is_ready:
                 replica.kill()
         self.scale_down(0)
-        await asyncio.gather(*(replica.ended() for replica in self._leaving))
+        await asyncio.gather(*(replica.ended() for replica in self._draining))
 
     def acquire(self) -> None:
-        """A request that may need this deployment is on its way."""
-        self._journeys += 1
-        self._unused.clear()
+        """Register a request that may need this deployment."""
+        self._active_requests += 1
+        self._no_requests.clear()
 
     def release(self) -> None:
-        """Such a request is over."""
-        self._journeys -= 1
-        if self._journeys == 0:
-            self._unused.set()
+        """Release the deployment at the end of a registered request."""
+        self._active_requests -= 1
+        if self._active_requests == 0:
+            self._no_requests.set()
 
     def add_recordings(self, stages: Mapping[int, ReplayStage]) -> None:
-        """Let the replicas answer from `stages` too."""
+        """Add recordings for all replicas."""
         self._stages.update(stages)
         for replica in self._replicas:
             replica.send_recordings(stages)
 
-    def enqueue(self, work: QueuedItem) -> None:
-        """Put an item into the queue, which is in order of when items were due."""
+    def enqueue(self, item: QueuedItem) -> None:
+        """Insert an item into the queue in order of arrival."""
         self._requests += 1
-        self._queue.put(work)
-        self._dispatch_all_together()
+        self._queue.put(item)
+        self._dispatch_arrivals()
 
     def status(self) -> DeploymentStatus:
-        """As it is now."""
+        """Return the current status."""
         ready = [replica for replica in self._replicas if replica.is_ready]
         return DeploymentStatus(
             deployment=self.deployment,
-            replicas_wanted=self.wanted,
+            replicas_wanted=self.desired_replicas,
             replicas_ready=len(ready),
             queue_length=len(self._queue),
             requests=self._requests,
             restarts=self._restarts,
             message=self._message,
             min_batches_served=min((replica.batches_done for replica in ready), default=None),
-            startup_s=self._starting_s / self._starts if self._starts else None,
-            batches=self._served.count,
-            recent_batches=self._served.recent,
+            startup_s=self._total_startup_s / self._starts if self._starts else None,
+            batches=self._history.count,
+            recent_batches=self._history.recent,
         )
 
     def _start(self) -> ReplicaHandle:
         replica = ReplicaHandle(
-            self._spec, self._loop, self._processes, self._replica_idle, self._replica_ended, self._served.record
+            self._spec, self._loop, self._processes, self._replica_idle, self._replica_ended, self._history.record
         )
         if self._stages:
             replica.send_recordings(self._stages)
@@ -155,18 +158,17 @@ class DeploymentRuntime:
 
     def _replica_idle(self, replica: ReplicaHandle) -> None:
         if replica.batches_done:
-            self._pause_s = 0.0
+            self._backoff_s = 0.0
         else:
             self._starts += 1
-            self._starting_s += replica.startup_s
+            self._total_startup_s += replica.startup_s
         self._idle.append(replica)
-        self._dispatch_all_together()
+        self._dispatch_arrivals()
 
-    def _dispatch_all_together(self) -> None:
-        """When all is there that comes now: the outputs of one batch come one after the other, but may go together.
+    def _dispatch_arrivals(self) -> None:
+        """Dispatch after all simultaneous arrivals: the outputs of one batch arrive one by one, but may form one batch.
 
-        Nothing goes together in batches of one. A replay waits all the same: of what comes now, what was due first is
-        first.
+        With a batch size of 1 that is unnecessary, except in a replay, where the item due first must be first.
         """
         if self._spec.replays or self.deployment.allocation.batch_size > 1:
             self._dispatch_soon()
@@ -174,67 +176,69 @@ class DeploymentRuntime:
             self._dispatch()
 
     def _dispatch_soon(self) -> None:
-        if not self._dispatches_soon:
-            self._dispatches_soon = True
+        if not self._dispatch_scheduled:
+            self._dispatch_scheduled = True
             self._loop.call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
-        """Begin every batch whose time has come, and wake up when that of the next one comes."""
-        self._dispatches_soon = False
-        self._cancel_alarm()
+        """Begin every batch that is due, and set the timer of the next one."""
+        self._dispatch_scheduled = False
+        self._cancel_timer()
         if not self._queue:
             return
         self._idle = [replica for replica in self._idle if replica.reachable]
         while self._idle:
             replica = min(self._idle, key=lambda replica: replica.free_s)
-            begin_s, now_s = self._queue.next_batch_at_s(replica.free_s), self._loop.time()
-            if begin_s is None:
+            start_s, now_s = self._queue.next_batch_at_s(replica.free_s), self._loop.time()
+            if start_s is None:
                 return
-            if begin_s > now_s:
-                self._alarm = self._loop.call_at(begin_s, self._dispatch)
+            if start_s > now_s:
+                self._timer = self._loop.call_at(start_s, self._dispatch)
                 return
             self._idle.remove(replica)
             if not self._spec.replays:
-                # A replay goes by when replica and items were there, not by when that was noticed: then the lateness
-                # of a busy machine does not add up in its queues. What computes begins only now.
-                begin_s = now_s
-            replica.process(self._queue.take(begin_s), begin_s)
+                # Computation begins only now. A replay begins at the due time instead, so that the lateness of a busy
+                # machine does not accumulate in its queues.
+                start_s = now_s
+            replica.process(self._queue.take(start_s), start_s)
 
-    def _replica_ended(self, replica: ReplicaHandle, ending: ProcessExit) -> None:
+    def _replica_ended(self, replica: ReplicaHandle, process_exit: ProcessExit) -> None:
         if replica in self._idle:
             self._idle.remove(replica)
-        self._leaving.discard(replica)
-        for work in replica.batch:
-            work.replica_losses += ending.by_itself
-            if work.replica_losses >= MAX_REPLICA_LOSSES:
-                work.failed(f"{MAX_REPLICA_LOSSES} replicas ended while they processed it; the last one {ending.how}")
-        self._queue.put_back(work for work in replica.batch if work.replica_losses < MAX_REPLICA_LOSSES)
+        self._draining.discard(replica)
+        for item in replica.batch:
+            item.replica_losses += process_exit.is_isolated
+            if item.replica_losses >= MAX_REPLICA_LOSSES:
+                item.failed(
+                    f"{MAX_REPLICA_LOSSES} replicas ended while processing it; the last one {process_exit.description}"
+                )
+        self._queue.put_back(item for item in replica.batch if item.replica_losses < MAX_REPLICA_LOSSES)
         if replica in self._replicas:
             self._replicas.remove(replica)
             if replica.was_ready:
-                self._message = f"a replica {ending.how}"
+                self._message = f"a replica {process_exit.description}"
                 self._restore()
-        self._dispatch_soon()  # not at once: others may be found to have ended with it
+        self._dispatch_soon()  # not now: further replicas may have ended with it
 
     def _restore(self) -> None:
-        if self._restoring is None or self._restoring.done():
-            self._restoring = self._loop.create_task(self._replace_missing())
+        if self._restore_task is None or self._restore_task.done():
+            self._restore_task = self._loop.create_task(self._replace_missing())
 
     async def _replace_missing(self) -> None:
-        while self.wanted > len(self._replicas):
-            await asyncio.sleep(self._pause_s)
-            self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
-            self._restarts += max(self.wanted - len(self._replicas), 0)
+        while self.desired_replicas > len(self._replicas):
+            await asyncio.sleep(self._backoff_s)
+            self._backoff_s = min(max(2 * self._backoff_s, _INITIAL_BACKOFF_S), _MAX_BACKOFF_S)
+            self._restarts += max(self.desired_replicas - len(self._replicas), 0)
             try:
                 await self._start_missing()
             except ServingError as error:
                 self._message = str(error)
                 if not any(replica.is_ready for replica in self._replicas):
-                    self._give_up(f"no replica is left, and a new one does not start: {error}")
+                    self._fail_waiting(f"no replica is left, and a replacement could not start: {error}")
 
     async def _start_missing(self) -> None:
-        """Start what is missing to `wanted` and wait until all of it is ready, or one is not going to be."""
-        started = [self._start() for _ in range(self.wanted - len(self._replicas))]
+        """Start missing replicas, and wait until all are ready or one has failed."""
+        started = [self._start() for _ in range(self.desired_replicas - len(self._replicas))]
         if started:
             ready = [replica.ready for replica in started]
             await asyncio.wait(ready, return_when=asyncio.FIRST_EXCEPTION)
@@ -242,12 +246,12 @@ class DeploymentRuntime:
                 if error is not None:
                     raise error
 
-    def _cancel_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _give_up(self, reason: str) -> None:
-        self._cancel_alarm()
-        for work in self._queue.clear():
-            work.failed(reason)
+    def _fail_waiting(self, reason: str) -> None:
+        self._cancel_timer()
+        for item in self._queue.clear():
+            item.failed(reason)

@@ -1,4 +1,4 @@
-"""The engine of one machine."""
+"""Engine of one machine, inside the calling process."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _RunKey = tuple[Mode, DesiredDeployment, tuple[object, ...]]
 
 
 @dataclass(frozen=True)
-class _Force:
-    """What is in force."""
+class _DeployedState:
+    """Deployments and routes in use."""
 
     mode: Mode = Mode.REAL
     running: Mapping[_RunKey, DeploymentRuntime] = field(default_factory=dict)
@@ -45,34 +45,34 @@ class _Force:
 
 
 class LocalEngine:
-    """`Engine` on this machine, inside the calling process and its event loop; replicas are processes of their own.
+    """`Engine` on this machine, in the event loop of the calling process; replicas are separate processes.
 
     Links are emulated with shared bandwidth and delay, slower hardware by its relative speed. All calls must come from
     one event loop.
     """
 
     def __init__(self, machine: MachineCapacity | None = None) -> None:
-        """An engine that runs nothing yet.
+        """Create an engine without deployments.
 
         Args:
-            machine: what mode `real` may use; by default this machine.
+            machine: capacity for the mode `real`; by default that of this machine.
         """
         self._machine = machine or MachineCapacity.here()
-        self._force = _Force()
-        self._applying = asyncio.Lock()
+        self._deployed = _DeployedState()
+        self._apply_lock = asyncio.Lock()
         self._processes: ForkServerClient | None = None
         self._links: LinkEmulator | None = None
         self._starting: tuple[DeploymentRuntime, ...] = ()
         self._retiring: dict[DeploymentRuntime, asyncio.Task[None]] = {}
-        self._journeys: set[RequestExecution] = set()
+        self._executions: set[RequestExecution] = set()
         self._recording_ids: dict[tuple[str, RouteStage], int] = {}
-        self._counts = RequestCounters()
+        self._counters = RequestCounters()
         self._audits = AuditBuffer()
         self._closed = False
 
     async def apply(self, desired: DesiredState) -> None:
-        """As `Engine.apply`. Requests under way finish on the route they began on."""
-        async with self._applying:
+        """Implement `Engine.apply`. Requests in flight finish on the route on which they began."""
+        async with self._apply_lock:
             self._links = self._links or LinkEmulator(asyncio.get_running_loop())
             validate_state(desired)
             require_capacity(desired, self._machine)
@@ -82,74 +82,73 @@ class LocalEngine:
             await self._change(desired, stages)
 
     async def submit(self, request: Request) -> Response:
-        """As `Engine.submit`."""
-        value = pickle_value(request.value) if self._force.mode is Mode.REAL else None
-        answer = await self.submit_packed(request.query, request.item_key, value, request.input_bytes)
-        return unpickle_response(answer)
+        """Implement `Engine.submit`."""
+        value = pickle_value(request.value) if self._deployed.mode is Mode.REAL else None
+        return unpickle_response(await self.submit_packed(request.query, request.item_key, value, request.input_bytes))
 
     async def submit_packed(
         self, query: str, item_key: str, value: Payload | None, input_bytes: float
     ) -> PickledResponse:
-        """`submit` with the input and the outputs pickled; the input is not looked at by a replaying engine."""
-        compiled = self._force.routes.get(query)
+        """Submit a request with pickled input and outputs. A replaying engine ignores the input."""
+        compiled = self._deployed.routes.get(query)
         if compiled is None or self._links is None:
-            known = ", ".join(self._force.routes) or "none"
+            queries = ", ".join(self._deployed.routes) or "none"
             raise ServingError(
-                f"the query has no route; queries with a route: {known}",
+                f"the query has no route (queries with a route: {queries})",
                 code="route.missing",
                 location=f"query {query}",
             )
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[PickledResponse] = loop.create_future()
+        result: asyncio.Future[PickledResponse] = loop.create_future()
 
         def on_done(response: PickledResponse) -> None:
-            if not answer.done():  # the caller may have given up
-                answer.set_result(response)
+            if not result.done():  # the caller may have cancelled
+                result.set_result(response)
 
         def on_failed(reason: str) -> None:
-            if not answer.done():
-                answer.set_exception(ServingError(reason, code="query.request_failed"))
+            if not result.done():
+                result.set_exception(ServingError(reason, code="query.request_failed", location=f"query {query}"))
 
-        journey = RequestExecution(compiled, item_key, self._links, loop, on_done, on_failed)
-        self._journeys.add(journey)
-        self._counts.entered(query)
-        value = value if self._force.mode is Mode.REAL else None
+        execution = RequestExecution(compiled, item_key, self._links, loop, on_done, on_failed)
+        self._executions.add(execution)
+        self._counters.entered(query)
+        value = value if self._deployed.mode is Mode.REAL else None
         try:
-            journey.start(value, input_bytes)
-            found = await answer
-            self._counts.answered(query, found.latency_s)
+            execution.start(value, input_bytes)
+            response = await result
+            self._counters.answered(query, response.latency_s)
             share = compiled.route.audit_rate
-            self._audits.record(query, share, item_key, compiled.configuration, value, found.outputs)
-            return found
-        except BaseException:  # also being cancelled
-            self._counts.failed(query)
+            self._audits.record(query, share, item_key, compiled.configuration, value, response.outputs)
+            return response
+        except BaseException:  # including cancellation
+            self._counters.failed(query)
             raise
         finally:
-            journey.cancel()
-            self._journeys.discard(journey)
+            execution.cancel()
+            self._executions.discard(execution)
 
     async def status(self) -> EngineStatus:
-        """As `Engine.status`. Deployments that only finish what they have are not in it."""
+        """Implement `Engine.status`. Deployments that only finish earlier requests are left out."""
         return EngineStatus(
-            mode=self._force.mode,
-            deployments=tuple(deployment.status() for deployment in self._force.running.values()),
-            routes=tuple(self._force.routes),
-            state=self._force.state,
-            queries=self._counts.status(),
+            mode=self._deployed.mode,
+            deployments=tuple(deployment.status() for deployment in self._deployed.running.values()),
+            routes=tuple(self._deployed.routes),
+            state=self._deployed.state,
+            queries=self._counters.status(),
         )
 
     async def drain_audits(self) -> AuditBatch:
-        """As `Audited.audits`."""
+        """Implement `AuditableEngine.drain_audits`."""
         return self._audits.drain()
 
     async def close(self) -> None:
-        """As `Engine.close`. Requests under way fail."""
+        """Implement `Engine.close`. Requests in flight fail."""
         self._closed = True
-        await asyncio.gather(*(deployment.end() for deployment in self._starting))  # an apply under way fails
-        async with self._applying:
-            running, self._force = self._force.running, _Force(self._force.mode)
-            for journey in tuple(self._journeys):
-                journey.fail("the engine was closed")
+        await asyncio.gather(*(deployment.end() for deployment in self._starting))  # a running apply fails
+        async with self._apply_lock:
+            running, self._deployed = self._deployed.running, _DeployedState(self._deployed.mode)
+            for execution in tuple(self._executions):
+                execution.fail("the engine was closed")
             for task in self._retiring.values():
                 task.cancel()
             await asyncio.gather(*(deployment.end() for deployment in (*running.values(), *self._retiring)))
@@ -158,23 +157,23 @@ class LocalEngine:
                 self._processes = None
 
     async def _change(self, desired: DesiredState, stages: Mapping[tuple[str, RouteStage], ReplayStage]) -> None:
-        before = self._force
-        replicas = {_run_key(desired, wanted): wanted.replicas for wanted in desired.deployments}
+        previous = self._deployed
+        replicas = {_run_key(desired, target): target.replicas for target in desired.deployments}
         running = {
-            key: before.running.get(key) or self._new_deployment(desired, wanted)
-            for key, wanted in zip(replicas, desired.deployments, strict=True)
+            key: previous.running.get(key) or self._new_deployment(desired, target)
+            for key, target in zip(replicas, desired.deployments, strict=True)
         }
-        sizes_before = {key: deployment.wanted for key, deployment in before.running.items()}
+        previous_sizes = {key: deployment.desired_replicas for key, deployment in previous.running.items()}
         self._starting = tuple(running.values())
         try:
             routes = self._compile(desired, running, stages)
             async with asyncio.TaskGroup() as group:
                 for key, deployment in running.items():
                     group.create_task(deployment.scale_up(replicas[key]))
-        except BaseException as error:  # whatever it is, also being cancelled: what ran before stays as it was
+        except BaseException as error:  # including cancellation: the previous state must be restored
             for key, deployment in running.items():
-                if key in sizes_before:
-                    deployment.scale_down(sizes_before[key])
+                if key in previous_sizes:
+                    deployment.scale_down(previous_sizes[key])
                 else:
                     self._retire(deployment)
             if isinstance(error, BaseExceptionGroup):
@@ -182,12 +181,12 @@ class LocalEngine:
             raise
         finally:
             self._starting = ()
-        self._force = _Force(desired.mode, running, routes, state_fingerprint(desired))
-        waits_s = {wanted.deployment: wanted.batch_wait_s for wanted in desired.deployments}
+        self._deployed = _DeployedState(desired.mode, running, routes, state_fingerprint(desired))
+        waits_s = {target.deployment: target.batch_wait_s for target in desired.deployments}
         for key, deployment in running.items():
             deployment.scale_down(replicas[key])
             deployment.set_batch_wait(waits_s[deployment.deployment])
-        for key, deployment in before.running.items():
+        for key, deployment in previous.running.items():
             if key not in running:
                 self._retire(deployment)
 
@@ -200,8 +199,8 @@ class LocalEngine:
         network = Network(desired.infrastructure)
         by_deployment = {deployment.deployment: deployment for deployment in running.values()}
         for (pipeline, stage), recorded in stages.items():
-            number = self._recording_ids.setdefault((pipeline, stage), len(self._recording_ids))
-            by_deployment[stage.deployment].add_recordings({number: recorded})
+            recording_id = self._recording_ids.setdefault((pipeline, stage), len(self._recording_ids))
+            by_deployment[stage.deployment].add_recordings({recording_id: recorded})
         routes = {}
         for route in desired.routes:
             recordings = {
@@ -212,22 +211,22 @@ class LocalEngine:
             routes[route.query] = CompiledRoute.compile(route, network, by_deployment, recordings)
         return routes
 
-    def _new_deployment(self, desired: DesiredState, wanted: DesiredDeployment) -> DeploymentRuntime:
+    def _new_deployment(self, desired: DesiredState, target: DesiredDeployment) -> DeploymentRuntime:
         loop = asyncio.get_running_loop()
         if self._processes is None:
             self._processes = ForkServerClient(loop)
         spec = ReplicaSpec(
-            name=wanted.deployment.name,
+            name=target.deployment.name,
             replays=desired.mode is Mode.REPLAY,
-            uses=wanted.uses,
-            operator_version=wanted.operator_version,
-            knobs=wanted.deployment.knobs.as_dict(),
-            cpus=wanted.cpus,
-            relative_speed=wanted.relative_speed,
+            uses=target.uses,
+            operator_version=target.operator_version,
+            knobs=target.deployment.knobs.as_dict(),
+            cpus=target.cpus,
+            relative_speed=target.relative_speed,
             module_paths=desired.module_paths,
             search_path=tuple(sys.path),
         )
-        return DeploymentRuntime(wanted.deployment, spec, loop, self._processes, wanted.batch_wait_s)
+        return DeploymentRuntime(target.deployment, spec, loop, self._processes, target.batch_wait_s)
 
     def _retire(self, deployment: DeploymentRuntime) -> None:
         task = asyncio.get_running_loop().create_task(deployment.drain())
@@ -235,7 +234,7 @@ class LocalEngine:
         task.add_done_callback(lambda _: self._retiring.pop(deployment, None))
 
 
-def _run_key(desired: DesiredState, wanted: DesiredDeployment) -> _RunKey:
-    """What replicas have in common that can take each other's place."""
-    anything = replace(wanted, replicas=0, memory_bytes=0.0, batch_wait_s=0.0)
-    return desired.mode, anything, (desired.module_paths, desired.recordings)
+def _run_key(desired: DesiredState, target: DesiredDeployment) -> _RunKey:
+    """Return a key that is equal for interchangeable replicas."""
+    replica_settings = replace(target, replicas=0, memory_bytes=0.0, batch_wait_s=0.0)
+    return desired.mode, replica_settings, (desired.module_paths, desired.recordings)

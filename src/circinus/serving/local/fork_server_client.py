@@ -1,4 +1,4 @@
-"""The engine's side of the nursery: starting and ending the processes of replicas."""
+"""Client of the fork server, which starts and kills the processes of replicas."""
 
 from __future__ import annotations
 
@@ -16,105 +16,105 @@ from circinus.serving.local.connection import Connection
 from circinus.serving.local.fork_server import EXITED, KILL, SPAWN
 from circinus.serving.replicas.replica_protocol import ProcessExit, ReplicaSpec
 
-_END_S = 10.0
-"""How long the nursery may take to end its replicas and itself, all killed, before it is killed."""
+_EXIT_TIMEOUT_S = 10.0
+"""Time for the fork server to kill its replicas and exit, before it is killed."""
 
 
 class ForkServerClient:
-    """Starts replicas' processes through a nursery, which is started at the first and again should it be killed."""
+    """Client that starts the fork server on first use, and again if it was killed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._ids = count(1)
-        self._ended: dict[int, Callable[[ProcessExit], None]] = {}
-        self._nursery: subprocess.Popen[bytes] | None = None
+        self._exit_callbacks: dict[int, Callable[[ProcessExit], None]] = {}
+        self._server: subprocess.Popen[bytes] | None = None
         self._control: Connection | None = None
         self._handover: socket.socket | None = None
 
     def spawn(self, spec: ReplicaSpec, connection: socket.socket, on_ended: Callable[[ProcessExit], None]) -> int:
-        """Start a replica that speaks over `connection`, which is closed here.
+        """Start a replica that communicates over `connection`, which is closed in this process.
 
         Args:
-            spec: what to run.
+            spec: start-up parameters.
             connection: the replica's end of a socket pair.
-            on_ended: told how the process ended, once, in the loop's thread.
+            on_ended: called once in the loop's thread, when the process has ended.
 
         Returns:
-            An id to name it by.
+            The id of the replica.
 
         Raises:
-            ServingError: the nursery cannot be started.
+            ServingError: the fork server cannot be started.
         """
         with connection:
             if self._control is None:
-                self._start_nursery()
+                self._start_server()
             assert self._control is not None
             assert self._handover is not None
-            replica = next(self._ids)
-            self._ended[replica] = on_ended
-            with suppress(OSError):  # if the nursery is gone, its control connection is about to tell
+            replica_id = next(self._ids)
+            self._exit_callbacks[replica_id] = on_ended
+            with suppress(OSError):  # `_on_server_lost` follows if the fork server is gone
                 socket.send_fds(self._handover, [b"\0"], [connection.fileno()])
-            self._control.send((SPAWN, replica, spec))
-            return replica
+            self._control.send((SPAWN, replica_id, spec))
+            return replica_id
 
-    def kill(self, replica: int) -> None:
-        """End a replica and what it started, at once."""
+    def kill(self, replica_id: int) -> None:
+        """Kill a replica and its child processes."""
         if self._control is not None:
-            self._control.send((KILL, replica, None))
+            self._control.send((KILL, replica_id, None))
 
     async def close(self) -> None:
-        """End all replicas and the nursery, and wait until they have ended."""
+        """End all replicas and the fork server, and wait until they have ended."""
         if self._control is not None:
             self._control.close()
-            await self._end_nursery()
+            await self._end_server()
 
-    def _start_nursery(self) -> None:
-        (control, its_control), (handover, its_handover) = socket.socketpair(), socket.socketpair()
-        with its_control, its_handover:
-            descriptors = (its_control.fileno(), its_handover.fileno())
+    def _start_server(self) -> None:
+        (control, server_control), (handover, server_handover) = socket.socketpair(), socket.socketpair()
+        with server_control, server_handover:
+            descriptors = (server_control.fileno(), server_handover.fileno())
             command = [sys.executable, "-P", "-m", "circinus.serving.local.fork_server", *map(str, descriptors)]
             try:
-                self._nursery = subprocess.Popen(
+                self._server = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, pass_fds=descriptors, start_new_session=True
                 )
             except OSError as error:
                 control.close()
                 handover.close()
                 raise ServingError(
-                    f"the process that forks replicas cannot be started: {error}", code="engine.fork_server_not_started"
+                    f"cannot start the fork server of the replicas: {error}", code="engine.fork_server_not_started"
                 ) from error
         self._handover = handover
-        self._control = Connection(self._loop, control, self._told, self._lost)
+        self._control = Connection(self._loop, control, self._on_exit, self._on_server_lost)
 
-    def _told(self, header: Any, payloads: list[memoryview]) -> None:
-        verb, replica, ending = header
-        assert verb == EXITED
-        self._ended.pop(replica)(ProcessExit(ending, by_itself=True))
+    def _on_exit(self, header: Any, payloads: list[memoryview]) -> None:
+        event, replica_id, description = header
+        assert event == EXITED
+        self._exit_callbacks.pop(replica_id)(ProcessExit(description, is_isolated=True))
 
-    def _lost(self) -> None:
-        """The nursery was killed, and the kernel kills its replicas; they are reported and may be started anew."""
-        nursery = self._release()
-        if nursery is not None:
-            nursery.kill()
-            nursery.wait()
-        ended, self._ended = self._ended, {}
-        for on_ended in ended.values():
-            on_ended(ProcessExit("ended with the process it was forked from", by_itself=False))
+    def _on_server_lost(self) -> None:
+        """Report the end of all replicas, which the kernel kills with the fork server; they may be started again."""
+        server = self._detach()
+        if server is not None:
+            server.kill()
+            server.wait()
+        callbacks, self._exit_callbacks = self._exit_callbacks, {}
+        for on_ended in callbacks.values():
+            on_ended(ProcessExit("ended with the process it was forked from", is_isolated=False))
 
-    async def _end_nursery(self) -> None:
-        nursery = self._release()
-        self._ended.clear()
-        if nursery is None:
+    async def _end_server(self) -> None:
+        server = self._detach()
+        self._exit_callbacks.clear()
+        if server is None:
             return
         try:
-            await asyncio.to_thread(nursery.wait, _END_S)
+            await asyncio.to_thread(server.wait, _EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            nursery.kill()
-            await asyncio.to_thread(nursery.wait)
+            server.kill()
+            await asyncio.to_thread(server.wait)
 
-    def _release(self) -> subprocess.Popen[bytes] | None:
-        nursery, self._nursery, self._control = self._nursery, None, None
+    def _detach(self) -> subprocess.Popen[bytes] | None:
+        server, self._server, self._control = self._server, None, None
         if self._handover is not None:
             self._handover.close()
             self._handover = None
-        return nursery
+        return server

@@ -1,7 +1,7 @@
-"""Frames: a small header and any number of payloads, which are never unpickled on the way.
+"""Frames of a small pickled header and any number of payloads, which are not unpickled in transit.
 
 Layout, little-endian: u32 bytes of the header, u32 number of payloads, u64 bytes of each payload, the header
-(a pickle), the payloads. Both ends belong to the same user: the sockets are pairs, or closed to others.
+(a pickle), the payloads. Both ends belong to one user: the sockets are pairs, or closed to other users.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ Frame = tuple[Any, list[memoryview]]
 """(header, payloads)"""
 
 _FIXED = struct.Struct("<II")
-_SMALL = 16384
-"""Bytes of payloads that are rather copied than written, and waited for at the other end, apart."""
+_MAX_COPIED_BYTES = 16384
+"""Maximum size of payloads that are copied into one part, which is cheaper than further writes and reads."""
 
 
 def encode(header: Any, payloads: Sequence[Payload] = ()) -> list[Payload]:
-    """The parts of a frame, to be written one after the other; a small one is a single part."""
-    packed = pickle.dumps(header, protocol=PROTOCOL)
+    """Return the parts of a frame, to be written one after the other; a small frame is a single part."""
+    pickled = pickle.dumps(header, protocol=PROTOCOL)
     lengths = [*map(len, payloads)]
-    parts = [_FIXED.pack(len(packed), len(lengths)), struct.pack(f"<{len(lengths)}Q", *lengths), packed]
-    if sum(lengths) <= _SMALL:
+    parts = [_FIXED.pack(len(pickled), len(lengths)), struct.pack(f"<{len(lengths)}Q", *lengths), pickled]
+    if sum(lengths) <= _MAX_COPIED_BYTES:
         return [b"".join((*parts, *payloads))]
     return [b"".join(parts), *payloads]
 
 
-def frame_length(beginning: Payload) -> int:
-    """Bytes of the frame that starts with `beginning`, or of as much of it as tells its length."""
-    if len(beginning) < _FIXED.size:
+def frame_length(prefix: Payload) -> int:
+    """Return the length of the frame that begins with `prefix`, or of the part of it that gives the length."""
+    if len(prefix) < _FIXED.size:
         return _FIXED.size
     header_length: int
     count: int
-    header_length, count = _FIXED.unpack_from(beginning)
-    begin = _FIXED.size + 8 * count
-    if len(beginning) < begin:
-        return begin
-    lengths: tuple[int, ...] = struct.unpack_from(f"<{count}Q", beginning, _FIXED.size)
-    return begin + header_length + sum(lengths)
+    header_length, count = _FIXED.unpack_from(prefix)
+    header_start = _FIXED.size + 8 * count
+    if len(prefix) < header_start:
+        return header_start
+    lengths: tuple[int, ...] = struct.unpack_from(f"<{count}Q", prefix, _FIXED.size)
+    return header_start + header_length + sum(lengths)
 
 
 def decode(frame: memoryview) -> Frame:
-    """A whole frame. The payloads are views into it."""
+    """Decode a complete frame. The payloads are views into it."""
     header_length, count = _FIXED.unpack_from(frame)
     position = _FIXED.size + 8 * count
     header = pickle.loads(frame[position : position + header_length])
@@ -61,9 +61,9 @@ def decode(frame: memoryview) -> Frame:
 
 
 class FrameReader:
-    """Cuts what a stream socket brings into frames.
+    """Reader that splits the data of a stream socket into frames.
 
-    Small frames come out of one buffer, many at a time; the rest of a large one is received straight into its place.
+    Small frames are read together from one buffer; a large frame is received into its own buffer.
     """
 
     _CHUNK = 65536
@@ -71,19 +71,19 @@ class FrameReader:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._frame = bytearray()
-        """The beginning of the next frame, with room for as much of it as its length is known."""
+        """Received part of the next frame, extended with zeros to the length known so far."""
         self._filled = 0
 
     @property
     def within_frame(self) -> bool:
-        """Whether a frame has come in part."""
+        """Return whether a frame has arrived in part."""
         return bool(self._frame)
 
     def receive(self) -> Iterator[Frame]:
-        """Receive once, and yield the frames that are complete then.
+        """Receive once, and yield the frames that are complete.
 
         Raises:
-            BlockingIOError: the socket does not block and has nothing.
+            BlockingIOError: the socket does not block and has no data.
             EOFError: the other end is gone.
         """
         missing = len(self._frame) - self._filled
@@ -106,13 +106,13 @@ class FrameReader:
                 yield self._complete()
 
     def _place(self, data: memoryview) -> Iterator[Frame]:
-        """Frames that `data` holds whole are read where they are, without a copy; the others are put together."""
+        """Yield the complete frames of `data`, without a copy if possible, and keep the rest."""
         while data:
             if self._frame:
-                taken = min(len(self._frame) - self._filled, len(data))
-                self._frame[self._filled : self._filled + taken] = data[:taken]
-                self._filled += taken
-                data = data[taken:]
+                copied = min(len(self._frame) - self._filled, len(data))
+                self._frame[self._filled : self._filled + copied] = data[:copied]
+                self._filled += copied
+                data = data[copied:]
                 if self._filled == len(self._frame):
                     missing = frame_length(self._frame) - self._filled
                     if missing:
@@ -133,21 +133,21 @@ class FrameReader:
 
 
 class BlockingFrames:
-    """One end of a connection in a process that does one thing at a time."""
+    """Blocking end of a connection."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._reader = FrameReader(connection)
-        self._waiting: list[Frame] = []
+        self._frames: list[Frame] = []
 
     def receive(self) -> Frame | None:
-        """The next frame; None when the other end is gone."""
+        """Return the next frame, or None if the other end is gone."""
         try:
-            while not self._waiting:
-                self._waiting.extend(self._reader.receive())
+            while not self._frames:
+                self._frames.extend(self._reader.receive())
         except EOFError:
             return None
-        return self._waiting.pop(0)
+        return self._frames.pop(0)
 
     def send(self, header: Any, payloads: Sequence[Payload] = ()) -> None:
         """Write a frame.

@@ -1,4 +1,4 @@
-"""Timers of an event loop that are finer than a millisecond."""
+"""Event loop whose timers are finer than a millisecond."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import selectors
 if hasattr(selectors, "EpollSelector"):
 
     class _FineSelector(selectors.EpollSelector):
-        """epoll as Python uses it waits for whole milliseconds, rounded up: half a millisecond late for every transfer
-        over an emulated link. `select` on the epoll descriptor itself waits for microseconds.
+        """Selector with microsecond timeouts.
+
+        Python's epoll selector rounds timeouts up to milliseconds, which delays each transfer over an emulated link by
+        0.5 ms on average. `select` on the epoll descriptor waits for microseconds.
         """
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -25,5 +27,5 @@ else:
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """An event loop with fine timers, for `asyncio.Runner(loop_factory=...)`."""
+    """Return an event loop with fine timers, for `asyncio.Runner(loop_factory=...)`."""
     return asyncio.SelectorEventLoop(_selector())

@@ -1,4 +1,4 @@
-"""The engine's side of one replica: from its start to its end, one batch at a time."""
+"""Handle of one replica in the engine, from its start to its end."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ from circinus.serving.replicas.replica_protocol import (
     ReplicaSpec,
 )
 
-_LEAVE_S = 5.0
-"""How long a replica that was told to leave may take, before it is killed."""
+_DRAIN_TIMEOUT_S = 5.0
+"""Time for a draining replica to exit, before it is killed."""
 
 
 class ReplicaHandle:
-    """One replica. `ready` is done once the operator is loaded, and fails with a ServingError when it cannot be."""
+    """Replica process, which processes one batch at a time.
+
+    The future `ready` completes when the operator is loaded, and fails with a ServingError if it cannot be loaded.
+    """
 
     def __init__(
         self,
@@ -38,43 +41,43 @@ class ReplicaHandle:
         on_ended: Callable[[ReplicaHandle, ProcessExit], None],
         on_batch: Callable[[list[QueuedItem], BatchResult], None],
     ) -> None:
-        """Start it.
+        """Start the replica.
 
         Args:
-            spec: what it runs.
-            loop: in whose thread everything happens.
-            processes: to start it with.
-            on_idle: called when it can take a batch.
-            on_ended: called once, with how, when its process has ended.
-            on_batch: called with what it has processed and what became of it.
+            spec: start-up parameters.
+            loop: event loop of all callbacks.
+            processes: client of the fork server.
+            on_idle: called when the replica can take a batch.
+            on_ended: called once when the process has ended.
+            on_batch: called with every batch and its result.
 
         Raises:
-            ServingError: its process cannot be started.
+            ServingError: the process cannot be started.
         """
         self.ready: asyncio.Future[None] = loop.create_future()
         self.batch: list[QueuedItem] = []
-        """What it is processing."""
-        self.leaving = False
-        """Whether it was told to end."""
+        """Batch in service; empty for an idle replica."""
+        self.draining = False
+        """True after `drain`: the replica ends after its batch."""
         self.batches_done = 0
         self.free_s = 0.0
-        """Since when it can take a batch: when it ended its last one, or was ready."""
+        """Time since which the replica can take a batch: the end of its last one, or when it became ready."""
         self.startup_s = 0.0
-        """From being asked for until it was ready."""
-        self._asked_s = loop.time()
+        """Time from the request until the replica was ready."""
+        self._requested_s = loop.time()
         self._name = spec.name
         self._loop = loop
         self._processes = processes
         self._on_idle = on_idle
         self._on_ended = on_ended
         self._on_batch = on_batch
-        self._gone = False
-        """Whether its connection is lost or its process has ended."""
-        self._reason = ""
-        """Why it could not load its operator, as it told."""
+        self._disconnected = False
+        """True after the loss of the connection or the end of the process."""
+        self._load_error = ""
+        """Error of the operator while loading."""
         self._ended: asyncio.Future[None] = loop.create_future()
         ours, theirs = socket.socketpair()
-        self._connection = Connection(loop, ours, self._told, self._lost)
+        self._connection = Connection(loop, ours, self._on_message, self._on_connection_lost)
         try:
             self._id = processes.spawn(spec, theirs, self._process_ended)
         except ServingError:
@@ -83,56 +86,56 @@ class ReplicaHandle:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it serves."""
-        return self.was_ready and not self.leaving and not self._ended.done()
+        """Return whether the replica serves."""
+        return self.was_ready and not self.draining and not self._ended.done()
 
     @property
     def reachable(self) -> bool:
-        """Whether its end is not known to be near; only then may it be given a batch."""
-        return not self._gone
+        """Return whether the replica may be given a batch: no sign of its end has been noticed."""
+        return not self._disconnected
 
     @property
     def was_ready(self) -> bool:
-        """Whether its operator was ever loaded."""
+        """Return whether the operator was ever loaded."""
         return self.ready.done() and self.ready.exception() is None
 
     def send_recordings(self, stages: Mapping[int, ReplayStage]) -> None:
         """Send recordings to answer from."""
         self._connection.send((MessageType.RECORDINGS, stages))
 
-    def process(self, batch: list[QueuedItem], begin_s: float) -> None:
-        """Begin a batch; it must be idle."""
+    def process(self, batch: list[QueuedItem], start_s: float) -> None:
+        """Send a batch to the replica, which must be idle."""
         self.batch = batch
-        items = tuple(BatchItem(work.item_key, len(work.inputs), work.recording) for work in batch)
-        inputs = [packed for work in batch for packed in work.inputs]
-        self._connection.send((MessageType.WORK.value, encode_batch(Batch(begin_s, items))), inputs)
+        items = tuple(BatchItem(item.item_key, len(item.inputs), item.recording) for item in batch)
+        inputs = [value for item in batch for value in item.inputs]
+        self._connection.send((MessageType.WORK.value, encode_batch(Batch(start_s, items))), inputs)
 
     def drain(self) -> None:
-        """End after the present batch."""
-        self.leaving = True
+        """End the replica after its current batch."""
+        self.draining = True
         if not self.batch:
             self._connection.close()
-            self._loop.call_later(_LEAVE_S, self.kill)
+            self._loop.call_later(_DRAIN_TIMEOUT_S, self.kill)
 
     def kill(self) -> None:
-        """End at once."""
+        """Kill the replica."""
         if not self._ended.done():
             self._processes.kill(self._id)
 
     async def ended(self) -> None:
-        """Wait until its process has ended."""
+        """Wait until the process has ended."""
         await asyncio.shield(self._ended)
 
-    def _told(self, header: Any, payloads: list[memoryview]) -> None:
-        say, content = header
-        if say == MessageType.READY:
+    def _on_message(self, header: Any, payloads: list[memoryview]) -> None:
+        message_type, content = header
+        if message_type == MessageType.READY:
             if not self.ready.done():
                 self.ready.set_result(None)
             self.free_s = self._loop.time()
-            self.startup_s = self.free_s - self._asked_s
+            self.startup_s = self.free_s - self._requested_s
             self._on_idle(self)
-        elif say == MessageType.FAILED:
-            self._reason = content
+        elif message_type == MessageType.FAILED:
+            self._load_error = content
         else:
             self._batch_done(decode_result(content), payloads)
 
@@ -141,35 +144,37 @@ class ReplicaHandle:
         self.free_s = result.end_s
         self.batches_done += 1
         self._on_batch(batch, result)
-        if self.leaving:
+        if self.draining:
             self.drain()
-        elif not self._gone:
+        elif not self._disconnected:
             self._on_idle(self)
         outputs = iter(payloads)
-        for work, its_result in zip(batch, result.results, strict=True):
-            if its_result.error:
-                work.failed(its_result.error)
+        for item, item_result in zip(batch, result.results, strict=True):
+            if item_result.error:
+                item.failed(item_result.error)
             else:
-                work.done(its_result, next(outputs) if its_result.has_payload else None, result.end_s)
+                item.done(item_result, next(outputs) if item_result.has_payload else None, result.end_s)
 
-    def _lost(self) -> None:
-        """It closed its connection: it has ended, or it can no longer be reached and must."""
-        self._gone = True
+    def _on_connection_lost(self) -> None:
+        """Kill the process: it has ended, or can no longer be reached."""
+        self._disconnected = True
         self.kill()
 
-    def _process_ended(self, ending: ProcessExit) -> None:
+    def _process_ended(self, process_exit: ProcessExit) -> None:
         if self._ended.done():
             return
-        self._gone = True
-        self._connection.receive()  # what it said before it ended
+        self._disconnected = True
+        self._connection.receive()  # messages sent before the end
         self._ended.set_result(None)
         self._connection.close()
-        self._on_ended(self, ending)
+        self._on_ended(self, process_exit)
         if not self.ready.done():
-            reason = self._reason or f"its process {ending.how}"
+            reason = self._load_error or f"its process {process_exit.description}"
             self.ready.set_exception(
                 ServingError(
-                    f"a replica could not load its operator: {reason}", code="replica.not_loaded", location=self._name
+                    f"a replica could not load its operator: {reason}",
+                    code="replica.not_loaded",
+                    location=f"deployment {self._name}",
                 )
             )
-            self.ready.exception()  # whoever waits is told; where nobody does, that is no fault of the program
+            self.ready.exception()  # marks the exception as retrieved, in case no task waits for it

@@ -1,4 +1,4 @@
-"""Routes over running deployments, and the journey of one request along one."""
+"""Compiled routes over running deployments, and the execution of requests along them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from circinus.specification import Deployment, DirectedLink, Network
 
 
 class Timer(Protocol):
-    """Time and calls in the future: an event loop, or a test's clock."""
+    """Clock and timers: an event loop, or a test clock."""
 
     def time(self) -> float:
-        """Seconds."""
+        """Return the time in seconds."""
         ...
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> Any:
@@ -31,56 +31,56 @@ class Timer(Protocol):
 
 
 class LinkEmulator:
-    """Delays transfers as the links of their path would.
+    """Emulator of links, which delays transfers by bandwidth, queueing and propagation.
 
-    Over each link in turn a transfer waits until those before it have left, takes its size over the bandwidth to leave,
-    and one one-way delay to arrive. Calls may come late by the resolution of the timer; the times that are computed
-    with are the due ones, so lateness does not add up along a path or a queue.
+    Over each link of its path in turn, a transfer waits until earlier ones have left, takes its size over the bandwidth
+    to leave, and one one-way delay to arrive. Calls may be late by the resolution of the timer, but all times are
+    computed from due times, so that lateness does not accumulate along a path or a queue.
     """
 
     def __init__(self, timer: Timer) -> None:
         self._timer = timer
         self._free_at: dict[str, float] = {}
-        """Name of a directed link -> when everything sent over it so far has left."""
+        """Name of a directed link -> time at which all earlier transfers have left."""
 
     def send(
         self, path: Sequence[DirectedLink], size_bytes: float, due_s: float, arrived: Callable[[float], None]
     ) -> None:
-        """Call `arrived` when `size_bytes` have crossed `path`; at once when it is empty.
+        """Call `arrived` when `size_bytes` have crossed `path`; immediately if the path is empty.
 
         Args:
             path: the links, in order.
-            size_bytes: what is sent.
-            due_s: when it was there to be sent; not in the future.
-            arrived: told when the last byte was due to arrive.
+            size_bytes: size of the transfer.
+            due_s: time at which the data was available; not in the future.
+            arrived: called with the arrival time of the last byte.
         """
         if not path:
             arrived(due_s)
             return
-        link, rest = path[0], path[1:]
-        begin_s = max(due_s, self._free_at.get(link.name, due_s))
-        left_s = begin_s + size_bytes / link.bandwidth_bytes_per_s
-        self._free_at[link.name] = left_s
-        next_s = left_s + link.one_way_s
-        self._timer.call_at(next_s, self.send, rest, size_bytes, next_s, arrived)
+        link, remaining_path = path[0], path[1:]
+        start_s = max(due_s, self._free_at.get(link.name, due_s))
+        departure_s = start_s + size_bytes / link.bandwidth_bytes_per_s
+        self._free_at[link.name] = departure_s
+        arrival_s = departure_s + link.one_way_s
+        self._timer.call_at(arrival_s, self.send, remaining_path, size_bytes, arrival_s, arrived)
 
 
 @dataclass(frozen=True)
 class CompiledRoute:
-    """A route with everything looked up that does not depend on the request."""
+    """Route with all lookups done that do not depend on the request."""
 
     route: Route
     stages: Mapping[str, RouteStage]
     deployments: Mapping[str, DeploymentRuntime]
-    """By operator."""
+    """Operator -> deployment."""
     recordings: Mapping[str, int]
-    """Operator -> id of the recordings to answer from; empty in the mode `real`."""
+    """Operator -> id of its recordings; empty in the mode `real`."""
     deliveries: Mapping[str, tuple[RouteTransfer, ...]]
-    """By producer."""
+    """Producer -> transfers of its output."""
     prefixes: Mapping[str, str]
-    """Operator -> label of its prefix."""
+    """Operator -> hash of its configuration prefix."""
     configuration: str
-    """Label of the route's configuration."""
+    """Hash of the configuration of the route."""
 
     @classmethod
     def compile(
@@ -93,7 +93,7 @@ class CompiledRoute:
         """Look up deployments and paths.
 
         Raises:
-            ServingError: there is no way between two sites that the route connects.
+            ServingError: the network has no path between two sites of the route.
         """
         return cls(
             route=route,
@@ -108,7 +108,7 @@ class CompiledRoute:
 
 @dataclass(eq=False)
 class RequestExecution:
-    """One request under way. Ends with `on_done` or `on_failed`, once."""
+    """Execution of one request. Ends with `on_done` or `on_failed`, once, unless cancelled."""
 
     compiled: CompiledRoute
     item_key: str
@@ -117,33 +117,33 @@ class RequestExecution:
     on_done: Callable[[PickledResponse], None]
     on_failed: Callable[[str], None]
     ended: bool = False
-    _begin_s: float = 0.0
+    _start_s: float = 0.0
     _values: dict[str, Payload | None] = field(default_factory=dict)
     _arrived: defaultdict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
-    """Consumer -> producer -> when its output arrived."""
+    """Consumer -> producer -> arrival time of its output."""
     _stage_s: dict[str, float] = field(default_factory=dict)
     _busy_s: dict[str, float] = field(default_factory=dict)
     _link_bytes: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def start(self, value: Payload | None, input_bytes: float) -> None:
-        """Send the input on its way."""
-        self._begin_s = self.timer.time()
+        """Start the request by sending its input."""
+        self._start_s = self.timer.time()
         for deployment in self.compiled.deployments.values():
             deployment.acquire()
-        self._produced(INPUT, value, input_bytes, self._begin_s)
+        self._produced(INPUT, value, input_bytes, self._start_s)
 
     def cancel(self) -> None:
-        """Nobody waits for the answer any more."""
+        """Cancel the request without a callback."""
         if not self.ended:
             self.ended = True
             for deployment in self.compiled.deployments.values():
                 deployment.release()
 
     def fail(self, reason: str) -> None:
-        """End without an answer."""
+        """Fail the request."""
         if not self.ended:
             self.cancel()
-            self.on_failed(f"query {self.compiled.route.query}: {reason}")
+            self.on_failed(reason)
 
     def _produced(self, producer: str, value: Payload | None, size_bytes: float, due_s: float) -> None:
         self._values[producer] = value
@@ -192,7 +192,7 @@ class RequestExecution:
         self.on_done(
             PickledResponse(
                 outputs={sink: output if output is not None else b"" for sink, output in outputs.items()},
-                latency_s=self.timer.time() - self._begin_s,
+                latency_s=self.timer.time() - self._start_s,
                 stage_s=self._stage_s,
                 busy_s=self._busy_s,
                 link_bytes=dict(self._link_bytes),

@@ -14,34 +14,34 @@ class RpcMethod(StrEnum):
     APPLY = "apply"
     """Argument: the desired state as JSON."""
     SUBMIT = "submit"
-    """Argument: `Submission`; payload: the packed input. Content: `Answer`; payloads: the packed outputs."""
+    """Argument: `SubmitHeader`; payload: pickled input. Content: `ResponseHeader`; payloads: pickled outputs."""
     STATUS = "status"
     """Content: `EngineStatus`."""
     AUDITS = "audits"
-    """Content: `Audits`."""
+    """Content: `AuditBatch`."""
     MODULE_PATHS = "module_paths"
-    """Content: folders of the operators' modules, according to the last state applied."""
+    """Content: folders of the operator modules of the last applied state."""
     CANCEL = "cancel"
-    """Argument: number of an abandoned call. Not answered."""
+    """Argument: id of an abandoned call. Not answered."""
     CLOSE = "close"
-    """Answered by the end of the connection, with the process."""
+    """No reply: the connection closes when the process ends."""
 
 
 class RpcRequest(NamedTuple):
     """Message from a client."""
 
-    number: int
-    """Number of the call within its connection; the reply carries it."""
-    verb: RpcMethod
+    call_id: int
+    """Id of the call within its connection, repeated in the reply."""
+    method: RpcMethod
     argument: Any
 
 
 class RpcReply(NamedTuple):
     """Message to a client."""
 
-    number: int
+    call_id: int
     error: str
-    """Message of the error; empty after success."""
+    """Error message; empty after success."""
     content: Any
     code: str = ""
     location: str = ""
@@ -62,7 +62,7 @@ class ResponseHeader:
     """Response without its outputs."""
 
     sinks: tuple[str, ...]
-    """In the order of the payloads."""
+    """Sinks in the order of the payloads."""
     latency_s: float
     stage_s: Mapping[str, float]
     busy_s: Mapping[str, float]

@@ -1,4 +1,4 @@
-"""The folder in which a background engine can be found."""
+"""Run folder of a background engine: socket, lock, log and applied state."""
 
 from __future__ import annotations
 
@@ -18,48 +18,48 @@ from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState
 from circinus.serving.state_serialization import state_from_json, state_to_json
 
-_LONGEST_SOCKET_PATH = 100
-"""Bytes; systems allow 104 to 108."""
+_MAX_SOCKET_PATH_BYTES = 100
+"""Maximum length of a socket path; systems allow 104 to 108 bytes."""
 
-
-_END_S = 10.0
-"""How long an engine that answers no more may take to end."""
+_CLEAR_TIMEOUT_S = 10.0
+"""Maximum wait for the end of an engine that does not respond."""
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Paths of one background engine, and what can be told from them."""
+    """Folder and paths of one background engine."""
 
     path: Path
 
     @property
     def address(self) -> Path:
-        """Unix socket that the engine listens on; left behind by one that was killed."""
+        """Unix socket of the engine; a killed engine leaves it behind."""
         return self.path / "socket"
 
     @property
     def lock(self) -> Path:
-        """Holds the engine's process id, and is locked as long as it lives.
+        """Lock file with the process id of the engine, locked during its lifetime.
 
-        The first file of an engine to come and the last to go: a folder without it is somebody else's.
+        It is the first file that an engine creates and the last one it removes: a folder without it belongs to other
+        programs.
         """
         return self.path / "circinus-engine.lock"
 
     @property
     def log(self) -> Path:
-        """What the engine and its replicas print."""
+        """Output of the engine and its replicas."""
         return self.path / "log"
 
     @property
     def desired(self) -> Path:
-        """What was last applied."""
+        """Last applied state."""
         return self.path / "desired.json"
 
     def create(self) -> None:
-        """Make the folder, closed to other users, or make sure that the one there can be taken as it is.
+        """Create the folder without access for other users, or check that the existing folder can be used.
 
         Raises:
-            ServingError: other things are in it, it is no folder, or every user may change what is in it.
+            ServingError: the path is not a folder, the folder contains other files, or every user may write to it.
         """
         try:
             self.path.mkdir(mode=0o700, parents=True)
@@ -67,53 +67,56 @@ class RunDirectory:
         except FileExistsError:
             if not self.path.is_dir():
                 raise ServingError(
-                    "found a file, expected a folder for an engine",
+                    "the path is a file, not a folder",
                     code="run_folder.not_a_folder",
                     location=str(self.path),
                     hint="Name another folder.",
                 ) from None
         if self.path.stat().st_mode & stat.S_IWOTH:
             raise ServingError(
-                "every user may write to the folder, expected a folder of your own",
+                "every user may write to the folder",
                 code="run_folder.unsafe",
                 location=str(self.path),
                 hint="Name a new folder.",
             )
-        found = sorted(entry.name for entry in self.path.iterdir())
-        if found and self.lock.name not in found and not self.is_owned():  # asked last: it may just have been taken
+        entries = sorted(entry.name for entry in self.path.iterdir())
+        # `is_owned` is checked last, as another engine may just have taken the folder.
+        if entries and self.lock.name not in entries and not self.is_owned():
             raise ServingError(
-                f"found {found[0]} and no {self.lock.name}, "
-                "expected an empty folder or the folder of an engine; nothing was changed",
+                f"the folder contains {entries[0]} and no {self.lock.name}, so it was not changed",
                 code="run_folder.not_empty",
                 location=str(self.path),
-                hint="Name another folder.",
+                hint="Name an empty folder, or the folder of an engine.",
             )
 
     def is_owned(self) -> bool:
-        """Whether an engine has the folder, or left something there."""
+        """Return whether the folder belongs to an engine, running or killed."""
         return self.lock.is_file()
 
     def try_lock(self) -> IO[str] | None:
-        """The lock, to be kept open as long as this process (or a fork of it) is the engine; None when it is taken."""
+        """Return the locked lock file, or None if another process holds the lock.
+
+        The file must stay open as long as this process (or a fork of it) is the engine.
+        """
         try:
             file = self.lock.open("a+", encoding="utf-8")
         except FileNotFoundError:
-            return None  # the folder was removed just now
+            return None  # the folder has just been removed
         with suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(file.fileno()), self.lock.stat()):
                 return file
-        file.close()  # held by another, or removed by the one who held it just now
+        file.close()  # another process holds the lock, or has just removed it
         return None
 
     def listen(self) -> socket.socket:
-        """A socket that clients can connect to. The caller must hold the lock: a stale socket is removed."""
+        """Return a listening socket. The caller must hold the lock, as a stale socket is removed."""
         with suppress(FileNotFoundError):
             self.address.unlink()
         listener = socket.socket(socket.AF_UNIX)
-        mask = os.umask(0o177)  # not a moment open to others
+        mask = os.umask(0o177)  # other users must never have access
         try:
-            with _short(self.address) as path:
+            with _socket_path(self.address) as path:
                 listener.bind(path)
         finally:
             os.umask(mask)
@@ -121,16 +124,16 @@ class RunDirectory:
         return listener
 
     def connect(self) -> socket.socket | None:
-        """A connection to the engine; None when none listens, or the folder is somebody else's.
+        """Return a connection to the engine, or None if no engine listens or the folder belongs to other programs.
 
         Raises:
-            ServingError: the folder is not one, or belongs to somebody else.
+            ServingError: the socket cannot be connected for another reason.
         """
         if not self.is_owned():
             return None
         connection = socket.socket(socket.AF_UNIX)
         try:
-            with _short(self.address) as path:
+            with _socket_path(self.address) as path:
                 connection.connect(path)
         except (FileNotFoundError, ConnectionRefusedError):
             connection.close()
@@ -138,55 +141,55 @@ class RunDirectory:
         except OSError as error:
             connection.close()
             raise ServingError(
-                f"the engine cannot be reached: {error}", code="engine.unreachable", location=str(self.path)
+                f"cannot connect to the engine: {error}", code="engine.unreachable", location=str(self.path)
             ) from error
         return connection
 
     def save(self, desired: DesiredState) -> None:
-        """Keep what was applied; a reader sees the old or the new one, whole."""
+        """Save the applied state atomically."""
         draft = self.path / "desired.json.new"
         draft.write_text(state_to_json(desired), encoding="utf-8")
         draft.replace(self.desired)
 
     def process(self) -> int | None:
-        """The process id of the engine that runs or was killed here."""
+        """Return the process id of the engine that runs or was killed in the folder, or None."""
         try:
             return int(self.lock.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
 
     def log_end(self, lines: int = 12) -> str:
-        """The last lines of the log."""
+        """Return the last lines of the log."""
         try:
             return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
         except FileNotFoundError:
             return ""
 
     def clear(self) -> bool:
-        """Remove what an engine that was killed left; False, and nothing is touched, when none left anything.
+        """Remove the files of a killed engine. Return False, without changes, if there are none.
 
         Raises:
-            ServingError: an engine lives here after all.
+            ServingError: the engine is running, and does not end.
         """
         if not self.is_owned():
             return False
-        deadline_s = time.monotonic() + _END_S
+        deadline_s = time.monotonic() + _CLEAR_TIMEOUT_S
         while (lock := self.try_lock()) is None:
             if not self.is_owned():
                 return False
             if time.monotonic() > deadline_s:
                 raise ServingError(
-                    f"the engine (process {self.process()}) lives and does not answer",
+                    f"the engine (process {self.process()}) is running but does not respond",
                     code="engine.silent",
                     location=str(self.path),
                 )
-            time.sleep(0.02)  # it is starting or about to end
+            time.sleep(0.02)  # the engine is starting or about to end
         with lock:
             self.remove()
         return True
 
     def remove(self) -> None:
-        """Remove what an engine puts here, and the folder when nothing else is in it; for whoever has the lock."""
+        """Remove all files of an engine, and the folder if it is empty. The caller must hold the lock."""
         for file in (self.address, self.desired, self.path / "desired.json.new", self.log, self.lock):
             with suppress(FileNotFoundError):
                 file.unlink()
@@ -194,34 +197,34 @@ class RunDirectory:
             self.path.rmdir()
 
     def missing_reason(self) -> ServingError:
-        """Why there is no engine to speak to; to be raised."""
+        """Return the error to raise if no engine listens."""
         process = self.process()
         if process is None:
             return ServingError(
-                "no engine runs here", code="engine.not_running", location=str(self.path), hint="Run `circinus apply`."
+                "no engine is running", code="engine.not_running", location=str(self.path), hint="Run `circinus apply`."
             )
         try:
             state = state_from_json(self.desired.read_text(encoding="utf-8"))
             queries = ", ".join(route.query for route in state.routes)
-            served = f"; it was running {len(state.deployments)} deployments for the queries {queries}"
+            deployed = f" (deployments: {len(state.deployments)}, queries: {queries})"
         except (FileNotFoundError, ServingError):
-            served = ""
+            deployed = ""
         return ServingError(
-            f"the engine (process {process}) was killed, and its replicas ended with it{served}",
+            f"the engine (process {process}) was killed, and its replicas with it{deployed}",
             code="engine.killed",
             location=str(self.path),
-            hint="Run `circinus apply` to start a new engine, or `circinus destroy` to remove the rest.",
+            hint="Run `circinus apply` to start a new engine, or `circinus destroy` to remove its files.",
         )
 
 
 @contextmanager
-def _short(path: Path) -> Iterator[str]:
-    """`path` as a socket address: through a link in a temporary folder when it is too long to be one."""
-    if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
+def _socket_path(path: Path) -> Iterator[str]:
+    """Yield `path` as a socket address: through a link in a temporary folder if it is too long."""
+    if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES:
         yield str(path)
         return
     for parent in (tempfile.gettempdir(), "/tmp"):
-        if len(os.fsencode(parent)) < _LONGEST_SOCKET_PATH // 2:
+        if len(os.fsencode(parent)) < _MAX_SOCKET_PATH_BYTES // 2:
             break
     with tempfile.TemporaryDirectory(prefix="circinus-", dir=parent) as folder:
         link = Path(folder) / "run"

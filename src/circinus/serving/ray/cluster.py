@@ -1,7 +1,8 @@
-"""Ray Serve as this project uses it: everything that Ray does not promise to keep is called here and nowhere else.
+"""Adapter of Ray Serve: the only module that calls interfaces for which Ray guarantees no stability.
 
-Ray Serve's declarative path is public as `serve deploy` and over HTTP, which need Ray's dashboard; the same call of its
-Python client does not. Nor does that say how long it waits for Ray Serve's controller, so that is asked itself.
+Ray Serve's declarative interface is public as `serve deploy` and over HTTP, both of which need Ray's dashboard; the
+equivalent call of its Python client does not. The client has no timeout for Ray Serve's controller, so the controller
+actor is called directly.
 """
 
 from __future__ import annotations
@@ -18,53 +19,53 @@ from circinus.serving.ray.settings import NOT_IN_DRIVERS, POOL_LABEL, POOL_RESOU
 
 NAMESPACE = "circinus"
 _ANSWER_S = 10.0
-"""How long Ray Serve's controller may take to say something."""
+"""Timeout of a call of Ray Serve's controller."""
 _ACCEPT_S = 30.0
-"""How long it may take to accept what shall run."""
+"""Timeout of Ray Serve's controller for accepting a deployment."""
 _REPLICA = "SERVE_REPLICA::"
 _SERVING = frozenset({"RUNNING", "UPDATING", "RECOVERING", "PENDING_MIGRATION"})
-"""States in which a replica answers: also while Serve's controller was started anew, or its node is about to go."""
+"""Replica states that serve requests, including the recovery of Serve's controller and the migration off a node."""
 
 
 @dataclass(frozen=True)
 class PoolNodes:
-    """The nodes of one pool that live."""
+    """Live nodes of one pool."""
 
     count: int
     labelled: bool
-    """Whether they say by a label of which pool they are, not by a resource."""
+    """True if nodes declare their pool by a label instead of a resource."""
     cpus: float = 0.0
-    """Of the one with most, as it says itself; so are `gpus`."""
+    """CPUs that the largest node declares; likewise `gpus`."""
     gpus: float = 0.0
 
 
 @dataclass(frozen=True)
 class AppSnapshot:
-    """One application of this project as it is."""
+    """State of one application of this project."""
 
     status: str
     """RUNNING, DEPLOYING, ..."""
     message: str
     config: Mapping[str, Any]
-    """What it was deployed with."""
+    """Configuration of its last deployment."""
     ready: int
-    """Replicas that serve."""
+    """Number of running replicas."""
     restarts: int
-    """Replicas that were started after the last deployment, because others had ended."""
+    """Replicas started after the last deployment, to replace others that ended."""
     reachable: bool = True
-    """Whether any replica can be called: it serves, or is told something else just now."""
+    """True if at least one replica accepts calls, possibly while it is being updated."""
     requested_at_s: Mapping[str, float] = field(default_factory=dict)
-    """Replica -> when Ray Serve asked for it, in seconds since 1970."""
+    """Replica -> when Ray Serve requested it, in seconds since 1970."""
 
     @property
     def usable(self) -> bool:
-        """Whether as many replicas as it was deployed with serve, or did, and Ray Serve replaces some by itself."""
-        wanted = sum(deployment.get("num_replicas", 1) for deployment in self.config["deployments"])
-        return self.status == "UNHEALTHY" or max(self.ready, int(self.reachable)) >= wanted
+        """True if all configured replicas serve, or Ray Serve is already replacing failed ones."""
+        desired = sum(deployment.get("num_replicas", 1) for deployment in self.config["deployments"])
+        return self.status == "UNHEALTHY" or max(self.ready, int(self.reachable)) >= desired
 
 
 class Cluster:
-    """A connection to Ray Serve on a cluster. All calls block, and raise a ServingError where Ray Serve is silent."""
+    """Blocking connection to Ray Serve on a cluster. Calls raise a ServingError if Ray Serve does not respond."""
 
     def __init__(self, settings: RaySettings) -> None:
         """Connect to the cluster.
@@ -87,115 +88,115 @@ class Cluster:
         self._deploying = threading.Lock()
 
     def start(self) -> None:
-        """Start Ray Serve where it does not run.
+        """Start Ray Serve unless it is running.
 
         Raises:
-            ServingError: it runs, and listens elsewhere for HTTP than it shall.
+            ServingError: Ray Serve is running with another HTTP address than requested.
         """
         from ray import serve
 
-        wanted = self._settings.http
-        told = None if wanted is None else {"host": wanted[0], "port": wanted[1]}
-        serve.start(proxy_location="EveryNode", http_options=told)
-        known = self._client().http_config
-        found = known.host, known.port
-        if wanted not in (None, found):
+        address = self._settings.http
+        options = None if address is None else {"host": address[0], "port": address[1]}
+        serve.start(proxy_location="EveryNode", http_options=options)
+        http = self._client().http_config
+        current = http.host, http.port
+        if address not in (None, current):
             raise ServingError(
-                f"found Ray Serve listening on {_address(found)} for HTTP, expected {_address(wanted)}, "
-                "and a running Ray Serve keeps its address",
+                f"Ray Serve is already running with HTTP address {_address(current)}, got {_address(address)}; "
+                "a running Ray Serve keeps its address",
                 code="ray.other_http_address",
-                hint="Omit --http, or end Ray Serve with all that it runs (`serve shutdown`).",
+                hint="Omit --http, or shut down Ray Serve with everything it runs (`serve shutdown`).",
             )
 
     def pools(self) -> dict[str, PoolNodes]:
-        """Pool -> its nodes that live, as they say themselves."""
+        """Return the live nodes of each pool, by the pools that nodes declare."""
         import ray
 
-        found: dict[str, PoolNodes] = {}
+        pools: dict[str, PoolNodes] = {}
         for node in ray.nodes():
             if not node["Alive"]:
                 continue
             names = [name.removeprefix(POOL_RESOURCE) for name in node["Resources"] if name.startswith(POOL_RESOURCE)]
             labels = [value for key, value in node.get("Labels", {}).items() if key == POOL_LABEL]
             for name in dict.fromkeys((*names, *labels)):
-                before = found.get(name, PoolNodes(0, labelled=name not in names))
+                previous = pools.get(name, PoolNodes(0, labelled=name not in names))
                 cpus, gpus = (float(node["Resources"].get(kind, 0.0)) for kind in ("CPU", "GPU"))
-                found[name] = PoolNodes(
-                    before.count + 1, before.labelled, max(cpus, before.cpus), max(gpus, before.gpus)
+                pools[name] = PoolNodes(
+                    previous.count + 1, previous.labelled, max(cpus, previous.cpus), max(gpus, previous.gpus)
                 )
-        return found
+        return pools
 
     def snapshot(self) -> dict[str, AppSnapshot]:
-        """Every application of this project as it is; nothing where Ray Serve does not run."""
+        """Return the applications of this project by name; empty if Ray Serve is not running."""
         client = self._client()
         if client is None:
             return {}
         return {
-            name: _snapshot(found)
-            for name, found in _applications(client).items()
-            if _is_ours(found.get("deployed_app_config")) and _text(found["status"]) != "DELETING"
+            name: _snapshot(details)
+            for name, details in _applications(client).items()
+            if _is_ours(details.get("deployed_app_config")) and _text(details["status"]) != "DELETING"
         }
 
     def has_residual_actors(self, applications: Collection[str]) -> bool:
-        """Whether anything of some applications is still there, if only to end."""
+        """Return whether any part of some applications still exists, including actors that are shutting down."""
         client = self._client()
         if client is None:
             return False
-        # What was just told to go is no application any more, and lives on until Ray Serve comes to it.
+        # A deleted application is no longer listed, but its actors live until Ray Serve stops them.
         return any(name in applications for name in _applications(client)) or _live(applications)
 
     def deploy(self, schema: Mapping[str, Any]) -> None:
-        """Have exactly the applications of a document run beside those of others; returns at once.
+        """Deploy exactly the applications of a document, next to those of other projects; return without waiting.
 
         Raises:
-            ServingError: Ray Serve does not run, does not answer, or does not accept it.
+            ServingError: Ray Serve is not running, does not respond, or rejects the document.
         """
         from ray.serve.schema import ServeDeploySchema
 
         client = self._client()
         if client is None:
             raise ServingError(
-                "Ray Serve does not run on the cluster any more",
+                "Ray Serve is no longer running on the cluster",
                 code="ray.serve_not_running",
                 hint="Run `circinus apply`.",
             )
-        with self._deploying:  # who undoes a deployment that is still under way comes after it
-            configs = [found.get("deployed_app_config") for found in _applications(client).values()]
-            others = [config for config in configs if config and not _is_ours(config)]
+        with self._deploying:  # the rollback of a pending deployment must be sent after it
+            configs = [details.get("deployed_app_config") for details in _applications(client).values()]
+            foreign = [config for config in configs if config and not _is_ours(config)]
             try:
-                told = ServeDeploySchema(**{**schema, "applications": [*schema["applications"], *others]})
-                _answer(client._controller.apply_config.remote(told), _ACCEPT_S)
+                document = ServeDeploySchema(**{**schema, "applications": [*schema["applications"], *foreign]})
+                _answer(client._controller.apply_config.remote(document), _ACCEPT_S)
             except ServingError:
                 raise
-            except Exception as error:  # whatever Ray wraps the reason in
+            except Exception as error:  # Ray wraps the reason in various types
                 raise ServingError(
-                    f"Ray Serve refuses the deployments: {error}", code="ray.deployments_refused"
+                    f"Ray Serve rejects the deployments: {error}", code="ray.deployments_refused"
                 ) from error
 
     def router(self, application: str) -> Any:
-        """Handle to a site's router."""
+        """Return a handle to a site's router."""
         return self._handle(ROUTER, application)
 
     def replicas(self, application: str) -> Any:
-        """Handle to an operator's replicas."""
+        """Return a handle to an operator's replicas."""
         return self._handle(REPLICA, application)
 
     def _handle(self, deployment: str, application: str) -> Any:
         client = self._client()
         try:
-            known = [] if client is None else _answer(client._controller.list_deployment_ids.remote(), _ANSWER_S)
-            if any((one.name, one.app_name) == (deployment, application) for one in known):
+            ids = [] if client is None else _answer(client._controller.list_deployment_ids.remote(), _ANSWER_S)
+            if any((key.name, key.app_name) == (deployment, application) for key in ids):
                 return client.get_handle(deployment, application, check_exists=False)
         except ServingError:
             raise
-        except Exception as error:  # of several kinds
+        except Exception as error:  # Ray, Serve and gRPC errors share no base class
             raise ServingError(
-                f"the application cannot be reached: {error}",
+                f"cannot reach the application: {error}",
                 code="ray.application_unreachable",
                 location=f"application {application}",
             ) from error
         raise ServingError(
-            "the application does not run", code="ray.application_not_running", location=f"application {application}"
+            "the application is not running", code="ray.application_not_running", location=f"application {application}"
         )
 
     @staticmethod
@@ -206,50 +207,50 @@ class Cluster:
 
 
 def _applications(client: Any) -> Mapping[str, Any]:
-    """Name -> all that Ray Serve says of it."""
-    found: Mapping[str, Any] = _answer(client._controller.get_serve_instance_details.remote(), _ANSWER_S)
-    return found["applications"]  # type: ignore[no-any-return]
+    """Return the details of all applications by name."""
+    details: Mapping[str, Any] = _answer(client._controller.get_serve_instance_details.remote(), _ANSWER_S)
+    return details["applications"]  # type: ignore[no-any-return]
 
 
-def _answer(asked: Any, patience_s: float) -> Any:
-    """What Ray Serve's controller says."""
+def _answer(call: Any, timeout_s: float) -> Any:
+    """Return the result of a call of Ray Serve's controller."""
     import ray
     from ray.exceptions import GetTimeoutError, RayActorError
     from ray.serve.context import _set_global_client
 
     try:
-        return ray.get(asked, timeout=patience_s)
+        return ray.get(call, timeout=timeout_s)
     except GetTimeoutError:
-        raise ServingError(f"Ray Serve does not answer within {patience_s:g} s", code="ray.serve_silent") from None
+        raise ServingError(f"Ray Serve did not respond within {timeout_s:g} s", code="ray.serve_silent") from None
     except RayActorError as error:
-        _set_global_client(None)  # it would be asked for ever, also when another one runs
-        raise ServingError(f"Ray Serve was ended, or its node was lost: {error}", code="ray.serve_ended") from error
+        _set_global_client(None)  # Ray caches the client, even after Serve was restarted
+        raise ServingError(f"Ray Serve was shut down, or its node was lost: {error}", code="ray.serve_ended") from error
 
 
-def _snapshot(found: Mapping[str, Any]) -> AppSnapshot:
-    words = [found.get("message") or ""]
+def _snapshot(details: Mapping[str, Any]) -> AppSnapshot:
+    messages = [details.get("message") or ""]
     states: list[str] = []
-    asked_s: dict[str, float] = {}
+    requested_at_s: dict[str, float] = {}
     replaced = 0
-    for deployment in found.get("deployments", {}).values():
-        words.append(deployment.get("message") or "")
+    for deployment in details.get("deployments", {}).values():
+        messages.append(deployment.get("message") or "")
         replicas = deployment.get("replicas", [])
         states += [_text(replica["state"]) for replica in replicas]
-        asked_s |= {replica["replica_id"]: replica["start_time_s"] for replica in replicas}
-        replaced += sum(replica["start_time_s"] > found["last_deployed_time_s"] for replica in replicas)
+        requested_at_s |= {replica["replica_id"]: replica["start_time_s"] for replica in replicas}
+        replaced += sum(replica["start_time_s"] > details["last_deployed_time_s"] for replica in replicas)
     return AppSnapshot(
-        status=_text(found["status"]),
-        message=" ".join(" ".join(word.split()) for word in dict.fromkeys(words) if word),
-        config=found["deployed_app_config"],
+        status=_text(details["status"]),
+        message=" ".join(" ".join(message.split()) for message in dict.fromkeys(messages) if message),
+        config=details["deployed_app_config"],
         ready=states.count("RUNNING"),
         restarts=replaced,
         reachable=any(state in _SERVING for state in states),
-        requested_at_s=asked_s,
+        requested_at_s=requested_at_s,
     )
 
 
 def _live(applications: Collection[str]) -> bool:
-    """Whether an actor lives that Ray Serve named after one of them: `SERVE_REPLICA::application#deployment#id`."""
+    """Return whether an actor named after one of the applications lives: `SERVE_REPLICA::application#deployment#id`."""
     from ray.util import list_named_actors
 
     names = (str(actor["name"]) for actor in list_named_actors(all_namespaces=True))

@@ -1,4 +1,4 @@
-"""Looking at a cluster some of whose routers may be gone."""
+"""Status of a cluster that tolerates missing routers."""
 
 from __future__ import annotations
 
@@ -14,51 +14,50 @@ from circinus.serving.ray.settings import router_name
 
 
 class RouterStatusCache:
-    """What the router of each site said last of its deployments.
+    """Last status of each deployment, as reported by the router of its site.
 
-    Their counters only ever grow, unless a router begins anew: none may seem to have done so because it was too busy to
-    answer once.
+    Counters grow until their router restarts. Without the cache, a router that is too busy to respond once would look
+    restarted.
     """
 
     def __init__(self) -> None:
-        """Nothing was said."""
-        self._known: dict[str, ApplicationStatus] = {}
+        self._last: dict[str, ApplicationStatus] = {}
 
     def after(
         self, configs: Sequence[RouterConfig], seen: Mapping[str, RouterStatus], sites: Collection[str]
     ) -> dict[str, ApplicationStatus]:
-        """Application -> what was said last of it; of those only that are listed, and of which something was said.
+        """Return the last status of each application that is deployed and was reported at least once.
 
         Args:
-            configs: what lists them.
-            seen: site -> what its router says now, of those that answer.
-            sites: whose routers live; what waits at another one is gone.
+            configs: the deployed applications.
+            seen: site -> current status of its router, of the routers that respond.
+            sites: sites whose routers live. Queues of other routers are lost.
         """
-        now = {found.application: found for observation in seen.values() for found in observation.applications}
-        found = {}
+        current = {status.application: status for observation in seen.values() for status in observation.applications}
+        statuses = {}
         for config in configs:
-            for wanted in config.deployments:
-                its = now.get(wanted.application, self._known.get(wanted.application))
-                if its is not None:
-                    found[wanted.application] = its if config.site in sites else replace(its, queue_length=0)
-        self._known = found
-        return found
+            for entry in config.deployments:
+                status = current.get(entry.application, self._last.get(entry.application))
+                if status is not None:
+                    statuses[entry.application] = status if config.site in sites else replace(status, queue_length=0)
+        self._last = statuses
+        return statuses
 
 
 def queries_of(seen: Collection[RouterStatus]) -> tuple[QueryStatus, ...]:
-    """What became of the requests of every query, each once.
+    """Return the counters of each query once.
 
-    Routers do not forget what they counted: of a query whose source is another site now, only its router is heard.
+    Routers keep their counters, so if the source of a query has moved to another site, only the router there counts.
     """
-    entering = [{route.query for route in found.config.routes} if found.config else set() for found in seen]
-    anywhere = set().union(*entering)
-    told = {
-        found.query: found
-        for observation, here in zip(seen, entering, strict=True)
-        for found in observation.queries
-        if found.query in here or found.query not in anywhere
+    entering = [{route.query for route in status.config.routes} if status.config else set() for status in seen]
+    all_queries = set().union(*entering)
+    counters = {
+        status.query: status
+        for observation, local in zip(seen, entering, strict=True)
+        for status in observation.queries
+        if status.query in local or status.query not in all_queries
     }
-    return tuple(told.values())
+    return tuple(counters.values())
 
 
 _STEP_S = 0.25
@@ -66,73 +65,73 @@ _STEP_S = 0.25
 
 @dataclass(frozen=True)
 class ClusterSnapshot:
-    """What Ray itself says of this project's applications."""
+    """State of this project's applications, as reported by Ray itself."""
 
     apps: Mapping[str, AppSnapshot]
     pools: Mapping[str, PoolNodes]
-    """Those that have nodes."""
+    """Pools with live nodes."""
 
     @property
     def lost_applications(self) -> frozenset[str]:
-        """Applications that run where no node is any more."""
-        return apps_without_nodes([found.config for found in self.apps.values()], self.pools)
+        """Applications whose pool has no node any more."""
+        return apps_without_nodes([app.config for app in self.apps.values()], self.pools)
 
     def settled(self, application: str) -> bool:
-        """Whether an application runs as it was last told to, or is lost."""
-        found = self.apps.get(application)
-        return application in self.lost_applications or (found is not None and found.status == "RUNNING")
+        """Return whether an application runs its last deployed configuration, or is lost."""
+        app = self.apps.get(application)
+        return application in self.lost_applications or (app is not None and app.status == "RUNNING")
 
     @property
     def deployed_router_configs(self) -> list[RouterConfig]:
-        """What routers were told when they were deployed."""
-        return router_configs([found.config for found in self.apps.values()])
+        """Configurations that the routers were deployed with."""
+        return router_configs([app.config for app in self.apps.values()])
 
     @property
     def sites(self) -> list[str]:
-        """Those whose routers can be called: where none runs a call would wait for nothing."""
-        lost, reachable = self.lost_applications, {name for name, found in self.apps.items() if found.reachable}
+        """Sites with a reachable router. A call to any other router would never return."""
+        lost, reachable = self.lost_applications, {name for name, app in self.apps.items() if app.reachable}
         return [config.site for config in self.deployed_router_configs if router_name(config.site) in reachable - lost]
 
 
 async def observe_cluster(
     look: Callable[[], Awaitable[ClusterSnapshot]],
     observe: Callable[[str], Awaitable[RouterStatus | None]],
-    patience_s: float,
+    timeout_s: float,
 ) -> tuple[ClusterSnapshot, dict[str, RouterStatus]]:
-    """The cluster, and its routers as far as they answer.
+    """Return the state of the cluster, and the status of each router that responds.
 
-    A router whose node was just lost does not answer, and is not known to be gone before Ray notices. So while one is
-    waited for the cluster is looked at again and again: what that shows is not kept back by those who are gone.
+    A router does not respond if its node was just lost, and Ray notices the loss only later. So the cluster is polled
+    while routers are pending, and its state is returned even if some never respond.
 
     Args:
-        look: at the cluster.
-        observe: a site's router; None: it does not answer.
-        patience_s: how long to wait for one that Ray takes to live.
+        look: returns the state of the cluster.
+        observe: returns the status of a site's router, or None if the router does not respond.
+        timeout_s: timeout of a router that Ray reports as alive.
     """
     loop = asyncio.get_running_loop()
-    deadline_s = loop.time() + patience_s
+    deadline_s = loop.time() + timeout_s
     seen: dict[str, RouterStatus] = {}
-    asked: dict[str, asyncio.Task[RouterStatus | None]] = {}
+    calls: dict[str, asyncio.Task[RouterStatus | None]] = {}
     try:
         while True:
-            view = await look()
-            missing = [site for site in view.sites if site not in seen]
-            if not missing or loop.time() >= deadline_s:
-                return view, seen
-            for site in [site for site in asked if site not in missing]:
-                asked.pop(site).cancel()
-            for site in missing:
-                if site not in asked:
-                    asked[site] = asyncio.ensure_future(observe(site))
+            snapshot = await look()
+            pending = [site for site in snapshot.sites if site not in seen]
+            if not pending or loop.time() >= deadline_s:
+                return snapshot, seen
+            for site in [site for site in calls if site not in pending]:
+                calls.pop(site).cancel()
+            for site in pending:
+                if site not in calls:
+                    calls[site] = asyncio.ensure_future(observe(site))
             step_s = loop.time() + _STEP_S
-            await asyncio.wait(asked.values(), timeout=_STEP_S)
-            for site in [site for site, task in asked.items() if task.done()]:
-                found = asked.pop(site).result()
-                if found is not None:
-                    seen[site] = found
-            if all(site in seen for site in missing):
-                return view, seen
-            await asyncio.sleep(step_s - loop.time())  # one that is just told something else fails for a moment
+            await asyncio.wait(calls.values(), timeout=_STEP_S)
+            for site in [site for site, task in calls.items() if task.done()]:
+                status = calls.pop(site).result()
+                if status is not None:
+                    seen[site] = status
+            if all(site in seen for site in pending):
+                return snapshot, seen
+            await asyncio.sleep(step_s - loop.time())  # a router fails briefly while it is reconfigured
     finally:
-        for task in asked.values():
+        for task in calls.values():
             task.cancel()

@@ -1,4 +1,4 @@
-"""The queue of one deployment, and as many batches at a time as it has replicas."""
+"""Queue of one deployment, with as many concurrent batches as it has replicas."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from circinus.serving.replicas.batch_queue import BatchQueue, QueuedItem
 from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult, Payload
 
 MAX_DEATHS = 2
-"""An item that this many replicas were lost with is given up: it may well be what ends them."""
+"""Replica losses after which an item fails, because it probably causes them."""
 
 
 class ReplicaLostError(CircinusError):
@@ -21,21 +21,21 @@ class ReplicaLostError(CircinusError):
 
 
 class ReplicaClient(Protocol):
-    """How batches come to replicas."""
+    """Transport of batches to replicas."""
 
     async def process(
         self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload]
     ) -> tuple[BatchResult, Sequence[Payload]]:
-        """What a free replica of an application makes of a batch; the payloads are the inputs, item by item.
+        """Process a batch on a free replica of an application; payloads are the inputs in the order of items.
 
         Raises:
-            ReplicaLostError: the replica was lost with it.
+            ReplicaLostError: the replica was lost while it had the batch.
         """
         ...
 
 
 class Dispatcher:
-    """Gives what waits for one deployment to its replicas, batch by batch (`BatchQueue` says when)."""
+    """Dispatches queued items of one deployment to its replicas in batches (`BatchQueue` decides when)."""
 
     def __init__(
         self, application: str, calls: ReplicaClient, loop: asyncio.AbstractEventLoop, batch_size: int
@@ -50,59 +50,59 @@ class Dispatcher:
         self._loop = loop
         self._queue = BatchQueue(batch_size, 0.0)
         self._batches: set[asyncio.Task[None]] = set()
-        self._alarm: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._dispatches_soon = False
 
     def __len__(self) -> int:
-        """How many items wait."""
+        """Return the number of queued items."""
         return len(self._queue)
 
     @property
     def idle(self) -> bool:
-        """Whether it has nothing to do."""
+        """True if no item is queued or in service."""
         return not self._batches and not len(self._queue)
 
     def configure(self, replicas: int, batch_wait_s: float) -> None:
-        """From now on so many batches at a time, of which the oldest item may wait so long for others."""
+        """Set the number of concurrent batches, and how long the oldest item may wait for its batch to fill."""
         self.replicas = replicas
         self._queue.batch_wait_s = batch_wait_s
         self._dispatch_soon()
 
     def enqueue(self, work: QueuedItem) -> None:
-        """Put an item into the queue."""
+        """Append an item to the queue."""
         self.requests += 1
         self._queue.put(work)
         self._dispatch_soon()
 
     def _dispatch_soon(self) -> None:
-        """When all is there that comes now: the outputs of one batch come one after the other, but may go together."""
+        """Dispatch after all current arrivals: outputs of one batch arrive one by one, but may share the next batch."""
         if not self._dispatches_soon:
             self._dispatches_soon = True
             self._loop.call_soon(self._dispatch, context=Context())
 
     def _dispatch(self) -> None:
         self._dispatches_soon = False
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         while len(self._batches) < self.replicas:
             now_s = self._loop.time()
-            begin_s = self._queue.next_batch_at_s(0.0)
-            if begin_s is None:
+            start_s = self._queue.next_batch_at_s(0.0)
+            if start_s is None:
                 return
-            if begin_s > now_s:
-                self._alarm = self._loop.call_at(begin_s, self._dispatch, context=Context())
+            if start_s > now_s:
+                self._timer = self._loop.call_at(start_s, self._dispatch, context=Context())
                 return
-            # In a context of its own: Ray Serve cancels what was begun in that of a request whose client went away.
+            # Own context: Ray Serve cancels tasks that were created in the context of a disconnected request.
             task = self._loop.create_task(self._process(self._queue.take(now_s)), context=Context())
             self._batches.add(task)
-            task.add_done_callback(self._ended)
+            task.add_done_callback(self._finished)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _finished(self, task: asyncio.Task[None]) -> None:
         self._batches.discard(task)
         self._dispatch_soon()
         if not task.cancelled():
-            task.result()  # a fault of this program is heard of
+            task.result()  # reports a bug instead of hiding it
 
     async def _process(self, batch: list[QueuedItem]) -> None:
         items = [BatchItem(work.item_key, len(work.inputs), work.recording) for work in batch]
@@ -112,27 +112,27 @@ class Dispatcher:
         except ReplicaLostError as error:
             self.losses += 1
             self.last_loss = f"a replica was lost: {error}"
-            self._lost(batch, error)
+            self._handle_loss(batch, error)
             return
         except asyncio.CancelledError:
             self._queue.put_back(batch)
             raise
-        except Exception as error:  # of whatever kind: nobody may wait for ever
+        except Exception as error:  # any failure must fail the requests; otherwise their callers wait forever
             for work in batch:
                 work.failed(f"{type(error).__name__}: {error}")
             return
         self.served.record(batch, result)
         remaining = iter(outputs)
-        for work, its_result in zip(batch, result.results, strict=True):
-            output = next(remaining) if its_result.has_payload else None
-            if its_result.error:
-                work.failed(its_result.error)
+        for work, item_result in zip(batch, result.results, strict=True):
+            output = next(remaining) if item_result.has_payload else None
+            if item_result.error:
+                work.failed(item_result.error)
             else:
-                work.done(its_result, output, self._loop.time())
+                work.done(item_result, output, self._loop.time())
 
-    def _lost(self, batch: list[QueuedItem], error: ReplicaLostError) -> None:
+    def _handle_loss(self, batch: list[QueuedItem], error: ReplicaLostError) -> None:
         for work in batch:
             work.replica_losses += 1
             if work.replica_losses >= MAX_DEATHS:
-                work.failed(f"{MAX_DEATHS} replicas ended while they processed it; the last one: {error}")
+                work.failed(f"{MAX_DEATHS} replicas were lost while processing it; last loss: {error}")
         self._queue.put_back(work for work in batch if work.replica_losses < MAX_DEATHS)

@@ -1,4 +1,4 @@
-"""The engine across machines."""
+"""Serving engine across machines, on Ray Serve."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from circinus.serving.ray.rolling_update import (
     without_deployments,
     without_graceful_shutdown,
 )
-from circinus.serving.ray.router_client import ANSWER_S, CHANGE_S, START_S, RouterClient, call_in_thread
+from circinus.serving.ray.router_client import CHANGE_S, RESPONSE_S, SERVE_START_S, RouterClient, call_in_thread
 from circinus.serving.ray.router_protocol import RouterConfig, RouterStatus
 from circinus.serving.ray.serve_config import build_applications, build_router_configs, serve_schema
 from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, RaySettings, router_name
@@ -44,182 +44,189 @@ from circinus.serving.replicas.replay_executor import load_replay_stages
 from circinus.serving.state_serialization import validate_state
 
 _START_S = 600.0
-"""Models may be large, and machines slow."""
+"""Timeout for starting replicas. Models may be large, and machines slow."""
 _RESTORE_S = 30.0
 _DRAIN_S = 60.0
-"""How long requests under way may keep a deployment that is no longer wanted; then they fail."""
+"""Timeout of requests in flight on removed deployments."""
 _END_S = 90.0
-_GLANCE_S = 2.0
-"""How long a look waits for a router."""
+_STATUS_TIMEOUT_S = 2.0
+"""Timeout of a router when the status is polled."""
 _POLL_S = 0.1
-_ASK_AGAIN_S = 30.0
-_TOO_LONG = "its route was replaced, and it took too long to finish there"
-_NO_NODE = "a pool on its route has no node any more"
+_RETRY_S = 30.0
+_DRAIN_TIMEOUT = "its route was replaced, and it did not finish there in time"
+_NO_NODES = "a pool on its route has no nodes left"
 
 
 class RayEngine:
-    """`Engine` on a Ray cluster. What runs is known to the cluster alone: any number of these may speak to it, one at a
-    time may change it. All calls must come from one event loop."""
+    """`Engine` on a Ray cluster.
+
+    All state is kept in the cluster, so any number of engines may observe it, but one at a time may change it. All
+    calls must come from one event loop.
+    """
 
     def __init__(self, settings: RaySettings | None = None) -> None:
-        """Nothing is connected before the first call."""
+        """Connect lazily, on the first call."""
         self._settings = settings or RaySettings()
         self._cluster: Cluster | None = None
         self._applying = asyncio.Lock()
-        self._calls = RouterClient(self._connected)
+        self._client = RouterClient(self._connected)
         self._sources: dict[str, str] = {}
-        """Query -> site, as far as it was asked."""
+        """Query -> source site, of the queries resolved so far."""
         self._replays = False
-        self._last_seen = RouterStatusCache()
+        self._status_cache = RouterStatusCache()
         self._startups_s: dict[str, float] = {}
-        self._asked_s: dict[str, float] = {}
-        """Application -> when it was last asked for its start-up."""
+        self._requested_at_s: dict[str, float] = {}
+        """Application -> when its start-up time was last requested."""
         self._closed = False
 
     async def apply(self, desired: DesiredState) -> None:
-        """As `Engine.apply`. Requests under way finish on the route they began on, if that takes no longer than a
-        minute."""
+        """Implement `Engine.apply`; requests in flight may finish on their routes, for at most a minute."""
         await self.apply_fenced(desired, _unguarded)
 
     async def apply_fenced(self, desired: DesiredState, guard: Guard) -> None:
-        """As `Guarded.apply_guarded`; the guard is asked before every deployment and every switch of routers."""
+        """Implement `FencedEngine.apply_fenced`; the guard precedes every deployment and every switch of routers."""
         async with self._applying:
             validate_state(desired)
             if desired.mode is Mode.REPLAY:
-                await asyncio.to_thread(load_replay_stages, desired)  # says what is missing before anything changes
+                await asyncio.to_thread(load_replay_stages, desired)  # fails before anything changes
             cluster = await self._connected()
-            await call_in_thread(cluster.start, timeout_s=START_S)
-            self._calls.retain(())  # those of a Ray Serve that was ended since answer no more
+            await call_in_thread(cluster.start, timeout_s=SERVE_START_S)
+            self._client.retain(())  # handles of an earlier Ray Serve are dead
             await self._change(desired, cluster, guard)
 
     async def submit(self, request: Request) -> Response:
-        """As `Engine.submit`."""
+        """Implement `Engine.submit`."""
         if request.query not in self._sources:
-            await self._learn_routes()
+            await self._update_routes()
         site = self._sources.get(request.query)
         if site is None:
-            known = ", ".join(self._sources) or "none"
+            routed = ", ".join(self._sources) or "none"
             raise ServingError(
-                f"the query has no route; queries with a route: {known}",
+                f"the query has no route; queries with a route: {routed}",
                 code="route.missing",
                 location=f"query {request.query}",
             )
         value = None if self._replays else pickle_value(request.value)
         arguments = (request.query, request.item_key, value, request.input_bytes)
-        answer: PickledResponse = await self._calls.call(
-            site, "submit", *arguments, patience_s=DEFAULT_DEADLINE_S + ANSWER_S
+        response: PickledResponse = await self._client.call(
+            site, "submit", *arguments, timeout_s=DEFAULT_DEADLINE_S + RESPONSE_S
         )
-        return unpickle_response(answer)
+        return unpickle_response(response)
 
     async def status(self) -> EngineStatus:
-        """As `Engine.status`. Of a site whose router does not answer, what was last deployed there is told, as it
-        gets that from Ray Serve when it is back, with what it said last of its deployments. Of queries whose requests
-        enter there nothing is told: from counts of before it would seem as if none came, and then a burst."""
+        """Implement `Engine.status`.
+
+        If a router does not respond, its site is reported with the configuration that was deployed last, which the
+        router gets from Ray Serve when it is back, and with the last status of its deployments. Counters of queries
+        that enter there are omitted: stale counts would look like a pause, followed by a burst.
+        """
         cluster = await self._connected()
 
         async def observe(site: str) -> RouterStatus | None:
-            return (await self._calls.observe([site])).get(site)
+            return (await self._client.observe([site])).get(site)
 
-        view, seen = await observe_cluster(lambda: _view(cluster), observe, _GLANCE_S)
-        apps, told = view.apps, view.deployed_router_configs
-        configs = [seen[c.site].config or c if c.site in seen else c for c in told]
-        known = self._last_seen.after(configs, seen, view.sites)
-        listed = [wanted for config in configs for wanted in config.deployments]
-        started = [wanted.application for wanted in listed if wanted.application in apps]
-        await self._learn_startups({name: apps[name] for name in started if apps[name].ready}, cluster)
+        snapshot, seen = await observe_cluster(lambda: _observe(cluster), observe, _STATUS_TIMEOUT_S)
+        apps, deployed = snapshot.apps, snapshot.deployed_router_configs
+        configs = [seen[c.site].config or c if c.site in seen else c for c in deployed]
+        statuses = self._status_cache.after(configs, seen, snapshot.sites)
+        desired = [deployment for config in configs for deployment in config.deployments]
+        started = [deployment.application for deployment in desired if deployment.application in apps]
+        await self._update_startups({name: apps[name] for name in started if apps[name].ready}, cluster)
         deployments = []
-        for wanted in listed:
-            found, its = apps.get(wanted.application), known.get(wanted.application)
-            losses, replaced = its.losses if its else 0, found.restarts if found else 0
-            message = (its.message if its else "") or ("a replica ended and was replaced" if replaced else "")
-            healthy = found is not None and found.status == "RUNNING"
+        for deployment in desired:
+            app, status = apps.get(deployment.application), statuses.get(deployment.application)
+            losses, replaced = status.losses if status else 0, app.restarts if app else 0
+            message = (status.message if status else "") or ("a replica ended and was replaced" if replaced else "")
+            healthy = app is not None and app.status == "RUNNING"
             deployments.append(
                 DeploymentStatus(
-                    deployment=wanted.deployment,
-                    replicas_wanted=wanted.replicas,
-                    replicas_ready=found.ready if found else 0,
-                    queue_length=its.queue_length if its else 0,
-                    requests=its.requests if its else 0,
+                    deployment=deployment.deployment,
+                    replicas_wanted=deployment.replicas,
+                    replicas_ready=app.ready if app else 0,
+                    queue_length=status.queue_length if status else 0,
+                    requests=status.requests if status else 0,
                     restarts=max(losses, replaced),
-                    message=message or ("" if healthy or found is None else found.message),
-                    startup_s=self._startups_s.get(wanted.application),
-                    batches=its.batches if its else 0,
-                    recent_batches=its.recent_batches if its else (),
+                    message=message or ("" if healthy or app is None else app.message),
+                    startup_s=self._startups_s.get(deployment.application),
+                    batches=status.batches if status else 0,
+                    recent_batches=status.recent_batches if status else (),
                 )
             )
-        states = {config.state for config in (*configs, *told)}
-        if not all(c.site in seen or view.settled(router_name(c.site)) for c in told):
-            states.add("")  # what a router was told is not in force before there is one
+        states = {config.state for config in (*configs, *deployed)}
+        if not all(c.site in seen or snapshot.settled(router_name(c.site)) for c in deployed):
+            states.add("")  # the deployed configuration is not in force before the router runs
         return EngineStatus(
             mode=Mode(configs[0].mode) if configs else Mode.REAL,
             deployments=tuple(deployments),
             routes=tuple(route.query for config in configs for route in config.routes),
             state=states.pop() if len(states) == 1 else "",
             queries=queries_of(seen.values()),
-            nodes={name: found.count for name, found in view.pools.items()},
+            nodes={name: nodes.count for name, nodes in snapshot.pools.items()},
         )
 
     async def drain_audits(self) -> AuditBatch:
-        """As `Audited.audits`. What is kept where a router does not answer comes with a later call."""
+        """Implement `AuditableEngine.drain_audits`; a silent router keeps its samples for a later call."""
         cluster = await self._connected()
-        sites = (await _view(cluster)).sites
-        calls = (self._calls.call(site, "drain_audits", patience_s=_GLANCE_S) for site in sites)
-        found = await asyncio.gather(*calls, return_exceptions=True)
-        failures = [one for one in found if isinstance(one, BaseException)]
-        if failures and (len(failures) == len(found) or not all(isinstance(one, ServingError) for one in failures)):
+        sites = (await _observe(cluster)).sites
+        calls = (self._client.call(site, "drain_audits", timeout_s=_STATUS_TIMEOUT_S) for site in sites)
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        failures = [result for result in results if isinstance(result, BaseException)]
+        if failures and (
+            len(failures) == len(results) or not all(isinstance(failure, ServingError) for failure in failures)
+        ):
             raise failures[0]
-        return merge_audits(one for one in found if isinstance(one, AuditBatch))
+        return merge_audits(result for result in results if isinstance(result, AuditBatch))
 
     async def disconnect(self) -> None:
-        """Leave everything running."""
-        self._calls.retain(())
+        """Disconnect; everything keeps running."""
+        self._client.retain(())
 
     async def close(self) -> None:
-        """As `Engine.close`; the cluster, and what others serve there, stay."""
+        """Implement `Engine.close`; the cluster and applications of other projects keep running."""
         async with self._applying:
             if self._closed:
                 return
             cluster = await self._connected()
             self._closed = True
-            view = await _view(cluster)
-            apps = view.apps
+            snapshot = await _observe(cluster)
+            apps = snapshot.apps
             if not apps:
                 return
-            # Requests under way fail now, not when their deployments are gone.
-            await self._calls.fail_requests(view.sites, list(apps), "the engine was closed", cluster)
+            # Fail requests in flight now, not when their deployments are gone.
+            await self._client.fail_requests(snapshot.sites, list(apps), "the engine was closed", cluster)
             self._sources.clear()
-            self._calls.retain(())
-            hasty = [without_graceful_shutdown(found.config) for found in apps.values()]
-            await call_in_thread(cluster.deploy, {"applications": hasty}, timeout_s=CHANGE_S)
+            self._client.retain(())
+            immediate = [without_graceful_shutdown(app.config) for app in apps.values()]
+            await call_in_thread(cluster.deploy, {"applications": immediate}, timeout_s=CHANGE_S)
             with suppress(ServingError):
-                await self._running(apps.keys() - view.lost_applications, cluster, _RESTORE_S)
+                await self._wait_until_running(apps.keys() - snapshot.lost_applications, cluster, _RESTORE_S)
             await call_in_thread(cluster.deploy, {"applications": []}, timeout_s=CHANGE_S)
             deadline_s = asyncio.get_running_loop().time() + _END_S
             while await call_in_thread(cluster.has_residual_actors, list(apps)):
                 if asyncio.get_running_loop().time() > deadline_s:
                     raise ServingError(
-                        f"not everything has ended after {_END_S:.0f} s",
+                        f"some applications are still shutting down after {_END_S:.0f} s",
                         code="engine.not_ended",
-                        hint="Look at `serve status`.",
+                        hint="Inspect them with `serve status`.",
                     )
                 await asyncio.sleep(_POLL_S)
 
     async def _connected(self) -> Cluster:
         if self._closed:
-            raise ServingError("the engine was closed", code="engine.closed", hint="Start another engine.")
+            raise ServingError("the engine is closed", code="engine.closed", hint="Start another engine.")
         if self._cluster is None:
             self._cluster = await call_in_thread(Cluster, self._settings, timeout_s=CHANGE_S)
         return self._cluster
 
     async def _change(self, desired: DesiredState, cluster: Cluster, guard: Guard) -> None:
-        view = await _view(cluster)
-        before, pools, lost = view.apps, view.pools, view.lost_applications
+        snapshot = await _observe(cluster)
+        previous, pools, lost = snapshot.apps, snapshot.pools, snapshot.lost_applications
         applications = build_applications(desired, self._settings)
         configs = build_router_configs(desired, applications)
         self._check_pools(desired, pools)
-        if lost:  # what waits there waits in vain, however long all else may take
-            await self._calls.fail_requests(view.sites, sorted(lost), _NO_NODE, cluster)
-        labelled = frozenset(name for name, found in pools.items() if found.labelled)
+        if lost:  # requests that wait there can never finish
+            await self._client.fail_requests(snapshot.sites, sorted(lost), _NO_NODES, cluster)
+        labelled = frozenset(name for name, nodes in pools.items() if nodes.labelled)
         schema = serve_schema(
             applications,
             configs,
@@ -229,120 +236,117 @@ class RayEngine:
             labelled=labelled,
             live_pools=pools.keys(),
         )
-        final = reuse_unchanged(before, schema["applications"])
-        larger = surge_config(before, final)
+        final = reuse_unchanged(previous, schema["applications"])
+        larger = surge_config(previous, final)
         try:
             if larger is not None:
                 await _deploy({**schema, "applications": larger}, cluster, guard)
-            wanted = frozenset(app["name"] for app in final)
-            await self._running(wanted, cluster, _START_S, unchanged_apps(before, larger))
-            await self._switch(before, configs, lost, guard)
-        except LeaseLostError:  # what runs is up to somebody else now
+            names = frozenset(app["name"] for app in final)
+            await self._wait_until_running(names, cluster, _START_S, unchanged_apps(previous, larger))
+            await self._switch(previous, configs, lost, guard)
+        except LeaseLostError:  # the deployed state now belongs to another controller
             raise
-        except BaseException as error:  # also being cancelled: what ran before stays as it was
+        except BaseException as error:  # also if cancelled: the previous state must stay in force
             with suppress(LeaseLostError):
-                await self._restore(before, schema, cluster, guard)
-                if isinstance(error, Exception):  # who gives a change up has other plans already
-                    await self._running_again(before, cluster)
+                await self._restore(previous, schema, cluster, guard)
+                if isinstance(error, Exception):  # a cancelled change is superseded by a newer one
+                    await self._wait_until_restored(previous, cluster)
             raise
-        # Who is cancelled meanwhile leaves what is leaving to the next change: requests are under way there.
-        await self._drain(before, final, lost, guard)
+        # If cancelled from here on, removed deployments are left to the next change, as requests are in flight there.
+        await self._drain(previous, final, lost, guard)
         await _deploy({**schema, "applications": final}, cluster, guard)
         await guard()
-        # Ray Serve tells a router nothing that it was deployed with, as one that had to move was.
-        await self._calls.broadcast(configs.values())
-        self._calls.retain(configs)
+        # Ray Serve does not reconfigure a router that was deployed with this configuration, such as a moved one.
+        await self._client.broadcast(configs.values())
+        self._client.retain(configs)
 
-    async def _running(
-        self, names: Set[str], cluster: Cluster, patience_s: float, untouched: Set[str] = frozenset()
+    async def _wait_until_running(
+        self, names: Set[str], cluster: Cluster, timeout_s: float, unchanged: Set[str] = frozenset()
     ) -> None:
         """Wait until applications run with all their replicas.
 
         Args:
-            names: of them.
-            cluster: where.
-            patience_s: how long at most.
-            untouched: those that were told nothing new. If one of them is not healthy, Ray Serve is mending it already.
+            names: the applications.
+            cluster: the cluster.
+            timeout_s: timeout.
+            unchanged: applications deployed without a change; Ray Serve repairs them by itself if unhealthy.
 
         Raises:
-            ServingError: one does not start, in the words of its replicas, or its pool has no node any more.
+            ServingError: an application fails to start, with the messages of its replicas, or its pool has no nodes
+                left.
         """
         loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + patience_s
+        deadline_s = loop.time() + timeout_s
         while True:
             try:
-                view = await _view(cluster)
-            except ServingError:  # Serve may be busy, or on its way to another node
+                snapshot = await _observe(cluster)
+            except ServingError:  # Serve may be busy, or moving to another node
                 if loop.time() > deadline_s:
                     raise
                 await asyncio.sleep(_POLL_S)
                 continue
-            apps = view.apps
-            settled = {name for name in untouched if name in apps and apps[name].usable}
-            waiting = [name for name in names - settled if name not in apps or apps[name].status != "RUNNING"]
-            for name in waiting:
+            apps = snapshot.apps
+            usable = {name for name in unchanged if name in apps and apps[name].usable}
+            pending = [name for name in names - usable if name not in apps or apps[name].status != "RUNNING"]
+            for name in pending:
                 if name in apps and apps[name].status in ("DEPLOY_FAILED", "UNHEALTHY"):
                     raise ServingError(
-                        f"the application does not start: {apps[name].message}",
+                        f"the application failed to start: {apps[name].message}",
                         code="ray.application_failed",
                         location=f"application {name}",
                     )
-                if name in view.lost_applications:
+                if name in snapshot.lost_applications:
                     raise ServingError(
-                        "the application cannot start because the last node of its pool is gone",
+                        "the application cannot start because its pool has no nodes left",
                         code="ray.pool_lost",
                         location=f"application {name}",
                     )
-            if not waiting:
+            if not pending:
                 return
             if loop.time() > deadline_s:
-                reasons = [f"{name}: {apps[name].message if name in apps else 'not there'}" for name in waiting]
+                reasons = [f"{name}: {apps[name].message if name in apps else 'not deployed'}" for name in pending]
                 raise ServingError(
-                    f"applications do not run after {patience_s:.0f} s: {'; '.join(reasons)}", code="ray.not_started"
+                    f"applications not running after {timeout_s:.0f} s: {'; '.join(reasons)}", code="ray.not_started"
                 )
             await asyncio.sleep(_POLL_S)
 
-    async def _restore(self, before: Mapping[str, AppSnapshot], schema: App, cluster: Cluster, guard: Guard) -> None:
-        """Bring back what ran before a change, as far as it can be."""
-        view = await _view(cluster)
-        apps = [found.config for found in before.values()]
+    async def _restore(self, previous: Mapping[str, AppSnapshot], schema: App, cluster: Cluster, guard: Guard) -> None:
+        """Roll back to the applications before a change, as far as possible."""
+        snapshot = await _observe(cluster)
+        apps = [app.config for app in previous.values()]
         configs = router_configs(apps)
         await guard()
-        await self._calls.broadcast(config for config in configs if config.site in view.sites)
-        self._learn(configs)
+        await self._client.broadcast(config for config in configs if config.site in snapshot.sites)
+        self._set_routes(configs)
         await _deploy({**schema, "applications": apps}, cluster, guard)
 
-    async def _running_again(self, before: Mapping[str, AppSnapshot], cluster: Cluster) -> None:
-        """Wait until what was brought back runs, but not for ever."""
+    async def _wait_until_restored(self, previous: Mapping[str, AppSnapshot], cluster: Cluster) -> None:
         with suppress(ServingError):
-            lost = apps_without_nodes([found.config for found in before.values()], (await _view(cluster)).pools)
-            await self._running(before.keys() - lost, cluster, _RESTORE_S)
+            lost = apps_without_nodes([app.config for app in previous.values()], (await _observe(cluster)).pools)
+            await self._wait_until_running(previous.keys() - lost, cluster, _RESTORE_S)
 
     @staticmethod
-    def _check_pools(desired: DesiredState, there: Iterable[str]) -> None:
-        known = sorted(there)
-        pools = dict.fromkeys(wanted.deployment.pool for wanted in desired.deployments)
-        missing = [pool for pool in pools if pool not in known]
+    def _check_pools(desired: DesiredState, live_pools: Iterable[str]) -> None:
+        available = sorted(live_pools)
+        pools = dict.fromkeys(desired_deployment.deployment.pool for desired_deployment in desired.deployments)
+        missing = [pool for pool in pools if pool not in available]
         if missing:
             raise ServingError(
-                f"the cluster has no node of pool {', '.join(missing)}; "
-                f"pools that have nodes: {', '.join(known) or 'none'}",
+                f"the cluster has no nodes in pool {', '.join(missing)}; "
+                f"pools with nodes: {', '.join(available) or 'none'}",
                 code="ray.missing_pool",
                 hint=f"Start a node with the resource {POOL_RESOURCE}POOL or the label {POOL_LABEL}=POOL.",
             )
 
     async def _switch(
         self,
-        before: Mapping[str, AppSnapshot],
+        previous: Mapping[str, AppSnapshot],
         configs: Mapping[str, RouterConfig],
         lost: frozenset[str],
         guard: Guard,
     ) -> None:
-        """First all routers learn of deployments to come, then requests enter on the new routes.
-
-        Until the requests under way are through, routers serve what was deployed before, too.
-        """
-        old = {config.site: config for config in router_configs([found.config for found in before.values()])}
+        """Configure all routers for new and previous deployments, and then let requests enter on the new routes."""
+        old = {config.site: config for config in router_configs([app.config for app in previous.values()])}
         both = {
             site: without_deployments(with_deployments_of(config, old.get(site)), lost)
             for site, config in configs.items()
@@ -350,98 +354,96 @@ class RayEngine:
         entering = [_with_routes(config, old[site]) for site, config in both.items() if site in old]
         for step in (entering, list(both.values())):
             await guard()
-            calls = (self._calls.call(config.site, "switch", config) for config in step)
+            calls = (self._client.call(config.site, "switch", config) for config in step)
             failures = [e for e in await asyncio.gather(*calls, return_exceptions=True) if isinstance(e, BaseException)]
-            if failures:  # none is still under way that could come after what is told next
+            if failures:  # all calls have ended, so none can overtake a later one
                 raise failures[0]
         await guard()
         for site, config in old.items():
             if site not in configs and router_name(site) not in lost:
-                with suppress(ServingError):  # it may be what is left because it is gone
-                    await self._calls.call(site, "switch", _with_routes(config, None))
-        self._learn(configs.values())
+                with suppress(ServingError):  # the router may be gone with its site
+                    await self._client.call(site, "switch", _with_routes(config, None))
+        self._set_routes(configs.values())
 
     async def _drain(
-        self, before: Mapping[str, AppSnapshot], final: Sequence[App], lost: frozenset[str], guard: Guard
+        self, previous: Mapping[str, AppSnapshot], final: Sequence[App], lost: frozenset[str], guard: Guard
     ) -> None:
-        """Wait for the requests that may need what is no longer wanted; in the end they fail, as those that need what
-        was lost do at once."""
-        leaving = before.keys() - {app["name"] for app in final}
+        """Wait for requests on removed deployments; fail them at the timeout, or at once if a pool is lost."""
+        leaving = previous.keys() - {app["name"] for app in final}
         if not leaving:
             return
         cluster = await self._connected()
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + _DRAIN_S
         while loop.time() < deadline_s:
-            with suppress(ServingError):  # Serve may be busy: what is under way is not known, and waited for
-                if await self._through(leaving, lost, cluster):
+            with suppress(ServingError):  # Serve may be busy: wait until requests in flight can be observed
+                if await self._is_drained(leaving, lost, cluster):
                     return
             await asyncio.sleep(_POLL_S)
         await guard()
-        with suppress(ServingError):  # then they fail with their replicas
-            await self._calls.fail_requests((await _view(cluster)).sites, sorted(leaving), _TOO_LONG, cluster)
+        with suppress(ServingError):  # else they fail with their replicas
+            await self._client.fail_requests((await _observe(cluster)).sites, sorted(leaving), _DRAIN_TIMEOUT, cluster)
 
-    async def _through(self, leaving: Collection[str], lost: frozenset[str], cluster: Cluster) -> bool:
-        """Whether no request under way needs what is leaving, as all routers say that are not lost."""
-        view = await _view(cluster)
-        lost |= view.lost_applications
+    async def _is_drained(self, leaving: Collection[str], lost: frozenset[str], cluster: Cluster) -> bool:
+        """Return whether all remaining routers report that no request in flight needs a removed application."""
+        snapshot = await _observe(cluster)
+        lost |= snapshot.lost_applications
         if lost:
-            await self._calls.fail_requests(view.sites, sorted(lost), _NO_NODE, cluster)
-        seen = await self._calls.observe(view.sites)
+            await self._client.fail_requests(snapshot.sites, sorted(lost), _NO_NODES, cluster)
+        seen = await self._client.observe(snapshot.sites)
         silent = {
-            config.site for config in view.deployed_router_configs if router_name(config.site) not in lost
+            config.site for config in snapshot.deployed_router_configs if router_name(config.site) not in lost
         } - seen.keys()
-        return not silent and not any(name in leaving for found in seen.values() for name in found.under_way)
+        return not silent and not any(name in leaving for status in seen.values() for name in status.under_way)
 
-    async def _learn_routes(self) -> None:
+    async def _update_routes(self) -> None:
         cluster = await self._connected()
-        seen = await self._calls.observe((await _view(cluster)).sites)
-        self._learn(found.config for found in seen.values() if found.config is not None)
+        seen = await self._client.observe((await _observe(cluster)).sites)
+        self._set_routes(status.config for status in seen.values() if status.config is not None)
 
-    def _learn(self, configs: Iterable[RouterConfig]) -> None:
+    def _set_routes(self, configs: Iterable[RouterConfig]) -> None:
         self._sources = {}
         for config in configs:
             self._replays = Mode(config.mode) is Mode.REPLAY
             self._sources |= {route.query: config.site for route in config.routes}
 
-    async def _learn_startups(self, applications: Mapping[str, AppSnapshot], cluster: Cluster) -> None:
-        """Ask replicas that were not asked yet or had no time; a busy one is asked again later.
+    async def _update_startups(self, applications: Mapping[str, AppSnapshot], cluster: Cluster) -> None:
+        """Request missing start-up times of replicas; busy replicas are called again later.
 
-        From when Ray Serve asked for one until it could take work, by the clocks of the machines of both.
+        The start-up lasts from Ray Serve's request for a replica until it is ready, by the clocks of both machines.
         """
         now_s = asyncio.get_running_loop().time()
-        asked = [
+        names = [
             name
             for name in applications
-            if name not in self._startups_s and now_s - self._asked_s.get(name, -_ASK_AGAIN_S) >= _ASK_AGAIN_S
+            if name not in self._startups_s and now_s - self._requested_at_s.get(name, -_RETRY_S) >= _RETRY_S
         ]
 
         async def learn(name: str) -> None:
-            self._asked_s[name] = now_s
-            with suppress(Exception):  # it is busy, or gone
+            self._requested_at_s[name] = now_s
+            with suppress(Exception):  # the replica is busy or gone
                 handle = await call_in_thread(cluster.replicas, name)
                 async with asyncio.timeout(1.0):
                     replica, ready_s = await handle.ready.remote()
                 self._startups_s[name] = max(0.0, ready_s - applications[name].requested_at_s[replica])
 
-        await asyncio.gather(*(learn(name) for name in asked))
+        await asyncio.gather(*(learn(name) for name in names))
 
 
-async def _view(cluster: Cluster) -> ClusterSnapshot:
-    """As it is now."""
+async def _observe(cluster: Cluster) -> ClusterSnapshot:
     return ClusterSnapshot(*await asyncio.gather(call_in_thread(cluster.snapshot), call_in_thread(cluster.pools)))
 
 
 async def _deploy(schema: App, cluster: Cluster, guard: Guard) -> None:
-    """Have these applications run, unless nothing may be changed any more."""
+    """Deploy applications, if the guard allows it."""
     await guard()
     await call_in_thread(cluster.deploy, schema, timeout_s=CHANGE_S)
 
 
 async def _unguarded() -> None:
-    """Everything may be changed."""
+    """Allow all changes."""
 
 
-def _with_routes(config: RouterConfig, old: RouterConfig | None) -> RouterConfig:
-    """The same with the routes of another configuration; None: without any."""
-    return replace(config, routes=() if old is None else old.routes)
+def _with_routes(config: RouterConfig, other: RouterConfig | None) -> RouterConfig:
+    """Return a configuration with the routes of another one; None: without routes."""
+    return replace(config, routes=() if other is None else other.routes)

@@ -1,4 +1,4 @@
-"""The HTTP entry of a site: `POST /SITE/QUERY`."""
+"""HTTP ingress of a site: `POST /SITE/QUERY`."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ if TYPE_CHECKING:
 
 
 class TokenBucket:
-    """A token bucket: so many requests a second, and so many at once after a lull (Turner, IEEE Communications
-    Magazine 24, 1986). Pure: told the time."""
+    """Token bucket with a rate and a burst size (Turner, IEEE Communications Magazine 24, 1986).
 
-    def __init__(self, rate_per_s: float, at_once: float) -> None:
-        """Full.
+    The clock is passed in.
+    """
+
+    def __init__(self, rate_per_s: float, burst: float) -> None:
+        """Start with a full bucket.
 
         Args:
             rate_per_s: above 0.
-            at_once: at least 1.
+            burst: burst size in requests, at least 1.
         """
         self.rate_per_s = rate_per_s
-        self._at_once = at_once
-        self._tokens = at_once
-        self._since_s: float | None = None
+        self._burst = burst
+        self._tokens = burst
+        self._updated_s: float | None = None
 
     def retry_after_s(self, now_s: float) -> float:
-        """Let a request in and give 0, or give the seconds after which the next one will be let in."""
-        if self._since_s is not None:
-            self._tokens = min(self._at_once, self._tokens + (now_s - self._since_s) * self.rate_per_s)
-        self._since_s = now_s
+        """Admit a request and return 0, or return the seconds until the next one can be admitted."""
+        if self._updated_s is not None:
+            self._tokens = min(self._burst, self._tokens + (now_s - self._updated_s) * self.rate_per_s)
+        self._updated_s = now_s
         if self._tokens >= 1.0:
             self._tokens -= 1.0
             return 0.0
@@ -46,57 +48,57 @@ class TokenBucket:
 
 
 ITEM_HEADER = "circinus-item"
-"""Key of the item, for messages and recordings; by default one of its own."""
+"""Key of the item, for messages and recordings; unique by default."""
 DEADLINE_HEADER = "circinus-deadline-ms"
-"""Milliseconds until nobody wants the answer any more."""
+"""Milliseconds until the request expires."""
 LATENCY_HEADER = "circinus-latency-ms"
-_AT_ONCE_S = 10.0
-"""Seconds whose requests may come at once after a lull: random arrivals at the admitted rate are hardly refused."""
-_LEAST_AT_ONCE = 5.0
+_BURST_S = 10.0
+"""Burst size in seconds of the admitted rate, so that random arrivals at that rate are rarely rejected."""
+_MIN_BURST = 5.0
 
 
 class HttpIngress:
-    """Answers requests that come over HTTP to one site."""
+    """Handles the HTTP requests of one site."""
 
-    def __init__(self, board: SiteRouterCore, loop: asyncio.AbstractEventLoop) -> None:
-        self._board = board
+    def __init__(self, core: SiteRouterCore, loop: asyncio.AbstractEventLoop) -> None:
+        self._core = core
         self._loop = loop
-        self._admissions: dict[str, TokenBucket] = {}
+        self._buckets: dict[str, TokenBucket] = {}
 
     async def answer(self, request: Request) -> Response:
-        """What comes of one."""
+        """Handle a request and return its response."""
         query = request.url.path.rstrip("/").rpartition("/")[2]
         if request.method != "POST":
-            return _refusal(405, "send POST", {"allow": "POST"})
+            return _rejection(405, f"method {request.method} is not allowed. Send POST.", {"allow": "POST"})
         try:
-            route = self._board.route(query)
+            route = self._core.route(query)
         except NoRouteError as error:
-            return _refusal(404, str(error))
+            return _rejection(404, str(error))
         if route.admitted_per_s is not None:
-            wait_s = self._admission(query, route.admitted_per_s).retry_after_s(self._loop.time())
+            wait_s = self._bucket(query, route.admitted_per_s).retry_after_s(self._loop.time())
             if wait_s > 0:
-                reason = f"query {query}: more requests come than the {route.admitted_per_s:.3g}/s that are let in"
-                return _refusal(429, reason, {"retry-after": str(math.ceil(wait_s))})
+                reason = f"query {query}: the request rate exceeds the admitted {route.admitted_per_s:.3g}/s"
+                return _rejection(429, reason, {"retry-after": str(math.ceil(wait_s))})
         try:
             body = await request.body()
-            value, left_s = _value(request.headers.get("content-type", ""), body), _left_s(request.headers)
+            value, left_s = _value(request.headers.get("content-type", ""), body), _deadline_s(request.headers)
         except ValueError as error:
-            return _refusal(400, str(error))
+            return _rejection(400, str(error))
         key = request.headers.get(ITEM_HEADER) or uuid.uuid4().hex
         try:
-            found = await self._board.submit(query, key, pickle_value(value), float(len(body)), left_s)
-            response = unpickle_response(found)
+            pickled = await self._core.submit(query, key, pickle_value(value), float(len(body)), left_s)
+            response = unpickle_response(pickled)
         except DeadlinePassedError as error:
-            return _refusal(504, str(error))
+            return _rejection(504, str(error))
         except ServingError as error:
-            return _refusal(500, str(error))
+            return _rejection(500, str(error))
         return _answer(response.output, response.latency_s)
 
-    def _admission(self, query: str, rate_per_s: float) -> TokenBucket:
-        known = self._admissions.get(query)
-        if known is None or known.rate_per_s != rate_per_s:
-            known = self._admissions[query] = TokenBucket(rate_per_s, max(_LEAST_AT_ONCE, _AT_ONCE_S * rate_per_s))
-        return known
+    def _bucket(self, query: str, rate_per_s: float) -> TokenBucket:
+        bucket = self._buckets.get(query)
+        if bucket is None or bucket.rate_per_s != rate_per_s:
+            bucket = self._buckets[query] = TokenBucket(rate_per_s, max(_MIN_BURST, _BURST_S * rate_per_s))
+        return bucket
 
 
 def _value(content_type: str, body: bytes) -> Any:
@@ -105,24 +107,26 @@ def _value(content_type: str, body: bytes) -> Any:
         try:
             return json.loads(body)
         except ValueError as error:
-            raise ValueError(f"the body is no JSON ({error}); send JSON, or another content type") from error
+            raise ValueError(f"the body is not JSON: {error}. Send JSON, or another content type.") from error
     if kind == "text/plain":
         return body.decode("utf-8", errors="replace")
     if kind == "application/octet-stream":
         return body
-    raise ValueError(f"found content type {kind}, expected application/json, text/plain or application/octet-stream")
+    raise ValueError(
+        f"content type {kind} is not supported. Send application/json, text/plain or application/octet-stream."
+    )
 
 
-def _left_s(headers: Any) -> float | None:
+def _deadline_s(headers: Any) -> float | None:
     text = headers.get(DEADLINE_HEADER)
     if text is None:
         return None
     try:
         left_s = float(text) / 1e3
     except ValueError as error:
-        raise ValueError(f"{DEADLINE_HEADER}: found {text!r}, expected milliseconds") from error
+        raise ValueError(f"{DEADLINE_HEADER}: must be a number of milliseconds, got {text!r}") from error
     if not 0 < left_s < math.inf:
-        raise ValueError(f"{DEADLINE_HEADER}: found {text!r}, expected milliseconds above 0")
+        raise ValueError(f"{DEADLINE_HEADER}: must be positive and finite, got {text!r}")
     return left_s
 
 
@@ -136,10 +140,10 @@ def _answer(output: Any, latency_s: float) -> Response:
         return Response(json.dumps(output), media_type="application/json", headers=headers)
     except TypeError:
         kind = type(output).__name__
-        return _refusal(406, f"the output is a {kind}, which is no JSON and no bytes; ask through the engine instead")
+        return _rejection(406, f"the output is a {kind}, neither JSON nor bytes. Send the request through the engine.")
 
 
-def _refusal(status: int, reason: str, headers: dict[str, str] | None = None) -> Response:
+def _rejection(status: int, reason: str, headers: dict[str, str] | None = None) -> Response:
     from starlette.responses import JSONResponse
 
     return JSONResponse({"error": reason}, status_code=status, headers=headers)

@@ -1,7 +1,7 @@
-"""A desired state as manifests of KubeRay (API `ray.io/v1`), for clusters on Kubernetes.
+"""KubeRay manifests (API `ray.io/v1`) of a desired state, for clusters on Kubernetes.
 
 Sources: KubeRay's API reference, its guide to the configuration of a RayCluster, the published schema of its resources,
-and what its operator checks before it takes one (`ray-operator/controllers/ray/utils/validation.go`).
+and the validation of its operator (`ray-operator/controllers/ray/utils/validation.go`).
 """
 
 from __future__ import annotations
@@ -29,47 +29,48 @@ from circinus.specification import Pool
 _PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 8000}
 _HEAD_CPUS, _HEAD_MEMORY_GIB = 1, 4
 _MIB = 2**20
-_LONGEST_NAME = 47
-"""KubeRay appends to it, and services are called after the result."""
+_MAX_NAME_LENGTH = 47
+"""KubeRay appends suffixes to the name, and services are named after the result."""
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]*[a-z0-9]+(:[\w.-]+)?(@[\w:]+)?")
-"""About what registries take."""
+"""Approximate syntax of image names."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is not in the plan."""
+    """Settings of a manifest that are not part of the plan."""
 
     image: str
-    """With Circinus, Ray and the operators' code."""
+    """Image with Circinus, Ray and the operators' code."""
     name: str = "circinus"
     namespace: str = "default"
     ray_version: str = ""
-    """Of the image; empty: KubeRay does not look at it."""
+    """Ray version of the image; empty: not checked by KubeRay."""
 
 
 def ray_service(desired: DesiredState, manifest: Manifest) -> dict[str, Any]:
-    """The RayService that runs `desired`: a group of workers for each pool that it uses, and a head without work.
+    """Return the RayService that runs `desired`, with a worker group for each used pool and a head without work.
 
     Raises:
-        ServingError: the state contradicts itself, or replays, or a name is none on Kubernetes.
+        ServingError: the state is inconsistent or a replay, or a name is not valid on Kubernetes.
     """
     validate_state(desired)
     _check_name(manifest.name)
     if not _IMAGE.fullmatch(manifest.image):
         raise ServingError(
-            f"found image {manifest.image!r}, expected a name such as registry.example/pipelines:1",
+            f"image name {manifest.image!r} is invalid",
             code="kubernetes.invalid_image",
+            hint="Pass a name such as registry.example/pipelines:1.",
         )
     if desired.mode is not Mode.REAL:
         raise ServingError(
-            f"found mode {desired.mode}, expected real, because the cluster has no recordings",
+            f"mode must be real because the cluster has no recordings, got {desired.mode}",
             code="kubernetes.invalid_mode",
         )
     settings = RaySettings(http=("0.0.0.0", _PORTS["serve"]))
     applications = build_applications(desired, settings)
     configs = build_router_configs(desired, applications)
     serve = serve_schema(applications, configs, desired.infrastructure, settings, replays=False)
-    used = {wanted.deployment.pool for wanted in desired.deployments}
+    used = {deployment.deployment.pool for deployment in desired.deployments}
     used |= {pool for config in configs.values() if (pool := router_pool(config, desired.infrastructure)) is not None}
     pools = [pool for pool in desired.infrastructure.pools if pool.name in used]
     for group in pools:
@@ -97,36 +98,37 @@ def ray_service(desired: DesiredState, manifest: Manifest) -> dict[str, Any]:
 
 
 def as_yaml(document: Mapping[str, Any]) -> str:
-    """The document as YAML, in the order in which it was written."""
+    """Return the document as YAML, in its order."""
     from ruamel.yaml import YAML
     from ruamel.yaml.scalarstring import walk_tree
 
     yaml = YAML()
     yaml.width = 4096
     content = json.loads(json.dumps(document))
-    walk_tree(content)  # what has several lines is written as such
+    walk_tree(content)  # keeps line breaks of multi-line strings
     stream = StringIO()
     yaml.dump(content, stream)
     return stream.getvalue()
 
 
 def _check_name(name: str) -> None:
-    if len(name) > _LONGEST_NAME or re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", name) is None:
+    if len(name) > _MAX_NAME_LENGTH or re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", name) is None:
         raise ServingError(
-            f"found name {name!r} of a RayService, expected at most {_LONGEST_NAME} lowercase letters, "
-            "digits and `-`, with a letter first and a letter or digit last",
+            f"RayService name {name!r} is invalid",
             code="kubernetes.invalid_name",
+            hint=f"Use at most {_MAX_NAME_LENGTH} lowercase letters, digits and `-`, with a letter first and a letter "
+            "or digit last.",
         )
 
 
 def _check_pool(name: str) -> None:
-    """Pods of a group are called after it, and nodes have it as a label."""
+    """Check a pool's name, which becomes the name of pods and a label of nodes."""
     if re.fullmatch("[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?", name) is None:
         raise ServingError(
-            "pods cannot have this name, expected letters, digits and `-`, with a letter or digit at both ends",
+            "the name is not valid for pods",
             code="kubernetes.invalid_pool_name",
             location=f"pool {name}",
-            hint="Rename the pool.",
+            hint="Rename the pool, using letters, digits and `-`, with a letter or digit at both ends.",
         )
 
 
@@ -164,7 +166,7 @@ def _pod(
 
 
 def _quoted(content: Mapping[str, Any]) -> str:
-    """As an argument of `ray start`, which KubeRay passes through a shell."""
+    """Quote an argument of `ray start`, which KubeRay passes through a shell."""
     return "'" + json.dumps(dict(content)) + "'"
 
 

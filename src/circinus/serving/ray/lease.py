@@ -1,4 +1,4 @@
-"""A lease that is kept in the cluster, for controllers on whatever machines."""
+"""Lease stored in the cluster, for controllers on any machine."""
 
 from __future__ import annotations
 
@@ -15,57 +15,56 @@ _ANSWER_S = 5.0
 
 
 class LeaseActor:
-    """The actor that has it, by the clock of its own machine.
+    """Actor that grants the lease, by the clock of its own machine.
 
-    If its node is lost, another one begins without a holder and believes whoever renews first.
+    If its node is lost, a new actor starts without a holder and accepts the first renewal.
     """
 
     def __init__(self) -> None:
-        """Nobody has it."""
         self._number = 0
         self._holder = ""
-        self._ends_s = 0.0
+        self._expires_s = 0.0
 
     def held_by(self) -> str:
-        """Who has it; empty: nobody."""
-        return self._holder if self._ends_s > time.monotonic() else ""
+        """Return the holder; empty: none."""
+        return self._holder if self._expires_s > time.monotonic() else ""
 
-    def acquire(self, holder: str, lasts_s: float) -> tuple[int, str, float]:
-        """(number, "", 0) or, where another one has it, (0, who, for how many seconds more)."""
-        left_s = self._ends_s - time.monotonic()
-        if left_s > 0:
-            return 0, self._holder, left_s
-        number = max(self._number + 1, time.time_ns() // 1_000_000)  # later than those of an actor before this
-        self._take(number, holder, lasts_s)
+    def acquire(self, holder: str, ttl_s: float) -> tuple[int, str, float]:
+        """Return (lease number, "", 0), or (0, holder, remaining seconds) if the lease is held."""
+        remaining_s = self._expires_s - time.monotonic()
+        if remaining_s > 0:
+            return 0, self._holder, remaining_s
+        number = max(self._number + 1, time.time_ns() // 1_000_000)  # larger than the numbers of an earlier actor
+        self._grant(number, holder, ttl_s)
         return number, "", 0.0
 
-    def renew(self, number: int, holder: str, lasts_s: float) -> str:
-        """Empty; or who has it now."""
+    def renew(self, number: int, holder: str, ttl_s: float) -> str:
+        """Renew a lease; return an empty string, or the holder if another lease was granted."""
         if self._number not in (0, number):
             return self._holder
-        self._take(number, holder, lasts_s)
+        self._grant(number, holder, ttl_s)
         return ""
 
     def release(self, number: int) -> None:
-        """Give it back."""
+        """Release a lease."""
         if self._number == number:
-            self._ends_s = 0.0
+            self._expires_s = 0.0
 
-    def _take(self, number: int, holder: str, lasts_s: float) -> None:
-        self._number, self._holder, self._ends_s = number, holder, time.monotonic() + lasts_s
+    def _grant(self, number: int, holder: str, ttl_s: float) -> None:
+        self._number, self._holder, self._expires_s = number, holder, time.monotonic() + ttl_s
 
 
 class ClusterLease:
     """`Lease` on a Ray cluster. All calls block."""
 
     def __init__(self, settings: RaySettings) -> None:
-        """Nothing is connected before the first call."""
+        """Connect lazily, on the first call."""
         self._settings = settings
-        self._keeper: Any = None
+        self._actor: Any = None
         self._holder = ""
 
     def holder(self) -> str:
-        """Who has it; empty: nobody. Nothing is started for it on a cluster that was never controlled.
+        """Return the holder, or an empty string; this starts no actor on a cluster without one.
 
         Raises:
             ServingError: the cluster cannot be reached.
@@ -74,67 +73,67 @@ class ClusterLease:
         import ray
 
         try:
-            keeper = ray.get_actor(_NAME, namespace=NAMESPACE)
-            return str(ray.get(keeper.held_by.remote(), timeout=_ANSWER_S))
-        except ValueError:  # there is none
+            actor = ray.get_actor(_NAME, namespace=NAMESPACE)
+            return str(ray.get(actor.held_by.remote(), timeout=_ANSWER_S))
+        except ValueError:  # the actor does not exist
             return ""
-        except Exception as error:  # Ray's have nothing in common
+        except Exception as error:  # Ray errors share no base class
             raise ServingError(
-                f"the lease cannot be reached: {error}",
+                f"cannot reach the lease: {error}",
                 code="lease.unreachable",
                 location=f"cluster at {self._settings.address}",
             ) from error
 
     def acquire(self, holder: str, now_s: float, lasts_s: float) -> int:
-        """As `Lease.acquire`."""
+        """Implement `Lease.acquire`."""
         del now_s
-        number, other, left_s = self._ask("acquire", holder, lasts_s)
+        number, current_holder, remaining_s = self._call("acquire", holder, lasts_s)
         if not number:
             raise LeaseHeldError(
-                f"{other} controls this cluster, for {left_s:.1f} s more unless the lease is renewed",
+                f"controller {current_holder} holds the lease (expires in {remaining_s:.1f} s)",
                 code="lease.held",
                 location=f"cluster at {self._settings.address}",
-                hint="End that controller, or wait.",
+                hint="Stop that controller, or wait.",
             )
         self._holder = holder
         return int(number)
 
     def renew(self, lease: int, now_s: float, lasts_s: float) -> None:
-        """As `Lease.renew`."""
+        """Implement `Lease.renew`."""
         del now_s
-        other = self._ask("renew", lease, self._holder, lasts_s)
-        if other:
+        current_holder = self._call("renew", lease, self._holder, lasts_s)
+        if current_holder:
             raise LeaseLostError(
-                f"the lease was lost, now {other} controls this cluster",
+                f"the lease was lost to controller {current_holder}",
                 code="lease.lost",
                 location=f"cluster at {self._settings.address}",
             )
 
     def release(self, lease: int) -> None:
-        """As `Lease.release`."""
-        self._ask("release", lease)
+        """Implement `Lease.release`."""
+        self._call("release", lease)
 
-    def _ask(self, method: str, *arguments: Any) -> Any:
+    def _call(self, method: str, *arguments: Any) -> Any:
         try:
-            if self._keeper is None:
+            if self._actor is None:
                 Cluster(self._settings)
-                self._keeper = _keeper()
+                self._actor = _lease_actor()
             import ray
 
-            return ray.get(getattr(self._keeper, method).remote(*arguments), timeout=_ANSWER_S)
+            return ray.get(getattr(self._actor, method).remote(*arguments), timeout=_ANSWER_S)
         except ServingError:
             raise
-        except Exception as error:  # Ray's have nothing in common
-            self._keeper = None
+        except Exception as error:  # Ray errors share no base class
+            self._actor = None
             raise ServingError(
-                f"the lease cannot be reached: {error}",
+                f"cannot reach the lease: {error}",
                 code="lease.unreachable",
                 location=f"cluster at {self._settings.address}",
             ) from error
 
 
-def _keeper() -> Any:
-    """The cluster's one, started where there is none."""
+def _lease_actor() -> Any:
+    """Return the actor of the cluster, started if it does not exist."""
     import ray
 
     options = {"num_cpus": 0, "max_restarts": -1, "lifetime": "detached", "namespace": NAMESPACE}

@@ -83,79 +83,81 @@ class RemoteError:
 class ProfilingActor:
     """Ray actor that measures one pipeline on its node. It keeps loaded operators, outputs and received items."""
 
-    def __init__(self, order: ProfilingRequest) -> None:
-        self._order = order
+    def __init__(self, request: ProfilingRequest) -> None:
+        self._request = request
         self._items: dict[str, Item] = {}
         self._runner: LocalRunner | None = None
 
     def open(self) -> NodeInfo | RemoteError:
-        """Find the code; nothing is loaded before it is needed."""
+        """Check code and machine; operators are loaded when they are needed."""
         try:
             return self._open()
         except CircinusError as error:
             return RemoteError.of(error)
 
     def measure(
-        self, configuration: Configuration, keys: Sequence[str], new: Sequence[bytes]
+        self, configuration: Configuration, keys: Sequence[str], new_items: Sequence[bytes]
     ) -> Measurement | RemoteError:
-        """As `Runner.measure`, on items by key, of which those not sent before come along, packed."""
-        return self._answered(keys, new, lambda runner, items: runner.measure(configuration, items))
+        """Measure items by key (see `Runner.measure`); `new_items` holds the pickled items not sent before."""
+        return self._measured(keys, new_items, lambda runner, items: runner.measure(configuration, items))
 
     def measure_operators(
-        self, configuration: Configuration, keys: Sequence[str], new: Sequence[bytes], operators: Sequence[str]
+        self, configuration: Configuration, keys: Sequence[str], new_items: Sequence[bytes], operators: Sequence[str]
     ) -> OperatorsMeasurement | RemoteError:
-        """As `OperatorRunner.measure_operators`."""
-        return self._answered(
-            keys, new, lambda runner, items: runner.measure_operators(configuration, items, operators)
+        """See `OperatorRunner.measure_operators`."""
+        return self._measured(
+            keys, new_items, lambda runner, items: runner.measure_operators(configuration, items, operators)
         )
 
     def measure_allocations(
         self,
         configuration: Configuration,
         keys: Sequence[str],
-        new: Sequence[bytes],
+        new_items: Sequence[bytes],
         operator: str,
         allocations: Sequence[tuple[float, int]],
     ) -> AllocationMeasurement | RemoteError:
-        """As `Runner.measure_allocations`."""
-        return self._answered(
-            keys, new, lambda runner, items: runner.measure_allocations(configuration, operator, allocations, items)
+        """See `Runner.measure_allocations`."""
+        return self._measured(
+            keys,
+            new_items,
+            lambda runner, items: runner.measure_allocations(configuration, operator, allocations, items),
         )
 
     def close(self) -> None:
-        """End every process that was started."""
+        """End all processes that were started."""
         if self._runner is not None:
             self._runner.close()
 
     def _open(self) -> NodeInfo:
-        order, facts = self._order, node_info()
-        if facts.machine != order.machine:
+        request, info = self._request, node_info()
+        if info.machine != request.machine:
             raise ProfileError(
-                f"found {facts.machine} on node {facts.host}, expected {order.machine} as on the node before",
+                f"node {info.host} is {info.machine}, expected {request.machine} as the previous node",
                 code="ray.other_machine",
-                location=f"hardware class {order.hardware_class}",
-                hint="Give other machines a hardware class of their own.",
+                location=f"hardware class {request.hardware_class}",
+                hint="Declare a separate hardware class for each kind of machine.",
             )
-        found = pipeline_code(order.pipeline, order.module_paths)
-        for uses, version in order.code.operators.items():
-            if found.operators[uses] != version:
+        code = pipeline_code(request.pipeline, request.module_paths)
+        for uses, version in request.code.operators.items():
+            if code.operators[uses] != version:
                 raise OperatorError(
-                    f"found version {found.operators[uses][:12]} on node {facts.host}, expected {version[:12]}",
+                    f"node {info.host} has version {code.operators[uses][:12]}, expected {version[:12]}",
                     code="operator.other_version",
                     location=f"operator {uses}",
                     hint="Install the same code on all nodes.",
                 )
-        addresses = MeasurementKeys(order.pipeline, order.code, order.hardware_class, order.machine)
-        self._runner = LocalRunner(addresses, order.module_paths, timeout_s=order.timeout_s)
-        return facts
+        addresses = MeasurementKeys(request.pipeline, request.code, request.hardware_class, request.machine)
+        self._runner = LocalRunner(addresses, request.module_paths, timeout_s=request.timeout_s)
+        return info
 
-    def _answered(
-        self, keys: Sequence[str], new: Sequence[bytes], measure: Callable[[LocalRunner, Sequence[Item]], _T]
+    def _measured(
+        self, keys: Sequence[str], new_items: Sequence[bytes], measure: Callable[[LocalRunner, Sequence[Item]], _T]
     ) -> _T | RemoteError:
         try:
             if self._runner is None:
-                raise ProfileError("`open` must be called before measuring", code="ray.not_opened")
-            for data in new:
+                raise ProfileError("the actor was not opened before measuring", code="ray.not_opened")
+            for data in new_items:
                 item = _item(data)
                 self._items[item.key] = item
             return measure(self._runner, [self._items[key] for key in keys])
@@ -164,16 +166,16 @@ class ProfilingActor:
 
 
 def node_info() -> NodeInfo:
-    """Of the node that this runs on."""
+    """Return the description of the current node."""
     return NodeInfo(current_machine(), socket.gethostname(), available_cpus())
 
 
 def _item(data: bytes) -> Item:
     try:
         item: Item = unpickle_value(data)
-    except Exception as error:  # unpickling runs whatever the value's own class does
+    except Exception as error:  # unpickling runs code of the value's class
         raise ProfileError(
-            f"an item of the data set cannot be read: {type(error).__name__}: {error}",
+            f"cannot unpickle an item of the data set: {type(error).__name__}: {error}",
             code="dataset.unreadable_item",
             location=f"node {node_info().host}",
             hint="Install the modules of its types on all nodes.",

@@ -1,4 +1,4 @@
-"""Measuring on a node of a hardware class: a runner whose work is done by an actor there."""
+"""Measurement runner whose actor runs on a node of a hardware class."""
 
 from __future__ import annotations
 
@@ -25,69 +25,69 @@ from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, placement_o
 from circinus.specification import Configuration
 
 _START_S = 60.0
-"""How long a node may take to give an actor its CPUs and to import what it needs."""
-_LOOK_S = 0.5
-_MOST_LOSSES = 2
-"""Actors that a measurement may take with it before it is the measurement's own fault."""
+"""Timeout of a node for giving an actor its CPUs and importing dependencies."""
+_POLL_S = 0.5
+_MAX_LOSSES = 2
+"""Losses of the actor after which a measurement itself is considered the cause."""
 
 
 @dataclass(frozen=True)
 class HardwareClassPools:
-    """The pools of one hardware class on a cluster."""
+    """Pools of one hardware class on a cluster."""
 
     hardware_class: str
     pools: tuple[str, ...]
     address: str
-    """Of the cluster, for messages."""
+    """Address of the cluster, for messages."""
 
     def living(self, cluster: Cluster) -> dict[str, PoolNodes]:
-        """Those with nodes that live.
+        """Return the pools with live nodes.
 
         Raises:
-            NodeLostError: there is none.
+            NodeLostError: no pool has any.
         """
         nodes = cluster.pools()
-        found = {pool: nodes[pool] for pool in self.pools if pool in nodes}
-        if not found:
+        living = {pool: nodes[pool] for pool in self.pools if pool in nodes}
+        if not living:
             raise self.missing(nodes)
-        return found
+        return living
 
     def missing(self, nodes: dict[str, PoolNodes]) -> NodeLostError:
-        """Return the error for pools without a living node."""
-        counts = ", ".join(f"{name} {known.count}" for name, known in sorted(nodes.items())) or "none"
+        """Return the error for pools without a live node."""
+        counts = ", ".join(f"{name} {pool_nodes.count}" for name, pool_nodes in sorted(nodes.items())) or "none"
         pool = self.pools[0]
         return NodeLostError(
-            f"there is no living node to measure on at the Ray cluster at {self.address} (nodes by pool: {counts})",
+            f"the Ray cluster at {self.address} has no live node to measure on (nodes by pool: {counts})",
             code="ray.missing_nodes",
             location=f"hardware class {self.hardware_class} (pools {', '.join(self.pools)})",
             hint=f"Start a node with the resource {POOL_RESOURCE}{pool} or the label {POOL_LABEL}={pool} and run the "
-            "command again, which keeps what is measured, or use the declared speed (--declared-speeds).",
+            "command again, which keeps existing measurements, or use declared speeds (--declared-speeds).",
         )
 
 
 class RayRunner:
     """`Runner` and `OperatorRunner` on a node of one hardware class.
 
-    The actor there holds a `LocalRunner`: operators load, run and are timed in processes of the node. It is given as
-    many CPUs and GPUs as operators are measured with, so that replicas that serve beside it do not disturb it. Items
-    are sent once. Where its node is lost, another node of the class goes on.
+    The actor holds a `LocalRunner`: operators load, run and are timed in processes of the node. It reserves as many
+    CPUs and GPUs as operators are measured with, so that serving replicas on the node do not disturb it. Items are sent
+    once. If the node is lost, measurements continue on another node of the class.
     """
 
     def __init__(
-        self, cluster: Cluster, where: HardwareClassPools, order: ProfilingRequest, cpus: float, measured_cpus: float
+        self, cluster: Cluster, pools: HardwareClassPools, request: ProfilingRequest, cpus: float, measured_cpus: float
     ) -> None:
-        """Start nothing yet.
+        """Prepare a runner; the actor starts on the first call.
 
         Args:
-            cluster: connected.
-            where: the pools to look for nodes in.
-            order: what is to be measured.
-            cpus: to set aside, as far as a node has them.
+            cluster: the connected cluster.
+            pools: pools whose nodes may be used.
+            request: pipeline and code to measure.
+            cpus: CPUs to reserve, as far as a node has them.
             measured_cpus: see `cpus`.
         """
-        self._cluster, self._where, self._order = cluster, where, order
-        self._wanted_cpus, self._cpus = cpus, measured_cpus
-        self._wanted_gpus = max(operator.gpus for operator in order.pipeline.operators)
+        self._cluster, self._pools, self._request = cluster, pools, request
+        self._requested_cpus, self._cpus = cpus, measured_cpus
+        self._requested_gpus = max(operator.gpus for operator in request.pipeline.operators)
         self._actor: Any = None
         self._sent: set[str] = set()
 
@@ -104,8 +104,8 @@ class RayRunner:
         if actor is not None:
             import ray
 
-            with suppress(Exception):  # it may be gone with its node
-                ray.kill(actor)  # what it started ends with it
+            with suppress(Exception):  # the actor may be gone with its node
+                ray.kill(actor)  # its processes end with it
 
     @property
     def cpus(self) -> float:
@@ -114,15 +114,15 @@ class RayRunner:
 
     def measure(self, configuration: Configuration, items: Sequence[Item]) -> Measurement:
         """See `Runner.measure`."""
-        found: Measurement = self._call("measure", configuration, items)
-        return found
+        measurement: Measurement = self._call("measure", configuration, items)
+        return measurement
 
     def measure_operators(
         self, configuration: Configuration, items: Sequence[Item], operators: Sequence[str]
     ) -> OperatorsMeasurement:
         """See `OperatorRunner.measure_operators`."""
-        found: OperatorsMeasurement = self._call("measure_operators", configuration, items, list(operators))
-        return found
+        measurement: OperatorsMeasurement = self._call("measure_operators", configuration, items, list(operators))
+        return measurement
 
     def measure_allocations(
         self,
@@ -132,112 +132,114 @@ class RayRunner:
         items: Sequence[Item],
     ) -> AllocationMeasurement:
         """See `Runner.measure_allocations`."""
-        found: AllocationMeasurement = self._call(
+        measurement: AllocationMeasurement = self._call(
             "measure_allocations", configuration, items, operator, list(allocations)
         )
-        return found
+        return measurement
 
-    def _call(self, method: str, configuration: Configuration, items: Sequence[Item], *more: Any) -> Any:
-        """What the actor answers.
+    def _call(self, method: str, configuration: Configuration, items: Sequence[Item], *extra_arguments: Any) -> Any:
+        """Return the response of the actor.
 
         Raises:
             NodeLostError: no node of the class is left.
-            ServingError: the nodes that there are do not answer, or give no CPUs.
+            ServingError: the nodes do not respond, or have no free CPUs.
         """
         import ray
         from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
-        for _ in range(_MOST_LOSSES):
+        for _ in range(_MAX_LOSSES):
             actor = self._actor or self._start()
-            new = [item for item in items if item.key not in self._sent]
+            new_items = [item for item in items if item.key not in self._sent]
             try:
-                sent = [pickle_value(item) for item in new]
-                answer = ray.get(getattr(actor, method).remote(configuration, [i.key for i in items], sent, *more))
+                sent = [pickle_value(item) for item in new_items]
+                response = ray.get(
+                    getattr(actor, method).remote(configuration, [i.key for i in items], sent, *extra_arguments)
+                )
             except RayTaskError as error:
                 raise ServingError(
-                    f"the node failed to measure: {error}", code="ray.node_failed", location=self._name()
+                    f"the measurement failed on its node: {error}", code="ray.node_failed", location=self._location()
                 ) from error
             except (RayActorError, ObjectLostError):
                 self.close()
                 continue
-            self._sent.update(item.key for item in new)
-            if isinstance(answer, RemoteError):
-                raise answer.error()
-            return answer
-        reason = f"it took the process that measures on hardware class {self._order.hardware_class} with it, twice"
-        where = f"pipeline {self._order.pipeline.name}, configuration {configuration}"
-        raise MeasurementError(reason, configuration, None, reason, code="ray.process_lost", location=where)
+            self._sent.update(item.key for item in new_items)
+            if isinstance(response, RemoteError):
+                raise response.error()
+            return response
+        reason = f"the process that measures on hardware class {self._request.hardware_class} ended twice during it"
+        location = f"pipeline {self._request.pipeline.name}, configuration {configuration}"
+        raise MeasurementError(reason, configuration, None, reason, code="ray.process_lost", location=location)
 
     def _start(self) -> Any:
-        """An actor that is ready to measure."""
+        """Start an actor that is ready to measure."""
         import ray
         from ray.exceptions import ObjectLostError, RayActorError
 
-        until_s = time.monotonic() + _START_S
+        deadline_s = time.monotonic() + _START_S
         while True:
-            pool, nodes = next(iter(self._where.living(self._cluster).items()))
+            pool, nodes = next(iter(self._pools.living(self._cluster).items()))
             options = placement_options(pool, labelled=nodes.labelled)
-            cpus, gpus = min(self._wanted_cpus, nodes.cpus), min(self._wanted_gpus, nodes.gpus)
-            actor = ray.remote(ProfilingActor).options(num_cpus=cpus, num_gpus=gpus, **options).remote(self._order)
+            cpus, gpus = min(self._requested_cpus, nodes.cpus), min(self._requested_gpus, nodes.gpus)
+            actor = ray.remote(ProfilingActor).options(num_cpus=cpus, num_gpus=gpus, **options).remote(self._request)
             try:
-                opened = self._opened(actor, pool, cpus, until_s)
+                opened = self._opened(actor, pool, cpus, deadline_s)
                 if opened is not None:
                     self._actor = actor
                     return actor
             except (RayActorError, ObjectLostError):
-                if time.monotonic() > until_s:
+                if time.monotonic() > deadline_s:
                     raise ServingError(
-                        "no process can be started on its nodes", code="ray.process_not_started", location=self._name()
+                        "cannot start a process on its nodes", code="ray.process_not_started", location=self._location()
                     ) from None
-                time.sleep(_LOOK_S)  # until the cluster has noticed that the node is gone
+                time.sleep(_POLL_S)  # until Ray notices that the node is gone
             finally:
                 if self._actor is not actor:
                     with suppress(Exception):
                         ray.kill(actor)
 
-    def _opened(self, actor: Any, pool: str, cpus: float, until_s: float) -> NodeInfo | None:
-        """What the actor says when it is ready; None: the nodes of its pool have gone meanwhile."""
+    def _opened(self, actor: Any, pool: str, cpus: float, deadline_s: float) -> NodeInfo | None:
+        """Wait until the actor is ready; return None if its pool has lost all nodes."""
         import ray
 
-        asked = actor.open.remote()
-        while not ray.wait([asked], timeout=_LOOK_S)[0]:
-            if pool not in self._where.living(self._cluster):
+        call = actor.open.remote()
+        while not ray.wait([call], timeout=_POLL_S)[0]:
+            if pool not in self._pools.living(self._cluster):
                 return None
-            if time.monotonic() > until_s:
+            if time.monotonic() > deadline_s:
                 raise ServingError(
-                    f"no node of pool {pool} gave {cpus:g} CPUs within {_START_S:g} s, "
-                    "expected free ones so that nothing disturbs the measurement",
+                    f"no node of pool {pool} had {cpus:g} free CPUs within {_START_S:g} s; "
+                    "measurements need exclusive CPUs",
                     code="ray.busy_nodes",
-                    location=self._name(),
-                    hint="Measure while less runs there.",
+                    location=self._location(),
+                    hint="Profile while the nodes are less busy.",
                 )
-        answer: NodeInfo | RemoteError = ray.get(asked)
-        if isinstance(answer, RemoteError):
-            raise answer.error()
-        return answer
+        response: NodeInfo | RemoteError = ray.get(call)
+        if isinstance(response, RemoteError):
+            raise response.error()
+        return response
 
-    def _name(self) -> str:
-        return f"hardware class {self._order.hardware_class}"
+    def _location(self) -> str:
+        return f"hardware class {self._request.hardware_class}"
 
 
-def query_node_info(cluster: Cluster, where: HardwareClassPools) -> NodeInfo:
-    """What a node of a class says of itself.
+def query_node_info(cluster: Cluster, pools: HardwareClassPools) -> NodeInfo:
+    """Return the description of a node of a class.
 
     Raises:
-        NodeLostError: there is none.
-        ServingError: it does not answer.
+        NodeLostError: the class has no live node.
+        ServingError: the node does not respond.
     """
     import ray
     from ray.exceptions import RayError
 
-    pool, nodes = next(iter(where.living(cluster).items()))
-    asked = ray.remote(node_info).options(num_cpus=0, **placement_options(pool, labelled=nodes.labelled)).remote()
+    pool, nodes = next(iter(pools.living(cluster).items()))
+    call = ray.remote(node_info).options(num_cpus=0, **placement_options(pool, labelled=nodes.labelled)).remote()
     try:
-        found: NodeInfo = ray.get(asked, timeout=_START_S)
+        info: NodeInfo = ray.get(call, timeout=_START_S)
     except RayError as error:
         raise ServingError(
-            f"a node of pool {pool} does not answer: {error}",
+            f"a node of pool {pool} did not respond: {error}",
             code="ray.node_silent",
-            location=f"hardware class {where.hardware_class}",
+            location=f"hardware class {pools.hardware_class}",
         ) from error
-    return found
+    return info

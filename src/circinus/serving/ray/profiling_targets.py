@@ -1,4 +1,4 @@
-"""Where every hardware class of an infrastructure is measured on a Ray cluster."""
+"""Measurement backends on a Ray cluster for the hardware classes of an infrastructure."""
 
 from __future__ import annotations
 
@@ -18,54 +18,54 @@ from circinus.specification import Infrastructure
 
 @dataclass(frozen=True, eq=False)
 class ProfilingTargets:
-    """Where to measure."""
+    """Measurement backends by hardware class."""
 
     reference: LocalBackend
-    """In full: on a node of the class `local` where pools have it, else on this machine."""
+    """Backend of full measurements: a node of the class `local` if pools have it, else this machine."""
     classes: Mapping[str, HardwareClassBackend | None]
-    """Every other class of the pools; None: no node of it lives, and that is allowed."""
+    """Backends of the other classes; None: the class has no live node, and its declared speed is used."""
 
 
 class RayHardwareClassBackend:
-    """`ClassSource` on the nodes of one class."""
+    """`HardwareClassBackend` on the nodes of one class."""
 
     def __init__(
-        self, cluster: Cluster, where: HardwareClassPools, facts: NodeInfo, module_paths: Sequence[Path]
+        self, cluster: Cluster, pools: HardwareClassPools, info: NodeInfo, module_paths: Sequence[Path]
     ) -> None:
-        self._cluster, self._where, self._facts, self._module_paths = cluster, where, facts, tuple(module_paths)
+        self._cluster, self._pools, self._info, self._module_paths = cluster, pools, info, tuple(module_paths)
 
     @property
     def machine(self) -> Machine:
-        """See `ClassSource.machine`."""
-        return self._facts.machine
+        """See `HardwareClassBackend.machine`."""
+        return self._info.machine
 
     def operator_runner(self, there: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[OperatorRunner]:
-        """See `ClassSource.operator_runner`."""
+        """See `HardwareClassBackend.operator_runner`."""
         return self.runner(there, timeout_s=timeout_s, cpus=max(min(o.cpus) for o in there.pipeline.operators))
 
-    def runner(self, there: MeasurementKeys, *, timeout_s: float, cpus: float) -> RayRunner:
-        """What measures there, with so many CPUs set aside."""
+    def runner(self, keys: MeasurementKeys, *, timeout_s: float, cpus: float) -> RayRunner:
+        """Return a runner with `cpus` reserved CPUs."""
         paths = tuple(path.resolve() for path in self._module_paths)
-        order = ProfilingRequest(there.pipeline, there.code, self._where.hardware_class, self.machine, paths, timeout_s)
-        return RayRunner(self._cluster, self._where, order, cpus, self._facts.cpus)
+        request = ProfilingRequest(keys.pipeline, keys.code, self._pools.hardware_class, self.machine, paths, timeout_s)
+        return RayRunner(self._cluster, self._pools, request, cpus, self._info.cpus)
 
 
 class RayBackend(LocalBackend):
-    """`Source` whose operators run on a node of the class `local`; data set and metric are this process's."""
+    """`MeasurementBackend` with operators on a node of the class `local`; data set and metric run in this process."""
 
-    def __init__(self, there: RayHardwareClassBackend, module_paths: Sequence[Path]) -> None:
+    def __init__(self, backend: RayHardwareClassBackend, module_paths: Sequence[Path]) -> None:
         super().__init__(module_paths)
-        self._there = there
+        self._backend = backend
 
     @property
     def machine(self) -> Machine:
-        """See `Source.machine`."""
-        return self._there.machine
+        """See `MeasurementBackend.machine`."""
+        return self._backend.machine
 
     def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
-        """See `Source.runner`."""
+        """See `MeasurementBackend.runner`."""
         cpus = max(max(operator.cpus) for operator in addresses.pipeline.operators)
-        return self._there.runner(addresses, timeout_s=timeout_s, cpus=cpus)
+        return self._backend.runner(addresses, timeout_s=timeout_s, cpus=cpus)
 
 
 def find_profiling_targets(
@@ -76,34 +76,36 @@ def find_profiling_targets(
     *,
     declared_speeds: bool,
 ) -> ProfilingTargets:
-    """Find a node of every class.
+    """Find a node of every hardware class.
 
     Args:
-        cluster: connected.
-        address: of the cluster, for messages.
+        cluster: the connected cluster.
+        address: address of the cluster, for messages.
         infrastructure: the pools.
-        module_paths: where operators are found, here and on every node.
-        declared_speeds: whether to go on with the declared speeds of classes without a living node.
+        module_paths: paths of the operators' modules, on this machine and on every node.
+        declared_speeds: whether to use the declared speeds of classes without a live node.
 
     Raises:
-        ServingError: a node does not answer.
-        NodeLostError: a class has no living node.
+        ServingError: a node does not respond.
+        NodeLostError: a class has no live node.
     """
     pools: dict[str, list[str]] = {}
     for pool in infrastructure.pools:
         if pool.nodes:
             pools.setdefault(pool.hardware.name, []).append(pool.name)
-    found: dict[str, RayHardwareClassBackend | None] = {}
+    backends: dict[str, RayHardwareClassBackend | None] = {}
     missing = []
-    for name, of_class in pools.items():
-        where = HardwareClassPools(name, tuple(of_class), address)
+    for name, names in pools.items():
+        class_pools = HardwareClassPools(name, tuple(names), address)
         try:
-            found[name] = RayHardwareClassBackend(cluster, where, query_node_info(cluster, where), module_paths)
+            backends[name] = RayHardwareClassBackend(
+                cluster, class_pools, query_node_info(cluster, class_pools), module_paths
+            )
         except NodeLostError as error:
-            found[name] = None
+            backends[name] = None
             missing.append(str(error))
     if missing and not declared_speeds:
         raise NodeLostError("\n".join(missing), code="ray.missing_nodes")
-    local = found.pop(LOCAL, None)
+    local = backends.pop(LOCAL, None)
     reference = LocalBackend(module_paths) if local is None else RayBackend(local, module_paths)
-    return ProfilingTargets(reference, found)
+    return ProfilingTargets(reference, backends)

@@ -1,4 +1,4 @@
-"""What Ray does to a process that connects to a cluster, beyond connecting it."""
+"""Connection of this process to a Ray cluster, without Ray's side effects on the process."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import Any
 from circinus.errors import ServingError
 
 _LOG = logging.getLogger(__name__)
-_PATIENCE_S = 5.0
+_HEAD_TIMEOUT_S = 5.0
 _NO_HANDLER = "SIGTERM handler is not set"
-# Ray numbers the calls of every thread, and calls the one that connects the same in every cluster. Were it another
-# thread each time, two of them would give calls the same numbers, upon which Ray ends the process.
+# Ray numbers the calls of each thread, and gives the connecting thread the same id in every cluster. If different
+# threads connected, two of them would use the same call numbers, upon which Ray ends the process.
 _CONNECTING = ThreadPoolExecutor(1, thread_name_prefix="circinus-connecting")
 
 
 def connect(address: str, namespace: str) -> None:
-    """Connect this process to a cluster, unless it is connected to it, or to any where the address names none.
+    """Connect this process to a cluster, unless it is connected already.
 
     Args:
-        address: of the cluster, as of `ray.init`.
-        namespace: of actors.
+        address: address of the cluster, as for `ray.init`; without a host, any connection counts.
+        namespace: namespace of actors.
 
     Raises:
-        ServingError: there is no such cluster, this process cannot join it, or it is connected to another one.
+        ServingError: no cluster has this address, this process cannot join it, or is connected to another one.
     """
     _CONNECTING.submit(_connect, address, namespace).result()
 
@@ -42,7 +42,7 @@ def _connect(address: str, namespace: str) -> None:
         _check_connected(address)
         return
     require_reachable_head(address)
-    _keep_raylets_quiet()
+    _log_node_reports()
     try:
         with preserve_sigterm():
             ray.init(
@@ -53,19 +53,19 @@ def _connect(address: str, namespace: str) -> None:
                 configure_logging=False,
             )
     except (ConnectionError, ValueError) as error:
-        raise ServingError(
-            f"there is no Ray cluster: {error}", code="ray.no_cluster", location=f"address {address}"
-        ) from error
-    except (RuntimeError, RayError) as error:  # another version, or no token: Ray tells in many lines
+        raise ServingError(f"no Ray cluster: {error}", code="ray.no_cluster", location=f"address {address}") from error
+    except (RuntimeError, RayError) as error:  # another version, or no token; Ray's message has many lines
         reason = " ".join(str(error).split())
         raise ServingError(
-            f"the Ray cluster cannot be joined: {reason}", code="ray.cannot_join", location=f"address {address}"
+            f"cannot join the Ray cluster: {reason}", code="ray.cannot_join", location=f"address {address}"
         ) from error
 
 
-def _keep_raylets_quiet() -> None:
-    """Have what the nodes of a cluster report logged: Ray prints it, however little it shall log, where programs read
-    what a verb says."""
+def _log_node_reports() -> None:
+    """Log reports of the cluster's nodes.
+
+    Ray prints them even if logging is off, and programs parse the output of a verb.
+    """
     from ray._private import worker
 
     def log(data: dict[str, Any], ignore_prefix: bool) -> None:
@@ -76,26 +76,26 @@ def _keep_raylets_quiet() -> None:
 
 
 def _check_connected(address: str) -> None:
-    """See that this process is connected to the cluster of an address."""
+    """Check that this process is connected to the cluster of an address."""
     from ray._private.worker import global_worker
 
-    if address == "auto" or not global_worker.connected:  # as one that is a client is not
+    if address == "auto" or not global_worker.connected:  # a Ray client is not
         return
-    found, head = global_worker.gcs_client, _head_of(address)
-    if head in (None, found.address):
+    client, head = global_worker.gcs_client, _head_of(address)
+    if head in (None, client.address):
         return
     require_reachable_head(address)
-    if type(found)(address=head).cluster_id == found.cluster_id:  # a head has several names
+    if type(client)(address=head).cluster_id == client.cluster_id:  # a head may have several addresses
         return
     raise ServingError(
-        f"found this process connected to the Ray cluster at address {found.address}, expected {address}",
+        f"this process is connected to the Ray cluster at {client.address}, expected {address}",
         code="ray.other_cluster",
-        hint="Use one process for each cluster.",
+        hint="Use a separate process for each cluster.",
     )
 
 
 def _head_of(address: str) -> str | None:
-    """Host and port of the head of a cluster; None: it is a client's address, or Ray knows of no cluster."""
+    """Return host and port of a cluster's head; None: a client's address, or no cluster exists locally."""
     from ray._private.services import canonicalize_bootstrap_address
 
     if "://" in address:
@@ -103,37 +103,35 @@ def _head_of(address: str) -> str | None:
     try:
         head: str | None = canonicalize_bootstrap_address(address)
     except (ValueError, OSError) as error:
-        raise ServingError(
-            f"there is no Ray cluster: {error}", code="ray.no_cluster", location=f"address {address}"
-        ) from error
+        raise ServingError(f"no Ray cluster: {error}", code="ray.no_cluster", location=f"address {address}") from error
     return head
 
 
-def require_reachable_head(address: str, patience_s: float = _PATIENCE_S) -> None:
-    """See that the head of a cluster can be connected to: Ray itself would try for minutes, and then end the process.
+def require_reachable_head(address: str, timeout_s: float = _HEAD_TIMEOUT_S) -> None:
+    """Check that a cluster's head accepts connections; Ray would retry for minutes and then end the process.
 
     Args:
-        address: of the cluster, as of `ray.init`.
-        patience_s: how long its head may take.
+        address: address of the cluster, as for `ray.init`.
+        timeout_s: timeout.
 
     Raises:
-        ServingError: it cannot.
+        ServingError: the head does not accept a connection.
     """
     import grpc
     from ray._private.grpc_utils import init_grpc_channel
 
     head = _head_of(address)
-    if head is None:  # a client gives up by itself, and Ray says itself that it knows of none
+    if head is None:  # a client has its own timeout, and Ray reports itself that no cluster exists
         return
     channel = init_grpc_channel(head, options=[("grpc.enable_http_proxy", 0)])  # as Ray does
     try:
-        grpc.channel_ready_future(channel).result(timeout=patience_s)
+        grpc.channel_ready_future(channel).result(timeout=timeout_s)
     except grpc.FutureTimeoutError:
-        where = address if address == head else f"{address} ({head})"
+        named = address if address == head else f"{address} ({head})"
         raise ServingError(
-            f"there is no Ray cluster: no head answers within {patience_s:g} s",
+            f"no Ray cluster responded within {timeout_s:g} s",
             code="ray.no_cluster",
-            location=f"address {where}",
+            location=f"address {named}",
             hint="Correct --address or RAY_ADDRESS.",
         ) from None
     finally:
@@ -141,36 +139,36 @@ def require_reachable_head(address: str, patience_s: float = _PATIENCE_S) -> Non
 
 
 def import_serve() -> None:
-    """Import Ray Serve, whose log then tells warnings only; that of a program that imported it before stays as it is.
+    """Import Ray Serve, and restrict its log to warnings unless the program had imported it before.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: Ray Serve is not installed.
     """
-    known = "ray.serve" in sys.modules
+    imported = "ray.serve" in sys.modules
     import ray.serve
 
-    if not known:
+    if not imported:
         logging.getLogger(ray.serve.__name__).setLevel(logging.WARNING)
 
 
 @contextmanager
 def preserve_sigterm() -> Iterator[None]:
-    """Keep what this process does on SIGTERM: Ray has it print a stack of its own.
+    """Preserve the SIGTERM handler, which Ray replaces by one that prints a stack trace.
 
-    From the thread that connects Python's `signal` can set nothing, so the handler below Python is put back.
+    Python's `signal` works in the main thread only, so the handler below Python is restored.
     """
-    below = ctypes.pythonapi
-    below.PyOS_getsig.restype, below.PyOS_setsig.restype = ctypes.c_void_p, ctypes.c_void_p
-    below.PyOS_setsig.argtypes = [ctypes.c_int, ctypes.c_void_p]
-    installed = below.PyOS_getsig(signal.SIGTERM)
+    api = ctypes.pythonapi
+    api.PyOS_getsig.restype, api.PyOS_setsig.restype = ctypes.c_void_p, ctypes.c_void_p
+    api.PyOS_setsig.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    installed = api.PyOS_getsig(signal.SIGTERM)
     log = logging.getLogger("ray._private.worker")
-    log.addFilter(_tells_something)
+    log.addFilter(_is_relevant)
     try:
         yield
     finally:
-        log.removeFilter(_tells_something)
-        below.PyOS_setsig(signal.SIGTERM, installed)
+        log.removeFilter(_is_relevant)
+        api.PyOS_setsig(signal.SIGTERM, installed)
 
 
-def _tells_something(record: logging.LogRecord) -> bool:
+def _is_relevant(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(_NO_HANDLER)

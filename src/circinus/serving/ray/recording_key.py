@@ -1,4 +1,4 @@
-"""What a replaying replica answers from, by the name that its work carries."""
+"""Keys of the recordings that replaying replicas answer from."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from circinus.serving.replicas.replica_protocol import ReplayStage
 
 @dataclass(frozen=True)
 class RecordingKey:
-    """Says it all, so that a replica that was just started needs nobody to tell it."""
+    """Self-contained reference to recorded outputs, resolvable by a new replica."""
 
     pipeline: str
     stage: RouteStage
     is_sink: bool
 
     def __str__(self) -> str:
-        """As it travels."""
+        """Return the JSON encoding."""
         return _ADAPTER.dump_json(self).decode()
 
     @classmethod
     def read(cls, text: str) -> RecordingKey:
-        """The name in a text."""
+        """Parse the JSON encoding."""
         return _ADAPTER.validate_json(text)
 
     def load(self, store: Path) -> ReplayStage:
-        """What it names.
+        """Load the recorded outputs from a profile store.
 
         Raises:
-            ServingError: the store lacks it, or is not there.
+            ServingError: the store does not exist, or lacks the recordings.
         """
         from circinus.profiling import load_recordings
 

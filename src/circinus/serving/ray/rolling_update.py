@@ -1,4 +1,4 @@
-"""From what Ray Serve runs to what it shall run, in two steps between which nothing that is needed is missing."""
+"""Rolling update of Ray Serve applications, in two steps that never remove a needed one."""
 
 from __future__ import annotations
 
@@ -14,97 +14,97 @@ App = Mapping[str, Any]
 """Configuration of one application."""
 
 
-def reuse_unchanged(before: Mapping[str, AppSnapshot], wanted: Sequence[App]) -> list[App]:
-    """The wanted applications, where they run already as they were deployed but for what changes in place.
+def reuse_unchanged(running: Mapping[str, AppSnapshot], desired: Sequence[App]) -> list[App]:
+    """Return the desired applications, keeping deployed configurations except for what changes in place.
 
-    Ray Serve starts replicas anew where anything else differs, such as the memory that is set aside for one.
+    Ray Serve replaces replicas if anything else differs, such as the memory reserved for one.
     """
-    return [_kept(before[app["name"]].config, app) if app["name"] in before else app for app in wanted]
+    return [_merged(running[app["name"]].config, app) if app["name"] in running else app for app in desired]
 
 
-def _kept(old: App, new: App) -> App:
-    (old_deployment,), (deployment,) = old["deployments"], new["deployments"]
+def _merged(deployed: App, desired: App) -> App:
+    (previous,), (deployment,) = deployed["deployments"], desired["deployments"]
     if deployment["name"] == REPLICA:
-        return {**old, "deployments": [{**old_deployment, "num_replicas": deployment["num_replicas"]}]}
-    if _pinned(old_deployment) != _pinned(deployment):
-        return new  # the pool that it runs in has no node any more, or none was there before
-    return {**old, "deployments": [{**old_deployment, "user_config": deployment["user_config"]}]}
+        return {**deployed, "deployments": [{**previous, "num_replicas": deployment["num_replicas"]}]}
+    if _placement(previous) != _placement(deployment):
+        return desired  # its pool lost its nodes, or got some
+    return {**deployed, "deployments": [{**previous, "user_config": deployment["user_config"]}]}
 
 
-def apps_without_nodes(apps: Iterable[App], there: Collection[str]) -> frozenset[str]:
-    """Applications that can do nothing any more, nor start: the pool that they run in has no node.
+def apps_without_nodes(apps: Iterable[App], live_pools: Collection[str]) -> frozenset[str]:
+    """Return the applications that can neither run nor start because their pool has no nodes.
 
     Args:
-        apps: what was deployed.
-        there: pools that have nodes.
+        apps: the deployed applications.
+        live_pools: pools with nodes.
     """
-    found = set()
+    names = set()
     for app in apps:
         pools = {pool_of_placement(deployment.get("ray_actor_options") or {}) for deployment in app["deployments"]}
-        if pools - {None, *there}:
-            found.add(app["name"])
-    return frozenset(found)
+        if pools - {None, *live_pools}:
+            names.add(app["name"])
+    return frozenset(names)
 
 
-def _pinned(deployment: App) -> Any:
+def _placement(deployment: App) -> Any:
     options = deployment.get("ray_actor_options") or {}
     return options.get("resources") or None, options.get("label_selector") or None
 
 
-def surge_config(before: Mapping[str, AppSnapshot], final: Sequence[App]) -> list[App] | None:
-    """What runs and what shall run together, each as large as the larger of both; None: nothing grows.
+def surge_config(running: Mapping[str, AppSnapshot], final: Sequence[App]) -> list[App] | None:
+    """Return the union of running and desired applications at the larger of both sizes; None: nothing grows.
 
-    Routers stay as they are: they are told themselves when the time has come. What failed to start before is left out.
+    Routers keep their configuration, as they are switched separately. Applications that failed to start are omitted.
     """
-    together: dict[str, App] = {name: found.config for name, found in before.items() if found.status != "DEPLOY_FAILED"}
+    union: dict[str, App] = {name: entry.config for name, entry in running.items() if entry.status != "DEPLOY_FAILED"}
     grows = False
     for app in final:
         name, (deployment,) = app["name"], app["deployments"]
-        known = together.get(name)
-        if known is None:
-            together[name], grows = app, True
+        current = union.get(name)
+        if current is None:
+            union[name], grows = app, True
         elif deployment["name"] == REPLICA:
-            (old,) = known["deployments"]
-            if deployment["num_replicas"] > old["num_replicas"]:
-                together[name], grows = app, True
-        elif _pinned(deployment) != _pinned(known["deployments"][0]):
-            together[name], grows = app, True
-    return list(together.values()) if grows else None
+            (previous,) = current["deployments"]
+            if deployment["num_replicas"] > previous["num_replicas"]:
+                union[name], grows = app, True
+        elif _placement(deployment) != _placement(current["deployments"][0]):
+            union[name], grows = app, True
+    return list(union.values()) if grows else None
 
 
-def unchanged_apps(before: Mapping[str, AppSnapshot], larger: Sequence[App] | None) -> frozenset[str]:
-    """Applications that `grown` leaves as they are.
+def unchanged_apps(running: Mapping[str, AppSnapshot], larger: Sequence[App] | None) -> frozenset[str]:
+    """Return the running applications that `surge_config` leaves unchanged.
 
     Args:
-        before: what ran.
-        larger: what `grown` gave.
+        running: the running applications.
+        larger: result of `surge_config`.
     """
     if larger is None:
-        return frozenset(before)
-    return frozenset(app["name"] for app in larger if app["name"] in before and before[app["name"]].config == app)
+        return frozenset(running)
+    return frozenset(app["name"] for app in larger if app["name"] in running and running[app["name"]].config == app)
 
 
 def without_graceful_shutdown(app: App) -> App:
-    """The same, not waiting for batches under way when it is taken away; a change in place."""
-    return {**app, "deployments": [{**one, "graceful_shutdown_timeout_s": 0.5} for one in app["deployments"]]}
+    """Return an application that ends without waiting for its batches; the change is made in place."""
+    return {**app, "deployments": [{**item, "graceful_shutdown_timeout_s": 0.5} for item in app["deployments"]]}
 
 
 def router_configs(apps: Sequence[App]) -> list[RouterConfig]:
-    """What the routers among some applications were told when they were deployed."""
+    """Return the configurations that the routers among some applications were deployed with."""
     deployments = [deployment for app in apps for deployment in app["deployments"]]
-    return [config_from_dict(found["user_config"]) for found in deployments if found["name"] == ROUTER]
+    return [config_from_dict(router["user_config"]) for router in deployments if router["name"] == ROUTER]
 
 
 def without_deployments(config: RouterConfig, applications: Collection[str]) -> RouterConfig:
-    """The same without some deployments."""
-    kept = tuple(wanted for wanted in config.deployments if wanted.application not in applications)
-    return replace(config, deployments=kept)
+    """Return a router configuration without some applications."""
+    deployments = tuple(deployment for deployment in config.deployments if deployment.application not in applications)
+    return replace(config, deployments=deployments)
 
 
-def with_deployments_of(config: RouterConfig, old: RouterConfig | None) -> RouterConfig:
-    """The same with the deployments that an earlier configuration has besides."""
-    if old is None:
+def with_deployments_of(config: RouterConfig, previous: RouterConfig | None) -> RouterConfig:
+    """Return a router configuration with the additional deployments of a previous one."""
+    if previous is None:
         return config
-    listed = {wanted.application for wanted in config.deployments}
-    leaving = tuple(wanted for wanted in old.deployments if wanted.application not in listed)
-    return replace(config, deployments=(*config.deployments, *leaving))
+    current = {deployment.application for deployment in config.deployments}
+    removed = tuple(deployment for deployment in previous.deployments if deployment.application not in current)
+    return replace(config, deployments=(*config.deployments, *removed))

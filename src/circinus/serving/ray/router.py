@@ -1,4 +1,4 @@
-"""The application of one site's router."""
+"""Ray Serve application of a site's router."""
 
 from __future__ import annotations
 
@@ -24,160 +24,160 @@ if TYPE_CHECKING:
 
 
 class WarmupCalls:
-    """Calls everybody once.
+    """Warm-up of Ray Serve handles, so that requests do not pay for replica discovery.
 
-    The first call to a deployment of Ray Serve finds out where its replicas are and connects to one: some round trips
-    to the cluster's head, which a request had better not wait for.
+    The first call of a deployment looks up its replicas and connects to one, which takes several round trips to the
+    head.
     """
 
-    def __init__(self, call: Callable[[str], Awaitable[object]], patience_s: float) -> None:
-        """Nobody was called yet.
+    def __init__(self, call: Callable[[str], Awaitable[object]], timeout_s: float) -> None:
+        """Start without warm handles.
 
         Args:
-            call: calls one by name; may raise anything.
-            patience_s: how long to wait for those that do not answer.
+            call: calls an application by name; may raise any error.
+            timeout_s: timeout.
         """
         self._call = call
-        self._patience_s = patience_s
-        self._known: set[str] = set()
+        self._timeout_s = timeout_s
+        self._warm: set[str] = set()
 
     async def make(self, names: Iterable[str]) -> None:
-        """Call those that have never answered, all at once; who does not answer now is called again next time."""
-        waiting = {asyncio.ensure_future(self._call(name)): name for name in set(names) - self._known}
-        if not waiting:
+        """Call the applications that never responded, concurrently; failed ones are called again next time."""
+        calls = {asyncio.ensure_future(self._call(name)): name for name in set(names) - self._warm}
+        if not calls:
             return
-        await asyncio.wait(waiting, timeout=self._patience_s)
-        for call in waiting:
+        await asyncio.wait(calls, timeout=self._timeout_s)
+        for call in calls:
             call.cancel()
-        ended = await asyncio.gather(*waiting, return_exceptions=True)
-        self._known |= {
-            name for name, answer in zip(waiting.values(), ended, strict=True) if not isinstance(answer, BaseException)
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        self._warm |= {
+            name for name, result in zip(calls.values(), results, strict=True) if not isinstance(result, BaseException)
         }
 
 
-_FIRST_CALLS_S = 3.0
-"""Less than who tells a router to switch waits for it."""
+_WARMUP_S = 3.0
+"""Shorter than the timeout of a router's `switch`."""
 
 
 class SiteRouter:
-    """`Switchboard` over Ray Serve, and the HTTP entry of its site."""
+    """`SiteRouterCore` over Ray Serve, and the HTTP ingress of its site."""
 
     def __init__(self, site: str) -> None:
-        """Of a site; it knows no routes until it is configured."""
+        """Create a router without routes, until it is configured."""
         self._site = site
-        self._board: SiteRouterCore | None = None
+        self._core: SiteRouterCore | None = None
         self._switches = 0
-        self._entry: HttpIngress | None = None
+        self._ingress: HttpIngress | None = None
         self._replicas, self._sites = ServeReplicaClient(), ServeRouterClient()
-        self._replica_calls = WarmupCalls(self._replicas.greet, _FIRST_CALLS_S)
-        self._site_calls = WarmupCalls(self._sites.greet, _FIRST_CALLS_S)
+        self._replica_calls = WarmupCalls(self._replicas.greet, _WARMUP_S)
+        self._site_calls = WarmupCalls(self._sites.greet, _WARMUP_S)
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
-        """Ray Serve: after a start, and when the configuration changed."""
+        """Apply a configuration from Ray Serve, after a start or a change."""
         self._switches += 1
-        self._switchboard().configure(config_from_dict(config))
+        self._router_core().configure(config_from_dict(config))
 
     async def switch(self, config: RouterConfig) -> None:
-        """The same for who cannot wait until Ray Serve comes to it, as soon as whoever is new was called once."""
+        """Apply a configuration at once, after warm-up calls of its new applications and peers."""
         self._switches += 1
-        number = self._switches
+        switch = self._switches
         await asyncio.gather(
-            self._replica_calls.make(wanted.application for wanted in config.deployments),
+            self._replica_calls.make(deployment.application for deployment in config.deployments),
             self._site_calls.make(config.peers),
         )
-        if number == self._switches:  # what was told later is in force by then
-            self._switchboard().configure(config)
+        if switch == self._switches:  # a later switch is already in force
+            self._router_core().configure(config)
 
     async def submit(
         self, query: str, item_key: str, value: bytes | None, input_bytes: float, left_s: float | None = None
     ) -> PickledResponse:
-        """As `Switchboard.submit`."""
-        return await self._switchboard().submit(query, item_key, value, input_bytes, left_s)
+        """Forward to `SiteRouterCore.submit`."""
+        return await self._router_core().submit(query, item_key, value, input_bytes, left_s)
 
     async def __call__(self, request: Request) -> Response:
-        """HTTP."""
-        board = self._switchboard()
-        if self._entry is None:
-            self._entry = HttpIngress(board, asyncio.get_running_loop())
-        return await self._entry.answer(request)
+        """Handle an HTTP request."""
+        core = self._router_core()
+        if self._ingress is None:
+            self._ingress = HttpIngress(core, asyncio.get_running_loop())
+        return await self._ingress.answer(request)
 
     async def warm_up(self) -> None:
-        """Answer, and do nothing."""
+        """Respond without any effect."""
 
-    async def receive(self, parcel: RouterMessage) -> None:
-        """As `Switchboard.receive`."""
-        self._switchboard().receive(parcel)
+    async def receive(self, message: RouterMessage) -> None:
+        """Forward to `SiteRouterCore.receive`."""
+        self._router_core().receive(message)
 
-    async def fail(self, number: str, reason: str) -> None:
-        """As `Switchboard.fail`."""
-        self._switchboard().fail(number, reason)
+    async def fail(self, request_id: str, reason: str) -> None:
+        """Forward to `SiteRouterCore.fail`."""
+        self._router_core().fail(request_id, reason)
 
-    async def abandon(self, applications: Sequence[str], why: str) -> None:
-        """As `Switchboard.abandon`."""
-        self._switchboard().fail_requests(applications, why)
+    async def abandon(self, applications: Sequence[str], reason: str) -> None:
+        """Forward to `SiteRouterCore.fail_requests`."""
+        self._router_core().fail_requests(applications, reason)
 
     async def observe(self) -> RouterStatus:
-        """As `Switchboard.observe`."""
-        return self._switchboard().observe()
+        """Forward to `SiteRouterCore.observe`."""
+        return self._router_core().observe()
 
     async def drain_audits(self) -> AuditBatch:
-        """As `Switchboard.audits`."""
-        return self._switchboard().drain_audits()
+        """Forward to `SiteRouterCore.drain_audits`."""
+        return self._router_core().drain_audits()
 
-    def _switchboard(self) -> SiteRouterCore:
-        if self._board is None:
+    def _router_core(self) -> SiteRouterCore:
+        if self._core is None:
             prefix = f"{self._site}-{uuid.uuid4().hex[:12]}"
-            self._board = SiteRouterCore(self._site, prefix, self._replicas, self._sites, asyncio.get_running_loop())
-        return self._board
+            self._core = SiteRouterCore(self._site, prefix, self._replicas, self._sites, asyncio.get_running_loop())
+        return self._core
 
 
 class _Handles:
-    """Handles to the only deployment of each application, made when they are first needed."""
+    """Lazily created handles to the only deployment of each application."""
 
     def __init__(self, deployment: str) -> None:
         self._deployment = deployment
-        self._known: dict[str, Any] = {}
+        self._handles: dict[str, Any] = {}
 
     def __getitem__(self, application: str) -> Any:
         from ray import serve
 
-        if application not in self._known:
-            self._known[application] = serve.get_deployment_handle(self._deployment, app_name=application)
-        return self._known[application]
+        if application not in self._handles:
+            self._handles[application] = serve.get_deployment_handle(self._deployment, app_name=application)
+        return self._handles[application]
 
 
 class ServeReplicaClient:
-    """`ReplicaCalls` through handles of Ray Serve."""
+    """`ReplicaClient` over handles of Ray Serve."""
 
     def __init__(self) -> None:
         self._handles = _Handles(REPLICA)
 
     async def greet(self, application: str) -> None:
         """Call any replica of an application."""
-        await self._handles[application].startup_s.remote()
+        await self._handles[application].ready.remote()
 
     async def process(
         self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload]
     ) -> tuple[BatchResult, Sequence[Payload]]:
-        """As `ReplicaCalls.process`."""
+        """Implement `ReplicaClient.process`."""
         from ray.exceptions import RayError, RayTaskError
         from ray.serve.exceptions import RayServeException
 
         try:
-            found: tuple[BatchResult, Sequence[Payload]] = await self._handles[application].process.remote(
+            response: tuple[BatchResult, Sequence[Payload]] = await self._handles[application].process.remote(
                 list(items), [bytes(packed) for packed in payloads]
             )
-        except RayTaskError as error:  # it lives, and failed
+        except RayTaskError as error:  # the replica is alive, but failed
             raise ServingError(str(getattr(error, "cause", error)), code="replica.failed") from error
         except (RayError, RayServeException) as error:
             raise ReplicaLostError(
                 f"{type(error).__name__}: {str(error).strip().splitlines()[0]}", code="replica.lost"
             ) from error
-        return found
+        return response
 
 
 class ServeRouterClient:
-    """`SiteCalls` through handles of Ray Serve."""
+    """`RouterTransport` over handles of Ray Serve."""
 
     def __init__(self) -> None:
         self._handles = _Handles(ROUTER)
@@ -186,23 +186,23 @@ class ServeRouterClient:
         """Call the router of a site."""
         await self._handles[router_name(site)].warm_up.remote()
 
-    async def deliver(self, site: str, parcel: RouterMessage) -> None:
-        """As `SiteCalls.deliver`."""
+    async def deliver(self, site: str, message: RouterMessage) -> None:
+        """Implement `RouterTransport.deliver`."""
         try:
-            await self._handles[router_name(site)].receive.remote(parcel)
-        except Exception as error:  # Ray's, Serve's and gRPC's have nothing in common
+            await self._handles[router_name(site)].receive.remote(message)
+        except Exception as error:  # Ray, Serve and gRPC errors share no base class
             raise ServingError(
                 f"{type(error).__name__}: {error}", code="router.unreachable", location=f"site {site}"
             ) from error
 
-    async def report(self, site: str, number: str, reason: str) -> None:
-        """As `SiteCalls.report`."""
-        with suppress(Exception):  # it fails there by its deadline
-            await self._handles[router_name(site)].fail.remote(number, reason)
+    async def report(self, site: str, request_id: str, reason: str) -> None:
+        """Implement `RouterTransport.report`."""
+        with suppress(Exception):  # the request fails there at its deadline
+            await self._handles[router_name(site)].fail.remote(request_id, reason)
 
 
 def build_router_application(args: Mapping[str, Any]) -> Any:
-    """What Ray Serve builds from the arguments that `circinus.serving.ray.serve_config` writes."""
+    """Build the application from the arguments that `circinus.serving.ray.serve_config` writes."""
     from ray import serve
 
     return serve.deployment(SiteRouter, name=ROUTER).bind(args["site"])

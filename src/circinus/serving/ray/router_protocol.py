@@ -1,4 +1,4 @@
-"""What site routers tell each other, and what they are told."""
+"""Messages between site routers, and their configuration."""
 
 from __future__ import annotations
 
@@ -16,64 +16,64 @@ from circinus.specification import Deployment, Network
 
 @dataclass(frozen=True)
 class RouterStage:
-    """One operator of a route."""
+    """Operator of a route."""
 
     operator: str
     after: tuple[str, ...]
     application: str
     """Name of the application that runs its deployment."""
     recording: str
-    """Names what a replaying replica answers from; empty where it computes."""
+    """Recording key that a replaying replica answers from; empty if replicas compute."""
     prefix: str = ""
-    """Label of the `RouteStage.prefix`."""
+    """Configuration hash of the `RouteStage.prefix`."""
 
     @property
     def producers(self) -> frozenset[str]:
-        """Whose outputs it needs."""
+        """Operators whose outputs the stage needs, or the request's input."""
         return frozenset(self.after or (INPUT,))
 
 
 @dataclass(frozen=True)
 class RouterTransfer:
-    """One output on its way to one site."""
+    """Transfer of one output to one site."""
 
     site: str
     links: tuple[str, ...]
-    """Names of the directed links that it crosses."""
+    """Names of the directed links on the path."""
     consumers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class RouterRoute:
-    """The route of one query, with everything that a router on the way needs."""
+    """Route of one query, with all information that routers on the way need."""
 
     query: str
     source: str
     stages: tuple[RouterStage, ...]
     sinks: tuple[str, ...]
     deliveries: Mapping[str, tuple[RouterTransfer, ...]]
-    """By producer."""
+    """Transfers by producer."""
     admitted_per_s: float | None = None
-    """Requests a second that the HTTP entry lets in; None: all."""
+    """Maximum rate of requests over HTTP; None: unlimited."""
     audited_share: float = 0.0
-    """As `Route.audited_share`."""
+    """Fraction of answered requests to audit: `Route.audit_rate`."""
     configuration: str = ""
-    """Label of the route's configuration."""
+    """Hash of the route's configuration."""
 
     @classmethod
     def of(
         cls, route: Route, network: Network, applications: Mapping[Deployment, str], recordings: Mapping[str, str]
     ) -> RouterRoute:
-        """With everything looked up.
+        """Resolve a route against its infrastructure.
 
         Args:
             route: the route.
-            network: its sites and links.
+            network: sites and links.
             applications: deployment -> name of its application.
-            recordings: operator -> `WireStage.recording`; none where replicas compute.
+            recordings: operator -> `RouterStage.recording`; empty if replicas compute.
 
         Raises:
-            ServingError: there is no way between two sites that the route connects.
+            ServingError: two sites of the route are not connected.
         """
         return cls(
             query=route.query,
@@ -91,8 +91,8 @@ class RouterRoute:
             sinks=route.sinks,
             deliveries={
                 producer: tuple(
-                    RouterTransfer(sent.site, tuple(link.name for link in sent.path), sent.consumers)
-                    for sent in deliveries
+                    RouterTransfer(transfer.site, tuple(link.name for link in transfer.path), transfer.consumers)
+                    for transfer in deliveries
                 )
                 for producer, deliveries in route_transfers(route, network).items()
             },
@@ -102,18 +102,18 @@ class RouterRoute:
         )
 
     def stage(self, operator: str) -> RouterStage:
-        """One of them by name."""
+        """Return a stage by the name of its operator."""
         return next(stage for stage in self.stages if stage.operator == operator)
 
     @property
     def applications(self) -> frozenset[str]:
-        """All that its requests pass."""
+        """Applications on the route."""
         return frozenset(stage.application for stage in self.stages)
 
 
 @dataclass(frozen=True)
 class RouterDeployment:
-    """One deployment of a site, as its router serves it."""
+    """Deployment of a site, as its router serves it."""
 
     application: str
     deployment: Deployment
@@ -123,46 +123,46 @@ class RouterDeployment:
 
 @dataclass(frozen=True)
 class RouterConfig:
-    """What the router of one site is told."""
+    """Configuration of the router of one site."""
 
     site: str
     mode: str
     state: str
-    """`desired_fingerprint` of the state in force."""
+    """`state_fingerprint` of the state in force."""
     deployments: tuple[RouterDeployment, ...]
     routes: tuple[RouterRoute, ...]
-    """Of the queries whose source is this site."""
+    """Routes of the queries whose source is this site."""
     peers: tuple[str, ...] = ()
-    """Other sites that outputs of this one go to."""
+    """Other sites that receive outputs of this one."""
 
 
 @dataclass(frozen=True)
 class RequestContext:
-    """One request under way."""
+    """Request in flight."""
 
-    number: str
-    """Of no other request."""
+    request_id: str
+    """Unique request id."""
     item_key: str
     route: RouterRoute
     remaining_s: float
-    """Seconds that were left until its deadline when this was sent; what crossing takes is not taken off."""
+    """Seconds until the deadline at the time of sending; transfer times are not subtracted."""
 
 
 @dataclass(frozen=True)
 class RequestTrace:
-    """What became of a value so far, on the way on which it came."""
+    """Service times and transfers of a request so far, along the path of one value."""
 
     stage_s: Mapping[str, float] = field(default_factory=dict)
     """Operator -> seconds in service."""
     busy_s: Mapping[str, float] = field(default_factory=dict)
-    """Operator -> its share of the replica's seconds."""
+    """Operator -> the request's share of the replica's busy seconds."""
     sent_bytes: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
-    """(producer, site that it goes to, link) -> bytes; so what two branches have in common counts once, and what
-    goes to two sites over one link twice."""
+    """(producer, target site, link) -> bytes. A shared part of two branches counts once; transfers to two sites over
+    one link count twice."""
 
     @classmethod
     def joined(cls, *parts: RequestTrace) -> RequestTrace:
-        """Of several values that meet."""
+        """Merge the traces of values that are joined."""
         if len(parts) == 1:
             return parts[0]
         stage_s: dict[str, float] = {}
@@ -175,11 +175,11 @@ class RequestTrace:
         return cls(stage_s, busy_s, sent_bytes)
 
     def served(self, operator: str, service_s: float, busy_s: float) -> RequestTrace:
-        """After one more operator."""
+        """Return the trace after one more operator."""
         return RequestTrace({**self.stage_s, operator: service_s}, {**self.busy_s, operator: busy_s}, self.sent_bytes)
 
     def sent(self, producer: str, delivery: RouterTransfer, size_bytes: float) -> RequestTrace:
-        """After crossing the links of a delivery."""
+        """Return the trace after a transfer."""
         if not delivery.links:
             return self
         crossed = {(producer, delivery.site, link): size_bytes for link in delivery.links}
@@ -196,56 +196,56 @@ class RequestTrace:
 
 @dataclass(frozen=True)
 class RouterMessage:
-    """One value that comes to a site."""
+    """Value sent to a site."""
 
-    trip: RequestContext
+    context: RequestContext
     producer: str
     consumers: tuple[str, ...]
-    """Who wants it there."""
+    """Operators there that need the value."""
     value: bytes | None
-    """Packed; None in a replay, but for results."""
-    journal: RequestTrace
+    """Pickled value; None in a replay, except for results."""
+    trace: RequestTrace
     padding: bytes = b""
-    """Stands for a value that a replay does not have, so that it takes as long to cross links as was recorded."""
+    """Stands in for a value that a replay does not have, so that the transfer takes as long as recorded."""
 
 
 @dataclass(frozen=True)
 class ApplicationStatus:
-    """One deployment as the router of its site sees it."""
+    """Status of one deployment, as reported by the router of its site."""
 
     application: str
     queue_length: int
     requests: int
     losses: int
-    """Batches whose replica was lost while it had them."""
+    """Number of batches whose replica was lost."""
     message: str
-    """How the last one was."""
+    """Reason for the last loss."""
     batches: int = 0
     recent_batches: tuple[ServedBatch, ...] = ()
-    """As of `DeploymentStatus`."""
+    """Most recent batches: see `DeploymentStatus.recent_batches`."""
 
 
 @dataclass(frozen=True)
 class RouterStatus:
-    """A router as it is."""
+    """Status of one router."""
 
     config: RouterConfig | None
     applications: tuple[ApplicationStatus, ...]
     under_way: Mapping[str, int]
-    """Application -> requests that entered here, may need it, and are not answered yet."""
+    """Application -> number of unanswered requests that entered here and may need it."""
     queries: tuple[QueryStatus, ...]
-    """Whose requests entered here."""
+    """Counters of the queries whose requests enter here."""
 
 
 _CONFIG = TypeAdapter(RouterConfig)
 
 
 def config_to_dict(config: RouterConfig) -> dict[str, Any]:
-    """As it stands in a configuration of Ray Serve."""
-    found: dict[str, Any] = _CONFIG.dump_python(config, mode="json")
-    return found
+    """Encode a configuration for Ray Serve."""
+    content: dict[str, Any] = _CONFIG.dump_python(config, mode="json")
+    return content
 
 
 def config_from_dict(content: Mapping[str, Any]) -> RouterConfig:
-    """What `config_to_python` wrote."""
+    """Decode a configuration; inverse of `config_to_dict`."""
     return _CONFIG.validate_python(content, strict=False)

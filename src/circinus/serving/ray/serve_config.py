@@ -1,4 +1,4 @@
-"""From a desired state to what Ray Serve is told, declaratively."""
+"""Declarative Ray Serve configuration of a desired state."""
 
 from __future__ import annotations
 
@@ -31,54 +31,54 @@ from circinus.specification import Infrastructure, Network
 
 _DEPLOYMENT = TypeAdapter(DesiredDeployment)
 _DRAIN_S = 60.0
-"""How long a replica that is no longer wanted may take for the batch that it has."""
-_MOST_AT_ONCE = 100_000
-"""Requests at a router: it only passes them on."""
+"""Timeout of a removed replica for finishing its batch."""
+_MAX_REQUESTS = 100_000
+"""Maximum number of concurrent requests of a router, which only forwards them."""
 
 
 @dataclass(frozen=True)
 class ServeApplication:
-    """One deployment as Ray Serve runs it."""
+    """Ray Serve application of one deployment."""
 
     name: str
-    wanted: DesiredDeployment
+    target: DesiredDeployment
     args: Mapping[str, Any]
 
 
 def build_applications(desired: DesiredState, settings: RaySettings) -> tuple[ServeApplication, ...]:
-    """One for each deployment of `desired`, in its order. Replicas that can take each other's place have one name."""
-    found = []
-    for wanted in desired.deployments:
-        deployment, replays = wanted.deployment, desired.mode is Mode.REPLAY
-        # Where it does not slow replicas down, another speed is no reason to replace them.
-        speed = wanted.relative_speed if replays or settings.emulate_speeds else 1.0
+    """Return an application for each deployment; deployments with interchangeable replicas have the same name."""
+    applications = []
+    for target in desired.deployments:
+        deployment, replays = target.deployment, desired.mode is Mode.REPLAY
+        # Unless replicas emulate it, a changed speed is no reason to replace them.
+        speed = target.relative_speed if replays or settings.emulate_speeds else 1.0
         args = {
             "spec": {
                 "name": deployment.name,
                 "replays": replays,
-                "uses": wanted.uses,
-                "operator_version": wanted.operator_version,
+                "uses": target.uses,
+                "operator_version": target.operator_version,
                 "knobs": deployment.knobs.as_dict(),
-                "cpus": wanted.cpus,
+                "cpus": target.cpus,
                 "relative_speed": speed,
                 "module_paths": [str(path) for path in desired.module_paths],
             },
             "store": str(desired.recordings) if replays else "",
         }
-        alike = replace(wanted, replicas=0, memory_bytes=0.0, batch_wait_s=0.0, relative_speed=speed)
-        told = json.dumps([args, _DEPLOYMENT.dump_python(alike, mode="json")], sort_keys=True)
-        digest = hashlib.sha256(told.encode()).hexdigest()[:10]
-        words = re.sub(r"[^A-Za-z0-9]+", "-", f"{deployment.operator}-{deployment.pool}").strip("-")
-        found.append(ServeApplication(f"{words}-{digest}", wanted, args))
-    return tuple(found)
+        normalized = replace(target, replicas=0, memory_bytes=0.0, batch_wait_s=0.0, relative_speed=speed)
+        identity = json.dumps([args, _DEPLOYMENT.dump_python(normalized, mode="json")], sort_keys=True)
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
+        label = re.sub(r"[^A-Za-z0-9]+", "-", f"{deployment.operator}-{deployment.pool}").strip("-")
+        applications.append(ServeApplication(f"{label}-{digest}", target, args))
+    return tuple(applications)
 
 
 def build_router_configs(desired: DesiredState, applications: Sequence[ServeApplication]) -> Mapping[str, RouterConfig]:
-    """Site -> what its router is told, for every site that deploys anything or is a source."""
+    """Return site -> configuration of its router, for each site with deployments or sources."""
     network = Network(desired.infrastructure)
-    names = {found.wanted.deployment: found.name for found in applications}
+    names = {app.target.deployment: app.name for app in applications}
     sites = dict.fromkeys(
-        [network.site_of(found.wanted.deployment.pool) for found in applications]
+        [network.site_of(app.target.deployment.pool) for app in applications]
         + [route.source for route in desired.routes]
     )
     state = state_fingerprint(desired)
@@ -96,32 +96,32 @@ def build_router_configs(desired: DesiredState, applications: Sequence[ServeAppl
             mode=desired.mode.value,
             state=state,
             deployments=tuple(
-                RouterDeployment(
-                    found.name, found.wanted.deployment, found.wanted.replicas, _batch_wait_s(found.wanted)
-                )
-                for found in applications
-                if network.site_of(found.wanted.deployment.pool) == site
+                RouterDeployment(app.name, app.target.deployment, app.target.replicas, _batch_wait_s(app.target))
+                for app in applications
+                if network.site_of(app.target.deployment.pool) == site
             ),
             routes=tuple(route for route in routes if route.source == site),
-            peers=_sends_to(site, desired.routes, network),
+            peers=_receiving_sites(site, desired.routes, network),
         )
         for site in sites
     }
 
 
-def _sends_to(site: str, routes: Sequence[Route], network: Network) -> tuple[str, ...]:
-    """The other sites that anything goes to which is produced at a site."""
-    found = set()
+def _receiving_sites(site: str, routes: Sequence[Route], network: Network) -> tuple[str, ...]:
+    """Return the other sites that receive any output of a site."""
+    receivers = set()
     for route in routes:
-        at = {stage.operator: network.site_of(stage.deployment.pool) for stage in route.stages} | {INPUT: route.source}
+        sites = {stage.operator: network.site_of(stage.deployment.pool) for stage in route.stages} | {
+            INPUT: route.source
+        }
         for producer, deliveries in route_transfers(route, network).items():
-            if at[producer] == site:
-                found |= {delivery.site for delivery in deliveries}
-    return tuple(sorted(found - {site}))
+            if sites[producer] == site:
+                receivers |= {delivery.site for delivery in deliveries}
+    return tuple(sorted(receivers - {site}))
 
 
-def _batch_wait_s(wanted: DesiredDeployment) -> float:
-    return wanted.batch_wait_s if wanted.deployment.allocation.batch_size > 1 else 0.0
+def _batch_wait_s(target: DesiredDeployment) -> float:
+    return target.batch_wait_s if target.deployment.allocation.batch_size > 1 else 0.0
 
 
 def serve_schema(
@@ -134,18 +134,18 @@ def serve_schema(
     labelled: Collection[str] = (),
     live_pools: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """What Ray Serve shall run: a document as of its `ServeDeploySchema`.
+    """Return the document for Ray Serve's `ServeDeploySchema`.
 
     Args:
-        applications: those of all deployments.
-        configs: site -> what its router is told.
-        infrastructure: with the pools of the sites.
-        settings: of the cluster.
+        applications: applications of all deployments.
+        configs: site -> configuration of its router.
+        infrastructure: pools of the sites.
+        settings: settings of the cluster.
         replays: whether replicas answer from recordings, and need no CPUs.
-        labelled: pools whose nodes say by a label of which pool they are, and not by a resource.
-        live_pools: pools that have nodes; None: all.
+        labelled: pools whose nodes declare them by a label instead of a resource.
+        live_pools: pools with nodes; None: all.
     """
-    operators = [_operator(found, replays=replays, labelled=labelled) for found in applications]
+    operators = [_operator(app, replays=replays, labelled=labelled) for app in applications]
     routers = [
         _router(config, router_pool(config, infrastructure, live_pools), labelled) for config in configs.values()
     ]
@@ -160,20 +160,19 @@ def serve_schema(
 def router_pool(
     config: RouterConfig, infrastructure: Infrastructure, live_pools: Collection[str] | None = None
 ) -> str | None:
-    """In which pool the router of a site runs: one that the site's deployments use, or else any that has nodes; None:
-    wherever there is room, as the site has no machine."""
-    used = [wanted.deployment.pool for wanted in config.deployments]
-    others = [pool.name for pool in infrastructure.pools if pool.site == config.site]
-    return next((pool for pool in (*used, *others) if live_pools is None or pool in live_pools), None)
+    """Return the pool for a site's router, preferably a used one; None: any node, as the site has no machine."""
+    used = [target.deployment.pool for target in config.deployments]
+    local = [pool.name for pool in infrastructure.pools if pool.site == config.site]
+    return next((pool for pool in (*used, *local) if live_pools is None or pool in live_pools), None)
 
 
 ROUTING = {
     "request_router_class": "circinus.serving.ray.idle_first_router:IdleFirstRequestRouter",
-    "initial_backoff_s": 0.001,  # a replica that was taken is soon free again
+    "initial_backoff_s": 0.001,  # a busy replica is soon free again
     "max_backoff_s": 0.02,
 }
-"""How requests find a replica: `RequestRouterConfig`."""
-_ALL = {
+"""Routing of requests to replicas: `RequestRouterConfig`."""
+_COMMON = {
     "health_check_period_s": HEALTH_CHECK_PERIOD_S,
     "health_check_timeout_s": HEALTH_CHECK_TIMEOUT_S,
     "graceful_shutdown_timeout_s": _DRAIN_S,
@@ -182,16 +181,16 @@ _ALL = {
 
 
 def _operator(application: ServeApplication, *, replays: bool, labelled: Collection[str]) -> dict[str, Any]:
-    wanted = application.wanted
+    target = application.target
     options = {
-        "num_cpus": 0.0 if replays else wanted.cpus,
-        "num_gpus": 0.0 if replays else wanted.gpus,
-        "memory": 0.0 if replays else wanted.memory_bytes,
-        **placement_options(wanted.deployment.pool, labelled=wanted.deployment.pool in labelled),
+        "num_cpus": 0.0 if replays else target.cpus,
+        "num_gpus": 0.0 if replays else target.gpus,
+        "memory": 0.0 if replays else target.memory_bytes,
+        **placement_options(target.deployment.pool, labelled=target.deployment.pool in labelled),
     }
     deployment = {
         "name": REPLICA,
-        "num_replicas": wanted.replicas,
+        "num_replicas": target.replicas,
         "max_ongoing_requests": 1,
         "ray_actor_options": options,
         "request_router_config": ROUTING,
@@ -201,7 +200,7 @@ def _operator(application: ServeApplication, *, replays: bool, labelled: Collect
         "route_prefix": None,
         "import_path": "circinus.serving.ray.serve_replica:build_replica_application",
         "args": dict(application.args),
-        "deployments": [{**deployment, **_ALL}],
+        "deployments": [{**deployment, **_COMMON}],
     }
 
 
@@ -210,7 +209,7 @@ def _router(config: RouterConfig, pool: str | None, labelled: Collection[str]) -
     deployment = {
         "name": ROUTER,
         "num_replicas": 1,
-        "max_ongoing_requests": _MOST_AT_ONCE,
+        "max_ongoing_requests": _MAX_REQUESTS,
         "user_config": config_to_dict(config),
         "ray_actor_options": {"num_cpus": 0.0, **pinned},
     }
@@ -219,5 +218,5 @@ def _router(config: RouterConfig, pool: str | None, labelled: Collection[str]) -
         "route_prefix": f"/{config.site}",
         "import_path": "circinus.serving.ray.router:build_router_application",
         "args": {"site": config.site},
-        "deployments": [{**deployment, **_ALL, "health_check_timeout_s": ROUTER_TIMEOUT_S}],
+        "deployments": [{**deployment, **_COMMON, "health_check_timeout_s": ROUTER_TIMEOUT_S}],
     }

@@ -1,4 +1,4 @@
-"""One site's part of all routes: joins what comes, gives batches to replicas, sends outputs on."""
+"""Core of a site's router: joins incoming values, dispatches batches to replicas, and forwards outputs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from circinus.serving.replicas.replica_protocol import ItemResult, Payload
 from circinus.serving.route_transfers import INPUT, RESULT
 
 DEFAULT_DEADLINE_S = 300.0
-"""Deadline of a request that has none."""
+"""Deadline of a request that specifies none."""
 _SWEEP_S = 10.0
 
 
@@ -46,54 +46,54 @@ class DeadlinePassedError(ServingError):
 
 
 class RouterTransport(Protocol):
-    """How routers reach each other."""
+    """Transport of messages between routers."""
 
-    async def deliver(self, site: str, parcel: RouterMessage) -> None:
-        """Bring a value to the router of another site.
+    async def deliver(self, site: str, message: RouterMessage) -> None:
+        """Send a value to the router of another site.
 
         Raises:
-            ServingError: it cannot be reached.
+            ServingError: the router cannot be reached.
         """
         ...
 
-    async def report(self, site: str, number: str, reason: str) -> None:
-        """Tell the router where a request entered that it failed; nothing is told to a router that is gone."""
+    async def report(self, site: str, request_id: str, reason: str) -> None:
+        """Report a failed request to the router where it entered; ignored if that router is gone."""
         ...
 
 
 @dataclass(eq=False)
 class _Request:
-    """One that entered here and is not answered yet."""
+    """Unanswered request that entered here."""
 
     route: RouterRoute
     answer: asyncio.Future[PickledResponse]
-    begin_s: float
+    start_s: float
     results: dict[str, tuple[Payload, RequestTrace]] = field(default_factory=dict)
-    alarm: asyncio.TimerHandle | None = None
+    timer: asyncio.TimerHandle | None = None
 
 
 @dataclass(eq=False)
-class _Meeting:
-    """What came so far for an operator that needs several values."""
+class _PendingJoin:
+    """Values that have arrived for an operator with several inputs."""
 
     expires_s: float
     values: dict[str, tuple[Payload | None, RequestTrace]] = field(default_factory=dict)
 
 
 class SiteRouterCore:
-    """Everything the router of a site does but for the calls themselves. All calls must come from one event loop."""
+    """All of a site's router except transport. All calls must come from one event loop."""
 
     def __init__(
         self, site: str, prefix: str, replicas: ReplicaClient, sites: RouterTransport, loop: asyncio.AbstractEventLoop
     ) -> None:
-        """Without routes or deployments.
+        """Create a router without routes or deployments.
 
         Args:
-            site: whose.
-            prefix: of the numbers of requests that enter here; of no other router, nor of this one before it restarted.
-            replicas: to give batches to.
-            sites: to send values to.
-            loop: in which everything happens.
+            site: the site.
+            prefix: prefix of the ids of requests that enter here, unique among routers and restarts.
+            replicas: transport of batches to replicas.
+            sites: transport of values to other sites.
+            loop: event loop of all calls.
         """
         self._site = site
         self._prefix = prefix
@@ -104,39 +104,38 @@ class SiteRouterCore:
         self._routes: dict[str, RouterRoute] = {}
         self._dispatchers: dict[str, Dispatcher] = {}
         self._requests: dict[str, _Request] = {}
-        self._meetings: dict[tuple[str, str], _Meeting] = {}
+        self._joins: dict[tuple[str, str], _PendingJoin] = {}
         self._counts = RequestCounters()
         self._audits = AuditBuffer()
-        self._numbers = itertools.count(1)
+        self._sequence = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep_s = 0.0
 
     def configure(self, config: RouterConfig) -> None:
-        """From now on requests enter on these routes, and deployments are as large as it says. Requests under way stay
-        on the route that they carry."""
+        """Set routes and deployments; requests in flight stay on the route that they carry."""
         self._config = config
         self._routes = {route.query: route for route in config.routes}
-        listed = {wanted.application: wanted for wanted in config.deployments}
-        for name, wanted in listed.items():
+        desired = {deployment.application: deployment for deployment in config.deployments}
+        for name, deployment in desired.items():
             dispatcher = self._dispatchers.get(name)
             if dispatcher is None:
-                size = wanted.deployment.allocation.batch_size
+                size = deployment.deployment.allocation.batch_size
                 dispatcher = self._dispatchers[name] = Dispatcher(name, self._calls, self._loop, size)
-            dispatcher.configure(wanted.replicas, wanted.batch_wait_s)
-        for name in [name for name, known in self._dispatchers.items() if name not in listed and known.idle]:
+            dispatcher.configure(deployment.replicas, deployment.batch_wait_s)
+        for name in [name for name, existing in self._dispatchers.items() if name not in desired and existing.idle]:
             del self._dispatchers[name]
 
     def route(self, query: str) -> RouterRoute:
-        """That of a query whose source is this site.
+        """Return the route of a query whose source is this site.
 
         Raises:
-            ServingError: there is none.
+            ServingError: the query has none.
         """
         route = self._routes.get(query)
         if route is None:
-            known = ", ".join(self._routes) or "none"
+            routed = ", ".join(self._routes) or "none"
             raise NoRouteError(
-                f"the query has no route at site {self._site}; queries with a route: {known}",
+                f"the query has no route at site {self._site}; queries with a route: {routed}",
                 code="route.missing",
                 location=f"query {query}",
             )
@@ -148,213 +147,215 @@ class SiteRouterCore:
         """Send a request along its query's route.
 
         Args:
-            query: which.
-            item_key: of the item, for messages and recordings.
-            value: packed input; None in a replay.
-            input_bytes: its size.
-            left_s: seconds until nobody wants the answer any more, `LONGEST_S` by default; what has not begun by then
-                is dropped.
+            query: name of the query.
+            item_key: key of the item, for messages and recordings.
+            value: pickled input; None in a replay.
+            input_bytes: size of the input.
+            left_s: seconds until the deadline, `DEFAULT_DEADLINE_S` by default; stages that have not started by then
+                are dropped.
 
         Raises:
-            ServingError: no such route, an operator failed on it, or its deadline passed.
+            ServingError: the query has no route, an operator failed, or the deadline passed.
         """
         route = self.route(query)
-        number = f"{self._prefix}-{next(self._numbers)}"
+        request_id = f"{self._prefix}-{next(self._sequence)}"
         request = _Request(route, self._loop.create_future(), time.perf_counter())
-        self._requests[number] = request
+        self._requests[request_id] = request
         self._counts.entered(query)
         left_s = DEFAULT_DEADLINE_S if left_s is None else left_s
-        request.alarm = self._loop.call_later(left_s, self._too_late, number, left_s, context=Context())
+        request.timer = self._loop.call_later(left_s, self._expire, request_id, left_s, context=Context())
         try:
-            self._send(RequestContext(number, item_key, route, left_s), INPUT, value, input_bytes, RequestTrace())
-            found = await request.answer
-            self._counts.answered(query, found.latency_s)
+            self._send(RequestContext(request_id, item_key, route, left_s), INPUT, value, input_bytes, RequestTrace())
+            response = await request.answer
+            self._counts.answered(query, response.latency_s)
             share, configuration = route.audited_share, route.configuration
-            self._audits.record(query, share, item_key, configuration, value, found.outputs)
-            return found
-        except BaseException:  # also being cancelled
+            self._audits.record(query, share, item_key, configuration, value, response.outputs)
+            return response
+        except BaseException:  # also if cancelled
             self._counts.failed(query)
             raise
         finally:
-            self._requests.pop(number, None)
-            if request.alarm is not None:
-                request.alarm.cancel()
+            self._requests.pop(request_id, None)
+            if request.timer is not None:
+                request.timer.cancel()
 
-    def receive(self, parcel: RouterMessage) -> None:
-        """Take a value for operators of this site, or a result for a request that entered here."""
+    def receive(self, message: RouterMessage) -> None:
+        """Accept a value for operators of this site, or a result of a request that entered here."""
         self._sweep()
-        for consumer in parcel.consumers:
+        for consumer in message.consumers:
             if consumer == RESULT:
-                self._result(parcel)
+                self._result(message)
             else:
-                self._arrived(parcel, parcel.trip.route.stage(consumer))
+                self._join(message, message.context.route.stage(consumer))
 
-    def fail(self, number: str, reason: str) -> None:
-        """End a request that entered here without an answer."""
-        request = self._requests.pop(number, None)
+    def fail(self, request_id: str, reason: str) -> None:
+        """Fail a request that entered here."""
+        request = self._requests.pop(request_id, None)
         if request is not None and not request.answer.done():
             request.answer.set_exception(
                 ServingError(reason, code="query.request_failed", location=f"query {request.route.query}")
             )
 
-    def _too_late(self, number: str, left_s: float) -> None:
-        request = self._requests.pop(number, None)
+    def _expire(self, request_id: str, left_s: float) -> None:
+        request = self._requests.pop(request_id, None)
         if request is not None and not request.answer.done():
             reason = f"the deadline of {left_s:.3g} s passed"
             request.answer.set_exception(
                 DeadlinePassedError(reason, code="query.deadline_passed", location=f"query {request.route.query}")
             )
 
-    def fail_requests(self, applications: Collection[str], why: str) -> None:
-        """Fail the requests that entered here and may still need one of some applications, for a reason to be told."""
-        for number, request in list(self._requests.items()):
+    def fail_requests(self, applications: Collection[str], reason: str) -> None:
+        """Fail the requests that entered here and may still need some applications."""
+        for request_id, request in list(self._requests.items()):
             if not request.route.applications.isdisjoint(applications):
-                self.fail(number, why)
+                self.fail(request_id, reason)
 
     def observe(self) -> RouterStatus:
-        """As it is now."""
+        """Return the status of the router."""
         under_way = Counter(name for request in self._requests.values() for name in request.route.applications)
         return RouterStatus(
             config=self._config,
             applications=tuple(
                 ApplicationStatus(
                     name,
-                    len(known),
-                    known.requests,
-                    known.losses,
-                    known.last_loss,
-                    known.served.count,
-                    known.served.recent,
+                    len(dispatcher),
+                    dispatcher.requests,
+                    dispatcher.losses,
+                    dispatcher.last_loss,
+                    dispatcher.served.count,
+                    dispatcher.served.recent,
                 )
-                for name, known in self._dispatchers.items()
+                for name, dispatcher in self._dispatchers.items()
             ),
             under_way=dict(under_way),
             queries=self._counts.status(),
         )
 
     def drain_audits(self) -> AuditBatch:
-        """As `Audited.audits`, of the requests that entered here."""
+        """Implement `AuditableEngine.drain_audits` for requests that entered here."""
         return self._audits.drain()
 
     def _send(
-        self, trip: RequestContext, producer: str, value: Payload | None, size_bytes: float, journal: RequestTrace
+        self, context: RequestContext, producer: str, value: Payload | None, size_bytes: float, trace: RequestTrace
     ) -> None:
-        for delivery in trip.route.deliveries[producer]:
-            sent = journal.sent(producer, delivery, size_bytes)
-            parcel = RouterMessage(trip, producer, delivery.consumers, None if value is None else bytes(value), sent)
+        for delivery in context.route.deliveries[producer]:
+            sent = trace.sent(producer, delivery, size_bytes)
+            message = RouterMessage(
+                context, producer, delivery.consumers, None if value is None else bytes(value), sent
+            )
             if delivery.site == self._site:
-                self.receive(parcel)
+                self.receive(message)
             else:
                 if value is None:
-                    parcel = replace(parcel, padding=bytes(round(size_bytes)))
-                self._start(self._deliver(delivery.site, parcel))
+                    message = replace(message, padding=bytes(round(size_bytes)))
+                self._start(self._deliver(delivery.site, message))
 
-    async def _deliver(self, site: str, parcel: RouterMessage) -> None:
+    async def _deliver(self, site: str, message: RouterMessage) -> None:
         try:
-            await asyncio.wait_for(self._sites.deliver(site, parcel), parcel.trip.remaining_s)
+            await asyncio.wait_for(self._sites.deliver(site, message), message.context.remaining_s)
         except TimeoutError:
-            await self._report(parcel.trip, f"its values do not come to site {site}: it does not answer")
-        except Exception as error:  # of whatever kind: nobody may wait for ever
-            await self._report(parcel.trip, f"its values do not come to site {site}: {error}")
+            await self._report(message.context, f"transfer to site {site} timed out")
+        except Exception as error:  # any failure must fail the request; otherwise its caller waits forever
+            await self._report(message.context, f"transfer to site {site} failed: {error}")
 
-    async def _report(self, trip: RequestContext, reason: str) -> None:
-        if trip.route.source == self._site:
-            self.fail(trip.number, reason)
+    async def _report(self, context: RequestContext, reason: str) -> None:
+        if context.route.source == self._site:
+            self.fail(context.request_id, reason)
         else:
-            await self._sites.report(trip.route.source, trip.number, reason)
+            await self._sites.report(context.route.source, context.request_id, reason)
 
-    def _arrived(self, parcel: RouterMessage, stage: RouterStage) -> None:
-        trip, needed = parcel.trip, stage.producers
-        expires_s = self._loop.time() + trip.remaining_s
-        key = (trip.number, stage.operator)
-        meeting = self._meetings.get(key) or _Meeting(expires_s)
-        meeting.values[parcel.producer] = (parcel.value, parcel.journal)
-        if len(meeting.values) < len(needed):
-            self._meetings[key] = meeting
+    def _join(self, message: RouterMessage, stage: RouterStage) -> None:
+        context, producers = message.context, stage.producers
+        expires_s = self._loop.time() + context.remaining_s
+        key = (context.request_id, stage.operator)
+        pending = self._joins.get(key) or _PendingJoin(expires_s)
+        pending.values[message.producer] = (message.value, message.trace)
+        if len(pending.values) < len(producers):
+            self._joins[key] = pending
             return
-        self._meetings.pop(key, None)
-        values = [meeting.values[producer][0] for producer in stage.after or (INPUT,)]
-        journal = RequestTrace.joined(*(its for _, its in meeting.values.values()))
-        self._enqueue(trip, stage, [value for value in values if value is not None], journal, meeting.expires_s)
+        self._joins.pop(key, None)
+        values = [pending.values[producer][0] for producer in stage.after or (INPUT,)]
+        trace = RequestTrace.joined(*(value_trace for _, value_trace in pending.values.values()))
+        self._enqueue(context, stage, [value for value in values if value is not None], trace, pending.expires_s)
 
     def _enqueue(
         self,
-        trip: RequestContext,
+        context: RequestContext,
         stage: RouterStage,
         inputs: Sequence[Payload],
-        journal: RequestTrace,
+        trace: RequestTrace,
         expires_s: float,
     ) -> None:
         dispatcher = self._dispatchers.get(stage.application)
         if dispatcher is None:
-            self._start(self._report(trip, f"operator {stage.operator} does not run at site {self._site}"))
+            self._start(self._report(context, f"operator {stage.operator} is not deployed at site {self._site}"))
             return
 
         def failed(reason: str) -> None:
-            words = f"operator {stage.operator} failed on item {trip.item_key!r}: {reason}"
-            self._start(self._report(trip, words))
+            message = f"operator {stage.operator} failed on item {context.item_key!r}: {reason}"
+            self._start(self._report(context, message))
 
-        def abandoned() -> bool:
-            gone = trip.route.source == self._site and trip.number not in self._requests
+        def is_cancelled() -> bool:
+            gone = context.route.source == self._site and context.request_id not in self._requests
             return gone or self._loop.time() > expires_s
 
         dispatcher.enqueue(
             QueuedItem(
-                item_key=trip.item_key,
+                item_key=context.item_key,
                 inputs=inputs,
                 recording=stage.recording or None,
                 due_s=self._loop.time(),
-                done=partial(self._processed, trip, stage.operator, journal, expires_s),
+                done=partial(self._processed, context, stage.operator, trace, expires_s),
                 failed=failed,
-                is_cancelled=abandoned,
+                is_cancelled=is_cancelled,
                 prefix=stage.prefix,
             )
         )
 
     def _processed(
         self,
-        trip: RequestContext,
+        context: RequestContext,
         operator: str,
-        journal: RequestTrace,
+        trace: RequestTrace,
         expires_s: float,
         result: ItemResult,
         output: Payload | None,
         end_s: float,
     ) -> None:
-        journal = journal.served(operator, result.service_s, result.busy_s)
+        trace = trace.served(operator, result.service_s, result.busy_s)
         self._send(
-            replace(trip, remaining_s=max(0.0, expires_s - end_s)), operator, output, result.output_bytes, journal
+            replace(context, remaining_s=max(0.0, expires_s - end_s)), operator, output, result.output_bytes, trace
         )
 
-    def _result(self, parcel: RouterMessage) -> None:
-        request = self._requests.get(parcel.trip.number)
+    def _result(self, message: RouterMessage) -> None:
+        request = self._requests.get(message.context.request_id)
         if request is None or request.answer.done():
-            return  # nobody waits for it any more
-        request.results[parcel.producer] = (parcel.value or b"", parcel.journal)
+            return  # its caller has gone
+        request.results[message.producer] = (message.value or b"", message.trace)
         if len(request.results) < len(request.route.sinks):
             return
-        journal = RequestTrace.joined(*(its for _, its in request.results.values()))
+        trace = RequestTrace.joined(*(value_trace for _, value_trace in request.results.values()))
         request.answer.set_result(
             PickledResponse(
                 outputs={sink: request.results[sink][0] for sink in request.route.sinks},
-                latency_s=time.perf_counter() - request.begin_s,
-                stage_s=journal.stage_s,
-                busy_s=journal.busy_s,
-                link_bytes=journal.link_bytes,
+                latency_s=time.perf_counter() - request.start_s,
+                stage_s=trace.stage_s,
+                busy_s=trace.busy_s,
+                link_bytes=trace.link_bytes,
             )
         )
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        # In a context of its own: Ray Serve cancels what was begun in that of a request whose client went away.
+        # Own context: Ray Serve cancels tasks that were created in the context of a disconnected request.
         task = self._loop.create_task(work, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def _sweep(self) -> None:
-        """Forget what waits for values that never come: of requests that failed elsewhere."""
+        """Drop values of requests that failed elsewhere, whose other values will never arrive."""
         now_s = self._loop.time()
         if now_s < self._next_sweep_s:
             return
         self._next_sweep_s = now_s + _SWEEP_S
-        for key in [key for key, meeting in self._meetings.items() if meeting.expires_s < now_s]:
-            del self._meetings[key]
+        for key in [key for key, pending in self._joins.items() if pending.expires_s < now_s]:
+            del self._joins[key]

@@ -1,1 +1,1 @@
-"""What a replica does with a batch, and which items become one, whatever engine it runs in."""
+"""Batch queue and executors of replicas, shared by all engines."""

@@ -1,4 +1,4 @@
-"""What waits at one deployment: which items become the next batch, and when it begins."""
+"""Queue of a deployment, which forms the batches."""
 
 from __future__ import annotations
 
@@ -12,88 +12,88 @@ from circinus.serving.replicas.replica_protocol import ItemResult, Payload
 
 @dataclass(eq=False)
 class QueuedItem:
-    """One item that waits for, or is in, a replica."""
+    """Item that waits for a replica, or is being processed by one."""
 
     item_key: str
     inputs: Sequence[Payload]
     recording: int | str | None
     due_s: float
-    """When the last of its inputs arrived."""
+    """Arrival time of the last input."""
     done: Callable[[ItemResult, Payload | None, float], None]
-    """Told when the batch ended, too."""
+    """Callback for success, with the end of the batch in seconds."""
     failed: Callable[[str], None]
     is_cancelled: Callable[[], bool]
-    """Whether nobody waits for it any more."""
+    """Predicate for the cancellation of the request."""
     prefix: str = ""
-    """Label of the `RouteStage.prefix`."""
+    """Configuration hash of the `RouteStage.prefix`."""
     replica_losses: int = 0
-    """Replicas that ended while they had it."""
+    """Number of replicas that ended while processing the item."""
 
 
 class BatchQueue:
-    """Items in order of when they were due, of which the oldest become the next batch.
+    """Queue of items in order of arrival, of which the oldest form the next batch.
 
-    With a replica free at f, the oldest item due at a1 and the b-th at ab (never, where there are fewer; b the batch
-    size), the next batch begins at max(f, min(a1 + batch_wait_s, ab)), and takes the up to b oldest items that were due
-    by then. Items that nobody waits for any more count for nothing. An item that a replica ended with goes alone and at
-    once, so that it harms no other.
+    With a replica free at f, and arrival times a1 of the oldest item and ab of the b-th (infinity if there are fewer; b
+    is the batch size), the next batch begins at max(f, min(a1 + batch_wait_s, ab)) and takes up to b of the oldest
+    items that have arrived by then. Cancelled items are ignored. An item whose replica ended forms a batch of its own
+    without waiting, so that it cannot fail other items.
     """
 
     def __init__(self, batch_size: int, batch_wait_s: float) -> None:
         self.batch_wait_s = batch_wait_s
-        """How long the oldest item may wait for its batch to fill."""
+        """Maximum time that the oldest item waits for its batch to fill."""
         self._batch_size = batch_size
         self._waiting: deque[QueuedItem] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, work: QueuedItem) -> None:
-        """Add an item; mostly it is the one that was due last."""
+    def put(self, item: QueuedItem) -> None:
+        """Insert an item in order of arrival, usually at the end."""
         position = len(self._waiting)
-        while position and self._waiting[position - 1].due_s > work.due_s:
+        while position and self._waiting[position - 1].due_s > item.due_s:
             position -= 1
-        self._waiting.insert(position, work)
+        self._waiting.insert(position, item)
 
     def put_back(self, batch: Iterable[QueuedItem]) -> None:
-        """Put items that were taken before all others, in their order."""
+        """Return the items of a batch to the head of the queue, in order."""
         self._waiting.extendleft(reversed(tuple(batch)))
 
     def next_batch_at_s(self, free_s: float) -> float | None:
-        """When the next batch begins on a replica free since `free_s`, if no other item comes; None: none waits."""
-        together, closed = self._next()
-        if not together:
+        """Return the start of the next batch on a replica free since `free_s`, or None if no item waits."""
+        batch, closed = self._next()
+        if not batch:
             return None
-        latest_s = together[0].due_s + self.batch_wait_s
-        return max(free_s, min(latest_s, together[-1].due_s) if closed else latest_s)
+        latest_s = batch[0].due_s + self.batch_wait_s
+        return max(free_s, min(latest_s, batch[-1].due_s) if closed else latest_s)
 
-    def take(self, begin_s: float) -> list[QueuedItem]:
-        """Take out the batch that begins at `begin_s`."""
-        together, _ = self._next()
-        batch = [work for work in together if work.due_s <= begin_s]
+    def take(self, start_s: float) -> list[QueuedItem]:
+        """Remove and return the batch that begins at `start_s`."""
+        candidates, _ = self._next()
+        batch = [item for item in candidates if item.due_s <= start_s]
         for _ in batch:
             self._waiting.popleft()
         return batch
 
     def clear(self) -> list[QueuedItem]:
-        """Take out everything."""
+        """Remove and return all items."""
         waiting, self._waiting = self._waiting, deque()
         return list(waiting)
 
     def _next(self) -> tuple[list[QueuedItem], bool]:
-        """The oldest items that may go together, and whether no other may join them."""
+        """Return the oldest items of one batch, and whether the batch is closed to later ones."""
         oldest = self._oldest()
         if oldest and oldest[0].replica_losses:
             return oldest[:1], True
-        together = list(takewhile(lambda work: not work.replica_losses, oldest))
-        return together, len(together) == self._batch_size or len(together) < len(oldest)
+        batch = list(takewhile(lambda item: not item.replica_losses, oldest))
+        return batch, len(batch) == self._batch_size or len(batch) < len(oldest)
 
     def _oldest(self) -> list[QueuedItem]:
-        """As many as a batch holds; those before and among them that nobody waits for are dropped."""
+        """Return the oldest items, up to the batch size, and drop cancelled ones."""
         oldest: list[QueuedItem] = []
         while self._waiting and len(oldest) < self._batch_size:
-            work = self._waiting.popleft()
-            if not work.is_cancelled():
-                oldest.append(work)
+            item = self._waiting.popleft()
+            if not item.is_cancelled():
+                oldest.append(item)
         self.put_back(oldest)
         return oldest

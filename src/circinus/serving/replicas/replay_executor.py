@@ -1,4 +1,4 @@
-"""Answering from recordings: the mode `replay`."""
+"""Executor of the mode `replay`."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 
 def load_replay_stages(desired: DesiredState) -> Mapping[tuple[str, RouteStage], ReplayStage]:
-    """(pipeline, stage) -> what was recorded of it, for every stage of every route.
+    """Return the recordings of every stage of every route, by (pipeline, stage).
 
     Raises:
-        ServingError: the state names no store, or the store lacks something that the routes need.
+        ServingError: the state names no profile store, or the store lacks recordings that a route needs.
     """
-    # Recordings are read with numpy, which an engine that computes has no need of.
+    # Lazy import: reading recordings needs numpy, which an engine in mode `real` does not load.
     from circinus.profiling import load_recordings
 
     if desired.recordings is None:
         raise ServingError(
-            "replay needs a profile store",
+            "a profile store is required",
             code="engine.no_recordings",
             location="mode replay",
             hint="Pass the path of the store.",
@@ -46,9 +46,9 @@ def load_replay_stages(desired: DesiredState) -> Mapping[tuple[str, RouteStage],
     for route in desired.routes:
         prefixes[route.pipeline].update((stage.prefix, None) for stage in route.stages)
     try:
-        recordings = {name: load_recordings(desired.recordings, name, wanted) for name, wanted in prefixes.items()}
+        recordings = {name: load_recordings(desired.recordings, name, needed) for name, needed in prefixes.items()}
     except ProfileError as error:
-        raise ServingError(f"the engine cannot replay: {error}", code="engine.cannot_replay") from error
+        raise ServingError(f"cannot replay: {error}", code="engine.cannot_replay") from error
     stages = {}
     for route in desired.routes:
         recorded = recordings[route.pipeline]
@@ -58,10 +58,10 @@ def load_replay_stages(desired: DesiredState) -> Mapping[tuple[str, RouteStage],
 
 
 def replay_stage(recorded: Recordings, stage: RouteStage, *, is_sink: bool) -> ReplayStage:
-    """What was recorded of one stage of a pipeline.
+    """Return the recordings of one stage of a pipeline.
 
     Raises:
-        ServingError: its speed with its CPUs was not measured.
+        ServingError: the speed with the allocated CPUs was not measured.
     """
     outputs = recorded.outputs.get(stage.prefix, {})
     return ReplayStage(
@@ -76,10 +76,10 @@ def replay_stage(recorded: Recordings, stage: RouteStage, *, is_sink: bool) -> R
 
 def _batch_ratio(stage: RouteStage, measured: Mapping[tuple[float, int], float]) -> Mapping[int, float]:
     cpus = stage.deployment.allocation.cpus
-    ratios = {size: ratio for (its_cpus, size), ratio in measured.items() if its_cpus == cpus}
+    ratios = {size: ratio for (measured_cpus, size), ratio in measured.items() if measured_cpus == cpus}
     if not ratios:
         raise ServingError(
-            f"no speed was measured with {cpus:g} CPUs, so that it cannot be replayed",
+            f"the speed with {cpus:g} CPUs was not measured, which a replay needs",
             code="deployment.allocation_not_measured",
             location=f"deployment {stage.deployment.name}",
             hint="Run `circinus profile`.",
@@ -88,7 +88,7 @@ def _batch_ratio(stage: RouteStage, measured: Mapping[tuple[float, int], float])
 
 
 class ReplayExecutor:
-    """Sleeps as long as was recorded and gives the recorded outputs, which stay packed."""
+    """Executor that sleeps for the recorded service time and returns the recorded outputs, still pickled."""
 
     def __init__(self, spec: ReplicaSpec) -> None:
         self._relative_speed = spec.relative_speed
@@ -96,32 +96,32 @@ class ReplayExecutor:
         self._batches = 0
 
     def add_recordings(self, stages: Mapping[int, ReplayStage] | Mapping[str, ReplayStage]) -> None:
-        """Answer from `stages` too; what was known under one of their ids is replaced."""
+        """Add recordings. A stage replaces an earlier one with the same id."""
         for name, stage in stages.items():
             self._stages[name] = stage
 
     def answer(self, batch: Batch, payloads: Sequence[Payload]) -> tuple[BatchResult, Sequence[Payload]]:
-        """Sleep until the batch would have been done. Items that were not recorded fail and take none of the time."""
+        """Sleep until the batch would have ended. Items without a recording fail and take no time."""
         runs = [self._run(item) for item in batch.items]
-        known = [(item, run) for item, run in zip(batch.items, runs, strict=True) if run is not None]
+        recorded = [(item, run) for item, run in zip(batch.items, runs, strict=True) if run is not None]
         service_s = 0.0
-        if known:
-            ratio = interpolated_batch_ratio(self._stage(known[0][0]).batch_ratio, len(known))
-            service_s = sum(run.service_s for _, run in known) / len(known) * ratio / self._relative_speed
-            time.sleep(max(batch.begin_s + service_s - time.monotonic(), 0.0))
+        if recorded:
+            ratio = interpolated_batch_ratio(self._stage(recorded[0][0]).batch_ratio, len(recorded))
+            service_s = sum(run.service_s for _, run in recorded) / len(recorded) * ratio / self._relative_speed
+            time.sleep(max(batch.start_s + service_s - time.monotonic(), 0.0))
         results = []
         outputs: list[Payload] = []
         for item, run in zip(batch.items, runs, strict=True):
             if run is None:
-                error = f"nothing was recorded of item {item.item_key!r}; send recorded items, or record this one"
+                error = f"item {item.item_key!r} has no recording (send only recorded items, or record this one)"
                 results.append(ItemResult(error, 0.0, 0.0, 0.0, has_payload=False))
                 continue
             if run.output is not None:
                 outputs.append(run.output)
-            share_s = service_s / len(known)
+            share_s = service_s / len(recorded)
             results.append(ItemResult("", service_s, share_s, run.output_bytes, run.output is not None))
         self._batches += 1
-        return BatchResult(batch.begin_s + service_s, results, self._batches - 1), outputs
+        return BatchResult(batch.start_s + service_s, results, self._batches - 1), outputs
 
     def _stage(self, item: BatchItem) -> ReplayStage:
         assert item.recording is not None, "a replaying engine names a recording with every item"
@@ -132,10 +132,10 @@ class ReplayExecutor:
 
 
 def interpolated_batch_ratio(measured: Mapping[int, float], size: int) -> float:
-    """Seconds for a batch of `size` over those of one item alone, from the sizes that were measured.
+    """Return the interpolated service time of a batch over that of a batch of one item.
 
-    Linear between measured sizes; below the smallest (above the greatest) the ratio of that size: a batch takes no
-    less time than was ever seen.
+    Interpolates linearly between measured sizes, and is constant outside of them: no batch takes less time than was
+    ever measured.
 
     Args:
         measured: batch size -> ratio; not empty.

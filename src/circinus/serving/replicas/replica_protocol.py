@@ -1,4 +1,4 @@
-"""What the engine and its replicas say to each other."""
+"""Messages between the engine and its replicas."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:  # replicas need nothing of the specification, and start faster without it
+if TYPE_CHECKING:  # replicas start faster without the specification
     from circinus.specification.base_model import Scalar
 
 
 Payload = bytes | bytearray | memoryview
-"""A packed value."""
+"""Pickled value."""
 
 
 class MessageType(StrEnum):
-    """First word of a frame's header."""
+    """Type of a message, the first element of the header of a frame."""
 
     READY = "ready"
-    """Replica: the operator is loaded."""
+    """Message of a replica: the operator is loaded."""
     FAILED = "failed"
-    """Replica: it cannot be loaded; the second word says why."""
+    """Message of a replica: the operator cannot be loaded; the second element is the reason."""
     RECORDINGS = "recordings"
-    """Engine: answer from these (id -> `RecordedStage`) too."""
+    """Message of the engine: answer from these recordings (id -> `ReplayStage`) too."""
     WORK = "work"
-    """Engine: process this `Batch`; the payloads are the inputs, item by item."""
+    """Message of the engine: process this `Batch`; the payloads are the inputs, item by item."""
     DONE = "done"
-    """Replica: what became of the batch (a `BatchResult`); the payloads are the outputs."""
+    """Message of a replica: result of the batch (a `BatchResult`); the payloads are the outputs."""
 
 
 @dataclass(frozen=True)
 class ReplicaSpec:
-    """What a replica's process must know to start."""
+    """Start-up parameters of a replica process."""
 
     name: str
-    """Of the deployment, for messages."""
+    """Name of the deployment, for messages."""
     replays: bool
-    """Whether it answers from recordings instead of computing."""
+    """True for a replica that returns recorded outputs instead of computing."""
     uses: str
     operator_version: str
-    """Expected of the operator's code; empty: any."""
+    """Required version of the operator; empty for any."""
     knobs: Mapping[str, Scalar]
     cpus: float
     relative_speed: float
@@ -52,72 +52,75 @@ class ReplicaSpec:
 
 @dataclass(frozen=True)
 class ReplayRun:
-    """What was recorded of one item at one stage."""
+    """Recording of one item at one stage."""
 
     service_s: float
     output_bytes: float
     output: bytes | None
-    """Packed, where the stage is a sink."""
+    """Pickled output of a sink; None for other stages."""
 
 
 @dataclass(frozen=True)
 class ReplayStage:
-    """What was recorded under one prefix."""
+    """Recordings of a stage under one configuration prefix."""
 
     runs: Mapping[str, ReplayRun]
-    """By item key."""
+    """Item key -> recording."""
     batch_ratio: Mapping[int, float]
-    """Batch size -> seconds for a full batch over the seconds of one of its items alone on the fewest CPUs."""
+    """Batch size -> time of a full batch over that of a batch of one on the fewest CPUs."""
 
 
 @dataclass(frozen=True)
 class ProcessExit:
-    """How the process of a replica ended."""
+    """End of a replica process."""
 
-    how: str
-    """Reads on from "a replica"."""
-    by_itself: bool
-    """Whether what it processed may be the reason; not where all replicas ended at once."""
+    description: str
+    """Predicate of a sentence whose subject is the replica."""
+    is_isolated: bool
+    """False if all replicas ended together, so that the processed batch cannot be the cause."""
 
 
 class BatchItem(NamedTuple):
-    """One item of a batch."""
+    """Item of a batch."""
 
     item_key: str
     inputs: int
-    """Number of payloads that are its inputs."""
+    """Number of payloads of the item."""
     recording: int | str | None
-    """Id of the `RecordedStage` to answer from."""
+    """Id of the `ReplayStage` to answer from."""
 
 
 class Batch(NamedTuple):
-    """Items that are processed together."""
+    """Items that a replica processes together."""
 
-    begin_s: float
-    """When its processing begins, by the machine's monotonic clock. In a replay that is when a replica and enough items
-    were there, or the oldest had waited long enough: a busy machine may notice only later."""
+    start_s: float
+    """Start of processing, by the monotonic clock of the machine.
+
+    In a replay it is the due time, when a replica and enough items were available or the oldest had waited long enough;
+    a busy machine may notice that only later.
+    """
     items: tuple[BatchItem, ...]
 
 
 class ItemResult(NamedTuple):
-    """What became of one item of a batch."""
+    """Result of one item of a batch."""
 
     error: str
-    """Empty where it went well."""
+    """Error of the item; empty for success."""
     service_s: float
-    """Seconds of the batch in service."""
+    """Service time of the whole batch."""
     busy_s: float
-    """This item's even share of them."""
+    """Item's share of the service time, which is divided evenly."""
     output_bytes: float
     has_payload: bool
 
 
 class BatchResult(NamedTuple):
-    """What became of a batch."""
+    """Result of a batch."""
 
     end_s: float
-    """When it was done, by the machine's monotonic clock; in a replay, when it would have been."""
+    """End of the batch by the monotonic clock of the machine; in a replay, the due time of the end."""
     results: list[ItemResult]
-    """Item by item."""
+    """Results in the order of the items."""
     earlier: int = 0
-    """Batches that the replica had answered before."""
+    """Number of batches that the replica had processed before."""

@@ -1,1 +1,1 @@
-"""YAML in and out: a reader that keeps line numbers, and a writer with units."""
+"""YAML reader with line numbers, and YAML writer with units."""

@@ -1,4 +1,4 @@
-"""Reading YAML text into trees of located values, with every fault of its syntax."""
+"""Reader of YAML text: trees of values with line numbers, and all syntax problems."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from circinus.specification.diagnostics import Path, describe
 
 @dataclass(frozen=True)
 class YamlNode:
-    """A value with its place."""
+    """Value with its location in the text."""
 
     line: int
-    """Counted from 1; of a mapping or a list, that of its first entry."""
+    """Line, counted from 1; for a mapping or a list, the line of its first entry."""
     value: Any
-    """Plain: None, bool, int, float, str, or lists and dicts (with text keys) of such."""
+    """Plain value: None, bool, int, float, str, or nested lists and dictionaries (with text keys) of these."""
     fields: Mapping[str, YamlNode] = field(default_factory=dict)
-    """The values of a mapping."""
+    """Values of a mapping."""
     key_lines: Mapping[str, int] = field(default_factory=dict)
     entries: tuple[YamlNode, ...] = ()
-    """The entries of a list."""
+    """Entries of a list."""
 
     def locate(self, path: Path) -> tuple[int, str]:
-        """Where in the text the value stands that validation knows as `path`.
+        """Return the location in the text of the value at `path` in the validated model.
 
-        The path is that of the full form. Where the text has a short form, the place is that of the short form: the
-        name of `knobs: {model: [tiny]}` is its key, the limit of `- latency p95 <= 800ms` is the whole text.
+        `path` refers to the full form. The location refers to the short form if the text has one: the name in
+        `knobs: {model: [tiny]}` is the key, the limit in `- latency p95 <= 800ms` is the whole text.
 
         Returns:
-            The line (of a scalar its own, of a mapping or list that of its key; where there is nothing, that of what
-            should hold it), and the dotted path as written.
+            The line (of a scalar, or of the key of a mapping or list, or of the parent of an absent value), and the
+            dotted path as written.
         """
         node, line, written = self, self.line, ""
         named_by_key = False
         for index, step in enumerate(path):
             key = step if isinstance(step, str) else None
-            if isinstance(step, int) and step < len(node.fields):  # a mapping from names stands for a list
+            if isinstance(step, int) and step < len(node.fields):  # mapping from names instead of a list
                 key = list(node.fields)[step]
             elif isinstance(step, int) and step < len(node.entries):
                 node, written = node.entries[step], f"{written}[{step}]"
@@ -56,9 +56,9 @@ class YamlNode:
                 and key not in node.fields
                 and (key == "name" or not isinstance(node.value, dict))
             ):
-                key = None  # the name is the key itself, and the value alone stands for its main field
+                key = None  # the key is the name, and its value is the main field
             elif key is not None and node.entries:
-                position = node._entry_about(key)
+                position = node._entry_with(key)
                 if position is not None:
                     node, written = node.entries[position], f"{written}[{position}]"
                     line = node.line
@@ -74,22 +74,22 @@ class YamlNode:
         is_scalar = child.value is not None and not isinstance(child.value, dict | list)
         return child.line if is_scalar else self.key_lines[key]
 
-    def _entry_about(self, key: str) -> int | None:
-        """The first entry of a list that is a mapping with `key`, or a text that begins with it."""
+    def _entry_with(self, key: str) -> int | None:
+        """Return the position of the first entry that is a mapping with `key` or a text that begins with `key`."""
         for position, entry in enumerate(self.entries):
-            text = isinstance(entry.value, str) and entry.value.lstrip().startswith(key)
-            if text or key in entry.fields:
+            is_text = isinstance(entry.value, str) and entry.value.lstrip().startswith(key)
+            if is_text or key in entry.fields:
                 return position
         return None
 
 
 def dotted(path: Path) -> str:
-    """`path` as text: `.operators[2].after[0]`."""
+    """Return `path` as text, such as `.operators[2].after[0]`."""
     return "".join(f".{step}" if isinstance(step, str) else f"[{step}]" for step in path)
 
 
 SYNTAX = "(YAML)"
-"""Stands for the field in faults that keep a text from being read at all."""
+"""Placeholder for the field in diagnostics about unreadable text."""
 
 _SYNTAX_HINTS = {
     "\\t": "indent with spaces",
@@ -99,15 +99,15 @@ _SYNTAX_HINTS = {
 }
 
 _TAG = "tag:yaml.org,2002:"
-_KEPT_AS_TEXT = ("str", "timestamp", "value")
+_TEXT_TAGS = ("str", "timestamp", "value")
 _DOCUMENT_START = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 
 
 def read_yaml(text: str, file: str) -> tuple[list[YamlNode], list[Diagnostic]]:
-    """Every document of `text` that is not empty, and what is wrong with its syntax.
+    """Return the non-empty documents of `text`, and its syntax problems.
 
-    Faults are: text that is not YAML (reading goes on at the next `---`), keys given twice in a mapping, keys that
-    are no text, tags, anchors that contain themselves. Merge keys (`<<: *base`) are merged.
+    Problems are text that is not YAML (reading continues at the next `---`), duplicate keys, keys that are not text,
+    tags, and recursive anchors. Merge keys (`<<: *base`) are merged.
     """
     faults: list[Diagnostic] = []
     converter = _Converter(file, faults)
@@ -116,7 +116,6 @@ def read_yaml(text: str, file: str) -> tuple[list[YamlNode], list[Diagnostic]]:
 
 
 def _nodes(text: str, file: str, faults: list[Diagnostic]) -> Iterator[Node]:
-
     start = 0
     while True:
         skipped = text.count("\n", 0, start)
@@ -130,16 +129,16 @@ def _nodes(text: str, file: str, faults: list[Diagnostic]) -> Iterator[Node]:
             )
             return
         except RecursionError:
-            faults.append(Diagnostic(file, 1, SYNTAX, "a nesting too deep to be read", "a few levels"))
+            faults.append(Diagnostic(file, 1, SYNTAX, "a nesting too deep to be read", "a few levels of nesting"))
             return
         except MarkedYAMLError as error:
             line = _line_of(error)
             faults.append(_syntax_fault(error, file, line))
         starts = (match.start() for match in _DOCUMENT_START.finditer(text, start + 1))
-        later = next((at for at in starts if text.count("\n", 0, at) + 1 >= line), None)
-        if later is None:
+        next_start = next((offset for offset in starts if text.count("\n", 0, offset) + 1 >= line), None)
+        if next_start is None:
             return
-        start = later
+        start = next_start
 
 
 def _line_of(error: MarkedYAMLError) -> int:
@@ -149,17 +148,16 @@ def _line_of(error: MarkedYAMLError) -> int:
 
 def _syntax_fault(error: MarkedYAMLError, file: str, line: int) -> Diagnostic:
     problem = str(error.problem or error.context)
-    unmet = re.fullmatch(r"expected (?P<expected>.*), but (?:found|got) (?P<found>.*)", problem)
-    found, expected = (unmet["found"], unmet["expected"]) if unmet else (problem.removeprefix("found "), "valid YAML")
+    match = re.fullmatch(r"expected (?P<expected>.*), but (?:found|got) (?P<found>.*)", problem)
+    found, expected = (match["found"], match["expected"]) if match else (problem.removeprefix("found "), "valid YAML")
     hint = next((hint for part, hint in _SYNTAX_HINTS.items() if part in problem), "")
     return Diagnostic(file, line, SYNTAX, found, expected, hint)
 
 
 class _Converter:
-    """Turns composed nodes into trees; an anchored node becomes one tree, however often it is used."""
+    """Conversion of composed nodes to trees. All aliases of an anchor share one tree."""
 
     def __init__(self, file: str, faults: list[Diagnostic]) -> None:
-
         constructor = YAML(typ="safe", pure=True).constructor
         self._file = file
         self._faults = faults
@@ -169,41 +167,41 @@ class _Converter:
             "bool": constructor.construct_yaml_bool,
             "null": constructor.construct_yaml_null,
         }
-        self._done: dict[int, YamlNode] = {}
-        self._under_way: set[int] = set()
+        self._converted: dict[int, YamlNode] = {}
+        self._in_progress: set[int] = set()
         self._path: list[str | int] = []
 
     def document(self, root: Node) -> YamlNode:
-        """The tree of one document; its anchors are its own."""
-        self._done.clear()  # ids are unique only among nodes that live
+        """Return the tree of one document."""
+        self._converted.clear()  # ids are unique only among live nodes
         return self._tree(root)
 
     def _tree(self, node: Node) -> YamlNode:
-        known = self._done.get(id(node))
-        if known is not None:
-            return known
+        cached = self._converted.get(id(node))
+        if cached is not None:
+            return cached
         line = node.start_mark.line + 1
-        if id(node) in self._under_way:
-            self._fault(line, "an anchor inside itself", "values that end")
+        if id(node) in self._in_progress:
+            self._fault(line, "an anchor inside itself", "a value that does not contain itself")
             return YamlNode(line, None)
-        self._under_way.add(id(node))
+        self._in_progress.add(id(node))
         if isinstance(node, ScalarNode):
-            made = YamlNode(line, self._scalar(node, line))
+            tree = YamlNode(line, self._scalar(node, line))
         elif isinstance(node, MappingNode):
             self._refuse_tag(node, "map", line)
-            made = self._mapping(node, line)
+            tree = self._mapping(node, line)
         else:
             assert isinstance(node, SequenceNode)
             self._refuse_tag(node, "seq", line)
-            made = self._sequence(node, line)
-        self._under_way.remove(id(node))
-        self._done[id(node)] = made
-        return made
+            tree = self._sequence(node, line)
+        self._in_progress.remove(id(node))
+        self._converted[id(node)] = tree
+        return tree
 
     def _scalar(self, node: ScalarNode, line: int) -> Any:
         tag = str(node.tag)
         kind = tag.removeprefix(_TAG)
-        if kind in _KEPT_AS_TEXT:
+        if kind in _TEXT_TAGS:
             return self._text(node, line)
         if kind in self._scalars:
             try:
@@ -217,7 +215,7 @@ class _Converter:
     def _text(self, node: ScalarNode, line: int) -> str:
         text = str(node.value)
         if not text.isascii() and SURROGATE.search(text):
-            self._fault(line, f"{describe(text)} with half a character", "text in Unicode")
+            self._fault(line, f"{describe(text)} with an unpaired surrogate", "text in Unicode")
         return SURROGATE.sub("\ufffd", text)
 
     def _refuse_tag(self, node: Node, kind: str, line: int) -> None:
@@ -252,17 +250,17 @@ class _Converter:
                 fields[name] = child
                 lines[name] = key_line
             self._path.pop()
-        for other in merged:
-            for name, child in other.fields.items():
+        for base in merged:
+            for name, child in base.fields.items():
                 if name not in fields:
                     fields[name] = child
-                    lines[name] = other.key_lines[name]
+                    lines[name] = base.key_lines[name]
         return YamlNode(line, {name: child.value for name, child in fields.items()}, fields, lines)
 
     def _mergeable(self, child: YamlNode, line: int) -> list[YamlNode]:
-        several = list(child.entries) if isinstance(child.value, list) else [child]
-        if all(isinstance(other.value, dict) for other in several):
-            return several
+        bases = list(child.entries) if isinstance(child.value, list) else [child]
+        if all(isinstance(base.value, dict) for base in bases):
+            return bases
         self._fault(line, describe(child.value), "an anchored mapping to merge, such as `<<: *base`")
         return []
 

@@ -1,4 +1,4 @@
-"""Models written as YAML documents, in the forms that people like."""
+"""Writer of models as YAML documents in short forms."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from circinus.specification.infrastructure import Infrastructure
 from circinus.specification.pipeline import Pipeline
 from circinus.specification.query import PinnedOperator, Query
 
-_GIVEN_AS_THEY_ARE = ("knobs", "arguments")
+_UNCHANGED_FIELDS = ("knobs", "arguments")
 _WORD = r"[\w./%$<>=+-]+(?::[\w./%$<>=+-]+)*"
 _PLAIN = re.compile(rf"(?=[\w$]){_WORD}(?: {_WORD})*")
-_EXACT_BELOW = 2**53
+_MAX_EXACT_INTEGER = 2**53
 
 
 def to_yaml(models: Sequence[Pipeline | Infrastructure | Query]) -> str:
-    """YAML documents that load back to equal models; fields that have their default are left out."""
+    """Return YAML documents that load back to equal models, without fields that have their default."""
     from ruamel.yaml import YAML
     from ruamel.yaml.nodes import ScalarNode
     from ruamel.yaml.representer import SafeRepresenter
 
     class Representer(SafeRepresenter):
-        """Puts all but plain words into double quotes: there everything can be escaped, and nothing is misread."""
+        """Representer that puts all texts except plain words into double quotes, to prevent misreading."""
 
         def represent_str(self, data: str) -> ScalarNode:
             style = None if _PLAIN.fullmatch(data) else '"'
@@ -51,12 +51,12 @@ def _document(model: Pipeline | Infrastructure | Query) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Whole numbers without a needless `.0`, other than in values that operators and data sets are given."""
+    """Return `value` with whole floats as integers, except in knob values and data set arguments."""
     if isinstance(value, dict):
-        return {key: part if key in _GIVEN_AS_THEY_ARE else _plain(part) for key, part in value.items()}
+        return {key: part if key in _UNCHANGED_FIELDS else _plain(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_plain(part) for part in value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT_BELOW:
+    if isinstance(value, float) and value.is_integer() and abs(value) < _MAX_EXACT_INTEGER:
         return int(value)
     return value
 
@@ -68,8 +68,8 @@ def _pipeline(model: Pipeline, spec: dict[str, Any]) -> None:
 
 
 def _knob(knob: Mapping[str, Any]) -> Any:
-    rest = {field: value for field, value in knob.items() if field != "name"}
-    return rest["choices"] if set(rest) == {"choices"} else rest
+    fields = {field: value for field, value in knob.items() if field != "name"}
+    return fields["choices"] if set(fields) == {"choices"} else fields
 
 
 def _infrastructure(model: Infrastructure, spec: dict[str, Any]) -> None:
@@ -79,11 +79,11 @@ def _infrastructure(model: Infrastructure, spec: dict[str, Any]) -> None:
 
 
 def _query(model: Query, spec: dict[str, Any]) -> None:
-    objectives = {"latency": model.slos.latency, "accuracy": model.slos.accuracy, "cost": model.slos.cost}
-    given = [f"{name} {objective}" for name, objective in objectives.items() if objective is not None]
+    slos = {"latency": model.slos.latency, "accuracy": model.slos.accuracy, "cost": model.slos.cost}
+    texts = [f"{kind} {slo}" for kind, slo in slos.items() if slo is not None]
     spec.pop("slos", None)
-    if given:
-        spec["slos"] = given
+    if texts:
+        spec["slos"] = texts
     if "arrivals" in spec:
         arrivals = {field: value for field, value in spec["arrivals"].items() if field != "times_s"}
         spec["arrivals"] = arrivals["kind"] if set(arrivals) == {"kind"} else arrivals

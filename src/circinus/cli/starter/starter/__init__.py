@@ -1,1 +1,1 @@
-"""A small application without any model: it mends mistyped words."""
+"""A small application that corrects mistyped words, without any model."""

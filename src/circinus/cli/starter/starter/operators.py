@@ -1,4 +1,4 @@
-"""The operators. A function works on one item; a class loads something once a replica and works on batches."""
+"""Operators: a function processes one item; a class loads its resources once per replica and processes batches."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from starter.words import VOCABULARY
 
 @operator
 def clean(text: str, *, lower: bool) -> list[str]:
-    """Split into words. The knob `lower` says whether capitals are folded first."""
+    """Split a text into words, in lower case if the knob `lower` is set."""
     return (text.lower() if lower else text).split()
 
 
 @operator
 class Correct:
-    """Replaces each word by the nearest known one. The knobs trade time for accuracy."""
+    """Spelling correction with the nearest word of the vocabulary. The knobs trade time for accuracy."""
 
     def __init__(self, *, method: str, effort: int = 1) -> None:
-        """Load the vocabulary: `first-letter` searches only words that begin alike, `all` searches every word."""
+        """Load the vocabulary. `first-letter` searches only words with the same initial letter, `all` every word."""
         self._by_letter: dict[str, list[str]] = {}
         for word in VOCABULARY:
             self._by_letter.setdefault(word[0] if method == "first-letter" else "", []).append(word)

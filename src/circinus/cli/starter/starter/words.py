@@ -1,4 +1,4 @@
-"""The vocabulary, the data set with its truth, and the metric."""
+"""Vocabulary, data set with ground truth, and metric."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ VOCABULARY = tuple(_WORDS.split())
 
 
 def sentences(items: int = 120, seed: int = 7) -> list[Item]:
-    """Sentences of known words with typing mistakes; the stratum is the number of mistakes a word."""
+    """Return sentences of the vocabulary with typing mistakes. The stratum is the number of mistakes in each word."""
     source = random.Random(seed)
-    found = []
+    dataset = []
     for index in range(items):
         words = source.choices(VOCABULARY, k=source.randint(6, 12))
         mistakes = index % 3
         typed = " ".join(_mistype(word, mistakes, source) for word in words).capitalize()
-        found.append(Item(key=f"{index:03d}", value=typed, truth=" ".join(words), strata={"mistakes": str(mistakes)}))
-    return found
+        dataset.append(Item(key=f"{index:03d}", value=typed, truth=" ".join(words), strata={"mistakes": str(mistakes)}))
+    return dataset
 
 
 def word_accuracy(output: str, truth: str) -> float:
-    """Share of the words that are right."""
+    """Return the fraction of correct words."""
     right = sum(a == b for a, b in zip(output.split(), truth.split(), strict=False))
     return right / len(truth.split())
 

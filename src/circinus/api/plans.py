@@ -1,23 +1,29 @@
-"""Results of the workspace's methods: typed, with `to_dict`, `to_frame` and a table in notebooks."""
+"""Plans with their results: admission, explanations and frontiers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from rich.console import Console
+
+from circinus.api.profile_summary import search_summary_json
+from circinus.api.quantities import AnyPath
 from circinus.api.result import Result
+from circinus.matching import load_plan_set, save_plan_set
+from circinus.reporting.explanation import assignment_explanation, rejection_explanation
+from circinus.reporting.plan_table import PLAN_LEGEND, deployment_table, price_table
+from circinus.reporting.profile_table import correction_table, search_summary
 
 if TYPE_CHECKING:
-    from circinus.estimation import Estimate
+    from collections.abc import Collection
+
+    from circinus.estimation import Correction, Estimate
     from circinus.matching import Admission, Assignment, Matching, PlanDiff, PlanFile, Rejection
     from circinus.planning import Frontier
-    from circinus.profiling import HardwareClassReport, PipelineProfile
-    from circinus.serving.loadtest.load_report import LoadReport as MeasuredLoad
-    from circinus.serving.loadtest.load_report import QueryMeasurement
-    from circinus.simulation import SimulationReport as SimulatedLoad
-    from circinus.simulation.report import QueryOutcome
+    from circinus.profiling import PipelineProfile
     from circinus.specification import Query, Specification
 
 
@@ -26,90 +32,19 @@ def _probability(estimate: Estimate) -> float | None:
 
 
 @dataclass(frozen=True)
-class ValidationReport(Result):
-    """A specification without problems, in figures."""
-
-    specification: Specification
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the numbers of operators and configurations of each pipeline."""
-        from circinus.specification import configuration_count
-
-        return [
-            {"pipeline": name, "operators": len(pipeline.operators), "configurations": configuration_count(pipeline)}
-            for name, pipeline in self.specification.pipelines.items()
-        ]
-
-    def _document(self) -> Any:
-        infrastructure = self.specification.infrastructure
-        return {
-            "files": list(self.specification.files),
-            "passed_over": list(self.specification.skipped_documents),
-            "pipelines": {row.pop("pipeline"): row for row in self.rows()},
-            "pools": len(infrastructure.pools) if infrastructure else 0,
-            "queries": [query.name for query in self.specification.queries],
-        }
-
-
-@dataclass(frozen=True)
-class ProfileReport(Result, Mapping[str, "PipelineProfile"]):
-    """Profiles of pipelines: accuracy, service times and sizes with their bounds."""
-
-    profiles: Mapping[str, PipelineProfile]
-    specification: Specification
-    hardware_classes: Mapping[str, Sequence[HardwareClassReport]] = field(default_factory=dict)
-    """Pipeline -> measurements on further hardware classes."""
-
-    def __getitem__(self, pipeline: str) -> PipelineProfile:
-        return self.profiles[pipeline]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.profiles)
-
-    def __len__(self) -> int:
-        return len(self.profiles)
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether the measurement was interrupted; the same call resumes it."""
-        return any(profile.interrupted for profile in self.profiles.values())
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each measured configuration: its knobs, items, accuracy with bounds, and verdict."""
-        rows = []
-        for name, profile in self.profiles.items():
-            for measured in profile.configurations:
-                verdict = profile.verdicts.get(measured.configuration)
-                rows.append(
-                    {
-                        "pipeline": name,
-                        "configuration": str(measured.configuration),
-                        "items": len(measured.items),
-                        "accuracy": measured.accuracy.value,
-                        "accuracy_lower": measured.accuracy.lower,
-                        "accuracy_upper": measured.accuracy.upper,
-                        "service_s": sum(float(o.service_s.mean()) for o in measured.operators.values()),
-                        "verdict": None if verdict is None else verdict.verdict,
-                    }
-                )
-        return rows
-
-    def _document(self) -> Any:
-        from circinus.api.profile_summary import profile_summary
-
-        return {
-            "profiles": [
-                profile_summary(profile, self.specification, self.hardware_classes.get(name, ()))
-                for name, profile in self.profiles.items()
-            ]
-        }
-
-
-@dataclass(frozen=True)
 class Plan(Result, Mapping[str, "Assignment"]):
     """The plans of all queries: configuration, placement and allocation of each served query.
 
     Indexing by a query's name gives its `Assignment`; `rejected` has the queries without a plan.
+
+    Example:
+        >>> plan = workspace.plan()
+        >>> sorted(plan), dict(plan.rejected)
+        (['archive', 'typing-aid'], {})
+        >>> plan["archive"].chosen.estimate.latency_s.upper <= 0.5
+        True
+        >>> c.Plan.load(plan.save("copy.json")).cost_usd_per_h == plan.cost_usd_per_h
+        True
     """
 
     file: PlanFile
@@ -118,6 +53,10 @@ class Plan(Result, Mapping[str, "Assignment"]):
     warnings: tuple[str, ...] = ()
     changes: PlanDiff | None = None
     """Differences from the incumbent plan, if there was one."""
+    incumbent_path: Path | None = None
+    """Plan file of the incumbent plan."""
+    measured: Mapping[str, PipelineProfile] = field(default_factory=dict)
+    """Pipeline -> profile that was measured before planning, if there was a budget."""
 
     @property
     def matching(self) -> Matching:
@@ -177,34 +116,44 @@ class Plan(Result, Mapping[str, "Assignment"]):
         return rows
 
     def _document(self) -> Any:
-        return {"file": self.path, "plan_set": self.file, "warnings": self.warnings, "changes": self.changes}
+        searches = {name: search_summary_json(profile) for name, profile in self.measured.items()}
+        return {
+            "file": self.path,
+            "plan_set": self.file,
+            "warnings": self.warnings,
+            "from": self.incumbent_path,
+            "changes": self.changes,
+            **({"searches": searches} if searches else {}),
+        }
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: AnyPath) -> Path:
         """Write the plan file, whole or not at all, and return its path.
 
         Raises:
-            PlanningError: it cannot be written.
+            PlanningError: the file cannot be written.
         """
-        from circinus.matching import save_plan_set
-
         save_plan_set(self.file, Path(path))
         return Path(path)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read a plan file; `Workspace.check_fresh` compares it with the specification.
+    def load(cls, path: AnyPath) -> Self:
+        """Read a plan file; `Workspace.load_plan` also compares it with the specification.
 
         Raises:
             PlanningError: the file does not exist, or it is no plan file of this version.
         """
-        from circinus.matching import load_plan_set
-
         return cls(load_plan_set(Path(path)), Path(path))
 
 
 @dataclass(frozen=True)
 class AdmissionResult(Result):
-    """Answer of admission control for one query."""
+    """Answer of admission control for one query.
+
+    Example:
+        >>> result = workspace.admit("archive", plan)
+        >>> result.admitted, result.already_served, result.added_usd_per_h
+        (True, True, 0.0)
+    """
 
     query: str
     admission: Admission
@@ -213,10 +162,14 @@ class AdmissionResult(Result):
     added_usd_per_h: float
     """Increase of the plan's cost, in US dollars per hour."""
     answered_s: float
+    written: Path | None = None
+    """Plan file that was written, if any."""
+    already_served: bool = False
+    """True if the plan served the query before."""
 
     @property
     def admitted(self) -> bool:
-        """Whether the query fits beside the running ones."""
+        """True if the query fits in addition to the running queries."""
         return self.admission.assignment is not None
 
     def __bool__(self) -> bool:
@@ -239,6 +192,7 @@ class AdmissionResult(Result):
         return {
             "query": self.query,
             "admitted": self.admitted,
+            "written": self.written,
             "assignment": self.admission.assignment,
             "rejection": self.admission.rejection,
             "binding": self.admission.binding,
@@ -249,11 +203,24 @@ class AdmissionResult(Result):
 
 @dataclass(frozen=True)
 class Explanation(Result):
-    """Reasons of a plan: for each query its decision, the alternatives, and what would change it."""
+    """Reasons of a plan: for each query its decision, the alternatives, and what would change it.
+
+    Example:
+        >>> explanation = workspace.explain(plan, ["archive"])
+        >>> [row["served"] for row in explanation.rows()]
+        [True]
+        >>> sorted(explanation.to_dict()["archive"])[:2]
+        ['alternatives', 'chosen']
+    """
 
     plan: Plan
     queries: Mapping[str, Query]
     """The explained queries."""
+    specification: Specification
+    profiles: Mapping[str, PipelineProfile] = field(default_factory=dict)
+    """Pipeline -> profile with the verdict on each configuration, where the store has it."""
+    complete: bool = True
+    """True if all queries are explained; deployments and shadow prices are then printed, too."""
 
     def decisions(self) -> Mapping[str, Assignment | Rejection]:
         """Return the decision on each explained query."""
@@ -261,6 +228,16 @@ class Explanation(Result):
         decisions: dict[str, Assignment | Rejection] = {a.query: a for a in matching.assignments}
         decisions |= {rejection.query: rejection for rejection in matching.rejections}
         return {name: decisions[name] for name in self.queries}
+
+    def corrections(self, pipelines: Collection[str] | None = None) -> tuple[Correction, ...]:
+        """Return the corrections of service times that the plan was made with, of the operators of some pipelines.
+
+        Args:
+            pipelines: names of pipelines; by default those of the explained queries.
+        """
+        names = {query.pipeline for query in self.queries.values()} if pipelines is None else pipelines
+        used = {operator.uses for name in names for operator in self.specification.pipelines[name].operators}
+        return tuple(entry for entry in self.plan.file.corrections.entries if entry.uses in used)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each query with its reason and the best alternative."""
@@ -280,31 +257,51 @@ class Explanation(Result):
         return rows
 
     def _document(self) -> Any:
-        return self.decisions()
+        return {
+            name: {
+                **vars(decision),
+                "search": search_summary_json(self.profiles.get(self.queries[name].pipeline)),
+                "corrections": self.corrections([self.queries[name].pipeline]),
+            }
+            for name, decision in self.decisions().items()
+        }
 
-    def print(self) -> None:
+    def print(self, console: Console | None = None) -> None:
         """Print the explanation as `circinus explain` does."""
-        from rich.console import Console
-
-        from circinus.reporting.explanation import assignment_explanation, rejection_explanation
-
-        console = Console()
-        for assignment in self.plan.matching.assignments:
+        console, matching = console or Console(), self.plan.matching
+        for assignment in matching.assignments:
             if assignment.query in self.queries:
                 console.print(assignment_explanation(assignment, self.queries[assignment.query]))
-        for rejection in self.plan.matching.rejections:
+        for rejection in matching.rejections:
             if rejection.query in self.queries:
                 console.print(rejection_explanation(rejection, self.queries[rejection.query]))
+        for name, profile in self.profiles.items():
+            console.print(f"pipeline {name}: {search_summary(profile)}", markup=False, highlight=False)
+        corrections = self.corrections()
+        if corrections:
+            console.print(correction_table(corrections))
+        console.print(PLAN_LEGEND, style="dim", markup=False, highlight=False)
+        if self.complete:
+            console.print(deployment_table(matching.deployments))
+            console.print(price_table(matching.prices))
 
 
 @dataclass(frozen=True)
 class FrontierReport(Result):
-    """Frontier of one query: the plans that no other plan beats in cost and resources."""
+    """Frontier of one query: the plans that no other plan beats in cost and resources.
+
+    Example:
+        >>> frontier = workspace.frontier("archive")
+        >>> frontier.rows()[0]["latency_s"] > 0
+        True
+        >>> list(frontier.to_frame().columns)[:2]
+        ['configuration', 'placement']
+    """
 
     frontier: Frontier
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each plan, by ascending cost of the plan alone."""
+        """Return a row for each plan of the frontier."""
         return [
             {
                 "configuration": str(candidate.plan.configuration),
@@ -338,82 +335,3 @@ class FrontierReport(Result):
         axes.figure.colorbar(points, label="accuracy")
         axes.set(xlabel="cost (US dollars per hour)", ylabel="latency (s)", title=self.frontier.query.name)
         return axes
-
-
-@dataclass(frozen=True)
-class SimulationReport(Result, Mapping[str, "QueryOutcome"]):
-    """Outcome of a simulation: latency, accuracy and cost of each query in simulated time."""
-
-    outcome: SimulatedLoad
-
-    def __getitem__(self, query: str) -> QueryOutcome:
-        for outcome in self.outcome.queries:
-            if outcome.query == query:
-                return outcome
-        raise KeyError(query)
-
-    def __iter__(self) -> Iterator[str]:
-        return (outcome.query for outcome in self.outcome.queries)
-
-    def __len__(self) -> int:
-        return len(self.outcome.queries)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each query: its figures and whether its SLOs are met."""
-        return [
-            {
-                "query": query.query,
-                "satisfied": query.satisfied,
-                "latency_s": query.at_percentile_s.value,
-                "accuracy": query.score,
-                "cost_usd_per_h": query.cost_usd_per_h,
-            }
-            for query in self.outcome.queries
-        ]
-
-    def _document(self) -> Any:
-        queries = [vars(query) | {"satisfied": query.satisfied} for query in self.outcome.queries]
-        return vars(self.outcome) | {"queries": queries}
-
-
-@dataclass(frozen=True)
-class LoadReport(Result, Mapping[str, "QueryMeasurement"]):
-    """Measurement of a load test: latency, accuracy and cost of each query, held against its SLOs."""
-
-    measured: MeasuredLoad
-    items_sent: int = 0
-    """Number of different items that were sent."""
-    profiled_items_sent: int = 0
-    """Number of those that planning had measured: their accuracy tests no promise."""
-
-    def __getitem__(self, query: str) -> QueryMeasurement:
-        for measurement in self.measured.queries:
-            if measurement.query == query:
-                return measurement
-        raise KeyError(query)
-
-    def __iter__(self) -> Iterator[str]:
-        return (measurement.query for measurement in self.measured.queries)
-
-    def __len__(self) -> int:
-        return len(self.measured.queries)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each query: its figures and whether its SLOs are met."""
-        return [
-            {
-                "query": query.query,
-                "served": query.served,
-                "satisfied": query.satisfied,
-                "requests": query.requests,
-                "failures": query.failures,
-                "latency_s": None if query.latency_s is None else query.latency_s.at_percentile_s,
-                "accuracy": query.score,
-                "cost_usd_per_h": query.cost_usd_per_h,
-            }
-            for query in self.measured.queries
-        ]
-
-    def _document(self) -> Any:
-        counts = {"items_sent": self.items_sent, "items_sent_seen_by_planning": self.profiled_items_sent}
-        return {**vars(self.measured), **counts}

@@ -1,0 +1,260 @@
+"""Control of a plan: options, and the controller that keeps an engine at the plan."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack, closing, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from circinus.api.defaults import DEFAULT_REPLAY_ITEMS
+from circinus.api.plan_source import PlanFileSource
+from circinus.api.progress import ProgressFactory, no_progress
+from circinus.api.quantities import AnyPath, Duration, seconds
+from circinus.api.synchronous import run
+from circinus.control.controller import Controller
+from circinus.control.dry_run import DryRunEngine
+from circinus.control.metrics import ControlMetrics
+from circinus.control.settings import ControlSettings
+from circinus.control.state_store import APPLIED, ControlStateStore, Event
+from circinus.serving import Mode
+from circinus.serving.local.capacity import MachineCapacity, require_capacity
+from circinus.serving.local.client import LocalEngineClient, start_daemon
+
+if TYPE_CHECKING:
+    from circinus.api.engine_handle import EngineHandle
+    from circinus.api.plan_context import LoadedPlan
+    from circinus.control.ladders.standby import StandbyReplicas
+    from circinus.control.managed_plans import ManagedPlans
+
+_log = logging.getLogger(__name__)
+_DEFAULT_AUDIT_RATE = 0.01
+
+
+@dataclass(frozen=True)
+class ControlOptions:
+    """Options of `Workspace.control`; durations are seconds or texts such as `"10s"`.
+
+    Example:
+        >>> options = c.ControlOptions(standby_factor=2.0, dwell="30s")
+        >>> options.interval, options.dry_run
+        (0.25, False)
+    """
+
+    standby_factor: float = 1.0
+    """Burst factor to keep standby replicas for: every query can degrade to serve this multiple of its planned rate; 1
+    disables them."""
+    interval: Duration = 0.25
+    """Polling interval of the control loop."""
+    dwell: Duration = 10.0
+    """Minimum time of low load before a query is upgraded again."""
+    audit_rate: float | None = None
+    """Fraction of answers to audit against ground truth or the most accurate configuration; by default 0.01, and 0 in a
+    replay."""
+    ground_truth: AnyPath | None = None
+    """File to which ground truths are appended as JSON lines; by default only those of the data sets are used."""
+    ground_truth_timeout: Duration = 3600.0
+    """Time to wait for an answer's ground truth."""
+    items: int = DEFAULT_REPLAY_ITEMS
+    """Number of held-out items that are recorded for each plan of a replay."""
+    state_file: AnyPath | None = None
+    """State file of the controller, shared by all controllers of one engine; by default beside the run directory."""
+    metrics: tuple[str, int] | None = None
+    """Listen address (host, port) of the Prometheus endpoint; by default there is none."""
+    dry_run: bool = False
+    """True to report decisions without applying them."""
+
+
+class PlanController:
+    """Controller of a plan: keeps an engine at it, moves queries along their ladders, and plans again after changes.
+
+    Made by `Workspace.control`. The engine keeps running when the controller stops.
+
+    Example:
+        >>> def stop_when_applied(event):
+        ...     if event.kind == "applied":
+        ...         controller.stop()
+        >>> controller = workspace.control(plan, mode="replay", on_event=stop_when_applied)
+        >>> controller.run()
+        >>> next(workspace.engine.events()).kind
+        'began'
+        >>> workspace.engine.close()
+        True
+    """
+
+    def __init__(
+        self,
+        source: PlanFileSource,
+        managed: ManagedPlans,
+        standby: StandbyReplicas,
+        engine: EngineHandle,
+        options: ControlOptions,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.standby = standby
+        """Standby replicas that the controller keeps, and what they cost."""
+        self._source, self._managed, self._handle, self._options = source, managed, engine, options
+        self._on_event = on_event
+        self._metrics = None if options.metrics is None else ControlMetrics(options.metrics[1], options.metrics[0])
+        self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self) -> None:
+        """Control the engine until `stop`, Ctrl-C or SIGTERM.
+
+        Raises:
+            ServingError: another controller holds the lease, or a dry run finds no engine.
+        """
+        run(self._run_until_signal, cancel=self.stop)
+
+    async def run_async(self) -> None:
+        """Control the engine until `stop` or cancellation, in the running event loop.
+
+        Raises:
+            ServingError: another controller holds the lease, or a dry run finds no engine.
+
+        Example:
+            >>> import asyncio
+            >>> async def control():
+            ...     controller = workspace.control(plan, mode="replay", on_event=lambda event: controller.stop())
+            ...     await controller.run_async()
+            >>> asyncio.run(control())
+            >>> workspace.engine.close()
+            True
+        """
+        self._loop = asyncio.get_running_loop()
+        try:
+            if self._options.dry_run:
+                await self._watch()
+            else:
+                await self._control()
+        finally:
+            self._loop = None
+            self._stop.clear()
+
+    def stop(self) -> None:
+        """Stop the control loop; may be called from any thread, and by `on_event`."""
+        if self._loop is None:
+            self._stop.set()
+        else:
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def _run_until_signal(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, self.stop)
+        await self.run_async()
+
+    async def _control(self) -> None:
+        options, handle, metrics = self._options, self._handle, self._metrics
+        state_file = handle.state_file(None if options.state_file is None else Path(options.state_file))
+        local = handle.kind == "local"
+
+        def revive() -> None:
+            start_daemon(handle.run_dir)
+
+        def record(event: Event) -> None:
+            self._on_event(event)
+            if metrics is not None:
+                metrics.event(event)
+
+        with closing(ControlStateStore(state_file)) as store:
+            engine = LocalEngineClient(handle.run_dir) if local else handle.ray()
+            try:
+                controller = Controller(
+                    engine,
+                    self._managed,
+                    store,
+                    holder=f"process {os.getpid()} on {socket.gethostname()}",
+                    clock=asyncio.get_running_loop().time,
+                    wall_clock=time.time,
+                    settings=self._settings,
+                    on_event=record,
+                    on_status=None if metrics is None else metrics.observe,
+                    restart_engine=revive if local else None,
+                    planner=self._source.planner(),
+                    drift=self._source.drift_tools(
+                        None if options.ground_truth is None else Path(options.ground_truth),
+                        seconds(options.ground_truth_timeout),
+                        (lambda scores: None) if metrics is None else metrics.audited,
+                    ),
+                    engine_lease=None if local else handle.ray_lease(),
+                )
+                if local:
+                    await asyncio.to_thread(revive)  # joins a running engine
+                controller.start()
+                _log.info("control %s", handle)
+                await controller.run(self._stop)
+            finally:
+                await engine.disconnect()
+
+    async def _watch(self) -> None:
+        """Report the decisions that a controller would take."""
+        async with AsyncExitStack() as stack:
+            store = stack.enter_context(closing(ControlStateStore(Path(":memory:"))))
+            dry = DryRunEngine(await stack.enter_async_context(self._handle.connected()))
+
+            def report(event: Event) -> None:
+                self._on_event(replace(event, kind="apply", reason=dry.why) if event.kind == APPLIED else event)
+
+            controller = Controller(
+                dry,
+                self._managed,
+                store,
+                holder="dry run",
+                clock=asyncio.get_running_loop().time,
+                wall_clock=time.time,
+                settings=self._settings,
+                on_event=report,
+                planner=self._source.planner(),
+            )
+            controller.start()
+            await controller.run(self._stop)
+
+    @property
+    def _settings(self) -> ControlSettings:
+        return ControlSettings(interval_s=seconds(self._options.interval))
+
+
+def control_plan(
+    opened: LoadedPlan,
+    engine: EngineHandle,
+    options: ControlOptions,
+    mode: str,
+    *,
+    on_event: Callable[[Event], None],
+    progress: ProgressFactory = no_progress,
+) -> PlanController:
+    """Record what a replay needs, and return a controller that has not started yet.
+
+    Raises:
+        PlanningError: the plan serves no query.
+        ServingError: the plan can never run on this machine, or metrics cannot be served.
+    """
+    serving_mode = Mode(mode)
+    default_rate = _DEFAULT_AUDIT_RATE if serving_mode is Mode.REAL else 0.0
+    source = PlanFileSource(
+        opened.path,
+        serving_mode,
+        options.standby_factor,
+        seconds(options.dwell),
+        default_rate if options.audit_rate is None else options.audit_rate,
+        options.items if serving_mode is Mode.REPLAY and not options.dry_run else None,
+        only_here=engine.kind == "local",
+        dry=options.dry_run,
+    )
+    managed, standby = source.manage(opened)
+    if engine.kind == "local":  # otherwise the controller would retry forever
+        require_capacity(managed.desired_state(managed.initial_ladder_states()), MachineCapacity.here())
+    source.prepare(managed, progress=progress)
+    return PlanController(source, managed, standby, engine, options, on_event)

@@ -1,0 +1,206 @@
+"""Profiling on this machine or on the nodes of a Ray cluster, and what the profile store has."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from circinus.api.progress import ProgressFactory, no_progress
+from circinus.api.reports import ProfileReport
+from circinus.errors import OperatorError, ProfileError
+from circinus.planning.sampler import make_sampler
+from circinus.profiling import (
+    Calibration,
+    HardwareClassReport,
+    MeasurementBackend,
+    PipelineProfile,
+    ServiceTimeObservation,
+    calibrate,
+    export_trace,
+    load_observations,
+    load_profile,
+    profile_on_hardware_classes,
+    profile_pipeline,
+    save_trace,
+)
+
+if TYPE_CHECKING:
+    from circinus.api.engine_handle import EngineHandle
+    from circinus.serving.ray.profiling_targets import ProfilingTargets
+    from circinus.specification import Specification
+
+_log = logging.getLogger(__name__)
+
+
+def profile_pipelines(
+    specification: Specification,
+    names: Sequence[str],
+    store: Path,
+    engine: EngineHandle,
+    *,
+    budget_s: float | None,
+    seed: int,
+    exhaustive: bool,
+    declared_speeds: bool,
+    sources: Mapping[str, MeasurementBackend],
+    progress: ProgressFactory = no_progress,
+    on_profile: Callable[[ProfileReport], None] = lambda report: None,
+) -> ProfileReport:
+    """Profile pipelines on this machine; on a Ray cluster on a node of each hardware class.
+
+    Args:
+        specification: specification that has the pipelines.
+        names: names of pipelines.
+        store: profile store.
+        engine: engine whose hardware is measured.
+        budget_s: time for each pipeline; None: until every SLO is decided.
+        seed: seed of the order in which items are measured.
+        exhaustive: whether to measure every configuration on every item.
+        declared_speeds: whether the declared speed replaces the measurement of hardware classes without a living node.
+        sources: pipeline -> measurement backend, where it is not this machine.
+        progress: observer for each pipeline.
+        on_profile: callback after each pipeline, with a report of that pipeline.
+
+    Raises:
+        ProfileError: the store cannot be used, or a hardware class has no living node.
+        OperatorError: the code of an operator is not found.
+        ServingError: there is no such cluster.
+    """
+    targets = None
+    if engine.kind == "ray":
+        targets = _connect_targets(specification, engine.address, declared_speeds=declared_speeds)
+    profiles: dict[str, PipelineProfile] = {}
+    reports: dict[str, Sequence[HardwareClassReport]] = {}
+    for name in names:
+        _log.info("profile pipeline %s into %s", name, store)
+        with progress(name) as observer:
+            if targets is None:
+                profile = profile_pipeline(
+                    specification,
+                    name,
+                    store,
+                    budget_s=budget_s,
+                    seed=seed,
+                    observer=observer,
+                    source=sources.get(name),
+                    explorer=make_sampler(specification, name),
+                    exhaustive=exhaustive,
+                )
+            else:
+                measured = profile_on_hardware_classes(
+                    specification,
+                    name,
+                    store,
+                    reference=targets.reference,
+                    classes=targets.classes,
+                    explorer=lambda name=name: make_sampler(specification, name),  # type: ignore[misc]
+                    budget_s=budget_s,
+                    seed=seed,
+                    observer=observer,
+                    exhaustive=exhaustive,
+                    skip_lost_nodes=declared_speeds,
+                )
+                profile, reports[name] = measured.profile, measured.reports
+        profiles[name] = profile
+        classes = {name: reports[name]} if name in reports else {}
+        on_profile(ProfileReport({name: profile}, specification, classes, _observations(store, [name])))
+        if profile.interrupted:
+            break
+    return ProfileReport(profiles, specification, reports, _observations(store, profiles))
+
+
+def stored_profiles(
+    specification: Specification,
+    names: Sequence[str],
+    store: Path,
+    *,
+    seed: int,
+    sources: Mapping[str, MeasurementBackend],
+) -> ProfileReport:
+    """Return the profiles in the store, with a verdict on each configuration.
+
+    Raises:
+        ProfileError: a pipeline was never profiled, or the store cannot be read.
+    """
+    profiles = {
+        name: load_profile(
+            specification,
+            name,
+            store,
+            seed=seed,
+            source=sources.get(name),
+            judged=True,
+            explorer=make_sampler(specification, name),
+        )
+        for name in names
+    }
+    return ProfileReport(profiles, specification, observations=_observations(store, names))
+
+
+def available_profiles(
+    specification: Specification, names: Collection[str], store: Path, *, seed: int
+) -> Mapping[str, PipelineProfile]:
+    """Return `stored_profiles`, without pipelines whose store is gone or was filled from a trace."""
+    profiles: dict[str, PipelineProfile] = {}
+    for name in sorted(names):
+        try:
+            profiles |= stored_profiles(specification, [name], store, seed=seed, sources={}).profiles
+        except (OperatorError, ProfileError):
+            continue
+    return profiles
+
+
+def calibrate_pipelines(
+    specification: Specification,
+    names: Sequence[str],
+    store: Path,
+    *,
+    seed: int,
+    sources: Mapping[str, MeasurementBackend],
+) -> tuple[Calibration, ...]:
+    """Measure this machine's relative speed against profiles that another machine put into the store."""
+    calibrations = []
+    for name in names:
+        source = sources.get(name)
+        recorded = load_profile(
+            specification, name, store, seed=seed, source=source, from_other_machines=source is None
+        )
+        calibrations.append(calibrate(specification, recorded, seed=seed))
+    return tuple(calibrations)
+
+
+def write_trace(specification: Specification, name: str, store: Path, path: Path, *, seed: int) -> None:
+    """Write the measurements of one pipeline to a trace file.
+
+    Raises:
+        ProfileError: the pipeline was never profiled.
+    """
+    save_trace(export_trace(specification, name, store, seed=seed), path)
+
+
+def _observations(store: Path, names: Collection[str]) -> Mapping[str, Sequence[ServiceTimeObservation]]:
+    observations = load_observations(store)
+    return {name: [observation for observation in observations if observation.pipeline == name] for name in names}
+
+
+def _connect_targets(specification: Specification, address: str, *, declared_speeds: bool) -> ProfilingTargets:
+    """Return a node of each hardware class on the cluster at `address`."""
+    from circinus.serving.ray.cluster import Cluster
+    from circinus.serving.ray.profiling_targets import find_profiling_targets
+    from circinus.serving.ray.settings import RaySettings
+
+    if specification.infrastructure is None:
+        raise ProfileError(
+            "profiling on Ray measures the hardware of an infrastructure, and the specification has none",
+            code="profile.no_infrastructure",
+            hint="Add a document of kind Infrastructure.",
+        )
+    return find_profiling_targets(
+        Cluster(RaySettings(address=address)),
+        address,
+        specification.infrastructure,
+        specification.module_paths,
+        declared_speeds=declared_speeds,
+    )

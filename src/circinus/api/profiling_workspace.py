@@ -1,0 +1,204 @@
+"""The part of the workspace that reads and profiles a specification."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from circinus.api.defaults import DEFAULT_ADDRESS
+from circinus.api.engine_handle import EngineHandle, EngineKind
+from circinus.api.progress import ProgressFactory, no_progress
+from circinus.api.quantities import AnyPath, Duration, seconds
+from circinus.errors import ProfileError, SpecError
+from circinus.serving.local import DEFAULT_RUN_FOLDER
+from circinus.specification.loader import load_specification
+from circinus.specification.specification import Specification
+
+if TYPE_CHECKING:
+    from circinus.api.reports import ProfileReport, ValidationReport
+    from circinus.profiling import Calibration, MeasurementBackend
+
+Sources = Mapping[str, "MeasurementBackend"]
+
+
+class ProfilingWorkspace:
+    """Base of `Workspace`: a specification with its profile store and engine.
+
+    Each method imports its use case when it is called: reading a specification loads no solver.
+    """
+
+    def __init__(
+        self,
+        specification: Specification | AnyPath | Sequence[AnyPath] = ".",
+        *,
+        store: AnyPath | None = None,
+        seed: int = 0,
+        engine: EngineKind = "local",
+        run_dir: AnyPath | None = None,
+        address: str = DEFAULT_ADDRESS,
+        http: tuple[str, int] | None = None,
+    ) -> None:
+        self._paths: list[Path] = []
+        self._specification: Specification | None = None
+        if isinstance(specification, Specification):
+            self._specification = specification
+        elif isinstance(specification, str | os.PathLike):
+            self._paths = [Path(specification)]
+        else:
+            self._paths = [Path(path) for path in specification]
+        self.store = self._folder / ".circinus" / "profiles.sqlite" if store is None else Path(store)
+        self.seed = seed
+        self.engine = EngineHandle(engine, DEFAULT_RUN_FOLDER if run_dir is None else Path(run_dir), address, http)
+        """Handle of the engine: its status, its end, and the events of its controller."""
+
+    @property
+    def specification(self) -> Specification:
+        """The specification; files are read at the first use.
+
+        Raises:
+            SpecError: files are missing or faulty; carries all problems.
+        """
+        if self._specification is None:
+            self._specification = load_specification(self._paths)
+        return self._specification
+
+    def validate(self, *, check_operators: bool = True) -> ValidationReport:
+        """Check the specification and, by default, import and check the operators, metrics and data sets.
+
+        Raises:
+            SpecError: carries all problems, with file and line where there are any.
+
+        Example:
+            >>> workspace.validate().to_dict()["queries"]
+            ['typing-aid', 'archive']
+        """
+        from circinus.api.reports import ValidationReport
+        from circinus.operators.validation import check_operators as find_problems
+
+        problems = find_problems(self.specification) if check_operators else ()
+        if problems:
+            raise SpecError(problems)
+        return ValidationReport(self.specification)
+
+    def profile(
+        self,
+        pipelines: Collection[str] | None = None,
+        *,
+        budget: Duration | None = None,
+        exhaustive: bool = False,
+        declared_speeds: bool = False,
+        sources: Sources | None = None,
+        progress: ProgressFactory = no_progress,
+        on_profile: Callable[[ProfileReport], None] = lambda report: None,
+    ) -> ProfileReport:
+        """Measure the configurations that could lower the cost of a query, until every SLO is decided.
+
+        An interrupted call is resumed by the next one. With a Ray cluster as engine, operators are measured on a node
+        of each hardware class of the infrastructure.
+
+        Args:
+            pipelines: names of pipelines; by default all.
+            budget: time for each pipeline, in seconds or as `"2min"`; by default until every SLO is decided.
+            exhaustive: whether to measure every configuration on every item.
+            declared_speeds: whether hardware classes without a living node keep their declared speed (Ray only).
+            sources: pipeline -> measurement backend, where it is not this machine.
+            progress: observer for each pipeline.
+            on_profile: callback after each pipeline, with a report of that pipeline.
+
+        Raises:
+            ProfileError: the store cannot be used, or a pipeline does not exist.
+            OperatorError: the code of an operator is not found.
+
+        Example:
+            >>> report = workspace.profile(["mend"], budget="1min")
+            >>> report["mend"].all_decided
+            True
+        """
+        from circinus.api.profiling_service import profile_pipelines
+
+        return profile_pipelines(
+            self.specification,
+            self._pipelines(pipelines),
+            self.store,
+            self.engine,
+            budget_s=None if budget is None else seconds(budget),
+            seed=self.seed,
+            exhaustive=exhaustive,
+            declared_speeds=declared_speeds,
+            sources=sources or {},
+            progress=progress,
+            on_profile=on_profile,
+        )
+
+    def profile_report(
+        self, pipelines: Collection[str] | None = None, *, sources: Sources | None = None
+    ) -> ProfileReport:
+        """Return the profiles in the store, with a verdict on each configuration, and measure nothing.
+
+        Raises:
+            ProfileError: a pipeline was never profiled, or the store cannot be read.
+
+        Example:
+            >>> len(workspace.profile_report()["mend"].configurations) >= 4
+            True
+        """
+        from circinus.api.profiling_service import stored_profiles
+
+        names = self._pipelines(pipelines)
+        return stored_profiles(self.specification, names, self.store, seed=self.seed, sources=sources or {})
+
+    def calibrate(
+        self, pipelines: Collection[str] | None = None, *, sources: Sources | None = None
+    ) -> tuple[Calibration, ...]:
+        """Measure this machine's relative speed against profiles that another machine put into the store.
+
+        Raises:
+            ProfileError: a pipeline was not profiled on another machine.
+
+        Example:
+            >>> workspace.calibrate()
+            Traceback (most recent call last):
+            circinus.errors.ProfileError: ...
+        """
+        from circinus.api.profiling_service import calibrate_pipelines
+
+        names = self._pipelines(pipelines)
+        return calibrate_pipelines(self.specification, names, self.store, seed=self.seed, sources=sources or {})
+
+    def record_trace(self, path: AnyPath, pipeline: str | None = None) -> Path:
+        """Write the measurements of one pipeline to a trace file, to plan elsewhere, and return its path.
+
+        Raises:
+            ProfileError: the pipeline was never profiled, or it is not named and there are several.
+
+        Example:
+            >>> workspace.record_trace("mend.trace").name
+            'mend.trace'
+        """
+        from circinus.api.profiling_service import write_trace
+
+        names = self._pipelines(None if pipeline is None else [pipeline])
+        if len(names) != 1:
+            raise ProfileError(
+                f"a trace is of one pipeline, and the specification has {', '.join(names)}",
+                code="trace.several_pipelines",
+                hint="Name one.",
+            )
+        write_trace(self.specification, names[0], self.store, Path(path), seed=self.seed)
+        return Path(path)
+
+    @property
+    def _folder(self) -> Path:
+        first = self._paths[0] if self._paths else Path()
+        return first if first.is_dir() else first.parent
+
+    def _pipelines(self, names: Collection[str] | None) -> list[str]:
+        present = list(self.specification.pipelines)
+        for name in names or ():
+            if name not in present:
+                raise ProfileError(
+                    f"no pipeline {name}, expected one of {', '.join(present) or '(none)'}", code="pipeline.unknown"
+                )
+        return present if names is None else list(names)

@@ -1,0 +1,214 @@
+"""Reports of validation, profiling, simulation and load tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from circinus.api.result import Result
+from circinus.specification import configuration_count
+
+if TYPE_CHECKING:
+    from circinus.profiling import HardwareClassReport, PipelineProfile, ServiceTimeObservation
+    from circinus.serving.loadtest.load_report import LoadReport as MeasuredLoad
+    from circinus.serving.loadtest.load_report import QueryMeasurement
+    from circinus.simulation import SimulationReport as SimulatedLoad
+    from circinus.simulation.report import QueryOutcome
+    from circinus.specification import Specification
+
+
+@dataclass(frozen=True)
+class ValidationReport(Result):
+    """A specification without problems, in figures.
+
+    Example:
+        >>> workspace.validate().rows()
+        [{'pipeline': 'mend', 'operators': 2, 'configurations': 8}]
+    """
+
+    specification: Specification
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the numbers of operators and configurations of each pipeline."""
+        return [
+            {"pipeline": name, "operators": len(pipeline.operators), "configurations": configuration_count(pipeline)}
+            for name, pipeline in self.specification.pipelines.items()
+        ]
+
+    def _document(self) -> Any:
+        infrastructure = self.specification.infrastructure
+        return {
+            "files": list(self.specification.files),
+            "passed_over": list(self.specification.skipped_documents),
+            "pipelines": {row.pop("pipeline"): row for row in self.rows()},
+            "pools": len(infrastructure.pools) if infrastructure else 0,
+            "queries": [query.name for query in self.specification.queries],
+        }
+
+
+@dataclass(frozen=True)
+class ProfileReport(Result, Mapping[str, "PipelineProfile"]):
+    """Profiles of pipelines: accuracy, service times and sizes with their bounds.
+
+    Example:
+        >>> report = workspace.profile_report()
+        >>> report["mend"].dataset_items
+        120
+        >>> best = max(report.rows(), key=lambda row: row["accuracy"])
+        >>> best["accuracy_lower"] <= best["accuracy"] <= best["accuracy_upper"]
+        True
+    """
+
+    profiles: Mapping[str, PipelineProfile]
+    specification: Specification
+    hardware_classes: Mapping[str, Sequence[HardwareClassReport]] = field(default_factory=dict)
+    """Pipeline -> measurements on further hardware classes."""
+    observations: Mapping[str, Sequence[ServiceTimeObservation]] = field(default_factory=dict)
+    """Pipeline -> service times observed under traffic."""
+
+    def __getitem__(self, pipeline: str) -> PipelineProfile:
+        return self.profiles[pipeline]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.profiles)
+
+    def __len__(self) -> int:
+        return len(self.profiles)
+
+    @property
+    def interrupted(self) -> bool:
+        """True if the measurement was interrupted; the same call resumes it."""
+        return any(profile.interrupted for profile in self.profiles.values())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each measured configuration: its knobs, items, accuracy with bounds, and verdict."""
+        rows = []
+        for name, profile in self.profiles.items():
+            for measured in profile.configurations:
+                verdict = profile.verdicts.get(measured.configuration)
+                rows.append(
+                    {
+                        "pipeline": name,
+                        "configuration": str(measured.configuration),
+                        "items": len(measured.items),
+                        "accuracy": measured.accuracy.value,
+                        "accuracy_lower": measured.accuracy.lower,
+                        "accuracy_upper": measured.accuracy.upper,
+                        "service_s": sum(float(o.service_s.mean()) for o in measured.operators.values()),
+                        "verdict": None if verdict is None else verdict.verdict,
+                    }
+                )
+        return rows
+
+    def _document(self) -> Any:
+        from circinus.api.profile_summary import profile_summary
+
+        return {
+            "profiles": [
+                profile_summary(
+                    profile, self.specification, self.hardware_classes.get(name, ()), self.observations.get(name, ())
+                )
+                for name, profile in self.profiles.items()
+            ]
+        }
+
+
+@dataclass(frozen=True)
+class SimulationReport(Result, Mapping[str, "QueryOutcome"]):
+    """Outcome of a simulation: latency, accuracy and cost of each query in simulated time.
+
+    Example:
+        >>> report = workspace.simulate(plan, load=0.5, duration="5min")
+        >>> report["archive"].satisfied
+        True
+        >>> [row["query"] for row in report.rows()]
+        ['typing-aid', 'archive']
+    """
+
+    outcome: SimulatedLoad
+
+    def __getitem__(self, query: str) -> QueryOutcome:
+        for outcome in self.outcome.queries:
+            if outcome.query == query:
+                return outcome
+        raise KeyError(query)
+
+    def __iter__(self) -> Iterator[str]:
+        return (outcome.query for outcome in self.outcome.queries)
+
+    def __len__(self) -> int:
+        return len(self.outcome.queries)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each query: its figures and whether its SLOs are met."""
+        return [
+            {
+                "query": query.query,
+                "satisfied": query.satisfied,
+                "latency_s": query.at_percentile_s.value,
+                "accuracy": query.score,
+                "cost_usd_per_h": query.cost_usd_per_h,
+            }
+            for query in self.outcome.queries
+        ]
+
+    def _document(self) -> Any:
+        queries = [vars(query) | {"satisfied": query.satisfied} for query in self.outcome.queries]
+        return vars(self.outcome) | {"queries": queries}
+
+
+@dataclass(frozen=True)
+class LoadReport(Result, Mapping[str, "QueryMeasurement"]):
+    """Measurement of a load test: latency, accuracy and cost of each query, compared with its SLOs.
+
+    Example:
+        >>> with workspace.deploy(plan, mode="replay") as deployment:
+        ...     report = deployment.load_test(duration="2s", warm_up="0s")
+        >>> sorted(report), report.to_dict()["mode"]
+        (['archive', 'typing-aid'], 'replay')
+    """
+
+    measured: MeasuredLoad
+    items_sent: int = 0
+    """Number of different items that were sent."""
+    profiled_items_sent: int = 0
+    """Number of sent items that planning had measured; their accuracy is no test of the plan."""
+    why_not_kept: str = ""
+    """Reason why observed service times were not stored; empty if they were."""
+
+    def __getitem__(self, query: str) -> QueryMeasurement:
+        for measurement in self.measured.queries:
+            if measurement.query == query:
+                return measurement
+        raise KeyError(query)
+
+    def __iter__(self) -> Iterator[str]:
+        return (measurement.query for measurement in self.measured.queries)
+
+    def __len__(self) -> int:
+        return len(self.measured.queries)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each query: its figures and whether its SLOs are met."""
+        return [
+            {
+                "query": query.query,
+                "served": query.served,
+                "satisfied": query.satisfied,
+                "requests": query.requests,
+                "failures": query.failures,
+                "latency_s": None if query.latency_s is None else query.latency_s.at_percentile_s,
+                "accuracy": query.score,
+                "cost_usd_per_h": query.cost_usd_per_h,
+            }
+            for query in self.measured.queries
+        ]
+
+    def _document(self) -> Any:
+        return {
+            **vars(self.measured),
+            "items_sent": self.items_sent,
+            "items_sent_seen_by_planning": self.profiled_items_sent,
+            "observations_kept": not self.why_not_kept,
+        }

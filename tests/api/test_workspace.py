@@ -1,0 +1,138 @@
+"""Behaviour of the Python API beyond its examples: errors, logging, threads and event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+import circinus as c
+from budget import HANG_LIMIT_S
+from circinus.api.synchronous import outside_loop, run
+from cli_runner import _as_a_new_process
+from prepared import prepared_starter
+from raised import raises_code
+
+
+@pytest.fixture
+def workspace(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[c.Workspace]:
+    """The starter application, profiled and planned; its folder is the working folder."""
+    folder = prepared_starter(tmp_path_factory).copy(tmp_path / "application")
+    with _as_a_new_process((), folder):
+        yield c.Workspace(".")
+
+
+def test_unknown_names_are_errors_with_codes(workspace: c.Workspace) -> None:
+    plan = workspace.load_plan()
+    with raises_code(c.PlanningError, "query.unknown"):
+        workspace.admit("nothing", plan)
+    with raises_code(c.PlanningError, "query.unknown"):
+        workspace.explain(plan, ["nothing"])
+    with raises_code(c.PlanningError, "query.unknown"):
+        workspace.frontier("nothing")
+    with raises_code(c.ProfileError, "pipeline.unknown"):
+        workspace.profile(["nothing"])
+
+
+def test_a_plan_is_written_only_where_it_is_asked_for(workspace: c.Workspace) -> None:
+    before = Path("plan.json").read_bytes()
+    one = replace(workspace.specification, queries=workspace.specification.queries[:1])
+    running = c.Workspace(one, store=workspace.store).plan()
+    result = workspace.admit("archive", running)
+    assert result.written is None
+    assert workspace.admit("archive", running, output="admitted.json").written == Path("admitted.json")
+    assert set(c.Plan.load("admitted.json")) == set(result.plan) == {"typing-aid", "archive"}
+    assert Path("plan.json").read_bytes() == before
+
+
+def test_a_plan_of_another_specification_is_stale(workspace: c.Workspace) -> None:
+    plan = workspace.load_plan()
+    one = c.Workspace(replace(workspace.specification, queries=workspace.specification.queries[:1]))
+    for use in (one.deploy, one.control):
+        with raises_code(c.StalePlanError, "plan.stale"):
+            use(plan, mode="replay")  # type: ignore[operator]
+
+
+def test_a_plan_that_serves_no_query_is_not_controlled(workspace: c.Workspace) -> None:
+    queries = tuple(
+        query.model_copy(update={"slos": c.Slos.parse(["latency p95 <= 1us"])})
+        for query in workspace.specification.queries
+    )
+    hopeless = c.Workspace(replace(workspace.specification, queries=queries), store=workspace.store)
+    plan = hopeless.plan()
+    assert set(plan.rejected) == {"typing-aid", "archive"}
+    with raises_code(c.PlanningError, "plan.no_served_query"):
+        hopeless.control(plan, mode="replay")
+
+
+def test_use_cases_log_below_circinus(workspace: c.Workspace, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "circinus"):
+        workspace.plan()
+    assert any(
+        record.name.startswith("circinus.api.") and "planned 2 of 2 queries" in record.message
+        for record in caplog.records
+    )
+
+
+def test_without_a_handler_nothing_is_logged() -> None:
+    code = "import logging, circinus as c; c.Workspace; logging.getLogger('circinus.api').warning('unseen')"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stderr == ""
+
+
+@pytest.mark.slow
+def test_a_controller_is_stopped_from_another_thread(workspace: c.Workspace) -> None:
+    began = Event()
+    controller = workspace.control(workspace.load_plan(), mode="replay", on_event=lambda event: began.set())
+    thread = Thread(target=controller.run, daemon=True)
+    thread.start()
+    try:
+        assert began.wait(HANG_LIMIT_S)
+        assert workspace.engine.controller() != ""
+        controller.stop()
+        thread.join(HANG_LIMIT_S)
+        assert not thread.is_alive()
+        assert workspace.engine.controller() == ""
+    finally:
+        controller.stop()
+        thread.join(HANG_LIMIT_S)
+        workspace.engine.close()
+
+
+@pytest.mark.slow
+def test_a_dry_run_needs_an_engine(workspace: c.Workspace) -> None:
+    controller = workspace.control(workspace.load_plan(), c.ControlOptions(dry_run=True), mode="replay")
+    with pytest.raises(c.ServingError):
+        controller.run()
+
+
+def test_synchronous_calls_work_inside_a_running_event_loop() -> None:
+    async def answer() -> int:
+        await asyncio.sleep(0)
+        return 42
+
+    async def call() -> int:
+        return run(answer)
+
+    assert run(answer) == asyncio.run(call()) == 42
+
+
+def test_an_interruption_cancels_the_other_thread() -> None:
+    cancelled = Event()
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    async def call() -> None:
+        outside_loop(interrupted, cancelled.set)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(call())
+    assert cancelled.is_set()
