@@ -80,11 +80,17 @@ class Nodes:
         return RayEngine(self.settings)
 
     def add_far(self) -> None:
-        with mock.patch.dict(os.environ, SERVE_ENVIRONMENT):
+        with mock.patch.dict(os.environ, _ENVIRONMENT):
             self.far = self.cluster.add_node(**_NODE, labels={"circinus/pool": "far"})
 
 
 _NODE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
+_ENVIRONMENT = {
+    **SERVE_ENVIRONMENT,
+    # Ray Serve kills an HTTP proxy that starts slowly, as on a busy machine.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(HANG_LIMIT_S),
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": str(HANG_LIMIT_S),
+}
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +101,7 @@ def nodes() -> Iterator[Nodes]:
     from ray.cluster_utils import Cluster
 
     with exclusive_ray_cluster():
-        with mock.patch.dict(os.environ, SERVE_ENVIRONMENT):
+        with mock.patch.dict(os.environ, _ENVIRONMENT):
             cluster = Cluster(
                 initialize_head=True,
                 head_node_args={
@@ -108,7 +114,8 @@ def nodes() -> Iterator[Nodes]:
             )
         cluster_nodes = Nodes(cluster, None, _free_port())
         cluster_nodes.add_far()
-        cluster_module.Cluster(cluster_nodes.settings).start()  # outside the time limits of tests
+        with mock.patch("ray.serve._private.api.HTTP_PROXY_TIMEOUT", HANG_LIMIT_S):
+            cluster_module.Cluster(cluster_nodes.settings).start()  # outside the time limits of tests
         yield cluster_nodes
         serve.shutdown()
         ray.shutdown()
