@@ -154,7 +154,7 @@ def without_controller_s(killed_s: Sequence[float], events: Sequence[Event]) -> 
 def differences(desired: DesiredState, status: EngineStatus) -> int:
     """Count the deployments that are superfluous, missing or of another size than desired."""
     target = {replicas.deployment: replicas.replicas for replicas in desired.deployments}
-    running = {replicas.deployment: replicas.replicas_wanted for replicas in status.deployments}
+    running = {replicas.deployment: replicas.target_replicas for replicas in status.deployments}
     return sum(target.get(deployment) != running.get(deployment) for deployment in target.keys() | running.keys())
 
 
@@ -185,7 +185,7 @@ async def _controller_kills(scene: Scene, count: int, seed: int, console: Consol
         await controllers.end(signal.SIGTERM)
         status = await engine.status()
         seen.brought = BroughtAbout.of(RunDirectory(run_folder.absolute()).log.read_text(encoding="utf-8"))
-        last, events = written.in_force(records), records.events(most=100_000)
+        last, events = written.in_force(records), records.events(count=100_000)
         records.close()
     finally:
         stop.set()

@@ -53,7 +53,7 @@ def real_part(options: RealOptions, state: Path, console: Console) -> PartResult
         rows = replayed(plans, options.replay, state, console)
         figures = replay_figures(rows)
     if options.computed_plans:
-        machine = MachineCapacity.here()
+        machine = MachineCapacity.of_this_machine()
         chosen = _spread(COMPUTED, options.computed_plans)
         plans = [computed_plan(c, measured[c.example].split(n), machine) for n, c in enumerate(chosen)]
         computing_rows = computed(plans, options.computing, state, console)

@@ -129,7 +129,7 @@ def _highs_alone(members: ExpandedQueries) -> np.ndarray:
     unserved = np.full(len(members.class_of), NOT_SERVED, dtype=np.int64)
     solver = SubprocessSolver()
     solution = solve_restricted(
-        members, regrets, unserved, objective, inf, solver.minimise, most=len(unserved), time_limit_s=_MIP_S
+        members, regrets, unserved, objective, inf, solver.minimise, max_undecided=len(unserved), time_limit_s=_MIP_S
     ).chosen
     solver.close()
     return solution

@@ -126,7 +126,7 @@ def _profiled(
     began_s = clock()
     explorer = None if exhaustive else make_sampler(specification, PIPELINE)
     profile_pipeline(specification, PIPELINE, store, source=source, exhaustive=exhaustive, explorer=explorer)
-    return clock() - began_s, load_profile(specification, PIPELINE, store, source=source, judged=True)
+    return clock() - began_s, load_profile(specification, PIPELINE, store, source=source, with_verdicts=True)
 
 
 def _matching(specification: Specification, profile: PipelineProfile) -> Matching:

@@ -215,7 +215,7 @@ class _Judge:
         """Record the share of right recommendations after `items` items, and whether a verdict is wrong."""
         meets, fails = standings.decided
         self._wrong |= bool((meets & ~self._keeps).any() or (fails & self._keeps).any())
-        for better, worse in standings.surely_as_accurate():
+        for better, worse in standings.certainly_as_accurate():
             self._wrong |= bool(self._sign * (self._means[better] - self._means[worse]) < -1e-12)
         recommended = standings.recommended(self._cost)
         has_plan = recommended >= 0

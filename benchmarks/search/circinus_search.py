@@ -219,9 +219,9 @@ class _Run:
         )
         first, item_s = self._looks[0], self._item_s()
         return CandidateBeliefs(
-            keeps=feasibility,
-            sure=self._sure,
-            begun=self._items > 0,
+            feasibility=feasibility,
+            is_certain=self._sure,
+            is_measured=self._items > 0,
             usd_per_h=self._drawn_costs(),
             look_s=item_s * (first + BEGINNING_ITEMS),
             settle_s=item_s * np.maximum(settled - np.maximum(self._items, first), first),

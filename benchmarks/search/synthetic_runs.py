@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.baselines.synthetic_search import BASELINES, Trial, best_trial
 from benchmarks.workloads.synthetic.backend import SyntheticSource
 from benchmarks.workloads.synthetic.families import SyntheticCase
-from benchmarks.workloads.synthetic.ground_truth import cheapest_of, judged
+from benchmarks.workloads.synthetic.ground_truth import cheapest_of, true_verdict
 from circinus.planning import plan_queries
 from circinus.planning.sampler import make_sampler
 from circinus.profiling import ProfileProgress, SilentObserver, profile_pipeline
@@ -142,7 +142,7 @@ def _row(
     peak_mib: float = np.nan,
     steps: float = np.nan,
 ) -> SyntheticRun:
-    verdict = None if plan is None else judged(case.model, case.query, case.network, plan)
+    verdict = None if plan is None else true_verdict(case.model, case.query, case.network, plan)
     is_feasible = verdict is not None and verdict.kept
     ratio = np.nan if verdict is None or not is_feasible else verdict.cost_usd_per_h / case.optimum.cost_usd_per_h
     return SyntheticRun(

@@ -120,7 +120,7 @@ def test_whole_replicas_that_come_first_fit_pack_and_keep_what_is_promised(tiny:
             usage = problem.usage_of(chosen)
             assert problem.fits(usage)
             assert not pack_pools(problem, usage, widely=True)[1]
-            assert not evaluate_sizing(problem, chosen, usage, slos, plans.reestimate).broken
+            assert not evaluate_sizing(problem, chosen, usage, slos, plans.reestimate).violations
             for query, candidate in problem.served(chosen):
                 assert candidate in problem.candidates_of(query)
                 if not next_best:

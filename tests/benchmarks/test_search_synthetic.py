@@ -12,7 +12,7 @@ from benchmarks.search.suggestion_time import Measured
 from benchmarks.search.synthetic import figures_of, standings
 from benchmarks.search.synthetic_runs import OURS, SyntheticRun, run_baselines
 from benchmarks.workloads.synthetic.families import FAMILIES, SyntheticCase, everywhere, synthetic_case
-from benchmarks.workloads.synthetic.ground_truth import judged
+from benchmarks.workloads.synthetic.ground_truth import true_verdict
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_a_baseline_stops_when_its_seconds_are_spent_and_is_told_the_truth(case:
     assert last >= 500.0 or len(trials) == case.configurations
     assert len({trial.configuration for trial in trials}) == len(trials)
     for trial in trials:
-        verdict = judged(case.model, case.query, case.network, trial.plan.plan)
+        verdict = true_verdict(case.model, case.query, case.network, trial.plan.plan)
         assert verdict.kept == (max(trial.beyond) <= 0)
 
 

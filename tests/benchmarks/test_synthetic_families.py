@@ -14,7 +14,7 @@ from benchmarks.workloads.synthetic.families import (
     everywhere,
     synthetic_case,
 )
-from benchmarks.workloads.synthetic.ground_truth import cheapest_plan, judged, true_profile
+from benchmarks.workloads.synthetic.ground_truth import cheapest_plan, true_profile, true_verdict
 from benchmarks.workloads.synthetic.optimum import cheapest_choices, undominated
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,7 +59,7 @@ def test_sizes_are_those_that_are_said_and_the_optimum_keeps_what_is_asked(famil
         assert 0.8 * 10**exponent <= case.configurations <= 2 * 10**exponent
         plan = cheapest_plan(case.model, case.query, case.network, [case.optimum.configuration])
         assert plan is not None
-        verdict = judged(case.model, case.query, case.network, plan.plan)
+        verdict = true_verdict(case.model, case.query, case.network, plan.plan)
         assert verdict.kept
         assert verdict.cost_usd_per_h == pytest.approx(case.optimum.cost_usd_per_h, rel=1e-6)
 
@@ -76,13 +76,13 @@ def test_a_plan_that_is_not_accurate_or_too_slow_or_too_dear_is_found_out() -> N
         {"cost": slos.cost.model_copy(update={"limit_usd_per_h": 0.99 * case.optimum.cost_usd_per_h})},
     ):
         query = case.query.model_copy(update={"slos": slos.model_copy(update=tighter)})
-        assert not judged(case.model, query, case.network, plan.plan).kept
+        assert not true_verdict(case.model, query, case.network, plan.plan).kept
     means = {configuration: case.model.mean_score(configuration) for configuration in _all(case)}
     worst = min(means, key=means.__getitem__)
     anything = case.query.model_copy(update={"slos": slos.model_copy(update={"accuracy": None, "cost": None})})
     cheap = cheapest_plan(case.model, anything, case.network, [worst])
     assert cheap is not None
-    assert not judged(case.model, case.query, case.network, cheap.plan).kept
+    assert not true_verdict(case.model, case.query, case.network, cheap.plan).kept
 
 
 def test_what_a_family_promises() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from benchmarks.workloads.synthetic.backend import SyntheticSource
 from benchmarks.workloads.synthetic.families import FAMILIES, SyntheticCase, everywhere, synthetic_case
-from benchmarks.workloads.synthetic.ground_truth import cheapest_of, judged, true_profile
+from benchmarks.workloads.synthetic.ground_truth import cheapest_of, true_profile, true_verdict
 
 from circinus.planning import plan_queries
 from circinus.planning.sampler import make_sampler
@@ -70,7 +70,7 @@ def test_the_product_finds_a_plan_in_a_pipeline_of_functions(tmp_path: Path) -> 
     profile = profile_pipeline(case.specification, name, tmp_path / "store", source=source, explorer=explorer)
     found = cheapest_of(plan_queries(case.specification, {name: profile})["query"].candidates)
     assert found is not None
-    verdict = judged(case.model, case.query, case.network, found.plan)
+    verdict = true_verdict(case.model, case.query, case.network, found.plan)
     assert verdict.kept
     assert verdict.cost_usd_per_h <= 1.1 * case.optimum.cost_usd_per_h
     assert sum(runner.items[c] for runner in source.runners for c in runner.items) == sum(

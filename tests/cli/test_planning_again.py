@@ -36,7 +36,7 @@ def test_nothing_changes_where_nothing_changed(application: Path) -> None:
     data = answer("plan", cwd=application, kind="plan")
     assert data["from"] == "plan.json"
     assert data["changes"] == {
-        "kept": ["archive", "typing-aid"], "changed": [], "stopped": [], "new": [], "removed": [],
+        "unchanged": ["archive", "typing-aid"], "changed": [], "stopped": [], "new": [], "removed": [],
     }  # fmt: skip
     assert plans(data["plan_set"]) == plans(before)
     run = run_circinus("plan", cwd=application)
@@ -50,7 +50,7 @@ def test_what_came_and_went_is_said(application: Path) -> None:
     data = answer("plan", "--churn-price", "$1/h", cwd=application, kind="plan")
     assert data["changes"]["new"] == ["another"]
     assert data["changes"]["removed"] == ["archive"]
-    assert data["changes"]["kept"] == ["typing-aid"]
+    assert data["changes"]["unchanged"] == ["typing-aid"]
 
 
 def test_from_another_file_and_afresh(application: Path, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_from_another_file_and_afresh(application: Path, tmp_path: Path) -> None
 
 def test_a_bound_on_changes_and_its_price(application: Path) -> None:
     data = answer("plan", "--max-changes", "0", "--churn-price", "$0.01/h", cwd=application, kind="plan")
-    assert data["changes"]["kept"] == ["archive", "typing-aid"]
+    assert data["changes"]["unchanged"] == ["archive", "typing-aid"]
     for arguments, message in (
         (("--churn-price", "soon"), "soon"),
         (("--churn-price", "-1"), "found '-1'"),
@@ -129,7 +129,7 @@ def test_one_more_query_is_let_in_and_the_plan_is_whole_again(application: Path)
     assert answer("admit", "another", cwd=application, kind="admit")["admitted"]
     assert plan_file(application) == after
     data = answer("plan", "--churn-price", "$1/h", cwd=application, kind="plan")
-    assert data["changes"]["kept"] == ["another", "archive", "typing-aid"]
+    assert data["changes"]["unchanged"] == ["another", "archive", "typing-aid"]
 
 
 def test_queries_are_let_in_one_after_the_other(application: Path) -> None:

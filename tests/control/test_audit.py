@@ -108,7 +108,7 @@ def test_truths_that_arrive_are_preferred_and_waited_for(listening: Listening) -
     with LiveReferenceRunner(listening.specification) as computed:
         answers = Counting(computed)
         truths = KnownTruths([QUIET])
-        auditor = Auditor(listening.specification, listening.profiles, answers, truths, truth_patience_s=60.0)
+        auditor = Auditor(listening.specification, listening.profiles, answers, truths, ground_truth_timeout_s=60.0)
         auditor.drain([_sample(QUIET, 14), _sample(NOISY, -1)], 100.0)
         first = auditor.score(101.0)
         assert [(s.item_key, s.score, s.reference) for s in first.scores] == [(QUIET.key, 1.0, None)]
@@ -178,7 +178,7 @@ def test_of_plans_and_queries_that_nobody_knows_nothing_is_said(listening: Liste
 
 def test_too_many_are_given_up_and_counted(listening: Listening) -> None:
     recorded = ReplayReferenceRunner(listening.specification, listening.store)
-    auditor = Auditor(listening.specification, listening.profiles, recorded, truth_patience_s=1e9)
+    auditor = Auditor(listening.specification, listening.profiles, recorded, ground_truth_timeout_s=1e9)
     auditor.drain([_sample(item(number, 0.1), 0) for number in range(MAX_QUEUED + 3)], 0.0)
     (failure,) = auditor.score(1.0).failures
     assert failure.startswith("3 audit samples were dropped")

@@ -166,7 +166,7 @@ def test_data_that_moved_is_measured_again_and_once_more_on_twice_as_many_items(
             answers=LiveReferenceRunner,
             agreements=lambda specification, pairs: {},
             truths=sent,
-            truth_patience_s=1e9,
+            ground_truth_timeout_s=1e9,
         )
         drifting = DriftMonitor(tools, lambda _: listening.profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
         try:

@@ -21,11 +21,11 @@ def _read(arrivals_s: np.ndarray, until_s: float, every_s: float = 0.25) -> list
 def test_bounds_of_random_arrivals_hold_mostly(rate_per_s: float) -> None:
     rng = np.random.default_rng(1)
     found = _read(np.cumsum(rng.exponential(1 / rate_per_s, int(4000 * rate_per_s))), 3000.0)
-    below = np.mean([bounds.least_per_s > rate_per_s for _, bounds in found])
-    above = np.mean([bounds.most_per_s < rate_per_s for _, bounds in found])
+    below = np.mean([bounds.min_per_s > rate_per_s for _, bounds in found])
+    above = np.mean([bounds.max_per_s < rate_per_s for _, bounds in found])
     assert below < 0.12  # of three windows
     assert above < 0.05
-    assert all(bounds.least_per_s <= bounds.most_per_s for _, bounds in found)
+    assert all(bounds.min_per_s <= bounds.max_per_s for _, bounds in found)
 
 
 def test_a_burst_is_seen_within_a_second_or_two_and_its_end_within_the_longest_window() -> None:
@@ -35,8 +35,8 @@ def test_a_burst_is_seen_within_a_second_or_two_and_its_end_within_the_longest_w
     after = burst[-1] + np.cumsum(rng.exponential(0.1, 400))
     begin_s, end_s = calm[-1], burst[-1]
     found = _read(np.concatenate([calm, burst, after]), float(after[-1]))
-    seen_s = next(now_s for now_s, bounds in found if now_s > begin_s and bounds.least_per_s > 20.0)
-    over_s = next(now_s for now_s, bounds in found if now_s > end_s and bounds.most_per_s < 20.0)
+    seen_s = next(now_s for now_s, bounds in found if now_s > begin_s and bounds.min_per_s > 20.0)
+    over_s = next(now_s for now_s, bounds in found if now_s > end_s and bounds.max_per_s < 20.0)
     assert seen_s - begin_s < 2.0
     assert over_s - end_s < 17.0
 
@@ -74,7 +74,7 @@ def test_a_look_that_took_long_makes_no_burst() -> None:
     after = [meter.read(now_s, int(now_s * per_s)) for now_s in (7.1, 7.4, 7.65)]
     for bounds in (late, *after):
         assert bounds is not None
-        assert bounds.least_per_s <= per_s
+        assert bounds.min_per_s <= per_s
         assert bounds.recent_requests / bounds.recent_s <= 1.05 * per_s
 
 
@@ -85,5 +85,5 @@ def test_whatever_is_read_bounds_are_in_order(readings: list[tuple[float, int]])
         now_s, count = now_s + gap_s, count + more
         bounds = meter.read(now_s, count)
         if bounds is not None:
-            assert 0 <= bounds.least_per_s <= bounds.most_per_s
-            assert bounds.expected_per_s <= bounds.most_per_s
+            assert 0 <= bounds.min_per_s <= bounds.max_per_s
+            assert bounds.expected_per_s <= bounds.max_per_s

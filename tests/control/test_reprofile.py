@@ -15,7 +15,7 @@ from circinus.control.drift.pipeline_reprofiler import PipelineReprofile, reprof
 from circinus.control.drift.recent_items import AuditedItem, RecentItems
 from circinus.control.drift.reference_outputs import LiveReferenceRunner, ReplayReferenceRunner
 from circinus.control.drift.reprofile import ReprofileResult, reprofile
-from circinus.estimation.corrections import LEAST_FACTOR
+from circinus.estimation.corrections import MIN_FACTOR
 from circinus.operators import Item
 from circinus.planning import plan_query
 from circinus.profiling import MIN_ITEMS, ConfigurationProfile, Machine, PipelineProfile, load_dataset
@@ -138,7 +138,7 @@ def test_what_was_learnt_before_counts_no_longer_there(listening: Listening, com
     moved = _service(listening, SMALL, 0.6)  # relative to the profiled times, not the corrected ones
     found = _reprofile([moved], replace(listening, profile=profile), computed, RecentItems()).profiles["listen"]
     corrections = _of(found, SMALL).operators["hear"].corrections
-    assert corrections["local", 1.0] == pytest.approx(max(0.6, LEAST_FACTOR), rel=0.1)
+    assert corrections["local", 1.0] == pytest.approx(max(0.6, MIN_FACTOR), rel=0.1)
     assert corrections["other", 1.0] == 1.7
     assert _of(found, SMALL).operators["denoise"].corrections["local", 1.0] == 2.0
 

@@ -89,7 +89,7 @@ def test_events_are_kept_in_order_with_their_reasons(path: Path) -> None:
     assert found[0].details == {"from": 0, "to": 2}
     assert kept == found[1:], "commit returns their numbers"
     assert again.events(after=2) == found[2:]
-    assert again.events(most=1) == found[:1]
+    assert again.events(count=1) == found[:1]
 
 
 def test_another_file_is_not_touched(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_done_twice(path: Pa
         writer.wait()
         writer.stdout.close()
     records = ControlStateStore(path)
-    counts = [event.details["count"] for event in records.events(most=10**6)]
+    counts = [event.details["count"] for event in records.events(count=10**6)]
     assert counts == list(range(1, len(counts) + 1))
     assert json.loads(records.state() or "0") == len(counts)
     assert len(counts) >= confirmed, "every confirmed commit is stored"

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from budget import examples
 from circinus.estimation import NO_CORRECTIONS, Correction, learn_corrections
 from circinus.estimation.corrections import (
-    GREATEST_FACTOR,
     HALF_LIFE_DAYS,
     KNOBS_SCALE,
-    LEAST_FACTOR,
+    MAX_FACTOR,
+    MIN_FACTOR,
     OPERATOR_SCALE,
     RUN_SCALE,
 )
@@ -80,8 +80,8 @@ def test_without_observations_nothing_is_corrected() -> None:
 def test_factors_are_shrunk_towards_1_and_within_their_range(seen: list[ServiceTimeObservation]) -> None:
     least, greatest = min(o.log_ratio for o in seen), max(o.log_ratio for o in seen)
     for entry in learn_corrections(seen, NOW).entries:
-        assert LEAST_FACTOR * (1 - 1e-12) <= entry.factor.lower <= entry.factor.value
-        assert entry.factor.value <= entry.factor.upper <= GREATEST_FACTOR * (1 + 1e-12)
+        assert MIN_FACTOR * (1 - 1e-12) <= entry.factor.lower <= entry.factor.value
+        assert entry.factor.value <= entry.factor.upper <= MAX_FACTOR * (1 + 1e-12)
         assert min(least, 0) - 1e-12 <= math.log(entry.factor.value) <= max(greatest, 0) + 1e-12
 
 

@@ -282,7 +282,7 @@ def test_shared_parts_do_not_change_an_estimate() -> None:
     first, *others = instance.profile.configurations
     one = Estimator(instance.query, instance.pipeline, first, instance.network)
     for profile in others:
-        alike = Estimator(instance.query, instance.pipeline, profile, instance.network, alike=one)
+        alike = Estimator(instance.query, instance.pipeline, profile, instance.network, template=one)
         fresh = Estimator(instance.query, instance.pipeline, profile, instance.network)
         for plan in all_plans(instance, SETTINGS):
             if plan.configuration == profile.configuration:

@@ -283,5 +283,10 @@ def test_a_rejected_query_that_weighs_something_else_now_is_counted_once() -> No
         assert after.satisfied_weight <= after.weight_bound + 1e-9 <= after.total_weight + 2e-9
         assert not after.rejections
         (share,) = after.tenants
-        assert (share.tenant, share.satisfied_weight, share.total_weight, share.promised) == ("ward", 5.0, 5.0, 0.5)
+        assert (share.tenant, share.satisfied_weight, share.total_weight, share.guaranteed_share) == (
+            "ward",
+            5.0,
+            5.0,
+            0.5,
+        )
     assert admitted

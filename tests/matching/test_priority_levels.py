@@ -225,7 +225,7 @@ def test_tenants_get_what_they_were_promised_where_that_can_be() -> None:
         ]
         least_missing, most_weight = min(answers)
         assert found.satisfied_weight <= found.weight_bound + 1e-9
-        assert all(share.kept == (share.share >= share.promised - 1e-9) for share in found.tenants)
+        assert all(share.is_met == (share.share >= share.guaranteed_share - 1e-9) for share in found.tenants)
         if least_missing == 0:
             assert _missing(instance, served) == 0, seed
         if most_weight > min(weight for _, weight in answers):

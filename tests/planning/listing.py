@@ -44,7 +44,7 @@ class Listed:
         return self.candidate.estimate.cost_usd_per_h.lower
 
     @property
-    def alone_cost(self) -> float:
+    def dedicated_cost(self) -> float:
         return self.candidate.estimate.cost_usd_per_h.upper
 
     @property

@@ -108,7 +108,7 @@ def test_options_are_what_the_estimator_computes(seed: int, known: str, arrivals
         )
         cost = estimator.candidate(plan).estimate.cost_usd_per_h
         assert table.resources[row, pool, option, columns.shared_cost] == pytest.approx(cost.lower)
-        assert table.resources[row, pool, option, columns.alone_cost] == pytest.approx(cost.upper)
+        assert table.resources[row, pool, option, columns.dedicated_cost] == pytest.approx(cost.upper)
         compared += 1
     assert compared
 

@@ -20,7 +20,7 @@ def _situations(plans: list[Listed], pools: list[str]) -> np.ndarray:
         free = [p for p in plans if all(pool != avoided for _, pool in p.candidate.plan.placement)]
         costs += [
             min((p.shared_cost for p in free), default=np.inf),
-            min((p.alone_cost for p in free), default=np.inf),
+            min((p.dedicated_cost for p in free), default=np.inf),
         ]
     return np.array(costs)
 

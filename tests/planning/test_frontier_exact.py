@@ -139,7 +139,7 @@ def test_a_near_miss_is_the_best_plan_of_its_configuration(everything: Everythin
         alike = [p for p in everything.plans if p.candidate.plan.configuration == miss.candidate.plan.configuration]
         others = [p for p in alike if p.violations(everything.slos) == (slo,)]
         if slo == "accuracy":
-            assert estimate.cost_usd_per_h.upper == pytest.approx(min(p.alone_cost for p in others))
+            assert estimate.cost_usd_per_h.upper == pytest.approx(min(p.dedicated_cost for p in others))
         if slo == "latency":
             assert estimate.latency_s.upper == pytest.approx(min(p.latency_s for p in others))
         if slo == "cost":

@@ -49,7 +49,7 @@ def test_latency_and_resources_of_labels_are_those_of_the_estimator(seed: int) -
         assert (bounds_s[configuration] <= expected_s * (1 + 1e-12)).all()
         cost = candidate.estimate.cost_usd_per_h
         assert plans.resources[index, space.columns.shared_cost] == pytest.approx(cost.lower)
-        assert plans.resources[index, space.columns.alone_cost] == pytest.approx(cost.upper)
+        assert plans.resources[index, space.columns.dedicated_cost] == pytest.approx(cost.upper)
 
 
 @pytest.mark.parametrize("seed", seeds(80))

@@ -36,7 +36,7 @@ def test_no_more_than_asked_for_each_once_by_cost(max_plans: int, seed: int) -> 
     plans = _plans(200, seed)
     chosen = select_representatives(plans, COLUMNS, max_plans)
     assert len(chosen) == len(set(chosen.tolist())) == min(max_plans, 200)
-    cost = plans.resources[chosen, COLUMNS.alone_cost]
+    cost = plans.resources[chosen, COLUMNS.dedicated_cost]
     assert (np.diff(cost) >= 0).all()
 
 
@@ -44,10 +44,10 @@ def test_no_more_than_asked_for_each_once_by_cost(max_plans: int, seed: int) -> 
 def test_the_extremes_stay(seed: int) -> None:
     plans = _plans(200, seed)
     chosen = set(select_representatives(plans, COLUMNS, 40).tolist())
-    assert int(plans.resources[:, COLUMNS.alone_cost].argmin()) in chosen
+    assert int(plans.resources[:, COLUMNS.dedicated_cost].argmin()) in chosen
     assert int(plans.resources[:, COLUMNS.shared_cost].argmin()) in chosen
     for pool in range(3):
-        for columns in (COLUMNS.shared(pool), COLUMNS.alone(pool)):
+        for columns in (COLUMNS.shared(pool), COLUMNS.dedicated(pool)):
             assert set(plans.resources[:, columns].argmin(axis=0).tolist()) <= chosen
     assert int(plans.resources[:, COLUMNS.link(0)].argmin()) in chosen
 
@@ -56,7 +56,7 @@ def test_the_extremes_stay(seed: int) -> None:
 def test_the_cheapest_of_each_placement_and_configuration_stay(seed: int) -> None:
     plans = _plans(400, seed)
     chosen = select_representatives(plans, COLUMNS, 60)
-    cost = plans.resources[:, COLUMNS.alone_cost]
+    cost = plans.resources[:, COLUMNS.dedicated_cost]
     for configuration in range(6):
         alike = np.flatnonzero(plans.configuration == configuration)
         assert alike[cost[alike].argmin()] in chosen
@@ -69,7 +69,7 @@ def test_columns_do_not_overlap_and_cover_everything() -> None:
     counted = np.zeros(COLUMNS.count, dtype=int)
     for pool in range(3):
         counted[COLUMNS.shared(pool)] += 1
-        counted[COLUMNS.alone(pool)] += 1
-    counted[[COLUMNS.link(0), COLUMNS.shared_cost, COLUMNS.alone_cost]] += 1
+        counted[COLUMNS.dedicated(pool)] += 1
+    counted[[COLUMNS.link(0), COLUMNS.shared_cost, COLUMNS.dedicated_cost]] += 1
     assert (counted == 1).all()
     assert np.isfinite(COLUMNS.capacity).sum() == 3 * 4 + 1

@@ -161,7 +161,7 @@ def test_it_ends_with_everything_settled_and_named(seed: int, direction: str) ->
     assert Verdict.UNDECIDED not in _verdicts(judgements)
     assert all(standings.settled(configuration) for configuration in case.configurations)
     assert standings.target_items() == {c: standings.items(c) for c in case.configurations}
-    kept = standings.decisions().surely_met
+    kept = standings.decisions().certainly_met
     for k, (configuration, judgement) in enumerate(judgements.items()):
         if kept[k].any():
             assert standings.items(configuration) >= case.objectives.latency_items
@@ -200,7 +200,7 @@ def test_verdicts_of_whole_runs_are_wrong_at_most_as_often_as_promised() -> None
 def _keeps_the_cheapest(case: Case, standings: ConfigurationRace) -> bool:
     """Whether for each objective something is kept that truly keeps it and costs hardly more than the cheapest."""
     total_s, truth = case.footprints(standings).total_cpu_s, case.truth()
-    kept = standings.decisions().surely_met & truth
+    kept = standings.decisions().certainly_met & truth
     for q in range(truth.shape[1]):
         if truth[:, q].any():
             best = total_s[truth[:, q]].min()
@@ -253,7 +253,7 @@ def test_decisions_follow_from_what_is_known_alone(seed: int) -> None:
     other.update_usage(case.footprints(other))
     assert other.verdicts() == standings.verdicts()
     for found in (at_once, other):
-        np.testing.assert_array_equal(found.decisions().surely_met, standings.decisions().surely_met)
+        np.testing.assert_array_equal(found.decisions().certainly_met, standings.decisions().certainly_met)
         assert case.run(found) == 0
 
 

@@ -364,7 +364,8 @@ def test_a_replica_finds_what_the_planner_finds(start: Callable[..., OperatorPro
     other = tmp_path / "elsewhere"
     other.mkdir()
     (other / "sample_elsewhere.py").write_text(
-        "from circinus.operators import operator\n@operator\ndef here(value):\n    return 'found'\n", encoding="utf-8"
+        "from circinus.operators import operator\n@operator\ndef of_this_machine(value):\n    return 'found'\n",
+        encoding="utf-8",
     )
     sys.path.append(str(other))
     key = OperatorProcessKey("sample_elsewhere:here", KnobValues(), 1.0)

@@ -23,7 +23,7 @@ def measured(application: Application) -> PipelineProfile:
 
 
 def _load(application: Application, seed: int = 0) -> PipelineProfile:
-    return load_profile(application.specification, "sample", application.store, seed=seed, judged=True)
+    return load_profile(application.specification, "sample", application.store, seed=seed, with_verdicts=True)
 
 
 def test_it_is_what_was_measured(application: Application, measured: PipelineProfile) -> None:

@@ -53,7 +53,7 @@ class Case:
             standing=replace(standing, items=standing.items[order], meets=standing.meets[order]),
             decisions=OpenQuestions(
                 decisions.open[order],
-                decisions.surely_met[order],
+                decisions.certainly_met[order],
                 decisions.needs_latency_items[order],
                 decisions.covered_by,
             ),
@@ -140,7 +140,7 @@ def _waits(case: Case) -> dict[int, tuple[float, float]]:
         chosen = min(candidates, key=lambda k: needs_s[k])
         found.setdefault(chosen, []).append((share * evidence.weights[q], needs_s[chosen]))
     for k in np.flatnonzero(decisions.needs_latency_items).tolist():
-        weight = sum(evidence.weights[q] for q in np.flatnonzero(decisions.surely_met[k]))
+        weight = sum(evidence.weights[q] for q in np.flatnonzero(decisions.certainly_met[k]))
         found.setdefault(k, []).append((weight, case.seconds(k, LATENCY_ITEMS)))
     return {k: (sum(w for w, _ in waits), max(s for _, s in waits)) for k, waits in found.items()}
 

@@ -77,7 +77,7 @@ def _brute(standing: RaceSnapshot, footprints: ResourceUsage) -> OpenQuestions:
 def test_decisions_are_what_the_definitions_say(seed: int, count: int, objectives: int) -> None:
     standing, footprints = _random(seed, count, objectives)
     found, expected = open_questions(standing, footprints), _brute(standing, footprints)
-    for name in ("open", "surely_met", "needs_latency_items", "covered_by"):
+    for name in ("open", "certainly_met", "needs_latency_items", "covered_by"):
         assert getattr(found, name).tolist() == getattr(expected, name).tolist(), name
     assert found.settled.tolist() == (~(expected.open.any(axis=1) | expected.needs_latency_items)).tolist()
 
@@ -92,10 +92,10 @@ def test_no_objective_loses_its_last_configuration(seed: int, count: int, object
     stands_in = footprints.no_costlier(everything, everything)
     for q in range(objectives):
         if standing.meets[:, q].any():
-            assert found.surely_met[:, q].any() or found.open[:, q].any()
+            assert found.certainly_met[:, q].any() or found.open[:, q].any()
         if not found.open[:, q].any():
             # Nothing is dropped but for one that is kept and stands in for it, perhaps in several steps.
-            reached = found.surely_met[:, q].copy()
+            reached = found.certainly_met[:, q].copy()
             for _ in range(count):
                 reached |= (stands_in & reached[:, None]).any(axis=0)
             assert reached[standing.meets[:, q]].all()
@@ -113,11 +113,11 @@ def test_every_verdict_has_its_reason(seed: int, count: int, objectives: int) ->
         if found.verdict is Verdict.INFEASIBLE:
             assert standing.fails[k].all()
         if found.verdict is Verdict.FEASIBLE and objectives:
-            assert decisions.surely_met[k].any()
+            assert decisions.certainly_met[k].any()
             for q, objective in enumerate(SLOS[:objectives]):
-                assert (str(objective.accuracy) in found.reason) == decisions.surely_met[k, q]
+                assert (str(objective.accuracy) in found.reason) == decisions.certainly_met[k, q]
         if found.verdict is Verdict.DOMINATED:
-            assert not decisions.surely_met[k].any()
+            assert not decisions.certainly_met[k].any()
             assert not standing.fails[k].all() or not objectives
             others = [o for o in range(count) if f"c{o} " in found.reason and o != k]
             assert others

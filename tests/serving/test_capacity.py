@@ -108,10 +108,10 @@ def test_machine_without_control_groups_has_no_such_limits(tmp_path: Path) -> No
 
 def test_this_machine_is_no_larger_than_its_groups_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "cgroup_limits", lambda: (0.5, 2.0**20))
-    assert (MachineCapacity.here().cpus, MachineCapacity.here().memory_bytes) == (0.5, 2.0**20)
+    assert (MachineCapacity.of_this_machine().cpus, MachineCapacity.of_this_machine().memory_bytes) == (0.5, 2.0**20)
 
 
 def test_this_machine_has_something() -> None:
-    machine = MachineCapacity.here()
+    machine = MachineCapacity.of_this_machine()
     assert machine.cpus > 0
     assert machine.memory_bytes > 2**26

@@ -255,7 +255,7 @@ def test_late_generators_teach_nothing() -> None:
         ((WARM,), (replace(WARM, min_batches_served=2),), "replaced"),
         ((WARM,), (replace(WARM, replicas_ready=2),), "started or missing"),
         ((replace(WARM, replicas_ready=2),), (WARM,), "started or missing"),
-        ((WARM,), (replace(WARM, replicas_wanted=4, replicas_ready=4),), "started or missing"),
+        ((WARM,), (replace(WARM, target_replicas=4, replicas_ready=4),), "started or missing"),
         ((), (WARM,), "does not list it"),
         ((WARM,), (), "does not list it"),
     ],

@@ -51,7 +51,7 @@ def _violations(problem: Problem, chosen: IntArray, slos: Sequence[Slos], reesti
     """Yield the last query with violated SLOs while there is one; the caller changes `chosen` meanwhile."""
     while True:
         usage = problem.usage_of(chosen)
-        violated = evaluate_sizing(problem, chosen, usage, slos, reestimate).broken
+        violated = evaluate_sizing(problem, chosen, usage, slos, reestimate).violations
         if not violated:
             return
         yield max(sized.query for sized in violated)

@@ -56,7 +56,7 @@ def cheapest_of(candidates: Sequence[PlanCandidate]) -> PlanCandidate | None:
     return min(candidates, key=lambda candidate: candidate.estimate.cost_usd_per_h.lower, default=None)
 
 
-def judged(model: SyntheticModel, query: Query, network: Network, plan: QueryPlan) -> TrueVerdict:
+def true_verdict(model: SyntheticModel, query: Query, network: Network, plan: QueryPlan) -> TrueVerdict:
     """Return whether a plan meets its SLOs, and its cost."""
     profile = _configuration(model, plan.configuration)
     estimate = Estimator(query, model.pipeline, profile, network).candidate(plan).estimate

@@ -250,11 +250,11 @@ def control_plan(
         seconds(options.dwell),
         default_rate if options.audit_rate is None else options.audit_rate,
         options.items if serving_mode is Mode.REPLAY and not options.dry_run else None,
-        only_here=engine.kind == "local",
+        local_only=engine.kind == "local",
         dry=options.dry_run,
     )
     managed, standby = source.manage(opened)
     if engine.kind == "local":  # otherwise the controller would retry forever
-        require_capacity(managed.desired_state(managed.initial_ladder_states()), MachineCapacity.here())
+        require_capacity(managed.desired_state(managed.initial_ladder_states()), MachineCapacity.of_this_machine())
     source.prepare(managed, progress=progress)
     return PlanController(source, managed, standby, engine, options, on_event)

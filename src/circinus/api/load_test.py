@@ -66,7 +66,7 @@ def run_load_test(
             return LoadReport(measured, sum(len(chosen) for chosen in sent.values()), profiled)
 
     report = run(measure, loop_factory=new_event_loop)  # sends on time, to a fraction of a millisecond
-    return replace(report, why_not_kept=_store(opened, report) if keep else "--no-keep-observations")
+    return replace(report, not_stored_reason=_store(opened, report) if keep else "--no-keep-observations")
 
 
 def _store(opened: LoadedPlan, report: LoadReport) -> str:

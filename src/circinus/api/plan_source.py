@@ -55,7 +55,7 @@ class PlanFileSource:
     """Fraction of answered requests that are audited."""
     replay_items: int | None = None
     """Number of items recorded for each plan in a replay; None: nothing is recorded."""
-    only_here: bool = False
+    local_only: bool = False
     """True if this machine emulates all pools; it can emulate slower hardware, but not faster."""
     dry: bool = False
     """True to write nothing, the plan file included."""
@@ -114,7 +114,7 @@ class PlanFileSource:
             agreements=self._agreements,
             keep=self._store_observations,
             truths=ChainedGroundTruth(*files, DatasetGroundTruth(lambda: self._current.specification)),
-            truth_patience_s=0.0 if ground_truth is None else ground_truth_timeout_s,
+            ground_truth_timeout_s=0.0 if ground_truth is None else ground_truth_timeout_s,
             on_scores=on_scores,
         )
 
@@ -243,7 +243,7 @@ class PlanFileSource:
 
         A pool that this machine cannot emulate must not keep the other pools from running.
         """
-        if not self.only_here or self.mode is not Mode.REAL:
+        if not self.local_only or self.mode is not Mode.REAL:
             return None
         return frozenset(pool.name for pool in infrastructure.pools if can_emulate(pool.hardware.speed))
 

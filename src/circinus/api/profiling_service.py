@@ -131,7 +131,7 @@ def stored_profiles(
             store,
             seed=seed,
             source=sources.get(name),
-            judged=True,
+            with_verdicts=True,
             explorer=make_sampler(specification, name),
         )
         for name in names

@@ -174,7 +174,7 @@ class LoadReport(Result, Mapping[str, "QueryMeasurement"]):
     """Number of different items that were sent."""
     profiled_items_sent: int = 0
     """Number of sent items that planning had measured; their accuracy is no test of the plan."""
-    why_not_kept: str = ""
+    not_stored_reason: str = ""
     """Reason why observed service times were not stored; empty if they were."""
 
     def __getitem__(self, query: str) -> QueryMeasurement:
@@ -210,5 +210,5 @@ class LoadReport(Result, Mapping[str, "QueryMeasurement"]):
             **vars(self.measured),
             "items_sent": self.items_sent,
             "items_sent_seen_by_planning": self.profiled_items_sent,
-            "observations_kept": not self.why_not_kept,
+            "observations_kept": not self.not_stored_reason,
         }

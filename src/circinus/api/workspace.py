@@ -140,7 +140,7 @@ class Workspace(ProfilingWorkspace):
                 raise KeyboardInterrupt
         running = None
         if incumbent is not None:
-            running = Incumbent.of(incumbent.matching, change_usd_per_h=churn_price_usd_per_h, most_changes=max_changes)
+            running = Incumbent.of(incumbent.matching, change_usd_per_h=churn_price_usd_per_h, max_changes=max_changes)
         path = None if output is None else Path(output)
         result = make_plan(
             self.specification,

@@ -41,7 +41,7 @@ def describe_state_diff(status: EngineStatus, desired: DesiredState) -> str:
     """Return a description of the difference between the running and the desired state, given that they differ."""
     if not status.state:
         return "the engine runs nothing"
-    replicas = {entry.deployment: entry.replicas_wanted for entry in status.deployments}
+    replicas = {entry.deployment: entry.target_replicas for entry in status.deployments}
     desired_replicas = {entry.deployment: entry.replicas for entry in desired.deployments}
     served, routed = {route.query for route in desired.routes}, set(status.routes)
     counts = (

@@ -124,7 +124,7 @@ class ControlMetrics:
         for deployment in status.deployments:
             name = deployment.deployment.name
             self._queue.set(deployment.queue_length, name)
-            self._replicas.set(deployment.replicas_wanted, name, "wanted")
+            self._replicas.set(deployment.target_replicas, name, "wanted")
             self._replicas.set(deployment.replicas_ready, name, "ready")
         for series in self._series:
             series.sweep()

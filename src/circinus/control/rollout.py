@@ -164,7 +164,7 @@ class Rollout:
     def _running_state(self, status: EngineStatus) -> DesiredState | None:
         """Return the recorded state that runs: the exact one, or one with equal replicas while routes are updated."""
         exact = (state for state in self._possible_states if status.state and state_fingerprint(state) == status.state)
-        running = {entry.deployment: entry.replicas_wanted for entry in status.deployments}
+        running = {entry.deployment: entry.target_replicas for entry in status.deployments}
         equivalent = (state for state in self._possible_states if replicas(state) == running)
         return next(exact, None) or next(equivalent, None)
 

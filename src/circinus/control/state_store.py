@@ -202,20 +202,20 @@ class ControlStateStore:
         row = self._read("SELECT content FROM document WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
-    def events(self, after: int = 0, most: int = 1000) -> tuple[Event, ...]:
+    def events(self, after: int = 0, count: int = 1000) -> tuple[Event, ...]:
         """Return the first events with numbers greater than `after`."""
         rows = self._read(
             "SELECT time_s, kind, subject, reason, details, number FROM event WHERE number > ? ORDER BY number LIMIT ?",
-            (after, most),
+            (after, count),
         )
         return tuple(_event(*row) for row in rows)
 
-    def last(self, most: int, kind: str | None = None) -> tuple[Event, ...]:
+    def last(self, count: int, kind: str | None = None) -> tuple[Event, ...]:
         """Return the last events, oldest first, optionally of one kind."""
         rows = self._read(
             "SELECT time_s, kind, subject, reason, details, number FROM event WHERE ? IS NULL OR kind = ? "
             "ORDER BY number DESC LIMIT ?",
-            (kind, kind, most),
+            (kind, kind, count),
         )
         return tuple(_event(*row) for row in reversed(rows.fetchall()))
 

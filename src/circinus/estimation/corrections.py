@@ -18,7 +18,7 @@ RUN_SCALE = 0.05
 """Standard deviation among runs of traffic, regardless of their size, because the speed of a machine varies."""
 HALF_LIFE_DAYS = 14.0
 """Half-life of the weight of an observation."""
-LEAST_FACTOR, GREATEST_FACTOR = 0.5, 4.0
+MIN_FACTOR, MAX_FACTOR = 0.5, 4.0
 """Limits of factors and their bounds; asymmetric, as underestimates violate SLOs and overestimates only cost more."""
 
 _BOUNDS = 1.959964
@@ -214,4 +214,4 @@ def _factor(own: Sequence[_Normal], siblings: Sequence[_Normal]) -> Interval:
 
 
 def _limited(log_factor: float) -> float:
-    return math.exp(min(max(log_factor, math.log(LEAST_FACTOR)), math.log(GREATEST_FACTOR)))
+    return math.exp(min(max(log_factor, math.log(MIN_FACTOR)), math.log(MAX_FACTOR)))

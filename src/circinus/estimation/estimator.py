@@ -76,7 +76,7 @@ class Estimator:
         network: Network,
         *,
         usable_link_share: float = USABLE_LINK_SHARE,
-        alike: Estimator | None = None,
+        template: Estimator | None = None,
         population: int | None = None,
     ) -> None:
         """Prepare the estimator.
@@ -87,7 +87,7 @@ class Estimator:
             profile: profile of a configuration.
             network: network of the infrastructure.
             usable_link_share: utilization of links at which guarantees are computed.
-            alike: estimator of the same query under another configuration, created with the same other arguments, to
+            template: estimator of the same query under another configuration, created with the same other arguments, to
                 share cached results with.
             population: number of items that may be profiled, for SLO probabilities; None for an infinite population.
         """
@@ -98,9 +98,9 @@ class Estimator:
         self._sinks = pipeline.sinks()
         self._pools = {pool.name: pool for pool in network.infrastructure.pools}
         self._percentile = latency_percentile(query)
-        self._stages: StageLatencyModel = alike._stages if alike else StageLatencyModel(query, self._percentile)
+        self._stages: StageLatencyModel = template._stages if template else StageLatencyModel(query, self._percentile)
         self._transfers: TransferModel = (
-            alike._transfers if alike else TransferModel(query, network, self._percentile, usable_link_share)
+            template._transfers if template else TransferModel(query, network, self._percentile, usable_link_share)
         )
         self._sizes = self._transfers.sizes(profile)
         accuracy = query.slos.accuracy

@@ -107,7 +107,7 @@ def with_choice(state: MatchState, chosen: IntArray) -> MatchState | None:
         return None
     sizing = evaluate_sizing(problem, chosen, usage, state.slos, state.reestimate)
     change_limits = (cut.is_satisfied(problem, chosen, usage) for cut in state.cuts if isinstance(cut, ChurnCut))
-    if sizing.broken or not all(change_limits):
+    if sizing.violations or not all(change_limits):
         return None
     choice = replace(state.choice, chosen=chosen)
     # The cost bound was proved for another weight.

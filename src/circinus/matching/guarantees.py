@@ -169,11 +169,11 @@ def enforce_tenant_shares(state: MatchState, tenants: Sequence[Tenant], run: Mat
         return tenant_shares(answer.queries, served_queries(answer), guaranteed_tenants)
 
     answers, guaranteed, settled = [state], set[str](), set[str]()
-    while short := [s for s in measure(answers[-1]) if not s.kept and s.tenant not in settled]:
+    while short := [s for s in measure(answers[-1]) if not s.is_met and s.tenant not in settled]:
         preferred = {q.name for q in state.queries if q.tenant in {s.tenant for s in short}} - guaranteed
         trial = run(guaranteed=guaranteed, preferred=preferred)
         shares = {s.tenant: s for s in measure(trial)}
-        met = [s.tenant for s in short if shares[s.tenant].kept]
+        met = [s.tenant for s in short if shares[s.tenant].is_met]
         for tenant in met:
             guaranteed |= _guaranteed_queries(trial, answers[-1], shares[tenant])
         if not met:  # give these tenants as much as the shares guaranteed so far leave
@@ -206,7 +206,7 @@ def _guaranteed_queries(trial: MatchState, previous: MatchState, share: TenantSh
             cost = problem.cost_share_usd_per_h(candidate, trial.usage)
             keys.append(((-query.priority, float(query.name not in served_before), cost / query.weight, index), query))
     required_weight, total, selected = (
-        share.promised * share.total_weight - _ROUNDING * share.total_weight,
+        share.guaranteed_share * share.total_weight - _ROUNDING * share.total_weight,
         0.0,
         list[Query](),
     )
@@ -229,6 +229,6 @@ def _ranking_key(
     assert answer.usage is not None
     served, levels = served_queries(answer), PriorityLevels.of(state.queries)
     pins = all(query.name in served for query in state.queries if query.pin is not None)
-    shortfall = sum(max(s.promised - s.share, 0.0) for s in measure(answer) if not s.kept)
+    shortfall = sum(max(s.guaranteed_share - s.share, 0.0) for s in measure(answer) if not s.is_met)
     cost = answer.problem.cost_with_churn_usd_per_h(answer.usage)
     return pins, -round(shortfall, 9), *levels.own_weights_of(assignment_of(answer)), -round(cost, 9)

@@ -50,10 +50,10 @@ class Incumbent:
             )
 
     @classmethod
-    def of(cls, matching: Matching, *, change_usd_per_h: float = 0.0, most_changes: int | None = None) -> Incumbent:
+    def of(cls, matching: Matching, *, change_usd_per_h: float = 0.0, max_changes: int | None = None) -> Incumbent:
         """Return the plans of a matching as an incumbent."""
         plans = {assignment.query: assignment.chosen.plan for assignment in matching.assignments}
-        return cls(plans, change_usd_per_h, most_changes)
+        return cls(plans, change_usd_per_h, max_changes)
 
     def add_candidates(self, candidates: Candidates, queries: Sequence[Query], compose: Compose | None) -> Candidates:
         """Return the candidates, extended by running plans that meet the SLOs but were not among them.

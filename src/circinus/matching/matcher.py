@@ -198,7 +198,7 @@ def _matching(
     # The state's bound includes churn: subtract the maximum churn to bound the cost alone. With limited changes, the
     # state's bounds hold for answers within the limit only, but those of the relaxation hold for all answers.
     changes_limited = any(isinstance(cut, ChurnCut) for cut in state.cuts)
-    cost_bound_usd_per_h = 0.0 if changes_limited else state.cost_bound_usd_per_h - problem.most_change_usd_per_h
+    cost_bound_usd_per_h = 0.0 if changes_limited else state.cost_bound_usd_per_h - problem.max_change_usd_per_h
     weight_bound = total_weight if changes_limited else levels.own_bound(assignment_of(state), state.weight_bound)
     return Matching(
         assignments=explain_assignments(state, frontiers),

@@ -125,7 +125,7 @@ def sizing_pass(state: MatchState, clock: Callable[[], float]) -> MatchState:
     assert state.choice is not None
     assert state.usage is not None
     sizing = evaluate_sizing(state.problem, state.choice.chosen, state.usage, state.slos, state.reestimate)
-    cuts = tuple(cut for violation in sizing.broken for cut in _cuts(state, violation))
+    cuts = tuple(cut for violation in sizing.violations for cut in _cuts(state, violation))
     return replace(state, sizing=sizing, cuts=(*state.cuts, *cuts))
 
 
@@ -187,7 +187,7 @@ def check_sizing(state: MatchState) -> None:
     """Check that every plan meets its query's SLOs, and that the shares add up to the total cost."""
     assert state.sizing is not None
     assert state.usage is not None
-    assert not state.sizing.broken, state.sizing.broken[0].reason
+    assert not state.sizing.violations, state.sizing.violations[0].reason
     shares = sum(candidate.estimate.cost_usd_per_h.value for candidate in state.sizing.final.values())
     assert np.isclose(shares, state.usage.cost_usd_per_h, rtol=1e-6, atol=1e-9), "shares do not add up to the cost"
 

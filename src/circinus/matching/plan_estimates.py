@@ -210,7 +210,7 @@ class PlanEstimates:
                 self._profiles[pipeline.name, configuration],
                 self._network,
                 usable_link_share=self._usable_link_share,
-                alike=next(iter(estimators.values()), None),
+                template=next(iter(estimators.values()), None),
                 population=self._populations[pipeline.name],
             )
         return estimators[configuration]

@@ -93,7 +93,7 @@ class TenantShare:
     tenant: str
     satisfied_weight: float
     total_weight: float
-    promised: float
+    guaranteed_share: float
     """Guaranteed share of the total weight, as far as feasible."""
 
     @property
@@ -102,9 +102,9 @@ class TenantShare:
         return self.satisfied_weight / self.total_weight if self.total_weight > 0 else 1.0
 
     @property
-    def kept(self) -> bool:
+    def is_met(self) -> bool:
         """True if the guaranteed share is met, within rounding."""
-        return self.share >= self.promised - _ROUNDING
+        return self.share >= self.guaranteed_share - _ROUNDING
 
 
 def tenant_shares(
@@ -187,7 +187,7 @@ class PlanFile:
 class PlanDiff:
     """Names of queries by the change of their plans, sorted."""
 
-    kept: tuple[str, ...]
+    unchanged: tuple[str, ...]
     """Running queries with an unchanged plan."""
     changed: tuple[str, ...]
     """Running queries with another plan."""
@@ -208,7 +208,7 @@ class PlanDiff:
             return tuple(sorted(queries))
 
         return cls(
-            kept=in_order([query for query in before if served.get(query) == before[query]]),
+            unchanged=in_order([query for query in before if served.get(query) == before[query]]),
             changed=in_order([query for query in before if query in served and served[query] != before[query]]),
             stopped=in_order(before.keys() & rejected),
             new=in_order(served.keys() - before.keys()),
@@ -217,7 +217,7 @@ class PlanDiff:
 
     def __str__(self) -> str:
         """Return `2 of 14 running queries get another plan (a, b), 1 none (c), 1 new, 1 removed`."""
-        running = len(self.kept) + len(self.changed) + len(self.stopped)
+        running = len(self.unchanged) + len(self.changed) + len(self.stopped)
         parts = [f"{len(self.changed)} of {running} running queries get another plan{_names(self.changed)}"]
         parts += [f"{len(self.stopped)} none{_names(self.stopped)}"] if self.stopped else []
         parts += [f"{len(self.new)} new", f"{len(self.removed)} removed"]

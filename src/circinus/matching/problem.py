@@ -139,7 +139,7 @@ class Problem:
         return np.asarray(np.where(replaces, self.incumbent.change_usd_per_h, 0.0))
 
     @property
-    def most_change_usd_per_h(self) -> float:
+    def max_change_usd_per_h(self) -> float:
         """Churn price if all running plans change."""
         return 0.0 if self.incumbent is None else self.incumbent.change_usd_per_h * float(self.runs.sum())
 

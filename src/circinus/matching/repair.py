@@ -51,9 +51,9 @@ def repair(
             value = {query: problem.weight[query] / share for query, share in shares.items() if share > 0}
         else:
             sizing = evaluate_sizing(problem, chosen, usage, slos, reestimate)
-            if not sizing.broken:
+            if not sizing.violations:
                 return RepairedSolution(chosen, usage, nodes, sizing)
-            value = {broken.query: problem.weight[broken.query] for broken in sizing.broken}
+            value = {violation.query: problem.weight[violation.query] for violation in sizing.violations}
         chosen[min(value, key=lambda query: (value[query], query))] = -1
 
 

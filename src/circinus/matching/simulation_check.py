@@ -156,7 +156,7 @@ def check_by_simulation(
     if not uncertain:
         return SimulationCheck(matching, {})
     replicas = {sized.deployment: sized.replicas for sized in matching.deployments}
-    model = build_model(planned, replicas, network, promised=True)
+    model = build_model(planned, replicas, network, with_margins=True)
     duration_s = simulation_horizon_s(planned, model)
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
     simulation.run()

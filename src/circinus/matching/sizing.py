@@ -33,7 +33,7 @@ class Sizing:
     conditions: MergedLoad
     final: Mapping[int, PlanCandidate]
     """Query -> its plan, estimated under `conditions`; the cost is its share by busy seconds plus its transfers."""
-    broken: tuple[SloViolation, ...]
+    violations: tuple[SloViolation, ...]
 
 
 def evaluate_sizing(

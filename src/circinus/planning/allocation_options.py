@@ -196,9 +196,9 @@ def _resources(
         per_node = np.floor(replicas_per_node.min(axis=2) + DOMINANCE_TOLERANCE)
         fitting[:, index] = replicas[:, index] <= per_node * pool.nodes
         resources[:, index, :, columns.shared(index)] = replica * fractional[:, index, :, None]
-        resources[:, index, :, columns.alone(index)] = replica * replicas[:, index, :, None]
+        resources[:, index, :, columns.dedicated(index)] = replica * replicas[:, index, :, None]
         resources[:, index, :, columns.shared_cost] = price * fractional[:, index]
-        resources[:, index, :, columns.alone_cost] = price * replicas[:, index]
+        resources[:, index, :, columns.dedicated_cost] = price * replicas[:, index]
     return resources, fitting
 
 

@@ -97,7 +97,7 @@ class AllocationSearch:
     def cheapest(self, existing: PlanArrays) -> PlanArrays:
         """Return the mutually non-dominated plans within the limits, combined with existing plans."""
         labels, _ = self._run(ParetoArchive(existing.resources), settle=True)
-        return existing.with_others(self._plans(labels))
+        return existing.merged_with(self._plans(labels))
 
     def fastest(self) -> tuple[PlanArrays, FloatArray]:
         """Return plans within the limits, including the fastest of every cell, and their latency (n, scenarios)."""

@@ -32,7 +32,7 @@ class HighMarginPlans:
     points: FloatArray
     """(n, coordinates) see `PlanMetrics.points`."""
 
-    def with_others(self, plans: PlanArrays, points: FloatArray) -> HighMarginPlans:
+    def merged_with(self, plans: PlanArrays, points: FloatArray) -> HighMarginPlans:
         """Return the union with more plans, without dominated ones."""
         all_plans = PlanArrays.joined(self.plans, plans)
         all_points = np.concatenate([self.points, points])
@@ -66,13 +66,13 @@ def high_margin_plans(
             group[cells.prefix], cells.min_resources, space.percentile.upper(cells.latency_s[:, FASTEST])
         )
         plans, mask = cheapest_option_plans(space, group, cells, limits)
-        front = front.with_others(plans, measure.points(plans.configuration, plans.resources, cheapest_s[mask]))
+        front = front.merged_with(plans, measure.points(plans.configuration, plans.resources, cheapest_s[mask]))
         for part in _parts(best):
             part = part[~ParetoArchive(front.points).beats(measure.with_tolerance(best[part]))]
             if len(part):
                 search = AllocationSearch(space, group, cells.take(part), limits)
                 plans, latency_s = search.with_margin(ParetoArchive(front.points), measure)
-                front = front.with_others(plans, measure.points(plans.configuration, plans.resources, latency_s))
+                front = front.merged_with(plans, measure.points(plans.configuration, plans.resources, latency_s))
     return front
 
 

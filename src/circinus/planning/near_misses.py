@@ -43,7 +43,7 @@ def best_effort_plan(search: QuerySearch) -> BestEffortPlan | None:
     for configuration in order[:_MAX_TRIED].tolist():
         if accuracy[configuration] < _MIN_CHANCE or (best_key is not None and accuracy[configuration] < best_key[0]):
             break
-        candidate = search.min_usage_plan(configuration, search.space.columns.alone_cost, cost=True)
+        candidate = search.min_usage_plan(configuration, search.space.columns.dedicated_cost, cost=True)
         candidate = candidate or search.fastest(np.array([configuration]))
         if candidate is None or candidate.estimate.slo_probability is None:
             continue
@@ -121,7 +121,7 @@ def _best(search: QuerySearch, slo: SloName, configuration: int) -> PlanCandidat
     if slo == "latency":
         return search.fastest(np.array([configuration]))
     if slo == "accuracy":
-        return search.min_usage_plan(configuration, columns.alone_cost, cost=True)
+        return search.min_usage_plan(configuration, columns.dedicated_cost, cost=True)
     return search.min_usage_plan(configuration, columns.shared_cost, cost=False)
 
 

@@ -262,7 +262,7 @@ class PlacementSearch:
             labels, bound_s = labels.take(retained), bound_s[retained]
         if labels.count > max_labels:
             considered["placements dropped at the label limit"] += labels.count - max_labels
-            cheap = np.argsort(labels.min_resources[:, self._space.columns.alone_cost], kind="stable")
+            cheap = np.argsort(labels.min_resources[:, self._space.columns.dedicated_cost], kind="stable")
             fast = np.argsort(self._space.percentile.upper(bound_s), kind="stable")
             selected = np.concatenate([cheap[: max_labels // 2], fast[: max_labels - max_labels // 2]])
             labels = labels.take(np.unique(selected))

@@ -59,11 +59,11 @@ class PlanArrays:
         """Return the selected plans."""
         return PlanArrays(self.configuration[rows], self.pools[rows], self.options[rows], self.resources[rows])
 
-    def with_others(self, others: PlanArrays) -> PlanArrays:
-        """Return the union with `others`, without dominated plans."""
-        if not others.count:
+    def merged_with(self, additional: PlanArrays) -> PlanArrays:
+        """Return the union with `additional`, without dominated plans."""
+        if not additional.count:
             return self
-        all_plans = PlanArrays.joined(self, others)
+        all_plans = PlanArrays.joined(self, additional)
         return all_plans.take(nondominated(all_plans.resources))
 
     def plan(self, space: SearchSpace, index: int) -> QueryPlan:

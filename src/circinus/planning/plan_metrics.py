@@ -35,7 +35,7 @@ class PlanMetrics:
             shortfall: (configurations,) gap to the accuracy SLO.
             tolerance: with 0 every resource counts and no plan is dropped; otherwise only the costs count.
         """
-        costs = np.array([space.columns.shared_cost, space.columns.alone_cost])
+        costs = np.array([space.columns.shared_cost, space.columns.dedicated_cost])
         return cls(
             columns=costs if tolerance > 0 else np.arange(space.columns.count),
             rank=np.unique(shortfall, return_inverse=True)[1].astype(np.int64),

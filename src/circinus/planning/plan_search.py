@@ -48,10 +48,10 @@ def nondominated_plans(
     for group in configuration_batches(space, configurations):
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), considered)
         considered["placements"] += cells.count
-        plans = plans.with_others(cheapest_option_plans(space, group, cells, limits)[0])
+        plans = plans.merged_with(cheapest_option_plans(space, group, cells, limits)[0])
         cells = cells.take(~ParetoArchive(plans.resources).beats(cells.min_resources))
         considered["placements with several allocations to compare"] += cells.count
-        order = np.argsort(cells.min_resources[:, space.columns.alone_cost], kind="stable")
+        order = np.argsort(cells.min_resources[:, space.columns.dedicated_cost], kind="stable")
         for start in range(0, len(order), _CELLS_AT_A_TIME):
             part = cells.take(order[start : start + _CELLS_AT_A_TIME])
             part = part.take(~ParetoArchive(plans.resources).beats(part.min_resources))
@@ -169,7 +169,7 @@ def cost_by_pool_scenario(space: SearchSpace, configurations: IntArray, limits: 
     bounds = np.full((len(space.arrays.configurations), 1 + pools, 2), np.inf)
     for group in configuration_batches(space, configurations):
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
-        costs = cells.min_resources[:, [space.columns.shared_cost, space.columns.alone_cost]]
+        costs = cells.min_resources[:, [space.columns.shared_cost, space.columns.dedicated_cost]]
         for avoided in range(-1, pools):
             avoids_pool = (cells.pools != avoided).all(axis=1)
             np.minimum.at(bounds[:, avoided + 1], group[cells.prefix[avoids_pool]], costs[avoids_pool])

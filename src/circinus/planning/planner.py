@@ -64,7 +64,7 @@ def select_representatives(plans: PlanArrays, columns: ResourceColumns, max_plan
     Returns:
         Indexes, by ascending cost with dedicated replicas.
     """
-    cost = plans.resources[:, columns.alone_cost]
+    cost = plans.resources[:, columns.dedicated_cost]
     by_cost = np.lexsort((plans.resources[:, columns.shared_cost], cost))
     if plans.count <= max_plans:
         return by_cost
@@ -81,10 +81,10 @@ def select_representatives(plans: PlanArrays, columns: ResourceColumns, max_plan
 
 
 def _extreme_columns(columns: ResourceColumns) -> list[int]:
-    extremes = [columns.alone_cost, columns.shared_cost]
+    extremes = [columns.dedicated_cost, columns.shared_cost]
     for pool in range(len(columns.pools)):
         extremes += range(*columns.shared(pool).indices(columns.count))
-        extremes += range(*columns.alone(pool).indices(columns.count))
+        extremes += range(*columns.dedicated(pool).indices(columns.count))
     return extremes + [columns.link(link) for link in range(len(columns.links))]
 
 

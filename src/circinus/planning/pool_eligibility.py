@@ -72,7 +72,9 @@ def explain_missing_capacity(space: SearchSpace) -> str:
     """Return the amount that all operators together need more of than all open pools have, or an empty string."""
     all_columns = np.arange(space.columns.count)
     for index, resource in enumerate(_RESOURCES):
-        resource_columns = [all_columns[space.columns.alone(pool)][index] for pool in range(len(space.columns.pools))]
+        resource_columns = [
+            all_columns[space.columns.dedicated(pool)][index] for pool in range(len(space.columns.pools))
+        ]
         required = sum(
             min(
                 float(table.min_resources[table.usable[:, pool], pool, column].min(initial=np.inf))

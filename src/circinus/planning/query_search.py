@@ -106,7 +106,7 @@ class QuerySearch:
         selected = select_high_margin(high_margin, space.columns.shared_cost, settings.max_margin_plans)
         self.considered["high-margin plans excluded from the frontier"] = high_margin.plans.count - len(selected)
         plans = high_margin.plans.take(selected)
-        return plans.take(np.argsort(plans.resources[:, space.columns.alone_cost], kind="stable"))
+        return plans.take(np.argsort(plans.resources[:, space.columns.dedicated_cost], kind="stable"))
 
     def guaranteed(self, plans: PlanArrays) -> tuple[PlanCandidate, ...]:
         """Return the plans whose estimates guarantee every SLO."""
@@ -151,7 +151,7 @@ class QuerySearch:
                 self.arrays.configurations[configuration],
                 self._network,
                 usable_link_share=self.settings.usable_link_share,
-                alike=next(iter(self._estimators.values()), None),
+                template=next(iter(self._estimators.values()), None),
                 population=self.arrays.population,
             )
             self._estimators[configuration] = estimator

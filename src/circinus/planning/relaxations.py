@@ -111,7 +111,7 @@ def _relaxed_accuracy(search: QuerySearch) -> SingleRelaxation | None:
     for configuration in np.argsort(search.shortfall, kind="stable"):
         if search.shortfall[configuration] <= 0 or search.violation[configuration] > 0:
             continue
-        candidate = search.min_usage_plan(int(configuration), search.space.columns.alone_cost, cost=True)
+        candidate = search.min_usage_plan(int(configuration), search.space.columns.dedicated_cost, cost=True)
         if candidate is not None:
             accuracy = candidate.estimate.accuracy
             return SingleRelaxation("accuracy", accuracy.lower if slo.comparison == ">=" else accuracy.upper, candidate)

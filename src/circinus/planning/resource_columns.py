@@ -38,7 +38,7 @@ class ResourceColumns:
         """Return the columns of a pool's amounts, fully shared."""
         return slice(pool, len(AMOUNTS) * len(self.pools), len(self.pools))
 
-    def alone(self, pool: int) -> slice:
+    def dedicated(self, pool: int) -> slice:
         """Return the columns of a pool's amounts with dedicated replicas."""
         return slice(len(AMOUNTS) * len(self.pools) + pool, 2 * len(AMOUNTS) * len(self.pools), len(self.pools))
 
@@ -52,7 +52,7 @@ class ResourceColumns:
         return self.count - 2
 
     @property
-    def alone_cost(self) -> int:
+    def dedicated_cost(self) -> int:
         """Column of the cost with dedicated replicas, transfers included."""
         return self.count - 1
 
@@ -62,7 +62,7 @@ class ResourceColumns:
         capacity = np.full(self.count, np.inf)
         for index, pool in enumerate(self.pools):
             node = [pool.cpus, pool.memory_bytes, pool.gpus, pool.gpu_memory_bytes]
-            capacity[self.alone(index)] = np.multiply(node, pool.nodes)
+            capacity[self.dedicated(index)] = np.multiply(node, pool.nodes)
         for index, link in enumerate(self.links):
             capacity[self.link(index)] = self.usable_link_share * link.bandwidth_bytes_per_s
         return capacity

@@ -128,7 +128,7 @@ def _transfers(
             resources[:, source, target, columns.link(columns.links.index(link))] += bytes_per_s
             usd_per_h = usd_per_h_for_bytes(link, bytes_per_s)
             resources[:, source, target, columns.shared_cost] += usd_per_h
-            resources[:, source, target, columns.alone_cost] += usd_per_h
+            resources[:, source, target, columns.dedicated_cost] += usd_per_h
     return seconds, resources
 
 

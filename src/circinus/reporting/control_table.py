@@ -36,10 +36,10 @@ def status_table(status: EngineStatus) -> RenderableType:
         table.add_column(column, justify="right")
     table.add_column("message", overflow="fold")
     for deployment in status.deployments:
-        ready = f"{deployment.replicas_ready}/{deployment.replicas_wanted}"
+        ready = f"{deployment.replicas_ready}/{deployment.target_replicas}"
         table.add_row(
             escape(deployment.deployment.name),
-            ready if deployment.replicas_ready == deployment.replicas_wanted else f"[red]{ready}[/red]",
+            ready if deployment.replicas_ready == deployment.target_replicas else f"[red]{ready}[/red]",
             str(deployment.queue_length),
             str(deployment.requests),
             str(deployment.restarts),

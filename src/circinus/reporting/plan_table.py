@@ -130,11 +130,13 @@ def _rejection_line(rejection: Rejection, query: Query) -> Text:
 
 def _tenant_line(share: TenantShare) -> Text:
     text = f"tenant {share.tenant}: weight {share.satisfied_weight:g} of {share.total_weight:g} ({share.share:.0%})"
-    if share.promised == 0:
+    if share.guaranteed_share == 0:
         return Text(text)
-    if share.kept:
-        return Text(f"{text}, guaranteed {share.promised:.0%}")
-    return Text(f"{text}, below the guaranteed {share.promised:.0%}: no matching with more was found", style="yellow")
+    if share.is_met:
+        return Text(f"{text}, guaranteed {share.guaranteed_share:.0%}")
+    return Text(
+        f"{text}, below the guaranteed {share.guaranteed_share:.0%}: no matching with more was found", style="yellow"
+    )
 
 
 def _optimality(matching: Matching) -> str:

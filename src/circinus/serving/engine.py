@@ -135,7 +135,7 @@ class DeploymentStatus:
     """Status of a deployment."""
 
     deployment: Deployment
-    replicas_wanted: int
+    target_replicas: int
     replicas_ready: int
     queue_length: int
     requests: int
@@ -202,7 +202,7 @@ class EngineStatus:
     @property
     def healthy(self) -> bool:
         """Return whether every desired replica is ready."""
-        return all(d.replicas_ready == d.replicas_wanted for d in self.deployments)
+        return all(d.replicas_ready == d.target_replicas for d in self.deployments)
 
 
 @dataclass(frozen=True)

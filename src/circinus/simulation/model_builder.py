@@ -44,7 +44,7 @@ class SimulationModel:
 
 
 def build_model(
-    planned: Sequence[PlannedQuery], replicas: Mapping[Deployment, int], network: Network, *, promised: bool = False
+    planned: Sequence[PlannedQuery], replicas: Mapping[Deployment, int], network: Network, *, with_margins: bool = False
 ) -> SimulationModel:
     """Build the model: deployments and directions of links are stations, requests visit them along the plan's DAG.
 
@@ -57,12 +57,12 @@ def build_model(
         planned: the served queries.
         replicas: number of replicas of every deployment of the plans.
         network: network of the infrastructure.
-        promised: whether operators run at their guaranteed instead of their expected speed.
+        with_margins: whether operators run at their guaranteed instead of their expected speed.
 
     Raises:
         PlanningError: a deployment has no replicas, an allocation was not profiled, or there is no path between sites.
     """
-    builder = _ModelBuilder(replicas, network, promised)
+    builder = _ModelBuilder(replicas, network, with_margins)
     queries = tuple(builder.query(planned_query) for planned_query in planned)
     return SimulationModel(
         stations=tuple(builder.stations),

@@ -160,10 +160,10 @@ class EngineConformance(StatusConformance):
 
     @run_async_test
     async def test_another_batch_wait_replaces_no_replica(self, engine: Engine) -> None:
-        who = StageSpec("who", "process_id", batch_size=4)
-        await engine.apply(chain("q", replace(who, batch_wait_s=0.01)))
+        worker = StageSpec("who", "process_id", batch_size=4)
+        await engine.apply(chain("q", replace(worker, batch_wait_s=0.01)))
         process = await ask(engine, 0)
-        await engine.apply(chain("q", who))
+        await engine.apply(chain("q", worker))
         assert await ask(engine, 0) == process
 
     @run_async_test
@@ -274,12 +274,12 @@ class EngineConformance(StatusConformance):
         assert len(processes) == 3
         await wait_until(lambda: _alive(processes, 1))
         (deployment,) = (await engine.status()).deployments
-        assert (deployment.replicas_wanted, deployment.replicas_ready) == (1, 1)
+        assert (deployment.target_replicas, deployment.replicas_ready) == (1, 1)
 
     @run_async_test
     async def test_state_that_cannot_be_leaves_the_old_one(self, engine: Engine) -> None:
-        who = StageSpec("who", "process_id")
-        await engine.apply(chain("q", who))
+        worker = StageSpec("who", "process_id")
+        await engine.apply(chain("q", worker))
         process = await ask(engine, 0)
         applied_state = (await engine.status()).state
         bad = StageSpec("bad", "Unloadable", after=("who",))
@@ -290,7 +290,7 @@ class EngineConformance(StatusConformance):
         status = await engine.status()
         assert status.routes == ("q",)
         assert status.state == applied_state
-        assert [(d.deployment, d.replicas_wanted) for d in status.deployments] == [(who.deployment, 1)]
+        assert [(d.deployment, d.target_replicas) for d in status.deployments] == [(worker.deployment, 1)]
         assert status.healthy
 
     @run_async_test
@@ -312,8 +312,8 @@ class EngineConformance(StatusConformance):
 
     @run_async_test
     async def test_status_counts_the_requests_of_every_query(self, engine: Engine) -> None:
-        refuse, who = StageSpec("refuse", "refuse_negative"), StageSpec("who", "process_id")
-        await engine.apply(state([route("q", refuse), route("other", who)], [refuse, who]))
+        refuse, worker = StageSpec("refuse", "refuse_negative"), StageSpec("who", "process_id")
+        await engine.apply(state([route("q", refuse), route("other", worker)], [refuse, worker]))
         for value in (1, 2, 3):
             await ask(engine, value)
         with pytest.raises(ServingError):

@@ -122,12 +122,12 @@ class StatusConformance:
 
     @run_async_test
     async def test_audited_requests_are_handed_over_once(self, engine: Engine) -> None:
-        who, add = StageSpec("who", "process_id"), StageSpec("first", "add", knobs=(("amount", 5),), pool="far")
-        unaudited, audited = route("who", who), route("q", add)
-        await engine.apply(state([unaudited, audited], [who, add]))
+        worker, add = StageSpec("who", "process_id"), StageSpec("first", "add", knobs=(("amount", 5),), pool="far")
+        unaudited, audited = route("who", worker), route("q", add)
+        await engine.apply(state([unaudited, audited], [worker, add]))
         process = await ask(engine, 0, "who")
         await ask(engine, 1)
-        desired = state([unaudited, replace(audited, audit_rate=1.0)], [who, add])
+        desired = state([unaudited, replace(audited, audit_rate=1.0)], [worker, add])
         await engine.apply(desired)
         assert await ask(engine, 0, "who") == process  # the replica was not restarted
         for value in (2, 3):

@@ -74,7 +74,7 @@ class _ServedBatches:
         waiting = self._collect(station, now_s, desired.replicas)
         return DeploymentStatus(
             deployment=desired.deployment,
-            replicas_wanted=desired.replicas,
+            target_replicas=desired.replicas,
             replicas_ready=ready,
             queue_length=waiting + unstarted.get(station, 0),
             requests=0,

@@ -43,7 +43,7 @@ def test_from_any_choice_it_proves_the_best_of_all(seed: int) -> None:
     begun = repair_overload(members, regrets, anything)
     distance = dual_bound(problem, WEIGHT, prices) - members.value(begun, WEIGHT) + 1e-9
     found = solve_restricted(
-        members, regrets, begun, WEIGHT, distance, solve_milp, most=1000, time_limit_s=HANG_LIMIT_S
+        members, regrets, begun, WEIGHT, distance, solve_milp, max_undecided=1000, time_limit_s=HANG_LIMIT_S
     )
     weight, _ = best_of_all(problem)
     assert members.usage(found.chosen).max(initial=0.0) <= 1.0 + 1e-6
@@ -58,7 +58,7 @@ def test_queries_that_are_not_in_doubt_may_not_have_their_best_yet() -> None:
     begun = np.array([0, -1, 0])
     distance = 2.0 + 3 * 0.0 + 2.0 - 2.0  # the bound of 2 (price) + 2 (regret of the second), less what is served
     found = solve_restricted(
-        members, regrets, begun, WEIGHT, distance, solve_milp, most=10, time_limit_s=HANG_LIMIT_S, unit=1.0
+        members, regrets, begun, WEIGHT, distance, solve_milp, max_undecided=10, time_limit_s=HANG_LIMIT_S, unit=1.0
     )
     assert members.weight(found.chosen) == 4.0
     assert found.bound == pytest.approx(4.0)
@@ -70,7 +70,7 @@ def test_where_nobody_is_in_doubt_the_best_of_all_is_taken_if_it_fits(
 ) -> None:
     members, regrets = _at(_one_plan_each([amount], [1.0]), 0.3)
     found = solve_restricted(
-        members, regrets, np.array([-1]), WEIGHT, 0.0, solve_milp, most=10, time_limit_s=HANG_LIMIT_S, unit=1.0
+        members, regrets, np.array([-1]), WEIGHT, 0.0, solve_milp, max_undecided=10, time_limit_s=HANG_LIMIT_S, unit=1.0
     )
     assert found.chosen.tolist() == expected
     assert found.bound == proved
@@ -82,7 +82,9 @@ def test_what_is_left_out_is_not_proved() -> None:
     members = ExpandedQueries.of(problem)
     regrets = ReducedProfits.at(problem, WEIGHT, DualSolver(problem, rng).maximize_weight(WEIGHT))
     begun = greedy_fill(members, regrets, np.full(30, -1, dtype=np.int64))
-    found = solve_restricted(members, regrets, begun, WEIGHT, 5.0, solve_milp, most=4, time_limit_s=HANG_LIMIT_S)
+    found = solve_restricted(
+        members, regrets, begun, WEIGHT, 5.0, solve_milp, max_undecided=4, time_limit_s=HANG_LIMIT_S
+    )
     assert members.weight(found.chosen) >= members.weight(begun)
     assert found.bound == np.inf
 
@@ -94,6 +96,14 @@ def test_a_weight_that_must_be_kept_is_kept() -> None:
     begun = np.array([0, 0, -1])
     for least, served in ((2.0, 2), (1.0, 1), (None, 0)):
         found = solve_restricted(
-            members, regrets, begun, cheaply, 100.0, solve_milp, most=10, time_limit_s=HANG_LIMIT_S, min_weight=least
+            members,
+            regrets,
+            begun,
+            cheaply,
+            100.0,
+            solve_milp,
+            max_undecided=10,
+            time_limit_s=HANG_LIMIT_S,
+            min_weight=least,
         )
         assert (found.chosen >= 0).sum() == served

@@ -25,10 +25,10 @@ def _random(seed: int) -> tuple[list[QueryBelief], SharedInputs]:
         outlooks.append(
             QueryBelief(
                 feasibility=np.where(sure, 1.0, rng.choice([0.0, 0.001, 0.03, 0.5, 0.9], count)),
-                sure=sure,
+                is_certain=sure,
                 usd_per_h=exact * rng.choice([1.0, 0.9], exact.shape),
                 floor_usd_per_h=np.where(rng.random(exact.shape) < 0.5, 0.0, exact),
-                sure_usd_per_h=np.where(sure[:, None], exact, np.inf),
+                certain_usd_per_h=np.where(sure[:, None], exact, np.inf),
                 decision_s=rng.random(count) + 0.1,
                 weight=float(rng.choice([1.0, 3.0])),
             )
@@ -43,8 +43,8 @@ def test_what_is_pursued_may_improve_a_querys_plan_and_nothing_is_only_where_not
     hopeful = set()
     for outlook in outlooks:
         for s in range(outlook.usd_per_h.shape[1]):
-            best = outlook.sure_usd_per_h[:, s].min()
-            for k in np.flatnonzero(~outlook.sure & np.isfinite(outlook.usd_per_h[:, s])):
+            best = outlook.certain_usd_per_h[:, s].min()
+            for k in np.flatnonzero(~outlook.is_certain & np.isfinite(outlook.usd_per_h[:, s])):
                 # The median of the predicted cost; draws around it decide near the limit.
                 likely = outlook.feasibility[k] > 2 * (
                     STOPPING.probability if np.isfinite(best) else STOPPING.probability_without_plan
@@ -55,9 +55,9 @@ def test_what_is_pursued_may_improve_a_querys_plan_and_nothing_is_only_where_not
         assert not hopeful
     else:
         k = found.configuration
-        assert not all(outlook.sure[k] for outlook in outlooks)
+        assert not all(outlook.is_certain[k] for outlook in outlooks)
         assert (
-            max(outlook.feasibility[k] for outlook in outlooks if not outlook.sure[k])
+            max(outlook.feasibility[k] for outlook in outlooks if not outlook.is_certain[k])
             > STOPPING.probability_without_plan
         )
         assert found.value_per_s > 0
@@ -69,8 +69,8 @@ def test_without_what_is_pointless_every_situation_keeps_its_best_sure_plan(seed
     found = select_next_configuration(outlooks, among, STOPPING, 1.0)
     for outlook, idle in zip(outlooks, found.pruned, strict=True):
         assert not (idle & ~among.evaluated).any()
-        left = np.where(idle[:, None], np.inf, outlook.sure_usd_per_h).min(axis=0)
-        np.testing.assert_array_equal(left, outlook.sure_usd_per_h.min(axis=0))
+        left = np.where(idle[:, None], np.inf, outlook.certain_usd_per_h).min(axis=0)
+        np.testing.assert_array_equal(left, outlook.certain_usd_per_h.min(axis=0))
 
 
 def test_the_weight_of_the_queries_that_wait_decides() -> None:

@@ -91,7 +91,7 @@ def test_what_misleads_is_dropped_and_the_plans_are_as_cheap(tmp_path: Path, who
         PIPELINE.name,
         tmp_path / "warm",
         source=TraceBackend(trace),
-        judged=True,
+        with_verdicts=True,
         explorer=make_sampler(specification, PIPELINE.name),
     )
     assert (again.verdicts, again.certificate) == (warm.verdicts, warm.certificate)

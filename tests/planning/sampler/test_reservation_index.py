@@ -35,20 +35,22 @@ def _random(seed: int) -> CandidateBeliefs:
 def _gain(prospects: CandidateBeliefs, number: int, plan: float, usd_per_s: float) -> float:
     """Return the gain of opening a box with a plan in hand, by definition."""
     settle = prospects.settle_s if np.isscalar(prospects.settle_s) else prospects.settle_s[number]
-    look = 0.0 if prospects.begun[number] else usd_per_s * prospects.look_s[number]
-    saved = np.maximum(plan - prospects.usd_per_h[number] - usd_per_s * settle / prospects.keeps[number], 0.0)
-    return float(prospects.keeps[number] * saved.mean() - look)
+    look = 0.0 if prospects.is_measured[number] else usd_per_s * prospects.look_s[number]
+    saved = np.maximum(plan - prospects.usd_per_h[number] - usd_per_s * settle / prospects.feasibility[number], 0.0)
+    return float(prospects.feasibility[number] * saved.mean() - look)
 
 
 @given(st.integers(0, 10_000))
 def test_by_brute_force(seed: int) -> None:
     one = _random(seed)
-    prospects = CandidateBeliefs(one.keeps, one.sure, one.begun, one.usd_per_h, one.look_s, np.full(6, one.settle_s))
+    prospects = CandidateBeliefs(
+        one.feasibility, one.is_certain, one.is_measured, one.usd_per_h, one.look_s, np.full(6, one.settle_s)
+    )
     found = select_by_reservation_cost(prospects, STOPPING, SAVING_S)
-    sure = prospects.usd_per_h[prospects.sure]
+    sure = prospects.usd_per_h[prospects.is_certain]
     best = float(sure.min(initial=np.inf))
     cheaper = prospects.usd_per_h < 0.95 * best if np.isfinite(best) else np.isfinite(prospects.usd_per_h)
-    chance = np.where(prospects.sure, 0.0, prospects.keeps) * cheaper.mean(axis=1)
+    chance = np.where(prospects.is_certain, 0.0, prospects.feasibility) * cheaper.mean(axis=1)
     open_ = chance > (0.05 if np.isfinite(best) else 0.01)
     assert found.probability == pytest.approx(chance)
     assert found.min_probability == (0.05 if np.isfinite(best) else 0.01)

@@ -72,7 +72,7 @@ def test_what_was_not_measured_has_its_reason_also_when_it_is_read_again(whole: 
         PIPELINE.name,
         whole(0).store,
         source=TraceBackend(trace),
-        judged=True,
+        with_verdicts=True,
         explorer=make_sampler(specification, PIPELINE.name),
     )
     assert (again.verdicts, again.certificate) == (found.verdicts, found.certificate)
@@ -142,7 +142,7 @@ def test_it_says_what_it_proposes_and_when_to_stop(tmp_path: Path) -> None:
     assert again.suggest(begun, lambda configuration, items: 1.0).next == first.next
     assert isinstance(first.next, Suggestion)
     assert first.next.configuration not in cover
-    assert first.next.worth_per_s > 0
+    assert first.next.value_per_s > 0
     assert first.certificate.next == first.next.configuration
     assert not first.certificate.conclusive
     unmeasurable = explorer.suggest(begun, lambda configuration, items: math.inf)

@@ -77,10 +77,10 @@ def search(truth: FloatArray, cost: FloatArray, elsewhere: TransferSources, rng:
         kept = feasibility_probability(belief.mean, belief.deviation, SLO.threshold, at_least=True)
         outlook = QueryBelief(
             feasibility=np.where(measured, 0.0, kept),
-            sure=sure,
+            is_certain=sure,
             usd_per_h=cost[:, None],
             floor_usd_per_h=np.zeros((len(cost), 1)),
-            sure_usd_per_h=np.where(sure, cost, np.inf)[:, None],
+            certain_usd_per_h=np.where(sure, cost, np.inf)[:, None],
             decision_s=np.zeros(len(cost)),
             weight=1.0,
         )

@@ -102,4 +102,4 @@ def test_a_router_that_misses_a_look_does_not_seem_to_get_a_burst_afterwards() -
 
     rates = in_virtual_time(run())
     assert len(rates) == 11, "the missed poll has no counters"
-    assert all(rate.least_per_s < 10.5 < rate.most_per_s for rate in rates[1:] if rate is not None)
+    assert all(rate.min_per_s < 10.5 < rate.max_per_s for rate in rates[1:] if rate is not None)

@@ -75,7 +75,7 @@ class Auditor:
         answers: ReferenceRunner,
         truths: GroundTruthSource | None = None,
         *,
-        truth_patience_s: float = 0.0,
+        ground_truth_timeout_s: float = 0.0,
     ) -> None:
         """Start without samples.
 
@@ -84,12 +84,12 @@ class Auditor:
             profiles: pipeline -> profile, from which the most accurate configurations are selected.
             answers: runner of reference configurations.
             truths: source of ground truth, or None.
-            truth_patience_s: time that a sample waits for its ground truth before it is re-run instead.
+            ground_truth_timeout_s: time that a sample waits for its ground truth before it is re-run instead.
 
         Raises:
             OperatorError: a metric cannot be loaded.
         """
-        self._runner, self._truths, self._ground_truth_timeout_s = answers, truths, truth_patience_s
+        self._runner, self._truths, self._ground_truth_timeout_s = answers, truths, ground_truth_timeout_s
         self._pipelines = {query.name: query.pipeline for query in specification.queries}
         self._specification = specification
         self._queue: deque[_QueuedSample] = deque()

@@ -75,23 +75,23 @@ class Detector:
         """Return the detector with zero wealth."""
         return cls(np.zeros((2, len(FRACTIONS))), np.zeros((5, 2, len(FRACTIONS))))
 
-    def updated(self, seen: ScaledObservation, time_s: float, stakes: tuple[float, float]) -> Detector:
+    def updated(self, observation: ScaledObservation, time_s: float, stakes: tuple[float, float]) -> Detector:
         """Return the detector after one more value.
 
         Of the wealth with bet fraction c, the share c buys the payoff at the maximum fair price. Without drift, the
         expected total wealth grows by at most the stakes, under arbitrary dependence of the values.
 
         Args:
-            seen: observed value.
+            observation: observed value.
             time_s: time of the value.
             stakes: stakes of new bets on an increase and on a decrease, fixed before the value is observed.
         """
-        price = np.maximum(seen.max_mean_payoff, _MIN_MEAN)
-        growth = _UNBET + FRACTIONS * (np.array(seen.payoff) / price)[:, None]
+        price = np.maximum(observation.max_mean_payoff, _MIN_MEAN)
+        growth = _UNBET + FRACTIONS * (np.array(observation.payoff) / price)[:, None]
         restarted = np.array([1.0, time_s, 0.0, 0.0, 0.0])[:, None, None]
         bets = np.where(self.bets[_BEST] <= 1.0, restarted, self.bets)
         bets[_BEST] *= growth
-        bets[_VALUES:] += np.array([1.0, seen.value, seen.expected])[:, None, None]
+        bets[_VALUES:] += np.array([1.0, observation.value, observation.expected])[:, None, None]
         return Detector((self.wealth + np.array(stakes)[:, None]) * growth, bets)
 
     def change(self, threshold: float) -> Change | None:

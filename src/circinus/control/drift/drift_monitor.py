@@ -49,7 +49,7 @@ class DriftDependencies:
     keep: Callable[[Sequence[ServiceTimeObservation]], None] = lambda observations: None
     """Store of service-time observations for later planning."""
     truths: GroundTruthSource | None = None
-    truth_patience_s: float = 0.0
+    ground_truth_timeout_s: float = 0.0
     """Time that an answer waits for its ground truth before it is compared with a reference output."""
     on_scores: Callable[[Sequence[AuditScore]], None] = lambda scores: None
     """Callback for scores of audited answers."""
@@ -327,7 +327,7 @@ class DriftMonitor:
                     profiles,
                     runner,
                     self._dependencies.truths,
-                    truth_patience_s=self._dependencies.truth_patience_s,
+                    ground_truth_timeout_s=self._dependencies.ground_truth_timeout_s,
                 )
             agreements = {} if auditor is None else self._expected_agreements(specification, plans, auditor, current)
             if previous is None:

@@ -138,7 +138,7 @@ class DriftAlarm:
 
 
 def update_monitors(
-    state: DriftState, seen: Sequence[MonitorSample], now_s: float, settings: DriftSettings
+    state: DriftState, samples: Sequence[MonitorSample], now_s: float, settings: DriftSettings
 ) -> tuple[DriftState, tuple[DriftAlarm, ...]]:
     """Return the next state and the alarms of new values.
 
@@ -148,12 +148,12 @@ def update_monitors(
 
     Args:
         state: state after the last poll.
-        seen: observations, ascending in time for each monitor.
+        samples: observations, ascending in time for each monitor.
         now_s: monotonic time.
         settings: false-alarm rate and tolerances.
     """
     watches = dict(state.watches)
-    for sample in seen:
+    for sample in samples:
         if sample.watch not in watches:
             watches[sample.watch] = MonitorState()
     passed_s = 0.0 if state.looked_s is None else max(0.0, now_s - state.looked_s)
@@ -163,7 +163,7 @@ def update_monitors(
         earned_s = max(monitor.alpha_budget_s, min(monitor.alpha_budget_s + share_s, max_s))
         watches[watch] = MonitorState(monitor.detector, earned_s, monitor.reported)
     alarms = []
-    for sample in seen:
+    for sample in samples:
         monitor = watches[sample.watch]
         if monitor.reported:
             continue

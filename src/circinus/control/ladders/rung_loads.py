@@ -24,9 +24,9 @@ class RateBounds:
     """Request rate of a query with bounds."""
 
     expected_per_s: float
-    least_per_s: float
+    min_per_s: float
     """Lower bound, the maximum over the windows: short ones show a burst, long ones a slow rise."""
-    most_per_s: float
+    max_per_s: float
     """Upper bound over the longest window."""
     recent_s: float
     """Actual length of the most recent window: at least 0.25 s and below 1 s."""
@@ -171,7 +171,7 @@ class DeploymentLoads:
 
     def _add(self, load: QueryLoad, sign: float) -> None:
         for deployment, busy in load.demand.busy.items():
-            self._min_demand[deployment] += sign * load.rate.least_per_s * busy
+            self._min_demand[deployment] += sign * load.rate.min_per_s * busy
             self._expected_demand[deployment] += sign * load.rate.expected_per_s * busy
             self._recent_demand[deployment] += sign * load.recent_per_s * busy
             self._recent_variance[deployment] += sign * load.variance_per_s2 * busy**2
@@ -183,7 +183,7 @@ class DeploymentLoads:
             if status is None or status.replicas_ready < 1:
                 return RungLoad(rung.unloaded_latency_s, math.inf, math.inf, math.inf, math.inf, math.inf, ready=False)
             replicas, current = status.replicas_ready, load.demand.busy.get(deployment, 0.0)
-            minimum = max(minimum, (self._min_demand[deployment] + load.rate.least_per_s * (busy - current)) / replicas)
+            minimum = max(minimum, (self._min_demand[deployment] + load.rate.min_per_s * (busy - current)) / replicas)
             utilization = (self._expected_demand[deployment] + load.rate.expected_per_s * (busy - current)) / replicas
             expected = max(expected, utilization)
             relative = max(relative, utilization / deployment.allocation.utilization_target)

@@ -55,8 +55,8 @@ def check_feasibility(
             pools=pools,
         )
     sizing = evaluate_sizing(problem, chosen, usage, slos, reestimate)
-    if sizing.broken:
-        violation = sizing.broken[0]
+    if sizing.violations:
+        violation = sizing.violations[0]
         return Infeasibility(violation.slos, f"query {problem.queries[violation.query]}: {violation.reason}", 0.0)
     return FeasibleSolution(usage, sizing)
 

@@ -181,8 +181,8 @@ def greedy_fill(members: ExpandedQueries, reduced_profits: ReducedProfits, chose
     if len(unserved) > max_tried:
         best = np.argpartition(-value, max_tried)[:max_tried]
         unserved, value = unserved[best], value[best]
-    fits_alone = _fit_individually(members, unserved, usage)
-    unserved, value = unserved[fits_alone], value[fits_alone]
+    fits_dedicated = _fit_individually(members, unserved, usage)
+    unserved, value = unserved[fits_dedicated], value[fits_dedicated]
     for query in unserved[np.argsort(-value, kind="stable")].tolist():
         row = int(members.class_of[query])
         resources = members.resources[row]

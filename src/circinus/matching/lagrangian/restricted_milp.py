@@ -36,7 +36,7 @@ def solve_restricted(
     gap: float,
     minimise: SolveMilp,
     *,
-    most: int,
+    max_undecided: int,
     time_limit_s: float,
     seed: int = 0,
     min_weight: float | None = None,
@@ -55,7 +55,7 @@ def solve_restricted(
         objective: to be maximized.
         gap: maximum regret.
         minimise: the solver.
-        most: maximum number of undecided queries; those with the smallest gap to their second option first.
+        max_undecided: maximum number of undecided queries; those with the smallest gap to their second option first.
         time_limit_s: of the solver.
         seed: of the solver.
         min_weight: that must be satisfied; the current choice satisfies it.
@@ -63,8 +63,8 @@ def solve_restricted(
     """
     current_value = members.value(chosen, objective)
     queries = np.flatnonzero(reduced_profits.second[members.class_of] <= gap)
-    is_complete = len(queries) <= most
-    queries = reduced_profits.nearest(members, queries, most)
+    is_complete = len(queries) <= max_undecided
+    queries = reduced_profits.nearest(members, queries, max_undecided)
     if not len(queries):  # only the best option of every query can be better
         best = choose_best_plans(members, reduced_profits)
         improved = (

@@ -290,7 +290,7 @@ class _Search:
             window_gap = window * remaining_gap + self._rounding(reduced_profits)
             solution = solve_restricted(
                 self._members, reduced_profits, best, objective, window_gap, self._minimise,
-                most=len(chosen) if small else _MAX_UNDECIDED, time_limit_s=window_s, seed=self._seed,
+                max_undecided=len(chosen) if small else _MAX_UNDECIDED, time_limit_s=window_s, seed=self._seed,
                 min_weight=min_weight, unit=unit,
             )  # fmt: skip
             best = max((best, solution.chosen), key=self._key)

@@ -53,7 +53,7 @@ class MatchingMilp(LpModel):
     def counted_usd_per_h(self) -> FloatArray:
         """Return (columns,) the coefficients of the total cost including churn.
 
-        Its constant is `Problem.most_change_usd_per_h`, from which each running plan that stays is deducted.
+        Its constant is `Problem.max_change_usd_per_h`, from which each running plan that stays is deducted.
         """
         cost = np.zeros(len(self.upper))
         cost[: self.expression.shape[1]] = self.problem.price_usd_per_h @ self.expression

@@ -191,7 +191,7 @@ class _Search:
         self.fix_weight(len(self._weights.ranks) - 1, best)
         objective = programme.counted_usd_per_h() / incumbent_cost
         relaxed = self._tighten(objective)
-        constant = self._problem.most_change_usd_per_h
+        constant = self._problem.max_change_usd_per_h
         bound = -constant / incumbent_cost
         if relaxed is not None:
             bound = relaxed.bound

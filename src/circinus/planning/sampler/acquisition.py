@@ -66,13 +66,13 @@ class QueryBelief:
 
     feasibility: FloatArray
     """(k,) probability of meeting the accuracy SLO; 0 if excluded."""
-    sure: BoolArray
+    is_certain: BoolArray
     """(k,) whether the configuration is measured and certainly meets the accuracy SLO."""
     usd_per_h: FloatArray
     """(k, s) median cost of the cheapest plan; infinite without a plan."""
     floor_usd_per_h: FloatArray
     """(k, s) minimum cost of a plan, regardless of the service times."""
-    sure_usd_per_h: FloatArray
+    certain_usd_per_h: FloatArray
     """(k, s) cost of the cheapest plan of certain configurations; infinite for the other configurations."""
     decision_s: FloatArray
     """(k,) seconds, after the first checkpoint, until the accuracy SLO is decided."""
@@ -126,10 +126,10 @@ def select_next_configuration(
         for situation in range(belief.usd_per_h.shape[1]):
             drawn = np.maximum(belief.usd_per_h[:, situation, None] * draws, belief.floor_usd_per_h[:, situation, None])
             candidates = CandidateBeliefs(
-                keeps=belief.feasibility,
-                sure=belief.sure,
-                begun=shared.evaluated,
-                usd_per_h=np.where(belief.sure[:, None], belief.sure_usd_per_h[:, situation, None], drawn),
+                feasibility=belief.feasibility,
+                is_certain=belief.is_certain,
+                is_measured=shared.evaluated,
+                usd_per_h=np.where(belief.is_certain[:, None], belief.certain_usd_per_h[:, situation, None], drawn),
                 look_s=shared.first_evaluation_s,
                 settle_s=belief.decision_s,
             )
@@ -147,6 +147,6 @@ def select_next_configuration(
 
 def _best(belief: QueryBelief) -> BoolArray:
     """Return (k,) certain configurations whose plan is the cheapest in any situation."""
-    best = belief.sure_usd_per_h.min(axis=0, initial=np.inf)
-    cheapest: BoolArray = ((belief.sure_usd_per_h <= best) & np.isfinite(best)).any(axis=1)
+    best = belief.certain_usd_per_h.min(axis=0, initial=np.inf)
+    cheapest: BoolArray = ((belief.certain_usd_per_h <= best) & np.isfinite(best)).any(axis=1)
     return cheapest

@@ -173,7 +173,7 @@ def _exact_costs(space: SearchSpace, configurations: IntArray, max_labels: int) 
     min_costs = np.full((len(configurations), pool_scenario_count(space)), np.inf)
     for row, configuration in enumerate(configurations if space.columns.pools else ()):
         plans = nondominated_plans(space, configuration[None], Limits.of(space), max_labels, Counter())
-        costs = plans.resources[:, [space.columns.shared_cost, space.columns.alone_cost]]
+        costs = plans.resources[:, [space.columns.shared_cost, space.columns.dedicated_cost]]
         for avoided in range(-1, len(space.columns.pools)):
             avoids_pool = (plans.pools != avoided).all(axis=1)
             if avoids_pool.any():

@@ -38,11 +38,11 @@ _Z = 2.0
 class CandidateBeliefs:
     """Measurements and predictions of k configurations for one query."""
 
-    keeps: FloatArray
+    feasibility: FloatArray
     """(k,) probability of meeting the accuracy SLO; 0 if excluded."""
-    sure: BoolArray
+    is_certain: BoolArray
     """(k,) whether the configuration certainly meets the accuracy SLO."""
-    begun: BoolArray
+    is_measured: BoolArray
     """(k,) whether the configuration is measured."""
     usd_per_h: FloatArray
     """(k, d) draws of the cost of the cheapest plan within the limits; infinite without a plan."""
@@ -73,8 +73,8 @@ def select_by_reservation_cost(candidates: CandidateBeliefs, stopping: StoppingR
         stopping: minimum saving and probabilities.
         saving_s: seconds that a saving of `stopping.saving` of the plan's cost is worth.
     """
-    cost, feasibility = candidates.usd_per_h, np.where(candidates.sure, 0.0, candidates.keeps)
-    best = float(np.where(candidates.sure[:, None], cost, np.inf).min(initial=np.inf))
+    cost, feasibility = candidates.usd_per_h, np.where(candidates.is_certain, 0.0, candidates.feasibility)
+    best = float(np.where(candidates.is_certain[:, None], cost, np.inf).min(initial=np.inf))
     has_plan = np.isfinite(best)
     cheaper = cost < (1.0 - stopping.saving) * best if has_plan else np.isfinite(cost)
     probability = feasibility * cheaper.mean(axis=1)
@@ -98,7 +98,7 @@ def _reservation(
     follows.
     """
     ordered = np.sort(cost + (usd_per_s * candidates.settle_s[among] / feasibility)[:, None], axis=1)
-    price = np.where(candidates.begun[among], 0.0, usd_per_s * candidates.look_s[among]) / feasibility
+    price = np.where(candidates.is_measured[among], 0.0, usd_per_s * candidates.look_s[among]) / feasibility
     draws = ordered.shape[1]
     # Between two neighbouring draws the gain is linear: sum of (z - cost) over the draws below.
     with np.errstate(invalid="ignore"):

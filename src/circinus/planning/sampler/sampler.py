@@ -127,26 +127,28 @@ class PlanCostSampler:
         rows = warm_start_design(prior.candidates, costs, [query.slos.accuracy for query in self._queries])
         return tuple(configurations[row] for row in rows)
 
-    def suggest(self, known: PipelineProfile, seconds: Seconds) -> SamplerDecision:
+    def suggest(self, profile: PipelineProfile, seconds: Seconds) -> SamplerDecision:
         """Return the decision about the next measurement; see `ConfigurationSampler`."""
-        if not self._predictor.learn(known):
-            return self._initial_decision(known, seconds)
-        measured_of = {measured.configuration: measured for measured in known.configurations}
-        failed = {failure.configuration for failure in known.failed}
-        prior, common_variance = self._fitted_prior(known)
-        codes = self._candidate_codes(known, prior)
+        if not self._predictor.learn(profile):
+            return self._initial_decision(profile, seconds)
+        measured_of = {measured.configuration: measured for measured in profile.configurations}
+        failed = {failure.configuration for failure in profile.failed}
+        prior, common_variance = self._fitted_prior(profile)
+        codes = self._candidate_codes(profile, prior)
         configurations = self._space.decode(codes)
         belief = prior.belief(codes)
         belief = replace(belief, deviation=np.sqrt(belief.deviation**2 + common_variance))
         evaluated = np.array([c in measured_of for c in configurations], dtype=bool)
-        beliefs, shared = self._query_beliefs(known, configurations, belief, evaluated, seconds)
+        beliefs, shared = self._query_beliefs(profile, configurations, belief, evaluated, seconds)
         stopping = self._stopping
         if len(measured_of) < self._min_configurations:  # too few to conclude that a query has no plan
             stopping = replace(stopping, probability_without_plan=0.0)
-        saving_s = population_size(known) * float(np.median([_item_s(measured) for measured in known.configurations]))
+        saving_s = population_size(profile) * float(
+            np.median([_item_s(measured) for measured in profile.configurations])
+        )
         acquisition = select_next_configuration(beliefs, shared, stopping, saving_s)
-        while self._refined(acquisition, known, configurations, evaluated):
-            expected = self._expected_costs.of(known, configurations)
+        while self._refined(acquisition, profile, configurations, evaluated):
+            expected = self._expected_costs.of(profile, configurations)
             costs = zip(expected.usd_per_h, expected.floor_usd_per_h, strict=True)
             beliefs = [
                 replace(query_belief, usd_per_h=usd_per_h, floor_usd_per_h=floor_usd_per_h)
@@ -162,15 +164,15 @@ class PlanCostSampler:
             math.isinf(seconds(c, 1)) and c not in failed for c in configurations if c not in measured_of
         )
         certificate = StoppingCertificate(
-            unmeasured=known.unmeasured,
+            unmeasured=profile.unmeasured,
             considered=sum(c not in measured_of and c not in failed for c in configurations),
             probability=acquisition.probability,
             saving=stopping.saving,
-            conclusive=selected is None and len(known.usable) == len(known.configurations) and not unmeasurable,
+            conclusive=selected is None and len(profile.usable) == len(profile.configurations) and not unmeasurable,
             next=selected if selected not in measured_of else None,
             prior=prior.reason if self._sources.sources else "",
         )
-        pruned = self._pruned(acquisition, configurations, {measured.configuration for measured in known.usable})
+        pruned = self._pruned(acquisition, configurations, {measured.configuration for measured in profile.usable})
         return SamplerDecision(None if selected is None else Suggestion(selected, value_per_s), certificate, pruned)
 
     def _query_beliefs(
@@ -217,10 +219,10 @@ class PlanCostSampler:
             beliefs.append(
                 QueryBelief(
                     feasibility=feasibility,
-                    sure=certain[:, q],
+                    is_certain=certain[:, q],
                     usd_per_h=expected.usd_per_h[q],
                     floor_usd_per_h=expected.floor_usd_per_h[q],
-                    sure_usd_per_h=exact[q],
+                    certain_usd_per_h=exact[q],
                     decision_s=decision_s,
                     weight=self._weights[q],
                 )

@@ -36,7 +36,7 @@ class HardwareClassBackend(Protocol):
         """Machine of the node."""
         ...
 
-    def operator_runner(self, there: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[OperatorRunner]:
+    def operator_runner(self, keys: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[OperatorRunner]:
         """Return the runner on the node. An operator that takes longer than `timeout_s` fails."""
         ...
 

@@ -203,7 +203,7 @@ class ConfigurationRace:
         snapshot = self._snapshot()
         return snapshot.meets, snapshot.fails
 
-    def surely_as_accurate(self) -> list[tuple[int, int]]:
+    def certainly_as_accurate(self) -> list[tuple[int, int]]:
         """Return pairs of configuration indexes: the first is certainly no less accurate than the second."""
         return [
             (int(self._arrays.references[index]), int(index)) for index in np.flatnonzero(self._arrays.no_more_accurate)

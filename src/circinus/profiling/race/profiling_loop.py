@@ -148,7 +148,7 @@ class ProfilingLoop:
                     suggestion, seconds = self._suggestion(beyond)
                 latency_only = suggestion is not None  # the sampler selects the SLOs to decide
                 step = race.next_step(seconds, self._budget.remaining_s, beyond, latency_only=latency_only)
-                if suggestion is not None and (step is None or suggestion.worth_per_s > step.worth_per_s):
+                if suggestion is not None and (step is None or suggestion.value_per_s > step.value_per_s):
                     configuration = suggestion.configuration
                     target = next(
                         checkpoint for checkpoint in race.checkpoints if checkpoint > race.items(configuration)

@@ -40,7 +40,7 @@ class MeasurementStep:
     configuration: int
     target: int
     """Number of measured items after the step."""
-    worth_per_s: float = field(default=0.0, compare=False)
+    value_per_s: float = field(default=0.0, compare=False)
     """Value per second: weight of the queries that the step is expected to decide, or the share of it that they
     save, over its duration."""
 
@@ -84,7 +84,7 @@ def next_measurement(
         soonest = min(expected_s, key=lambda k: (expected_s[k], k))
         _add(values, soonest, share * float(evidence.weights[q]), expected_s[soonest])
     for k in np.flatnonzero(decisions.needs_latency_items):
-        weight = float(evidence.weights[decisions.surely_met[k]].sum()) if decisions.surely_met.shape[1] else 1.0
+        weight = float(evidence.weights[decisions.certainly_met[k]].sum()) if decisions.certainly_met.shape[1] else 1.0
         _add(values, int(k), weight, seconds(int(k), int(snapshot.latency_items[k])))
     if not values:
         return None

@@ -20,8 +20,8 @@ class Suggestion:
     """Suggested configuration to measure up to its next interim analysis."""
 
     configuration: Configuration
-    worth_per_s: float
-    """Value per second, comparable with `MeasurementStep.worth_per_s`."""
+    value_per_s: float
+    """Value per second, comparable with `MeasurementStep.value_per_s`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +49,11 @@ class ConfigurationSampler(Protocol):
             earlier: scores from transfer sources, used by all later suggestions.
         """
 
-    def suggest(self, known: PipelineProfile, seconds: Seconds) -> SamplerDecision:
+    def suggest(self, profile: PipelineProfile, seconds: Seconds) -> SamplerDecision:
         """Return the decision about the next measurement.
 
         Args:
-            known: current profile.
+            profile: current profile.
             seconds: (configuration, items) -> seconds until it is measured on this many items; infinite if it cannot be
                 measured.
         """

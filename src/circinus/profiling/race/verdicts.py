@@ -133,7 +133,7 @@ class OpenQuestions:
 
     open: BoolArray
     """(k, q) undecided, and a decision would matter."""
-    surely_met: BoolArray
+    certainly_met: BoolArray
     """(k, q) certainly met, and no other configuration may replace it at lower usage or is certainly as accurate."""
     needs_latency_items: BoolArray
     """(k,) feasible and not dominated, but with too few items for its latency."""
@@ -244,8 +244,8 @@ def _verdict(
         )
     if snapshot.fails[row].all() and len(requirements):
         return ConfigurationVerdict(Verdict.INFEASIBLE, _missed(requirements, snapshot.slow[row]))
-    if decisions.surely_met[row].any():
-        slos = _accuracies(requirements, decisions.surely_met[row])
+    if decisions.certainly_met[row].any():
+        slos = _accuracies(requirements, decisions.certainly_met[row])
         return ConfigurationVerdict(Verdict.FEASIBLE, f"it certainly meets {slos}")
     if snapshot.dominated_on_accuracy[row] and snapshot.references[row] >= 0:
         reference = names[snapshot.references[row]]

@@ -36,7 +36,7 @@ def load_profile(
     seed: int = 0,
     source: MeasurementBackend | None = None,
     from_other_machines: bool = False,
-    judged: bool = False,
+    with_verdicts: bool = False,
     explorer: ConfigurationSampler | None = None,
 ) -> PipelineProfile:
     """Load the profile of a pipeline with its current specification and code.
@@ -53,7 +53,7 @@ def load_profile(
         seed: random seed of the measurement order.
         source: measurement backend; default: the operators.
         from_other_machines: whether to exclude measurements of this machine.
-        judged: whether to add the verdicts of all configurations (`PipelineProfile.verdicts`).
+        with_verdicts: whether to add the verdicts of all configurations (`PipelineProfile.verdicts`).
         explorer: sampler that selected the configurations to measure; default: all.
 
     Raises:
@@ -68,7 +68,7 @@ def load_profile(
             seed,
             source,
             from_other_machines=from_other_machines,
-            judged=judged,
+            with_verdicts=with_verdicts,
             explorer=explorer,
         ).profile
 
@@ -81,7 +81,7 @@ def read_profile(
     source: MeasurementBackend | None = None,
     *,
     from_other_machines: bool = False,
-    judged: bool = False,
+    with_verdicts: bool = False,
     explorer: ConfigurationSampler | None = None,
 ) -> LoadedProfile:
     """Load a profile from an open store (see `load_profile`)."""
@@ -97,7 +97,7 @@ def read_profile(
         dataset = read_dataset(store, keys.dataset(), seed)
         if dataset is None:
             break
-        profile = build_profile(store, keys, dataset, slos, with_verdicts=judged, explorer=explorer)
+        profile = build_profile(store, keys, dataset, slos, with_verdicts=with_verdicts, explorer=explorer)
         loaded = LoadedProfile(profile, keys, dataset)
         if profile.configurations:
             return loaded

@@ -94,7 +94,7 @@ def _disturbance(
         return "the engine does not list it, or its state changed during the run"
     if after.restarts != before.restarts:
         return "a replica ended and was restarted during the run"
-    if not before.replicas_ready == before.replicas_wanted == after.replicas_wanted == after.replicas_ready:
+    if not before.replicas_ready == before.target_replicas == after.target_replicas == after.replicas_ready:
         return "replicas were started or missing during the run"
     if (after.min_batches_served or 0) < (before.min_batches_served or 0):
         return "a replica was replaced during the run"

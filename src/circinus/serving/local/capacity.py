@@ -24,7 +24,7 @@ class MachineCapacity:
     gpus: int
 
     @classmethod
-    def here(cls) -> MachineCapacity:
+    def of_this_machine(cls) -> MachineCapacity:
         """Return the capacity of this machine within the CPU affinity and cgroup limits of this process."""
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -135,7 +135,7 @@ class DeploymentRuntime:
         ready = [replica for replica in self._replicas if replica.is_ready]
         return DeploymentStatus(
             deployment=self.deployment,
-            replicas_wanted=self.desired_replicas,
+            target_replicas=self.desired_replicas,
             replicas_ready=len(ready),
             queue_length=len(self._queue),
             requests=self._requests,

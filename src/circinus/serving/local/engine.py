@@ -57,7 +57,7 @@ class LocalEngine:
         Args:
             machine: capacity for the mode `real`; by default that of this machine.
         """
-        self._machine = machine or MachineCapacity.here()
+        self._machine = machine or MachineCapacity.of_this_machine()
         self._deployed = _DeployedState()
         self._apply_lock = asyncio.Lock()
         self._processes: ForkServerClient | None = None

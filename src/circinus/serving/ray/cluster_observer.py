@@ -24,16 +24,16 @@ class RouterStatusCache:
         self._last: dict[str, ApplicationStatus] = {}
 
     def after(
-        self, configs: Sequence[RouterConfig], seen: Mapping[str, RouterStatus], sites: Collection[str]
+        self, configs: Sequence[RouterConfig], routers: Mapping[str, RouterStatus], sites: Collection[str]
     ) -> dict[str, ApplicationStatus]:
         """Return the last status of each application that is deployed and was reported at least once.
 
         Args:
             configs: the deployed applications.
-            seen: site -> current status of its router, of the routers that respond.
+            routers: site -> current status of its router, of the routers that respond.
             sites: sites whose routers live. Queues of other routers are lost.
         """
-        current = {status.application: status for observation in seen.values() for status in observation.applications}
+        current = {status.application: status for router in routers.values() for status in router.applications}
         statuses = {}
         for config in configs:
             for entry in config.deployments:
@@ -44,16 +44,16 @@ class RouterStatusCache:
         return statuses
 
 
-def queries_of(seen: Collection[RouterStatus]) -> tuple[QueryStatus, ...]:
+def queries_of(statuses: Collection[RouterStatus]) -> tuple[QueryStatus, ...]:
     """Return the counters of each query once.
 
     Routers keep their counters, so if the source of a query has moved to another site, only the router there counts.
     """
-    entering = [{route.query for route in status.config.routes} if status.config else set() for status in seen]
+    entering = [{route.query for route in status.config.routes} if status.config else set() for status in statuses]
     all_queries = set().union(*entering)
     counters = {
         status.query: status
-        for observation, local in zip(seen, entering, strict=True)
+        for observation, local in zip(statuses, entering, strict=True)
         for status in observation.queries
         if status.query in local or status.query not in all_queries
     }
@@ -110,14 +110,14 @@ async def observe_cluster(
     """
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + timeout_s
-    seen: dict[str, RouterStatus] = {}
+    statuses: dict[str, RouterStatus] = {}
     calls: dict[str, asyncio.Task[RouterStatus | None]] = {}
     try:
         while True:
             snapshot = await look()
-            pending = [site for site in snapshot.sites if site not in seen]
+            pending = [site for site in snapshot.sites if site not in statuses]
             if not pending or loop.time() >= deadline_s:
-                return snapshot, seen
+                return snapshot, statuses
             for site in [site for site in calls if site not in pending]:
                 calls.pop(site).cancel()
             for site in pending:
@@ -128,9 +128,9 @@ async def observe_cluster(
             for site in [site for site, task in calls.items() if task.done()]:
                 status = calls.pop(site).result()
                 if status is not None:
-                    seen[site] = status
-            if all(site in seen for site in pending):
-                return snapshot, seen
+                    statuses[site] = status
+            if all(site in statuses for site in pending):
+                return snapshot, statuses
             await asyncio.sleep(step_s - loop.time())  # a router fails briefly while it is reconfigured
     finally:
         for task in calls.values():

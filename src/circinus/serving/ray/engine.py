@@ -141,7 +141,7 @@ class RayEngine:
             deployments.append(
                 DeploymentStatus(
                     deployment=deployment.deployment,
-                    replicas_wanted=deployment.replicas,
+                    target_replicas=deployment.replicas,
                     replicas_ready=app.ready if app else 0,
                     queue_length=status.queue_length if status else 0,
                     requests=status.requests if status else 0,

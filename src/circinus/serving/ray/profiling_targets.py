@@ -39,9 +39,9 @@ class RayHardwareClassBackend:
         """See `HardwareClassBackend.machine`."""
         return self._info.machine
 
-    def operator_runner(self, there: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[OperatorRunner]:
+    def operator_runner(self, keys: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[OperatorRunner]:
         """See `HardwareClassBackend.operator_runner`."""
-        return self.runner(there, timeout_s=timeout_s, cpus=max(min(o.cpus) for o in there.pipeline.operators))
+        return self.runner(keys, timeout_s=timeout_s, cpus=max(min(o.cpus) for o in keys.pipeline.operators))
 
     def runner(self, keys: MeasurementKeys, *, timeout_s: float, cpus: float) -> RayRunner:
         """Return a runner with `cpus` reserved CPUs."""
