@@ -7,20 +7,20 @@ STARTED := $(shell date +%s)
 DAILY := $(BIN)/python -m pytest --ignore=tests/benchmarks -m "not models"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick test-thorough test-benchmarks test-ray lint format bench bench-profiling bench-search bench-matching bench-estimates bench-serving bench-links docs clean
+.PHONY: help demo test test-quick test-thorough test-benchmarks test-ray lint format bench bench-profiling bench-search bench-matching bench-estimates bench-serving bench-links bench-suite docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Circinus needs Python 3.11 or newer; call make PYTHON=python3.11 ..."'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable '.[examples,metrics,ray]' --group dev
 	@touch $@
 
 demo: $(READY)  ## profile, plan, apply and load the meeting pipeline; one table at the end
-	DEMO_STARTED=$(STARTED) $(BIN)/python -m benchmarks.demo.main
+	DEMO_STARTED=$(STARTED) $(BIN)/python -m benchmarks demo
 
 test: $(READY)  ## the daily test suite, in two processes
 	$(DAILY) --numprocesses 2 --dist worksteal
@@ -57,17 +57,15 @@ bench-estimates: $(READY)  ## accuracy of estimates: closed forms, simulations, 
 bench-serving: $(READY)  ## what engines add; plan changes, bursts, crashes, drift; results in benchmarks/results
 	$(BIN)/python -m benchmarks serving
 
+bench-suite: $(READY)  ## duration and branch coverage of the test suite, here and before; an hour
+	$(BIN)/python -m benchmarks suite
+
 bench-links: $(READY)  ## plans over real, shaped links between three sites; needs root and iproute2, or is skipped
 	$(BIN)/python -m benchmarks links
 
 bench: $(READY)  ## every benchmark; results in benchmarks/results
-	$(BIN)/python -m benchmarks.demo.main --fresh --keep
-	$(BIN)/python -m benchmarks profiling
-	$(BIN)/python -m benchmarks search
-	$(BIN)/python -m benchmarks matching
-	$(BIN)/python -m benchmarks estimates
-	$(BIN)/python -m benchmarks serving
-	$(BIN)/python -m benchmarks links
+	$(BIN)/python -m benchmarks demo --fresh --keep
+	for name in profiling search matching estimates serving links suite; do $(BIN)/python -m benchmarks $$name || exit 1; done
 	$(BIN)/python -m benchmarks --readme
 
 docs: $(READY)  ## the documentation, into build/docs

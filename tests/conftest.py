@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import settings
 
 from budget import LEVEL, examples
+
+# Engines that a developer's shell names must not be touched by tests.
+for variable in ("CIRCINUS_RUN_DIR", "CIRCINUS_ENGINE", "RAY_ADDRESS"):
+    os.environ.pop(variable, None)
 
 # No deadline: the time that an example takes depends on the machine.
 settings.register_profile("circinus", deadline=None, max_examples=examples(200))

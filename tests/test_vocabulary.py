@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +28,7 @@ RESULT_WRAPPERS = frozenset({"LoadReport", "SimulationReport"})
 
 
 def _trees() -> dict[Path, ast.Module]:
-    paths = [path for path in sorted(SOURCE.rglob("*.py")) if "starter" not in path.parts]
+    paths = [path for path in sorted(SOURCE.rglob("*.py")) if "starter" not in path.relative_to(SOURCE).parts]
     return {path.relative_to(SOURCE): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
 
 
@@ -64,19 +62,6 @@ def test_no_identifier_has_a_banned_word() -> None:
         if name not in EXCEPTIONS and not name.startswith("test_") and BANNED & set(name.lower().split("_"))
     }
     assert not banned, "\n".join(sorted(banned))
-
-
-def test_every_exported_name_is_there() -> None:
-    for name in circinus.__all__:
-        assert getattr(circinus, name) is not None, name
-    assert len(circinus.__all__) >= 40
-
-
-def test_importing_the_package_imports_nothing_heavy() -> None:
-    code = "import sys, circinus; print(*sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heavy = {"numpy", "pydantic", "rich", "typer", "highspy", "ray", "ruamel.yaml"}
-    assert not heavy & set(run.stdout.split())
 
 
 def test_every_error_of_the_interface_has_a_code() -> None:

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,10 +118,12 @@ def _value_text(value: float, unit: str) -> str:
     return f"{format_percentage(value)} {unit}" if unit.startswith("of ") else f"{value:.4g} {unit}"
 
 
+@cache
 def commit() -> str:
-    """Return the checked-out commit, marked `+changes` where the checkout has changes outside the results."""
-    changed = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
-    return (_git("rev-parse", "--short", "HEAD") or "unknown") + ("+changes" if changed else "")
+    """Return the commit that this process runs, marked `+changes` if the checkout has changes outside the results."""
+    revision = _git("rev-parse", "--short", "HEAD")
+    changed = not revision or _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+    return (revision or "unknown") + ("+changes" if changed else "")
 
 
 def commit_date(revision: str) -> str:
@@ -129,7 +132,11 @@ def commit_date(revision: str) -> str:
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        run = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # git is not installed
+        return ""
+    return run.stdout.strip()
 
 
 def _machine() -> dict[str, Any]:

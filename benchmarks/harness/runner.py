@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from benchmarks.harness.benchmark import Benchmark, Options, Part, Rows, UnavailableError
 from benchmarks.harness.checkpoints import Checkpoint
-from benchmarks.harness.results import FOLDER, ROOT, Figure, print_figures, write_results
+from benchmarks.harness.results import FOLDER, ROOT, Figure, print_figures, write_results, write_whole
 from benchmarks.workloads.published.speech import TracesAbsentError
 from circinus.specification.formatting import format_duration
 
@@ -29,7 +30,9 @@ def run_benchmark(name: str, benchmark: Benchmark, arguments: Sequence[str], des
     """
     options = parse_options(name, benchmark, arguments, description)
     parts = selected_parts(benchmark, options)
-    file = options.out or default_file(name, is_complete=not options.quick and len(parts) == len(benchmark.parts))
+    partial_file = ROOT / "build" / "benchmarks" / f"{name}.json"
+    file = options.out or partial_file
+    is_complete = not options.quick and len(parts) == len(benchmark.parts) and _are_defaults(benchmark, options)
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     start_s, wall_s = perf_counter(), 0.0
     figures: list[Figure] = []
@@ -42,6 +45,7 @@ def run_benchmark(name: str, benchmark: Benchmark, arguments: Sequence[str], des
             part_figures, part_rows = checkpoint.run(lambda part=part: part.run(options, console))  # type: ignore[misc]
         except (UnavailableError, TracesAbsentError) as error:
             console.print(f"skipped: {error}", style="yellow", highlight=False)
+            is_complete = False
             continue
         figures += part_figures
         rows += part_rows
@@ -60,6 +64,11 @@ def run_benchmark(name: str, benchmark: Benchmark, arguments: Sequence[str], des
         )
     if not figures:
         return None
+    if is_complete and options.out is None:
+        file = FOLDER / f"{name}.json"
+        write_whole(file, partial_file.read_text(encoding="utf-8"))
+        for picture in partial_file.parent.glob(f"{name}.svg"):
+            os.replace(picture, FOLDER / picture.name)
     print_figures(figures, console)
     console.print(f"{file} written in {format_duration(perf_counter() - start_s)}", highlight=False, soft_wrap=True)
     return file
@@ -94,9 +103,9 @@ def selected_parts(benchmark: Benchmark, options: Options) -> list[Part]:
     return [part for part in benchmark.parts if part.name not in skipped and (part.quick or not options.quick)]
 
 
-def default_file(name: str, *, is_complete: bool) -> Path:
-    """Return the recorded result file for a complete run, so that quick and partial runs do not replace it."""
-    return (FOLDER if is_complete else ROOT / "build" / "benchmarks") / f"{name}.json"
+def _are_defaults(benchmark: Benchmark, options: Options) -> bool:
+    """Return whether each option has the value of the long form, so that the results may be recorded."""
+    return all(getattr(options, option.name) == option.default for option in benchmark.options)
 
 
 def _checkpoint(name: str, part: Part, options: Options) -> Checkpoint:

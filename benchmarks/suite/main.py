@@ -69,6 +69,7 @@ def run_suite(root: Path, arguments: Sequence[str], *, with_coverage: bool) -> S
         pytest = ["pytest", *arguments, f"--junitxml={folder / 'junit.xml'}"]
         command = [*coverage, "run", f"--rcfile={settings}", "-m"] if with_coverage else [sys.executable, "-m"]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(root / "src"), str(root))), "CI": "true"}
+        environment["CIRCINUS_TEST_LEVEL"] = "daily"
         start_s = perf_counter()
         subprocess.run(
             [*command, *pytest],

@@ -30,7 +30,7 @@ def _public_methods(owner: type) -> Iterator[tuple[str, Any]]:
 
 
 def _documented() -> dict[str, Any]:
-    documented: dict[str, Any] = {value.__name__: value for value in API}
+    documented: dict[str, Any] = {value.__name__: value for value in (*API, c.progress_bar)}
     for owner in METHODS_WITH_EXAMPLES:
         documented |= dict(_public_methods(owner))
     return documented

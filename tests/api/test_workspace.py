@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 
 import circinus as c
 from budget import HANG_LIMIT_S
+from circinus.api.control import PlanController
 from circinus.api.synchronous import outside_loop, run
 from cli_runner import _as_a_new_process
 from prepared import prepared_starter
@@ -50,6 +52,18 @@ def test_a_plan_is_written_only_where_it_is_asked_for(workspace: c.Workspace) ->
     assert workspace.admit("archive", running, output="admitted.json").written == Path("admitted.json")
     assert set(c.Plan.load("admitted.json")) == set(result.plan) == {"typing-aid", "archive"}
     assert Path("plan.json").read_bytes() == before
+    assert workspace.admit("archive", replace(running, path=Path("plan.json"))).plan.path is None
+
+
+def test_a_plan_can_be_opened_wherever_it_was_written(workspace: c.Workspace) -> None:
+    copy = workspace.load_plan().save("deep/er/copy.json")
+    _, plan = c.Workspace.open_plan(copy, needs_store=True)
+    assert plan.matching == workspace.load_plan().matching
+    one = replace(workspace.specification, queries=workspace.specification.queries[:1])
+    running = c.Workspace(one, store=workspace.store).plan()
+    admitted = workspace.admit("archive", running, output="other/plan.json").plan
+    assert admitted.path is not None
+    assert c.Workspace.open_plan(admitted.path, needs_store=True)[1].file == admitted.file
 
 
 def test_a_plan_of_another_specification_is_stale(workspace: c.Workspace) -> None:
@@ -104,6 +118,32 @@ def test_a_controller_is_stopped_from_another_thread(workspace: c.Workspace) -> 
         controller.stop()
         thread.join(HANG_LIMIT_S)
         workspace.engine.close()
+
+
+def test_a_controller_runs_again_and_leaves_signal_handlers(
+    workspace: c.Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[bool] = []
+
+    async def wait(self: PlanController, stop: asyncio.Event) -> None:
+        waited.append(not stop.is_set())
+        asyncio.get_running_loop().call_later(0.01, self.stop)
+        await stop.wait()
+
+    def handler(number: int, frame: object) -> None: ...
+
+    monkeypatch.setattr(PlanController, "_control", wait)
+    controller = workspace.control(workspace.load_plan(), mode="replay")
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        controller.stop()
+        for _ in range(3):
+            controller.run()
+            assert all(signal.getsignal(number) is handler for number in before)
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+    assert waited == [False, True, True]
 
 
 @pytest.mark.slow

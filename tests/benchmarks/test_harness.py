@@ -13,8 +13,8 @@ import pytest
 from benchmarks.harness import runner
 from benchmarks.harness.benchmark import Benchmark, Option, Part, PartResult, UnavailableError
 from benchmarks.harness.registry import ENTRIES, README, Entry, listing, readme
-from benchmarks.harness.results import FOLDER, ROOT, Figure
-from benchmarks.harness.runner import default_file, parse_options, run_benchmark, selected_parts
+from benchmarks.harness.results import ROOT, Figure
+from benchmarks.harness.runner import parse_options, run_benchmark, selected_parts
 from rich.console import Console
 
 RECORDED = {"profiling", "search", "matching", "estimates", "serving", "links", "demo"}
@@ -87,9 +87,32 @@ def test_parts_are_selected(arguments: list[str], names: list[str]) -> None:
     assert [part.name for part in selected_parts(SMALL, parse_options("small", SMALL, arguments))] == names
 
 
-def test_only_complete_runs_replace_recorded_results() -> None:
-    assert default_file("small", is_complete=True) == FOLDER / "small.json"
-    assert FOLDER not in default_file("small", is_complete=False).parents
+@pytest.mark.parametrize(
+    ("arguments", "is_recorded"),
+    [
+        ([], True),
+        (["--quick"], False),
+        (["--seeds", "3"], False),
+        (["--only", "count"], False),
+    ],
+)
+def test_only_complete_runs_replace_recorded_results(
+    arguments: list[str], is_recorded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.harness.runner.ROOT", tmp_path)
+    monkeypatch.setattr("benchmarks.harness.runner.FOLDER", tmp_path / "results")
+    benchmark = Benchmark(SMALL.options, tuple(part for part in SMALL.parts if part.name != "missing"))
+    file = run_benchmark("small", benchmark, [*arguments, "--state", str(tmp_path / "state")])
+    recorded = tmp_path / "results" / "small.json"
+    assert file == (recorded if is_recorded else tmp_path / "build" / "benchmarks" / "small.json")
+    assert recorded.exists() == is_recorded
+
+
+def test_a_skipped_part_makes_a_run_incomplete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.harness.runner.ROOT", tmp_path)
+    monkeypatch.setattr("benchmarks.harness.runner.FOLDER", tmp_path / "results")
+    run_benchmark("small", SMALL, ["--state", str(tmp_path / "state")])
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_run_writes_figures_options_and_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

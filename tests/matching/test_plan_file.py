@@ -80,7 +80,22 @@ def plan_set(specification: Specification) -> PlanFile:
 
 def test_reads_back_exactly_what_was_written(plan_set: PlanFile, tmp_path: Path) -> None:
     save_plan_set(plan_set, tmp_path / "plan.json")
-    assert load_plan_set(tmp_path / "plan.json") == plan_set
+    assert load_plan_set(tmp_path / "plan.json") == plan_set.moved_to(tmp_path)
+
+
+def test_a_plan_in_another_folder_names_the_files_it_was_made_from(
+    plan_set: PlanFile, specification: Specification, tmp_path: Path
+) -> None:
+    copies = [tmp_path / "plan.json", tmp_path / "deep" / "er" / "copy.json"]
+    save_plan_set(plan_set, copies[0])
+    save_plan_set(load_plan_set(copies[0]), copies[1])
+    folder = specification.files[0].parent
+    for copy in copies:
+        assert "folder" not in json.loads(copy.read_text(encoding="utf-8"))
+        found = load_plan_set(copy)
+        assert (copy.parent / found.files[0]).resolve() == (folder / "all.yaml").resolve()
+        assert (copy.parent / found.profile_store).resolve() == (folder / ".circinus" / "profiles.sqlite").resolve()
+    assert load_plan_set(copies[1]).moved_to(plan_set.folder) == plan_set
 
 
 def test_plans_from_before_start_ups_were_told_are_read(plan_set: PlanFile, tmp_path: Path) -> None:
@@ -274,7 +289,7 @@ def test_a_plan_keeps_the_corrections_that_it_was_made_with(
     document = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
     del document["corrections"]  # as it was written before there were any
     (tmp_path / "plan.json").write_text(json.dumps(document), encoding="utf-8")
-    assert load_plan_set(tmp_path / "plan.json") == plan_set
+    assert load_plan_set(tmp_path / "plan.json") == plan_set.moved_to(tmp_path)
 
 
 def test_all_queries_as_sized_are_estimated_with_corrections(specification: Specification) -> None:

@@ -117,9 +117,8 @@ def test_what_is_not_callable_is_refused() -> None:
         operator(not_callable)
 
 
-def test_code_without_a_file_needs_a_declared_version() -> None:
-    namespace: dict[str, Any] = {}
-    exec("def typed(value):\n    return value", namespace)
-    with raises_code(OperatorError, "operator.no_source"):
-        operator(namespace["typed"])
-    assert operator(version="1")(namespace["typed"]).version == "1"
+def test_code_without_python_source_needs_a_declared_version() -> None:
+    with raises_code(OperatorError, "operator.no_source") as caught:
+        operator(print)
+    assert caught.value.__suppress_context__
+    assert operator(version="1")(print).version == "1"

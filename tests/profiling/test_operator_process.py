@@ -368,7 +368,7 @@ def test_a_replica_finds_what_the_planner_finds(start: Callable[..., OperatorPro
         encoding="utf-8",
     )
     sys.path.append(str(other))
-    key = OperatorProcessKey("sample_elsewhere:here", KnobValues(), 1.0)
+    key = OperatorProcessKey("sample_elsewhere:of_this_machine", KnobValues(), 1.0)
     replica = OperatorProcess(key, resolve_operator(key.uses).version, (), HANG_LIMIT_S)
     try:
         assert _ask(replica, "x") == "found"

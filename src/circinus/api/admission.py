@@ -61,6 +61,7 @@ def admit(
         planning_s=answered_s,
     )
     if output is not None:
+        file = file.moved_to(output.parent)
         save_plan_set(file, output)
     added_usd_per_h = matching.cost_usd_per_h - into.cost_usd_per_h
-    return AdmissionResult(query.name, admission, Plan(file, output or into.path), added_usd_per_h, answered_s, output)
+    return AdmissionResult(query.name, admission, Plan(file, output), added_usd_per_h, answered_s, output)

@@ -103,15 +103,16 @@ class PlanController:
         """Standby replicas that the controller keeps, and what they cost."""
         self._source, self._managed, self._handle, self._options = source, managed, engine, options
         self._on_event = on_event
-        self._metrics = None if options.metrics is None else ControlMetrics(options.metrics[1], options.metrics[0])
-        self._stop = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._metrics: ControlMetrics | None = None
+        self._stop_requested = False
+        self._running: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        """Event loop of the control loop, and the event that ends it."""
 
     def run(self) -> None:
-        """Control the engine until `stop`, Ctrl-C or SIGTERM.
+        """Control the engine until `stop`, Ctrl-C or SIGTERM; may be called again afterwards.
 
         Raises:
-            ServingError: another controller holds the lease, or a dry run finds no engine.
+            ServingError: another controller holds the lease, a dry run finds no engine, or metrics cannot be served.
         """
         run(self._run_until_signal, cancel=self.stop)
 
@@ -119,7 +120,7 @@ class PlanController:
         """Control the engine until `stop` or cancellation, in the running event loop.
 
         Raises:
-            ServingError: another controller holds the lease, or a dry run finds no engine.
+            ServingError: another controller holds the lease, a dry run finds no engine, or metrics cannot be served.
 
         Example:
             >>> import asyncio
@@ -130,32 +131,50 @@ class PlanController:
             >>> workspace.engine.close()
             True
         """
-        self._loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        self._running = asyncio.get_running_loop(), stop
+        if self._stop_requested:  # read after `_running` is set: `stop` uses the opposite order
+            stop.set()
         try:
+            if self._options.metrics is not None:
+                host, port = self._options.metrics
+                self._metrics = ControlMetrics(port, host)
             if self._options.dry_run:
-                await self._watch()
+                await self._watch(stop)
             else:
-                await self._control()
+                await self._control(stop)
         finally:
-            self._loop = None
-            self._stop.clear()
+            self._running, self._stop_requested = None, False
+            if self._metrics is not None:
+                self._metrics.close()
+                self._metrics = None
 
     def stop(self) -> None:
         """Stop the control loop; may be called from any thread, and by `on_event`."""
-        if self._loop is None:
-            self._stop.set()
-        else:
+        self._stop_requested = True
+        running = self._running
+        if running is not None:
+            loop, stop = running
             with suppress(RuntimeError):  # the loop was closed meanwhile
-                self._loop.call_soon_threadsafe(self._stop.set)
+                loop.call_soon_threadsafe(stop.set)
 
     async def _run_until_signal(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, self.stop)
-        await self.run_async()
+        if threading.current_thread() is not threading.main_thread():
+            await self.run_async()
+            return
+        loop = asyncio.get_running_loop()
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in handlers:
+            loop.add_signal_handler(number, self.stop)
+        try:
+            await self.run_async()
+        finally:
+            for number, handler in handlers.items():
+                loop.remove_signal_handler(number)
+                if handler is not None:  # None: set outside Python
+                    signal.signal(number, handler)
 
-    async def _control(self) -> None:
+    async def _control(self, stop: asyncio.Event) -> None:
         options, handle, metrics = self._options, self._handle, self._metrics
         state_file = handle.state_file(None if options.state_file is None else Path(options.state_file))
         local = handle.kind == "local"
@@ -194,11 +213,11 @@ class PlanController:
                     await asyncio.to_thread(revive)  # joins a running engine
                 controller.start()
                 _log.info("control %s", handle)
-                await controller.run(self._stop)
+                await controller.run(stop)
             finally:
                 await engine.disconnect()
 
-    async def _watch(self) -> None:
+    async def _watch(self, stop: asyncio.Event) -> None:
         """Report the decisions that a controller would take."""
         async with AsyncExitStack() as stack:
             store = stack.enter_context(closing(ControlStateStore(Path(":memory:"))))
@@ -219,7 +238,7 @@ class PlanController:
                 planner=self._source.planner(),
             )
             controller.start()
-            await controller.run(self._stop)
+            await controller.run(stop)
 
     @property
     def _settings(self) -> ControlSettings:
@@ -239,7 +258,7 @@ def control_plan(
 
     Raises:
         PlanningError: the plan serves no query.
-        ServingError: the plan can never run on this machine, or metrics cannot be served.
+        ServingError: the plan can never run on this machine.
     """
     serving_mode = Mode(mode)
     default_rate = _DEFAULT_AUDIT_RATE if serving_mode is Mode.REAL else 0.0

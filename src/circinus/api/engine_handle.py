@@ -5,6 +5,7 @@ Every workspace has a handle, therefore engines and state stores are imported wh
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, suppress
@@ -57,7 +58,9 @@ class EngineHandle:
     @property
     def options(self) -> str:
         """Command-line options that make another verb use this engine."""
-        return "" if self.kind == "local" else f" --engine ray --address {self.address}"
+        if self.kind == "ray":
+            return f" --engine ray --address {shlex.quote(self.address)}"
+        return "" if self.run_dir == DEFAULT_RUN_FOLDER else f" --run-dir {shlex.quote(str(self.run_dir))}"
 
     def status(self) -> EngineStatus:
         """Return the engine's status: deployments, replicas and counters.

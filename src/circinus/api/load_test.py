@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from circinus.serving.local.high_resolution_loop import new_event_loop
 from circinus.serving.state_serialization import state_fingerprint
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from circinus.api.engine_handle import EngineHandle
     from circinus.api.plan_context import LoadedPlan
     from circinus.serving.loadtest.load_test import LoadProgress, LoadSpec
@@ -57,7 +60,7 @@ def run_load_test(
         async with handle.connected() as engine:
             status = await engine.status()
             if not controlled and status.state != state_fingerprint(opened.desired_state(status.mode)):
-                await _refuse(handle, str(opened.path or "the plan"), str(status.mode))
+                await _refuse(handle, opened.path, str(status.mode))
             sent = select_traffic_items(specification, matching, opened.store, items, status.mode, seed)
             profiled = count_profiled_items(specification, matching, opened.store, sent, seed)
             expected = None if controlled else _predictions(opened)  # other rungs take other times
@@ -66,7 +69,7 @@ def run_load_test(
             return LoadReport(measured, sum(len(chosen) for chosen in sent.values()), profiled)
 
     report = run(measure, loop_factory=new_event_loop)  # sends on time, to a fraction of a millisecond
-    return replace(report, not_stored_reason=_store(opened, report) if keep else "--no-keep-observations")
+    return replace(report, not_stored_reason=_store(opened, report) if keep else "keep_observations=False")
 
 
 def _store(opened: LoadedPlan, report: LoadReport) -> str:
@@ -85,7 +88,8 @@ def _store(opened: LoadedPlan, report: LoadReport) -> str:
     return ""
 
 
-async def _refuse(handle: EngineHandle, location: str, mode: str) -> None:
+async def _refuse(handle: EngineHandle, plan_file: Path | None, mode: str) -> None:
+    location = str(plan_file or "the plan")
     holder = await asyncio.to_thread(handle.controller)
     if holder:
         raise ServingError(
@@ -94,11 +98,12 @@ async def _refuse(handle: EngineHandle, location: str, mode: str) -> None:
             location=location,
             hint="Add --controlled.",
         )
+    command = f"circinus apply {shlex.quote(location)} --mode {mode}{handle.options}"
     raise ServingError(
         f"{handle} runs another plan, or this plan as a controller kept it (audits, standby replicas)",
         code="load.another_plan",
         location=location,
-        hint=f"Run `circinus apply {location} --mode {mode}{handle.options}` first.",
+        hint="Deploy it first." if plan_file is None else f"Run `{command}` first.",
     )
 
 

@@ -78,7 +78,7 @@ class PlanFileSource:
             StalePlanError: the specification or the code has changed since the plan was made.
         """
         if self.plan_file is None:
-            raise PlanningError("the plan was not saved", code="plan.no_file", hint="Save it with `Plan.save`.")
+            raise PlanningError("the plan was not saved", code="plan.no_file", hint="Save it and load the file.")
         return self.manage(load_plan(self.plan_file, needs_store=self.mode is Mode.REPLAY))
 
     def manage(self, opened: LoadedPlan) -> tuple[ManagedPlans, StandbyReplicas]:
@@ -92,7 +92,8 @@ class PlanFileSource:
         return self._managed(opened)
 
     def planner(self) -> ReplanDependencies:
-        """Return the functions that replan after changes of nodes or files."""
+        """Return the functions that replan after changes of nodes or files, for one run of a controller."""
+        self._ended = False
         return ReplanDependencies(self.profiles, self._changed, self._latest, self.prepare, self._end, self._adopt)
 
     def drift_tools(

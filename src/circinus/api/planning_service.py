@@ -121,8 +121,17 @@ def planning_warnings(result: PlanningResult, specification: Specification) -> s
     return warnings | {f"passed over: {document}" for document in specification.skipped_documents}
 
 
-def query_frontier(specification: Specification, query: Query, store: Path, *, seed: int) -> Frontier:
+def query_frontier(
+    specification: Specification, query: Query, store: Path, *, seed: int, corrections: Corrections | None = None
+) -> Frontier:
     """Return the Pareto frontier of one query, from the stored profile of its pipeline.
+
+    Args:
+        specification: specification that has the query's pipeline.
+        query: query to plan.
+        store: profile store.
+        seed: seed of the order in which items were measured.
+        corrections: corrections of the profile; None: those that observed service times give now.
 
     Raises:
         ProfileError: the query's pipeline was never profiled.
@@ -132,6 +141,8 @@ def query_frontier(specification: Specification, query: Query, store: Path, *, s
     infrastructure = specification.infrastructure
     if infrastructure is None:
         raise PlanningError("the specification has no infrastructure", code="specification.no_infrastructure")
+    corrections = _corrections(specification, profiles, store) if corrections is None else corrections
+    profiles = apply_corrections(corrections, profiles, specification)
     pipeline = specification.pipelines[query.pipeline]
     return plan_query(query, pipeline, profiles[query.pipeline], Network(infrastructure))
 

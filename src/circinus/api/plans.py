@@ -31,7 +31,7 @@ def _probability(estimate: Estimate) -> float | None:
     return None if estimate.slo_probability is None else estimate.slo_probability.joint
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan(Result, Mapping[str, "Assignment"]):
     """The plans of all queries: configuration, placement and allocation of each served query.
 
@@ -82,7 +82,8 @@ class Plan(Result, Mapping[str, "Assignment"]):
         for assignment in self.matching.assignments:
             if assignment.query == query:
                 return assignment
-        raise KeyError(query)
+        rejection = self.rejected.get(query)
+        raise KeyError(query if rejection is None else f"{query} was rejected: {rejection.reason}")
 
     def __iter__(self) -> Iterator[str]:
         return (assignment.query for assignment in self.matching.assignments)
@@ -119,7 +120,7 @@ class Plan(Result, Mapping[str, "Assignment"]):
         searches = {name: search_summary_json(profile) for name, profile in self.measured.items()}
         return {
             "file": self.path,
-            "plan_set": self.file,
+            "plan_set": self.file.document(),
             "warnings": self.warnings,
             "from": self.incumbent_path,
             "changes": self.changes,
@@ -128,6 +129,8 @@ class Plan(Result, Mapping[str, "Assignment"]):
 
     def save(self, path: AnyPath) -> Path:
         """Write the plan file, whole or not at all, and return its path.
+
+        It names the specification and the profile store relative to its folder.
 
         Raises:
             PlanningError: the file cannot be written.
@@ -145,7 +148,7 @@ class Plan(Result, Mapping[str, "Assignment"]):
         return cls(load_plan_set(Path(path)), Path(path))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdmissionResult(Result):
     """Answer of admission control for one query.
 
@@ -201,7 +204,7 @@ class AdmissionResult(Result):
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation(Result):
     """Reasons of a plan: for each query its decision, the alternatives, and what would change it.
 
@@ -240,7 +243,7 @@ class Explanation(Result):
         return tuple(entry for entry in self.plan.file.corrections.entries if entry.uses in used)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each query with its reason and the best alternative."""
+        """Return a row for each query: its SLOs, the reason, what is binding, and the best alternative."""
         rows = []
         for name, decision in self.decisions().items():
             alternative = decision.alternatives[0].reason if decision.alternatives else None
@@ -249,7 +252,9 @@ class Explanation(Result):
                 {
                     "query": name,
                     "served": name in self.plan,
+                    "slos": str(self.queries[name].slos),
                     "reason": decision.reason,
+                    "binding": ", ".join(getattr(decision, "binding", ())),
                     "best_alternative": alternative,
                     "relaxation": None if relaxation is None else relaxation.change,
                 }
@@ -269,6 +274,7 @@ class Explanation(Result):
     def print(self, console: Console | None = None) -> None:
         """Print the explanation as `circinus explain` does."""
         console, matching = console or Console(), self.plan.matching
+        console.print(PLAN_LEGEND, style="dim", markup=False, highlight=False)
         for assignment in matching.assignments:
             if assignment.query in self.queries:
                 console.print(assignment_explanation(assignment, self.queries[assignment.query]))
@@ -280,15 +286,17 @@ class Explanation(Result):
         corrections = self.corrections()
         if corrections:
             console.print(correction_table(corrections))
-        console.print(PLAN_LEGEND, style="dim", markup=False, highlight=False)
         if self.complete:
             console.print(deployment_table(matching.deployments))
             console.print(price_table(matching.prices))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FrontierReport(Result):
-    """Frontier of one query: the plans that no other plan beats in cost and resources.
+    """Frontier of one query: the plans that no other plan beats in cost and in the resources of each pool.
+
+    A plan that costs as much as another and is slower is listed if it takes fewer CPUs, GPUs or bytes of memory in some
+    pool: the other queries may need them. A frontier without plans has the reason as its text.
 
     Example:
         >>> frontier = workspace.frontier("archive")
@@ -298,10 +306,17 @@ class FrontierReport(Result):
         ['configuration', 'placement']
     """
 
+    _COLUMNS = (
+        "configuration", "placement", "latency_s", "accuracy", "cost_usd_per_h", "slo_probability", "chosen",
+    )  # fmt: skip
+
     frontier: Frontier
+    plan: Plan | None = None
+    """Plan whose choice the column `chosen` marks; without it the column is empty."""
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each plan of the frontier."""
+        served = None if self.plan is None else self.plan.get(self.frontier.query.name)
         return [
             {
                 "configuration": str(candidate.plan.configuration),
@@ -310,12 +325,16 @@ class FrontierReport(Result):
                 "accuracy": candidate.estimate.accuracy.value,
                 "cost_usd_per_h": candidate.estimate.cost_usd_per_h.value,
                 "slo_probability": _probability(candidate.estimate),
+                "chosen": None if self.plan is None else served is not None and candidate.plan == served.chosen.plan,
             }
             for candidate in self.frontier.plans
         ]
 
     def _document(self) -> Any:
         return {"query": self.frontier.query.name, "plans": self.rows(), "reason": self.frontier.reason}
+
+    def _empty(self) -> str:
+        return f"no plan: {self.frontier.reason}"
 
     def plot(self, axes: Any = None) -> Any:
         """Plot latency against cost, coloured by accuracy, and return the Matplotlib axes.

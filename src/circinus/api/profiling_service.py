@@ -111,6 +111,25 @@ def profile_pipelines(
     return ProfileReport(profiles, specification, reports, _observations(store, profiles))
 
 
+def refuse_failed_pipelines(report: ProfileReport) -> None:
+    """Refuse a pipeline without a measured configuration, with its first failure.
+
+    Raises:
+        OperatorError: every configuration that was measured failed.
+    """
+    for name, profile in report.items():
+        if profile.failed and not profile.configurations:
+            first = profile.failed[0]
+            item = "" if first.item_key is None else f", item {first.item_key}"
+            reason = first.reason.rstrip(".")
+            raise OperatorError(
+                f"every measured configuration failed ({len(profile.failed)}), the first with: {reason}",
+                code="profile.all_configurations_failed",
+                location=f"pipeline {name}, configuration {first.configuration}{item}",
+                hint="Correct it, then profile again.",
+            )
+
+
 def stored_profiles(
     specification: Specification,
     names: Sequence[str],

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from circinus.api.defaults import DEFAULT_ADDRESS
 from circinus.api.engine_handle import EngineHandle, EngineKind
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, seconds
-from circinus.errors import ProfileError, SpecError
+from circinus.errors import CircinusError, ProfileError, SpecError
+from circinus.operators.registry import refuse_during_import
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 from circinus.specification.loader import load_specification
 from circinus.specification.specification import Specification
@@ -50,6 +51,12 @@ class ProfilingWorkspace:
             self._paths = [Path(path) for path in specification]
         self.store = self._folder / ".circinus" / "profiles.sqlite" if store is None else Path(store)
         self.seed = seed
+        if engine not in get_args(EngineKind):
+            raise CircinusError(
+                f"found engine {engine!r}",
+                code="engine.unknown",
+                hint=f"Choose one of {', '.join(map(repr, get_args(EngineKind)))}.",
+            )
         self.engine = EngineHandle(engine, DEFAULT_RUN_FOLDER if run_dir is None else Path(run_dir), address, http)
         """Handle of the engine: its status, its end, and the events of its controller."""
 
@@ -59,7 +66,9 @@ class ProfilingWorkspace:
 
         Raises:
             SpecError: files are missing or faulty; carries all problems.
+            OperatorError: the module that uses it is being imported for its operators (`script.not_guarded`).
         """
+        refuse_during_import()
         if self._specification is None:
             self._specification = load_specification(self._paths)
         return self._specification
@@ -91,7 +100,7 @@ class ProfilingWorkspace:
         declared_speeds: bool = False,
         sources: Sources | None = None,
         progress: ProgressFactory = no_progress,
-        on_profile: Callable[[ProfileReport], None] = lambda report: None,
+        on_profile: Callable[[ProfileReport], None] | None = None,
     ) -> ProfileReport:
         """Measure the configurations that could lower the cost of a query, until every SLO is decided.
 
@@ -103,22 +112,29 @@ class ProfilingWorkspace:
             budget: time for each pipeline, in seconds or as `"2min"`; by default until every SLO is decided.
             exhaustive: whether to measure every configuration on every item.
             declared_speeds: whether hardware classes without a living node keep their declared speed (Ray only).
-            sources: pipeline -> measurement backend, where it is not this machine.
+            sources: pipeline -> measurement backend, where it is not this machine; not with a Ray cluster as engine.
             progress: observer for each pipeline.
-            on_profile: callback after each pipeline, with a report of that pipeline.
+            on_profile: callback after each pipeline, with a report of that pipeline. With a callback, a pipeline
+                whose configurations all failed is reported and raises no error.
 
         Raises:
-            ProfileError: the store cannot be used, or a pipeline does not exist.
-            OperatorError: the code of an operator is not found.
+            ProfileError: the store cannot be used, a pipeline does not exist, or there are sources with a Ray cluster.
+            OperatorError: the code of an operator is not found, or every configuration of a pipeline failed.
 
         Example:
             >>> report = workspace.profile(["mend"], budget="1min")
             >>> report["mend"].all_decided
             True
         """
-        from circinus.api.profiling_service import profile_pipelines
+        from circinus.api.profiling_service import profile_pipelines, refuse_failed_pipelines
 
-        return profile_pipelines(
+        if sources and self.engine.kind == "ray":
+            raise ProfileError(
+                "the nodes of a Ray cluster are measured, found other sources",
+                code="profile.sources_on_ray",
+                hint="Leave out `sources`, or make the workspace with engine='local'.",
+            )
+        report = profile_pipelines(
             self.specification,
             self._pipelines(pipelines),
             self.store,
@@ -129,8 +145,11 @@ class ProfilingWorkspace:
             declared_speeds=declared_speeds,
             sources=sources or {},
             progress=progress,
-            on_profile=on_profile,
+            on_profile=on_profile or (lambda report: None),
         )
+        if on_profile is None:
+            refuse_failed_pipelines(report)
+        return report
 
     def profile_report(
         self, pipelines: Collection[str] | None = None, *, sources: Sources | None = None

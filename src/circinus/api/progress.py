@@ -13,6 +13,21 @@ ProgressFactory = Callable[[str], "AbstractContextManager[ProfileObserver]"]
 """Pipeline name -> context in which its observer reports progress."""
 
 
+def progress_bar(pipeline: str) -> AbstractContextManager[ProfileObserver]:
+    """Return an observer that shows progress: a bar on a terminal, elsewhere a line each 10 s.
+
+    Example:
+        >>> report = workspace.profile(budget="1s", progress=c.progress_bar)
+        >>> report["mend"].dataset_items
+        120
+    """
+    from rich.console import Console
+
+    from circinus.reporting.progress import profile_bar
+
+    return profile_bar(Console(stderr=True), pipeline)
+
+
 def no_progress(pipeline: str) -> AbstractContextManager[ProfileObserver]:
     """Return an observer that reports nothing."""
     from circinus.profiling import SilentObserver

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from circinus.specification import Specification
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ValidationReport(Result):
     """A specification without problems, in figures.
 
@@ -47,7 +47,7 @@ class ValidationReport(Result):
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ProfileReport(Result, Mapping[str, "PipelineProfile"]):
     """Profiles of pipelines: accuracy, service times and sizes with their bounds.
 
@@ -82,7 +82,7 @@ class ProfileReport(Result, Mapping[str, "PipelineProfile"]):
         return any(profile.interrupted for profile in self.profiles.values())
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each measured configuration: its knobs, items, accuracy with bounds, and verdict."""
+        """Return a row for each measured configuration: its knobs, items, accuracy, and verdict with reason."""
         rows = []
         for name, profile in self.profiles.items():
             for measured in profile.configurations:
@@ -97,6 +97,7 @@ class ProfileReport(Result, Mapping[str, "PipelineProfile"]):
                         "accuracy_upper": measured.accuracy.upper,
                         "service_s": sum(float(o.service_s.mean()) for o in measured.operators.values()),
                         "verdict": None if verdict is None else verdict.verdict,
+                        "reason": None if verdict is None else verdict.reason,
                     }
                 )
         return rows
@@ -114,7 +115,7 @@ class ProfileReport(Result, Mapping[str, "PipelineProfile"]):
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SimulationReport(Result, Mapping[str, "QueryOutcome"]):
     """Outcome of a simulation: latency, accuracy and cost of each query in simulated time.
 
@@ -158,7 +159,7 @@ class SimulationReport(Result, Mapping[str, "QueryOutcome"]):
         return vars(self.outcome) | {"queries": queries}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadReport(Result, Mapping[str, "QueryMeasurement"]):
     """Measurement of a load test: latency, accuracy and cost of each query, compared with its SLOs.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -22,9 +23,8 @@ def outside_loop(function: Callable[[], T], cancel: Callable[[], None] = lambda:
     except RuntimeError:
         return function()
     with ThreadPoolExecutor(1) as executor:
-        future = executor.submit(function)
         try:
-            return future.result()
+            return executor.submit(function).result()
         except KeyboardInterrupt:
             cancel()
             raise
@@ -33,12 +33,30 @@ def outside_loop(function: Callable[[], T], cancel: Callable[[], None] = lambda:
 def run(
     coroutine: Callable[[], Coroutine[Any, Any, T]],
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
-    cancel: Callable[[], None] = lambda: None,
+    cancel: Callable[[], None] | None = None,
 ) -> T:
-    """Run a coroutine function to its end in an event loop of its own, and return its result."""
+    """Run a coroutine function to its end in an event loop of its own, and return its result.
+
+    Args:
+        coroutine: coroutine function without arguments.
+        loop_factory: maker of the event loop.
+        cancel: makes the coroutine return early, after an interruption; by default its task is cancelled.
+    """
+    cancels: list[Callable[[], object]] = []
+
+    async def cancellable() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        if task is not None:
+            cancels.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        return await coroutine()
+
+    def cancel_task() -> None:
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            for cancel_now in cancels:
+                cancel_now()
 
     def in_own_loop() -> T:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            return runner.run(coroutine())
+            return runner.run(cancellable())
 
-    return outside_loop(in_own_loop, cancel)
+    return outside_loop(in_own_loop, cancel or cancel_task)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from circinus.errors import OperatorError, ProfileError
 from circinus.profiling import load_dataset, load_profile, load_recordings
 from circinus.serving import Mode
 from circinus.specification import prefix_configuration
@@ -56,14 +57,21 @@ def count_profiled_items(
 ) -> int:
     """Return the number of sent items that the profile of a configuration in use was measured on.
 
-    Zero where the data set holds items out.
+    Zero where the data set holds items out. Elsewhere all items count if the profile cannot be read: any of them may
+    have been measured.
     """
     count = 0
     for name in _pipelines(matching):
-        used = {a.chosen.plan.configuration for a in matching.assignments if a.chosen.plan.pipeline == name}
-        profile = load_profile(specification, name, store, seed=seed)
-        measured = {int(index) for c in profile.configurations if c.configuration in used for index in c.items}
         dataset = load_dataset(specification.pipelines[name], specification.module_paths, seed=seed)
+        if dataset.held_out_items:
+            continue
+        try:
+            profile = load_profile(specification, name, store, seed=seed)
+        except (OperatorError, ProfileError):
+            count += len(items[name])
+            continue
+        used = {a.chosen.plan.configuration for a in matching.assignments if a.chosen.plan.pipeline == name}
+        measured = {int(index) for c in profile.configurations if c.configuration in used for index in c.items}
         index_of = {item.key: index for index, item in enumerate(dataset.items)}
         count += sum(index_of[item.key] in measured for item in items[name])
     return count

@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from circinus.api.defaults import DEFAULT_ADDRESS, DEFAULT_PLAN, DEFAULT_REPLAY_ITEMS
+from circinus.api.defaults import DEFAULT_ADDRESS, DEFAULT_PLAN, DEFAULT_REPLAY_ITEMS, MODES
 from circinus.api.engine_handle import EngineKind
 from circinus.api.profiling_workspace import ProfilingWorkspace, Sources
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, seconds
-from circinus.errors import PlanningError
+from circinus.errors import PlanningError, ServingError
 
 if TYPE_CHECKING:
     from circinus.api.control import ControlOptions, PlanController
@@ -183,22 +183,30 @@ class Workspace(ProfilingWorkspace):
             require_fresh(plan.file, self.specification)
         return plan
 
-    def frontier(self, query: str) -> FrontierReport:
-        """Return the plans of one query that no other plan beats in cost and resources.
+    def frontier(self, query: str, plan: Plan | None = None) -> FrontierReport:
+        """Return the plans of one query that no other plan beats in cost and in the resources of each pool.
+
+        Args:
+            query: name of a query of the specification.
+            plan: plan whose choice the column `chosen` marks and whose corrections apply, instead of the current ones.
 
         Raises:
             ProfileError: the query's pipeline was never profiled.
 
         Example:
-            >>> frontier = workspace.frontier("archive")
+            >>> frontier = workspace.frontier("archive", plan)
             >>> all(row["accuracy"] >= 0.8 for row in frontier.rows())
             True
+            >>> sum(row["chosen"] for row in frontier.rows())
+            1
         """
         from circinus.api.planning_service import query_frontier
         from circinus.api.plans import FrontierReport
 
         chosen = self._query(query)
-        return FrontierReport(query_frontier(self.specification, chosen, self.store, seed=self.seed))
+        corrections = None if plan is None else plan.file.corrections
+        frontier = query_frontier(self.specification, chosen, self.store, seed=self.seed, corrections=corrections)
+        return FrontierReport(frontier, plan)
 
     def admit(
         self, query: str, into: Plan, *, output: AnyPath | None = None, sources: Sources | None = None
@@ -353,8 +361,8 @@ class Workspace(ProfilingWorkspace):
     ) -> PlanController:
         """Return a controller that keeps the engine at a plan while rates, nodes, files and data change.
 
-        Queries step down their ladders under bursts, and up again. If the plan was saved, edits of the plan file or of
-        its specification are adopted.
+        Queries step down their ladders under bursts, and up again. Edits of the plan file or of its specification are
+        adopted if the plan has a `path`: it was loaded, or made with `output`.
 
         Args:
             plan: plan of this workspace.
@@ -421,6 +429,10 @@ class Workspace(ProfilingWorkspace):
     def _fresh(self, plan: Plan, mode: str) -> LoadedPlan:
         from circinus.matching import require_fresh
 
+        if mode not in MODES:
+            raise ServingError(
+                f"found mode {mode!r}", code="mode.unknown", hint=f"Choose one of {', '.join(map(repr, MODES))}."
+            )
         store = self.store if mode == "replay" else None
         require_fresh(plan.file, self.specification, profile_store=store)
         return self._opened(plan)

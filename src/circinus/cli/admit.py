@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from circinus.cli.command import query_argument
 from circinus.cli.options import DEFAULT_PLAN, OUTPUT, Json
 from circinus.cli.trace_options import Traces, load_trace_backends
 
@@ -26,22 +27,17 @@ def admit(
     """
     from circinus.api.workspace import Workspace
     from circinus.cli.output import console, print_json
-    from circinus.errors import PlanningError
     from circinus.reporting.explanation import admission_text
     from circinus.specification.formatting import format_duration, format_usd_per_h
 
     workspace, plan = Workspace.open_plan(plan_file, check_fresh=False)
     sources = load_trace_backends(trace, workspace.specification)
-    try:
+    with query_argument():
         result = workspace.admit(query, plan, output=None if dry_run else plan_file, sources=sources)
-    except PlanningError as error:
-        if error.code != "query.unknown":
-            raise
-        raise typer.BadParameter(str(error)) from error
     if json:
         print_json("admit", result.to_dict())
     elif result.already_served:
-        console().print(f"{plan_file} serves {query} already", markup=False, highlight=False)
+        console().print(f"{plan_file} serves {query} already", markup=False, highlight=False, soft_wrap=True)
     else:
         console().print(admission_text(result.admission))
         outcome = f"{plan_file} is unchanged"
@@ -49,6 +45,6 @@ def admit(
             outcome = f"admitted, {format_usd_per_h(result.added_usd_per_h)} more in total; "
             outcome += f"{plan_file} is unchanged (--dry-run)" if dry_run else f"written to {plan_file}"
         answered = format_duration(result.answered_s)
-        console().print(f"answered in {answered}: {outcome}", markup=False, highlight=False)
+        console().print(f"answered in {answered}: {outcome}", markup=False, highlight=False, soft_wrap=True)
     if not result.admitted:
         raise typer.Exit(1)

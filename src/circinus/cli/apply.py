@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from circinus.cli.options import (
     DEFAULT_ADDRESS,
     DEFAULT_PLAN,
@@ -33,8 +35,9 @@ def apply(
 
     A plan is refused if its specification or code changed since it was made (exit code 3).
     """
+    from circinus.api.progress import progress_bar
     from circinus.api.workspace import Workspace
-    from circinus.cli.output import console, print_json, profile_progress, warn_of_controller
+    from circinus.cli.output import console, print_json, warn_of_controller
     from circinus.reporting.control_table import status_table
 
     workspace, plan = Workspace.open_plan(
@@ -45,10 +48,11 @@ def apply(
         address=address,
         http=host_and_port(http),
     )
-    status = workspace.deploy(plan, mode=mode, items=items, progress=profile_progress).status()
+    status = workspace.deploy(plan, mode=mode, items=items, progress=progress_bar).status()
     warn_of_controller(workspace.engine)
     if json:
         print_json("apply", {"healthy": status.healthy, **vars(status)})
     else:
         console().print(status_table(status))
-        console().print(f"next: circinus load {plan_file}{workspace.engine.options}", highlight=False)
+        command = f"circinus load {shlex.quote(str(plan_file))}{workspace.engine.options}"
+        console().print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)

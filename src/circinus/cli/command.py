@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand
+
+from circinus.errors import PlanningError
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -48,6 +52,17 @@ class Command(TyperCommand):
             if self.name in _INTERRUPTED:
                 sys.stderr.write(f"{_INTERRUPTED[self.name]}\n")
             raise typer.Exit(130) from None
+
+
+@contextmanager
+def query_argument() -> Iterator[None]:
+    """Report an unknown query of the block as a usage error, for the name was an argument."""
+    try:
+        yield
+    except PlanningError as error:
+        if error.code != "query.unknown":
+            raise
+        raise typer.BadParameter(str(error)) from error
 
 
 def _usage_message(error: ValidationError) -> str:

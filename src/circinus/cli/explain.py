@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from circinus.cli.command import query_argument
 from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile
 
 
@@ -17,15 +18,10 @@ def explain(
     """Explain each query's plan or rejection, its alternatives, and the change that would admit it."""
     from circinus.api.workspace import Workspace
     from circinus.cli.output import console, print_json
-    from circinus.errors import PlanningError
 
     workspace, plan = Workspace.open_plan(plan_file)
-    try:
+    with query_argument():
         explanation = workspace.explain(plan, queries or None)
-    except PlanningError as error:
-        if error.code != "query.unknown":
-            raise
-        raise typer.BadParameter(str(error)) from error
     if json:
         print_json("explain", explanation.to_dict())
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
 from importlib.resources import files
@@ -37,7 +38,7 @@ def init(
         return
     for path in sorted(contents):
         typer.echo(f"wrote {folder / path}")
-    prefix = "" if folder == Path() else f"cd {folder} && "
+    prefix = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
     steps = "validate", "profile", "plan", "explain plan.json", "apply --mode replay"
     typer.echo(f"next: {prefix}{' && '.join(f'circinus {step}' for step in steps)}")
 

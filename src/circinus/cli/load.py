@@ -117,7 +117,8 @@ def load(
         return
     console().print(load_table(report.measured))
     if report.measured.learning is not None:
-        console().print(service_time_text(report.measured.learning, report.not_stored_reason))
+        reason = report.not_stored_reason if keep_observations else "--no-keep-observations"
+        console().print(service_time_text(report.measured.learning, reason))
     if report.profiled_items_sent:
         console().print(
             f"{report.profiled_items_sent} of the {report.items_sent} items sent were also measured for the profile: "

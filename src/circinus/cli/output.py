@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING, Any
 from circinus.errors import CircinusError
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from rich.console import Console
 
     from circinus.api.engine_handle import EngineHandle
-    from circinus.profiling import ProfileObserver
 
 SCHEMA_VERSION = 2
 """Schema version of the JSON documents that verbs print."""
@@ -32,13 +29,6 @@ def progress_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
-
-
-def profile_progress(pipeline: str) -> AbstractContextManager[ProfileObserver]:
-    """Show a progress bar for the profiling of one pipeline."""
-    from circinus.reporting.progress import profile_bar
-
-    return profile_bar(progress_console(), pipeline)
 
 
 def print_json(kind: str, data: Any) -> None:
@@ -96,4 +86,4 @@ def warn_of_controller(engine: EngineHandle) -> None:
     holder = engine.controller()
     if holder:
         message = f"{holder} (circinus serve) controls {engine} and will restore its own state. Stop it first."
-        progress_console().print(message, style="yellow", highlight=False)
+        progress_console().print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -101,8 +101,9 @@ def plan(
 ) -> None:
     """Choose configuration, placement and allocation for all queries together, and write a plan file."""
     from circinus.api.plan_context import require_file
+    from circinus.api.progress import progress_bar
     from circinus.api.workspace import Workspace
-    from circinus.cli.output import print_json, profile_progress
+    from circinus.cli.output import print_json
 
     workspace = Workspace(paths, store=store, seed=seed)
     specification = workspace.specification
@@ -118,7 +119,7 @@ def plan(
         time_limit=time_limit,
         sources=load_trace_backends(trace, specification),
         use_corrections=corrected,
-        progress=profile_progress,
+        progress=progress_bar,
     )
     if warning:
         result = replace(result, warnings=tuple(sorted({*result.warnings, warning})))
@@ -188,4 +189,5 @@ def _print(plan: Plan, specification: Specification) -> None:
         console().print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
     if plan.changes is not None:
         console().print(f"changes: {plan.changes}", markup=False, highlight=False)
-    console().print(f"planned in {format_duration(plan.file.planning_s)}, written to {plan.path}", highlight=False)
+    outcome = f"planned in {format_duration(plan.file.planning_s)}, written to {plan.path}"
+    console().print(outcome, markup=False, highlight=False, soft_wrap=True)

@@ -89,8 +89,9 @@ def profile(
 
     With --engine ray operators are measured on a node of each hardware class of the infrastructure.
     """
+    from circinus.api.progress import progress_bar
     from circinus.api.workspace import Workspace
-    from circinus.cli.output import console, print_json, profile_progress
+    from circinus.cli.output import console, print_json
 
     _check_options(budget, show=show, record=record, calibrate=calibrate, exhaustive=exhaustive)
     _check_engine(engine, traced=bool(trace), calibrate=calibrate, allow_declared_speeds=allow_declared_speeds)
@@ -119,13 +120,13 @@ def profile(
             exhaustive=exhaustive,
             declared_speeds=allow_declared_speeds,
             sources=sources,
-            progress=profile_progress,
+            progress=progress_bar,
             on_profile=show_profile,
         )
     if record is not None:
         workspace.record_trace(record, names[0])
         if not json:
-            console().print(f"trace written to {record}", highlight=False)
+            console().print(f"trace written to {record}", markup=False, highlight=False, soft_wrap=True)
     if json:
         print_json("profile", report.to_dict()["profiles"])
     if report.interrupted:

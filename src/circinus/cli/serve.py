@@ -131,8 +131,8 @@ def serve(
     continues, and a second controller is refused while the first is running.
     """
     from circinus.api.control import ControlOptions
+    from circinus.api.progress import progress_bar
     from circinus.api.workspace import Workspace
-    from circinus.cli.output import profile_progress
 
     options = ControlOptions(
         standby_factor=standby_factor,
@@ -164,7 +164,7 @@ def serve(
             _print_event(event, would=False, json=json)
             _print_standby(controller, standby_factor, err=json)
 
-    controller = workspace.control(plan, options, mode=mode, on_event=report, progress=profile_progress)
+    controller = workspace.control(plan, options, mode=mode, on_event=report, progress=progress_bar)
     if dry_run:
         _print_standby(controller, standby_factor, err=json)
     controller.run()

@@ -66,7 +66,7 @@ class ControlMetrics:
         self._scores: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_SCORE_WINDOW))
         self._events = Counter("circinus_events", "Number of controller events", ("kind", "why"), registry=registry)
         try:
-            server, _ = start_http_server(port, address, registry=registry)
+            self._server, self._thread = start_http_server(port, address, registry=registry)
         except OSError as error:
             raise ServingError(
                 f"cannot serve metrics: {error}",
@@ -74,8 +74,14 @@ class ControlMetrics:
                 location=f"{address}:{port}",
                 hint="Choose another port.",
             ) from error
-        self.port: int = server.server_port
+        self.port: int = self._server.server_port
         """Port of the endpoint."""
+
+    def close(self) -> None:
+        """End the endpoint, so that the port is free."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
 
     def event(self, event: Event) -> None:
         """Count an event."""

@@ -51,7 +51,7 @@ def make_plan_set(
         planning_s: duration of planning.
         corrections: applied to the profiles for planning.
     """
-    folder = plan_file.resolve().parent
+    folder = plan_file.parent.resolve()
     versions = {uses: version for profile in profiles.values() for uses, version in profile.code_versions.items()}
     classes = sorted({profile.hardware_class for profile in profiles.values()})
     return PlanFile(
@@ -66,16 +66,20 @@ def make_plan_set(
         created_at=created_at.isoformat(timespec="seconds"),
         planning_s=planning_s,
         corrections=corrections,
+        folder=folder,
     )
 
 
 def save_plan_set(plan_set: PlanFile, path: Path) -> None:
     """Write a plan file atomically: an existing file stays until the new one is complete.
 
+    The file names its specification and profile store relative to its folder, whatever the plan set was made for.
+
     Raises:
         PlanningError: the file cannot be written.
     """
-    text = json_text({"kind": KIND, **vars(plan_set)}, indent=1, by_alias=False)
+    document = plan_set.moved_to(path.parent).document()
+    text = json_text({"kind": KIND, **document}, indent=1, by_alias=False)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         refuse_not_finite(text)
@@ -129,7 +133,7 @@ def load_plan_set(path: Path) -> PlanFile:
         ) from error
     _check_kind(path, document)
     try:
-        return _adapter().validate_python({name: value for name, value in document.items() if name != "kind"})
+        plan_set = _adapter().validate_python({name: value for name, value in document.items() if name != "kind"})
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in problem["loc"])
@@ -139,6 +143,7 @@ def load_plan_set(path: Path) -> PlanFile:
             location=str(path),
             hint="Run `circinus plan` again.",
         ) from error
+    return replace(plan_set, folder=path.parent.resolve())
 
 
 def add_query(

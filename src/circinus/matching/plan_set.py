@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
 
 from circinus.estimation import NO_CORRECTIONS, Corrections, Estimate, PlanCandidate, ReplicaDemand
 from circinus.matching.explanation.shadow_prices import ShadowPrice
@@ -165,13 +168,13 @@ class PlanFile:
     parts: Mapping[str, str]
     """`pipeline NAME`, `infrastructure NAME`, `query NAME` -> fingerprint of the document."""
     files: tuple[str, ...]
-    """Specification files and folders, relative to the plan file."""
+    """Specification files and folders, relative to `folder`."""
     code_versions: Mapping[str, str]
     """`uses` reference of operators, metrics and data sets -> code version when profiled."""
     seed: int
     """Random seed for the order of data set items; it determines the items that planning has not seen."""
     profile_store: str
-    """Path of the profile store, relative to the plan file."""
+    """Path of the profile store, relative to `folder`."""
     hardware_class: str
     """Hardware class that the profiles were measured on."""
     matching: Matching
@@ -181,6 +184,24 @@ class PlanFile:
     corrections: Corrections = NO_CORRECTIONS
     """Correction factors on profiled service times in all estimates. Later observations do not make the plan stale."""
     schema_version: int = field(default=SCHEMA_VERSION)
+    folder: Path = field(default=Path(), compare=False)
+    """Folder of the plan file; it is not written, so that a plan file can move together with what it names."""
+
+    def moved_to(self, folder: Path) -> Self:
+        """Return the plan file for another folder, with its paths relative to that."""
+        source, target = self.folder.resolve(), folder.resolve()
+        if source == target:
+            return self
+
+        def moved(path: str) -> str:
+            return os.path.relpath((source / path).resolve(), target)
+
+        files = tuple(moved(file) for file in self.files)
+        return replace(self, files=files, profile_store=moved(self.profile_store), folder=target)
+
+    def document(self) -> dict[str, Any]:
+        """Return the fields that are written."""
+        return {name: value for name, value in vars(self).items() if name != "folder"}
 
 
 @dataclass(frozen=True)

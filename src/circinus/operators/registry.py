@@ -6,6 +6,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,13 @@ from circinus.errors import OperatorError
 from circinus.operators.protocol import OperatorFactory
 
 ENTRY_POINT_GROUP = "circinus.operators"
+
+_importing: ContextVar[str] = ContextVar("_importing", default="")
+"""Module of operators that is being imported; empty if there is none."""
+
+
+class NotGuardedError(OperatorError):
+    """Module that calls the workspace while its operators are imported: no operator of it can be loaded."""
 
 
 def resolve(reference: str, module_paths: Sequence[Path] = ()) -> Any:
@@ -54,6 +62,21 @@ def resolve(reference: str, module_paths: Sequence[Path] = ()) -> Any:
     return resolved
 
 
+def refuse_during_import() -> None:
+    """Refuse to work for a module while its operators are imported: the work would import the module again.
+
+    Raises:
+        NotGuardedError: a module that `resolve` imports calls the workspace at its top level.
+    """
+    if module_name := _importing.get():
+        raise NotGuardedError(
+            f"importing the operators of {module_name} runs its calls of the workspace again",
+            code="script.not_guarded",
+            location=f"module {module_name}",
+            hint='Put the calls under `if __name__ == "__main__":`.',
+        )
+
+
 def resolve_operator(reference: str, module_paths: Sequence[Path] = ()) -> OperatorFactory:
     """Import the operator that `reference` names; see `resolve`.
 
@@ -74,6 +97,7 @@ def resolve_operator(reference: str, module_paths: Sequence[Path] = ()) -> Opera
 def _import(module_name: str, reference: str, module_paths: Sequence[Path]) -> ModuleType:
     _refuse_namesake(module_name.partition(".")[0], reference, module_paths)
     importlib.invalidate_caches()  # the file may be newer than the cached listing of its folder
+    importing = _importing.set(module_name)
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -92,12 +116,16 @@ def _import(module_name: str, reference: str, module_paths: Sequence[Path]) -> M
             location=reference,
             hint=_similar_name_hint(error.name, files),
         ) from error
+    except NotGuardedError:
+        raise
     except (Exception, SystemExit) as error:  # any error of the user's module
         raise OperatorError(
             f"importing {module_name} failed with {type(error).__name__}: {error}",
             code="operator.import_failed",
             location=reference,
         ) from error
+    finally:
+        _importing.reset(importing)
 
 
 def _refuse_namesake(package: str, reference: str, module_paths: Sequence[Path]) -> None:

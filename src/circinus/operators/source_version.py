@@ -14,6 +14,7 @@ from circinus.operators.protocol import OperatorFactory
 def source_version(target: Any) -> str:
     """Return the SHA-256 of the file that defines a class or function, or the class of another callable.
 
+    Code of a notebook cell is hashed by its cell, and code without any text, as of `python -`, by its bytecode.
     Measurements of one version do not apply to another. The hash does not cover imported files: use
     `@operator(version=...)` for code that lies elsewhere.
 
@@ -43,7 +44,7 @@ def source_version(target: Any) -> str:
             code="operator.no_source",
             location=repr(target),
             hint="Define it in a module, or declare its version with `@operator(version=...)`.",
-        ) from error
+        ) from None
 
 
 def version_of(target: Any) -> str:

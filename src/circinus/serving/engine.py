@@ -204,6 +204,16 @@ class EngineStatus:
         """Return whether every desired replica is ready."""
         return all(d.replicas_ready == d.target_replicas for d in self.deployments)
 
+    def __str__(self) -> str:
+        """Return a line for each deployment."""
+        lines = [f"{len(self.routes)} queries served in mode {self.mode}"]
+        lines += [
+            f"{d.deployment.name}: {d.replicas_ready} of {d.target_replicas} replicas ready, {d.requests} requests, "
+            f"{d.queue_length} queued" + (f", {d.message}" if d.message else "")
+            for d in self.deployments
+        ]
+        return "\n".join(lines)
+
 
 @dataclass(frozen=True)
 class AuditSample:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar, Self
+from inspect import Parameter, Signature
+from typing import Annotated, Any, ClassVar, Self, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -123,6 +124,17 @@ class SpecModel(BaseModel):
 
     WRITTEN_ELSEWHERE: ClassVar[frozenset[str]] = frozenset()
     """Fields that documents have outside of `spec`."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Replace the signature, in which annotations take pages, by field names and plain types."""
+        super().__pydantic_init_subclass__(**options)
+        types = get_type_hints(cls)
+        parameters = []
+        for name, field in cls.model_fields.items():
+            default = Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
+            parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, annotation=types[name], default=default))
+        cls.__signature__ = Signature(parameters)
 
     @classmethod
     def _spread(cls, given: Any, issues: list[Issue]) -> Any:

@@ -88,6 +88,7 @@ class OperatorProcess:
 
         Raises:
             OperatorProcessError: the operator cannot be loaded.
+            NotGuardedError: importing the operator calls the workspace.
         """
         self.key = key
         self.peak_memory_bytes = 0
@@ -164,7 +165,7 @@ class OperatorProcess:
             self._kill()
             raise
         if isinstance(reply, Failed):
-            raise OperatorProcessError(reply.reason)
+            raise reply.error or OperatorProcessError(reply.reason)
         self.peak_memory_bytes = max(self.peak_memory_bytes, peak_resident_bytes(self._process.pid))
         return reply
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from circinus.errors import CircinusError
 from circinus.operators import Operator, resolve_operator
+from circinus.operators.registry import NotGuardedError
 from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Failed:
     """Reply that the operator raised an exception or broke its contract."""
 
     reason: str
+    error: NotGuardedError | None = None
+    """Error that ends the measurement, because it concerns every configuration."""
 
 
 def main() -> None:
@@ -97,7 +100,7 @@ def main() -> None:
                     assert operator is not None, "request to process before an operator was loaded"
                     reply = _process(operator, request)
             except (Exception, SystemExit) as error:  # the user's operator may raise anything
-                reply = Failed(_reason(error))
+                reply = Failed(_reason(error), error if isinstance(error, NotGuardedError) else None)
             connection.send(reply)
 
 

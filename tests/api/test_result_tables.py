@@ -1,0 +1,151 @@
+"""Results as text, their columns without rows, and faulty arguments of the methods that make them."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import circinus as c
+from circinus.api.quantities import Duration, seconds
+from circinus.api.result import Result
+from circinus.estimation import Corrections
+from circinus.serving import EngineStatus, Mode
+from circinus.specification.code_references import reference_to
+from cli_runner import _as_a_new_process
+from prepared import prepared_starter
+from raised import raises_code
+from random_instances import everywhere
+
+
+@pytest.fixture
+def workspace(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[c.Workspace]:
+    """The starter application, profiled and planned; its folder is the working folder."""
+    folder = prepared_starter(tmp_path_factory).copy(tmp_path / "application")
+    with _as_a_new_process((), folder):
+        yield c.Workspace(".")
+
+
+@pytest.fixture
+def hopeless(workspace: c.Workspace) -> c.Workspace:
+    """The starter application with an SLO that no plan can meet."""
+    slos = c.Slos.parse(["latency p95 <= 1us"])
+    queries = [query.model_copy(update={"slos": slos}) for query in workspace.specification.queries]
+    specification = workspace.specification
+    assert specification.infrastructure is not None
+    changed = c.Specification.of(specification.pipelines.values(), specification.infrastructure, queries)
+    return c.Workspace(changed, store=workspace.store)
+
+
+def test_a_result_is_short_as_a_representation_and_a_table_as_text(
+    workspace: c.Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = workspace.load_plan()
+    assert repr(plan) == "<Plan: 2 rows>"
+    for result in (plan, workspace.validate(), workspace.profile_report(), workspace.frontier("archive")):
+        assert len(repr(result)) < 80
+        assert len(str(result)) < 5_000
+        result.print()
+        assert capsys.readouterr().out.split() == str(result).split()
+    assert all(query in str(plan) for query in plan)
+    assert "latency" in str(workspace.explain(plan))
+
+
+def test_the_frontier_marks_the_choice_of_a_plan(workspace: c.Workspace) -> None:
+    plan = workspace.load_plan()
+    assert sum(row["chosen"] for row in workspace.frontier("archive", plan).rows()) == 1
+    assert {row["chosen"] for row in workspace.frontier("archive").rows()} == {None}
+
+
+def test_a_frontier_has_the_corrections_of_its_plan(workspace: c.Workspace) -> None:
+    plan, specification = workspace.load_plan(), workspace.specification
+    (pipeline,) = specification.pipelines.values()
+    assert specification.infrastructure is not None
+    profile = workspace.profile_report()[pipeline.name]
+    corrections = Corrections(
+        tuple(
+            replace(entry, version=profile.code_versions[entry.uses], profiled_on=profile.machine)
+            for entry in everywhere(pipeline, specification.infrastructure, 1.5).entries
+        )
+    )
+    corrected = replace(plan, file=replace(plan.file, corrections=corrections))
+    fastest = [min(row["latency_s"] for row in workspace.frontier("archive", one).rows()) for one in (plan, corrected)]
+    assert fastest[0] < fastest[1]
+
+
+def test_a_frontier_without_plans_has_columns_and_a_reason(hopeless: c.Workspace) -> None:
+    frontier = hopeless.frontier("archive")
+    assert frontier.rows() == []
+    assert "latency_s" in frontier.to_frame().columns
+    assert "latency" in str(frontier)
+
+
+def test_a_rejected_query_is_missing_with_its_reason(hopeless: c.Workspace) -> None:
+    plan = hopeless.plan()
+    with pytest.raises(KeyError, match="archive was rejected: "):
+        plan["archive"]
+    assert plan.get("archive") is None
+    assert {row["binding"] for row in hopeless.explain(plan).rows()} == {"latency"}
+
+
+@pytest.mark.parametrize("duration", ["30 seconds", "2m", "", "-5s", -5, math.nan, math.inf])
+def test_what_is_no_duration_has_a_code(duration: Duration) -> None:
+    with raises_code(c.CircinusError, "duration.invalid") as caught:
+        seconds(duration)
+    assert caught.value.hint
+
+
+def test_a_duration_of_zero_needs_no_unit() -> None:
+    assert seconds("0") == seconds(0) == seconds("0s") == 0.0
+
+
+def test_a_column_may_begin_with_many_empty_cells() -> None:
+    class Sparse(Result):
+        def rows(self) -> list[dict[str, Any]]:
+            return [{"latency_s": None} for _ in range(150)] + [{"latency_s": 0.5}]
+
+        def _document(self) -> Any:
+            return {}
+
+    assert list(Sparse().to_frame()["latency_s"])[-1] == 0.5
+
+
+def test_an_unknown_mode_names_the_modes(workspace: c.Workspace) -> None:
+    plan = workspace.load_plan()
+    for use in (workspace.deploy, workspace.control):
+        with raises_code(c.ServingError, "mode.unknown") as caught:
+            use(plan, mode="reply")  # type: ignore[operator]
+        assert "replay" in caught.value.hint
+
+
+def test_an_unknown_engine_names_the_engines() -> None:
+    with raises_code(c.CircinusError, "engine.unknown") as caught:
+        c.Workspace(engine="Ray")  # type: ignore[arg-type]
+    assert "ray" in caught.value.hint
+
+
+def test_sources_are_not_measured_on_ray(workspace: c.Workspace) -> None:
+    on_ray = c.Workspace(workspace.specification, store=workspace.store, engine="ray")
+    with raises_code(c.ProfileError, "profile.sources_on_ray"):
+        on_ray.profile(sources={"mend": object()})  # type: ignore[dict-item]
+
+
+def test_a_built_in_function_is_no_operator() -> None:
+    with raises_code(c.OperatorError, "operator.built_in"):
+        reference_to(len)
+
+
+def test_the_status_is_short_as_text() -> None:
+    assert str(EngineStatus(Mode.REPLAY, (), ("a", "b"))) == "2 queries served in mode replay"
+
+
+@pytest.mark.parametrize("model", [c.Query, c.Pool, c.Link, c.Pipeline, c.Knob])
+def test_a_signature_has_field_names_and_plain_types(model: type) -> None:
+    signature = inspect.signature(model)
+    assert list(signature.parameters) == list(model.model_fields)  # type: ignore[attr-defined]
+    assert "Annotated" not in str(signature)
