@@ -177,6 +177,8 @@ def main() -> None:
     demo = Demo(options, console)
     demo.validate()
     report, plan = demo.profile_and_plan()
+    if not plan:
+        sys.exit("No query is served: too little was measured. Call make demo again to resume profiling.")
     demo.explain(plan)
     plans = {OURS: plan} | {
         choice.name: fixed_plan(demo.workspace, report, choice)
