@@ -45,7 +45,7 @@ def comparison(strategies: Mapping[str, Matching], reports: Mapping[str, LoadRep
 
 
 def row(strategy: str, matching: Matching, query: QueryMeasurement) -> dict[str, object]:
-    """One query under one strategy, for programs."""
+    """Return one query under one strategy as a row of the result file."""
     plans = {a.query: plan_text(a.chosen.plan, a.chosen.estimate) for a in matching.assignments}
     estimate = query.predicted
     return {

@@ -7,6 +7,7 @@ from fault_cases import CASES, FAULTLESS, Case
 
 from circinus.errors import Diagnostic, SpecError
 from circinus.specification import parse_specification
+from golden import check_message
 
 JARGON = ("pydantic", "validation error", "Input should", "type=", "value_error", "extra_forbidden", "None", "dict")
 
@@ -57,7 +58,10 @@ def test_all_faults_are_found_at_once_and_in_order() -> None:
     text = FAULTLESS
     for old, new, *_ in TOGETHER:
         text = text.replace(old, new)
-    assert [(fault.line, fault.field) for fault in _faults(text)] == [case[2:4] for case in TOGETHER]
+    faults = _faults(text)
+    assert [(fault.line, fault.field) for fault in faults] == [case[2:4] for case in TOGETHER]
+    for fault in faults:
+        check_message(f"specification/{fault.field}", str(fault))
 
 
 def test_a_faulty_query_is_still_held_against_its_pipeline() -> None:
