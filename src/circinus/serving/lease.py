@@ -18,20 +18,20 @@ class LeaseLostError(ServingError):
 class Lease(Protocol):
     """Lease that one holder has at a time. Every acquisition has its own fencing token."""
 
-    def acquire(self, holder: str, now_s: float, duration_s: float) -> int:
+    def acquire(self, holder: str, now_s: float, ttl_s: float) -> int:
         """Acquire the lease and return its fencing token.
 
         Args:
             holder: name of the holder, for messages.
             now_s: seconds since 1970; ignored by a lease with a clock of its own.
-            duration_s: time to live unless renewed.
+            ttl_s: time to live unless renewed.
 
         Raises:
             LeaseHeldError: another controller holds the lease.
         """
         ...
 
-    def renew(self, lease: int, now_s: float, duration_s: float) -> None:
+    def renew(self, lease: int, now_s: float, ttl_s: float) -> None:
         """Extend the lease.
 
         Raises:

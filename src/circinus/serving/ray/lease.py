@@ -84,10 +84,10 @@ class ClusterLease:
                 location=f"cluster at {self._settings.address}",
             ) from error
 
-    def acquire(self, holder: str, now_s: float, duration_s: float) -> int:
+    def acquire(self, holder: str, now_s: float, ttl_s: float) -> int:
         """Implement `Lease.acquire`."""
         del now_s
-        number, current_holder, remaining_s = self._call("acquire", holder, duration_s)
+        number, current_holder, remaining_s = self._call("acquire", holder, ttl_s)
         if not number:
             raise LeaseHeldError(
                 f"controller {current_holder} holds the lease (expires in {remaining_s:.1f} s)",
@@ -98,10 +98,10 @@ class ClusterLease:
         self._holder = holder
         return int(number)
 
-    def renew(self, lease: int, now_s: float, duration_s: float) -> None:
+    def renew(self, lease: int, now_s: float, ttl_s: float) -> None:
         """Implement `Lease.renew`."""
         del now_s
-        current_holder = self._call("renew", lease, self._holder, duration_s)
+        current_holder = self._call("renew", lease, self._holder, ttl_s)
         if current_holder:
             raise LeaseLostError(
                 f"the lease was lost to controller {current_holder}",
