@@ -527,12 +527,12 @@ class ForgottenLease:
         self.other = ""
         self.released: list[int] = []
 
-    def acquire(self, holder: str, now_s: float, duration_s: float) -> int:
+    def acquire(self, holder: str, now_s: float, ttl_s: float) -> int:
         if self.other:
             raise LeaseHeldError(f"{self.other} controls this")
         return 7
 
-    def renew(self, lease: int, now_s: float, duration_s: float) -> None:
+    def renew(self, lease: int, now_s: float, ttl_s: float) -> None:
         assert lease == 7
         if self.other == "unreachable":
             raise ServingError("it cannot be reached")
@@ -581,9 +581,9 @@ def test_the_records_are_kept_while_the_lease_of_the_engine_does_not_answer(worl
     renewed, enough = 0, threading.Event()
 
     class Counting(ControlStateStore):
-        def renew(self, lease: int, now_s: float, duration_s: float) -> None:
+        def renew(self, lease: int, now_s: float, ttl_s: float) -> None:
             nonlocal renewed
-            super().renew(lease, now_s, duration_s)
+            super().renew(lease, now_s, ttl_s)
             renewed += 1
             if renewed == 6:
                 enough.set()
@@ -591,7 +591,7 @@ def test_the_records_are_kept_while_the_lease_of_the_engine_does_not_answer(worl
     class Silent(ForgottenLease):
         answered = False
 
-        def renew(self, lease: int, now_s: float, duration_s: float) -> None:
+        def renew(self, lease: int, now_s: float, ttl_s: float) -> None:
             self.answered = enough.wait(HANG_LIMIT_S)
 
     lease = Silent()
