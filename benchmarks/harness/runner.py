@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -42,7 +43,7 @@ def run_benchmark(name: str, benchmark: Benchmark, arguments: Sequence[str], des
         console.rule(part.name)
         checkpoint = _checkpoint(name, part, options)
         try:
-            part_figures, part_rows = checkpoint.run(lambda part=part: part.run(options, console))  # type: ignore[misc]
+            part_figures, part_rows = checkpoint.run(partial(part.run, options, console))
         except (UnavailableError, TracesAbsentError) as error:
             console.print(f"skipped: {error}", style="yellow", highlight=False)
             is_complete = False

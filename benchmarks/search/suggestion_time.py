@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter, process_time
 from typing import Any
 
@@ -98,7 +99,8 @@ class Measured:
 
     def __init__(self, case: SyntheticCase, rng: np.random.Generator) -> None:
         self.case = case
-        self._rng, self._items = rng, {}  # type: ignore[var-annotated]
+        self._rng = rng
+        self._items: dict[Configuration, int] = {}
         self._space = ConfigurationSpace.of(case.model.pipeline)
         dataset = SyntheticSource(case.model).dataset(case.model.pipeline, 0)
         self._order = np.array(dataset.profiling_items)
@@ -190,7 +192,7 @@ def _assessments(name: str, case: SyntheticCase, repeats: int) -> Times:
         return explorer.suggest(profile, measurement_cost_model(case.model.pipeline, profile))
 
     assess(first)
-    return Times.of(name, [lambda profile=profile: assess(profile) for profile in steps])  # type: ignore[misc]
+    return Times.of(name, [partial(assess, profile) for profile in steps])
 
 
 def _surrogate(name: str, case: SyntheticCase, repeats: int, *, warm: bool) -> Times:
@@ -221,7 +223,7 @@ def _surrogate(name: str, case: SyntheticCase, repeats: int, *, warm: bool) -> T
 
     first, *steps = _growing(case, repeats)
     suggest(first)
-    return Times.of(name, [lambda profile=profile: suggest(profile) for profile in steps])  # type: ignore[misc]
+    return Times.of(name, [partial(suggest, profile) for profile in steps])
 
 
 def _optuna(name: str, case: SyntheticCase, repeats: int) -> Times:

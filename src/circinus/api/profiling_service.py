@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,7 @@ def profile_pipelines(
                     store,
                     reference=targets.reference,
                     classes=targets.classes,
-                    explorer=lambda name=name: make_sampler(specification, name),  # type: ignore[misc]
+                    explorer=partial(make_sampler, specification, name),
                     budget_s=budget_s,
                     seed=seed,
                     observer=observer,

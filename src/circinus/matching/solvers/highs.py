@@ -219,9 +219,9 @@ def _silent_solver(seed: int) -> Any:
 
         def enableCallbacks(self) -> Any:  # noqa: N802  (overrides)
             self.silent()
-            return super().enableCallbacks()  # type: ignore[no-untyped-call]
+            return super().enableCallbacks()  # type: ignore[no-untyped-call]  # highspy
 
-    solver: Any = Silent()  # type: ignore[no-untyped-call]
+    solver: Any = Silent()  # type: ignore[no-untyped-call]  # highspy
     solver.silent()
     for option, value in (
         ("threads", 1),

@@ -21,7 +21,7 @@ from circinus.profiling.store.migrations import migrate
 try:
     import fcntl
 except ImportError:  # Windows: SQLite's own lock suffices, but the lock holder cannot be named
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # not on Windows
 
 _POLLING_INTERVAL_S = 0.005
 

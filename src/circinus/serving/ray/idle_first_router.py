@@ -7,7 +7,7 @@ from typing import Any
 from ray.serve.request_router import FIFOMixin, RequestRouter
 
 
-class IdleFirstRequestRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
+class IdleFirstRequestRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]  # Ray is untyped
     """Router that considers all replicas, of which Ray Serve picks the one with the shortest queue.
 
     By default it samples two replicas, which suits long queues. Replicas of this project have no queues: they get one

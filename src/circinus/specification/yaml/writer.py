@@ -35,7 +35,7 @@ def to_yaml(models: Sequence[Pipeline | Infrastructure | Query]) -> str:
     writer = YAML(typ="safe", pure=True)
     writer.Representer = Representer
     writer.default_flow_style = None  # lists of plain values on one line
-    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # typed as None
     writer.width = 120
     writer.allow_unicode = True
     stream = StringIO()
