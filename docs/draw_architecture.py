@@ -9,7 +9,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "circinus"
 PICTURE = Path(__file__).with_name("architecture.svg")
 LAYERS = (
-    ("specification", "operators", "queueing"),
+    ("statistics", "specification", "operators", "queueing"),
     ("profiling",),
     ("estimation", "simulation"),
     ("planning", "matching"),

@@ -12,7 +12,6 @@ from circinus.estimation import Correction, Corrections
 from circinus.planning import SearchSettings
 from circinus.profiling import (
     ConfigurationProfile,
-    Interval,
     MeasuredSpeed,
     OperatorProfile,
     PipelineProfile,
@@ -43,6 +42,7 @@ from circinus.specification import (
     knob_values,
     prefix_configuration,
 )
+from circinus.statistics.interval import Interval
 
 GIB = 2.0**30
 RISK = 0.05

@@ -21,7 +21,6 @@ from circinus.estimation import (
     merge_loads,
 )
 from circinus.planning import Frontier
-from circinus.profiling import Interval
 from circinus.specification import (
     Allocation,
     Configuration,
@@ -40,6 +39,7 @@ from circinus.specification import (
     Site,
     Slos,
 )
+from circinus.statistics.interval import Interval
 
 GIB = 2.0**30
 _AMOUNTS = ("cpus", "memory_bytes", "gpus", "gpu_memory_bytes", "cost_usd_per_h")

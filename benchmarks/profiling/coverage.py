@@ -10,14 +10,11 @@ from rich.console import Console
 
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure, records_table
+from benchmarks.profiling.empirical_bernstein import empirical_bernstein_bounds
 from circinus.arrays import FloatArray
-from circinus.profiling import Interval
-from circinus.profiling.confidence_sequences import (
-    Covariates,
-    betting_bounds,
-    empirical_bernstein_bounds,
-    one_hot_strata,
-)
+from circinus.statistics.betting import betting_bounds
+from circinus.statistics.covariates import Covariates, one_hot_strata
+from circinus.statistics.interval import Interval
 
 RISK = 0.05
 """Error probability of each side."""

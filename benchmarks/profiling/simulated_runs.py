@@ -9,12 +9,12 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.profiling import MeasurementTrace
-from circinus.profiling.confidence_sequences import Covariates, one_hot_strata
 from circinus.profiling.race.configuration_race import ConfigurationRace
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.slo_requirements import PipelineSlos, SloRequirement
 from circinus.specification import AccuracySlo, MetricSpec
+from circinus.statistics.covariates import Covariates, one_hot_strata
 
 RISK = 0.05
 FIRST_LOOK = 8

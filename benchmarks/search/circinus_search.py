@@ -35,13 +35,10 @@ from circinus.planning.sampler.reservation_index import (
 )
 from circinus.planning.sampler.source_scores import SourceTask
 from circinus.planning.sampler.surrogate import Belief
-from circinus.profiling.confidence_sequences import (
-    Covariates,
-    SequentialThresholdTest,
-    one_hot_strata,
-    per_sequence_alpha,
-)
+from circinus.profiling.race.alpha_budget import per_sequence_alpha
 from circinus.profiling.race.configuration_race import look_schedule
+from circinus.statistics.covariates import Covariates, one_hot_strata
+from circinus.statistics.sequential_test import SequentialThresholdTest
 
 RISK = 0.05
 NEAR = StoppingRule(saving=0.01, probability=0.05)
@@ -146,7 +143,7 @@ class _Run:
         self._looks = look_schedule(meter.space.items)
         count = len(self._prepared.numbers)
         self._risk = per_sequence_alpha(RISK, count, sides=1)
-        self._verdicts: dict[int, SequentialThresholdTest] = {}
+        self._tests: dict[int, SequentialThresholdTest] = {}
         self._sure, self._decided = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
         self._prior: MeanPrior | None = None
         operators = meter.space.rows.shape[1]
@@ -191,16 +188,16 @@ class _Run:
     def _measure(self, place: int, target: int) -> None:
         number = int(self._prepared.numbers[place])
         new = self._meter.measure(number, target - int(self._meter.items[number]))
-        if place not in self._verdicts:
+        if place not in self._tests:
             low, high = self._metric.range
             thresholds = np.array([self._case.threshold])
-            self._verdicts[place] = SequentialThresholdTest(
+            self._tests[place] = SequentialThresholdTest(
                 self._space.items, thresholds, risk=self._risk, low=low, high=high, covariates=self._prepared.covariates
             )
-        self._verdicts[place].extend(new)
-        verdicts = self._verdicts[place].verdicts
-        self._sure[place] = (verdicts.at_least if self._case.sign > 0 else verdicts.at_most)[0, 0]
-        self._decided[place] = verdicts.exhausted
+        self._tests[place].extend(new)
+        decisions = self._tests[place].decisions
+        self._sure[place] = (decisions.at_least if self._case.sign > 0 else decisions.at_most)[0]
+        self._decided[place] = decisions.exhausted
 
     def _prospects(self) -> CandidateBeliefs:
         places = np.flatnonzero(self._items)
@@ -212,7 +209,7 @@ class _Run:
             belief.mean, belief.deviation, self._case.threshold, at_least=self._case.sign > 0
         )
         feasibility[self._decided] = 0.0
-        squares = np.array([self._verdicts[int(place)].residual_sum_of_squares for place in places])
+        squares = np.array([self._tests[int(place)].residual_sum_of_squares for place in places])
         variance = np.median((squares + (_PSEUDO_REST * (high - low)) ** 2) / (self._items[places] + 1))
         settled = expected_items_to_decide(
             belief, feasibility, self._case.threshold, float(variance), high - low, self._risk, self._space.items

@@ -12,13 +12,13 @@ from circinus.operators import Item
 from circinus.profiling import (
     ConfigurationProfile,
     Dataset,
-    Interval,
     OperatorProfile,
     PipelineProfile,
     RecordedRun,
     Recordings,
 )
 from circinus.specification import Configuration, prefix_configuration
+from circinus.statistics.interval import Interval
 
 ITEMS = 40
 

@@ -15,12 +15,13 @@ from circinus.control.drift.recent_items import AuditedItem, RecentItems
 from circinus.control.drift.reference_outputs import LiveReferenceRunner, ReferenceRunner, ReplayReferenceRunner
 from circinus.errors import ProfileError
 from circinus.operators import Item
-from circinus.profiling import Interval, Machine
+from circinus.profiling import Machine
 from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
 from circinus.profiling.measurement.runner import Measurement
 from circinus.serving import AuditSample
 from circinus.serving.configuration_hash import configuration_hash
 from circinus.specification import Configuration, MetricSpec
+from circinus.statistics.interval import Interval
 from raised import raises_code
 
 SMALL, BEST = configuration("small"), configuration("large", 2)

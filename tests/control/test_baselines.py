@@ -13,10 +13,11 @@ from circinus.control.drift.baselines import (
     scaled_late_share,
     student_t_quantile,
 )
-from circinus.profiling import Interval, OperatorProfile
+from circinus.profiling import OperatorProfile
 from circinus.profiling.hardware.machine import MeasuredSpeed, Speeds
 from circinus.serving import ServedBatch
 from circinus.specification import Allocation, Configuration, HardwareClass, KnobValues, MetricSpec
+from circinus.statistics.interval import Interval
 
 LOCAL = HardwareClass(name="local")
 ALONE = Allocation(1.0, 1, 0.5)

@@ -16,8 +16,8 @@ from circinus.control.replanning import replan
 from circinus.control.replanning.replan import replan_for_nodes
 from circinus.errors import PlanningError, ServingError
 from circinus.matching import plan_all_queries
-from circinus.profiling import Interval
 from circinus.specification import RecordedArrivals, Specification
+from circinus.statistics.interval import Interval
 from managed_plans import Profiles, lossy_plans, planned
 from raised import raises_code
 

@@ -11,7 +11,7 @@ from budget import seeds
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator, PlanCandidate, RequestStream, merge_loads
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
-from circinus.profiling import ConfigurationProfile, Interval, OperatorProfile
+from circinus.profiling import ConfigurationProfile, OperatorProfile
 from circinus.specification import (
     Allocation,
     Configuration,
@@ -32,6 +32,7 @@ from circinus.specification import (
     Slos,
     prefix_configuration,
 )
+from circinus.statistics.interval import Interval
 from golden import check_message
 from raised import raises_code
 from random_instances import GIB, all_plans, random_instance

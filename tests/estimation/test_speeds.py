@@ -10,8 +10,9 @@ import pytest
 from budget import share_of
 from circinus.estimation import Estimator
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
-from circinus.profiling import Interval, MeasuredSpeed, Speeds
+from circinus.profiling import MeasuredSpeed, Speeds
 from circinus.specification import Configuration, HardwareClass, Network
+from circinus.statistics.interval import Interval
 from random_instances import Instance, all_plans, measured_there, random_instance
 
 UNSURE = HardwareClass(name="edge", relative_speed=2.0, relative_speed_bounds=(1.5, 3.0))

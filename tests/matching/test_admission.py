@@ -20,8 +20,8 @@ from circinus.matching.simulation_check import SimulationCheck
 from circinus.matching.wait_bounds import WaitIncreaseBound, queues_of
 from circinus.planning import plan_queries
 from circinus.planning.settings import DEFAULT_SETTINGS
-from circinus.profiling import Interval
 from circinus.specification import BurstyArrivals, Specification, Tenant
+from circinus.statistics.interval import Interval
 from random_matchings import Instance, all_answers, checked_cost, frontiers_of, random_instance, reestimate
 from random_specifications import random_specification
 

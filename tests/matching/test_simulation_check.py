@@ -20,11 +20,12 @@ from circinus.matching.simulation_check import (
     simulation_inputs,
 )
 from circinus.planning import plan_queries
-from circinus.profiling import Interval, PipelineProfile
+from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import MarkovModulatedPoisson
 from circinus.simulation import PlannedQuery, simulate
 from circinus.simulation.model_builder import build_model
 from circinus.specification import BurstyArrivals, HardwareClass, LatencySlo, Network, QueryPlan, Specification
+from circinus.statistics.interval import Interval
 from random_specifications import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)

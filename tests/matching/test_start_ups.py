@@ -11,8 +11,9 @@ from circinus.estimation import ReplicaDemand
 from circinus.matching import Matching, MatchSettings, SizedDeployment, plan_all_queries
 from circinus.matching.admission import admit_query
 from circinus.matching.plan_estimates import add_startup_times
-from circinus.profiling import Interval, MeasuredSpeed, PipelineProfile, Speeds
+from circinus.profiling import MeasuredSpeed, PipelineProfile, Speeds
 from circinus.specification import Allocation, Deployment, HardwareClass, KnobValues, Specification
+from circinus.statistics.interval import Interval
 from random_specifications import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)

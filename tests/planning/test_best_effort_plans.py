@@ -11,8 +11,8 @@ from listing import EXACT, list_plans, small_instance
 from budget import seeds
 from circinus.estimation import Estimator, PlanCandidate
 from circinus.planning import Frontier, SearchSettings, plan_query
-from circinus.profiling import Interval
 from circinus.specification import AccuracySlo, LatencySlo
+from circinus.statistics.interval import Interval
 from random_instances import Instance
 
 POPULATION = 400

@@ -10,7 +10,7 @@ from circinus.estimation import Estimator, merge_loads
 from circinus.estimation.estimator import latency_percentile
 from circinus.matching import plan_all_queries
 from circinus.planning import SearchSettings, plan_queries, plan_query
-from circinus.profiling import ConfigurationProfile, Interval, PipelineProfile
+from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.specification import (
     AccuracySlo,
     CostSlo,
@@ -26,6 +26,7 @@ from circinus.specification import (
     Slos,
     Specification,
 )
+from circinus.statistics.interval import Interval
 from golden import check_message
 from raised import raises_code
 from random_instances import GIB, random_infrastructure, random_pipeline, random_profile, random_query, slower

@@ -24,10 +24,10 @@ from circinus.profiling import (
     profile_pipeline,
     record_for_replay,
 )
-from circinus.profiling.interval import Interval
 from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.specification import DatasetSpec, MetricSpec
+from circinus.statistics.interval import Interval
 from raised import raises_code
 
 INLINE = pytest.mark.usefixtures("inline_replicas")

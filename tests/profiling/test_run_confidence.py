@@ -37,10 +37,8 @@ def _sides(confidence: RunConfidence, scores: np.ndarray, objectives: list[Accur
     for row in scores:
         running = confidence.sequential_test(objectives)
         running.extend(row)
-        found.append(ThresholdVerdicts.of(running.verdicts, objectives))
-    return ThresholdVerdicts(
-        *(np.concatenate([getattr(sides, side) for sides in found]) for side in ("meets", "fails"))
-    )
+        found.append(ThresholdVerdicts.of(running.decisions, objectives))
+    return ThresholdVerdicts(*(np.array([getattr(sides, side) for sides in found]) for side in ("meets", "fails")))
 
 
 def _as_good(confidence: RunConfidence, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -49,7 +47,7 @@ def _as_good(confidence: RunConfidence, first: np.ndarray, second: np.ndarray) -
     for one, other in zip(first, second, strict=True):
         comparison = confidence.sequential_comparison()
         comparison.extend(confidence.paired_differences(one, other))
-        found.append(comparison.verdicts.at_least[0, 0])
+        found.append(comparison.decisions.at_least[0])
     return np.array(found)
 
 
@@ -109,10 +107,10 @@ def test_what_is_kept_up_is_what_is_computed_at_once(seed: int, drawn: list[int]
         running.extend(scores[0, new])
         comparison.extend(confidence.paired_differences(scores[0, new], scores[1, new]))
         sides = _sides(confidence, scores[:1, : new.stop], objectives)
-        np.testing.assert_array_equal(running.verdicts.at_least, sides.meets)
-        np.testing.assert_array_equal(running.verdicts.below, sides.fails)
+        np.testing.assert_array_equal(running.decisions.at_least, sides.meets[0])
+        np.testing.assert_array_equal(running.decisions.below, sides.fails[0])
         as_good = _as_good(confidence, scores[:1, : new.stop], scores[1:, : new.stop])
-        assert comparison.verdicts.at_least[0, 0] == as_good[0]
+        assert comparison.decisions.at_least[0] == as_good[0]
 
 
 @given(seed=seeds, size=st.integers(1, 40), direction=st.sampled_from(["maximize", "minimize"]))

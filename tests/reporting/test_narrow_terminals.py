@@ -8,7 +8,7 @@ from rich.console import RenderableType
 
 from circinus.matching import match
 from circinus.planning import Frontier
-from circinus.profiling import Interval, Machine, ServiceTimeObservation
+from circinus.profiling import Machine, ServiceTimeObservation
 from circinus.reporting.explanation import assignment_explanation
 from circinus.reporting.load_table import load_table
 from circinus.reporting.plan_table import deployment_table, plan_table
@@ -17,6 +17,7 @@ from circinus.reporting.simulation_table import simulation_table
 from circinus.serving.loadtest.load_report import GeneratorLag, LatencySummary, LoadReport, QueryMeasurement
 from circinus.simulation import QueryOutcome, SimulationReport, StationOutcome
 from circinus.specification import AccuracySlo, KnobValues, LatencySlo, Query, Slos
+from circinus.statistics.interval import Interval
 from random_instances import random_instance
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 

@@ -10,7 +10,6 @@ from circinus.errors import ServingError
 from circinus.estimation import Estimate, PlanCandidate, ReplicaDemand
 from circinus.matching import Assignment, Matching, Rejection, SizedDeployment
 from circinus.operators import Item
-from circinus.profiling import Interval
 from circinus.serving import DesiredState, EngineStatus, Mode, Request, Response
 from circinus.specification import (
     Allocation,
@@ -30,6 +29,7 @@ from circinus.specification import (
     Slos,
     Specification,
 )
+from circinus.statistics.interval import Interval
 
 MODULE = "circinus.testing.operators"
 ITEMS = [Item(f"number-{value}", float(value), float(value + 1)) for value in range(10)]

@@ -14,7 +14,6 @@ from served_scenario import ITEMS, MODULE, PLAN, ObedientEngine, matching, query
 
 from circinus.matching import Matching
 from circinus.profiling import (
-    Interval,
     Machine,
     MeasuredSpeed,
     PredictedServiceTime,
@@ -27,6 +26,7 @@ from circinus.serving.loadtest.load_report import ServiceTimeReport
 from circinus.serving.loadtest.load_test import LoadSpec, run_load_test
 from circinus.serving.loadtest.service_time_learning import MIN_REQUESTS, WARMUP_BATCHES, PredictionsAtRun
 from circinus.specification import Allocation, Specification
+from circinus.statistics.interval import Interval
 from virtual_time import run
 
 AT = datetime(2025, 6, 1, tzinfo=UTC)

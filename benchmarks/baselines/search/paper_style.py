@@ -25,7 +25,7 @@ from benchmarks.search.arena import Arena
 from benchmarks.search.meter import Answer, Meter
 from benchmarks.search.slo_cases import Case
 from circinus.arrays import FloatArray, IntArray
-from circinus.profiling.confidence_sequences import one_hot_strata
+from circinus.statistics.covariates import one_hot_strata
 
 _MET_UTILITY = 2.0
 """Utility of meeting the SLOs at zero cost; violations start at 0, meeting the SLOs at the cost limit has utility 1."""

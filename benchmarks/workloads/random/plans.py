@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.estimation import Estimator, MergedLoad, merge_loads
-from circinus.profiling import ConfigurationProfile, Interval, OperatorProfile
+from circinus.profiling import ConfigurationProfile, OperatorProfile
 from circinus.queueing.arrivals import arrival_process
 from circinus.simulation.model_builder import PlannedQuery
 from circinus.specification import (
@@ -33,6 +33,7 @@ from circinus.specification import (
     Slos,
     prefix_configuration,
 )
+from circinus.statistics.interval import Interval
 
 SHAPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "one": {"a": ()},

@@ -10,9 +10,10 @@ import numpy as np
 from benchmarks.workloads.synthetic.pipeline_model import SyntheticModel
 from circinus.estimation import Estimator, PlanCandidate
 from circinus.planning import plan_query
-from circinus.profiling import ConfigurationProfile, Interval, OperatorProfile, PipelineProfile
+from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.profiling.batch_time_ratios import allowed_allocations
 from circinus.specification import Configuration, Network, Query, QueryPlan, prefix_configuration
+from circinus.statistics.interval import Interval
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from circinus.profiling import DECLARED, Interval, Machine, OperatorProfile, PipelineProfile, ServiceTimeObservation
+from circinus.profiling import DECLARED, Machine, OperatorProfile, PipelineProfile, ServiceTimeObservation
 from circinus.specification import HardwareClass, KnobValues, Pipeline, Pool
+from circinus.statistics.interval import Interval
 
 OPERATOR_SCALE = 0.2
 """Prior standard deviation of the logarithmic error of estimates among operators."""

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from circinus.estimation.estimate import DeploymentUse, LinkUse
 from circinus.estimation.merged_load import MergedLoad, replicas_for
-from circinus.profiling import Interval
 from circinus.specification import DirectedLink
+from circinus.statistics.interval import Interval
 
 _Amount = TypeVar("_Amount", float, NDArray[np.floating])
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from circinus.estimation.slo_probability import SloProbabilities
 from circinus.estimation.traffic import RequestStream
-from circinus.profiling import Interval
 from circinus.specification import Deployment, DirectedLink, QueryPlan, Slos
+from circinus.statistics.interval import Interval
 
 
 @dataclass(frozen=True)

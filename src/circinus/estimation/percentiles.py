@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.estimation.scenarios import ScenarioGrid
-from circinus.profiling import Interval
 from circinus.profiling.race.slo_requirements import percentile_sample_size
+from circinus.statistics.interval import Interval
 
 FloatArray = NDArray[np.floating]
 

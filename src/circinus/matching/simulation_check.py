@@ -16,13 +16,14 @@ from circinus.estimation.slo_probability import latency_slo_probability
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import Assignment, Matching
 from circinus.planning import Frontier, NearMiss, SingleRelaxation
-from circinus.profiling import Interval, PipelineProfile
+from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import MarkovModulatedPoisson, arrival_process
 from circinus.simulation import PlannedQuery
 from circinus.simulation.engine import Simulation
 from circinus.simulation.model_builder import SimulationModel, build_model
 from circinus.simulation.report import percentile_interval
 from circinus.specification import Network, Specification
+from circinus.statistics.interval import Interval
 
 
 def simulation_inputs(

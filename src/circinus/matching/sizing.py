@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from circinus.arrays import IntArray
 from circinus.estimation import MergedLoad, PlanCandidate, merge_loads
 from circinus.matching.problem import Problem, Usage, meets_cost_slo
-from circinus.profiling import Interval
 from circinus.specification import Slos
 from circinus.specification.formatting import format_duration, format_latency_bound, format_score, format_usd_per_h
+from circinus.statistics.interval import Interval
 
 Reestimate = Callable[[PlanCandidate, MergedLoad], PlanCandidate]
 """Estimator of a chosen plan under the merged load."""

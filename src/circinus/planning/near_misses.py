@@ -8,10 +8,10 @@ from circinus.estimation import Estimate, PlanCandidate
 from circinus.planning.frontier import BestEffortPlan, NearMiss, SloName
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.query_search import QuerySearch
-from circinus.profiling import Interval
 from circinus.specification import AccuracySlo, Slos
 from circinus.specification.formatting import format_duration, format_latency_bound, format_score, format_usd_per_h
 from circinus.specification.units import DURATION, PRICE_PER_H
+from circinus.statistics.interval import Interval
 
 _MAX_TRIED = 8
 """Maximum number of configurations whose plans are computed."""

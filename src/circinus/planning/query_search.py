@@ -18,8 +18,8 @@ from circinus.planning.plan_search import cheapest_plan, fastest_plan, min_laten
 from circinus.planning.profile_arrays import ProfileArrays
 from circinus.planning.search_space import Limits, compile_query
 from circinus.planning.settings import SearchSettings
-from circinus.profiling import Interval
 from circinus.specification import AccuracySlo, Network, Pipeline, Query
+from circinus.statistics.interval import Interval
 
 FloatArray = NDArray[np.floating]
 

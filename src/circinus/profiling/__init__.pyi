@@ -14,7 +14,6 @@ from .hardware.machine import machine_mismatch as machine_mismatch
 from .hardware.predicted_service_time import PredictedServiceTime as PredictedServiceTime
 from .hardware.predicted_service_time import PredictedServiceTimes as PredictedServiceTimes
 from .hardware.predicted_service_time import load_predicted_service_times as load_predicted_service_times
-from .interval import Interval as Interval
 from .measurement.backend import LocalBackend as LocalBackend
 from .measurement.backend import MeasurementBackend as MeasurementBackend
 from .measurement.pickling import pickled_bytes as pickled_bytes

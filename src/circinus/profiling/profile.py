@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.profiling.hardware.machine import DECLARED, Machine, Speeds
-from circinus.profiling.interval import Interval
 from circinus.profiling.race.slo_requirements import MIN_ITEMS
 from circinus.profiling.race.stopping_certificate import StoppingCertificate
 from circinus.profiling.race.verdicts import ConfigurationVerdict, Verdict
 from circinus.specification import Configuration, HardwareClass
+from circinus.statistics.interval import Interval
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,6 @@ from circinus.errors import ProfileError
 from circinus.profiling.budget import TimeBudget
 from circinus.profiling.dataset.items import Dataset
 from circinus.profiling.hardware.class_times import write_profiling_machine
-from circinus.profiling.interval import Interval
 from circinus.profiling.measurement.allocation_profiler import AllocationProfiler
 from circinus.profiling.measurement.backend import LocalBackend, MeasurementBackend
 from circinus.profiling.measurement.measurer import Measurer
@@ -33,6 +32,7 @@ from circinus.profiling.store.store_queries import StoredDataset, read_dataset
 from circinus.profiling.store.stored_measurements import StoredMeasurements
 from circinus.profiling.store.transfer_sources import load_source_scores
 from circinus.specification import Configuration, Specification
+from circinus.statistics.interval import Interval
 
 _OPERATOR_TIMEOUT_RANGE_S = 60.0, 600.0
 """Bounds of the timeout for loading an operator or processing an item."""

@@ -16,7 +16,6 @@ from circinus.profiling import (
     ConfigurationVerdict,
     FailedConfiguration,
     HardwareClassReport,
-    Interval,
     MeasuredSpeed,
     OperatorProfile,
     PipelineProfile,
@@ -26,6 +25,7 @@ from circinus.profiling import (
 from circinus.reporting.plan_table import format_cpus
 from circinus.specification import KnobValues
 from circinus.specification.formatting import format_bytes, format_duration, format_interval, format_range, format_score
+from circinus.statistics.interval import Interval
 
 
 def speed_table(profile: PipelineProfile) -> Table:

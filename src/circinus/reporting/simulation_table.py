@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.estimation import Estimate
-from circinus.profiling import Interval
 from circinus.simulation import QueryOutcome, SimulationReport, StationOutcome
 from circinus.specification import Query
 from circinus.specification.formatting import format_duration, format_score
+from circinus.statistics.interval import Interval
 
 _MAX_STATIONS = 12
 """Maximum number of rows in the table of deployments and links."""

@@ -11,8 +11,8 @@ from statistics import NormalDist
 import numpy as np
 
 from circinus.arrays import FloatArray
-from circinus.profiling import Interval
 from circinus.specification import Slos
+from circinus.statistics.interval import Interval
 
 CONFIDENCE = 0.95
 _SECTIONS = 20

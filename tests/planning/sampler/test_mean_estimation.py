@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.planning.sampler.mean_estimation import estimate_mean_scores
-from circinus.profiling.confidence_sequences import Covariates
+from circinus.statistics.covariates import Covariates
 
 POPULATION = 400
 

@@ -10,14 +10,13 @@ import numpy as np
 
 from circinus.arrays import FloatArray
 from circinus.control.drift.detector import ScaledObservation
-from circinus.profiling import MIN_ITEMS, Interval, OperatorProfile
-from circinus.profiling.confidence_sequences import betting_bounds
+from circinus.profiling import MIN_ITEMS, OperatorProfile
 from circinus.serving import ServedBatch
 from circinus.serving.replicas.replay_executor import interpolated_batch_ratio
 from circinus.specification import Allocation, HardwareClass, MetricSpec
+from circinus.statistics.betting import UNLIMITED, betting_bounds
+from circinus.statistics.interval import Interval
 
-_POPULATION = 10**9
-"""Population size of live traffic, of which a profiled sample is a negligible part."""
 _CLIP_DISTANCE = math.log(2.0)
 """Clipping distance of log service times.
 
@@ -196,7 +195,7 @@ class AccuracyBaseline:
 
 def _mean_of(scores: FloatArray, metric: MetricSpec, risk: float) -> Interval:
     low, high = metric.range
-    return betting_bounds(np.asarray(scores, dtype=np.float64)[None], _POPULATION, risk=risk, low=low, high=high)[0]
+    return betting_bounds(np.asarray(scores, dtype=np.float64)[None], UNLIMITED, risk=risk, low=low, high=high)[0]
 
 
 def scaled_late_share(share: float, percentile: float) -> ScaledObservation:

@@ -2,7 +2,7 @@
 
 The e-detector is of the Shiryaev-Roberts kind (Shin, Ramdas & Rinaldo, "E-detectors: a nonparametric framework for
 sequential change detection", New England Journal of Statistics in Data Science, 2024), with the bets of
-`circinus.profiling.confidence_sequences`. The stakes of new bets accrue with time, not with values, so that the
+`circinus.statistics.martingale`. The stakes of new bets accrue with time, not with values, so that the
 false-alarm rate is per hour at any traffic.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.arrays import FloatArray
-from circinus.profiling.confidence_sequences.wealth_process import FRACTIONS, PARTS
+from circinus.statistics.martingale import FRACTIONS, PARTS
 
 UP, DOWN = 0, 1
 _MIN_MEAN = 1e-6

@@ -16,14 +16,13 @@ from circinus.control.drift.reference_outputs import ReferenceRunner
 from circinus.errors import CircinusError
 from circinus.operators import Item
 from circinus.profiling import MIN_ITEMS, ConfigurationProfile, PipelineProfile
-from circinus.profiling.confidence_sequences import betting_bounds, per_sequence_alpha
 from circinus.profiling.measurement.pickling import unpickle_value
 from circinus.profiling.measurement.runner import Measurement
+from circinus.profiling.race.alpha_budget import per_sequence_alpha
 from circinus.profiling.race.configuration_order import in_prefix_order
 from circinus.specification import Configuration, Pipeline, configuration_count
+from circinus.statistics.betting import UNLIMITED, betting_bounds
 
-_POPULATION = 10**6
-"""Population size of future traffic, of which recent items are a negligible part."""
 _INCREMENT = 8
 
 
@@ -120,7 +119,7 @@ def reprofile_pipeline(
     profiled = replace(
         profile,
         dataset_fingerprint=hashlib.sha256("/".join(item.key for item in selected).encode()).hexdigest(),
-        dataset_items=_POPULATION,
+        dataset_items=UNLIMITED,
         held_out_items=0,
         configurations=tuple(
             _updated_profile(profiles[configuration], pipeline, measurements, sizes, risk)
@@ -247,7 +246,7 @@ def _updated_profile(
         previous,
         items=np.array(measurements.items, dtype=np.int64),
         scores=scores,
-        accuracy=betting_bounds(scores[None], _POPULATION, risk=risk, low=low, high=high)[0],
+        accuracy=betting_bounds(scores[None], UNLIMITED, risk=risk, low=low, high=high)[0],
         input_bytes=np.array([float(sizes[index] or mean_bytes) for index in measurements.items]),
         operators=operators,
     )

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.arrays import FloatArray, IntArray
-from circinus.profiling.confidence_sequences import Covariates
-from circinus.profiling.confidence_sequences.prediction import leave_one_out_errors, predicted_means
+from circinus.statistics.covariates import Covariates
+from circinus.statistics.prediction import leave_one_out_errors, predicted_means
 
 _MAX_ROWS = 1_000
 """Maximum number of rows of a table with gaps, as the solution takes cubic time."""

@@ -12,8 +12,9 @@ from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.operator_models import OperatorModel, OperatorPrediction
 from circinus.planning.sampler.operator_transfer import RatioModel, SourceOperators, lowest_deviation
 from circinus.planning.sampler.source_profile import ProfileImputer
-from circinus.profiling import ConfigurationProfile, Interval, OperatorProfile, PipelineProfile
+from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.specification import Configuration, MetricSpec, Pipeline, prefix_configuration
+from circinus.statistics.interval import Interval
 
 _MIN_POSITIVE = 1e-9
 CAUTION = 1.0

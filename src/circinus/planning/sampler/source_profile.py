@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from circinus.arrays import IntArray
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
-from circinus.profiling import ConfigurationProfile, Interval, OperatorProfile, PipelineProfile
+from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.profiling.batch_time_ratios import allowed_allocations, batch_ratios, measured_allocations
 from circinus.profiling.store.measurement_keys import LOCAL
 from circinus.profiling.store.transfer_sources import SourceScores
 from circinus.specification import Configuration, Pipeline, has_knob_values, prefix_configuration
+from circinus.statistics.interval import Interval
 
 _MIN_POSITIVE = 1e-9
 

@@ -19,7 +19,7 @@ def measurement_order(strata: Sequence[Mapping[str, str]], held_out: int, rng: n
     """Return the measurement order of a data set, common to all configurations.
 
     Both the held-out items and the profiling items contain each condition in proportion. The profiling items come in a
-    uniformly random order, which the bounds of their mean are proved for (`circinus.profiling.confidence_sequences`);
+    uniformly random order, which the bounds of their mean are proved for (`circinus.statistics.betting`);
     strata tighten the bounds without affecting the order.
 
     Args:

@@ -11,10 +11,10 @@ import numpy as np
 from circinus.arrays import FloatArray
 from circinus.errors import ProfileError
 from circinus.profiling.hardware.machine import Machine
-from circinus.profiling.interval import Interval
 from circinus.profiling.measurement.backend import LocalBackend, MeasurementBackend
 from circinus.profiling.profile import ConfigurationProfile, PipelineProfile
 from circinus.specification import Configuration, Specification
+from circinus.statistics.interval import Interval
 
 CALIBRATION_ITEMS = 24
 _NOTEWORTHY_SHARE = 0.05

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from circinus.profiling.interval import Interval
 from circinus.specification import HardwareClass
+from circinus.statistics.interval import Interval
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
-from circinus.profiling.confidence_sequences import SequentialThresholdTest
 from circinus.profiling.race.latency_screening import provably_too_slow
 from circinus.profiling.race.racing import MeasurementStep, ScoreEvidence, expected_items_to_decide, next_measurement
 from circinus.profiling.race.resource_usage import ResourceUsage
@@ -23,6 +22,7 @@ from circinus.profiling.race.verdicts import (
     open_questions,
 )
 from circinus.specification import AccuracySlo, Configuration, MetricSpec
+from circinus.statistics.sequential_test import SequentialThresholdTest
 
 
 def look_schedule(items: int) -> tuple[int, ...]:
@@ -102,9 +102,9 @@ class ConfigurationRace:
         self._scores[index] = scores
         running = self._running[index]
         running.extend(scores[running.items :])
-        sides = ThresholdVerdicts.of(running.verdicts, self._thresholds)
-        self._arrays.meets[index, self._bounded] = sides.meets[0]
-        self._arrays.fails[index, self._bounded] = sides.fails[0]
+        sides = ThresholdVerdicts.of(running.decisions, self._thresholds)
+        self._arrays.meets[index, self._bounded] = sides.meets
+        self._arrays.fails[index, self._bounded] = sides.fails
         self._arrays.meets[index, self._unbounded] = True
         width = _range(self.confidence.metric)
         self._arrays.means[index] = running.estimate
@@ -272,7 +272,7 @@ class ConfigurationRace:
         if extra.start < extra.stop:
             differences = self.confidence.paired_differences(self._scores[reference][extra], self._scores[index][extra])
             comparison.extend(differences)
-            self._arrays.no_more_accurate[index] = comparison.verdicts.at_least[0, 0]
+            self._arrays.no_more_accurate[index] = comparison.decisions.at_least[0]
 
     def _snapshot(self) -> RaceSnapshot:
         population = self.confidence.population

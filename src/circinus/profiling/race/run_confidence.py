@@ -8,27 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray
-from circinus.profiling.confidence_sequences import (
-    Covariates,
-    SequentialThresholdTest,
-    ThresholdDecisions,
-    betting_bounds,
-    one_hot_strata,
-    per_sequence_alpha,
-    split_alpha,
-)
-from circinus.profiling.interval import Interval
+from circinus.profiling.race.alpha_budget import per_sequence_alpha, split_alpha
 from circinus.specification import AccuracySlo, MetricSpec
+from circinus.statistics.betting import betting_bounds
+from circinus.statistics.covariates import Covariates, one_hot_strata
+from circinus.statistics.interval import Interval
+from circinus.statistics.sequential_test import SequentialThresholdTest, ThresholdDecisions
 
 
 @dataclass(frozen=True)
 class ThresholdVerdicts:
-    """Certain sides of mean scores relative to accuracy SLOs."""
+    """Certain sides of a mean score relative to accuracy SLOs."""
 
     meets: BoolArray
-    """(k, q) whether configuration k certainly meets SLO q."""
+    """(q,) whether the configuration certainly meets each SLO."""
     fails: BoolArray
-    """(k, q) whether configuration k certainly misses SLO q."""
+    """(q,) whether the configuration certainly misses each SLO."""
 
     @classmethod
     def of(cls, decisions: ThresholdDecisions, slos: Sequence[AccuracySlo]) -> ThresholdVerdicts:

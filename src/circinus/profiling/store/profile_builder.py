@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 
 from circinus.profiling.hardware.class_times import class_machines
-from circinus.profiling.interval import Interval
 from circinus.profiling.measurement.time_estimator import measurement_cost_model
 from circinus.profiling.profile import FailedConfiguration, PipelineProfile
 from circinus.profiling.race.configuration_order import in_prefix_order, max_measured_configurations, prefix_order
@@ -24,6 +23,7 @@ from circinus.profiling.store.store_queries import StoredDataset, read_effort, r
 from circinus.profiling.store.stored_measurements import StoredMeasurements
 from circinus.profiling.store.transfer_sources import SourceScores, load_source_scores
 from circinus.specification import Configuration, configuration_count
+from circinus.statistics.interval import Interval
 
 
 def build_profile(

@@ -15,7 +15,6 @@ from circinus.profiling.batch_time_ratios import (
 )
 from circinus.profiling.hardware.class_times import measured_speeds
 from circinus.profiling.hardware.machine import DECLARED
-from circinus.profiling.interval import Interval
 from circinus.profiling.profile import ConfigurationProfile, OperatorProfile
 from circinus.profiling.race.latency_screening import critical_path_s
 from circinus.profiling.race.resource_usage import ResourceUsage
@@ -31,6 +30,7 @@ from circinus.profiling.store.store_queries import (
     read_services,
 )
 from circinus.specification import Configuration, HardwareClass, KnobValues, OperatorSpec, prefix_configuration
+from circinus.statistics.interval import Interval
 
 _USAGE_ITEMS = 8
 """Number of items for comparing resource usages; the same items for all, so that they make no difference."""

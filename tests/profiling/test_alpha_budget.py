@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from simulated_populations import random_orders
 
-from circinus.profiling.confidence_sequences import difference_bounds, per_sequence_alpha, threshold_decisions
+from circinus.profiling.race.alpha_budget import per_sequence_alpha
+from circinus.statistics.betting import betting_bounds
+from circinus.statistics.sequential_test import SequentialThresholdTest
+from simulated_populations import random_orders
 
 
 def test_shares_add_up_to_the_risk() -> None:
@@ -33,11 +35,13 @@ def test_in_a_whole_run_anything_is_wrong_at_most_as_often_as_promised() -> None
     drawn = scores[:, random_orders(size, runs=runs)[:, :-1]]  # (6, runs, items)
     wrong = np.zeros(runs, dtype=bool)
     for mean, coin in zip(means, drawn, strict=True):
-        verdicts = threshold_decisions(coin, size, thresholds, risk=risk)
-        misjudged = (verdicts.above & (thresholds >= mean)) | (verdicts.below & (thresholds <= mean))
-        wrong |= misjudged.any(axis=1)
+        for run, seen in enumerate(coin):
+            test = SequentialThresholdTest(size, thresholds, risk=risk)
+            test.extend(seen)
+            found = test.decisions
+            wrong[run] |= ((found.above & (thresholds >= mean)) | (found.below & (thresholds <= mean))).any()
     for mean, coin in zip(means[1:] - means[0], drawn[1:], strict=True):
-        differences = difference_bounds(coin, drawn[0], size, risk=risk)
+        differences = betting_bounds(coin - drawn[0], size, risk=risk, low=-1.0)
         wrong |= [not found.lower - 1e-6 <= mean <= found.upper + 1e-6 for found in differences]
     assert 0 < wrong.mean() <= promised
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from circinus.profiling.confidence_sequences import Covariates, betting_bounds
+from circinus.statistics.betting import betting_bounds
+from circinus.statistics.covariates import Covariates
 
 
 def test_combinations_are_kept_once_and_found_again() -> None:

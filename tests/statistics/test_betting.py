@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from simulated_populations import ALLOWED, POPULATIONS, RISK, RUNS, allowed, misses, random_orders, student_misses
 
 from budget import examples, share_of
-from circinus.profiling.confidence_sequences import Covariates, betting_bounds
+from circinus.statistics.betting import betting_bounds
+from circinus.statistics.covariates import Covariates
+from simulated_populations import ALLOWED, POPULATIONS, RISK, RUNS, allowed, misses, random_orders, student_misses
 
 unit_lists = st.lists(st.floats(0, 1), min_size=1, max_size=25)
 

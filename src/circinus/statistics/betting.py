@@ -5,13 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from circinus.arrays import FloatArray
-from circinus.profiling.confidence_sequences.covariate_bets import covariate_bet_payoffs
-from circinus.profiling.confidence_sequences.covariates import Covariates, normalize_scores
-from circinus.profiling.confidence_sequences.prediction import predicted_means
-from circinus.profiling.confidence_sequences.wealth_process import max_wealth
-from circinus.profiling.interval import Interval
+from circinus.statistics.covariate_bets import covariate_bet_payoffs
+from circinus.statistics.covariates import Covariates
+from circinus.statistics.interval import Interval
+from circinus.statistics.martingale import BettingMartingales
+from circinus.statistics.prediction import predicted_means
 
+UNLIMITED = 10**9
+"""Population of which every sample is a negligible part, for instance future traffic."""
 _HALVINGS = 24
+_MAX_SCORES = 2**14
+"""Number of scores at a time, few enough that the wealth of all fractions stays in the cache."""
 
 
 def betting_bounds(
@@ -27,8 +31,8 @@ def betting_bounds(
 
     The bounds form an anytime-valid confidence sequence: the probability that the lower bound *ever* exceeds the mean,
     with an analysis after every item, is at most `risk`; likewise for the upper bound. They only tighten, and are the
-    exact mean once all items were drawn. Every mean that the wealth of `max_wealth` excluded at some time is excluded;
-    the wealth decreases in the mean, so that the bounds are found by bisection, for all samples together.
+    exact mean once all items were drawn. Every mean that `BettingMartingales` excluded at some time is excluded; the
+    wealth decreases in the mean, so that the bounds are found by bisection, for many samples together.
 
     Limits: the guarantee is for a uniformly random order. In an order that is balanced over strata (`stratified_order`)
     it holds in simulations and is not proved.
@@ -65,16 +69,51 @@ def betting_bounds(
 
 def _lower_bounds(scores: FloatArray, population: int, risk: float, covariates: Covariates | None) -> FloatArray:
     """Return (k,) the largest means excluded from below at some time, from (k, n) scores in [0, 1]."""
-    drawn = scores.shape[1]
+    count, drawn = scores.shape
     bets = None if covariates is None else covariate_bet_payoffs(scores, covariates)
-    certain: FloatArray = scores.sum(axis=1) / population
-    excluded: FloatArray = certain
-    possible: FloatArray = certain + (population - drawn) / population
-    for _ in range(_HALVINGS):
-        midpoint = (excluded + possible) / 2
-        is_excluded = max_wealth(scores, population, midpoint, bets) >= 1 / risk
-        excluded, possible = np.where(is_excluded, midpoint, excluded), np.where(is_excluded, possible, midpoint)
+    excluded: FloatArray = scores.sum(axis=1) / population
+    possible: FloatArray = excluded + (population - drawn) / population
+    rows = max(1, _MAX_SCORES // drawn)
+    for part in (slice(begin, begin + rows) for begin in range(0, count, rows)):
+        side_bets = None if bets is None else bets[:, part]
+        for _ in range(_HALVINGS):
+            midpoint = (excluded[part] + possible[part]) / 2
+            martingales = BettingMartingales(population, midpoint)
+            martingales.extend(scores[part], side_bets)
+            is_excluded = martingales.max_wealth >= 1 / risk
+            excluded[part] = np.where(is_excluded, midpoint, excluded[part])
+            possible[part] = np.where(is_excluded, possible[part], midpoint)
     return excluded
+
+
+def normalize_scores(scores: FloatArray, population: int, low: float, high: float) -> FloatArray:
+    """Validate scores, and map [low, high] to [0, 1].
+
+    Args:
+        scores: (k, n) scores of the first n items in the order they were drawn, for each of k configurations.
+        population: number of all items, at least n.
+        low: minimum possible score.
+        high: maximum possible score, greater than `low`.
+
+    Raises:
+        ValueError: a score is outside [low, high] (its row and column are named), there are more scores than items, or
+            the range is empty.
+    """
+    if scores.ndim != 2:
+        raise ValueError(f"scores must have the shape (configurations, items), got {scores.shape}")
+    if scores.shape[1] > population:
+        raise ValueError(f"found {scores.shape[1]} scores, expected at most the population's {population}")
+    if not low <= high:
+        raise ValueError(f"score range [{low}, {high}] is empty")
+    outside = ~((scores >= low) & (scores <= high))
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
+        score = scores[row, column]
+        raise ValueError(f"score {score} of configuration {row}, item {column}, is outside [{low}, {high}]")
+    if low == high:
+        return np.zeros_like(scores)
+    unit: FloatArray = np.clip((scores - low) / (high - low), 0.0, 1.0)
+    return unit
 
 
 def denormalize_bounds(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from circinus.profiling.interval import Interval
+from circinus.statistics.interval import Interval
 
 RISK = 0.1
 RUNS = 300

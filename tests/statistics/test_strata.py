@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from circinus.profiling.confidence_sequences import one_hot_strata
+from circinus.statistics.covariates import one_hot_strata
 
 
 def test_conditions_and_their_combinations_are_columns() -> None:

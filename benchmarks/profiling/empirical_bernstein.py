@@ -7,9 +7,8 @@ import math
 import numpy as np
 
 from circinus.arrays import FloatArray
-from circinus.profiling.confidence_sequences.betting import denormalize_bounds
-from circinus.profiling.confidence_sequences.covariates import normalize_scores
-from circinus.profiling.interval import Interval
+from circinus.statistics.betting import denormalize_bounds, normalize_scores
+from circinus.statistics.interval import Interval
 
 _MAX_BET = 0.5
 """Maximum bet; the sequence is valid below 1."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray
-from circinus.profiling.confidence_sequences.covariates import Covariates
+from circinus.statistics.covariates import Covariates
 
 _PSEUDO_ITEMS = 1.0
 """Strength of the ridge: an indicator observed on this many items counts half. From 0.3 to 6 it makes little

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from budget import LEVEL
-from circinus.profiling.confidence_sequences.covariate_bets import covariate_bet_payoffs
-from circinus.profiling.confidence_sequences.covariates import Covariates
-from circinus.profiling.confidence_sequences.wealth_process import FRACTIONS, PARTS
+from circinus.statistics.covariate_bets import covariate_bet_payoffs
+from circinus.statistics.covariates import Covariates
+from circinus.statistics.martingale import FRACTIONS, PARTS
 
 
 def _side_bets(scores: np.ndarray, covariates: np.ndarray) -> np.ndarray:

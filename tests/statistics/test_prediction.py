@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.profiling.confidence_sequences.covariates import Covariates
-from circinus.profiling.confidence_sequences.prediction import leave_one_out_errors, predicted_means, predictions
+from circinus.statistics.covariates import Covariates
+from circinus.statistics.prediction import leave_one_out_errors, predicted_means, predictions
 
 
 def _ridge(columns: np.ndarray, scores: np.ndarray, others: np.ndarray) -> np.ndarray:

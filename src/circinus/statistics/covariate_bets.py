@@ -7,20 +7,20 @@ from itertools import pairwise
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
-from circinus.profiling.confidence_sequences.covariates import Covariates
-from circinus.profiling.confidence_sequences.prediction import predictions
-from circinus.profiling.confidence_sequences.wealth_process import FRACTIONS
+from circinus.statistics.covariates import Covariates
+from circinus.statistics.martingale import FRACTIONS
+from circinus.statistics.prediction import predictions
 
 _FIRST_FIT = 4
 
 
-def covariate_bet_payoffs(scores: FloatArray, covariates: Covariates) -> FloatArray:
+def covariate_bet_payoffs(scores: FloatArray, covariates: Covariates, begin: int = 0) -> FloatArray:
     """Return payoffs of the wealth that is not bet on scores: high for items with low predicted scores.
 
     Covariates (strata, scores of a reference that was measured on every item) are known for every item in advance.
     Before each item is drawn, the wealth not bet on scores is bet on *which* item it will be. All remaining items are
     equally likely, so payoffs whose mean over the remaining items is 1 are fair for any scores: the wealth stays a
-    supermartingale and the guarantee of `max_wealth` stays exact, for bad predictions as for good ones. A good
+    supermartingale and the guarantee of `BettingMartingales` stays exact, for bad predictions as for good ones. A good
     prediction cancels the luck of the draw: the wealth then varies with the error of the prediction instead of the
     score. In the limit the relevant variance is that of the residuals, which for strata is the variance left by
     proportional stratification. To first order the payoff is the control variate x - (f - mean of f over the remaining
@@ -41,34 +41,18 @@ def covariate_bet_payoffs(scores: FloatArray, covariates: Covariates) -> FloatAr
     Args:
         scores: (k, n) scores in [0, 1] of the first n items in the order they were drawn.
         covariates: covariates of all items: the first n in the order they were drawn, the others in any.
+        begin: number of items before the first one with a payoff.
 
     Returns:
-        (fractions, k, n) payoffs of at least 0.
+        (fractions, k, n - begin) payoffs of at least 0.
     """
     drawn = scores.shape[1]
-    payoffs = np.ones((len(FRACTIONS), *scores.shape))
-    for begin, end in pairwise([*_fits_before(drawn), drawn]):
-        payoffs[:, :, begin:end] = _payoffs(scores, covariates, begin, begin, end)
+    payoffs = np.ones((len(FRACTIONS), len(scores), drawn - begin))
+    for fitted, end in pairwise([*_fits_before(drawn), drawn]):
+        start = max(fitted, begin)
+        if start < end:
+            payoffs[:, :, start - begin : end - begin] = _payoffs(scores, covariates, fitted, start, end)
     return payoffs
-
-
-class CovariateBets:
-    """Incremental `covariate_bet_payoffs` of one configuration."""
-
-    def __init__(self, covariates: Covariates) -> None:
-        self._covariates = covariates
-        self._items = 0
-
-    def extend(self, scores: FloatArray) -> FloatArray:
-        """Return (fractions, n - m) payoffs of the new items, from (n,) scores of which the first m are old."""
-        old, drawn = self._items, len(scores)
-        payoffs = np.ones((len(FRACTIONS), drawn - old))
-        for begin, end in pairwise([*_fits_before(drawn), drawn]):
-            start = max(begin, old)
-            if start < end:
-                payoffs[:, start - old : end - old] = _payoffs(scores[None], self._covariates, begin, start, end)[:, 0]
-        self._items = drawn
-        return payoffs
 
 
 def _payoffs(scores: FloatArray, covariates: Covariates, fitted: int, begin: int, end: int) -> FloatArray:

@@ -14,7 +14,7 @@ def per_sequence_alpha(risk: float, configurations: int, comparisons: int = 0, *
 
     - *Interim analyses* cost nothing: a sequence holds at all of them simultaneously.
     - *Thresholds* cost nothing, nor do queries: one sequence excludes means, and a threshold is decided wrongly only if
-    the true mean was excluded (`threshold_decisions`).
+    the true mean was excluded (`SequentialThresholdTest`).
     - *Configurations* cost little: items grow as log(2 configurations / risk), a third more for 250 than for 25 at a
     risk of 0.05. All configurations count that may be measured, not only the measured ones, as it depends on the scores
     which are dropped.

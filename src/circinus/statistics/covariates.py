@@ -9,37 +9,6 @@ import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
 
-
-def normalize_scores(scores: FloatArray, population: int, low: float, high: float) -> FloatArray:
-    """Validate scores, and map [low, high] to [0, 1].
-
-    Args:
-        scores: (k, n) scores of the first n items in the order they were drawn, for each of k configurations.
-        population: number of all items, at least n.
-        low: minimum possible score.
-        high: maximum possible score, greater than `low`.
-
-    Raises:
-        ValueError: a score is outside [low, high] (its row and column are named), there are more scores than items, or
-            the range is empty.
-    """
-    if scores.ndim != 2:
-        raise ValueError(f"scores must have the shape (configurations, items), got {scores.shape}")
-    if scores.shape[1] > population:
-        raise ValueError(f"found {scores.shape[1]} scores, expected at most the population's {population}")
-    if not low <= high:
-        raise ValueError(f"score range [{low}, {high}] is empty")
-    outside = ~((scores >= low) & (scores <= high))
-    if outside.any():
-        row, column = np.argwhere(outside)[0]
-        score = scores[row, column]
-        raise ValueError(f"score {score} of configuration {row}, item {column}, is outside [{low}, {high}]")
-    if low == high:
-        return np.zeros_like(scores)
-    unit: FloatArray = np.clip((scores - low) / (high - low), 0.0, 1.0)
-    return unit
-
-
 _MAX_VALUES = 64
 
 

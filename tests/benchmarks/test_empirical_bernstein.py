@@ -6,11 +6,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from benchmarks.profiling.empirical_bernstein import empirical_bernstein_bounds
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated_populations import ALLOWED, POPULATIONS, RISK, misses, random_orders
 
-from circinus.profiling.confidence_sequences import betting_bounds, empirical_bernstein_bounds
+from circinus.statistics.betting import betting_bounds
+from simulated_populations import ALLOWED, POPULATIONS, RISK, misses, random_orders
 
 
 @pytest.mark.parametrize("name", POPULATIONS)

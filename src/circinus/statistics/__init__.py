@@ -1,0 +1,1 @@
+"""Statistics on arrays: confidence sequences, tests, quantiles and sample sizes, each with its source."""
