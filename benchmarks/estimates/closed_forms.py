@@ -17,7 +17,8 @@ from benchmarks.harness.results import Figure
 from circinus.queueing.fcfs import serve_fcfs
 from circinus.queueing.station import Station
 from circinus.queueing.waiting_time import erlang_c, gi_g_c_wait
-from circinus.simulation.report import percentile_interval, student_t
+from circinus.simulation.report import CONFIDENCE, percentile_interval
+from circinus.statistics.student_t import student_t_quantile
 
 _SECTIONS = 20
 _DIGITS = 80
@@ -152,7 +153,8 @@ def _row(queue: Queue, utilization: float, what: str, wait_s: np.ndarray, formul
         exact, predicted = _mean(queue, utilization), float(formula.mean_s)
         sections = wait_s[: len(wait_s) // _SECTIONS * _SECTIONS].reshape(_SECTIONS, -1).mean(axis=1)
         value = float(sections.mean())
-        half = student_t(_SECTIONS - 1) * float(sections.std(ddof=1)) / math.sqrt(_SECTIONS)
+        quantile = student_t_quantile((1 - CONFIDENCE) / 2, _SECTIONS - 1)
+        half = quantile * float(sections.std(ddof=1)) / math.sqrt(_SECTIONS)
         lower, upper = value - half, value + half
     else:
         share = int(what[1:]) / 100

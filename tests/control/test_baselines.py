@@ -7,12 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from circinus.control.drift.baselines import (
-    AccuracyBaseline,
-    ServiceTimeBaseline,
-    scaled_late_share,
-    student_t_quantile,
-)
+from circinus.control.drift.baselines import AccuracyBaseline, ServiceTimeBaseline, scaled_late_share
 from circinus.profiling import OperatorProfile
 from circinus.profiling.hardware.machine import MeasuredSpeed, Speeds
 from circinus.serving import ServedBatch
@@ -43,24 +38,6 @@ def _reference(service_s: np.ndarray, hardware: HardwareClass = LOCAL, **changes
     found = ServiceTimeBaseline.of(_profile(service_s, **changes), hardware, tolerance=0.2, risk=0.01)
     assert found is not None
     return found
-
-
-@pytest.mark.parametrize(
-    ("risk", "freedom", "expected"),
-    [
-        (0.05, 1, 6.3138),
-        (0.001, 2, 22.327),
-        (0.0001, 7, 7.0634),
-        (0.001, 8, 4.5008),
-        (0.00001, 29, 5.0855),
-        (0.001, 60, 3.2317),
-        (0.025, 200, 1.9719),
-        (0.001, 500, 3.1066),
-    ],
-)
-def test_students_distribution(risk: float, freedom: int, expected: float) -> None:
-    """Compare with tables (and scipy's `t.isf`)."""
-    assert student_t_quantile(risk, freedom) == pytest.approx(expected, rel=2e-5)
 
 
 @pytest.mark.parametrize(("items", "spread"), [(8, 0.2), (8, 0.8), (30, 0.05), (60, 0.6)])

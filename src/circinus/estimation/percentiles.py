@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from circinus.estimation.scenarios import ScenarioGrid
 from circinus.profiling.race.slo_requirements import percentile_sample_size
 from circinus.statistics.interval import Interval
+from circinus.statistics.student_t import student_t_quantile
 
 FloatArray = NDArray[np.floating]
 
@@ -58,8 +59,7 @@ class SmallSampleInflation:
         """Return the factor, at least 1, on the mean of (n,) values that the true mean exceeds with probability `risk`.
 
         Waiting times grow with the utilization, and therefore much faster than the mean service time. The bound is
-        Student's for a normal sample, with the quantile of Abramowitz & Stegun, Handbook of Mathematical Functions,
-        1964, 26.7.5, to the second term.
+        Student's for a normal sample.
 
         Limits: for skewed values the risk is exceeded: in simulation up to three times with 8 log-normal values, and
         hardly with 60.
@@ -67,14 +67,13 @@ class SmallSampleInflation:
         Args:
             values: (n,) seconds or bytes.
         """
-        items, z = len(values), max(0.0, NormalDist().inv_cdf(1 - self.risk))
-        mean = float(values.mean())
-        if z == 0 or mean <= 0:
+        items, mean = len(values), float(values.mean())
+        if self.risk >= 0.5 or mean <= 0:
             return 1.0
         if items < 2:
             return UNBOUNDED
-        student = z + (z**3 + z) / (4 * (items - 1)) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * (items - 1) ** 2)
-        return 1.0 + student * float(values.std(ddof=1)) / mean / math.sqrt(items)
+        quantile = student_t_quantile(self.risk, items - 1)
+        return 1.0 + quantile * float(values.std(ddof=1)) / mean / math.sqrt(items)
 
     def inflate(self, service_s: FloatArray) -> FloatArray:
         """Return the seconds times the factor."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from circinus.profiling.race.slo_requirements import percentile_sample_size
 from circinus.specification import AccuracySlo, LatencySlo
+from circinus.statistics.student_t import student_t_cdf
 
 FloatArray = NDArray[np.floating]
 
@@ -53,7 +54,7 @@ def accuracy_slo_probability(
     Given the first n of N items in random order, the mean of all items is assumed to be t-distributed about the mean of
     the first n with variance s^2 / n (1 - n / N) (Cochran, Sampling Techniques, 1977, section 2.6). s^2 is pooled with
     a prior standard deviation of a quarter of the range with the weight of one item, as a few equal scores are no
-    certainty. The t distribution is transformed to a normal one (Wallace, Annals of Mathematical Statistics 30, 1959).
+    certainty.
 
     Limits: this is an approximation, not a bound. It is too high for scores that are mostly equal with rare failures,
     until a failure is observed, and for the best of many configurations.
@@ -72,9 +73,7 @@ def accuracy_slo_probability(
     prior = _PRIOR_SCALE * (score_range[1] - score_range[0])
     variance = (float(((scores - mean) ** 2).sum()) + _PRIOR_ITEMS * prior**2) / degrees
     margin = mean - slo.threshold if slo.comparison == ">=" else slo.threshold - mean
-    t = margin / math.sqrt(variance / count * remaining)
-    z = math.copysign((8 * degrees + 1) / (8 * degrees + 3) * math.sqrt(degrees * math.log1p(t * t / degrees)), t)
-    return _uncertain(NormalDist().cdf(z))
+    return _uncertain(float(student_t_cdf(margin / math.sqrt(variance / count * remaining), degrees)))
 
 
 def latency_slo_probability(latency_s: FloatArray, items: int, slo: LatencySlo, risk: float) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from circinus.arrays import FloatArray
 from circinus.specification import Slos
 from circinus.statistics.interval import Interval
+from circinus.statistics.student_t import student_t_quantile
 
 CONFIDENCE = 0.95
 _SECTIONS = 20
@@ -43,7 +43,8 @@ def percentile_interval(latency_s: FloatArray, percentile: float) -> Interval:
         of_sections = np.quantile(
             latency_s[: sections * size].reshape(sections, size), share, axis=1, method="inverted_cdf"
         )
-        half_width = student_t(sections - 1) * float(of_sections.std(ddof=1)) / math.sqrt(sections)
+        quantile = student_t_quantile((1 - CONFIDENCE) / 2, sections - 1)
+        half_width = quantile * float(of_sections.std(ddof=1)) / math.sqrt(sections)
         return Interval(value, max(0.0, value - half_width), value + half_width)
     reach = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(count * share * (1 - share))
     ordered = np.sort(latency_s)
@@ -53,23 +54,6 @@ def percentile_interval(latency_s: FloatArray, percentile: float) -> Interval:
         min(value, float(ordered[max(first, 1) - 1])) if first >= 1 else 0.0,
         max(value, float(ordered[last - 1])) if last <= count else math.inf,
     )
-
-
-@lru_cache(maxsize=64)
-def student_t(degrees_of_freedom: int) -> float:
-    """Return the factor of a two-sided 95 % interval.
-
-    By the expansion of Cornish and Fisher (Abramowitz and Stegun, Handbook of Mathematical Functions, 1964, 26.7.5);
-    within 0.3 % from four degrees of freedom on.
-    """
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return float(z + sum(term / degrees_of_freedom ** (power + 1) for power, term in enumerate(terms)))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from circinus.serving.replicas.replay_executor import interpolated_batch_ratio
 from circinus.specification import Allocation, HardwareClass, MetricSpec
 from circinus.statistics.betting import UNLIMITED, betting_bounds
 from circinus.statistics.interval import Interval
+from circinus.statistics.student_t import student_t_quantile
 
 _CLIP_DISTANCE = math.log(2.0)
 """Clipping distance of log service times.
@@ -202,46 +203,3 @@ def scaled_late_share(share: float, percentile: float) -> ScaledObservation:
     """Return the observation of a share of late requests, against the share that the latency percentile allows."""
     allowed = 1.0 - percentile / 100.0
     return ScaledObservation.within(share, 0.0, allowed, share, allowed)
-
-
-def student_t_quantile(risk: float, degrees_of_freedom: int) -> float:
-    """Return the quantile of Student's t distribution that is exceeded with probability `risk` (0 < risk < 0.5).
-
-    By bisection of the distribution function in closed form (Abramowitz & Stegun, Handbook of Mathematical Functions,
-    26.7.3 and 26.7.4).
-
-    Args:
-        risk: probability of a greater value.
-        degrees_of_freedom: at least 1.
-    """
-    low, high = 0.0, 1.0
-    while _student_tail(high, degrees_of_freedom) > risk:
-        low, high = high, 2.0 * high
-    for _ in range(60):
-        mid = (low + high) / 2
-        low, high = (mid, high) if _student_tail(mid, degrees_of_freedom) > risk else (low, mid)
-    return high
-
-
-def _student_tail(t: float, dof: int) -> float:
-    angle = math.atan(t / math.sqrt(dof))
-    square = math.cos(angle) ** 2
-    if dof % 2:
-        total = angle + (math.sin(angle) * math.cos(angle) * _series(square, 3, dof, 2) if dof > 1 else 0.0)
-        inside = 2.0 / math.pi * total
-    else:
-        inside = math.sin(angle) * _series(square, 2, dof, 1)
-    return (1.0 - inside) / 2.0
-
-
-def _series(square: float, first: int, dof: int, numerator: int) -> float:
-    """Return the finite series of Student's distribution function.
-
-    1 + (numerator / first) x + (numerator / first)((numerator + 2) / (first + 2)) x^2 + ..., where x is `square`.
-    """
-    term, total = 1.0, 1.0
-    denominators: Sequence[int] = range(first, dof - 1, 2)
-    for step, denominator in enumerate(denominators):
-        term *= (numerator + 2 * step) / denominator * square
-        total += term
-    return total

@@ -13,6 +13,7 @@ from circinus.planning.sampler.surrogate import Belief
 from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.profiling.race.slo_requirements import distribution_free_sample_size
 from circinus.specification import AccuracySlo, Configuration, Query
+from circinus.statistics.student_t import student_t_cdf
 
 
 def feasibility_probability(mean: FloatArray, deviation: FloatArray, threshold: float, *, at_least: bool) -> FloatArray:
@@ -28,10 +29,8 @@ def feasibility_probability(mean: FloatArray, deviation: FloatArray, threshold: 
         at_least: whether scores must be at least the threshold, rather than at most.
     """
     margin = (mean - threshold) if at_least else (threshold - mean)
-    # The closed form uses x = t / sqrt(5); the distribution is scaled by its variance of 5/3.
-    x = np.asarray(margin / np.maximum(deviation, 1e-12) / math.sqrt(3.0), dtype=np.float64)
-    share = 1.0 / (1.0 + x**2)
-    return np.asarray(0.5 + (np.arctan(x) + x * share * (1.0 + 2.0 / 3.0 * share)) / math.pi)
+    # Scaled to variance 1: that of the distribution is 5/3.
+    return student_t_cdf(margin / np.maximum(deviation, 1e-12) * math.sqrt(5.0 / 3.0), 5)
 
 
 def slo_feasibility(belief: Belief, slo: AccuracySlo | None) -> FloatArray:
