@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from listing import EXACT, Listed, list_plans, small_instance
 
 from budget import seeds
-from circinus.planning.sampler.plan_costs import KINDS, PlanCostCache, hypergeometric_critical_count, min_plan_costs
+from circinus.planning.sampler.plan_costs import KINDS, PlanCostCache, min_plan_costs
 from random_instances import Instance
 
 
@@ -63,19 +61,3 @@ def test_no_plan_costs_less_than_the_least(plans_by_configuration: tuple[Instanc
     )
     for number, its in enumerate(plans):
         assert (found[number] <= _situations(its, pools) * (1 + 1e-9)).all()
-
-
-@pytest.mark.parametrize("percentile", [50.0, 90.0, 95.0, 99.0])
-def test_no_more_slow_items_are_taken_out_than_chance_may_bring(percentile: float) -> None:
-    population = 100
-    slow = round((1 - percentile / 100) * population)
-    for items in range(1, population + 1):
-        found = hypergeometric_critical_count(items, percentile, population)
-        ways = [math.comb(slow, k) * math.comb(population - slow, items - k) for k in range(items + 1)]
-        assert sum(ways[found:]) <= (0.05 + 1e-9) * math.comb(population, items)
-        assert sum(ways[found - 1 :]) > (0.05 - 1e-9) * math.comb(population, items)
-    assert hypergeometric_critical_count(population, percentile, population) == slow + 1  # no sampling error
-
-
-def test_many_items_can_be_counted() -> None:
-    assert 1_000 < hypergeometric_critical_count(20_000, 95.0, 100_000) < 1_100

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from sample_application import Application
 
@@ -18,7 +17,6 @@ from circinus.profiling import (
     load_profile,
     profile_pipeline,
 )
-from circinus.profiling.hardware.calibration import median_bounds
 from circinus.profiling.hardware.machine import Machine, current_machine
 from raised import raises_code
 from random_traces import random_trace, specification_of, trace_pipeline
@@ -85,23 +83,3 @@ def test_what_this_machine_measured_can_be_left_out(application: Application) ->
     with raises_code(ProfileError, "profile.not_measured") as caught:
         load_profile(application.specification, "sample", application.store, from_other_machines=True)
     assert "on another machine" in caught.value.message
-
-
-@pytest.mark.parametrize(("n", "risk"), [(6, 0.1), (15, 0.05), (24, 0.0125), (40, 0.3)])
-def test_bounds_of_a_median_fail_as_rarely_as_promised(n: int, risk: float) -> None:
-    rng = np.random.default_rng(0)
-    misses, trials = 0, 4000
-    for _ in range(trials):
-        found = median_bounds(rng.lognormal(size=n), risk)  # its median is 1
-        misses += not found.lower <= 1.0 <= found.upper
-    assert misses / trials <= risk + 3 * np.sqrt(risk / trials)
-
-
-def test_bounds_of_a_median_are_the_narrowest_order_statistics() -> None:
-    values = np.arange(10.0)
-    # P(B <= 1) = 11 / 1024 for ten coins: the second and the ninth, unless more than twice that is asked for.
-    assert median_bounds(values, 2 * 11 / 1024).lower == 1.0
-    assert median_bounds(values, 2 * 10.9 / 1024).lower == 0.0
-    for n in (1, 2, 3):
-        found = median_bounds(values[:n], 0.01)
-        assert (found.lower, found.upper) == (0.0, n - 1.0)

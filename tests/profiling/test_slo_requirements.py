@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from sample_application import accuracy_query, sample_pipeline
 
 from circinus.profiling.race.slo_requirements import (
@@ -101,3 +102,12 @@ def test_the_fastest_hardware_that_an_operator_may_run_on() -> None:
     fastest = {name: max(hardware.guaranteed_speed for hardware in classes) for name, classes in found.hardware.items()}
     assert fastest == {near.name: 1.5} | dict.fromkeys((o.name for o in others), 4.0)
     assert not PipelineSlos.of(Specification({pipeline.name: pipeline}, None, ()), pipeline.name).hardware
+
+
+@pytest.mark.parametrize(("percentile", "risk", "items"), [(95, 0.05, 30), (99, 0.05, 150), (50, 0.05, MIN_ITEMS)])
+def test_items_for_the_latency_of_a_query(percentile: float, risk: float, items: int) -> None:
+    query = accuracy_query(0.9)
+    assert latency_sample_size(query) == MIN_ITEMS
+    latency = LatencySlo(percentile=percentile, limit=1.0)
+    asked = query.model_copy(update={"risk": risk, "slos": query.slos.model_copy(update={"latency": latency})})
+    assert latency_sample_size(asked) == items

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from circinus.estimation.scenarios import ScenarioGrid
-from circinus.profiling.race.slo_requirements import percentile_sample_size
+from circinus.statistics.counts import median_unbiased_ranks, percentile_sample_size
 from circinus.statistics.interval import Interval
 from circinus.statistics.student_t import student_t_quantile
 
@@ -152,17 +151,4 @@ class PercentileEstimator:
 
     @property
     def _ranks(self) -> tuple[int, int]:
-        return _median_unbiased_ranks(self.percentile, self.grid.size)
-
-
-@lru_cache(maxsize=256)
-def _median_unbiased_ranks(percentile: float, size: int) -> tuple[int, int]:
-    """Return the ranks, from 1, of order statistics at most (at least) the percentile with probability 1/2."""
-    share = percentile / 100
-    below = np.array([math.comb(size, k) * share**k * (1 - share) ** (size - k) for k in range(size + 1)])
-    at_most = np.cumsum(below)  # at_most[k]: P(at most k of the section's scenarios lie below the percentile)
-    reaching = np.flatnonzero(at_most[:-1] >= 0.5)
-    upper = int(reaching[0]) + 1 if len(reaching) else size
-    at_least = 1 - np.concatenate(([0.0], at_most[:-1]))
-    lower = max(1, int(np.flatnonzero(at_least >= 0.5)[-1]))
-    return lower, upper
+        return median_unbiased_ranks(self.percentile, self.grid.size)

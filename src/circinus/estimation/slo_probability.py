@@ -10,8 +10,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.profiling.race.slo_requirements import percentile_sample_size
 from circinus.specification import AccuracySlo, LatencySlo
+from circinus.statistics.counts import binomial_probabilities, percentile_sample_size
 from circinus.statistics.student_t import student_t_cdf
 
 FloatArray = NDArray[np.floating]
@@ -122,14 +122,5 @@ def _log_normal_probability(latency_s: FloatArray, count: int, slo: LatencySlo) 
 @lru_cache(maxsize=4096)
 def _below(count: int, share: float, within: int) -> float:
     """Return P(B < within) + P(B = within) / 2 for a binomial B."""
-    terms = [
-        math.exp(
-            math.lgamma(count + 1)
-            - math.lgamma(k + 1)
-            - math.lgamma(count - k + 1)
-            + k * math.log(share)
-            + (count - k) * math.log1p(-share)
-        )
-        for k in range(min(within, count) + 1)
-    ]
-    return min(1.0, sum(terms[:-1]) + terms[-1] / 2)
+    probabilities = binomial_probabilities(count, share)
+    return min(1.0, float(probabilities[:within].sum() + probabilities[within] / 2))

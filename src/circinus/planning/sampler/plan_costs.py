@@ -7,11 +7,9 @@ shared and dedicated. Plans meet the query's latency and cost SLOs; without a pl
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +24,7 @@ from circinus.planning.search_space import Limits, SearchSpace, compile_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.specification import Configuration, Network, Pipeline, Query
+from circinus.statistics.counts import hypergeometric_critical_count
 
 _NO_ALLOWANCE = 1.0 - 1e-9
 """Risk at which the small-sample allowance vanishes."""
@@ -188,12 +187,14 @@ def _without_slowest(profile: PipelineProfile, percentile: float) -> PipelinePro
     the true percentile with a probability of at most `_MAX_TAIL_PROBABILITY`.
     """
     population = profile.dataset_items - profile.held_out_items
+    slow = round((1.0 - percentile / 100.0) * population)
     trimmed: dict[int, OperatorProfile] = {}
 
     def trim(operator: OperatorProfile) -> OperatorProfile:
         if id(operator) not in trimmed:
             slowest = np.sort(operator.service_s)[::-1]
-            rank = min(hypergeometric_critical_count(len(slowest), percentile, population), len(slowest))
+            count = hypergeometric_critical_count(len(slowest), population, slow, _MAX_TAIL_PROBABILITY)
+            rank = min(count, len(slowest))
             service_s = np.minimum(operator.service_s, slowest[rank - 1])
             same_mean = float(operator.service_s.mean()) / max(float(service_s.mean()), _MIN_S)
             trimmed[id(operator)] = replace(operator, service_s=service_s * same_mean)
@@ -206,28 +207,6 @@ def _without_slowest(profile: PipelineProfile, percentile: float) -> PipelinePro
             for measured in profile.configurations
         ),
     )
-
-
-@lru_cache(maxsize=1024)
-def hypergeometric_critical_count(items: int, percentile: float, population: int) -> int:
-    """Return the minimum count such that as many or more slow items are rarely in a sample.
-
-    Slow items exceed the percentile; "rarely" is a probability of at most `_MAX_TAIL_PROBABILITY`. Items are drawn from
-    the population without replacement, so the count is hypergeometric. The result is at least 1.
-    """
-    slow = round((1.0 - percentile / 100.0) * population)
-    tail = 1.0
-    for count in range(items + 1):
-        if tail <= _MAX_TAIL_PROBABILITY:
-            return count
-        if count <= slow and items - count <= population - slow:
-            logs = _log_comb(slow, count) + _log_comb(population - slow, items - count) - _log_comb(population, items)
-            tail -= math.exp(logs)
-    return items + 1
-
-
-def _log_comb(count: int, selected: int) -> float:
-    return math.lgamma(count + 1) - math.lgamma(selected + 1) - math.lgamma(count - selected + 1)
 
 
 def _dtype(settings: SearchSettings) -> type[np.floating]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from circinus.profiling.hardware.machine import Machine
 from circinus.profiling.measurement.backend import LocalBackend, MeasurementBackend
 from circinus.profiling.profile import ConfigurationProfile, PipelineProfile
 from circinus.specification import Configuration, Specification
+from circinus.statistics.counts import median_bounds
 from circinus.statistics.interval import Interval
 
 CALIBRATION_ITEMS = 24
@@ -127,25 +127,6 @@ def _speeds(
     noteworthy = [name for name in recorded_s if current_s[name].sum() >= _NOTEWORTHY_SHARE * total_current_s.sum()]
     bounds = {name: median_bounds(recorded_s[name] / current_s[name], risk / len(noteworthy)) for name in noteworthy}
     return float(np.median(total_recorded_s / total_current_s)), bounds
-
-
-def median_bounds(values: FloatArray, risk: float) -> Interval:
-    """Return the median of a distribution, bounded by two order statistics of n values drawn from it.
-
-    The k-th smallest of n values is above the median with probability P(B < k), B binomial(n, 1/2). If even the
-    extremes do not reach the risk, they are the bounds, and the risk is 2^(1-n).
-
-    Args:
-        values: (n,), n >= 1, independent.
-        risk: probability that the median lies outside the bounds, both sides combined.
-    """
-    n = len(values)
-    below, k = 0.0, 0  # P(B <= k) for the next k
-    while k < n // 2 and (below := below + comb(n, k) / 2**n) <= risk / 2:
-        k += 1
-    ordered = np.sort(values)
-    lowest = max(k - 1, 0)
-    return Interval(float(np.median(values)), float(ordered[lowest]), float(ordered[n - 1 - lowest]))
 
 
 def _seconds(measured: ConfigurationProfile) -> float:

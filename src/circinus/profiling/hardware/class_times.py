@@ -8,7 +8,6 @@ import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.profiling.hardware import machine as machine_module
-from circinus.profiling.hardware.calibration import median_bounds
 from circinus.profiling.hardware.machine import Machine, MeasuredSpeed, Speeds
 from circinus.profiling.measurement.runner import OperatorsMeasurement
 from circinus.profiling.race.slo_requirements import MIN_ITEMS
@@ -17,6 +16,7 @@ from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import read_replicas, read_services
 from circinus.profiling.store.store_writer import write_replica, write_services
 from circinus.specification import Configuration, KnobValues
+from circinus.statistics.counts import median_bounds
 
 
 class HardwareClassWriter:

@@ -8,6 +8,7 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray
 from circinus.specification import LatencySlo, Pipeline
+from circinus.statistics.counts import hypergeometric_critical_count
 
 _MARGIN = 0.05
 """Relative excess of a time over its limit that counts as exceeding."""
@@ -55,16 +56,6 @@ def provably_too_slow(
             exceeding = (min_latency_s > latency.limit_s * (1.0 + _MARGIN)).sum(axis=1)
             # Rounded up, as an estimate may interpolate between the items next to the percentile.
             allowed = math.ceil(population * (1.0 - latency.percentile / 100.0))
-            too_slow[:, column] = exceeding >= _significant_count(items, population, allowed, risk)
+            too_slow[:, column] = exceeding >= hypergeometric_critical_count(items, population, allowed, risk)
     too_slow[np.isnan(min_latency_s).any(axis=1)] = False
     return too_slow
-
-
-def _significant_count(drawn: int, population: int, marked: int, risk: float) -> int:
-    """Return the smallest count of marked items among those drawn that is reached with at most the risk."""
-    tail, ways = 0.0, math.comb(population, drawn)
-    for count in range(drawn, -1, -1):
-        tail += math.comb(marked, count) * math.comb(population - marked, drawn - count) / ways
-        if tail > risk:
-            return count + 1
-    return 0

@@ -7,23 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from circinus.specification import AccuracySlo, HardwareClass, LatencySlo, Query, Specification
+from circinus.statistics.counts import percentile_sample_size
 
 MIN_ITEMS = 8
 """Minimum number of items for any guarantee about means of times and sizes, and about tails."""
-
-
-def percentile_sample_size(percentile: float, risk: float) -> int:
-    """Return the minimum number of items whose maximum reaches a percentile with probability 1 - risk.
-
-    Without assumptions about the distribution, no bound from fewer items keeps the risk: n values drawn at random are
-    all below the p-th percentile with probability (p/100)^n (Wilks, Annals of Mathematical Statistics 12, 1941). For
-    the 95th percentile at a risk of 0.05 these are 59. Drawing without replacement needs no more.
-
-    Args:
-        percentile: percentile in (0, 100).
-        risk: risk in (0, 1).
-    """
-    return max(1, math.ceil(math.log(risk) / math.log(percentile / 100.0)))
 
 
 def distribution_free_sample_size(query: Query) -> int:
