@@ -21,6 +21,7 @@ from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.mean_estimation import estimate_mean_scores, two_way_row_means
 from circinus.planning.sampler.prior_selection import select_prior
 from circinus.planning.sampler.source_scores import SourceTask
+from circinus.statistics.mean_decision import shrunk_variance
 
 ITEMS = 8
 """Items of the first measurement of a configuration."""
@@ -69,7 +70,7 @@ def _sources(space: ConfigurationSpace, other: Arena, rng: np.random.Generator) 
     low, high = other.space.pipeline.metric.range
     configurations, means = other.space.configurations, other.means
     chosen = rng.permutation(len(means))[:FEW_CONFIGURATIONS]
-    few = two_way_row_means(other.scores[chosen, :FEW_ITEMS], (high - low) ** 2 / 16)
+    few = two_way_row_means(other.scores[chosen, :FEW_ITEMS], shrunk_variance(0.0, 0, high - low))
     every = {
         "as published": means,
         "another level": low + 0.3 * (high - low) + 0.7 * (means - low),

@@ -12,14 +12,11 @@ from numpy.typing import NDArray
 
 from circinus.specification import AccuracySlo, LatencySlo
 from circinus.statistics.counts import binomial_probabilities, percentile_sample_size
+from circinus.statistics.mean_decision import shrunk_variance
 from circinus.statistics.student_t import student_t_cdf
 
 FloatArray = NDArray[np.floating]
 
-_PRIOR_SCALE = 0.25
-"""Prior standard deviation of scores, as a share of the metric's range."""
-_PRIOR_ITEMS = 1
-"""Weight of the prior, in items."""
 _MIN_UNCERTAINTY = 1e-9
 """Minimum distance of an uncertain probability from 0 and 1, despite rounding."""
 _MIN_S = 1e-9
@@ -52,9 +49,8 @@ def accuracy_slo_probability(
     """Return the probability that the mean score of all items meets an SLO.
 
     Given the first n of N items in random order, the mean of all items is assumed to be t-distributed about the mean of
-    the first n with variance s^2 / n (1 - n / N) (Cochran, Sampling Techniques, 1977, section 2.6). s^2 is pooled with
-    a prior standard deviation of a quarter of the range with the weight of one item, as a few equal scores are no
-    certainty.
+    the first n with variance s^2 / n (1 - n / N) (Cochran, Sampling Techniques, 1977, section 2.6), and s^2
+    from `shrunk_variance`.
 
     Limits: this is an approximation, not a bound. It is too high for scores that are mostly equal with rare failures,
     until a failure is observed, and for the best of many configurations.
@@ -69,11 +65,9 @@ def accuracy_slo_probability(
     if population is not None and count >= population:
         return float(slo.is_met_by(mean))
     remaining = 1.0 if population is None else 1.0 - count / population
-    degrees = count - 1 + _PRIOR_ITEMS
-    prior = _PRIOR_SCALE * (score_range[1] - score_range[0])
-    variance = (float(((scores - mean) ** 2).sum()) + _PRIOR_ITEMS * prior**2) / degrees
+    variance = shrunk_variance(float(((scores - mean) ** 2).sum()), count - 1, score_range[1] - score_range[0])
     margin = mean - slo.threshold if slo.comparison == ">=" else slo.threshold - mean
-    return _uncertain(float(student_t_cdf(margin / math.sqrt(variance / count * remaining), degrees)))
+    return _uncertain(float(student_t_cdf(margin / math.sqrt(variance / count * remaining), count)))
 
 
 def latency_slo_probability(latency_s: FloatArray, items: int, slo: LatencySlo, risk: float) -> float:

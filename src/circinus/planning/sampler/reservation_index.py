@@ -9,13 +9,13 @@ cheap, and high if it is unlikely to meet the SLO or takes long.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray
 from circinus.planning.sampler.surrogate import Belief
+from circinus.statistics.mean_decision import items_until_decided
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,7 @@ def expected_items_to_decide(
 ) -> FloatArray:
     """Return (k,) expected numbers of items until configurations are decided at a threshold, as a guide only.
 
-    A configuration that meets the threshold is decided by Bernstein's inequality, one that misses it when it becomes
-    improbable.
+    A configuration that meets the threshold is decided by its bound, one that misses it when it becomes improbable.
 
     Args:
         belief: belief of k mean scores.
@@ -133,9 +132,8 @@ def expected_items_to_decide(
         population: number of all items.
     """
     margin = np.maximum(np.abs(belief.mean - threshold), belief.deviation / 2)
-    certain_items = math.log(1 / risk) * (2 * variance / margin**2 + 2 / 3 * score_range / margin)
     improbable_items = _Z**2 * variance / margin**2
     return np.asarray(
-        feasibility * certain_items / (1 + certain_items / population)
+        feasibility * items_until_decided(margin, variance, score_range, risk, population)
         + (1 - feasibility) * improbable_items / (1 + improbable_items / population)
     )

@@ -44,6 +44,7 @@ from circinus.profiling.race.sampler import Seconds
 from circinus.profiling.race.slo_requirements import distribution_free_sample_size
 from circinus.profiling.store.transfer_sources import SourceScores
 from circinus.specification import Configuration, Network, Query, Specification
+from circinus.statistics.mean_decision import shrunk_variance
 
 _DEFAULT = StoppingRule()
 MAX_ENUMERATED = 600
@@ -313,8 +314,7 @@ def _item_s(measured: ConfigurationProfile) -> float:
 
 
 def _variance(scores: FloatArray, width: float) -> float:
-    """Return the variance of single scores and one pseudo-score, as few equal scores prove nothing."""
-    return float(((scores - scores.mean()) ** 2).sum() + width**2 / 16) / (len(scores) + 1)
+    return shrunk_variance(float(((scores - scores.mean()) ** 2).sum()), len(scores), width)
 
 
 def _merged_queries(queries: Sequence[Query]) -> tuple[tuple[Query, ...], tuple[float, ...]]:

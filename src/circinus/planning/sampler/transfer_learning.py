@@ -18,6 +18,7 @@ from circinus.planning.sampler.source_scores import SourceTask
 from circinus.profiling import PipelineProfile
 from circinus.profiling.store.transfer_sources import SourceScores
 from circinus.specification import AccuracySlo, Configuration, Pipeline
+from circinus.statistics.mean_decision import shrunk_variance
 
 MAX_FITTED_SOURCES = 3
 """Maximum number of sources to fit by a Gaussian process each; a linear fit preselects them."""
@@ -25,8 +26,6 @@ _SCATTER = 0.07
 """Standard deviation of scores around a line over a source's scores, as a share of the range."""
 _LEVEL, _SLOPE = 0.2, 0.3
 """Standard deviations of the line's level around 0, as a share of the range, and of its slope around 1."""
-_PSEUDO_VARIANCE = 1.0 / 16.0
-"""Variance of one pseudo-residual, as a share of the squared range; a few equal scores prove nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +42,7 @@ class TransferSources:
         low, high = self.pipeline.metric.range
         sources = []
         for scores in self.earlier:
-            means = two_way_row_means(scores.scores, (high - low) ** 2 * _PSEUDO_VARIANCE)
+            means = two_way_row_means(scores.scores, shrunk_variance(0.0, 0, high - low))
             configurations = [scores.configurations[row] for row in means.rows.tolist()]
             source = SourceTask.of(
                 scores.name, self.space, configurations, means.means, (low, high), variances=means.variances

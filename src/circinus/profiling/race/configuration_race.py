@@ -22,6 +22,7 @@ from circinus.profiling.race.verdicts import (
     open_questions,
 )
 from circinus.specification import AccuracySlo, Configuration, MetricSpec
+from circinus.statistics.mean_decision import shrunk_variance
 from circinus.statistics.sequential_test import SequentialThresholdTest
 
 
@@ -108,8 +109,7 @@ class ConfigurationRace:
         self._arrays.meets[index, self._unbounded] = True
         width = _range(self.confidence.metric)
         self._arrays.means[index] = running.estimate
-        # Add a pseudo-item a quarter of the range off: a few equal scores do not prove zero variance.
-        self._arrays.variances[index] = (running.residual_sum_of_squares + width**2 / 16) / (len(scores) + 1)
+        self._arrays.variances[index] = shrunk_variance(running.residual_sum_of_squares, len(scores), width)
         for pair in {index, *np.flatnonzero(self._arrays.references == index).tolist()}:
             self._compare(pair)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.profiling.race.verdicts import OpenQuestions, RaceSnapshot
+from circinus.statistics.mean_decision import items_until_decided
 
 MIN_SHARE = 0.02
 """Minimum value of an open question, as a share of the weight of its SLO requirement."""
@@ -118,12 +119,8 @@ def _candidates(
 def expected_items_to_decide(
     configuration: int, requirement: int, snapshot: RaceSnapshot, evidence: ScoreEvidence
 ) -> int:
-    """Return the number of items at which a requirement is expected to be decided, by Bernstein's inequality.
-
-    Corrected for a finite population. The estimate only guides the order of steps; no guarantee rests on it.
-    """
+    """Return the number of items at which a requirement is expected to be decided."""
     margin = max(float(evidence.margins[configuration, requirement]), evidence.score_range / (2 * snapshot.all_items))
     variance = float(evidence.variances[configuration])
-    needed = math.log(1 / evidence.side_risk) * (2 * variance / margin**2 + 2 / 3 * evidence.score_range / margin)
-    finite = needed / (1 + needed / snapshot.all_items)
-    return int(min(max(math.ceil(finite), int(snapshot.items[configuration]) + 1), snapshot.all_items))
+    items = items_until_decided(margin, variance, evidence.score_range, evidence.side_risk, snapshot.all_items)
+    return int(min(max(math.ceil(items), int(snapshot.items[configuration]) + 1), snapshot.all_items))

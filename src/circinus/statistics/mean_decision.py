@@ -1,0 +1,34 @@
+"""Variance of few scores, and sample sizes at which means are decided: guides, on which no guarantee rests."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+from circinus.arrays import FloatArray
+
+_Margins = TypeVar("_Margins", float, FloatArray)
+
+
+def shrunk_variance(squared_errors: float, degrees_of_freedom: int, score_range: float) -> float:
+    """Return the variance of single scores from their sum of squared errors, and that of one more item.
+
+    The additional item is a quarter of the range off, because a few equal scores do not prove zero variance.
+    """
+    return (squared_errors + score_range**2 / 16) / (degrees_of_freedom + 1)
+
+
+def items_until_decided(
+    margins: _Margins, variance: float, score_range: float, risk: float, population: int
+) -> _Margins:
+    """Return the numbers of items at which means are expected to be decided, by Bernstein's inequality.
+
+    Args:
+        margins: positive distances of the means from their thresholds.
+        variance: variance of single scores.
+        score_range: greatest score minus the least.
+        risk: risk of a wrong decision.
+        population: number of all items, by which the numbers are corrected (Cochran, Sampling Techniques, 1977, 4.6).
+    """
+    items = math.log(1 / risk) * (2 * variance / margins**2 + 2 / 3 * score_range / margins)
+    return items / (1 + items / population)
