@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from circinus.arrays import FloatArray
 from circinus.estimation import Estimate
 from circinus.profiling import ServiceTimeObservation
 from circinus.specification import Deployment, Slos
@@ -32,7 +32,7 @@ class LatencySummary:
     at_percentile_s: float | None
 
     @classmethod
-    def of(cls, latency_s: NDArray[np.float64], percentile: float) -> LatencySummary:
+    def of(cls, latency_s: FloatArray, percentile: float) -> LatencySummary:
         """Summarize the latencies of (n,) requests, n >= 1, infinite for requests without an answer.
 
         Percentile p is the smallest latency that at least p % of the requests meet (inverse of the empirical
@@ -142,63 +142,6 @@ class LoadReport:
     learning: ServiceTimeReport | None = None
     """Observed service times, if requested."""
     schema_version: int = SCHEMA_VERSION
-
-
-def clustered_mean(scores: Sequence[float], items: Sequence[str]) -> tuple[float, float | None]:
-    """Return the mean of scores and its standard error when several requests may carry one item.
-
-    Requests with one item are a cluster, not independent draws: the error is that of a ratio of cluster totals to
-    cluster sizes, linearised (Cochran, Sampling Techniques, 3rd ed., chapter 9A, the ratio-to-size estimate).
-
-    Args:
-        scores: scores of n >= 1 requests.
-        items: key of each request's item.
-
-    Returns:
-        (mean, standard error); the error is None with fewer than two distinct items.
-    """
-    values = np.asarray(scores, dtype=np.float64)
-    mean = float(values.mean())
-    _, cluster = np.unique(np.asarray(items), return_inverse=True)
-    residuals = np.bincount(cluster, weights=values - mean)
-    clusters = len(residuals)
-    if clusters < 2:
-        return mean, None
-    variance = clusters / (clusters - 1) * float(residuals @ residuals) / len(values) ** 2
-    return mean, math.sqrt(variance)
-
-
-def clustered_log_ratio(
-    observed_s: Sequence[float], predicted_s: Sequence[float], items: Sequence[str]
-) -> tuple[float, float | None]:
-    """Return the log ratio of two totals and its standard error when several requests may carry one item.
-
-    The ratio is that of totals, not a mean of ratios, because the observed time of a request is that of its whole
-    batch, whose other items are unknown. Totals count each item of each batch once on both sides, whereas a mean of
-    logarithms would be biased upwards if items differ. The ratio of totals is also the ratio of mean service times, on
-    which queues depend.
-
-    The error is that of a ratio estimate from clusters, linearised (Cochran, Sampling Techniques, 3rd ed., chapter 6),
-    divided by the ratio. If batches have several items it is overestimated, because a batch is always nearer to the
-    mean than its items.
-
-    Args:
-        observed_s: observed seconds of n >= 1 requests; not all zero.
-        predicted_s: predicted seconds of these requests; not all zero.
-        items: key of each request's item.
-
-    Returns:
-        (log ratio, standard error); the error is None with fewer than two distinct items.
-    """
-    observed, predicted = np.asarray(observed_s, dtype=np.float64), np.asarray(predicted_s, dtype=np.float64)
-    ratio = float(observed.sum() / predicted.sum())
-    _, cluster = np.unique(np.asarray(items), return_inverse=True)
-    residuals = np.bincount(cluster, weights=observed - ratio * predicted)
-    clusters = len(residuals)
-    if clusters < 2:
-        return math.log(ratio), None
-    error = math.sqrt(clusters / (clusters - 1) * float(residuals @ residuals))
-    return math.log(ratio), error / float(observed.sum())
 
 
 def slo_attainment(

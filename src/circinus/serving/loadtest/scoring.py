@@ -15,10 +15,11 @@ from circinus.operators import Item, Metric, resolve
 from circinus.profiling.dataset.scorer import validate_score
 from circinus.queueing.arrivals import empirical_idc
 from circinus.serving.engine import Response
-from circinus.serving.loadtest.load_report import LatencySummary, QueryMeasurement, clustered_mean, slo_attainment
+from circinus.serving.loadtest.load_report import LatencySummary, QueryMeasurement, slo_attainment
 from circinus.serving.loadtest.open_loop import RequestOutcome
 from circinus.specification import Deployment, Infrastructure, Network, Pipeline, Query, Specification
 from circinus.specification.units import DURATION
+from circinus.statistics.clustered_ratio import clustered_ratio
 
 ERRORS_KEPT = 5
 """Maximum number of distinct error messages of a measurement."""
@@ -151,7 +152,8 @@ def _measure(
         latency = LatencySummary.of(latency_s, percentile)
         if answered:
             scores, unscored = scorer.scores(answered)
-            score, standard_error = clustered_mean(scores, [answer.item_key for answer, _ in answered])
+            items = [answer.item_key for answer, _ in answered]
+            score, standard_error = clustered_ratio(scores, np.ones(len(scores)), items)
             stages = answered[0][1].stage_s
             stage_s = {stage: float(np.mean([r.stage_s[stage] for _, r in answered])) for stage in stages}
     slos_met = slo_attainment(query.slos, latency, score, cost_usd_per_h)

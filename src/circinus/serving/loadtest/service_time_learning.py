@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,10 +10,11 @@ from datetime import datetime
 from circinus.matching import Matching, SizedDeployment
 from circinus.profiling import DECLARED, MIN_ITEMS, PredictedServiceTime, PredictedServiceTimes, ServiceTimeObservation
 from circinus.serving.engine import DeploymentStatus, EngineStatus, Response
-from circinus.serving.loadtest.load_report import ServiceTimeReport, SkippedDeployment, clustered_log_ratio
+from circinus.serving.loadtest.load_report import ServiceTimeReport, SkippedDeployment
 from circinus.serving.loadtest.open_loop import RequestOutcome
 from circinus.serving.replicas.replay_executor import interpolated_batch_ratio
 from circinus.specification import Deployment, QueryPlan, Specification
+from circinus.statistics.clustered_ratio import clustered_ratio
 
 MIN_REQUESTS = 30
 """Minimum number of requests of an observation. It also needs `MIN_ITEMS` distinct items, as a standard error from
@@ -152,7 +154,10 @@ def _observation(
         )
     if sum(observed_s) <= 0 or sum(predicted_s) <= 0:
         return "its service times are zero"
-    log_ratio, standard_error = clustered_log_ratio(observed_s, predicted_s, items)
+    # Of totals, not a mean of ratios: the observed time of a request is that of its whole batch, whose other items are
+    # unknown, so that a mean of logarithms would be biased upwards. Totals count each item of each batch once on both
+    # sides. If batches have several items, the error is too large: a batch is nearer to the mean than its items.
+    ratio, standard_error = clustered_ratio(observed_s, predicted_s, items)
     assert standard_error is not None  # there are several items
     uses = specification.pipelines[deployment.pipeline].operator(deployment.operator).uses
     return ServiceTimeObservation(
@@ -169,8 +174,8 @@ def _observation(
         profiled_on=predictions.machine,
         cpus=allocation.cpus,
         batch_size=allocation.batch_size,
-        log_ratio=log_ratio,
-        standard_error=standard_error,
+        log_ratio=math.log(ratio),
+        standard_error=standard_error / ratio,
         requests=len(items),
         items=distinct,
     )
