@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
+from circinus.arrays import FloatArray
 from circinus.estimation.estimate import DeploymentUse, LinkUse
 from circinus.estimation.merged_load import MergedLoad, replicas_for
 from circinus.specification import DirectedLink
 from circinus.statistics.interval import Interval
 
-_Amount = TypeVar("_Amount", float, NDArray[np.floating])
+_Amount = TypeVar("_Amount", float, FloatArray)
 
 _BYTES_PER_GB = 1e9
 _SECONDS_PER_H = 3600.0

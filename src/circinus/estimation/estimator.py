@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
 from circinus.estimation.cost import query_cost, transfer_usd_per_h
 from circinus.estimation.estimate import DeploymentUse, Estimate, LinkUse, PlanCandidate, StageEstimate
@@ -18,8 +18,6 @@ from circinus.estimation.stage_latency import StageLatencyModel
 from circinus.estimation.transfer import INPUT, TransferModel, destinations, link_station_under_load
 from circinus.profiling import ConfigurationProfile
 from circinus.specification import Deployment, Network, OperatorSpec, Pipeline, Query, QueryPlan
-
-FloatArray = NDArray[np.floating]
 
 USABLE_LINK_SHARE = 0.7
 """Maximum share of a link's bandwidth used by all plans; guarantees are computed at this utilization."""

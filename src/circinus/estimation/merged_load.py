@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
 from circinus.estimation.estimate import DeploymentUse, PlanCandidate
 from circinus.estimation.traffic import RequestStream
@@ -25,8 +26,6 @@ from circinus.queueing.arrivals import (
 from circinus.queueing.response_time import mixed_batch_sizes
 from circinus.queueing.station_model import LoadedStation
 from circinus.specification import Deployment, DirectedLink, Query
-
-FloatArray = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ def replicas_for(busy_replicas: float, utilization_target: float) -> int:
     return max(1, math.ceil(busy_replicas / utilization_target - _ROUNDING))
 
 
-def min_replicas_array(busy_replicas: ArrayLike, utilization_target: ArrayLike) -> NDArray[np.float64]:
+def min_replicas_array(busy_replicas: ArrayLike, utilization_target: ArrayLike) -> FloatArray:
     """Return `replicas_for` elementwise, as whole numbers in an array of floats; the arguments broadcast."""
     fractional = np.asarray(busy_replicas, dtype=np.float64) / np.asarray(utilization_target, dtype=np.float64)
     return np.asarray(np.maximum(1.0, np.ceil(fractional - _ROUNDING)))

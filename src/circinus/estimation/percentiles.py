@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
+from circinus.arrays import BoolArray, FloatArray
 from circinus.estimation.scenarios import ScenarioGrid
 from circinus.statistics.counts import median_unbiased_ranks, percentile_sample_size
 from circinus.statistics.interval import Interval
 from circinus.statistics.student_t import student_t_quantile
-
-FloatArray = NDArray[np.floating]
 
 _MIN_S = 1e-9
 """Minimum time of which a logarithm is taken."""
@@ -141,7 +139,7 @@ class PercentileEstimator:
             return np.zeros(0, dtype=latency_s.dtype)
         return np.asarray(np.partition(sections, rank - 1, axis=2)[:, :, rank - 1].max(axis=1))
 
-    def within(self, latency_s: FloatArray, limit_s: float) -> NDArray[np.bool_]:
+    def within(self, latency_s: FloatArray, limit_s: float) -> BoolArray:
         """Return whether the upper bounds of (n, count) latencies are at most `limit_s`; much faster than `upper`."""
         _, rank = self._ranks
         shape = (len(latency_s), self.grid.sections, self.grid.size // 64)

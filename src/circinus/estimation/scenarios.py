@@ -15,10 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.arrays import IntArray
+from circinus.arrays import FloatArray, IntArray
 from circinus.errors import PlanningError
-
-FloatArray = NDArray[np.floating]
 
 _SCENARIOS = 320
 """Number of scenarios up to the 98th percentile; 16 of them lie beyond the 95th."""

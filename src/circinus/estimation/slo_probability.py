@@ -8,14 +8,12 @@ from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
+from circinus.arrays import FloatArray
 from circinus.specification import AccuracySlo, LatencySlo
 from circinus.statistics.counts import binomial_probabilities, percentile_sample_size
 from circinus.statistics.mean_decision import shrunk_variance
 from circinus.statistics.student_t import student_t_cdf
-
-FloatArray = NDArray[np.floating]
 
 _MIN_UNCERTAINTY = 1e-9
 """Minimum distance of an uncertain probability from 0 and 1, despite rounding."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
 from circinus.estimation.batch_time_ratios import batch_time_ratios
 from circinus.estimation.estimate import DeploymentUse, ReplicaDemand
@@ -55,9 +55,6 @@ def replicas_per_node(demand: ReplicaDemand, pool: Pool) -> int:
         (demand.gpu_memory_bytes, pool.gpu_memory_bytes),
     )
     return min(int(available / needed + _ROUNDING) for needed, available in amounts if needed > 0)
-
-
-FloatArray = NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
 from circinus.estimation.estimate import LinkUse
 from circinus.estimation.merged_load import ArrivalModel, MergedLoad, station_load
@@ -23,8 +23,6 @@ from circinus.profiling import ConfigurationProfile
 from circinus.queueing.station_model import LoadedStation
 from circinus.queueing.waiting_time import Amount
 from circinus.specification import DirectedLink, Network, OperatorSpec, Query
-
-FloatArray = NDArray[np.floating]
 
 INPUT = ""
 """Name of the pipeline's input among the producers of values."""

@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterable
 from itertools import combinations
 
+from circinus.arrays import FloatArray
 from circinus.estimation import MergedLoad, PlanCandidate
 from circinus.estimation.scenarios import ScenarioGrid
 from circinus.estimation.stage_latency import deployment_station as deployment_station
 from circinus.estimation.stage_latency import operator_queue_key as operator_queue
-from circinus.estimation.transfer import FloatArray, link_wait_s
 from circinus.estimation.transfer import link_queue_key as link_queue
 from circinus.estimation.transfer import link_station_under_load as link_station
+from circinus.estimation.transfer import link_wait_s
 from circinus.queueing.station_model import LoadedStation
 from circinus.specification import Deployment, DirectedLink
 

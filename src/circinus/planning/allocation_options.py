@@ -8,9 +8,8 @@ from functools import cached_property
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.arrays import BoolArray
+from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.estimation.merged_load import ArrivalModel, min_replicas_array
 from circinus.estimation.percentiles import UNBOUNDED
 from circinus.estimation.scenarios import ScenarioGrid
@@ -25,8 +24,6 @@ from circinus.planning.profile_arrays import OperatorRows
 from circinus.planning.resource_columns import AMOUNTS, ResourceColumns
 from circinus.queueing.waiting_time import gi_g_c_wait
 from circinus.specification import Allocation, OperatorSpec, Pool, Query
-
-FloatArray = NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +64,7 @@ class OptionTable:
         return np.asarray(np.where(self.usable[..., None], minimum, 0.0))
 
     @cached_property
-    def cheapest(self) -> NDArray[np.int64]:
+    def cheapest(self) -> IntArray:
         """(rows, pools) option of lowest usage: in every column if one dominates, else in the sum of scaled columns."""
         scale = np.maximum(self.resources.max(axis=2, keepdims=True), np.finfo(np.float64).tiny)
         usage = (self.resources / scale).sum(axis=3)

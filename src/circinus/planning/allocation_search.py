@@ -17,16 +17,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.arrays import BoolArray, IntArray
+from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.planning.dominance import DOMINANCE_TOLERANCE, ParetoArchive
 from circinus.planning.placement_search import PartialPlacements
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.plan_metrics import PlanMetrics
 from circinus.planning.search_space import Limits, SearchSpace
-
-FloatArray = NDArray[np.floating]
 
 _RESULT = -1
 

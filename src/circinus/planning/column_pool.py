@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.arrays import BoolArray
+from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.resource_columns import AMOUNTS
 from circinus.planning.search_space import SearchSpace
 from circinus.specification import Allocation, Configuration, QueryPlan
-
-FloatArray = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class ColumnPool:
     """(n,) whether the matching has the plan already."""
 
     @classmethod
-    def of(cls, space: SearchSpace, plans: PlanArrays, listed: NDArray[np.int64]) -> ColumnPool:
+    def of(cls, space: SearchSpace, plans: PlanArrays, listed: IntArray) -> ColumnPool:
         """Build the pool from a query's plans; `listed` are indexes of plans that the matching has already."""
         columns, offered = space.columns, np.zeros(plans.count, dtype=bool)
         offered[listed] = True

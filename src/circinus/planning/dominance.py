@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.arrays import IntArray
-
-FloatArray = NDArray[np.floating]
+from circinus.arrays import BoolArray, FloatArray, IntArray
 
 DOMINANCE_TOLERANCE = 1e-9
 """Relative difference up to which two amounts are equal; sums in different orders differ by rounding."""
@@ -43,7 +41,7 @@ class ParetoArchive:
             below &= sets[values.searchsorted(points[:, column] * (1 + DOMINANCE_TOLERANCE), side="right")]
         return below
 
-    def beats(self, points: FloatArray) -> NDArray[np.bool_]:
+    def beats(self, points: FloatArray) -> BoolArray:
         """Return (n,) whether some member is nowhere greater than the point (equal members included)."""
         if not self._count or not len(points):
             return np.zeros(len(points), dtype=np.bool_)
@@ -72,7 +70,7 @@ def nondominated(points: FloatArray) -> IntArray:
     return np.sort(survivors)
 
 
-def _survivors(points: FloatArray) -> NDArray[np.bool_]:
+def _survivors(points: FloatArray) -> BoolArray:
     """Return (n,) whether each of few points, sorted by sum, is not dominated by an earlier one."""
     below = ParetoArchive(points).below(points)
     bits = np.unpackbits(below.view(np.uint8), axis=1, bitorder="little")[:, : len(points)]

@@ -6,9 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.arrays import IntArray
+from circinus.arrays import FloatArray, IntArray
 from circinus.planning.allocation_search import AllocationSearch
 from circinus.planning.dominance import ParetoArchive, nondominated
 from circinus.planning.placement_search import CHEAPEST, FASTEST, PlacementSearch
@@ -16,8 +15,6 @@ from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.plan_metrics import PlanMetrics
 from circinus.planning.plan_search import cheapest_option_plans, configuration_batches
 from circinus.planning.search_space import Limits, SearchSpace
-
-FloatArray = NDArray[np.floating]
 
 _CELLS_AT_A_TIME = 64
 """Number of placements whose allocations are searched as one batch; small, as plans of the first batches prune most

@@ -13,9 +13,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.arrays import BoolArray, IntArray
+from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.planning.search_space import Limits, SearchSpace
 
 
@@ -53,8 +52,6 @@ class PrefixTree:
         count = np.bincount(parents, minlength=len(self.first_configurations[level - 1]))
         return np.cumsum(count) - count, count
 
-
-FloatArray = NDArray[np.floating]
 
 FASTEST, CHEAPEST = 0, 1
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.arrays import IntArray
+from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.planning.dominance import nondominated
 from circinus.planning.search_space import SearchSpace
 from circinus.specification import QueryPlan
-
-FloatArray = NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +52,7 @@ class PlanArrays:
         """(n, 1 + 2 operators) identifying key of each plan."""
         return np.column_stack([self.configuration, self.pools, self.options])
 
-    def take(self, rows: IntArray | NDArray[np.bool_]) -> PlanArrays:
+    def take(self, rows: IntArray | BoolArray) -> PlanArrays:
         """Return the selected plans."""
         return PlanArrays(self.configuration[rows], self.pools[rows], self.options[rows], self.resources[rows])
 

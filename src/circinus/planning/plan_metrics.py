@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.arrays import IntArray
+from circinus.arrays import FloatArray, IntArray
 from circinus.planning.search_space import SearchSpace
-
-FloatArray = NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)

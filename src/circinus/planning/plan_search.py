@@ -6,16 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.arrays import IntArray
+from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.planning.allocation_search import AllocationSearch
 from circinus.planning.dominance import ParetoArchive
 from circinus.planning.placement_search import CHEAPEST, FASTEST, PartialPlacements, PlacementSearch
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.search_space import Limits, SearchSpace
-
-FloatArray = NDArray[np.floating]
 
 _LABELS_AT_A_TIME = 16_384
 """Maximum number of placements of the configurations that are searched as one batch."""
@@ -144,7 +141,7 @@ def _work_s(space: SearchSpace, configurations: IntArray) -> FloatArray:
 
 def cheapest_option_plans(
     space: SearchSpace, configurations: IntArray, cells: PartialPlacements, limits: Limits
-) -> tuple[PlanArrays, NDArray[np.bool_]]:
+) -> tuple[PlanArrays, BoolArray]:
     """Return the plans with the cheapest options that are within the limits, and a mask of their placements."""
     mask = space.percentile.within(cells.latency_s[:, CHEAPEST], limits.latency_s) & limits.satisfied(cells.cheapest)
     configuration, pools = configurations[cells.prefix[mask]], cells.pools[mask]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from circinus.arrays import BoolArray
 from circinus.planning.dominance import DOMINANCE_TOLERANCE
 from circinus.planning.frontier import Frontier
 from circinus.planning.profile_arrays import OperatorRows
@@ -22,7 +22,7 @@ def matches_pins(query: Query, configuration: Configuration) -> bool:
     return all((knob, value) in configuration[operator].values for operator, knob, value in query.pinned_knobs)
 
 
-def pin_mask(query: Query, configurations: Sequence[Configuration]) -> NDArray[np.bool_]:
+def pin_mask(query: Query, configurations: Sequence[Configuration]) -> BoolArray:
     """Return (k,) whether each of k configurations matches the query's pins."""
     if not query.pinned_knobs:
         return np.ones(len(configurations), dtype=bool)

@@ -12,9 +12,8 @@ from functools import cached_property
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.arrays import IntArray
+from circinus.arrays import FloatArray, IntArray
 from circinus.errors import PlanningError
 from circinus.estimation.batch_time_ratios import batch_time_ratios
 from circinus.estimation.percentiles import PercentileEstimator
@@ -22,8 +21,6 @@ from circinus.estimation.scenarios import ScenarioGrid
 from circinus.estimation.traffic import RequestStream
 from circinus.profiling import MIN_ITEMS, ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.specification import HardwareClass, OperatorSpec, Pipeline
-
-FloatArray = NDArray[np.floating]
 
 INPUT_INDEX = 0
 """Producer 0 is the pipeline's input; producer i + 1 is the i-th operator in topological order."""
@@ -198,7 +195,7 @@ def _with_shared_profiles(
 
 
 def _producer_rows(
-    sizes: Sequence[NDArray[np.float64]], percentile: PercentileEstimator, dtype: type[np.floating]
+    sizes: Sequence[FloatArray], percentile: PercentileEstimator, dtype: type[np.floating]
 ) -> ProducerRows:
     mean_bytes, scv, skew = _moments(sizes)
     return ProducerRows(
@@ -237,7 +234,7 @@ def _scenarios(measured: Sequence[FloatArray], grid: ScenarioGrid, dtype: type[n
     return np.stack([values[grid.items(len(values))] for values in measured]).astype(dtype)
 
 
-def _moments(measured: Sequence[NDArray[np.float64]]) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _moments(measured: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray, FloatArray]:
     traffics = [
         RequestStream(1.0, float(values.mean()), float((values**2.0).mean()), float((values**3.0).mean()))
         for values in measured

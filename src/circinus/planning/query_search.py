@@ -6,9 +6,8 @@ from collections import Counter
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.arrays import IntArray
+from circinus.arrays import FloatArray, IntArray
 from circinus.estimation import Estimator, PlanCandidate
 from circinus.estimation.slo_probability import accuracy_slo_probability
 from circinus.planning.high_margin_plans import high_margin_plans, select_high_margin
@@ -20,8 +19,6 @@ from circinus.planning.search_space import Limits, compile_query
 from circinus.planning.settings import SearchSettings
 from circinus.specification import AccuracySlo, Network, Pipeline, Query
 from circinus.statistics.interval import Interval
-
-FloatArray = NDArray[np.floating]
 
 _ROUNDING = 1e-6
 """Relative rounding error of bounds in single precision."""

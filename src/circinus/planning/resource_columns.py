@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from circinus.arrays import FloatArray
 from circinus.specification import DirectedLink, Pool
-
-FloatArray = NDArray[np.floating]
 
 AMOUNTS = ("cpus", "memory_bytes", "gpus", "gpu_memory_bytes")
 """Resource amounts of a node and of a replica."""

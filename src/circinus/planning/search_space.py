@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.arrays import IntArray
+from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.estimation.cost import usd_per_h_for_bytes
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.merged_load import ArrivalModel
@@ -28,9 +27,6 @@ from circinus.planning.resource_columns import ResourceColumns
 from circinus.planning.settings import SearchSettings
 from circinus.queueing.waiting_time import gi_g_c_wait
 from circinus.specification import DirectedLink, Network, Query
-
-FloatArray = NDArray[np.floating]
-
 
 _MIN_TARGET = 0.02
 """Minimum utilization target."""
@@ -191,6 +187,6 @@ class Limits:
             capacity[space.columns.shared_cost] = slo.limit_usd_per_h
         return cls(space.limit_s if latency else np.inf, capacity)
 
-    def satisfied(self, resources: FloatArray) -> NDArray[np.bool_]:
+    def satisfied(self, resources: FloatArray) -> BoolArray:
         """Return (n,) whether each of (n, columns) usages is within every capacity."""
         return np.asarray((resources <= self.capacity * (1 + DOMINANCE_TOLERANCE)).all(axis=1))

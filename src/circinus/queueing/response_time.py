@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from circinus.arrays import FloatArray, IntArray
 
@@ -33,7 +32,7 @@ class ResponseTime:
     batch_size_distribution: tuple[float, ...] = (1.0,)
     """(batch size,) shares of batches of 1, 2, ... requests."""
 
-    def at(self, exponentials: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    def at(self, exponentials: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return (n,) added seconds and (n,) factors.
 
         Args:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
 
-FloatArray = NDArray[np.floating]
 Amount = float | FloatArray
 """Number or array of numbers; several of them broadcast."""
 
@@ -56,7 +56,7 @@ class WaitDistribution:
         """Mean wait of all requests."""
         return self.probability * self.conditional_mean_s
 
-    def at(self, exponentials: NDArray[np.floating]) -> NDArray[np.floating]:
+    def at(self, exponentials: FloatArray) -> FloatArray:
         """Return the waits at given draws.
 
         Args:

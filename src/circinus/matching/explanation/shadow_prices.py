@@ -74,7 +74,8 @@ def shadow_prices(problem: Problem, chosen: IntArray, seed: int) -> RelaxationBo
         weight_bound = min(
             weight_bound, max(_weight_bound_without_levels(problem, usable, seed), levels.own_weight_of(chosen))
         )
-    by_cost, cost_bound, usage = np.zeros(len(by_weight)), 0.0, problem.usage_of(chosen)
+    by_cost: FloatArray = np.zeros(len(by_weight))
+    cost_bound, usage = 0.0, problem.usage_of(chosen)
     weight = levels.own_weight_of(chosen)
     if weight > 0:
         relaxed = replace(view.scaled(np.ones(len(problem.deployments))), weight=levels.user_weight[view.first])

@@ -237,7 +237,7 @@ def _model(programme: LpModel, objective: FloatArray, *, integer: bool) -> Any:
 
     model = highspy.HighsLp()
     model.num_col_, model.num_row_ = len(programme.upper), len(programme.row_lower)
-    model.col_cost_ = objective
+    model.col_cost_ = np.asarray(objective, dtype=np.float64)
     model.col_lower_ = np.zeros(len(programme.upper))
     model.col_upper_ = np.array(programme.upper)
     model.row_lower_, model.row_upper_ = np.array(programme.row_lower), np.array(programme.row_upper)

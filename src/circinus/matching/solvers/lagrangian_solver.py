@@ -148,7 +148,8 @@ class LagrangianSolver:
         should_stop: Callable[[], bool],
     ) -> tuple[IntArray, ReducedProfits]:
         """Return (the best choice over some rounds of slope scaling, reduced profits at the last prices)."""
-        answer, load_factor = relaxed, np.ones(len(problem.deployments))
+        answer = relaxed
+        load_factor: FloatArray = np.ones(len(problem.deployments))
         available_fraction = capacity_scaling(problem, cuts)
         # If not all queries are served, cost hardly matters, but takes as long as everything else.
         is_scarce = relaxed.weight < relaxed.members.problem.total_weight * (1 - _ROUNDING)

@@ -10,9 +10,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.arrays import FloatArray
+from circinus.arrays import BoolArray, FloatArray
 from circinus.planning.sampler.hyperparameters import Hyperparameters
 from circinus.planning.sampler.kernel import CrossCovariance, KnobKernel
 
@@ -33,7 +32,7 @@ class KernelInputs:
     trends: FloatArray
     """(n, t)"""
 
-    def rows(self, selected: slice | NDArray[np.bool_]) -> KernelInputs:
+    def rows(self, selected: slice | BoolArray) -> KernelInputs:
         """Return the selected inputs."""
         return KernelInputs(self.slots[selected], self.trends[selected])
 
@@ -119,7 +118,7 @@ class GaussianProcess:
         return np.asarray(self.residual_variance * equal)
 
 
-def _maybe_equal(slots: FloatArray, references: FloatArray) -> NDArray[np.bool_]:
+def _maybe_equal(slots: FloatArray, references: FloatArray) -> BoolArray:
     """Return (n,) candidates for rows equal to one of `references`; the few false positives are compared in full."""
     weights = np.sqrt(np.arange(2.0, slots.shape[1] + 2.0))
     keys, sorted_keys = slots @ weights, np.sort(references @ weights)

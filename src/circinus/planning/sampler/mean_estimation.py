@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.arrays import FloatArray, IntArray
+from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.statistics.covariates import Covariates
 from circinus.statistics.prediction import leave_one_out_errors, predicted_means
 
@@ -57,7 +56,7 @@ def two_way_row_means(table: FloatArray, prior_variance: float) -> RowMeans:
     return RowMeans(rows, means, units * (float((residuals**2).sum()) + prior_variance) / (degrees + 1))
 
 
-def _solved(values: FloatArray, observed: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+def _solved(values: FloatArray, observed: BoolArray) -> tuple[FloatArray, FloatArray]:
     """Return (r,) means, and their variances for residuals of variance 1; some row has no gap.
 
     Columns are eliminated, which leaves differences between rows and the reference row. A mean is the row's difference
@@ -156,7 +155,7 @@ def estimate_mean_scores(
     return MeanScoreEstimates(means, variances, variance / max_items * (1.0 - max_items / population), slopes, shared)
 
 
-def _shared(variances: FloatArray, counts: NDArray[np.int64], population: int) -> FloatArray:
+def _shared(variances: FloatArray, counts: IntArray, population: int) -> FloatArray:
     """Return `MeanScoreEstimates.shared`, positive semidefinite like the covariance of Brownian motion."""
     variance_factors = 1.0 / counts - 1.0 / population
     common_factors = np.minimum(variance_factors[:, None], variance_factors[None, :])
@@ -164,7 +163,7 @@ def _shared(variances: FloatArray, counts: NDArray[np.int64], population: int) -
     return np.asarray(common_factors * deviations[:, None] * deviations[None, :])
 
 
-def _slopes(table: FloatArray, observed: NDArray[np.bool_], effects: FloatArray) -> FloatArray:
+def _slopes(table: FloatArray, observed: BoolArray, effects: FloatArray) -> FloatArray:
     """Return (n,) sensitivity of each configuration to item difficulty, shrunk towards 1."""
     own = np.where(observed, effects, 0.0)
     centred = np.where(observed, own - (own.sum(axis=1) / observed.sum(axis=1))[:, None], 0.0)
@@ -173,7 +172,7 @@ def _slopes(table: FloatArray, observed: NDArray[np.bool_], effects: FloatArray)
     return np.asarray(((centred * np.where(observed, table, 0.0)).sum(axis=1) + shrinkage) / (squares + shrinkage))
 
 
-def _residual_variances(residuals: FloatArray, observed: NDArray[np.bool_], score_range: float) -> FloatArray:
+def _residual_variances(residuals: FloatArray, observed: BoolArray, score_range: float) -> FloatArray:
     """Return (n,) residual variance of each configuration, shrunk towards the pooled one."""
     total = int(observed.sum())
     degrees = max(total - observed.shape[0] - observed.shape[1] + 1, 0)

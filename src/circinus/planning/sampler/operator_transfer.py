@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.arrays import FloatArray, IntArray
+from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.planning.sampler.configuration_space import INACTIVE, ConfigurationSpace
 from circinus.planning.sampler.mean_estimation import two_way_row_means
 from circinus.planning.sampler.operator_models import OperatorPrediction
@@ -34,9 +33,9 @@ _MIN_POSITIVE = 1e-9
 class SourceOperator:
     """Measurements of one operator in a source, under r prefixes."""
 
-    lineage: NDArray[np.bool_]
+    lineage: BoolArray
     """(d,) whether the operator depends on the column."""
-    own: NDArray[np.bool_]
+    own: BoolArray
     """(d,) whether the column is a knob of the operator."""
     codes: IntArray
     """(r, d)"""
@@ -45,7 +44,7 @@ class SourceOperator:
     log_output_bytes: FloatArray
     """(r,)"""
 
-    def rows(self, codes: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
+    def rows(self, codes: IntArray) -> tuple[IntArray, BoolArray]:
         """Return (m,) the most informative prefix for each of (m, d) codes (-1 for none), and whether it is identical.
 
         Without an identical prefix, it is the one with the operator's own choices and most of the other choices in
@@ -145,7 +144,7 @@ class SourceOperators:
         """Return (d,) the code of a prefix of the target, or None."""
         return prefix_code(self._space, prefix)
 
-    def _columns(self, operator: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def _columns(self, operator: str) -> tuple[BoolArray, BoolArray]:
         names = {*self._pipeline.ancestors(operator), operator}
         lineage = np.array([knob.operator_name in names for knob in self._space.columns], dtype=bool)
         return lineage, np.array([knob.operator_name == operator for knob in self._space.columns], dtype=bool)

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.arrays import FloatArray, IntArray
+from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import PercentileEstimator, SmallSampleInflation
 from circinus.planning.plan_search import cost_by_pool_scenario, nondominated_plans
@@ -103,7 +102,7 @@ class PlanCostCache:
         self._costs: dict[tuple[int, Configuration], tuple[object, FloatArray]] = {}
 
     def of(
-        self, profile: PipelineProfile, configurations: Sequence[Configuration], requested: NDArray[np.bool_]
+        self, profile: PipelineProfile, configurations: Sequence[Configuration], requested: BoolArray
     ) -> tuple[FloatArray, ...]:
         """Return (k, s) costs for each query, USD per hour; infinite if not requested, and without a plan.
 

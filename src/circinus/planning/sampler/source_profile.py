@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.arrays import IntArray
+from circinus.arrays import BoolArray, IntArray
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.profiling.batch_time_ratios import allowed_allocations, batch_ratios, measured_allocations
@@ -151,7 +150,7 @@ class _SharedProfiles:
         pipeline: Pipeline,
         source: SourceScores,
         rows: dict[tuple[str, Configuration], int],
-        columns: NDArray[np.bool_],
+        columns: BoolArray,
     ) -> None:
         self._pipeline, self._runs, self._rows, self._columns = pipeline, source.runs, rows, columns
         self._profiles: dict[tuple[str, Configuration], OperatorProfile] = {}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.arrays import IntArray
+from circinus.arrays import FloatArray, IntArray
 
 _COMBINATION_WEIGHT = 0.1
 """Weight of a combination of conditions, relative to 1 for each single condition."""
@@ -70,7 +69,7 @@ def stratified_order(strata: Sequence[Mapping[str, str]], rng: np.random.Generat
     return _fill(sequence, stratum, rng)
 
 
-def _strata(strata: Sequence[Mapping[str, str]]) -> tuple[IntArray, NDArray[np.float64]]:
+def _strata(strata: Sequence[Mapping[str, str]]) -> tuple[IntArray, FloatArray]:
     """Return (N,) the stratum of each item, and (strata, conditions) whether a stratum has a condition.
 
     Conditions with nearly as many values as items (file names, speakers heard once) carry no proportions and are

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from circinus.arrays import FloatArray, IntArray
 
@@ -111,6 +110,6 @@ def _lloyd(points: FloatArray, centres: FloatArray) -> tuple[IntArray, float]:
     return cluster, float(_squared_distances(points, centres)[cluster, np.arange(len(points))].sum())
 
 
-def _squared_distances(points: FloatArray, centres: FloatArray) -> NDArray[np.float64]:
+def _squared_distances(points: FloatArray, centres: FloatArray) -> FloatArray:
     """Return (centres, N) distances, summed without BLAS, whose rounding depends on the number of threads."""
     return np.stack([((points - centre) ** 2).sum(axis=1) for centre in centres])

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.arrays import FloatArray
+from circinus.arrays import FloatArray, IntArray
 from circinus.errors import PlanningError
 from circinus.queueing.arrivals.markov_modulated import MarkovModulatedPoisson, idc_saturation
 from circinus.queueing.arrivals.process import ArrivalProcess, Periodic, Poisson
@@ -20,7 +19,7 @@ MIN_ARRIVALS_PER_WINDOW = 5
 """Mean number of arrivals in the shortest window; below it, the chi-squared approximation fails (Cochran, 1954)."""
 
 
-def window_counts(times_s: FloatArray, duration_s: float, window_s: float) -> NDArray[np.int64]:
+def window_counts(times_s: FloatArray, duration_s: float, window_s: float) -> IntArray:
     """Return (k,) arrivals in each of the consecutive windows that fit into the duration.
 
     Args:
@@ -71,7 +70,7 @@ class DispersionTest:
 
     windows_s: FloatArray
     """(w,) lengths, each twice the previous one; empty if there are too few arrivals."""
-    counts: NDArray[np.int64]
+    counts: IntArray
     """(w,) number of windows of each length."""
     index: FloatArray
     """(w,) observed index."""
@@ -113,7 +112,7 @@ class DispersionTest:
         return not self.overdispersed and bool((self.index < self.lower).any())
 
 
-def chi2_quantile(degrees_of_freedom: NDArray[np.int64], probability: float) -> FloatArray:
+def chi2_quantile(degrees_of_freedom: IntArray, probability: float) -> FloatArray:
     """Return chi-squared quantiles by Wilson and Hilferty (1931).
 
     They are within 5 % of the degrees of freedom from 9 degrees on, for probabilities from 1e-4 to 1 - 1e-4.
@@ -246,7 +245,7 @@ def _excess_and_memory(test: DispersionTest) -> tuple[float, float]:
     return float(np.exp(best[0])), float(np.exp(best[1]))
 
 
-def _third_moment_of_rate(counts: NDArray[np.int64], window_s: float, memory_s: float) -> float:
+def _third_moment_of_rate(counts: IntArray, window_s: float, memory_s: float) -> float:
     """Return the third central moment of a rate with two values, from the counts in windows.
 
     The third factorial cumulant of the counts is the third central moment of the integral of the rate. For a rate with

@@ -79,7 +79,8 @@ class RecordedProcess:
 
         As all rounds are equal, the index tends to 0 for windows much longer than the loop.
         """
-        return np.array([self._variance(float(window_s)) for window_s in windows_s]) / (self.rate_per_s * windows_s)
+        variances = np.array([self._variance(float(window_s)) for window_s in windows_s])
+        return np.asarray(variances / (self.rate_per_s * windows_s))
 
     def scaled(self, factor: float) -> RecordedProcess:
         """Return the process with compressed time."""
