@@ -10,6 +10,7 @@ import numpy as np
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.profiling import MeasurementTrace
 from circinus.profiling.race.configuration_race import ConfigurationRace
+from circinus.profiling.race.race_state import RaceState
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.slo_requirements import PipelineSlos, SloRequirement
@@ -213,11 +214,12 @@ class _Judge:
 
     def look(self, standings: ConfigurationRace, items: int) -> None:
         """Record the share of right recommendations after `items` items, and whether a verdict is wrong."""
-        meets, fails = standings.decided
-        self._wrong |= bool((meets & ~self._keeps).any() or (fails & self._keeps).any())
-        for better, worse in standings.certainly_as_accurate():
-            self._wrong |= bool(self._sign * (self._means[better] - self._means[worse]) < -1e-12)
-        recommended = standings.recommended(self._cost)
+        state = standings.state
+        self._wrong |= bool((state.meets & ~self._keeps).any() or (state.fails & self._keeps).any())
+        worse = np.flatnonzero(state.no_more_accurate)
+        advantage = self._sign * (self._means[state.references[worse]] - self._means[worse])
+        self._wrong |= bool((advantage < -1e-12).any())
+        recommended = self._recommended(state)
         has_plan = recommended >= 0
         self.right = np.where(
             self._answerable, has_plan & self._good_enough[recommended, np.arange(len(recommended))], ~has_plan
@@ -225,6 +227,12 @@ class _Judge:
         self._looks.append((items, float(self.right.mean())))
         wrong = [at for at, share in self._looks if share < 1]
         self.right_since = next((float(at) for at, _ in self._looks if not wrong or at > wrong[-1]), np.inf)
+
+    def _recommended(self, state: RaceState) -> IntArray:
+        """Return (thresholds,) the cheapest configuration that certainly meets each one or seems to; -1 for none."""
+        eligible = state.meets | (~state.fails & state.estimate_meets & (state.items > 0)[:, None])
+        eligible_cost = np.where(eligible, self._cost[:, None], np.inf)
+        return np.where(eligible.any(axis=0), eligible_cost.argmin(axis=0), -1)
 
     def share_at(self, items: int) -> float:
         """Return the share of right recommendations after `items` items, or at the end of a shorter run."""

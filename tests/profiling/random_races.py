@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from circinus.profiling.confidence_sequences import Covariates, one_hot_strata
+from circinus.profiling.race.race_state import RaceState
 from circinus.profiling.race.resource_usage import ResourceUsage
-from circinus.profiling.race.verdicts import RaceSnapshot
+from circinus.profiling.race.run_confidence import RunConfidence
+from circinus.profiling.race.slo_requirements import PipelineSlos, SloRequirement
+from circinus.specification import AccuracySlo, MetricSpec
 
 ALL_ITEMS = 40
 LATENCY_ITEMS = 16
+SLOS = tuple(SloRequirement(AccuracySlo(threshold=threshold)) for threshold in (0.9, 0.8, 0.7, 0.6))
+_CONFIDENCE = RunConfidence(
+    MetricSpec(name="close", uses="sample_data:close", direction="maximize"),
+    ALL_ITEMS,
+    Covariates.of(one_hot_strata([{}] * ALL_ITEMS)),
+    side_risk=0.001,
+)
+
+
+def race_state(
+    usage: ResourceUsage, requirements: tuple[SloRequirement, ...], weights: np.ndarray | None = None, **arrays: object
+) -> RaceState:
+    """A state without measurements, but for the arrays that are given."""
+    ones = np.ones(len(requirements)) if weights is None else weights
+    slos = PipelineSlos(requirements, tuple(ones.tolist()), 0.05)
+    blank = RaceState.blank(len(usage.items), slos, _CONFIDENCE, latency_items=LATENCY_ITEMS)
+    return replace(blank, usage=usage, **arrays)  # type: ignore[arg-type]
 
 
 def random_footprints(rng: np.random.Generator, count: int, *, levels: int = 4) -> ResourceUsage:
@@ -33,8 +56,8 @@ def random_footprints(rng: np.random.Generator, count: int, *, levels: int = 4) 
     )
 
 
-def random_standing(rng: np.random.Generator, footprints: ResourceUsage, objectives: int) -> RaceSnapshot:
-    """A standing that is right of some true scores: what is surely kept is kept, who outdoes is as accurate."""
+def random_state(rng: np.random.Generator, footprints: ResourceUsage, objectives: int) -> RaceState:
+    """A state that is right of some true scores: what is surely kept is kept, who outdoes is as accurate."""
     count = len(footprints.items)
     means, thresholds = rng.integers(0, 6, count), rng.integers(1, 6, objectives)
     known = footprints.items > 0
@@ -44,14 +67,17 @@ def random_standing(rng: np.random.Generator, footprints: ResourceUsage, objecti
     keeps = (means[:, None] >= thresholds[None, :]) & ~late
     references = footprints.references()
     as_good = (references >= 0) & (means[references] >= means)
-    return RaceSnapshot(
-        meets=told & keeps,
-        fails=told & ~keeps,
+    return race_state(
+        footprints,
+        SLOS[:objectives],
+        accurate=told & keeps,
+        inaccurate=told & ~keeps & ~late,
         slow=late,
         items=items.astype(np.int64),
-        latency_items=np.full(count, LATENCY_ITEMS),
-        all_items=ALL_ITEMS,
-        dominated_on_accuracy=as_good & (rng.random(count) < 0.6),
+        means=rng.uniform(0.0, 1.0, count),
+        variances=rng.uniform(0.01, 0.25, count),
         references=references,
+        reference_no_costlier=rng.random(count) < 0.6,
+        no_more_accurate=as_good,
         pruned=rng.random((count, objectives)) < 0.1,
     )

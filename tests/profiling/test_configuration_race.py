@@ -159,9 +159,9 @@ def test_it_ends_with_everything_settled_and_named(seed: int, direction: str) ->
     case.run(standings)
     judgements = standings.verdicts()
     assert Verdict.UNDECIDED not in _verdicts(judgements)
-    assert all(standings.settled(configuration) for configuration in case.configurations)
+    assert standings.state.settled.all()
     assert standings.target_items() == {c: standings.items(c) for c in case.configurations}
-    kept = standings.decisions().certainly_met
+    kept = standings.state.certainly_met
     for k, (configuration, judgement) in enumerate(judgements.items()):
         if kept[k].any():
             assert standings.items(configuration) >= case.objectives.latency_items
@@ -188,7 +188,7 @@ def test_verdicts_of_whole_runs_are_wrong_at_most_as_often_as_promised() -> None
         )
         standings = case.begin(case.first())
         case.run(standings)
-        truth, standing = case.truth(), standings._snapshot()
+        truth, standing = case.truth(), standings.state
         wrong += bool((standing.meets & ~truth).any() or (standing.fails & truth).any())
         lost += not _keeps_the_cheapest(case, standings)
         measured += sum(case.known(standings))
@@ -200,7 +200,7 @@ def test_verdicts_of_whole_runs_are_wrong_at_most_as_often_as_promised() -> None
 def _keeps_the_cheapest(case: Case, standings: ConfigurationRace) -> bool:
     """Whether for each objective something is kept that truly keeps it and costs hardly more than the cheapest."""
     total_s, truth = case.footprints(standings).total_cpu_s, case.truth()
-    kept = standings.decisions().certainly_met & truth
+    kept = standings.state.certainly_met & truth
     for q in range(truth.shape[1]):
         if truth[:, q].any():
             best = total_s[truth[:, q]].min()
@@ -253,7 +253,7 @@ def test_decisions_follow_from_what_is_known_alone(seed: int) -> None:
     other.update_usage(case.footprints(other))
     assert other.verdicts() == standings.verdicts()
     for found in (at_once, other):
-        np.testing.assert_array_equal(found.decisions().certainly_met, standings.decisions().certainly_met)
+        np.testing.assert_array_equal(found.state.certainly_met, standings.state.certainly_met)
         assert case.run(found) == 0
 
 
@@ -301,9 +301,9 @@ def test_a_partner_that_fails_outdoes_nobody() -> None:
     assert standings.verdicts()[case.configurations[1]].verdict is Verdict.INFEASIBLE
     near = Case(scores, case.cpu_s, case.labels, PipelineSlos.of_queries(_queries([0.3]), "p"))
     pair = near.begin([60, 60])
-    assert pair.decisions().settled[1]
+    assert pair.state.settled[1]
     pair.mark_failed(near.configurations[0])
-    assert not pair.decisions().settled[1]
+    assert not pair.state.settled[1]
     assert len(near.begin([60, 60], fails=[0, 1]).verdicts()) == 0
 
 

@@ -215,7 +215,7 @@ def test_without_a_budget_everything_is_settled(large: Application) -> None:
     """
     trial = Trial(large, queries=[accuracy_query(0.95)])
     standings = trial.run()
-    assert all(standings.settled(configuration) for configuration in standings.configurations)
+    assert standings.state.settled.all()
     assert _counts(standings) == [80, 8, 8, 8]
     full = Trial(large, queries=[accuracy_query(1.0)]).run()
     assert _counts(full) == [120, 8, 8, 8]
@@ -301,7 +301,7 @@ def test_with_little_time_one_configuration_is_made_sure_for_each_objective(larg
         large, budget_s=100.0, queries=[accuracy_query(0.8), accuracy_query(0.6)], score=score, seconds=seconds
     )
     standings = trial.run()
-    kept = standings.decisions().certainly_met
+    kept = standings.state.certainly_met
     assert kept.any(axis=0).all()
     assert all(standings.items(standings.configurations[k]) >= LATENCY_ITEMS for k in np.flatnonzero(kept.any(axis=1)))
     assert min(_counts(standings)) >= 1

@@ -8,120 +8,110 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_races import ALL_ITEMS, LATENCY_ITEMS, random_footprints, random_standing
+from random_races import ALL_ITEMS, LATENCY_ITEMS, SLOS, race_state, random_footprints, random_state
 
 from budget import examples
+from circinus.profiling.race.race_state import RaceState
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.slo_requirements import SloRequirement
-from circinus.profiling.race.verdicts import (
-    ConfigurationVerdict,
-    OpenQuestions,
-    RaceSnapshot,
-    Verdict,
-    assign_verdicts,
-    open_questions,
-)
+from circinus.profiling.race.verdicts import ConfigurationVerdict, Verdict, assign_verdicts
 from circinus.specification import AccuracySlo, LatencySlo
 
 seeds = st.integers(0, 100_000)
 counts = st.integers(1, 10)
-SLOS = tuple(SloRequirement(AccuracySlo(threshold=threshold)) for threshold in (0.9, 0.8, 0.7, 0.6))
 
 
-def _random(seed: int, count: int, objectives: int) -> tuple[RaceSnapshot, ResourceUsage]:
+def _random(seed: int, count: int, objectives: int) -> RaceState:
     rng = np.random.default_rng(seed)
-    footprints = random_footprints(rng, count)
-    return random_standing(rng, footprints, objectives), footprints
+    return random_state(rng, random_footprints(rng, count), objectives)
 
 
 def _cheapest(sure: list[int], footprints: ResourceUsage) -> int:
     return min(sure, key=lambda k: (footprints.total_cpu_s[k], k)) if sure else -1
 
 
-def _outdoer(standing: RaceSnapshot, number: int) -> int:
+def _outdoer(state: RaceState, number: int) -> int:
     """The last of those who are surely as accurate as the one before."""
-    while standing.dominated_on_accuracy[number] and standing.references[number] >= 0:
-        number = int(standing.references[number])
+    while state.dominated_on_accuracy[number]:
+        number = int(state.references[number])
     return number
 
 
-def _brute(standing: RaceSnapshot, footprints: ResourceUsage) -> OpenQuestions:
+def _brute(state: RaceState) -> dict[str, np.ndarray]:
     """The definitions, read out one question at a time."""
-    count, objectives = standing.meets.shape
+    count, objectives = state.meets.shape
     everything = np.arange(count)
-    stands_in = footprints.no_costlier(everything, everything)
-    before = footprints.cheaper(everything, everything)
+    stands_in = state.usage.no_costlier(everything, everything)
+    before = state.usage.cheaper(everything, everything)
     open_, kept = (np.zeros((count, objectives), dtype=bool) for _ in range(2))
     covered = np.full((count, objectives), -1, dtype=np.int64)
-    dominated = [bool(standing.dominated_on_accuracy[k] and standing.references[k] >= 0) for k in range(count)]
     for k in range(count):
         for q in range(objectives):
-            sure = [o for o in range(count) if o != k and standing.meets[o, q] and stands_in[o, k]]
-            covered[k, q] = _cheapest(sure, footprints)
-            undecided = not standing.meets[k, q] and not standing.fails[k, q] and standing.items[k] < ALL_ITEMS
-            undecided = undecided and not standing.pruned[k, q]
-            left = dominated[k] and not standing.slow[standing.references[k], q]
-            open_[k, q] = standing.items[k] == 0 or (undecided and not sure and not left)
+            sure = [o for o in range(count) if o != k and state.meets[o, q] and stands_in[o, k]]
+            covered[k, q] = _cheapest(sure, state.usage)
+            undecided = not state.meets[k, q] and not state.fails[k, q] and state.items[k] < ALL_ITEMS
+            undecided = undecided and not state.pruned[k, q]
+            left = state.dominated_on_accuracy[k] and not state.slow[state.references[k], q]
+            open_[k, q] = state.items[k] == 0 or (undecided and not sure and not left)
     for k in range(count):
         for q in range(objectives):
-            cheaper = any(standing.meets[o, q] and stands_in[o, k] and before[o, k] for o in range(count) if o != k)
-            last = _outdoer(standing, k)
-            left_to_it = dominated[k] and (standing.meets[last, q] or open_[last, q])
-            kept[k, q] = standing.meets[k, q] and not cheaper and not left_to_it
-    short = kept.any(axis=1) & (standing.items < LATENCY_ITEMS)
-    return OpenQuestions(open_, kept, short, covered)
+            cheaper = any(state.meets[o, q] and stands_in[o, k] and before[o, k] for o in range(count) if o != k)
+            last = _outdoer(state, k)
+            left_to_it = state.dominated_on_accuracy[k] and (state.meets[last, q] or open_[last, q])
+            kept[k, q] = state.meets[k, q] and not cheaper and not left_to_it
+    short = kept.any(axis=1) & (state.items < LATENCY_ITEMS)
+    settled = ~(open_.any(axis=1) | short)
+    return {
+        "open": open_, "certainly_met": kept, "needs_latency_items": short, "covered_by": covered, "settled": settled
+    }  # fmt: skip
 
 
 @given(seed=seeds, count=counts, objectives=st.integers(1, 4))
 @settings(max_examples=examples(600))
 def test_decisions_are_what_the_definitions_say(seed: int, count: int, objectives: int) -> None:
-    standing, footprints = _random(seed, count, objectives)
-    found, expected = open_questions(standing, footprints), _brute(standing, footprints)
-    for name in ("open", "certainly_met", "needs_latency_items", "covered_by"):
-        assert getattr(found, name).tolist() == getattr(expected, name).tolist(), name
-    assert found.settled.tolist() == (~(expected.open.any(axis=1) | expected.needs_latency_items)).tolist()
+    state = _random(seed, count, objectives)
+    for name, expected in _brute(state).items():
+        assert getattr(state, name).tolist() == expected.tolist(), name
 
 
 @given(seed=seeds, count=counts, objectives=st.integers(1, 4))
 @settings(max_examples=examples(800))
 def test_no_objective_loses_its_last_configuration(seed: int, count: int, objectives: int) -> None:
     """Of two mutual replacements, or a configuration dominated by one that waits for it, at least one remains."""
-    standing, footprints = _random(seed, count, objectives)
-    found = open_questions(standing, footprints)
+    state = _random(seed, count, objectives)
     everything = np.arange(count)
-    stands_in = footprints.no_costlier(everything, everything)
+    stands_in = state.usage.no_costlier(everything, everything)
     for q in range(objectives):
-        if standing.meets[:, q].any():
-            assert found.certainly_met[:, q].any() or found.open[:, q].any()
-        if not found.open[:, q].any():
+        if state.meets[:, q].any():
+            assert state.certainly_met[:, q].any() or state.open[:, q].any()
+        if not state.open[:, q].any():
             # Nothing is dropped but for one that is kept and stands in for it, perhaps in several steps.
-            reached = found.certainly_met[:, q].copy()
+            reached = state.certainly_met[:, q].copy()
             for _ in range(count):
                 reached |= (stands_in & reached[:, None]).any(axis=0)
-            assert reached[standing.meets[:, q]].all()
+            assert reached[state.meets[:, q]].all()
 
 
 @given(seed=seeds, count=counts, objectives=st.integers(0, 4))
 @settings(max_examples=examples(600))
 def test_every_verdict_has_its_reason(seed: int, count: int, objectives: int) -> None:
-    standing, footprints = _random(seed, count, objectives)
-    decisions = open_questions(standing, footprints)
+    state = _random(seed, count, objectives)
     names = [f"c{k}" for k in range(count)]
-    for k, found in enumerate(assign_verdicts(standing, decisions, SLOS[:objectives], names)):
+    for k, found in enumerate(assign_verdicts(state, names)):
         assert found.reason
-        assert (found.verdict is Verdict.UNDECIDED) == (not decisions.settled[k])
+        assert (found.verdict is Verdict.UNDECIDED) == (not state.settled[k])
         if found.verdict is Verdict.INFEASIBLE:
-            assert standing.fails[k].all()
+            assert state.fails[k].all()
         if found.verdict is Verdict.FEASIBLE and objectives:
-            assert decisions.certainly_met[k].any()
+            assert state.certainly_met[k].any()
             for q, objective in enumerate(SLOS[:objectives]):
-                assert (str(objective.accuracy) in found.reason) == decisions.certainly_met[k, q]
+                assert (str(objective.accuracy) in found.reason) == state.certainly_met[k, q]
         if found.verdict is Verdict.DOMINATED:
-            assert not decisions.certainly_met[k].any()
-            assert not standing.fails[k].all() or not objectives
+            assert not state.certainly_met[k].any()
+            assert not state.fails[k].all() or not objectives
             others = [o for o in range(count) if f"c{o} " in found.reason and o != k]
             assert others
-            assert all(footprints.no_costlier(np.array([o]), np.array([k]))[0, 0] for o in others)
+            assert all(state.usage.no_costlier(np.array([o]), np.array([k]))[0, 0] for o in others)
 
 
 def _footprints(*cpu_s: float) -> ResourceUsage:
@@ -131,33 +121,35 @@ def _footprints(*cpu_s: float) -> ResourceUsage:
     return ResourceUsage(taken[:, :, None], ones[:, :, None], ones, items, np.arange(len(cpu_s))[:, None])
 
 
-def _standing(footprints: ResourceUsage, known: list[str], **changes: object) -> RaceSnapshot:
-    """`known`: for each configuration and objective + (kept), - (missed), s (too slow) or ? (undecided)."""
+def _standing(
+    footprints: ResourceUsage, known: list[str], requirements: tuple[SloRequirement, ...] = SLOS, **changes: object
+) -> RaceState:
+    """`known`: for each configuration and objective + (kept), - (missed), s (too slow) or ? (undecided).
+
+    References that may replace a configuration are as accurate where `no_more_accurate` says so.
+    """
     signs = np.array([list(signs) for signs in known]).reshape(len(known), -1)
     count = len(known)
     values: dict[str, object] = {
-        "meets": signs == "+",
-        "fails": (signs == "-") | (signs == "s"),
+        "accurate": signs == "+",
+        "inaccurate": signs == "-",
         "slow": signs == "s",
         "items": np.full(count, LATENCY_ITEMS),
-        "latency_items": np.full(count, LATENCY_ITEMS),
-        "all_items": ALL_ITEMS,
-        "dominated_on_accuracy": np.zeros(count, dtype=bool),
         "references": footprints.references(),
+        "reference_no_costlier": np.ones(count, dtype=bool),
         "pruned": np.zeros(signs.shape, dtype=bool),
     }
-    return RaceSnapshot(**{**values, **changes})  # type: ignore[arg-type]
+    return race_state(footprints, requirements[: signs.shape[1]], **{**values, **changes})
 
 
-def _judged(standing: RaceSnapshot, footprints: ResourceUsage, objectives: int = 1) -> tuple[ConfigurationVerdict, ...]:
-    names = [f"c{k}" for k in range(len(footprints.items))]
-    return assign_verdicts(standing, open_questions(standing, footprints), SLOS[:objectives], names)
+def _judged(state: RaceState) -> tuple[ConfigurationVerdict, ...]:
+    return assign_verdicts(state, [f"c{k}" for k in range(len(state.items))])
 
 
 def test_each_verdict() -> None:
     footprints = _footprints(1.0, 2.0, 3.0, 1.5, 0.5)
     standing = _standing(footprints, ["+", "?", "+", "-", "?"])
-    assert _judged(standing, footprints) == (
+    assert _judged(standing) == (
         ConfigurationVerdict(Verdict.FEASIBLE, "it certainly meets accuracy >= 0.9"),
         ConfigurationVerdict(Verdict.DOMINATED, "its SLOs are certainly met by c0 at hardly more resource usage"),
         ConfigurationVerdict(Verdict.DOMINATED, "its SLOs are certainly met by c0 at hardly more resource usage"),
@@ -169,13 +161,13 @@ def test_each_verdict() -> None:
 def test_what_is_not_measured_is_undecided_even_beside_something_cheaper() -> None:
     footprints = _footprints(1.0, 2.0)
     standing = _standing(footprints, ["+", "?"], items=np.array([ALL_ITEMS, 0]))
-    assert _judged(standing, footprints)[1] == ConfigurationVerdict(Verdict.UNDECIDED, "it is unmeasured")
+    assert _judged(standing)[1] == ConfigurationVerdict(Verdict.UNDECIDED, "it is unmeasured")
 
 
 def test_latency_is_asked_of_what_is_kept_alone() -> None:
     footprints = _footprints(1.0, 2.0, 1.5)
     standing = _standing(footprints, ["+", "+", "-"], items=np.full(3, 8))
-    found = _judged(standing, footprints)
+    found = _judged(standing)
     assert found[0].verdict is Verdict.UNDECIDED
     assert f"{LATENCY_ITEMS} items" in found[0].reason
     assert [one.verdict for one in found[1:]] == [Verdict.DOMINATED, Verdict.INFEASIBLE]
@@ -185,7 +177,7 @@ def test_one_objective_each() -> None:
     """The cheap one keeps the low objective, the dear one both: neither is dropped. What is between them is."""
     footprints = _footprints(1.0, 2.0, 3.0)
     standing = _standing(footprints, ["-+", "-?", "+?"])
-    found = _judged(standing, footprints, 2)
+    found = _judged(standing)
     assert [one.verdict for one in found] == [Verdict.FEASIBLE, Verdict.DOMINATED, Verdict.FEASIBLE]
     assert found[0].reason == "it certainly meets accuracy >= 0.8"
     assert found[2].reason == "it certainly meets accuracy >= 0.9"
@@ -193,8 +185,8 @@ def test_one_objective_each() -> None:
 
 def test_a_partner_that_is_surely_as_accurate_outdoes() -> None:
     footprints = _footprints(1.0, 2.0)
-    standing = _standing(footprints, ["?", "?"], dominated_on_accuracy=np.array([False, True]))
-    found = _judged(standing, footprints)
+    standing = _standing(footprints, ["?", "?"], no_more_accurate=np.array([False, True]))
+    found = _judged(standing)
     assert found[0].verdict is Verdict.UNDECIDED
     assert found[1] == ConfigurationVerdict(
         Verdict.DOMINATED, "c0 is certainly as accurate at hardly more resource usage"
@@ -207,29 +199,28 @@ def test_who_outdoes_does_not_drop_the_one_it_leans_on() -> None:
     They stand in for each other, so that the first is asked no more: the second is needed.
     """
     footprints = _footprints(1.0, 1.01)
-    standing = _standing(footprints, ["?", "+"], dominated_on_accuracy=np.array([False, True]))
-    found = _judged(standing, footprints)
+    standing = _standing(footprints, ["?", "+"], no_more_accurate=np.array([False, True]))
+    found = _judged(standing)
     assert found[0].verdict is Verdict.DOMINATED
     assert "c1" in found[0].reason
     assert found[1].verdict is Verdict.FEASIBLE
     # Where the second takes much more, the first is asked on, and the second waits for it.
     apart = _footprints(1.0, 2.0)
-    waiting = _judged(replace(standing, references=apart.references()), apart)
+    waiting = _judged(replace(standing, usage=apart, references=apart.references()))
     assert [one.verdict for one in waiting] == [Verdict.UNDECIDED, Verdict.DOMINATED]
 
 
 @pytest.mark.parametrize("count", [2, 5])
 def test_of_equals_one_is_kept(count: int) -> None:
     footprints = _footprints(*[1.0] * count)
-    verdicts = [one.verdict for one in _judged(_standing(footprints, ["+"] * count), footprints)]
+    verdicts = [one.verdict for one in _judged(_standing(footprints, ["+"] * count))]
     assert verdicts == [Verdict.FEASIBLE] + [Verdict.DOMINATED] * (count - 1)
 
 
 def test_a_query_without_an_accuracy_objective_is_kept_by_the_cheapest() -> None:
     footprints = _footprints(2.0, 1.0)
-    standing = _standing(footprints, ["-+", "-+"])
-    found = assign_verdicts(standing, open_questions(standing, footprints), (SLOS[0], SloRequirement()), ("c0", "c1"))
-    assert found == (
+    standing = _standing(footprints, ["-+", "-+"], (SLOS[0], SloRequirement()))
+    assert _judged(standing) == (
         ConfigurationVerdict(Verdict.DOMINATED, "its SLOs are certainly met by c1 at hardly more resource usage"),
         ConfigurationVerdict(Verdict.FEASIBLE, "it certainly meets any accuracy"),
     )
@@ -238,8 +229,8 @@ def test_a_query_without_an_accuracy_objective_is_kept_by_the_cheapest() -> None
 def test_without_any_query_all_that_is_not_outdone_is_wanted_for_planning() -> None:
     footprints = _footprints(1.0, 2.0, 3.0)
     dominated, items = np.array([False, True, False]), np.array([LATENCY_ITEMS, 8, 8])
-    standing = _standing(footprints, ["", "", ""], dominated_on_accuracy=dominated, items=items)
-    assert _judged(standing, footprints, 0) == (
+    standing = _standing(footprints, ["", "", ""], no_more_accurate=dominated, items=items)
+    assert _judged(standing) == (
         ConfigurationVerdict(Verdict.FEASIBLE, "no query uses the pipeline yet"),
         ConfigurationVerdict(Verdict.DOMINATED, "c0 is certainly as accurate at hardly more resource usage"),
         ConfigurationVerdict(Verdict.UNDECIDED, f"its latency has to be measured on {LATENCY_ITEMS} items"),
@@ -251,11 +242,7 @@ def test_too_slow_is_told_apart_from_inaccurate() -> None:
     asked = tuple(
         SloRequirement(AccuracySlo(threshold=0.9), LatencySlo(limit=limit_s, percentile=95.0)) for limit_s in (0.5, 4.0)
     )
-    standing = _standing(footprints, ["s-", "ss"])
-    reasons = [
-        found.reason for found in assign_verdicts(standing, open_questions(standing, footprints), asked, ["a", "b"])
-    ]
-    assert reasons == [
+    assert [found.reason for found in _judged(_standing(footprints, ["s-", "ss"], asked))] == [
         "it is certainly too slow for latency p95 <= 500ms and certainly misses accuracy >= 0.9",
         "it is certainly too slow for latency p95 <= 500ms, p95 <= 4s",
     ]
@@ -264,15 +251,15 @@ def test_too_slow_is_told_apart_from_inaccurate() -> None:
 def test_a_partner_that_is_too_slow_outdoes_nobody_where_it_is() -> None:
     footprints = _footprints(1.0, 1.01)
     dominated, references = np.array([False, True]), np.array([-1, 0])
-    standing = _standing(footprints, ["s", "?"], dominated_on_accuracy=dominated, references=references)
-    assert open_questions(standing, footprints).open[:, 0].tolist() == [False, True]
+    standing = _standing(footprints, ["s", "?"], no_more_accurate=dominated, references=references)
+    assert standing.open[:, 0].tolist() == [False, True]
 
 
 def test_what_makes_no_plan_cheaper_is_not_asked() -> None:
     footprints = _footprints(1.0, 2.0)
     standing = _standing(footprints, ["+-", "??"], pruned=np.array([[False, False], [True, False]]))
-    assert open_questions(standing, footprints).open.tolist() == [[False, False], [False, True]]
+    assert standing.open.tolist() == [[False, False], [False, True]]
     standing = _standing(footprints, ["+-", "??"], pruned=np.array([[False, False], [True, True]]))
-    found = _judged(standing, footprints, objectives=2)
+    found = _judged(standing)
     assert found[1].verdict is Verdict.UNLIKELY
     assert "no plan much cheaper" in found[1].reason

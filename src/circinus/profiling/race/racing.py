@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from circinus.arrays import BoolArray, FloatArray, IntArray
-from circinus.profiling.race.verdicts import OpenQuestions, RaceSnapshot
+from circinus.arrays import IntArray
+from circinus.profiling.race.race_state import RaceState
 from circinus.statistics.mean_decision import items_until_decided
 
 MIN_SHARE = 0.02
 """Minimum value of an open question, as a share of the weight of its SLO requirement."""
-
-
-@dataclass(frozen=True, eq=False)
-class ScoreEvidence:
-    """Estimates from the scores of k configurations for q SLO requirements, beyond certain statements."""
-
-    variances: FloatArray
-    """(k,) residual variances of single scores, always positive."""
-    estimate_meets: BoolArray
-    """(k, q) whether the estimate meets the SLO."""
-    margins: FloatArray
-    """(k, q) distance of the estimate from the threshold."""
-    score_range: float
-    """Width of the range of scores."""
-    side_risk: float
-    """Risk of each side of each sequence."""
-    weights: FloatArray
-    """(q,) total weight of the queries with each requirement."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +29,13 @@ class MeasurementStep:
 
 
 def next_measurement(
-    snapshot: RaceSnapshot,
-    decisions: OpenQuestions,
-    evidence: ScoreEvidence,
-    total_cpu_s: FloatArray,
+    state: RaceState,
     checkpoints: Sequence[int],
     seconds: Callable[[int, int], float],
     within_s: float,
+    without: Collection[int] = (),
+    *,
+    latency_only: bool = False,
 ) -> MeasurementStep | None:
     """Return the step with the highest expected value per second, or None if nothing is open.
 
@@ -65,33 +47,33 @@ def next_measurement(
     only, and then everything is evaluated again.
 
     Args:
-        snapshot: certain statements.
-        decisions: open questions.
-        evidence: estimates.
-        total_cpu_s: (k,) CPU seconds of one item.
+        state: state of the race; configurations without an item are skipped.
         checkpoints: sample sizes of the interim analyses, ascending.
         seconds: (configuration, items) -> seconds until it is measured on this many items.
         within_s: remaining seconds; steps expected to be decided within them come first.
+        without: configurations to skip now.
+        latency_only: whether a sampler decides about SLOs, so that only latencies are pursued.
     """
+    eligible = state.decisive_items > 0
+    eligible[list(without)] = False
+    weights = np.array(state.slos.weights, dtype=np.float64)
     values: dict[int, tuple[float, float]] = {}
-    for q in range(decisions.open.shape[1]):
-        open_ = np.flatnonzero(decisions.open[:, q])
+    for q in range(0 if latency_only else len(weights)):
+        open_ = np.flatnonzero(state.open[:, q] & eligible)
         if not len(open_):
             continue
-        candidates, share = _candidates(open_, q, snapshot, evidence, total_cpu_s)
-        expected_s = {
-            int(k): seconds(int(k), expected_items_to_decide(int(k), q, snapshot, evidence)) for k in candidates
-        }
+        candidates, share = _candidates(open_, q, state)
+        expected_s = {int(k): seconds(int(k), expected_items_to_decide(int(k), q, state)) for k in candidates}
         soonest = min(expected_s, key=lambda k: (expected_s[k], k))
-        _add(values, soonest, share * float(evidence.weights[q]), expected_s[soonest])
-    for k in np.flatnonzero(decisions.needs_latency_items):
-        weight = float(evidence.weights[decisions.certainly_met[k]].sum()) if decisions.certainly_met.shape[1] else 1.0
-        _add(values, int(k), weight, seconds(int(k), int(snapshot.latency_items[k])))
+        _add(values, soonest, share * float(weights[q]), expected_s[soonest])
+    for k in np.flatnonzero(state.needs_latency_items & eligible):
+        weight = float(weights[state.certainly_met[k]].sum()) if len(weights) else 1.0
+        _add(values, int(k), weight, seconds(int(k), int(state.latency_items[k])))
     if not values:
         return None
     selected = max(values, key=lambda k: (values[k][1] <= within_s, values[k][0] / max(values[k][1], 1e-9), -k))
     weight, max_s = values[selected]
-    target = next(size for size in checkpoints if size > snapshot.items[selected])
+    target = next(size for size in checkpoints if size > state.items[selected])
     return MeasurementStep(selected, target, weight / max(max_s, 1e-9))
 
 
@@ -101,12 +83,11 @@ def _add(values: dict[int, tuple[float, float]], configuration: int, weight: flo
     values[configuration] = total + weight, max(max_s, seconds)
 
 
-def _candidates(
-    open_: IntArray, requirement: int, snapshot: RaceSnapshot, evidence: ScoreEvidence, total_cpu_s: FloatArray
-) -> tuple[IntArray, float]:
+def _candidates(open_: IntArray, requirement: int, state: RaceState) -> tuple[IntArray, float]:
     """Return the configurations one of which comes next, and its value as a share of the requirement's weight."""
-    promising = open_[evidence.estimate_meets[open_, requirement]]
-    certain = np.flatnonzero(snapshot.meets[:, requirement])
+    total_cpu_s = np.nan_to_num(state.usage.total_cpu_s)  # all alike until usages are compared
+    promising = open_[state.estimate_meets[open_, requirement]]
+    certain = np.flatnonzero(state.meets[:, requirement])
     if not len(promising):
         return open_, MIN_SHARE
     if not len(certain):
@@ -116,11 +97,12 @@ def _candidates(
     return open_[total_cpu_s[open_] <= cheapest_s], max(saved, MIN_SHARE)
 
 
-def expected_items_to_decide(
-    configuration: int, requirement: int, snapshot: RaceSnapshot, evidence: ScoreEvidence
-) -> int:
+def expected_items_to_decide(configuration: int, requirement: int, state: RaceState) -> int:
     """Return the number of items at which a requirement is expected to be decided."""
-    margin = max(float(evidence.margins[configuration, requirement]), evidence.score_range / (2 * snapshot.all_items))
-    variance = float(evidence.variances[configuration])
-    items = items_until_decided(margin, variance, evidence.score_range, evidence.side_risk, snapshot.all_items)
-    return int(min(max(math.ceil(items), int(snapshot.items[configuration]) + 1), snapshot.all_items))
+    slo, population = state.slos.requirements[requirement].accuracy, state.confidence.population
+    low, high = state.confidence.metric.range
+    distance = 0.0 if slo is None else abs(float(state.means[configuration]) - slo.threshold)
+    margin = max(distance, (high - low) / (2 * population))
+    variance = float(state.variances[configuration])
+    items = items_until_decided(margin, variance, high - low, state.confidence.side_risk, population)
+    return int(min(max(math.ceil(items), int(state.items[configuration]) + 1), population))

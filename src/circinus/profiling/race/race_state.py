@@ -1,0 +1,190 @@
+"""State of the race among configurations, and the open questions that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from circinus.arrays import BoolArray, FloatArray, IntArray
+from circinus.profiling.race.resource_usage import ResourceUsage
+from circinus.profiling.race.run_confidence import RunConfidence
+from circinus.profiling.race.slo_requirements import PipelineSlos
+
+
+@dataclass(frozen=True, eq=False)
+class RaceState:
+    """State of a race of k configurations for q SLO requirements.
+
+    A configuration that may meet a requirement need not be measured if another certainly meets it and may replace it,
+    or if its reference may replace it and is certainly as accurate. A configuration that certainly meets a requirement
+    yields to its reference only if the latter is open on it or certainly meets it too. Otherwise neither would remain,
+    as the reference is not measured further because this one may replace it.
+    """
+
+    slos: PipelineSlos
+    """SLO requirements to be decided."""
+    confidence: RunConfidence
+    """Confidence sequences of the run."""
+    usage: ResourceUsage
+    """Resource usage of the configurations; empty until it is compared."""
+    items: IntArray
+    """(k,) number of measured items, a prefix of the order."""
+    latency_items: IntArray
+    """(k,) sample size for the latency, at most all items."""
+    failed: BoolArray
+    """(k,) whether the configuration failed in this measurement."""
+    exhausted: BoolArray
+    """(k,) whether no further recording is available."""
+    accurate: BoolArray
+    """(k, q) whether the configuration is certainly accurate enough."""
+    inaccurate: BoolArray
+    """(k, q) whether the configuration is certainly not accurate enough."""
+    slow: BoolArray
+    """(k, q) whether no plan is certainly fast enough, regardless of accuracy."""
+    pruned: BoolArray
+    """(k, q) see `SamplerDecision.pruned`."""
+    means: FloatArray
+    """(k,) estimated mean scores."""
+    variances: FloatArray
+    """(k,) residual variances of single scores, always positive."""
+    references: IntArray
+    """(k,) see `ResourceUsage.references`."""
+    reference_no_costlier: BoolArray
+    """(k,) whether the reference may replace the configuration."""
+    no_more_accurate: BoolArray
+    """(k,) whether the reference is certainly as accurate."""
+
+    @classmethod
+    def blank(
+        cls, configurations: int, slos: PipelineSlos, confidence: RunConfidence, *, latency_items: int
+    ) -> RaceState:
+        """Return the state of k configurations without measurements."""
+        per_configuration = np.zeros(configurations, dtype=bool)
+        per_requirement = np.zeros((configurations, len(slos.requirements)), dtype=bool)
+        low, high = confidence.metric.range
+        return cls(
+            slos,
+            confidence,
+            usage=ResourceUsage.empty(configurations),
+            items=np.zeros(configurations, dtype=np.int64),
+            latency_items=np.full(configurations, latency_items, dtype=np.int64),
+            failed=per_configuration,
+            exhausted=per_configuration,
+            accurate=per_requirement,
+            inaccurate=per_requirement,
+            slow=per_requirement,
+            pruned=per_requirement,
+            means=np.full(configurations, (low + high) / 2),
+            variances=np.full(configurations, (high - low) ** 2 / 4),
+            references=np.full(configurations, -1, dtype=np.int64),
+            reference_no_costlier=per_configuration,
+            no_more_accurate=per_configuration,
+        )
+
+    def followed_by(self, added: RaceState) -> RaceState:
+        """Return the state with further configurations; the usage has to be compared again."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        joined: dict[str, Any] = {
+            name: np.concatenate([array, getattr(added, name)])
+            for name, array in own.items()
+            if isinstance(array, np.ndarray)
+        }
+        return replace(self, usage=ResourceUsage.empty(len(joined["items"])), **joined)
+
+    def with_row(self, index: int, **values: object) -> RaceState:
+        """Return the state with other values of one configuration."""
+        changed: dict[str, Any] = {name: getattr(self, name).copy() for name in values}
+        for name, value in values.items():
+            changed[name][index] = value
+        return replace(self, **changed)
+
+    @cached_property
+    def decisive_items(self) -> IntArray:
+        """(k,) number of items that decisions rest on: all items where none can be added."""
+        return np.where(self.failed | self.exhausted, self.confidence.population, self.items)
+
+    @cached_property
+    def meets(self) -> BoolArray:
+        """(k, q) certainly accurate enough, and not certainly too slow."""
+        return self.accurate & ~self.slow & ~self.failed[:, None]
+
+    @cached_property
+    def fails(self) -> BoolArray:
+        """(k, q) certainly missed."""
+        return self.inaccurate | self.slow | self.failed[:, None]
+
+    @cached_property
+    def dominated_on_accuracy(self) -> BoolArray:
+        """(k,) whether the reference is certainly as accurate and may replace the configuration."""
+        dominated = self.no_more_accurate & self.reference_no_costlier & ~self.failed[self.references]
+        return dominated & (self.references >= 0)
+
+    @cached_property
+    def estimate_meets(self) -> BoolArray:
+        """(k, q) whether the estimated mean score meets the accuracy SLO."""
+        meets = np.ones(self.accurate.shape, dtype=bool)
+        for column, requirement in enumerate(self.slos.requirements):
+            if requirement.accuracy is not None:
+                meets[:, column] = [requirement.accuracy.is_met_by(mean) for mean in self.means.tolist()]
+        return meets
+
+    @cached_property
+    def covered_by(self) -> IntArray:
+        """(k, q) the cheapest configuration that certainly meets the requirement and may replace this one; else -1."""
+        return self._covered(cheaper=False)
+
+    @cached_property
+    def open(self) -> BoolArray:
+        """(k, q) undecided, and a decision would matter; without an item everywhere."""
+        undecided = ~(self.meets | self.fails) & (self.decisive_items < self.confidence.population)[:, None]
+        # A reference that is slightly too slow serves no query, where this configuration may.
+        left_to_reference = self.dominated_on_accuracy[:, None] & ~self.slow[self.references]
+        matters = ~self.pruned & (self.covered_by < 0) & ~left_to_reference
+        return np.asarray(undecided & matters | (self.decisive_items == 0)[:, None])
+
+    @cached_property
+    def certainly_met(self) -> BoolArray:
+        """(k, q) certainly met, and no other may replace it at lower usage or is certainly as accurate."""
+        last = self._undominated_references
+        yields = self.dominated_on_accuracy[:, None] & (self.meets[last] | self.open[last])
+        return self.meets & (self._covered(cheaper=True) < 0) & ~yields
+
+    @cached_property
+    def needs_latency_items(self) -> BoolArray:
+        """(k,) possibly planned with, but with too few items for its latency; without queries, all not dominated."""
+        planned = self.certainly_met.any(axis=1) if self.slos.requirements else ~self.dominated_on_accuracy
+        return planned & (self.decisive_items < self.latency_items)
+
+    @property
+    def settled(self) -> BoolArray:
+        """(k,) whether more items of a configuration would change no decision."""
+        return ~(self.open.any(axis=1) | self.needs_latency_items)
+
+    @property
+    def _undominated_references(self) -> IntArray:
+        """(k,) the end of each chain of references that dominate, which is mostly the configuration itself."""
+        last = np.where(self.dominated_on_accuracy, self.references, np.arange(len(self.items)))
+        while self.dominated_on_accuracy[last].any():
+            last = last[last]
+        return last
+
+    def _covered(self, *, cheaper: bool) -> IntArray:
+        """Return (k, q) the configuration with the fewest CPU seconds that certainly meets a requirement in its place.
+
+        Args:
+            cheaper: whether it must use fewer CPU seconds, so that one of two mutual replacements remains.
+        """
+        covered_by = np.full(self.meets.shape, -1, dtype=np.int64)
+        indexes = np.arange(len(covered_by))
+        feasible = np.flatnonzero(self.meets.any(axis=1))
+        feasible = feasible[np.argsort(self.usage.total_cpu_s[feasible], kind="stable")]
+        for index in feasible[::-1]:  # the cheapest last, so that it overwrites the others
+            replaceable = self.usage.replaceable_by(int(index)).copy()
+            replaceable[index] = False
+            if cheaper:
+                replaceable &= self.usage.cheaper(index[None], indexes)[0]
+            covered_by[np.ix_(np.flatnonzero(replaceable), np.flatnonzero(self.meets[index]))] = index
+        return covered_by
