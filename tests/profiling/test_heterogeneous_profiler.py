@@ -25,10 +25,9 @@ from circinus.profiling import (
     current_machine,
     load_predicted_service_times,
     load_profile,
-    profile_on_hardware_classes,
+    profile_pipeline,
 )
 from circinus.profiling.hardware.class_times import HardwareClassTimes, class_machines
-from circinus.profiling.hardware.heterogeneous_profiler import HeterogeneousProfile
 from circinus.profiling.hardware.machine import machine_mismatch
 from circinus.profiling.measurement.local_runner import LocalRunner
 from circinus.profiling.measurement.runner import NodeLostError, OperatorRunner, OperatorsMeasurement
@@ -96,13 +95,13 @@ def _of_pools(folder: Path, *pools: Pool, limit_s: float | None = None) -> Speci
 
 def _profiled(
     specification: Specification, classes: Mapping[str, HardwareClassBackend | None], **arguments: object
-) -> HeterogeneousProfile:
+) -> PipelineProfile:
     folder = specification.module_paths[0]
-    return profile_on_hardware_classes(
+    return profile_pipeline(
         specification,
         "naps",
         folder / "store",
-        reference=LocalBackend([folder]),
+        source=LocalBackend([folder]),
         classes=classes,
         **{"exhaustive": True, **arguments},  # type: ignore[arg-type]
     )
@@ -120,16 +119,16 @@ def _speeds(profile: PipelineProfile) -> dict[tuple[str, str], float]:
 def test_operators_are_as_slow_there_as_they_are(folder: Path) -> None:
     specification, there = _specification(folder), Elsewhere(folder)
     found = _profiled(specification, {"slow": there})
-    (report,) = found.reports
+    (report,) = found.class_reports
     assert (report.hardware_class, report.machine, report.missing, report.failed) == ("slow", SLOW, 0, ())
-    speeds = _speeds(found.profile)
+    speeds = _speeds(found)
     assert len(speeds) == 3  # `ahead` with either effort, `answer`
     for (name, _), speed in speeds.items():
         assert speed == pytest.approx(1 / SLOWNESS[name])
     # The least that tells: every item under each effort, and `answer` once.
     assert sorted(there.ran) == [("ahead",)] * ITEMS + [("ahead", "answer")] * ITEMS
     (slow,) = (p.hardware for p in specification.infrastructure.pools)  # type: ignore[union-attr]
-    for configuration in found.profile.configurations:
+    for configuration in found.configurations:
         for name, operator in configuration.operators.items():
             bounds = operator.speeds.measured["slow"].speed
             assert bounds.lower <= bounds.value <= bounds.upper
@@ -146,9 +145,9 @@ def test_what_is_known_is_not_measured_again_and_all_read_it(folder: Path) -> No
     again = Elsewhere(folder)
     after = _profiled(specification, {"slow": again})
     assert again.ran == []
-    assert after.reports[0].ran_s == 0.0
+    assert after.class_reports[0].ran_s == 0.0
     read = load_profile(specification, "naps", folder / "store")
-    assert _speeds(read) == _speeds(before.profile) == _speeds(after.profile)
+    assert _speeds(read) == _speeds(before) == _speeds(after)
     assert read.machine == current_machine()
     configurations = [found.configuration for found in read.configurations]
     expected = load_predicted_service_times(specification, "naps", folder / "store", configurations)
@@ -161,7 +160,7 @@ def test_times_are_stored_as_those_of_the_class_and_machine(folder: Path) -> Non
     specification = _specification(folder)
     found = _profiled(specification, {"slow": Elsewhere(folder)})
     here = LocalBackend([folder]).addresses(specification.pipelines["naps"], current_machine())
-    listed = [one.configuration for one in found.profile.configurations]
+    listed = [one.configuration for one in found.configurations]
     with ProfileStore(folder / "store") as store:
         assert class_machines(store) == {"slow": (SLOW,)}
         dataset = read_dataset(store, here.dataset(), 0)
@@ -182,7 +181,7 @@ def test_another_machine_of_the_class_is_measured_by_itself(folder: Path) -> Non
     fast = Elsewhere(folder, machine=Machine("New CPU", 2), environment={})
     found = _profiled(specification, {"slow": fast})
     assert len(fast.ran) == 2 * ITEMS
-    assert all(speed == pytest.approx(1.0) for speed in _speeds(found.profile).values())
+    assert all(speed == pytest.approx(1.0) for speed in _speeds(found).values())
 
 
 def test_only_operators_that_may_run_there_are_measured(folder: Path) -> None:
@@ -198,19 +197,19 @@ def test_only_operators_that_may_run_there_are_measured(folder: Path) -> None:
         Specification({"naps": changed}, specification.infrastructure, specification.queries, (folder,)),
         {"slow": there},
     )
-    assert {name for name, _ in _speeds(found.profile)} == {"ahead"}
+    assert {name for name, _ in _speeds(found)} == {"ahead"}
     assert set(there.ran) == {("ahead",)}
 
 
 def test_what_fails_there_is_told_and_the_rest_goes_on(folder: Path) -> None:
     broken = Elsewhere(folder, environment={"POOL_SLOWNESS": "1", "POOL_BROKEN": "2"})
     found = _profiled(_specification(folder), {"slow": broken})
-    (report,) = found.reports
+    (report,) = found.class_reports
     assert report.missing == 1
     assert [failure.configuration["ahead"].as_dict() for failure in report.failed] == [{"effort": 2}]
     assert "this node cannot do that" in report.failed[0].reason
-    assert len(_speeds(found.profile)) == 2
-    assert not found.profile.failed  # here it works
+    assert len(_speeds(found)) == 2
+    assert not found.failed  # here it works
 
 
 def test_a_lost_node_ends_it_and_nothing_is_lost(folder: Path) -> None:
@@ -219,7 +218,7 @@ def test_a_lost_node_ends_it_and_nothing_is_lost(folder: Path) -> None:
         _profiled(specification, {"slow": Elsewhere(folder, answers=1)})
     back = Elsewhere(folder)
     found = _profiled(specification, {"slow": back})
-    assert found.reports[0].missing == 0
+    assert found.class_reports[0].missing == 0
     assert len(back.ran) == 2 * ITEMS - 8  # one increment was committed
 
 
@@ -230,7 +229,7 @@ def test_a_budget_ends_it_and_the_next_run_goes_on(folder: Path) -> None:
     for budget_s in (5.0, 25.0, 40.0, None):
         seconds = count()  # one passes with every look at the clock
         found = _profiled(specification, {"slow": there}, budget_s=budget_s, clock=lambda s=seconds: float(next(s)))
-        missing.append(found.reports[0].missing)
+        missing.append(found.class_reports[0].missing)
     assert missing == sorted(missing, reverse=True)
     assert missing[0] > 0
     assert missing[-1] == 0
@@ -239,17 +238,17 @@ def test_a_budget_ends_it_and_the_next_run_goes_on(folder: Path) -> None:
 
 def test_where_it_is_allowed_the_declared_speed_stands_for_a_lost_node(folder: Path) -> None:
     found = _profiled(_specification(folder), {"slow": Elsewhere(folder, answers=0)}, skip_lost_nodes=True)
-    assert [report.missing for report in found.reports] == [3]
-    assert _speeds(found.profile) == {}
+    assert [report.missing for report in found.class_reports] == [3]
+    assert _speeds(found) == {}
     without = _profiled(_specification(folder), {"slow": None})
-    assert [(report.machine, report.missing) for report in without.reports] == [(None, 0)]
+    assert [(report.machine, report.missing) for report in without.class_reports] == [(None, 0)]
 
 
 def test_what_only_the_declared_speed_makes_too_slow_is_looked_at_again(folder: Path) -> None:
     specification = _specification(folder, speed=0.05, limit_s=20 * NAP_S)
-    declared = _profiled(specification, {"slow": None}, exhaustive=False).profile
+    declared = _profiled(specification, {"slow": None}, exhaustive=False)
     assert {found.verdict for found in declared.verdicts.values()} == {Verdict.INFEASIBLE}
-    measured = _profiled(specification, {"slow": Elsewhere(folder, environment={})}, exhaustive=False).profile
+    measured = _profiled(specification, {"slow": Elsewhere(folder, environment={})}, exhaustive=False)
     assert Verdict.INFEASIBLE not in {found.verdict for found in measured.verdicts.values()}
 
 
@@ -257,7 +256,7 @@ def test_a_profile_made_on_a_pools_node_counts_until_this_machine_profiles_again
     specification, other = _specification(folder), Machine("Node CPU", 64)
     _profiled(specification, {})
     with mock.patch("circinus.profiling.measurement.backend.current_machine", return_value=other):
-        on_pool = _profiled(specification, {}).profile
+        on_pool = _profiled(specification, {})
     assert (on_pool.machine, on_pool.on_pool) == (other, True)
     read = load_profile(specification, "naps", folder / "store")
     assert (read.machine, read.on_pool) == (other, True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from circinus.profiling import machine_mismatch
-from circinus.profiling.hardware.heterogeneous_profiler import classes_with_declared_speed
+from circinus.profiling.hardware.class_profiler import classes_with_declared_speed
 
 if TYPE_CHECKING:
     from circinus.profiling import (
@@ -77,7 +77,6 @@ def machine_warning(profile: PipelineProfile, specification: Specification) -> s
 def profile_summary(
     profile: PipelineProfile,
     specification: Specification,
-    classes: Sequence[HardwareClassReport] = (),
     observations: Sequence[ServiceTimeObservation] = (),
 ) -> dict[str, Any]:
     """Return the JSON document of one profile.
@@ -85,7 +84,6 @@ def profile_summary(
     Args:
         profile: profile of one pipeline.
         specification: specification that has the pipeline.
-        classes: measurements on further hardware classes.
         observations: service times observed under traffic.
     """
     return {
@@ -127,5 +125,5 @@ def profile_summary(
         "certificate": _certificate(profile.certificate),
         "failed": _failed(profile.failed),
         "observations": list(observations),
-        "classes": [_class(report) for report in classes],
+        "classes": [_class(report) for report in profile.class_reports],
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ from circinus.errors import OperatorError, ProfileError
 from circinus.planning.sampler import make_sampler
 from circinus.profiling import (
     Calibration,
-    HardwareClassReport,
     MeasurementBackend,
     PipelineProfile,
     ServiceTimeObservation,
@@ -22,7 +20,6 @@ from circinus.profiling import (
     export_trace,
     load_observations,
     load_profile,
-    profile_on_hardware_classes,
     profile_pipeline,
     save_trace,
 )
@@ -73,43 +70,27 @@ def profile_pipelines(
     if engine.kind == "ray":
         targets = _connect_targets(specification, engine.address, declared_speeds=declared_speeds)
     profiles: dict[str, PipelineProfile] = {}
-    reports: dict[str, Sequence[HardwareClassReport]] = {}
     for name in names:
         _log.info("profile pipeline %s into %s", name, store)
         with progress(name) as observer:
-            if targets is None:
-                profile = profile_pipeline(
-                    specification,
-                    name,
-                    store,
-                    budget_s=budget_s,
-                    seed=seed,
-                    observer=observer,
-                    source=sources.get(name),
-                    explorer=make_sampler(specification, name),
-                    exhaustive=exhaustive,
-                )
-            else:
-                measured = profile_on_hardware_classes(
-                    specification,
-                    name,
-                    store,
-                    reference=targets.reference,
-                    classes=targets.classes,
-                    explorer=partial(make_sampler, specification, name),
-                    budget_s=budget_s,
-                    seed=seed,
-                    observer=observer,
-                    exhaustive=exhaustive,
-                    skip_lost_nodes=declared_speeds,
-                )
-                profile, reports[name] = measured.profile, measured.reports
+            profile = profile_pipeline(
+                specification,
+                name,
+                store,
+                budget_s=budget_s,
+                seed=seed,
+                observer=observer,
+                source=sources.get(name) if targets is None else targets.reference,
+                explorer=make_sampler(specification, name),
+                exhaustive=exhaustive,
+                classes=None if targets is None else targets.classes,
+                skip_lost_nodes=declared_speeds,
+            )
         profiles[name] = profile
-        classes = {name: reports[name]} if name in reports else {}
-        on_profile(ProfileReport({name: profile}, specification, classes, _observations(store, [name])))
+        on_profile(ProfileReport({name: profile}, specification, _observations(store, [name])))
         if profile.interrupted:
             break
-    return ProfileReport(profiles, specification, reports, _observations(store, profiles))
+    return ProfileReport(profiles, specification, _observations(store, profiles))
 
 
 def refuse_failed_pipelines(report: ProfileReport) -> None:

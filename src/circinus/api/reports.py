@@ -62,8 +62,6 @@ class ProfileReport(Result, Mapping[str, "PipelineProfile"]):
 
     profiles: Mapping[str, PipelineProfile]
     specification: Specification
-    hardware_classes: Mapping[str, Sequence[HardwareClassReport]] = field(default_factory=dict)
-    """Pipeline -> measurements on further hardware classes."""
     observations: Mapping[str, Sequence[ServiceTimeObservation]] = field(default_factory=dict)
     """Pipeline -> service times observed under traffic."""
 
@@ -75,6 +73,11 @@ class ProfileReport(Result, Mapping[str, "PipelineProfile"]):
 
     def __len__(self) -> int:
         return len(self.profiles)
+
+    @property
+    def hardware_classes(self) -> Mapping[str, Sequence[HardwareClassReport]]:
+        """Pipeline -> measurements on further hardware classes."""
+        return {name: profile.class_reports for name, profile in self.items() if profile.class_reports}
 
     @property
     def interrupted(self) -> bool:
@@ -107,9 +110,7 @@ class ProfileReport(Result, Mapping[str, "PipelineProfile"]):
 
         return {
             "profiles": [
-                profile_summary(
-                    profile, self.specification, self.hardware_classes.get(name, ()), self.observations.get(name, ())
-                )
+                profile_summary(profile, self.specification, self.observations.get(name, ()))
                 for name, profile in self.profiles.items()
             ]
         }

@@ -2,9 +2,7 @@ from .dataset.items import Dataset as Dataset
 from .dataset.items import load_dataset as load_dataset
 from .hardware.calibration import Calibration as Calibration
 from .hardware.calibration import calibrate as calibrate
-from .hardware.class_profiler import HardwareClassReport as HardwareClassReport
-from .hardware.heterogeneous_profiler import HardwareClassBackend as HardwareClassBackend
-from .hardware.heterogeneous_profiler import profile_on_hardware_classes as profile_on_hardware_classes
+from .hardware.class_profiler import HardwareClassBackend as HardwareClassBackend
 from .hardware.machine import DECLARED as DECLARED
 from .hardware.machine import Machine as Machine
 from .hardware.machine import MeasuredSpeed as MeasuredSpeed
@@ -26,6 +24,7 @@ from .observer import ProfileProgress as ProfileProgress
 from .observer import SilentObserver as SilentObserver
 from .profile import ConfigurationProfile as ConfigurationProfile
 from .profile import FailedConfiguration as FailedConfiguration
+from .profile import HardwareClassReport as HardwareClassReport
 from .profile import OperatorProfile as OperatorProfile
 from .profile import PipelineProfile as PipelineProfile
 from .profiler import profile_pipeline as profile_pipeline

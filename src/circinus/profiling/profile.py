@@ -87,6 +87,21 @@ class FailedConfiguration:
     reason: str
 
 
+@dataclass(frozen=True)
+class HardwareClassReport:
+    """Result of a run on one hardware class."""
+
+    hardware_class: str
+    machine: Machine | None
+    """Machine that was measured on; None if none was, and the declared speed applies."""
+    ran_s: float = 0.0
+    """Processing seconds of this run."""
+    missing: int = 0
+    """Number of operators with knob values whose speed is declared, not measured: they failed, or the budget was
+    spent."""
+    failed: tuple[FailedConfiguration, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class PipelineProfile:
     """Measurements of one pipeline on one data set and one hardware class."""
@@ -124,6 +139,8 @@ class PipelineProfile:
     """Certificate for the unmeasured configurations; None if it was not requested, or if all are to be measured."""
     interrupted: bool = False
     """True if the measurement was interrupted; the profile contains everything measured before."""
+    class_reports: tuple[HardwareClassReport, ...] = ()
+    """Results on further hardware classes in the same run."""
 
     @property
     def usable(self) -> tuple[ConfigurationProfile, ...]:

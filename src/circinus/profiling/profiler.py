@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +11,18 @@ import numpy as np
 from circinus.errors import ProfileError
 from circinus.profiling.budget import TimeBudget
 from circinus.profiling.dataset.items import Dataset
+from circinus.profiling.hardware.class_profiler import (
+    HardwareClassBackend,
+    HardwareClassProfiler,
+    operators_by_class,
+)
 from circinus.profiling.hardware.class_times import write_profiling_machine
 from circinus.profiling.measurement.allocation_profiler import AllocationProfiler
 from circinus.profiling.measurement.backend import LocalBackend, MeasurementBackend
 from circinus.profiling.measurement.measurer import Measurer
 from circinus.profiling.measurement.time_estimator import MeasurementTimeEstimator
 from circinus.profiling.observer import ProfileObserver, SilentObserver
-from circinus.profiling.profile import PipelineProfile
+from circinus.profiling.profile import HardwareClassReport, PipelineProfile
 from circinus.profiling.race.configuration_order import in_prefix_order, max_measured_configurations, prefix_order
 from circinus.profiling.race.configuration_race import ConfigurationRace
 from circinus.profiling.race.profiling_loop import ProfilingLoop
@@ -25,7 +30,7 @@ from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.sampler import ConfigurationSampler
 from circinus.profiling.race.slo_requirements import PipelineSlos
-from circinus.profiling.store.measurement_keys import MeasurementKeys
+from circinus.profiling.store.measurement_keys import LOCAL, MeasurementKeys
 from circinus.profiling.store.profile_builder import build_profile
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import StoredDataset, read_dataset
@@ -36,6 +41,8 @@ from circinus.statistics.interval import Interval
 
 _OPERATOR_TIMEOUT_RANGE_S = 60.0, 600.0
 """Bounds of the timeout for loading an operator or processing an item."""
+_FIRST_SHARE = 0.5
+"""Share of the budget for the first profile, whose verdicts rest on declared speeds."""
 
 
 def profile_pipeline(
@@ -50,31 +57,92 @@ def profile_pipeline(
     source: MeasurementBackend | None = None,
     explorer: ConfigurationSampler | None = None,
     exhaustive: bool = False,
+    classes: Mapping[str, HardwareClassBackend | None] | None = None,
+    skip_lost_nodes: bool = False,
 ) -> PipelineProfile:
     """Measure the configurations of a pipeline until all are decided or the budget is spent.
 
     Stored measurements are reused, except for failures, which are retried. Ctrl-C stops the measurement early: the
     profile is then marked `interrupted`, and the next call resumes it.
 
+    Outputs and scores do not depend on the hardware. On each further hardware class every operator that may run there
+    is measured with each of its knob values in the profile, on a few of the items
+    (`circinus.profiling.hardware.class_times`); then profiling continues with these speeds, and so on in turns until
+    nothing is missing or the budget is spent.
+
     Args:
         specification: specification of the pipeline and of the queries whose accuracy SLOs are to be decided.
         pipeline_name: name of the pipeline.
         store: store file, created if missing.
-        budget_s: time budget, exceeded by at most one increment of one configuration; None for no limit.
+        budget_s: time budget of all classes, exceeded by at most one increment of one configuration; None for no
+            limit.
         seed: random seed of the measurement order.
         observer: observer of progress and failures.
         clock: current time in seconds; default: clock of the source.
         source: measurement backend; default: the operators on this machine.
         explorer: sampler that selects the configurations to measure (`circinus.planning.sampler`); default: all.
         exhaustive: measure every configuration on every profiling item, regardless of the queries.
+        classes: measurement backend of each further hardware class, None if its declared speed applies; default:
+            nothing is measured or reported of other classes.
+        skip_lost_nodes: continue without the classes whose nodes are lost.
 
     Raises:
-        ProfileError: a score is outside the metric's range, or the data set or the store is unusable.
+        ProfileError: a score is outside the metric's range, or the data set or the store is unusable; `NodeLostError`
+            if the last node of a class was lost. Everything committed is retained, and the next call resumes from
+            there.
         OperatorError: an operator, metric or data set cannot be found.
     """
     source = source or LocalBackend(specification.module_paths)
-    budget = TimeBudget(budget_s, clock or source.clock)
-    observer = observer or SilentObserver()
+    clock, observer = clock or source.clock, observer or SilentObserver()
+
+    def profiled(limit_s: float | None) -> PipelineProfile:
+        limit = TimeBudget(limit_s, clock)
+        return _profile(specification, pipeline_name, store, limit, seed, observer, source, explorer, exhaustive)
+
+    if classes is None:
+        return profiled(budget_s)
+    budget = TimeBudget(budget_s, clock)
+    operators = operators_by_class(specification, pipeline_name)
+    backends = {name: backend for name, backend in classes.items() if backend is not None and name in operators}
+    declared = tuple(HardwareClassReport(name, None) for name in operators if name not in backends and name != LOCAL)
+    profile = profiled(None if budget_s is None else budget_s * (_FIRST_SHARE if backends else 1.0))
+    if not backends or profile.interrupted:
+        return replace(profile, class_reports=declared)
+    pipeline = specification.pipelines[pipeline_name]
+    keys, dataset = source.addresses(pipeline, source.machine), source.dataset(pipeline, seed)
+    with ProfileStore(store) as opened:
+        item_ids, timeout_s = _stored_dataset(opened, keys, seed, store).item_ids, operator_timeout_s(budget_s)
+        profilers = [
+            HardwareClassProfiler(
+                opened, keys, name, backend, dataset, item_ids, operators[name], timeout_s, budget, observer,
+                skip_lost_nodes=skip_lost_nodes,
+            )
+            for name, backend in backends.items()
+        ]  # fmt: skip
+        try:
+            while not profile.interrupted:
+                measured = [profiler.measure(profile) for profiler in profilers]
+                if not any(measured):
+                    break
+                profile = profiled(None if budget_s is None else budget.remaining_s)
+        except KeyboardInterrupt:
+            profile = replace(profile, interrupted=True)
+        reports = [profiler.report(profile) for profiler in profilers]
+    return replace(profile, class_reports=(*reports, *declared))
+
+
+def _profile(
+    specification: Specification,
+    pipeline_name: str,
+    store: Path,
+    budget: TimeBudget,
+    seed: int,
+    observer: ProfileObserver,
+    source: MeasurementBackend,
+    explorer: ConfigurationSampler | None,
+    exhaustive: bool,
+) -> PipelineProfile:
+    """Measure on the machine of `source` alone."""
     pipeline = specification.pipelines[pipeline_name]
     keys = source.addresses(pipeline, source.machine)
     dataset = source.dataset(pipeline, seed)
@@ -82,18 +150,11 @@ def profile_pipeline(
     interrupted, exhausted = False, frozenset[Configuration]()
     with (
         ProfileStore(store, create=True) as opened,
-        source.runner(keys, timeout_s=operator_timeout_s(budget_s)) as runner,
+        source.runner(keys, timeout_s=operator_timeout_s(budget.limit_s)) as runner,
     ):
         measurer = Measurer(opened, keys, dataset, runner, source.scorer(pipeline))
         write_profiling_machine(opened, keys)
-        stored = read_dataset(opened, keys.dataset(), seed)
-        if stored is None:
-            raise ProfileError(
-                f"the data set of pipeline {pipeline_name} is not stored",
-                code="dataset.not_stored",
-                location=str(store),
-                hint="Measure again.",
-            )
+        stored = _stored_dataset(opened, keys, seed, store)
         try:
             sampler = None if exhaustive else explorer
             loop = _profiling_loop(opened, measurer, keys, dataset, stored, slos, budget, observer, sampler)
@@ -116,6 +177,18 @@ def profile_pipeline(
             explorer=explorer,
             exhausted=exhausted,
         )
+
+
+def _stored_dataset(opened: ProfileStore, keys: MeasurementKeys, seed: int, store: Path) -> StoredDataset:
+    stored = read_dataset(opened, keys.dataset(), seed)
+    if stored is None:
+        raise ProfileError(
+            f"the data set of pipeline {keys.pipeline.name} is not stored",
+            code="dataset.not_stored",
+            location=str(store),
+            hint="Measure again.",
+        )
+    return stored
 
 
 def operator_timeout_s(budget_s: float | None) -> float:

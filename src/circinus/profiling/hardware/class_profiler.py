@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import numpy as np
 
 from circinus.arrays import IntArray
-from circinus.operators import Item
 from circinus.profiling.budget import TimeBudget
+from circinus.profiling.dataset.items import Dataset
 from circinus.profiling.hardware.calibration import CALIBRATION_ITEMS
-from circinus.profiling.hardware.class_times import HardwareClassTimes, HardwareClassWriter, OwnKnobs
+from circinus.profiling.hardware.class_times import HardwareClassTimes, OwnKnobs, write_class_machine
 from circinus.profiling.hardware.machine import Machine
-from circinus.profiling.measurement.runner import MeasurementError, OperatorRunner
+from circinus.profiling.measurement.runner import (
+    MeasurementError,
+    NodeLostError,
+    OperatorRunner,
+    OperatorsMeasurement,
+)
 from circinus.profiling.observer import ProfileObserver, ProfileProgress
-from circinus.profiling.profile import ConfigurationProfile, FailedConfiguration, PipelineProfile
-from circinus.profiling.store.measurement_keys import MeasurementKeys
+from circinus.profiling.profile import ConfigurationProfile, FailedConfiguration, HardwareClassReport, PipelineProfile
+from circinus.profiling.race.slo_requirements import operator_hardware
+from circinus.profiling.store.measurement_keys import LOCAL, MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
-from circinus.profiling.store.store_queries import StoredDataset
-from circinus.specification import Configuration, Pipeline
+from circinus.profiling.store.store_writer import write_replica, write_services
+from circinus.specification import Configuration, Pipeline, Specification
 
 _INCREMENT = 8
 """Number of items committed at once."""
@@ -28,72 +35,96 @@ _MAX_FAILURES = 2
 """Number of configurations under which an operator with its knob values may fail before it is given up on the class."""
 
 
-@dataclass(frozen=True)
-class HardwareClassReport:
-    """Result of a run on one hardware class."""
+class HardwareClassBackend(Protocol):
+    """Measurement backend on a node of one hardware class."""
 
-    hardware_class: str
-    machine: Machine | None
-    """Machine that was measured on; None if none was, and the declared speed applies."""
-    ran_s: float = 0.0
-    """Processing seconds of this run."""
-    missing: int = 0
-    """Number of operators with knob values whose speed is declared, not measured: they failed, or the budget was
-    spent."""
-    failed: tuple[FailedConfiguration, ...] = ()
+    @property
+    def machine(self) -> Machine:
+        """Machine of the node."""
+        ...
+
+    def operator_runner(self, keys: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[OperatorRunner]:
+        """Return the runner on the node. An operator that takes longer than `timeout_s` fails."""
+        ...
 
 
 class HardwareClassProfiler:
-    """Profiler of one pipeline's operators on one hardware class, with each of their knob values in a profile."""
+    """Profiler of one pipeline's operators on one hardware class, with each of their knob values in a profile.
+
+    Every increment is committed at once, so that an interrupt loses at most one. Stored measurements are reused.
+    """
 
     def __init__(
         self,
         store: ProfileStore,
-        class_keys: MeasurementKeys,
+        keys: MeasurementKeys,
         hardware_class: str,
-        machine: Machine,
-        items: Mapping[str, Item],
-        dataset: StoredDataset,
+        backend: HardwareClassBackend,
+        dataset: Dataset,
+        item_ids: IntArray,
         operators: Collection[str],
+        timeout_s: float,
+        budget: TimeBudget,
+        observer: ProfileObserver,
+        *,
+        skip_lost_nodes: bool,
     ) -> None:
-        """Prepare the measurement.
+        """Prepare the measurement; from now on the machine of the node determines the speeds of its class.
 
         Args:
             store: store of the measurements.
-            class_keys: keys of measurements on the class.
+            keys: keys of the profile.
             hardware_class: name of the class.
-            machine: machine of the node.
-            items: items by key.
-            dataset: stored data set.
+            backend: measurement backend of the class.
+            dataset: data set of the pipeline.
+            item_ids: ids of the content hashes of its items.
             operators: operators that may run on the class; others run only if these depend on them.
+            timeout_s: timeout of an operator.
+            budget: time budget of all classes.
+            observer: observer of progress and failures.
+            skip_lost_nodes: whether to measure no further if the nodes of the class are lost.
         """
-        self._store, self._class_keys, self._dataset, self._items = store, class_keys, dataset, items
-        self._class, self._machine = hardware_class, machine
-        self._operators = [o.name for o in class_keys.pipeline.topological_order() if o.name in operators]
-        self._writer = HardwareClassWriter(store, class_keys, hardware_class, machine)
+        self._store, self._dataset, self._item_ids = store, dataset, item_ids
+        self._class, self._backend, self._timeout_s = hardware_class, backend, timeout_s
+        self._budget, self._observer, self._skip_lost_nodes = budget, observer, skip_lost_nodes
+        self._class_keys = keys.for_hardware_class(hardware_class, backend.machine)
+        self._operators = [o.name for o in keys.pipeline.topological_order() if o.name in operators]
         self._failed: dict[Configuration, FailedConfiguration] = {}
         self._failures: Counter[OwnKnobs] = Counter()
-        self._ran_s = 0.0
+        self._ran_s, self._is_lost = 0.0, False
+        with store.transaction():
+            write_class_machine(store, hardware_class, backend.machine)
 
-    def missing(self, profile: PipelineProfile) -> dict[OwnKnobs, int]:
-        """Return the operators with knob values that remain to be measured, with their number of measured items."""
-        configurations = [measured.configuration for measured in profile.usable]
-        times = HardwareClassTimes(self._store, self._class_keys, configurations, self._item_ids)
-        return _missing(profile.usable, self._operators, times)
+    def measure(self, profile: PipelineProfile) -> bool:
+        """Measure what is missing, as far as the budget allows, and return whether anything was measured.
 
-    def measure(
-        self, profile: PipelineProfile, runner: OperatorRunner, budget: TimeBudget, observer: ProfileObserver
-    ) -> bool:
-        """Measure the missing operators, the most informative configurations first, until the budget is spent.
-
-        Every increment is committed at once, so that an interrupt loses at most one.
-
-        Returns:
-            Whether anything was measured.
+        Raises:
+            NodeLostError: the last node of the class was lost, unless such classes are to be skipped.
         """
+        missing = self._missing(profile)
+        if self._is_lost or not missing or self._budget.remaining_s <= 0:
+            return False
+        try:
+            with self._backend.operator_runner(self._class_keys, timeout_s=self._timeout_s) as runner:
+                return self._measure_missing(profile, missing, runner)
+        except NodeLostError:
+            if not self._skip_lost_nodes:
+                raise
+            self._is_lost = True
+            return False
+
+    def report(self, profile: PipelineProfile) -> HardwareClassReport:
+        """Return the result so far."""
+        missing = len(self._missing(profile))
+        return HardwareClassReport(
+            self._class, self._backend.machine, self._ran_s, missing, tuple(self._failed.values())
+        )
+
+    def _measure_missing(self, profile: PipelineProfile, missing: Collection[OwnKnobs], runner: OperatorRunner) -> bool:
+        """Measure the most informative configurations first."""
+        budget = self._budget
         any_measured, start_s = False, budget.elapsed_s
-        missing, tried = self.missing(profile), set[Configuration]()
-        total = len(missing)
+        total, tried = len(missing), set[Configuration]()
         while budget.remaining_s > 0:
             candidates = [measured for measured in profile.usable if measured.configuration not in tried]
             eligible = [own for own in missing if self._failures[own] < _MAX_FAILURES]
@@ -102,11 +133,11 @@ class HardwareClassProfiler:
                 break
             measured, operators = best
             tried.add(measured.configuration)
-            any_measured |= self._measure(measured, operators, runner, budget, observer)
-            missing = self.missing(profile)
+            any_measured |= self._measure(measured, operators, runner)
+            missing = self._missing(profile)
             done = total - len(missing)
             expected_s = (budget.elapsed_s - start_s) / max(done, 1) * len(missing)
-            observer.progressed(
+            self._observer.progressed(
                 ProfileProgress(
                     phase=f"operators on {self._class}",
                     configuration=measured.configuration,
@@ -118,45 +149,79 @@ class HardwareClassProfiler:
             )
         return any_measured
 
-    def report(self, profile: PipelineProfile) -> HardwareClassReport:
-        """Return the result so far."""
-        return HardwareClassReport(
-            self._class, self._machine, self._ran_s, len(self.missing(profile)), tuple(self._failed.values())
-        )
+    def _missing(self, profile: PipelineProfile) -> Collection[OwnKnobs]:
+        """Return the operators with knob values that are measured on too few items."""
+        configurations = [measured.configuration for measured in profile.usable]
+        times = HardwareClassTimes(self._store, self._class_keys, configurations, self._item_ids)
+        required: dict[OwnKnobs, int] = {}
+        measured_items: dict[OwnKnobs, set[int]] = {}
+        for measured in profile.usable:
+            items = _compared_items(measured)
+            for name in self._operators:
+                own = name, measured.configuration[name]
+                required[own] = max(required.get(own, 0), len(items))
+                class_s = times.service_s(name, measured.configuration)
+                measured_items.setdefault(own, set()).update(index for index in items if np.isfinite(class_s[index]))
+        return [own for own, items in required.items() if len(measured_items[own]) < items]
 
-    @property
-    def _item_ids(self) -> IntArray:
-        return self._dataset.item_ids
-
-    def _measure(
-        self,
-        reference: ConfigurationProfile,
-        operators: Sequence[str],
-        runner: OperatorRunner,
-        budget: TimeBudget,
-        observer: ProfileObserver,
-    ) -> bool:
+    def _measure(self, reference: ConfigurationProfile, operators: Sequence[str], runner: OperatorRunner) -> bool:
         configuration, any_measured = reference.configuration, False
         times = HardwareClassTimes(self._store, self._class_keys, [configuration], self._item_ids)
         class_s = np.stack([times.service_s(name, configuration) for name in operators])
         is_measured = np.asarray(np.isfinite(class_s).all(axis=0))
-        missing = [int(index) for index in _compared_items(reference) if not is_measured[index]]
+        missing = [index for index in _compared_items(reference) if not is_measured[index]]
         for begin in range(0, len(missing), _INCREMENT):
-            if begin and budget.remaining_s <= 0:
+            if begin and self._budget.remaining_s <= 0:
                 break
             indexes = missing[begin : begin + _INCREMENT]
-            items = [self._items[self._dataset.keys[index]] for index in indexes]
+            items = [self._dataset.items[index] for index in indexes]
             try:
                 measurement = runner.measure_operators(configuration, items, operators)
             except MeasurementError as error:
                 self._failed[configuration] = error.failure
                 self._failures.update(own for own in _owns(reference) if own[0] in operators)
-                observer.failed(error.failure)
+                self._observer.failed(error.failure)
                 break
-            self._writer.measured(configuration, [int(self._item_ids[index]) for index in indexes], measurement)
+            self._commit(configuration, self._item_ids[indexes].tolist(), measurement)
             self._ran_s += measurement.compute_s
             any_measured = True
         return any_measured
+
+    def _commit(self, configuration: Configuration, item_ids: Sequence[int], measurement: OperatorsMeasurement) -> None:
+        """Store one increment; values stored before are retained."""
+        store, class_keys = self._store, self._class_keys
+        with store.transaction():
+            services = {name: class_keys.service(name, configuration) for name in measurement.runs}
+            effort = class_keys.class_effort(configuration)
+            ids = store.ids([*services.values(), effort])
+            for name, runs in measurement.runs.items():
+                write_services(store, ids[services[name]], item_ids, runs)
+            for name, facts in measurement.replicas.items():
+                write_replica(store, class_keys.replica(name, configuration[name]), facts)
+            store.write(
+                "INSERT INTO effort VALUES (?, ?, 0) ON CONFLICT DO UPDATE SET ran_s = ran_s + excluded.ran_s",
+                [(ids[effort], measurement.compute_s)],
+            )
+
+
+def operators_by_class(specification: Specification, pipeline_name: str) -> dict[str, list[str]]:
+    """Return the operators that may run on each hardware class, by its name."""
+    by_class: dict[str, list[str]] = {}
+    for operator, classes in operator_hardware(specification, pipeline_name).items():
+        for hardware in classes:
+            by_class.setdefault(hardware.name, []).append(operator)
+    return {name: list(dict.fromkeys(operators)) for name, operators in by_class.items()}
+
+
+def classes_with_declared_speed(profile: PipelineProfile, specification: Specification) -> tuple[str, ...]:
+    """Return the hardware classes on which some operator of a profile may run with a declared speed only."""
+    classes = []
+    for name, operators in operators_by_class(specification, profile.pipeline).items():
+        measured = [c.operators[operator].speeds.measured for c in profile.usable for operator in operators]
+        all_measured = bool(measured) and all(name in speeds for speeds in measured)
+        if not (profile.on_pool if name == LOCAL else all_measured):
+            classes.append(name)
+    return tuple(classes)
 
 
 def _owns(profile: ConfigurationProfile) -> set[OwnKnobs]:
@@ -166,21 +231,6 @@ def _owns(profile: ConfigurationProfile) -> set[OwnKnobs]:
 def _compared_items(profile: ConfigurationProfile) -> Sequence[int]:
     """Return the indexes of the items that a configuration is compared on."""
     return [int(index) for index in profile.items[:CALIBRATION_ITEMS]]
-
-
-def _missing(
-    profiles: Sequence[ConfigurationProfile], operators: Sequence[str], times: HardwareClassTimes
-) -> dict[OwnKnobs, int]:
-    required: dict[OwnKnobs, int] = {}
-    measured: dict[OwnKnobs, set[int]] = {}
-    for profile in profiles:
-        for name in operators:
-            own = name, profile.configuration[name]
-            items = _compared_items(profile)
-            required[own] = max(required.get(own, 0), len(items))
-            class_s = times.service_s(name, profile.configuration)
-            measured.setdefault(own, set()).update(index for index in items if np.isfinite(class_s[index]))
-    return {own: len(measured[own]) for own, n in required.items() if len(measured[own]) < n}
 
 
 def _most_informative(

@@ -9,48 +9,12 @@ import numpy as np
 from circinus.arrays import FloatArray, IntArray
 from circinus.profiling.hardware import machine as machine_module
 from circinus.profiling.hardware.machine import Machine, MeasuredSpeed, Speeds
-from circinus.profiling.measurement.runner import OperatorsMeasurement
 from circinus.profiling.race.slo_requirements import MIN_ITEMS
 from circinus.profiling.store.measurement_keys import LOCAL, MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import read_replicas, read_services
-from circinus.profiling.store.store_writer import write_replica, write_services
 from circinus.specification import Configuration, KnobValues
 from circinus.statistics.counts import median_bounds
-
-
-class HardwareClassWriter:
-    """Writer of a pipeline's measurements on a node of one hardware class."""
-
-    def __init__(self, store: ProfileStore, class_keys: MeasurementKeys, hardware_class: str, machine: Machine) -> None:
-        """Write into `store`; from now on `machine` determines the speeds of its class."""
-        self._store, self._class_keys = store, class_keys
-        with store.transaction():
-            _write_class_machine(store, hardware_class, machine)
-
-    def measured(
-        self, configuration: Configuration, item_ids: Sequence[int], measurement: OperatorsMeasurement
-    ) -> None:
-        """Commit one increment; values stored before are retained.
-
-        Args:
-            configuration: measured configuration.
-            item_ids: (n,) ids of the items' content hashes.
-            measurement: measurement on these items.
-        """
-        store, class_keys = self._store, self._class_keys
-        with store.transaction():
-            services: Mapping[str, str] = {name: class_keys.service(name, configuration) for name in measurement.runs}
-            effort = class_keys.class_effort(configuration)
-            ids = store.ids([*services.values(), effort])
-            for name, runs in measurement.runs.items():
-                write_services(store, ids[services[name]], item_ids, runs)
-            for name, facts in measurement.replicas.items():
-                write_replica(store, class_keys.replica(name, configuration[name]), facts)
-            store.write(
-                "INSERT INTO effort VALUES (?, ?, 0) ON CONFLICT DO UPDATE SET ran_s = ran_s + excluded.ran_s",
-                [(ids[effort], measurement.compute_s)],
-            )
 
 
 def write_profiling_machine(store: ProfileStore, keys: MeasurementKeys) -> None:
@@ -62,10 +26,11 @@ def write_profiling_machine(store: ProfileStore, keys: MeasurementKeys) -> None:
         if machine == machine_module.current_machine():
             store.write("DELETE FROM class_machine WHERE hardware_class = ?", [(LOCAL,)])
         else:
-            _write_class_machine(store, LOCAL, machine)
+            write_class_machine(store, LOCAL, machine)
 
 
-def _write_class_machine(store: ProfileStore, hardware_class: str, machine: Machine) -> None:
+def write_class_machine(store: ProfileStore, hardware_class: str, machine: Machine) -> None:
+    """Store the machine that was measured last on a hardware class."""
     store.write(
         "INSERT OR REPLACE INTO class_machine (hardware_class, cpu_model, cores) VALUES (?, ?, ?)",
         [(hardware_class, machine.cpu_model, machine.cores)],
