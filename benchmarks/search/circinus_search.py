@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks.search.arena import Arena, PlanSpace
 from benchmarks.search.comparison import SIMILAR
+from benchmarks.search.covering_design import covering_design
 from benchmarks.search.meter import Answer, Meter
 from benchmarks.search.prefix_prediction import PrefixTimes
 from benchmarks.search.service_time_prediction import Times
@@ -25,7 +26,6 @@ from circinus.arrays import FloatArray, IntArray
 from circinus.planning.sampler import StoppingRule
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.feasibility import feasibility_probability
-from circinus.planning.sampler.initial_design import covering_design
 from circinus.planning.sampler.mean_estimation import MeanScoreEstimates, estimate_mean_scores
 from circinus.planning.sampler.prior_selection import MeanPrior, select_prior
 from circinus.planning.sampler.reservation_index import (
@@ -227,11 +227,11 @@ class _Run:
     def _believe(self, places: IntArray, evidence: MeanScoreEstimates) -> Belief:
         codes = self._prepared.codes
         self._prior = select_prior(
-            self._prepared.knobs, self._prepared.sources, codes[places], evidence.means, evidence.variances, codes,
+            self._prepared.knobs, self._prepared.sources, codes[places], evidence.means, evidence.variances,
             earlier=self._prior, score_range=self._metric.range, shared=evidence.shared,
         )  # fmt: skip
         belief = self._prior.belief(codes)
-        return Belief(belief.mean, np.hypot(belief.deviation, evidence.common_deviation(belief.mean)))
+        return Belief(belief.mean, np.hypot(belief.deviation, _common_deviation(evidence, belief.mean)))
 
     def _costs(self, latency_s: FloatArray, cost_usd_per_h: FloatArray) -> FloatArray:
         """Return (m, p) costs, infinite where a limit is violated or a value is unknown."""
@@ -263,3 +263,14 @@ class _Run:
             tables = space.latency_s(service_s, sizes), space.cost_usd_per_h(service_s)
             usd_per_h[:, number] = self._costs(*tables).min(axis=1)
         return usd_per_h, prepared.items.predict(meter.item_s, self._learnt[2])[0].sum(axis=1)
+
+
+def _common_deviation(evidence: MeanScoreEstimates, means: FloatArray) -> FloatArray:
+    """Return (m,) standard deviations of the common error of configurations with (m,) mean scores.
+
+    Item difficulty matters less near the ends of the range, so slopes come from configurations with similar scores.
+    """
+    distance = (means[:, None] - evidence.means[None, :]) / max(float(np.ptp(evidence.means)) / 4, 1e-9)
+    weights = np.exp(-0.5 * distance**2) + 1e-3
+    slopes = weights @ np.abs(evidence.slopes) / weights.sum(axis=1)
+    return np.asarray(np.sqrt(evidence.common_variance) * slopes)

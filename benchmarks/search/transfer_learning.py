@@ -87,9 +87,7 @@ def _used(space: ConfigurationSpace, source: SourceTask, target: Arena, codes: I
     low, high = target.space.pipeline.metric.range
     scores: list[FloatArray] = [target.scores[row, :ITEMS] for row in rows]
     evidence = estimate_mean_scores(scores, target.space.items, high - low)
-    prior = select_prior(
-        space, [source], codes[rows], evidence.means, evidence.variances, codes[rows], score_range=(low, high)
-    )
+    prior = select_prior(space, [source], codes[rows], evidence.means, evidence.variances, score_range=(low, high))
     return prior.name is not None
 
 

@@ -1,45 +1,41 @@
-"""Initial designs contain every operator configuration."""
+"""Every choice of every knob, also of conditional knobs, is covered by few configurations."""
 
 from __future__ import annotations
 
 import numpy as np
 from hypothesis import given
-from hypothesis import strategies as st
 
-from circinus.planning.sampler.initial_design import covering_design
-from circinus.specification import Configuration, KnobValues
-
-
-def _configuration(*values: int) -> Configuration:
-    return Configuration.of({f"o{n}": KnobValues.of({"k": value}) for n, value in enumerate(values)})
+from circinus.planning.sampler.configuration_space import INACTIVE, ConfigurationSpace
+from circinus.planning.sampler.initial_design import covering_array
+from circinus.specification import Pipeline
+from planning.sampler.spaces import CASCADE, chain_of, knob, small_pipelines
 
 
-def _all(counts: list[int]) -> list[Configuration]:
-    return [_configuration(*map(int, index)) for index in np.ndindex(*counts)]
+@given(small_pipelines())
+def test_every_choice_that_can_exist_occurs(pipeline: Pipeline) -> None:
+    space = ConfigurationSpace.of(pipeline)
+    codes = covering_array(space)
+    assert space.valid(codes).all()
+    assert len(np.unique(codes, axis=0)) == len(codes)
+    if space.size <= 5_000:
+        everything = space.enumerate()
+        for column in range(len(space.columns)):
+            assert set(everything[:, column]) - {INACTIVE} <= set(codes[:, column])
 
 
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=4))
-def test_all_values_of_all_operators_with_as_few_as_can_be(counts: list[int]) -> None:
-    listed = _all(counts)
-    found = covering_design(listed)
-    assert len(found) == max(counts)
-    assert set(found) <= set(listed)
-    assert {pair for c in found for pair in c.operators} == {pair for c in listed for pair in c.operators}
+def test_choices_of_knobs_under_others_occur_though_these_do_not_exist_everywhere() -> None:
+    codes = covering_array(CASCADE)
+    assert CASCADE.valid(codes).all()
+    for column, knob_of in enumerate(CASCADE.columns):
+        assert set(range(len(knob_of.choices))) <= set(codes[:, column])
 
 
-@given(st.lists(st.integers(2, 4), min_size=2, max_size=3), st.data())
-def test_where_combinations_are_missing_all_values_are_covered_yet(counts: list[int], data: st.DataObject) -> None:
-    listed = data.draw(st.lists(st.sampled_from(_all(counts)), min_size=1, unique=True))
-    found = covering_design(listed)
-    assert len(set(found)) == len(found)
-    assert set(found) <= set(listed)
-    assert {pair for c in found for pair in c.operators} == {pair for c in listed for pair in c.operators}
+def test_as_few_as_the_knob_with_most_choices_has_in_a_space_of_any_size() -> None:
+    space = ConfigurationSpace.of(chain_of(*[[knob(f"k{i}", 4, ordered=i % 2 == 0) for i in range(5)]] * 4))
+    assert space.size == 4**20
+    assert len(covering_array(space)) == 4
 
 
-def test_high_values_do_not_always_meet() -> None:
-    pairs = [tuple(int(own.values[0][1]) for _, own in c.operators) for c in covering_design(_all([5, 5]))]
-    assert abs(np.corrcoef(np.array(pairs).T)[0, 1]) < 0.5
-
-
-def test_nothing_of_nothing() -> None:
-    assert covering_design([]) == ()
+def test_high_values_do_not_always_meet_high_values() -> None:
+    codes = covering_array(ConfigurationSpace.of(chain_of([knob("a", 5, ordered=True)], [knob("b", 5, ordered=True)])))
+    assert abs(np.corrcoef(codes.T)[0, 1]) < 0.6

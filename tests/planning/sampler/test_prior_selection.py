@@ -45,12 +45,12 @@ def measured(
     rows = rng.permutation(len(truth))[:count]
     means = truth[rows] + rng.normal(0, NOISE, count)
     variances = np.full(count, NOISE**2)
-    return select_prior(SPACE, sources, EVERYTHING[rows], means, variances, EVERYTHING, earlier=earlier)
+    return select_prior(SPACE, sources, EVERYTHING[rows], means, variances, earlier=earlier)
 
 
 def error(prior: MeanPrior, name: str | None, truth: FloatArray) -> float:
     fit = prior.fits[name]
-    return float(np.sqrt(np.mean((fit.predict(EVERYTHING, prior.candidates if name else None).mean - truth) ** 2)))
+    return float(np.sqrt(np.mean((fit.predict(EVERYTHING, _at(prior, name)).mean - truth) ** 2)))
 
 
 @pytest.mark.parametrize("count", [3, 4, 6])
@@ -84,9 +84,8 @@ def dropped(kind: str, seed: int) -> bool:
     source = source_of("there", there)
     for count in range(3, 7):
         variances = np.full(count, NOISE**2)
-        prior = select_prior(SPACE, [source], EVERYTHING[rows[:count]], means[:count], variances, EVERYTHING)
+        prior = select_prior(SPACE, [source], EVERYTHING[rows[:count]], means[:count], variances)
         if prior.name is None:
-            assert prior.candidates is prior.observed is None
             assert prior.reason.startswith("dropped scores of there: they make ")
             return True
     return False
@@ -128,18 +127,13 @@ def test_few_measurements_leave_room_for_the_source_to_mislead() -> None:
     truth = landscape(rng)
     prior = measured(truth, [source_of("there", truth)], 1, rng)
     assert 0.2 < prior.probabilities[None] < 0.5
-    alone = prior.fits["there"].predict(EVERYTHING, prior.candidates)
+    alone = prior.fits["there"].predict(EVERYTHING, truth)
     assert (prior.belief(EVERYTHING).deviation > alone.deviation).mean() > 0.9
 
 
-def test_before_the_first_measurement_the_source_is_all_there_is() -> None:
+def test_without_a_source_there_is_a_fit_alone() -> None:
     rng = np.random.default_rng(4)
-    truth = landscape(rng)
-    prior = measured(truth, [source_of("there", truth)], 0, rng)
-    assert prior.name == "there"
-    assert prior.candidates == pytest.approx(truth)
-    assert measured(truth, [], 0, rng).name is None
-    assert measured(truth, [], 3, rng).reason == "no source is available"
+    assert measured(landscape(rng), [], 3, rng).reason == "no source is available"
 
 
 def _target() -> ConfigurationSpace:

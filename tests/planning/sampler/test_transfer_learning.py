@@ -230,15 +230,15 @@ def test_of_many_sources_the_good_one_is_found_though_few_are_fitted() -> None:
     sources.insert(4, earlier("good", truth - 0.2, rng))
     elsewhere = TransferSources(PIPELINE, SPACE, tuple(sources))
     rows = rng.permutation(len(CODES))[:7]
-    prior = elsewhere.prior(CODES[rows], truth[rows], np.full(7, 1e-4), CODES)
+    prior = elsewhere.prior(CODES[rows], truth[rows], np.full(7, 1e-4))
     assert prior.name == "good"
     assert prior.reason.startswith("scores of good make 7 measurements ")
     assert len(prior.fits) == 1 + MAX_FITTED_SOURCES
-    again = elsewhere.prior(CODES[rows], truth[rows], np.full(7, 1e-4), CODES)
+    again = elsewhere.prior(CODES[rows], truth[rows], np.full(7, 1e-4))
     np.testing.assert_array_equal(again.belief(CODES).mean, prior.belief(CODES).mean)
-    before = elsewhere.prior(CODES[:0], truth[:0], truth[:0], CODES)
-    assert before.name is not None
-    assert TransferSources(PIPELINE, SPACE).prior(CODES[rows], truth[rows], np.full(7, 1e-4), CODES).name is None
+    assert elsewhere.initial_scores(CODES) is not None
+    assert TransferSources(PIPELINE, SPACE).initial_scores(CODES) is None
+    assert TransferSources(PIPELINE, SPACE).prior(CODES[rows], truth[rows], np.full(7, 1e-4)).name is None
 
 
 def test_the_beginning_is_the_cheapest_that_is_good_enough_and_the_extremes() -> None:

@@ -11,7 +11,7 @@ from circinus.arrays import FloatArray
 from circinus.planning.sampler.acquisition import QueryBelief, SharedInputs, select_next_configuration
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.feasibility import feasibility_probability
-from circinus.planning.sampler.initial_design import covering_design
+from circinus.planning.sampler.initial_design import covering_array
 from circinus.planning.sampler.reservation_index import StoppingRule
 from circinus.planning.sampler.transfer_learning import TransferSources, missing_from_design, warm_start_design
 from circinus.profiling.store.transfer_sources import SourceRuns, SourceScores
@@ -29,6 +29,7 @@ PIPELINE = pipeline_of(
 SPACE = ConfigurationSpace.of(PIPELINE)
 CODES = SPACE.enumerate()
 LISTED = SPACE.decode(CODES)
+DESIGN = SPACE.decode(covering_array(SPACE))
 NOISE = 0.01
 SLO = AccuracySlo(threshold=0.5, comparison=">=")
 NOTHING = SourceRuns((), np.zeros((0, 20)), np.zeros((0, 20)), np.zeros(20), {}, {})
@@ -58,17 +59,15 @@ def search(truth: FloatArray, cost: FloatArray, elsewhere: TransferSources, rng:
     """Run until no unmeasured configuration is worthwhile; a measured one has a decided accuracy SLO."""
     noise = rng.normal(0, NOISE, len(truth))
     if elsewhere.sources:
-        before = elsewhere.prior(CODES[:0], truth[:0], truth[:0], CODES)
-        assert before.candidates is not None
-        rows = list(warm_start_design(before.candidates, [cost[:, None]], [SLO]))
+        before = elsewhere.initial_scores(CODES)
+        assert before is not None
+        rows = list(warm_start_design(before, [cost[:, None]], [SLO]))
     else:
-        rows = [LISTED.index(configuration) for configuration in covering_design(LISTED)]
+        rows = [LISTED.index(configuration) for configuration in DESIGN]
     while True:
         measured = np.isin(np.arange(len(truth)), rows)
-        prior = elsewhere.prior(CODES[rows], (truth + noise)[rows], np.full(len(rows), NOISE**2), CODES)
-        next_owed = (
-            missing_from_design(covering_design(LISTED), [LISTED[row] for row in rows]) if prior.name is None else None
-        )
+        prior = elsewhere.prior(CODES[rows], (truth + noise)[rows], np.full(len(rows), NOISE**2))
+        next_owed = missing_from_design(DESIGN, [LISTED[row] for row in rows]) if prior.name is None else None
         if next_owed is not None:
             rows.append(LISTED.index(next_owed))
             continue

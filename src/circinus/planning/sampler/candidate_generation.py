@@ -14,7 +14,6 @@ import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
-from circinus.planning.sampler.surrogate import Surrogate
 
 CodeScore = Callable[[IntArray], FloatArray]
 """Function from (m, d) codes to (m,) scores, the higher the more promising."""
@@ -27,29 +26,25 @@ _LOCAL_ROUNDS = 3
 """Rounds of local search."""
 _RANDOM_SHARE = 0.25
 """Share of random codes among the candidates."""
-_OPTIMISM = 1.5
-"""Default number of standard deviations in the upper confidence bound."""
 
 
 def candidates(
     space: ConfigurationSpace,
-    surrogate: Surrogate,
+    score: CodeScore,
     measured_codes: IntArray,
     count: int,
     rng: np.random.Generator,
     *,
-    score: CodeScore | None = None,
     without: IntArray | None = None,
 ) -> IntArray:
     """Return codes to choose the next measurement from.
 
     Args:
         space: space of any size.
-        surrogate: model of scores; may have a prior mean only if `score` is given.
+        score: score of codes.
         measured_codes: (n, d) measured codes; with n = 0 the search starts at random codes.
         count: maximum number of codes.
         rng: generator of the random codes.
-        score: score of codes; None for the upper confidence bound of the surrogate.
         without: (f, d) excluded codes, which are no starting points either.
 
     Returns:
@@ -59,7 +54,7 @@ def candidates(
     excluded = {code.tobytes() for codes in (measured_codes, without) if codes is not None for code in codes}
     if space.size <= count + len(excluded):
         return _distinct([space.enumerate(space.size)], excluded, space)
-    pool = _Pool(space, score or (lambda codes: upper_confidence_bound(surrogate, codes)))
+    pool = _Pool(space, score)
     pool.add(measured_codes)
     if not len(measured_codes):
         pool.add(space.random(rng, _BEAM))
@@ -69,12 +64,6 @@ def candidates(
     promising = _distinct([pool.best(len(pool.scores))], excluded, space)[: count - round(_RANDOM_SHARE * count)]
     random = space.random(rng, 2 * count)
     return _distinct([promising, random], excluded, space)[:count]
-
-
-def upper_confidence_bound(surrogate: Surrogate, codes: IntArray) -> FloatArray:
-    """Return (m,) upper confidence bounds of the scores."""
-    belief = surrogate.predict(codes)
-    return belief.mean + _OPTIMISM * belief.deviation
 
 
 class _Pool:

@@ -96,12 +96,6 @@ class GaussianProcess:
             np.einsum("mn,mn->m", whitened, whitened, out=explained[rows])
         return mean, np.maximum(self.prior_variances(inputs) - explained, 0.0)
 
-    def joint(self, inputs: KernelInputs) -> tuple[FloatArray, FloatArray]:
-        """Return (m,) means and the (m, m) covariance of m codes' scores."""
-        mean, whitened = self._posterior(inputs)
-        prior, _ = covariance(self.kernel, inputs, self.hyperparameters)
-        return mean, prior + self._residual_covariance(inputs, inputs) - whitened @ whitened.T
-
     def _posterior(self, inputs: KernelInputs) -> tuple[FloatArray, FloatArray]:
         """Return (m,) means and the (m, n) whitened covariance with the observations."""
         cross = (inputs.trends * self.hyperparameters.trend_deviation**2) @ self.observed.trends.T

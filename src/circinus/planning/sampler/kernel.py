@@ -159,11 +159,6 @@ class _Pairs:
     """1 if exactly one of the two is the inactivity of an ordered knob."""
 
 
-def matern(distance: FloatArray) -> FloatArray:
-    """Return the Matern correlation with smoothness 5/2 and length scale 1."""
-    return np.exp(_log_matern(distance))
-
-
 def _log_matern(distance: FloatArray) -> FloatArray:
     scaled = _ROOT_5 * distance
     return np.asarray(np.log1p(scaled + scaled**2 / 3) - scaled)

@@ -98,16 +98,6 @@ class MeanScoreEstimates:
     """(n, n) covariance of the individual errors of similar configurations: shared items have equal errors, further
     items are independent."""
 
-    def common_deviation(self, means: FloatArray) -> FloatArray:
-        """Return (m,) standard deviations of the common error of configurations with (m,) mean scores.
-
-        Item difficulty matters less near the ends of the range, so slopes come from configurations with similar scores.
-        """
-        distance = (means[:, None] - self.means[None, :]) / max(float(np.ptp(self.means)) / 4, 1e-9)
-        weights = np.exp(-0.5 * distance**2) + 1e-3
-        slopes = weights @ np.abs(self.slopes) / weights.sum(axis=1)
-        return np.asarray(np.sqrt(self.common_variance) * slopes)
-
 
 def estimate_mean_scores(
     scores: Sequence[FloatArray], population: int, score_range: float, covariates: Covariates | None = None

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -45,36 +45,22 @@ class MeasuredScores:
 
 @dataclass(frozen=True, eq=False)
 class MeanPrior:
-    """Prior means with the reason of their selection; None if no source is used, as `Surrogate` expects."""
+    """Prior means with the reason of their selection."""
 
-    observed: FloatArray | None
-    """(n,) prior means of the observations."""
-    candidates: FloatArray | None
-    """(m,) prior means of the candidates."""
     name: str | None
-    """Name of the selected source."""
+    """Name of the selected source; None if no source is used."""
     reason: str
     fits: Mapping[str | None, Surrogate]
-    """Fits with each source and, under None, without; the one under `name` is the best. Empty before the first
-    observation."""
-    source: SourceTask | None = None
-    """Selected source."""
-    measured: MeasuredScores | None = None
+    """Fits with each source and, under None, without; the one under `name` is the best."""
+    measured: MeasuredScores
     """Observations of the fits."""
-    probabilities: Mapping[str | None, float] = field(default_factory=dict)
+    probabilities: Mapping[str | None, float]
     """Probability of each source and, under None, of none being useful; negligible ones are left out."""
-    sources: Mapping[str, SourceTask] = field(default_factory=dict)
+    sources: Mapping[str, SourceTask]
     """Sources by name."""
 
-    def at(self, codes: IntArray) -> FloatArray | None:
-        """Return (m,) prior means of any (m, d) codes, as `Surrogate.predict` expects them."""
-        return None if self.source is None else self.source.at(codes)
-
     def belief(self, codes: IntArray) -> Belief:
-        """Return the belief of any (m, d) codes, averaged over the sources and none by probability.
-
-        There must be an observation.
-        """
+        """Return the belief of any (m, d) codes, averaged over the sources and none by probability."""
         beliefs = [self._about(name, codes) for name in self.probabilities]
         shares = np.array(list(self.probabilities.values()))
         means = np.array([belief.mean for belief in beliefs])
@@ -83,9 +69,9 @@ class MeanPrior:
         return Belief(mean, np.sqrt(variance))
 
     def _about(self, name: str | None, codes: IntArray) -> Belief:
-        source = self.sources.get(name) if name is not None else None
-        if source is None or self.measured is None:
+        if name is None:
             return self.fits[name].predict(codes)
+        source = self.sources[name]
         belief = self.fits[name].predict(codes, source.at(codes))
         return inflate_uncertainty(belief, codes, source.variances_at(codes), self.measured)
 
@@ -96,7 +82,6 @@ def select_prior(
     codes: IntArray,
     means: FloatArray,
     variances: FloatArray,
-    candidates: IntArray,
     *,
     additive: bool = False,
     earlier: MeanPrior | None = None,
@@ -108,21 +93,14 @@ def select_prior(
     Args:
         space: space of the target.
         sources: sources with distinct names; may be empty.
-        codes: (n, d) observed codes; with n = 0 the source with most configurations is used unchecked.
+        codes: (n, d) observed codes, n >= 1.
         means: (n,) observed mean scores.
         variances: (n,) error variances of the means.
-        candidates: (m, d) further codes whose prior mean is requested.
         additive: see `Surrogate.fit`.
         earlier: result on fewer observations, for a warm start of the fits.
         score_range: minimum and maximum possible score.
         shared: see `Surrogate.fit`.
     """
-    if not len(codes):
-        if not sources:
-            return MeanPrior(None, None, None, "no source is available", {})
-        first = max(sources, key=lambda source: (len(source.codes), source.name))
-        reason = f"no measurements yet; scores of {first.name} cover the most configurations"
-        return MeanPrior(np.empty(0), first.at(candidates), first.name, reason, {}, first)
     warm = earlier.fits if earlier is not None else {}
 
     def fit(source: SourceTask | None) -> Surrogate:
@@ -143,19 +121,19 @@ def select_prior(
     for source in sources:
         fits[source.name] = fit(source)
         gains[source.name] = fits[source.name].log_evidence - fits[None].log_evidence
+    measured, by_name = MeasuredScores(codes, means, variances), {source.name: source for source in sources}
     if not sources:
-        return MeanPrior(None, None, None, "no source is available", fits, probabilities={None: 1.0})
+        return MeanPrior(None, "no source is available", fits, measured, {None: 1.0}, by_name)
     best = max(sources, key=lambda source: (gains[source.name], source.name))
     times = f"{_factor(gains[best.name])} as probable as without a source"
-    by_name = {source.name: source for source in sources}
-    measured, shares = MeasuredScores(codes, means, variances), _probabilities(gains)
+    probabilities = _probabilities(gains)
     if gains[best.name] + math.log(_PRIOR_ODDS / len(gains)) <= 0:
         dropped = " and ".join(sorted(gains))
         subject = f"scores of {best.name}" if len(gains) > 1 else "they"
         reason = f"dropped scores of {dropped}: {subject} make {len(codes)} measurements {times}"
-        return MeanPrior(None, None, None, reason, fits, None, measured, shares, by_name)
+        return MeanPrior(None, reason, fits, measured, probabilities, by_name)
     reason = f"scores of {best.name} make {len(codes)} measurements {times}"
-    return MeanPrior(best.at(codes), best.at(candidates), best.name, reason, fits, best, measured, shares, by_name)
+    return MeanPrior(best.name, reason, fits, measured, probabilities, by_name)
 
 
 def _probabilities(gains: Mapping[str, float]) -> Mapping[str | None, float]:

@@ -21,7 +21,7 @@ from circinus.planning.sampler.candidate_generation import candidates
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.expected_costs import ExpectedCosts
 from circinus.planning.sampler.feasibility import awaiting_plan, classify_feasibility, population_size, slo_feasibility
-from circinus.planning.sampler.initial_design import covering_array, covering_design
+from circinus.planning.sampler.initial_design import covering_array
 from circinus.planning.sampler.mean_estimation import estimate_mean_scores
 from circinus.planning.sampler.plan_costs import PlanCostCache, min_plan_costs
 from circinus.planning.sampler.prior_selection import MeanPrior
@@ -112,20 +112,19 @@ class PlanCostSampler:
 
     def _source_design(self) -> tuple[Configuration, ...]:
         """Return the best configurations by scores and costs of the largest source; none if it has no costs."""
-        profile, none = self._sources.profile(), np.zeros(0)
+        profile = self._sources.profile()
         if profile is None:
             return ()
         scored = self._space.encode([measured.configuration for measured in profile.configurations])
         codes = scored if self._all_codes is None else self._all_codes
-        prior = self._sources.prior(codes[:0], none, none, codes)
-        predictor = ProfilePredictor(self._pipeline, self._space)
-        if prior.candidates is None or not predictor.learn(profile):
+        scores, predictor = self._sources.initial_scores(codes), ProfilePredictor(self._pipeline, self._space)
+        if scores is None or not predictor.learn(profile):
             return ()
         configurations = self._space.decode(codes)
         costs = min_plan_costs(
             self._pipeline, self._queries, predictor.predict(profile, configurations), self._network, configurations
         )
-        rows = warm_start_design(prior.candidates, costs, [query.slos.accuracy for query in self._queries])
+        rows = warm_start_design(scores, costs, [query.slos.accuracy for query in self._queries])
         return tuple(configurations[row] for row in rows)
 
     def suggest(self, profile: PipelineProfile, seconds: Seconds) -> SamplerDecision:
@@ -246,16 +245,12 @@ class PlanCostSampler:
     def _initial_decision(self, profile: PipelineProfile, seconds: Seconds) -> SamplerDecision:
         """Return the decision before any operator model exists.
 
-        If no configuration tried so far can be measured, others follow: a covering design of all operators' knob
-        values, or random ones if the space is too large to enumerate.
+        If no configuration tried so far can be measured, random ones follow.
         """
         failed = {failure.configuration for failure in profile.failed}
         selected = None
         if not profile.configurations:
-            if self._all_codes is None:
-                alternatives = self._space.decode(self._space.random(np.random.default_rng(0), _FALLBACK_COUNT))
-            else:
-                alternatives = covering_design(self._space.decode(self._all_codes))
+            alternatives = self._space.decode(self._space.random(np.random.default_rng(0), _FALLBACK_COUNT))
             selected = next((c for c in alternatives if c not in failed and math.isfinite(seconds(c, 1))), None)
         certificate = StoppingCertificate(
             profile.unmeasured, 0, None, self._stopping.saving, conclusive=False, next=selected
@@ -278,7 +273,7 @@ class PlanCostSampler:
             [measured.scores for measured in profile.configurations], population, high - low
         )
         codes = self._space.encode([measured.configuration for measured in profile.configurations])
-        prior = self._sources.prior(codes, evidence.means, evidence.variances, codes, additive=self._all_codes is None)
+        prior = self._sources.prior(codes, evidence.means, evidence.variances, additive=self._all_codes is None)
         return prior, evidence.common_variance
 
     def _candidate_codes(self, profile: PipelineProfile, prior: MeanPrior) -> IntArray:
@@ -289,7 +284,7 @@ class PlanCostSampler:
         failed = self._space.encode([failure.configuration for failure in profile.failed])
         score = acquisition_function(self._queries, self._weights, profile, prior, self._predictor)
         rng = np.random.default_rng(len(measured))
-        promising = candidates(self._space, prior.fits[None], measured, _CANDIDATES, rng, score=score, without=failed)
+        promising = candidates(self._space, score, measured, _CANDIDATES, rng, without=failed)
         return np.concatenate([measured, promising])
 
     def _pruned(

@@ -12,7 +12,7 @@ from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.gaussian_process import GaussianProcess, KernelInputs, ScoreObservations
 from circinus.planning.sampler.hyperparameter_fit import fit_hyperparameters
 from circinus.planning.sampler.hyperparameters import CORRECTION_CENTRES, Hyperparameters
-from circinus.planning.sampler.kernel import KnobKernel, matern
+from circinus.planning.sampler.kernel import KnobKernel
 
 _ITERATIONS = 40
 _WARM_ITERATIONS = 8
@@ -138,17 +138,6 @@ class Surrogate:
         """Kernel of all the processes."""
         return self.processes[0].kernel
 
-    @property
-    def relevance(self) -> FloatArray:
-        """(d,) standard deviation of the score difference across a knob's whole range; 0 for an irrelevant knob.
-
-        This is a prior quantity under the learnt hyperparameters; inverse length scale and variance are identified only
-        together.
-        """
-        h = self.hyperparameters
-        varies = h.variances @ self.kernel.components
-        return np.sqrt(2 * varies * (1 - matern(h.inverse_lengthscale))) * self._width
-
     def predict(self, codes: IntArray, prior: FloatArray | None = None) -> Belief:
         """Return the belief of (m, d) codes; `prior` is their (m,) prior mean, if the fit had one.
 
@@ -159,22 +148,6 @@ class Surrogate:
         means, variances = np.array([process.predict(inputs) for process in self.processes]).transpose(1, 0, 2)
         total_variances = np.minimum(variances.mean(axis=0) + means.var(axis=0), self._prior_variances(inputs))
         return Belief(centre + means.mean(axis=0) * self._width, np.sqrt(total_variances) * self._width)
-
-    def prior_deviation(self, codes: IntArray, prior: FloatArray | None = None) -> FloatArray:
-        """Return (m,) prior standard deviations of (m, d) codes' scores, an upper limit of every belief's."""
-        return np.sqrt(self._prior_variances(self._inputs(codes, prior)[1])) * self._width
-
-    def joint(self, codes: IntArray, prior: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
-        """Return (m,) means and the (m, m) covariance of (m, d) codes' scores.
-
-        Raises:
-            ValueError: a prior mean is missing or superfluous.
-        """
-        centre, inputs = self._inputs(codes, prior)
-        means, within = zip(*(process.joint(inputs) for process in self.processes), strict=True)
-        mean = np.mean(means, axis=0)
-        between = (np.array(means) - mean).T @ (np.array(means) - mean) / len(means)
-        return centre + mean * self._width, (np.mean(within, axis=0) + between) * self._width**2
 
     @property
     def _width(self) -> float:

@@ -62,26 +62,18 @@ class TransferSources:
         complete = [profile for profile in profiles if profile is not None]
         return max(complete, key=lambda profile: len(profile.configurations), default=None)
 
-    def prior(
-        self,
-        codes: IntArray,
-        means: FloatArray,
-        variances: FloatArray,
-        candidates: IntArray,
-        *,
-        additive: bool = False,
-    ) -> MeanPrior:
+    def initial_scores(self, codes: IntArray) -> FloatArray | None:
+        """Return (m,) scores of (m, d) codes in the source with most configurations; None without a source."""
+        largest = max(self.sources, key=lambda source: (len(source.codes), source.name), default=None)
+        return None if largest is None else largest.at(codes)
+
+    def prior(self, codes: IntArray, means: FloatArray, variances: FloatArray, *, additive: bool = False) -> MeanPrior:
         """Return the prior mean of the best sources; see `select_prior`."""
-        score_range = self.pipeline.metric.range
-        sources = self.sources
-        if len(codes):
-            width = score_range[1] - score_range[0]
-            fits = [_straight_line(source, codes, means, variances, width) for source in sources]
-            best = sorted(np.argsort(-np.array(fits), kind="stable")[:MAX_FITTED_SOURCES].tolist())
-            sources = tuple(sources[number] for number in best)
-        return select_prior(
-            self.space, sources, codes, means, variances, candidates, additive=additive, score_range=score_range
-        )
+        low, high = self.pipeline.metric.range
+        fits = [_straight_line(source, codes, means, variances, high - low) for source in self.sources]
+        best = sorted(np.argsort(-np.array(fits), kind="stable")[:MAX_FITTED_SOURCES].tolist())
+        sources = [self.sources[number] for number in best]
+        return select_prior(self.space, sources, codes, means, variances, additive=additive, score_range=(low, high))
 
 
 def _straight_line(
