@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget import examples
-from circinus.planning.sampler.configuration_space import INACTIVE, ConfigurationSpace
+from circinus.planning.sampler.configuration_space import FOREIGN, INACTIVE, ConfigurationSpace
 from circinus.specification import (
     Configuration,
     Knob,
@@ -137,6 +137,16 @@ def test_what_is_not_of_the_space_is_refused(operators_: dict[str, dict[str, str
     configuration = Configuration.of({name: KnobValues.of(values) for name, values in operators_.items()})
     with pytest.raises(ValueError, match="is not a configuration"):
         CASCADE.encode([configuration])
+
+
+def test_prefixes_of_other_pipelines_have_codes_by_the_names_of_their_knobs() -> None:
+    elsewhere = [{"o": {"model": "small", "else": 1}}, {"o": {"model": "other", "rate": 8}}, {"other": {"rate": 8}}]
+    prefixes = [Configuration.of({name: KnobValues.of(v) for name, v in values.items()}) for values in elsewhere]
+    knobs = {knob.name: column for column, knob in enumerate(CASCADE.columns)}
+    choices = {name: CASCADE.columns[column].choices for name, column in knobs.items()}
+    codes = CASCADE.prefix_codes(prefixes)
+    assert codes[:, knobs["model"]].tolist() == [choices["model"].index("small"), FOREIGN, INACTIVE]
+    assert codes[:, knobs["rate"]].tolist() == [INACTIVE, choices["rate"].index(8), INACTIVE]
 
 
 def test_codes_that_contradict_themselves_are_not_valid() -> None:

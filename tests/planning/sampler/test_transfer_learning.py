@@ -11,7 +11,13 @@ import pytest
 from circinus.arrays import FloatArray
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.operator_models import OperatorPrediction
-from circinus.planning.sampler.operator_transfer import DEFAULT_LOG_STD, MIN_LOG_STD, SourceOperators, lowest_deviation
+from circinus.planning.sampler.operator_transfer import (
+    DEFAULT_LOG_STD,
+    MIN_LOG_STD,
+    RatioModel,
+    SourceOperators,
+    lowest_deviation,
+)
 from circinus.planning.sampler.profile_prediction import ProfilePredictor
 from circinus.planning.sampler.source_profile import profile_from_source
 from circinus.planning.sampler.transfer_learning import (
@@ -102,7 +108,7 @@ def log_seconds(operator: str) -> FloatArray:
 def test_times_are_those_of_elsewhere_in_the_ratio_of_what_is_known() -> None:
     rng = np.random.default_rng(0)
     there = SourceOperators(SPACE, PIPELINE, runs_of(CONFIGURATIONS, rng, few=8))
-    compared = there.combined_with(known([CONFIGURATIONS[5]], rng, factor=3.0))
+    compared = RatioModel(there, known([CONFIGURATIONS[5]], rng, factor=3.0))
     for operator in ("see", "tell"):
         found = compared.at(operator, CODES)
         assert found.log_service_s == pytest.approx(log_seconds(operator) + np.log(3.0), abs=1e-6)
@@ -121,24 +127,24 @@ def test_how_far_ratios_lie_apart_is_how_far_a_guess_may_be_off() -> None:
             o: {p: f for p, f in own.items() if p in {prefix_configuration(PIPELINE, c, o) for c in chosen}}
             for o, own in here.items()
         }
-        found = there.combined_with(part).at("tell", CODES)
+        found = RatioModel(there, part).at("tell", CODES)
         truth = np.array([np.log(here["tell"][c].service_s.mean()) for c in CONFIGURATIONS])
         others = np.array([c not in chosen for c in CONFIGURATIONS])
         squares.append(np.mean(((found.log_service_s - truth) / found.service_deviation)[others] ** 2))
     assert 0.5 < float(np.mean(squares)) < 2.5
     misled = SourceOperators(SPACE, PIPELINE, runs_of(CONFIGURATIONS, np.random.default_rng(1), stray=1.5))
-    found = misled.combined_with(known(CONFIGURATIONS[::3], np.random.default_rng(2), factor=1.0)).at("tell", CODES)
+    found = RatioModel(misled, known(CONFIGURATIONS[::3], np.random.default_rng(2), factor=1.0)).at("tell", CODES)
     assert (found.service_deviation > 0.5).all()  # above the deviation of local measurements
 
 
 def test_before_anything_is_compared_little_is_certain() -> None:
     rng = np.random.default_rng(0)
     there = SourceOperators(SPACE, PIPELINE, runs_of(CONFIGURATIONS, rng))
-    found = there.combined_with({"see": {}, "tell": {}}).at("tell", CODES)
+    found = RatioModel(there, {"see": {}, "tell": {}}).at("tell", CODES)
     assert (found.service_deviation >= DEFAULT_LOG_STD).all()
     only_see = known(CONFIGURATIONS[:1], rng, factor=4.0)
     only_see["tell"] = {}
-    found = there.combined_with(only_see).at("tell", CODES)
+    found = RatioModel(there, only_see).at("tell", CODES)
     assert (found.service_deviation >= DEFAULT_LOG_STD).all()
     assert np.log(4.0) == pytest.approx(
         float((found.log_service_s - there.at("tell", CODES).log_service_s)[0]), abs=0.1
@@ -163,7 +169,7 @@ def test_a_prefix_that_was_not_measured_there_is_taken_from_the_most_similar() -
             assert found.service_deviation[row] == 0.0
     nothing = SourceOperators(SPACE, PIPELINE, runs_of([], rng))
     assert np.isnan(nothing.at("see", CODES).log_service_s).all()
-    assert np.isinf(nothing.combined_with({}).at("see", CODES).service_deviation).all()
+    assert np.isinf(RatioModel(nothing, {}).at("see", CODES).service_deviation).all()
 
 
 def test_choices_that_the_target_lacks_are_left_out() -> None:

@@ -19,6 +19,8 @@ from circinus.specification.base_model import Scalar
 
 INACTIVE = -1
 """Code of a knob whose conditions are not met."""
+FOREIGN = -2
+"""Code of a choice that the space lacks."""
 ENUMERATION_LIMIT = 200_000
 """Default maximum number of configurations for `enumerate`."""
 _MAX_ACTIVATED = 64
@@ -97,26 +99,26 @@ class ConfigurationSpace:
         Raises:
             ValueError: a configuration is not in this space.
         """
-        codes = np.full((len(configurations), len(self.columns)), INACTIVE, dtype=np.int64)
-        for row, configuration in enumerate(configurations):
-            values = {operator: configuration[operator].as_dict() for operator in configuration}
-            for column, knob in enumerate(self.columns):
-                choices = values.get(knob.operator_name, {})
-                if knob.name in choices:
-                    codes[row, column] = self._positions[column].get(choices.pop(knob.name), len(knob.choices))
-            if sorted(values) != sorted(self.operators) or any(values.values()) or not self.valid(codes[[row]]).all():
+        codes = self.prefix_codes(configurations)
+        knobs = [sum(len(own.values) for _, own in configuration.operators) for configuration in configurations]
+        complete = self.valid(codes) & ((codes != INACTIVE).sum(axis=1) == knobs)
+        for configuration, is_complete in zip(configurations, complete.tolist(), strict=True):
+            if not is_complete or sorted(configuration) != sorted(self.operators):
                 raise ValueError(f"{configuration} is not a configuration of the operators {', '.join(self.operators)}")
         return codes
 
     def prefix_codes(self, prefixes: Sequence[Configuration]) -> IntArray:
-        """Return (n, d) codes of prefixes of configurations; `INACTIVE` in the columns of missing operators."""
+        """Return (n, d) codes of partial configurations, also of other pipelines, by the names of their knobs.
+
+        Columns of missing knobs are `INACTIVE`, those of choices that this space lacks `FOREIGN`.
+        """
         codes = np.full((len(prefixes), len(self.columns)), INACTIVE, dtype=np.int64)
         for row, prefix in enumerate(prefixes):
             values = {operator: own.as_dict() for operator, own in prefix.operators}
             for column, knob in enumerate(self.columns):
                 choices = values.get(knob.operator_name, {})
                 if knob.name in choices:
-                    codes[row, column] = self._positions[column][choices[knob.name]]
+                    codes[row, column] = self._positions[column].get(choices[knob.name], FOREIGN)
         return codes
 
     def decode(self, codes: IntArray) -> tuple[Configuration, ...]:

@@ -59,21 +59,31 @@ def two_way_row_means(table: FloatArray, prior_variance: float) -> RowMeans:
 def _solved(values: FloatArray, observed: BoolArray) -> tuple[FloatArray, FloatArray]:
     """Return (r,) means, and their variances for residuals of variance 1; some row has no gap.
 
-    Columns are eliminated, which leaves differences between rows and the reference row. A mean is the row's difference
-    minus the average row of each column, plus the mean of the columns' means, whose errors are independent of those of
-    the differences.
+    A mean is the row's difference minus the average row of each column, plus the mean of the columns' means, whose
+    errors are independent of those of the differences.
+    """
+    remaining, differences, covariance = _differences(values, observed)
+    columns = np.nanmean(values, axis=0)
+    weights = (observed / observed.sum(axis=0)).mean(axis=1)
+    contrasts = (np.eye(len(values)) - weights)[:, remaining]
+    means = columns.mean() + contrasts @ differences
+    units = np.einsum("ij,ij->i", contrasts @ covariance, contrasts)
+    return means, units + float((1.0 / observed.sum(axis=0)).mean()) / observed.shape[1]
+
+
+def _differences(values: FloatArray, observed: BoolArray) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Return least-squares differences of the rows to the reference row, which has most values, columns eliminated.
+
+    Returns:
+        (r - 1,) other rows, (r - 1,) differences, and their covariance for residuals of variance 1.
     """
     reference = int(observed.sum(axis=1).argmax())
     remaining = np.flatnonzero(np.arange(len(values)) != reference)
     weights = observed / observed.sum(axis=0)
     information = (np.diag(observed.sum(axis=1)) - weights @ observed.T)[np.ix_(remaining, remaining)]
     covariance = np.linalg.inv(information)
-    columns = np.nanmean(values, axis=0)
-    differences = covariance @ np.nansum(values - columns, axis=1)[remaining]
-    contrasts = (np.eye(len(values)) - weights.mean(axis=1))[:, remaining]
-    means = columns.mean() + contrasts @ differences
-    units = np.einsum("ij,ij->i", contrasts @ covariance, contrasts)
-    return means, units + float((1.0 / observed.sum(axis=0)).mean()) / observed.shape[1]
+    differences = covariance @ np.nansum(values - np.nanmean(values, axis=0), axis=1)[remaining]
+    return remaining, differences, covariance
 
 
 _PSEUDO_RESIDUAL = 1 / 16
@@ -118,20 +128,14 @@ def estimate_mean_scores(
         score_range: greatest score minus the least.
         covariates: features of the items, in the order of measurement; None without features.
     """
-    reference = int(np.argmax([len(own) for own in scores]))
-    max_items = len(scores[reference])
+    max_items = max(len(own) for own in scores)
     table = np.full((len(scores), max_items), np.nan)
     for row, own in enumerate(scores):
         table[row, : len(own)] = own
     observed = ~np.isnan(table)
-    remaining = np.flatnonzero(np.arange(len(scores)) != reference)
-    # Least squares with item effects eliminated, as differences to the reference, which has scores on all items.
-    weights = observed / observed.sum(axis=0)
-    information = (np.diag(observed.sum(axis=1)) - weights @ observed.T)[np.ix_(remaining, remaining)]
-    covariance = np.linalg.inv(information)
-    items = np.nanmean(table, axis=0)
+    remaining, own_differences, _ = _differences(table, observed)
     differences = np.zeros(len(scores))
-    differences[remaining] = covariance @ np.nansum(table - items, axis=1)[remaining]
+    differences[remaining] = own_differences
     items = np.nanmean(table - differences[:, None], axis=0)
     level, variance = _level(items, population, score_range, covariates)
     effects = items - level  # item effects have mean 0 over all items

@@ -8,16 +8,16 @@ logarithms are NaN and deviations infinite.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
-from circinus.planning.sampler.configuration_space import INACTIVE, ConfigurationSpace
+from circinus.planning.sampler.configuration_space import FOREIGN, INACTIVE, ConfigurationSpace
 from circinus.planning.sampler.mean_estimation import two_way_row_means
 from circinus.planning.sampler.operator_models import OperatorPrediction
+from circinus.planning.sampler.source_profile import with_replica
 from circinus.profiling import OperatorProfile
-from circinus.profiling.batch_time_ratios import allowed_allocations, batch_ratios, measured_allocations
 from circinus.profiling.store.transfer_sources import SourceRuns
 from circinus.specification import Configuration, Pipeline
 
@@ -79,35 +79,25 @@ class SourceOperators:
             pipeline: target.
             runs: measurements of the source.
         """
-        self._space, self._pipeline, self._runs = space, pipeline, runs
+        self.space, self._pipeline, self._runs = space, pipeline, runs
         self._operators: dict[str, SourceOperator] = {}
         if not runs.prefixes:
             return
         service = two_way_row_means(np.log(np.maximum(runs.service_s, _MIN_POSITIVE)), MIN_LOG_STD**2)
         output = two_way_row_means(np.log(np.maximum(runs.output_bytes, _MIN_POSITIVE)), MIN_LOG_STD**2)
-        rows: dict[str, list[tuple[IntArray, float, float]]] = {}
-        for row, seconds, size in zip(service.rows.tolist(), service.means, output.means, strict=True):
-            operator, prefix = runs.prefixes[row]
-            code = prefix_code(space, prefix)
-            if code is not None:
-                rows.setdefault(operator, []).append((code, float(seconds), float(size)))
+        prefixes = [runs.prefixes[row] for row in service.rows.tolist()]
+        codes = space.prefix_codes([prefix for _, prefix in prefixes])
+        names = np.array([operator for operator, _ in prefixes])
+        usable = (codes != FOREIGN).all(axis=1)
         groups: list[FloatArray] = []
-        for operator, coded in rows.items():
+        for operator in dict.fromkeys(names[usable].tolist()):
+            rows = np.flatnonzero(usable & (names == operator))
             lineage, own = self._columns(operator)
-            codes = np.array([code for code, _, _ in coded], dtype=np.int64)
-            seconds, sizes = np.array([s for _, s, _ in coded]), np.array([b for _, _, b in coded])
-            self._operators[operator] = SourceOperator(lineage, own, codes, seconds, sizes)
-            group_ids = np.unique(codes[:, own], axis=0, return_inverse=True)[1].reshape(-1)
+            seconds = service.means[rows]
+            self._operators[operator] = SourceOperator(lineage, own, codes[rows], seconds, output.means[rows])
+            group_ids = np.unique(codes[rows][:, own], axis=0, return_inverse=True)[1].reshape(-1)
             groups += [seconds[group_ids == group_id] for group_id in range(int(group_ids.max()) + 1)]
         self._transfer_std = pooled_std(groups)
-
-    def combined_with(self, local: Mapping[str, Mapping[Configuration, OperatorProfile]]) -> RatioModel:
-        """Return the ratio model of this source combined with local measurements.
-
-        Args:
-            local: operator -> prefix -> local profile.
-        """
-        return RatioModel(self, local)
 
     def of(self, operator: str) -> SourceOperator | None:
         """Return the measurements of an operator, or None."""
@@ -126,28 +116,12 @@ class SourceOperators:
 
     def with_replica(self, profile: OperatorProfile) -> OperatorProfile | None:
         """Return the profile with the source's replica measurements for its knob values, or None without any."""
-        key = profile.operator, profile.prefix[profile.operator]
-        if key not in self._runs.replicas:
-            return None
-        replica, measured = self._runs.replicas[key], self._runs.allocations.get(key, {})
-        ratios = batch_ratios(allowed_allocations(self._pipeline.operator(profile.operator)), measured)
-        return replace(
-            profile,
-            peak_memory_bytes=replica.peak_memory_bytes,
-            load_s=replica.load_s,
-            batch_ratio=ratios,
-            measured_allocations=measured_allocations(ratios, measured),
-            startup_s=replica.startup_s,
-        )
-
-    def code(self, prefix: Configuration) -> IntArray | None:
-        """Return (d,) the code of a prefix of the target, or None."""
-        return prefix_code(self._space, prefix)
+        return with_replica(profile, self._pipeline.operator(profile.operator), self._runs)
 
     def _columns(self, operator: str) -> tuple[BoolArray, BoolArray]:
         names = {*self._pipeline.ancestors(operator), operator}
-        lineage = np.array([knob.operator_name in names for knob in self._space.columns], dtype=bool)
-        return lineage, np.array([knob.operator_name == operator for knob in self._space.columns], dtype=bool)
+        lineage = np.array([knob.operator_name in names for knob in self.space.columns], dtype=bool)
+        return lineage, np.array([knob.operator_name == operator for knob in self.space.columns], dtype=bool)
 
 
 class RatioModel:
@@ -162,14 +136,13 @@ class RatioModel:
         seconds: dict[str, FloatArray] = {}
         sizes: dict[str, FloatArray] = {}
         for operator, profiles in local.items():
-            coded = [(code, profile) for key, profile in profiles.items() if (code := source.code(key)) is not None]
-            if not coded:
+            if not profiles:
                 continue
-            predicted = source.at(operator, np.array([code for code, _ in coded], dtype=np.int64))
+            predicted = source.at(operator, source.space.prefix_codes(list(profiles)))
             common = predicted.service_deviation == 0
             if common.any():
-                local_s = np.array([_log_of_mean(profile.service_s) for _, profile in coded])
-                local_bytes = np.array([_log_of_mean(profile.output_bytes) for _, profile in coded])
+                local_s = np.array([_log_of_mean(profile.service_s) for profile in profiles.values()])
+                local_bytes = np.array([_log_of_mean(profile.output_bytes) for profile in profiles.values()])
                 seconds[operator] = (local_s - predicted.log_service_s)[common]
                 sizes[operator] = (local_bytes - predicted.log_output_bytes)[common]
         self._seconds, self._sizes = _Ratios(seconds), _Ratios(sizes)
@@ -221,19 +194,6 @@ def lowest_deviation(predictions: Sequence[OperatorPrediction]) -> OperatorPredi
         select([prediction.log_output_bytes for prediction in predictions], by_bytes),
         select([prediction.output_deviation for prediction in predictions], by_bytes),
     )
-
-
-def prefix_code(space: ConfigurationSpace, prefix: Configuration) -> IntArray | None:
-    """Return (d,) the code, `INACTIVE` for missing knobs, or None if the prefix has a choice that the space lacks."""
-    code = np.full(len(space.columns), INACTIVE, dtype=np.int64)
-    values = {operator: prefix[operator].as_dict() for operator in prefix}
-    for column, knob in enumerate(space.columns):
-        choices = values.get(knob.operator_name, {})
-        if knob.name in choices:
-            if choices[knob.name] not in knob.choices:
-                return None
-            code[column] = knob.choices.index(choices[knob.name])
-    return code
 
 
 def _log_of_mean(values: FloatArray) -> float:

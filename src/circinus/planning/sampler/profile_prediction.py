@@ -64,7 +64,7 @@ class ProfilePredictor:
                 for name, profiles in longest.items()
             }
             self._input_bytes = float(profile.usable[0].input_bytes[:items].mean())
-            self._ratio_models = tuple(source.combined_with(self._by_prefix) for source in self._sources)
+            self._ratio_models = tuple(RatioModel(source, self._by_prefix) for source in self._sources)
             self._imputers = {
                 name: ProfileImputer.of(self._space, self._pipeline, name, profiles)
                 for name, profiles in longest.items()

@@ -12,8 +12,8 @@ from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.profiling.batch_time_ratios import allowed_allocations, batch_ratios, measured_allocations
 from circinus.profiling.store.measurement_keys import LOCAL
-from circinus.profiling.store.transfer_sources import SourceScores
-from circinus.specification import Configuration, Pipeline, has_knob_values, prefix_configuration
+from circinus.profiling.store.transfer_sources import SourceRuns, SourceScores
+from circinus.specification import Configuration, OperatorSpec, Pipeline, has_knob_values, prefix_configuration
 from circinus.statistics.interval import Interval
 
 _MIN_POSITIVE = 1e-9
@@ -153,7 +153,7 @@ class _SharedProfiles:
         columns: BoolArray,
     ) -> None:
         self._pipeline, self._runs, self._rows, self._columns = pipeline, source.runs, rows, columns
-        self._profiles: dict[tuple[str, Configuration], OperatorProfile] = {}
+        self._profiles: dict[tuple[str, Configuration], OperatorProfile | None] = {}
 
     def operators(self, configuration: Configuration) -> dict[str, OperatorProfile] | None:
         """Return the profiles by operator, or None if one was not measured or has a choice that the target lacks."""
@@ -168,21 +168,31 @@ class _SharedProfiles:
         return profiles
 
     def _profile(self, operator: str, of: Configuration) -> OperatorProfile | None:
-        key, replica = (operator, of), (operator, of[operator])
-        if key not in self._rows or replica not in self._runs.replicas:
+        key = operator, of
+        if key not in self._rows:
             return None
         if key not in self._profiles:
-            row, measured = self._rows[key], self._runs.allocations.get(replica, {})
-            ratios = batch_ratios(allowed_allocations(self._pipeline.operator(operator)), measured)
-            self._profiles[key] = OperatorProfile(
-                operator=operator,
-                prefix=of,
-                service_s=self._runs.service_s[row, self._columns],
-                output_bytes=self._runs.output_bytes[row, self._columns],
-                peak_memory_bytes=self._runs.replicas[replica].peak_memory_bytes,
-                load_s=self._runs.replicas[replica].load_s,
-                batch_ratio=ratios,
-                measured_allocations=measured_allocations(ratios, measured),
-                startup_s=self._runs.replicas[replica].startup_s,
+            row = self._rows[key]
+            service_s, output_bytes = (
+                values[row, self._columns] for values in (self._runs.service_s, self._runs.output_bytes)
             )
+            measured = OperatorProfile(operator, of, service_s, output_bytes, np.nan, np.nan, batch_ratio={})
+            self._profiles[key] = with_replica(measured, self._pipeline.operator(operator), self._runs)
         return self._profiles[key]
+
+
+def with_replica(profile: OperatorProfile, spec: OperatorSpec, runs: SourceRuns) -> OperatorProfile | None:
+    """Return the profile with a source's replica measurements for its knob values, or None without any."""
+    key = spec.name, profile.prefix[spec.name]
+    if key not in runs.replicas:
+        return None
+    replica, measured = runs.replicas[key], runs.allocations.get(key, {})
+    ratios = batch_ratios(allowed_allocations(spec), measured)
+    return replace(
+        profile,
+        peak_memory_bytes=replica.peak_memory_bytes,
+        load_s=replica.load_s,
+        batch_ratio=ratios,
+        measured_allocations=measured_allocations(ratios, measured),
+        startup_s=replica.startup_s,
+    )

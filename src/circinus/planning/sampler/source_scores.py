@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
-from circinus.planning.sampler.configuration_space import INACTIVE, ConfigurationSpace
+from circinus.planning.sampler.configuration_space import FOREIGN, INACTIVE, ConfigurationSpace
 from circinus.planning.sampler.surrogate import Surrogate
 from circinus.specification import Configuration
 
@@ -54,19 +54,8 @@ class SourceTask:
         Returns:
             None if no knob is shared or no configuration remains.
         """
-        choices = [{o: configuration[o].as_dict() for o in configuration} for configuration in configurations]
-        shared = np.array([any(k.name in own.get(k.operator_name, {}) for own in choices) for k in space.columns], bool)
-        codes = np.full((len(choices), len(space.columns)), INACTIVE, dtype=np.int64)
-        usable = np.ones(len(choices), dtype=bool)
-        for row, own in enumerate(choices):
-            for column, knob in enumerate(space.columns):
-                values = own.get(knob.operator_name, {})
-                if knob.name not in values:
-                    continue
-                if values[knob.name] in knob.choices:
-                    codes[row, column] = knob.choices.index(values[knob.name])
-                else:
-                    usable[row] = False
+        codes = space.prefix_codes(configurations)
+        shared, usable = (codes != INACTIVE).any(axis=0), (codes != FOREIGN).all(axis=1)
         if not shared.any() or not usable.any():
             return None
         distinct, inverse = np.unique(codes[usable], axis=0, return_inverse=True)
