@@ -93,21 +93,12 @@ class Corrections:
         }
         if not any(by_operator.values()):
             return profile
-        cached: dict[int, OperatorProfile] = {}  # so that configurations keep sharing operator profiles
 
         def corrected(operator: OperatorProfile) -> OperatorProfile:
-            if id(operator) not in cached:
-                factors = _factors(by_operator[operator.operator], operator.prefix[operator.operator])
-                cached[id(operator)] = replace(operator, corrections=factors)
-            return cached[id(operator)]
+            factors = _factors(by_operator[operator.operator], operator.prefix[operator.operator])
+            return replace(operator, corrections=factors)
 
-        return replace(
-            profile,
-            configurations=tuple(
-                replace(measured, operators={name: corrected(o) for name, o in measured.operators.items()})
-                for measured in profile.configurations
-            ),
-        )
+        return profile.with_operators(corrected)
 
 
 NO_CORRECTIONS = Corrections()

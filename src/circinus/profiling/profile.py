@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.profiling.hardware.machine import DECLARED, Machine, Speeds
@@ -143,9 +143,14 @@ class PipelineProfile:
     """Results on further hardware classes in the same run."""
 
     @property
+    def population(self) -> int:
+        """Number of items that may be profiled."""
+        return self.dataset_items - self.held_out_items
+
+    @property
     def usable(self) -> tuple[ConfigurationProfile, ...]:
         """Configurations eligible for guarantees: measured on at least `MIN_ITEMS` items, or on all profiling items."""
-        min_items = min(MIN_ITEMS, self.dataset_items - self.held_out_items)
+        min_items = min(MIN_ITEMS, self.population)
         return tuple(measured for measured in self.configurations if len(measured.items) >= min_items)
 
     @property
@@ -158,3 +163,16 @@ class PipelineProfile:
         """True if more measurements would change no decision."""
         inconclusive = self.certificate is not None and not self.certificate.conclusive
         return bool(self.verdicts) and not self.undecided and not inconclusive
+
+    def with_operators(self, change: Callable[[OperatorProfile], OperatorProfile]) -> PipelineProfile:
+        """Return the profile with every operator profile changed; configurations keep sharing them."""
+        changed: dict[int, OperatorProfile] = {}
+        for measured in self.configurations:
+            for operator in measured.operators.values():
+                if id(operator) not in changed:
+                    changed[id(operator)] = change(operator)
+        configurations = tuple(
+            replace(measured, operators={name: changed[id(operator)] for name, operator in measured.operators.items()})
+            for measured in self.configurations
+        )
+        return replace(self, configurations=configurations)

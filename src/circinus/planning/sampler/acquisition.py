@@ -15,7 +15,7 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.planning.sampler.candidate_generation import CodeScore
-from circinus.planning.sampler.feasibility import classify_feasibility, population_size, slo_feasibility
+from circinus.planning.sampler.feasibility import classify_feasibility, slo_feasibility
 from circinus.planning.sampler.prior_selection import MeanPrior
 from circinus.planning.sampler.profile_prediction import CAUTION, ProfilePredictor
 from circinus.planning.sampler.reservation_index import CandidateBeliefs, StoppingRule, select_by_reservation_cost
@@ -41,7 +41,7 @@ def acquisition_function(
     """
     measured_of = {measured.configuration: measured for measured in profile.configurations}
     service_s = [sum(float(o.service_s.mean()) for o in c.operators.values()) for c in profile.configurations]
-    certain, _ = classify_feasibility(queries, list(measured_of), measured_of, population_size(profile))
+    certain, _ = classify_feasibility(queries, list(measured_of), measured_of, profile.population)
     best_s = np.where(certain, np.array(service_s)[:, None], np.inf).min(axis=0)
     best_s = np.maximum(np.where(np.isfinite(best_s), best_s, _DEFAULT_SLOWDOWN * max(service_s)), _MIN_S)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from circinus.arrays import FloatArray
-from circinus.planning.sampler.feasibility import population_size
 from circinus.planning.sampler.plan_costs import KINDS, min_plan_costs
 from circinus.planning.sampler.profile_prediction import CAUTION, ProfilePredictor
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
@@ -28,23 +27,14 @@ def relative_standard_error(operator: OperatorProfile, population: int) -> float
     return float(service_s.std(ddof=1) / max(float(service_s.mean()), _MIN_MEAN_S) * np.sqrt(unmeasured_share / count))
 
 
-def optimistic_profile(profile: PipelineProfile, population: int) -> PipelineProfile:
+def optimistic_profile(profile: PipelineProfile) -> PipelineProfile:
     """Return the profile with every operator faster by `ERRORS`, in case the first items were slow ones."""
-    scaled: dict[int, OperatorProfile] = {}
 
     def faster(operator: OperatorProfile) -> OperatorProfile:
-        if id(operator) not in scaled:
-            factor = float(np.exp(-ERRORS * relative_standard_error(operator, population)))
-            scaled[id(operator)] = replace(operator, service_s=operator.service_s * factor)
-        return scaled[id(operator)]
+        factor = float(np.exp(-ERRORS * relative_standard_error(operator, profile.population)))
+        return replace(operator, service_s=operator.service_s * factor)
 
-    return replace(
-        profile,
-        configurations=tuple(
-            replace(measured, operators={name: faster(operator) for name, operator in measured.operators.items()})
-            for measured in profile.configurations
-        ),
-    )
+    return profile.with_operators(faster)
 
 
 _MIN_S = 1e-12
@@ -101,11 +91,10 @@ class ExpectedCosts:
         failed = {failure.configuration for failure in measured.failed}
         missing = [c for c in configurations if c not in self._costs and c not in failed]
         if missing:
-            population = population_size(measured)
             profile = self._predictor.predict(measured, missing)
-            bounds = self._cost_bounds(optimistic_profile(profile, population), missing)
+            bounds = self._cost_bounds(optimistic_profile(profile), missing)
             for row, predicted in enumerate(profile.configurations):
-                log_std, ratio = self._service(predicted, population)
+                log_std, ratio = self._service(predicted, measured.population)
                 costs = tuple(_expected_from_optimistic(by_query[row], ratio) for by_query in bounds)
                 self._costs[predicted.configuration] = _Costs(log_std, ratio, costs)
         rows, gaps = [self._costs.get(c, self._none) for c in configurations], self._gaps()
@@ -127,9 +116,7 @@ class ExpectedCosts:
         profile = self._predictor.predict(measured, [configuration])
         exact = [exact_costs[0] for exact_costs in self._cost_bounds(profile, [configuration], exact=True)]
         if not all(np.isfinite(exact_costs).all() for exact_costs in exact):
-            fast = self._cost_bounds(
-                optimistic_profile(profile, population_size(measured)), [configuration], exact=True
-            )
+            fast = self._cost_bounds(optimistic_profile(profile), [configuration], exact=True)
             exact = [
                 np.where(np.isfinite(exact_costs), exact_costs, _expected_from_optimistic(fast[q][0], costs.ratio))
                 for q, exact_costs in enumerate(exact)

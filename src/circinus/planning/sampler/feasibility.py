@@ -10,7 +10,7 @@ import numpy as np
 from circinus.arrays import BoolArray, FloatArray
 from circinus.planning.pool_eligibility import pin_mask
 from circinus.planning.sampler.surrogate import Belief
-from circinus.profiling import ConfigurationProfile, PipelineProfile
+from circinus.profiling import ConfigurationProfile
 from circinus.profiling.race.slo_requirements import distribution_free_sample_size
 from circinus.specification import AccuracySlo, Configuration, Query
 from circinus.statistics.student_t import student_t_cdf
@@ -108,8 +108,3 @@ def awaiting_plan(
         waiting[:, q] &= ~np.isfinite(costs[q]).any(axis=1)
         waiting[:, q] &= [c in measured and len(measured[c].items) < sufficient_items for c in configurations]
     return waiting
-
-
-def population_size(profile: PipelineProfile) -> int:
-    """Return the number of items that may be measured."""
-    return profile.dataset_items - profile.held_out_items

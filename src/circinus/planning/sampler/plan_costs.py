@@ -185,27 +185,17 @@ def _without_slowest(profile: PipelineProfile, percentile: float) -> PipelinePro
     Of n items the slowest k - 1 are set to the k-th slowest, with the minimum k such that k or more items are beyond
     the true percentile with a probability of at most `_MAX_TAIL_PROBABILITY`.
     """
-    population = profile.dataset_items - profile.held_out_items
-    slow = round((1.0 - percentile / 100.0) * population)
-    trimmed: dict[int, OperatorProfile] = {}
+    slow = round((1.0 - percentile / 100.0) * profile.population)
 
     def trim(operator: OperatorProfile) -> OperatorProfile:
-        if id(operator) not in trimmed:
-            slowest = np.sort(operator.service_s)[::-1]
-            count = hypergeometric_critical_count(len(slowest), population, slow, _MAX_TAIL_PROBABILITY)
-            rank = min(count, len(slowest))
-            service_s = np.minimum(operator.service_s, slowest[rank - 1])
-            same_mean = float(operator.service_s.mean()) / max(float(service_s.mean()), _MIN_S)
-            trimmed[id(operator)] = replace(operator, service_s=service_s * same_mean)
-        return trimmed[id(operator)]
+        slowest = np.sort(operator.service_s)[::-1]
+        count = hypergeometric_critical_count(len(slowest), profile.population, slow, _MAX_TAIL_PROBABILITY)
+        rank = min(count, len(slowest))
+        service_s = np.minimum(operator.service_s, slowest[rank - 1])
+        same_mean = float(operator.service_s.mean()) / max(float(service_s.mean()), _MIN_S)
+        return replace(operator, service_s=service_s * same_mean)
 
-    return replace(
-        profile,
-        configurations=tuple(
-            replace(measured, operators={name: trim(operator) for name, operator in measured.operators.items()})
-            for measured in profile.configurations
-        ),
-    )
+    return profile.with_operators(trim)
 
 
 def _dtype(settings: SearchSettings) -> type[np.floating]:

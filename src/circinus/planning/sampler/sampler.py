@@ -20,7 +20,7 @@ from circinus.planning.sampler.acquisition import (
 from circinus.planning.sampler.candidate_generation import candidates
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.expected_costs import ExpectedCosts
-from circinus.planning.sampler.feasibility import awaiting_plan, classify_feasibility, population_size, slo_feasibility
+from circinus.planning.sampler.feasibility import awaiting_plan, classify_feasibility, slo_feasibility
 from circinus.planning.sampler.initial_design import covering_array
 from circinus.planning.sampler.mean_estimation import estimate_mean_scores
 from circinus.planning.sampler.plan_costs import PlanCostCache, min_plan_costs
@@ -143,9 +143,7 @@ class PlanCostSampler:
         stopping = self._stopping
         if len(measured_of) < self._min_configurations:  # too few to conclude that a query has no plan
             stopping = replace(stopping, probability_without_plan=0.0)
-        saving_s = population_size(profile) * float(
-            np.median([_item_s(measured) for measured in profile.configurations])
-        )
+        saving_s = profile.population * float(np.median([_item_s(measured) for measured in profile.configurations]))
         acquisition = select_next_configuration(beliefs, shared, stopping, saving_s)
         while self._refined(acquisition, profile, configurations, evaluated):
             expected = self._expected_costs.of(profile, configurations)
@@ -184,7 +182,7 @@ class PlanCostSampler:
         seconds: Seconds,
     ) -> tuple[list[QueryBelief], SharedInputs]:
         measured_of = {measured.configuration: measured for measured in profile.configurations}
-        population, first_items = population_size(profile), min(MIN_ITEMS, population_size(profile))
+        population, first_items = profile.population, min(MIN_ITEMS, profile.population)
         certain, excluded = classify_feasibility(self._queries, configurations, measured_of, population)
         expected = self._expected_costs.of(profile, configurations)
         exact = self._certain_costs.of(profile, configurations, certain)
@@ -268,9 +266,8 @@ class PlanCostSampler:
     def _fitted_prior(self, profile: PipelineProfile) -> tuple[MeanPrior, float]:
         """Return the prior fitted to the measured scores, and the variance of their common error."""
         low, high = self._pipeline.metric.range
-        population = profile.dataset_items - profile.held_out_items
         evidence = estimate_mean_scores(
-            [measured.scores for measured in profile.configurations], population, high - low
+            [measured.scores for measured in profile.configurations], profile.population, high - low
         )
         codes = self._space.encode([measured.configuration for measured in profile.configurations])
         prior = self._sources.prior(codes, evidence.means, evidence.variances, additive=self._all_codes is None)
