@@ -156,7 +156,8 @@ class _Run:
         while True:
             prospects = self._prospects()
             saving_s = float(np.median(self._item_s()[self._items > 0])) * self._space.items
-            chosen = select_by_reservation_cost(prospects, self._stopping, saving_s).configuration
+            costs = self._drawn_costs()
+            chosen = select_by_reservation_cost(prospects, costs, self._stopping, saving_s).configuration
             if chosen is None:
                 return
             self._measure(chosen, next(look for look in self._looks if look > self._items[chosen]))
@@ -219,7 +220,6 @@ class _Run:
             feasibility=feasibility,
             is_certain=self._sure,
             is_measured=self._items > 0,
-            usd_per_h=self._drawn_costs(),
             look_s=item_s * (first + BEGINNING_ITEMS),
             settle_s=item_s * np.maximum(settled - np.maximum(self._items, first), first),
         )

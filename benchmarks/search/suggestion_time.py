@@ -19,7 +19,7 @@ from benchmarks.workloads.synthetic.backend import SyntheticSource
 from benchmarks.workloads.synthetic.families import FAMILIES, SyntheticCase, synthetic_case
 from benchmarks.workloads.synthetic.ground_truth import true_profile
 from circinus.planning.sampler import PlanCostSampler, StoppingRule
-from circinus.planning.sampler.acquisition import QueryBelief, SharedInputs, select_next_configuration
+from circinus.planning.sampler.acquisition import QueryBelief, select_next_configuration
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.feasibility import feasibility_probability
 from circinus.planning.sampler.mean_estimation import estimate_mean_scores
@@ -216,10 +216,10 @@ def _surrogate(name: str, case: SyntheticCase, repeats: int, *, warm: bool) -> T
         sure = measured & (probability > 0.95)
         seconds = np.ones(len(everything))
         exact = np.where(sure[:, None], costs, np.inf)
-        outlook = QueryBelief(probability, sure, costs, 0 * costs, exact, decision_s=seconds, weight=1.0)
-        select_next_configuration(
-            [outlook], SharedInputs(measured, 0.1 * ~measured, seconds), StoppingRule(), saving_s=1.0
+        outlook = QueryBelief(
+            probability, sure, measured, seconds, seconds, costs, 0.1 * ~measured, 0 * costs, exact, weight=1.0
         )
+        select_next_configuration([outlook], StoppingRule(), saving_s=1.0)
 
     first, *steps = _growing(case, repeats)
     suggest(first)

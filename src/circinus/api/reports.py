@@ -98,7 +98,7 @@ class ProfileReport(Result, Mapping[str, "PipelineProfile"]):
                         "accuracy": measured.accuracy.value,
                         "accuracy_lower": measured.accuracy.lower,
                         "accuracy_upper": measured.accuracy.upper,
-                        "service_s": sum(float(o.service_s.mean()) for o in measured.operators.values()),
+                        "service_s": measured.mean_service_s,
                         "verdict": None if verdict is None else verdict.verdict,
                         "reason": None if verdict is None else verdict.reason,
                     }

@@ -76,6 +76,11 @@ class ConfigurationProfile:
     operators: Mapping[str, OperatorProfile]
     """Profiles by operator name; all arrays have the same n items in the same order."""
 
+    @property
+    def mean_service_s(self) -> float:
+        """Mean seconds of an item in all operators."""
+        return sum(float(operator.service_s.mean()) for operator in self.operators.values())
+
 
 @dataclass(frozen=True)
 class FailedConfiguration:

@@ -6,18 +6,18 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.planning.sampler.acquisition import QueryBelief, SharedInputs, select_next_configuration
+from circinus.planning.sampler.acquisition import QueryBelief, select_next_configuration
 from circinus.planning.sampler.reservation_index import StoppingRule
 
 STOPPING = StoppingRule()
 seeds = st.integers(0, 100_000)
 
 
-def _random(seed: int) -> tuple[list[QueryBelief], SharedInputs]:
+def _random(seed: int) -> list[QueryBelief]:
     rng = np.random.default_rng(seed)
     count, situations = int(rng.integers(1, 8)), int(rng.integers(1, 4))
     begun = rng.random(count) < 0.6
-    among = SharedInputs(begun, np.where(begun, 0.0, 0.2 * rng.random(count)), np.where(begun, 0.0, rng.random(count)))
+    log_std, look_s = (np.where(begun, 0.0, share * rng.random(count)) for share in (0.2, 1.0))
     outlooks = []
     for _ in range(int(rng.integers(1, 4))):
         sure = begun & (rng.random(count) < 0.4)
@@ -26,20 +26,23 @@ def _random(seed: int) -> tuple[list[QueryBelief], SharedInputs]:
             QueryBelief(
                 feasibility=np.where(sure, 1.0, rng.choice([0.0, 0.001, 0.03, 0.5, 0.9], count)),
                 is_certain=sure,
+                is_measured=begun,
+                look_s=look_s,
+                settle_s=rng.random(count) + 0.1,
+                log_std=log_std,
                 usd_per_h=exact * rng.choice([1.0, 0.9], exact.shape),
                 floor_usd_per_h=np.where(rng.random(exact.shape) < 0.5, 0.0, exact),
                 certain_usd_per_h=np.where(sure[:, None], exact, np.inf),
-                decision_s=rng.random(count) + 0.1,
                 weight=float(rng.choice([1.0, 3.0])),
             )
         )
-    return outlooks, among
+    return outlooks
 
 
 @given(seeds)
 def test_what_is_pursued_may_improve_a_querys_plan_and_nothing_is_only_where_nothing_may(seed: int) -> None:
-    outlooks, among = _random(seed)
-    found = select_next_configuration(outlooks, among, STOPPING, 1.0)
+    outlooks = _random(seed)
+    found = select_next_configuration(outlooks, STOPPING, 1.0)
     hopeful = set()
     for outlook in outlooks:
         for s in range(outlook.usd_per_h.shape[1]):
@@ -65,22 +68,24 @@ def test_what_is_pursued_may_improve_a_querys_plan_and_nothing_is_only_where_not
 
 @given(seeds)
 def test_without_what_is_pointless_every_situation_keeps_its_best_sure_plan(seed: int) -> None:
-    outlooks, among = _random(seed)
-    found = select_next_configuration(outlooks, among, STOPPING, 1.0)
+    outlooks = _random(seed)
+    found = select_next_configuration(outlooks, STOPPING, 1.0)
     for outlook, idle in zip(outlooks, found.pruned, strict=True):
-        assert not (idle & ~among.evaluated).any()
+        assert not (idle & ~outlook.is_measured).any()
         left = np.where(idle[:, None], np.inf, outlook.certain_usd_per_h).min(axis=0)
         np.testing.assert_array_equal(left, outlook.certain_usd_per_h.min(axis=0))
 
 
 def test_the_weight_of_the_queries_that_wait_decides() -> None:
     costs = np.array([[1.0], [1.0]])
-    nobody, among = np.zeros(2, dtype=bool), SharedInputs(np.zeros(2, dtype=bool), np.zeros(2), np.ones(2))
+    nobody, ones = np.zeros(2, dtype=bool), np.ones(2)
 
     def outlook(keeps: list[float], weight: float) -> QueryBelief:
-        return QueryBelief(np.array(keeps), nobody, costs, 0 * costs, np.full((2, 1), np.inf), np.ones(2), weight)
+        return QueryBelief(
+            np.array(keeps), nobody, nobody, ones, ones, costs, 0 * ones, 0 * costs, np.full((2, 1), np.inf), weight
+        )
 
-    light = select_next_configuration([outlook([0.9, 0.1], 1.0), outlook([0.1, 0.9], 3.0)], among, STOPPING, 1.0)
-    heavy = select_next_configuration([outlook([0.9, 0.1], 5.0), outlook([0.1, 0.9], 3.0)], among, STOPPING, 1.0)
+    light = select_next_configuration([outlook([0.9, 0.1], 1.0), outlook([0.1, 0.9], 3.0)], STOPPING, 1.0)
+    heavy = select_next_configuration([outlook([0.9, 0.1], 5.0), outlook([0.1, 0.9], 3.0)], STOPPING, 1.0)
     assert (light.configuration, heavy.configuration) == (1, 0)
     assert heavy.value_per_s == 2.5

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from circinus.planning.sampler.operator_models import CoefficientGroup, LogLinear
+from circinus.planning.sampler.operator_models import LogLinear
 
-GROUPS = (CoefficientGroup((0.1, 0.5)), CoefficientGroup((0.005, 0.2)))
+GROUPS = ((0.1, 0.5), (0.005, 0.2))
 
 
 def _features(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from budget import seeds
 from circinus.arrays import FloatArray
-from circinus.planning.sampler.acquisition import QueryBelief, SharedInputs, select_next_configuration
+from circinus.planning.sampler.acquisition import QueryBelief, select_next_configuration
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.feasibility import feasibility_probability
 from circinus.planning.sampler.initial_design import covering_array
@@ -77,14 +77,16 @@ def search(truth: FloatArray, cost: FloatArray, elsewhere: TransferSources, rng:
         outlook = QueryBelief(
             feasibility=np.where(measured, 0.0, kept),
             is_certain=sure,
+            is_measured=measured,
+            look_s=np.where(measured, 0.0, 1.0),
+            settle_s=np.zeros(len(cost)),
+            log_std=np.zeros(len(cost)),
             usd_per_h=cost[:, None],
             floor_usd_per_h=np.zeros((len(cost), 1)),
             certain_usd_per_h=np.where(sure, cost, np.inf)[:, None],
-            decision_s=np.zeros(len(cost)),
             weight=1.0,
         )
-        among = SharedInputs(measured, np.zeros(len(cost)), np.where(measured, 0.0, 1.0))
-        choice = select_next_configuration([outlook], among, StoppingRule(0.01, 0.05, 0.05), saving_s=1.0)
+        choice = select_next_configuration([outlook], StoppingRule(0.01, 0.05, 0.05), saving_s=1.0)
         if choice.configuration is None:
             best = float(np.where(sure, cost, np.inf).min())
             return Ended(len(rows), best / float(cost[truth >= SLO.threshold].min()), prior.name)

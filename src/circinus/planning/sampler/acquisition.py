@@ -40,7 +40,7 @@ def acquisition_function(
     query's best configuration so far.
     """
     measured_of = {measured.configuration: measured for measured in profile.configurations}
-    service_s = [sum(float(o.service_s.mean()) for o in c.operators.values()) for c in profile.configurations]
+    service_s = [measured.mean_service_s for measured in profile.configurations]
     certain, _ = classify_feasibility(queries, list(measured_of), measured_of, profile.population)
     best_s = np.where(certain, np.array(service_s)[:, None], np.inf).min(axis=0)
     best_s = np.maximum(np.where(np.isfinite(best_s), best_s, _DEFAULT_SLOWDOWN * max(service_s)), _MIN_S)
@@ -61,34 +61,18 @@ _NORMAL = np.array([NormalDist().inv_cdf((n + 0.5) / _DRAWS) for n in range(_DRA
 
 
 @dataclass(frozen=True, eq=False)
-class QueryBelief:
+class QueryBelief(CandidateBeliefs):
     """Measurements and predictions of k configurations for one query in s situations."""
 
-    feasibility: FloatArray
-    """(k,) probability of meeting the accuracy SLO; 0 if excluded."""
-    is_certain: BoolArray
-    """(k,) whether the configuration is measured and certainly meets the accuracy SLO."""
     usd_per_h: FloatArray
     """(k, s) median cost of the cheapest plan; infinite without a plan."""
+    log_std: FloatArray
+    """(k,) standard deviation of the log cost above the floor."""
     floor_usd_per_h: FloatArray
     """(k, s) minimum cost of a plan, regardless of the service times."""
     certain_usd_per_h: FloatArray
     """(k, s) cost of the cheapest plan of certain configurations; infinite for the other configurations."""
-    decision_s: FloatArray
-    """(k,) seconds, after the first checkpoint, until the accuracy SLO is decided."""
     weight: float
-
-
-@dataclass(frozen=True, eq=False)
-class SharedInputs:
-    """Inputs of k configurations that all queries share."""
-
-    evaluated: BoolArray
-    """(k,) whether the configuration is measured."""
-    log_std: FloatArray
-    """(k,) standard deviation of the log cost above the floor."""
-    first_evaluation_s: FloatArray
-    """(k,) seconds up to the first checkpoint; 0 if evaluated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,40 +91,32 @@ class AcquisitionResult:
 
 
 def select_next_configuration(
-    beliefs: Sequence[QueryBelief], shared: SharedInputs, stopping: StoppingRule, saving_s: float
+    beliefs: Sequence[QueryBelief], stopping: StoppingRule, saving_s: float
 ) -> AcquisitionResult:
     """Return the configuration with the largest weight per second; of equal ones the first.
 
     Args:
         beliefs: beliefs of each query.
-        shared: inputs that all queries share.
         stopping: minimum saving and probabilities.
         saving_s: seconds that a saving of `stopping.saving` of a plan's cost is worth.
     """
-    votes = np.zeros(len(shared.evaluated))
+    votes = np.zeros(len(beliefs[0].is_measured))
     probability, pruned = 0.0, []
-    draws = np.exp(shared.log_std[:, None] * _NORMAL)
     for belief in beliefs:
+        draws = np.exp(belief.log_std[:, None] * _NORMAL)
         share = belief.weight / belief.usd_per_h.shape[1]
         promising = np.zeros(len(votes), dtype=bool)
         for situation in range(belief.usd_per_h.shape[1]):
             drawn = np.maximum(belief.usd_per_h[:, situation, None] * draws, belief.floor_usd_per_h[:, situation, None])
-            candidates = CandidateBeliefs(
-                feasibility=belief.feasibility,
-                is_certain=belief.is_certain,
-                is_measured=shared.evaluated,
-                usd_per_h=np.where(belief.is_certain[:, None], belief.certain_usd_per_h[:, situation, None], drawn),
-                look_s=shared.first_evaluation_s,
-                settle_s=belief.decision_s,
-            )
-            choice = select_by_reservation_cost(candidates, stopping, saving_s)
+            cost = np.where(belief.is_certain[:, None], belief.certain_usd_per_h[:, situation, None], drawn)
+            choice = select_by_reservation_cost(belief, cost, stopping, saving_s)
             promising |= choice.probability > choice.min_probability
-            unmeasured = np.where(shared.evaluated, 0.0, choice.probability)
+            unmeasured = np.where(belief.is_measured, 0.0, choice.probability)
             probability = max(probability, float(unmeasured.max(initial=0.0)))
             if choice.configuration is not None:
                 k = choice.configuration
-                votes[k] += share / max(shared.first_evaluation_s[k] + belief.decision_s[k], 1e-9)
-        pruned.append(shared.evaluated & ~promising & ~_best(belief))
+                votes[k] += share / max(belief.look_s[k] + belief.settle_s[k], 1e-9)
+        pruned.append(belief.is_measured & ~promising & ~_best(belief))
     selected = int(votes.argmax()) if votes.any() else None
     return AcquisitionResult(selected, 0.0 if selected is None else float(votes[selected]), probability, tuple(pruned))
 

@@ -22,14 +22,6 @@ _AVERAGED = 4
 
 
 @dataclass(frozen=True, eq=False)
-class CoefficientGroup:
-    """Features whose coefficients have one scale."""
-
-    scales: tuple[float, ...]
-    """Standard deviations of the coefficients to try."""
-
-
-@dataclass(frozen=True, eq=False)
 class _Fit:
     scales: tuple[float, ...]
     residual: float
@@ -51,12 +43,15 @@ class LogLinear:
 
     @classmethod
     def learn(
-        cls, groups: Sequence[CoefficientGroup], features: Sequence[FloatArray], logarithms: FloatArray
+        cls, groups: Sequence[Sequence[float]], features: Sequence[FloatArray], logarithms: FloatArray
     ) -> LogLinear:
-        """Fit (n,) logarithms, n >= 1, to (n, f) features of each group."""
+        """Fit (n,) logarithms, n >= 1, to (n, f) features of each group.
+
+        The coefficients of a group have one of its standard deviations.
+        """
         centre = float(logarithms.mean())
         products = [own @ own.T for own in features]
-        scale_grid = np.array(list(product(*(group.scales for group in groups), _RESIDUAL_DEVIATIONS)))
+        scale_grid = np.array(list(product(*groups, _RESIDUAL_DEVIATIONS)))
         covariances = np.tensordot(scale_grid[:, :-1] ** 2, products, 1) + _CENTRE_DEVIATION**2
         covariances += scale_grid[:, -1, None, None] ** 2 * np.eye(len(logarithms))
         factors = np.linalg.cholesky(covariances)
@@ -90,11 +85,11 @@ class LogLinear:
         return self.centre + mean, np.sqrt(variance)
 
 
-_OWN = CoefficientGroup((0.1, 0.4, 1.0))
+_OWN = (0.1, 0.4, 1.0)
 """Effects of the operator's own choices, in logarithms."""
-_ANCESTORS = CoefficientGroup((0.005, 0.03, 0.15))
+_ANCESTORS = (0.005, 0.03, 0.15)
 """Effects of ancestors' choices, in logarithms, in addition to the effect of the input size."""
-_SIZE = CoefficientGroup((0.01, 0.7))
+_SIZE = (0.01, 0.7)
 """Exponents of the input size: about zero (independent), or about one (proportional)."""
 _MIN_POSITIVE = 1e-9
 

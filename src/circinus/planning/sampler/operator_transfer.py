@@ -99,10 +99,6 @@ class SourceOperators:
             groups += [seconds[group_ids == group_id] for group_id in range(int(group_ids.max()) + 1)]
         self._transfer_std = pooled_std(groups)
 
-    def of(self, operator: str) -> SourceOperator | None:
-        """Return the measurements of an operator, or None."""
-        return self._operators.get(operator)
-
     def at(self, operator: str, codes: IntArray) -> OperatorPrediction:
         """Return the source's measurements for (m, d) codes; deviations are 0 for identical prefixes."""
         measured = self._operators.get(operator)

@@ -44,10 +44,8 @@ class CandidateBeliefs:
     """(k,) whether the configuration certainly meets the accuracy SLO."""
     is_measured: BoolArray
     """(k,) whether the configuration is measured."""
-    usd_per_h: FloatArray
-    """(k, d) draws of the cost of the cheapest plan within the limits; infinite without a plan."""
     look_s: FloatArray
-    """(k,) seconds up to the first checkpoint, which reveals the cost."""
+    """(k,) seconds up to the first checkpoint, which reveals the cost; 0 if measured."""
     settle_s: FloatArray
     """(k,) seconds after the first checkpoint until the accuracy SLO is decided."""
 
@@ -65,15 +63,18 @@ class IndexChoice:
     """Minimum probability of a worthwhile configuration."""
 
 
-def select_by_reservation_cost(candidates: CandidateBeliefs, stopping: StoppingRule, saving_s: float) -> IndexChoice:
+def select_by_reservation_cost(
+    candidates: CandidateBeliefs, usd_per_h: FloatArray, stopping: StoppingRule, saving_s: float
+) -> IndexChoice:
     """Return the configuration with the lowest reservation cost, of equal ones the first, or none.
 
     Args:
-        candidates: measurements and predictions of the configurations.
+        candidates: measurements and predictions of k configurations.
+        usd_per_h: (k, d) draws of the cost of the cheapest plan within the limits; infinite without a plan.
         stopping: minimum saving and probabilities.
         saving_s: seconds that a saving of `stopping.saving` of the plan's cost is worth.
     """
-    cost, feasibility = candidates.usd_per_h, np.where(candidates.is_certain, 0.0, candidates.feasibility)
+    cost, feasibility = usd_per_h, np.where(candidates.is_certain, 0.0, candidates.feasibility)
     best = float(np.where(candidates.is_certain[:, None], cost, np.inf).min(initial=np.inf))
     has_plan = np.isfinite(best)
     cheaper = cost < (1.0 - stopping.saving) * best if has_plan else np.isfinite(cost)

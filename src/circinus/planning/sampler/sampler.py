@@ -13,7 +13,6 @@ from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.planning.sampler.acquisition import (
     AcquisitionResult,
     QueryBelief,
-    SharedInputs,
     acquisition_function,
     select_next_configuration,
 )
@@ -31,7 +30,6 @@ from circinus.planning.sampler.surrogate import Belief
 from circinus.planning.sampler.transfer_learning import TransferSources, missing_from_design, warm_start_design
 from circinus.profiling import (
     MIN_ITEMS,
-    ConfigurationProfile,
     PipelineProfile,
     SamplerDecision,
     SloRequirement,
@@ -139,12 +137,13 @@ class PlanCostSampler:
         belief = prior.belief(codes)
         belief = replace(belief, deviation=np.sqrt(belief.deviation**2 + common_variance))
         evaluated = np.array([c in measured_of for c in configurations], dtype=bool)
-        beliefs, shared = self._query_beliefs(profile, configurations, belief, evaluated, seconds)
+        beliefs = self._query_beliefs(profile, configurations, belief, evaluated, seconds)
         stopping = self._stopping
         if len(measured_of) < self._min_configurations:  # too few to conclude that a query has no plan
             stopping = replace(stopping, probability_without_plan=0.0)
-        saving_s = profile.population * float(np.median([_item_s(measured) for measured in profile.configurations]))
-        acquisition = select_next_configuration(beliefs, shared, stopping, saving_s)
+        item_s = float(np.median([measured.mean_service_s for measured in profile.configurations]))
+        saving_s = profile.population * item_s
+        acquisition = select_next_configuration(beliefs, stopping, saving_s)
         while self._refined(acquisition, profile, configurations, evaluated):
             expected = self._expected_costs.of(profile, configurations)
             costs = zip(expected.usd_per_h, expected.floor_usd_per_h, strict=True)
@@ -152,7 +151,7 @@ class PlanCostSampler:
                 replace(query_belief, usd_per_h=usd_per_h, floor_usd_per_h=floor_usd_per_h)
                 for query_belief, (usd_per_h, floor_usd_per_h) in zip(beliefs, costs, strict=True)
             ]
-            acquisition = select_next_configuration(beliefs, shared, stopping, saving_s)
+            acquisition = select_next_configuration(beliefs, stopping, saving_s)
         selected = None if acquisition.configuration is None else configurations[acquisition.configuration]
         value_per_s, pending = acquisition.value_per_s, self._pending_design(prior, {*measured_of, *failed}, seconds)
         if pending is not None:
@@ -180,7 +179,7 @@ class PlanCostSampler:
         belief: Belief,
         evaluated: BoolArray,
         seconds: Seconds,
-    ) -> tuple[list[QueryBelief], SharedInputs]:
+    ) -> list[QueryBelief]:
         measured_of = {measured.configuration: measured for measured in profile.configurations}
         population, first_items = profile.population, min(MIN_ITEMS, profile.population)
         certain, excluded = classify_feasibility(self._queries, configurations, measured_of, population)
@@ -213,19 +212,21 @@ class PlanCostSampler:
             decision_items = np.where(waiting[:, q], sufficient_items, decision_items)
             feasibility = np.where(waiting[:, q] & ~closed, 1.0, feasibility)
             remaining_items = np.clip(np.ceil(decision_items) - items, 1.0, population)
-            decision_s = np.where(closed, np.inf, item_s * remaining_items)
             beliefs.append(
                 QueryBelief(
                     feasibility=feasibility,
                     is_certain=certain[:, q],
+                    is_measured=evaluated,
+                    look_s=first_evaluation_s,
+                    settle_s=np.where(closed, np.inf, item_s * remaining_items),
                     usd_per_h=expected.usd_per_h[q],
+                    log_std=expected.log_std,
                     floor_usd_per_h=expected.floor_usd_per_h[q],
                     certain_usd_per_h=exact[q],
-                    decision_s=decision_s,
                     weight=self._weights[q],
                 )
             )
-        return beliefs, SharedInputs(evaluated, expected.log_std, first_evaluation_s)
+        return beliefs
 
     def _refined(
         self,
@@ -299,10 +300,6 @@ class PlanCostSampler:
             )
             pruned[requirement] = pruned[requirement] & subset if requirement in pruned else subset
         return pruned
-
-
-def _item_s(measured: ConfigurationProfile) -> float:
-    return sum(float(operator.service_s.mean()) for operator in measured.operators.values())
 
 
 def _variance(scores: FloatArray, width: float) -> float:

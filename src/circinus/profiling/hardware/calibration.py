@@ -11,7 +11,7 @@ from circinus.arrays import FloatArray
 from circinus.errors import ProfileError
 from circinus.profiling.hardware.machine import Machine
 from circinus.profiling.measurement.backend import LocalBackend, MeasurementBackend
-from circinus.profiling.profile import ConfigurationProfile, PipelineProfile
+from circinus.profiling.profile import PipelineProfile
 from circinus.specification import Configuration, Specification
 from circinus.statistics.counts import median_bounds
 from circinus.statistics.interval import Interval
@@ -82,7 +82,7 @@ def calibrate(
         )
     # A configuration with few items would have wide bounds, however cheap it was.
     count = min(items, max(len(measured.items) for measured in profile.configurations))
-    recorded = min((c for c in profile.configurations if len(c.items) >= count), key=_seconds)
+    recorded = min((c for c in profile.configurations if len(c.items) >= count), key=lambda c: c.mean_service_s)
     dataset = backend.dataset(pipeline, seed)
     if dataset.fingerprint != profile.dataset_fingerprint:
         raise ProfileError(
@@ -127,7 +127,3 @@ def _speeds(
     noteworthy = [name for name in recorded_s if current_s[name].sum() >= _NOTEWORTHY_SHARE * total_current_s.sum()]
     bounds = {name: median_bounds(recorded_s[name] / current_s[name], risk / len(noteworthy)) for name in noteworthy}
     return float(np.median(total_recorded_s / total_current_s)), bounds
-
-
-def _seconds(measured: ConfigurationProfile) -> float:
-    return sum(float(operator.service_s.mean()) for operator in measured.operators.values())
