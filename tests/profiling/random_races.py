@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-
 from circinus.profiling.confidence_sequences import Covariates, one_hot_strata
+
 from circinus.profiling.race.race_state import RaceState
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.run_confidence import RunConfidence

@@ -98,9 +98,9 @@ _MIN_POSITIVE = 1e-9
 class OperatorFeatures:
     """Features that an operator's service time and output size depend on; d columns of the space."""
 
-    own: tuple[int, ...]
+    own: IntArray
     """Columns of the operator's knobs."""
-    ancestors: tuple[int, ...]
+    ancestors: IntArray
     choices: tuple[int, ...]
     """Number of choices of every column of the space."""
     geometric_mean_bytes: float
@@ -111,10 +111,10 @@ class OperatorFeatures:
         cls, space: ConfigurationSpace, pipeline: Pipeline, operator: str, input_bytes: FloatArray
     ) -> OperatorFeatures:
         """Build the features of an operator measured on (n,) inputs."""
-        names, ancestors = [knob.operator_name for knob in space.columns], pipeline.ancestors(operator)
+        own = space.operator_columns(space.operators.index(operator))
         return cls(
-            own=tuple(column for column, name in enumerate(names) if name == operator),
-            ancestors=tuple(column for column, name in enumerate(names) if name in ancestors),
+            own=own,
+            ancestors=np.setdiff1d(space.ancestor_columns(pipeline, operator), own),
             choices=tuple(len(knob.choices) for knob in space.columns),
             geometric_mean_bytes=float(np.exp(np.log(np.maximum(input_bytes, 1.0)).mean())),
         )
@@ -124,9 +124,9 @@ class OperatorFeatures:
         size = np.log(np.maximum(input_bytes, 1.0) / self.geometric_mean_bytes)[:, None]
         return self._indicators(codes, self.own), self._indicators(codes, self.ancestors), size
 
-    def _indicators(self, codes: IntArray, columns: Sequence[int]) -> FloatArray:
+    def _indicators(self, codes: IntArray, columns: IntArray) -> FloatArray:
         """Return (m, f) one-hot choices of the columns, inactivity included."""
-        parts = [codes[:, [column]] == np.arange(-1, self.choices[column]) for column in columns]
+        parts = [codes[:, [column]] == np.arange(-1, self.choices[column]) for column in columns.tolist()]
         return np.concatenate([np.zeros((len(codes), 1)), *parts], axis=1)
 
 

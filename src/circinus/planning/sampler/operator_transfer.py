@@ -35,8 +35,8 @@ class SourceOperator:
 
     lineage: BoolArray
     """(d,) whether the operator depends on the column."""
-    own: BoolArray
-    """(d,) whether the column is a knob of the operator."""
+    own: IntArray
+    """Columns of the operator's knobs."""
     codes: IntArray
     """(r, d)"""
     log_service_s: FloatArray
@@ -92,7 +92,8 @@ class SourceOperators:
         groups: list[FloatArray] = []
         for operator in dict.fromkeys(names[usable].tolist()):
             rows = np.flatnonzero(usable & (names == operator))
-            lineage, own = self._columns(operator)
+            lineage = np.isin(np.arange(len(space.columns)), space.ancestor_columns(pipeline, operator))
+            own = space.operator_columns(space.operators.index(operator))
             seconds = service.means[rows]
             self._operators[operator] = SourceOperator(lineage, own, codes[rows], seconds, output.means[rows])
             group_ids = np.unique(codes[rows][:, own], axis=0, return_inverse=True)[1].reshape(-1)
@@ -113,11 +114,6 @@ class SourceOperators:
     def with_replica(self, profile: OperatorProfile) -> OperatorProfile | None:
         """Return the profile with the source's replica measurements for its knob values, or None without any."""
         return with_replica(profile, self._pipeline.operator(profile.operator), self._runs)
-
-    def _columns(self, operator: str) -> tuple[BoolArray, BoolArray]:
-        names = {*self._pipeline.ancestors(operator), operator}
-        lineage = np.array([knob.operator_name in names for knob in self.space.columns], dtype=bool)
-        return lineage, np.array([knob.operator_name == operator for knob in self.space.columns], dtype=bool)
 
 
 class RatioModel:

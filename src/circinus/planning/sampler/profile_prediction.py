@@ -11,10 +11,9 @@ from circinus.arrays import FloatArray, IntArray
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.operator_models import OperatorModel, OperatorPrediction
 from circinus.planning.sampler.operator_transfer import RatioModel, SourceOperators, lowest_deviation
-from circinus.planning.sampler.source_profile import ProfileImputer
+from circinus.planning.sampler.source_profile import ProfileImputer, metric_range
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
-from circinus.specification import Configuration, MetricSpec, Pipeline, prefix_configuration
-from circinus.statistics.interval import Interval
+from circinus.specification import Configuration, Pipeline, prefix_configuration
 
 _MIN_POSITIVE = 1e-9
 CAUTION = 1.0
@@ -107,7 +106,7 @@ class ProfilePredictor:
                     configuration=configuration,
                     items=order.items[:items],
                     scores=np.full(items, np.nan),
-                    accuracy=accuracies.get(configuration, _anything(self._pipeline.metric)),
+                    accuracy=accuracies.get(configuration, metric_range(self._pipeline.metric)),
                     input_bytes=order.input_bytes[:items],
                     operators={name: _shortened(profile, items) for name, profile in operators.items()},
                 )
@@ -198,8 +197,3 @@ def _shortened(profile: OperatorProfile, items: int) -> OperatorProfile:
     if len(profile.service_s) == items:
         return profile
     return replace(profile, service_s=profile.service_s[:items], output_bytes=profile.output_bytes[:items])
-
-
-def _anything(metric: MetricSpec) -> Interval:
-    low, high = metric.range
-    return Interval((low + high) / 2, low, high)

@@ -7,13 +7,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circinus.arrays import BoolArray, IntArray
+from circinus.arrays import IntArray
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.profiling.batch_time_ratios import allowed_allocations, batch_ratios, measured_allocations
 from circinus.profiling.store.measurement_keys import LOCAL
 from circinus.profiling.store.transfer_sources import SourceRuns, SourceScores
-from circinus.specification import Configuration, OperatorSpec, Pipeline, has_knob_values, prefix_configuration
+from circinus.specification import (
+    Configuration,
+    MetricSpec,
+    OperatorSpec,
+    Pipeline,
+    has_knob_values,
+    prefix_configuration,
+)
 from circinus.statistics.interval import Interval
 
 _MIN_POSITIVE = 1e-9
@@ -60,9 +67,7 @@ class ProfileImputer:
         The means are over the common items. Similarity in the operator's own knobs comes first, as these determine
         memory and batch behaviour.
         """
-        differs = self.codes != code
-        order = np.lexsort((differs[:, self.lineage].sum(axis=1), differs[:, self.own].sum(axis=1)))
-        donor = self.profiles[int(order[0])]
+        donor = self._most_similar(code, np.arange(len(self.profiles)))
         return self.extend(
             _scaled(donor, donor, self.common_items, service_s, output_bytes), code, measured_items=self.common_items
         )
@@ -72,12 +77,15 @@ class ProfileImputer:
         max_items = int(self.items.max())
         if max_items <= measured_items:
             return profile
-        longest = np.flatnonzero(self.items == max_items)
-        differs = self.codes[longest] != code
-        order = np.lexsort((differs[:, self.lineage].sum(axis=1), differs[:, self.own].sum(axis=1)))
-        donor = self.profiles[int(longest[order[0]])]
+        donor = self._most_similar(code, np.flatnonzero(self.items == max_items))
         measured_s, measured_bytes = profile.service_s[:measured_items], profile.output_bytes[:measured_items]
         return _scaled(profile, donor, measured_items, float(measured_s.mean()), float(measured_bytes.mean()))
+
+    def _most_similar(self, code: IntArray, rows: IntArray) -> OperatorProfile:
+        """Return the one of these profiles whose own knobs, and then the ancestors', differ least."""
+        differs = self.codes[rows] != code
+        order = np.lexsort((differs[:, self.lineage].sum(axis=1), differs[:, self.own].sum(axis=1)))
+        return self.profiles[int(rows[order[0]])]
 
 
 def _scaled(
@@ -109,21 +117,28 @@ def profile_from_source(pipeline: Pipeline, source: SourceScores) -> PipelinePro
         return None
     measured = np.isfinite(runs.service_s)
     columns = measured.sum(axis=0) == measured.sum(axis=0).max()
-    rows = {runs.prefixes[row]: row for row in np.flatnonzero(measured[:, columns].all(axis=1)).tolist()}
-    items, shared = np.arange(int(columns.sum())), _SharedProfiles(pipeline, source, rows, columns)
-    profiles = []
+    operators: dict[tuple[str, Configuration], OperatorProfile] = {}
+    for row in np.flatnonzero(measured[:, columns].all(axis=1)).tolist():
+        name, prefix = runs.prefixes[row]
+        service_s, output_bytes = runs.service_s[row, columns], runs.output_bytes[row, columns]
+        unloaded = OperatorProfile(name, prefix, service_s, output_bytes, np.nan, np.nan, batch_ratio={})
+        loaded = with_replica(unloaded, pipeline.operator(name), runs)
+        if loaded is not None and has_knob_values(pipeline.operator(name), prefix[name]):
+            operators[name, prefix] = loaded
+    names, items, profiles = [o.name for o in pipeline.operators], np.arange(int(columns.sum())), []
     for configuration in dict.fromkeys(source.configurations):
-        operators = shared.operators(configuration)
-        if operators is not None:
-            low, high = pipeline.metric.range
+        if sorted(configuration) != sorted(names):
+            continue
+        keys = [(name, prefix_configuration(pipeline, configuration, name)) for name in names]
+        if all(key in operators for key in keys):
             profiles.append(
                 ConfigurationProfile(
                     configuration=configuration,
                     items=items,
                     scores=np.full(len(items), np.nan),
-                    accuracy=Interval((low + high) / 2, low, high),
+                    accuracy=metric_range(pipeline.metric),
                     input_bytes=runs.input_bytes[columns],
-                    operators=operators,
+                    operators={key[0]: operators[key] for key in keys},
                 )
             )
     if not profiles:
@@ -142,43 +157,10 @@ def profile_from_source(pipeline: Pipeline, source: SourceScores) -> PipelinePro
     )
 
 
-class _SharedProfiles:
-    """Operator profiles of a source; configurations with a common prefix share the object."""
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        source: SourceScores,
-        rows: dict[tuple[str, Configuration], int],
-        columns: BoolArray,
-    ) -> None:
-        self._pipeline, self._runs, self._rows, self._columns = pipeline, source.runs, rows, columns
-        self._profiles: dict[tuple[str, Configuration], OperatorProfile | None] = {}
-
-    def operators(self, configuration: Configuration) -> dict[str, OperatorProfile] | None:
-        """Return the profiles by operator, or None if one was not measured or has a choice that the target lacks."""
-        if set(configuration) != {spec.name for spec in self._pipeline.operators}:
-            return None
-        profiles = {}
-        for spec in self._pipeline.operators:
-            profile = self._profile(spec.name, prefix_configuration(self._pipeline, configuration, spec.name))
-            if profile is None or not has_knob_values(spec, configuration[spec.name]):
-                return None
-            profiles[spec.name] = profile
-        return profiles
-
-    def _profile(self, operator: str, of: Configuration) -> OperatorProfile | None:
-        key = operator, of
-        if key not in self._rows:
-            return None
-        if key not in self._profiles:
-            row = self._rows[key]
-            service_s, output_bytes = (
-                values[row, self._columns] for values in (self._runs.service_s, self._runs.output_bytes)
-            )
-            measured = OperatorProfile(operator, of, service_s, output_bytes, np.nan, np.nan, batch_ratio={})
-            self._profiles[key] = with_replica(measured, self._pipeline.operator(operator), self._runs)
-        return self._profiles[key]
+def metric_range(metric: MetricSpec) -> Interval:
+    """Return the range of a metric, for the accuracy of a configuration that is not scored."""
+    low, high = metric.range
+    return Interval((low + high) / 2, low, high)
 
 
 def with_replica(profile: OperatorProfile, spec: OperatorSpec, runs: SourceRuns) -> OperatorProfile | None:
