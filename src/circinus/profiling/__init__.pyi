@@ -27,13 +27,13 @@ from .profile import FailedConfiguration as FailedConfiguration
 from .profile import HardwareClassReport as HardwareClassReport
 from .profile import OperatorProfile as OperatorProfile
 from .profile import PipelineProfile as PipelineProfile
+from .profile import StoppingCertificate as StoppingCertificate
 from .profiler import profile_pipeline as profile_pipeline
 from .race.sampler import ConfigurationSampler as ConfigurationSampler
 from .race.sampler import SamplerDecision as SamplerDecision
 from .race.sampler import Suggestion as Suggestion
 from .race.slo_requirements import MIN_ITEMS as MIN_ITEMS
 from .race.slo_requirements import SloRequirement as SloRequirement
-from .race.stopping_certificate import StoppingCertificate as StoppingCertificate
 from .race.verdicts import ConfigurationVerdict as ConfigurationVerdict
 from .race.verdicts import Verdict as Verdict
 from .store.observations import ServiceTimeObservation as ServiceTimeObservation

@@ -6,9 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from circinus.profiling.profile import PipelineProfile
+from circinus.profiling.profile import PipelineProfile, StoppingCertificate
 from circinus.profiling.race.slo_requirements import SloRequirement
-from circinus.profiling.race.stopping_certificate import StoppingCertificate
 from circinus.profiling.store.transfer_sources import SourceScores
 from circinus.specification import Configuration
 
