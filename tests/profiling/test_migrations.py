@@ -86,7 +86,7 @@ def test_a_first_store_becomes_a_present_one_and_keeps_what_it_held(first: Path,
 
 def test_a_load_from_before_start_ups_were_measured_apart_was_the_whole_start_up(first: Path) -> None:
     with ProfileStore(first) as store:
-        assert read_replicas(store, [2]) == {2: StoredReplica(1.5, 1000.0, startup_s=1.5)}
+        assert read_replicas(store, ["a prefix"]) == {"a prefix": StoredReplica(1.5, 1000.0, startup_s=1.5)}
 
 
 def test_a_step_is_whole_or_not_at_all(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:

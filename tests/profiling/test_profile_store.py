@@ -208,21 +208,30 @@ def test_arrays_are_filled_where_something_was_measured(store: ProfileStore) -> 
     rng = np.random.default_rng(0)
     rows = {(int(s), int(i)): (float(rng.random()), int(rng.integers(100))) for s, i in rng.integers(1, 30, (300, 2))}
     with store.transaction():
-        store.write("INSERT INTO service VALUES (?, ?, ?, ?)", [(*key, *value) for key, value in rows.items()])
-        store.write("INSERT INTO score VALUES (?, ?, ?)", [(*key, value[0]) for key, value in rows.items()])
+        number = store.ids([f"hash {k}" for k in range(40)])
+        store.write(
+            "INSERT INTO service VALUES (?, ?, ?, ?)",
+            [(number[f"hash {subject}"], item, *value) for (subject, item), value in rows.items()],
+        )
+        store.write(
+            "INSERT INTO score VALUES (?, ?, ?)",
+            [(number[f"hash {subject}"], item, value[0]) for (subject, item), value in rows.items()],
+        )
     subjects, items = rng.permutation(40)[:15].tolist(), rng.permutation(40)[:17]
-    service_s, output_bytes = read_services(store, subjects, items)
-    scores = read_scores(store, subjects, items)
-    for row, subject in enumerate(subjects):
+    services = read_services(store, [f"hash {k}" for k in subjects], items)
+    scores = read_scores(store, [f"hash {k}" for k in subjects], items)
+    for subject in subjects:
         for column, item in enumerate(items.tolist()):
             expected = rows.get((subject, item), (np.nan, np.nan))
-            np.testing.assert_array_equal([service_s[row, column], output_bytes[row, column]], expected)
-            np.testing.assert_array_equal(scores[row, column], expected[0])
-    assert np.isnan(read_scores(store, [99], items)).all()
+            runs = services[f"hash {subject}"]
+            np.testing.assert_array_equal([runs.service_s[column], runs.output_bytes[column]], expected)
+            np.testing.assert_array_equal(scores[f"hash {subject}"][column], expected[0])
+    assert read_scores(store, ["another"], items) == {}
 
 
 def test_of_no_items_nothing_is_read(store: ProfileStore) -> None:
     with store.transaction():
-        store.write("INSERT INTO score VALUES (?, ?, ?)", [(1, 7, 0.5)])
-    assert read_scores(store, [1], np.array([7])).tolist() == [[0.5]]
-    assert read_scores(store, [1], np.array([], dtype=np.int64)).shape == (1, 0)
+        number = store.ids(["one"])["one"]
+        store.write("INSERT INTO score VALUES (?, ?, ?)", [(number, 7, 0.5)])
+    assert read_scores(store, ["one"], np.array([7]))["one"].tolist() == [0.5]
+    assert read_scores(store, ["one"], np.array([], dtype=np.int64))["one"].shape == (0,)

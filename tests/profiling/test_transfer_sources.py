@@ -258,7 +258,9 @@ def test_gains_of_allocations_come_along(sample: Application) -> None:
     (source,) = known_to(sample, sample_pipeline(dataset=ELSEWHERE))
     assert source.runs.allocations["left", knobs] == {(1.0, 2): 1.4}
     # One start when it was measured and one now.
-    assert source.runs.replicas["left", knobs] == StoredReplica(1.5, 2_000_000.0, startup_s=2.0)
+    assert source.runs.replicas["left", knobs] == StoredReplica(
+        1.5, 2_000_000.0, startup_s=2.0, batch_ratio={(1.0, 2): 1.4}
+    )
 
 
 def test_the_newest_come_first_and_not_more_than_a_few(sample: Application) -> None:

@@ -64,25 +64,22 @@ class HardwareClassTimes:
             item_ids: (items,) ids of the items' content hashes.
         """
         names = [operator.name for operator in class_keys.pipeline.operators]
-        services = store.existing_ids([class_keys.service(name, c) for c in configurations for name in names])
         self._class_keys, self._items = class_keys, len(item_ids)
-        self._row = {content_hash: row for row, content_hash in enumerate(services)}
-        self._service_s, _ = read_services(store, list(services.values()), item_ids)
-        replicas = store.existing_ids([class_keys.replica(name, c[name]) for c in configurations for name in names])
-        startups = {n: replica.startup_s for n, replica in read_replicas(store, list(replicas.values())).items()}
-        self._startup_s = {content_hash: startups.get(replica_id) for content_hash, replica_id in replicas.items()}
+        self._runs = read_services(store, (class_keys.service(n, c) for c in configurations for n in names), item_ids)
+        self._replicas = read_replicas(store, (class_keys.replica(n, c[n]) for c in configurations for n in names))
 
     def __bool__(self) -> bool:
-        return bool(self._row)
+        return bool(self._runs)
 
     def service_s(self, operator: str, configuration: Configuration) -> FloatArray:
         """Return (items,) service times of unbatched items on the fewest CPUs; NaN if not measured."""
-        row = self._row.get(self._class_keys.service(operator, configuration))
-        return np.full(self._items, np.nan) if row is None else self._service_s[row]
+        runs = self._runs.get(self._class_keys.service(operator, configuration))
+        return np.full(self._items, np.nan) if runs is None else runs.service_s
 
     def startup_s(self, operator: str, knobs: KnobValues) -> float | None:
         """Return the start-up time of a replica on the class, or None if none was started."""
-        return self._startup_s.get(self._class_keys.replica(operator, knobs))
+        replica = self._replicas.get(self._class_keys.replica(operator, knobs))
+        return None if replica is None else replica.startup_s
 
 
 def class_machines(store: ProfileStore) -> Mapping[str, tuple[Machine, ...]]:

@@ -76,8 +76,8 @@ def load_predicted_service_times(
         for configuration in dict.fromkeys(configurations):
             measured = profiles.get(configuration)
             for name, operator in {} if measured is None else measured.operators.items():
-                ids = opened.existing_ids([loaded.addresses.service(name, configuration)])
-                service_s = read_services(opened, list(ids.values()), loaded.dataset.item_ids)[0][0]
+                service = loaded.addresses.service(name, configuration)
+                service_s = read_services(opened, [service], loaded.dataset.item_ids)[service].service_s
                 services[name, configuration] = PredictedServiceTime(
                     item_s={keys[i]: float(service_s[i]) for i in np.flatnonzero(np.isfinite(service_s))},
                     mean_s=float(operator.service_s.mean()),

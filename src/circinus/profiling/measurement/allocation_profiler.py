@@ -16,7 +16,7 @@ from circinus.profiling.profile import FailedConfiguration
 from circinus.profiling.race.configuration_race import ConfigurationRace
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
-from circinus.profiling.store.store_queries import read_allocations
+from circinus.profiling.store.store_queries import read_replicas
 from circinus.specification import Configuration, KnobValues
 
 _ITEMS = 2
@@ -106,9 +106,8 @@ class AllocationProfiler:
         allowed = allowed_allocations(self._keys.pipeline.operator(operator))
         if len(allowed) == 1:
             return ()
-        ids = self._store.existing_ids([self._keys.replica(operator, knobs)])
-        stored = read_allocations(self._store, list(ids.values()))
-        measured = measured_allocations(allowed, next(iter(stored.values()), {}))
+        stored = read_replicas(self._store, [self._keys.replica(operator, knobs)])
+        measured = measured_allocations(allowed, next((replica.batch_ratio for replica in stored.values()), {}))
         # A ratio measured with fewer CPUs than the allocation has would be stored as if it were valid.
         return tuple(pair for pair in allowed if pair not in measured and pair[0] <= self._measurer.cpus)
 

@@ -127,14 +127,14 @@ class Measurer:
     def _score(self, configuration: Configuration, indexes: IntArray) -> None:
         if not len(indexes):
             return
-        sinks = self._keys.pipeline.sinks()
-        ids = self._store.existing_ids([self._keys.output(sink, configuration) for sink in sinks])
         outputs = {
-            sink: read_outputs(self._store, ids[self._keys.output(sink, configuration)], self._item_ids)
-            for sink in sinks
+            sink: read_outputs(self._store, self._keys.output(sink, configuration), self._item_ids)
+            for sink in self._keys.pipeline.sinks()
         }
         scores = [
-            self._scorer.score(configuration, self._dataset.items[i], {sink: outputs[sink][int(i)] for sink in sinks})
+            self._scorer.score(
+                configuration, self._dataset.items[i], {sink: by_item[int(i)] for sink, by_item in outputs.items()}
+            )
             for i in indexes
         ]
         self._writer.scored(configuration, [self._dataset.addresses[i] for i in indexes], scores)

@@ -16,9 +16,9 @@ from circinus.profiling.measurement.pickling import unpickle_value
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import (
     StoredDataset,
-    read_allocations,
     read_outputs,
     read_recorded_dataset,
+    read_replicas,
     read_services,
 )
 from circinus.profiling.store.store_writer import prefix_label
@@ -109,7 +109,8 @@ def load_recordings(store: Path, pipeline_name: str, prefixes: Iterable[Configur
             by_item = {dataset.keys[i]: data for i, data in read_outputs(opened, output, dataset.item_ids).items()}
             if by_item:
                 outputs[prefix] = by_item
-            measured = read_allocations(opened, [replica]).get(replica, {})
+            replicas = read_replicas(opened, [replica])
+            measured = replicas[replica].batch_ratio if replica in replicas else {}
             pairs = [(float(cpus), int(size)) for cpus, size in json.loads(allowed)]
             ratios[operator, prefix[operator]] = batch_ratios(pairs, measured)
     backwards = [dataset.keys[i] for i in reversed(dataset.order)]
@@ -127,7 +128,8 @@ def load_recordings(store: Path, pipeline_name: str, prefixes: Iterable[Configur
 
 def _recording(store: ProfileStore, pipeline_name: str, prefix: Configuration) -> tuple[Any, ...]:
     rows = store.rows(
-        "SELECT operator, allowed, service, output, replica, dataset, seed FROM recording "
+        "SELECT operator, allowed, s.address, o.address, r.address, dataset, seed FROM recording "
+        "JOIN address s ON s.id = service JOIN address o ON o.id = output JOIN address r ON r.id = replica "
         "WHERE pipeline = ? AND prefix = ?",
         pipeline_name,
         prefix_label(prefix),
@@ -143,9 +145,9 @@ def _recording(store: ProfileStore, pipeline_name: str, prefix: Configuration) -
     return row
 
 
-def _runs(store: ProfileStore, service: int, dataset: StoredDataset) -> Mapping[str, RecordedRun]:
-    service_s, output_bytes = read_services(store, [service], dataset.item_ids)
+def _runs(store: ProfileStore, service: str, dataset: StoredDataset) -> Mapping[str, RecordedRun]:
+    service_s, output_bytes = read_services(store, [service], dataset.item_ids)[service]
     return {
-        dataset.keys[i]: RecordedRun(float(service_s[0, i]), float(output_bytes[0, i]))
-        for i in np.flatnonzero(np.isfinite(service_s[0]))
+        dataset.keys[i]: RecordedRun(float(service_s[i]), float(output_bytes[i]))
+        for i in np.flatnonzero(np.isfinite(service_s))
     }

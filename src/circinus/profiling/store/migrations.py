@@ -63,7 +63,7 @@ INSERT INTO undescribed SELECT 1 WHERE EXISTS (SELECT 1 FROM score) OR EXISTS (S
 """
 """Configurations that have scores or failed, which content hashes do not reveal. They allow listing configurations
 that cannot be enumerated, and scores of other pipelines and versions. `variant.description`: JSON, see
-`pipeline_versions`; `scored.configuration`: JSON of the knob values of each operator. `undescribed` has a row if
+`PipelineVersion`; `scored.configuration`: JSON of the knob values of each operator. `undescribed` has a row if
 there were scores before the migration: those are added when their pipeline is measured."""
 
 _OBSERVATIONS = """

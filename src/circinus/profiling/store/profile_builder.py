@@ -10,16 +10,20 @@ import numpy as np
 
 from circinus.profiling.hardware.class_times import class_machines
 from circinus.profiling.measurement.time_estimator import measurement_cost_model
-from circinus.profiling.profile import FailedConfiguration, PipelineProfile
+from circinus.profiling.profile import PipelineProfile
 from circinus.profiling.race.configuration_order import in_prefix_order, max_measured_configurations, prefix_order
 from circinus.profiling.race.configuration_race import ConfigurationRace
 from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.sampler import ConfigurationSampler
 from circinus.profiling.race.slo_requirements import PipelineSlos
 from circinus.profiling.store.measurement_keys import LOCAL, MeasurementKeys
-from circinus.profiling.store.pipeline_versions import scored_configurations
 from circinus.profiling.store.profile_store import ProfileStore
-from circinus.profiling.store.store_queries import StoredDataset, read_effort, read_failures
+from circinus.profiling.store.store_queries import (
+    StoredDataset,
+    failed_configurations,
+    read_effort,
+    scored_configurations,
+)
 from circinus.profiling.store.stored_measurements import StoredMeasurements
 from circinus.profiling.store.transfer_sources import SourceScores, load_source_scores
 from circinus.specification import Configuration, configuration_count
@@ -57,7 +61,7 @@ def build_profile(
     prefix_lengths = {configuration: measurements.measured_prefix(configuration) for configuration in scored}
     # A failure on other items, or of another process, is irrelevant if all profiling items are measured.
     unfinished = [configuration for configuration, n in prefix_lengths.items() if n < measurements.max_items]
-    failures = _failures(store, keys, unfinished)
+    failures = failed_configurations(store, keys, unfinished)
     failed = {failure.configuration for failure in failures}
     measured = [(configuration, n) for configuration, n in prefix_lengths.items() if n and configuration not in failed]
     confidence = measurements.confidence(
@@ -68,10 +72,8 @@ def build_profile(
     profiles = tuple(measurements.profile(*pair, bounds[pair]) for pair in measured)
     ran_s, saved_s = read_effort(
         store,
-        store.existing_ids(
-            [keys.profiling_time(c) for c in scored]
-            + [keys.replica(o.name, c[o.name]) for c in scored for o in pipeline.operators]
-        ).values(),
+        [keys.profiling_time(c) for c in scored]
+        + [keys.replica(o.name, c[o.name]) for c in scored for o in pipeline.operators],
     )
     profile = PipelineProfile(
         pipeline=pipeline.name,
@@ -94,15 +96,6 @@ def build_profile(
         return profile
     source_scores = () if explorer is None else load_source_scores(store, keys, dataset)
     return _with_verdicts(measurements, profile, keys, slos, confidence, explorer, source_scores, exhausted)
-
-
-def _failures(
-    store: ProfileStore, keys: MeasurementKeys, scored: Sequence[Configuration]
-) -> tuple[FailedConfiguration, ...]:
-    ids = store.existing_ids([keys.score(configuration) for configuration in scored])
-    failures = read_failures(store, list(ids.values()))
-    subjects = {configuration: ids[keys.score(configuration)] for configuration in scored}
-    return tuple(FailedConfiguration(c, *failures[subject]) for c, subject in subjects.items() if subject in failures)
 
 
 def _accuracies(

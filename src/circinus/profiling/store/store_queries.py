@@ -1,20 +1,22 @@
-"""Queries of measurements in the store, as arrays over the items of a data set."""
+"""Queries of the store: data sets, and measurements by their content hashes (`MeasurementKeys`)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.profiling.hardware.machine import Machine
+from circinus.profiling.profile import FailedConfiguration
+from circinus.profiling.race.configuration_order import MAX_ENUMERATED, in_prefix_order, prefix_order
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore, as_json
-from circinus.specification import Configuration
+from circinus.specification import Configuration, KnobValues, configuration_count, has_knob_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,15 @@ class StoredDataset:
     """(N,) conditions of the items by name; empty if they were not recorded."""
 
 
+class StoredRuns(NamedTuple):
+    """Stored runs of an operator under one prefix on n items; NaN if not measured."""
+
+    service_s: FloatArray
+    """(n,) service times of unbatched items, with the fewest allowed CPUs."""
+    output_bytes: FloatArray
+    """(n,) serialized sizes of the outputs."""
+
+
 @dataclass(frozen=True)
 class StoredReplica:
     """Stored statistics of an operator's replicas."""
@@ -42,42 +53,59 @@ class StoredReplica:
     peak_memory_bytes: float
     startup_s: float | None = None
     """Mean start-up time, or None if there was no start."""
+    batch_ratio: Mapping[tuple[float, int], float] = field(default_factory=dict)
+    """(CPUs, batch size) -> time of a full batch relative to one item on the fewest CPUs; measured allocations only."""
+
+
+@dataclass(frozen=True)
+class PipelineVersion:
+    """Pipeline as it was when it was scored: its name, metric and operators, with the versions of their code."""
+
+    number: int
+    """Id in the store."""
+    pipeline: str
+    metric: str
+    """`uses` reference."""
+    metric_version: str
+    direction: str
+    """`maximize` or `minimize`."""
+    score_range: tuple[float, float]
+    operators: Mapping[str, tuple[str, str]]
+    """Name -> `uses` reference and version of the code."""
+    origin: str
+    """Origin if it was scored from a trace; empty if the operators were run."""
 
 
 def read_dataset(store: ProfileStore, source: str, seed: int) -> StoredDataset | None:
     """Return the data set that its code and arguments built at the last measurement, or None."""
     rows = store.rows(
-        "SELECT d.id, d.fingerprint, o.positions FROM address a JOIN dataset_source s ON s.source = a.id "
-        "JOIN dataset d ON d.id = s.dataset JOIN dataset_order o ON o.dataset = d.id "
-        "WHERE a.address = ? AND o.seed = ?",
+        "SELECT s.dataset FROM address a JOIN dataset_source s ON s.source = a.id "
+        "JOIN dataset_order o ON o.dataset = s.dataset WHERE a.address = ? AND o.seed = ?",
         source,
         seed,
     )
-    return _dataset(store, *rows[0]) if rows else None
+    return read_recorded_dataset(store, rows[0][0], seed) if rows else None
 
 
 def read_recorded_dataset(store: ProfileStore, dataset_id: int, seed: int) -> StoredDataset:
     """Return the data set with an id of the store."""
-    rows = store.rows(
-        "SELECT d.id, d.fingerprint, o.positions FROM dataset d JOIN dataset_order o ON o.dataset = d.id "
+    ((fingerprint, positions),) = store.rows(
+        "SELECT d.fingerprint, o.positions FROM dataset d JOIN dataset_order o ON o.dataset = d.id "
         "WHERE d.id = ? AND o.seed = ?",
         dataset_id,
         seed,
     )
-    return _dataset(store, *rows[0])
-
-
-def _dataset(store: ProfileStore, dataset_id: int, fingerprint: str, positions: str) -> StoredDataset:
     items = store.rows(
         "SELECT key, item, input_bytes, strata FROM dataset_item WHERE dataset = ? ORDER BY position", dataset_id
     )
+    keys, item_ids, input_bytes, strata = zip(*items, strict=True)
     return StoredDataset(
         fingerprint=fingerprint,
-        keys=tuple(key for key, _, _, _ in items),
-        item_ids=np.array([item for _, item, _, _ in items], dtype=np.int64),
-        input_bytes=np.array([size for _, _, size, _ in items], dtype=np.float64),
+        keys=keys,
+        item_ids=np.array(item_ids, dtype=np.int64),
+        input_bytes=np.array(input_bytes, dtype=np.float64),
         order=np.array(json.loads(positions), dtype=np.int64),
-        strata=tuple(json.loads(strata or "{}") for _, _, _, strata in items),
+        strata=tuple(json.loads(conditions or "{}") for conditions in strata),
     )
 
 
@@ -86,51 +114,59 @@ def read_machines(store: ProfileStore) -> tuple[Machine, ...]:
     return tuple(Machine(*row) for row in store.rows("SELECT cpu_model, cores FROM machine ORDER BY id DESC"))
 
 
-def read_services(store: ProfileStore, subjects: Sequence[int], item_ids: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Return (subjects, items) service times and output bytes; NaN if not measured."""
-    rows = _rows(store, "SELECT subject, item, service_s, output_bytes FROM service", subjects)
-    return _dense(rows, subjects, item_ids, 2), _dense(rows, subjects, item_ids, 3)
+def read_services(store: ProfileStore, hashes: Iterable[str], item_ids: IntArray) -> Mapping[str, StoredRuns]:
+    """Return the runs on (items,) by content hash; hashes that the store does not have are missing."""
+    table = _by_item(store, "service", ("service_s", "output_bytes"), hashes, item_ids)
+    return {content_hash: StoredRuns(*arrays) for content_hash, arrays in table.items()}
 
 
-def read_scores(store: ProfileStore, subjects: Sequence[int], item_ids: IntArray) -> FloatArray:
-    """Return (subjects, items) scores; NaN if not measured."""
-    return _dense(_rows(store, "SELECT subject, item, score FROM score", subjects), subjects, item_ids, 2)
+def read_scores(store: ProfileStore, hashes: Iterable[str], item_ids: IntArray) -> Mapping[str, FloatArray]:
+    """Return (items,) scores, NaN if not measured, by content hash; hashes that the store does not have are missing."""
+    return {h: scores for h, (scores,) in _by_item(store, "score", ("score",), hashes, item_ids).items()}
 
 
-def read_replicas(store: ProfileStore, subjects: Sequence[int]) -> Mapping[int, StoredReplica]:
-    """Return the statistics of replicas by subject."""
-    query = "SELECT subject, loads, load_s, startup_s, peak_memory_bytes FROM replica"
+def read_replicas(store: ProfileStore, hashes: Iterable[str]) -> Mapping[str, StoredReplica]:
+    """Return the statistics of replicas by content hash."""
+    hashes = list(hashes)
+    ratios: dict[str, dict[tuple[float, int], float]] = {}
+    for content_hash, cpus, size, ratio in _rows(store, "allocation", "cpus, batch_size, ratio", hashes):
+        ratios.setdefault(content_hash, {})[cpus, size] = ratio
     return {
-        subject: StoredReplica(load_s / max(1, loads), float(peak), startup_s / loads if loads else None)
-        for subject, loads, load_s, startup_s, peak in _rows(store, query, subjects)
+        content_hash: StoredReplica(
+            load_s / max(1, loads), float(peak), startup_s / loads if loads else None, ratios.get(content_hash, {})
+        )
+        for content_hash, loads, load_s, startup_s, peak in _rows(
+            store, "replica", "loads, load_s, startup_s, peak_memory_bytes", hashes
+        )
     }
 
 
-def read_allocations(store: ProfileStore, subjects: Sequence[int]) -> Mapping[int, Mapping[tuple[float, int], float]]:
-    """Return the measured ratios by subject and (CPUs, batch size)."""
-    ratios: dict[int, dict[tuple[float, int], float]] = {}
-    for subject, cpus, size, ratio in _rows(store, "SELECT subject, cpus, batch_size, ratio FROM allocation", subjects):
-        ratios.setdefault(subject, {})[cpus, size] = ratio
-    return ratios
+def read_failures(store: ProfileStore, hashes: Iterable[str]) -> Mapping[str, tuple[str | None, str]]:
+    """Return (item key, reason) by content hash of scores."""
+    return {h: (item_key, reason) for h, item_key, reason in _rows(store, "failure", "item_key, reason", hashes)}
 
 
-def read_failures(store: ProfileStore, subjects: Sequence[int]) -> Mapping[int, tuple[str | None, str]]:
-    """Return (item key, reason) by subject."""
-    rows = _rows(store, "SELECT subject, item_key, reason FROM failure", subjects)
-    return {subject: (item_key, reason) for subject, item_key, reason in rows}
+def failed_configurations(
+    store: ProfileStore, keys: MeasurementKeys, configurations: Iterable[Configuration]
+) -> tuple[FailedConfiguration, ...]:
+    """Return those of the configurations that failed."""
+    score_of = {configuration: keys.score(configuration) for configuration in configurations}
+    failures = read_failures(store, score_of.values())
+    return tuple(FailedConfiguration(c, *failures[score]) for c, score in score_of.items() if score in failures)
 
 
-def read_effort(store: ProfileStore, subjects: Iterable[int]) -> tuple[float, float]:
+def read_effort(store: ProfileStore, hashes: Iterable[str]) -> tuple[float, float]:
     """Return the processing seconds that ran, and those saved by the prefix cache."""
-    rows = _rows(store, "SELECT ran_s, saved_s FROM effort", sorted(subjects))
-    return sum(ran for ran, _ in rows), sum(saved for _, saved in rows)
+    rows = _rows(store, "effort", "ran_s, saved_s", hashes)
+    return sum(ran_s for _, ran_s, _ in rows), sum(saved_s for _, _, saved_s in rows)
 
 
-def read_outputs(store: ProfileStore, subject: int, item_ids: IntArray) -> Mapping[int, bytes]:
+def read_outputs(store: ProfileStore, content_hash: str, item_ids: IntArray) -> Mapping[int, bytes]:
     """Return pickled outputs by index of the item."""
     index = {int(item_id): i for i, item_id in enumerate(item_ids)}
-    rows = store.rows("SELECT item, packed FROM output WHERE subject = ?", subject)
-    return {index[item]: data for item, data in rows if item in index}
+    return {
+        index[item]: data for _, item, data in _rows(store, "output", "item, packed", [content_hash]) if item in index
+    }
 
 
 def coverage(
@@ -138,34 +174,88 @@ def coverage(
 ) -> tuple[NDArray[np.bool_], FloatArray]:
     """Return (items,) whether everything but the score is measured, and the scores (NaN if missing)."""
     services = [keys.service(operator.name, configuration) for operator in keys.pipeline.operators]
-    outputs = [keys.output(sink, configuration) for sink in keys.pipeline.sinks()]
     score = keys.score(configuration)
-    ids = store.existing_ids([*services, *outputs, score])
-    scores = read_scores(store, [ids[score]], item_ids)[0] if score in ids else np.full(len(item_ids), np.nan)
-    if not all(key in ids for key in (*services, *outputs)):
-        return np.zeros(len(item_ids), dtype=bool), scores
-    service_s, _ = read_services(store, [ids[service] for service in services], item_ids)
-    measured: NDArray[np.bool_] = np.asarray(np.isfinite(service_s).all(axis=0))
-    for output in outputs:
-        rows = store.rows("SELECT item FROM output WHERE subject = ?", ids[output])
-        measured &= np.isin(item_ids, [item for (item,) in rows])
+    scores = read_scores(store, [score], item_ids).get(score, np.full(len(item_ids), np.nan))
+    runs = read_services(store, services, item_ids)
+    measured = np.full(len(item_ids), len(runs) == len(set(services)))
+    for service_s, _ in runs.values():
+        measured &= np.isfinite(service_s)
+    for sink in keys.pipeline.sinks():
+        rows = _rows(store, "output", "item", [keys.output(sink, configuration)])
+        measured &= np.isin(item_ids, [item for _, item in rows])
     return measured, scores
 
 
-def _rows(store: ProfileStore, query: str, subjects: Sequence[int]) -> list[Any]:
-    return store.rows(f"{query} WHERE subject IN (SELECT value FROM json_each(?))", as_json(list(subjects)))
+def read_versions(store: ProfileStore) -> tuple[PipelineVersion, ...]:
+    """Return all scored versions of pipelines, in the order of their first measurement."""
+    return tuple(
+        _version(number, json.loads(description))
+        for number, description in store.rows("SELECT id, description FROM variant ORDER BY id")
+    )
 
 
-def _dense(rows: list[Any], subjects: Sequence[int], item_ids: IntArray, column: int) -> FloatArray:
-    """Spread (subject, item, ...) rows over (subjects, items); rows of other items are ignored."""
-    values = np.full((len(subjects), len(item_ids)), np.nan)
+def read_scored(store: ProfileStore, version: PipelineVersion) -> Mapping[str, Configuration]:
+    """Return the configuration of each content hash of scores, in the order of their first measurement."""
+    rows = store.rows(
+        "SELECT a.address, s.configuration FROM scored s JOIN address a ON a.id = s.subject WHERE s.variant = ? "
+        "ORDER BY s.subject",
+        version.number,
+    )
+    return {score: configuration_of(json.loads(content)) for score, content in rows}
+
+
+def scored_configurations(store: ProfileStore, keys: MeasurementKeys) -> tuple[Configuration, ...]:
+    """Return the configurations of the current pipeline that have scores or failed, in the order of `prefix_order`."""
+    if store.rows("SELECT since FROM undescribed") and configuration_count(keys.pipeline) <= MAX_ENUMERATED:
+        enumerated = prefix_order(keys.pipeline)
+        ids = store.existing_ids([keys.score(configuration) for configuration in enumerated])
+        return tuple(configuration for configuration in enumerated if keys.score(configuration) in ids)
+    operators = keys.pipeline.operators
+    names = {operator.name for operator in operators}
+    scored: dict[str, Configuration] = {}
+    for version in read_versions(store):
+        if set(version.operators) == names and version.origin == keys.origin:
+            scored |= read_scored(store, version)
+    own = {score: c for score, c in scored.items() if all(has_knob_values(o, c[o.name]) for o in operators)}
+    return in_prefix_order(keys.pipeline, (c for score, c in own.items() if keys.score(c) == score))
+
+
+def configuration_of(content: Mapping[str, Mapping[str, Any]]) -> Configuration:
+    """Return the configuration with these knob values by operator."""
+    return Configuration.of({name: KnobValues.of(values) for name, values in content.items()})
+
+
+def _version(number: int, content: dict[str, Any]) -> PipelineVersion:
+    content["score_range"] = tuple(content["score_range"])
+    content["operators"] = {name: tuple(code) for name, code in content["operators"].items()}
+    return PipelineVersion(number, **content)
+
+
+def _rows(store: ProfileStore, table: str, columns: str, hashes: Iterable[str]) -> list[Any]:
+    """Return (content hash, columns) of the rows whose subject is one of the content hashes."""
+    return store.rows(
+        f"SELECT address, {columns} FROM address JOIN {table} ON subject = id "
+        "WHERE address IN (SELECT value FROM json_each(?))",
+        as_json(list(hashes)),
+    )
+
+
+def _by_item(
+    store: ProfileStore, table: str, columns: tuple[str, ...], hashes: Iterable[str], item_ids: IntArray
+) -> dict[str, FloatArray]:
+    """Return (columns, items) values by content hash, NaN if not measured; rows of other items are ignored."""
+    ids = store.existing_ids(list(hashes))
+    values = np.full((len(ids), len(columns), len(item_ids)), np.nan)
+    rows = store.rows(
+        f"SELECT subject, item, {', '.join(columns)} FROM {table} WHERE subject IN (SELECT value FROM json_each(?))",
+        as_json(list(ids.values())),
+    )
     if rows:
-        table = np.array(rows, dtype=np.float64)
-        row, is_subject = _positions(table[:, 0].astype(np.int64), np.asarray(subjects, dtype=np.int64))
-        item, is_item = _positions(table[:, 1].astype(np.int64), item_ids)
-        selected = is_subject & is_item
-        values[row[selected], item[selected]] = table[selected, column]
-    return values
+        content = np.array(rows, dtype=np.float64)
+        row, _ = _positions(content[:, 0].astype(np.int64), np.array(list(ids.values()), dtype=np.int64))
+        item, is_item = _positions(content[:, 1].astype(np.int64), item_ids)
+        values[row[is_item], :, item[is_item]] = content[is_item, 2:]
+    return dict(zip(ids, values, strict=True))
 
 
 def _positions(values: IntArray, candidates: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:

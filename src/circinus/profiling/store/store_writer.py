@@ -10,7 +10,6 @@ from circinus.profiling.dataset.items import Dataset
 from circinus.profiling.measurement.runner import AllocationMeasurement, Measurement, OperatorRuns, ReplicaStats
 from circinus.profiling.profile import FailedConfiguration
 from circinus.profiling.store.measurement_keys import MeasurementKeys
-from circinus.profiling.store.pipeline_versions import write_variant
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.specification import Configuration, KnobValues, prefix_configuration
 
@@ -30,7 +29,7 @@ class StoreWriter:
                 store.write("INSERT OR IGNORE INTO machine (cpu_model, cores) VALUES (?, ?)", [machine])
             self.item_ids = store.ids(dataset.addresses)
             self._dataset = _write_dataset(store, keys, dataset, self.item_ids)
-            self._variant = write_variant(store, keys)
+            self._version = _write_version(store, keys)
 
     def measured(
         self, configuration: Configuration, items: Sequence[str], measurement: Measurement, *, counted: bool
@@ -110,7 +109,7 @@ class StoreWriter:
 
     def _write_scored(self, configuration: Configuration, subject: int) -> None:
         self._store.write(
-            "INSERT OR IGNORE INTO scored VALUES (?, ?, ?)", [(self._variant, subject, prefix_label(configuration))]
+            "INSERT OR IGNORE INTO scored VALUES (?, ?, ?)", [(self._version, subject, prefix_label(configuration))]
         )
 
     def _write_scores(self, subject: int, items: Sequence[int], scores: Sequence[float]) -> None:
@@ -200,3 +199,22 @@ def _write_dataset(store: ProfileStore, keys: MeasurementKeys, dataset: Dataset,
     )
     store.write("INSERT OR REPLACE INTO dataset_source VALUES (?, ?)", [(store.ids([source])[source], dataset_id)])
     return dataset_id
+
+
+def _write_version(store: ProfileStore, keys: MeasurementKeys) -> int:
+    """Return the id of the pipeline version of `keys`, inserting it if needed."""
+    pipeline, code = keys.pipeline, keys.code
+    description = json.dumps(
+        {
+            "pipeline": pipeline.name,
+            "metric": pipeline.metric.uses,
+            "metric_version": code.metric,
+            "direction": pipeline.metric.direction,
+            "score_range": list(pipeline.metric.range),
+            "operators": {o.name: [o.uses, code.operators[o.uses]] for o in pipeline.operators},
+            "origin": keys.origin,
+        },
+        sort_keys=True,
+    )
+    store.write("INSERT OR IGNORE INTO variant (description) VALUES (?)", [(description,)])
+    return int(store.rows("SELECT id FROM variant WHERE description = ?", description)[0][0])

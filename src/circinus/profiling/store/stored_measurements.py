@@ -22,13 +22,7 @@ from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.slo_requirements import PipelineSlos
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
-from circinus.profiling.store.store_queries import (
-    StoredDataset,
-    read_allocations,
-    read_replicas,
-    read_scores,
-    read_services,
-)
+from circinus.profiling.store.store_queries import StoredDataset, read_replicas, read_scores, read_services
 from circinus.specification import Configuration, HardwareClass, KnobValues, OperatorSpec, prefix_configuration
 from circinus.statistics.interval import Interval
 
@@ -53,37 +47,28 @@ class StoredMeasurements:
         """Number of profiling items; recordings of held-out items are ignored."""
         ordered = dataset.item_ids[dataset.order[: self.max_items]]
         operators = [operator.name for operator in self._pipeline.operators]
-        services = store.existing_ids([keys.service(name, c) for c in configurations for name in operators])
-        self._service_row = {content_hash: row for row, content_hash in enumerate(services)}
-        self._service_s, self._output_bytes = read_services(store, list(services.values()), ordered)
-        scores = store.existing_ids([keys.score(c) for c in configurations])
-        self._score_row = {content_hash: row for row, content_hash in enumerate(scores)}
-        self._scores = read_scores(store, list(scores.values()), ordered)
-        self._replica = store.existing_ids([keys.replica(name, c[name]) for c in configurations for name in operators])
-        self._replicas = read_replicas(store, list(self._replica.values()))
-        self._allocations = read_allocations(store, list(self._replica.values()))
-        self._speeds = measured_speeds(
-            store,
-            keys,
-            configurations,
-            ordered,
-            {content_hash: self._service_s[row] for content_hash, row in self._service_row.items()},
+        self._runs = read_services(
+            store, (keys.service(name, c) for c in configurations for name in operators), ordered
         )
-        self._operators: dict[tuple[str, int, int], OperatorProfile] = {}
+        self._scores = read_scores(store, map(keys.score, configurations), ordered)
+        self._replicas = read_replicas(
+            store, (keys.replica(name, c[name]) for c in configurations for name in operators)
+        )
+        service_s = {content_hash: runs.service_s for content_hash, runs in self._runs.items()}
+        self._speeds = measured_speeds(store, keys, configurations, ordered, service_s)
+        self._operators: dict[tuple[str, str, int], OperatorProfile] = {}
 
     def measured_prefix(self, configuration: Configuration) -> int:
         """Return the length of the longest prefix of the order without a missing measurement."""
-        services = [self._keys.service(o.name, configuration) for o in self._pipeline.operators]
-        rows = [self._service_row[service] for service in services if service in self._service_row]
-        score = self._score_row.get(self._keys.score(configuration))
-        if score is None or len(rows) < len(services):
-            return 0
-        missing = np.isnan(self._service_s[rows]).any(axis=0) | np.isnan(self._scores[score])
+        runs = [self._runs.get(self._keys.service(o.name, configuration)) for o in self._pipeline.operators]
+        missing = np.isnan(self._scores.get(self._keys.score(configuration), np.full(self.max_items, np.nan)))
+        for its_runs in runs:
+            missing |= True if its_runs is None else np.isnan(its_runs.service_s)
         return int(np.argmax(missing)) if missing.any() else len(missing)
 
     def scores(self, configuration: Configuration, items: int) -> FloatArray:
         """Return (items,) scores of the first items."""
-        return self._scores[self._score_row[self._keys.score(configuration)], :items]
+        return self._scores[self._keys.score(configuration)][:items]
 
     def confidence(self, slos: PipelineSlos, configurations: int, *, with_references: bool) -> RunConfidence:
         """Return the bounds of mean scores, at the risk of a run over this many configurations."""
@@ -111,25 +96,24 @@ class StoredMeasurements:
 
     def _operator(self, spec: OperatorSpec, configuration: Configuration, items: int) -> OperatorProfile:
         """Return the profile of an operator, shared by configurations with the same prefix and number of items."""
-        row = self._service_row[self._keys.service(spec.name, configuration)]
-        key = spec.name, row, items
+        key = spec.name, self._keys.service(spec.name, configuration), items
         if key not in self._operators:
-            self._operators[key] = self._read_operator(spec, configuration, row, items)
+            self._operators[key] = self._read_operator(spec, configuration, items)
         return self._operators[key]
 
-    def _read_operator(self, spec: OperatorSpec, configuration: Configuration, row: int, items: int) -> OperatorProfile:
-        replica_id = self._replica[self._keys.replica(spec.name, configuration[spec.name])]
-        replica, measured = self._replicas[replica_id], self._allocations.get(replica_id, {})
-        ratios = batch_ratios(allowed_allocations(spec), measured)
+    def _read_operator(self, spec: OperatorSpec, configuration: Configuration, items: int) -> OperatorProfile:
+        runs = self._runs[self._keys.service(spec.name, configuration)]
+        replica = self._replicas[self._keys.replica(spec.name, configuration[spec.name])]
+        ratios = batch_ratios(allowed_allocations(spec), replica.batch_ratio)
         return OperatorProfile(
             operator=spec.name,
             prefix=prefix_configuration(self._pipeline, configuration, spec.name),
-            service_s=self._service_s[row, :items],
-            output_bytes=self._output_bytes[row, :items],
+            service_s=runs.service_s[:items],
+            output_bytes=runs.output_bytes[:items],
             peak_memory_bytes=replica.peak_memory_bytes,
             load_s=replica.load_s,
             batch_ratio=ratios,
-            measured_allocations=measured_allocations(ratios, measured),
+            measured_allocations=measured_allocations(ratios, replica.batch_ratio),
             startup_s=replica.startup_s,
             speeds=self._speeds.get((spec.name, configuration[spec.name]), DECLARED),
         )
@@ -159,14 +143,14 @@ class StoredMeasurements:
                 own, n = configuration[spec.name], items[row]
                 knob_ids[row, column] = values.setdefault((spec.name, own), len(values))
                 if n:
-                    service = self._service_row[self._keys.service(spec.name, configuration)]
-                    cpu_s[row, column, :n] = self._service_s[service, :n] * min(spec.cpus)
-                    output_bytes[row, column, :n] = self._output_bytes[service, :n]
-                    replica_id = self._replica[self._keys.replica(spec.name, own)]
-                    memory_bytes[row, column] = self._replicas[replica_id].peak_memory_bytes
+                    runs = self._runs[self._keys.service(spec.name, configuration)]
+                    cpu_s[row, column, :n] = runs.service_s[:n] * min(spec.cpus)
+                    output_bytes[row, column, :n] = runs.output_bytes[:n]
+                    replica = self._replicas[self._keys.replica(spec.name, own)]
+                    memory_bytes[row, column] = replica.peak_memory_bytes
                     speeds = self._speeds.get((spec.name, own), DECLARED)
                     fastest = max(map(speeds.guaranteed, hardware.get(spec.name, ())), default=np.inf)
-                    factor = min_batch_ratio(spec, self._allocations.get(replica_id, {})) / fastest
-                    min_service_s[row, column, :n] = self._service_s[service, :n] * factor
+                    factor = min_batch_ratio(spec, replica.batch_ratio) / fastest
+                    min_service_s[row, column, :n] = runs.service_s[:n] * factor
         min_latency_s = critical_path_s(self._pipeline, min_service_s)
         return ResourceUsage(cpu_s, output_bytes, memory_bytes, items, knob_ids, min_latency_s)

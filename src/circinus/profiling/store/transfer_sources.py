@@ -16,40 +16,43 @@ import numpy as np
 from circinus.arrays import FloatArray, IntArray
 from circinus.profiling.hardware.machine import Machine
 from circinus.profiling.store.measurement_keys import CodeVersions, MeasurementKeys
-from circinus.profiling.store.pipeline_versions import PipelineVersion, read_scored, read_variants
 from circinus.profiling.store.profile_store import ProfileStore, as_json
 from circinus.profiling.store.store_queries import (
+    PipelineVersion,
     StoredDataset,
     StoredReplica,
-    read_allocations,
+    StoredRuns,
     read_failures,
     read_machines,
     read_replicas,
+    read_scored,
+    read_scores,
     read_services,
+    read_versions,
 )
 from circinus.specification import Configuration, KnobValues, Pipeline
 
 
-def source_name(variant: PipelineVersion, keys: MeasurementKeys, *, items: int, current: int) -> str:
+def source_name(version: PipelineVersion, keys: MeasurementKeys, *, items: int, current: int) -> str:
     """Return a name such as "the same pipeline on 120 other items" or "pipeline meeting (operator denoise changed)".
 
     Args:
-        variant: scored variant.
+        variant: scored version.
         keys: keys of the current pipeline.
         items: number of scored items.
         current: number of these items that are in the pipeline's data set. Irrelevant for other pipelines, whose items
             differ anyway.
     """
-    pipeline, changes = keys.pipeline, _changes(variant, keys)
-    if variant.pipeline != pipeline.name:
-        name = f"pipeline {variant.pipeline}"
+    pipeline, changes = keys.pipeline, _changes(version, keys)
+    if version.pipeline != pipeline.name:
+        name = f"pipeline {version.pipeline}"
     elif changes:
-        name = f"pipeline {variant.pipeline} ({', '.join(changes)})"
+        name = f"pipeline {version.pipeline} ({', '.join(changes)})"
     else:
         name = "the same pipeline"
-    if variant.origin != keys.origin:
-        name += " as traced" if variant.origin else " as run"
-    if current == items or variant.pipeline != pipeline.name:
+    if version.origin != keys.origin:
+        name += " as traced" if version.origin else " as run"
+    if current == items or version.pipeline != pipeline.name:
         return name
     noun = "item" if items == 1 else "items"
     return (
@@ -67,18 +70,18 @@ def numbered_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(numbered)
 
 
-def _changes(variant: PipelineVersion, keys: MeasurementKeys) -> list[str]:
-    """Return the differences of the variant's code from the pipeline's, in the pipeline's order."""
+def _changes(version: PipelineVersion, keys: MeasurementKeys) -> list[str]:
+    """Return the differences of the version's code from the pipeline's, in the pipeline's order."""
     pipeline, code = keys.pipeline, keys.code
     changes = []
     for operator in pipeline.operators:
-        if operator.name not in variant.operators:
+        if operator.name not in version.operators:
             changes.append(f"without operator {operator.name}")
-        elif variant.operators[operator.name] != (operator.uses, code.operators[operator.uses]):
+        elif version.operators[operator.name] != (operator.uses, code.operators[operator.uses]):
             changes.append(f"operator {operator.name} changed")
     own = {operator.name for operator in pipeline.operators}
-    changes += [f"with operator {name}" for name in sorted(variant.operators) if name not in own]
-    if variant.metric_version != code.metric:
+    changes += [f"with operator {name}" for name in sorted(version.operators) if name not in own]
+    if version.metric_version != code.metric:
         changes.append("metric changed")
     return changes
 
@@ -104,14 +107,14 @@ class SourceRuns:
 def load_source_runs(
     store: ProfileStore,
     addresses: MeasurementKeys,
-    variant: PipelineVersion,
+    version: PipelineVersion,
     shared: Sequence[str],
     configurations: Sequence[Configuration],
     dataset: int,
     items: IntArray,
     scores: FloatArray,
 ) -> SourceRuns:
-    """Return the runs of a variant's operators, by the keys that they had in it.
+    """Return the runs of a version's operators, by the keys that they had in it.
 
     Only prefixes with the same ancestors, connected in the same way, have the same keys. Runs on the pipeline's own
     machine are preferred, otherwise the last measuring machine is used.
@@ -119,9 +122,9 @@ def load_source_runs(
     Args:
         store: store of the measurements.
         addresses: keys of the pipeline.
-        variant: scored variant.
+        variant: scored version.
         shared: names of the shared operators.
-        configurations: (k,) configurations of the variant.
+        configurations: (k,) configurations of the version.
         dataset: id of the scored data set.
         items: (n,) ids of the items' content hashes.
         scores: (k, n) scores; NaN if a configuration has none, where its runs were measured for others.
@@ -130,8 +133,8 @@ def load_source_runs(
     names = [name for name in shared if set(pipeline.ancestors(name)) <= set(shared)]
     common = pipeline.model_copy(update={"operators": tuple(o for o in pipeline.operators if o.name in names)})
     code = CodeVersions(
-        operators={pipeline.operator(name).uses: variant.operators[name][1] for name in names},
-        metric=variant.metric_version,
+        operators={pipeline.operator(name).uses: version.operators[name][1] for name in names},
+        metric=version.metric_version,
         dataset=addresses.code.dataset,
     )
     lineages = {name: (*common.ancestors(name), name) for name in names}
@@ -144,29 +147,27 @@ def load_source_runs(
     # Without the measurements of the pipeline itself, so that the source stays the same while it is measured.
     scored = np.array([~np.isnan(scores[rows]).all(axis=0) for rows in measured.values()]).reshape(-1, len(items))
     machines: dict[Machine | None, None] = dict.fromkeys((addresses.machine, *read_machines(store), None))
+    missing = StoredRuns(np.full(len(items), np.nan), np.full(len(items), np.nan))
     for machine in machines:
-        keys = MeasurementKeys(common, code, machine=machine, origin=variant.origin)
+        keys = MeasurementKeys(common, code, machine=machine, origin=version.origin)
         services = [keys.service(name, prefix) for name, prefix in measured]
-        ids = store.existing_ids(services)
-        subjects = [ids.get(service, 0) for service in services]  # 0 is no id
-        service_s, output_bytes = read_services(store, subjects, items)
-        service_s[~scored] = np.nan
-        if np.isfinite(service_s).any():
+        runs = read_services(store, services, items)
+        table = np.array([runs.get(service, missing) for service in services]).reshape(-1, 2, len(items))
+        table = np.where(scored[:, None], table, np.nan)
+        if np.isfinite(table[:, 0]).any():
             break
-    rows = np.flatnonzero(np.isfinite(service_s).any(axis=1)) if len(service_s) else np.zeros(0, dtype=np.int64)
+    rows = np.flatnonzero(np.isfinite(table[:, 0]).any(axis=1))
     prefixes = tuple(list(measured)[row] for row in rows.tolist())
     own = {(name, prefix[name]): keys.replica(name, prefix[name]) for name, prefix in prefixes}
-    ids = store.existing_ids(list(own.values()))
-    subject_of = {key: ids[replica] for key, replica in own.items() if replica in ids}
-    replicas = read_replicas(store, list(subject_of.values()))
-    allocations = read_allocations(store, list(subject_of.values()))
+    stored = read_replicas(store, own.values())
+    replicas = {key: stored[content_hash] for key, content_hash in own.items() if content_hash in stored}
     return SourceRuns(
         prefixes=prefixes,
-        service_s=service_s[rows],
-        output_bytes=np.where(scored, output_bytes, np.nan)[rows],
+        service_s=table[rows, 0],
+        output_bytes=table[rows, 1],
         input_bytes=_input_bytes(store, dataset, items),
-        replicas={key: replicas[subject] for key, subject in subject_of.items() if subject in replicas},
-        allocations={key: allocations.get(subject, {}) for key, subject in subject_of.items()},
+        replicas=replicas,
+        allocations={key: replica.batch_ratio for key, replica in replicas.items()},
     )
 
 
@@ -195,10 +196,10 @@ class SourceScores:
 
 
 def load_source_scores(store: ProfileStore, keys: MeasurementKeys, dataset: StoredDataset) -> tuple[SourceScores, ...]:
-    """Return the transfer sources of a pipeline, the newest first: one for each variant and data set.
+    """Return the transfer sources of a pipeline, the newest first: one for each version and data set.
 
-    A variant qualifies if it has the same metric, direction and range, and an operator with the same name and `uses`.
-    Failed configurations are excluded. If all of a variant's code equals the pipeline's, scores on items of the
+    A version qualifies if it has the same metric, direction and range, and an operator with the same name and `uses`.
+    Failed configurations are excluded. If all of a version's code equals the pipeline's, scores on items of the
     pipeline's data set are its own measurements and belong to no source.
 
     Args:
@@ -207,13 +208,13 @@ def load_source_scores(store: ProfileStore, keys: MeasurementKeys, dataset: Stor
         dataset: data set of the pipeline.
     """
     sources: list[SourceScores] = []
-    for variant in reversed(read_variants(store)):
-        shared = shared_operators(variant, keys.pipeline)
-        if not shared or not _same_metric(variant, keys.pipeline):
+    for version in reversed(read_versions(store)):
+        shared = shared_operators(version, keys.pipeline)
+        if not shared or not _same_metric(version, keys.pipeline):
             continue
-        excluded = frozenset(dataset.item_ids.tolist()) if _same_code(variant, keys) else frozenset()
-        for scored in _scored_items(store, variant, excluded):
-            sources.append(_source(store, keys, dataset, variant, shared, scored))
+        excluded = frozenset(dataset.item_ids.tolist()) if _same_code(version, keys) else frozenset()
+        for scored in _scored_items(store, version, excluded):
+            sources.append(_source(store, keys, dataset, version, shared, scored))
             if len(sources) == MAX_SOURCES:
                 return _named(sources)
     return _named(sources)
@@ -221,7 +222,7 @@ def load_source_scores(store: ProfileStore, keys: MeasurementKeys, dataset: Stor
 
 @dataclass(frozen=True, eq=False)
 class _Scored:
-    """Scores of a variant on a data set."""
+    """Scores of a version on a data set."""
 
     configurations: tuple[Configuration, ...]
     scores: FloatArray
@@ -231,52 +232,47 @@ class _Scored:
     """(n,) ids of the items' content hashes, ascending."""
 
 
-def shared_operators(variant: PipelineVersion, pipeline: Pipeline) -> tuple[str, ...]:
-    """Return the names of the operators of `pipeline` that a variant has too, with the same `uses`."""
-    uses = {name: reference for name, (reference, _) in variant.operators.items()}
+def shared_operators(version: PipelineVersion, pipeline: Pipeline) -> tuple[str, ...]:
+    """Return the names of the operators of `pipeline` that a version has too, with the same `uses`."""
+    uses = {name: reference for name, (reference, _) in version.operators.items()}
     return tuple(operator.name for operator in pipeline.operators if uses.get(operator.name) == operator.uses)
 
 
-def _same_metric(variant: PipelineVersion, pipeline: Pipeline) -> bool:
+def _same_metric(version: PipelineVersion, pipeline: Pipeline) -> bool:
     metric = pipeline.metric
-    return (variant.metric, variant.direction, variant.score_range) == (metric.uses, metric.direction, metric.range)
+    return (version.metric, version.direction, version.score_range) == (metric.uses, metric.direction, metric.range)
 
 
-def _same_code(variant: PipelineVersion, keys: MeasurementKeys) -> bool:
-    """Return whether the variant's scores are valid for the pipeline; keys do not depend on names."""
+def _same_code(version: PipelineVersion, keys: MeasurementKeys) -> bool:
+    """Return whether the version's scores are valid for the pipeline; keys do not depend on names."""
     code = keys.code
     own = sorted((operator.uses, code.operators[operator.uses]) for operator in keys.pipeline.operators)
-    theirs = sorted(variant.operators.values())
-    return (theirs, variant.metric_version, variant.origin) == (own, code.metric, keys.origin)
+    theirs = sorted(version.operators.values())
+    return (theirs, version.metric_version, version.origin) == (own, code.metric, keys.origin)
 
 
-def _scored_items(store: ProfileStore, variant: PipelineVersion, excluded: Collection[int]) -> Iterator[_Scored]:
-    """Yield a variant's scores by data set, the newest first; data sets covered by another one are skipped."""
+def _scored_items(store: ProfileStore, version: PipelineVersion, excluded: Collection[int]) -> Iterator[_Scored]:
+    """Yield a version's scores by data set, the newest first; data sets covered by another one are skipped."""
+    scored = read_scored(store, version)
     rows = store.rows(
-        "SELECT s.subject, s.item, s.score FROM scored c JOIN score s ON s.subject = c.subject WHERE c.variant = ?",
-        variant.number,
+        "SELECT DISTINCT item FROM score JOIN scored ON scored.subject = score.subject WHERE variant = ? ORDER BY item",
+        version.number,
     )
-    if not rows:
-        return
-    table = np.array(rows, dtype=np.float64)
-    subjects, row = np.unique(table[:, 0].astype(np.int64), return_inverse=True)
-    items, column = np.unique(table[:, 1].astype(np.int64), return_inverse=True)
-    scores = np.full((len(subjects), len(items)), np.nan)
-    scores[row.reshape(-1), column.reshape(-1)] = table[:, 2]
-    failures = read_failures(store, subjects.tolist())
-    configuration_of = read_scored(store, variant)
-    successful = np.array([subject not in failures for subject in subjects.tolist()], dtype=bool)
+    items = np.array([item for (item,) in rows], dtype=np.int64)
+    by_score, failures = read_scores(store, scored, items), read_failures(store, scored)
+    successful = [score for score in scored if score not in failures]
+    scores = np.array([by_score[score] for score in successful]).reshape(len(successful), len(items))
     included = np.array([item not in excluded for item in items.tolist()], dtype=bool)
     by_dataset = _items_by_dataset(store, items[included].tolist())
     for dataset_id, own in by_dataset.items():
         if any(own < other or (own == other and dataset_id < later) for later, other in by_dataset.items()):
             continue
         columns = np.array([item in own for item in items.tolist()], dtype=bool)
-        has_score = ~np.isnan(scores) & successful[:, None] & columns
-        rows_with_score, columns = has_score.any(axis=1), has_score.any(axis=0)
-        if rows_with_score.any():
-            configurations = tuple(configuration_of[subject] for subject in subjects[rows_with_score].tolist())
-            yield _Scored(configurations, scores[np.ix_(rows_with_score, columns)], dataset_id, items[columns])
+        has_score = ~np.isnan(scores) & columns
+        selected, columns = np.flatnonzero(has_score.any(axis=1)), has_score.any(axis=0)
+        if len(selected):
+            configurations = tuple(scored[successful[i]] for i in selected)
+            yield _Scored(configurations, scores[np.ix_(selected, columns)], dataset_id, items[columns])
 
 
 def _items_by_dataset(store: ProfileStore, items: Sequence[int]) -> Mapping[int, frozenset[int]]:
@@ -292,17 +288,17 @@ def _source(
     store: ProfileStore,
     keys: MeasurementKeys,
     dataset: StoredDataset,
-    variant: PipelineVersion,
+    version: PipelineVersion,
     shared: Sequence[str],
     scored: _Scored,
 ) -> SourceScores:
     current = int(np.isin(scored.items, dataset.item_ids).sum())
     return SourceScores(
-        name=source_name(variant, keys, items=len(scored.items), current=current),
+        name=source_name(version, keys, items=len(scored.items), current=current),
         configurations=tuple(Configuration.of({o: c[o] for o in shared}) for c in scored.configurations),
         scores=scored.scores,
         runs=load_source_runs(
-            store, keys, variant, shared, scored.configurations, scored.dataset, scored.items, scored.scores
+            store, keys, version, shared, scored.configurations, scored.dataset, scored.items, scored.scores
         ),
     )
 

@@ -11,15 +11,15 @@ import numpy as np
 from circinus.arrays import FloatArray
 from circinus.errors import ProfileError
 from circinus.profiling.store.measurement_keys import MeasurementKeys
-from circinus.profiling.store.pipeline_versions import scored_configurations
 from circinus.profiling.store.profile_loader import read_profile
 from circinus.profiling.store.profile_store import ProfileStore, as_json
 from circinus.profiling.store.store_queries import (
     StoredDataset,
-    read_allocations,
+    StoredRuns,
     read_replicas,
     read_scores,
     read_services,
+    scored_configurations,
 )
 from circinus.profiling.trace.measurement_trace import MeasurementTrace, TraceOperator, TraceReplica, prefix_rows
 from circinus.specification import Configuration, KnobValues, Specification
@@ -40,8 +40,8 @@ def export_trace(specification: Specification, pipeline_name: str, store: Path, 
         keys, dataset, pipeline = loaded.addresses, loaded.dataset, loaded.addresses.pipeline
         failed = {failure.configuration for failure in loaded.profile.failed}
         recorded = [c for c in scored_configurations(opened, keys) if c not in failed]
-        subjects = opened.existing_ids([keys.score(configuration) for configuration in recorded])
-        scores = read_scores(opened, [subjects[keys.score(c)] for c in recorded], dataset.item_ids)
+        by_score = read_scores(opened, map(keys.score, recorded), dataset.item_ids)
+        scores = np.array([by_score[keys.score(c)] for c in recorded]).reshape(len(recorded), -1)
         replicas = _replicas(opened, keys, recorded)
         complete = [i for i, c in enumerate(recorded) if all((name, c[name]) in replicas for name in c)]
         configurations = tuple(recorded[i] for i in complete)
@@ -73,16 +73,13 @@ def _replicas(
     store: ProfileStore, addresses: MeasurementKeys, configurations: Sequence[Configuration]
 ) -> dict[tuple[str, KnobValues], TraceReplica]:
     keys = dict.fromkeys((name, c[name]) for c in configurations for name in c)
-    ids = store.existing_ids([addresses.replica(*key) for key in keys])
-    stored = read_replicas(store, list(ids.values()))
-    ratios = read_allocations(store, list(ids.values()))
+    stored = read_replicas(store, (addresses.replica(*key) for key in keys))
     replicas = {}
     for key in keys:
-        subject = ids.get(addresses.replica(*key))
-        if subject is not None and subject in stored:
-            replica = stored[subject]
+        replica = stored.get(addresses.replica(*key))
+        if replica is not None:
             replicas[key] = TraceReplica(
-                replica.load_s, int(replica.peak_memory_bytes), dict(ratios.get(subject, {})), replica.startup_s
+                replica.load_s, int(replica.peak_memory_bytes), replica.batch_ratio, replica.startup_s
             )
     return replicas
 
@@ -92,12 +89,10 @@ def _services(
 ) -> tuple[FloatArray, FloatArray]:
     """Return (prefixes, items) service times and output sizes."""
     services = [keys.service(name, configuration) for name, configuration in owners]
-    ids = store.existing_ids(services)
-    service_s, output_bytes = read_services(store, list(ids.values()), dataset.item_ids)
-    row = {service: i for i, service in enumerate(ids)}
-    missing = np.full((1, len(dataset.item_ids)), np.nan)
-    rows = [row.get(service, -1) for service in services]
-    return np.concatenate([service_s, missing])[rows], np.concatenate([output_bytes, missing])[rows]
+    runs = read_services(store, services, dataset.item_ids)
+    missing = StoredRuns(*np.full((2, len(dataset.item_ids)), np.nan))
+    table = np.array([runs.get(service, missing) for service in services]).reshape(-1, 2, len(dataset.item_ids))
+    return table[:, 0], table[:, 1]
 
 
 def _item_addresses(store: ProfileStore, dataset: StoredDataset) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ import pytest
 from sample_application import Application
 
 from circinus.profiling import profile_pipeline
-from circinus.profiling.store.pipeline_versions import read_scored, read_variants, scored_configurations
 from circinus.profiling.store.profile_store import ProfileStore
+from circinus.profiling.store.store_queries import read_scored, read_versions, scored_configurations
 
 pytestmark = pytest.mark.usefixtures("inline_replicas")
 
@@ -21,9 +21,9 @@ def test_scored_configurations_are_those_of_the_pipeline_as_it_is_now(applicatio
     with ProfileStore(application.store) as store:
         assert set(scored_configurations(store, before)) == set(application.configurations)
         assert scored_configurations(store, application.addresses()) == ()
-        (variant,) = read_variants(store)
-        assert set(read_scored(store, variant).values()) == set(application.configurations)
-        assert variant.operators["left"][1] == before.code.operators[application.pipeline.operator("left").uses]
+        (version,) = read_versions(store)
+        assert set(read_scored(store, version).values()) == set(application.configurations)
+        assert version.operators["left"][1] == before.code.operators[application.pipeline.operator("left").uses]
 
 
 def test_a_choice_that_is_gone_takes_its_configurations_with_it(application: Application) -> None:
@@ -50,7 +50,7 @@ def test_a_pipeline_of_another_name_finds_what_is_the_same(application: Applicat
     application.clear_calls()
     profile_pipeline(specification, "alike", application.store)
     with ProfileStore(application.store) as store:
-        assert {variant.pipeline for variant in read_variants(store)} == {"sample", "alike"}
+        assert {version.pipeline for version in read_versions(store)} == {"sample", "alike"}
 
 
 def test_what_was_measured_under_other_names_of_operators_is_found_once_it_is_looked_at(
