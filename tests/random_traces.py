@@ -8,8 +8,9 @@ import numpy as np
 
 from circinus.profiling.race.configuration_order import prefix_order
 from circinus.profiling.store.measurement_keys import MeasurementKeys
-from circinus.profiling.trace.measurement_trace import MeasurementTrace, TraceOperator, TraceReplica, prefix_rows
-from circinus.profiling.trace.trace_backend import TraceBackend
+from circinus.profiling.store.store_queries import StoredReplica
+from circinus.profiling.trace.measurement_trace import MeasurementTrace, prefix_rows
+from circinus.profiling.trace.trace_runner import TraceBackend
 from circinus.specification import Configuration, DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline, Specification
 
 
@@ -45,18 +46,15 @@ def random_trace(
     rows, owners = prefix_rows(pipeline, traced)
     levels = rng.uniform(0.2, 0.9, (len(traced), 1))
     loads_s = {(name, c[name]): float(rng.integers(1, 9)) / 4 for c in traced for name in c}
-    replicas = {key: TraceReplica(load_s, 2**20, startup_s=load_s + 0.5) for key, load_s in loads_s.items()}
+    replicas = {key: StoredReplica(load_s, 2.0**20, startup_s=load_s + 0.5) for key, load_s in loads_s.items()}
     return MeasurementTrace(
-        pipeline=pipeline.name,
-        operators=tuple(TraceOperator(o.name, o.after, min(o.cpus)) for o in pipeline.topological_order()),
+        pipeline=pipeline,
         configurations=traced,
         rows=rows,
         service_s=rng.integers(1, 32, (len(owners), items)) / 16,
         output_bytes=rng.integers(0, 60, (len(owners), items)).astype(np.float64),
         scores=np.clip(levels + rng.normal(0, 0.15, (len(traced), items)), 0.0, 1.0),
         replicas=replicas,
-        metric=pipeline.metric.name,
-        direction=pipeline.metric.direction,
         item_keys=tuple(f"i{i}" for i in range(items)),
         item_addresses=tuple(f"address of i{i}" for i in range(items)),
         strata=tuple({"third": str(i % 3)} for i in range(items)),

@@ -40,9 +40,10 @@ def step():
 
 connect = sqlite3.connect
 
-def counted(*arguments, **named):
-    connection = connect(*arguments, **named)
-    connection.set_progress_handler(step, every)
+def counted(path, **named):
+    connection = connect(path, **named)
+    if path == store:  # the trace is a store, too
+        connection.set_progress_handler(step, every)
     return connection
 
 sqlite3.connect = counted
@@ -89,7 +90,7 @@ def kills(count: int, console: Console) -> PartResult:
     trace = read_speech_trace(traces_folder(), mask_widths=(500,), held_out=ITEMS_HELD_OUT).trace
     lost = broken = killed = 0
     with tempfile.TemporaryDirectory(prefix="circinus-kills-") as folder:
-        store, file = Path(folder) / "profiles.sqlite", Path(folder) / "trace.npz"
+        store, file = Path(folder) / "profiles.sqlite", Path(folder) / "speech.trace"
         save_trace(trace, file)
         whole = profile_pipeline(specification, "speech", Path(folder) / "whole.sqlite", source=TraceBackend(trace))
         steps = _run(Path(folder) / "counted.sqlite", file, 0)

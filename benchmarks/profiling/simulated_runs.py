@@ -77,16 +77,17 @@ class _Unpaired(ResourceUsage):
 
 def footprints_of(trace: MeasurementTrace, variant: Variant) -> ResourceUsage:
     """Return the resource usage of each configuration of a trace on its first items."""
-    cpus = np.array([operator.cpus for operator in trace.operators])
+    operators = trace.pipeline.topological_order()
+    cpus = np.array([min(operator.cpus) for operator in operators])
     memory = np.array(
         [
-            [float(trace.replicas[o.name, configuration[o.name]].peak_memory_bytes) for o in trace.operators]
+            [float(trace.replicas[o.name, configuration[o.name]].peak_memory_bytes) for o in operators]
             for configuration in trace.configurations
         ]
     )
     values: dict[object, int] = {}
     changes = np.array(
-        [[values.setdefault((o.name, c[o.name]), len(values)) for o in trace.operators] for c in trace.configurations]
+        [[values.setdefault((o.name, c[o.name]), len(values)) for o in operators] for c in trace.configurations]
     )
     kind = ResourceUsage if variant.pairing else _Unpaired
     return kind(

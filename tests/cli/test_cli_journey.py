@@ -75,7 +75,7 @@ def test_a_trace_is_planned_on_where_there_is_neither_code_nor_data(application:
     for arguments, message in (
         (("--trace", "words.trace", "--record", "again.trace"), "--record and --trace are mutually exclusive"),
         (("--trace", "words.trace", "--trace", "words.trace"), "a second trace of pipeline mend"),
-        (("--trace", "pipeline.yaml"), "not a trace"),
+        (("--trace", "pipeline.yaml"), "not a profile store"),
     ):
         run = run_circinus("profile", *arguments, cwd=tmp_path)
         assert run.returncode != 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def _run(store: Path, trace: Path, kill_at: int) -> tuple[int, list[int]]:
         [sys.executable, "-c", PROGRAM, str(store), str(trace), str(kill_at), str(EVERY)],
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": str(Path(__file__).parents[1])},
+        env={"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])},
         check=False,
     )
     assert ended.returncode in (0, -signal.SIGKILL), ended.stderr

@@ -12,13 +12,11 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from circinus.errors import ProfileError
 from circinus.profiling.store.migrations import SCHEMA_VERSION
 from circinus.profiling.store.profile_store import ProfileStore
-from circinus.profiling.store.store_queries import read_scores, read_services
 from golden import check_message
 from raised import raises_code
 
@@ -201,37 +199,3 @@ def test_a_writer_that_is_killed_leaves_nothing_half_written(path: Path) -> None
         assert set(store.existing_ids(["committed", "lost"])) == {"committed"}
         store.ids(["next"])
     assert os.path.exists(path)
-
-
-def test_arrays_are_filled_where_something_was_measured(store: ProfileStore) -> None:
-    """Against a plain loop, with subjects and items in any order, and items of other data sets between them."""
-    rng = np.random.default_rng(0)
-    rows = {(int(s), int(i)): (float(rng.random()), int(rng.integers(100))) for s, i in rng.integers(1, 30, (300, 2))}
-    with store.transaction():
-        number = store.ids([f"hash {k}" for k in range(40)])
-        store.write(
-            "INSERT INTO service VALUES (?, ?, ?, ?)",
-            [(number[f"hash {subject}"], item, *value) for (subject, item), value in rows.items()],
-        )
-        store.write(
-            "INSERT INTO score VALUES (?, ?, ?)",
-            [(number[f"hash {subject}"], item, value[0]) for (subject, item), value in rows.items()],
-        )
-    subjects, items = rng.permutation(40)[:15].tolist(), rng.permutation(40)[:17]
-    services = read_services(store, [f"hash {k}" for k in subjects], items)
-    scores = read_scores(store, [f"hash {k}" for k in subjects], items)
-    for subject in subjects:
-        for column, item in enumerate(items.tolist()):
-            expected = rows.get((subject, item), (np.nan, np.nan))
-            runs = services[f"hash {subject}"]
-            np.testing.assert_array_equal([runs.service_s[column], runs.output_bytes[column]], expected)
-            np.testing.assert_array_equal(scores[f"hash {subject}"][column], expected[0])
-    assert read_scores(store, ["another"], items) == {}
-
-
-def test_of_no_items_nothing_is_read(store: ProfileStore) -> None:
-    with store.transaction():
-        number = store.ids(["one"])["one"]
-        store.write("INSERT INTO score VALUES (?, ?, ?)", [(number, 7, 0.5)])
-    assert read_scores(store, ["one"], np.array([7]))["one"].tolist() == [0.5]
-    assert read_scores(store, ["one"], np.array([], dtype=np.int64))["one"].shape == (0,)

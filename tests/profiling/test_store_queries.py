@@ -1,15 +1,23 @@
-"""What was scored is found again without listing the pipeline's configurations."""
+"""What was measured and scored is found again, without listing the pipeline's configurations."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from sample_application import Application
 
 from circinus.profiling import profile_pipeline
 from circinus.profiling.store.profile_store import ProfileStore
-from circinus.profiling.store.store_queries import read_scored, read_versions, scored_configurations
+from circinus.profiling.store.store_queries import (
+    read_scored,
+    read_scores,
+    read_services,
+    read_versions,
+    scored_configurations,
+)
 
 pytestmark = pytest.mark.usefixtures("inline_replicas")
 
@@ -68,3 +76,40 @@ def test_what_was_measured_under_other_names_of_operators_is_found_once_it_is_lo
     found = profile_pipeline(specification, "renamed", application.store)
     assert len(found.configurations) == len(application.configurations)
     assert set(application.calls()) == {"dataset -"}
+
+
+def test_arrays_are_filled_where_something_was_measured(tmp_path: Path) -> None:
+    """Against a plain loop, with subjects and items in any order, and items of other data sets between them."""
+    store, rng = ProfileStore(tmp_path / "store", create=True), np.random.default_rng(0)
+    rows = {(int(s), int(i)): (float(rng.random()), int(rng.integers(100))) for s, i in rng.integers(1, 30, (300, 2))}
+    with store.transaction():
+        number = store.ids([f"hash {k}" for k in range(40)])
+        store.write(
+            "INSERT INTO service VALUES (?, ?, ?, ?)",
+            [(number[f"hash {subject}"], item, *value) for (subject, item), value in rows.items()],
+        )
+        store.write(
+            "INSERT INTO score VALUES (?, ?, ?)",
+            [(number[f"hash {subject}"], item, value[0]) for (subject, item), value in rows.items()],
+        )
+    subjects, items = rng.permutation(40)[:15].tolist(), rng.permutation(40)[:17]
+    services = read_services(store, [f"hash {k}" for k in subjects], items)
+    scores = read_scores(store, [f"hash {k}" for k in subjects], items)
+    for subject in subjects:
+        for column, item in enumerate(items.tolist()):
+            expected = rows.get((subject, item), (np.nan, np.nan))
+            runs = services[f"hash {subject}"]
+            np.testing.assert_array_equal([runs.service_s[column], runs.output_bytes[column]], expected)
+            np.testing.assert_array_equal(scores[f"hash {subject}"][column], expected[0])
+    assert read_scores(store, ["another"], items) == {}
+    store.close()
+
+
+def test_of_no_items_nothing_is_read(tmp_path: Path) -> None:
+    store = ProfileStore(tmp_path / "store", create=True)
+    with store.transaction():
+        number = store.ids(["one"])["one"]
+        store.write("INSERT INTO score VALUES (?, ?, ?)", [(number, 7, 0.5)])
+    assert read_scores(store, ["one"], np.array([7]))["one"].tolist() == [0.5]
+    assert read_scores(store, ["one"], np.array([], dtype=np.int64))["one"].shape == (0,)
+    store.close()

@@ -54,7 +54,7 @@ def test_without_a_budget_everything_is_measured_and_costs_what_was_recorded(tmp
         strata = [trace.strata[item] for item in order]
         confidence = RunConfidence.of_run(pipeline.metric, strata, profile.risk, configurations=8)
         assert found.accuracy == confidence.bounds(found.scores[None])[0]
-        for column, operator in enumerate(trace.operators):
+        for column, operator in enumerate(pipeline.topological_order()):
             row = trace.rows[index, column]
             measured = found.operators[operator.name]
             np.testing.assert_array_equal(measured.service_s, trace.service_s[row, found.items])

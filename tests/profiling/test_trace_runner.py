@@ -210,14 +210,20 @@ def test_a_simulated_clock_never_goes_back() -> None:
 def test_a_trace_fits_its_pipeline_or_says_why_not() -> None:
     trace = dataclasses.replace(random_trace(PIPELINE, 2, seed=5), machine=Machine("a CPU", 4))
     trace.check(PIPELINE)
-    operators = tuple(dataclasses.replace(o, cpus=4.0) for o in trace.operators)
+    operators = tuple(operator.model_copy(update={"cpus": (4.0,)}) for operator in PIPELINE.operators)
+    metric = PIPELINE.metric
     for changed, code, value in (
-        ({"metric": "other"}, "trace.other_metric", "other to maximize"),
-        ({"direction": "minimize"}, "trace.other_metric", "closeness to minimize"),
+        ({"metric": metric.model_copy(update={"name": "other"})}, "trace.other_metric", "other to maximize"),
+        (
+            {"metric": metric.model_copy(update={"direction": "minimize"})},
+            "trace.other_metric",
+            "closeness to minimize",
+        ),
         ({"operators": operators}, "trace.other_operator", "4 CPUs"),
     ):
+        other = dataclasses.replace(trace, pipeline=PIPELINE.model_copy(update=changed))
         with raises_code(ProfileError, code) as caught:
-            dataclasses.replace(trace, **changed).check(PIPELINE)
+            other.check(PIPELINE)
         assert value in caught.value.message
     for changed, value in (
         ({"scores": trace.scores[:, :1]}, "scores"),

@@ -11,7 +11,8 @@ import numpy as np
 from benchmarks.search.arena import Arena
 from benchmarks.workloads.published.speech import KNOBS
 from circinus.profiling import MeasurementTrace, PipelineProfile, SimulatedClock, TraceBackend, profile_pipeline
-from circinus.profiling.trace.measurement_trace import TraceOperator, TraceReplica, prefix_rows
+from circinus.profiling.store.store_queries import StoredReplica
+from circinus.profiling.trace.measurement_trace import prefix_rows
 from circinus.specification import Pipeline, Specification
 
 _MIB = 2**20
@@ -76,20 +77,17 @@ def _trace(arena: Arena, pipeline: Pipeline) -> MeasurementTrace:
     space, items = arena.space, arena.space.items
     names = [operator.name for operator in pipeline.topological_order()]
     return MeasurementTrace(
-        pipeline=pipeline.name,
-        operators=tuple(TraceOperator(o.name, o.after, min(o.cpus)) for o in pipeline.topological_order()),
+        pipeline=pipeline,
         configurations=space.configurations,
         rows=space.rows,
         service_s=np.broadcast_to(arena.service_s[:, None], (len(arena.service_s), items)),
         output_bytes=np.broadcast_to(np.floor(arena.output_bytes)[:, None], (len(arena.output_bytes), items)),
         scores=arena.scores,
         replicas={
-            (name, configuration[name]): TraceReplica(0.0, int(memory_mib * _MIB))
+            (name, configuration[name]): StoredReplica(0.0, int(memory_mib * _MIB), startup_s=0.0)
             for configuration, row in zip(space.configurations, space.memory_mib, strict=True)
             for name, memory_mib in zip(names, row, strict=True)
         },
-        metric=pipeline.metric.name,
-        direction=pipeline.metric.direction,
         item_keys=tuple(str(item) for item in range(items)),
         item_addresses=tuple(f"{pipeline.name} {item}" for item in range(items)),
         strata=space.strata,

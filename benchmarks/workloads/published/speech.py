@@ -19,7 +19,8 @@ from circinus.arrays import FloatArray
 from circinus.errors import CircinusError
 from circinus.profiling import MeasurementTrace
 from circinus.profiling.race.configuration_order import prefix_order
-from circinus.profiling.trace.measurement_trace import TraceOperator, TraceReplica, prefix_rows
+from circinus.profiling.store.store_queries import StoredReplica
+from circinus.profiling.trace.measurement_trace import prefix_rows
 from circinus.specification import (
     Configuration,
     DatasetSpec,
@@ -110,20 +111,19 @@ def read_speech_trace(folder: Path, *, mask_widths: Sequence[int] | None = None,
     ]
     scores = np.stack([per_item[_name(configuration)] for configuration in configurations]).astype(np.float64)
     trace = MeasurementTrace(
-        pipeline=pipeline.name,
-        operators=tuple(TraceOperator(o.name, o.after, min(o.cpus)) for o in pipeline.topological_order()),
+        pipeline=pipeline,
         configurations=configurations,
         rows=prefixes,
         service_s=_same_for_all(seconds, len(keys)),
         output_bytes=_same_for_all([np.floor(size * input_bytes) for size in sizes], len(keys)),
         scores=np.minimum(scores, 1.0),
         replicas={
-            (name, c[name]): TraceReplica(0.0, int(row["assumed_gpu_memory_mib"]) * _MIB * (name == "wave_to_text"))
+            (name, c[name]): StoredReplica(
+                0.0, int(row["assumed_gpu_memory_mib"]) * _MIB * (name == "wave_to_text"), startup_s=0.0
+            )
             for c, row in by_configuration.items()
             for name in KNOBS
         },
-        metric=pipeline.metric.name,
-        direction=pipeline.metric.direction,
         item_keys=tuple(keys),
         item_addresses=tuple(f"voices {key}" for key in keys),
         strata=tuple(

@@ -53,7 +53,7 @@ def read_arenas(folder: Path) -> tuple[Arena, Arena, Arena]:
 def _voices(folder: Path, speech: SpeechTrace) -> Arena:
     trace = speech.trace
     profiled_s = _profiled_s(_speech_rows(folder, "speech-voices", trace.configurations))
-    names = [operator.name for operator in trace.operators]
+    names = [operator.name for operator in trace.pipeline.topological_order()]
     memory_bytes = [[trace.replicas[name, c[name]].peak_memory_bytes for name in names] for c in trace.configurations]
     service_s = np.array(trace.service_s[:, 0])
     return Arena(

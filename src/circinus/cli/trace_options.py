@@ -37,20 +37,21 @@ def load_trace_backends(traces: list[Path] | None, specification: Specification)
     backends: dict[str, TraceBackend] = {}
     for path in traces:
         trace = load_trace(path)
-        if trace.pipeline in backends:
+        name = trace.pipeline.name
+        if name in backends:
             raise ProfileError(
-                f"this is a second trace of pipeline {trace.pipeline}",
+                f"this is a second trace of pipeline {name}",
                 code="trace.duplicate",
                 location=str(path),
                 hint="Name one.",
             )
-        if trace.pipeline not in specification.pipelines:
+        if name not in specification.pipelines:
             present = ", ".join(specification.pipelines) or "(none)"
             raise ProfileError(
-                f"the specification has no pipeline {trace.pipeline}, expected one of {present}",
+                f"the specification has no pipeline {name}, expected one of {present}",
                 code="trace.unknown_pipeline",
                 location=str(path),
             )
-        trace.check(specification.pipelines[trace.pipeline])
-        backends[trace.pipeline] = TraceBackend(trace)
+        trace.check(specification.pipelines[name])
+        backends[name] = TraceBackend(trace)
     return backends

@@ -41,8 +41,8 @@ from .store.observations import load_observations as load_observations
 from .store.observations import save_observations as save_observations
 from .store.profile_loader import load_profile as load_profile
 from .trace.measurement_trace import MeasurementTrace as MeasurementTrace
-from .trace.trace_backend import TraceBackend as TraceBackend
-from .trace.trace_export import export_trace as export_trace
+from .trace.trace_file import export_trace as export_trace
 from .trace.trace_file import load_trace as load_trace
 from .trace.trace_file import save_trace as save_trace
 from .trace.trace_runner import SimulatedClock as SimulatedClock
+from .trace.trace_runner import TraceBackend as TraceBackend

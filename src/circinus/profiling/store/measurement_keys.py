@@ -30,6 +30,15 @@ class CodeVersions:
     dataset: str
     """Version of the data set, and of its features if they have their own code."""
 
+    @classmethod
+    def recorded(cls, pipeline: Pipeline, versions: Mapping[str, str]) -> CodeVersions:
+        """Return the versions of a pipeline's code from those by `uses` reference, which may be incomplete."""
+        return cls(
+            operators={o.uses: versions.get(o.uses, "not recorded") for o in pipeline.operators},
+            metric=versions.get(pipeline.metric.uses, "not recorded"),
+            dataset=versions.get(pipeline.dataset.uses, "not recorded"),
+        )
+
 
 def pipeline_code(pipeline: Pipeline, module_paths: Sequence[Path]) -> CodeVersions:
     """Import the code that `pipeline` refers to (without loading models), and return its versions.

@@ -90,6 +90,10 @@ CREATE TABLE class_machine (id INTEGER PRIMARY KEY, hardware_class TEXT NOT NULL
 """Machines measured as nodes of a hardware class, the last one with the highest `id`. `local` has a row only while
 the last profile was measured on a node of that class, as opposed to the machine that ran the command."""
 
+_TRACE = "CREATE TABLE trace (pipeline TEXT NOT NULL, code_versions TEXT NOT NULL);"
+"""One row if the store is a trace, which has the measurements of one pipeline: JSON of its specification, and of the
+versions of its code by `uses` reference, so that they are found without the code."""
+
 STEPS: tuple[str, ...] = (
     _MEASUREMENTS,
     _MACHINES_AND_STRATA,
@@ -97,6 +101,7 @@ STEPS: tuple[str, ...] = (
     _OBSERVATIONS,
     _START_UPS,
     _HARDWARE_CLASSES,
+    _TRACE,
 )
 """Migrations: step k leads from schema k to schema k + 1; 0 is an empty file. Released steps are immutable: add
 another."""

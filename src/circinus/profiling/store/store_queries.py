@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -25,6 +25,8 @@ class StoredDataset:
 
     fingerprint: str
     keys: tuple[str, ...]
+    addresses: tuple[str, ...]
+    """(N,) content hashes of the items."""
     item_ids: IntArray
     """(N,) ids of the items' content hashes."""
     input_bytes: FloatArray
@@ -55,6 +57,11 @@ class StoredReplica:
     """Mean start-up time, or None if there was no start."""
     batch_ratio: Mapping[tuple[float, int], float] = field(default_factory=dict)
     """(CPUs, batch size) -> time of a full batch relative to one item on the fewest CPUs; measured allocations only."""
+
+    @property
+    def effective_startup_s(self) -> float:
+        """Start-up time in seconds; the load time if there was no start."""
+        return self.load_s if self.startup_s is None else self.startup_s
 
 
 @dataclass(frozen=True)
@@ -96,12 +103,15 @@ def read_recorded_dataset(store: ProfileStore, dataset_id: int, seed: int) -> St
         seed,
     )
     items = store.rows(
-        "SELECT key, item, input_bytes, strata FROM dataset_item WHERE dataset = ? ORDER BY position", dataset_id
+        "SELECT key, address, item, input_bytes, strata FROM dataset_item JOIN address ON id = item WHERE dataset = ? "
+        "ORDER BY position",
+        dataset_id,
     )
-    keys, item_ids, input_bytes, strata = zip(*items, strict=True)
+    keys, addresses, item_ids, input_bytes, strata = zip(*items, strict=True)
     return StoredDataset(
         fingerprint=fingerprint,
         keys=keys,
+        addresses=addresses,
         item_ids=np.array(item_ids, dtype=np.int64),
         input_bytes=np.array(input_bytes, dtype=np.float64),
         order=np.array(json.loads(positions), dtype=np.int64),
@@ -118,6 +128,13 @@ def read_services(store: ProfileStore, hashes: Iterable[str], item_ids: IntArray
     """Return the runs on (items,) by content hash; hashes that the store does not have are missing."""
     table = _by_item(store, "service", ("service_s", "output_bytes"), hashes, item_ids)
     return {content_hash: StoredRuns(*arrays) for content_hash, arrays in table.items()}
+
+
+def read_service_table(store: ProfileStore, hashes: Sequence[str], item_ids: IntArray) -> StoredRuns:
+    """Return the runs as (hashes, items) arrays."""
+    runs, missing = read_services(store, hashes, item_ids), np.full((2, len(item_ids)), np.nan)
+    table = np.array([runs.get(h, missing) for h in hashes]).reshape(len(hashes), 2, len(item_ids))
+    return StoredRuns(table[:, 0], table[:, 1])
 
 
 def read_scores(store: ProfileStore, hashes: Iterable[str], item_ids: IntArray) -> Mapping[str, FloatArray]:
@@ -157,7 +174,7 @@ def failed_configurations(
 
 def read_effort(store: ProfileStore, hashes: Iterable[str]) -> tuple[float, float]:
     """Return the processing seconds that ran, and those saved by the prefix cache."""
-    rows = _rows(store, "effort", "ran_s, saved_s", hashes)
+    rows = sorted(row[1:] for row in _rows(store, "effort", "subject, ran_s, saved_s", hashes))
     return sum(ran_s for _, ran_s, _ in rows), sum(saved_s for _, _, saved_s in rows)
 
 

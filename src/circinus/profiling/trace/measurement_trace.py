@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.errors import ProfileError
 from circinus.profiling.hardware.machine import Machine
+from circinus.profiling.measurement.runner import OperatorRuns
 from circinus.profiling.profile import FailedConfiguration
-from circinus.specification import Configuration, KnobValues, Pipeline, prefix_configuration
-
-
-@dataclass(frozen=True)
-class TraceOperator:
-    """Properties of an operator that must agree between a trace and its specification."""
-
-    name: str
-    after: tuple[str, ...]
-    cpus: float
-    """Fewest allowed CPUs, which its service times were measured with."""
-
-
-@dataclass(frozen=True)
-class TraceReplica:
-    """Recorded replica of an operator with its knob values."""
-
-    load_s: float
-    """Load time of the operator."""
-    peak_memory_bytes: int
-    batch_ratio: Mapping[tuple[float, int], float] = field(default_factory=dict)
-    """(CPUs, batch size) -> time of a full batch relative to one item on the fewest CPUs; measured allocations only."""
-    startup_s: float | None = None
-    """Seconds from requesting a replica until it is ready; None if not recorded separately, then it is `load_s`."""
-
-    @property
-    def effective_startup_s(self) -> float:
-        """Start-up time of a replica in seconds."""
-        return self.load_s if self.startup_s is None else self.startup_s
+from circinus.profiling.store.measurement_keys import CodeVersions
+from circinus.profiling.store.store_queries import StoredReplica
+from circinus.specification import Configuration, KnobValues, OperatorSpec, Pipeline, prefix_configuration
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,24 +27,21 @@ class MeasurementTrace:
     share a prefix share its row.
     """
 
-    pipeline: str
-    operators: tuple[TraceOperator, ...]
-    """(O,) operators in topological order."""
+    pipeline: Pipeline
+    """Measured pipeline, as it was specified then."""
     configurations: tuple[Configuration, ...]
     """(C,) configurations."""
     rows: IntArray
-    """(C, O) row in `service_s` and `output_bytes` of the configuration's prefix that ends with the operator."""
+    """(C, O) row in `service_s` and `output_bytes` of the configuration's prefix that ends with the operator; operators
+    in topological order."""
     service_s: FloatArray
     """(R, N) service times of unbatched items on the fewest CPUs; NaN if not recorded."""
     output_bytes: FloatArray
     """(R, N) serialized sizes of the outputs; NaN if not recorded."""
     scores: FloatArray
     """(C, N) metric values; NaN if not recorded."""
-    replicas: Mapping[tuple[str, KnobValues], TraceReplica]
+    replicas: Mapping[tuple[str, KnobValues], StoredReplica]
     """Recorded replica by (operator, its own knob values)."""
-    metric: str
-    direction: str
-    """`maximize` or `minimize`."""
     item_keys: tuple[str, ...]
     """(N,) item keys in the order of the data set."""
     item_addresses: tuple[str, ...]
@@ -85,7 +59,28 @@ class MeasurementTrace:
 
     def __post_init__(self) -> None:
         for fault in _faults(self):
-            raise ProfileError(fault, code="trace.inconsistent", location=f"trace of pipeline {self.pipeline}")
+            raise ProfileError(fault, code="trace.inconsistent", location=f"trace of pipeline {self.pipeline.name}")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the trace."""
+        digest = hashlib.sha256()
+        for array in (self.rows, self.service_s, self.output_bytes, self.scores, self.input_bytes):
+            digest.update(np.ascontiguousarray(array, dtype=np.float64).tobytes())
+        replicas = sorted(
+            (key, r.load_s, r.startup_s, float(r.peak_memory_bytes), sorted(r.batch_ratio.items()))
+            for key, r in self.replicas.items()
+        )
+        strata = [sorted(conditions.items()) for conditions in self.strata]
+        items = self.item_keys, self.item_addresses, strata, self.dataset_fingerprint
+        code = self.pipeline.model_dump_json(), CodeVersions.recorded(self.pipeline, self.code_versions)
+        digest.update(repr((code, self.configurations, replicas, items, self.failures, self.machine)).encode())
+        return digest.hexdigest()
+
+    def runs(self, row: int, items: IntArray) -> OperatorRuns:
+        """Return the recorded runs of a row on items."""
+        service_s, output_bytes = self.service_s[row, items], self.output_bytes[row, items]
+        return OperatorRuns(tuple(service_s.tolist()), tuple(output_bytes.astype(np.int64).tolist()))
 
     def check(self, pipeline: Pipeline) -> None:
         """Check that this is a trace of `pipeline` with its current specification; knob choices may differ.
@@ -93,25 +88,25 @@ class MeasurementTrace:
         Raises:
             ProfileError: an operator or the metric differs.
         """
-        expected = {o.name: TraceOperator(o.name, o.after, min(o.cpus)) for o in pipeline.operators}
-        traced = {operator.name: operator for operator in self.operators}
+        expected = {operator.name: _described(operator) for operator in pipeline.operators}
+        traced = {operator.name: _described(operator) for operator in self.pipeline.operators}
         for name in sorted(expected.keys() | traced.keys()):
             if expected.get(name) != traced.get(name):
-                raise ProfileError(
-                    f"found operator {_described(traced.get(name))}, expected {_described(expected.get(name))} as in "
-                    f"pipeline {pipeline.name}",
-                    code="trace.other_operator",
-                    location=f"trace of pipeline {self.pipeline}",
-                    hint="Record the trace again.",
+                raise self._mismatch(
+                    "trace.other_operator",
+                    f"found operator {traced.get(name, '(none)')}, expected {expected.get(name, '(none)')}",
                 )
-        metric = f"{pipeline.metric.name} to {pipeline.metric.direction}"
-        if metric != f"{self.metric} to {self.direction}":
-            raise ProfileError(
-                f"found metric {self.metric} to {self.direction}, expected {metric} as in pipeline {pipeline.name}",
-                code="trace.other_metric",
-                location=f"trace of pipeline {self.pipeline}",
-                hint="Record the trace again.",
-            )
+        metric, traced_metric = (f"{p.metric.name} to {p.metric.direction}" for p in (pipeline, self.pipeline))
+        if metric != traced_metric:
+            raise self._mismatch("trace.other_metric", f"found metric {traced_metric}, expected {metric}")
+
+    def _mismatch(self, code: str, fault: str) -> ProfileError:
+        return ProfileError(
+            f"{fault} as in the specification",
+            code=code,
+            location=f"trace of pipeline {self.pipeline.name}",
+            hint="Record the trace again.",
+        )
 
 
 def prefix_rows(
@@ -139,7 +134,7 @@ def _faults(trace: MeasurementTrace) -> list[str]:
     """Return the internal inconsistencies of a trace."""
     items, configurations = len(trace.item_keys), len(trace.configurations)
     shapes = {
-        "rows": (trace.rows, (configurations, len(trace.operators))),
+        "rows": (trace.rows, (configurations, len(trace.pipeline.operators))),
         "service_s": (trace.service_s, (len(trace.service_s), items)),
         "output_bytes": (trace.output_bytes, (len(trace.service_s), items)),
         "scores": (trace.scores, (configurations, items)),
@@ -164,7 +159,7 @@ def _faults(trace: MeasurementTrace) -> list[str]:
             faults.append(f"{name} must be finite and at least 0")
     if np.isnan(trace.input_bytes).any() or np.isinf(trace.scores).any():
         faults.append("input_bytes are missing, or scores are infinite")
-    names = [operator.name for operator in trace.operators]
+    names = [operator.name for operator in trace.pipeline.operators]
     for configuration in trace.configurations:
         if set(configuration) != set(names):
             faults.append(f"found a configuration of {', '.join(configuration)}, expected one of {', '.join(names)}")
@@ -177,7 +172,5 @@ def _faults(trace: MeasurementTrace) -> list[str]:
     return faults
 
 
-def _described(operator: TraceOperator | None) -> str:
-    if operator is None:
-        return "(none)"
-    return f"{operator.name} after ({', '.join(operator.after)}) with at least {operator.cpus:g} CPUs"
+def _described(operator: OperatorSpec) -> str:
+    return f"{operator.name} after ({', '.join(operator.after)}) with at least {min(operator.cpus):g} CPUs"

@@ -1,28 +1,38 @@
-"""Trace files: NumPy's `.npz` with a JSON header (docs/traces.md)."""
+"""Trace files: profile stores with the measurements of one pipeline, which are read without its code."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import zipfile
-from collections.abc import Mapping
-from contextlib import suppress
+import tempfile
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from circinus.errors import ProfileError
-from circinus.profiling.hardware.machine import Machine
+from circinus.profiling.measurement.runner import AllocationMeasurement, ReplicaStats
 from circinus.profiling.profile import FailedConfiguration
-from circinus.profiling.trace.measurement_trace import MeasurementTrace, TraceOperator, TraceReplica
-from circinus.specification import Configuration, KnobValues
+from circinus.profiling.store.measurement_keys import CodeVersions, MeasurementKeys
+from circinus.profiling.store.profile_loader import read_profile
+from circinus.profiling.store.profile_store import ProfileStore
+from circinus.profiling.store.store_queries import (
+    StoredDataset,
+    failed_configurations,
+    read_dataset,
+    read_machines,
+    read_replicas,
+    read_scores,
+    read_service_table,
+    scored_configurations,
+)
+from circinus.profiling.store.store_writer import StoreWriter, write_services
+from circinus.profiling.trace.measurement_trace import MeasurementTrace, prefix_rows
+from circinus.profiling.trace.trace_runner import TraceBackend
+from circinus.specification import Pipeline, Specification
 
-SCHEMA_VERSION = 1
-_KIND = "circinus trace"
-_ARRAYS = {"rows": np.int64, "service_s": np.float64, "output_bytes": np.float64, "scores": np.float64,
-           "input_bytes": np.float64}  # fmt: skip
+_SEED = 0
+"""Seed of the stored order of items; a run from the trace has its own."""
 
 
 def save_trace(trace: MeasurementTrace, path: Path) -> None:
@@ -31,157 +41,130 @@ def save_trace(trace: MeasurementTrace, path: Path) -> None:
     Raises:
         ProfileError: the file cannot be written.
     """
-    header = json.dumps(_header(trace), sort_keys=True).encode()
-    arrays = {name: np.asarray(getattr(trace, name), dtype=kind) for name, kind in _ARRAYS.items()}
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    code = CodeVersions.recorded(trace.pipeline, trace.code_versions)
+    keys = MeasurementKeys(trace.pipeline, code, machine=trace.machine)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            np.savez_compressed(file, header=np.frombuffer(header, dtype=np.uint8), **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            with ProfileStore(Path(folder) / path.name, create=True) as store:
+                _write_trace(store, keys, trace)
+                store.rows("PRAGMA journal_mode = DELETE")  # readers then need no other file, nor any right to write
+            os.replace(Path(folder) / path.name, path)
     except OSError as error:
         raise ProfileError(f"cannot write the trace: {error}", code="trace.not_writable", location=str(path)) from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
 
 
 def load_trace(path: Path) -> MeasurementTrace:
     """Read a trace.
 
     Raises:
-        ProfileError: the file is missing, has another schema, or is incomplete or inconsistent.
+        ProfileError: the file is missing, no trace of this or an earlier version of Circinus, or damaged.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            content = {name: file[name] for name in file.files}
-        header = json.loads(content["header"].tobytes())
-        kind, version = header.get("kind"), header.get("schema_version")
-    except FileNotFoundError:
-        raise ProfileError(
-            "the trace does not exist",
-            code="trace.missing",
-            location=str(path),
-            hint="Run `circinus profile --record` to record one.",
-        ) from None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise ProfileError(
-            f"the file is not a trace, or is damaged ({type(error).__name__}: {error})",
-            code="trace.damaged",
-            location=str(path),
-        ) from error
-    if kind != _KIND:
-        raise ProfileError(
-            f"found kind {kind!r}, expected {_KIND!r}",
-            code="trace.wrong_kind",
-            location=str(path),
-            hint="Use another file.",
-        )
-    if version != SCHEMA_VERSION:
-        raise ProfileError(
-            f"found a trace of schema version {version}, expected {SCHEMA_VERSION}; it was written by another version "
-            "of Circinus",
-            code="trace.other_schema",
-            location=str(path),
-            hint="Record the trace again.",
-        )
-    try:
-        arrays = {name: content[name].astype(kind, casting="safe") for name, kind in _ARRAYS.items()}
-        return _trace(header, arrays)
-    except ProfileError as error:
-        location = f"{path}: {error.location}" if error.location else str(path)
-        raise ProfileError(error.message, code=error.code, location=location, hint=error.hint) from error
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ProfileError(
-            f"the trace is incomplete or inconsistent ({type(error).__name__}: {error})",
-            code="trace.inconsistent",
-            location=str(path),
-            hint="Record the trace again.",
-        ) from error
-
-
-def trace_digest(trace: MeasurementTrace) -> str:
-    """Return the SHA-256 of a trace."""
-    digest = hashlib.sha256(json.dumps(_header(trace), sort_keys=True).encode())
-    for name, kind in _ARRAYS.items():
-        digest.update(np.ascontiguousarray(getattr(trace, name), dtype=kind).tobytes())
-    return digest.hexdigest()
-
-
-def _header(trace: MeasurementTrace) -> dict[str, Any]:
-    return {
-        "kind": _KIND,
-        "schema_version": SCHEMA_VERSION,
-        "pipeline": trace.pipeline,
-        "operators": [{"name": o.name, "after": o.after, "cpus": o.cpus} for o in trace.operators],
-        "configurations": [_configuration_json(configuration) for configuration in trace.configurations],
-        "replicas": [
-            {
-                "operator": operator,
-                "knobs": knobs.as_dict(),
-                "load_s": replica.load_s,
-                "peak_memory_bytes": replica.peak_memory_bytes,
-                "batch_ratio": [[cpus, size, ratio] for (cpus, size), ratio in sorted(replica.batch_ratio.items())],
-                # Omitted if None, so that the digests of earlier traces stay the same.
-                **({} if replica.startup_s is None else {"startup_s": replica.startup_s}),
-            }
-            for (operator, knobs), replica in sorted(trace.replicas.items())
-        ],
-        "metric": {"name": trace.metric, "direction": trace.direction},
-        "dataset": {
-            "fingerprint": trace.dataset_fingerprint,
-            "items": [
-                {"key": key, "address": address, "strata": dict(strata)}
-                for key, address, strata in zip(trace.item_keys, trace.item_addresses, trace.strata, strict=True)
-            ],
-        },
-        "code_versions": dict(trace.code_versions),
-        "failures": [
-            {"configuration": _configuration_json(f.configuration), "item_key": f.item_key, "reason": f.reason}
-            for f in trace.failures
-        ],
-        "machine": None
-        if trace.machine is None
-        else {"cpu_model": trace.machine.cpu_model, "cores": trace.machine.cores},
-    }
-
-
-def _trace(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> MeasurementTrace:
-    items = header["dataset"]["items"]
-    return MeasurementTrace(
-        pipeline=header["pipeline"],
-        operators=tuple(TraceOperator(o["name"], tuple(o["after"]), float(o["cpus"])) for o in header["operators"]),
-        configurations=tuple(_configuration(content) for content in header["configurations"]),
-        replicas={
-            (r["operator"], KnobValues.of(r["knobs"])): TraceReplica(
-                float(r["load_s"]),
-                int(r["peak_memory_bytes"]),
-                {(float(cpus), int(size)): float(ratio) for cpus, size, ratio in r["batch_ratio"]},
-                None if r.get("startup_s") is None else float(r["startup_s"]),
+    with ProfileStore(path) as store:
+        rows = store.rows("SELECT pipeline, code_versions FROM trace")
+        if not rows:
+            raise ProfileError(
+                "the profile store is no trace",
+                code="trace.wrong_kind",
+                location=str(path),
+                hint="Run `circinus profile --record` to record one.",
             )
-            for r in header["replicas"]
-        },
-        metric=header["metric"]["name"],
-        direction=header["metric"]["direction"],
-        item_keys=tuple(item["key"] for item in items),
-        item_addresses=tuple(item["address"] for item in items),
-        strata=tuple(dict(item["strata"]) for item in items),
-        dataset_fingerprint=header["dataset"]["fingerprint"],
-        code_versions=dict(header["code_versions"]),
-        failures=tuple(
-            FailedConfiguration(_configuration(f["configuration"]), f["item_key"], f["reason"])
-            for f in header["failures"]
-        ),
-        machine=None if header["machine"] is None else Machine(**header["machine"]),
-        **arrays,
+        try:
+            pipeline, versions = Pipeline.model_validate_json(rows[0][0]), json.loads(rows[0][1])
+            machine = next(iter(read_machines(store)), None)
+            keys = MeasurementKeys(pipeline, CodeVersions.recorded(pipeline, versions), machine=machine)
+            dataset = read_dataset(store, keys.dataset(), _SEED)
+            if dataset is None:
+                raise ValueError("the data set is missing")
+            failures = failed_configurations(store, keys, scored_configurations(store, keys))
+            return _read_trace(store, keys, dataset, failures)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ProfileError(
+                f"the trace is incomplete or inconsistent ({type(error).__name__}: {error})",
+                code="trace.inconsistent",
+                location=str(path),
+                hint="Record the trace again.",
+            ) from error
+
+
+def export_trace(specification: Specification, pipeline_name: str, store: Path, *, seed: int = 0) -> MeasurementTrace:
+    """Export all measurements per item of the current pipeline, from the machine that `load_profile` selects.
+
+    Configurations without a measured item are excluded; failed ones are included as failures.
+
+    Raises:
+        ProfileError: see `load_profile`; or the data set was written by a version of Circinus that did not store
+            strata.
+        OperatorError: see `load_profile`.
+    """
+    with ProfileStore(store) as opened:
+        loaded = read_profile(opened, specification, pipeline_name, seed)
+        if opened.rows(
+            "SELECT 1 FROM dataset d JOIN dataset_item i ON i.dataset = d.id WHERE fingerprint = ? AND strata IS NULL",
+            loaded.dataset.fingerprint,
+        ):
+            raise ProfileError(
+                "the strata of the items are not stored",
+                code="store.no_strata",
+                location=str(store),
+                hint="Run `circinus profile` again, which reuses all measurements, and then record the trace.",
+            )
+        return _read_trace(opened, loaded.addresses, loaded.dataset, loaded.profile.failed)
+
+
+def _write_trace(store: ProfileStore, keys: MeasurementKeys, trace: MeasurementTrace) -> None:
+    writer = StoreWriter(store, keys, TraceBackend(trace).dataset(trace.pipeline, _SEED))
+    item_ids = np.array([writer.item_ids[address] for address in trace.item_addresses])
+    failed, topological = {failure.configuration for failure in trace.failures}, trace.pipeline.topological_order()
+    services: dict[str, int] = {}
+    for configuration, rows, scores in zip(trace.configurations, trace.rows.tolist(), trace.scores, strict=True):
+        if configuration not in failed:
+            services |= {keys.service(o.name, configuration): row for o, row in zip(topological, rows, strict=True)}
+            items = np.flatnonzero(np.isfinite(scores))
+            writer.scored(configuration, [trace.item_addresses[i] for i in items], scores[items].tolist())
+    with store.transaction():
+        ids = store.ids(list(services))
+        for service, row in services.items():
+            items = np.flatnonzero(np.isfinite(trace.service_s[row] + trace.output_bytes[row]))
+            write_services(store, ids[service], item_ids[items].tolist(), trace.runs(row, items))
+    for (operator, knobs), replica in trace.replicas.items():
+        stats = ReplicaStats((replica.load_s,), (replica.effective_startup_s,), int(replica.peak_memory_bytes))
+        writer.allocations(operator, knobs, AllocationMeasurement(replica.batch_ratio, stats, compute_s=0.0))
+    for failure in trace.failures:
+        writer.failed(failure)
+    with store.transaction():
+        content = trace.pipeline.model_dump_json(), json.dumps(dict(trace.code_versions))
+        store.write("INSERT INTO trace VALUES (?, ?)", [content])
+
+
+def _read_trace(
+    store: ProfileStore, keys: MeasurementKeys, dataset: StoredDataset, failures: Collection[FailedConfiguration]
+) -> MeasurementTrace:
+    failed, pipeline = {failure.configuration for failure in failures}, keys.pipeline
+    recorded = [c for c in scored_configurations(store, keys) if c not in failed]
+    own = {(name, c[name]): keys.replica(name, c[name]) for c in recorded for name in c}
+    stored = read_replicas(store, own.values())
+    replicas = {key: stored[content_hash] for key, content_hash in own.items() if content_hash in stored}
+    configurations = tuple(c for c in recorded if all((name, c[name]) in replicas for name in c))
+    rows, owners = prefix_rows(pipeline, configurations)
+    services = [keys.service(name, configuration) for name, configuration in owners]
+    runs = read_service_table(store, services, dataset.item_ids)
+    by_score = read_scores(store, map(keys.score, configurations), dataset.item_ids)
+    scores = [by_score[keys.score(configuration)] for configuration in configurations]
+    return MeasurementTrace(
+        pipeline=pipeline,
+        configurations=configurations,
+        rows=rows,
+        service_s=runs.service_s,
+        output_bytes=runs.output_bytes,
+        scores=np.array(scores).reshape(len(scores), len(dataset.keys)),
+        replicas=replicas,
+        item_keys=dataset.keys,
+        item_addresses=dataset.addresses,
+        strata=dataset.strata,
+        input_bytes=dataset.input_bytes,
+        dataset_fingerprint=dataset.fingerprint,
+        code_versions=keys.versions(),
+        failures=tuple(failures),
+        machine=keys.machine,
     )
-
-
-def _configuration(content: Mapping[str, Mapping[str, Any]]) -> Configuration:
-    return Configuration.of({name: KnobValues.of(values) for name, values in content.items()})
-
-
-def _configuration_json(configuration: Configuration) -> dict[str, Any]:
-    return {name: configuration[name].as_dict() for name in configuration}

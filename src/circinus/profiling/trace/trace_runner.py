@@ -1,28 +1,33 @@
-"""Runner on a trace: recorded results, and recorded seconds on a simulated clock."""
+"""Measurement backend of a trace: recorded results, and recorded seconds on a simulated clock."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
+from circinus.arrays import IntArray
 from circinus.errors import ProfileError
 from circinus.operators import Item
-from circinus.profiling.dataset.scorer import validate_score
+from circinus.profiling.dataset.item_order import measurement_order
+from circinus.profiling.dataset.items import Dataset
+from circinus.profiling.dataset.scorer import ItemScorer, validate_score
+from circinus.profiling.hardware.machine import Machine
 from circinus.profiling.measurement.prefix_cache import GreedyDualSize, operators_to_run
 from circinus.profiling.measurement.runner import (
     AllocationMeasurement,
     Measurement,
     MeasurementError,
     NotRecordedError,
-    OperatorRuns,
     ReplicaStats,
+    Runner,
 )
-from circinus.profiling.store.measurement_keys import MeasurementKeys
+from circinus.profiling.store.measurement_keys import CodeVersions, MeasurementKeys
 from circinus.profiling.trace.measurement_trace import MeasurementTrace
-from circinus.specification import Configuration, KnobValues, OperatorSpec
+from circinus.specification import Configuration, KnobValues, OperatorSpec, Pipeline
 
 
 class SimulatedClock:
@@ -77,7 +82,7 @@ class TraceRunner:
         self._pipeline = keys.pipeline
         self._clock = clock
         self._topological = self._pipeline.topological_order()
-        self._columns = {operator.name: column for column, operator in enumerate(trace.operators)}
+        self._columns = {operator.name: column for column, operator in enumerate(trace.pipeline.topological_order())}
         self._indexes = {configuration: index for index, configuration in enumerate(trace.configurations)}
         self._items = {key: index for index, key in enumerate(trace.item_keys)}
         self._failures = {failure.configuration: failure for failure in trace.failures}
@@ -96,19 +101,14 @@ class TraceRunner:
     def cpus(self) -> float:
         """Highest recorded number of CPUs (see `Runner.cpus`)."""
         recorded = (cpus for replica in self._trace.replicas.values() for cpus, _ in replica.batch_ratio)
-        return max((*recorded, *(operator.cpus for operator in self._trace.operators)))
+        return max((*recorded, *(min(operator.cpus) for operator in self._pipeline.operators)))
 
     def measure(self, configuration: Configuration, items: Sequence[Item]) -> Measurement:
         """See `Runner.measure`."""
         self._check(configuration, items)
         ran_s = self._run(configuration, items, self._pipeline.sinks())
-        runs = {
-            spec.name: OperatorRuns(
-                tuple(self._service_s(spec.name, configuration, item) for item in items),
-                tuple(self._output_bytes(spec.name, configuration, item) for item in items),
-            )
-            for spec in self._topological
-        }
+        positions = self._positions(items)
+        runs = {o.name: self._trace.runs(self._row(o.name, configuration), positions) for o in self._topological}
         saved_s = max(0.0, sum(sum(its_runs.service_s) for its_runs in runs.values()) - ran_s)
         self.saved_s += saved_s
         return Measurement(
@@ -179,8 +179,7 @@ class TraceRunner:
             )
         if configuration not in self._indexes:
             raise NotRecordedError(location, configuration, items[0].key, ())
-        index = self._indexes[configuration]
-        columns = [self._items[item.key] for item in items]
+        index, columns = self._indexes[configuration], self._positions(items)
         is_recorded = np.isfinite(self._trace.scores[index, columns])
         for row in self._trace.rows[index]:
             is_recorded &= np.isfinite(self._trace.service_s[row, columns] + self._trace.output_bytes[row, columns])
@@ -222,9 +221,12 @@ class TraceRunner:
         key = operator, configuration[operator]
         replica = self._trace.replicas[key]
         if key not in self._unreported:
-            return ReplicaStats((), (), replica.peak_memory_bytes)
+            return ReplicaStats((), (), int(replica.peak_memory_bytes))
         self._unreported.remove(key)
-        return ReplicaStats((replica.load_s,), (replica.effective_startup_s,), replica.peak_memory_bytes)
+        return ReplicaStats((replica.load_s,), (replica.effective_startup_s,), int(replica.peak_memory_bytes))
+
+    def _positions(self, items: Sequence[Item]) -> IntArray:
+        return np.array([self._items[item.key] for item in items], dtype=np.int64)
 
     def _service_s(self, operator: str, configuration: Configuration, item: Item) -> float:
         return float(self._trace.service_s[self._row(operator, configuration), self._items[item.key]])
@@ -234,3 +236,54 @@ class TraceRunner:
 
     def _row(self, operator: str, configuration: Configuration) -> int:
         return int(self._trace.rows[self._indexes[configuration], self._columns[operator]])
+
+
+class TraceBackend:
+    """`MeasurementBackend` on a trace: needs neither operators nor item values, and its clock counts recorded time.
+
+    Its measurements may share a store with real ones: they share no key with these, nor with those of other traces.
+    """
+
+    def __init__(self, trace: MeasurementTrace, clock: SimulatedClock | None = None) -> None:
+        """Measure from `trace`; the default clock starts at 0."""
+        self.trace = trace
+        self._clock = clock or SimulatedClock()
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Clock of recorded seconds."""
+        return self._clock
+
+    @property
+    def machine(self) -> Machine | None:
+        """See `MeasurementBackend.machine`."""
+        return self.trace.machine
+
+    def addresses(self, pipeline: Pipeline, machine: Machine | None) -> MeasurementKeys:
+        """See `MeasurementBackend.addresses`."""
+        self.trace.check(pipeline)
+        code = CodeVersions.recorded(pipeline, self.trace.code_versions)
+        return MeasurementKeys(pipeline, code, machine=machine, origin=f"trace {self.trace.digest}")
+
+    def dataset(self, pipeline: Pipeline, seed: int) -> Dataset:
+        """Return the data set with keys, strata and sizes, without values (see `MeasurementBackend.dataset`)."""
+        trace = self.trace
+        held_out = pipeline.dataset.held_out_items(len(trace.item_keys))
+        order = measurement_order(trace.strata, held_out, np.random.default_rng(seed))
+        return Dataset(
+            items=tuple(Item(key, None, None, dict(s)) for key, s in zip(trace.item_keys, trace.strata, strict=True)),
+            order=tuple(order.tolist()),
+            held_out_items=held_out,
+            seed=seed,
+            fingerprint=trace.dataset_fingerprint,
+            addresses=trace.item_addresses,
+            input_bytes=tuple(int(size) for size in trace.input_bytes),
+        )
+
+    def scorer(self, pipeline: Pipeline) -> ItemScorer:
+        """Return a scorer with the recorded scores (see `MeasurementBackend.scorer`)."""
+        return TraceRunner(self.trace, self.addresses(pipeline, self.machine), self._clock)
+
+    def runner(self, keys: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
+        """See `MeasurementBackend.runner`."""
+        return TraceRunner(self.trace, keys, self._clock)
