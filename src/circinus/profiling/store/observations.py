@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from circinus.profiling.hardware.machine import Machine
 from circinus.profiling.store.profile_store import ProfileStore
@@ -50,17 +51,26 @@ class ServiceTimeObservation:
     """Number of distinct items among the requests."""
 
 
+_COLUMNS = (
+    *("at", "mode", "plan", "pipeline", "operator", "uses", "version", "knobs", "hardware_class", "speed", "cpu_model"),
+    *("cores", "cpus", "batch_size", "log_ratio", "standard_error", "requests", "items"),
+)
+
+
 def save_observations(store: Path, observations: Sequence[ServiceTimeObservation]) -> None:
     """Append observations to a profile store, atomically.
 
     Raises:
         ProfileError: the store is missing or cannot be written.
     """
+    rows = []
+    for observation in observations:
+        knobs = json.dumps(observation.knobs.as_dict(), sort_keys=True)
+        machine = vars(observation.profiled_on) if observation.profiled_on else {"cpu_model": None, "cores": None}
+        row = vars(observation) | {"knobs": knobs} | machine
+        rows.append([row[column] for column in _COLUMNS])
     with ProfileStore(store) as opened, opened.transaction():
-        opened.write(
-            f"INSERT INTO observation ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [_row(observation) for observation in observations],
-        )
+        opened.write(f"INSERT INTO observation ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})", rows)
 
 
 def load_observations(store: Path) -> tuple[ServiceTimeObservation, ...]:
@@ -70,62 +80,11 @@ def load_observations(store: Path) -> tuple[ServiceTimeObservation, ...]:
         ProfileError: the store is missing.
     """
     with ProfileStore(store) as opened:
-        return tuple(_observation(*row) for row in opened.rows(f"SELECT {_COLUMNS} FROM observation ORDER BY id"))
+        rows = opened.rows(f"SELECT {', '.join(_COLUMNS)} FROM observation ORDER BY id")
+    return tuple(_observation(dict(zip(_COLUMNS, row, strict=True))) for row in rows)
 
 
-_COLUMNS = (
-    "at, mode, plan, pipeline, operator, uses, version, knobs, hardware_class, speed, cpu_model, cores, cpus, "
-    "batch_size, log_ratio, standard_error, requests, items"
-)
-
-
-def _row(observation: ServiceTimeObservation) -> tuple[object, ...]:
-    o, machine = observation, observation.profiled_on
-    return (
-        *(o.at, o.mode, o.plan, o.pipeline, o.operator, o.uses, o.version),
-        json.dumps(o.knobs.as_dict(), sort_keys=True),
-        *(o.hardware_class, o.speed),
-        *((None, None) if machine is None else (machine.cpu_model, machine.cores)),
-        *(o.cpus, o.batch_size, o.log_ratio, o.standard_error, o.requests, o.items),
-    )
-
-
-def _observation(
-    at: str,
-    mode: str,
-    plan: str,
-    pipeline: str,
-    operator: str,
-    uses: str,
-    version: str,
-    knobs: str,
-    hardware_class: str,
-    speed: float,
-    cpu_model: str | None,
-    cores: int | None,
-    cpus: float,
-    batch_size: int,
-    log_ratio: float,
-    standard_error: float,
-    requests: int,
-    items: int,
-) -> ServiceTimeObservation:
-    return ServiceTimeObservation(
-        at=at,
-        mode=mode,
-        plan=plan,
-        pipeline=pipeline,
-        operator=operator,
-        uses=uses,
-        version=version,
-        knobs=KnobValues.of(json.loads(knobs)),
-        hardware_class=hardware_class,
-        speed=speed,
-        profiled_on=None if cpu_model is None or cores is None else Machine(cpu_model, cores),
-        cpus=cpus,
-        batch_size=batch_size,
-        log_ratio=log_ratio,
-        standard_error=standard_error,
-        requests=requests,
-        items=items,
-    )
+def _observation(row: dict[str, Any]) -> ServiceTimeObservation:
+    cpu_model, cores = row.pop("cpu_model"), row.pop("cores")
+    row["knobs"] = KnobValues.of(json.loads(row["knobs"]))
+    return ServiceTimeObservation(**row, profiled_on=None if cpu_model is None else Machine(cpu_model, cores))
