@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from circinus.profiling.confidence_sequences import Covariates, one_hot_strata
 
 from circinus.profiling.race.race_state import RaceState
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.slo_requirements import PipelineSlos, SloRequirement
 from circinus.specification import AccuracySlo, MetricSpec
+from circinus.statistics.covariates import Covariates, one_hot_strata
 
 ALL_ITEMS = 40
 LATENCY_ITEMS = 16

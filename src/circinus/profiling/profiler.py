@@ -31,7 +31,7 @@ from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.sampler import ConfigurationSampler
 from circinus.profiling.race.slo_requirements import PipelineSlos
 from circinus.profiling.store.measurement_keys import LOCAL, MeasurementKeys
-from circinus.profiling.store.profile_builder import build_profile
+from circinus.profiling.store.profile_loader import build_profile
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import StoredDataset, read_dataset
 from circinus.profiling.store.stored_measurements import StoredMeasurements

@@ -1,22 +1,39 @@
-"""Loading of a pipeline's profile from the store."""
+"""Profiles of pipelines from stored measurements."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from circinus.errors import ProfileError
 from circinus.profiling.hardware.class_times import class_machines
 from circinus.profiling.hardware.machine import current_machine
 from circinus.profiling.measurement.backend import LocalBackend, MeasurementBackend
+from circinus.profiling.measurement.time_estimator import measurement_cost_model
 from circinus.profiling.profile import PipelineProfile
+from circinus.profiling.race.configuration_order import in_prefix_order, max_measured_configurations, prefix_order
+from circinus.profiling.race.configuration_race import ConfigurationRace
+from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.sampler import ConfigurationSampler
 from circinus.profiling.race.slo_requirements import PipelineSlos
 from circinus.profiling.store.measurement_keys import LOCAL, MeasurementKeys
-from circinus.profiling.store.profile_builder import build_profile
 from circinus.profiling.store.profile_store import ProfileStore
-from circinus.profiling.store.store_queries import StoredDataset, read_dataset, read_machines
-from circinus.specification import Specification
+from circinus.profiling.store.store_queries import (
+    StoredDataset,
+    failed_configurations,
+    read_dataset,
+    read_effort,
+    read_machines,
+    scored_configurations,
+)
+from circinus.profiling.store.stored_measurements import StoredMeasurements
+from circinus.profiling.store.transfer_sources import SourceScores, load_source_scores
+from circinus.specification import Configuration, Specification, configuration_count
+from circinus.statistics.interval import Interval
 
 
 @dataclass(frozen=True)
@@ -114,3 +131,111 @@ def read_profile(
             hint=f"Run `{command}`{elsewhere}.",
         )
     return failed_only
+
+
+def build_profile(
+    store: ProfileStore,
+    keys: MeasurementKeys,
+    dataset: StoredDataset,
+    slos: PipelineSlos,
+    *,
+    with_verdicts: bool = False,
+    interrupted: bool = False,
+    explorer: ConfigurationSampler | None = None,
+    bounds: dict[tuple[Configuration, int], Interval] | None = None,
+    exhausted: Collection[Configuration] = (),
+) -> PipelineProfile:
+    """Build the profile of a pipeline on a data set.
+
+    Args:
+        store: store of the measurements.
+        keys: keys of the pipeline.
+        dataset: stored data set.
+        slos: SLO requirements of the queries.
+        with_verdicts: whether to add the verdicts of all configurations, which takes longer.
+        interrupted: value of `PipelineProfile.interrupted`.
+        explorer: sampler that selects the configurations to measure; default: all.
+        bounds: cache (configuration, items) -> bounds of the same run, which is extended.
+        exhausted: configurations that the run could not measure further.
+    """
+    pipeline = keys.pipeline
+    scored = scored_configurations(store, keys)
+    measurements = StoredMeasurements(store, keys, dataset, scored)
+    prefix_lengths = {configuration: measurements.measured_prefix(configuration) for configuration in scored}
+    # A failure on other items, or of another process, is irrelevant if all profiling items are measured.
+    unfinished = [configuration for configuration, n in prefix_lengths.items() if n < measurements.max_items]
+    failures = failed_configurations(store, keys, unfinished)
+    failed = {failure.configuration for failure in failures}
+    measured = [(configuration, n) for configuration, n in prefix_lengths.items() if n and configuration not in failed]
+    confidence = measurements.confidence(
+        slos, max(max_measured_configurations(pipeline), len(scored)), with_references=explorer is None
+    )
+    bounds = {} if bounds is None else bounds
+    bounds |= _accuracies(measurements, [pair for pair in measured if pair not in bounds], confidence)
+    profiles = tuple(measurements.profile(*pair, bounds[pair]) for pair in measured)
+    ran_s, saved_s = read_effort(
+        store,
+        [keys.profiling_time(c) for c in scored]
+        + [keys.replica(o.name, c[o.name]) for c in scored for o in pipeline.operators],
+    )
+    profile = PipelineProfile(
+        pipeline=pipeline.name,
+        dataset_fingerprint=dataset.fingerprint,
+        dataset_items=len(dataset.item_ids),
+        held_out_items=len(dataset.item_ids) - measurements.max_items,
+        hardware_class=LOCAL,
+        machine=keys.machine,
+        on_pool=not keys.origin and keys.machine in class_machines(store).get(LOCAL, ()),
+        risk=slos.risk,
+        configurations=profiles,
+        unmeasured=configuration_count(pipeline) - len(measured) - len(failed),
+        profiled_s=ran_s,
+        saved_s=saved_s,
+        code_versions={} if keys.origin else keys.versions(),
+        failed=failures,
+        interrupted=interrupted,
+    )
+    if not with_verdicts:
+        return profile
+    source_scores = () if explorer is None else load_source_scores(store, keys, dataset)
+    return _with_verdicts(measurements, profile, keys, slos, confidence, explorer, source_scores, exhausted)
+
+
+def _accuracies(
+    measurements: StoredMeasurements, measured: Sequence[tuple[Configuration, int]], confidence: RunConfidence
+) -> Mapping[tuple[Configuration, int], Interval]:
+    """Return the bounds of all configurations; those with equally many items are computed in one batch."""
+    accuracies: dict[tuple[Configuration, int], Interval] = {}
+    for items in {n for _, n in measured}:
+        group = [configuration for configuration, n in measured if n == items]
+        scores = np.stack([measurements.scores(configuration, items) for configuration in group])
+        accuracies.update(zip([(c, items) for c in group], confidence.bounds(scores), strict=True))
+    return accuracies
+
+
+def _with_verdicts(
+    measurements: StoredMeasurements,
+    profile: PipelineProfile,
+    keys: MeasurementKeys,
+    slos: PipelineSlos,
+    confidence: RunConfidence,
+    explorer: ConfigurationSampler | None,
+    source_scores: Sequence[SourceScores],
+    exhausted: Collection[Configuration],
+) -> PipelineProfile:
+    """Return the profile with verdicts of all configurations that were or are to be measured in any case."""
+    started = [*(c.configuration for c in profile.configurations), *(f.configuration for f in profile.failed)]
+    initial = explorer.initial_design(source_scores) if explorer is not None else prefix_order(keys.pipeline)
+    candidates = in_prefix_order(keys.pipeline, {*started, *initial})
+    race = ConfigurationRace(candidates, confidence, slos, with_references=explorer is None)
+    for failure in profile.failed:
+        race.mark_failed(failure.configuration)
+    for measured in profile.configurations:
+        race.update_scores(measured.configuration, measured.scores)
+    race.update_usage(measurements.resource_usage(candidates, slos.hardware))
+    if explorer is None:
+        return replace(profile, verdicts=race.verdicts())
+    expected_s = measurement_cost_model(keys.pipeline, profile)
+    decision = explorer.suggest(profile, lambda c, items: math.inf if c in exhausted else expected_s(c, items))
+    race.prune(decision.pruned)
+    return replace(profile, verdicts=race.verdicts(), certificate=decision.certificate)
