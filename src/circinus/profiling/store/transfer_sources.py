@@ -14,76 +14,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
-from circinus.profiling.hardware.machine import Machine
 from circinus.profiling.store.measurement_keys import CodeVersions, MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore, as_json
 from circinus.profiling.store.store_queries import (
     PipelineVersion,
     StoredDataset,
     StoredReplica,
-    StoredRuns,
     read_failures,
     read_machines,
     read_replicas,
     read_scored,
     read_scores,
-    read_services,
+    read_service_table,
     read_versions,
 )
-from circinus.specification import Configuration, KnobValues, Pipeline
-
-
-def source_name(version: PipelineVersion, keys: MeasurementKeys, *, items: int, current: int) -> str:
-    """Return a name such as "the same pipeline on 120 other items" or "pipeline meeting (operator denoise changed)".
-
-    Args:
-        variant: scored version.
-        keys: keys of the current pipeline.
-        items: number of scored items.
-        current: number of these items that are in the pipeline's data set. Irrelevant for other pipelines, whose items
-            differ anyway.
-    """
-    pipeline, changes = keys.pipeline, _changes(version, keys)
-    if version.pipeline != pipeline.name:
-        name = f"pipeline {version.pipeline}"
-    elif changes:
-        name = f"pipeline {version.pipeline} ({', '.join(changes)})"
-    else:
-        name = "the same pipeline"
-    if version.origin != keys.origin:
-        name += " as traced" if version.origin else " as run"
-    if current == items or version.pipeline != pipeline.name:
-        return name
-    noun = "item" if items == 1 else "items"
-    return (
-        f"{name} on {items} {noun}, {items - current} of them other" if current else f"{name} on {items} other {noun}"
-    )
-
-
-def numbered_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names, with a number appended to repeated ones."""
-    counts: Counter[str] = Counter()
-    numbered = []
-    for name in names:
-        counts[name] += 1
-        numbered.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
-    return tuple(numbered)
-
-
-def _changes(version: PipelineVersion, keys: MeasurementKeys) -> list[str]:
-    """Return the differences of the version's code from the pipeline's, in the pipeline's order."""
-    pipeline, code = keys.pipeline, keys.code
-    changes = []
-    for operator in pipeline.operators:
-        if operator.name not in version.operators:
-            changes.append(f"without operator {operator.name}")
-        elif version.operators[operator.name] != (operator.uses, code.operators[operator.uses]):
-            changes.append(f"operator {operator.name} changed")
-    own = {operator.name for operator in pipeline.operators}
-    changes += [f"with operator {name}" for name in sorted(version.operators) if name not in own]
-    if version.metric_version != code.metric:
-        changes.append("metric changed")
-    return changes
+from circinus.specification import Configuration, KnobValues, Pipeline, prefix_configuration
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,79 +47,6 @@ class SourceRuns:
     """Statistics of every operator with knob values in `prefixes` that was loaded."""
     allocations: Mapping[tuple[str, KnobValues], Mapping[tuple[float, int], float]]
     """Measured ratios by (CPUs, batch size)."""
-
-
-def load_source_runs(
-    store: ProfileStore,
-    addresses: MeasurementKeys,
-    version: PipelineVersion,
-    shared: Sequence[str],
-    configurations: Sequence[Configuration],
-    dataset: int,
-    items: IntArray,
-    scores: FloatArray,
-) -> SourceRuns:
-    """Return the runs of a version's operators, by the keys that they had in it.
-
-    Only prefixes with the same ancestors, connected in the same way, have the same keys. Runs on the pipeline's own
-    machine are preferred, otherwise the last measuring machine is used.
-
-    Args:
-        store: store of the measurements.
-        addresses: keys of the pipeline.
-        variant: scored version.
-        shared: names of the shared operators.
-        configurations: (k,) configurations of the version.
-        dataset: id of the scored data set.
-        items: (n,) ids of the items' content hashes.
-        scores: (k, n) scores; NaN if a configuration has none, where its runs were measured for others.
-    """
-    pipeline = addresses.pipeline
-    names = [name for name in shared if set(pipeline.ancestors(name)) <= set(shared)]
-    common = pipeline.model_copy(update={"operators": tuple(o for o in pipeline.operators if o.name in names)})
-    code = CodeVersions(
-        operators={pipeline.operator(name).uses: version.operators[name][1] for name in names},
-        metric=version.metric_version,
-        dataset=addresses.code.dataset,
-    )
-    lineages = {name: (*common.ancestors(name), name) for name in names}
-    measured: dict[tuple[str, Configuration], list[int]] = {}
-    for row, configuration in enumerate(configurations):
-        values = dict(configuration.operators)
-        for name, lineage in lineages.items():
-            prefix = Configuration.of({ancestor: values[ancestor] for ancestor in lineage})
-            measured.setdefault((name, prefix), []).append(row)
-    # Without the measurements of the pipeline itself, so that the source stays the same while it is measured.
-    scored = np.array([~np.isnan(scores[rows]).all(axis=0) for rows in measured.values()]).reshape(-1, len(items))
-    machines: dict[Machine | None, None] = dict.fromkeys((addresses.machine, *read_machines(store), None))
-    missing = StoredRuns(np.full(len(items), np.nan), np.full(len(items), np.nan))
-    for machine in machines:
-        keys = MeasurementKeys(common, code, machine=machine, origin=version.origin)
-        services = [keys.service(name, prefix) for name, prefix in measured]
-        runs = read_services(store, services, items)
-        table = np.array([runs.get(service, missing) for service in services]).reshape(-1, 2, len(items))
-        table = np.where(scored[:, None], table, np.nan)
-        if np.isfinite(table[:, 0]).any():
-            break
-    rows = np.flatnonzero(np.isfinite(table[:, 0]).any(axis=1))
-    prefixes = tuple(list(measured)[row] for row in rows.tolist())
-    own = {(name, prefix[name]): keys.replica(name, prefix[name]) for name, prefix in prefixes}
-    stored = read_replicas(store, own.values())
-    replicas = {key: stored[content_hash] for key, content_hash in own.items() if content_hash in stored}
-    return SourceRuns(
-        prefixes=prefixes,
-        service_s=table[rows, 0],
-        output_bytes=table[rows, 1],
-        input_bytes=_input_bytes(store, dataset, items),
-        replicas=replicas,
-        allocations={key: replica.batch_ratio for key, replica in replicas.items()},
-    )
-
-
-def _input_bytes(store: ProfileStore, dataset: int, items: IntArray) -> FloatArray:
-    rows = store.rows("SELECT item, input_bytes FROM dataset_item WHERE dataset = ?", dataset)
-    size = dict(rows)
-    return np.array([size[item] for item in items.tolist()], dtype=np.float64)
 
 
 MAX_SOURCES = 8
@@ -209,15 +81,22 @@ def load_source_scores(store: ProfileStore, keys: MeasurementKeys, dataset: Stor
     """
     sources: list[SourceScores] = []
     for version in reversed(read_versions(store)):
-        shared = shared_operators(version, keys.pipeline)
+        shared = _shared_operators(version, keys.pipeline)
         if not shared or not _same_metric(version, keys.pipeline):
             continue
         excluded = frozenset(dataset.item_ids.tolist()) if _same_code(version, keys) else frozenset()
         for scored in _scored_items(store, version, excluded):
-            sources.append(_source(store, keys, dataset, version, shared, scored))
+            sources.append(
+                SourceScores(
+                    name=_source_name(version, keys, scored.items, dataset),
+                    configurations=tuple(Configuration.of({o: c[o] for o in shared}) for c in scored.configurations),
+                    scores=scored.scores,
+                    runs=_source_runs(store, keys, version, shared, scored),
+                )
+            )
             if len(sources) == MAX_SOURCES:
-                return _named(sources)
-    return _named(sources)
+                return _with_unique_names(sources)
+    return _with_unique_names(sources)
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +111,7 @@ class _Scored:
     """(n,) ids of the items' content hashes, ascending."""
 
 
-def shared_operators(version: PipelineVersion, pipeline: Pipeline) -> tuple[str, ...]:
+def _shared_operators(version: PipelineVersion, pipeline: Pipeline) -> tuple[str, ...]:
     """Return the names of the operators of `pipeline` that a version has too, with the same `uses`."""
     uses = {name: reference for name, (reference, _) in version.operators.items()}
     return tuple(operator.name for operator in pipeline.operators if uses.get(operator.name) == operator.uses)
@@ -284,25 +163,106 @@ def _items_by_dataset(store: ProfileStore, items: Sequence[int]) -> Mapping[int,
     return {dataset_id: frozenset(own) for dataset_id, own in by_dataset.items()}
 
 
-def _source(
-    store: ProfileStore,
-    keys: MeasurementKeys,
-    dataset: StoredDataset,
-    version: PipelineVersion,
-    shared: Sequence[str],
-    scored: _Scored,
-) -> SourceScores:
-    current = int(np.isin(scored.items, dataset.item_ids).sum())
-    return SourceScores(
-        name=source_name(version, keys, items=len(scored.items), current=current),
-        configurations=tuple(Configuration.of({o: c[o] for o in shared}) for c in scored.configurations),
-        scores=scored.scores,
-        runs=load_source_runs(
-            store, keys, version, shared, scored.configurations, scored.dataset, scored.items, scored.scores
-        ),
+def _source_name(version: PipelineVersion, keys: MeasurementKeys, items: IntArray, dataset: StoredDataset) -> str:
+    """Return a name such as "the same pipeline on 120 other items" or "pipeline meeting (operator denoise changed)".
+
+    Args:
+        version: scored version.
+        keys: keys of the current pipeline.
+        items: (n,) ids of the scored items.
+        dataset: data set of the pipeline. Irrelevant for other pipelines, whose items differ anyway.
+    """
+    pipeline, changes = keys.pipeline, _changes(version, keys)
+    if version.pipeline != pipeline.name:
+        name = f"pipeline {version.pipeline}"
+    elif changes:
+        name = f"pipeline {version.pipeline} ({', '.join(changes)})"
+    else:
+        name = "the same pipeline"
+    if version.origin != keys.origin:
+        name += " as traced" if version.origin else " as run"
+    others = int((~np.isin(items, dataset.item_ids)).sum())
+    if not others or version.pipeline != pipeline.name:
+        return name
+    noun = "item" if len(items) == 1 else "items"
+    name += f" on {len(items)} "
+    return f"{name}other {noun}" if others == len(items) else f"{name}{noun}, {others} of them other"
+
+
+def _with_unique_names(sources: Sequence[SourceScores]) -> tuple[SourceScores, ...]:
+    """Append a number to repeated names."""
+    counts: Counter[str] = Counter()
+    numbered = []
+    for source in sources:
+        counts[source.name] += 1
+        number = counts[source.name]
+        numbered.append(source if number == 1 else replace(source, name=f"{source.name} ({number})"))
+    return tuple(numbered)
+
+
+def _changes(version: PipelineVersion, keys: MeasurementKeys) -> list[str]:
+    """Return the differences of the version's code from the pipeline's, in the pipeline's order."""
+    pipeline, code = keys.pipeline, keys.code
+    changes = []
+    for operator in pipeline.operators:
+        if operator.name not in version.operators:
+            changes.append(f"without operator {operator.name}")
+        elif version.operators[operator.name] != (operator.uses, code.operators[operator.uses]):
+            changes.append(f"operator {operator.name} changed")
+    own = {operator.name for operator in pipeline.operators}
+    changes += [f"with operator {name}" for name in sorted(version.operators) if name not in own]
+    if version.metric_version != code.metric:
+        changes.append("metric changed")
+    return changes
+
+
+def _source_runs(
+    store: ProfileStore, keys: MeasurementKeys, version: PipelineVersion, shared: Sequence[str], scored: _Scored
+) -> SourceRuns:
+    """Return the runs of a version's operators, by the keys that they had in it.
+
+    Only prefixes with the same ancestors, connected in the same way, have the same keys. Runs on the pipeline's own
+    machine are preferred, otherwise the last measuring machine is used.
+
+    Args:
+        store: store of the measurements.
+        keys: keys of the pipeline.
+        version: scored version.
+        shared: names of the shared operators.
+        scored: scores; NaN if a configuration has none, where its runs were measured for others.
+    """
+    pipeline, items = keys.pipeline, scored.items
+    names = [name for name in shared if set(pipeline.ancestors(name)) <= set(shared)]
+    common = pipeline.model_copy(update={"operators": tuple(o for o in pipeline.operators if o.name in names)})
+    code = CodeVersions(
+        operators={pipeline.operator(name).uses: version.operators[name][1] for name in names},
+        metric=version.metric_version,
+        dataset=keys.code.dataset,
     )
-
-
-def _named(sources: Sequence[SourceScores]) -> tuple[SourceScores, ...]:
-    names = numbered_names([source.name for source in sources])
-    return tuple(replace(source, name=name) for source, name in zip(sources, names, strict=True))
+    measured: dict[tuple[str, Configuration], list[int]] = {}
+    for row, configuration in enumerate(scored.configurations):
+        for name in names:
+            measured.setdefault((name, prefix_configuration(common, configuration, name)), []).append(row)
+    # Without the measurements of the pipeline itself, so that the source stays the same while it is measured.
+    has_score = np.array([~np.isnan(scored.scores[rows]).all(axis=0) for rows in measured.values()])
+    has_score = has_score.reshape(len(measured), len(items))
+    for machine in dict.fromkeys((keys.machine, *read_machines(store), None)):
+        own_keys = MeasurementKeys(common, code, machine=machine, origin=version.origin)
+        runs = read_service_table(store, [own_keys.service(*prefix) for prefix in measured], items)
+        service_s, output_bytes = (np.where(has_score, values, np.nan) for values in runs)
+        if np.isfinite(service_s).any():
+            break
+    rows = np.flatnonzero(np.isfinite(service_s).any(axis=1))
+    prefixes = tuple(list(measured)[row] for row in rows.tolist())
+    own = {(name, prefix[name]): own_keys.replica(name, prefix[name]) for name, prefix in prefixes}
+    stored = read_replicas(store, own.values())
+    replicas = {key: stored[content_hash] for key, content_hash in own.items() if content_hash in stored}
+    sizes = dict(store.rows("SELECT item, input_bytes FROM dataset_item WHERE dataset = ?", scored.dataset))
+    return SourceRuns(
+        prefixes=prefixes,
+        service_s=service_s[rows],
+        output_bytes=output_bytes[rows],
+        input_bytes=np.array([sizes[item] for item in items.tolist()], dtype=np.float64),
+        replicas=replicas,
+        allocations={key: replica.batch_ratio for key, replica in replicas.items()},
+    )
