@@ -6,11 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from circinus.errors import ProfileError
 from circinus.profiling.budget import TimeBudget
-from circinus.profiling.dataset.items import Dataset
 from circinus.profiling.hardware.class_profiler import (
     HardwareClassBackend,
     HardwareClassProfiler,
@@ -27,14 +24,13 @@ from circinus.profiling.race.configuration_order import in_prefix_order, max_mea
 from circinus.profiling.race.configuration_race import ConfigurationRace
 from circinus.profiling.race.profiling_loop import ProfilingLoop
 from circinus.profiling.race.resource_usage import ResourceUsage
-from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.sampler import ConfigurationSampler
 from circinus.profiling.race.slo_requirements import PipelineSlos
 from circinus.profiling.store.measurement_keys import LOCAL, MeasurementKeys
 from circinus.profiling.store.profile_loader import build_profile
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import StoredDataset, read_dataset
-from circinus.profiling.store.stored_measurements import StoredMeasurements
+from circinus.profiling.store.stored_measurements import StoredMeasurements, run_confidence
 from circinus.profiling.store.transfer_sources import load_source_scores
 from circinus.specification import Configuration, Specification
 from circinus.statistics.interval import Interval
@@ -157,7 +153,7 @@ def _profile(
         stored = _stored_dataset(opened, keys, seed, store)
         try:
             sampler = None if exhaustive else explorer
-            loop = _profiling_loop(opened, measurer, keys, dataset, stored, slos, budget, observer, sampler)
+            loop = _profiling_loop(opened, measurer, keys, stored, slos, budget, observer, sampler)
             try:
                 if exhaustive:
                     loop.run_exhaustively()
@@ -204,7 +200,6 @@ def _profiling_loop(
     store: ProfileStore,
     measurer: Measurer,
     keys: MeasurementKeys,
-    dataset: Dataset,
     stored: StoredDataset,
     slos: PipelineSlos,
     budget: TimeBudget,
@@ -230,17 +225,9 @@ def _profiling_loop(
         service_s = {name: operator.service_s.tolist() for name, operator in measured.operators.items()}
         time_estimator.add_service_times(measured.configuration, service_s)
     measurer.register([measured.configuration for measured in measured_before])
-    strata = [dataset.items[index].strata for index in dataset.profiling_items]
-    confidence = RunConfidence.of_run(
-        pipeline.metric,
-        strata,
-        slos.risk,
-        max(max_measured_configurations(pipeline), len(candidates)),  # concurrent runs may exceed the maximum
-        slos.latency_percentiles,
-        with_references=explorer is None,
-    )
+    confidence = run_confidence(keys, stored, slos, len(candidates), with_references=explorer is None)
     race = ConfigurationRace(candidates, confidence, slos, with_references=explorer is None)
-    order = np.array(dataset.profiling_items, dtype=np.int64)
+    order = stored.profiling_items(pipeline)
     allocations = AllocationProfiler(store, keys, measurer, order, race, time_estimator, budget, observer)
 
     def resource_usage() -> ResourceUsage:

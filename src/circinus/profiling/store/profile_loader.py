@@ -15,7 +15,7 @@ from circinus.profiling.hardware.machine import current_machine
 from circinus.profiling.measurement.backend import LocalBackend, MeasurementBackend
 from circinus.profiling.measurement.time_estimator import measurement_cost_model
 from circinus.profiling.profile import PipelineProfile
-from circinus.profiling.race.configuration_order import in_prefix_order, max_measured_configurations, prefix_order
+from circinus.profiling.race.configuration_order import in_prefix_order, prefix_order
 from circinus.profiling.race.configuration_race import ConfigurationRace
 from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.sampler import ConfigurationSampler
@@ -30,7 +30,7 @@ from circinus.profiling.store.store_queries import (
     read_machines,
     scored_configurations,
 )
-from circinus.profiling.store.stored_measurements import StoredMeasurements
+from circinus.profiling.store.stored_measurements import StoredMeasurements, run_confidence
 from circinus.profiling.store.transfer_sources import SourceScores, load_source_scores
 from circinus.specification import Configuration, Specification, configuration_count
 from circinus.statistics.interval import Interval
@@ -167,9 +167,7 @@ def build_profile(
     failures = failed_configurations(store, keys, unfinished)
     failed = {failure.configuration for failure in failures}
     measured = [(configuration, n) for configuration, n in prefix_lengths.items() if n and configuration not in failed]
-    confidence = measurements.confidence(
-        slos, max(max_measured_configurations(pipeline), len(scored)), with_references=explorer is None
-    )
+    confidence = run_confidence(keys, dataset, slos, len(scored), with_references=explorer is None)
     bounds = {} if bounds is None else bounds
     bounds |= _accuracies(measurements, [pair for pair in measured if pair not in bounds], confidence)
     profiles = tuple(measurements.profile(*pair, bounds[pair]) for pair in measured)

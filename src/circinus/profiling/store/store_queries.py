@@ -16,7 +16,7 @@ from circinus.profiling.profile import FailedConfiguration
 from circinus.profiling.race.configuration_order import MAX_ENUMERATED, in_prefix_order, prefix_order
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore, as_json
-from circinus.specification import Configuration, KnobValues, configuration_count, has_knob_values
+from circinus.specification import Configuration, KnobValues, Pipeline, configuration_count, has_knob_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,10 @@ class StoredDataset:
     """(N,) indexes in measurement order."""
     strata: tuple[Mapping[str, str], ...]
     """(N,) conditions of the items by name; empty if they were not recorded."""
+
+    def profiling_items(self, pipeline: Pipeline) -> IntArray:
+        """Return the indexes of the items that are not held out, in measurement order."""
+        return self.order[: len(self.order) - pipeline.dataset.held_out_items(len(self.order))]
 
 
 class StoredRuns(NamedTuple):

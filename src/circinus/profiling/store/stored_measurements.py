@@ -16,6 +16,7 @@ from circinus.profiling.batch_time_ratios import (
 from circinus.profiling.hardware.class_times import measured_speeds
 from circinus.profiling.hardware.machine import DECLARED
 from circinus.profiling.profile import ConfigurationProfile, OperatorProfile
+from circinus.profiling.race.configuration_order import max_measured_configurations
 from circinus.profiling.race.latency_screening import critical_path_s
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.run_confidence import RunConfidence
@@ -43,9 +44,9 @@ class StoredMeasurements:
         self._keys = keys
         self._pipeline = keys.pipeline
         self._dataset = dataset
-        self.max_items = len(dataset.order) - self._pipeline.dataset.held_out_items(len(dataset.order))
+        ordered = dataset.item_ids[dataset.profiling_items(self._pipeline)]
+        self.max_items = len(ordered)
         """Number of profiling items; recordings of held-out items are ignored."""
-        ordered = dataset.item_ids[dataset.order[: self.max_items]]
         operators = [operator.name for operator in self._pipeline.operators]
         self._runs = read_services(
             store, (keys.service(name, c) for c in configurations for name in operators), ordered
@@ -69,18 +70,6 @@ class StoredMeasurements:
     def scores(self, configuration: Configuration, items: int) -> FloatArray:
         """Return (items,) scores of the first items."""
         return self._scores[self._keys.score(configuration)][:items]
-
-    def confidence(self, slos: PipelineSlos, configurations: int, *, with_references: bool) -> RunConfidence:
-        """Return the bounds of mean scores, at the risk of a run over this many configurations."""
-        strata = [self._dataset.strata[index] for index in self._dataset.order[: self.max_items]]
-        return RunConfidence.of_run(
-            self._pipeline.metric,
-            strata,
-            slos.risk,
-            configurations,
-            slos.latency_percentiles,
-            with_references=with_references,
-        )
 
     def profile(self, configuration: Configuration, items: int, accuracy: Interval) -> ConfigurationProfile:
         """Return the profile of a configuration on the first items."""
@@ -154,3 +143,18 @@ class StoredMeasurements:
                     min_service_s[row, column, :n] = runs.service_s[:n] * factor
         min_latency_s = critical_path_s(self._pipeline, min_service_s)
         return ResourceUsage(cpu_s, output_bytes, memory_bytes, items, knob_ids, min_latency_s)
+
+
+def run_confidence(
+    keys: MeasurementKeys, dataset: StoredDataset, slos: PipelineSlos, configurations: int, *, with_references: bool
+) -> RunConfidence:
+    """Return the bounds of mean scores, at the risk of a run that has measured this many configurations."""
+    pipeline = keys.pipeline
+    return RunConfidence.of_run(
+        pipeline.metric,
+        [dataset.strata[index] for index in dataset.profiling_items(pipeline)],
+        slos.risk,
+        max(max_measured_configurations(pipeline), configurations),  # concurrent runs may exceed the maximum
+        slos.latency_percentiles,
+        with_references=with_references,
+    )
