@@ -34,15 +34,10 @@ class Measurer:
         self._writer = StoreWriter(store, keys, dataset)
         self._item_ids: IntArray = np.array([self._writer.item_ids[a] for a in dataset.addresses], dtype=np.int64)
 
-    def measured_scores(self, configuration: Configuration) -> FloatArray:
-        """Return (N,) scores by index in the data set; NaN for items that are not completely measured."""
-        measured, scores = coverage(self._store, self._keys, configuration, self._item_ids)
-        return np.where(measured, scores, np.nan)
-
     def measured_prefix(self, configuration: Configuration, order: IntArray) -> FloatArray:
         """Return (n,) scores of the longest prefix of an order (indexes of items) without a missing measurement."""
-        scores = self.measured_scores(configuration)[order]
-        missing = np.isnan(scores)
+        measured, scores = coverage(self._store, self._keys, configuration, self._item_ids[order])
+        missing = ~measured | np.isnan(scores)
         return scores[: int(np.argmax(missing))] if missing.any() else scores
 
     @property
