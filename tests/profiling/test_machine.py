@@ -16,7 +16,7 @@ OTHER = Machine("Another CPU @ 9 GHz", 3)
 
 
 def _move_to(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("hardware.machine", "measurement.backend", "measurement.replay_recorder"):
+    for module in ("hardware.machine", "measurement.backend"):
         monkeypatch.setattr(f"circinus.profiling.{module}.current_machine", lambda: machine)
 
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from circinus.errors import ProfileError
 from circinus.profiling.budget import TimeBudget
-from circinus.profiling.dataset.items import load_dataset
-from circinus.profiling.dataset.scorer import Scorer
-from circinus.profiling.hardware.machine import current_machine
-from circinus.profiling.measurement.local_runner import LocalRunner
+from circinus.profiling.measurement.backend import LocalBackend
 from circinus.profiling.measurement.measurer import Measurer
 from circinus.profiling.measurement.recordings import Recordings, load_recordings
 from circinus.profiling.measurement.runner import MeasurementError
 from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver
+from circinus.profiling.profiler import operator_timeout_s
 from circinus.profiling.race.configuration_order import in_prefix_order
-from circinus.profiling.store.measurement_keys import MeasurementKeys, pipeline_code
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.specification import Configuration, Pipeline, Specification, has_knob_values, prefix_configuration
 
@@ -33,7 +29,6 @@ def record_for_replay(
     items_count: int,
     seed: int = 0,
     observer: ProfileObserver | None = None,
-    clock: Callable[[], float] = time.monotonic,
 ) -> Recordings:
     """Record configurations on at most `items_count` held-out items (`Dataset.traffic_items`), for replay.
 
@@ -46,16 +41,17 @@ def record_for_replay(
             `profile_pipeline`.
         OperatorError: see `profile_pipeline`.
     """
-    budget = TimeBudget(None, clock)
-    observer = observer or SilentObserver()
-    pipeline, module_paths = specification.pipelines[pipeline_name], specification.module_paths
-    keys = MeasurementKeys(pipeline, pipeline_code(pipeline, module_paths), machine=current_machine())
-    dataset = load_dataset(pipeline, module_paths, seed=seed)
+    backend, observer = LocalBackend(specification.module_paths), observer or SilentObserver()
+    pipeline, budget = specification.pipelines[pipeline_name], TimeBudget(None, backend.clock)
+    keys, dataset = backend.addresses(pipeline, backend.machine), backend.dataset(pipeline, seed)
     indexes = dataset.traffic_items(items_count)
     ordered = _in_prefix_order(pipeline, configurations)
     total, done, failed = len(ordered) * len(indexes), 0, set[int]()
-    with ProfileStore(store, create=True) as opened, LocalRunner(keys, module_paths) as runner:
-        measurer = Measurer(opened, keys, dataset, runner, Scorer(pipeline, module_paths))
+    with (
+        ProfileStore(store, create=True) as opened,
+        backend.runner(keys, timeout_s=operator_timeout_s(None)) as runner,
+    ):
+        measurer = Measurer(opened, keys, dataset, runner, backend.scorer(pipeline))
         for begin in range(0, len(indexes), _INCREMENT):
             for configuration in ordered:
                 increment = [i for i in indexes[begin : begin + _INCREMENT] if i not in failed]
