@@ -6,15 +6,18 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from drift_scenario import Listening, configuration, item
 
-from circinus.control.drift.drift_monitor import DriftDependencies, DriftMonitor, ReprofileOutcome
-from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm
+from circinus.control.drift import drift_monitor
+from circinus.control.drift.drift_monitor import DriftDependencies, DriftMonitor
+from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm, ServiceTimeMonitor
 from circinus.control.drift.ground_truth import GroundTruth
+from circinus.control.drift.profile_overrides import ProfileOverrides
 from circinus.control.drift.reference_outputs import LiveReferenceRunner
-from circinus.control.drift.reprofile import ReprofileResult
+from circinus.control.drift.reprofile import DriftOutcome, reprofile
 from circinus.control.managed_plans import ManagedPlans
 from circinus.control.state_store import NOT_MONITORED, Event
 from circinus.matching import plan_all_queries
@@ -52,7 +55,9 @@ def _controlled(listening: Listening) -> ManagedPlans:
     )
 
 
-def test_what_was_measured_is_not_measured_again_while_something_else_waits(listening: Listening) -> None:
+def test_what_was_measured_is_not_measured_again_while_something_else_waits(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
     controlled = replace(_controlled(listening), audited_share=0.0)
     plan = controlled.matching.assignments[0].chosen.plan
     before = prefix_configuration(listening.specification.pipelines["listen"], plan.configuration, "hear")
@@ -63,35 +68,42 @@ def test_what_was_measured_is_not_measured_again_while_something_else_waits(list
     )
     drifting = DriftMonitor(tools, lambda _: listening.profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
     engine = LocalEngine(MachineCapacity(64.0, 2.0**40, 0))
+    data = DriftAlarm(AccuracyMonitor("one", "listen"), 0.0, 0.2, 0.6, 7)
+    calls: list[tuple[DriftAlarm, ...]] = []
 
-    async def look() -> None:
-        """Poll half a second later, after a slow batch."""
-        nonlocal now_s
-        now_s += 0.5
-        slow = ServedBatch(0.5, 1, configuration_hash(before), 50)
-        one = DeploymentStatus(
-            plan.deployment_of("hear"), 1, 1, 0, 0, 0, batches=int(2 * now_s), recent_batches=(slow,)
-        )
-        await drifting.poll(engine, EngineStatus(Mode.REAL, (one,), ()), controlled)
-        await drifting.wait()
+    def with_data(alarms: tuple[DriftAlarm, ...], *others: Any, **options: Any) -> DriftOutcome:
+        if not calls:
+            drifting._pending_alarms.append(data)
+            alarms = (*alarms, data)
+        calls.append(alarms)
+        return reprofile(alarms, *others, **options)
+
+    monkeypatch.setattr(drift_monitor, "reprofile", with_data)
 
     async def run() -> None:
+        """Poll every half a second, after a slow batch until service times are measured again."""
         nonlocal now_s
-        while not drifting.reprofile_due(now_s) and now_s < 1000.0:
-            await look()
-        found = drifting.reprofile_task()()
-        (service,) = found.alarms
-        data = DriftAlarm(AccuracyMonitor("one", "listen"), now_s, 0.2, 0.6, 7)
-        few = replace(found.result, pending_reasons=("listen: 7 recent items; at least 8 are needed",))
-        drifting.commit_reprofile(replace(found, alarms=(service, data), result=few))
-        now_s += 2 * tools.pause_s
-        assert not drifting.reprofile_due(now_s), "service times are known by now"
+        while len(calls) < 2:
+            now_s += 0.5
+            assert now_s < 1000.0
+            slow = ServedBatch(0.5, 1, configuration_hash(before), 50)
+            one = DeploymentStatus(
+                plan.deployment_of("hear"), 1, 1, 0, 0, 0, batches=int(2 * now_s), recent_batches=(slow,)
+            )
+            await drifting.poll(engine, EngineStatus(Mode.REAL, () if calls else (one,), ()), controlled)
+            await drifting.wait()
 
     asyncio.run(run())
+    (service, _), again = calls
+    assert isinstance(service.watch, ServiceTimeMonitor)
+    assert again == (data,), "service times are known by now"
     assert len(kept) == 1
+    assert list(drifting.overrides.profiles) == ["listen"]
 
 
-def test_what_moved_in_a_pipeline_that_is_gone_keeps_nothing_else_from_being_measured(listening: Listening) -> None:
+def test_what_moved_in_a_pipeline_that_is_gone_keeps_nothing_else_from_being_measured(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
     controlled, now_s = replace(_controlled(listening), audited_share=0.0), 0.0
     pipelines = controlled.specification.pipelines
     both = {**pipelines, "gone": pipelines["listen"].model_copy(update={"name": "gone"})}
@@ -104,22 +116,31 @@ def test_what_moved_in_a_pipeline_that_is_gone_keeps_nothing_else_from_being_mea
     drifting = DriftMonitor(tools, profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
     engine = LocalEngine(MachineCapacity(64.0, 2.0**40, 0))
     moved = tuple(DriftAlarm(AccuracyMonitor("one", name), 0.0, 0.2, 0.6, 7) for name in both)
-    again = ReprofileResult(profiles(before), pipelines_with_data_drift=frozenset(both))
+    calls: list[tuple[DriftAlarm, ...]] = []
 
-    async def looks(plans: ManagedPlans) -> None:
+    def measured_once(alarms: tuple[DriftAlarm, ...], *_: Any, **__: Any) -> DriftOutcome:
+        calls.append(alarms)
+        if len(calls) > 1:
+            return DriftOutcome(pending=dict.fromkeys(both, "too few items"))
+        counts = {alarm.watch.pipeline: (alarm, 0) for alarm in alarms if isinstance(alarm.watch, AccuracyMonitor)}
+        return DriftOutcome(ProfileOverrides(profiles(before)), settled=alarms, item_counts=counts)
+
+    monkeypatch.setattr(drift_monitor, "reprofile", measured_once)
+
+    async def until_calls(plans: ManagedPlans, count: int) -> None:
         nonlocal now_s
-        for _ in range(4):
+        while len(calls) < count:
             now_s += 0.5
+            assert now_s < 300.0
             await drifting.poll(engine, EngineStatus(Mode.REAL, (), ()), plans)
             await drifting.wait()
 
     async def run() -> None:
-        await looks(before)
-        drifting.commit_reprofile(ReprofileOutcome(moved, again, profiles(before), dict.fromkeys(both, 0)))
-        await looks(before)
-        assert drifting.reprofile_task()().alarms == moved, "on twice as many items"
-        await looks(controlled)
-        assert drifting.reprofile_task()().alarms == moved[:1]
+        drifting._pending_alarms += moved
+        await until_calls(before, 2)
+        assert calls == [moved, moved], "on twice as many items"
+        await until_calls(controlled, 3)
+        assert calls[2] == moved[:1]
 
     asyncio.run(run())
 
@@ -180,12 +201,9 @@ def test_data_that_moved_is_measured_again_and_once_more_on_twice_as_many_items(
                 now_s += 10.0
                 await drifting.poll(engine, await engine.status(), controlled)
                 await drifting.wait()
-                if drifting.reprofile_due(now_s):
-                    again = await asyncio.to_thread(drifting.reprofile_task())
-                    drifting.commit_reprofile(again)
-                    profile = drifting.profile_overrides(listening.profiles).get("listen", listening.profile)
-                    if profile.dataset_fingerprint != listening.profile.dataset_fingerprint:
-                        measured.append(len(profile.configurations[0].items))
+                profile = drifting.overrides.profiles.get("listen", listening.profile)
+                if profile.dataset_fingerprint != listening.profile.dataset_fingerprint:
+                    measured.append(len(profile.configurations[0].items))
                 if len(set(measured)) >= 3:
                     break
         finally:

@@ -13,9 +13,10 @@ from circinus.control.drift.auditor import Auditor, expected_agreements
 from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm
 from circinus.control.drift.ground_truth import GroundTruthSource
 from circinus.control.drift.monitors import MonitorSet
+from circinus.control.drift.profile_overrides import ProfileOverrides
 from circinus.control.drift.recent_items import RecentItems
 from circinus.control.drift.reference_outputs import LiveReferenceRunner
-from circinus.control.drift.reprofile import ReprofileResult, reprofile
+from circinus.control.drift.reprofile import reprofile
 from circinus.operators import Item
 from circinus.serving import DesiredState, Mode, Request
 from circinus.serving.desired_state import build_route
@@ -83,19 +84,25 @@ class Loop:
         self.moved += [(self.looks, one) for one in found if isinstance(one.watch, AccuracyMonitor)]
         self.looks += 1
 
-    def measure_again(self) -> ReprofileResult:
+    def measure_again(self) -> ProfileOverrides:
         """Re-profile with a stopped clock."""
         specification, moved = self.listening.specification, [one for _, one in self.moved]
         profiles, now_s = self.listening.profiles, 10.0 * self.looks
         again = reprofile(
             moved, specification, PLANS, profiles, self.live, self.answers, time_s=now_s, clock=lambda: 0.0
         )
-        profiles = {**profiles, **again.profiles}
+        overrides = ProfileOverrides(agreements=self.agreements).merged_with(again.overrides, profiles)
+        profiles = {**profiles, **overrides.profiles}
         self.auditor.update_profiles(profiles)
-        self.watch.rebuild(
-            specification, PLANS, profiles, again.merged_agreements(self.agreements), again.pipelines_without_truth
+        self.watch = MonitorSet(
+            specification,
+            PLANS,
+            profiles,
+            agreements=overrides.agreements,
+            without_truth=overrides.without_truth,
+            previous=self.watch,
         )
-        return again
+        return overrides
 
 
 @pytest.mark.slow
@@ -126,7 +133,7 @@ def test_noisy_data_is_noticed_by_audits_and_measured_again(listening: Listening
             assert len(loop.moved) == 1, "noise is what is usual now"
         finally:
             await engine.close()
-        assert again.pipelines_without_truth == (frozenset() if truthful else {"listen"})
+        assert again.without_truth == (frozenset() if truthful else {"listen"})
         scores = {found.configuration: found.scores for found in again.profiles["listen"].configurations}
         assert len(scores[configuration("small")]) >= 30
         assert scores[configuration("small")].mean() == pytest.approx(0.1, abs=0.1)

@@ -216,7 +216,8 @@ def test_after_it_was_measured_again_what_moved_is_usual_and_the_rest_goes_on(
     assert len(moved) == 1
     assert _while_nothing(look, 100)[0] == [], "reported once"
     before = {str(watch): known for watch, known in world.watch.state.watches.items()}
-    world.watch.rebuild(listening.specification, PLANS, {"listen": _slower(listening.profile)})
+    again = {"listen": _slower(listening.profile)}
+    world.watch = MonitorSet(listening.specification, PLANS, again, SETTINGS, previous=world.watch)
     after = {str(watch): known for watch, known in world.watch.state.watches.items()}
     assert after["listen/denoise(strength=1) on local"] is before["listen/denoise(strength=1) on local"]
     assert not after["listen/hear(model=large) on local"].reported
@@ -231,7 +232,8 @@ def test_what_no_plan_uses_any_more_is_not_watched(world: World, listening: List
     world.look([(first, "hear", 1.0, 1)])
     world.look([(first, "hear", 1.0, 1)])
     assert any(isinstance(watch, ServiceTimeMonitor) for watch in world.watch.state.watches)
-    world.watch.rebuild(listening.specification, {"other": PLANS["other"]}, listening.profiles)
+    fewer = {"other": PLANS["other"]}
+    world.watch = MonitorSet(listening.specification, fewer, listening.profiles, SETTINGS, previous=world.watch)
     assert not any(isinstance(watch, ServiceTimeMonitor) for watch in world.watch.state.watches)
     assert all(world.look([(first, "hear", 1.0, 1)]) == [] for _ in range(50))
 

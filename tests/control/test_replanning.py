@@ -7,15 +7,12 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from budget import HANG_LIMIT_S
 from circinus.control.controller import Controller
-from circinus.control.drift.drift_monitor import ReprofileOutcome
-from circinus.control.drift.reprofile import ReprofileResult
+from circinus.control.drift.profile_overrides import ProfileOverrides
 from circinus.control.ladders.policy import LadderState
 from circinus.control.managed_plans import ManagedPlans
 from circinus.control.replanning.node_tracker import NodeSettings
@@ -678,53 +675,39 @@ def test_after_going_back_to_plans_for_another_infrastructure_nothing_is_planned
     assert len(world.of_kind("replan")) - replans <= 1
 
 
-def test_lost_nodes_are_planned_for_while_what_moved_is_measured_again(lossy: tuple[World, str]) -> None:
+def test_what_was_measured_again_is_planned_for_after_lost_nodes_and_once(lossy: tuple[World, str]) -> None:
     world, pool = lossy
-    going, let = threading.Event(), threading.Event()
-    again = ReprofileOutcome((), ReprofileResult(world.profiles, notes=("it takes longer",)), world.profiles, {})
-    took: list[ReprofileOutcome] = []
-
-    def remeasure() -> ReprofileOutcome:
-        going.set()
-        assert let.wait(HANG_LIMIT_S)
-        return again
-
-    drifting: Any = SimpleNamespace(
-        reprofile_due=lambda now_s: not took,
-        reprofile_task=lambda: remeasure,
-        profile_overrides=lambda stored, more: {} if more is None else more.changed,
-        to_json=lambda more: None if more is None else "measured",
-        commit_reprofile=took.append,
-    )
-    planner = ReplanDependencies(world.known)
+    before = ProfileOverrides()
+    again = before.merged_with(ProfileOverrides(world.profiles, notes=("it takes longer",)), world.profiles)
     controlled, nodes = world.controlled, dict(world.controlled.nodes)
-    replanning = Replanner(planner, controlled, controlled.fingerprint, SETTINGS.replanning, drifting)
+    planner = ReplanDependencies(world.known)
+    replanning = Replanner(planner, controlled, controlled.fingerprint, SETTINGS.replanning, before)
 
-    async def plans(controlled: ManagedPlans) -> ReplanReady:
-        async with asyncio.timeout(HANG_LIMIT_S):
-            while not isinstance(found := replanning.poll(world.now_s), ReplanReady):
-                world.now_s += TICK_S
-                replanning.schedule(world.now_s, EngineStatus(Mode.REAL, (), (), nodes=nodes), controlled)
-                await asyncio.sleep(0.001)
-        return found
+    async def looks(controlled: ManagedPlans, overrides: ProfileOverrides) -> ReplanReady | None:
+        for _ in range(8):
+            world.now_s += TICK_S
+            replanning.schedule(world.now_s, EngineStatus(Mode.REAL, (), (), nodes=nodes), controlled, overrides)
+            await replanning.wait()
+            found = replanning.poll(world.now_s)
+            if found is not None:
+                assert isinstance(found, ReplanReady)
+                replanning.commit(found)
+                return found
+        return None
 
     async def run() -> None:
-        replanning.schedule(world.now_s, EngineStatus(Mode.REAL, (), (), nodes=nodes), controlled)
-        assert await asyncio.to_thread(going.wait, HANG_LIMIT_S)
+        assert await looks(controlled, before) is None
         nodes[pool] = 0
-        for_less = await plans(controlled)
-        assert for_less.trigger == "nodes"
-        assert replanning.pending_overrides() is None
-        replanning.commit(for_less)
-        assert took == [], "no plans were made from it"
-        let.set()
-        for_what_moved = await plans(for_less.controlled)
+        for_less = await looks(controlled, before)
+        assert for_less is not None
+        assert (for_less.trigger, for_less.overrides) == ("nodes", before)
+        for_what_moved = await looks(for_less.controlled, again)
+        assert for_what_moved is not None
         assert for_what_moved.trigger == "drift"
         assert for_what_moved.reason.startswith("it takes longer")
         assert for_what_moved.controlled.nodes == nodes
-        assert replanning.pending_overrides() == "measured"
-        replanning.commit(for_what_moved)
-        assert took == [again]
+        assert for_what_moved.overrides is again
+        assert await looks(for_what_moved.controlled, again) is None
 
     asyncio.run(run())
 

@@ -11,10 +11,11 @@ from drift_scenario import Listening, configuration, item, plan
 
 from circinus.control.drift.baselines import ServiceTimeBaseline
 from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm, LatencySloMonitor, ServiceTimeMonitor
-from circinus.control.drift.pipeline_reprofiler import PipelineReprofile, reprofile_pipeline
+from circinus.control.drift.pipeline_reprofiler import reprofile_pipeline
+from circinus.control.drift.profile_overrides import ProfileOverrides
 from circinus.control.drift.recent_items import AuditedItem, RecentItems
 from circinus.control.drift.reference_outputs import LiveReferenceRunner, ReplayReferenceRunner
-from circinus.control.drift.reprofile import ReprofileResult, reprofile
+from circinus.control.drift.reprofile import DriftOutcome, reprofile
 from circinus.estimation.corrections import MIN_FACTOR
 from circinus.operators import Item
 from circinus.planning import plan_query
@@ -74,7 +75,7 @@ def _reprofile(
     listening: Listening,
     answers: LiveReferenceRunner | ReplayReferenceRunner,
     live: RecentItems,
-) -> ReprofileResult:
+) -> DriftOutcome:
     clock = iter(range(10**6))
     return reprofile(
         moved,
@@ -95,7 +96,7 @@ def test_times_that_moved_become_factors_of_that_operator_there(
     listening: Listening, computed: LiveReferenceRunner
 ) -> None:
     found = _reprofile([_service(listening, SMALL, 3.0)], listening, computed, RecentItems())
-    profile = found.profiles["listen"]
+    profile = found.overrides.profiles["listen"]
     local, half = (listening.specification.infrastructure.pool(name).hardware for name in ("edge", "slow"))  # type: ignore[union-attr]
     hear, before = _of(profile, SMALL).operators["hear"], _of(listening.profile, SMALL).operators["hear"]
     assert hear.correction(local) == pytest.approx(3.0, rel=0.1)
@@ -108,8 +109,8 @@ def test_times_that_moved_become_factors_of_that_operator_there(
     (observation,) = found.observations
     assert (observation.operator, observation.hardware_class, observation.mode) == ("hear", "local", "real")
     assert np.exp(observation.log_ratio) == pytest.approx(3.0)
-    assert found.pending_reasons == ()
-    assert "3 times" in found.notes[0]
+    assert found.pending == {}
+    assert "3 times" in found.overrides.notes[0]
 
 
 def test_then_what_was_seen_is_what_is_expected(listening: Listening, computed: LiveReferenceRunner) -> None:
@@ -117,7 +118,7 @@ def test_then_what_was_seen_is_what_is_expected(listening: Listening, computed: 
     assert infrastructure is not None
     hardware = infrastructure.pool("slow").hardware
     moved = _service(listening, SMALL, 2.5, "half")
-    profile = _reprofile([moved], listening, computed, RecentItems()).profiles["listen"]
+    profile = _reprofile([moved], listening, computed, RecentItems()).overrides.profiles["listen"]
     again = ServiceTimeBaseline.of(_of(profile, SMALL).operators["hear"], hardware, tolerance=0.2, risk=0.01)
     assert again is not None
     assert again.expected_s == pytest.approx(moved.now, rel=0.1)
@@ -136,7 +137,9 @@ def test_what_was_learnt_before_counts_no_longer_there(listening: Listening, com
     ]
     profile = replace(listening.profile, configurations=tuple(corrected))
     moved = _service(listening, SMALL, 0.6)  # relative to the profiled times, not the corrected ones
-    found = _reprofile([moved], replace(listening, profile=profile), computed, RecentItems()).profiles["listen"]
+    found = _reprofile([moved], replace(listening, profile=profile), computed, RecentItems()).overrides.profiles[
+        "listen"
+    ]
     corrections = _of(found, SMALL).operators["hear"].corrections
     assert corrections["local", 1.0] == pytest.approx(max(0.6, MIN_FACTOR), rel=0.1)
     assert corrections["other", 1.0] == 1.7
@@ -149,7 +152,7 @@ def test_data_that_moved_is_measured_on_what_came_since_and_on_nothing_else(
     live = _live(NOISY, truthful=True)
     live.add(_live([item(7, 0.1)], truthful=True, time_s=NOW_S - 3600.0).since("listen", 0.0))
     found = _reprofile([ACCURACY], listening, computed, live)
-    profile = found.profiles["listen"]
+    profile = found.overrides.profiles["listen"]
     every = {SMALL, LARGE, configuration("small", 2), configuration("large", 2)}
     assert {c.configuration for c in profile.configurations} == every, "one in use may not do any more"
     small, large = _of(profile, SMALL), _of(profile, LARGE)
@@ -170,16 +173,17 @@ def test_data_that_moved_is_measured_on_what_came_since_and_on_nothing_else(
             assert operator.batch_ratio == before.operators[name].batch_ratio
             assert operator.load_s == before.operators[name].load_s
     assert found.observations == ()
-    assert found.pipelines_without_truth == frozenset()
+    assert found.overrides.without_truth == frozenset()
+    assert found.item_counts == {"listen": (ACCURACY, 24)}
     before_s = {("listen", SMALL, LARGE): np.ones(40), ("elsewhere", SMALL, LARGE): np.ones(3)}
-    expected = found.merged_agreements(before_s)
+    expected = ProfileOverrides(agreements=before_s).merged_with(found.overrides, listening.profiles).agreements
     assert expected["elsewhere", SMALL, LARGE].sum() == 3
     assert sorted(expected["listen", SMALL, LARGE]) == [0.0] * 19 + [1.0] * 5, "both do not hear the last one"
-    assert "4 configurations re-profiled on 24 recent items" in found.notes[0]
+    assert "4 configurations re-profiled on 24 recent items" in found.overrides.notes[0]
 
 
 def test_plans_are_made_on_what_was_measured_again(listening: Listening, computed: LiveReferenceRunner) -> None:
-    profile = _reprofile([ACCURACY], listening, computed, _live(NOISY, truthful=True)).profiles["listen"]
+    profile = _reprofile([ACCURACY], listening, computed, _live(NOISY, truthful=True)).overrides.profiles["listen"]
     slos = Slos(accuracy=AccuracySlo(threshold=0.4))
     query = listening.specification.queries[0].model_copy(update={"slos": slos})
     infrastructure = listening.specification.infrastructure
@@ -197,18 +201,18 @@ def test_without_truths_answers_of_the_most_accurate_stand_for_them(
 ) -> None:
     wrong = [replace(i, truth=-99) for i in NOISY]  # the audits' reference outputs are not used
     again = _reprofile([ACCURACY], listening, computed, _live(wrong, truthful=False))
-    profile = again.profiles["listen"]
-    assert again.pipelines_without_truth == {"listen"}
-    assert again.agreements["listen", SMALL, LARGE].tolist() == _of(profile, SMALL).scores.tolist()
+    profile = again.overrides.profiles["listen"]
+    assert again.overrides.without_truth == {"listen"}
+    assert again.overrides.agreements["listen", SMALL, LARGE].tolist() == _of(profile, SMALL).scores.tolist()
     assert _of(profile, SMALL).scores.mean() == pytest.approx(5 / 24), "and what both do not hear they agree on"
     assert _of(profile, LARGE).scores.mean() == 1.0
 
 
 def test_too_few_items_are_waited_for(listening: Listening, computed: LiveReferenceRunner) -> None:
     found = _reprofile([ACCURACY], listening, computed, _live(NOISY[:7], truthful=True))
-    assert found.profiles == {}
-    assert found.pipelines_with_data_drift == frozenset()
-    assert found.pending_reasons == ("listen: 7 recent items; at least 8 are needed",)
+    assert found.overrides == ProfileOverrides()
+    assert found.settled == ()
+    assert found.pending == {"listen": "7 recent items; at least 8 are needed"}
 
 
 def test_what_is_measured_while_something_else_waits_is_done(
@@ -216,19 +220,21 @@ def test_what_is_measured_while_something_else_waits_is_done(
 ) -> None:
     slower = _service(listening, SMALL, 3.0)
     found = _reprofile([slower, ACCURACY], listening, computed, _live(NOISY[:7], truthful=True))
-    assert len(found.observations) == len(found.pending_reasons) == 1
-    assert found.still_pending([slower, ACCURACY]) == (ACCURACY,)
+    assert len(found.observations) == len(found.pending) == 1
+    assert found.settled == (slower,)
     again = _reprofile([ACCURACY], listening, computed, _live(NOISY[:8], truthful=True))
-    assert again.still_pending([ACCURACY]) == ()
+    assert again.settled == (ACCURACY,)
 
 
 def test_an_item_that_fails_is_left_out(listening: Listening, computed: LiveReferenceRunner) -> None:
     bad = Item("bad", {"word": -1, "noise": 0.1}, 0)
-    profile = _reprofile([ACCURACY], listening, computed, _live([bad, *NOISY[:9]], truthful=True)).profiles["listen"]
+    profile = _reprofile([ACCURACY], listening, computed, _live([bad, *NOISY[:9]], truthful=True)).overrides.profiles[
+        "listen"
+    ]
     assert _of(profile, SMALL).items.tolist() == _of(profile, LARGE).items.tolist()
     assert len(_of(profile, SMALL).items) == 9
     found = _reprofile([ACCURACY], listening, computed, _live([bad, *NOISY[:7]], truthful=True))
-    assert "no word" in found.pending_reasons[0]
+    assert "no word" in found.pending["listen"]
 
 
 def test_a_budget_that_is_over_ends_it_with_enough_items(listening: Listening, computed: LiveReferenceRunner) -> None:
@@ -237,9 +243,9 @@ def test_a_budget_that_is_over_ends_it_with_enough_items(listening: Listening, c
     found = reprofile_pipeline(
         listening.profile, pipeline, [SMALL], items, computed, clock=lambda: float(next(ticks)), budget_s=0.5
     )
-    assert isinstance(found, PipelineReprofile)
-    assert len(_of(found.profile, SMALL).items) == 8
-    assert {one.configuration for one in found.profile.configurations} == {SMALL, LARGE}, "the most accurate as well"
+    measured = found.profiles["listen"]
+    assert len(_of(measured, SMALL).items) == 8
+    assert {one.configuration for one in measured.configurations} == {SMALL, LARGE}, "the most accurate as well"
 
 
 def test_others_are_measured_as_long_as_there_is_time_the_most_accurate_first(
@@ -255,12 +261,12 @@ def test_others_are_measured_as_long_as_there_is_time_the_most_accurate_first(
     found = reprofile_pipeline(
         profile, pipeline, [SMALL], items, computed, clock=lambda: float(next(looks)), budget_s=24.0
     )
-    assert isinstance(found, PipelineReprofile)
-    assert {one.configuration for one in found.profile.configurations} == {SMALL, LARGE, configuration("large", 2)}
-    both = [len(_of(found.profile, one).items) for one in (SMALL, configuration("large", 2))]
+    measured = found.profiles["listen"]
+    assert {one.configuration for one in measured.configurations} == {SMALL, LARGE, configuration("large", 2)}
+    both = [len(_of(measured, one).items) for one in (SMALL, configuration("large", 2))]
     assert both[0] == 24
     assert MIN_ITEMS <= both[1] < 24
-    accurate = _of(found.profile, configuration("large", 2))
+    accurate = _of(measured, configuration("large", 2))
     assert accurate.scores.mean() == 1.0, "it hears what the others do not"
     assert len(found.agreements["listen", accurate.configuration, LARGE]) == len(accurate.items)
 
@@ -268,8 +274,8 @@ def test_others_are_measured_as_long_as_there_is_time_the_most_accurate_first(
 def test_times_of_another_machine_are_not_mixed_in(listening: Listening, computed: LiveReferenceRunner) -> None:
     elsewhere = replace(listening.profile, machine=Machine("another", 128))
     found = _reprofile([ACCURACY], replace(listening, profile=elsewhere), computed, _live(NOISY, truthful=True))
-    assert found.profiles == {}
-    assert "another" in found.pending_reasons[0]
+    assert found.overrides == ProfileOverrides()
+    assert "another" in found.pending["listen"]
 
 
 def test_in_a_replay_recordings_of_the_new_items_are_taken(measured_listening: Listening) -> None:
@@ -278,7 +284,7 @@ def test_in_a_replay_recordings_of_the_new_items_are_taken(measured_listening: L
     live = RecentItems()
     live.add(AuditedItem("listen", i.key, None, i.truth, None, NOW_S) for i in came)
     recorded = ReplayReferenceRunner(measured_listening.specification, measured_listening.store)
-    profile = _reprofile([ACCURACY], measured_listening, recorded, live).profiles["listen"]
+    profile = _reprofile([ACCURACY], measured_listening, recorded, live).overrides.profiles["listen"]
     small, before = _of(profile, SMALL), _of(measured_listening.profile, SMALL)
     places = [int(np.flatnonzero(before.items == number)[0]) for number in range(20, 32)]
     hear, recorded_s = small.operators["hear"], before.operators["hear"].service_s[places]
@@ -288,4 +294,4 @@ def test_in_a_replay_recordings_of_the_new_items_are_taken(measured_listening: L
 
 def test_of_late_requests_nothing_is_measured(listening: Listening, computed: LiveReferenceRunner) -> None:
     moved = DriftAlarm(LatencySloMonitor("one"), NOW_S, 0.5, 0.1, 8)
-    assert _reprofile([moved], listening, computed, _live(NOISY, truthful=True)) == ReprofileResult({})
+    assert _reprofile([moved], listening, computed, _live(NOISY, truthful=True)) == DriftOutcome(settled=(moved,))

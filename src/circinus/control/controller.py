@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from circinus.control.active_plans import ActivePlans
 from circinus.control.backoff import Backoff
-from circinus.control.drift.drift_monitor import DriftDependencies, DriftMonitor
+from circinus.control.drift.drift_monitor import DriftDependencies, DriftMonitor, NoDriftMonitor
 from circinus.control.ladders.policy import LadderState
 from circinus.control.managed_plans import ManagedPlans
 from circinus.control.replanning.canary import CanaryAnalysis
@@ -99,10 +99,10 @@ class Controller:
         self._is_deploying = True
         """True if the plans were not deployed yet."""
         self._canary: CanaryAnalysis | None = None
-        self._planner, self._replanner = planner, None if planner is None else self._new_replanner(planner, None)
-        self._drift_monitor: DriftMonitor | None = None
+        self._drift_monitor: DriftMonitor = NoDriftMonitor()
         if drift is not None and planner is not None:
             self._drift_monitor = DriftMonitor(drift, planner.profiles, clock=clock, wall_clock=wall_clock)
+        self._planner, self._replanner = planner, None if planner is None else self._new_replanner(planner)
 
     @property
     def controlled(self) -> ManagedPlans:
@@ -128,7 +128,7 @@ class Controller:
                 self._engine_lease_number = self._engine_lease.acquire(self._holder, now_s, self._settings.lease_s)
             description = self._restore_state()
             if self._planner is not None:
-                self._replanner = self._new_replanner(self._planner, self._drift_monitor)
+                self._replanner = self._new_replanner(self._planner)
             self._commit([Event(now_s, STARTED, self._holder, description)], self._plans.plan_documents())
         except BaseException:
             with suppress(ServingError):
@@ -152,7 +152,7 @@ class Controller:
         if self._on_status is not None:
             self._on_status(status, self.controlled, self.ladders)
         is_finished = self._collect_rollout()
-        await self._check_drift(status)
+        self._record_events(await self._drift_monitor.poll(self._engine, status, self.controlled))
         self._replan(now_s, status)
         self._check_canary(now_s, status)
         if not is_finished:  # this status precedes the outcome
@@ -164,8 +164,7 @@ class Controller:
 
     async def wait_idle(self) -> None:
         """Wait for background work such as planning; the next iteration uses its results."""
-        if self._drift_monitor is not None:
-            await self._drift_monitor.wait()
+        await self._drift_monitor.wait()
         if self._replanner is not None:
             await self._replanner.wait()
 
@@ -185,9 +184,9 @@ class Controller:
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             self._rollout.cancel()
             await self._rollout.wait()
-            for component in (self._replanner, self._drift_monitor):
-                if component is not None:
-                    await component.close(self._settings.shutdown_timeout_s)
+            if self._replanner is not None:
+                await self._replanner.close(self._settings.shutdown_timeout_s)
+            await self._drift_monitor.close(self._settings.shutdown_timeout_s)
             await self._release_leases()
         for outcome in outcomes:
             if isinstance(outcome, Exception):
@@ -230,7 +229,7 @@ class Controller:
             states = self._records.document(_POSSIBLE_STATES)
             self._rollout.restore([] if states is None else [state_from_json(text) for text in json.loads(states)])
             reprofiled = self._records.document(_REPROFILED)
-            if self._drift_monitor is not None and reprofiled is not None:
+            if reprofiled is not None:
                 self._drift_monitor.restore(reprofiled)
             plans = self._plans.restored(self._records)
         except (ServingError, ValueError) as error:
@@ -241,9 +240,13 @@ class Controller:
         self._plans = plans
         return "resumed from the stored state"
 
-    def _new_replanner(self, planner: ReplanDependencies, drift_monitor: DriftMonitor | None) -> Replanner:
+    def _new_replanner(self, planner: ReplanDependencies) -> Replanner:
         return Replanner(
-            planner, self._plans.controlled, self._plans.plan_file_fingerprint, self._settings.replanning, drift_monitor
+            planner,
+            self._plans.controlled,
+            self._plans.plan_file_fingerprint,
+            self._settings.replanning,
+            self._drift_monitor.overrides,
         )
 
     async def _renew_store_lease_forever(self) -> None:
@@ -287,12 +290,6 @@ class Controller:
             self._commit(events, plans=stepped)
         self._plans = stepped
 
-    async def _check_drift(self, status: EngineStatus) -> None:
-        if self._drift_monitor is not None:
-            events = await self._drift_monitor.poll(self._engine, status, self.controlled)
-            if events:
-                self._record_events(events)
-
     def _replan(self, now_s: float, status: EngineStatus) -> None:
         if self._replanner is None:
             return
@@ -301,7 +298,7 @@ class Controller:
             self._record(FAILED, "plan", f"replanning failed ({result.trigger}): {result.reason}")
         elif result is not None:
             self._adopt(result)
-        self._replanner.schedule(now_s, status, self.controlled)
+        self._replanner.schedule(now_s, status, self.controlled, self._drift_monitor.overrides)
 
     def _adopt(self, ready: ReplanReady) -> None:
         assert self._replanner is not None, "the plans come from it"
@@ -314,9 +311,7 @@ class Controller:
             adopted = replace(adopted, last_good=self._plans.last_good)
         details = {"why": ready.trigger, **vars(changes)}
         event = Event(self._wall_clock(), REPLAN, "plans", f"{ready.reason}: {changes}", details)
-        self._commit(
-            [event], {**adopted.plan_documents(), _REPROFILED: self._replanner.pending_overrides()}, plans=adopted
-        )
+        self._commit([event], {**adopted.plan_documents(), _REPROFILED: ready.overrides.document()}, plans=adopted)
         self._replanner.commit(ready)
         if adopted.desired()[1] != state:
             self._restart_rollout()
@@ -428,6 +423,8 @@ class Controller:
 
     def _record_events(self, events: list[Event]) -> None:
         """Store events now, or with the next successful commit."""
+        if not events:
+            return
         try:
             self._commit(events)
         except StateStoreError:

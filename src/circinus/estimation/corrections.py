@@ -85,8 +85,14 @@ class Corrections:
         }
         return Corrections(tuple(relevant))
 
-    def applied_to(self, profile: PipelineProfile, pipeline: Pipeline) -> PipelineProfile:
-        """Return the profile with exactly these factors on its operators' service times; measurements are unchanged."""
+    def applied_to(self, profile: PipelineProfile, pipeline: Pipeline, *, keep_others: bool = False) -> PipelineProfile:
+        """Return the profile with these factors on its operators' service times; measurements are unchanged.
+
+        Args:
+            profile: profile of the pipeline.
+            pipeline: pipeline of the profile.
+            keep_others: whether earlier factors are kept for other operators and hardware classes.
+        """
         by_operator = {
             operator.name: self.of(operator.uses, profile.code_versions.get(operator.uses, ""), profile.machine)
             for operator in pipeline.operators
@@ -96,7 +102,8 @@ class Corrections:
 
         def corrected(operator: OperatorProfile) -> OperatorProfile:
             factors = _factors(by_operator[operator.operator], operator.prefix[operator.operator])
-            return replace(operator, corrections=factors)
+            earlier = operator.corrections if keep_others else {}
+            return replace(operator, corrections={**earlier, **factors})
 
         return profile.with_operators(corrected)
 

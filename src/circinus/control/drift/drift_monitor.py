@@ -6,28 +6,27 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from circinus.control.background_task import BackgroundTask, TaskFailed, TaskSucceeded
 from circinus.control.backoff import Backoff
 from circinus.control.drift.audit_scores import Agreements, AuditScore
 from circinus.control.drift.auditor import Auditor, AuditResult
-from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm, DriftSettings, LatencySloMonitor
+from circinus.control.drift.drift_tests import DriftAlarm, DriftSettings, LatencySloMonitor
 from circinus.control.drift.ground_truth import GroundTruthSource
 from circinus.control.drift.monitors import MonitorSet
-from circinus.control.drift.profile_overrides import ProfileOverrides
+from circinus.control.drift.profile_overrides import ProfileOverrides, Profiles
 from circinus.control.drift.recent_items import RecentItems
 from circinus.control.drift.reference_outputs import ReferenceRunner
-from circinus.control.drift.reprofile import ReprofileResult, reprofile
+from circinus.control.drift.reprofile import DriftOutcome, reprofile
 from circinus.control.managed_plans import ManagedPlans
 from circinus.control.state_store import DRIFT, FAILED, NOT_MONITORED, Event
 from circinus.errors import ServingError
-from circinus.profiling import PipelineProfile, ServiceTimeObservation
+from circinus.profiling import ServiceTimeObservation
 from circinus.serving import AuditableEngine, Engine, EngineStatus, Mode
 from circinus.specification import Configuration, QueryPlan, Specification
 
-Profiles = Mapping[str, PipelineProfile]
 Pair = tuple[str, Configuration, Configuration]
 
 _REPORT_INTERVAL_S = 60.0
@@ -80,30 +79,8 @@ class _MonitoredPlans:
     watch: MonitorSet
 
 
-@dataclass(frozen=True)
-class ReprofileOutcome:
-    """Result of re-profiling the alarmed parts."""
-
-    alarms: tuple[DriftAlarm, ...]
-    result: ReprofileResult
-    stored: Profiles
-    """Profiles of the store at that time."""
-    item_counts: Mapping[str, int]
-    """Pipeline with drifted data -> number of live items since the drift."""
-
-    @property
-    def changed(self) -> Profiles:
-        """Profiles of the re-profiled pipelines."""
-        return self.result.profiles
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Descriptions of the measurements."""
-        return self.result.notes
-
-
 class DriftMonitor:
-    """Drift monitor: detects drift, and re-profiles the affected parts on request."""
+    """Drift monitor: detects drift and re-profiles the affected parts; `overrides` is what it hands over."""
 
     def __init__(
         self,
@@ -128,10 +105,12 @@ class DriftMonitor:
         """Plans that the monitors match."""
         self._rebuild_task: BackgroundTask[_MonitoredPlans] = BackgroundTask()
         self._scoring_task: BackgroundTask[AuditResult] = BackgroundTask()
+        self._reprofiling_task: BackgroundTask[DriftOutcome] = BackgroundTask()
         self._scores: tuple[AuditScore, ...] = ()
         """Scores that no monitor has processed."""
         self._audited_s = -math.inf
-        self._overrides = ProfileOverrides()
+        self.overrides = ProfileOverrides()
+        """All re-profiled data; another object after each re-profiling, from which plans are to be made."""
         self._recent_items = RecentItems()
         self._pending_alarms: list[DriftAlarm] = []
         """Alarms that wait for re-profiling."""
@@ -154,18 +133,7 @@ class DriftMonitor:
         Raises:
             ServingError: the data cannot be read.
         """
-        self._overrides = ProfileOverrides.from_document(text)
-
-    def to_json(self, pending: ReprofileOutcome | None = None) -> str | None:
-        """Return the re-profiled data for storage, or None if there is none."""
-        return self._merged_overrides(pending).document()
-
-    def profile_overrides(self, stored: Profiles, pending: ReprofileOutcome | None = None) -> Profiles:
-        """Return the re-profiled profiles by pipeline, without those that are older than the store."""
-        return self._merged_overrides(pending).without_stale(stored).profiles
-
-    def _merged_overrides(self, pending: ReprofileOutcome | None) -> ProfileOverrides:
-        return self._overrides if pending is None else self._overrides.merged_with(pending.result, pending.stored)
+        self.overrides = ProfileOverrides.from_document(text)
 
     async def poll(self, engine: Engine, status: EngineStatus, controlled: ManagedPlans) -> list[Event]:
         """Return new events of drift, unmonitored parts and failures, and start background work.
@@ -179,14 +147,20 @@ class DriftMonitor:
         alarms: tuple[DriftAlarm, ...] = ()
         events: list[Event] = []
         self._collect_scores()
-        if self._ensure_monitored(now_s, controlled):
-            assert self._monitored is not None
-            await self._audit(now_s, time_s, engine, self._monitored.auditor)
+        self._collect_outcome(now_s)
+        monitored = self._matching_monitors(now_s, controlled)
+        if monitored is not None:
+            await self._audit(now_s, time_s, engine, monitored.auditor)
             scores, self._scores = self._scores, ()
-            alarms = self._monitored.watch.look(now_s, time_s, status, scores)
+            alarms = monitored.watch.look(now_s, time_s, status, scores)
             self._pending_alarms += [alarm for alarm in alarms if not isinstance(alarm.watch, LatencySloMonitor)]
             self._pending_alarms += self._alarms_with_more_items()
-            events += self._unmonitored_events(time_s, self._monitored.watch.unwatched)
+            events += self._unmonitored_events(time_s, monitored.watch.unwatched)
+            if self._pending_alarms and not self._reprofiling_task.busy and self._reprofile_backoff.is_due(now_s):
+                task = partial(
+                    self._reprofile, monitored, tuple(self._pending_alarms), self._recent_items.copy(), self.overrides
+                )
+                self._reprofiling_task.start(task)
         events += [_event(time_s, alarm) for alarm in alarms]
         if self._failures and now_s - self._reported_s >= _REPORT_INTERVAL_S:
             failures, self._failures, self._reported_s = self._failures, [], now_s
@@ -194,60 +168,48 @@ class DriftMonitor:
             events.append(Event(time_s, FAILED, "audit", f"{failures[0]}{more}"))
         return events
 
-    def reprofile_due(self, now_s: float) -> bool:
-        """Return whether alarms wait for re-profiling and it may start."""
-        return (
-            bool(self._pending_alarms)
-            and self._monitored is not None
-            and not self._rebuild_task.busy
-            and self._reprofile_backoff.is_due(now_s)
-        )
+    def _reprofile(
+        self,
+        monitored: _MonitoredPlans,
+        alarms: Sequence[DriftAlarm],
+        recent_items: RecentItems,
+        overrides: ProfileOverrides,
+    ) -> DriftOutcome:
+        """Re-profile the alarmed parts; the overrides of the outcome are all overrides. May block for long."""
+        with self._runner_lock:
+            outcome = reprofile(
+                alarms,
+                monitored.controlled.specification,
+                monitored.plans,
+                monitored.profiles,
+                recent_items,
+                monitored.answers,
+                time_s=self._wall_clock(),
+                clock=self._clock,
+                budget_s=self._dependencies.budget_s,
+                mode=monitored.controlled.mode.value,
+            )
+        self._dependencies.keep(outcome.observations)
+        newer = outcome.overrides
+        merged = overrides.merged_with(newer, monitored.stored) if newer.profiles else overrides
+        return replace(outcome, overrides=merged)
 
-    def reprofile_task(self) -> Callable[[], ReprofileOutcome]:
-        """Return the re-profiling task. It may block for long and does not change this object; commit its result."""
-        monitored, alarms, recent_items = self._monitored, tuple(self._pending_alarms), self._recent_items.copy()
-        assert monitored is not None, "alarms come from monitors"
-        data = {alarm.watch.pipeline: alarm for alarm in alarms if isinstance(alarm.watch, AccuracyMonitor)}
-        item_counts = {name: len(recent_items.since(name, alarm.since_s)) for name, alarm in data.items()}
-
-        def run() -> ReprofileOutcome:
-            with self._runner_lock:
-                result = reprofile(
-                    alarms,
-                    monitored.controlled.specification,
-                    monitored.plans,
-                    monitored.profiles,
-                    recent_items,
-                    monitored.answers,
-                    time_s=self._wall_clock(),
-                    clock=self._clock,
-                    budget_s=self._dependencies.budget_s,
-                    mode=monitored.controlled.mode.value,
-                )
-            self._dependencies.keep(result.observations)
-            return ReprofileOutcome(alarms, result, monitored.stored, item_counts)
-
-        return run
-
-    def commit_reprofile(self, outcome: ReprofileOutcome) -> None:
-        """Adopt the result of re-profiling."""
-        result = outcome.result
-        remaining = result.still_pending(outcome.alarms)
-        self._pending_alarms = [
-            alarm for alarm in self._pending_alarms if alarm in remaining or alarm not in outcome.alarms
-        ]
-        if result.pending_reasons:
-            self._failures += [f"not re-profiled yet: {reason}" for reason in result.pending_reasons]
-            self._reprofile_backoff.record_failure(self._clock())
-        else:
+    def _collect_outcome(self, now_s: float) -> None:
+        """Process the result of re-profiling."""
+        result = self._reprofiling_task.poll()
+        if isinstance(result, TaskFailed):
+            self._failures.append(f"re-profiling failed: {result.reason}")
+            self._reprofile_backoff.record_failure(now_s)
+        elif isinstance(result, TaskSucceeded):
+            outcome = result.value
+            self._pending_alarms = [alarm for alarm in self._pending_alarms if alarm not in outcome.settled]
+            self._sparse_alarms |= outcome.item_counts
             self._reprofile_backoff.reset()
-        if not result.profiles:
-            return
-        self._overrides = self._overrides.merged_with(result, outcome.stored)
-        for alarm in outcome.alarms:
-            if isinstance(alarm.watch, AccuracyMonitor) and alarm.watch.pipeline in result.pipelines_with_data_drift:
-                self._sparse_alarms[alarm.watch.pipeline] = alarm, outcome.item_counts[alarm.watch.pipeline]
-        self._target_plans = None
+            if outcome.pending:
+                self._failures += [f"not re-profiled yet: {name}: {reason}" for name, reason in outcome.pending.items()]
+                self._reprofile_backoff.record_failure(now_s)
+            if outcome.overrides is not self.overrides:
+                self.overrides, self._target_plans = outcome.overrides, None
 
     def _alarms_with_more_items(self) -> list[DriftAlarm]:
         """Return, once each, the alarms of drifted data with twice as many items as were re-profiled."""
@@ -270,17 +232,19 @@ class DriftMonitor:
 
     async def wait(self) -> None:
         """Wait for background work; the next poll uses its results."""
-        await self._rebuild_task.wait()
-        await self._scoring_task.wait()
+        await self._wait(None)
 
     async def close(self, timeout_s: float) -> None:
         """Wait for background work, each task for at most `timeout_s`, and stop the reference runner."""
-        await self._rebuild_task.wait(timeout_s)
-        await self._scoring_task.wait(timeout_s)
+        await self._wait(timeout_s)
         _close(self._monitored)
 
-    def _ensure_monitored(self, now_s: float, controlled: ManagedPlans) -> bool:
-        """Return whether the monitors match the plans; otherwise rebuild them in the background."""
+    async def _wait(self, timeout_s: float | None) -> None:
+        for task in (self._rebuild_task, self._scoring_task, self._reprofiling_task):
+            await task.wait(timeout_s)
+
+    def _matching_monitors(self, now_s: float, controlled: ManagedPlans) -> _MonitoredPlans | None:
+        """Return monitors that match the plans; if there are none, rebuild them in the background."""
         result = self._rebuild_task.poll()
         if isinstance(result, TaskFailed):
             self._failures.append(f"drift detection is off: {result.reason}")
@@ -291,11 +255,11 @@ class DriftMonitor:
             self._rebuild_backoff.reset()
             self._drop_obsolete_alarms(result.value.profiles)
         if self._target_plans is controlled and not self._rebuild_task.busy:
-            return self._monitored is not None
+            return self._monitored
         if not self._rebuild_task.busy and not self._scoring_task.busy and self._rebuild_backoff.is_due(now_s):
             self._target_plans = controlled
-            self._rebuild_task.start(partial(self._build, controlled, self._monitored, self._overrides))
-        return False
+            self._rebuild_task.start(partial(self._build, controlled, self._monitored, self.overrides))
+        return None
 
     def _drop_obsolete_alarms(self, profiles: Profiles) -> None:
         """Drop alarms of pipelines that no query uses any more."""
@@ -330,14 +294,16 @@ class DriftMonitor:
                     ground_truth_timeout_s=self._dependencies.ground_truth_timeout_s,
                 )
             agreements = {} if auditor is None else self._expected_agreements(specification, plans, auditor, current)
-            if previous is None:
-                replays = controlled.mode is Mode.REPLAY
-                monitors = MonitorSet(
-                    specification, plans, profiles, self._dependencies.settings, replays=replays, agreements=agreements
-                )
-            else:
-                monitors = previous.watch
-                monitors.rebuild(specification, plans, profiles, agreements, current.without_truth)
+            monitors = MonitorSet(
+                specification,
+                plans,
+                profiles,
+                self._dependencies.settings,
+                replays=controlled.mode is Mode.REPLAY,
+                agreements=agreements,
+                without_truth=current.without_truth,
+                previous=None if previous is None else previous.watch,
+            )
         return _MonitoredPlans(controlled, plans, stored, profiles, auditor, runner, monitors)
 
     def _expected_agreements(
@@ -396,3 +362,20 @@ def _event(time_s: float, alarm: DriftAlarm) -> Event:
     """Strip the monitor's name from the message, as the event's subject already contains it."""
     subject = str(alarm.watch)
     return Event(time_s, DRIFT, subject, alarm.reason.removeprefix(f"{subject}: "), alarm.details)
+
+
+class NoDriftMonitor(DriftMonitor):
+    """Drift monitor that detects nothing."""
+
+    def __init__(self) -> None:
+        self.overrides = ProfileOverrides()
+
+    async def poll(self, engine: Engine, status: EngineStatus, controlled: ManagedPlans) -> list[Event]:
+        """Return no events."""
+        return []
+
+    async def wait(self) -> None:
+        """Return at once."""
+
+    async def close(self, timeout_s: float) -> None:
+        """Return at once."""

@@ -109,28 +109,39 @@ class MonitorSet:
         *,
         replays: bool = False,
         agreements: Agreements | None = None,
+        without_truth: Collection[str] = (),
+        previous: MonitorSet | None = None,
     ) -> None:
-        """Start without observations.
+        """Start without observations, or continue the monitors of other plans or of profiles before re-profiling.
+
+        Monitors with a changed baseline restart, as does the late share of a query that raised an alarm; others
+        continue.
 
         Args:
             specification: queries, pipelines and infrastructure.
             plans: query -> all plans that it may use.
-            profiles: pipeline -> profile, with the corrections used in planning.
+            profiles: pipeline -> profile, with the corrections used in planning; the identical object as in `previous`
+                if it was not re-profiled.
             settings: false-alarm rate and tolerances.
             replays: whether the engine runs in replay mode.
-            agreements: expected scores against reference outputs (`expected_agreements`).
+            agreements: expected scores against reference outputs (`expected_agreements`, or
+                `ProfileOverrides.agreements`).
+            without_truth: pipelines whose profiles were scored against reference outputs
+                (`ProfileOverrides.without_truth`), so that scores against ground truth have no baseline.
+            previous: monitors to continue; not to be used any more.
         """
         self.settings = settings or DriftSettings()
-        self.state = DriftState()
-        self._replays = replays
-        self._batch_reader = NewBatchReader()
-        self._late_reader = LateShareReader(self.settings.block_s, self.settings.block_answers)
         self._baseline_cache: dict[tuple[str, str, object], AccuracyBaseline] = {}
-        self._specification = specification
-        self._profiles = profiles
-        self._agreements = agreements or {}
-        self._without_truth: frozenset[str] = frozenset()
+        self._specification, self._profiles = specification, profiles
+        self._agreements, self._without_truth = agreements or {}, without_truth
         self.references = Baselines.of(specification, plans, profiles, self.settings, replays=replays)
+        if previous is None:
+            self.state = DriftState()
+            self._batch_reader = NewBatchReader()
+            self._late_reader = LateShareReader(self.settings.block_s, self.settings.block_answers)
+        else:
+            self.state = reset_monitors(previous.state, self._unchanged(previous))
+            self._batch_reader, self._late_reader = previous._batch_reader, previous._late_reader
 
     @property
     def unwatched(self) -> tuple[str, ...]:
@@ -156,47 +167,19 @@ class MonitorSet:
         self.state, alarms = update_monitors(self.state, samples, now_s, self.settings)
         return alarms
 
-    def rebuild(
-        self,
-        specification: Specification,
-        plans: Mapping[str, Sequence[QueryPlan]],
-        profiles: Mapping[str, PipelineProfile],
-        agreements: Agreements | None = None,
-        without_truth: Collection[str] | None = None,
-    ) -> None:
-        """Adapt the monitors to other plans or re-profiled data.
-
-        Monitors with a changed baseline restart, as does the late share of a query that raised an alarm; others
-        continue.
-
-        Args:
-            specification: queries, pipelines and infrastructure.
-            plans: query -> all plans that it may use.
-            profiles: pipeline -> profile; the identical object if it was not re-profiled.
-            agreements: expected scores against reference outputs (`ProfileOverrides.agreements`); None for no change.
-            without_truth: pipelines whose profiles were scored against reference outputs
-                (`ProfileOverrides.without_truth`), so that scores against ground truth have no baseline; None for no
-                change.
-        """
-        previous = self.references
-        current = Baselines.of(specification, plans, profiles, self.settings, replays=self._replays)
-        remeasured = {name for name, profile in profiles.items() if profile is not self._profiles.get(name)}
-        keep: dict[Watch, bool] = {
-            monitor: previous.services.get(monitor) is not None
-            and _is_same_measurement(previous.services[monitor], reference)
-            for monitor, reference in current.services.items()
+    def _unchanged(self, previous: MonitorSet) -> dict[Watch, bool]:
+        """Return monitor -> whether it continues that of other plans."""
+        before = previous.references.services
+        remeasured = {name for name, profile in self._profiles.items() if profile is not previous._profiles.get(name)}
+        unchanged: dict[Watch, bool] = {
+            monitor: monitor in before and _is_same_measurement(before[monitor], reference)
+            for monitor, reference in self.references.services.items()
         }
-        for name, query in current.queries.items():
-            keep[AccuracyMonitor(name, query.pipeline)] = query.pipeline not in remeasured
-            keep[LatencySloMonitor(name)] = not self._was_reported(LatencySloMonitor(name))
-        self.references, self._specification, self._profiles = current, specification, profiles
-        self._agreements = self._agreements if agreements is None else agreements
-        self._without_truth = self._without_truth if without_truth is None else frozenset(without_truth)
-        self._baseline_cache.clear()
-        self.state = reset_monitors(self.state, keep)
-
-    def _was_reported(self, monitor: Watch) -> bool:
-        return monitor in self.state.watches and self.state.watches[monitor].reported
+        for name, query in self.references.queries.items():
+            unchanged[AccuracyMonitor(name, query.pipeline)] = query.pipeline not in remeasured
+            late = previous.state.watches.get(LatencySloMonitor(name))
+            unchanged[LatencySloMonitor(name)] = late is None or not late.reported
+        return unchanged
 
     def _service_samples(self, time_s: float, status: EngineStatus) -> Iterable[MonitorSample]:
         for deployment, batches in self._batch_reader.read(status.deployments).items():

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from circinus.control.drift.audit_scores import Agreements
-from circinus.control.drift.reprofile import ReprofileResult
 from circinus.errors import ServingError
 from circinus.profiling import PipelineProfile
 from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
@@ -29,20 +28,24 @@ class ProfileOverrides:
     """Pipelines that were measured on other items."""
     without_truth: frozenset[str] = frozenset()
     """Pipelines of `data_moved` whose scores are against the most accurate configuration's outputs."""
+    notes: tuple[str, ...] = ()
+    """Descriptions of the measurements of this process."""
 
-    def merged_with(self, result: ReprofileResult, stored: Profiles) -> ProfileOverrides:
-        """Return the overrides with further re-profiled data.
+    def merged_with(self, newer: ProfileOverrides, stored: Profiles) -> ProfileOverrides:
+        """Return the overrides with newer ones.
 
         Args:
-            result: result of re-profiling.
-            stored: stored profiles of the pipelines.
+            newer: overrides of re-profiled pipelines.
+            stored: stored profiles that the newer ones override.
         """
+        kept = {pair: scores for pair, scores in self.agreements.items() if pair[0] not in newer.data_moved}
         return ProfileOverrides(
-            profiles={**self.profiles, **result.profiles},
-            stored={**self.stored, **{name: _signature(stored[name]) for name in result.profiles if name in stored}},
-            agreements=result.merged_agreements(self.agreements),
-            data_moved=self.data_moved | result.pipelines_with_data_drift,
-            without_truth=(self.without_truth - result.pipelines_with_data_drift) | result.pipelines_without_truth,
+            profiles={**self.profiles, **newer.profiles},
+            stored={**self.stored, **{name: _signature(stored[name]) for name in newer.profiles if name in stored}},
+            agreements={**kept, **newer.agreements},
+            data_moved=self.data_moved | newer.data_moved,
+            without_truth=(self.without_truth - newer.data_moved) | newer.without_truth,
+            notes=(*self.notes, *newer.notes),
         )
 
     def without_stale(self, stored: Profiles) -> ProfileOverrides:
@@ -65,11 +68,8 @@ class ProfileOverrides:
         """Return text that `from_document` decodes, or None if there are no overrides."""
         if not self.profiles:
             return None
-        return base64.b85encode(
-            pickle_value(
-                (dict(self.profiles), dict(self.stored), dict(self.agreements), self.data_moved, self.without_truth)
-            )
-        ).decode()
+        content = dict(self.profiles), dict(self.stored), dict(self.agreements), self.data_moved, self.without_truth
+        return base64.b85encode(pickle_value(content)).decode()
 
     @classmethod
     def from_document(cls, text: str) -> ProfileOverrides:

@@ -3,60 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
 
-from circinus.arrays import FloatArray
-from circinus.control.drift.audit_scores import Agreements
 from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm, ServiceTimeMonitor
 from circinus.control.drift.pipeline_reprofiler import reprofile_pipeline
+from circinus.control.drift.profile_overrides import ProfileOverrides
 from circinus.control.drift.recent_items import RecentItems
 from circinus.control.drift.reference_outputs import ReferenceRunner
-from circinus.estimation.corrections import Corrections, learn_corrections
-from circinus.profiling import (
-    OperatorProfile,
-    PipelineProfile,
-    ServiceTimeObservation,
-)
-from circinus.specification import Configuration, Pipeline, QueryPlan, Specification
+from circinus.errors import ProfileError
+from circinus.estimation.corrections import learn_corrections
+from circinus.profiling import PipelineProfile, ServiceTimeObservation
+from circinus.specification import QueryPlan, Specification
 
 
 @dataclass(frozen=True)
-class ReprofileResult:
+class DriftOutcome:
     """Result of re-profiling."""
 
-    profiles: Mapping[str, PipelineProfile]
-    """Changed profiles by pipeline; all others stay as they were."""
+    overrides: ProfileOverrides = field(default_factory=ProfileOverrides)
+    """Changed profiles; all others stay as they were."""
     observations: tuple[ServiceTimeObservation, ...] = ()
     """Service-time observations for the profile store (`save_observations`)."""
-    notes: tuple[str, ...] = ()
-    """Descriptions of the measurements."""
-    pending_reasons: tuple[str, ...] = ()
-    """Reasons why some alarms cannot be re-profiled yet; retry those in `still_pending` later."""
-    agreements: Agreements = field(default_factory=dict)
-    """Agreements of pipelines with drifted data, in place of those of recorded outputs."""
-    pipelines_with_data_drift: frozenset[str] = frozenset()
-    """Pipelines that were measured on other items."""
-    pipelines_without_truth: frozenset[str] = frozenset()
-    """Pipelines of `pipelines_with_data_drift` whose scores are against the most accurate configuration's outputs."""
-
-    def still_pending(self, moved: Iterable[DriftAlarm]) -> tuple[DriftAlarm, ...]:
-        """Return the alarms that were not re-profiled yet."""
-        if not self.pending_reasons:
-            return ()
-        return tuple(
-            alarm
-            for alarm in moved
-            if isinstance(alarm.watch, AccuracyMonitor) and alarm.watch.pipeline not in self.pipelines_with_data_drift
-        )
-
-    def merged_agreements(self, agreements: Agreements) -> Agreements:
-        """Return the expected agreements after re-profiling, given the previous ones."""
-        retained = {key: scores for key, scores in agreements.items() if key[0] not in self.pipelines_with_data_drift}
-        return {**retained, **self.agreements}
+    settled: tuple[DriftAlarm, ...] = ()
+    """Alarms that were dealt with."""
+    item_counts: Mapping[str, tuple[DriftAlarm, int]] = field(default_factory=dict)
+    """Pipeline with drifted data -> its first alarm, and the number of items since then."""
+    pending: Mapping[str, str] = field(default_factory=dict)
+    """Pipeline with drifted data -> reason why it cannot be re-profiled yet."""
 
 
 def reprofile(
@@ -71,7 +48,7 @@ def reprofile(
     clock: Callable[[], float],
     budget_s: float = 60.0,
     mode: str = "real",
-) -> ReprofileResult:
+) -> DriftOutcome:
     """Re-profile the parts that drifted. May take as long as the budget; call it in a thread.
 
     Drifted service times become correction factors of the operator on the hardware class, as learned from traffic
@@ -91,51 +68,44 @@ def reprofile(
         budget_s: time budget for all pipelines; exceeded by at most one increment of 8 items.
         mode: mode of the engine's replicas: `real` or `replay`.
     """
-    changed: dict[str, PipelineProfile] = {}
     candidates = [_observation(alarm, specification, profiles, time_s, mode) for alarm in moved]
     observations = [observation for observation in candidates if observation is not None]
-    notes, pending, without_truth = [], [], set()
-    agreements: dict[tuple[str, Configuration, Configuration], FloatArray] = {}
-    if observations:
-        learned = learn_corrections(observations, datetime.fromtimestamp(time_s, UTC), mode=mode)
-        for name in dict.fromkeys(observation.pipeline for observation in observations):
-            changed[name] = with_corrections(profiles[name], specification.pipelines[name], learned)
-        notes += [
+    learned = learn_corrections(observations, datetime.fromtimestamp(time_s, UTC), mode=mode)
+    overrides = ProfileOverrides(
+        profiles={
+            name: learned.applied_to(profiles[name], specification.pipelines[name], keep_others=True)
+            for name in dict.fromkeys(observation.pipeline for observation in observations)
+        },
+        notes=tuple(
             f"{o.operator} on {o.hardware_class}: {math.exp(o.log_ratio):.3g} times the profiled service time"
             for o in observations
-        ]
-    since: dict[str, float] = {}
+        ),
+    )
+    earliest: dict[str, DriftAlarm] = {}
     for alarm in moved:
         if isinstance(alarm.watch, AccuracyMonitor):
-            since[alarm.watch.pipeline] = min(since.get(alarm.watch.pipeline, math.inf), alarm.since_s)
-    end_s = clock() + budget_s
-    for remaining, (name, since_s) in zip(range(len(since), 0, -1), since.items(), strict=True):
-        used = {plan.configuration for plans_of in plans.values() for plan in plans_of if plan.pipeline == name}
-        share_s = (end_s - clock()) / remaining
-        items = live.since(name, since_s)
-        previous = changed.get(name, profiles[name])
-        result = reprofile_pipeline(
-            previous, specification.pipelines[name], used, items, answers, clock=clock, budget_s=share_s
-        )
-        if isinstance(result, str):
-            pending.append(f"{name}: {result}")
+            name = alarm.watch.pipeline
+            earliest[name] = min(earliest.get(name, alarm), alarm, key=lambda each: each.since_s)
+    end_s, pending = clock() + budget_s, {}
+    item_counts: dict[str, tuple[DriftAlarm, int]] = {}
+    for remaining, (name, alarm) in zip(range(len(earliest), 0, -1), earliest.items(), strict=True):
+        items = live.since(name, alarm.since_s)
+        try:
+            of_pipeline = reprofile_pipeline(
+                overrides.profiles.get(name, profiles[name]),
+                specification.pipelines[name],
+                {plan.configuration for plans_of in plans.values() for plan in plans_of if plan.pipeline == name},
+                items,
+                answers,
+                clock=clock,
+                budget_s=(end_s - clock()) / remaining,
+            )
+        except ProfileError as error:
+            pending[name] = error.message
             continue
-        changed[name] = result.profile
-        agreements |= result.agreements
-        if result.reference is not None:
-            without_truth.add(name)
-        configurations = result.profile.configurations
-        count = len(configurations[0].items)
-        notes.append(f"{name}: {len(configurations)} configurations re-profiled on {count} recent items")
-    return ReprofileResult(
-        profiles=changed,
-        observations=tuple(observations),
-        notes=tuple(notes),
-        pending_reasons=tuple(pending),
-        agreements=agreements,
-        pipelines_with_data_drift=frozenset(since) - {reason.partition(":")[0] for reason in pending},
-        pipelines_without_truth=frozenset(without_truth),
-    )
+        overrides, item_counts[name] = overrides.merged_with(of_pipeline, {}), (alarm, len(items))
+    settled = (a for a in moved if not isinstance(a.watch, AccuracyMonitor) or a.watch.pipeline not in pending)
+    return DriftOutcome(overrides, tuple(observations), tuple(settled), item_counts, pending)
 
 
 def _observation(
@@ -179,26 +149,3 @@ def _observation(
         requests=alarm.values,
         items=alarm.values,
     )
-
-
-def with_corrections(profile: PipelineProfile, pipeline: Pipeline, learned: Corrections) -> PipelineProfile:
-    """Return the profile with learned correction factors, which replace previous ones for their hardware class."""
-    cache: dict[int, OperatorProfile] = {}  # configurations keep sharing operator profiles
-
-    def corrected(operator: OperatorProfile) -> OperatorProfile:
-        if id(operator) not in cache:
-            uses = pipeline.operator(operator.operator).uses
-            entries = learned.of(uses, profile.code_versions.get(uses, ""), profile.machine)
-            knobs = operator.prefix[operator.operator]
-            factors = {entry.where: entry.factor.value for entry in entries if entry.knobs is None}
-            factors |= {entry.where: entry.factor.value for entry in entries if entry.knobs == knobs}
-            cache[id(operator)] = replace(operator, corrections={**operator.corrections, **factors})
-        return cache[id(operator)]
-
-    configurations = tuple(
-        replace(
-            configuration, operators={name: corrected(operator) for name, operator in configuration.operators.items()}
-        )
-        for configuration in profile.configurations
-    )
-    return replace(profile, configurations=configurations)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from circinus.control.background_task import BackgroundTask, TaskFailed, TaskSucceeded
 from circinus.control.backoff import Backoff
-from circinus.control.drift.drift_monitor import DriftMonitor, ReprofileOutcome
+from circinus.control.drift.profile_overrides import ProfileOverrides
 from circinus.control.managed_plans import ManagedPlans
 from circinus.control.replanning.node_tracker import NodeSettings, NodeTracker
 from circinus.control.replanning.replan import Profiles, ReplanDependencies, ReplanResult, replan_for_nodes
@@ -41,6 +40,8 @@ class ReplanReady:
     """Description of the trigger."""
     base: ManagedPlans | None
     """Plans of the plan file, if the file changed."""
+    overrides: ProfileOverrides
+    """Re-profiled data that the plans were made from."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class ReplanFailed:
 
 
 class Replanner:
-    """Background replanning with concurrent re-profiling. Until new plans are ready, the current ones remain."""
+    """Background replanning. Until new plans are ready, the current ones remain."""
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class Replanner:
         now: ManagedPlans,
         base: str,
         settings: ReplanSettings | None = None,
-        drift_monitor: DriftMonitor | None = None,
+        overrides: ProfileOverrides | None = None,
     ) -> None:
         """Start without running tasks.
 
@@ -69,18 +70,15 @@ class Replanner:
             now: current plans.
             base: fingerprint of the plans in the plan file.
             settings: intervals.
-            drift_monitor: drift monitor for re-profiling, or None.
+            overrides: re-profiled data that the current plans were made from.
         """
-        self._planner, self._drift_monitor, self._base = planner, drift_monitor, base
+        self._planner, self._base = planner, base
+        self._planned_overrides = overrides or ProfileOverrides()
         self._settings = times = settings or ReplanSettings()
         self._node_tracker = NodeTracker(_specified(now), times.nodes, now.nodes)
         self._planning_task: BackgroundTask[ReplanReady | None] = BackgroundTask()
-        self._reprofiling_task: BackgroundTask[ReprofileOutcome] = BackgroundTask()
-        """Separate task, because it may take a minute and lost nodes must be replanned meanwhile."""
         self._ready: ReplanReady | None = None
         """New plans that were not adopted yet."""
-        self._reprofiled: ReprofileOutcome | None = None
-        """Re-profiled data from which no adopted plans were made yet."""
         self._trigger = ""
         self._is_stale = False
         """True if the running task started from plans that were rolled back since."""
@@ -97,13 +95,14 @@ class Replanner:
         """Number of nodes per pool that are assumed to be live."""
         return self._node_tracker.node_counts
 
-    def schedule(self, now_s: float, status: EngineStatus, now: ManagedPlans) -> None:
+    def schedule(self, now_s: float, status: EngineStatus, now: ManagedPlans, overrides: ProfileOverrides) -> None:
         """Start replanning if a trigger applies.
 
         Args:
             now_s: monotonic time.
             status: status of the engine.
             now: current plans.
+            overrides: all re-profiled data; the identical object if nothing was re-profiled.
         """
         previous = self.nodes
         if status.nodes is not None:
@@ -111,29 +110,24 @@ class Replanner:
         if self.nodes != previous:  # earlier failures do not apply to these nodes
             self._refused_nodes = None
             self._backoff[NODES].reset()
-        self._start_reprofiling(now_s)
         if self._planning_task.busy or self._ready is not None:
             return
         nodes, tracker = dict(self.nodes), self._node_tracker.with_specified(_specified(now))  # copies for the thread
         if self._backoff[NODES].is_due(now_s) and self.nodes != now.nodes and self._refused_nodes is None:
-            self._start(NODES, lambda: self._for_nodes(now, nodes))
+            description = _node_changes(now.nodes, nodes)
+            self._start(NODES, lambda: self._replanned(NODES, description, now, nodes, overrides))
         elif self._backoff[FILES].is_due(now_s) and self._files_changed(now_s):
-            self._start(FILES, lambda: self._from_files(now, tracker))
-        elif self._reprofiled is not None:
-            reprofiled = self._reprofiled
-            self._start(DRIFTED, lambda: self._for_drift(now, nodes, reprofiled))
+            self._start(FILES, lambda: self._from_files(now, tracker, overrides))
+        elif self._backoff[DRIFTED].is_due(now_s) and overrides is not self._planned_overrides:
+            description = "; ".join(overrides.notes[len(self._planned_overrides.notes) :])
+            self._start(DRIFTED, lambda: self._replanned(DRIFTED, description, now, nodes, overrides))
 
     def poll(self, now_s: float) -> ReplanReady | ReplanFailed | None:
         """Return new plans until they are committed, a new failure once, or None."""
-        failure = self._collect_reprofiling(now_s)
-        if failure is not None:
-            return failure
         result = self._planning_task.poll()
         if result is not None and self._is_stale:  # restart from the current plans
             self._is_stale, result = False, None
         if isinstance(result, TaskFailed):
-            if self._trigger == DRIFTED:
-                self._reprofiled = None  # re-profile, as more may have drifted by then
             return self._failed(now_s, self._trigger, result.reason)
         if isinstance(result, TaskSucceeded):
             self._succeeded(self._trigger)
@@ -142,22 +136,12 @@ class Replanner:
                 self._planner.acknowledge()
         return self._ready
 
-    def pending_overrides(self) -> str | None:
-        """Return all re-profiled data for storage, including the data of uncommitted new plans."""
-        if self._drift_monitor is None:
-            return None
-        is_pending = self._ready is not None and self._ready.trigger == DRIFTED
-        return self._drift_monitor.to_json(self._reprofiled if is_pending else None)
-
     def commit(self, ready: ReplanReady) -> None:
         """Record that plans were adopted."""
         if ready.base is not None:
             self._base = ready.base.fingerprint
             self._planner.acknowledge()
-        if self._drift_monitor is not None and self._reprofiled is not None and ready.trigger == DRIFTED:
-            self._drift_monitor.commit_reprofile(self._reprofiled)
-            self._reprofiled = None
-        self._ready = None
+        self._planned_overrides, self._ready = ready.overrides, None
         self.track(ready.controlled)
 
     def track(self, controlled: ManagedPlans) -> None:
@@ -183,14 +167,13 @@ class Replanner:
             self._refused_nodes = dict(self.nodes)
 
     async def wait(self) -> None:
-        """Wait until planning and re-profiling have finished."""
-        await self._reprofiling_task.wait()
+        """Wait until planning has finished."""
         await self._planning_task.wait()
 
     async def close(self, timeout_s: float) -> None:
-        """Cancel planning and wait for both tasks, each for at most `timeout_s`."""
+        """Cancel planning and wait for it for at most `timeout_s`."""
         self._planner.cancel()
-        await asyncio.gather(self._planning_task.wait(timeout_s), self._reprofiling_task.wait(timeout_s))
+        await self._planning_task.wait(timeout_s)
 
     def _files_changed(self, now_s: float) -> bool:
         if now_s - self._checked_files_s < self._settings.file_poll_interval_s:
@@ -201,25 +184,6 @@ class Replanner:
     def _start(self, trigger: str, work: Callable[[], ReplanReady | None]) -> None:
         self._trigger = trigger
         self._planning_task.start(work)
-
-    def _start_reprofiling(self, now_s: float) -> None:
-        """Start re-profiling if it is due and no earlier result is pending."""
-        if self._drift_monitor is None or self._reprofiling_task.busy or self._reprofiled is not None:
-            return
-        if self._backoff[DRIFTED].is_due(now_s) and self._drift_monitor.reprofile_due(now_s):
-            self._reprofiling_task.start(self._drift_monitor.reprofile_task())
-
-    def _collect_reprofiling(self, now_s: float) -> ReplanFailed | None:
-        """Process the result of re-profiling; return a failure that was not reported already."""
-        result = self._reprofiling_task.poll()
-        if isinstance(result, TaskFailed):
-            return self._failed(now_s, DRIFTED, result.reason)
-        if isinstance(result, TaskSucceeded) and result.value.changed:
-            self._reprofiled = result.value
-        elif isinstance(result, TaskSucceeded) and self._drift_monitor is not None:
-            self._succeeded(DRIFTED)
-            self._drift_monitor.commit_reprofile(result.value)
-        return None
 
     def _failed(self, now_s: float, trigger: str, reason: str) -> ReplanFailed | None:
         """Return a failure event, unless the same failure was reported already."""
@@ -233,19 +197,19 @@ class Replanner:
         self._reported.pop(trigger, None)
 
     def _current_profiles(
-        self, controlled: ManagedPlans, pending: ReprofileOutcome | None = None
+        self, controlled: ManagedPlans, overrides: ProfileOverrides
     ) -> tuple[Profiles, Collection[str]]:
         """Return the profiles of the plans' pipelines, and the pipelines that were re-profiled."""
         stored = self._planner.profiles(controlled)
-        overrides = {} if self._drift_monitor is None else self._drift_monitor.profile_overrides(stored, pending)
-        return {**stored, **overrides}, tuple(overrides)
+        reprofiled = overrides.without_stale(stored).profiles
+        return {**stored, **reprofiled}, tuple(reprofiled)
 
-    def _from_files(self, now: ManagedPlans, tracker: NodeTracker) -> ReplanReady | None:
+    def _from_files(self, now: ManagedPlans, tracker: NodeTracker, overrides: ProfileOverrides) -> ReplanReady | None:
         base = self._planner.latest(now)
         if base.fingerprint == self._base:
             return None
         nodes = tracker.with_specified(_specified(base)).node_counts
-        profiles, reprofiled = self._current_profiles(base)
+        profiles, reprofiled = self._current_profiles(base, overrides)
         result = ReplanResult(base)
         if reprofiled or nodes != base.nodes:
             result = replan_for_nodes(base, nodes, profiles, relax=reprofiled)
@@ -255,32 +219,30 @@ class Replanner:
             FILES,
             _with_caveats(_edit_description(now.specification, base.specification), result),
             base,
+            overrides,
         )
 
-    def _for_drift(self, now: ManagedPlans, nodes: Mapping[str, int], outcome: ReprofileOutcome) -> ReplanReady:
-        profiles, reprofiled = self._current_profiles(now, outcome)
+    def _replanned(
+        self, trigger: str, description: str, now: ManagedPlans, nodes: Mapping[str, int], overrides: ProfileOverrides
+    ) -> ReplanReady:
+        profiles, reprofiled = self._current_profiles(now, overrides)
         result = replan_for_nodes(now, nodes, profiles, relax=reprofiled)
         self._planner.prepare(result.controlled)
-        return ReplanReady(result.controlled, DRIFTED, _with_caveats("; ".join(outcome.notes), result), None)
-
-    def _for_nodes(self, now: ManagedPlans, nodes: Mapping[str, int]) -> ReplanReady:
-        profiles, reprofiled = self._current_profiles(now)
-        result = replan_for_nodes(now, nodes, profiles, relax=reprofiled)
-        self._planner.prepare(result.controlled)
-        description = ", ".join(
-            f"{pool} has {count} of {now.nodes[pool]} nodes"
-            if count < now.nodes[pool]
-            else f"{pool} has {count} nodes again"
-            for pool, count in nodes.items()
-            if count != now.nodes[pool]
-        )
-        return ReplanReady(result.controlled, NODES, _with_caveats(description, result), None)
+        return ReplanReady(result.controlled, trigger, _with_caveats(description, result), None, overrides)
 
 
 def _specified(controlled: ManagedPlans) -> Mapping[str, int]:
     infrastructure = controlled.specification.infrastructure
     assert infrastructure is not None, "plans require an infrastructure"
     return {pool.name: pool.nodes for pool in infrastructure.pools}
+
+
+def _node_changes(before: Mapping[str, int], nodes: Mapping[str, int]) -> str:
+    return ", ".join(
+        f"{pool} has {count} of {before[pool]} nodes" if count < before[pool] else f"{pool} has {count} nodes again"
+        for pool, count in nodes.items()
+        if count != before[pool]
+    )
 
 
 def _edit_description(before: Specification, after: Specification) -> str:
