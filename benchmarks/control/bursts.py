@@ -190,7 +190,6 @@ class _Ladder:
 
     async def begin(self) -> None:
         """Start the controller and wait until the planned state is deployed."""
-        self._controller.start()
         self._task = asyncio.create_task(self._controller.run(self._stop))
         await asyncio.wait_for(self._ready.wait(), 60.0)
 

@@ -27,7 +27,7 @@ from benchmarks.harness.results import Figure
 from benchmarks.serving.replica_crashes import replica_kills
 from benchmarks.workloads.burst_shop import BEGAN, PEAK, STEP, Scene
 from benchmarks.workloads.traffic import Phase, lost, phased_arrivals, recorded_requests
-from circinus.control.state_store import REPLAN, ROLLBACK, ControlStateStore, Event
+from circinus.control.state_store import ControlStateStore, Event, EventKind
 from circinus.serving import DesiredState, EngineStatus
 from circinus.serving.loadtest.open_loop import OpenLoop, RequestOutcome
 from circinus.serving.local.client import LocalEngineClient, start_daemon
@@ -41,7 +41,7 @@ _MAX_LIFETIME_S = 6.0
 """Maximum time from the start of a controller to its kill."""
 ANY, STEPPING, ROLLING = "at any moment", "after a step", "after other plans"
 """Kinds of kill times, in turns."""
-_AFTER_S = {STEP: 0.03, REPLAN: 0.1}
+_AFTER_S = {STEP: 0.03, EventKind.REPLAN: 0.1}
 """Maximum delay of the kill after a decision, so that the change is being applied. New plans take two polls."""
 _TIMEOUT_S = 20.0
 _RETRY_S = 0.5
@@ -78,7 +78,7 @@ class _Controllers:
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._started = asyncio.Event()
-        self._decided = {STEP: asyncio.Event(), REPLAN: asyncio.Event()}
+        self._decided = {STEP: asyncio.Event(), EventKind.REPLAN: asyncio.Event()}
 
     async def start(self) -> None:
         """Start processes until one gets the lease."""
@@ -135,7 +135,7 @@ def double_actions(events: Sequence[Event], first: Mapping[str, int]) -> int:
     for event in events:
         count += event.number <= last
         last = event.number
-        if event.kind in (REPLAN, ROLLBACK):
+        if event.kind in (EventKind.REPLAN, EventKind.ROLLBACK):
             rungs.clear()  # new plans have other ladders
         if event.kind != STEP:
             continue
@@ -231,8 +231,8 @@ async def _keep_killing(
             await controllers.decided(STEP)
             await asyncio.sleep(rng.uniform(0.0, _AFTER_S[STEP]))
         else:
-            await controllers.decided(REPLAN, written.write_other)
-            await asyncio.sleep(rng.uniform(0.0, _AFTER_S[REPLAN]))
+            await controllers.decided(EventKind.REPLAN, written.write_other)
+            await asyncio.sleep(rng.uniform(0.0, _AFTER_S[EventKind.REPLAN]))
         await controllers.end(signal.SIGKILL)
         seen.killed_s.append(time.time())
         seen.when.append(when)
@@ -264,7 +264,7 @@ async def _calm(engine: LocalEngineClient, written: WrittenPlans, records: Contr
 def _kill_figures(
     first: Mapping[str, int], seen: _Observations, events: Sequence[Event], console: Console
 ) -> PartResult:
-    steps, replans = (sum(event.kind == kind for event in events) for kind in (STEP, REPLAN))
+    steps, replans = (sum(event.kind == kind for event in events) for kind in (STEP, EventKind.REPLAN))
     resumed = sum(event.kind == BEGAN and event.reason.startswith("resumed") for event in events)
     doubled, gaps_s = double_actions(events, first), without_controller_s(seen.killed_s, events)
     count, brought = len(seen.killed_s), seen.brought

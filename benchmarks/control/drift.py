@@ -29,8 +29,8 @@ from benchmarks.workloads.drifting_till import (
     truth_line,
 )
 from benchmarks.workloads.traffic import lost, within
-from circinus.control.replanning.replanner import DRIFTED
-from circinus.control.state_store import APPLIED, DRIFT, REPLAN, Event
+from circinus.control.replanning.replanner import ReplanTrigger
+from circinus.control.state_store import Event, EventKind
 from circinus.operators import Item
 from circinus.serving.loadtest.open_loop import Arrival, OpenLoop, RequestOutcome, poisson_arrivals
 from circinus.serving.loadtest.scoring import measure_queries
@@ -109,11 +109,15 @@ def noticed(events: Sequence[Event], change: Change) -> Noticed:
         events: events with seconds since the start of the traffic.
         change: kind and time of the change.
     """
-    drifted = [event for event in events if event.kind == DRIFT]
+    drifted = [event for event in events if event.kind == EventKind.DRIFT]
     detected = [e for e in drifted if e.time_s >= change.at_s and e.subject.startswith(_SUBJECTS[change.what])]
-    replans = [e for e in events if e.kind == REPLAN and e.details.get("why") == DRIFTED and e.time_s >= change.at_s]
+    replans = [
+        e
+        for e in events
+        if e.kind == EventKind.REPLAN and e.details.get("why") == ReplanTrigger.DRIFT and e.time_s >= change.at_s
+    ]
     changing = [e for e in replans if e.details["changed"] or e.details["stopped"]]
-    applied = [e.time_s for e in events if e.kind == APPLIED and changing and e.time_s >= changing[0].time_s]
+    applied = [e.time_s for e in events if e.kind == EventKind.APPLIED and changing and e.time_s >= changing[0].time_s]
     return Noticed(
         noticed_s=detected[0].time_s - change.at_s if detected else None,
         values=int(detected[0].details["values"]) if detected else None,
@@ -168,7 +172,7 @@ class _Deployment:
             event = json.loads(line)
             event.pop("would", None)
             self.events.append(Event(**event))
-            if self.events[-1].kind == APPLIED:
+            if self.events[-1].kind == EventKind.APPLIED:
                 self.ready.set()
 
     async def end(self) -> None:

@@ -35,7 +35,7 @@ from circinus.control.drift.reference_outputs import ReplayReferenceRunner
 from circinus.control.managed_plans import ManagedPlans
 from circinus.control.replanning.replan import ReplanDependencies
 from circinus.control.settings import ControlSettings
-from circinus.control.state_store import DRIFT, REPLAN, ControlStateStore
+from circinus.control.state_store import ControlStateStore, EventKind
 from circinus.profiling import OperatorProfile
 from circinus.serving import Mode, ServedBatch
 from circinus.simulation.model import Requests
@@ -194,8 +194,8 @@ def simulated_quiet(opened: LoadedPlan, options: QuietOptions) -> dict[str, Any]
     return {
         "hours": options.simulated_hours,
         "requests": sum(len(sent.arrival_s) for sent in requests.values()),
-        "alarms": [event.reason for event in events if event.kind == DRIFT],
-        "replans": sum(event.kind == REPLAN for event in events),
+        "alarms": [event.reason for event in events if event.kind == EventKind.DRIFT],
+        "replans": sum(event.kind == EventKind.REPLAN for event in events),
         "wall_s": perf_counter() - start_s,
     }
 

@@ -124,7 +124,6 @@ async def _controlled(plans: PlanFileSource, case: LossCase, nodes: RayNodes) ->
         engine_lease=ClusterLease(nodes.settings),
     )
     stop, ended = asyncio.Event(), asyncio.Event()
-    controller.start()
     controlling = asyncio.create_task(controller.run(stop))
     try:
         await asyncio.wait_for(_in_force(clients), _READY_S)

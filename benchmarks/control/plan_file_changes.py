@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.workloads.burst_shop import PEAK, Scene
 from circinus.api.plan_source import PlanFileSource
-from circinus.control.active_plans import ActivePlans
+from circinus.control.control_state import ControlState
 from circinus.control.managed_plans import ManagedPlans
 from circinus.control.state_store import ControlStateStore
 from circinus.serving import Mode
@@ -48,9 +48,9 @@ class WrittenPlans:
         unfinished.write_text(self._texts[0], encoding="utf-8")
         os.replace(unfinished, self._file)
 
-    def in_force(self, records: ControlStateStore) -> ActivePlans:
+    def in_force(self, records: ControlStateStore) -> ControlState:
         """Return the plans in force, as stored by a controller."""
-        plans = ActivePlans.of(self._bases[0])
+        plans = ControlState.of(self._bases[0])
         return plans.restored(records) or plans
 
 

@@ -25,7 +25,7 @@ from circinus.control.drift.drift_monitor import DriftDependencies
 from circinus.control.drift.reference_outputs import ReplayReferenceRunner
 from circinus.control.ladders.standby import plan_standby
 from circinus.control.managed_plans import ManagedPlans
-from circinus.control.replanning.replan import ReplanDependencies
+from circinus.control.replanning.replan import NO_REPLANNING, ReplanDependencies
 from circinus.control.settings import ControlSettings
 from circinus.control.state_store import ControlStateStore, Event
 from circinus.matching import plan_all_queries
@@ -195,7 +195,7 @@ def _run(name: str, engine: SimulatedEngine, made: Day, options: DayOptions) -> 
         if name == "plans as they are":  # ladders of one rung each
             fixed = tuple(replace(a, ladder=None) for a in controlled.matching.assignments)
             controlled = replace(controlled, matching=replace(controlled.matching, assignments=fixed))
-        planner = drift = None
+        planner, drift = NO_REPLANNING, None
         if name == "controlled":
             planner = ReplanDependencies(lambda plans: made.profiles)
             drift = DriftDependencies(
@@ -241,7 +241,7 @@ def _row(name: str, engine: SimulatedEngine, wall_s: float, events: Sequence[Eve
                 where = "drifted"
             for part in ("whole day", where):
                 spans[part].append((query.weight, met))
-    kinds = [event.kind for event in events]
+    kinds: list[str] = [event.kind for event in events]
     return {
         "part": "day",
         "way": name,

@@ -21,7 +21,7 @@ from benchmarks.control.drift import (
 from benchmarks.control.drift_false_alarms import DAY_S, QuietRun, quiet_figures, quiet_run
 from benchmarks.workloads.code_reader import NOISY, QUIET, Read, digits_right, pictures, smooth
 
-from circinus.control.state_store import APPLIED, DRIFT, REPLAN, Event
+from circinus.control.state_store import Event, EventKind
 from circinus.serving.loadtest.open_loop import RequestOutcome
 
 CHANGE = Change(DATA, 30.0, 100.0, (ANSWERS,))
@@ -29,22 +29,22 @@ MOVED = {"since_s": 0.0, "now": 0.7, "before": 0.9, "values": 40}
 
 
 def _replan(time_s: float, changed: tuple[str, ...], why: str = "drift") -> Event:
-    return Event(time_s, REPLAN, "plans", f"at {time_s:g}", {"why": why, "changed": changed, "stopped": ()})
+    return Event(time_s, EventKind.REPLAN, "plans", f"at {time_s:g}", {"why": why, "changed": changed, "stopped": ()})
 
 
 def test_what_was_noticed_first_counts_and_only_plans_that_differ_do() -> None:
     events = [
-        Event(-1.0, APPLIED, "engine", "in force"),
-        Event(20.0, DRIFT, "accuracy of a", "early", MOVED),
-        Event(40.0, DRIFT, "late requests of a", "late", MOVED),
-        Event(45.0, DRIFT, "accuracy of b", "first", MOVED),
-        Event(50.0, DRIFT, "accuracy of a", "second", {**MOVED, "values": 50}),
+        Event(-1.0, EventKind.APPLIED, "engine", "in force"),
+        Event(20.0, EventKind.DRIFT, "accuracy of a", "early", MOVED),
+        Event(40.0, EventKind.DRIFT, "late requests of a", "late", MOVED),
+        Event(45.0, EventKind.DRIFT, "accuracy of b", "first", MOVED),
+        Event(50.0, EventKind.DRIFT, "accuracy of a", "second", {**MOVED, "values": 50}),
         _replan(52.0, ("a",), why="nodes"),
-        Event(53.0, APPLIED, "engine", "in force"),
+        Event(53.0, EventKind.APPLIED, "engine", "in force"),
         _replan(55.0, ()),
         _replan(60.0, ("a", "b")),
-        Event(61.0, APPLIED, "engine", "in force"),
-        Event(71.0, APPLIED, "engine", "in force"),
+        Event(61.0, EventKind.APPLIED, "engine", "in force"),
+        Event(71.0, EventKind.APPLIED, "engine", "in force"),
     ]
     found = noticed(events, CHANGE)
     assert (found.noticed_s, found.values, found.reason, found.early) == (15.0, 40, "first", 1)
@@ -54,10 +54,12 @@ def test_what_was_noticed_first_counts_and_only_plans_that_differ_do() -> None:
 
 
 def test_where_nothing_was_noticed_all_is_until_other_plans() -> None:
-    found = noticed([Event(50.0, DRIFT, "codes/read on edge", "slow", MOVED)], CHANGE)
+    found = noticed([Event(50.0, EventKind.DRIFT, "codes/read on edge", "slow", MOVED)], CHANGE)
     assert (found.noticed_s, found.in_force_s, found.early) == (None, None, 0)
     assert spans(CHANGE, None) == {"before": (0.0, 30.0), "between": (30.0, 100.0)}
-    slower = noticed([Event(50.0, DRIFT, "codes/read on edge", "slow", MOVED)], Change(TIMES, 30.0, 90.0, (ANSWERS,)))
+    slower = noticed(
+        [Event(50.0, EventKind.DRIFT, "codes/read on edge", "slow", MOVED)], Change(TIMES, 30.0, 90.0, (ANSWERS,))
+    )
     assert slower.noticed_s == 20.0
 
 
@@ -65,7 +67,7 @@ def test_failures_count_also_in_spans_too_short_for_a_goodput() -> None:
     assert "between" not in spans(CHANGE, 0.5)
     answers = [RequestOutcome("a", "key", due_s, error="gone") for due_s in (10.0, 30.5, 50.0)]
     assert detection_row(
-        Watched(ANSWERS, answers, [_replan(30.2, ("a",)), Event(30.5, APPLIED, "engine", "")]), CHANGE
+        Watched(ANSWERS, answers, [_replan(30.2, ("a",)), Event(30.5, EventKind.APPLIED, "engine", "")]), CHANGE
     ) == {
         "part": "drift",
         "what": DATA,

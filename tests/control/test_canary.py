@@ -59,7 +59,9 @@ def test_an_engine_that_was_started_anew_says_nothing() -> None:
 
 def test_what_was_counted_before_is_not_held_against_plans_whose_trial_began_while_it_was_not_told() -> None:
     trial = _trial(_of("b", 1000, 0))
-    assert not trial.regression_reason(_status(a=_of("a", 800, 200, latency_s=0.8)), QUERIES, (), SETTINGS)
+    first = _status(a=_of("a", 800, 200, latency_s=0.8))
+    assert not trial.regression_reason(first, QUERIES, (), SETTINGS)
+    trial = trial.observed(first, QUERIES, SETTINGS)
     late = trial.regression_reason(_status(a=_of("a", 840, 200, latency_s=0.8)), QUERIES, (), SETTINGS)
     assert not late, "as late as before"
     assert (
@@ -70,7 +72,9 @@ def test_what_was_counted_before_is_not_held_against_plans_whose_trial_began_whi
 
 def test_a_query_that_is_new_has_to_keep_its_promise() -> None:
     trial = _trial(_of("b", 1000, 0))
-    assert not trial.regression_reason(_status(a=_of("a", 2, 0, latency_s=0.8)), QUERIES, (), SETTINGS)
+    first = _status(a=_of("a", 2, 0, latency_s=0.8))
+    assert not trial.regression_reason(first, QUERIES, (), SETTINGS)
+    trial = trial.observed(first, QUERIES, SETTINGS)
     reason = trial.regression_reason(_status(a=_of("a", 32, 0, latency_s=0.8)), QUERIES, (), SETTINGS)
     assert reason == "query a: 0 % of the last 30 answers within 0.5 s instead of the guaranteed 95 %"
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -107,7 +106,7 @@ class World:
         self,
         settings: ControlSettings,
         records: ControlStateStore | None = None,
-        revive: Callable[[], None] | None = None,
+        revive: Callable[[], None] = lambda: None,
         engine_lease: Lease | None = None,
     ) -> None:
         """Run a controller with the loop's clock until its plans are deployed."""
@@ -130,7 +129,6 @@ class World:
             restart_engine=revive,
             engine_lease=engine_lease,
         )
-        controller.start()
         async with asyncio.timeout(HANG_LIMIT_S):
             await controller.run(stop)
         self.now_s = clock()
@@ -186,7 +184,6 @@ def world(tmp_path: Path) -> World:
 
 def test_what_runs_is_brought_to_the_plan_and_then_left_alone(world: World) -> None:
     controller = world.controller()
-    controller.start()
     in_virtual_time(world.goes_on(controller, 30.0, times=0.9))
     assert len(world.engine.applied) == 1
     assert world.engine.applied[0] == world.controlled.desired_state(world.controlled.initial_ladder_states())
@@ -196,7 +193,6 @@ def test_what_runs_is_brought_to_the_plan_and_then_left_alone(world: World) -> N
 
 def test_a_burst_is_stepped_down_from_within_seconds_and_up_again_after_it(world: World) -> None:
     controller = world.controller()
-    controller.start()
     in_virtual_time(world.goes_on(controller, 20.0, times=0.9))
     in_virtual_time(world.goes_on(controller, 20.0, times=2.9))
     down = world.steps()
@@ -218,18 +214,16 @@ def test_a_burst_is_stepped_down_from_within_seconds_and_up_again_after_it(world
 
 def test_one_that_is_killed_is_followed_by_one_that_knows_what_it_decided(world: World) -> None:
     first = world.controller("first")
-    first.start()
     in_virtual_time(world.goes_on(first, 20.0, times=0.9))
     in_virtual_time(world.goes_on(first, 5.0, times=2.9))
     assert world.steps()
     rungs = {name: state.rung for name, state in first.ladders.items()}
-    second = world.controller("second")
     with raises_code(LeaseHeldError, "lease.held") as caught:
-        second.start()
+        world.controller("second")
     assert "first" in caught.value.message
     applied = len(world.engine.applied)
     world.now_s += 6.0  # the lease expired
-    second.start()
+    second = world.controller("second")
     assert {name: state.rung for name, state in second.ladders.items()} == rungs
     known = json.loads(world.records.document("states") or "")
     assert [state_from_json(text) for text in known] == world.engine.applied[:-3:-1], "with the routes of the rungs"
@@ -243,14 +237,12 @@ def test_one_that_is_killed_is_followed_by_one_that_knows_what_it_decided(world:
 
 def test_under_another_plan_it_begins_with_the_plan(world: World) -> None:
     first = world.controller()
-    first.start()
     in_virtual_time(world.goes_on(first, 20.0, times=0.9))
     in_virtual_time(world.goes_on(first, 5.0, times=2.9))
     without_standby = replace(world.controlled, deployments=world.controlled.matching.deployments)
     other = World(without_standby, world.records, now_s=1000.0)
     assert other.controlled.fingerprint != world.controlled.fingerprint
     controller = other.controller("other")
-    controller.start()
     assert controller.ladders == other.controlled.initial_ladder_states()
     assert world.seen[0].reason == "started with the plan file"
     assert "the stored state is of another plan file or other options" in other.seen[0].reason
@@ -258,14 +250,13 @@ def test_under_another_plan_it_begins_with_the_plan(world: World) -> None:
 
 def test_what_happened_while_it_could_not_be_kept_is_kept_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     controller = world.controller()
-    controller.start()
     moved = [Event(1e9, "drift", "p/o on edge", "2 s now, 1 s when profiled")]
 
     async def look(*_: object) -> list[Event]:
         found, moved[:] = list(moved), []
         return found
 
-    monkeypatch.setattr(controller, "_drift_monitor", SimpleNamespace(poll=look))
+    monkeypatch.setattr(controller._drift_monitor, "poll", look)
     commit, failing = world.records.commit, {"drift", "applied"}
 
     def fails_once(lease: int, content: str, events: Sequence[Event] = (), documents: Any = None) -> Any:
@@ -287,7 +278,6 @@ def test_what_happened_while_it_could_not_be_kept_is_kept_later(world: World, mo
 
 def test_what_cannot_be_brought_about_is_tried_again_ever_more_rarely(world: World) -> None:
     controller = world.controller()
-    controller.start()
     world.engine.fails = True
     in_virtual_time(world.goes_on(controller, 60.0, times=0.9))
     failures = [event for event in world.seen if event.kind == "failed"]
@@ -374,7 +364,6 @@ def test_a_step_during_an_apply_is_no_want_of_room(world: World) -> None:
 
     async def run() -> None:
         controller = world.controller()
-        controller.start()
         await world.goes_on(controller, 20.0, times=0.9)
         engine.held, engine.state = asyncio.Event(), engine.applied[0]
         engine.state = replace(engine.state, routes=engine.state.routes[1:])  # changed by another process
@@ -415,7 +404,6 @@ def test_stopped_while_replicas_start_it_gives_up_at_once(world: World) -> None:
             wall_clock=clock,
             settings=ControlSettings(interval_s=0.01, apply_wait_s=0.01),
         )
-        controller.start()
         running = asyncio.create_task(controller.run(stop))
         await begun.wait()
         await asyncio.sleep(0.2)
@@ -479,7 +467,6 @@ def test_whoever_loses_the_lease_in_the_middle_of_a_change_does_not_go_on(world:
     lease, engine = ForgottenLease(), SteppingEngine()
     world.engine = engine
     controller = world.controller(engine_lease=lease)
-    controller.start()
 
     async def run() -> None:
         await controller.reconcile()
@@ -547,7 +534,6 @@ def test_whoever_loses_the_lease_of_the_engine_changes_nothing_there(world: Worl
     lease = ForgottenLease()
 
     first = world.controller(engine_lease=lease)
-    first.start()
     in_virtual_time(world.goes_on(first, 1.0, times=0.9))
     assert len(world.engine.applied) == 1
     lease.other, world.engine.state = "unreachable", None
@@ -562,9 +548,9 @@ def test_whoever_loses_the_lease_of_the_engine_changes_nothing_there(world: Worl
     assert len(world.engine.applied) == 2
     world.now_s += 6.0
     with pytest.raises(LeaseHeldError, match="one elsewhere"):
-        world.controller(engine_lease=lease).start()
+        world.controller(engine_lease=lease)
     lease.other = ""
-    world.controller(engine_lease=lease).start()  # the refused controller released the lease of the store
+    world.controller(engine_lease=lease)  # the refused controller released the lease of the store
 
 
 def test_a_controller_that_cannot_begin_gives_both_leases_back(world: World) -> None:
@@ -572,7 +558,7 @@ def test_a_controller_that_cannot_begin_gives_both_leases_back(world: World) -> 
     with sqlite3.connect(world.records.path) as other:
         other.execute("CREATE TRIGGER full BEFORE INSERT ON event BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
     with pytest.raises(StateStoreError, match="disk is full"):
-        world.controller(engine_lease=lease).start()
+        world.controller(engine_lease=lease)
     assert lease.released == [7]
     world.records.acquire("next", 1e9, 1.0)
 

@@ -19,7 +19,7 @@ from circinus.control.drift.profile_overrides import ProfileOverrides
 from circinus.control.drift.reference_outputs import LiveReferenceRunner
 from circinus.control.drift.reprofile import DriftOutcome, reprofile
 from circinus.control.managed_plans import ManagedPlans
-from circinus.control.state_store import NOT_MONITORED, Event
+from circinus.control.state_store import Event, EventKind
 from circinus.matching import plan_all_queries
 from circinus.profiling import PipelineProfile, ServiceTimeObservation
 from circinus.serving import DeploymentStatus, EngineStatus, Mode, Request, ServedBatch
@@ -169,7 +169,7 @@ def test_what_is_not_watched_is_told_once(listening: Listening) -> None:
         return await looks(controlled), await looks(replace(controlled))
 
     (event,), again = asyncio.run(run())
-    assert event.kind == NOT_MONITORED
+    assert event.kind == EventKind.NOT_MONITORED
     assert "on local: profiled on only 5 items" in event.reason
     assert 0 < len(event.details["all"]) < 4 or event.reason.endswith("more")
     assert again == [], "reported already, for other plans"

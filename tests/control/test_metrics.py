@@ -10,7 +10,7 @@ import pytest
 from budget import HANG_LIMIT_S
 from circinus.control.drift.audit_scores import AuditScore
 from circinus.control.metrics import ControlMetrics
-from circinus.control.state_store import REPLAN, Event
+from circinus.control.state_store import Event, EventKind
 from circinus.errors import ServingError
 from circinus.serving import DeploymentStatus, EngineStatus, Mode
 from circinus.serving.counters import RequestCounters
@@ -92,7 +92,7 @@ def test_queries_and_deployments_that_are_gone_are_not_told_of() -> None:
         [AuditScore(name, "p", "i", "c", score, None, 1.0) for name in (first, others[0]) for score in (0.5, 1.0)]
     )
     metrics.observe(status, controlled, controlled.initial_ladder_states())
-    metrics.event(Event(1.0, REPLAN, "plans", "edge has 0 of 4 nodes", {"why": "nodes"}))
+    metrics.event(Event(1.0, EventKind.REPLAN, "plans", "edge has 0 of 4 nodes", {"why": "nodes"}))
     text = _page(metrics.port)
     assert f'circinus_audited_score{{query="{first}"}} 0.75' in text
     assert f'circinus_audited_score{{query="{others[0]}"}} 0.75' in text

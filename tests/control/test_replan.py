@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from budget import seeds, share_of
-from circinus.control.active_plans import snapshot_from_json, snapshot_to_json
+from circinus.control.control_state import snapshot_from_json, snapshot_to_json
 from circinus.control.managed_plans import ManagedPlans
 from circinus.control.replanning import replan
 from circinus.control.replanning.replan import replan_for_nodes

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from budget import HANG_LIMIT_S
+from circinus.control.control_state import ControlState
 from circinus.control.controller import Controller
 from circinus.control.drift.profile_overrides import ProfileOverrides
 from circinus.control.ladders.policy import LadderState
@@ -125,7 +126,7 @@ class World:
             raise self.cannot_prepare.pop()
 
     def controller(self, holder: str = "one", controlled: ManagedPlans | None = None) -> Controller:
-        made = Controller(
+        return Controller(
             self.engine,
             controlled or self.controlled,
             self.records,
@@ -142,8 +143,6 @@ class World:
                 acknowledge=self.took,
             ),
         )
-        made.start()
-        return made
 
     async def goes_on(self, controller: Controller, duration_s: float, *, planning: bool = True) -> None:
         """Run the controller; planning takes no virtual time."""
@@ -680,13 +679,13 @@ def test_what_was_measured_again_is_planned_for_after_lost_nodes_and_once(lossy:
     before = ProfileOverrides()
     again = before.merged_with(ProfileOverrides(world.profiles, notes=("it takes longer",)), world.profiles)
     controlled, nodes = world.controlled, dict(world.controlled.nodes)
-    planner = ReplanDependencies(world.known)
-    replanning = Replanner(planner, controlled, controlled.fingerprint, SETTINGS.replanning, before)
+    replanning = Replanner(ReplanDependencies(world.known), controlled, SETTINGS.replanning, before)
 
     async def looks(controlled: ManagedPlans, overrides: ProfileOverrides) -> ReplanReady | None:
         for _ in range(8):
             world.now_s += TICK_S
-            replanning.schedule(world.now_s, EngineStatus(Mode.REAL, (), (), nodes=nodes), controlled, overrides)
+            status, state = EngineStatus(Mode.REAL, (), (), nodes=nodes), ControlState.of(controlled)
+            replanning.schedule(world.now_s, status, state, overrides)
             await replanning.wait()
             found = replanning.poll(world.now_s)
             if found is not None:
@@ -747,7 +746,6 @@ def test_an_engine_that_hangs_is_noticed_and_the_loop_survives_what_it_raises(lo
             settings=replace(SETTINGS, interval_s=0.01, status_timeout_s=0.1),
             on_event=lambda event: (world.seen.append(event), event.kind == "applied" and stop.set()),
         )
-        controller.start()
         await asyncio.wait_for(controller.run(stop), HANG_LIMIT_S)
 
     in_virtual_time(run())

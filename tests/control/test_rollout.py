@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+from circinus.control.background_task import TaskSucceeded
 from circinus.control.backoff import Backoff
-from circinus.control.rollout import Rollout, RolloutSucceeded
+from circinus.control.rollout import AppliedState, Rollout
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode
 from circinus.serving.engine import DesiredDeployment, Route, RouteStage
 from circinus.serving.state_serialization import state_fingerprint
@@ -116,7 +117,7 @@ def test_it_is_told_when_it_ended_and_whether_it_was_all_that_was_wanted_when_it
         applying.start(_state("a", 2), is_final=is_final)
         await applying.wait()
         now_s += 100.0  # until the next poll
-        assert applying.poll(now_s) == RolloutSucceeded(_state("a", 2), 3.0, is_final)
+        assert applying.poll(now_s) == TaskSucceeded(AppliedState(_state("a", 2), 3.0, is_final))
 
     asyncio.run(run(is_final=True))
     asyncio.run(run(is_final=False))

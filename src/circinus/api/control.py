@@ -24,7 +24,7 @@ from circinus.control.controller import Controller
 from circinus.control.dry_run import DryRunEngine
 from circinus.control.metrics import ControlMetrics
 from circinus.control.settings import ControlSettings
-from circinus.control.state_store import APPLIED, ControlStateStore, Event
+from circinus.control.state_store import ControlStateStore, Event, EventKind
 from circinus.serving import Mode
 from circinus.serving.local.capacity import MachineCapacity, require_capacity
 from circinus.serving.local.client import LocalEngineClient, start_daemon
@@ -84,8 +84,8 @@ class PlanController:
         ...         controller.stop()
         >>> controller = workspace.control(plan, mode="replay", on_event=stop_when_applied)
         >>> controller.run()
-        >>> next(workspace.engine.events()).kind
-        'began'
+        >>> print(next(workspace.engine.events()).kind)
+        began
         >>> workspace.engine.close()
         True
     """
@@ -180,7 +180,8 @@ class PlanController:
         local = handle.kind == "local"
 
         def revive() -> None:
-            start_daemon(handle.run_dir)
+            if local:
+                start_daemon(handle.run_dir)
 
         def record(event: Event) -> None:
             self._on_event(event)
@@ -190,6 +191,7 @@ class PlanController:
         with closing(ControlStateStore(state_file)) as store:
             engine = LocalEngineClient(handle.run_dir) if local else handle.ray()
             try:
+                await asyncio.to_thread(revive)  # joins a running engine
                 controller = Controller(
                     engine,
                     self._managed,
@@ -199,8 +201,8 @@ class PlanController:
                     wall_clock=time.time,
                     settings=self._settings,
                     on_event=record,
-                    on_status=None if metrics is None else metrics.observe,
-                    restart_engine=revive if local else None,
+                    on_status=(lambda *_: None) if metrics is None else metrics.observe,
+                    restart_engine=revive,
                     planner=self._source.planner(),
                     drift=self._source.drift_tools(
                         None if options.ground_truth is None else Path(options.ground_truth),
@@ -209,9 +211,6 @@ class PlanController:
                     ),
                     engine_lease=None if local else handle.ray_lease(),
                 )
-                if local:
-                    await asyncio.to_thread(revive)  # joins a running engine
-                controller.start()
                 _log.info("control %s", handle)
                 await controller.run(stop)
             finally:
@@ -224,7 +223,9 @@ class PlanController:
             dry = DryRunEngine(await stack.enter_async_context(self._handle.connected()))
 
             def report(event: Event) -> None:
-                self._on_event(replace(event, kind="apply", reason=dry.why) if event.kind == APPLIED else event)
+                self._on_event(
+                    replace(event, kind=EventKind.APPLY, reason=dry.why) if event.kind == EventKind.APPLIED else event
+                )
 
             controller = Controller(
                 dry,
@@ -237,7 +238,6 @@ class PlanController:
                 on_event=report,
                 planner=self._source.planner(),
             )
-            controller.start()
             await controller.run(stop)
 
     @property

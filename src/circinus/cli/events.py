@@ -10,7 +10,7 @@ from circinus.cli.options import DEFAULT_RUN_FOLDER, Json, RunDir, StateFile
 
 _PANEL = "Events"
 EventKind = Literal["began", "step", "replan", "applied", "rollback", "drift", "unwatched", "failed"]
-"""`circinus.control.state_store.KINDS`, which is imported later."""
+"""Values of `circinus.control.state_store.EventKind` that are stored; that module is imported later."""
 
 
 def events(

@@ -17,13 +17,14 @@ class Backoff:
         self._due_s: float | None = None
         self.failures = 0
         """Number of consecutive failures."""
+        self.backoff_s = 0.0
+        """Backoff after the last failure."""
 
-    def record_failure(self, now_s: float) -> float:
-        """Record a failure and return the backoff in seconds."""
-        backoff_s = min(self._initial_s * 2.0 ** min(self.failures, 60), self._max_s)
+    def record_failure(self, now_s: float) -> None:
+        """Record a failure, which starts a longer backoff."""
+        self.backoff_s = min(self._initial_s * 2.0 ** min(self.failures, 60), self._max_s)
         self.failures += 1
-        self._due_s = now_s + backoff_s
-        return backoff_s
+        self._due_s = now_s + self.backoff_s
 
     def is_due(self, now_s: float) -> bool:
         """Return whether the backoff has expired."""

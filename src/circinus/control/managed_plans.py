@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from circinus.control.ladders.policy import LadderSettings, LadderState
-from circinus.control.ladders.rung_loads import RungDemand
+from circinus.control.ladders.rung_loads import RungDemand, planned_idc
 from circinus.estimation import NO_CORRECTIONS, Corrections
 from circinus.matching import Matching, SizedDeployment
 from circinus.serving import DesiredState, Mode
@@ -89,6 +89,11 @@ class ManagedPlans:
             )
             for name, query in self.queries.items()
         }
+
+    @cached_property
+    def dispersions(self) -> Mapping[str, float]:
+        """Planned index of dispersion of each query's arrivals (`planned_idc`)."""
+        return {name: planned_idc(query) for name, query in self.queries.items()}
 
     def initial_ladder_states(self) -> dict[str, LadderState]:
         """Return ladder states with every query on its selected plan."""

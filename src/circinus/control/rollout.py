@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from circinus.control.background_task import TaskFailed, TaskSucceeded
 from circinus.control.backoff import Backoff
 from circinus.control.replanning.plan_rollout import ClusterCapacity, next_intermediate_state, replicas_by_kind
 from circinus.serving import DesiredState, EngineStatus
@@ -16,29 +17,13 @@ from circinus.specification import Deployment
 
 
 @dataclass(frozen=True)
-class RolloutSucceeded:
-    """Result of an apply that succeeded."""
+class AppliedState:
+    """State that was applied."""
 
     state: DesiredState
     took_s: float
     is_final: bool
     """True if the state was the target, not an intermediate step."""
-
-
-@dataclass(frozen=True)
-class RolloutFailed:
-    """Failure of an apply; the previous state keeps running."""
-
-    reason: str
-    failures: int
-    """Number of consecutive failures."""
-    backoff_s: float
-    """Backoff until the next attempt."""
-
-
-@dataclass(frozen=True)
-class RolloutCancelled:
-    """Result of an apply that was cancelled and rolled back."""
 
 
 class Rollout:
@@ -58,7 +43,7 @@ class Rollout:
             clock: monotonic clock in seconds.
         """
         self._apply, self._backoff, self._clock = apply, backoff, clock
-        self._task: asyncio.Task[RolloutSucceeded] | None = None
+        self._task: asyncio.Task[AppliedState] | None = None
         self._is_cancelled = False
         """True if the running apply was cancelled; no other apply starts until it is rolled back."""
         self._possible_states: tuple[DesiredState, ...] = ()
@@ -73,6 +58,11 @@ class Rollout:
     def failures(self) -> int:
         """Number of consecutive failed attempts."""
         return self._backoff.failures
+
+    @property
+    def backoff_s(self) -> float:
+        """Backoff after the last failed attempt."""
+        return self._backoff.backoff_s
 
     @property
     def possible_states(self) -> tuple[DesiredState, ...]:
@@ -127,8 +117,10 @@ class Rollout:
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=timeout_s)
 
-    def poll(self, now_s: float) -> RolloutSucceeded | RolloutFailed | RolloutCancelled | None:
-        """Return the outcome of a finished apply once, or None.
+    def poll(self, now_s: float) -> TaskSucceeded[AppliedState] | TaskFailed | None:
+        """Return the result of a finished apply once, or None. An apply that was cancelled has none.
+
+        After a failure the previous state keeps running.
 
         Raises:
             LeaseLostError: another controller took over.
@@ -141,25 +133,25 @@ class Rollout:
             error = None if task.cancelled() else task.exception()
             if isinstance(error, LeaseLostError):
                 raise error
-            return RolloutCancelled()
+            return None
         try:
-            return task.result()
+            return TaskSucceeded(task.result())
         except LeaseLostError:
             raise
         # Engines raise ServingErrors; after any other failure the previous state keeps running, too.
         except (Exception, asyncio.CancelledError) as error:
             message = str(error) if str(error) else type(error).__name__
-            backoff_s = self._backoff.record_failure(now_s)
-            return RolloutFailed(message, self._backoff.failures, backoff_s)
+            self._backoff.record_failure(now_s)
+            return TaskFailed(message)
 
     def mark_converged(self) -> None:
         """Reset the backoff after the target state was reached."""
         self._backoff.reset()
 
-    async def _run_apply(self, state: DesiredState, is_final: bool) -> RolloutSucceeded:
+    async def _run_apply(self, state: DesiredState, is_final: bool) -> AppliedState:
         started_s = self._clock()
         await self._apply(state)
-        return RolloutSucceeded(state, self._clock() - started_s, is_final)
+        return AppliedState(state, self._clock() - started_s, is_final)
 
     def _running_state(self, status: EngineStatus) -> DesiredState | None:
         """Return the recorded state that runs: the exact one, or one with equal replicas while routes are updated."""

@@ -12,16 +12,12 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from circinus.errors import ServingError
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
-
-STEP, FAILED, APPLIED, STARTED = "step", "failed", "applied", "began"
-REPLAN, ROLLBACK, DRIFT, NOT_MONITORED = "replan", "rollback", "drift", "unwatched"
-KINDS = (STARTED, STEP, REPLAN, APPLIED, ROLLBACK, DRIFT, NOT_MONITORED, FAILED)
-"""Kinds of events."""
 
 _APPLICATION_ID = 0x43495243 + 1  # follows the one of profile stores
 _SCHEMA_VERSION = 2
@@ -45,14 +41,28 @@ PRAGMA user_version = {_SCHEMA_VERSION};
 """
 
 
+class EventKind(StrEnum):
+    """Kind of an event."""
+
+    STARTED = "began"
+    STEP = "step"
+    REPLAN = "replan"
+    APPLIED = "applied"
+    APPLY = "apply"
+    """In a dry run only, which stores no events."""
+    ROLLBACK = "rollback"
+    DRIFT = "drift"
+    NOT_MONITORED = "unwatched"
+    FAILED = "failed"
+
+
 @dataclass(frozen=True)
 class Event:
     """Action or observation of the controller."""
 
     time_s: float
     """Seconds since 1970."""
-    kind: str
-    """`STEP`, `REPLAN`, ..."""
+    kind: EventKind
     subject: str
     """Name of the query, pool, pipeline or part."""
     reason: str
@@ -283,4 +293,4 @@ class ControlStateStore:
 
 
 def _event(time_s: float, kind: str, subject: str, reason: str, details: str, number: int) -> Event:
-    return Event(time_s, kind, subject, reason, json.loads(details), number)
+    return Event(time_s, EventKind(kind), subject, reason, json.loads(details), number)

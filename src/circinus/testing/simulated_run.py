@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from circinus.control.controller import Controller
 from circinus.control.drift.drift_monitor import DriftDependencies
 from circinus.control.managed_plans import ManagedPlans
-from circinus.control.replanning.replan import ReplanDependencies
+from circinus.control.replanning.replan import NO_REPLANNING, ReplanDependencies
 from circinus.control.settings import ControlSettings
 from circinus.control.state_store import ControlStateStore, Event
 from circinus.testing.simulated_engine import SimulatedEngine
@@ -31,7 +31,7 @@ def run_controlled(
     until_s: float,
     settings: ControlSettings,
     happenings: Sequence[ScheduledEvent] = (),
-    planner: ReplanDependencies | None = None,
+    planner: ReplanDependencies = NO_REPLANNING,
     drift: DriftDependencies | None = None,
 ) -> list[Event]:
     """Run the control loop on a simulated engine until `until_s`.
@@ -61,10 +61,9 @@ def run_controlled(
             wall_clock=lambda: engine.now_s,
             settings=replace(settings, apply_wait_s=0.0),  # no simulated time passes during the wait
             on_event=events.append,
-            planner=planner and replace(planner, prepare=engine.learn),
+            planner=replace(planner, prepare=engine.learn),
             drift=drift,
         )
-        controller.start()
         remaining = list(happenings)
         while engine.now_s < until_s:
             await controller.reconcile()

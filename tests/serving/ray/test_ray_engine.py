@@ -29,7 +29,7 @@ from budget import HANG_LIMIT_S, LEVEL
 from circinus.control.controller import Controller
 from circinus.control.managed_plans import ManagedPlans
 from circinus.control.replanning.replan import ReplanDependencies
-from circinus.control.state_store import APPLIED, FAILED, REPLAN, STARTED, ControlStateStore, Event
+from circinus.control.state_store import ControlStateStore, Event, EventKind
 from circinus.errors import ServingError
 from circinus.matching import plan_all_queries
 from circinus.profiling import profile_pipeline
@@ -411,7 +411,6 @@ def test_a_lost_pool_is_planned_around_and_its_query_answers_again(nodes: Nodes,
             planner=ReplanDependencies(lambda plans: profiles),
             engine_lease=ClusterLease(RaySettings(address=nodes.cluster.address)),
         )
-        controller.start()
         controlling = asyncio.create_task(controller.run(stop))
         try:
             await answered(engine, {"far"})
@@ -419,7 +418,7 @@ def test_a_lost_pool_is_planned_around_and_its_query_answers_again(nodes: Nodes,
             await answered(engine, {"near"})
 
             async def applied() -> bool:  # reported after the previous deployments are gone
-                return [event.kind for event in events].count(APPLIED) == 2
+                return [event.kind for event in events].count(EventKind.APPLIED) == 2
 
             await _until(applied)
         finally:
@@ -427,8 +426,8 @@ def test_a_lost_pool_is_planned_around_and_its_query_answers_again(nodes: Nodes,
             await controlling
             await engine.close()
             nodes.add_far()
-        kinds = [event.kind for event in events if event.kind != FAILED]  # a busy machine may cause failures
-        assert kinds == [STARTED, APPLIED, REPLAN, APPLIED]
-        assert "far has 0 of 1 nodes" in next(event.reason for event in events if event.kind == REPLAN)
+        kinds = [event.kind for event in events if event.kind != EventKind.FAILED]  # a busy machine may cause failures
+        assert kinds == [EventKind.STARTED, EventKind.APPLIED, EventKind.REPLAN, EventKind.APPLIED]
+        assert "far has 0 of 1 nodes" in next(event.reason for event in events if event.kind == EventKind.REPLAN)
 
     _run(run())

@@ -21,7 +21,7 @@ from circinus.control.drift.recent_items import RecentItems
 from circinus.control.drift.reference_outputs import ReferenceRunner
 from circinus.control.drift.reprofile import DriftOutcome, reprofile
 from circinus.control.managed_plans import ManagedPlans
-from circinus.control.state_store import DRIFT, FAILED, NOT_MONITORED, Event
+from circinus.control.state_store import Event, EventKind
 from circinus.errors import ServingError
 from circinus.profiling import ServiceTimeObservation
 from circinus.serving import AuditableEngine, Engine, EngineStatus, Mode
@@ -165,7 +165,7 @@ class DriftMonitor:
         if self._failures and now_s - self._reported_s >= _REPORT_INTERVAL_S:
             failures, self._failures, self._reported_s = self._failures, [], now_s
             more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-            events.append(Event(time_s, FAILED, "audit", f"{failures[0]}{more}"))
+            events.append(Event(time_s, EventKind.FAILED, "audit", f"{failures[0]}{more}"))
         return events
 
     def _reprofile(
@@ -228,7 +228,7 @@ class DriftMonitor:
             return []
         more = f"; and {len(new) - _MAX_NAMED} more" if len(new) > _MAX_NAMED else ""
         reason = f"not monitored: {'; '.join(new[:_MAX_NAMED])}{more}"
-        return [Event(time_s, NOT_MONITORED, "drift", reason, {"all": new})]
+        return [Event(time_s, EventKind.NOT_MONITORED, "drift", reason, {"all": new})]
 
     async def wait(self) -> None:
         """Wait for background work; the next poll uses its results."""
@@ -361,7 +361,7 @@ def _close(monitored: _MonitoredPlans | None) -> None:
 def _event(time_s: float, alarm: DriftAlarm) -> Event:
     """Strip the monitor's name from the message, as the event's subject already contains it."""
     subject = str(alarm.watch)
-    return Event(time_s, DRIFT, subject, alarm.reason.removeprefix(f"{subject}: "), alarm.details)
+    return Event(time_s, EventKind.DRIFT, subject, alarm.reason.removeprefix(f"{subject}: "), alarm.details)
 
 
 class NoDriftMonitor(DriftMonitor):

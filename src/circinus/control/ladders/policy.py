@@ -123,8 +123,8 @@ class LadderStep:
     """Decision of the ladder policy."""
 
     state: LadderState
-    reason: str
-    """Reason of the change of rung, or "" if it does not change."""
+    reason: str | None = None
+    """Reason of the change of rung; None if it does not change."""
 
 
 def decide_step(now_s: float, state: LadderState, rungs: Sequence[RungLoad], settings: LadderSettings) -> LadderStep:
@@ -152,10 +152,10 @@ def decide_step(now_s: float, state: LadderState, rungs: Sequence[RungLoad], set
         state = replace(state, failed_step_ups=0, on_probation=False)
     above = next((rung for rung in range(state.rung - 1, state.chosen - 1, -1) if rungs[rung].ready), None)
     if above is None or not settings.has_headroom(rungs[above]):
-        return LadderStep(replace(state, low_load_since_s=None), "")
+        return LadderStep(replace(state, low_load_since_s=None))
     low_load_since_s = now_s if state.low_load_since_s is None else state.low_load_since_s
     if now_s - low_load_since_s < settings.required_low_load_s(state):
-        return LadderStep(replace(state, low_load_since_s=low_load_since_s), "")
+        return LadderStep(replace(state, low_load_since_s=low_load_since_s))
     up = replace(state, rung=above, changed_s=now_s, low_load_since_s=None, on_probation=True)
     description = _description(rungs[above], rungs[above].expected_utilization, settings)
     return LadderStep(up, f"low load for {now_s - low_load_since_s:.3g} s: {description}")
@@ -168,7 +168,7 @@ def _leave_rung(now_s: float, state: LadderState, rungs: Sequence[RungLoad], set
     if target is None:
         target = _higher_rung(now_s, state, rungs, settings)
     if target is None:
-        return LadderStep(replace(state, low_load_since_s=None), "")
+        return LadderStep(replace(state, low_load_since_s=None))
     failed = state.on_probation and now_s - state.changed_s < settings.required_low_load_s(state)
     next_state = replace(
         state,

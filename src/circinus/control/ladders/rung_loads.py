@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
 
 from circinus.control.ladders.policy import RungLoad
 from circinus.estimation import PlanCandidate
-from circinus.serving import DeploymentStatus
+from circinus.queueing.arrivals import arrival_process
+from circinus.serving import DeploymentStatus, EngineStatus
 from circinus.specification import Deployment, Query
 
 WINDOWS_S = (1.0, 4.0, 16.0)
@@ -88,6 +92,35 @@ class RateEstimator:
         return now_s - begin_s, count - before
 
 
+class RequestRates:
+    """Request rates of all queries, from the counters of the engine."""
+
+    def __init__(self) -> None:
+        self._estimators: dict[str, RateEstimator] = {}
+
+    def read(
+        self, now_s: float, status: EngineStatus, queries: Iterable[str], began_s: float | None = None
+    ) -> dict[str, RateBounds]:
+        """Read the counters of the served queries, and return the rates that can be estimated.
+
+        Args:
+            now_s: monotonic time.
+            status: status of the engine.
+            queries: served queries; counters of others are forgotten.
+            began_s: time at which the status request was sent.
+        """
+        self._estimators = {name: self._estimators.get(name) or RateEstimator() for name in queries}
+        counts = {query.query: query.received for query in status.queries if query.query in self._estimators}
+        rates = {name: self._estimators[name].read(now_s, count, began_s) for name, count in counts.items()}
+        return {name: rate for name, rate in rates.items() if rate is not None}
+
+
+@lru_cache(maxsize=4096)
+def planned_idc(query: Query) -> float:
+    """Return the index of dispersion of planned arrivals over `RECENT_S`, at least 1 as for a Poisson process."""
+    return max(1.0, float(arrival_process(query).index_of_dispersion(np.array([RECENT_S]))[0]))
+
+
 _DEMAND_DEVIATIONS = 2.0
 """Standard deviations that are subtracted from recent demand, to exclude random clumps."""
 
@@ -153,10 +186,6 @@ class DeploymentLoads:
     def __contains__(self, query: str) -> bool:
         """Return whether the rate of a query is estimated."""
         return query in self._loads
-
-    def rate(self, query: str) -> RateBounds:
-        """Return the request rate of a query."""
-        return self._loads[query].rate
 
     def move(self, query: str, demand: RungDemand) -> None:
         """Move the load of a query to another plan."""

@@ -54,13 +54,13 @@ class CanaryBaseline:
         return self.failed / max(1, self.answered + self.failed)
 
 
-@dataclass
+@dataclass(frozen=True)
 class CanaryAnalysis:
     """Canary analysis of deployed plans."""
 
     begin_s: float
     """Time of deployment."""
-    baselines: dict[str, CanaryBaseline]
+    baselines: Mapping[str, CanaryBaseline]
     """Baseline by query. A query that was not reported at deployment, because a part of the engine was too busy to
     answer, is added at its first report, so that failures under the previous plans do not count."""
 
@@ -69,6 +69,16 @@ class CanaryAnalysis:
         """Start the analysis at the first poll after deployment."""
         reported = (entry for entry in status.queries if entry.query in queries)
         return cls(now_s, {entry.query: CanaryBaseline.of(entry, queries[entry.query]) for entry in reported})
+
+    def observed(self, status: EngineStatus, queries: Mapping[str, Query], settings: CanarySettings) -> CanaryAnalysis:
+        """Return the analysis with the baselines of queries that are reported for the first time."""
+        baselines = {}
+        for entry in status.queries:
+            if entry.query in queries and entry.query not in self.baselines:
+                baseline = CanaryBaseline.of(entry, queries[entry.query])
+                is_sparse = len(entry.recent_latency_s) < settings.min_answers  # too few to judge, as for a new query
+                baselines[entry.query] = replace(baseline, met_slo=baseline.met_slo or is_sparse)
+        return replace(self, baselines={**self.baselines, **baselines}) if baselines else self
 
     def is_complete(self, now_s: float, settings: CanarySettings) -> bool:
         """Return whether the analysis has lasted long enough."""
@@ -80,8 +90,8 @@ class CanaryAnalysis:
         queries: Mapping[str, Query],
         above_planned_rate: Collection[str],
         settings: CanarySettings,
-    ) -> str:
-        """Return the reason to roll back to the previous plans, or "" to keep the new ones.
+    ) -> str | None:
+        """Return the reason to roll back to the previous plans, or None to keep the new ones.
 
         Args:
             status: status of the engine.
@@ -91,12 +101,7 @@ class CanaryAnalysis:
         """
         for entry in status.queries:
             baseline, query = self.baselines.get(entry.query), queries.get(entry.query)
-            if query is None:  # no longer served
-                continue
-            if baseline is None:
-                baseline = CanaryBaseline.of(entry, query)
-                is_sparse = len(entry.recent_latency_s) < settings.min_answers  # too few to judge, as for a new query
-                self.baselines[entry.query] = replace(baseline, met_slo=baseline.met_slo or is_sparse)
+            if query is None or baseline is None:  # no longer served, or not reported before
                 continue
             if entry.received < baseline.received:  # the engine was restarted
                 continue
@@ -105,27 +110,27 @@ class CanaryAnalysis:
                 reason = _latency_reason(baseline, entry, query, settings)
             if reason:
                 return f"query {entry.query}: {reason}"
-        return ""
+        return None
 
 
-def _failure_reason(baseline: CanaryBaseline, now: QueryStatus, settings: CanarySettings) -> str:
+def _failure_reason(baseline: CanaryBaseline, now: QueryStatus, settings: CanarySettings) -> str | None:
     failed = now.failed - baseline.failed
     completed = failed + now.answered - baseline.answered
     max_share = max(settings.max_failed_share, settings.max_failure_ratio * baseline.failed_share)
     if failed < settings.min_failures or failed <= max_share * completed:
-        return ""
+        return None
     return f"{failed} of {completed} requests failed"
 
 
-def _latency_reason(baseline: CanaryBaseline, now: QueryStatus, query: Query, settings: CanarySettings) -> str:
+def _latency_reason(baseline: CanaryBaseline, now: QueryStatus, query: Query, settings: CanarySettings) -> str | None:
     latency, answers = query.slos.latency, now.answered - baseline.answered
     recent_s = now.recent_latency_s[-answers:] if answers > 0 else ()
     if latency is None or not baseline.met_slo or len(recent_s) < settings.min_answers:
-        return ""
+        return None
     share = _share_within(recent_s, latency.limit_s)
     upper_bound = share + 2.0 * math.sqrt(max(share * (1.0 - share), 0.25 / len(recent_s)) / len(recent_s))
     if upper_bound >= latency.percentile / 100 - settings.latency_margin:
-        return ""
+        return None
     return (
         f"{100 * share:.0f} % of the last {len(recent_s)} answers within {latency.limit_s:.3g} s "
         f"instead of the guaranteed {latency.percentile:g} %"

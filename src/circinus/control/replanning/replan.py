@@ -149,3 +149,9 @@ class ReplanDependencies:
     """Cancellation of running planning; its result must not be written."""
     acknowledge: Callable[[], None] = lambda: None
     """Acknowledgement that the result of `latest` was adopted or unchanged; until then it may be lost."""
+    follows_nodes: bool = True
+    """Whether changes of nodes cause other plans."""
+
+
+NO_REPLANNING = ReplanDependencies(profiles=lambda controlled: {}, follows_nodes=False)
+"""Replanning that never changes plans."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
 
 from circinus.control.background_task import BackgroundTask, TaskFailed, TaskSucceeded
 from circinus.control.backoff import Backoff
+from circinus.control.control_state import ControlState
 from circinus.control.drift.profile_overrides import ProfileOverrides
 from circinus.control.managed_plans import ManagedPlans
 from circinus.control.replanning.node_tracker import NodeSettings, NodeTracker
@@ -14,8 +17,13 @@ from circinus.control.replanning.replan import Profiles, ReplanDependencies, Rep
 from circinus.serving import EngineStatus
 from circinus.specification import Specification
 
-NODES, FILES, DRIFTED = "nodes", "files", "drift"
-"""Triggers of replanning."""
+
+class ReplanTrigger(StrEnum):
+    """Trigger of replanning."""
+
+    NODES = "nodes"
+    FILES = "files"
+    DRIFT = "drift"
 
 
 @dataclass(frozen=True)
@@ -35,21 +43,13 @@ class ReplanReady:
     """New plans to be deployed."""
 
     controlled: ManagedPlans
-    trigger: str
+    trigger: ReplanTrigger
     reason: str
     """Description of the trigger."""
     base: ManagedPlans | None
     """Plans of the plan file, if the file changed."""
     overrides: ProfileOverrides
     """Re-profiled data that the plans were made from."""
-
-
-@dataclass(frozen=True)
-class ReplanFailed:
-    """Failed replanning."""
-
-    trigger: str
-    reason: str
 
 
 class Replanner:
@@ -59,33 +59,31 @@ class Replanner:
         self,
         planner: ReplanDependencies,
         now: ManagedPlans,
-        base: str,
-        settings: ReplanSettings | None = None,
-        overrides: ProfileOverrides | None = None,
+        settings: ReplanSettings,
+        overrides: ProfileOverrides,
     ) -> None:
         """Start without running tasks.
 
         Args:
             planner: replanning functions.
             now: current plans.
-            base: fingerprint of the plans in the plan file.
             settings: intervals.
             overrides: re-profiled data that the current plans were made from.
         """
-        self._planner, self._base = planner, base
-        self._planned_overrides = overrides or ProfileOverrides()
-        self._settings = times = settings or ReplanSettings()
-        self._node_tracker = NodeTracker(_specified(now), times.nodes, now.nodes)
+        self._planner, self._settings, self._planned_overrides = planner, settings, overrides
+        self._node_tracker = NodeTracker(_specified(now), settings.nodes, now.nodes)
         self._planning_task: BackgroundTask[ReplanReady | None] = BackgroundTask()
         self._ready: ReplanReady | None = None
         """New plans that were not adopted yet."""
-        self._trigger = ""
+        self._trigger = ReplanTrigger.NODES
+        """Trigger of the running or last task."""
         self._is_stale = False
         """True if the running task started from plans that were rolled back since."""
         self._checked_files_s = 0.0
-        triggers = NODES, FILES, DRIFTED
-        self._backoff = {trigger: Backoff(times.initial_backoff_s, times.max_backoff_s) for trigger in triggers}
-        self._reported: dict[str, str] = {}
+        self._backoff = {
+            trigger: Backoff(settings.initial_backoff_s, settings.max_backoff_s) for trigger in ReplanTrigger
+        }
+        self._reported: dict[ReplanTrigger, str] = {}
         """Last reported failure by trigger."""
         self._refused_nodes: Mapping[str, int] | None = None
         """Node counts for which no further plans are made, because the previous ones were rolled back."""
@@ -95,34 +93,34 @@ class Replanner:
         """Number of nodes per pool that are assumed to be live."""
         return self._node_tracker.node_counts
 
-    def schedule(self, now_s: float, status: EngineStatus, now: ManagedPlans, overrides: ProfileOverrides) -> None:
+    def schedule(self, now_s: float, status: EngineStatus, state: ControlState, overrides: ProfileOverrides) -> None:
         """Start replanning if a trigger applies.
 
         Args:
             now_s: monotonic time.
             status: status of the engine.
-            now: current plans.
+            state: current plans.
             overrides: all re-profiled data; the identical object if nothing was re-profiled.
         """
-        previous = self.nodes
-        if status.nodes is not None:
+        now, previous = state.controlled, self.nodes
+        if status.nodes is not None and self._planner.follows_nodes:
             self._node_tracker.observe(now_s, status.nodes)
         if self.nodes != previous:  # earlier failures do not apply to these nodes
             self._refused_nodes = None
-            self._backoff[NODES].reset()
+            self._backoff[ReplanTrigger.NODES].reset()
         if self._planning_task.busy or self._ready is not None:
             return
         nodes, tracker = dict(self.nodes), self._node_tracker.with_specified(_specified(now))  # copies for the thread
-        if self._backoff[NODES].is_due(now_s) and self.nodes != now.nodes and self._refused_nodes is None:
-            description = _node_changes(now.nodes, nodes)
-            self._start(NODES, lambda: self._replanned(NODES, description, now, nodes, overrides))
-        elif self._backoff[FILES].is_due(now_s) and self._files_changed(now_s):
-            self._start(FILES, lambda: self._from_files(now, tracker, overrides))
-        elif self._backoff[DRIFTED].is_due(now_s) and overrides is not self._planned_overrides:
+        if self._backoff[ReplanTrigger.NODES].is_due(now_s) and self.nodes != now.nodes and self._refused_nodes is None:
+            self._start(ReplanTrigger.NODES, _node_changes(now.nodes, nodes), now, nodes, overrides)
+        elif self._backoff[ReplanTrigger.FILES].is_due(now_s) and self._files_changed(now_s):
+            self._trigger = ReplanTrigger.FILES
+            self._planning_task.start(partial(self._from_files, state, tracker, overrides))
+        elif self._backoff[ReplanTrigger.DRIFT].is_due(now_s) and overrides is not self._planned_overrides:
             description = "; ".join(overrides.notes[len(self._planned_overrides.notes) :])
-            self._start(DRIFTED, lambda: self._replanned(DRIFTED, description, now, nodes, overrides))
+            self._start(ReplanTrigger.DRIFT, description, now, nodes, overrides)
 
-    def poll(self, now_s: float) -> ReplanReady | ReplanFailed | None:
+    def poll(self, now_s: float) -> ReplanReady | TaskFailed | None:
         """Return new plans until they are committed, a new failure once, or None."""
         result = self._planning_task.poll()
         if result is not None and self._is_stale:  # restart from the current plans
@@ -132,14 +130,13 @@ class Replanner:
         if isinstance(result, TaskSucceeded):
             self._succeeded(self._trigger)
             self._ready = result.value
-            if self._ready is None and self._trigger == FILES:
+            if self._ready is None and self._trigger == ReplanTrigger.FILES:
                 self._planner.acknowledge()
         return self._ready
 
     def commit(self, ready: ReplanReady) -> None:
         """Record that plans were adopted."""
         if ready.base is not None:
-            self._base = ready.base.fingerprint
             self._planner.acknowledge()
         self._planned_overrides, self._ready = ready.overrides, None
         self.track(ready.controlled)
@@ -158,8 +155,8 @@ class Replanner:
             refused: plans that were rolled back.
             before: plans that are current again.
         """
-        self._is_stale = self._planning_task.busy and self._trigger != FILES
-        if self._ready is not None and self._ready.trigger != FILES:
+        self._is_stale = self._planning_task.busy and self._trigger != ReplanTrigger.FILES
+        if self._ready is not None and self._ready.trigger != ReplanTrigger.FILES:
             self._ready = None
         repeats = refused.nodes != before.nodes and refused.nodes == self.nodes
         self.track(before)
@@ -181,18 +178,33 @@ class Replanner:
         self._checked_files_s = now_s
         return self._planner.changed()
 
-    def _start(self, trigger: str, work: Callable[[], ReplanReady | None]) -> None:
+    def _start(
+        self,
+        trigger: ReplanTrigger,
+        description: str,
+        now: ManagedPlans,
+        nodes: Mapping[str, int],
+        overrides: ProfileOverrides,
+    ) -> None:
+        """Start planning the queries of the current plans."""
+
+        def work() -> ReplanReady:
+            profiles, reprofiled = self._current_profiles(now, overrides)
+            result = replan_for_nodes(now, nodes, profiles, relax=reprofiled)
+            self._planner.prepare(result.controlled)
+            return ReplanReady(result.controlled, trigger, _with_caveats(description, result), None, overrides)
+
         self._trigger = trigger
         self._planning_task.start(work)
 
-    def _failed(self, now_s: float, trigger: str, reason: str) -> ReplanFailed | None:
+    def _failed(self, now_s: float, trigger: ReplanTrigger, reason: str) -> TaskFailed | None:
         """Return a failure event, unless the same failure was reported already."""
         self._backoff[trigger].record_failure(now_s)
         is_new = self._reported.get(trigger) != reason
         self._reported[trigger] = reason
-        return ReplanFailed(trigger, reason) if is_new else None
+        return TaskFailed(f"replanning failed ({trigger}): {reason}") if is_new else None
 
-    def _succeeded(self, trigger: str) -> None:
+    def _succeeded(self, trigger: ReplanTrigger) -> None:
         self._backoff[trigger].reset()
         self._reported.pop(trigger, None)
 
@@ -204,9 +216,10 @@ class Replanner:
         reprofiled = overrides.without_stale(stored).profiles
         return {**stored, **reprofiled}, tuple(reprofiled)
 
-    def _from_files(self, now: ManagedPlans, tracker: NodeTracker, overrides: ProfileOverrides) -> ReplanReady | None:
+    def _from_files(self, state: ControlState, tracker: NodeTracker, overrides: ProfileOverrides) -> ReplanReady | None:
+        now = state.controlled
         base = self._planner.latest(now)
-        if base.fingerprint == self._base:
+        if base.fingerprint == state.plan_file_fingerprint:
             return None
         nodes = tracker.with_specified(_specified(base)).node_counts
         profiles, reprofiled = self._current_profiles(base, overrides)
@@ -214,21 +227,8 @@ class Replanner:
         if reprofiled or nodes != base.nodes:
             result = replan_for_nodes(base, nodes, profiles, relax=reprofiled)
         self._planner.prepare(result.controlled)
-        return ReplanReady(
-            result.controlled,
-            FILES,
-            _with_caveats(_edit_description(now.specification, base.specification), result),
-            base,
-            overrides,
-        )
-
-    def _replanned(
-        self, trigger: str, description: str, now: ManagedPlans, nodes: Mapping[str, int], overrides: ProfileOverrides
-    ) -> ReplanReady:
-        profiles, reprofiled = self._current_profiles(now, overrides)
-        result = replan_for_nodes(now, nodes, profiles, relax=reprofiled)
-        self._planner.prepare(result.controlled)
-        return ReplanReady(result.controlled, trigger, _with_caveats(description, result), None, overrides)
+        description = _with_caveats(_edit_description(now.specification, base.specification), result)
+        return ReplanReady(result.controlled, ReplanTrigger.FILES, description, base, overrides)
 
 
 def _specified(controlled: ManagedPlans) -> Mapping[str, int]:

@@ -1,17 +1,17 @@
-"""Plans and ladder states that the controller currently deploys, and their persistence."""
+"""State of the controller: plans and ladder states that it currently deploys, and their persistence."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circinus.control.ladders.ladder_controller import LadderController
 from circinus.control.ladders.policy import LadderState
 from circinus.control.managed_plans import ManagedPlans
+from circinus.control.replanning.canary import CanaryAnalysis
 from circinus.control.state_store import ControlStateStore
 from circinus.errors import ServingError
 from circinus.estimation import Corrections
@@ -102,34 +102,27 @@ _PLANS, _LAST_GOOD = "plans", "proven"
 """Names of the documents with replanned plans and with the plans to roll back to."""
 
 
-@dataclass(eq=False)
-class _DesiredStateCache:
-    """Cache of the most recent desired state."""
-
-    rungs: tuple[int, ...] | None = None
-    desired: DesiredState | None = None
-    fingerprint: str = ""
-
-
 @dataclass(frozen=True, eq=False)
-class ActivePlans:
+class ControlState:
     """Target plans, the ladder states of their queries, and the plans to roll back to."""
 
     plan_file_fingerprint: str
     """Fingerprint of the plans in the plan file."""
     controlled: ManagedPlans
     ladders: Mapping[str, LadderState]
-    control: LadderController
     last_good: ManagedPlans | None = None
     """Plans that last passed canary analysis, while the current plans are a canary."""
-    _cache: _DesiredStateCache = field(default_factory=_DesiredStateCache)
+    canary: CanaryAnalysis | None = None
+    """Canary analysis of the current plans; None before they are deployed."""
+    is_deploying: bool = True
+    """True if the current plans were not deployed yet."""
 
     @classmethod
-    def of(cls, base: ManagedPlans) -> ActivePlans:
-        """Return the plans of the plan file, with every query on its selected configuration."""
-        return cls(base.fingerprint, base, base.initial_ladder_states(), LadderController(base))
+    def of(cls, base: ManagedPlans) -> ControlState:
+        """Return the state with the plans of the plan file, with every query on its selected configuration."""
+        return cls(base.fingerprint, base, base.initial_ladder_states())
 
-    def restored(self, records: ControlStateStore) -> ActivePlans | None:
+    def restored(self, records: ControlStateStore) -> ControlState | None:
         """Return the state of the previous controller of this plan file, or None if there is none.
 
         Times are not restored, because the clock restarts: low load must last for the dwell time again.
@@ -142,14 +135,15 @@ class ActivePlans:
             stored = {} if text is None else json.loads(text)
             if stored.get("base", stored.get("plan")) != self.plan_file_fingerprint:
                 return None
-            plans, last_good = records.document(_PLANS), records.document(_LAST_GOOD)
-            result = self if plans is None else self._with(snapshot_from_json(plans, self.controlled))
-            if stored.get("plan") == result.controlled.fingerprint:
+            plans, last_good = (
+                None if document is None else snapshot_from_json(document, self.controlled)
+                for document in (records.document(_PLANS), records.document(_LAST_GOOD))
+            )
+            plans = plans or self.controlled
+            ladders = plans.initial_ladder_states()
+            if stored.get("plan") == plans.fingerprint:
                 ladders = {name: LadderState(rung, chosen) for name, (rung, chosen) in stored["ladders"].items()}
-                result = replace(result, ladders=ladders)
-            if last_good is None:
-                return result
-            return replace(result, last_good=snapshot_from_json(last_good, self.controlled))
+            return ControlState(self.plan_file_fingerprint, plans, ladders, last_good)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ServingError(
                 f"cannot read the stored decisions: {type(error).__name__}: {error}",
@@ -158,8 +152,8 @@ class ActivePlans:
 
     def with_plans(
         self, controlled: ManagedPlans, base: ManagedPlans | None = None, last_good: ManagedPlans | None = None
-    ) -> ActivePlans:
-        """Return other plans; queries keep their current configuration where possible.
+    ) -> ControlState:
+        """Return the state with other plans; queries keep their current configuration where possible.
 
         Args:
             controlled: new plans.
@@ -168,19 +162,11 @@ class ActivePlans:
         """
         ladders = controlled.migrate_ladder_states(self.ladders, self.controlled)
         fingerprint = self.plan_file_fingerprint if base is None else base.fingerprint
-        return replace(self._with(controlled), plan_file_fingerprint=fingerprint, ladders=ladders, last_good=last_good)
-
-    def with_ladders(self, ladders: Mapping[str, LadderState]) -> ActivePlans:
-        """Return these plans with other ladder states."""
-        return replace(self, ladders=ladders)
+        return ControlState(fingerprint, controlled, ladders, last_good)
 
     def desired(self) -> tuple[DesiredState, str]:
         """Return the desired state of the engine and its fingerprint."""
-        rungs, cache = tuple(state.rung for state in self.ladders.values()), self._cache
-        if cache.rungs != rungs or cache.desired is None:
-            cache.rungs, cache.desired = rungs, self.controlled.desired_state(self.ladders)
-            cache.fingerprint = state_fingerprint(cache.desired)
-        return cache.desired, cache.fingerprint
+        return _desired(self.controlled, tuple((name, state.rung) for name, state in self.ladders.items()))
 
     def checkpoint(self) -> str:
         """Return the state to store after every step, as JSON text."""
@@ -200,8 +186,8 @@ class ActivePlans:
             _LAST_GOOD: None if self.last_good is None else snapshot_to_json(self.last_good),
         }
 
-    def _with(self, controlled: ManagedPlans) -> ActivePlans:
-        control = LadderController(controlled, self.control)
-        return ActivePlans(
-            self.plan_file_fingerprint, controlled, controlled.initial_ladder_states(), control, self.last_good
-        )
+
+@lru_cache(maxsize=4)
+def _desired(controlled: ManagedPlans, rungs: tuple[tuple[str, int], ...]) -> tuple[DesiredState, str]:
+    desired = controlled.desired_state({name: LadderState(rung, rung) for name, rung in rungs})
+    return desired, state_fingerprint(desired)
