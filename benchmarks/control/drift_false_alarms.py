@@ -22,7 +22,6 @@ from circinus.control.drift.detector import ScaledObservation
 from circinus.control.drift.drift_monitor import DriftDependencies
 from circinus.control.drift.drift_tests import (
     AccuracyMonitor,
-    DriftSettings,
     DriftState,
     LatencySloMonitor,
     MonitorSample,
@@ -34,7 +33,7 @@ from circinus.control.drift.drift_tests import (
 from circinus.control.drift.reference_outputs import ReplayReferenceRunner
 from circinus.control.managed_plans import ManagedPlans
 from circinus.control.replanning.replan import ReplanDependencies
-from circinus.control.settings import ControlSettings
+from circinus.control.settings import ControlSettings, DriftSettings
 from circinus.control.state_store import ControlStateStore, EventKind
 from circinus.profiling import OperatorProfile
 from circinus.serving import Mode, ServedBatch

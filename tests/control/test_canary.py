@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from circinus.control.replanning.canary import CanaryAnalysis, CanarySettings
+from circinus.control.replanning.canary import CanaryAnalysis
+from circinus.control.settings import CanarySettings
 from circinus.serving import EngineStatus, Mode
 from circinus.serving.engine import QueryStatus
 from circinus.specification import LatencySlo, Query, Slos

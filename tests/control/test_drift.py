@@ -14,7 +14,6 @@ from circinus.control.drift.detector import ScaledObservation
 from circinus.control.drift.drift_tests import (
     AccuracyMonitor,
     DriftAlarm,
-    DriftSettings,
     DriftState,
     LatencySloMonitor,
     MonitorSample,
@@ -23,6 +22,7 @@ from circinus.control.drift.drift_tests import (
     reset_monitors,
     update_monitors,
 )
+from circinus.control.settings import DriftSettings
 from circinus.profiling import OperatorProfile
 from circinus.serving import ServedBatch
 from circinus.specification import Allocation, Configuration, HardwareClass, KnobValues, MetricSpec

@@ -19,6 +19,7 @@ from circinus.control.drift.profile_overrides import ProfileOverrides
 from circinus.control.drift.reference_outputs import LiveReferenceRunner
 from circinus.control.drift.reprofile import DriftOutcome, reprofile
 from circinus.control.managed_plans import ManagedPlans
+from circinus.control.settings import DriftSettings
 from circinus.control.state_store import Event, EventKind
 from circinus.matching import plan_all_queries
 from circinus.profiling import PipelineProfile, ServiceTimeObservation
@@ -63,10 +64,10 @@ def test_what_was_measured_is_not_measured_again_while_something_else_waits(
     before = prefix_configuration(listening.specification.pipelines["listen"], plan.configuration, "hear")
     kept: list[ServiceTimeObservation] = []
     now_s = 0.0
-    tools = DriftDependencies(
-        answers=LiveReferenceRunner, agreements=lambda specification, pairs: {}, keep=kept.extend, pause_s=30.0
+    tools = DriftDependencies(answers=LiveReferenceRunner, agreements=lambda specification, pairs: {}, keep=kept.extend)
+    drifting = DriftMonitor(
+        tools, lambda _: listening.profiles, DriftSettings(), clock=lambda: now_s, wall_clock=lambda: now_s
     )
-    drifting = DriftMonitor(tools, lambda _: listening.profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
     engine = LocalEngine(MachineCapacity(64.0, 2.0**40, 0))
     data = DriftAlarm(AccuracyMonitor("one", "listen"), 0.0, 0.2, 0.6, 7)
     calls: list[tuple[DriftAlarm, ...]] = []
@@ -113,7 +114,7 @@ def test_what_moved_in_a_pipeline_that_is_gone_keeps_nothing_else_from_being_mea
     def profiles(plans: ManagedPlans) -> Mapping[str, PipelineProfile]:
         return dict.fromkeys(plans.specification.pipelines, listening.profile)
 
-    drifting = DriftMonitor(tools, profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
+    drifting = DriftMonitor(tools, profiles, DriftSettings(), clock=lambda: now_s, wall_clock=lambda: now_s)
     engine = LocalEngine(MachineCapacity(64.0, 2.0**40, 0))
     moved = tuple(DriftAlarm(AccuracyMonitor("one", name), 0.0, 0.2, 0.6, 7) for name in both)
     calls: list[tuple[DriftAlarm, ...]] = []
@@ -153,7 +154,7 @@ def test_what_is_not_watched_is_told_once(listening: Listening) -> None:
     profiles = {"listen": replace(listening.profile, configurations=tuple(few))}
     controlled, now_s = replace(_controlled(listening), audited_share=0.0), 0.0
     tools = DriftDependencies(answers=LiveReferenceRunner, agreements=lambda specification, pairs: {})
-    drifting = DriftMonitor(tools, lambda _: profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
+    drifting = DriftMonitor(tools, lambda _: profiles, DriftSettings(), clock=lambda: now_s, wall_clock=lambda: now_s)
     engine = LocalEngine(MachineCapacity(64.0, 2.0**40, 0))
 
     async def looks(controlled: ManagedPlans) -> list[Event]:
@@ -189,7 +190,9 @@ def test_data_that_moved_is_measured_again_and_once_more_on_twice_as_many_items(
             truths=sent,
             ground_truth_timeout_s=1e9,
         )
-        drifting = DriftMonitor(tools, lambda _: listening.profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
+        drifting = DriftMonitor(
+            tools, lambda _: listening.profiles, DriftSettings(), clock=lambda: now_s, wall_clock=lambda: now_s
+        )
         try:
             await engine.apply(controlled.desired_state(controlled.initial_ladder_states()))
             for number in range(MOST_LOOKS):

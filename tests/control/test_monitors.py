@@ -13,11 +13,11 @@ from circinus.control.drift.audit_scores import AuditScore
 from circinus.control.drift.drift_tests import (
     AccuracyMonitor,
     DriftAlarm,
-    DriftSettings,
     LatencySloMonitor,
     ServiceTimeMonitor,
 )
 from circinus.control.drift.monitors import MonitorSet
+from circinus.control.settings import DriftSettings
 from circinus.profiling import PipelineProfile
 from circinus.serving import DeploymentStatus, EngineStatus, Mode, ServedBatch
 from circinus.serving.configuration_hash import configuration_hash

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.control.replanning.node_tracker import NodeSettings, NodeTracker
+from circinus.control.replanning.node_tracker import NodeTracker
+from circinus.control.settings import NodeSettings
 
 SETTINGS = NodeSettings(lost_after_s=1.0, back_after_s=10.0)
 

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from budget import HANG_LIMIT_S
+from circinus.control.background_task import TaskFailed
 from circinus.control.control_state import ControlState
 from circinus.control.controller import Controller
 from circinus.control.drift.profile_overrides import ProfileOverrides
 from circinus.control.ladders.policy import LadderState
 from circinus.control.managed_plans import ManagedPlans
-from circinus.control.replanning.node_tracker import NodeSettings
 from circinus.control.replanning.plan_rollout import ClusterCapacity
 from circinus.control.replanning.replan import ReplanDependencies
-from circinus.control.replanning.replanner import Replanner, ReplanReady, ReplanSettings
-from circinus.control.settings import ControlSettings
+from circinus.control.replanning.replanner import Replanner, ReplanReady
+from circinus.control.settings import ControlSettings, NodeSettings
 from circinus.control.state_store import ControlStateStore, Event
 from circinus.errors import PlanningError, ServingError
 from circinus.matching import SizedDeployment
@@ -35,7 +35,8 @@ TICK_S = 0.25
 SETTINGS = ControlSettings(
     apply_wait_s=0.001,
     lease_s=5.0,
-    replanning=ReplanSettings(NodeSettings(lost_after_s=1.0, back_after_s=10.0), file_poll_interval_s=0.5),
+    file_poll_interval_s=0.5,
+    nodes=NodeSettings(lost_after_s=1.0, back_after_s=10.0),
 )
 
 
@@ -679,7 +680,7 @@ def test_what_was_measured_again_is_planned_for_after_lost_nodes_and_once(lossy:
     before = ProfileOverrides()
     again = before.merged_with(ProfileOverrides(world.profiles, notes=("it takes longer",)), world.profiles)
     controlled, nodes = world.controlled, dict(world.controlled.nodes)
-    replanning = Replanner(ReplanDependencies(world.known), controlled, SETTINGS.replanning, before)
+    replanning = Replanner(ReplanDependencies(world.known), controlled, SETTINGS, before)
 
     async def looks(controlled: ManagedPlans, overrides: ProfileOverrides) -> ReplanReady | None:
         for _ in range(8):
@@ -709,6 +710,32 @@ def test_what_was_measured_again_is_planned_for_after_lost_nodes_and_once(lossy:
         assert await looks(for_what_moved.controlled, again) is None
 
     asyncio.run(run())
+
+
+def test_what_was_measured_again_is_planned_for_until_that_succeeds(lossy: tuple[World, str]) -> None:
+    world, _ = lossy
+    again = ProfileOverrides(world.profiles, notes=("it takes longer",))
+    planner = ReplanDependencies(world.known, prepare=world.prepare)
+    replanning = Replanner(planner, world.controlled, SETTINGS, ProfileOverrides())
+    state, status = ControlState.of(world.controlled), EngineStatus(Mode.REAL, (), (), nodes=world.controlled.nodes)
+    world.cannot_prepare = [ServingError("the store is locked"), ServingError("the store is locked")]
+
+    async def run() -> list[ReplanReady | TaskFailed]:
+        found: list[ReplanReady | TaskFailed] = []
+        while not found or not isinstance(found[-1], ReplanReady):
+            world.now_s += TICK_S
+            assert world.now_s < 20.0
+            replanning.schedule(world.now_s, status, state, again)
+            await replanning.wait()
+            result = replanning.poll(world.now_s)
+            found += [] if result is None else [result]
+        return found
+
+    failed, ready = asyncio.run(run())
+    assert isinstance(failed, TaskFailed), "reported once"
+    assert "the store is locked" in failed.reason
+    assert isinstance(ready, ReplanReady)
+    assert (ready.trigger, ready.overrides, world.preparing) == ("drift", again, 3)
 
 
 def test_a_faulty_file_is_said_once(lossy: tuple[World, str]) -> None:

@@ -142,7 +142,7 @@ class Controller:
         """Events that could not be stored yet; unlike decisions, they are not made again."""
         self._drift_monitor: DriftMonitor = NoDriftMonitor()
         if drift is not None:
-            self._drift_monitor = DriftMonitor(drift, planner.profiles, clock=clock, wall_clock=wall_clock)
+            self._drift_monitor = DriftMonitor(drift, planner.profiles, times.drift, clock=clock, wall_clock=wall_clock)
         with ExitStack() as acquired:
             self._lease = _HeldLease(records, holder, wall_clock, times.lease_s)
             acquired.callback(self._lease.release)
@@ -151,7 +151,7 @@ class Controller:
             acquired.callback(self._engine_lease.release)
             started = Event(wall_clock(), EventKind.STARTED, holder, self._restore_state())
             overrides = self._drift_monitor.overrides
-            self._replanner = Replanner(planner, self._state.controlled, times.replanning, overrides)
+            self._replanner = Replanner(planner, self._state.controlled, times, overrides)
             self._commit([started], self._state.plan_documents())
             acquired.pop_all()
 

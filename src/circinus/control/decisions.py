@@ -9,8 +9,9 @@ from circinus.control.control_state import ControlState
 from circinus.control.ladders.policy import decide_step
 from circinus.control.ladders.rung_loads import DeploymentLoads, QueryLoad, RateBounds
 from circinus.control.managed_plans import ManagedPlans
-from circinus.control.replanning.canary import CanaryAnalysis, CanarySettings
+from circinus.control.replanning.canary import CanaryAnalysis
 from circinus.control.replanning.replanner import ReplanReady
+from circinus.control.settings import CanarySettings
 from circinus.control.state_store import Event, EventKind
 from circinus.matching import PlanDiff
 from circinus.serving import EngineStatus

@@ -6,14 +6,14 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from circinus.control.background_task import BackgroundTask, TaskFailed, TaskSucceeded
 from circinus.control.backoff import Backoff
 from circinus.control.drift.audit_scores import Agreements, AuditScore
 from circinus.control.drift.auditor import Auditor, AuditResult
-from circinus.control.drift.drift_tests import DriftAlarm, DriftSettings, LatencySloMonitor
+from circinus.control.drift.drift_tests import DriftAlarm, LatencySloMonitor
 from circinus.control.drift.ground_truth import GroundTruthSource
 from circinus.control.drift.monitors import MonitorSet
 from circinus.control.drift.profile_overrides import ProfileOverrides, Profiles
@@ -21,6 +21,7 @@ from circinus.control.drift.recent_items import RecentItems
 from circinus.control.drift.reference_outputs import ReferenceRunner
 from circinus.control.drift.reprofile import DriftOutcome, reprofile
 from circinus.control.managed_plans import ManagedPlans
+from circinus.control.settings import DriftSettings
 from circinus.control.state_store import Event, EventKind
 from circinus.errors import ServingError
 from circinus.profiling import ServiceTimeObservation
@@ -52,15 +53,6 @@ class DriftDependencies:
     """Time that an answer waits for its ground truth before it is compared with a reference output."""
     on_scores: Callable[[Sequence[AuditScore]], None] = lambda scores: None
     """Callback for scores of audited answers."""
-    settings: DriftSettings = field(default_factory=DriftSettings)
-    audits_every_s: float = 1.0
-    """Interval between requests to the engine for audit samples."""
-    audits_at_once: int = 4
-    """Maximum number of re-runs per scoring call."""
-    budget_s: float = 60.0
-    """Time budget of one re-profiling run."""
-    pause_s: float = 30.0
-    """Backoff after failed re-profiling."""
 
 
 @dataclass(eq=False)
@@ -86,6 +78,7 @@ class DriftMonitor:
         self,
         dependencies: DriftDependencies,
         profiles: Callable[[ManagedPlans], Profiles],
+        settings: DriftSettings,
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -93,12 +86,13 @@ class DriftMonitor:
         """Start without monitors; the first poll creates them.
 
         Args:
-            dependencies: functions and settings.
+            dependencies: functions of drift detection.
             profiles: profiles of some plans' pipelines before any drift.
+            settings: tolerances and intervals.
             clock: monotonic clock in seconds.
             wall_clock: seconds since 1970.
         """
-        self._dependencies, self._stored_profiles = dependencies, profiles
+        self._dependencies, self._stored_profiles, self._settings = dependencies, profiles, settings
         self._clock, self._wall_clock = clock, wall_clock
         self._monitored: _MonitoredPlans | None = None
         self._target_plans: ManagedPlans | None = None
@@ -117,8 +111,8 @@ class DriftMonitor:
         self._sparse_alarms: dict[str, tuple[DriftAlarm, int]] = {}
         """Pipeline with drifted data -> its alarm, and the number of items of its last re-profiling: twice as many
         items permit tighter bounds."""
-        self._rebuild_backoff = Backoff(dependencies.pause_s, dependencies.pause_s)
-        self._reprofile_backoff = Backoff(dependencies.pause_s, dependencies.pause_s)
+        self._rebuild_backoff = Backoff(settings.backoff_s, settings.backoff_s)
+        self._reprofile_backoff = Backoff(settings.backoff_s, settings.backoff_s)
         self._reported_unmonitored: frozenset[str] = frozenset()
         """Unmonitored parts that were reported."""
         self._failures: list[str] = []
@@ -186,7 +180,7 @@ class DriftMonitor:
                 monitored.answers,
                 time_s=self._wall_clock(),
                 clock=self._clock,
-                budget_s=self._dependencies.budget_s,
+                budget_s=self._settings.reprofile_budget_s,
                 mode=monitored.controlled.mode.value,
             )
         self._dependencies.keep(outcome.observations)
@@ -298,7 +292,7 @@ class DriftMonitor:
                 specification,
                 plans,
                 profiles,
-                self._dependencies.settings,
+                self._settings,
                 replays=controlled.mode is Mode.REPLAY,
                 agreements=agreements,
                 without_truth=current.without_truth,
@@ -333,7 +327,7 @@ class DriftMonitor:
 
     async def _audit(self, now_s: float, time_s: float, engine: Engine, auditor: Auditor | None) -> None:
         """Start scoring samples if it is due."""
-        is_due = now_s - self._audited_s >= self._dependencies.audits_every_s
+        is_due = now_s - self._audited_s >= self._settings.audit_interval_s
         if auditor is None or not is_due or self._scoring_task.busy or not isinstance(engine, AuditableEngine):
             return
         self._audited_s = now_s
@@ -348,7 +342,7 @@ class DriftMonitor:
 
     def _score(self, auditor: Auditor, time_s: float) -> AuditResult:
         with self._runner_lock:
-            return auditor.score(time_s, max_reruns=self._dependencies.audits_at_once)
+            return auditor.score(time_s, max_reruns=self._settings.max_reruns)
 
 
 def _close(monitored: _MonitoredPlans | None) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from circinus.control.drift.detector import Change, Detector, ScaledObservation
+from circinus.control.settings import DriftSettings
 from circinus.specification import Configuration
 from circinus.specification.formatting import format_duration
 
@@ -62,28 +63,6 @@ class MonitorSample:
     time_s: float
     """Seconds since 1970; ascending."""
     placed: ScaledObservation
-
-
-@dataclass(frozen=True)
-class DriftSettings:
-    """False-alarm rate and tolerances of drift detection."""
-
-    false_alarm_every_s: float = 86400.0
-    """Minimum expected time between false alarms of all monitors together."""
-    reference_risk: float = 0.05
-    """Probability that any baseline is outside its confidence bounds."""
-    service_tolerance: float = 0.2
-    """Relative tolerance of service times."""
-    service_tolerance_s: float = 2.5e-4
-    """Absolute tolerance of short service times: a busy machine delays calls by this much, without effect on plans."""
-    accuracy_tolerance: float = 0.02
-    """Tolerance of mean scores, as a share of the metric's range."""
-    block_s: float = 15.0
-    """Duration of blocks over which the share of late requests is taken, because late requests cluster."""
-    block_answers: int = 10
-    """Minimum number of requests per block."""
-    max_alpha_budget_s: float = 60.0
-    """Maximum alpha budget that an idle monitor accumulates, in seconds of traffic."""
 
 
 @dataclass(frozen=True, eq=False)

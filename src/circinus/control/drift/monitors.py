@@ -11,7 +11,6 @@ from circinus.control.drift.baselines import AccuracyBaseline, ServiceTimeBaseli
 from circinus.control.drift.drift_tests import (
     AccuracyMonitor,
     DriftAlarm,
-    DriftSettings,
     DriftState,
     LatencySloMonitor,
     MonitorSample,
@@ -21,6 +20,7 @@ from circinus.control.drift.drift_tests import (
     update_monitors,
 )
 from circinus.control.drift.status_deltas import LateShareReader, NewBatchReader
+from circinus.control.settings import DriftSettings
 from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.serving import EngineStatus
 from circinus.serving.configuration_hash import configuration_hash

@@ -6,27 +6,10 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from circinus.control.settings import CanarySettings
 from circinus.serving import EngineStatus
 from circinus.serving.engine import QueryStatus
 from circinus.specification import Query
-
-
-@dataclass(frozen=True)
-class CanarySettings:
-    """Thresholds of canary analysis."""
-
-    duration_s: float = 15.0
-    """Duration of the analysis after deployment."""
-    max_failed_share: float = 0.1
-    """Share of a query's requests that may fail."""
-    max_failure_ratio: float = 3.0
-    """Maximum ratio to the baseline's failure rate; some queries get requests that every plan fails."""
-    min_failures: int = 5
-    """Minimum number of failures before the failure rate is compared."""
-    min_answers: int = 20
-    """Minimum number of answers before the latency is compared."""
-    latency_margin: float = 0.1
-    """Margin below the guaranteed share of answers in time, if the baseline met the latency SLO."""
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-
-@dataclass(frozen=True)
-class NodeSettings:
-    """Time constants of the node tracker."""
-
-    lost_after_s: float = 1.0
-    """Minimum duration of a loss: losses come in groups, and a heartbeat may merely be delayed."""
-    back_after_s: float = 15.0
-    """Minimum duration of a return: a returned machine may fail again, and plans should not oscillate."""
-    max_doublings: int = 5
-    """Maximum number of doublings of the wait; each return that did not last doubles it."""
-    lasting_factor: float = 4.0
-    """Multiple of its wait after which a return counts as lasting."""
+from circinus.control.settings import NodeSettings
 
 
 @dataclass(frozen=True)
@@ -74,7 +62,7 @@ class NodeTracker:
     def __init__(
         self,
         specified: Mapping[str, int],
-        settings: NodeSettings | None = None,
+        settings: NodeSettings,
         assumed: Mapping[str, int] | None = None,
     ) -> None:
         """Start without observations.
@@ -85,7 +73,7 @@ class NodeTracker:
             assumed: pool -> initially assumed number; default `specified`.
         """
         self._specified = dict(specified)
-        self._settings = settings or NodeSettings()
+        self._settings = settings
         self._pools = {pool: PoolState((assumed or specified)[pool]) for pool in specified}
 
     @property

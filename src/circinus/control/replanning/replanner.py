@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
@@ -12,8 +12,9 @@ from circinus.control.backoff import Backoff
 from circinus.control.control_state import ControlState
 from circinus.control.drift.profile_overrides import ProfileOverrides
 from circinus.control.managed_plans import ManagedPlans
-from circinus.control.replanning.node_tracker import NodeSettings, NodeTracker
+from circinus.control.replanning.node_tracker import NodeTracker
 from circinus.control.replanning.replan import Profiles, ReplanDependencies, ReplanResult, replan_for_nodes
+from circinus.control.settings import ControlSettings
 from circinus.serving import EngineStatus
 from circinus.specification import Specification
 
@@ -24,18 +25,6 @@ class ReplanTrigger(StrEnum):
     NODES = "nodes"
     FILES = "files"
     DRIFT = "drift"
-
-
-@dataclass(frozen=True)
-class ReplanSettings:
-    """Intervals of replanning."""
-
-    nodes: NodeSettings = field(default_factory=NodeSettings)
-    file_poll_interval_s: float = 1.0
-    """Polling interval of the plan files."""
-    initial_backoff_s: float = 2.0
-    """Backoff after the first failure; doubles with each failure."""
-    max_backoff_s: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +48,7 @@ class Replanner:
         self,
         planner: ReplanDependencies,
         now: ManagedPlans,
-        settings: ReplanSettings,
+        settings: ControlSettings,
         overrides: ProfileOverrides,
     ) -> None:
         """Start without running tasks.
@@ -67,7 +56,7 @@ class Replanner:
         Args:
             planner: replanning functions.
             now: current plans.
-            settings: intervals.
+            settings: intervals and backoffs.
             overrides: re-profiled data that the current plans were made from.
         """
         self._planner, self._settings, self._planned_overrides = planner, settings, overrides
@@ -81,7 +70,7 @@ class Replanner:
         """True if the running task started from plans that were rolled back since."""
         self._checked_files_s = 0.0
         self._backoff = {
-            trigger: Backoff(settings.initial_backoff_s, settings.max_backoff_s) for trigger in ReplanTrigger
+            trigger: Backoff(settings.initial_replan_backoff_s, settings.max_backoff_s) for trigger in ReplanTrigger
         }
         self._reported: dict[ReplanTrigger, str] = {}
         """Last reported failure by trigger."""
