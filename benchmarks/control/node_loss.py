@@ -110,11 +110,10 @@ async def _controlled(plans: PlanFileSource, case: LossCase, nodes: RayNodes) ->
 
     clients, observed = RayEngine(nodes.settings), _ObservedEngine(RayEngine(nodes.settings))
     events: list[tuple[float, Event]] = []
-    controlled, _ = plans.open()
     records = ControlStateStore(Path(":memory:"))
     controller = Controller(
         observed,
-        controlled,
+        plans.managed,
         records,
         holder="benchmark",
         clock=asyncio.get_running_loop().time,

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.workloads.burst_shop import PEAK, Scene
+from circinus.api.plan_context import load_plan
 from circinus.api.plan_source import PlanFileSource
 from circinus.control.control_state import ControlState
 from circinus.control.managed_plans import ManagedPlans
@@ -59,7 +60,7 @@ def _managed_plans(folder: Path, text: str, dwell_s: float) -> ManagedPlans:
     file = folder / "read.json"
     file.write_text(text, encoding="utf-8")
     try:
-        return PlanFileSource(file, Mode.REPLAY, PEAK, dwell_s).open()[0]
+        return PlanFileSource(load_plan(file, needs_store=True), Mode.REPLAY, PEAK, dwell_s).managed
     finally:
         file.unlink()
 

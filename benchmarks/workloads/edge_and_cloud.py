@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from circinus.api.plan_context import load_plan
 from circinus.api.plan_source import PlanFileSource
 from circinus.serving import Mode
 
@@ -96,9 +97,8 @@ def lost_scene(folder: Path, edge_nodes: int) -> PlanFileSource:
         )
         if run.returncode:
             raise RuntimeError(f"circinus {verb[0]} failed: {run.stderr.strip() or run.stdout.strip()}")
-    plans = PlanFileSource(folder / "plan.json", Mode.REAL, peak=1.0, dwell_s=10.0)
-    controlled, _ = plans.open()
-    pools = {deployment.deployment.pool for deployment in controlled.deployments}
+    plans = PlanFileSource(load_plan(folder / "plan.json"), Mode.REAL, peak=1.0, dwell_s=10.0)
+    pools = {deployment.deployment.pool for deployment in plans.managed.deployments}
     if pools != {EDGE}:
         raise RuntimeError(f"plans must use only pool {EDGE}, got {pools}")
     return plans

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from circinus.api.engine_handle import EngineHandle
     from circinus.api.plan_context import LoadedPlan
     from circinus.control.ladders.standby import StandbyReplicas
-    from circinus.control.managed_plans import ManagedPlans
 
 _log = logging.getLogger(__name__)
 _DEFAULT_AUDIT_RATE = 0.01
@@ -93,15 +92,13 @@ class PlanController:
     def __init__(
         self,
         source: PlanFileSource,
-        managed: ManagedPlans,
-        standby: StandbyReplicas,
         engine: EngineHandle,
         options: ControlOptions,
         on_event: Callable[[Event], None],
     ) -> None:
-        self.standby = standby
+        self.standby: StandbyReplicas = source.standby
         """Standby replicas that the controller keeps, and what they cost."""
-        self._source, self._managed, self._handle, self._options = source, managed, engine, options
+        self._source, self._handle, self._options = source, engine, options
         self._on_event = on_event
         self._metrics: ControlMetrics | None = None
         self._stop_requested = False
@@ -194,7 +191,7 @@ class PlanController:
                 await asyncio.to_thread(revive)  # joins a running engine
                 controller = Controller(
                     engine,
-                    self._managed,
+                    self._source.managed,
                     store,
                     holder=f"process {os.getpid()} on {socket.gethostname()}",
                     clock=asyncio.get_running_loop().time,
@@ -229,7 +226,7 @@ class PlanController:
 
             controller = Controller(
                 dry,
-                self._managed,
+                self._source.managed,
                 store,
                 holder="dry run",
                 clock=asyncio.get_running_loop().time,
@@ -263,7 +260,7 @@ def control_plan(
     serving_mode = Mode(mode)
     default_rate = _DEFAULT_AUDIT_RATE if serving_mode is Mode.REAL else 0.0
     source = PlanFileSource(
-        opened.path,
+        opened,
         serving_mode,
         options.standby_factor,
         seconds(options.dwell),
@@ -272,8 +269,8 @@ def control_plan(
         local_only=engine.kind == "local",
         dry=options.dry_run,
     )
-    managed, standby = source.manage(opened)
+    managed = source.managed
     if engine.kind == "local":  # otherwise the controller would retry forever
         require_capacity(managed.desired_state(managed.initial_ladder_states()), MachineCapacity.of_this_machine())
     source.prepare(managed, progress=progress)
-    return PlanController(source, managed, standby, engine, options, on_event)
+    return PlanController(source, engine, options, on_event)

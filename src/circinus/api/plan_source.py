@@ -19,7 +19,7 @@ from circinus.control.drift.reference_outputs import LiveReferenceRunner, Replay
 from circinus.control.ladders.standby import StandbyReplicas, plan_standby
 from circinus.control.managed_plans import ManagedPlans
 from circinus.control.replanning.replan import ReplanDependencies
-from circinus.errors import PlanningError, StalePlanError
+from circinus.errors import StalePlanError
 from circinus.matching import Incumbent
 from circinus.profiling import save_observations
 from circinus.serving import Mode
@@ -41,12 +41,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class PlanFileSource:
-    """Source of plans: a plan file and the specification that it was made from.
+    """Source of plans: a plan, its file and the specification that it was made from. Without a file it never changes.
 
-    Without a plan file the source has one plan, which never changes; `manage` sets that plan.
+    Raises:
+        PlanningError: the plan serves no query.
     """
 
-    plan_file: Path | None
+    opened: LoadedPlan
+    """Plan that was read last."""
     mode: Mode
     peak: float
     """Burst factor to keep standby replicas for; 1: none."""
@@ -59,37 +61,17 @@ class PlanFileSource:
     """True if this machine emulates all pools; it can emulate slower hardware, but not faster."""
     dry: bool = False
     """True to write nothing, the plan file included."""
-    _opened: LoadedPlan | None = None
-    _seen: Signature = ()
-    """Signature of the files when the adopted plans were read."""
-    _read: Signature = ()
-    """Signature of the files when plans were last read, adopted or not."""
     _polled: Signature = ()
     """Signature at the last poll: files that are being written are left alone until they stay unchanged."""
     _profiles: tuple[str, Mapping[str, PipelineProfile]] | None = None
     """(fingerprint of specification, corrections and store; the profiles) that were loaded last."""
     _ended: bool = False
 
-    def open(self) -> tuple[ManagedPlans, StandbyReplicas]:
-        """Read the plan file, and return the plans to control and their standby replicas.
-
-        Raises:
-            PlanningError: the plan file cannot be read, or the plan serves no query.
-            StalePlanError: the specification or the code has changed since the plan was made.
-        """
-        if self.plan_file is None:
-            raise PlanningError("the plan was not saved", code="plan.no_file", hint="Save it and load the file.")
-        return self.manage(load_plan(self.plan_file, needs_store=self.mode is Mode.REPLAY))
-
-    def manage(self, opened: LoadedPlan) -> tuple[ManagedPlans, StandbyReplicas]:
-        """Return the plans to control and their standby replicas, for a plan that was read or made before.
-
-        Raises:
-            PlanningError: the plan serves no query.
-        """
-        opened.require_served_query()
-        self._opened, self._seen = opened, self._seen or self._signature(opened.specification)
-        return self._managed(opened)
+    def __post_init__(self) -> None:
+        self._seen = self._read = self._signature()
+        """Signatures of the files when the adopted plans were read, and when plans were last read, adopted or not."""
+        self.managed, self.standby = self._managed(self.opened)
+        """Plans to control, and their standby replicas."""
 
     def planner(self) -> ReplanDependencies:
         """Return the functions that replan after changes of nodes or files, for one run of a controller."""
@@ -114,46 +96,37 @@ class PlanFileSource:
             answers=self._reference_runner,
             agreements=self._agreements,
             keep=self._store_observations,
-            truths=ChainedGroundTruth(*files, DatasetGroundTruth(lambda: self._current.specification)),
+            truths=ChainedGroundTruth(*files, DatasetGroundTruth(lambda: self.opened.specification)),
             ground_truth_timeout_s=0.0 if ground_truth is None else ground_truth_timeout_s,
             on_scores=on_scores,
         )
 
     def profiles(self, managed: ManagedPlans) -> Mapping[str, PipelineProfile]:
         """Return the corrected profiles of all pipelines that the queries of some plans use."""
-        return self._load_profiles(managed.specification, managed.corrections, self._current)
+        return self._load_profiles(managed.specification, managed.corrections, self.opened)
 
     def prepare(self, managed: ManagedPlans, *, progress: ProgressFactory = no_progress) -> None:
         """Record the outputs that a replay of the plans returns, if there are any to record."""
         if self.replay_items is not None:
             record_plans(
                 managed.specification,
-                self._current.store,
+                self.opened.store,
                 managed.reachable_plans(),
                 self.replay_items,
-                seed=self._current.plan_set.seed,
+                seed=self.opened.plan_set.seed,
                 progress=progress,
             )
-
-    @property
-    def _current(self) -> LoadedPlan:
-        """The plan that was read last; its file is read at the first use."""
-        if self._opened is None:
-            self.open()
-        if self._opened is None:
-            raise RuntimeError("no plan was opened")
-        return self._opened
 
     def _reference_runner(self, specification: Specification) -> ReferenceRunner:
         """Return a runner of other configurations: the operators on this machine, or the recordings of a replay."""
         if self.mode is Mode.REPLAY:
-            return ReplayReferenceRunner(specification, self._current.store)
+            return ReplayReferenceRunner(specification, self.opened.store)
         return LiveReferenceRunner(specification)
 
     def _agreements(
         self, specification: Specification, pairs: Sequence[tuple[str, Configuration, Configuration]]
     ) -> Agreements:
-        store, seed = self._current.store, self._current.plan_set.seed
+        store, seed = self.opened.store, self.opened.plan_set.seed
         if self.replay_items is not None:
             recorded = [(pipeline, configuration) for pipeline, *both in pairs for configuration in both]
             record_configurations(specification, store, recorded, self.replay_items, seed=seed)
@@ -162,14 +135,14 @@ class PlanFileSource:
     def _store_observations(self, observations: Sequence[ServiceTimeObservation]) -> None:
         """Store service times for later plans; those of a replay reveal nothing about the hardware."""
         if self.mode is Mode.REAL and observations:
-            save_observations(self._current.store, observations)
+            save_observations(self.opened.store, observations)
 
     def _changed(self) -> bool:
-        if self.plan_file is None:
+        if self.opened.path is None:
             return False
-        now, before = self._signature(self._current.specification), self._polled
+        now, before = self._signature(), self._polled
         self._polled = now
-        return now not in (self._seen, ()) and now == before
+        return now != self._seen and now == before
 
     def _latest(self, running: ManagedPlans) -> ManagedPlans:
         """Return the plans of the plan file as it is now; if only its specification was edited, replan first.
@@ -177,24 +150,27 @@ class PlanFileSource:
         Raises:
             CircinusError: the plan file or the specification is faulty, or a dry run would have to write a plan file.
         """
-        opened = self._current
-        before = self._signature(opened.specification)
+        opened, plan_file = self.opened, self.opened.path
+        if plan_file is None:
+            return running
+        before = self._signature()
         try:
-            managed, _ = self.open()
+            latest = load_plan(plan_file, needs_store=self.mode is Mode.REPLAY)
         except StalePlanError:
-            if self.dry or self.plan_file is None:
+            if self.dry:
                 raise
-            _log.info("the specification of %s changed: plan again", self.plan_file)
-            specification = load_specification([self.plan_file.parent / file for file in opened.plan_set.files])
+            _log.info("the specification of %s changed: plan again", plan_file)
             plan_and_save(
-                specification,
-                self.plan_file,
+                load_specification([plan_file.parent / file for file in opened.plan_set.files]),
+                plan_file,
                 opened.store,
                 seed=opened.plan_set.seed,
                 running=Incumbent.of(running.matching),
-                is_superseded=lambda: self._ended or self._signature(opened.specification) != before,
+                is_superseded=lambda: self._ended or self._signature() != before,
             )
-            managed, _ = self.open()
+            latest = load_plan(plan_file, needs_store=self.mode is Mode.REPLAY)
+        managed, _ = self._managed(latest)
+        self.opened = latest
         self._read = before  # as before anything was read: files written since are read at the next poll
         return managed
 
@@ -216,9 +192,8 @@ class PlanFileSource:
         return self._profiles[1]
 
     def _managed(self, opened: LoadedPlan) -> tuple[ManagedPlans, StandbyReplicas]:
-        matching, infrastructure = opened.plan_set.matching, opened.specification.infrastructure
-        if infrastructure is None:
-            raise PlanningError("the specification has no infrastructure", code="specification.no_infrastructure")
+        opened.require_served_query()
+        matching, infrastructure = opened.plan_set.matching, opened.specification.required_infrastructure
         pools = self._standby_pools(infrastructure)
         standby = StandbyReplicas(matching.deployments, {}, (), 0.0)
         if self.peak > 1:
@@ -248,9 +223,10 @@ class PlanFileSource:
             return None
         return frozenset(pool.name for pool in infrastructure.pools if can_emulate(pool.hardware.speed))
 
-    def _signature(self, specification: Specification) -> Signature:
+    def _signature(self) -> Signature:
         """Return the state of the plan file and of all files that its specification is or may be read from."""
-        files = {*specification.files} if self.plan_file is None else {self.plan_file, *specification.files}
+        specification, plan_file = self.opened.specification, self.opened.path
+        files = {*specification.files} if plan_file is None else {plan_file, *specification.files}
         for source in specification.sources:
             files |= set(source.glob("*.y*ml")) if source.is_dir() else {source}
         return tuple((str(file), *_file_state(file)) for file in sorted(files))

@@ -138,9 +138,7 @@ def query_frontier(
         PlanningError: the specification has no infrastructure.
     """
     profiles = load_profiles(specification, [query.pipeline], store, seed=seed)
-    infrastructure = specification.infrastructure
-    if infrastructure is None:
-        raise PlanningError("the specification has no infrastructure", code="specification.no_infrastructure")
+    infrastructure = specification.required_infrastructure
     corrections = _corrections(specification, profiles, store) if corrections is None else corrections
     profiles = apply_corrections(corrections, profiles, specification)
     pipeline = specification.pipelines[query.pipeline]

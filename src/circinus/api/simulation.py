@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from circinus.errors import PlanningError
 from circinus.matching.simulation_check import simulation_inputs
 from circinus.simulation import simulate
 from circinus.specification import Network
@@ -41,9 +40,7 @@ def simulate_plan(
     Raises:
         PlanningError: the plan has no infrastructure, or a number has no meaning.
     """
-    matching, infrastructure = opened.plan_set.matching, opened.specification.infrastructure
-    if infrastructure is None:
-        raise PlanningError("the specification has no infrastructure", code="specification.no_infrastructure")
+    matching, infrastructure = opened.plan_set.matching, opened.specification.required_infrastructure
     _log.info("simulate %g s at %g times the rates", duration_s, load)
     served = {assignment.query for assignment in matching.assignments}
     return simulate(

@@ -43,7 +43,6 @@ class PlanSnapshot:
 def snapshot_to_json(controlled: ManagedPlans) -> str:
     """Return plans as JSON text that `snapshot_from_json` decodes."""
     specification = controlled.specification
-    assert specification.infrastructure is not None, "plans require an infrastructure"
     snapshot = PlanSnapshot(
         matching=controlled.matching,
         deployments=controlled.deployments,
@@ -51,7 +50,7 @@ def snapshot_to_json(controlled: ManagedPlans) -> str:
         code_versions=controlled.code_versions,
         corrections=controlled.corrections,
         pipelines=tuple(specification.pipelines.values()),
-        infrastructure=specification.infrastructure,
+        infrastructure=specification.required_infrastructure,
         queries=specification.queries,
         module_paths=specification.module_paths,
     )

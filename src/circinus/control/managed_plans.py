@@ -45,9 +45,12 @@ class ManagedPlans:
     @cached_property
     def nodes(self) -> Mapping[str, int]:
         """Number of nodes per pool that was planned for."""
-        infrastructure = self.specification.infrastructure
-        assert infrastructure is not None, "plans require an infrastructure"
-        return {pool.name: self.node_overrides.get(pool.name, pool.nodes) for pool in infrastructure.pools}
+        return {pool: self.node_overrides.get(pool, nodes) for pool, nodes in self.specified_nodes.items()}
+
+    @property
+    def specified_nodes(self) -> Mapping[str, int]:
+        """Number of nodes per pool according to the specification."""
+        return {pool.name: pool.nodes for pool in self.specification.required_infrastructure.pools}
 
     def fits_nodes(self, nodes: Mapping[str, int]) -> bool:
         """Return whether the given number of nodes per pool suffices for these plans."""

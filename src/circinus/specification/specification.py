@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from circinus.errors import Diagnostic, SpecError
+from circinus.errors import Diagnostic, PlanningError, SpecError
 from circinus.specification.arrival_files import resolve_arrival_files
 from circinus.specification.code_references import folders_of
 from circinus.specification.cross_references import check_references
@@ -88,6 +88,17 @@ class Specification:
         ]
         paths = tuple(dict.fromkeys((*module_paths, *folders_of(references))))
         return cls({p.name: p for p in pipelines}, infrastructure, resolved, paths)
+
+    @property
+    def required_infrastructure(self) -> Infrastructure:
+        """The infrastructure, which plans require.
+
+        Raises:
+            PlanningError: there is none.
+        """
+        if self.infrastructure is None:
+            raise PlanningError("the specification has no infrastructure", code="specification.no_infrastructure")
+        return self.infrastructure
 
     def diagnostic(
         self, kind: str, name: str, path: FieldPath, found: str, expected: str, hint: str = ""

@@ -164,18 +164,16 @@ class SimulatedEngine:
             requests: query -> its requests, with items as indexes into the items of a configuration.
             startup_s: start-up time of new replicas.
         """
-        infrastructure = controlled.specification.infrastructure
-        assert infrastructure is not None, "plans need an infrastructure"
         self.now_s = 0.0
         self._specification = controlled.specification
-        self._network = Network(infrastructure)
+        self._network = Network(controlled.specification.required_infrastructure)
         self._profiles = profiles
         self._startup_s = startup_s
         self._plans: dict[str, list[QueryPlan]] = {}
         self._queries = {
             name: _QueryRequests(sent, np.full(len(sent.arrival_s), math.inf)) for name, sent in requests.items()
         }
-        self._nodes = {pool.name: pool.nodes for pool in infrastructure.pools}
+        self._nodes = dict(controlled.specified_nodes)
         self._lost: set[str] = set()
         self._phases: list[_Phase] = []
         self._next_phase: _Phase | None = None

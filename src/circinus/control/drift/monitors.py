@@ -53,7 +53,7 @@ class Baselines:
         replays: bool,
     ) -> Baselines:
         """Return the baselines of all plans that queries may use."""
-        assert specification.infrastructure is not None, "plans require an infrastructure"
+        infrastructure = specification.required_infrastructure
         distinct_plans = list(dict.fromkeys(plan for query_plans in plans.values() for plan in query_plans))
         measured = {
             (name, profiled.configuration): profiled
@@ -67,7 +67,7 @@ class Baselines:
             pipeline = specification.pipelines[plan.pipeline]
             for name in () if profile is None else profile.operators:
                 deployment, prefix = plan.deployment_of(name), prefix_configuration(pipeline, plan.configuration, name)
-                hardware = specification.infrastructure.pool(deployment.pool).hardware
+                hardware = infrastructure.pool(deployment.pool).hardware
                 monitor = ServiceTimeMonitor(plan.pipeline, name, prefix, hardware.name)
                 prefixes[deployment, configuration_hash(prefix)] = monitor
                 assert profile is not None

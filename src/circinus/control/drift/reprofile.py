@@ -119,8 +119,7 @@ def _observation(
     if not isinstance(watch, ServiceTimeMonitor) or watch.pipeline not in profiles or alarm.now <= 0:
         return None
     profile, pipeline = profiles[watch.pipeline], specification.pipelines[watch.pipeline]
-    assert specification.infrastructure is not None, "plans require an infrastructure"
-    pools = specification.infrastructure.pools
+    pools = specification.required_infrastructure.pools
     hardware = next((pool.hardware for pool in pools if pool.hardware.name == watch.hardware_class), None)
     operators = (profiled.operators[watch.operator] for profiled in profile.configurations)
     operator = next((profiled for profiled in operators if profiled.prefix == watch.prefix), None)

@@ -48,8 +48,7 @@ def replan_for_nodes(
     Raises:
         PlanningError: no query can be served.
     """
-    specified = controlled.specification.infrastructure
-    assert specified is not None, "plans require an infrastructure"
+    specified = controlled.specification.required_infrastructure
     pools = tuple(pool.model_copy(update={"nodes": nodes.get(pool.name, 0)}) for pool in specified.pools)
     present = specified.model_copy(update={"pools": pools})
     served = controlled.matching.assignments
@@ -118,8 +117,7 @@ def _plan_all(
 
 def _next_omitted(pinned: Sequence[Query], specification: Specification, omitted: Sequence[str], location: str) -> str:
     """Return the pinned query to omit next: on a lost pool, else at the error's location, else the least important."""
-    assert specification.infrastructure is not None
-    lost_pools = {pool.name for pool in specification.infrastructure.pools if pool.nodes == 0}
+    lost_pools = {pool.name for pool in specification.required_infrastructure.pools if pool.nodes == 0}
     remaining = [query for query in pinned if query.name not in omitted]
     on_lost_pools = [query for query in remaining if any(pin.pool in lost_pools for pin in query.pin or ())]
     names = _located_queries(location)

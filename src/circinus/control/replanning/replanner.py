@@ -60,7 +60,7 @@ class Replanner:
             overrides: re-profiled data that the current plans were made from.
         """
         self._planner, self._settings, self._planned_overrides = planner, settings, overrides
-        self._node_tracker = NodeTracker(_specified(now), settings.nodes, now.nodes)
+        self._node_tracker = NodeTracker(now.specified_nodes, settings.nodes, now.nodes)
         self._planning_task: BackgroundTask[ReplanReady | None] = BackgroundTask()
         self._ready: ReplanReady | None = None
         """New plans that were not adopted yet."""
@@ -99,7 +99,10 @@ class Replanner:
             self._backoff[ReplanTrigger.NODES].reset()
         if self._planning_task.busy or self._ready is not None:
             return
-        nodes, tracker = dict(self.nodes), self._node_tracker.with_specified(_specified(now))  # copies for the thread
+        nodes, tracker = (
+            dict(self.nodes),
+            self._node_tracker.with_specified(now.specified_nodes),
+        )  # copies for the thread
         if self._backoff[ReplanTrigger.NODES].is_due(now_s) and self.nodes != now.nodes and self._refused_nodes is None:
             self._start(ReplanTrigger.NODES, _node_changes(now.nodes, nodes), now, nodes, overrides)
         elif self._backoff[ReplanTrigger.FILES].is_due(now_s) and self._files_changed(now_s):
@@ -132,7 +135,7 @@ class Replanner:
 
     def track(self, controlled: ManagedPlans) -> None:
         """Follow the node counts of adopted plans."""
-        self._node_tracker = self._node_tracker.with_specified(_specified(controlled))
+        self._node_tracker = self._node_tracker.with_specified(controlled.specified_nodes)
 
     def rolled_back(self, refused: ManagedPlans, before: ManagedPlans) -> None:
         """Record a rollback.
@@ -210,7 +213,7 @@ class Replanner:
         base = self._planner.latest(now)
         if base.fingerprint == state.plan_file_fingerprint:
             return None
-        nodes = tracker.with_specified(_specified(base)).node_counts
+        nodes = tracker.with_specified(base.specified_nodes).node_counts
         profiles, reprofiled = self._current_profiles(base, overrides)
         result = ReplanResult(base)
         if reprofiled or nodes != base.nodes:
@@ -218,12 +221,6 @@ class Replanner:
         self._planner.prepare(result.controlled)
         description = _with_caveats(_edit_description(now.specification, base.specification), result)
         return ReplanReady(result.controlled, ReplanTrigger.FILES, description, base, overrides)
-
-
-def _specified(controlled: ManagedPlans) -> Mapping[str, int]:
-    infrastructure = controlled.specification.infrastructure
-    assert infrastructure is not None, "plans require an infrastructure"
-    return {pool.name: pool.nodes for pool in infrastructure.pools}
 
 
 def _node_changes(before: Mapping[str, int], nodes: Mapping[str, int]) -> str:
