@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from drift_scenario import KnownTruths, Listening, configuration, item
 
-from circinus.control.drift.audit_scores import most_accurate
+from circinus.control.drift.audit_scores import AuditScore, RecentItems, most_accurate
 from circinus.control.drift.auditor import MAX_QUEUED, Auditor, expected_agreements
-from circinus.control.drift.recent_items import AuditedItem, RecentItems
 from circinus.control.drift.reference_outputs import LiveReferenceRunner, ReferenceRunner, ReplayReferenceRunner
 from circinus.errors import ProfileError
 from circinus.operators import Item
@@ -100,8 +99,8 @@ def test_answers_are_scored_against_what_the_most_accurate_plan_says(
     assert {(s.query, s.pipeline, s.configuration, s.time_s) for s in found.scores} == {
         ("one", "listen", configuration_hash(configuration("small")), 101.0)
     }
-    assert [live.truth for live in found.items] == [c.truth for c in came]
-    assert [live.item.key for live in found.items] == [c.key for c in came]
+    assert [live.truth for live in found.scores] == [c.truth for c in came]
+    assert [live.item.key for live in found.scores] == [c.key for c in came]
     assert auditor.score(102.0).scores == ()
 
 
@@ -217,17 +216,17 @@ def test_computed_measurements_are_scored_against_the_given_truth(listening: Lis
         assert [unpickle_value(one) for one in found.outputs["hear"]] == [14, 14]
 
 
-def _live(key: str, time_s: float, size: int = 10) -> AuditedItem:
-    return AuditedItem("listen", key, b"v" * size, None, None, time_s)
+def _live(key: str, time_s: float, size: int = 10) -> AuditScore:
+    return AuditScore("one", "listen", key, "", 1.0, None, time_s, b"v" * size)
 
 
 def test_live_items_are_the_last_ones_each_once() -> None:
     items = RecentItems(max_items=3, max_bytes=100)
     items.add([_live("a", 1.0), _live("b", 2.0), _live("a", 3.0)])
-    assert [(one.key, one.time_s) for one in items.since("listen", 0.0)] == [("b", 2.0), ("a", 3.0)]
+    assert [(one.item_key, one.time_s) for one in items.since("listen", 0.0)] == [("b", 2.0), ("a", 3.0)]
     items.add([_live("c", 4.0), _live("d", 5.0)])
-    assert [one.key for one in items.since("listen", 0.0)] == ["a", "c", "d"]
-    assert [one.key for one in items.since("listen", 4.0)] == ["c", "d"]
+    assert [one.item_key for one in items.since("listen", 0.0)] == ["a", "c", "d"]
+    assert [one.item_key for one in items.since("listen", 4.0)] == ["c", "d"]
     items.add([_live("e", 6.0, size=85)])
-    assert [one.key for one in items.since("listen", 0.0)] == ["d", "e"]
+    assert [one.item_key for one in items.since("listen", 0.0)] == ["d", "e"]
     assert items.since("other", 0.0) == ()

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import pytest
 from drift_scenario import KnownTruths, Listening, configuration, item, plan
 
+from circinus.control.drift.audit_scores import RecentItems
 from circinus.control.drift.auditor import Auditor, expected_agreements
 from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm
 from circinus.control.drift.ground_truth import GroundTruthSource
 from circinus.control.drift.monitors import MonitorSet
 from circinus.control.drift.profile_overrides import ProfileOverrides
-from circinus.control.drift.recent_items import RecentItems
 from circinus.control.drift.reference_outputs import LiveReferenceRunner
 from circinus.control.drift.reprofile import reprofile
 from circinus.operators import Item
@@ -79,7 +79,7 @@ class Loop:
         self.auditor.drain((await engine.drain_audits()).samples, now_s)
         audited = await asyncio.to_thread(self.auditor.score, now_s, max_reruns=2 * A_LOOK)
         assert audited.failures == ()
-        self.live.add(audited.items)
+        self.live.add(audited.scores)
         found = self.watch.look(now_s, now_s, await engine.status(), audited.scores)
         self.moved += [(self.looks, one) for one in found if isinstance(one.watch, AccuracyMonitor)]
         self.looks += 1

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from drift_scenario import Listening, configuration, item, plan
 
+from circinus.control.drift.audit_scores import AuditScore, RecentItems
 from circinus.control.drift.baselines import ServiceTimeBaseline
 from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm, LatencySloMonitor, ServiceTimeMonitor
 from circinus.control.drift.pipeline_reprofiler import reprofile_pipeline
 from circinus.control.drift.profile_overrides import ProfileOverrides
-from circinus.control.drift.recent_items import AuditedItem, RecentItems
 from circinus.control.drift.reference_outputs import LiveReferenceRunner, ReplayReferenceRunner
 from circinus.control.drift.reprofile import DriftOutcome, reprofile
 from circinus.estimation.corrections import MIN_FACTOR
@@ -39,7 +39,9 @@ def computed(listening: Listening) -> Iterator[LiveReferenceRunner]:
 def _live(items: Iterable[Item], *, truthful: bool, time_s: float = NOW_S) -> RecentItems:
     found = RecentItems()
     against = None if truthful else LARGE
-    found.add(AuditedItem("listen", i.key, pickle_value(i.value), i.truth, against, time_s) for i in items)
+    found.add(
+        AuditScore("one", "listen", i.key, "", 1.0, against, time_s, pickle_value(i.value), i.truth) for i in items
+    )
     return found
 
 
@@ -282,7 +284,7 @@ def test_in_a_replay_recordings_of_the_new_items_are_taken(measured_listening: L
     pipeline = measured_listening.specification.pipelines["listen"]
     came = load_dataset(pipeline, measured_listening.specification.module_paths).items[20:32]
     live = RecentItems()
-    live.add(AuditedItem("listen", i.key, None, i.truth, None, NOW_S) for i in came)
+    live.add(AuditScore("one", "listen", i.key, "", 1.0, None, NOW_S, None, i.truth) for i in came)
     recorded = ReplayReferenceRunner(measured_listening.specification, measured_listening.store)
     profile = _reprofile([ACCURACY], measured_listening, recorded, live).overrides.profiles["listen"]
     small, before = _of(profile, SMALL), _of(measured_listening.profile, SMALL)

@@ -20,7 +20,6 @@ import numpy as np
 from circinus.arrays import FloatArray
 from circinus.control.drift.audit_scores import Agreements, AuditScore, most_accurate
 from circinus.control.drift.ground_truth import GroundTruthSource
-from circinus.control.drift.recent_items import AuditedItem
 from circinus.control.drift.reference_outputs import ReferenceRunner
 from circinus.errors import CircinusError, ProfileError, ServingError
 from circinus.operators import Item
@@ -40,8 +39,6 @@ class AuditResult:
     """Result of one scoring call."""
 
     scores: tuple[AuditScore, ...] = ()
-    items: tuple[AuditedItem, ...] = ()
-    """Scored items, each with its ground truth or the reference's output."""
     failures: tuple[str, ...] = ()
     """Reasons why other samples were not scored."""
 
@@ -137,7 +134,7 @@ class Auditor:
             time_s: current time; seconds since 1970.
             max_reruns: maximum number of re-runs.
         """
-        scores, items, failures, retained = [], [], [], []
+        scores, failures, retained = [], [], []
         if self._dropped:
             failures.append(f"{self._dropped} audit samples were dropped: more arrive than can be re-run")
             self._dropped = 0
@@ -166,17 +163,16 @@ class Auditor:
                 failures.append(f"query {sample.query}: answer cannot be audited: {type(error).__name__}: {error}")
                 continue
             if result is not None:
-                scores.append(result[0])
-                items.append(result[1])
+                scores.append(result)
         self._queue.extendleft(reversed(retained))
-        return AuditResult(tuple(scores), tuple(items), tuple(dict.fromkeys(failures)))
+        return AuditResult(tuple(scores), tuple(dict.fromkeys(failures)))
 
-    def _against_truth(self, sample: AuditSample, time_s: float) -> tuple[AuditScore, AuditedItem] | None:
+    def _against_truth(self, sample: AuditSample, time_s: float) -> AuditScore | None:
         pipeline = self._pipelines.get(sample.query, "")
         truth = None if self._truths is None else self._truths.find(pipeline, sample.item_key)
         return None if truth is None else self._score_against(sample, truth.value, None, time_s)
 
-    def _against_reference(self, sample: AuditSample, time_s: float) -> tuple[AuditScore, AuditedItem] | None:
+    def _against_reference(self, sample: AuditSample, time_s: float) -> AuditScore | None:
         pipeline = self._pipelines.get(sample.query, "")
         audited = self._audited_pipelines.get(pipeline)
         configuration = None if audited is None else audited.by_label.get(sample.configuration)
@@ -190,15 +186,15 @@ class Auditor:
 
     def _score_against(
         self, sample: AuditSample, truth: Any, reference: Configuration | None, time_s: float
-    ) -> tuple[AuditScore, AuditedItem] | None:
+    ) -> AuditScore | None:
         name = self._pipelines.get(sample.query, "")
         audited = self._audited_pipelines.get(name)
         configuration = None if audited is None else audited.by_label.get(sample.configuration)
         if audited is None or configuration is None:
             return None
         score = audited.scorer.score(configuration, Item(sample.item_key, None, truth), sample.outputs)
-        result = AuditScore(sample.query, name, sample.item_key, sample.configuration, score, reference, time_s)
-        return result, AuditedItem(name, sample.item_key, sample.value, truth, reference, time_s)
+        label = sample.configuration
+        return AuditScore(sample.query, name, sample.item_key, label, score, reference, time_s, sample.value, truth)
 
 
 def _audited_pipeline(specification: Specification, profile: PipelineProfile) -> _AuditedPipeline:

@@ -11,13 +11,12 @@ from functools import partial
 
 from circinus.control.background_task import BackgroundTask, TaskFailed, TaskSucceeded
 from circinus.control.backoff import Backoff
-from circinus.control.drift.audit_scores import Agreements, AuditScore
+from circinus.control.drift.audit_scores import Agreements, AuditScore, RecentItems
 from circinus.control.drift.auditor import Auditor, AuditResult
 from circinus.control.drift.drift_tests import DriftAlarm, LatencySloMonitor
 from circinus.control.drift.ground_truth import GroundTruthSource
 from circinus.control.drift.monitors import MonitorSet
 from circinus.control.drift.profile_overrides import ProfileOverrides, Profiles
-from circinus.control.drift.recent_items import RecentItems
 from circinus.control.drift.reference_outputs import ReferenceRunner
 from circinus.control.drift.reprofile import DriftOutcome, reprofile
 from circinus.control.managed_plans import ManagedPlans
@@ -321,7 +320,7 @@ class DriftMonitor:
             self._failures.append(result.reason)
         elif isinstance(result, TaskSucceeded):
             self._scores += result.value.scores
-            self._recent_items.add(result.value.items)
+            self._recent_items.add(result.value.scores)
             self._failures.extend(result.value.failures)
             self._dependencies.on_scores(result.value.scores)
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from circinus.control.drift.audit_scores import most_accurate
+from circinus.control.drift.audit_scores import AuditScore, most_accurate
 from circinus.control.drift.profile_overrides import ProfileOverrides
-from circinus.control.drift.recent_items import AuditedItem
 from circinus.control.drift.reference_outputs import ReferenceRunner
 from circinus.errors import CircinusError, ProfileError
 from circinus.operators import Item
@@ -74,7 +73,7 @@ def reprofile_pipeline(
     profile: PipelineProfile,
     pipeline: Pipeline,
     configurations: Iterable[Configuration],
-    items: Sequence[AuditedItem],
+    items: Sequence[AuditScore],
     answers: ReferenceRunner,
     *,
     clock: Callable[[], float],
@@ -157,7 +156,7 @@ def reprofile_pipeline(
     risk = per_sequence_alpha(profile.risk, len(runs))
     profiled = replace(
         profile,
-        dataset_fingerprint=hashlib.sha256("/".join(item.key for item in selected).encode()).hexdigest(),
+        dataset_fingerprint=hashlib.sha256("/".join(item.item_key for item in selected).encode()).hexdigest(),
         dataset_items=UNLIMITED,
         held_out_items=0,
         configurations=tuple(
@@ -190,9 +189,9 @@ def _accuracy_key(profile: ConfigurationProfile, pipeline: Pipeline) -> float:
     return -mean if pipeline.metric.direction == "maximize" else mean
 
 
-def _random_key(recent: AuditedItem) -> str:
+def _random_key(recent: AuditScore) -> str:
     """Return a pseudo-random sort key: sequential bounds need an order independent of time, in which items drift."""
-    return hashlib.sha256(recent.key.encode()).hexdigest()
+    return hashlib.sha256(recent.item_key.encode()).hexdigest()
 
 
 def _updated_profile(

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from circinus.control.drift.audit_scores import RecentItems
 from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm, ServiceTimeMonitor
 from circinus.control.drift.pipeline_reprofiler import reprofile_pipeline
 from circinus.control.drift.profile_overrides import ProfileOverrides
-from circinus.control.drift.recent_items import RecentItems
 from circinus.control.drift.reference_outputs import ReferenceRunner
 from circinus.errors import ProfileError
 from circinus.estimation.corrections import learn_corrections
