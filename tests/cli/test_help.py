@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from circinus.cli.app import app
-from circinus.cli.verb_group import VERBS
+from circinus.cli.app import VERBS, app
 from cli_runner import run_circinus
 
 SUMMARIES = {name: summary for verbs in VERBS.values() for name, summary in verbs.items()}

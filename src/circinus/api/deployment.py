@@ -12,9 +12,8 @@ from circinus.api.defaults import DEFAULT_REPLAY_ITEMS
 from circinus.api.load_test import run_load_test
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, seconds
-from circinus.api.replay_recording import record_plans
 from circinus.api.synchronous import run
-from circinus.api.traffic_items import select_traffic_items
+from circinus.api.traffic_items import record_configurations, select_traffic_items
 from circinus.errors import ServingError
 from circinus.profiling.measurement.pickling import pickled_bytes
 from circinus.serving import DesiredState, Mode, Request, Response
@@ -189,7 +188,9 @@ def deploy(
     opened.require_served_query()
     if Mode(mode) is Mode.REPLAY:
         plans = [assignment.chosen.plan for assignment in opened.plan_set.matching.assignments]
-        record_plans(opened.specification, opened.store, plans, items, seed=opened.plan_set.seed, progress=progress)
+        used = [(plan.pipeline, plan.configuration) for plan in plans]
+        seed = opened.plan_set.seed
+        record_configurations(opened.specification, opened.store, used, items, seed=seed, progress=progress)
     _log.info("deploy in mode %s on %s", mode, engine)
     _apply(opened.desired_state(Mode(mode)), engine)
     return DeployedPlan(opened, engine)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from circinus.api.plan_context import LoadedPlan, load_plan
 from circinus.api.planning_service import apply_corrections, load_profiles, pipelines_in_use, plan_and_save
 from circinus.api.progress import ProgressFactory, no_progress
-from circinus.api.replay_recording import record_configurations, record_plans
+from circinus.api.traffic_items import record_configurations
 from circinus.control.drift.auditor import expected_agreements
 from circinus.control.drift.drift_monitor import DriftDependencies
 from circinus.control.drift.ground_truth import ChainedGroundTruth, DatasetGroundTruth, GroundTruthFile
@@ -108,10 +108,10 @@ class PlanFileSource:
     def prepare(self, managed: ManagedPlans, *, progress: ProgressFactory = no_progress) -> None:
         """Record the outputs that a replay of the plans returns, if there are any to record."""
         if self.replay_items is not None:
-            record_plans(
+            record_configurations(
                 managed.specification,
                 self.opened.store,
-                managed.reachable_plans(),
+                ((plan.pipeline, plan.configuration) for plan in managed.reachable_plans()),
                 self.replay_items,
                 seed=self.opened.plan_set.seed,
                 progress=progress,

@@ -1,4 +1,4 @@
-"""Planning from stored profiles, and the plan file."""
+"""Planning and admission from stored profiles, and the plan file."""
 
 from __future__ import annotations
 
@@ -10,16 +10,26 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from circinus.api.plans import AdmissionResult, Plan
 from circinus.api.profile_summary import machine_warning
 from circinus.errors import PlanningError
 from circinus.estimation import NO_CORRECTIONS, learn_corrections
-from circinus.matching import MatchSettings, make_plan_set, plan_all_queries, save_plan_set
+from circinus.matching import (
+    Admission,
+    MatchSettings,
+    add_query,
+    admit_query,
+    make_plan_set,
+    plan_all_queries,
+    save_plan_set,
+)
 from circinus.planning import plan_query
 from circinus.planning.sampler import make_sampler
 from circinus.profiling import load_observations, load_profile
 from circinus.specification import Network
 
 if TYPE_CHECKING:
+    from circinus.api.plan_context import LoadedPlan
     from circinus.estimation import Corrections
     from circinus.matching import Incumbent, PlanFile
     from circinus.planning import Frontier
@@ -109,6 +119,53 @@ def plan_and_save(
         )
     save_plan_set(result.plan_set, output)
     return result
+
+
+def admit(
+    opened: LoadedPlan,
+    query: Query,
+    into: Plan,
+    *,
+    output: Path | None,
+    sources: Mapping[str, MeasurementBackend],
+) -> AdmissionResult:
+    """Plan one more query, and write the plan file if the query is admitted.
+
+    Args:
+        opened: running plan with its specification and profile store.
+        query: query to admit.
+        into: running plan.
+        output: plan file to write, if any.
+        sources: pipeline -> measurement backend, where it is not this machine.
+
+    Raises:
+        ProfileError: a pipeline was never profiled.
+        PlanningError: the plan file cannot be written.
+    """
+    if query.name in into:
+        present = Admission(query, into[query.name])
+        return AdmissionResult(query.name, present, into, 0.0, 0.0, already_served=True)
+    profiles = opened.profiles({query.pipeline}, sources)
+    started = perf_counter()
+    admission, matching = admit_query(opened.specification, profiles, into.matching, query.name)
+    answered_s = perf_counter() - started
+    _log.info("query %s is %s", query.name, "rejected" if admission.assignment is None else "admitted")
+    if admission.assignment is None:
+        return AdmissionResult(query.name, admission, into, 0.0, answered_s)
+    file = add_query(
+        into.file,
+        opened.specification,
+        profiles[query.pipeline],
+        matching,
+        query.name,
+        created_at=datetime.now(UTC),
+        planning_s=answered_s,
+    )
+    if output is not None:
+        file = file.moved_to(output.parent)
+        save_plan_set(file, output)
+    added_usd_per_h = matching.cost_usd_per_h - into.cost_usd_per_h
+    return AdmissionResult(query.name, admission, Plan(file, output), added_usd_per_h, answered_s, output)
 
 
 def planning_warnings(result: PlanningResult, specification: Specification) -> set[str]:

@@ -1,20 +1,24 @@
-"""Items that traffic carries: held-out items, as far as the data set has any."""
+"""Items that traffic carries: held-out items, as far as the data set has any, and their recordings for replays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from circinus.api.progress import ProgressFactory, no_progress
 from circinus.errors import OperatorError, ProfileError
-from circinus.profiling import load_dataset, load_profile, load_recordings
+from circinus.profiling import load_dataset, load_profile, load_recordings, record_for_replay
 from circinus.serving import Mode
 from circinus.specification import prefix_configuration
 
 if TYPE_CHECKING:
     from circinus.matching import Matching
     from circinus.operators import Item
-    from circinus.specification import Specification
+    from circinus.specification import Configuration, Specification
+
+_log = logging.getLogger(__name__)
 
 
 def select_traffic_items(
@@ -75,6 +79,42 @@ def count_profiled_items(
         index_of = {item.key: index for index, item in enumerate(dataset.items)}
         count += sum(index_of[item.key] in measured for item in items[name])
     return count
+
+
+def record_configurations(
+    specification: Specification,
+    store: Path,
+    configurations: Iterable[tuple[str, Configuration]],
+    items: int,
+    *,
+    seed: int,
+    progress: ProgressFactory = no_progress,
+) -> None:
+    """Record configurations on held-out items, so that a replay can return their outputs.
+
+    Args:
+        specification: specification that has the pipelines.
+        store: profile store.
+        configurations: (pipeline, configuration) pairs.
+        items: number of items to record for each configuration.
+        seed: seed of the order of items.
+        progress: observer for each pipeline.
+    """
+    by_pipeline: dict[str, dict[Configuration, None]] = {}
+    for pipeline, configuration in configurations:
+        by_pipeline.setdefault(pipeline, {})[configuration] = None
+    for name, chosen in by_pipeline.items():
+        _log.info("record %d configurations of pipeline %s on %d items", len(chosen), name, items)
+        with progress(name) as observer:
+            record_for_replay(
+                specification,
+                name,
+                store,
+                configurations=list(chosen),
+                items_count=items,
+                seed=seed,
+                observer=observer,
+            )
 
 
 def _pipelines(matching: Matching) -> list[str]:

@@ -230,7 +230,7 @@ class Workspace(ProfilingWorkspace):
             >>> result.admitted, sorted(result.plan)
             (True, ['archive', 'typing-aid'])
         """
-        from circinus.api.admission import admit
+        from circinus.api.planning_service import admit
         from circinus.matching import require_fresh
 
         require_fresh(into.file, self.specification, new_query=query)

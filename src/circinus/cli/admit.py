@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from circinus.cli.command import query_argument
-from circinus.cli.options import DEFAULT_PLAN, OUTPUT, Json
-from circinus.cli.trace_options import Traces, load_trace_backends
+from circinus.cli.options import DEFAULT_PLAN, OUTPUT, Json, Traces, load_trace_backends
 
 
 def admit(

@@ -13,6 +13,8 @@ from circinus.api.defaults import DEFAULT_REPLAY_ITEMS as DEFAULT_REPLAY_ITEMS
 from circinus.serving.local import DEFAULT_RUN_FOLDER as DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
+    from circinus.profiling import TraceBackend
+    from circinus.specification import Specification
     from circinus.specification.units import Quantity
 
 PROFILES, ENGINE, OUTPUT = "Profiles", "Engine", "Output"
@@ -88,6 +90,14 @@ ReplayItems = Annotated[
     int,
     typer.Option(
         min=1, help="Number of held-out items to record for each plan of a replay.", rich_help_panel="Deployment"
+    ),
+]
+Traces = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--trace",
+        help="Trace file to read measurements from instead of running operators. May be repeated.",
+        rich_help_panel=PROFILES,
     ),
 ]
 
@@ -181,3 +191,37 @@ def metrics_address(text: str) -> tuple[str, int]:
     if not port.isdecimal() or not 0 < int(port) < 65_536:
         raise typer.BadParameter(f"--metrics: found {text!r}, expected [HOST:]PORT such as 9090 or 0.0.0.0:9090")
     return host or "127.0.0.1", int(port)
+
+
+def load_trace_backends(traces: list[Path] | None, specification: Specification) -> dict[str, TraceBackend]:
+    """Return pipeline -> measurement backend, one for each trace file.
+
+    Raises:
+        ProfileError: a file is no trace, or of a pipeline that is not specified or has another trace already.
+    """
+    if not traces:
+        return {}
+    from circinus.errors import ProfileError
+    from circinus.profiling import TraceBackend, load_trace
+
+    backends: dict[str, TraceBackend] = {}
+    for path in traces:
+        trace = load_trace(path)
+        name = trace.pipeline.name
+        if name in backends:
+            raise ProfileError(
+                f"this is a second trace of pipeline {name}",
+                code="trace.duplicate",
+                location=str(path),
+                hint="Name one.",
+            )
+        if name not in specification.pipelines:
+            present = ", ".join(specification.pipelines) or "(none)"
+            raise ProfileError(
+                f"the specification has no pipeline {name}, expected one of {present}",
+                code="trace.unknown_pipeline",
+                location=str(path),
+            )
+        trace.check(specification.pipelines[name])
+        backends[name] = TraceBackend(trace)
+    return backends

@@ -16,10 +16,11 @@ from circinus.cli.options import (
     Paths,
     Seed,
     Store,
+    Traces,
     duration_option,
+    load_trace_backends,
     price_option,
 )
-from circinus.cli.trace_options import Traces, load_trace_backends
 
 if TYPE_CHECKING:
     from circinus.api.plans import Plan

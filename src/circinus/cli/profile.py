@@ -17,9 +17,10 @@ from circinus.cli.options import (
     Paths,
     Seed,
     Store,
+    Traces,
     duration_option,
+    load_trace_backends,
 )
-from circinus.cli.trace_options import Traces, load_trace_backends
 
 if TYPE_CHECKING:
     from circinus.api.profiling_workspace import Sources
