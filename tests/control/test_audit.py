@@ -56,6 +56,9 @@ class Counting:
     def measure(self, pipeline: str, configuration: Configuration, items: Sequence[Item]) -> Measurement:
         return self.others.measure(pipeline, configuration, items)
 
+    def close(self) -> None:
+        self.others.close()
+
 
 def _sample(came: Item, output: int, by: Configuration = SMALL, *, value: bool = True) -> AuditSample:
     outputs = {"hear": pickle_value(output)}

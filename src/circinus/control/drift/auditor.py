@@ -19,7 +19,7 @@ import numpy as np
 
 from circinus.arrays import FloatArray
 from circinus.control.drift.audit_scores import Agreements, AuditScore, most_accurate
-from circinus.control.drift.ground_truth import GroundTruthSource
+from circinus.control.drift.ground_truth import GroundTruth, GroundTruthSource
 from circinus.control.drift.reference_outputs import ReferenceRunner
 from circinus.errors import CircinusError, ProfileError, ServingError
 from circinus.operators import Item
@@ -140,61 +140,44 @@ class Auditor:
             self._dropped = 0
         for queued in [self._queue.popleft() for _ in range(len(self._queue))]:
             sample = queued.sample
+            audited = self._audited_pipelines.get(self._pipelines.get(sample.query, ""))
+            configuration = None if audited is None else audited.by_label.get(sample.configuration)
+            if audited is None or configuration is None:  # no longer profiled
+                continue
+            name, reference = audited.pipeline.name, None
             try:
-                result = self._against_truth(sample, time_s)
+                truth = None if self._truths is None else self._truths.find(name, sample.item_key)
             except ServingError as error:  # another sample's ground truth is unreadable; keep this sample
                 failures.append(str(error))
                 retained.append(queued)
                 continue
-            except CircinusError as error:
-                failures.append(str(error))
-                continue
             try:
-                if result is None:
+                if truth is None:
                     if time_s - queued.arrived_s < self._ground_truth_timeout_s or max_reruns < 1:
                         retained.append(queued)
                         continue
                     max_reruns -= 1
-                    result = self._against_reference(sample, time_s)
+                    reference = self.reference(name, configuration)
+                    if reference is None:
+                        continue
+                    truth = GroundTruth(self._reference_answer(audited.pipeline, reference, sample))
+                item = Item(sample.item_key, None, truth.value)
+                score = audited.scorer.score(configuration, item, sample.outputs)
             except CircinusError as error:
                 failures.append(str(error))
                 continue
             except Exception as error:  # unpickling needs classes that may be missing on this machine
                 failures.append(f"query {sample.query}: answer cannot be audited: {type(error).__name__}: {error}")
                 continue
-            if result is not None:
-                scores.append(result)
+            identity = sample.query, name, sample.item_key, sample.configuration
+            scores.append(AuditScore(*identity, score, reference, time_s, sample.value, truth.value))
         self._queue.extendleft(reversed(retained))
         return AuditResult(tuple(scores), tuple(dict.fromkeys(failures)))
 
-    def _against_truth(self, sample: AuditSample, time_s: float) -> AuditScore | None:
-        pipeline = self._pipelines.get(sample.query, "")
-        truth = None if self._truths is None else self._truths.find(pipeline, sample.item_key)
-        return None if truth is None else self._score_against(sample, truth.value, None, time_s)
-
-    def _against_reference(self, sample: AuditSample, time_s: float) -> AuditScore | None:
-        pipeline = self._pipelines.get(sample.query, "")
-        audited = self._audited_pipelines.get(pipeline)
-        configuration = None if audited is None else audited.by_label.get(sample.configuration)
-        reference = None if configuration is None else self.reference(pipeline, configuration)
-        if audited is None or reference is None:
-            return None
+    def _reference_answer(self, pipeline: Pipeline, reference: Configuration, sample: AuditSample) -> Any:
         value = None if sample.value is None else unpickle_value(sample.value)
-        outputs = self._runner.answers(pipeline, reference, [Item(sample.item_key, value, None)])
-        answer = audited.pipeline.output({sink: unpickle_value(output[0]) for sink, output in outputs.items()})
-        return self._score_against(sample, answer, reference, time_s)
-
-    def _score_against(
-        self, sample: AuditSample, truth: Any, reference: Configuration | None, time_s: float
-    ) -> AuditScore | None:
-        name = self._pipelines.get(sample.query, "")
-        audited = self._audited_pipelines.get(name)
-        configuration = None if audited is None else audited.by_label.get(sample.configuration)
-        if audited is None or configuration is None:
-            return None
-        score = audited.scorer.score(configuration, Item(sample.item_key, None, truth), sample.outputs)
-        label = sample.configuration
-        return AuditScore(sample.query, name, sample.item_key, label, score, reference, time_s, sample.value, truth)
+        outputs = self._runner.answers(pipeline.name, reference, [Item(sample.item_key, value, None)])
+        return pipeline.output({sink: unpickle_value(output[0]) for sink, output in outputs.items()})
 
 
 def _audited_pipeline(specification: Specification, profile: PipelineProfile) -> _AuditedPipeline:

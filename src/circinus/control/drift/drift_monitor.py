@@ -230,7 +230,8 @@ class DriftMonitor:
     async def close(self, timeout_s: float) -> None:
         """Wait for background work, each task for at most `timeout_s`, and stop the reference runner."""
         await self._wait(timeout_s)
-        _close(self._monitored)
+        if self._monitored is not None:
+            self._monitored.answers.close()
 
     async def _wait(self, timeout_s: float | None) -> None:
         for task in (self._rebuild_task, self._scoring_task, self._reprofiling_task):
@@ -271,11 +272,12 @@ class DriftMonitor:
         profiles = {**stored, **current.profiles}
         plans = {name: [rung.candidate.plan for rung in rungs] for name, rungs in controlled.rungs.items()}
         with self._runner_lock:
-            if previous is None or previous.controlled.specification != specification:
-                _close(previous)
-                runner, auditor = self._dependencies.answers(specification), None
-            else:
+            if previous is not None and previous.controlled.specification == specification:
                 runner, auditor = previous.answers, previous.auditor
+            else:
+                if previous is not None:
+                    previous.answers.close()
+                runner, auditor = self._dependencies.answers(specification), None
             if auditor is not None:
                 auditor.update_profiles(profiles)
             elif controlled.audited_share > 0:
@@ -342,13 +344,6 @@ class DriftMonitor:
     def _score(self, auditor: Auditor, time_s: float) -> AuditResult:
         with self._runner_lock:
             return auditor.score(time_s, max_reruns=self._settings.max_reruns)
-
-
-def _close(monitored: _MonitoredPlans | None) -> None:
-    """Stop the processes of the reference runner."""
-    close = getattr(None if monitored is None else monitored.answers, "close", None)
-    if close is not None:
-        close()
 
 
 def _event(time_s: float, alarm: DriftAlarm) -> Event:

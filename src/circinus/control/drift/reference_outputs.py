@@ -47,6 +47,10 @@ class ReferenceRunner(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """End all processes."""
+        ...
+
 
 class LiveReferenceRunner:
     """Runner that executes operators on this machine, as profiling does.
@@ -153,6 +157,9 @@ class ReplayReferenceRunner:
             for number, item in enumerate(items)
         )
         return Measurement(runs, outputs, scores, replicas={}, compute_s=0.0, saved_s=0.0)
+
+    def close(self) -> None:
+        """Do nothing, because nothing was started."""
 
     def _recordings_of(self, pipeline: Pipeline, configuration: Configuration, items: Sequence[Item]) -> Recordings:
         """Return recordings that contain all items, reloaded if an item may have been recorded since."""
