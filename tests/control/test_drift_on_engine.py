@@ -12,7 +12,7 @@ from drift_scenario import KnownTruths, Listening, configuration, item, plan
 from circinus.control.drift.audit_scores import RecentItems
 from circinus.control.drift.auditor import Auditor, expected_agreements
 from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm
-from circinus.control.drift.ground_truth import GroundTruthSource
+from circinus.control.drift.ground_truth import NO_GROUND_TRUTH, GroundTruthSource
 from circinus.control.drift.monitors import MonitorSet
 from circinus.control.drift.profile_overrides import ProfileOverrides
 from circinus.control.drift.reference_outputs import LiveReferenceRunner
@@ -59,7 +59,7 @@ class Loop:
 
     listening: Listening
     answers: LiveReferenceRunner
-    truths: GroundTruthSource | None
+    truths: GroundTruthSource
     live: RecentItems = field(default_factory=RecentItems)
     moved: list[tuple[int, DriftAlarm]] = field(default_factory=list)
     looks: int = 0
@@ -110,7 +110,7 @@ class Loop:
 def test_noisy_data_is_noticed_by_audits_and_measured_again(listening: Listening, truthful: bool) -> None:
     rng = random.Random(1)
     quiet, noisy = ([_items(rng, noisy=noise) for _ in range(count)] for count, noise in ((30, False), (45, True)))
-    truths = KnownTruths(one for its in (*quiet, *noisy) for one in its) if truthful else None
+    truths = KnownTruths(one for its in (*quiet, *noisy) for one in its) if truthful else NO_GROUND_TRUTH
 
     async def run(answers: LiveReferenceRunner) -> None:
         loop, engine = Loop(listening, answers, truths), LocalEngine(LARGE_MACHINE)

@@ -19,7 +19,7 @@ import numpy as np
 
 from circinus.arrays import FloatArray
 from circinus.control.drift.audit_scores import Agreements, AuditScore, most_accurate
-from circinus.control.drift.ground_truth import GroundTruth, GroundTruthSource
+from circinus.control.drift.ground_truth import NO_GROUND_TRUTH, GroundTruth, GroundTruthSource
 from circinus.control.drift.reference_outputs import ReferenceRunner
 from circinus.errors import CircinusError, ProfileError, ServingError
 from circinus.operators import Item
@@ -70,7 +70,7 @@ class Auditor:
         specification: Specification,
         profiles: Mapping[str, PipelineProfile],
         answers: ReferenceRunner,
-        truths: GroundTruthSource | None = None,
+        truths: GroundTruthSource = NO_GROUND_TRUTH,
         *,
         ground_truth_timeout_s: float = 0.0,
     ) -> None:
@@ -80,7 +80,7 @@ class Auditor:
             specification: queries and pipelines.
             profiles: pipeline -> profile, from which the most accurate configurations are selected.
             answers: runner of reference configurations.
-            truths: source of ground truth, or None.
+            truths: source of ground truth.
             ground_truth_timeout_s: time that a sample waits for its ground truth before it is re-run instead.
 
         Raises:
@@ -146,7 +146,7 @@ class Auditor:
                 continue
             name, reference = audited.pipeline.name, None
             try:
-                truth = None if self._truths is None else self._truths.find(name, sample.item_key)
+                truth = self._truths.find(name, sample.item_key)
             except ServingError as error:  # another sample's ground truth is unreadable; keep this sample
                 failures.append(str(error))
                 retained.append(queued)

@@ -14,7 +14,7 @@ from circinus.control.backoff import Backoff
 from circinus.control.drift.audit_scores import Agreements, AuditScore, RecentItems
 from circinus.control.drift.auditor import Auditor, AuditResult
 from circinus.control.drift.drift_tests import DriftAlarm, LatencySloMonitor
-from circinus.control.drift.ground_truth import GroundTruthSource
+from circinus.control.drift.ground_truth import NO_GROUND_TRUTH, GroundTruthSource
 from circinus.control.drift.monitors import MonitorSet
 from circinus.control.drift.profile_overrides import ProfileOverrides, Profiles
 from circinus.control.drift.reference_outputs import ReferenceRunner
@@ -47,7 +47,7 @@ class DriftDependencies:
     """Agreement of recorded outputs of two configurations; missing recordings are made where possible."""
     keep: Callable[[Sequence[ServiceTimeObservation]], None] = lambda observations: None
     """Store of service-time observations for later planning."""
-    truths: GroundTruthSource | None = None
+    truths: GroundTruthSource = NO_GROUND_TRUTH
     ground_truth_timeout_s: float = 0.0
     """Time that an answer waits for its ground truth before it is compared with a reference output."""
     on_scores: Callable[[Sequence[AuditScore]], None] = lambda scores: None

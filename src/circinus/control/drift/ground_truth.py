@@ -87,6 +87,10 @@ class ChainedGroundTruth:
         return None
 
 
+NO_GROUND_TRUTH = ChainedGroundTruth()
+"""Source without any ground truth."""
+
+
 class GroundTruthFile:
     """File to which another process appends lines of ground truth: `{"pipeline": .., "item": .., "truth": ..}`."""
 

@@ -21,10 +21,10 @@ from circinus.control.drift.drift_tests import (
 )
 from circinus.control.drift.status_deltas import LateShareReader, NewBatchReader
 from circinus.control.settings import DriftSettings
-from circinus.profiling import ConfigurationProfile, PipelineProfile
+from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.serving import EngineStatus
 from circinus.serving.configuration_hash import configuration_hash
-from circinus.specification import Deployment, Query, QueryPlan, Specification, prefix_configuration
+from circinus.specification import Deployment, HardwareClass, Query, QueryPlan, Specification, prefix_configuration
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,22 +61,20 @@ class Baselines:
             for profiled in profile.configurations
         }
         prefixes: dict[tuple[Deployment, str], ServiceTimeMonitor] = {}
-        operators = {}
+        operators: dict[ServiceTimeMonitor, tuple[OperatorProfile, HardwareClass]] = {}
+        accuracies: dict[tuple[str, str], ConfigurationProfile] = {}
         for plan in distinct_plans:
             profile = measured.get((plan.pipeline, plan.configuration))
+            if profile is None:
+                continue
+            accuracies[plan.pipeline, configuration_hash(plan.configuration)] = profile
             pipeline = specification.pipelines[plan.pipeline]
-            for name in () if profile is None else profile.operators:
+            for name, operator in profile.operators.items():
                 deployment, prefix = plan.deployment_of(name), prefix_configuration(pipeline, plan.configuration, name)
                 hardware = infrastructure.pool(deployment.pool).hardware
                 monitor = ServiceTimeMonitor(plan.pipeline, name, prefix, hardware.name)
                 prefixes[deployment, configuration_hash(prefix)] = monitor
-                assert profile is not None
-                operators[monitor] = profile.operators[name], hardware
-        accuracies = {
-            (plan.pipeline, configuration_hash(plan.configuration)): measured[plan.pipeline, plan.configuration]
-            for plan in distinct_plans
-            if (plan.pipeline, plan.configuration) in measured
-        }
+                operators[monitor] = operator, hardware
         # Scores are compared with ground truth or with a reference's outputs: two baselines per configuration.
         risk = settings.reference_risk / max(2 * (len(operators) + 2 * len(accuracies)), 1)
         services, unwatched = {}, []

@@ -43,17 +43,17 @@ def update_pool(state: PoolState, now_s: float, nodes: int, settings: NodeSettin
     if nodes == state.assumed:
         return replace(state, since_s=None)
     is_loss = nodes < state.assumed
-    if state.since_s is None or (state.nearest_count < state.assumed) != is_loss:
-        state = replace(state, since_s=now_s, nearest_count=nodes)
-    nearest_count = max(state.nearest_count, nodes) if is_loss else min(state.nearest_count, nodes)
-    assert state.since_s is not None
-    duration_s = now_s - state.since_s
+    since_s, nearest_count = state.since_s, state.nearest_count
+    if since_s is None or (nearest_count < state.assumed) != is_loss:
+        since_s, nearest_count = now_s, nodes
+    nearest_count = max(nearest_count, nodes) if is_loss else min(nearest_count, nodes)
+    duration_s = now_s - since_s
     if is_loss and duration_s >= settings.lost_after_s:
         failed_returns = state.failed_returns + (state.returned_s is not None)
         return PoolState(nearest_count, failed_returns=failed_returns)
     if not is_loss and duration_s >= state.required_s(settings):
         return PoolState(nearest_count, returned_s=now_s, failed_returns=state.failed_returns)
-    return replace(state, nearest_count=nearest_count)
+    return replace(state, since_s=since_s, nearest_count=nearest_count)
 
 
 class NodeTracker:
