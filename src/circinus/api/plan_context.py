@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circinus.api.defaults import DEFAULT_PLAN
-from circinus.api.planning_service import apply_corrections, load_profiles
+from circinus.api.planning_service import apply_corrections
+from circinus.api.profiling_service import load_profiles
 from circinus.errors import MissingFileError, PlanningError
 from circinus.matching import load_plan_set, require_fresh
 from circinus.serving.desired_state import build_desired_state

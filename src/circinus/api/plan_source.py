@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circinus.api.plan_context import LoadedPlan, load_plan
-from circinus.api.planning_service import apply_corrections, load_profiles, pipelines_in_use, plan_and_save
+from circinus.api.planning_service import apply_corrections, pipelines_in_use, plan_and_save
+from circinus.api.profiling_service import load_profiles
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.traffic_items import record_configurations
 from circinus.control.drift.auditor import expected_agreements

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from circinus.api.plans import AdmissionResult, Plan
 from circinus.api.profile_summary import machine_warning
+from circinus.api.profiling_service import load_profiles
 from circinus.errors import PlanningError
 from circinus.estimation import NO_CORRECTIONS, learn_corrections
 from circinus.matching import (
@@ -24,8 +25,7 @@ from circinus.matching import (
     save_plan_set,
 )
 from circinus.planning import plan_query
-from circinus.planning.sampler import make_sampler
-from circinus.profiling import load_observations, load_profile
+from circinus.profiling import load_observations
 from circinus.specification import Network
 
 if TYPE_CHECKING:
@@ -206,34 +206,6 @@ def pipelines_in_use(specification: Specification) -> list[str]:
     """Return the pipelines that queries use, in the order of the specification."""
     used = {query.pipeline for query in specification.queries}
     return [name for name in specification.pipelines if name in used]
-
-
-def load_profiles(
-    specification: Specification,
-    pipelines: Iterable[str],
-    store: Path,
-    *,
-    seed: int,
-    sources: Mapping[str, MeasurementBackend] | None = None,
-) -> Mapping[str, PipelineProfile]:
-    """Return pipeline -> stored profile, without corrections.
-
-    Args:
-        specification: specification that has the pipelines.
-        pipelines: names of pipelines.
-        store: profile store.
-        seed: seed of the order in which items were measured.
-        sources: pipeline -> measurement backend, where it is not this machine.
-
-    Raises:
-        ProfileError: a pipeline was never profiled, or the store cannot be read.
-        OperatorError: the code of an operator is not found.
-    """
-    profiles = {}
-    for name in pipelines:
-        source, explorer = (sources or {}).get(name), make_sampler(specification, name)
-        profiles[name] = load_profile(specification, name, store, seed=seed, source=source, explorer=explorer)
-    return profiles
 
 
 def apply_corrections(

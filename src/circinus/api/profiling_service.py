@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,6 +112,43 @@ def refuse_failed_pipelines(report: ProfileReport) -> None:
             )
 
 
+def load_profiles(
+    specification: Specification,
+    names: Iterable[str],
+    store: Path,
+    *,
+    seed: int,
+    sources: Mapping[str, MeasurementBackend] | None = None,
+    with_verdicts: bool = False,
+) -> Mapping[str, PipelineProfile]:
+    """Return pipeline -> stored profile, without corrections.
+
+    Args:
+        specification: specification that has the pipelines.
+        names: names of pipelines.
+        store: profile store.
+        seed: seed of the order in which items were measured.
+        sources: pipeline -> measurement backend, where it is not this machine.
+        with_verdicts: whether to add a verdict on each configuration.
+
+    Raises:
+        ProfileError: a pipeline was never profiled, or the store cannot be read.
+        OperatorError: the code of an operator is not found.
+    """
+    return {
+        name: load_profile(
+            specification,
+            name,
+            store,
+            seed=seed,
+            source=(sources or {}).get(name),
+            with_verdicts=with_verdicts,
+            explorer=make_sampler(specification, name),
+        )
+        for name in names
+    }
+
+
 def stored_profiles(
     specification: Specification,
     names: Sequence[str],
@@ -120,34 +157,19 @@ def stored_profiles(
     seed: int,
     sources: Mapping[str, MeasurementBackend],
 ) -> ProfileReport:
-    """Return the profiles in the store, with a verdict on each configuration.
-
-    Raises:
-        ProfileError: a pipeline was never profiled, or the store cannot be read.
-    """
-    profiles = {
-        name: load_profile(
-            specification,
-            name,
-            store,
-            seed=seed,
-            source=sources.get(name),
-            with_verdicts=True,
-            explorer=make_sampler(specification, name),
-        )
-        for name in names
-    }
+    """Return the report of `load_profiles` with verdicts, and the observations under traffic."""
+    profiles = load_profiles(specification, names, store, seed=seed, sources=sources, with_verdicts=True)
     return ProfileReport(profiles, specification, observations=_observations(store, names))
 
 
 def available_profiles(
     specification: Specification, names: Collection[str], store: Path, *, seed: int
 ) -> Mapping[str, PipelineProfile]:
-    """Return `stored_profiles`, without pipelines whose store is gone or was filled from a trace."""
+    """Return `load_profiles` with verdicts, without pipelines whose store is gone or was filled from a trace."""
     profiles: dict[str, PipelineProfile] = {}
     for name in sorted(names):
         try:
-            profiles |= stored_profiles(specification, [name], store, seed=seed, sources={}).profiles
+            profiles |= load_profiles(specification, [name], store, seed=seed, with_verdicts=True)
         except (OperatorError, ProfileError):
             continue
     return profiles
