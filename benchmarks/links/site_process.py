@@ -48,7 +48,7 @@ class _CountingLinks:
     async def submit(self, request: Request) -> Response:
         response = await self._engine.submit(request)
         self._answers[request.query] += 1
-        self._bytes[request.query].update(response.link_bytes)
+        self._bytes[request.query].update(response.timings.link_bytes)
         return response
 
     async def apply(self, desired: DesiredState) -> None:

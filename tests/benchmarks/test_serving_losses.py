@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from benchmarks.serving.node_loss_analysis import back_after_s, loss_figures, node_loss
 
-from circinus.serving import Response
+from circinus.serving import Response, ResponseTimings
 from circinus.serving.loadtest.open_loop import RequestOutcome
 
-ANSWERED = Response(None, 0.1, {}, {}, {})
+ANSWERED = Response(None, ResponseTimings(0.1, {}, {}, {}))
 RATE_PER_S = 32.0
 KILLED_S = 5.0
 

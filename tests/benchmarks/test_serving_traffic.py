@@ -8,10 +8,10 @@ import pytest
 from benchmarks.workloads.traffic import Phase, lost, phased_arrivals, recorded_requests, share_in_time, within
 
 from circinus.operators import Item
-from circinus.serving import Response
+from circinus.serving import Response, ResponseTimings
 from circinus.serving.loadtest.open_loop import RequestOutcome
 
-ANSWERED = Response(None, 0.1, {}, {}, {})
+ANSWERED = Response(None, ResponseTimings(0.1, {}, {}, {}))
 
 
 def test_every_phase_has_its_rate_and_its_time() -> None:

@@ -10,7 +10,7 @@ from circinus.errors import ServingError
 from circinus.estimation import Estimate, PlanCandidate, ReplicaDemand
 from circinus.matching import Assignment, Matching, Rejection, SizedDeployment
 from circinus.operators import Item
-from circinus.serving import DesiredState, EngineStatus, Mode, Request, Response
+from circinus.serving import DesiredState, EngineStatus, Mode, Request, Response, ResponseTimings
 from circinus.specification import (
     Allocation,
     Configuration,
@@ -129,9 +129,8 @@ class ObedientEngine:
         await asyncio.sleep(service_s)
         if self.fails(request):
             raise ServingError(f"item {request.item_key} is bad")
-        return Response(
-            self.answer(request), loop.time() - begin_s, {"add": service_s}, {"add": service_s}, self.link_bytes
-        )
+        stage_s = {"add": service_s}
+        return Response(self.answer(request), ResponseTimings(loop.time() - begin_s, stage_s, stage_s, self.link_bytes))
 
     async def status(self) -> EngineStatus:
         return EngineStatus(self.mode, (), self.queries)

@@ -123,8 +123,8 @@ def test_numeric_libraries_are_not_there_before_the_operator(uses: Callable[...,
 def test_slower_hardware_and_a_share_of_a_cpu_take_longer(uses: Callable[..., DesiredState]) -> None:
     state = uses("work", cpus=0.5, relative_speed=0.5)
     response = run(lambda engine: engine.apply(state), lambda engine: respond(engine, 0.02))
-    assert response.stage_s["first"] >= 0.02 / 0.5 / 0.5
-    assert response.latency_s >= response.stage_s["first"]
+    assert response.timings.stage_s["first"] >= 0.02 / 0.5 / 0.5
+    assert response.timings.latency_s >= response.timings.stage_s["first"]
 
 
 def test_the_batches_of_the_replica_with_the_fewest_are_counted(uses: Callable[..., DesiredState]) -> None:
@@ -268,7 +268,7 @@ def test_transfers_take_the_time_of_their_links() -> None:
 
     async def two(engine: LocalEngine) -> list[float]:
         responses = await asyncio.gather(respond(engine, 0), respond(engine, 0))
-        return sorted(response.latency_s for response in responses)
+        return sorted(response.timings.latency_s for response in responses)
 
     first_s, second_s = run(lambda engine: engine.apply(far), two)
     sent_s = 100.0 / 2000.0

@@ -179,7 +179,8 @@ class Batching(Watched):
         mean_s = (PROFILED_S[request.item_key] + float(mates_s.sum())) / fill
         stage_s = self.factor * mean_s * self.ratios[fill] / SPEED
         self.batch_s.append(stage_s)
-        return replace(response, stage_s={"add": stage_s}, replica_s={"add": stage_s / fill})
+        timings = replace(response.timings, stage_s={"add": stage_s}, replica_s={"add": stage_s / fill})
+        return replace(response, timings=timings)
 
 
 def in_batches(size: int) -> tuple[Specification, Matching]:

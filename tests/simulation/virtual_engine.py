@@ -106,7 +106,7 @@ def served(
 
 def _noting(latency_s: FloatArray, index: int) -> Callable[[PickledResponse], None]:
     def note(response: PickledResponse) -> None:
-        latency_s[index] = response.latency_s
+        latency_s[index] = response.timings.latency_s
 
     return note
 

@@ -101,10 +101,9 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Response:
-    """Response to a request."""
+class ResponseTimings:
+    """Times and transfers of an answered request."""
 
-    output: Any
     latency_s: float
     """Latency from receipt of the request at the source until the result is back at the source."""
     stage_s: Mapping[str, float]
@@ -116,6 +115,14 @@ class Response:
     """
     link_bytes: Mapping[str, float]
     """Name of a directed link -> bytes sent over it."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """Response to a request."""
+
+    output: Any
+    timings: ResponseTimings
 
 
 class ServedBatch(NamedTuple):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from circinus.errors import ServingError
 from circinus.profiling.measurement.pickling import unpickle_value
-from circinus.serving.engine import Response
+from circinus.serving.engine import Response, ResponseTimings
 from circinus.serving.replicas.replica_protocol import Payload
 
 
@@ -17,25 +17,20 @@ class PickledResponse:
 
     outputs: Mapping[str, Payload]
     """Sink -> pickled output, in the order of the route."""
-    latency_s: float
-    stage_s: Mapping[str, float]
-    busy_s: Mapping[str, float]
-    link_bytes: Mapping[str, float]
+    timings: ResponseTimings
 
+    def unpickle(self) -> Response:
+        """Return the response with its output unpickled: that of the only sink, or a dict of several.
 
-def unpickle_response(response: PickledResponse) -> Response:
-    """Return the response with its output unpickled: that of the only sink, or a dict of several.
-
-    Raises:
-        ServingError: the type of an output cannot be imported in this process.
-    """
-    try:
-        outputs = {sink: unpickle_value(output) for sink, output in response.outputs.items()}
-    except Exception as error:  # unpickling of user types may raise anything
-        raise ServingError(
-            f"the response cannot be unpickled: {type(error).__name__}: {error}",
-            code="engine.unreadable_response",
-            hint="Make the modules of its types importable in this process.",
-        ) from error
-    output = next(iter(outputs.values())) if len(outputs) == 1 else outputs
-    return Response(output, response.latency_s, response.stage_s, response.busy_s, response.link_bytes)
+        Raises:
+            ServingError: the type of an output cannot be imported in this process.
+        """
+        try:
+            outputs = {sink: unpickle_value(output) for sink, output in self.outputs.items()}
+        except Exception as error:  # unpickling of user types may raise anything
+            raise ServingError(
+                f"the response cannot be unpickled: {type(error).__name__}: {error}",
+                code="engine.unreadable_response",
+                hint="Make the modules of its types importable in this process.",
+            ) from error
+        return Response(next(iter(outputs.values())) if len(outputs) == 1 else outputs, self.timings)

@@ -50,10 +50,10 @@ class EngineConformance(StatusConformance):
         await engine.apply(chain("q", first, second))
         response = await respond(engine, 100)
         assert response.output == 111
-        assert response.latency_s > 0
-        assert set(response.stage_s) == set(response.replica_s) == {"first", "second"}
-        assert response.latency_s >= sum(response.stage_s.values())
-        assert set(response.link_bytes) == {"home->center", "center->home"}
+        assert response.timings.latency_s > 0
+        assert set(response.timings.stage_s) == set(response.timings.replica_s) == {"first", "second"}
+        assert response.timings.latency_s >= sum(response.timings.stage_s.values())
+        assert set(response.timings.link_bytes) == {"home->center", "center->home"}
 
     @run_async_test
     async def test_fork_and_join_keep_the_order_of_inputs(self, engine: Engine) -> None:
@@ -76,7 +76,7 @@ class EngineConformance(StatusConformance):
         two_consumers = await respond(engine, 5, "both")
         one_consumer = await respond(engine, 5, "one")
         assert two_consumers.output == [16, 26]
-        assert two_consumers.link_bytes["home->center"] == one_consumer.link_bytes["home->center"]
+        assert two_consumers.timings.link_bytes["home->center"] == one_consumer.timings.link_bytes["home->center"]
 
     @run_async_test
     async def test_several_sinks_answer_together(self, engine: Engine) -> None:
@@ -135,7 +135,9 @@ class EngineConformance(StatusConformance):
         # Concurrent requests may arrive in any order.
         assert sorted(response.output[1] for response in responses) == [2, 2, 4, 4, 4, 4]
         for response in responses:
-            assert response.replica_s["meet"] == pytest.approx(response.stage_s["meet"] / response.output[1])
+            assert response.timings.replica_s["meet"] == pytest.approx(
+                response.timings.stage_s["meet"] / response.output[1]
+            )
 
     @run_async_test
     async def test_a_batch_waits_to_fill(self, engine: Engine, tmp_path: Path) -> None:
@@ -151,7 +153,7 @@ class EngineConformance(StatusConformance):
         await engine.apply(chain("q", StageSpec("meet", "Barrier", batch_size=3, batch_wait_s=0.05)))
         response = await respond(engine, {"folder": str(tmp_path), "parties": 1})
         assert response.output[1] == 1
-        assert response.latency_s >= 0.05 + response.stage_s["meet"]
+        assert response.timings.latency_s >= 0.05 + response.timings.stage_s["meet"]
 
     @run_async_test
     async def test_batches_of_one_do_not_wait(self, engine: Engine) -> None:
@@ -343,7 +345,7 @@ class EngineConformance(StatusConformance):
             # The recorded process id, so no operator ran.
             assert response.output == recordings.output(replayed.stages[-1].prefix, key)
             for stage in replayed.stages:
-                assert response.stage_s[stage.operator] == pytest.approx(
+                assert response.timings.stage_s[stage.operator] == pytest.approx(
                     recordings.run(stage.prefix, key).service_s
                     * next(iter(recordings.batch_ratios[stage.operator, stage.deployment.knobs].values()))
                 )

@@ -14,7 +14,6 @@ from circinus.errors import ServingError
 from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
 from circinus.serving.configuration_hash import configuration_hash
 from circinus.serving.engine import DesiredState
-from circinus.serving.pickled_response import unpickle_response
 from circinus.serving.ray.serve_config import build_applications, build_router_configs
 from circinus.serving.ray.settings import RaySettings
 from circinus.serving.ray.site_router import DeadlinePassedError, NoRouteError
@@ -35,11 +34,11 @@ async def test_a_route_with_a_fork_and_a_join_over_two_sites() -> None:
     scene = Scene(chain("q", START, LEFT, RIGHT, JOIN))
     assert await scene.ask(1) == [4, 2]
     response = await scene.boards["home"].submit("q", "item", pickle_value(1), 100.0)
-    assert dict(response.stage_s) == dict.fromkeys(("start", "left", "right", "join"), 0.5)
+    assert dict(response.timings.stage_s) == dict.fromkeys(("start", "left", "right", "join"), 0.5)
     value = len(pickle_value(1))
     # The output of `start` crosses once for both consumers, that of `right` once; so do both returns.
-    assert response.link_bytes["home->center"] == 2 * value
-    assert response.link_bytes["center->home"] == value + len(pickle_value([4, 2]))
+    assert response.timings.link_bytes["home->center"] == 2 * value
+    assert response.timings.link_bytes["center->home"] == value + len(pickle_value([4, 2]))
     assert scene.crossings[:4] == [("start", "center"), ("left", "home"), ("right", "center"), ("join", "home")]
 
 
@@ -65,7 +64,7 @@ async def test_a_value_that_goes_to_two_sites_over_one_link_counts_there_twice()
         )
     )
     response = await scene.boards["home"].submit("q", "item", pickle_value(1), 100.0)
-    assert response.link_bytes == {
+    assert response.timings.link_bytes == {
         "home->edge": 200.0,
         "edge->center": 100.0,
         "center->edge": len(pickle_value(2)),
@@ -90,9 +89,9 @@ async def test_in_a_replay_as_many_bytes_cross_links_as_were_recorded() -> None:
 
     scene.process, scene.deliver = replaying, delivering  # type: ignore[method-assign]
     answer = await scene.boards["home"].submit("q", "item", None, 300.0)
-    assert unpickle_response(answer).output == "recorded"
+    assert answer.unpickle().output == "recorded"
     assert crossed == [("start", None, 1000), ("left", None, 1000)]
-    assert answer.link_bytes == {"home->center": 1000.0, "center->home": 1000.0}
+    assert answer.timings.link_bytes == {"home->center": 1000.0, "center->home": 1000.0}
 
 
 @driven

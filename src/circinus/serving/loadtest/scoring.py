@@ -154,8 +154,8 @@ def _measure(
             scores, unscored = scorer.scores(answered)
             items = [answer.item_key for answer, _ in answered]
             score, standard_error = clustered_ratio(scores, np.ones(len(scores)), items)
-            stages = answered[0][1].stage_s
-            stage_s = {stage: float(np.mean([r.stage_s[stage] for _, r in answered])) for stage in stages}
+            stages = answered[0][1].timings.stage_s
+            stage_s = {stage: float(np.mean([r.timings.stage_s[stage] for _, r in answered])) for stage in stages}
     slos_met = slo_attainment(query.slos, latency, score, cost_usd_per_h)
     return QueryMeasurement(
         query=query.name,
@@ -202,9 +202,9 @@ def _costs_usd_per_h(
     for query, assignment in assignments.items():
         plan = assignment.chosen.plan
         for response in (answer.response for answer in by_query.get(query, ()) if answer.response is not None):
-            for operator, seconds in response.replica_s.items():
+            for operator, seconds in response.timings.replica_s.items():
                 busy_s[plan.deployment_of(operator)][query] += seconds
-            for link, sent_bytes in response.link_bytes.items():
+            for link, sent_bytes in response.timings.link_bytes.items():
                 costs[query] += sent_bytes * usd_per_byte[link] * _SECONDS_PER_H / duration_s
     for sized in matching.deployments:
         shares = busy_s[sized.deployment]

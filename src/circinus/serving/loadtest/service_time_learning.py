@@ -143,7 +143,7 @@ def _observation(
         expected_s = _predicted_s(service, answer.item_key, response, deployment)
         if answer.scheduled_s >= run.warm_up_s and expected_s is not None:
             items.append(answer.item_key)
-            observed_s.append(response.stage_s[deployment.operator])
+            observed_s.append(response.timings.stage_s[deployment.operator])
             predicted_s.append(expected_s / speed)
     distinct = len(set(items))
     if len(items) < MIN_REQUESTS or distinct < MIN_ITEMS:
@@ -196,7 +196,7 @@ def _predicted_s(
     smaller than any profiled one, for which only a conservative prediction exists.
     """
     operator, allocation = deployment.operator, deployment.allocation
-    stage_s, busy_s = response.stage_s[operator], response.replica_s[operator]
+    stage_s, busy_s = response.timings.stage_s[operator], response.timings.replica_s[operator]
     fill = min(max(round(stage_s / busy_s), 1), allocation.batch_size) if busy_s > 0 else 1
     measured = [size for cpus, size in service.measured_allocations if cpus == allocation.cpus]
     if fill < min(measured):

@@ -19,9 +19,9 @@ from circinus.serving.engine import AuditBatch, DesiredState, EngineStatus, Requ
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.daemon import EXIT_TAKEN
-from circinus.serving.local.rpc_protocol import ResponseHeader, RpcMethod, RpcReply, RpcRequest, SubmitHeader
+from circinus.serving.local.rpc_protocol import RpcMethod, RpcReply, RpcRequest
 from circinus.serving.local.run_dir import RunDirectory
-from circinus.serving.pickled_response import PickledResponse, unpickle_response
+from circinus.serving.pickled_response import PickledResponse
 from circinus.serving.replicas.replica_protocol import Payload
 from circinus.serving.state_serialization import state_to_json
 
@@ -55,13 +55,8 @@ class LocalEngineClient:
     async def submit(self, request: Request) -> Response:
         """Implement `Engine.submit`. The output is unpickled in the calling process."""
         value = pickle_value(request.value)
-        submission = SubmitHeader(request.query, request.item_key, request.input_bytes)
-        header: ResponseHeader
-        header, outputs = await self._call(RpcMethod.SUBMIT, submission, [value])
-        by_sink = dict(zip(header.sinks, outputs, strict=True))
-        return unpickle_response(
-            PickledResponse(by_sink, header.latency_s, header.stage_s, header.busy_s, header.link_bytes)
-        )
+        (sinks, timings), outputs = await self._call(RpcMethod.SUBMIT, replace(request, value=None), [value])
+        return PickledResponse(dict(zip(sinks, outputs, strict=True)), timings).unpickle()
 
     async def status(self) -> EngineStatus:
         """Implement `Engine.status`."""

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -16,7 +17,7 @@ from circinus.errors import CircinusError, ServingError
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.engine import LocalEngine
 from circinus.serving.local.high_resolution_loop import new_event_loop
-from circinus.serving.local.rpc_protocol import ResponseHeader, RpcMethod, RpcReply, RpcRequest, SubmitHeader
+from circinus.serving.local.rpc_protocol import RpcMethod, RpcReply, RpcRequest
 from circinus.serving.local.run_dir import RunDirectory
 from circinus.serving.replicas.replica_protocol import Payload
 from circinus.serving.state_serialization import state_from_json
@@ -114,7 +115,8 @@ class Daemon:
 
     async def _handle(self, call: RpcRequest, payloads: list[memoryview]) -> tuple[Any, Sequence[Payload]]:
         if call.method is RpcMethod.SUBMIT:
-            return await self._submit(call.argument, payloads[0])
+            response = await self._engine.submit_pickled(replace(call.argument, value=payloads[0]))
+            return (tuple(response.outputs), response.timings), tuple(response.outputs.values())
         if call.method is RpcMethod.APPLY:
             await self._apply(call.argument)
             return None, ()
@@ -135,15 +137,6 @@ class Daemon:
         self._folder.save(desired)
         state, queries = (await self._engine.status()).state, ", ".join(route.query for route in desired.routes)
         _log.info("state %s is in force for the queries %s", state, queries)
-
-    async def _submit(self, submission: SubmitHeader, value: memoryview) -> tuple[ResponseHeader, Sequence[Payload]]:
-        response = await self._engine.submit_packed(
-            submission.query, submission.item_key, value, submission.input_bytes
-        )
-        header = ResponseHeader(
-            tuple(response.outputs), response.latency_s, response.stage_s, response.busy_s, response.link_bytes
-        )
-        return header, tuple(response.outputs.values())
 
 
 def start(folder: RunDirectory) -> int:

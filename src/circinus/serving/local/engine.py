@@ -25,9 +25,9 @@ from circinus.serving.local.capacity import MachineCapacity, require_capacity
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
 from circinus.serving.local.fork_server_client import ForkServerClient
 from circinus.serving.local.request_execution import CompiledRoute, LinkEmulator, RequestExecution
-from circinus.serving.pickled_response import PickledResponse, unpickle_response
+from circinus.serving.pickled_response import PickledResponse
 from circinus.serving.replicas.replay_executor import load_replay_stages
-from circinus.serving.replicas.replica_protocol import Payload, ReplayStage, ReplicaSpec
+from circinus.serving.replicas.replica_protocol import ReplayStage, ReplicaSpec
 from circinus.serving.state_serialization import state_fingerprint, validate_state
 from circinus.specification import Network
 
@@ -84,12 +84,11 @@ class LocalEngine:
     async def submit(self, request: Request) -> Response:
         """Implement `Engine.submit`."""
         value = pickle_value(request.value) if self._deployed.mode is Mode.REAL else None
-        return unpickle_response(await self.submit_packed(request.query, request.item_key, value, request.input_bytes))
+        return (await self.submit_pickled(replace(request, value=value))).unpickle()
 
-    async def submit_packed(
-        self, query: str, item_key: str, value: Payload | None, input_bytes: float
-    ) -> PickledResponse:
-        """Submit a request with pickled input and outputs. A replaying engine ignores the input."""
+    async def submit_pickled(self, request: Request) -> PickledResponse:
+        """Submit a request with a pickled value. A replaying engine ignores the value."""
+        query, item_key = request.query, request.item_key
         compiled = self._deployed.routes.get(query)
         if compiled is None or self._links is None:
             queries = ", ".join(self._deployed.routes) or "none"
@@ -112,11 +111,11 @@ class LocalEngine:
         execution = RequestExecution(compiled, item_key, self._links, loop, on_done, on_failed)
         self._executions.add(execution)
         self._counters.entered(query)
-        value = value if self._deployed.mode is Mode.REAL else None
+        value = request.value if self._deployed.mode is Mode.REAL else None
         try:
-            execution.start(value, input_bytes)
+            execution.start(value, request.input_bytes)
             response = await result
-            self._counters.answered(query, response.latency_s)
+            self._counters.answered(query, response.timings.latency_s)
             share = compiled.route.audit_rate
             self._audits.record(query, share, item_key, compiled.configuration, value, response.outputs)
             return response

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from circinus.serving.configuration_hash import configuration_hash
-from circinus.serving.engine import Route, RouteStage
+from circinus.serving.engine import ResponseTimings, Route, RouteStage
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
 from circinus.serving.pickled_response import PickledResponse
 from circinus.serving.replicas.batch_queue import QueuedItem
@@ -122,7 +122,7 @@ class RequestExecution:
     _arrived: defaultdict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
     """Consumer -> producer -> arrival time of its output."""
     _stage_s: dict[str, float] = field(default_factory=dict)
-    _busy_s: dict[str, float] = field(default_factory=dict)
+    _replica_s: dict[str, float] = field(default_factory=dict)
     _link_bytes: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def start(self, value: Payload | None, input_bytes: float) -> None:
@@ -183,7 +183,7 @@ class RequestExecution:
     def _processed(self, operator: str, result: ItemResult, output: Payload | None, end_s: float) -> None:
         if not self.ended:
             self._stage_s[operator] = result.service_s
-            self._busy_s[operator] = result.busy_s
+            self._replica_s[operator] = result.busy_s
             self._produced(operator, output, result.output_bytes, end_s)
 
     def _finish(self) -> None:
@@ -192,9 +192,8 @@ class RequestExecution:
         self.on_done(
             PickledResponse(
                 outputs={sink: output if output is not None else b"" for sink, output in outputs.items()},
-                latency_s=self.timer.time() - self._start_s,
-                stage_s=self._stage_s,
-                busy_s=self._busy_s,
-                link_bytes=dict(self._link_bytes),
+                timings=ResponseTimings(
+                    self.timer.time() - self._start_s, self._stage_s, self._replica_s, dict(self._link_bytes)
+                ),
             )
         )

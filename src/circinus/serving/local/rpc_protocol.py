@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -14,7 +12,11 @@ class RpcMethod(StrEnum):
     APPLY = "apply"
     """Argument: the desired state as JSON."""
     SUBMIT = "submit"
-    """Argument: `SubmitHeader`; payload: pickled input. Content: `ResponseHeader`; payloads: pickled outputs."""
+    """Submit a request.
+
+    Argument: `Request` without its value; payload: the pickled value. Content: (sinks, `ResponseTimings`); payloads:
+    the pickled outputs of the sinks.
+    """
     STATUS = "status"
     """Content: `EngineStatus`."""
     AUDITS = "audits"
@@ -46,24 +48,3 @@ class RpcReply(NamedTuple):
     code: str = ""
     location: str = ""
     hint: str = ""
-
-
-@dataclass(frozen=True)
-class SubmitHeader:
-    """Request without its value."""
-
-    query: str
-    item_key: str
-    input_bytes: float
-
-
-@dataclass(frozen=True)
-class ResponseHeader:
-    """Response without its outputs."""
-
-    sinks: tuple[str, ...]
-    """Sinks in the order of the payloads."""
-    latency_s: float
-    stage_s: Mapping[str, float]
-    busy_s: Mapping[str, float]
-    link_bytes: Mapping[str, float]

@@ -21,7 +21,7 @@ from circinus.serving.engine import (
     Response,
 )
 from circinus.serving.lease import LeaseLostError
-from circinus.serving.pickled_response import PickledResponse, unpickle_response
+from circinus.serving.pickled_response import PickledResponse
 from circinus.serving.ray.cluster import AppSnapshot, Cluster
 from circinus.serving.ray.cluster_observer import ClusterSnapshot, RouterStatusCache, observe_cluster, queries_of
 from circinus.serving.ray.rolling_update import (
@@ -111,7 +111,7 @@ class RayEngine:
         response: PickledResponse = await self._client.call(
             site, "submit", *arguments, timeout_s=DEFAULT_DEADLINE_S + RESPONSE_S
         )
-        return unpickle_response(response)
+        return response.unpickle()
 
     async def status(self) -> EngineStatus:
         """Implement `Engine.status`.

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from circinus.errors import ServingError
 from circinus.profiling.measurement.pickling import pickle_value
-from circinus.serving.pickled_response import unpickle_response
 from circinus.serving.ray.site_router import DeadlinePassedError, NoRouteError, SiteRouterCore
 
 if TYPE_CHECKING:
@@ -87,12 +86,12 @@ class HttpIngress:
         key = request.headers.get(ITEM_HEADER) or uuid.uuid4().hex
         try:
             pickled = await self._core.submit(query, key, pickle_value(value), float(len(body)), left_s)
-            response = unpickle_response(pickled)
+            response = pickled.unpickle()
         except DeadlinePassedError as error:
             return _rejection(504, str(error))
         except ServingError as error:
             return _rejection(500, str(error))
-        return _answer(response.output, response.latency_s)
+        return _answer(response.output, response.timings.latency_s)
 
     def _bucket(self, query: str, rate_per_s: float) -> TokenBucket:
         bucket = self._buckets.get(query)

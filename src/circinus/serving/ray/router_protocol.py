@@ -154,7 +154,7 @@ class RequestTrace:
 
     stage_s: Mapping[str, float] = field(default_factory=dict)
     """Operator -> seconds in service."""
-    busy_s: Mapping[str, float] = field(default_factory=dict)
+    replica_s: Mapping[str, float] = field(default_factory=dict)
     """Operator -> the request's share of the replica's busy seconds."""
     sent_bytes: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
     """(producer, target site, link) -> bytes. A shared part of two branches counts once; transfers to two sites over
@@ -166,24 +166,26 @@ class RequestTrace:
         if len(parts) == 1:
             return parts[0]
         stage_s: dict[str, float] = {}
-        busy_s: dict[str, float] = {}
+        replica_s: dict[str, float] = {}
         sent_bytes: dict[tuple[str, str, str], float] = {}
         for part in parts:
             stage_s |= part.stage_s
-            busy_s |= part.busy_s
+            replica_s |= part.replica_s
             sent_bytes |= part.sent_bytes
-        return cls(stage_s, busy_s, sent_bytes)
+        return cls(stage_s, replica_s, sent_bytes)
 
-    def served(self, operator: str, service_s: float, busy_s: float) -> RequestTrace:
+    def served(self, operator: str, service_s: float, replica_s: float) -> RequestTrace:
         """Return the trace after one more operator."""
-        return RequestTrace({**self.stage_s, operator: service_s}, {**self.busy_s, operator: busy_s}, self.sent_bytes)
+        return RequestTrace(
+            {**self.stage_s, operator: service_s}, {**self.replica_s, operator: replica_s}, self.sent_bytes
+        )
 
     def sent(self, producer: str, delivery: RouterTransfer, size_bytes: float) -> RequestTrace:
         """Return the trace after a transfer."""
         if not delivery.links:
             return self
         crossed = {(producer, delivery.site, link): size_bytes for link in delivery.links}
-        return RequestTrace(self.stage_s, self.busy_s, {**self.sent_bytes, **crossed})
+        return RequestTrace(self.stage_s, self.replica_s, {**self.sent_bytes, **crossed})
 
     @property
     def link_bytes(self) -> dict[str, float]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from circinus.errors import ServingError
 from circinus.serving.audit_buffer import AuditBuffer
 from circinus.serving.counters import RequestCounters
-from circinus.serving.engine import AuditBatch
+from circinus.serving.engine import AuditBatch, ResponseTimings
 from circinus.serving.pickled_response import PickledResponse
 from circinus.serving.ray.dispatcher import Dispatcher, ReplicaClient
 from circinus.serving.ray.router_protocol import (
@@ -167,7 +167,7 @@ class SiteRouterCore:
         try:
             self._send(RequestContext(request_id, item_key, route, left_s), INPUT, value, input_bytes, RequestTrace())
             response = await request.answer
-            self._counts.answered(query, response.latency_s)
+            self._counts.answered(query, response.timings.latency_s)
             share, configuration = route.audited_share, route.configuration
             self._audits.record(query, share, item_key, configuration, value, response.outputs)
             return response
@@ -338,10 +338,9 @@ class SiteRouterCore:
         request.answer.set_result(
             PickledResponse(
                 outputs={sink: request.results[sink][0] for sink in request.route.sinks},
-                latency_s=time.perf_counter() - request.start_s,
-                stage_s=trace.stage_s,
-                busy_s=trace.busy_s,
-                link_bytes=trace.link_bytes,
+                timings=ResponseTimings(
+                    time.perf_counter() - request.start_s, trace.stage_s, trace.replica_s, trace.link_bytes
+                ),
             )
         )
 
