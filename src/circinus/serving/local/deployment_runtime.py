@@ -26,12 +26,14 @@ class DeploymentRuntime:
 
     def __init__(
         self,
+        name: str,
         deployment: Deployment,
         spec: ReplicaSpec,
         loop: asyncio.AbstractEventLoop,
         processes: ForkServerClient,
         batch_wait_s: float = 0.0,
     ) -> None:
+        self.name = name
         self.deployment = deployment
         self.desired_replicas = 0
         self._spec = spec

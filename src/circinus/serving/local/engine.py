@@ -6,6 +6,8 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
 
 from circinus.errors import ServingError
 from circinus.profiling.measurement.pickling import pickle_value
@@ -24,10 +26,11 @@ from circinus.serving.engine import (
 from circinus.serving.local.capacity import MachineCapacity, require_capacity
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
 from circinus.serving.local.fork_server_client import ForkServerClient
-from circinus.serving.local.request_execution import CompiledRoute, LinkEmulator, RequestExecution
+from circinus.serving.local.request_execution import LinkEmulator, RequestExecution
 from circinus.serving.pickled_response import PickledResponse
 from circinus.serving.replicas.replay_executor import load_replay_stages
 from circinus.serving.replicas.replica_protocol import ReplayStage, ReplicaSpec
+from circinus.serving.router.compiled_route import CompiledRoute
 from circinus.serving.state_serialization import state_fingerprint, validate_state
 from circinus.specification import Network
 
@@ -62,12 +65,15 @@ class LocalEngine:
         self._apply_lock = asyncio.Lock()
         self._processes: ForkServerClient | None = None
         self._links: LinkEmulator | None = None
+        self._deployments: dict[str, DeploymentRuntime] = {}
+        """Deployments by name, including those that only finish earlier requests."""
         self._starting: tuple[DeploymentRuntime, ...] = ()
         self._retiring: dict[DeploymentRuntime, asyncio.Task[None]] = {}
         self._executions: set[RequestExecution] = set()
         self._recording_ids: dict[tuple[str, RouteStage], int] = {}
         self._counters = RequestCounters()
         self._audits = AuditBuffer()
+        self._numbers = count()
         self._closed = False
 
     async def apply(self, desired: DesiredState) -> None:
@@ -89,8 +95,8 @@ class LocalEngine:
     async def submit_pickled(self, request: Request) -> PickledResponse:
         """Submit a request with a pickled value. A replaying engine ignores the value."""
         query, item_key = request.query, request.item_key
-        compiled = self._deployed.routes.get(query)
-        if compiled is None or self._links is None:
+        route = self._deployed.routes.get(query)
+        if route is None or self._links is None:
             queries = ", ".join(self._deployed.routes) or "none"
             raise ServingError(
                 f"the query has no route (queries with a route: {queries})",
@@ -108,7 +114,7 @@ class LocalEngine:
             if not result.done():
                 result.set_exception(ServingError(reason, code="query.request_failed", location=f"query {query}"))
 
-        execution = RequestExecution(compiled, item_key, self._links, loop, on_done, on_failed)
+        execution = RequestExecution(route, self._deployments, item_key, self._links, loop, on_done, on_failed)
         self._executions.add(execution)
         self._counters.entered(query)
         value = request.value if self._deployed.mode is Mode.REAL else None
@@ -116,8 +122,7 @@ class LocalEngine:
             execution.start(value, request.input_bytes)
             response = await result
             self._counters.answered(query, response.timings.latency_s)
-            share = compiled.route.audit_rate
-            self._audits.record(query, share, item_key, compiled.configuration, value, response.outputs)
+            self._audits.record(query, route.audit_rate, item_key, route.configuration, value, response.outputs)
             return response
         except BaseException:  # including cancellation
             self._counters.failed(query)
@@ -200,6 +205,7 @@ class LocalEngine:
         for (pipeline, stage), recorded in stages.items():
             recording_id = self._recording_ids.setdefault((pipeline, stage), len(self._recording_ids))
             by_deployment[stage.deployment].add_recordings({recording_id: recorded})
+        names = {deployment.deployment: deployment.name for deployment in running.values()}
         routes = {}
         for route in desired.routes:
             recordings = {
@@ -207,7 +213,7 @@ class LocalEngine:
                 for stage in route.stages
                 if (route.pipeline, stage) in stages
             }
-            routes[route.query] = CompiledRoute.compile(route, network, by_deployment, recordings)
+            routes[route.query] = CompiledRoute.compile(route, network, names, recordings)
         return routes
 
     def _new_deployment(self, desired: DesiredState, target: DesiredDeployment) -> DeploymentRuntime:
@@ -225,12 +231,18 @@ class LocalEngine:
             module_paths=desired.module_paths,
             search_path=tuple(sys.path),
         )
-        return DeploymentRuntime(target.deployment, spec, loop, self._processes, target.batch_wait_s)
+        name = f"{spec.name}#{next(self._numbers)}"
+        runtime = DeploymentRuntime(name, target.deployment, spec, loop, self._processes, target.batch_wait_s)
+        self._deployments[name] = runtime
+        return runtime
 
     def _retire(self, deployment: DeploymentRuntime) -> None:
         task = asyncio.get_running_loop().create_task(deployment.drain())
         self._retiring[deployment] = task
-        task.add_done_callback(lambda _: self._retiring.pop(deployment, None))
+        task.add_done_callback(partial(self._retired, deployment))
+
+    def _retired(self, deployment: DeploymentRuntime, _: object) -> None:
+        del self._retiring[deployment], self._deployments[deployment.name]
 
 
 def _run_key(desired: DesiredState, target: DesiredDeployment) -> _RunKey:

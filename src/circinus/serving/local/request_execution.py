@@ -1,4 +1,4 @@
-"""Compiled routes over running deployments, and the execution of requests along them."""
+"""Execution of requests along routes over running deployments."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from circinus.serving.configuration_hash import configuration_hash
-from circinus.serving.engine import ResponseTimings, Route, RouteStage
+from circinus.serving.engine import ResponseTimings
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
 from circinus.serving.pickled_response import PickledResponse
 from circinus.serving.replicas.batch_queue import QueuedItem
 from circinus.serving.replicas.replica_protocol import ItemResult, Payload
-from circinus.serving.route_transfers import INPUT, RESULT, RouteTransfer, route_transfers
-from circinus.specification import Deployment, DirectedLink, Network
+from circinus.serving.router.compiled_route import INPUT, RESULT, CompiledRoute, CompiledStage
+from circinus.specification import DirectedLink
 
 
 class Timer(Protocol):
@@ -65,52 +64,13 @@ class LinkEmulator:
         self._timer.call_at(arrival_s, self.send, remaining_path, size_bytes, arrival_s, arrived)
 
 
-@dataclass(frozen=True)
-class CompiledRoute:
-    """Route with all lookups done that do not depend on the request."""
-
-    route: Route
-    stages: Mapping[str, RouteStage]
-    deployments: Mapping[str, DeploymentRuntime]
-    """Operator -> deployment."""
-    recordings: Mapping[str, int]
-    """Operator -> id of its recordings; empty in the mode `real`."""
-    deliveries: Mapping[str, tuple[RouteTransfer, ...]]
-    """Producer -> transfers of its output."""
-    prefixes: Mapping[str, str]
-    """Operator -> hash of its configuration prefix."""
-    configuration: str
-    """Hash of the configuration of the route."""
-
-    @classmethod
-    def compile(
-        cls,
-        route: Route,
-        network: Network,
-        running: Mapping[Deployment, DeploymentRuntime],
-        recordings: Mapping[str, int],
-    ) -> CompiledRoute:
-        """Look up deployments and paths.
-
-        Raises:
-            ServingError: the network has no path between two sites of the route.
-        """
-        return cls(
-            route=route,
-            stages={stage.operator: stage for stage in route.stages},
-            deployments={stage.operator: running[stage.deployment] for stage in route.stages},
-            recordings=recordings,
-            deliveries=route_transfers(route, network),
-            prefixes={stage.operator: configuration_hash(stage.prefix) for stage in route.stages},
-            configuration=configuration_hash(route.configuration),
-        )
-
-
 @dataclass(eq=False)
 class RequestExecution:
     """Execution of one request. Ends with `on_done` or `on_failed`, once, unless cancelled."""
 
-    compiled: CompiledRoute
+    route: CompiledRoute
+    deployments: Mapping[str, DeploymentRuntime]
+    """Deployments by `CompiledStage.application`."""
     item_key: str
     links: LinkEmulator
     timer: Timer
@@ -128,7 +88,7 @@ class RequestExecution:
     def start(self, value: Payload | None, input_bytes: float) -> None:
         """Start the request by sending its input."""
         self._start_s = self.timer.time()
-        for deployment in self.compiled.deployments.values():
+        for deployment in self._used():
             deployment.acquire()
         self._produced(INPUT, value, input_bytes, self._start_s)
 
@@ -136,8 +96,11 @@ class RequestExecution:
         """Cancel the request without a callback."""
         if not self.ended:
             self.ended = True
-            for deployment in self.compiled.deployments.values():
+            for deployment in self._used():
                 deployment.release()
+
+    def _used(self) -> list[DeploymentRuntime]:
+        return [self.deployments[stage.application] for stage in self.route.stages.values()]
 
     def fail(self, reason: str) -> None:
         """Fail the request."""
@@ -147,10 +110,10 @@ class RequestExecution:
 
     def _produced(self, producer: str, value: Payload | None, size_bytes: float, due_s: float) -> None:
         self._values[producer] = value
-        for delivery in self.compiled.deliveries[producer]:
-            for link in delivery.path:
+        for transfer in self.route.transfers[producer]:
+            for link in transfer.path:
                 self._link_bytes[link.name] += size_bytes
-            self.links.send(delivery.path, size_bytes, due_s, partial(self._delivered, producer, delivery.consumers))
+            self.links.send(transfer.path, size_bytes, due_s, partial(self._delivered, producer, transfer.consumers))
 
     def _delivered(self, producer: str, consumers: Sequence[str], due_s: float) -> None:
         for consumer in consumers:
@@ -159,24 +122,24 @@ class RequestExecution:
             arrived = self._arrived[consumer]
             arrived[producer] = due_s
             if consumer == RESULT:
-                if len(arrived) == len(self.compiled.route.sinks):
+                if len(arrived) == len(self.route.sinks):
                     self._finish()
-            elif len(arrived) == len(set(self.compiled.stages[consumer].after or (INPUT,))):
-                self._enqueue(self.compiled.stages[consumer], max(arrived.values()))
+            elif len(arrived) == len(set(self.route.stages[consumer].producers)):
+                self._enqueue(self.route.stages[consumer], max(arrived.values()))
 
-    def _enqueue(self, stage: RouteStage, due_s: float) -> None:
+    def _enqueue(self, stage: CompiledStage, due_s: float) -> None:
         operator = stage.operator
-        inputs = [self._values[producer] for producer in stage.after or (INPUT,)]
-        self.compiled.deployments[operator].enqueue(
+        inputs = [self._values[producer] for producer in stage.producers]
+        self.deployments[stage.application].enqueue(
             QueuedItem(
                 item_key=self.item_key,
                 inputs=[value for value in inputs if value is not None],
-                recording=self.compiled.recordings.get(operator),
+                recording=stage.recording,
                 due_s=due_s,
                 done=partial(self._processed, operator),
                 failed=lambda reason: self.fail(f"operator {operator} failed on item {self.item_key!r}: {reason}"),
                 is_cancelled=lambda: self.ended,
-                prefix=self.compiled.prefixes[operator],
+                prefix=stage.prefix,
             )
         )
 
@@ -188,7 +151,7 @@ class RequestExecution:
 
     def _finish(self) -> None:
         self.cancel()
-        outputs = {sink: self._values[sink] for sink in self.compiled.route.sinks}
+        outputs = {sink: self._values[sink] for sink in self.route.sinks}
         self.on_done(
             PickledResponse(
                 outputs={sink: output if output is not None else b"" for sink, output in outputs.items()},

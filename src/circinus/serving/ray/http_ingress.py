@@ -73,10 +73,10 @@ class HttpIngress:
             route = self._core.route(query)
         except NoRouteError as error:
             return _rejection(404, str(error))
-        if route.admitted_per_s is not None:
-            wait_s = self._bucket(query, route.admitted_per_s).retry_after_s(self._loop.time())
+        if route.rate_limit_per_s is not None:
+            wait_s = self._bucket(query, route.rate_limit_per_s).retry_after_s(self._loop.time())
             if wait_s > 0:
-                reason = f"query {query}: the request rate exceeds the admitted {route.admitted_per_s:.3g}/s"
+                reason = f"query {query}: the request rate exceeds the admitted {route.rate_limit_per_s:.3g}/s"
                 return _rejection(429, reason, {"retry-after": str(math.ceil(wait_s))})
         try:
             body = await request.body()

@@ -8,107 +8,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from circinus.serving.configuration_hash import configuration_hash
-from circinus.serving.engine import QueryStatus, Route, ServedBatch
-from circinus.serving.route_transfers import INPUT, route_transfers
-from circinus.specification import Deployment, Network
-
-
-@dataclass(frozen=True)
-class RouterStage:
-    """Operator of a route."""
-
-    operator: str
-    after: tuple[str, ...]
-    application: str
-    """Name of the application that runs its deployment."""
-    recording: str
-    """Recording key that a replaying replica answers from; empty if replicas compute."""
-    prefix: str = ""
-    """Configuration hash of the `RouteStage.prefix`."""
-
-    @property
-    def producers(self) -> frozenset[str]:
-        """Operators whose outputs the stage needs, or the request's input."""
-        return frozenset(self.after or (INPUT,))
-
-
-@dataclass(frozen=True)
-class RouterTransfer:
-    """Transfer of one output to one site."""
-
-    site: str
-    links: tuple[str, ...]
-    """Names of the directed links on the path."""
-    consumers: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class RouterRoute:
-    """Route of one query, with all information that routers on the way need."""
-
-    query: str
-    source: str
-    stages: tuple[RouterStage, ...]
-    sinks: tuple[str, ...]
-    deliveries: Mapping[str, tuple[RouterTransfer, ...]]
-    """Transfers by producer."""
-    admitted_per_s: float | None = None
-    """Maximum rate of requests over HTTP; None: unlimited."""
-    audited_share: float = 0.0
-    """Fraction of answered requests to audit: `Route.audit_rate`."""
-    configuration: str = ""
-    """Hash of the route's configuration."""
-
-    @classmethod
-    def of(
-        cls, route: Route, network: Network, applications: Mapping[Deployment, str], recordings: Mapping[str, str]
-    ) -> RouterRoute:
-        """Resolve a route against its infrastructure.
-
-        Args:
-            route: the route.
-            network: sites and links.
-            applications: deployment -> name of its application.
-            recordings: operator -> `RouterStage.recording`; empty if replicas compute.
-
-        Raises:
-            ServingError: two sites of the route are not connected.
-        """
-        return cls(
-            query=route.query,
-            source=route.source,
-            stages=tuple(
-                RouterStage(
-                    s.operator,
-                    s.after,
-                    applications[s.deployment],
-                    recordings.get(s.operator, ""),
-                    configuration_hash(s.prefix),
-                )
-                for s in route.stages
-            ),
-            sinks=route.sinks,
-            deliveries={
-                producer: tuple(
-                    RouterTransfer(transfer.site, tuple(link.name for link in transfer.path), transfer.consumers)
-                    for transfer in deliveries
-                )
-                for producer, deliveries in route_transfers(route, network).items()
-            },
-            admitted_per_s=route.rate_limit_per_s,
-            audited_share=route.audit_rate,
-            configuration=configuration_hash(route.configuration),
-        )
-
-    def stage(self, operator: str) -> RouterStage:
-        """Return a stage by the name of its operator."""
-        return next(stage for stage in self.stages if stage.operator == operator)
-
-    @property
-    def applications(self) -> frozenset[str]:
-        """Applications on the route."""
-        return frozenset(stage.application for stage in self.stages)
+from circinus.serving.engine import QueryStatus, ServedBatch
+from circinus.serving.router.compiled_route import CompiledRoute, RouteTransfer
+from circinus.specification import Deployment
 
 
 @dataclass(frozen=True)
@@ -130,7 +32,7 @@ class RouterConfig:
     state: str
     """`state_fingerprint` of the state in force."""
     deployments: tuple[RouterDeployment, ...]
-    routes: tuple[RouterRoute, ...]
+    routes: tuple[CompiledRoute, ...]
     """Routes of the queries whose source is this site."""
     peers: tuple[str, ...] = ()
     """Other sites that receive outputs of this one."""
@@ -143,7 +45,7 @@ class RequestContext:
     request_id: str
     """Unique request id."""
     item_key: str
-    route: RouterRoute
+    route: CompiledRoute
     remaining_s: float
     """Seconds until the deadline at the time of sending; transfer times are not subtracted."""
 
@@ -180,11 +82,11 @@ class RequestTrace:
             {**self.stage_s, operator: service_s}, {**self.replica_s, operator: replica_s}, self.sent_bytes
         )
 
-    def sent(self, producer: str, delivery: RouterTransfer, size_bytes: float) -> RequestTrace:
+    def sent(self, producer: str, transfer: RouteTransfer, size_bytes: float) -> RequestTrace:
         """Return the trace after a transfer."""
-        if not delivery.links:
+        if not transfer.path:
             return self
-        crossed = {(producer, delivery.site, link): size_bytes for link in delivery.links}
+        crossed = {(producer, transfer.site, link.name): size_bytes for link in transfer.path}
         return RequestTrace(self.stage_s, self.replica_s, {**self.sent_bytes, **crossed})
 
     @property

@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route
+from circinus.serving.engine import DesiredDeployment, DesiredState, Mode
 from circinus.serving.ray.recording_key import RecordingKey
-from circinus.serving.ray.router_protocol import RouterConfig, RouterDeployment, RouterRoute, config_to_dict
+from circinus.serving.ray.router_protocol import RouterConfig, RouterDeployment, config_to_dict
 from circinus.serving.ray.settings import (
     DEFAULT_HTTP,
     HEALTH_CHECK_PERIOD_S,
@@ -25,7 +25,7 @@ from circinus.serving.ray.settings import (
     placement_options,
     router_name,
 )
-from circinus.serving.route_transfers import INPUT, route_transfers
+from circinus.serving.router.compiled_route import CompiledRoute
 from circinus.serving.state_serialization import state_fingerprint
 from circinus.specification import Infrastructure, Network
 
@@ -89,39 +89,28 @@ def build_router_configs(desired: DesiredState, applications: Sequence[ServeAppl
             for stage in route.stages
             if desired.mode is Mode.REPLAY
         }
-        routes.append(RouterRoute.of(route, network, names, recordings))
+        routes.append(CompiledRoute.compile(route, network, names, recordings))
     return {
         site: RouterConfig(
             site=site,
             mode=desired.mode.value,
             state=state,
             deployments=tuple(
-                RouterDeployment(app.name, app.target.deployment, app.target.replicas, _batch_wait_s(app.target))
+                RouterDeployment(app.name, app.target.deployment, app.target.replicas, app.target.batch_wait_s)
                 for app in applications
                 if network.site_of(app.target.deployment.pool) == site
             ),
             routes=tuple(route for route in routes if route.source == site),
-            peers=_receiving_sites(site, desired.routes, network),
+            peers=_receiving_sites(site, routes),
         )
         for site in sites
     }
 
 
-def _receiving_sites(site: str, routes: Sequence[Route], network: Network) -> tuple[str, ...]:
+def _receiving_sites(site: str, routes: Sequence[CompiledRoute]) -> tuple[str, ...]:
     """Return the other sites that receive any output of a site."""
-    receivers = set()
-    for route in routes:
-        sites = {stage.operator: network.site_of(stage.deployment.pool) for stage in route.stages} | {
-            INPUT: route.source
-        }
-        for producer, deliveries in route_transfers(route, network).items():
-            if sites[producer] == site:
-                receivers |= {delivery.site for delivery in deliveries}
-    return tuple(sorted(receivers - {site}))
-
-
-def _batch_wait_s(target: DesiredDeployment) -> float:
-    return target.batch_wait_s if target.deployment.allocation.batch_size > 1 else 0.0
+    transfers = [transfer for route in routes for outputs in route.transfers.values() for transfer in outputs]
+    return tuple(sorted({t.site for t in transfers if t.path and t.path[0].source == site}))
 
 
 def serve_schema(

@@ -24,13 +24,11 @@ from circinus.serving.ray.router_protocol import (
     RequestTrace,
     RouterConfig,
     RouterMessage,
-    RouterRoute,
-    RouterStage,
     RouterStatus,
 )
 from circinus.serving.replicas.batch_queue import QueuedItem
 from circinus.serving.replicas.replica_protocol import ItemResult, Payload
-from circinus.serving.route_transfers import INPUT, RESULT
+from circinus.serving.router.compiled_route import INPUT, RESULT, CompiledRoute, CompiledStage
 
 DEFAULT_DEADLINE_S = 300.0
 """Deadline of a request that specifies none."""
@@ -65,7 +63,7 @@ class RouterTransport(Protocol):
 class _Request:
     """Unanswered request that entered here."""
 
-    route: RouterRoute
+    route: CompiledRoute
     answer: asyncio.Future[PickledResponse]
     start_s: float
     results: dict[str, tuple[Payload, RequestTrace]] = field(default_factory=dict)
@@ -101,7 +99,7 @@ class SiteRouterCore:
         self._sites = sites
         self._loop = loop
         self._config: RouterConfig | None = None
-        self._routes: dict[str, RouterRoute] = {}
+        self._routes: dict[str, CompiledRoute] = {}
         self._dispatchers: dict[str, Dispatcher] = {}
         self._requests: dict[str, _Request] = {}
         self._joins: dict[tuple[str, str], _PendingJoin] = {}
@@ -125,7 +123,7 @@ class SiteRouterCore:
         for name in [name for name, existing in self._dispatchers.items() if name not in desired and existing.idle]:
             del self._dispatchers[name]
 
-    def route(self, query: str) -> RouterRoute:
+    def route(self, query: str) -> CompiledRoute:
         """Return the route of a query whose source is this site.
 
         Raises:
@@ -168,7 +166,7 @@ class SiteRouterCore:
             self._send(RequestContext(request_id, item_key, route, left_s), INPUT, value, input_bytes, RequestTrace())
             response = await request.answer
             self._counts.answered(query, response.timings.latency_s)
-            share, configuration = route.audited_share, route.configuration
+            share, configuration = route.audit_rate, route.configuration
             self._audits.record(query, share, item_key, configuration, value, response.outputs)
             return response
         except BaseException:  # also if cancelled
@@ -186,7 +184,7 @@ class SiteRouterCore:
             if consumer == RESULT:
                 self._result(message)
             else:
-                self._join(message, message.context.route.stage(consumer))
+                self._join(message, message.context.route.stages[consumer])
 
     def fail(self, request_id: str, reason: str) -> None:
         """Fail a request that entered here."""
@@ -238,7 +236,7 @@ class SiteRouterCore:
     def _send(
         self, context: RequestContext, producer: str, value: Payload | None, size_bytes: float, trace: RequestTrace
     ) -> None:
-        for delivery in context.route.deliveries[producer]:
+        for delivery in context.route.transfers[producer]:
             sent = trace.sent(producer, delivery, size_bytes)
             message = RouterMessage(
                 context, producer, delivery.consumers, None if value is None else bytes(value), sent
@@ -264,24 +262,24 @@ class SiteRouterCore:
         else:
             await self._sites.report(context.route.source, context.request_id, reason)
 
-    def _join(self, message: RouterMessage, stage: RouterStage) -> None:
-        context, producers = message.context, stage.producers
+    def _join(self, message: RouterMessage, stage: CompiledStage) -> None:
+        context = message.context
         expires_s = self._loop.time() + context.remaining_s
         key = (context.request_id, stage.operator)
         pending = self._joins.get(key) or _PendingJoin(expires_s)
         pending.values[message.producer] = (message.value, message.trace)
-        if len(pending.values) < len(producers):
+        if len(pending.values) < len(set(stage.producers)):
             self._joins[key] = pending
             return
         self._joins.pop(key, None)
-        values = [pending.values[producer][0] for producer in stage.after or (INPUT,)]
+        values = [pending.values[producer][0] for producer in stage.producers]
         trace = RequestTrace.joined(*(value_trace for _, value_trace in pending.values.values()))
         self._enqueue(context, stage, [value for value in values if value is not None], trace, pending.expires_s)
 
     def _enqueue(
         self,
         context: RequestContext,
-        stage: RouterStage,
+        stage: CompiledStage,
         inputs: Sequence[Payload],
         trace: RequestTrace,
         expires_s: float,
@@ -303,7 +301,7 @@ class SiteRouterCore:
             QueuedItem(
                 item_key=context.item_key,
                 inputs=inputs,
-                recording=stage.recording or None,
+                recording=stage.recording,
                 due_s=self._loop.time(),
                 done=partial(self._processed, context, stage.operator, trace, expires_s),
                 failed=failed,

@@ -1,0 +1,134 @@
+"""Routes with all lookups done that do not depend on the request."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from circinus.errors import ServingError
+from circinus.serving.configuration_hash import configuration_hash
+from circinus.serving.engine import Route
+from circinus.specification import Deployment, DirectedLink, Network
+
+INPUT = ""
+"""Producer name of the pipeline input, which is produced at the source."""
+RESULT = ""
+"""Consumer name of the result, which is consumed at the source."""
+
+
+@dataclass(frozen=True)
+class RouteTransfer:
+    """Transfer of an output to one site, shared by all its consumers there."""
+
+    site: str
+    path: tuple[DirectedLink, ...]
+    """Links to cross; empty within one site."""
+    consumers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CompiledStage:
+    """Operator of a compiled route."""
+
+    operator: str
+    producers: tuple[str, ...]
+    """Operators whose outputs it needs, in the order of its inputs, or the `INPUT`."""
+    application: str
+    """Name of the running deployment, unique among the versions of its operator."""
+    recording: int | str | None
+    """Id of the recordings that a replaying replica answers from."""
+    prefix: str
+    """Configuration hash of the `RouteStage.prefix`."""
+
+
+@dataclass(frozen=True)
+class CompiledRoute:
+    """Route with all information that routers on the way need; requests carry it from site to site."""
+
+    query: str
+    source: str
+    stages: Mapping[str, CompiledStage]
+    """Stages by operator, in topological order."""
+    sinks: tuple[str, ...]
+    transfers: Mapping[str, tuple[RouteTransfer, ...]]
+    """Transfers by producer."""
+    configuration: str
+    """Hash of the route's configuration."""
+    rate_limit_per_s: float | None
+    audit_rate: float
+
+    @classmethod
+    def compile(
+        cls,
+        route: Route,
+        network: Network,
+        applications: Mapping[Deployment, str],
+        recordings: Mapping[str, int] | Mapping[str, str],
+    ) -> CompiledRoute:
+        """Look up applications and paths.
+
+        Args:
+            route: the route.
+            network: sites and links.
+            applications: deployment -> `CompiledStage.application`.
+            recordings: operator -> `CompiledStage.recording`; empty if replicas compute.
+
+        Raises:
+            ServingError: the network has no path between two sites of the route.
+        """
+        return cls(
+            query=route.query,
+            source=route.source,
+            stages={
+                stage.operator: CompiledStage(
+                    operator=stage.operator,
+                    producers=stage.after or (INPUT,),
+                    application=applications[stage.deployment],
+                    recording=recordings.get(stage.operator),
+                    prefix=configuration_hash(stage.prefix),
+                )
+                for stage in route.stages
+            },
+            sinks=route.sinks,
+            transfers=_transfers(route, network),
+            configuration=configuration_hash(route.configuration),
+            rate_limit_per_s=route.rate_limit_per_s,
+            audit_rate=route.audit_rate,
+        )
+
+    @property
+    def applications(self) -> frozenset[str]:
+        """Applications on the route."""
+        return frozenset(stage.application for stage in self.stages.values())
+
+
+def _transfers(route: Route, network: Network) -> dict[str, tuple[RouteTransfer, ...]]:
+    """Return the transfers of every output, by producer."""
+    consumers: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    sites = {stage.operator: network.site_of(stage.deployment.pool) for stage in route.stages}
+    for stage in route.stages:
+        for producer in dict.fromkeys(stage.after or (INPUT,)):
+            consumers[producer][sites[stage.operator]].append(stage.operator)
+    for sink in route.sinks:
+        consumers[sink][route.source].append(RESULT)
+    sites[INPUT] = route.source
+    return {
+        producer: tuple(
+            RouteTransfer(site, _path(network, sites[producer], site, route), tuple(names))
+            for site, names in by_site.items()
+        )
+        for producer, by_site in consumers.items()
+    }
+
+
+def _path(network: Network, source: str, target: str, route: Route) -> tuple[DirectedLink, ...]:
+    path = network.path(source, target)
+    if path is None:
+        raise ServingError(
+            f"no link leads from site {source} to site {target}",
+            code="route.no_path",
+            location=f"query {route.query}",
+            hint="Add links.",
+        )
+    return path
