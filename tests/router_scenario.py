@@ -9,7 +9,7 @@ from typing import Any
 from circinus.errors import ServingError
 from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
 from circinus.serving.engine import DesiredState
-from circinus.serving.ray.dispatcher import ReplicaLostError
+from circinus.serving.ray.application_replicas import ReplicaLostError
 from circinus.serving.ray.router_protocol import RouterMessage, config_from_dict, config_to_dict
 from circinus.serving.ray.serve_config import build_applications, build_router_configs
 from circinus.serving.ray.settings import RaySettings

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.serving.replicas.batch_queue import BatchQueue, QueuedItem
+from circinus.serving.router.batch_queue import BatchQueue, QueuedItem
 
 TIMES = st.integers(0, 12).map(lambda eighths: eighths / 8)
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from circinus.serving.local import deployment_runtime as module
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
 from circinus.serving.local.fork_server_client import ForkServerClient
-from circinus.serving.replicas.batch_queue import QueuedItem
 from circinus.serving.replicas.replica_protocol import ReplicaSpec
+from circinus.serving.router.batch_queue import QueuedItem
 from circinus.specification import Allocation, Deployment, KnobValues
 from virtual_time import VirtualTimeLoop, run
 
@@ -95,7 +95,7 @@ def _served(
         deployment = _running(**settings)
         await deployment.scale_up(count)
         for due_s in arrivals_s:
-            loop.call_at(due_s, deployment.enqueue, _work(due_s))
+            loop.call_at(due_s, deployment.dispatcher.enqueue, _work(due_s))
         body(deployment, loop)
         await asyncio.sleep(1000.0)
 
@@ -169,9 +169,9 @@ def test_a_batch_of_one_begins_at_once_but_in_a_replay_what_was_due_first_is_fir
             deployment = _running(batch_size=1, batch_wait_s=0.0, replays=replays)
             await deployment.scale_up(1)
             await asyncio.sleep(3.0)
-            deployment.enqueue(_work(2.0))
+            deployment.dispatcher.enqueue(_work(2.0))
             assert len(replicas.batches) == (not replays)
-            deployment.enqueue(_work(1.0))
+            deployment.dispatcher.enqueue(_work(1.0))
             await asyncio.sleep(1.0)
         return [due_s for _, dues_s in replicas.batches for due_s in dues_s]
 
@@ -180,7 +180,7 @@ def test_a_batch_of_one_begins_at_once_but_in_a_replay_what_was_due_first_is_fir
 
 def test_another_wait_holds_for_what_waits_already() -> None:
     def wait_no_more(deployment: DeploymentRuntime, loop: VirtualTimeLoop) -> None:
-        loop.call_at(3.0, deployment.set_batch_wait, 1.5)
+        loop.call_at(3.0, deployment.dispatcher.set_batch_wait, 1.5)
 
     replicas = FakeReplicas(0.25)
     found = _served([1.0, 2.0, 4.0], replicas, wait_no_more, batch_size=3, batch_wait_s=100.0, replays=False)

@@ -18,9 +18,9 @@ from circinus.serving.local.deployment_runtime import DeploymentRuntime
 from circinus.serving.local.fork_server_client import ForkServerClient
 from circinus.serving.local.request_execution import LinkEmulator, RequestExecution
 from circinus.serving.pickled_response import PickledResponse
-from circinus.serving.replicas.batch_queue import QueuedItem
 from circinus.serving.replicas.replay_executor import ReplayExecutor
 from circinus.serving.replicas.replica_protocol import Batch, BatchItem, ReplayRun, ReplayStage, ReplicaSpec
+from circinus.serving.router.batch_queue import QueuedItem
 from circinus.serving.router.compiled_route import CompiledRoute
 from circinus.simulation import PlannedQuery
 from circinus.simulation.model import Requests

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from circinus.serving.engine import QueryStatus, ServedBatch
-from circinus.serving.replicas.batch_queue import QueuedItem
 from circinus.serving.replicas.replica_protocol import BatchResult
+from circinus.serving.router.batch_queue import QueuedItem
 
 MAX_RECENT_BATCHES = 32
 """Length of the batch history: a poll every 0.25 s misses none at 100 batches a second."""

@@ -189,7 +189,7 @@ class LocalEngine:
         waits_s = {target.deployment: target.batch_wait_s for target in desired.deployments}
         for key, deployment in running.items():
             deployment.scale_down(replicas[key])
-            deployment.set_batch_wait(waits_s[deployment.deployment])
+            deployment.dispatcher.set_batch_wait(waits_s[deployment.deployment])
         for key, deployment in previous.running.items():
             if key not in running:
                 self._retire(deployment)

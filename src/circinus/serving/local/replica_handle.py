@@ -11,7 +11,6 @@ from circinus.errors import ServingError
 from circinus.serving.local.batch_codec import decode_result, encode_batch
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.fork_server_client import ForkServerClient
-from circinus.serving.replicas.batch_queue import QueuedItem
 from circinus.serving.replicas.replica_protocol import (
     Batch,
     BatchItem,
@@ -21,6 +20,7 @@ from circinus.serving.replicas.replica_protocol import (
     ReplayStage,
     ReplicaSpec,
 )
+from circinus.serving.router.batch_queue import QueuedItem
 
 _DRAIN_TIMEOUT_S = 5.0
 """Time for a draining replica to exit, before it is killed."""

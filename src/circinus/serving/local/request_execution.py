@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from circinus.serving.engine import ResponseTimings
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
 from circinus.serving.pickled_response import PickledResponse
-from circinus.serving.replicas.batch_queue import QueuedItem
 from circinus.serving.replicas.replica_protocol import ItemResult, Payload
+from circinus.serving.router.batch_queue import QueuedItem
 from circinus.serving.router.compiled_route import INPUT, RESULT, CompiledRoute, CompiledStage
 from circinus.specification import DirectedLink
 
@@ -130,7 +130,7 @@ class RequestExecution:
     def _enqueue(self, stage: CompiledStage, due_s: float) -> None:
         operator = stage.operator
         inputs = [self._values[producer] for producer in stage.producers]
-        self.deployments[stage.application].enqueue(
+        self.deployments[stage.application].dispatcher.enqueue(
             QueuedItem(
                 item_key=self.item_key,
                 inputs=[value for value in inputs if value is not None],

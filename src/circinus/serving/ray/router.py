@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from circinus.errors import ServingError
 from circinus.serving.engine import AuditBatch
 from circinus.serving.pickled_response import PickledResponse
-from circinus.serving.ray.dispatcher import ReplicaLostError
+from circinus.serving.ray.application_replicas import ReplicaLostError
 from circinus.serving.ray.http_ingress import HttpIngress
 from circinus.serving.ray.router_protocol import RouterConfig, RouterMessage, RouterStatus, config_from_dict
 from circinus.serving.ray.settings import REPLICA, ROUTER, router_name

@@ -17,7 +17,7 @@ from circinus.serving.audit_buffer import AuditBuffer
 from circinus.serving.counters import RequestCounters
 from circinus.serving.engine import AuditBatch, ResponseTimings
 from circinus.serving.pickled_response import PickledResponse
-from circinus.serving.ray.dispatcher import Dispatcher, ReplicaClient
+from circinus.serving.ray.application_replicas import ApplicationReplicas, ReplicaClient
 from circinus.serving.ray.router_protocol import (
     ApplicationStatus,
     RequestContext,
@@ -26,8 +26,8 @@ from circinus.serving.ray.router_protocol import (
     RouterMessage,
     RouterStatus,
 )
-from circinus.serving.replicas.batch_queue import QueuedItem
 from circinus.serving.replicas.replica_protocol import ItemResult, Payload
+from circinus.serving.router.batch_queue import QueuedItem
 from circinus.serving.router.compiled_route import INPUT, RESULT, CompiledRoute, CompiledStage
 
 DEFAULT_DEADLINE_S = 300.0
@@ -100,7 +100,7 @@ class SiteRouterCore:
         self._loop = loop
         self._config: RouterConfig | None = None
         self._routes: dict[str, CompiledRoute] = {}
-        self._dispatchers: dict[str, Dispatcher] = {}
+        self._replicas: dict[str, ApplicationReplicas] = {}
         self._requests: dict[str, _Request] = {}
         self._joins: dict[tuple[str, str], _PendingJoin] = {}
         self._counts = RequestCounters()
@@ -115,13 +115,12 @@ class SiteRouterCore:
         self._routes = {route.query: route for route in config.routes}
         desired = {deployment.application: deployment for deployment in config.deployments}
         for name, deployment in desired.items():
-            dispatcher = self._dispatchers.get(name)
-            if dispatcher is None:
+            if name not in self._replicas:
                 size = deployment.deployment.allocation.batch_size
-                dispatcher = self._dispatchers[name] = Dispatcher(name, self._calls, self._loop, size)
-            dispatcher.configure(deployment.replicas, deployment.batch_wait_s)
-        for name in [name for name, existing in self._dispatchers.items() if name not in desired and existing.idle]:
-            del self._dispatchers[name]
+                self._replicas[name] = ApplicationReplicas(name, self._calls, self._loop, size)
+            self._replicas[name].configure(deployment.replicas, deployment.batch_wait_s)
+        for name in [name for name, replicas in self._replicas.items() if name not in desired and replicas.is_unused]:
+            del self._replicas[name]
 
     def route(self, query: str) -> CompiledRoute:
         """Return the route of a query whose source is this site.
@@ -216,14 +215,14 @@ class SiteRouterCore:
             applications=tuple(
                 ApplicationStatus(
                     name,
-                    len(dispatcher),
-                    dispatcher.requests,
-                    dispatcher.losses,
-                    dispatcher.last_loss,
-                    dispatcher.served.count,
-                    dispatcher.served.recent,
+                    len(replicas.dispatcher),
+                    replicas.dispatcher.requests,
+                    replicas.losses,
+                    replicas.last_loss,
+                    replicas.dispatcher.history.count,
+                    replicas.dispatcher.history.recent,
                 )
-                for name, dispatcher in self._dispatchers.items()
+                for name, replicas in self._replicas.items()
             ),
             under_way=dict(under_way),
             queries=self._counts.status(),
@@ -284,8 +283,8 @@ class SiteRouterCore:
         trace: RequestTrace,
         expires_s: float,
     ) -> None:
-        dispatcher = self._dispatchers.get(stage.application)
-        if dispatcher is None:
+        replicas = self._replicas.get(stage.application)
+        if replicas is None:
             self._start(self._report(context, f"operator {stage.operator} is not deployed at site {self._site}"))
             return
 
@@ -297,7 +296,7 @@ class SiteRouterCore:
             gone = context.route.source == self._site and context.request_id not in self._requests
             return gone or self._loop.time() > expires_s
 
-        dispatcher.enqueue(
+        replicas.dispatcher.enqueue(
             QueuedItem(
                 item_key=context.item_key,
                 inputs=inputs,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from circinus.serving.replicas.replica_protocol import ItemResult, Payload
+from circinus.serving.replicas.replica_protocol import BatchResult, ItemResult, Payload
 
 
 @dataclass(eq=False)
@@ -28,6 +28,17 @@ class QueuedItem:
     """Configuration hash of the `RouteStage.prefix`."""
     replica_losses: int = 0
     """Number of replicas that ended while processing the item."""
+
+
+def end_batch(batch: Sequence[QueuedItem], result: BatchResult, outputs: Iterable[Payload], end_s: float) -> None:
+    """Call back every item of a batch that ended at `end_s`; `outputs` are those of items that have one, in order."""
+    remaining = iter(outputs)
+    for item, item_result in zip(batch, result.results, strict=True):
+        output = next(remaining) if item_result.has_payload else None
+        if item_result.error:
+            item.failed(item_result.error)
+        else:
+            item.done(item_result, output, end_s)
 
 
 class BatchQueue:

@@ -1,0 +1,93 @@
+"""Replicas of one application of Ray Serve, as many as it has concurrent batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextvars import Context
+from typing import Protocol
+
+from circinus.errors import CircinusError
+from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult, Payload
+from circinus.serving.router.batch_queue import QueuedItem, end_batch
+from circinus.serving.router.dispatcher import Dispatcher
+
+
+class ReplicaLostError(CircinusError):
+    """Replica that ended or became unreachable while it had a batch."""
+
+
+class ReplicaClient(Protocol):
+    """Transport of batches to replicas."""
+
+    async def process(
+        self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload]
+    ) -> tuple[BatchResult, Sequence[Payload]]:
+        """Process a batch on a free replica of an application; payloads are the inputs in the order of items.
+
+        Raises:
+            ReplicaLostError: the replica was lost while it had the batch.
+        """
+        ...
+
+
+class ApplicationReplicas:
+    """`ReplicaSet` of an application, among whose replicas Ray Serve chooses."""
+
+    def __init__(
+        self, application: str, client: ReplicaClient, loop: asyncio.AbstractEventLoop, batch_size: int
+    ) -> None:
+        self.dispatcher = Dispatcher(self, loop, batch_size)
+        self.losses = 0
+        self.last_loss = ""
+        self._application = application
+        self._client = client
+        self._loop = loop
+        self._count = 1
+        self._batches: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_unused(self) -> bool:
+        """True if no item is queued or in service."""
+        return not self._batches and not len(self.dispatcher)
+
+    def configure(self, count: int, batch_wait_s: float) -> None:
+        """Set the number of replicas, and how long the oldest item waits for its batch to fill."""
+        self._count = count
+        self.dispatcher.set_batch_wait(batch_wait_s)
+
+    def idle_since_s(self) -> float | None:
+        """Implement `ReplicaSet.idle_since_s`: any replica may be the next one, so it counts as always idle."""
+        return 0.0 if len(self._batches) < self._count else None
+
+    def process(self, batch: list[QueuedItem], start_s: float) -> None:
+        """Implement `ReplicaSet.process`."""
+        # Own context: Ray Serve cancels tasks that were created in the context of a disconnected request.
+        task = self._loop.create_task(self._process(batch), context=Context())
+        self._batches.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._batches.discard(task)
+        self.dispatcher.dispatch()
+        if not task.cancelled():
+            task.result()  # reports a bug instead of hiding it
+
+    async def _process(self, batch: list[QueuedItem]) -> None:
+        items = [BatchItem(item.item_key, len(item.inputs), item.recording) for item in batch]
+        payloads = [value for item in batch for value in item.inputs]
+        try:
+            result, outputs = await self._client.process(self._application, items, payloads)
+        except ReplicaLostError as error:
+            self.losses += 1
+            self.last_loss = f"a replica was lost: {error}"
+            self.dispatcher.put_back(batch, f"was lost: {error}", is_lost=True)
+        except asyncio.CancelledError:
+            self.dispatcher.put_back(batch)
+            raise
+        except Exception as error:  # any failure must fail the requests; otherwise their callers wait forever
+            for item in batch:
+                item.failed(f"{type(error).__name__}: {error}")
+        else:
+            self.dispatcher.history.record(batch, result)
+            end_batch(batch, result, outputs, self._loop.time())
