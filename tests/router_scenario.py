@@ -10,11 +10,12 @@ from circinus.errors import ServingError
 from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
 from circinus.serving.engine import DesiredState
 from circinus.serving.ray.application_replicas import ReplicaLostError
-from circinus.serving.ray.router_protocol import RouterMessage, config_from_dict, config_to_dict
+from circinus.serving.ray.router_protocol import config_from_dict, config_to_dict
 from circinus.serving.ray.serve_config import build_applications, build_router_configs
 from circinus.serving.ray.settings import RaySettings
 from circinus.serving.ray.site_router import SiteRouterCore
 from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult, ItemResult, Payload
+from circinus.serving.router.request_messages import RouterMessage
 from virtual_time import run as in_virtual_time
 
 
@@ -61,17 +62,17 @@ class Scene:
         finally:
             self.under_way -= 1
 
-    async def deliver(self, site: str, parcel: RouterMessage) -> None:
+    async def deliver(self, site: str, parcel: RouterMessage, remaining_s: float, padding: bytes) -> None:
         await asyncio.sleep(0)
         if site in self.unreachable:
             raise ServingError("it was unplugged")
         self.crossings.append((parcel.producer, site))
-        self.boards[site].receive(parcel)
+        self.boards[site].accept(parcel, remaining_s)
 
     async def report(self, site: str, number: str, reason: str) -> None:
         self.boards[site].fail(number, reason)
 
-    async def ask(self, value: Any, query: str = "q", left_s: float | None = None) -> Any:
+    async def ask(self, value: Any, query: str = "q", left_s: float = 300.0) -> Any:
         response = await self.boards["home"].submit(query, "item", pickle_value(value), 100.0, left_s)
         outputs = {sink: unpickle_value(output) for sink, output in response.outputs.items()}
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs

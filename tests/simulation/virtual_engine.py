@@ -16,8 +16,7 @@ from circinus.serving.desired_state import build_route
 from circinus.serving.local import deployment_runtime as module
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
 from circinus.serving.local.fork_server_client import ForkServerClient
-from circinus.serving.local.request_execution import LinkEmulator, RequestExecution
-from circinus.serving.pickled_response import PickledResponse
+from circinus.serving.local.link_emulator import EmulatedRouter
 from circinus.serving.replicas.replay_executor import ReplayExecutor
 from circinus.serving.replicas.replica_protocol import Batch, BatchItem, ReplayRun, ReplayStage, ReplicaSpec
 from circinus.serving.router.batch_queue import QueuedItem
@@ -89,34 +88,28 @@ def served(
                 if deployment not in running:
                     running[deployment] = _running(deployment, network, operator.batch_wait_s)
                     await running[deployment].scale_up(replicas[deployment])
-        links = LinkEmulator(loop)
-        deployments = {deployment.name: runtime for deployment, runtime in running.items()}
+        router = EmulatedRouter(loop)
+        router.dispatchers = {deployment.name: runtime.dispatcher for deployment, runtime in running.items()}
+        router.routes = {one.query.name: _compiled(number, one, network, running) for number, one in enumerate(planned)}
+
+        async def submit(query: str, item: int, input_bytes: float, latency_s: FloatArray, index: int) -> None:
+            latency_s[index] = (await router.submit(query, str(item), None, input_bytes)).timings.latency_s
+
+        tasks = []
         latencies = []
-        for number, (one, its) in enumerate(zip(planned, requests, strict=True)):
-            compiled = _compiled(number, one, network, running)
+        for one, its in zip(planned, requests, strict=True):
             latency_s = np.full(len(its.items), np.inf)
             latencies.append(latency_s)
             for index, (arrival_s, item) in enumerate(zip(its.arrival_s.tolist(), its.items.tolist(), strict=True)):
-                journey = RequestExecution(
-                    compiled, deployments, str(item), links, loop, _noting(latency_s, index), _failed
-                )
-                loop.call_at(arrival_s, journey.start, None, float(one.profile.input_bytes[item]))
+                arguments = (one.query.name, item, float(one.profile.input_bytes[item]), latency_s, index)
+                loop.call_at(arrival_s, lambda *them: tasks.append(loop.create_task(submit(*them))), *arguments)
         await asyncio.sleep(1e6)
+        for task in tasks:
+            task.result()
         return latencies
 
     with mock.patch.object(module, "ReplicaHandle", _Replica):
         return run(serve())
-
-
-def _noting(latency_s: FloatArray, index: int) -> Callable[[PickledResponse], None]:
-    def note(response: PickledResponse) -> None:
-        latency_s[index] = response.timings.latency_s
-
-    return note
-
-
-def _failed(reason: str) -> None:
-    raise AssertionError(reason)
 
 
 def _running(deployment: Deployment, network: Network, batch_wait_s: float) -> DeploymentRuntime:

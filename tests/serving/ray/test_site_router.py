@@ -16,7 +16,6 @@ from circinus.serving.configuration_hash import configuration_hash
 from circinus.serving.engine import DesiredState
 from circinus.serving.ray.serve_config import build_applications, build_router_configs
 from circinus.serving.ray.settings import RaySettings
-from circinus.serving.ray.site_router import DeadlinePassedError, NoRouteError
 from circinus.serving.replicas.replica_protocol import BatchResult, ItemResult
 from circinus.specification import Infrastructure, Link, Site
 from circinus.testing.desired_states import StageSpec, chain, route, state
@@ -83,9 +82,9 @@ async def test_in_a_replay_as_many_bytes_cross_links_as_were_recorded() -> None:
         results = [ItemResult("", 0.5, 0.5, 1000.0, has_payload="right" in application) for _ in items]
         return BatchResult(0.0, results), [pickle_value("recorded") for result in results if result.has_payload]
 
-    async def delivering(site: str, parcel: Any) -> None:
-        crossed.append((parcel.producer, parcel.value, len(parcel.padding)))
-        await deliver(site, parcel)
+    async def delivering(site: str, parcel: Any, remaining_s: float, padding: bytes) -> None:
+        crossed.append((parcel.producer, parcel.value, len(padding)))
+        await deliver(site, parcel, remaining_s, padding)
 
     scene.process, scene.deliver = replaying, delivering  # type: ignore[method-assign]
     answer = await scene.boards["home"].submit("q", "item", None, 300.0)
@@ -159,7 +158,7 @@ async def test_what_nobody_waits_for_any_more_is_not_begun() -> None:
     scene.hold.clear()
     busy = asyncio.create_task(scene.ask(1))
     await asyncio.sleep(0.01)
-    with raises_code(DeadlinePassedError, "query.deadline_passed"):
+    with raises_code(ServingError, "query.deadline_passed"):
         await scene.ask(5, left_s=0.02)
     scene.hold.set()
     assert await busy == 3
@@ -189,7 +188,7 @@ async def test_a_request_stays_on_the_route_it_began_on() -> None:
 @driven
 async def test_unknown_queries_are_refused_with_those_that_are_known() -> None:
     scene = Scene(chain("q", START))
-    with raises_code(NoRouteError, "route.missing") as caught:
+    with raises_code(ServingError, "route.missing") as caught:
         await scene.ask(1, "nobody")
     assert caught.value.location == "query nobody"
     assert "queries with a route: q" in caught.value.message
@@ -268,9 +267,9 @@ async def test_what_is_begun_for_a_request_knows_nothing_of_its_context() -> Non
         seen.add(whose.get())
         return await process(application, items, payloads)
 
-    async def delivering(site: str, parcel: Any) -> None:
+    async def delivering(site: str, *arguments: Any) -> None:
         seen.add(whose.get())
-        await deliver(site, parcel)
+        await deliver(site, *arguments)
 
     scene.process, scene.deliver = noting, delivering  # type: ignore[method-assign]
     whose.set("a client's")
@@ -301,7 +300,7 @@ async def test_answers_are_kept_to_be_audited_where_they_entered() -> None:
     scene = Scene(state([watched, route("other", steps[0])], steps))
     assert await scene.ask(1) == 3
     assert await scene.ask(1, "other") == 2
-    (sample,) = scene.boards["home"].drain_audits().samples
+    (sample,) = scene.boards["home"].audits.drain().samples
     assert (sample.query, sample.item_key, sample.configuration) == (
         "q",
         "item",
@@ -309,7 +308,7 @@ async def test_answers_are_kept_to_be_audited_where_they_entered() -> None:
     )
     assert sample.value is not None
     assert (unpickle_value(sample.value), unpickle_value(sample.outputs["next"])) == (1, 3)
-    assert scene.boards["home"].drain_audits().samples == scene.boards["center"].drain_audits().samples == ()
+    assert scene.boards["home"].audits.drain().samples == scene.boards["center"].audits.drain().samples == ()
 
 
 @driven

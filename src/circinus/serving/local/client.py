@@ -21,8 +21,8 @@ from circinus.serving.local.connection import Connection
 from circinus.serving.local.daemon import EXIT_TAKEN
 from circinus.serving.local.rpc_protocol import RpcMethod, RpcReply, RpcRequest
 from circinus.serving.local.run_dir import RunDirectory
-from circinus.serving.pickled_response import PickledResponse
 from circinus.serving.replicas.replica_protocol import Payload
+from circinus.serving.router.request_messages import PickledResponse
 from circinus.serving.state_serialization import state_to_json
 
 _START_TIMEOUT_S = 30.0

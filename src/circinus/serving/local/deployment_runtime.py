@@ -50,9 +50,6 @@ class DeploymentRuntime:
         self._backoff_s = 0.0
         """Delay of the next replacement, which doubles while replicas end without having processed a batch."""
         self._restore_task: asyncio.Task[None] | None = None
-        self._active_requests = 0
-        self._no_requests = asyncio.Event()
-        self._no_requests.set()
 
     async def scale_up(self, replicas: int) -> None:
         """Start replicas up to a number, and return when all are ready.
@@ -78,11 +75,6 @@ class DeploymentRuntime:
                 self._idle.remove(replica)
             replica.drain()
 
-    async def drain(self) -> None:
-        """Wait until no request needs the deployment, then end all replicas and wait until they have ended."""
-        await self._no_requests.wait()
-        await self.end()
-
     async def end(self) -> None:
         """Fail all items, end all replicas and wait until they have ended."""
         if self._restore_task is not None:
@@ -96,17 +88,6 @@ class DeploymentRuntime:
                 replica.kill()
         self.scale_down(0)
         await asyncio.gather(*(replica.ended() for replica in self._draining))
-
-    def acquire(self) -> None:
-        """Register a request that may need this deployment."""
-        self._active_requests += 1
-        self._no_requests.clear()
-
-    def release(self) -> None:
-        """Release the deployment at the end of a registered request."""
-        self._active_requests -= 1
-        if self._active_requests == 0:
-            self._no_requests.set()
 
     def add_recordings(self, stages: Mapping[int, ReplayStage]) -> None:
         """Add recordings for all replicas."""

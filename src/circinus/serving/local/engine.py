@@ -6,13 +6,11 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import count
 
 from circinus.errors import ServingError
 from circinus.profiling.measurement.pickling import pickle_value
-from circinus.serving.audit_buffer import AuditBuffer
-from circinus.serving.counters import RequestCounters
 from circinus.serving.engine import (
     AuditBatch,
     DesiredDeployment,
@@ -26,11 +24,11 @@ from circinus.serving.engine import (
 from circinus.serving.local.capacity import MachineCapacity, require_capacity
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
 from circinus.serving.local.fork_server_client import ForkServerClient
-from circinus.serving.local.request_execution import LinkEmulator, RequestExecution
-from circinus.serving.pickled_response import PickledResponse
+from circinus.serving.local.link_emulator import EmulatedRouter
 from circinus.serving.replicas.replay_executor import load_replay_stages
 from circinus.serving.replicas.replica_protocol import ReplayStage, ReplicaSpec
 from circinus.serving.router.compiled_route import CompiledRoute
+from circinus.serving.router.request_messages import PickledResponse
 from circinus.serving.state_serialization import state_fingerprint, validate_state
 from circinus.specification import Network
 
@@ -39,11 +37,10 @@ _RunKey = tuple[Mode, DesiredDeployment, tuple[object, ...]]
 
 @dataclass(frozen=True)
 class _DeployedState:
-    """Deployments and routes in use."""
+    """Deployments in use."""
 
     mode: Mode = Mode.REAL
     running: Mapping[_RunKey, DeploymentRuntime] = field(default_factory=dict)
-    routes: Mapping[str, CompiledRoute] = field(default_factory=dict)
     state: str = ""
 
 
@@ -64,22 +61,19 @@ class LocalEngine:
         self._deployed = _DeployedState()
         self._apply_lock = asyncio.Lock()
         self._processes: ForkServerClient | None = None
-        self._links: LinkEmulator | None = None
-        self._deployments: dict[str, DeploymentRuntime] = {}
-        """Deployments by name, including those that only finish earlier requests."""
         self._starting: tuple[DeploymentRuntime, ...] = ()
         self._retiring: dict[DeploymentRuntime, asyncio.Task[None]] = {}
-        self._executions: set[RequestExecution] = set()
         self._recording_ids: dict[tuple[str, RouteStage], int] = {}
-        self._counters = RequestCounters()
-        self._audits = AuditBuffer()
         self._numbers = count()
         self._closed = False
+
+    @cached_property
+    def _router(self) -> EmulatedRouter:
+        return EmulatedRouter(asyncio.get_running_loop())
 
     async def apply(self, desired: DesiredState) -> None:
         """Implement `Engine.apply`. Requests in flight finish on the route on which they began."""
         async with self._apply_lock:
-            self._links = self._links or LinkEmulator(asyncio.get_running_loop())
             validate_state(desired)
             require_capacity(desired, self._machine)
             stages = await asyncio.to_thread(load_replay_stages, desired) if desired.mode is Mode.REPLAY else {}
@@ -94,56 +88,22 @@ class LocalEngine:
 
     async def submit_pickled(self, request: Request) -> PickledResponse:
         """Submit a request with a pickled value. A replaying engine ignores the value."""
-        query, item_key = request.query, request.item_key
-        route = self._deployed.routes.get(query)
-        if route is None or self._links is None:
-            queries = ", ".join(self._deployed.routes) or "none"
-            raise ServingError(
-                f"the query has no route (queries with a route: {queries})",
-                code="route.missing",
-                location=f"query {query}",
-            )
-        loop = asyncio.get_running_loop()
-        result: asyncio.Future[PickledResponse] = loop.create_future()
-
-        def on_done(response: PickledResponse) -> None:
-            if not result.done():  # the caller may have cancelled
-                result.set_result(response)
-
-        def on_failed(reason: str) -> None:
-            if not result.done():
-                result.set_exception(ServingError(reason, code="query.request_failed", location=f"query {query}"))
-
-        execution = RequestExecution(route, self._deployments, item_key, self._links, loop, on_done, on_failed)
-        self._executions.add(execution)
-        self._counters.entered(query)
         value = request.value if self._deployed.mode is Mode.REAL else None
-        try:
-            execution.start(value, request.input_bytes)
-            response = await result
-            self._counters.answered(query, response.timings.latency_s)
-            self._audits.record(query, route.audit_rate, item_key, route.configuration, value, response.outputs)
-            return response
-        except BaseException:  # including cancellation
-            self._counters.failed(query)
-            raise
-        finally:
-            execution.cancel()
-            self._executions.discard(execution)
+        return await self._router.submit(request.query, request.item_key, value, request.input_bytes)
 
     async def status(self) -> EngineStatus:
         """Implement `Engine.status`. Deployments that only finish earlier requests are left out."""
         return EngineStatus(
             mode=self._deployed.mode,
             deployments=tuple(deployment.status() for deployment in self._deployed.running.values()),
-            routes=tuple(self._deployed.routes),
+            routes=tuple(self._router.routes),
             state=self._deployed.state,
-            queries=self._counters.status(),
+            queries=self._router.counters.status(),
         )
 
     async def drain_audits(self) -> AuditBatch:
         """Implement `AuditableEngine.drain_audits`."""
-        return self._audits.drain()
+        return self._router.audits.drain()
 
     async def close(self) -> None:
         """Implement `Engine.close`. Requests in flight fail."""
@@ -151,8 +111,8 @@ class LocalEngine:
         await asyncio.gather(*(deployment.end() for deployment in self._starting))  # a running apply fails
         async with self._apply_lock:
             running, self._deployed = self._deployed.running, _DeployedState(self._deployed.mode)
-            for execution in tuple(self._executions):
-                execution.fail("the engine was closed")
+            self._router.routes = {}
+            self._router.fail_requests(self._router.dispatchers, "the engine was closed")
             for task in self._retiring.values():
                 task.cancel()
             await asyncio.gather(*(deployment.end() for deployment in (*running.values(), *self._retiring)))
@@ -185,7 +145,8 @@ class LocalEngine:
             raise
         finally:
             self._starting = ()
-        self._deployed = _DeployedState(desired.mode, running, routes, state_fingerprint(desired))
+        self._deployed = _DeployedState(desired.mode, running, state_fingerprint(desired))
+        self._router.routes = routes
         waits_s = {target.deployment: target.batch_wait_s for target in desired.deployments}
         for key, deployment in running.items():
             deployment.scale_down(replicas[key])
@@ -233,16 +194,20 @@ class LocalEngine:
         )
         name = f"{spec.name}#{next(self._numbers)}"
         runtime = DeploymentRuntime(name, target.deployment, spec, loop, self._processes, target.batch_wait_s)
-        self._deployments[name] = runtime
+        self._router.dispatchers[name] = runtime.dispatcher
         return runtime
 
     def _retire(self, deployment: DeploymentRuntime) -> None:
-        task = asyncio.get_running_loop().create_task(deployment.drain())
+        task = asyncio.get_running_loop().create_task(self._drain(deployment))
         self._retiring[deployment] = task
         task.add_done_callback(partial(self._retired, deployment))
 
+    async def _drain(self, deployment: DeploymentRuntime) -> None:
+        await self._router.drain(deployment.name)
+        await deployment.end()
+
     def _retired(self, deployment: DeploymentRuntime, _: object) -> None:
-        del self._retiring[deployment], self._deployments[deployment.name]
+        del self._retiring[deployment], self._router.dispatchers[deployment.name]
 
 
 def _run_key(desired: DesiredState, target: DesiredDeployment) -> _RunKey:

@@ -21,7 +21,6 @@ from circinus.serving.engine import (
     Response,
 )
 from circinus.serving.lease import LeaseLostError
-from circinus.serving.pickled_response import PickledResponse
 from circinus.serving.ray.cluster import AppSnapshot, Cluster
 from circinus.serving.ray.cluster_observer import ClusterSnapshot, RouterStatusCache, observe_cluster, queries_of
 from circinus.serving.ray.rolling_update import (
@@ -41,6 +40,8 @@ from circinus.serving.ray.serve_config import build_applications, build_router_c
 from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, RaySettings, router_name
 from circinus.serving.ray.site_router import DEFAULT_DEADLINE_S
 from circinus.serving.replicas.replay_executor import load_replay_stages
+from circinus.serving.router.request_messages import PickledResponse
+from circinus.serving.router.router_core import missing_route
 from circinus.serving.state_serialization import validate_state
 
 _START_S = 600.0
@@ -100,12 +101,7 @@ class RayEngine:
             await self._update_routes()
         site = self._sources.get(request.query)
         if site is None:
-            routed = ", ".join(self._sources) or "none"
-            raise ServingError(
-                f"the query has no route; queries with a route: {routed}",
-                code="route.missing",
-                location=f"query {request.query}",
-            )
+            raise missing_route(request.query, self._sources)
         value = None if self._replays else pickle_value(request.value)
         arguments = (request.query, request.item_key, value, request.input_bytes)
         response: PickledResponse = await self._client.call(

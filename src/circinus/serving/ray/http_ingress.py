@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from circinus.errors import ServingError
 from circinus.profiling.measurement.pickling import pickle_value
-from circinus.serving.ray.site_router import DeadlinePassedError, NoRouteError, SiteRouterCore
+from circinus.serving.ray.site_router import DEFAULT_DEADLINE_S
+from circinus.serving.router.router_core import DEADLINE_PASSED, RouterCore
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -59,7 +60,7 @@ _MIN_BURST = 5.0
 class HttpIngress:
     """Handles the HTTP requests of one site."""
 
-    def __init__(self, core: SiteRouterCore, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, core: RouterCore, loop: asyncio.AbstractEventLoop) -> None:
         self._core = core
         self._loop = loop
         self._buckets: dict[str, TokenBucket] = {}
@@ -71,7 +72,7 @@ class HttpIngress:
             return _rejection(405, f"method {request.method} is not allowed. Send POST.", {"allow": "POST"})
         try:
             route = self._core.route(query)
-        except NoRouteError as error:
+        except ServingError as error:
             return _rejection(404, str(error))
         if route.rate_limit_per_s is not None:
             wait_s = self._bucket(query, route.rate_limit_per_s).retry_after_s(self._loop.time())
@@ -87,10 +88,8 @@ class HttpIngress:
         try:
             pickled = await self._core.submit(query, key, pickle_value(value), float(len(body)), left_s)
             response = pickled.unpickle()
-        except DeadlinePassedError as error:
-            return _rejection(504, str(error))
         except ServingError as error:
-            return _rejection(500, str(error))
+            return _rejection(504 if error.code == DEADLINE_PASSED else 500, str(error))
         return _answer(response.output, response.timings.latency_s)
 
     def _bucket(self, query: str, rate_per_s: float) -> TokenBucket:
@@ -116,10 +115,10 @@ def _value(content_type: str, body: bytes) -> Any:
     )
 
 
-def _deadline_s(headers: Any) -> float | None:
+def _deadline_s(headers: Any) -> float:
     text = headers.get(DEADLINE_HEADER)
     if text is None:
-        return None
+        return DEFAULT_DEADLINE_S
     try:
         left_s = float(text) / 1e3
     except ValueError as error:

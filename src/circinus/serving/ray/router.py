@@ -6,17 +6,18 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from circinus.errors import ServingError
 from circinus.serving.engine import AuditBatch
-from circinus.serving.pickled_response import PickledResponse
 from circinus.serving.ray.application_replicas import ReplicaLostError
 from circinus.serving.ray.http_ingress import HttpIngress
-from circinus.serving.ray.router_protocol import RouterConfig, RouterMessage, RouterStatus, config_from_dict
+from circinus.serving.ray.router_protocol import RouterConfig, RouterStatus, config_from_dict
 from circinus.serving.ray.settings import REPLICA, ROUTER, router_name
-from circinus.serving.ray.site_router import SiteRouterCore
+from circinus.serving.ray.site_router import DEFAULT_DEADLINE_S, SiteRouterCore
 from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult, Payload
+from circinus.serving.router.request_messages import PickledResponse, RouterMessage
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -65,17 +66,24 @@ class SiteRouter:
     def __init__(self, site: str) -> None:
         """Create a router without routes, until it is configured."""
         self._site = site
-        self._core: SiteRouterCore | None = None
         self._switches = 0
-        self._ingress: HttpIngress | None = None
-        self._replicas, self._sites = ServeReplicaClient(), ServeRouterClient()
+        self._replicas, self._sites = ServeReplicaClient(), ServePeerClient()
         self._replica_calls = WarmupCalls(self._replicas.greet, _WARMUP_S)
         self._site_calls = WarmupCalls(self._sites.greet, _WARMUP_S)
+
+    @cached_property
+    def _core(self) -> SiteRouterCore:
+        prefix = f"{self._site}-{uuid.uuid4().hex[:12]}"
+        return SiteRouterCore(self._site, prefix, self._replicas, self._sites, asyncio.get_running_loop())
+
+    @cached_property
+    def _ingress(self) -> HttpIngress:
+        return HttpIngress(self._core, asyncio.get_running_loop())
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Apply a configuration from Ray Serve, after a start or a change."""
         self._switches += 1
-        self._router_core().configure(config_from_dict(config))
+        self._core.configure(config_from_dict(config))
 
     async def switch(self, config: RouterConfig) -> None:
         """Apply a configuration at once, after warm-up calls of its new applications and peers."""
@@ -86,49 +94,38 @@ class SiteRouter:
             self._site_calls.make(config.peers),
         )
         if switch == self._switches:  # a later switch is already in force
-            self._router_core().configure(config)
+            self._core.configure(config)
 
-    async def submit(
-        self, query: str, item_key: str, value: bytes | None, input_bytes: float, left_s: float | None = None
-    ) -> PickledResponse:
+    async def submit(self, query: str, item_key: str, value: bytes | None, input_bytes: float) -> PickledResponse:
         """Forward to `SiteRouterCore.submit`."""
-        return await self._router_core().submit(query, item_key, value, input_bytes, left_s)
+        return await self._core.submit(query, item_key, value, input_bytes, DEFAULT_DEADLINE_S)
 
     async def __call__(self, request: Request) -> Response:
         """Handle an HTTP request."""
-        core = self._router_core()
-        if self._ingress is None:
-            self._ingress = HttpIngress(core, asyncio.get_running_loop())
         return await self._ingress.answer(request)
 
     async def warm_up(self) -> None:
         """Respond without any effect."""
 
-    async def receive(self, message: RouterMessage) -> None:
-        """Forward to `SiteRouterCore.receive`."""
-        self._router_core().receive(message)
+    async def accept(self, message: RouterMessage, remaining_s: float, padding: bytes) -> None:
+        """Forward to `SiteRouterCore.accept`."""
+        self._core.accept(message, remaining_s)
 
     async def fail(self, request_id: str, reason: str) -> None:
         """Forward to `SiteRouterCore.fail`."""
-        self._router_core().fail(request_id, reason)
+        self._core.fail(request_id, reason)
 
     async def abandon(self, applications: Sequence[str], reason: str) -> None:
         """Forward to `SiteRouterCore.fail_requests`."""
-        self._router_core().fail_requests(applications, reason)
+        self._core.fail_requests(applications, reason)
 
     async def observe(self) -> RouterStatus:
         """Forward to `SiteRouterCore.observe`."""
-        return self._router_core().observe()
+        return self._core.observe()
 
     async def drain_audits(self) -> AuditBatch:
-        """Forward to `SiteRouterCore.drain_audits`."""
-        return self._router_core().drain_audits()
-
-    def _router_core(self) -> SiteRouterCore:
-        if self._core is None:
-            prefix = f"{self._site}-{uuid.uuid4().hex[:12]}"
-            self._core = SiteRouterCore(self._site, prefix, self._replicas, self._sites, asyncio.get_running_loop())
-        return self._core
+        """Implement `AuditableEngine.drain_audits` for requests that entered here."""
+        return self._core.audits.drain()
 
 
 class _Handles:
@@ -176,8 +173,8 @@ class ServeReplicaClient:
         return response
 
 
-class ServeRouterClient:
-    """`RouterTransport` over handles of Ray Serve."""
+class ServePeerClient:
+    """`PeerClient` over handles of Ray Serve."""
 
     def __init__(self) -> None:
         self._handles = _Handles(ROUTER)
@@ -186,17 +183,17 @@ class ServeRouterClient:
         """Call the router of a site."""
         await self._handles[router_name(site)].warm_up.remote()
 
-    async def deliver(self, site: str, message: RouterMessage) -> None:
-        """Implement `RouterTransport.deliver`."""
+    async def deliver(self, site: str, message: RouterMessage, remaining_s: float, padding: bytes) -> None:
+        """Implement `PeerClient.deliver`."""
         try:
-            await self._handles[router_name(site)].receive.remote(message)
+            await self._handles[router_name(site)].accept.remote(message, remaining_s, padding)
         except Exception as error:  # Ray, Serve and gRPC errors share no base class
             raise ServingError(
                 f"{type(error).__name__}: {error}", code="router.unreachable", location=f"site {site}"
             ) from error
 
     async def report(self, site: str, request_id: str, reason: str) -> None:
-        """Implement `RouterTransport.report`."""
+        """Implement `PeerClient.report`."""
         with suppress(Exception):  # the request fails there at its deadline
             await self._handles[router_name(site)].fail.remote(request_id, reason)
 

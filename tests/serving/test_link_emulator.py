@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections.abc import Callable
 from itertools import count
@@ -11,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.serving.local.request_execution import LinkEmulator
+from circinus.serving.local.link_emulator import LinkEmulator
 from circinus.specification import DirectedLink
 
 
-class Clock:
+class Clock(asyncio.AbstractEventLoop):
     """Clock that calls due callbacks in order as time advances, each one `late_s` late."""
 
     def __init__(self, late_s: float = 0.0) -> None:
@@ -27,10 +28,10 @@ class Clock:
     def time(self) -> float:
         return self.now_s
 
-    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> None:
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
         heapq.heappush(self._calls, (when + self.late_s, next(self._order), callback, args))
 
-    def run(self, until_s: float = float("inf")) -> None:
+    def run_all(self, until_s: float = float("inf")) -> None:
         while self._calls and self._calls[0][0] <= until_s:
             self.now_s, _, callback, args = heapq.heappop(self._calls)
             callback(*args)
@@ -54,7 +55,7 @@ def arrivals(clock: Clock, sends: list[tuple[float, tuple[DirectedLink, ...], fl
         clock.call_at(
             when, lambda i=index, p=path, b=size_bytes: links.send(p, b, clock.now_s, lambda due_s: arrive(i))
         )
-    clock.run()
+    clock.run_all()
     return arrived_s
 
 

@@ -1,0 +1,58 @@
+"""Emulation of links, and the router that sends values over emulated links."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from circinus.serving.router.compiled_route import RouteTransfer
+from circinus.serving.router.request_messages import RouterMessage
+from circinus.serving.router.router_core import RouterCore
+from circinus.specification import DirectedLink
+
+
+class LinkEmulator:
+    """Emulator of links, which delays transfers by bandwidth, queueing and propagation.
+
+    Over each link of its path in turn, a transfer waits until earlier ones have left, takes its size over the bandwidth
+    to leave, and one one-way delay to arrive. Calls may be late by the resolution of timers, but all times are
+    computed from due times, so that lateness does not accumulate along a path or a queue.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._free_at: dict[str, float] = {}
+        """Name of a directed link -> time at which all earlier transfers have left."""
+
+    def send(
+        self, path: Sequence[DirectedLink], size_bytes: float, due_s: float, arrived: Callable[[float], None]
+    ) -> None:
+        """Call `arrived` when `size_bytes` have crossed `path`; immediately if the path is empty.
+
+        Args:
+            path: the links, in order.
+            size_bytes: size of the transfer.
+            due_s: time at which the data was available; not in the future.
+            arrived: called with the arrival time of the last byte.
+        """
+        if not path:
+            arrived(due_s)
+            return
+        link, remaining_path = path[0], path[1:]
+        start_s = max(due_s, self._free_at.get(link.name, due_s))
+        departure_s = start_s + size_bytes / link.bandwidth_bytes_per_s
+        self._free_at[link.name] = departure_s
+        arrival_s = departure_s + link.one_way_s
+        self._loop.call_at(arrival_s, self.send, remaining_path, size_bytes, arrival_s, arrived)
+
+
+class EmulatedRouter(RouterCore):
+    """Router of all sites, which are on one machine."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__("local", loop)
+        self._links = LinkEmulator(loop)
+
+    def _transmit(self, transfer: RouteTransfer, message: RouterMessage, size_bytes: float, due_s: float) -> None:
+        self._links.send(transfer.path, size_bytes, due_s, partial(self.receive, message))

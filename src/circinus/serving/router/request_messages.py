@@ -1,0 +1,108 @@
+"""Messages about requests: values on their way between operators, and responses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from circinus.errors import ServingError
+from circinus.profiling.measurement.pickling import unpickle_value
+from circinus.serving.engine import Response, ResponseTimings
+from circinus.serving.replicas.replica_protocol import Payload
+from circinus.serving.router.compiled_route import CompiledRoute, RouteTransfer
+
+
+class RequestContext(NamedTuple):
+    """Request in flight. A tuple, because every hop makes some of these."""
+
+    request_id: str
+    """Id, unique among routers and their restarts."""
+    item_key: str
+    route: CompiledRoute
+    expires_s: float
+    """Deadline by the clock of the router that has the request; infinite for none."""
+
+
+class RequestTrace(NamedTuple):
+    """Service times and transfers of a request so far, along the path of one value."""
+
+    stage_s: Mapping[str, float] = {}
+    """Operator -> seconds in service."""
+    replica_s: Mapping[str, float] = {}
+    """Operator -> the request's share of the replica's busy seconds."""
+    sent_bytes: Mapping[tuple[str, str, str], float] = {}
+    """(producer, target site, link) -> bytes. A shared part of two branches counts once; transfers to two sites over
+    one link count twice."""
+
+    @classmethod
+    def joined(cls, *parts: RequestTrace) -> RequestTrace:
+        """Merge the traces of values that are joined."""
+        if len(parts) == 1:
+            return parts[0]
+        stage_s: dict[str, float] = {}
+        replica_s: dict[str, float] = {}
+        sent_bytes: dict[tuple[str, str, str], float] = {}
+        for part in parts:
+            stage_s |= part.stage_s
+            replica_s |= part.replica_s
+            sent_bytes |= part.sent_bytes
+        return cls(stage_s, replica_s, sent_bytes)
+
+    def served(self, operator: str, service_s: float, replica_s: float) -> RequestTrace:
+        """Return the trace after one more operator."""
+        return RequestTrace(
+            {**self.stage_s, operator: service_s}, {**self.replica_s, operator: replica_s}, self.sent_bytes
+        )
+
+    def sent(self, producer: str, transfer: RouteTransfer, size_bytes: float) -> RequestTrace:
+        """Return the trace after a transfer."""
+        if not transfer.path:
+            return self
+        crossed = {(producer, transfer.site, link.name): size_bytes for link in transfer.path}
+        return self._replace(sent_bytes={**self.sent_bytes, **crossed})
+
+    @property
+    def link_bytes(self) -> dict[str, float]:
+        """Link -> bytes sent over it."""
+        total: dict[str, float] = {}
+        for (*_, link), size_bytes in self.sent_bytes.items():
+            total[link] = total.get(link, 0.0) + size_bytes
+        return total
+
+
+class RouterMessage(NamedTuple):
+    """Value for the consumers at one site."""
+
+    context: RequestContext
+    producer: str
+    consumers: tuple[str, ...]
+    """Operators there that need the value, or `RESULT`."""
+    value: Payload | None
+    """Pickled value; None in a replay, except for results."""
+    trace: RequestTrace
+
+
+@dataclass(frozen=True)
+class PickledResponse:
+    """Response with pickled outputs of the sinks."""
+
+    outputs: Mapping[str, Payload]
+    """Sink -> pickled output, in the order of the route."""
+    timings: ResponseTimings
+
+    def unpickle(self) -> Response:
+        """Return the response with its output unpickled: that of the only sink, or a dict of several.
+
+        Raises:
+            ServingError: the type of an output cannot be imported in this process.
+        """
+        try:
+            outputs = {sink: unpickle_value(output) for sink, output in self.outputs.items()}
+        except Exception as error:  # unpickling of user types may raise anything
+            raise ServingError(
+                f"the response cannot be unpickled: {type(error).__name__}: {error}",
+                code="engine.unreadable_response",
+                hint="Make the modules of its types importable in this process.",
+            ) from error
+        return Response(next(iter(outputs.values())) if len(outputs) == 1 else outputs, self.timings)

@@ -1,0 +1,299 @@
+"""Core of a router: joins incoming values, queues items for replicas, and sends outputs on."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Collection, Mapping
+from contextvars import Context
+from dataclasses import dataclass, field
+from functools import partial
+
+from circinus.errors import ServingError
+from circinus.serving.audit_buffer import AuditBuffer
+from circinus.serving.counters import RequestCounters
+from circinus.serving.engine import ResponseTimings
+from circinus.serving.replicas.replica_protocol import ItemResult, Payload
+from circinus.serving.router.batch_queue import QueuedItem
+from circinus.serving.router.compiled_route import INPUT, RESULT, CompiledRoute, CompiledStage, RouteTransfer
+from circinus.serving.router.dispatcher import Dispatcher
+from circinus.serving.router.request_messages import PickledResponse, RequestContext, RequestTrace, RouterMessage
+
+_SWEEP_S = 10.0
+
+DEADLINE_PASSED = "query.deadline_passed"
+"""Code of the error of a request without a response at its deadline."""
+
+
+@dataclass(eq=False)
+class _Request:
+    """Unanswered request that entered here."""
+
+    route: CompiledRoute
+    answer: asyncio.Future[PickledResponse]
+    start_s: float
+    results: dict[str, tuple[Payload, RequestTrace]] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class _PendingJoin:
+    """Values that have arrived for an operator with several inputs."""
+
+    context: RequestContext
+    due_s: float = -math.inf
+    """Arrival time of the last value."""
+    values: dict[str, tuple[Payload | None, RequestTrace]] = field(default_factory=dict)
+
+
+class RouterCore(ABC):
+    """All of a router except the transport of values over links. All calls must come from one event loop."""
+
+    def __init__(self, prefix: str, loop: asyncio.AbstractEventLoop) -> None:
+        """Create a router without routes or deployments.
+
+        Args:
+            prefix: prefix of the ids of requests that enter here, unique among routers and restarts.
+            loop: event loop of all calls.
+        """
+        self.routes: Mapping[str, CompiledRoute] = {}
+        """Query -> route of its new requests; requests in flight stay on the route that they carry."""
+        self.dispatchers: dict[str, Dispatcher] = {}
+        """Dispatchers by `CompiledStage.application`."""
+        self.counters = RequestCounters()
+        self.audits = AuditBuffer()
+        self._prefix = prefix
+        self._loop = loop
+        self._requests: dict[str, _Request] = {}
+        self._joins: dict[tuple[str, str], _PendingJoin] = {}
+        self._sequence = itertools.count(1)
+        self._next_sweep_s = 0.0
+
+    def route(self, query: str) -> CompiledRoute:
+        """Return the route of a query that enters here.
+
+        Raises:
+            ServingError: the query has none.
+        """
+        route = self.routes.get(query)
+        if route is None:
+            raise missing_route(query, self.routes)
+        return route
+
+    async def submit(
+        self, query: str, item_key: str, value: Payload | None, input_bytes: float, left_s: float = math.inf
+    ) -> PickledResponse:
+        """Send a request along its query's route.
+
+        Args:
+            query: name of the query.
+            item_key: key of the item, for messages and recordings.
+            value: pickled input; None in a replay.
+            input_bytes: size of the input.
+            left_s: seconds until the deadline; stages that have not started by then are dropped.
+
+        Raises:
+            ServingError: the query has no route, an operator failed, or the deadline passed (`DEADLINE_PASSED`).
+        """
+        route = self.route(query)
+        request_id = f"{self._prefix}-{next(self._sequence)}"
+        start_s = self._loop.time()
+        request = self._requests[request_id] = _Request(route, self._loop.create_future(), start_s)
+        self.counters.entered(query)
+        timer = None
+        if left_s < math.inf:
+            timer = self._loop.call_later(left_s, self._expire, request_id, left_s, context=Context())
+        try:
+            context = RequestContext(request_id, item_key, route, start_s + left_s)
+            self._send(context, INPUT, value, input_bytes, RequestTrace(), start_s)
+            response = await request.answer
+            self.counters.answered(query, response.timings.latency_s)
+            self.audits.record(query, route.audit_rate, item_key, route.configuration, value, response.outputs)
+            return response
+        except BaseException:  # also if cancelled
+            self.counters.failed(query)
+            raise
+        finally:
+            self._requests.pop(request_id, None)
+            if timer is not None:
+                timer.cancel()
+
+    def receive(self, message: RouterMessage, due_s: float) -> None:
+        """Accept a value for operators of this site, or a result of a request that entered here.
+
+        Args:
+            message: the value.
+            due_s: time at which it arrived, of which a busy machine may take notice later.
+        """
+        for consumer in message.consumers:
+            if self._has_ended(message.context):
+                return
+            if consumer == RESULT:
+                self._result(message)
+            else:
+                self._join(message, message.context.route.stages[consumer], due_s)
+
+    def fail(self, request_id: str, reason: str) -> None:
+        """Fail a request that entered here."""
+        self._end(request_id, reason, "query.request_failed")
+
+    def fail_requests(self, applications: Collection[str], reason: str) -> None:
+        """Fail the requests that entered here and may still need some applications."""
+        for request_id, request in list(self._requests.items()):
+            if not request.route.applications.isdisjoint(applications):
+                self.fail(request_id, reason)
+
+    async def drain(self, application: str) -> None:
+        """Wait until no request that entered here may need an application."""
+        while answers := [
+            request.answer
+            for request in self._requests.values()
+            if application in request.route.applications and not request.answer.done()
+        ]:
+            await asyncio.wait(answers)
+
+    def under_way(self) -> dict[str, int]:
+        """Return the number of unanswered requests that entered here and may need an application, by application."""
+        return Counter(name for request in self._requests.values() for name in request.route.applications)
+
+    def _expire(self, request_id: str, left_s: float) -> None:
+        self._end(request_id, f"the deadline of {left_s:.3g} s passed", DEADLINE_PASSED)
+
+    def _end(self, request_id: str, reason: str, code: str) -> None:
+        request = self._requests.pop(request_id, None)
+        if request is not None and not request.answer.done():
+            request.answer.set_exception(ServingError(reason, code=code, location=f"query {request.route.query}"))
+
+    @abstractmethod
+    def _transmit(self, transfer: RouteTransfer, message: RouterMessage, size_bytes: float, due_s: float) -> None:
+        """Start a transfer over links, which ends with `receive` at its site, or with `_report`.
+
+        Args:
+            transfer: the links and the site.
+            message: the value.
+            size_bytes: size of the value, which a replay does not have.
+            due_s: time at which the value was available.
+        """
+
+    def _is_entry(self, context: RequestContext) -> bool:
+        """Return whether a request entered here, as all do at a router of all sites."""
+        return True
+
+    def _report(self, context: RequestContext, reason: str) -> None:
+        """Fail a request at the router where it entered."""
+        self.fail(context.request_id, reason)
+
+    def _has_ended(self, context: RequestContext) -> bool:
+        """Return whether no response is awaited any more."""
+        gone = self._is_entry(context) and context.request_id not in self._requests
+        return gone or self._loop.time() > context.expires_s
+
+    def _send(
+        self,
+        context: RequestContext,
+        producer: str,
+        value: Payload | None,
+        size_bytes: float,
+        trace: RequestTrace,
+        due_s: float,
+    ) -> None:
+        for transfer in context.route.transfers[producer]:
+            sent = trace.sent(producer, transfer, size_bytes)
+            message = RouterMessage(context, producer, transfer.consumers, value, sent)
+            if transfer.path:
+                self._transmit(transfer, message, size_bytes, due_s)
+            else:
+                self.receive(message, due_s)
+
+    def _join(self, message: RouterMessage, stage: CompiledStage, due_s: float) -> None:
+        if len(stage.producers) == 1:
+            self._enqueue(message.context, stage, [message.value], message.trace, due_s)
+            return
+        self._sweep()
+        key = (message.context.request_id, stage.operator)
+        pending = self._joins.pop(key, None) or _PendingJoin(message.context)
+        pending.values[message.producer] = (message.value, message.trace)
+        pending.due_s = max(pending.due_s, due_s)
+        if len(pending.values) < len(set(stage.producers)):
+            self._joins[key] = pending
+            return
+        values = [pending.values[producer][0] for producer in stage.producers]
+        trace = RequestTrace.joined(*(value_trace for _, value_trace in pending.values.values()))
+        self._enqueue(pending.context, stage, values, trace, pending.due_s)
+
+    def _enqueue(
+        self,
+        context: RequestContext,
+        stage: CompiledStage,
+        values: list[Payload | None],
+        trace: RequestTrace,
+        due_s: float,
+    ) -> None:
+        dispatcher = self.dispatchers.get(stage.application)
+        if dispatcher is None:
+            self._report(context, f"operator {stage.operator} is not deployed")
+            return
+        dispatcher.enqueue(
+            QueuedItem(
+                item_key=context.item_key,
+                inputs=[value for value in values if value is not None],
+                recording=stage.recording,
+                due_s=due_s,
+                done=partial(self._processed, context, stage.operator, trace),
+                failed=partial(self._failed, context, stage.operator),
+                is_cancelled=partial(self._has_ended, context),
+                prefix=stage.prefix,
+            )
+        )
+
+    def _processed(
+        self,
+        context: RequestContext,
+        operator: str,
+        trace: RequestTrace,
+        result: ItemResult,
+        output: Payload | None,
+        end_s: float,
+    ) -> None:
+        if not self._has_ended(context):
+            trace = trace.served(operator, result.service_s, result.busy_s)
+            self._send(context, operator, output, result.output_bytes, trace, end_s)
+
+    def _failed(self, context: RequestContext, operator: str, reason: str) -> None:
+        self._report(context, f"operator {operator} failed on item {context.item_key!r}: {reason}")
+
+    def _result(self, message: RouterMessage) -> None:
+        request = self._requests[message.context.request_id]
+        if request.answer.done():
+            return  # its caller has gone
+        request.results[message.producer] = (message.value or b"", message.trace)
+        if len(request.results) < len(request.route.sinks):
+            return
+        trace = RequestTrace.joined(*(value_trace for _, value_trace in request.results.values()))
+        request.answer.set_result(
+            PickledResponse(
+                outputs={sink: request.results[sink][0] for sink in request.route.sinks},
+                timings=ResponseTimings(
+                    self._loop.time() - request.start_s, trace.stage_s, trace.replica_s, trace.link_bytes
+                ),
+            )
+        )
+
+    def _sweep(self) -> None:
+        """Drop values of ended requests, whose other values will never arrive."""
+        now_s = self._loop.time()
+        if now_s >= self._next_sweep_s:
+            self._next_sweep_s = now_s + _SWEEP_S
+            for key in [key for key, pending in self._joins.items() if self._has_ended(pending.context)]:
+                del self._joins[key]
+
+
+def missing_route(query: str, routed: Collection[str]) -> ServingError:
+    """Return the error of a request for a query without a route."""
+    return ServingError(
+        f"the query has no route; queries with a route: {', '.join(routed) or 'none'}",
+        code="route.missing",
+        location=f"query {query}",
+    )
