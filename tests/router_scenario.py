@@ -8,11 +8,11 @@ from typing import Any
 
 from circinus.errors import ServingError
 from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
+from circinus.serving.applications import build_applications
 from circinus.serving.engine import DesiredState
 from circinus.serving.ray.application_replicas import ReplicaLostError
 from circinus.serving.ray.router_protocol import config_from_dict, config_to_dict
-from circinus.serving.ray.serve_config import build_applications, build_router_configs
-from circinus.serving.ray.settings import RaySettings
+from circinus.serving.ray.serve_config import build_router_configs
 from circinus.serving.ray.site_router import SiteRouterCore
 from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult, ItemResult, Payload
 from circinus.serving.router.request_messages import RouterMessage
@@ -32,7 +32,7 @@ class Scene:
         self.unreachable: set[str] = set()
         self.crossings: list[tuple[str, str]] = []
         self.boards: dict[str, SiteRouterCore] = {}
-        self.applications = build_applications(desired, RaySettings())
+        self.applications = build_applications(desired)
         for site, config in build_router_configs(desired, self.applications).items():
             board = self.boards[site] = SiteRouterCore(site, site, self, self, asyncio.get_running_loop())
             board.configure(config_from_dict(config_to_dict(config)))

@@ -86,8 +86,8 @@ class PaperRouter:
         config = self.cluster.router_configs[self.application]
         recent = tuple(ServedBatch(0.1, 1, "", 100 + n) for n in range(self.cluster.batches)[-32:])
         statuses = tuple(
-            ApplicationStatus(deployment.application, self.cluster.waiting, 0, 0, "", self.cluster.batches, recent)
-            for deployment in config.deployments
+            ApplicationStatus(name, self.cluster.waiting, 0, 0, "", self.cluster.batches, recent)
+            for name in config.deployments
         )
         entered = self.cluster.entered
         counts = tuple(QueryStatus(route.query, entered, entered, 0) for route in config.routes)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 from circinus.errors import ServingError
+from circinus.serving.applications import build_applications
 from circinus.serving.ray.cluster import AppSnapshot, Cluster, PoolNodes
 from circinus.serving.ray.cluster_observer import ClusterSnapshot, observe_cluster
 from circinus.serving.ray.engine import RayEngine
 from circinus.serving.ray.router_protocol import RouterStatus
-from circinus.serving.ray.serve_config import build_applications, build_router_configs, serve_schema
+from circinus.serving.ray.serve_config import build_router_configs, serve_schema
 from circinus.serving.ray.settings import RaySettings, router_name
 from circinus.testing.desired_states import StageSpec, chain, infrastructure
 from raised import raises_code
@@ -24,9 +25,9 @@ BOTH = {"near": NODE, "far": NODE}
 
 def _view() -> ClusterSnapshot:
     desired = chain("q", StageSpec("start", "add"), StageSpec("next", "add", after=("start",), pool="far"))
-    applications = build_applications(desired, RaySettings())
+    applications = build_applications(desired)
     configs = build_router_configs(desired, applications)
-    schema = serve_schema(applications, configs, infrastructure(), RaySettings(), replays=False, live_pools=BOTH)
+    schema = serve_schema(applications, configs, infrastructure(), RaySettings(), recordings=None, live_pools=BOTH)
     return ClusterSnapshot({app["name"]: AppSnapshot("RUNNING", "", app, 1, 0) for app in schema["applications"]}, BOTH)
 
 

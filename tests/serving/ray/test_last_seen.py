@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 
+from circinus.serving.applications import build_applications
 from circinus.serving.engine import QueryStatus
 from circinus.serving.ray.cluster_observer import queries_of
 from circinus.serving.ray.router_protocol import RouterStatus
-from circinus.serving.ray.serve_config import build_applications, build_router_configs
-from circinus.serving.ray.settings import RaySettings
+from circinus.serving.ray.serve_config import build_router_configs
 from circinus.testing.desired_states import StageSpec, chain
 
 _DESIRED = chain("q", StageSpec("start", "add", pool="far"))
-_CONFIGS = build_router_configs(_DESIRED, build_applications(_DESIRED, RaySettings()))
+_CONFIGS = build_router_configs(_DESIRED, build_applications(_DESIRED))
 
 
 def _counts(query: str, count: int) -> QueryStatus:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from circinus.serving.applications import build_applications
 from circinus.serving.engine import DesiredState
 from circinus.serving.ray.cluster import AppSnapshot
 from circinus.serving.ray.rolling_update import (
@@ -13,7 +14,7 @@ from circinus.serving.ray.rolling_update import (
     surge_config,
     with_deployments_of,
 )
-from circinus.serving.ray.serve_config import build_applications, build_router_configs, serve_schema
+from circinus.serving.ray.serve_config import build_router_configs, serve_schema
 from circinus.serving.ray.settings import RaySettings, placement_options
 from circinus.testing.desired_states import StageSpec, chain, infrastructure
 
@@ -22,9 +23,11 @@ FAR = StageSpec("start", "add", pool="far")
 
 
 def _apps(desired: DesiredState, live_pools: tuple[str, ...] = ("near", "far")) -> list[dict[str, Any]]:
-    applications = build_applications(desired, RaySettings())
+    applications = build_applications(desired)
     configs = build_router_configs(desired, applications)
-    schema = serve_schema(applications, configs, infrastructure(), RaySettings(), replays=False, live_pools=live_pools)
+    schema = serve_schema(
+        applications, configs, infrastructure(), RaySettings(), recordings=None, live_pools=live_pools
+    )
     apps: list[dict[str, Any]] = schema["applications"]
     return apps
 
@@ -58,11 +61,11 @@ def test_old_and_new_run_beside_each_other() -> None:
     assert {"start-near", "start-far"} <= set(_replicas(larger))
     # The router of the source keeps its configuration until it is switched.
     configs = {config.site: config for config in router_configs(larger)}
-    assert [d.deployment.pool for d in configs["home"].deployments] == ["near"]
-    assert [d.deployment.pool for d in configs["center"].deployments] == ["far"]
+    assert [d.deployment.pool for d in configs["home"].deployments.values()] == ["near"]
+    assert [d.deployment.pool for d in configs["center"].deployments.values()] == ["far"]
     home = next(config for config in router_configs(new) if config.site == "home")
-    assert home.deployments == ()
-    assert [d.deployment.pool for d in with_deployments_of(home, configs["home"]).deployments] == ["near"]
+    assert home.deployments == {}
+    assert [d.deployment.pool for d in with_deployments_of(home, configs["home"]).deployments.values()] == ["near"]
 
 
 def test_what_failed_to_start_before_is_no_hindrance() -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from circinus.errors import ServingError
+from circinus.serving.applications import build_applications
 from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.ray.recording_key import RecordingKey
 from circinus.serving.ray.router_protocol import config_from_dict, config_to_dict
-from circinus.serving.ray.serve_config import build_applications, build_router_configs, serve_schema
+from circinus.serving.ray.serve_config import build_router_configs, serve_schema
 from circinus.serving.ray.settings import RaySettings
 from circinus.testing.desired_states import StageSpec, chain
 from raised import raises_code
@@ -22,13 +23,13 @@ FAR = StageSpec("next", "add", after=("start",), pool="far", batch_wait_s=0.5)
 
 
 def _schema(desired: DesiredState, labelled: tuple[str, ...] = ()) -> dict[str, dict[str, object]]:
-    applications = build_applications(desired, RaySettings())
+    applications = build_applications(desired)
     schema = serve_schema(
         applications,
         build_router_configs(desired, applications),
         desired.infrastructure,
         RaySettings(),
-        replays=desired.mode is Mode.REPLAY,
+        recordings=desired.recordings,
         labelled=labelled,
     )
     assert schema["http_options"] == {"host": "127.0.0.1", "port": 8000}
@@ -57,8 +58,8 @@ def test_replicas_are_as_many_as_large_and_where_the_plan_says() -> None:
 
 def test_every_site_has_a_router_that_knows_its_own_deployments_and_sources() -> None:
     desired = chain("q", NEAR, FAR)
-    configs = build_router_configs(desired, build_applications(desired, RaySettings()))
-    assert {site: [d.deployment.operator for d in config.deployments] for site, config in configs.items()} == {
+    configs = build_router_configs(desired, build_applications(desired))
+    assert {site: [d.deployment.operator for d in config.deployments.values()] for site, config in configs.items()} == {
         "home": ["start"],
         "center": ["next"],
     }
@@ -66,13 +67,13 @@ def test_every_site_has_a_router_that_knows_its_own_deployments_and_sources() ->
         "home": ["q"],
         "center": [],
     }
-    assert [d.batch_wait_s for config in configs.values() for d in config.deployments] == [0.5, 0.5]
+    assert [d.batch_wait_s for config in configs.values() for d in config.deployments.values()] == [0.5, 0.5]
     assert all(config_from_dict(config_to_dict(config)) == config for config in configs.values())
 
 
 def test_replays_need_no_cpus_and_name_what_they_answer_from() -> None:
     desired = replace(chain("q", NEAR, FAR), mode=Mode.REPLAY, recordings=Path("/store.sqlite"))
-    applications = build_applications(desired, RaySettings())
+    applications = build_applications(desired)
     (deployment,) = _schema(desired)[applications[0].name]["deployments"]  # type: ignore[misc]
     assert deployment["ray_actor_options"]["num_cpus"] == 0
     (route,) = build_router_configs(desired, applications)["home"].routes

@@ -12,10 +12,10 @@ import pytest
 
 from circinus.errors import ServingError
 from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
+from circinus.serving.applications import build_applications
 from circinus.serving.configuration_hash import configuration_hash
 from circinus.serving.engine import DesiredState
-from circinus.serving.ray.serve_config import build_applications, build_router_configs
-from circinus.serving.ray.settings import RaySettings
+from circinus.serving.ray.serve_config import build_router_configs
 from circinus.serving.replicas.replica_protocol import BatchResult, ItemResult
 from circinus.specification import Infrastructure, Link, Site
 from circinus.testing.desired_states import StageSpec, chain, route, state
@@ -177,7 +177,7 @@ async def test_a_request_stays_on_the_route_it_began_on() -> None:
     both = Scene(new)
     home, center = scene.boards["home"], both.boards["center"]
     scene.boards["center"] = center
-    config = build_router_configs(new, build_applications(new, RaySettings()))
+    config = build_router_configs(new, build_applications(new))
     home.configure(config["home"])
     scene.hold.set()
     both.deliver = scene.deliver  # type: ignore[method-assign]
@@ -196,7 +196,7 @@ async def test_unknown_queries_are_refused_with_those_that_are_known() -> None:
 
 def test_replicas_that_can_take_each_others_place_have_one_name() -> None:
     def names(desired: DesiredState) -> Mapping[str, str]:
-        return {a.target.deployment.operator: a.name for a in build_applications(desired, RaySettings())}
+        return {a.target.deployment.operator: a.name for a in build_applications(desired)}
 
     one = names(chain("q", START, LEFT))
     assert names(chain("q", StageSpec("start", "add", replicas=3, batch_wait_s=1.0), LEFT)) == one

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from circinus.serving.applications import build_applications
 from circinus.serving.engine import DesiredState
 from circinus.serving.ray.router import WarmupCalls
 from circinus.serving.ray.router_protocol import RouterConfig
-from circinus.serving.ray.serve_config import build_applications, build_router_configs
-from circinus.serving.ray.settings import RaySettings
+from circinus.serving.ray.serve_config import build_router_configs
 from circinus.testing.desired_states import StageSpec, chain, route, state
 from router_scenario import driven
 
@@ -58,4 +58,4 @@ def test_sites_know_whom_their_outputs_go_to() -> None:
 
 
 def _configs(desired: DesiredState) -> Mapping[str, RouterConfig]:
-    return build_router_configs(desired, build_applications(desired, RaySettings()))
+    return build_router_configs(desired, build_applications(desired))

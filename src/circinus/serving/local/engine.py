@@ -11,9 +11,9 @@ from itertools import count
 
 from circinus.errors import ServingError
 from circinus.profiling.measurement.pickling import pickle_value
+from circinus.serving.applications import Application, build_applications
 from circinus.serving.engine import (
     AuditBatch,
-    DesiredDeployment,
     DesiredState,
     EngineStatus,
     Mode,
@@ -26,13 +26,11 @@ from circinus.serving.local.deployment_runtime import DeploymentRuntime
 from circinus.serving.local.fork_server_client import ForkServerClient
 from circinus.serving.local.link_emulator import EmulatedRouter
 from circinus.serving.replicas.replay_executor import load_replay_stages
-from circinus.serving.replicas.replica_protocol import ReplayStage, ReplicaSpec
+from circinus.serving.replicas.replica_protocol import ReplayStage
 from circinus.serving.router.compiled_route import CompiledRoute
 from circinus.serving.router.request_messages import PickledResponse
 from circinus.serving.state_serialization import state_fingerprint, validate_state
 from circinus.specification import Network
-
-_RunKey = tuple[Mode, DesiredDeployment, tuple[object, ...]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,8 @@ class _DeployedState:
     """Deployments in use."""
 
     mode: Mode = Mode.REAL
-    running: Mapping[_RunKey, DeploymentRuntime] = field(default_factory=dict)
+    running: Mapping[str, DeploymentRuntime] = field(default_factory=dict)
+    """Deployments by name of their application."""
     state: str = ""
 
 
@@ -121,19 +120,16 @@ class LocalEngine:
                 self._processes = None
 
     async def _change(self, desired: DesiredState, stages: Mapping[tuple[str, RouteStage], ReplayStage]) -> None:
-        previous = self._deployed
-        replicas = {_run_key(desired, target): target.replicas for target in desired.deployments}
-        running = {
-            key: previous.running.get(key) or self._new_deployment(desired, target)
-            for key, target in zip(replicas, desired.deployments, strict=True)
-        }
+        previous, applications = self._deployed, build_applications(desired)
+        targets = {app.name: app.target for app in applications}
+        running = {app.name: previous.running.get(app.name) or self._new_deployment(app) for app in applications}
         previous_sizes = {key: deployment.desired_replicas for key, deployment in previous.running.items()}
         self._starting = tuple(running.values())
         try:
             routes = self._compile(desired, running, stages)
             async with asyncio.TaskGroup() as group:
                 for key, deployment in running.items():
-                    group.create_task(deployment.scale_up(replicas[key]))
+                    group.create_task(deployment.scale_up(targets[key].replicas))
         except BaseException as error:  # including cancellation: the previous state must be restored
             for key, deployment in running.items():
                 if key in previous_sizes:
@@ -147,10 +143,9 @@ class LocalEngine:
             self._starting = ()
         self._deployed = _DeployedState(desired.mode, running, state_fingerprint(desired))
         self._router.routes = routes
-        waits_s = {target.deployment: target.batch_wait_s for target in desired.deployments}
         for key, deployment in running.items():
-            deployment.scale_down(replicas[key])
-            deployment.dispatcher.set_batch_wait(waits_s[deployment.deployment])
+            deployment.scale_down(targets[key].replicas)
+            deployment.dispatcher.set_batch_wait(targets[key].batch_wait_s)
         for key, deployment in previous.running.items():
             if key not in running:
                 self._retire(deployment)
@@ -158,7 +153,7 @@ class LocalEngine:
     def _compile(
         self,
         desired: DesiredState,
-        running: Mapping[_RunKey, DeploymentRuntime],
+        running: Mapping[str, DeploymentRuntime],
         stages: Mapping[tuple[str, RouteStage], ReplayStage],
     ) -> Mapping[str, CompiledRoute]:
         network = Network(desired.infrastructure)
@@ -177,23 +172,15 @@ class LocalEngine:
             routes[route.query] = CompiledRoute.compile(route, network, names, recordings)
         return routes
 
-    def _new_deployment(self, desired: DesiredState, target: DesiredDeployment) -> DeploymentRuntime:
+    def _new_deployment(self, application: Application) -> DeploymentRuntime:
         loop = asyncio.get_running_loop()
         if self._processes is None:
             self._processes = ForkServerClient(loop)
-        spec = ReplicaSpec(
-            name=target.deployment.name,
-            replays=desired.mode is Mode.REPLAY,
-            uses=target.uses,
-            operator_version=target.operator_version,
-            knobs=target.deployment.knobs.as_dict(),
-            cpus=target.cpus,
-            relative_speed=target.relative_speed,
-            module_paths=desired.module_paths,
-            search_path=tuple(sys.path),
+        spec = replace(application.spec, search_path=tuple(sys.path))
+        name = f"{application.name}#{next(self._numbers)}"  # an earlier one may still finish requests
+        runtime = DeploymentRuntime(
+            name, application.target.deployment, spec, loop, self._processes, application.target.batch_wait_s
         )
-        name = f"{spec.name}#{next(self._numbers)}"
-        runtime = DeploymentRuntime(name, target.deployment, spec, loop, self._processes, target.batch_wait_s)
         self._router.dispatchers[name] = runtime.dispatcher
         return runtime
 
@@ -208,9 +195,3 @@ class LocalEngine:
 
     def _retired(self, deployment: DeploymentRuntime, _: object) -> None:
         del self._retiring[deployment], self._router.dispatchers[deployment.name]
-
-
-def _run_key(desired: DesiredState, target: DesiredDeployment) -> _RunKey:
-    """Return a key that is equal for interchangeable replicas."""
-    replica_settings = replace(target, replicas=0, memory_bytes=0.0, batch_wait_s=0.0)
-    return desired.mode, replica_settings, (desired.module_paths, desired.recordings)

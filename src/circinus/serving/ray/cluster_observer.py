@@ -36,10 +36,10 @@ class RouterStatusCache:
         current = {status.application: status for router in routers.values() for status in router.applications}
         statuses = {}
         for config in configs:
-            for entry in config.deployments:
-                status = current.get(entry.application, self._last.get(entry.application))
+            for name in config.deployments:
+                status = current.get(name, self._last.get(name))
                 if status is not None:
-                    statuses[entry.application] = status if config.site in sites else replace(status, queue_length=0)
+                    statuses[name] = status if config.site in sites else replace(status, queue_length=0)
         self._last = statuses
         return statuses
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from circinus.errors import ServingError
 from circinus.profiling.measurement.pickling import pickle_value
+from circinus.serving.applications import build_applications
 from circinus.serving.audit_buffer import merge_audits
 from circinus.serving.engine import (
     AuditBatch,
@@ -36,7 +37,7 @@ from circinus.serving.ray.rolling_update import (
 )
 from circinus.serving.ray.router_client import CHANGE_S, RESPONSE_S, SERVE_START_S, RouterClient, call_in_thread
 from circinus.serving.ray.router_protocol import RouterConfig, RouterStatus
-from circinus.serving.ray.serve_config import build_applications, build_router_configs, serve_schema
+from circinus.serving.ray.serve_config import build_router_configs, serve_schema
 from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, RaySettings, router_name
 from circinus.serving.ray.site_router import DEFAULT_DEADLINE_S
 from circinus.serving.replicas.replay_executor import load_replay_stages
@@ -125,25 +126,25 @@ class RayEngine:
         apps, deployed = snapshot.apps, snapshot.deployed_router_configs
         configs = [seen[c.site].config or c if c.site in seen else c for c in deployed]
         statuses = self._status_cache.after(configs, seen, snapshot.sites)
-        desired = [deployment for config in configs for deployment in config.deployments]
-        started = [deployment.application for deployment in desired if deployment.application in apps]
-        await self._update_startups({name: apps[name] for name in started if apps[name].ready}, cluster)
+        desired = {name: target for config in configs for name, target in config.deployments.items()}
+        ready = {name: apps[name] for name in desired if name in apps and apps[name].ready}
+        await self._update_startups(ready, cluster)
         deployments = []
-        for deployment in desired:
-            app, status = apps.get(deployment.application), statuses.get(deployment.application)
+        for name, target in desired.items():
+            app, status = apps.get(name), statuses.get(name)
             losses, replaced = status.losses if status else 0, app.restarts if app else 0
             message = (status.message if status else "") or ("a replica ended and was replaced" if replaced else "")
             healthy = app is not None and app.status == "RUNNING"
             deployments.append(
                 DeploymentStatus(
-                    deployment=deployment.deployment,
-                    target_replicas=deployment.replicas,
+                    deployment=target.deployment,
+                    target_replicas=target.replicas,
                     replicas_ready=app.ready if app else 0,
                     queue_length=status.queue_length if status else 0,
                     requests=status.requests if status else 0,
                     restarts=max(losses, replaced),
                     message=message or ("" if healthy or app is None else app.message),
-                    startup_s=self._startups_s.get(deployment.application),
+                    startup_s=self._startups_s.get(name),
                     batches=status.batches if status else 0,
                     recent_batches=status.recent_batches if status else (),
                 )
@@ -217,7 +218,7 @@ class RayEngine:
     async def _change(self, desired: DesiredState, cluster: Cluster, guard: Guard) -> None:
         snapshot = await _observe(cluster)
         previous, pools, lost = snapshot.apps, snapshot.pools, snapshot.lost_applications
-        applications = build_applications(desired, self._settings)
+        applications = build_applications(desired, emulate_speeds=self._settings.emulate_speeds)
         configs = build_router_configs(desired, applications)
         self._check_pools(desired, pools)
         if lost:  # requests that wait there can never finish
@@ -228,7 +229,7 @@ class RayEngine:
             configs,
             desired.infrastructure,
             self._settings,
-            replays=desired.mode is Mode.REPLAY,
+            recordings=desired.recordings,
             labelled=labelled,
             live_pools=pools.keys(),
         )

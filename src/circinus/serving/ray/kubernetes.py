@@ -14,8 +14,9 @@ from io import StringIO
 from typing import Any
 
 from circinus.errors import ServingError
+from circinus.serving.applications import build_applications
 from circinus.serving.engine import DesiredState, Mode
-from circinus.serving.ray.serve_config import build_applications, build_router_configs, router_pool, serve_schema
+from circinus.serving.ray.serve_config import build_router_configs, router_pool, serve_schema
 from circinus.serving.ray.settings import (
     HEAD_SETTINGS,
     POOL_LABEL,
@@ -67,9 +68,9 @@ def ray_service(desired: DesiredState, manifest: Manifest) -> dict[str, Any]:
             code="kubernetes.invalid_mode",
         )
     settings = RaySettings(http=("0.0.0.0", _PORTS["serve"]))
-    applications = build_applications(desired, settings)
+    applications = build_applications(desired, emulate_speeds=settings.emulate_speeds)
     configs = build_router_configs(desired, applications)
-    serve = serve_schema(applications, configs, desired.infrastructure, settings, replays=False)
+    serve = serve_schema(applications, configs, desired.infrastructure, settings, recordings=None)
     used = {deployment.deployment.pool for deployment in desired.deployments}
     used |= {pool for config in configs.values() if (pool := router_pool(config, desired.infrastructure)) is not None}
     pools = [pool for pool in desired.infrastructure.pools if pool.name in used]

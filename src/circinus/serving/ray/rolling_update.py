@@ -97,14 +97,10 @@ def router_configs(apps: Sequence[App]) -> list[RouterConfig]:
 
 def without_deployments(config: RouterConfig, applications: Collection[str]) -> RouterConfig:
     """Return a router configuration without some applications."""
-    deployments = tuple(deployment for deployment in config.deployments if deployment.application not in applications)
+    deployments = {name: target for name, target in config.deployments.items() if name not in applications}
     return replace(config, deployments=deployments)
 
 
 def with_deployments_of(config: RouterConfig, previous: RouterConfig | None) -> RouterConfig:
     """Return a router configuration with the additional deployments of a previous one."""
-    if previous is None:
-        return config
-    current = {deployment.application for deployment in config.deployments}
-    removed = tuple(deployment for deployment in previous.deployments if deployment.application not in current)
-    return replace(config, deployments=(*config.deployments, *removed))
+    return config if previous is None else replace(config, deployments={**previous.deployments, **config.deployments})

@@ -90,7 +90,7 @@ class SiteRouter:
         self._switches += 1
         switch = self._switches
         await asyncio.gather(
-            self._replica_calls.make(deployment.application for deployment in config.deployments),
+            self._replica_calls.make(config.deployments),
             self._site_calls.make(config.peers),
         )
         if switch == self._switches:  # a later switch is already in force

@@ -8,19 +8,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from circinus.serving.engine import QueryStatus, ServedBatch
+from circinus.serving.engine import DesiredDeployment, QueryStatus, ServedBatch
 from circinus.serving.router.compiled_route import CompiledRoute
-from circinus.specification import Deployment
-
-
-@dataclass(frozen=True)
-class RouterDeployment:
-    """Deployment of a site, as its router serves it."""
-
-    application: str
-    deployment: Deployment
-    replicas: int
-    batch_wait_s: float
 
 
 @dataclass(frozen=True)
@@ -31,7 +20,8 @@ class RouterConfig:
     mode: str
     state: str
     """`state_fingerprint` of the state in force."""
-    deployments: tuple[RouterDeployment, ...]
+    deployments: Mapping[str, DesiredDeployment]
+    """Deployments of the site by application."""
     routes: tuple[CompiledRoute, ...]
     """Routes of the queries whose source is this site."""
     peers: tuple[str, ...] = ()

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
-from circinus.serving.engine import DesiredDeployment, DesiredState, Mode
+from circinus.serving.applications import Application
+from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.ray.recording_key import RecordingKey
-from circinus.serving.ray.router_protocol import RouterConfig, RouterDeployment, config_to_dict
+from circinus.serving.ray.router_protocol import RouterConfig, config_to_dict
 from circinus.serving.ray.settings import (
     DEFAULT_HTTP,
     HEALTH_CHECK_PERIOD_S,
@@ -29,51 +25,13 @@ from circinus.serving.router.compiled_route import CompiledRoute
 from circinus.serving.state_serialization import state_fingerprint
 from circinus.specification import Infrastructure, Network
 
-_DEPLOYMENT = TypeAdapter(DesiredDeployment)
 _DRAIN_S = 60.0
 """Timeout of a removed replica for finishing its batch."""
 _MAX_REQUESTS = 100_000
 """Maximum number of concurrent requests of a router, which only forwards them."""
 
 
-@dataclass(frozen=True)
-class ServeApplication:
-    """Ray Serve application of one deployment."""
-
-    name: str
-    target: DesiredDeployment
-    args: Mapping[str, Any]
-
-
-def build_applications(desired: DesiredState, settings: RaySettings) -> tuple[ServeApplication, ...]:
-    """Return an application for each deployment; deployments with interchangeable replicas have the same name."""
-    applications = []
-    for target in desired.deployments:
-        deployment, replays = target.deployment, desired.mode is Mode.REPLAY
-        # Unless replicas emulate it, a changed speed is no reason to replace them.
-        speed = target.relative_speed if replays or settings.emulate_speeds else 1.0
-        args = {
-            "spec": {
-                "name": deployment.name,
-                "replays": replays,
-                "uses": target.uses,
-                "operator_version": target.operator_version,
-                "knobs": deployment.knobs.as_dict(),
-                "cpus": target.cpus,
-                "relative_speed": speed,
-                "module_paths": [str(path) for path in desired.module_paths],
-            },
-            "store": str(desired.recordings) if replays else "",
-        }
-        normalized = replace(target, replicas=0, memory_bytes=0.0, batch_wait_s=0.0, relative_speed=speed)
-        identity = json.dumps([args, _DEPLOYMENT.dump_python(normalized, mode="json")], sort_keys=True)
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
-        label = re.sub(r"[^A-Za-z0-9]+", "-", f"{deployment.operator}-{deployment.pool}").strip("-")
-        applications.append(ServeApplication(f"{label}-{digest}", target, args))
-    return tuple(applications)
-
-
-def build_router_configs(desired: DesiredState, applications: Sequence[ServeApplication]) -> Mapping[str, RouterConfig]:
+def build_router_configs(desired: DesiredState, applications: Sequence[Application]) -> Mapping[str, RouterConfig]:
     """Return site -> configuration of its router, for each site with deployments or sources."""
     network = Network(desired.infrastructure)
     names = {app.target.deployment: app.name for app in applications}
@@ -95,11 +53,9 @@ def build_router_configs(desired: DesiredState, applications: Sequence[ServeAppl
             site=site,
             mode=desired.mode.value,
             state=state,
-            deployments=tuple(
-                RouterDeployment(app.name, app.target.deployment, app.target.replicas, app.target.batch_wait_s)
-                for app in applications
-                if network.site_of(app.target.deployment.pool) == site
-            ),
+            deployments={
+                app.name: app.target for app in applications if network.site_of(app.target.deployment.pool) == site
+            },
             routes=tuple(route for route in routes if route.source == site),
             peers=_receiving_sites(site, routes),
         )
@@ -114,12 +70,12 @@ def _receiving_sites(site: str, routes: Sequence[CompiledRoute]) -> tuple[str, .
 
 
 def serve_schema(
-    applications: Sequence[ServeApplication],
+    applications: Sequence[Application],
     configs: Mapping[str, RouterConfig],
     infrastructure: Infrastructure,
     settings: RaySettings,
     *,
-    replays: bool,
+    recordings: Path | None,
     labelled: Collection[str] = (),
     live_pools: Collection[str] | None = None,
 ) -> dict[str, Any]:
@@ -130,11 +86,11 @@ def serve_schema(
         configs: site -> configuration of its router.
         infrastructure: pools of the sites.
         settings: settings of the cluster.
-        replays: whether replicas answer from recordings, and need no CPUs.
+        recordings: profile store that replicas answer from; None if they compute.
         labelled: pools whose nodes declare them by a label instead of a resource.
         live_pools: pools with nodes; None: all.
     """
-    operators = [_operator(app, replays=replays, labelled=labelled) for app in applications]
+    operators = [_operator(app, recordings, labelled) for app in applications]
     routers = [
         _router(config, router_pool(config, infrastructure, live_pools), labelled) for config in configs.values()
     ]
@@ -150,7 +106,7 @@ def router_pool(
     config: RouterConfig, infrastructure: Infrastructure, live_pools: Collection[str] | None = None
 ) -> str | None:
     """Return the pool for a site's router, preferably a used one; None: any node, as the site has no machine."""
-    used = [target.deployment.pool for target in config.deployments]
+    used = [target.deployment.pool for target in config.deployments.values()]
     local = [pool.name for pool in infrastructure.pools if pool.site == config.site]
     return next((pool for pool in (*used, *local) if live_pools is None or pool in live_pools), None)
 
@@ -169,8 +125,10 @@ _COMMON = {
 }
 
 
-def _operator(application: ServeApplication, *, replays: bool, labelled: Collection[str]) -> dict[str, Any]:
-    target = application.target
+def _operator(application: Application, recordings: Path | None, labelled: Collection[str]) -> dict[str, Any]:
+    target, replays = application.target, application.spec.replays
+    spec = {**vars(application.spec), "module_paths": [str(path) for path in application.spec.module_paths]}
+    del spec["search_path"]  # that of the replica's machine
     options = {
         "num_cpus": 0.0 if replays else target.cpus,
         "num_gpus": 0.0 if replays else target.gpus,
@@ -188,7 +146,7 @@ def _operator(application: ServeApplication, *, replays: bool, labelled: Collect
         "name": application.name,
         "route_prefix": None,
         "import_path": "circinus.serving.ray.serve_replica:build_replica_application",
-        "args": dict(application.args),
+        "args": {"spec": spec, "store": str(recordings or "")},
         "deployments": [{**deployment, **_COMMON}],
     }
 

@@ -66,16 +66,15 @@ class SiteRouterCore(RouterCore):
         """Set routes and deployments; requests in flight stay on the route that they carry."""
         self._config = config
         self.routes = {route.query: route for route in config.routes}
-        for deployment in config.deployments:
-            name = deployment.application
+        for name, target in config.deployments.items():
             if name not in self._replicas:
-                size = deployment.deployment.allocation.batch_size
+                size = target.deployment.allocation.batch_size
                 self._replicas[name] = ApplicationReplicas(name, self._client, self._loop, size)
                 self.dispatchers[name] = self._replicas[name].dispatcher
-            self._replicas[name].configure(deployment.replicas, deployment.batch_wait_s)
-        desired = {deployment.application for deployment in config.deployments}
-        for name in [name for name, replicas in self._replicas.items() if name not in desired and replicas.is_unused]:
-            del self._replicas[name], self.dispatchers[name]
+            self._replicas[name].configure(target.replicas, target.batch_wait_s)
+        for name in self._replicas.keys() - config.deployments.keys():
+            if self._replicas[name].is_unused:
+                del self._replicas[name], self.dispatchers[name]
 
     def accept(self, message: RouterMessage, remaining_s: float) -> None:
         """Receive a value from another site, whose clock differs; the time of the transfer is not subtracted."""

@@ -1,0 +1,56 @@
+"""Applications that run the deployments of a desired state; interchangeable replicas have the same name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, replace
+
+from pydantic import TypeAdapter
+
+from circinus.serving.engine import DesiredDeployment, DesiredState, Mode
+from circinus.serving.replicas.replica_protocol import ReplicaSpec
+
+_DEPLOYMENT = TypeAdapter(DesiredDeployment)
+
+
+@dataclass(frozen=True)
+class Application:
+    """Application of one deployment."""
+
+    name: str
+    target: DesiredDeployment
+    spec: ReplicaSpec
+
+
+def build_applications(desired: DesiredState, *, emulate_speeds: bool = True) -> tuple[Application, ...]:
+    """Return an application for each deployment.
+
+    Args:
+        desired: the desired state.
+        emulate_speeds: whether computing replicas emulate the speed of their pool's hardware; otherwise a changed speed
+            is no reason to replace them.
+    """
+    applications = []
+    for target in desired.deployments:
+        deployment, replays = target.deployment, desired.mode is Mode.REPLAY
+        speed = target.relative_speed if replays or emulate_speeds else 1.0
+        normalized = replace(target, replicas=0, memory_bytes=0.0, batch_wait_s=0.0, relative_speed=speed)
+        paths = [str(path) for path in (*desired.module_paths, desired.recordings)]
+        identity = json.dumps([desired.mode, paths, _DEPLOYMENT.dump_python(normalized, mode="json")], sort_keys=True)
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
+        label = re.sub(r"[^A-Za-z0-9]+", "-", f"{deployment.operator}-{deployment.pool}").strip("-")
+        spec = ReplicaSpec(
+            name=deployment.name,
+            replays=replays,
+            uses=target.uses,
+            operator_version=target.operator_version,
+            knobs=deployment.knobs.as_dict(),
+            cpus=target.cpus,
+            relative_speed=speed,
+            module_paths=desired.module_paths,
+            search_path=(),
+        )
+        applications.append(Application(f"{label}-{digest}", target, spec))
+    return tuple(applications)
