@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from circinus.serving.engine import QueryStatus, ServedBatch
+from circinus.serving.engine import DeploymentStatus, QueryStatus, ServedBatch
 from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
-from circinus.serving.ray.router_protocol import ApplicationStatus, RouterConfig, RouterStatus, config_from_dict
+from circinus.serving.ray.router_protocol import RouterConfig, RouterStatus, config_from_dict
 from circinus.serving.ray.settings import ROUTER
 
 
@@ -85,10 +85,11 @@ class PaperRouter:
             await asyncio.sleep(1e6)
         config = self.cluster.router_configs[self.application]
         recent = tuple(ServedBatch(0.1, 1, "", 100 + n) for n in range(self.cluster.batches)[-32:])
-        statuses = tuple(
-            ApplicationStatus(name, self.cluster.waiting, 0, 0, "", self.cluster.batches, recent)
-            for name in config.deployments
-        )
+        waiting, batches = self.cluster.waiting, self.cluster.batches
+        statuses = {
+            name: DeploymentStatus(target.deployment, 0, 0, waiting, 0, 0, batches=batches, recent_batches=recent)
+            for name, target in config.deployments.items()
+        }
         entered = self.cluster.entered
         counts = tuple(QueryStatus(route.query, entered, entered, 0) for route in config.routes)
         return RouterStatus(config, statuses, dict(self.cluster.under_way), counts)

@@ -54,7 +54,7 @@ class Scene:
         if self.fails(site, asyncio.get_running_loop().time()):
             return None
         await asyncio.sleep(self.response_s[site])
-        return RouterStatus(None, (), {}, ())
+        return RouterStatus(None, {}, {}, ())
 
     def glance(self, timeout_s: float = 2.0) -> tuple[set[str], set[str], float]:
         """Return the pools and sites in the status, and the seconds it took."""

@@ -21,15 +21,15 @@ def _counts(query: str, count: int) -> QueryStatus:
 
 def test_of_a_query_that_moved_only_its_new_source_is_heard() -> None:
     assert [route.query for route in _CONFIGS["home"].routes] == ["q"]
-    now = RouterStatus(_CONFIGS["home"], (), {}, (_counts("q", 5),))
-    once = RouterStatus(_CONFIGS["center"], (), {}, (_counts("q", 1_000), _counts("gone", 3)))
-    beginning = RouterStatus(None, (), {}, (_counts("q", 7),))
+    now = RouterStatus(_CONFIGS["home"], {}, {}, (_counts("q", 5),))
+    once = RouterStatus(_CONFIGS["center"], {}, {}, (_counts("q", 1_000), _counts("gone", 3)))
+    beginning = RouterStatus(None, {}, {}, (_counts("q", 7),))
     for order in itertools.permutations([now, once, beginning]):
         assert set(queries_of(order)) == {_counts("q", 5), _counts("gone", 3)}
 
 
 def test_of_a_query_that_no_request_came_of_at_its_new_source_yet_nothing_is_told() -> None:
-    now = RouterStatus(_CONFIGS["home"], (), {}, ())
-    once = RouterStatus(_CONFIGS["center"], (), {}, (_counts("q", 1_000),))
+    now = RouterStatus(_CONFIGS["home"], {}, {}, ())
+    once = RouterStatus(_CONFIGS["center"], {}, {}, (_counts("q", 1_000),))
     for order in itertools.permutations([now, once]):
         assert queries_of(order) == ()

@@ -107,7 +107,7 @@ async def test_as_many_batches_at_once_as_replicas_and_what_waits_goes_together(
     await asyncio.sleep(0.01)
     others = [asyncio.create_task(scene.ask(0)) for _ in range(6)]
     await asyncio.sleep(0.01)
-    (seen,) = scene.boards["home"].observe().applications
+    (seen,) = scene.boards["home"].observe().deployments.values()
     assert (seen.queue_length, seen.requests) == (2, 8)
     scene.hold.set()
     assert await asyncio.gather(*first, *others) == [1] * 8
@@ -121,8 +121,8 @@ async def test_a_lost_replica_costs_no_request_and_one_that_ends_replicas_is_giv
     losses = iter([True, False])
     scene.lose = lambda items: next(losses)
     assert await scene.ask(1) == 2
-    (seen,) = scene.boards["home"].observe().applications
-    assert seen.losses == 1
+    (seen,) = scene.boards["home"].observe().deployments.values()
+    assert seen.restarts == 1
     assert "unplugged" in seen.message
     scene.lose = lambda items: True
     with raises_code(ServingError, "query.request_failed") as caught:
@@ -320,7 +320,7 @@ async def test_how_long_batches_took_is_told_by_the_site_of_the_deployment() -> 
     with raises_code(ServingError, "query.request_failed"):
         await scene.ask(-1)
     for site, stage in (("home", given.stages[0]), ("center", given.stages[1])):
-        (seen,) = scene.boards[site].observe().applications
+        (seen,) = scene.boards[site].observe().deployments.values()
         assert seen.batches == 1
         (batch,) = seen.recent_batches
         assert (batch.service_s, batch.items, batch.prefix) == (0.5, 1, configuration_hash(stage.prefix))

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import count
 
 from circinus.errors import ServingError
@@ -185,13 +185,9 @@ class LocalEngine:
         return runtime
 
     def _retire(self, deployment: DeploymentRuntime) -> None:
-        task = asyncio.get_running_loop().create_task(self._drain(deployment))
-        self._retiring[deployment] = task
-        task.add_done_callback(partial(self._retired, deployment))
+        self._retiring[deployment] = asyncio.get_running_loop().create_task(self._drain(deployment))
 
     async def _drain(self, deployment: DeploymentRuntime) -> None:
         await self._router.drain(deployment.name)
         await deployment.end()
-
-    def _retired(self, deployment: DeploymentRuntime, _: object) -> None:
         del self._retiring[deployment], self._router.dispatchers[deployment.name]

@@ -8,6 +8,7 @@ from contextvars import Context
 from typing import Protocol
 
 from circinus.errors import CircinusError
+from circinus.serving.engine import DeploymentStatus, DesiredDeployment
 from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult, Payload
 from circinus.serving.router.batch_queue import QueuedItem, end_batch
 from circinus.serving.router.dispatcher import Dispatcher
@@ -35,15 +36,15 @@ class ApplicationReplicas:
     """`ReplicaSet` of an application, among whose replicas Ray Serve chooses."""
 
     def __init__(
-        self, application: str, client: ReplicaClient, loop: asyncio.AbstractEventLoop, batch_size: int
+        self, application: str, target: DesiredDeployment, client: ReplicaClient, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self.dispatcher = Dispatcher(self, loop, batch_size)
-        self.losses = 0
-        self.last_loss = ""
+        self.dispatcher = Dispatcher(self, loop, target.deployment.allocation.batch_size, target.batch_wait_s)
+        self._target = target
         self._application = application
         self._client = client
         self._loop = loop
-        self._count = 1
+        self._losses = 0
+        self._last_loss = ""
         self._batches: set[asyncio.Task[None]] = set()
 
     @property
@@ -51,14 +52,28 @@ class ApplicationReplicas:
         """True if no item is queued or in service."""
         return not self._batches and not len(self.dispatcher)
 
-    def configure(self, count: int, batch_wait_s: float) -> None:
-        """Set the number of replicas, and how long the oldest item waits for its batch to fill."""
-        self._count = count
-        self.dispatcher.set_batch_wait(batch_wait_s)
+    def configure(self, target: DesiredDeployment) -> None:
+        """Change the number of replicas, and how long the oldest item waits for its batch to fill."""
+        self._target = target
+        self.dispatcher.set_batch_wait(target.batch_wait_s)
+
+    def status(self) -> DeploymentStatus:
+        """Return the status, without what only Ray Serve knows."""
+        return DeploymentStatus(
+            deployment=self._target.deployment,
+            target_replicas=self._target.replicas,
+            replicas_ready=0,
+            queue_length=len(self.dispatcher),
+            requests=self.dispatcher.requests,
+            restarts=self._losses,
+            message=self._last_loss,
+            batches=self.dispatcher.history.count,
+            recent_batches=self.dispatcher.history.recent,
+        )
 
     def idle_since_s(self) -> float | None:
         """Implement `ReplicaSet.idle_since_s`: any replica may be the next one, so it counts as always idle."""
-        return 0.0 if len(self._batches) < self._count else None
+        return 0.0 if len(self._batches) < self._target.replicas else None
 
     def process(self, batch: list[QueuedItem], start_s: float) -> None:
         """Implement `ReplicaSet.process`."""
@@ -79,8 +94,8 @@ class ApplicationReplicas:
         try:
             result, outputs = await self._client.process(self._application, items, payloads)
         except ReplicaLostError as error:
-            self.losses += 1
-            self.last_loss = f"a replica was lost: {error}"
+            self._losses += 1
+            self._last_loss = f"a replica was lost: {error}"
             self.dispatcher.put_back(batch, f"was lost: {error}", is_lost=True)
         except asyncio.CancelledError:
             self.dispatcher.put_back(batch)

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from circinus.serving.engine import QueryStatus
+from circinus.serving.engine import DeploymentStatus, QueryStatus
 from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
 from circinus.serving.ray.rolling_update import apps_without_nodes, router_configs
-from circinus.serving.ray.router_protocol import ApplicationStatus, RouterConfig, RouterStatus
+from circinus.serving.ray.router_protocol import RouterConfig, RouterStatus
 from circinus.serving.ray.settings import router_name
 
 
@@ -21,11 +21,11 @@ class RouterStatusCache:
     """
 
     def __init__(self) -> None:
-        self._last: dict[str, ApplicationStatus] = {}
+        self._last: dict[str, DeploymentStatus] = {}
 
     def after(
         self, configs: Sequence[RouterConfig], routers: Mapping[str, RouterStatus], sites: Collection[str]
-    ) -> dict[str, ApplicationStatus]:
+    ) -> dict[str, DeploymentStatus]:
         """Return the last status of each application that is deployed and was reported at least once.
 
         Args:
@@ -33,7 +33,7 @@ class RouterStatusCache:
             routers: site -> current status of its router, of the routers that respond.
             sites: sites whose routers live. Queues of other routers are lost.
         """
-        current = {status.application: status for router in routers.values() for status in router.applications}
+        current = {name: status for router in routers.values() for name, status in router.deployments.items()}
         statuses = {}
         for config in configs:
             for name in config.deployments:

@@ -131,22 +131,19 @@ class RayEngine:
         await self._update_startups(ready, cluster)
         deployments = []
         for name, target in desired.items():
-            app, status = apps.get(name), statuses.get(name)
-            losses, replaced = status.losses if status else 0, app.restarts if app else 0
-            message = (status.message if status else "") or ("a replica ended and was replaced" if replaced else "")
-            healthy = app is not None and app.status == "RUNNING"
+            app, status = apps.get(name), statuses.get(name) or DeploymentStatus(target.deployment, 0, 0, 0, 0, 0)
+            replaced = app.restarts if app else 0
+            message = status.message or ("a replica ended and was replaced" if replaced else "")
+            if app and app.status != "RUNNING":
+                message = message or app.message
             deployments.append(
-                DeploymentStatus(
-                    deployment=target.deployment,
+                replace(
+                    status,
                     target_replicas=target.replicas,
                     replicas_ready=app.ready if app else 0,
-                    queue_length=status.queue_length if status else 0,
-                    requests=status.requests if status else 0,
-                    restarts=max(losses, replaced),
-                    message=message or ("" if healthy or app is None else app.message),
+                    restarts=max(status.restarts, replaced),
+                    message=message,
                     startup_s=self._startups_s.get(name),
-                    batches=status.batches if status else 0,
-                    recent_batches=status.recent_batches if status else (),
                 )
             )
         states = {config.state for config in (*configs, *deployed)}

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from circinus.serving.engine import DesiredDeployment, QueryStatus, ServedBatch
+from circinus.serving.engine import DeploymentStatus, DesiredDeployment, QueryStatus
 from circinus.serving.router.compiled_route import CompiledRoute
 
 
@@ -29,27 +29,12 @@ class RouterConfig:
 
 
 @dataclass(frozen=True)
-class ApplicationStatus:
-    """Status of one deployment, as reported by the router of its site."""
-
-    application: str
-    queue_length: int
-    requests: int
-    losses: int
-    """Number of batches whose replica was lost."""
-    message: str
-    """Reason for the last loss."""
-    batches: int = 0
-    recent_batches: tuple[ServedBatch, ...] = ()
-    """Most recent batches: see `DeploymentStatus.recent_batches`."""
-
-
-@dataclass(frozen=True)
 class RouterStatus:
     """Status of one router."""
 
     config: RouterConfig | None
-    applications: tuple[ApplicationStatus, ...]
+    deployments: Mapping[str, DeploymentStatus]
+    """Statuses by application, without what only Ray Serve knows: ready replicas and start-up times."""
     under_way: Mapping[str, int]
     """Application -> number of unanswered requests that entered here and may need it."""
     queries: tuple[QueryStatus, ...]

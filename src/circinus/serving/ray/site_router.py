@@ -8,7 +8,7 @@ from contextvars import Context
 from typing import Any, Protocol
 
 from circinus.serving.ray.application_replicas import ApplicationReplicas, ReplicaClient
-from circinus.serving.ray.router_protocol import ApplicationStatus, RouterConfig, RouterStatus
+from circinus.serving.ray.router_protocol import RouterConfig, RouterStatus
 from circinus.serving.router.compiled_route import RouteTransfer
 from circinus.serving.router.request_messages import RequestContext, RouterMessage
 from circinus.serving.router.router_core import RouterCore
@@ -67,11 +67,11 @@ class SiteRouterCore(RouterCore):
         self._config = config
         self.routes = {route.query: route for route in config.routes}
         for name, target in config.deployments.items():
-            if name not in self._replicas:
-                size = target.deployment.allocation.batch_size
-                self._replicas[name] = ApplicationReplicas(name, self._client, self._loop, size)
+            if name in self._replicas:
+                self._replicas[name].configure(target)
+            else:
+                self._replicas[name] = ApplicationReplicas(name, target, self._client, self._loop)
                 self.dispatchers[name] = self._replicas[name].dispatcher
-            self._replicas[name].configure(target.replicas, target.batch_wait_s)
         for name in self._replicas.keys() - config.deployments.keys():
             if self._replicas[name].is_unused:
                 del self._replicas[name], self.dispatchers[name]
@@ -86,18 +86,7 @@ class SiteRouterCore(RouterCore):
         """Return the status of the router."""
         return RouterStatus(
             config=self._config,
-            applications=tuple(
-                ApplicationStatus(
-                    name,
-                    len(replicas.dispatcher),
-                    replicas.dispatcher.requests,
-                    replicas.losses,
-                    replicas.last_loss,
-                    replicas.dispatcher.history.count,
-                    replicas.dispatcher.history.recent,
-                )
-                for name, replicas in self._replicas.items()
-            ),
+            deployments={name: replicas.status() for name, replicas in self._replicas.items()},
             under_way=self.under_way(),
             queries=self.counters.status(),
         )
