@@ -20,7 +20,7 @@ from circinus.serving.replicas.replica_protocol import (
     ReplayStage,
     ReplicaSpec,
 )
-from circinus.serving.router.batch_queue import QueuedItem
+from circinus.serving.router.batch_queue import QueuedItem, end_batch
 
 _DRAIN_TIMEOUT_S = 5.0
 """Time for a draining replica to exit, before it is killed."""
@@ -148,12 +148,7 @@ class ReplicaHandle:
             self.drain()
         elif not self._disconnected:
             self._on_idle(self)
-        outputs = iter(payloads)
-        for item, item_result in zip(batch, result.results, strict=True):
-            if item_result.error:
-                item.failed(item_result.error)
-            else:
-                item.done(item_result, next(outputs) if item_result.has_payload else None, result.end_s)
+        end_batch(batch, result, payloads, result.end_s)
 
     def _on_connection_lost(self) -> None:
         """Kill the process: it has ended, or can no longer be reached."""
