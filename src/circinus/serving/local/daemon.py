@@ -88,7 +88,6 @@ class Daemon:
     def __init__(self, folder: RunDirectory) -> None:
         self._folder = folder
         self._engine = LocalEngine()
-        self._module_paths: tuple[Path, ...] = ()
         self._sessions: set[ClientSession] = set()
         self._closing = asyncio.Event()
 
@@ -124,8 +123,6 @@ class Daemon:
             return await self._engine.status(), ()
         if call.method is RpcMethod.AUDITS:
             return await self._engine.drain_audits(), ()
-        if call.method is RpcMethod.MODULE_PATHS:
-            return self._module_paths, ()
         self._closing.set()
         return None, ()
 
@@ -133,7 +130,6 @@ class Daemon:
         desired = state_from_json(text)
         _log.info("applying %d deployments, mode %s", len(desired.deployments), desired.mode)
         await self._engine.apply(desired)
-        self._module_paths = desired.module_paths
         self._folder.save(desired)
         state, queries = (await self._engine.status()).state, ", ".join(route.query for route in desired.routes)
         _log.info("state %s is in force for the queries %s", state, queries)

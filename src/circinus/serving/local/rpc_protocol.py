@@ -21,8 +21,6 @@ class RpcMethod(StrEnum):
     """Content: `EngineStatus`."""
     AUDITS = "audits"
     """Content: `AuditBatch`."""
-    MODULE_PATHS = "module_paths"
-    """Content: folders of the operator modules of the last applied state."""
     CANCEL = "cancel"
     """Argument: id of an abandoned call. Not answered."""
     CLOSE = "close"
