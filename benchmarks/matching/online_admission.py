@@ -12,11 +12,11 @@ from rich.progress import track
 
 from benchmarks.harness.benchmark import PartResult, Rows
 from benchmarks.harness.results import Figure
+from benchmarks.matching.incremental_rematch import rematch
+from benchmarks.matching.price_admission import AdmissionRequest, Admitted, OnlineAdmission
 from benchmarks.matching.scaling import SITES
 from benchmarks.workloads.random.matchings import on_many_sites, on_shared_pools, without_site
 from circinus.matching.lagrangian import RelaxedProblem, solve_relaxed
-from circinus.matching.lagrangian.incremental_rematch import rematch
-from circinus.matching.lagrangian.online_admission import AdmissionRequest, Admitted, OnlineAdmission
 
 RUNNING = 100_000
 ASKING = 5_000

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget import HANG_LIMIT_S, examples, seeds, share_of
-from circinus.errors import PlanningError
 from circinus.matching.lagrangian import RelaxedProblem, RelaxedSolution, solve_relaxed
 from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
 from circinus.matching.lagrangian.dual_ascent import DualSolver
@@ -26,7 +25,6 @@ from circinus.matching.lagrangian.primal_rounding import (
 from circinus.matching.lagrangian.query_expansion import ExpandedQueries
 from circinus.matching.lagrangian.solve import tighten_weight_bound
 from circinus.matching.solvers.highs import solve_milp
-from raised import raises_code
 from random_fluid import crowd
 
 SEEDS = st.integers(0, 10**6)
@@ -175,37 +173,6 @@ def test_nothing_to_serve() -> None:
                    amounts=np.zeros((1, 2, 1)), site=np.zeros(1, dtype=np.int64), local=0, sites=1)  # fmt: skip
     answer = solve_relaxed(none, minimise=solve_milp)
     assert (answer.weight, answer.weight_bound, answer.chosen.tolist()) == (0.0, 0.0, [-1])
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "code", "location"),
-    [
-        ("weight", np.nan, "planning.invalid_number", "class 1"),
-        ("multiplicity", 0.0, "planning.invalid_number", "class 1"),
-        ("multiplicity", 1.5, "planning.invalid_number", "class 1"),
-        ("cost_usd_per_h", -1.0, "planning.invalid_number", "class 1, plan 0"),
-        ("cost_usd_per_h", np.nan, "planning.invalid_number", "class 1, plan 0"),
-        ("amounts", -0.1, "planning.invalid_number", "class 1, plan 0"),
-        ("amounts", np.inf, "planning.invalid_number", "class 1, plan 0"),
-        ("site", 7, "planning.unsorted_sites", "site"),
-    ],
-)
-def test_what_makes_no_sense_is_refused(name: str, value: float, code: str, location: str) -> None:
-    problem = crowd(np.random.default_rng(0), 3)
-    values = getattr(problem, name).copy()
-    values[(1, 0, 0)[: values.ndim]] = value
-    with raises_code(PlanningError, code) as caught:
-        solve_relaxed(replace(problem, **{name: values}))
-    assert caught.value.location == location
-    assert name == "site" or f"{value:g}" in caught.value.message
-
-
-@pytest.mark.parametrize("name", ["weight", "amounts"])
-def test_shapes_that_do_not_belong_together_are_refused(name: str) -> None:
-    problem = crowd(np.random.default_rng(0), 3)
-    with raises_code(PlanningError, "planning.wrong_shape") as caught:
-        solve_relaxed(replace(problem, **{name: getattr(problem, name)[:2]}))
-    assert caught.value.location == name
 
 
 def test_a_light_query_is_served_beside_a_heavy_one() -> None:

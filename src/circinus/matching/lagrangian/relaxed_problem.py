@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.arrays import FloatArray, IntArray
-from circinus.errors import PlanningError
 
 Amounts = NDArray[np.floating[Any]]
 
@@ -99,67 +98,3 @@ class RelaxedProblem:
             amounts=self.amounts[classes],
             site=self.site[classes],
         )
-
-    def checked(self) -> RelaxedProblem:
-        """Validate the problem, and return it.
-
-        Raises:
-            PlanningError: inconsistent shapes, numbers that are negative or not finite, classes not ordered by site.
-        """
-        count, plans = self.cost_usd_per_h.shape
-        if self.amounts.shape[:2] != (count, plans) or not 0 <= self.local <= self.amounts.shape[2]:
-            raise PlanningError(
-                f"shape must be ({count}, {plans}, at least {self.local}), got {self.amounts.shape}",
-                code="planning.wrong_shape",
-                location="amounts",
-            )
-        for name, values in (("multiplicity", self.multiplicity), ("weight", self.weight), ("site", self.site)):
-            if values.shape != (count,):
-                raise PlanningError(
-                    f"shape must be ({count},), got {values.shape}", code="planning.wrong_shape", location=name
-                )
-        if count and not plans:
-            raise PlanningError(
-                f"no plans for {count} classes; at least one column is needed",
-                code="planning.no_plans",
-                location="cost_usd_per_h",
-            )
-        fractional = np.flatnonzero(self.multiplicity != np.rint(self.multiplicity))
-        if len(fractional):
-            raise PlanningError(
-                f"multiplicity must be an integer, got {self.multiplicity[fractional[0]]:g}",
-                code="planning.invalid_number",
-                location=f"class {fractional[0]}",
-            )
-        for name, values in (("multiplicity", self.multiplicity), ("weight", self.weight)):
-            invalid = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
-            if len(invalid):
-                raise PlanningError(
-                    f"{name} must be finite and positive, got {values[invalid[0]]:g}",
-                    code="planning.invalid_number",
-                    location=f"class {invalid[0]}",
-                )
-        invalid_costs = np.argwhere(~(self.cost_usd_per_h >= 0))
-        if len(invalid_costs):
-            row, plan = invalid_costs[0]
-            cost = self.cost_usd_per_h[row, plan]
-            raise PlanningError(
-                f"cost must be at least 0, got {cost:g}",
-                code="planning.invalid_number",
-                location=f"class {row}, plan {plan}",
-            )
-        if self.amounts.size and not (self.amounts.min() >= 0 and np.isfinite(self.amounts.max())):
-            row, plan, slot = np.argwhere(~((self.amounts >= 0) & np.isfinite(self.amounts)))[0]
-            raise PlanningError(
-                f"amount of resource {slot} must be finite and at least 0, got {self.amounts[row, plan, slot]:g}",
-                code="planning.invalid_number",
-                location=f"class {row}, plan {plan}",
-                hint="Remove plans that use resources without capacity.",
-            )
-        if count and (np.any(np.diff(self.site) < 0) or self.site[0] < 0 or self.site[-1] >= self.sites):
-            raise PlanningError(
-                f"classes must have ascending sites from 0 to {self.sites - 1}",
-                code="planning.unsorted_sites",
-                location="site",
-            )
-        return self

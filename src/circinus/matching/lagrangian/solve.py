@@ -104,11 +104,7 @@ def solve_relaxed(
         start: initial prices in units of weight.
         weight_only: whether to skip the minimization of cost and its bound.
         clock: for the time limit.
-
-    Raises:
-        PlanningError: see `RelaxedProblem.checked`.
     """
-    problem.checked()
     deadline_s = clock() + time_limit_s
     members = ExpandedQueries.of(problem)
     if not problem.classes:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.arrays import BoolArray, IntArray
-from circinus.errors import PlanningError
 from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
 from circinus.matching.lagrangian.dual_ascent import DualSolver
 from circinus.matching.lagrangian.local_search import ChurnTerms, swap_search
@@ -51,14 +50,8 @@ def rematch(
         previous_index: (N,) index of each query in the previous answer; -1 if it is new.
         churn: weight that must be gained for every running query that gets another plan.
         seed: of samples, if prices are recomputed.
-
-    Raises:
-        PlanningError: other resources than before, or invalid numbers.
     """
-    problem.checked()
     members = ExpandedQueries.of(problem)
-    _check_resources(problem, previous.members.problem)
-    _check_origins(previous_index, len(members.class_of), len(previous.chosen))
     if not len(members.class_of):
         return Rematched(solve_relaxed(problem), np.zeros(0, dtype=np.int64), stale=False)
     ran = np.full(len(previous_index), NOT_SERVED)
@@ -98,40 +91,6 @@ def rematch(
         cost_counts=objective.cost,
     )
     return Rematched(answer, served[matched[served] != ran[served]], stale)
-
-
-def _check_resources(problem: RelaxedProblem, previous: RelaxedProblem) -> None:
-    """Raise PlanningError if the resources differ from the previous ones."""
-    if (problem.sites, problem.local, problem.shared) != (previous.sites, previous.local, previous.shared):
-        raise PlanningError(
-            f"sites, local and shared resources must be ({previous.sites}, {previous.local}, "
-            f"{previous.shared}) as before, got ({problem.sites}, {problem.local}, {problem.shared})",
-            code="planning.resources_changed",
-        )
-
-
-def _check_origins(previous_index: IntArray, queries: int, previous_queries: int) -> None:
-    """Raise PlanningError unless every query has a valid, distinct previous index."""
-    if previous_index.shape != (queries,):
-        raise PlanningError(
-            f"shape must be ({queries},), got {previous_index.shape}",
-            code="planning.wrong_shape",
-            location="previous_index",
-        )
-    origins = previous_index[previous_index >= 0]
-    if len(origins) and origins.max() >= previous_queries:
-        raise PlanningError(
-            f"entries must be below {previous_queries} or -1, got {origins.max()}",
-            code="query.unknown_origin",
-            location="previous_index",
-        )
-    duplicates = np.flatnonzero(np.bincount(origins, minlength=1) > 1)
-    if len(duplicates):
-        raise PlanningError(
-            f"entries must be distinct, got {duplicates[0]} twice",
-            code="query.duplicate_origin",
-            location="previous_index",
-        )
 
 
 def _affected_sites(

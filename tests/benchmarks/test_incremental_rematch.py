@@ -6,16 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from benchmarks.matching.incremental_rematch import rematch
 from benchmarks.workloads.random.small_matchings import best_of_all, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget import HANG_LIMIT_S, examples, seeds
-from circinus.errors import PlanningError
 from circinus.matching.lagrangian import RelaxedProblem, solve_relaxed
-from circinus.matching.lagrangian.incremental_rematch import rematch
 from circinus.matching.solvers.highs import solve_milp
-from raised import raises_code
 from random_fluid import crowd
 
 SEEDS = st.integers(0, 10**6)
@@ -99,14 +97,6 @@ def test_its_bounds_hold(seed: int) -> None:
         assert found.cost_bound_usd_per_h <= cost + 1e-6
 
 
-def test_other_resources_are_another_problem() -> None:
-    rng = np.random.default_rng(0)
-    answer = solve_relaxed(crowd(rng, 10, shared=3), time_limit_s=0.0)
-    with raises_code(PlanningError, "planning.resources_changed") as caught:
-        rematch(answer, crowd(rng, 10, shared=4), np.arange(10))
-    assert "(1, 0, 4)" in caught.value.message
-
-
 def test_from_nothing_and_to_nothing() -> None:
     problem = crowd(np.random.default_rng(0), 10, shared=3)
     nothing = solve_relaxed(problem.part(np.zeros(0, dtype=np.int64)))
@@ -123,18 +113,3 @@ def test_a_wider_site_lets_others_in() -> None:
     assert answer.chosen.tolist() == [0, -1]
     found = rematch(answer, replace(before, amounts=amounts * 0.75), np.arange(2))
     assert found.answer.chosen.tolist() == [-1, 0]
-
-
-@pytest.mark.parametrize(
-    ("previous_index", "code", "value"),
-    [
-        ([0, 0, -1], "query.duplicate_origin", "0"),
-        ([0, 7, -1], "query.unknown_origin", "7"),
-        ([0, 1], "planning.wrong_shape", "(2,)"),
-    ],
-)
-def test_origins_that_make_no_sense_are_refused(previous_index: list[int], code: str, value: str) -> None:
-    problem = crowd(np.random.default_rng(0), 3)
-    with raises_code(PlanningError, code) as caught:
-        rematch(solve_relaxed(problem), problem, np.array(previous_index))
-    assert value in caught.value.message

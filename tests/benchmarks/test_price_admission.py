@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from benchmarks.matching.price_admission import AdmissionRefused, AdmissionRequest, Admitted, OnlineAdmission
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget import examples
-from circinus.errors import PlanningError
 from circinus.matching.lagrangian import RelaxedProblem, solve_relaxed
-from circinus.matching.lagrangian.online_admission import AdmissionRefused, AdmissionRequest, Admitted, OnlineAdmission
-from raised import raises_code
 from random_fluid import crowd
 
 
@@ -93,22 +91,6 @@ def test_a_query_without_a_plan_is_refused() -> None:
     assert isinstance(refused, AdmissionRefused)
     assert refused.plan == -1
     assert not len(refused.binding)
-
-
-@pytest.mark.parametrize(
-    ("applicant", "code"),
-    [
-        (AdmissionRequest(np.nan, np.ones(1), np.ones((1, 1)), 0), "query.invalid_weight"),
-        (AdmissionRequest(1.0, np.ones(1), np.ones((1, 1)), 5), "query.unknown_site"),
-        (AdmissionRequest(1.0, np.ones(1), np.ones((1, 2)), 0), "planning.wrong_shape"),
-        (AdmissionRequest(1.0, np.ones(1), -np.ones((1, 1)), 0), "planning.invalid_number"),
-        (AdmissionRequest(1.0, np.array([np.nan]), np.ones((1, 1)), 0), "planning.invalid_number"),
-    ],
-)
-def test_what_makes_no_sense_is_refused_in_words(applicant: AdmissionRequest, code: str) -> None:
-    admissions = OnlineAdmission(solve_relaxed(_alone([[[0.9]]], [1.0])))
-    with raises_code(PlanningError, code):
-        admissions.admit(applicant)
 
 
 def test_free_plans_do_not_make_costs_dear() -> None:

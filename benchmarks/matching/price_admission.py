@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
-from circinus.errors import PlanningError
 from circinus.matching.lagrangian.dual import DualObjective
 from circinus.matching.lagrangian.local_search import ChurnTerms, Moves, best_pair, improvement_tolerance, list_moves
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits
@@ -80,12 +79,7 @@ class OnlineAdmission:
         """(capacities,) usage of all running plans."""
 
     def admit(self, applicant: AdmissionRequest) -> Admitted | AdmissionRefused:
-        """Admit a query if it fits, possibly by moving one running query.
-
-        Raises:
-            PlanningError: invalid numbers.
-        """
-        self._check(applicant)
+        """Admit a query if it fits, possibly by moving one running query."""
         problem, site = self._members.problem, applicant.site
         own = site * problem.local + np.arange(problem.local)
         resources = np.concatenate([own, problem.sites * problem.local + np.arange(problem.shared)])
@@ -135,36 +129,6 @@ class OnlineAdmission:
                 max_gaining=0, max_yielding=_MAX_MOVES, running=self._running,
             )[1]  # fmt: skip
         return self._moves_of_site[site]
-
-    def _check(self, applicant: AdmissionRequest) -> None:
-        problem = self._members.problem
-        if not (np.isfinite(applicant.weight) and applicant.weight > 0):
-            raise PlanningError(
-                f"weight must be finite and positive, got {applicant.weight:g}",
-                code="query.invalid_weight",
-                location="query",
-            )
-        if not 0 <= applicant.site < problem.sites:
-            raise PlanningError(
-                f"site must be in [0, {problem.sites - 1}], got {applicant.site}",
-                code="query.unknown_site",
-                location="query",
-            )
-        expected = (len(applicant.cost_usd_per_h), problem.amounts.shape[2])
-        if applicant.amounts.shape != expected:
-            raise PlanningError(
-                f"shape of amounts must be {expected}, got {applicant.amounts.shape}",
-                code="planning.wrong_shape",
-                location="query",
-            )
-        if not (
-            np.all(applicant.cost_usd_per_h >= 0) and np.all((applicant.amounts >= 0) & (applicant.amounts < np.inf))
-        ):
-            raise PlanningError(
-                "costs and amounts must be at least 0, and amounts finite",
-                code="planning.invalid_number",
-                location="query",
-            )
 
 
 def _refusal(amounts: FloatArray, has_plan: BoolArray, headroom: FloatArray, price: FloatArray) -> AdmissionRefused:
