@@ -29,11 +29,12 @@ from benchmarks.baselines.matching import BASELINES
 from benchmarks.baselines.matching.integer_replicas import whole_first_come
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.matching.goodput_report import DEPLOYED, FIRST_COME, IN_SHARES, NEXT_BEST, LoadRun, figures, table
+from benchmarks.matching.refined_search import solve_refined
 from benchmarks.matching.scaling import OURS
 from benchmarks.workloads.published.queries import SEARCH, FluidWorkload, Workload, workloads
 from benchmarks.workloads.published.speech import traces_folder
 from circinus.matching import match
-from circinus.matching.lagrangian import DualObjective, RelaxedProblem, solve_relaxed
+from circinus.matching.lagrangian import DualObjective, RelaxedProblem
 from circinus.matching.lagrangian.dual import dual_bound
 from circinus.matching.lagrangian.dual_ascent import solve_lp_prices
 from circinus.matching.plan_estimates import PlanEstimates
@@ -87,7 +88,7 @@ def runs_in_shares(workload: Workload, seed: int, loads: Sequence[float] = LOADS
         queries = ceil(load * capacity)
         problem = fractional.with_queries(*workload.drawn(queries, seed))
         start_s = perf_counter()
-        answer = solve_relaxed(problem)
+        answer = solve_refined(problem)
         wall_s = perf_counter() - start_s
         ours = LoadRun(
             IN_SHARES, workload.name, load, seed, queries, OURS, problem.total_weight, answer.weight,

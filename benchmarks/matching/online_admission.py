@@ -14,9 +14,10 @@ from benchmarks.harness.benchmark import PartResult, Rows
 from benchmarks.harness.results import Figure
 from benchmarks.matching.incremental_rematch import rematch
 from benchmarks.matching.price_admission import AdmissionRequest, Admitted, OnlineAdmission
+from benchmarks.matching.refined_search import solve_refined
 from benchmarks.matching.scaling import SITES
 from benchmarks.workloads.random.matchings import on_many_sites, on_shared_pools, without_site
-from circinus.matching.lagrangian import RelaxedProblem, solve_relaxed
+from circinus.matching.lagrangian import RelaxedProblem
 
 RUNNING = 100_000
 ASKING = 5_000
@@ -33,7 +34,7 @@ def online(running: int, console: Console) -> PartResult:
 
 def _asking(running: int, console: Console) -> PartResult:
     whole = on_shared_pools(running + ASKING, seed=0)
-    answer = solve_relaxed(whole.part(np.arange(running)))
+    answer = solve_refined(whole.part(np.arange(running)))
     admissions = OnlineAdmission(answer)
     took_s, outcomes = [], Counter[str]()
     for row in track(range(running, running + ASKING), "queries that ask", console=console):
@@ -55,7 +56,7 @@ def _asking(running: int, console: Console) -> PartResult:
 
 def _losing_sites(running: int, console: Console) -> PartResult:
     problem = on_many_sites(running, SITES, seed=0)
-    answer = solve_relaxed(problem)
+    answer = solve_refined(problem)
     rows: Rows = []
     for site in track(range(LOST), "sites that are lost", console=console):
         after = without_site(problem, site)

@@ -18,13 +18,14 @@ from rich.table import Table
 from benchmarks.baselines.matching import BASELINES
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
+from benchmarks.matching.refined_search import solve_refined
+from benchmarks.matching.restricted_milp import solve_restricted
 from benchmarks.search.synthetic_runs import peak_mib
 from benchmarks.workloads.random.matchings import on_many_sites, on_shared_pools
-from circinus.matching.lagrangian import DualObjective, solve_relaxed
+from circinus.matching.lagrangian import DualObjective
 from circinus.matching.lagrangian.dual_ascent import DualSolver
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits
 from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQueries
-from circinus.matching.lagrangian.restricted_milp import solve_restricted
 from circinus.matching.solvers.solver_subprocess import SubprocessSolver
 
 OURS, MIP = "Circinus", "HiGHS alone"
@@ -86,11 +87,11 @@ def _runs(job: tuple[int, int, int]) -> list[SizeRun]:
     start_s = perf_counter()
     limit_s = _LIMIT_S.get(queries)
     if limit_s is None:
-        answer = solve_relaxed(problem)
+        answer = solve_refined(problem)
     else:
         solver = SubprocessSolver()
         solver.start()
-        answer = solve_relaxed(problem, minimise=solver.minimise, time_limit_s=limit_s)
+        answer = solve_refined(problem, minimise=solver.minimise, time_limit_s=limit_s)
         solver.close()
     wall_s = perf_counter() - start_s
     ours = SizeRun(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from benchmarks.matching.incremental_rematch import rematch
+from benchmarks.matching.refined_search import solve_refined
 from benchmarks.workloads.random.small_matchings import best_of_all, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,7 +35,7 @@ def _without_plans(problem: RelaxedProblem, gone: np.ndarray) -> RelaxedProblem:
 @given(SEEDS)
 def test_where_nothing_changes_nothing_changes(seed: int) -> None:
     problem = crowd(np.random.default_rng(seed), 400, load=3.0, **EVERYTHING)
-    answer = solve_relaxed(problem, time_limit_s=0.0)
+    answer = solve_relaxed(problem)
     found = rematch(answer, problem, np.arange(400))
     assert not len(found.changed)
     assert found.answer.weight >= answer.weight
@@ -46,7 +47,7 @@ def test_where_nothing_changes_nothing_changes(seed: int) -> None:
 @given(SEEDS)
 def test_a_lost_site_concerns_its_own_queries_alone(seed: int) -> None:
     problem = crowd(np.random.default_rng(seed), 400, load=3.0, **EVERYTHING)
-    answer = solve_relaxed(problem, time_limit_s=0.0)
+    answer = solve_relaxed(problem)
     lost = (problem.site == 3)[:, None] & (problem.amounts[:, :, :2] > 0).any(axis=2)
     found = rematch(answer, _without_plans(problem, lost), np.arange(400)).answer
     assert found.members.usage(found.chosen).max() <= 1.0 + 1e-6
@@ -60,7 +61,7 @@ def test_running_queries_change_for_more_than_the_churn_price_only(seed: int, ch
     rng = np.random.default_rng(seed)
     problem = crowd(rng, 300, load=3.0)
     ran = np.sort(rng.choice(300, 250, replace=False))
-    answer = solve_relaxed(problem.part(ran), time_limit_s=0.0)
+    answer = solve_relaxed(problem.part(ran))
     came_from = np.full(300, -1)
     came_from[ran] = np.arange(250)
     found = rematch(answer, problem, came_from, churn=churn)
@@ -75,7 +76,7 @@ def test_running_queries_change_for_more_than_the_churn_price_only(seed: int, ch
 def test_queries_that_leave_make_room_for_others(seed: int) -> None:
     rng = np.random.default_rng(seed)
     problem = crowd(rng, 200, load=4.0)
-    answer = solve_relaxed(problem, time_limit_s=0.0)
+    answer = solve_relaxed(problem)
     stay = np.flatnonzero(rng.random(200) < 0.5)
     found = rematch(answer, problem.part(stay), stay)
     kept = answer.chosen[stay]
@@ -87,7 +88,7 @@ def test_queries_that_leave_make_room_for_others(seed: int) -> None:
 def test_its_bounds_hold(seed: int) -> None:
     rng = np.random.default_rng(seed)
     problem = small(rng)
-    answer = solve_relaxed(problem, minimise=solve_milp, time_limit_s=HANG_LIMIT_S)
+    answer = solve_refined(problem, minimise=solve_milp, time_limit_s=HANG_LIMIT_S)
     changed = replace(problem, amounts=problem.amounts * rng.choice([0.7, 1.0, 1.5], problem.amounts.shape[2]))
     found = rematch(answer, changed, np.arange(len(answer.chosen))).answer
     weight, cost = best_of_all(changed)

@@ -29,7 +29,7 @@ def test_what_is_let_in_fits_and_gains(seed: int, churn: float) -> None:
     rng = np.random.default_rng(seed)
     whole = crowd(rng, 240, load=3.0, sites=3, local=2, shared=2)
     runs = np.sort(rng.choice(240, 200, replace=False))
-    answer = solve_relaxed(whole.part(runs), time_limit_s=0.0)
+    answer = solve_relaxed(whole.part(runs))
     admissions = OnlineAdmission(answer, churn=churn)
     weight, changes, used = answer.weight, 0, answer.members.usage(answer.chosen)
     came = whole.part(np.setdiff1d(np.arange(240), runs))

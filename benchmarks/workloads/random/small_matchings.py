@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 
-from circinus.matching.lagrangian import RelaxedProblem, solve_relaxed
+from circinus.matching.lagrangian import RelaxedProblem
 from circinus.matching.lagrangian.query_expansion import ExpandedQueries
-from circinus.matching.solvers.highs import solve_milp
-
-_TIME_S = 60.0
-_SAME = 1e-6
 
 
 def small(rng: np.random.Generator, *, classes: int = 4, plans: int = 3) -> RelaxedProblem:
@@ -53,14 +48,3 @@ def best_of_all(problem: RelaxedProblem) -> tuple[float, float]:
             value = round(members.weight(chosen), 9), -round(members.cost_usd_per_h(chosen), 9)
             best = max(best, value)
     return best[0], -best[1]
-
-
-def equal_share(seeds: Sequence[int]) -> float:
-    """Return the share of small matchings whose solution has the optimal weight and cost."""
-    equal = 0
-    for seed in seeds:
-        problem = small(np.random.default_rng(seed))
-        answer = solve_relaxed(problem, minimise=solve_milp, time_limit_s=_TIME_S)
-        weight, cost = best_of_all(problem)
-        equal += abs(answer.weight - weight) <= _SAME and abs(answer.cost_usd_per_h - cost) <= _SAME
-    return equal / len(seeds)

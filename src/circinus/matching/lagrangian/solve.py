@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,35 +20,16 @@ from circinus.matching.lagrangian.primal_rounding import (
 )
 from circinus.matching.lagrangian.query_expansion import ExpandedQueries
 from circinus.matching.lagrangian.relaxed_problem import TOLERANCE, RelaxedProblem
-from circinus.matching.lagrangian.restricted_milp import solve_restricted
 from circinus.matching.priority_levels import IntegerWeights
-from circinus.matching.solvers.highs import SolveMilp
 
 _MAX_SHARE_OF_LIGHTEST = 0.1
 """Maximum objective value of the most expensive plan's cost, as a share of the lightest query's weight."""
 _COST_SHARE = 1e-5
 """Objective value of all plans' costs, as a share of the satisfied weight: enough to break ties."""
-_MAX_UNDECIDED = 64
-"""Maximum number of queries in the exact model."""
-_MAX_ALL_UNDECIDED = 160
-"""Maximum number of queries in the exact model if it contains all queries."""
-_WINDOWS = 0.5, 1.0
-"""Maximum regrets, as shares of the optimality gap, of successive exact models over all queries. Small models find good
-choices soon, which shrink the large one."""
-_MIN_PERTURBED, _MAX_PERTURBED = 24, 2_000
-"""Range of the number of queries for which perturbed prices are tried, as single queries matter there."""
-_RESTARTS, _PERTURBATION = 100, 0.02
-"""Maximum number of perturbations, and standard deviation of the logarithm of prices."""
-_EXACT_SHARE = 0.5
-"""Share of the remaining time for one exact model."""
-_ROUNDINGS = 32
-"""Number of rounded operations in a regret."""
-_SUM_TOLERANCE, _UNIT_TOLERANCE = 1e-9, 1e-6
+SUM_TOLERANCE, _UNIT_TOLERANCE = 1e-9, 1e-6
 """Relative rounding tolerances of sums, and of a unit of weight."""
 _MIN_CLASS_SIZE = 1.5
 """Average class size from which classes are divided over plans, instead of rounding each query by itself."""
-_ATTEMPTS = 2
-"""Maximum number of roundings at the prices of cost."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,62 +64,44 @@ class RelaxedSolution:
 
 
 def solve_relaxed(
-    problem: RelaxedProblem,
-    *,
-    minimise: SolveMilp | None = None,
-    time_limit_s: float = 1.0,
-    seed: int = 0,
-    start: Prices | None = None,
-    weight_only: bool = False,
-    clock: Callable[[], float] = time.monotonic,
+    problem: RelaxedProblem, *, seed: int = 0, start: Prices | None = None, weight_only: bool = False
 ) -> RelaxedSolution:
-    """Choose plans by prices, then for the undecided queries by an exact model.
+    """Choose plans by prices.
 
     Args:
         problem: the relaxed problem.
-        minimise: solver of the exact model; None: without one.
-        time_limit_s: time limit of exact models; all other steps always run.
-        seed: of samples and of the solver.
+        seed: of samples.
         start: initial prices in units of weight.
         weight_only: whether to skip the minimization of cost and its bound.
-        clock: for the time limit.
     """
-    deadline_s = clock() + time_limit_s
-    members = ExpandedQueries.of(problem)
-    if not problem.classes:
-        empty, zero = np.zeros(0, dtype=np.int64), Prices.zero(problem)
-        return RelaxedSolution(members, empty, 0.0, 0.0, 0.0, 0.0, zero, zero, 0.0)
-    search = _Search(members, minimise, deadline_s, clock, seed)
-    return search.answer(start, weight_only=weight_only)
+    return RelaxedSearch(problem, seed).answer(start, weight_only=weight_only)
 
 
-class _Search:
-    def __init__(
-        self,
-        members: ExpandedQueries,
-        minimise: SolveMilp | None,
-        deadline_s: float,
-        clock: Callable[[], float],
-        seed: int,
-    ) -> None:
-        self._members, self._problem = members, members.problem
-        self._minimise, self._deadline_s, self._clock, self._seed = minimise, deadline_s, clock, seed
-        self._weights = IntegerWeights.of(self._problem.weight)
-        self._has_large_classes = len(members.class_of) >= _MIN_CLASS_SIZE * self._problem.classes
+class RelaxedSearch:
+    """Search for a choice by prices: of maximum weight, and then of minimum cost at that weight."""
 
-    def answer(self, start: Prices | None, *, weight_only: bool) -> RelaxedSolution:
-        search = DualSolver(self._problem, np.random.default_rng(self._seed))
-        objective = DualObjective(1.0, cost_tiebreak_weight(self._problem))
-        prices = search.maximize_weight(objective, start)
-        chosen, weight_bound = self._maximize_weight(search, objective, prices)
-        cost_prices, cost_bound = Prices.zero(self._problem), 0.0
+    def __init__(self, problem: RelaxedProblem, seed: int = 0) -> None:
+        self.members, self.problem, self.seed = ExpandedQueries.of(problem), problem, seed
+        self.weights = IntegerWeights.of(problem.weight)
+        self._has_large_classes = len(self.members.class_of) >= _MIN_CLASS_SIZE * problem.classes
+
+    def answer(self, start: Prices | None = None, *, weight_only: bool = False) -> RelaxedSolution:
+        """Return the choice with its bounds; see `solve_relaxed`."""
+        if not self.problem.classes:
+            empty, zero = np.zeros(0, dtype=np.int64), Prices.zero(self.problem)
+            return RelaxedSolution(self.members, empty, 0.0, 0.0, 0.0, 0.0, zero, zero, 0.0)
+        dual = DualSolver(self.problem, np.random.default_rng(self.seed))
+        objective = DualObjective(1.0, cost_tiebreak_weight(self.problem))
+        prices = dual.maximize_weight(objective, start)
+        chosen, weight_bound, _ = self.maximize_weight(dual, objective, prices)
+        cost_prices, cost_bound = Prices.zero(self.problem), 0.0
         if not weight_only:
-            chosen, cost_prices, cost_bound = self._minimize_cost(search, objective, chosen, weight_bound)
-        cost = self._members.cost_usd_per_h(chosen)
+            chosen, cost_prices, cost_bound = self.minimize_cost(dual, objective, chosen, weight_bound)
+        cost = self.members.cost_usd_per_h(chosen)
         return RelaxedSolution(
-            members=self._members,
+            members=self.members,
             chosen=chosen,
-            weight=self._members.weight(chosen),
+            weight=self.members.weight(chosen),
             weight_bound=weight_bound,
             cost_usd_per_h=cost,
             cost_bound_usd_per_h=min(max(cost_bound, 0.0), cost),
@@ -149,159 +110,77 @@ class _Search:
             cost_counts=objective.cost,
         )
 
-    def _maximize_weight(self, search: DualSolver, objective: DualObjective, prices: Prices) -> tuple[IntArray, float]:
-        """Return (a choice, a bound on the weight)."""
-        problem, members = self._problem, self._members
-        reduced_profits = ReducedProfits.at(problem, objective, prices)
-        chosen = self._rounded(search, reduced_profits, objective, prices, objective)
-        polished = search.polish(objective, prices)
+    def maximize_weight(
+        self, dual: DualSolver, objective: DualObjective, prices: Prices
+    ) -> tuple[IntArray, float, Prices]:
+        """Return (a choice, a bound on the weight, the prices of the bound)."""
+        reduced_profits = ReducedProfits.at(self.problem, objective, prices)
+        chosen = self._rounded(dual, reduced_profits, objective, prices, objective)
+        polished = dual.polish(objective, prices)
         weight_bound = tighten_weight_bound(
-            problem, dual_bound(problem, DualObjective(1.0, 0.0), polished), self._weights
+            self.problem, dual_bound(self.problem, DualObjective(1.0, 0.0), polished), self.weights
         )
-        if _MIN_PERTURBED <= len(chosen) <= _MAX_PERTURBED:
-            chosen = self._perturbed(objective, prices, chosen, weight_bound)
-        if members.weight(chosen) < weight_bound - _SUM_TOLERANCE * weight_bound:
-            reduced_profits = reduced_profits if polished is prices else ReducedProfits.at(problem, objective, polished)
-            unit = 0.0 if self._weights.rounding else self._weights.unit
-            # The prices include a small weight of costs; a better choice is better by at least a unit.
-            slack = objective.cost * max_cost_usd_per_h(problem)
-            distance = dual_bound(problem, objective, polished) - members.value(chosen, objective) + slack - unit
-            chosen, exact_bound = self._solve_undecided(
-                reduced_profits, chosen, DualObjective(1.0, 0.0), distance, unit=unit
-            )
-            weight_bound = min(weight_bound, tighten_weight_bound(problem, exact_bound, self._weights))
-        return chosen, max(weight_bound, members.weight(chosen))
+        return chosen, max(weight_bound, self.members.weight(chosen)), polished
 
     def _rounded(
         self,
-        search: DualSolver,
+        dual: DualSolver,
         reduced_profits: ReducedProfits,
         primal_objective: DualObjective,
         prices: Prices,
         objective: DualObjective,
     ) -> IntArray:
         """Return the better choice of rounding each query at the prices and of rounding the fractional solution."""
-        members, starts = self._members, []
+        starts = []
         if not self._has_large_classes:
-            starts.append(choose_best_plans(members, reduced_profits))
-        if self._has_large_classes or self._problem.classes <= MAX_EXACT_CLASSES:
-            starts.append(round_fractional(members, search.fractional_primal(primal_objective, prices)))
-        filled = [
-            greedy_fill(members, reduced_profits, repair_overload(members, reduced_profits, start)) for start in starts
-        ]
-        return max((swap_search(members, reduced_profits, chosen, objective) for chosen in filled), key=self._key)
+            starts.append(choose_best_plans(self.members, reduced_profits))
+        if self._has_large_classes or self.problem.classes <= MAX_EXACT_CLASSES:
+            starts.append(round_fractional(self.members, dual.fractional_primal(primal_objective, prices)))
+        return max((self.completed(reduced_profits, start, objective) for start in starts), key=self.key)
 
-    def _perturbed(self, objective: DualObjective, prices: Prices, chosen: IntArray, weight_bound: float) -> IntArray:
-        """Return the best choice over randomly perturbed prices, as rounding ends elsewhere at each."""
-        members, rng, best = self._members, np.random.default_rng(self._seed), chosen
-        deadline_s = self._clock() + (self._deadline_s - self._clock()) * _EXACT_SHARE
-        for _ in range(_RESTARTS):
-            if self._clock() >= deadline_s or members.weight(best) >= weight_bound - _SUM_TOLERANCE * weight_bound:
-                break
-            perturbed = Prices(
-                prices.local * np.exp(rng.normal(0, _PERTURBATION, prices.local.shape)),
-                prices.shared * np.exp(rng.normal(0, _PERTURBATION, prices.shared.shape)),
-            )
-            reduced_profits = ReducedProfits.at(self._problem, objective, perturbed)
-            filled = greedy_fill(
-                members,
-                reduced_profits,
-                repair_overload(members, reduced_profits, choose_best_plans(members, reduced_profits)),
-            )
-            best = max(best, swap_search(members, reduced_profits, filled, objective), key=self._key)
-        return best
+    def completed(self, reduced_profits: ReducedProfits, start: IntArray, objective: DualObjective) -> IntArray:
+        """Return a choice without overload, filled and improved by single moves."""
+        filled = greedy_fill(self.members, reduced_profits, repair_overload(self.members, reduced_profits, start))
+        return swap_search(self.members, reduced_profits, filled, objective)
 
-    def _minimize_cost(
-        self, search: DualSolver, objective: DualObjective, chosen: IntArray, weight_bound: float
+    def minimize_cost(
+        self, dual: DualSolver, objective: DualObjective, chosen: IntArray, weight_bound: float
     ) -> tuple[IntArray, Prices, float]:
         """Return (a choice of no less weight, prices of cost, a bound on the cost of the weight)."""
-        problem, members = self._problem, self._members
+        problem, members = self.problem, self.members
         weight = members.weight(chosen)
-        cost_objective = DualObjective(0.0, 1.0, weight)
-        prices = search.minimize_cost(weight, weight_bound)
-        chosen = self._reduce_cost(search, chosen, objective, prices, weight_bound)
-        prices = search.polish(cost_objective, prices)
-        cost_bound, cost = -dual_bound(problem, cost_objective, prices), members.cost_usd_per_h(chosen)
-        if members.weight(chosen) > weight * (1 + _SUM_TOLERANCE):  # the bound for less weight holds, but is loose
-            cost_objective = replace(cost_objective, min_weight=members.weight(chosen))
-            cost_bound = max(cost_bound, -dual_bound(problem, cost_objective, prices))
-        if cost > cost_bound + _SUM_TOLERANCE * cost:
-            reduced_profits = ReducedProfits.at(problem, DualObjective(prices.weight, 1.0), replace(prices, weight=0.0))
-            chosen, exact_bound = self._solve_undecided(
-                reduced_profits, chosen, DualObjective(0.0, 1.0), cost - cost_bound, cost_objective.min_weight
-            )
-            cost_bound = max(cost_bound, -exact_bound)
+        prices = dual.minimize_cost(weight, weight_bound)
+        chosen = self.reduce_cost(dual, chosen, objective, prices, weight_bound)
+        prices = dual.polish(DualObjective(0.0, 1.0, weight), prices)
+        cost_bound = -dual_bound(problem, DualObjective(0.0, 1.0, weight), prices)
+        if members.weight(chosen) > weight * (1 + SUM_TOLERANCE):  # the bound for less weight holds, but is loose
+            cost_bound = max(cost_bound, -dual_bound(problem, DualObjective(0.0, 1.0, members.weight(chosen)), prices))
         return chosen, prices, cost_bound
 
-    def _reduce_cost(
-        self, search: DualSolver, chosen: IntArray, objective: DualObjective, prices: Prices, weight_bound: float
+    def reduce_cost(
+        self, dual: DualSolver, chosen: IntArray, objective: DualObjective, prices: Prices, weight_bound: float
     ) -> IntArray:
-        """Return a cheaper choice of no less weight, if there is any near the prices of cost.
+        """Return a cheaper choice of no less weight, if there is any near the prices of cost."""
+        return self.round_at_cost(dual, chosen, objective, prices, self.members.weight(chosen))[0]
 
-        Rounding loses some weight, so the target is raised by the loss in the second attempt.
-        """
-        members = self._members
-        best, reduced_profits = chosen, None
-        target_weight = members.weight(chosen)
-        for _ in range(_ATTEMPTS):
-            reduced_profits = ReducedProfits.at(
-                self._problem, DualObjective(prices.weight, 1.0), replace(prices, weight=0.0)
-            )
-            best = max(best, swap_search(members, reduced_profits, best, objective), key=self._key)
-            rounded = self._rounded(search, reduced_profits, DualObjective(0.0, 1.0, target_weight), prices, objective)
-            lost_weight = members.weight(best) - members.weight(rounded)
-            best = max(best, rounded, key=self._key)
-            raised_target = min(target_weight + lost_weight, (target_weight + weight_bound) / 2)
-            if (
-                lost_weight <= 0
-                or raised_target - target_weight <= _SUM_TOLERANCE * target_weight
-                or self._clock() > self._deadline_s
-            ):
-                break
-            target_weight = raised_target
-            prices = search.minimize_cost(target_weight, weight_bound, prices)
-        return best
-
-    def _solve_undecided(
-        self,
-        reduced_profits: ReducedProfits,
-        chosen: IntArray,
-        objective: DualObjective,
-        gap: float,
-        min_weight: float | None = None,
-        unit: float = 0.0,
+    def round_at_cost(
+        self, dual: DualSolver, best: IntArray, objective: DualObjective, prices: Prices, target_weight: float
     ) -> tuple[IntArray, float]:
-        """Return (a choice at least as good, a bound on the objective) by the exact model."""
-        best, bound = chosen, math.inf
-        initial_value = self._members.value(chosen, objective)
-        small = len(chosen) <= _MAX_ALL_UNDECIDED
-        deadline_s = self._clock() + (self._deadline_s - self._clock()) * _EXACT_SHARE
-        windows = _WINDOWS if small else (1.0,)
-        for index, window in enumerate(windows):
-            window_s = (deadline_s - self._clock()) / (len(windows) - index)
-            if self._minimise is None or window_s <= 0:
-                break
-            # Gains so far reduce the regrets that need to be considered.
-            remaining_gap = gap - (self._members.value(best, objective) - initial_value)
-            window_gap = window * remaining_gap + self._rounding(reduced_profits)
-            solution = solve_restricted(
-                self._members, reduced_profits, best, objective, window_gap, self._minimise,
-                max_undecided=len(chosen) if small else _MAX_UNDECIDED, time_limit_s=window_s, seed=self._seed,
-                min_weight=min_weight, unit=unit,
-            )  # fmt: skip
-            best = max((best, solution.chosen), key=self._key)
-            if window == 1.0:
-                bound = solution.bound
-        return best, bound
+        """Return (the best choice near prices of cost, the weight that rounding lost)."""
+        reduced_profits = cost_profits(self.problem, prices)
+        best = max(best, swap_search(self.members, reduced_profits, best, objective), key=self.key)
+        rounded = self._rounded(dual, reduced_profits, DualObjective(0.0, 1.0, target_weight), prices, objective)
+        lost_weight = self.members.weight(best) - self.members.weight(rounded)
+        return max(best, rounded, key=self.key), lost_weight
 
-    @staticmethod
-    def _rounding(reduced_profits: ReducedProfits) -> float:
-        """Return the rounding error of regrets in their precision."""
-        values = reduced_profits.reduced[np.isfinite(reduced_profits.reduced)]
-        return _ROUNDINGS * float(np.finfo(reduced_profits.reduced.dtype).eps) * float(np.abs(values).max(initial=0.0))
+    def key(self, chosen: IntArray) -> tuple[float, float]:
+        """Return the key by which choices are compared: weight, then negative cost."""
+        return round(self.members.weight(chosen), 9), -self.members.cost_usd_per_h(chosen)
 
-    def _key(self, chosen: IntArray) -> tuple[float, float]:
-        return round(self._members.weight(chosen), 9), -self._members.cost_usd_per_h(chosen)
+
+def cost_profits(problem: RelaxedProblem, prices: Prices) -> ReducedProfits:
+    """Return the reduced profits at prices of cost, in which a price of weight is the value of a served query."""
+    return ReducedProfits.at(problem, DualObjective(prices.weight, 1.0), replace(prices, weight=0.0))
 
 
 def cost_tiebreak_weight(problem: RelaxedProblem) -> float:

@@ -129,7 +129,7 @@ class LagrangianSolver:
         higher = np.concatenate([np.zeros(0, dtype=np.int64), *ranks.descending[:position]])
         for higher_factor in _HIGHER_LEVEL_FACTORS:
             view = RelaxedView.of(replace(problem, weight=ranks.level_weight(position, higher_factor)), eligible)
-            relaxed = solve_relaxed(view.scaled(np.ones(len(problem.deployments))), time_limit_s=0.0, seed=self._seed)
+            relaxed = solve_relaxed(view.scaled(np.ones(len(problem.deployments))), seed=self._seed)
             required = _own_weight(ranks, best, higher)
             if should_stop() or _own_weight(ranks, view.candidates(relaxed.chosen), higher) >= required * (
                 1 - _ROUNDING
@@ -165,7 +165,6 @@ class LagrangianSolver:
             load_factor = replica_scaling(problem, usage.fractional_load, usage.replicas, load_factor)
             answer = solve_relaxed(
                 view.scaled(load_factor, available_fraction),
-                time_limit_s=0.0,
                 seed=self._seed,
                 start=answer.prices,
                 weight_only=is_scarce,

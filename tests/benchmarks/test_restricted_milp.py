@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from benchmarks.matching.restricted_milp import solve_restricted
 from benchmarks.workloads.random.small_matchings import best_of_all, small
 
 from budget import HANG_LIMIT_S, seeds
@@ -12,7 +13,6 @@ from circinus.matching.lagrangian.dual import dual_bound
 from circinus.matching.lagrangian.dual_ascent import DualSolver
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits, greedy_fill, repair_overload
 from circinus.matching.lagrangian.query_expansion import ExpandedQueries
-from circinus.matching.lagrangian.restricted_milp import solve_restricted
 from circinus.matching.solvers.highs import solve_milp
 
 WEIGHT = DualObjective(1.0, 0.0)

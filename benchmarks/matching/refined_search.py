@@ -1,0 +1,173 @@
+"""The search by prices, refined while time remains: perturbed prices, two rounds of cost, and an exact model.
+
+The product refines an answer on whole replicas instead (`LagrangianSolver`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+
+from benchmarks.matching.restricted_milp import solve_restricted
+from circinus.arrays import IntArray
+from circinus.matching.lagrangian import DualObjective, Prices, RelaxedProblem, RelaxedSolution, dual_bound
+from circinus.matching.lagrangian.dual_ascent import DualSolver
+from circinus.matching.lagrangian.primal_rounding import ReducedProfits, choose_best_plans
+from circinus.matching.lagrangian.solve import (
+    SUM_TOLERANCE,
+    RelaxedSearch,
+    cost_profits,
+    max_cost_usd_per_h,
+    tighten_weight_bound,
+)
+from circinus.matching.solvers.highs import SolveMilp
+
+_MAX_UNDECIDED = 64
+"""Maximum number of queries in the exact model."""
+_MAX_ALL_UNDECIDED = 160
+"""Maximum number of queries in the exact model if it contains all queries."""
+_WINDOWS = 0.5, 1.0
+"""Maximum regrets, as shares of the optimality gap, of successive exact models over all queries. Small models find good
+choices soon, which shrink the large one."""
+_MIN_PERTURBED, _MAX_PERTURBED = 24, 2_000
+"""Range of the number of queries for which perturbed prices are tried, as single queries matter there."""
+_RESTARTS, _PERTURBATION = 100, 0.02
+"""Maximum number of perturbations, and standard deviation of the logarithm of prices."""
+_EXACT_SHARE = 0.5
+"""Share of the remaining time for one exact model."""
+_ROUNDINGS = 32
+"""Number of rounded operations in a regret."""
+_ATTEMPTS = 2
+"""Maximum number of roundings at the prices of cost."""
+
+
+def solve_refined(
+    problem: RelaxedProblem, *, minimise: SolveMilp | None = None, time_limit_s: float = 1.0, seed: int = 0
+) -> RelaxedSolution:
+    """Choose plans by prices, then for the undecided queries by an exact model.
+
+    Args:
+        problem: the relaxed problem.
+        minimise: solver of the exact model; None: without one.
+        time_limit_s: time limit of the refinement; all steps of the search by prices always run.
+        seed: of samples and of the solver.
+    """
+    return _RefinedSearch(problem, seed, minimise, time.monotonic() + time_limit_s).answer()
+
+
+class _RefinedSearch(RelaxedSearch):
+    def __init__(self, problem: RelaxedProblem, seed: int, minimise: SolveMilp | None, deadline_s: float) -> None:
+        super().__init__(problem, seed)
+        self._minimise, self._deadline_s = minimise, deadline_s
+
+    def maximize_weight(
+        self, dual: DualSolver, objective: DualObjective, prices: Prices
+    ) -> tuple[IntArray, float, Prices]:
+        """Return (a choice, a bound on the weight, the prices of the bound)."""
+        problem, members = self.problem, self.members
+        chosen, weight_bound, polished = super().maximize_weight(dual, objective, prices)
+        if _MIN_PERTURBED <= len(chosen) <= _MAX_PERTURBED:
+            chosen = self._perturbed(objective, prices, chosen, weight_bound)
+        if members.weight(chosen) < weight_bound - SUM_TOLERANCE * weight_bound:
+            unit = 0.0 if self.weights.rounding else self.weights.unit
+            # The prices include a small weight of costs; a better choice is better by at least a unit.
+            slack = objective.cost * max_cost_usd_per_h(problem)
+            gap = dual_bound(problem, objective, polished) - members.value(chosen, objective) + slack - unit
+            reduced_profits = ReducedProfits.at(problem, objective, polished)
+            chosen, bound = self._solve_undecided(reduced_profits, chosen, DualObjective(1.0, 0.0), gap, unit=unit)
+            weight_bound = min(weight_bound, tighten_weight_bound(problem, bound, self.weights))
+        return chosen, max(weight_bound, members.weight(chosen)), polished
+
+    def _perturbed(self, objective: DualObjective, prices: Prices, chosen: IntArray, weight_bound: float) -> IntArray:
+        """Return the best choice over randomly perturbed prices, as rounding ends elsewhere at each."""
+        members, rng, best = self.members, np.random.default_rng(self.seed), chosen
+        deadline_s = self._exact_deadline_s()
+        for _ in range(_RESTARTS):
+            if time.monotonic() >= deadline_s or members.weight(best) >= weight_bound - SUM_TOLERANCE * weight_bound:
+                break
+            perturbed = Prices(
+                prices.local * np.exp(rng.normal(0, _PERTURBATION, prices.local.shape)),
+                prices.shared * np.exp(rng.normal(0, _PERTURBATION, prices.shared.shape)),
+            )
+            reduced_profits = ReducedProfits.at(self.problem, objective, perturbed)
+            start = choose_best_plans(members, reduced_profits)
+            best = max(best, self.completed(reduced_profits, start, objective), key=self.key)
+        return best
+
+    def minimize_cost(
+        self, dual: DualSolver, objective: DualObjective, chosen: IntArray, weight_bound: float
+    ) -> tuple[IntArray, Prices, float]:
+        """Return (a choice of no less weight, prices of cost, a bound on the cost of the weight)."""
+        weight = self.members.weight(chosen)
+        chosen, prices, cost_bound = super().minimize_cost(dual, objective, chosen, weight_bound)
+        cost, satisfied = self.members.cost_usd_per_h(chosen), self.members.weight(chosen)
+        if cost > cost_bound + SUM_TOLERANCE * cost:
+            min_weight = satisfied if satisfied > weight * (1 + SUM_TOLERANCE) else weight
+            reduced_profits = cost_profits(self.problem, prices)
+            chosen, bound = self._solve_undecided(
+                reduced_profits, chosen, DualObjective(0.0, 1.0), cost - cost_bound, min_weight
+            )
+            cost_bound = max(cost_bound, -bound)
+        return chosen, prices, cost_bound
+
+    def reduce_cost(
+        self, dual: DualSolver, chosen: IntArray, objective: DualObjective, prices: Prices, weight_bound: float
+    ) -> IntArray:
+        """Return a cheaper choice of no less weight, if there is any near the prices of cost.
+
+        Rounding loses some weight, so the target is raised by the loss in the second attempt.
+        """
+        best, target_weight = chosen, self.members.weight(chosen)
+        for _ in range(_ATTEMPTS):
+            best, lost_weight = self.round_at_cost(dual, best, objective, prices, target_weight)
+            raised_target = min(target_weight + lost_weight, (target_weight + weight_bound) / 2)
+            is_raised = lost_weight > 0 and raised_target - target_weight > SUM_TOLERANCE * target_weight
+            if not is_raised or time.monotonic() > self._deadline_s:
+                break
+            target_weight = raised_target
+            prices = dual.minimize_cost(target_weight, weight_bound, prices)
+        return best
+
+    def _solve_undecided(
+        self,
+        reduced_profits: ReducedProfits,
+        chosen: IntArray,
+        objective: DualObjective,
+        gap: float,
+        min_weight: float | None = None,
+        unit: float = 0.0,
+    ) -> tuple[IntArray, float]:
+        """Return (a choice at least as good, a bound on the objective) by the exact model."""
+        best, bound = chosen, math.inf
+        initial_value = self.members.value(chosen, objective)
+        small = len(chosen) <= _MAX_ALL_UNDECIDED
+        deadline_s = self._exact_deadline_s()
+        windows = _WINDOWS if small else (1.0,)
+        for index, window in enumerate(windows):
+            window_s = (deadline_s - time.monotonic()) / (len(windows) - index)
+            if self._minimise is None or window_s <= 0:
+                break
+            # Gains so far reduce the regrets that need to be considered.
+            remaining_gap = gap - (self.members.value(best, objective) - initial_value)
+            window_gap = window * remaining_gap + _rounding(reduced_profits)
+            solution = solve_restricted(
+                self.members, reduced_profits, best, objective, window_gap, self._minimise,
+                max_undecided=len(chosen) if small else _MAX_UNDECIDED, time_limit_s=window_s, seed=self.seed,
+                min_weight=min_weight, unit=unit,
+            )  # fmt: skip
+            best = max((best, solution.chosen), key=self.key)
+            if window == 1.0:
+                bound = solution.bound
+        return best, bound
+
+    def _exact_deadline_s(self) -> float:
+        now_s = time.monotonic()
+        return now_s + (self._deadline_s - now_s) * _EXACT_SHARE
+
+
+def _rounding(reduced_profits: ReducedProfits) -> float:
+    """Return the rounding error of regrets in their precision."""
+    values = reduced_profits.reduced[np.isfinite(reduced_profits.reduced)]
+    return _ROUNDINGS * float(np.finfo(reduced_profits.reduced.dtype).eps) * float(np.abs(values).max(initial=0.0))
