@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from test_match import check_everything
+from test_optimizer import check_everything
 
 from budget import HANG_LIMIT_S, seeds
 from circinus.arrays import IntArray

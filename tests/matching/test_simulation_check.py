@@ -10,7 +10,7 @@ import pytest
 
 from budget import HANG_LIMIT_S, share_of
 from circinus.estimation.estimator import USABLE_LINK_SHARE
-from circinus.matching import Matching, MatchSettings, matcher, plan_all_queries
+from circinus.matching import Matching, MatchSettings, optimizer, plan_all_queries
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.simulation_check import (
     SimulationCheck,
@@ -138,7 +138,7 @@ def _with_slow_plans(
         rounds.append({name: candidate.plan for name, candidate in missed.items()})
         return SimulationCheck(matching, missed)
 
-    monkeypatch.setattr(matcher, "check_by_simulation", simulated)
+    monkeypatch.setattr(optimizer, "check_by_simulation", simulated)
     matching, _ = plan_all_queries(specification, profiles, settings=PATIENT)
     return specification, matching, rounds
 

@@ -4,7 +4,7 @@ from circinus.matching.admission import Admission, admit_query
 from circinus.matching.explanation.shadow_prices import ShadowPrice
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.match_run import MatchSettings
-from circinus.matching.matcher import match, plan_all_queries
+from circinus.matching.optimizer import match, plan_all_queries
 from circinus.matching.plan_file import add_query, load_plan_set, make_plan_set, require_fresh, save_plan_set
 from circinus.matching.plan_set import (
     Alternative,

@@ -11,10 +11,10 @@ import numpy as np
 from circinus.estimation import PlanCandidate
 from circinus.matching.admission_control import AdmissionControl, AdmissionFit, AdmissionProblem
 from circinus.matching.explanation.assignment_explanations import EQUAL_USD_PER_H, MAX_ALTERNATIVES
-from circinus.matching.explanation.feasibility import Infeasibility
 from circinus.matching.explanation.rejections import binding_slos
 from circinus.matching.explanation.shadow_prices import ShadowPrice
 from circinus.matching.explanation.slo_relaxation import Replan, RunningQueryFitter, smallest_relaxation
+from circinus.matching.feasibility import Infeasibility
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
 from circinus.matching.plan_set import Alternative, Assignment, Matching, Rejection, tenant_shares
 from circinus.matching.problem import RESOURCES

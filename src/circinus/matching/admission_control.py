@@ -12,7 +12,7 @@ from circinus.arrays import FloatArray
 from circinus.estimation import DeploymentLoad, DeploymentUse, MergedLoad, PlanCandidate, RequestStream, merge_loads
 from circinus.estimation.merged_load import propagate_departures
 from circinus.matching.bin_packing import pack
-from circinus.matching.explanation.feasibility import Infeasibility, capacity_violation
+from circinus.matching.feasibility import Infeasibility, capacity_violation
 from circinus.matching.plan_set import SizedDeployment
 from circinus.matching.problem import Problem, Usage, meets_cost_slo, round_up_replicas
 from circinus.matching.problem_builder import build_problem

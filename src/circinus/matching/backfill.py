@@ -2,115 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-
 import numpy as np
 
 from circinus.arrays import IntArray
 from circinus.matching.admission_control import AdmissionControl, AdmissionFit
-from circinus.matching.bin_packing import pack_pools
 from circinus.matching.cuts import ChurnCut
-from circinus.matching.passes import MatchState, assignment_of
+from circinus.matching.feasibility import Infeasibility, check_feasibility
+from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import SizedDeployment
-from circinus.matching.sizing import evaluate_sizing
 from circinus.specification import Infrastructure
 
 _MAX_TRIED = 40
 """Maximum number of plans of a query that are tried, those with the lowest added cost."""
 
+_TIME_SHARE = 0.5
+"""Time for backfilling queries, as a share of the time limit and in addition to it."""
 
-def sized_deployments(state: MatchState) -> tuple[SizedDeployment, ...]:
+
+def sized_deployments(answer: Answer) -> tuple[SizedDeployment, ...]:
     """Return the deployments in use, sorted by name."""
-    problem, usage, nodes = state.problem, state.usage, state.nodes
-    assert usage is not None
-    assert nodes is not None
-    assert state.sizing is not None
+    problem, solution = answer.problem, answer.solution
     return tuple(
         SizedDeployment(
             deployment=problem.deployments[index],
             demand=problem.demand_of(int(index)),
-            nodes=nodes[int(index)],
-            utilization=state.sizing.conditions.deployments[problem.deployments[index]].utilization,
+            nodes=solution.nodes[int(index)],
+            utilization=solution.sizing.conditions.deployments[problem.deployments[index]].utilization,
         )
-        for index in np.flatnonzero(usage.used)
+        for index in np.flatnonzero(solution.usage.used)
     )
 
 
-def running_state(state: MatchState, infrastructure: Infrastructure | None = None) -> AdmissionControl:
-    """Prepare a state for the admission of one more query.
+def running_state(answer: Answer, infrastructure: Infrastructure | None = None) -> AdmissionControl:
+    """Prepare an answer for the admission of one more query.
 
     Args:
-        state: an answer.
-        infrastructure: a larger one than the state's; default the state's.
+        answer: the plans that run then.
+        infrastructure: a larger one than the answer's; default the answer's.
     """
-    assert state.sizing is not None
-    served = list(state.problem.served(assignment_of(state)))
+    problem, run, final = answer.problem, answer.run, answer.solution.sizing.final
+    served = list(problem.served(answer.chosen))
     return AdmissionControl(
-        [state.queries[query] for query, _ in served],
-        {state.problem.queries[query]: state.problem.candidates[candidate] for query, candidate in served},
-        sized_deployments(state),
-        state.infrastructure if infrastructure is None else infrastructure,
-        state.reestimate,
-        state.usable_link_share,
-        {state.problem.queries[query]: final.estimate.latency_s.upper for query, final in state.sizing.final.items()}
-        if state.estimated
+        [run.queries[query] for query, _ in served],
+        {problem.queries[query]: problem.candidates[candidate] for query, candidate in served},
+        sized_deployments(answer),
+        run.infrastructure if infrastructure is None else infrastructure,
+        run.reestimate,
+        run.settings.usable_link_share,
+        {problem.queries[query]: plan.estimate.latency_s.upper for query, plan in final.items()}
+        if run.monotone_waits
         else None,
     )
 
 
-def backfill(state: MatchState, *, should_stop: Callable[[], bool]) -> MatchState:
+def backfill(answer: Answer) -> Answer:
     """Add unserved queries that fit next to the sized deployments, heaviest first.
 
     If time or whole replicas prevented a good choice, queries were dropped from it until the rest was feasible, which
     may leave capacity.
-
-    Args:
-        state: a feasible answer.
-        should_stop: whether to stop.
     """
-    problem, running = state.problem, running_state(state)
-    unserved = [
-        query for query in np.flatnonzero(assignment_of(state) < 0).tolist() if len(problem.candidates_of(query))
-    ]
+    if answer.optimal:
+        return answer
+    problem, run = answer.problem, answer.run
+    deadline_s = run.clock() + _TIME_SHARE * run.limit_s
+    running = running_state(answer)
+    unserved = [query for query in np.flatnonzero(answer.chosen < 0).tolist() if len(problem.candidates_of(query))]
     failed: set[object] = set()
     for query in sorted(unserved, key=lambda query: (-problem.weight[query], query)):
-        if should_stop():
+        if run.clock() >= deadline_s:
             break
         candidates = problem.candidates_of(query)
         plans = tuple(problem.candidates[candidate].plan for candidate in candidates)
         if plans in failed:
             continue
-        prepared = running.prepare(state.queries[query], [problem.candidates[candidate] for candidate in candidates])
+        slos = run.slos[query]
+        prepared = running.prepare(run.queries[query], [problem.candidates[candidate] for candidate in candidates])
         for position in prepared.cheapest_first[:_MAX_TRIED]:
-            if not isinstance(running.try_candidate(prepared, position, state.queries[query].slos), AdmissionFit):
+            if not isinstance(running.try_candidate(prepared, position, slos), AdmissionFit):
                 continue
-            chosen = assignment_of(state).copy()
+            chosen = answer.chosen.copy()
             chosen[query] = candidates.start + position
-            extended = with_choice(state, chosen)
+            extended = with_choice(answer, chosen)
             if extended is not None:
-                state, failed = extended, set()
-                running = running_state(state)
+                answer, failed = extended, set()
+                running = running_state(answer)
                 break
         else:
             failed.add(plans)
-    return state
+    return answer
 
 
-def with_choice(state: MatchState, chosen: IntArray) -> MatchState | None:
+def with_choice(answer: Answer, chosen: IntArray) -> Answer | None:
     """Return the answer with another choice (Q,) of its candidates, without proofs, or None if it is infeasible."""
-    assert state.choice is not None
-    problem = state.problem
-    usage = problem.usage_of(chosen)
-    nodes, packing = pack_pools(problem, usage, widely=state.is_large)
-    if packing or not problem.fits(usage):
+    problem, run = answer.problem, answer.run
+    outcome = check_feasibility(problem, chosen, run.slos, run.reestimate, widely=answer.is_large)
+    if isinstance(outcome, Infeasibility):
         return None
-    sizing = evaluate_sizing(problem, chosen, usage, state.slos, state.reestimate)
-    change_limits = (cut.is_satisfied(problem, chosen, usage) for cut in state.cuts if isinstance(cut, ChurnCut))
-    if sizing.violations or not all(change_limits):
+    change_limits = (cut for cut in answer.cuts if isinstance(cut, ChurnCut))
+    if not all(cut.is_satisfied(problem, chosen, outcome.usage) for cut in change_limits):
         return None
-    choice = replace(state.choice, chosen=chosen)
-    # The cost bound was proved for another weight.
-    return replace(
-        state, choice=choice, usage=usage, nodes=nodes, sizing=sizing, optimal=False, cost_bound_usd_per_h=0.0
-    )
+    return answer.with_solution(outcome)  # the cost bound was proved for another weight

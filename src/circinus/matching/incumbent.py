@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from circinus.arrays import IntArray
 from circinus.errors import PlanningError
+from circinus.estimation import PlanCandidate
 from circinus.matching.column_generation import Candidates, Compose
 from circinus.matching.cuts import ChurnCut
-from circinus.matching.passes import MatchState, assignment_of
 from circinus.matching.plan_set import Matching
 from circinus.matching.problem import IncumbentChoice, Problem
-from circinus.matching.repair import RepairedSolution, repair
-from circinus.matching.solvers.greedy import objective_key
 from circinus.specification import Query, QueryPlan
 
 _MIN_CHURN_USD_PER_H = 1e-6
@@ -55,24 +54,23 @@ class Incumbent:
         plans = {assignment.query: assignment.chosen.plan for assignment in matching.assignments}
         return cls(plans, change_usd_per_h, max_changes)
 
-    def add_candidates(self, candidates: Candidates, queries: Sequence[Query], compose: Compose | None) -> Candidates:
-        """Return the candidates, extended by running plans that meet the SLOs but were not among them.
+    def unlisted_plans(
+        self, candidates: Candidates, queries: Sequence[Query], compose: Compose
+    ) -> dict[str, list[PlanCandidate]]:
+        """Return the running plans that meet the SLOs but are not among the candidates, by query name.
 
         Args:
             candidates: by query name.
             queries: to be matched.
-            compose: returns the plans of a query on given deployments; None: no plan is added.
+            compose: returns the plans of a query on given deployments.
         """
-        if compose is None:
-            return candidates
-        extended = dict(candidates)
+        unlisted = {}
         for query in queries:
             plan = self.plans.get(query.name)
-            if plan is None or any(candidate.plan == plan for candidate in candidates[query.name]):
-                continue
-            composed = compose(query, [plan.deployment_of(operator) for operator, _ in plan.placement])
-            extended[query.name] = (*candidates[query.name], *(c for c in composed if c.plan == plan))
-        return extended
+            if plan is not None and all(candidate.plan != plan for candidate in candidates[query.name]):
+                composed = compose(query, [plan.deployment_of(operator) for operator, _ in plan.placement])
+                unlisted[query.name] = [candidate for candidate in composed if candidate.plan == plan]
+        return unlisted
 
     def mark(self, problem: Problem) -> Problem:
         """Return the problem with the running candidates marked."""
@@ -86,22 +84,6 @@ class Incumbent:
             problem, incumbent=IncumbentChoice(chosen, max(self.churn_price_usd_per_h, _MIN_CHURN_USD_PER_H))
         )
 
-    def warm_start(self, state: MatchState) -> tuple[MatchState, RepairedSolution]:
-        """Return a state that starts from the incumbent and limits changes, and the feasible part of the incumbent."""
-        assert state.problem.incumbent is not None
-        chosen = state.problem.incumbent.chosen
-        repaired = repair(state.problem, chosen, state.slos, state.reestimate, aggregate_cuts=state.is_large)
-        cuts = state.cuts if self.max_changes is None else (*state.cuts, ChurnCut(repaired.chosen, self.max_changes))
-        return replace(state, feasible_incumbent=repaired.chosen, cuts=cuts), repaired
-
-
-def keep_incumbent_if_better(state: MatchState, incumbent: RepairedSolution) -> MatchState:
-    """Return the state, or the incumbent if it is better or the state changes too many plans."""
-    assert state.usage is not None
-    problem, chosen, usage = state.problem, assignment_of(state), state.usage
-    within_max_changes = all(
-        cut.is_satisfied(problem, chosen, usage) for cut in state.cuts if isinstance(cut, ChurnCut)
-    )
-    if within_max_changes and objective_key(problem, chosen) >= objective_key(problem, incumbent.chosen):
-        return state
-    return state.with_repaired(incumbent)
+    def churn_cuts(self, retained: IntArray) -> list[ChurnCut]:
+        """Return the limit on changes of the candidates with which queries (Q,) may stay, if there is one."""
+        return [] if self.max_changes is None else [ChurnCut(retained, self.max_changes)]

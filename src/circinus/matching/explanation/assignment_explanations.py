@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,12 +10,12 @@ import numpy as np
 from circinus.arrays import IntArray
 from circinus.matching.admission_control import AdmissionControl
 from circinus.matching.cuts import ChurnCut, CostShareCut, SizingCut
-from circinus.matching.explanation.feasibility import Infeasibility, capacity_violation, check_feasibility
-from circinus.matching.passes import MatchState, assignment_of
+from circinus.matching.feasibility import Infeasibility, capacity_violation, check_feasibility
+from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Alternative, Assignment
 from circinus.matching.problem import Problem, Usage
 from circinus.matching.solvers.greedy import MarginalCosts, marginal_costs
-from circinus.planning import Frontier, Ladder, ladder
+from circinus.planning import Frontier, ladder
 from circinus.specification import Deployment
 from circinus.specification.formatting import format_usd_per_h
 
@@ -43,24 +43,21 @@ class CandidateComparison:
     """True if it would lower the total cost if it were feasible."""
 
 
-def explain_assignments(state: MatchState, frontiers: Mapping[str, Frontier]) -> tuple[Assignment, ...]:
+def explain_assignments(answer: Answer) -> tuple[Assignment, ...]:
     """Return every served query with its final plan, the reason, and the best alternatives."""
-    assert state.sizing is not None
-    return tuple(
-        Assignment(
-            query=state.problem.queries[query],
-            chosen=state.sizing.final[query],
-            reason=_reason(state, query, compared := compare_candidates(state, query)),
-            alternatives=alternatives(state.problem, compared, frontiers[state.problem.queries[query]]),
-            ladder=_ladder(state, frontiers[state.problem.queries[query]], candidate),
+    problem, assignments = answer.problem, []
+    for query, candidate in problem.served(answer.chosen):
+        frontier, compared = answer.run.frontiers[problem.queries[query]], compare_candidates(answer, query)
+        assignments.append(
+            Assignment(
+                query=problem.queries[query],
+                chosen=answer.solution.sizing.final[query],
+                reason=_reason(answer, query, compared),
+                alternatives=alternatives(problem, compared, frontier),
+                ladder=ladder(frontier.query, frontier.plans, problem.candidates[candidate]),
+            )
         )
-        for query, candidate in state.problem.served(assignment_of(state))
-    )
-
-
-def _ladder(state: MatchState, frontier: Frontier, candidate: int) -> Ladder:
-    """Return the ladder of a query's plan, as estimated in isolation."""
-    return ladder(frontier.query, frontier.plans, state.problem.candidates[candidate])
+    return tuple(assignments)
 
 
 def alternatives(
@@ -80,16 +77,16 @@ def alternatives(
 
 
 def compare_candidates(
-    state: MatchState, query: int, admission: AdmissionControl | None = None
+    answer: Answer, query: int, admission: AdmissionControl | None = None
 ) -> tuple[CandidateComparison, ...]:
     """Return all candidates that `query` did not get, best first.
 
     Args:
-        state: an answer.
+        answer: an answer.
         query: its index.
         admission: the running plans, which speed up the comparison for a query that is not served.
     """
-    problem, chosen = state.problem, assignment_of(state)
+    problem, chosen = answer.problem, answer.chosen
     excluding_query = chosen.copy()
     excluding_query[query] = -1
     costs = marginal_costs(problem, query, problem.usage_of(excluding_query))
@@ -101,20 +98,20 @@ def compare_candidates(
     prepared = (
         None
         if admission is None
-        else admission.prepare(state.queries[query], [problem.candidates[c] for c in candidates])
+        else admission.prepare(answer.run.queries[query], [problem.candidates[c] for c in candidates])
     )
 
     def examine(position: int) -> Infeasibility | Usage:
         if admission is not None and prepared is not None:
-            outcome = admission.try_candidate(prepared, position, state.queries[query].slos)
+            outcome = admission.try_candidate(prepared, position, answer.run.queries[query].slos)
             return outcome if isinstance(outcome, Infeasibility) else problem.usage_of(trial)
-        examined = check_feasibility(problem, trial, state.slos, state.reestimate)
+        examined = check_feasibility(problem, trial, answer.run.slos, answer.run.reestimate)
         return examined if isinstance(examined, Infeasibility) else examined.usage
 
     for position, candidate in enumerate(candidates):
         if candidate != current:
             trial[query] = candidate
-            comparison = _compare_candidate(state, trial, candidate, costs, position, current_position, examine)
+            comparison = _compare_candidate(answer, trial, candidate, costs, position, current_position, examine)
             cheaper = (
                 current_position is not None
                 and costs.added_usd_per_h[position] < costs.added_usd_per_h[current_position] - EQUAL_USD_PER_H
@@ -124,7 +121,7 @@ def compare_candidates(
 
 
 def _compare_candidate(
-    state: MatchState,
+    answer: Answer,
     trial: IntArray,
     candidate: int,
     costs: MarginalCosts,
@@ -132,7 +129,7 @@ def _compare_candidate(
     current_position: int | None,
     examine: Callable[[int], Infeasibility | Usage],
 ) -> CandidateComparison:
-    problem = state.problem
+    problem = answer.problem
     if not costs.fits[position]:
         missing = capacity_violation(problem, problem.usage_of(trial))
         assert missing is not None
@@ -151,46 +148,46 @@ def _compare_candidate(
             return CandidateComparison(candidate, (0, extra_with_churn), _NO_GAIN, None)
         if extra_with_churn >= -EQUAL_USD_PER_H:
             return CandidateComparison(candidate, (0, 0.0), _TIE, None)
-    cut = next((c for c in state.cuts if isinstance(c, SizingCut | CostShareCut) and c.candidate == candidate), None)
+    cut = next((c for c in answer.cuts if isinstance(c, SizingCut | CostShareCut) and c.candidate == candidate), None)
     outcome = examine(position)
     if isinstance(outcome, Infeasibility):
         reason = cut.reason if cut is not None else outcome.reason
         return CandidateComparison(candidate, (1, outcome.excess), f"withdrawn: {reason}" if cut else reason, outcome)
-    change_limits = (c.is_satisfied(problem, trial, outcome) for c in state.cuts if isinstance(c, ChurnCut))
+    change_limits = (c.is_satisfied(problem, trial, outcome) for c in answer.cuts if isinstance(c, ChurnCut))
     if current_position is not None and not all(change_limits):
         return CandidateComparison(candidate, (0, -1.0), "would exceed the allowed number of plan changes", None)
     return CandidateComparison(candidate, (0, -1.0), "was not reached before the time limit", None)
 
 
-def _reason(state: MatchState, query: int, comparisons: tuple[CandidateComparison, ...]) -> str:
-    count = len(state.problem.candidates_of(query))
+def _reason(answer: Answer, query: int, comparisons: tuple[CandidateComparison, ...]) -> str:
+    count = len(answer.problem.candidates_of(query))
     reasons = [
         "its only plan"
         if count == 1
         else f"lowest total cost among its {count} plans, given those of the other queries"
     ]
-    priority = _priority_reason(state, query)
+    priority = _priority_reason(answer, query)
     if priority:
         reasons.insert(0, priority)
-    if state.problem.runs[assignment_of(state)[query]]:
+    if answer.problem.runs[answer.chosen[query]]:
         reasons.append("already running")
-    shared = _shared_deployments(state.problem, assignment_of(state), query)
+    shared = _shared_deployments(answer.problem, answer.chosen, query)
     if shared:
         reasons.append("; ".join(f"shares {names} with {', '.join(queries)}" for names, queries in shared))
     cheaper = [j for j in comparisons if j.obstacle is not None and j.cheaper]
     if cheaper:
         reasons.append(f"the nearest of {len(cheaper)} plans that would cost less {_failure(cheaper[0].reason)}")
-    if not state.optimal:
+    if not answer.optimal:
         reasons.append("not proved optimal within the time limit")
     return "; ".join(reasons)
 
 
-def _priority_reason(state: MatchState, query: int) -> str:
+def _priority_reason(answer: Answer, query: int) -> str:
     """Return the reason why a query precedes other queries, or "" if all are equal."""
-    query_spec, levels = state.queries[query], state.problem.priority_levels.rank
+    query_spec, levels = answer.run.queries[query], answer.problem.priority_levels.rank
     if query_spec.pin is not None:
         return "pinned, so served before all other queries"
-    if levels[query] > levels.min() and query_spec.priority > min(other.priority for other in state.queries):
+    if levels[query] > levels.min() and query_spec.priority > min(other.priority for other in answer.run.queries):
         return f"priority {query_spec.priority} comes before lower ones"
     return ""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 
 from circinus.matching.admission_control import AdmissionControl, AdmissionFit
 from circinus.matching.backfill import running_state
 from circinus.matching.explanation.assignment_explanations import CandidateComparison, alternatives, compare_candidates
 from circinus.matching.explanation.slo_relaxation import Replan, RunningQueryFitter, smallest_relaxation
-from circinus.matching.passes import MatchState, assignment_of
+from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Rejection
 from circinus.planning import Frontier
 
@@ -23,9 +23,7 @@ _NEAREST = 3
 """Number of candidates for which additional nodes are tried."""
 
 
-def rejections(
-    state: MatchState, frontiers: Mapping[str, Frontier], replan: Replan | None, relax: Collection[str] | None = None
-) -> tuple[Rejection, ...]:
+def rejections(answer: Answer, replan: Replan | None, relax: Collection[str] | None = None) -> tuple[Rejection, ...]:
     """Return every query that is not served, with the binding resources and the smallest SLO relaxation.
 
     Relaxations are computed for the queries named by `relax`, or for all if it is None. Queries that differ in name,
@@ -33,13 +31,13 @@ def rejections(
     """
     by_kind: dict[object, Rejection] = {}
     result: list[Rejection] = []
-    if (assignment_of(state) >= 0).all():
+    if (answer.chosen >= 0).all():
         return ()
-    admissions = _Admissions(state)
-    for index, query in enumerate(state.queries):
-        if assignment_of(state)[index] >= 0:
+    admissions = _Admissions(answer)
+    for index, query in enumerate(answer.run.queries):
+        if answer.chosen[index] >= 0:
             continue
-        frontier = frontiers[query.name]
+        frontier = answer.run.frontiers[query.name]
         plans = tuple(candidate.plan for candidate in frontier.candidates)
         relaxing = relax is None or query.name in relax
         kind = (query.model_copy(update=_ANY_QUERY), plans, frontier.reason, relaxing)
@@ -50,10 +48,10 @@ def rejections(
     return tuple(result)
 
 
-def rejection_reason(state: MatchState, query: int) -> str:
+def rejection_reason(answer: Answer, query: int) -> str:
     """Return the reason why a query with candidates is not served."""
-    admissions = _Admissions(state)
-    return _infeasibility_reason(admissions, query, compare_candidates(state, query, admissions.current))[0]
+    admissions = _Admissions(answer)
+    return _infeasibility_reason(admissions, query, compare_candidates(answer, query, admissions.current))[0]
 
 
 def _names_query(rejection: Rejection) -> bool:
@@ -67,14 +65,14 @@ def _names_query(rejection: Rejection) -> bool:
 def _rejection(
     admissions: _Admissions, query: int, frontier: Frontier, replan: Replan | None, *, with_relaxation: bool
 ) -> Rejection:
-    state = admissions.state
-    comparisons = compare_candidates(state, query, admissions.current)
+    answer = admissions.answer
+    comparisons = compare_candidates(answer, query, admissions.current)
     if comparisons:
         reason, binding = _infeasibility_reason(admissions, query, comparisons)
     else:
         reason, binding = frontier.reason, binding_slos(frontier)
     return Rejection(
-        query=state.problem.queries[query],
+        query=answer.problem.queries[query],
         reason=reason,
         binding=binding,
         relaxation=(
@@ -82,7 +80,7 @@ def _rejection(
             if with_relaxation
             else None
         ),
-        alternatives=alternatives(state.problem, comparisons, frontier),
+        alternatives=alternatives(answer.problem, comparisons, frontier),
         best_so_far=None if comparisons else frontier.best_effort,
     )
 
@@ -106,8 +104,8 @@ def _infeasibility_reason(
         return f"{subject} {nearest.reason}", ()
     reason = nearest.reason if nearest.reason.startswith("needs") else f"fails: {nearest.reason}"
     message = f"none of its plans fits with those of the other queries: {subject} {reason}"
-    levels, state = admissions.state.problem.priority_levels.rank, admissions.state
-    if (levels[assignment_of(state) >= 0] > levels[query]).any():
+    levels, answer = admissions.answer.problem.priority_levels.rank, admissions.answer
+    if (levels[answer.chosen >= 0] > levels[query]).any():
         message += "; pinned queries or queries of higher priority precede it"
     helpful_nodes = _helpful_nodes(admissions, query, comparisons)
     return (
@@ -117,14 +115,14 @@ def _infeasibility_reason(
 
 def _helpful_nodes(admissions: _Admissions, query: int, comparisons: tuple[CandidateComparison, ...]) -> str:
     """Return `with 1 more node in pool edge`, checked by fitting the plan, or "" if no node helps."""
-    state = admissions.state
+    answer = admissions.answer
     for added in range(1, _MAX_ADDED_NODES + 1):
         for comparison in comparisons[:_NEAREST]:
             pools = comparison.obstacle.pools if comparison.obstacle is not None else frozenset()
             if len(pools) != 1:
                 continue
-            pool, candidate = state.problem.pools[next(iter(pools))], state.problem.candidates[comparison.candidate]
-            larger, rejected = admissions.with_nodes(pool, added), state.queries[query]
+            pool, candidate = answer.problem.pools[next(iter(pools))], answer.problem.candidates[comparison.candidate]
+            larger, rejected = admissions.with_nodes(pool, added), answer.run.queries[query]
             if isinstance(larger.try_candidate(larger.prepare(rejected, [candidate]), 0, rejected.slos), AdmissionFit):
                 return f"with {added} more node{'s' if added > 1 else ''} in pool {pool}"
     return ""
@@ -133,18 +131,18 @@ def _helpful_nodes(admissions: _Admissions, query: int, comparisons: tuple[Candi
 class _Admissions:
     """Admission control over the present nodes, and over more nodes, each prepared once."""
 
-    def __init__(self, state: MatchState) -> None:
-        self.state, self.current = state, running_state(state)
+    def __init__(self, answer: Answer) -> None:
+        self.answer, self.current = answer, running_state(answer)
         self._larger: dict[tuple[str, int], AdmissionControl] = {}
 
     def with_nodes(self, pool: str, added: int) -> AdmissionControl:
         """Return the admission control with additional nodes in a pool."""
         if (pool, added) not in self._larger:
-            infrastructure = self.state.infrastructure
+            infrastructure = self.answer.run.infrastructure
             pools = [
                 p.model_copy(update={"nodes": p.nodes + added}) if p.name == pool else p for p in infrastructure.pools
             ]
             self._larger[pool, added] = running_state(
-                self.state, infrastructure.model_copy(update={"pools": tuple(pools)})
+                self.answer, infrastructure.model_copy(update={"pools": tuple(pools)})
             )
         return self._larger[pool, added]

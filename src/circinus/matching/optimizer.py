@@ -1,27 +1,29 @@
-"""Matching of all queries: compile, choose, pack, size, explain."""
+"""Matching of all queries: a search, passes that improve its answer, and explanations of the last answer."""
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import count
+from typing import Final
 
 from circinus.matching.backfill import backfill, sized_deployments
 from circinus.matching.column_generation import Compose, Promise
 from circinus.matching.cuts import ChurnCut
 from circinus.matching.explanation.assignment_explanations import explain_assignments
-from circinus.matching.explanation.rejections import rejection_reason, rejections
+from circinus.matching.explanation.rejections import rejections
 from circinus.matching.explanation.shadow_prices import shadow_prices
 from circinus.matching.explanation.slo_relaxation import Replan
-from circinus.matching.guarantees import enforce_pins, enforce_tenant_shares, served_queries
+from circinus.matching.guarantees import enforce_pins, enforce_tenant_shares
 from circinus.matching.incumbent import Incumbent
-from circinus.matching.match_run import DEFAULT_MATCH_SETTINGS, MAX_EXACT_QUERIES, MatchRun, MatchSettings
-from circinus.matching.passes import MatchState, assignment_of
+from circinus.matching.match_run import DEFAULT_MATCH_SETTINGS, MAX_EXACT_QUERIES, Answer, MatchRun, MatchSettings
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
 from circinus.matching.plan_set import Matching, tenant_shares
+from circinus.matching.search import search
 from circinus.matching.simulation_check import (
     MAX_ATTEMPTS,
     check_by_simulation,
@@ -38,8 +40,44 @@ from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.specification import Infrastructure, Network, Query, Specification
 
-_BACKFILL_SHARE = 0.5
-"""Time for backfilling queries, as a share of the time limit and in addition to it."""
+_log = logging.getLogger(__name__)
+
+Observer = Callable[[str, Answer], None]
+"""Receives the name of the search or of a pass, and its answer."""
+
+PASSES: Final[tuple[Callable[[Answer], Answer], ...]] = (
+    enforce_pins,  # served, or an error that names a minimal conflict
+    enforce_tenant_shares,  # guaranteed shares, as far as possible
+    backfill,  # unserved queries that still fit next to whole replicas
+)
+"""Passes after the search, in order."""
+
+
+def log_pass(name: str, answer: Answer) -> None:
+    """Log an answer as that of a pass."""
+    cost = answer.solution.usage.cost_usd_per_h
+    _log.debug("%s: %d of %d queries at $%.4g/h", name, len(answer.served), len(answer.run.queries), cost)
+
+
+def optimize(run: MatchRun, observer: Observer = log_pass) -> Answer:
+    """Return the answer of all passes.
+
+    1. `search` collects candidates: of frontiers, running plans, columns at dual prices, plans on deployments of an
+       answer. A solver chooses among them on linear capacities, exactly (`MilpSolver`) or at prices
+       (`LagrangianSolver`). `check_feasibility` packs replicas on nodes and estimates plans under the merged load; what
+       turns out infeasible is cut off in the next round.
+    2. `PASSES` then enforce guarantees and use what capacity is left.
+
+    Args:
+        run: the inputs.
+        observer: called after the search and after each pass.
+    """
+    answer = search(run)
+    observer(search.__name__, answer)
+    for improve in PASSES:
+        answer = improve(answer)
+        observer(improve.__name__, answer)
+    return answer
 
 
 def plan_all_queries(
@@ -124,6 +162,7 @@ def match(
     incumbent: Incumbent | None = None,
     monotone_waits: bool = False,
     explain_rejections: Collection[str] | None = None,
+    observer: Observer = log_pass,
 ) -> Matching:
     """Choose at most one plan for each query: satisfied weight first, total cost second.
 
@@ -144,6 +183,7 @@ def match(
         monotone_waits: whether `reestimate` is that of `Estimator`, so that increases of waits are bounded without it.
         explain_rejections: queries to compute SLO relaxations for if they are rejected; default all. It takes longer
             than the matching.
+        observer: see `optimize`.
 
     Raises:
         PlanningError: invalid names or numbers (see `build_problem`), or pinned queries that cannot be served.
@@ -158,16 +198,11 @@ def match(
             solver=solver or _solver(len(frontiers), settings.seed, clock, resources),
             settings=settings,
             clock=clock,
-            running=incumbent,
-            estimated=monotone_waits,
+            incumbent=incumbent,
+            monotone_waits=monotone_waits,
         )
-        state = run()
-        state = enforce_pins(state, frontiers, run, rejection_reason)
-        state = enforce_tenant_shares(state, infrastructure.tenants, run)
-        if not state.optimal:
-            backfill_deadline_s = clock() + _BACKFILL_SHARE * settings.limit_s(len(frontiers))
-            state = backfill(state, should_stop=lambda: clock() >= backfill_deadline_s)
-    return _matching(state, frontiers, replan, explain_rejections, settings.seed)
+        answer = optimize(run, observer)
+    return _matching(answer, replan, explain_rejections)
 
 
 def _solver(queries: int, seed: int, clock: Callable[[], float], resources: ExitStack) -> Solver:
@@ -183,35 +218,26 @@ def _solver(queries: int, seed: int, clock: Callable[[], float], resources: Exit
     return LagrangianSolver(seed=seed, clock=clock)
 
 
-def _matching(
-    state: MatchState,
-    frontiers: Mapping[str, Frontier],
-    replan: Replan | None,
-    explain_rejections: Collection[str] | None,
-    seed: int,
-) -> Matching:
-    assert state.usage is not None
-    problem = state.problem
+def _matching(answer: Answer, replan: Replan | None, explain_rejections: Collection[str] | None) -> Matching:
+    problem, run, usage = answer.problem, answer.run, answer.solution.usage
     levels = problem.priority_levels
-    total_weight, satisfied = float(levels.user_weight.sum()), levels.own_weight_of(assignment_of(state))
-    relaxation = shadow_prices(problem, assignment_of(state), seed)
-    # The state's bound includes churn: subtract the maximum churn to bound the cost alone. With limited changes, the
-    # state's bounds hold for answers within the limit only, but those of the relaxation hold for all answers.
-    changes_limited = any(isinstance(cut, ChurnCut) for cut in state.cuts)
-    cost_bound_usd_per_h = 0.0 if changes_limited else state.cost_bound_usd_per_h - problem.max_change_usd_per_h
-    weight_bound = total_weight if changes_limited else levels.own_bound(assignment_of(state), state.weight_bound)
+    total_weight, satisfied = float(levels.user_weight.sum()), levels.own_weight_of(answer.chosen)
+    relaxation = shadow_prices(problem, answer.chosen, run.settings.seed)
+    # The answer's bound includes churn: subtract the maximum churn to bound the cost alone. With limited changes, the
+    # answer's bounds hold for answers within the limit only, but those of the relaxation hold for all answers.
+    changes_limited = any(isinstance(cut, ChurnCut) for cut in answer.cuts)
+    cost_bound_usd_per_h = 0.0 if changes_limited else answer.cost_bound_usd_per_h - problem.max_change_usd_per_h
+    weight_bound = total_weight if changes_limited else levels.own_bound(answer.chosen, answer.weight_bound)
     return Matching(
-        assignments=explain_assignments(state, frontiers),
-        rejections=rejections(state, frontiers, replan, explain_rejections),
-        deployments=sized_deployments(state),
+        assignments=explain_assignments(answer),
+        rejections=rejections(answer, replan, explain_rejections),
+        deployments=sized_deployments(answer),
         satisfied_weight=satisfied,
         total_weight=total_weight,
-        cost_usd_per_h=state.usage.cost_usd_per_h,
+        cost_usd_per_h=usage.cost_usd_per_h,
         weight_bound=max(min(weight_bound, relaxation.weight_bound, total_weight), satisfied),
-        optimal=state.optimal and not changes_limited,
-        cost_bound_usd_per_h=min(
-            max(cost_bound_usd_per_h, relaxation.cost_bound_usd_per_h), state.usage.cost_usd_per_h
-        ),
+        optimal=answer.optimal and not changes_limited,
+        cost_bound_usd_per_h=min(max(cost_bound_usd_per_h, relaxation.cost_bound_usd_per_h), usage.cost_usd_per_h),
         prices=relaxation.prices,
-        tenants=tenant_shares(state.queries, served_queries(state), state.infrastructure.tenants),
+        tenants=tenant_shares(run.queries, answer.served, run.infrastructure.tenants),
     )

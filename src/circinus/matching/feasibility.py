@@ -1,16 +1,18 @@
-"""Feasibility check of a choice, with the reason for a violation."""
+"""Feasibility check of a choice, with the reason for a violation, and repair of infeasible choices."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from circinus.arrays import IntArray
 from circinus.matching.bin_packing import pack_pools
+from circinus.matching.cuts import PackingCut, PoolCut
 from circinus.matching.problem import CAPACITY_TOLERANCE, RESOURCES, Problem, Usage
-from circinus.matching.sizing import Reestimate, Sizing, evaluate_sizing
+from circinus.matching.sizing import Reestimate, Sizing, SloViolation, evaluate_sizing
+from circinus.matching.solvers.greedy import IncrementalSolution, drop_violating_queries
 from circinus.specification import Slos
 from circinus.specification.formatting import format_amount, format_bandwidth
 
@@ -22,43 +24,90 @@ class Infeasibility:
     binding: tuple[str, ...]
     """Resources (`pool edge: cpus`, `link home->edge`) or SLOs (`latency`), the scarcest first."""
     reason: str
-    excess: float
+    excess: float = 0.0
     """Missing amount of the scarcest resource, as a share of its capacity."""
     pools: frozenset[int] = frozenset()
     """Pools in which more nodes would help."""
+    packing_cuts: tuple[PackingCut | PoolCut, ...] = ()
+    """Cut for every pool on whose nodes the replicas do not fit, although linear capacities hold."""
+    violations: tuple[SloViolation, ...] = ()
+    """Violated SLOs, if capacities and packing hold."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FeasibleSolution:
     """A feasible choice with its sizes."""
 
+    chosen: IntArray
+    """(Q,) candidate of each query, -1 for none."""
     usage: Usage
+    nodes: Mapping[int, tuple[int, ...]]
+    """Deployment -> the node of each replica."""
     sizing: Sizing
 
 
 def check_feasibility(
-    problem: Problem, chosen: IntArray, slos: Sequence[Slos], reestimate: Reestimate
+    problem: Problem, chosen: IntArray, slos: Sequence[Slos], reestimate: Reestimate, *, widely: bool = False
 ) -> Infeasibility | FeasibleSolution:
-    """Check capacities, then packing on nodes, then every query's SLOs at the final sizes."""
+    """Check capacities, then packing on nodes, then every query's SLOs at the final sizes.
+
+    Args:
+        problem: the problem of the choice.
+        chosen: (Q,) candidate of each query, -1 for none.
+        slos: of each query.
+        reestimate: estimates a plan under the merged load.
+        widely: see `pack_pools`.
+    """
     usage = problem.usage_of(chosen)
     shortage = capacity_violation(problem, usage)
     if shortage is not None:
         return shortage
-    _, cuts = pack_pools(problem, usage)
+    nodes, cuts = pack_pools(problem, usage, widely=widely)
     if cuts:
         pools = frozenset(cut.pool for cut in cuts)
         names = [problem.pools[pool] for pool in sorted(pools)]
         return Infeasibility(
             binding=tuple(f"pool {name}: whole replicas on nodes" for name in names),
             reason=f"its replicas do not fit on the nodes of pool {' and '.join(names)} next to the others",
-            excess=0.0,
             pools=pools,
+            packing_cuts=cuts,
         )
     sizing = evaluate_sizing(problem, chosen, usage, slos, reestimate)
     if sizing.violations:
         violation = sizing.violations[0]
-        return Infeasibility(violation.slos, f"query {problem.queries[violation.query]}: {violation.reason}", 0.0)
-    return FeasibleSolution(usage, sizing)
+        reason = f"query {problem.queries[violation.query]}: {violation.reason}"
+        return Infeasibility(violation.slos, reason, violations=sizing.violations)
+    return FeasibleSolution(chosen, usage, nodes, sizing)
+
+
+def repair(
+    problem: Problem, chosen: IntArray, slos: Sequence[Slos], reestimate: Reestimate, *, widely: bool = False
+) -> FeasibleSolution:
+    """Drop queries from a choice until the rest is feasible, lowest weight per freed resource first.
+
+    The arguments are those of `check_feasibility`; `chosen` is not modified.
+    """
+    solution = IncrementalSolution(problem, chosen)
+    drop_violating_queries(solution, ())
+    chosen = solution.chosen
+    while isinstance(outcome := check_feasibility(problem, chosen, slos, reestimate, widely=widely), Infeasibility):
+        if outcome.packing_cuts:
+            pool = outcome.packing_cuts[0].pool
+            shares = {query: _share_of(problem, candidate, pool) for query, candidate in problem.served(chosen)}
+            value = {query: problem.weight[query] / share for query, share in shares.items() if share > 0}
+        else:
+            value = {violation.query: problem.weight[violation.query] for violation in outcome.violations}
+        chosen[min(value, key=lambda query: (value[query], query))] = -1
+    return outcome
+
+
+def _share_of(problem: Problem, candidate: int, pool: int) -> float:
+    """Return a candidate's share of a pool: the largest of its shares of the pool's resources."""
+    columns, load = problem.fractional_load.row(candidate)
+    in_pool = problem.pool_of[columns] == pool
+    usage = load[in_pool] @ problem.demand[columns[in_pool]]
+    capacity = problem.nodes[pool] * problem.node_capacity[pool]
+    return float(np.divide(usage, capacity, out=np.zeros_like(usage), where=capacity > 0).max(initial=0.0))
 
 
 def capacity_violation(problem: Problem, usage: Usage) -> Infeasibility | None:

@@ -253,3 +253,15 @@ def test_a_free_plan_is_proved_at_once() -> None:
     found = matched(Instance(infra, instance.queries, free))
     assert found.optimal
     assert found.cost_usd_per_h == found.cost_bound_usd_per_h == 0.0
+
+
+def test_an_observer_sees_the_answer_of_each_pass() -> None:
+    instance, seen = random_instance(3, queries=4), []
+    matching = match(
+        frontiers_of(instance),
+        instance.infrastructure,
+        reestimate,
+        observer=lambda name, answer: seen.append((name, answer.served)),
+    )
+    assert [name for name, _ in seen] == ["search", "enforce_pins", "enforce_tenant_shares", "backfill"]
+    assert seen[-1][1] == {assignment.query for assignment in matching.assignments}

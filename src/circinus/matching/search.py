@@ -1,0 +1,280 @@
+"""Search for an answer: candidates from all sources, then rounds of choosing, checking and cutting off.
+
+Each round checks a solver's choice on linear capacities for packing on nodes and for SLOs under the merged load. What
+turns out infeasible is cut off in the next round.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from heapq import nsmallest
+from itertools import count
+
+import numpy as np
+
+from circinus.arrays import IntArray
+from circinus.estimation import PlanCandidate
+from circinus.matching.column_generation import Candidates, Compose, add_columns, generate_columns
+from circinus.matching.cuts import Cut, share_cut, sizing_cut
+from circinus.matching.feasibility import FeasibleSolution, check_feasibility, repair
+from circinus.matching.incumbent import Incumbent
+from circinus.matching.match_run import MAX_EXACT_QUERIES, Answer, MatchRun
+from circinus.matching.problem import Problem, meets_cost_slo
+from circinus.matching.problem_builder import build_problem
+from circinus.matching.sizing import SloViolation
+from circinus.matching.solvers.greedy import greedy, local_search, objective_key
+from circinus.matching.solvers.milp_solver import MilpSolver
+from circinus.matching.solvers.solver import Solver
+from circinus.specification import Deployment
+from circinus.specification.formatting import format_usd_per_h
+
+_FIRST_SHARE, _FIRST_SHARE_LARGE = 0.5, 0.8
+"""Share of the remaining time for a choice after which plans on its deployments are offered."""
+_MAX_REUSE_ROUNDS = 3
+_OFFERED_PLANS = 3
+"""Number of each query's plans, the cheapest in isolation, whose deployments are offered to other queries."""
+_COLUMN_GENERATION_SHARE = 0.2
+"""Share of the time limit for column generation."""
+_EXACT_ROUNDS, _EXACT_ROUNDS_LARGE = 40, 8
+"""Rounds that cut off infeasible answers only; later, a plan that violates an SLO is dropped. The second for many
+queries."""
+_ROUND_SHARE_LARGE = 0.5
+"""Share of the remaining time for a round with many queries, as further rounds will follow."""
+_MAX_ROUNDS = 80
+"""Maximum number of rounds; then queries are dropped from the last choice until it is feasible."""
+
+
+def search(
+    run: MatchRun,
+    *,
+    guaranteed: Collection[str] = (),
+    preferred: Collection[str] = (),
+    restrict_to: Collection[str] | None = None,
+    limit_s: float | None = None,
+) -> Answer:
+    """Return an answer within the time limit.
+
+    Args:
+        run: the inputs.
+        guaranteed: names of queries of the highest priority (see `PriorityLevels.of`).
+        preferred: names of queries of the next priority.
+        restrict_to: names of the queries that may be served, without an incumbent; None: all.
+        limit_s: time limit; None: that of the settings.
+    """
+    return _Search(run, guaranteed, preferred, restrict_to, run.limit_s if limit_s is None else limit_s).answer()
+
+
+class _Search:
+    def __init__(
+        self,
+        run: MatchRun,
+        guaranteed: Collection[str],
+        preferred: Collection[str],
+        restrict_to: Collection[str] | None,
+        limit_s: float,
+    ) -> None:
+        servable = run.frontiers if restrict_to is None else restrict_to
+        self._run, self._guaranteed, self._preferred = run, guaranteed, preferred
+        self._shared_demands = None if restrict_to is None else run.shared_demands
+        self._incumbent = run.incumbent if restrict_to is None else None
+        self._queries = tuple(query for query in run.queries if query.name in servable)
+        self._listed: Candidates = {n: f.candidates if n in servable else () for n, f in run.frontiers.items()}
+        self._is_large = len(servable) > MAX_EXACT_QUERIES
+        is_small_subset = not self._is_large and len(run.frontiers) > MAX_EXACT_QUERIES
+        self._solver = MilpSolver(seed=run.settings.seed, clock=run.clock) if is_small_subset else run.solver
+        self._deadline_s = run.clock() + limit_s
+        self._columns_deadline_s = self._deadline_s - (1.0 - _COLUMN_GENERATION_SHARE) * limit_s
+
+    def answer(self) -> Answer:
+        run, candidates = self._run, self._listed
+        if self._incumbent is not None and run.compose is not None:
+            candidates = add_columns(candidates, self._incumbent.unlisted_plans(candidates, self._queries, run.compose))
+        if run.promise is not None:
+            candidates = generate_columns(
+                candidates,
+                run.frontiers,
+                run.promise,
+                self._problem,
+                should_stop=lambda: run.clock() > self._columns_deadline_s,
+                seed=run.settings.seed,
+            )
+        problem = self._problem(candidates)
+        if run.compose is None:
+            return self._solve(problem, None, 1.0)
+        return self._reuse(candidates, problem, run.compose)
+
+    def _problem(self, candidates: Candidates) -> Problem:
+        problem = build_problem(
+            self._run.queries,
+            candidates,
+            self._run.infrastructure,
+            usable_link_share=self._run.settings.usable_link_share,
+            shared_demands=self._shared_demands,
+            guaranteed=self._guaranteed,
+            preferred=self._preferred,
+        )
+        return problem if self._incumbent is None else self._incumbent.mark(problem)
+
+    def _solve(self, problem: Problem, start: IntArray | None, share: float) -> Answer:
+        """Return an answer within a share of the remaining time."""
+        now_s = self._run.clock()
+        deadline_s = now_s + max(self._deadline_s - now_s, 0.0) * share
+        return solve_in_rounds(
+            self._run, problem, self._solver, start, self._incumbent, deadline_s, is_large=self._is_large
+        )
+
+    def _is_late(self) -> bool:
+        return self._run.clock() >= self._deadline_s
+
+    def _reuse(self, candidates: Candidates, problem: Problem, compose: Compose) -> Answer:
+        """Solve, and solve again while plans on the answer's deployments improve it.
+
+        The frontiers' plans alone are solved first. On nearly all instances, plans on running deployments then improve
+        nothing, which heuristic answers to the extended problem show at a fraction of the cost of solving it. The
+        deployments of a heuristic answer to the frontiers' plans are offered, too: they differ from those of the best
+        one.
+        """
+        share = _FIRST_SHARE_LARGE if self._is_large else _FIRST_SHARE
+        quick = greedy(problem)
+        answer = self._solve(problem, quick, share)
+        running = _used_deployments(problem, quick)
+        cheapest = () if self._is_large else _cheapest_deployments(candidates)
+        for _ in range(_MAX_REUSE_ROUNDS):
+            problem, chosen = answer.problem, answer.chosen
+            running = list(dict.fromkeys([*running, *_used_deployments(problem, chosen, answer.solver_choice)]))
+            columns: dict[str, list[PlanCandidate]] = {}
+            for query in self._queries:
+                if self._is_late():
+                    break
+                columns[query.name] = [plan for offer in (running, *cheapest) for plan in compose(query, offer)]
+            extended, cheapest = add_columns(candidates, columns), ()
+            if all(len(plans) == len(candidates[name]) for name, plans in extended.items()) or self._is_late():
+                break
+            wider = self._problem(extended)
+            start = np.where(chosen >= 0, chosen - problem.block[:-1] + wider.block[:-1], -1)
+            key = partial(objective_key, wider)
+            quick = max(local_search(wider, start), greedy(wider), key=key)
+            if answer.optimal and key(quick) <= key(start):
+                break
+            next_answer = self._solve(wider, quick, share)
+            if key(next_answer.chosen) <= key(start):
+                break
+            candidates, answer = extended, next_answer
+        return answer
+
+
+def _used_deployments(problem: Problem, *choices: IntArray) -> list[Deployment]:
+    """Return the deployments used by any of the choices."""
+    used = np.logical_or.reduce([problem.usage_of(chosen).used for chosen in choices])
+    return [problem.deployments[column] for column in np.flatnonzero(used)]
+
+
+def _cheapest_deployments(candidates: Candidates) -> Sequence[Sequence[Deployment]]:
+    """Return the distinct deployment sets of each query's cheapest plans in isolation."""
+    cheapest = (
+        plan for plans in candidates.values() for plan in nsmallest(_OFFERED_PLANS, plans, key=_isolated_usd_per_h)
+    )
+    return list(dict.fromkeys(tuple(use.deployment for use in plan.deployments) for plan in cheapest))
+
+
+def _isolated_usd_per_h(plan: PlanCandidate) -> float:
+    replica_costs = (max(1, math.ceil(use.fractional_replicas)) * use.demand.cost_usd_per_h for use in plan.deployments)
+    return sum(replica_costs) + plan.transfer_cost_usd_per_h
+
+
+def solve_in_rounds(
+    run: MatchRun,
+    problem: Problem,
+    solver: Solver,
+    start: IntArray | None,
+    incumbent: Incumbent | None,
+    deadline_s: float,
+    *,
+    is_large: bool,
+) -> Answer:
+    """Choose and cut off until a choice is feasible; if rounds or time run out, repair the last one.
+
+    Args:
+        run: the inputs.
+        problem: of some candidates.
+        solver: chooses on linear capacities and cuts.
+        start: (Q,) warm start.
+        incumbent: running plans; the answer is never worse than the feasible part of them.
+        deadline_s: on the clock of the run.
+        is_large: whether there are too many queries to cut off infeasible choices individually.
+    """
+    key = partial(objective_key, problem)
+
+    def repaired(chosen: IntArray) -> FeasibleSolution:
+        return repair(problem, chosen, run.slos, run.reestimate, widely=is_large)
+
+    kept = None if incumbent is None or problem.incumbent is None else repaired(problem.incumbent.chosen)
+    churn_cuts = [] if incumbent is None or kept is None else incumbent.churn_cuts(kept.chosen)
+    cuts: list[Cut] = [*churn_cuts]
+    starts = [choice for choice in (start, None if kept is None else kept.chosen) if choice is not None]
+    fallback: FeasibleSolution | None = None
+    weight_bound = float("inf")
+    for number in count(1):
+        limit_s = max(deadline_s - run.clock(), 0.1) * (_ROUND_SHARE_LARGE if is_large else 1.0)
+        choice = solver.solve(problem, cuts, limit_s, starts)
+        starts = [choice.chosen, choice.feasible_incumbent]
+        exact = all(cut.valid for cut in cuts)
+        weight_bound = min(weight_bound, choice.weight_bound) if exact else weight_bound
+        outcome = check_feasibility(problem, choice.chosen, run.slos, run.reestimate, widely=is_large)
+        if isinstance(outcome, FeasibleSolution):
+            solution, optimal = outcome, choice.optimal and exact
+            cost_bound = choice.cost_bound_usd_per_h if exact else 0.0  # valid for this weight only
+            break
+        cuts_individually = number <= (_EXACT_ROUNDS_LARGE if is_large else _EXACT_ROUNDS)
+        added: list[Cut] = [*outcome.packing_cuts]
+        for violation in outcome.violations:
+            added += _slo_cuts(problem, choice.chosen, violation, exact=cuts_individually)
+        assert added, f"the solver's choice {outcome.reason}"
+        cuts += added
+        if is_large:  # time allows few rounds, and later choices, among fewer candidates, may be worse
+            current = repaired(choice.chosen)
+            fallback = current if fallback is None or key(current.chosen) > key(fallback.chosen) else fallback
+        if number >= _MAX_ROUNDS or run.clock() >= deadline_s:
+            improved = (local_search(problem, start, cuts) for start in starts)
+            solution, optimal, cost_bound = repaired(max(improved, key=key)), False, 0.0
+            break
+    answer = Answer(
+        run=run,
+        problem=problem,
+        solution=solution,
+        solver_choice=choice.chosen,
+        cuts=tuple(cuts),
+        weight_bound=weight_bound,
+        cost_bound_usd_per_h=cost_bound,
+        optimal=optimal,
+        is_large=is_large,
+    )
+    if fallback is not None and key(fallback.chosen) > key(solution.chosen):
+        answer = answer.with_solution(fallback)
+    if kept is not None and (
+        not all(cut.is_satisfied(problem, answer.chosen, answer.solution.usage) for cut in churn_cuts)
+        or key(answer.chosen) < key(kept.chosen)
+    ):
+        answer = answer.with_solution(kept)
+    return answer
+
+
+def _slo_cuts(problem: Problem, chosen: IntArray, violation: SloViolation, *, exact: bool) -> Iterator[Cut]:
+    """Yield the cuts for a violated SLO; unless `exact`, the plan is excluded with any neighbours."""
+    if not exact or violation.slos != ("cost",):
+        yield sizing_cut(problem, chosen, violation.candidate, violation.reason, exact=exact)
+        return
+    # With the same neighbours, the query's other plans mostly cost too much as well: cut them off in one round.
+    trial = chosen.copy()
+    for candidate in problem.candidates_of(violation.query):
+        trial[violation.query] = candidate
+        usage = problem.usage_of(trial)
+        share = problem.cost_share_usd_per_h(candidate, usage)
+        if candidate == violation.candidate:
+            yield share_cut(problem, usage, candidate, violation.reason)
+        elif not meets_cost_slo(share, float(problem.cost_limit_usd_per_h[violation.query])):
+            yield share_cut(
+                problem, usage, candidate, f"its cost share with the other queries would be {format_usd_per_h(share)}"
+            )
