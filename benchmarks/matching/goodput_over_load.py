@@ -136,7 +136,7 @@ def runs_deployed(workload: Workload, seed: int, loads: Sequence[float] = LOADS_
             start_s = perf_counter()
             chosen = whole_first_come(problem, slos, plans.reestimate, next_best=name == NEXT_BEST)
             wall_s = perf_counter() - start_s
-            weight, cost = problem.weight_of(chosen), problem.usage_of(chosen).cost_usd_per_h
+            weight, cost = problem.priority_levels.weight_of(chosen), problem.usage_of(chosen).cost_usd_per_h
             results.append(replace(ours, method=name, weight=weight, cost_usd_per_h=cost, wall_s=wall_s))
     return results
 

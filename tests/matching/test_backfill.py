@@ -33,7 +33,9 @@ class Careless:
                 if problem.fits(usage) and all(cut.is_satisfied(problem, chosen, usage) for cut in cuts):
                     break
                 chosen[query] = -1
-        return Solution(chosen, np.full(len(chosen), -1), float(problem.weight.sum()), 0.0, optimal=False)
+        return Solution(
+            chosen, np.full(len(chosen), -1), problem.priority_levels.weights_of(chosen * 0), 0.0, optimal=False
+        )
 
 
 def _could_still_come_in(instance: Instance, served: dict[str, object]) -> bool:

@@ -48,8 +48,10 @@ def test_it_is_no_worse_than_the_exact_solver_or_the_greedy_answer(seed: int) ->
     assert is_feasible(problem, found.feasible_incumbent, ())
     assert IncrementalSolution(problem, found.chosen).key >= IncrementalSolution(problem, greedy(problem)).key
     if exact.optimal:
-        assert problem.weight_of(found.chosen) == pytest.approx(problem.weight_of(exact.chosen))
-        assert found.weight_bound >= problem.weight_of(exact.chosen) - 1e-9
+        assert problem.priority_levels.weight_of(found.chosen) == pytest.approx(
+            problem.priority_levels.weight_of(exact.chosen)
+        )
+        assert found.weight_bounds[0] >= problem.priority_levels.weight_of(exact.chosen) - 1e-9
         if found.optimal:
             assert problem.usage_of(found.chosen).cost_usd_per_h == pytest.approx(
                 problem.usage_of(exact.chosen).cost_usd_per_h, rel=1e-5
@@ -62,8 +64,8 @@ def test_many_queries_are_served_better_by_prices_alone_than_greedily(seed: int)
     quick = greedy(problem)
     found = prices_alone().solve(problem, (), HANG_LIMIT_S)
     assert is_feasible(problem, found.chosen, ())
-    assert problem.weight_of(found.chosen) > problem.weight_of(quick)
-    assert problem.weight_of(found.chosen) <= found.weight_bound + 1e-9
+    assert problem.priority_levels.weight_of(found.chosen) > problem.priority_levels.weight_of(quick)
+    assert problem.priority_levels.weight_of(found.chosen) <= found.weight_bounds[0] + 1e-9
     assert 0 < found.cost_bound_usd_per_h <= problem.usage_of(found.chosen).cost_usd_per_h
 
 
@@ -71,7 +73,7 @@ def test_without_time_there_is_an_answer() -> None:
     problem = _problem(larger(random_instance(1, queries=60), 4))
     found = LagrangianSolver().solve(problem, (), 0.0)
     assert is_feasible(problem, found.chosen, ())
-    assert 0 < problem.weight_of(found.chosen) <= found.weight_bound
+    assert 0 < problem.priority_levels.weight_of(found.chosen) <= found.weight_bounds[0]
 
 
 def test_queries_that_are_alike_are_one_class() -> None:
@@ -87,7 +89,7 @@ def test_queries_that_are_alike_are_one_class() -> None:
                 for made in instance.candidates[query.name]
             )
     problem = build_problem(queries, renamed, instance.infrastructure)
-    view = RelaxedView.of(problem, viable_candidates(problem, ()))
+    view = RelaxedView.of(problem, problem.priority_levels.weight, viable_candidates(problem, ()))
     assert sorted(len(members) for members in view.queries) == [5] * len(view.queries)
     fluid = view.scaled(np.ones(len(problem.deployments)))
     assert fluid.queries == sum(len(members) for members in view.queries)
@@ -96,7 +98,7 @@ def test_queries_that_are_alike_are_one_class() -> None:
 def test_the_fluid_view_takes_what_the_problem_takes() -> None:
     for seed in seeds(20):
         problem = _problem(random_instance(seed, queries=5))
-        view = RelaxedView.of(problem, np.ones(len(problem.candidates), dtype=bool))
+        view = RelaxedView.of(problem, problem.priority_levels.weight, np.ones(len(problem.candidates), dtype=bool))
         fluid = view.scaled(np.ones(len(problem.deployments)))
         for row, queries in enumerate(view.queries):
             for position, candidate in enumerate(problem.candidates_of(int(queries[0]))):

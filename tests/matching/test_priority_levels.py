@@ -23,7 +23,6 @@ from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
 from circinus.matching.solvers.milp_solver import MilpSolver
 from circinus.matching.solvers.solver import Solution
 from circinus.specification import Query, Tenant
-from raised import raises_code
 from random_matchings import Instance, all_answers, frontiers_of, larger, random_instance, reestimate
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
@@ -56,53 +55,55 @@ def by_priority(queries: tuple[Query, ...], served: set[str]) -> tuple[float, ..
         max_size=12,
     )
 )
-def test_sums_of_weights_compare_ranks_one_after_the_other(drawn: list[tuple[int, float, bool, bool]]) -> None:
+def test_weights_compare_level_by_level(drawn: list[tuple[int, float, bool, bool]]) -> None:
     queries = [query(i, weight, priority) for i, (priority, weight, _, _) in enumerate(drawn)]
-    ranks = PriorityLevels.of(queries)
+    levels = PriorityLevels.of(queries)
     one, other = (np.array([0 if entry[2 + k] else -1 for entry in drawn]) for k in range(2))
-    names = [{queries[i].name for i in np.flatnonzero(chosen >= 0)} for chosen in (one, other)]
-    lexicographic = [by_priority(tuple(queries), served) for served in names]
-    sums = [float(ranks.weight[chosen >= 0].sum()) for chosen in (one, other)]
-    assert (sums[0] > sums[1]) == (lexicographic[0] > lexicographic[1])
-    assert ranks.own_weight_of(one) == pytest.approx(sum(lexicographic[0]))
-    # What is known of sums is known of each rank.
-    most = ranks.own_bound(one, max(sums))
-    assert ranks.own_weight_of(one) - 1e-9 <= most <= float(ranks.user_weight.sum()) + 1e-9
-    if sums[0] >= sums[1]:
-        assert most == pytest.approx(ranks.own_weight_of(one))
+    served = [{queries[i].name for i in np.flatnonzero(chosen >= 0)} for chosen in (one, other)]
+    assert [levels.weights_of(chosen) for chosen in (one, other)] == [
+        by_priority(tuple(queries), names) for names in served
+    ]
+    assert [levels.multiples_of(one) > levels.multiples_of(other)] == [
+        levels.weights_of(one) > levels.weights_of(other)
+    ]
+    bounds = max(levels.weights_of(one), levels.weights_of(other))
+    limit = levels.bound(one, bounds)
+    assert levels.weight_of(one) - 1e-9 <= limit <= float(levels.weight.sum()) + 1e-9
+    if levels.weights_of(one) == bounds:
+        assert limit == pytest.approx(levels.weight_of(one))
+    order = sorted(range(len(queries)), key=lambda i: (queries[i].priority, queries[i].weight))
+    assert (np.diff(levels.importance[order]) >= 0).all()
 
 
 @given(st.integers(0, 10**6))
-def test_nobody_who_serves_as_much_of_the_higher_ranks_has_more_than_the_bound(seed: int) -> None:
+def test_no_choice_with_as_much_of_the_higher_levels_exceeds_the_bound(seed: int) -> None:
     rng = np.random.default_rng(seed)
     count = int(rng.integers(2, 9))
-    queries = [query(i, float(rng.choice([1.0, 2.0, 0.5])), int(rng.integers(3))) for i in range(count)]
-    ranks = PriorityLevels.of(queries)
+    levels = PriorityLevels.of(
+        [query(i, float(rng.choice([1.0, 2.0, 0.5])), int(rng.integers(3))) for i in range(count)]
+    )
     one, other = (np.where(rng.random(count) < 0.5, 0, -1) for _ in range(2))
-    theirs = [
-        [float(ranks.user_weight[of[chosen[of] >= 0]].sum()) for of in ranks.descending] for chosen in (one, other)
-    ]
-    bound = max(float(ranks.weight[chosen >= 0].sum()) for chosen in (one, other))
-    if all(more >= less for less, more in zip(theirs[0][:-1], theirs[1][:-1], strict=True)):
-        assert sum(theirs[1]) <= ranks.own_bound(one, bound) + 1e-9
+    weights = [levels.weights_of(chosen) for chosen in (one, other)]
+    if all(more >= less for less, more in zip(weights[0][:-1], weights[1][:-1], strict=True)):
+        assert sum(weights[1]) <= levels.bound(one, max(weights)) + 1e-9
 
 
-def test_many_ranks_of_many_queries_are_still_told_apart() -> None:
-    queries = [query(i, weight=1.0 + i % 7 / 1000, priority=i % 40) for i in range(400)]
-    ranks = PriorityLevels.of(queries)
-    everybody = np.zeros(400, dtype=np.int64)
-    without = everybody.copy()
-    without[0] = -1
-    assert ranks.own_weights_of(everybody) > ranks.own_weights_of(without)
-    assert ranks.own_bound(without, float(ranks.weight.sum())) >= ranks.own_weight_of(everybody) - 1e-6
-
-
-def test_more_ranks_than_numbers_can_hold_are_refused() -> None:
+def test_hundreds_of_levels_of_thousands_of_queries_are_told_apart() -> None:
     queries = [query(i, weight=1.0 + i % 7 / 1000, priority=i % 400) for i in range(4000)]
-    with raises_code(PlanningError, "query.too_many_priorities") as caught:
-        PriorityLevels.of(queries)
-    assert "400" in caught.value.message
-    assert "4000" in caught.value.message
+    levels = PriorityLevels.of(queries)
+    everything = np.zeros(4000, dtype=np.int64)
+    without = everything.copy()
+    without[0] = -1
+    assert levels.count == 400
+    assert levels.weights_of(everything) > levels.weights_of(without)
+    assert levels.bound(without, levels.weights_of(everything)) == pytest.approx(levels.weight_of(everything))
+
+
+def test_a_bound_of_a_level_holds_only_below_proved_levels() -> None:
+    bounds, limits = (3.0, 2.0, 1.0), (4.0, 4.0, 4.0)
+    assert PriorityLevels.lexicographic_bound(bounds, (True, True, False), limits) == bounds
+    assert PriorityLevels.lexicographic_bound(bounds, (True, False, True), limits) == (3.0, 2.0, 4.0)
+    assert PriorityLevels.lexicographic_bound(bounds, (False, True, True), limits) == (3.0, 4.0, 4.0)
 
 
 @pytest.mark.parametrize("solver", [None, LagrangianSolver()], ids=["exact", "by prices"])
@@ -129,7 +130,7 @@ def test_of_many_queries_lower_priorities_are_chosen_as_well_as_by_the_exact_sol
     exact, found = (solver.solve(problem, (), HANG_LIMIT_S) for solver in (MilpSolver(), LagrangianSolver()))
     assert exact.optimal
     assert _served(problem, found.chosen) == pytest.approx(_served(problem, exact.chosen))
-    assert found.weight_bound >= problem.weight_of(exact.chosen) * (1 - 1e-12)
+    assert found.weight_bounds >= problem.priority_levels.weights_of(exact.chosen)
 
 
 @pytest.mark.parametrize("seed", seeds(4))
@@ -144,7 +145,7 @@ def test_of_many_queries_no_answer_is_worse_than_the_greedy_one_in_the_order_of_
 def _served(problem: Problem, chosen: np.ndarray) -> list[float]:
     """Satisfied weight of each rank, the highest first."""
     ranks = problem.priority_levels
-    return [float(ranks.user_weight[queries[chosen[queries] >= 0]].sum()) for queries in ranks.descending]
+    return [float(ranks.weight[queries[chosen[queries] >= 0]].sum()) for queries in ranks.descending]
 
 
 def _answers(instance: Instance) -> list[tuple[frozenset[str], float, float]]:

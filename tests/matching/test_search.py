@@ -36,7 +36,9 @@ class Blind:
         self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, starts: Sequence[IntArray] = ()
     ) -> Solution:
         first = np.where(np.diff(problem.block) > 0, problem.block[:-1], -1)
-        return Solution(first, np.full_like(first, -1), float(problem.weight.sum()), 0.0, optimal=False)
+        return Solution(
+            first, np.full_like(first, -1), problem.priority_levels.weights_of(first * 0), 0.0, optimal=False
+        )
 
 
 class Countdown:
@@ -97,7 +99,7 @@ def test_the_exact_solver_says_which_choice_is_safe(seed: int) -> None:
     for query, chosen in problem.served(choice.feasible_incumbent):
         share = problem.cost_share_usd_per_h(chosen, usage)
         assert share <= problem.cost_limit_usd_per_h[query] * (1 + 1e-6) + 1e-12
-    assert problem.weight_of(choice.feasible_incumbent) <= choice.weight_bound + 1e-9
+    assert problem.priority_levels.weight_of(choice.feasible_incumbent) <= choice.weight_bounds[0] + 1e-9
 
 
 @pytest.mark.parametrize("seed", seeds(8))
@@ -108,8 +110,8 @@ def test_the_exact_solver_finds_the_best_without_any_relaxation_too(seed: int, m
     problem = build_problem(instance.queries, instance.candidates, instance.infrastructure)
     found = MilpSolver().solve(problem, [], HANG_LIMIT_S)
     weight, _ = best_answer(instance)
-    assert found.weight_bound >= weight - 1e-9
-    assert problem.weight_of(found.chosen) >= weight - 1e-9
+    assert found.weight_bounds[0] >= weight - 1e-9
+    assert problem.priority_levels.weight_of(found.chosen) >= weight - 1e-9
     assert found.optimal
 
 

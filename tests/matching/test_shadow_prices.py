@@ -26,7 +26,8 @@ def _problem(seed: int, times: int) -> Problem:
 
 def _most_weight(problem: Problem) -> float:
     """Of the relaxed matching."""
-    fluid = RelaxedView.of(problem, viable_candidates(problem, ())).scaled(np.ones(len(problem.deployments)))
+    view = RelaxedView.of(problem, problem.priority_levels.weight, viable_candidates(problem, ()))
+    fluid = view.scaled(np.ones(len(problem.deployments)))
     search, objective = DualSolver(fluid, np.random.default_rng(0)), DualObjective(1.0, 0.0)
     return dual_bound(fluid, objective, search.polish(objective, search.maximize_weight(objective)))
 
@@ -78,5 +79,5 @@ def test_its_bounds_hold_for_whole_replicas(seed: int) -> None:
     found = shadow_prices(problem, greedy(problem), seed)
     weight, cost = best_answer(instance)
     assert found.weight_bound >= weight - 1e-9
-    if problem.weight_of(greedy(problem)) == pytest.approx(weight):
+    if problem.priority_levels.weight_of(greedy(problem)) == pytest.approx(weight):
         assert found.cost_bound_usd_per_h <= cost + 1e-9

@@ -93,7 +93,7 @@ class FluidWorkload:
         problem = build_problem(
             queries, candidates, workload.infrastructure, usable_link_share=SEARCH.usable_link_share
         )
-        view = RelaxedView.of(problem, np.ones(len(problem.candidates), dtype=bool))
+        view = RelaxedView.of(problem, problem.priority_levels.weight, np.ones(len(problem.candidates), dtype=bool))
         single = view.scaled(np.ones(len(problem.deployments)))
         weights = len(WEIGHTS)
         class_of = np.empty(len(queries), dtype=np.int64)

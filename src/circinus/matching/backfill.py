@@ -67,8 +67,8 @@ def backfill(answer: Answer) -> Answer:
     deadline_s = run.clock() + _TIME_SHARE * run.limit_s
     running = running_state(answer)
     unserved = [query for query in np.flatnonzero(answer.chosen < 0).tolist() if len(problem.candidates_of(query))]
-    failed: set[object] = set()
-    for query in sorted(unserved, key=lambda query: (-problem.weight[query], query)):
+    failed, importance = set[object](), problem.priority_levels.importance
+    for query in sorted(unserved, key=lambda query: (-importance[query], query)):
         if run.clock() >= deadline_s:
             break
         candidates = problem.candidates_of(query)

@@ -9,16 +9,12 @@ Research 8, 1960). Further plans share deployments with an answer; running plans
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from circinus.arrays import FloatArray
 from circinus.estimation import PlanCandidate
-from circinus.matching.lagrangian.dual import DualObjective
-from circinus.matching.lagrangian.dual_ascent import DualSolver
-from circinus.matching.lagrangian.relaxation import RelaxedView
-from circinus.matching.lagrangian.solve import cost_tiebreak_weight
+from circinus.matching.lagrangian.relaxation import level_prices
 from circinus.matching.problem import RESOURCES, Problem
 from circinus.matching.solvers.milp_model import viable_candidates
 from circinus.planning import Frontier
@@ -94,23 +90,11 @@ def generate_columns(
 
 def dual_prices(problem: Problem, seed: int) -> DualPrices | None:
     """Return the prices of resources in the relaxed matching, or None if no resource is scarce."""
-    view = RelaxedView.of(
-        replace(
-            problem,
-            weight=problem.priority_levels.level_weight(problem.priority_levels.count - 1, _HIGHER_LEVEL_FACTOR),
-        ),
-        viable_candidates(problem, ()),
-    )
-    if not view.queries:
+    lowest = problem.priority_levels.count - 1
+    priced = level_prices(problem, viable_candidates(problem, ()), lowest, _HIGHER_LEVEL_FACTOR, seed)
+    if priced is None or not priced[-1].any():
         return None
-    relaxed = view.scaled(np.ones(len(problem.deployments)))
-    search, objective = (
-        DualSolver(relaxed, np.random.default_rng(seed)),
-        DualObjective(1.0, cost_tiebreak_weight(relaxed)),
-    )
-    by_resource = view.by_resource(search.polish(objective, search.maximize_weight(objective)))
-    if not by_resource.any():
-        return None
+    _, objective, _, by_resource = priced
     rows, count = problem.rows, len(problem.rows.limit)
     unit_prices = np.zeros((len(problem.pools), len(RESOURCES)))
     # Rows that count replicas on nodes stand for their resource, as in `shadow_prices`.

@@ -83,21 +83,21 @@ def check_feasibility(
 def repair(
     problem: Problem, chosen: IntArray, slos: Sequence[Slos], reestimate: Reestimate, *, widely: bool = False
 ) -> FeasibleSolution:
-    """Drop queries from a choice until the rest is feasible, lowest weight per freed resource first.
+    """Drop queries from a choice until the rest is feasible: of the lowest level first, lowest weight per resource.
 
     The arguments are those of `check_feasibility`; `chosen` is not modified.
     """
-    solution = IncrementalSolution(problem, chosen)
+    solution, levels = IncrementalSolution(problem, chosen), problem.priority_levels
     drop_violating_queries(solution, ())
     chosen = solution.chosen
     while isinstance(outcome := check_feasibility(problem, chosen, slos, reestimate, widely=widely), Infeasibility):
         if outcome.packing_cuts:
             pool = outcome.packing_cuts[0].pool
             shares = {query: _share_of(problem, candidate, pool) for query, candidate in problem.served(chosen)}
-            value = {query: problem.weight[query] / share for query, share in shares.items() if share > 0}
+            value = {query: levels.weight[query] / share for query, share in shares.items() if share > 0}
         else:
-            value = {violation.query: problem.weight[violation.query] for violation in outcome.violations}
-        chosen[min(value, key=lambda query: (value[query], query))] = -1
+            value = {violation.query: levels.weight[violation.query] for violation in outcome.violations}
+        chosen[min(value, key=lambda query: (levels.rank[query], value[query], query))] = -1
     return outcome
 
 

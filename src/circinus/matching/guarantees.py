@@ -168,8 +168,8 @@ def enforce_tenant_shares(answer: Answer) -> Answer:
         return answer
     best = max(answers, key=partial(_ranking_key, measure=measure))
     # Bounds of the problem without guarantees hold for the constrained problem, too, so use its weights.
-    problem = replace(best.problem, priority_levels=answer.problem.priority_levels, weight=answer.problem.weight)
-    return replace(best, problem=problem, weight_bound=answer.weight_bound, cost_bound_usd_per_h=0.0, optimal=False)
+    problem = replace(best.problem, priority_levels=answer.problem.priority_levels)
+    return replace(best, problem=problem, weight_bounds=answer.weight_bounds, cost_bound_usd_per_h=0.0, optimal=False)
 
 
 def _guaranteed_queries(trial: Answer, previous: Answer, share: TenantShare) -> set[str]:
@@ -206,4 +206,4 @@ def _ranking_key(answer: Answer, measure: Callable[[Answer], Sequence[TenantShar
     pins = all(query.name in answer.served for query in queries if query.pin is not None)
     shortfall = sum(max(s.guaranteed_share - s.share, 0.0) for s in measure(answer) if not s.is_met)
     cost = answer.problem.cost_with_churn_usd_per_h(answer.solution.usage)
-    return pins, -round(shortfall, 9), *PriorityLevels.of(queries).own_weights_of(answer.chosen), -round(cost, 9)
+    return pins, -round(shortfall, 9), *PriorityLevels.of(queries).weights_of(answer.chosen), -round(cost, 9)

@@ -97,7 +97,8 @@ class Answer:
     solver_choice: IntArray
     """(Q,) last choice of the solver, before repairs."""
     cuts: tuple[Cut, ...]
-    weight_bound: float
+    weight_bounds: tuple[float, ...]
+    """Lexicographic upper bound on the weights by level of any answer; see `Solution`."""
     cost_bound_usd_per_h: float
     optimal: bool
     is_large: bool

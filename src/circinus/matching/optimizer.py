@@ -221,13 +221,13 @@ def _solver(queries: int, seed: int, clock: Callable[[], float], resources: Exit
 def _matching(answer: Answer, replan: Replan | None, explain_rejections: Collection[str] | None) -> Matching:
     problem, run, usage = answer.problem, answer.run, answer.solution.usage
     levels = problem.priority_levels
-    total_weight, satisfied = float(levels.user_weight.sum()), levels.own_weight_of(answer.chosen)
+    total_weight, satisfied = float(levels.weight.sum()), levels.weight_of(answer.chosen)
     relaxation = shadow_prices(problem, answer.chosen, run.settings.seed)
     # The answer's bound includes churn: subtract the maximum churn to bound the cost alone. With limited changes, the
     # answer's bounds hold for answers within the limit only, but those of the relaxation hold for all answers.
     changes_limited = any(isinstance(cut, ChurnCut) for cut in answer.cuts)
     cost_bound_usd_per_h = 0.0 if changes_limited else answer.cost_bound_usd_per_h - problem.max_change_usd_per_h
-    weight_bound = total_weight if changes_limited else levels.own_bound(answer.chosen, answer.weight_bound)
+    weight_bound = total_weight if changes_limited else levels.bound(answer.chosen, answer.weight_bounds)
     return Matching(
         assignments=explain_assignments(answer),
         rejections=rejections(answer, replan, explain_rejections),

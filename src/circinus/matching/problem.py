@@ -82,8 +82,6 @@ class Problem:
     sources: tuple[str, ...]
     """Source site of each query."""
     priority_levels: PriorityLevels
-    weight: FloatArray
-    """(Q,) weight in the objective, so that higher levels come first."""
     cost_limit_usd_per_h: FloatArray
     """(Q,) inf if a query has no cost SLO."""
     block: IntArray
@@ -192,10 +190,6 @@ class Problem:
             and np.all(usage.traffic_bytes_per_s <= self.link_capacity_bytes_per_s * (1 + CAPACITY_TOLERANCE))
             and np.all(usage.replicas <= self.max_replicas)
         )
-
-    def weight_of(self, chosen: IntArray) -> float:
-        """Return the satisfied weight."""
-        return float(self.weight[chosen >= 0].sum())
 
     def cost_share_usd_per_h(self, candidate: int, usage: Usage) -> float:
         """Return the cost of a chosen candidate: its share of whole replicas by busy seconds, plus its transfers."""

@@ -76,12 +76,10 @@ def build_problem(
     nodes = np.array([pool.nodes for pool in infrastructure.pools], dtype=np.int64)
     node_capacity = np.array([[p.cpus, p.memory_bytes, p.gpus, p.gpu_memory_bytes] for p in infrastructure.pools])
     links = Network(infrastructure).links
-    levels = PriorityLevels.of(queries, guaranteed, preferred)
     return Problem(
         queries=tuple(query.name for query in queries),
         sources=tuple(query.source for query in queries),
-        priority_levels=levels,
-        weight=levels.weight,
+        priority_levels=PriorityLevels.of(queries, guaranteed, preferred),
         cost_limit_usd_per_h=np.array(
             [math.inf if q.slos.cost is None else q.slos.cost.limit_usd_per_h for q in queries], dtype=np.float64
         ),

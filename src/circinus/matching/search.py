@@ -215,13 +215,13 @@ def solve_in_rounds(
     cuts: list[Cut] = [*churn_cuts]
     starts = [choice for choice in (start, None if kept is None else kept.chosen) if choice is not None]
     fallback: FeasibleSolution | None = None
-    weight_bound = float("inf")
+    weight_bounds = problem.priority_levels.total_weights
     for number in count(1):
         limit_s = max(deadline_s - run.clock(), 0.1) * (_ROUND_SHARE_LARGE if is_large else 1.0)
         choice = solver.solve(problem, cuts, limit_s, starts)
         starts = [choice.chosen, choice.feasible_incumbent]
         exact = all(cut.valid for cut in cuts)
-        weight_bound = min(weight_bound, choice.weight_bound) if exact else weight_bound
+        weight_bounds = min(weight_bounds, choice.weight_bounds) if exact else weight_bounds
         outcome = check_feasibility(problem, choice.chosen, run.slos, run.reestimate, widely=is_large)
         if isinstance(outcome, FeasibleSolution):
             solution, optimal = outcome, choice.optimal and exact
@@ -246,7 +246,7 @@ def solve_in_rounds(
         solution=solution,
         solver_choice=choice.chosen,
         cuts=tuple(cuts),
-        weight_bound=weight_bound,
+        weight_bounds=weight_bounds,
         cost_bound_usd_per_h=cost_bound,
         optimal=optimal,
         is_large=is_large,

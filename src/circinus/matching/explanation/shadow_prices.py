@@ -9,8 +9,8 @@ import numpy as np
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.lagrangian.dual import DualObjective, dual_bound
 from circinus.matching.lagrangian.dual_ascent import DualSolver
-from circinus.matching.lagrangian.relaxation import RelaxedView
-from circinus.matching.lagrangian.solve import cost_tiebreak_weight, tighten_weight_bound
+from circinus.matching.lagrangian.relaxation import RelaxedView, cost_prices, level_prices
+from circinus.matching.lagrangian.solve import tighten_weight_bound
 from circinus.matching.problem import RESOURCES, Problem
 from circinus.matching.solvers.milp_model import viable_candidates
 
@@ -66,25 +66,19 @@ def shadow_prices(problem: Problem, chosen: IntArray, seed: int) -> RelaxationBo
     """
     problem = replace(problem, incumbent=None)
     usable, levels = viable_candidates(problem, ()), problem.priority_levels
-    view = RelaxedView.of(problem, usable)
+    view = RelaxedView.of(problem, levels.weight, usable)
     if not view.queries:
         return RelaxationBounds((), 0.0, 0.0)
     by_weight, weight_bound = _weight_prices(problem, chosen, usable, seed)
     if levels.count > 1:  # the bound without levels holds, too
-        weight_bound = min(
-            weight_bound, max(_weight_bound_without_levels(problem, usable, seed), levels.own_weight_of(chosen))
-        )
+        weight_bound = min(weight_bound, max(_weight_bound_without_levels(view, seed), levels.weight_of(chosen)))
     by_cost: FloatArray = np.zeros(len(by_weight))
     cost_bound, usage = 0.0, problem.usage_of(chosen)
-    weight = levels.own_weight_of(chosen)
+    weight = levels.weight_of(chosen)
     if weight > 0:
-        relaxed = replace(view.scaled(np.ones(len(problem.deployments))), weight=levels.user_weight[view.first])
-        search, objective = DualSolver(relaxed, np.random.default_rng(seed)), DualObjective(0.0, 1.0, weight)
-        dual_prices = search.polish(objective, search.minimize_cost(weight, weight_bound))
-        by_cost, cost_bound = (
-            view.by_resource(dual_prices),
-            min(max(-dual_bound(relaxed, objective, dual_prices), 0.0), usage.cost_usd_per_h),
-        )
+        relaxed = view.scaled(np.ones(len(problem.deployments)))
+        dual_prices, bound = cost_prices(relaxed, weight, weight_bound, seed)
+        by_cost, cost_bound = view.by_resource(dual_prices), min(max(bound, 0.0), usage.cost_usd_per_h)
     by_cost[by_cost < _NEGLIGIBLE * usage.cost_usd_per_h] = 0.0
     pools = _pool_prices(problem, usage.rows, by_weight, by_cost)
     links = _link_prices(problem, usage.traffic_bytes_per_s, by_weight, by_cost)
@@ -102,23 +96,22 @@ def _weight_prices(problem: Problem, chosen: IntArray, usable: BoolArray, seed: 
     binding = short.index(True) if any(short) else levels.count - 1
     by_weight, total = np.zeros(0), 0.0
     for position, queries in enumerate(levels.descending):
-        satisfied = float(levels.user_weight[queries[chosen[queries] >= 0]].sum())
+        satisfied = float(levels.weight[queries[chosen[queries] >= 0]].sum())
         if not short[position] and position != binding:
             total += satisfied
             continue
         prices, limit = _level_prices(problem, usable, position, seed)
         higher = np.flatnonzero((levels.rank > levels.count - 1 - position) & (chosen >= 0))
-        level_bound = max(limit - _HIGHER_LEVEL_FACTOR * float(levels.user_weight[higher].sum()), satisfied)
-        total += min(level_bound, float(levels.user_weight[queries].sum()))
+        level_bound = max(limit - _HIGHER_LEVEL_FACTOR * float(levels.weight[higher].sum()), satisfied)
+        total += min(level_bound, float(levels.weight[queries].sum()))
         if position == binding:
             by_weight = np.where(prices < (_NEGLIGIBLE * level_bound if short[position] else np.inf), 0.0, prices)
     return by_weight, total
 
 
-def _weight_bound_without_levels(problem: Problem, usable: BoolArray, seed: int) -> float:
+def _weight_bound_without_levels(view: RelaxedView, seed: int) -> float:
     """Return a bound on the weight if all queries had the same priority."""
-    view = RelaxedView.of(replace(problem, weight=problem.priority_levels.user_weight), usable)
-    relaxed = view.scaled(np.ones(len(problem.deployments)))
+    relaxed = view.scaled(np.ones(len(view.problem.deployments)))
     search, objective = DualSolver(relaxed, np.random.default_rng(seed)), DualObjective(1.0, 0.0)
     return tighten_weight_bound(
         relaxed, dual_bound(relaxed, objective, search.polish(objective, search.maximize_weight(objective)))
@@ -127,16 +120,11 @@ def _weight_bound_without_levels(problem: Problem, usable: BoolArray, seed: int)
 
 def _level_prices(problem: Problem, usable: BoolArray, position: int, seed: int) -> tuple[FloatArray, float]:
     """Return (resources,) prices of whole capacities for one level next to the higher ones, and their weight bound."""
-    levels = problem.priority_levels
-    level_problem = replace(problem, weight=levels.level_weight(position, _HIGHER_LEVEL_FACTOR))
-    view = RelaxedView.of(level_problem, usable & (levels.rank[problem.query_of] >= levels.count - 1 - position))
-    if not view.queries:
-        return np.zeros(len(view.slot)), 0.0
-    relaxed = view.scaled(np.ones(len(problem.deployments)))
-    search = DualSolver(relaxed, np.random.default_rng(seed))
-    objective = DualObjective(1.0, cost_tiebreak_weight(relaxed))
-    prices = search.polish(objective, search.maximize_weight(objective))
-    return view.by_resource(prices), tighten_weight_bound(relaxed, dual_bound(relaxed, DualObjective(1.0, 0.0), prices))
+    priced = level_prices(problem, usable, position, _HIGHER_LEVEL_FACTOR, seed)
+    if priced is None:
+        return np.zeros(len(problem.rows.limit) + len(problem.links)), 0.0
+    relaxed, _, prices, by_resource = priced
+    return by_resource, tighten_weight_bound(relaxed, dual_bound(relaxed, DualObjective(1.0, 0.0), prices))
 
 
 def _pool_prices(problem: Problem, used: FloatArray, by_weight: FloatArray, by_cost: FloatArray) -> list[ShadowPrice]:

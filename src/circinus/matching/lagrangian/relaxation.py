@@ -15,9 +15,11 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.cuts import Cut, PoolCut
-from circinus.matching.lagrangian.dual import Prices
+from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
+from circinus.matching.lagrangian.dual_ascent import DualSolver
 from circinus.matching.lagrangian.query_expansion import NOT_SERVED
 from circinus.matching.lagrangian.relaxed_problem import RelaxedProblem
+from circinus.matching.lagrangian.solve import cost_tiebreak_weight
 from circinus.matching.problem import Problem
 
 
@@ -26,6 +28,8 @@ class RelaxedView:
     """A relaxed view of a problem, with the candidates and queries behind its plans and classes."""
 
     problem: Problem
+    weight: FloatArray
+    """(Q,) weight of each query in the objective."""
     usable: BoolArray
     """(P,) candidates that may be chosen."""
     queries: tuple[IntArray, ...]
@@ -43,13 +47,13 @@ class RelaxedView:
     shared: int
 
     @classmethod
-    def of(cls, problem: Problem, usable: BoolArray) -> RelaxedView:
+    def of(cls, problem: Problem, weight: FloatArray, usable: BoolArray) -> RelaxedView:
         """Group identical queries, and find the resources that only one source can use."""
         sources, source_of = np.unique(np.array(problem.sources), return_inverse=True)
         groups: dict[object, list[int]] = {}
         for query in range(len(problem.queries)):
             if usable[problem.block[query] : problem.block[query + 1]].any():
-                groups.setdefault(_key(problem, query, int(source_of[query]), usable), []).append(query)
+                groups.setdefault(_key(problem, weight, query, int(source_of[query]), usable), []).append(query)
         ordered = sorted(groups.values(), key=lambda members: (source_of[members[0]], members[0]))
         first = np.array([members[0] for members in ordered], dtype=np.int64)
         candidate, resource, _ = _entries(problem, np.ones(len(problem.deployments)))
@@ -65,6 +69,7 @@ class RelaxedView:
         slot[~is_local] = local + np.arange(int((~is_local).sum()))
         return cls(
             problem=problem,
+            weight=weight,
             usable=usable,
             queries=tuple(np.array(members, dtype=np.int64) for members in ordered),
             first=first,
@@ -103,7 +108,7 @@ class RelaxedView:
         np.add.at(amounts, (class_of[query], candidate - problem.block[query], self.slot[resource]), share)
         return RelaxedProblem(
             multiplicity=np.array([len(members) for members in self.queries], dtype=np.float64),
-            weight=problem.weight[self.first],
+            weight=self.weight[self.first],
             cost_usd_per_h=cost,
             amounts=amounts,
             site=self.site,
@@ -127,11 +132,11 @@ class RelaxedView:
         return candidates
 
 
-def _key(problem: Problem, query: int, source: int, usable: BoolArray) -> object:
+def _key(problem: Problem, weight: FloatArray, query: int, source: int, usable: BoolArray) -> object:
     """Return a key that is equal for identical queries."""
     span = slice(problem.block[query], problem.block[query + 1])
     parts = [
-        np.array([problem.weight[query], problem.cost_limit_usd_per_h[query]]),
+        np.array([weight[query], problem.cost_limit_usd_per_h[query]]),
         problem.transfer_cost_usd_per_h[span],
         problem.change_usd_per_h[span],
         usable[span],
@@ -203,3 +208,40 @@ def replica_scaling(
     """Return (D,) replicas per unit of load for running deployments, else the previous value."""
     running = np.asarray(replicas) > 0
     return np.where(running, np.asarray(replicas) / np.where(running, np.maximum(load, 1e-12), 1.0), previous)
+
+
+def level_prices(
+    problem: Problem, usable: BoolArray, level: int, above: float, seed: int
+) -> tuple[RelaxedProblem, DualObjective, Prices, FloatArray] | None:
+    """Price capacities for one priority level, counted from the highest, next to the higher ones.
+
+    Args:
+        problem: the matching problem.
+        usable: (P,) candidates that may be chosen.
+        level: index of the level; lower ones are left out.
+        above: factor on the weight of higher levels.
+        seed: of samples.
+
+    Returns:
+        The relaxed problem, its objective, the prices, and (resources,) prices of whole capacities; None if no query
+        has a usable candidate.
+    """
+    levels = problem.priority_levels
+    in_levels = usable & (levels.rank[problem.query_of] >= levels.count - 1 - level)
+    view = RelaxedView.of(problem, levels.level_weight(level, above), in_levels)
+    if not view.queries:
+        return None
+    relaxed = view.scaled(np.ones(len(problem.deployments)))
+    dual, objective = (
+        DualSolver(relaxed, np.random.default_rng(seed)),
+        DualObjective(1.0, cost_tiebreak_weight(relaxed)),
+    )
+    prices = dual.polish(objective, dual.maximize_weight(objective))
+    return relaxed, objective, prices, view.by_resource(prices)
+
+
+def cost_prices(relaxed: RelaxedProblem, weight: float, weight_bound: float, seed: int) -> tuple[Prices, float]:
+    """Return prices of cost at which a weight is served, and their bound on its cost."""
+    dual, objective = DualSolver(relaxed, np.random.default_rng(seed)), DualObjective(0.0, 1.0, weight)
+    prices = dual.polish(objective, dual.minimize_cost(weight, weight_bound))
+    return prices, -dual_bound(relaxed, objective, prices)

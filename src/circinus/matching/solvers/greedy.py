@@ -46,7 +46,7 @@ class IncrementalSolution:
     def key(self) -> tuple[float, ...]:
         """Key by which choices are compared: weight by level, then negative cost, rounded against noise."""
         counted_usd_per_h = self.problem.cost_with_churn_usd_per_h(self._usage)
-        return *self.problem.priority_levels.own_weights_of(self.chosen), -round(counted_usd_per_h, 9)
+        return *self.problem.priority_levels.weights_of(self.chosen), -round(counted_usd_per_h, 9)
 
     def move(self, query: int, candidate: int) -> int:
         """Give a query another candidate, -1 for none, and return its previous one."""
@@ -183,7 +183,7 @@ def greedy(problem: Problem, cuts: Sequence[Cut] = (), *, should_stop: Callable[
     best = empty
     for by_cost in (True, False):
         solution = IncrementalSolution(problem, empty)
-        for query in np.argsort(-problem.weight, kind="stable").tolist():
+        for query in np.argsort(-problem.priority_levels.importance, kind="stable").tolist():
             _insert(solution, query, (), by_cost=by_cost, check_slos=False)
         best = max(
             best,
@@ -195,7 +195,7 @@ def greedy(problem: Problem, cuts: Sequence[Cut] = (), *, should_stop: Callable[
 
 def objective_key(problem: Problem, chosen: IntArray) -> tuple[float, ...]:
     """Return the key by which choices are compared: weight by level, then negative cost, rounded against noise."""
-    return *problem.priority_levels.own_weights_of(chosen), -round(
+    return *problem.priority_levels.weights_of(chosen), -round(
         problem.cost_with_churn_usd_per_h(problem.usage_of(chosen)), 9
     )
 
@@ -279,7 +279,7 @@ def _close_deployment(solution: IncrementalSolution, deployment: int, cuts: Sequ
     served = np.flatnonzero(solution.chosen >= 0)
     users = served[problem.fractional_load.has(solution.chosen[served], deployment)]
     moved = [(query, solution.move(query, -1)) for query in users.tolist()]
-    for query in users[np.argsort(-problem.weight[users], kind="stable")].tolist():
+    for query in users[np.argsort(-problem.priority_levels.importance[users], kind="stable")].tolist():
         _insert(solution, query, (), by_cost=True, check_slos=False, closed=deployment)
     if solution.key <= goodness_before or not solution.is_feasible(cuts):
         for query, candidate in moved:
@@ -291,5 +291,5 @@ def drop_violating_queries(solution: IncrementalSolution, cuts: Sequence[Cut]) -
     while not solution.is_feasible(cuts):
         over = solution.cost_violations()
         served = np.flatnonzero(solution.chosen >= 0)
-        victim = over[0][1] if over else int(served[np.argmin(solution.problem.weight[served])])
+        victim = over[0][1] if over else int(served[np.argmin(solution.problem.priority_levels.importance[served])])
         solution.move(victim, -1)

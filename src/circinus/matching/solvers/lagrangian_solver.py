@@ -11,10 +11,9 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.cuts import Cut
-from circinus.matching.lagrangian.dual import DualObjective, dual_bound
-from circinus.matching.lagrangian.dual_ascent import DualSolver
+from circinus.matching.lagrangian.dual import DualObjective
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits
-from circinus.matching.lagrangian.relaxation import RelaxedView, capacity_scaling, replica_scaling
+from circinus.matching.lagrangian.relaxation import RelaxedView, capacity_scaling, cost_prices, replica_scaling
 from circinus.matching.lagrangian.solve import RelaxedSolution, solve_relaxed
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.problem import Problem
@@ -91,9 +90,9 @@ class LagrangianSolver:
             level = self._solve_level(problem, cuts, usable, position, best, partial(should_stop, position))
             levels, best = [*levels, level], level.best
         safe = best if is_feasible(problem, best, cuts) else np.full(len(best), -1, dtype=np.int64)
-        choice = Solution(best, safe, np.inf, 0.0, optimal=False)
+        choice = Solution(best, safe, problem.priority_levels.total_weights, 0.0, optimal=False)
         if not levels or not (view := levels[-1].view).queries:
-            return replace(choice, weight_bound=0.0)
+            return replace(choice, weight_bounds=(0.0,) * num_levels)
         choice = self._with_bounds(problem, levels, choice)
         if len(problem.queries) > _MAX_EXACT_QUERIES:
             return choice
@@ -128,7 +127,7 @@ class LagrangianSolver:
         eligible = usable & (ranks.rank[problem.query_of] >= ranks.count - 1 - position)
         higher = np.concatenate([np.zeros(0, dtype=np.int64), *ranks.descending[:position]])
         for higher_factor in _HIGHER_LEVEL_FACTORS:
-            view = RelaxedView.of(replace(problem, weight=ranks.level_weight(position, higher_factor)), eligible)
+            view = RelaxedView.of(problem, ranks.level_weight(position, higher_factor), eligible)
             relaxed = solve_relaxed(view.scaled(np.ones(len(problem.deployments))), seed=self._seed)
             required = _own_weight(ranks, best, higher)
             if should_stop() or _own_weight(ranks, view.candidates(relaxed.chosen), higher) >= required * (
@@ -174,23 +173,24 @@ class LagrangianSolver:
     def _with_bounds(self, problem: Problem, levels: Sequence[_LevelResult], choice: Solution) -> Solution:
         """Return the choice with the relaxation's bounds on its weight and cost."""
         ranks, cost = problem.priority_levels, problem.cost_with_churn_usd_per_h(problem.usage_of(choice.chosen))
-        level_bound = _weight_bound(ranks, choice.chosen, [level.bound(ranks, choice.chosen) for level in levels])
-        weight_bound = max(min(level_bound, choice.weight_bound), problem.weight_of(choice.chosen))
-        weight, cost_bound = ranks.own_weight_of(choice.chosen), choice.cost_bound_usd_per_h
-        own_bound = ranks.own_bound(choice.chosen, weight_bound)
+        satisfied = ranks.weights_of(choice.chosen)
+        level_bounds = [level.bound(ranks, choice.chosen) for level in levels]
+        relaxation_bounds = ranks.lexicographic_bound(
+            bounds=level_bounds,
+            proved=[w >= bound * (1 - _ROUNDING) for w, bound in zip(satisfied, level_bounds, strict=True)],
+            max_weights=ranks.total_weights,
+        )
+        weight_bounds = max(min(relaxation_bounds, choice.weight_bounds), satisfied)
+        weight, cost_bound = ranks.weight_of(choice.chosen), choice.cost_bound_usd_per_h
+        own_bound = ranks.bound(choice.chosen, weight_bounds)
         if weight > 0:
             view, relaxed = levels[-1].view, levels[-1].relaxed.members.problem
-            relaxed, objective = (
-                replace(relaxed, weight=ranks.user_weight[view.first]),
-                DualObjective(0.0, 1.0, weight),
-            )
-            search = DualSolver(relaxed, np.random.default_rng(self._seed))
-            prices = search.polish(objective, search.minimize_cost(weight, own_bound))
-            cost_bound = min(max(-dual_bound(relaxed, objective, prices), cost_bound), cost)
+            _, bound = cost_prices(replace(relaxed, weight=ranks.weight[view.first]), weight, own_bound, self._seed)
+            cost_bound = min(max(bound, cost_bound), cost)
         proved = weight >= own_bound * (1 - _ROUNDING) and cost - cost_bound <= _COST_TOLERANCE * cost
         return replace(
             choice,
-            weight_bound=weight_bound,
+            weight_bounds=weight_bounds,
             cost_bound_usd_per_h=cost_bound,
             optimal=choice.optimal or bool(proved),
         )
@@ -198,17 +198,7 @@ class LagrangianSolver:
 
 def _own_weight(ranks: PriorityLevels, chosen: IntArray, queries: IntArray) -> float:
     """Return the satisfied user weight of some queries."""
-    return float(ranks.user_weight[queries[chosen[queries] >= 0]].sum())
-
-
-def _weight_bound(ranks: PriorityLevels, chosen: IntArray, bounds: Sequence[float]) -> float:
-    """Return a weight bound from bounds by level, each for choices that serve as much of the higher levels."""
-    served = [_own_weight(ranks, chosen, queries) for queries in ranks.descending]
-    return ranks.bound(
-        bounds=bounds,
-        proved=[weight >= bound * (1 - _ROUNDING) for weight, bound in zip(served, bounds, strict=True)],
-        max_weights=[float(ranks.user_weight[queries].sum()) for queries in ranks.descending],
-    )
+    return float(ranks.weight[queries[chosen[queries] >= 0]].sum())
 
 
 def _undecided_queries(
@@ -238,14 +228,14 @@ def _eligible(problem: Problem, best: IntArray, undecided: IntArray, usable: Boo
 def _better(problem: Problem, current: Solution, candidate: Solution, complete: bool) -> Solution:
     """Return the better choice of two with the tightest bounds; bounds over a subset of candidates do not count."""
     safe = max(current.feasible_incumbent, candidate.feasible_incumbent, key=partial(objective_key, problem))
-    weight = problem.weight_of(safe)
+    levels = problem.priority_levels
+    weights = levels.weights_of(safe)
     # Bounds on cost hold for one weight only.
-    cost_bound = current.cost_bound_usd_per_h if weight == problem.weight_of(current.feasible_incumbent) else 0.0
+    cost_bound = current.cost_bound_usd_per_h if weights == levels.weights_of(current.feasible_incumbent) else 0.0
     if not complete:
         return replace(current, chosen=safe, feasible_incumbent=safe, cost_bound_usd_per_h=cost_bound, optimal=False)
-    weight_bound = max(min(current.weight_bound, candidate.weight_bound), weight)
+    weight_bounds = max(min(current.weight_bounds, candidate.weight_bounds), weights)
     chosen = candidate.chosen if objective_key(problem, candidate.chosen) > objective_key(problem, safe) else safe
-    cost_bound = (
-        max(cost_bound, candidate.cost_bound_usd_per_h) if problem.weight_of(candidate.chosen) == weight else cost_bound
-    )
-    return Solution(chosen, safe, weight_bound, cost_bound, optimal=candidate.optimal)
+    if levels.weights_of(candidate.chosen) == weights:
+        cost_bound = max(cost_bound, candidate.cost_bound_usd_per_h)
+    return Solution(chosen, safe, weight_bounds, cost_bound, optimal=candidate.optimal)

@@ -10,7 +10,6 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.cuts import Cut
-from circinus.matching.priority_levels import IntegerWeightsByLevel
 from circinus.matching.problem import Problem
 from circinus.matching.solvers.greedy import greedy, is_feasible, local_search, objective_key
 from circinus.matching.solvers.highs import LpRelaxation, LpSolution, SolveMilp, solve_milp
@@ -74,43 +73,33 @@ class MilpSolver:
             starting_points.append(greedy(problem, cuts))
         best = max(starting_points, key=lambda chosen: objective_key(problem, chosen))
         programme = build_milp(problem, cuts, eligible=eligible)
-        weights = IntegerWeightsByLevel.of(problem.priority_levels.user_weight, problem.priority_levels.descending)
-        servable = np.isin(np.arange(len(problem.queries)), problem.query_of[programme.candidates])
-        weight_bounds = list(weights.total(np.where(servable, 0, -1)))
-        if not any(weight_bounds):
-            return Solution(best, best, 0.0, 0.0, optimal=True)
-        search = _Search(programme, cuts, weights, deadline_s, self._clock, self._seed, eligible, self._solve)
-        if any(weights.total(best) < weights.total(start) for start in starts):
+        levels = problem.priority_levels
+        servable = np.where(np.isin(np.arange(len(problem.queries)), problem.query_of[programme.candidates]), 0, -1)
+        bounds = list(levels.multiples_of(servable))
+        if not any(bounds):
+            return Solution(best, best, (0.0,) * levels.count, 0.0, optimal=True)
+        search = _Search(programme, cuts, deadline_s, self._clock, self._seed, eligible, self._solve)
+        if any(levels.multiples_of(best) < levels.multiples_of(start) for start in starts):
             best = search.conservative(best)
         feasible_best = best
-        for level, bound in enumerate(weight_bounds):
+        for level, bound in enumerate(bounds):
             if level:
                 search.fix_weight(level - 1, best)
-            if weights.total(best)[level] < bound:
-                best, weight_bounds[level] = search.maximize_weight(level, best, bound)
-        weight_proved = list(weights.total(best)) == weight_bounds
+            if levels.multiples_of(best)[level] < bound:
+                best, bounds[level] = search.maximize_weight(level, best, bound)
+        satisfied = levels.multiples_of(best)
         best, cost_bound, cost_proved = search.minimize_cost(best)
         return Solution(
             chosen=best,
             feasible_incumbent=best if is_feasible(problem, best, cuts) else feasible_best,
-            weight_bound=_weight_bound(problem, weights, best, weight_bounds, servable),
+            weight_bounds=levels.lexicographic_bound(
+                bounds=[b * w.unit + w.rounding for b, w in zip(bounds, levels.integer_weights, strict=True)],
+                proved=[weight == bound for weight, bound in zip(levels.multiples_of(best), bounds, strict=True)],
+                max_weights=levels.weights_of(servable),
+            ),
             cost_bound_usd_per_h=cost_bound,
-            optimal=weight_proved and cost_proved,
+            optimal=list(satisfied) == bounds and cost_proved,
         )
-
-
-def _weight_bound(
-    problem: Problem, weights: IntegerWeightsByLevel, best: IntArray, weight_bounds: Sequence[int], servable: BoolArray
-) -> float:
-    """Return a weight bound from bounds by level, each for choices that keep the weight of the higher ones."""
-    each = list(zip(weights.ranks, weights.weights, weight_bounds, weights.total(best), strict=True))
-    return problem.priority_levels.bound(
-        bounds=[bound * w.unit + w.rounding for _, w, bound, _ in each],
-        proved=[satisfied == bound for _, _, bound, satisfied in each],
-        max_weights=[
-            float(problem.priority_levels.user_weight[queries][servable[queries]].sum()) for queries, _, _, _ in each
-        ],
-    )
 
 
 class _Search:
@@ -120,7 +109,6 @@ class _Search:
         self,
         programme: MatchingMilp,
         cuts: Sequence[Cut],
-        weights: IntegerWeightsByLevel,
         deadline_s: float,
         clock: Callable[[], float],
         seed: int,
@@ -130,9 +118,8 @@ class _Search:
         self._solve = solve
         self._programme = programme
         self._eligible = eligible
-        self._problem = programme.problem
+        self._problem, self._levels = programme.problem, programme.problem.priority_levels
         self._cuts = cuts
-        self._weights = weights
         self._deadline_s = deadline_s
         self._clock = clock
         self._seed = seed
@@ -149,10 +136,8 @@ class _Search:
         objective = cost / max(
             2 * float(np.abs(cost) @ np.array(programme.upper)), 1e-9
         )  # less than half a unit in total
-        for level in range(len(self._weights.ranks)):
-            objective[: len(query_of)] -= _LEVEL_FACTOR ** (len(self._weights.ranks) - 1 - level) * self._multiples(
-                level
-            )
+        for level in range(self._levels.count):
+            objective[: len(query_of)] -= _LEVEL_FACTOR ** (self._levels.count - 1 - level) * self._multiples(level)
         start = np.where(np.isin(best, programme.candidates), best, -1)
         values, _ = self._solve(
             programme,
@@ -166,21 +151,21 @@ class _Search:
 
     def maximize_weight(self, level: int, best: IntArray, weight_bound: int) -> tuple[IntArray, int]:
         """Return (the choice of maximum weight of a level, a bound on it), in multiples of the level's unit."""
-        programme, weights = self._programme, self._weights
+        programme, multiples_of = self._programme, self._levels.multiples_of
         objective = np.zeros(len(programme.upper))
         objective[: len(programme.candidates)] = -self._multiples(level)
         relaxed = self._tighten(objective)
         if relaxed is not None:
             weight_bound = min(weight_bound, math.floor(-relaxed.bound + _INTEGRALITY_TOLERANCE))
             best = self._better(best, programme.rounded_choice(relaxed.values))
-        if weights.total(best)[level] < weight_bound:
+        if multiples_of(best)[level] < weight_bound:
             # Sums of integer weights differ by at least one, so a smaller gap proves optimality.
             values, bound = self._minimise(objective, best, gap=1 - _INTEGRALITY_TOLERANCE)
             if values is not None:
-                best = max(best, programme.choice_of(values), key=weights.total)
+                best = max(best, programme.choice_of(values), key=multiples_of)
             if math.isfinite(bound):
                 weight_bound = min(weight_bound, math.floor(-bound + _INTEGRALITY_TOLERANCE))
-        return best, max(weight_bound, weights.total(best)[level])
+        return best, max(weight_bound, multiples_of(best)[level])
 
     def minimize_cost(self, best: IntArray) -> tuple[IntArray, float, bool]:
         """Return (the cheapest choice of no less weight, its cost bound, whether it is reached), including churn."""
@@ -188,7 +173,7 @@ class _Search:
         incumbent_cost = self._counted_usd_per_h(best)
         if incumbent_cost == 0.0:
             return best, 0.0, True
-        self.fix_weight(len(self._weights.ranks) - 1, best)
+        self.fix_weight(self._levels.count - 1, best)
         objective = programme.counted_usd_per_h() / incumbent_cost
         relaxed = self._tighten(objective)
         constant = self._problem.max_change_usd_per_h
@@ -216,12 +201,13 @@ class _Search:
             return
         multiples = self._multiples(level)
         columns = np.flatnonzero(multiples)
-        programme.add_row(columns, multiples[columns], self._weights.total(best)[level] - 0.5, np.inf)
+        programme.add_row(columns, multiples[columns], self._levels.multiples_of(best)[level] - 0.5, np.inf)
 
     def _multiples(self, level: int) -> FloatArray:
         """Return (candidates,) weights of the queries of a level, 0 for other queries."""
-        multiples = self._weights.multiples(level, len(self._problem.queries))
-        return multiples[self._problem.query_of[self._programme.candidates]].astype(np.float64)
+        multiples = np.zeros(len(self._problem.queries))
+        multiples[self._levels.descending[level]] = self._levels.integer_weights[level].multiples
+        return multiples[self._problem.query_of[self._programme.candidates]]
 
     def _tighten(self, objective: FloatArray) -> LpSolution | None:
         """Solve the relaxation, adding violated rounding cuts."""

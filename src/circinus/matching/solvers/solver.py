@@ -19,8 +19,9 @@ class Solution:
     """(Q,) candidate of each query, -1 for none."""
     feasible_incumbent: IntArray
     """(Q,) best choice that certainly meets every cost SLO; may equal `chosen`."""
-    weight_bound: float
-    """Upper bound on the weight of any choice that satisfies capacities, cost SLOs and cuts."""
+    weight_bounds: tuple[float, ...]
+    """Lexicographic upper bound on the weights by level, highest first, of any choice that satisfies capacities, cost
+    SLOs and cuts."""
     cost_bound_usd_per_h: float
     """Lower bound on the cost, including churn, of any such choice with this weight."""
     optimal: bool
