@@ -91,73 +91,28 @@ def test_no_capacity_row_forbids_what_packs(seed: int) -> None:
             assert np.all(problem.rows.coefficients @ replicas <= problem.rows.limit * (1 + 1e-9))
 
 
-NUMBER = "planning.invalid_number"
-
-
 @pytest.mark.parametrize(
-    ("plan", "code", "values"),
+    ("plan", "amount"),
     [
-        (changed(PLAN, busy_replicas=-0.1), NUMBER, ("busy replicas", "-0.1")),
-        (changed(PLAN, busy_replicas=math.nan), NUMBER, ("busy replicas", "nan")),
-        (
-            changed(PLAN, demand=replace(PLAN.deployments[0].demand, memory_bytes=-1.0)),
-            "planning.invalid_number",
-            ("memory", "-1.0"),
-        ),
-        (
-            changed(PLAN, demand=replace(PLAN.deployments[0].demand, cpus=math.inf)),
-            "planning.invalid_number",
-            ("cpus", "inf"),
-        ),
-        (
-            changed(PLAN, demand=replace(PLAN.deployments[0].demand, cost_usd_per_h=-2.0)),
-            "planning.invalid_number",
-            ("price", "-2.0"),
-        ),
-        (replace(PLAN, transfer_cost_usd_per_h=math.nan), NUMBER, ("transfer cost", "nan")),
-        (replace(PLAN, deployments=PLAN.deployments * 2), "plan.duplicate_deployment", ()),
-        (replace(PLAN, query="other"), "plan.wrong_query", ("other",)),
-        (
-            candidate("q", [use(deployment("a", 0, "edge"), 0.5, INFRA)], latency_s=0.9),
-            "plan.infeasible_candidate",
-            ("latency",),
-        ),
-        (
-            candidate("q", [replace(PLAN.deployments[0], deployment=deployment("a", 0, "moon"))]),
-            "plan.unknown_pool",
-            ("moon", "edge, cloud"),
-        ),
+        (changed(PLAN, busy_replicas=-0.1), "-0.1"),
+        (changed(PLAN, busy_replicas=math.nan), "nan"),
+        (changed(PLAN, demand=replace(PLAN.deployments[0].demand, memory_bytes=-1.0)), "-1.0"),
+        (changed(PLAN, demand=replace(PLAN.deployments[0].demand, cpus=math.inf)), "inf"),
+        (replace(PLAN, transfer_cost_usd_per_h=math.nan), "nan"),
     ],
 )
-def test_candidates_without_meaning_are_refused(plan: PlanCandidate, code: str, values: tuple[str, ...]) -> None:
-    with raises_code(PlanningError, code) as caught:
+def test_amounts_must_be_numbers(plan: PlanCandidate, amount: str) -> None:
+    with raises_code(PlanningError, "planning.invalid_number") as caught:
         build_problem([QUERY], {"q": [plan]}, INFRA)
-    assert all(value in caught.value.message for value in values)
-    assert caught.value.location.startswith(("query q", "deployment p/a"))
+    assert amount in caught.value.message
+    assert caught.value.location.startswith("query q")
 
 
-def test_names_must_be_distinct_and_known() -> None:
-    with raises_code(PlanningError, "query.duplicate_name"):
-        build_problem([QUERY, QUERY], {}, INFRA)
-    with raises_code(PlanningError, "plan.unknown_query") as caught:
-        build_problem([QUERY], {"stranger": [PLAN]}, INFRA)
-    assert caught.value.location == "query stranger"
-
-
-@pytest.mark.parametrize("weight", [0.0, -1.0, math.nan, math.inf])
-def test_weights_must_be_positive_numbers(weight: float) -> None:
-    with raises_code(PlanningError, "query.invalid_weight"):
-        build_problem([QUERY.model_copy(update={"weight": weight})], {}, INFRA)
-
-
-def test_pools_must_have_something_to_give() -> None:
-    pools = (INFRA.pools[0].model_copy(update={"cpus": 0.0}), INFRA.pools[1])
-    with raises_code(PlanningError, "pool.empty_node") as caught:
-        build_problem([QUERY], {"q": [PLAN]}, INFRA.model_copy(update={"pools": pools}))
-    assert caught.value.location == "pool edge"
-    assert "cpus" in caught.value.message
-    with raises_code(PlanningError, "link.invalid_usable_share"):
-        build_problem([QUERY], {"q": [PLAN]}, INFRA, usable_link_share=1.5)
+def test_pools_must_exist() -> None:
+    plan = candidate("q", [replace(PLAN.deployments[0], deployment=deployment("a", 0, "moon"))])
+    with raises_code(PlanningError, "plan.unknown_pool") as caught:
+        build_problem([QUERY], {"q": [plan]}, INFRA)
+    assert caught.value.location.startswith("deployment p/a")
 
 
 def test_links_must_exist() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -48,17 +47,11 @@ def build_problem(
         running: deployments that are part of the problem even if no candidate uses them.
 
     Raises:
-        PlanningError: duplicate or unknown names, numbers that are negative, infinite or not numbers, a link or node
-            without capacity, or a candidate that violates its query's SLOs.
+        PlanningError: a plan uses an unknown pool or link, or its amounts are negative, infinite or not numbers.
     """
-    _check_queries(queries, candidates)
     all_candidates = [candidate for query in queries for candidate in candidates.get(query.name, ())]
     sizes = [len(candidates.get(query.name, ())) for query in queries]
-    for query in queries:
-        for candidate in candidates.get(query.name, ()):
-            _check_candidate(query, candidate)
-
-    _check_capacities(infrastructure, usable_link_share=usable_link_share)
+    _check_amounts(all_candidates)
     demand_of = merged_demands(
         (use.deployment, use.demand) for candidate in all_candidates for use in candidate.deployments
     )
@@ -202,66 +195,18 @@ def _capacity_rows(
     )
 
 
-def _check_queries(queries: Sequence[Query], candidates: Mapping[str, Sequence[PlanCandidate]]) -> None:
-    duplicates = [name for name, count in Counter(query.name for query in queries).items() if count > 1]
-    if duplicates:
-        raise PlanningError(
-            f"duplicate query name {duplicates[0]}",
-            code="query.duplicate_name",
-            location="queries",
-            hint="Rename one of the queries.",
-        )
-    unknown = sorted(set(candidates) - {query.name for query in queries})
-    if unknown:
-        raise PlanningError(
-            "the candidates contain plans of a query that is not matched",
-            code="plan.unknown_query",
-            location=f"query {unknown[0]}",
-        )
-    for query in queries:
-        if not (math.isfinite(query.weight) and query.weight > 0):
+def _check_amounts(candidates: Iterable[PlanCandidate]) -> None:
+    for candidate in candidates:
+        amounts = [candidate.transfer_cost_usd_per_h, *(link.bytes_per_s for link in candidate.links)]
+        for use in candidate.deployments:
+            amounts += [use.busy_replicas, use.demand.cost_usd_per_h, *_amounts(use.demand)]
+        invalid = [amount for amount in amounts if not (math.isfinite(amount) and amount >= 0)]
+        if invalid:
             raise PlanningError(
-                f"weight must be finite and positive, got {query.weight}",
-                code="query.invalid_weight",
-                location=f"query {query.name}",
+                f"amounts of a plan must be finite and at least 0, got {invalid[0]}",
+                code="planning.invalid_number",
+                location=f"query {candidate.query}, plan {candidate.plan.configuration}",
             )
-
-
-def _check_candidate(query: Query, candidate: PlanCandidate) -> None:
-    location = f"query {query.name}, plan {candidate.plan.configuration}"
-    if candidate.query != query.name:
-        raise PlanningError(
-            f"the plan was made for query {candidate.query}", code="plan.wrong_query", location=location
-        )
-    _check_number(location, "transfer cost", candidate.transfer_cost_usd_per_h)
-    seen: set[Deployment] = set()
-    for use in candidate.deployments:
-        deployment_location = f"{location}, deployment {use.deployment.name}"
-        if use.deployment in seen:
-            raise PlanningError(
-                "the plan contains the deployment twice", code="plan.duplicate_deployment", location=deployment_location
-            )
-        seen.add(use.deployment)
-        target = use.deployment.allocation.utilization_target
-        if not 0 < target <= 1:
-            raise PlanningError(
-                f"target utilization must be in (0, 1], got {target}",
-                code="plan.invalid_target_utilization",
-                location=deployment_location,
-            )
-        _check_number(deployment_location, "busy replicas", use.busy_replicas)
-        _check_number(deployment_location, "price", use.demand.cost_usd_per_h)
-        for resource, amount in zip(RESOURCES, _amounts(use.demand), strict=True):
-            _check_number(deployment_location, resource, amount)
-    for link in candidate.links:
-        _check_number(f"{location}, link {link.link.name}", "traffic", link.bytes_per_s)
-    violated = candidate.estimate.violations(query.slos)
-    if violated:
-        raise PlanningError(
-            f"the candidate violates its query's SLOs: {', '.join(violated)}",
-            code="plan.infeasible_candidate",
-            location=location,
-        )
 
 
 def _check_pools(deployments: Sequence[Deployment], pools: Mapping[str, int]) -> None:
@@ -271,28 +216,4 @@ def _check_pools(deployments: Sequence[Deployment], pools: Mapping[str, int]) ->
                 f"unknown pool {deployment.pool}; pools are {', '.join(pools)}",
                 code="plan.unknown_pool",
                 location=f"deployment {deployment.name}",
-            )
-
-
-def _check_number(location: str, quantity: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise PlanningError(
-            f"{quantity} must be finite and at least 0, got {value}", code="planning.invalid_number", location=location
-        )
-
-
-def _check_capacities(infrastructure: Infrastructure, usable_link_share: float) -> None:
-    if not 0 < usable_link_share <= 1:
-        raise PlanningError(
-            f"usable share of links must be in (0, 1], got {usable_link_share}", code="link.invalid_usable_share"
-        )
-    for pool in infrastructure.pools:
-        location = f"pool {pool.name}"
-        for resource, amount in zip(
-            RESOURCES, (pool.cpus, pool.memory_bytes, pool.gpus, pool.gpu_memory_bytes), strict=True
-        ):
-            _check_number(location, f"{resource} of a node", amount)
-        if pool.nodes > 0 and (pool.cpus <= 0 or pool.memory_bytes <= 0):
-            raise PlanningError(
-                f"a node has no {'cpus' if pool.cpus <= 0 else 'memory'}", code="pool.empty_node", location=location
             )
