@@ -12,7 +12,7 @@ from circinus.matching.lagrangian.dual_ascent import DualSolver
 from circinus.matching.lagrangian.local_search import ChurnTerms, swap_search
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits, greedy_fill, repair_overload
 from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQueries
-from circinus.matching.lagrangian.relaxed_problem import RelaxedProblem
+from circinus.matching.lagrangian.relaxed_problem import TOLERANCE, RelaxedProblem
 from circinus.matching.lagrangian.solve import (
     RelaxedSolution,
     cost_tiebreak_weight,
@@ -23,6 +23,8 @@ from circinus.matching.lagrangian.solve import (
 
 _MAX_GAP_INCREASE = 0.002
 """Increase of the optimality gap, as a share of the bound, at which prices are recomputed."""
+_ROUNDINGS = 32
+"""Number of rounded operations in a reduced value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +69,7 @@ def rematch(
         filled = greedy_fill(members, reduced_profits, repair_overload(members, reduced_profits, chosen))
         improved = swap_search(members, reduced_profits, filled, objective, running=running, sites=sites)
         return improved, tighten_weight_bound(
-            problem, reduced_profits.bound(problem, prices) + objective.cost * max_cost_usd_per_h(problem)
+            problem, profit_bound(problem, reduced_profits, prices) + objective.cost * max_cost_usd_per_h(problem)
         )
 
     prices = previous.prices
@@ -120,3 +122,11 @@ def _affected_sites(
     own = members.usage(chosen)[: problem.sites * problem.local].reshape(problem.sites, problem.local)
     affected[(own > 1.0).any(axis=1)] = True
     return affected
+
+
+def profit_bound(problem: RelaxedProblem, reduced_profits: ReducedProfits, prices: Prices) -> float:
+    """Return the dual as `dual_bound` without a minimum weight, allowing for the precision of the values."""
+    best = reduced_profits.reduced[np.arange(len(reduced_profits.best)), reduced_profits.best].astype(np.float64)
+    rounding = float(np.finfo(reduced_profits.reduced.dtype).eps) * _ROUNDINGS * float(np.abs(best).max(initial=0.0))
+    resources = (prices.local.sum() + prices.shared.sum()) * (1.0 + TOLERANCE)
+    return float((best + rounding) @ problem.multiplicity + resources)

@@ -13,7 +13,7 @@ from circinus.matching.admission_control import AdmissionControl, AdmissionFit, 
 from circinus.matching.explanation.assignment_explanations import EQUAL_USD_PER_H, MAX_ALTERNATIVES
 from circinus.matching.explanation.rejections import binding_slos
 from circinus.matching.explanation.shadow_prices import ShadowPrice
-from circinus.matching.explanation.slo_relaxation import Replan, RunningQueryFitter, smallest_relaxation
+from circinus.matching.explanation.slo_relaxation import Replan, smallest_relaxation
 from circinus.matching.feasibility import Infeasibility
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
 from circinus.matching.plan_set import Alternative, Assignment, Matching, Rejection, tenant_shares
@@ -160,7 +160,7 @@ def admit(
             query=query.name,
             reason=frontier.reason,
             binding=binding_slos(frontier),
-            relaxation=smallest_relaxation(RunningQueryFitter(running, query), frontier, replan),
+            relaxation=smallest_relaxation(running, frontier, replan),
             best_so_far=frontier.best_effort,
         )
         return Admission(query, rejection=rejection)
@@ -184,7 +184,7 @@ def admit(
         query=query.name,
         reason=f"none of its plans fits with the running plans: {subject} {reason}",
         binding=closest.binding,
-        relaxation=smallest_relaxation(RunningQueryFitter(running, query), frontier, replan),
+        relaxation=smallest_relaxation(running, frontier, replan),
         alternatives=tuple(
             Alternative(candidates[candidate].plan, candidates[candidate].estimate, obstacle.reason)
             for candidate, obstacle in nearest[:MAX_ALTERNATIVES]

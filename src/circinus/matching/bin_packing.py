@@ -50,8 +50,7 @@ def pack(demand: FloatArray, count: IntArray, capacity: FloatArray, nodes: int, 
     """
     if not count.sum():
         return Packing(tuple(() for _ in count), proved=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(demand > 0, demand / capacity, 0.0)
+    share = _shares(demand, capacity)
     if nodes == 0 or np.any(share[count > 0] > 1 + _TOLERANCE):
         return Packing(None, proved=True)
     if np.any(share.T @ count > nodes * (1 + _TOLERANCE)):
@@ -61,6 +60,12 @@ def pack(demand: FloatArray, count: IntArray, capacity: FloatArray, nodes: int, 
         if sum(map(len, nodes_of)) == count.sum():
             return Packing(nodes_of, proved=True)
     return _search(share, count, nodes, steps)
+
+
+def _shares(demand: FloatArray, capacity: FloatArray) -> FloatArray:
+    """Return (m, R) the shares of a node that a replica takes; infinite without capacity."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(demand > 0, demand / capacity, 0.0)
 
 
 def _orders(share: FloatArray) -> Iterator[IntArray]:
@@ -160,8 +165,7 @@ def packed_share(demand: FloatArray, count: IntArray, capacity: FloatArray, node
         capacity: (R,) of one node.
         nodes: number of nodes.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(demand > 0, demand / capacity, 0.0)
+    share = _shares(demand, capacity)
     scarcest = share[:, int((share.T @ count).argmax())]
     packed = ([len(counts) for counts in _first_fit(share, count, nodes, order)] for order in _orders(share))
     return max(float(scarcest @ np.array(counts)) for counts in packed) / float(scarcest @ count)
@@ -241,8 +245,7 @@ def _packing_cut(problem: Problem, usage: Usage, pool: int, *, proved: bool) -> 
 def _core(kinds: FloatArray, count: IntArray, capacity: FloatArray, nodes: int) -> IntArray:
     """Return fewer replicas that provably do not fit either, removing the smallest kinds first, one by one."""
     count = count.copy()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        size = np.where(kinds > 0, kinds / capacity, 0.0).max(axis=1)
+    size = _shares(kinds, capacity).max(axis=1)
     for kind in np.argsort(size, kind="stable"):
         while count[kind]:
             count[kind] -= 1

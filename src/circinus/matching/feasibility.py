@@ -32,6 +32,8 @@ class Infeasibility:
     """Cut for every pool on whose nodes the replicas do not fit, although linear capacities hold."""
     violations: tuple[SloViolation, ...] = ()
     """Violated SLOs, if capacities and packing hold."""
+    is_shortage: bool = False
+    """True if linear capacities are exceeded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,4 +148,5 @@ def capacity_violation(problem: Problem, usage: Usage) -> Infeasibility | None:
         reason=f"needs {' and '.join(need for _, _, need, _ in violations)}",
         excess=violations[0][0],
         pools=frozenset(pool for _, _, _, pool in violations if pool is not None),
+        is_shortage=True,
     )

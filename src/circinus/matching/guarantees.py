@@ -16,6 +16,7 @@ from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import TenantShare, tenant_shares
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.search import search
+from circinus.matching.solvers.greedy import objective_key
 from circinus.specification import Query
 
 _CONFLICT_TIME_FACTOR = 2.0
@@ -205,5 +206,5 @@ def _ranking_key(answer: Answer, measure: Callable[[Answer], Sequence[TenantShar
     queries = answer.run.queries
     pins = all(query.name in answer.served for query in queries if query.pin is not None)
     shortfall = sum(max(s.guaranteed_share - s.share, 0.0) for s in measure(answer) if not s.is_met)
-    cost = answer.problem.cost_with_churn_usd_per_h(answer.solution.usage)
-    return pins, -round(shortfall, 9), *PriorityLevels.of(queries).weights_of(answer.chosen), -round(cost, 9)
+    problem = replace(answer.problem, priority_levels=PriorityLevels.of(queries))
+    return pins, -round(shortfall, 9), *objective_key(problem, answer.chosen, answer.solution.usage)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from circinus.arrays import IntArray
-from circinus.matching.admission_control import AdmissionControl
 from circinus.matching.cuts import ChurnCut, CostShareCut, SizingCut
-from circinus.matching.feasibility import Infeasibility, capacity_violation, check_feasibility
+from circinus.matching.feasibility import Infeasibility, check_feasibility
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Alternative, Assignment
-from circinus.matching.problem import Problem, Usage
-from circinus.matching.solvers.greedy import MarginalCosts, marginal_costs
+from circinus.matching.problem import Problem
+from circinus.matching.solvers.greedy import marginal_costs
 from circinus.planning import Frontier, ladder
 from circinus.specification import Deployment
 from circinus.specification.formatting import format_usd_per_h
@@ -27,6 +25,7 @@ EQUAL_USD_PER_H = 1e-9
 
 _TIE = "costs the same: plans of equal weight and total cost are not compared further; the search kept the first"
 _NO_GAIN = "costs the same as the running plan"
+NOT_REACHED = "was not reached before the time limit"
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class CandidateComparison:
     rank: tuple[int, float]
     """Sort key: feasible candidates first, cheapest first, then infeasible ones, nearest first."""
     reason: str
-    obstacle: Infeasibility | None
+    obstacle: Infeasibility | None = None
     """Violated constraint, or None if the candidate is feasible."""
     cheaper: bool = False
     """True if it would lower the total cost if it were feasible."""
@@ -76,87 +75,59 @@ def alternatives(
     return (*selected, *near)
 
 
-def compare_candidates(
-    answer: Answer, query: int, admission: AdmissionControl | None = None
-) -> tuple[CandidateComparison, ...]:
-    """Return all candidates that `query` did not get, best first.
-
-    Args:
-        answer: an answer.
-        query: its index.
-        admission: the running plans, which speed up the comparison for a query that is not served.
-    """
-    problem, chosen = answer.problem, answer.chosen
-    excluding_query = chosen.copy()
-    excluding_query[query] = -1
-    costs = marginal_costs(problem, query, problem.usage_of(excluding_query))
-    current = int(chosen[query])
-    current_position = None if current < 0 else current - int(problem.block[query])
-    trial = excluding_query.copy()
-    comparisons: list[CandidateComparison] = []
-    candidates = problem.candidates_of(query)
-    prepared = (
-        None
-        if admission is None
-        else admission.prepare(answer.run.queries[query], [problem.candidates[c] for c in candidates])
-    )
-
-    def examine(position: int) -> Infeasibility | Usage:
-        if admission is not None and prepared is not None:
-            outcome = admission.try_candidate(prepared, position, answer.run.queries[query].slos)
-            return outcome if isinstance(outcome, Infeasibility) else problem.usage_of(trial)
-        examined = check_feasibility(problem, trial, answer.run.slos, answer.run.reestimate)
-        return examined if isinstance(examined, Infeasibility) else examined.usage
-
-    for position, candidate in enumerate(candidates):
+def compare_candidates(answer: Answer, query: int) -> tuple[CandidateComparison, ...]:
+    """Return all candidates that a served query did not get, best first."""
+    problem, current = answer.problem, int(answer.chosen[query])
+    trial = answer.chosen.copy()
+    trial[query] = -1
+    costs = marginal_costs(problem, query, problem.usage_of(trial))
+    position_of = int(problem.block[query])
+    added, counted = (usd - usd[current - position_of] for usd in (costs.added_usd_per_h, costs.counted_usd_per_h))
+    comparisons = []
+    for position, candidate in enumerate(problem.candidates_of(query)):
         if candidate != current:
             trial[query] = candidate
-            comparison = _compare_candidate(answer, trial, candidate, costs, position, current_position, examine)
-            cheaper = (
-                current_position is not None
-                and costs.added_usd_per_h[position] < costs.added_usd_per_h[current_position] - EQUAL_USD_PER_H
-            )
-            comparisons.append(replace(comparison, cheaper=bool(cheaper)))
+            extra, with_churn = float(added[position]), float(counted[position])
+            comparison = _by_cost(candidate, extra, with_churn) if costs.fits[position] else None
+            if comparison is None:
+                comparison = _by_feasibility(answer, trial, candidate)
+            comparisons.append(replace(comparison, cheaper=extra < -EQUAL_USD_PER_H))
     return tuple(sorted(comparisons, key=lambda comparison: comparison.rank))
 
 
-def _compare_candidate(
-    answer: Answer,
-    trial: IntArray,
-    candidate: int,
-    costs: MarginalCosts,
-    position: int,
-    current_position: int | None,
-    examine: Callable[[int], Infeasibility | Usage],
-) -> CandidateComparison:
-    problem = answer.problem
-    if not costs.fits[position]:
-        missing = capacity_violation(problem, problem.usage_of(trial))
-        assert missing is not None
-        return CandidateComparison(candidate, (1, missing.excess), missing.reason, missing)
-    if current_position is not None:
-        extra_usd_per_h = float(costs.added_usd_per_h[position] - costs.added_usd_per_h[current_position])
-        extra_with_churn = float(costs.counted_usd_per_h[position] - costs.counted_usd_per_h[current_position])
-        if extra_usd_per_h > EQUAL_USD_PER_H and extra_with_churn > -EQUAL_USD_PER_H:
-            return CandidateComparison(
-                candidate, (0, extra_with_churn), f"costs {format_usd_per_h(extra_usd_per_h)} more in total", None
-            )
-        if extra_usd_per_h < -EQUAL_USD_PER_H and extra_with_churn > -EQUAL_USD_PER_H:
-            reason = f"costs {format_usd_per_h(-extra_usd_per_h)} less in total, which is below the churn price"
-            return CandidateComparison(candidate, (0, extra_with_churn), reason, None)
-        if extra_with_churn > EQUAL_USD_PER_H:
-            return CandidateComparison(candidate, (0, extra_with_churn), _NO_GAIN, None)
-        if extra_with_churn >= -EQUAL_USD_PER_H:
-            return CandidateComparison(candidate, (0, 0.0), _TIE, None)
-    cut = next((c for c in answer.cuts if isinstance(c, SizingCut | CostShareCut) and c.candidate == candidate), None)
-    outcome = examine(position)
+def _by_cost(candidate: int, extra_usd_per_h: float, with_churn: float) -> CandidateComparison | None:
+    """Return the comparison with the current plan by cost, or None if the candidate would be better."""
+    if extra_usd_per_h > EQUAL_USD_PER_H and with_churn > -EQUAL_USD_PER_H:
+        reason = f"costs {format_usd_per_h(extra_usd_per_h)} more in total"
+    elif extra_usd_per_h < -EQUAL_USD_PER_H and with_churn > -EQUAL_USD_PER_H:
+        reason = f"costs {format_usd_per_h(-extra_usd_per_h)} less in total, which is below the churn price"
+    elif with_churn > EQUAL_USD_PER_H:
+        reason = _NO_GAIN
+    elif with_churn >= -EQUAL_USD_PER_H:
+        return CandidateComparison(candidate, (0, 0.0), _TIE)
+    else:
+        return None
+    return CandidateComparison(candidate, (0, with_churn), reason)
+
+
+def _by_feasibility(answer: Answer, trial: IntArray, candidate: int) -> CandidateComparison:
+    outcome = check_feasibility(answer.problem, trial, answer.run.slos, answer.run.reestimate)
     if isinstance(outcome, Infeasibility):
-        reason = cut.reason if cut is not None else outcome.reason
-        return CandidateComparison(candidate, (1, outcome.excess), f"withdrawn: {reason}" if cut else reason, outcome)
-    change_limits = (c.is_satisfied(problem, trial, outcome) for c in answer.cuts if isinstance(c, ChurnCut))
-    if current_position is not None and not all(change_limits):
-        return CandidateComparison(candidate, (0, -1.0), "would exceed the allowed number of plan changes", None)
-    return CandidateComparison(candidate, (0, -1.0), "was not reached before the time limit", None)
+        return infeasible(answer, candidate, outcome)
+    change_limits = (
+        c.is_satisfied(answer.problem, trial, outcome.usage) for c in answer.cuts if isinstance(c, ChurnCut)
+    )
+    if not all(change_limits):
+        return CandidateComparison(candidate, (0, -1.0), "would exceed the allowed number of plan changes")
+    return CandidateComparison(candidate, (0, -1.0), NOT_REACHED)
+
+
+def infeasible(answer: Answer, candidate: int, obstacle: Infeasibility) -> CandidateComparison:
+    """Return the comparison of an infeasible candidate, with the reason of its cut if there is one."""
+    cuts = () if obstacle.is_shortage else answer.cuts
+    cut = next((c for c in cuts if isinstance(c, SizingCut | CostShareCut) and c.candidate == candidate), None)
+    reason = obstacle.reason if cut is None else f"withdrawn: {cut.reason}"
+    return CandidateComparison(candidate, (1, obstacle.excess), reason, obstacle)
 
 
 def _reason(answer: Answer, query: int, comparisons: tuple[CandidateComparison, ...]) -> str:

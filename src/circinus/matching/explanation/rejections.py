@@ -7,8 +7,14 @@ from dataclasses import replace
 
 from circinus.matching.admission_control import AdmissionControl, AdmissionFit
 from circinus.matching.backfill import running_state
-from circinus.matching.explanation.assignment_explanations import CandidateComparison, alternatives, compare_candidates
-from circinus.matching.explanation.slo_relaxation import Replan, RunningQueryFitter, smallest_relaxation
+from circinus.matching.explanation.assignment_explanations import (
+    NOT_REACHED,
+    CandidateComparison,
+    alternatives,
+    infeasible,
+)
+from circinus.matching.explanation.slo_relaxation import Replan, smallest_relaxation
+from circinus.matching.feasibility import Infeasibility
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Rejection
 from circinus.planning import Frontier
@@ -51,7 +57,23 @@ def rejections(answer: Answer, replan: Replan | None, relax: Collection[str] | N
 def rejection_reason(answer: Answer, query: int) -> str:
     """Return the reason why a query with candidates is not served."""
     admissions = _Admissions(answer)
-    return _infeasibility_reason(admissions, query, compare_candidates(answer, query, admissions.current))[0]
+    return _infeasibility_reason(admissions, query, _compare_candidates(admissions, query))[0]
+
+
+def _compare_candidates(admissions: _Admissions, query: int) -> tuple[CandidateComparison, ...]:
+    """Return all candidates of a query that is not served, best first."""
+    answer, admission = admissions.answer, admissions.current
+    candidates, slos = answer.problem.candidates_of(query), answer.run.slos[query]
+    prepared = admission.prepare(answer.run.queries[query], [answer.problem.candidates[c] for c in candidates])
+    comparisons = []
+    for position, candidate in enumerate(candidates):
+        outcome = admission.try_candidate(prepared, position, slos)
+        comparisons.append(
+            infeasible(answer, candidate, outcome)
+            if isinstance(outcome, Infeasibility)
+            else CandidateComparison(candidate, (0, -1.0), NOT_REACHED)
+        )
+    return tuple(sorted(comparisons, key=lambda comparison: comparison.rank))
 
 
 def _names_query(rejection: Rejection) -> bool:
@@ -66,7 +88,7 @@ def _rejection(
     admissions: _Admissions, query: int, frontier: Frontier, replan: Replan | None, *, with_relaxation: bool
 ) -> Rejection:
     answer = admissions.answer
-    comparisons = compare_candidates(answer, query, admissions.current)
+    comparisons = _compare_candidates(admissions, query)
     if comparisons:
         reason, binding = _infeasibility_reason(admissions, query, comparisons)
     else:
@@ -75,11 +97,7 @@ def _rejection(
         query=answer.problem.queries[query],
         reason=reason,
         binding=binding,
-        relaxation=(
-            smallest_relaxation(RunningQueryFitter(admissions.current, frontier.query), frontier, replan)
-            if with_relaxation
-            else None
-        ),
+        relaxation=(smallest_relaxation(admissions.current, frontier, replan) if with_relaxation else None),
         alternatives=alternatives(answer.problem, comparisons, frontier),
         best_so_far=None if comparisons else frontier.best_effort,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
 
 import numpy as np
 
@@ -38,15 +38,7 @@ class Fit:
     description: str
 
 
-class QueryFitter(Protocol):
-    """Interface to fit one more query into a matching."""
-
-    def fit(self, slo: SloName, candidates: Sequence[PlanCandidate]) -> Fit | None:
-        """Return the fitting candidate with the least change of `slo`; all candidates meet the other SLOs."""
-        ...
-
-
-def smallest_relaxation(fitter: QueryFitter, frontier: Frontier, replan: Replan | None) -> Relaxation | None:
+def smallest_relaxation(running: AdmissionControl, frontier: Frontier, replan: Replan | None) -> Relaxation | None:
     """Return the smallest relative change of one SLO that admits the query, or None.
 
     A plan fits if capacities, packing, and every query's SLOs hold at the final sizes. Plans under a relaxed SLO come
@@ -56,7 +48,7 @@ def smallest_relaxation(fitter: QueryFitter, frontier: Frontier, replan: Replan 
     """
     best: Fit | None = None
     for slo in _slo_names(frontier.query.slos):
-        fit = _smallest(fitter, frontier, slo, replan, None if best is None else best.change)
+        fit = _smallest(running, frontier, slo, replan, None if best is None else best.change)
         if fit is not None and (best is None or fit.change < best.change):
             best = fit
     if best is None:
@@ -70,12 +62,12 @@ def _slo_names(slos: Slos) -> tuple[SloName, ...]:
 
 
 def _smallest(
-    fitter: QueryFitter, frontier: Frontier, slo: SloName, replan: Replan | None, best: float | None
+    running: AdmissionControl, frontier: Frontier, slo: SloName, replan: Replan | None, best: float | None
 ) -> Fit | None:
     """Return the smallest change of `slo` that fits, or None if there is none below `best`."""
-    query = frontier.query
+    query, fit_of = frontier.query, partial(_fit, running, frontier.query, slo)
     candidates = [relaxation.candidate for relaxation in frontier.relaxations if relaxation.slo == slo]
-    fit = fitter.fit(slo, candidates)
+    fit = fit_of(candidates)
     if fit is not None or replan is None:
         return fit  # the frontier's relaxations have the tightest limits
     if not candidates and not frontier.candidates:
@@ -84,16 +76,16 @@ def _smallest(
     if best is not None and insufficient >= best:
         return None
     if slo == "accuracy" and candidates:  # many plans have equal accuracy: another one at the tightest limit may fit
-        tightest = fitter.fit(slo, replan(with_slos(query, relax_slo(query.slos, slo, insufficient))).candidates)
+        tightest = fit_of(replan(with_slos(query, relax_slo(query.slos, slo, insufficient))).candidates)
         if tightest is not None:
             return tightest
     widest = replan(with_slos(query, relax_slo(query.slos, slo, best)))
-    fit = fitter.fit(slo, widest.candidates)
+    fit = fit_of(widest.candidates)
     if fit is None or slo == "cost":
         return fit  # costs are part of the frontier, so the cheapest fitting plan is on it
     for _ in range(_HALVINGS):
         midpoint = (insufficient + fit.change) / 2
-        smaller = fitter.fit(slo, replan(with_slos(query, relax_slo(query.slos, slo, midpoint))).candidates)
+        smaller = fit_of(replan(with_slos(query, relax_slo(query.slos, slo, midpoint))).candidates)
         if smaller is None:
             insufficient = midpoint
         elif smaller.change < fit.change:
@@ -162,27 +154,23 @@ def tightest_satisfied_slos(
     )
 
 
-class RunningQueryFitter:
-    """A fitter of a query next to the running plans, under one relaxed SLO."""
+def _fit(running: AdmissionControl, query: Query, slo: SloName, candidates: Sequence[PlanCandidate]) -> Fit | None:
+    """Return the candidate with the least change of `slo` that fits next to the running plans, or None.
 
-    def __init__(self, running: AdmissionControl, query: Query) -> None:
-        self._running, self._query = running, query
-
-    def fit(self, slo: SloName, candidates: Sequence[PlanCandidate]) -> Fit | None:
-        """Return the fitting candidate with the least change of `slo`, or None."""
-        if not candidates:
-            return None
-        slos = self._query.slos
-        prepared = self._running.prepare(with_slos(self._query, relax_slo(slos, slo, None)), candidates)
-        options = []
-        for candidate in np.flatnonzero(prepared.marginal_costs.fits).tolist():
-            share = prepared.problem.cost_share_usd_per_h(candidate, prepared.with_candidate(candidate))
-            relaxation = tightest_satisfied_slos(slos, slo, prepared.problem.candidates[candidate], share)
-            options.append(
-                (relaxation[1], float(prepared.marginal_costs.added_usd_per_h[candidate]), candidate, relaxation)
-            )
-        for change, _, candidate, (relaxed, _, description) in sorted(options, key=lambda entry: entry[:3]):
-            fit = self._running.try_candidate(prepared, candidate, relaxed)
-            if isinstance(fit, AdmissionFit):
-                return Fit(relaxed, fit.final, change, description)
+    All candidates meet the other SLOs.
+    """
+    if not candidates:
         return None
+    slos = query.slos
+    prepared = running.prepare(with_slos(query, relax_slo(slos, slo, None)), candidates)
+    options = []
+    for candidate in np.flatnonzero(prepared.marginal_costs.fits).tolist():
+        share = prepared.problem.cost_share_usd_per_h(candidate, prepared.with_candidate(candidate))
+        relaxation = tightest_satisfied_slos(slos, slo, prepared.problem.candidates[candidate], share)
+        added_usd_per_h = float(prepared.marginal_costs.added_usd_per_h[candidate])
+        options.append((relaxation[1], added_usd_per_h, candidate, relaxation))
+    for change, _, candidate, (relaxed, _, description) in sorted(options, key=lambda entry: entry[:3]):
+        fit = running.try_candidate(prepared, candidate, relaxed)
+        if isinstance(fit, AdmissionFit):
+            return Fit(relaxed, fit.final, change, description)
+    return None

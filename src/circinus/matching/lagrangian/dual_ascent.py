@@ -18,7 +18,7 @@ from circinus.matching.lagrangian.dual import (
 )
 from circinus.matching.lagrangian.newton import minimize_dual
 from circinus.matching.lagrangian.relaxed_problem import RelaxedProblem
-from circinus.matching.solvers.highs import LpModel, solve_lp
+from circinus.matching.solvers.highs import LpModel, LpRelaxation
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +53,10 @@ def solve_lp_prices(problem: RelaxedProblem, objective: DualObjective, *, time_l
     if objective.min_weight is not None:
         programme.add_row(np.arange(len(row)), problem.weight[row], objective.min_weight, np.inf)
     value = objective.weight * problem.weight[row] - objective.cost * problem.cost_usd_per_h[row, plan]
-    solution = solve_lp(programme, -value, time_limit_s=time_limit_s)
+    solution = LpRelaxation(programme, -value, seed=0).solve(time_limit_s)
     if solution is None:
         return None
-    values, duals = solution
+    values, duals = solution.values, solution.row_duals
     prices = np.maximum(
         -duals[first_resource_row : first_resource_row + problem.sites * problem.local + problem.shared], 0.0
     )

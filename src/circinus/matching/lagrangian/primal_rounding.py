@@ -19,8 +19,6 @@ _MAX_FILL_TRIES = 4_000
 _BATCH = 4_096
 """Number of queries whose moves are compared at once."""
 _MIN_RELIEF = 1e-12
-_ROUNDINGS = 32
-"""Number of rounded operations in a reduced value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +38,6 @@ class ReducedProfits:
         for rows, values in reduced_profits(problem, objective, prices):
             reduced[rows, :plans] = values
         return cls(reduced, reduced.argmax(axis=1))
-
-    def bound(self, problem: RelaxedProblem, prices: Prices) -> float:
-        """Return the dual as `dual_bound` without a minimum weight, allowing for the precision of the values."""
-        best = self.reduced[np.arange(len(self.best)), self.best].astype(np.float64)
-        rounding = float(np.finfo(self.reduced.dtype).eps) * _ROUNDINGS * float(np.abs(best).max(initial=0.0))
-        resources = (prices.local.sum() + prices.shared.sum()) * (1.0 + TOLERANCE)
-        return float((best + rounding) @ problem.multiplicity + resources)
 
     @cached_property
     def second(self) -> FloatArray:

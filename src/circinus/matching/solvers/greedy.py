@@ -45,8 +45,7 @@ class IncrementalSolution:
     @property
     def key(self) -> tuple[float, ...]:
         """Key by which choices are compared: weight by level, then negative cost, rounded against noise."""
-        counted_usd_per_h = self.problem.cost_with_churn_usd_per_h(self._usage)
-        return *self.problem.priority_levels.weights_of(self.chosen), -round(counted_usd_per_h, 9)
+        return objective_key(self.problem, self.chosen, self._usage)
 
     def move(self, query: int, candidate: int) -> int:
         """Give a query another candidate, -1 for none, and return its previous one."""
@@ -193,11 +192,10 @@ def greedy(problem: Problem, cuts: Sequence[Cut] = (), *, should_stop: Callable[
     return best
 
 
-def objective_key(problem: Problem, chosen: IntArray) -> tuple[float, ...]:
+def objective_key(problem: Problem, chosen: IntArray, usage: Usage | None = None) -> tuple[float, ...]:
     """Return the key by which choices are compared: weight by level, then negative cost, rounded against noise."""
-    return *problem.priority_levels.weights_of(chosen), -round(
-        problem.cost_with_churn_usd_per_h(problem.usage_of(chosen)), 9
-    )
+    cost = problem.cost_with_churn_usd_per_h(problem.usage_of(chosen) if usage is None else usage)
+    return *problem.priority_levels.weights_of(chosen), -round(cost, 9)
 
 
 def local_search(

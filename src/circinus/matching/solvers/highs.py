@@ -67,6 +67,8 @@ class LpSolution:
     """(columns,)"""
     reduced_costs: FloatArray
     """(columns,) minimum increase of the objective when a column at 0 is raised by one."""
+    row_duals: FloatArray
+    """(rows,)"""
 
 
 class SolveMilp(Protocol):
@@ -94,7 +96,7 @@ class LpRelaxation:
         self._solver.passModel(_model(programme, objective, integer=False))
 
     def solve(self, time_limit_s: float) -> LpSolution | None:
-        """Return the optimum, or None if time runs out or, due to rounding, the solver finds none."""
+        """Return the optimum at a vertex, or None if time runs out or, due to rounding, the solver finds none."""
         import highspy
 
         self._solver.setOptionValue("time_limit", self._solver.getRunTime() + time_limit_s)
@@ -106,28 +108,12 @@ class LpRelaxation:
             bound=float(self._solver.getInfo().objective_function_value),
             values=np.array(solution.col_value),
             reduced_costs=np.array(solution.col_dual),
+            row_duals=np.array(solution.row_dual),
         )
 
     def add(self, row: CutRow) -> None:
         """Add a row."""
         self._solver.addRow(row.lower, np.inf, len(row.columns), row.columns.astype(np.int32), row.values)
-
-
-def solve_lp(programme: LpModel, objective: FloatArray, *, time_limit_s: float) -> tuple[FloatArray, FloatArray] | None:
-    """Return (columns,) values of the linear relaxation at a vertex, and (rows,) duals.
-
-    None if time runs out, or if the solver finds no optimum.
-    """
-    import highspy
-
-    solver = _silent_solver(0)
-    solver.setOptionValue("time_limit", time_limit_s)
-    solver.passModel(_model(programme, objective, integer=False))
-    _run(solver)
-    if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-        return None
-    solution = solver.getSolution()
-    return np.array(solution.col_value), np.array(solution.row_dual)
 
 
 def solve_milp(
