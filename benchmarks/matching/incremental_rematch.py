@@ -9,7 +9,7 @@ import numpy as np
 from circinus.arrays import BoolArray, IntArray
 from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
 from circinus.matching.lagrangian.dual_ascent import DualSolver
-from circinus.matching.lagrangian.local_search import ChurnTerms, swap_search
+from circinus.matching.lagrangian.local_search import swap_search
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits, greedy_fill, repair_overload
 from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQueries
 from circinus.matching.lagrangian.relaxed_problem import TOLERANCE, RelaxedProblem
@@ -39,18 +39,17 @@ class Rematched:
 
 
 def rematch(
-    previous: RelaxedSolution, problem: RelaxedProblem, previous_index: IntArray, *, churn: float = 0.0, seed: int = 0
+    previous: RelaxedSolution, problem: RelaxedProblem, previous_index: IntArray, *, seed: int = 0
 ) -> Rematched:
     """Return an answer to a changed problem that changes few of the running plans.
 
-    Queries keep their plans unless these are gone or do not fit any more, or another plan gains more than `churn`. Only
+    Queries keep their plans unless these are gone or do not fit any more, or another plan gains. Only
     sites with changes are considered; queries that were not served may enter anywhere.
 
     Args:
         previous: the previous answer.
         problem: with the same resources; plans of a staying query have the same indexes, with infinite costs if gone.
         previous_index: (N,) index of each query in the previous answer; -1 if it is new.
-        churn: weight that must be gained for every running query that gets another plan.
         seed: of samples, if prices are recomputed.
     """
     members = ExpandedQueries.of(problem)
@@ -62,12 +61,12 @@ def rematch(
     is_gone = ~np.isfinite(problem.cost_usd_per_h[members.class_of[served], ran[served]])
     chosen[served[is_gone]] = NOT_SERVED
     sites = np.flatnonzero(_affected_sites(previous, members, previous_index, chosen, served[is_gone]))
-    objective, running = DualObjective(1.0, cost_tiebreak_weight(problem)), ChurnTerms(ran, churn)
+    objective = DualObjective(1.0, cost_tiebreak_weight(problem))
 
     def completed(prices: Prices) -> tuple[IntArray, float]:
         reduced_profits = ReducedProfits.at(problem, objective, prices)
         filled = greedy_fill(members, reduced_profits, repair_overload(members, reduced_profits, chosen))
-        improved = swap_search(members, reduced_profits, filled, objective, running=running, sites=sites)
+        improved = swap_search(members, reduced_profits, filled, objective, sites=sites)
         return improved, tighten_weight_bound(
             problem, profit_bound(problem, reduced_profits, prices) + objective.cost * max_cost_usd_per_h(problem)
         )

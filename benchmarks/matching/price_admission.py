@@ -8,7 +8,7 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.lagrangian.dual import DualObjective
-from circinus.matching.lagrangian.local_search import ChurnTerms, Moves, best_pair, improvement_tolerance, list_moves
+from circinus.matching.lagrangian.local_search import Moves, best_pair, improvement_tolerance, list_moves
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits
 from circinus.matching.lagrangian.relaxed_problem import Amounts
 from circinus.matching.lagrangian.solve import RelaxedSolution
@@ -61,17 +61,11 @@ class AdmissionRefused:
 class OnlineAdmission:
     """Admission of queries one by one: usage is updated, prices stay."""
 
-    def __init__(self, answer: RelaxedSolution, *, churn: float = 0.0) -> None:
-        """Start from an answer.
-
-        Args:
-            answer: the running plans.
-            churn: weight that must be gained for a running query whose plan changes or stops.
-        """
+    def __init__(self, answer: RelaxedSolution) -> None:
+        """Start from an answer: the running plans."""
         self._answer, self._members = answer, answer.members
         self._objective = DualObjective(1.0, answer.cost_counts)
         self._reduced_profits = ReducedProfits.at(self._members.problem, self._objective, answer.prices)
-        self._running = ChurnTerms(answer.chosen, churn)
         self._moves_of_site: dict[int, Moves] = {}
         self.chosen = answer.chosen.copy()
         """(N,) plans of the queries of the initial answer."""
@@ -126,7 +120,7 @@ class OnlineAdmission:
             queries = queries[self.chosen[queries] >= 0]
             self._moves_of_site[site] = list_moves(
                 self._members, self._reduced_profits, self.chosen, self._objective, queries,
-                max_gaining=0, max_yielding=_MAX_MOVES, running=self._running,
+                max_gaining=0, max_yielding=_MAX_MOVES,
             )[1]  # fmt: skip
         return self._moves_of_site[site]
 

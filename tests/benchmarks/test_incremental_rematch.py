@@ -55,20 +55,17 @@ def test_a_lost_site_concerns_its_own_queries_alone(seed: int) -> None:
 
 
 @settings(max_examples=examples(32))
-@given(SEEDS, st.sampled_from([0.0, 0.5, 10.0]))
-def test_running_queries_change_for_more_than_the_churn_price_only(seed: int, churn: float) -> None:
-    """All that come together bring more than what those lose that make room, and their price."""
+@given(SEEDS)
+def test_queries_that_come_bring_no_loss(seed: int) -> None:
     rng = np.random.default_rng(seed)
     problem = crowd(rng, 300, load=3.0)
     ran = np.sort(rng.choice(300, 250, replace=False))
     answer = solve_relaxed(problem.part(ran))
     came_from = np.full(300, -1)
     came_from[ran] = np.arange(250)
-    found = rematch(answer, problem, came_from, churn=churn)
+    found = rematch(answer, problem, came_from)
     assert found.answer.members.usage(found.answer.chosen).max() <= 1.0 + 1e-6
-    assert found.answer.weight - answer.weight >= churn * len(found.changed) - 1e-6
-    if churn == 10.0:
-        assert not len(found.changed)
+    assert found.answer.weight - answer.weight >= -1e-6
 
 
 @settings(max_examples=examples(64))

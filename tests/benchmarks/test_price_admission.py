@@ -24,14 +24,14 @@ def _applicants(problem: RelaxedProblem) -> list[AdmissionRequest]:
 
 @pytest.mark.slow
 @settings(max_examples=examples(80))
-@given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0, 100.0]))
-def test_what_is_let_in_fits_and_gains(seed: int, churn: float) -> None:
+@given(st.integers(0, 10**6))
+def test_what_is_let_in_fits_and_gains(seed: int) -> None:
     rng = np.random.default_rng(seed)
     whole = crowd(rng, 240, load=3.0, sites=3, local=2, shared=2)
     runs = np.sort(rng.choice(240, 200, replace=False))
     answer = solve_relaxed(whole.part(runs))
-    admissions = OnlineAdmission(answer, churn=churn)
-    weight, changes, used = answer.weight, 0, answer.members.usage(answer.chosen)
+    admissions = OnlineAdmission(answer)
+    weight, used = answer.weight, answer.members.usage(answer.chosen)
     came = whole.part(np.setdiff1d(np.arange(240), runs))
     for asked in _applicants(came):
         decision = admissions.admit(asked)
@@ -45,16 +45,13 @@ def test_what_is_let_in_fits_and_gains(seed: int, churn: float) -> None:
         own = np.concatenate([2 * asked.site + np.arange(2), 6 + np.arange(2)])
         used[own] += asked.amounts[decision.plan]
         for query, option in decision.moved:
-            changes += 1
             row = answer.members.class_of[query]
             weight -= whole.part(runs).weight[row] * (option < 0)
             assert admissions.chosen[query] == option
-        assert weight - before >= churn * len(decision.moved) - 1e-6
+        assert weight - before >= -1e-6
         assert admissions.usage.max() <= 1.0 + 1e-6
     used += answer.members.usage(admissions.chosen) - answer.members.usage(answer.chosen)
     np.testing.assert_allclose(admissions.usage, used, atol=1e-9)
-    if churn == 100.0:
-        assert changes == 0
 
 
 def _alone(amounts: list[list[list[float]]], weight: list[float]) -> RelaxedProblem:
@@ -79,7 +76,8 @@ def test_a_heavier_query_takes_the_place_of_a_lighter_one() -> None:
     answer = solve_relaxed(_alone([[[0.9]]], [1.0]))
     heavy = AdmissionRequest(3.0, np.array([1.0]), np.array([[0.8]]), 0)
     assert OnlineAdmission(answer).admit(heavy) == Admitted(0, ((0, -1),))
-    refused = OnlineAdmission(answer, churn=2.5).admit(heavy)
+    light = AdmissionRequest(0.5, np.array([1.0]), np.array([[0.8]]), 0)
+    refused = OnlineAdmission(answer).admit(light)
     assert isinstance(refused, AdmissionRefused)
     assert refused.missing_capacity == pytest.approx([0.7])
     assert refused.binding.tolist() == [0]

@@ -9,11 +9,8 @@ from itertools import combinations
 from circinus.arrays import FloatArray
 from circinus.estimation import MergedLoad, PlanCandidate
 from circinus.estimation.scenarios import ScenarioGrid
-from circinus.estimation.stage_latency import deployment_station as deployment_station
-from circinus.estimation.stage_latency import operator_queue_key as operator_queue
-from circinus.estimation.transfer import link_queue_key as link_queue
-from circinus.estimation.transfer import link_station_under_load as link_station
-from circinus.estimation.transfer import link_wait_s
+from circinus.estimation.stage_latency import deployment_station, operator_queue_key
+from circinus.estimation.transfer import link_queue_key, link_station_under_load, link_wait_s
 from circinus.queueing.station_model import LoadedStation
 from circinus.specification import Deployment, DirectedLink
 
@@ -80,7 +77,7 @@ class WaitIncreaseBound:
         """Return the maximum increase of waits at a queue, for expected and for pessimistic service times."""
         key = (grid, queue)
         if key not in self._increase_s:
-            name = operator_queue(queue.operator) if isinstance(queue, Deployment) else link_queue(queue)
+            name = operator_queue_key(queue.operator) if isinstance(queue, Deployment) else link_queue_key(queue)
             draws, (previous, current) = grid.exponentials(name), self._stations[queue]
             pessimistic_s = _max_increase_s(previous.pessimistic(), current.pessimistic(), draws)
             self._increase_s[key] = max(pessimistic_s, _max_increase_s(previous, current, draws))
@@ -102,4 +99,8 @@ def _is_loaded(queue: Queue, conditions: MergedLoad) -> bool:
 
 
 def _station(queue: Queue, conditions: MergedLoad) -> LoadedStation:
-    return deployment_station(queue, conditions) if isinstance(queue, Deployment) else link_station(queue, conditions)
+    return (
+        deployment_station(queue, conditions)
+        if isinstance(queue, Deployment)
+        else link_station_under_load(queue, conditions)
+    )

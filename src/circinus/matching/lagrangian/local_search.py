@@ -15,16 +15,6 @@ from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQue
 
 
 @dataclass(frozen=True, eq=False)
-class ChurnTerms:
-    """The running plans, and the price of changing them."""
-
-    chosen: IntArray
-    """(N,) running plan of each query, -1 for none."""
-    churn: float
-    """Minimum gain, in the objective, for every running query whose plan changes or stops."""
-
-
-@dataclass(frozen=True, eq=False)
 class Moves:
     """m moves of queries of one site."""
 
@@ -55,7 +45,6 @@ def list_moves(
     *,
     max_gaining: int,
     max_yielding: int,
-    running: ChurnTerms | None = None,
 ) -> tuple[Moves, Moves]:
     """Return (improving moves, any moves), each limited to those with the least regret at the prices.
 
@@ -67,7 +56,6 @@ def list_moves(
         queries: of one site, which may move.
         max_gaining: maximum number of improving moves.
         max_yielding: maximum number of any moves.
-        running: running plans, whose changes have a price.
     """
     problem = members.problem
     classes, plans = members.class_of[queries], problem.cost_usd_per_h.shape[1]
@@ -78,10 +66,6 @@ def list_moves(
     value = np.zeros((len(queries), plans + 1))
     value[:, :plans] = objective.weight * problem.weight[classes][:, None]
     value[:, :plans] -= objective.cost * np.where(np.isfinite(cost), cost, 0.0)
-    if running is not None:
-        served = np.flatnonzero(running.chosen[queries] >= 0)
-        value[served] -= running.churn
-        value[served, running.chosen[queries[served]]] += running.churn
     gain = value - value[rows, current][:, None]
     possible: BoolArray = np.isfinite(reduced)
     possible[rows, current] = False
@@ -154,7 +138,6 @@ def swap_search(
     chosen: IntArray,
     objective: DualObjective,
     *,
-    running: ChurnTerms | None = None,
     sites: IntArray | None = None,
 ) -> IntArray:
     """Return (N,) a choice at least as good, after some rounds of pairs of moves (swaps and ejections).
@@ -164,7 +147,6 @@ def swap_search(
         reduced_profits: by which moves are preselected.
         chosen: (N,) a feasible choice.
         objective: to be maximized.
-        running: running plans, whose changes have a price.
         sites: whose queries may move; None: all.
     """
     problem, chosen = members.problem, chosen.copy()
@@ -179,7 +161,7 @@ def swap_search(
         for _ in range(_MAX_ROUNDS):
             improving, degrading = list_moves(
                 members, reduced_profits, chosen, objective, queries,
-                max_gaining=min(_MAX_GAINING, limits[0]), max_yielding=min(_MAX_YIELDING, limits[1]), running=running,
+                max_gaining=min(_MAX_GAINING, limits[0]), max_yielding=min(_MAX_YIELDING, limits[1]),
             )  # fmt: skip
             previous = chosen[queries]
             while (

@@ -8,11 +8,11 @@ import subprocess
 import sys
 import weakref
 from contextlib import suppress
+from dataclasses import fields
 from multiprocessing.connection import Connection
 
 from circinus.arrays import FloatArray
 from circinus.matching.solvers.highs import LpModel
-from circinus.matching.solvers.solver_process import SolveRequest
 
 _GRACE_S, _GRACE_SHARE = 1.0, 0.25
 """Grace period of the solver after its time limit, in seconds and as a share of the limit."""
@@ -68,13 +68,9 @@ class SubprocessSolver:
         """Solve as `highs.solve_milp`; return (None, -inf) if the subprocess was killed or ended."""
         self.start()
         assert self._connection is not None
-        model = LpModel(
-            upper=programme.upper,
-            row_columns=programme.row_columns,
-            row_values=programme.row_values,
-            row_lower=programme.row_lower,
-            row_upper=programme.row_upper,
-        )
+        model = LpModel(**{field.name: getattr(programme, field.name) for field in fields(LpModel)})
+        arguments: dict[str, object] = {"programme": model, "objective": objective, "start": start}
+        arguments |= {"time_limit_s": time_limit_s, "gap": gap, "seed": seed}
         try:
             # Before the process is ready, sending more than the socket's buffer would block forever.
             if not self._is_ready and not self._connection.poll(_START_TIMEOUT_S):
@@ -83,7 +79,7 @@ class SubprocessSolver:
             if not self._is_ready:
                 self._connection.recv()
                 self._is_ready = True
-            self._connection.send(SolveRequest(model, objective, start, time_limit_s, gap, seed))
+            self._connection.send(arguments)
             if self._connection.poll(time_limit_s * (1 + _GRACE_SHARE) + self._grace_s):
                 result: tuple[FloatArray | None, float] = self._connection.recv()
                 return result
