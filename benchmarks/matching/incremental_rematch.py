@@ -12,7 +12,7 @@ from circinus.matching.lagrangian.dual_ascent import DualSolver
 from circinus.matching.lagrangian.local_search import swap_search
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits, greedy_fill, repair_overload
 from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQueries
-from circinus.matching.lagrangian.relaxed_problem import TOLERANCE, RelaxedProblem
+from circinus.matching.lagrangian.relaxed_problem import RelaxedProblem
 from circinus.matching.lagrangian.solve import (
     RelaxedSolution,
     cost_tiebreak_weight,
@@ -20,6 +20,7 @@ from circinus.matching.lagrangian.solve import (
     solve_relaxed,
     tighten_weight_bound,
 )
+from circinus.matching.tolerances import CAPACITY_TOLERANCE
 
 _MAX_GAP_INCREASE = 0.002
 """Increase of the optimality gap, as a share of the bound, at which prices are recomputed."""
@@ -127,5 +128,5 @@ def profit_bound(problem: RelaxedProblem, reduced_profits: ReducedProfits, price
     """Return the dual as `dual_bound` without a minimum weight, allowing for the precision of the values."""
     best = reduced_profits.reduced[np.arange(len(reduced_profits.best)), reduced_profits.best].astype(np.float64)
     rounding = float(np.finfo(reduced_profits.reduced.dtype).eps) * _ROUNDINGS * float(np.abs(best).max(initial=0.0))
-    resources = (prices.local.sum() + prices.shared.sum()) * (1.0 + TOLERANCE)
+    resources = (prices.local.sum() + prices.shared.sum()) * (1.0 + CAPACITY_TOLERANCE)
     return float((best + rounding) @ problem.multiplicity + resources)

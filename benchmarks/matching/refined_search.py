@@ -16,13 +16,13 @@ from circinus.matching.lagrangian import DualObjective, Prices, RelaxedProblem, 
 from circinus.matching.lagrangian.dual_ascent import DualSolver
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits, choose_best_plans
 from circinus.matching.lagrangian.solve import (
-    SUM_TOLERANCE,
     RelaxedSearch,
     cost_profits,
     max_cost_usd_per_h,
     tighten_weight_bound,
 )
 from circinus.matching.solvers.highs import SolveMilp
+from circinus.matching.tolerances import WEIGHT_TOLERANCE
 
 _MAX_UNDECIDED = 64
 """Maximum number of queries in the exact model."""
@@ -70,7 +70,7 @@ class _RefinedSearch(RelaxedSearch):
         chosen, weight_bound, polished = super().maximize_weight(dual, objective, prices)
         if _MIN_PERTURBED <= len(chosen) <= _MAX_PERTURBED:
             chosen = self._perturbed(objective, prices, chosen, weight_bound)
-        if members.weight(chosen) < weight_bound - SUM_TOLERANCE * weight_bound:
+        if members.weight(chosen) < weight_bound - WEIGHT_TOLERANCE * weight_bound:
             unit = 0.0 if self.weights.rounding else self.weights.unit
             # The prices include a small weight of costs; a better choice is better by at least a unit.
             slack = objective.cost * max_cost_usd_per_h(problem)
@@ -85,7 +85,7 @@ class _RefinedSearch(RelaxedSearch):
         members, rng, best = self.members, np.random.default_rng(self.seed), chosen
         deadline_s = self._exact_deadline_s()
         for _ in range(_RESTARTS):
-            if time.monotonic() >= deadline_s or members.weight(best) >= weight_bound - SUM_TOLERANCE * weight_bound:
+            if time.monotonic() >= deadline_s or members.weight(best) >= weight_bound - WEIGHT_TOLERANCE * weight_bound:
                 break
             perturbed = Prices(
                 prices.local * np.exp(rng.normal(0, _PERTURBATION, prices.local.shape)),
@@ -103,8 +103,8 @@ class _RefinedSearch(RelaxedSearch):
         weight = self.members.weight(chosen)
         chosen, prices, cost_bound = super().minimize_cost(dual, objective, chosen, weight_bound)
         cost, satisfied = self.members.cost_usd_per_h(chosen), self.members.weight(chosen)
-        if cost > cost_bound + SUM_TOLERANCE * cost:
-            min_weight = satisfied if satisfied > weight * (1 + SUM_TOLERANCE) else weight
+        if cost > cost_bound + WEIGHT_TOLERANCE * cost:
+            min_weight = satisfied if satisfied > weight * (1 + WEIGHT_TOLERANCE) else weight
             reduced_profits = cost_profits(self.problem, prices)
             chosen, bound = self._solve_undecided(
                 reduced_profits, chosen, DualObjective(0.0, 1.0), cost - cost_bound, min_weight
@@ -123,7 +123,7 @@ class _RefinedSearch(RelaxedSearch):
         for _ in range(_ATTEMPTS):
             best, lost_weight = self.round_at_cost(dual, best, objective, prices, target_weight)
             raised_target = min(target_weight + lost_weight, (target_weight + weight_bound) / 2)
-            is_raised = lost_weight > 0 and raised_target - target_weight > SUM_TOLERANCE * target_weight
+            is_raised = lost_weight > 0 and raised_target - target_weight > WEIGHT_TOLERANCE * target_weight
             if not is_raised or time.monotonic() > self._deadline_s:
                 break
             target_weight = raised_target

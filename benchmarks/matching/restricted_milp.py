@@ -11,8 +11,8 @@ from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.lagrangian.dual import DualObjective
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits, choose_best_plans
 from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQueries
-from circinus.matching.lagrangian.relaxed_problem import TOLERANCE
 from circinus.matching.solvers.highs import LpModel, SolveMilp
+from circinus.matching.tolerances import CAPACITY_TOLERANCE
 
 _ROUNDING = 1e-9
 """Relative rounding tolerance of sums of weights."""
@@ -94,7 +94,7 @@ def solve_restricted(
 def _is_feasible(members: ExpandedQueries, chosen: IntArray, min_weight: float | None) -> bool:
     """Return whether a choice fits, and satisfies the minimum weight."""
     weight_met = min_weight is None or members.weight(chosen) >= min_weight * (1 - _ROUNDING)
-    return weight_met and members.usage(chosen).max(initial=0.0) <= 1.0 + TOLERANCE
+    return weight_met and members.usage(chosen).max(initial=0.0) <= 1.0 + CAPACITY_TOLERANCE
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 
 from circinus.estimation import PlanCandidate
 from circinus.matching.admission_control import AdmissionControl, AdmissionFit, AdmissionProblem
-from circinus.matching.explanation.assignment_explanations import EQUAL_USD_PER_H, MAX_ALTERNATIVES
+from circinus.matching.explanation.assignment_explanations import MAX_ALTERNATIVES
 from circinus.matching.explanation.rejections import binding_slos
 from circinus.matching.explanation.shadow_prices import ShadowPrice
 from circinus.matching.explanation.slo_relaxation import Replan, smallest_relaxation
@@ -24,6 +24,7 @@ from circinus.matching.simulation_check import (
     exclude_refuted,
     simulation_inputs,
 )
+from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, ladder, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile

@@ -11,12 +11,10 @@ import numpy as np
 from circinus.arrays import FloatArray, IntArray
 from circinus.matching.cuts import PackingCut, PoolCut
 from circinus.matching.problem import Problem, Usage
+from circinus.matching.tolerances import NODE_TOLERANCE
 
 SEARCH_STEPS, _QUICK_SEARCH_STEPS = 20_000, 100
 """Maximum number of partial packings in the exact search; the second if no proof is needed."""
-
-_TOLERANCE = 1e-9
-"""Rounding tolerance of sums, as a share of a node."""
 
 _MAX_FILL_RATIO = 0.995
 """Maximum fill of a pool after a failed packing, relative to the fill that failed."""
@@ -51,9 +49,9 @@ def pack(demand: FloatArray, count: IntArray, capacity: FloatArray, nodes: int, 
     if not count.sum():
         return Packing(tuple(() for _ in count), proved=True)
     share = _shares(demand, capacity)
-    if nodes == 0 or np.any(share[count > 0] > 1 + _TOLERANCE):
+    if nodes == 0 or np.any(share[count > 0] > 1 + NODE_TOLERANCE):
         return Packing(None, proved=True)
-    if np.any(share.T @ count > nodes * (1 + _TOLERANCE)):
+    if np.any(share.T @ count > nodes * (1 + NODE_TOLERANCE)):
         return Packing(None, proved=True)
     for order in _orders(share):
         nodes_of = _first_fit(share, count, nodes, order)
@@ -81,7 +79,7 @@ def _first_fit(share: FloatArray, count: IntArray, nodes: int, order: IntArray) 
     for kind in order:
         nodes_of_kind: list[int] = []
         while len(nodes_of_kind) < count[kind]:
-            open_nodes = np.flatnonzero(np.all(load + share[kind] <= 1 + _TOLERANCE, axis=1))
+            open_nodes = np.flatnonzero(np.all(load + share[kind] <= 1 + NODE_TOLERANCE, axis=1))
             if not len(open_nodes):
                 break
             load[open_nodes[0]] += share[kind]
@@ -104,7 +102,11 @@ def _search(share: FloatArray, count: IntArray, nodes: int, steps: int) -> Packi
         nonlocal steps_used
         if not any(remaining):
             return []
-        if free == 0 or (free, remaining) in failed or np.any(np.array(remaining) @ sizes > free * (1 + _TOLERANCE)):
+        if (
+            free == 0
+            or (free, remaining) in failed
+            or np.any(np.array(remaining) @ sizes > free * (1 + NODE_TOLERANCE))
+        ):
             return None
         for filling in _maximal_fillings(sizes, remaining):
             steps_used += 1
@@ -144,11 +146,11 @@ def _maximal_fillings(sizes: FloatArray, remaining: tuple[int, ...]) -> Iterator
     def extend(kind: int, filling: tuple[int, ...], load: FloatArray) -> Iterator[tuple[int, ...]]:
         if kind == len(remaining):
             open_kinds = [k for k, count_left in enumerate(remaining) if filling[k] < count_left]
-            if not any(np.all(load + sizes[k] <= 1 + _TOLERANCE) for k in open_kinds):
+            if not any(np.all(load + sizes[k] <= 1 + NODE_TOLERANCE) for k in open_kinds):
                 yield filling
             return
         max_count = remaining[kind]
-        while max_count and not np.all(load + max_count * sizes[kind] <= 1 + _TOLERANCE):
+        while max_count and not np.all(load + max_count * sizes[kind] <= 1 + NODE_TOLERANCE):
             max_count -= 1
         for take in range(max_count, -1 if kind != largest_kind else 0, -1):
             yield from extend(kind + 1, (*filling, take), load + take * sizes[kind])

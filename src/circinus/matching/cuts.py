@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
-from circinus.matching.problem import CAPACITY_TOLERANCE, Problem, Usage
+from circinus.matching.problem import Problem, Usage
+from circinus.matching.tolerances import CAPACITY_TOLERANCE, COST_TOLERANCE_USD_PER_H
 
 
 class Cut(Protocol):
@@ -139,7 +140,7 @@ class CostShareCut:
         columns, _ = problem.fractional_load.row(self.candidate)
         start, slope, relief, limit = self.tangents(problem)
         paid = start - slope * usage.fractional_load[columns] - relief * (usage.replicas[columns] < self.replicas)
-        return bool(paid.sum() <= limit * (1 + CAPACITY_TOLERANCE) + 1e-12)
+        return bool(paid.sum() <= limit * (1 + CAPACITY_TOLERANCE) + COST_TOLERANCE_USD_PER_H)
 
 
 def share_cut(problem: Problem, usage: Usage, candidate: int, reason: str) -> CostShareCut:

@@ -10,9 +10,10 @@ import numpy as np
 from circinus.arrays import IntArray
 from circinus.matching.bin_packing import pack_pools
 from circinus.matching.cuts import PackingCut, PoolCut
-from circinus.matching.problem import CAPACITY_TOLERANCE, RESOURCES, Problem, Usage
+from circinus.matching.problem import RESOURCES, Problem, Usage
 from circinus.matching.sizing import Reestimate, Sizing, SloViolation, evaluate_sizing
 from circinus.matching.solvers.greedy import IncrementalSolution, drop_violating_queries
+from circinus.matching.tolerances import CAPACITY_TOLERANCE
 from circinus.specification import Slos
 from circinus.specification.formatting import format_amount, format_bandwidth
 

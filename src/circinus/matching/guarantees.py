@@ -17,12 +17,11 @@ from circinus.matching.plan_set import TenantShare, tenant_shares
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.search import search
 from circinus.matching.solvers.greedy import objective_key
+from circinus.matching.tolerances import WEIGHT_TOLERANCE
 from circinus.specification import Query
 
 _CONFLICT_TIME_FACTOR = 2.0
 """Time for finding a conflict among pinned queries, as a multiple of the time limit."""
-_ROUNDING = 1e-9
-"""Rounding tolerance of weight sums, as a share of a tenant's weight."""
 
 
 class _DeadlineError(Exception):
@@ -185,7 +184,7 @@ def _guaranteed_queries(trial: Answer, previous: Answer, share: TenantShare) -> 
                 ((-query.priority, float(query.name not in previous.served), cost / query.weight, index), query)
             )
     required_weight, total, selected = (
-        share.guaranteed_share * share.total_weight - _ROUNDING * share.total_weight,
+        share.guaranteed_share * share.total_weight - WEIGHT_TOLERANCE * share.total_weight,
         0.0,
         list[Query](),
     )

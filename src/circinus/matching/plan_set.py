@@ -10,14 +10,11 @@ from typing import Any, Self
 
 from circinus.estimation import NO_CORRECTIONS, Corrections, Estimate, PlanCandidate, ReplicaDemand
 from circinus.matching.explanation.shadow_prices import ShadowPrice
+from circinus.matching.tolerances import SHARE_TOLERANCE
 from circinus.planning import BestEffortPlan, Ladder
 from circinus.specification import Deployment, Query, QueryPlan, Slos, Tenant
 
 SCHEMA_VERSION = 4
-
-
-_ROUNDING = 1e-9
-"""Rounding tolerance of a tenant's share."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ class TenantShare:
     @property
     def is_met(self) -> bool:
         """True if the guaranteed share is met, within rounding."""
-        return self.share >= self.guaranteed_share - _ROUNDING
+        return self.share >= self.guaranteed_share - SHARE_TOLERANCE
 
 
 def tenant_shares(

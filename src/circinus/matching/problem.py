@@ -12,18 +12,11 @@ from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.estimation import PlanCandidate, ReplicaDemand
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.solvers.sparse_rows import SparseRows
+from circinus.matching.tolerances import CAPACITY_TOLERANCE, COST_TOLERANCE_USD_PER_H, REPLICA_TOLERANCE
 from circinus.specification import Deployment
 
 RESOURCES = ("cpus", "memory", "gpus", "gpu memory")
 """Resources of a replica, in the order of every array's last axis."""
-
-REPLICA_TOLERANCE = 1e-6
-"""Rounding tolerance of fractional replicas before they are rounded up."""
-
-CAPACITY_TOLERANCE = 1e-6
-"""Relative rounding tolerance of capacities."""
-
-_COST_TOLERANCE_USD_PER_H = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,4 +227,4 @@ def round_up_replicas(fractional: FloatArray, used: BoolArray) -> IntArray:
 
 def meets_cost_slo(share_usd_per_h: FloatArray | float, limit_usd_per_h: FloatArray | float) -> BoolArray:
     """Return whether cost shares are within their limits, up to rounding."""
-    return np.asarray(share_usd_per_h <= limit_usd_per_h * (1 + CAPACITY_TOLERANCE) + _COST_TOLERANCE_USD_PER_H)
+    return np.asarray(share_usd_per_h <= limit_usd_per_h * (1 + CAPACITY_TOLERANCE) + COST_TOLERANCE_USD_PER_H)

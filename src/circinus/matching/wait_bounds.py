@@ -11,14 +11,12 @@ from circinus.estimation import MergedLoad, PlanCandidate
 from circinus.estimation.scenarios import ScenarioGrid
 from circinus.estimation.stage_latency import deployment_station, operator_queue_key
 from circinus.estimation.transfer import link_queue_key, link_station_under_load, link_wait_s
+from circinus.matching.tolerances import LATENCY_TOLERANCE
 from circinus.queueing.station_model import LoadedStation
 from circinus.specification import Deployment, DirectedLink
 
 Queue = Deployment | DirectedLink
 """A queue of requests at a deployment or link."""
-
-_ROUNDING = 1e-5
-"""Relative precision of a latency estimate."""
 
 
 def queues_of(plan: PlanCandidate) -> tuple[Queue, ...]:
@@ -59,7 +57,7 @@ class WaitIncreaseBound:
             for queue in queues_of(plan)
             if queue in self._stations
         )
-        return upper_s + increase_s + (upper_s * _ROUNDING if increase_s else 0.0)
+        return upper_s + increase_s + (upper_s * LATENCY_TOLERANCE if increase_s else 0.0)
 
     def _bottleneck_may_move(self, plan: PlanCandidate) -> bool:
         """Return whether values may start to wait at a further link.

@@ -13,15 +13,13 @@ from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Alternative, Assignment
 from circinus.matching.problem import Problem
 from circinus.matching.solvers.greedy import marginal_costs
+from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, ladder
 from circinus.specification import Deployment
 from circinus.specification.formatting import format_usd_per_h
 
 MAX_ALTERNATIVES = 5
 """Maximum number of alternatives of a query, not counting near misses."""
-
-EQUAL_USD_PER_H = 1e-9
-"""Difference below which costs count as equal."""
 
 _TIE = "costs the same: plans of equal weight and total cost are not compared further; the search kept the first"
 _NO_GAIN = "costs the same as the running plan"

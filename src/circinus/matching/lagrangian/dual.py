@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
-from circinus.matching.lagrangian.relaxed_problem import TOLERANCE, Amounts, RelaxedProblem
+from circinus.matching.lagrangian.relaxed_problem import Amounts, RelaxedProblem
+from circinus.matching.tolerances import CAPACITY_TOLERANCE
 
 T = TypeVar("T")
 _NEGLIGIBLE = 1e-9
@@ -99,7 +100,7 @@ def dual_bound(problem: RelaxedProblem, objective: DualObjective, prices: Prices
 
     total = sum(_map_chunks(_chunks(problem), gain))
     floor = 0.0 if objective.min_weight is None else prices.weight * objective.min_weight
-    return float(total + (prices.local.sum() + prices.shared.sum()) * (1.0 + TOLERANCE) - floor)
+    return float(total + (prices.local.sum() + prices.shared.sum()) * (1.0 + CAPACITY_TOLERANCE) - floor)
 
 
 def reduced_profits(

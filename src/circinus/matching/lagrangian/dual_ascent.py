@@ -19,6 +19,7 @@ from circinus.matching.lagrangian.dual import (
 from circinus.matching.lagrangian.newton import minimize_dual
 from circinus.matching.lagrangian.relaxed_problem import RelaxedProblem
 from circinus.matching.solvers.highs import LpModel, LpRelaxation
+from circinus.matching.tolerances import WEIGHT_TOLERANCE
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +82,8 @@ _COARSE_TOLERANCE, _FINE_TOLERANCE = 1e-2, 1e-4
 """Share of a capacity by which demand may miss supply, at all but the last temperature and at the last."""
 _SAMPLE_CLASSES, _SAMPLE_GROWTH = 2_000, 5
 """Number of classes per site in the smallest sample, and growth factor of samples."""
-_ROUNDING, _PRICE_MARGIN = 1e-9, 1e-3
-"""Relative rounding tolerance of sums of weights, and relative margin on a price."""
+_PRICE_MARGIN = 1e-3
+"""Relative margin on a price."""
 _MAX_SAMPLE_WEIGHT_SHARE = 1.0 - 1e-3
 """Maximum share of a sample's servable weight that is demanded: prices diverge at 1."""
 
@@ -157,7 +158,7 @@ class DualSolver:
         """Raise the price of weight to the need of the most expensive query if all must be served, without loss."""
         problem, required_price = self._problem, 0.0
         has_plan = np.asarray(np.isfinite(problem.cost_usd_per_h).any(axis=1))
-        if weight < float(problem.multiplicity[has_plan] @ problem.weight[has_plan]) * (1 - _ROUNDING):
+        if weight < float(problem.multiplicity[has_plan] @ problem.weight[has_plan]) * (1 - WEIGHT_TOLERANCE):
             return prices
         without_weight_price = replace(prices, weight=0.0)
         for rows, values in reduced_profits(problem, DualObjective(0.0, 1.0), without_weight_price):

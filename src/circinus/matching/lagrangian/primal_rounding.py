@@ -10,7 +10,8 @@ import numpy as np
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.lagrangian.dual import DualObjective, Prices, reduced_profits
 from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQueries
-from circinus.matching.lagrangian.relaxed_problem import TOLERANCE, Amounts, RelaxedProblem
+from circinus.matching.lagrangian.relaxed_problem import Amounts, RelaxedProblem
+from circinus.matching.tolerances import CAPACITY_TOLERANCE
 
 _INITIAL_MOVED, _GROWTH = 10_000, 8
 """Number of queries per site that are moved first, and growth factor if these are not enough."""
@@ -85,7 +86,7 @@ def repair_overload(members: ExpandedQueries, reduced_profits: ReducedProfits, c
     chosen = chosen.copy()
     usage, max_moved = members.usage(chosen), _INITIAL_MOVED * members.problem.sites
     while True:
-        over = usage > 1.0 + TOLERANCE
+        over = usage > 1.0 + CAPACITY_TOLERANCE
         if not over.any():
             return chosen
         served = np.flatnonzero(chosen >= 0)
@@ -110,7 +111,7 @@ def _move_overloaded(
         row = int(members.class_of[query])
         resources = members.resources[row]
         current = usage[resources]
-        if not (current > 1.0 + TOLERANCE).any():
+        if not (current > 1.0 + CAPACITY_TOLERANCE).any():
             continue
         after = current - problem.amounts[row, chosen[query]]
         if option != NOT_SERVED:
@@ -118,7 +119,7 @@ def _move_overloaded(
         if np.maximum(after - 1.0, 0.0).sum() < np.maximum(current - 1.0, 0.0).sum() - _MIN_RELIEF:
             usage[resources] = after
             chosen[query], any_moved = option, True
-            if not (usage > 1.0 + TOLERANCE).any():
+            if not (usage > 1.0 + CAPACITY_TOLERANCE).any():
                 break
     return any_moved
 

@@ -13,8 +13,6 @@ from circinus.arrays import FloatArray, IntArray
 
 Amounts = NDArray[np.floating[Any]]
 
-TOLERANCE = 1e-6
-"""Rounding tolerance of usage, as a share of a capacity."""
 _BATCH = 4096
 """Number of classes per batch, to limit memory."""
 

@@ -19,15 +19,16 @@ from circinus.matching.lagrangian.primal_rounding import (
     round_fractional,
 )
 from circinus.matching.lagrangian.query_expansion import ExpandedQueries
-from circinus.matching.lagrangian.relaxed_problem import TOLERANCE, RelaxedProblem
+from circinus.matching.lagrangian.relaxed_problem import RelaxedProblem
 from circinus.matching.priority_levels import IntegerWeights
+from circinus.matching.tolerances import CAPACITY_TOLERANCE, WEIGHT_TOLERANCE
 
 _MAX_SHARE_OF_LIGHTEST = 0.1
 """Maximum objective value of the most expensive plan's cost, as a share of the lightest query's weight."""
 _COST_SHARE = 1e-5
 """Objective value of all plans' costs, as a share of the satisfied weight: enough to break ties."""
-SUM_TOLERANCE, _UNIT_TOLERANCE = 1e-9, 1e-6
-"""Relative rounding tolerances of sums, and of a unit of weight."""
+_UNIT_TOLERANCE = 1e-6
+"""Relative rounding tolerance of a unit of weight."""
 _MIN_CLASS_SIZE = 1.5
 """Average class size from which classes are divided over plans, instead of rounding each query by itself."""
 
@@ -153,7 +154,7 @@ class RelaxedSearch:
         chosen = self.reduce_cost(dual, chosen, objective, prices, weight_bound)
         prices = dual.polish(DualObjective(0.0, 1.0, weight), prices)
         cost_bound = -dual_bound(problem, DualObjective(0.0, 1.0, weight), prices)
-        if members.weight(chosen) > weight * (1 + SUM_TOLERANCE):  # the bound for less weight holds, but is loose
+        if members.weight(chosen) > weight * (1 + WEIGHT_TOLERANCE):  # the bound for less weight holds, but is loose
             cost_bound = max(cost_bound, -dual_bound(problem, DualObjective(0.0, 1.0, members.weight(chosen)), prices))
         return chosen, prices, cost_bound
 
@@ -203,7 +204,7 @@ def max_cost_usd_per_h(problem: RelaxedProblem) -> float:
 def tighten_weight_bound(problem: RelaxedProblem, bound: float, weights: IntegerWeights | None = None) -> float:
     """Tighten a weight bound: count only queries with a fitting plan, and round down to the weight unit."""
     fits = (
-        np.isfinite(problem.cost_usd_per_h) & (problem.amounts.max(axis=2, initial=0.0) <= 1.0 + 2 * TOLERANCE)
+        np.isfinite(problem.cost_usd_per_h) & (problem.amounts.max(axis=2, initial=0.0) <= 1.0 + 2 * CAPACITY_TOLERANCE)
     ).any(axis=1)
     bound = min(bound, float((problem.multiplicity * problem.weight)[fits].sum()))
     weights = IntegerWeights.of(problem.weight) if weights is None else weights

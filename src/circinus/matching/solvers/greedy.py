@@ -10,7 +10,8 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.cuts import ChurnCut, Cut
-from circinus.matching.problem import CAPACITY_TOLERANCE, Problem, Usage, meets_cost_slo, round_up_replicas
+from circinus.matching.problem import Problem, Usage, meets_cost_slo, round_up_replicas
+from circinus.matching.tolerances import CAPACITY_TOLERANCE
 
 
 class IncrementalSolution:

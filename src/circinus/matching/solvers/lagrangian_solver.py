@@ -22,6 +22,7 @@ from circinus.matching.solvers.highs import SolveMilp, solve_milp
 from circinus.matching.solvers.milp_model import viable_candidates
 from circinus.matching.solvers.milp_solver import MilpSolver
 from circinus.matching.solvers.solver import Solution
+from circinus.matching.tolerances import COST_GAP_TOLERANCE, WEIGHT_TOLERANCE
 
 _MAX_ROUNDS = 8
 """Maximum number of slope scaling rounds."""
@@ -33,10 +34,6 @@ _MAX_EXACT_QUERIES = 2_000
 """Maximum number of queries with an exact model."""
 _HIGHER_LEVEL_FACTORS = (30.0, 1e3, 1e5)
 """Factors on the weight of higher levels when a lower one is chosen, tried until no weight is lost there."""
-_ROUNDING = 1e-9
-"""Relative rounding tolerance of sums of weights."""
-_COST_TOLERANCE = 1e-6
-"""Relative optimality gap at which a cost counts as proved optimal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +128,7 @@ class LagrangianSolver:
             relaxed = solve_relaxed(view.scaled(np.ones(len(problem.deployments))), seed=self._seed)
             required = _own_weight(ranks, best, higher)
             if should_stop() or _own_weight(ranks, view.candidates(relaxed.chosen), higher) >= required * (
-                1 - _ROUNDING
+                1 - WEIGHT_TOLERANCE
             ):
                 break
         best, reduced_profits = self._slope_scaling(problem, cuts, view, relaxed, best, should_stop)
@@ -151,7 +148,7 @@ class LagrangianSolver:
         load_factor: FloatArray = np.ones(len(problem.deployments))
         available_fraction = capacity_scaling(problem, cuts)
         # If not all queries are served, cost hardly matters, but takes as long as everything else.
-        is_scarce = relaxed.weight < relaxed.members.problem.total_weight * (1 - _ROUNDING)
+        is_scarce = relaxed.weight < relaxed.members.problem.total_weight * (1 - WEIGHT_TOLERANCE)
         best_key = objective_key(problem, best)
         for _ in range(_MAX_ROUNDS):
             chosen = local_search(problem, view.candidates(answer.chosen), cuts, should_stop=should_stop)
@@ -177,7 +174,7 @@ class LagrangianSolver:
         level_bounds = [level.bound(ranks, choice.chosen) for level in levels]
         relaxation_bounds = ranks.lexicographic_bound(
             bounds=level_bounds,
-            proved=[w >= bound * (1 - _ROUNDING) for w, bound in zip(satisfied, level_bounds, strict=True)],
+            proved=[w >= bound * (1 - WEIGHT_TOLERANCE) for w, bound in zip(satisfied, level_bounds, strict=True)],
             max_weights=ranks.total_weights,
         )
         weight_bounds = max(min(relaxation_bounds, choice.weight_bounds), satisfied)
@@ -187,7 +184,7 @@ class LagrangianSolver:
             view, relaxed = levels[-1].view, levels[-1].relaxed.members.problem
             _, bound = cost_prices(replace(relaxed, weight=ranks.weight[view.first]), weight, own_bound, self._seed)
             cost_bound = min(max(bound, cost_bound), cost)
-        proved = weight >= own_bound * (1 - _ROUNDING) and cost - cost_bound <= _COST_TOLERANCE * cost
+        proved = weight >= own_bound * (1 - WEIGHT_TOLERANCE) and cost - cost_bound <= COST_GAP_TOLERANCE * cost
         return replace(
             choice,
             weight_bounds=weight_bounds,

@@ -9,9 +9,10 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.cuts import ChurnCut, CostShareCut, Cut, PackingCut, PoolCut, SizingCut
-from circinus.matching.problem import REPLICA_TOLERANCE, Problem, Usage, round_up_replicas
+from circinus.matching.problem import Problem, Usage, round_up_replicas
 from circinus.matching.solvers.highs import LpModel
 from circinus.matching.solvers.mir_cuts import DeploymentColumns
+from circinus.matching.tolerances import REPLICA_TOLERANCE
 
 _LOAD_TOLERANCE = REPLICA_TOLERANCE / 2
 """Tolerance of loads over whole replicas; half of the total tolerance is left for the solver."""

@@ -16,15 +16,10 @@ from circinus.matching.solvers.highs import LpRelaxation, LpSolution, SolveMilp,
 from circinus.matching.solvers.milp_model import MatchingMilp, build_milp
 from circinus.matching.solvers.mir_cuts import mir_cut
 from circinus.matching.solvers.solver import Solution
+from circinus.matching.tolerances import COST_GAP_TOLERANCE, INTEGRALITY_TOLERANCE
 
 _COST_GAP = 1e-9
 """Relative optimality gap at which the search for a lower cost ends."""
-
-_COST_TOLERANCE = 1e-6
-"""Relative optimality gap at which a cost counts as proved optimal, given the solver's rounding."""
-
-_INTEGRALITY_TOLERANCE = 1e-6
-"""Rounding tolerance of the solver's integers."""
 
 _MAX_CUT_ROUNDS = 20
 """Maximum number of cut rounds; the relaxation converges after about six."""
@@ -156,15 +151,15 @@ class _Search:
         objective[: len(programme.candidates)] = -self._multiples(level)
         relaxed = self._tighten(objective)
         if relaxed is not None:
-            weight_bound = min(weight_bound, math.floor(-relaxed.bound + _INTEGRALITY_TOLERANCE))
+            weight_bound = min(weight_bound, math.floor(-relaxed.bound + INTEGRALITY_TOLERANCE))
             best = self._better(best, programme.rounded_choice(relaxed.values))
         if multiples_of(best)[level] < weight_bound:
             # Sums of integer weights differ by at least one, so a smaller gap proves optimality.
-            values, bound = self._minimise(objective, best, gap=1 - _INTEGRALITY_TOLERANCE)
+            values, bound = self._minimise(objective, best, gap=1 - INTEGRALITY_TOLERANCE)
             if values is not None:
                 best = max(best, programme.choice_of(values), key=multiples_of)
             if math.isfinite(bound):
-                weight_bound = min(weight_bound, math.floor(-bound + _INTEGRALITY_TOLERANCE))
+                weight_bound = min(weight_bound, math.floor(-bound + INTEGRALITY_TOLERANCE))
         return best, max(weight_bound, multiples_of(best)[level])
 
     def minimize_cost(self, best: IntArray) -> tuple[IntArray, float, bool]:
@@ -182,13 +177,13 @@ class _Search:
             bound = relaxed.bound
             best = self._better(best, programme.rounded_choice(relaxed.values))
             gap = (self._counted_usd_per_h(best) - constant) / incumbent_cost - bound
-            programme.forbid((relaxed.reduced_costs > gap + _COST_GAP) & (relaxed.values < _INTEGRALITY_TOLERANCE))
+            programme.forbid((relaxed.reduced_costs > gap + _COST_GAP) & (relaxed.values < INTEGRALITY_TOLERANCE))
         values, proved = self._minimise(objective, best, gap=_COST_GAP)
         if values is not None:
             best = self._better(best, programme.choice_of(values), polish=False)
         cost = self._counted_usd_per_h(best)
         floor = min(max(max(bound, proved) * incumbent_cost + constant, 0.0), cost)
-        return best, floor, cost - floor <= _COST_TOLERANCE * incumbent_cost
+        return best, floor, cost - floor <= COST_GAP_TOLERANCE * incumbent_cost
 
     def _counted_usd_per_h(self, chosen: IntArray) -> float:
         return self._problem.cost_with_churn_usd_per_h(self._problem.usage_of(chosen))

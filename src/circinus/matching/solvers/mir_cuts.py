@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
-from circinus.matching.problem import REPLICA_TOLERANCE
+from circinus.matching.tolerances import REPLICA_TOLERANCE
 
 _MAX_ENUMERATED_QUERIES = 10
 """Maximum number of queries on a deployment for which all sets are tried; beyond, only sets in order of their shares.

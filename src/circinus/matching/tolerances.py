@@ -1,0 +1,22 @@
+"""Rounding tolerances of the matching, named by what they round."""
+
+REPLICA_TOLERANCE = 1e-6
+"""Of fractional replicas, before they are rounded up."""
+CAPACITY_TOLERANCE = 1e-6
+"""Of the usage of capacities, as a share of a capacity."""
+NODE_TOLERANCE = 1e-9
+"""Of the replicas on a node, as a share of the node."""
+INTEGRALITY_TOLERANCE = 1e-6
+"""Of the solver's integers."""
+WEIGHT_TOLERANCE = 1e-9
+"""Of sums of weights and of costs over queries, relative."""
+COST_GAP_TOLERANCE = 1e-6
+"""Of the gap at which a cost counts as proved optimal, relative."""
+COST_TOLERANCE_USD_PER_H = 1e-12
+"""Of a cost share over its limit, in addition to `CAPACITY_TOLERANCE`."""
+EQUAL_USD_PER_H = 1e-9
+"""Difference below which costs count as equal."""
+LATENCY_TOLERANCE = 1e-5
+"""Of a latency estimate, relative."""
+SHARE_TOLERANCE = 1e-9
+"""Of a tenant's share."""
