@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -112,31 +112,26 @@ class RouterClient:
 
     async def observe(self, sites: Sequence[str]) -> dict[str, RouterStatus]:
         """Return the status of the routers that respond."""
-        calls = (self.call(site, "observe") for site in sites)
-        results = await asyncio.gather(*calls, return_exceptions=True)
-        statuses = {}
-        for site, result in zip(sites, results, strict=True):
-            if isinstance(result, RouterStatus):
-                statuses[site] = result
-            elif not isinstance(result, ServingError):
-                raise result
-        return statuses
+        return await _responses({site: self.call(site, "observe") for site in sites})
 
     async def fail_requests(
         self, sites: Sequence[str], applications: Sequence[str], reason: str, cluster: Cluster
     ) -> None:
         """Fail requests that need some applications, at all sites."""
-        calls = (self.call(site, "abandon", applications, reason, cluster=cluster) for site in sites)
-        _raise_unexpected(await asyncio.gather(*calls, return_exceptions=True))
+        await _responses({site: self.call(site, "abandon", applications, reason, cluster=cluster) for site in sites})
 
     async def broadcast(self, configs: Iterable[RouterConfig]) -> None:
         """Switch routers to these configurations; unreachable routers get theirs from Ray Serve later."""
-        calls = (self.call(config.site, "switch", config) for config in configs)
-        _raise_unexpected(await asyncio.gather(*calls, return_exceptions=True))
+        await _responses({config.site: self.call(config.site, "switch", config) for config in configs})
 
 
-def _raise_unexpected(results: Iterable[Any]) -> None:
-    """Raise the first error that is no ServingError."""
-    for result in results:
-        if isinstance(result, BaseException) and not isinstance(result, ServingError):
+async def _responses(calls: Mapping[str, Awaitable[_T]]) -> dict[str, _T]:
+    """Return site -> response of the routers that respond."""
+    results = await asyncio.gather(*calls.values(), return_exceptions=True)
+    responses: dict[str, _T] = {}
+    for site, result in zip(calls, results, strict=True):
+        if not isinstance(result, BaseException):
+            responses[site] = result
+        elif not isinstance(result, ServingError):
             raise result
+    return responses
