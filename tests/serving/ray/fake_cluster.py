@@ -9,8 +9,8 @@ from typing import Any
 
 from circinus.serving.engine import DeploymentStatus, QueryStatus, ServedBatch
 from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
-from circinus.serving.ray.router_protocol import RouterConfig, RouterStatus, config_from_dict
 from circinus.serving.ray.settings import ROUTER
+from circinus.serving.ray.site_router import RouterConfig, RouterStatus, config_from_dict
 
 
 @dataclass

@@ -12,9 +12,9 @@ from circinus.serving.applications import build_applications
 from circinus.serving.ray.cluster import AppSnapshot, Cluster, PoolNodes
 from circinus.serving.ray.cluster_observer import ClusterSnapshot, observe_cluster
 from circinus.serving.ray.engine import RayEngine
-from circinus.serving.ray.router_protocol import RouterStatus
 from circinus.serving.ray.serve_config import build_router_configs, serve_schema
 from circinus.serving.ray.settings import RaySettings, router_name
+from circinus.serving.ray.site_router import RouterStatus
 from circinus.testing.desired_states import StageSpec, chain, infrastructure
 from raised import raises_code
 from virtual_time import run as in_virtual_time

@@ -7,8 +7,8 @@ import itertools
 from circinus.serving.applications import build_applications
 from circinus.serving.engine import QueryStatus
 from circinus.serving.ray.cluster_observer import queries_of
-from circinus.serving.ray.router_protocol import RouterStatus
 from circinus.serving.ray.serve_config import build_router_configs
+from circinus.serving.ray.site_router import RouterStatus
 from circinus.testing.desired_states import StageSpec, chain
 
 _DESIRED = chain("q", StageSpec("start", "add", pool="far"))

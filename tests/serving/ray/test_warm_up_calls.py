@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from circinus.serving.applications import build_applications
 from circinus.serving.engine import DesiredState
 from circinus.serving.ray.router import WarmupCalls
-from circinus.serving.ray.router_protocol import RouterConfig
 from circinus.serving.ray.serve_config import build_router_configs
+from circinus.serving.ray.site_router import RouterConfig
 from circinus.testing.desired_states import StageSpec, chain, route, state
 from router_scenario import driven
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from circinus.serving.engine import DeploymentStatus, QueryStatus
 from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
 from circinus.serving.ray.rolling_update import apps_without_nodes, router_configs
-from circinus.serving.ray.router_protocol import RouterConfig, RouterStatus
 from circinus.serving.ray.settings import router_name
+from circinus.serving.ray.site_router import RouterConfig, RouterStatus
 
 
 class RouterStatusCache:

@@ -36,10 +36,9 @@ from circinus.serving.ray.rolling_update import (
     without_graceful_shutdown,
 )
 from circinus.serving.ray.router_client import CHANGE_S, RESPONSE_S, SERVE_START_S, RouterClient, call_in_thread
-from circinus.serving.ray.router_protocol import RouterConfig, RouterStatus
 from circinus.serving.ray.serve_config import build_router_configs, serve_schema
 from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, RaySettings, router_name
-from circinus.serving.ray.site_router import DEFAULT_DEADLINE_S
+from circinus.serving.ray.site_router import DEFAULT_DEADLINE_S, RouterConfig, RouterStatus
 from circinus.serving.replicas.replay_executor import load_replay_stages
 from circinus.serving.router.request_messages import PickledResponse
 from circinus.serving.router.router_core import missing_route

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from circinus.serving.ray.cluster import AppSnapshot
-from circinus.serving.ray.router_protocol import RouterConfig, config_from_dict
 from circinus.serving.ray.settings import REPLICA, ROUTER, pool_of_placement
+from circinus.serving.ray.site_router import RouterConfig, config_from_dict
 
 App = Mapping[str, Any]
 """Configuration of one application."""

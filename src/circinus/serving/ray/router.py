@@ -13,9 +13,14 @@ from circinus.errors import ServingError
 from circinus.serving.engine import AuditBatch
 from circinus.serving.ray.application_replicas import ReplicaLostError
 from circinus.serving.ray.http_ingress import HttpIngress
-from circinus.serving.ray.router_protocol import RouterConfig, RouterStatus, config_from_dict
 from circinus.serving.ray.settings import REPLICA, ROUTER, router_name
-from circinus.serving.ray.site_router import DEFAULT_DEADLINE_S, SiteRouterCore
+from circinus.serving.ray.site_router import (
+    DEFAULT_DEADLINE_S,
+    RouterConfig,
+    RouterStatus,
+    SiteRouterCore,
+    config_from_dict,
+)
 from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult, Payload
 from circinus.serving.router.request_messages import PickledResponse, RouterMessage
 

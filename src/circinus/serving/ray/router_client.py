@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from circinus.errors import ServingError
 from circinus.serving.ray.cluster import Cluster
-from circinus.serving.ray.router_protocol import RouterConfig, RouterStatus
 from circinus.serving.ray.settings import router_name
+from circinus.serving.ray.site_router import RouterConfig, RouterStatus
 
 _T = TypeVar("_T")
 

@@ -9,7 +9,6 @@ from typing import Any
 from circinus.serving.applications import Application
 from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.ray.recording_key import RecordingKey
-from circinus.serving.ray.router_protocol import RouterConfig, config_to_dict
 from circinus.serving.ray.settings import (
     DEFAULT_HTTP,
     HEALTH_CHECK_PERIOD_S,
@@ -21,6 +20,7 @@ from circinus.serving.ray.settings import (
     placement_options,
     router_name,
 )
+from circinus.serving.ray.site_router import RouterConfig, config_to_dict
 from circinus.serving.router.compiled_route import CompiledRoute
 from circinus.serving.state_serialization import state_fingerprint
 from circinus.specification import Infrastructure, Network
