@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from circinus.matching.lagrangian.query_expansion import ExpandedQueries
 from circinus.matching.lagrangian.relaxed_problem import RelaxedProblem
 
 
@@ -43,10 +42,9 @@ def crowd(
 
 def on_one_site(problem: RelaxedProblem) -> RelaxedProblem:
     """Return `problem` on one site, which has the resources of all sites."""
-    members = ExpandedQueries.of(problem)
     count, plans, slots = problem.amounts.shape
-    amounts = np.zeros((count, plans, members.capacities))
+    amounts = np.zeros((count, plans, problem.capacities))
     rows = np.arange(count)
     for slot in range(slots):
-        amounts[rows, :, members.resources[:, slot]] = problem.amounts[:, :, slot]
+        amounts[rows, :, problem.resources[:, slot]] = problem.amounts[:, :, slot]
     return replace(problem, amounts=amounts, site=np.zeros(count, dtype=np.int64), sites=1, local=0)

@@ -98,10 +98,10 @@ def runs_in_shares(workload: Workload, seed: int, loads: Sequence[float] = LOADS
         results.append(ours)
         for name, choose in BASELINES.items():
             start_s = perf_counter()
-            chosen = choose(answer.members)
+            chosen = choose(answer.problem)
             wall_s = perf_counter() - start_s
-            assert answer.members.usage(chosen).max() <= 1.0 + 1e-6, f"the choice of {name} exceeds a capacity"
-            weight, cost = answer.members.weight(chosen), answer.members.cost_usd_per_h(chosen)
+            assert answer.problem.usage_of(chosen).max() <= 1.0 + 1e-6, f"the choice of {name} exceeds a capacity"
+            weight, cost = answer.problem.weight_of(chosen), answer.problem.cost_usd_per_h_of(chosen)
             results.append(replace(ours, method=name, weight=weight, cost_usd_per_h=cost, wall_s=wall_s))
     return results
 

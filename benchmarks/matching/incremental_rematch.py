@@ -11,8 +11,7 @@ from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
 from circinus.matching.lagrangian.dual_ascent import DualSolver
 from circinus.matching.lagrangian.local_search import swap_search
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits, greedy_fill, repair_overload
-from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQueries
-from circinus.matching.lagrangian.relaxed_problem import RelaxedProblem
+from circinus.matching.lagrangian.relaxed_problem import NOT_SERVED, RelaxedProblem
 from circinus.matching.lagrangian.solve import (
     RelaxedSolution,
     cost_tiebreak_weight,
@@ -53,36 +52,35 @@ def rematch(
         previous_index: (N,) index of each query in the previous answer; -1 if it is new.
         seed: of samples, if prices are recomputed.
     """
-    members = ExpandedQueries.of(problem)
-    if not len(members.class_of):
+    if not len(problem.class_of):
         return Rematched(solve_relaxed(problem), np.zeros(0, dtype=np.int64), stale=False)
     ran = np.full(len(previous_index), NOT_SERVED)
     ran[previous_index >= 0] = previous.chosen[previous_index[previous_index >= 0]]
     chosen, served = ran.copy(), np.flatnonzero(ran >= 0)
-    is_gone = ~np.isfinite(problem.cost_usd_per_h[members.class_of[served], ran[served]])
+    is_gone = ~np.isfinite(problem.cost_usd_per_h[problem.class_of[served], ran[served]])
     chosen[served[is_gone]] = NOT_SERVED
-    sites = np.flatnonzero(_affected_sites(previous, members, previous_index, chosen, served[is_gone]))
+    sites = np.flatnonzero(_affected_sites(previous, problem, previous_index, chosen, served[is_gone]))
     objective = DualObjective(1.0, cost_tiebreak_weight(problem))
 
     def completed(prices: Prices) -> tuple[IntArray, float]:
         reduced_profits = ReducedProfits.at(problem, objective, prices)
-        filled = greedy_fill(members, reduced_profits, repair_overload(members, reduced_profits, chosen))
-        improved = swap_search(members, reduced_profits, filled, objective, sites=sites)
+        filled = greedy_fill(problem, reduced_profits, repair_overload(problem, reduced_profits, chosen))
+        improved = swap_search(problem, reduced_profits, filled, objective, sites=sites)
         return improved, tighten_weight_bound(
             problem, profit_bound(problem, reduced_profits, prices) + objective.cost * max_cost_usd_per_h(problem)
         )
 
     prices = previous.prices
     matched, limit = completed(prices)
-    stale = members.weight(matched) < (1.0 - previous.weight_gap - _MAX_GAP_INCREASE) * limit
+    stale = problem.weight_of(matched) < (1.0 - previous.weight_gap - _MAX_GAP_INCREASE) * limit
     if stale:
         prices = DualSolver(problem, np.random.default_rng(seed)).maximize_weight(objective, prices)
         matched, tighter = completed(prices)
         limit = min(limit, tighter)
-    weight, cost = members.weight(matched), members.cost_usd_per_h(matched)
+    weight, cost = problem.weight_of(matched), problem.cost_usd_per_h_of(matched)
     cost_bound = -dual_bound(problem, DualObjective(0.0, 1.0, weight), previous.cost_prices)
     answer = RelaxedSolution(
-        members=members,
+        problem=problem,
         chosen=matched,
         weight=weight,
         weight_bound=max(limit, weight),
@@ -96,30 +94,30 @@ def rematch(
 
 
 def _affected_sites(
-    previous: RelaxedSolution, members: ExpandedQueries, previous_index: IntArray, chosen: IntArray, dropped: IntArray
+    previous: RelaxedSolution, problem: RelaxedProblem, previous_index: IntArray, chosen: IntArray, dropped: IntArray
 ) -> BoolArray:
     """Return (sites,) whether queries came, left or lost their plans, or their amounts changed or do not fit."""
     problem, previous_problem, affected = (
-        members.problem,
-        previous.members.problem,
-        np.zeros(members.problem.sites, dtype=bool),
+        problem,
+        previous.problem,
+        np.zeros(problem.sites, dtype=bool),
     )
-    site = problem.site[members.class_of]
+    site = problem.site[problem.class_of]
     affected[site[previous_index < 0]] = True
     affected[site[dropped]] = True
     stayed = np.zeros(len(previous.chosen), dtype=bool)
     stayed[previous_index[previous_index >= 0]] = True
-    affected[previous_problem.site[previous.members.class_of[~stayed]]] = True
+    affected[previous_problem.site[previous.problem.class_of[~stayed]]] = True
     # Amounts are shares of capacities: if a capacity grew, others may fit.
     staying = np.flatnonzero((chosen >= 0) & (previous_index >= 0))
-    previous_classes = previous.members.class_of[previous_index[staying]]
+    previous_classes = previous.problem.class_of[previous_index[staying]]
     change = (
-        problem.amounts[members.class_of[staying], chosen[staying]]
+        problem.amounts[problem.class_of[staying], chosen[staying]]
         != previous_problem.amounts[previous_classes, chosen[staying]]
     )
     affected[site[staying[change[:, : problem.local].any(axis=1)]]] = True
     affected |= bool(change[:, problem.local :].any())
-    own = members.usage(chosen)[: problem.sites * problem.local].reshape(problem.sites, problem.local)
+    own = problem.usage_of(chosen)[: problem.sites * problem.local].reshape(problem.sites, problem.local)
     affected[(own > 1.0).any(axis=1)] = True
     return affected
 

@@ -63,18 +63,18 @@ class OnlineAdmission:
 
     def __init__(self, answer: RelaxedSolution) -> None:
         """Start from an answer: the running plans."""
-        self._answer, self._members = answer, answer.members
+        self._answer, self._problem = answer, answer.problem
         self._objective = DualObjective(1.0, answer.cost_counts)
-        self._reduced_profits = ReducedProfits.at(self._members.problem, self._objective, answer.prices)
+        self._reduced_profits = ReducedProfits.at(self._problem, self._objective, answer.prices)
         self._moves_of_site: dict[int, Moves] = {}
         self.chosen = answer.chosen.copy()
         """(N,) plans of the queries of the initial answer."""
-        self.usage = self._members.usage(self.chosen)
+        self.usage = self._problem.usage_of(self.chosen)
         """(capacities,) usage of all running plans."""
 
     def admit(self, applicant: AdmissionRequest) -> Admitted | AdmissionRefused:
         """Admit a query if it fits, possibly by moving one running query."""
-        problem, site = self._members.problem, applicant.site
+        problem, site = self._problem, applicant.site
         own = site * problem.local + np.arange(problem.local)
         resources = np.concatenate([own, problem.sites * problem.local + np.arange(problem.shared)])
         price = np.concatenate([self._answer.prices.local[site], self._answer.prices.shared])
@@ -91,7 +91,7 @@ class OnlineAdmission:
         plans = np.flatnonzero(np.isfinite(gain))
         admissions = Moves(np.full(len(plans), -1), plans, gain[plans], amounts[plans])
         pair = best_pair(
-            admissions, self._yielding_moves(site), headroom, improvement_tolerance(self._members, self._objective)
+            admissions, self._yielding_moves(site), headroom, improvement_tolerance(self._problem, self._objective)
         )
         if pair is None:
             return _refusal(amounts, np.isfinite(gain), headroom, price)
@@ -105,7 +105,7 @@ class OnlineAdmission:
 
     def leave(self, amounts: FloatArray, site: int) -> None:
         """Remove an admitted query; `amounts` (S,) of its plan. Queries of the initial answer stay."""
-        problem = self._members.problem
+        problem = self._problem
         own = site * problem.local + np.arange(problem.local)
         self.usage[own] -= amounts[: problem.local]
         self.usage[problem.sites * problem.local :] -= amounts[problem.local :]
@@ -113,13 +113,13 @@ class OnlineAdmission:
     def _yielding_moves(self, site: int) -> Moves:
         """Return the moves of running queries of a site with the least loss at the prices."""
         if site not in self._moves_of_site:
-            starts = self._members.site_starts
+            starts = self._problem.site_starts
             queries = self._reduced_profits.nearest(
-                self._members, np.arange(starts[site], starts[site + 1]), _MAX_QUERIES
+                self._problem, np.arange(starts[site], starts[site + 1]), _MAX_QUERIES
             )
             queries = queries[self.chosen[queries] >= 0]
             self._moves_of_site[site] = list_moves(
-                self._members, self._reduced_profits, self.chosen, self._objective, queries,
+                self._problem, self._reduced_profits, self.chosen, self._objective, queries,
                 max_gaining=0, max_yielding=_MAX_MOVES,
             )[1]  # fmt: skip
         return self._moves_of_site[site]

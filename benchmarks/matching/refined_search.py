@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from benchmarks.matching.restricted_milp import solve_restricted
+from benchmarks.matching.restricted_milp import solve_restricted, value_of
 from circinus.arrays import IntArray
 from circinus.matching.lagrangian import DualObjective, Prices, RelaxedProblem, RelaxedSolution, dual_bound
 from circinus.matching.lagrangian.dual_ascent import DualSolver
@@ -66,33 +66,33 @@ class _RefinedSearch(RelaxedSearch):
         self, dual: DualSolver, objective: DualObjective, prices: Prices
     ) -> tuple[IntArray, float, Prices]:
         """Return (a choice, a bound on the weight, the prices of the bound)."""
-        problem, members = self.problem, self.members
+        problem = self.problem
         chosen, weight_bound, polished = super().maximize_weight(dual, objective, prices)
         if _MIN_PERTURBED <= len(chosen) <= _MAX_PERTURBED:
             chosen = self._perturbed(objective, prices, chosen, weight_bound)
-        if members.weight(chosen) < weight_bound - WEIGHT_TOLERANCE * weight_bound:
+        if problem.weight_of(chosen) < weight_bound - WEIGHT_TOLERANCE * weight_bound:
             unit = 0.0 if self.weights.rounding else self.weights.unit
             # The prices include a small weight of costs; a better choice is better by at least a unit.
             slack = objective.cost * max_cost_usd_per_h(problem)
-            gap = dual_bound(problem, objective, polished) - members.value(chosen, objective) + slack - unit
+            gap = dual_bound(problem, objective, polished) - value_of(problem, chosen, objective) + slack - unit
             reduced_profits = ReducedProfits.at(problem, objective, polished)
             chosen, bound = self._solve_undecided(reduced_profits, chosen, DualObjective(1.0, 0.0), gap, unit=unit)
             weight_bound = min(weight_bound, tighten_weight_bound(problem, bound, self.weights))
-        return chosen, max(weight_bound, members.weight(chosen)), polished
+        return chosen, max(weight_bound, problem.weight_of(chosen)), polished
 
     def _perturbed(self, objective: DualObjective, prices: Prices, chosen: IntArray, weight_bound: float) -> IntArray:
         """Return the best choice over randomly perturbed prices, as rounding ends elsewhere at each."""
-        members, rng, best = self.members, np.random.default_rng(self.seed), chosen
-        deadline_s = self._exact_deadline_s()
+        problem, rng, best = self.problem, np.random.default_rng(self.seed), chosen
+        deadline_s, enough = self._exact_deadline_s(), weight_bound * (1 - WEIGHT_TOLERANCE)
         for _ in range(_RESTARTS):
-            if time.monotonic() >= deadline_s or members.weight(best) >= weight_bound - WEIGHT_TOLERANCE * weight_bound:
+            if time.monotonic() >= deadline_s or problem.weight_of(best) >= enough:
                 break
             perturbed = Prices(
                 prices.local * np.exp(rng.normal(0, _PERTURBATION, prices.local.shape)),
                 prices.shared * np.exp(rng.normal(0, _PERTURBATION, prices.shared.shape)),
             )
             reduced_profits = ReducedProfits.at(self.problem, objective, perturbed)
-            start = choose_best_plans(members, reduced_profits)
+            start = choose_best_plans(problem, reduced_profits)
             best = max(best, self.completed(reduced_profits, start, objective), key=self.key)
         return best
 
@@ -100,9 +100,9 @@ class _RefinedSearch(RelaxedSearch):
         self, dual: DualSolver, objective: DualObjective, chosen: IntArray, weight_bound: float
     ) -> tuple[IntArray, Prices, float]:
         """Return (a choice of no less weight, prices of cost, a bound on the cost of the weight)."""
-        weight = self.members.weight(chosen)
+        weight = self.problem.weight_of(chosen)
         chosen, prices, cost_bound = super().minimize_cost(dual, objective, chosen, weight_bound)
-        cost, satisfied = self.members.cost_usd_per_h(chosen), self.members.weight(chosen)
+        cost, satisfied = self.problem.cost_usd_per_h_of(chosen), self.problem.weight_of(chosen)
         if cost > cost_bound + WEIGHT_TOLERANCE * cost:
             min_weight = satisfied if satisfied > weight * (1 + WEIGHT_TOLERANCE) else weight
             reduced_profits = cost_profits(self.problem, prices)
@@ -119,7 +119,7 @@ class _RefinedSearch(RelaxedSearch):
 
         Rounding loses some weight, so the target is raised by the loss in the second attempt.
         """
-        best, target_weight = chosen, self.members.weight(chosen)
+        best, target_weight = chosen, self.problem.weight_of(chosen)
         for _ in range(_ATTEMPTS):
             best, lost_weight = self.round_at_cost(dual, best, objective, prices, target_weight)
             raised_target = min(target_weight + lost_weight, (target_weight + weight_bound) / 2)
@@ -141,7 +141,7 @@ class _RefinedSearch(RelaxedSearch):
     ) -> tuple[IntArray, float]:
         """Return (a choice at least as good, a bound on the objective) by the exact model."""
         best, bound = chosen, math.inf
-        initial_value = self.members.value(chosen, objective)
+        initial_value = value_of(self.problem, chosen, objective)
         small = len(chosen) <= _MAX_ALL_UNDECIDED
         deadline_s = self._exact_deadline_s()
         windows = _WINDOWS if small else (1.0,)
@@ -150,10 +150,10 @@ class _RefinedSearch(RelaxedSearch):
             if self._minimise is None or window_s <= 0:
                 break
             # Gains so far reduce the regrets that need to be considered.
-            remaining_gap = gap - (self.members.value(best, objective) - initial_value)
+            remaining_gap = gap - (value_of(self.problem, best, objective) - initial_value)
             window_gap = window * remaining_gap + _rounding(reduced_profits)
             solution = solve_restricted(
-                self.members, reduced_profits, best, objective, window_gap, self._minimise,
+                self.problem, reduced_profits, best, objective, window_gap, self._minimise,
                 max_undecided=len(chosen) if small else _MAX_UNDECIDED, time_limit_s=window_s, seed=self.seed,
                 min_weight=min_weight, unit=unit,
             )  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.lagrangian.dual import DualObjective
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits, choose_best_plans
-from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQueries
+from circinus.matching.lagrangian.relaxed_problem import NOT_SERVED, RelaxedProblem
 from circinus.matching.solvers.highs import LpModel, SolveMilp
 from circinus.matching.tolerances import CAPACITY_TOLERANCE
 
@@ -29,7 +29,7 @@ class RestrictedSolution:
 
 
 def solve_restricted(
-    members: ExpandedQueries,
+    problem: RelaxedProblem,
     reduced_profits: ReducedProfits,
     chosen: IntArray,
     objective: DualObjective,
@@ -49,7 +49,7 @@ def solve_restricted(
     prices: such plans are excluded, and a query with a single remaining option is decided.
 
     Args:
-        members: the queries.
+        problem: the queries.
         reduced_profits: at some prices.
         chosen: (N,) a feasible choice.
         objective: to be maximized.
@@ -61,19 +61,19 @@ def solve_restricted(
         min_weight: that must be satisfied; the current choice satisfies it.
         unit: minimum difference between values, if they differ.
     """
-    current_value = members.value(chosen, objective)
-    queries = np.flatnonzero(reduced_profits.second[members.class_of] <= gap)
+    current_value = value_of(problem, chosen, objective)
+    queries = np.flatnonzero(reduced_profits.second[problem.class_of] <= gap)
     is_complete = len(queries) <= max_undecided
-    queries = reduced_profits.nearest(members, queries, max_undecided)
+    queries = reduced_profits.nearest(problem, queries, max_undecided)
     if not len(queries):  # only the best option of every query can be better
-        best = choose_best_plans(members, reduced_profits)
+        best = choose_best_plans(problem, reduced_profits)
         improved = (
             best
-            if _is_feasible(members, best, min_weight) and members.value(best, objective) > current_value
+            if _is_feasible(problem, best, min_weight) and value_of(problem, best, objective) > current_value
             else chosen
         )
-        return RestrictedSolution(improved, members.value(improved, objective))
-    model = _Model.of(members, reduced_profits, chosen, objective, queries, gap, min_weight, is_complete=is_complete)
+        return RestrictedSolution(improved, value_of(problem, improved, objective))
+    model = _Model.of(problem, reduced_profits, chosen, objective, queries, gap, min_weight, is_complete=is_complete)
     values, min_objective = minimise(
         model.programme,
         model.objective,
@@ -83,7 +83,7 @@ def solve_restricted(
         seed=seed,
     )
     improved = chosen if values is None else model.choice(values)
-    if members.value(improved, objective) < current_value or not _is_feasible(members, improved, min_weight):
+    if value_of(problem, improved, objective) < current_value or not _is_feasible(problem, improved, min_weight):
         improved = chosen
     limit = np.inf
     if is_complete and np.isfinite(min_objective):
@@ -91,10 +91,15 @@ def solve_restricted(
     return RestrictedSolution(improved, float(limit))
 
 
-def _is_feasible(members: ExpandedQueries, chosen: IntArray, min_weight: float | None) -> bool:
+def value_of(problem: RelaxedProblem, chosen: IntArray, objective: DualObjective) -> float:
+    """Return the value of a choice by an objective."""
+    return objective.weight * problem.weight_of(chosen) - objective.cost * problem.cost_usd_per_h_of(chosen)
+
+
+def _is_feasible(problem: RelaxedProblem, chosen: IntArray, min_weight: float | None) -> bool:
     """Return whether a choice fits, and satisfies the minimum weight."""
-    weight_met = min_weight is None or members.weight(chosen) >= min_weight * (1 - _ROUNDING)
-    return weight_met and members.usage(chosen).max(initial=0.0) <= 1.0 + CAPACITY_TOLERANCE
+    weight_met = min_weight is None or problem.weight_of(chosen) >= min_weight * (1 - _ROUNDING)
+    return weight_met and problem.usage_of(chosen).max(initial=0.0) <= 1.0 + CAPACITY_TOLERANCE
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +118,7 @@ class _Model:
     @classmethod
     def of(
         cls,
-        members: ExpandedQueries,
+        problem: RelaxedProblem,
         reduced_profits: ReducedProfits,
         chosen: IntArray,
         objective: DualObjective,
@@ -123,34 +128,33 @@ class _Model:
         *,
         is_complete: bool,
     ) -> _Model:
-        problem = members.problem
         plans = problem.cost_usd_per_h.shape[1]
-        reduced = reduced_profits.reduced[members.class_of[queries]].astype(np.float64)
+        reduced = reduced_profits.reduced[problem.class_of[queries]].astype(np.float64)
         best = reduced.max(axis=1)
         is_option: BoolArray = (best[:, None] - reduced <= gap) & np.isfinite(reduced)
         served = np.flatnonzero(chosen[queries] >= 0)
         is_option[served, chosen[queries[served]]] = True
         row, plan = np.nonzero(is_option[:, :plans])
-        classes = members.class_of[queries[row]]
+        classes = problem.class_of[queries[row]]
         amounts = problem.amounts[classes, plan].astype(np.float64)
         fixed = chosen.copy()
         fixed[queries] = NOT_SERVED
         if is_complete:  # other queries have a single option within the gap, which a better choice must take
             is_fixed = np.ones(len(chosen), dtype=bool)
             is_fixed[queries] = False
-            options = reduced_profits.best[members.class_of[is_fixed]]
+            options = reduced_profits.best[problem.class_of[is_fixed]]
             fixed[is_fixed] = np.where(options == plans, NOT_SERVED, options)
-        headroom = 1.0 - members.usage(fixed)
+        headroom = 1.0 - problem.usage_of(fixed)
         value = objective.weight * problem.weight[classes] - objective.cost * problem.cost_usd_per_h[classes, plan]
         programme = LpModel(upper=[1.0] * len(row))
         if min_weight is not None:
-            missing = min_weight - members.weight(fixed)
+            missing = min_weight - problem.weight_of(fixed)
             programme.add_row(np.arange(len(row)), problem.weight[classes], missing * (1 - _ROUNDING), np.inf)
         bounds = np.searchsorted(row, np.arange(len(queries) + 1))
         for first, last in pairwise(bounds.tolist()):
             if last > first:
                 programme.add_row(np.arange(first, last), np.ones(last - first), -np.inf, 1.0)
-        resources = members.resources[classes]
+        resources = problem.resources[classes]
         for resource in np.unique(resources[amounts > 0]):
             column, slot = np.nonzero((resources == resource) & (amounts > 0))
             values = amounts[column, slot]
@@ -158,7 +162,7 @@ class _Model:
                 scale = 1.0 / max(float(values.max()), 1e-12)
                 programme.add_row(column, values * scale, -np.inf, max(float(headroom[resource]), 0.0) * scale)
         start = (chosen[queries[row]] == plan).astype(np.float64)
-        return cls(programme, -value, start, queries[row], plan, fixed, members.value(fixed, objective))
+        return cls(programme, -value, start, queries[row], plan, fixed, value_of(problem, fixed, objective))
 
     def choice(self, values: FloatArray) -> IntArray:
         """Return (N,) the choice of the columns' values, with the plans of the decided queries."""

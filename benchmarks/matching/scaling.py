@@ -25,7 +25,7 @@ from benchmarks.workloads.random.matchings import on_many_sites, on_shared_pools
 from circinus.matching.lagrangian import DualObjective
 from circinus.matching.lagrangian.dual_ascent import DualSolver
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits
-from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQueries
+from circinus.matching.lagrangian.relaxed_problem import NOT_SERVED, RelaxedProblem
 from circinus.matching.solvers.solver_subprocess import SubprocessSolver
 
 OURS, MIP = "Circinus", "HiGHS alone"
@@ -98,15 +98,15 @@ def _runs(job: tuple[int, int, int]) -> list[SizeRun]:
         queries, sites, seed, OURS, wall_s, peak_mib(), answer.weight, answer.weight_bound, answer.weight_gap,
         answer.cost_usd_per_h, answer.cost_gap,
     )  # fmt: skip
-    results, members = [ours], answer.members
+    results, problem = [ours], answer.problem
     baselines = {name: baseline for name, baseline in BASELINES.items() if queries <= _BASELINES_UP_TO}
     if queries <= _MIP_UP_TO:
         baselines[MIP] = _highs_alone
     for name, choose in baselines.items():
         start_s = perf_counter()
-        chosen = choose(members)
-        wall_s, weight = perf_counter() - start_s, members.weight(chosen)
-        assert members.usage(chosen).max() <= 1.0 + 1e-6, f"the choice of {name} exceeds a capacity"
+        chosen = choose(problem)
+        wall_s, weight = perf_counter() - start_s, problem.weight_of(chosen)
+        assert problem.usage_of(chosen).max() <= 1.0 + 1e-6, f"the choice of {name} exceeds a capacity"
         results.append(
             replace(
                 ours,
@@ -115,22 +115,22 @@ def _runs(job: tuple[int, int, int]) -> list[SizeRun]:
                 peak_mib=nan,
                 weight=weight,
                 weight_gap=1.0 - weight / answer.weight_bound,
-                cost_usd_per_h=members.cost_usd_per_h(chosen),
+                cost_usd_per_h=problem.cost_usd_per_h_of(chosen),
                 cost_gap=nan,
             )
         )
     return results
 
 
-def _highs_alone(members: ExpandedQueries) -> np.ndarray:
+def _highs_alone(problem: RelaxedProblem) -> np.ndarray:
     """Solve the whole mixed-integer programme for a minute, without warm start."""
-    problem, objective = members.problem, DualObjective(1.0, 0.0)
+    objective = DualObjective(1.0, 0.0)
     prices = DualSolver(problem, np.random.default_rng(0)).maximize_weight(objective)
     regrets = ReducedProfits.at(problem, objective, prices)
-    unserved = np.full(len(members.class_of), NOT_SERVED, dtype=np.int64)
+    unserved = np.full(len(problem.class_of), NOT_SERVED, dtype=np.int64)
     solver = SubprocessSolver()
     solution = solve_restricted(
-        members, regrets, unserved, objective, inf, solver.minimise, max_undecided=len(unserved), time_limit_s=_MIP_S
+        problem, regrets, unserved, objective, inf, solver.minimise, max_undecided=len(unserved), time_limit_s=_MIP_S
     ).chosen
     solver.close()
     return solution

@@ -50,7 +50,7 @@ def test_a_lost_site_concerns_its_own_queries_alone(seed: int) -> None:
     answer = solve_relaxed(problem)
     lost = (problem.site == 3)[:, None] & (problem.amounts[:, :, :2] > 0).any(axis=2)
     found = rematch(answer, _without_plans(problem, lost), np.arange(400)).answer
-    assert found.members.usage(found.chosen).max() <= 1.0 + 1e-6
+    assert found.problem.usage_of(found.chosen).max() <= 1.0 + 1e-6
     assert set(problem.site[np.flatnonzero((found.chosen != answer.chosen) & (answer.chosen >= 0))]) <= {3}
 
 
@@ -64,7 +64,7 @@ def test_queries_that_come_bring_no_loss(seed: int) -> None:
     came_from = np.full(300, -1)
     came_from[ran] = np.arange(250)
     found = rematch(answer, problem, came_from)
-    assert found.answer.members.usage(found.answer.chosen).max() <= 1.0 + 1e-6
+    assert found.answer.problem.usage_of(found.answer.chosen).max() <= 1.0 + 1e-6
     assert found.answer.weight - answer.weight >= -1e-6
 
 
@@ -89,7 +89,7 @@ def test_its_bounds_hold(seed: int) -> None:
     changed = replace(problem, amounts=problem.amounts * rng.choice([0.7, 1.0, 1.5], problem.amounts.shape[2]))
     found = rematch(answer, changed, np.arange(len(answer.chosen))).answer
     weight, cost = best_of_all(changed)
-    assert found.members.usage(found.chosen).max(initial=0.0) <= 1.0 + 1e-6
+    assert found.problem.usage_of(found.chosen).max(initial=0.0) <= 1.0 + 1e-6
     assert found.weight <= weight + 1e-9 <= found.weight_bound + 2e-9
     if found.weight == pytest.approx(weight):
         assert found.cost_bound_usd_per_h <= cost + 1e-6

@@ -31,7 +31,7 @@ def test_what_is_let_in_fits_and_gains(seed: int) -> None:
     runs = np.sort(rng.choice(240, 200, replace=False))
     answer = solve_relaxed(whole.part(runs))
     admissions = OnlineAdmission(answer)
-    weight, used = answer.weight, answer.members.usage(answer.chosen)
+    weight, used = answer.weight, answer.problem.usage_of(answer.chosen)
     came = whole.part(np.setdiff1d(np.arange(240), runs))
     for asked in _applicants(came):
         decision = admissions.admit(asked)
@@ -45,12 +45,12 @@ def test_what_is_let_in_fits_and_gains(seed: int) -> None:
         own = np.concatenate([2 * asked.site + np.arange(2), 6 + np.arange(2)])
         used[own] += asked.amounts[decision.plan]
         for query, option in decision.moved:
-            row = answer.members.class_of[query]
+            row = answer.problem.class_of[query]
             weight -= whole.part(runs).weight[row] * (option < 0)
             assert admissions.chosen[query] == option
         assert weight - before >= -1e-6
         assert admissions.usage.max() <= 1.0 + 1e-6
-    used += answer.members.usage(admissions.chosen) - answer.members.usage(answer.chosen)
+    used += answer.problem.usage_of(admissions.chosen) - answer.problem.usage_of(answer.chosen)
     np.testing.assert_allclose(admissions.usage, used, atol=1e-9)
 
 

@@ -18,7 +18,7 @@ def test_small_answers_are_the_best_of_all(block: int) -> None:
         problem = small(np.random.default_rng(seed))
         answer = solve_refined(problem, minimise=solve_milp, time_limit_s=HANG_LIMIT_S)
         weight, cost = best_of_all(problem)
-        assert answer.members.usage(answer.chosen).max(initial=0.0) <= 1.0 + 1e-6, seed
+        assert answer.problem.usage_of(answer.chosen).max(initial=0.0) <= 1.0 + 1e-6, seed
         assert answer.weight == pytest.approx(weight), seed
         assert answer.cost_usd_per_h == pytest.approx(cost), seed
         assert answer.weight_bound >= weight - 1e-9, seed

@@ -9,9 +9,9 @@ from benchmarks.baselines.matching.first_come import first_come_first_served, fi
 from benchmarks.baselines.matching.greedy import weight_per_dominant_resource
 from benchmarks.baselines.matching.hill_climbing import utility_hill_climbing
 from circinus.arrays import IntArray
-from circinus.matching.lagrangian.query_expansion import ExpandedQueries
+from circinus.matching.lagrangian import RelaxedProblem
 
-Baseline = Callable[[ExpandedQueries], IntArray]
+Baseline = Callable[[RelaxedProblem], IntArray]
 """(N,) plan of each query, -1 for none."""
 
 BASELINES: Mapping[str, Baseline] = {

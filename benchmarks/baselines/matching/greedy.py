@@ -9,25 +9,24 @@ import numpy as np
 
 from benchmarks.baselines.matching.first_come import insert
 from circinus.arrays import FloatArray, IntArray
-from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQueries
+from circinus.matching.lagrangian.relaxed_problem import NOT_SERVED, RelaxedProblem
 
 
-def weight_per_dominant_resource(members: ExpandedQueries) -> IntArray:
+def weight_per_dominant_resource(problem: RelaxedProblem) -> IntArray:
     """Return (N,) plans: by weight over dominant share, each query takes its first plan that fits."""
-    problem = members.problem
-    dominant = dominant_shares(members)
+    dominant = dominant_shares(problem)
     plans = dominant.shape[1]
     ratio = problem.weight[:, None] / np.maximum(dominant, 1e-12)
     ratio[~np.isfinite(problem.cost_usd_per_h)] = -np.inf
-    chosen = np.full(len(members.class_of), NOT_SERVED, dtype=np.int64)
-    usage = np.zeros(members.capacities)
-    for index in np.argsort(-ratio[members.class_of].reshape(-1), kind="stable").tolist():
+    chosen = np.full(len(problem.class_of), NOT_SERVED, dtype=np.int64)
+    usage = np.zeros(problem.capacities)
+    for index in np.argsort(-ratio[problem.class_of].reshape(-1), kind="stable").tolist():
         query, plan = divmod(index, plans)
         if chosen[query] == NOT_SERVED:
-            insert(members, chosen, usage, query, plan)
+            insert(problem, chosen, usage, query, plan)
     return chosen
 
 
-def dominant_shares(members: ExpandedQueries) -> FloatArray:
+def dominant_shares(problem: RelaxedProblem) -> FloatArray:
     """Return (C, P) the largest share of any capacity that each plan uses."""
-    return np.asarray(members.problem.amounts.max(axis=2), dtype=np.float64)
+    return np.asarray(problem.amounts.max(axis=2), dtype=np.float64)

@@ -12,35 +12,34 @@ import numpy as np
 from benchmarks.baselines.matching.first_come import insert
 from benchmarks.baselines.matching.greedy import dominant_shares
 from circinus.arrays import IntArray
-from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQueries
+from circinus.matching.lagrangian.relaxed_problem import NOT_SERVED, RelaxedProblem
 
 _STEPS = 20_000
 """Maximum number of exchanges."""
 
 
-def utility_hill_climbing(members: ExpandedQueries) -> IntArray:
+def utility_hill_climbing(problem: RelaxedProblem) -> IntArray:
     """Return (N,) plans: each query keeps its smallest plan, and the climb selects the served queries."""
-    problem = members.problem
-    shares = np.where(np.isfinite(problem.cost_usd_per_h), dominant_shares(members), np.inf)
+    shares = np.where(np.isfinite(problem.cost_usd_per_h), dominant_shares(problem), np.inf)
     plan = shares.argmin(axis=1)
     share = shares[np.arange(len(plan)), plan]
     utility = problem.weight / np.maximum(share, 1e-12)
-    order = np.argsort(-utility[members.class_of], kind="stable")
-    chosen = np.full(len(members.class_of), NOT_SERVED, dtype=np.int64)
-    usage = np.zeros(members.capacities)
+    order = np.argsort(-utility[problem.class_of], kind="stable")
+    chosen = np.full(len(problem.class_of), NOT_SERVED, dtype=np.int64)
+    usage = np.zeros(problem.capacities)
     for query in order.tolist():
-        insert(members, chosen, usage, query, int(plan[members.class_of[query]]))
+        insert(problem, chosen, usage, query, int(plan[problem.class_of[query]]))
     # A waiting query replaces a served one if that raises the sum of utilities.
     served = [query for query in reversed(order.tolist()) if chosen[query] >= 0]
     waiting = [query for query in order.tolist() if chosen[query] < 0]
     for entrant, incumbent in zip(waiting[:_STEPS], served, strict=False):
-        entrant_class, incumbent_class = int(members.class_of[entrant]), int(members.class_of[incumbent])
+        entrant_class, incumbent_class = int(problem.class_of[entrant]), int(problem.class_of[incumbent])
         if problem.weight[entrant_class] <= problem.weight[incumbent_class]:
             continue
         previous_usage = usage.copy()
         previous_plan = int(chosen[incumbent])
-        usage[members.resources[incumbent_class]] -= problem.amounts[incumbent_class, previous_plan]
+        usage[problem.resources[incumbent_class]] -= problem.amounts[incumbent_class, previous_plan]
         chosen[incumbent] = NOT_SERVED
-        if not insert(members, chosen, usage, entrant, int(plan[entrant_class])):
+        if not insert(problem, chosen, usage, entrant, int(plan[entrant_class])):
             usage, chosen[incumbent] = previous_usage, previous_plan
     return chosen

@@ -7,7 +7,6 @@ from itertools import product
 import numpy as np
 
 from circinus.matching.lagrangian import RelaxedProblem
-from circinus.matching.lagrangian.query_expansion import ExpandedQueries
 
 
 def small(rng: np.random.Generator, *, classes: int = 4, plans: int = 3) -> RelaxedProblem:
@@ -37,14 +36,13 @@ def small(rng: np.random.Generator, *, classes: int = 4, plans: int = 3) -> Rela
 
 def best_of_all(problem: RelaxedProblem) -> tuple[float, float]:
     """Return (maximum weight, minimum cost at that weight) by enumeration."""
-    members = ExpandedQueries.of(problem)
     best = (0.0, 0.0)
     options = [
-        [-1, *np.flatnonzero(np.isfinite(problem.cost_usd_per_h[row])).tolist()] for row in members.class_of.tolist()
+        [-1, *np.flatnonzero(np.isfinite(problem.cost_usd_per_h[row])).tolist()] for row in problem.class_of.tolist()
     ]
     for choice in product(*options):
         chosen = np.array(choice, dtype=np.int64)
-        if members.usage(chosen).max(initial=0.0) <= 1.0 + 1e-9:
-            value = round(members.weight(chosen), 9), -round(members.cost_usd_per_h(chosen), 9)
+        if problem.usage_of(chosen).max(initial=0.0) <= 1.0 + 1e-9:
+            value = round(problem.weight_of(chosen), 9), -round(problem.cost_usd_per_h_of(chosen), 9)
             best = max(best, value)
     return best[0], -best[1]

@@ -22,7 +22,6 @@ from circinus.matching.lagrangian.primal_rounding import (
     repair_overload,
     round_fractional,
 )
-from circinus.matching.lagrangian.query_expansion import ExpandedQueries
 from circinus.matching.lagrangian.solve import tighten_weight_bound
 from random_fluid import crowd
 
@@ -30,10 +29,10 @@ SEEDS = st.integers(0, 10**6)
 
 
 def _fits(answer: RelaxedSolution) -> bool:
-    members = answer.members
+    problem = answer.problem
     served = np.flatnonzero(answer.chosen >= 0)
-    listed = np.isfinite(members.problem.cost_usd_per_h[members.class_of[served], answer.chosen[served]])
-    return bool(listed.all()) and members.usage(answer.chosen).max(initial=0.0) <= 1.0 + 1e-6
+    listed = np.isfinite(problem.cost_usd_per_h[problem.class_of[served], answer.chosen[served]])
+    return bool(listed.all()) and problem.usage_of(answer.chosen).max(initial=0.0) <= 1.0 + 1e-6
 
 
 @given(SEEDS, st.booleans())
@@ -81,16 +80,19 @@ def test_a_class_is_its_queries(seed: int) -> None:
 def test_every_step_keeps_what_fits_and_loses_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
     problem = crowd(rng, 200, load=4.0, sites=3, local=1)
-    objective, members = DualObjective(1.0, 1e-4), ExpandedQueries.of(problem)
+    objective, problem = DualObjective(1.0, 1e-4), problem
     regrets = ReducedProfits.at(problem, objective, DualSolver(problem, rng).maximize_weight(objective))
-    eased = repair_overload(members, regrets, choose_best_plans(members, regrets))
-    assert members.usage(eased).max() <= 1.0 + 1e-6
-    filled = greedy_fill(members, regrets, eased)
-    assert members.usage(filled).max() <= 1.0 + 1e-6
-    assert members.weight(filled) >= members.weight(eased)
-    exchanged = swap_search(members, regrets, filled, objective)
-    assert members.usage(exchanged).max() <= 1.0 + 1e-6
-    assert members.value(exchanged, objective) >= members.value(filled, objective)
+    eased = repair_overload(problem, regrets, choose_best_plans(problem, regrets))
+    assert problem.usage_of(eased).max() <= 1.0 + 1e-6
+    filled = greedy_fill(problem, regrets, eased)
+    assert problem.usage_of(filled).max() <= 1.0 + 1e-6
+    assert problem.weight_of(filled) >= problem.weight_of(eased)
+    exchanged = swap_search(problem, regrets, filled, objective)
+    assert problem.usage_of(exchanged).max() <= 1.0 + 1e-6
+    filled_value, value = (
+        problem.weight_of(chosen) - objective.cost * problem.cost_usd_per_h_of(chosen) for chosen in (filled, exchanged)
+    )
+    assert value >= filled_value
 
 
 def test_an_exchange_finds_what_single_moves_do_not() -> None:
@@ -100,11 +102,11 @@ def test_an_exchange_finds_what_single_moves_do_not() -> None:
         problem = RelaxedProblem(
             np.ones(2), np.array([1.0, 2.0]), np.array([costs, [1.0, 1.0]]), amounts, np.zeros(2, dtype=int), 1, 0
         )
-        members, objective = ExpandedQueries.of(problem), DualObjective(1.0, 1e-3)
+        objective = DualObjective(1.0, 1e-3)
         regrets = ReducedProfits.at(
             problem, objective, DualSolver(problem, np.random.default_rng(0)).maximize_weight(objective)
         )
-        found = swap_search(members, regrets, np.array([0, -1]), objective)
+        found = swap_search(problem, regrets, np.array([0, -1]), objective)
         assert found.tolist() == expected
 
 
@@ -133,11 +135,9 @@ def test_queries_that_are_alike_are_divided_over_plans(
 
 
 def test_shares_of_a_class_become_whole_queries() -> None:
-    members = ExpandedQueries.of(
-        replace(crowd(np.random.default_rng(0), 3, plans=2), multiplicity=np.array([4.0, 1.0, 5.0]))
-    )
+    problem = replace(crowd(np.random.default_rng(0), 3, plans=2), multiplicity=np.array([4.0, 1.0, 5.0]))
     taken = np.array([[1.5, 1.5], [0.3, 0.4], [0.0, 5.0]])
-    assert round_fractional(members, taken).tolist() == [0, 0, 1, -1, 1, 1, 1, 1, 1, 1]
+    assert round_fractional(problem, taken).tolist() == [0, 0, 1, -1, 1, 1, 1, 1, 1, 1]
 
 
 def test_prices_are_what_binds() -> None:

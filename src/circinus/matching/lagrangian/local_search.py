@@ -11,7 +11,7 @@ import numpy as np
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.lagrangian.dual import DualObjective
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits
-from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQueries
+from circinus.matching.lagrangian.relaxed_problem import NOT_SERVED, RelaxedProblem
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Moves:
 
 
 def list_moves(
-    members: ExpandedQueries,
+    problem: RelaxedProblem,
     reduced_profits: ReducedProfits,
     chosen: IntArray,
     objective: DualObjective,
@@ -49,7 +49,7 @@ def list_moves(
     """Return (improving moves, any moves), each limited to those with the least regret at the prices.
 
     Args:
-        members: all queries.
+        problem: all queries.
         reduced_profits: at some prices.
         chosen: (N,) the current choice.
         objective: of gains.
@@ -57,8 +57,7 @@ def list_moves(
         max_gaining: maximum number of improving moves.
         max_yielding: maximum number of any moves.
     """
-    problem = members.problem
-    classes, plans = members.class_of[queries], problem.cost_usd_per_h.shape[1]
+    classes, plans = problem.class_of[queries], problem.cost_usd_per_h.shape[1]
     current, rows = np.where(chosen[queries] < 0, plans, chosen[queries]), np.arange(len(queries))
     reduced = reduced_profits.reduced[classes].astype(np.float64)
     regret = reduced[rows, current][:, None] - reduced
@@ -75,14 +74,14 @@ def list_moves(
         if len(flat) > limit:
             flat = flat[np.argpartition(regret.reshape(-1)[flat], limit)[:limit]]
         row, option = np.divmod(flat, plans + 1)
-        change = usage_of_options(members, classes[row], option) - usage_of_options(members, classes[row], current[row])
+        change = usage_of_options(problem, classes[row], option) - usage_of_options(problem, classes[row], current[row])
         moves.append(Moves(queries[row], np.where(option == plans, NOT_SERVED, option), gain.reshape(-1)[flat], change))
     return moves[0], moves[1]
 
 
-def usage_of_options(members: ExpandedQueries, classes: IntArray, options: IntArray) -> FloatArray:
+def usage_of_options(problem: RelaxedProblem, classes: IntArray, options: IntArray) -> FloatArray:
     """Return (m, S) usage of options of classes; 0 for the last option (not served) and for -1."""
-    amounts = members.problem.amounts
+    amounts = problem.amounts
     plans = amounts.shape[1]
     served = (options >= 0) & (options < plans)
     return np.where(served[:, None], amounts[classes, np.where(served, options, 0)], 0.0).astype(np.float64)
@@ -133,7 +132,7 @@ _NO_GAIN = 1e-9
 
 
 def swap_search(
-    members: ExpandedQueries,
+    problem: RelaxedProblem,
     reduced_profits: ReducedProfits,
     chosen: IntArray,
     objective: DualObjective,
@@ -143,24 +142,24 @@ def swap_search(
     """Return (N,) a choice at least as good, after some rounds of pairs of moves (swaps and ejections).
 
     Args:
-        members: the queries.
+        problem: the queries.
         reduced_profits: by which moves are preselected.
         chosen: (N,) a feasible choice.
         objective: to be maximized.
         sites: whose queries may move; None: all.
     """
-    problem, chosen = members.problem, chosen.copy()
-    min_gain = improvement_tolerance(members, objective)
-    starts, usage = members.site_starts, members.usage(chosen)
+    chosen = chosen.copy()
+    min_gain = improvement_tolerance(problem, objective)
+    starts, usage = problem.site_starts, problem.usage_of(chosen)
     for site in (np.arange(problem.sites) if sites is None else sites).tolist():
         if starts[site] == starts[site + 1]:
             continue
-        queries = reduced_profits.nearest(members, np.arange(starts[site], starts[site + 1]), _MAX_QUERIES)
-        resources = members.resources[members.class_of[queries[0]]]
+        queries = reduced_profits.nearest(problem, np.arange(starts[site], starts[site + 1]), _MAX_QUERIES)
+        resources = problem.resources[problem.class_of[queries[0]]]
         limits = [math.ceil(share * len(queries)) for share in _MOVES_PER_QUERY]
         for _ in range(_MAX_ROUNDS):
             improving, degrading = list_moves(
-                members, reduced_profits, chosen, objective, queries,
+                problem, reduced_profits, chosen, objective, queries,
                 max_gaining=min(_MAX_GAINING, limits[0]), max_yielding=min(_MAX_YIELDING, limits[1]),
             )  # fmt: skip
             previous = chosen[queries]
@@ -177,6 +176,6 @@ def swap_search(
     return chosen
 
 
-def improvement_tolerance(members: ExpandedQueries, objective: DualObjective) -> float:
+def improvement_tolerance(problem: RelaxedProblem, objective: DualObjective) -> float:
     """Return the rounding tolerance of the objective."""
-    return _NO_GAIN * (objective.weight * float(members.problem.weight.max(initial=0.0)) + objective.cost)
+    return _NO_GAIN * (objective.weight * float(problem.weight.max(initial=0.0)) + objective.cost)

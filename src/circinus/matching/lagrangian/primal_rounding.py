@@ -9,8 +9,7 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.lagrangian.dual import DualObjective, Prices, reduced_profits
-from circinus.matching.lagrangian.query_expansion import NOT_SERVED, ExpandedQueries
-from circinus.matching.lagrangian.relaxed_problem import Amounts, RelaxedProblem
+from circinus.matching.lagrangian.relaxed_problem import NOT_SERVED, Amounts, RelaxedProblem
 from circinus.matching.tolerances import CAPACITY_TOLERANCE
 
 _INITIAL_MOVED, _GROWTH = 10_000, 8
@@ -47,69 +46,69 @@ class ReducedProfits:
         top = np.partition(self.reduced, count - 2, axis=1)[:, count - 2 :]
         return (top[:, 1] - top[:, 0]).astype(np.float64)
 
-    def nearest(self, members: ExpandedQueries, queries: IntArray, limit: int) -> IntArray:
+    def nearest(self, problem: RelaxedProblem, queries: IntArray, limit: int) -> IntArray:
         """Return at most `limit` of the queries, those with the smallest gap to their second option, ascending."""
         if len(queries) <= limit:
             return queries
-        return np.sort(queries[np.argpartition(self.second[members.class_of[queries]], limit)[:limit]])
+        return np.sort(queries[np.argpartition(self.second[problem.class_of[queries]], limit)[:limit]])
 
 
-def choose_best_plans(members: ExpandedQueries, reduced_profits: ReducedProfits) -> IntArray:
+def choose_best_plans(problem: RelaxedProblem, reduced_profits: ReducedProfits) -> IntArray:
     """Return (N,) the plan with the highest reduced profit of each query; may exceed capacities."""
     plans = reduced_profits.reduced.shape[1] - 1
-    chosen = reduced_profits.best[members.class_of]
+    chosen = reduced_profits.best[problem.class_of]
     return np.where(chosen == plans, NOT_SERVED, chosen).astype(np.int64)
 
 
-def round_fractional(members: ExpandedQueries, fractional: FloatArray) -> IntArray:
+def round_fractional(problem: RelaxedProblem, fractional: FloatArray) -> IntArray:
     """Return (N,) plans such that the counts within a class match `fractional` (C, P); may exceed capacities.
 
     With many identical queries, prices at which some of them take a plan are prices at which all might: the fractional
     solution decides, by rounding its cumulative sums over the plans of a class.
     """
     rounded = np.floor(np.cumsum(fractional, axis=1) + 0.5).astype(np.int64)
-    rounded = np.minimum(rounded, np.rint(members.problem.multiplicity).astype(np.int64)[:, None])
-    index = np.arange(len(members.class_of)) - np.searchsorted(members.class_of, members.class_of)
-    chosen = np.full(len(members.class_of), NOT_SERVED, dtype=np.int64)
+    rounded = np.minimum(rounded, np.rint(problem.multiplicity).astype(np.int64)[:, None])
+    index = np.arange(len(problem.class_of)) - np.searchsorted(problem.class_of, problem.class_of)
+    chosen = np.full(len(problem.class_of), NOT_SERVED, dtype=np.int64)
     for start in range(0, len(chosen), _BATCH):
         part = slice(start, start + _BATCH)
-        plan = (rounded[members.class_of[part]] <= index[part, None]).sum(axis=1)
+        plan = (rounded[problem.class_of[part]] <= index[part, None]).sum(axis=1)
         chosen[part] = np.where(plan < fractional.shape[1], plan, NOT_SERVED)
     return chosen
 
 
-def repair_overload(members: ExpandedQueries, reduced_profits: ReducedProfits, chosen: IntArray) -> IntArray:
+def repair_overload(problem: RelaxedProblem, reduced_profits: ReducedProfits, chosen: IntArray) -> IntArray:
     """Return (N,) the choice without overload: queries move to other plans, or lose theirs.
 
     Queries with the least loss at the prices per relief of overloaded resources move first.
     """
     chosen = chosen.copy()
-    usage, max_moved = members.usage(chosen), _INITIAL_MOVED * members.problem.sites
+    usage, max_moved = problem.usage_of(chosen), _INITIAL_MOVED * problem.sites
     while True:
         over = usage > 1.0 + CAPACITY_TOLERANCE
         if not over.any():
             return chosen
         served = np.flatnonzero(chosen >= 0)
-        served = served[over[members.resources[members.class_of[served]]].any(axis=1)]
-        served = reduced_profits.nearest(members, served, max_moved)
-        if not _move_overloaded(members, reduced_profits, served, chosen, usage):
+        served = served[over[problem.resources[problem.class_of[served]]].any(axis=1)]
+        served = reduced_profits.nearest(problem, served, max_moved)
+        if not _move_overloaded(problem, reduced_profits, served, chosen, usage):
             assert max_moved < len(chosen), "a query that is not served takes nothing"
             max_moved *= _GROWTH
-        usage = members.usage(chosen)
+        usage = problem.usage_of(chosen)
 
 
 def _move_overloaded(
-    members: ExpandedQueries, reduced_profits: ReducedProfits, served: IntArray, chosen: IntArray, usage: FloatArray
+    problem: RelaxedProblem, reduced_profits: ReducedProfits, served: IntArray, chosen: IntArray, usage: FloatArray
 ) -> bool:
     """Move the served queries with the least loss, in place, and return whether any was moved."""
-    problem, any_moved = members.problem, False
-    plan, score = _best_moves(members, reduced_profits, served, chosen, usage)
+    any_moved = False
+    plan, score = _best_moves(problem, reduced_profits, served, chosen, usage)
     for position in np.argsort(score, kind="stable").tolist():
         if not np.isfinite(score[position]):
             break
         query, option = int(served[position]), int(plan[position])
-        row = int(members.class_of[query])
-        resources = members.resources[row]
+        row = int(problem.class_of[query])
+        resources = problem.resources[row]
         current = usage[resources]
         if not (current > 1.0 + CAPACITY_TOLERANCE).any():
             continue
@@ -125,20 +124,19 @@ def _move_overloaded(
 
 
 def _best_moves(
-    members: ExpandedQueries, reduced_profits: ReducedProfits, served: IntArray, chosen: IntArray, usage: FloatArray
+    problem: RelaxedProblem, reduced_profits: ReducedProfits, served: IntArray, chosen: IntArray, usage: FloatArray
 ) -> tuple[IntArray, FloatArray]:
     """Return, for each served query, the option with the least regret per relief, and its ratio (or infinity)."""
-    problem = members.problem
     plans = problem.cost_usd_per_h.shape[1]
     option, score = np.full(len(served), NOT_SERVED), np.full(len(served), np.inf)
     for start in range(0, len(served), _BATCH):
         part = slice(start, min(start + _BATCH, len(served)))
         queries = served[part]
-        classes, rows = members.class_of[queries], np.arange(len(queries))
+        classes, rows = problem.class_of[queries], np.arange(len(queries))
         change = np.zeros((len(queries), plans + 1, problem.amounts.shape[2]))
         change[:, :plans] = problem.amounts[classes]
         change -= problem.amounts[classes, chosen[queries]][:, None, :]
-        headroom = 1.0 - usage[members.resources[classes]][:, None, :]
+        headroom = 1.0 - usage[problem.resources[classes]][:, None, :]
         relief = np.minimum(-change, -headroom).clip(min=0.0).sum(axis=2)
         relief -= (change - headroom.clip(min=0.0)).clip(min=0.0).sum(axis=2)
         reduced = reduced_profits.reduced[classes].astype(np.float64)
@@ -151,33 +149,33 @@ def _best_moves(
     return option, score
 
 
-def _fit_individually(members: ExpandedQueries, queries: IntArray, usage: FloatArray) -> BoolArray:
+def _fit_individually(problem: RelaxedProblem, queries: IntArray, usage: FloatArray) -> BoolArray:
     """Return (queries,) whether any plan of each fits into the free capacity on its own."""
     fits_any = np.zeros(len(queries), dtype=bool)
     for start in range(0, len(queries), _BATCH):
-        classes = members.class_of[queries[start : start + _BATCH]]
-        headroom = np.maximum(1.0 - usage[members.resources[classes]], 0.0)
-        fits = (members.problem.amounts[classes] <= headroom[:, None, :]).all(axis=2)
-        fits &= np.isfinite(members.problem.cost_usd_per_h[classes])
+        classes = problem.class_of[queries[start : start + _BATCH]]
+        headroom = np.maximum(1.0 - usage[problem.resources[classes]], 0.0)
+        fits = (problem.amounts[classes] <= headroom[:, None, :]).all(axis=2)
+        fits &= np.isfinite(problem.cost_usd_per_h[classes])
         fits_any[start : start + _BATCH] = fits.any(axis=1)
     return fits_any
 
 
-def greedy_fill(members: ExpandedQueries, reduced_profits: ReducedProfits, chosen: IntArray) -> IntArray:
+def greedy_fill(problem: RelaxedProblem, reduced_profits: ReducedProfits, chosen: IntArray) -> IntArray:
     """Return (N,) the choice with more queries, the best at the prices first, as far as they fit."""
-    problem, chosen = members.problem, chosen.copy()
-    usage = members.usage(chosen)
+    chosen = chosen.copy()
+    usage = problem.usage_of(chosen)
     plans, max_tried = problem.cost_usd_per_h.shape[1], _MAX_FILL_TRIES * problem.sites
     unserved = np.flatnonzero(chosen < 0)
-    value = reduced_profits.reduced[members.class_of[unserved], :plans].max(axis=1)
+    value = reduced_profits.reduced[problem.class_of[unserved], :plans].max(axis=1)
     if len(unserved) > max_tried:
         best = np.argpartition(-value, max_tried)[:max_tried]
         unserved, value = unserved[best], value[best]
-    fits_dedicated = _fit_individually(members, unserved, usage)
+    fits_dedicated = _fit_individually(problem, unserved, usage)
     unserved, value = unserved[fits_dedicated], value[fits_dedicated]
     for query in unserved[np.argsort(-value, kind="stable")].tolist():
-        row = int(members.class_of[query])
-        resources = members.resources[row]
+        row = int(problem.class_of[query])
+        resources = problem.resources[row]
         fits = (problem.amounts[row] <= np.maximum(1.0 - usage[resources], 0.0)).all(axis=1)
         values = np.where(fits, reduced_profits.reduced[row, :plans], -np.inf)
         plan = int(values.argmax())

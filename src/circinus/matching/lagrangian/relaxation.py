@@ -17,8 +17,7 @@ from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.cuts import Cut, PoolCut
 from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
 from circinus.matching.lagrangian.dual_ascent import DualSolver
-from circinus.matching.lagrangian.query_expansion import NOT_SERVED
-from circinus.matching.lagrangian.relaxed_problem import RelaxedProblem
+from circinus.matching.lagrangian.relaxed_problem import NOT_SERVED, RelaxedProblem
 from circinus.matching.lagrangian.solve import cost_tiebreak_weight
 from circinus.matching.problem import Problem
 

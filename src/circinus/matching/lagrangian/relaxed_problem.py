@@ -13,6 +13,7 @@ from circinus.arrays import FloatArray, IntArray
 
 Amounts = NDArray[np.floating[Any]]
 
+NOT_SERVED = -1
 _BATCH = 4096
 """Number of classes per batch, to limit memory."""
 
@@ -85,6 +86,49 @@ class RelaxedProblem:
         sums = np.zeros((self.sites, squares.shape[1]))
         np.add.at(sums, self.site, squares)
         return sums
+
+    @cached_property
+    def class_of(self) -> IntArray:
+        """(N,) class of each single query, ascending."""
+        return np.repeat(np.arange(self.classes), np.rint(self.multiplicity).astype(np.int64))
+
+    @cached_property
+    def resources(self) -> IntArray:
+        """(C, S) index of the resources of each class's slots: those of all sites, then shared ones."""
+        own = self.site[:, None] * self.local + np.arange(self.local)
+        shared = np.broadcast_to(self.sites * self.local + np.arange(self.shared), (self.classes, self.shared))
+        return np.concatenate([own, shared], axis=1).astype(np.int64)
+
+    @property
+    def capacities(self) -> int:
+        """Number of resources: of all sites, and shared ones."""
+        return self.sites * self.local + self.shared
+
+    @cached_property
+    def site_starts(self) -> IntArray:
+        """(sites + 1,) start of each site's single queries."""
+        return np.searchsorted(self.site[self.class_of], np.arange(self.sites + 1)).astype(np.int64)
+
+    def usage_of(self, chosen: IntArray) -> FloatArray:
+        """Return (capacities,) the usage of each resource by a choice (N,)."""
+        served = np.flatnonzero(chosen >= 0)
+        classes = self.class_of[served]
+        amounts = self.amounts[classes, chosen[served]].astype(np.float64)
+        usage = np.zeros(self.capacities)
+        usage[self.sites * self.local :] = amounts[:, self.local :].sum(axis=0)
+        if self.local:
+            flat = self.resources[classes, : self.local].reshape(-1)
+            usage += np.bincount(flat, weights=amounts[:, : self.local].reshape(-1), minlength=self.capacities)
+        return usage
+
+    def weight_of(self, chosen: IntArray) -> float:
+        """Return the weight of the served queries."""
+        return float(self.weight[self.class_of[chosen >= 0]].sum())
+
+    def cost_usd_per_h_of(self, chosen: IntArray) -> float:
+        """Return the cost of the chosen plans."""
+        served = np.flatnonzero(chosen >= 0)
+        return float(self.cost_usd_per_h[self.class_of[served], chosen[served]].sum())
 
     def part(self, classes: IntArray) -> RelaxedProblem:
         """Return the problem restricted to some classes, ascending."""

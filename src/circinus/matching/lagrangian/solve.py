@@ -18,7 +18,6 @@ from circinus.matching.lagrangian.primal_rounding import (
     repair_overload,
     round_fractional,
 )
-from circinus.matching.lagrangian.query_expansion import ExpandedQueries
 from circinus.matching.lagrangian.relaxed_problem import RelaxedProblem
 from circinus.matching.priority_levels import IntegerWeights
 from circinus.matching.tolerances import CAPACITY_TOLERANCE, WEIGHT_TOLERANCE
@@ -37,7 +36,7 @@ _MIN_CLASS_SIZE = 1.5
 class RelaxedSolution:
     """Choice of at most one plan for every query, with bounds."""
 
-    members: ExpandedQueries
+    problem: RelaxedProblem
     chosen: IntArray
     """(N,) plan of each query, -1 for none."""
     weight: float
@@ -82,15 +81,15 @@ class RelaxedSearch:
     """Search for a choice by prices: of maximum weight, and then of minimum cost at that weight."""
 
     def __init__(self, problem: RelaxedProblem, seed: int = 0) -> None:
-        self.members, self.problem, self.seed = ExpandedQueries.of(problem), problem, seed
+        self.problem, self.seed = problem, seed
         self.weights = IntegerWeights.of(problem.weight)
-        self._has_large_classes = len(self.members.class_of) >= _MIN_CLASS_SIZE * problem.classes
+        self._has_large_classes = len(self.problem.class_of) >= _MIN_CLASS_SIZE * problem.classes
 
     def answer(self, start: Prices | None = None, *, weight_only: bool = False) -> RelaxedSolution:
         """Return the choice with its bounds; see `solve_relaxed`."""
         if not self.problem.classes:
             empty, zero = np.zeros(0, dtype=np.int64), Prices.zero(self.problem)
-            return RelaxedSolution(self.members, empty, 0.0, 0.0, 0.0, 0.0, zero, zero, 0.0)
+            return RelaxedSolution(self.problem, empty, 0.0, 0.0, 0.0, 0.0, zero, zero, 0.0)
         dual = DualSolver(self.problem, np.random.default_rng(self.seed))
         objective = DualObjective(1.0, cost_tiebreak_weight(self.problem))
         prices = dual.maximize_weight(objective, start)
@@ -98,11 +97,11 @@ class RelaxedSearch:
         cost_prices, cost_bound = Prices.zero(self.problem), 0.0
         if not weight_only:
             chosen, cost_prices, cost_bound = self.minimize_cost(dual, objective, chosen, weight_bound)
-        cost = self.members.cost_usd_per_h(chosen)
+        cost = self.problem.cost_usd_per_h_of(chosen)
         return RelaxedSolution(
-            members=self.members,
+            problem=self.problem,
             chosen=chosen,
-            weight=self.members.weight(chosen),
+            weight=self.problem.weight_of(chosen),
             weight_bound=weight_bound,
             cost_usd_per_h=cost,
             cost_bound_usd_per_h=min(max(cost_bound, 0.0), cost),
@@ -121,7 +120,7 @@ class RelaxedSearch:
         weight_bound = tighten_weight_bound(
             self.problem, dual_bound(self.problem, DualObjective(1.0, 0.0), polished), self.weights
         )
-        return chosen, max(weight_bound, self.members.weight(chosen)), polished
+        return chosen, max(weight_bound, self.problem.weight_of(chosen)), polished
 
     def _rounded(
         self,
@@ -134,49 +133,50 @@ class RelaxedSearch:
         """Return the better choice of rounding each query at the prices and of rounding the fractional solution."""
         starts = []
         if not self._has_large_classes:
-            starts.append(choose_best_plans(self.members, reduced_profits))
+            starts.append(choose_best_plans(self.problem, reduced_profits))
         if self._has_large_classes or self.problem.classes <= MAX_EXACT_CLASSES:
-            starts.append(round_fractional(self.members, dual.fractional_primal(primal_objective, prices)))
+            starts.append(round_fractional(self.problem, dual.fractional_primal(primal_objective, prices)))
         return max((self.completed(reduced_profits, start, objective) for start in starts), key=self.key)
 
     def completed(self, reduced_profits: ReducedProfits, start: IntArray, objective: DualObjective) -> IntArray:
         """Return a choice without overload, filled and improved by single moves."""
-        filled = greedy_fill(self.members, reduced_profits, repair_overload(self.members, reduced_profits, start))
-        return swap_search(self.members, reduced_profits, filled, objective)
+        filled = greedy_fill(self.problem, reduced_profits, repair_overload(self.problem, reduced_profits, start))
+        return swap_search(self.problem, reduced_profits, filled, objective)
 
     def minimize_cost(
         self, dual: DualSolver, objective: DualObjective, chosen: IntArray, weight_bound: float
     ) -> tuple[IntArray, Prices, float]:
         """Return (a choice of no less weight, prices of cost, a bound on the cost of the weight)."""
-        problem, members = self.problem, self.members
-        weight = members.weight(chosen)
+        problem = self.problem
+        weight = problem.weight_of(chosen)
         prices = dual.minimize_cost(weight, weight_bound)
         chosen = self.reduce_cost(dual, chosen, objective, prices, weight_bound)
         prices = dual.polish(DualObjective(0.0, 1.0, weight), prices)
         cost_bound = -dual_bound(problem, DualObjective(0.0, 1.0, weight), prices)
-        if members.weight(chosen) > weight * (1 + WEIGHT_TOLERANCE):  # the bound for less weight holds, but is loose
-            cost_bound = max(cost_bound, -dual_bound(problem, DualObjective(0.0, 1.0, members.weight(chosen)), prices))
+        gained = problem.weight_of(chosen)
+        if gained > weight * (1 + WEIGHT_TOLERANCE):  # the bound for less weight holds, but is loose
+            cost_bound = max(cost_bound, -dual_bound(problem, DualObjective(0.0, 1.0, gained), prices))
         return chosen, prices, cost_bound
 
     def reduce_cost(
         self, dual: DualSolver, chosen: IntArray, objective: DualObjective, prices: Prices, weight_bound: float
     ) -> IntArray:
         """Return a cheaper choice of no less weight, if there is any near the prices of cost."""
-        return self.round_at_cost(dual, chosen, objective, prices, self.members.weight(chosen))[0]
+        return self.round_at_cost(dual, chosen, objective, prices, self.problem.weight_of(chosen))[0]
 
     def round_at_cost(
         self, dual: DualSolver, best: IntArray, objective: DualObjective, prices: Prices, target_weight: float
     ) -> tuple[IntArray, float]:
         """Return (the best choice near prices of cost, the weight that rounding lost)."""
         reduced_profits = cost_profits(self.problem, prices)
-        best = max(best, swap_search(self.members, reduced_profits, best, objective), key=self.key)
+        best = max(best, swap_search(self.problem, reduced_profits, best, objective), key=self.key)
         rounded = self._rounded(dual, reduced_profits, DualObjective(0.0, 1.0, target_weight), prices, objective)
-        lost_weight = self.members.weight(best) - self.members.weight(rounded)
+        lost_weight = self.problem.weight_of(best) - self.problem.weight_of(rounded)
         return max(best, rounded, key=self.key), lost_weight
 
     def key(self, chosen: IntArray) -> tuple[float, float]:
         """Return the key by which choices are compared: weight, then negative cost."""
-        return round(self.members.weight(chosen), 9), -self.members.cost_usd_per_h(chosen)
+        return round(self.problem.weight_of(chosen), 9), -self.problem.cost_usd_per_h_of(chosen)
 
 
 def cost_profits(problem: RelaxedProblem, prices: Prices) -> ReducedProfits:

@@ -148,7 +148,7 @@ class LagrangianSolver:
         load_factor: FloatArray = np.ones(len(problem.deployments))
         available_fraction = capacity_scaling(problem, cuts)
         # If not all queries are served, cost hardly matters, but takes as long as everything else.
-        is_scarce = relaxed.weight < relaxed.members.problem.total_weight * (1 - WEIGHT_TOLERANCE)
+        is_scarce = relaxed.weight < relaxed.problem.total_weight * (1 - WEIGHT_TOLERANCE)
         best_key = objective_key(problem, best)
         for _ in range(_MAX_ROUNDS):
             chosen = local_search(problem, view.candidates(answer.chosen), cuts, should_stop=should_stop)
@@ -165,7 +165,7 @@ class LagrangianSolver:
                 start=answer.prices,
                 weight_only=is_scarce,
             )
-        return best, ReducedProfits.at(answer.members.problem, DualObjective(1.0, answer.cost_counts), answer.prices)
+        return best, ReducedProfits.at(answer.problem, DualObjective(1.0, answer.cost_counts), answer.prices)
 
     def _with_bounds(self, problem: Problem, levels: Sequence[_LevelResult], choice: Solution) -> Solution:
         """Return the choice with the relaxation's bounds on its weight and cost."""
@@ -181,7 +181,7 @@ class LagrangianSolver:
         weight, cost_bound = ranks.weight_of(choice.chosen), choice.cost_bound_usd_per_h
         own_bound = ranks.bound(choice.chosen, weight_bounds)
         if weight > 0:
-            view, relaxed = levels[-1].view, levels[-1].relaxed.members.problem
+            view, relaxed = levels[-1].view, levels[-1].relaxed.problem
             _, bound = cost_prices(replace(relaxed, weight=ranks.weight[view.first]), weight, own_bound, self._seed)
             cost_bound = min(max(bound, cost_bound), cost)
         proved = weight >= own_bound * (1 - WEIGHT_TOLERANCE) and cost - cost_bound <= COST_GAP_TOLERANCE * cost
