@@ -7,13 +7,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from circinus.errors import ServingError
-from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
+from circinus.operators.pickling import Payload, pickle_value, unpickle_value
 from circinus.serving.applications import build_applications
 from circinus.serving.engine import DesiredState
 from circinus.serving.ray.application_replicas import ReplicaLostError
 from circinus.serving.ray.serve_config import build_router_configs
 from circinus.serving.ray.site_router import SiteRouterCore, config_from_dict, config_to_dict
-from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult, ItemResult, Payload
+from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult, ItemResult
 from circinus.serving.router.request_messages import RouterMessage
 from virtual_time import run as in_virtual_time
 

@@ -17,7 +17,7 @@ from benchmarks.workloads.burst_shop import INFRASTRUCTURE
 from benchmarks.workloads.code_reader import NOISY, QUIET, SLOWER, pictures
 from circinus.api.plan_context import LoadedPlan, load_plan
 from circinus.operators import Item
-from circinus.profiling import pickled_bytes
+from circinus.operators.pickling import pickled_bytes
 from circinus.serving import Request
 from circinus.serving.loadtest.open_loop import Arrival
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from circinus.operators import Item
-from circinus.profiling import pickled_bytes
+from circinus.operators.pickling import pickled_bytes
 from circinus.serving import Request
 from circinus.serving.loadtest.open_loop import Arrival, RequestOutcome, poisson_arrivals, query_rng
 

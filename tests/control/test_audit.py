@@ -14,8 +14,8 @@ from circinus.control.drift.auditor import MAX_QUEUED, Auditor, expected_agreeme
 from circinus.control.drift.reference_outputs import LiveReferenceRunner, ReferenceRunner, ReplayReferenceRunner
 from circinus.errors import ProfileError
 from circinus.operators import Item
+from circinus.operators.pickling import pickle_value, unpickle_value
 from circinus.profiling import Machine
-from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
 from circinus.profiling.measurement.runner import Measurement
 from circinus.serving import AuditSample
 from circinus.serving.configuration_hash import configuration_hash

@@ -18,9 +18,9 @@ from circinus.control.drift.reference_outputs import LiveReferenceRunner, Replay
 from circinus.control.drift.reprofile import DriftOutcome, reprofile
 from circinus.estimation.corrections import MIN_FACTOR
 from circinus.operators import Item
+from circinus.operators.pickling import pickle_value
 from circinus.planning import plan_query
 from circinus.profiling import MIN_ITEMS, ConfigurationProfile, Machine, PipelineProfile, load_dataset
-from circinus.profiling.measurement.pickling import pickle_value
 from circinus.specification import AccuracySlo, Configuration, Network, Slos, prefix_configuration
 
 PLANS = {"one": [plan("small"), plan("large")], "other": [plan("small", pool="slow")]}

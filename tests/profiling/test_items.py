@@ -11,8 +11,8 @@ import pytest
 
 from circinus.errors import OperatorError, ProfileError
 from circinus.operators import Item
-from circinus.profiling import Dataset, load_dataset, pickled_bytes
-from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
+from circinus.operators.pickling import pickle_value, pickled_bytes, unpickle_value
+from circinus.profiling import Dataset, load_dataset
 from circinus.specification import DatasetSpec, MetricSpec, OperatorSpec, Pipeline
 from raised import raises_code
 

@@ -10,8 +10,8 @@ from sample_application import PASSES, Application, sample_pipeline
 
 from circinus.errors import ProfileError
 from circinus.operators import Item
+from circinus.operators.pickling import pickled_bytes, unpickle_value
 from circinus.profiling.measurement.local_runner import LocalRunner
-from circinus.profiling.measurement.pickling import pickled_bytes, unpickle_value
 from circinus.profiling.measurement.runner import Measurement, MeasurementError
 from circinus.specification import MetricSpec
 from raised import raises_code

@@ -19,13 +19,13 @@ from sample_application import Application
 
 from budget import HANG_LIMIT_S
 from circinus.operators import resolve_operator
+from circinus.operators.pickling import pickle_value, unpickle_value
 from circinus.profiling.measurement.operator_process import (
     OperatorProcess,
     OperatorProcessError,
     OperatorProcessKey,
     OperatorProcessPool,
 )
-from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
 from circinus.specification import KnobValues
 
 pytestmark = pytest.mark.slow  # every test starts processes
@@ -273,7 +273,7 @@ def test_it_ends_when_the_planner_is_killed(application: Application) -> None:
         from pathlib import Path
         from circinus.operators import resolve_operator
         from circinus.profiling.measurement.operator_process import OperatorProcess, OperatorProcessKey
-        from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
+        from circinus.operators.pickling import pickle_value, unpickle_value
         from circinus.specification import KnobValues
         folder = Path({str(application.folder)!r})
         key = OperatorProcessKey("{MODULE}:Any", KnobValues(), 1.0)

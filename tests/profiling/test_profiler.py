@@ -16,11 +16,11 @@ from sample_application import Application, accuracy_query, first_keys, sample_p
 
 from budget import HANG_LIMIT_S
 from circinus.errors import OperatorError, ProfileError
+from circinus.operators.pickling import pickled_bytes
 from circinus.profiling import (
     FailedConfiguration,
     PipelineProfile,
     load_dataset,
-    pickled_bytes,
     profile_pipeline,
     record_for_replay,
 )

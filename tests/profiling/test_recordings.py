@@ -8,13 +8,13 @@ import pytest
 from sample_application import Application, first_keys, sample_pipeline
 
 from circinus.errors import ProfileError
+from circinus.operators.pickling import pickled_bytes
 from circinus.profiling import (
     FailedConfiguration,
     Recordings,
     load_dataset,
     load_profile,
     load_recordings,
-    pickled_bytes,
     profile_pipeline,
     record_for_replay,
 )

@@ -15,7 +15,7 @@ from circinus.api.quantities import AnyPath, Duration, seconds
 from circinus.api.synchronous import run
 from circinus.api.traffic_items import record_configurations, select_traffic_items
 from circinus.errors import ServingError
-from circinus.profiling.measurement.pickling import pickled_bytes
+from circinus.operators.pickling import pickled_bytes
 from circinus.serving import DesiredState, Mode, Request, Response
 from circinus.serving.loadtest.load_test import LoadSpec
 from circinus.serving.local.client import connect, start_daemon

@@ -14,7 +14,6 @@ from .hardware.predicted_service_time import PredictedServiceTimes as PredictedS
 from .hardware.predicted_service_time import load_predicted_service_times as load_predicted_service_times
 from .measurement.backend import LocalBackend as LocalBackend
 from .measurement.backend import MeasurementBackend as MeasurementBackend
-from .measurement.pickling import pickled_bytes as pickled_bytes
 from .measurement.recordings import RecordedRun as RecordedRun
 from .measurement.recordings import Recordings as Recordings
 from .measurement.recordings import load_recordings as load_recordings

@@ -6,8 +6,8 @@ import hashlib
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 
+from circinus.operators.pickling import Payload
 from circinus.serving.engine import AuditBatch, AuditSample
-from circinus.serving.replicas.replica_protocol import Payload
 
 MAX_SAMPLES = 256
 MAX_BYTES = 64 * 2**20

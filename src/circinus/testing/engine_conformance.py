@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from circinus.errors import ServingError
-from circinus.profiling.measurement.pickling import unpickle_value
+from circinus.operators.pickling import unpickle_value
 from circinus.serving.configuration_hash import configuration_hash
 from circinus.serving.engine import AuditableEngine, Engine, Mode
 from circinus.serving.state_serialization import state_fingerprint

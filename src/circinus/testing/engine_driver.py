@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from circinus.errors import ServingError
-from circinus.profiling.measurement.pickling import unpickle_value
+from circinus.operators.pickling import unpickle_value
 from circinus.serving.audit_buffer import is_sampled
 from circinus.serving.configuration_hash import configuration_hash
 from circinus.serving.engine import AuditableEngine, AuditBatch, Engine, Request, Response

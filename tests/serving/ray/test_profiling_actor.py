@@ -12,9 +12,9 @@ import pytest
 
 from circinus.errors import OperatorError, ProfileError
 from circinus.operators import Item, resolve
+from circinus.operators.pickling import pickle_value
 from circinus.profiling import Machine, current_machine
 from circinus.profiling.measurement.local_runner import LocalRunner
-from circinus.profiling.measurement.pickling import pickle_value
 from circinus.profiling.measurement.runner import MeasurementError
 from circinus.profiling.store.measurement_keys import CodeVersions, MeasurementKeys, pipeline_code
 from circinus.serving.ray.cluster import PoolNodes

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from circinus.errors import ServingError
-from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
+from circinus.operators.pickling import pickle_value, unpickle_value
 from circinus.serving.applications import build_applications
 from circinus.serving.configuration_hash import configuration_hash
 from circinus.serving.engine import DesiredState

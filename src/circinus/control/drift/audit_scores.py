@@ -9,8 +9,8 @@ from typing import Any
 
 from circinus.arrays import FloatArray
 from circinus.operators import Item
+from circinus.operators.pickling import unpickle_value
 from circinus.profiling import ConfigurationProfile, PipelineProfile
-from circinus.profiling.measurement.pickling import unpickle_value
 from circinus.specification import Configuration, MetricSpec
 
 Agreements = Mapping[tuple[str, Configuration, Configuration], FloatArray]

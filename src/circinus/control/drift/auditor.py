@@ -23,9 +23,9 @@ from circinus.control.drift.ground_truth import NO_GROUND_TRUTH, GroundTruth, Gr
 from circinus.control.drift.reference_outputs import ReferenceRunner
 from circinus.errors import CircinusError, ProfileError, ServingError
 from circinus.operators import Item
+from circinus.operators.pickling import unpickle_value
 from circinus.profiling import PipelineProfile, load_recordings
 from circinus.profiling.dataset.scorer import Scorer
-from circinus.profiling.measurement.pickling import unpickle_value
 from circinus.serving import AuditSample
 from circinus.serving.configuration_hash import configuration_hash
 from circinus.specification import Configuration, Pipeline, Specification, prefix_configuration

@@ -15,8 +15,8 @@ from circinus.control.drift.profile_overrides import ProfileOverrides
 from circinus.control.drift.reference_outputs import ReferenceRunner
 from circinus.errors import CircinusError, ProfileError
 from circinus.operators import Item
+from circinus.operators.pickling import unpickle_value
 from circinus.profiling import MIN_ITEMS, ConfigurationProfile, PipelineProfile
-from circinus.profiling.measurement.pickling import unpickle_value
 from circinus.profiling.measurement.runner import Measurement
 from circinus.profiling.race.alpha_budget import per_sequence_alpha
 from circinus.profiling.race.configuration_order import in_prefix_order

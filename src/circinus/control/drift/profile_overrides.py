@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from circinus.control.drift.audit_scores import Agreements
 from circinus.errors import ServingError
+from circinus.operators.pickling import pickle_value, unpickle_value
 from circinus.profiling import PipelineProfile
-from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
 
 Profiles = Mapping[str, PipelineProfile]
 

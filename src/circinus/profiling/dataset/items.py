@@ -12,10 +12,10 @@ import numpy as np
 
 from circinus.errors import OperatorError, ProfileError
 from circinus.operators import Item, resolve
+from circinus.operators.pickling import pickle_value
 from circinus.profiling.dataset.item_features import item_features
 from circinus.profiling.dataset.item_order import measurement_order
 from circinus.profiling.dataset.stratification import cluster_strata
-from circinus.profiling.measurement.pickling import pickle_value
 from circinus.specification import Pipeline
 
 

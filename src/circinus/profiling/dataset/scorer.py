@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from circinus.errors import ProfileError
 from circinus.operators import Item, Metric, resolve
-from circinus.profiling.measurement.pickling import unpickle_value
+from circinus.operators.pickling import unpickle_value
 from circinus.profiling.measurement.runner import MeasurementError
 from circinus.specification import Configuration, Pipeline
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from circinus.operators import Item
+from circinus.operators.pickling import pickle_value
 from circinus.profiling.dataset.scorer import Scorer
 from circinus.profiling.measurement.operator_process import (
     BatchRun,
@@ -18,7 +19,6 @@ from circinus.profiling.measurement.operator_process import (
     OperatorProcessKey,
     OperatorProcessPool,
 )
-from circinus.profiling.measurement.pickling import pickle_value
 from circinus.profiling.measurement.prefix_cache import PrefixCache, operators_to_run
 from circinus.profiling.measurement.runner import (
     AllocationMeasurement,

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from circinus.errors import ProfileError
+from circinus.operators.pickling import unpickle_value
 from circinus.profiling.batch_time_ratios import batch_ratios
-from circinus.profiling.measurement.pickling import unpickle_value
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import (
     StoredDataset,

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from circinus.errors import CircinusError
 from circinus.operators import Operator, resolve_operator
+from circinus.operators.pickling import pickle_value, unpickle_value
 from circinus.operators.registry import NotGuardedError
-from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
 
 if TYPE_CHECKING:
     from circinus.specification.base_model import Scalar

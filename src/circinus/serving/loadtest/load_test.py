@@ -14,7 +14,7 @@ import numpy as np
 from circinus.errors import ServingError
 from circinus.matching import Matching
 from circinus.operators import Item
-from circinus.profiling import pickled_bytes
+from circinus.operators.pickling import pickled_bytes
 from circinus.queueing.arrivals import arrival_process
 from circinus.serving.engine import Engine, EngineStatus, Mode, Request
 from circinus.serving.loadtest.load_report import GeneratorLag, LoadReport

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from circinus.errors import ServingError
-from circinus.profiling.measurement.pickling import pickle_value
+from circinus.operators.pickling import Payload, pickle_value
 from circinus.serving.engine import AuditBatch, DesiredState, EngineStatus, Request, Response
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.daemon import EXIT_TAKEN
 from circinus.serving.local.rpc_protocol import RpcMethod, RpcReply, RpcRequest
 from circinus.serving.local.run_dir import RunDirectory
-from circinus.serving.replicas.replica_protocol import Payload
 from circinus.serving.router.request_messages import PickledResponse
 from circinus.serving.state_serialization import state_to_json
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from circinus.errors import CircinusError, ServingError
+from circinus.operators.pickling import Payload
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.engine import LocalEngine
 from circinus.serving.local.high_resolution_loop import new_event_loop
 from circinus.serving.local.rpc_protocol import RpcMethod, RpcReply, RpcRequest
 from circinus.serving.local.run_dir import RunDirectory
-from circinus.serving.replicas.replica_protocol import Payload
 from circinus.serving.state_serialization import state_from_json
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import count
 
 from circinus.errors import ServingError
-from circinus.profiling.measurement.pickling import pickle_value
+from circinus.operators.pickling import pickle_value
 from circinus.serving.applications import Application, build_applications
 from circinus.serving.engine import (
     AuditBatch,

@@ -12,8 +12,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from circinus.profiling.measurement.pickling import PROTOCOL
-from circinus.serving.replicas.replica_protocol import Payload
+from circinus.operators.pickling import PROTOCOL, Payload
 
 Frame = tuple[Any, list[memoryview]]
 """(header, payloads)"""

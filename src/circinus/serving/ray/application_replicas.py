@@ -8,8 +8,9 @@ from contextvars import Context
 from typing import Protocol
 
 from circinus.errors import CircinusError
+from circinus.operators.pickling import Payload
 from circinus.serving.engine import DeploymentStatus, DesiredDeployment
-from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult, Payload
+from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult
 from circinus.serving.router.batch_queue import QueuedItem, end_batch
 from circinus.serving.router.dispatcher import Dispatcher
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from circinus.errors import ServingError
-from circinus.profiling.measurement.pickling import pickle_value
+from circinus.operators.pickling import pickle_value
 from circinus.serving.applications import build_applications
 from circinus.serving.audit_buffer import merge_audits
 from circinus.serving.engine import (

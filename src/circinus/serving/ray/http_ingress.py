@@ -9,7 +9,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from circinus.errors import ServingError
-from circinus.profiling.measurement.pickling import pickle_value
+from circinus.operators.pickling import pickle_value
 from circinus.serving.ray.site_router import DEFAULT_DEADLINE_S
 from circinus.serving.router.router_core import DEADLINE_PASSED, RouterCore
 

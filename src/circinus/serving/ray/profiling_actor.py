@@ -10,9 +10,9 @@ from typing import Literal, TypeVar
 
 from circinus.errors import CircinusError, OperatorError, ProfileError
 from circinus.operators import Item
+from circinus.operators.pickling import unpickle_value
 from circinus.profiling.hardware.machine import Machine, current_machine
 from circinus.profiling.measurement.local_runner import LocalRunner, available_cpus
-from circinus.profiling.measurement.pickling import unpickle_value
 from circinus.profiling.measurement.runner import (
     AllocationMeasurement,
     Measurement,

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from circinus.errors import ServingError
 from circinus.operators import Item
-from circinus.profiling.measurement.pickling import pickle_value
+from circinus.operators.pickling import pickle_value
 from circinus.profiling.measurement.runner import (
     AllocationMeasurement,
     Measurement,

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from circinus.errors import ServingError
+from circinus.operators.pickling import Payload
 from circinus.serving.engine import AuditBatch
 from circinus.serving.ray.application_replicas import ReplicaLostError
 from circinus.serving.ray.http_ingress import HttpIngress
@@ -21,7 +22,7 @@ from circinus.serving.ray.site_router import (
     SiteRouterCore,
     config_from_dict,
 )
-from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult, Payload
+from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult
 from circinus.serving.router.request_messages import PickledResponse, RouterMessage
 
 if TYPE_CHECKING:

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from circinus.operators.pickling import Payload
 from circinus.profiling.measurement.thread_limits import thread_limits
 from circinus.serving.ray.recording_key import RecordingKey
 from circinus.serving.ray.settings import REPLICA
 from circinus.serving.replicas.compute_executor import ComputeExecutor
 from circinus.serving.replicas.replay_executor import ReplayExecutor
-from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, Payload, ReplicaSpec
+from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ReplicaSpec
 
 
 class OperatorReplica:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from circinus.errors import OperatorError
 from circinus.operators import Operator, resolve_operator
-from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
-from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ItemResult, Payload, ReplicaSpec
+from circinus.operators.pickling import Payload, pickle_value, unpickle_value
+from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ItemResult, ReplicaSpec
 
 
 class ComputeExecutor:

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from circinus.errors import ProfileError, ServingError
+from circinus.operators.pickling import Payload
 from circinus.serving.engine import DesiredState, RouteStage
 from circinus.serving.replicas.replica_protocol import (
     Batch,
     BatchItem,
     BatchResult,
     ItemResult,
-    Payload,
     ReplayRun,
     ReplayStage,
     ReplicaSpec,

@@ -12,10 +12,6 @@ if TYPE_CHECKING:  # replicas start faster without the specification
     from circinus.specification.base_model import Scalar
 
 
-Payload = bytes | bytearray | memoryview
-"""Pickled value."""
-
-
 class MessageType(StrEnum):
     """Type of a message, the first element of the header of a frame."""
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from circinus.serving.replicas.replica_protocol import BatchResult, ItemResult, Payload
+from circinus.operators.pickling import Payload
+from circinus.serving.replicas.replica_protocol import BatchResult, ItemResult
 
 
 @dataclass(eq=False)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from circinus.errors import ServingError
-from circinus.profiling.measurement.pickling import unpickle_value
+from circinus.operators.pickling import Payload, unpickle_value
 from circinus.serving.engine import Response, ResponseTimings
-from circinus.serving.replicas.replica_protocol import Payload
 from circinus.serving.router.compiled_route import CompiledRoute, RouteTransfer
 
 

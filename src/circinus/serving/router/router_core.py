@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from circinus.errors import ServingError
+from circinus.operators.pickling import Payload
 from circinus.serving.audit_buffer import AuditBuffer
 from circinus.serving.counters import RequestCounters
 from circinus.serving.engine import ResponseTimings
-from circinus.serving.replicas.replica_protocol import ItemResult, Payload
+from circinus.serving.replicas.replica_protocol import ItemResult
 from circinus.serving.router.batch_queue import QueuedItem
 from circinus.serving.router.compiled_route import INPUT, RESULT, CompiledRoute, CompiledStage, RouteTransfer
 from circinus.serving.router.dispatcher import Dispatcher
