@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from circinus.operators import resolve_operator
-from circinus.profiling.measurement import worker
-from circinus.profiling.measurement.operator_process import BatchRun, OperatorProcessError, OperatorProcessKey
+from circinus.errors import OperatorError
+from circinus.operators.host import BatchRun, OperatorHost
+from circinus.profiling.measurement.operator_process import OperatorProcessError, OperatorProcessKey
 
 
 class InlineReplica:
@@ -33,21 +34,19 @@ class InlineReplica:
         self._batches = batches
         self._warm = False
         try:
-            operator_type = resolve_operator(key.uses, module_paths)
-            assert operator_type.version == version
-            self._operator = operator_type.create(key.knobs.as_dict(), key.cpus)
-        except Exception as error:
-            raise OperatorProcessError(worker._reason(error)) from error
+            self._host = OperatorHost(key.uses, version, key.knobs.as_dict(), key.cpus, module_paths)
+        except OperatorError as error:
+            raise OperatorProcessError(str(error)) from error
 
     def process(self, batch: Sequence[Sequence[bytes]]) -> BatchRun:
         try:
             if not self._warm:
-                worker._process(self._operator, worker.ProcessRequest(batch))
+                self._host.run(batch)
                 self._warm = True
-            done = worker._process(self._operator, worker.ProcessRequest(batch))
-        except Exception as error:
-            raise OperatorProcessError(worker._reason(error)) from error
-        return BatchRun(done.outputs, 1e-3 * len(batch) + 1e-9 * next(self._batches))
+            run = self._host.run(batch)
+        except OperatorError as error:
+            raise OperatorProcessError(str(error)) from error
+        return replace(run, service_s=1e-3 * len(batch) + 1e-9 * next(self._batches))
 
     def memory_bytes(self) -> int:
         return self.peak_memory_bytes

@@ -244,7 +244,7 @@ def test_a_source_edited_meanwhile_is_noticed(start: Callable[..., OperatorProce
     start()
     path = application.folder / f"{MODULE}.py"
     path.write_text(path.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
-    with pytest.raises(OperatorProcessError, match="edited during the measurement"):
+    with pytest.raises(OperatorProcessError, match="its source was edited"):
         start()
 
 

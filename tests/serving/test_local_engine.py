@@ -159,7 +159,7 @@ def test_what_an_operator_started_ends_with_its_replica(uses: Callable[..., Desi
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("OneTooFew", "returned 0 outputs for a batch of 1"), ("Unpicklable", "Error")],
+    [("OneTooFew", "found 0 outputs for a batch of 1"), ("Unpicklable", "its output cannot be pickled")],
 )
 def test_operator_that_breaks_its_contract_fails_its_request(
     uses: Callable[..., DesiredState], name: str, message: str
@@ -173,7 +173,7 @@ def test_operator_that_breaks_its_contract_fails_its_request(
 def test_edited_source_is_refused(uses: Callable[..., DesiredState]) -> None:
     with raises_code(ServingError, "replica.not_loaded") as caught:
         run(lambda engine: engine.apply(uses("variable", operator_version="another")))
-    assert "edited since the plan" in str(caught.value)
+    assert "its source was edited" in str(caught.value)
 
 
 def test_what_operators_print_stays_out_of_the_output(

@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from circinus.operators import Item
+from circinus.operators.host import BatchRun
 from circinus.operators.pickling import pickle_value
 from circinus.profiling.dataset.scorer import Scorer
 from circinus.profiling.measurement.operator_process import (
-    BatchRun,
     OperatorProcess,
     OperatorProcessError,
     OperatorProcessKey,

@@ -17,8 +17,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO
 
-from circinus.profiling.measurement.thread_limits import thread_limits
-from circinus.profiling.measurement.worker import Failed, Loaded, LoadRequest, Processed, ProcessRequest
+from circinus.errors import OperatorError
+from circinus.operators.host import BatchRun, thread_limits
+from circinus.operators.registry import NotGuardedError
+from circinus.profiling.measurement.worker import Loaded, LoadRequest, ProcessRequest
 from circinus.specification import KnobValues
 
 
@@ -71,15 +73,6 @@ class OperatorProcessKey:
     cpus: float
 
 
-@dataclass(frozen=True)
-class BatchRun:
-    """Processed batch."""
-
-    outputs: tuple[bytes, ...]
-    service_s: float
-    """Seconds, as if the process had been limited to its share of CPUs."""
-
-
 class OperatorProcess:
     """Process with one loaded operator; the constructor waits for the load."""
 
@@ -127,11 +120,9 @@ class OperatorProcess:
         if not self._warm:
             self._call(ProcessRequest(batch))
             self._warm = True
-        done = self._call(ProcessRequest(batch))
-        assert isinstance(done, Processed)
-        # Threads are limited to whole CPUs, and some libraries ignore the limit. Under a scheduler that grants `cpus`
-        # CPU seconds per second, this much CPU time would take at least this long.
-        return BatchRun(done.outputs, max(done.elapsed_s, done.cpu_s / self.key.cpus))
+        run = self._call(ProcessRequest(batch))
+        assert isinstance(run, BatchRun)
+        return run
 
     @property
     def alive(self) -> bool:
@@ -152,20 +143,22 @@ class OperatorProcess:
         self._kill()
         self._output.close()
 
-    def _call(self, request: LoadRequest | ProcessRequest) -> Loaded | Processed:
+    def _call(self, request: LoadRequest | ProcessRequest) -> Loaded | BatchRun:
         try:
             self._connection.send(request)
             if not self._connection.poll(self._timeout_s):
                 self._kill()
                 raise OperatorProcessError(f"timed out after {self._timeout_s:g} s")
-            reply: Loaded | Processed | Failed = self._connection.recv()
+            reply: Loaded | BatchRun | OperatorError = self._connection.recv()
         except (EOFError, OSError) as error:
             raise OperatorProcessError(self._exit_reason()) from error
         except BaseException:  # also an interrupt: the late reply would be taken for the reply to the next request
             self._kill()
             raise
-        if isinstance(reply, Failed):
-            raise reply.error or OperatorProcessError(reply.reason)
+        if isinstance(reply, NotGuardedError):  # concerns every configuration, so that it ends the measurement
+            raise reply
+        if isinstance(reply, OperatorError):
+            raise OperatorProcessError(str(reply))
         self.peak_memory_bytes = max(self.peak_memory_bytes, peak_resident_bytes(self._process.pid))
         return reply
 

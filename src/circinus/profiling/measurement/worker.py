@@ -12,17 +12,14 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circinus.errors import CircinusError
-from circinus.operators import Operator, resolve_operator
-from circinus.operators.pickling import pickle_value, unpickle_value
-from circinus.operators.registry import NotGuardedError
+from circinus.errors import OperatorError
+from circinus.operators.host import BatchRun, OperatorHost
 
 if TYPE_CHECKING:
     from circinus.specification.base_model import Scalar
@@ -58,49 +55,32 @@ class Loaded:
     """Seconds to import the operator and to create it with its knob values, without the start of the process."""
 
 
-@dataclass(frozen=True)
-class Processed:
-    """Reply with a processed batch."""
-
-    outputs: tuple[bytes, ...]
-    """Pickled output of each item."""
-    elapsed_s: float
-    cpu_s: float
-    """CPU seconds of all threads."""
-
-
-@dataclass(frozen=True)
-class Failed:
-    """Reply that the operator raised an exception or broke its contract."""
-
-    reason: str
-    error: NotGuardedError | None = None
-    """Error that ends the measurement, because it concerns every configuration."""
-
-
 def main() -> None:
     """Serve requests until the connection is closed."""
     # Registered first, so that it runs after the operators' own handlers and stops what these left running.
     atexit.register(_end_group)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    operator: Operator | None = None
+    host: OperatorHost | None = None
     with Connection(int(sys.argv[1])) as connection:
         while True:
             try:
                 request = connection.recv()
             except EOFError:
                 return
-            reply: Loaded | Processed | Failed
+            reply: Loaded | BatchRun | OperatorError
             try:
                 if isinstance(request, LoadRequest):
+                    sys.path[:] = request.search_path
                     started_s = time.perf_counter()
-                    operator = _load(request)
+                    host = OperatorHost(
+                        request.uses, request.version, request.knobs, request.cpus, request.module_paths
+                    )
                     reply = Loaded(time.perf_counter() - started_s)
                 else:
-                    assert operator is not None, "request to process before an operator was loaded"
-                    reply = _process(operator, request)
-            except (Exception, SystemExit) as error:  # the user's operator may raise anything
-                reply = Failed(_reason(error), error if isinstance(error, NotGuardedError) else None)
+                    assert host is not None, "request to process before an operator was loaded"
+                    reply = host.run(request.batch)
+            except OperatorError as error:
+                reply = error
             connection.send(reply)
 
 
@@ -120,48 +100,6 @@ def _end_group() -> None:
     if os.getpgrp() == os.getpid():
         sys.stderr.flush()
         os.killpg(os.getpid(), signal.SIGKILL)
-
-
-def _load(request: LoadRequest) -> Operator:
-    sys.path[:] = request.search_path
-    operator_type = resolve_operator(request.uses, request.module_paths)
-    if operator_type.version != request.version:
-        raise CircinusError(
-            "its source was edited during the measurement",
-            code="operator.edited",
-            hint="Start the measurement again.",
-        )
-    return operator_type.create(request.knobs, request.cpus)
-
-
-def _process(operator: Operator, request: ProcessRequest) -> Processed:
-    columns = [[unpickle_value(data) for data in column] for column in zip(*request.batch, strict=True)]
-    cpu_start_s, start_s = time.process_time(), time.perf_counter()
-    outputs = operator.process(*columns)
-    elapsed_s, cpu_s = time.perf_counter() - start_s, time.process_time() - cpu_start_s
-    if not isinstance(outputs, Sequence) or len(outputs) != len(request.batch):
-        result = f"{len(outputs)} outputs" if hasattr(outputs, "__len__") else type(outputs).__name__
-        raise CircinusError(
-            f"found {result} for a batch of {len(request.batch)}, expected a sequence of as many",
-            code="operator.wrong_output_count",
-        )
-    try:
-        pickled = tuple(pickle_value(output) for output in outputs)
-    except Exception as error:  # an output's own methods may raise anything
-        raise CircinusError(
-            f"its output cannot be pickled: {type(error).__name__}: {error}", code="operator.unpicklable_output"
-        ) from error
-    return Processed(pickled, elapsed_s, cpu_s)
-
-
-def _reason(error: BaseException) -> str:
-    """Return the error in one line, with its location in the user's code."""
-    if isinstance(error, CircinusError):
-        return str(error)
-    own = Path(__file__).parents[2]
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if own not in Path(f.filename).parents]
-    location = f" ({Path(frames[0].filename).name}:{frames[0].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{location}"
 
 
 if __name__ == "__main__":

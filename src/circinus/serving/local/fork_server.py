@@ -20,7 +20,8 @@ import traceback
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from circinus.profiling.measurement.thread_limits import thread_limits
+from circinus.errors import OperatorError
+from circinus.operators.host import thread_limits
 from circinus.serving.local.batch_codec import decode_batch, encode_result
 from circinus.serving.local.framing import BlockingFrames, FrameReader, encode
 from circinus.serving.replicas.compute_executor import ComputeExecutor
@@ -37,9 +38,9 @@ def run_replica(connection: socket.socket, spec: ReplicaSpec) -> None:
     executor: ComputeExecutor | ReplayExecutor
     try:
         executor = ReplayExecutor(spec) if spec.replays else ComputeExecutor(spec)
-    except Exception as error:  # the operator may raise anything while loading
+    except OperatorError as error:
         traceback.print_exc()
-        frames.send((MessageType.FAILED, f"{type(error).__name__}: {error}"))
+        frames.send((MessageType.FAILED, str(error)))
         return
     frames.send((MessageType.READY, time.perf_counter() - start_s))
     while (frame := frames.receive()) is not None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from circinus.operators.host import thread_limits
 from circinus.operators.pickling import Payload
-from circinus.profiling.measurement.thread_limits import thread_limits
 from circinus.serving.ray.recording_key import RecordingKey
 from circinus.serving.ray.settings import REPLICA
 from circinus.serving.replicas.compute_executor import ComputeExecutor

@@ -7,35 +7,24 @@ import traceback
 from collections.abc import Sequence
 
 from circinus.errors import OperatorError
-from circinus.operators import Operator, resolve_operator
-from circinus.operators.pickling import Payload, pickle_value, unpickle_value
+from circinus.operators.host import OperatorHost
+from circinus.operators.pickling import Payload
 from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ItemResult, ReplicaSpec
 
 
 class ComputeExecutor:
     """Executor that runs the operator, and sleeps for as long as the emulated hardware would compute longer.
 
-    Service times are those of the profile: at least the CPU time over the replica's CPUs (threads are limited to whole
-    CPUs, and some libraries ignore the limit), divided by the relative speed of the hardware.
+    Service times are those of the profile, divided by the relative speed of the hardware.
     """
 
     def __init__(self, spec: ReplicaSpec) -> None:
         """Load the operator.
 
         Raises:
-            OperatorError: the operator is missing, or has another version than expected.
-            Exception: any exception that the operator raises while loading.
+            OperatorError: see `OperatorHost`.
         """
-        operator_type = resolve_operator(spec.uses, spec.module_paths)
-        if spec.operator_version not in ("", operator_type.version):
-            raise OperatorError(
-                "the source was edited since the plan was made",
-                code="operator.edited",
-                location=f"operator {spec.uses}",
-                hint="Run `circinus plan`.",
-            )
-        self._operator: Operator = operator_type.create(spec.knobs, spec.cpus)
-        self._cpus = spec.cpus
+        self._host = OperatorHost(spec.uses, spec.operator_version, spec.knobs, spec.cpus, spec.module_paths)
         self._relative_speed = spec.relative_speed
         self._batches = 0
 
@@ -53,24 +42,16 @@ class ComputeExecutor:
             start = sum(map(len, inputs))
             inputs.append(payloads[start : start + item.inputs])
         try:
-            outputs, service_s = self._process(inputs)
-        except Exception as error:  # an error of the operator fails its items, not the replica
+            run = self._host.run(inputs)
+        except OperatorError as error:
             if len(items) == 1:
                 traceback.print_exc()
-                failure = f"{type(error).__name__}: {error}"
-                return [ItemResult(failure, 0.0, 0.0, 0.0, has_payload=False)], []
+                return [ItemResult(str(error), 0.0, 0.0, 0.0, has_payload=False)], []
             single = [self._answer([item], item_inputs) for item, item_inputs in zip(items, inputs, strict=True)]
             return [results[0] for results, _ in single], [output for _, outputs in single for output in outputs]
+        service_s = run.service_s / self._relative_speed
+        time.sleep(max(service_s - run.elapsed_s, 0.0))
         share_s = service_s / len(items)
-        return [ItemResult("", service_s, share_s, len(output), has_payload=True) for output in outputs], outputs
-
-    def _process(self, inputs: Sequence[Sequence[Payload]]) -> tuple[list[bytes], float]:
-        columns = [[unpickle_value(value) for value in column] for column in zip(*inputs, strict=True)]
-        start_cpu_s, start_s = time.process_time(), time.perf_counter()
-        outputs = self._operator.process(*columns)
-        elapsed_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
-        if len(outputs) != len(inputs):
-            raise ValueError(f"the operator returned {len(outputs)} outputs for a batch of {len(inputs)}")
-        service_s = max(elapsed_s, cpu_s / self._cpus) / self._relative_speed
-        time.sleep(max(service_s - elapsed_s, 0.0))
-        return [pickle_value(output) for output in outputs], service_s
+        return [
+            ItemResult("", service_s, share_s, len(output), has_payload=True) for output in run.outputs
+        ], run.outputs
