@@ -25,6 +25,7 @@ class InlineReplica:
     def __init__(
         self,
         batches: Iterator[int],
+        _: object,
         key: OperatorProcessKey,
         version: str,
         module_paths: tuple[Path, ...],

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from circinus.operators.fork_server_client import ForkServerClient
 from circinus.serving.local import deployment_runtime as module
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
-from circinus.serving.local.fork_server_client import ForkServerClient
 from circinus.serving.replicas.replica_protocol import ReplicaSpec
 from circinus.serving.router.batch_queue import QueuedItem
 from circinus.specification import Allocation, Deployment, KnobValues
@@ -69,7 +69,7 @@ class FakeReplica:
 
 def _running(*, batch_size: int, batch_wait_s: float, replays: bool) -> DeploymentRuntime:
     allocation = Allocation(cpus=1.0, batch_size=batch_size, utilization_target=0.5)
-    spec = ReplicaSpec("d", replays, "m:f", "", {}, 1.0, 1.0, (Path(),), ())
+    spec = ReplicaSpec("d", replays, "m:f", "", {}, 1.0, 1.0, (Path(),))
     deployment = Deployment("p", "o", KnobValues(), "pool", allocation)
     processes = mock.create_autospec(ForkServerClient)
     return DeploymentRuntime("d#0", deployment, spec, asyncio.get_running_loop(), processes, batch_wait_s)

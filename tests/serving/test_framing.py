@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budget import HANG_LIMIT_S
+from circinus.operators.framing import BlockingFrames, FrameReader, encode
 from circinus.serving.local.connection import Connection
-from circinus.serving.local.framing import BlockingFrames, FrameReader, encode
 
 FRAMES = st.lists(
     st.tuples(

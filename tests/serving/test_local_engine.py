@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,10 @@ import psutil
 import pytest
 
 from circinus.errors import ServingError
+from circinus.operators.fork_server_client import ForkServerClient
 from circinus.serving.engine import DesiredState
 from circinus.serving.local.engine import LocalEngine
-from circinus.serving.local.fork_server_client import ForkServerClient
+from circinus.serving.local.replica_executor import ReplicaExecutor
 from circinus.serving.local.replica_handle import ReplicaHandle
 from circinus.serving.replicas.replica_protocol import ReplicaSpec
 from circinus.specification import Link
@@ -237,15 +237,15 @@ def test_a_replica_is_free_from_when_it_was_ready() -> None:
 
     async def start() -> tuple[float, float, float, float]:
         loop = asyncio.get_running_loop()
-        processes = ForkServerClient(loop)
-        spec = ReplicaSpec("first", False, state.deployments[0].uses, "", {}, 0.1, 1.0, (), tuple(sys.path))
+        processes = ForkServerClient(ReplicaExecutor)
+        spec = ReplicaSpec("first", False, state.deployments[0].uses, "", {}, 0.1, 1.0, ())
         try:
             requested_s = loop.time()
             replica = ReplicaHandle(spec, loop, processes, lambda _: None, lambda *_: None, lambda *_: None)
             await replica.ready
             return requested_s, replica.startup_s, replica.free_s, loop.time()
         finally:
-            await processes.close()
+            processes.close()
 
     requested_s, startup_s, free_s, now_s = asyncio.run(start())
     assert requested_s < free_s <= now_s

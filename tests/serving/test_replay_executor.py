@@ -33,7 +33,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def responder(speed: float = 1.0) -> ReplayExecutor:
-    spec = ReplicaSpec("d", True, "m:f", "", {}, 1.0, speed, (Path(),), ())
+    spec = ReplicaSpec("d", True, "m:f", "", {}, 1.0, speed, (Path(),))
     replica = ReplayExecutor(spec)
     runs = {"a": ReplayRun(0.02, 10.0, b"A"), "b": ReplayRun(0.04, 20.0, b"B")}
     replica.add_recordings(

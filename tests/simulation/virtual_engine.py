@@ -12,10 +12,10 @@ from unittest import mock
 import numpy as np
 
 from circinus.arrays import FloatArray
+from circinus.operators.fork_server_client import ForkServerClient
 from circinus.serving.desired_state import build_route
 from circinus.serving.local import deployment_runtime as module
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
-from circinus.serving.local.fork_server_client import ForkServerClient
 from circinus.serving.local.link_emulator import EmulatedRouter
 from circinus.serving.replicas.replay_executor import ReplayExecutor
 from circinus.serving.replicas.replica_protocol import Batch, BatchItem, ReplayRun, ReplayStage, ReplicaSpec
@@ -114,7 +114,7 @@ def served(
 
 def _running(deployment: Deployment, network: Network, batch_wait_s: float) -> DeploymentRuntime:
     speed = network.infrastructure.pool(deployment.pool).hardware.speed
-    spec = ReplicaSpec(deployment.name, True, "m:f", "", {}, 1.0, speed, (Path(),), ())
+    spec = ReplicaSpec(deployment.name, True, "m:f", "", {}, 1.0, speed, (Path(),))
     processes = mock.create_autospec(ForkServerClient)
     return DeploymentRuntime(deployment.name, deployment, spec, asyncio.get_running_loop(), processes, batch_wait_s)
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
+import resource
+import socket
+import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from circinus.errors import OperatorError
+from circinus.operators.framing import BlockingFrames
 from circinus.operators.pickling import Payload, pickle_value, unpickle_value
 from circinus.operators.registry import resolve_operator
 
@@ -32,6 +38,25 @@ _THREAD_VARIABLES = (
 def thread_limits(cpus: float) -> dict[str, str]:
     """Return environment variables that limit numeric libraries imported later to a replica's number of CPUs."""
     return dict.fromkeys(_THREAD_VARIABLES, str(max(1, math.ceil(cpus))))
+
+
+class ReplyType(StrEnum):
+    """Type of a message to the client, the first element of the header of a frame."""
+
+    READY = "ready"
+    """Message that the executor was created; the second element is its process id and the seconds that this took."""
+    FAILED = "failed"
+    """Message that the operator could not be loaded or failed; the second element is the `OperatorError`."""
+    DONE = "done"
+    """Message with the result of a batch; the payloads are the outputs."""
+
+
+class Executor(Protocol):
+    """Interface of what a forked process runs."""
+
+    def answer(self, header: Any, payloads: Sequence[Payload]) -> tuple[Any, Sequence[Payload]] | None:
+        """Return the reply to a frame of the client, or None for a frame without one."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -97,6 +122,20 @@ class OperatorHost:
         # CPU seconds per second, this much CPU time would take at least this long.
         return BatchRun(pickled, max(elapsed_s, cpu_s / self._cpus), elapsed_s)
 
+    def answer(self, items: int, payloads: Sequence[Payload]) -> tuple[Any, Sequence[Payload]]:
+        """See `Executor.answer`. The header is the number of items, the payloads are their inputs, item by item.
+
+        The result is (service time in seconds, elapsed seconds, peak resident memory of the process in bytes).
+        """
+        inputs = len(payloads) // items
+        try:
+            run = self.run([payloads[item * inputs : (item + 1) * inputs] for item in range(items)])
+        except OperatorError as error:
+            return (ReplyType.FAILED, error), ()
+        # A forked process begins with the memory of the fork server, which is small.
+        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return (ReplyType.DONE, (run.service_s, run.elapsed_s, peak_bytes)), run.outputs
+
 
 @contextmanager
 def _operator_errors(code: str, prefix: str = "") -> Iterator[None]:
@@ -108,3 +147,26 @@ def _operator_errors(code: str, prefix: str = "") -> Iterator[None]:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if own not in Path(f.filename).parents]
         location = f" ({Path(frames[0].filename).name}:{frames[0].lineno})" if frames else ""
         raise OperatorError(f"{prefix}{type(error).__name__}: {error}{location}", code=code) from error
+
+
+def run_executor(connection: socket.socket, create: Callable[..., Executor]) -> None:
+    """Create the executor from the first frame, then answer frames until the client closes the connection."""
+    frames = BlockingFrames(connection)
+    frame = frames.receive()
+    if frame is None:
+        return
+    cpus, search_path, arguments = frame[0]
+    os.environ.update(thread_limits(cpus))
+    sys.path[:] = search_path
+    start_s = time.perf_counter()
+    try:
+        executor = create(*arguments)
+    except OperatorError as error:
+        traceback.print_exc()
+        frames.send((ReplyType.FAILED, error))
+        return
+    frames.send((ReplyType.READY, (os.getpid(), time.perf_counter() - start_s)))
+    while (frame := frames.receive()) is not None:
+        reply = executor.answer(*frame)
+        if reply is not None:
+            frames.send(*reply)

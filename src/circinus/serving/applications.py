@@ -50,7 +50,6 @@ def build_applications(desired: DesiredState, *, emulate_speeds: bool = True) ->
             cpus=target.cpus,
             relative_speed=speed,
             module_paths=desired.module_paths,
-            search_path=(),
         )
         applications.append(Application(f"{label}-{digest}", target, spec))
     return tuple(applications)

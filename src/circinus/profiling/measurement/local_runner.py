@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from circinus.operators import Item
-from circinus.operators.host import BatchRun
+from circinus.operators.fork_server_client import ForkServerClient
+from circinus.operators.host import BatchRun, OperatorHost
 from circinus.operators.pickling import pickle_value
 from circinus.profiling.dataset.scorer import Scorer
 from circinus.profiling.measurement.operator_process import (
@@ -49,9 +50,9 @@ class LocalRunner:
     """Runner that measures a pipeline's configurations on this machine.
 
     A process holds one operator with its knob values, like a replica in service: crashes and leaks stay isolated, and
-    load time and resident memory (Linux: the kernel's high-water mark) are those of a replica. Processes are reused
-    while they fit in memory. An operator whose fewest CPUs exceed the machine's is measured with all CPUs of the
-    machine, assuming that more would hardly speed it up.
+    load time and resident memory are those of a replica. Processes are reused while they fit in memory. An operator
+    whose fewest CPUs exceed the machine's is measured with all CPUs of the machine, assuming that more would hardly
+    speed it up.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class LocalRunner:
         self._topological = self._pipeline.topological_order()
         self._module_paths = tuple(module_paths)
         self._timeout_s = timeout_s
+        self._processes = ForkServerClient(OperatorHost)
         self._replicas = OperatorProcessPool(self._load, memory_limit_bytes)
         self._runs: dict[tuple[str, str], _Run] = {}
         self._failures: dict[tuple[str, str], str] = {}
@@ -100,6 +102,7 @@ class LocalRunner:
     def close(self) -> None:
         """Stop all processes, and delete the files of the cache."""
         self._replicas.close()
+        self._processes.close()
         self.cache.close()
 
     @property
@@ -266,7 +269,8 @@ class LocalRunner:
         return run
 
     def _load(self, key: OperatorProcessKey) -> OperatorProcess:
-        replica = OperatorProcess(key, self._keys.code.operators[key.uses], self._module_paths, self._timeout_s)
+        version = self._keys.code.operators[key.uses]
+        replica = OperatorProcess(self._processes, key, version, self._module_paths, self._timeout_s)
         self._starts.setdefault(key, []).append(_Start(replica.load_s, replica.startup_s))
         return replica
 

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from circinus.operators.framing import FrameReader, encode
 from circinus.operators.pickling import Payload
-from circinus.serving.local.framing import FrameReader, encode
 
 _MAX_PARTS_PER_SEND = 64
 """Maximum number of buffers per `sendmsg`, well below the limits of all systems."""

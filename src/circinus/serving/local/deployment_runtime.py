@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from operator import attrgetter
 
 from circinus.errors import ServingError
+from circinus.operators.fork_server_client import ForkServerClient, ProcessExit
 from circinus.serving.engine import DeploymentStatus
-from circinus.serving.local.fork_server_client import ForkServerClient
 from circinus.serving.local.replica_handle import ReplicaHandle
-from circinus.serving.replicas.replica_protocol import ProcessExit, ReplayStage, ReplicaSpec
+from circinus.serving.replicas.replica_protocol import ReplayStage, ReplicaSpec
 from circinus.serving.router.batch_queue import QueuedItem
 from circinus.serving.router.dispatcher import Dispatcher
 from circinus.specification import Deployment

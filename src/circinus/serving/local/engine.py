@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 
 from circinus.errors import ServingError
+from circinus.operators.fork_server_client import ForkServerClient
 from circinus.operators.pickling import pickle_value
 from circinus.serving.applications import Application, build_applications
 from circinus.serving.engine import (
@@ -23,8 +23,8 @@ from circinus.serving.engine import (
 )
 from circinus.serving.local.capacity import MachineCapacity, require_capacity
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
-from circinus.serving.local.fork_server_client import ForkServerClient
 from circinus.serving.local.link_emulator import EmulatedRouter
+from circinus.serving.local.replica_executor import ReplicaExecutor
 from circinus.serving.replicas.replay_executor import load_replay_stages
 from circinus.serving.replicas.replica_protocol import ReplayStage
 from circinus.serving.router.compiled_route import CompiledRoute
@@ -116,7 +116,7 @@ class LocalEngine:
                 task.cancel()
             await asyncio.gather(*(deployment.end() for deployment in (*running.values(), *self._retiring)))
             if self._processes is not None:
-                await self._processes.close()
+                await asyncio.to_thread(self._processes.close)
                 self._processes = None
 
     async def _change(self, desired: DesiredState, stages: Mapping[tuple[str, RouteStage], ReplayStage]) -> None:
@@ -175,11 +175,15 @@ class LocalEngine:
     def _new_deployment(self, application: Application) -> DeploymentRuntime:
         loop = asyncio.get_running_loop()
         if self._processes is None:
-            self._processes = ForkServerClient(loop)
-        spec = replace(application.spec, search_path=tuple(sys.path))
+            self._processes = ForkServerClient(ReplicaExecutor)
         name = f"{application.name}#{next(self._numbers)}"  # an earlier one may still finish requests
         runtime = DeploymentRuntime(
-            name, application.target.deployment, spec, loop, self._processes, application.target.batch_wait_s
+            name,
+            application.target.deployment,
+            application.spec,
+            loop,
+            self._processes,
+            application.target.batch_wait_s,
         )
         self._router.dispatchers[name] = runtime.dispatcher
         return runtime

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from circinus.errors import ServingError
-from circinus.serving.local.batch_codec import decode_result, encode_batch
+from circinus.operators.fork_server_client import ForkServerClient, ProcessExit
+from circinus.operators.host import ReplyType
 from circinus.serving.local.connection import Connection
-from circinus.serving.local.fork_server_client import ForkServerClient
-from circinus.serving.replicas.replica_protocol import (
-    Batch,
-    BatchItem,
-    BatchResult,
-    MessageType,
-    ProcessExit,
-    ReplayStage,
-    ReplicaSpec,
-)
+from circinus.serving.local.replica_executor import decode_result, encode_batch
+from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ReplayStage, ReplicaSpec
 from circinus.serving.router.batch_queue import QueuedItem, end_batch
 
 _DRAIN_TIMEOUT_S = 5.0
@@ -64,10 +56,8 @@ class ReplicaHandle:
         """Time since which the replica can take a batch: the end of its last one, or when it became ready."""
         self.startup_s = 0.0
         """Time from the request until the replica was ready."""
-        self._requested_s = loop.time()
         self._name = spec.name
         self._loop = loop
-        self._processes = processes
         self._on_idle = on_idle
         self._on_ended = on_ended
         self._on_batch = on_batch
@@ -76,13 +66,16 @@ class ReplicaHandle:
         self._load_error = ""
         """Error of the operator while loading."""
         self._ended: asyncio.Future[None] = loop.create_future()
-        ours, theirs = socket.socketpair()
-        self._connection = Connection(loop, ours, self._on_message, self._on_connection_lost)
         try:
-            self._id = processes.spawn(spec, theirs, self._process_ended)
-        except ServingError:
-            self._connection.close()
-            raise
+            self._process = processes.spawn(spec, cpus=spec.cpus)
+        except OSError as error:
+            raise ServingError(
+                f"cannot start a replica: {error}",
+                code="engine.fork_server_not_started",
+                location=f"deployment {spec.name}",
+            ) from error
+        self._connection = Connection(loop, self._process.connection, self._on_message, self._on_connection_lost)
+        loop.add_reader(self._process.lifeline, self._process_ended)
 
     @property
     def is_ready(self) -> bool:
@@ -101,14 +94,14 @@ class ReplicaHandle:
 
     def send_recordings(self, stages: Mapping[int, ReplayStage]) -> None:
         """Send recordings to answer from."""
-        self._connection.send((MessageType.RECORDINGS, stages))
+        self._connection.send((stages, None))
 
     def process(self, batch: list[QueuedItem], start_s: float) -> None:
         """Send a batch to the replica, which must be idle."""
         self.batch = batch
         items = tuple(BatchItem(item.item_key, len(item.inputs), item.recording) for item in batch)
         inputs = [value for item in batch for value in item.inputs]
-        self._connection.send((MessageType.WORK.value, encode_batch(Batch(start_s, items))), inputs)
+        self._connection.send((None, encode_batch(Batch(start_s, items))), inputs)
 
     def drain(self) -> None:
         """End the replica after its current batch."""
@@ -120,7 +113,7 @@ class ReplicaHandle:
     def kill(self) -> None:
         """Kill the replica."""
         if not self._ended.done():
-            self._processes.kill(self._id)
+            self._process.kill()
 
     async def ended(self) -> None:
         """Wait until the process has ended."""
@@ -128,14 +121,14 @@ class ReplicaHandle:
 
     def _on_message(self, header: Any, payloads: list[memoryview]) -> None:
         message_type, content = header
-        if message_type == MessageType.READY:
+        if message_type == ReplyType.READY:
             if not self.ready.done():
                 self.ready.set_result(None)
             self.free_s = self._loop.time()
-            self.startup_s = self.free_s - self._requested_s
+            self.startup_s = self.free_s - self._process.requested_s
             self._on_idle(self)
-        elif message_type == MessageType.FAILED:
-            self._load_error = content
+        elif message_type == ReplyType.FAILED:
+            self._load_error = str(content)
         else:
             self._batch_done(decode_result(content), payloads)
 
@@ -155,9 +148,9 @@ class ReplicaHandle:
         self._disconnected = True
         self.kill()
 
-    def _process_ended(self, process_exit: ProcessExit) -> None:
-        if self._ended.done():
-            return
+    def _process_ended(self) -> None:
+        self._loop.remove_reader(self._process.lifeline)
+        process_exit = self._process.wait()
         self._disconnected = True
         self._connection.receive()  # messages sent before the end
         self._ended.set_result(None)

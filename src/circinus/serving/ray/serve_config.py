@@ -128,7 +128,6 @@ _COMMON = {
 def _operator(application: Application, recordings: Path | None, labelled: Collection[str]) -> dict[str, Any]:
     target, replays = application.target, application.spec.replays
     spec = {**vars(application.spec), "module_paths": [str(path) for path in application.spec.module_paths]}
-    del spec["search_path"]  # that of the replica's machine
     options = {
         "num_cpus": 0.0 if replays else target.cpus,
         "num_gpus": 0.0 if replays else target.gpus,

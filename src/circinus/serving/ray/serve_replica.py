@@ -66,7 +66,7 @@ def build_replica_application(args: dict[str, Any]) -> Any:
 
     arguments = dict(args["spec"])
     arguments["module_paths"] = tuple(Path(path) for path in arguments["module_paths"])
-    spec = ReplicaSpec(**arguments, search_path=())
+    spec = ReplicaSpec(**arguments)
     store = Path(args["store"]) if args.get("store") else None
     # One batch at a time; an operator that fails to load once would fail again.
     deployed = serve.deployment(OperatorReplica, name=REPLICA, max_ongoing_requests=1, max_constructor_retry_count=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,24 +11,9 @@ if TYPE_CHECKING:  # replicas start faster without the specification
     from circinus.specification.base_model import Scalar
 
 
-class MessageType(StrEnum):
-    """Type of a message, the first element of the header of a frame."""
-
-    READY = "ready"
-    """Message of a replica: the operator is loaded."""
-    FAILED = "failed"
-    """Message of a replica: the operator cannot be loaded; the second element is the reason."""
-    RECORDINGS = "recordings"
-    """Message of the engine: answer from these recordings (id -> `ReplayStage`) too."""
-    WORK = "work"
-    """Message of the engine: process this `Batch`; the payloads are the inputs, item by item."""
-    DONE = "done"
-    """Message of a replica: result of the batch (a `BatchResult`); the payloads are the outputs."""
-
-
 @dataclass(frozen=True)
 class ReplicaSpec:
-    """Start-up parameters of a replica process."""
+    """Start-up parameters of a replica."""
 
     name: str
     """Name of the deployment, for messages."""
@@ -42,8 +26,6 @@ class ReplicaSpec:
     cpus: float
     relative_speed: float
     module_paths: tuple[Path, ...]
-    search_path: tuple[str, ...]
-    """`sys.path` of the engine, so that both find the same modules."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +46,6 @@ class ReplayStage:
     """Item key -> recording."""
     batch_ratio: Mapping[int, float]
     """Batch size -> time of a full batch over that of a batch of one on the fewest CPUs."""
-
-
-@dataclass(frozen=True)
-class ProcessExit:
-    """End of a replica process."""
-
-    description: str
-    """Predicate of a sentence whose subject is the replica."""
-    is_isolated: bool
-    """False if all replicas ended together, so that the processed batch cannot be the cause."""
 
 
 class BatchItem(NamedTuple):

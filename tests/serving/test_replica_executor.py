@@ -7,7 +7,7 @@ import pickle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.serving.local.batch_codec import decode_batch, decode_result, encode_batch, encode_result
+from circinus.serving.local.replica_executor import decode_batch, decode_result, encode_batch, encode_result
 from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ItemResult
 
 SECONDS = st.floats(0.0, 1e9)
