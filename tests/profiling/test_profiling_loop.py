@@ -70,7 +70,7 @@ class TimedRunner:
             replica = self._addresses.replica(name, configuration[name])
             for item in items:
                 if self.fails(configuration, item):
-                    raise MeasurementError("said", configuration, item.key, "reason")
+                    raise MeasurementError("reason", "p", configuration, item.key, code="operator.failed")
                 takes_s = self._takes_s(name, configuration)
                 needed_s += takes_s
                 key = self._addresses.output(name, configuration), item.key

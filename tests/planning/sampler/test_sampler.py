@@ -216,7 +216,7 @@ class _Failing(TraceBackend):
 
             def fail(configuration: Configuration, items: Sequence[Item]) -> Measurement:
                 self._now.advance(3.0)
-                raise MeasurementError("it fails", configuration, items[0].key, "it always fails")
+                raise MeasurementError("it always fails", "p", configuration, items[0].key, code="operator.failed")
 
             whole.measure = fail  # type: ignore[method-assign]
             yield whole

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from circinus.errors import OperatorError, ProfileError
+from circinus.errors import CircinusError, OperatorError, ProfileError
 from circinus.operators import Item, resolve
 from circinus.operators.pickling import pickle_value
 from circinus.profiling import Machine, current_machine
@@ -18,7 +18,7 @@ from circinus.profiling.measurement.local_runner import LocalRunner
 from circinus.profiling.measurement.runner import MeasurementError
 from circinus.profiling.store.measurement_keys import CodeVersions, MeasurementKeys, pipeline_code
 from circinus.serving.ray.cluster import PoolNodes
-from circinus.serving.ray.profiling_actor import NodeInfo, ProfilingActor, ProfilingRequest, RemoteError
+from circinus.serving.ray.profiling_actor import NodeInfo, ProfilingActor, ProfilingRequest
 from circinus.serving.ray.profiling_runner import HardwareClassPools
 from circinus.specification import configurations
 from golden import check_message
@@ -40,10 +40,9 @@ def _items(profiling_request: ProfilingRequest) -> list[Item]:
     return items[:3]
 
 
-def _error(response: object) -> RemoteError:
-    assert isinstance(response, RemoteError)
+def _error(response: object) -> CircinusError:
     error = pickle.loads(pickle.dumps(response))
-    assert isinstance(error, RemoteError)
+    assert isinstance(error, CircinusError)
     return error
 
 
@@ -57,21 +56,21 @@ def test_a_node_answers_as_this_machine_does(profiling_request: ProfilingRequest
     with LocalRunner(addresses, profiling_request.module_paths) as runner:
         local = runner.measure(configuration, items)
     try:
-        remote = pickle.loads(pickle.dumps(node.measure(configuration, keys, sent)))
+        remote = pickle.loads(pickle.dumps(node.measure("measure", configuration, keys, sent)))
         assert (remote.outputs, remote.scores) == (local.outputs, local.scores)
         assert {name: runs.output_bytes for name, runs in remote.runs.items()} == {
             name: runs.output_bytes for name, runs in local.runs.items()
         }
         assert all(facts.peak_memory_bytes > 0 and facts.startup_s for facts in remote.replicas.values())
         # Items are sent once, and outputs are cached.
-        repeated = node.measure_operators(configuration, keys[:2], [], ["answer"])
-        assert not isinstance(repeated, RemoteError)
+        repeated = node.measure("measure_operators", configuration, keys[:2], [], operators=["answer"])
         assert repeated.compute_s == 0.0
         assert {name: runs.service_s for name, runs in repeated.runs.items()} == {
             name: runs.service_s[:2] for name, runs in remote.runs.items()
         }
-        allocations = node.measure_allocations(configuration, keys, [], "ahead", [(1.0, 1)])
-        assert not isinstance(allocations, RemoteError)
+        allocations = node.measure(
+            "measure_allocations", configuration, keys, [], operator="ahead", allocations=[(1.0, 1)]
+        )
         assert allocations.ratios.keys() == {(1.0, 1)}
         assert allocations.ratios[1.0, 1] > 0
     finally:
@@ -87,11 +86,11 @@ def test_failures_travel_as_what_they_were(
     node.open()
     configuration = next(c for c in configurations(profiling_request.pipeline) if c["ahead"].as_dict() == {"effort": 2})
     try:
-        error = _error(node.measure(configuration, [item.key], [pickle_value(item)])).error()
+        error = _error(node.measure("measure", configuration, [item.key], [pickle_value(item)]))
         assert isinstance(error, MeasurementError)
         assert (error.configuration, error.item_key) == (configuration, item.key)
-        assert "this node cannot do that" in error.reason
-        unreadable = _error(node.measure(configuration, ["x"], [b"nothing"])).error()
+        assert "this node cannot do that" in error.message
+        unreadable = _error(node.measure("measure", configuration, ["x"], [b"nothing"]))
         assert isinstance(unreadable, ProfileError)
         assert unreadable.code == "dataset.unreadable_item"
         assert unreadable.location.startswith("node ")
@@ -106,14 +105,12 @@ def test_other_code_or_another_machine_is_refused_before_anything_is_measured(
     changed = CodeVersions(
         {**profiling_request.code.operators, "pool_operators:answer": "f" * 64}, profiling_request.code.metric, ""
     )
-    other_code = _error(ProfilingActor(replace(profiling_request, code=changed)).open()).error()
+    other_code = _error(ProfilingActor(replace(profiling_request, code=changed)).open())
     assert isinstance(other_code, OperatorError)
     assert (other_code.code, other_code.location) == ("operator.other_version", "operator pool_operators:answer")
     assert "expected ffffffffffff" in other_code.message
     assert other_code.hint == "Install the same code on all nodes."
-    other_machine = _error(
-        ProfilingActor(replace(profiling_request, machine=Machine("Another CPU", 99))).open()
-    ).error()
+    other_machine = _error(ProfilingActor(replace(profiling_request, machine=Machine("Another CPU", 99))).open())
     assert isinstance(other_machine, ProfileError)
     assert other_machine.code == "ray.other_machine"
     assert "expected Another CPU, 99 cores" in other_machine.message

@@ -71,12 +71,7 @@ class Scorer:
         except Exception as error:  # the user's metric may raise anything
             reason = f"metric {spec.name} ({spec.uses}) failed with {type(error).__name__}: {error}"
             raise MeasurementError(
-                reason,
-                configuration,
-                item.key,
-                reason,
-                code="metric.failed",
-                location=f"pipeline {self._pipeline.name}, configuration {configuration}, item {item.key}",
+                reason, self._pipeline.name, configuration, item.key, code="metric.failed"
             ) from error
         value = validate_score(score, spec.range)
         if value is None:

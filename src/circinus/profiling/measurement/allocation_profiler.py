@@ -81,7 +81,7 @@ class AllocationProfiler:
                 )
             except MeasurementError as error:
                 self._broken.add((task.operator, task.knobs))
-                reason = f"{error.reason} (as one of the allocations {_joined(task.allocations)})"
+                reason = f"{error.message} (as one of the allocations {_joined(task.allocations)})"
                 self._observer.failed(FailedConfiguration(task.configuration, error.item_key, reason))
                 continue
             self._time_estimator.add_elapsed(measured.compute_s, self._budget.elapsed_s - begin_s)

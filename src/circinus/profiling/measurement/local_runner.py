@@ -237,7 +237,7 @@ class LocalRunner:
         try:
             run = self._process(spec, configuration, min(spec.cpus), [row], item)
         except MeasurementError as error:
-            self._failures[prefix, item.key] = error.reason
+            self._failures[prefix, item.key] = error.message
             raise
         self.cache.put(prefix, item.key, run.outputs[0], run.service_s)
         self._runs[prefix, item.key] = _Run(run.service_s, len(run.outputs[0]))
@@ -293,17 +293,8 @@ class LocalRunner:
         )
 
     def _error(self, configuration: Configuration, item: Item | None, reason: str) -> MeasurementError:
-        location = f"pipeline {self._pipeline.name}, configuration {configuration}"
-        if item is not None:
-            location += f", item {item.key}"
-        return MeasurementError(
-            reason,
-            configuration,
-            item.key if item else None,
-            reason,
-            code="operator.failed" if item else "operator.not_loadable",
-            location=location,
-        )
+        code = "operator.failed" if item else "operator.not_loadable"
+        return MeasurementError(reason, self._pipeline.name, configuration, item.key if item else None, code=code)
 
 
 def _operator_runs(runs: Mapping[str, Sequence[_Run]]) -> dict[str, OperatorRuns]:

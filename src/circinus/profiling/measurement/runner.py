@@ -16,27 +16,26 @@ class MeasurementError(OperatorError):
     """Configuration that cannot be measured, while others can."""
 
     def __init__(
-        self,
-        message: str,
-        configuration: Configuration,
-        item_key: str | None,
-        reason: str,
-        *,
-        code: str = "operator.measurement_failed",
-        location: str = "",
-        hint: str = "",
+        self, message: str, pipeline: str, configuration: Configuration, item_key: str | None, *, code: str
     ) -> None:
-        super().__init__(message, code=code, location=location, hint=hint)
+        """Create the error.
+
+        Args:
+            message: failed operator or metric and its error, without the configuration and the item.
+            pipeline: name of the pipeline.
+            configuration: configuration of the pipeline.
+            item_key: key of the item that failed, or None if the failure came before the first item.
+            code: see `CircinusError`.
+        """
+        location = f"pipeline {pipeline}, configuration {configuration}{f', item {item_key}' if item_key else ''}"
+        super().__init__(message, code=code, location=location)
         self.configuration = configuration
         self.item_key = item_key
-        """Key of the item that failed, or None if the failure came before the first item."""
-        self.reason = reason
-        """Failed operator or metric and its error, without the configuration and the item."""
 
     @property
     def failure(self) -> FailedConfiguration:
         """Failure as listed in a profile."""
-        return FailedConfiguration(self.configuration, self.item_key, self.reason)
+        return FailedConfiguration(self.configuration, self.item_key, self.message)
 
 
 class NodeLostError(ProfileError):
@@ -46,10 +45,9 @@ class NodeLostError(ProfileError):
 class NotRecordedError(MeasurementError):
     """Item without a recorded measurement, while other items have one. Not a failure of the configuration."""
 
-    def __init__(self, source: str, configuration: Configuration, item_key: str, recorded: tuple[Item, ...]) -> None:
-        reason = "the trace has no measurement of it"
-        location = f"{source}, item {item_key}"
-        super().__init__(reason, configuration, item_key, reason, code="trace.not_recorded", location=location)
+    def __init__(self, pipeline: str, configuration: Configuration, item_key: str, recorded: tuple[Item, ...]) -> None:
+        message = "the trace has no measurement of it"
+        super().__init__(message, pipeline, configuration, item_key, code="trace.not_recorded")
         self.recorded = recorded
         """Items that have a recorded measurement."""
 

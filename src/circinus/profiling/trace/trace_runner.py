@@ -170,22 +170,20 @@ class TraceRunner:
 
     def _check(self, configuration: Configuration, items: Sequence[Item]) -> None:
         """Raise for missing recordings and for recorded failures."""
-        location = f"pipeline {self._pipeline.name}, configuration {configuration}"
+        pipeline = self._pipeline.name
         failure = self._failures.get(configuration)
         if failure is not None and (failure.item_key is None or failure.item_key in {item.key for item in items}):
             reason = f"{failure.reason} (as recorded)"
-            raise MeasurementError(
-                reason, configuration, failure.item_key, reason, code="trace.recorded_failure", location=location
-            )
+            raise MeasurementError(reason, pipeline, configuration, failure.item_key, code="trace.recorded_failure")
         if configuration not in self._indexes:
-            raise NotRecordedError(location, configuration, items[0].key, ())
+            raise NotRecordedError(pipeline, configuration, items[0].key, ())
         index, columns = self._indexes[configuration], self._positions(items)
         is_recorded = np.isfinite(self._trace.scores[index, columns])
         for row in self._trace.rows[index]:
             is_recorded &= np.isfinite(self._trace.service_s[row, columns] + self._trace.output_bytes[row, columns])
         if not is_recorded.all():
             recorded = tuple(item for item, has_run in zip(items, is_recorded, strict=True) if has_run)
-            raise NotRecordedError(location, configuration, items[int(np.argmin(is_recorded))].key, recorded)
+            raise NotRecordedError(pipeline, configuration, items[int(np.argmin(is_recorded))].key, recorded)
 
     def _run(self, configuration: Configuration, items: Sequence[Item], operators: Sequence[str]) -> float:
         """Charge the missing outputs of the given operators, and return the seconds of processing."""

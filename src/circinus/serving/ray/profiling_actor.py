@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any
 
 from circinus.errors import CircinusError, OperatorError, ProfileError
 from circinus.operators import Item
 from circinus.operators.pickling import unpickle_value
 from circinus.profiling.hardware.machine import Machine, current_machine
 from circinus.profiling.measurement.local_runner import LocalRunner, available_cpus
-from circinus.profiling.measurement.runner import (
-    AllocationMeasurement,
-    Measurement,
-    MeasurementError,
-    OperatorsMeasurement,
-)
 from circinus.profiling.store.measurement_keys import CodeVersions, MeasurementKeys, pipeline_code
 from circinus.specification import Configuration, Pipeline
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -49,37 +41,6 @@ class ProfilingRequest:
     timeout_s: float
 
 
-@dataclass(frozen=True)
-class RemoteError:
-    """Serialized `CircinusError` of a failed measurement."""
-
-    kind: Literal["measurement", "operator", "profile"]
-    message: str
-    configuration: Configuration | None = None
-    item_key: str | None = None
-    reason: str = ""
-    code: str = "unspecified"
-    location: str = ""
-    hint: str = ""
-
-    @classmethod
-    def of(cls, error: CircinusError) -> RemoteError:
-        """Serialize an error."""
-        code, location, hint = error.code, error.location, error.hint
-        if isinstance(error, MeasurementError):
-            details = error.configuration, error.item_key, error.reason
-            return cls("measurement", error.message, *details, code, location, hint)
-        kind: Literal["operator", "profile"] = "operator" if isinstance(error, OperatorError) else "profile"
-        return cls(kind, error.message, code=code, location=location, hint=hint)
-
-    def error(self) -> CircinusError:
-        """Rebuild the error with its code, location and hint."""
-        problem: dict[str, str] = {"code": self.code, "location": self.location, "hint": self.hint}
-        if self.kind == "measurement" and self.configuration is not None:
-            return MeasurementError(self.message, self.configuration, self.item_key, self.reason, **problem)
-        return (OperatorError if self.kind == "operator" else ProfileError)(self.message, **problem)
-
-
 class ProfilingActor:
     """Ray actor that measures one pipeline on its node. It keeps loaded operators, outputs and received items."""
 
@@ -88,41 +49,35 @@ class ProfilingActor:
         self._items: dict[str, Item] = {}
         self._runner: LocalRunner | None = None
 
-    def open(self) -> NodeInfo | RemoteError:
-        """Check code and machine; operators are loaded when they are needed."""
+    def open(self) -> NodeInfo | CircinusError:
+        """Check code and machine; operators load when needed. Errors are returned, as Ray wraps raised ones."""
         try:
             return self._open()
         except CircinusError as error:
-            return RemoteError.of(error)
+            return error
 
     def measure(
-        self, configuration: Configuration, keys: Sequence[str], new_items: Sequence[bytes]
-    ) -> Measurement | RemoteError:
-        """Measure items by key (see `Runner.measure`); `new_items` holds the pickled items not sent before."""
-        return self._measured(keys, new_items, lambda runner, items: runner.measure(configuration, items))
+        self, method: str, configuration: Configuration, keys: Sequence[str], new_items: Sequence[bytes], **options: Any
+    ) -> Any:
+        """Call a method of `Runner` or `OperatorRunner`, and return its result or its `CircinusError`.
 
-    def measure_operators(
-        self, configuration: Configuration, keys: Sequence[str], new_items: Sequence[bytes], operators: Sequence[str]
-    ) -> OperatorsMeasurement | RemoteError:
-        """See `OperatorRunner.measure_operators`."""
-        return self._measured(
-            keys, new_items, lambda runner, items: runner.measure_operators(configuration, items, operators)
-        )
-
-    def measure_allocations(
-        self,
-        configuration: Configuration,
-        keys: Sequence[str],
-        new_items: Sequence[bytes],
-        operator: str,
-        allocations: Sequence[tuple[float, int]],
-    ) -> AllocationMeasurement | RemoteError:
-        """See `Runner.measure_allocations`."""
-        return self._measured(
-            keys,
-            new_items,
-            lambda runner, items: runner.measure_allocations(configuration, operator, allocations, items),
-        )
+        Args:
+            method: name of the method.
+            configuration: its configuration.
+            keys: keys of its items.
+            new_items: pickled items that were not sent before.
+            options: its further arguments.
+        """
+        try:
+            if self._runner is None:
+                raise ProfileError("the actor was not opened before measuring", code="ray.not_opened")
+            for data in new_items:
+                item = _item(data)
+                self._items[item.key] = item
+            items = [self._items[key] for key in keys]
+            return getattr(self._runner, method)(configuration, items=items, **options)
+        except CircinusError as error:
+            return error
 
     def close(self) -> None:
         """End all processes that were started."""
@@ -150,19 +105,6 @@ class ProfilingActor:
         addresses = MeasurementKeys(request.pipeline, request.code, request.hardware_class, request.machine)
         self._runner = LocalRunner(addresses, request.module_paths, timeout_s=request.timeout_s)
         return info
-
-    def _measured(
-        self, keys: Sequence[str], new_items: Sequence[bytes], measure: Callable[[LocalRunner, Sequence[Item]], _T]
-    ) -> _T | RemoteError:
-        try:
-            if self._runner is None:
-                raise ProfileError("the actor was not opened before measuring", code="ray.not_opened")
-            for data in new_items:
-                item = _item(data)
-                self._items[item.key] = item
-            return measure(self._runner, [self._items[key] for key in keys])
-        except CircinusError as error:
-            return RemoteError.of(error)
 
 
 def node_info() -> NodeInfo:

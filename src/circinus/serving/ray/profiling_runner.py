@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from circinus.errors import ServingError
+from circinus.errors import CircinusError, ServingError
 from circinus.operators import Item
 from circinus.operators.pickling import pickle_value
 from circinus.profiling.measurement.runner import (
@@ -20,7 +20,7 @@ from circinus.profiling.measurement.runner import (
     OperatorsMeasurement,
 )
 from circinus.serving.ray.cluster import Cluster, PoolNodes
-from circinus.serving.ray.profiling_actor import NodeInfo, ProfilingActor, ProfilingRequest, RemoteError, node_info
+from circinus.serving.ray.profiling_actor import NodeInfo, ProfilingActor, ProfilingRequest, node_info
 from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, placement_options
 from circinus.specification import Configuration
 
@@ -121,7 +121,9 @@ class RayRunner:
         self, configuration: Configuration, items: Sequence[Item], operators: Sequence[str]
     ) -> OperatorsMeasurement:
         """See `OperatorRunner.measure_operators`."""
-        measurement: OperatorsMeasurement = self._call("measure_operators", configuration, items, list(operators))
+        measurement: OperatorsMeasurement = self._call(
+            "measure_operators", configuration, items, operators=list(operators)
+        )
         return measurement
 
     def measure_allocations(
@@ -133,11 +135,11 @@ class RayRunner:
     ) -> AllocationMeasurement:
         """See `Runner.measure_allocations`."""
         measurement: AllocationMeasurement = self._call(
-            "measure_allocations", configuration, items, operator, list(allocations)
+            "measure_allocations", configuration, items, operator=operator, allocations=list(allocations)
         )
         return measurement
 
-    def _call(self, method: str, configuration: Configuration, items: Sequence[Item], *extra_arguments: Any) -> Any:
+    def _call(self, method: str, configuration: Configuration, items: Sequence[Item], **options: Any) -> Any:
         """Return the response of the actor.
 
         Raises:
@@ -152,9 +154,8 @@ class RayRunner:
             new_items = [item for item in items if item.key not in self._sent]
             try:
                 sent = [pickle_value(item) for item in new_items]
-                response = ray.get(
-                    getattr(actor, method).remote(configuration, [i.key for i in items], sent, *extra_arguments)
-                )
+                keys = [item.key for item in items]
+                response = ray.get(actor.measure.remote(method, configuration, keys, sent, **options))
             except RayTaskError as error:
                 raise ServingError(
                     f"the measurement failed on its node: {error}", code="ray.node_failed", location=self._location()
@@ -163,12 +164,11 @@ class RayRunner:
                 self.close()
                 continue
             self._sent.update(item.key for item in new_items)
-            if isinstance(response, RemoteError):
-                raise response.error()
+            if isinstance(response, CircinusError):
+                raise response
             return response
         reason = f"the process that measures on hardware class {self._request.hardware_class} ended twice during it"
-        location = f"pipeline {self._request.pipeline.name}, configuration {configuration}"
-        raise MeasurementError(reason, configuration, None, reason, code="ray.process_lost", location=location)
+        raise MeasurementError(reason, self._request.pipeline.name, configuration, None, code="ray.process_lost")
 
     def _start(self) -> Any:
         """Start an actor that is ready to measure."""
@@ -213,9 +213,9 @@ class RayRunner:
                     location=self._location(),
                     hint="Profile while the nodes are less busy.",
                 )
-        response: NodeInfo | RemoteError = ray.get(call)
-        if isinstance(response, RemoteError):
-            raise response.error()
+        response: NodeInfo | CircinusError = ray.get(call)
+        if isinstance(response, CircinusError):
+            raise response
         return response
 
     def _location(self) -> str:
