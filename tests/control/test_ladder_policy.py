@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.control.ladders.policy import LadderSettings, LadderState, RungLoad, decide_step
+from circinus.specification import LatencySlo
 
-SETTINGS = LadderSettings(limit_s=1.0)
+SETTINGS = LadderSettings(LatencySlo(limit_s=1.0))
 VIEWS = st.builds(
     lambda alone_s, backlog_s, least, more, strain, recent, ready: RungLoad(
         alone_s, backlog_s, least, least * (1 + more), least * (1 + more) * strain, recent, ready
@@ -52,7 +53,7 @@ def test_requests_that_would_be_late_for_a_moment_are_reason_enough() -> None:
     assert (late.state.rung, late.reason.split(":")[0]) == (1, "late")
     through = decide_step(0.4, state, [_view(0.5, 0.2), _view(0.3)], SETTINGS).state
     assert decide_step(0.6, through, rungs, SETTINGS).state.rung == 0, "those are others"
-    assert decide_step(9.0, state, rungs, replace(SETTINGS, limit_s=None)).state.rung == 0
+    assert decide_step(9.0, state, rungs, replace(SETTINGS, slo=None)).state.rung == 0
     assert decide_step(0.0, LadderState(0, 0), [_view(0.5, 3.2), _view(0.3)], SETTINGS).state.rung == 1
 
 
@@ -65,7 +66,7 @@ def test_requests_that_would_be_late_in_a_moment_are_reason_enough_at_once() -> 
     in_time, nobody_waits, keeps_up = _view(0.5, 0.4, 1.9), _view(0.5, 0.0, 9.0), _view(0.5, 0.88, 0.9)
     for stays in (in_time, nobody_waits, keeps_up):
         assert decide_step(0.0, LadderState(0, 0), [stays, below], SETTINGS).state.rung == 0
-    no_limit = replace(SETTINGS, limit_s=None)
+    no_limit = replace(SETTINGS, slo=None)
     assert decide_step(0.0, LadderState(0, 0), [grows, below], no_limit).state.rung == 0
 
 
@@ -79,7 +80,7 @@ def test_what_the_last_moments_say_counts_where_nothing_serves() -> None:
     assert step.reason == "late: utilization 0.50, a request arriving now takes 1.05 s of 1 s"
     # Without a latency limit, queues do not matter on any rung.
     rungs = [_view(1.8), _view(0.5, recent=1.2), _view(0.3)]
-    assert decide_step(0.0, LadderState(0, 0), rungs, replace(SETTINGS, limit_s=None)).state.rung == 1
+    assert decide_step(0.0, LadderState(0, 0), rungs, replace(SETTINGS, slo=None)).state.rung == 1
 
 
 def test_a_rung_with_room_to_spare_is_better_than_one_that_just_serves() -> None:

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from circinus.control.drift.status_deltas import LateShareReader, NewBatchReader
 from circinus.serving import DeploymentStatus, ServedBatch
 from circinus.serving.engine import QueryStatus
-from circinus.specification import Allocation, Deployment, KnobValues
+from circinus.specification import Allocation, Deployment, KnobValues, LatencySlo
 
 DEPLOYMENT = Deployment("p", "o", KnobValues(), "pool", Allocation(1.0, 1, 0.5))
 REMEMBERED = 5
+SLOS = {"q": LatencySlo(limit_s=1.0)}
 
 
 def _status(count: int, earlier: int = 100) -> DeploymentStatus:
@@ -58,18 +59,18 @@ def _query(answered: int, failed: int, latency_s: list[float]) -> QueryStatus:
 
 
 def test_shares_are_over_blocks_that_are_long_and_full_enough() -> None:
-    reader, limits_s = LateShareReader(10.0, 4), {"q": 1.0}
-    assert reader.read(0.0, [_query(0, 0, [])], limits_s) == {}
-    assert reader.read(5.0, [_query(3, 1, [0.5, 2.0, 0.5])], limits_s) == {}, "too short"
-    assert reader.read(10.0, [_query(4, 1, [0.5, 2.0, 0.5, 0.5])], limits_s) == {"q": 2 / 5}
-    assert reader.read(25.0, [_query(5, 1, [0.5, 2.0, 0.5, 0.5, 3.0])], limits_s) == {}, "too few"
-    assert reader.read(26.0, [_query(5, 6, [0.5, 2.0, 0.5, 0.5, 3.0])], limits_s) == {"q": 1.0}
+    reader = LateShareReader(10.0, 4)
+    assert reader.read(0.0, [_query(0, 0, [])], SLOS) == {}
+    assert reader.read(5.0, [_query(3, 1, [0.5, 2.0, 0.5])], SLOS) == {}, "too short"
+    assert reader.read(10.0, [_query(4, 1, [0.5, 2.0, 0.5, 0.5])], SLOS) == {"q": 2 / 5}
+    assert reader.read(25.0, [_query(5, 1, [0.5, 2.0, 0.5, 0.5, 3.0])], SLOS) == {}, "too few"
+    assert reader.read(26.0, [_query(5, 6, [0.5, 2.0, 0.5, 0.5, 3.0])], SLOS) == {"q": 1.0}
 
 
 def test_the_answers_that_are_remembered_stand_for_all() -> None:
     reader = LateShareReader(1.0, 1)
-    reader.read(0.0, [_query(0, 0, [])], {"q": 1.0})
-    assert reader.read(1.0, [_query(100, 0, [0.5, 2.0])], {"q": 1.0}) == {"q": 0.5}
+    reader.read(0.0, [_query(0, 0, [])], SLOS)
+    assert reader.read(1.0, [_query(100, 0, [0.5, 2.0])], SLOS) == {"q": 0.5}
 
 
 def test_a_query_without_a_limit_is_not_read() -> None:
@@ -80,5 +81,5 @@ def test_a_query_without_a_limit_is_not_read() -> None:
 
 def test_late_requests_are_counted_anew_with_the_engine() -> None:
     reader = LateShareReader(10.0, 1)
-    reader.read(0.0, [_query(50, 3, [2.0] * 9)], {"q": 1.0})
-    assert reader.read(10.0, [_query(2, 0, [0.5, 0.5])], {"q": 1.0}) == {"q": 0.0}
+    reader.read(0.0, [_query(50, 3, [2.0] * 9)], SLOS)
+    assert reader.read(10.0, [_query(2, 0, [0.5, 0.5])], SLOS) == {"q": 0.0}

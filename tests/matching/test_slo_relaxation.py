@@ -10,7 +10,7 @@ from budget import HANG_LIMIT_S, share_of
 from circinus.matching import Matching, MatchSettings, match, plan_all_queries
 from circinus.matching.explanation.slo_relaxation import relax_slo
 from circinus.planning import Frontier, SingleRelaxation
-from circinus.specification import AccuracySlo, CostSlo, LatencySlo, Query, Slos
+from circinus.specification import AccuracySlo, CostSlo, LatencySlo, Query, SloKind, Slos
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 from random_specifications import random_specification
 
@@ -66,7 +66,8 @@ def only_rejection(found: Matching):
 def test_the_tightest_limit_is_named_when_its_plan_fits() -> None:
     asked = query("q", Slos(latency=LatencySlo(limit_s=0.3)))
     plan = candidate("q", [use(deployment("a", 0, "edge"), 0.5, INFRA)], latency_s=0.4007)
-    found = match({"q": frontier(asked, relaxations=[SingleRelaxation("latency", 0.44, plan)])}, INFRA, reestimate)
+    relaxations = [SingleRelaxation(SloKind.LATENCY, 0.44, plan)]
+    found = match({"q": frontier(asked, relaxations=relaxations)}, INFRA, reestimate)
     relaxation = only_rejection(found).relaxation
     assert relaxation is not None
     assert relaxation.plan == plan.plan
@@ -78,7 +79,7 @@ def test_the_tightest_limit_is_named_when_its_plan_fits() -> None:
 def test_a_relaxation_whose_plan_has_no_room_is_not_offered() -> None:
     asked = query("q", Slos(latency=LatencySlo(limit_s=0.3)))
     plan = candidate("q", [use(deployment("a", 0, "edge", cpus=3.0), 0.5, INFRA)], latency_s=0.4)
-    relaxations = [SingleRelaxation("latency", 0.44, plan)]
+    relaxations = [SingleRelaxation(SloKind.LATENCY, 0.44, plan)]
     alone = match({"q": frontier(asked, relaxations=relaxations)}, INFRA, reestimate)
     assert only_rejection(alone).relaxation is not None
     big = query("big", Slos())
@@ -130,8 +131,8 @@ def test_what_would_take_more_than_another_relaxation_is_not_planned() -> None:
     slower = candidate("q", [use(deployment("a", 2, "far"), 0.5, INFRA)], latency_s=0.95, accuracy=0.9)
     coarser = candidate("q", [use(deployment("a", 0, "edge"), 0.5, INFRA)], latency_s=0.8, accuracy=0.6)
     relaxations = [
-        SingleRelaxation("latency", slower.estimate.latency_s.upper, slower),
-        SingleRelaxation("accuracy", coarser.estimate.accuracy.lower, coarser),
+        SingleRelaxation(SloKind.LATENCY, slower.estimate.latency_s.upper, slower),
+        SingleRelaxation(SloKind.ACCURACY, coarser.estimate.accuracy.lower, coarser),
     ]
 
     def replan(other: Query) -> Frontier:
@@ -159,7 +160,7 @@ def test_another_plan_of_the_tightest_accuracy_is_tried_before_wider_objectives(
 
     frontiers = {
         "heavy": frontier(heavy, taken),
-        "q": frontier(asked, relaxations=[SingleRelaxation("accuracy", tightest, blocked)]),
+        "q": frontier(asked, relaxations=[SingleRelaxation(SloKind.ACCURACY, tightest, blocked)]),
     }
     relaxation = only_rejection(match(frontiers, INFRA, reestimate, replan=replan)).relaxation
     assert relaxation is not None
@@ -198,13 +199,13 @@ def test_relaxing_moves_a_limit_in_its_own_direction() -> None:
         accuracy=AccuracySlo(threshold=0.2, comparison="<="),
         cost=CostSlo(limit_usd_per_h=1.0),
     )
-    assert relax_slo(slos, "latency", 0.5).latency == LatencySlo(percentile=99.0, limit_s=3.0)
-    accuracy = relax_slo(slos, "accuracy", 0.5).accuracy
+    assert relax_slo(slos, SloKind.LATENCY, 0.5).latency == LatencySlo(percentile=99.0, limit_s=3.0)
+    accuracy = relax_slo(slos, SloKind.ACCURACY, 0.5).accuracy
     assert accuracy is not None
     assert accuracy.threshold == pytest.approx(0.3)
     assert accuracy.comparison == "<="
-    assert relax_slo(slos, "cost", 0.5).cost == CostSlo(limit_usd_per_h=1.5)
-    wide = relax_slo(slos, "latency", None)
+    assert relax_slo(slos, SloKind.COST, 0.5).cost == CostSlo(limit_usd_per_h=1.5)
+    wide = relax_slo(slos, SloKind.LATENCY, None)
     assert wide.latency is not None
     assert wide.latency.percentile == 99.0, "which percentile is meant does not change"
-    assert relax_slo(slos, "cost", None) == slos.model_copy(update={"cost": None})
+    assert relax_slo(slos, SloKind.COST, None) == slos.model_copy(update={"cost": None})

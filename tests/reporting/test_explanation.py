@@ -12,7 +12,7 @@ from circinus.matching import Matching, match
 from circinus.planning import BestEffortPlan, Frontier, SingleRelaxation
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
 from circinus.reporting.plan_table import best_effort_text, format_probability, plan_table
-from circinus.specification import BurstyArrivals, LatencySlo, Query, Slos
+from circinus.specification import BurstyArrivals, LatencySlo, Query, SloKind, Slos
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 
 INFRA = infrastructure([("edge", 1, 4.0, 16.0, 1.0), ("far", 1, 4.0, 16.0, 2.0)])
@@ -72,7 +72,7 @@ def test_a_tie_says_what_decided() -> None:
 def test_a_rejection_says_what_is_beside_the_others() -> None:
     asked = _query("q", latency_s=0.3)
     plan = candidate("q", [use(deployment("a", 0, "edge"), 0.5, INFRA)], latency_s=0.4007)
-    found = _matched(_frontier(asked, relaxations=(SingleRelaxation("latency", 0.44, plan),)))
+    found = _matched(_frontier(asked, relaxations=(SingleRelaxation(SloKind.LATENCY, 0.44, plan),)))
     (rejection,) = found.rejections
     text = printed(rejection_explanation(rejection, asked))
     assert (

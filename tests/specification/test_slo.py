@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
 
 import pytest
@@ -109,3 +111,35 @@ def test_all_faulty_objectives_are_found_at_once() -> None:
 )
 def test_the_threshold_itself_keeps_the_objective(comparison: Any, score: float, holds: bool) -> None:
     assert AccuracySlo(threshold=0.9, comparison=comparison).is_met_by(score) is holds
+
+
+def test_attained_slos_are_those_met_by_known_values() -> None:
+    assert ALL.attained(0.8, 0.9, 0.5) == {"latency": True, "accuracy": True, "cost": True}
+    assert ALL.attained(0.81, 0.89, 0.51) == {"latency": False, "accuracy": False, "cost": False}
+    assert ALL.attained(None, math.nan, 0.0) == {"latency": False, "accuracy": False, "cost": True}
+    assert Slos().attained(None, None, 9.0) == {}
+    assert json.loads(json.dumps(Slos(cost=ALL.cost).attained(None, None, 1.0))) == {"cost": False}
+
+
+def test_rounding_errors_violate_no_slo() -> None:
+    for slo in ALL.by_kind.values():
+        worse = -1 if slo.is_minimum else 1
+        assert slo.margin(slo.limit + 0.9 * worse * slo.tolerance) == 0.0
+        assert slo.margin(slo.limit + 1.1 * worse * slo.tolerance) < 0
+        assert slo.tolerance <= 1e-5 * slo.limit
+
+
+@given(st.floats(1e-3, 10), st.sampled_from([">=", "<="]), st.floats(1e-3, 10))
+def test_relaxed_slos_are_met_and_no_tighter(limit: float, comparison: Any, value: float) -> None:
+    for slo in (LatencySlo(limit_s=limit), AccuracySlo(threshold=limit, comparison=comparison)):
+        relaxed = slo.relaxed_to(value)
+        assert relaxed.is_met_by(value)
+        assert relaxed.is_met_by(slo.limit)
+        assert slo.relaxed_by(0.5).margin(slo.limit) == pytest.approx(0.5 * limit)
+
+
+def test_fraction_within_counts_failures_as_late() -> None:
+    slo = LatencySlo(limit_s=0.3)
+    assert slo.fraction_within([0.1 + 0.2, 0.5]) == 0.5
+    assert slo.fraction_within([0.1 + 0.2, 0.5], failed=2) == 0.25
+    assert slo.fraction_within([]) == 1.0

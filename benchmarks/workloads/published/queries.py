@@ -29,7 +29,7 @@ from circinus.matching.problem_builder import build_problem
 from circinus.planning import Frontier, plan_query
 from circinus.planning.settings import SearchSettings
 from circinus.profiling import PipelineProfile
-from circinus.specification import Infrastructure, Network, Pipeline, Query, Specification
+from circinus.specification import Infrastructure, Network, Pipeline, Query, SloKind, Specification
 
 MIXED = "mixed"
 KINDS = 90
@@ -191,7 +191,7 @@ class _Kinds:
         if key not in self._tightest_s:
             slos = self._slos(percentile, _NO_TIME_S, threshold)
             impossible = self._planned("impossible", "place-0", self._rate_per_s, slos)
-            self._tightest_s[key] = next(r.limit for r in impossible.relaxations if r.slo == "latency")
+            self._tightest_s[key] = next(r.limit for r in impossible.relaxations if r.slo is SloKind.LATENCY)
         return self._tightest_s[key]
 
     def _achievable(self) -> tuple[float, ...]:

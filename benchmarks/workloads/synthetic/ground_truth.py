@@ -61,13 +61,9 @@ def true_verdict(model: SyntheticModel, query: Query, network: Network, plan: Qu
     """Return whether a plan meets its SLOs, and its cost."""
     profile = _configuration(model, plan.configuration)
     estimate = Estimator(query, model.pipeline, profile, network).candidate(plan).estimate
-    slos, cost = query.slos, estimate.cost_usd_per_h.lower
-    is_met = (
-        (slos.latency is None or estimate.latency_s.value <= slos.latency.limit_s)
-        and (slos.accuracy is None or slos.accuracy.is_met_by(estimate.accuracy.value))
-        and (slos.cost is None or cost <= slos.cost.limit_usd_per_h)
-    )
-    return TrueVerdict(is_met, cost)
+    cost = estimate.cost_usd_per_h.lower
+    met = query.slos.attained(estimate.latency_s.value, estimate.accuracy.value, cost)
+    return TrueVerdict(all(met.values()), cost)
 
 
 def _configuration(model: SyntheticModel, configuration: Configuration) -> ConfigurationProfile:

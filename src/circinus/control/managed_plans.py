@@ -86,12 +86,7 @@ class ManagedPlans:
     @cached_property
     def ladder_settings(self) -> Mapping[str, LadderSettings]:
         """Policy settings of each query's ladder."""
-        return {
-            name: LadderSettings(
-                limit_s=None if query.slos.latency is None else query.slos.latency.limit_s, dwell_s=self.dwell_s
-            )
-            for name, query in self.queries.items()
-        }
+        return {name: LadderSettings(query.slos.latency, self.dwell_s) for name, query in self.queries.items()}
 
     @cached_property
     def dispersions(self) -> Mapping[str, float]:

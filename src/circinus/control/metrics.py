@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +11,6 @@ from circinus.control.ladders.policy import LadderState
 from circinus.control.managed_plans import ManagedPlans
 from circinus.control.state_store import Event
 from circinus.errors import ServingError
-from circinus.estimation.estimator import DEFAULT_PERCENTILE
 from circinus.serving import EngineStatus
 
 _PERCENTILES = (50, 95, 99)
@@ -109,12 +107,10 @@ class ControlMetrics:
                 self._latency.set(ordered[index], entry.query, str(share))
             completed, latency = len(ordered) + entry.recent_failed, query.slos.latency
             if completed:
-                limit_s, percentile = (
-                    (math.inf, DEFAULT_PERCENTILE) if latency is None else (latency.limit_s, latency.percentile)
-                )
-                within = sum(seconds <= limit_s for seconds in ordered) / completed
+                answered_share = len(ordered) / completed
+                within = answered_share if latency is None else latency.fraction_within(ordered, entry.recent_failed)
                 self._within.set(within, entry.query)
-                goodput += query.weight if within >= percentile / 100 else 0.0
+                goodput += query.weight if within >= query.slos.percentile / 100 else 0.0
         self._goodput.set(goodput)
         for name in self._scores.keys() - controlled.queries.keys():
             del self._scores[name]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from circinus.estimation.slo_probability import SloProbabilities
 from circinus.estimation.traffic import RequestStream
-from circinus.specification import Deployment, DirectedLink, QueryPlan, Slos
+from circinus.specification import Deployment, DirectedLink, QueryPlan, Slo, SloKind, Slos
 from circinus.statistics.interval import Interval
 
 
@@ -44,22 +44,22 @@ class Estimate:
     simulated: bool = False
     """True if the latency comes from a joint simulation of all queries."""
 
-    def violations(self, slos: Slos) -> tuple[str, ...]:
-        """Return the SLOs (`latency`, `accuracy`, `cost`) that are not guaranteed.
+    def violations(self, slos: Slos, *, sized: bool = False) -> tuple[SloKind, ...]:
+        """Return the SLOs that are not guaranteed; see `compared_value` for `sized`."""
+        return tuple(
+            [kind for kind, slo in slos.by_kind.items() if not slo.is_met_by(self.compared_value(slo, sized=sized))]
+        )
 
-        Latency is compared at its upper bound, accuracy at its unfavourable bound, and cost at its lower bound, as the
-        actual share follows from the final sizing.
+    def compared_value(self, slo: Slo, *, sized: bool = False) -> float:
+        """Return the value that must meet an SLO: the unfavourable bound of latency and accuracy, and a cost.
+
+        Args:
+            slo: any SLO.
+            sized: whether the cost is the query's share at the final sizes; before, its lower bound counts.
         """
-        violations = []
-        if slos.latency is not None and self.latency_s.upper > slos.latency.limit_s:
-            violations.append("latency")
-        if slos.accuracy is not None:
-            worst = self.accuracy.lower if slos.accuracy.comparison == ">=" else self.accuracy.upper
-            if not slos.accuracy.is_met_by(worst):
-                violations.append("accuracy")
-        if slos.cost is not None and self.cost_usd_per_h.lower > slos.cost.limit_usd_per_h:
-            violations.append("cost")
-        return tuple(violations)
+        if slo.kind is SloKind.COST:
+            return self.cost_usd_per_h.value if sized else self.cost_usd_per_h.lower
+        return slo.worst(self.latency_s if slo.kind is SloKind.LATENCY else self.accuracy)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from circinus.estimation.slo_probability import SloProbabilities, accuracy_slo_p
 from circinus.estimation.stage_latency import StageLatencyModel
 from circinus.estimation.transfer import INPUT, TransferModel, destinations, link_station_under_load
 from circinus.profiling import ConfigurationProfile
-from circinus.specification import Deployment, Network, OperatorSpec, Pipeline, Query, QueryPlan
+from circinus.specification import Deployment, Network, OperatorSpec, Pipeline, Query, QueryPlan, SloKind
 
 USABLE_LINK_SHARE = 0.7
 """Maximum share of a link's bandwidth used by all plans; guarantees are computed at this utilization."""
@@ -28,15 +28,10 @@ _MIN_BATCHED = 1.15
 _NEGLIGIBLE = 0.01
 """Share of a latency up to which unmodelled waits cause no caveat."""
 
-DEFAULT_PERCENTILE = 95.0
-"""Percentile that is estimated for a query without a latency SLO."""
-
 
 def latency_percentile(query: Query) -> PercentileEstimator:
     """Return the estimator of the query's latency percentile, with sections of scenarios according to its risk."""
-    latency = query.slos.latency
-    percentile = DEFAULT_PERCENTILE if latency is None else latency.percentile
-    return PercentileEstimator.at(percentile, query.risk)
+    return PercentileEstimator.at(query.slos.percentile, query.risk)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,11 +166,13 @@ class Estimator:
         if slos.latency is not None:
             latency = latency_slo_probability(latency_s, len(self._profile.items), slos.latency, risk)
         return SloProbabilities.of(
-            latency=min(latency, guaranteed) if "latency" in violations else max(latency, guaranteed),
+            latency=min(latency, guaranteed) if SloKind.LATENCY in violations else max(latency, guaranteed),
             accuracy=(
-                self._accuracy_probability if "accuracy" in violations else max(self._accuracy_probability, guaranteed)
+                self._accuracy_probability
+                if SloKind.ACCURACY in violations
+                else max(self._accuracy_probability, guaranteed)
             ),
-            cost=float("cost" not in violations),
+            cost=float(SloKind.COST not in violations),
         )
 
     def latency_s(self, plan: QueryPlan, conditions: MergedLoad | None = None, *, cautious: bool = False) -> FloatArray:

@@ -64,8 +64,7 @@ def accuracy_slo_probability(
         return float(slo.is_met_by(mean))
     remaining = 1.0 if population is None else 1.0 - count / population
     variance = shrunk_variance(float(((scores - mean) ** 2).sum()), count - 1, score_range[1] - score_range[0])
-    margin = mean - slo.threshold if slo.comparison == ">=" else slo.threshold - mean
-    return _uncertain(float(student_t_cdf(margin / math.sqrt(variance / count * remaining), count)))
+    return _uncertain(float(student_t_cdf(slo.margin(mean) / math.sqrt(variance / count * remaining), count)))
 
 
 def latency_slo_probability(latency_s: FloatArray, items: int, slo: LatencySlo, risk: float) -> float:
@@ -90,7 +89,7 @@ def latency_slo_probability(latency_s: FloatArray, items: int, slo: LatencySlo, 
     if items < percentile_sample_size(slo.percentile, risk):
         return _uncertain(_log_normal_probability(latency_s, count, slo))
     share = slo.percentile / 100
-    within = float((latency_s <= slo.limit_s).mean()) * count
+    within = float((latency_s <= slo.limit_s + slo.tolerance).mean()) * count
     fewer = math.floor(within + 1e-9)
     part = max(0.0, within - fewer)
     below = _below(count, share, fewer)

@@ -14,7 +14,7 @@ from circinus.estimation.merged_load import propagate_departures
 from circinus.matching.bin_packing import pack
 from circinus.matching.feasibility import Infeasibility, capacity_violation
 from circinus.matching.plan_set import SizedDeployment
-from circinus.matching.problem import Problem, Usage, meets_cost_slo, round_up_replicas
+from circinus.matching.problem import Problem, Usage, round_up_replicas
 from circinus.matching.problem_builder import build_problem
 from circinus.matching.sizing import Reestimate, violations, with_cost
 from circinus.matching.solvers.greedy import MarginalCosts, marginal_costs
@@ -224,11 +224,11 @@ class AdmissionControl:
     def _certainly_meets_slos(self, name: str, fit: AdmissionFit, waits: WaitIncreaseBound) -> bool:
         """Return whether a query meets its SLOs by bounds alone, without re-estimating its latency."""
         plan, latency, cost = self._plans[name], self._slos[name].latency, self._slos[name].cost
-        if cost is not None and not meets_cost_slo(self._share_usd_per_h(plan, fit), cost.limit_usd_per_h):
+        if cost is not None and not cost.is_met_by(self._share_usd_per_h(plan, fit)):
             return False
         if self._latency_s is None:
             return False
-        return latency is None or waits.latency_s(plan, self._latency_s[name], self._risk[name]) <= latency.limit_s
+        return latency is None or latency.is_met_by(waits.latency_s(plan, self._latency_s[name], self._risk[name]))
 
     def affected_plans(self, fit: AdmissionFit) -> dict[str, PlanCandidate]:
         """Return the affected plans by query name, as they will run."""

@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
-from circinus.matching.problem import Problem, Usage
-from circinus.matching.tolerances import CAPACITY_TOLERANCE, COST_TOLERANCE_USD_PER_H
+from circinus.matching.problem import Problem, Usage, meets_cost_slo
+from circinus.matching.tolerances import CAPACITY_TOLERANCE
 
 
 class Cut(Protocol):
@@ -140,7 +140,7 @@ class CostShareCut:
         columns, _ = problem.fractional_load.row(self.candidate)
         start, slope, relief, limit = self.tangents(problem)
         paid = start - slope * usage.fractional_load[columns] - relief * (usage.replicas[columns] < self.replicas)
-        return bool(paid.sum() <= limit * (1 + CAPACITY_TOLERANCE) + COST_TOLERANCE_USD_PER_H)
+        return bool(meets_cost_slo(float(paid.sum()), limit))
 
 
 def share_cut(problem: Problem, usage: Usage, candidate: int, reason: str) -> CostShareCut:

@@ -180,9 +180,7 @@ class PlanEstimates:
         if profile is None:
             return False
         slo = query.slos.accuracy
-        if slo is None:
-            return True
-        return slo.is_met_by(profile.accuracy.lower if slo.comparison == ">=" else profile.accuracy.upper)
+        return slo is None or slo.is_met_by(slo.worst(profile.accuracy))
 
     def feasible_estimate(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
         """Return the estimate of a query's plan in isolation, or None if it violates an SLO or is excluded."""

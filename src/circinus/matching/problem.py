@@ -12,8 +12,9 @@ from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.estimation import PlanCandidate, ReplicaDemand
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.solvers.sparse_rows import SparseRows
-from circinus.matching.tolerances import CAPACITY_TOLERANCE, COST_TOLERANCE_USD_PER_H, REPLICA_TOLERANCE
+from circinus.matching.tolerances import CAPACITY_TOLERANCE, REPLICA_TOLERANCE
 from circinus.specification import Deployment
+from circinus.specification.slo import COST_ROUNDING, COST_ROUNDING_USD_PER_H
 
 RESOURCES = ("cpus", "memory", "gpus", "gpu memory")
 """Resources of a replica, in the order of every array's last axis."""
@@ -226,5 +227,5 @@ def round_up_replicas(fractional: FloatArray, used: BoolArray) -> IntArray:
 
 
 def meets_cost_slo(share_usd_per_h: FloatArray | float, limit_usd_per_h: FloatArray | float) -> BoolArray:
-    """Return whether cost shares are within their limits, up to rounding."""
-    return np.asarray(share_usd_per_h <= limit_usd_per_h * (1 + CAPACITY_TOLERANCE) + COST_TOLERANCE_USD_PER_H)
+    """Return whether cost shares are within their limits, as `CostSlo.is_met_by` does for one."""
+    return np.asarray(share_usd_per_h <= limit_usd_per_h * (1 + COST_ROUNDING) + COST_ROUNDING_USD_PER_H)

@@ -27,7 +27,7 @@ from circinus.matching.sizing import SloViolation
 from circinus.matching.solvers.greedy import greedy, local_search, objective_key
 from circinus.matching.solvers.milp_solver import MilpSolver
 from circinus.matching.solvers.solver import Solver
-from circinus.specification import Deployment
+from circinus.specification import Deployment, SloKind
 from circinus.specification.formatting import format_usd_per_h
 
 _FIRST_SHARE, _FIRST_SHARE_LARGE = 0.5, 0.8
@@ -263,7 +263,7 @@ def solve_in_rounds(
 
 def _slo_cuts(problem: Problem, chosen: IntArray, violation: SloViolation, *, exact: bool) -> Iterator[Cut]:
     """Yield the cuts for a violated SLO; unless `exact`, the plan is excluded with any neighbours."""
-    if not exact or violation.slos != ("cost",):
+    if not exact or violation.slos != (SloKind.COST,):
         yield sizing_cut(problem, chosen, violation.candidate, violation.reason, exact=exact)
         return
     # With the same neighbours, the query's other plans mostly cost too much as well: cut them off in one round.

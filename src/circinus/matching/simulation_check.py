@@ -22,7 +22,7 @@ from circinus.simulation import PlannedQuery
 from circinus.simulation.engine import Simulation
 from circinus.simulation.model_builder import SimulationModel, build_model
 from circinus.simulation.report import percentile_interval
-from circinus.specification import Network, Specification
+from circinus.specification import Network, SloKind, Specification
 from circinus.statistics.interval import Interval
 
 
@@ -87,19 +87,15 @@ def exclude_refuted(
     remaining = plans.without_excluded(frontier.candidates)
     own = violating.get(tried.query)
     reason = _SLOWER if own is not None else f"it would make {' and '.join(violating)} {_SLOWER} than guaranteed"
-    near_misses = (NearMiss(own or tried, ("latency",), reason), *frontier.near_misses)
-    nearest = min(
-        (miss.candidate for miss in near_misses if miss.reason == _SLOWER),
-        key=_bound_s,
-        default=None,
-    )
-    relaxations = () if remaining or nearest is None else (SingleRelaxation("latency", _bound_s(nearest), nearest),)
+    near_misses = (NearMiss(own or tried, (SloKind.LATENCY,), reason), *frontier.near_misses)
+    slower = [] if remaining else [miss.candidate for miss in near_misses if miss.reason == _SLOWER]
+    nearest = min(slower, key=_bound_s, default=None)
     return replace(
         frontier,
         candidates=remaining,
         high_margin=plans.without_excluded(frontier.high_margin),
         near_misses=near_misses,
-        relaxations=relaxations,
+        relaxations=() if nearest is None else (SingleRelaxation(SloKind.LATENCY, _bound_s(nearest), nearest),),
         reason="" if remaining else (_ALL_TOO_SLOW if own is not None else reason),
     )
 
@@ -171,7 +167,7 @@ def check_by_simulation(
         name = assignment.query
         if name in uncertain and len(latencies[name]) >= _MIN_REQUESTS:
             assignment = _with_simulated_latency(assignment, planned_of[name], latencies[name])
-            if "latency" in assignment.chosen.estimate.violations(planned_of[name].query.slos):
+            if SloKind.LATENCY in assignment.chosen.estimate.violations(planned_of[name].query.slos):
                 violated[name] = assignment.chosen
         updated.append(assignment)
     return SimulationCheck(replace(matching, assignments=tuple(updated)), violated)
@@ -219,5 +215,5 @@ def _slo_probability(estimate: Estimate, planned: PlannedQuery, latency_s: Float
         np.asarray(thinned), len(planned.profile.items), slos.latency, planned.query.risk
     )
     target = 1 - planned.query.risk
-    estimated = min(estimated, target) if "latency" in estimate.violations(slos) else max(estimated, target)
+    estimated = min(estimated, target) if SloKind.LATENCY in estimate.violations(slos) else max(estimated, target)
     return SloProbabilities.of(estimated, previous.accuracy, previous.cost)

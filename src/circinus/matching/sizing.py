@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from circinus.arrays import IntArray
 from circinus.estimation import MergedLoad, PlanCandidate, merge_loads
-from circinus.matching.problem import Problem, Usage, meets_cost_slo
-from circinus.specification import Slos
-from circinus.specification.formatting import format_duration, format_latency_bound, format_score, format_usd_per_h
+from circinus.matching.problem import Problem, Usage
+from circinus.planning.near_misses import describe_violation
+from circinus.specification import SloKind, Slos
 from circinus.statistics.interval import Interval
 
 Reestimate = Callable[[PlanCandidate, MergedLoad], PlanCandidate]
@@ -22,7 +22,7 @@ class SloViolation:
 
     query: int
     candidate: int
-    slos: tuple[str, ...]
+    slos: tuple[SloKind, ...]
     reason: str
 
 
@@ -70,22 +70,8 @@ def with_cost(candidate: PlanCandidate, share_usd_per_h: float) -> PlanCandidate
     return replace(candidate, estimate=replace(candidate.estimate, cost_usd_per_h=cost))
 
 
-def violations(candidate: PlanCandidate, slos: Slos) -> tuple[tuple[str, ...], str]:
+def violations(candidate: PlanCandidate, slos: Slos) -> tuple[tuple[SloKind, ...], str]:
     """Return the SLOs that a final estimate violates, and a description of the violations."""
-    estimate = candidate.estimate
-    violated = [name for name in estimate.violations(slos) if name != "cost"]
-    reasons = []
-    if "latency" in violated and slos.latency is not None:
-        reasons.append(
-            f"latency p{estimate.percentile:g} at most {format_latency_bound(estimate.latency_s.upper)} > "
-            f"{format_duration(slos.latency.limit_s)}"
-        )
-    if "accuracy" in violated and slos.accuracy is not None:
-        reasons.append(f"accuracy {format_score(estimate.accuracy.value)} violates {slos.accuracy}")
-    if slos.cost is not None and not meets_cost_slo(estimate.cost_usd_per_h.value, slos.cost.limit_usd_per_h):
-        violated.append("cost")
-        reasons.append(
-            f"its cost share {format_usd_per_h(estimate.cost_usd_per_h.value)} > "
-            f"{format_usd_per_h(slos.cost.limit_usd_per_h)}"
-        )
-    return tuple(violated), "as sized, " + " and ".join(reasons) if reasons else ""
+    violated = candidate.estimate.violations(slos, sized=True)
+    reasons = [describe_violation(candidate.estimate, slos.by_kind[kind], sized=True) for kind in violated]
+    return violated, f"as sized, {' and '.join(reasons)}" if reasons else ""

@@ -12,8 +12,6 @@ WEIGHT_TOLERANCE = 1e-9
 """Of sums of weights and of costs over queries, relative."""
 COST_GAP_TOLERANCE = 1e-6
 """Of the gap at which a cost counts as proved optimal, relative."""
-COST_TOLERANCE_USD_PER_H = 1e-12
-"""Of a cost share over its limit, in addition to `CAPACITY_TOLERANCE`."""
 EQUAL_USD_PER_H = 1e-9
 """Difference below which costs count as equal."""
 LATENCY_TOLERANCE = 1e-5

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from circinus.estimation import PlanCandidate
 from circinus.planning.column_pool import ColumnPool
-from circinus.specification import Query
-
-SloName = Literal["latency", "accuracy", "cost"]
+from circinus.specification import Query, SloKind
 
 
 @dataclass(frozen=True)
@@ -18,7 +15,7 @@ class NearMiss:
     """The best plan of one configuration that is not guaranteed to meet the SLOs."""
 
     candidate: PlanCandidate
-    violations: tuple[SloName, ...]
+    violations: tuple[SloKind, ...]
     reason: str
     """Violations with values, such as `p95 1.21 s (at most 1.34 s) > 800 ms`."""
 
@@ -27,7 +24,7 @@ class NearMiss:
 class SingleRelaxation:
     """Relaxation of a single SLO that makes the query feasible while the other SLOs stay as they are."""
 
-    slo: SloName
+    slo: SloKind
     limit: float
     """Tightest limit that some plan is guaranteed to meet: seconds, score, or US dollars per hour."""
     candidate: PlanCandidate

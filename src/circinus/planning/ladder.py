@@ -11,7 +11,7 @@ import numpy as np
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.estimation import PlanCandidate
 from circinus.planning.dominance import DOMINANCE_TOLERANCE, nondominated
-from circinus.specification import Deployment, Query
+from circinus.specification import Deployment, Query, Slo
 
 _CHANGE_WEIGHT = 0.1
 """Weight of a step that changes every deployment, relative to a step that loses the whole margin."""
@@ -60,8 +60,8 @@ class LadderSteps:
         """Return the steps between guaranteed plans of one query."""
         busy = np.array([_busy_cpu_s(plan, query.rate_per_s) for plan in plans])
         cost = np.array([plan.estimate.cost_usd_per_h.lower for plan in plans])
-        accuracy = np.array([_accuracy_margin(plan, query) for plan in plans])
-        latency = np.array([_latency_margin_s(plan, query) for plan in plans])
+        accuracy = _margins(query.slos.accuracy, [plan.estimate.accuracy.value for plan in plans])
+        latency = _margins(query.slos.latency, [plan.estimate.latency_s.value for plan in plans])
         no_more = _no_more(busy) & _no_more(cost)
         down = no_more & ~no_more.T & (accuracy[:, None] >= accuracy[None, :])
         losses = [np.maximum(_differences(values), 0.0) for values in (accuracy, latency)]
@@ -94,16 +94,8 @@ def _busy_cpu_s(plan: PlanCandidate, rate_per_s: float) -> float:
     return sum(use.busy_replicas * use.deployment.allocation.cpus for use in plan.deployments) / rate_per_s
 
 
-def _accuracy_margin(plan: PlanCandidate, query: Query) -> float:
-    slo, accuracy = query.slos.accuracy, plan.estimate.accuracy
-    if slo is None:
-        return 0.0
-    return accuracy.value - slo.threshold if slo.comparison == ">=" else slo.threshold - accuracy.value
-
-
-def _latency_margin_s(plan: PlanCandidate, query: Query) -> float:
-    slo = query.slos.latency
-    return 0.0 if slo is None else slo.limit_s - plan.estimate.latency_s.value
+def _margins(slo: Slo | None, values: Sequence[float]) -> FloatArray:
+    return np.array([0.0 if slo is None else slo.margin(value) for value in values])
 
 
 def _no_more(values: FloatArray) -> BoolArray:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from circinus.estimation import Estimate, PlanCandidate
-from circinus.planning.frontier import BestEffortPlan, NearMiss, SloName
+from circinus.planning.frontier import BestEffortPlan, NearMiss
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.query_search import QuerySearch
-from circinus.specification import AccuracySlo, Slos
+from circinus.specification import Slo, SloKind
 from circinus.specification.formatting import format_duration, format_latency_bound, format_score, format_usd_per_h
-from circinus.specification.units import DURATION, PRICE_PER_H
-from circinus.statistics.interval import Interval
 
 _MAX_TRIED = 8
 """Maximum number of configurations whose plans are computed."""
@@ -81,73 +79,62 @@ def near_misses(search: QuerySearch, without_cost: PlanArrays) -> tuple[NearMiss
             break
         candidate = _best(search, slo, configuration)
         if candidate is not None and candidate.estimate.violations(search.query.slos) == (slo,):
-            reason = describe_violations(candidate.estimate, search.query.slos)
+            reason = describe_violation(candidate.estimate, search.query.slos.by_kind[slo])
             misses.append(NearMiss(candidate, (slo,), reason))
     return tuple(misses)
 
 
-def _inaccurate(search: QuerySearch) -> list[tuple[float, SloName, int]]:
+def _inaccurate(search: QuerySearch) -> list[tuple[float, SloKind, int]]:
     slo = search.query.slos.accuracy
     if slo is None:
         return []
     scale = max(abs(slo.threshold), _MIN_POSITIVE)
     return [
-        (float(search.shortfall[index]) / scale, "accuracy", int(index))
+        (float(search.shortfall[index]) / scale, SloKind.ACCURACY, int(index))
         for index in np.flatnonzero((search.shortfall > 0) & (search.violation <= 0))
     ]
 
 
-def _slow(search: QuerySearch) -> list[tuple[float, SloName, int]]:
+def _slow(search: QuerySearch) -> list[tuple[float, SloKind, int]]:
     too_slow = (search.shortfall <= 0) & (search.violation > 0) & np.isfinite(search.violation)
-    return [(float(search.violation[index]), "latency", int(index)) for index in np.flatnonzero(too_slow)]
+    return [(float(search.violation[index]), SloKind.LATENCY, int(index)) for index in np.flatnonzero(too_slow)]
 
 
-def _expensive(search: QuerySearch, without_cost: PlanArrays) -> list[tuple[float, SloName, int]]:
+def _expensive(search: QuerySearch, without_cost: PlanArrays) -> list[tuple[float, SloKind, int]]:
     slo = search.query.slos.cost
     if slo is None:
         return []
     plans, column = without_cost, search.space.columns.shared_cost
-    candidates: list[tuple[float, SloName, int]] = []
+    candidates: list[tuple[float, SloKind, int]] = []
     for configuration in np.unique(plans.configuration):
-        min_cost = plans.resources[plans.configuration == configuration, column].min()
-        excess = float(min_cost) / max(slo.limit_usd_per_h, _MIN_POSITIVE) - 1
-        if excess > 0:
-            candidates.append((excess, "cost", int(configuration)))
+        min_cost = float(plans.resources[plans.configuration == configuration, column].min())
+        if not slo.is_met_by(min_cost):
+            excess = min_cost / max(slo.limit_usd_per_h, _MIN_POSITIVE) - 1
+            candidates.append((excess, SloKind.COST, int(configuration)))
     return candidates
 
 
-def _best(search: QuerySearch, slo: SloName, configuration: int) -> PlanCandidate | None:
+def _best(search: QuerySearch, slo: SloKind, configuration: int) -> PlanCandidate | None:
     columns = search.space.columns
-    if slo == "latency":
+    if slo is SloKind.LATENCY:
         return search.fastest(np.array([configuration]))
-    if slo == "accuracy":
+    if slo is SloKind.ACCURACY:
         return search.min_usage_plan(configuration, columns.dedicated_cost, cost=True)
     return search.min_usage_plan(configuration, columns.shared_cost, cost=False)
 
 
-def describe_violations(estimate: Estimate, slos: Slos) -> str:
-    """Return the guaranteed value next to each violated SLO, as text."""
-    parts = []
-    for name in estimate.violations(slos):
-        if name == "latency" and slos.latency is not None:
-            latency_s, limit_s = estimate.latency_s, slos.latency.limit_s
-            guaranteed = f"{format_duration(latency_s.value)} (at most {format_latency_bound(latency_s.upper)})"
-            parts.append(f"p{estimate.percentile:g} {guaranteed} > {DURATION.format(limit_s)}")
-        if name == "accuracy" and slos.accuracy is not None:
-            parts.append(_inaccuracy(estimate.accuracy, slos.accuracy))
-        if name == "cost" and slos.cost is not None:
-            cost, limit = estimate.cost_usd_per_h, PRICE_PER_H.format(slos.cost.limit_usd_per_h)
-            parts.append(
-                f"cost {format_usd_per_h(cost.upper)} dedicated ({format_usd_per_h(cost.lower)} fully shared) > {limit}"
-            )
-    return "; ".join(parts)
-
-
-def _inaccuracy(accuracy: Interval, slo: AccuracySlo) -> str:
-    """Return how the accuracy SLO is missed: by the mean itself, or only by its confidence bound."""
-    is_score = slo.comparison == ">="
-    mean = f"{'accuracy' if is_score else 'error'} {format_score(accuracy.value)}"
-    bound = f"{'at least' if is_score else 'at most'} {format_score(accuracy.lower if is_score else accuracy.upper)}"
-    if slo.is_met_by(accuracy.value):
+def describe_violation(estimate: Estimate, slo: Slo, *, sized: bool = False) -> str:
+    """Return the guaranteed value next to a violated SLO, as text; see `Estimate.compared_value` for `sized`."""
+    if slo.kind is SloKind.LATENCY:
+        bounds = estimate.latency_s
+        value = f"{format_duration(bounds.value)} (at most {format_latency_bound(bounds.upper)})"
+        return f"p{estimate.percentile:g} {value} > {slo.limit_text}"
+    if slo.kind is SloKind.COST:
+        cost = estimate.cost_usd_per_h
+        value = f"{format_usd_per_h(cost.upper)} dedicated ({format_usd_per_h(cost.lower)} fully shared)"
+        return f"cost {f'share {format_usd_per_h(cost.value)}' if sized else value} > {slo.limit_text}"
+    mean = f"{'accuracy' if slo.is_minimum else 'error'} {format_score(estimate.accuracy.value)}"
+    bound = f"{'at least' if slo.is_minimum else 'at most'} {format_score(slo.worst(estimate.accuracy))}"
+    if slo.is_met_by(estimate.accuracy.value):
         return f"{mean} is so far only guaranteed to be {bound}, not {slo}"
-    return f"{mean} ({bound}) {'<' if is_score else '>'} {slo.threshold:g}"
+    return f"{mean} ({bound}) {'<' if slo.is_minimum else '>'} {slo.limit_text}"

@@ -225,4 +225,5 @@ def _affordable(search: QuerySearch, without_cost: PlanArrays) -> PlanArrays:
     slo = search.query.slos.cost
     if slo is None:
         return without_cost
-    return without_cost.take(without_cost.resources[:, search.space.columns.shared_cost] <= slo.limit_usd_per_h)
+    shared_usd_per_h = without_cost.resources[:, search.space.columns.shared_cost]
+    return without_cost.take(shared_usd_per_h <= slo.limit_usd_per_h + slo.tolerance)

@@ -17,8 +17,7 @@ from circinus.planning.plan_search import cheapest_plan, fastest_plan, min_laten
 from circinus.planning.profile_arrays import ProfileArrays
 from circinus.planning.search_space import Limits, compile_query
 from circinus.planning.settings import SearchSettings
-from circinus.specification import AccuracySlo, Network, Pipeline, Query
-from circinus.statistics.interval import Interval
+from circinus.specification import Network, Pipeline, Query
 
 _ROUNDING = 1e-6
 """Relative rounding error of bounds in single precision."""
@@ -41,8 +40,9 @@ class QuerySearch:
         self._pipeline = pipeline
         self._network = network
         self._estimators: dict[int, Estimator] = {}
+        slo = query.slos.accuracy
         self.shortfall: FloatArray = np.array(
-            [_shortfall(c.accuracy, query.slos.accuracy) for c in arrays.configurations]
+            [-slo.margin(slo.worst(c.accuracy)) if slo else 0.0 for c in arrays.configurations]
         )
         """(configurations,) gap between the guaranteed accuracy and the SLO; positive if the SLO is missed."""
 
@@ -73,9 +73,7 @@ class QuerySearch:
             [accuracy_slo_probability(c.scores, population, slo, metric.range) for c in configurations]
         )
         # An excluding bound is stronger than the scores, whose posterior has too wide a tail.
-        excluded = [
-            not slo.is_met_by(c.accuracy.upper if slo.comparison == ">=" else c.accuracy.lower) for c in configurations
-        ]
+        excluded = [not slo.is_met_by(slo.best(c.accuracy)) for c in configurations]
         return np.asarray(np.where(excluded, 0.0, probabilities))
 
     def cheapest(self) -> PlanArrays:
@@ -157,9 +155,3 @@ class QuerySearch:
     def cheapest_of(self, plans: PlanArrays, column: int) -> PlanCandidate:
         """Return the plan with minimum usage of a resource column."""
         return self.candidate(plans, int(plans.resources[:, column].argmin()))
-
-
-def _shortfall(accuracy: Interval, slo: AccuracySlo | None) -> float:
-    if slo is None:
-        return 0.0
-    return slo.threshold - accuracy.lower if slo.comparison == ">=" else accuracy.upper - slo.threshold

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from circinus.estimation import PlanCandidate
 from circinus.estimation.percentiles import UNBOUNDED
 from circinus.planning.frontier import SingleRelaxation
 from circinus.planning.plan_arrays import PlanArrays
@@ -13,15 +14,8 @@ from circinus.planning.pool_eligibility import (
     explain_operator_ineligible,
 )
 from circinus.planning.query_search import QuerySearch
-from circinus.specification import Network, Slos
-from circinus.specification.formatting import (
-    UNBOUNDED_S,
-    ceil_significant,
-    floor_significant,
-    format_latency_limit,
-    format_score,
-)
-from circinus.specification.units import DURATION, PRICE_PER_H
+from circinus.specification import Network, Slo, SloKind
+from circinus.specification.formatting import UNBOUNDED_S, format_score
 
 
 def single_relaxations(search: QuerySearch, without_cost: PlanArrays) -> tuple[SingleRelaxation, ...]:
@@ -31,13 +25,12 @@ def single_relaxations(search: QuerySearch, without_cost: PlanArrays) -> tuple[S
         search: search of a query without a plan.
         without_cost: cheapest plans if the cost SLO is ignored.
     """
-    slos = search.query.slos
-    relaxations = [
-        _relaxed_latency(search) if slos.latency is not None else None,
-        _relaxed_accuracy(search) if slos.accuracy is not None else None,
-        _relaxed_cost(search, without_cost) if slos.cost is not None else None,
-    ]
-    return tuple(relaxation for relaxation in relaxations if relaxation is not None)
+    relaxations = []
+    for kind, slo in search.query.slos.by_kind.items():
+        candidate = _plan_without(search, kind, without_cost)
+        if candidate is not None:
+            relaxations.append(SingleRelaxation(kind, candidate.estimate.compared_value(slo), candidate))
+    return tuple(relaxations)
 
 
 def explain_infeasible(search: QuerySearch, network: Network, relaxations: tuple[SingleRelaxation, ...]) -> str:
@@ -55,10 +48,11 @@ def explain_infeasible(search: QuerySearch, network: Network, relaxations: tuple
     if too_few_items:
         return too_few_items
     if relaxations:
-        changes = ", or ".join(_describe_relaxation(query.slos, relaxation) for relaxation in relaxations)
+        slos = query.slos.by_kind
+        changes = ", or ".join(_describe_relaxation(slos[relaxation.slo], relaxation) for relaxation in relaxations)
         shared = "" if query.slos.cost is None else " and fully shared deployments"
         text = f"no plan meets all SLOs; with the infrastructure to itself{shared}, the query needs {changes}"
-        return text + (_measurement_hint(search) if any(r.slo == "accuracy" for r in relaxations) else "")
+        return text + (_measurement_hint(search) if any(r.slo is SloKind.ACCURACY for r in relaxations) else "")
     if not search.fits():
         missing_capacity = explain_missing_capacity(search.space)
         text = "no plan fits in the pools and links that are open to the query, even with the infrastructure to itself"
@@ -98,46 +92,26 @@ def _too_few_items(search: QuerySearch) -> str:
     )
 
 
-def _relaxed_latency(search: QuerySearch) -> SingleRelaxation | None:
-    candidate = search.fastest(search.accurate)
-    if candidate is None or candidate.estimate.latency_s.upper >= UNBOUNDED_S:
-        return None
-    return SingleRelaxation("latency", candidate.estimate.latency_s.upper, candidate)
-
-
-def _relaxed_accuracy(search: QuerySearch) -> SingleRelaxation | None:
-    slo = search.query.slos.accuracy
-    assert slo is not None
+def _plan_without(search: QuerySearch, kind: SloKind, without_cost: PlanArrays) -> PlanCandidate | None:
+    """Return the plan that violates one SLO the least and meets the others, or None."""
+    if kind is SloKind.LATENCY:
+        candidate = search.fastest(search.accurate)
+        return None if candidate is None or candidate.estimate.latency_s.upper >= UNBOUNDED_S else candidate
+    if kind is SloKind.COST:
+        return search.cheapest_of(without_cost, search.space.columns.shared_cost) if without_cost.count else None
     for configuration in np.argsort(search.shortfall, kind="stable"):
         if search.shortfall[configuration] <= 0 or search.violation[configuration] > 0:
             continue
         candidate = search.min_usage_plan(int(configuration), search.space.columns.dedicated_cost, cost=True)
         if candidate is not None:
-            accuracy = candidate.estimate.accuracy
-            return SingleRelaxation("accuracy", accuracy.lower if slo.comparison == ">=" else accuracy.upper, candidate)
+            return candidate
     return None
 
 
-def _relaxed_cost(search: QuerySearch, without_cost: PlanArrays) -> SingleRelaxation | None:
-    if not without_cost.count:
-        return None
-    candidate = search.cheapest_of(without_cost, search.space.columns.shared_cost)
-    return SingleRelaxation("cost", candidate.estimate.cost_usd_per_h.lower, candidate)
-
-
-def _describe_relaxation(slos: Slos, relaxation: SingleRelaxation) -> str:
-    """Return the relaxed SLO, rounded to the side on which the plan meets it, and the current SLO."""
-    limit = relaxation.limit
-    if relaxation.slo == "latency" and slos.latency is not None:
-        given = DURATION.format(slos.latency.limit_s)
-        proposed = format_latency_limit(ceil_significant(limit))
-        return f"latency p{slos.latency.percentile:g} <= {proposed} instead of {given}"
-    if relaxation.slo == "accuracy" and slos.accuracy is not None:
-        comparison, threshold = slos.accuracy.comparison, slos.accuracy.threshold
-        proposed = f"{(floor_significant if comparison == '>=' else ceil_significant)(limit):g}"
-        mean = relaxation.candidate.estimate.accuracy.value
-        measured = "" if mean == limit else f" (measured mean {format_score(mean)})"
-        return f"accuracy {comparison} {proposed}{measured} instead of {threshold:g}"
-    assert slos.cost is not None
-    proposed = PRICE_PER_H.format(ceil_significant(limit))
-    return f"cost <= {proposed} instead of {PRICE_PER_H.format(slos.cost.limit_usd_per_h)}"
+def _describe_relaxation(slo: Slo, relaxation: SingleRelaxation) -> str:
+    """Return the relaxed SLO, rounded to the side on which the plan meets it, and the current limit."""
+    text = f"{slo.kind} {slo.comparison_text} {slo.relaxed_to(relaxation.limit).limit_text}"
+    mean = relaxation.candidate.estimate.accuracy.value
+    if slo.kind is SloKind.ACCURACY and mean != relaxation.limit:
+        text += f" (measured mean {format_score(mean)})"
+    return f"{text} instead of {slo.limit_text}"

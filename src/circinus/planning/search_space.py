@@ -69,7 +69,7 @@ def compile_query(query: Query, network: Network, arrays: ProfileArrays, setting
     links = tuple(dict.fromkeys(link for path in paths.values() for link in path))
     columns = ResourceColumns(pools, links, settings.usable_link_share)
     latency = query.slos.latency
-    limit_s = np.inf if latency is None else latency.limit_s
+    limit_s = np.inf if latency is None else latency.limit_s + latency.tolerance
     targets = utilization_targets(query, settings.utilization_targets)
     slack_s = np.inf if latency is None else settings.tolerance * latency.limit_s
     transfers = [_transfers(producer, paths, len(sites), columns, query, arrays) for producer in arrays.producers]
@@ -184,7 +184,7 @@ class Limits:
         capacity = space.columns.capacity.copy()
         slo = space.query.slos.cost
         if cost and slo is not None:
-            capacity[space.columns.shared_cost] = slo.limit_usd_per_h
+            capacity[space.columns.shared_cost] = slo.limit_usd_per_h + slo.tolerance
         return cls(space.limit_s if latency else np.inf, capacity)
 
     def satisfied(self, resources: FloatArray) -> BoolArray:

@@ -11,7 +11,7 @@ from circinus.estimation import Estimate
 from circinus.matching import Admission, Alternative, Assignment, Rejection, ShadowPrice
 from circinus.planning import Ladder, Rung
 from circinus.reporting.plan_table import best_effort_text, format_probability, plan_text
-from circinus.specification import PoissonArrivals, Query
+from circinus.specification import PoissonArrivals, Query, SloKind
 from circinus.specification.formatting import (
     format_duration,
     format_interval,
@@ -99,10 +99,10 @@ def rejection_explanation(rejection: Rejection, query: Query) -> RenderableType:
 
 def _probability(estimate: Estimate, query: Query) -> list[Text]:
     probability, slos = estimate.slo_probability, query.slos
-    if probability is None or (slos.latency is None and slos.accuracy is None):
+    uncertain = slos.replaced(SloKind.COST, None).by_kind  # cost is computed
+    if probability is None or not uncertain:
         return []
-    parts = [f"latency {format_probability(probability.latency)}"] if slos.latency is not None else []
-    parts += [f"accuracy {format_probability(probability.accuracy)}"] if slos.accuracy is not None else []
+    parts = [f"{kind} {format_probability(getattr(probability, kind))}" for kind in uncertain]
     return [Text(f"probability of meeting the SLOs: {format_probability(probability.joint)} ({', '.join(parts)})")]
 
 
@@ -123,30 +123,17 @@ def _ladder(assignment: Assignment) -> list[RenderableType]:
 
 def _slo_table(estimate: Estimate, query: Query) -> Table:
     table = Table("metric", "estimate (bounds)", "SLO", "margin")
-    slos = query.slos
-    slo = margin = "-"
-    if slos.latency is not None:
-        slo = str(slos.latency)
-        margin = format_duration(max(slos.latency.limit_s - estimate.latency_s.upper, 0.0))
-    table.add_row(
-        f"latency p{estimate.percentile:g}", format_interval(format_latency_bound, estimate.latency_s), slo, margin
+    latency = format_interval(format_latency_bound, estimate.latency_s)
+    cost = format_interval(format_usd_per_h, estimate.cost_usd_per_h)
+    rows = (
+        (SloKind.LATENCY, f"latency p{estimate.percentile:g}", latency, format_duration),
+        (SloKind.ACCURACY, "accuracy", format_interval(format_score, estimate.accuracy), format_score),
+        (SloKind.COST, "cost share (fully shared to dedicated)", cost, format_usd_per_h),
     )
-    slo = margin = "-"
-    if slos.accuracy is not None:
-        worst = estimate.accuracy.lower if slos.accuracy.comparison == ">=" else estimate.accuracy.upper
-        slo = str(slos.accuracy)
-        margin = format_score(abs(worst - slos.accuracy.threshold))
-    table.add_row("accuracy", format_interval(format_score, estimate.accuracy), slo, margin)
-    slo = margin = "-"
-    if slos.cost is not None:
-        slo = str(slos.cost)
-        margin = format_usd_per_h(slos.cost.limit_usd_per_h - estimate.cost_usd_per_h.value)
-    table.add_row(
-        "cost share (fully shared to dedicated)",
-        format_interval(format_usd_per_h, estimate.cost_usd_per_h),
-        slo,
-        margin,
-    )
+    for kind, title, bounds, format_margin in rows:
+        slo = query.slos.by_kind.get(kind)
+        margin = "-" if slo is None else format_margin(max(slo.margin(estimate.compared_value(slo, sized=True)), 0.0))
+        table.add_row(title, bounds, str(slo or "-"), margin)
     return table
 
 

@@ -14,7 +14,7 @@ from circinus.estimation import Estimate
 from circinus.matching import Assignment, Matching, Rejection, ShadowPrice, SizedDeployment, TenantShare
 from circinus.planning import BestEffortPlan
 from circinus.profiling import MIN_ITEMS
-from circinus.specification import Query, QueryPlan
+from circinus.specification import Query, QueryPlan, SloKind
 from circinus.specification.formatting import (
     ceil_significant,
     format_bytes,
@@ -92,7 +92,7 @@ def best_effort_text(best: BestEffortPlan, query: Query) -> str:
     if best.items < best.population:
         advice.append("profile longer (`circinus profile`)")
     helpful = 0.5 <= best.probability < 1 - query.risk
-    if helpful and best.items >= MIN_ITEMS and estimate.violations(query.slos) == ("latency",):
+    if helpful and best.items >= MIN_ITEMS and estimate.violations(query.slos) == (SloKind.LATENCY,):
         advice.append(f"accept a risk above {ceil_significant(1 - best.probability, 2):g} (`spec.risk`)")
     return f"{text}; {', or '.join(advice)}" if advice else text
 
@@ -194,7 +194,7 @@ def _latency(estimate: Estimate) -> str:
 
 def _accuracy_bound(estimate: Estimate, query: Query) -> str:
     slo = query.slos.accuracy
-    if slo is not None and slo.comparison == "<=":
+    if slo is not None and not slo.is_minimum:
         return f"≤ {format_score(estimate.accuracy.upper)}"
     return f"≥ {format_score(estimate.accuracy.lower)}"
 

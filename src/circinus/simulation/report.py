@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 
 from circinus.arrays import FloatArray
-from circinus.specification import Slos
+from circinus.specification import SloKind, Slos
 from circinus.statistics.interval import Interval
 from circinus.statistics.student_t import student_t_quantile
 
@@ -84,8 +84,8 @@ class QueryOutcome:
     cost_usd_per_h: float
     """Planned cost, independent of the load."""
     stages: tuple[StageOutcome, ...]
-    slos_met: Mapping[str, bool]
-    """SLO (`latency`, `accuracy`, `cost`) -> whether it was met; only the SLOs of the query."""
+    slos_met: Mapping[SloKind, bool]
+    """SLO of the query -> whether it was met."""
     is_significant: bool
     """True if the confidence interval of the latency does not contain its limit."""
 

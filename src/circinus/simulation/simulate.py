@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from circinus.errors import PlanningError
-from circinus.estimation.estimator import DEFAULT_PERCENTILE
 from circinus.queueing.station import Station
 from circinus.simulation.engine import QueryRun, Simulation, StationRun
 from circinus.simulation.model_builder import PlannedQuery, SimulationModel, build_model
 from circinus.simulation.report import QueryOutcome, SimulationReport, StageOutcome, StationOutcome, percentile_interval
-from circinus.specification import Deployment, Network, Slos
+from circinus.specification import Deployment, Network
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 MAX_EXECUTIONS = 200_000_000
@@ -117,12 +116,10 @@ def _outcome(
 ) -> QueryOutcome:
     query, measured = planned.query, slice(int(np.searchsorted(run.arrival_s, warm_up_s)), None)
     latency_s, slos = run.latency_s[measured], query.slos
-    percentile = DEFAULT_PERCENTILE if slos.latency is None else slos.latency.percentile
-    requested = dict.fromkeys((*PERCENTILES, percentile))
+    requested = dict.fromkeys((*PERCENTILES, slos.percentile))
     percentiles_s = {f"p{p:g}": percentile_interval(latency_s, p) for p in requested} if len(latency_s) else {}
     score = float(planned.profile.scores[run.items[measured]].mean()) if len(latency_s) else math.nan
-    slo_latency_s = percentiles_s.get(f"p{percentile:g}")
-    limit_s = math.inf if slos.latency is None else slos.latency.limit_s
+    bounds = percentiles_s.get(f"p{slos.percentile:g}")
     return QueryOutcome(
         query=query.name,
         weight=query.weight,
@@ -130,12 +127,13 @@ def _outcome(
         requests=len(latency_s),
         rate_per_s=len(latency_s) / (duration_s - warm_up_s),
         latency_s=percentiles_s,
-        percentile=percentile,
+        percentile=slos.percentile,
         score=score,
         cost_usd_per_h=planned.cost_usd_per_h,
         stages=stages,
-        slos_met=_slos_met(slos, None if slo_latency_s is None else slo_latency_s.value, score, planned.cost_usd_per_h),
-        is_significant=slo_latency_s is not None and (slo_latency_s.upper <= limit_s or slo_latency_s.lower > limit_s),
+        slos_met=slos.attained(None if bounds is None else bounds.value, score, planned.cost_usd_per_h),
+        is_significant=bounds is not None
+        and (slos.latency is None or slos.latency.is_met_by(bounds.lower) == slos.latency.is_met_by(bounds.upper)),
     )
 
 
@@ -146,17 +144,6 @@ def _stages(simulation: Simulation, query: int, operators: Mapping[str, int]) ->
         count = sums.requests or math.nan
         stages.append(StageOutcome(name, sums.wait_s / count, sums.service_s / count))
     return tuple(stages)
-
-
-def _slos_met(slos: Slos, latency_s: float | None, score: float, cost_usd_per_h: float) -> dict[str, bool]:
-    met = {}
-    if slos.latency is not None:
-        met["latency"] = latency_s is not None and latency_s <= slos.latency.limit_s
-    if slos.accuracy is not None:
-        met["accuracy"] = not math.isnan(score) and slos.accuracy.is_met_by(score)
-    if slos.cost is not None:
-        met["cost"] = cost_usd_per_h <= slos.cost.limit_usd_per_h * (1 + 1e-9)
-    return met
 
 
 def _stations(model: SimulationModel, simulation: Simulation) -> list[StationOutcome]:

@@ -29,7 +29,7 @@ from circinus.specification.loader import load_specification, parse_specificatio
 from circinus.specification.pipeline import DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline
 from circinus.specification.plan import Allocation, Configuration, Deployment, KnobValues, QueryPlan
 from circinus.specification.query import PinnedKnob, PinnedOperator, Query
-from circinus.specification.slo import AccuracySlo, CostSlo, LatencySlo, Slos
+from circinus.specification.slo import AccuracySlo, CostSlo, LatencySlo, Slo, SloKind, Slos
 from circinus.specification.specification import Specification
 
 __all__ = [
@@ -61,6 +61,8 @@ __all__ = [
     "QueryPlan",
     "RecordedArrivals",
     "Site",
+    "Slo",
+    "SloKind",
     "Slos",
     "Specification",
     "Tenant",

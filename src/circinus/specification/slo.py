@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable, Collection, Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from circinus.specification.base_model import Number, SpecModel
 from circinus.specification.diagnostics import Expected, Issue, describe, issue_error
+from circinus.specification.formatting import IntervalLike, ceil_significant, floor_significant, format_latency_limit
 from circinus.specification.units import DURATION, PRICE_PER_H, DurationS, UsdPerH
 
 _COMPARISON = r"(?P<comparison><=|≤|>=|≥)"
@@ -21,8 +24,17 @@ _COST = re.compile(rf"\s*(?:cost\s*:?\s*)?{_COMPARISON}\s*(?P<limit>.*)")
 _SLO = re.compile(r"\s*(?P<kind>[A-Za-z_]\w*)\s*:?\s*(?P<limit>.*)", re.DOTALL)
 _EXAMPLES = "an SLO such as latency p95 <= 800ms, accuracy >= 0.9 or cost <= $0.50/h"
 _AT_MOST = ("<=", "≤")
-_ROUNDING = 1e-12
-"""Rounding tolerance of a mean of scores."""
+_LATENCY_ROUNDING = 1e-9
+"""Rounding error of a sum of times, relative to the limit."""
+_SCORE_ROUNDING = 1e-12
+"""Rounding error of a mean of scores."""
+COST_ROUNDING = 1e-6
+"""Rounding error of a cost share, relative to the limit: the feasibility tolerance of the solvers."""
+COST_ROUNDING_USD_PER_H = 1e-12
+"""Rounding error of a cost share, for limits near 0."""
+
+DEFAULT_PERCENTILE = 95.0
+"""Percentile of a latency SLO that names none, and of the latencies of a query without one."""
 
 
 def _score(value: Any) -> Any:
@@ -45,7 +57,97 @@ Score = Annotated[
 """Score of a metric: `0.9` or `90%`."""
 
 
-class LatencySlo(SpecModel):
+def _plain(number: float) -> str:
+    """Return the shortest text that reads back as `number`, without a trailing `.0`."""
+    return f"{number:g}" if float(f"{number:g}") == number else repr(number)
+
+
+class SloKind(StrEnum):
+    """Quantities that an SLO limits."""
+
+    LATENCY = "latency"
+    ACCURACY = "accuracy"
+    COST = "cost"
+
+
+class Slo(SpecModel):
+    """Limit of one quantity of a query: a maximum, or a minimum if more is better.
+
+    Values, limits and margins are in seconds, scores, or US dollars per hour.
+    """
+
+    kind: ClassVar[SloKind]
+    _limit_field: ClassVar[str]
+    _rounding: ClassVar[tuple[float, float]]
+    """Rounding errors of values: relative to the limit, and absolute."""
+    _format: ClassVar[tuple[Callable[[float], str], Callable[[float], str]]]
+    """Formatters of limits in the notation of specifications: exact, and to six digits."""
+
+    @property
+    def limit(self) -> float:
+        """The limit; the name of its field has the unit."""
+        value: float = getattr(self, self._limit_field)
+        return value
+
+    @property
+    def limit_text(self) -> str:
+        """The limit in the notation of specifications, to at least six digits."""
+        return min((formatter(self.limit) for formatter in self._format), key=len)
+
+    @property
+    def comparison_text(self) -> str:
+        """The text before the limit, such as `p95 <=`."""
+        return ">=" if self.is_minimum else "<="
+
+    @property
+    def tolerance(self) -> float:
+        """Excess over the limit that counts as a rounding error."""
+        relative, absolute = self._rounding
+        return relative * abs(self.limit) + absolute
+
+    @property
+    def is_minimum(self) -> bool:
+        """True if values must be at least the limit, not at most."""
+        return False
+
+    def margin(self, value: float) -> float:
+        """Return the distance of a value from the limit: negative if it violates the SLO, 0 if it is the limit."""
+        margin = value - self.limit if self.is_minimum else self.limit - value
+        return 0.0 if abs(margin) <= self.tolerance else margin
+
+    def is_met_by(self, value: float) -> bool:
+        """Return whether a value meets the SLO, with a tolerance for rounding."""
+        margin = value - self.limit if self.is_minimum else self.limit - value
+        return margin >= 0 or margin >= -self.tolerance
+
+    def worst(self, bounds: IntervalLike) -> float:
+        """Return the unfavourable bound, which meets a guaranteed SLO."""
+        return bounds.lower if self.is_minimum else bounds.upper
+
+    def best(self, bounds: IntervalLike) -> float:
+        """Return the favourable bound, which violates an SLO that is certainly missed."""
+        return bounds.upper if self.is_minimum else bounds.lower
+
+    def relaxed_by(self, change: float) -> Self:
+        """Return the SLO with its limit relaxed by a share of it."""
+        step = abs(self.limit) * change
+        return self.with_limit(self.limit - step if self.is_minimum else self.limit + step)
+
+    def relaxed_to(self, value: float) -> Self:
+        """Return the SLO unchanged if a value meets it, else with the tightest limit of few digits that it meets."""
+        if self.is_met_by(value):
+            return self
+        return self.with_limit(floor_significant(value) if self.is_minimum else ceil_significant(value))
+
+    def with_limit(self, limit: float) -> Self:
+        """Return the SLO with another limit."""
+        return self.model_copy(update={self._limit_field: limit})
+
+    def __str__(self) -> str:
+        return f"{self.comparison_text} {self._format[0](self.limit)}"
+
+
+class LatencySlo(Slo):
     """Upper limit of a percentile of the end-to-end latency. Written `p95 <= 800ms`.
 
     Example:
@@ -56,7 +158,11 @@ class LatencySlo(SpecModel):
         p95 <= 800ms
     """
 
-    percentile: Number = Field(default=95.0, gt=0, lt=100)
+    kind = SloKind.LATENCY
+    _limit_field, _rounding = "limit_s", (_LATENCY_ROUNDING, 0.0)
+    _format = DURATION.format, format_latency_limit
+
+    percentile: Number = Field(default=DEFAULT_PERCENTILE, gt=0, lt=100)
     limit_s: DurationS = Field(alias="limit", gt=0)
 
     @classmethod
@@ -71,11 +177,22 @@ class LatencySlo(SpecModel):
         percentile = float(match["percentile"])
         return {"percentile": int(percentile) if percentile.is_integer() else percentile, "limit": match["limit"]}
 
-    def __str__(self) -> str:
-        return f"p{_plain(self.percentile)} <= {DURATION.format(self.limit_s)}"
+    def fraction_within(self, latency_s: Collection[float], failed: int = 0) -> float:
+        """Return the share of requests answered within the limit; 1 without requests.
+
+        Args:
+            latency_s: latency of each answered request.
+            failed: number of failed requests, which count as late.
+        """
+        limit_s, requests = self.limit_s + self.tolerance, len(latency_s) + failed
+        return sum(seconds <= limit_s for seconds in latency_s) / requests if requests else 1.0
+
+    @property
+    def comparison_text(self) -> str:
+        return f"p{_plain(self.percentile)} <="
 
 
-class AccuracySlo(SpecModel):
+class AccuracySlo(Slo):
     """Threshold of the pipeline's mean score: a minimum, or a maximum if the metric is minimized.
 
     Written `>= 0.9` or `>= 90%`.
@@ -85,6 +202,10 @@ class AccuracySlo(SpecModel):
         >>> c.AccuracySlo(threshold="90%").is_met_by(0.92)
         True
     """
+
+    kind = SloKind.ACCURACY
+    _limit_field, _rounding = "threshold", (0.0, _SCORE_ROUNDING)
+    _format = _plain, "{:g}".format
 
     threshold: Score
     comparison: Literal[">=", "<="] = ">="
@@ -98,16 +219,12 @@ class AccuracySlo(SpecModel):
             raise issue_error(describe(given), "an accuracy SLO such as >= 0.9")
         return {"threshold": match["threshold"], "comparison": "<=" if match["comparison"] in _AT_MOST else ">="}
 
-    def is_met_by(self, score: float) -> bool:
-        """Return whether a mean score meets the SLO, with a tolerance for rounding."""
-        margin = score - self.threshold if self.comparison == ">=" else self.threshold - score
-        return margin >= -_ROUNDING
-
-    def __str__(self) -> str:
-        return f"{self.comparison} {_plain(self.threshold)}"
+    @property
+    def is_minimum(self) -> bool:
+        return self.comparison == ">="
 
 
-class CostSlo(SpecModel):
+class CostSlo(Slo):
     """Upper limit of a query's cost: its shares of deployments plus its transfers. Written `<= $0.50/h`.
 
     Example:
@@ -115,6 +232,10 @@ class CostSlo(SpecModel):
         >>> c.CostSlo.model_validate("<= $12/day").limit_usd_per_h
         0.5
     """
+
+    kind = SloKind.COST
+    _limit_field, _rounding = "limit_usd_per_h", (COST_ROUNDING, COST_ROUNDING_USD_PER_H)
+    _format = PRICE_PER_H.format, "${:g}/h".format
 
     limit_usd_per_h: UsdPerH = Field(alias="limit")
 
@@ -126,9 +247,6 @@ class CostSlo(SpecModel):
         if match is None or match["comparison"] not in _AT_MOST:
             raise issue_error(describe(given), "a cost SLO such as <= $0.50/h")
         return {"limit": match["limit"]}
-
-    def __str__(self) -> str:
-        return f"<= {PRICE_PER_H.format(self.limit_usd_per_h)}"
 
 
 class Slos(SpecModel):
@@ -146,6 +264,34 @@ class Slos(SpecModel):
     latency: LatencySlo | None = None
     accuracy: AccuracySlo | None = None
     cost: CostSlo | None = None
+
+    @property
+    def by_kind(self) -> dict[SloKind, Slo]:
+        """The SLOs that the query has."""
+        return {slo.kind: slo for slo in (self.latency, self.accuracy, self.cost) if slo is not None}
+
+    @property
+    def percentile(self) -> float:
+        """Percentile of the latency SLO, or the default one."""
+        return DEFAULT_PERCENTILE if self.latency is None else self.latency.percentile
+
+    def attained(
+        self, latency_s: float | None, score: float | None, cost_usd_per_h: float | None
+    ) -> dict[SloKind, bool]:
+        """Return for each SLO whether it was met; an unknown value (None or NaN) does not meet it.
+
+        Args:
+            latency_s: observed latency at `percentile`.
+            score: observed mean score.
+            cost_usd_per_h: cost of the query.
+        """
+        observed = {SloKind.LATENCY: latency_s, SloKind.ACCURACY: score, SloKind.COST: cost_usd_per_h}
+        values = {kind: math.nan if value is None else value for kind, value in observed.items()}
+        return {kind: slo.is_met_by(values[kind]) for kind, slo in self.by_kind.items()}
+
+    def replaced(self, kind: SloKind, slo: Slo | None) -> Slos:
+        """Return the SLOs with another one of a kind, or without it."""
+        return self.model_copy(update={kind: slo})
 
     @classmethod
     def parse(cls, given: str | Sequence[str | Mapping[str, Any]] | Mapping[str, Any]) -> Self:
@@ -179,21 +325,14 @@ class Slos(SpecModel):
         return by_kind
 
     def __str__(self) -> str:
-        given = {"latency": self.latency, "accuracy": self.accuracy, "cost": self.cost}
-        return ", ".join(f"{kind} {slo}" for kind, slo in given.items() if slo is not None) or "none"
+        return ", ".join(f"{kind} {slo}" for kind, slo in self.by_kind.items()) or "none"
 
 
 def _limits(entry: Any) -> list[tuple[str, Any]]:
     """Return the (kind, limit) pairs of an entry in a list of SLOs, or an empty list if it cannot be parsed."""
     if isinstance(entry, Mapping):
         return [(str(name), value) for name, value in entry.items()]
-    for kind, name in ((LatencySlo, "latency"), (AccuracySlo, "accuracy"), (CostSlo, "cost")):
-        if isinstance(entry, kind):
-            return [(name, entry)]
+    if isinstance(entry, Slo):
+        return [(entry.kind, entry)]
     match = _SLO.fullmatch(entry) if isinstance(entry, str) else None
     return [] if match is None else [(match["kind"], match["limit"])]
-
-
-def _plain(number: float) -> str:
-    """Return the shortest text that reads back as `number`, without a trailing `.0`."""
-    return f"{number:g}" if float(f"{number:g}") == number else repr(number)

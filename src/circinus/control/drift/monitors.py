@@ -197,7 +197,7 @@ class MonitorSet:
             for name, query in self.references.queries.items()
             if query.slos.latency is not None
         }
-        shares = self._late_reader.read(now_s, status.queries, {name: slo.limit_s for name, slo in slos.items()})
+        shares = self._late_reader.read(now_s, status.queries, slos)
         for name, share in shares.items():
             yield MonitorSample(LatencySloMonitor(name), time_s, scaled_late_share(share, slos[name].percentile))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from circinus.serving import DeploymentStatus, ServedBatch
 from circinus.serving.engine import QueryStatus
 from circinus.serving.loadtest.service_time_learning import WARMUP_BATCHES
-from circinus.specification import Deployment
+from circinus.specification import Deployment, LatencySlo
 
 
 class NewBatchReader:
@@ -57,24 +57,24 @@ class LateShareReader:
         self._counts: dict[str, tuple[int, int]] = {}
         self._blocks: dict[str, _Block] = {}
 
-    def read(self, now_s: float, statuses: Sequence[QueryStatus], limits_s: Mapping[str, float]) -> dict[str, float]:
+    def read(self, now_s: float, statuses: Sequence[QueryStatus], slos: Mapping[str, LatencySlo]) -> dict[str, float]:
         """Return the share of late requests by query, for blocks that are complete now.
 
         Args:
             now_s: monotonic time.
             statuses: statuses of queries.
-            limits_s: query -> latency limit; other queries are skipped.
+            slos: query -> its latency SLO; other queries are skipped.
         """
         result = {}
         for status in statuses:
-            if status.query not in limits_s:
+            if status.query not in slos:
                 continue
-            share = self._read(now_s, status, limits_s[status.query])
+            share = self._read(now_s, status, slos[status.query])
             if share is not None:
                 result[status.query] = share
         return result
 
-    def _read(self, now_s: float, status: QueryStatus, limit_s: float) -> float | None:
+    def _read(self, now_s: float, status: QueryStatus, slo: LatencySlo) -> float | None:
         current = status.answered, status.failed
         previous = self._counts.get(status.query, current)
         if current < previous or status.failed < previous[1]:
@@ -84,8 +84,7 @@ class LateShareReader:
         answered, failed = current[0] - previous[0], current[1] - previous[1]
         if answered:
             # If the engine dropped some latencies, the remaining ones represent all.
-            latencies = status.recent_latency_s[-answered:]
-            block.late += answered * sum(seconds > limit_s for seconds in latencies) / max(len(latencies), 1)
+            block.late += answered - answered * slo.fraction_within(status.recent_latency_s[-answered:])
         block.late += failed
         block.completed += answered + failed
         if now_s - block.begin_s < self._block_s or block.completed < self._min_requests:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from circinus.specification import LatencySlo
+
 
 @dataclass(frozen=True)
 class RungLoad:
@@ -51,8 +53,8 @@ class LadderState:
 class LadderSettings:
     """Thresholds of the ladder policy."""
 
-    limit_s: float | None
-    """Latency limit of the query, or None if only utilization counts."""
+    slo: LatencySlo | None
+    """Latency SLO of the query, or None if only utilization counts."""
     dwell_s: float = 10.0
     """Minimum duration of low load before a step up."""
     max_utilization: float = 0.95
@@ -72,21 +74,22 @@ class LadderSettings:
     """Maximum number of doublings of the dwell time; each failed step up doubles it."""
 
     def late(self, rung: RungLoad) -> bool:
-        """Return whether the mean latency of a request that arrives now would exceed the limit."""
-        return (
-            self.limit_s is not None and rung.backlog_s > 0 and rung.unloaded_latency_s + rung.backlog_s > self.limit_s
-        )
+        """Return whether a request that arrives now would exceed the limit of the SLO's percentile even in the mean."""
+        return self._is_late(rung, 0.0)
 
     def is_surging(self, rung: RungLoad) -> bool:
         """Return whether requests would be late after `late_duration_s` of further arrivals at the recent rate."""
-        if self.limit_s is None or rung.backlog_s <= 0 or rung.recent_utilization <= self.max_utilization:
-            return False
         grows_s = (rung.recent_utilization - 1.0) * self.late_duration_s
-        return rung.unloaded_latency_s + rung.backlog_s + grows_s > self.limit_s
+        return rung.recent_utilization > self.max_utilization and self._is_late(rung, grows_s)
+
+    def _is_late(self, rung: RungLoad, grows_s: float) -> bool:
+        if self.slo is None or rung.backlog_s <= 0:
+            return False
+        return not self.slo.is_met_by(rung.unloaded_latency_s + rung.backlog_s + grows_s)
 
     def overloaded(self, rung: RungLoad) -> bool:
         """Return whether the rung is overloaded with certainty, even if no request has missed its SLO yet."""
-        is_severe = self.limit_s is not None and rung.backlog_s > self.severe_backlog_factor * self.limit_s
+        is_severe = self.slo is not None and rung.backlog_s > self.severe_backlog_factor * self.slo.limit_s
         return not rung.ready or is_severe or rung.min_utilization > self.max_utilization
 
     def serves(self, rung: RungLoad) -> bool:
@@ -99,7 +102,7 @@ class LadderSettings:
 
     def load(self, rung: RungLoad) -> float:
         """Return the lower bound of utilization; with a latency limit, at least the recent utilization."""
-        if self.limit_s is None:
+        if self.slo is None:
             return rung.min_utilization
         return max(rung.min_utilization, rung.recent_utilization)
 
@@ -109,8 +112,8 @@ class LadderSettings:
             return False
         if rung.relative_utilization > self.low_relative_utilization:
             return False
-        return self.limit_s is None or rung.backlog_s <= self.low_backlog_share * max(
-            0.0, self.limit_s - rung.unloaded_latency_s
+        return self.slo is None or rung.backlog_s <= self.low_backlog_share * max(
+            0.0, self.slo.margin(rung.unloaded_latency_s)
         )
 
     def required_low_load_s(self, state: LadderState) -> float:
@@ -212,7 +215,7 @@ def _description(rung: RungLoad, utilization: float, settings: LadderSettings) -
     if not rung.ready:
         return "a deployment has no replica"
     text = f"utilization {utilization:.2f}"
-    if settings.limit_s is not None:
+    if settings.slo is not None:
         now_s = rung.unloaded_latency_s + rung.backlog_s
-        text += f", a request arriving now takes {now_s:.3g} s of {settings.limit_s:.3g} s"
+        text += f", a request arriving now takes {now_s:.3g} s of {settings.slo.limit_s:.3g} s"
     return text

@@ -25,10 +25,8 @@ class CanaryBaseline:
     @classmethod
     def of(cls, status: QueryStatus, query: Query) -> CanaryBaseline:
         """Return the baseline from a query's current status."""
-        latency, recent_s = query.slos.latency, status.recent_latency_s
-        met_slo = (
-            latency is None or not recent_s or _share_within(recent_s, latency.limit_s) >= latency.percentile / 100
-        )
+        latency = query.slos.latency
+        met_slo = latency is None or latency.fraction_within(status.recent_latency_s) >= latency.percentile / 100
         return cls(status.received, status.answered, status.failed, met_slo)
 
     @property
@@ -110,7 +108,7 @@ def _latency_reason(baseline: CanaryBaseline, now: QueryStatus, query: Query, se
     recent_s = now.recent_latency_s[-answers:] if answers > 0 else ()
     if latency is None or not baseline.met_slo or len(recent_s) < settings.min_answers:
         return None
-    share = _share_within(recent_s, latency.limit_s)
+    share = latency.fraction_within(recent_s)
     upper_bound = share + 2.0 * math.sqrt(max(share * (1.0 - share), 0.25 / len(recent_s)) / len(recent_s))
     if upper_bound >= latency.percentile / 100 - settings.latency_margin:
         return None
@@ -118,7 +116,3 @@ def _latency_reason(baseline: CanaryBaseline, now: QueryStatus, query: Query, se
         f"{100 * share:.0f} % of the last {len(recent_s)} answers within {latency.limit_s:.3g} s "
         f"instead of the guaranteed {latency.percentile:g} %"
     )
-
-
-def _share_within(latency_s: Collection[float], limit_s: float) -> float:
-    return sum(seconds <= limit_s for seconds in latency_s) / len(latency_s)

@@ -12,10 +12,7 @@ from circinus.estimation import PlanCandidate
 from circinus.matching.admission_control import AdmissionControl, AdmissionFit
 from circinus.matching.plan_set import Relaxation
 from circinus.planning import Frontier
-from circinus.planning.frontier import SloName
-from circinus.specification import AccuracySlo, CostSlo, LatencySlo, Query, Slos
-from circinus.specification.formatting import ceil_significant, floor_significant, format_latency_limit
-from circinus.specification.units import PRICE_PER_H
+from circinus.specification import Query, SloKind, Slos
 
 Replan = Callable[[Query], Frontier]
 """Planner of a query with relaxed SLOs."""
@@ -25,6 +22,9 @@ _HALVINGS = 4
 
 _LARGE_S = 1e6
 """Latency limit that every plan meets; the SLO remains, because it defines the percentile."""
+
+_MIN_LIMIT = 1e-9
+"""Minimum limit to which a change is relative."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def smallest_relaxation(running: AdmissionControl, frontier: Frontier, replan: R
     sufficient limit.
     """
     best: Fit | None = None
-    for slo in _slo_names(frontier.query.slos):
+    for slo in frontier.query.slos.by_kind:
         fit = _smallest(running, frontier, slo, replan, None if best is None else best.change)
         if fit is not None and (best is None or fit.change < best.change):
             best = fit
@@ -56,13 +56,8 @@ def smallest_relaxation(running: AdmissionControl, frontier: Frontier, replan: R
     return Relaxation(best.slos, best.final.plan, best.final.estimate, best.description)
 
 
-def _slo_names(slos: Slos) -> tuple[SloName, ...]:
-    names: tuple[SloName, ...] = ("latency", "accuracy", "cost")
-    return tuple(name for name in names if getattr(slos, name) is not None)
-
-
 def _smallest(
-    running: AdmissionControl, frontier: Frontier, slo: SloName, replan: Replan | None, best: float | None
+    running: AdmissionControl, frontier: Frontier, slo: SloKind, replan: Replan | None, best: float | None
 ) -> Fit | None:
     """Return the smallest change of `slo` that fits, or None if there is none below `best`."""
     query, fit_of = frontier.query, partial(_fit, running, frontier.query, slo)
@@ -75,13 +70,13 @@ def _smallest(
     insufficient = min((required_relaxation(query.slos, slo, candidate) for candidate in candidates), default=0.0)
     if best is not None and insufficient >= best:
         return None
-    if slo == "accuracy" and candidates:  # many plans have equal accuracy: another one at the tightest limit may fit
+    if slo is SloKind.ACCURACY and candidates:  # many plans have equal accuracy: another one may fit at this limit
         tightest = fit_of(replan(with_slos(query, relax_slo(query.slos, slo, insufficient))).candidates)
         if tightest is not None:
             return tightest
     widest = replan(with_slos(query, relax_slo(query.slos, slo, best)))
     fit = fit_of(widest.candidates)
-    if fit is None or slo == "cost":
+    if fit is None or slo is SloKind.COST:
         return fit  # costs are part of the frontier, so the cheapest fitting plan is on it
     for _ in range(_HALVINGS):
         midpoint = (insufficient + fit.change) / 2
@@ -100,61 +95,30 @@ def with_slos(query: Query, slos: Slos) -> Query:
     return query.model_copy(update={"slos": slos})
 
 
-def relax_slo(slos: Slos, slo: SloName, change: float | None) -> Slos:
+def relax_slo(slos: Slos, slo: SloKind, change: float | None) -> Slos:
     """Return the SLOs with one of them relaxed by a share of its limit; None removes its limit."""
-    if slo == "latency" and slos.latency is not None:
-        limit_s = _LARGE_S if change is None else slos.latency.limit_s * (1 + change)
-        return slos.model_copy(update={"latency": LatencySlo(percentile=slos.latency.percentile, limit_s=limit_s)})
-    if slo == "accuracy" and slos.accuracy is not None and change is not None:
-        comparison, current = slos.accuracy.comparison, slos.accuracy.threshold
-        threshold = current - abs(current) * change if comparison == ">=" else current + abs(current) * change
-        return slos.model_copy(update={"accuracy": AccuracySlo(threshold=threshold, comparison=comparison)})
-    if slo == "cost" and slos.cost is not None and change is not None:
-        return slos.model_copy(update={"cost": CostSlo(limit_usd_per_h=slos.cost.limit_usd_per_h * (1 + change))})
-    return slos.model_copy(update={slo: None})
+    if change is not None:
+        return slos.replaced(slo, slos.by_kind[slo].relaxed_by(change))
+    return slos.replaced(slo, slos.by_kind[slo].with_limit(_LARGE_S) if slo is SloKind.LATENCY else None)
 
 
-def required_relaxation(slos: Slos, slo: SloName, candidate: PlanCandidate) -> float:
+def required_relaxation(slos: Slos, slo: SloKind, candidate: PlanCandidate) -> float:
     """Return the relative change of the SLO's limit that the candidate needs."""
     return tightest_satisfied_slos(slos, slo, candidate, candidate.estimate.cost_usd_per_h.value)[1]
 
 
 def tightest_satisfied_slos(
-    slos: Slos, slo: SloName, candidate: PlanCandidate, share_usd_per_h: float
+    slos: Slos, slo: SloKind, candidate: PlanCandidate, share_usd_per_h: float
 ) -> tuple[Slos, float, str]:
     """Return (SLOs that the candidate meets, relative change, description); limits have few digits."""
-    estimate = candidate.estimate
-    if slo == "latency" and slos.latency is not None:
-        current = slos.latency.limit_s
-        relaxed = max(ceil_significant(estimate.latency_s.upper), current)
-        latency = LatencySlo(percentile=slos.latency.percentile, limit_s=relaxed)
-        description = f"latency {slos.latency} -> {format_latency_limit(relaxed)}"
-        return slos.model_copy(update={"latency": latency}), (relaxed - current) / current, description
-    if slo == "accuracy" and slos.accuracy is not None:
-        current, comparison = slos.accuracy.threshold, slos.accuracy.comparison
-        if comparison == ">=":
-            relaxed = min(floor_significant(estimate.accuracy.lower), current)
-        else:
-            relaxed = max(ceil_significant(estimate.accuracy.upper), current)
-        accuracy = AccuracySlo(threshold=relaxed, comparison=comparison)
-        description = f"accuracy {slos.accuracy} -> {relaxed:g}"
-        return (
-            slos.model_copy(update={"accuracy": accuracy}),
-            abs(relaxed - current) / max(abs(current), 1e-9),
-            description,
-        )
-    assert slos.cost is not None
-    current = slos.cost.limit_usd_per_h
-    relaxed = max(ceil_significant(share_usd_per_h), current)
-    description = f"cost {slos.cost} -> {PRICE_PER_H.format(relaxed)}"
-    return (
-        slos.model_copy(update={"cost": CostSlo(limit_usd_per_h=relaxed)}),
-        (relaxed - current) / max(current, 1e-9),
-        description,
-    )
+    current = slos.by_kind[slo]
+    value = share_usd_per_h if slo is SloKind.COST else candidate.estimate.compared_value(current)
+    relaxed = current.relaxed_to(value)
+    change = abs(relaxed.limit - current.limit) / max(abs(current.limit), _MIN_LIMIT)
+    return slos.replaced(slo, relaxed), change, f"{slo} {current} -> {relaxed.limit_text}"
 
 
-def _fit(running: AdmissionControl, query: Query, slo: SloName, candidates: Sequence[PlanCandidate]) -> Fit | None:
+def _fit(running: AdmissionControl, query: Query, slo: SloKind, candidates: Sequence[PlanCandidate]) -> Fit | None:
     """Return the candidate with the least change of `slo` that fits next to the running plans, or None.
 
     All candidates meet the other SLOs.

@@ -9,7 +9,7 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.cuts import ChurnCut, CostShareCut, Cut, PackingCut, PoolCut, SizingCut
-from circinus.matching.problem import Problem, Usage, round_up_replicas
+from circinus.matching.problem import Problem, Usage, meets_cost_slo, round_up_replicas
 from circinus.matching.solvers.highs import LpModel
 from circinus.matching.solvers.mir_cuts import DeploymentColumns
 from circinus.matching.tolerances import REPLICA_TOLERANCE
@@ -168,7 +168,7 @@ def viable_candidates(problem: Problem, cuts: Sequence[Cut]) -> BoolArray:
         ratio = np.where(is_single_user[column], dedicated / fractional, np.maximum(1.0, 1.0 / load))
         min_cost = problem.transfer_cost_usd_per_h.copy()
         np.add.at(min_cost, row, problem.price_usd_per_h[column] * fractional * ratio)
-        too_dear = usable & (min_cost > limit * (1 + 1e-9) + 1e-9)
+        too_dear = usable & ~meets_cost_slo(min_cost, limit)
         if not too_dear.any():
             return usable
         usable &= ~too_dear

@@ -37,7 +37,7 @@ def slo_feasibility(belief: Belief, slo: AccuracySlo | None) -> FloatArray:
     """Return (k,) probabilities that configurations meet an SLO; 1 without an SLO."""
     if slo is None:
         return np.ones(len(belief.mean))
-    return feasibility_probability(belief.mean, belief.deviation, slo.threshold, at_least=slo.comparison == ">=")
+    return feasibility_probability(belief.mean, belief.deviation, slo.threshold, at_least=slo.is_minimum)
 
 
 def classify_feasibility(
@@ -66,12 +66,9 @@ def classify_feasibility(
         accuracy, is_final = measured[configuration].accuracy, len(measured[configuration].items) >= population
         for column, query in enumerate(queries):
             slo = query.slos.accuracy
-            worst, best = accuracy.lower, accuracy.upper
-            if slo is not None and slo.comparison == "<=":
-                worst, best = best, worst
-            certain[row, column] = slo is None or slo.is_met_by(worst)
+            certain[row, column] = slo is None or slo.is_met_by(slo.worst(accuracy))
             excluded[row, column] = (
-                slo is not None and (is_final or not slo.is_met_by(best)) and not certain[row, column]
+                slo is not None and (is_final or not slo.is_met_by(slo.best(accuracy))) and not certain[row, column]
             )
     for column, query in enumerate(queries):
         matching = pin_mask(query, configurations)

@@ -115,7 +115,7 @@ def warm_start_design(
         cost = costs[:, 0]
         possible = np.isfinite(cost)
         if possible.any():
-            sign = 1.0 if slo is None or slo.comparison == ">=" else -1.0
+            sign = 1.0 if slo is None or slo.is_minimum else -1.0
             good = possible & (True if slo is None else sign * scores >= sign * slo.threshold)
             best = np.where(good, -cost, -np.inf) if good.any() else np.where(possible, sign * scores, -np.inf)
             selected[int(best.argmax())] = None

@@ -11,7 +11,7 @@ import numpy as np
 from circinus.arrays import FloatArray
 from circinus.estimation import Estimate
 from circinus.profiling import ServiceTimeObservation
-from circinus.specification import Deployment, Slos
+from circinus.specification import Deployment, SloKind, Slos
 
 SCHEMA_VERSION = 2
 
@@ -76,8 +76,8 @@ class QueryMeasurement:
     """Share of the cost of the sized deployments, by busy seconds, plus transfers."""
     stage_s: Mapping[str, float] | None = None
     """Operator -> mean service time in seconds."""
-    slos_met: Mapping[str, bool] | None = None
-    """SLO of the query (`latency`, `accuracy`, `cost`) -> whether it was met."""
+    slos_met: Mapping[SloKind, bool] | None = None
+    """SLO of the query -> whether it was met."""
     satisfied: bool = False
     """True if the query was served and met all its SLOs."""
     predicted: Estimate | None = None
@@ -142,18 +142,3 @@ class LoadReport:
     learning: ServiceTimeReport | None = None
     """Observed service times, if requested."""
     schema_version: int = SCHEMA_VERSION
-
-
-def slo_attainment(
-    slos: Slos, latency: LatencySummary | None, score: float | None, cost_usd_per_h: float
-) -> dict[str, bool]:
-    """Return for each SLO of a query whether it was met; unknown values (None) do not meet it."""
-    met = {}
-    if slos.latency is not None:
-        reached_s = latency.at_percentile_s if latency is not None else None
-        met["latency"] = reached_s is not None and reached_s <= slos.latency.limit_s
-    if slos.accuracy is not None:
-        met["accuracy"] = score is not None and slos.accuracy.is_met_by(score)
-    if slos.cost is not None:
-        met["cost"] = cost_usd_per_h <= slos.cost.limit_usd_per_h
-    return met

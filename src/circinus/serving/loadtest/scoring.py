@@ -15,7 +15,7 @@ from circinus.operators import Item, Metric, resolve
 from circinus.profiling.dataset.scorer import validate_score
 from circinus.queueing.arrivals import empirical_idc
 from circinus.serving.engine import Response
-from circinus.serving.loadtest.load_report import LatencySummary, QueryMeasurement, slo_attainment
+from circinus.serving.loadtest.load_report import LatencySummary, QueryMeasurement
 from circinus.serving.loadtest.open_loop import RequestOutcome
 from circinus.specification import Deployment, Infrastructure, Network, Pipeline, Query, Specification
 from circinus.specification.units import DURATION
@@ -24,7 +24,6 @@ from circinus.statistics.clustered_ratio import clustered_ratio
 ERRORS_KEPT = 5
 """Maximum number of distinct error messages of a measurement."""
 
-_DEFAULT_PERCENTILE = 95.0
 _WINDOWS_S = (1.0, 10.0)
 """Windows of the index of dispersion, about as long as queues last."""
 _BYTES_PER_GB = 1e9
@@ -147,16 +146,15 @@ def _measure(
     latency = score = standard_error = stage_s = None
     unscored: list[str] = []
     if answers:
-        percentile = query.slos.latency.percentile if query.slos.latency is not None else _DEFAULT_PERCENTILE
         latency_s = np.array([a.latency_s if a.response is not None else math.inf for a in answers])
-        latency = LatencySummary.of(latency_s, percentile)
+        latency = LatencySummary.of(latency_s, query.slos.percentile)
         if answered:
             scores, unscored = scorer.scores(answered)
             items = [answer.item_key for answer, _ in answered]
             score, standard_error = clustered_ratio(scores, np.ones(len(scores)), items)
             stages = answered[0][1].timings.stage_s
             stage_s = {stage: float(np.mean([r.timings.stage_s[stage] for _, r in answered])) for stage in stages}
-    slos_met = slo_attainment(query.slos, latency, score, cost_usd_per_h)
+    slos_met = query.slos.attained(None if latency is None else latency.at_percentile_s, score, cost_usd_per_h)
     return QueryMeasurement(
         query=query.name,
         pipeline=query.pipeline,

@@ -79,8 +79,7 @@ def _infrastructure(model: Infrastructure, spec: dict[str, Any]) -> None:
 
 
 def _query(model: Query, spec: dict[str, Any]) -> None:
-    slos = {"latency": model.slos.latency, "accuracy": model.slos.accuracy, "cost": model.slos.cost}
-    texts = [f"{kind} {slo}" for kind, slo in slos.items() if slo is not None]
+    texts = [f"{kind} {slo}" for kind, slo in model.slos.by_kind.items()]
     spec.pop("slos", None)
     if texts:
         spec["slos"] = texts
