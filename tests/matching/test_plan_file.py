@@ -119,6 +119,7 @@ _LATER = {
     "doubts",
     "simulated",
     "corrections",
+    "slos",
 }
 
 

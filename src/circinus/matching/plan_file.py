@@ -17,7 +17,7 @@ from circinus.estimation import NO_CORRECTIONS, Corrections
 from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanFile
 from circinus.operators import resolve, version_of
 from circinus.profiling import PipelineProfile
-from circinus.specification import Specification
+from circinus.specification import Slos, Specification
 from circinus.specification.json_dump import json_text, refuse_not_finite
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def make_plan_set(
         created_at=created_at.isoformat(timespec="seconds"),
         planning_s=planning_s,
         corrections=corrections,
+        slos=_slos(specification),
         folder=folder,
     )
 
@@ -175,6 +176,7 @@ def add_query(
         plan_set,
         specification_fingerprint=specification_part.fingerprint(),
         parts=_parts(specification_part),
+        slos=_slos(specification_part),
         code_versions={**plan_set.code_versions, **profile.code_versions},
         matching=matching,
         created_at=created_at.isoformat(timespec="seconds"),
@@ -234,6 +236,10 @@ def _parts(specification: Specification) -> dict[str, str]:
         documents[f"infrastructure {name}"] = Specification({}, specification.infrastructure, ())
     documents |= {f"query {query.name}": Specification({}, None, (query,)) for query in specification.queries}
     return {name: part.fingerprint() for name, part in documents.items()}
+
+
+def _slos(specification: Specification) -> dict[str, Slos]:
+    return {query.name: query.slos for query in specification.queries}
 
 
 def _changed_parts(plan_set: PlanFile, specification: Specification) -> list[str]:

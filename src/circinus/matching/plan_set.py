@@ -180,6 +180,8 @@ class PlanFile:
     planning_s: float
     corrections: Corrections = NO_CORRECTIONS
     """Correction factors on profiled service times in all estimates. Later observations do not make the plan stale."""
+    slos: Mapping[str, Slos] = field(default_factory=dict)
+    """SLOs of each query, served or rejected, for readers without the specification; empty in files without them."""
     schema_version: int = field(default=SCHEMA_VERSION)
     folder: Path = field(default=Path(), compare=False)
     """Folder of the plan file; it is not written, so that a plan file can move together with what it names."""
