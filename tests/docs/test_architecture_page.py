@@ -1,0 +1,37 @@
+"""The way of an SLO in `docs/architecture.md` names files and code that exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import circinus
+
+SOURCE = Path(circinus.__file__).parent
+PAGE = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+WAY = PAGE.partition("\n## The way of an SLO\n")[2].partition("\n## ")[0]
+HOPS = re.findall(r"^\d+\. `(\S+\.py)`: `(\S+)`", WAY, re.MULTILINE)
+
+
+def _names(path: Path) -> set[str]:
+    """Classes and functions of a module, and methods and fields as `Class.name`."""
+    names = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        for part in node.body if isinstance(node, ast.ClassDef) else ():
+            names |= {f"{node.name}.{part.name}"} if isinstance(part, ast.FunctionDef) else set()
+            names |= {f"{node.name}.{part.target.id}"} if isinstance(part, ast.AnnAssign) else set()
+    return names
+
+
+def test_every_hop_names_code_of_its_file() -> None:
+    assert 5 < len(HOPS) <= 10
+    for file, name in HOPS:
+        assert name in _names(SOURCE / file)
+
+
+def test_every_name_exists() -> None:
+    existing = set().union(*(_names(path) for path in SOURCE.rglob("*.py")))
+    assert {*re.findall(r"`([A-Za-z_.]+)`", WAY)} - {"queries.yaml"} <= existing
