@@ -1,4 +1,4 @@
-"""The way of an SLO in `docs/architecture.md` names files and code that exist."""
+"""The pages on the architecture and on extensions name files and code that exist."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import circinus
 
 SOURCE = Path(circinus.__file__).parent
-PAGE = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 WAY = PAGE.partition("\n## The way of an SLO\n")[2].partition("\n## ")[0]
 HOPS = re.findall(r"^\d+\. `(\S+\.py)`: `(\S+)`", WAY, re.MULTILINE)
 
@@ -35,3 +36,10 @@ def test_every_hop_names_code_of_its_file() -> None:
 def test_every_name_exists() -> None:
     existing = set().union(*(_names(path) for path in SOURCE.rglob("*.py")))
     assert {*re.findall(r"`([A-Za-z_.]+)`", WAY)} - {"queries.yaml"} <= existing
+
+
+def test_files_to_touch_for_an_extension_exist() -> None:
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    files = re.findall(r"`((?:\w+/)+\w+\.py)`", page)
+    assert len(files) > 20
+    assert not [file for file in files if not ((SOURCE / file).exists() or (ROOT / file).exists())]

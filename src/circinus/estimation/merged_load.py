@@ -19,6 +19,7 @@ from circinus.queueing.arrivals import (
     ArrivalProcess,
     MarkovModulatedPoisson,
     Periodic,
+    Poisson,
     RecordedProcess,
     arrival_process,
     fit_arrival_process,
@@ -87,7 +88,11 @@ def _of(query: Query) -> ArrivalModel:
         process = _fitted(process)
     if isinstance(process, Periodic):
         return ArrivalModel(jitter_s=process.jitter_s / math.sqrt(3.0))  # uniform jitter
-    return ArrivalModel(modulation=process if isinstance(process, MarkovModulatedPoisson) else None)
+    if isinstance(process, MarkovModulatedPoisson):
+        return ArrivalModel(modulation=process)
+    if isinstance(process, Poisson):
+        return ArrivalModel()
+    raise TypeError(f"there is no queueing formula for arrivals of type {type(process).__name__}")
 
 
 @lru_cache(maxsize=256)  # shared by queries that differ in their SLOs only
