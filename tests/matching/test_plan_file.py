@@ -119,7 +119,6 @@ _LATER = {
     "doubts",
     "simulated",
     "corrections",
-    "slos",
 }
 
 
