@@ -72,6 +72,7 @@ def step_ladders(state: ControlState, seen: LoopObservation) -> Decision:
         {
             name: QueryLoad(plans.rungs[name][ladders[name].rung], rate, plans.dispersions[name])
             for name, rate in seen.rates.items()
+            if name in plans.rungs  # a rollback may have removed the query since
         },
         {entry.deployment: entry for entry in seen.status.deployments},
     )

@@ -358,6 +358,9 @@ class NoDriftMonitor(DriftMonitor):
     def __init__(self) -> None:
         self.overrides = ProfileOverrides()
 
+    def restore(self, text: str) -> None:
+        """Ignore the data, which a controller with drift detection has left."""
+
     async def poll(self, engine: Engine, status: EngineStatus, controlled: ManagedPlans) -> list[Event]:
         """Return no events."""
         return []
