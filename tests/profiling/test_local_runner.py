@@ -158,6 +158,17 @@ def test_a_crash_leaves_the_others_alone(application: Application) -> None:
             runner.measure(application.configuration(20, "low"), items)
 
 
+@pytest.mark.slow
+def test_a_lost_fork_server_is_no_failure_of_what_it_ran(application: Application) -> None:
+    first, second = application.items()[:2]
+    with application.runner() as runner:
+        runner.measure(application.configuration(1, "low"), [first])
+        server = runner._processes._server
+        assert server is not None
+        server.process.kill()
+        assert runner.measure(application.configuration(1, "low"), [first, second]).scores == (0.7, 0.7)
+
+
 @INLINE
 def test_what_cannot_be_loaded_is_tried_once(application: Application) -> None:
     application.edit("sample_second", "self.quality = quality", "self.quality = {'high': 'high'}[quality]")

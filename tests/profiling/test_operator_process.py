@@ -82,6 +82,8 @@ class Any:
             return os.getpid()
         if command == "environment":
             return os.environ.get(arguments[0])
+        if command == "close output":
+            sys.stdout = None
         if command == "cpus":
             return self.cpus
         if command == "lambda":
@@ -309,6 +311,30 @@ def test_a_killed_fork_server_is_replaced(start: Callable[..., OperatorProcess])
     with pytest.raises(OperatorProcessError):
         _ask(replica, "sleep", 600)
     assert _ask(start(), "echo", 2) == 2
+
+
+def test_an_operator_without_output_ends_alone(start: Callable[..., OperatorProcess]) -> None:
+    other, replica = start(), start()
+    _ask(replica, "close output")
+    replica.close()
+    assert _ask(other, "echo", 2) == 2
+
+
+def test_large_arguments_reach_the_operator(start: Callable[..., OperatorProcess]) -> None:
+    assert _ask(start(mode="x" * 2_000_000), "echo", 1) == 1
+
+
+def test_who_ends_with_the_fork_server_is_a_bystander(start: Callable[..., OperatorProcess]) -> None:
+    replica, crashed = start(), start()
+    fork_server = psutil.Process(_ask(replica, "pid")).parent()
+    assert fork_server is not None
+    with pytest.raises(OperatorProcessError):
+        _ask(crashed, "exit")
+    fork_server.kill()
+    with pytest.raises(OperatorProcessError):
+        _ask(replica, "echo", 1)
+    assert replica.was_bystander
+    assert not crashed.was_bystander
 
 
 def test_closing_twice_is_no_error_and_ends_the_process(start: Callable[..., OperatorProcess]) -> None:

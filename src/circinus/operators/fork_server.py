@@ -85,9 +85,15 @@ class ForkServer:
         message, descriptors, _, _ = socket.recv_fds(self._handover, 1, 3)
         if not message:
             raise EOFError
-        connection, lifeline, *output = descriptors
         parent = os.getpid()
-        process = os.fork()
+        try:
+            connection, lifeline, *output = descriptors
+            process = os.fork()
+        except (OSError, ValueError):  # the system refuses a process, or has cut off descriptors
+            for descriptor in descriptors:
+                os.close(descriptor)
+            traceback.print_exc()
+            return
         if process == 0:
             os.close(lifeline)
             self._become_child(socket.socket(fileno=connection), output, parent)
@@ -121,10 +127,12 @@ class ForkServer:
             code = 0  # the client is gone
         except BaseException:
             traceback.print_exc()
-        finally:
-            atexit._run_exitfuncs()  # those of the operator
-            sys.stdout.flush()
-            sys.stderr.flush()
+        finally:  # nothing that the operator left behind may lead back to the server's loop
+            with suppress(BaseException):
+                atexit._run_exitfuncs()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(BaseException):
+                    stream.flush()
             os._exit(code)
 
     def _reap(self) -> None:
@@ -147,7 +155,7 @@ def _set_group(process: int) -> None:
 
 
 def _kill_group(process: int) -> None:
-    with suppress(ProcessLookupError):  # the group may have ended
+    with suppress(ProcessLookupError, PermissionError):  # the group may have ended; macOS refuses for zombies
         os.killpg(process, signal.SIGKILL)
 
 

@@ -16,6 +16,8 @@ from circinus.operators.fork_server import STARTED
 from circinus.operators.framing import BlockingFrames
 from circinus.operators.host import Executor
 
+_START_TIMEOUT_S = 60.0
+"""Time for the fork server to import its modules, on a machine that hardly answers."""
 _EXIT_TIMEOUT_S = 10.0
 """Time for the fork server to kill its processes and exit, before it is killed."""
 
@@ -52,20 +54,20 @@ class ForkedProcess:
         """Wait until the process has ended, and kill it at the timeout."""
         if self.exit is None:
             self.lifeline.settimeout(timeout_s)
-            with self.lifeline:
-                try:
-                    message = self.lifeline.recv(16)
-                except (BlockingIOError, TimeoutError):
-                    self.kill()
-                    self.lifeline.settimeout(None)
-                    message = self.lifeline.recv(16)
+            try:
+                message = self.lifeline.recv(16)
+            except (BlockingIOError, TimeoutError):
+                self.kill()
+                self.lifeline.settimeout(None)
+                message = self.lifeline.recv(16)
             self.exit = _process_exit(message)
+            self.lifeline.close()
         return self.exit
 
 
 def _process_exit(message: bytes) -> ProcessExit:
     if not message:
-        return ProcessExit("ended with the process it was forked from", is_isolated=False)
+        return ProcessExit("ended with the fork server, or could not be forked", is_isolated=False)
     code = int(message)
     description = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
     return ProcessExit(description, is_isolated=True)
@@ -97,14 +99,12 @@ class ForkServerClient:
             output: file of the standard output and error; by default the standard error of this process.
 
         Raises:
-            OSError: the system refuses files, sockets or processes.
+            OSError: the system refuses files or sockets, or the fork server does not start.
         """
         with ExitStack() as stack:
             (connection, its_connection), (lifeline, its_lifeline) = (
                 map(stack.enter_context, socket.socketpair()) for _ in range(2)
             )
-            # One small frame, which the buffer of a new socket has room for.
-            BlockingFrames(connection).send((cpus, tuple(sys.path), arguments))
             descriptors = [its_connection.fileno(), its_lifeline.fileno(), *([output.fileno()] if output else [])]
             self._server = self._server or self._start()
             process = ForkedProcess(connection, lifeline)
@@ -117,6 +117,8 @@ class ForkServerClient:
             stack.pop_all()
         its_connection.close()
         its_lifeline.close()
+        with suppress(ConnectionError):  # the process has ended, as its lifeline tells
+            BlockingFrames(connection).send((cpus, tuple(sys.path), arguments))
         return process
 
     def close(self) -> None:
@@ -145,7 +147,9 @@ class ForkServerClient:
                 start_new_session=True,
             )
             its_handover.close()
+            handover.settimeout(_START_TIMEOUT_S)
             if handover.recv(1) != STARTED:
                 raise ChildProcessError(f"the fork server exited with code {process.wait()}")
+            handover.settimeout(None)
             stack.pop_all()
         return _Server(process, handover)

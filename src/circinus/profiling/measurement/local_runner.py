@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -101,9 +102,10 @@ class LocalRunner:
 
     def close(self) -> None:
         """Stop all processes, and delete the files of the cache."""
-        self._replicas.close()
-        self._processes.close()
-        self.cache.close()
+        with ExitStack() as parts:
+            parts.callback(self.cache.close)
+            parts.callback(self._processes.close)
+            parts.callback(self._replicas.close)
 
     @property
     def cpus(self) -> float:
@@ -250,6 +252,8 @@ class LocalRunner:
         cpus: float,
         batch: Sequence[Sequence[bytes]],
         item: Item,
+        *,
+        is_retry: bool = False,
     ) -> BatchRun:
         key = self._key(spec, configuration, cpus)
         if key in self._unloadable:
@@ -264,6 +268,8 @@ class LocalRunner:
         except OperatorProcessError as error:
             if not replica.alive:
                 self._replicas.discard(key)
+                if replica.was_bystander and not is_retry:
+                    return self._process(spec, configuration, cpus, batch, item, is_retry=True)
             raise self._error(configuration, item, f"operator {spec.name} ({spec.uses}): {error}") from error
         self._peaks[key] = max(self._peaks.get(key, 0), replica.peak_memory_bytes)
         return run

@@ -96,6 +96,11 @@ class OperatorProcess:
         """True unless the end of the process has been noticed."""
         return self._process.exit is None
 
+    @property
+    def was_bystander(self) -> bool:
+        """True if the process ended together with all others, so that its operator cannot be the cause."""
+        return self._process.exit is not None and not self._process.exit.is_isolated
+
     def memory_bytes(self) -> int:
         """Return the current resident memory; 0 after the end of the process."""
         import psutil
@@ -110,11 +115,11 @@ class OperatorProcess:
         self._end(_EXIT_TIMEOUT_S)
         self._output.close()
 
-    def _call(self, batch: Sequence[Sequence[bytes]] = ()) -> Frame:
+    def _call(self, batch: Sequence[Sequence[bytes]] | None = None) -> Frame:
         """Return the reply to a batch, or the one to the request for the process."""
         try:
             self._process.connection.settimeout(self._timeout_s)
-            if batch:
+            if batch is not None:
                 self._frames.send(len(batch), [value for inputs in batch for value in inputs])
             frame = self._frames.receive()
         except TimeoutError as error:
