@@ -106,6 +106,14 @@ def test_a_bound_of_a_level_holds_only_below_proved_levels() -> None:
     assert PriorityLevels.lexicographic_bound(bounds, (False, True, True), limits) == (3.0, 4.0, 4.0)
 
 
+def test_a_bound_is_rounded_as_weights_are() -> None:
+    """Three times 0.35 is less than 1.05 by one bit, which must not decide about the lower level."""
+    levels = PriorityLevels.of([query(i, 0.35, 5 if i < 3 else 0) for i in range(14)])
+    weights = levels.weights_of(np.where(np.arange(14) < 11, 0, -1))
+    bound = PriorityLevels.lexicographic_bound((3 * 0.35, 11 * 0.35), (True, False), levels.total_weights)
+    assert max(bound, weights) == bound == (1.05, 3.85)
+
+
 @pytest.mark.parametrize("solver", [None, LagrangianSolver()], ids=["exact", "by prices"])
 @pytest.mark.parametrize("block", range(6))
 def test_priorities_are_strict(solver: LagrangianSolver | None, block: int) -> None:

@@ -98,8 +98,9 @@ def repair(
             pool = outcome.packing_cuts[0].pool
             shares = {query: _share_of(problem, candidate, pool) for query, candidate in problem.served(chosen)}
             value = {query: levels.weight[query] / share for query, share in shares.items() if share > 0}
-        else:
-            value = {violation.query: levels.weight[violation.query] for violation in outcome.violations}
+        else:  # by rounding, a capacity may be exceeded although no load was
+            queries = [v.query for v in outcome.violations] or [query for query, _ in problem.served(chosen)]
+            value = {query: levels.weight[query] for query in queries}
         chosen[min(value, key=lambda query: (levels.rank[query], value[query], query))] = -1
     return outcome
 

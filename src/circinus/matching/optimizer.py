@@ -186,7 +186,7 @@ def match(
         observer: see `optimize`.
 
     Raises:
-        PlanningError: invalid names or numbers (see `build_problem`), or pinned queries that cannot be served.
+        PlanningError: invalid amounts of plans (see `build_problem`), or pinned queries that cannot be served.
     """
     with ExitStack() as resources:
         run = MatchRun(

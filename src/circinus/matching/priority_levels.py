@@ -144,7 +144,8 @@ class PriorityLevels:
             max_weights: weight that could be satisfied at most, regardless of other levels.
         """
         reached = next((level for level, is_reached in enumerate(proved) if not is_reached), len(bounds))
-        limits = [min(bound, limit) for bound, limit in zip(bounds, max_weights, strict=True)]
+        # Rounded as the weights of choices are: otherwise a last bit of one level decides about all lower ones.
+        limits = [round(min(bound, limit), 9) for bound, limit in zip(bounds, max_weights, strict=True)]
         return (*limits[: reached + 1], *max_weights[reached + 1 :])
 
     def bound(self, chosen: IntArray, bounds: Sequence[float]) -> float:
