@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget import examples
+from circinus.api.profiling_service import write_trace
 from circinus.errors import ProfileError
 from circinus.profiling.hardware.machine import Machine
 from circinus.profiling.profile import FailedConfiguration
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.trace.measurement_trace import MeasurementTrace
 from circinus.profiling.trace.trace_file import load_trace, save_trace
+from circinus.specification import Specification
 from raised import raises_code
 from random_traces import random_trace, trace_pipeline
 
@@ -126,3 +128,9 @@ def test_where_it_cannot_be_written_is_told(tmp_path: Path, trace: MeasurementTr
     (tmp_path / "file").write_text("", encoding="utf-8")
     with raises_code(ProfileError, "trace.not_writable"):
         save_trace(trace, tmp_path / "file" / "trace")
+
+
+def test_a_trace_does_not_replace_its_store(tmp_path: Path) -> None:
+    store = tmp_path / "profiles.sqlite"
+    with raises_code(ProfileError, "trace.is_store"):
+        write_trace(Specification({}, None, ()), "words", store, tmp_path / "x" / ".." / "profiles.sqlite", seed=0)

@@ -198,8 +198,15 @@ def write_trace(specification: Specification, name: str, store: Path, path: Path
     """Write the measurements of one pipeline to a trace file.
 
     Raises:
-        ProfileError: the pipeline was never profiled.
+        ProfileError: the pipeline was never profiled, or the file is the store itself.
     """
+    if path.resolve() == store.resolve():
+        raise ProfileError(
+            "a trace would replace the profile store",
+            code="trace.is_store",
+            location=str(path),
+            hint="Name another file.",
+        )
     save_trace(export_trace(specification, name, store, seed=seed), path)
 
 

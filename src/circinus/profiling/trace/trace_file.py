@@ -60,31 +60,35 @@ def load_trace(path: Path) -> MeasurementTrace:
     Raises:
         ProfileError: the file is missing, no trace of this or an earlier version of Circinus, or damaged.
     """
-    with ProfileStore(path) as store:
-        rows = store.rows("SELECT pipeline, code_versions FROM trace")
-        if not rows:
-            raise ProfileError(
-                "the profile store is no trace",
-                code="trace.wrong_kind",
-                location=str(path),
-                hint="Run `circinus profile --record` to record one.",
-            )
-        try:
-            pipeline, versions = Pipeline.model_validate_json(rows[0][0]), json.loads(rows[0][1])
-            machine = next(iter(read_machines(store)), None)
-            keys = MeasurementKeys(pipeline, CodeVersions.recorded(pipeline, versions), machine=machine)
-            dataset = read_dataset(store, keys.dataset(), _SEED)
-            if dataset is None:
-                raise ValueError("the data set is missing")
-            failures = failed_configurations(store, keys, scored_configurations(store, keys))
-            return _read_trace(store, keys, dataset, failures)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise ProfileError(
-                f"the trace is incomplete or inconsistent ({type(error).__name__}: {error})",
-                code="trace.inconsistent",
-                location=str(path),
-                hint="Record the trace again.",
-            ) from error
+    try:
+        with ProfileStore(path) as store:
+            return _load_trace(store)
+    except ProfileError as error:
+        raise ProfileError(
+            error.message,
+            code=error.code,
+            location=error.location or str(path),
+            hint="Record a trace with `circinus profile --show --record`.",
+        ) from error
+
+
+def _load_trace(store: ProfileStore) -> MeasurementTrace:
+    rows = store.rows("SELECT pipeline, code_versions FROM trace")
+    if not rows:
+        raise ProfileError("the profile store is no trace", code="trace.wrong_kind")
+    try:
+        pipeline, versions = Pipeline.model_validate_json(rows[0][0]), json.loads(rows[0][1])
+        machine = next(iter(read_machines(store)), None)
+        keys = MeasurementKeys(pipeline, CodeVersions.recorded(pipeline, versions), machine=machine)
+        dataset = read_dataset(store, keys.dataset(), _SEED)
+        if dataset is None:
+            raise ValueError("the data set is missing")
+        failures = failed_configurations(store, keys, scored_configurations(store, keys))
+        return _read_trace(store, keys, dataset, failures)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ProfileError(
+            f"the trace is incomplete or inconsistent ({type(error).__name__}: {error})", code="trace.inconsistent"
+        ) from error
 
 
 def export_trace(specification: Specification, pipeline_name: str, store: Path, *, seed: int = 0) -> MeasurementTrace:
