@@ -44,6 +44,8 @@ class ConfigurationSampler(Protocol):
     def initial_design(self, earlier: Sequence[SourceScores] = ()) -> Sequence[Configuration]:
         """Return the initial configurations, which cover every operator.
 
+        A new run begins: what was derived from earlier profiles, for instance costs, is dropped.
+
         Args:
             earlier: scores from transfer sources, used by all later suggestions.
         """
