@@ -70,12 +70,13 @@ def test_a_frontier_has_the_corrections_of_its_plan(workspace: c.Workspace) -> N
     corrections = Corrections(
         tuple(
             replace(entry, version=profile.code_versions[entry.uses], profiled_on=profile.machine)
-            for entry in everywhere(pipeline, specification.infrastructure, 1.5).entries
+            for entry in everywhere(pipeline, specification.infrastructure, 1000.0).entries
         )
     )
     corrected = replace(plan, file=replace(plan.file, corrections=corrections))
-    fastest = [min(row["latency_s"] for row in workspace.frontier("archive", one).rows()) for one in (plan, corrected)]
-    assert fastest[0] < fastest[1]
+    fastest_s = min(row["latency_s"] for row in workspace.frontier("archive", plan).rows())
+    # A factor that no other allocation makes up for, whatever this machine measured; it may leave no plan at all.
+    assert all(row["latency_s"] > 2 * fastest_s for row in workspace.frontier("archive", corrected).rows())
 
 
 def test_a_frontier_without_plans_has_columns_and_a_reason(hopeless: c.Workspace) -> None:
