@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -120,38 +120,7 @@ def reprofile_pipeline(
             f"{len(selected)} recent items; at least {MIN_ITEMS} are needed", code="reprofile.too_few_items"
         )
     runner = _PipelineRunner(pipeline, answers, reference, by_truth)
-    runs: dict[Configuration, list[_ItemRun]] = {c: [] for c in in_prefix_order(pipeline, {*used, reference})}
-    measured: list[tuple[int, Item, Item]] = []
-    failure, begin_s = "", clock()
-    for index, recent in enumerate(selected):
-        if index % _INCREMENT == 0 and len(measured) >= MIN_ITEMS and clock() > begin_s + budget_s / 2:
-            break
-        try:
-            item = recent.item
-            referenced = runner.referenced(item)
-            item_runs = [runner.run(index, configuration, item, referenced) for configuration in runs]
-        except CircinusError as error:  # skip the item for all, so that all are measured on equal items
-            failure = str(error)
-            continue
-        measured.append((index, item, referenced))
-        for configuration_runs, item_run in zip(runs.values(), item_runs, strict=True):
-            configuration_runs.append(item_run)
-    if len(measured) < MIN_ITEMS:
-        raise ProfileError(
-            f"only {len(measured)} of {len(selected)} items were measured: {failure}", code="reprofile.failed_items"
-        )
-    remaining = (configuration for configuration in profiles if configuration not in runs)
-    for configuration in sorted(remaining, key=lambda c: _accuracy_key(profiles[c], pipeline)):
-        further: list[_ItemRun] = []
-        try:
-            for index, item, referenced in measured:
-                if clock() > begin_s + budget_s:
-                    break
-                further.append(runner.run(index, configuration, item, referenced))
-        except CircinusError:  # excluded, as in profiling
-            continue
-        if len(further) >= MIN_ITEMS:
-            runs[configuration] = further
+    runs = _measure(runner, {*used, reference}, selected, profiles, clock=clock, budget_s=budget_s)
     sizes = [None if recent.value is None else len(recent.value) for recent in selected]
     risk = per_sequence_alpha(profile.risk, len(runs))
     profiled = replace(
@@ -179,8 +148,57 @@ def reprofile_pipeline(
         },
         data_moved=frozenset({pipeline.name}),
         without_truth=frozenset() if by_truth else frozenset({pipeline.name}),
-        notes=(f"{pipeline.name}: {len(runs)} configurations re-profiled on {len(measured)} recent items",),
+        notes=(f"{pipeline.name}: {len(runs)} configurations re-profiled on {len(runs[reference])} recent items",),
     )
+
+
+def _measure(
+    runner: _PipelineRunner,
+    first: Collection[Configuration],
+    selected: Sequence[AuditScore],
+    profiles: Mapping[Configuration, ConfigurationProfile],
+    *,
+    clock: Callable[[], float],
+    budget_s: float,
+) -> dict[Configuration, list[_ItemRun]]:
+    """Return the runs of `first` on identical items, then of the other profiled configurations while time is left.
+
+    Raises:
+        ProfileError: too few items were measured.
+    """
+    runs: dict[Configuration, list[_ItemRun]] = {c: [] for c in in_prefix_order(runner.pipeline, first)}
+    measured: list[tuple[int, Item, Item]] = []
+    failure, begin_s = "", clock()
+    for index, recent in enumerate(selected):
+        if index % _INCREMENT == 0 and len(measured) >= MIN_ITEMS and clock() > begin_s + budget_s / 2:
+            break
+        try:
+            item = recent.item
+            referenced = runner.referenced(item)
+            item_runs = [runner.run(index, configuration, item, referenced) for configuration in runs]
+        except CircinusError as error:  # skip the item for all, so that all are measured on equal items
+            failure = str(error)
+            continue
+        measured.append((index, item, referenced))
+        for configuration_runs, item_run in zip(runs.values(), item_runs, strict=True):
+            configuration_runs.append(item_run)
+    if len(measured) < MIN_ITEMS:
+        raise ProfileError(
+            f"only {len(measured)} of {len(selected)} items were measured: {failure}", code="reprofile.failed_items"
+        )
+    remaining = (configuration for configuration in profiles if configuration not in runs)
+    for configuration in sorted(remaining, key=lambda c: _accuracy_key(profiles[c], runner.pipeline)):
+        further: list[_ItemRun] = []
+        try:
+            for index, item, referenced in measured:
+                if clock() > begin_s + budget_s:
+                    break
+                further.append(runner.run(index, configuration, item, referenced))
+        except CircinusError:  # excluded, as in profiling
+            continue
+        if len(further) >= MIN_ITEMS:
+            runs[configuration] = further
+    return runs
 
 
 def _accuracy_key(profile: ConfigurationProfile, pipeline: Pipeline) -> float:
