@@ -74,7 +74,7 @@ class Dispatcher:
     def set_batch_wait(self, batch_wait_s: float) -> None:
         """Change how long the oldest item waits for its batch to fill."""
         self._queue.batch_wait_s = batch_wait_s
-        self.dispatch_soon()
+        self._dispatch_soon()
 
     def dispatch(self) -> None:
         """Dispatch after all simultaneous arrivals: the outputs of one batch arrive one by one, but may form one batch.
@@ -82,16 +82,9 @@ class Dispatcher:
         With a batch size of 1 that is unnecessary, except in a replay, where the item due first must be first.
         """
         if self._collects:
-            self.dispatch_soon()
+            self._dispatch_soon()
         else:
             self._dispatch()
-
-    def dispatch_soon(self) -> None:
-        """Dispatch after all callbacks that are due now."""
-        if not self._dispatch_scheduled:
-            self._dispatch_scheduled = True
-            # Own context: Ray Serve cancels tasks that were created in the context of a disconnected request.
-            self._loop.call_soon(self._dispatch, context=Context())
 
     def put_back(self, batch: Sequence[QueuedItem], reason: str = "", *, is_lost: bool = False) -> None:
         """Return the items of an unfinished batch to the queue, except those that have lost too many replicas.
@@ -106,13 +99,20 @@ class Dispatcher:
             if item.replica_losses >= MAX_REPLICA_LOSSES:
                 item.failed(f"{MAX_REPLICA_LOSSES} replicas ended while processing it; the last one {reason}")
         self._queue.put_back(item for item in batch if item.replica_losses < MAX_REPLICA_LOSSES)
-        self.dispatch_soon()  # not now: further replicas may have ended with this one
+        self._dispatch_soon()  # not now: further replicas may have ended with this one
 
     def fail_waiting(self, reason: str) -> None:
         """Fail all queued items."""
         self._cancel_timer()
         for item in self._queue.clear():
             item.failed(reason)
+
+    def _dispatch_soon(self) -> None:
+        """Dispatch after all callbacks that are due now."""
+        if not self._dispatch_scheduled:
+            self._dispatch_scheduled = True
+            # Own context: Ray Serve cancels tasks that were created in the context of a disconnected request.
+            self._loop.call_soon(self._dispatch, context=Context())
 
     def _dispatch(self) -> None:
         """Begin every batch that is due, and set the timer of the next one."""
