@@ -65,14 +65,13 @@ class TimedRunner:
         self._loaded: set[str] = set()
 
     def measure(self, configuration: Configuration, items: Sequence[Item]) -> Measurement:
-        began_s, ran_s, needed_s = self.now_s, 0.0, 0.0
+        began_s, ran_s = self.now_s, 0.0
         for name in OPERATORS:
             replica = self._addresses.replica(name, configuration[name])
             for item in items:
                 if self.fails(configuration, item):
                     raise MeasurementError("reason", "p", configuration, item.key, code="operator.failed")
                 takes_s = self._takes_s(name, configuration)
-                needed_s += takes_s
                 key = self._addresses.output(name, configuration), item.key
                 if key not in self._kept:
                     self.now_s += takes_s + (self._load_s if replica not in self._loaded else 0.0)
@@ -88,7 +87,6 @@ class TimedRunner:
             scores=tuple(self._score(configuration, item) for item in items),
             replicas={name: ReplicaStats((1.0,), (1.5,), 1000) for name in OPERATORS},
             compute_s=ran_s,
-            saved_s=needed_s - ran_s,
         )
 
     def measure_allocations(

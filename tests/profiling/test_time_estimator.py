@@ -13,7 +13,7 @@ OPERATORS = ("prepare", "left", "right", "joined")
 
 def _measurement(seconds: float, items: int, ran_s: float) -> Measurement:
     runs = {name: OperatorRuns((seconds,) * items, (1,) * items) for name in OPERATORS}
-    return Measurement(runs, {}, (), {}, ran_s, 0.0)
+    return Measurement(runs, {}, ran_s, {}, ())
 
 
 def test_nothing_is_known_at_first(application: Application) -> None:

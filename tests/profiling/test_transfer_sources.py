@@ -77,7 +77,7 @@ def _measurement(
     }
     scores = tuple(score_of(configuration, key) for key in keys)
     facts = {operator.name: ReplicaStats((1.5,), (2.0,), 1_000_000) for operator in pipeline.operators}
-    return Measurement(runs, {}, scores, facts, 0.0, 0.0)
+    return Measurement(runs, facts, 0.0, {}, scores)
 
 
 def known_to(sample: Application, pipeline: Pipeline, seed: int = 0) -> tuple[SourceScores, ...]:

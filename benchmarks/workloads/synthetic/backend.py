@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +73,7 @@ class SyntheticSource:
     def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
         """See `MeasurementBackend.runner`."""
         self.runners.append(SyntheticRunner(self.model, addresses, self._clock))
-        return self.runners[-1]
+        return nullcontext(self.runners[-1])
 
 
 class SyntheticRunner:
@@ -96,12 +94,6 @@ class SyntheticRunner:
         self._loads: dict[tuple[str, KnobValues], float] = {}
         self._scores = lru_cache(maxsize=256)(model.scores)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        pass
-
     @property
     def cpus(self) -> float:
         """See `Runner.cpus`."""
@@ -118,7 +110,6 @@ class SyntheticRunner:
             )
             for spec in self._topological
         }
-        total_s = sum(sum(operator_runs.service_s) for operator_runs in runs.values())
         return Measurement(
             runs=runs,
             outputs={sink: (b"",) * len(items) for sink in self._addresses.pipeline.sinks()},
@@ -129,7 +120,6 @@ class SyntheticRunner:
                 if (spec.name, configuration[spec.name], min(spec.cpus)) in self._loaded
             },
             compute_s=ran_s,
-            saved_s=max(0.0, total_s - ran_s),
         )
 
     def measure_allocations(

@@ -156,7 +156,7 @@ class ReplayReferenceRunner:
             scorer.score(configuration, item, {sink: outputs[sink][number] for sink in outputs})
             for number, item in enumerate(items)
         )
-        return Measurement(runs, outputs, scores, replicas={}, compute_s=0.0, saved_s=0.0)
+        return Measurement(runs, replicas={}, compute_s=0.0, outputs=outputs, scores=scores)
 
     def close(self) -> None:
         """Do nothing, because nothing was started."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +62,6 @@ class LocalRunner:
         module_paths: Sequence[Path],
         *,
         cache_bytes: int = _CACHE_BYTES,
-        spill_bytes: int = 0,
         memory_limit_bytes: float | None = None,
         timeout_s: float = _TIMEOUT_S,
     ) -> None:
@@ -71,8 +70,7 @@ class LocalRunner:
         Args:
             keys: keys of the pipeline's measurements.
             module_paths: folders of its operators.
-            cache_bytes: capacity of the prefix cache in memory.
-            spill_bytes: additional capacity on disk; 0 disables it.
+            cache_bytes: capacity of the prefix cache.
             memory_limit_bytes: memory limit of all loaded operators, see `OperatorProcessPool`.
             timeout_s: timeout of loading an operator or processing a batch.
 
@@ -80,7 +78,7 @@ class LocalRunner:
             OperatorError: the metric cannot be found.
         """
         self._scorer = Scorer(keys.pipeline, module_paths)
-        self.cache = PrefixCache(cache_bytes, spill_bytes=spill_bytes)
+        self.cache = PrefixCache(cache_bytes)
         self._keys = keys
         self._pipeline = keys.pipeline
         self._topological = self._pipeline.topological_order()
@@ -101,9 +99,8 @@ class LocalRunner:
         self.close()
 
     def close(self) -> None:
-        """Stop all processes, and delete the files of the cache."""
+        """Stop all processes."""
         with ExitStack() as parts:
-            parts.callback(self.cache.close)
             parts.callback(self._processes.close)
             parts.callback(self._replicas.close)
 
@@ -114,17 +111,10 @@ class LocalRunner:
 
     def measure(self, configuration: Configuration, items: Sequence[Item]) -> Measurement:
         """See `Runner.measure`."""
-        outputs, ran_s = self._outputs(configuration, items, self._pipeline.sinks())
-        runs = {
-            operator.name: [self._runs[self._keys.output(operator.name, configuration), item.key] for item in items]
-            for operator in self._topological
-        }
-        needed_s = sum(run.service_s for its_runs in runs.values() for run in its_runs)
-        saved_s = max(0.0, needed_s - ran_s)
-        self.cache.record_savings(saved_s)
         sinks = self._pipeline.sinks()
+        outputs, ran_s = self._outputs(configuration, items, sinks)
         return Measurement(
-            runs=_operator_runs(runs),
+            runs=self._operator_runs(configuration, items, [operator.name for operator in self._topological]),
             outputs={sink: tuple(outputs[sink, item.key] for item in items) for sink in sinks},
             scores=tuple(
                 self._scorer.score(configuration, item, {sink: outputs[sink, item.key] for sink in sinks})
@@ -132,7 +122,6 @@ class LocalRunner:
             ),
             replicas=self._replicas_stats(configuration),
             compute_s=ran_s,
-            saved_s=saved_s,
         )
 
     def measure_operators(
@@ -141,11 +130,8 @@ class LocalRunner:
         """See `OperatorRunner.measure_operators`."""
         _, ran_s = self._outputs(configuration, items, operators)
         lineages = {name for operator in operators for name in (*self._pipeline.ancestors(operator), operator)}
-        runs = {
-            name: [self._runs[self._keys.output(name, configuration), item.key] for item in items] for name in lineages
-        }
         return OperatorsMeasurement(
-            runs=_operator_runs(runs),
+            runs=self._operator_runs(configuration, items, lineages),
             replicas={name: stats for name, stats in self._replicas_stats(configuration).items() if name in lineages},
             compute_s=ran_s,
         )
@@ -283,6 +269,16 @@ class LocalRunner:
     def _key(self, spec: OperatorSpec, configuration: Configuration, cpus: float) -> OperatorProcessKey:
         return OperatorProcessKey(spec.uses, configuration[spec.name], min(cpus, available_cpus()))
 
+    def _operator_runs(
+        self, configuration: Configuration, items: Sequence[Item], operators: Iterable[str]
+    ) -> dict[str, OperatorRuns]:
+        result = {}
+        for name in operators:
+            prefix = self._keys.output(name, configuration)
+            runs = [self._runs[prefix, item.key] for item in items]
+            result[name] = OperatorRuns(tuple(run.service_s for run in runs), tuple(run.output_bytes for run in runs))
+        return result
+
     def _replicas_stats(self, configuration: Configuration) -> Mapping[str, ReplicaStats]:
         stats = {}
         for spec in self._topological:
@@ -301,13 +297,6 @@ class LocalRunner:
     def _error(self, configuration: Configuration, item: Item | None, reason: str) -> MeasurementError:
         code = "operator.failed" if item else "operator.not_loadable"
         return MeasurementError(reason, self._pipeline.name, configuration, item.key if item else None, code=code)
-
-
-def _operator_runs(runs: Mapping[str, Sequence[_Run]]) -> dict[str, OperatorRuns]:
-    return {
-        name: OperatorRuns(tuple(run.service_s for run in its_runs), tuple(run.output_bytes for run in its_runs))
-        for name, its_runs in runs.items()
-    }
 
 
 def available_cpus() -> float:

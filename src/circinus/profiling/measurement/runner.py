@@ -75,21 +75,30 @@ class ReplicaStats:
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """Measurement of one configuration on n items."""
+class OperatorsMeasurement:
+    """Measurement of some operators of one configuration, including their ancestors, on n items."""
 
     runs: Mapping[str, OperatorRuns]
     """Runs by operator, including those read from the prefix cache."""
-    outputs: Mapping[str, tuple[bytes, ...]]
-    """(n,) pickled outputs of each sink."""
-    scores: tuple[float, ...]
-    """(n,) metric values of the items."""
     replicas: Mapping[str, ReplicaStats]
     """Statistics of the operators that ran."""
     compute_s: float
     """Processing seconds of the measurement."""
-    saved_s: float
-    """Processing seconds saved by the prefix cache."""
+
+    @property
+    def saved_s(self) -> float:
+        """Processing seconds saved by the prefix cache."""
+        return max(0.0, sum(seconds for runs in self.runs.values() for seconds in runs.service_s) - self.compute_s)
+
+
+@dataclass(frozen=True)
+class Measurement(OperatorsMeasurement):
+    """Measurement of one configuration on n items."""
+
+    outputs: Mapping[str, tuple[bytes, ...]]
+    """(n,) pickled outputs of each sink."""
+    scores: tuple[float, ...]
+    """(n,) metric values of the items."""
 
 
 @dataclass(frozen=True)
@@ -101,16 +110,6 @@ class AllocationMeasurement:
     replica: ReplicaStats
     """Statistics over all allocations."""
     compute_s: float
-
-
-@dataclass(frozen=True)
-class OperatorsMeasurement:
-    """Measurement of some operators of one configuration, including their ancestors, on n items."""
-
-    runs: Mapping[str, OperatorRuns]
-    replicas: Mapping[str, ReplicaStats]
-    compute_s: float
-    """Processing seconds of the measurement."""
 
 
 class OperatorRunner(Protocol):

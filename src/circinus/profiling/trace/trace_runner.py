@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Self
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
@@ -75,8 +73,6 @@ class TraceRunner:
             clock: clock that is advanced by the recorded seconds.
             cache_bytes: capacity of the prefix cache.
         """
-        self.saved_s = 0.0
-        """Total processing seconds saved by the prefix cache."""
         self._trace = trace
         self._keys = keys
         self._pipeline = keys.pipeline
@@ -91,12 +87,6 @@ class TraceRunner:
         self._unreported: set[tuple[str, KnobValues]] = set()
         """Replicas on the fewest CPUs whose start no measurement has returned yet."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        pass
-
     @property
     def cpus(self) -> float:
         """Highest recorded number of CPUs (see `Runner.cpus`)."""
@@ -109,8 +99,6 @@ class TraceRunner:
         ran_s = self._run(configuration, items, self._pipeline.sinks())
         positions = self._positions(items)
         runs = {o.name: self._trace.runs(self._row(o.name, configuration), positions) for o in self._topological}
-        saved_s = max(0.0, sum(sum(its_runs.service_s) for its_runs in runs.values()) - ran_s)
-        self.saved_s += saved_s
         return Measurement(
             runs=runs,
             outputs={sink: (b"",) * len(items) for sink in self._pipeline.sinks()},
@@ -121,7 +109,6 @@ class TraceRunner:
                 if (spec.name, configuration[spec.name], min(spec.cpus)) in self._loaded
             },
             compute_s=ran_s,
-            saved_s=saved_s,
         )
 
     def measure_allocations(
@@ -284,4 +271,4 @@ class TraceBackend:
 
     def runner(self, keys: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
         """See `MeasurementBackend.runner`."""
-        return TraceRunner(self.trace, keys, self._clock)
+        return nullcontext(TraceRunner(self.trace, keys, self._clock))
