@@ -153,7 +153,7 @@ def test_what_is_known_is_not_measured_again_and_all_read_it(folder: Path) -> No
     expected = load_predicted_service_times(specification, "naps", folder / "store", configurations)
     for found in read.configurations:
         for name, operator in found.operators.items():
-            assert expected.services[name, found.configuration].speeds == operator.speeds
+            assert expected.services[name, found.configuration].profile.speeds == operator.speeds
 
 
 def test_times_are_stored_as_those_of_the_class_and_machine(folder: Path) -> None:

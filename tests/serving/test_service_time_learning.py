@@ -14,8 +14,10 @@ from served_scenario import ITEMS, MODULE, PLAN, ObedientEngine, matching, query
 
 from circinus.matching import Matching
 from circinus.profiling import (
+    DECLARED,
     Machine,
     MeasuredSpeed,
+    OperatorProfile,
     PredictedServiceTime,
     PredictedServiceTimes,
     ServiceTimeObservation,
@@ -56,9 +58,15 @@ class Watched(ObedientEngine):
         return EngineStatus(self.mode, self.statuses[index], self.queries, self.states[index])
 
 
-def service(item_s: Mapping[str, float] = PROFILED_S, ratios: Mapping[tuple[float, int], float] | None = None) -> Any:
-    ratios = ratios or {(0.1, 1): 1.0}
-    return PredictedServiceTime(item_s, float(np.mean(list(PROFILED_S.values()))), ratios, frozenset(ratios))
+def service(
+    item_s: Mapping[str, float] = PROFILED_S,
+    ratios: Mapping[tuple[float, int], float] | None = None,
+    speeds: Speeds = DECLARED,
+) -> PredictedServiceTime:
+    ratios, seconds = ratios or {(0.1, 1): 1.0}, np.array(list(PROFILED_S.values()))
+    prefix = PLAN.configuration
+    profile = OperatorProfile("add", prefix, seconds, seconds, 1e6, 0.0, ratios, frozenset(ratios), speeds=speeds)
+    return PredictedServiceTime(item_s, profile)
 
 
 def expected(service_time: PredictedServiceTime | None) -> PredictionsAtRun:
@@ -125,7 +133,7 @@ def test_the_ratio_to_the_profile_is_observed() -> None:
 
 def test_traffic_is_held_against_the_speed_that_was_measured() -> None:
     speeds = Speeds({"slow": MeasuredSpeed(Interval(0.3, 0.25, 0.4), 24)})
-    observation = observed(learnt(Watched(("a",), service_s=takes(1.5)), replace(service(), speeds=speeds)))
+    observation = observed(learnt(Watched(("a",), service_s=takes(1.5)), service(speeds=speeds)))
     assert observation.speed == 0.25
     assert observation.log_ratio == pytest.approx(math.log(1.5 * 0.25 / SPEED))
 
@@ -305,7 +313,7 @@ def test_what_is_not_profiled_teaches_nothing() -> None:
         report = run(run_load_test(engine, given, chosen, {"p": ITEMS}, TRAFFIC, None, missing))
         assert report.learning is not None
         assert "no longer has its operator" in refused(report.learning)
-    unmeasured = replace(service(), measured_allocations=frozenset({(0.2, 1)}))
+    unmeasured = service(ratios={(0.2, 1): 1.0})
     assert "allocation was not profiled" in refused(learnt(Watched(("q",), service_s=takes(1.0)), unmeasured))
 
 

@@ -26,7 +26,7 @@ from circinus.profiling.profile import ConfigurationProfile, FailedConfiguration
 from circinus.profiling.race.slo_requirements import operator_hardware
 from circinus.profiling.store.measurement_keys import LOCAL, MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
-from circinus.profiling.store.store_writer import write_replica, write_services
+from circinus.profiling.store.store_writer import write_effort, write_replica, write_services
 from circinus.specification import Configuration, Pipeline, Specification
 
 _INCREMENT = 8
@@ -198,10 +198,7 @@ class HardwareClassProfiler:
                 write_services(store, ids[services[name]], item_ids, runs)
             for name, facts in measurement.replicas.items():
                 write_replica(store, class_keys.replica(name, configuration[name]), facts)
-            store.write(
-                "INSERT INTO effort VALUES (?, ?, 0) ON CONFLICT DO UPDATE SET ran_s = ran_s + excluded.ran_s",
-                [(ids[effort], measurement.compute_s)],
-            )
+            write_effort(store, ids[effort], measurement.compute_s)
 
 
 def operators_by_class(specification: Specification, pipeline_name: str) -> dict[str, list[str]]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from circinus.profiling.hardware.machine import DECLARED, Machine, Speeds
+from circinus.profiling.hardware.machine import Machine
+from circinus.profiling.profile import OperatorProfile
 from circinus.profiling.store.profile_loader import read_profile
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import read_services
@@ -21,18 +22,12 @@ class PredictedServiceTime:
 
     item_s: Mapping[str, float]
     """Item key -> seconds, for all stored items, including held-out ones."""
-    mean_s: float
-    """Mean over the items of the profile."""
-    batch_ratio: Mapping[tuple[float, int], float]
-    """See `OperatorProfile.batch_ratio`."""
-    measured_allocations: frozenset[tuple[float, int]]
-    """See `OperatorProfile.measured_allocations`."""
-    speeds: Speeds = DECLARED
-    """See `OperatorProfile.speeds`."""
+    profile: OperatorProfile
 
     def single_item_s(self, item_key: str) -> float:
-        """Return the predicted seconds for an item; the mean if the item is unmeasured."""
-        return self.item_s.get(item_key, self.mean_s)
+        """Return the predicted seconds for an item; the mean over the items of the profile if it is unmeasured."""
+        measured_s = self.item_s.get(item_key)
+        return float(self.profile.service_s.mean()) if measured_s is None else measured_s
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +73,6 @@ def load_predicted_service_times(
             for name, operator in {} if measured is None else measured.operators.items():
                 service = loaded.addresses.service(name, configuration)
                 service_s = read_services(opened, [service], loaded.dataset.item_ids)[service].service_s
-                services[name, configuration] = PredictedServiceTime(
-                    item_s={keys[i]: float(service_s[i]) for i in np.flatnonzero(np.isfinite(service_s))},
-                    mean_s=float(operator.service_s.mean()),
-                    batch_ratio=operator.batch_ratio,
-                    measured_allocations=operator.measured_allocations,
-                    speeds=operator.speeds,
-                )
+                item_s = {keys[i]: float(service_s[i]) for i in np.flatnonzero(np.isfinite(service_s))}
+                services[name, configuration] = PredictedServiceTime(item_s, operator)
     return PredictedServiceTimes(loaded.profile.machine, loaded.profile.code_versions, services)

@@ -64,7 +64,7 @@ class StoreWriter:
             for name, stats in measurement.replicas.items():
                 write_replica(store, keys.replica(name, configuration[name]), stats)
             if counted:
-                self._write_effort(ids[effort], measurement.compute_s, measurement.saved_s)
+                write_effort(store, ids[effort], measurement.compute_s, measurement.saved_s)
                 store.write("DELETE FROM failure WHERE subject = ?", [(ids[score],)])
             self._write_scored(configuration, ids[score])
             self._write_recordings(configuration)
@@ -95,7 +95,7 @@ class StoreWriter:
                 [(subject, cpus, size, ratio) for (cpus, size), ratio in measurement.ratios.items()],
             )
             write_replica(self._store, content_hash, measurement.replica)
-            self._write_effort(subject, measurement.compute_s, 0.0)
+            write_effort(self._store, subject, measurement.compute_s)
 
     def failed(self, failure: FailedConfiguration) -> None:
         """Commit the failure of a configuration."""
@@ -116,13 +116,6 @@ class StoreWriter:
         self._store.write(
             "INSERT OR IGNORE INTO score VALUES (?, ?, ?)",
             [(subject, item, score) for item, score in zip(items, scores, strict=True)],
-        )
-
-    def _write_effort(self, subject: int, ran_s: float, saved_s: float) -> None:
-        self._store.write(
-            "INSERT INTO effort VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET ran_s = ran_s + excluded.ran_s, "
-            "saved_s = saved_s + excluded.saved_s",
-            [(subject, ran_s, saved_s)],
         )
 
     def _write_recordings(self, configuration: Configuration) -> None:
@@ -159,6 +152,15 @@ def write_services(store: ProfileStore, subject: int, items: Sequence[int], runs
             (subject, item, service_s, size)
             for item, service_s, size in zip(items, runs.service_s, runs.output_bytes, strict=True)
         ],
+    )
+
+
+def write_effort(store: ProfileStore, subject: int, ran_s: float, saved_s: float = 0.0) -> None:
+    """Add processing seconds, and those saved by the prefix cache, to the stored ones. Call it inside a transaction."""
+    store.write(
+        "INSERT INTO effort VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET ran_s = ran_s + excluded.ran_s, "
+        "saved_s = saved_s + excluded.saved_s",
+        [(subject, ran_s, saved_s)],
     )
 
 

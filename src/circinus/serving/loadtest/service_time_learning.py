@@ -125,7 +125,7 @@ def _observation(
     if predictions is None or None in services.values():
         return "the profile store no longer has its operator under this plan"
     if any(
-        service is not None and (allocation.cpus, allocation.batch_size) not in service.measured_allocations
+        service is not None and (allocation.cpus, allocation.batch_size) not in service.profile.measured_allocations
         for service in services.values()
     ):
         return "its allocation was not profiled, so only a conservative prediction exists"
@@ -133,7 +133,7 @@ def _observation(
     assert specification.infrastructure is not None  # nothing runs without one
     hardware = specification.infrastructure.pool(deployment.pool).hardware
     # The speed of an operator on a class depends on its knobs, not on its prefix.
-    speeds = next((service.speeds for service in services.values() if service is not None), DECLARED)
+    speeds = next((service.profile.speeds for service in services.values() if service is not None), DECLARED)
     speed = speeds.guaranteed(hardware)
     items, observed_s, predicted_s = [], [], []
     for answer in answers[cold:]:
@@ -198,8 +198,8 @@ def _predicted_s(
     operator, allocation = deployment.operator, deployment.allocation
     stage_s, busy_s = response.timings.stage_s[operator], response.timings.replica_s[operator]
     fill = min(max(round(stage_s / busy_s), 1), allocation.batch_size) if busy_s > 0 else 1
-    measured = [size for cpus, size in service.measured_allocations if cpus == allocation.cpus]
+    measured = [size for cpus, size in service.profile.measured_allocations if cpus == allocation.cpus]
     if fill < min(measured):
         return None
-    ratios = {size: service.batch_ratio[allocation.cpus, size] for size in measured}
+    ratios = {size: service.profile.batch_ratio[allocation.cpus, size] for size in measured}
     return service.single_item_s(item_key) * interpolated_batch_ratio(ratios, fill)
