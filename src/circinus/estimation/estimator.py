@@ -123,6 +123,10 @@ class Estimator:
         sent_to = destinations(self._order, self._sinks, timeline.sites)
         links = self._transfers.link_uses(self._sizes, timeline.sites, sent_to, guaranteed=conditions is None)
         transfers_usd_per_h = transfer_usd_per_h(links)
+        caveats = timeline.caveats
+        if conditions is not None:
+            caveats += self._link_caveats(links, conditions) + self._batched_transfer_caveats(timeline, sent_to)
+            caveats += _multiple_value_caveats(links, float(timeline.latency_s.mean()))
         estimate = Estimate(
             percentile=self._percentile.percentile,
             latency_s=latency_s,
@@ -130,12 +134,7 @@ class Estimator:
             cost_usd_per_h=query_cost(timeline.uses, transfers_usd_per_h, conditions),
             stages=timeline.stages,
             return_s=timeline.return_s,
-            caveats=(
-                *timeline.caveats,
-                *(() if conditions is None else self._link_caveats(links, conditions)),
-                *(() if conditions is None else self._batched_transfer_caveats(timeline, sent_to)),
-                *(() if conditions is None else _multiple_value_caveats(links, float(timeline.latency_s.mean()))),
-            ),
+            caveats=caveats,
         )
         return PlanCandidate(
             query=self._query.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
@@ -150,3 +151,32 @@ class PercentileEstimator:
     @property
     def _ranks(self) -> tuple[int, int]:
         return median_unbiased_ranks(self.percentile, self.grid.size)
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredSample:
+    """Service times or sizes that were measured on (n,) items, with their scenarios and moments."""
+
+    values: FloatArray
+    percentile: PercentileEstimator
+
+    @cached_property
+    def scenarios(self) -> FloatArray:
+        """(scenarios,) value of each scenario's item."""
+        return self.values[self.percentile.grid.items(len(self.values))]
+
+    @cached_property
+    def inflated_scenarios(self) -> FloatArray:
+        """(scenarios,) with the inflation for a percentile measured on few items."""
+        return np.asarray(self.scenarios * self.percentile.allowance.of(self.values))
+
+    @cached_property
+    def moments(self) -> tuple[float, float, float]:
+        """Mean, mean square and mean cube."""
+        mean, square, cube = (float((self.values**power).mean()) for power in (1.0, 2.0, 3.0))
+        return mean, square, cube
+
+    @cached_property
+    def mean_factor(self) -> float:
+        """Upper bound of the actual mean over the measured one, at least 1."""
+        return self.percentile.allowance.of_mean(self.values)

@@ -9,10 +9,9 @@ import numpy as np
 
 from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
-from circinus.estimation.batch_time_ratios import batch_time_ratios
 from circinus.estimation.estimate import DeploymentUse, ReplicaDemand
 from circinus.estimation.merged_load import ArrivalModel, MergedLoad, replicas_for, station_load
-from circinus.estimation.percentiles import UNBOUNDED, PercentileEstimator
+from circinus.estimation.percentiles import UNBOUNDED, MeasuredSample, PercentileEstimator
 from circinus.estimation.traffic import RequestStream
 from circinus.profiling import OperatorProfile
 from circinus.queueing.response_time import mean_batch_size
@@ -57,6 +56,28 @@ def replicas_per_node(demand: ReplicaDemand, pool: Pool) -> int:
     return min(int(available / needed + _ROUNDING) for needed, available in amounts if needed > 0)
 
 
+def batch_time_ratios(profile: OperatorProfile, cpus: float, batch_size: int) -> tuple[float, ...]:
+    """Return (batch_size,) times of a batch of 1, 2, ... relative to the mean unbatched time of its items.
+
+    Unbatched times are those on the fewest CPUs. Ratios are interpolated linearly between the batch sizes that were
+    profiled with `cpus` CPUs, and constant below the smallest of them.
+
+    Raises:
+        PlanningError: the allocation was not profiled.
+    """
+    measured = {size: ratio for (its_cpus, size), ratio in sorted(profile.batch_ratio.items()) if its_cpus == cpus}
+    if batch_size not in measured:
+        allocations = ", ".join(f"{c:g} CPUs with batches of {b}" for c, b in sorted(profile.batch_ratio))
+        raise PlanningError(
+            f"{cpus:g} CPUs with batches of {batch_size} were not profiled (profiled: {allocations})",
+            code="profile.allocation_not_measured",
+            location=f"operator {profile.operator}",
+            hint="Run `circinus profile` again.",
+        )
+    ratios = np.interp(np.arange(1, batch_size + 1), list(measured), list(measured.values()))
+    return tuple(ratios.tolist())
+
+
 @dataclass(frozen=True, eq=False)
 class StageLatency:
     """Latency of an operator of a plan."""
@@ -79,33 +100,6 @@ def operator_queue_key(operator: str) -> str:
     return f"operator {operator}"
 
 
-@dataclass(frozen=True, eq=False)
-class _ServiceTime:
-    """Unbatched service time of an operator on the fewest CPUs."""
-
-    scenarios_s: FloatArray
-    mean_s: float
-    square_s2: float
-    cube_s3: float
-    mean_factor: float
-    """Upper bound of the actual mean over the measured one, at least 1."""
-    pessimistic_s: FloatArray
-    """Scenarios with the inflation for a percentile measured on few items."""
-
-    @classmethod
-    def of(cls, profile: OperatorProfile, percentile: PercentileEstimator) -> _ServiceTime:
-        service_s = profile.service_s
-        scenarios_s = service_s[percentile.grid.items(len(service_s))]
-        return cls(
-            scenarios_s,
-            float(service_s.mean()),
-            float((service_s**2.0).mean()),
-            float((service_s**3.0).mean()),
-            percentile.allowance.of_mean(service_s),
-            scenarios_s * percentile.allowance.of(service_s),
-        )
-
-
 class StageLatencyModel:
     """Latency model of the stages of a query's plans, under any configuration."""
 
@@ -114,7 +108,7 @@ class StageLatencyModel:
         self._percentile = percentile
         self._arrivals = ArrivalModel.of(query)
         self._guaranteed: dict[tuple[OperatorProfile, str, Allocation], StageLatency] = {}
-        self._service_times: dict[OperatorProfile, _ServiceTime] = {}
+        self._service_times: dict[OperatorProfile, MeasuredSample] = {}
 
     @property
     def arrivals(self) -> ArrivalModel:
@@ -142,10 +136,11 @@ class StageLatencyModel:
             stage = self._guaranteed[key] = self._compute(operator, profile, pool, allocation, None)
         return stage
 
-    def _service_time(self, profile: OperatorProfile) -> _ServiceTime:
+    def _service_time(self, profile: OperatorProfile) -> MeasuredSample:
+        """Return the unbatched service time on the fewest CPUs."""
         service_time = self._service_times.get(profile)
         if service_time is None:
-            service_time = self._service_times[profile] = _ServiceTime.of(profile, self._percentile)
+            service_time = self._service_times[profile] = MeasuredSample(profile.service_s, self._percentile)
         return service_time
 
     def _compute(
@@ -159,11 +154,12 @@ class StageLatencyModel:
         ratios = batch_time_ratios(profile, allocation.cpus, allocation.batch_size)
         slowdown = profile.slowdown(pool.hardware)
         full_batch, service_time = ratios[-1] * slowdown, self._service_time(profile)
+        mean_s, square_s2, cube_s3 = service_time.moments
         traffic = self._arrivals.traffic(
             self._query.rate_per_s,
-            service_time.mean_s * full_batch,
-            service_time.square_s2 * full_batch**2,
-            service_time.cube_s3 * full_batch**3,
+            mean_s * full_batch,
+            square_s2 * full_batch**2,
+            cube_s3 * full_batch**3,
             first=not operator.after and pool.site == self._query.source,
             mean_factor=service_time.mean_factor,
         )
@@ -190,8 +186,8 @@ class StageLatencyModel:
         draws = self._percentile.grid.exponentials(operator_queue_key(operator.name))
         times = [station_time(station, ratios[-1], draws) for station in stations]
         pessimistic = [pessimistic_station_time(station, ratios[-1], draws) for station in stations]
-        expected_s = elementwise_max_s(times, service_time.scenarios_s * slowdown)
-        pessimistic_s = elementwise_max_s(pessimistic, service_time.pessimistic_s * slowdown)
+        expected_s = elementwise_max_s(times, service_time.scenarios * slowdown)
+        pessimistic_s = elementwise_max_s(pessimistic, service_time.inflated_scenarios * slowdown)
         mean_wait_s = max(time.mean_wait_s for time in times)
         return StageLatency(
             use=use,

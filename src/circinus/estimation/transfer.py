@@ -17,7 +17,7 @@ from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
 from circinus.estimation.estimate import LinkUse
 from circinus.estimation.merged_load import ArrivalModel, MergedLoad, station_load
-from circinus.estimation.percentiles import UNBOUNDED, PercentileEstimator
+from circinus.estimation.percentiles import UNBOUNDED, MeasuredSample, PercentileEstimator
 from circinus.estimation.traffic import RequestStream
 from circinus.profiling import ConfigurationProfile
 from circinus.queueing.station_model import LoadedStation
@@ -124,27 +124,11 @@ _NONE = Transfer(np.zeros((2, 1)), 0.0)
 
 
 @dataclass(frozen=True, eq=False)
-class PayloadSizes:
-    """Sizes of the values of a producer."""
+class PayloadSizes(MeasuredSample):
+    """Sizes of the values of a producer, in bytes."""
 
-    measured_bytes: FloatArray
-    """(n,) profiled sizes."""
-    scenarios_bytes: FloatArray
-    mean_bytes: float
-    square_bytes2: float
-    cube_bytes3: float
-    mean_factor: float
-    """Upper bound of the actual mean over the measured one, at least 1."""
-    first: bool
+    is_input: bool
     """True if the values come directly from the source."""
-
-    @classmethod
-    def of(cls, measured_bytes: FloatArray, percentile: PercentileEstimator, *, first: bool) -> PayloadSizes:
-        """Create the sizes from (n,) measured ones."""
-        scenarios_bytes = measured_bytes[percentile.grid.items(len(measured_bytes))]
-        mean, square, cube = (float((measured_bytes**power).mean()) for power in (1.0, 2.0, 3.0))
-        factor = percentile.allowance.of_mean(measured_bytes)
-        return cls(measured_bytes, scenarios_bytes, mean, square, cube, factor, first)
 
 
 class TransferModel:
@@ -169,9 +153,8 @@ class TransferModel:
         for producer, measured_bytes in sent.items():
             sizes = self._sizes.get(id(measured_bytes))  # `PayloadSizes` retains the array, so its id is not reused
             if sizes is None:
-                sizes = self._sizes[id(measured_bytes)] = PayloadSizes.of(
-                    measured_bytes, self._percentile, first=producer == INPUT
-                )
+                sizes = PayloadSizes(measured_bytes, self._percentile, producer == INPUT)
+                self._sizes[id(measured_bytes)] = sizes
             result[producer] = sizes
         return result
 
@@ -233,10 +216,11 @@ class TransferModel:
                 location=f"link {link.name}",
                 hint="Place operators nearer to the source.",
             )
-        seconds = [size.mean_bytes / link.bandwidth_bytes_per_s for size in sent]
+        mean_bytes = [sizes.moments[0] for sizes in sent]
+        seconds = [size_bytes / link.bandwidth_bytes_per_s for size_bytes in mean_bytes]
         use = LinkUse(
             link,
-            rate_per_s * sum(size.mean_bytes for size in sent),
+            rate_per_s * sum(mean_bytes),
             traffic,
             excluding_smallest_s=sum(seconds) - min(seconds),
         )
@@ -245,13 +229,13 @@ class TransferModel:
         return use
 
     def _traffic(self, link: DirectedLink, sizes: PayloadSizes) -> RequestStream:
-        bandwidth = link.bandwidth_bytes_per_s
+        bandwidth, (mean_bytes, square_bytes2, cube_bytes3) = link.bandwidth_bytes_per_s, sizes.moments
         return self._arrivals.traffic(
             self._query.rate_per_s,
-            sizes.mean_bytes / bandwidth,
-            sizes.square_bytes2 / bandwidth**2,
-            sizes.cube_bytes3 / bandwidth**3,
-            first=sizes.first,
+            mean_bytes / bandwidth,
+            square_bytes2 / bandwidth**2,
+            cube_bytes3 / bandwidth**3,
+            first=sizes.is_input,
             mean_factor=sizes.mean_factor,
         )
 
@@ -269,7 +253,7 @@ class TransferModel:
                     station = link_station_under_load(link, conditions)
                 draws = grid.exponentials(link_queue_key(link))
                 wait_s = np.stack([link_wait_s(station, draws), pessimistic_link_wait_s(station, draws)])
-            total_s += link_delay_s(link, sizes.scenarios_bytes, wait_s)
+            total_s += link_delay_s(link, sizes.scenarios, wait_s)
         return Transfer(total_s, float(total_s[0].mean()))
 
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.errors import PlanningError
-from circinus.estimation.batch_time_ratios import batch_time_ratios
 from circinus.estimation.percentiles import PercentileEstimator
 from circinus.estimation.scenarios import ScenarioGrid
+from circinus.estimation.stage_latency import batch_time_ratios
 from circinus.estimation.traffic import RequestStream
 from circinus.profiling import MIN_ITEMS, ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.specification import HardwareClass, OperatorSpec, Pipeline
@@ -66,7 +66,7 @@ class OperatorRows:
     sizes: tuple[tuple[float, int], ...]
     """(CPUs, batch size) pairs that the operator's specification allows."""
     fill_ratios: tuple[tuple[tuple[float, ...], ...], ...]
-    """(batch size,) `circinus.estimation.batch_time_ratios`, by row and by `sizes`."""
+    """(batch size,) `batch_time_ratios`, by row and by `sizes`."""
     profiles: tuple[OperatorProfile, ...]
     """(rows,) source profiles."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
-from circinus.estimation.batch_time_ratios import batch_time_ratios
+from circinus.estimation.stage_latency import batch_time_ratios
 from circinus.estimation.transfer import INPUT, destinations, path_between
 from circinus.profiling import ConfigurationProfile
 from circinus.queueing.arrivals import ArrivalProcess
