@@ -7,7 +7,7 @@ from pathlib import Path
 
 from served_scenario import PLAN, matching, pipeline, query, specification
 
-from circinus.errors import ServingError
+from circinus.errors import PlanningError, ServingError
 from circinus.serving import DesiredDeployment, Mode, RouteStage
 from circinus.serving.desired_state import build_desired_state, build_route
 from circinus.specification import Allocation, Configuration, KnobValues, OperatorSpec, QueryPlan
@@ -88,5 +88,5 @@ def test_replay_needs_recordings() -> None:
 
 
 def test_infrastructure_is_needed() -> None:
-    with raises_code(ServingError, "specification.no_infrastructure"):
+    with raises_code(PlanningError, "specification.no_infrastructure"):
         build_desired_state(matching(["a"]), replace(specification(query("a")), infrastructure=None), Mode.REAL)

@@ -73,6 +73,11 @@ class ReplicaDemand:
     cost_usd_per_h: float
     """Price of the node times the largest share of any resource of the node."""
 
+    @property
+    def amounts(self) -> tuple[float, float, float, float]:
+        """CPUs, memory, GPUs and GPU memory, as in `Pool.amounts`."""
+        return self.cpus, self.memory_bytes, self.gpus, self.gpu_memory_bytes
+
 
 @dataclass(frozen=True)
 class DeploymentUse:

@@ -30,29 +30,14 @@ def replica_demand(operator: OperatorSpec, pool: Pool, cpus: float, memory_bytes
         cpus: CPUs of the replica.
         memory_bytes: profiled peak memory of the replica.
     """
-    shares = (
-        cpus / pool.cpus,
-        memory_bytes / pool.memory_bytes if pool.memory_bytes else 0.0,
-        operator.gpus / pool.gpus if pool.gpus else 0.0,
-        operator.gpu_memory_bytes / pool.gpu_memory_bytes if pool.gpu_memory_bytes else 0.0,
-    )
-    return ReplicaDemand(
-        cpus=cpus,
-        memory_bytes=memory_bytes,
-        gpus=operator.gpus,
-        gpu_memory_bytes=operator.gpu_memory_bytes,
-        cost_usd_per_h=pool.price_usd_per_h * max(shares),
-    )
+    amounts = cpus, memory_bytes, operator.gpus, operator.gpu_memory_bytes
+    shares = (needed / of_node if of_node else 0.0 for needed, of_node in zip(amounts, pool.amounts, strict=True))
+    return ReplicaDemand(*amounts, cost_usd_per_h=pool.price_usd_per_h * max(shares))
 
 
 def replicas_per_node(demand: ReplicaDemand, pool: Pool) -> int:
     """Return the number of replicas of a deployment that fit on a node of `pool`."""
-    amounts = (
-        (demand.cpus, pool.cpus),
-        (demand.memory_bytes, pool.memory_bytes),
-        (demand.gpus, pool.gpus),
-        (demand.gpu_memory_bytes, pool.gpu_memory_bytes),
-    )
+    amounts = zip(demand.amounts, pool.amounts, strict=True)
     return min(int(available / needed + _ROUNDING) for needed, available in amounts if needed > 0)
 
 

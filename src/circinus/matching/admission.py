@@ -75,8 +75,8 @@ def admit_query(
     """
     plans = PlanEstimates(specification, profiles, search.usable_link_share)
     running = running_state(specification, matching, plans, search.usable_link_share)
-    assert specification.infrastructure is not None  # checked by `PlanEstimates`
-    network = Network(specification.infrastructure)
+    infrastructure = specification.required_infrastructure
+    network = Network(infrastructure)
     (query,) = [query for query in specification.queries if query.name == name]
     pipeline, profile = specification.pipelines[query.pipeline], profiles[query.pipeline]
     unexplained = replace(search, near_misses=0, max_margin_plans=0)
@@ -99,7 +99,7 @@ def admit_query(
         refuted = admission.assignment.chosen
         plans.exclude(name, None if attempt >= MAX_ATTEMPTS else refuted.plan)
         frontier = exclude_refuted(frontier, refuted, check.violated, plans)
-    deployments = add_startup_times(check.matching.deployments, profiles, specification.infrastructure)
+    deployments = add_startup_times(check.matching.deployments, profiles, infrastructure)
     (assignment,) = [assignment for assignment in check.matching.assignments if assignment.query == name]
     return replace(admission, assignment=assignment), replace(check.matching, deployments=deployments)
 
@@ -119,12 +119,11 @@ def running_state(
         PlanningError: a running plan has no profile any more.
     """
     served = {assignment.query: assignment.chosen.plan for assignment in matching.assignments}
-    assert specification.infrastructure is not None  # checked by `PlanEstimates`
     return AdmissionControl(
         [query for query in specification.queries if query.name in served],
         {name: plans.estimate_of(name, plan) for name, plan in served.items()},
         matching.deployments,
-        specification.infrastructure,
+        specification.required_infrastructure,
         plans.reestimate,
         usable_link_share,
         {assignment.query: assignment.chosen.estimate.latency_s.upper for assignment in matching.assignments},

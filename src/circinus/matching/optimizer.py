@@ -106,8 +106,7 @@ def plan_all_queries(
         PlanningError: no infrastructure, a profile is missing or too uncertain, or invalid numbers.
     """
     frontiers = plan_queries(specification, profiles, search)
-    infrastructure = specification.infrastructure
-    assert infrastructure is not None  # checked by `plan_queries`
+    infrastructure = specification.required_infrastructure
     network = Network(infrastructure)
     unexplained = replace(search, near_misses=0, max_margin_plans=0)
     plans = PlanEstimates(specification, profiles, search.usable_link_share)

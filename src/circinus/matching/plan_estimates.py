@@ -73,13 +73,7 @@ class PlanEstimates:
     def __init__(
         self, specification: Specification, profiles: Mapping[str, PipelineProfile], usable_link_share: float
     ) -> None:
-        if specification.infrastructure is None:
-            raise PlanningError(
-                "the specification has no infrastructure to place plans on",
-                code="specification.no_infrastructure",
-                hint="Add an `Infrastructure` document.",
-            )
-        self._network = Network(specification.infrastructure)
+        self._network = Network(specification.required_infrastructure)
         self._pipelines = specification.pipelines
         self._queries: dict[str, Query] = {query.name: query for query in specification.queries}
         self._profiles: dict[tuple[str, Configuration], ConfigurationProfile] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import astuple
 
 import numpy as np
 
@@ -64,10 +65,10 @@ def build_problem(
     deployments = tuple(sorted(demand_of, key=lambda deployment: deployment.name))
     pools = {pool.name: index for index, pool in enumerate(infrastructure.pools)}
     _check_pools(deployments, pools)
-    demand = np.array([_amounts(demand_of[d]) for d in deployments]).reshape(len(deployments), len(RESOURCES))
+    demand = np.array([demand_of[d].amounts for d in deployments]).reshape(len(deployments), len(RESOURCES))
     pool_of = np.array([pools[d.pool] for d in deployments], dtype=np.int64)
     nodes = np.array([pool.nodes for pool in infrastructure.pools], dtype=np.int64)
-    node_capacity = np.array([[p.cpus, p.memory_bytes, p.gpus, p.gpu_memory_bytes] for p in infrastructure.pools])
+    node_capacity = np.array([pool.amounts for pool in infrastructure.pools])
     links = Network(infrastructure).links
     return Problem(
         queries=tuple(query.name for query in queries),
@@ -107,18 +108,8 @@ def merged_demands(demands: Iterable[tuple[Deployment, ReplicaDemand]]) -> dict[
         if current is None or current == demand:
             merged[deployment] = demand
         else:
-            merged[deployment] = ReplicaDemand(
-                cpus=max(current.cpus, demand.cpus),
-                memory_bytes=max(current.memory_bytes, demand.memory_bytes),
-                gpus=max(current.gpus, demand.gpus),
-                gpu_memory_bytes=max(current.gpu_memory_bytes, demand.gpu_memory_bytes),
-                cost_usd_per_h=max(current.cost_usd_per_h, demand.cost_usd_per_h),
-            )
+            merged[deployment] = ReplicaDemand(*map(max, astuple(current), astuple(demand)))
     return merged
-
-
-def _amounts(demand: ReplicaDemand) -> tuple[float, float, float, float]:
-    return demand.cpus, demand.memory_bytes, demand.gpus, demand.gpu_memory_bytes
 
 
 def _incidence(rows: Sequence[Mapping[int, float]], columns: int) -> SparseRows:
@@ -199,7 +190,7 @@ def _check_amounts(candidates: Iterable[PlanCandidate]) -> None:
     for candidate in candidates:
         amounts = [candidate.transfer_cost_usd_per_h, *(link.bytes_per_s for link in candidate.links)]
         for use in candidate.deployments:
-            amounts += [use.busy_replicas, use.demand.cost_usd_per_h, *_amounts(use.demand)]
+            amounts += [use.busy_replicas, use.demand.cost_usd_per_h, *use.demand.amounts]
         invalid = [amount for amount in amounts if not (math.isfinite(amount) and amount >= 0)]
         if invalid:
             raise PlanningError(

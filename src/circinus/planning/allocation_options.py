@@ -21,7 +21,7 @@ from circinus.estimation.stage_latency import (
 )
 from circinus.planning.dominance import DOMINANCE_TOLERANCE
 from circinus.planning.profile_arrays import OperatorRows
-from circinus.planning.resource_columns import AMOUNTS, ResourceColumns
+from circinus.planning.resource_columns import RESOURCES, ResourceColumns
 from circinus.queueing.waiting_time import gi_g_c_wait
 from circinus.specification import Allocation, OperatorSpec, Pool, Query
 
@@ -181,8 +181,8 @@ def _resources(
     resources = np.zeros((*replicas.shape, columns.count))
     fitting = np.ones(replicas.shape, dtype=np.bool_)
     for index, pool in enumerate(columns.pools):
-        node = np.array([pool.cpus, pool.memory_bytes, pool.gpus, pool.gpu_memory_bytes])
-        replica = np.zeros((len(rows.memory_bytes), len(allocations), len(AMOUNTS)))
+        node = np.array(pool.amounts)
+        replica = np.zeros((len(rows.memory_bytes), len(allocations), len(RESOURCES)))
         replica[..., 0] = [a.cpus for a in allocations]
         replica[..., 1] = rows.memory_bytes[:, None]
         replica[..., 2] = rows.spec.gpus

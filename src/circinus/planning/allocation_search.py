@@ -20,12 +20,10 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.planning.dominance import DOMINANCE_TOLERANCE, ParetoArchive
-from circinus.planning.placement_search import PartialPlacements
+from circinus.planning.placement_search import RESULT, PartialPlacements, finished, latest
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.plan_metrics import PlanMetrics
 from circinus.planning.search_space import Limits, SearchSpace
-
-_RESULT = -1
 
 _ROUNDING = 1e-4
 """Relative rounding error of means in single precision."""
@@ -136,7 +134,7 @@ class AllocationSearch:
         for operator in range(len(self._space.arrays.order)):
             labels = self._extend(operator, labels, existing)
             labels = self._prune(operator, labels, settle=settle, measure=measure, points=points)
-        return labels, labels.finish_s[_RESULT]
+        return labels, labels.finish_s[RESULT]
 
     def _extend(self, operator: int, labels: _Labels, existing: ParetoArchive | None) -> _Labels:
         """Return every label with every option of `operator` within the capacities and not dominated by `existing`."""
@@ -150,23 +148,16 @@ class AllocationSearch:
         if existing is not None:
             mask[mask] = ~existing.beats(min_resources[mask])
         label, option, row, pool, cell = label[mask], option[mask], row[mask], pool[mask], cell[mask]
-        ready_s: FloatArray | None = None
-        for producer in self._space.arrays.parents[operator]:
-            arrival_s = labels.finish_s[producer] + self._transfer_s[producer, operator][labels.cell]
-            ready_s = arrival_s if ready_s is None else np.maximum(ready_s, arrival_s)
-        assert ready_s is not None
-        end_s = ready_s[label] + table.node_s[row, pool, option]
         arrays = self._space.arrays
-        finish_s = {
-            producer: values_s[label]
-            for producer, values_s in labels.finish_s.items()
-            if producer == _RESULT or arrays.consumers[producer][-1] > operator
-        }
-        if arrays.consumers[operator + 1]:
-            finish_s[operator + 1] = end_s
-        else:
+        ready_s = latest(
+            labels.finish_s[producer] + self._transfer_s[producer, operator][labels.cell]
+            for producer in arrays.parents[operator]
+        )
+        end_s = ready_s[label] + table.node_s[row, pool, option]
+        finish_s = {producer: values_s[label] for producer, values_s in labels.finish_s.items()}
+        if not arrays.consumers[operator + 1]:
             end_s += self._return_s[operator][cell]
-            finish_s[_RESULT] = np.maximum(finish_s[_RESULT], end_s) if _RESULT in finish_s else end_s
+        finish_s = finished(operator, arrays.consumers, finish_s, end_s)
         return _Labels(cell, np.column_stack([labels.options[label], option]), finish_s, resources[mask])
 
     def _prune(
@@ -248,12 +239,10 @@ def _nowhere_slower(labels: _Labels, first: IntArray, second: IntArray, slack_s:
 
 def _completed(labels: _Labels, rest_s: dict[int, FloatArray]) -> FloatArray:
     """Return (n, scenarios) latency of every label if the remaining operators take `rest_s`."""
-    completed_s: FloatArray | None = None
-    for producer, finish_s in labels.finish_s.items():
-        through_s = finish_s + rest_s[producer][labels.cell] if producer in rest_s else finish_s
-        completed_s = through_s if completed_s is None else np.maximum(completed_s, through_s)
-    assert completed_s is not None
-    return completed_s
+    return latest(
+        finish_s + rest_s[producer][labels.cell] if producer in rest_s else finish_s
+        for producer, finish_s in labels.finish_s.items()
+    )
 
 
 def _pairs(cell: IntArray) -> tuple[IntArray, IntArray]:

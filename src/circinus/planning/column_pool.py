@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.planning.plan_arrays import PlanArrays
-from circinus.planning.resource_columns import AMOUNTS
+from circinus.planning.resource_columns import RESOURCES
 from circinus.planning.search_space import SearchSpace
 from circinus.specification import Allocation, Configuration, QueryPlan
 
@@ -52,7 +52,7 @@ class ColumnPool:
         columns, offered = space.columns, np.zeros(plans.count, dtype=bool)
         offered[listed] = True
         shared = [
-            *range(len(AMOUNTS) * len(columns.pools)),
+            *range(len(RESOURCES) * len(columns.pools)),
             *(columns.link(link) for link in range(len(columns.links))),
         ]
         return cls(
@@ -82,7 +82,7 @@ class ColumnPool:
         return tuple(self._plan(index) for index in best.tolist())
 
     def _vector(self, prices: DualPrices) -> FloatArray:
-        pools = np.array([prices.pools.get(name, (0.0,) * len(AMOUNTS)) for name in self.pools]).T.reshape(-1)
+        pools = np.array([prices.pools.get(name, (0.0,) * len(RESOURCES)) for name in self.pools]).T.reshape(-1)
         return np.concatenate([pools, [prices.links.get(name, 0.0) for name in self.links], [prices.usd_per_h]])
 
     def _plan(self, index: int) -> QueryPlan:

@@ -10,7 +10,9 @@ different placements are never compared: they use different pools, so neither do
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
@@ -55,8 +57,23 @@ class PrefixTree:
 
 FASTEST, CHEAPEST = 0, 1
 
-_RESULT = -1
+RESULT = -1
 """Key of the results that are back at the source, among the producers of `finish_s`."""
+
+
+def latest(times_s: Iterable[FloatArray]) -> FloatArray:
+    """Return the elementwise maximum of at least one array."""
+    return reduce(np.maximum, times_s)
+
+
+def finished(
+    operator: int, consumers: Sequence[Sequence[int]], finish_s: dict[int, FloatArray], end_s: FloatArray
+) -> dict[int, FloatArray]:
+    """Return the finish times of the values that are needed after an operator, which ends at `end_s`."""
+    needed = {key: times_s for key, times_s in finish_s.items() if key == RESULT or consumers[key][-1] > operator}
+    if consumers[operator + 1]:
+        return {**needed, operator + 1: end_s}
+    return {**needed, RESULT: np.maximum(needed[RESULT], end_s) if RESULT in needed else end_s}
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +103,7 @@ class PartialPlacements:
     @property
     def latency_s(self) -> FloatArray:
         """(n, 2, scenarios) time until all results are back."""
-        return self.finish_s[_RESULT]
+        return self.finish_s[RESULT]
 
     def take(self, selected: IntArray | BoolArray) -> PartialPlacements:
         """Return the selected labels."""
@@ -229,24 +246,11 @@ class PlacementSearch:
         """Return the labels with the finish time of `operator`, without the values that are no longer needed."""
         arrays = self._space.arrays
         pool = labels.pools[:, operator]
-        end_s: FloatArray | None = None
-        for producer in arrays.parents[operator]:
-            edges = self._edges[producer, operator][labels.prefix, labels.sites[:, producer], pool]
-            edges += labels.finish_s[producer]
-            end_s = edges if end_s is None else np.maximum(end_s, edges)
-        assert end_s is not None
-        finish_s = {
-            producer: values_s
-            for producer, values_s in labels.finish_s.items()
-            if producer == _RESULT or arrays.consumers[producer][-1] > operator
-        }
-        if arrays.consumers[operator + 1]:
-            finish_s[operator + 1] = end_s
-        else:
-            finish_s[_RESULT] = np.maximum(finish_s[_RESULT], end_s) if _RESULT in finish_s else end_s
-        return PartialPlacements(
-            labels.prefix, labels.pools, labels.sites, finish_s, labels.min_resources, labels.cheapest, labels.transfers
+        end_s = latest(
+            self._edges[producer, operator][labels.prefix, labels.sites[:, producer], pool] + labels.finish_s[producer]
+            for producer in arrays.parents[operator]
         )
+        return replace(labels, finish_s=finished(operator, arrays.consumers, labels.finish_s, end_s))
 
     def _prune(
         self, operator: int, labels: PartialPlacements, limits: Limits, max_labels: int, considered: Counter[str]
@@ -267,13 +271,12 @@ class PlacementSearch:
 
     def _bound_s(self, operator: int, labels: PartialPlacements) -> FloatArray:
         """Return (n, scenarios) latency lower bounds of all plans with these prefixes."""
-        bound_s: FloatArray | None = None
+        bounds_s = []
         for producer, finish_s in labels.finish_s.items():
             fastest_s = finish_s[:, FASTEST]
-            if producer != _RESULT:
+            if producer != RESULT:
                 by_configuration = self._remaining_by_configuration(operator, producer)
                 remaining_s = np.minimum.reduceat(by_configuration, self._tree.first_configurations[operator], axis=0)
                 fastest_s = fastest_s + remaining_s[labels.prefix, labels.sites[:, producer]]
-            bound_s = fastest_s if bound_s is None else np.maximum(bound_s, fastest_s)
-        assert bound_s is not None
-        return bound_s
+            bounds_s.append(fastest_s)
+        return latest(bounds_s)

@@ -105,13 +105,33 @@ def plan_query(
     Raises:
         PlanningError: the profile is of another pipeline, or its bounds are weaker than the query's risk requires.
     """
+    return _plan_query(query, pipeline, profile, network, settings, {})
+
+
+_Compiled = dict[tuple[str, PercentileEstimator, object], ProfileArrays]
+"""(pipeline, percentile, pinned knobs) -> compiled profile."""
+
+
+def _plan_query(
+    query: Query,
+    pipeline: Pipeline,
+    profile: PipelineProfile,
+    network: Network,
+    settings: SearchSettings,
+    compiled: _Compiled,
+) -> Frontier:
     _check(query, profile)
     if not profile.usable:
         return best_effort_frontier(query, pipeline, profile, network, settings)
     matching_pins = pinned_profile(query, profile)
     if not matching_pins.usable:
         return no_profile_matches_pins(query, profile)
-    return _plan(query, pipeline, _compile(query, pipeline, matching_pins, settings), network, settings)
+    key = profile.pipeline, latency_percentile(query), query.pinned_knobs
+    if key not in compiled:
+        # An exact search computes in the estimator's precision.
+        dtype = np.float32 if settings.tolerance > 0 else np.float64
+        compiled[key] = compile_profile(pipeline, matching_pins, latency_percentile(query), dtype)
+    return _plan(query, pipeline, compiled[key], network, settings)
 
 
 def plan_queries(
@@ -131,14 +151,8 @@ def plan_queries(
     Raises:
         PlanningError: there is no infrastructure, a query's pipeline has no profile, or `plan_query` raises.
     """
-    if specification.infrastructure is None:
-        raise PlanningError(
-            "the specification has no infrastructure",
-            code="specification.no_infrastructure",
-            hint="Add a document of kind Infrastructure.",
-        )
-    network = Network(specification.infrastructure)
-    compiled: dict[tuple[str, PercentileEstimator, object], ProfileArrays] = {}
+    network = Network(specification.required_infrastructure)
+    compiled: _Compiled = {}
     frontiers = {}
     for query in specification.queries:
         profile = profiles.get(query.pipeline)
@@ -149,26 +163,9 @@ def plan_queries(
                 location=f"query {query.name}",
                 hint="Run `circinus profile`.",
             )
-        _check(query, profile)
         pipeline = specification.pipelines[query.pipeline]
-        if not profile.usable:
-            frontiers[query.name] = best_effort_frontier(query, pipeline, profile, network, settings)
-            continue
-        matching_pins = pinned_profile(query, profile)
-        if not matching_pins.usable:
-            frontiers[query.name] = no_profile_matches_pins(query, profile)
-            continue
-        key = (query.pipeline, latency_percentile(query), query.pinned_knobs)
-        if key not in compiled:
-            compiled[key] = _compile(query, pipeline, matching_pins, settings)
-        frontiers[query.name] = _plan(query, pipeline, compiled[key], network, settings)
+        frontiers[query.name] = _plan_query(query, pipeline, profile, network, settings, compiled)
     return frontiers
-
-
-def _compile(query: Query, pipeline: Pipeline, profile: PipelineProfile, settings: SearchSettings) -> ProfileArrays:
-    # An exact search computes in the estimator's precision.
-    dtype = np.float32 if settings.tolerance > 0 else np.float64
-    return compile_profile(pipeline, profile, latency_percentile(query), dtype)
 
 
 def _check(query: Query, profile: PipelineProfile) -> None:

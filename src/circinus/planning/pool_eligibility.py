@@ -11,6 +11,7 @@ from circinus.arrays import BoolArray
 from circinus.planning.dominance import DOMINANCE_TOLERANCE
 from circinus.planning.frontier import Frontier
 from circinus.planning.profile_arrays import OperatorRows
+from circinus.planning.resource_columns import RESOURCES
 from circinus.planning.search_space import SearchSpace
 from circinus.profiling import PipelineProfile
 from circinus.specification import Configuration, Network, Pool, Query
@@ -47,9 +48,6 @@ def no_profile_matches_pins(query: Query, profile: PipelineProfile) -> Frontier:
     return Frontier(query, (), {}, (), (), reason, measured=False)
 
 
-_RESOURCES = ("cpus", "memory", "gpus", "gpu memory")
-"""Labels of the amounts of a node, in the order of `AMOUNTS`."""
-
 _MAX_NAMED = 4
 """Maximum number of pools named in a reason; further pools are counted."""
 
@@ -71,7 +69,7 @@ def explain_operator_ineligible(rows: OperatorRows, query: Query, network: Netwo
 def explain_missing_capacity(space: SearchSpace) -> str:
     """Return the amount that all operators together need more of than all open pools have, or an empty string."""
     all_columns = np.arange(space.columns.count)
-    for index, resource in enumerate(_RESOURCES):
+    for index, resource in enumerate(RESOURCES):
         resource_columns = [
             all_columns[space.columns.dedicated(pool)][index] for pool in range(len(space.columns.pools))
         ]
@@ -116,8 +114,7 @@ def _capacity_reason(rows: OperatorRows, pool: Pool, query: Query) -> str:
     """Return the resource that a node lacks for the smallest replica, or else that there are too few nodes."""
     min_cpus, min_bytes = min(cpus for cpus, _ in rows.sizes), float(rows.memory_bytes.min())
     replica = (min_cpus, min_bytes, rows.spec.gpus, rows.spec.gpu_memory_bytes)
-    node = (pool.cpus, pool.memory_bytes, pool.gpus, pool.gpu_memory_bytes)
-    for resource, required, available in zip(_RESOURCES, replica, node, strict=True):
+    for resource, required, available in zip(RESOURCES, replica, pool.amounts, strict=True):
         if required > available:
             has, needs = format_amount(resource, available), format_amount(resource, required)
             return f"a node of pool {pool.name} has {has}, but a replica needs {needs}"

@@ -10,8 +10,8 @@ import numpy as np
 from circinus.arrays import FloatArray
 from circinus.specification import DirectedLink, Pool
 
-AMOUNTS = ("cpus", "memory_bytes", "gpus", "gpu_memory_bytes")
-"""Resource amounts of a node and of a replica."""
+RESOURCES = ("cpus", "memory", "gpus", "gpu memory")
+"""Resources of a node and of a replica, in the order of `Pool.amounts`."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class ResourceColumns:
     @property
     def count(self) -> int:
         """Number of columns."""
-        return 2 * len(AMOUNTS) * len(self.pools) + len(self.links) + 2
+        return 2 * len(RESOURCES) * len(self.pools) + len(self.links) + 2
 
     def shared(self, pool: int) -> slice:
         """Return the columns of a pool's amounts, fully shared."""
-        return slice(pool, len(AMOUNTS) * len(self.pools), len(self.pools))
+        return slice(pool, len(RESOURCES) * len(self.pools), len(self.pools))
 
     def dedicated(self, pool: int) -> slice:
         """Return the columns of a pool's amounts with dedicated replicas."""
-        return slice(len(AMOUNTS) * len(self.pools) + pool, 2 * len(AMOUNTS) * len(self.pools), len(self.pools))
+        return slice(len(RESOURCES) * len(self.pools) + pool, 2 * len(RESOURCES) * len(self.pools), len(self.pools))
 
     def link(self, link: int) -> int:
         """Return the column of a link, in bytes per second."""
-        return 2 * len(AMOUNTS) * len(self.pools) + link
+        return 2 * len(RESOURCES) * len(self.pools) + link
 
     @property
     def shared_cost(self) -> int:
@@ -59,8 +59,7 @@ class ResourceColumns:
         """(count,) maximum usage of a single query; infinite for columns that only the sum over queries limits."""
         capacity = np.full(self.count, np.inf)
         for index, pool in enumerate(self.pools):
-            node = [pool.cpus, pool.memory_bytes, pool.gpus, pool.gpu_memory_bytes]
-            capacity[self.dedicated(index)] = np.multiply(node, pool.nodes)
+            capacity[self.dedicated(index)] = np.multiply(pool.amounts, pool.nodes)
         for index, link in enumerate(self.links):
             capacity[self.link(index)] = self.usable_link_share * link.bandwidth_bytes_per_s
         return capacity

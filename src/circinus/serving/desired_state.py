@@ -48,14 +48,9 @@ def build_desired_state(
         audited_share: fraction of the answered requests of every query to keep for audits.
 
     Raises:
-        ServingError: the specification has no infrastructure, or a replay has no recordings.
+        PlanningError: the specification has no infrastructure.
+        ServingError: a replay has no recordings.
     """
-    if specification.infrastructure is None:
-        raise ServingError(
-            "the specification has no infrastructure to deploy on",
-            code="specification.no_infrastructure",
-            hint="Add a document `kind: Infrastructure`.",
-        )
     if mode is Mode.REPLAY and recordings is None:
         raise ServingError(
             "a profile store is required",
@@ -64,12 +59,12 @@ def build_desired_state(
             hint="Pass the path of the store.",
         )
     queries = {query.name: query for query in specification.queries}
-    versions = operator_versions or {}
+    versions, infrastructure = operator_versions or {}, specification.required_infrastructure
     return DesiredState(
         mode=mode,
-        infrastructure=specification.infrastructure,
+        infrastructure=infrastructure,
         deployments=tuple(
-            _desired_deployment(sized, specification.pipelines, specification.infrastructure, versions)
+            _desired_deployment(sized, specification.pipelines, infrastructure, versions)
             for sized in (matching.deployments if deployments is None else deployments)
         ),
         routes=tuple(

@@ -127,6 +127,11 @@ class Pool(SpecModel):
     private: Flag | None = None
     """True if the pool is reserved for queries from its own site; default true on the tier `device`, else false."""
 
+    @property
+    def amounts(self) -> tuple[float, float, float, float]:
+        """CPUs, memory, GPUs and GPU memory of one node."""
+        return self.cpus, self.memory_bytes, self.gpus, self.gpu_memory_bytes
+
     def is_private(self) -> bool:
         """Return whether the pool is reserved for queries from its own site."""
         return self.tier == "device" if self.private is None else self.private

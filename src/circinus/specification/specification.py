@@ -97,7 +97,11 @@ class Specification:
             PlanningError: there is none.
         """
         if self.infrastructure is None:
-            raise PlanningError("the specification has no infrastructure", code="specification.no_infrastructure")
+            raise PlanningError(
+                "the specification has no infrastructure",
+                code="specification.no_infrastructure",
+                hint="Add a document of kind Infrastructure.",
+            )
         return self.infrastructure
 
     def diagnostic(

@@ -13,7 +13,7 @@ from circinus.estimation.merged_load import replicas_for
 from circinus.matching import Assignment, Matching, SizedDeployment
 from circinus.matching.plan_estimates import add_startup_times
 from circinus.profiling import PipelineProfile
-from circinus.specification import Deployment, Infrastructure, Pool
+from circinus.specification import Deployment, Infrastructure
 
 _TOLERANCE = 1e-9
 
@@ -123,7 +123,7 @@ def _with_bottom(
             node = _first_fitting_node(free[deployment.pool], use.demand)
             if node is None:
                 return None
-            free[deployment.pool][node] -= _amounts(use.demand)
+            free[deployment.pool][node] -= use.demand.amounts
             extra[deployment] = (*extra.get(deployment, ()), node)
     return _Allocation(busy, extra, free)
 
@@ -145,22 +145,16 @@ def _busy_cost(candidate: PlanCandidate) -> float:
 
 def _free_resources(matching: Matching, infrastructure: Infrastructure) -> dict[str, FloatArray]:
     """Return (nodes, resources) free resources by pool, without the pool's headroom."""
-    free = {pool.name: np.tile(_node(pool) * (1.0 - pool.headroom), (pool.nodes, 1)) for pool in infrastructure.pools}
+    free = {
+        pool.name: np.tile(np.multiply(pool.amounts, 1.0 - pool.headroom), (pool.nodes, 1))
+        for pool in infrastructure.pools
+    }
     for sized in matching.deployments:
         for node in sized.nodes:
-            free[sized.deployment.pool][node] -= _amounts(sized.demand)
+            free[sized.deployment.pool][node] -= sized.demand.amounts
     return free
 
 
-def _node(pool: Pool) -> FloatArray:
-    return np.array([pool.cpus, pool.memory_bytes, pool.gpus, pool.gpu_memory_bytes], dtype=np.float64)
-
-
-def _amounts(demand: ReplicaDemand) -> FloatArray:
-    return np.array([demand.cpus, demand.memory_bytes, demand.gpus, demand.gpu_memory_bytes], dtype=np.float64)
-
-
 def _first_fitting_node(free: FloatArray, demand: ReplicaDemand) -> int | None:
-    amounts = _amounts(demand)
-    fitting = np.flatnonzero((free + _TOLERANCE * (1 + np.abs(free)) >= amounts).all(axis=1))
+    fitting = np.flatnonzero((free + _TOLERANCE * (1 + np.abs(free)) >= demand.amounts).all(axis=1))
     return int(fitting[0]) if len(fitting) else None

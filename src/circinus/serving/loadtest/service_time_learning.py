@@ -130,8 +130,7 @@ def _observation(
     ):
         return "its allocation was not profiled, so only a conservative prediction exists"
     cold = _cold_requests(before, sized.replicas, allocation.batch_size)
-    assert specification.infrastructure is not None  # nothing runs without one
-    hardware = specification.infrastructure.pool(deployment.pool).hardware
+    hardware = specification.required_infrastructure.pool(deployment.pool).hardware
     # The speed of an operator on a class depends on its knobs, not on its prefix.
     speeds = next((service.profile.speeds for service in services.values() if service is not None), DECLARED)
     speed = speeds.guaranteed(hardware)
