@@ -7,12 +7,6 @@ class Backoff:
     """Exponential backoff with a maximum; the caller passes the time."""
 
     def __init__(self, initial_s: float, max_s: float) -> None:
-        """Start without failures.
-
-        Args:
-            initial_s: backoff after the first failure.
-            max_s: maximum backoff.
-        """
         self._initial_s, self._max_s = initial_s, max_s
         self._due_s: float | None = None
         self.failures = 0

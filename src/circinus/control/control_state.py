@@ -154,10 +154,7 @@ class ControlState:
     ) -> ControlState:
         """Return the state with other plans; queries keep their current configuration where possible.
 
-        Args:
-            controlled: new plans.
-            base: plans of the plan file, if the file changed.
-            last_good: plans to roll back to.
+        `base` are the plans of the plan file, if the file changed; `last_good` are those to roll back to.
         """
         ladders = controlled.migrate_ladder_states(self.ladders, self.controlled)
         fingerprint = self.plan_file_fingerprint if base is None else base.fingerprint

@@ -102,10 +102,6 @@ class ManagedPlans:
         """Return ladder states after a change of plans.
 
         A query keeps its current plan if its new ladder contains the plan and all deployments of the plan run.
-
-        Args:
-            ladders: states under the previous plans.
-            before: previous plans.
         """
         result, running = self.initial_ladder_states(), {sized.deployment for sized in self.deployments}
         for name, initial in result.items():
@@ -120,7 +116,6 @@ class ManagedPlans:
         return result
 
     def plans(self, ladders: Mapping[str, LadderState]) -> dict[str, QueryPlan]:
-        """Return the deployed plan of each query."""
         return {name: self.rungs[name][state.rung].candidate.plan for name, state in ladders.items()}
 
     def desired_state(self, ladders: Mapping[str, LadderState]) -> DesiredState:

@@ -24,9 +24,7 @@ class ControlMetrics:
     def __init__(self, port: int, address: str = "127.0.0.1") -> None:
         """Start the HTTP endpoint.
 
-        Args:
-            port: port to listen on, or 0 for a free one.
-            address: address to listen on.
+        Port 0 stands for a free one.
 
         Raises:
             ServingError: the client library is not installed, or the port is in use.
@@ -82,7 +80,6 @@ class ControlMetrics:
         self._thread.join()
 
     def event(self, event: Event) -> None:
-        """Count an event."""
         self._events.labels(event.kind, event.details.get("why", "")).inc()
 
     def audited(self, scores: Sequence[AuditScore]) -> None:

@@ -35,13 +35,6 @@ class Rollout:
         backoff: Backoff,
         clock: Callable[[], float],
     ) -> None:
-        """Start without a running apply.
-
-        Args:
-            apply: applies a state, or raises.
-            backoff: backoff between attempts.
-            clock: monotonic clock in seconds.
-        """
         self._apply, self._backoff, self._clock = apply, backoff, clock
         self._task: asyncio.Task[AppliedState] | None = None
         self._is_cancelled = False
@@ -84,11 +77,7 @@ class Rollout:
 
         If the running state is unknown, because another process applied it, `desired` itself is returned.
 
-        Args:
-            desired: target state.
-            status: status of the engine.
-            nodes: pool -> number of live nodes.
-            order: queries, least important first.
+        `order` has the least important query first.
         """
         running = self._running_state(status)
         if running is None or running.mode is not desired.mode:

@@ -127,10 +127,7 @@ class ControlStateStore:
     def acquire(self, holder: str, now_s: float, ttl_s: float) -> int:
         """Acquire the lease and return its number.
 
-        Args:
-            holder: name of the process, for messages.
-            now_s: current time.
-            ttl_s: duration of the lease unless renewed.
+        The lease lasts for `ttl_s` unless renewed; messages name its holder.
 
         Raises:
             LeaseHeldError: another controller holds the lease.

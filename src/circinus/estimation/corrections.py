@@ -68,13 +68,7 @@ class Corrections:
     def for_pipelines(
         self, pipelines: Mapping[str, Pipeline], profiles: Mapping[str, PipelineProfile], pools: Iterable[Pool]
     ) -> Corrections:
-        """Return the corrections that change an estimate of the profiled pipelines in the pools.
-
-        Args:
-            pipelines: pipelines by name.
-            profiles: pipeline name -> profile.
-            pools: pools of the infrastructure.
-        """
+        """Return the corrections that change an estimate of the profiled pipelines in the pools."""
         hardware = tuple(dict.fromkeys(pool.hardware for pool in pools))
         relevant = {
             entry: None
@@ -88,10 +82,7 @@ class Corrections:
     def applied_to(self, profile: PipelineProfile, pipeline: Pipeline, *, keep_others: bool = False) -> PipelineProfile:
         """Return the profile with these factors on its operators' service times; measurements are unchanged.
 
-        Args:
-            profile: profile of the pipeline.
-            pipeline: pipeline of the profile.
-            keep_others: whether earlier factors are kept for other operators and hardware classes.
+        Earlier factors for other operators and hardware classes are dropped unless `keep_others`.
         """
         by_operator = {
             operator.name: self.of(operator.uses, profile.code_versions.get(operator.uses, ""), profile.machine)

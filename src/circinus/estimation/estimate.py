@@ -54,7 +54,6 @@ class Estimate:
         """Return the value that must meet an SLO: the unfavourable bound of latency and accuracy, and a cost.
 
         Args:
-            slo: any SLO.
             sized: whether the cost is the query's share at the final sizes; before, its lower bound counts.
         """
         if slo.kind is SloKind.COST:

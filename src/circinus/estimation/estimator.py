@@ -75,10 +75,6 @@ class Estimator:
         """Prepare the estimator.
 
         Args:
-            query: the query.
-            pipeline: its pipeline.
-            profile: profile of a configuration.
-            network: network of the infrastructure.
             usable_link_share: utilization of links at which guarantees are computed.
             template: estimator of the same query under another configuration, created with the same other arguments, to
                 share cached results with.
@@ -178,8 +174,6 @@ class Estimator:
         """Return (scenarios,) the latency of `plan` in every scenario.
 
         Args:
-            plan: see `candidate`.
-            conditions: see `candidate`.
             cautious: whether service times and loads are at their upper bounds, which allow for small samples.
 
         Raises:

@@ -59,10 +59,6 @@ class ArrivalModel:
         """Return the request stream of a query with these arrivals.
 
         Args:
-            rate_per_s: request rate of the query.
-            mean_s: mean service time.
-            square_s2: mean squared service time.
-            cube_s3: mean cubed service time.
             first: whether requests arrive directly from the source; see `after_queue` otherwise.
             mean_factor: upper bound of the actual mean service time over `mean_s`.
         """
@@ -72,9 +68,7 @@ class ArrivalModel:
     def after_queue(self, traffic: RequestStream, ready_s: FloatArray) -> RequestStream:
         """Return the stream with the jitter that upstream queues add.
 
-        Args:
-            traffic: stream at the source.
-            ready_s: (n,) delays of n requests since the source.
+        `ready_s` is (n,), the delays of n requests since the source.
         """
         if self.jitter_s is None:
             return traffic
@@ -122,7 +116,6 @@ class DeploymentLoad:
 
     @property
     def batch_size(self) -> int:
-        """Maximum batch size."""
         return len(self.fill_ratios)
 
     @property
@@ -191,9 +184,7 @@ def min_replicas_array(busy_replicas: ArrayLike, utilization_target: ArrayLike) 
 def merge_loads(candidates: Iterable[PlanCandidate], replicas: Mapping[Deployment, int] | None = None) -> MergedLoad:
     """Return the merged load of the plans of several queries.
 
-    Args:
-        candidates: selected candidate of each served query.
-        replicas: numbers of replicas; deployments without an entry get the minimum at their utilization target.
+    Deployments without an entry in `replicas` get the minimum at their utilization target.
 
     Raises:
         PlanningError: a deployment or a link is overloaded.
@@ -242,10 +233,6 @@ def propagate_departures(
     arrivals are those of its last input; the arrivals of several queries are their mixture. Departures of a busy
     deployment are more regular than its arrivals; this is modelled if all requests come from a single deployment, all
     of whose requests continue to this one.
-
-    Args:
-        loads: the deployments.
-        requests: usages of each deployment, at least one.
     """
     propagated: dict[Deployment, DeploymentLoad] = {}
 

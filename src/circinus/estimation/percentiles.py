@@ -61,9 +61,6 @@ class SmallSampleInflation:
 
         Limits: for skewed values the risk is exceeded: in simulation up to three times with 8 log-normal values, and
         hardly with 60.
-
-        Args:
-            values: (n,) seconds or bytes.
         """
         items, mean = len(values), float(values.mean())
         if self.risk >= 0.5 or mean <= 0:

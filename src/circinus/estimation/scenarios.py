@@ -46,7 +46,6 @@ class ScenarioGrid:
 
     @property
     def count(self) -> int:
-        """Number of scenarios."""
         return self.sections * self.size
 
     def items(self, measured: int) -> IntArray:

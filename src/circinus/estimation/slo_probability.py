@@ -56,8 +56,6 @@ def accuracy_slo_probability(
     Args:
         scores: (n,) scores of the first items.
         population: N, the number of items that may be profiled; None for an infinite population.
-        slo: accuracy SLO.
-        score_range: range of the metric.
     """
     count, mean = len(scores), float(scores.mean())
     if population is not None and count >= population:
@@ -82,8 +80,6 @@ def latency_slo_probability(latency_s: FloatArray, items: int, slo: LatencySlo, 
     Args:
         latency_s: (scenarios,) latency of the plan, not inflated for small samples.
         items: number of measured items behind the scenarios.
-        slo: latency SLO.
-        risk: risk of the query.
     """
     count = min(items, len(latency_s))
     if items < percentile_sample_size(slo.percentile, risk):

@@ -22,14 +22,7 @@ _ROUNDING = 1e-9
 
 
 def replica_demand(operator: OperatorSpec, pool: Pool, cpus: float, memory_bytes: float) -> ReplicaDemand:
-    """Return the resources that a replica takes from a node.
-
-    Args:
-        operator: operator with its GPU requirements.
-        pool: pool with the resources and the price of a node.
-        cpus: CPUs of the replica.
-        memory_bytes: profiled peak memory of the replica.
-    """
+    """Return the resources that a replica takes from a node."""
     amounts = cpus, memory_bytes, operator.gpus, operator.gpu_memory_bytes
     shares = (needed / of_node if of_node else 0.0 for needed, of_node in zip(amounts, pool.amounts, strict=True))
     return ReplicaDemand(*amounts, cost_usd_per_h=pool.price_usd_per_h * max(shares))
@@ -97,7 +90,6 @@ class StageLatencyModel:
 
     @property
     def arrivals(self) -> ArrivalModel:
-        """Arrival model of the query."""
         return self._arrivals
 
     def stage(
@@ -198,11 +190,7 @@ def stations_at_target(
     the query's requests only, and the guarantee is the longer of both times.
 
     Args:
-        busy_replicas: mean number of replicas that the query's requests keep busy.
         traffic: the query's requests, with the service times of full batches.
-        fill_ratios: see `DeploymentUse`.
-        batch_wait_s: see `DeploymentUse`.
-        utilization_target: target in (0, 1).
     """
     replicas = replicas_for(busy_replicas, utilization_target)
     scale = utilization_target * replicas / busy_replicas if busy_replicas > 0 else 1.0
@@ -226,10 +214,8 @@ def station_time(station: LoadedStation, full_batch_time_ratio: float, exponenti
     """Return the response times at a station.
 
     Args:
-        station: queueing model of the station.
         full_batch_time_ratio: ratio of the query's profile, which may differ from the station's, taken from the profile
             of another query.
-        exponentials: (n,) draws.
     """
     if station.is_poisson:
         wait_s = station.wait(station.utilization).at(exponentials)

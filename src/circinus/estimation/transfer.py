@@ -52,9 +52,7 @@ def path_between(network: Network, source: str, target: str) -> tuple[DirectedLi
 def link_station(traffic: RequestStream, utilization: float | None = None) -> LoadedStation:
     """Return the queueing model of a link, which sends one value after the other.
 
-    Args:
-        traffic: values with their transmission times.
-        utilization: utilization of the link, or None for that of `traffic`.
+    The utilization is that of `traffic`, unless another one is given.
     """
     if utilization is not None and traffic.offered_load > 0:
         factor = float(pessimistic_link_factor(traffic.mean_factor, traffic.offered_load, utilization))
@@ -94,13 +92,7 @@ def link_delay_s(link: DirectedLink, size_bytes: FloatArray, wait_s: FloatArray)
 def destinations(
     order: Iterable[OperatorSpec], sinks: Iterable[str], sites: Mapping[str, str]
 ) -> Mapping[str, tuple[str, ...]]:
-    """Return for every producer of a value (`INPUT` included) the distinct other sites that receive the value.
-
-    Args:
-        order: the operators.
-        sinks: operators whose output returns to the source.
-        sites: producer -> its site; that of `INPUT` is the source.
-    """
+    """Return for every producer of a value (`INPUT` included) the distinct other sites that receive the value."""
     receivers: dict[str, dict[str, None]] = defaultdict(dict)
     for operator in order:
         for parent in operator.after or (INPUT,):

@@ -86,17 +86,10 @@ def option_table(
     slack_s: float,
     pool: str | None = None,
 ) -> OptionTable:
-    """Return all non-dominated options of one operator.
+    """Return all non-dominated options of one operator, in `pool` only if one is given.
 
-    Args:
-        rows: measurements of the operator.
-        columns: pools open to the query, and the layout of resource columns.
-        grid: scenarios.
-        query: query whose requests are served.
-        utilization_targets: targets to choose from.
-        slack_s: gain in every scenario up to which an option does not count as faster; infinite if latency does not
-            matter.
-        pool: only pool that the operator may run in; None for any.
+    An option does not count as faster for a gain of up to `slack_s` in every scenario; the slack is infinite if latency
+    does not matter.
     """
     combinations = list(product(range(len(rows.sizes)), sorted(utilization_targets, reverse=True)))
     allocations = tuple(Allocation(*rows.sizes[size], target) for size, target in combinations)

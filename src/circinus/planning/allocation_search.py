@@ -103,10 +103,6 @@ class AllocationSearch:
         """Return plans within the limits and (n,) upper bounds of their latency, if margins count.
 
         The plans include all that no point of `existing` and no plan of their cell dominates.
-
-        Args:
-            existing: points of existing plans.
-            measure: metrics that produce the points.
         """
         labels, latency_s = self._run(None, settle=False, measure=measure, points=existing)
         return self._plans(labels), self._space.percentile.upper(latency_s)

@@ -68,12 +68,9 @@ class ColumnPool:
         )
 
     def lowest_reduced_cost(self, prices: DualPrices, count: int, *, better_by: float = 0.0) -> tuple[QueryPlan, ...]:
-        """Return the unlisted plans of lowest reduced cost, if they price lower than every listed plan.
+        """Return up to `count` unlisted plans of lowest reduced cost, if they price lower than every listed plan.
 
-        Args:
-            prices: dual prices.
-            count: maximum number of plans.
-            better_by: minimum saving, as a share of the price of the best listed plan.
+        `better_by` is the minimum saving, as a share of the price of the best listed plan.
         """
         reduced_cost = self.takes @ self._vector(prices).astype(np.float32)
         limit = float(reduced_cost[self.listed].min(initial=np.inf)) * (1.0 - better_by)

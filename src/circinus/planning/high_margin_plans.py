@@ -46,15 +46,7 @@ class HighMarginPlans:
 def high_margin_plans(
     space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int, measure: PlanMetrics
 ) -> HighMarginPlans:
-    """Return the plans within `limits` that no other plan dominates in resources and margins.
-
-    Args:
-        space: space to search.
-        configurations: ascending indexes into the configurations of the space.
-        limits: limits that plans must satisfy.
-        max_labels: maximum number of labels of one configuration at a time.
-        measure: metrics to compare plans by. At tolerance 0 no plan is lost.
-    """
+    """Return the plans within `limits` that no other plan dominates in resources and margins."""
     front = HighMarginPlans(PlanArrays.none(space), np.zeros((0, len(measure.columns) + 2)))
     for group in configuration_batches(space, configurations):
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
@@ -79,18 +71,10 @@ def _parts(best: FloatArray) -> list[IntArray]:
 
 
 def select_high_margin(plans: HighMarginPlans, cost_column: int, max_plans: int) -> IntArray:
-    """Return a diverse selection of the plans.
+    """Return the ascending indexes of a diverse selection of the plans.
 
     The fastest and the most accurate plan come first, then repeatedly the plan farthest from all selected ones. Log
     cost, latency and accuracy have equal weight.
-
-    Args:
-        plans: plans to select from.
-        cost_column: resource column of the cost.
-        max_plans: maximum number of plans.
-
-    Returns:
-        Indexes, ascending.
     """
     count = len(plans.points)
     if count <= max_plans:

@@ -159,12 +159,6 @@ def ladder(query: Query, plans: Sequence[PlanCandidate], chosen: PlanCandidate, 
     plan. The rungs from the top through the selected plan to the bottom minimize the sum of `LadderSteps.step_size`.
     Dominated plans are no rungs.
 
-    Args:
-        query: query of the plans.
-        plans: distinct guaranteed plans, such as a frontier's.
-        chosen: selected plan, one of `plans` or another guaranteed plan of the query.
-        max_rungs: maximum number of rungs.
-
     Raises:
         ValueError: `max_rungs` is below 3, the number of top, selected plan and bottom.
     """

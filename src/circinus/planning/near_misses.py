@@ -28,9 +28,6 @@ def best_effort_plan(search: QuerySearch) -> BestEffortPlan | None:
     until that probability alone cannot exceed the best plan's, up to a maximum number. The plan of a configuration is
     the cheapest one with a guaranteed latency, or otherwise the fastest one. The cost SLO is always met.
 
-    Args:
-        search: search of a query without a guaranteed plan.
-
     Returns:
         None if no plan has a chance.
     """
@@ -61,10 +58,6 @@ def near_misses(search: QuerySearch, without_cost: PlanArrays) -> tuple[NearMiss
 
     For a configuration that misses the accuracy SLO: the cheapest plan that meets the other SLOs; for one that is too
     slow on every placement: the fastest plan; for one that costs too much: the cheapest plan.
-
-    Args:
-        search: search of the query.
-        without_cost: cheapest plans of all accurate configurations if the cost SLO is ignored.
 
     Returns:
         Nearest first by relative excess over the SLO, up to the number in the settings.

@@ -97,7 +97,6 @@ class PartialPlacements:
 
     @property
     def count(self) -> int:
-        """Number of labels."""
         return len(self.prefix)
 
     @property
@@ -106,7 +105,6 @@ class PartialPlacements:
         return self.finish_s[RESULT]
 
     def take(self, selected: IntArray | BoolArray) -> PartialPlacements:
-        """Return the selected labels."""
         return PartialPlacements(
             self.prefix[selected],
             self.pools[selected],
@@ -137,11 +135,8 @@ class PlacementSearch:
     def run(self, limits: Limits, max_labels: int, considered: Counter[str]) -> PartialPlacements:
         """Return all placements that may satisfy `limits`.
 
-        Args:
-            limits: limits that plans must satisfy.
-            max_labels: maximum number of labels after each operator; beyond it the cheapest and the fastest are
-                retained.
-            considered: counters of dropped placements by reason.
+        Beyond `max_labels` after an operator, the cheapest and the fastest labels are retained. `considered` counts
+        the dropped placements by reason.
         """
         space = self._space
         nothing = np.zeros((1, space.columns.count))

@@ -44,7 +44,6 @@ class PlanArrays:
 
     @property
     def count(self) -> int:
-        """Number of plans."""
         return len(self.configuration)
 
     @property
@@ -53,7 +52,6 @@ class PlanArrays:
         return np.column_stack([self.configuration, self.pools, self.options])
 
     def take(self, rows: IntArray | BoolArray) -> PlanArrays:
-        """Return the selected plans."""
         return PlanArrays(self.configuration[rows], self.pools[rows], self.options[rows], self.resources[rows])
 
     def merged_with(self, additional: PlanArrays) -> PlanArrays:

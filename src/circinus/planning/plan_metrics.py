@@ -27,10 +27,7 @@ class PlanMetrics:
     def of(cls, space: SearchSpace, shortfall: FloatArray, tolerance: float) -> PlanMetrics:
         """Return the metrics of one query.
 
-        Args:
-            space: search space of the query.
-            shortfall: (configurations,) gap to the accuracy SLO.
-            tolerance: with 0 every resource counts and no plan is dropped; otherwise only the costs count.
+        With tolerance 0 every resource counts and no plan is dropped; otherwise only the costs count.
         """
         costs = np.array([space.columns.shared_cost, space.columns.dedicated_cost])
         return cls(
@@ -41,13 +38,7 @@ class PlanMetrics:
         )
 
     def points(self, configuration: IntArray, resources: FloatArray, latency_s: FloatArray) -> FloatArray:
-        """Return (n, columns + 2) points: amounts, latency and accuracy rank.
-
-        Args:
-            configuration: (n,)
-            resources: (n, resource columns)
-            latency_s: (n,) upper bounds of the percentile.
-        """
+        """Return (n, columns + 2) points: amounts, latency and accuracy rank."""
         latency_s = latency_s if np.isfinite(self.slack_s) else np.zeros(len(resources))
         return np.column_stack([resources[:, self.columns], latency_s, self.rank[configuration]])
 

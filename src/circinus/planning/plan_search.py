@@ -1,4 +1,8 @@
-"""Searches over one query's space: non-dominated plans, cheapest plan and fastest plan."""
+"""Searches over one query's space: non-dominated plans, cheapest plan and fastest plan.
+
+`configurations` are ascending indexes into those of the space; `max_labels` limits the partial plans of one
+configuration at a time.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +36,7 @@ def min_latency_s(space: SearchSpace, configurations: IntArray) -> FloatArray:
 def nondominated_plans(
     space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int, considered: Counter[str]
 ) -> PlanArrays:
-    """Return the plans within `limits` that no other plan of the given configurations dominates in resources.
-
-    Args:
-        space: space to search.
-        configurations: ascending indexes into the configurations of the space.
-        limits: limits that plans must satisfy.
-        max_labels: maximum number of labels of one configuration at a time.
-        considered: counters of considered and dropped placements.
-    """
+    """Return the plans within `limits` that no other plan of the given configurations dominates in resources."""
     plans = PlanArrays.none(space)
     for group in configuration_batches(space, configurations):
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), considered)
@@ -60,15 +56,7 @@ def nondominated_plans(
 def cheapest_plan(
     space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int, column: int
 ) -> PlanArrays | None:
-    """Return the plan within `limits` that minimizes a resource column, or None if no plan satisfies the limits.
-
-    Args:
-        space: space to search.
-        configurations: ascending indexes into the configurations of the space.
-        limits: limits that plans must satisfy.
-        max_labels: maximum number of labels of one configuration at a time.
-        column: resource column to minimize.
-    """
+    """Return the plan within `limits` that minimizes a resource column, or None if no plan satisfies the limits."""
     best: PlanArrays | None = None
     for group in configuration_batches(space, configurations):
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
@@ -97,14 +85,7 @@ def _cheaper(best: PlanArrays | None, plans: PlanArrays, column: int) -> PlanArr
 def fastest_plan(
     space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int
 ) -> tuple[PlanArrays, float] | None:
-    """Return the plan with the lowest upper bound of latency and that bound in seconds, or None if no plan is feasible.
-
-    Args:
-        space: space to search.
-        configurations: ascending indexes into the configurations of the space.
-        limits: limits that plans must satisfy.
-        max_labels: maximum number of labels of one configuration at a time.
-    """
+    """Return the plan with the lowest upper bound of latency and that bound in seconds, or None without a plan."""
     best: tuple[PlanArrays, float] | None = None
     for group in configuration_batches(space, configurations):
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
@@ -155,12 +136,6 @@ def cost_by_pool_scenario(space: SearchSpace, configurations: IntArray, limits: 
 
     Columns: fully shared and dedicated, first with all pools, then without each of the pools in turn; infinite without
     a plan.
-
-    Args:
-        space: space to search.
-        configurations: ascending indexes into the configurations of the space.
-        limits: limits that plans must satisfy.
-        max_labels: maximum number of labels of one configuration at a time.
     """
     pools = len(space.columns.pools)
     bounds = np.full((len(space.arrays.configurations), 1 + pools, 2), np.inf)

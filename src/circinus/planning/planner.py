@@ -143,11 +143,6 @@ def plan_queries(
 
     A query on a pipeline without enough measurements for any guarantee has no candidate.
 
-    Args:
-        specification: specification with an infrastructure.
-        profiles: profile of each pipeline, by name.
-        settings: settings of the plan search.
-
     Raises:
         PlanningError: there is no infrastructure, a query's pipeline has no profile, or `plan_query` raises.
     """

@@ -111,13 +111,7 @@ class QuerySearch:
     def min_usage_plan(self, configuration: int, column: int, *, cost: bool) -> PlanCandidate | None:
         """Return the plan of one configuration that meets the latency SLO at minimum usage of a resource column.
 
-        Args:
-            configuration: index of the configuration.
-            column: resource column to minimize.
-            cost: whether the plan must meet the cost SLO too.
-
-        Returns:
-            None if no plan meets them.
+        None if there is no plan. With `cost`, the plan must meet the cost SLO too.
         """
         limits = Limits.of(self.space, cost=cost)
         cheapest = cheapest_plan(self.space, np.array([configuration]), limits, self.settings.max_labels, column)
@@ -136,7 +130,6 @@ class QuerySearch:
         return fastest_plan(self.space, everything, limits, self.settings.max_labels) is not None
 
     def candidate(self, plans: PlanArrays, index: int) -> PlanCandidate:
-        """Return one plan with its estimate."""
         configuration = int(plans.configuration[index])
         estimator = self._estimators.get(configuration)
         if estimator is None:

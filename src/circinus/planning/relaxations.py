@@ -19,12 +19,7 @@ from circinus.specification.formatting import UNBOUNDED_S, format_score
 
 
 def single_relaxations(search: QuerySearch, without_cost: PlanArrays) -> tuple[SingleRelaxation, ...]:
-    """Return, for each SLO that alone prevents a plan, the tightest limit at which there is one.
-
-    Args:
-        search: search of a query without a plan.
-        without_cost: cheapest plans if the cost SLO is ignored.
-    """
+    """Return, for each SLO that alone prevents a plan, the tightest limit at which there is one."""
     relaxations = []
     for kind, slo in search.query.slos.by_kind.items():
         candidate = _plan_without(search, kind, without_cost)

@@ -29,7 +29,6 @@ class ResourceColumns:
 
     @property
     def count(self) -> int:
-        """Number of columns."""
         return 2 * len(RESOURCES) * len(self.pools) + len(self.links) + 2
 
     def shared(self, pool: int) -> slice:

@@ -10,12 +10,6 @@ class TimeBudget:
     """Time budget that starts with its construction."""
 
     def __init__(self, limit_s: float | None, clock: Callable[[], float]) -> None:
-        """Start the budget.
-
-        Args:
-            limit_s: limit in seconds, or None for no limit.
-            clock: current time in seconds.
-        """
         self.limit_s = limit_s
         self._clock = clock
         self._started_s = clock()

@@ -68,12 +68,9 @@ def profile_pipeline(
 
     Args:
         specification: specification of the pipeline and of the queries whose accuracy SLOs are to be decided.
-        pipeline_name: name of the pipeline.
         store: store file, created if missing.
         budget_s: time budget of all classes, exceeded by at most one increment of one configuration; None for no
             limit.
-        seed: random seed of the measurement order.
-        observer: observer of progress and failures.
         clock: current time in seconds; default: clock of the source.
         source: measurement backend; default: the operators on this machine.
         explorer: sampler that selects the configurations to measure (`circinus.planning.sampler`); default: all.

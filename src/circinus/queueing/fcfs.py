@@ -36,7 +36,6 @@ def serve_fcfs(
     """Serve waiting requests that start before `until_s`.
 
     Args:
-        station: serving station.
         free_s: heap of the times when servers become free; updated in place.
         arrival_s: (n,) arrival times, ascending, all before `until_s`.
         service_s: (n,) unbatched service times.

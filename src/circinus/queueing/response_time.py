@@ -100,11 +100,7 @@ def mixture(parts: Sequence[tuple[float, ResponseTime]], mean_own_s: float) -> R
 
 
 def mixed_batch_sizes(parts: Sequence[tuple[float, tuple[float, ...]]]) -> tuple[float, ...]:
-    """Return the batch size distribution of several stations combined.
-
-    Args:
-        parts: (share of the requests, batch size distribution).
-    """
+    """Return the batch size distribution of several stations combined."""
     if len(parts) == 1:
         return parts[0][1]
     total = np.zeros(max(len(sizes) for _, sizes in parts))

@@ -22,5 +22,4 @@ class Station:
 
     @property
     def batch_size(self) -> int:
-        """Maximum batch size."""
         return len(self.batch_time_ratios)

@@ -53,7 +53,6 @@ class WaitDistribution:
 
     @property
     def mean_s(self) -> FloatArray:
-        """Mean wait of all requests."""
         return self.probability * self.conditional_mean_s
 
     def at(self, exponentials: FloatArray) -> FloatArray:

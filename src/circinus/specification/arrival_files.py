@@ -38,10 +38,6 @@ class ArrivalRow:
 def read_arrival_rows(path: Path, columns: Collection[str]) -> tuple[list[ArrivalRow], bool]:
     """Return the rows of a CSV file, and whether it has a column `query`.
 
-    Args:
-        path: the file.
-        columns: required columns; other columns are ignored.
-
     Raises:
         SpecError: the file cannot be read or lacks a column.
     """
@@ -66,7 +62,6 @@ def resolve_arrival_files(
     """Return the documents with the times of recorded arrivals read from files, and the problems of the files.
 
     Args:
-        documents: documents of a specification.
         folders: search path of relative files; if empty, the folder of the document.
     """
     faults: list[Diagnostic] = []

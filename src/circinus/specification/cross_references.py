@@ -23,7 +23,6 @@ def check_references(documents: Sequence[Document], complete: bool = True) -> li
     hardware are not checked, since profiling pipelines needs none.
 
     Args:
-        documents: documents of one specification, in reading order.
         complete: whether all documents were readable. If not, an unresolved name may belong to an unreadable document
             and is not reported.
     """

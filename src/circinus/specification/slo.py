@@ -282,8 +282,6 @@ class Slos(SpecModel):
 
         Args:
             latency_s: observed latency at `percentile`.
-            score: observed mean score.
-            cost_usd_per_h: cost of the query.
         """
         observed = {SloKind.LATENCY: latency_s, SloKind.ACCURACY: score, SloKind.COST: cost_usd_per_h}
         values = {kind: math.nan if value is None else value for kind, value in observed.items()}

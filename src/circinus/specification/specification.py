@@ -111,11 +111,7 @@ class Specification:
 
         Args:
             kind: kind of the document: `Pipeline`, `Infrastructure` or `Query`.
-            name: name of the document.
             path: the field below `spec`, in its full form: `("operators", 2, "knobs", 0, "choices")`.
-            found: the value found.
-            expected: the expected value.
-            hint: the fix.
         """
         document = Document(kind, name, {}, self.locations.get((kind, name)))
         return document.fault(Issue(path, found, expected, hint))

@@ -56,7 +56,6 @@ class RecentItems:
         self._items: dict[str, deque[AuditScore]] = {}
 
     def copy(self) -> RecentItems:
-        """Return a copy."""
         result = RecentItems(max_items=self._max_items, max_bytes=self._max_bytes)
         result._items = {pipeline: deque(items) for pipeline, items in self._items.items()}
         return result
@@ -83,10 +82,7 @@ def most_accurate(profile: PipelineProfile, metric: MetricSpec, among: Sequence[
     All configurations that were profiled on enough items are considered, not only a query's ladder, because latency and
     cost do not limit audits.
 
-    Args:
-        profile: profile of the pipeline.
-        metric: metric of the pipeline.
-        among: restriction to these configurations, if one of them is usable.
+    If one of `among` is usable, only these are considered.
 
     Raises:
         ValueError: the profile contains no configuration.

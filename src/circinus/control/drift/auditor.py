@@ -76,12 +76,7 @@ class Auditor:
     ) -> None:
         """Start without samples.
 
-        Args:
-            specification: queries and pipelines.
-            profiles: pipeline -> profile, from which the most accurate configurations are selected.
-            answers: runner of reference configurations.
-            truths: source of ground truth.
-            ground_truth_timeout_s: time that a sample waits for its ground truth before it is re-run instead.
+        A sample waits for its ground truth for `ground_truth_timeout_s` before it is re-run instead.
 
         Raises:
             OperatorError: a metric cannot be loaded.
@@ -128,12 +123,7 @@ class Auditor:
             self._dropped += 1
 
     def score(self, time_s: float, *, max_reruns: int = 8) -> AuditResult:
-        """Score samples with ground truth, and re-run some of those that waited long enough.
-
-        Args:
-            time_s: current time; seconds since 1970.
-            max_reruns: maximum number of re-runs.
-        """
+        """Score samples with ground truth, and re-run at most `max_reruns` of those that waited long enough."""
         scores, failures, retained = [], [], []
         if self._dropped:
             failures.append(f"{self._dropped} audit samples were dropped: more arrive than can be re-run")
@@ -197,13 +187,7 @@ def _audited_pipeline(specification: Specification, profile: PipelineProfile) ->
 def expected_agreements(
     specification: Specification, store: Path, pairs: Sequence[tuple[str, Configuration, Configuration]]
 ) -> Agreements:
-    """Return the agreement of recorded outputs by pair, without pairs that cannot be compared.
-
-    Args:
-        specification: pipelines.
-        store: profile store.
-        pairs: (pipeline, configuration, reference).
-    """
+    """Return the agreement of recorded outputs by pair, without pairs that cannot be compared."""
     result: dict[tuple[str, Configuration, Configuration], FloatArray] = {}
     scorers: dict[str, Scorer] = {}
     for name, configuration, reference in dict.fromkeys(pairs):

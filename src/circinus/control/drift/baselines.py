@@ -189,7 +189,6 @@ class AccuracyBaseline:
         return cls(mean.value, max(0.0, minimum), min(1.0, maximum), low, high)
 
     def placed(self, score: float) -> ScaledObservation:
-        """Return the observation of one score."""
         value = (score - self.low) / max(self.high - self.low, 1e-12)
         return ScaledObservation.within(min(max(value, 0.0), 1.0), self.minimum, self.maximum, score, self.expected)
 

@@ -101,8 +101,7 @@ class Detector:
         divided by the threshold, because each alarm consumes at least `threshold` of a wealth whose expectation is at
         most the total stakes.
 
-        Args:
-            threshold: wealth of an alarm, in the unit of the stakes.
+        The threshold is in the unit of the stakes.
         """
         by_side = self.wealth @ PARTS
         side = int(by_side.argmax())

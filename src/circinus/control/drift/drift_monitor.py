@@ -82,15 +82,7 @@ class DriftMonitor:
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
-        """Start without monitors; the first poll creates them.
-
-        Args:
-            dependencies: functions of drift detection.
-            profiles: profiles of some plans' pipelines before any drift.
-            settings: tolerances and intervals.
-            clock: monotonic clock in seconds.
-            wall_clock: seconds since 1970.
-        """
+        """Start without monitors; the first poll creates them."""
         self._dependencies, self._stored_profiles, self._settings = dependencies, profiles, settings
         self._clock, self._wall_clock = clock, wall_clock
         self._monitored: _MonitoredPlans | None = None
@@ -129,13 +121,7 @@ class DriftMonitor:
         self.overrides = ProfileOverrides.from_document(text)
 
     async def poll(self, engine: Engine, status: EngineStatus, controlled: ManagedPlans) -> list[Event]:
-        """Return new events of drift, unmonitored parts and failures, and start background work.
-
-        Args:
-            engine: engine whose answers are audited.
-            status: status of the engine.
-            controlled: current plans.
-        """
+        """Return new events of drift, unmonitored parts and failures, and start background work."""
         now_s, time_s = self._clock(), self._wall_clock()
         alarms: tuple[DriftAlarm, ...] = ()
         events: list[Event] = []
@@ -362,7 +348,6 @@ class NoDriftMonitor(DriftMonitor):
         """Ignore the data, which a controller with drift detection has left."""
 
     async def poll(self, engine: Engine, status: EngineStatus, controlled: ManagedPlans) -> list[Event]:
-        """Return no events."""
         return []
 
     async def wait(self) -> None:

@@ -106,7 +106,6 @@ class DriftAlarm:
 
     @property
     def reason(self) -> str:
-        """Description of the drift."""
         since = datetime.fromtimestamp(self.since_s).strftime("%H:%M")
         if isinstance(self.watch, ServiceTimeMonitor):
             now, before = format_duration(self.now), format_duration(self.before)
@@ -124,12 +123,6 @@ def update_monitors(
     Time since the last poll is divided evenly among the monitors, and between the sides of each, as stakes of new bets.
     Hence all monitors together are expected to raise at most one false alarm per `false_alarm_every_s`, for any number
     and dependence of values, as long as every conditional mean is within its baseline.
-
-    Args:
-        state: state after the last poll.
-        samples: observations, ascending in time for each monitor.
-        now_s: monotonic time.
-        settings: false-alarm rate and tolerances.
     """
     watches = dict(state.watches)
     for sample in samples:
@@ -159,11 +152,9 @@ def update_monitors(
 
 
 def reset_monitors(state: DriftState, keep: Mapping[Watch, bool]) -> DriftState:
-    """Return the state after re-profiling or a change of plans.
+    """Return the state with the monitors in `keep`, after re-profiling or a change of plans.
 
-    Args:
-        state: state before.
-        keep: monitor -> whether its baseline is unchanged; missing monitors are removed.
+    Monitors restart if `keep` has False for them, as their baseline has changed.
     """
     watches = {
         watch: monitor if keep[watch] else MonitorState() for watch, monitor in state.watches.items() if watch in keep

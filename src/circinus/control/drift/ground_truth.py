@@ -35,11 +35,6 @@ class DatasetGroundTruth:
     """
 
     def __init__(self, current_specification: Callable[[], Specification]) -> None:
-        """Start without data sets.
-
-        Args:
-            current_specification: returns the current specification.
-        """
         self._current_specification = current_specification
         self._cache: dict[str, tuple[DatasetSpec, Mapping[str, Any]]] = {}
 
@@ -95,12 +90,7 @@ class GroundTruthFile:
     """File to which another process appends lines of ground truth: `{"pipeline": .., "item": .., "truth": ..}`."""
 
     def __init__(self, path: Path, *, max_entries: int = 10_000) -> None:
-        """Read the file as it grows; it need not exist yet.
-
-        Args:
-            path: path of the file.
-            max_entries: maximum number of entries in memory; the oldest are dropped.
-        """
+        """Read the file as it grows; it need not exist yet. Beyond `max_entries`, the oldest entries are dropped."""
         self._path, self._max_entries = path, max_entries
         self._offset_bytes = 0
         self._values: dict[tuple[str, str], Any] = {}

@@ -149,14 +149,7 @@ class MonitorSet:
     def look(
         self, now_s: float, time_s: float, status: EngineStatus, scores: Sequence[AuditScore] = ()
     ) -> tuple[DriftAlarm, ...]:
-        """Return new alarms, each subject once until it is re-profiled.
-
-        Args:
-            now_s: monotonic time.
-            time_s: current time in seconds since 1970.
-            status: status of the engine.
-            scores: scores of answers that were audited since the last call.
-        """
+        """Return new alarms, each subject once until it is re-profiled."""
         samples = [
             *self._service_samples(time_s, status),
             *self._late_samples(now_s, time_s, status),

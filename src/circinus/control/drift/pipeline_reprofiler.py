@@ -28,8 +28,6 @@ _INCREMENT = 8
 
 @dataclass(frozen=True)
 class _ItemRun:
-    """Run of one configuration on one item."""
-
     index: int
     """Index into the selected items."""
     measurement: Measurement
@@ -90,14 +88,7 @@ def reprofile_pipeline(
     truth, and accuracies mean agreement with it. Accuracy bounds are betting bounds at the joint risk of the profile,
     for an unlimited population; items are taken in an order independent of time.
 
-    Args:
-        profile: previous profile.
-        pipeline: pipeline of the profile.
-        configurations: configurations to measure first; unprofiled ones are ignored.
-        items: recent items with distinct keys.
-        answers: runner of configurations.
-        clock: monotonic clock in seconds.
-        budget_s: time budget; exceeded by at most one increment.
+    Unprofiled configurations are ignored. The budget is exceeded by at most one increment.
 
     Raises:
         ProfileError: the items or the profile do not permit it yet.

@@ -32,12 +32,6 @@ class ProfileOverrides:
     """Descriptions of the measurements of this process."""
 
     def merged_with(self, newer: ProfileOverrides, stored: Profiles) -> ProfileOverrides:
-        """Return the overrides with newer ones.
-
-        Args:
-            newer: overrides of re-profiled pipelines.
-            stored: stored profiles that the newer ones override.
-        """
         kept = {pair: scores for pair, scores in self.agreements.items() if pair[0] not in newer.data_moved}
         return ProfileOverrides(
             profiles={**self.profiles, **newer.profiles},

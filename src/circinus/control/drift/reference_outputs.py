@@ -59,29 +59,20 @@ class LiveReferenceRunner:
     """
 
     def __init__(self, specification: Specification, *, timeout_s: float = 60.0) -> None:
-        """Prepare without starting processes.
-
-        Args:
-            specification: pipelines.
-            timeout_s: timeout of an operator per item.
-        """
         self._specification, self._timeout_s = specification, timeout_s
         self._runners: dict[str, LocalRunner] = {}
         self._items: dict[str, int] = {}
 
     @property
     def machine(self) -> Machine:
-        """Current machine."""
         return current_machine()
 
     def answers(
         self, pipeline: str, configuration: Configuration, items: Sequence[Item]
     ) -> Mapping[str, tuple[bytes, ...]]:
-        """Implement `ReferenceRunner.answers`."""
         return self._runner(pipeline, len(items)).answers(configuration, items)
 
     def measure(self, pipeline: str, configuration: Configuration, items: Sequence[Item]) -> Measurement:
-        """Implement `ReferenceRunner.measure`."""
         return self._runner(pipeline, len(items)).measure(configuration, items)
 
     def close(self) -> None:
@@ -112,12 +103,6 @@ class ReplayReferenceRunner:
     """Runner that reads recorded outputs from a profile store, for engines in replay mode."""
 
     def __init__(self, specification: Specification, store: Path) -> None:
-        """Prepare without reading the store.
-
-        Args:
-            specification: pipelines.
-            store: profile store.
-        """
         self._specification, self._store = specification, store
         self._recorded: dict[tuple[str, Configuration], Recordings] = {}
         self._scorers: dict[str, ItemScorer] = {}
@@ -130,7 +115,6 @@ class ReplayReferenceRunner:
     def answers(
         self, pipeline: str, configuration: Configuration, items: Sequence[Item]
     ) -> Mapping[str, tuple[bytes, ...]]:
-        """Implement `ReferenceRunner.answers`."""
         spec = self._specification.pipelines[pipeline]
         recorded = self._recordings_of(spec, configuration, items)
         return {

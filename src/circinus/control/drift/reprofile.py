@@ -56,17 +56,7 @@ def reprofile(
     pipeline's data did: all configurations in use are measured on the items since then, and old items are discarded. An
     excess of late requests is not re-profiled: other plans may help, but no profile will.
 
-    Args:
-        moved: alarms.
-        specification: pipelines and infrastructure.
-        plans: query -> all plans that it may use.
-        profiles: pipeline -> profile, with corrections.
-        live: recent items.
-        answers: runner of configurations.
-        time_s: current time; seconds since 1970.
-        clock: monotonic clock in seconds.
-        budget_s: time budget for all pipelines; exceeded by at most one increment of 8 items.
-        mode: mode of the engine's replicas: `real` or `replay`.
+    The budget for all pipelines is exceeded by at most one increment of 8 items.
     """
     candidates = [_observation(alarm, specification, profiles, time_s, mode) for alarm in moved]
     observations = [observation for observation in candidates if observation is not None]

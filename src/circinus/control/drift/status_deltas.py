@@ -47,24 +47,13 @@ class LateShareReader:
     """Reader of the share of late requests by blocks of time. Failed requests count as late."""
 
     def __init__(self, block_s: float, min_requests: int) -> None:
-        """Start without readings.
-
-        Args:
-            block_s: minimum duration of a block.
-            min_requests: minimum number of requests in a block.
-        """
+        """Start without readings; a block has a minimum duration and a minimum number of requests."""
         self._block_s, self._min_requests = block_s, min_requests
         self._counts: dict[str, tuple[int, int]] = {}
         self._blocks: dict[str, _Block] = {}
 
     def read(self, now_s: float, statuses: Sequence[QueryStatus], slos: Mapping[str, LatencySlo]) -> dict[str, float]:
-        """Return the share of late requests by query, for blocks that are complete now.
-
-        Args:
-            now_s: monotonic time.
-            statuses: statuses of queries.
-            slos: query -> its latency SLO; other queries are skipped.
-        """
+        """Return the share of late requests of queries with an SLO, for blocks that are complete now."""
         result = {}
         for status in statuses:
             if status.query not in slos:

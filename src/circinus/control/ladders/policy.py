@@ -138,12 +138,6 @@ def decide_step(now_s: float, state: LadderState, rungs: Sequence[RungLoad], set
     least loaded one with replicas. It steps up to the next higher rung with replicas after low load there for the dwell
     time. The low-load thresholds are well below those of overload, and each reverted step up doubles the dwell time, so
     that the rung converges under constant load. A query also steps up if no lower rung is better, but a higher one is.
-
-    Args:
-        now_s: time, not before the last call.
-        state: current state of the query.
-        rungs: loads of the query's rungs, from the top down.
-        settings: thresholds of the query.
     """
     current = rungs[state.rung]
     late_since_s = (now_s if state.late_since_s is None else state.late_since_s) if settings.late(current) else None

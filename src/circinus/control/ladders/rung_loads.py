@@ -103,11 +103,7 @@ class RequestRates:
     ) -> dict[str, RateBounds]:
         """Read the counters of the served queries, and return the rates that can be estimated.
 
-        Args:
-            now_s: monotonic time.
-            status: status of the engine.
-            queries: served queries; counters of others are forgotten.
-            began_s: time at which the status request was sent.
+        Counters of other queries are forgotten. The status request was sent at `began_s`.
         """
         self._estimators = {name: self._estimators.get(name) or RateEstimator() for name in queries}
         counts = {query.query: query.received for query in status.queries if query.query in self._estimators}

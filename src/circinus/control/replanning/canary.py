@@ -74,11 +74,7 @@ class CanaryAnalysis:
     ) -> str | None:
         """Return the reason to roll back to the previous plans, or None to keep the new ones.
 
-        Args:
-            status: status of the engine.
-            queries: served queries.
-            above_planned_rate: queries above their planned rate, whose latency is not compared.
-            settings: thresholds.
+        The latency of queries above their planned rate is not compared.
         """
         for entry in status.queries:
             baseline, query = self.baselines.get(entry.query), queries.get(entry.query)

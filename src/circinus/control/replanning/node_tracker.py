@@ -29,14 +29,7 @@ class PoolState:
 
 
 def update_pool(state: PoolState, now_s: float, nodes: int, settings: NodeSettings) -> PoolState:
-    """Return the state of a pool after an observation.
-
-    Args:
-        state: state before.
-        now_s: time, not before the last observation.
-        nodes: observed number of nodes.
-        settings: time constants.
-    """
+    """Return the state of a pool after an observation."""
     lasting_s = settings.lasting_factor * state.required_s(settings)
     if state.returned_s is not None and now_s - state.returned_s >= lasting_s:
         state = replace(state, returned_s=None, failed_returns=0)
@@ -65,13 +58,7 @@ class NodeTracker:
         settings: NodeSettings,
         assumed: Mapping[str, int] | None = None,
     ) -> None:
-        """Start without observations.
-
-        Args:
-            specified: pool -> specified number of nodes, an upper limit.
-            settings: time constants.
-            assumed: pool -> initially assumed number; default `specified`.
-        """
+        """Start without observations; the specified numbers by pool are upper limits, and assumed by default."""
         self._specified = dict(specified)
         self._settings = settings
         self._pools = {pool: PoolState((assumed or specified)[pool]) for pool in specified}
@@ -82,12 +69,7 @@ class NodeTracker:
         return {pool: state.assumed for pool, state in self._pools.items()}
 
     def observe(self, now_s: float, nodes: Mapping[str, int]) -> None:
-        """Update all pools by an observation.
-
-        Args:
-            now_s: time, not before the last observation.
-            nodes: pool -> number of live nodes; missing pools have none.
-        """
+        """Update all pools by the numbers of live nodes; missing pools have none."""
         self._pools = {
             pool: update_pool(state, now_s, min(nodes.get(pool, 0), self._specified[pool]), self._settings)
             for pool, state in self._pools.items()

@@ -52,11 +52,7 @@ def next_intermediate_state(
     query to single replicas; stop the least important query whose deployments will go, until there is headroom.
     Repeated calls with the state that was reached end at `after`.
 
-    Args:
-        before: running state.
-        after: target state.
-        capacity: capacity of the present nodes.
-        order: queries, least important first.
+    `order` has the least important query first.
     """
     if capacity.fits(_union(before, after)) or not capacity.fits(after.deployments):
         return after  # if it does not fit even in isolation, the engine decides or reports why

@@ -38,12 +38,8 @@ def replan_for_nodes(
 ) -> ReplanResult:
     """Plan the current queries for other nodes; running plans change only if much is gained.
 
-    Args:
-        controlled: current plans.
-        nodes: pool -> number of live nodes.
-        profiles: pipeline -> profile, for all pipelines of the queries.
-        relax: re-profiled pipelines. Their running queries continue with the plan that needs the smallest relaxation if
-            their SLOs cannot be met any more, because degraded answers are better than none.
+    Running queries of the re-profiled pipelines in `relax` continue with the plan that needs the smallest
+    relaxation if their SLOs cannot be met any more, because degraded answers are better than none.
 
     Raises:
         PlanningError: no query can be served.

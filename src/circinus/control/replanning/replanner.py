@@ -51,14 +51,6 @@ class Replanner:
         settings: ControlSettings,
         overrides: ProfileOverrides,
     ) -> None:
-        """Start without running tasks.
-
-        Args:
-            planner: replanning functions.
-            now: current plans.
-            settings: intervals and backoffs.
-            overrides: re-profiled data that the current plans were made from.
-        """
         self._planner, self._settings, self._planned_overrides = planner, settings, overrides
         self._node_tracker = NodeTracker(now.specified_nodes, settings.nodes, now.nodes)
         self._planning_task: BackgroundTask[ReplanReady | None] = BackgroundTask()
@@ -85,11 +77,7 @@ class Replanner:
     def schedule(self, now_s: float, status: EngineStatus, state: ControlState, overrides: ProfileOverrides) -> None:
         """Start replanning if a trigger applies.
 
-        Args:
-            now_s: monotonic time.
-            status: status of the engine.
-            state: current plans.
-            overrides: all re-profiled data; the identical object if nothing was re-profiled.
+        The overrides are the identical object if nothing was re-profiled.
         """
         now, previous = state.controlled, self.nodes
         if status.nodes is not None and self._planner.follows_nodes:
@@ -142,10 +130,6 @@ class Replanner:
 
         Results based on the refused plans are discarded, except file changes. No further plans are made for the same
         node counts until they change.
-
-        Args:
-            refused: plans that were rolled back.
-            before: plans that are current again.
         """
         self._is_stale = self._planning_task.busy and self._trigger != ReplanTrigger.FILES
         if self._ready is not None and self._ready.trigger != ReplanTrigger.FILES:

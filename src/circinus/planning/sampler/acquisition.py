@@ -95,10 +95,7 @@ def select_next_configuration(
 ) -> AcquisitionResult:
     """Return the configuration with the largest weight per second; of equal ones the first.
 
-    Args:
-        beliefs: beliefs of each query.
-        stopping: minimum saving and probabilities.
-        saving_s: seconds that a saving of `stopping.saving` of a plan's cost is worth.
+    A saving of `stopping.saving` of a plan's cost is worth `saving_s`.
     """
     votes = np.zeros(len(beliefs[0].is_measured))
     probability, pruned = 0.0, []

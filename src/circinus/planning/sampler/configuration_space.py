@@ -56,7 +56,6 @@ class ConfigurationSpace:
 
     @classmethod
     def of(cls, pipeline: Pipeline) -> ConfigurationSpace:
-        """Build the space of `pipeline`."""
         ordered = pipeline.topological_order()
         columns: list[KnobDimension] = []
         for number, operator in enumerate(ordered):

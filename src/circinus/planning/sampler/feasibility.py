@@ -48,12 +48,6 @@ def classify_feasibility(
 ) -> tuple[BoolArray, BoolArray]:
     """Return the decided part of the feasibility of k configurations for q queries.
 
-    Args:
-        queries: q queries.
-        configurations: k configurations.
-        measured: profiles of the measured configurations.
-        population: number of items that may be measured.
-
     Returns:
         (k, q) whether the configuration certainly meets the accuracy SLO, and (k, q) whether it is excluded: it
         certainly misses the SLO, no more of its items can be measured, or the query is pinned to other knob values.

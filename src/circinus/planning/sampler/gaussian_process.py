@@ -33,7 +33,6 @@ class KernelInputs:
     """(n, t)"""
 
     def rows(self, selected: slice | BoolArray) -> KernelInputs:
-        """Return the selected inputs."""
         return KernelInputs(self.slots[selected], self.trends[selected])
 
 

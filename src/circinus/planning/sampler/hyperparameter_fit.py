@@ -102,15 +102,7 @@ def fit_hyperparameters(
     starts: tuple[Hyperparameters, ...],
     iterations: int,
 ) -> HyperparameterPosterior:
-    """Find the posterior mode from each of `starts`, and the curvature at the mode.
-
-    Args:
-        kernel: kernel of the space.
-        observations: observed scores.
-        expected: centre of the prior.
-        starts: initial points of the descents.
-        iterations: maximum number of iterations of each descent.
-    """
+    """Find the posterior mode from each of `starts`, and the curvature at the mode."""
     centre, scales = expected.parameters, expected.scales
 
     def minus_log_posterior(parameters: FloatArray) -> tuple[float, FloatArray]:

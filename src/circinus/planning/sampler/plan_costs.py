@@ -50,12 +50,8 @@ def min_plan_costs(
     in the sample.
 
     Args:
-        pipeline: pipeline of the configurations.
-        queries: queries on the pipeline.
         profile: configurations, measured or predicted, all on the same items; accuracies are ignored.
-        network: network of the infrastructure.
         configurations: k configurations; those missing in the profile have no plan.
-        settings: settings of the plan search.
         exact: whether to return the costs of the cheapest plans instead of bounds, which takes many times longer.
     """
     row_of = {configuration: number for number, configuration in enumerate(configurations)}
@@ -90,14 +86,6 @@ class PlanCostCache:
         network: Network,
         settings: SearchSettings = DEFAULT_SETTINGS,
     ) -> None:
-        """Initialize an empty cache.
-
-        Args:
-            pipeline: pipeline of the configurations.
-            queries: q queries on the pipeline.
-            network: network of the infrastructure.
-            settings: settings of the plan search.
-        """
         self._pipeline, self._queries, self._network, self._settings = pipeline, queries, network, settings
         self._costs: dict[tuple[int, Configuration], tuple[object, FloatArray]] = {}
 

@@ -67,11 +67,6 @@ class PlanCostSampler:
     def __init__(self, specification: Specification, pipeline_name: str, stopping: StoppingRule = _DEFAULT) -> None:
         """Prepare for the queries on a pipeline.
 
-        Args:
-            specification: specification with an infrastructure and at least one query on the pipeline.
-            pipeline_name: name of the pipeline.
-            stopping: stopping rule.
-
         Raises:
             ValueError: there is no infrastructure or no query.
         """
@@ -90,11 +85,7 @@ class PlanCostSampler:
         self._prepare_costs()
 
     def initial_design(self, earlier: Sequence[SourceScores] = ()) -> Sequence[Configuration]:
-        """Return the best configurations of a source, or otherwise every choice of every knob at least once.
-
-        Args:
-            earlier: scores from transfer sources; `suggest` uses them too.
-        """
+        """Return the best configurations of a source, or otherwise every choice of every knob at least once."""
         self._sources = TransferSources(self._pipeline, self._space, tuple(earlier))
         self._predictor = ProfilePredictor(self._pipeline, self._space, self._sources.operators)
         self._prepare_costs()

@@ -35,9 +35,7 @@ def validate_score(score: Any, score_range: tuple[float, float]) -> float | None
 class ItemScorer(Protocol):
     """Interface of scorers of single items."""
 
-    def score(self, configuration: Configuration, item: Item, outputs: Mapping[str, bytes]) -> float:
-        """Score one item (see `Scorer.score`)."""
-        ...
+    def score(self, configuration: Configuration, item: Item, outputs: Mapping[str, bytes]) -> float: ...
 
 
 class Scorer:
@@ -54,11 +52,6 @@ class Scorer:
 
     def score(self, configuration: Configuration, item: Item, outputs: Mapping[str, bytes]) -> float:
         """Score one item.
-
-        Args:
-            configuration: configuration, named in errors.
-            item: item with its ground truth.
-            outputs: pickled output of each sink.
 
         Raises:
             MeasurementError: the metric raised an exception.

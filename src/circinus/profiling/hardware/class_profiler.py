@@ -39,9 +39,7 @@ class HardwareClassBackend(Protocol):
     """Measurement backend on a node of one hardware class."""
 
     @property
-    def machine(self) -> Machine:
-        """Machine of the node."""
-        ...
+    def machine(self) -> Machine: ...
 
     def operator_runner(self, keys: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[OperatorRunner]:
         """Return the runner on the node. An operator that takes longer than `timeout_s` fails."""
@@ -71,18 +69,7 @@ class HardwareClassProfiler:
     ) -> None:
         """Prepare the measurement; from now on the machine of the node determines the speeds of its class.
 
-        Args:
-            store: store of the measurements.
-            keys: keys of the profile.
-            hardware_class: name of the class.
-            backend: measurement backend of the class.
-            dataset: data set of the pipeline.
-            item_ids: ids of the content hashes of its items.
-            operators: operators that may run on the class; others run only if these depend on them.
-            timeout_s: timeout of an operator.
-            budget: time budget of all classes.
-            observer: observer of progress and failures.
-            skip_lost_nodes: whether to measure no further if the nodes of the class are lost.
+        `operators` may run on the class; others run only if these depend on them.
         """
         self._store, self._dataset, self._item_ids = store, dataset, item_ids
         self._class, self._backend, self._timeout_s = hardware_class, backend, timeout_s

@@ -55,14 +55,7 @@ class HardwareClassTimes:
         configurations: Sequence[Configuration],
         item_ids: IntArray,
     ) -> None:
-        """Read the service times.
-
-        Args:
-            store: store of the measurements.
-            class_keys: keys of measurements on the class.
-            configurations: configurations to read.
-            item_ids: (items,) ids of the items' content hashes.
-        """
+        """Read the service times; `item_ids` is (items,)."""
         names = [operator.name for operator in class_keys.pipeline.operators]
         self._class_keys, self._items = class_keys, len(item_ids)
         self._runs = read_services(store, (class_keys.service(n, c) for c in configurations for n in names), item_ids)
@@ -104,9 +97,6 @@ def measured_speeds(
     1.
 
     Args:
-        store: store of the measurements.
-        keys: keys of the profile.
-        enumerated: configurations of the profile.
         item_ids: (items,) ids of the items' content hashes, in measurement order.
         service_s: content hash of the profile's service -> (items,) seconds; NaN if not measured.
     """

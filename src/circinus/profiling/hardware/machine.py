@@ -66,11 +66,7 @@ def current_machine() -> Machine:
 
 
 def machine_mismatch(machine: Machine | None) -> str | None:
-    """Return why service times measured on `machine` do not apply to the current one, or None if they do.
-
-    Args:
-        machine: measuring machine, or None if it was not recorded.
-    """
+    """Return why times measured on a machine (None: unrecorded) do not apply to the current one, or None if they do."""
     current = current_machine()
     if machine == current:
         return None

@@ -52,13 +52,6 @@ def load_predicted_service_times(
 ) -> PredictedServiceTimes:
     """Read the predicted service times of some configurations of a pipeline.
 
-    Args:
-        specification: specification of the pipeline.
-        pipeline_name: name of the pipeline.
-        store: store file.
-        configurations: configurations of the pipeline.
-        seed: random seed of the measurement order.
-
     Raises:
         ProfileError: the store is missing, or has no measurement of the current version of the pipeline.
         OperatorError: an operator, metric or data set cannot be found.

@@ -63,10 +63,6 @@ class AllocationProfiler:
 
         An operator that fails in a batch is reported to the observer and keeps ratios without gain, as do allocations
         with more CPUs than available.
-
-        Args:
-            limit_s: time limit in seconds, at most the remaining budget.
-            on_operator: callback after each operator.
         """
         started_s = self._budget.elapsed_s
         for task in self._missing():

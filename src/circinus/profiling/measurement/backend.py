@@ -65,16 +65,13 @@ class LocalBackend:
 
     @property
     def clock(self) -> Callable[[], float]:
-        """See `MeasurementBackend.clock`."""
         return time.monotonic
 
     @property
     def machine(self) -> Machine:
-        """See `MeasurementBackend.machine`."""
         return current_machine()
 
     def addresses(self, pipeline: Pipeline, machine: Machine | None) -> MeasurementKeys:
-        """See `MeasurementBackend.addresses`."""
         return MeasurementKeys(pipeline, pipeline_code(pipeline, self._module_paths), machine=machine)
 
     def dataset(self, pipeline: Pipeline, seed: int) -> Dataset:
@@ -85,11 +82,9 @@ class LocalBackend:
         return self._datasets[key]
 
     def scorer(self, pipeline: Pipeline) -> ItemScorer:
-        """See `MeasurementBackend.scorer`."""
         return Scorer(pipeline, self._module_paths)
 
     def runner(self, keys: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
-        """See `MeasurementBackend.runner`."""
         from circinus.profiling.measurement.local_runner import LocalRunner
 
         return LocalRunner(keys, self._module_paths, timeout_s=timeout_s)

@@ -68,8 +68,6 @@ class LocalRunner:
         """Create the runner without starting a process.
 
         Args:
-            keys: keys of the pipeline's measurements.
-            module_paths: folders of its operators.
             cache_bytes: capacity of the prefix cache.
             memory_limit_bytes: memory limit of all loaded operators, see `OperatorProcessPool`.
             timeout_s: timeout of loading an operator or processing a batch.
@@ -106,11 +104,9 @@ class LocalRunner:
 
     @property
     def cpus(self) -> float:
-        """See `Runner.cpus`."""
         return available_cpus()
 
     def measure(self, configuration: Configuration, items: Sequence[Item]) -> Measurement:
-        """See `Runner.measure`."""
         sinks = self._pipeline.sinks()
         outputs, ran_s = self._outputs(configuration, items, sinks)
         return Measurement(
@@ -127,7 +123,6 @@ class LocalRunner:
     def measure_operators(
         self, configuration: Configuration, items: Sequence[Item], operators: Sequence[str]
     ) -> OperatorsMeasurement:
-        """See `OperatorRunner.measure_operators`."""
         _, ran_s = self._outputs(configuration, items, operators)
         lineages = {name for operator in operators for name in (*self._pipeline.ancestors(operator), operator)}
         return OperatorsMeasurement(
@@ -137,14 +132,7 @@ class LocalRunner:
         )
 
     def answers(self, configuration: Configuration, items: Sequence[Item]) -> Mapping[str, tuple[bytes, ...]]:
-        """Run a configuration on items without scoring or timing.
-
-        Args:
-            configuration: configuration of the pipeline.
-            items: n items; their ground truth is not used.
-
-        Returns:
-            (n,) pickled outputs of each sink.
+        """Return (n,) pickled outputs of each sink on n items, without scoring or timing.
 
         Raises:
             MeasurementError: an operator failed.

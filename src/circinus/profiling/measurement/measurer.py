@@ -42,7 +42,6 @@ class Measurer:
 
     @property
     def pipeline(self) -> Pipeline:
-        """Measured pipeline."""
         return self._keys.pipeline
 
     @property
@@ -59,8 +58,6 @@ class Measurer:
         outputs.
 
         Args:
-            configuration: configuration to measure.
-            indexes: indexes of the items.
             counted: whether the run belongs to profiling, as opposed to recording for a replay.
 
         Returns:
@@ -103,7 +100,6 @@ class Measurer:
         return measurement
 
     def record_failure(self, failure: FailedConfiguration) -> None:
-        """Commit the failure of a configuration."""
         self._writer.failed(failure)
 
     def register(self, configurations: Sequence[Configuration]) -> None:

@@ -160,10 +160,8 @@ class OperatorProcessPool:
     ) -> None:
         """Create an empty pool.
 
-        Args:
-            load: factory of processes.
-            memory_limit_bytes: limit of the total resident memory, except for the process in use; default: half of the
-                memory available now.
+        The limit of the total resident memory does not include the process in use; the default is half of the memory
+        available now.
         """
         import psutil
 
@@ -195,7 +193,6 @@ class OperatorProcessPool:
             replica.close()
 
     def close(self) -> None:
-        """Close all processes."""
         for key in list(self._loaded):
             self.discard(key)
 

@@ -132,10 +132,7 @@ def operators_to_run(
 ) -> tuple[str, ...]:
     """Return the operators that must run on an item to get the outputs of `names`, in topological order.
 
-    Args:
-        topological: all operators of the pipeline, in topological order.
-        names: names of the requested operators.
-        is_cached: whether an operator's output is cached; called once per operator, and only if its output is needed.
+    `is_cached` is called once per operator, and only if its output is needed.
     """
     needed = set(names)
     to_run = []

@@ -22,10 +22,7 @@ class MeasurementError(OperatorError):
 
         Args:
             message: failed operator or metric and its error, without the configuration and the item.
-            pipeline: name of the pipeline.
-            configuration: configuration of the pipeline.
             item_key: key of the item that failed, or None if the failure came before the first item.
-            code: see `CircinusError`.
         """
         location = f"pipeline {pipeline}, configuration {configuration}{f', item {item_key}' if item_key else ''}"
         super().__init__(message, code=code, location=location)

@@ -20,10 +20,6 @@ def measurement_cost_model(pipeline: Pipeline, profile: PipelineProfile) -> Call
     An operator's seconds are its mean under the same prefix, else with the same knob values, else with any. In contrast
     to `MeasurementTimeEstimator`, which keeps budgets, the model ignores the prefix cache and overheads: these differ
     between runs, and decisions must follow from the measurements alone.
-
-    Args:
-        pipeline: pipeline to measure.
-        profile: current profile.
     """
     by_prefix: dict[tuple[str, Configuration], float] = {}
     for measured in profile.configurations:

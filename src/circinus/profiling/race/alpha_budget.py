@@ -52,11 +52,6 @@ def split_alpha(risk: float, configurations: int, latency_percentiles: int) -> t
 
     Latency limits cost nothing, as thresholds do: an error about any limit that is met implies an error about the
     lowest of these.
-
-    Args:
-        risk: risk of the run.
-        configurations: number of all configurations that may be measured.
-        latency_percentiles: number of percentiles at which each of them is checked against limits.
     """
     if not latency_percentiles:
         return risk, 0.0

@@ -52,9 +52,6 @@ class ConfigurationRace:
         """Start without measurements.
 
         Args:
-            configurations: configurations that may be measured.
-            confidence: confidence sequences of the run.
-            slos: SLO requirements to be decided.
             with_references: whether each configuration is compared with a reference. References are selected among the
                 configurations measured when usages are first compared, so all need their first analysis before.
         """
@@ -145,7 +142,6 @@ class ConfigurationRace:
         self.state = self.state.with_row(self._index[configuration], exhausted=True)
 
     def failed(self, configuration: Configuration) -> bool:
-        """Return whether the configuration failed in this measurement."""
         index = self._index.get(configuration)
         return index is not None and bool(self.state.failed[index])
 

@@ -49,19 +49,9 @@ class ProfilingLoop:
         sampler: ConfigurationSampler | None = None,
         current_profile: Callable[[], PipelineProfile] | None = None,
     ) -> None:
-        """Prepare the loop without measuring.
+        """Prepare the loop without measuring; `order` has the indexes of the profiling items.
 
-        Args:
-            measurer: measurer of configurations.
-            order: indexes of the profiling items, in measurement order.
-            race: race without scores, of all configurations or, with a sampler, of the initial ones.
-            resource_usage: returns the current resource usage of each configuration.
-            allocations: profiler of allocations.
-            time_estimator: predictor of durations.
-            budget: time budget.
-            observer: observer of progress and failures.
-            sampler: sampler that selects the configurations to measure; default: all.
-            current_profile: returns the current profile, for the sampler.
+        The race has no scores yet; its configurations are all or, with a sampler, the initial ones.
         """
         self._measurer = measurer
         self._order = order
@@ -207,9 +197,6 @@ class ProfilingLoop:
         """Measure a configuration on more items, up to `target`, as far as `allowed_s` is expected to suffice.
 
         Args:
-            configuration: configuration to measure.
-            target: maximum number of items after the measurement.
-            allowed_s: time limit in seconds.
             min_items: items to measure even if they take longer, as long as the budget is expected to suffice.
 
         Returns:

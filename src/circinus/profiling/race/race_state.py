@@ -174,8 +174,7 @@ class RaceState:
     def _covered(self, *, cheaper: bool) -> IntArray:
         """Return (k, q) the configuration with the fewest CPU seconds that certainly meets a requirement in its place.
 
-        Args:
-            cheaper: whether it must use fewer CPU seconds, so that one of two mutual replacements remains.
+        If `cheaper`, it must use fewer CPU seconds, so that one of two mutual replacements remains.
         """
         covered_by = np.full(self.meets.shape, -1, dtype=np.int64)
         indexes = np.arange(len(covered_by))

@@ -67,10 +67,7 @@ class RunConfidence:
         """Create the confidence of a run that may measure every configuration.
 
         Args:
-            metric: metric of the pipeline.
             strata: conditions of the profiling items, in measurement order.
-            risk: risk of the run.
-            configurations: number of configurations.
             latency_percentiles: number of percentiles at which each of them is checked against limits.
             with_references: whether each configuration is compared with a reference.
         """

@@ -74,7 +74,6 @@ class PipelineSlos:
         pipeline_name: str,
         hardware: Mapping[str, tuple[HardwareClass, ...]] | None = None,
     ) -> PipelineSlos:
-        """Return the requirements of the queries on a pipeline."""
         own_queries = [query for query in queries if query.pipeline == pipeline_name]
         weights: dict[SloRequirement, float] = {}
         for query in own_queries:

@@ -84,9 +84,6 @@ class MeasurementKeys:
         """Create the keys of measurements on one machine.
 
         Args:
-            pipeline: measured pipeline.
-            code: versions of the pipeline's code.
-            hardware_class: hardware class of the measuring machine.
             machine: measuring machine; None for measurements from before machines were recorded.
             origin: origin of measurements not made by the current code, such as a trace; they share no hash with
                 others.

@@ -116,11 +116,6 @@ def migrate(
 
     An interrupted migration continues from its last complete step at the next opening. Concurrent migrations are safe.
 
-    Args:
-        connection: connection to the store.
-        transaction: returns a context manager that commits or rolls back as a whole.
-        path: path of the store, for errors.
-
     Raises:
         ProfileError: the store has a later schema.
     """

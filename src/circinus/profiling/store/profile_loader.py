@@ -64,9 +64,6 @@ def load_profile(
     loaded (`PipelineProfile.machine`). Machines are never mixed.
 
     Args:
-        specification: specification of the pipeline and its queries.
-        pipeline_name: name of the pipeline.
-        store: store file.
         seed: random seed of the measurement order.
         source: measurement backend; default: the operators.
         from_other_machines: whether to exclude measurements of this machine.
@@ -148,12 +145,7 @@ def build_profile(
     """Build the profile of a pipeline on a data set.
 
     Args:
-        store: store of the measurements.
-        keys: keys of the pipeline.
-        dataset: stored data set.
-        slos: SLO requirements of the queries.
         with_verdicts: whether to add the verdicts of all configurations, which takes longer.
-        interrupted: value of `PipelineProfile.interrupted`.
         explorer: sampler that selects the configurations to measure; default: all.
         bounds: cache (configuration, items) -> bounds of the same run, which is extended.
         exhausted: configurations that the run could not measure further.

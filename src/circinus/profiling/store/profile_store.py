@@ -137,12 +137,10 @@ class ProfileStore:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
         self._connection.close()
         self._lock.close()
 
     def rows(self, query: str, *parameters: Any) -> list[Any]:
-        """Return all rows of a query."""
         with self._translated_errors():
             return self._connection.execute(query, parameters).fetchall()
 

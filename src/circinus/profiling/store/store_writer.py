@@ -39,9 +39,7 @@ class StoreWriter:
         Values stored before are retained, as they were measured first.
 
         Args:
-            configuration: measured configuration.
             items: (n,) content hashes of the items.
-            measurement: measurement on these items.
             counted: whether the run belongs to profiling (as opposed to recording for a replay). Only then does it
                 clear a failure of the configuration: other items say nothing about the failed one.
         """
@@ -98,7 +96,6 @@ class StoreWriter:
             write_effort(self._store, subject, measurement.compute_s)
 
     def failed(self, failure: FailedConfiguration) -> None:
-        """Commit the failure of a configuration."""
         content_hash = self._keys.score(failure.configuration)
         with self._store.transaction():
             subject = self._store.ids([content_hash])[content_hash]

@@ -68,11 +68,9 @@ class StoredMeasurements:
         return int(np.argmax(missing)) if missing.any() else len(missing)
 
     def scores(self, configuration: Configuration, items: int) -> FloatArray:
-        """Return (items,) scores of the first items."""
         return self._scores[self._keys.score(configuration)][:items]
 
     def profile(self, configuration: Configuration, items: int, accuracy: Interval) -> ConfigurationProfile:
-        """Return the profile of a configuration on the first items."""
         indexes: IntArray = self._dataset.order[:items]
         return ConfigurationProfile(
             configuration=configuration,
@@ -112,9 +110,7 @@ class StoredMeasurements:
     ) -> ResourceUsage:
         """Return the resource usage of each configuration on the first few items, as far as measured.
 
-        Args:
-            configurations: configurations to compare.
-            hardware: eligible hardware classes of each operator; without any, its speed is unbounded.
+        Without eligible hardware classes, the speed of an operator is unbounded.
         """
         operators, max_items = self._pipeline.operators, min(_USAGE_ITEMS, self.max_items)
         items = np.array(

@@ -78,7 +78,6 @@ class MeasurementTrace:
         return digest.hexdigest()
 
     def runs(self, row: int, items: IntArray) -> OperatorRuns:
-        """Return the recorded runs of a row on items."""
         service_s, output_bytes = self.service_s[row, items], self.output_bytes[row, items]
         return OperatorRuns(tuple(service_s.tolist()), tuple(output_bytes.astype(np.int64).tolist()))
 

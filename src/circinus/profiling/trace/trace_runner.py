@@ -32,7 +32,6 @@ class SimulatedClock:
     """Clock of recorded seconds for `profile_pipeline`."""
 
     def __init__(self, now_s: float = 0.0) -> None:
-        """Start at `now_s`."""
         self._now_s = now_s
 
     def __call__(self) -> float:
@@ -65,14 +64,7 @@ class TraceRunner:
         *,
         cache_bytes: int = _CACHE_BYTES,
     ) -> None:
-        """Create the runner with nothing loaded or cached.
-
-        Args:
-            trace: trace of the pipeline of `keys` (`MeasurementTrace.check`).
-            keys: keys of the pipeline's measurements.
-            clock: clock that is advanced by the recorded seconds.
-            cache_bytes: capacity of the prefix cache.
-        """
+        """Create the runner with nothing loaded or cached."""
         self._trace = trace
         self._keys = keys
         self._pipeline = keys.pipeline
@@ -94,7 +86,6 @@ class TraceRunner:
         return max((*recorded, *(min(operator.cpus) for operator in self._pipeline.operators)))
 
     def measure(self, configuration: Configuration, items: Sequence[Item]) -> Measurement:
-        """See `Runner.measure`."""
         self._check(configuration, items)
         ran_s = self._run(configuration, items, self._pipeline.sinks())
         positions = self._positions(items)
@@ -241,11 +232,9 @@ class TraceBackend:
 
     @property
     def machine(self) -> Machine | None:
-        """See `MeasurementBackend.machine`."""
         return self.trace.machine
 
     def addresses(self, pipeline: Pipeline, machine: Machine | None) -> MeasurementKeys:
-        """See `MeasurementBackend.addresses`."""
         self.trace.check(pipeline)
         code = CodeVersions.recorded(pipeline, self.trace.code_versions)
         return MeasurementKeys(pipeline, code, machine=machine, origin=f"trace {self.trace.digest}")
@@ -270,5 +259,4 @@ class TraceBackend:
         return TraceRunner(self.trace, self.addresses(pipeline, self.machine), self._clock)
 
     def runner(self, keys: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
-        """See `MeasurementBackend.runner`."""
         return nullcontext(TraceRunner(self.trace, keys, self._clock))

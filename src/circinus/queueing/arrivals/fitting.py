@@ -20,13 +20,7 @@ MIN_ARRIVALS_PER_WINDOW = 5
 
 
 def window_counts(times_s: FloatArray, duration_s: float, window_s: float) -> IntArray:
-    """Return (k,) arrivals in each of the consecutive windows that fit into the duration.
-
-    Args:
-        times_s: (n,) arrival times in [0, `duration_s`).
-        duration_s: duration of the observation.
-        window_s: length of a window.
-    """
+    """Return (k,) arrivals in each of the consecutive windows that fit into the duration."""
     windows = _windows(duration_s, window_s)
     index = (np.asarray(times_s) / window_s).astype(np.int64)
     return np.bincount(index[index < windows], minlength=windows)
@@ -88,8 +82,6 @@ class DispersionTest:
 
         Args:
             times_s: (n,) arrival times in [0, `duration_s`), ascending.
-            duration_s: duration of the observation.
-            risk: maximum probability that Poisson arrivals exceed the limits.
         """
         max_count = len(times_s) // MIN_ARRIVALS_PER_WINDOW
         lengths = int(np.log2(max_count / MIN_WINDOWS)) + 1 if max_count >= MIN_WINDOWS else 0

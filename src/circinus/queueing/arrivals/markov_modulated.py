@@ -78,10 +78,6 @@ class MarkovModulatedPoisson:
         """Return the two phases whose rate has these moments, as close as possible without a negative rate.
 
         Args:
-            rate_per_s: mean rate.
-            variance: variance of the rate, above 0.
-            third_moment: third central moment of the rate.
-            memory_s: see `MarkovModulatedPoisson.memory_s`.
             min_share: minimum share of the time in bursts.
         """
         deviation = variance**0.5
