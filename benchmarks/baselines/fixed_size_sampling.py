@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 
 from circinus.arrays import FloatArray
-from circinus.profiling.race.alpha_budget import per_sequence_alpha
+from circinus.profiling.race.run_confidence import per_sequence_alpha
 
 
 def sizes_with_known_margins(means: FloatArray, thresholds: FloatArray, population: int, risk: float) -> FloatArray:

@@ -14,8 +14,7 @@ from rich.table import Table
 
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
-from circinus.queueing.fcfs import serve_fcfs
-from circinus.queueing.station import Station
+from circinus.queueing.fcfs import Station, serve_fcfs
 from circinus.queueing.waiting_time import erlang_c, gi_g_c_wait
 from circinus.simulation.report import CONFIDENCE, percentile_interval
 from circinus.statistics.student_t import student_t_quantile

@@ -12,7 +12,7 @@ from rich.console import Console
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 from circinus.queueing.arrivals import Poisson
-from circinus.queueing.station import Station
+from circinus.queueing.fcfs import Station
 from circinus.simulation.engine import Simulation
 from circinus.simulation.model import QueryModel, Visit
 

@@ -35,8 +35,8 @@ from circinus.planning.sampler.reservation_index import (
 )
 from circinus.planning.sampler.source_scores import SourceTask
 from circinus.planning.sampler.surrogate import Belief
-from circinus.profiling.race.alpha_budget import per_sequence_alpha
 from circinus.profiling.race.configuration_race import look_schedule
+from circinus.profiling.race.run_confidence import per_sequence_alpha
 from circinus.statistics.covariates import Covariates, one_hot_strata
 from circinus.statistics.sequential_test import SequentialThresholdTest
 

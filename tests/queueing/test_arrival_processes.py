@@ -20,8 +20,7 @@ from circinus.queueing.arrivals import (
     RecordedProcess,
     arrival_process,
 )
-from circinus.queueing.fcfs import serve_fcfs
-from circinus.queueing.station import Station
+from circinus.queueing.fcfs import Station, serve_fcfs
 from circinus.queueing.station_model import LoadedStation
 from circinus.specification import BurstyArrivals, PeriodicArrivals, Query, RecordedArrivals
 from raised import raises_code

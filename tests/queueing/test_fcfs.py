@@ -10,8 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from circinus.queueing.fcfs import serve_fcfs
-from circinus.queueing.station import Station
+from circinus.queueing.fcfs import Station, serve_fcfs
 
 times = st.lists(st.floats(0.0, 20.0, width=32), max_size=40)
 services = st.lists(st.floats(0.0, 3.0, width=32), min_size=40, max_size=40)

@@ -12,10 +12,9 @@ from circinus.errors import PlanningError
 from circinus.queueing import lindley_recursion as recursion
 from circinus.queueing.arrivals import MarkovModulatedPoisson, Periodic, Poisson
 from circinus.queueing.arrivals.process import ArrivalProcess
-from circinus.queueing.fcfs import serve_fcfs
+from circinus.queueing.fcfs import Station, serve_fcfs
 from circinus.queueing.lindley_recursion import response_by_sample_path
 from circinus.queueing.response_time import LEVELS, MIDPOINTS, ResponseTime, mixture
-from circinus.queueing.station import Station
 from circinus.queueing.station_model import LoadedStation
 from raised import raises_code
 

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.errors import PlanningError
-from circinus.queueing.fcfs import serve_fcfs
-from circinus.queueing.station import Station
+from circinus.queueing.fcfs import Station, serve_fcfs
 from circinus.queueing.waiting_time import erlang_c, gi_g_c_wait
 from golden import check_message
 from raised import raises_code

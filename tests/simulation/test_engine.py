@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from budget import examples
 from circinus.arrays import FloatArray
-from circinus.queueing.station import Station
+from circinus.queueing.fcfs import Station
 from circinus.simulation.engine import Simulation
 from circinus.simulation.model import QueryModel, Requests, Visit, VisitDepartures
 from circinus.simulation.station_order import strongly_connected_groups

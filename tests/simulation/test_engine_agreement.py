@@ -11,7 +11,7 @@ import virtual_engine
 from budget import share_of
 from circinus.arrays import FloatArray
 from circinus.queueing.arrivals import Poisson
-from circinus.queueing.station import Station
+from circinus.queueing.fcfs import Station
 from circinus.simulation import PlannedQuery
 from circinus.simulation.engine import Simulation
 from circinus.simulation.model import QueryModel, Requests, Visit

@@ -21,8 +21,7 @@ import numpy as np
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.planning.dominance import DOMINANCE_TOLERANCE, ParetoArchive
 from circinus.planning.placement_search import RESULT, PartialPlacements, finished, latest
-from circinus.planning.plan_arrays import PlanArrays
-from circinus.planning.plan_metrics import PlanMetrics
+from circinus.planning.plan_arrays import PlanArrays, PlanMetrics
 from circinus.planning.search_space import Limits, SearchSpace
 
 _ROUNDING = 1e-4

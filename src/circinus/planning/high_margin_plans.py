@@ -11,8 +11,7 @@ from circinus.arrays import FloatArray, IntArray
 from circinus.planning.allocation_search import AllocationSearch
 from circinus.planning.dominance import ParetoArchive, nondominated
 from circinus.planning.placement_search import CHEAPEST, FASTEST, PlacementSearch
-from circinus.planning.plan_arrays import PlanArrays
-from circinus.planning.plan_metrics import PlanMetrics
+from circinus.planning.plan_arrays import PlanArrays, PlanMetrics
 from circinus.planning.plan_search import cheapest_option_plans, configuration_batches
 from circinus.planning.search_space import Limits, SearchSpace
 

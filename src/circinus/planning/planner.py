@@ -13,12 +13,11 @@ from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import PercentileEstimator
 from circinus.planning.column_pool import ColumnPool
 from circinus.planning.frontier import BestEffortPlan, Frontier
-from circinus.planning.near_misses import best_effort_plan, near_misses
+from circinus.planning.near_misses import best_effort_plan, explain_infeasible, near_misses, single_relaxations
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.pool_eligibility import no_profile_matches_pins, pinned_profile
 from circinus.planning.profile_arrays import ProfileArrays, compile_configurations, compile_profile
 from circinus.planning.query_search import QuerySearch
-from circinus.planning.relaxations import explain_infeasible, single_relaxations
 from circinus.planning.resource_columns import ResourceColumns
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import MIN_ITEMS, PipelineProfile

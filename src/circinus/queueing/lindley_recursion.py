@@ -15,9 +15,8 @@ import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.errors import PlanningError
-from circinus.queueing.fcfs import serve_fcfs
+from circinus.queueing.fcfs import Station, serve_fcfs
 from circinus.queueing.response_time import ResponseTime, from_sample
-from circinus.queueing.station import Station
 
 _REQUESTS = 12_000
 _WARM_UP = 1_200

@@ -10,8 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
-from circinus.queueing.fcfs import serve_fcfs
-from circinus.queueing.station import Station
+from circinus.queueing.fcfs import Station, serve_fcfs
 from circinus.simulation.feedback_stations import FeedbackStations
 from circinus.simulation.model import QueryModel, Requests, VisitArrivals, VisitDepartures
 from circinus.simulation.request_paths import RequestPaths

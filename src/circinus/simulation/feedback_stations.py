@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from circinus.queueing.station import Station
+from circinus.queueing.fcfs import Station
 from circinus.simulation.model import VisitArrivals, VisitDepartures
 from circinus.simulation.request_paths import RequestPaths
 

@@ -11,7 +11,7 @@ from circinus.estimation.stage_latency import batch_time_ratios
 from circinus.estimation.transfer import INPUT, destinations, path_between
 from circinus.profiling import ConfigurationProfile
 from circinus.queueing.arrivals import ArrivalProcess
-from circinus.queueing.station import Station
+from circinus.queueing.fcfs import Station
 from circinus.simulation.model import QueryModel, Visit
 from circinus.specification import Deployment, DirectedLink, Network, Pipeline, Query, QueryPlan
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from circinus.errors import PlanningError
-from circinus.queueing.station import Station
+from circinus.queueing.fcfs import Station
 from circinus.simulation.engine import QueryRun, Simulation, StationRun
 from circinus.simulation.model_builder import PlannedQuery, SimulationModel, build_model
 from circinus.simulation.report import QueryOutcome, SimulationReport, StageOutcome, StationOutcome, percentile_interval

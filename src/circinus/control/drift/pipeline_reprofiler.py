@@ -18,8 +18,8 @@ from circinus.operators import Item
 from circinus.operators.pickling import unpickle_value
 from circinus.profiling import MIN_ITEMS, ConfigurationProfile, PipelineProfile
 from circinus.profiling.measurement.runner import Measurement
-from circinus.profiling.race.alpha_budget import per_sequence_alpha
 from circinus.profiling.race.configuration_order import in_prefix_order
+from circinus.profiling.race.run_confidence import per_sequence_alpha
 from circinus.specification import Configuration, Pipeline, configuration_count
 from circinus.statistics.betting import UNLIMITED, betting_bounds
 

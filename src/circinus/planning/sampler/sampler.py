@@ -36,8 +36,8 @@ from circinus.profiling import (
     StoppingCertificate,
     Suggestion,
 )
-from circinus.profiling.race.alpha_budget import per_sequence_alpha
 from circinus.profiling.race.configuration_order import max_measured_configurations
+from circinus.profiling.race.run_confidence import per_sequence_alpha
 from circinus.profiling.race.sampler import Seconds
 from circinus.profiling.race.slo_requirements import distribution_free_sample_size
 from circinus.profiling.store.transfer_sources import SourceScores
