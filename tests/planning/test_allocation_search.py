@@ -15,6 +15,7 @@ from circinus.estimation.estimator import latency_percentile
 from circinus.planning import plan_query
 from circinus.planning.allocation_search import AllocationSearch
 from circinus.planning.placement_search import CHEAPEST, FASTEST, PlacementSearch
+from circinus.planning.plan_arrays import PlanNames
 from circinus.planning.profile_arrays import compile_profile
 from circinus.planning.search_space import Limits, SearchSpace, compile_query
 from circinus.specification import Network
@@ -41,7 +42,7 @@ def test_latency_and_resources_of_labels_are_those_of_the_estimator(seed: int) -
     ]
     bounds_s = search.lower_bounds_s()
     for index in range(plans.count):
-        plan = plans.plan(space, index)
+        plan = plans.plan(PlanNames.of(space), index)
         configuration = int(plans.configuration[index])
         candidate = estimators[configuration].candidate(plan)
         expected_s = estimators[configuration].latency_s(plan, cautious=True)

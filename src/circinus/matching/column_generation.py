@@ -18,7 +18,7 @@ from circinus.matching.lagrangian.relaxation import level_prices
 from circinus.matching.problem import RESOURCES, Problem
 from circinus.matching.solvers.milp_model import viable_candidates
 from circinus.planning import Frontier
-from circinus.planning.column_pool import DualPrices
+from circinus.planning.plan_arrays import DualPrices
 from circinus.specification import Deployment, Query, QueryPlan
 
 Compose = Callable[[Query, Sequence[Deployment]], Sequence[PlanCandidate]]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from circinus.estimation import PlanCandidate
-from circinus.planning.column_pool import ColumnPool
+from circinus.planning.plan_arrays import ColumnPool
 from circinus.specification import Query, SloKind
 
 

@@ -1,15 +1,53 @@
-"""Complete plans of one query as arrays, and as points whose margins count."""
+"""Complete plans of one query as arrays: their points if margins count, and their prices for column generation."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.planning.dominance import nondominated
+from circinus.planning.resource_columns import RESOURCES
 from circinus.planning.search_space import SearchSpace
-from circinus.specification import QueryPlan
+from circinus.specification import Allocation, Configuration, QueryPlan
+
+
+@dataclass(frozen=True, eq=False)
+class PlanNames:
+    """Names and values that the keys of a query's plans refer to."""
+
+    pipeline: str
+    operators: tuple[str, ...]
+    pools: tuple[str, ...]
+    allocations: tuple[tuple[Allocation, ...], ...]
+    """Allocations of each operator."""
+    configurations: tuple[Configuration, ...]
+
+    @classmethod
+    def of(cls, space: SearchSpace) -> PlanNames:
+        """Return the names of a space."""
+        return cls(
+            space.query.pipeline,
+            tuple(operator.name for operator in space.arrays.order),
+            tuple(pool.name for pool in space.columns.pools),
+            tuple(table.allocations for table in space.options),
+            tuple(measured.configuration for measured in space.arrays.configurations),
+        )
+
+    def plan(self, key: Sequence[int]) -> QueryPlan:
+        """Return the plan of a key (`PlanArrays.keys`)."""
+        names, count = self.operators, len(self.operators)
+        pools = [self.pools[pool] for pool in key[1 : 1 + count]]
+        allocations = [table[option] for table, option in zip(self.allocations, key[1 + count :], strict=True)]
+        return QueryPlan(
+            pipeline=self.pipeline,
+            configuration=self.configurations[key[0]],
+            placement=tuple(sorted(zip(names, pools, strict=True))),
+            allocations=tuple(sorted(zip(names, allocations, strict=True))),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,20 +99,9 @@ class PlanArrays:
         all_plans = PlanArrays.joined(self, additional)
         return all_plans.take(nondominated(all_plans.resources))
 
-    def plan(self, space: SearchSpace, index: int) -> QueryPlan:
+    def plan(self, names: PlanNames, index: int) -> QueryPlan:
         """Return one plan with the names of pools and allocations."""
-        arrays = space.arrays
-        names = [operator.name for operator in arrays.order]
-        pools = [space.columns.pools[pool].name for pool in self.pools[index].tolist()]
-        allocations = [
-            table.allocations[option] for table, option in zip(space.options, self.options[index].tolist(), strict=True)
-        ]
-        return QueryPlan(
-            pipeline=space.query.pipeline,
-            configuration=arrays.configurations[int(self.configuration[index])].configuration,
-            placement=tuple(sorted(zip(names, pools, strict=True))),
-            allocations=tuple(sorted(zip(names, allocations, strict=True))),
-        )
+        return names.plan([int(self.configuration[index]), *self.pools[index].tolist(), *self.options[index].tolist()])
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,3 +142,62 @@ class PlanMetrics:
         raised[:, -2] = points[:, -2] + (self.slack_s if np.isfinite(self.slack_s) else 0.0)
         raised[:, -1] = points[:, -1]
         return raised
+
+
+@dataclass(frozen=True)
+class DualPrices:
+    """Dual prices of resources, in any unit."""
+
+    pools: Mapping[str, tuple[float, float, float, float]]
+    """Pool -> price of a CPU, a byte of memory, a GPU and a byte of GPU memory. Pools without an entry are free."""
+    links: Mapping[str, float]
+    """Directed link -> price of a byte per second."""
+    usd_per_h: float
+    """Price of a US dollar per hour."""
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnPool:
+    """The n non-dominated plans of a query, some of which the matching has as columns already."""
+
+    names: PlanNames
+    links: tuple[str, ...]
+    keys: NDArray[np.int32]
+    """(n, 1 + 2 operators) `PlanArrays.keys`."""
+    takes: NDArray[np.float32]
+    """(n, 4 pools + links + 1) usage if fully shared: amounts of pools, bytes per second of links, US dollars per hour.
+    """
+    listed: BoolArray
+    """(n,) whether the matching has the plan already."""
+
+    @classmethod
+    def of(cls, space: SearchSpace, plans: PlanArrays, listed: IntArray) -> ColumnPool:
+        """Build the pool from a query's plans; `listed` are indexes of plans that the matching has already."""
+        columns, offered = space.columns, np.zeros(plans.count, dtype=bool)
+        offered[listed] = True
+        shared = [
+            *range(len(RESOURCES) * len(columns.pools)),
+            *(columns.link(link) for link in range(len(columns.links))),
+        ]
+        return cls(
+            names=PlanNames.of(space),
+            links=tuple(link.name for link in columns.links),
+            keys=plans.keys.astype(np.int32),
+            takes=plans.resources[:, [*shared, columns.shared_cost]].astype(np.float32),
+            listed=offered,
+        )
+
+    def lowest_reduced_cost(self, prices: DualPrices, count: int, *, better_by: float = 0.0) -> tuple[QueryPlan, ...]:
+        """Return up to `count` unlisted plans of lowest reduced cost, if they price lower than every listed plan.
+
+        `better_by` is the minimum saving, as a share of the price of the best listed plan.
+        """
+        reduced_cost = self.takes @ self._vector(prices).astype(np.float32)
+        limit = float(reduced_cost[self.listed].min(initial=np.inf)) * (1.0 - better_by)
+        better = np.flatnonzero(~self.listed & (reduced_cost < limit))
+        best = better[np.argsort(reduced_cost[better], kind="stable")[:count]]
+        return tuple(self.names.plan(self.keys[index].tolist()) for index in best)
+
+    def _vector(self, prices: DualPrices) -> FloatArray:
+        pools = np.array([prices.pools.get(name, (0.0,) * len(RESOURCES)) for name in self.names.pools]).T.reshape(-1)
+        return np.concatenate([pools, [prices.links.get(name, 0.0) for name in self.links], [prices.usd_per_h]])

@@ -11,10 +11,9 @@ from circinus.arrays import IntArray
 from circinus.errors import PlanningError
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import PercentileEstimator
-from circinus.planning.column_pool import ColumnPool
 from circinus.planning.frontier import BestEffortPlan, Frontier
 from circinus.planning.near_misses import best_effort_plan, explain_infeasible, near_misses, single_relaxations
-from circinus.planning.plan_arrays import PlanArrays
+from circinus.planning.plan_arrays import ColumnPool, PlanArrays
 from circinus.planning.pool_eligibility import no_profile_matches_pins, pinned_profile
 from circinus.planning.profile_arrays import ProfileArrays, compile_configurations, compile_profile
 from circinus.planning.query_search import QuerySearch

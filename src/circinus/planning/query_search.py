@@ -11,7 +11,7 @@ from circinus.arrays import FloatArray, IntArray
 from circinus.estimation import Estimator, PlanCandidate
 from circinus.estimation.slo_probability import accuracy_slo_probability
 from circinus.planning.high_margin_plans import high_margin_plans, select_high_margin
-from circinus.planning.plan_arrays import PlanArrays, PlanMetrics
+from circinus.planning.plan_arrays import PlanArrays, PlanMetrics, PlanNames
 from circinus.planning.plan_search import cheapest_plan, fastest_plan, min_latency_s, nondominated_plans
 from circinus.planning.profile_arrays import ProfileArrays
 from circinus.planning.search_space import Limits, compile_query
@@ -38,6 +38,7 @@ class QuerySearch:
             self.considered["dominated options"] += table.dominated
         self._pipeline = pipeline
         self._network = network
+        self._names = PlanNames.of(self.space)
         self._estimators: dict[int, Estimator] = {}
         slo = query.slos.accuracy
         self.shortfall: FloatArray = np.array(
@@ -142,7 +143,7 @@ class QuerySearch:
                 population=self.arrays.population,
             )
             self._estimators[configuration] = estimator
-        return estimator.candidate(plans.plan(self.space, index))
+        return estimator.candidate(plans.plan(self._names, index))
 
     def cheapest_of(self, plans: PlanArrays, column: int) -> PlanCandidate:
         """Return the plan with minimum usage of a resource column."""
