@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from budget import examples, share_of
 from circinus.profiling.race.configuration_race import ConfigurationRace, look_schedule
+from circinus.profiling.race.race_state import ConfigurationVerdict, Verdict
 from circinus.profiling.race.resource_usage import DEFAULT_TOLERANCE, ResourceUsage
 from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.slo_requirements import PipelineSlos
-from circinus.profiling.race.verdicts import ConfigurationVerdict, Verdict
 from circinus.specification import AccuracySlo, Configuration, KnobValues, LatencySlo, MetricSpec, Query, Slos
 
 OPERATOR = "only"

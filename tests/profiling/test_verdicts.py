@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from random_races import ALL_ITEMS, LATENCY_ITEMS, SLOS, race_state, random_footprints, random_state
 
 from budget import examples
-from circinus.profiling.race.race_state import RaceState
+from circinus.profiling.race.race_state import ConfigurationVerdict, RaceState, Verdict, assign_verdicts
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.slo_requirements import SloRequirement
-from circinus.profiling.race.verdicts import ConfigurationVerdict, Verdict, assign_verdicts
 from circinus.specification import AccuracySlo, LatencySlo
 
 seeds = st.integers(0, 100_000)

@@ -28,13 +28,13 @@ from .profile import OperatorProfile as OperatorProfile
 from .profile import PipelineProfile as PipelineProfile
 from .profile import StoppingCertificate as StoppingCertificate
 from .profiler import profile_pipeline as profile_pipeline
+from .race.race_state import ConfigurationVerdict as ConfigurationVerdict
+from .race.race_state import Verdict as Verdict
 from .race.sampler import ConfigurationSampler as ConfigurationSampler
 from .race.sampler import SamplerDecision as SamplerDecision
 from .race.sampler import Suggestion as Suggestion
 from .race.slo_requirements import MIN_ITEMS as MIN_ITEMS
 from .race.slo_requirements import SloRequirement as SloRequirement
-from .race.verdicts import ConfigurationVerdict as ConfigurationVerdict
-from .race.verdicts import Verdict as Verdict
 from .store.observations import ServiceTimeObservation as ServiceTimeObservation
 from .store.observations import load_observations as load_observations
 from .store.observations import save_observations as save_observations

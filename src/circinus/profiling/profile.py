@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.profiling.hardware.machine import DECLARED, Machine, Speeds
+from circinus.profiling.race.race_state import ConfigurationVerdict, Verdict
 from circinus.profiling.race.slo_requirements import MIN_ITEMS
-from circinus.profiling.race.verdicts import ConfigurationVerdict, Verdict
 from circinus.specification import Configuration, HardwareClass
 from circinus.statistics.interval import Interval
 

@@ -8,13 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from circinus.arrays import FloatArray
-from circinus.profiling.race.latency_screening import provably_too_slow
-from circinus.profiling.race.race_state import RaceState
+from circinus.profiling.race.race_state import ConfigurationVerdict, RaceState, assign_verdicts
 from circinus.profiling.race.racing import MeasurementStep, expected_items_to_decide, next_measurement
-from circinus.profiling.race.resource_usage import ResourceUsage
+from circinus.profiling.race.resource_usage import ResourceUsage, provably_too_slow
 from circinus.profiling.race.run_confidence import RunConfidence, ThresholdVerdicts
 from circinus.profiling.race.slo_requirements import PipelineSlos, SloRequirement
-from circinus.profiling.race.verdicts import ConfigurationVerdict, assign_verdicts
 from circinus.specification import Configuration
 from circinus.statistics.mean_decision import shrunk_variance
 from circinus.statistics.sequential_test import SequentialThresholdTest

@@ -17,8 +17,7 @@ from circinus.profiling.hardware.class_times import measured_speeds
 from circinus.profiling.hardware.machine import DECLARED
 from circinus.profiling.profile import ConfigurationProfile, OperatorProfile
 from circinus.profiling.race.configuration_order import max_measured_configurations
-from circinus.profiling.race.latency_screening import critical_path_s
-from circinus.profiling.race.resource_usage import ResourceUsage
+from circinus.profiling.race.resource_usage import ResourceUsage, critical_path_s
 from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.slo_requirements import PipelineSlos
 from circinus.profiling.store.measurement_keys import MeasurementKeys
