@@ -169,7 +169,7 @@ def ladder(query: Query, plans: Sequence[PlanCandidate], chosen: PlanCandidate, 
     eligible = steps.efficient.copy()
     eligible[0] = True
     steps = steps.among(eligible)
-    up, down = _paths(steps, _top(steps, 0), 0, max_rungs), _paths(steps, 0, _bottom(steps, 0), max_rungs)
+    up, down = _paths(steps, _top(steps), 0, max_rungs), _paths(steps, 0, _bottom(steps), max_rungs)
     pairs = [(a[0] + b[0], a[1], b[1]) for a in up for b in down if len(a[1]) + len(b[1]) - 1 <= max_rungs]
     _, upper, lower = min(pairs)
     indexes = [*upper, *lower[1:]]
@@ -185,18 +185,18 @@ def ladder(query: Query, plans: Sequence[PlanCandidate], chosen: PlanCandidate, 
     return Ladder(rungs, len(upper) - 1)
 
 
-def _top(steps: LadderSteps, chosen: int) -> int:
-    """Return the plan with the largest margin from which `chosen` is a step down."""
-    above = np.flatnonzero(steps.down[:, chosen])
+def _top(steps: LadderSteps) -> int:
+    """Return the plan with the largest margin from which the selected plan, 0, is a step down."""
+    above = np.flatnonzero(steps.down[:, 0])
     order = np.lexsort((above, steps.cost[above], -steps.latency[above], -steps.accuracy[above]))
-    return int(above[order[0]]) if len(above) else chosen
+    return int(above[order[0]]) if len(above) else 0
 
 
-def _bottom(steps: LadderSteps, chosen: int) -> int:
-    """Return the plan with the lowest usage that is a step down from `chosen`."""
-    below = np.flatnonzero(steps.down[chosen])
+def _bottom(steps: LadderSteps) -> int:
+    """Return the plan with the lowest usage that is a step down from the selected plan, 0."""
+    below = np.flatnonzero(steps.down[0])
     order = np.lexsort((below, steps.busy[below], steps.cost[below]))
-    return int(below[order[0]]) if len(below) else chosen
+    return int(below[order[0]]) if len(below) else 0
 
 
 def _paths(steps: LadderSteps, start: int, end: int, max_rungs: int) -> list[tuple[float, list[int]]]:

@@ -126,9 +126,7 @@ def _plan_query(
         return no_profile_matches_pins(query, profile)
     key = profile.pipeline, latency_percentile(query), query.pinned_knobs
     if key not in compiled:
-        # An exact search computes in the estimator's precision.
-        dtype = np.float32 if settings.tolerance > 0 else np.float64
-        compiled[key] = compile_profile(pipeline, matching_pins, latency_percentile(query), dtype)
+        compiled[key] = compile_profile(pipeline, matching_pins, latency_percentile(query), settings.dtype)
     return _plan(query, pipeline, compiled[key], network, settings)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from circinus.estimation.estimator import USABLE_LINK_SHARE
 
 
@@ -28,6 +30,11 @@ class SearchSettings:
     """Maximum number of partial plans of one configuration that are extended at a time; dropped ones are counted."""
     near_misses: int = 3
     """Maximum number of near misses of a frontier; with 0 there is no best-effort plan either."""
+
+    @property
+    def dtype(self) -> type[np.floating]:
+        """Precision of the search; an exact search computes in the estimator's."""
+        return np.float32 if self.tolerance > 0 else np.float64
 
 
 DEFAULT_SETTINGS = SearchSettings()

@@ -125,7 +125,7 @@ def _computed(
     factor = np.array((0.0, *ratios))[batch_size] / batch_size
     # Late times have few decimal digits, so rounding could make this difference negative.
     excluding_own_s = np.maximum(0.0, (served.end_s - served.start_s)[steady] - factor * own_s)
-    return from_sample(wait_s, excluding_own_s, factor, batch_size, 1.0)
+    return from_sample(wait_s, excluding_own_s, factor, batch_size)
 
 
 @lru_cache(maxsize=64)

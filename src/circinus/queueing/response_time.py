@@ -59,19 +59,18 @@ class ResponseTime:
 
 
 def from_sample(
-    wait_s: FloatArray, excluding_own_s: FloatArray, factor: FloatArray, batch_size: IntArray, mean_own_s: float
+    wait_s: FloatArray, excluding_own_s: FloatArray, factor: FloatArray, batch_size: IntArray
 ) -> ResponseTime:
-    """Return the response time from a sample of (n,) requests.
+    """Return the response time from a sample of (n,) requests with a mean service time of one second.
 
     Args:
         wait_s: (n,) waiting times.
         excluding_own_s: (n,) time added by other requests in the batch.
         factor: (n,) factors of their own service times.
         batch_size: (n,) sizes of their batches.
-        mean_own_s: own service time by which the requests are ranked.
     """
     added_s = wait_s + excluding_own_s
-    order = np.argsort(added_s + factor * mean_own_s, kind="stable")
+    order = np.argsort(added_s + factor, kind="stable")
     bounds = np.round(LEVELS * len(order)).astype(np.int64)
     means = np.add.reduceat(np.stack((added_s[order], factor[order])), bounds[:-1], axis=1) / np.diff(bounds)
     batches = np.bincount(batch_size)[1:] / np.arange(1, batch_size.max() + 1)
@@ -83,7 +82,7 @@ def mixture(parts: Sequence[tuple[float, ResponseTime]], mean_own_s: float) -> R
 
     Args:
         parts: (share of the requests, response time); shares sum to 1.
-        mean_own_s: see `from_sample`.
+        mean_own_s: own service time by which the requests are ranked.
     """
     added_s = np.concatenate([part.added_s for _, part in parts])
     factor = np.concatenate([part.factor for _, part in parts])

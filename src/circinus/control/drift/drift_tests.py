@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from circinus.control.drift.detector import Change, Detector, ScaledObservation
+from circinus.control.drift.detector import Detector, ScaledObservation
 from circinus.control.settings import DriftSettings
 from circinus.specification import Configuration
 from circinus.specification.formatting import format_duration
@@ -147,7 +147,7 @@ def update_monitors(
             watches[sample.watch] = MonitorState(detector, reported=monitor.reported)
             continue
         watches[sample.watch] = MonitorState(reported=True)
-        alarms.append(_alarm(sample.watch, change))
+        alarms.append(DriftAlarm(sample.watch, change.since_s, change.mean, change.expected, change.values))
     return DriftState(watches, now_s), tuple(alarms)
 
 
@@ -166,7 +166,3 @@ def _stakes_of(watch: Watch, budget_s: float) -> tuple[float, float]:
     if isinstance(watch, LatencySloMonitor):  # a decrease of late requests is no drift
         return (budget_s, 0.0)
     return (budget_s / 2, budget_s / 2)
-
-
-def _alarm(watch: Watch, change: Change) -> DriftAlarm:
-    return DriftAlarm(watch, change.since_s, change.mean, change.expected, change.values)

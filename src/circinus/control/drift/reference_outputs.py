@@ -19,6 +19,8 @@ from circinus.specification import Configuration, Pipeline, Specification, prefi
 
 _MAX_ITEMS = 2000
 """Maximum number of items per runner before it is replaced, because it caches every item."""
+_TIMEOUT_S = 60.0
+"""Timeout of an operator per item."""
 
 
 class ReferenceRunner(Protocol):
@@ -58,8 +60,8 @@ class LiveReferenceRunner:
     Processes start at first use and stay; `close` ends them.
     """
 
-    def __init__(self, specification: Specification, *, timeout_s: float = 60.0) -> None:
-        self._specification, self._timeout_s = specification, timeout_s
+    def __init__(self, specification: Specification) -> None:
+        self._specification = specification
         self._runners: dict[str, LocalRunner] = {}
         self._items: dict[str, int] = {}
 
@@ -95,7 +97,7 @@ class LiveReferenceRunner:
         if name not in self._runners:
             pipeline, module_paths = self._specification.pipelines[name], self._specification.module_paths
             keys = MeasurementKeys(pipeline, pipeline_code(pipeline, module_paths), machine=current_machine())
-            self._runners[name] = LocalRunner(keys, module_paths, timeout_s=self._timeout_s)
+            self._runners[name] = LocalRunner(keys, module_paths, timeout_s=_TIMEOUT_S)
         return self._runners[name]
 
 

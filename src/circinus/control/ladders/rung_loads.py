@@ -41,13 +41,7 @@ class RateBounds:
 class RateEstimator:
     """Rate estimator of one counter over several windows. The caller passes the time."""
 
-    def __init__(self, windows_s: Sequence[float] = WINDOWS_S) -> None:
-        """Start without readings.
-
-        Args:
-            windows_s: lengths of the windows, ascending.
-        """
-        self._windows_s = tuple(windows_s)
+    def __init__(self) -> None:
         self._readings: deque[tuple[float, int]] = deque()
         """Pairs of the earliest time at which a count may have been valid, and the count."""
 
@@ -67,13 +61,13 @@ class RateEstimator:
         return bounds
 
     def _bounds(self, now_s: float, count: int) -> RateBounds | None:
-        max_s = self._windows_s[-1]
+        max_s = WINDOWS_S[-1]
         while len(self._readings) > 1 and self._readings[1][0] <= now_s - max_s:
             self._readings.popleft()
-        if not self._readings or now_s - self._readings[0][0] < self._windows_s[0]:
+        if not self._readings or now_s - self._readings[0][0] < WINDOWS_S[0]:
             return None
         oldest_s = self._readings[0][0]
-        windows_s = [window_s for window_s in self._windows_s if window_s <= now_s - oldest_s]
+        windows_s = [window_s for window_s in WINDOWS_S if window_s <= now_s - oldest_s]
         spans = [self._shortest_span(now_s, count, window_s) for window_s in windows_s]
         if now_s - oldest_s < max_s:
             spans.append((now_s - oldest_s, count - self._readings[0][1]))
@@ -82,7 +76,7 @@ class RateEstimator:
         # Upper confidence bound of a Poisson mean: about (sqrt(n) + z/2)^2 (Anscombe, Biometrika 35, 1948).
         max_per_s = (math.sqrt(n + 0.375) + _RATE_DEVIATIONS / 2) ** 2 / span_s
         recent_s, recent = self._shortest_span(now_s, count, RECENT_S)
-        if recent_s >= self._windows_s[0]:
+        if recent_s >= WINDOWS_S[0]:
             recent = 0
         return RateBounds(n / span_s, min_per_s, max(max_per_s, min_per_s), recent_s, recent)
 

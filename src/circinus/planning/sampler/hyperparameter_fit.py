@@ -20,6 +20,8 @@ from circinus.planning.sampler.kernel import KnobKernel
 _SUFFICIENT = 1e-4
 _SHORTER = 0.3
 _SHORTENINGS = 8
+_MAX_STEP = 1.5
+"""Maximum step in each parameter."""
 
 
 def minimize_bfgs(
@@ -29,7 +31,6 @@ def minimize_bfgs(
     *,
     iterations: int,
     tolerance: float,
-    max_step: float = 1.5,
 ) -> tuple[FloatArray, float]:
     """Minimize a function from `start` by BFGS (Nocedal & Wright 2006, algorithm 6.1, with backtracking).
 
@@ -39,7 +40,6 @@ def minimize_bfgs(
         scales: (p,) expected change of each parameter, the initial estimate of the inverse curvature.
         iterations: maximum number of iterations.
         tolerance: decrease of the value in one step below which the search ends.
-        max_step: maximum step in each parameter.
 
     Returns:
         Final point and its value, which never exceeds the value at `start`.
@@ -51,7 +51,7 @@ def minimize_bfgs(
         slope = float(direction @ gradient)
         if not slope < 0:
             break
-        length = min(1.0, max_step / max(float(abs(direction).max()), 1e-12))
+        length = min(1.0, _MAX_STEP / max(float(abs(direction).max()), 1e-12))
         for _ in range(_SHORTENINGS):
             next_point = point + length * direction
             next_value, next_gradient = function(next_point)

@@ -61,7 +61,7 @@ def min_plan_costs(
         percentile = _without_allowance(latency_percentile(query))
         if percentile not in compiled:
             trimmed = _without_slowest(profile, percentile.percentile)
-            compiled[percentile] = compile_profile(pipeline, trimmed, percentile, _dtype(settings))
+            compiled[percentile] = compile_profile(pipeline, trimmed, percentile, settings.dtype)
         space = compile_query(query, network, compiled[percentile], settings)
         costs = np.full((len(configurations), pool_scenario_count(space)), np.inf)
         if space.columns.pools:
@@ -129,7 +129,7 @@ class PlanCostCache:
             query = self._queries[number]
             percentile = latency_percentile(query)
             if percentile not in compiled:
-                compiled[percentile] = compile_profile(self._pipeline, profile, percentile, _dtype(self._settings))
+                compiled[percentile] = compile_profile(self._pipeline, profile, percentile, self._settings.dtype)
             space = compile_query(query, self._network, compiled[percentile], self._settings)
             requested = {configuration for q, configuration in missing if q == number}
             rows = [n for n, c in enumerate(space.arrays.configurations) if c.configuration in requested]
@@ -184,8 +184,3 @@ def _without_slowest(profile: PipelineProfile, percentile: float) -> PipelinePro
         return replace(operator, service_s=service_s * same_mean)
 
     return profile.with_operators(trim)
-
-
-def _dtype(settings: SearchSettings) -> type[np.floating]:
-    """Return the precision that the plan search uses."""
-    return np.float32 if settings.tolerance > 0 else np.float64

@@ -44,7 +44,7 @@ from circinus.profiling.store.transfer_sources import SourceScores
 from circinus.specification import Configuration, Network, Query, Specification
 from circinus.statistics.mean_decision import shrunk_variance
 
-_DEFAULT = StoppingRule()
+_STOPPING = StoppingRule()
 MAX_ENUMERATED = 600
 """Maximum number of configurations of a space that is evaluated completely in every step."""
 _FALLBACK_COUNT = 32
@@ -64,7 +64,7 @@ class PlanCostSampler:
     Every configuration is evaluated if the space can be enumerated, otherwise the most promising ones.
     """
 
-    def __init__(self, specification: Specification, pipeline_name: str, stopping: StoppingRule = _DEFAULT) -> None:
+    def __init__(self, specification: Specification, pipeline_name: str) -> None:
         """Prepare for the queries on a pipeline.
 
         Raises:
@@ -79,7 +79,6 @@ class PlanCostSampler:
         self._space = ConfigurationSpace.of(self._pipeline)
         self._sources = TransferSources(self._pipeline, self._space)
         self._predictor = ProfilePredictor(self._pipeline, self._space)
-        self._stopping = stopping
         self._min_configurations = min(self._space.size, len(self._space.columns) + 2)
         self._all_codes = self._space.enumerate() if self._space.size <= MAX_ENUMERATED else None
         self._prepare_costs()
@@ -129,13 +128,17 @@ class PlanCostSampler:
         belief = replace(belief, deviation=np.sqrt(belief.deviation**2 + common_variance))
         evaluated = np.array([c in measured_of for c in configurations], dtype=bool)
         beliefs = self._query_beliefs(profile, configurations, belief, evaluated, seconds)
-        stopping = self._stopping
+        stopping = _STOPPING
         if len(measured_of) < self._min_configurations:  # too few to conclude that a query has no plan
             stopping = replace(stopping, probability_without_plan=0.0)
         item_s = float(np.median([measured.mean_service_s for measured in profile.configurations]))
         saving_s = profile.population * item_s
         acquisition = select_next_configuration(beliefs, stopping, saving_s)
-        while self._refined(acquisition, profile, configurations, evaluated):
+        while (
+            (index := acquisition.configuration) is not None
+            and evaluated[index]
+            and self._expected_costs.refine(profile, configurations[index])
+        ):
             expected = self._expected_costs.of(profile, configurations)
             costs = zip(expected.usd_per_h, expected.floor_usd_per_h, strict=True)
             beliefs = [
@@ -219,19 +222,6 @@ class PlanCostSampler:
             )
         return beliefs
 
-    def _refined(
-        self,
-        result: AcquisitionResult,
-        profile: PipelineProfile,
-        configurations: Sequence[Configuration],
-        evaluated: BoolArray,
-    ) -> bool:
-        """Return whether the costs of the selected configuration, if it is measured, were refined."""
-        index = result.configuration
-        return (
-            index is not None and bool(evaluated[index]) and self._expected_costs.refine(profile, configurations[index])
-        )
-
     def _initial_decision(self, profile: PipelineProfile, seconds: Seconds) -> SamplerDecision:
         """Return the decision before any operator model exists.
 
@@ -243,7 +233,7 @@ class PlanCostSampler:
             alternatives = self._space.decode(self._space.random(np.random.default_rng(0), _FALLBACK_COUNT))
             selected = next((c for c in alternatives if c not in failed and math.isfinite(seconds(c, 1))), None)
         certificate = StoppingCertificate(
-            profile.unmeasured, 0, None, self._stopping.saving, conclusive=False, next=selected
+            profile.unmeasured, 0, None, _STOPPING.saving, conclusive=False, next=selected
         )
         return SamplerDecision(None if selected is None else Suggestion(selected, 1.0), certificate, {})
 
