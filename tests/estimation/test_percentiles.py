@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from circinus.estimation.percentiles import PercentileEstimator
-from circinus.estimation.scenarios import ScenarioGrid
+from circinus.estimation.percentiles import PercentileEstimator, ScenarioGrid
 
 GRID = ScenarioGrid(5, 64)
 P95 = PercentileEstimator.at(95.0, 0.05)

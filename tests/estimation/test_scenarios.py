@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.errors import PlanningError
-from circinus.estimation.scenarios import ScenarioGrid
+from circinus.estimation.percentiles import ScenarioGrid
 from raised import raises_code
 
 GRID = ScenarioGrid(5, 64)

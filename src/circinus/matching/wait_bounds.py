@@ -8,7 +8,7 @@ from itertools import combinations
 
 from circinus.arrays import FloatArray
 from circinus.estimation import MergedLoad, PlanCandidate
-from circinus.estimation.scenarios import ScenarioGrid
+from circinus.estimation.percentiles import ScenarioGrid
 from circinus.estimation.stage_latency import deployment_station, operator_queue_key
 from circinus.estimation.transfer import link_queue_key, link_station_under_load, link_wait_s
 from circinus.matching.tolerances import LATENCY_TOLERANCE

@@ -11,8 +11,7 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.estimation.merged_load import ArrivalModel, min_replicas_array
-from circinus.estimation.percentiles import UNBOUNDED
-from circinus.estimation.scenarios import ScenarioGrid
+from circinus.estimation.percentiles import UNBOUNDED, ScenarioGrid
 from circinus.estimation.stage_latency import (
     elementwise_max_s,
     operator_queue_key,

@@ -15,8 +15,7 @@ import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.errors import PlanningError
-from circinus.estimation.percentiles import PercentileEstimator
-from circinus.estimation.scenarios import ScenarioGrid
+from circinus.estimation.percentiles import PercentileEstimator, ScenarioGrid
 from circinus.estimation.stage_latency import batch_time_ratios
 from circinus.estimation.traffic import RequestStream
 from circinus.profiling import MIN_ITEMS, ConfigurationProfile, OperatorProfile, PipelineProfile

@@ -10,9 +10,15 @@ import numpy as np
 from circinus.arrays import FloatArray, IntArray
 from circinus.estimation import Estimator, PlanCandidate
 from circinus.estimation.slo_probability import accuracy_slo_probability
-from circinus.planning.high_margin_plans import high_margin_plans, select_high_margin
 from circinus.planning.plan_arrays import PlanArrays, PlanMetrics, PlanNames
-from circinus.planning.plan_search import cheapest_plan, fastest_plan, min_latency_s, nondominated_plans
+from circinus.planning.plan_search import (
+    cheapest_plan,
+    fastest_plan,
+    high_margin_plans,
+    min_latency_s,
+    nondominated_plans,
+    select_high_margin,
+)
 from circinus.planning.profile_arrays import ProfileArrays
 from circinus.planning.search_space import Limits, compile_query
 from circinus.planning.settings import SearchSettings
