@@ -27,7 +27,6 @@ from circinus.control.settings import ControlSettings
 from circinus.control.state_store import ControlStateStore, Event, EventKind
 from circinus.serving import Mode
 from circinus.serving.local.capacity import MachineCapacity, require_capacity
-from circinus.serving.local.client import LocalEngineClient, start_daemon
 
 if TYPE_CHECKING:
     from circinus.api.engine_handle import EngineHandle
@@ -173,12 +172,7 @@ class PlanController:
 
     async def _control(self, stop: asyncio.Event) -> None:
         options, handle, metrics = self._options, self._handle, self._metrics
-        state_file = handle.state_file(None if options.state_file is None else Path(options.state_file))
-        local = handle.kind == "local"
-
-        def revive() -> None:
-            if local:
-                start_daemon(handle.run_dir)
+        state_file = Path(options.state_file or handle.state_file)
 
         def record(event: Event) -> None:
             self._on_event(event)
@@ -186,9 +180,9 @@ class PlanController:
                 metrics.event(event)
 
         with closing(ControlStateStore(state_file)) as store:
-            engine = LocalEngineClient(handle.run_dir) if local else handle.ray()
+            engine = handle.client()
             try:
-                await asyncio.to_thread(revive)  # joins a running engine
+                await asyncio.to_thread(handle.start)  # joins a running engine
                 controller = Controller(
                     engine,
                     self._source.managed,
@@ -199,14 +193,14 @@ class PlanController:
                     settings=self._settings,
                     on_event=record,
                     on_status=(lambda *_: None) if metrics is None else metrics.observe,
-                    restart_engine=revive,
+                    restart_engine=handle.start,
                     planner=self._source.planner(),
                     drift=self._source.drift_tools(
                         None if options.ground_truth is None else Path(options.ground_truth),
                         seconds(options.ground_truth_timeout),
                         (lambda scores: None) if metrics is None else metrics.audited,
                     ),
-                    engine_lease=None if local else handle.ray_lease(),
+                    engine_lease=handle.lease(),
                 )
                 _log.info("control %s", handle)
                 await controller.run(stop)
@@ -218,6 +212,7 @@ class PlanController:
         async with AsyncExitStack() as stack:
             store = stack.enter_context(closing(ControlStateStore(Path(":memory:"))))
             dry = DryRunEngine(await stack.enter_async_context(self._handle.connected()))
+            await dry.status()  # refuses to wait for an engine that does not run
 
             def report(event: Event) -> None:
                 self._on_event(
@@ -266,11 +261,11 @@ def control_plan(
         seconds(options.dwell),
         default_rate if options.audit_rate is None else options.audit_rate,
         options.items if serving_mode is Mode.REPLAY and not options.dry_run else None,
-        local_only=engine.kind == "local",
+        local_only=engine.on_this_machine,
         dry=options.dry_run,
     )
     managed = source.managed
-    if engine.kind == "local":  # otherwise the controller would retry forever
+    if engine.on_this_machine:  # otherwise the controller would retry forever
         require_capacity(managed.desired_state(managed.initial_ladder_states()), MachineCapacity.of_this_machine())
     source.prepare(managed, progress=progress)
     return PlanController(source, engine, options, on_event)

@@ -1,9 +1,12 @@
 """Default values that the command line shows; importing them loads nothing else."""
 
 from pathlib import Path
+from typing import Literal
 
 DEFAULT_PLAN = Path("plan.json")
-MODES = ("real", "replay")
+EngineKind = Literal["local", "ray"]
+"""Kinds of engines: the subclasses of `EngineHandle`."""
+DeploymentMode = Literal["real", "replay"]
 """Modes in which a plan is deployed."""
 DEFAULT_REPLAY_ITEMS = 16
 """Number of held-out items that are recorded for each configuration, or sent by a load test."""

@@ -14,11 +14,9 @@ from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, seconds
 from circinus.api.synchronous import run
 from circinus.api.traffic_items import record_configurations, select_traffic_items
-from circinus.errors import ServingError
 from circinus.operators.pickling import pickled_bytes
 from circinus.serving import DesiredState, Mode, Request, Response
 from circinus.serving.loadtest.load_test import LoadSpec
-from circinus.serving.local.client import connect, start_daemon
 
 if TYPE_CHECKING:
     from circinus.api.engine_handle import EngineHandle
@@ -197,7 +195,7 @@ def deploy(
 
 
 def _apply(desired: DesiredState, handle: EngineHandle) -> None:
-    """Bring an engine to a desired state; start the local engine if none runs.
+    """Bring an engine to a desired state, and start it if none runs.
 
     An engine that was started for a state that cannot be applied is ended again.
 
@@ -206,21 +204,13 @@ def _apply(desired: DesiredState, handle: EngineHandle) -> None:
     """
 
     async def apply() -> None:
-        if handle.kind == "ray":
-            async with handle.connected() as cluster:
-                await cluster.apply(desired)
-            return
-        try:
-            client, started = connect(handle.run_dir), False
-        except ServingError:
-            client, started = start_daemon(handle.run_dir), True
-        try:
-            await client.apply(desired)
-        except BaseException:
-            if started:
-                await client.close()
-            raise
-        finally:
-            await client.disconnect()
+        started = handle.start()
+        async with handle.connected() as engine:
+            try:
+                await engine.apply(desired)
+            except BaseException:
+                if started:
+                    await engine.close()
+                raise
 
     run(apply)

@@ -5,33 +5,39 @@ Every workspace has a handle, therefore engines and state stores are imported wh
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
-from collections.abc import AsyncIterator, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-from circinus.api.defaults import DEFAULT_ADDRESS
+from circinus.api.defaults import DEFAULT_ADDRESS, EngineKind
 from circinus.api.synchronous import outside_loop, run
-from circinus.errors import ServingError
+from circinus.errors import CircinusError, ProfileError, ServingError
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
     from circinus.control.state_store import ControlStateStore, Event
-    from circinus.serving import Engine, EngineStatus
+    from circinus.serving import EngineStatus
+    from circinus.serving.local.client import LocalEngineClient
     from circinus.serving.ray.engine import RayEngine
     from circinus.serving.ray.lease import ClusterLease
+    from circinus.serving.ray.profiling_targets import ProfilingTargets
     from circinus.serving.ray.settings import RaySettings
+    from circinus.specification import Specification
 
 _POLLING_S = 0.5
-EngineKind = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)
-class EngineHandle:
+class EngineHandle(ABC):
     """Handle of an engine, by the run directory of this machine or the address of a Ray cluster.
+
+    Each kind of engine is a subclass, listed in `EngineKind`.
 
     Example:
         >>> workspace.engine.kind
@@ -43,24 +49,78 @@ class EngineHandle:
         False
     """
 
-    kind: EngineKind = "local"
+    kind: ClassVar[EngineKind]
+    on_this_machine: ClassVar[bool]
+    """True if this machine stands for all pools, and so must have their capacity."""
+
     run_dir: Path = DEFAULT_RUN_FOLDER
-    """Run directory of the local engine."""
+    """Run directory of the local engine; the controllers of all engines keep their state beside it."""
     address: str = DEFAULT_ADDRESS
     """Address of the Ray cluster."""
     http: tuple[str, int] | None = None
     """HTTP entry (host, port) of a Ray cluster; see `RaySettings`."""
 
-    def __str__(self) -> str:
-        """Return the engine's name in messages."""
-        return f"the engine in {self.run_dir}" if self.kind == "local" else f"the Ray cluster at {self.address}"
+    @staticmethod
+    def of(
+        kind: str,
+        run_dir: Path = DEFAULT_RUN_FOLDER,
+        address: str = DEFAULT_ADDRESS,
+        http: tuple[str, int] | None = None,
+    ) -> EngineHandle:
+        """Return the handle of an engine of a kind.
+
+        Raises:
+            CircinusError: there is no such kind.
+        """
+        kinds = {handle.kind: handle for handle in EngineHandle.__subclasses__()}
+        for name, handle in kinds.items():
+            if name == kind:
+                return handle(run_dir, address, http)
+        raise CircinusError(
+            f"found engine {kind!r}", code="engine.unknown", hint=f"Choose one of {', '.join(map(repr, kinds))}."
+        )
 
     @property
+    @abstractmethod
+    def place(self) -> Mapping[str, object]:
+        """Name of the option that tells this engine from others of its kind, and its value."""
+
+    @property
+    @abstractmethod
     def options(self) -> str:
         """Command-line options that make another verb use this engine."""
-        if self.kind == "ray":
-            return f" --engine ray --address {shlex.quote(self.address)}"
-        return "" if self.run_dir == DEFAULT_RUN_FOLDER else f" --run-dir {shlex.quote(str(self.run_dir))}"
+
+    @abstractmethod
+    def client(self) -> LocalEngineClient | RayEngine:
+        """Return the engine, which connects at the first call."""
+
+    def start(self) -> bool:
+        """Start the engine if none runs, and return whether it was started; a cluster is never started.
+
+        Raises:
+            ServingError: it does not start.
+        """
+        return False
+
+    @abstractmethod
+    def close(self) -> bool:
+        """End the engine and everything that it started, and return whether there was one.
+
+        On Ray, what Circinus runs on the cluster ends, and the cluster stays.
+        """
+
+    def lease(self) -> ClusterLease | None:
+        """Return the lease that one controller of the engine holds at a time; None: that of its state file."""
+        return None
+
+    def profiling_targets(self, specification: Specification, *, declared_speeds: bool) -> ProfilingTargets | None:
+        """Return a node of each hardware class to profile on; None: this machine.
+
+        Raises:
+            ProfileError: a hardware class has no living node.
+            ServingError: there is no such cluster.
+        """
+        return None
 
     def status(self) -> EngineStatus:
         """Return the engine's status: deployments, replicas and counters.
@@ -75,18 +135,6 @@ class EngineHandle:
 
         return run(ask)
 
-    def close(self) -> bool:
-        """End the engine and everything that it started, and return whether there was one.
-
-        On Ray, what Circinus runs on the cluster ends, and the cluster stays.
-        """
-        from circinus.serving.local.client import destroy
-
-        if self.kind == "ray":
-            run(self.ray().close)
-            return True
-        return outside_loop(lambda: destroy(self.run_dir))
-
     def controller(self) -> str:
         """Return the controller that holds the engine's lease, as `process 12 on host`, or "" if none is visible.
 
@@ -95,9 +143,9 @@ class EngineHandle:
         from circinus.control.state_store import ControlStateStore
 
         with suppress(ServingError):
-            if self.kind == "ray":
-                return self.ray_lease().holder()
-            with closing(ControlStateStore.open_existing(self.state_file())) as store:
+            if (lease := self.lease()) is not None:
+                return lease.holder()
+            with closing(ControlStateStore.open_existing(self.state_file)) as store:
                 return store.holder(time.time())
         return ""
 
@@ -117,44 +165,124 @@ class EngineHandle:
         """
         from circinus.control.state_store import ControlStateStore
 
-        with closing(ControlStateStore.open_existing(self.state_file(state_file))) as store:
+        with closing(ControlStateStore.open_existing(state_file or self.state_file)) as store:
             yield from select_events(store, last, kind, follow=follow)
 
-    def state_file(self, chosen: Path | None = None) -> Path:
-        """Return the state file of the engine's controller: `chosen`, or the default beside the run directory."""
-        return chosen or self.run_dir.with_name(f"{self.run_dir.name}-control.sqlite")
-
-    def ray(self) -> RayEngine:
-        """Return the engine of the Ray cluster."""
-        from circinus.serving.ray.engine import RayEngine
-
-        return RayEngine(self._ray_settings())
-
-    def ray_lease(self) -> ClusterLease:
-        """Return the lease that one controller of the Ray cluster holds at a time."""
-        from circinus.serving.ray.lease import ClusterLease
-
-        return ClusterLease(self._ray_settings())
-
-    def _ray_settings(self) -> RaySettings:
-        from circinus.serving.ray.settings import RaySettings
-
-        return RaySettings(address=self.address, http=self.http)
+    @property
+    @abstractmethod
+    def state_file(self) -> Path:
+        """State file of the engine's controller, unless another was chosen."""
 
     @asynccontextmanager
-    async def connected(self) -> AsyncIterator[Engine]:
-        """Connect to the running engine; it keeps running afterwards.
-
-        Raises:
-            ServingError: there is none.
-        """
-        from circinus.serving.local.client import connect
-
-        engine = connect(self.run_dir) if self.kind == "local" else self.ray()
+    async def connected(self) -> AsyncIterator[LocalEngineClient | RayEngine]:
+        """Connect to the running engine; it keeps running afterwards. Calls raise a ServingError if there is none."""
+        engine = self.client()
         try:
             yield engine
         finally:
             await engine.disconnect()
+
+
+class LocalHandle(EngineHandle):
+    """Handle of the engine in a run directory of this machine."""
+
+    kind = "local"
+    on_this_machine = True
+
+    def __str__(self) -> str:
+        return f"the engine in {self.run_dir}"
+
+    @property
+    def place(self) -> Mapping[str, object]:
+        return {"run_dir": self.run_dir}
+
+    @property
+    def options(self) -> str:
+        return "" if self.run_dir == DEFAULT_RUN_FOLDER else f" --run-dir {shlex.quote(str(self.run_dir))}"
+
+    def client(self) -> LocalEngineClient:
+        from circinus.serving.local.client import LocalEngineClient
+
+        return LocalEngineClient(self.run_dir)
+
+    def start(self) -> bool:
+        from circinus.serving.local.client import connect, start_daemon
+
+        with suppress(ServingError):
+            connect(self.run_dir)
+            return False
+        start_daemon(self.run_dir)
+        return True
+
+    def close(self) -> bool:
+        from circinus.serving.local.client import destroy
+
+        return outside_loop(lambda: destroy(self.run_dir))
+
+    @property
+    def state_file(self) -> Path:
+        return self.run_dir.with_name(f"{self.run_dir.name}-control.sqlite")
+
+
+class RayHandle(EngineHandle):
+    """Handle of the engine on a Ray cluster."""
+
+    kind = "ray"
+    on_this_machine = False
+
+    def __str__(self) -> str:
+        return f"the engine on the Ray cluster at {self.address}"
+
+    @property
+    def place(self) -> Mapping[str, object]:
+        return {"address": self.address}
+
+    @property
+    def options(self) -> str:
+        return f" --engine ray --address {shlex.quote(self.address)}"
+
+    def client(self) -> RayEngine:
+        from circinus.serving.ray.engine import RayEngine
+
+        return RayEngine(self._settings)
+
+    def close(self) -> bool:
+        run(self.client().close)
+        return True
+
+    def lease(self) -> ClusterLease:
+        from circinus.serving.ray.lease import ClusterLease
+
+        return ClusterLease(self._settings)
+
+    def profiling_targets(self, specification: Specification, *, declared_speeds: bool) -> ProfilingTargets:
+        from circinus.serving.ray.cluster import Cluster
+        from circinus.serving.ray.profiling_targets import find_profiling_targets
+
+        if specification.infrastructure is None:
+            raise ProfileError(
+                "profiling on Ray measures the hardware of an infrastructure, and the specification has none",
+                code="profile.no_infrastructure",
+                hint="Add a document of kind Infrastructure.",
+            )
+        return find_profiling_targets(
+            Cluster(self._settings),
+            self.address,
+            specification.infrastructure,
+            specification.module_paths,
+            declared_speeds=declared_speeds,
+        )
+
+    @property
+    def state_file(self) -> Path:
+        cluster = re.sub(r"\W+", "-", self.address)
+        return self.run_dir.with_name(f"ray-{cluster.removeprefix('ray-')}-control.sqlite")
+
+    @property
+    def _settings(self) -> RaySettings:
+        from circinus.serving.ray.settings import RaySettings
+
+        return RaySettings(address=self.address, http=self.http)
 
 
 def select_events(store: ControlStateStore, last: int, kind: str | None, *, follow: bool) -> Iterator[Event]:

@@ -26,7 +26,6 @@ from circinus.profiling import (
 
 if TYPE_CHECKING:
     from circinus.api.engine_handle import EngineHandle
-    from circinus.serving.ray.profiling_targets import ProfilingTargets
     from circinus.specification import Specification
 
 _log = logging.getLogger(__name__)
@@ -66,9 +65,7 @@ def profile_pipelines(
         OperatorError: the code of an operator is not found.
         ServingError: there is no such cluster.
     """
-    targets = None
-    if engine.kind == "ray":
-        targets = _connect_targets(specification, engine.address, declared_speeds=declared_speeds)
+    targets = engine.profiling_targets(specification, declared_speeds=declared_speeds)
     profiles: dict[str, PipelineProfile] = {}
     for name in names:
         _log.info("profile pipeline %s into %s", name, store)
@@ -213,24 +210,3 @@ def write_trace(specification: Specification, name: str, store: Path, path: Path
 def _observations(store: Path, names: Collection[str]) -> Mapping[str, Sequence[ServiceTimeObservation]]:
     observations = load_observations(store)
     return {name: [observation for observation in observations if observation.pipeline == name] for name in names}
-
-
-def _connect_targets(specification: Specification, address: str, *, declared_speeds: bool) -> ProfilingTargets:
-    """Return a node of each hardware class on the cluster at `address`."""
-    from circinus.serving.ray.cluster import Cluster
-    from circinus.serving.ray.profiling_targets import find_profiling_targets
-    from circinus.serving.ray.settings import RaySettings
-
-    if specification.infrastructure is None:
-        raise ProfileError(
-            "profiling on Ray measures the hardware of an infrastructure, and the specification has none",
-            code="profile.no_infrastructure",
-            hint="Add a document of kind Infrastructure.",
-        )
-    return find_profiling_targets(
-        Cluster(RaySettings(address=address)),
-        address,
-        specification.infrastructure,
-        specification.module_paths,
-        declared_speeds=declared_speeds,
-    )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from circinus.api.defaults import DEFAULT_ADDRESS
-from circinus.api.engine_handle import EngineHandle, EngineKind
+from circinus.api.defaults import DEFAULT_ADDRESS, EngineKind
+from circinus.api.engine_handle import EngineHandle
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, seconds
-from circinus.errors import CircinusError, ProfileError, SpecError
+from circinus.errors import ProfileError, SpecError
 from circinus.operators.registry import refuse_during_import
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 from circinus.specification.loader import load_specification
@@ -51,13 +51,7 @@ class ProfilingWorkspace:
             self._paths = [Path(path) for path in specification]
         self.store = self._folder / ".circinus" / "profiles.sqlite" if store is None else Path(store)
         self.seed = seed
-        if engine not in get_args(EngineKind):
-            raise CircinusError(
-                f"found engine {engine!r}",
-                code="engine.unknown",
-                hint=f"Choose one of {', '.join(map(repr, get_args(EngineKind)))}.",
-            )
-        self.engine = EngineHandle(engine, DEFAULT_RUN_FOLDER if run_dir is None else Path(run_dir), address, http)
+        self.engine = EngineHandle.of(engine, DEFAULT_RUN_FOLDER if run_dir is None else Path(run_dir), address, http)
         """Handle of the engine: its status, its end, and the events of its controller."""
 
     @property
@@ -128,9 +122,9 @@ class ProfilingWorkspace:
         """
         from circinus.api.profiling_service import profile_pipelines, refuse_failed_pipelines
 
-        if sources and self.engine.kind == "ray":
+        if sources and not self.engine.on_this_machine:
             raise ProfileError(
-                "the nodes of a Ray cluster are measured, found other sources",
+                f"the nodes of {self.engine} are measured, found other sources",
                 code="profile.sources_on_ray",
                 hint="Leave out `sources`, or make the workspace with engine='local'.",
             )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
-from circinus.api.defaults import DEFAULT_ADDRESS, DEFAULT_PLAN, DEFAULT_REPLAY_ITEMS, MODES
-from circinus.api.engine_handle import EngineKind
+from circinus.api.defaults import DEFAULT_ADDRESS, DEFAULT_PLAN, DEFAULT_REPLAY_ITEMS, DeploymentMode, EngineKind
 from circinus.api.profiling_workspace import ProfilingWorkspace, Sources
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, seconds
@@ -311,7 +310,7 @@ class Workspace(ProfilingWorkspace):
         self,
         plan: Plan,
         *,
-        mode: Literal["real", "replay"] = "real",
+        mode: DeploymentMode = "real",
         items: int = DEFAULT_REPLAY_ITEMS,
         progress: ProgressFactory = no_progress,
     ) -> DeployedPlan:
@@ -355,7 +354,7 @@ class Workspace(ProfilingWorkspace):
         plan: Plan,
         options: ControlOptions | None = None,
         *,
-        mode: Literal["real", "replay"] = "real",
+        mode: DeploymentMode = "real",
         on_event: Callable[[Event], None] = lambda event: None,
         progress: ProgressFactory = no_progress,
     ) -> PlanController:
@@ -429,10 +428,9 @@ class Workspace(ProfilingWorkspace):
     def _fresh(self, plan: Plan, mode: str) -> LoadedPlan:
         from circinus.matching import require_fresh
 
-        if mode not in MODES:
-            raise ServingError(
-                f"found mode {mode!r}", code="mode.unknown", hint=f"Choose one of {', '.join(map(repr, MODES))}."
-            )
+        if mode not in get_args(DeploymentMode):
+            modes = ", ".join(map(repr, get_args(DeploymentMode)))
+            raise ServingError(f"found mode {mode!r}", code="mode.unknown", hint=f"Choose one of {modes}.")
         store = self.store if mode == "replay" else None
         require_fresh(plan.file, self.specification, profile_store=store)
         return self._opened(plan)

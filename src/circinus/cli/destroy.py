@@ -20,13 +20,10 @@ def destroy(
     from circinus.api.engine_handle import EngineHandle
     from circinus.cli.output import print_json, warn_of_controller
 
-    handle = EngineHandle(engine, run_dir, address)
+    handle = EngineHandle.of(engine, run_dir, address)
     warn_of_controller(handle)
     ended = handle.close()
     if json:
-        place: dict[str, object] = {"address": address} if engine == "ray" else {"run_dir": run_dir}
-        print_json("destroy", {"ended": ended, **place})
-    elif engine == "ray":
-        typer.echo(f"everything that Circinus ran on {handle} has ended")
+        print_json("destroy", {"ended": ended, **handle.place})
     else:
-        typer.echo(f"{handle} has ended" if ended else f"no engine was running in {run_dir}")
+        typer.echo(f"{handle} {'has ended' if ended else 'was not running'}")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-from circinus.cli.options import DEFAULT_RUN_FOLDER, Json, RunDir, StateFile
+from circinus.cli.options import DEFAULT_ADDRESS, DEFAULT_RUN_FOLDER, Address, Json, Kind, RunDir, StateFile
 
 _PANEL = "Events"
 EventKind = Literal["began", "step", "replan", "applied", "rollback", "drift", "unwatched", "failed"]
@@ -28,6 +28,8 @@ def events(
         typer.Option("--follow", "-f", help="Print new events until interrupted.", rich_help_panel=_PANEL),
     ] = False,
     state_file: StateFile = None,
+    engine: Kind = "local",
+    address: Address = DEFAULT_ADDRESS,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
     json: Json = False,
 ) -> None:
@@ -41,6 +43,6 @@ def events(
     from circinus.api.engine_handle import EngineHandle
     from circinus.reporting.control_table import event_line
 
-    handle = EngineHandle(run_dir=run_dir)
+    handle = EngineHandle.of(engine, run_dir, address)
     for event in handle.events(last=last, kind=kind, follow=follow, state_file=state_file):
         typer.echo(dumps(asdict(event)) if json else event_line(event, dated=True))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from circinus.api.defaults import DEFAULT_ADDRESS as DEFAULT_ADDRESS
 from circinus.api.defaults import DEFAULT_PLAN as DEFAULT_PLAN
 from circinus.api.defaults import DEFAULT_REPLAY_ITEMS as DEFAULT_REPLAY_ITEMS
+from circinus.api.defaults import DeploymentMode, EngineKind
 from circinus.serving.local import DEFAULT_RUN_FOLDER as DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ StateFile = Annotated[
     ),
 ]
 Kind = Annotated[
-    Literal["local", "ray"],
+    EngineKind,
     typer.Option(
         "--engine",
         help="`local`: processes of this machine. `ray`: Ray Serve on the cluster at --address.",
@@ -79,7 +80,7 @@ Http = Annotated[
     ),
 ]
 Mode = Annotated[
-    Literal["real", "replay"],
+    DeploymentMode,
     typer.Option(
         help="`real` runs operators, and this machine must fit the infrastructure; `replay` returns recorded outputs "
         "after recorded delays.",

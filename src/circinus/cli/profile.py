@@ -95,8 +95,13 @@ def profile(
     from circinus.cli.output import console, print_json
 
     _check_options(budget, show=show, record=record, calibrate=calibrate, exhaustive=exhaustive)
-    _check_engine(engine, traced=bool(trace), calibrate=calibrate, allow_declared_speeds=allow_declared_speeds)
     workspace = Workspace(paths, store=store, seed=seed, engine=engine, address=address)
+    if workspace.engine.on_this_machine:
+        if allow_declared_speeds:
+            raise typer.BadParameter("--declared-speeds is about nodes of a cluster; add --engine ray")
+    elif trace or calibrate:
+        option = "--trace was measured already" if trace else "--calibrate measures this machine"
+        raise typer.BadParameter(f"{option}; --engine {engine} measures nodes, leave out one of the two")
     specification = workspace.specification
     sources = load_trace_backends(trace, specification)
     names = _chosen(pipeline, [name for name in specification.pipelines if not sources or name in sources])
@@ -168,15 +173,6 @@ def _check_options(budget: float | None, *, show: bool, record: Path | None, cal
         raise typer.BadParameter("--calibrate measures nothing that could be recorded; leave out --record")
     if show and (budget is not None or exhaustive):
         raise typer.BadParameter(f"--show measures nothing; leave out {'--exhaustive' if exhaustive else '--budget'}")
-
-
-def _check_engine(engine: str, *, traced: bool, calibrate: bool, allow_declared_speeds: bool) -> None:
-    if engine == "ray" and traced:
-        raise typer.BadParameter("--engine ray and --trace are mutually exclusive; a trace is measured already")
-    if engine == "ray" and calibrate:
-        raise typer.BadParameter("--calibrate measures this machine; --engine ray measures every class without it")
-    if allow_declared_speeds and engine != "ray":
-        raise typer.BadParameter("--declared-speeds is about nodes of a cluster; add --engine ray")
 
 
 def _check_recording(record: Path | None, names: list[str], from_traces: bool) -> None:

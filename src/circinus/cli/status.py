@@ -18,7 +18,7 @@ def status(
     from circinus.cli.output import console, print_json
     from circinus.reporting.control_table import status_table
 
-    current = EngineHandle(engine, run_dir, address).status()
+    current = EngineHandle.of(engine, run_dir, address).status()
     if json:
         print_json("status", {"healthy": current.healthy, **vars(current)})
     else:

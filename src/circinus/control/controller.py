@@ -102,7 +102,7 @@ class Controller:
         settings: ControlSettings | None = None,
         on_event: Callable[[Event], None] = lambda event: None,
         on_status: Callable[[EngineStatus, ManagedPlans, Mapping[str, LadderState]], None] = lambda *_: None,
-        restart_engine: Callable[[], None] = lambda: None,
+        restart_engine: Callable[[], object] = lambda: None,
         planner: ReplanDependencies = NO_REPLANNING,
         engine_lease: Lease | None = None,
         drift: DriftDependencies | None = None,
