@@ -13,8 +13,8 @@ from circinus.profiling.race.configuration_race import ConfigurationRace
 from circinus.profiling.race.race_state import RaceState
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.run_confidence import RunConfidence
-from circinus.profiling.race.slo_requirements import PipelineSlos, SloRequirement
-from circinus.specification import AccuracySlo, MetricSpec
+from circinus.profiling.race.slo_requirements import PipelineSlos
+from circinus.specification import AccuracySlo, MetricSpec, Slos
 from circinus.statistics.covariates import Covariates, one_hot_strata
 
 RISK = 0.05
@@ -124,7 +124,7 @@ def simulate(
     standings = ConfigurationRace(
         trace.configurations,
         _confidence(metric, population, variant, count),
-        PipelineSlos(tuple(map(SloRequirement, slos)), (1.0,) * len(slos), RISK, LATENCY_ITEMS, LATENCY_ITEMS),
+        PipelineSlos(tuple(Slos(accuracy=slo) for slo in slos), (1.0,) * len(slos), RISK, LATENCY_ITEMS, LATENCY_ITEMS),
     )
     measured = np.zeros(count, dtype=np.int64)
     seconds_of = _Seconds(trace)

@@ -9,13 +9,13 @@ import numpy as np
 from circinus.profiling.race.race_state import RaceState
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.run_confidence import RunConfidence
-from circinus.profiling.race.slo_requirements import PipelineSlos, SloRequirement
-from circinus.specification import AccuracySlo, MetricSpec
+from circinus.profiling.race.slo_requirements import PipelineSlos
+from circinus.specification import AccuracySlo, MetricSpec, Slos
 from circinus.statistics.covariates import Covariates, one_hot_strata
 
 ALL_ITEMS = 40
 LATENCY_ITEMS = 16
-SLOS = tuple(SloRequirement(AccuracySlo(threshold=threshold)) for threshold in (0.9, 0.8, 0.7, 0.6))
+SLOS = tuple(Slos(accuracy=AccuracySlo(threshold=threshold)) for threshold in (0.9, 0.8, 0.7, 0.6))
 _CONFIDENCE = RunConfidence(
     MetricSpec(name="close", uses="sample_data:close", direction="maximize"),
     ALL_ITEMS,
@@ -25,7 +25,7 @@ _CONFIDENCE = RunConfidence(
 
 
 def race_state(
-    usage: ResourceUsage, requirements: tuple[SloRequirement, ...], weights: np.ndarray | None = None, **arrays: object
+    usage: ResourceUsage, requirements: tuple[Slos, ...], weights: np.ndarray | None = None, **arrays: object
 ) -> RaceState:
     """A state without measurements, but for the arrays that are given."""
     ones = np.ones(len(requirements)) if weights is None else weights

@@ -15,8 +15,7 @@ from circinus.profiling.race.configuration_race import look_schedule
 from circinus.profiling.race.race_state import RaceState
 from circinus.profiling.race.racing import MIN_SHARE, MeasurementStep, expected_items_to_decide, next_measurement
 from circinus.profiling.race.resource_usage import ResourceUsage
-from circinus.profiling.race.slo_requirements import SloRequirement
-from circinus.specification import AccuracySlo
+from circinus.specification import AccuracySlo, Slos
 
 LOOKS = look_schedule(ALL_ITEMS)
 seeds = st.integers(0, 100_000)
@@ -162,7 +161,7 @@ def _case(
     )
     state = race_state(
         usage,
-        (SloRequirement(AccuracySlo(threshold=0.5)),) * objectives,
+        (Slos(accuracy=AccuracySlo(threshold=0.5)),) * objectives,
         accurate=accurate,
         inaccurate=~np.array(open_) & ~accurate,
         items=np.array(items),

@@ -9,7 +9,6 @@ from circinus.profiling.race.slo_requirements import (
     DEFAULT_RISK,
     MIN_ITEMS,
     PipelineSlos,
-    SloRequirement,
     latency_sample_size,
 )
 from circinus.specification import (
@@ -33,8 +32,8 @@ def test_those_of_the_queries_on_the_pipeline() -> None:
     other = accuracy_query(0.5, pipeline="other").model_copy(update={"risk": 0.001, "weight": 9.0})
     found = PipelineSlos.of_queries([careful, accuracy_query(0.7), other, accuracy_query(0.7)], "sample")
     assert found.requirements == (
-        SloRequirement(AccuracySlo(threshold=0.9)),
-        SloRequirement(AccuracySlo(threshold=0.7)),
+        Slos(accuracy=AccuracySlo(threshold=0.9)),
+        Slos(accuracy=AccuracySlo(threshold=0.7)),
     )
     assert found.weights == (1.0, 2.0)
     assert found.risk == 0.01
@@ -44,13 +43,13 @@ def test_those_of_the_queries_on_the_pipeline() -> None:
 def test_equal_thresholds_of_unlike_comparisons_are_two() -> None:
     slos = [AccuracySlo(threshold=0.3, comparison=comparison) for comparison in ("<=", ">=")]
     found = PipelineSlos.of_queries([_query("mixed", Slos(accuracy=slo)) for slo in slos], "sample")
-    assert found.requirements == tuple(map(SloRequirement, slos))
+    assert found.requirements == tuple(Slos(accuracy=slo) for slo in slos)
 
 
 def test_queries_without_an_accuracy_objective_are_one_more() -> None:
     free = [_query("one", Slos(), weight=2.0), _query("other", Slos(), weight=0.5)]
     found = PipelineSlos.of_queries([free[0], accuracy_query(0.9), free[1]], "sample")
-    assert found.requirements == (SloRequirement(), SloRequirement(AccuracySlo(threshold=0.9)))
+    assert found.requirements == (Slos(), Slos(accuracy=AccuracySlo(threshold=0.9)))
     assert found.weights == (2.5, 1.0)
 
 
@@ -73,9 +72,9 @@ def test_one_threshold_within_two_latencies_is_two_objectives() -> None:
     queries = [_query(f"q{n}", Slos(accuracy=accuracy, latency=limits[n % 2])) for n in range(4)]
     found = PipelineSlos.of_queries([*queries, _query("free", Slos())], "sample")
     assert found.requirements == (
-        SloRequirement(accuracy, limits[0]),
-        SloRequirement(accuracy, limits[1]),
-        SloRequirement(),
+        Slos(accuracy=accuracy, latency=limits[0]),
+        Slos(accuracy=accuracy, latency=limits[1]),
+        Slos(),
     )
     assert found.weights == (2.0, 2.0, 1.0)
     assert found.latency_percentiles == 0  # no hardware is known

@@ -13,8 +13,7 @@ from random_races import ALL_ITEMS, LATENCY_ITEMS, SLOS, race_state, random_foot
 from budget import examples
 from circinus.profiling.race.race_state import ConfigurationVerdict, RaceState, Verdict, assign_verdicts
 from circinus.profiling.race.resource_usage import ResourceUsage
-from circinus.profiling.race.slo_requirements import SloRequirement
-from circinus.specification import AccuracySlo, LatencySlo
+from circinus.specification import AccuracySlo, LatencySlo, Slos
 
 seeds = st.integers(0, 100_000)
 counts = st.integers(1, 10)
@@ -121,7 +120,7 @@ def _footprints(*cpu_s: float) -> ResourceUsage:
 
 
 def _standing(
-    footprints: ResourceUsage, known: list[str], requirements: tuple[SloRequirement, ...] = SLOS, **changes: object
+    footprints: ResourceUsage, known: list[str], requirements: tuple[Slos, ...] = SLOS, **changes: object
 ) -> RaceState:
     """`known`: for each configuration and objective + (kept), - (missed), s (too slow) or ? (undecided).
 
@@ -218,7 +217,7 @@ def test_of_equals_one_is_kept(count: int) -> None:
 
 def test_a_query_without_an_accuracy_objective_is_kept_by_the_cheapest() -> None:
     footprints = _footprints(2.0, 1.0)
-    standing = _standing(footprints, ["-+", "-+"], (SLOS[0], SloRequirement()))
+    standing = _standing(footprints, ["-+", "-+"], (SLOS[0], Slos()))
     assert _judged(standing) == (
         ConfigurationVerdict(Verdict.DOMINATED, "its SLOs are certainly met by c1 at hardly more resource usage"),
         ConfigurationVerdict(Verdict.FEASIBLE, "it certainly meets any accuracy"),
@@ -239,7 +238,8 @@ def test_without_any_query_all_that_is_not_outdone_is_wanted_for_planning() -> N
 def test_too_slow_is_told_apart_from_inaccurate() -> None:
     footprints = _footprints(1.0, 2.0)
     asked = tuple(
-        SloRequirement(AccuracySlo(threshold=0.9), LatencySlo(limit=limit_s, percentile=95.0)) for limit_s in (0.5, 4.0)
+        Slos(accuracy=AccuracySlo(threshold=0.9), latency=LatencySlo(limit=limit_s, percentile=95.0))
+        for limit_s in (0.5, 4.0)
     )
     assert [found.reason for found in _judged(_standing(footprints, ["s-", "ss"], asked))] == [
         "it is certainly too slow for latency p95 <= 500ms and certainly misses accuracy >= 0.9",

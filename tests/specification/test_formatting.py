@@ -15,12 +15,10 @@ from circinus.specification.formatting import (
     format_duration,
     format_interval,
     format_latency_bound,
-    format_latency_limit,
     format_percentage,
     format_score,
     format_usd_per_h,
 )
-from circinus.specification.units import DURATION
 
 
 @pytest.mark.parametrize(
@@ -88,13 +86,6 @@ def test_a_duration_keeps_three_digits(seconds: float) -> None:
 def test_limits_are_rounded_to_the_kind_side(value: float, up: float, down: float) -> None:
     assert ceil_significant(value) == up
     assert floor_significant(value) == down
-
-
-@given(st.floats(1e-6, 1e9))
-def test_a_limit_of_few_digits_is_printed_as_it_is(value: float) -> None:
-    assert DURATION.parse(format_latency_limit(ceil_significant(value))) == pytest.approx(
-        ceil_significant(value), rel=1e-12
-    )
 
 
 @given(st.floats(1e-6, 1e9))

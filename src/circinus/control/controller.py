@@ -140,7 +140,7 @@ class Controller:
         """Reason why the last poll of the engine failed."""
         self._unstored_events: list[Event] = []
         """Events that could not be stored yet; unlike decisions, they are not made again."""
-        self._drift_monitor: DriftMonitor = NoDriftMonitor()
+        self._drift_monitor: DriftMonitor | NoDriftMonitor = NoDriftMonitor()
         if drift is not None:
             self._drift_monitor = DriftMonitor(drift, planner.profiles, times.drift, clock=clock, wall_clock=wall_clock)
         with ExitStack() as acquired:

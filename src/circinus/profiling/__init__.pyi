@@ -34,7 +34,6 @@ from .race.sampler import ConfigurationSampler as ConfigurationSampler
 from .race.sampler import SamplerDecision as SamplerDecision
 from .race.sampler import Suggestion as Suggestion
 from .race.slo_requirements import MIN_ITEMS as MIN_ITEMS
-from .race.slo_requirements import SloRequirement as SloRequirement
 from .store.observations import ServiceTimeObservation as ServiceTimeObservation
 from .store.observations import load_observations as load_observations
 from .store.observations import save_observations as save_observations

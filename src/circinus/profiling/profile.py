@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from circinus.arrays import FloatArray, IntArray
+from circinus.profiling.batch_time_ratios import allowed_allocations, batch_ratios, measured_allocations
 from circinus.profiling.hardware.machine import DECLARED, Machine, Speeds
 from circinus.profiling.race.race_state import ConfigurationVerdict, Verdict
 from circinus.profiling.race.slo_requirements import MIN_ITEMS
-from circinus.specification import Configuration, HardwareClass
+from circinus.specification import Configuration, HardwareClass, OperatorSpec
 from circinus.statistics.interval import Interval
+
+if TYPE_CHECKING:
+    from circinus.profiling.store.store_queries import StoredReplica
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +47,18 @@ class OperatorProfile:
     """Seconds from requesting a replica until it is ready, including `load_s`; None if no replica was started."""
     speeds: Speeds = DECLARED
     """Relative speeds of the operator with its knob values on other hardware classes."""
+
+    def with_replica(self, spec: OperatorSpec, replica: StoredReplica) -> OperatorProfile:
+        """Return the profile with the stored statistics of replicas with the same knob values."""
+        ratios = batch_ratios(allowed_allocations(spec), replica.batch_ratio)
+        return replace(
+            self,
+            peak_memory_bytes=replica.peak_memory_bytes,
+            load_s=replica.load_s,
+            batch_ratio=ratios,
+            measured_allocations=measured_allocations(ratios, replica.batch_ratio),
+            startup_s=replica.startup_s,
+        )
 
     def correction(self, hardware: HardwareClass) -> float:
         """Return the correction factor of the service time on `hardware`; 1 if none was learnt."""

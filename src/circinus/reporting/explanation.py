@@ -132,7 +132,7 @@ def _slo_table(estimate: Estimate, query: Query) -> Table:
     )
     for kind, title, bounds, format_margin in rows:
         slo = query.slos.by_kind.get(kind)
-        margin = "-" if slo is None else format_margin(max(slo.margin(estimate.compared_value(slo, sized=True)), 0.0))
+        margin = "-" if slo is None else format_margin(slo.margin(estimate.compared_value(slo, sized=True)))
         table.add_row(title, bounds, str(slo or "-"), margin)
     return table
 

@@ -37,11 +37,6 @@ def format_latency_bound(seconds: float) -> str:
     return "no bound" if seconds >= UNBOUNDED_S else format_duration(seconds)
 
 
-def format_latency_limit(seconds: float) -> str:
-    """Return a limit such as `441ms` in the notation of the specification, without rounding."""
-    return f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1e3:g}ms"
-
-
 def format_bytes(count_bytes: float) -> str:
     """Return a size such as `156 KiB`."""
     return _with_unit(count_bytes, SIZE, ("B", "KiB", "MiB", "GiB", "TiB"), zero="B")

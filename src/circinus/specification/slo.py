@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from circinus.specification.base_model import Number, SpecModel
 from circinus.specification.diagnostics import Expected, Issue, describe, issue_error
-from circinus.specification.formatting import IntervalLike, ceil_significant, floor_significant, format_latency_limit
+from circinus.specification.formatting import IntervalLike, ceil_significant, floor_significant
 from circinus.specification.units import DURATION, PRICE_PER_H, DurationS, UsdPerH
 
 _COMPARISON = r"(?P<comparison><=|≤|>=|≥)"
@@ -80,8 +80,11 @@ class Slo(SpecModel):
     _limit_field: ClassVar[str]
     _rounding: ClassVar[tuple[float, float]]
     """Rounding errors of values: relative to the limit, and absolute."""
-    _format: ClassVar[tuple[Callable[[float], str], Callable[[float], str]]]
-    """Formatters of limits in the notation of specifications: exact, and to six digits."""
+
+    @staticmethod
+    def _format(value: float) -> str:
+        """Return a limit in the notation of specifications."""
+        return _plain(value)
 
     @property
     def limit(self) -> float:
@@ -91,8 +94,8 @@ class Slo(SpecModel):
 
     @property
     def limit_text(self) -> str:
-        """The limit in the notation of specifications, to at least six digits."""
-        return min((formatter(self.limit) for formatter in self._format), key=len)
+        """The limit in the notation of specifications, to six digits."""
+        return self._format(float(f"{self.limit:.6g}"))
 
     @property
     def comparison_text(self) -> str:
@@ -144,7 +147,7 @@ class Slo(SpecModel):
         return self.model_copy(update={self._limit_field: limit})
 
     def __str__(self) -> str:
-        return f"{self.comparison_text} {self._format[0](self.limit)}"
+        return f"{self.comparison_text} {self._format(self.limit)}"
 
 
 class LatencySlo(Slo):
@@ -160,7 +163,7 @@ class LatencySlo(Slo):
 
     kind = SloKind.LATENCY
     _limit_field, _rounding = "limit_s", (_LATENCY_ROUNDING, 0.0)
-    _format = DURATION.format, format_latency_limit
+    _format = staticmethod(DURATION.format)
 
     percentile: Number = Field(default=DEFAULT_PERCENTILE, gt=0, lt=100)
     limit_s: DurationS = Field(alias="limit", gt=0)
@@ -205,7 +208,6 @@ class AccuracySlo(Slo):
 
     kind = SloKind.ACCURACY
     _limit_field, _rounding = "threshold", (0.0, _SCORE_ROUNDING)
-    _format = _plain, "{:g}".format
 
     threshold: Score
     comparison: Literal[">=", "<="] = ">="
@@ -235,7 +237,7 @@ class CostSlo(Slo):
 
     kind = SloKind.COST
     _limit_field, _rounding = "limit_usd_per_h", (COST_ROUNDING, COST_ROUNDING_USD_PER_H)
-    _format = PRICE_PER_H.format, "${:g}/h".format
+    _format = staticmethod(PRICE_PER_H.format)
 
     limit_usd_per_h: UsdPerH = Field(alias="limit")
 

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
@@ -78,7 +79,9 @@ class Quantity:
         value = float(match["number"]) * self.factors[match["unit"]]
         if value < 0 or not math.isfinite(value):
             raise UnitError(describe(text), f"a {self.name} of at least 0, and finite")
-        return value
+        # In decimals, so that 830ms is 0.83s exactly; a factor is a whole number, or one divided by another.
+        factor = Fraction(self.factors[match["unit"]]).limit_denominator(10**6)
+        return float(Fraction(match["number"]) * factor) if value else 0.0
 
     def _hint(self, number: str, unit: str) -> str:
         written = unit.casefold()
@@ -92,7 +95,7 @@ class Quantity:
         return f"units: {', '.join(self.units)}"
 
     def format(self, value: float) -> str:
-        """Return a value in base units as the shortest text with a number >= 1 that `parse` reads back exactly."""
+        """Return a value in base units as a number >= 1 of few digits with a unit, which `parse` reads back exactly."""
         value += 0.0  # turns -0.0 into 0.0
         units = {self.factors[unit]: unit for unit in self.units}
         preferred = [factor for factor in units if not self.printed or units[factor] in self.printed]
@@ -101,7 +104,7 @@ class Quantity:
             texts = [f"{self.prefix}{n}{units[f]}" for f in factors for n in self._numbers(value / f)]
             exact = [text for text in texts if self._is_exact(text, value)]
             if exact:
-                return min(exact, key=len)
+                return min(exact, key=lambda text: len(text.replace(".", "")))
         return f"{self.prefix}{value!r}{units[1.0]}"
 
     def _numbers(self, number: float) -> tuple[str, ...]:

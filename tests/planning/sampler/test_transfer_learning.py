@@ -79,7 +79,7 @@ def runs_of(
         service_s[len(prefixes) // 2 :, few:] = np.nan
         output_bytes[len(prefixes) // 2 :, few:] = np.nan
     replicas = {(name, of[name]): StoredReplica(1.5, 1e6 * float(of[name].values[0][1])) for name, of in prefixes}
-    return SourceRuns(tuple(prefixes), service_s, output_bytes, np.full(items, 500.0), replicas, {})
+    return SourceRuns(tuple(prefixes), service_s, output_bytes, np.full(items, 500.0), replicas)
 
 
 def profile_of(operator: str, own: Configuration, service_s: FloatArray) -> OperatorProfile:
@@ -293,7 +293,7 @@ def test_only_what_was_measured_on_the_same_items_is_in_the_profile() -> None:
     assert len(found.configurations[0].items) == ITEMS - 8
     assert len(found.configurations) == len(CONFIGURATIONS)
     unloaded = SourceRuns(
-        source.runs.prefixes, source.runs.service_s, source.runs.output_bytes, source.runs.input_bytes, {}, {}
+        source.runs.prefixes, source.runs.service_s, source.runs.output_bytes, source.runs.input_bytes, {}
     )
     assert profile_from_source(PIPELINE, SourceScores("", CONFIGURATIONS, source.scores, unloaded)) is None
     part = tuple(Configuration.of({"see": c["see"]}) for c in CONFIGURATIONS)
@@ -311,8 +311,10 @@ def test_one_measurement_and_what_was_measured_elsewhere_predict_the_rest(seed: 
         service_s=np.array([o.service_s / 3.0 for o in truth.values()]),
         output_bytes=np.array([o.output_bytes for o in truth.values()]),
         input_bytes=instance.profile.configurations[0].input_bytes,
-        replicas={(n, p[n]): StoredReplica(o.load_s, o.peak_memory_bytes) for (n, p), o in truth.items()},
-        allocations={(n, p[n]): o.batch_ratio for (n, p), o in truth.items()},
+        replicas={
+            (n, p[n]): StoredReplica(o.load_s, o.peak_memory_bytes, batch_ratio=o.batch_ratio)
+            for (n, p), o in truth.items()
+        },
     )
     space = ConfigurationSpace.of(instance.pipeline)
     elsewhere = SourceOperators(space, instance.pipeline, runs)
@@ -327,5 +329,5 @@ def test_one_measurement_and_what_was_measured_elsewhere_predict_the_rest(seed: 
             own = name, operator.prefix[name]
             if all(own != (n, o.prefix[n]) for n, o in known.configurations[0].operators.items()):
                 assert operator.peak_memory_bytes == runs.replicas[own].peak_memory_bytes
-                for allocation, ratio in runs.allocations[own].items():
+                for allocation, ratio in runs.replicas[own].batch_ratio.items():
                     assert operator.batch_ratio[allocation] == ratio

@@ -32,7 +32,7 @@ LISTED = SPACE.decode(CODES)
 DESIGN = SPACE.decode(covering_array(SPACE))
 NOISE = 0.01
 SLO = AccuracySlo(threshold=0.5, comparison=">=")
-NOTHING = SourceRuns((), np.zeros((0, 20)), np.zeros((0, 20)), np.zeros(20), {}, {})
+NOTHING = SourceRuns((), np.zeros((0, 20)), np.zeros((0, 20)), np.zeros(20), {})
 
 
 @dataclass(frozen=True)

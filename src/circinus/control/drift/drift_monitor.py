@@ -338,7 +338,7 @@ def _event(time_s: float, alarm: DriftAlarm) -> Event:
     return Event(time_s, EventKind.DRIFT, subject, alarm.reason.removeprefix(f"{subject}: "), alarm.details)
 
 
-class NoDriftMonitor(DriftMonitor):
+class NoDriftMonitor:
     """Drift monitor that detects nothing."""
 
     def __init__(self) -> None:

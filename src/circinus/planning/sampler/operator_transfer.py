@@ -16,7 +16,6 @@ from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.planning.sampler.configuration_space import FOREIGN, INACTIVE, ConfigurationSpace
 from circinus.planning.sampler.mean_estimation import two_way_row_means
 from circinus.planning.sampler.operator_models import OperatorPrediction
-from circinus.planning.sampler.source_profile import with_replica
 from circinus.profiling import OperatorProfile
 from circinus.profiling.store.transfer_sources import SourceRuns
 from circinus.specification import Configuration, Pipeline
@@ -113,7 +112,8 @@ class SourceOperators:
 
     def with_replica(self, profile: OperatorProfile) -> OperatorProfile | None:
         """Return the profile with the source's replica measurements for its knob values, or None without any."""
-        return with_replica(profile, self._pipeline.operator(profile.operator), self._runs)
+        replica = self._runs.replicas.get((profile.operator, profile.prefix[profile.operator]))
+        return None if replica is None else profile.with_replica(self._pipeline.operator(profile.operator), replica)
 
 
 class RatioModel:

@@ -32,7 +32,6 @@ from circinus.profiling import (
     MIN_ITEMS,
     PipelineProfile,
     SamplerDecision,
-    SloRequirement,
     StoppingCertificate,
     Suggestion,
 )
@@ -41,7 +40,7 @@ from circinus.profiling.race.run_confidence import per_sequence_alpha
 from circinus.profiling.race.sampler import Seconds
 from circinus.profiling.race.slo_requirements import distribution_free_sample_size
 from circinus.profiling.store.transfer_sources import SourceScores
-from circinus.specification import Configuration, Network, Query, Specification
+from circinus.specification import Configuration, Network, Query, SloKind, Slos, Specification
 from circinus.statistics.mean_decision import shrunk_variance
 
 _STOPPING = StoppingRule()
@@ -268,14 +267,14 @@ class PlanCostSampler:
 
     def _pruned(
         self, acquisition: AcquisitionResult, configurations: Sequence[Configuration], usable: Collection[Configuration]
-    ) -> dict[SloRequirement, frozenset[Configuration]]:
+    ) -> dict[Slos, frozenset[Configuration]]:
         """Return the measured configurations that need not be decided, for each SLO requirement.
 
         Every query with the requirement must agree. Configurations on few items are not included.
         """
-        pruned: dict[SloRequirement, frozenset[Configuration]] = {}
+        pruned: dict[Slos, frozenset[Configuration]] = {}
         for query, is_pruned in zip(self._queries, acquisition.pruned, strict=True):
-            requirement = SloRequirement(query.slos.accuracy, query.slos.latency)
+            requirement = query.slos.replaced(SloKind.COST, None)
             subset = frozenset(usable).intersection(
                 configurations[number] for number in np.flatnonzero(is_pruned).tolist()
             )

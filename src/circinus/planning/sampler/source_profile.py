@@ -10,17 +10,9 @@ import numpy as np
 from circinus.arrays import IntArray
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
-from circinus.profiling.batch_time_ratios import allowed_allocations, batch_ratios, measured_allocations
 from circinus.profiling.store.measurement_keys import LOCAL
-from circinus.profiling.store.transfer_sources import SourceRuns, SourceScores
-from circinus.specification import (
-    Configuration,
-    MetricSpec,
-    OperatorSpec,
-    Pipeline,
-    has_knob_values,
-    prefix_configuration,
-)
+from circinus.profiling.store.transfer_sources import SourceScores
+from circinus.specification import Configuration, MetricSpec, Pipeline, has_knob_values, prefix_configuration
 from circinus.statistics.interval import Interval
 
 _MIN_POSITIVE = 1e-9
@@ -122,9 +114,9 @@ def profile_from_source(pipeline: Pipeline, source: SourceScores) -> PipelinePro
         name, prefix = runs.prefixes[row]
         service_s, output_bytes = runs.service_s[row, columns], runs.output_bytes[row, columns]
         unloaded = OperatorProfile(name, prefix, service_s, output_bytes, np.nan, np.nan, batch_ratio={})
-        loaded = with_replica(unloaded, pipeline.operator(name), runs)
-        if loaded is not None and has_knob_values(pipeline.operator(name), prefix[name]):
-            operators[name, prefix] = loaded
+        spec, replica = pipeline.operator(name), runs.replicas.get((name, prefix[name]))
+        if replica is not None and has_knob_values(spec, prefix[name]):
+            operators[name, prefix] = unloaded.with_replica(spec, replica)
     names, items, profiles = [o.name for o in pipeline.operators], np.arange(int(columns.sum())), []
     for configuration in dict.fromkeys(source.configurations):
         if sorted(configuration) != sorted(names):
@@ -161,20 +153,3 @@ def metric_range(metric: MetricSpec) -> Interval:
     """Return the range of a metric, for the accuracy of a configuration that is not scored."""
     low, high = metric.range
     return Interval((low + high) / 2, low, high)
-
-
-def with_replica(profile: OperatorProfile, spec: OperatorSpec, runs: SourceRuns) -> OperatorProfile | None:
-    """Return the profile with a source's replica measurements for its knob values, or None without any."""
-    key = spec.name, profile.prefix[spec.name]
-    if key not in runs.replicas:
-        return None
-    replica, measured = runs.replicas[key], runs.allocations.get(key, {})
-    ratios = batch_ratios(allowed_allocations(spec), measured)
-    return replace(
-        profile,
-        peak_memory_bytes=replica.peak_memory_bytes,
-        load_s=replica.load_s,
-        batch_ratio=ratios,
-        measured_allocations=measured_allocations(ratios, measured),
-        startup_s=replica.startup_s,
-    )

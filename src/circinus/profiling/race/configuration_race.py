@@ -12,8 +12,8 @@ from circinus.profiling.race.race_state import ConfigurationVerdict, RaceState, 
 from circinus.profiling.race.racing import MeasurementStep, expected_items_to_decide, next_measurement
 from circinus.profiling.race.resource_usage import ResourceUsage, provably_too_slow
 from circinus.profiling.race.run_confidence import RunConfidence, ThresholdVerdicts
-from circinus.profiling.race.slo_requirements import PipelineSlos, SloRequirement
-from circinus.specification import Configuration
+from circinus.profiling.race.slo_requirements import PipelineSlos
+from circinus.specification import Configuration, Slos
 from circinus.statistics.mean_decision import shrunk_variance
 from circinus.statistics.sequential_test import SequentialThresholdTest
 
@@ -122,7 +122,7 @@ class ConfigurationRace:
         for index in np.flatnonzero(references >= 0).tolist():
             self._compare(index)
 
-    def prune(self, pruned: Mapping[SloRequirement, Collection[Configuration]]) -> None:
+    def prune(self, pruned: Mapping[Slos, Collection[Configuration]]) -> None:
         """Update the SLO requirements that need not be decided (`SamplerDecision.pruned`)."""
         table = self.state.pruned.copy()
         for column, requirement in enumerate(self.state.slos.requirements):

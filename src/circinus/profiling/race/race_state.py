@@ -13,7 +13,8 @@ import numpy as np
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.run_confidence import RunConfidence
-from circinus.profiling.race.slo_requirements import PipelineSlos, SloRequirement
+from circinus.profiling.race.slo_requirements import PipelineSlos
+from circinus.specification import Slos
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,14 +264,14 @@ def _verdict(state: RaceState, names: Sequence[str], row: int) -> ConfigurationV
     )
 
 
-def _accuracies(requirements: Sequence[SloRequirement], selected: BoolArray) -> str:
+def _accuracies(requirements: Sequence[Slos], selected: BoolArray) -> str:
     slos = [
         requirement.accuracy for requirement, is_selected in zip(requirements, selected, strict=True) if is_selected
     ]
     return ", ".join(dict.fromkeys("any accuracy" if slo is None else f"accuracy {slo}" for slo in slos))
 
 
-def _missed(requirements: Sequence[SloRequirement], slow: BoolArray) -> str:
+def _missed(requirements: Sequence[Slos], slow: BoolArray) -> str:
     latency_limits = dict.fromkeys(str(o.latency) for o, is_slow in zip(requirements, slow, strict=True) if is_slow)
     parts = [f"is certainly too slow for latency {', '.join(latency_limits)}"] if latency_limits else []
     if not slow.all():

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from circinus.profiling.profile import PipelineProfile, StoppingCertificate
-from circinus.profiling.race.slo_requirements import SloRequirement
 from circinus.profiling.store.transfer_sources import SourceScores
-from circinus.specification import Configuration
+from circinus.specification import Configuration, Slos
 
 Seconds = Callable[[Configuration, int], float]
 
@@ -30,7 +29,7 @@ class SamplerDecision:
     next: Suggestion | None
     """Next configuration, started or not; None if none is worthwhile."""
     certificate: StoppingCertificate
-    pruned: Mapping[SloRequirement, Collection[Configuration]]
+    pruned: Mapping[Slos, Collection[Configuration]]
     """Measured configurations that need not be decided for each SLO requirement: they make no query's plan much
     cheaper than with configurations that certainly meet it, whichever pool is full, or they most likely miss it."""
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from circinus.specification import AccuracySlo, HardwareClass, LatencySlo, Query, Specification
+from circinus.specification import HardwareClass, Query, SloKind, Slos, Specification
 from circinus.statistics.counts import percentile_sample_size
 
 MIN_ITEMS = 8
@@ -38,19 +38,11 @@ _DEFAULT_LATENCY_ITEMS = math.ceil(_DEFAULT_DISTRIBUTION_FREE_ITEMS / 2)
 
 
 @dataclass(frozen=True)
-class SloRequirement:
-    """SLOs that some queries require of a configuration; None for no SLO."""
-
-    accuracy: AccuracySlo | None = None
-    latency: LatencySlo | None = None
-
-
-@dataclass(frozen=True)
 class PipelineSlos:
     """SLO requirements of all queries on one pipeline, and the sample sizes to decide them."""
 
-    requirements: tuple[SloRequirement, ...]
-    """Distinct requirements; empty without queries."""
+    requirements: tuple[Slos, ...]
+    """Distinct SLOs of the queries, without cost; empty without queries."""
     weights: tuple[float, ...]
     """Total weight of the queries with each requirement."""
     risk: float
@@ -75,9 +67,9 @@ class PipelineSlos:
         hardware: Mapping[str, tuple[HardwareClass, ...]] | None = None,
     ) -> PipelineSlos:
         own_queries = [query for query in queries if query.pipeline == pipeline_name]
-        weights: dict[SloRequirement, float] = {}
+        weights: dict[Slos, float] = {}
         for query in own_queries:
-            requirement = SloRequirement(query.slos.accuracy, query.slos.latency)
+            requirement = query.slos.replaced(SloKind.COST, None)
             weights[requirement] = weights.get(requirement, 0.0) + query.weight
         return cls(
             requirements=tuple(weights),

@@ -7,12 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
-from circinus.profiling.batch_time_ratios import (
-    allowed_allocations,
-    batch_ratios,
-    measured_allocations,
-    min_batch_ratio,
-)
+from circinus.profiling.batch_time_ratios import min_batch_ratio
 from circinus.profiling.hardware.class_times import measured_speeds
 from circinus.profiling.hardware.machine import DECLARED
 from circinus.profiling.profile import ConfigurationProfile, OperatorProfile
@@ -90,19 +85,12 @@ class StoredMeasurements:
     def _read_operator(self, spec: OperatorSpec, configuration: Configuration, items: int) -> OperatorProfile:
         runs = self._runs[self._keys.service(spec.name, configuration)]
         replica = self._replicas[self._keys.replica(spec.name, configuration[spec.name])]
-        ratios = batch_ratios(allowed_allocations(spec), replica.batch_ratio)
-        return OperatorProfile(
-            operator=spec.name,
-            prefix=prefix_configuration(self._pipeline, configuration, spec.name),
-            service_s=runs.service_s[:items],
-            output_bytes=runs.output_bytes[:items],
-            peak_memory_bytes=replica.peak_memory_bytes,
-            load_s=replica.load_s,
-            batch_ratio=ratios,
-            measured_allocations=measured_allocations(ratios, replica.batch_ratio),
-            startup_s=replica.startup_s,
-            speeds=self._speeds.get((spec.name, configuration[spec.name]), DECLARED),
+        prefix = prefix_configuration(self._pipeline, configuration, spec.name)
+        speeds = self._speeds.get((spec.name, configuration[spec.name]), DECLARED)
+        unloaded = OperatorProfile(
+            spec.name, prefix, runs.service_s[:items], runs.output_bytes[:items], np.nan, np.nan, {}, speeds=speeds
         )
+        return unloaded.with_replica(spec, replica)
 
     def resource_usage(
         self, configurations: Sequence[Configuration], hardware: Mapping[str, Sequence[HardwareClass]]

@@ -45,8 +45,6 @@ class SourceRuns:
     """(n,) serialized sizes of the pipeline's inputs."""
     replicas: Mapping[tuple[str, KnobValues], StoredReplica]
     """Statistics of every operator with knob values in `prefixes` that was loaded."""
-    allocations: Mapping[tuple[str, KnobValues], Mapping[tuple[float, int], float]]
-    """Measured ratios by (CPUs, batch size)."""
 
 
 MAX_SOURCES = 8
@@ -256,13 +254,11 @@ def _source_runs(
     prefixes = tuple(list(measured)[row] for row in rows.tolist())
     own = {(name, prefix[name]): own_keys.replica(name, prefix[name]) for name, prefix in prefixes}
     stored = read_replicas(store, own.values())
-    replicas = {key: stored[content_hash] for key, content_hash in own.items() if content_hash in stored}
     sizes = dict(store.rows("SELECT item, input_bytes FROM dataset_item WHERE dataset = ?", scored.dataset))
     return SourceRuns(
         prefixes=prefixes,
         service_s=service_s[rows],
         output_bytes=output_bytes[rows],
         input_bytes=np.array([sizes[item] for item in items.tolist()], dtype=np.float64),
-        replicas=replicas,
-        allocations={key: replica.batch_ratio for key, replica in replicas.items()},
+        replicas={key: stored[content_hash] for key, content_hash in own.items() if content_hash in stored},
     )
