@@ -20,15 +20,27 @@ from circinus.reporting.profile_table import correction_table, search_summary
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from circinus.estimation import Correction, Estimate
+    from circinus.estimation import Correction, PlanCandidate
     from circinus.matching import Admission, Assignment, Matching, PlanDiff, PlanFile, Rejection
     from circinus.planning import Frontier
     from circinus.profiling import PipelineProfile
     from circinus.specification import Query, Specification
 
 
-def _probability(estimate: Estimate) -> float | None:
-    return None if estimate.slo_probability is None else estimate.slo_probability.joint
+_COLUMNS = ("configuration", "placement", "latency_s", "accuracy", "cost_usd_per_h", "slo_probability")
+
+
+def _columns(candidate: PlanCandidate) -> dict[str, Any]:
+    plan, estimate = candidate.plan, candidate.estimate
+    values = (
+        str(plan.configuration),
+        ", ".join(f"{name}: {pool}" for name, pool in plan.placement),
+        estimate.latency_s.value,
+        estimate.accuracy.value,
+        estimate.cost_usd_per_h.value,
+        None if estimate.slo_probability is None else estimate.slo_probability.joint,
+    )
+    return dict(zip(_COLUMNS, values, strict=True))
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,28 +105,15 @@ class Plan(Result, Mapping[str, "Assignment"]):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each query: whether it is served, its plan and its estimate."""
-        rows = []
-        for assignment in self.matching.assignments:
-            plan, estimate = assignment.chosen.plan, assignment.chosen.estimate
-            rows.append(
-                {
-                    "query": assignment.query,
-                    "served": True,
-                    "configuration": str(plan.configuration),
-                    "placement": ", ".join(f"{name}: {pool}" for name, pool in plan.placement),
-                    "latency_s": estimate.latency_s.value,
-                    "accuracy": estimate.accuracy.value,
-                    "cost_usd_per_h": estimate.cost_usd_per_h.value,
-                    "slo_probability": _probability(estimate),
-                    "reason": assignment.reason,
-                }
-            )
-        for rejection in self.matching.rejections:
-            absent = dict.fromkeys(
-                ("configuration", "placement", "latency_s", "accuracy", "cost_usd_per_h", "slo_probability")
-            )
-            rows.append({"query": rejection.query, "served": False, **absent, "reason": rejection.reason})
-        return rows
+        served = [
+            {"query": entry.query, "served": True, **_columns(entry.chosen), "reason": entry.reason}
+            for entry in self.matching.assignments
+        ]
+        rejected = [
+            {"query": entry.query, "served": False, **dict.fromkeys(_COLUMNS), "reason": entry.reason}
+            for entry in self.matching.rejections
+        ]
+        return served + rejected
 
     def _document(self) -> Any:
         searches = {name: search_summary_json(profile) for name, profile in self.measured.items()}
@@ -306,9 +305,7 @@ class FrontierReport(Result):
         ['configuration', 'placement']
     """
 
-    _COLUMNS = (
-        "configuration", "placement", "latency_s", "accuracy", "cost_usd_per_h", "slo_probability", "chosen",
-    )  # fmt: skip
+    _COLUMNS = (*_COLUMNS, "chosen")
 
     frontier: Frontier
     plan: Plan | None = None
@@ -319,12 +316,7 @@ class FrontierReport(Result):
         served = None if self.plan is None else self.plan.get(self.frontier.query.name)
         return [
             {
-                "configuration": str(candidate.plan.configuration),
-                "placement": ", ".join(f"{name}: {pool}" for name, pool in candidate.plan.placement),
-                "latency_s": candidate.estimate.latency_s.value,
-                "accuracy": candidate.estimate.accuracy.value,
-                "cost_usd_per_h": candidate.estimate.cost_usd_per_h.value,
-                "slo_probability": _probability(candidate.estimate),
+                **_columns(candidate),
                 "chosen": None if self.plan is None else served is not None and candidate.plan == served.chosen.plan,
             }
             for candidate in self.frontier.plans

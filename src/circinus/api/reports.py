@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from circinus.api.result import Result
+from circinus.api.result import NamedResults, Result
 from circinus.specification import configuration_count
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class ValidationReport(Result):
 
 
 @dataclass(frozen=True, repr=False)
-class ProfileReport(Result, Mapping[str, "PipelineProfile"]):
+class ProfileReport(NamedResults["PipelineProfile"]):
     """Profiles of pipelines: accuracy, service times and sizes with their bounds.
 
     Example:
@@ -65,14 +65,9 @@ class ProfileReport(Result, Mapping[str, "PipelineProfile"]):
     observations: Mapping[str, Sequence[ServiceTimeObservation]] = field(default_factory=dict)
     """Pipeline -> service times observed under traffic."""
 
-    def __getitem__(self, pipeline: str) -> PipelineProfile:
-        return self.profiles[pipeline]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.profiles)
-
-    def __len__(self) -> int:
-        return len(self.profiles)
+    @property
+    def _by_name(self) -> Mapping[str, PipelineProfile]:
+        return self.profiles
 
     @property
     def hardware_classes(self) -> Mapping[str, Sequence[HardwareClassReport]]:
@@ -117,7 +112,7 @@ class ProfileReport(Result, Mapping[str, "PipelineProfile"]):
 
 
 @dataclass(frozen=True, repr=False)
-class SimulationReport(Result, Mapping[str, "QueryOutcome"]):
+class SimulationReport(NamedResults["QueryOutcome"]):
     """Outcome of a simulation: latency, accuracy and cost of each query in simulated time.
 
     Example:
@@ -130,17 +125,9 @@ class SimulationReport(Result, Mapping[str, "QueryOutcome"]):
 
     outcome: SimulatedLoad
 
-    def __getitem__(self, query: str) -> QueryOutcome:
-        for outcome in self.outcome.queries:
-            if outcome.query == query:
-                return outcome
-        raise KeyError(query)
-
-    def __iter__(self) -> Iterator[str]:
-        return (outcome.query for outcome in self.outcome.queries)
-
-    def __len__(self) -> int:
-        return len(self.outcome.queries)
+    @property
+    def _by_name(self) -> Mapping[str, QueryOutcome]:
+        return {outcome.query: outcome for outcome in self.outcome.queries}
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each query: its figures and whether its SLOs are met."""
@@ -161,7 +148,7 @@ class SimulationReport(Result, Mapping[str, "QueryOutcome"]):
 
 
 @dataclass(frozen=True, repr=False)
-class LoadReport(Result, Mapping[str, "QueryMeasurement"]):
+class LoadReport(NamedResults["QueryMeasurement"]):
     """Measurement of a load test: latency, accuracy and cost of each query, compared with its SLOs.
 
     Example:
@@ -179,17 +166,9 @@ class LoadReport(Result, Mapping[str, "QueryMeasurement"]):
     not_stored_reason: str = ""
     """Reason why observed service times were not stored; empty if they were."""
 
-    def __getitem__(self, query: str) -> QueryMeasurement:
-        for measurement in self.measured.queries:
-            if measurement.query == query:
-                return measurement
-        raise KeyError(query)
-
-    def __iter__(self) -> Iterator[str]:
-        return (measurement.query for measurement in self.measured.queries)
-
-    def __len__(self) -> int:
-        return len(self.measured.queries)
+    @property
+    def _by_name(self) -> Mapping[str, QueryMeasurement]:
+        return {measurement.query: measurement for measurement in self.measured.queries}
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each query: its figures and whether its SLOs are met."""

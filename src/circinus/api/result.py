@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from html import escape
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from circinus.specification.json_dump import json_text
+
+T = TypeVar("T")
 
 
 class Result(ABC):
@@ -95,6 +98,23 @@ class Result(ABC):
             "<tr>" + "".join(f"<td>{escape(_cell(value))}</td>" for value in row.values()) + "</tr>" for row in rows
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+class NamedResults(Result, Mapping[str, T]):
+    """Results by the name of a pipeline or query."""
+
+    @property
+    @abstractmethod
+    def _by_name(self) -> Mapping[str, T]: ...
+
+    def __getitem__(self, name: str) -> T:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
 
 
 def _cell(value: Any) -> str:

@@ -17,7 +17,7 @@ from circinus.cli.options import (
     PlanFile,
     ReplayItems,
     RunDir,
-    host_and_port,
+    listen_address,
 )
 
 
@@ -46,7 +46,7 @@ def apply(
         engine=engine,
         run_dir=run_dir,
         address=address,
-        http=host_and_port(http),
+        http=listen_address("--http", http),
     )
     status = workspace.deploy(plan, mode=mode, items=items, progress=progress_bar).status()
     warn_of_controller(workspace.engine)

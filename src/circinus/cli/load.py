@@ -22,6 +22,7 @@ from circinus.cli.options import (
     duration_option,
     factor_option,
     positive_duration_option,
+    quantity,
 )
 
 _PANEL = "Traffic"
@@ -29,36 +30,11 @@ _PANEL = "Traffic"
 
 def load(
     plan_file: PlanFile = DEFAULT_PLAN,
-    duration: Annotated[
-        float,
-        typer.Option(
-            parser=positive_duration_option,
-            metavar="DURATION",
-            help="Measured time.",
-            show_default="30s",
-            rich_help_panel=_PANEL,
-        ),
-    ] = 30.0,
+    duration: Annotated[float, quantity(positive_duration_option, "Measured time.", "30s", _PANEL)] = 30.0,
     warm_up: Annotated[
-        float,
-        typer.Option(
-            parser=duration_option,
-            metavar="DURATION",
-            help="Warm-up time, excluded from measurements.",
-            show_default="5s",
-            rich_help_panel=_PANEL,
-        ),
+        float, quantity(duration_option, "Warm-up time, excluded from measurements.", "5s", _PANEL)
     ] = 5.0,
-    rate_factor: Annotated[
-        float,
-        typer.Option(
-            parser=factor_option,
-            metavar="TIMES",
-            help="Factor on every query's rate.",
-            show_default="1x",
-            rich_help_panel=_PANEL,
-        ),
-    ] = 1.0,
+    rate_factor: Annotated[float, quantity(factor_option, "Factor on every query's rate.", "1x", _PANEL)] = 1.0,
     trace: Annotated[
         Path | None,
         typer.Option(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -103,6 +104,23 @@ Traces = Annotated[
 ]
 
 
+def quantity(
+    parser: Callable[[str | float], float], help: str, default: str, panel: str | None = None, name: str = ""
+) -> Any:
+    """Return the option of a number with a unit.
+
+    Args:
+        parser: one of the functions below.
+        help: help of the option.
+        default: text of the default value.
+        panel: help panel.
+        name: name of the option; by default that of the parameter.
+    """
+    names = (name,) if name else ()
+    metavar = _METAVARS[parser]
+    return typer.Option(*names, parser=parser, metavar=metavar, help=help, show_default=default, rich_help_panel=panel)
+
+
 def duration_option(text: str | float) -> float:
     """Return seconds, from `90s`, `2min` or 0; as in the specification a bare number is refused.
 
@@ -176,22 +194,25 @@ def price_option(text: str | float) -> float:
     return _quantity(text, PRICE_PER_H)
 
 
-def host_and_port(text: str) -> tuple[str, int] | None:
-    """Return (host, port) from `HOST:PORT`, or None from an empty text."""
+_METAVARS: dict[Callable[[str | float], float], str] = {
+    duration_option: "DURATION",
+    positive_duration_option: "DURATION",
+    factor_option: "TIMES",
+    fraction_option: "SHARE",
+    hours_option: "HOURS",
+    price_option: "PRICE",
+}
+
+
+def listen_address(option: str, text: str, default_host: str = "") -> tuple[str, int] | None:
+    """Return (host, port) from `HOST:PORT`, or None from an empty text; with a default host, `PORT` is enough."""
     if not text:
         return None
     host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise typer.BadParameter(f"--http: found {text!r}, expected HOST:PORT such as 0.0.0.0:8000")
-    return host, int(port)
-
-
-def metrics_address(text: str) -> tuple[str, int]:
-    """Return (host, port) from `HOST:PORT`, or from `PORT` for this machine alone."""
-    host, _, port = text.rpartition(":")
-    if not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise typer.BadParameter(f"--metrics: found {text!r}, expected [HOST:]PORT such as 9090 or 0.0.0.0:9090")
-    return host or "127.0.0.1", int(port)
+    if not (host or default_host) or not port.isdecimal() or not 0 < int(port) < 65_536:
+        expected = "[HOST:]PORT such as 9090 or 0.0.0.0:9090" if default_host else "HOST:PORT such as 0.0.0.0:8000"
+        raise typer.BadParameter(f"{option}: found {text!r}, expected {expected}")
+    return host or default_host, int(port)
 
 
 def load_trace_backends(traces: list[Path] | None, specification: Specification) -> dict[str, TraceBackend]:

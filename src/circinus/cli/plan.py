@@ -20,6 +20,7 @@ from circinus.cli.options import (
     duration_option,
     load_trace_backends,
     price_option,
+    quantity,
 )
 
 if TYPE_CHECKING:
@@ -36,13 +37,7 @@ def plan(
     ] = DEFAULT_PLAN,
     budget: Annotated[
         float | None,
-        typer.Option(
-            parser=duration_option,
-            metavar="DURATION",
-            help="Time to profile each pipeline in use before planning.",
-            show_default="no profiling",
-            rich_help_panel=PROFILES,
-        ),
+        quantity(duration_option, "Time to profile each pipeline in use before planning.", "no profiling", PROFILES),
     ] = None,
     previous: Annotated[
         Path | None,
@@ -59,13 +54,7 @@ def plan(
     ] = False,
     churn_price: Annotated[
         float,
-        typer.Option(
-            parser=price_option,
-            metavar="PRICE",
-            help="Minimum saving that justifies changing a running query's plan.",
-            show_default="$0/h",
-            rich_help_panel=_INCUMBENT,
-        ),
+        quantity(price_option, "Minimum saving that justifies changing a running query's plan.", "$0/h", _INCUMBENT),
     ] = 0.0,
     max_changes: Annotated[
         int | None,
@@ -78,12 +67,11 @@ def plan(
     ] = None,
     time_limit: Annotated[
         float | None,
-        typer.Option(
-            parser=duration_option,
-            metavar="DURATION",
-            help="Time limit of the matching of all queries.",
-            show_default="5s, and 0.1s more for each query beyond 40",
-            rich_help_panel="Solver",
+        quantity(
+            duration_option,
+            "Time limit of the matching of all queries.",
+            "5s, and 0.1s more for each query beyond 40",
+            "Solver",
         ),
     ] = None,
     trace: Traces = None,

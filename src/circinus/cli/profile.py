@@ -20,6 +20,7 @@ from circinus.cli.options import (
     Traces,
     duration_option,
     load_trace_backends,
+    quantity,
 )
 
 if TYPE_CHECKING:
@@ -54,13 +55,7 @@ def profile(
     paths: Paths = [Path()],  # noqa: B006  (typer shows this default)
     budget: Annotated[
         float | None,
-        typer.Option(
-            parser=duration_option,
-            metavar="DURATION",
-            help="Time for each pipeline, such as 2min.",
-            show_default="until every SLO is decided",
-            rich_help_panel=_PANEL,
-        ),
+        quantity(duration_option, "Time for each pipeline, such as 2min.", "until every SLO is decided", _PANEL),
     ] = None,
     pipeline: Annotated[
         list[str] | None, typer.Option(help="Only this pipeline. May be repeated.", rich_help_panel=_PANEL)

@@ -23,9 +23,9 @@ from circinus.cli.options import (
     StateFile,
     factor_option,
     fraction_option,
-    host_and_port,
-    metrics_address,
+    listen_address,
     positive_duration_option,
+    quantity,
 )
 
 if TYPE_CHECKING:
@@ -41,45 +41,32 @@ def serve(
     items: ReplayItems = DEFAULT_REPLAY_ITEMS,
     standby_factor: Annotated[
         float,
-        typer.Option(
-            "--standby",
-            parser=factor_option,
-            metavar="TIMES",
-            help="Burst factor to keep standby replicas for: every query can degrade to serve this multiple of its "
+        quantity(
+            factor_option,
+            "Burst factor to keep standby replicas for: every query can degrade to serve this multiple of its "
             "planned rate (1x disables).",
-            show_default="1x",
-            rich_help_panel=_LADDERS,
+            "1x",
+            _LADDERS,
+            name="--standby",
         ),
     ] = 1.0,
     interval: Annotated[
-        float,
-        typer.Option(
-            parser=positive_duration_option,
-            metavar="DURATION",
-            help="Polling interval of the control loop.",
-            show_default="250ms",
-            rich_help_panel=_LOOP,
-        ),
+        float, quantity(positive_duration_option, "Polling interval of the control loop.", "250ms", _LOOP)
     ] = 0.25,
     dwell: Annotated[
         float,
-        typer.Option(
-            parser=positive_duration_option,
-            metavar="DURATION",
-            help="Minimum time of low load before a query is upgraded again.",
-            show_default="10s",
-            rich_help_panel=_LADDERS,
+        quantity(
+            positive_duration_option, "Minimum time of low load before a query is upgraded again.", "10s", _LADDERS
         ),
     ] = 10.0,
     audit_rate: Annotated[
         float | None,
-        typer.Option(
-            "--audit",
-            parser=fraction_option,
-            metavar="SHARE",
-            help="Fraction of answers to audit against ground truth (or the most accurate configuration).",
-            show_default="1%; in a replay 0",
-            rich_help_panel=_DRIFT,
+        quantity(
+            fraction_option,
+            "Fraction of answers to audit against ground truth (or the most accurate configuration).",
+            "1%; in a replay 0",
+            _DRIFT,
+            name="--audit",
         ),
     ] = None,
     ground_truth: Annotated[
@@ -90,14 +77,7 @@ def serve(
         ),
     ] = None,
     ground_truth_timeout: Annotated[
-        float,
-        typer.Option(
-            parser=positive_duration_option,
-            metavar="DURATION",
-            help="Time to wait for an answer's ground truth.",
-            show_default="1h",
-            rich_help_panel=_DRIFT,
-        ),
+        float, quantity(positive_duration_option, "Time to wait for an answer's ground truth.", "1h", _DRIFT)
     ] = 3600.0,
     state_file: StateFile = None,
     http: Http = "",
@@ -143,7 +123,7 @@ def serve(
         ground_truth_timeout=ground_truth_timeout,
         items=items,
         state_file=state_file,
-        metrics=metrics_address(metrics) if metrics else None,
+        metrics=listen_address("--metrics", metrics, "127.0.0.1"),
         dry_run=dry_run,
     )
     workspace, plan = Workspace.open_plan(
@@ -152,7 +132,7 @@ def serve(
         engine=engine,
         run_dir=run_dir,
         address=address,
-        http=host_and_port(http),
+        http=listen_address("--http", http),
     )
 
     def report(event: Event) -> None:

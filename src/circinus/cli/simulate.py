@@ -6,34 +6,20 @@ from typing import Annotated
 
 import typer
 
-from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile, duration_option, factor_option, hours_option
+from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile, duration_option, factor_option, hours_option, quantity
 
 _SECONDS_PER_H = 3600.0
 
 
 def simulate(
     plan_file: PlanFile = DEFAULT_PLAN,
-    load: Annotated[
-        float,
-        typer.Option(parser=factor_option, metavar="TIMES", help="Factor on every query's rate.", show_default="1x"),
-    ] = 1.0,
+    load: Annotated[float, quantity(factor_option, "Factor on every query's rate.", "1x")] = 1.0,
     hours: Annotated[
-        float,
-        typer.Option(
-            parser=hours_option,
-            metavar="HOURS",
-            help="Simulated time, in hours or as a duration such as 10min.",
-            show_default="1h",
-        ),
+        float, quantity(hours_option, "Simulated time, in hours or as a duration such as 10min.", "1h")
     ] = 1.0,
     warm_up: Annotated[
         float | None,
-        typer.Option(
-            parser=duration_option,
-            metavar="DURATION",
-            help="Simulated warm-up time, excluded from the figures.",
-            show_default="a tenth of the time",
-        ),
+        quantity(duration_option, "Simulated warm-up time, excluded from the figures.", "a tenth of the time"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed for arrivals and items.")] = 0,
     json: Json = False,

@@ -6,10 +6,10 @@ from datetime import datetime
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from circinus.control.state_store import Event
+from circinus.reporting.tables import make_table
 from circinus.serving import EngineStatus
 from circinus.specification.formatting import format_duration
 
@@ -30,11 +30,8 @@ def event_line(event: Event, *, would: bool = False, dated: bool = False) -> str
 
 def status_table(status: EngineStatus) -> RenderableType:
     """Return a table with a row for each deployment."""
-    table = Table(title=f"Engine ({status.mode} mode)", title_justify="left")
-    table.add_column("deployment", overflow="fold")
-    for column in ("ready", "queue", "requests", "restarts", "start-up"):
-        table.add_column(column, justify="right")
-    table.add_column("message", overflow="fold")
+    figures = ("ready", "queue", "requests", "restarts", "start-up")
+    table = make_table(f"Engine ({status.mode} mode)", ("deployment",), figures, "message")
     for deployment in status.deployments:
         ready = f"{deployment.replicas_ready}/{deployment.target_replicas}"
         table.add_row(

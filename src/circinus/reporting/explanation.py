@@ -11,6 +11,7 @@ from circinus.estimation import Estimate
 from circinus.matching import Admission, Alternative, Assignment, Rejection, ShadowPrice
 from circinus.planning import Ladder, Rung
 from circinus.reporting.plan_table import best_effort_text, format_probability, plan_text
+from circinus.reporting.tables import make_table
 from circinus.specification import PoissonArrivals, Query, SloKind
 from circinus.specification.formatting import (
     format_duration,
@@ -23,14 +24,9 @@ from circinus.specification.formatting import (
 
 def ladder_table(ladder: Ladder) -> Table:
     """Return a table with a row for each rung, the largest margin first; the selected plan is marked."""
-    table = Table(
-        title="ladder: plans to degrade to under bursts, each estimated for this query in isolation",
-        title_justify="left",
-    )
-    table.add_column("")
-    table.add_column("plan", overflow="fold")
-    for column in ("CPU per\nrequest", "cost fully\nshared", "latency", "accuracy", "probability"):
-        table.add_column(column, justify="right", no_wrap=True)
+    title = "ladder: plans to degrade to under bursts, each estimated for this query in isolation"
+    figures = ("CPU per\nrequest", "cost fully\nshared", "latency", "accuracy", "probability")
+    table = make_table(title, ("", "plan"), figures, no_wrap=True)
     for index, rung in enumerate(ladder.rungs):
         estimate = rung.candidate.estimate
         table.add_row(
@@ -158,11 +154,7 @@ def _alternatives(alternatives: tuple[Alternative, ...]) -> RenderableType:
         "alternatives, each estimated for this query in isolation with deployments at their utilization targets (the "
         "selected plan: as deployed); 'in total' is the cost of all queries together"
     )
-    table = Table()
-    table.add_column("plan", overflow="fold")
-    for column in ("latency", "accuracy", "dedicated cost\n(fully shared)"):
-        table.add_column(column, justify="right")
-    table.add_column("reason", overflow="fold")
+    table = make_table(None, ("plan",), ("latency", "accuracy", "dedicated cost\n(fully shared)"), "reason")
     for alternative in alternatives:
         estimate = alternative.estimate
         table.add_row(

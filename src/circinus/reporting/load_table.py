@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from circinus.profiling import ServiceTimeObservation
+from circinus.reporting.plan_table import operator_text
 from circinus.reporting.simulation_table import predicted_latency_text
+from circinus.reporting.tables import make_table
 from circinus.serving.loadtest.load_report import LoadReport, QueryMeasurement, ServiceTimeReport
 from circinus.specification.formatting import format_duration, format_score, format_usd_per_h
 
@@ -32,10 +33,9 @@ def service_time_text(learning: ServiceTimeReport, not_stored_reason: str = "") 
 
 
 def _line(observation: ServiceTimeObservation) -> str:
-    operator = f"{observation.pipeline}/{observation.operator}"
-    knobs = f"({observation.knobs})" if observation.knobs.values else ""
+    operator = f"{observation.pipeline}/{operator_text(observation.operator, observation.knobs)}"
     return (
-        f"{operator}{knobs} on {observation.hardware_class}: service times are {math.exp(observation.log_ratio):.3g} "
+        f"{operator} on {observation.hardware_class}: service times are {math.exp(observation.log_ratio):.3g} "
         f"times the prediction of the profile (standard error {observation.standard_error:.1%}, "
         f"{observation.requests} requests, {observation.items} items)"
     )
@@ -51,11 +51,8 @@ def _storage_text(mode: str, not_stored_reason: str) -> str:
 
 def load_table(report: LoadReport) -> RenderableType:
     """Return a table with a row for each query: predictions, measurements, and whether the SLOs were met."""
-    table = Table(title=f"Load test with {report.arrivals} traffic ({report.mode} mode)", title_justify="left")
-    for column in ("query", "SLOs"):
-        table.add_column(column, overflow="fold")
-    for column in ("requests", "latency", "accuracy", "cost", "SLOs met"):
-        table.add_column(column, justify="right", overflow="fold")
+    title = f"Load test with {report.arrivals} traffic ({report.mode} mode)"
+    table = make_table(title, ("query", "SLOs"), ("requests", "latency", "accuracy", "cost", "SLOs met"))
     for query in report.queries:
         table.add_row(*_row(query, report.rate_factor))
     return Group(table, *_notes(report))

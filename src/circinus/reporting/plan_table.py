@@ -7,14 +7,14 @@ from itertools import groupby
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from circinus.estimation import Estimate
 from circinus.matching import Assignment, Matching, Rejection, ShadowPrice, SizedDeployment, TenantShare
 from circinus.planning import BestEffortPlan
 from circinus.profiling import MIN_ITEMS
-from circinus.specification import Query, QueryPlan, SloKind
+from circinus.reporting.tables import make_table
+from circinus.specification import KnobValues, Query, QueryPlan, SloKind
 from circinus.specification.formatting import (
     ceil_significant,
     format_bytes,
@@ -63,6 +63,11 @@ def _operator_text(plan: QueryPlan, operator: str) -> str:
     return " ".join((operator, *values, *((f"({', '.join(replica)})",) if replica else ())))
 
 
+def operator_text(operator: str, knobs: KnobValues) -> str:
+    """Return an operator with its knob values, if it has knobs: `denoise(strength=2)`."""
+    return f"{operator}({knobs})" if knobs.values else operator
+
+
 def format_cpus(cpus: float) -> str:
     """Return `1 CPU` for 1, and `0.5 CPUs` for 0.5."""
     return "1 CPU" if cpus == 1 else f"{cpus:g} CPUs"
@@ -99,11 +104,7 @@ def best_effort_text(best: BestEffortPlan, query: Query) -> str:
 
 def plan_table(matching: Matching, queries: Mapping[str, Query]) -> RenderableType:
     """Return a table with the plan and estimate, or rejection, of every query, with totals."""
-    table = Table(title="Plans", title_justify="left", expand=False)
-    for column in ("query", "SLOs", "plan"):
-        table.add_column(column, overflow="fold")
-    for column in ("latency", "accuracy", "cost"):
-        table.add_column(column, justify="right")
+    table = make_table("Plans", ("query", "SLOs", "plan"), ("latency", "accuracy", "cost"))
     for assignment in matching.assignments:
         table.add_row(*_assignment_row(assignment, queries[assignment.query]))
     for rejection in matching.rejections:
@@ -155,10 +156,8 @@ def price_table(prices: tuple[ShadowPrice, ...]) -> RenderableType:
     binding = [price for price in prices if price.weight > 0 or price.saving_usd_per_h > 0]
     if not binding:
         return Text("no resource is binding: more of any resource would neither admit another query nor lower the cost")
-    table = Table(title="Binding resources", title_justify="left")
-    table.add_column("resource", overflow="fold")
-    for column in ("used", "capacity", "weight per unit", "saving per unit"):
-        table.add_column(column, justify="right")
+    figures = ("used", "capacity", "weight per unit", "saving per unit")
+    table = make_table("Binding resources", ("resource",), figures)
     for price in sorted(binding, key=lambda price: (-price.weight * price.capacity, -price.saving_usd_per_h)):
         table.add_row(
             price.resource,
@@ -201,19 +200,15 @@ def _accuracy_bound(estimate: Estimate, query: Query) -> str:
 
 def deployment_table(deployments: tuple[SizedDeployment, ...]) -> RenderableType:
     """Return a table of the sized deployments."""
-    table = Table(title="Deployments", title_justify="left")
-    for column in ("operator", "pool", "replicas"):
-        table.add_column(column, overflow="fold")
-    for column in ("utilization", "start-up", "cost"):
-        table.add_column(column, justify="right", no_wrap=True)
+    texts, figures = ("operator", "pool", "replicas"), ("utilization", "start-up", "cost")
+    table = make_table("Deployments", texts, figures, no_wrap=True)
     for sized in sorted(deployments, key=lambda d: (d.deployment.pool, d.deployment.pipeline, d.deployment.operator)):
         deployment, demand = sized.deployment, sized.demand
-        knobs = f"({deployment.knobs})" if deployment.knobs.values else ""
         replica = (
             f"{format_cpus(demand.cpus)}, {format_bytes(demand.memory_bytes)}, batch {deployment.allocation.batch_size}"
         )
         table.add_row(
-            escape(f"{deployment.pipeline}/{deployment.operator}{knobs}"),
+            escape(f"{deployment.pipeline}/{operator_text(deployment.operator, deployment.knobs)}"),
             deployment.pool,
             f"{sized.replicas} x ({replica})",
             f"{sized.utilization:.0%}",

@@ -22,7 +22,8 @@ from circinus.profiling import (
     ServiceTimeObservation,
     Verdict,
 )
-from circinus.reporting.plan_table import format_cpus
+from circinus.reporting.plan_table import format_cpus, operator_text
+from circinus.reporting.tables import make_table
 from circinus.specification import KnobValues
 from circinus.specification.formatting import format_bytes, format_duration, format_interval, format_range, format_score
 from circinus.statistics.interval import Interval
@@ -35,11 +36,7 @@ def speed_table(profile: PipelineProfile) -> Table:
         for name, operator in configuration.operators.items():
             measured.setdefault((name, configuration.configuration[name]), {}).update(operator.speeds.measured)
     classes = dict.fromkeys(name for speeds in measured.values() for name in speeds)
-    table = Table(title="Speed on other hardware (bounds)", title_justify="left")
-    for column in ("operator", "knobs"):
-        table.add_column(column, overflow="fold")
-    for name in classes:
-        table.add_column(escape(name), justify="right")
+    table = make_table("Speed on other hardware (bounds)", ("operator", "knobs"), map(escape, classes))
     for (operator_name, knobs), speeds in measured.items():
         cells = [_speed_text(speeds.get(name)) for name in classes]
         table.add_row(escape(operator_name), escape(str(knobs)), *cells)
@@ -68,9 +65,8 @@ def _speed_text(measured: MeasuredSpeed | None) -> str:
 
 def calibration_table(calibration: Calibration) -> RenderableType:
     """Return a table with a row for each operator, and the entry for the infrastructure file."""
-    table = Table(title=f"Relative speed of {calibration.machine} on {calibration.pipeline}", title_justify="left")
-    table.add_column("operator", overflow="fold")
-    table.add_column("speed (bounds)", justify="right")
+    title = f"Relative speed of {calibration.machine} on {calibration.pipeline}"
+    table = make_table(title, ("operator",), ("speed (bounds)",))
     for name, speed in calibration.operators.items():
         table.add_row(escape(name), _interval_text(speed))
     table.add_row("all operators", _interval_text(calibration.speed))
@@ -94,15 +90,12 @@ def _interval_text(interval: Interval) -> str:
 
 def correction_table(corrections: Sequence[Correction]) -> Table:
     """Return a table with a row for each operator, knob values and hardware class."""
-    table = Table(title="Corrections: observed relative to profiled service times", title_justify="left")
-    for column in ("operator", "knobs", "hardware"):
-        table.add_column(column, overflow="fold")
-    for column in ("factor (95% bounds)", "runs", "requests"):
-        table.add_column(column, justify="right")
+    title = "Corrections: observed relative to profiled service times"
+    table = make_table(title, ("operator", "knobs", "hardware"), ("factor (95% bounds)", "runs", "requests"))
     for entry in corrections:
         table.add_row(
             escape(entry.uses),
-            escape(_knobs(entry.knobs)),
+            "(all others)" if entry.knobs is None else escape(str(entry.knobs)),
             escape(f"{entry.hardware_class} (speed {entry.speed:g})"),
             _interval_text(entry.factor),
             str(entry.runs),
@@ -113,16 +106,13 @@ def correction_table(corrections: Sequence[Correction]) -> Table:
 
 def observation_table(observations: Sequence[ServiceTimeObservation]) -> Table:
     """Return a table with a row for each deployment in each run of traffic, the newest last."""
-    table = Table(title="Observed service times, relative to the profile", title_justify="left")
-    for column in ("run", "mode", "operator", "hardware", "replica"):
-        table.add_column(column, overflow="fold")
-    for column in ("ratio", "requests"):
-        table.add_column(column, justify="right", overflow="fold")
+    texts = ("run", "mode", "operator", "hardware", "replica")
+    table = make_table("Observed service times, relative to the profile", texts, ("ratio", "requests"))
     for observation in observations:
         table.add_row(
             observation.at.replace("T", " "),
             observation.mode,
-            escape(f"{observation.pipeline}/{_operator_text(observation.operator, observation.knobs)}"),
+            escape(f"{observation.pipeline}/{operator_text(observation.operator, observation.knobs)}"),
             escape(f"{observation.hardware_class} (speed {observation.speed:g})"),
             f"{format_cpus(observation.cpus)}, batch {observation.batch_size}",
             f"{math.exp(observation.log_ratio):.3g} (standard error {observation.standard_error:.1%})",
@@ -144,10 +134,6 @@ def corrections_in_force(corrections: Corrections) -> str:
     )
 
 
-def _knobs(knobs: KnobValues | None) -> str:
-    return "(all others)" if knobs is None else str(knobs)
-
-
 def profile_table(profile: PipelineProfile, direction: str, warning: str | None = None) -> RenderableType:
     """Return tables of the configurations, best first, and of the operators, with notes on the profile.
 
@@ -157,11 +143,8 @@ def profile_table(profile: PipelineProfile, direction: str, warning: str | None 
         warning: reason why the profile may not apply, or None.
     """
     sign = -1.0 if direction == "maximize" else 1.0
-    table = Table(title=f"Profile of {profile.pipeline}", title_justify="left")
-    table.add_column("configuration", overflow="fold")
-    for column in ("items", "accuracy (bounds)", "service time", "memory"):
-        table.add_column(column, justify="right")
-    table.add_column("verdict", overflow="fold")
+    figures = ("items", "accuracy (bounds)", "service time", "memory")
+    table = make_table(f"Profile of {profile.pipeline}", ("configuration",), figures, "verdict")
     for measured in sorted(profile.configurations, key=lambda c: sign * c.accuracy.value):
         operators = measured.operators.values()
         table.add_row(
@@ -180,10 +163,8 @@ def profile_table(profile: PipelineProfile, direction: str, warning: str | None 
 
 def _operators(profile: PipelineProfile) -> Table:
     """Return a table with a row for each operator and its knob values, over all measured prefixes."""
-    table = Table(title="Operators", title_justify="left")
-    table.add_column("operator", overflow="fold")
-    for column in ("service time", "output", "start-up (load)", "memory", "measured allocations"):
-        table.add_column(column, justify="right")
+    figures = ("service time", "output", "start-up (load)", "memory", "measured allocations")
+    table = make_table("Operators", ("operator",), figures)
     by_knobs: dict[tuple[str, KnobValues], list[OperatorProfile]] = {}
     for name in profile.configurations[0].operators:
         for measured in profile.configurations:
@@ -193,7 +174,7 @@ def _operators(profile: PipelineProfile) -> Table:
         reference = operators[0]
         startup = "-" if reference.startup_s is None else format_duration(reference.startup_s)
         table.add_row(
-            escape(_operator_text(name, knobs)),
+            escape(operator_text(name, knobs)),
             format_range(format_duration, min(service_s), max(service_s)),
             format_bytes(sum(float(operator.output_bytes.mean()) for operator in operators) / len(operators)),
             f"{startup} ({format_duration(reference.load_s)})",
@@ -201,10 +182,6 @@ def _operators(profile: PipelineProfile) -> Table:
             f"{len(reference.measured_allocations)} of {len(reference.batch_ratio)}",
         )
     return table
-
-
-def _operator_text(operator: str, knobs: KnobValues) -> str:
-    return f"{operator}({knobs})" if knobs.values else operator
 
 
 def search_summary(profile: PipelineProfile) -> str:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -22,45 +22,24 @@ LINE_EVERY_S = 10.0
 """Interval between plain lines."""
 
 
-class _Display(Protocol):
-    """Display of progress."""
-
-    def update(self, task: str, done: int, total: int, remaining: str) -> None:
-        """Show the progress of a task."""
-        ...
-
-
-class _Bar:
-    """Progress bar at the bottom of a terminal."""
-
-    def __init__(self, progress: Progress, task: str) -> None:
-        self._progress = progress
-        self._task = progress.add_task(task, total=1, remaining="")
-
-    def update(self, task: str, done: int, total: int, remaining: str) -> None:
-        self._progress.update(self._task, description=task, completed=done, total=max(total, 1), remaining=remaining)
-
-
-class _Lines:
-    """Lines at intervals of at least `LINE_EVERY_S`; short tasks print none."""
-
-    def __init__(self, console: Console, clock: Callable[[], float]) -> None:
-        self._console = console
-        self._clock = clock
-        self._printed_s = clock()
-
-    def update(self, task: str, done: int, total: int, remaining: str) -> None:
-        now_s = self._clock()
-        if now_s - self._printed_s >= LINE_EVERY_S:
-            self._printed_s = now_s
-            line = f"{task}: {done} of {total}, {remaining}"
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+_Show = Callable[[str, int, int, str], None]
+"""Display of (task, done, total, remaining)."""
 
 
 @contextmanager
-def _display(console: Console, task: str, clock: Callable[[], float]) -> Iterator[_Display]:
+def _display(console: Console, title: str, clock: Callable[[], float]) -> Iterator[_Show]:
+    """Show a bar on a terminal; elsewhere print lines, of which short tasks have none."""
+    printed_s = clock()
+
+    def print_line(task: str, done: int, total: int, remaining: str) -> None:
+        nonlocal printed_s
+        if (now_s := clock()) - printed_s >= LINE_EVERY_S:
+            printed_s = now_s
+            line = f"{task}: {done} of {total}, {remaining}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     if not console.is_terminal:
-        yield _Lines(console, clock)
+        yield print_line
         return
     columns = (
         TextColumn("{task.description}"),
@@ -69,21 +48,24 @@ def _display(console: Console, task: str, clock: Callable[[], float]) -> Iterato
         TextColumn("{task.fields[remaining]}"),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        yield _Bar(progress, task)
+        bar = progress.add_task(title, total=1, remaining="")
+
+        def update_bar(task: str, done: int, total: int, remaining: str) -> None:
+            progress.update(bar, description=task, completed=done, total=max(total, 1), remaining=remaining)
+
+        yield update_bar
 
 
 class ProfileBar:
     """`ProfileObserver` that shows progress and remaining time, and prints failures."""
 
-    def __init__(self, console: Console, task: str, display: _Display) -> None:
-        self._console = console
-        self._task = task
-        self._display = display
+    def __init__(self, console: Console, task: str, show: _Show) -> None:
+        self._console, self._task, self._show = console, task, show
 
     def progressed(self, progress: ProfileProgress) -> None:
         """Show the progress."""
         remaining = f"{format_duration(progress.remaining_s)} left"
-        self._display.update(f"{self._task}: {progress.phase}", progress.done, progress.total, remaining)
+        self._show(f"{self._task}: {progress.phase}", progress.done, progress.total, remaining)
 
     def failed(self, failure: FailedConfiguration) -> None:
         """Print the failure."""
@@ -98,8 +80,8 @@ class ProfileBar:
 @contextmanager
 def profile_bar(console: Console, pipeline: str, clock: Callable[[], float] = time.monotonic) -> Iterator[ProfileBar]:
     """Show the progress of profiling a pipeline; `clock` is in seconds."""
-    with _display(console, pipeline, clock) as display:
-        yield ProfileBar(console, pipeline, display)
+    with _display(console, pipeline, clock) as show:
+        yield ProfileBar(console, pipeline, show)
 
 
 @contextmanager
@@ -110,7 +92,7 @@ def load_bar(console: Console, clock: Callable[[], float] = time.monotonic) -> I
         def show(state: LoadProgress) -> None:
             remaining_s = max(state.total_s - state.elapsed_s, 0.0)
             failed = f", {state.failed} failed" if state.failed else ""
-            display.update("traffic", state.answered, state.due, f"{format_duration(remaining_s)} left{failed}")
+            display("traffic", state.answered, state.due, f"{format_duration(remaining_s)} left{failed}")
 
         yield show
 
@@ -123,6 +105,6 @@ def simulation_bar(
     with _display(console, "simulated minutes", clock) as display:
 
         def show(state: SimulationProgress) -> None:
-            display.update("simulated minutes", int(state.done_s / 60), math.ceil(state.total_s / 60), "")
+            display("simulated minutes", int(state.done_s / 60), math.ceil(state.total_s / 60), "")
 
         yield show

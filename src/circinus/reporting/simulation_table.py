@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from circinus.estimation import Estimate
+from circinus.reporting.tables import make_table
 from circinus.simulation import QueryOutcome, SimulationReport, StationOutcome
 from circinus.specification import Query
 from circinus.specification.formatting import format_duration, format_score
@@ -29,11 +29,8 @@ def simulation_table(
         predicted: query -> estimate of its plan.
         rejected: rejected queries.
     """
-    table = Table(title=f"Simulation at {report.load:g}x load", title_justify="left")
-    for column in ("query", "SLOs"):
-        table.add_column(column, overflow="fold")
-    for column in ("requests", "latency", "p50\np99", "accuracy", "SLOs met"):
-        table.add_column(column, justify="right", overflow="fold")
+    figures = ("requests", "latency", "p50\np99", "accuracy", "SLOs met")
+    table = make_table(f"Simulation at {report.load:g}x load", ("query", "SLOs"), figures)
     for outcome in report.queries:
         table.add_row(*_row(outcome, predicted.get(outcome.query), report.load))
     for query in rejected:
@@ -70,10 +67,8 @@ def _interval_text(latency_s: Interval) -> str:
 
 def _stations(report: SimulationReport) -> RenderableType:
     stations = sorted((*report.deployments, *report.links), key=lambda station: -station.offered_utilization)
-    table = Table(title="Busiest deployments and links", title_justify="left")
-    table.add_column("deployment or link", overflow="fold")
-    for column in ("servers", "utilization", "offered\nutilization", "mean wait", "mean batch"):
-        table.add_column(column, justify="right")
+    figures = ("servers", "utilization", "offered\nutilization", "mean wait", "mean batch")
+    table = make_table("Busiest deployments and links", ("deployment or link",), figures)
     for station in stations[:_MAX_STATIONS]:
         table.add_row(*_station_row(station))
     return table
