@@ -6,17 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
-import numpy as np
-
 from circinus.estimation import PlanCandidate
 from circinus.matching.admission_control import AdmissionControl, AdmissionFit, AdmissionProblem
-from circinus.matching.explanation.assignment_explanations import MAX_ALTERNATIVES
-from circinus.matching.explanation.rejections import binding_slos
+from circinus.matching.explanation.assignment_explanations import (
+    CandidateComparison,
+    alternatives,
+    cheaper_failures,
+    cost_difference,
+    infeasible,
+)
+from circinus.matching.explanation.rejections import explain_rejection
 from circinus.matching.explanation.shadow_prices import ShadowPrice
-from circinus.matching.explanation.slo_relaxation import Replan, smallest_relaxation
-from circinus.matching.feasibility import Infeasibility
+from circinus.matching.explanation.slo_relaxation import Replan
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
-from circinus.matching.plan_set import Alternative, Assignment, Matching, Rejection, tenant_shares
+from circinus.matching.plan_set import Assignment, Matching, Rejection, tenant_shares
 from circinus.matching.problem import RESOURCES
 from circinus.matching.simulation_check import (
     MAX_ATTEMPTS,
@@ -24,12 +27,10 @@ from circinus.matching.simulation_check import (
     exclude_refuted,
     simulation_inputs,
 )
-from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, ladder, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.specification import Network, Query, Specification
-from circinus.specification.formatting import format_usd_per_h
 
 
 @dataclass(frozen=True)
@@ -155,79 +156,36 @@ def admit(
         *frontier.candidates,
         *(extra for extra in extra_candidates if extra.plan not in listed_plans),
     )
-    if not candidates:
-        rejection = Rejection(
-            query=query.name,
-            reason=frontier.reason,
-            binding=binding_slos(frontier),
-            relaxation=smallest_relaxation(running, frontier, replan),
-            best_so_far=frontier.best_effort,
-        )
-        return Admission(query, rejection=rejection)
     prepared = running.prepare(query, candidates)
-    obstacles: dict[int, Infeasibility] = {}
-    for candidate in prepared.cheapest_first:
-        fit = running.try_candidate(prepared, candidate, query.slos)
-        if isinstance(fit, AdmissionFit):
-            assignment = _assignment(prepared, candidate, fit, frontier, obstacles)
-            return Admission(query, assignment, fit=(prepared, fit))
-        obstacles[candidate] = fit
-    for candidate in np.flatnonzero(~prepared.marginal_costs.fits).tolist():
-        fit = running.try_candidate(prepared, candidate, query.slos)
-        assert isinstance(fit, Infeasibility)
-        obstacles[candidate] = fit
-    nearest = sorted(obstacles.items(), key=lambda entry: entry[1].excess)
-    closest = nearest[0][1]
-    subject = "its only plan" if len(candidates) == 1 else f"the nearest of its {len(candidates)} plans"
-    reason = closest.reason if closest.reason.startswith("needs") else f"fails: {closest.reason}"
-    rejection = Rejection(
-        query=query.name,
-        reason=f"none of its plans fits with the running plans: {subject} {reason}",
-        binding=closest.binding,
-        relaxation=smallest_relaxation(running, frontier, replan),
-        alternatives=tuple(
-            Alternative(candidates[candidate].plan, candidates[candidate].estimate, obstacle.reason)
-            for candidate, obstacle in nearest[:MAX_ALTERNATIVES]
-        ),
-    )
+    failed: list[CandidateComparison] = []
+    for position, outcome in running.try_candidates(prepared, query.slos):
+        if isinstance(outcome, AdmissionFit):
+            assignment = _assignment(prepared, position, outcome, frontier, failed)
+            return Admission(query, assignment, fit=(prepared, outcome))
+        failed.append(infeasible(candidates[position], outcome, cheaper=True))
+    rejection = explain_rejection(running, frontier, failed, replan, neighbours="the running plans")
     prices = {price.resource: price for price in matching.prices}
-    return Admission(query, None, rejection, tuple(prices[name] for name in closest.binding if name in prices))
+    return Admission(query, None, rejection, tuple(prices[name] for name in rejection.binding if name in prices))
 
 
 def _assignment(
     prepared: AdmissionProblem,
-    candidate: int,
+    position: int,
     fit: AdmissionFit,
     frontier: Frontier,
-    failed: Mapping[int, Infeasibility],
+    failed: Sequence[CandidateComparison],
 ) -> Assignment:
     """Return the query's plan with its reason and alternatives."""
     candidates, added = prepared.problem.candidates, prepared.marginal_costs.added_usd_per_h
-    alternatives = [(other, obstacle.reason) for other, obstacle in failed.items()]
-    for other in prepared.cheapest_first:
-        extra = float(added[other] - added[candidate])
-        if other != candidate and other not in failed:
-            alternatives.append(
-                (
-                    other,
-                    "costs the same" if extra <= EQUAL_USD_PER_H else f"costs {format_usd_per_h(extra)} more in total",
-                )
-            )
+    untried = [other for other in prepared.cheapest_first if other != position][len(failed) :]
+    extra = [(candidates[other], float(added[other] - added[position])) for other in untried]
     merit = "its only plan" if len(candidates) == 1 else f"adds the lowest cost among its {len(candidates)} plans"
-    reasons = [f"{merit} given the running plans"]
-    if failed:
-        reasons.append(
-            f"the nearest of {len(failed)} plans that would add less cost fails: {next(iter(failed.values())).reason}"
-        )
     return Assignment(
         query=frontier.query.name,
         chosen=fit.final,
-        reason="; ".join(reasons),
-        alternatives=tuple(
-            Alternative(candidates[other].plan, candidates[other].estimate, reason)
-            for other, reason in alternatives[:MAX_ALTERNATIVES]
-        ),
-        ladder=ladder(frontier.query, frontier.plans, candidates[candidate]),
+        reason="; ".join((f"{merit} given the running plans", *cheaper_failures(failed))),
+        alternatives=alternatives([*(cost_difference(plan, usd, usd) for plan, usd in extra), *failed], frontier),
+        ladder=ladder(frontier.query, frontier.plans, candidates[position]),
     )
 
 

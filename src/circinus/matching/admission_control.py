@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -161,6 +162,23 @@ class AdmissionControl:
             cost_usd_per_h=float(problem.price_usd_per_h @ replicas) + self._transfers_usd_per_h,
         )
         return AdmissionProblem(problem, usage, marginal_costs(problem, 0, usage))
+
+    def with_nodes(self, pool: str, added: int) -> AdmissionControl:
+        """Return the running plans with more nodes in a pool."""
+        pools = (
+            p.model_copy(update={"nodes": p.nodes + added}) if p.name == pool else p for p in self.infrastructure.pools
+        )
+        larger = copy(self)
+        larger.infrastructure = self.infrastructure.model_copy(update={"pools": tuple(pools)})
+        return larger
+
+    def try_candidates(
+        self, prepared: AdmissionProblem, slos: Slos
+    ) -> Iterator[tuple[int, AdmissionFit | Infeasibility]]:
+        """Yield candidates with their outcomes: by added cost, then those beyond the linear capacities."""
+        beyond = np.flatnonzero(~prepared.marginal_costs.fits).tolist()
+        for candidate in (*prepared.cheapest_first, *beyond):
+            yield candidate, self.try_candidate(prepared, candidate, slos)
 
     def try_candidate(self, prepared: AdmissionProblem, candidate: int, slos: Slos) -> AdmissionFit | Infeasibility:
         """Check capacities, then packing on nodes, then the SLOs of all queries whose load changes.

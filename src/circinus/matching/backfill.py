@@ -10,7 +10,6 @@ from circinus.matching.cuts import ChurnCut
 from circinus.matching.feasibility import Infeasibility, check_feasibility
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import SizedDeployment
-from circinus.specification import Infrastructure
 
 _MAX_TRIED = 40
 """Maximum number of plans of a query that are tried, those with the lowest added cost."""
@@ -33,20 +32,15 @@ def sized_deployments(answer: Answer) -> tuple[SizedDeployment, ...]:
     )
 
 
-def running_state(answer: Answer, infrastructure: Infrastructure | None = None) -> AdmissionControl:
-    """Prepare an answer for the admission of one more query.
-
-    Args:
-        answer: the plans that run then.
-        infrastructure: a larger one than the answer's; default the answer's.
-    """
+def running_state(answer: Answer) -> AdmissionControl:
+    """Prepare the plans of an answer for the admission of one more query."""
     problem, run, final = answer.problem, answer.run, answer.solution.sizing.final
     served = list(problem.served(answer.chosen))
     return AdmissionControl(
         [run.queries[query] for query, _ in served],
         {problem.queries[query]: problem.candidates[candidate] for query, candidate in served},
         sized_deployments(answer),
-        run.infrastructure if infrastructure is None else infrastructure,
+        run.infrastructure,
         run.reestimate,
         run.settings.usable_link_share,
         {problem.queries[query]: plan.estimate.latency_s.upper for query, plan in final.items()}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from circinus.arrays import IntArray
+from circinus.estimation import PlanCandidate
+from circinus.matching.admission_control import AdmissionFit
 from circinus.matching.cuts import ChurnCut, CostShareCut, SizingCut
-from circinus.matching.feasibility import Infeasibility, check_feasibility
+from circinus.matching.feasibility import FeasibleSolution, Infeasibility, check_feasibility
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Alternative, Assignment
 from circinus.matching.problem import Problem
@@ -18,19 +21,19 @@ from circinus.planning import Frontier, ladder
 from circinus.specification import Deployment
 from circinus.specification.formatting import format_usd_per_h
 
-MAX_ALTERNATIVES = 5
+_MAX_ALTERNATIVES = 5
 """Maximum number of alternatives of a query, not counting near misses."""
 
 _TIE = "costs the same: plans of equal weight and total cost are not compared further; the search kept the first"
 _NO_GAIN = "costs the same as the running plan"
-NOT_REACHED = "was not reached before the time limit"
+_TOO_MANY_CHANGES = "would exceed the allowed number of plan changes"
 
 
 @dataclass(frozen=True)
 class CandidateComparison:
     """A candidate of a query, compared with the plan that the query got."""
 
-    candidate: int
+    candidate: PlanCandidate
     rank: tuple[int, float]
     """Sort key: feasible candidates first, cheapest first, then infeasible ones, nearest first."""
     reason: str
@@ -50,23 +53,21 @@ def explain_assignments(answer: Answer) -> tuple[Assignment, ...]:
                 query=problem.queries[query],
                 chosen=answer.solution.sizing.final[query],
                 reason=_reason(answer, query, compared),
-                alternatives=alternatives(problem, compared, frontier),
+                alternatives=alternatives(compared, frontier),
                 ladder=ladder(frontier.query, frontier.plans, problem.candidates[candidate]),
             )
         )
     return tuple(assignments)
 
 
-def alternatives(
-    problem: Problem, compared: tuple[CandidateComparison, ...], frontier: Frontier
-) -> tuple[Alternative, ...]:
+def alternatives(compared: Sequence[CandidateComparison], frontier: Frontier) -> tuple[Alternative, ...]:
     """Return the best candidates, one for each configuration and placement, and then the near misses."""
     selected: list[Alternative] = []
     kinds = set()
-    for comparison in compared:
-        candidate = problem.candidates[comparison.candidate]
+    for comparison in sorted(compared, key=lambda comparison: comparison.rank):
+        candidate = comparison.candidate
         kind = (candidate.plan.configuration, candidate.plan.placement)
-        if kind not in kinds and len(selected) < MAX_ALTERNATIVES:
+        if kind not in kinds and len(selected) < _MAX_ALTERNATIVES:
             kinds.add(kind)
             selected.append(Alternative(candidate.plan, candidate.estimate, comparison.reason))
     near = (Alternative(miss.candidate.plan, miss.candidate.estimate, miss.reason) for miss in frontier.near_misses)
@@ -86,46 +87,64 @@ def compare_candidates(answer: Answer, query: int) -> tuple[CandidateComparison,
         if candidate != current:
             trial[query] = candidate
             extra, with_churn = float(added[position]), float(counted[position])
-            comparison = _by_cost(candidate, extra, with_churn) if costs.fits[position] else None
-            if comparison is None:
+            if costs.fits[position] and with_churn >= -EQUAL_USD_PER_H:
+                comparison = cost_difference(problem.candidates[candidate], extra, with_churn)
+            else:
                 comparison = _by_feasibility(answer, trial, candidate)
             comparisons.append(replace(comparison, cheaper=extra < -EQUAL_USD_PER_H))
     return tuple(sorted(comparisons, key=lambda comparison: comparison.rank))
 
 
-def _by_cost(candidate: int, extra_usd_per_h: float, with_churn: float) -> CandidateComparison | None:
-    """Return the comparison with the current plan by cost, or None if the candidate would be better."""
-    if extra_usd_per_h > EQUAL_USD_PER_H and with_churn > -EQUAL_USD_PER_H:
+def cost_difference(candidate: PlanCandidate, extra_usd_per_h: float, with_churn: float) -> CandidateComparison:
+    """Return the comparison by total cost with a plan that is no worse, churn included."""
+    if extra_usd_per_h > EQUAL_USD_PER_H:
         reason = f"costs {format_usd_per_h(extra_usd_per_h)} more in total"
-    elif extra_usd_per_h < -EQUAL_USD_PER_H and with_churn > -EQUAL_USD_PER_H:
+    elif extra_usd_per_h < -EQUAL_USD_PER_H:
         reason = f"costs {format_usd_per_h(-extra_usd_per_h)} less in total, which is below the churn price"
     elif with_churn > EQUAL_USD_PER_H:
         reason = _NO_GAIN
-    elif with_churn >= -EQUAL_USD_PER_H:
-        return CandidateComparison(candidate, (0, 0.0), _TIE)
     else:
-        return None
+        return CandidateComparison(candidate, (0, 0.0), _TIE)
     return CandidateComparison(candidate, (0, with_churn), reason)
 
 
 def _by_feasibility(answer: Answer, trial: IntArray, candidate: int) -> CandidateComparison:
     outcome = check_feasibility(answer.problem, trial, answer.run.slos, answer.run.reestimate)
-    if isinstance(outcome, Infeasibility):
-        return infeasible(answer, candidate, outcome)
-    change_limits = (
-        c.is_satisfied(answer.problem, trial, outcome.usage) for c in answer.cuts if isinstance(c, ChurnCut)
-    )
-    if not all(change_limits):
-        return CandidateComparison(candidate, (0, -1.0), "would exceed the allowed number of plan changes")
-    return CandidateComparison(candidate, (0, -1.0), NOT_REACHED)
+    change_limits = (cut for cut in answer.cuts if isinstance(cut, ChurnCut))
+    if isinstance(outcome, FeasibleSolution) and not all(
+        cut.is_satisfied(answer.problem, trial, outcome.usage) for cut in change_limits
+    ):
+        return CandidateComparison(answer.problem.candidates[candidate], (0, -1.0), _TOO_MANY_CHANGES)
+    return by_outcome(answer, candidate, outcome)
 
 
-def infeasible(answer: Answer, candidate: int, obstacle: Infeasibility) -> CandidateComparison:
-    """Return the comparison of an infeasible candidate, with the reason of its cut if there is one."""
-    cuts = () if obstacle.is_shortage else answer.cuts
+def by_outcome(
+    answer: Answer, candidate: int, outcome: FeasibleSolution | AdmissionFit | Infeasibility
+) -> CandidateComparison:
+    """Return the comparison of a candidate that the answer lacks, with the reason of its cut if there is one."""
+    plan = answer.problem.candidates[candidate]
+    if not isinstance(outcome, Infeasibility):
+        return CandidateComparison(plan, (0, -1.0), "was not reached before the time limit")
+    cuts = () if outcome.is_shortage else answer.cuts
     cut = next((c for c in cuts if isinstance(c, SizingCut | CostShareCut) and c.candidate == candidate), None)
-    reason = obstacle.reason if cut is None else f"withdrawn: {cut.reason}"
-    return CandidateComparison(candidate, (1, obstacle.excess), reason, obstacle)
+    return infeasible(plan, outcome if cut is None else replace(outcome, reason=f"withdrawn: {cut.reason}"))
+
+
+def infeasible(candidate: PlanCandidate, obstacle: Infeasibility, *, cheaper: bool = False) -> CandidateComparison:
+    """Return the comparison of an infeasible candidate."""
+    return CandidateComparison(candidate, (1, obstacle.excess), obstacle.reason, obstacle, cheaper)
+
+
+def failure(comparison: CandidateComparison) -> str:
+    """Return the reason of an infeasible candidate as a predicate: it needs more, or it fails."""
+    return comparison.reason if comparison.reason.startswith("needs") else f"fails: {comparison.reason}"
+
+
+def cheaper_failures(comparisons: Sequence[CandidateComparison]) -> list[str]:
+    """Return the reason against the nearest of the plans that would cost less, if there are any."""
+    cheaper = [comparison for comparison in comparisons if comparison.obstacle is not None and comparison.cheaper]
+    nearest = min(cheaper, key=lambda comparison: comparison.rank, default=None)
+    return [] if nearest is None else [f"the nearest of {len(cheaper)} plans that would cost less {failure(nearest)}"]
 
 
 def _reason(answer: Answer, query: int, comparisons: tuple[CandidateComparison, ...]) -> str:
@@ -143,9 +162,7 @@ def _reason(answer: Answer, query: int, comparisons: tuple[CandidateComparison, 
     shared = _shared_deployments(answer.problem, answer.chosen, query)
     if shared:
         reasons.append("; ".join(f"shares {names} with {', '.join(queries)}" for names, queries in shared))
-    cheaper = [j for j in comparisons if j.obstacle is not None and j.cheaper]
-    if cheaper:
-        reasons.append(f"the nearest of {len(cheaper)} plans that would cost less {_failure(cheaper[0].reason)}")
+    reasons += cheaper_failures(comparisons)
     if not answer.optimal:
         reasons.append("not proved optimal within the time limit")
     return "; ".join(reasons)
@@ -159,10 +176,6 @@ def _priority_reason(answer: Answer, query: int) -> str:
     if levels[query] > levels.min() and query_spec.priority > min(other.priority for other in answer.run.queries):
         return f"priority {query_spec.priority} comes before lower ones"
     return ""
-
-
-def _failure(reason: str) -> str:
-    return reason if reason.startswith("needs") else f"fails: {reason}"
 
 
 def _shared_deployments(problem: Problem, chosen: IntArray, query: int) -> list[tuple[str, list[str]]]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from circinus.matching.admission_control import AdmissionControl, AdmissionFit
 from circinus.matching.backfill import running_state
 from circinus.matching.explanation.assignment_explanations import (
-    NOT_REACHED,
     CandidateComparison,
     alternatives,
-    infeasible,
+    by_outcome,
+    failure,
 )
 from circinus.matching.explanation.slo_relaxation import Replan, smallest_relaxation
-from circinus.matching.feasibility import Infeasibility
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Rejection
 from circinus.planning import Frontier
@@ -39,7 +38,7 @@ def rejections(answer: Answer, replan: Replan | None, relax: Collection[str] | N
     result: list[Rejection] = []
     if (answer.chosen >= 0).all():
         return ()
-    admissions = _Admissions(answer)
+    running = running_state(answer)
     for index, query in enumerate(answer.run.queries):
         if answer.chosen[index] >= 0:
             continue
@@ -49,31 +48,69 @@ def rejections(answer: Answer, replan: Replan | None, relax: Collection[str] | N
         kind = (query.model_copy(update=_ANY_QUERY), plans, frontier.reason, relaxing)
         rejection = by_kind.get(kind)
         if rejection is None or _names_query(rejection):
-            by_kind[kind] = rejection = _rejection(admissions, index, frontier, replan, with_relaxation=relaxing)
+            by_kind[kind] = rejection = _rejection(answer, running, index, replan, with_relaxation=relaxing)
         result.append(replace(rejection, query=query.name))
     return tuple(result)
 
 
 def rejection_reason(answer: Answer, query: int) -> str:
-    """Return the reason why a query with candidates is not served."""
-    admissions = _Admissions(answer)
-    return _infeasibility_reason(admissions, query, _compare_candidates(admissions, query))[0]
+    """Return the reason why a query is not served."""
+    return _rejection(answer, running_state(answer), query, None, with_relaxation=False).reason
 
 
-def _compare_candidates(admissions: _Admissions, query: int) -> tuple[CandidateComparison, ...]:
-    """Return all candidates of a query that is not served, best first."""
-    answer, admission = admissions.answer, admissions.current
-    candidates, slos = answer.problem.candidates_of(query), answer.run.slos[query]
-    prepared = admission.prepare(answer.run.queries[query], [answer.problem.candidates[c] for c in candidates])
-    comparisons = []
-    for position, candidate in enumerate(candidates):
-        outcome = admission.try_candidate(prepared, position, slos)
-        comparisons.append(
-            infeasible(answer, candidate, outcome)
-            if isinstance(outcome, Infeasibility)
-            else CandidateComparison(candidate, (0, -1.0), NOT_REACHED)
-        )
-    return tuple(sorted(comparisons, key=lambda comparison: comparison.rank))
+def _rejection(
+    answer: Answer, running: AdmissionControl, query: int, replan: Replan | None, *, with_relaxation: bool
+) -> Rejection:
+    problem, levels = answer.problem, answer.problem.priority_levels.rank
+    frontier, candidates = answer.run.frontiers[problem.queries[query]], problem.candidates_of(query)
+    prepared = running.prepare(frontier.query, [problem.candidates[candidate] for candidate in candidates])
+    outcomes = running.try_candidates(prepared, frontier.query.slos)
+    return explain_rejection(
+        running,
+        frontier,
+        [by_outcome(answer, candidates.start + position, outcome) for position, outcome in outcomes],
+        replan,
+        neighbours="those of the other queries",
+        preceded=bool((levels[answer.chosen >= 0] > levels[query]).any()),
+        with_relaxation=with_relaxation,
+    )
+
+
+def explain_rejection(
+    running: AdmissionControl,
+    frontier: Frontier,
+    compared: Sequence[CandidateComparison],
+    replan: Replan | None,
+    *,
+    neighbours: str,
+    preceded: bool = False,
+    with_relaxation: bool = True,
+) -> Rejection:
+    """Return the rejection of a query.
+
+    Args:
+        running: the other queries' plans.
+        frontier: of the query.
+        compared: all its candidates.
+        replan: plans it under relaxed SLOs.
+        neighbours: description of the other queries' plans.
+        preceded: whether queries of higher priority are served.
+        with_relaxation: whether the smallest relaxation is searched for.
+    """
+    nearest_first = sorted(compared, key=lambda comparison: comparison.rank)
+    reason, binding = (
+        _infeasibility_reason(running, frontier, nearest_first, neighbours, preceded)
+        if compared
+        else (frontier.reason, binding_slos(frontier))
+    )
+    return Rejection(
+        query=frontier.query.name,
+        reason=reason,
+        binding=binding,
+        relaxation=smallest_relaxation(running, frontier, replan) if with_relaxation else None,
+        alternatives=alternatives(compared, frontier),
+        best_so_far=None if compared else frontier.best_effort,
+    )
 
 
 def _names_query(rejection: Rejection) -> bool:
@@ -81,25 +118,6 @@ def _names_query(rejection: Rejection) -> bool:
     name = f"query {rejection.query}:"
     return any(
         name in reason for reason in (rejection.reason, *(alternative.reason for alternative in rejection.alternatives))
-    )
-
-
-def _rejection(
-    admissions: _Admissions, query: int, frontier: Frontier, replan: Replan | None, *, with_relaxation: bool
-) -> Rejection:
-    answer = admissions.answer
-    comparisons = _compare_candidates(admissions, query)
-    if comparisons:
-        reason, binding = _infeasibility_reason(admissions, query, comparisons)
-    else:
-        reason, binding = frontier.reason, binding_slos(frontier)
-    return Rejection(
-        query=answer.problem.queries[query],
-        reason=reason,
-        binding=binding,
-        relaxation=(smallest_relaxation(admissions.current, frontier, replan) if with_relaxation else None),
-        alternatives=alternatives(answer.problem, comparisons, frontier),
-        best_so_far=None if comparisons else frontier.best_effort,
     )
 
 
@@ -113,54 +131,33 @@ def binding_slos(frontier: Frontier) -> tuple[str, ...]:
 
 
 def _infeasibility_reason(
-    admissions: _Admissions, query: int, comparisons: tuple[CandidateComparison, ...]
+    running: AdmissionControl,
+    frontier: Frontier,
+    nearest_first: Sequence[CandidateComparison],
+    neighbours: str,
+    preceded: bool,
 ) -> tuple[str, tuple[str, ...]]:
-    nearest = comparisons[0]
-    count = len(comparisons)
+    nearest, count = nearest_first[0], len(nearest_first)
     subject = "its only plan" if count == 1 else f"the nearest of its {count} plans"
     if nearest.obstacle is None:
         return f"{subject} {nearest.reason}", ()
-    reason = nearest.reason if nearest.reason.startswith("needs") else f"fails: {nearest.reason}"
-    message = f"none of its plans fits with those of the other queries: {subject} {reason}"
-    levels, answer = admissions.answer.problem.priority_levels.rank, admissions.answer
-    if (levels[answer.chosen >= 0] > levels[query]).any():
+    message = f"none of its plans fits with {neighbours}: {subject} {failure(nearest)}"
+    if preceded:
         message += "; pinned queries or queries of higher priority precede it"
-    helpful_nodes = _helpful_nodes(admissions, query, comparisons)
-    return (
-        f"{message}; {helpful_nodes} it would be served unchanged" if helpful_nodes else message
-    ), nearest.obstacle.binding
+    return message + _helpful_nodes(running, frontier, nearest_first[:_NEAREST]), nearest.obstacle.binding
 
 
-def _helpful_nodes(admissions: _Admissions, query: int, comparisons: tuple[CandidateComparison, ...]) -> str:
-    """Return `with 1 more node in pool edge`, checked by fitting the plan, or "" if no node helps."""
-    answer = admissions.answer
+def _helpful_nodes(running: AdmissionControl, frontier: Frontier, nearest: Sequence[CandidateComparison]) -> str:
+    """Return the smallest number of nodes that help, checked by fitting a plan, or "" if none do."""
+    query = frontier.query
     for added in range(1, _MAX_ADDED_NODES + 1):
-        for comparison in comparisons[:_NEAREST]:
+        for comparison in nearest:
             pools = comparison.obstacle.pools if comparison.obstacle is not None else frozenset()
-            if len(pools) != 1:
-                continue
-            pool, candidate = answer.problem.pools[next(iter(pools))], answer.problem.candidates[comparison.candidate]
-            larger, rejected = admissions.with_nodes(pool, added), answer.run.queries[query]
-            if isinstance(larger.try_candidate(larger.prepare(rejected, [candidate]), 0, rejected.slos), AdmissionFit):
-                return f"with {added} more node{'s' if added > 1 else ''} in pool {pool}"
+            if len(pools) == 1:
+                pool = running.infrastructure.pools[next(iter(pools))].name
+                larger = running.with_nodes(pool, added)
+                prepared = larger.prepare(query, [comparison.candidate])
+                if isinstance(larger.try_candidate(prepared, 0, query.slos), AdmissionFit):
+                    nodes = "1 more node" if added == 1 else f"{added} more nodes"
+                    return f"; with {nodes} in pool {pool} it would be served unchanged"
     return ""
-
-
-class _Admissions:
-    """Admission control over the present nodes, and over more nodes, each prepared once."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer, self.current = answer, running_state(answer)
-        self._larger: dict[tuple[str, int], AdmissionControl] = {}
-
-    def with_nodes(self, pool: str, added: int) -> AdmissionControl:
-        """Return the admission control with additional nodes in a pool."""
-        if (pool, added) not in self._larger:
-            infrastructure = self.answer.run.infrastructure
-            pools = [
-                p.model_copy(update={"nodes": p.nodes + added}) if p.name == pool else p for p in infrastructure.pools
-            ]
-            self._larger[pool, added] = running_state(
-                self.answer, infrastructure.model_copy(update={"pools": tuple(pools)})
-            )
-        return self._larger[pool, added]
