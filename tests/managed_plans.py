@@ -11,7 +11,7 @@ from circinus.control.replanning.replan import replan_for_nodes
 from circinus.matching import plan_all_queries
 from circinus.profiling import PipelineProfile
 from circinus.serving import Mode
-from random_specifications import random_specification
+from circinus.testing.random_instances import random_specification
 
 Profiles = Mapping[str, PipelineProfile]
 

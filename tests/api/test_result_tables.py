@@ -18,9 +18,9 @@ from circinus.estimation import Corrections
 from circinus.serving import EngineStatus, Mode
 from circinus.specification.code_references import reference_to
 from cli_runner import _as_a_new_process
+from planning_instances import everywhere
 from prepared import prepared_starter
 from raised import raises_code
-from random_instances import everywhere
 
 
 @pytest.fixture

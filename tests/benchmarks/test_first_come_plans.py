@@ -17,7 +17,7 @@ from circinus.estimation import Estimator, merge_loads
 from circinus.matching import Matching
 from circinus.profiling import PipelineProfile
 from circinus.specification import Network, Query, Slos, Specification
-from random_specifications import random_specification
+from circinus.testing.random_instances import random_specification
 
 SEEDS = seeds(12)
 

@@ -8,7 +8,7 @@ from benchmarks.search.real_pipelines import compare, factors_to, taken
 
 from circinus.planning import plan_query
 from planning.sampler.two_operators import CHOICES, PIPELINE, recorded, two_queries
-from random_instances import random_instance
+from planning_instances import random_instance
 
 
 @pytest.mark.parametrize("seed", [3, 5, 8])

@@ -10,7 +10,7 @@ from benchmarks.control.bursts import LADDER, PLAIN, SAME_COST, Burst, burst_fig
 from budget import seeds
 from circinus.matching import Matching, plan_all_queries
 from circinus.specification import Infrastructure
-from random_specifications import random_specification
+from circinus.testing.random_instances import random_specification
 
 
 @pytest.fixture(scope="module")

@@ -24,58 +24,14 @@ from circinus.control.settings import ControlSettings
 from circinus.control.state_store import ControlStateStore, Event, StateStoreError
 from circinus.errors import ServingError
 from circinus.matching import plan_all_queries
-from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Guard, Mode, Request, Response
-from circinus.serving.engine import QueryStatus
+from circinus.serving import DesiredState, EngineStatus, Guard, Mode
 from circinus.serving.lease import Lease, LeaseHeldError, LeaseLostError
-from circinus.serving.state_serialization import state_fingerprint, state_from_json
+from circinus.serving.state_serialization import state_from_json
 from circinus.specification import Deployment
+from circinus.testing.fake_engine import FakeEngine
+from circinus.testing.random_instances import random_specification
 from raised import raises_code
-from random_specifications import random_specification
 from virtual_time import run as in_virtual_time
-
-
-@dataclass
-class NumbersEngine:
-    """Engine that applies every state immediately, unless it shall fail, with given request counts."""
-
-    state: DesiredState | None = None
-    applied: list[DesiredState] = field(default_factory=list)
-    entered: dict[str, int] = field(default_factory=dict)
-    queues: dict[Deployment, int] = field(default_factory=dict)
-    fails: bool = False
-    fingerprint: tuple[DesiredState | None, str] = (None, "")
-
-    async def apply(self, desired: DesiredState) -> None:
-        if self.fails:
-            raise ServingError("its model is missing")
-        self.state = desired
-        self.applied.append(desired)
-
-    async def submit(self, request: Request) -> Response:
-        raise NotImplementedError
-
-    async def status(self) -> EngineStatus:
-        if self.state is None:
-            return EngineStatus(Mode.REAL, (), ())
-        return EngineStatus(
-            Mode.REAL,
-            tuple(
-                DeploymentStatus(d.deployment, d.replicas, d.replicas, self.queues.get(d.deployment, 0), 0, 0)
-                for d in self.state.deployments
-            ),
-            tuple(route.query for route in self.state.routes),
-            self._fingerprint(self.state),
-            tuple(QueryStatus(query, count, count, 0) for query, count in self.entered.items()),
-        )
-
-    async def close(self) -> None:
-        pass
-
-    def _fingerprint(self, state: DesiredState) -> str:
-        """Return the cached fingerprint of a state, as computing it dominates a poll."""
-        if self.fingerprint[0] is not state:
-            self.fingerprint = state, state_fingerprint(state)
-        return self.fingerprint[1]
 
 
 @dataclass
@@ -84,7 +40,7 @@ class World:
 
     controlled: ManagedPlans
     records: ControlStateStore
-    engine: NumbersEngine = field(default_factory=NumbersEngine)
+    engine: FakeEngine = field(default_factory=FakeEngine)
     now_s: float = 0.0
     seen: list[Event] = field(default_factory=list)
     left: dict[str, float] = field(default_factory=dict)
@@ -278,12 +234,12 @@ def test_what_happened_while_it_could_not_be_kept_is_kept_later(world: World, mo
 
 def test_what_cannot_be_brought_about_is_tried_again_ever_more_rarely(world: World) -> None:
     controller = world.controller()
-    world.engine.fails = True
+    world.engine.refuses = lambda desired: True
     in_virtual_time(world.goes_on(controller, 60.0, times=0.9))
     failures = [event for event in world.seen if event.kind == "failed"]
     assert 5 <= len(failures) <= 7
-    assert "its model is missing; retry in 1 s" in failures[0].reason
-    world.engine.fails = False
+    assert "cannot be reached; retry in 1 s" in failures[0].reason
+    world.engine.refuses = lambda desired: False
     in_virtual_time(world.goes_on(controller, 70.0, times=0.9))
     assert world.engine.state == world.controlled.desired_state(world.controlled.initial_ladder_states())
 
@@ -291,7 +247,7 @@ def test_what_cannot_be_brought_about_is_tried_again_ever_more_rarely(world: Wor
 def test_an_engine_that_does_not_answer_is_started_again_and_brought_to_the_plan(world: World) -> None:
     gone = True
 
-    class Gone(NumbersEngine):
+    class Gone(FakeEngine):
         async def status(self) -> EngineStatus:
             if gone:
                 raise ServingError("no engine runs")
@@ -309,7 +265,7 @@ def test_an_engine_that_does_not_answer_is_started_again_and_brought_to_the_plan
 
 
 def test_what_the_engine_cancels_by_itself_does_not_end_the_controller(world: World) -> None:
-    class Cancelling(NumbersEngine):
+    class Cancelling(FakeEngine):
         looks, attempts = 0, 0
 
         async def status(self) -> EngineStatus:
@@ -333,7 +289,7 @@ def test_what_the_engine_cancels_by_itself_does_not_end_the_controller(world: Wo
 def test_the_lease_is_kept_and_the_engine_looked_at_while_replicas_start(world: World) -> None:
     looks = 0
 
-    class Slow(NumbersEngine):
+    class Slow(FakeEngine):
         async def apply(self, desired: DesiredState) -> None:
             while looks < 20:
                 await asyncio.sleep(0.01)
@@ -352,7 +308,7 @@ def test_the_lease_is_kept_and_the_engine_looked_at_while_replicas_start(world: 
 
 
 def test_a_step_during_an_apply_is_no_want_of_room(world: World) -> None:
-    class Held(NumbersEngine):
+    class Held(FakeEngine):
         held: asyncio.Event | None = None
 
         async def apply(self, desired: DesiredState) -> None:
@@ -382,7 +338,7 @@ def test_a_step_during_an_apply_is_no_want_of_room(world: World) -> None:
 def test_stopped_while_replicas_start_it_gives_up_at_once(world: World) -> None:
     cancelled, begun = False, asyncio.Event()
 
-    class Endless(NumbersEngine):
+    class Endless(FakeEngine):
         async def apply(self, desired: DesiredState) -> None:
             nonlocal cancelled
             begun.set()
@@ -451,7 +407,7 @@ def test_standby_takes_no_more_than_there_is() -> None:
     assert lacking
 
 
-class SteppingEngine(NumbersEngine):
+class SteppingEngine(FakeEngine):
     """Engine that applies in two steps and may be held between them."""
 
     goes_on = asyncio.Event()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -24,10 +24,11 @@ from circinus.control.settings import ControlSettings, NodeSettings
 from circinus.control.state_store import ControlStateStore, Event
 from circinus.errors import PlanningError, ServingError
 from circinus.matching import SizedDeployment
-from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response
-from circinus.serving.engine import DesiredDeployment, QueryStatus
+from circinus.serving import DesiredState, EngineStatus, Mode
+from circinus.serving.engine import DesiredDeployment
 from circinus.serving.state_serialization import state_fingerprint
 from circinus.specification import Deployment
+from circinus.testing.fake_engine import FakeEngine
 from managed_plans import Profiles, lossy_plans
 from virtual_time import run as in_virtual_time
 
@@ -38,55 +39,6 @@ SETTINGS = ControlSettings(
     file_poll_interval_s=0.5,
     nodes=NodeSettings(lost_after_s=1.0, back_after_s=10.0),
 )
-
-
-@dataclass
-class NodesEngine:
-    """Engine that applies states immediately if it has the nodes, with given request counts."""
-
-    nodes: dict[str, int]
-    state: DesiredState | None = None
-    applied: list[DesiredState] = field(default_factory=list)
-    entered: dict[str, int] = field(default_factory=dict)
-    failed: dict[str, int] = field(default_factory=dict)
-    refuses: Callable[[DesiredState], bool] = lambda desired: False
-    fingerprint: tuple[DesiredState | None, str] = (None, "")
-
-    async def apply(self, desired: DesiredState) -> None:
-        missing = {d.deployment.pool for d in desired.deployments if not self.nodes[d.deployment.pool]}
-        if missing or self.refuses(desired):
-            raise ServingError(f"found no node of {missing or 'some kind'}")
-        self.state = desired
-        self.applied.append(desired)
-
-    async def submit(self, request: Request) -> Response:
-        raise NotImplementedError
-
-    async def status(self) -> EngineStatus:
-        deployments = () if self.state is None else self.state.deployments
-        return EngineStatus(
-            Mode.REAL,
-            tuple(
-                DeploymentStatus(d.deployment, d.replicas, d.replicas if self.nodes[d.deployment.pool] else 0, 0, 0, 0)
-                for d in deployments
-            ),
-            () if self.state is None else tuple(route.query for route in self.state.routes),
-            self._fingerprint(),
-            tuple(
-                QueryStatus(query, count, count - self.failed.get(query, 0), self.failed.get(query, 0))
-                for query, count in self.entered.items()
-            ),
-            self.nodes,
-        )
-
-    async def close(self) -> None:
-        pass
-
-    def _fingerprint(self) -> str:
-        """Return the cached fingerprint of the state, as computing it dominates a poll."""
-        if self.fingerprint[0] is not self.state:
-            self.fingerprint = self.state, "" if self.state is None else state_fingerprint(self.state)
-        return self.fingerprint[1]
 
 
 @dataclass
@@ -107,7 +59,7 @@ class World:
     cannot_prepare: list[Exception] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.engine = NodesEngine(dict(self.controlled.nodes))
+        self.engine = FakeEngine(nodes=dict(self.controlled.nodes))
 
     def known(self, plans: ManagedPlans) -> Profiles:
         return self.profiles
@@ -227,7 +179,7 @@ def test_a_pool_that_goes_whenever_it_came_back_is_planned_for_ever_later(lossy:
 
 
 @dataclass
-class LateEngine(NodesEngine):
+class LateEngine(FakeEngine):
     """Engine whose first state is deployed just after the third poll."""
 
     looks: int = 0
@@ -249,7 +201,7 @@ class LateEngine(NodesEngine):
 
 def test_what_is_brought_about_during_a_look_is_not_brought_about_again(lossy: tuple[World, str]) -> None:
     world, _ = lossy
-    world.engine = engine = LateEngine(dict(world.controlled.nodes))
+    world.engine = engine = LateEngine(nodes=dict(world.controlled.nodes))
     asyncio.run(world.goes_on(world.controller(), 8 * TICK_S))
     assert engine.looks == 8
     assert len(engine.applied) == 1
@@ -257,7 +209,7 @@ def test_what_is_brought_about_during_a_look_is_not_brought_about_again(lossy: t
 
 
 @dataclass
-class RestoringEngine(NodesEngine):
+class RestoringEngine(FakeEngine):
     """Engine whose applies hang from some moment on, with a rollback that waits for permission."""
 
     stuck: bool = False
@@ -274,7 +226,7 @@ class RestoringEngine(NodesEngine):
 
 def test_the_loop_goes_on_while_what_was_given_up_is_undone(lossy: tuple[World, str]) -> None:
     world, pool = lossy
-    world.engine = engine = RestoringEngine(dict(world.controlled.nodes))
+    world.engine = engine = RestoringEngine(nodes=dict(world.controlled.nodes))
 
     async def run() -> None:
         controller = world.controller()
@@ -750,7 +702,7 @@ def test_an_engine_that_hangs_is_noticed_and_the_loop_survives_what_it_raises(lo
     world, _ = lossy
     strange: list[Exception | None] = [RuntimeError("actor died"), None, None]
 
-    class Strange(NodesEngine):
+    class Strange(FakeEngine):
         async def status(self) -> EngineStatus:
             if strange:
                 error = strange.pop(0)
@@ -762,7 +714,7 @@ def test_an_engine_that_hangs_is_noticed_and_the_loop_survives_what_it_raises(lo
 
     async def run() -> None:
         stop = asyncio.Event()
-        world.engine = Strange(dict(world.controlled.nodes))
+        world.engine = Strange(nodes=dict(world.controlled.nodes))
         controller = Controller(
             world.engine,
             world.controlled,

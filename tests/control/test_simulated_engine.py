@@ -24,10 +24,10 @@ from circinus.simulation.engine import Simulation
 from circinus.simulation.model import Requests
 from circinus.simulation.model_builder import build_model
 from circinus.specification import Network, Specification
+from circinus.testing.random_instances import random_specification
 from circinus.testing.simulated_engine import SimulatedEngine
 from circinus.testing.simulated_run import run_controlled
 from raised import raises_code
-from random_specifications import random_specification
 
 Profiles = Mapping[str, PipelineProfile]
 

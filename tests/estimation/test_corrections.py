@@ -23,7 +23,7 @@ from circinus.estimation.corrections import (
 )
 from circinus.profiling import Machine, ServiceTimeObservation
 from circinus.specification import HardwareClass, KnobValues
-from random_instances import random_instance
+from planning_instances import random_instance
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
 SMALL, LARGE = KnobValues.of({"size": 0}), KnobValues.of({"size": 1})

@@ -33,9 +33,10 @@ from circinus.specification import (
     prefix_configuration,
 )
 from circinus.statistics.interval import Interval
+from circinus.testing.random_instances import GIB
 from golden import check_message
+from planning_instances import all_plans, random_instance
 from raised import raises_code
-from random_instances import GIB, all_plans, random_instance
 
 ONE = Allocation(1.0, 1, 0.4)
 

@@ -27,14 +27,8 @@ from circinus.specification import (
     QueryPlan,
     Slos,
 )
-from random_instances import (
-    Instance,
-    all_plans,
-    random_infrastructure,
-    random_instance,
-    random_pipeline,
-    random_profile,
-)
+from circinus.testing.random_instances import random_infrastructure, random_pipeline, random_profile
+from planning_instances import Instance, all_plans, random_instance
 
 BURSTS = MarkovModulatedPoisson((8.0, 1.0), (2.0, 6.0))
 

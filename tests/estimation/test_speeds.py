@@ -13,7 +13,7 @@ from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
 from circinus.profiling import MeasuredSpeed, Speeds
 from circinus.specification import Configuration, HardwareClass, Network
 from circinus.statistics.interval import Interval
-from random_instances import Instance, all_plans, measured_there, random_instance
+from planning_instances import Instance, all_plans, measured_there, random_instance
 
 UNSURE = HardwareClass(name="edge", relative_speed=2.0, relative_speed_bounds=(1.5, 3.0))
 

@@ -22,8 +22,8 @@ from circinus.planning import plan_queries
 from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.specification import BurstyArrivals, Specification, Tenant
 from circinus.statistics.interval import Interval
+from circinus.testing.random_instances import random_specification
 from random_matchings import Instance, all_answers, checked_cost, frontiers_of, random_instance, reestimate
-from random_specifications import random_specification
 
 SEEDS = st.integers(0, 10**6)
 LINK_SHARE = DEFAULT_SETTINGS.usable_link_share

@@ -15,7 +15,7 @@ from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.problem_builder import build_problem
 from circinus.planning import Frontier, plan_queries
 from circinus.planning.settings import SearchSettings
-from random_specifications import random_specification
+from circinus.testing.random_instances import random_specification
 
 SEEDS = (10, 1, 0, 4, 2, 3, 5, 6, 7, 8, 9, 11)[: share_of(12)]
 """In the first, what enters lifts the bound and is chosen."""

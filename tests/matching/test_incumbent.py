@@ -14,9 +14,9 @@ from circinus.errors import PlanningError
 from circinus.matching import Incumbent, Matching, MatchSettings, PlanDiff, match, plan_all_queries
 from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
 from circinus.specification import QueryPlan
+from circinus.testing.random_instances import random_specification
 from raised import raises_code
 from random_matchings import Instance, all_answers, checked_cost, frontiers_of, random_instance, reestimate
-from random_specifications import random_specification
 
 Plans = dict[str, QueryPlan]
 SEEDS = st.integers(0, 10**6)

@@ -23,9 +23,10 @@ from circinus.matching import (
 from circinus.matching.plan_set import SCHEMA_VERSION, PlanFile
 from circinus.operators import resolve_operator
 from circinus.specification import CostSlo, LatencySlo, Query, Slos, Specification
+from circinus.testing.random_instances import random_infrastructure, random_pipeline, random_profile, random_query
 from golden import check_message
+from planning_instances import everywhere, slower
 from raised import raises_code
-from random_instances import everywhere, random_infrastructure, random_pipeline, random_profile, random_query, slower
 
 OPERATORS = """
 from circinus.operators import operator

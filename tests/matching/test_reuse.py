@@ -15,8 +15,8 @@ from circinus.matching.plan_estimates import PlanEstimates
 from circinus.planning import Frontier, SearchSettings, plan_queries
 from circinus.profiling import PipelineProfile
 from circinus.specification import Network, Specification
-from random_instances import Instance, all_plans
-from random_specifications import random_specification
+from circinus.testing.random_instances import random_specification
+from planning_instances import Instance, all_plans
 
 EXACT = SearchSettings(tolerance=0.0, max_plans=1_000_000)
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)

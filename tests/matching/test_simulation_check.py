@@ -26,7 +26,7 @@ from circinus.simulation import PlannedQuery, simulate
 from circinus.simulation.model_builder import build_model
 from circinus.specification import BurstyArrivals, HardwareClass, LatencySlo, Network, QueryPlan, Specification
 from circinus.statistics.interval import Interval
-from random_specifications import random_specification
+from circinus.testing.random_instances import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
 

@@ -11,8 +11,8 @@ from circinus.matching import Matching, MatchSettings, match, plan_all_queries
 from circinus.matching.explanation.slo_relaxation import relax_slo
 from circinus.planning import Frontier, SingleRelaxation
 from circinus.specification import AccuracySlo, CostSlo, LatencySlo, Query, SloKind, Slos
+from circinus.testing.random_instances import random_specification
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
-from random_specifications import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
 SEEDS = (15, 5, 14, 10, 7, 13, 0, 1, 2, 3, 4, 6, 8, 9, 11, 12)

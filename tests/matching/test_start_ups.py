@@ -14,7 +14,7 @@ from circinus.matching.plan_estimates import add_startup_times
 from circinus.profiling import MeasuredSpeed, PipelineProfile, Speeds
 from circinus.specification import Allocation, Deployment, HardwareClass, KnobValues, Specification
 from circinus.statistics.interval import Interval
-from random_specifications import random_specification
+from circinus.testing.random_instances import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
 DEMAND = ReplicaDemand(1.0, 2.0**20, 0.0, 0.0, 0.1)

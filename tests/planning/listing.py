@@ -13,7 +13,7 @@ from circinus.errors import PlanningError
 from circinus.estimation import Estimator, PlanCandidate, replicas_for
 from circinus.planning import SearchSettings
 from circinus.specification import Slos
-from random_instances import Instance, all_plans, random_instance
+from planning_instances import Instance, all_plans, random_instance
 
 EXACT = SearchSettings(tolerance=0.0, max_plans=10**9, margin_tolerance=0.0, max_margin_plans=10**9, near_misses=10**6)
 """Settings of an exact search."""

@@ -13,7 +13,7 @@ from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.resource_columns import ResourceColumns
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
 from circinus.specification import Allocation, AnyArrivals, BurstyArrivals, PeriodicArrivals, PoissonArrivals, QueryPlan
-from random_instances import Instance, all_plans, corrected, measured_there, random_instance
+from planning_instances import Instance, all_plans, corrected, measured_there, random_instance
 
 NOBODY_BEATS = -1e15
 

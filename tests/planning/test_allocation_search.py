@@ -19,7 +19,7 @@ from circinus.planning.plan_arrays import PlanNames
 from circinus.planning.profile_arrays import compile_profile
 from circinus.planning.search_space import Limits, SearchSpace, compile_query
 from circinus.specification import Network
-from random_instances import Instance
+from planning_instances import Instance
 
 
 def _space(instance: Instance) -> SearchSpace:

@@ -13,7 +13,7 @@ from circinus.estimation import Estimator, PlanCandidate
 from circinus.planning import Frontier, SearchSettings, plan_query
 from circinus.specification import AccuracySlo, LatencySlo
 from circinus.statistics.interval import Interval
-from random_instances import Instance
+from planning_instances import Instance
 
 POPULATION = 400
 

@@ -14,7 +14,7 @@ from circinus.planning import Frontier, plan_query
 from circinus.planning.settings import SearchSettings
 from circinus.specification import Slos
 from circinus.specification.formatting import UNBOUNDED_S
-from random_instances import Instance, corrected, everywhere, measured_there, random_instance, slower
+from planning_instances import Instance, corrected, everywhere, measured_there, random_instance, slower
 
 LARGE_SEEDS = (286, 104, 82, 191, 124, 17, 203, 264, 4, 33, 66, 93, 119, 141, 166)
 """Instances of 432 to 3456 plans: with 104 and 264 no plan meets all SLOs, otherwise several are on the frontier.

@@ -15,7 +15,7 @@ from circinus.planning.pool_eligibility import matches_pins
 from circinus.planning.sampler.feasibility import classify_feasibility
 from circinus.planning.sampler.plan_costs import min_plan_costs
 from circinus.specification import PinnedKnob, PinnedOperator
-from random_instances import Instance
+from planning_instances import Instance
 
 KNOB_SEEDS = (17, 43, 33, 66, 4, 40, 49, 90, 60, 103, 10, 25, 27, 29, 37, 65, 73, 121, 127, 130)
 """Small instances in which `_pinned` pins a knob, and mostly a pool: several plans satisfy the pins and several do not.

@@ -8,7 +8,7 @@ from listing import EXACT, Listed, list_plans, small_instance
 
 from budget import seeds
 from circinus.planning.sampler.plan_costs import KINDS, PlanCostCache, min_plan_costs
-from random_instances import Instance
+from planning_instances import Instance
 
 
 def _situations(plans: list[Listed], pools: list[str]) -> np.ndarray:

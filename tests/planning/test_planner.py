@@ -27,9 +27,10 @@ from circinus.specification import (
     Specification,
 )
 from circinus.statistics.interval import Interval
+from circinus.testing.random_instances import GIB, random_infrastructure, random_pipeline, random_profile, random_query
 from golden import check_message
+from planning_instances import slower
 from raised import raises_code
-from random_instances import GIB, random_infrastructure, random_pipeline, random_profile, random_query, slower
 
 
 def _chain(seed: int = 0) -> tuple[Pipeline, PipelineProfile]:

@@ -8,7 +8,7 @@ import pytest
 
 from circinus.profiling.measurement.time_estimator import measurement_cost_model
 from circinus.specification import configurations, prefix_configuration
-from random_instances import random_instance
+from planning_instances import random_instance
 
 SEED = 9
 

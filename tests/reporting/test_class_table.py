@@ -9,7 +9,7 @@ from printed import printed
 from circinus.profiling import FailedConfiguration, HardwareClassReport, Machine, MeasuredSpeed, Speeds
 from circinus.reporting.profile_table import hardware_class_lines, profile_table
 from circinus.statistics.interval import Interval
-from random_instances import measured_there, random_instance
+from planning_instances import measured_there, random_instance
 
 ARM = Machine("ARM CPU", 4)
 

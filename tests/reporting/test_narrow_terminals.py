@@ -18,7 +18,7 @@ from circinus.serving.loadtest.load_report import GeneratorLag, LatencySummary, 
 from circinus.simulation import QueryOutcome, SimulationReport, StationOutcome
 from circinus.specification import AccuracySlo, KnobValues, LatencySlo, Query, Slos
 from circinus.statistics.interval import Interval
-from random_instances import random_instance
+from planning_instances import random_instance
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 
 INFRA = infrastructure([("backroom", 1, 4.0, 16.0, 1.0)])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from circinus.errors import ServingError
 from circinus.estimation import Estimate, PlanCandidate, ReplicaDemand
 from circinus.matching import Assignment, Matching, Rejection, SizedDeployment
 from circinus.operators import Item
-from circinus.serving import DesiredState, EngineStatus, Mode, Request, Response, ResponseTimings
+from circinus.serving import Request
 from circinus.specification import (
     Allocation,
     Configuration,
@@ -30,6 +28,7 @@ from circinus.specification import (
     Specification,
 )
 from circinus.statistics.interval import Interval
+from circinus.testing.fake_engine import FakeEngine
 
 MODULE = "circinus.testing.operators"
 ITEMS = [Item(f"number-{value}", float(value), float(value + 1)) for value in range(10)]
@@ -104,36 +103,8 @@ def specification(*queries: Query) -> Specification:
 
 
 @dataclass
-class ObedientEngine:
-    """Engine that answers correctly after `service_s(request, number of earlier requests)` seconds; None: never."""
+class ObedientEngine(FakeEngine):
+    """Engine that adds 1, as the operator `add` of the pipeline does."""
 
-    queries: tuple[str, ...]
-    service_s: Callable[[Request, int], float | None] = lambda request, before: 0.05
     answer: Callable[[Request], float] = lambda request: request.value + 1.0
-    fails: Callable[[Request], bool] = lambda request: False
-    link_bytes: Mapping[str, float] = field(default_factory=dict)
-    mode: Mode = Mode.REAL
-    received: list[tuple[float, Request]] = field(default_factory=list)
-
-    async def apply(self, desired: DesiredState) -> None:
-        raise NotImplementedError
-
-    async def submit(self, request: Request) -> Response:
-        loop = asyncio.get_running_loop()
-        begin_s = loop.time()
-        self.received.append((begin_s, request))
-        service_s = self.service_s(request, len(self.received) - 1)
-        if service_s is None:
-            await loop.create_future()
-            raise AssertionError
-        await asyncio.sleep(service_s)
-        if self.fails(request):
-            raise ServingError(f"item {request.item_key} is bad")
-        stage_s = {"add": service_s}
-        return Response(self.answer(request), ResponseTimings(loop.time() - begin_s, stage_s, stage_s, self.link_bytes))
-
-    async def status(self) -> EngineStatus:
-        return EngineStatus(self.mode, (), self.queries)
-
-    async def close(self) -> None:
-        pass
+    stage: str = "add"

@@ -18,7 +18,7 @@ from circinus.simulation.model import QueryModel, Requests, Visit
 from circinus.simulation.model_builder import SimulationModel, build_model
 from circinus.simulation.station_order import strongly_connected_groups
 from circinus.specification import Allocation, Deployment, Network, Pipeline, Pool, QueryPlan, configurations
-from random_instances import random_infrastructure, random_pipeline, random_profile, random_query
+from circinus.testing.random_instances import random_infrastructure, random_pipeline, random_profile, random_query
 
 COUNT = 120
 """Requests of each query."""

@@ -18,8 +18,8 @@ from circinus.simulation.engine import Simulation
 from circinus.simulation.model import Requests
 from circinus.simulation.model_builder import build_model
 from circinus.specification import LatencySlo, Network, Slos
+from planning_instances import Instance, all_plans, corrected, measured_there, random_instance
 from raised import raises_code
-from random_instances import Instance, all_plans, corrected, measured_there, random_instance
 
 
 def _planned(instance: Instance, number: int = 0) -> tuple[PlannedQuery, dict]:

@@ -1,1 +1,1 @@
-"""Test support: engine conformance tests, a simulated engine, and the controller on a simulated clock."""
+"""Test support: engine conformance tests, fake and simulated engines, and random instances of planning."""

@@ -14,7 +14,7 @@ from circinus.planning.sampler.profile_prediction import CAUTION, ProfilePredict
 from circinus.profiling import OperatorProfile, PipelineProfile
 from circinus.specification import Configuration, KnobValues, configurations, prefix_configuration
 from planning.sampler.spaces import chain_of, knob
-from random_instances import Instance, random_instance
+from planning_instances import Instance, random_instance
 
 SEEDS = (9, 10, 15, 18, 21, 23, 33, 39, 45, 48, 49, 51, 56)
 """Random instances of at least three configurations."""

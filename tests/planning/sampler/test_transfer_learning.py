@@ -31,7 +31,7 @@ from circinus.profiling.store.store_queries import StoredReplica
 from circinus.profiling.store.transfer_sources import SourceRuns, SourceScores
 from circinus.specification import AccuracySlo, Configuration, Knob, KnobValues, OperatorSpec, prefix_configuration
 from planning.sampler.spaces import pipeline_of
-from random_instances import random_instance
+from planning_instances import random_instance
 
 PIPELINE = pipeline_of(
     OperatorSpec(name="see", uses="m:see", knobs=[Knob(name="size", choices=[1, 2, 3, 4], ordered=True)]),

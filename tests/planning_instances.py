@@ -1,0 +1,166 @@
+"""Random inputs of planning, their variants, and the enumeration of all their plans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from circinus.estimation import Correction, Corrections
+from circinus.planning import SearchSettings
+from circinus.profiling import (
+    MeasuredSpeed,
+    OperatorProfile,
+    PipelineProfile,
+    Speeds,
+)
+from circinus.specification import (
+    Allocation,
+    HardwareClass,
+    Infrastructure,
+    KnobValues,
+    Network,
+    Pipeline,
+    Query,
+    QueryPlan,
+    knob_values,
+)
+from circinus.statistics.interval import Interval
+from circinus.testing.random_instances import random_infrastructure, random_pipeline, random_profile, random_query
+
+
+@dataclass(frozen=True)
+class Instance:
+    """Query with all inputs of planning."""
+
+    query: Query
+    pipeline: Pipeline
+    profile: PipelineProfile
+    network: Network
+
+
+def corrected(instance: Instance) -> Instance:
+    """Return `instance` with random service-time corrections for most operators, by knobs and hardware class."""
+    rng = np.random.default_rng(len(instance.profile.configurations))
+    operators = tuple(o.model_copy(update={"uses": f"tests:{o.name}"}) for o in instance.pipeline.operators)
+    pipeline = instance.pipeline.model_copy(update={"operators": operators})
+    classes = {(p.hardware.name, p.hardware.guaranteed_speed) for p in instance.network.infrastructure.pools}
+    entries = [
+        Correction(*hardware, o.uses, "", None, knobs, Interval.exact(float(rng.uniform(0.5, 3.0))), 1, 100)
+        for hardware, o in product(sorted(classes), operators)
+        for knobs in (None, *knob_values(o)[1:])
+        if rng.random() < 0.8
+    ]
+    profile = Corrections(tuple(entries)).applied_to(instance.profile, pipeline)
+    return Instance(instance.query, pipeline, profile, instance.network)
+
+
+def measured_there(instance: Instance, *, factor: float | None = None) -> Instance:
+    """Return `instance` with measured speeds for most operators, by knobs and hardware class.
+
+    Args:
+        instance: instance to copy.
+        factor: measured over declared speed of all operators on all classes; default random.
+    """
+    rng = np.random.default_rng(len(instance.profile.configurations))
+    classes = {pool.hardware.name: pool.hardware for pool in instance.network.infrastructure.pools}
+    speeds: dict[tuple[str, KnobValues], Speeds] = {}
+
+    def speed(hardware: HardwareClass) -> MeasuredSpeed:
+        if factor is not None:
+            lower, value = factor * hardware.guaranteed_speed, factor * hardware.speed
+        else:
+            lower, value = sorted(rng.uniform(0.3, 3.0, size=2).tolist())
+        return MeasuredSpeed(Interval(value, lower, 1.1 * value), 24, None if rng.random() < 0.5 else 1.5)
+
+    def measured(operator: OperatorProfile) -> OperatorProfile:
+        key = operator.operator, operator.prefix[operator.operator]
+        if key not in speeds:
+            by_class = {name: speed(hw) for name, hw in classes.items() if factor is not None or rng.random() < 0.8}
+            speeds[key] = Speeds(by_class)
+        return shared.setdefault(id(operator), replace(operator, speeds=speeds[key]))
+
+    shared: dict[int, OperatorProfile] = {}
+    profile = replace(
+        instance.profile,
+        configurations=tuple(
+            replace(c, operators={name: measured(operator) for name, operator in c.operators.items()})
+            for c in instance.profile.configurations
+        ),
+    )
+    return replace(instance, profile=profile)
+
+
+def slower(profile: PipelineProfile, factor: float) -> PipelineProfile:
+    """Return `profile` with service times multiplied by `factor`."""
+    cache: dict[int, OperatorProfile] = {}
+
+    def scaled(operator: OperatorProfile) -> OperatorProfile:
+        return cache.setdefault(id(operator), replace(operator, service_s=operator.service_s * factor))
+
+    return replace(
+        profile,
+        configurations=tuple(
+            replace(c, operators={name: scaled(operator) for name, operator in c.operators.items()})
+            for c in profile.configurations
+        ),
+    )
+
+
+def everywhere(pipeline: Pipeline, infrastructure: Infrastructure, factor: float) -> Corrections:
+    """Return corrections with the same factor for all operators in all pools."""
+    classes = sorted({(p.hardware.name, p.hardware.guaranteed_speed) for p in infrastructure.pools})
+    return Corrections(
+        tuple(
+            Correction(*hardware, uses, "", None, None, Interval.exact(factor), 1, 100)
+            for hardware in classes
+            for uses in sorted({o.uses for o in pipeline.operators})
+        )
+    )
+
+
+def random_instance(seed: int) -> Instance:
+    """Return an instance with few plans: at most three operators, three pools and four allocations."""
+    rng = np.random.default_rng(seed)
+    sites = int(rng.integers(1, 4))
+    wide = rng.random() < 0.3
+    pipeline = random_pipeline(
+        rng,
+        operators=int(rng.integers(1, 4)),
+        chain=rng.random() < 0.25,
+        cpus=(1.0, 2.0) if wide else (1.0,),
+        batch_sizes=(1, 4) if not wide and rng.random() < 0.3 else (1,),
+        pins=0.15,
+        gpus=0.1,
+    )
+    pools = max(sites, int(rng.integers(1, 4)))
+    infrastructure = random_infrastructure(rng, sites=sites, pools=pools, gpus=0.5)
+    profile = random_profile(rng, pipeline, items=int(rng.integers(3, 40)))
+    query = random_query(rng, pipeline, tightness=float(rng.choice([0.5, 1.0, 2.0])))
+    return Instance(query, pipeline, profile, Network(infrastructure))
+
+
+def all_plans(instance: Instance, settings: SearchSettings) -> Iterator[QueryPlan]:
+    """Yield all plans on accessible pools and allowed tiers, feasible or not."""
+    pools = instance.network.pools_for(instance.query.source)
+    names = [operator.name for operator in instance.pipeline.operators]
+    choices = []
+    for operator in instance.pipeline.operators:
+        allocations = [
+            Allocation(cpus, batch, target)
+            for cpus, batch, target in product(operator.cpus, operator.batch_sizes, settings.utilization_targets)
+        ]
+        eligible = [p for p in pools if operator.allowed_tiers is None or p.tier in operator.allowed_tiers]
+        choices.append([(pool.name, allocation) for pool in eligible for allocation in allocations])
+    for profile in instance.profile.configurations:
+        for choice in product(*choices):
+            yield QueryPlan(
+                pipeline=instance.pipeline.name,
+                configuration=profile.configuration,
+                placement=tuple(sorted((name, pool) for name, (pool, _) in zip(names, choice, strict=True))),
+                allocations=tuple(
+                    sorted((name, allocation) for name, (_, allocation) in zip(names, choice, strict=True))
+                ),
+            )
