@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 
 from circinus.estimation import PlanCandidate
@@ -79,14 +80,8 @@ def admit_query(
     infrastructure = specification.required_infrastructure
     network = Network(infrastructure)
     (query,) = [query for query in specification.queries if query.name == name]
-    pipeline, profile = specification.pipelines[query.pipeline], profiles[query.pipeline]
-    unexplained = replace(search, near_misses=0, max_margin_plans=0)
-    frontier = plan_query(query, pipeline, profile, network, search)
-
-    def replan(relaxed: Query) -> Frontier:
-        replanned = plan_query(relaxed, pipeline, profile, network, unexplained)
-        return replace(replanned, candidates=plans.without_excluded(replanned.candidates))
-
+    frontier = plan_query(query, specification.pipelines[query.pipeline], profiles[query.pipeline], network, search)
+    replan = partial(plans.replan, search=search)
     for attempt in count(1):
         composed = plans.on_deployments(query, running.deployments)
         admission = admit(running, matching, frontier, extra_candidates=composed, replan=replan)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Final
 
@@ -35,10 +36,10 @@ from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
 from circinus.matching.solvers.milp_solver import MilpSolver
 from circinus.matching.solvers.solver import Solver
 from circinus.matching.solvers.solver_subprocess import SubprocessSolver
-from circinus.planning import Frontier, plan_queries, plan_query
+from circinus.planning import Frontier, plan_queries
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
-from circinus.specification import Infrastructure, Network, Query, Specification
+from circinus.specification import Infrastructure, Network, Specification
 
 _log = logging.getLogger(__name__)
 
@@ -108,14 +109,7 @@ def plan_all_queries(
     frontiers = plan_queries(specification, profiles, search)
     infrastructure = specification.required_infrastructure
     network = Network(infrastructure)
-    unexplained = replace(search, near_misses=0, max_margin_plans=0)
     plans = PlanEstimates(specification, profiles, search.usable_link_share)
-
-    def replan(query: Query) -> Frontier:
-        pipeline = specification.pipelines[query.pipeline]
-        frontier = plan_query(query, pipeline, profiles[query.pipeline], network, unexplained)
-        return replace(frontier, candidates=plans.without_excluded(frontier.candidates))
-
     offered = frontiers
     for attempt in count(1):
         matching = match(
@@ -124,7 +118,7 @@ def plan_all_queries(
             plans.reestimate,
             compose=plans.on_deployments,
             promise=plans.feasible_estimate,
-            replan=replan,
+            replan=partial(plans.replan, search=search),
             settings=MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed),
             incumbent=incumbent,
             monotone_waits=True,

@@ -9,7 +9,9 @@ from itertools import islice, product
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator, MergedLoad, PlanCandidate
 from circinus.matching.plan_set import SizedDeployment
+from circinus.planning import Frontier, plan_query
 from circinus.planning.pool_eligibility import matches_pins
+from circinus.planning.settings import SearchSettings
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.specification import (
     Configuration,
@@ -74,7 +76,7 @@ class PlanEstimates:
         self, specification: Specification, profiles: Mapping[str, PipelineProfile], usable_link_share: float
     ) -> None:
         self._network = Network(specification.required_infrastructure)
-        self._pipelines = specification.pipelines
+        self._pipelines, self._pipeline_profiles = specification.pipelines, profiles
         self._queries: dict[str, Query] = {query.name: query for query in specification.queries}
         self._profiles: dict[tuple[str, Configuration], ConfigurationProfile] = {
             (name, configuration.configuration): configuration
@@ -98,6 +100,15 @@ class PlanEstimates:
 
     def _is_excluded(self, query: str, plan: QueryPlan) -> bool:
         return (query, plan) in self._excluded or (query, None) in self._excluded
+
+    def replan(self, query: Query, search: SearchSettings) -> Frontier:
+        """Return the frontier of a query with other SLOs, without excluded plans and without explanations."""
+        profile, unexplained = (
+            self._pipeline_profiles[query.pipeline],
+            replace(search, near_misses=0, max_margin_plans=0),
+        )
+        frontier = plan_query(query, self._pipelines[query.pipeline], profile, self._network, unexplained)
+        return replace(frontier, candidates=self.without_excluded(frontier.candidates))
 
     def reestimate(self, candidate: PlanCandidate, conditions: MergedLoad) -> PlanCandidate:
         """Return the candidate's estimate under the merged load; cached by the loads that the plan meets."""
