@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -27,15 +26,8 @@ _MIN_LIMIT = 1e-9
 """Minimum limit to which a change is relative."""
 
 
-@dataclass(frozen=True)
-class Fit:
-    """A plan of the relaxed query that fits next to the others."""
-
-    slos: Slos
-    final: PlanCandidate
-    change: float
-    """Relative change of the SLO's limit."""
-    description: str
+_Fit = tuple[float, Relaxation]
+"""Relative change of an SLO's limit, and the plan of the relaxed query that fits next to the others."""
 
 
 def smallest_relaxation(running: AdmissionControl, frontier: Frontier, replan: Replan | None) -> Relaxation | None:
@@ -46,19 +38,17 @@ def smallest_relaxation(running: AdmissionControl, frontier: Frontier, replan: R
     limit, which is then narrowed down by bisection to a sixteenth of the distance between an insufficient and a
     sufficient limit.
     """
-    best: Fit | None = None
+    best: _Fit | None = None
     for slo in frontier.query.slos.by_kind:
-        fit = _smallest(running, frontier, slo, replan, None if best is None else best.change)
-        if fit is not None and (best is None or fit.change < best.change):
+        fit = _smallest(running, frontier, slo, replan, None if best is None else best[0])
+        if fit is not None and (best is None or fit[0] < best[0]):
             best = fit
-    if best is None:
-        return None
-    return Relaxation(best.slos, best.final.plan, best.final.estimate, best.description)
+    return None if best is None else best[1]
 
 
 def _smallest(
     running: AdmissionControl, frontier: Frontier, slo: SloKind, replan: Replan | None, best: float | None
-) -> Fit | None:
+) -> _Fit | None:
     """Return the smallest change of `slo` that fits, or None if there is none below `best`."""
     query, fit_of = frontier.query, partial(_fit, running, frontier.query, slo)
     candidates = [relaxation.candidate for relaxation in frontier.relaxations if relaxation.slo == slo]
@@ -67,7 +57,8 @@ def _smallest(
         return fit  # the frontier's relaxations have the tightest limits
     if not candidates and not frontier.candidates:
         return None  # according to the frontier, no limit admits any plan
-    insufficient = min((required_relaxation(query.slos, slo, candidate) for candidate in candidates), default=0.0)
+    needed = (tightest_satisfied_slos(query.slos, slo, c, c.estimate.cost_usd_per_h.value)[1] for c in candidates)
+    insufficient = min(needed, default=0.0)
     if best is not None and insufficient >= best:
         return None
     if slo is SloKind.ACCURACY and candidates:  # many plans have equal accuracy: another one may fit at this limit
@@ -79,11 +70,11 @@ def _smallest(
     if fit is None or slo is SloKind.COST:
         return fit  # costs are part of the frontier, so the cheapest fitting plan is on it
     for _ in range(_HALVINGS):
-        midpoint = (insufficient + fit.change) / 2
+        midpoint = (insufficient + fit[0]) / 2
         smaller = fit_of(replan(with_slos(query, relax_slo(query.slos, slo, midpoint))).candidates)
         if smaller is None:
             insufficient = midpoint
-        elif smaller.change < fit.change:
+        elif smaller[0] < fit[0]:
             fit = smaller
         else:
             break
@@ -102,11 +93,6 @@ def relax_slo(slos: Slos, slo: SloKind, change: float | None) -> Slos:
     return slos.replaced(slo, slos.by_kind[slo].with_limit(_LARGE_S) if slo is SloKind.LATENCY else None)
 
 
-def required_relaxation(slos: Slos, slo: SloKind, candidate: PlanCandidate) -> float:
-    """Return the relative change of the SLO's limit that the candidate needs."""
-    return tightest_satisfied_slos(slos, slo, candidate, candidate.estimate.cost_usd_per_h.value)[1]
-
-
 def tightest_satisfied_slos(
     slos: Slos, slo: SloKind, candidate: PlanCandidate, share_usd_per_h: float
 ) -> tuple[Slos, float, str]:
@@ -118,7 +104,7 @@ def tightest_satisfied_slos(
     return slos.replaced(slo, relaxed), change, f"{slo} {current} -> {relaxed.limit_text}"
 
 
-def _fit(running: AdmissionControl, query: Query, slo: SloKind, candidates: Sequence[PlanCandidate]) -> Fit | None:
+def _fit(running: AdmissionControl, query: Query, slo: SloKind, candidates: Sequence[PlanCandidate]) -> _Fit | None:
     """Return the candidate with the least change of `slo` that fits next to the running plans, or None.
 
     All candidates meet the other SLOs.
@@ -136,5 +122,5 @@ def _fit(running: AdmissionControl, query: Query, slo: SloKind, candidates: Sequ
     for change, _, candidate, (relaxed, _, description) in sorted(options, key=lambda entry: entry[:3]):
         fit = running.try_candidate(prepared, candidate, relaxed)
         if isinstance(fit, AdmissionFit):
-            return Fit(relaxed, fit.final, change, description)
+            return change, Relaxation(relaxed, fit.final.plan, fit.final.estimate, description)
     return None
