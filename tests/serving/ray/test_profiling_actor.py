@@ -117,6 +117,7 @@ def test_other_code_or_another_machine_is_refused_before_anything_is_measured(
 
 
 def test_what_is_said_of_a_class_without_nodes() -> None:
-    error = HardwareClassPools("arm", ("phone", "tablet"), "auto").missing({"edge": PoolNodes(2, labelled=False)})
+    pools = HardwareClassPools(None, "arm", ("phone", "tablet"), "auto")
+    error = pools.missing({"edge": PoolNodes(2, labelled=False)})
     assert (error.code, error.location) == ("ray.missing_nodes", "hardware class arm (pools phone, tablet)")
     check_message("serving/missing_nodes", str(error))

@@ -35,18 +35,24 @@ _MAX_LOSSES = 2
 class HardwareClassPools:
     """Pools of one hardware class on a cluster."""
 
+    cluster: Cluster
     hardware_class: str
     pools: tuple[str, ...]
     address: str
     """Address of the cluster, for messages."""
 
-    def living(self, cluster: Cluster) -> dict[str, PoolNodes]:
+    @property
+    def location(self) -> str:
+        """Location of errors."""
+        return f"hardware class {self.hardware_class}"
+
+    def living(self) -> dict[str, PoolNodes]:
         """Return the pools with live nodes.
 
         Raises:
             NodeLostError: no pool has any.
         """
-        nodes = cluster.pools()
+        nodes = self.cluster.pools()
         living = {pool: nodes[pool] for pool in self.pools if pool in nodes}
         if not living:
             raise self.missing(nodes)
@@ -59,10 +65,30 @@ class HardwareClassPools:
         return NodeLostError(
             f"the Ray cluster at {self.address} has no live node to measure on (nodes by pool: {counts})",
             code="ray.missing_nodes",
-            location=f"hardware class {self.hardware_class} (pools {', '.join(self.pools)})",
+            location=f"{self.location} (pools {', '.join(self.pools)})",
             hint=f"Start a node with the resource {POOL_RESOURCE}{pool} or the label {POOL_LABEL}={pool} and run the "
             "command again, which keeps existing measurements, or use declared speeds (--declared-speeds).",
         )
+
+    def node_info(self) -> NodeInfo:
+        """Return the description of a node of the class.
+
+        Raises:
+            NodeLostError: the class has no live node.
+            ServingError: the node does not respond.
+        """
+        import ray
+        from ray.exceptions import RayError
+
+        pool, nodes = next(iter(self.living().items()))
+        call = ray.remote(node_info).options(num_cpus=0, **placement_options(pool, labelled=nodes.labelled)).remote()
+        try:
+            info: NodeInfo = ray.get(call, timeout=_START_S)
+        except RayError as error:
+            raise ServingError(
+                f"a node of pool {pool} did not respond: {error}", code="ray.node_silent", location=self.location
+            ) from error
+        return info
 
 
 class RayRunner:
@@ -73,19 +99,16 @@ class RayRunner:
     once. If the node is lost, measurements continue on another node of the class.
     """
 
-    def __init__(
-        self, cluster: Cluster, pools: HardwareClassPools, request: ProfilingRequest, cpus: float, measured_cpus: float
-    ) -> None:
+    def __init__(self, pools: HardwareClassPools, request: ProfilingRequest, cpus: float, measured_cpus: float) -> None:
         """Prepare a runner; the actor starts on the first call.
 
         Args:
-            cluster: the connected cluster.
             pools: pools whose nodes may be used.
             request: pipeline and code to measure.
             cpus: CPUs to reserve, as far as a node has them.
             measured_cpus: see `cpus`.
         """
-        self._cluster, self._pools, self._request = cluster, pools, request
+        self._pools, self._request = pools, request
         self._requested_cpus, self._cpus = cpus, measured_cpus
         self._requested_gpus = max(operator.gpus for operator in request.pipeline.operators)
         self._actor: Any = None
@@ -158,7 +181,9 @@ class RayRunner:
                 response = ray.get(actor.measure.remote(method, configuration, keys, sent, **options))
             except RayTaskError as error:
                 raise ServingError(
-                    f"the measurement failed on its node: {error}", code="ray.node_failed", location=self._location()
+                    f"the measurement failed on its node: {error}",
+                    code="ray.node_failed",
+                    location=self._pools.location,
                 ) from error
             except (RayActorError, ObjectLostError):
                 self.close()
@@ -167,7 +192,7 @@ class RayRunner:
             if isinstance(response, CircinusError):
                 raise response
             return response
-        reason = f"the process that measures on hardware class {self._request.hardware_class} ended twice during it"
+        reason = f"the process that measures on {self._pools.location} ended twice during it"
         raise MeasurementError(reason, self._request.pipeline.name, configuration, None, code="ray.process_lost")
 
     def _start(self) -> Any:
@@ -177,7 +202,7 @@ class RayRunner:
 
         deadline_s = time.monotonic() + _START_S
         while True:
-            pool, nodes = next(iter(self._pools.living(self._cluster).items()))
+            pool, nodes = next(iter(self._pools.living().items()))
             options = placement_options(pool, labelled=nodes.labelled)
             cpus, gpus = min(self._requested_cpus, nodes.cpus), min(self._requested_gpus, nodes.gpus)
             actor = ray.remote(ProfilingActor).options(num_cpus=cpus, num_gpus=gpus, **options).remote(self._request)
@@ -189,7 +214,9 @@ class RayRunner:
             except (RayActorError, ObjectLostError):
                 if time.monotonic() > deadline_s:
                     raise ServingError(
-                        "cannot start a process on its nodes", code="ray.process_not_started", location=self._location()
+                        "cannot start a process on its nodes",
+                        code="ray.process_not_started",
+                        location=self._pools.location,
                     ) from None
                 time.sleep(_POLL_S)  # until Ray notices that the node is gone
             finally:
@@ -203,43 +230,17 @@ class RayRunner:
 
         call = actor.open.remote()
         while not ray.wait([call], timeout=_POLL_S)[0]:
-            if pool not in self._pools.living(self._cluster):
+            if pool not in self._pools.living():
                 return None
             if time.monotonic() > deadline_s:
                 raise ServingError(
                     f"no node of pool {pool} had {cpus:g} free CPUs within {_START_S:g} s; "
                     "measurements need exclusive CPUs",
                     code="ray.busy_nodes",
-                    location=self._location(),
+                    location=self._pools.location,
                     hint="Profile while the nodes are less busy.",
                 )
         response: NodeInfo | CircinusError = ray.get(call)
         if isinstance(response, CircinusError):
             raise response
         return response
-
-    def _location(self) -> str:
-        return f"hardware class {self._request.hardware_class}"
-
-
-def query_node_info(cluster: Cluster, pools: HardwareClassPools) -> NodeInfo:
-    """Return the description of a node of a class.
-
-    Raises:
-        NodeLostError: the class has no live node.
-        ServingError: the node does not respond.
-    """
-    import ray
-    from ray.exceptions import RayError
-
-    pool, nodes = next(iter(pools.living(cluster).items()))
-    call = ray.remote(node_info).options(num_cpus=0, **placement_options(pool, labelled=nodes.labelled)).remote()
-    try:
-        info: NodeInfo = ray.get(call, timeout=_START_S)
-    except RayError as error:
-        raise ServingError(
-            f"a node of pool {pool} did not respond: {error}",
-            code="ray.node_silent",
-            location=f"hardware class {pools.hardware_class}",
-        ) from error
-    return info

@@ -11,8 +11,8 @@ from circinus.profiling import HardwareClassBackend, LocalBackend, Machine
 from circinus.profiling.measurement.runner import NodeLostError, OperatorRunner, Runner
 from circinus.profiling.store.measurement_keys import LOCAL, MeasurementKeys
 from circinus.serving.ray.cluster import Cluster
-from circinus.serving.ray.profiling_actor import NodeInfo, ProfilingRequest
-from circinus.serving.ray.profiling_runner import HardwareClassPools, RayRunner, query_node_info
+from circinus.serving.ray.profiling_actor import ProfilingRequest
+from circinus.serving.ray.profiling_runner import HardwareClassPools, RayRunner
 from circinus.specification import Infrastructure
 
 
@@ -26,46 +26,37 @@ class ProfilingTargets:
     """Backends of the other classes; None: the class has no live node, and its declared speed is used."""
 
 
-class RayHardwareClassBackend:
-    """`HardwareClassBackend` on the nodes of one class."""
-
-    def __init__(
-        self, cluster: Cluster, pools: HardwareClassPools, info: NodeInfo, module_paths: Sequence[Path]
-    ) -> None:
-        self._cluster, self._pools, self._info, self._module_paths = cluster, pools, info, tuple(module_paths)
-
-    @property
-    def machine(self) -> Machine:
-        """See `HardwareClassBackend.machine`."""
-        return self._info.machine
-
-    def operator_runner(self, keys: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[OperatorRunner]:
-        """See `HardwareClassBackend.operator_runner`."""
-        return self.runner(keys, timeout_s=timeout_s, cpus=max(min(o.cpus) for o in keys.pipeline.operators))
-
-    def runner(self, keys: MeasurementKeys, *, timeout_s: float, cpus: float) -> RayRunner:
-        """Return a runner with `cpus` reserved CPUs."""
-        paths = tuple(path.resolve() for path in self._module_paths)
-        request = ProfilingRequest(keys.pipeline, keys.code, self._pools.hardware_class, self.machine, paths, timeout_s)
-        return RayRunner(self._cluster, self._pools, request, cpus, self._info.cpus)
-
-
 class RayBackend(LocalBackend):
-    """`MeasurementBackend` with operators on a node of the class `local`; data set and metric run in this process."""
+    """Backend with operators on a node of a hardware class; data set and metric run in this process."""
 
-    def __init__(self, backend: RayHardwareClassBackend, module_paths: Sequence[Path]) -> None:
+    def __init__(self, pools: HardwareClassPools, module_paths: Sequence[Path]) -> None:
+        """Find a node.
+
+        Raises:
+            NodeLostError: the class has no live node.
+            ServingError: the node does not respond.
+        """
         super().__init__(module_paths)
-        self._backend = backend
+        self._pools, self._info = pools, pools.node_info()
 
     @property
     def machine(self) -> Machine:
         """See `MeasurementBackend.machine`."""
-        return self._backend.machine
+        return self._info.machine
 
-    def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
+    def runner(self, keys: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
         """See `MeasurementBackend.runner`."""
-        cpus = max(max(operator.cpus) for operator in addresses.pipeline.operators)
-        return self._backend.runner(addresses, timeout_s=timeout_s, cpus=cpus)
+        return self._runner(keys, timeout_s, cpus=max(max(operator.cpus) for operator in keys.pipeline.operators))
+
+    def operator_runner(self, keys: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[OperatorRunner]:
+        """See `HardwareClassBackend.operator_runner`."""
+        return self._runner(keys, timeout_s, cpus=max(min(operator.cpus) for operator in keys.pipeline.operators))
+
+    def _runner(self, keys: MeasurementKeys, timeout_s: float, cpus: float) -> RayRunner:
+        """Return a runner with `cpus` reserved CPUs."""
+        paths = tuple(path.resolve() for path in self._module_paths)
+        request = ProfilingRequest(keys.pipeline, keys.code, self._pools.hardware_class, self.machine, paths, timeout_s)
+        return RayRunner(self._pools, request, cpus, self._info.cpus)
 
 
 def find_profiling_targets(
@@ -93,19 +84,14 @@ def find_profiling_targets(
     for pool in infrastructure.pools:
         if pool.nodes:
             pools.setdefault(pool.hardware.name, []).append(pool.name)
-    backends: dict[str, RayHardwareClassBackend | None] = {}
+    backends: dict[str, RayBackend | None] = {}
     missing = []
     for name, names in pools.items():
-        class_pools = HardwareClassPools(name, tuple(names), address)
         try:
-            backends[name] = RayHardwareClassBackend(
-                cluster, class_pools, query_node_info(cluster, class_pools), module_paths
-            )
+            backends[name] = RayBackend(HardwareClassPools(cluster, name, tuple(names), address), module_paths)
         except NodeLostError as error:
             backends[name] = None
             missing.append(str(error))
     if missing and not declared_speeds:
         raise NodeLostError("\n".join(missing), code="ray.missing_nodes")
-    local = backends.pop(LOCAL, None)
-    reference = LocalBackend(module_paths) if local is None else RayBackend(local, module_paths)
-    return ProfilingTargets(reference, backends)
+    return ProfilingTargets(backends.pop(LOCAL, None) or LocalBackend(module_paths), backends)
