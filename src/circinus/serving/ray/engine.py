@@ -70,7 +70,7 @@ class RayEngine:
         self._settings = settings or RaySettings()
         self._cluster: Cluster | None = None
         self._applying = asyncio.Lock()
-        self._client = RouterClient(self._connected)
+        self._client = RouterClient(self._connect)
         self._sources: dict[str, str] = {}
         """Query -> source site, of the queries resolved so far."""
         self._replays = False
@@ -186,7 +186,7 @@ class RayEngine:
             if not apps:
                 return
             # Fail requests in flight now, not when their deployments are gone.
-            await self._client.fail_requests(snapshot.sites, list(apps), "the engine was closed", cluster)
+            await self._client.fail_requests(snapshot.sites, list(apps), "the engine was closed")
             self._sources.clear()
             self._client.retain(())
             immediate = [without_graceful_shutdown(app.config) for app in apps.values()]
@@ -207,6 +207,9 @@ class RayEngine:
     async def _connected(self) -> Cluster:
         if self._closed:
             raise ServingError("the engine is closed", code="engine.closed", hint="Start another engine.")
+        return await self._connect()
+
+    async def _connect(self) -> Cluster:
         if self._cluster is None:
             self._cluster = await call_in_thread(Cluster, self._settings, timeout_s=CHANGE_S)
         return self._cluster
@@ -214,11 +217,11 @@ class RayEngine:
     async def _change(self, desired: DesiredState, cluster: Cluster, guard: Guard) -> None:
         snapshot = await _observe(cluster)
         previous, pools, lost = snapshot.apps, snapshot.pools, snapshot.lost_applications
-        applications = build_applications(desired, emulate_speeds=self._settings.emulate_speeds)
+        applications = build_applications(desired, emulate_speeds=False)
         configs = build_router_configs(desired, applications)
         self._check_pools(desired, pools)
         if lost:  # requests that wait there can never finish
-            await self._client.fail_requests(snapshot.sites, sorted(lost), _NO_NODES, cluster)
+            await self._client.fail_requests(snapshot.sites, sorted(lost), _NO_NODES)
         labelled = frozenset(name for name, nodes in pools.items() if nodes.labelled)
         schema = serve_schema(
             applications,
@@ -375,14 +378,14 @@ class RayEngine:
             await asyncio.sleep(_POLL_S)
         await guard()
         with suppress(ServingError):  # else they fail with their replicas
-            await self._client.fail_requests((await _observe(cluster)).sites, sorted(leaving), _DRAIN_TIMEOUT, cluster)
+            await self._client.fail_requests((await _observe(cluster)).sites, sorted(leaving), _DRAIN_TIMEOUT)
 
     async def _is_drained(self, leaving: Collection[str], lost: frozenset[str], cluster: Cluster) -> bool:
         """Return whether all remaining routers report that no request in flight needs a removed application."""
         snapshot = await _observe(cluster)
         lost |= snapshot.lost_applications
         if lost:
-            await self._client.fail_requests(snapshot.sites, sorted(lost), _NO_NODES, cluster)
+            await self._client.fail_requests(snapshot.sites, sorted(lost), _NO_NODES)
         seen = await self._client.observe(snapshot.sites)
         silent = {
             config.site for config in snapshot.deployed_router_configs if router_name(config.site) not in lost

@@ -68,7 +68,7 @@ def ray_service(desired: DesiredState, manifest: Manifest) -> dict[str, Any]:
             code="kubernetes.invalid_mode",
         )
     settings = RaySettings(http=("0.0.0.0", _PORTS["serve"]))
-    applications = build_applications(desired, emulate_speeds=settings.emulate_speeds)
+    applications = build_applications(desired, emulate_speeds=False)
     configs = build_router_configs(desired, applications)
     serve = serve_schema(applications, configs, desired.infrastructure, settings, recordings=None)
     used = {deployment.deployment.pool for deployment in desired.deployments}

@@ -59,7 +59,7 @@ class ClusterLease:
 
     def __init__(self, settings: RaySettings) -> None:
         """Connect lazily, on the first call."""
-        self._settings = settings
+        self._settings, self._location = settings, f"cluster at {settings.address}"
         self._actor: Any = None
         self._holder = ""
 
@@ -78,11 +78,7 @@ class ClusterLease:
         except ValueError:  # the actor does not exist
             return ""
         except Exception as error:  # Ray errors share no base class
-            raise ServingError(
-                f"cannot reach the lease: {error}",
-                code="lease.unreachable",
-                location=f"cluster at {self._settings.address}",
-            ) from error
+            raise self._unreachable(error) from error
 
     def acquire(self, holder: str, now_s: float, ttl_s: float) -> int:
         """Implement `Lease.acquire`."""
@@ -92,7 +88,7 @@ class ClusterLease:
             raise LeaseHeldError(
                 f"controller {current_holder} holds the lease (expires in {remaining_s:.1f} s)",
                 code="lease.held",
-                location=f"cluster at {self._settings.address}",
+                location=self._location,
                 hint="Stop that controller, or wait.",
             )
         self._holder = holder
@@ -106,7 +102,7 @@ class ClusterLease:
             raise LeaseLostError(
                 f"the lease was lost to controller {current_holder}",
                 code="lease.lost",
-                location=f"cluster at {self._settings.address}",
+                location=self._location,
             )
 
     def release(self, lease: int) -> None:
@@ -125,11 +121,10 @@ class ClusterLease:
             raise
         except Exception as error:  # Ray errors share no base class
             self._actor = None
-            raise ServingError(
-                f"cannot reach the lease: {error}",
-                code="lease.unreachable",
-                location=f"cluster at {self._settings.address}",
-            ) from error
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> ServingError:
+        return ServingError(f"cannot reach the lease: {error}", code="lease.unreachable", location=self._location)
 
 
 def _lease_actor() -> Any:

@@ -46,13 +46,13 @@ RESPONSE_S = 5.0
 class RouterClient:
     """Calls routers by the names of their sites."""
 
-    def __init__(self, connected: Callable[[], Awaitable[Cluster]]) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Cluster]]) -> None:
         """Create a client without any handles.
 
         Args:
-            connected: returns the cluster, or raises a ServingError.
+            connect: returns the cluster, or raises a ServingError.
         """
-        self._connected = connected
+        self._connect = connect
         self._routers: dict[str, Any] = {}
 
     def retain(self, sites: Collection[str]) -> None:
@@ -60,9 +60,7 @@ class RouterClient:
         for site in [site for site in self._routers if site not in sites]:
             del self._routers[site]
 
-    async def call(
-        self, site: str, method: str, *arguments: Any, timeout_s: float = RESPONSE_S, cluster: Cluster | None = None
-    ) -> Any:
+    async def call(self, site: str, method: str, *arguments: Any, timeout_s: float = RESPONSE_S) -> Any:
         """Call a method of a site's router.
 
         Args:
@@ -70,16 +68,14 @@ class RouterClient:
             method: name of a method of `SiteRouter`.
             *arguments: arguments of the method.
             timeout_s: timeout.
-            cluster: the cluster; default the connected one.
 
         Raises:
             ServingError: the router raised one, cannot be reached, or timed out.
         """
         from ray.exceptions import RayTaskError
 
-        cluster = cluster or await self._connected()
         if site not in self._routers:
-            self._routers[site] = await call_in_thread(cluster.router, router_name(site))
+            self._routers[site] = await call_in_thread((await self._connect()).router, router_name(site))
         try:
             response = getattr(self._routers[site], method).remote(*arguments)
             async with asyncio.timeout(timeout_s):
@@ -114,11 +110,9 @@ class RouterClient:
         """Return the status of the routers that respond."""
         return await _responses({site: self.call(site, "observe") for site in sites})
 
-    async def fail_requests(
-        self, sites: Sequence[str], applications: Sequence[str], reason: str, cluster: Cluster
-    ) -> None:
+    async def fail_requests(self, sites: Sequence[str], applications: Sequence[str], reason: str) -> None:
         """Fail requests that need some applications, at all sites."""
-        await _responses({site: self.call(site, "abandon", applications, reason, cluster=cluster) for site in sites})
+        await _responses({site: self.call(site, "abandon", applications, reason) for site in sites})
 
     async def broadcast(self, configs: Iterable[RouterConfig]) -> None:
         """Switch routers to these configurations; unreachable routers get theirs from Ray Serve later."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from circinus.serving.applications import Application
 from circinus.serving.engine import DesiredState, Mode
-from circinus.serving.ray.recording_key import RecordingKey
+from circinus.serving.ray.serve_replica import RecordingKey
 from circinus.serving.ray.settings import (
     DEFAULT_HTTP,
     HEALTH_CHECK_PERIOD_S,

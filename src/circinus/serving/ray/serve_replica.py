@@ -1,20 +1,60 @@
-"""Ray Serve application of one deployment: its replicas."""
+"""Ray Serve application of one deployment: its replicas, and the keys of what they replay."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from circinus.errors import ProfileError, ServingError
 from circinus.operators.host import thread_limits
 from circinus.operators.pickling import Payload
-from circinus.serving.ray.recording_key import RecordingKey
+from circinus.serving.engine import RouteStage
 from circinus.serving.ray.settings import REPLICA
 from circinus.serving.replicas.compute_executor import ComputeExecutor
-from circinus.serving.replicas.replay_executor import ReplayExecutor
-from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ReplicaSpec
+from circinus.serving.replicas.replay_executor import ReplayExecutor, replay_stage
+from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ReplayStage, ReplicaSpec
+
+
+@dataclass(frozen=True)
+class RecordingKey:
+    """Self-contained reference to recorded outputs, resolvable by a new replica."""
+
+    pipeline: str
+    stage: RouteStage
+    is_sink: bool
+
+    def __str__(self) -> str:
+        """Return the JSON encoding."""
+        return _ADAPTER.dump_json(self).decode()
+
+    @classmethod
+    def read(cls, text: str) -> RecordingKey:
+        """Parse the JSON encoding."""
+        return _ADAPTER.validate_json(text)
+
+    def load(self, store: Path) -> ReplayStage:
+        """Load the recorded outputs from a profile store.
+
+        Raises:
+            ServingError: the store does not exist, or lacks the recordings.
+        """
+        from circinus.profiling import load_recordings
+
+        try:
+            return replay_stage(
+                load_recordings(store, self.pipeline, [self.stage.prefix]), self.stage, is_sink=self.is_sink
+            )
+        except ProfileError as error:
+            raise ServingError(f"the engine cannot replay: {error}", code="engine.cannot_replay") from error
+
+
+_ADAPTER = TypeAdapter(RecordingKey)
 
 
 class OperatorReplica:

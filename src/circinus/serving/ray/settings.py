@@ -69,8 +69,6 @@ class RaySettings:
     http: tuple[str, int] | None = None
     """HTTP address (host, port) of the ingress of every node; None: the current one, or `DEFAULT_HTTP`. The host
     `0.0.0.0` means all addresses of a node."""
-    emulate_speeds: bool = False
-    """True if replicas emulate the hardware of their pool if it is slower than their machine."""
 
 
 def placement_options(pool: str, *, labelled: bool) -> dict[str, object]:
