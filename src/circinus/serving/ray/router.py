@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from circinus.errors import ServingError
@@ -134,30 +134,20 @@ class SiteRouter:
         return self._core.audits.drain()
 
 
-class _Handles:
-    """Lazily created handles to the only deployment of each application."""
+@cache
+def _handle(deployment: str, application: str) -> Any:
+    """Return the handle of this process to the only deployment of an application."""
+    from ray import serve
 
-    def __init__(self, deployment: str) -> None:
-        self._deployment = deployment
-        self._handles: dict[str, Any] = {}
-
-    def __getitem__(self, application: str) -> Any:
-        from ray import serve
-
-        if application not in self._handles:
-            self._handles[application] = serve.get_deployment_handle(self._deployment, app_name=application)
-        return self._handles[application]
+    return serve.get_deployment_handle(deployment, app_name=application)
 
 
 class ServeReplicaClient:
     """`ReplicaClient` over handles of Ray Serve."""
 
-    def __init__(self) -> None:
-        self._handles = _Handles(REPLICA)
-
     async def greet(self, application: str) -> None:
         """Call any replica of an application."""
-        await self._handles[application].ready.remote()
+        await _handle(REPLICA, application).ready.remote()
 
     async def process(
         self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload]
@@ -167,7 +157,7 @@ class ServeReplicaClient:
         from ray.serve.exceptions import RayServeException
 
         try:
-            response: tuple[BatchResult, Sequence[Payload]] = await self._handles[application].process.remote(
+            response: tuple[BatchResult, Sequence[Payload]] = await _handle(REPLICA, application).process.remote(
                 list(items), [bytes(packed) for packed in payloads]
             )
         except RayTaskError as error:  # the replica is alive, but failed
@@ -182,17 +172,14 @@ class ServeReplicaClient:
 class ServePeerClient:
     """`PeerClient` over handles of Ray Serve."""
 
-    def __init__(self) -> None:
-        self._handles = _Handles(ROUTER)
-
     async def greet(self, site: str) -> None:
         """Call the router of a site."""
-        await self._handles[router_name(site)].warm_up.remote()
+        await _handle(ROUTER, router_name(site)).warm_up.remote()
 
     async def deliver(self, site: str, message: RouterMessage, remaining_s: float, padding: bytes) -> None:
         """Implement `PeerClient.deliver`."""
         try:
-            await self._handles[router_name(site)].accept.remote(message, remaining_s, padding)
+            await _handle(ROUTER, router_name(site)).accept.remote(message, remaining_s, padding)
         except Exception as error:  # Ray, Serve and gRPC errors share no base class
             raise ServingError(
                 f"{type(error).__name__}: {error}", code="router.unreachable", location=f"site {site}"
@@ -201,7 +188,7 @@ class ServePeerClient:
     async def report(self, site: str, request_id: str, reason: str) -> None:
         """Implement `PeerClient.report`."""
         with suppress(Exception):  # the request fails there at its deadline
-            await self._handles[router_name(site)].fail.remote(request_id, reason)
+            await _handle(ROUTER, router_name(site)).fail.remote(request_id, reason)
 
 
 def build_router_application(args: Mapping[str, Any]) -> Any:
