@@ -2,9 +2,7 @@
 
 It combines the surrogate and the acquisition of `circinus profile` for the arena, where a query has one plan per
 configuration and placement, and pools of its own. It differs from `circinus profile` in that service times are known
-exactly from one item on and predicted by pairs of knobs, strata of all items show the difficulty of the first ones,
-similar configurations have correlated errors, each fit starts from the previous one, and only one side of a threshold
-is guaranteed.
+exactly from one item on and predicted by pairs of knobs, and only one side of a threshold is guaranteed.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from circinus.planning.sampler import StoppingRule
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.feasibility import feasibility_probability
 from circinus.planning.sampler.mean_estimation import MeanScoreEstimates, estimate_mean_scores
-from circinus.planning.sampler.prior_selection import MeanPrior, select_prior
+from circinus.planning.sampler.prior_selection import select_prior
 from circinus.planning.sampler.reservation_index import (
     CandidateBeliefs,
     expected_items_to_decide,
@@ -145,7 +143,6 @@ class _Run:
         self._risk = per_sequence_alpha(RISK, count, sides=1)
         self._tests: dict[int, SequentialThresholdTest] = {}
         self._sure, self._decided = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
-        self._prior: MeanPrior | None = None
         operators = meter.space.rows.shape[1]
         self._learnt: list[list[Times | None]] = [[None] * operators for _ in range(3)]
         self._predicted: tuple[bytes, FloatArray, FloatArray] | None = None
@@ -204,7 +201,7 @@ class _Run:
         places = np.flatnonzero(self._items)
         low, high = self._metric.range
         scores = [self._meter.scores(int(self._prepared.numbers[place])) for place in places]
-        evidence = estimate_mean_scores(scores, self._space.items, high - low, self._prepared.covariates)
+        evidence = estimate_mean_scores(scores, self._space.items, high - low)
         belief = self._believe(places, evidence)
         feasibility = feasibility_probability(
             belief.mean, belief.deviation, self._case.threshold, at_least=self._case.sign > 0
@@ -226,12 +223,12 @@ class _Run:
 
     def _believe(self, places: IntArray, evidence: MeanScoreEstimates) -> Belief:
         codes = self._prepared.codes
-        self._prior = select_prior(
+        prior = select_prior(
             self._prepared.knobs, self._prepared.sources, codes[places], evidence.means, evidence.variances,
-            earlier=self._prior, score_range=self._metric.range, shared=evidence.shared,
+            score_range=self._metric.range,
         )  # fmt: skip
-        belief = self._prior.belief(codes)
-        return Belief(belief.mean, np.hypot(belief.deviation, _common_deviation(evidence, belief.mean)))
+        belief = prior.belief(codes)
+        return Belief(belief.mean, np.sqrt(belief.deviation**2 + evidence.common_variance))
 
     def _costs(self, latency_s: FloatArray, cost_usd_per_h: FloatArray) -> FloatArray:
         """Return (m, p) costs, infinite where a limit is violated or a value is unknown."""
@@ -263,14 +260,3 @@ class _Run:
             tables = space.latency_s(service_s, sizes), space.cost_usd_per_h(service_s)
             usd_per_h[:, number] = self._costs(*tables).min(axis=1)
         return usd_per_h, prepared.items.predict(meter.item_s, self._learnt[2])[0].sum(axis=1)
-
-
-def _common_deviation(evidence: MeanScoreEstimates, means: FloatArray) -> FloatArray:
-    """Return (m,) standard deviations of the common error of configurations with (m,) mean scores.
-
-    Item difficulty matters less near the ends of the range, so slopes come from configurations with similar scores.
-    """
-    distance = (means[:, None] - evidence.means[None, :]) / max(float(np.ptp(evidence.means)) / 4, 1e-9)
-    weights = np.exp(-0.5 * distance**2) + 1e-3
-    slopes = weights @ np.abs(evidence.slopes) / weights.sum(axis=1)
-    return np.asarray(np.sqrt(evidence.common_variance) * slopes)

@@ -83,8 +83,7 @@ def suggestion(repeats: int, console: Console) -> PartResult:
     assert small.configurations == 4_800
     large = synthetic_case(smooth, 12, seed=0)
     jobs: list[tuple[float | None, Callable[[], Times]]] = [
-        (AIM_S, lambda: _surrogate("4,800 configurations: surrogate, cold", small, repeats, warm=False)),
-        (AIM_S, lambda: _surrogate("4,800 configurations: surrogate, warm", small, repeats, warm=True)),
+        (AIM_S, lambda: _surrogate("4,800 configurations: surrogate", small, repeats)),
         (AIM_S, lambda: _assessments("4,800 configurations: whole suggestion", small, repeats)),
         (AIM_S, lambda: _assessments("10^12 configurations: whole suggestion", large, repeats)),
         (None, lambda: _optuna("4,800 configurations: Optuna TPE", small, repeats)),
@@ -195,21 +194,18 @@ def _assessments(name: str, case: SyntheticCase, repeats: int) -> Times:
     return Times.of(name, [partial(assess, profile) for profile in steps])
 
 
-def _surrogate(name: str, case: SyntheticCase, repeats: int, *, warm: bool) -> Times:
+def _surrogate(name: str, case: SyntheticCase, repeats: int) -> Times:
     """Time fitting the surrogate, predicting all configurations and choosing by given costs."""
     space, slo = ConfigurationSpace.of(case.model.pipeline), case.query.slos.accuracy
     assert slo is not None
     everything, rng = space.enumerate(case.configurations), np.random.default_rng(0)
     costs = rng.lognormal(size=(len(everything), 2))
     index_of = {configuration: place for place, configuration in enumerate(space.decode(everything))}
-    last: Surrogate | None = None
 
     def suggest(profile: PipelineProfile) -> None:
-        nonlocal last
         evidence = estimate_mean_scores([c.scores for c in profile.configurations], profile.dataset_items, 1.0)
         codes = space.encode([c.configuration for c in profile.configurations])
-        last = Surrogate.fit(space, codes, evidence.means, evidence.variances, warm=last if warm else None)
-        belief = last.predict(everything)
+        belief = Surrogate.fit(space, codes, evidence.means, evidence.variances).predict(everything)
         measured = np.zeros(len(everything), dtype=bool)
         measured[[index_of[c.configuration] for c in profile.configurations]] = True
         probability = feasibility_probability(belief.mean, belief.deviation, slo.threshold, at_least=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from circinus.arrays import BoolArray, FloatArray
+from circinus.arrays import FloatArray
 from circinus.statistics.covariates import Covariates
 
 _PSEUDO_ITEMS = 1.0
@@ -30,22 +30,6 @@ def predictions(scores: FloatArray, covariates: Covariates) -> FloatArray:
     Returns:
         (k, kinds) predictions in [0, 1]. Without this clipping the residuals of the first n would have mean 0.
     """
-    means, offsets, errors, plain_errors = _fitted(scores, covariates)
-    is_informative = _are_better(errors, plain_errors)
-    predicted: FloatArray = np.clip(means + np.where(is_informative[:, None], offsets, 0.0), 0.0, 1.0)
-    return predicted
-
-
-def leave_one_out_errors(scores: FloatArray, covariates: Covariates) -> FloatArray:
-    """Return (k, n) the excess of each of the first n > 1 scores over `predictions` from the others."""
-    _, _, errors, plain_errors = _fitted(scores, covariates)
-    is_informative = _are_better(errors, plain_errors)
-    held_out_errors: FloatArray = np.where(is_informative[:, None], errors, plain_errors)
-    return held_out_errors
-
-
-def _fitted(scores: FloatArray, covariates: Covariates) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return means (k, 1), offsets of each kind (k, kinds), and leave-one-out errors with and without offsets."""
     drawn = scores.shape[1]
     kind = covariates.kind[:drawn]
     means, centre = scores.mean(axis=1, keepdims=True), covariates.rows[kind].mean(axis=0)
@@ -57,13 +41,9 @@ def _fitted(scores: FloatArray, covariates: Covariates) -> tuple[FloatArray, Flo
     leverages = 1 / drawn + (_norms(rows, inverse)[kind] if len(rows) < drawn else _norms(observed, inverse))
     errors = (deviations - offsets[:, kind]) / np.maximum(1.0 - leverages, 1e-9)
     plain_errors = deviations / max(1.0 - 1 / drawn, 1e-9)
-    return means, offsets, errors, plain_errors
-
-
-def _are_better(errors: FloatArray, plain_errors: FloatArray) -> BoolArray:
-    """Return (k,) whether the regression predicts better than the mean, from (k, n) leave-one-out errors of both."""
-    better: BoolArray = (errors**2).sum(axis=1) < _BETTER * (plain_errors**2).sum(axis=1)
-    return better
+    is_informative = (errors**2).sum(axis=1) < _BETTER * (plain_errors**2).sum(axis=1)
+    predicted: FloatArray = np.clip(means + np.where(is_informative[:, None], offsets, 0.0), 0.0, 1.0)
+    return predicted
 
 
 def _norms(vectors: FloatArray, form: FloatArray) -> FloatArray:

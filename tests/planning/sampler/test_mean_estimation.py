@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.planning.sampler.mean_estimation import estimate_mean_scores
-from circinus.statistics.covariates import Covariates
 
 POPULATION = 400
 
@@ -89,26 +88,6 @@ def test_what_was_measured_on_everything_is_exact() -> None:
     assert found.means[0] == pytest.approx(scores[0].mean())
     assert found.variances[0] == pytest.approx(0.0)
     assert found.common_variance == pytest.approx(0.0)
-    assert found.shared[0] == pytest.approx(0.0)
-    assert found.shared[1, 2] <= np.sqrt(found.variances[1] * found.variances[2]) + 1e-12
-    assert (np.linalg.eigvalsh(found.shared) > -1e-12).all()
-
-
-def test_what_is_known_of_the_items_takes_out_the_luck_of_the_draw() -> None:
-    rng = np.random.default_rng(6)
-    plain, told = [], []
-    for _ in range(60):
-        kind = rng.integers(0, 2, POPULATION)
-        scores = 0.3 + 0.4 * kind + rng.normal(0, 0.05, (2, POPULATION))
-        found = [
-            estimate_mean_scores(list(scores[:, :16]), POPULATION, 1.0, known)
-            for known in (None, Covariates.of(kind[:, None].astype(np.float64)))
-        ]
-        plain.append(found[0].means[0] - scores[0].mean())
-        told.append((found[1].means[0] - scores[0].mean(), np.sqrt(found[1].common_variance)))
-    errors, said = np.array(told).T
-    assert np.abs(errors).mean() < np.abs(plain).mean() / 2
-    assert 0.3 < float(np.mean((errors / said) ** 2)) < 1.5
 
 
 def test_items_matter_less_to_some_configurations() -> None:
@@ -116,5 +95,4 @@ def test_items_matter_less_to_some_configurations() -> None:
     items = rng.normal(0, 0.2, POPULATION)
     scores = np.array([[0.5], [0.5], [0.9]]) + np.array([[1.0], [1.0], [0.2]]) * items
     found = estimate_mean_scores([scores[0], scores[1, :40], scores[2, :40]], POPULATION, 1.0)
-    assert found.slopes[2] < 0.5 < found.slopes[0]
     assert found.means[2] == pytest.approx(scores[2].mean(), abs=0.02)

@@ -39,13 +39,11 @@ def source_of(name: str, scores: FloatArray) -> SourceTask:
     return source
 
 
-def measured(
-    truth: FloatArray, sources: list[SourceTask], count: int, rng: np.random.Generator, earlier: MeanPrior | None = None
-) -> MeanPrior:
+def measured(truth: FloatArray, sources: list[SourceTask], count: int, rng: np.random.Generator) -> MeanPrior:
     rows = rng.permutation(len(truth))[:count]
     means = truth[rows] + rng.normal(0, NOISE, count)
     variances = np.full(count, NOISE**2)
-    return select_prior(SPACE, sources, EVERYTHING[rows], means, variances, earlier=earlier)
+    return select_prior(SPACE, sources, EVERYTHING[rows], means, variances)
 
 
 def error(prior: MeanPrior, name: str | None, truth: FloatArray) -> float:
@@ -114,7 +112,7 @@ def test_of_several_the_better_one_is_taken() -> None:
     mean = sum(share * parts[name].mean for name, share in prior.probabilities.items())
     np.testing.assert_allclose(prior.belief(EVERYTHING).mean, mean)
     assert (prior.belief(EVERYTHING).deviation >= 0.9 * parts["near"].deviation).all()
-    again = measured(truth, sources, 9, np.random.default_rng(3), earlier=prior)
+    again = measured(truth, sources, 9, np.random.default_rng(3))
     assert again.name == "near"
 
 

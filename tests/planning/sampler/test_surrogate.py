@@ -144,17 +144,6 @@ def test_it_beats_the_mean_of_what_was_measured(additive: bool) -> None:
     assert ours < 0.3 * constant
 
 
-def test_a_warm_fit_is_near_the_cold_one() -> None:
-    rng = np.random.default_rng(4)
-    codes = some(rng, SPACE, 30)
-    means, variances = smooth(codes) + rng.normal(0, 0.01, 30), np.full(30, 1e-4)
-    before = Surrogate.fit(SPACE, codes[:-2], means[:-2], variances[:-2])
-    warm = Surrogate.fit(SPACE, codes, means, variances, warm=before)
-    cold = Surrogate.fit(SPACE, codes, means, variances)
-    assert warm.predict(SPACE.enumerate()).mean == pytest.approx(cold.predict(SPACE.enumerate()).mean, abs=0.02)
-    assert warm.log_evidence == pytest.approx(cold.log_evidence, abs=1.0)
-
-
 def test_a_good_prior_mean_narrows_what_is_believed_and_is_followed() -> None:
     codes = some(np.random.default_rng(6), SPACE, 5)
     everything = SPACE.enumerate()
@@ -193,8 +182,6 @@ def test_what_does_not_fit_together_is_refused() -> None:
         surrogate.predict(codes, means)
     with pytest.raises(ValueError, match="prior mean"):
         Surrogate.fit(SPACE, codes, means, variances, prior=means).predict(codes)
-    with pytest.raises(ValueError, match="warm start"):
-        Surrogate.fit(SPACE, codes, means, variances, additive=True, warm=surrogate)
     with pytest.raises(ValueError, match="nonnegative"):
         Surrogate.fit(SPACE, codes, means, -variances)
     with pytest.raises(ValueError, match="shapes differ"):
@@ -210,13 +197,3 @@ def test_what_one_configuration_has_by_itself_is_its_own() -> None:
     assert rough.residual_variance > 5 * even.residual_variance
     assert rough.predict(codes).mean == pytest.approx(smooth(codes) + own, abs=0.01)
     assert (rough.predict(codes).deviation < 0.01).all()
-
-
-def test_errors_that_all_have_in_common_are_no_differences() -> None:
-    rng = np.random.default_rng(9)
-    codes = np.repeat(some(rng, SPACE, 1), 3, axis=0)
-    variances, shared = np.full(3, 0.01), np.full((3, 3), 0.01)
-    means = np.full(3, 0.6)
-    alone = Surrogate.fit(SPACE, codes, means, variances).predict(codes[:1]).deviation[0]
-    together = Surrogate.fit(SPACE, codes, means, variances, shared=shared).predict(codes[:1]).deviation[0]
-    assert together > 1.3 * alone  # three similar ones are as informative as one

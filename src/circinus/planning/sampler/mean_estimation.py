@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
-from circinus.statistics.covariates import Covariates
-from circinus.statistics.prediction import leave_one_out_errors, predicted_means
 
 _MAX_ROWS = 1_000
 """Maximum number of rows of a table with gaps, as the solution takes cubic time."""
@@ -102,22 +100,14 @@ class MeanScoreEstimates:
     """(n,) variances of the individual errors of the estimates."""
     common_variance: float
     """Variance of the common error: the measured items may be easier or harder than all items."""
-    slopes: FloatArray
-    """(n,) sensitivity of each configuration to item difficulty, relative to the average."""
-    shared: FloatArray
-    """(n, n) covariance of the individual errors of similar configurations: shared items have equal errors, further
-    items are independent."""
 
 
-def estimate_mean_scores(
-    scores: Sequence[FloatArray], population: int, score_range: float, covariates: Covariates | None = None
-) -> MeanScoreEstimates:
+def estimate_mean_scores(scores: Sequence[FloatArray], population: int, score_range: float) -> MeanScoreEstimates:
     """Estimate mean scores in the model score = configuration + slope * item + residual.
 
     This is a two-way layout (Scheffe, The Analysis of Variance, 1959, chapter 4). All configurations are measured on a
     prefix of one order of items, so configurations with more items reveal how much easier the first items are. On real
-    scores the items account for most of the variance, and features of the items predict most of that. A configuration
-    measured on all items has no uncertainty.
+    scores the items account for most of the variance. A configuration measured on all items has no uncertainty.
 
     Limits: additivity is an assumption, and item difficulty matters less near the ends of the range. The estimates
     guide measurements; no guarantee depends on them.
@@ -126,7 +116,6 @@ def estimate_mean_scores(
         scores: scores of each configuration on its first items, at least one each.
         population: number of all items.
         score_range: greatest score minus the least.
-        covariates: features of the items, in the order of measurement; None without features.
     """
     max_items = max(len(own) for own in scores)
     table = np.full((len(scores), max_items), np.nan)
@@ -137,7 +126,7 @@ def estimate_mean_scores(
     differences = np.zeros(len(scores))
     differences[remaining] = own_differences
     items = np.nanmean(table - differences[:, None], axis=0)
-    level, variance = _level(items, population, score_range, covariates)
+    level, variance = _level(items, score_range)
     effects = items - level  # item effects have mean 0 over all items
     counts = observed.sum(axis=1)
     slopes = _slopes(table, observed, effects)
@@ -145,16 +134,7 @@ def estimate_mean_scores(
     means = np.nanmean(table, axis=1) - slopes * own_effects
     residuals = np.where(observed, table - means[:, None] - slopes[:, None] * effects, 0.0)
     variances = _residual_variances(residuals, observed, score_range) / counts * (1.0 - counts / population)
-    shared = _shared(variances, counts, population)
-    return MeanScoreEstimates(means, variances, variance / max_items * (1.0 - max_items / population), slopes, shared)
-
-
-def _shared(variances: FloatArray, counts: IntArray, population: int) -> FloatArray:
-    """Return `MeanScoreEstimates.shared`, positive semidefinite like the covariance of Brownian motion."""
-    variance_factors = 1.0 / counts - 1.0 / population
-    common_factors = np.minimum(variance_factors[:, None], variance_factors[None, :])
-    deviations = np.sqrt(variances / np.maximum(variance_factors, 1e-12))
-    return np.asarray(common_factors * deviations[:, None] * deviations[None, :])
+    return MeanScoreEstimates(means, variances, variance / max_items * (1.0 - max_items / population))
 
 
 def _slopes(table: FloatArray, observed: BoolArray, effects: FloatArray) -> FloatArray:
@@ -175,18 +155,10 @@ def _residual_variances(residuals: FloatArray, observed: BoolArray, score_range:
     return np.asarray(((residuals**2).sum(axis=1) + _POOLED_ITEMS * pooled) / (own_degrees + _POOLED_ITEMS))
 
 
-def _level(
-    items: FloatArray, population: int, score_range: float, covariates: Covariates | None
-) -> tuple[float, float]:
-    """Return the predicted mean of (m,) item effects over all items, and the variance of one around its prediction."""
-    count = len(items)
-    if covariates is None or count in (1, population):
-        level, errors = float(items.mean()), (items - items.mean()) * (count / max(count - 1, 1))
-    else:
-        low, width = float(items.min()), max(float(np.ptp(items)), 1e-12)
-        unit = ((items - low) / width)[None]
-        level = low + width * float(predicted_means(unit, covariates, population)[0])
-        errors = width * leave_one_out_errors(unit, covariates)[0]
+def _level(items: FloatArray, score_range: float) -> tuple[float, float]:
+    """Return the mean of (m,) item effects, and the variance of one."""
+    count, level = len(items), float(items.mean())
+    errors = (items - level) * (count / max(count - 1, 1))
     variance = (float((errors**2).sum()) + (_PSEUDO_RESIDUAL * score_range) ** 2) / count
     # The variance of few items is uncertain itself, so use the variance of Student's distribution.
     return level, variance * (count - 1) / (count - 3) if count > 3 else 4.0 * variance

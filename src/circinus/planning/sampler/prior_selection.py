@@ -84,9 +84,7 @@ def select_prior(
     variances: FloatArray,
     *,
     additive: bool = False,
-    earlier: MeanPrior | None = None,
     score_range: tuple[float, float] = (0.0, 1.0),
-    shared: FloatArray | None = None,
 ) -> MeanPrior:
     """Return the prior mean under which the observations are most probable.
 
@@ -97,11 +95,8 @@ def select_prior(
         means: (n,) observed mean scores.
         variances: (n,) error variances of the means.
         additive: see `Surrogate.fit`.
-        earlier: result on fewer observations, for a warm start of the fits.
         score_range: minimum and maximum possible score.
-        shared: see `Surrogate.fit`.
     """
-    warm = earlier.fits if earlier is not None else {}
 
     def fit(source: SourceTask | None) -> Surrogate:
         return Surrogate.fit(
@@ -111,9 +106,7 @@ def select_prior(
             variances if source is None else variances + source.variances_at(codes),
             prior=None if source is None else source.at(codes),
             additive=additive,
-            warm=warm.get(None if source is None else source.name),
             score_range=score_range,
-            shared=shared,
         )
 
     fits: dict[str | None, Surrogate] = {None: fit(None)}

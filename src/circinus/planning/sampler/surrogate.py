@@ -15,17 +15,14 @@ from circinus.planning.sampler.hyperparameters import CORRECTION_CENTRES, Hyperp
 from circinus.planning.sampler.kernel import KnobKernel
 
 _ITERATIONS = 40
-_WARM_ITERATIONS = 8
+_FURTHER_ITERATIONS = 8
 _RESIDUAL_DEVIATION = 0.005
 """Prior standard deviation of the residual effect of a configuration, in units of the range."""
 _RESIDUAL_STRENGTH = 1.0
 """Weight of this prior, in observations."""
 _RESIDUAL_ROUNDS = 6
-_COLD_PASSES = 3
-"""Alternations between hyperparameters and residual variance without a warm start."""
-_ERROR_SCALE_FACTOR = 2.0
-"""Factor of the inverse length scales in errors of means relative to means; neighbours score alike on most items only.
-"""
+_PASSES = 3
+"""Alternations between hyperparameters and residual variance."""
 _LOG_SCALE_OFFSET = 1.5
 """Offsets of log inverse length scales at which further descents start."""
 
@@ -48,8 +45,6 @@ class Surrogate:
     so that their uncertainty widens the beliefs. The covariance is a `KnobKernel`.
     """
 
-    hyperparameters: Hyperparameters
-    """Posterior mode of the hyperparameters."""
     processes: tuple[GaussianProcess, ...]
     """Gaussian processes with the representatives of the posterior, in units of the score range."""
     about_prior: bool
@@ -70,9 +65,7 @@ class Surrogate:
         *,
         prior: FloatArray | None = None,
         additive: bool = False,
-        warm: Surrogate | None = None,
         score_range: tuple[float, float] = (0.0, 1.0),
-        shared: FloatArray | None = None,
     ) -> Surrogate:
         """Fit observations; their order does not matter.
 
@@ -84,45 +77,31 @@ class Surrogate:
             prior: (n,) prior mean of the observations, with learnt level and slope; None for a learnt constant.
             additive: whether to use one component for each operator plus one of all, instead of a product over all
                 knobs.
-            warm: fit in the same space and form for a warm start.
             score_range: minimum and maximum possible score; beliefs may exceed it.
-            shared: (n, n) covariance of the errors of the means between similar configurations; similarity of errors
-                follows from similarity of scores. None for independent errors.
 
         Raises:
-            ValueError: there is no observation, lengths differ, a variance is negative, or `warm` has another form.
+            ValueError: there is no observation, lengths differ, or a variance is negative.
         """
         if not len(codes) or any(array.shape != (len(codes),) for array in (means, variances)):
             raise ValueError(f"shapes differ or are empty: {codes.shape}, {means.shape}, {variances.shape}")
         if not (variances >= 0).all():
             raise ValueError(f"variances must be nonnegative, got {variances.min()}")
-        if shared is not None and warm is None:  # correlations of errors need learnt length scales
-            warm = cls.fit(space, codes, means, variances, prior=prior, additive=additive, score_range=score_range)
         kernel = KnobKernel.of(space, additive=additive)
         expected = Hyperparameters.expected(kernel, about_prior=prior is not None)
-        if warm is None:
-            shifts = (0.0, _LOG_SCALE_OFFSET, -_LOG_SCALE_OFFSET)
-            starts = tuple(
-                replace(expected, log_inverse_lengthscale=expected.log_inverse_lengthscale + shift) for shift in shifts
-            )
-        elif warm.kernel.space == space and warm.kernel.components.shape == kernel.components.shape:
-            kernel = warm.kernel  # reuse its cached tables
-            starts = (expected.at(warm.hyperparameters.parameters),)
-        else:
-            raise ValueError("the warm start is of another space or form")
+        shifts = (0.0, _LOG_SCALE_OFFSET, -_LOG_SCALE_OFFSET)
+        starts = tuple(
+            replace(expected, log_inverse_lengthscale=expected.log_inverse_lengthscale + shift) for shift in shifts
+        )
         width = score_range[1] - score_range[0]
         centre, trends = _mean_function(len(codes), prior, score_range)
         inputs = KernelInputs(kernel.slots(codes), trends)
         noise = np.diag(variances) / width**2
-        if shared is not None and warm is not None:
-            correlation = _error_correlations(kernel, warm.hyperparameters, inputs)
-            noise = np.where(np.eye(len(codes), dtype=bool), noise, shared / width**2 * correlation)
-        residual_variance = _RESIDUAL_DEVIATION**2 if warm is None else warm.residual_variance
-        residuals, iterations = (means - centre) / width, _ITERATIONS if warm is None else _WARM_ITERATIONS
-        for _ in range(_COLD_PASSES if warm is None else 1):
+        residual_variance = _RESIDUAL_DEVIATION**2
+        residuals, iterations = (means - centre) / width, _ITERATIONS
+        for _ in range(_PASSES):
             observations = ScoreObservations(inputs, residuals, noise + residual_variance * np.eye(len(codes)))
             posterior = fit_hyperparameters(kernel, observations, expected, starts, iterations)
-            starts, iterations = (posterior.best,), _WARM_ITERATIONS
+            starts, iterations = (posterior.best,), _FURTHER_ITERATIONS
             for _ in range(_RESIDUAL_ROUNDS):
                 residual_variance = _updated_residual_variance(
                     residual_variance, GaussianProcess.condition(kernel, posterior.best, observations)
@@ -131,7 +110,7 @@ class Surrogate:
         processes = tuple(
             GaussianProcess.condition(kernel, h, observations, residual_variance) for h in posterior.representatives
         )
-        return cls(posterior.best, processes, prior is not None, score_range, residual_variance, posterior.log_evidence)
+        return cls(processes, prior is not None, score_range, residual_variance, posterior.log_evidence)
 
     @property
     def kernel(self) -> KnobKernel:
@@ -161,11 +140,6 @@ class Surrogate:
             raise ValueError("the prior mean is superfluous" if prior is not None else "the prior mean is missing")
         centre, trends = _mean_function(len(codes), prior, self.score_range)
         return centre, KernelInputs(self.kernel.slots(codes), trends)
-
-
-def _error_correlations(kernel: KnobKernel, learnt: Hyperparameters, inputs: KernelInputs) -> FloatArray:
-    parts = kernel.correlations(inputs.slots, inputs.slots, _ERROR_SCALE_FACTOR * learnt.inverse_lengthscale)
-    return np.asarray(np.tensordot(learnt.variances / learnt.variances.sum(), parts, 1))
 
 
 def _updated_residual_variance(variance: float, process: GaussianProcess) -> float:
