@@ -28,7 +28,7 @@ from circinus.specification.infrastructure import (
 from circinus.specification.loader import load_specification, parse_specification
 from circinus.specification.pipeline import DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline
 from circinus.specification.plan import Allocation, Configuration, Deployment, KnobValues, QueryPlan
-from circinus.specification.query import PinnedKnob, PinnedOperator, Query
+from circinus.specification.query import LatePolicy, PinnedKnob, PinnedOperator, Query
 from circinus.specification.slo import AccuracySlo, CostSlo, LatencySlo, Slo, SloKind, Slos
 from circinus.specification.specification import Specification
 
@@ -46,6 +46,7 @@ __all__ = [
     "Infrastructure",
     "Knob",
     "KnobValues",
+    "LatePolicy",
     "LatencySlo",
     "Link",
     "MetricSpec",

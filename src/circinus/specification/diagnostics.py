@@ -49,6 +49,7 @@ _EXPECTED = {
     "less_than_equal": "at most {le:g}",
     "too_short": "a list of at least {min_length}",
     "literal_error": "{expected}",
+    "enum": "{expected}",
 }
 
 
@@ -133,7 +134,7 @@ def _converted(error: ErrorDetails, model: type[BaseModel], written: Mapping[str
     expected = expected_by(error)
     if kind.endswith("_type") and declared:
         expected = declared
-    if kind == "literal_error":
+    if kind in ("literal_error", "enum"):
         return Issue(path, describe(value), expected, did_you_mean(value, re.findall(r"'([^']*)'", expected)))
     return Issue(path, describe(value), expected, _quoting_hint(kind, value))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -14,6 +15,13 @@ from circinus.specification.document_validators import validate_pins
 from circinus.specification.shorthands import KeyedByName
 from circinus.specification.slo import Slos
 from circinus.specification.units import DURATION, RATE, RequestsPerS
+
+
+class LatePolicy(StrEnum):
+    """Treatment of requests that can hardly meet the latency SLO any more."""
+
+    ANSWER = "answer"
+    DROP = "drop"
 
 
 class PinnedKnob(SpecModel):
@@ -61,6 +69,8 @@ class Query(SpecModel):
     """Arrival process: `poisson`, `periodic`, `bursty` or `recorded`, or a mapping with `kind` and its fields."""
     slos: Slos = Field(default_factory=Slos)
     """SLOs; a plan must meet all of them."""
+    late: LatePolicy = LatePolicy.ANSWER
+    """Treatment of requests that can hardly meet the latency SLO any more: `answer` or `drop`."""
     weight: Number = Field(default=1.0, gt=0)
     """Value of serving this query, relative to other queries of equal priority."""
     risk: Number = Field(default=0.05, gt=0, lt=1)
