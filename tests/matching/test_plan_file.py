@@ -99,6 +99,28 @@ def test_a_plan_in_another_folder_names_the_files_it_was_made_from(
     assert load_plan_set(copies[1]).moved_to(plan_set.folder) == plan_set
 
 
+def test_all_plans_and_rungs_have_their_latest_starts_and_files_without_them_are_read(
+    plan_set: PlanFile, specification: Specification, tmp_path: Path
+) -> None:
+    limits_s = {q.name: None if q.slos.latency is None else q.slos.latency.limit_s for q in specification.queries}
+    for assignment in plan_set.matching.assignments:
+        assert assignment.ladder is not None
+        for candidate in (assignment.chosen, *(rung.candidate for rung in assignment.ladder.rungs)):
+            limit_s = limits_s[candidate.query]
+            for stage in candidate.estimate.stages:
+                assert (stage.latest_start_s is None) == (limit_s is None)
+                assert limit_s is None or 0 <= (stage.latest_start_s or 0.0) < limit_s
+    path = tmp_path / "plan.json"
+    save_plan_set(plan_set, path)
+    document = json.loads(path.read_text(encoding="utf-8"))
+    for assigned in document["matching"]["assignments"]:
+        for stage in assigned["chosen"]["estimate"]["stages"]:
+            del stage["latest_start_s"]
+    path.write_text(json.dumps(document), encoding="utf-8")
+    read = [stage for a in load_plan_set(path).matching.assignments for stage in a.chosen.estimate.stages]
+    assert {stage.latest_start_s for stage in read} == {None}
+
+
 def test_plans_from_before_start_ups_were_told_are_read(plan_set: PlanFile, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     save_plan_set(plan_set, path)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 from served_scenario import PLAN, matching, pipeline, query, specification
 
 from circinus.errors import PlanningError, ServingError
+from circinus.estimation import StageEstimate
 from circinus.serving import DesiredDeployment, Mode, RouteStage
 from circinus.serving.desired_state import build_desired_state, build_route
-from circinus.specification import Allocation, Configuration, KnobValues, OperatorSpec, QueryPlan
+from circinus.specification import Allocation, Configuration, KnobValues, LatePolicy, OperatorSpec, QueryPlan
 from golden import check_message
 from raised import raises_code
 
@@ -43,6 +45,22 @@ def test_as_much_is_audited_as_is_asked_for() -> None:
     state = build_desired_state(matching(["a"]), specification(query("a")), Mode.REAL, audited_share=0.25)
     assert [route.audit_rate for route in state.routes] == [0.25]
     assert state.routes[0].configuration == PLAN.configuration
+
+
+def test_routes_carry_the_latest_starts_of_the_plan_that_they_follow() -> None:
+    dropping = query("a").model_copy(update={"late": LatePolicy.DROP})
+    chosen = matching(["a", "b"]).assignments[0].chosen
+    stage = StageEstimate("add", "far", 0.0, 0.0, 0.1, latest_start_s=0.7)
+    other = replace(chosen, estimate=replace(chosen.estimate, stages=(stage,)))
+    state = build_desired_state(
+        matching(["a", "b"]), specification(dropping, query("b")), Mode.REAL, plans={"a": other}
+    )
+    assert [route.late for route in state.routes] == [LatePolicy.DROP, LatePolicy.ANSWER]
+    assert [route.stages[0].latest_start_s for route in state.routes] == [0.7, None]
+    without = build_desired_state(matching(["a", "b"]), specification(query("a"), query("b")), Mode.REAL)
+    assert without.deployments == state.deployments
+    unlimited = build_route(dropping, PLAN, pipeline(), {"add": math.inf})
+    assert unlimited.stages[0].latest_start_s is None
 
 
 def test_batches_wait_as_the_operator_says() -> None:

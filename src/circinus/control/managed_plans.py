@@ -11,7 +11,7 @@ from pathlib import Path
 
 from circinus.control.ladders.policy import LadderSettings, LadderState
 from circinus.control.ladders.rung_loads import RungDemand, planned_idc
-from circinus.estimation import NO_CORRECTIONS, Corrections
+from circinus.estimation import NO_CORRECTIONS, Corrections, PlanCandidate
 from circinus.matching import Matching, SizedDeployment
 from circinus.serving import DesiredState, Mode
 from circinus.serving.desired_state import build_desired_state
@@ -115,8 +115,8 @@ class ManagedPlans:
                 result[name] = LadderState(rung, initial.chosen, state.changed_s, failed_step_ups=state.failed_step_ups)
         return result
 
-    def plans(self, ladders: Mapping[str, LadderState]) -> dict[str, QueryPlan]:
-        return {name: self.rungs[name][state.rung].candidate.plan for name, state in ladders.items()}
+    def plans(self, ladders: Mapping[str, LadderState]) -> dict[str, PlanCandidate]:
+        return {name: self.rungs[name][state.rung].candidate for name, state in ladders.items()}
 
     def desired_state(self, ladders: Mapping[str, LadderState]) -> DesiredState:
         """Return the desired state of the engine. Only its routes depend on the ladder states."""

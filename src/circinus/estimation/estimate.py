@@ -12,7 +12,7 @@ from circinus.statistics.interval import Interval
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """Mean times of an operator."""
+    """Mean times of an operator, and its latest start."""
 
     operator: str
     pool: str
@@ -20,6 +20,9 @@ class StageEstimate:
     """Time from the production to the arrival of the last input."""
     wait_s: float
     service_s: float
+    latest_start_s: float | None = None
+    """Latest start of its service (`latest_starts_s`), in seconds after the request entered. Plans have it from the end
+    of matching on; None before, and without a latency SLO."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from circinus.arrays import FloatArray
-from circinus.estimation.batch_time_ratios import batch_time_ratios
+from circinus.estimation.stage_latency import batch_time_ratios
 from circinus.estimation.transfer import INPUT, link_delay_s, path_between
 from circinus.profiling import ConfigurationProfile
 from circinus.specification import Network, Pipeline, Query, QueryPlan

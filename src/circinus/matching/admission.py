@@ -96,8 +96,9 @@ def admit_query(
         plans.exclude(name, None if attempt >= MAX_ATTEMPTS else refuted.plan)
         frontier = exclude_refuted(frontier, refuted, check.violated, plans)
     deployments = add_startup_times(check.matching.deployments, profiles, infrastructure)
-    (assignment,) = [assignment for assignment in check.matching.assignments if assignment.query == name]
-    return replace(admission, assignment=assignment), replace(check.matching, deployments=deployments)
+    admitted = plans.with_latest_starts(replace(check.matching, deployments=deployments))
+    (assignment,) = [assignment for assignment in admitted.assignments if assignment.query == name]
+    return replace(admission, assignment=assignment), admitted
 
 
 def running_state(

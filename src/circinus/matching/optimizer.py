@@ -138,7 +138,7 @@ def plan_all_queries(
             for name, frontier in offered.items()
         }
     deployments = add_startup_times(check.matching.deployments, profiles, infrastructure)
-    return replace(check.matching, deployments=deployments), frontiers
+    return plans.with_latest_starts(replace(check.matching, deployments=deployments)), frontiers
 
 
 def match(

@@ -8,7 +8,8 @@ from itertools import islice, product
 
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator, MergedLoad, PlanCandidate
-from circinus.matching.plan_set import SizedDeployment
+from circinus.estimation.latest_start import latest_starts_s
+from circinus.matching.plan_set import Assignment, Matching, SizedDeployment
 from circinus.planning import Frontier, plan_query
 from circinus.planning.pool_eligibility import matches_pins
 from circinus.planning.settings import SearchSettings
@@ -139,6 +140,26 @@ class PlanEstimates:
                 hint="Run `circinus plan` again.",
             )
         return self._estimator(query, plan.configuration).candidate(plan)
+
+    def with_latest_starts(self, matching: Matching) -> Matching:
+        """Return the matching with the latest starts of all plans and rungs whose configuration has a profile."""
+        return replace(matching, assignments=tuple(self._with_latest_starts(a) for a in matching.assignments))
+
+    def _with_latest_starts(self, assignment: Assignment) -> Assignment:
+        def added(candidate: PlanCandidate) -> PlanCandidate:
+            query, plan, estimate = self._queries[candidate.query], candidate.plan, candidate.estimate
+            profile = self._profiles.get((plan.pipeline, plan.configuration))
+            if profile is None or query.slos.latency is None:
+                return candidate
+            starts_s = latest_starts_s(query, self._pipelines[plan.pipeline], plan, profile, self._network)
+            stages = tuple(replace(stage, latest_start_s=starts_s[stage.operator]) for stage in estimate.stages)
+            return replace(candidate, estimate=replace(estimate, stages=stages))
+
+        ladder = assignment.ladder
+        if ladder is not None:
+            rungs = tuple(replace(rung, candidate=added(rung.candidate)) for rung in ladder.rungs)
+            ladder = replace(ladder, rungs=rungs)
+        return replace(assignment, chosen=added(assignment.chosen), ladder=ladder)
 
     def on_deployments(self, query: Query, running: Iterable[Deployment]) -> Sequence[PlanCandidate]:
         """Return the plans of `query` that use running deployments only and meet its SLOs.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from circinus.errors import ServingError
+from circinus.estimation import PlanCandidate
 from circinus.matching import Matching, SizedDeployment
 from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route, RouteStage
 from circinus.specification import (
@@ -30,7 +32,7 @@ def build_desired_state(
     operator_versions: Mapping[str, str] | None = None,
     *,
     deployments: Sequence[SizedDeployment] | None = None,
-    plans: Mapping[str, QueryPlan] | None = None,
+    plans: Mapping[str, PlanCandidate] | None = None,
     peak: float = 1.0,
     audited_share: float = 0.0,
 ) -> DesiredState:
@@ -70,12 +72,14 @@ def build_desired_state(
         routes=tuple(
             build_route(
                 queries[assignment.query],
-                (plans or {}).get(assignment.query, assignment.chosen.plan),
-                specification.pipelines[assignment.chosen.plan.pipeline],
-                peak,
-                audited_share,
+                candidate.plan,
+                specification.pipelines[candidate.plan.pipeline],
+                {stage.operator: stage.latest_start_s for stage in candidate.estimate.stages},
+                peak=peak,
+                audited_share=audited_share,
             )
             for assignment in matching.assignments
+            for candidate in [(plans or {}).get(assignment.query, assignment.chosen)]
         ),
         module_paths=specification.module_paths,
         recordings=recordings if mode is Mode.REPLAY else None,
@@ -83,9 +87,25 @@ def build_desired_state(
 
 
 def build_route(
-    query: Query, plan: QueryPlan, pipeline: Pipeline, peak: float = 1.0, audited_share: float = 0.0
+    query: Query,
+    plan: QueryPlan,
+    pipeline: Pipeline,
+    latest_starts_s: Mapping[str, float | None] | None = None,
+    *,
+    peak: float = 1.0,
+    audited_share: float = 0.0,
 ) -> Route:
-    """Return the route of a query under a plan, with `peak` and `audited_share` as for `build_desired_state`."""
+    """Return the route of a query under a plan.
+
+    Args:
+        query: the query.
+        plan: its plan.
+        pipeline: its pipeline.
+        latest_starts_s: operator -> latest start (`circinus.estimation.latest_start`); by default there are none.
+        peak: see `build_desired_state`.
+        audited_share: see `build_desired_state`.
+    """
+    starts_s = {operator: start_s for operator, start_s in (latest_starts_s or {}).items() if start_s != math.inf}
     return Route(
         query=query.name,
         pipeline=pipeline.name,
@@ -96,10 +116,12 @@ def build_route(
                 after=operator.after,
                 deployment=plan.deployment_of(operator.name),
                 prefix=prefix_configuration(pipeline, plan.configuration, operator.name),
+                latest_start_s=starts_s.get(operator.name),
             )
             for operator in pipeline.topological_order()
         ),
         sinks=pipeline.sinks(),
+        late=query.late,
         rate_limit_per_s=_ADMISSION_HEADROOM * query.rate_per_s * max(peak, _burst_factor(query)),
         audit_rate=audited_share,
     )

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from circinus.specification import Configuration, Deployment, Infrastructure
+from circinus.specification import Configuration, Deployment, Infrastructure, LatePolicy
 
 
 class Mode(StrEnum):
@@ -53,6 +53,9 @@ class RouteStage:
     deployment: Deployment
     prefix: Configuration
     """Configuration prefix, which selects the recordings of a replaying replica."""
+    latest_start_s: float | None = None
+    """Latest start of the service that can meet the latency SLO, in seconds after the request entered; None without
+    one. The queue of a deployment serves the items with the earliest latest start."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Route:
     stages: tuple[RouteStage, ...]
     """Stages in topological order."""
     sinks: tuple[str, ...]
+    late: LatePolicy = LatePolicy.ANSWER
+    """Treatment of requests that wait beyond the latest start of a stage."""
     rate_limit_per_s: float | None = None
     """Admission limit of client entries, in requests per second; None for no limit."""
     audit_rate: float = 0.0
