@@ -61,15 +61,15 @@ class Scene:
         finally:
             self.under_way -= 1
 
-    async def deliver(self, site: str, parcel: RouterMessage, remaining_s: float, padding: bytes) -> None:
+    async def deliver(self, site: str, parcel: RouterMessage, age_s: float, padding: bytes) -> None:
         await asyncio.sleep(0)
         if site in self.unreachable:
             raise ServingError("it was unplugged")
         self.crossings.append((parcel.producer, site))
-        self.boards[site].accept(parcel, remaining_s)
+        self.boards[site].accept(parcel, age_s)
 
-    async def report(self, site: str, number: str, reason: str) -> None:
-        self.boards[site].fail(number, reason)
+    async def report(self, site: str, number: str, reason: str, code: str) -> None:
+        self.boards[site].fail(number, reason, code)
 
     async def ask(self, value: Any, query: str = "q", left_s: float = 300.0) -> Any:
         response = await self.boards["home"].submit(query, "item", pickle_value(value), 100.0, left_s)

@@ -57,7 +57,7 @@ class FakeReplica:
         self._on_idle(self)
 
     def process(self, batch: list[QueuedItem], begin_s: float) -> None:
-        self._made_by.batches.append((begin_s, tuple(work.due_s for work in batch)))
+        self._made_by.batches.append((begin_s, tuple(work.arrived_s for work in batch)))
         end_s = begin_s + self._made_by.service_s
         self._loop.call_at(end_s, self._done, end_s)
 

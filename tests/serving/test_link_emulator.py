@@ -53,7 +53,7 @@ def arrivals(clock: Clock, sends: list[tuple[float, tuple[DirectedLink, ...], fl
 
     for index, (when, path, size_bytes) in enumerate(sends):
         clock.call_at(
-            when, lambda i=index, p=path, b=size_bytes: links.send(p, b, clock.now_s, lambda due_s: arrive(i))
+            when, lambda i=index, p=path, b=size_bytes: links.send(p, b, clock.now_s, lambda arrived_s: arrive(i))
         )
     clock.run_all()
     return arrived_s

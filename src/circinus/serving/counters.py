@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class BatchHistory:
 
 
 RECENT = 200
-"""Number of completed requests per query in the history."""
+"""Number of ended requests per query in the history."""
 
 
 @dataclass(eq=False)
@@ -46,14 +47,14 @@ class _Counts:
     received: int = 0
     answered: int = 0
     failed: int = 0
+    dropped: int = 0
     outcomes_s: deque[float | None] = field(default_factory=lambda: deque(maxlen=RECENT))
-    """Latencies of the most recently completed requests; None for a failed one."""
+    """Latencies of the most recently ended requests: infinite for a dropped one, None for a failed one."""
 
     def status(self, query: str) -> QueryStatus:
         latency_s = tuple(seconds for seconds in self.outcomes_s if seconds is not None)
-        return QueryStatus(
-            query, self.received, self.answered, self.failed, latency_s, len(self.outcomes_s) - len(latency_s)
-        )
+        failed = len(self.outcomes_s) - len(latency_s)
+        return QueryStatus(query, self.received, self.answered, self.failed, latency_s, failed, self.dropped)
 
 
 class RequestCounters:
@@ -71,6 +72,12 @@ class RequestCounters:
         counts = self._counts[query]
         counts.answered += 1
         counts.outcomes_s.append(latency_s)
+
+    def dropped(self, query: str) -> None:
+        """Count a request that was dropped as late."""
+        counts = self._counts[query]
+        counts.dropped += 1
+        counts.outcomes_s.append(math.inf)
 
     def failed(self, query: str) -> None:
         """Count a failed request."""

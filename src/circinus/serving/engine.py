@@ -39,8 +39,8 @@ class DesiredDeployment:
     """Maximum time that the oldest waiting item waits for its batch to fill.
 
     With a replica free at f, and arrival times a1 of the oldest waiting item and ab of the b-th (infinity if there are
-    fewer; b is the batch size), a batch begins at max(f, min(a1 + batch_wait_s, ab)) and takes up to b of the oldest
-    items that have arrived by then. A change of the wait replaces no replica.
+    fewer; b is the batch size), a batch begins at max(f, min(a1 + batch_wait_s, ab)) and takes, of the items that have
+    arrived by then, up to b with the earliest latest start. A change of the wait replaces no replica.
     """
 
 
@@ -172,6 +172,10 @@ class DeploymentStatus:
     """
 
 
+DROPPED_LATE = "query.dropped_late"
+"""Code of the error of a request that a query with `late: drop` did not answer, as it was late."""
+
+
 @dataclass(frozen=True)
 class QueryStatus:
     """Request counters of a query."""
@@ -183,14 +187,22 @@ class QueryStatus:
     failed: int
     """Number of failed requests: operator errors, expired deadlines, disconnected clients."""
     recent_latency_s: tuple[float, ...] = ()
-    """Latencies of the most recently completed requests, oldest first (a few hundred at most)."""
+    """Latencies of the most recently ended requests, oldest first (a few hundred at most); infinite for dropped ones.
+    """
     recent_failed: int = 0
-    """Number of failed requests among the most recently completed; all others are in `recent_latency_s`."""
+    """Number of failed requests among the most recently ended; all others are in `recent_latency_s`."""
+    dropped: int = 0
+    """Number of requests dropped as late (`DROPPED_LATE`)."""
+
+    @property
+    def completed(self) -> int:
+        """Number of requests with a latency: answered and dropped ones."""
+        return self.answered + self.dropped
 
     @property
     def in_flight(self) -> int:
-        """Number of requests received and not completed."""
-        return self.received - self.answered - self.failed
+        """Number of requests received and not ended."""
+        return self.received - self.completed - self.failed
 
 
 @dataclass(frozen=True)
@@ -271,7 +283,7 @@ class Engine(Protocol):
         """Send one request along its query's route.
 
         Raises:
-            ServingError: the query has no route, or an operator failed on the request.
+            ServingError: the query has no route, an operator failed on the request, or it was dropped (`DROPPED_LATE`).
         """
         ...
 

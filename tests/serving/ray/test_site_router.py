@@ -82,9 +82,9 @@ async def test_in_a_replay_as_many_bytes_cross_links_as_were_recorded() -> None:
         results = [ItemResult("", 0.5, 0.5, 1000.0, has_payload="right" in application) for _ in items]
         return BatchResult(0.0, results), [pickle_value("recorded") for result in results if result.has_payload]
 
-    async def delivering(site: str, parcel: Any, remaining_s: float, padding: bytes) -> None:
+    async def delivering(site: str, parcel: Any, age_s: float, padding: bytes) -> None:
         crossed.append((parcel.producer, parcel.value, len(padding)))
-        await deliver(site, parcel, remaining_s, padding)
+        await deliver(site, parcel, age_s, padding)
 
     scene.process, scene.deliver = replaying, delivering  # type: ignore[method-assign]
     answer = await scene.boards["home"].submit("q", "item", None, 300.0)

@@ -26,21 +26,21 @@ class LinkEmulator:
         """Name of a directed link -> time at which all earlier transfers have left."""
 
     def send(
-        self, path: Sequence[DirectedLink], size_bytes: float, due_s: float, arrived: Callable[[float], None]
+        self, path: Sequence[DirectedLink], size_bytes: float, ready_s: float, arrived: Callable[[float], None]
     ) -> None:
         """Call `arrived` when `size_bytes` have crossed `path`; immediately if the path is empty.
 
         Args:
             path: the links, in order.
             size_bytes: size of the transfer.
-            due_s: time at which the data was available; not in the future.
+            ready_s: time at which the data was available; not in the future.
             arrived: called with the arrival time of the last byte.
         """
         if not path:
-            arrived(due_s)
+            arrived(ready_s)
             return
         link, remaining_path = path[0], path[1:]
-        start_s = max(due_s, self._free_at.get(link.name, due_s))
+        start_s = max(ready_s, self._free_at.get(link.name, ready_s))
         departure_s = start_s + size_bytes / link.bandwidth_bytes_per_s
         self._free_at[link.name] = departure_s
         arrival_s = departure_s + link.one_way_s
@@ -54,5 +54,5 @@ class EmulatedRouter(RouterCore):
         super().__init__("local", loop)
         self._links = LinkEmulator(loop)
 
-    def _transmit(self, transfer: RouteTransfer, message: RouterMessage, size_bytes: float, due_s: float) -> None:
-        self._links.send(transfer.path, size_bytes, due_s, partial(self.receive, message))
+    def _transmit(self, transfer: RouteTransfer, message: RouterMessage, size_bytes: float, ready_s: float) -> None:
+        self._links.send(transfer.path, size_bytes, ready_s, partial(self.receive, message))

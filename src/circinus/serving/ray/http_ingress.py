@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from circinus.errors import ServingError
 from circinus.operators.pickling import pickle_value
+from circinus.serving.engine import DROPPED_LATE
 from circinus.serving.ray.site_router import DEFAULT_DEADLINE_S
 from circinus.serving.router.router_core import DEADLINE_PASSED, RouterCore
 
@@ -73,7 +74,7 @@ class HttpIngress:
         try:
             route = self._core.route(query)
         except ServingError as error:
-            return _rejection(404, str(error))
+            return _rejection(404, str(error), code=error.code)
         if route.rate_limit_per_s is not None:
             wait_s = self._bucket(query, route.rate_limit_per_s).retry_after_s(self._loop.time())
             if wait_s > 0:
@@ -89,7 +90,8 @@ class HttpIngress:
             pickled = await self._core.submit(query, key, pickle_value(value), float(len(body)), left_s)
             response = pickled.unpickle()
         except ServingError as error:
-            return _rejection(504 if error.code == DEADLINE_PASSED else 500, str(error))
+            status = 504 if error.code in (DEADLINE_PASSED, DROPPED_LATE) else 500
+            return _rejection(status, str(error), code=error.code)
         return _answer(response.output, response.timings.latency_s)
 
     def _bucket(self, query: str, rate_per_s: float) -> TokenBucket:
@@ -141,7 +143,8 @@ def _answer(output: Any, latency_s: float) -> Response:
         return _rejection(406, f"the output is a {kind}, neither JSON nor bytes. Send the request through the engine.")
 
 
-def _rejection(status: int, reason: str, headers: dict[str, str] | None = None) -> Response:
+def _rejection(status: int, reason: str, headers: dict[str, str] | None = None, code: str = "") -> Response:
     from starlette.responses import JSONResponse
 
-    return JSONResponse({"error": reason}, status_code=status, headers=headers)
+    content = {"error": reason, "code": code} if code else {"error": reason}
+    return JSONResponse(content, status_code=status, headers=headers)

@@ -113,13 +113,13 @@ class SiteRouter:
     async def warm_up(self) -> None:
         """Respond without any effect."""
 
-    async def accept(self, message: RouterMessage, remaining_s: float, padding: bytes) -> None:
+    async def accept(self, message: RouterMessage, age_s: float, padding: bytes) -> None:
         """Forward to `SiteRouterCore.accept`."""
-        self._core.accept(message, remaining_s)
+        self._core.accept(message, age_s)
 
-    async def fail(self, request_id: str, reason: str) -> None:
+    async def fail(self, request_id: str, reason: str, code: str) -> None:
         """Forward to `SiteRouterCore.fail`."""
-        self._core.fail(request_id, reason)
+        self._core.fail(request_id, reason, code)
 
     async def abandon(self, applications: Sequence[str], reason: str) -> None:
         """Forward to `SiteRouterCore.fail_requests`."""
@@ -176,19 +176,19 @@ class ServePeerClient:
         """Call the router of a site."""
         await _handle(ROUTER, router_name(site)).warm_up.remote()
 
-    async def deliver(self, site: str, message: RouterMessage, remaining_s: float, padding: bytes) -> None:
+    async def deliver(self, site: str, message: RouterMessage, age_s: float, padding: bytes) -> None:
         """Implement `PeerClient.deliver`."""
         try:
-            await _handle(ROUTER, router_name(site)).accept.remote(message, remaining_s, padding)
+            await _handle(ROUTER, router_name(site)).accept.remote(message, age_s, padding)
         except Exception as error:  # Ray, Serve and gRPC errors share no base class
             raise ServingError(
                 f"{type(error).__name__}: {error}", code="router.unreachable", location=f"site {site}"
             ) from error
 
-    async def report(self, site: str, request_id: str, reason: str) -> None:
+    async def report(self, site: str, request_id: str, reason: str, code: str) -> None:
         """Implement `PeerClient.report`."""
         with suppress(Exception):  # the request fails there at its deadline
-            await _handle(ROUTER, router_name(site)).fail.remote(request_id, reason)
+            await _handle(ROUTER, router_name(site)).fail.remote(request_id, reason, code)
 
 
 def build_router_application(args: Mapping[str, Any]) -> Any:

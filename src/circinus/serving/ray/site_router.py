@@ -66,13 +66,13 @@ def config_from_dict(content: Mapping[str, Any]) -> RouterConfig:
 class PeerClient(Protocol):
     """Client of the routers of other sites."""
 
-    async def deliver(self, site: str, message: RouterMessage, remaining_s: float, padding: bytes) -> None:
+    async def deliver(self, site: str, message: RouterMessage, age_s: float, padding: bytes) -> None:
         """Call `SiteRouterCore.accept` of another site.
 
         Args:
             site: the other site.
             message: the value.
-            remaining_s: seconds until the deadline.
+            age_s: seconds since the request entered.
             padding: stands in for a value that a replay does not have, so that the transfer takes as long as recorded.
 
         Raises:
@@ -80,7 +80,7 @@ class PeerClient(Protocol):
         """
         ...
 
-    async def report(self, site: str, request_id: str, reason: str) -> None:
+    async def report(self, site: str, request_id: str, reason: str, code: str) -> None:
         """Report a failed request to the router where it entered; ignored if that router is gone."""
         ...
 
@@ -122,10 +122,10 @@ class SiteRouterCore(RouterCore):
             if self._replicas[name].is_unused:
                 del self._replicas[name], self.dispatchers[name]
 
-    def accept(self, message: RouterMessage, remaining_s: float) -> None:
-        """Receive a value from another site, whose clock differs; the time of the transfer is not subtracted."""
+    def accept(self, message: RouterMessage, age_s: float) -> None:
+        """Receive a value from another site, whose clock differs; the time of the transfer is not added to the age."""
         now_s = self._loop.time()
-        context = message.context._replace(expires_s=now_s + remaining_s)
+        context = message.context._replace(entered_s=now_s - age_s)
         self.receive(message._replace(context=context), now_s)
 
     def observe(self) -> RouterStatus:
@@ -137,23 +137,24 @@ class SiteRouterCore(RouterCore):
             queries=self.counters.status(),
         )
 
-    def _transmit(self, transfer: RouteTransfer, message: RouterMessage, size_bytes: float, due_s: float) -> None:
+    def _transmit(self, transfer: RouteTransfer, message: RouterMessage, size_bytes: float, ready_s: float) -> None:
         padding = bytes(round(size_bytes)) if message.value is None else b""
         self._start(self._deliver(transfer.site, message, padding))
 
     def _is_entry(self, context: RequestContext) -> bool:
         return context.route.source == self._site
 
-    def _report(self, context: RequestContext, reason: str) -> None:
+    def _report(self, context: RequestContext, reason: str, code: str = "query.request_failed") -> None:
         if self._is_entry(context):
-            self.fail(context.request_id, reason)
+            self.fail(context.request_id, reason, code)
         else:
-            self._start(self._peers.report(context.route.source, context.request_id, reason))
+            self._start(self._peers.report(context.route.source, context.request_id, reason, code))
 
     async def _deliver(self, site: str, message: RouterMessage, padding: bytes) -> None:
-        remaining_s = max(0.0, message.context.expires_s - self._loop.time())
+        age_s = self._loop.time() - message.context.entered_s
+        remaining_s = max(0.0, message.context.timeout_s - age_s)
         try:
-            await asyncio.wait_for(self._peers.deliver(site, message, remaining_s, padding), remaining_s)
+            await asyncio.wait_for(self._peers.deliver(site, message, age_s, padding), remaining_s)
         except TimeoutError:
             self._report(message.context, f"transfer to site {site} timed out")
         except Exception as error:  # any failure must fail the request; otherwise its caller waits forever

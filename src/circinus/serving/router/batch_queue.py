@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from heapq import merge
+from itertools import count, takewhile
 
 from circinus.operators.pickling import Payload
 from circinus.serving.replicas.replica_protocol import BatchResult, ItemResult
@@ -18,7 +21,7 @@ class QueuedItem:
     item_key: str
     inputs: Sequence[Payload]
     recording: int | str | None
-    due_s: float
+    arrived_s: float
     """Arrival time of the last input."""
     done: Callable[[ItemResult, Payload | None, float], None]
     """Callback for success, with the end of the batch in seconds."""
@@ -29,6 +32,10 @@ class QueuedItem:
     """Configuration hash of the `RouteStage.prefix`."""
     replica_losses: int = 0
     """Number of replicas that ended while processing the item."""
+    latest_start_s: float = math.inf
+    """Latest start of its service that can meet the latency SLO, by the clock of `arrived_s`."""
+    dropped: Callable[[], None] | None = None
+    """Callback for an item that is dropped because its latest start has passed; None for one that must be served."""
 
 
 def end_batch(batch: Sequence[QueuedItem], result: BatchResult, outputs: Iterable[Payload], end_s: float) -> None:
@@ -42,70 +49,110 @@ def end_batch(batch: Sequence[QueuedItem], result: BatchResult, outputs: Iterabl
             item.done(item_result, output, end_s)
 
 
+_Entry = tuple[float, float, int, QueuedItem]
+"""(latest start, arrival time, number, item); numbers are unique, so that items are never compared."""
+
+
 class BatchQueue:
-    """Queue of items in order of arrival, of which the oldest form the next batch.
+    """Queue of items, of which those with the earliest latest start form the next batch.
 
     With a replica free at f, and arrival times a1 of the oldest item and ab of the b-th (infinity if there are fewer; b
-    is the batch size), the next batch begins at max(f, min(a1 + batch_wait_s, ab)) and takes up to b of the oldest
-    items that have arrived by then. Cancelled items are ignored. An item whose replica ended forms a batch of its own
-    without waiting, so that it cannot fail other items.
+    is the batch size), the next batch begins at max(f, min(a1 + batch_wait_s, ab)). Of the items that have arrived by
+    then, it takes up to b with the earliest latest start, the oldest of equal ones. Droppable items whose latest start
+    lies before the begin are dropped first, and the begin follows from the others. Cancelled items are ignored. An item
+    whose replica ended forms a batch of its own, before all others and without waiting, so that it cannot fail other
+    items.
     """
 
     def __init__(self, batch_size: int, batch_wait_s: float) -> None:
         self.batch_wait_s = batch_wait_s
         """Maximum time that the oldest item waits for its batch to fill."""
         self._batch_size = batch_size
-        self._waiting: deque[QueuedItem] = deque()
+        self._lost: deque[QueuedItem] = deque()
+        """Items whose replica ended."""
+        self._by_arrival: list[tuple[float, int, QueuedItem]] = []
+        """(arrival time, number, item), ascending; items with the same arrival time are in the order of numbers."""
+        self._required: list[_Entry] = []
+        self._droppable: list[_Entry] = []
+        self._numbers = count()
+        self._returned_numbers = count(-1, -1)
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._lost) + len(self._by_arrival)
 
     def put(self, item: QueuedItem) -> None:
-        """Insert an item in order of arrival, usually at the end."""
-        position = len(self._waiting)
-        while position and self._waiting[position - 1].due_s > item.due_s:
-            position -= 1
-        self._waiting.insert(position, item)
+        """Insert an item, after others with the same latest start and arrival time."""
+        self._insert(item, next(self._numbers))
 
-    def put_back(self, batch: Iterable[QueuedItem]) -> None:
-        """Return the items of a batch to the head of the queue, in order."""
-        self._waiting.extendleft(reversed(tuple(batch)))
+    def put_back(self, batch: Sequence[QueuedItem]) -> None:
+        """Return the items of a batch, in order, before others with the same latest start and arrival time."""
+        self._lost.extendleft(item for item in reversed(batch) if item.replica_losses)
+        for item in reversed(batch):
+            if not item.replica_losses:
+                self._insert(item, next(self._returned_numbers))
 
     def next_batch_at_s(self, free_s: float) -> float | None:
         """Return the start of the next batch on a replica free since `free_s`, or None if no item waits."""
-        batch, closed = self._next()
-        if not batch:
+        while self._lost and self._lost[0].is_cancelled():
+            self._lost.popleft()
+        if self._lost:
+            return max(free_s, self._lost[0].arrived_s)
+        arrived_s = self._oldest_arrivals_s()
+        if not arrived_s:
             return None
-        latest_s = batch[0].due_s + self.batch_wait_s
-        return max(free_s, min(latest_s, batch[-1].due_s) if closed else latest_s)
+        latest_s = arrived_s[0] + self.batch_wait_s
+        return max(free_s, min(latest_s, arrived_s[-1]) if len(arrived_s) == self._batch_size else latest_s)
 
     def take(self, start_s: float) -> list[QueuedItem]:
-        """Remove and return the batch that begins at `start_s`."""
-        candidates, _ = self._next()
-        batch = [item for item in candidates if item.due_s <= start_s]
-        for _ in batch:
-            self._waiting.popleft()
-        return batch
+        """Remove and return the batch that begins at `start_s`; empty if items were dropped, as it may begin later."""
+        if self._lost:
+            return [self._lost.popleft()]
+        late = [e for e in takewhile(lambda e: e[0] < start_s, self._droppable) if e[1] <= start_s]
+        for entry in late:
+            item = self._remove(entry)
+            if item.dropped is not None and not item.is_cancelled():
+                item.dropped()
+        if late:
+            return []
+        batch: list[_Entry] = []
+        cancelled: list[_Entry] = []
+        for entry in merge(self._required, self._droppable):
+            if entry[1] <= start_s:
+                (cancelled if entry[3].is_cancelled() else batch).append(entry)
+            if len(batch) == self._batch_size:
+                break
+        for entry in cancelled:
+            self._remove(entry)
+        return [self._remove(entry) for entry in batch]
 
     def clear(self) -> list[QueuedItem]:
         """Remove and return all items."""
-        waiting, self._waiting = self._waiting, deque()
-        return list(waiting)
+        waiting = [*self._lost, *(item for _, _, item in self._by_arrival)]
+        for queue in (self._lost, self._by_arrival, self._required, self._droppable):
+            queue.clear()
+        return waiting
 
-    def _next(self) -> tuple[list[QueuedItem], bool]:
-        """Return the oldest items of one batch, and whether the batch is closed to later ones."""
-        oldest = self._oldest()
-        if oldest and oldest[0].replica_losses:
-            return oldest[:1], True
-        batch = list(takewhile(lambda item: not item.replica_losses, oldest))
-        return batch, len(batch) == self._batch_size or len(batch) < len(oldest)
+    def _insert(self, item: QueuedItem, number: int) -> None:
+        insort(self._by_arrival, (item.arrived_s, number, item))
+        insort(self._ordered(item), (item.latest_start_s, item.arrived_s, number, item))
 
-    def _oldest(self) -> list[QueuedItem]:
-        """Return the oldest items, up to the batch size, and drop cancelled ones."""
-        oldest: list[QueuedItem] = []
-        while self._waiting and len(oldest) < self._batch_size:
-            item = self._waiting.popleft()
-            if not item.is_cancelled():
-                oldest.append(item)
-        self.put_back(oldest)
-        return oldest
+    def _remove(self, entry: _Entry) -> QueuedItem:
+        _, arrived_s, number, item = entry
+        ordered = self._ordered(item)
+        del ordered[bisect_left(ordered, entry)]
+        del self._by_arrival[bisect_left(self._by_arrival, (arrived_s, number, item))]
+        return item
+
+    def _ordered(self, item: QueuedItem) -> list[_Entry]:
+        return self._required if item.dropped is None else self._droppable
+
+    def _oldest_arrivals_s(self) -> list[float]:
+        """Return the arrival times of the oldest items, up to the batch size, and remove cancelled ones."""
+        oldest_s: list[float] = []
+        while len(oldest_s) < min(self._batch_size, len(self._by_arrival)):
+            arrived_s, number, item = self._by_arrival[len(oldest_s)]
+            if item.is_cancelled():
+                self._remove((item.latest_start_s, arrived_s, number, item))
+            else:
+                oldest_s.append(arrived_s)
+        return oldest_s

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from circinus.errors import ServingError
 from circinus.serving.configuration_hash import configuration_hash
 from circinus.serving.engine import Route
-from circinus.specification import Deployment, DirectedLink, Network
+from circinus.specification import Deployment, DirectedLink, LatePolicy, Network
 
 INPUT = ""
 """Producer name of the pipeline input, which is produced at the source."""
@@ -40,6 +40,7 @@ class CompiledStage:
     """Id of the recordings that a replaying replica answers from."""
     prefix: str
     """Configuration hash of the `RouteStage.prefix`."""
+    latest_start_s: float | None
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class CompiledRoute:
     """Transfers by producer."""
     configuration: str
     """Hash of the route's configuration."""
+    late: LatePolicy
     rate_limit_per_s: float | None
     audit_rate: float
 
@@ -87,12 +89,14 @@ class CompiledRoute:
                     application=applications[stage.deployment],
                     recording=recordings.get(stage.operator),
                     prefix=configuration_hash(stage.prefix),
+                    latest_start_s=stage.latest_start_s,
                 )
                 for stage in route.stages
             },
             sinks=route.sinks,
             transfers=_transfers(route, network),
             configuration=configuration_hash(route.configuration),
+            late=route.late,
             rate_limit_per_s=route.rate_limit_per_s,
             audit_rate=route.audit_rate,
         )

@@ -66,7 +66,7 @@ class Dispatcher:
         return len(self._queue)
 
     def enqueue(self, item: QueuedItem) -> None:
-        """Insert an item into the queue in order of arrival."""
+        """Insert an item into the queue."""
         self.requests += 1
         self._queue.put(item)
         self.dispatch()
@@ -79,7 +79,7 @@ class Dispatcher:
     def dispatch(self) -> None:
         """Dispatch after all simultaneous arrivals: the outputs of one batch arrive one by one, but may form one batch.
 
-        With a batch size of 1 that is unnecessary, except in a replay, where the item due first must be first.
+        With a batch size of 1 that is unnecessary, except in a replay, whose order depends on no delay of the machine.
         """
         if self._collects:
             self._dispatch_soon()
@@ -98,7 +98,7 @@ class Dispatcher:
             item.replica_losses += is_lost
             if item.replica_losses >= MAX_REPLICA_LOSSES:
                 item.failed(f"{MAX_REPLICA_LOSSES} replicas ended while processing it; the last one {reason}")
-        self._queue.put_back(item for item in batch if item.replica_losses < MAX_REPLICA_LOSSES)
+        self._queue.put_back([item for item in batch if item.replica_losses < MAX_REPLICA_LOSSES])
         self._dispatch_soon()  # not now: further replicas may have ended with this one
 
     def fail_waiting(self, reason: str) -> None:
@@ -127,7 +127,9 @@ class Dispatcher:
                 return
             if not self._replays:
                 start_s = now_s
-            self._replicas.process(self._queue.take(start_s), start_s)
+            batch = self._queue.take(start_s)
+            if batch:
+                self._replicas.process(batch, start_s)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -19,8 +19,15 @@ class RequestContext(NamedTuple):
     """Id, unique among routers and their restarts."""
     item_key: str
     route: CompiledRoute
-    expires_s: float
-    """Deadline by the clock of the router that has the request; infinite for none."""
+    entered_s: float
+    """Time of entry, by the clock of the router that has the request."""
+    timeout_s: float
+    """Seconds from the entry to the deadline; infinite for none."""
+
+    @property
+    def expires_s(self) -> float:
+        """Deadline, by the clock of `entered_s`."""
+        return self.entered_s + self.timeout_s
 
 
 class RequestTrace(NamedTuple):

@@ -16,12 +16,13 @@ from circinus.errors import ServingError
 from circinus.operators.pickling import Payload
 from circinus.serving.audit_buffer import AuditBuffer
 from circinus.serving.counters import RequestCounters
-from circinus.serving.engine import ResponseTimings
+from circinus.serving.engine import DROPPED_LATE, ResponseTimings
 from circinus.serving.replicas.replica_protocol import ItemResult
 from circinus.serving.router.batch_queue import QueuedItem
 from circinus.serving.router.compiled_route import INPUT, RESULT, CompiledRoute, CompiledStage, RouteTransfer
 from circinus.serving.router.dispatcher import Dispatcher
 from circinus.serving.router.request_messages import PickledResponse, RequestContext, RequestTrace, RouterMessage
+from circinus.specification import LatePolicy
 
 _SWEEP_S = 10.0
 
@@ -44,7 +45,7 @@ class _PendingJoin:
     """Values that have arrived for an operator with several inputs."""
 
     context: RequestContext
-    due_s: float = -math.inf
+    arrived_s: float = -math.inf
     """Arrival time of the last value."""
     values: dict[str, tuple[Payload | None, RequestTrace]] = field(default_factory=dict)
 
@@ -96,7 +97,8 @@ class RouterCore(ABC):
             left_s: seconds until the deadline; stages that have not started by then are dropped.
 
         Raises:
-            ServingError: the query has no route, an operator failed, or the deadline passed (`DEADLINE_PASSED`).
+            ServingError: the query has no route, an operator failed, the request was dropped as late (`DROPPED_LATE`),
+                or the deadline passed (`DEADLINE_PASSED`).
         """
         route = self.route(query)
         request_id = f"{self._prefix}-{next(self._sequence)}"
@@ -107,26 +109,29 @@ class RouterCore(ABC):
         if left_s < math.inf:
             timer = self._loop.call_later(left_s, self._expire, request_id, left_s, context=Context())
         try:
-            context = RequestContext(request_id, item_key, route, start_s + left_s)
+            context = RequestContext(request_id, item_key, route, start_s, left_s)
             self._send(context, INPUT, value, input_bytes, RequestTrace(), start_s)
             response = await request.answer
             self.counters.answered(query, response.timings.latency_s)
             self.audits.record(query, route.audit_rate, item_key, route.configuration, value, response.outputs)
             return response
-        except BaseException:  # also if cancelled
-            self.counters.failed(query)
+        except BaseException as error:  # also if cancelled
+            if isinstance(error, ServingError) and error.code == DROPPED_LATE:
+                self.counters.dropped(query)
+            else:
+                self.counters.failed(query)
             raise
         finally:
             self._requests.pop(request_id, None)
             if timer is not None:
                 timer.cancel()
 
-    def receive(self, message: RouterMessage, due_s: float) -> None:
+    def receive(self, message: RouterMessage, arrived_s: float) -> None:
         """Accept a value for operators of this site, or a result of a request that entered here.
 
         Args:
             message: the value.
-            due_s: time at which it arrived, of which a busy machine may take notice later.
+            arrived_s: time at which it arrived, of which a busy machine may take notice later.
         """
         for consumer in message.consumers:
             if self._has_ended(message.context):
@@ -134,11 +139,13 @@ class RouterCore(ABC):
             if consumer == RESULT:
                 self._result(message)
             else:
-                self._join(message, message.context.route.stages[consumer], due_s)
+                self._join(message, message.context.route.stages[consumer], arrived_s)
 
-    def fail(self, request_id: str, reason: str) -> None:
+    def fail(self, request_id: str, reason: str, code: str = "query.request_failed") -> None:
         """Fail a request that entered here."""
-        self._end(request_id, reason, "query.request_failed")
+        request = self._requests.pop(request_id, None)
+        if request is not None and not request.answer.done():
+            request.answer.set_exception(ServingError(reason, code=code, location=f"query {request.route.query}"))
 
     def fail_requests(self, applications: Collection[str], reason: str) -> None:
         """Fail the requests that entered here and may still need some applications."""
@@ -160,31 +167,26 @@ class RouterCore(ABC):
         return Counter(name for request in self._requests.values() for name in request.route.applications)
 
     def _expire(self, request_id: str, left_s: float) -> None:
-        self._end(request_id, f"the deadline of {left_s:.3g} s passed", DEADLINE_PASSED)
-
-    def _end(self, request_id: str, reason: str, code: str) -> None:
-        request = self._requests.pop(request_id, None)
-        if request is not None and not request.answer.done():
-            request.answer.set_exception(ServingError(reason, code=code, location=f"query {request.route.query}"))
+        self.fail(request_id, f"the deadline of {left_s:.3g} s passed", DEADLINE_PASSED)
 
     @abstractmethod
-    def _transmit(self, transfer: RouteTransfer, message: RouterMessage, size_bytes: float, due_s: float) -> None:
+    def _transmit(self, transfer: RouteTransfer, message: RouterMessage, size_bytes: float, ready_s: float) -> None:
         """Start a transfer over links, which ends with `receive` at its site, or with `_report`.
 
         Args:
             transfer: the links and the site.
             message: the value.
             size_bytes: size of the value, which a replay does not have.
-            due_s: time at which the value was available.
+            ready_s: time at which the value was available.
         """
 
     def _is_entry(self, context: RequestContext) -> bool:
         """Return whether a request entered here, as all do at a router of all sites."""
         return True
 
-    def _report(self, context: RequestContext, reason: str) -> None:
+    def _report(self, context: RequestContext, reason: str, code: str = "query.request_failed") -> None:
         """Fail a request at the router where it entered."""
-        self.fail(context.request_id, reason)
+        self.fail(context.request_id, reason, code)
 
     def _has_ended(self, context: RequestContext) -> bool:
         """Return whether no response is awaited any more."""
@@ -198,31 +200,31 @@ class RouterCore(ABC):
         value: Payload | None,
         size_bytes: float,
         trace: RequestTrace,
-        due_s: float,
+        ready_s: float,
     ) -> None:
         for transfer in context.route.transfers[producer]:
             sent = trace.sent(producer, transfer, size_bytes)
             message = RouterMessage(context, producer, transfer.consumers, value, sent)
             if transfer.path:
-                self._transmit(transfer, message, size_bytes, due_s)
+                self._transmit(transfer, message, size_bytes, ready_s)
             else:
-                self.receive(message, due_s)
+                self.receive(message, ready_s)
 
-    def _join(self, message: RouterMessage, stage: CompiledStage, due_s: float) -> None:
+    def _join(self, message: RouterMessage, stage: CompiledStage, arrived_s: float) -> None:
         if len(stage.producers) == 1:
-            self._enqueue(message.context, stage, [message.value], message.trace, due_s)
+            self._enqueue(message.context, stage, [message.value], message.trace, arrived_s)
             return
         self._sweep()
         key = (message.context.request_id, stage.operator)
         pending = self._joins.pop(key, None) or _PendingJoin(message.context)
         pending.values[message.producer] = (message.value, message.trace)
-        pending.due_s = max(pending.due_s, due_s)
+        pending.arrived_s = max(pending.arrived_s, arrived_s)
         if len(pending.values) < len(set(stage.producers)):
             self._joins[key] = pending
             return
         values = [pending.values[producer][0] for producer in stage.producers]
         trace = RequestTrace.joined(*(value_trace for _, value_trace in pending.values.values()))
-        self._enqueue(pending.context, stage, values, trace, pending.due_s)
+        self._enqueue(pending.context, stage, values, trace, pending.arrived_s)
 
     def _enqueue(
         self,
@@ -230,7 +232,7 @@ class RouterCore(ABC):
         stage: CompiledStage,
         values: list[Payload | None],
         trace: RequestTrace,
-        due_s: float,
+        arrived_s: float,
     ) -> None:
         dispatcher = self.dispatchers.get(stage.application)
         if dispatcher is None:
@@ -241,11 +243,13 @@ class RouterCore(ABC):
                 item_key=context.item_key,
                 inputs=[value for value in values if value is not None],
                 recording=stage.recording,
-                due_s=due_s,
+                arrived_s=arrived_s,
                 done=partial(self._processed, context, stage.operator, trace),
                 failed=partial(self._failed, context, stage.operator),
                 is_cancelled=partial(self._has_ended, context),
                 prefix=stage.prefix,
+                latest_start_s=math.inf if stage.latest_start_s is None else context.entered_s + stage.latest_start_s,
+                dropped=partial(self._drop, context, stage.operator) if context.route.late is LatePolicy.DROP else None,
             )
         )
 
@@ -264,6 +268,9 @@ class RouterCore(ABC):
 
     def _failed(self, context: RequestContext, operator: str, reason: str) -> None:
         self._report(context, f"operator {operator} failed on item {context.item_key!r}: {reason}")
+
+    def _drop(self, context: RequestContext, operator: str) -> None:
+        self._report(context, f"operator {operator} could not start in time for the latency SLO", DROPPED_LATE)
 
     def _result(self, message: RouterMessage) -> None:
         request = self._requests[message.context.request_id]
