@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,14 +13,21 @@ from circinus.api.planning_service import apply_corrections
 from circinus.api.profiling_service import load_profiles
 from circinus.errors import MissingFileError, PlanningError
 from circinus.matching import load_plan_set, require_fresh
+from circinus.matching.simulation_check import simulation_inputs
 from circinus.serving.desired_state import build_desired_state
+from circinus.simulation import simulate
+from circinus.specification import Network
 from circinus.specification.loader import load_specification
 
 if TYPE_CHECKING:
     from circinus.matching import PlanFile
     from circinus.profiling import MeasurementBackend, PipelineProfile
     from circinus.serving import DesiredState, Mode
+    from circinus.simulation import SimulationReport
+    from circinus.simulation.simulate import Progress
     from circinus.specification import Specification
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,31 @@ class LoadedPlan:
         """Return the engine state that deploys the plan."""
         versions = self.plan_set.code_versions
         return build_desired_state(self.plan_set.matching, self.specification, mode, self.store.resolve(), versions)
+
+    def simulate(
+        self,
+        *,
+        load: float,
+        duration_s: float,
+        warm_up_s: float,
+        seed: int,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> SimulationReport:
+        """Simulate the served queries with their measurements; see `circinus.simulation.simulate`."""
+        matching, infrastructure = self.plan_set.matching, self.specification.required_infrastructure
+        _log.info("simulate %g s at %g times the rates", duration_s, load)
+        served = {assignment.query for assignment in matching.assignments}
+        return simulate(
+            simulation_inputs(self.specification, self.profiles(), matching),
+            {sized.deployment: sized.replicas for sized in matching.deployments},
+            Network(infrastructure),
+            duration_s=duration_s,
+            warm_up_s=warm_up_s,
+            load=load,
+            seed=seed,
+            unserved_weight=sum(query.weight for query in self.specification.queries if query.name not in served),
+            on_progress=on_progress,
+        )
 
     def require_served_query(self) -> None:
         """Raise PlanningError if the plan serves no query."""

@@ -292,12 +292,10 @@ class Workspace(ProfilingWorkspace):
             True
         """
         from circinus.api.reports import SimulationReport
-        from circinus.api.simulation import simulate_plan
 
         duration_s = seconds(duration)
         return SimulationReport(
-            simulate_plan(
-                self._opened(plan),
+            self._opened(plan).simulate(
                 load=load,
                 duration_s=duration_s,
                 warm_up_s=duration_s / 10 if warm_up is None else seconds(warm_up),

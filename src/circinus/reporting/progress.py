@@ -98,11 +98,9 @@ def load_bar(console: Console, clock: Callable[[], float] = time.monotonic) -> I
 
 
 @contextmanager
-def simulation_bar(
-    console: Console, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Callable[[SimulationProgress], None]]:
-    """Show the progress of a simulation; `clock` is in seconds."""
-    with _display(console, "simulated minutes", clock) as display:
+def simulation_bar(console: Console) -> Iterator[Callable[[SimulationProgress], None]]:
+    """Show the progress of a simulation."""
+    with _display(console, "simulated minutes", time.monotonic) as display:
 
         def show(state: SimulationProgress) -> None:
             display("simulated minutes", int(state.done_s / 60), math.ceil(state.total_s / 60), "")

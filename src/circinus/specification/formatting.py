@@ -83,25 +83,19 @@ def format_interval(format_value: Callable[[float], str], interval: IntervalLike
 
 def ceil_significant(value: float, digits: int = 3) -> float:
     """Return the smallest number with at most `digits` significant digits that is not below `value`."""
-    return _rounded(value, digits, math.ceil)
-
-
-def floor_significant(value: float, digits: int = 3) -> float:
-    """Return the largest number with at most `digits` significant digits that is not above `value`."""
-    return _rounded(value, digits, math.floor)
-
-
-def _rounded(value: float, digits: int, rounding: Callable[[float], int]) -> float:
     if value == 0:
         return 0.0
     decimals = digits - 1 - math.floor(math.log10(abs(value)))
     factor = 10.0**decimals
     nearest = round(value * factor)
     # A number with few digits must stay unchanged, even if its product is inexact.
-    integer = nearest if math.isclose(value * factor, nearest, rel_tol=1e-12) else rounding(value * factor)
-    rounded = integer / factor
-    on_wrong_side = rounded < value if rounding is math.ceil else rounded > value
-    return value if on_wrong_side else rounded
+    integer = nearest if math.isclose(value * factor, nearest, rel_tol=1e-12) else math.ceil(value * factor)
+    return max(value, integer / factor)
+
+
+def floor_significant(value: float) -> float:
+    """Return the largest number with at most three significant digits that is not above `value`."""
+    return 0.0 - ceil_significant(-value)  # never -0.0
 
 
 def _with_unit(value: float, quantity: Quantity, units: tuple[str, ...], zero: str) -> str:
