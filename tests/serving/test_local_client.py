@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from circinus.errors import ServingError
 from circinus.serving.engine import EngineStatus
 from circinus.serving.local.client import LocalEngineClient, connect, destroy, start_daemon
 from circinus.serving.local.run_dir import RunDirectory
+from circinus.serving.settings import SERVING
 from circinus.testing.desired_states import StageSpec, chain
 from circinus.testing.engine_conformance import EngineConformance, ask, is_alive, wait_until
 from raised import raises_code
@@ -38,8 +40,14 @@ class TestLocalEngineClient(EngineConformance):
 
 @pytest.fixture(autouse=True)
 def _on_a_machine_of_any_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for limit in ("client._START_TIMEOUT_S", "client._CLOSE_TIMEOUT_S", "run_dir._CLEAR_TIMEOUT_S"):
-        monkeypatch.setattr(f"circinus.serving.local.{limit}", HANG_LIMIT_S)
+    patient = replace(
+        SERVING,
+        daemon_start_timeout_s=HANG_LIMIT_S,
+        daemon_close_timeout_s=HANG_LIMIT_S,
+        daemon_clear_timeout_s=HANG_LIMIT_S,
+    )
+    for module in ("client", "run_dir"):
+        monkeypatch.setattr(f"circinus.serving.local.{module}.SERVING", patient)
 
 
 @pytest.fixture

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from circinus.errors import ServingError
 from circinus.serving.local.run_dir import RunDirectory
+from circinus.serving.settings import SERVING
 from circinus.testing.desired_states import StageSpec, chain
 from golden import check_message
 from raised import raises_code
@@ -139,7 +141,7 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_living_engine_is_not_cleared_away(folder: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("circinus.serving.local.run_dir._CLEAR_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("circinus.serving.local.run_dir.SERVING", replace(SERVING, daemon_clear_timeout_s=0.1))
     lock = folder.try_lock()
     assert lock is not None
     with lock, raises_code(ServingError, "engine.silent"):

@@ -26,7 +26,8 @@ from circinus.profiling import (
 from circinus.serving import DeploymentStatus, EngineStatus, Mode, Request, Response
 from circinus.serving.loadtest.load_report import ServiceTimeReport
 from circinus.serving.loadtest.load_test import LoadSpec, run_load_test
-from circinus.serving.loadtest.service_time_learning import MIN_REQUESTS, WARMUP_BATCHES, PredictionsAtRun
+from circinus.serving.loadtest.service_time_learning import PredictionsAtRun
+from circinus.serving.settings import SERVING
 from circinus.specification import Allocation, Specification
 from circinus.statistics.interval import Interval
 from virtual_time import run
@@ -230,10 +231,10 @@ def test_the_warm_up_is_not_learnt_from() -> None:
     assert observed(learnt(engine, traffic=LoadSpec(duration_s=30.0))).log_ratio > 0.1
 
 
-@pytest.mark.parametrize("done", [None, 0, 1, WARMUP_BATCHES, 50])
+@pytest.mark.parametrize("done", [None, 0, 1, SERVING.warm_up_batches, 50])
 def test_the_first_batches_of_every_replica_are_not_learnt_from(done: int | None) -> None:
     """Without counts of batches, replicas may have just started."""
-    cold = REPLICAS * max(WARMUP_BATCHES - (done or 0), 0)
+    cold = REPLICAS * max(SERVING.warm_up_batches - (done or 0), 0)
     slow, usual = takes(50.0), takes(1.0)
     engine = Watched(
         ("q",),
@@ -298,9 +299,9 @@ def test_failures_teach_nothing(lost: str) -> None:
 
 
 def test_few_requests_and_few_items_teach_nothing() -> None:
-    rate_per_s = (MIN_REQUESTS - 12) / TRAFFIC.duration_s
+    rate_per_s = (SERVING.observation_requests - 12) / TRAFFIC.duration_s
     reason = refused(learnt(Watched(("q",), service_s=takes(1.0)), rate_per_s=rate_per_s))
-    assert f"but {MIN_REQUESTS} with 8 are needed" in reason
+    assert f"but {SERVING.observation_requests} with 8 are needed" in reason
     reason = refused(learnt(Watched(("q",), service_s=takes(1.0)), items=ITEMS[:7]))
     assert "with 7 distinct items" in reason
 

@@ -8,16 +8,15 @@ from collections.abc import Iterable, Mapping
 
 from circinus.operators.pickling import Payload
 from circinus.serving.engine import AuditBatch, AuditSample
-
-MAX_SAMPLES = 256
-MAX_BYTES = 64 * 2**20
-"""Limits of the buffer; beyond either, the oldest samples are dropped."""
+from circinus.serving.settings import SERVING
 
 
 class AuditBuffer:
     """Audit samples of an engine, or of its part where requests enter."""
 
-    def __init__(self, *, seed: int = 0, max_samples: int = MAX_SAMPLES, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self, *, seed: int = 0, max_samples: int = SERVING.audit_samples, max_bytes: int = SERVING.audit_bytes
+    ) -> None:
         """Create an empty buffer.
 
         Args:

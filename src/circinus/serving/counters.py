@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from circinus.serving.engine import QueryStatus, ServedBatch
 from circinus.serving.replicas.replica_protocol import BatchResult
 from circinus.serving.router.batch_queue import QueuedItem
-
-MAX_RECENT_BATCHES = 32
-"""Length of the batch history: a poll every 0.25 s misses none at 100 batches a second."""
+from circinus.serving.settings import SERVING
 
 
 class BatchHistory:
@@ -21,7 +19,7 @@ class BatchHistory:
     def __init__(self) -> None:
         self.count = 0
         """Number of batches without a failed item."""
-        self._recent: deque[ServedBatch] = deque(maxlen=MAX_RECENT_BATCHES)
+        self._recent: deque[ServedBatch] = deque(maxlen=SERVING.recent_batches)
 
     def record(self, batch: Sequence[QueuedItem], result: BatchResult) -> None:
         """Record a batch unless an item failed, which makes its service time meaningless."""
@@ -38,17 +36,13 @@ class BatchHistory:
         return tuple(self._recent)
 
 
-RECENT = 200
-"""Number of ended requests per query in the history."""
-
-
 @dataclass(eq=False)
 class _Counts:
     received: int = 0
     answered: int = 0
     failed: int = 0
     dropped: int = 0
-    outcomes_s: deque[float | None] = field(default_factory=lambda: deque(maxlen=RECENT))
+    outcomes_s: deque[float | None] = field(default_factory=lambda: deque(maxlen=SERVING.recent_requests))
     """Latencies of the most recently ended requests: infinite for a dropped one, None for a failed one."""
 
     def status(self, query: str) -> QueryStatus:

@@ -10,6 +10,7 @@ from circinus.errors import ServingError
 from circinus.estimation import PlanCandidate
 from circinus.matching import Matching, SizedDeployment
 from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route, RouteStage
+from circinus.serving.settings import SERVING
 from circinus.specification import (
     BurstyArrivals,
     Infrastructure,
@@ -19,9 +20,6 @@ from circinus.specification import (
     Specification,
     prefix_configuration,
 )
-
-_ADMISSION_HEADROOM = 1.2
-"""Admission limit over the planned peak rate. Beyond it, SLOs are not guaranteed."""
 
 
 def build_desired_state(
@@ -122,7 +120,7 @@ def build_route(
         ),
         sinks=pipeline.sinks(),
         late=query.late,
-        rate_limit_per_s=_ADMISSION_HEADROOM * query.rate_per_s * max(peak, _burst_factor(query)),
+        rate_limit_per_s=SERVING.admission_headroom * query.rate_per_s * max(peak, _burst_factor(query)),
         audit_rate=audited_share,
     )
 

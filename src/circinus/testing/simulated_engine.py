@@ -17,8 +17,8 @@ from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import arrival_process
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response, ServedBatch
 from circinus.serving.configuration_hash import configuration_hash
-from circinus.serving.counters import RECENT
 from circinus.serving.engine import DesiredDeployment, QueryStatus, Route
+from circinus.serving.settings import SERVING
 from circinus.serving.state_serialization import state_fingerprint
 from circinus.simulation import PlannedQuery
 from circinus.simulation.engine import Simulation
@@ -52,7 +52,9 @@ class _ServedBatches:
         }
         """Station -> (start of service, its end, batch size, visit) of requests that are not yet reported as served."""
         self._counts = dict.fromkeys(self._pending, 0)
-        self._recent: dict[int, deque[ServedBatch]] = {station: deque(maxlen=RECENT) for station in self._pending}
+        self._recent: dict[int, deque[ServedBatch]] = {
+            station: deque(maxlen=SERVING.recent_requests) for station in self._pending
+        }
 
     def note(self, exits: VisitDepartures) -> None:
         """Add requests with their start and end of service."""
@@ -95,7 +97,7 @@ class _ServedBatches:
         if len(done):
             done = done[np.argsort(end_s[done], kind="stable")]
             batches = done[np.unique(start_s[done], return_index=True)[1]] if batch_size[done].max() > 1 else done
-            for position in batches[-RECENT:].tolist():
+            for position in batches[-SERVING.recent_requests :].tolist():
                 served_s, items = float(end_s[position] - start_s[position]), int(batch_size[position])
                 prefix = self._visits.prefixes[int(visit[position])]
                 self._recent[station].append(ServedBatch(served_s, items, prefix, self._counts[station] // replicas))

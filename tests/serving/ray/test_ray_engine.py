@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -43,6 +43,7 @@ from circinus.serving.ray.engine import RayEngine
 from circinus.serving.ray.lease import ClusterLease
 from circinus.serving.ray.router_client import RouterClient, call_in_thread
 from circinus.serving.ray.settings import HEAD_SETTINGS, SERVE_ENVIRONMENT, RaySettings
+from circinus.serving.settings import SERVING
 from circinus.testing.desired_states import StageSpec, chain, route, state
 from circinus.testing.engine_conformance import EngineConformance
 from hardware_test_app import hardware, pool, pool_specification
@@ -130,15 +131,17 @@ def _free_port() -> int:
 @pytest.fixture(autouse=True)
 def _on_a_machine_of_any_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Raise timeouts, so that slow processes do not count as gone; lost routers are waited for until their timeout."""
-    for module, limit, patience_s in (
-        (applications_module, "HEALTH_CHECK_TIMEOUT_S", HANG_LIMIT_S),
-        (applications_module, "ROUTER_TIMEOUT_S", HANG_LIMIT_S),
-        (cluster_module, "_ANSWER_S", HANG_LIMIT_S),
-        (cluster_module, "_ACCEPT_S", HANG_LIMIT_S),
-        (lease_module, "_ANSWER_S", HANG_LIMIT_S),
-        (engine_module, "_STATUS_TIMEOUT_S", 10.0),
-    ):
-        monkeypatch.setattr(module, limit, patience_s)
+    patient = replace(
+        SERVING,
+        replica_health_timeout_s=HANG_LIMIT_S,
+        router_health_timeout_s=HANG_LIMIT_S,
+        answer_timeout_s=HANG_LIMIT_S,
+        accept_timeout_s=HANG_LIMIT_S,
+        lease_timeout_s=HANG_LIMIT_S,
+        router_status_timeout_s=10.0,
+    )
+    for module in (applications_module, cluster_module, lease_module, engine_module):
+        monkeypatch.setattr(module, "SERVING", patient)
     monkeypatch.setitem(call_in_thread.__kwdefaults__, "timeout_s", HANG_LIMIT_S)
     monkeypatch.setitem(RouterClient.call.__kwdefaults__, "timeout_s", 30.0)
 
@@ -361,7 +364,7 @@ def test_a_controller_of_ray_serve_that_is_silent_holds_nobody_up_for_long(
         os.kill(process, signal.SIGSTOP)
         try:
             with monkeypatch.context() as patched:
-                patched.setattr(cluster_module, "_ANSWER_S", 1.0)
+                patched.setattr(cluster_module, "SERVING", replace(SERVING, answer_timeout_s=1.0))
                 for _ in range(10):
                     with raises_code(ServingError, "ray.serve_silent"):
                         await engine.status()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from circinus.serving import DeploymentStatus, ServedBatch
 from circinus.serving.engine import QueryStatus
-from circinus.serving.loadtest.service_time_learning import WARMUP_BATCHES
+from circinus.serving.settings import SERVING
 from circinus.specification import Deployment, LatencySlo
 
 
@@ -28,7 +28,7 @@ class NewBatchReader:
             count = status.batches - previous if status.batches >= previous else status.batches
             self._counts[status.deployment] = status.batches
             batches = status.recent_batches[-count:] if count else ()
-            warm = tuple(batch for batch in batches if batch.batch_index >= WARMUP_BATCHES)
+            warm = tuple(batch for batch in batches if batch.batch_index >= SERVING.warm_up_batches)
             if warm:
                 result[status.deployment] = warm
         return result

@@ -21,12 +21,10 @@ from circinus.serving.loadtest.load_report import GeneratorLag, LoadReport
 from circinus.serving.loadtest.open_loop import Arrival, LoadProgress, OpenLoop, query_rng, read_trace, sample_arrivals
 from circinus.serving.loadtest.scoring import measure_queries
 from circinus.serving.loadtest.service_time_learning import LoadRun, PredictionsAtRun, observe_service_times
+from circinus.serving.settings import SERVING
 from circinus.specification import Specification
 
-__all__ = ["LATE_P99_S", "LoadProgress", "LoadSpec", "run_load_test"]
-
-LATE_P99_S = 0.010
-"""Lag at the 99th percentile above which the generator is reported as late."""
+__all__ = ["LoadProgress", "LoadSpec", "run_load_test"]
 
 
 @dataclass(frozen=True)
@@ -195,4 +193,6 @@ def _generator_lag(lateness_s: Sequence[float]) -> GeneratorLag:
     if not lateness_s:
         return GeneratorLag(0.0, 0.0, 0.0, late=False)
     p99_s = float(np.percentile(lateness_s, 99))
-    return GeneratorLag(float(np.mean(lateness_s)), p99_s, float(np.max(lateness_s)), late=p99_s > LATE_P99_S)
+    return GeneratorLag(
+        float(np.mean(lateness_s)), p99_s, float(np.max(lateness_s)), late=p99_s > SERVING.max_lag_p99_s
+    )

@@ -13,17 +13,9 @@ from circinus.serving.engine import DeploymentStatus, EngineStatus, Response
 from circinus.serving.loadtest.load_report import ServiceTimeReport, SkippedDeployment
 from circinus.serving.loadtest.open_loop import RequestOutcome
 from circinus.serving.replicas.replay_executor import interpolated_batch_ratio
+from circinus.serving.settings import SERVING
 from circinus.specification import Deployment, QueryPlan, Specification
 from circinus.statistics.clustered_ratio import clustered_ratio
-
-MIN_REQUESTS = 30
-"""Minimum number of requests of an observation. It also needs `MIN_ITEMS` distinct items, as a standard error from
-fewer clusters is too uncertain."""
-
-WARMUP_BATCHES = 3
-"""Number of first batches of a replica that are skipped. The first one pays for initialization on first use (kernels,
-buffers, thread pools, pages of the model), the next ones for compilation and growth after inputs were seen. The unit is
-batches, not seconds, because an idle replica does not warm up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,11 +137,11 @@ def _observation(
             observed_s.append(response.timings.stage_s[deployment.operator])
             predicted_s.append(expected_s / speed)
     distinct = len(set(items))
-    if len(items) < MIN_REQUESTS or distinct < MIN_ITEMS:
+    if len(items) < SERVING.observation_requests or distinct < MIN_ITEMS:
         return (
             f"{len(items)} requests with {distinct} distinct items were measured after the warm-up"
             + (f" and {cold} requests to cold replicas" if cold else "")
-            + f", but {MIN_REQUESTS} with {MIN_ITEMS} are needed; increase the duration"
+            + f", but {SERVING.observation_requests} with {MIN_ITEMS} are needed; increase the duration"
         )
     if sum(observed_s) <= 0 or sum(predicted_s) <= 0:
         return "its service times are zero"
@@ -183,7 +175,7 @@ def _observation(
 def _cold_requests(before: DeploymentStatus, replicas: int, batch_size: int) -> int:
     """Return the number of requests that may reach a replica in its first batches; free replicas take turns."""
     done = before.min_batches_served or 0  # without counts, replicas may have just started
-    return max(WARMUP_BATCHES - done, 0) * replicas * batch_size
+    return max(SERVING.warm_up_batches - done, 0) * replicas * batch_size
 
 
 def _predicted_s(

@@ -22,10 +22,8 @@ from circinus.serving.local.daemon import EXIT_TAKEN
 from circinus.serving.local.rpc_protocol import RpcMethod, RpcReply, RpcRequest
 from circinus.serving.local.run_dir import RunDirectory
 from circinus.serving.router.request_messages import PickledResponse
+from circinus.serving.settings import SERVING
 from circinus.serving.state_serialization import state_to_json
-
-_START_TIMEOUT_S = 30.0
-_CLOSE_TIMEOUT_S = 30.0
 
 
 class LocalEngineClient:
@@ -83,7 +81,7 @@ class LocalEngineClient:
         with suppress(ServingError):  # the engine may end before it replies
             await self._call(RpcMethod.CLOSE)
         if self._connection is not None:
-            await asyncio.wait_for(self._lost.wait(), _CLOSE_TIMEOUT_S)
+            await asyncio.wait_for(self._lost.wait(), SERVING.daemon_close_timeout_s)
 
     async def _call(
         self, method: RpcMethod, argument: Any = None, payloads: Sequence[Payload] = ()
@@ -134,7 +132,7 @@ def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
         ServingError: the engine did not start; the message has the end of its log.
     """
     folder = RunDirectory(run_folder.absolute())
-    deadline_s = time.monotonic() + _START_TIMEOUT_S
+    deadline_s = time.monotonic() + SERVING.daemon_start_timeout_s
     while time.monotonic() < deadline_s:
         if _is_reachable(folder):
             return LocalEngineClient(run_folder)

@@ -13,10 +13,8 @@ from circinus.serving.local.replica_handle import ReplicaHandle
 from circinus.serving.replicas.replica_protocol import ReplayStage, ReplicaSpec
 from circinus.serving.router.batch_queue import QueuedItem
 from circinus.serving.router.dispatcher import Dispatcher
+from circinus.serving.settings import SERVING
 from circinus.specification import Deployment
-
-_INITIAL_BACKOFF_S = 0.1
-_MAX_BACKOFF_S = 10.0
 
 
 class DeploymentRuntime:
@@ -162,7 +160,7 @@ class DeploymentRuntime:
     async def _replace_missing(self) -> None:
         while self.desired_replicas > len(self._replicas):
             await asyncio.sleep(self._backoff_s)
-            self._backoff_s = min(max(2 * self._backoff_s, _INITIAL_BACKOFF_S), _MAX_BACKOFF_S)
+            self._backoff_s = min(max(2 * self._backoff_s, SERVING.restart_backoff_s), SERVING.max_restart_backoff_s)
             self._restarts += max(self.desired_replicas - len(self._replicas), 0)
             try:
                 await self._start_missing()

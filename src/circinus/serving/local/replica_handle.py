@@ -13,9 +13,7 @@ from circinus.serving.local.connection import Connection
 from circinus.serving.local.replica_executor import decode_result, encode_batch
 from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ReplayStage, ReplicaSpec
 from circinus.serving.router.batch_queue import QueuedItem, end_batch
-
-_DRAIN_TIMEOUT_S = 5.0
-"""Time for a draining replica to exit, before it is killed."""
+from circinus.serving.settings import SERVING
 
 
 class ReplicaHandle:
@@ -108,7 +106,7 @@ class ReplicaHandle:
         self.draining = True
         if not self.batch:
             self._connection.close()
-            self._loop.call_later(_DRAIN_TIMEOUT_S, self.kill)
+            self._loop.call_later(SERVING.replica_exit_timeout_s, self.kill)
 
     def kill(self) -> None:
         """Kill the replica."""

@@ -16,13 +16,11 @@ from typing import IO
 
 from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState
+from circinus.serving.settings import SERVING
 from circinus.serving.state_serialization import state_from_json, state_to_json
 
 _MAX_SOCKET_PATH_BYTES = 100
 """Maximum length of a socket path; systems allow 104 to 108 bytes."""
-
-_CLEAR_TIMEOUT_S = 10.0
-"""Maximum wait for the end of an engine that does not respond."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +171,7 @@ class RunDirectory:
         """
         if not self.is_owned():
             return False
-        deadline_s = time.monotonic() + _CLEAR_TIMEOUT_S
+        deadline_s = time.monotonic() + SERVING.daemon_clear_timeout_s
         while (lock := self.try_lock()) is None:
             if not self.is_owned():
                 return False

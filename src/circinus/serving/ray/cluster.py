@@ -16,12 +16,9 @@ from typing import Any
 from circinus.errors import ServingError
 from circinus.serving.ray.ray_connection import connect, import_serve
 from circinus.serving.ray.settings import NOT_IN_DRIVERS, POOL_LABEL, POOL_RESOURCE, REPLICA, ROUTER, RaySettings
+from circinus.serving.settings import SERVING
 
 NAMESPACE = "circinus"
-_ANSWER_S = 10.0
-"""Timeout of a call of Ray Serve's controller."""
-_ACCEPT_S = 30.0
-"""Timeout of Ray Serve's controller for accepting a deployment."""
 _REPLICA = "SERVE_REPLICA::"
 _SERVING = frozenset({"RUNNING", "UPDATING", "RECOVERING", "PENDING_MIGRATION"})
 """Replica states that serve requests, including the recovery of Serve's controller and the migration off a node."""
@@ -165,7 +162,7 @@ class Cluster:
             foreign = [config for config in configs if config and not _is_ours(config)]
             try:
                 document = ServeDeploySchema(**{**schema, "applications": [*schema["applications"], *foreign]})
-                _answer(client._controller.apply_config.remote(document), _ACCEPT_S)
+                _answer(client._controller.apply_config.remote(document), SERVING.accept_timeout_s)
             except ServingError:
                 raise
             except Exception as error:  # Ray wraps the reason in various types
@@ -184,7 +181,11 @@ class Cluster:
     def _handle(self, deployment: str, application: str) -> Any:
         client = self._client()
         try:
-            ids = [] if client is None else _answer(client._controller.list_deployment_ids.remote(), _ANSWER_S)
+            ids = (
+                []
+                if client is None
+                else _answer(client._controller.list_deployment_ids.remote(), SERVING.answer_timeout_s)
+            )
             if any((key.name, key.app_name) == (deployment, application) for key in ids):
                 return client.get_handle(deployment, application, check_exists=False)
         except ServingError:
@@ -208,7 +209,9 @@ class Cluster:
 
 def _applications(client: Any) -> Mapping[str, Any]:
     """Return the details of all applications by name."""
-    details: Mapping[str, Any] = _answer(client._controller.get_serve_instance_details.remote(), _ANSWER_S)
+    details: Mapping[str, Any] = _answer(
+        client._controller.get_serve_instance_details.remote(), SERVING.answer_timeout_s
+    )
     return details["applications"]  # type: ignore[no-any-return]
 
 

@@ -35,23 +35,16 @@ from circinus.serving.ray.rolling_update import (
     without_deployments,
     without_graceful_shutdown,
 )
-from circinus.serving.ray.router_client import CHANGE_S, RESPONSE_S, SERVE_START_S, RouterClient, call_in_thread
+from circinus.serving.ray.router_client import RouterClient, call_in_thread
 from circinus.serving.ray.serve_config import build_router_configs, serve_schema
 from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, RaySettings, router_name
-from circinus.serving.ray.site_router import DEFAULT_DEADLINE_S, RouterConfig, RouterStatus
+from circinus.serving.ray.site_router import RouterConfig, RouterStatus
 from circinus.serving.replicas.replay_executor import load_replay_stages
 from circinus.serving.router.request_messages import PickledResponse
 from circinus.serving.router.router_core import missing_route
+from circinus.serving.settings import SERVING
 from circinus.serving.state_serialization import validate_state
 
-_START_S = 600.0
-"""Timeout for starting replicas. Models may be large, and machines slow."""
-_RESTORE_S = 30.0
-_DRAIN_S = 60.0
-"""Timeout of requests in flight on removed deployments."""
-_END_S = 90.0
-_STATUS_TIMEOUT_S = 2.0
-"""Timeout of a router when the status is polled."""
 _POLL_S = 0.1
 _RETRY_S = 30.0
 _DRAIN_TIMEOUT = "its route was replaced, and it did not finish there in time"
@@ -91,7 +84,7 @@ class RayEngine:
             if desired.mode is Mode.REPLAY:
                 await asyncio.to_thread(load_replay_stages, desired)  # fails before anything changes
             cluster = await self._connected()
-            await call_in_thread(cluster.start, timeout_s=SERVE_START_S)
+            await call_in_thread(cluster.start, timeout_s=SERVING.serve_start_timeout_s)
             self._client.retain(())  # handles of an earlier Ray Serve are dead
             await self._change(desired, cluster, guard)
 
@@ -105,7 +98,7 @@ class RayEngine:
         value = None if self._replays else pickle_value(request.value)
         arguments = (request.query, request.item_key, value, request.input_bytes)
         response: PickledResponse = await self._client.call(
-            site, "submit", *arguments, timeout_s=DEFAULT_DEADLINE_S + RESPONSE_S
+            site, "submit", *arguments, timeout_s=SERVING.default_deadline_s + SERVING.router_timeout_s
         )
         return response.unpickle()
 
@@ -121,7 +114,7 @@ class RayEngine:
         async def observe(site: str) -> RouterStatus | None:
             return (await self._client.observe([site])).get(site)
 
-        snapshot, seen = await observe_cluster(lambda: _observe(cluster), observe, _STATUS_TIMEOUT_S)
+        snapshot, seen = await observe_cluster(lambda: _observe(cluster), observe, SERVING.router_status_timeout_s)
         apps, deployed = snapshot.apps, snapshot.deployed_router_configs
         configs = [seen[c.site].config or c if c.site in seen else c for c in deployed]
         statuses = self._status_cache.after(configs, seen, snapshot.sites)
@@ -161,7 +154,7 @@ class RayEngine:
         """Implement `AuditableEngine.drain_audits`; a silent router keeps its samples for a later call."""
         cluster = await self._connected()
         sites = (await _observe(cluster)).sites
-        calls = (self._client.call(site, "drain_audits", timeout_s=_STATUS_TIMEOUT_S) for site in sites)
+        calls = (self._client.call(site, "drain_audits", timeout_s=SERVING.router_status_timeout_s) for site in sites)
         results = await asyncio.gather(*calls, return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
         if failures and (
@@ -190,15 +183,17 @@ class RayEngine:
             self._sources.clear()
             self._client.retain(())
             immediate = [without_graceful_shutdown(app.config) for app in apps.values()]
-            await call_in_thread(cluster.deploy, {"applications": immediate}, timeout_s=CHANGE_S)
+            await call_in_thread(cluster.deploy, {"applications": immediate}, timeout_s=SERVING.change_timeout_s)
             with suppress(ServingError):
-                await self._wait_until_running(apps.keys() - snapshot.lost_applications, cluster, _RESTORE_S)
-            await call_in_thread(cluster.deploy, {"applications": []}, timeout_s=CHANGE_S)
-            deadline_s = asyncio.get_running_loop().time() + _END_S
+                await self._wait_until_running(
+                    apps.keys() - snapshot.lost_applications, cluster, SERVING.restore_timeout_s
+                )
+            await call_in_thread(cluster.deploy, {"applications": []}, timeout_s=SERVING.change_timeout_s)
+            deadline_s = asyncio.get_running_loop().time() + SERVING.end_timeout_s
             while await call_in_thread(cluster.has_residual_actors, list(apps)):
                 if asyncio.get_running_loop().time() > deadline_s:
                     raise ServingError(
-                        f"some applications are still shutting down after {_END_S:.0f} s",
+                        f"some applications are still shutting down after {SERVING.end_timeout_s:.0f} s",
                         code="engine.not_ended",
                         hint="Inspect them with `serve status`.",
                     )
@@ -211,7 +206,7 @@ class RayEngine:
 
     async def _connect(self) -> Cluster:
         if self._cluster is None:
-            self._cluster = await call_in_thread(Cluster, self._settings, timeout_s=CHANGE_S)
+            self._cluster = await call_in_thread(Cluster, self._settings, timeout_s=SERVING.change_timeout_s)
         return self._cluster
 
     async def _change(self, desired: DesiredState, cluster: Cluster, guard: Guard) -> None:
@@ -238,7 +233,7 @@ class RayEngine:
             if larger is not None:
                 await _deploy({**schema, "applications": larger}, cluster, guard)
             names = frozenset(app["name"] for app in final)
-            await self._wait_until_running(names, cluster, _START_S, unchanged_apps(previous, larger))
+            await self._wait_until_running(names, cluster, SERVING.start_timeout_s, unchanged_apps(previous, larger))
             await self._switch(previous, configs, lost, guard)
         except LeaseLostError:  # the deployed state now belongs to another controller
             raise
@@ -319,7 +314,7 @@ class RayEngine:
     async def _wait_until_restored(self, previous: Mapping[str, AppSnapshot], cluster: Cluster) -> None:
         with suppress(ServingError):
             lost = apps_without_nodes([app.config for app in previous.values()], (await _observe(cluster)).pools)
-            await self._wait_until_running(previous.keys() - lost, cluster, _RESTORE_S)
+            await self._wait_until_running(previous.keys() - lost, cluster, SERVING.restore_timeout_s)
 
     @staticmethod
     def _check_pools(desired: DesiredState, live_pools: Iterable[str]) -> None:
@@ -370,7 +365,7 @@ class RayEngine:
             return
         cluster = await self._connected()
         loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + _DRAIN_S
+        deadline_s = loop.time() + SERVING.drain_timeout_s
         while loop.time() < deadline_s:
             with suppress(ServingError):  # Serve may be busy: wait until requests in flight can be observed
                 if await self._is_drained(leaving, lost, cluster):
@@ -433,7 +428,7 @@ async def _observe(cluster: Cluster) -> ClusterSnapshot:
 async def _deploy(schema: App, cluster: Cluster, guard: Guard) -> None:
     """Deploy applications, if the guard allows it."""
     await guard()
-    await call_in_thread(cluster.deploy, schema, timeout_s=CHANGE_S)
+    await call_in_thread(cluster.deploy, schema, timeout_s=SERVING.change_timeout_s)
 
 
 async def _unguarded() -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from circinus.errors import ServingError
 from circinus.operators.pickling import pickle_value
 from circinus.serving.engine import DROPPED_LATE
-from circinus.serving.ray.site_router import DEFAULT_DEADLINE_S
 from circinus.serving.router.router_core import DEADLINE_PASSED, RouterCore
+from circinus.serving.settings import SERVING
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -120,7 +120,7 @@ def _value(content_type: str, body: bytes) -> Any:
 def _deadline_s(headers: Any) -> float:
     text = headers.get(DEADLINE_HEADER)
     if text is None:
-        return DEFAULT_DEADLINE_S
+        return SERVING.default_deadline_s
     try:
         left_s = float(text) / 1e3
     except ValueError as error:

@@ -9,9 +9,9 @@ from circinus.errors import ServingError
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
 from circinus.serving.ray.cluster import NAMESPACE, Cluster
 from circinus.serving.ray.settings import RaySettings
+from circinus.serving.settings import SERVING
 
 _NAME = "circinus-lease"
-_ANSWER_S = 5.0
 
 
 class LeaseActor:
@@ -74,7 +74,7 @@ class ClusterLease:
 
         try:
             actor = ray.get_actor(_NAME, namespace=NAMESPACE)
-            return str(ray.get(actor.held_by.remote(), timeout=_ANSWER_S))
+            return str(ray.get(actor.held_by.remote(), timeout=SERVING.lease_timeout_s))
         except ValueError:  # the actor does not exist
             return ""
         except Exception as error:  # Ray errors share no base class
@@ -116,7 +116,7 @@ class ClusterLease:
                 self._actor = _lease_actor()
             import ray
 
-            return ray.get(getattr(self._actor, method).remote(*arguments), timeout=_ANSWER_S)
+            return ray.get(getattr(self._actor, method).remote(*arguments), timeout=SERVING.lease_timeout_s)
         except ServingError:
             raise
         except Exception as error:  # Ray errors share no base class

@@ -22,13 +22,10 @@ from circinus.profiling.measurement.runner import (
 from circinus.serving.ray.cluster import Cluster, PoolNodes
 from circinus.serving.ray.profiling_actor import NodeInfo, ProfilingActor, ProfilingRequest, node_info
 from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, placement_options
+from circinus.serving.settings import SERVING
 from circinus.specification import Configuration
 
-_START_S = 60.0
-"""Timeout of a node for giving an actor its CPUs and importing dependencies."""
 _POLL_S = 0.5
-_MAX_LOSSES = 2
-"""Losses of the actor after which a measurement itself is considered the cause."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class HardwareClassPools:
         pool, nodes = next(iter(self.living().items()))
         call = ray.remote(node_info).options(num_cpus=0, **placement_options(pool, labelled=nodes.labelled)).remote()
         try:
-            info: NodeInfo = ray.get(call, timeout=_START_S)
+            info: NodeInfo = ray.get(call, timeout=SERVING.profiling_start_timeout_s)
         except RayError as error:
             raise ServingError(
                 f"a node of pool {pool} did not respond: {error}", code="ray.node_silent", location=self.location
@@ -172,7 +169,7 @@ class RayRunner:
         import ray
         from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
-        for _ in range(_MAX_LOSSES):
+        for _ in range(SERVING.max_replica_losses):
             actor = self._actor or self._start()
             new_items = [item for item in items if item.key not in self._sent]
             try:
@@ -200,7 +197,7 @@ class RayRunner:
         import ray
         from ray.exceptions import ObjectLostError, RayActorError
 
-        deadline_s = time.monotonic() + _START_S
+        deadline_s = time.monotonic() + SERVING.profiling_start_timeout_s
         while True:
             pool, nodes = next(iter(self._pools.living().items()))
             options = placement_options(pool, labelled=nodes.labelled)
@@ -234,7 +231,7 @@ class RayRunner:
                 return None
             if time.monotonic() > deadline_s:
                 raise ServingError(
-                    f"no node of pool {pool} had {cpus:g} free CPUs within {_START_S:g} s; "
+                    f"no node of pool {pool} had {cpus:g} free CPUs within {SERVING.profiling_start_timeout_s:g} s; "
                     "measurements need exclusive CPUs",
                     code="ray.busy_nodes",
                     location=self._pools.location,

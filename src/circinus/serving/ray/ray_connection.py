@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from circinus.errors import ServingError
+from circinus.serving.settings import SERVING
 
 _LOG = logging.getLogger(__name__)
-_HEAD_TIMEOUT_S = 5.0
 _NO_HANDLER = "SIGTERM handler is not set"
 # Ray numbers the calls of each thread, and gives the connecting thread the same id in every cluster. If different
 # threads connected, two of them would use the same call numbers, upon which Ray ends the process.
@@ -107,7 +107,7 @@ def _head_of(address: str) -> str | None:
     return head
 
 
-def require_reachable_head(address: str, timeout_s: float = _HEAD_TIMEOUT_S) -> None:
+def require_reachable_head(address: str, timeout_s: float = SERVING.head_timeout_s) -> None:
     """Check that a cluster's head accepts connections; Ray would retry for minutes and then end the process.
 
     Args:

@@ -15,15 +15,10 @@ from circinus.serving.engine import AuditBatch
 from circinus.serving.ray.application_replicas import ReplicaLostError
 from circinus.serving.ray.http_ingress import HttpIngress
 from circinus.serving.ray.settings import REPLICA, ROUTER, router_name
-from circinus.serving.ray.site_router import (
-    DEFAULT_DEADLINE_S,
-    RouterConfig,
-    RouterStatus,
-    SiteRouterCore,
-    config_from_dict,
-)
+from circinus.serving.ray.site_router import RouterConfig, RouterStatus, SiteRouterCore, config_from_dict
 from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult
 from circinus.serving.router.request_messages import PickledResponse, RouterMessage
+from circinus.serving.settings import SERVING
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -104,7 +99,7 @@ class SiteRouter:
 
     async def submit(self, query: str, item_key: str, value: bytes | None, input_bytes: float) -> PickledResponse:
         """Forward to `SiteRouterCore.submit`."""
-        return await self._core.submit(query, item_key, value, input_bytes, DEFAULT_DEADLINE_S)
+        return await self._core.submit(query, item_key, value, input_bytes, SERVING.default_deadline_s)
 
     async def __call__(self, request: Request) -> Response:
         """Handle an HTTP request."""

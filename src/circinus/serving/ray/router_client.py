@@ -12,20 +12,15 @@ from circinus.errors import ServingError
 from circinus.serving.ray.cluster import Cluster
 from circinus.serving.ray.settings import router_name
 from circinus.serving.ray.site_router import RouterConfig, RouterStatus
+from circinus.serving.settings import SERVING
 
 _T = TypeVar("_T")
 
-OBSERVE_S = 12.0
-"""Timeout of an observation of the cluster, slightly longer than the timeouts of the calls within it."""
-CHANGE_S = 60.0
-"""Timeout for connecting, or for deploying."""
-SERVE_START_S = 120.0
-"""Timeout for starting Ray Serve."""
 # A separate pool: a silent cluster must not block other work that needs threads, such as renewing a lease.
 _THREADS = ThreadPoolExecutor(8, thread_name_prefix="circinus-cluster")
 
 
-async def call_in_thread(call: Callable[..., _T], *arguments: Any, timeout_s: float = OBSERVE_S) -> _T:
+async def call_in_thread(call: Callable[..., _T], *arguments: Any, timeout_s: float = SERVING.observe_timeout_s) -> _T:
     """Return the result of a blocking call, which runs in a thread.
 
     Raises:
@@ -37,10 +32,6 @@ async def call_in_thread(call: Callable[..., _T], *arguments: Any, timeout_s: fl
             return await calling
     except TimeoutError:
         raise ServingError(f"the cluster did not respond within {timeout_s:g} s", code="ray.silent_cluster") from None
-
-
-RESPONSE_S = 5.0
-"""Timeout after which a router counts as gone, because calls of a router without replica never return."""
 
 
 class RouterClient:
@@ -60,7 +51,7 @@ class RouterClient:
         for site in [site for site in self._routers if site not in sites]:
             del self._routers[site]
 
-    async def call(self, site: str, method: str, *arguments: Any, timeout_s: float = RESPONSE_S) -> Any:
+    async def call(self, site: str, method: str, *arguments: Any, timeout_s: float = SERVING.router_timeout_s) -> Any:
         """Call a method of a site's router.
 
         Args:

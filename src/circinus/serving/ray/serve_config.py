@@ -9,24 +9,13 @@ from typing import Any
 from circinus.serving.applications import Application
 from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.ray.serve_replica import RecordingKey
-from circinus.serving.ray.settings import (
-    DEFAULT_HTTP,
-    HEALTH_CHECK_PERIOD_S,
-    HEALTH_CHECK_TIMEOUT_S,
-    REPLICA,
-    ROUTER,
-    ROUTER_TIMEOUT_S,
-    RaySettings,
-    placement_options,
-    router_name,
-)
+from circinus.serving.ray.settings import DEFAULT_HTTP, REPLICA, ROUTER, RaySettings, placement_options, router_name
 from circinus.serving.ray.site_router import RouterConfig, config_to_dict
 from circinus.serving.router.compiled_route import CompiledRoute
+from circinus.serving.settings import SERVING
 from circinus.serving.state_serialization import state_fingerprint
 from circinus.specification import Infrastructure, Network
 
-_DRAIN_S = 60.0
-"""Timeout of a removed replica for finishing its batch."""
 _MAX_REQUESTS = 100_000
 """Maximum number of concurrent requests of a router, which only forwards them."""
 
@@ -118,9 +107,9 @@ ROUTING = {
 }
 """Routing of requests to replicas: `RequestRouterConfig`."""
 _COMMON = {
-    "health_check_period_s": HEALTH_CHECK_PERIOD_S,
-    "health_check_timeout_s": HEALTH_CHECK_TIMEOUT_S,
-    "graceful_shutdown_timeout_s": _DRAIN_S,
+    "health_check_period_s": SERVING.health_check_period_s,
+    "health_check_timeout_s": SERVING.replica_health_timeout_s,
+    "graceful_shutdown_timeout_s": SERVING.drain_timeout_s,
     "graceful_shutdown_wait_loop_s": 0.1,
 }
 
@@ -164,5 +153,5 @@ def _router(config: RouterConfig, pool: str | None, labelled: Collection[str]) -
         "route_prefix": f"/{config.site}",
         "import_path": "circinus.serving.ray.router:build_router_application",
         "args": {"site": config.site},
-        "deployments": [{**deployment, **_COMMON, "health_check_timeout_s": ROUTER_TIMEOUT_S}],
+        "deployments": [{**deployment, **_COMMON, "health_check_timeout_s": SERVING.router_health_timeout_s}],
     }

@@ -53,12 +53,6 @@ POOL_LABEL = "circinus/pool"
 POOL_RESOURCE = "pool:"
 """Prefix of the custom resource of a pool's nodes, followed by the pool's name."""
 
-HEALTH_CHECK_PERIOD_S = 1.0
-HEALTH_CHECK_TIMEOUT_S = 3.0
-"""Timeout of the health check of replicas."""
-ROUTER_TIMEOUT_S = 10.0
-"""Timeout of the health check of routers: longer, as restarting a busy router loses all its requests."""
-
 
 @dataclass(frozen=True)
 class RaySettings:

@@ -16,9 +16,6 @@ from circinus.serving.router.compiled_route import CompiledRoute, RouteTransfer
 from circinus.serving.router.request_messages import RequestContext, RouterMessage
 from circinus.serving.router.router_core import RouterCore
 
-DEFAULT_DEADLINE_S = 300.0
-"""Deadline of a request that specifies none."""
-
 
 @dataclass(frozen=True)
 class RouterConfig:

@@ -9,9 +9,7 @@ from typing import Protocol
 
 from circinus.serving.counters import BatchHistory
 from circinus.serving.router.batch_queue import BatchQueue, QueuedItem
-
-MAX_REPLICA_LOSSES = 2
-"""Number of replica losses after which an item fails, as it is the likely cause."""
+from circinus.serving.settings import SERVING
 
 
 class ReplicaSet(Protocol):
@@ -96,9 +94,9 @@ class Dispatcher:
         """
         for item in batch:
             item.replica_losses += is_lost
-            if item.replica_losses >= MAX_REPLICA_LOSSES:
-                item.failed(f"{MAX_REPLICA_LOSSES} replicas ended while processing it; the last one {reason}")
-        self._queue.put_back([item for item in batch if item.replica_losses < MAX_REPLICA_LOSSES])
+            if item.replica_losses >= SERVING.max_replica_losses:
+                item.failed(f"{SERVING.max_replica_losses} replicas ended while processing it; the last one {reason}")
+        self._queue.put_back([item for item in batch if item.replica_losses < SERVING.max_replica_losses])
         self._dispatch_soon()  # not now: further replicas may have ended with this one
 
     def fail_waiting(self, reason: str) -> None:

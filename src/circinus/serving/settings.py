@@ -1,0 +1,82 @@
+"""Settings of serving: limits, timeouts and intervals.
+
+The parts `kills`, `bursts` and `lost-node` of `python -m benchmarks serving` measure what the timeouts cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ServingSettings:
+    """Limits, timeouts and intervals of engines and load tests."""
+
+    # Both engines
+    admission_headroom: float = 1.2
+    """Admission limit over the planned peak rate. Beyond it, SLOs are not guaranteed."""
+    max_replica_losses: int = 2
+    """Number of replica losses after which an item fails, as it is the likely cause."""
+    recent_batches: int = 32
+    """Length of the batch history: a poll every 0.25 s misses none at 100 batches a second."""
+    recent_requests: int = 200
+    """Number of completed requests per query in the history."""
+    audit_samples: int = 256
+    audit_bytes: int = 64 * 2**20
+    """Limits of the audit buffer; beyond either, the oldest samples are dropped."""
+
+    # Load tests
+    observation_requests: int = 30
+    """Minimum number of requests of an observation. It also needs `MIN_ITEMS` distinct items, as a standard error from
+    fewer clusters is too uncertain."""
+    warm_up_batches: int = 3
+    """Number of first batches of a replica that are skipped. The first one pays for initialization on first use
+    (kernels, buffers, thread pools, pages of the model), the next ones for compilation and growth after inputs were
+    seen. The unit is batches, not seconds, because an idle replica does not warm up."""
+    max_lag_p99_s: float = 0.010
+    """Lag at the 99th percentile above which the generator is reported as late."""
+
+    # Local engine
+    daemon_start_timeout_s: float = 30.0
+    daemon_close_timeout_s: float = 30.0
+    daemon_clear_timeout_s: float = 10.0
+    """Maximum wait for the end of an engine that does not respond."""
+    replica_exit_timeout_s: float = 5.0
+    """Time for a draining replica to exit, before it is killed."""
+    restart_backoff_s: float = 0.1
+    max_restart_backoff_s: float = 10.0
+
+    # Ray
+    default_deadline_s: float = 300.0
+    """Deadline of a request that specifies none."""
+    health_check_period_s: float = 1.0
+    replica_health_timeout_s: float = 3.0
+    router_health_timeout_s: float = 10.0
+    """Longer than that of replicas, as restarting a busy router loses all its requests."""
+    observe_timeout_s: float = 12.0
+    """Timeout of an observation of the cluster, slightly longer than the timeouts of the calls within it."""
+    change_timeout_s: float = 60.0
+    """Timeout for connecting, or for deploying."""
+    serve_start_timeout_s: float = 120.0
+    """Timeout for starting Ray Serve."""
+    router_timeout_s: float = 5.0
+    """Timeout after which a router counts as gone, because calls of a router without replica never return."""
+    head_timeout_s: float = 5.0
+    answer_timeout_s: float = 10.0
+    """Timeout of a call of Ray Serve's controller."""
+    accept_timeout_s: float = 30.0
+    """Timeout of Ray Serve's controller for accepting a deployment."""
+    lease_timeout_s: float = 5.0
+    start_timeout_s: float = 600.0
+    """Timeout for starting replicas. Models may be large, and machines slow."""
+    restore_timeout_s: float = 30.0
+    drain_timeout_s: float = 60.0
+    """Timeout of requests in flight on removed deployments, and of a removed replica for its batch."""
+    end_timeout_s: float = 90.0
+    router_status_timeout_s: float = 2.0
+    """Timeout of a router when the status is polled."""
+    profiling_start_timeout_s: float = 60.0
+    """Timeout of a node for giving an actor its CPUs and importing dependencies."""
+
+
+SERVING = ServingSettings()
