@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from budget import examples, share_of
 from circinus.profiling.race.configuration_race import ConfigurationRace, look_schedule
 from circinus.profiling.race.race_state import ConfigurationVerdict, Verdict
-from circinus.profiling.race.resource_usage import DEFAULT_TOLERANCE, ResourceUsage
+from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.slo_requirements import PipelineSlos
+from circinus.profiling.settings import PROFILING
 from circinus.specification import AccuracySlo, Configuration, KnobValues, LatencySlo, MetricSpec, Query, Slos
 
 OPERATOR = "only"
@@ -204,7 +205,7 @@ def _keeps_the_cheapest(case: Case, standings: ConfigurationRace) -> bool:
     for q in range(truth.shape[1]):
         if truth[:, q].any():
             best = total_s[truth[:, q]].min()
-            if not kept[:, q].any() or total_s[kept[:, q]].min() > best * (1 + DEFAULT_TOLERANCE) + 1e-12:
+            if not kept[:, q].any() or total_s[kept[:, q]].min() > best * (1 + PROFILING.usage_tolerance) + 1e-12:
                 return False
         elif kept[:, q].any():
             return False

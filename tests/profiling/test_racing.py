@@ -13,8 +13,9 @@ from random_races import ALL_ITEMS, LATENCY_ITEMS, race_state, random_footprints
 from budget import examples
 from circinus.profiling.race.configuration_race import look_schedule
 from circinus.profiling.race.race_state import RaceState
-from circinus.profiling.race.racing import MIN_SHARE, MeasurementStep, expected_items_to_decide, next_measurement
+from circinus.profiling.race.racing import MeasurementStep, expected_items_to_decide, next_measurement
 from circinus.profiling.race.resource_usage import ResourceUsage
+from circinus.profiling.settings import PROFILING
 from circinus.specification import AccuracySlo, Slos
 
 LOOKS = look_schedule(ALL_ITEMS)
@@ -110,13 +111,13 @@ def _waits(case: Case) -> dict[int, tuple[float, float]]:
         sure_s = [total_cpu_s[k] for k in range(len(state.items)) if state.meets[k, q]]
         if not open_:
             continue
-        candidates, share = open_, MIN_SHARE
+        candidates, share = open_, PROFILING.min_question_value
         if hopeful and not sure_s:
             candidates, share = hopeful, 1.0
         elif hopeful:
             cheapest_s = min(total_cpu_s[k] for k in hopeful)
             candidates = [k for k in open_ if total_cpu_s[k] <= cheapest_s]
-            share = max(1 - cheapest_s / min(sure_s), MIN_SHARE)
+            share = max(1 - cheapest_s / min(sure_s), PROFILING.min_question_value)
         chosen = min(candidates, key=lambda k: needs_s[k])
         found.setdefault(chosen, []).append((share * weights[q], needs_s[chosen]))
     for k in np.flatnonzero(state.needs_latency_items & measured).tolist():

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_races import random_footprints
 
-from circinus.profiling.race.resource_usage import DEFAULT_TOLERANCE, ResourceUsage, critical_path_s, provably_too_slow
+from circinus.profiling.race.resource_usage import ResourceUsage, critical_path_s, provably_too_slow
+from circinus.profiling.settings import PROFILING
 from circinus.specification import LatencySlo, MetricSpec, OperatorSpec, Pipeline
 
 seeds = st.integers(0, 100_000)
@@ -137,7 +138,7 @@ def test_the_tolerance_is_of_the_whole_and_of_each_operator() -> None:
     zero = np.zeros(1, dtype=np.int64)
     assert found.no_costlier(np.arange(4), zero)[:, 0].tolist() == [True, True, False, False]
     assert found.no_costlier(zero, np.arange(4))[0].tolist() == [True, True, True, False]
-    assert found.tolerance == DEFAULT_TOLERANCE
+    assert found.tolerance == PROFILING.usage_tolerance
 
 
 def test_bytes_and_memory_count_as_seconds_do() -> None:

@@ -8,11 +8,12 @@ from sample_application import Application, sample_pipeline
 
 from circinus.profiling import Dataset, FailedConfiguration, Machine, current_machine, load_dataset, profile_pipeline
 from circinus.profiling.measurement.runner import AllocationMeasurement, Measurement, OperatorRuns, ReplicaStats
+from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.measurement_keys import MeasurementKeys, pipeline_code
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import StoredReplica, read_dataset
 from circinus.profiling.store.store_writer import StoreWriter
-from circinus.profiling.store.transfer_sources import MAX_SOURCES, SourceScores, load_source_scores
+from circinus.profiling.store.transfer_sources import SourceScores, load_source_scores
 from circinus.specification import Configuration, DatasetSpec, MetricSpec, OperatorSpec, Pipeline, configurations
 
 pytestmark = pytest.mark.usefixtures("inline_replicas")
@@ -264,13 +265,13 @@ def test_gains_of_allocations_come_along(sample: Application) -> None:
 
 def test_the_newest_come_first_and_not_more_than_a_few(sample: Application) -> None:
     pipeline = sample.pipeline
-    for number in range(MAX_SOURCES + 2):
+    for number in range(PROFILING.max_sources + 2):
         pipeline = sample_pipeline(f"sample{number}", dataset=ELSEWHERE)
         # Each has an operator of its own, so that none has the code of another.
         extra = replace_name(pipeline.operators[0], f"extra{number}")
         measure(sample, pipeline.model_copy(update={"operators": (*pipeline.operators, extra)}), items=2, only=2)
     found = known_to(sample, sample.pipeline)
-    assert names(found) == [f"pipeline sample{number}" for number in range(MAX_SOURCES + 1, 1, -1)]
+    assert names(found) == [f"pipeline sample{number}" for number in range(PROFILING.max_sources + 1, 1, -1)]
 
 
 def replace_name(operator: OperatorSpec, name: str) -> OperatorSpec:

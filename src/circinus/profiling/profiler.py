@@ -26,6 +26,7 @@ from circinus.profiling.race.profiling_loop import ProfilingLoop
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.sampler import ConfigurationSampler
 from circinus.profiling.race.slo_requirements import PipelineSlos
+from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.measurement_keys import LOCAL, MeasurementKeys
 from circinus.profiling.store.profile_loader import build_profile
 from circinus.profiling.store.profile_store import ProfileStore
@@ -34,11 +35,6 @@ from circinus.profiling.store.stored_measurements import StoredMeasurements, run
 from circinus.profiling.store.transfer_sources import load_source_scores
 from circinus.specification import Configuration, Specification
 from circinus.statistics.interval import Interval
-
-_OPERATOR_TIMEOUT_RANGE_S = 60.0, 600.0
-"""Bounds of the timeout for loading an operator or processing an item."""
-_FIRST_SHARE = 0.5
-"""Share of the budget for the first profile, whose verdicts rest on declared speeds."""
 
 
 def profile_pipeline(
@@ -98,7 +94,7 @@ def profile_pipeline(
     operators = operators_by_class(specification, pipeline_name)
     backends = {name: backend for name, backend in classes.items() if backend is not None and name in operators}
     declared = tuple(HardwareClassReport(name, None) for name in operators if name not in backends and name != LOCAL)
-    profile = profiled(None if budget_s is None else budget_s * (_FIRST_SHARE if backends else 1.0))
+    profile = profiled(None if budget_s is None else budget_s * (PROFILING.first_profile_share if backends else 1.0))
     if not backends or profile.interrupted:
         return replace(profile, class_reports=declared)
     pipeline = specification.pipelines[pipeline_name]
@@ -189,8 +185,8 @@ def operator_timeout_s(budget_s: float | None) -> float:
 
     It is at most the budget: an operator that is slower cannot be measured within it, and must not delay the others.
     """
-    min_s, max_s = _OPERATOR_TIMEOUT_RANGE_S
-    return max_s if budget_s is None else min(max_s, max(min_s, budget_s))
+    max_s = PROFILING.operator_timeout_s
+    return max_s if budget_s is None else min(max_s, max(PROFILING.min_operator_timeout_s, budget_s))
 
 
 def _profiling_loop(

@@ -12,14 +12,10 @@ from circinus.errors import ProfileError
 from circinus.profiling.hardware.machine import Machine
 from circinus.profiling.measurement.backend import LocalBackend, MeasurementBackend
 from circinus.profiling.profile import PipelineProfile
+from circinus.profiling.settings import PROFILING
 from circinus.specification import Configuration, Specification
 from circinus.statistics.counts import median_bounds
 from circinus.statistics.interval import Interval
-
-CALIBRATION_ITEMS = 24
-_NOTEWORTHY_SHARE = 0.05
-"""Minimum share of a configuration's time for a noteworthy operator; below it, clock noise dominates."""
-_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ def calibrate(
     *,
     backend: MeasurementBackend | None = None,
     seed: int = 0,
-    items: int = CALIBRATION_ITEMS,
+    items: int = PROFILING.calibration_items,
     risk: float = 0.05,
 ) -> Calibration:
     """Measure the cheapest configuration of a profile again on this machine, and compare item by item.
@@ -93,7 +89,7 @@ def calibrate(
             hint="Use the data that the profile was measured on.",
         )
     selected = [dataset.items[index] for index in recorded.items[:count]]
-    with backend.runner(backend.addresses(pipeline, backend.machine), timeout_s=_TIMEOUT_S) as runner:
+    with backend.runner(backend.addresses(pipeline, backend.machine), timeout_s=PROFILING.operator_timeout_s) as runner:
         measurement = runner.measure(recorded.configuration, selected)
     value, operators = _speeds(
         {name: operator.service_s[:count] for name, operator in recorded.operators.items()},
@@ -124,6 +120,8 @@ def _speeds(
         np.sum(list(recorded_s.values()), axis=0),
         np.sum(list(current_s.values()), axis=0),
     )
-    noteworthy = [name for name in recorded_s if current_s[name].sum() >= _NOTEWORTHY_SHARE * total_current_s.sum()]
+    noteworthy = [
+        name for name in recorded_s if current_s[name].sum() >= PROFILING.noteworthy_share * total_current_s.sum()
+    ]
     bounds = {name: median_bounds(recorded_s[name] / current_s[name], risk / len(noteworthy)) for name in noteworthy}
     return float(np.median(total_recorded_s / total_current_s)), bounds

@@ -12,7 +12,6 @@ import numpy as np
 from circinus.arrays import IntArray
 from circinus.profiling.budget import TimeBudget
 from circinus.profiling.dataset.items import Dataset
-from circinus.profiling.hardware.calibration import CALIBRATION_ITEMS
 from circinus.profiling.hardware.class_times import HardwareClassTimes, OwnKnobs, write_class_machine
 from circinus.profiling.hardware.machine import Machine
 from circinus.profiling.measurement.runner import (
@@ -24,15 +23,11 @@ from circinus.profiling.measurement.runner import (
 from circinus.profiling.observer import ProfileObserver, ProfileProgress
 from circinus.profiling.profile import ConfigurationProfile, FailedConfiguration, HardwareClassReport, PipelineProfile
 from circinus.profiling.race.slo_requirements import operator_hardware
+from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.measurement_keys import LOCAL, MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_writer import write_effort, write_replica, write_services
 from circinus.specification import Configuration, Pipeline, Specification
-
-_INCREMENT = 8
-"""Number of items committed at once."""
-_MAX_FAILURES = 2
-"""Number of configurations under which an operator with its knob values may fail before it is given up on the class."""
 
 
 class HardwareClassBackend(Protocol):
@@ -114,7 +109,7 @@ class HardwareClassProfiler:
         total, tried = len(missing), set[Configuration]()
         while budget.remaining_s > 0:
             candidates = [measured for measured in profile.usable if measured.configuration not in tried]
-            eligible = [own for own in missing if self._failures[own] < _MAX_FAILURES]
+            eligible = [own for own in missing if self._failures[own] < PROFILING.max_failures]
             best = _most_informative(self._class_keys.pipeline, candidates, eligible)
             if best is None:
                 break
@@ -157,10 +152,10 @@ class HardwareClassProfiler:
         class_s = np.stack([times.service_s(name, configuration) for name in operators])
         is_measured = np.asarray(np.isfinite(class_s).all(axis=0))
         missing = [index for index in _compared_items(reference) if not is_measured[index]]
-        for begin in range(0, len(missing), _INCREMENT):
+        for begin in range(0, len(missing), PROFILING.increment):
             if begin and self._budget.remaining_s <= 0:
                 break
-            indexes = missing[begin : begin + _INCREMENT]
+            indexes = missing[begin : begin + PROFILING.increment]
             items = [self._dataset.items[index] for index in indexes]
             try:
                 measurement = runner.measure_operators(configuration, items, operators)
@@ -214,7 +209,7 @@ def _owns(profile: ConfigurationProfile) -> set[OwnKnobs]:
 
 def _compared_items(profile: ConfigurationProfile) -> Sequence[int]:
     """Return the indexes of the items that a configuration is compared on."""
-    return [int(index) for index in profile.items[:CALIBRATION_ITEMS]]
+    return [int(index) for index in profile.items[: PROFILING.calibration_items]]
 
 
 def _most_informative(

@@ -10,6 +10,7 @@ from circinus.arrays import FloatArray, IntArray
 from circinus.profiling.hardware import machine as machine_module
 from circinus.profiling.hardware.machine import Machine, MeasuredSpeed, Speeds
 from circinus.profiling.race.slo_requirements import MIN_ITEMS
+from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.measurement_keys import LOCAL, MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import read_replicas, read_services
@@ -37,8 +38,6 @@ def write_class_machine(store: ProfileStore, hardware_class: str, machine: Machi
     )
 
 
-SPEED_RISK = 0.05
-"""Probability that the speed of any operator of one configuration on one class lies outside its bounds."""
 _MIN_S = 1e-9
 
 OwnKnobs = tuple[str, KnobValues]
@@ -128,7 +127,7 @@ def _speeds(
                 continue
             reference_s, class_s = service_s[service], times.service_s(operator.name, configuration)
             by_prefix[service] = np.log(np.maximum(reference_s, _MIN_S)) - np.log(np.maximum(class_s, _MIN_S))
-    risk = SPEED_RISK / len(keys.pipeline.operators)
+    risk = PROFILING.speed_risk / len(keys.pipeline.operators)
     speeds = {}
     for own, by_prefix in logs.items():
         ratios = _by_item(list(by_prefix.values()))

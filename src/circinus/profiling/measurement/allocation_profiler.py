@@ -14,13 +14,11 @@ from circinus.profiling.measurement.time_estimator import MeasurementTimeEstimat
 from circinus.profiling.observer import ProfileObserver
 from circinus.profiling.profile import FailedConfiguration
 from circinus.profiling.race.configuration_race import ConfigurationRace
+from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import read_replicas
 from circinus.specification import Configuration, KnobValues
-
-_ITEMS = 2
-"""Number of items that batches are made of; smaller data sets and larger batches repeat them."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class AllocationProfiler:
             if task.seconds > remaining_s:
                 return
             begin_s = self._budget.elapsed_s
-            indexes = self._order[: min(_ITEMS, self._race.items(task.configuration))].tolist()
+            indexes = self._order[: min(PROFILING.allocation_items, self._race.items(task.configuration))].tolist()
             try:
                 measured = self._measurer.measure_allocations(
                     task.configuration, task.operator, task.allocations, indexes
@@ -110,7 +108,7 @@ class AllocationProfiler:
     def _estimate_s(
         self, operator: str, configuration: Configuration, allocations: tuple[tuple[float, int], ...]
     ) -> float:
-        items = min(_ITEMS, self._race.items(configuration))
+        items = min(PROFILING.allocation_items, self._race.items(configuration))
         runs = items + sum(-(-items // size) * size for _, size in allocations)
         warm_ups = sum(dict(allocations).values())
         service_s = self._time_estimator.service_s(operator, configuration) or 0.0

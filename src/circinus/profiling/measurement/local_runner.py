@@ -30,11 +30,9 @@ from circinus.profiling.measurement.runner import (
     OperatorsMeasurement,
     ReplicaStats,
 )
+from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.specification import Configuration, OperatorSpec
-
-_CACHE_BYTES = 512 * 2**20
-_TIMEOUT_S = 600.0
 
 
 class _Start(NamedTuple):
@@ -61,9 +59,9 @@ class LocalRunner:
         keys: MeasurementKeys,
         module_paths: Sequence[Path],
         *,
-        cache_bytes: int = _CACHE_BYTES,
+        cache_bytes: int = PROFILING.cache_bytes,
         memory_limit_bytes: float | None = None,
-        timeout_s: float = _TIMEOUT_S,
+        timeout_s: float = PROFILING.operator_timeout_s,
     ) -> None:
         """Create the runner without starting a process.
 

@@ -15,10 +15,10 @@ from circinus.operators.fork_server_client import ForkServerClient, ProcessExit
 from circinus.operators.framing import BlockingFrames, Frame
 from circinus.operators.host import BatchRun, ReplyType
 from circinus.operators.registry import NotGuardedError
+from circinus.profiling.settings import PROFILING
 from circinus.specification import KnobValues
 
 _LAST_OUTPUT_BYTES = 2000
-_EXIT_TIMEOUT_S = 2.0
 
 
 class OperatorProcessError(Exception):
@@ -112,7 +112,7 @@ class OperatorProcess:
 
     def close(self) -> None:
         """Stop the process and all that it started, and wait for its end. Idempotent."""
-        self._end(_EXIT_TIMEOUT_S)
+        self._end(PROFILING.exit_timeout_s)
         self._output.close()
 
     def _call(self, batch: Sequence[Sequence[bytes]] | None = None) -> Frame:
@@ -143,13 +143,10 @@ class OperatorProcess:
         return self._process.wait(timeout_s)
 
     def _exit_reason(self) -> str:
-        process_exit = self._end(_EXIT_TIMEOUT_S)
+        process_exit = self._end(PROFILING.exit_timeout_s)
         self._output.seek(max(0, self._output.seek(0, os.SEEK_END) - _LAST_OUTPUT_BYTES))
         lines = [line for line in self._output.read().decode(errors="replace").splitlines() if line.strip()]
         return f"its process {process_exit.description}" + (f"; last output: {lines[-1].strip()}" if lines else "")
-
-
-_MEMORY_SHARE = 0.5
 
 
 class OperatorProcessPool:
@@ -167,7 +164,7 @@ class OperatorProcessPool:
 
         self._load = load
         if memory_limit_bytes is None:
-            memory_limit_bytes = _MEMORY_SHARE * psutil.virtual_memory().available
+            memory_limit_bytes = PROFILING.memory_share * psutil.virtual_memory().available
         self._limit_bytes = memory_limit_bytes
         self._loaded: OrderedDict[OperatorProcessKey, OperatorProcess] = OrderedDict()
 

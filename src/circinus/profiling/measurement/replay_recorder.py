@@ -14,10 +14,9 @@ from circinus.profiling.measurement.runner import MeasurementError
 from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver
 from circinus.profiling.profiler import operator_timeout_s
 from circinus.profiling.race.configuration_order import in_prefix_order
+from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.specification import Configuration, Pipeline, Specification, has_knob_values, prefix_configuration
-
-_INCREMENT = 8
 
 
 def record_for_replay(
@@ -52,11 +51,11 @@ def record_for_replay(
         backend.runner(keys, timeout_s=operator_timeout_s(None)) as runner,
     ):
         measurer = Measurer(opened, keys, dataset, runner, backend.scorer(pipeline))
-        for begin in range(0, len(indexes), _INCREMENT):
+        for begin in range(0, len(indexes), PROFILING.increment):
             for configuration in ordered:
-                increment = [i for i in indexes[begin : begin + _INCREMENT] if i not in failed]
+                increment = [i for i in indexes[begin : begin + PROFILING.increment] if i not in failed]
                 failed.update(_record(measurer, configuration, increment, observer))
-                done += len(indexes[begin : begin + _INCREMENT])
+                done += len(indexes[begin : begin + PROFILING.increment])
                 elapsed_s = budget.elapsed_s
                 observer.progressed(
                     ProfileProgress(

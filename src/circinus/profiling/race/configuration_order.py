@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from circinus.errors import ProfileError
+from circinus.profiling.settings import PROFILING
 from circinus.specification import Configuration, Pipeline, configuration_count, configurations
-
-MAX_ENUMERATED = 20_000
-MAX_MEASURED = 1_000
-"""Maximum number of measured configurations, for pipelines with too many to enumerate."""
 
 
 def max_measured_configurations(pipeline: Pipeline) -> int:
     """Return the maximum number of configurations that a run measures, among which its risk is divided."""
     count = configuration_count(pipeline)
-    return count if count <= MAX_ENUMERATED else MAX_MEASURED
+    return count if count <= PROFILING.max_enumerated else PROFILING.max_measured
 
 
 def prefix_order(pipeline: Pipeline) -> tuple[Configuration, ...]:
@@ -25,9 +22,9 @@ def prefix_order(pipeline: Pipeline) -> tuple[Configuration, ...]:
         ProfileError: the pipeline has too many configurations to enumerate.
     """
     count = configuration_count(pipeline)
-    if count > MAX_ENUMERATED:
+    if count > PROFILING.max_enumerated:
         raise ProfileError(
-            f"found {count:,} configurations, expected at most {MAX_ENUMERATED:,} if all are to be measured",
+            f"found {count:,} configurations, expected at most {PROFILING.max_enumerated:,} if all are to be measured",
             code="pipeline.too_many_configurations",
             location=f"pipeline {pipeline.name}",
             hint="Declare queries and an infrastructure, so that only configurations that may serve them are measured, "

@@ -18,12 +18,8 @@ from circinus.profiling.race.configuration_order import max_measured_configurati
 from circinus.profiling.race.configuration_race import ConfigurationRace
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.sampler import ConfigurationSampler, Seconds, Suggestion
+from circinus.profiling.settings import PROFILING
 from circinus.specification import Configuration
-
-_FIRST_ROUND_SHARE = 0.4
-"""Share of the budget for the first round; exceeded if one item of each configuration takes longer."""
-_ALLOCATION_SHARE = 0.2
-"""Maximum share of the budget for allocations before scores get more precise."""
 
 
 class ProfilingLoop:
@@ -75,8 +71,8 @@ class ProfilingLoop:
         """
         limit_s = self._budget.remaining_s
         self._complete()
-        self._first_look(limit_s * _FIRST_ROUND_SHARE)
-        self._allocations.measure(limit_s * _ALLOCATION_SHARE, self._report_allocations)
+        self._first_look(limit_s * PROFILING.first_round_share)
+        self._allocations.measure(limit_s * PROFILING.allocation_share, self._report_allocations)
         self._pursue()
         while self._first_look(self._budget.remaining_s):
             self._pursue()

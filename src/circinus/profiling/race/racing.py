@@ -10,10 +10,8 @@ import numpy as np
 
 from circinus.arrays import IntArray
 from circinus.profiling.race.race_state import RaceState
+from circinus.profiling.settings import PROFILING
 from circinus.statistics.mean_decision import items_until_decided
-
-MIN_SHARE = 0.02
-"""Minimum value of an open question, as a share of the weight of its SLO requirement."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +87,12 @@ def _candidates(open_: IntArray, requirement: int, state: RaceState) -> tuple[In
     promising = open_[state.estimate_meets[open_, requirement]]
     certain = np.flatnonzero(state.meets[:, requirement])
     if not len(promising):
-        return open_, MIN_SHARE
+        return open_, PROFILING.min_question_value
     if not len(certain):
         return promising, 1.0
     cheapest_s = float(total_cpu_s[promising].min())
     saved = 1.0 - cheapest_s / max(float(total_cpu_s[certain].min()), 1e-12)
-    return open_[total_cpu_s[open_] <= cheapest_s], max(saved, MIN_SHARE)
+    return open_[total_cpu_s[open_] <= cheapest_s], max(saved, PROFILING.min_question_value)
 
 
 def expected_items_to_decide(configuration: int, requirement: int, state: RaceState) -> int:

@@ -9,18 +9,11 @@ from functools import cached_property
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
+from circinus.profiling.settings import PROFILING
 from circinus.specification import LatencySlo, Pipeline
 from circinus.statistics.counts import hypergeometric_critical_count
 
-DEFAULT_TOLERANCE = 0.05
-"""Relative excess in usage up to which a configuration may replace another."""
-_NEGLIGIBLE = 0.01
-"""Minimum tolerance of an operator, as a share of the total: microseconds of a trivial operator are noise."""
-_UNEVEN = 0.6
-"""Standard deviation of log service times above which few items need a large allowance for the tail."""
 _MIN_S = 1e-9
-_NOTEWORTHY = 0.05
-"""Minimum share of the CPU seconds for an operator whose times matter for the tail."""
 _ROWS_AT_A_TIME = 64
 _FAR = np.iinfo(np.int64).max
 
@@ -45,7 +38,7 @@ class ResourceUsage:
     """(k, o) ids of the operators' knob values; equal values have equal ids."""
     min_latency_s: FloatArray | None = None
     """(k, m) lower bounds of each item's latency over all plans, 0 if the hardware is unknown; NaN beyond `items`."""
-    tolerance: float = DEFAULT_TOLERANCE
+    tolerance: float = PROFILING.usage_tolerance
 
     @classmethod
     def empty(cls, configurations: int) -> ResourceUsage:
@@ -106,8 +99,8 @@ class ResourceUsage:
         heavy_tailed = np.zeros(len(self.items), dtype=bool)
         for index in np.flatnonzero(self.items):
             times_s = np.maximum(self.cpu_s[index, :, : self.items[index]], _MIN_S)
-            is_noteworthy = times_s.mean(axis=1) >= _NOTEWORTHY * self.total_cpu_s[index]
-            heavy_tailed[index] = (np.log(times_s).std(axis=1)[is_noteworthy] > _UNEVEN).any()
+            is_noteworthy = times_s.mean(axis=1) >= PROFILING.noteworthy_share * self.total_cpu_s[index]
+            heavy_tailed[index] = (np.log(times_s).std(axis=1)[is_noteworthy] > PROFILING.heavy_tail_log_std).any()
         return heavy_tailed
 
     def references(self) -> IntArray:
@@ -140,14 +133,10 @@ class ResourceUsage:
 
     def _hardly_more(self, own: FloatArray, its: FloatArray) -> BoolArray:
         """Return (...) whether the own usage exceeds the other by at most the tolerance, from (..., o) usages."""
-        allowed = self.tolerance * its + _NEGLIGIBLE * its.sum(axis=-1, keepdims=True)
+        allowed = self.tolerance * its + PROFILING.min_usage_tolerance * its.sum(axis=-1, keepdims=True)
         excess = np.maximum(own - its, 0.0)
         total = self.tolerance * its.sum(axis=-1)
         return np.asarray((excess <= allowed).all(axis=-1) & (excess.sum(axis=-1) <= total))
-
-
-_MARGIN = 0.05
-"""Relative excess of a time over its limit that counts as exceeding."""
 
 
 def critical_path_s(pipeline: Pipeline, service_s: FloatArray) -> FloatArray:
@@ -176,7 +165,7 @@ def provably_too_slow(
     not allowed. Percentiles far from the tails need more than a few items.
 
     The risk is that of drawing these items. Each was timed once: a machine that was busy throughout is not covered, so
-    only times that exceed the limit by `_MARGIN` count.
+    only times that exceed the limit by `PROFILING.latency_margin` count.
 
     Args:
         min_latency_s: (k, n) lower bounds of the latency on n items drawn at random; NaN if some are missing, so that
@@ -189,7 +178,7 @@ def provably_too_slow(
     too_slow = np.zeros((len(min_latency_s), len(latencies)), dtype=np.bool_)
     for column, latency in enumerate(latencies):
         if latency is not None and items:
-            exceeding = (min_latency_s > latency.limit_s * (1.0 + _MARGIN)).sum(axis=1)
+            exceeding = (min_latency_s > latency.limit_s * (1.0 + PROFILING.latency_margin)).sum(axis=1)
             # Rounded up, as an estimate may interpolate between the items next to the percentile.
             allowed = math.ceil(population * (1.0 - latency.percentile / 100.0))
             too_slow[:, column] = exceeding >= hypergeometric_critical_count(items, population, allowed, risk)

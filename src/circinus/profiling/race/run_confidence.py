@@ -8,14 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray
+from circinus.profiling.settings import PROFILING
 from circinus.specification import AccuracySlo, MetricSpec
 from circinus.statistics.betting import betting_bounds
 from circinus.statistics.covariates import Covariates, one_hot_strata
 from circinus.statistics.interval import Interval
 from circinus.statistics.sequential_test import SequentialThresholdTest, ThresholdDecisions
-
-LATENCY_SHARE = 0.1
-"""Share of a run's risk for statements about latency SLOs: these are seldom close, and scores need the rest."""
 
 
 def per_sequence_alpha(risk: float, configurations: int, comparisons: int = 0, *, sides: int = 2) -> float:
@@ -67,7 +65,9 @@ def split_alpha(risk: float, configurations: int, latency_percentiles: int) -> t
     """
     if not latency_percentiles:
         return risk, 0.0
-    return risk * (1.0 - LATENCY_SHARE), risk * LATENCY_SHARE / (configurations * latency_percentiles)
+    return risk * (1.0 - PROFILING.latency_risk_share), risk * PROFILING.latency_risk_share / (
+        configurations * latency_percentiles
+    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from circinus.arrays import FloatArray, IntArray
 from circinus.profiling.hardware.machine import Machine
 from circinus.profiling.profile import FailedConfiguration
-from circinus.profiling.race.configuration_order import MAX_ENUMERATED, in_prefix_order, prefix_order
+from circinus.profiling.race.configuration_order import in_prefix_order, prefix_order
+from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore, as_json
 from circinus.specification import Configuration, KnobValues, Pipeline, configuration_count, has_knob_values
@@ -227,7 +228,7 @@ def read_scored(store: ProfileStore, version: PipelineVersion) -> Mapping[str, C
 
 def scored_configurations(store: ProfileStore, keys: MeasurementKeys) -> tuple[Configuration, ...]:
     """Return the configurations of the current pipeline that have scores or failed, in the order of `prefix_order`."""
-    if store.rows("SELECT since FROM undescribed") and configuration_count(keys.pipeline) <= MAX_ENUMERATED:
+    if store.rows("SELECT since FROM undescribed") and configuration_count(keys.pipeline) <= PROFILING.max_enumerated:
         enumerated = prefix_order(keys.pipeline)
         ids = store.existing_ids([keys.score(configuration) for configuration in enumerated])
         return tuple(configuration for configuration in enumerated if keys.score(configuration) in ids)

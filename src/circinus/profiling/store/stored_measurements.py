@@ -15,14 +15,12 @@ from circinus.profiling.race.configuration_order import max_measured_configurati
 from circinus.profiling.race.resource_usage import ResourceUsage, critical_path_s
 from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.slo_requirements import PipelineSlos
+from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import StoredDataset, read_replicas, read_scores, read_services
 from circinus.specification import Configuration, HardwareClass, KnobValues, OperatorSpec, prefix_configuration
 from circinus.statistics.interval import Interval
-
-_USAGE_ITEMS = 8
-"""Number of items for comparing resource usages; the same items for all, so that they make no difference."""
 
 
 class StoredMeasurements:
@@ -99,7 +97,7 @@ class StoredMeasurements:
 
         Without eligible hardware classes, the speed of an operator is unbounded.
         """
-        operators, max_items = self._pipeline.operators, min(_USAGE_ITEMS, self.max_items)
+        operators, max_items = self._pipeline.operators, min(PROFILING.usage_items, self.max_items)
         items = np.array(
             [min(self.measured_prefix(configuration), max_items) for configuration in configurations], dtype=np.int64
         )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
+from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.measurement_keys import CodeVersions, MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore, as_json
 from circinus.profiling.store.store_queries import (
@@ -45,10 +46,6 @@ class SourceRuns:
     """(n,) serialized sizes of the pipeline's inputs."""
     replicas: Mapping[tuple[str, KnobValues], StoredReplica]
     """Statistics of every operator with knob values in `prefixes` that was loaded."""
-
-
-MAX_SOURCES = 8
-"""Maximum number of sources, the newest first: older ones have likely been measured again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +89,7 @@ def load_source_scores(store: ProfileStore, keys: MeasurementKeys, dataset: Stor
                     runs=_source_runs(store, keys, version, shared, scored),
                 )
             )
-            if len(sources) == MAX_SOURCES:
+            if len(sources) == PROFILING.max_sources:
                 return _with_unique_names(sources)
     return _with_unique_names(sources)
 

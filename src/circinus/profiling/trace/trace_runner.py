@@ -23,6 +23,7 @@ from circinus.profiling.measurement.runner import (
     ReplicaStats,
     Runner,
 )
+from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.measurement_keys import CodeVersions, MeasurementKeys
 from circinus.profiling.trace.measurement_trace import MeasurementTrace
 from circinus.specification import Configuration, KnobValues, OperatorSpec, Pipeline
@@ -45,9 +46,6 @@ class SimulatedClock:
         self._now_s += seconds
 
 
-_CACHE_BYTES = 512 * 2**20
-
-
 class TraceRunner:
     """`Runner` that charges the time that `LocalRunner` would have taken.
 
@@ -62,7 +60,7 @@ class TraceRunner:
         keys: MeasurementKeys,
         clock: SimulatedClock,
         *,
-        cache_bytes: int = _CACHE_BYTES,
+        cache_bytes: int = PROFILING.cache_bytes,
     ) -> None:
         """Create the runner with nothing loaded or cached."""
         self._trace = trace
