@@ -15,7 +15,8 @@ from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 from benchmarks.workloads.random.plans import RandomPlan, random_plan
 from circinus.estimation import Estimator
-from circinus.matching.simulation_check import EXECUTIONS, simulation_horizon_s
+from circinus.matching.settings import MATCHING
+from circinus.matching.simulation_check import simulation_horizon_s
 from circinus.simulation.engine import Simulation
 from circinus.simulation.model_builder import build_model
 from circinus.specification import (
@@ -106,7 +107,7 @@ def _simulated(plan: RandomPlan, requests: int | None, seed: int) -> list[float]
     """Simulate the percentiles over `requests` requests; None: over the number that planning uses."""
     model = build_model([plan.planned], plan.replicas, plan.network)
     if requests is None:
-        duration_s = simulation_horizon_s([plan.planned], model, EXECUTIONS / _SHARE_OF_A_PLAN)
+        duration_s = simulation_horizon_s([plan.planned], model, MATCHING.simulated_executions / _SHARE_OF_A_PLAN)
     else:
         duration_s = requests / plan.planned.query.rate_per_s
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
@@ -146,7 +147,7 @@ def _figures(rows: Sequence[dict[str, Any]], requests: int) -> list[Figure]:
          f"of {len(calm)} plans up to a utilisation of 0.8, {requests:,} requests each"),
         ("the same where the estimate has no doubts", sure, "formula", f"{len(sure)} plans"),
         ("estimate as planned with (simulated where doubtful) within 10 %", calm, "estimate",
-         f"simulated over {EXECUTIONS // _SHARE_OF_A_PLAN:,} executions a plan"),
+         f"simulated over {MATCHING.simulated_executions // _SHARE_OF_A_PLAN:,} executions a plan"),
     )  # fmt: skip
     return [
         *(

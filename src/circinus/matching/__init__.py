@@ -3,7 +3,6 @@
 from circinus.matching.admission import Admission, admit_query
 from circinus.matching.explanation.shadow_prices import ShadowPrice
 from circinus.matching.incumbent import Incumbent
-from circinus.matching.match_run import MatchSettings
 from circinus.matching.optimizer import match, plan_all_queries
 from circinus.matching.plan_file import add_query, load_plan_set, make_plan_set, require_fresh, save_plan_set
 from circinus.matching.plan_set import (
@@ -17,6 +16,7 @@ from circinus.matching.plan_set import (
     SizedDeployment,
     TenantShare,
 )
+from circinus.matching.settings import MatchSettings
 
 __all__ = [
     "Admission",

@@ -22,12 +22,8 @@ from circinus.matching.explanation.slo_relaxation import Replan
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
 from circinus.matching.plan_set import Assignment, Matching, Rejection, tenant_shares
 from circinus.matching.problem import RESOURCES
-from circinus.matching.simulation_check import (
-    MAX_ATTEMPTS,
-    check_by_simulation,
-    exclude_refuted,
-    simulation_inputs,
-)
+from circinus.matching.settings import MATCHING
+from circinus.matching.simulation_check import check_by_simulation, exclude_refuted, simulation_inputs
 from circinus.planning import Frontier, ladder, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
@@ -93,7 +89,7 @@ def admit_query(
         if not check.violated:
             break
         refuted = admission.assignment.chosen
-        plans.exclude(name, None if attempt >= MAX_ATTEMPTS else refuted.plan)
+        plans.exclude(name, None if attempt >= MATCHING.max_simulated_plans else refuted.plan)
         frontier = exclude_refuted(frontier, refuted, check.violated, plans)
     deployments = add_startup_times(check.matching.deployments, profiles, infrastructure)
     admitted = plans.with_latest_starts(replace(check.matching, deployments=deployments))

@@ -10,12 +10,7 @@ from circinus.matching.cuts import ChurnCut
 from circinus.matching.feasibility import Infeasibility, check_feasibility
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import SizedDeployment
-
-_MAX_TRIED = 40
-"""Maximum number of plans of a query that are tried, those with the lowest added cost."""
-
-_TIME_SHARE = 0.5
-"""Time for backfilling queries, as a share of the time limit and in addition to it."""
+from circinus.matching.settings import MATCHING
 
 
 def sized_deployments(answer: Answer) -> tuple[SizedDeployment, ...]:
@@ -58,7 +53,7 @@ def backfill(answer: Answer) -> Answer:
     if answer.optimal:
         return answer
     problem, run = answer.problem, answer.run
-    deadline_s = run.clock() + _TIME_SHARE * run.limit_s
+    deadline_s = run.clock() + MATCHING.backfill_time_share * run.limit_s
     running = running_state(answer)
     unserved = [query for query in np.flatnonzero(answer.chosen < 0).tolist() if len(problem.candidates_of(query))]
     failed, importance = set[object](), problem.priority_levels.importance
@@ -71,7 +66,7 @@ def backfill(answer: Answer) -> Answer:
             continue
         slos = run.slos[query]
         prepared = running.prepare(run.queries[query], [problem.candidates[candidate] for candidate in candidates])
-        for position in prepared.cheapest_first[:_MAX_TRIED]:
+        for position in prepared.cheapest_first[: MATCHING.max_backfill_plans]:
             if not isinstance(running.try_candidate(prepared, position, slos), AdmissionFit):
                 continue
             chosen = answer.chosen.copy()

@@ -16,12 +16,10 @@ from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import TenantShare, tenant_shares
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.search import search
+from circinus.matching.settings import MATCHING
 from circinus.matching.solvers.greedy import objective_key
 from circinus.matching.tolerances import WEIGHT_TOLERANCE
 from circinus.specification import Query
-
-_CONFLICT_TIME_FACTOR = 2.0
-"""Time for finding a conflict among pinned queries, as a multiple of the time limit."""
 
 
 class _DeadlineError(Exception):
@@ -54,7 +52,7 @@ def enforce_pins(answer: Answer) -> Answer:
     pinned_only = search(run, restrict_to=pinned)
     if pinned_only.served >= set(pinned):
         return _merge_pinned(answer, pinned_only, missing[0])
-    deadline_s = run.clock() + _CONFLICT_TIME_FACTOR * run.limit_s
+    deadline_s = run.clock() + MATCHING.conflict_time_factor * run.limit_s
 
     def are_jointly_servable(names: Collection[str]) -> bool:
         remaining_s = deadline_s - run.clock()

@@ -8,45 +8,17 @@ from functools import cached_property
 
 from circinus.arrays import IntArray
 from circinus.estimation import ReplicaDemand
-from circinus.estimation.estimator import USABLE_LINK_SHARE
 from circinus.matching.column_generation import Compose, Promise
 from circinus.matching.cuts import Cut
 from circinus.matching.feasibility import FeasibleSolution
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.problem import Problem
 from circinus.matching.problem_builder import merged_demands
+from circinus.matching.settings import MatchSettings
 from circinus.matching.sizing import Reestimate
 from circinus.matching.solvers.solver import Solver
 from circinus.planning import Frontier
 from circinus.specification import Deployment, Infrastructure, Query, Slos
-
-MAX_EXACT_QUERIES = 40
-"""Maximum number of queries for the exact solver, which mostly takes less than a second."""
-_BASE_S, _PER_QUERY_S, _MAX_S = 5.0, 0.1, 60.0
-
-
-@dataclass(frozen=True)
-class MatchSettings:
-    """Settings of the matching that are not part of a query."""
-
-    time_limit_s: float | None = None
-    """Time limit of a run; then the best answer so far is taken, with its bounds. Tenants' shares may take several
-    runs.
-    Default: 5 s, plus 0.1 s for each query beyond 40, at most 60 s.
-    """
-    usable_link_share: float = USABLE_LINK_SHARE
-    """Share of a link's bandwidth that plans may use together."""
-    seed: int = 0
-    """Random seed of the solver."""
-
-    def limit_s(self, queries: int) -> float:
-        """Return the time limit for a number of queries."""
-        if self.time_limit_s is not None:
-            return self.time_limit_s
-        return min(_BASE_S + _PER_QUERY_S * max(queries - MAX_EXACT_QUERIES, 0), _MAX_S)
-
-
-DEFAULT_MATCH_SETTINGS = MatchSettings()
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,12 @@ from circinus.matching.explanation.shadow_prices import shadow_prices
 from circinus.matching.explanation.slo_relaxation import Replan
 from circinus.matching.guarantees import enforce_pins, enforce_tenant_shares
 from circinus.matching.incumbent import Incumbent
-from circinus.matching.match_run import DEFAULT_MATCH_SETTINGS, MAX_EXACT_QUERIES, Answer, MatchRun, MatchSettings
+from circinus.matching.match_run import Answer, MatchRun
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
 from circinus.matching.plan_set import Matching, tenant_shares
 from circinus.matching.search import search
-from circinus.matching.simulation_check import (
-    MAX_ATTEMPTS,
-    check_by_simulation,
-    exclude_refuted,
-    simulation_inputs,
-)
+from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings
+from circinus.matching.simulation_check import check_by_simulation, exclude_refuted, simulation_inputs
 from circinus.matching.sizing import Reestimate
 from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
 from circinus.matching.solvers.milp_solver import MilpSolver
@@ -130,7 +126,7 @@ def plan_all_queries(
         if not check.violated:
             break
         for violating in check.violated.values():
-            plans.exclude(violating.query, None if attempt >= MAX_ATTEMPTS else violating.plan)
+            plans.exclude(violating.query, None if attempt >= MATCHING.max_simulated_plans else violating.plan)
         offered = {
             name: exclude_refuted(frontier, check.violated[name], check.violated, plans)
             if name in check.violated
@@ -168,7 +164,7 @@ def match(
         compose: returns a query's plans on given deployments; without it, only the frontiers' plans are considered.
         promise: estimates a plan that a frontier does not list; without it, there is no column generation.
         replan: plans a rejected query under relaxed SLOs; without it, only relaxations on its frontier are found.
-        solver: by default the exact one, or the Lagrangian one for more than `MAX_EXACT_QUERIES` queries.
+        solver: by default the exact one, or the Lagrangian one for more than `MATCHING.max_exact_queries` queries.
         settings: time limit, usable share of links, seed.
         clock: for the time limit.
         incumbent: running plans. The result is lexicographically never worse than keeping them: total weight first,
@@ -200,7 +196,7 @@ def match(
 
 def _solver(queries: int, seed: int, clock: Callable[[], float], resources: ExitStack) -> Solver:
     """Return the solver for a number of queries; `resources` closes its subprocess."""
-    if queries <= MAX_EXACT_QUERIES:
+    if queries <= MATCHING.max_exact_queries:
         return MilpSolver(seed=seed, clock=clock)
     subprocess_solver = SubprocessSolver()
     resources.callback(subprocess_solver.close)

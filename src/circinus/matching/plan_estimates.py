@@ -10,6 +10,7 @@ from circinus.errors import PlanningError
 from circinus.estimation import Estimator, MergedLoad, PlanCandidate
 from circinus.estimation.latest_start import latest_starts_s
 from circinus.matching.plan_set import Assignment, Matching, SizedDeployment
+from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier, plan_query
 from circinus.planning.pool_eligibility import matches_pins
 from circinus.planning.settings import SearchSettings
@@ -57,13 +58,6 @@ def add_startup_times(
             sized = replace(sized, relative_speed=float(f"{min(speeds):.3g}"))
         result.append(sized)
     return tuple(result)
-
-
-MAX_COMPOSED_PLANS = 500
-"""Maximum number of plans on running deployments that are estimated for one query at a time."""
-
-MAX_CACHED_ESTIMATES = 20_000
-"""Maximum number of cached re-estimates."""
 
 
 class PlanEstimates:
@@ -120,7 +114,7 @@ class PlanEstimates:
             tuple(conditions.links.get(use.link) for use in candidate.links),
         )
         if key not in self._reestimated:
-            if len(self._reestimated) >= MAX_CACHED_ESTIMATES:
+            if len(self._reestimated) >= MATCHING.max_cached_estimates:
                 self._reestimated.clear()
             estimator = self._estimator(candidate.query, candidate.plan.configuration)
             self._reestimated[key] = estimator.candidate(candidate.plan, conditions)
@@ -198,7 +192,7 @@ class PlanEstimates:
             for deployments in product(*choices)
         )
         accurate = (p for p in plans if matches_pins(query, p.configuration) and self._is_accurate(query, p))
-        candidates = (self.feasible_estimate(query, plan) for plan in islice(accurate, MAX_COMPOSED_PLANS))
+        candidates = (self.feasible_estimate(query, plan) for plan in islice(accurate, MATCHING.max_composed_plans))
         return [candidate for candidate in candidates if candidate is not None]
 
     def _is_accurate(self, query: Query, plan: QueryPlan) -> bool:

@@ -20,9 +20,10 @@ from circinus.matching.column_generation import Candidates, Compose, add_columns
 from circinus.matching.cuts import Cut, share_cut, sizing_cut
 from circinus.matching.feasibility import FeasibleSolution, check_feasibility, repair
 from circinus.matching.incumbent import Incumbent
-from circinus.matching.match_run import MAX_EXACT_QUERIES, Answer, MatchRun
+from circinus.matching.match_run import Answer, MatchRun
 from circinus.matching.problem import Problem, meets_cost_slo
 from circinus.matching.problem_builder import build_problem
+from circinus.matching.settings import MATCHING
 from circinus.matching.sizing import SloViolation
 from circinus.matching.solvers.greedy import greedy, local_search, objective_key
 from circinus.matching.solvers.milp_solver import MilpSolver
@@ -32,18 +33,9 @@ from circinus.specification.formatting import format_usd_per_h
 
 _FIRST_SHARE, _FIRST_SHARE_LARGE = 0.5, 0.8
 """Share of the remaining time for a choice after which plans on its deployments are offered."""
-_MAX_REUSE_ROUNDS = 3
-_OFFERED_PLANS = 3
-"""Number of each query's plans, the cheapest in isolation, whose deployments are offered to other queries."""
-_COLUMN_GENERATION_SHARE = 0.2
-"""Share of the time limit for column generation."""
 _EXACT_ROUNDS, _EXACT_ROUNDS_LARGE = 40, 8
 """Rounds that cut off infeasible answers only; later, a plan that violates an SLO is dropped. The second for many
 queries."""
-_ROUND_SHARE_LARGE = 0.5
-"""Share of the remaining time for a round with many queries, as further rounds will follow."""
-_MAX_ROUNDS = 80
-"""Maximum number of rounds; then queries are dropped from the last choice until it is feasible."""
 
 
 def search(
@@ -81,11 +73,11 @@ class _Search:
         self._incumbent = run.incumbent if restrict_to is None else None
         self._queries = tuple(query for query in run.queries if query.name in servable)
         self._listed: Candidates = {n: f.candidates if n in servable else () for n, f in run.frontiers.items()}
-        self._is_large = len(servable) > MAX_EXACT_QUERIES
-        is_small_subset = not self._is_large and len(run.frontiers) > MAX_EXACT_QUERIES
+        self._is_large = len(servable) > MATCHING.max_exact_queries
+        is_small_subset = not self._is_large and len(run.frontiers) > MATCHING.max_exact_queries
         self._solver = MilpSolver(seed=run.settings.seed, clock=run.clock) if is_small_subset else run.solver
         self._deadline_s = run.clock() + limit_s
-        self._columns_deadline_s = self._deadline_s - (1.0 - _COLUMN_GENERATION_SHARE) * limit_s
+        self._columns_deadline_s = self._deadline_s - (1.0 - MATCHING.column_generation_share) * limit_s
 
     def answer(self) -> Answer:
         run, candidates = self._run, self._listed
@@ -141,7 +133,7 @@ class _Search:
         answer = self._solve(problem, quick, share)
         running = _used_deployments(problem, quick)
         cheapest = () if self._is_large else _cheapest_deployments(candidates)
-        for _ in range(_MAX_REUSE_ROUNDS):
+        for _ in range(MATCHING.max_reuse_rounds):
             problem, chosen = answer.problem, answer.chosen
             running = list(dict.fromkeys([*running, *_used_deployments(problem, chosen, answer.solver_choice)]))
             columns: dict[str, list[PlanCandidate]] = {}
@@ -174,7 +166,9 @@ def _used_deployments(problem: Problem, *choices: IntArray) -> list[Deployment]:
 def _cheapest_deployments(candidates: Candidates) -> Sequence[Sequence[Deployment]]:
     """Return the distinct deployment sets of each query's cheapest plans in isolation."""
     cheapest = (
-        plan for plans in candidates.values() for plan in nsmallest(_OFFERED_PLANS, plans, key=_isolated_usd_per_h)
+        plan
+        for plans in candidates.values()
+        for plan in nsmallest(MATCHING.offered_plans, plans, key=_isolated_usd_per_h)
     )
     return list(dict.fromkeys(tuple(use.deployment for use in plan.deployments) for plan in cheapest))
 
@@ -217,7 +211,7 @@ def solve_in_rounds(
     fallback: FeasibleSolution | None = None
     weight_bounds = problem.priority_levels.total_weights
     for number in count(1):
-        limit_s = max(deadline_s - run.clock(), 0.1) * (_ROUND_SHARE_LARGE if is_large else 1.0)
+        limit_s = max(deadline_s - run.clock(), 0.1) * (MATCHING.round_share_large if is_large else 1.0)
         choice = solver.solve(problem, cuts, limit_s, starts)
         starts = [choice.chosen, choice.feasible_incumbent]
         exact = all(cut.valid for cut in cuts)
@@ -236,7 +230,7 @@ def solve_in_rounds(
         if is_large:  # time allows few rounds, and later choices, among fewer candidates, may be worse
             current = repaired(choice.chosen)
             fallback = current if fallback is None or key(current.chosen) > key(fallback.chosen) else fallback
-        if number >= _MAX_ROUNDS or run.clock() >= deadline_s:
+        if number >= MATCHING.max_rounds or run.clock() >= deadline_s:
             improved = (local_search(problem, start, cuts) for start in starts)
             solution, optimal, cost_bound = repaired(max(improved, key=key)), False, 0.0
             break

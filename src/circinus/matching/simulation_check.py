@@ -15,6 +15,7 @@ from circinus.estimation.percentiles import UNBOUNDED
 from circinus.estimation.slo_probability import latency_slo_probability
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import Assignment, Matching
+from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier, NearMiss, SingleRelaxation
 from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import MarkovModulatedPoisson, arrival_process
@@ -65,9 +66,6 @@ def simulation_inputs(
     return planned
 
 
-MAX_ATTEMPTS = 4
-"""Maximum number of plans of a query that are tried in simulations; then the query is rejected."""
-
 _SLOWER = "slower in a simulation of all queries together"
 _ALL_TOO_SLOW = "its plans meet the SLOs by formula but not in a simulation of all queries together"
 
@@ -102,20 +100,6 @@ def exclude_refuted(
 
 def _bound_s(candidate: PlanCandidate) -> float:
     return candidate.estimate.latency_s.upper
-
-
-EXECUTIONS = 3_000_000
-"""Approximate number of simulated executions of operators and links: at most some seconds."""
-_MIN_REQUESTS = 400
-"""Minimum number of requests of a query for its simulated latencies to count."""
-_BURSTS = 200
-"""Number of bursts to simulate."""
-_MAX_EXTENSION = 3.0
-"""Maximum factor by which the simulation is extended to see enough bursts."""
-_WARM_UP = 0.1
-"""Warm-up, as a share of the simulated time."""
-_MAX_SAMPLE = 2_000
-"""Maximum number of latencies from which the SLO probability is computed."""
 
 
 @dataclass(frozen=True)
@@ -158,14 +142,14 @@ def check_by_simulation(
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
     simulation.run()
     latencies = {
-        plan.query.name: run.latency_s[run.arrival_s >= _WARM_UP * duration_s]
+        plan.query.name: run.latency_s[run.arrival_s >= MATCHING.warm_up_share * duration_s]
         for plan, run in zip(planned, simulation.runs, strict=True)
     }
     planned_of = {plan.query.name: plan for plan in planned}
     updated, violated = [], {}
     for assignment in matching.assignments:
         name = assignment.query
-        if name in uncertain and len(latencies[name]) >= _MIN_REQUESTS:
+        if name in uncertain and len(latencies[name]) >= MATCHING.min_simulated_requests:
             assignment = _with_simulated_latency(assignment, planned_of[name], latencies[name])
             if SloKind.LATENCY in assignment.chosen.estimate.violations(planned_of[name].query.slos):
                 violated[name] = assignment.chosen
@@ -174,18 +158,18 @@ def check_by_simulation(
 
 
 def simulation_horizon_s(
-    planned: Sequence[PlannedQuery], model: SimulationModel, executions: float = EXECUTIONS
+    planned: Sequence[PlannedQuery], model: SimulationModel, executions: float = MATCHING.simulated_executions
 ) -> float:
     """Return the simulated time: a number of executions, extended if bursts are rare."""
     visits = (plan.query.rate_per_s * len(query.visits) for plan, query in zip(planned, model.queries, strict=True))
     # Bursts are simulated even if no request arrives in them.
     base_s = executions / (sum(visits) + sum(1 / period_s for period_s in _burst_periods_s(planned)))
-    return max(base_s, min(_bursts_s(planned), _MAX_EXTENSION * base_s))
+    return max(base_s, min(_bursts_s(planned), MATCHING.max_extension * base_s))
 
 
 def _bursts_s(planned: Sequence[PlannedQuery]) -> float:
     """Return the time in which every bursty query has enough bursts."""
-    return _BURSTS * max(_burst_periods_s(planned), default=0.0)
+    return MATCHING.simulated_bursts * max(_burst_periods_s(planned), default=0.0)
 
 
 def _burst_periods_s(planned: Sequence[PlannedQuery]) -> list[float]:
@@ -210,7 +194,7 @@ def _slo_probability(estimate: Estimate, planned: PlannedQuery, latency_s: Float
     slos, previous = planned.query.slos, estimate.slo_probability
     if previous is None or slos.latency is None:
         return previous
-    thinned = latency_s[:: max(1, len(latency_s) // _MAX_SAMPLE)]
+    thinned = latency_s[:: max(1, len(latency_s) // MATCHING.max_sample)]
     estimated = latency_slo_probability(
         np.asarray(thinned), len(planned.profile.items), slos.latency, planned.query.risk
     )

@@ -11,6 +11,7 @@ import numpy as np
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.cuts import ChurnCut, Cut
 from circinus.matching.problem import Problem, Usage, meets_cost_slo, round_up_replicas
+from circinus.matching.settings import MATCHING
 from circinus.matching.tolerances import CAPACITY_TOLERANCE
 
 
@@ -127,10 +128,6 @@ class IncrementalSolution:
         )
 
 
-_MAX_PASSES = 8
-"""Maximum number of improvement passes; nearly all instances converge after three."""
-
-
 @dataclass(frozen=True, eq=False)
 class MarginalCosts:
     """Marginal costs of every candidate of one query, added to a usage of the other queries."""
@@ -222,7 +219,7 @@ def local_search(
                 problem, cut.retained
             )  # does not search for the most valuable subset of changes
             drop_violating_queries(solution, hard_cuts)
-    for _ in range(_MAX_PASSES):
+    for _ in range(MATCHING.max_greedy_passes):
         solution.recompute()
         previous = solution.key
         for query in range(len(problem.queries)):

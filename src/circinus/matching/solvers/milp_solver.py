@@ -11,6 +11,7 @@ import numpy as np
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.cuts import Cut
 from circinus.matching.problem import Problem
+from circinus.matching.settings import MATCHING
 from circinus.matching.solvers.greedy import greedy, is_feasible, local_search, objective_key
 from circinus.matching.solvers.highs import LpRelaxation, LpSolution, SolveMilp, solve_milp
 from circinus.matching.solvers.milp_model import MatchingMilp, build_milp
@@ -21,17 +22,9 @@ from circinus.matching.tolerances import COST_GAP_TOLERANCE, INTEGRALITY_TOLERAN
 _COST_GAP = 1e-9
 """Relative optimality gap at which the search for a lower cost ends."""
 
-_MAX_CUT_ROUNDS = 20
-"""Maximum number of cut rounds; the relaxation converges after about six."""
-
-_CONSERVATIVE_SHARE = 0.3
-"""Share of the remaining time for a conservative search."""
 
 _LEVEL_FACTOR = 100
 """Factor between the weights of adjacent levels in a search for a warm start."""
-
-_MIN_STEP_S = 0.02
-"""Minimum time limit of every step."""
 
 
 class MilpSolver:
@@ -138,7 +131,7 @@ class _Search:
             programme,
             objective,
             programme.values_of(start, self._problem.usage_of(start)),
-            time_limit_s=self._remaining_s() * _CONSERVATIVE_SHARE,
+            time_limit_s=self._remaining_s() * MATCHING.conservative_share,
             gap=1e-4,
             seed=self._seed,
         )
@@ -208,7 +201,7 @@ class _Search:
         """Solve the relaxation, adding violated rounding cuts."""
         relaxation = LpRelaxation(self._programme, objective, self._seed)
         relaxed = None
-        for _ in range(_MAX_CUT_ROUNDS):
+        for _ in range(MATCHING.max_cut_rounds):
             solution = relaxation.solve(self._remaining_s())
             if solution is None:
                 break
@@ -233,4 +226,4 @@ class _Search:
         return max(best, other, key=lambda chosen: objective_key(self._problem, chosen))
 
     def _remaining_s(self) -> float:
-        return max(self._deadline_s - self._clock(), _MIN_STEP_S)
+        return max(self._deadline_s - self._clock(), MATCHING.min_step_s)

@@ -1,0 +1,90 @@
+"""Settings of the matching, measured by `python -m benchmarks matching`; tolerances are in `tolerances.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from circinus.estimation.estimator import USABLE_LINK_SHARE
+
+
+@dataclass(frozen=True)
+class MatchingSettings:
+    """Limits and shares of time of the matching."""
+
+    max_exact_queries: int = 40
+    """Maximum number of queries for the exact solver, which mostly takes less than a second."""
+    base_time_limit_s: float = 5.0
+    time_limit_per_query_s: float = 0.1
+    max_time_limit_s: float = 60.0
+    """Default time limit: the base, more for each query beyond those of the exact solver, and its maximum."""
+    offered_plans: int = 3
+    """Number of each query's plans, the cheapest in isolation, whose deployments are offered to other queries."""
+    max_reuse_rounds: int = 3
+    column_generation_share: float = 0.2
+    """Share of the time limit for column generation."""
+    round_share_large: float = 0.5
+    """Share of the remaining time for a round with many queries, as further rounds will follow."""
+    max_rounds: int = 80
+    """Maximum number of rounds; then queries are dropped from the last choice until it is feasible."""
+    max_composed_plans: int = 500
+    """Maximum number of plans on running deployments that are estimated for one query at a time."""
+    max_cached_estimates: int = 20_000
+    """Maximum number of cached re-estimates."""
+    max_backfill_plans: int = 40
+    """Maximum number of plans of a query that are tried in backfilling, those with the lowest added cost."""
+    backfill_time_share: float = 0.5
+    """Time for backfilling queries, as a share of the time limit and in addition to it."""
+    conflict_time_factor: float = 2.0
+    """Time for finding a conflict among pinned queries, as a multiple of the time limit."""
+    max_greedy_passes: int = 8
+    """Maximum number of improvement passes; nearly all instances converge after three."""
+    max_cut_rounds: int = 20
+    """Maximum number of cut rounds; the relaxation converges after about six."""
+    conservative_share: float = 0.3
+    """Share of the remaining time for a conservative search."""
+    min_step_s: float = 0.02
+    """Minimum time limit of every step."""
+    max_simulated_plans: int = 4
+    """Maximum number of plans of a query that are tried in simulations; then the query is rejected."""
+    simulated_executions: int = 3_000_000
+    """Approximate number of simulated executions of operators and links: at most some seconds."""
+    min_simulated_requests: int = 400
+    """Minimum number of requests of a query for its simulated latencies to count."""
+    simulated_bursts: int = 200
+    """Number of bursts to simulate."""
+    max_extension: float = 3.0
+    """Maximum factor by which the simulation is extended to see enough bursts."""
+    warm_up_share: float = 0.1
+    """Warm-up, as a share of the simulated time."""
+    max_sample: int = 2_000
+    """Maximum number of latencies from which the SLO probability is computed."""
+
+
+MATCHING = MatchingSettings()
+
+
+@dataclass(frozen=True)
+class MatchSettings:
+    """Settings of the matching that are not part of a query."""
+
+    time_limit_s: float | None = None
+    """Time limit of a run; then the best answer so far is taken, with its bounds. Tenants' shares may take several
+    runs.
+    Default: 5 s, plus 0.1 s for each query beyond 40, at most 60 s.
+    """
+    usable_link_share: float = USABLE_LINK_SHARE
+    """Share of a link's bandwidth that plans may use together."""
+    seed: int = 0
+    """Random seed of the solver."""
+
+    def limit_s(self, queries: int) -> float:
+        """Return the time limit for a number of queries."""
+        if self.time_limit_s is not None:
+            return self.time_limit_s
+        return min(
+            MATCHING.base_time_limit_s + MATCHING.time_limit_per_query_s * max(queries - MATCHING.max_exact_queries, 0),
+            MATCHING.max_time_limit_s,
+        )
+
+
+DEFAULT_MATCH_SETTINGS = MatchSettings()
