@@ -16,7 +16,6 @@ from budget import examples
 from circinus.errors import ProfileError
 from circinus.operators import Item
 from circinus.profiling import load_profile
-from circinus.profiling.budget import TimeBudget
 from circinus.profiling.dataset.items import load_dataset
 from circinus.profiling.dataset.scorer import Scorer
 from circinus.profiling.measurement.allocation_profiler import AllocationProfiler
@@ -29,7 +28,7 @@ from circinus.profiling.measurement.runner import (
     ReplicaStats,
 )
 from circinus.profiling.measurement.time_estimator import MeasurementTimeEstimator
-from circinus.profiling.observer import ProfileProgress
+from circinus.profiling.observer import ProfileProgress, TimeBudget
 from circinus.profiling.profile import FailedConfiguration
 from circinus.profiling.race.configuration_order import prefix_order
 from circinus.profiling.race.configuration_race import ConfigurationRace, look_schedule

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from circinus.errors import ProfileError
-from circinus.profiling.budget import TimeBudget
 from circinus.profiling.hardware.class_profiler import (
     HardwareClassBackend,
     HardwareClassProfiler,
@@ -18,7 +17,7 @@ from circinus.profiling.measurement.allocation_profiler import AllocationProfile
 from circinus.profiling.measurement.backend import LocalBackend, MeasurementBackend
 from circinus.profiling.measurement.measurer import Measurer
 from circinus.profiling.measurement.time_estimator import MeasurementTimeEstimator
-from circinus.profiling.observer import ProfileObserver, SilentObserver
+from circinus.profiling.observer import ProfileObserver, SilentObserver, TimeBudget
 from circinus.profiling.profile import HardwareClassReport, PipelineProfile
 from circinus.profiling.race.configuration_order import in_prefix_order, max_measured_configurations, prefix_order
 from circinus.profiling.race.configuration_race import ConfigurationRace

@@ -10,7 +10,6 @@ from typing import Protocol
 import numpy as np
 
 from circinus.arrays import IntArray
-from circinus.profiling.budget import TimeBudget
 from circinus.profiling.dataset.items import Dataset
 from circinus.profiling.hardware.class_times import HardwareClassTimes, OwnKnobs, write_class_machine
 from circinus.profiling.hardware.machine import Machine
@@ -20,7 +19,7 @@ from circinus.profiling.measurement.runner import (
     OperatorRunner,
     OperatorsMeasurement,
 )
-from circinus.profiling.observer import ProfileObserver, ProfileProgress
+from circinus.profiling.observer import ProfileObserver, ProfileProgress, TimeBudget
 from circinus.profiling.profile import ConfigurationProfile, FailedConfiguration, HardwareClassReport, PipelineProfile
 from circinus.profiling.race.slo_requirements import operator_hardware
 from circinus.profiling.settings import PROFILING

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from circinus.arrays import IntArray
 from circinus.profiling.batch_time_ratios import allowed_allocations, measured_allocations
-from circinus.profiling.budget import TimeBudget
 from circinus.profiling.measurement.measurer import Measurer
 from circinus.profiling.measurement.runner import MeasurementError
 from circinus.profiling.measurement.time_estimator import MeasurementTimeEstimator
-from circinus.profiling.observer import ProfileObserver
+from circinus.profiling.observer import ProfileObserver, TimeBudget
 from circinus.profiling.profile import FailedConfiguration
 from circinus.profiling.race.configuration_race import ConfigurationRace
 from circinus.profiling.settings import PROFILING

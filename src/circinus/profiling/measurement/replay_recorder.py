@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from circinus.errors import ProfileError
-from circinus.profiling.budget import TimeBudget
 from circinus.profiling.measurement.backend import LocalBackend
 from circinus.profiling.measurement.measurer import Measurer
 from circinus.profiling.measurement.recordings import Recordings, load_recordings
 from circinus.profiling.measurement.runner import MeasurementError
-from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver
+from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver, TimeBudget
 from circinus.profiling.profiler import operator_timeout_s
 from circinus.profiling.race.configuration_order import in_prefix_order
 from circinus.profiling.settings import PROFILING

@@ -7,12 +7,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection
 
 from circinus.arrays import IntArray
-from circinus.profiling.budget import TimeBudget
 from circinus.profiling.measurement.allocation_profiler import AllocationProfiler
 from circinus.profiling.measurement.measurer import Measurer
 from circinus.profiling.measurement.runner import MeasurementError, NotRecordedError
 from circinus.profiling.measurement.time_estimator import MeasurementTimeEstimator, measurement_cost_model
-from circinus.profiling.observer import ProfileObserver, ProfileProgress
+from circinus.profiling.observer import ProfileObserver, ProfileProgress, TimeBudget
 from circinus.profiling.profile import PipelineProfile
 from circinus.profiling.race.configuration_order import max_measured_configurations
 from circinus.profiling.race.configuration_race import ConfigurationRace

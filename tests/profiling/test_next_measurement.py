@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 from random_races import ALL_ITEMS, LATENCY_ITEMS, race_state, random_footprints, random_state
 
 from budget import examples
-from circinus.profiling.race.configuration_race import look_schedule
+from circinus.profiling.race.configuration_race import (
+    MeasurementStep,
+    expected_items_to_decide,
+    look_schedule,
+    next_measurement,
+)
 from circinus.profiling.race.race_state import RaceState
-from circinus.profiling.race.racing import MeasurementStep, expected_items_to_decide, next_measurement
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.settings import PROFILING
 from circinus.specification import AccuracySlo, Slos
