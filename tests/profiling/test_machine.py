@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sample_application import Application
 
 from circinus.profiling import load_profile, profile_pipeline
-from circinus.profiling.hardware.machine import Machine, current_machine, machine_mismatch
+from circinus.profiling.hardware.machine import Machine, cgroup_limits, current_machine, machine_mismatch
 from circinus.profiling.store.measurement_keys import MeasurementKeys, pipeline_code
 
 pytestmark = pytest.mark.usefixtures("inline_replicas")
@@ -94,3 +97,29 @@ def test_a_store_without_a_machine_is_read_as_of_nobody_knows(
     found = load_profile(application.specification, "sample", application.store)
     assert found.machine is None
     assert len(found.configurations) == 4
+
+
+@pytest.mark.parametrize(
+    ("own", "around", "expected"),
+    [
+        (("max 100000", "max"), ("max 100000", "max"), (math.inf, math.inf)),
+        (("150000 100000", "max"), ("max 100000", "4096"), (1.5, 4096.0)),
+        (("150000 100000", "8192"), ("50000 100000", "9000"), (0.5, 8192.0)),
+        (("", ""), ("nonsense", "nonsense"), (math.inf, math.inf)),
+    ],
+)
+def test_limits_of_control_groups_are_the_least_on_the_way_up(
+    tmp_path: Path, own: tuple[str, str], around: tuple[str, str], expected: tuple[float, float]
+) -> None:
+    mounted, membership = tmp_path / "cgroup", tmp_path / "membership"
+    (mounted / "service" / "own").mkdir(parents=True)
+    (tmp_path / "memory.max").write_text("1")  # not a group any more
+    for folder, (cpus, memory) in [(mounted / "service", around), (mounted / "service" / "own", own)]:
+        (folder / "cpu.max").write_text(f"{cpus}\n")
+        (folder / "memory.max").write_text(f"{memory}\n")
+    membership.write_text("4:memory:/elsewhere\n0::/service/own\n")
+    assert cgroup_limits(mounted, membership) == expected
+
+
+def test_machine_without_control_groups_has_no_such_limits(tmp_path: Path) -> None:
+    assert cgroup_limits(tmp_path, tmp_path / "none") == (math.inf, math.inf)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from circinus.errors import ServingError
+from circinus.profiling.hardware import machine
 from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.local import capacity
-from circinus.serving.local.capacity import MachineCapacity, cgroup_limits, require_capacity
+from circinus.serving.local.capacity import MachineCapacity, require_capacity
 from circinus.serving.state_serialization import validate_state
 from circinus.testing.desired_states import StageSpec, chain, route, state
 from raised import raises_code
@@ -80,38 +79,14 @@ def test_contradictions_are_refused() -> None:
             validate_state(desired)
 
 
-@pytest.mark.parametrize(
-    ("own", "around", "expected"),
-    [
-        (("max 100000", "max"), ("max 100000", "max"), (math.inf, math.inf)),
-        (("150000 100000", "max"), ("max 100000", "4096"), (1.5, 4096.0)),
-        (("150000 100000", "8192"), ("50000 100000", "9000"), (0.5, 8192.0)),
-        (("", ""), ("nonsense", "nonsense"), (math.inf, math.inf)),
-    ],
-)
-def test_limits_of_control_groups_are_the_least_on_the_way_up(
-    tmp_path: Path, own: tuple[str, str], around: tuple[str, str], expected: tuple[float, float]
-) -> None:
-    mounted, membership = tmp_path / "cgroup", tmp_path / "membership"
-    (mounted / "service" / "own").mkdir(parents=True)
-    (tmp_path / "memory.max").write_text("1")  # not a group any more
-    for folder, (cpus, memory) in [(mounted / "service", around), (mounted / "service" / "own", own)]:
-        (folder / "cpu.max").write_text(f"{cpus}\n")
-        (folder / "memory.max").write_text(f"{memory}\n")
-    membership.write_text("4:memory:/elsewhere\n0::/service/own\n")
-    assert cgroup_limits(mounted, membership) == expected
-
-
-def test_machine_without_control_groups_has_no_such_limits(tmp_path: Path) -> None:
-    assert cgroup_limits(tmp_path, tmp_path / "none") == (math.inf, math.inf)
-
-
 def test_this_machine_is_no_larger_than_its_groups_allow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capacity, "cgroup_limits", lambda: (0.5, 2.0**20))
+    for module in (machine, capacity):
+        monkeypatch.setattr(module, "cgroup_limits", lambda: (0.5, 2.0**20))
+    assert machine.available_cpus() == 0.5
     assert (MachineCapacity.of_this_machine().cpus, MachineCapacity.of_this_machine().memory_bytes) == (0.5, 2.0**20)
 
 
 def test_this_machine_has_something() -> None:
-    machine = MachineCapacity.of_this_machine()
-    assert machine.cpus > 0
-    assert machine.memory_bytes > 2**26
+    found = MachineCapacity.of_this_machine()
+    assert found.cpus > 0
+    assert found.memory_bytes > 2**26

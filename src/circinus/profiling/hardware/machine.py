@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -63,6 +65,35 @@ class Machine:
 def current_machine() -> Machine:
     """Return the machine that this process runs on."""
     return Machine(_cpu_model(), os.cpu_count() or 1)
+
+
+def cgroup_limits(
+    mounted: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> tuple[float, float]:
+    """Return the (CPUs, bytes of memory) that the cgroups (version 2) of this process allow; infinity without a limit.
+
+    The minimum of its own cgroup and all ancestors (Linux, Documentation/admin-guide/cgroup-v2.rst).
+    """
+    try:
+        entries = membership.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return math.inf, math.inf
+    own = [mounted / entry.removeprefix("0::").lstrip("/") for entry in entries if entry.startswith("0::")]
+    groups = [group for path in own for group in (path, *path.parents) if group.is_relative_to(mounted)]
+    cpus, memory_bytes = [math.inf], [math.inf]
+    for group in groups:
+        with suppress(OSError, ValueError):  # `max` stands for no limit
+            quota, period = (group / "cpu.max").read_text(encoding="utf-8").split()
+            cpus.append(float(int(quota) / int(period)))
+        with suppress(OSError, ValueError):
+            memory_bytes.append(float(int((group / "memory.max").read_text(encoding="utf-8"))))
+    return min(cpus), min(memory_bytes)
+
+
+def available_cpus() -> float:
+    """Return the number of CPUs that this process may use, by its affinity and its cgroups."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return float(min(cpus, cgroup_limits()[0]))
 
 
 def machine_mismatch(machine: Machine | None) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,6 +14,7 @@ from circinus.operators.fork_server_client import ForkServerClient
 from circinus.operators.host import BatchRun, OperatorHost
 from circinus.operators.pickling import pickle_value
 from circinus.profiling.dataset.scorer import Scorer
+from circinus.profiling.hardware.machine import available_cpus
 from circinus.profiling.measurement.operator_process import (
     OperatorProcess,
     OperatorProcessError,
@@ -79,6 +79,7 @@ class LocalRunner:
         self._pipeline = keys.pipeline
         self._topological = self._pipeline.topological_order()
         self._module_paths = tuple(module_paths)
+        self._cpus = available_cpus()
         self._timeout_s = timeout_s
         self._processes = ForkServerClient(OperatorHost)
         self._replicas = OperatorProcessPool(self._load, memory_limit_bytes)
@@ -102,7 +103,7 @@ class LocalRunner:
 
     @property
     def cpus(self) -> float:
-        return available_cpus()
+        return self._cpus
 
     def measure(self, configuration: Configuration, items: Sequence[Item]) -> Measurement:
         sinks = self._pipeline.sinks()
@@ -253,7 +254,7 @@ class LocalRunner:
         return replica
 
     def _key(self, spec: OperatorSpec, configuration: Configuration, cpus: float) -> OperatorProcessKey:
-        return OperatorProcessKey(spec.uses, configuration[spec.name], min(cpus, available_cpus()))
+        return OperatorProcessKey(spec.uses, configuration[spec.name], min(cpus, self._cpus))
 
     def _operator_runs(
         self, configuration: Configuration, items: Sequence[Item], operators: Iterable[str]
@@ -283,10 +284,3 @@ class LocalRunner:
     def _error(self, configuration: Configuration, item: Item | None, reason: str) -> MeasurementError:
         code = "operator.failed" if item else "operator.not_loadable"
         return MeasurementError(reason, self._pipeline.name, configuration, item.key if item else None, code=code)
-
-
-def available_cpus() -> float:
-    """Return the number of CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return float(len(os.sched_getaffinity(0)))
-    return float(os.cpu_count() or 1)

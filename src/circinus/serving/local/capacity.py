@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from glob import glob
-from pathlib import Path
 
 from circinus.errors import ServingError
+from circinus.profiling.hardware.machine import available_cpus, cgroup_limits
 from circinus.serving.engine import DesiredState, Mode
 
 _GIB = 2**30
@@ -26,33 +24,8 @@ class MachineCapacity:
     @classmethod
     def of_this_machine(cls) -> MachineCapacity:
         """Return the capacity of this machine within the CPU affinity and cgroup limits of this process."""
-        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        limit_cpus, limit_bytes = cgroup_limits()
-        return cls(min(cpus, limit_cpus), min(memory_bytes, limit_bytes), len(glob("/dev/nvidia[0-9]*")))
-
-
-def cgroup_limits(
-    mounted: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
-) -> tuple[float, float]:
-    """Return the (CPUs, bytes of memory) that the cgroups (version 2) of this process allow; infinity without a limit.
-
-    The minimum of its own cgroup and all ancestors (Linux, Documentation/admin-guide/cgroup-v2.rst).
-    """
-    try:
-        entries = membership.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return math.inf, math.inf
-    own = [mounted / entry.removeprefix("0::").lstrip("/") for entry in entries if entry.startswith("0::")]
-    groups = [group for path in own for group in (path, *path.parents) if group.is_relative_to(mounted)]
-    cpus, memory_bytes = [math.inf], [math.inf]
-    for group in groups:
-        with suppress(OSError, ValueError):  # `max` stands for no limit
-            quota, period = (group / "cpu.max").read_text(encoding="utf-8").split()
-            cpus.append(float(int(quota) / int(period)))
-        with suppress(OSError, ValueError):
-            memory_bytes.append(float(int((group / "memory.max").read_text(encoding="utf-8"))))
-    return min(cpus), min(memory_bytes)
+        return cls(available_cpus(), min(memory_bytes, cgroup_limits()[1]), len(glob("/dev/nvidia[0-9]*")))
 
 
 def can_emulate(relative_speed: float) -> bool:

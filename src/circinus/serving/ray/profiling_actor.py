@@ -11,8 +11,8 @@ from typing import Any
 from circinus.errors import CircinusError, OperatorError, ProfileError
 from circinus.operators import Item
 from circinus.operators.pickling import unpickle_value
-from circinus.profiling.hardware.machine import Machine, current_machine
-from circinus.profiling.measurement.local_runner import LocalRunner, available_cpus
+from circinus.profiling.hardware.machine import Machine, available_cpus, current_machine
+from circinus.profiling.measurement.local_runner import LocalRunner
 from circinus.profiling.store.measurement_keys import CodeVersions, MeasurementKeys, pipeline_code
 from circinus.specification import Configuration, Pipeline
 
