@@ -11,7 +11,7 @@ from circinus.arrays import IntArray
 from circinus.estimation import PlanCandidate
 from circinus.matching.admission_control import AdmissionFit
 from circinus.matching.cuts import ChurnCut, CostShareCut, SizingCut
-from circinus.matching.feasibility import FeasibleSolution, Infeasibility, check_feasibility
+from circinus.matching.feasibility import FeasibleSolution, Infeasibility, capacity_violation, check_feasibility
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Alternative, Assignment
 from circinus.matching.problem import Problem
@@ -47,7 +47,7 @@ def explain_assignments(answer: Answer) -> tuple[Assignment, ...]:
     """Return every served query with its final plan, the reason, and the best alternatives."""
     problem, assignments = answer.problem, []
     for query, candidate in problem.served(answer.chosen):
-        frontier, compared = answer.run.frontiers[problem.queries[query]], compare_candidates(answer, query)
+        frontier, compared = answer.run.frontiers[problem.queries[query]], _compare_candidates(answer, query)
         assignments.append(
             Assignment(
                 query=problem.queries[query],
@@ -74,7 +74,7 @@ def alternatives(compared: Sequence[CandidateComparison], frontier: Frontier) ->
     return (*selected, *near)
 
 
-def compare_candidates(answer: Answer, query: int) -> tuple[CandidateComparison, ...]:
+def _compare_candidates(answer: Answer, query: int) -> tuple[CandidateComparison, ...]:
     """Return all candidates that a served query did not get, best first."""
     problem, current = answer.problem, int(answer.chosen[query])
     trial = answer.chosen.copy()
@@ -109,12 +109,17 @@ def cost_difference(candidate: PlanCandidate, extra_usd_per_h: float, with_churn
 
 
 def _by_feasibility(answer: Answer, trial: IntArray, candidate: int) -> CandidateComparison:
-    outcome = check_feasibility(answer.problem, trial, answer.run.slos, answer.run.reestimate)
-    change_limits = (cut for cut in answer.cuts if isinstance(cut, ChurnCut))
-    if isinstance(outcome, FeasibleSolution) and not all(
-        cut.is_satisfied(answer.problem, trial, outcome.usage) for cut in change_limits
-    ):
-        return CandidateComparison(answer.problem.candidates[candidate], (0, -1.0), _TOO_MANY_CHANGES)
+    problem, usage = answer.problem, answer.problem.usage_of(trial)
+    violated = [cut for cut in answer.cuts if not cut.is_satisfied(problem, trial, usage)]
+    slo_cuts = (cut for cut in violated if isinstance(cut, SizingCut | CostShareCut))
+    cut = min(slo_cuts, key=lambda cut: cut.candidate != candidate, default=None)
+    shortage = capacity_violation(problem, usage)
+    if cut is not None and shortage is None:  # the search noted it, so no plan is estimated again
+        subject = "withdrawn" if cut.candidate == candidate else f"query {problem.candidates[cut.candidate].query}"
+        return infeasible(problem.candidates[candidate], Infeasibility((), f"{subject}: {cut.reason}"))
+    outcome = shortage or check_feasibility(problem, trial, answer.run.slos, answer.run.reestimate)
+    if isinstance(outcome, FeasibleSolution) and any(isinstance(cut, ChurnCut) for cut in violated):
+        return CandidateComparison(problem.candidates[candidate], (0, -1.0), _TOO_MANY_CHANGES)
     return by_outcome(answer, candidate, outcome)
 
 

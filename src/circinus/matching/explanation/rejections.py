@@ -101,7 +101,7 @@ def explain_rejection(
     reason, binding = (
         _infeasibility_reason(running, frontier, nearest_first, neighbours, preceded)
         if compared
-        else (frontier.reason, binding_slos(frontier))
+        else (frontier.reason, _binding_slos(frontier))
     )
     return Rejection(
         query=frontier.query.name,
@@ -121,7 +121,7 @@ def _names_query(rejection: Rejection) -> bool:
     )
 
 
-def binding_slos(frontier: Frontier) -> tuple[str, ...]:
+def _binding_slos(frontier: Frontier) -> tuple[str, ...]:
     """Return the SLOs that each exclude all plans alone, or those that the nearest plan violates."""
     if not frontier.measured:
         return ("measurements",)
