@@ -34,7 +34,6 @@ from circinus.planning.sampler.reservation_index import (
 from circinus.planning.sampler.source_scores import SourceTask
 from circinus.planning.sampler.surrogate import Belief
 from circinus.profiling.race.configuration_race import look_schedule
-from circinus.profiling.race.run_confidence import per_sequence_alpha
 from circinus.statistics.covariates import Covariates, one_hot_strata
 from circinus.statistics.sequential_test import SequentialThresholdTest
 
@@ -140,7 +139,7 @@ class _Run:
         self._metric = meter.space.pipeline.metric
         self._looks = look_schedule(meter.space.items)
         count = len(self._prepared.numbers)
-        self._risk = per_sequence_alpha(RISK, count, sides=1)
+        self._risk = RISK / count
         self._tests: dict[int, SequentialThresholdTest] = {}
         self._sure, self._decided = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
         operators = meter.space.rows.shape[1]

@@ -247,7 +247,3 @@ def test_in_a_whole_run_anything_is_wrong_at_most_as_often_as_promised() -> None
         differences = betting_bounds(coin - drawn[0], size, risk=risk, low=-1.0)
         wrong |= [not found.lower - 1e-6 <= mean <= found.upper + 1e-6 for found in differences]
     assert 0 < wrong.mean() <= promised
-
-
-def test_who_says_something_of_one_side_only_shares_with_half_as_many() -> None:
-    assert per_sequence_alpha(0.05, 25, sides=1) * 25 == pytest.approx(0.05)

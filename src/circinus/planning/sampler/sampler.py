@@ -43,7 +43,6 @@ from circinus.profiling.store.transfer_sources import SourceScores
 from circinus.specification import Configuration, Network, Query, SloKind, Slos, Specification
 from circinus.statistics.mean_decision import shrunk_variance
 
-_STOPPING = StoppingRule()
 MAX_ENUMERATED = 600
 """Maximum number of configurations of a space that is evaluated completely in every step."""
 _FALLBACK_COUNT = 32
@@ -78,6 +77,7 @@ class PlanCostSampler:
         self._space = ConfigurationSpace.of(self._pipeline)
         self._sources = TransferSources(self._pipeline, self._space)
         self._predictor = ProfilePredictor(self._pipeline, self._space)
+        self._stopping = StoppingRule()
         self._min_configurations = min(self._space.size, len(self._space.columns) + 2)
         self._all_codes = self._space.enumerate() if self._space.size <= MAX_ENUMERATED else None
         self._prepare_costs()
@@ -127,7 +127,7 @@ class PlanCostSampler:
         belief = replace(belief, deviation=np.sqrt(belief.deviation**2 + common_variance))
         evaluated = np.array([c in measured_of for c in configurations], dtype=bool)
         beliefs = self._query_beliefs(profile, configurations, belief, evaluated, seconds)
-        stopping = _STOPPING
+        stopping = self._stopping
         if len(measured_of) < self._min_configurations:  # too few to conclude that a query has no plan
             stopping = replace(stopping, probability_without_plan=0.0)
         item_s = float(np.median([measured.mean_service_s for measured in profile.configurations]))
@@ -232,7 +232,7 @@ class PlanCostSampler:
             alternatives = self._space.decode(self._space.random(np.random.default_rng(0), _FALLBACK_COUNT))
             selected = next((c for c in alternatives if c not in failed and math.isfinite(seconds(c, 1))), None)
         certificate = StoppingCertificate(
-            profile.unmeasured, 0, None, _STOPPING.saving, conclusive=False, next=selected
+            profile.unmeasured, 0, None, self._stopping.saving, conclusive=False, next=selected
         )
         return SamplerDecision(None if selected is None else Suggestion(selected, 1.0), certificate, {})
 

@@ -16,7 +16,7 @@ from circinus.statistics.interval import Interval
 from circinus.statistics.sequential_test import SequentialThresholdTest, ThresholdDecisions
 
 
-def per_sequence_alpha(risk: float, configurations: int, comparisons: int = 0, *, sides: int = 2) -> float:
+def per_sequence_alpha(risk: float, configurations: int, comparisons: int = 0) -> float:
     """Return the risk of each side of each sequence, so that a whole run is right with probability `1 - risk`.
 
     A run has one sequence for each configuration, and one for each compared pair, with two sides each; each side gets
@@ -35,15 +35,13 @@ def per_sequence_alpha(risk: float, configurations: int, comparisons: int = 0, *
     are known, as those far from it then need more. Holm's stepwise shares gain nothing, as each configuration always
     has a true statement that may be wrongly rejected (its mean is not beyond where it is). Shares only for the side
     that makes a plan (certainly feasible) halve the logarithm's argument, but leave "certainly infeasible" without a
-    guarantee: `sides=1` is for runs that never state infeasibility, for instance if a posterior decides what to prune.
-    Testing configurations one after the other, each at the full risk, from the most accurate down until one fails,
-    needs a ranking in advance.
+    guarantee. Testing configurations one after the other, each at the full risk, from the most accurate down until one
+    fails, needs a ranking in advance.
 
     Args:
         risk: probability of any wrong verdict in the run, 0 < risk < 1.
         configurations: number of all configurations that may be measured, at least 1.
         comparisons: number of pairs whose difference is bounded.
-        sides: number of sides of each sequence with statements.
 
     Raises:
         ValueError: a risk or a number is out of range.
@@ -54,7 +52,7 @@ def per_sequence_alpha(risk: float, configurations: int, comparisons: int = 0, *
         raise ValueError(
             f"configurations must be at least 1 and comparisons at least 0, got {configurations} and {comparisons}"
         )
-    return risk / (sides * (configurations + comparisons))
+    return risk / (2 * (configurations + comparisons))
 
 
 def split_alpha(risk: float, configurations: int, latency_percentiles: int) -> tuple[float, float]:
