@@ -8,8 +8,8 @@ import numpy as np
 
 from circinus.arrays import BoolArray, IntArray
 from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
-from circinus.matching.lagrangian.dual_ascent import DualSolver
 from circinus.matching.lagrangian.local_search import swap_search
+from circinus.matching.lagrangian.lp_prices import solve_lp_prices
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits, greedy_fill, repair_overload
 from circinus.matching.lagrangian.relaxed_problem import NOT_SERVED, RelaxedProblem
 from circinus.matching.lagrangian.solve import (
@@ -74,7 +74,7 @@ def rematch(
     matched, limit = completed(prices)
     stale = problem.weight_of(matched) < (1.0 - previous.weight_gap - _MAX_GAP_INCREASE) * limit
     if stale:
-        prices = DualSolver(problem, np.random.default_rng(seed)).maximize_weight(objective, prices)
+        prices = solve_lp_prices(problem, objective, start=prices, seed=seed).prices
         matched, tighter = completed(prices)
         limit = min(limit, tighter)
     weight, cost = problem.weight_of(matched), problem.cost_usd_per_h_of(matched)

@@ -1,4 +1,4 @@
-"""The search by prices, refined while time remains: perturbed prices, two rounds of cost, and an exact model.
+"""The search by prices, refined while time remains: perturbed prices, and an exact model.
 
 The product refines an answer on whole replicas instead (`LagrangianSolver`).
 """
@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.matching.restricted_milp import solve_restricted, value_of
 from circinus.arrays import IntArray
 from circinus.matching.lagrangian import DualObjective, Prices, RelaxedProblem, RelaxedSolution, dual_bound
-from circinus.matching.lagrangian.dual_ascent import DualSolver
+from circinus.matching.lagrangian.lp_prices import LpPrices
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits, choose_best_plans
 from circinus.matching.lagrangian.solve import (
     RelaxedSearch,
@@ -39,8 +39,6 @@ _EXACT_SHARE = 0.5
 """Share of the remaining time for one exact model."""
 _ROUNDINGS = 32
 """Number of rounded operations in a regret."""
-_ATTEMPTS = 2
-"""Maximum number of roundings at the prices of cost."""
 
 
 def solve_refined(
@@ -62,23 +60,21 @@ class _RefinedSearch(RelaxedSearch):
         super().__init__(problem, seed)
         self._minimise, self._deadline_s = minimise, deadline_s
 
-    def maximize_weight(
-        self, dual: DualSolver, objective: DualObjective, prices: Prices
-    ) -> tuple[IntArray, float, Prices]:
-        """Return (a choice, a bound on the weight, the prices of the bound)."""
-        problem = self.problem
-        chosen, weight_bound, polished = super().maximize_weight(dual, objective, prices)
+    def maximize_weight(self, objective: DualObjective, optimum: LpPrices) -> tuple[IntArray, float]:
+        """Return (a choice, a bound on the weight)."""
+        problem, prices = self.problem, optimum.prices
+        chosen, weight_bound = super().maximize_weight(objective, optimum)
         if _MIN_PERTURBED <= len(chosen) <= _MAX_PERTURBED:
             chosen = self._perturbed(objective, prices, chosen, weight_bound)
         if problem.weight_of(chosen) < weight_bound - WEIGHT_TOLERANCE * weight_bound:
             unit = 0.0 if self.weights.rounding else self.weights.unit
             # The prices include a small weight of costs; a better choice is better by at least a unit.
             slack = objective.cost * max_cost_usd_per_h(problem)
-            gap = dual_bound(problem, objective, polished) - value_of(problem, chosen, objective) + slack - unit
-            reduced_profits = ReducedProfits.at(problem, objective, polished)
+            gap = dual_bound(problem, objective, prices) - value_of(problem, chosen, objective) + slack - unit
+            reduced_profits = ReducedProfits.at(problem, objective, prices)
             chosen, bound = self._solve_undecided(reduced_profits, chosen, DualObjective(1.0, 0.0), gap, unit=unit)
             weight_bound = min(weight_bound, tighten_weight_bound(problem, bound, self.weights))
-        return chosen, max(weight_bound, problem.weight_of(chosen)), polished
+        return chosen, max(weight_bound, problem.weight_of(chosen))
 
     def _perturbed(self, objective: DualObjective, prices: Prices, chosen: IntArray, weight_bound: float) -> IntArray:
         """Return the best choice over randomly perturbed prices, as rounding ends elsewhere at each."""
@@ -96,12 +92,10 @@ class _RefinedSearch(RelaxedSearch):
             best = max(best, self.completed(reduced_profits, start, objective), key=self.key)
         return best
 
-    def minimize_cost(
-        self, dual: DualSolver, objective: DualObjective, chosen: IntArray, weight_bound: float
-    ) -> tuple[IntArray, Prices, float]:
+    def minimize_cost(self, objective: DualObjective, chosen: IntArray) -> tuple[IntArray, Prices, float]:
         """Return (a choice of no less weight, prices of cost, a bound on the cost of the weight)."""
         weight = self.problem.weight_of(chosen)
-        chosen, prices, cost_bound = super().minimize_cost(dual, objective, chosen, weight_bound)
+        chosen, prices, cost_bound = super().minimize_cost(objective, chosen)
         cost, satisfied = self.problem.cost_usd_per_h_of(chosen), self.problem.weight_of(chosen)
         if cost > cost_bound + WEIGHT_TOLERANCE * cost:
             min_weight = satisfied if satisfied > weight * (1 + WEIGHT_TOLERANCE) else weight
@@ -111,24 +105,6 @@ class _RefinedSearch(RelaxedSearch):
             )
             cost_bound = max(cost_bound, -bound)
         return chosen, prices, cost_bound
-
-    def reduce_cost(
-        self, dual: DualSolver, chosen: IntArray, objective: DualObjective, prices: Prices, weight_bound: float
-    ) -> IntArray:
-        """Return a cheaper choice of no less weight, if there is any near the prices of cost.
-
-        Rounding loses some weight, so the target is raised by the loss in the second attempt.
-        """
-        best, target_weight = chosen, self.problem.weight_of(chosen)
-        for _ in range(_ATTEMPTS):
-            best, lost_weight = self.round_at_cost(dual, best, objective, prices, target_weight)
-            raised_target = min(target_weight + lost_weight, (target_weight + weight_bound) / 2)
-            is_raised = lost_weight > 0 and raised_target - target_weight > WEIGHT_TOLERANCE * target_weight
-            if not is_raised or time.monotonic() > self._deadline_s:
-                break
-            target_weight = raised_target
-            prices = dual.minimize_cost(target_weight, weight_bound, prices)
-        return best
 
     def _solve_undecided(
         self,

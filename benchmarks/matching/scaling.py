@@ -23,7 +23,7 @@ from benchmarks.matching.restricted_milp import solve_restricted
 from benchmarks.search.synthetic_runs import peak_mib
 from benchmarks.workloads.random.matchings import on_many_sites, on_shared_pools
 from circinus.matching.lagrangian import DualObjective
-from circinus.matching.lagrangian.dual_ascent import DualSolver
+from circinus.matching.lagrangian.lp_prices import solve_lp_prices
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits
 from circinus.matching.lagrangian.relaxed_problem import NOT_SERVED, RelaxedProblem
 from circinus.matching.solvers.solver_subprocess import SubprocessSolver
@@ -125,7 +125,7 @@ def _runs(job: tuple[int, int, int]) -> list[SizeRun]:
 def _highs_alone(problem: RelaxedProblem) -> np.ndarray:
     """Solve the whole mixed-integer programme for a minute, without warm start."""
     objective = DualObjective(1.0, 0.0)
-    prices = DualSolver(problem, np.random.default_rng(0)).maximize_weight(objective)
+    prices = solve_lp_prices(problem, objective).prices
     regrets = ReducedProfits.at(problem, objective, prices)
     unserved = np.full(len(problem.class_of), NOT_SERVED, dtype=np.int64)
     solver = SubprocessSolver()

@@ -10,7 +10,7 @@ from benchmarks.workloads.random.small_matchings import best_of_all, small
 from budget import HANG_LIMIT_S, seeds
 from circinus.matching.lagrangian import DualObjective, Prices, RelaxedProblem
 from circinus.matching.lagrangian.dual import dual_bound
-from circinus.matching.lagrangian.dual_ascent import DualSolver
+from circinus.matching.lagrangian.lp_prices import solve_lp_prices
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits, greedy_fill, repair_overload
 from circinus.matching.solvers.highs import solve_milp
 
@@ -35,7 +35,7 @@ def test_from_any_choice_it_proves_the_best_of_all(seed: int) -> None:
     """Bounds here are those of the model, before anything raises them to what was found."""
     rng = np.random.default_rng(seed)
     problem = small(rng)
-    prices = DualSolver(problem, rng).maximize_weight(WEIGHT)
+    prices = solve_lp_prices(problem, WEIGHT).prices
     regrets = ReducedProfits.at(problem, WEIGHT, prices)
     options = np.isfinite(problem.cost_usd_per_h)
     anything = np.array([rng.choice([-1, *np.flatnonzero(options[row])]) for row in problem.class_of], dtype=np.int64)
@@ -78,7 +78,7 @@ def test_where_nobody_is_in_doubt_the_best_of_all_is_taken_if_it_fits(
 def test_what_is_left_out_is_not_proved() -> None:
     rng = np.random.default_rng(0)
     problem = _one_plan_each(rng.uniform(0.1, 0.4, 30).tolist(), [1.0] * 30)
-    regrets = ReducedProfits.at(problem, WEIGHT, DualSolver(problem, rng).maximize_weight(WEIGHT))
+    regrets = ReducedProfits.at(problem, WEIGHT, solve_lp_prices(problem, WEIGHT).prices)
     begun = greedy_fill(problem, regrets, np.full(30, -1, dtype=np.int64))
     found = solve_restricted(
         problem, regrets, begun, WEIGHT, 5.0, solve_milp, max_undecided=4, time_limit_s=HANG_LIMIT_S

@@ -1,4 +1,4 @@
-"""The dual against enumeration, its derivatives against differences, and its minimum against a linear programme."""
+"""The dual against enumeration, and its minimum against a linear programme."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budget import seeds
-from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound, smoothed_dual
-from circinus.matching.lagrangian.dual_ascent import DualSolver
+from circinus.matching.lagrangian import lp_prices
+from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
+from circinus.matching.lagrangian.lp_prices import solve_lp_prices
 from circinus.matching.lagrangian.relaxed_problem import RelaxedProblem
 from random_fluid import crowd, on_one_site
 
@@ -37,53 +38,6 @@ def test_no_choice_is_worth_more_than_the_bound_at_any_prices(seed: int) -> None
 
 
 @given(SEEDS)
-def test_smoothing_raises_the_bound_by_no_more_than_the_logarithm_of_the_options(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    problem = small(rng)
-    objective, prices, temperature = DualObjective(1.0, 0.3), replace(_prices(rng, problem), weight=0.0), 0.2
-    exact, smooth = dual_bound(problem, objective, prices), smoothed_dual(problem, objective, prices, temperature).value
-    most = temperature * np.log(problem.cost_usd_per_h.shape[1] + 1) * problem.queries
-    assert exact * (1 - 2e-6) - 1e-5 <= smooth <= exact + most + 1e-9
-
-
-@given(SEEDS, st.booleans())
-def test_derivatives_are_those_of_the_value(seed: int, weighing: bool) -> None:
-    rng = np.random.default_rng(seed)
-    problem = small(rng)
-    objective = DualObjective(1.0, 0.3, 2.0 if weighing else None)
-    prices = _prices(rng, problem)
-    prices = prices if weighing else replace(prices, weight=0.0)
-    here = smoothed_dual(problem, objective, prices, 0.5)
-    step = 1e-5
-
-    def moved(kind: str, index: tuple[int, ...], by: float) -> Prices:
-        if kind == "weight":
-            return replace(prices, weight=prices.weight + by)
-        values = getattr(prices, kind).copy()
-        values[index] += by
-        return replace(prices, **{kind: values})
-
-    places = [("local", index) for index in np.ndindex(prices.local.shape)]
-    places += [("shared", (resource,)) for resource in range(problem.shared)]
-    places += [("weight", ())] * weighing
-    common = list(range(problem.shared)) + [problem.shared] * weighing
-    for kind, index in places:
-        up, down = (smoothed_dual(problem, objective, moved(kind, index, by), 0.5) for by in (step, -step))
-        slope = (up.value - down.value) / (2 * step)
-        second = (up.common_slope - down.common_slope) / (2 * step)
-        if kind == "local":
-            site, slot = index
-            assert here.local_slope[site, slot] == pytest.approx(slope, abs=1e-5)
-            own = (up.local_slope - down.local_slope)[site] / (2 * step)
-            np.testing.assert_allclose(here.local_curvature[site, slot], own, atol=1e-4)
-            np.testing.assert_allclose(here.mixed_curvature[site, slot], second, atol=1e-4)
-        else:
-            place = common[-1] if kind == "weight" else index[0]
-            assert here.common_slope[place] == pytest.approx(slope, abs=1e-5)
-            np.testing.assert_allclose(here.common_curvature[place], second, atol=1e-4)
-
-
-@given(SEEDS)
 def test_sites_are_nothing_but_a_shorter_way_to_write_it(seed: int) -> None:
     rng = np.random.default_rng(seed)
     problem = crowd(rng, 40, local=2, shared=1, sites=5)
@@ -91,10 +45,6 @@ def test_sites_are_nothing_but_a_shorter_way_to_write_it(seed: int) -> None:
     flat = Prices(np.zeros((1, 0)), np.concatenate([prices.local.reshape(-1), prices.shared]))
     objective = DualObjective(1.0, 0.1)
     assert dual_bound(problem, objective, prices) == pytest.approx(dual_bound(on_one_site(problem), objective, flat))
-    here = smoothed_dual(problem, objective, prices, 0.3)
-    there = smoothed_dual(on_one_site(problem), objective, flat, 0.3)
-    assert here.value == pytest.approx(there.value)
-    np.testing.assert_allclose(np.append(here.local_slope.reshape(-1), here.common_slope), there.common_slope)
 
 
 @pytest.mark.parametrize("seed", seeds(6))
@@ -103,31 +53,38 @@ def test_sites_are_nothing_but_a_shorter_way_to_write_it(seed: int) -> None:
 def test_prices_reach_the_optimum_of_the_linear_programme(seed: int, sites: int, local: int, load: float) -> None:
     rng = np.random.default_rng(seed)
     problem = crowd(rng, 120, sites=sites, local=local, shared=3, load=load)
-    search = DualSolver(problem, rng)
     most = _linear(problem, np.repeat(problem.weight[:, None], problem.amounts.shape[1], axis=1))
-    objective = DualObjective(1.0, 1e-6)
-    found = dual_bound(problem, DualObjective(1.0, 0.0), search.polish(objective, search.maximize_weight(objective)))
-    assert most * (1 - 1e-9) <= found <= most * 1.002
+    objective = DualObjective(1.0, 0.0)
+    found = dual_bound(problem, objective, solve_lp_prices(problem, objective).prices)
+    assert found == pytest.approx(most, rel=1e-5)
 
     weight = 0.98 * most
     least = -_linear(problem, -problem.cost_usd_per_h, weight)
     objective = DualObjective(0.0, 1.0, weight)
-    found = -dual_bound(problem, objective, search.polish(objective, search.minimize_cost(weight, most)))
-    assert least * 0.99 <= found <= least * (1 + 1e-9)
+    found = -dual_bound(problem, objective, solve_lp_prices(problem, objective).prices)
+    assert least * (1 - 1e-4) <= found <= least * (1 + 1e-9)
 
 
-def test_samples_lead_to_the_same_prices() -> None:
-    rng = np.random.default_rng(0)
-    problem = crowd(rng, 12_000, load=3.0)
+@pytest.mark.parametrize("min_weight_share", [None, 0.95])
+@pytest.mark.parametrize(("sites", "local"), [(1, 0), (4, 2)])
+def test_samples_and_few_columns_lead_to_the_optimum(
+    min_weight_share: float | None, sites: int, local: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = crowd(np.random.default_rng(0), 1_500, sites=sites, local=local, load=3.0)
     objective = DualObjective(1.0, 1e-6)
-    sampled = DualSolver(problem, rng)
-    assert sampled._samples
-    found = sampled.maximize_weight(objective)
-    alone = DualSolver(problem, rng)
-    alone._samples = ()
-    expected = alone.maximize_weight(objective)
-    assert dual_bound(problem, objective, found) == pytest.approx(dual_bound(problem, objective, expected), rel=1e-5)
-    np.testing.assert_allclose(found.shared, expected.shared, rtol=0.02)
+    if min_weight_share is not None:
+        most = dual_bound(problem, objective, solve_lp_prices(problem, objective).prices)
+        objective = DualObjective(0.0, 1.0, min_weight_share * most)
+    sampled = solve_lp_prices(problem, objective)
+    monkeypatch.setattr(lp_prices, "_SAMPLED_FROM", problem.classes)
+    alone = solve_lp_prices(problem, objective)
+    bounds = [dual_bound(problem, objective, found.prices) for found in (sampled, alone)]
+    assert bounds[0] == pytest.approx(bounds[1], rel=1e-6)
+    for found in (sampled, alone):
+        assert (found.selected.sum(axis=1) <= problem.multiplicity + 1e-6).all()
+        assert np.einsum("cp,cps->s", found.selected, on_one_site(problem).amounts).max() <= 1 + 1e-6
+    restarted = solve_lp_prices(problem, objective, start=sampled.prices)
+    assert dual_bound(problem, objective, restarted.prices) == pytest.approx(bounds[1], rel=1e-6)
 
 
 def _linear(problem: RelaxedProblem, worth: np.ndarray, min_weight: float | None = None) -> float:

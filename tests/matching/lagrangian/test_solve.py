@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from budget import examples, seeds
 from circinus.matching.lagrangian import RelaxedProblem, RelaxedSolution, solve_relaxed
 from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
-from circinus.matching.lagrangian.dual_ascent import DualSolver
 from circinus.matching.lagrangian.local_search import swap_search
+from circinus.matching.lagrangian.lp_prices import solve_lp_prices
 from circinus.matching.lagrangian.primal_rounding import (
     ReducedProfits,
     choose_best_plans,
@@ -81,7 +81,7 @@ def test_every_step_keeps_what_fits_and_loses_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
     problem = crowd(rng, 200, load=4.0, sites=3, local=1)
     objective, problem = DualObjective(1.0, 1e-4), problem
-    regrets = ReducedProfits.at(problem, objective, DualSolver(problem, rng).maximize_weight(objective))
+    regrets = ReducedProfits.at(problem, objective, solve_lp_prices(problem, objective).prices)
     eased = repair_overload(problem, regrets, choose_best_plans(problem, regrets))
     assert problem.usage_of(eased).max() <= 1.0 + 1e-6
     filled = greedy_fill(problem, regrets, eased)
@@ -103,9 +103,7 @@ def test_an_exchange_finds_what_single_moves_do_not() -> None:
             np.ones(2), np.array([1.0, 2.0]), np.array([costs, [1.0, 1.0]]), amounts, np.zeros(2, dtype=int), 1, 0
         )
         objective = DualObjective(1.0, 1e-3)
-        regrets = ReducedProfits.at(
-            problem, objective, DualSolver(problem, np.random.default_rng(0)).maximize_weight(objective)
-        )
+        regrets = ReducedProfits.at(problem, objective, solve_lp_prices(problem, objective).prices)
         found = swap_search(problem, regrets, np.array([0, -1]), objective)
         assert found.tolist() == expected
 
@@ -119,15 +117,8 @@ def _alike(seed: int) -> RelaxedProblem:
     return replace(drawn, amounts=amounts, multiplicity=rng.integers(20, 80, 60).astype(float))
 
 
-@pytest.mark.parametrize("linear", [True, False])
 @pytest.mark.parametrize("seed", seeds(8))
-def test_queries_that_are_alike_are_divided_over_plans(
-    seed: int, linear: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With the linear programme and without, as where there are too many classes for it."""
-    if not linear:
-        for module in ("dual_ascent", "solve"):
-            monkeypatch.setattr(f"circinus.matching.lagrangian.{module}.MAX_EXACT_CLASSES", 0)
+def test_queries_that_are_alike_are_divided_over_plans(seed: int) -> None:
     answer = solve_relaxed(_alike(seed))
     assert _fits(answer)
     assert answer.weight < _alike(seed).total_weight
@@ -142,7 +133,7 @@ def test_shares_of_a_class_become_whole_queries() -> None:
 
 def test_prices_are_what_binds() -> None:
     rng = np.random.default_rng(0)
-    problem = crowd(rng, 500, shared=3, load=5.0)
+    problem = crowd(rng, 500, shared=3, load=15.0)
     amounts = problem.amounts.copy()
     amounts[:, :, 1] *= 0.01
     answer = solve_relaxed(replace(problem, amounts=amounts))

@@ -8,7 +8,7 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.lagrangian.dual import DualObjective, dual_bound
-from circinus.matching.lagrangian.dual_ascent import DualSolver
+from circinus.matching.lagrangian.lp_prices import solve_lp_prices
 from circinus.matching.lagrangian.relaxation import RelaxedView, cost_prices, level_prices
 from circinus.matching.lagrangian.solve import tighten_weight_bound
 from circinus.matching.problem import RESOURCES, Problem
@@ -77,7 +77,7 @@ def shadow_prices(problem: Problem, chosen: IntArray, seed: int) -> RelaxationBo
     weight = levels.weight_of(chosen)
     if weight > 0:
         relaxed = view.scaled(np.ones(len(problem.deployments)))
-        dual_prices, bound = cost_prices(relaxed, weight, weight_bound, seed)
+        dual_prices, bound = cost_prices(relaxed, weight, seed)
         by_cost, cost_bound = view.by_resource(dual_prices), min(max(bound, 0.0), usage.cost_usd_per_h)
     by_cost[by_cost < _NEGLIGIBLE * usage.cost_usd_per_h] = 0.0
     pools = _pool_prices(problem, usage.rows, by_weight, by_cost)
@@ -112,10 +112,9 @@ def _weight_prices(problem: Problem, chosen: IntArray, usable: BoolArray, seed: 
 def _weight_bound_without_levels(view: RelaxedView, seed: int) -> float:
     """Return a bound on the weight if all queries had the same priority."""
     relaxed = view.scaled(np.ones(len(view.problem.deployments)))
-    search, objective = DualSolver(relaxed, np.random.default_rng(seed)), DualObjective(1.0, 0.0)
-    return tighten_weight_bound(
-        relaxed, dual_bound(relaxed, objective, search.polish(objective, search.maximize_weight(objective)))
-    )
+    objective = DualObjective(1.0, 0.0)
+    prices = solve_lp_prices(relaxed, objective, seed=seed).prices
+    return tighten_weight_bound(relaxed, dual_bound(relaxed, objective, prices))
 
 
 def _level_prices(problem: Problem, usable: BoolArray, position: int, seed: int) -> tuple[FloatArray, float]:

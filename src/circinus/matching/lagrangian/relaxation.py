@@ -16,7 +16,7 @@ import numpy as np
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.cuts import Cut, PoolCut
 from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
-from circinus.matching.lagrangian.dual_ascent import DualSolver
+from circinus.matching.lagrangian.lp_prices import solve_lp_prices
 from circinus.matching.lagrangian.relaxed_problem import NOT_SERVED, RelaxedProblem
 from circinus.matching.lagrangian.solve import cost_tiebreak_weight
 from circinus.matching.problem import Problem
@@ -231,16 +231,13 @@ def level_prices(
     if not view.queries:
         return None
     relaxed = view.scaled(np.ones(len(problem.deployments)))
-    dual, objective = (
-        DualSolver(relaxed, np.random.default_rng(seed)),
-        DualObjective(1.0, cost_tiebreak_weight(relaxed)),
-    )
-    prices = dual.polish(objective, dual.maximize_weight(objective))
+    objective = DualObjective(1.0, cost_tiebreak_weight(relaxed))
+    prices = solve_lp_prices(relaxed, objective, seed=seed).prices
     return relaxed, objective, prices, view.by_resource(prices)
 
 
-def cost_prices(relaxed: RelaxedProblem, weight: float, weight_bound: float, seed: int) -> tuple[Prices, float]:
+def cost_prices(relaxed: RelaxedProblem, weight: float, seed: int) -> tuple[Prices, float]:
     """Return prices of cost at which a weight is served, and their bound on its cost."""
-    dual, objective = DualSolver(relaxed, np.random.default_rng(seed)), DualObjective(0.0, 1.0, weight)
-    prices = dual.polish(objective, dual.minimize_cost(weight, weight_bound))
+    objective = DualObjective(0.0, 1.0, weight)
+    prices = solve_lp_prices(relaxed, objective, seed=seed).prices
     return prices, -dual_bound(relaxed, objective, prices)

@@ -14,8 +14,6 @@ from circinus.arrays import FloatArray, IntArray
 Amounts = NDArray[np.floating[Any]]
 
 NOT_SERVED = -1
-_BATCH = 4096
-"""Number of classes per batch, to limit memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,33 +57,6 @@ class RelaxedProblem:
     def total_weight(self) -> float:
         """Weight of all queries."""
         return float(self.multiplicity @ self.weight)
-
-    @cached_property
-    def starts(self) -> tuple[int, ...]:
-        """Start of each site's classes, and end of the last one's."""
-        return tuple(np.searchsorted(self.site, np.arange(self.sites + 1)).tolist())
-
-    @cached_property
-    def min_cost_usd_per_h(self) -> FloatArray:
-        """(C,) cost of each class's cheapest plan; 0 if there is none."""
-        min_cost = self.cost_usd_per_h.min(axis=1)
-        return np.where(np.isfinite(min_cost), min_cost, 0.0)
-
-    @cached_property
-    def squared_usage(self) -> FloatArray:
-        """(sites, S + 1) sums over a site's queries of squared amounts, averaged over their plans.
-
-        The last column is the sum of squared weights.
-        """
-        squares = np.empty((self.classes, self.amounts.shape[2] + 1))
-        for start in range(0, self.classes, _BATCH):
-            rows = slice(start, start + _BATCH)
-            squares[rows, :-1] = np.square(self.amounts[rows]).mean(axis=1)
-        squares[:, -1] = self.weight**2
-        squares *= self.multiplicity[:, None]
-        sums = np.zeros((self.sites, squares.shape[1]))
-        np.add.at(sums, self.site, squares)
-        return sums
 
     @cached_property
     def class_of(self) -> IntArray:

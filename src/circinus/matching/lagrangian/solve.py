@@ -9,11 +9,10 @@ import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
-from circinus.matching.lagrangian.dual_ascent import MAX_EXACT_CLASSES, DualSolver
 from circinus.matching.lagrangian.local_search import swap_search
+from circinus.matching.lagrangian.lp_prices import LpPrices, solve_lp_prices
 from circinus.matching.lagrangian.primal_rounding import (
     ReducedProfits,
-    choose_best_plans,
     greedy_fill,
     repair_overload,
     round_fractional,
@@ -28,8 +27,6 @@ _COST_SHARE = 1e-5
 """Objective value of all plans' costs, as a share of the satisfied weight: enough to break ties."""
 _UNIT_TOLERANCE = 1e-6
 """Relative rounding tolerance of a unit of weight."""
-_MIN_CLASS_SIZE = 1.5
-"""Average class size from which classes are divided over plans, instead of rounding each query by itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,20 +80,18 @@ class RelaxedSearch:
     def __init__(self, problem: RelaxedProblem, seed: int = 0) -> None:
         self.problem, self.seed = problem, seed
         self.weights = IntegerWeights.of(problem.weight)
-        self._has_large_classes = len(self.problem.class_of) >= _MIN_CLASS_SIZE * problem.classes
 
     def answer(self, start: Prices | None = None, *, weight_only: bool = False) -> RelaxedSolution:
         """Return the choice with its bounds; see `solve_relaxed`."""
         if not self.problem.classes:
             empty, zero = np.zeros(0, dtype=np.int64), Prices.zero(self.problem)
             return RelaxedSolution(self.problem, empty, 0.0, 0.0, 0.0, 0.0, zero, zero, 0.0)
-        dual = DualSolver(self.problem, np.random.default_rng(self.seed))
         objective = DualObjective(1.0, cost_tiebreak_weight(self.problem))
-        prices = dual.maximize_weight(objective, start)
-        chosen, weight_bound, _ = self.maximize_weight(dual, objective, prices)
+        optimum = solve_lp_prices(self.problem, objective, start=start, seed=self.seed)
+        chosen, weight_bound = self.maximize_weight(objective, optimum)
         cost_prices, cost_bound = Prices.zero(self.problem), 0.0
         if not weight_only:
-            chosen, cost_prices, cost_bound = self.minimize_cost(dual, objective, chosen, weight_bound)
+            chosen, cost_prices, cost_bound = self.minimize_cost(objective, chosen)
         cost = self.problem.cost_usd_per_h_of(chosen)
         return RelaxedSolution(
             problem=self.problem,
@@ -105,74 +100,38 @@ class RelaxedSearch:
             weight_bound=weight_bound,
             cost_usd_per_h=cost,
             cost_bound_usd_per_h=min(max(cost_bound, 0.0), cost),
-            prices=prices,
+            prices=optimum.prices,
             cost_prices=cost_prices,
             cost_counts=objective.cost,
         )
 
-    def maximize_weight(
-        self, dual: DualSolver, objective: DualObjective, prices: Prices
-    ) -> tuple[IntArray, float, Prices]:
-        """Return (a choice, a bound on the weight, the prices of the bound)."""
-        reduced_profits = ReducedProfits.at(self.problem, objective, prices)
-        chosen = self._rounded(dual, reduced_profits, objective, prices, objective)
-        polished = dual.polish(objective, prices)
+    def maximize_weight(self, objective: DualObjective, optimum: LpPrices) -> tuple[IntArray, float]:
+        """Return (a choice near the fractional optimum, a bound on the weight)."""
+        reduced_profits = ReducedProfits.at(self.problem, objective, optimum.prices)
+        chosen = self.completed(reduced_profits, round_fractional(self.problem, optimum.selected), objective)
         weight_bound = tighten_weight_bound(
-            self.problem, dual_bound(self.problem, DualObjective(1.0, 0.0), polished), self.weights
+            self.problem, dual_bound(self.problem, DualObjective(1.0, 0.0), optimum.prices), self.weights
         )
-        return chosen, max(weight_bound, self.problem.weight_of(chosen)), polished
-
-    def _rounded(
-        self,
-        dual: DualSolver,
-        reduced_profits: ReducedProfits,
-        primal_objective: DualObjective,
-        prices: Prices,
-        objective: DualObjective,
-    ) -> IntArray:
-        """Return the better choice of rounding each query at the prices and of rounding the fractional solution."""
-        starts = []
-        if not self._has_large_classes:
-            starts.append(choose_best_plans(self.problem, reduced_profits))
-        if self._has_large_classes or self.problem.classes <= MAX_EXACT_CLASSES:
-            starts.append(round_fractional(self.problem, dual.fractional_primal(primal_objective, prices)))
-        return max((self.completed(reduced_profits, start, objective) for start in starts), key=self.key)
+        return chosen, max(weight_bound, self.problem.weight_of(chosen))
 
     def completed(self, reduced_profits: ReducedProfits, start: IntArray, objective: DualObjective) -> IntArray:
         """Return a choice without overload, filled and improved by single moves."""
         filled = greedy_fill(self.problem, reduced_profits, repair_overload(self.problem, reduced_profits, start))
         return swap_search(self.problem, reduced_profits, filled, objective)
 
-    def minimize_cost(
-        self, dual: DualSolver, objective: DualObjective, chosen: IntArray, weight_bound: float
-    ) -> tuple[IntArray, Prices, float]:
+    def minimize_cost(self, objective: DualObjective, chosen: IntArray) -> tuple[IntArray, Prices, float]:
         """Return (a choice of no less weight, prices of cost, a bound on the cost of the weight)."""
         problem = self.problem
         weight = problem.weight_of(chosen)
-        prices = dual.minimize_cost(weight, weight_bound)
-        chosen = self.reduce_cost(dual, chosen, objective, prices, weight_bound)
-        prices = dual.polish(DualObjective(0.0, 1.0, weight), prices)
-        cost_bound = -dual_bound(problem, DualObjective(0.0, 1.0, weight), prices)
+        optimum = solve_lp_prices(problem, DualObjective(0.0, 1.0, weight), seed=self.seed)
+        reduced_profits = cost_profits(problem, optimum.prices)
+        starts = chosen, round_fractional(problem, optimum.selected)
+        chosen = max(chosen, *(self.completed(reduced_profits, start, objective) for start in starts), key=self.key)
+        cost_bound = -dual_bound(problem, DualObjective(0.0, 1.0, weight), optimum.prices)
         gained = problem.weight_of(chosen)
         if gained > weight * (1 + WEIGHT_TOLERANCE):  # the bound for less weight holds, but is loose
-            cost_bound = max(cost_bound, -dual_bound(problem, DualObjective(0.0, 1.0, gained), prices))
-        return chosen, prices, cost_bound
-
-    def reduce_cost(
-        self, dual: DualSolver, chosen: IntArray, objective: DualObjective, prices: Prices, weight_bound: float
-    ) -> IntArray:
-        """Return a cheaper choice of no less weight, if there is any near the prices of cost."""
-        return self.round_at_cost(dual, chosen, objective, prices, self.problem.weight_of(chosen))[0]
-
-    def round_at_cost(
-        self, dual: DualSolver, best: IntArray, objective: DualObjective, prices: Prices, target_weight: float
-    ) -> tuple[IntArray, float]:
-        """Return (the best choice near prices of cost, the weight that rounding lost)."""
-        reduced_profits = cost_profits(self.problem, prices)
-        best = max(best, swap_search(self.problem, reduced_profits, best, objective), key=self.key)
-        rounded = self._rounded(dual, reduced_profits, DualObjective(0.0, 1.0, target_weight), prices, objective)
-        lost_weight = self.problem.weight_of(best) - self.problem.weight_of(rounded)
-        return max(best, rounded, key=self.key), lost_weight
+            cost_bound = max(cost_bound, -dual_bound(problem, DualObjective(0.0, 1.0, gained), optimum.prices))
+        return chosen, optimum.prices, cost_bound
 
     def key(self, chosen: IntArray) -> tuple[float, float]:
         """Return the key by which choices are compared: weight, then negative cost."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from circinus.arrays import FloatArray, IntArray
+from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.solvers.mir_cuts import CutRow
 
 
@@ -46,6 +46,9 @@ class LpModel:
 
 
 _FEASIBILITY_TOLERANCE = 1e-7
+
+_MAX_ITERATIONS = 100_000
+"""Maximum number of simplex iterations of a linear program that grows by columns; it takes some thousands."""
 
 _OBJECTIVE_TOLERANCE = 1e-6
 """Relative rounding tolerance between a reported and a recomputed objective."""
@@ -97,23 +100,50 @@ class LpRelaxation:
 
     def solve(self, time_limit_s: float) -> LpSolution | None:
         """Return the optimum at a vertex, or None if time runs out or, due to rounding, the solver finds none."""
-        import highspy
-
         self._solver.setOptionValue("time_limit", self._solver.getRunTime() + time_limit_s)
-        _run(self._solver)
-        if self._solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-            return None
-        solution = self._solver.getSolution()
-        return LpSolution(
-            bound=float(self._solver.getInfo().objective_function_value),
-            values=np.array(solution.col_value),
-            reduced_costs=np.array(solution.col_dual),
-            row_duals=np.array(solution.row_dual),
-        )
+        return _optimum(self._solver)
 
     def add(self, row: CutRow) -> None:
         """Add a row."""
         self._solver.addRow(row.lower, np.inf, len(row.columns), row.columns.astype(np.int32), row.values)
+
+
+class ColumnLp:
+    """A linear program that is solved again after columns at least 0 were added; solved by the primal simplex."""
+
+    def __init__(self, row_lower: FloatArray, row_upper: FloatArray, seed: int) -> None:
+        """Begin with rows that have no columns."""
+        import highspy
+
+        self._solver = _silent_solver(seed)
+        self._solver.setOptionValue("simplex_strategy", 4)  # primal
+        self._solver.setOptionValue("simplex_iteration_limit", _MAX_ITERATIONS)
+        model = highspy.HighsLp()
+        model.num_row_ = len(row_lower)
+        model.row_lower_, model.row_upper_ = (np.asarray(side, dtype=np.float64) for side in (row_lower, row_upper))
+        model.a_matrix_.start_ = np.zeros(1, dtype=np.int32)
+        self._solver.passModel(model)
+
+    def add_columns(self, cost: FloatArray, start: IntArray, row: IntArray, value: FloatArray) -> None:
+        """Add columns to be minimised; those of entry `start[j]` to before `start[j + 1]` are of column j."""
+        zero, no_limit = np.zeros(len(cost)), np.full(len(cost), np.inf)
+        self._solver.addCols(
+            len(cost), cost, zero, no_limit, len(row), start.astype(np.int32), row.astype(np.int32), value
+        )
+
+    def set_basis(self, columns: BoolArray, rows: BoolArray) -> None:
+        """Begin with these columns and rows in the basis, as many together as there are rows."""
+        import highspy
+
+        status, basis = highspy.HighsBasisStatus, highspy.HighsBasis()
+        basis.col_status = [status.kBasic if basic else status.kLower for basic in columns.tolist()]
+        basis.row_status = [status.kBasic if basic else status.kUpper for basic in rows.tolist()]
+        basis.valid = True
+        self._solver.setBasis(basis)
+
+    def solve(self) -> LpSolution | None:
+        """Return the optimum at a vertex, or None if, due to rounding or too many iterations, there is none."""
+        return _optimum(self._solver)
 
 
 def solve_milp(
@@ -186,6 +216,21 @@ def _branch_and_cut(
     if len(values) != len(objective) or info.primal_solution_status != _FEASIBLE_POINT:
         return None, bound if math.isfinite(bound) else -math.inf, math.nan
     return values, bound if math.isfinite(bound) else -math.inf, float(info.objective_function_value)
+
+
+def _optimum(solver: Any) -> LpSolution | None:
+    import highspy
+
+    _run(solver)
+    if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        return None
+    solution = solver.getSolution()
+    return LpSolution(
+        bound=float(solver.getInfo().objective_function_value),
+        values=np.array(solution.col_value),
+        reduced_costs=np.array(solution.col_dual),
+        row_duals=np.array(solution.row_dual),
+    )
 
 
 def _run(solver: Any) -> None:

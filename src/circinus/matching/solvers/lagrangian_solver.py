@@ -182,7 +182,7 @@ class LagrangianSolver:
         own_bound = ranks.bound(choice.chosen, weight_bounds)
         if weight > 0:
             view, relaxed = levels[-1].view, levels[-1].relaxed.problem
-            _, bound = cost_prices(replace(relaxed, weight=ranks.weight[view.first]), weight, own_bound, self._seed)
+            _, bound = cost_prices(replace(relaxed, weight=ranks.weight[view.first]), weight, self._seed)
             cost_bound = min(max(bound, cost_bound), cost)
         proved = weight >= own_bound * (1 - WEIGHT_TOLERANCE) and cost - cost_bound <= COST_GAP_TOLERANCE * cost
         return replace(
