@@ -119,7 +119,6 @@ def runs_deployed(workload: Workload, seed: int, loads: Sequence[float] = LOADS_
             plans.reestimate,
             compose=plans.on_deployments,
             promise=plans.feasible_estimate,
-            monotone_waits=True,
         )
         ours = LoadRun(
             DEPLOYED, workload.name, load, seed, queries, OURS, matching.total_weight, matching.satisfied_weight,

@@ -119,7 +119,6 @@ def running_state(
         specification.required_infrastructure,
         plans.reestimate,
         usable_link_share,
-        {assignment.query: assignment.chosen.estimate.latency_s.upper for assignment in matching.assignments},
     )
 
 

@@ -19,8 +19,7 @@ from circinus.matching.problem import Problem, Usage, round_up_replicas
 from circinus.matching.problem_builder import build_problem
 from circinus.matching.sizing import Reestimate, violations, with_cost
 from circinus.matching.solvers.greedy import MarginalCosts, marginal_costs
-from circinus.matching.wait_bounds import WaitIncreaseBound, queues_of
-from circinus.specification import Deployment, Infrastructure, Query, Slos
+from circinus.specification import Deployment, DirectedLink, Infrastructure, Query, Slos
 
 _MIN_CAPACITY = 1e-12
 """Lower limit of a divisor, for capacities that are 0."""
@@ -102,7 +101,6 @@ class AdmissionControl:
         infrastructure: Infrastructure,
         reestimate: Reestimate,
         usable_link_share: float,
-        latency_s: Mapping[str, float] | None = None,
     ) -> None:
         """Sum up the running plans.
 
@@ -113,9 +111,6 @@ class AdmissionControl:
             infrastructure: the pools and links.
             reestimate: estimates a plan under the merged load.
             usable_link_share: share of each link's bandwidth that may be used.
-            latency_s: by query name, the upper bound of its latency under the current load, if `reestimate` is that of
-                `Estimator`. Queries with enough latency slack are then not re-estimated. If omitted, every query
-                affected by the added load is.
         """
         self._slos = {query.name: query.slos for query in queries}
         self._plans = {query.name: plans[query.name] for query in queries}
@@ -123,7 +118,6 @@ class AdmissionControl:
         self._demands = {sized.deployment: sized.demand for sized in deployments}
         self.infrastructure, self._reestimate, self._link_share = infrastructure, reestimate, usable_link_share
         self.conditions = merge_loads(self._plans.values(), {d: sized.replicas for d, sized in self._sized.items()})
-        self._latency_s, self._risk = latency_s, {query.name: query.risk for query in queries}
         self._users: dict[object, list[str]] = defaultdict(list)
         self._uses: dict[Deployment, list[DeploymentUse]] = defaultdict(list)
         self._fractional: dict[Deployment, float] = defaultdict(float)
@@ -210,7 +204,7 @@ class AdmissionControl:
         ]
         # A replica with a larger demand than before also costs its other users more.
         dearer = [sized.deployment for sized in deployments if sized.demand != self._demands.get(sized.deployment)]
-        affected = (*queues_of(plan), *dearer, *self._reloaded(conditions))
+        affected = (*_queues_of(plan), *dearer, *self._reloaded(conditions))
         fit = AdmissionFit(
             plan=plan,
             final=plan,
@@ -230,23 +224,11 @@ class AdmissionControl:
         violated, reason = violations(final, slos)
         if violated:
             return Infeasibility(violated, f"query {fit.plan.query}: {reason}", 0.0)
-        affected = (*queues_of(fit.plan), *self._reloaded(fit.conditions))
-        wait_increase = WaitIncreaseBound(affected, self.conditions, fit.conditions)
         for name in fit.affected_queries:
-            if not self._certainly_meets_slos(name, fit, wait_increase):
-                violated, reason = violations(self._final(self._plans[name], fit), self._slos[name])
-                if violated:
-                    return Infeasibility(violated, f"query {name}: {reason}", 0.0)
+            violated, reason = violations(self._final(self._plans[name], fit), self._slos[name])
+            if violated:
+                return Infeasibility(violated, f"query {name}: {reason}", 0.0)
         return replace(fit, final=final)
-
-    def _certainly_meets_slos(self, name: str, fit: AdmissionFit, waits: WaitIncreaseBound) -> bool:
-        """Return whether a query meets its SLOs by bounds alone, without re-estimating its latency."""
-        plan, latency, cost = self._plans[name], self._slos[name].latency, self._slos[name].cost
-        if cost is not None and not cost.is_met_by(self._share_usd_per_h(plan, fit)):
-            return False
-        if self._latency_s is None:
-            return False
-        return latency is None or latency.is_met_by(waits.latency_s(plan, self._latency_s[name], self._risk[name]))
 
     def affected_plans(self, fit: AdmissionFit) -> dict[str, PlanCandidate]:
         """Return the affected plans by query name, as they will run."""
@@ -315,3 +297,8 @@ class AdmissionControl:
             for deployment, load in conditions.deployments.items()
             if deployment in previous and load != previous[deployment]
         ]
+
+
+def _queues_of(plan: PlanCandidate) -> tuple[Deployment | DirectedLink, ...]:
+    """Return the queues of a plan's requests."""
+    return (*(use.deployment for use in plan.deployments), *(crossing.link for crossing in plan.links))

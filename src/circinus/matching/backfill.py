@@ -29,7 +29,7 @@ def sized_deployments(answer: Answer) -> tuple[SizedDeployment, ...]:
 
 def running_state(answer: Answer) -> AdmissionControl:
     """Prepare the plans of an answer for the admission of one more query."""
-    problem, run, final = answer.problem, answer.run, answer.solution.sizing.final
+    problem, run = answer.problem, answer.run
     served = list(problem.served(answer.chosen))
     return AdmissionControl(
         [run.queries[query] for query, _ in served],
@@ -38,9 +38,6 @@ def running_state(answer: Answer) -> AdmissionControl:
         run.infrastructure,
         run.reestimate,
         run.settings.usable_link_share,
-        {problem.queries[query]: plan.estimate.latency_s.upper for query, plan in final.items()}
-        if run.monotone_waits
-        else None,
     )
 
 

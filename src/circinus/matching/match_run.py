@@ -34,8 +34,6 @@ class MatchRun:
     settings: MatchSettings
     clock: Callable[[], float]
     incumbent: Incumbent | None
-    monotone_waits: bool
-    """True if `reestimate` is that of `Estimator`, so that increases of waits are bounded without it."""
 
     @cached_property
     def queries(self) -> tuple[Query, ...]:

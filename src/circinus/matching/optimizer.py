@@ -117,7 +117,6 @@ def plan_all_queries(
             replan=partial(plans.replan, search=search),
             settings=MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed),
             incumbent=incumbent,
-            monotone_waits=True,
             explain_rejections=explain_rejections,
         )
         check = check_by_simulation(
@@ -149,7 +148,6 @@ def match(
     settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
     clock: Callable[[], float] = time.monotonic,
     incumbent: Incumbent | None = None,
-    monotone_waits: bool = False,
     explain_rejections: Collection[str] | None = None,
     observer: Observer = log_pass,
 ) -> Matching:
@@ -169,7 +167,6 @@ def match(
         clock: for the time limit.
         incumbent: running plans. The result is lexicographically never worse than keeping them: total weight first,
             then cost including churn.
-        monotone_waits: whether `reestimate` is that of `Estimator`, so that increases of waits are bounded without it.
         explain_rejections: queries to compute SLO relaxations for if they are rejected; default all. It takes longer
             than the matching.
         observer: see `optimize`.
@@ -188,7 +185,6 @@ def match(
             settings=settings,
             clock=clock,
             incumbent=incumbent,
-            monotone_waits=monotone_waits,
         )
         answer = optimize(run, observer)
     return _matching(answer, replan, explain_rejections)

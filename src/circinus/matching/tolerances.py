@@ -14,7 +14,5 @@ COST_GAP_TOLERANCE = 1e-6
 """Of the gap at which a cost counts as proved optimal, relative."""
 EQUAL_USD_PER_H = 1e-9
 """Difference below which costs count as equal."""
-LATENCY_TOLERANCE = 1e-5
-"""Of a latency estimate, relative."""
 SHARE_TOLERANCE = 1e-9
 """Of a tenant's share."""
