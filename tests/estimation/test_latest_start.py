@@ -30,7 +30,7 @@ def test_a_request_alone_takes_the_time_that_remains_from_its_entry(seed: int) -
     profiles = {profile.configuration: profile for profile in instance.profile.configurations}
     for plan in islice(all_plans(instance, DEFAULT_SETTINGS), 20):
         profile = profiles[plan.configuration]
-        remaining = remaining_times_s(query, pipeline, plan, profile, network, full_batches=False)
+        remaining = remaining_times_s(query, pipeline, plan, profile, network, max_batch=1)
         planned = PlannedQuery(query, pipeline, plan, profile, Poisson(1.0))
         replicas = {plan.deployment_of(operator.name): 1 for operator in pipeline.operators}
         model = build_model([planned], replicas, network)
@@ -60,9 +60,11 @@ def test_the_latest_start_leaves_the_remaining_time_to_as_many_items_as_the_slo_
             assert (start_s + remaining[operator] < 1000 - 1e-9).mean() < 0.8
         for operator_spec in pipeline.operators:
             assert all(starts[parent] < starts[operator_spec.name] for parent in operator_spec.after)
-        tight = _with_limit(query, LatencySlo(percentile=80, limit_s=float(remaining[INPUT].min()) / 2))
-        single = remaining_times_s(query, pipeline, plan, profile, network, full_batches=False)
+        tight_slo = LatencySlo(percentile=80, limit_s=float(remaining[INPUT].min()) / 2)
+        tight = _with_limit(query, tight_slo)
+        single = remaining_times_s(query, pipeline, plan, profile, network, max_batch=1)
+        limit_s, entry_s = tight_slo.limit_s, np.quantile(single[INPUT], 0.8, method="inverted_cdf")
         for operator, start_s in latest_starts_s(tight, pipeline, plan, profile, network).items():
-            limit_s = float(remaining[INPUT].min()) / 2
-            assert start_s == pytest.approx(limit_s - np.quantile(single[operator], 0.8, method="inverted_cdf"))
+            needed_s = np.quantile(single[operator], 0.8, method="inverted_cdf")
+            assert start_s == pytest.approx(max(limit_s, entry_s) - needed_s)  # no answer is dropped without a wait
         assert set(latest_starts_s(_with_limit(query, None), pipeline, plan, profile, network).values()) == {math.inf}

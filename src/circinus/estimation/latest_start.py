@@ -23,7 +23,11 @@ def latest_starts_s(
     It is the limit minus `remaining_times_s` at the SLO's percentile over the items, in seconds after the request
     entered; infinity without a latency SLO. The percentile, because queues in overload grow until requests start
     exactly at the limit of `late: drop`: with the mean, half of them would end late. Batches are full, as in overload,
-    unless even requests that never wait would then be late.
+    if the limit leaves time to wait for a full batch in progress; else they are smaller, so that `late: drop` costs no
+    answers at the planned load.
+
+    Where requests that never wait would be late at the percentile, all latest starts are later by as much, so that
+    `late: drop` leaves a plan that cannot meet its SLO some answers.
 
     Args:
         query: the query.
@@ -38,17 +42,18 @@ def latest_starts_s(
     slo = query.slos.latency
     if slo is None:
         return {operator.name: math.inf for operator in pipeline.operators}
-    starts: dict[str, float] = {}
-    for full_batches in (True, False):
-        remaining = remaining_times_s(query, pipeline, plan, profile, network, full_batches=full_batches)
-        quantile = slo.percentile / 100
-        starts = {
-            producer: slo.limit_s - float(np.quantile(remaining_s, quantile, method="inverted_cdf"))
+    max_batch = max(allocation.batch_size for _, allocation in plan.allocations)
+    in_progress_s = _slowest_batch_s(pipeline, plan, profile, network) if max_batch > 1 else 0.0
+    while True:
+        remaining = remaining_times_s(query, pipeline, plan, profile, network, max_batch=max_batch)
+        starts_s = {
+            producer: slo.limit_s - float(np.quantile(remaining_s, slo.percentile / 100, method="inverted_cdf"))
             for producer, remaining_s in remaining.items()
         }
-        if starts.pop(INPUT) >= 0:
-            break
-    return starts
+        entry_s = starts_s.pop(INPUT)
+        if entry_s >= in_progress_s or max_batch == 1:
+            return {operator: start_s - min(entry_s, 0.0) for operator, start_s in starts_s.items()}
+        max_batch //= 2
 
 
 def remaining_times_s(
@@ -58,7 +63,7 @@ def remaining_times_s(
     profile: ConfigurationProfile,
     network: Network,
     *,
-    full_batches: bool = True,
+    max_batch: int | None = None,
 ) -> dict[str, FloatArray]:
     """Return for each operator (n,) times from the start of its service to the complete result without waiting.
 
@@ -70,7 +75,7 @@ def remaining_times_s(
         plan: its plan.
         profile: profile of the plan's configuration on n items.
         network: network of the infrastructure.
-        full_batches: whether operators serve full batches instead of single items.
+        max_batch: largest size of batches, which are full otherwise; 1 for single items.
 
     Raises:
         PlanningError: see `latest_starts_s`.
@@ -95,11 +100,27 @@ def remaining_times_s(
         remaining[producer] = np.asarray(service_s + np.maximum.reduce(np.broadcast_arrays(*rest)))
 
     for operator in reversed(pipeline.topological_order()):
-        measured, hardware = profile.operators[operator.name], pools[plan.pool_of(operator.name)].hardware
-        allocation = plan.allocation_of(operator.name)
-        ratio = batch_time_ratios(measured, allocation.cpus, allocation.batch_size)[-1 if full_batches else 0]
-        slowdown = ratio * measured.correction(hardware) / measured.speeds.expected(hardware)
+        service_s = _service_s(operator.name, plan, profile, network, max_batch)
         is_sink = operator.name in pipeline.sinks()
-        add(operator.name, measured.service_s * slowdown, measured.output_bytes, is_sink=is_sink)
+        add(operator.name, service_s, profile.operators[operator.name].output_bytes, is_sink=is_sink)
     add(INPUT, _NO_WAIT, profile.input_bytes, is_sink=False)
     return remaining
+
+
+def _service_s(
+    operator: str, plan: QueryPlan, profile: ConfigurationProfile, network: Network, max_batch: int | None
+) -> FloatArray:
+    """Return (n,) service times in batches. A batch takes as long as the mean of its items, which varies less."""
+    measured, hardware = profile.operators[operator], network.infrastructure.pool(plan.pool_of(operator)).hardware
+    allocation = plan.allocation_of(operator)
+    size = allocation.batch_size if max_batch is None else min(allocation.batch_size, max_batch)
+    ratio = batch_time_ratios(measured, allocation.cpus, allocation.batch_size)[size - 1]
+    slowdown = ratio * measured.correction(hardware) / measured.speeds.expected(hardware)
+    mean_s = measured.service_s.mean()
+    return np.asarray(slowdown * (mean_s + (measured.service_s - mean_s) / math.sqrt(size)))
+
+
+def _slowest_batch_s(pipeline: Pipeline, plan: QueryPlan, profile: ConfigurationProfile, network: Network) -> float:
+    """Return the longest mean time of a full batch of any operator."""
+    names = [operator.name for operator in pipeline.operators]
+    return max(float(_service_s(name, plan, profile, network, None).mean()) for name in names)
