@@ -44,7 +44,7 @@ SIMULATION = SimulationReport(
     duration_s=3600.0,
     warm_up_s=360.0,
     queries=(
-        QueryOutcome(QUERY.name, 1.0, SLOS, 36_000, 1.0, LATENCIES, 95.0, 0.875, 0.25, (), {"latency": False}, False),
+        QueryOutcome(QUERY.name, 1.0, SLOS, 36_000, 9, 1.0, LATENCIES, 95.0, 0.875, 0.2, (), {"latency": False}, False),
     ),
     deployments=(StationOutcome("mend/correct(effort=2,method=all)@backroom:c1b1u0.7", 2, 3600, 0.93, 1.02, 0.4, 1.0),),
     links=(StationOutcome("home->backroom", 1, 3600, 0.2, 0.2, 0.001, 1.0),),

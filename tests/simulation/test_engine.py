@@ -114,10 +114,10 @@ def test_event_by_event_is_the_same_as_station_by_station(stations: tuple[Statio
 
 
 @settings(max_examples=examples(400))
-@example(seed=401, ends=[])  # requests that come at the same time after visits that wait for several
-@example(seed=667, ends=[])
-@given(st.integers(0, 1000), st.lists(st.integers(1, 40), max_size=8))
-def test_what_happens_at_the_same_time_happens_in_one_order(seed: int, ends: list[int]) -> None:
+@example(seed=401, ends=[], limited=False)  # requests that come at the same time after visits that wait for several
+@example(seed=667, ends=[], limited=False)
+@given(st.integers(0, 1000), st.lists(st.integers(1, 40), max_size=8), st.booleans())
+def test_what_happens_at_the_same_time_happens_in_one_order(seed: int, ends: list[int], limited: bool) -> None:
     """In windows or at once, event by event or station by station."""
     rng = np.random.default_rng(seed)
     queries = [_diamond(rng), _query("chain", [0, 2, 3], rng), replace(_diamond(rng), name="another")]
@@ -125,8 +125,15 @@ def test_what_happens_at_the_same_time_happens_in_one_order(seed: int, ends: lis
         replace(
             query,
             visits=tuple(
-                replace(visit, service_s=rng.integers(1, 4, query.items) / 4, delay_s=0.0) for visit in query.visits
+                replace(
+                    visit,
+                    service_s=rng.integers(1, 4, query.items) / 4,
+                    delay_s=0.0,
+                    latest_start_s=float(rng.integers(1, 20)) / 4 if limited else math.inf,
+                )
+                for visit in query.visits
             ),
+            drops_late=bool(limited and rng.integers(2)),
         )
         for query in queries
     ]
@@ -148,6 +155,7 @@ def test_what_happens_at_the_same_time_happens_in_one_order(seed: int, ends: lis
     for others in (windows, together):
         for one, other in zip(apart.runs, others.runs, strict=False):
             np.testing.assert_allclose(one.done_s, other.done_s, atol=1e-9)
+            np.testing.assert_allclose(one.dropped_s, other.dropped_s, atol=1e-9)
 
 
 @pytest.mark.parametrize("numbers", list(itertools.permutations(range(4))))

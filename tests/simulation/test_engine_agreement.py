@@ -17,7 +17,17 @@ from circinus.simulation.engine import Simulation
 from circinus.simulation.model import QueryModel, Requests, Visit
 from circinus.simulation.model_builder import SimulationModel, build_model
 from circinus.simulation.station_order import strongly_connected_groups
-from circinus.specification import Allocation, Deployment, Network, Pipeline, Pool, QueryPlan, configurations
+from circinus.specification import (
+    Allocation,
+    Deployment,
+    LatePolicy,
+    Network,
+    Pipeline,
+    Pool,
+    QueryPlan,
+    SloKind,
+    configurations,
+)
 from circinus.testing.random_instances import random_infrastructure, random_pipeline, random_profile, random_query
 
 COUNT = 120
@@ -50,7 +60,7 @@ class Scene:
         return [run.latency_s for run in simulation.runs]
 
 
-def scene(seed: int, batch_sizes: tuple[int, ...] = (1, 2, 3, 5)) -> Scene:
+def scene(seed: int, batch_sizes: tuple[int, ...] = (1, 2, 3, 5), late: LatePolicy = LatePolicy.ANSWER) -> Scene:
     rng = np.random.default_rng(seed)
     pipeline = random_pipeline(
         rng, knobs=[1] * int(rng.integers(1, 6)), chain=rng.random() < 0.3, batch_sizes=batch_sizes
@@ -73,6 +83,10 @@ def scene(seed: int, batch_sizes: tuple[int, ...] = (1, 2, 3, 5)) -> Scene:
     for number in range(int(rng.integers(1, 4))):
         plan = _plan(rng, pipeline, infrastructure.pools, plan)
         query = random_query(rng, pipeline, name=f"q{number}", source=str(rng.choice(["device", "edge", "cloud"])))
+        slos = query.slos
+        if slos.latency is not None:  # some limits that are late for most requests, and some for few
+            slos = slos.replaced(SloKind.LATENCY, slos.latency.with_limit(slos.latency.limit_s * 4.0 ** (seed % 3)))
+        query = query.model_copy(update={"late": late, "slos": slos})
         planned.append(PlannedQuery(query, pipeline, plan, profile, Poisson(1.0)))
         arrival_s = np.cumsum(rng.exponential(busy_s / rng.uniform(0.3, 1.5), COUNT))
         requests.append(Requests(arrival_s, next(items)))
@@ -95,10 +109,11 @@ def _plan(rng: np.random.Generator, pipeline: Pipeline, pools: tuple[Pool, ...],
     return QueryPlan(pipeline.name, configuration, tuple(sorted(placement.items())), tuple(sorted(allocations.items())))
 
 
+@pytest.mark.parametrize("late", LatePolicy)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_request_takes_as_long_as_in_the_engine(seed: int) -> None:
+def test_every_request_takes_as_long_as_in_the_engine(seed: int, late: LatePolicy) -> None:
     """At once, and window by window, some of which end when a request arrives."""
-    found = scene(seed)
+    found = scene(seed, late=late)
     expected = virtual_engine.served(found.planned, found.requests, found.replicas, found.network)
     arrivals_s = np.sort(np.concatenate([one.arrival_s for one in found.requests]))
     for simulated in (found.simulated(), found.simulated(*arrivals_s[[20, 40, 80]].tolist())):

@@ -28,3 +28,16 @@ def test_the_true_percentile_is_within_the_bounds_about_as_often_as_is_said(perc
 
 def test_few_requests_know_no_upper_bound_of_a_far_percentile() -> None:
     assert percentile_interval(np.arange(20.0), 99.0).upper == math.inf
+
+
+@pytest.mark.parametrize("count", [400, 20_000])
+def test_dropped_requests_are_infinitely_late(count: int) -> None:
+    latency_s = np.random.default_rng(1).exponential(1.0, count)
+    few, some, many = (
+        np.where(np.random.default_rng(2).random(count) < p, math.inf, latency_s) for p in (0.02, 0.05, 0.2)
+    )
+    assert math.isfinite(percentile_interval(few, 90.0).upper)
+    assert math.isfinite(percentile_interval(some, 95.0).lower)
+    assert percentile_interval(some, 95.0).upper == math.inf
+    assert percentile_interval(many, 65.0).lower < math.inf
+    assert percentile_interval(many, 95.0).lower == math.inf

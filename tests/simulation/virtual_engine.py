@@ -12,8 +12,11 @@ from unittest import mock
 import numpy as np
 
 from circinus.arrays import FloatArray
+from circinus.errors import ServingError
+from circinus.estimation.latest_start import latest_starts_s
 from circinus.operators.fork_server_client import ForkServerClient
 from circinus.serving.desired_state import build_route
+from circinus.serving.engine import DROPPED_LATE
 from circinus.serving.local import deployment_runtime as module
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
 from circinus.serving.local.link_emulator import EmulatedRouter
@@ -77,7 +80,7 @@ def served(
     replicas: Mapping[Deployment, int],
     network: Network,
 ) -> list[FloatArray]:
-    """(requests,) latencies of every query when the engine replays them."""
+    """(requests,) latencies of every query when the engine replays them; infinite for dropped requests."""
 
     async def serve() -> list[FloatArray]:
         loop = asyncio.get_running_loop()
@@ -93,7 +96,11 @@ def served(
         router.routes = {one.query.name: _compiled(number, one, network, running) for number, one in enumerate(planned)}
 
         async def submit(query: str, item: int, input_bytes: float, latency_s: FloatArray, index: int) -> None:
-            latency_s[index] = (await router.submit(query, str(item), None, input_bytes)).timings.latency_s
+            try:
+                latency_s[index] = (await router.submit(query, str(item), None, input_bytes)).timings.latency_s
+            except ServingError as error:
+                if error.code != DROPPED_LATE:
+                    raise
 
         tasks = []
         latencies = []
@@ -122,7 +129,8 @@ def _running(deployment: Deployment, network: Network, batch_wait_s: float) -> D
 def _compiled(
     number: int, planned: PlannedQuery, network: Network, running: Mapping[Deployment, DeploymentRuntime]
 ) -> CompiledRoute:
-    route = build_route(planned.query, planned.plan, planned.pipeline)
+    starts_s = latest_starts_s(planned.query, planned.pipeline, planned.plan, planned.profile, network)
+    route = build_route(planned.query, planned.plan, planned.pipeline, starts_s)
     recordings = {}
     for index, stage in enumerate(route.stages):
         recordings[stage.operator] = 1000 * number + index

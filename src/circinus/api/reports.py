@@ -144,6 +144,9 @@ class SimulationReport(NamedResults["QueryOutcome"]):
 
     def _document(self) -> Any:
         queries = [vars(query) | {"satisfied": query.satisfied} for query in self.outcome.queries]
+        for query in queries:
+            if not query["dropped"]:
+                del query["dropped"]
         return vars(self.outcome) | {"queries": queries}
 
 

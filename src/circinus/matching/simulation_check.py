@@ -123,7 +123,8 @@ def check_by_simulation(
     """Simulate all plans together if any estimate has caveats, and replace the latencies of those estimates.
 
     Hardware has its guaranteed speed. Bounds are those of the simulation's confidence interval; the upper one is scaled
-    by the estimate's allowance for few items. Queries with too few simulated requests keep their estimates and caveats.
+    by the estimate's allowance for few items. Dropped requests are late. Queries with too few simulated requests keep
+    their estimates and caveats.
 
     Args:
         matching: as sized.
@@ -142,7 +143,7 @@ def check_by_simulation(
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
     simulation.run()
     latencies = {
-        plan.query.name: run.latency_s[run.arrival_s >= MATCHING.warm_up_share * duration_s]
+        plan.query.name: np.minimum(run.latency_s[run.arrival_s >= MATCHING.warm_up_share * duration_s], UNBOUNDED)
         for plan, run in zip(planned, simulation.runs, strict=True)
     }
     planned_of = {plan.query.name: plan for plan in planned}

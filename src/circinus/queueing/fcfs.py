@@ -19,10 +19,11 @@ from circinus.arrays import FloatArray, IntArray
 
 @dataclass(frozen=True)
 class Station:
-    """Equal servers behind one FCFS queue: the replicas of a deployment, or one direction of a link.
+    """Equal servers behind one queue: the replicas of a deployment, or one direction of a link.
 
     A free server takes a batch. If a is the arrival of the oldest waiting request and f that of the request that fills
-    the batch, it starts at min(a + wait, f), or later when a server becomes free, with all requests that have arrived.
+    the batch, it starts at min(a + wait, f), or later when a server becomes free, with the first of the requests that
+    have arrived: in order of arrival (FCFS), or of latest starts (EDF).
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
@@ -46,7 +47,8 @@ def predicted_latency_text(predicted: Estimate | None, load: float) -> str:
 
 
 def _row(query: QueryOutcome, predicted: Estimate | None, load: float) -> tuple[str, ...]:
-    named = (escape(query.query), escape(str(query.slos)), str(query.requests))
+    dropped = f" ({query.dropped} dropped)" if query.dropped else ""
+    named = (escape(query.query), escape(str(query.slos)), f"{query.requests}{dropped}")
     if not query.requests:
         return (*named, "", "", "", "[red]no[/red]: no requests")
     missed = [name for name, met in query.slos_met.items() if not met]
@@ -54,15 +56,21 @@ def _row(query: QueryOutcome, predicted: Estimate | None, load: float) -> tuple[
     return (
         *named,
         f"p{query.percentile:g} {_interval_text(query.at_percentile_s)}{predicted_latency_text(predicted, load)}",
-        "\n".join(format_duration(query.latency_s[percentile].value) for percentile in ("p50", "p99")),
+        "\n".join(_latency_text(query.latency_s[percentile].value) for percentile in ("p50", "p99")),
         format_score(query.score),
         f"[red]no[/red]: {', '.join(missed)}{uncertain}" if missed else f"[green]yes[/green]{uncertain}",
     )
 
 
 def _interval_text(latency_s: Interval) -> str:
-    upper = "?" if latency_s.upper == float("inf") else format_duration(latency_s.upper)
+    if latency_s.value == math.inf:
+        return _latency_text(latency_s.value)
+    upper = "?" if latency_s.upper == math.inf else format_duration(latency_s.upper)
     return f"{format_duration(latency_s.value)} ({format_duration(latency_s.lower)} to {upper})"
+
+
+def _latency_text(seconds: float) -> str:
+    return "dropped" if seconds == math.inf else format_duration(seconds)
 
 
 def _stations(report: SimulationReport) -> RenderableType:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
+from circinus.queueing.edf import EdfSchedule, serve_edf
 from circinus.queueing.fcfs import Station, serve_fcfs
 from circinus.simulation.feedback_stations import FeedbackStations
 from circinus.simulation.model import QueryModel, Requests, VisitArrivals, VisitDepartures
@@ -46,6 +47,7 @@ class FeedForwardStation:
         self._index = index
         self._station = station
         self._paths = paths
+        self._is_fcfs = not np.isfinite(paths.latest_start_s[paths.station_of == index]).any()
         self._free_s = [0.0] * station.servers
         self._waiting = VisitArrivals.of([])
         self._served = 0
@@ -53,13 +55,26 @@ class FeedForwardStation:
     def advance(self, entries: VisitArrivals, until_s: float) -> VisitDepartures:
         """See `StationBlock`."""
         waiting = entries if self.idle else VisitArrivals.of([self._waiting, entries])
-        unbatched_s = self._paths.service_s(waiting.visit, waiting.request)
-        served = serve_fcfs(self._station, self._free_s, waiting.time_s, unbatched_s, until_s)
-        started = len(served.start_s)
-        self._waiting = waiting.selected(slice(started, None))
-        order = np.arange(self._served, self._served + started)
-        self._served += started
-        left = waiting.selected(slice(0, started))
+        paths, visit, request = self._paths, waiting.visit, waiting.request
+        unbatched_s = paths.service_s(visit, request)
+        if self._is_fcfs:
+            served = serve_fcfs(self._station, self._free_s, waiting.time_s, unbatched_s, until_s)
+            schedule = EdfSchedule.in_order_of_arrival(served)
+        else:
+            schedule = serve_edf(
+                self._station,
+                self._free_s,
+                waiting.time_s,
+                unbatched_s,
+                paths.latest_start_s[visit] + paths.entered_s[request],
+                paths.drops_late[visit],
+                until_s,
+            )
+            paths.dropped_s[request[schedule.dropped]] = schedule.dropped_s
+        self._waiting = waiting.selected(schedule.remaining(len(visit)))
+        served, left = schedule.served, waiting.selected(schedule.started)
+        order = np.arange(self._served, self._served + len(left.visit))
+        self._served += len(left.visit)
         return VisitDepartures(left.visit, left.request, left.time_s, order, served.start_s, served.end_s, served.fill)
 
     @property
@@ -88,11 +103,13 @@ class QueryRun:
     items: IntArray
     """(n,) item indexes."""
     done_s: FloatArray
-    """(n,) times of the results; infinite for open requests."""
+    """(n,) times of the results; infinite for open and dropped requests."""
+    dropped_s: FloatArray
+    """(n,) times at which requests were dropped; infinite for others."""
 
     @property
     def latency_s(self) -> FloatArray:
-        """(n,) times from arrival to result; infinite for open requests."""
+        """(n,) times from arrival to result; infinite for open and dropped requests."""
         return self.done_s - self.arrival_s
 
 
@@ -156,9 +173,10 @@ class Simulation:
         self.paths = RequestPaths(queries, requests)
         first = self.paths.first_request
         self._done_s = np.full(int(first[-1]), math.inf)
+        times_s = (np.split(column, first[1:-1]) for column in (self._done_s, self.paths.dropped_s))
         self.runs = tuple(
-            QueryRun(query, its_requests.arrival_s, its_requests.items, done_s)
-            for query, its_requests, done_s in zip(queries, requests, np.split(self._done_s, first[1:-1]), strict=True)
+            QueryRun(query, its_requests.arrival_s, its_requests.items, done_s, dropped_s)
+            for query, its_requests, done_s, dropped_s in zip(queries, requests, *times_s, strict=True)
         )
         self._watch = watch
         self._blocks, self._block_of = self._grouped(queries)
@@ -194,7 +212,7 @@ class Simulation:
         self._enters[query] = enters
 
     def run(self, on_progress: Callable[[float], None] | None = None) -> None:
-        """Run until every request is completed.
+        """Run until every request is completed or dropped.
 
         Args:
             on_progress: callback for the simulated time, called after each window.

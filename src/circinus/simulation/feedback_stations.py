@@ -5,40 +5,37 @@ from __future__ import annotations
 import heapq
 import math
 import sys
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 
+from circinus.queueing.edf import EdfQueue
 from circinus.queueing.fcfs import Station
 from circinus.simulation.model import VisitArrivals, VisitDepartures
 from circinus.simulation.request_paths import RequestPaths
 
 _Event = tuple[float, int, int, int, int]
 """Arrival (time, order, visit, request, item), compared as in `VisitArrivals`; or possible start of a batch (time,
-`_BATCH_ORDER`, station, 0, 0)."""
+`_BATCH_ORDER`, number of earlier ones, station, 0)."""
 _BATCH_ORDER = sys.maxsize
 """Order of batch starts: after all arrivals at the same time."""
 
 
 @dataclass(eq=False)
-class _BatchStation:
-    """State of a station that serves batches."""
+class _QueueingStation:
+    """State of a station whose requests may overtake, or are served in batches."""
 
     station: Station
     free_s: list[float]
-    waiting: deque[_Event] = field(default_factory=deque)
+    queue: EdfQueue[_Event]
     scheduled_s: float = math.inf
     """Time of the event at which the next batch may start."""
 
-    def next_start_s(self) -> float:
-        """Return when the next batch starts if no request arrives."""
-        if not self.waiting:
-            return math.inf
-        size = self.station.batch_size
-        full_s = self.waiting[size - 1][0] if len(self.waiting) >= size else math.inf
-        return max(self.free_s[0], min(self.waiting[0][0] + self.station.batch_wait_s, full_s))
+    def starts_at_once(self, time_s: float) -> bool:
+        """Return whether a request that arrives alone starts without a queue."""
+        return self.station.batch_size == 1 and self.free_s[0] <= time_s and not len(self.queue)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +47,12 @@ class _VisitData:
     """Heap of the times when the station's servers become free."""
     service_s: list[float]
     """Service times by item: unbatched times if the station serves batches."""
-    batches: _BatchStation | None
+    queueing: _QueueingStation | None
+    """State of the station, unless it serves requests one by one in order of arrival."""
+    latest_start_s: float
+    drops_late: bool
+    continues: bool
+    """Whether the visit continues a transfer over several links, even if the request was dropped."""
     delay_s: float
     targets: tuple[int, ...]
     """Next visits in the group that wait for this visit only."""
@@ -85,8 +87,8 @@ class _Departures:
 class FeedbackStations:
     """Block of stations, simulated event by event.
 
-    Without batches, start and end of a request are known at its arrival, as servers are occupied in order of arrival.
-    Its next visits are scheduled at once, and a heap contains future arrivals only.
+    Without batches and latest starts, start and end of a request are known at its arrival, as servers are occupied in
+    order of arrival. Its next visits are scheduled at once. Dropped requests leave all queues.
     """
 
     def __init__(self, stations: Mapping[int, Station], visits: Sequence[int], paths: RequestPaths) -> None:
@@ -101,22 +103,28 @@ class FeedbackStations:
         joins = paths.joins
         self._events: list[_Event] = []
         self._served = dict.fromkeys(stations, 0)
+        self._dropped: set[int] = set()
+        self._scheduled = count()
         free_s = {index: [0.0] * station.servers for index, station in stations.items()}
-        self._batches = {
-            index: _BatchStation(station, free_s[index])
+        limited = {int(paths.station_of[visit]) for visit in visits if math.isfinite(paths.latest_start_s[visit])}
+        self._queueing = {
+            index: _QueueingStation(station, free_s[index], EdfQueue(station, self._is_dropped))
             for index, station in stations.items()
-            if station.batch_size > 1
+            if station.batch_size > 1 or index in limited
         }
         self._visits = {}
         for visit in visits:
             index = int(paths.station_of[visit])
-            ratio = 1.0 if index in self._batches else stations[index].batch_time_ratios[0]
+            ratio = 1.0 if stations[index].batch_size > 1 else stations[index].batch_time_ratios[0]
             following = paths.successors_in_group(visit)
             self._visits[visit] = _VisitData(
                 index,
                 free_s[index],
                 (paths.unbatched_by_item_s(visit) * ratio).tolist(),
-                self._batches.get(index),
+                self._queueing.get(index),
+                float(paths.latest_start_s[visit]),
+                bool(paths.drops_late[visit]),
+                paths.continues_transfer(visit),
                 float(paths.delay_s[visit]),
                 tuple(target for target in following if target not in joins),
                 tuple(target for target in following if target in joins),
@@ -124,7 +132,8 @@ class FeedbackStations:
 
     def advance(self, entries: VisitArrivals, until_s: float) -> VisitDepartures:
         """See `StationBlock`."""
-        events, visits, leave, departures = self._events, self._visits, self._leave, _Departures()
+        events, visits, leave, dropped = self._events, self._visits, self._leave, self._dropped
+        departures = _Departures()
         end: _Event = (until_s, -1, -1, -1, -1)
         rows = iter([*self._rows(entries), end])
         entry = next(rows)
@@ -135,15 +144,22 @@ class FeedbackStations:
                 return departures.to_arrays()
             else:
                 event, entry = entry, next(rows)
-            time_s, order, visit, _, item = event
+            time_s, order, visit, request, item = event
             if order == _BATCH_ORDER:
-                self._start_batches(self._batches[visit], visit, time_s, departures)
+                self._start_batches(self._queueing[request], request, time_s, departures)
                 continue
             data = visits[visit]
-            if data.batches is not None:
-                data.batches.waiting.append(event)
-                self._schedule(data.batches, data.station)
+            if request in dropped and not data.continues:
                 continue
+            if data.queueing is not None:
+                queueing, latest_start_s = data.queueing, self._paths.entered_s.item(request) + data.latest_start_s
+                is_only_arrival = entry[0] > time_s and not (events and events[0][0] == time_s)
+                is_late = data.drops_late and latest_start_s < time_s
+                if is_late or not is_only_arrival or not queueing.starts_at_once(time_s):
+                    queueing.queue.put(event, time_s, latest_start_s, data.drops_late)
+                    if queueing.scheduled_s == math.inf or queueing.station.batch_wait_s:
+                        self._schedule(queueing, data.station)
+                    continue
             free_s = data.free_s
             start_s = free_s[0]
             if start_s < time_s:
@@ -159,33 +175,42 @@ class FeedbackStations:
 
     def queued(self) -> Mapping[int, int]:
         """See `StationBlock`."""
-        return {index: len(batches.waiting) for index, batches in self._batches.items()}
+        return {index: len(queueing.queue) for index, queueing in self._queueing.items()}
+
+    def _is_dropped(self, event: _Event) -> bool:
+        return event[3] in self._dropped
 
     def _rows(self, entries: VisitArrivals) -> list[_Event]:
         items = self._paths.items[entries.request]
         columns = (entries.time_s, entries.order, entries.visit, entries.request, items)
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
-    def _schedule(self, batches: _BatchStation, station: int) -> None:
+    def _schedule(self, queueing: _QueueingStation, station: int) -> None:
         """Schedule the next possible batch start, unless an earlier one is scheduled."""
-        start_s = batches.next_start_s()
-        if start_s < batches.scheduled_s:
-            batches.scheduled_s = start_s
-            heapq.heappush(self._events, (start_s, _BATCH_ORDER, station, 0, 0))
+        start_s = queueing.queue.next_start_s(queueing.free_s[0])
+        if start_s < queueing.scheduled_s:
+            queueing.scheduled_s = start_s
+            heapq.heappush(self._events, (start_s, _BATCH_ORDER, next(self._scheduled), station, 0))
 
-    def _start_batches(self, batches: _BatchStation, station: int, now_s: float, departures: _Departures) -> None:
-        if now_s != batches.scheduled_s:
+    def _start_batches(self, queueing: _QueueingStation, station: int, now_s: float, departures: _Departures) -> None:
+        if now_s != queueing.scheduled_s:
             return  # superseded: the batch was full earlier
-        waiting, size, ratios = batches.waiting, batches.station.batch_size, batches.station.batch_time_ratios
-        while batches.next_start_s() <= now_s:
-            batch = [waiting.popleft() for _ in range(min(size, len(waiting)))]
-            unbatched_s = sum(self._visits[visit].service_s[item] for _, _, visit, _, item in batch)
+        queue, free_s, station_data = queueing.queue, queueing.free_s, queueing.station
+        ratios = station_data.batch_time_ratios if station_data.batch_size > 1 else (1.0,)
+        while queue.next_start_s(free_s[0]) <= now_s:
+            batch, late = queue.take(now_s)
+            for _, _, _, request, _ in late:
+                self._dropped.add(request)
+                self._paths.dropped_s[request] = now_s
+            if not batch:
+                continue
+            unbatched_s = sum([self._visits[visit].service_s[item] for _, _, visit, _, item in batch])
             end_s = now_s + ratios[len(batch) - 1] * unbatched_s / len(batch)
-            heapq.heapreplace(batches.free_s, end_s)
+            heapq.heapreplace(free_s, end_s)
             for event in batch:
                 self._leave(event, self._visits[event[2]], now_s, end_s, len(batch), departures)
-        batches.scheduled_s = math.inf
-        self._schedule(batches, station)
+        queueing.scheduled_s = math.inf
+        self._schedule(queueing, station)
 
     def _leave(
         self, event: _Event, data: _VisitData, start_s: float, end_s: float, fill: int, departures: _Departures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -32,6 +33,9 @@ class Visit:
     """(n,) unbatched service times of the query's items."""
     delay_s: float = 0.0
     """Delay from the end of the visit to the arrival at the next one: half a round trip."""
+    latest_start_s: float = math.inf
+    """Latest start of the service, in seconds after the request's entry; its station serves the earliest first.
+    Infinite for links and without a latency SLO."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +50,8 @@ class QueryModel:
     """Visits in topological order. Receivers of an output are in the order in which it is sent to them."""
     sink_visits: tuple[int, ...]
     """Visits whose ends complete the result."""
+    drops_late: bool = False
+    """Whether a request that would start later than a visit's latest start is dropped."""
 
 
 @dataclass(frozen=True, eq=False)

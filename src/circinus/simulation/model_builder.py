@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
+from circinus.estimation.latest_start import latest_starts_s
 from circinus.estimation.stage_latency import batch_time_ratios
 from circinus.estimation.transfer import INPUT, destinations, path_between
 from circinus.profiling import ConfigurationProfile
 from circinus.queueing.arrivals import ArrivalProcess
 from circinus.queueing.fcfs import Station
 from circinus.simulation.model import QueryModel, Visit
-from circinus.specification import Deployment, DirectedLink, Network, Pipeline, Query, QueryPlan
+from circinus.specification import Deployment, DirectedLink, LatePolicy, Network, Pipeline, Query, QueryPlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +51,9 @@ def build_model(
 
     The rules are those of the local engine in replay mode, which tests compare request by request: an output is sent
     to each site once, for all operators there, link by link, each in order of arrival at full bandwidth (outputs of a
-    batch in the order of the batch); an operator starts when all its inputs have arrived; the result is complete when
-    the outputs of all sinks have arrived at the source.
+    batch in the order of the batch); an operator starts when all its inputs have arrived, among the waiting items in
+    order of latest starts; the result is complete when the outputs of all sinks have arrived at the source. If a query
+    drops late requests, its other items leave their queues with the dropped one; begun services and transfers end.
 
     Args:
         planned: the served queries.
@@ -91,6 +93,7 @@ class _ModelBuilder:
         source = planned.query.source
         sites = {INPUT: source} | {operator: pools[pool].site for operator, pool in plan.placement}
         sent_to = destinations(order, sinks, sites)
+        latest_start_s = latest_starts_s(planned.query, pipeline, plan, profile, self._network)
         visits: list[Visit] = []
         available_after: dict[tuple[str, str], int | None] = {}
         """(producer, site) -> visit whose end makes the output available; None for the input at the source."""
@@ -120,13 +123,21 @@ class _ModelBuilder:
             scale = ratios[-1] / self.stations[station].batch_time_ratios[-1]
             speed = (measured.speeds.guaranteed if self._guaranteed else measured.speeds.expected)(pool.hardware)
             scale *= measured.correction(pool.hardware) / speed
-            visits.append(Visit(station, after, measured.service_s * scale))
+            service_s = measured.service_s * scale
+            visits.append(Visit(station, after, service_s, latest_start_s=latest_start_s[operator.name]))
             operators[operator.name] = len(visits) - 1
             send(operator.name, len(visits) - 1, measured.output_bytes)
         self.operators.append(operators)
         results = (available_after[sink, source] for sink in sinks)
         sink_visits = tuple(dict.fromkeys(visit for visit in results if visit is not None))
-        return QueryModel(planned.query.name, planned.arrivals, len(profile.items), tuple(visits), sink_visits)
+        return QueryModel(
+            planned.query.name,
+            planned.arrivals,
+            len(profile.items),
+            tuple(visits),
+            sink_visits,
+            planned.query.late is LatePolicy.DROP,
+        )
 
     def _deployment(self, deployment: Deployment, ratios: tuple[float, ...], wait_s: float) -> int:
         if deployment not in self.deployments:

@@ -29,10 +29,11 @@ def percentile_interval(latency_s: FloatArray, percentile: float) -> Interval:
     that of Student's t distribution about the overall percentile with the standard error of the sections' percentiles
     (batch means; Asmussen and Glynn, Stochastic Simulation, 2007, section IV.5). Sections should be much longer than
     busy periods. With too few requests for five sections, the bounds are order statistics of independent requests,
-    which are too narrow; if these do not exist either, the upper bound is infinite.
+    which are too narrow; if these do not exist either, the upper bound is infinite. If the percentiles of some sections
+    are infinite, the bounds are the least and the greatest one.
 
     Args:
-        latency_s: (n,) latencies in order of arrival, n >= 1.
+        latency_s: (n,) latencies in order of arrival, n >= 1; infinite for dropped requests.
         percentile: percentile in (0, 100).
     """
     count, share = len(latency_s), percentile / 100
@@ -43,6 +44,8 @@ def percentile_interval(latency_s: FloatArray, percentile: float) -> Interval:
         of_sections = np.quantile(
             latency_s[: sections * size].reshape(sections, size), share, axis=1, method="inverted_cdf"
         )
+        if not np.isfinite(of_sections).all():
+            return Interval(value, min(value, float(of_sections.min())), math.inf)
         quantile = student_t_quantile((1 - CONFIDENCE) / 2, sections - 1)
         half_width = quantile * float(of_sections.std(ddof=1)) / math.sqrt(sections)
         return Interval(value, max(0.0, value - half_width), value + half_width)
@@ -73,14 +76,17 @@ class QueryOutcome:
     weight: float
     slos: Slos
     requests: int
-    """Number of requests after the warm-up, all of them completed."""
+    """Number of requests after the warm-up."""
+    dropped: int
+    """Number of these that were dropped as late; all others were completed."""
     rate_per_s: float
     latency_s: Mapping[str, Interval]
-    """`p50`, `p90`, `p95`, `p99` and the percentile of the latency SLO, with 95 % confidence intervals."""
+    """`p50`, `p90`, `p95`, `p99` and the percentile of the latency SLO, with 95 % confidence intervals; dropped
+    requests are infinitely late."""
     percentile: float
     """Percentile of the latency SLO, in (0, 100); 95 without one."""
     score: float
-    """Mean measured score of the requests' items."""
+    """Mean measured score of the completed requests' items; NaN without any."""
     cost_usd_per_h: float
     """Planned cost, independent of the load."""
     stages: tuple[StageOutcome, ...]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from circinus.arrays import FloatArray, IntArray
+from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.simulation.joins import Joins
 from circinus.simulation.model import QueryModel, Requests, VisitArrivals
 
@@ -38,11 +38,22 @@ class RequestPaths:
         """(visits,) query index."""
         self.station_of = np.array([visit.station for visit in visits], dtype=np.int64)
         """(visits,) station index."""
+        self.latest_start_s = np.array([visit.latest_start_s for visit in visits])
+        """(visits,) latest start after the entry of the request."""
+        self.drops_late: BoolArray = np.repeat(
+            np.array([query.drops_late for query in queries], dtype=np.bool_), np.diff(self.first_visit)
+        )
+        """(visits,) whether late requests are dropped."""
         self.delay_s = np.array([visit.delay_s for visit in visits] + [0.0] * 2 * len(queries))
         """(visits, results and sources,) delay after the end of a visit."""
         items = [its_requests.items for its_requests in requests]
         self.items: IntArray = np.concatenate(items) if items else np.zeros(0, np.int64)
         """(requests,) item index."""
+        arrivals_s = [its_requests.arrival_s for its_requests in requests]
+        self.entered_s: FloatArray = np.concatenate(arrivals_s) if arrivals_s else np.zeros(0)
+        """(requests,) time of entry."""
+        self.dropped_s = np.full(len(self.items), np.inf)
+        """(requests,) time at which the request was dropped; infinite for others."""
         self._service_s = [visit.service_s for visit in visits]
         self._all_service_s = np.concatenate(self._service_s) if visits else np.zeros(0)
         self._first_service = _offsets([len(visit.service_s) for visit in visits])
@@ -74,6 +85,11 @@ class RequestPaths:
     def successors_in_group(self, visit: int) -> Sequence[int]:
         """Return the next visits within the group of a visit of an excluded group."""
         return self._in_group[visit]
+
+    def continues_transfer(self, visit: int) -> bool:
+        """Return whether a visit continues a transfer: at a link after a link, which have no latest starts."""
+        transfer = (visit, *self._inputs[visit])
+        return all(index < len(self.query_of) and np.isinf(self.latest_start_s[index]) for index in transfer)
 
     def service_s(self, visit: IntArray, request: IntArray) -> FloatArray:
         """Return (n,) unbatched service times of requests at visits."""

@@ -42,7 +42,7 @@ def simulate(
     on_progress: Callable[[Progress], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> SimulationReport:
-    """Simulate the requests of all planned queries that arrive within `duration_s`, until they are completed.
+    """Simulate the requests of all planned queries that arrive within `duration_s`, until they end.
 
     Args:
         planned: queries with their plans, at least one.
@@ -116,15 +116,17 @@ def _outcome(
 ) -> QueryOutcome:
     query, measured = planned.query, slice(int(np.searchsorted(run.arrival_s, warm_up_s)), None)
     latency_s, slos = run.latency_s[measured], query.slos
+    completed = np.isfinite(latency_s)
     requested = dict.fromkeys((*PERCENTILES, slos.percentile))
     percentiles_s = {f"p{p:g}": percentile_interval(latency_s, p) for p in requested} if len(latency_s) else {}
-    score = float(planned.profile.scores[run.items[measured]].mean()) if len(latency_s) else math.nan
+    score = float(planned.profile.scores[run.items[measured][completed]].mean()) if completed.any() else math.nan
     bounds = percentiles_s.get(f"p{slos.percentile:g}")
     return QueryOutcome(
         query=query.name,
         weight=query.weight,
         slos=slos,
         requests=len(latency_s),
+        dropped=int((~completed).sum()),
         rate_per_s=len(latency_s) / (duration_s - warm_up_s),
         latency_s=percentiles_s,
         percentile=slos.percentile,
