@@ -23,7 +23,7 @@ from circinus.simulation import PlannedQuery
 from circinus.simulation.engine import Simulation
 from circinus.simulation.model import Requests
 from circinus.simulation.model_builder import build_model
-from circinus.specification import Network, Specification
+from circinus.specification import LatePolicy, Network, Specification
 from circinus.testing.random_instances import random_specification
 from circinus.testing.simulated_engine import SimulatedEngine
 from circinus.testing.simulated_run import run_controlled
@@ -32,8 +32,12 @@ from raised import raises_code
 Profiles = Mapping[str, PipelineProfile]
 
 
-def _planned(seed: int, peak: float = 1.0, **options: int) -> tuple[ManagedPlans, Specification, Profiles]:
+def _planned(
+    seed: int, peak: float = 1.0, late: LatePolicy = LatePolicy.ANSWER, **options: int
+) -> tuple[ManagedPlans, Specification, Profiles]:
     specification, profiles = random_specification(seed, **({"queries": 4} | options), cpus=32.0)
+    queries = tuple(query.model_copy(update={"late": late}) for query in specification.queries)
+    specification = replace(specification, queries=queries)
     matching, _ = plan_all_queries(specification, profiles)
     assert specification.infrastructure is not None
     deployments = (
@@ -62,10 +66,11 @@ async def _looked_at(engine: SimulatedEngine, controlled: ManagedPlans, rng: np.
         await engine.status()
 
 
-def test_however_often_it_is_looked_at_latencies_are_those_of_a_simulation() -> None:
+@pytest.mark.parametrize(("late", "times"), [(LatePolicy.ANSWER, 1.0), (LatePolicy.DROP, 5.0)])
+def test_however_often_it_is_looked_at_latencies_are_those_of_a_simulation(late: LatePolicy, times: float) -> None:
     for seed in (1, 3):
-        controlled, specification, profiles = _planned(seed)
-        requests = _requests(controlled, 60.0, seed)
+        controlled, specification, profiles = _planned(seed, late=late)
+        requests = _requests(controlled, 60.0, seed, times)
         engine = SimulatedEngine(controlled, profiles, requests, startup_s=5.0)
         asyncio.run(_looked_at(engine, controlled, np.random.default_rng(seed)))
         planned = []
@@ -90,6 +95,12 @@ def test_however_often_it_is_looked_at_latencies_are_those_of_a_simulation() -> 
         for one, run in zip(planned, plain.runs, strict=True):
             _, latency_s = engine.latency_s(one.query.name)
             np.testing.assert_allclose(latency_s, run.latency_s, rtol=1e-9)
+        dropped = {query.query: query.dropped for query in asyncio.run(engine.status()).queries}
+        expected = {
+            one.query.name: np.isfinite(run.dropped_s).sum() for one, run in zip(planned, plain.runs, strict=True)
+        }
+        assert {name: dropped[name] for name in expected} == expected
+        assert (sum(expected.values()) > 0) == (late is LatePolicy.DROP)
 
 
 @pytest.fixture(scope="module")

@@ -126,25 +126,24 @@ class _QueryRequests:
 
     requests: Requests
     done_s: FloatArray
-    """(n,) completion times; infinite for failed and incomplete requests."""
+    """(n,) completion times; infinite for failed, dropped and incomplete requests."""
     received: int = 0
     completed: int = 0
     failed: int = 0
+    dropped: int = 0
     recent_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT_LATENCIES))
-    """Latencies of recent requests; infinite for failed requests."""
+    """Latencies of recent requests; infinite for dropped and NaN for failed requests."""
     in_flight: list[tuple[_Phase, int, IntArray]] = field(default_factory=list)
     """(phase, index of its simulated query, indexes of requests)"""
 
     def fail(self, count: int) -> None:
         self.failed += count
-        self.recent_s.extend([math.inf] * min(count, _RECENT_LATENCIES))
+        self.recent_s.extend([math.nan] * min(count, _RECENT_LATENCIES))
 
     def status(self, query: str) -> QueryStatus:
-        latency_s = tuple(self.recent_s)
-        failed = latency_s.count(math.inf)
-        if failed:
-            latency_s = tuple(seconds for seconds in latency_s if seconds < math.inf)
-        return QueryStatus(query, self.received, self.completed, self.failed, latency_s, failed)
+        latency_s = tuple(seconds for seconds in self.recent_s if not math.isnan(seconds))
+        failed = len(self.recent_s) - len(latency_s)
+        return QueryStatus(query, self.received, self.completed, self.failed, latency_s, failed, self.dropped)
 
 
 class SimulatedEngine:
@@ -222,7 +221,7 @@ class SimulatedEngine:
             self._enter(drifted, current.desired)
 
     def latency_s(self, query: str) -> tuple[FloatArray, FloatArray]:
-        """Return (n,) arrival times and (n,) latencies; infinite for failed and incomplete requests."""
+        """Return (n,) arrival times and (n,) latencies; infinite for failed, dropped and incomplete requests."""
         sent = self._queries[query]
         return sent.requests.arrival_s[: sent.received], (sent.done_s - sent.requests.arrival_s)[: sent.received]
 
@@ -341,13 +340,15 @@ class SimulatedEngine:
         """Record the requests of a query that completed by now."""
         remaining = []
         for phase, index, requests in query.in_flight:
-            done_s = phase.simulation.runs[index].done_s[requests]
-            is_done = done_s <= self.now_s
-            query.done_s[requests[is_done]] = done_s[is_done]
-            query.completed += int(is_done.sum())
-            query.recent_s.extend((done_s - query.requests.arrival_s[requests])[is_done].tolist())
-            if not is_done.all():
-                remaining.append((phase, index, requests[~is_done]))
+            run = phase.simulation.runs[index]
+            done_s, is_dropped = run.done_s[requests], run.dropped_s[requests] <= self.now_s
+            has_ended = is_dropped | (done_s <= self.now_s)
+            query.done_s[requests[has_ended]] = done_s[has_ended]
+            query.dropped += int(is_dropped.sum())
+            query.completed += int((has_ended & ~is_dropped).sum())
+            query.recent_s.extend((done_s - query.requests.arrival_s[requests])[has_ended].tolist())
+            if not has_ended.all():
+                remaining.append((phase, index, requests[~has_ended]))
         query.in_flight = remaining
 
 
