@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -56,6 +56,11 @@ class RouteStage:
     latest_start_s: float | None = None
     """Latest start of the service that can meet the latency SLO, in seconds after the request entered; None without
     one. The queue of a deployment serves the items with the earliest latest start."""
+
+    @property
+    def unlimited(self) -> RouteStage:
+        """The stage without its latest start, on which recordings do not depend."""
+        return replace(self, latest_start_s=None)
 
 
 @dataclass(frozen=True)

@@ -165,9 +165,9 @@ class LocalEngine:
         routes = {}
         for route in desired.routes:
             recordings = {
-                stage.operator: self._recording_ids[route.pipeline, stage]
+                stage.operator: self._recording_ids[route.pipeline, stage.unlimited]
                 for stage in route.stages
-                if (route.pipeline, stage) in stages
+                if (route.pipeline, stage.unlimited) in stages
             }
             routes[route.query] = CompiledRoute.compile(route, network, names, recordings)
         return routes

@@ -32,7 +32,7 @@ def build_router_configs(desired: DesiredState, applications: Sequence[Applicati
     routes = []
     for route in desired.routes:
         recordings = {
-            stage.operator: str(RecordingKey(route.pipeline, stage, stage.operator in route.sinks))
+            stage.operator: str(RecordingKey(route.pipeline, stage.unlimited, stage.operator in route.sinks))
             for stage in route.stages
             if desired.mode is Mode.REPLAY
         }

@@ -52,7 +52,7 @@ def load_replay_stages(desired: DesiredState) -> Mapping[tuple[str, RouteStage],
     stages = {}
     for route in desired.routes:
         recorded = recordings[route.pipeline]
-        for stage in route.stages:
+        for stage in (stage.unlimited for stage in route.stages):
             stages[route.pipeline, stage] = replay_stage(recorded, stage, is_sink=stage.operator in route.sinks)
     return stages
 
