@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from circinus.control.replanning.canary import CanaryAnalysis
@@ -46,11 +48,19 @@ def test_late_answers_count_where_the_plans_before_were_in_time_and_nobody_asks_
     trial = _trial(_of("a", 1000, 0), _of("b", 1000, 0, latency_s=0.9))
     late = _status(a=_of("a", 1030, 0, latency_s=0.8), b=_of("b", 1030, 0, latency_s=0.9))
     reason = trial.regression_reason(late, QUERIES, (), SETTINGS)
-    assert reason == "query a: 0 % of the last 30 answers within 0.5 s instead of the guaranteed 95 %"
+    assert reason == "query a: 0 % of the last 30 requests within 0.5 s instead of the guaranteed 95 %"
     assert not trial.regression_reason(late, QUERIES, ("a",), SETTINGS)
     assert not trial.regression_reason(_status(a=_of("a", 1010, 0, latency_s=0.8)), QUERIES, (), SETTINGS), (
         "ten are few"
     )
+
+
+def test_dropped_requests_are_late_and_no_failures() -> None:
+    trial = _trial(_of("a", 1000, 0))
+    recent_s = (0.1,) * 20 + (math.inf,) * 20
+    now = _status(a=QueryStatus("a", 1040, 1020, 0, recent_s, dropped=20))
+    reason = trial.regression_reason(now, QUERIES, (), SETTINGS)
+    assert reason == "query a: 50 % of the last 40 requests within 0.5 s instead of the guaranteed 95 %"
 
 
 def test_an_engine_that_was_started_anew_says_nothing() -> None:
@@ -77,7 +87,7 @@ def test_a_query_that_is_new_has_to_keep_its_promise() -> None:
     assert not trial.regression_reason(first, QUERIES, (), SETTINGS)
     trial = trial.observed(first, QUERIES, SETTINGS)
     reason = trial.regression_reason(_status(a=_of("a", 32, 0, latency_s=0.8)), QUERIES, (), SETTINGS)
-    assert reason == "query a: 0 % of the last 30 answers within 0.5 s instead of the guaranteed 95 %"
+    assert reason == "query a: 0 % of the last 30 requests within 0.5 s instead of the guaranteed 95 %"
 
 
 def test_a_trial_is_over_after_its_time() -> None:

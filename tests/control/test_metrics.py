@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from urllib.request import urlopen
 
@@ -84,7 +85,7 @@ def test_queries_and_deployments_that_are_gone_are_not_told_of() -> None:
         Mode.REAL,
         tuple(DeploymentStatus(d.deployment, d.replicas, d.replicas, 2, 0, 0) for d in controlled.deployments),
         (),
-        queries=tuple(QueryStatus(a.query, 10, 9, 1, (0.001,) * 9) for a in served),
+        queries=tuple(QueryStatus(a.query, 13, 9, 1, (0.001,) * 9 + (math.inf,) * 3, dropped=3) for a in served),
     )
 
     first, *others = [a.query for a in served]
@@ -98,6 +99,7 @@ def test_queries_and_deployments_that_are_gone_are_not_told_of() -> None:
     assert f'circinus_audited_score{{query="{others[0]}"}} 0.75' in text
     assert f'circinus_requests{{query="{first}",what="failed"}} 1.0' in text
     assert f'circinus_requests{{query="{others[0]}",what="answered"}} 9.0' in text
+    assert f'circinus_requests{{query="{others[0]}",what="dropped"}} 3.0' in text
     assert 'circinus_events_total{kind="replan",why="nodes"} 1.0' in text
     gone = controlled.deployments[-1].deployment.name
     assert f'deployment="{gone}"' in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,6 +73,13 @@ def test_the_answers_that_are_remembered_stand_for_all() -> None:
     reader = LateShareReader(1.0, 1)
     reader.read(0.0, [_query(0, 0, [])], SLOS)
     assert reader.read(1.0, [_query(100, 0, [0.5, 2.0])], SLOS) == {"q": 0.5}
+
+
+def test_dropped_requests_are_late() -> None:
+    reader = LateShareReader(1.0, 1)
+    reader.read(0.0, [_query(0, 0, [])], SLOS)
+    status = QueryStatus("q", 5, 2, 1, (0.5, math.inf, 0.5, math.inf), dropped=2)
+    assert reader.read(1.0, [status], SLOS) == {"q": 3 / 5}
 
 
 def test_a_query_without_a_limit_is_not_read() -> None:

@@ -18,6 +18,7 @@ from circinus.errors import ServingError
 from circinus.queueing.arrivals import arrival_process
 from circinus.serving import Mode
 from circinus.serving.desired_state import build_desired_state
+from circinus.serving.engine import DROPPED_LATE
 from circinus.serving.loadtest.load_report import LoadReport, QueryMeasurement
 from circinus.serving.loadtest.load_test import LoadProgress, LoadSpec, run_load_test
 from circinus.serving.loadtest.scoring import ERRORS_KEPT
@@ -91,6 +92,14 @@ def test_items_take_turns() -> None:
     assert keys[:10] != keys[10:20]
     sizes = {request.input_bytes for _, request in engine.received}
     assert all(size > 8 for size in sizes)
+
+
+def test_dropped_requests_are_late_and_no_failures() -> None:
+    engine = ObedientEngine(("q",), fails=lambda request: request.item_key == "number-3", error_code=DROPPED_LATE)
+    (measured,) = load(engine, query("q", slos=ALL), traffic=LoadSpec(duration_s=50.0)).queries
+    assert measured.dropped == sum(request.item_key == "number-3" for _, request in engine.received) > 0
+    assert (measured.failures, measured.unanswered, measured.errors) == (0, 0, ())
+    assert measured.slos_met == {"latency": False, "accuracy": True, "cost": True}
 
 
 def test_failures_and_missing_answers_violate_the_latency() -> None:

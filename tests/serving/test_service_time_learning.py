@@ -295,7 +295,7 @@ def test_failures_teach_nothing(lost: str) -> None:
         service_s=lambda r, before: None if lost == "unanswered" and before == 60 else usual(r, before),
         fails=lambda request: lost == "failed" and request.item_key == "number-3",
     )
-    assert "failed or were unanswered" in refused(learnt(engine))
+    assert "failed, were dropped or had no answer" in refused(learnt(engine))
 
 
 def test_few_requests_and_few_items_teach_nothing() -> None:

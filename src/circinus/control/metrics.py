@@ -96,6 +96,7 @@ class ControlMetrics:
             if query is None:
                 continue
             counts = {"entered": entry.received, "answered": entry.answered, "failed": entry.failed}
+            counts["dropped"] = entry.dropped
             for kind, count in counts.items():
                 self._requests.set(count, entry.query, kind)
             ordered = sorted(entry.recent_latency_s)

@@ -65,7 +65,8 @@ def _row(query: QueryMeasurement, load: float) -> tuple[str, ...]:
         return (query.query, slos, "0", "", "", "", f"[red]no[/red]: {reason}")
     predicted = query.predicted
     measured_s = query.latency_s.at_percentile_s
-    lost = query.failures + query.unanswered
+    counts = {"lost": query.failures + query.unanswered, "dropped": query.dropped}
+    losses = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     violations = [name for name, met in (query.slos_met or {}).items() if not met]
     reason = ", ".join(violations) or "requests lost"
     cost = query.cost_usd_per_h
@@ -74,7 +75,7 @@ def _row(query: QueryMeasurement, load: float) -> tuple[str, ...]:
     return (
         query.query,
         slos,
-        f"{query.requests}" + (f" ({lost} lost)" if lost else ""),
+        f"{query.requests}" + (f" ({losses})" if losses else ""),
         f"p{query.latency_s.percentile:g} {measured}{predicted_latency_text(predicted, load)}",
         f"{_measured_score(query)}{predicted_accuracy}",
         "" if cost is None else format_usd_per_h(cost),

@@ -24,6 +24,8 @@ class FakeEngine:
     """Output of a request."""
     fails: Callable[[Request], bool] = lambda request: False
     """Whether a request fails."""
+    error_code: str = "query.request_failed"
+    """Code of the error of a failed request."""
     service_s: Callable[[Request, int], float | None] = lambda request, earlier: 0.05
     """Seconds until the response, by the number of earlier requests; None: never."""
     stage: str = ""
@@ -66,7 +68,7 @@ class FakeEngine:
             raise AssertionError
         await asyncio.sleep(service_s)
         if self.fails(request):
-            raise ServingError(f"item {request.item_key} is bad", code="operator.failed")
+            raise ServingError(f"item {request.item_key} is bad", code=self.error_code)
         stage_s = {self.stage: service_s} if self.stage else {}
         return Response(self.answer(request), ResponseTimings(loop.time() - begin_s, stage_s, stage_s, self.link_bytes))
 

@@ -44,7 +44,7 @@ class _Block:
 
 
 class LateShareReader:
-    """Reader of the share of late requests by blocks of time. Failed requests count as late."""
+    """Reader of the share of late requests by blocks of time. Dropped and failed requests count as late."""
 
     def __init__(self, block_s: float, min_requests: int) -> None:
         """Start without readings; a block has a minimum duration and a minimum number of requests."""
@@ -64,18 +64,18 @@ class LateShareReader:
         return result
 
     def _read(self, now_s: float, status: QueryStatus, slo: LatencySlo) -> float | None:
-        current = status.answered, status.failed
+        current = status.completed, status.failed
         previous = self._counts.get(status.query, current)
         if current < previous or status.failed < previous[1]:
             previous = (0, 0)  # the engine was restarted
         self._counts[status.query] = current
         block = self._blocks.setdefault(status.query, _Block(now_s))
-        answered, failed = current[0] - previous[0], current[1] - previous[1]
-        if answered:
-            # If the engine dropped some latencies, the remaining ones represent all.
-            block.late += answered - answered * slo.fraction_within(status.recent_latency_s[-answered:])
+        completed, failed = current[0] - previous[0], current[1] - previous[1]
+        if completed:
+            # If the engine forgot some latencies, the remaining ones represent all.
+            block.late += completed - completed * slo.fraction_within(status.recent_latency_s[-completed:])
         block.late += failed
-        block.completed += answered + failed
+        block.completed += completed + failed
         if now_s - block.begin_s < self._block_s or block.completed < self._min_requests:
             return None
         self._blocks[status.query] = _Block(now_s)

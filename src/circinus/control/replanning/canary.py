@@ -17,7 +17,7 @@ class CanaryBaseline:
     """Counters of one query under the previous plans, or at its first report during the analysis."""
 
     received: int
-    answered: int
+    completed: int
     failed: int
     met_slo: bool
     """True if the most recent answers met the latency SLO."""
@@ -27,12 +27,12 @@ class CanaryBaseline:
         """Return the baseline from a query's current status."""
         latency = query.slos.latency
         met_slo = latency is None or latency.fraction_within(status.recent_latency_s) >= latency.percentile / 100
-        return cls(status.received, status.answered, status.failed, met_slo)
+        return cls(status.received, status.completed, status.failed, met_slo)
 
     @property
     def failed_share(self) -> float:
-        """Share of completed requests that failed."""
-        return self.failed / max(1, self.answered + self.failed)
+        """Share of ended requests that failed."""
+        return self.failed / max(1, self.completed + self.failed)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class CanaryAnalysis:
 
 def _failure_reason(baseline: CanaryBaseline, now: QueryStatus, settings: CanarySettings) -> str | None:
     failed = now.failed - baseline.failed
-    completed = failed + now.answered - baseline.answered
+    completed = failed + now.completed - baseline.completed
     max_share = max(settings.max_failed_share, settings.max_failure_ratio * baseline.failed_share)
     if failed < settings.min_failures or failed <= max_share * completed:
         return None
@@ -100,8 +100,8 @@ def _failure_reason(baseline: CanaryBaseline, now: QueryStatus, settings: Canary
 
 
 def _latency_reason(baseline: CanaryBaseline, now: QueryStatus, query: Query, settings: CanarySettings) -> str | None:
-    latency, answers = query.slos.latency, now.answered - baseline.answered
-    recent_s = now.recent_latency_s[-answers:] if answers > 0 else ()
+    latency, completed = query.slos.latency, now.completed - baseline.completed
+    recent_s = now.recent_latency_s[-completed:] if completed > 0 else ()
     if latency is None or not baseline.met_slo or len(recent_s) < settings.min_answers:
         return None
     share = latency.fraction_within(recent_s)
@@ -109,6 +109,6 @@ def _latency_reason(baseline: CanaryBaseline, now: QueryStatus, query: Query, se
     if upper_bound >= latency.percentile / 100 - settings.latency_margin:
         return None
     return (
-        f"{100 * share:.0f} % of the last {len(recent_s)} answers within {latency.limit_s:.3g} s "
+        f"{100 * share:.0f} % of the last {len(recent_s)} requests within {latency.limit_s:.3g} s "
         f"instead of the guaranteed {latency.percentile:g} %"
     )

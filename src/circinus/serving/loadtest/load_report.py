@@ -57,6 +57,8 @@ class QueryMeasurement:
     """Number of requests scheduled after the warm-up."""
     failures: int = 0
     """Number of requests answered with an error."""
+    dropped: int = 0
+    """Number of requests that the engine dropped as late, which count as late and not as failures."""
     unanswered: int = 0
     """Number of requests without an answer at the end of the drain timeout."""
     unscored: int = 0

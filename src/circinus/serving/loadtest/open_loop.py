@@ -13,7 +13,7 @@ import numpy as np
 
 from circinus.errors import Diagnostic, ServingError, SpecError
 from circinus.queueing.arrivals import ArrivalProcess, Poisson
-from circinus.serving.engine import Engine, Request, Response
+from circinus.serving.engine import DROPPED_LATE, Engine, Request, Response
 from circinus.specification.arrival_files import QUERY, TIME, read_arrival_rows
 
 
@@ -86,6 +86,8 @@ class RequestOutcome:
     """Seconds from the scheduled time to the answer."""
     response: Response | None = None
     error: str = ""
+    dropped: bool = False
+    """True if the engine dropped the request as late, which is no error."""
 
 
 @dataclass(frozen=True)
@@ -157,15 +159,16 @@ class OpenLoop:
 
     async def _send_one(self, index: int, arrival: Arrival, request: Request) -> None:
         response: Response | None = None
-        error = ""
+        error, dropped = "", False
         try:
             response = await self._engine.submit(request)
         except ServingError as failure:
-            error = str(failure)
-            self._failed += 1
+            dropped = failure.code == DROPPED_LATE
+            error = "" if dropped else str(failure)
+            self._failed += not dropped
         latency_s = self._elapsed_s() - arrival.time_s
         self._outcomes[index] = RequestOutcome(
-            arrival.query, request.item_key, arrival.time_s, latency_s, response, error
+            arrival.query, request.item_key, arrival.time_s, latency_s, response, error, dropped
         )
 
     async def _report(

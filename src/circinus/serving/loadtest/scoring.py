@@ -142,7 +142,7 @@ def _measure(
 ) -> QueryMeasurement:
     """Measure a served query. A query without requests does not count as satisfied."""
     answered = [(answer, answer.response) for answer in answers if answer.response is not None]
-    failures = sum(bool(answer.error) for answer in answers)
+    failures, dropped = sum(bool(answer.error) for answer in answers), sum(answer.dropped for answer in answers)
     latency = score = standard_error = stage_s = None
     unscored: list[str] = []
     if answers:
@@ -163,7 +163,8 @@ def _measure(
         served=True,
         requests=len(answers),
         failures=failures,
-        unanswered=len(answers) - len(answered) - failures,
+        dropped=dropped,
+        unanswered=len(answers) - len(answered) - failures - dropped,
         unscored=len(unscored),
         rate_per_s=len(answers) / duration_s,
         latency_s=latency,

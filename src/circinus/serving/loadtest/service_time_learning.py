@@ -94,7 +94,7 @@ def _disturbance(
         return "a replica was replaced during the run"
     failed = sum(answer.response is None for answer in answers)
     if failed:
-        return f"{failed} of its {len(answers)} requests failed or were unanswered"
+        return f"{failed} of its {len(answers)} requests failed, were dropped or had no answer"
     return ""
 
 
