@@ -17,6 +17,7 @@ from circinus.specification import (
     Infrastructure,
     Knob,
     KnobValues,
+    LatePolicy,
     Link,
     MetricSpec,
     OperatorSpec,
@@ -102,6 +103,12 @@ def route(query: str, *steps: StageSpec) -> Route:
         ),
         sinks=tuple(step.operator for step in steps if step.operator not in consumed),
     )
+
+
+def limited(given: Route, latest_start_s: float | None, *, drops: bool = False) -> Route:
+    """Return a route with one latest start for all stages."""
+    stages = tuple(replace(stage, latest_start_s=latest_start_s) for stage in given.stages)
+    return replace(given, stages=stages, late=LatePolicy.DROP if drops else LatePolicy.ANSWER)
 
 
 def state(routes: Sequence[Route], steps: Sequence[StageSpec], mode: Mode = Mode.REAL) -> DesiredState:

@@ -11,6 +11,7 @@ The module needs pytest, which is no dependency of Circinus.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 from dataclasses import replace
@@ -21,9 +22,9 @@ import pytest
 from circinus.errors import ServingError
 from circinus.operators.pickling import unpickle_value
 from circinus.serving.configuration_hash import configuration_hash
-from circinus.serving.engine import AuditableEngine, Engine, Mode
+from circinus.serving.engine import DROPPED_LATE, AuditableEngine, Engine, Mode
 from circinus.serving.state_serialization import state_fingerprint
-from circinus.testing.desired_states import StageSpec, chain, recorded, route, state
+from circinus.testing.desired_states import StageSpec, chain, limited, recorded, route, state
 from circinus.testing.engine_driver import (
     HANG_LIMIT_S,
     StatusConformance,
@@ -167,6 +168,51 @@ class EngineConformance(StatusConformance):
         process = await ask(engine, 0)
         await engine.apply(chain("q", worker))
         assert await ask(engine, 0) == process
+
+    @run_async_test
+    async def test_the_earliest_latest_start_is_served_first_and_late_requests_are_dropped(
+        self, engine: Engine, tmp_path: Path
+    ) -> None:
+        stage = StageSpec("meet", "Barrier", pool="far")
+        limits_s = {
+            "loose": 9 * HANG_LIMIT_S,
+            "unlimited": None,
+            "tight": 3 * HANG_LIMIT_S,
+            "late": 0.0,
+            "dropped": 0.0,
+        }
+        unordered = state([route(query, stage) for query in limits_s], [stage])
+        await engine.apply(unordered)
+        free, held = tmp_path / "free", tmp_path / "held"
+        held.mkdir()
+        free.mkdir()
+        process, _ = await ask(engine, {"folder": str(free), "parties": 1}, "loose")
+        # Other limits change routes, and no replica.
+        routes = [limited(r, limits_s[r.query], drops=r.query == "dropped") for r in unordered.routes]
+        await engine.apply(replace(unordered, routes=tuple(routes)))
+        first = asyncio.create_task(ask(engine, {"folder": str(held), "parties": 2}, "loose"))
+        await wait_until(lambda: _has_files(held, 1))
+        answered: list[str] = []
+
+        async def send(query: str) -> None:
+            assert await ask(engine, {"folder": str(free), "parties": 1}, query) == [process, 1]
+            answered.append(query)
+
+        queued = []
+        for number, query in enumerate(limits_s):
+            queued.append(asyncio.create_task(send(query)))
+            await wait_until(lambda number=number: _waiting(engine, number + 1))  # type: ignore[misc]
+        signal_barrier(held)
+        *_, error = await asyncio.gather(*queued, return_exceptions=True)
+        assert (await first)[0] == process
+        assert answered == ["late", "tight", "loose", "unlimited"]
+        assert isinstance(error, ServingError)
+        assert error.code == DROPPED_LATE
+        statuses = {query.query: query for query in (await engine.status()).queries}
+        dropped = statuses["dropped"]
+        assert (dropped.received, dropped.answered, dropped.failed, dropped.dropped) == (1, 0, 0, 1)
+        assert (dropped.recent_latency_s, dropped.recent_failed, dropped.in_flight) == ((math.inf,), 0, 0)
+        assert [statuses[query].dropped for query in answered] == [0] * 4
 
     @run_async_test
     async def test_start_up_is_told_once_there_was_one(self, engine: Engine) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from circinus.serving.engine import DesiredState
 from circinus.serving.ray.http_ingress import HttpIngress
-from circinus.testing.desired_states import StageSpec, chain
+from circinus.testing.desired_states import StageSpec, chain, limited
 from router_scenario import Scene, driven
 
 pytest.importorskip("starlette")
@@ -103,3 +103,14 @@ async def test_a_deadline_that_passes_is_a_gateway_timeout() -> None:
     assert status == 504
     assert "deadline of 0.02 s passed" in body["error"]
     scene.hold.set()
+
+
+@driven
+async def test_a_dropped_request_is_a_gateway_timeout_with_its_code() -> None:
+    from dataclasses import replace
+
+    desired = chain("q", START)
+    (route,) = desired.routes
+    _, ingress = opened(replace(desired, routes=(limited(route, -1.0, drops=True),)))
+    status, _, body = await send(ingress)
+    assert (status, body["code"]) == (504, "query.dropped_late")

@@ -14,10 +14,10 @@ from circinus.errors import ServingError
 from circinus.operators.pickling import pickle_value, unpickle_value
 from circinus.serving.applications import build_applications
 from circinus.serving.configuration_hash import configuration_hash
-from circinus.serving.engine import DesiredState
+from circinus.serving.engine import DROPPED_LATE, DesiredState
 from circinus.serving.ray.serve_config import build_router_configs
 from circinus.serving.replicas.replica_protocol import BatchResult, ItemResult
-from circinus.specification import Infrastructure, Link, Site
+from circinus.specification import Infrastructure, LatePolicy, Link, Site
 from circinus.testing.desired_states import StageSpec, chain, route, state
 from raised import raises_code
 from router_scenario import Scene, driven
@@ -324,3 +324,25 @@ async def test_how_long_batches_took_is_told_by_the_site_of_the_deployment() -> 
         assert seen.batches == 1
         (batch,) = seen.recent_batches
         assert (batch.service_s, batch.items, batch.prefix) == (0.5, 1, configuration_hash(stage.prefix))
+
+
+@driven
+async def test_latest_starts_count_from_the_entry_and_drops_are_told_where_a_request_entered() -> None:
+    steps = (StageSpec("start", "add"), StageSpec("next", "add", after=("start",), pool="far"))
+    given = route("q", *steps)
+    for latest_start_s, answer in ((1.5, 3), (0.5, None)):
+        last = replace(given.stages[1], latest_start_s=latest_start_s)
+        limited = replace(given, stages=(given.stages[0], last), late=LatePolicy.DROP)
+        scene = Scene(state([limited], steps))
+        scene.hold.clear()
+        request = asyncio.create_task(scene.ask(1))
+        await asyncio.sleep(1.0)  # the first stage takes as long, before the value crosses to the other site
+        scene.hold.set()
+        if answer is None:
+            with raises_code(ServingError, DROPPED_LATE):
+                await request
+        else:
+            assert await request == answer
+        (counts,) = scene.boards["home"].observe().queries
+        assert (counts.answered, counts.dropped, counts.failed) == ((0, 1, 0) if answer is None else (1, 0, 0))
+        assert len(scene.batches) == (1 if answer is None else 2)
