@@ -15,6 +15,7 @@ from benchmarks.control.simulated_day import DayOptions, day
 from benchmarks.harness.benchmark import Benchmark, Option, Options, Part, PartResult
 from benchmarks.serving.engine_overhead import HopOptions, hops
 from benchmarks.serving.node_loss import lost_nodes
+from benchmarks.serving.overload import overload
 from benchmarks.serving.plan_changes import changes
 from benchmarks.workloads import burst_shop, drifting_till
 from benchmarks.workloads.published.speech import traces_folder
@@ -55,11 +56,13 @@ BENCHMARK = Benchmark(
         Option("drifts", 1, "repeats of drifting data and of slower operators, 3.5 minutes together"),
         Option("quiet_days", 100.0, "simulated days without drift", quick=2.0),
         Option("quiet_hours", 2.0, "simulated hours without drift with the whole controller", quick=0.25),
+        Option("overload_s", 60.0, "seconds of traffic of each load beyond the capacity", quick=12.0),
         Option("day_hours", 24.0, "simulated hours of the day", quick=3.0),
     ),
     parts=(
         Part("hops", lambda o, console: hops(HopOptions(o.requests, o.repeats), console), ("requests", "repeats")),
         Part("changes", lambda o, console: changes(o.repeats, console), ("repeats",)),
+        Part("overload", lambda o, console: overload(o.overload_s, o.seed, console), ("overload_s", "seed")),
         Part("bursts", _bursts, ("repeats",), quick=False),
         Part("kills", _kills, ("kills", "seed"), quick=False),
         Part("lost-node", lambda o, console: lost_nodes(o.repeats, console), ("repeats",), quick=False),
