@@ -111,6 +111,13 @@ FIELDS: list[Case] = [
     ("  weight: 2", "  weight: '2'", 67, "spec.weight", ("found '2'", "a number")),
     ("  weight: 2", "  priority: high", 67, "spec.priority", ("found 'high'", "a whole number")),
     ("  weight: 2", "  late: dorp", 67, "spec.late", ("'dorp'", "'answer' or 'drop'", "mean drop?")),
+    (
+        "  weight: 2\n  slos:\n    - latency p95 <= 800ms",
+        "  late: drop\n  slos:",
+        67,
+        "spec.late",
+        ("found drop", "answer", "a latency SLO beyond which requests are late"),
+    ),
     ("  weight: 2", "  pin: phones", 67, "spec.pin", ("found 'phones'", "a mapping by name, or a list")),
     ("  weight: 2", "  pin: {denoise: 3}", 67, "spec.pin.denoise", ("found 3", "text")),
     ("  weight: 2", "  risk: 1", 67, "spec.risk", ("found 1", "less than 1")),

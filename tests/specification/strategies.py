@@ -211,7 +211,7 @@ def specifications(draw: st.DrawFn) -> Specification:
     queries = []
     for name in draw(some(names, min_size=0)):
         pipeline = draw(st.sampled_from(made))
-        rate_per_s = draw(positive)
+        rate_per_s, slos = draw(positive), draw(objectives(pipeline.metric))
         queries.append(
             Query(
                 name=name,
@@ -219,8 +219,8 @@ def specifications(draw: st.DrawFn) -> Specification:
                 source=draw(st.sampled_from(infrastructure.sites)).name,
                 rate_per_s=rate_per_s,
                 arrivals=draw(arrivals(rate_per_s)),
-                slos=draw(objectives(pipeline.metric)),
-                late=draw(st.sampled_from(LatePolicy)),
+                slos=slos,
+                late=draw(st.sampled_from(LatePolicy)) if slos.latency else LatePolicy.ANSWER,
                 weight=draw(positive),
                 risk=draw(st.floats(0, 1, exclude_min=True, exclude_max=True)),
                 priority=draw(st.integers(-3, 3)),

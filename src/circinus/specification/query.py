@@ -86,6 +86,8 @@ class Query(SpecModel):
     @classmethod
     def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
         yield from validate_pins(content, "pin", "pool")
+        if isinstance(content, Query) and content.late is LatePolicy.DROP and content.slos.latency is None:
+            yield Issue(("late",), "drop", "answer, or a latency SLO beyond which requests are late")
         if isinstance(content, Query) and isinstance(content.arrivals, PeriodicArrivals):
             jitter_s, max_jitter_s = content.arrivals.jitter_s, 0.5 / content.rate_per_s
             if jitter_s > max_jitter_s:
