@@ -26,7 +26,7 @@ from circinus.matching.lagrangian import DualObjective
 from circinus.matching.lagrangian.lp_prices import solve_lp_prices
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits
 from circinus.matching.lagrangian.relaxed_problem import NOT_SERVED, RelaxedProblem
-from circinus.matching.solvers.solver_subprocess import SubprocessSolver
+from circinus.matching.solvers.highs_subprocess import HighsSubprocess
 
 OURS, MIP = "Circinus", "HiGHS alone"
 SIZES = (100, 1_000, 10_000, 100_000, 1_000_000)
@@ -89,7 +89,7 @@ def _runs(job: tuple[int, int, int]) -> list[SizeRun]:
     if limit_s is None:
         answer = solve_refined(problem)
     else:
-        solver = SubprocessSolver()
+        solver = HighsSubprocess()
         solver.start()
         answer = solve_refined(problem, minimise=solver.minimise, time_limit_s=limit_s)
         solver.close()
@@ -128,7 +128,7 @@ def _highs_alone(problem: RelaxedProblem) -> np.ndarray:
     prices = solve_lp_prices(problem, objective).prices
     regrets = ReducedProfits.at(problem, objective, prices)
     unserved = np.full(len(problem.class_of), NOT_SERVED, dtype=np.int64)
-    solver = SubprocessSolver()
+    solver = HighsSubprocess()
     solution = solve_restricted(
         problem, regrets, unserved, objective, inf, solver.minimise, max_undecided=len(unserved), time_limit_s=_MIP_S
     ).chosen

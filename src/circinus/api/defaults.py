@@ -1,4 +1,4 @@
-"""Default values that the command line shows; importing them loads nothing else."""
+"""Kinds of engines and modes, and default values that the command line shows; importing them loads nothing else."""
 
 from pathlib import Path
 from typing import Literal

@@ -412,7 +412,7 @@ class Workspace(ProfilingWorkspace):
             'RayService'
         """
         from circinus.serving import Mode
-        from circinus.serving.ray.kubernetes import Manifest, ray_service
+        from circinus.serving.ray.kuberay_manifest import Manifest, ray_service
 
         opened = self._opened(plan)
         opened.require_served_query()

@@ -36,7 +36,7 @@ def kubernetes(
     """
     from circinus.api.workspace import Workspace
     from circinus.cli.output import print_json, progress_console
-    from circinus.serving.ray.kubernetes import as_yaml
+    from circinus.serving.ray.kuberay_manifest import as_yaml
 
     workspace, plan = Workspace.open_plan(plan_file)
     if image == _IMAGE and len(plan):

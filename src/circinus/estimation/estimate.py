@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import assert_never
 
 from circinus.estimation.slo_probability import SloProbabilities
 from circinus.estimation.traffic import RequestStream
@@ -59,9 +60,15 @@ class Estimate:
         Args:
             sized: whether the cost is the query's share at the final sizes; before, its lower bound counts.
         """
-        if slo.kind is SloKind.COST:
-            return self.cost_usd_per_h.value if sized else self.cost_usd_per_h.lower
-        return slo.worst(self.latency_s if slo.kind is SloKind.LATENCY else self.accuracy)
+        match slo.kind:
+            case SloKind.LATENCY:
+                return slo.worst(self.latency_s)
+            case SloKind.ACCURACY:
+                return slo.worst(self.accuracy)
+            case SloKind.COST:
+                return self.cost_usd_per_h.value if sized else self.cost_usd_per_h.lower
+            case _:
+                assert_never(slo.kind)
 
 
 @dataclass(frozen=True)

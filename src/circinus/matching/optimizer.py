@@ -28,10 +28,10 @@ from circinus.matching.search import search
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings
 from circinus.matching.simulation_check import check_by_simulation, exclude_refuted, simulation_inputs
 from circinus.matching.sizing import Reestimate
+from circinus.matching.solvers.highs_subprocess import HighsSubprocess
 from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
 from circinus.matching.solvers.milp_solver import MilpSolver
 from circinus.matching.solvers.solver import Solver
-from circinus.matching.solvers.solver_subprocess import SubprocessSolver
 from circinus.planning import Frontier, plan_queries
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
@@ -194,7 +194,7 @@ def _solver(queries: int, seed: int, clock: Callable[[], float], resources: Exit
     """Return the solver for a number of queries; `resources` closes its subprocess."""
     if queries <= MATCHING.max_exact_queries:
         return MilpSolver(seed=seed, clock=clock)
-    subprocess_solver = SubprocessSolver()
+    subprocess_solver = HighsSubprocess()
     resources.callback(subprocess_solver.close)
     if os.name == "posix":
         with suppress(OSError):  # without a subprocess, solve in this process

@@ -1,5 +1,7 @@
 """Queues in order of latest starts: earliest deadline first, with deadlines for the start of service.
 
+This is least slack first, too: the slack of a request is its latest start minus the time, which is the same for all.
+
 Requests overtake only those that wait at the same time, so that the order is that of arrival unless a request waits
 behind one with a later latest start, or is dropped. Without batches, every order that keeps a single server busy has
 the busy periods of FCFS (Kleinrock, Queueing Systems II, 1976, chapter 3), and drops only shorten them: only the busy

@@ -95,7 +95,7 @@ def rejection_explanation(rejection: Rejection, query: Query) -> RenderableType:
 
 def _probability(estimate: Estimate, query: Query) -> list[Text]:
     probability, slos = estimate.slo_probability, query.slos
-    uncertain = slos.replaced(SloKind.COST, None).by_kind  # cost is computed
+    uncertain = slos.without_cost.by_kind
     if probability is None or not uncertain:
         return []
     parts = [f"{kind} {format_probability(getattr(probability, kind))}" for kind in uncertain]

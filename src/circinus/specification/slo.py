@@ -270,7 +270,12 @@ class Slos(SpecModel):
     @property
     def by_kind(self) -> dict[SloKind, Slo]:
         """The SLOs that the query has."""
-        return {slo.kind: slo for slo in (self.latency, self.accuracy, self.cost) if slo is not None}
+        return {kind: slo for kind in SloKind if (slo := getattr(self, kind)) is not None}
+
+    @property
+    def without_cost(self) -> Slos:
+        """The SLOs that measurements decide: costs are computed."""
+        return self.replaced(SloKind.COST, None)
 
     @property
     def percentile(self) -> float:

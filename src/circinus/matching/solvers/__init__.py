@@ -1,1 +1,1 @@
-"""Solvers of the matching problem: an exact MILP solver, a Lagrangian one for many queries, and a greedy heuristic."""
+"""Solvers of the matching problem: an exact MILP solver, a Lagrangian one for many queries, greedy first choices."""

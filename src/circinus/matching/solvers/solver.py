@@ -1,4 +1,4 @@
-"""Interface of matching solvers."""
+"""Interface of matching solvers: `optimizer` selects one by size, `search` solves small subsets exactly."""
 
 from __future__ import annotations
 

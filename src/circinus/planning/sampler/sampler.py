@@ -40,7 +40,7 @@ from circinus.profiling.race.run_confidence import per_sequence_alpha
 from circinus.profiling.race.sampler import Seconds
 from circinus.profiling.race.slo_requirements import distribution_free_sample_size
 from circinus.profiling.store.transfer_sources import SourceScores
-from circinus.specification import Configuration, Network, Query, SloKind, Slos, Specification
+from circinus.specification import Configuration, Network, Query, Slos, Specification
 from circinus.statistics.mean_decision import shrunk_variance
 
 MAX_ENUMERATED = 600
@@ -274,7 +274,7 @@ class PlanCostSampler:
         """
         pruned: dict[Slos, frozenset[Configuration]] = {}
         for query, is_pruned in zip(self._queries, acquisition.pruned, strict=True):
-            requirement = query.slos.replaced(SloKind.COST, None)
+            requirement = query.slos.without_cost
             subset = frozenset(usable).intersection(
                 configurations[number] for number in np.flatnonzero(is_pruned).tolist()
             )

@@ -1,4 +1,4 @@
-"""State of the race among configurations, the open questions that follow from it, and the verdicts."""
+"""State of the race among configurations, the open questions that follow from it, and the verdicts, without costs."""
 
 from __future__ import annotations
 

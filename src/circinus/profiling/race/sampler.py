@@ -1,4 +1,7 @@
-"""Interface of samplers that select the configurations to profile."""
+"""Interface of samplers, which select configurations to profile and prune those that make no plan much cheaper.
+
+Only samplers know costs; the race does without.
+"""
 
 from __future__ import annotations
 

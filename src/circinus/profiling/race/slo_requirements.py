@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from circinus.specification import HardwareClass, Query, SloKind, Slos, Specification
+from circinus.specification import HardwareClass, Query, Slos, Specification
 from circinus.statistics.counts import percentile_sample_size
 
 MIN_ITEMS = 8
@@ -69,7 +69,7 @@ class PipelineSlos:
         own_queries = [query for query in queries if query.pipeline == pipeline_name]
         weights: dict[Slos, float] = {}
         for query in own_queries:
-            requirement = query.slos.replaced(SloKind.COST, None)
+            requirement = query.slos.without_cost
             weights[requirement] = weights.get(requirement, 0.0) + query.weight
         return cls(
             requirements=tuple(weights),

@@ -1,1 +1,1 @@
-"""Batch queue and executors of replicas, shared by all engines."""
+"""Executors of replicas, shared by all engines."""

@@ -1,4 +1,4 @@
-"""Queue of a deployment, which forms the batches."""
+"""Queue of a deployment, which forms the batches; `circinus.queueing.edf` simulates it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState, Mode
-from circinus.serving.ray.kubernetes import Manifest, as_yaml, ray_service
+from circinus.serving.ray.kuberay_manifest import Manifest, as_yaml, ray_service
 from circinus.testing.desired_states import StageSpec, chain
 from golden import check_message
 from raised import raises_code

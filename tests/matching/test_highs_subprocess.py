@@ -10,7 +10,7 @@ import pytest
 
 from budget import HANG_LIMIT_S
 from circinus.matching.solvers.highs import LpModel, solve_milp
-from circinus.matching.solvers.solver_subprocess import SubprocessSolver
+from circinus.matching.solvers.highs_subprocess import HighsSubprocess
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ def _easy() -> tuple[LpModel, np.ndarray]:
 
 def test_it_answers_as_the_solver_does() -> None:
     programme, objective = _easy()
-    solver = SubprocessSolver()
+    solver = HighsSubprocess()
     try:
         for _ in range(2):
             values, bound = solver.minimise(
@@ -50,7 +50,7 @@ def test_it_answers_as_the_solver_does() -> None:
 def test_one_that_does_not_come_to_an_end_is_ended_and_the_next_one_answers() -> None:
     # A market split problem of this size takes hours; the patience here ends a moment after it was asked.
     programme, objective = _knapsack(60, seed=0)
-    solver = SubprocessSolver(grace_s=-1.25 * 3600 + 1.0)
+    solver = HighsSubprocess(grace_s=-1.25 * 3600 + 1.0)
     try:
         solver.start()
         process = solver._process
@@ -67,7 +67,7 @@ def test_one_that_does_not_come_to_an_end_is_ended_and_the_next_one_answers() ->
 
 
 def test_a_killed_process_is_no_answer() -> None:
-    solver = SubprocessSolver()
+    solver = HighsSubprocess()
     solver.start()
     process = solver._process
     assert process is not None

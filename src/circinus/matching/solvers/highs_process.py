@@ -1,4 +1,4 @@
-"""Subprocess that runs HiGHS and can be killed: `python -m circinus.matching.solvers.solver_process FD`.
+"""Subprocess that runs HiGHS and can be killed: `python -m circinus.matching.solvers.highs_process FD`.
 
 It reads the arguments of `solve_milp` from an inherited socket, solves one program at a time, and exits with its parent
 process.

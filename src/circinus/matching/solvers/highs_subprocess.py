@@ -21,7 +21,7 @@ _START_TIMEOUT_S = 30.0
 """Timeout of the subprocess's start; half a second is usual."""
 
 
-class SubprocessSolver:
+class HighsSubprocess:
     """`highs.solve_milp` in a subprocess, started when first needed and reused.
 
     A HiGHS run may continue long after its time limit; nothing inside its process can end it.
@@ -31,7 +31,7 @@ class SubprocessSolver:
         self._grace_s = grace_s
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
-        self._finalizer: weakref.finalize[..., SubprocessSolver] | None = None
+        self._finalizer: weakref.finalize[..., HighsSubprocess] | None = None
         self._is_ready = False
 
     def start(self) -> None:
@@ -45,7 +45,7 @@ class SubprocessSolver:
             ours, theirs = socket.socketpair()
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "circinus.matching.solvers.solver_process", str(theirs.fileno())],
+                    [sys.executable, "-P", "-m", "circinus.matching.solvers.highs_process", str(theirs.fileno())],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
