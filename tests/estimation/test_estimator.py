@@ -20,6 +20,7 @@ from circinus.specification import (
     Infrastructure,
     KnobValues,
     LatencySlo,
+    LatePolicy,
     Link,
     MetricSpec,
     Network,
@@ -434,6 +435,16 @@ def test_values_of_one_request_on_one_link_are_doubted() -> None:
         plan = _plan(profile, pools)
         estimate = estimator.candidate(plan, merge_loads([estimator.candidate(plan)])).estimate
         assert ("link device->edge: values of the same request may wait for each other" in estimate.caveats) == doubted
+
+
+@pytest.mark.parametrize("late", LatePolicy)
+def test_formulas_that_know_no_drops_are_doubted_where_requests_are_dropped(late: LatePolicy) -> None:
+    pipeline = _pipeline({"a": ()})
+    profile = _profile(pipeline, {"a": np.full(10, 0.001)})
+    estimator = Estimator(_query().model_copy(update={"late": late}), pipeline, profile, _network())
+    plan = _plan(profile, {"a": "edge"})
+    estimate = estimator.candidate(plan, merge_loads([estimator.candidate(plan)])).estimate
+    assert ("late requests are dropped" in estimate.caveats) == (late is LatePolicy.DROP)
 
 
 def _unsure_input(bandwidth: float, rate: float) -> PlanCandidate:

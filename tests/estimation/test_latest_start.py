@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -15,7 +16,23 @@ from circinus.simulation import PlannedQuery
 from circinus.simulation.engine import Simulation
 from circinus.simulation.model import Requests
 from circinus.simulation.model_builder import build_model
-from circinus.specification import LatencySlo, Query, Slos
+from circinus.specification import (
+    Allocation,
+    DatasetSpec,
+    HardwareClass,
+    Infrastructure,
+    LatencySlo,
+    MetricSpec,
+    Network,
+    OperatorSpec,
+    Pipeline,
+    Pool,
+    Query,
+    QueryPlan,
+    Site,
+    Slos,
+)
+from circinus.testing.random_instances import random_profile
 from planning_instances import all_plans, random_instance
 
 
@@ -66,5 +83,27 @@ def test_the_latest_start_leaves_the_remaining_time_to_as_many_items_as_the_slo_
         limit_s, entry_s = tight_slo.limit_s, np.quantile(single[INPUT], 0.8, method="inverted_cdf")
         for operator, start_s in latest_starts_s(tight, pipeline, plan, profile, network).items():
             needed_s = np.quantile(single[operator], 0.8, method="inverted_cdf")
-            assert start_s == pytest.approx(max(limit_s, entry_s) - needed_s)  # no answer is dropped without a wait
+            assert start_s == pytest.approx(
+                max(limit_s, entry_s + 0.01) - needed_s
+            )  # no answer is dropped without a wait
         assert set(latest_starts_s(_with_limit(query, None), pipeline, plan, profile, network).values()) == {math.inf}
+
+
+@pytest.mark.parametrize("limit_s", [0.64, 0.68, 1.0])
+def test_a_request_may_wait_for_its_batch_to_fill(limit_s: float) -> None:
+    operator = OperatorSpec(name="read", uses="m:R", cpus=(1.0,), batch_sizes=(8,), batch_wait_s=0.5)
+    pipeline = Pipeline(
+        name="p", operators=(operator,), metric=MetricSpec(name="m", uses="m:e"), dataset=DatasetSpec(uses="m:d")
+    )
+    pool = Pool(
+        name="server", site="home", tier="edge", cpus=4.0, memory_bytes=2.0**30, hardware=HardwareClass(name="local")
+    )
+    network = Network(Infrastructure(name="i", sites=(Site(name="home"),), pools=(pool,), links=()))
+    (measured,) = random_profile(np.random.default_rng(0), pipeline, items=20).configurations
+    read = replace(measured.operators["read"], service_s=np.full(20, 0.1), batch_ratio={(1.0, 1): 1.0, (1.0, 8): 2.0})
+    query = Query(name="q", pipeline="p", source="home", rate_per_s=1.0, slos=Slos(latency=LatencySlo(limit_s=limit_s)))
+    plan = QueryPlan(
+        "p", measured.configuration, placement=(("read", "server"),), allocations=(("read", Allocation(1.0, 8, 0.7)),)
+    )
+    profile = replace(measured, operators={"read": read})
+    assert latest_starts_s(query, pipeline, plan, profile, network)["read"] > 0.5

@@ -17,7 +17,7 @@ from circinus.estimation.slo_probability import SloProbabilities, accuracy_slo_p
 from circinus.estimation.stage_latency import StageLatencyModel
 from circinus.estimation.transfer import INPUT, TransferModel, destinations, link_station_under_load
 from circinus.profiling import ConfigurationProfile
-from circinus.specification import Deployment, Network, OperatorSpec, Pipeline, Query, QueryPlan, SloKind
+from circinus.specification import Deployment, LatePolicy, Network, OperatorSpec, Pipeline, Query, QueryPlan, SloKind
 
 USABLE_LINK_SHARE = 0.7
 """Maximum share of a link's bandwidth used by all plans; guarantees are computed at this utilization."""
@@ -123,6 +123,8 @@ class Estimator:
         if conditions is not None:
             caveats += self._link_caveats(links, conditions) + self._batched_transfer_caveats(timeline, sent_to)
             caveats += _multiple_value_caveats(links, float(timeline.latency_s.mean()))
+            if self._query.late is LatePolicy.DROP:
+                caveats += ("late requests are dropped",)
         estimate = Estimate(
             percentile=self._percentile.percentile,
             latency_s=latency_s,

@@ -13,6 +13,8 @@ from circinus.profiling import ConfigurationProfile
 from circinus.specification import Network, Pipeline, Query, QueryPlan
 
 _NO_WAIT = np.zeros(1)
+_SLACK_S = 0.01
+"""Minimum slack of a request that never waits: event loops begin batches some milliseconds late."""
 
 
 def latest_starts_s(
@@ -23,8 +25,8 @@ def latest_starts_s(
     It is the limit minus `remaining_times_s` at the SLO's percentile over the items, in seconds after the request
     entered; infinity without a latency SLO. The percentile, because queues in overload grow until requests start
     exactly at the limit of `late: drop`: with the mean, half of them would end late. Batches are full, as in overload,
-    if the limit leaves time to wait for a full batch in progress; else they are smaller, so that `late: drop` costs no
-    answers at the planned load.
+    if the limit leaves time to wait for a full batch in progress, or for a batch to fill; else they are smaller, so
+    that `late: drop` costs no answers at the planned load.
 
     Where requests that never wait would be late at the percentile, all latest starts are later by as much, so that
     `late: drop` leaves a plan that cannot meet its SLO some answers.
@@ -43,7 +45,8 @@ def latest_starts_s(
     if slo is None:
         return {operator.name: math.inf for operator in pipeline.operators}
     max_batch = max(allocation.batch_size for _, allocation in plan.allocations)
-    in_progress_s = _slowest_batch_s(pipeline, plan, profile, network) if max_batch > 1 else 0.0
+    fill_s = sum(o.batch_wait_s for o in pipeline.operators if plan.allocation_of(o.name).batch_size > 1)
+    wait_s = max(_slowest_batch_s(pipeline, plan, profile, network), fill_s) if max_batch > 1 else 0.0
     while True:
         remaining = remaining_times_s(query, pipeline, plan, profile, network, max_batch=max_batch)
         starts_s = {
@@ -51,8 +54,8 @@ def latest_starts_s(
             for producer, remaining_s in remaining.items()
         }
         entry_s = starts_s.pop(INPUT)
-        if entry_s >= in_progress_s or max_batch == 1:
-            return {operator: start_s - min(entry_s, 0.0) for operator, start_s in starts_s.items()}
+        if entry_s >= wait_s + _SLACK_S or max_batch == 1:
+            return {operator: start_s - min(entry_s - _SLACK_S, 0.0) for operator, start_s in starts_s.items()}
         max_batch //= 2
 
 

@@ -57,7 +57,7 @@ def _row(query: QueryOutcome, predicted: Estimate | None, load: float) -> tuple[
         *named,
         f"p{query.percentile:g} {_interval_text(query.at_percentile_s)}{predicted_latency_text(predicted, load)}",
         "\n".join(_latency_text(query.latency_s[percentile].value) for percentile in ("p50", "p99")),
-        format_score(query.score),
+        "" if math.isnan(query.score) else format_score(query.score),
         f"[red]no[/red]: {', '.join(missed)}{uncertain}" if missed else f"[green]yes[/green]{uncertain}",
     )
 
@@ -107,8 +107,8 @@ def _notes(report: SimulationReport) -> list[Text]:
     if overloaded:
         notes.append(
             Text(
-                f"overloaded: {', '.join(overloaded)}; their queues grow as long as requests arrive, so that latencies "
-                "depend on the simulated time",
+                f"overloaded: {', '.join(overloaded)}; their queues grow as long as requests arrive, unless queries "
+                "drop late ones, so that latencies depend on the simulated time",
                 style="yellow",
             )
         )

@@ -346,3 +346,45 @@ async def test_latest_starts_count_from_the_entry_and_drops_are_told_where_a_req
         (counts,) = scene.boards["home"].observe().queries
         assert (counts.answered, counts.dropped, counts.failed) == ((0, 1, 0) if answer is None else (1, 0, 0))
         assert len(scene.batches) == (1 if answer is None else 2)
+
+
+@driven
+async def test_a_drop_at_another_site_ends_the_branches_there() -> None:
+    steps = (
+        StageSpec("start", "add"),
+        StageSpec("left", "add", after=("start",), pool="far"),
+        StageSpec("right", "add", after=("start",), pool="far"),
+        StageSpec("join", "pair", after=("left", "right"), pool="far"),
+    )
+    given = route("q", *steps)
+    stages = tuple(replace(stage, latest_start_s=0.5 if stage.operator == "right" else None) for stage in given.stages)
+    scene = Scene(state([replace(given, stages=stages, late=LatePolicy.DROP)], steps))
+    scene.hold.clear()
+    request = asyncio.create_task(scene.ask(1))
+    await asyncio.sleep(1.0)
+    scene.hold.set()
+    with raises_code(ServingError, DROPPED_LATE):
+        await request
+    await asyncio.sleep(60.0)
+    scene.boards["center"]._sweep()
+    assert not scene.boards["center"]._joins
+    await asyncio.sleep(300.0)
+    scene.boards["center"]._sweep()
+    assert not scene.boards["center"]._reported
+
+
+@driven
+async def test_transfers_count_where_a_request_comes_back_to_its_entry() -> None:
+    steps = (StageSpec("start", "add", pool="far"), StageSpec("next", "add", after=("start",)))
+    given = route("q", *steps)
+    last = replace(given.stages[1], latest_start_s=1.0)
+    scene = Scene(state([replace(given, stages=(given.stages[0], last), late=LatePolicy.DROP)], steps))
+    deliver = scene.deliver
+
+    async def slow(*arguments: Any) -> None:
+        await asyncio.sleep(2.0)
+        await deliver(*arguments)
+
+    scene.deliver = slow  # type: ignore[method-assign]
+    with raises_code(ServingError, DROPPED_LATE):
+        await scene.ask(1)

@@ -104,6 +104,8 @@ class SiteRouterCore(RouterCore):
         self._config: RouterConfig | None = None
         self._replicas: dict[str, ApplicationReplicas] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reported: dict[str, float] = {}
+        """Request of another site that ended here -> time of its deadline, oldest report first."""
 
     def configure(self, config: RouterConfig) -> None:
         """Set routes and deployments; requests in flight stay on the route that they carry."""
@@ -120,9 +122,13 @@ class SiteRouterCore(RouterCore):
                 del self._replicas[name], self.dispatchers[name]
 
     def accept(self, message: RouterMessage, age_s: float) -> None:
-        """Receive a value from another site, whose clock differs; the time of the transfer is not added to the age."""
+        """Receive a value from another site, whose clock differs.
+
+        The time of the transfer is not added to the age, except for requests that entered here.
+        """
         now_s = self._loop.time()
-        context = message.context._replace(entered_s=now_s - age_s)
+        request = self._requests.get(message.context.request_id)
+        context = message.context._replace(entered_s=now_s - age_s if request is None else request.start_s)
         self.receive(message._replace(context=context), now_s)
 
     def observe(self) -> RouterStatus:
@@ -141,10 +147,20 @@ class SiteRouterCore(RouterCore):
     def _is_entry(self, context: RequestContext) -> bool:
         return context.route.source == self._site
 
+    def _has_ended(self, context: RequestContext) -> bool:
+        return context.request_id in self._reported or super()._has_ended(context)
+
+    def _sweep(self) -> None:
+        super()._sweep()
+        while self._reported and next(iter(self._reported.values())) < self._loop.time():
+            del self._reported[next(iter(self._reported))]
+
     def _report(self, context: RequestContext, reason: str, code: str = "query.request_failed") -> None:
         if self._is_entry(context):
             self.fail(context.request_id, reason, code)
-        else:
+        elif context.request_id not in self._reported:
+            self._reported[context.request_id] = context.expires_s
+            self._sweep()
             self._start(self._peers.report(context.route.source, context.request_id, reason, code))
 
     async def _deliver(self, site: str, message: RouterMessage, padding: bytes) -> None:
