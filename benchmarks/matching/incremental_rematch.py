@@ -124,7 +124,7 @@ def _affected_sites(
 
 def profit_bound(problem: RelaxedProblem, reduced_profits: ReducedProfits, prices: Prices) -> float:
     """Return the dual as `dual_bound` without a minimum weight, allowing for the precision of the values."""
-    best = reduced_profits.reduced[np.arange(len(reduced_profits.best)), reduced_profits.best].astype(np.float64)
+    best = reduced_profits.reduced.max(axis=1).astype(np.float64)
     rounding = float(np.finfo(reduced_profits.reduced.dtype).eps) * _ROUNDINGS * float(np.abs(best).max(initial=0.0))
     resources = (prices.local.sum() + prices.shared.sum()) * (1.0 + CAPACITY_TOLERANCE)
     return float((best + rounding) @ problem.multiplicity + resources)

@@ -10,11 +10,11 @@ import time
 
 import numpy as np
 
-from benchmarks.matching.restricted_milp import solve_restricted, value_of
+from benchmarks.matching.restricted_milp import choose_best_plans, solve_restricted, value_of
 from circinus.arrays import IntArray
 from circinus.matching.lagrangian import DualObjective, Prices, RelaxedProblem, RelaxedSolution, dual_bound
 from circinus.matching.lagrangian.lp_prices import LpPrices
-from circinus.matching.lagrangian.primal_rounding import ReducedProfits, choose_best_plans
+from circinus.matching.lagrangian.primal_rounding import ReducedProfits
 from circinus.matching.lagrangian.solve import (
     RelaxedSearch,
     cost_profits,

@@ -9,13 +9,20 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.lagrangian.dual import DualObjective
-from circinus.matching.lagrangian.primal_rounding import ReducedProfits, choose_best_plans
+from circinus.matching.lagrangian.primal_rounding import ReducedProfits
 from circinus.matching.lagrangian.relaxed_problem import NOT_SERVED, RelaxedProblem
 from circinus.matching.solvers.highs import LpModel, SolveMilp
 from circinus.matching.tolerances import CAPACITY_TOLERANCE
 
 _ROUNDING = 1e-9
 """Relative rounding tolerance of sums of weights."""
+
+
+def choose_best_plans(problem: RelaxedProblem, reduced_profits: ReducedProfits) -> IntArray:
+    """Return (N,) the plan with the highest reduced profit of each query; may exceed capacities."""
+    plans = reduced_profits.reduced.shape[1] - 1
+    chosen = reduced_profits.reduced.argmax(axis=1)[problem.class_of]
+    return np.where(chosen == plans, NOT_SERVED, chosen).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +149,7 @@ class _Model:
         if is_complete:  # other queries have a single option within the gap, which a better choice must take
             is_fixed = np.ones(len(chosen), dtype=bool)
             is_fixed[queries] = False
-            options = reduced_profits.best[problem.class_of[is_fixed]]
+            options = reduced_profits.reduced.argmax(axis=1)[problem.class_of[is_fixed]]
             fixed[is_fixed] = np.where(options == plans, NOT_SERVED, options)
         headroom = 1.0 - problem.usage_of(fixed)
         value = objective.weight * problem.weight[classes] - objective.cost * problem.cost_usd_per_h[classes, plan]

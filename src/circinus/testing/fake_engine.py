@@ -102,4 +102,4 @@ class FakeEngine:
         """Implement `Engine.close`."""
 
     def _has_nodes(self, deployment: Deployment) -> bool:
-        return not self.nodes or self.nodes[deployment.pool] > 0
+        return not self.nodes or self.nodes.get(deployment.pool, 0) > 0

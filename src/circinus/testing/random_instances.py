@@ -1,4 +1,7 @@
-"""Random pipelines, profiles, infrastructures, queries and specifications, small enough to enumerate all plans."""
+"""Random pipelines, profiles, infrastructures, queries and specifications, small enough to enumerate all plans.
+
+Operators have no code, so that only engines without processes run them.
+"""
 
 from __future__ import annotations
 

@@ -108,3 +108,32 @@ def _linear(problem: RelaxedProblem, worth: np.ndarray, min_weight: float | None
     terms = [float(worth[c, p]) * x[c][p] for c, p in pairs]
     solver.maximize(sum(terms[1:], start=terms[0]))
     return float(solver.getInfo().objective_function_value)
+
+
+def test_prices_are_found_anew_for_more_classes_than_a_program_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lp_prices, "_MAX_CLASSES", 200)
+    problem, objective = crowd(np.random.default_rng(0), 600, shared=3, load=3.0), DualObjective(1.0, 0.0)
+    start = solve_lp_prices(problem, objective).prices
+    doubled = replace(problem, amounts=2 * problem.amounts)
+    found, anew = solve_lp_prices(doubled, objective, start=start), solve_lp_prices(doubled, objective)
+    assert dual_bound(doubled, objective, found.prices) == pytest.approx(dual_bound(doubled, objective, anew.prices))
+
+
+def test_one_heavy_query_may_push_many_to_dear_plans() -> None:
+    """Each of 300 queries has a free plan with a share of a resource and one for $1/h; one more needs all of it."""
+    count = 300
+    amounts = np.zeros((count + 1, 2, 1), dtype=np.float32)
+    amounts[:count, 0], amounts[count, 0] = 1.0 / count, 1.0
+    cost = np.zeros((count + 1, 2))
+    cost[:count, 1], cost[count, 1] = 1.0, np.inf
+    problem = RelaxedProblem(
+        multiplicity=np.ones(count + 1),
+        weight=np.ones(count + 1),
+        cost_usd_per_h=cost,
+        amounts=amounts,
+        site=np.zeros(count + 1, dtype=np.int64),
+        sites=1,
+        local=0,
+    )
+    objective = DualObjective(0.0, 1.0, float(count + 1))
+    assert -dual_bound(problem, objective, solve_lp_prices(problem, objective).prices) >= 0.999 * count

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from benchmarks.matching.restricted_milp import choose_best_plans
 from benchmarks.workloads.random.small_matchings import best_of_all, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,6 @@ from circinus.matching.lagrangian.local_search import swap_search
 from circinus.matching.lagrangian.lp_prices import solve_lp_prices
 from circinus.matching.lagrangian.primal_rounding import (
     ReducedProfits,
-    choose_best_plans,
     greedy_fill,
     repair_overload,
     round_fractional,

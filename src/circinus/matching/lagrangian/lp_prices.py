@@ -18,15 +18,15 @@ from circinus.matching.solvers.highs import ColumnLp
 
 _SAMPLED_FROM, _SAMPLE_GROWTH = 400, 5
 """Number of classes from which prices of a sample come first, and number of times that a sample is smaller."""
-_MAX_CLASSES = 10_000
-"""Maximum number of classes of a linear program; of more, a sample prices all: a single one hardly matters."""
+_MAX_CLASSES = 20_000
+"""Maximum number of classes of a linear program; of more, a sample prices all, for up to 1 % of the weight."""
 _PLANS = 2
 """Number of each class's plans that enter at once, the best at the prices."""
 _MAX_ROUNDS = 40
 _GAP = 1e-9
 """Relative improvement by further columns at which they are not needed."""
-_SHORTFALL_FACTOR = 100.0
-"""Price of a unit of missing weight, relative to the highest cost of a unit: above what a unit costs at the optimum."""
+_SHORTFALL_FACTOR = 1e6
+"""Price of a unit of missing weight, relative to the highest cost of a unit: one query may push many to dear plans."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ def solve_lp_prices(
         start: prices near the optimal ones, if there are any.
         seed: of samples and of the solver.
     """
-    if start is None and problem.classes > _SAMPLED_FROM:
+    if problem.classes > (_SAMPLED_FROM if start is None else _MAX_CLASSES):
         start = _sample_prices(problem, objective, seed)
     best = Prices.zero(problem) if start is None else start
     profits = _profits(problem, objective, best)

@@ -1,4 +1,4 @@
-"""Rounding of prices to whole queries: each takes its best plan, overload is repaired, and free capacity is filled."""
+"""Rounding of the fractional optimum to whole queries: overload is repaired, and free capacity is filled."""
 
 from __future__ import annotations
 
@@ -27,8 +27,6 @@ class ReducedProfits:
 
     reduced: Amounts
     """(C, P + 1) value minus payment; 0 for the last option, which is not being served."""
-    best: IntArray
-    """(C,) option with the highest reduced profit."""
 
     @classmethod
     def at(cls, problem: RelaxedProblem, objective: DualObjective, prices: Prices) -> ReducedProfits:
@@ -37,7 +35,7 @@ class ReducedProfits:
         reduced = np.zeros((classes, plans + 1), dtype=problem.amounts.dtype)
         for rows, values in reduced_profits(problem, objective, prices):
             reduced[rows, :plans] = values
-        return cls(reduced, reduced.argmax(axis=1))
+        return cls(reduced)
 
     @cached_property
     def second(self) -> FloatArray:
@@ -51,13 +49,6 @@ class ReducedProfits:
         if len(queries) <= limit:
             return queries
         return np.sort(queries[np.argpartition(self.second[problem.class_of[queries]], limit)[:limit]])
-
-
-def choose_best_plans(problem: RelaxedProblem, reduced_profits: ReducedProfits) -> IntArray:
-    """Return (N,) the plan with the highest reduced profit of each query; may exceed capacities."""
-    plans = reduced_profits.reduced.shape[1] - 1
-    chosen = reduced_profits.best[problem.class_of]
-    return np.where(chosen == plans, NOT_SERVED, chosen).astype(np.int64)
 
 
 def round_fractional(problem: RelaxedProblem, fractional: FloatArray) -> IntArray:
