@@ -24,7 +24,7 @@ def latest_starts_s(
 
     It is the limit minus `remaining_times_s` at the SLO's percentile over the items, in seconds after the request
     entered; infinity without a latency SLO. The percentile, because queues in overload grow until requests start
-    exactly at the limit of `late: drop`: with the mean, half of them would end late. Batches are full, as in overload,
+    exactly at the limit of `late: drop`: with the mean, many of them would end late. Batches are full, as in overload,
     if the limit leaves time to wait for a full batch in progress, or for a batch to fill; else they are smaller, so
     that `late: drop` costs no answers at the planned load.
 
