@@ -125,7 +125,7 @@ def _waits(case: Case) -> dict[int, tuple[float, float]]:
         chosen = min(candidates, key=lambda k: needs_s[k])
         found.setdefault(chosen, []).append((share * weights[q], needs_s[chosen]))
     for k in np.flatnonzero(state.needs_latency_items & measured).tolist():
-        weight = sum(weights[q] for q in np.flatnonzero(state.certainly_met[k]))
+        weight = sum(weights[q] for q in np.flatnonzero(state.certainly_met[k] & ~state.pruned[k]))
         found.setdefault(k, []).append((weight, case.seconds(k, LATENCY_ITEMS)))
     return {k: (sum(w for w, _ in waits), max(s for _, s in waits)) for k, waits in found.items()}
 

@@ -57,7 +57,7 @@ def _brute(state: RaceState) -> dict[str, np.ndarray]:
             last = _outdoer(state, k)
             left_to_it = state.dominated_on_accuracy[k] and (state.meets[last, q] or open_[last, q])
             kept[k, q] = state.meets[k, q] and not cheaper and not left_to_it
-    short = kept.any(axis=1) & (state.items < LATENCY_ITEMS)
+    short = (kept & ~state.pruned).any(axis=1) & (state.items < LATENCY_ITEMS)
     settled = ~(open_.any(axis=1) | short)
     return {
         "open": open_, "certainly_met": kept, "needs_latency_items": short, "covered_by": covered, "settled": settled
@@ -262,3 +262,13 @@ def test_what_makes_no_plan_cheaper_is_not_asked() -> None:
     found = _judged(standing)
     assert found[1].verdict is Verdict.UNLIKELY
     assert "no plan much cheaper" in found[1].reason
+
+
+def test_latency_is_not_asked_of_what_makes_no_plan_cheaper() -> None:
+    pruned = np.array([[True, False], [True, True]])
+    standing = _standing(_footprints(1.0, 2.0), ["+-", "-+"], items=np.full(2, 8), pruned=pruned)
+    assert standing.certainly_met.tolist() == [[True, False], [False, True]]
+    assert not standing.needs_latency_items.any()
+    pruned = np.array([[False, True], [True, True]])
+    standing = _standing(_footprints(1.0, 2.0), ["+-", "-+"], items=np.full(2, 8), pruned=pruned)
+    assert standing.needs_latency_items.tolist() == [True, False]

@@ -70,7 +70,7 @@ def next_measurement(
         soonest = min(expected_s, key=lambda k: (expected_s[k], k))
         _add(values, soonest, share * float(weights[q]), expected_s[soonest])
     for k in np.flatnonzero(state.needs_latency_items & eligible):
-        weight = float(weights[state.certainly_met[k]].sum()) if len(weights) else 1.0
+        weight = float(weights[state.planned[k]].sum()) if len(weights) else 1.0
         _add(values, int(k), weight, seconds(int(k), int(state.latency_items[k])))
     if not values:
         return None

@@ -156,9 +156,14 @@ class RaceState:
         return self.meets & (self._covered(cheaper=True) < 0) & ~yields
 
     @cached_property
+    def planned(self) -> BoolArray:
+        """(k, q) possibly planned with: certainly met, and not pruned."""
+        return self.certainly_met & ~self.pruned
+
+    @cached_property
     def needs_latency_items(self) -> BoolArray:
         """(k,) possibly planned with, but with too few items for its latency; without queries, all not dominated."""
-        planned = self.certainly_met.any(axis=1) if self.slos.requirements else ~self.dominated_on_accuracy
+        planned = self.planned.any(axis=1) if self.slos.requirements else ~self.dominated_on_accuracy
         return planned & (self.decisive_items < self.latency_items)
 
     @property
