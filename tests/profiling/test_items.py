@@ -24,14 +24,14 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two edits within a second would share their bytecode
 
-    def loaded(body: str, seed: int = 0, features: str = "plain", **arguments: Any) -> Dataset:
+    def loaded(body: str, seed: int = 0, **arguments: Any) -> Dataset:
         sys.modules.pop(MODULE, None)
         (tmp_path / f"{MODULE}.py").write_text(f"from circinus.operators import Item\n{body}", encoding="utf-8")
         pipeline = Pipeline(
             name="sample",
             operators=(OperatorSpec(name="only", uses=f"{MODULE}:only"),),
             metric=MetricSpec(name="right", uses=f"{MODULE}:right"),
-            dataset=DatasetSpec(uses=f"{MODULE}:items", arguments=arguments, features=features),
+            dataset=DatasetSpec(uses=f"{MODULE}:items", arguments=arguments),
         )
         return load_dataset(pipeline, [tmp_path], seed=seed)
 
@@ -85,40 +85,6 @@ def test_content_decides_the_fingerprint(
 
 def test_code_does_not_decide_the_fingerprint(load: Callable[..., Dataset]) -> None:
     assert load(GOOD).fingerprint == load(GOOD + "# a remark").fingerprint
-
-
-BARE = """
-import numpy as np
-def items(count=80):
-    rng = np.random.default_rng(0)
-    return [Item(str(i), rng.normal(size=(200, 2)) * (1 + 9 * (i % 2)), i % 2) for i in range(count)]
-def sign(value): return [float(value[0, 0] > 0)]
-"""
-
-
-def test_strata_are_found_where_none_are_declared(load: Callable[..., Dataset]) -> None:
-    data = load(BARE)
-    loud = [item.strata["features/2"] for item in data.items]
-    assert len(set(loud[::2])) == len(set(loud[1::2])) == 1
-    assert loud[0] != loud[1]
-    held_out = data.order[-data.held_out_items :]
-    assert sum(index % 2 for index in held_out) == len(held_out) / 2  # balanced over what was found
-    assert load(BARE, seed=1).items[3].strata == data.items[3].strata
-
-
-def test_declared_strata_stay_alone(load: Callable[..., Dataset]) -> None:
-    one = BARE.replace(", i % 2)", ", 0, {'kind': 'first'} if i == 0 else {})")
-    assert [dict(item.strata) for item in load(one).items] == [{"kind": "first"}] + [{}] * 79
-
-
-def test_other_features_change_the_order_and_no_measurement(load: Callable[..., Dataset]) -> None:
-    found = [load(BARE, features=features) for features in ("plain", "none", f"{MODULE}:sign")]
-    assert len({data.addresses for data in found}) == 1
-    assert len({data.fingerprint for data in found}) == 3
-    assert all(not item.strata for item in found[1].items)
-    assert set(found[2].items[0].strata) == {"features/2"}
-    with pytest.raises(OperatorError, match="signs"):
-        load(BARE, features=f"{MODULE}:signs")
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,8 @@ import pytest
 from sample_application import Application, accuracy_query
 
 from circinus.errors import OperatorError, ProfileError
-from circinus.profiling import PipelineProfile, load_dataset, load_profile, profile_pipeline
+from circinus.profiling import PipelineProfile, load_profile, profile_pipeline
 from circinus.profiling.batch_time_ratios import batch_ratios, measured_allocations
-from circinus.profiling.store.profile_store import ProfileStore
-from circinus.profiling.store.store_queries import read_dataset
 from raised import raises_code
 
 pytestmark = pytest.mark.usefixtures("inline_replicas")
@@ -46,20 +44,6 @@ def test_neither_the_data_set_is_made_nor_an_operator_called(
     application.clear_calls()
     application.forget()
     _load(application)
-    assert application.calls() == {}
-
-
-def test_strata_that_were_found_are_read_and_not_found_again(application: Application) -> None:
-    application.edit("sample_data", ', {"third": str(i % 3)})', ")")
-    profile = profile_pipeline(application.specification, "sample", application.store)
-    found = load_dataset(application.pipeline, application.specification.module_paths)
-    assert {item.strata["features/2"] for item in found.items} == {"0", "1"}
-    application.clear_calls()
-    with ProfileStore(application.store) as store:
-        stored = read_dataset(store, application.addresses().dataset(), seed=0)
-    assert stored is not None
-    assert stored.strata == tuple(item.strata for item in found.items)
-    assert [c.accuracy for c in _load(application).configurations] == [c.accuracy for c in profile.configurations]
     assert application.calls() == {}
 
 

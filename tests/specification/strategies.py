@@ -115,7 +115,6 @@ def pipelines(draw: st.DrawFn, name: str) -> Pipeline:
         dataset=DatasetSpec(
             uses=draw(references),
             arguments=draw(st.dictionaries(texts, scalars, max_size=2)),
-            features=draw(st.sampled_from(["plain", "none", "m:f"])),
         ),
     )
 

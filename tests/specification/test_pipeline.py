@@ -112,10 +112,3 @@ def test_every_operator_stands_behind_its_ancestors(pipeline: Pipeline) -> None:
         assert operator.name not in ancestors
         assert all(order.index(name) < order.index(operator.name) for name in ancestors)
         assert (operator.name in pipeline.sinks()) == all(operator.name not in o.after for o in pipeline.operators)
-
-
-def test_features_are_plain_unless_others_are_named() -> None:
-    assert DatasetSpec(uses="m:f").features == "plain"
-    assert DatasetSpec(uses="m:f", features="m:embedding").features == "m:embedding"
-    with pytest.raises(ValidationError, match="expected `module:attribute`"):
-        DatasetSpec(uses="m:f", features="m:")

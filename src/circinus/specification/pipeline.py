@@ -129,9 +129,6 @@ class DatasetSpec(SpecModel):
     """`module:attribute` of a function that returns a sequence of `circinus.operators.Item`."""
     arguments: Mapping[str, ScalarValue] = Field(default_factory=dict)
     """Keyword arguments of the function."""
-    features: Reference = "plain"
-    """Features of items without strata: `module:attribute` of a function `(value) -> numbers`, `plain` for sizes,
-    levels and spectra of plain data, or `none`."""
     held_out: Score = Field(default=DEFAULT_HELD_OUT, ge=0, le=0.5)
     """Share of the items that profiling never measures, reserved for load tests."""
 

@@ -83,7 +83,6 @@ class Specification:
                 *(operator.uses for operator in pipeline.operators),
                 pipeline.metric.uses,
                 pipeline.dataset.uses,
-                pipeline.dataset.features,
             )
         ]
         paths = tuple(dict.fromkeys((*module_paths, *folders_of(references))))

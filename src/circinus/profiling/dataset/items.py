@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,7 @@ import numpy as np
 from circinus.errors import OperatorError, ProfileError
 from circinus.operators import Item, resolve
 from circinus.operators.pickling import pickle_value
-from circinus.profiling.dataset.item_features import item_features
 from circinus.profiling.dataset.item_order import measurement_order
-from circinus.profiling.dataset.stratification import cluster_strata
 from circinus.specification import Pipeline
 
 
@@ -24,7 +22,7 @@ class Dataset:
     """Items with the measurement order, which is the same for every configuration."""
 
     items: tuple[Item, ...]
-    """Items in the order of the data set, with derived strata if no item declares any."""
+    """Items in the order of the data set."""
     order: tuple[int, ...]
     """Indexes into `items`: a seeded permutation (`measurement_order`)."""
     held_out_items: int
@@ -32,7 +30,7 @@ class Dataset:
     seed: int
     """Random seed of the order."""
     fingerprint: str
-    """SHA-256 over keys, values, ground truth and strata (declared or derived), which determine the order."""
+    """SHA-256 over keys, values, ground truth and strata, which determine the order."""
     addresses: tuple[str, ...]
     """SHA-256 of key, value and ground truth of each item; independent of strata, so that measurements stay valid."""
     input_bytes: tuple[int, ...]
@@ -55,19 +53,16 @@ class Dataset:
 def load_dataset(pipeline: Pipeline, module_paths: Sequence[Path] = (), *, seed: int = 0) -> Dataset:
     """Build the data set of `pipeline` and order its items.
 
-    If no item declares strata, they are derived from features of the values (`DatasetSpec.features`).
-
     The fingerprint covers pickled content: values must pickle to the same bytes in every process (a set of strings does
     not), otherwise stored measurements are never recognised.
 
     Raises:
-        OperatorError: the function of the data set or of the features cannot be found or fails.
+        OperatorError: the function of the data set cannot be found or fails.
         ProfileError: the function returns a non-item, no item, two items with the same key, or an item that cannot be
-            pickled; or the features are no fixed number of finite numbers.
+            pickled.
     """
     items = _build(pipeline, module_paths)
     _check(pipeline, items)
-    items = _with_strata(pipeline, items, module_paths)
     content_hashes, sizes = [], []
     fingerprint = hashlib.sha256()
     for item in items:
@@ -107,16 +102,6 @@ def _build(pipeline: Pipeline, module_paths: Sequence[Path]) -> tuple[Item, ...]
             code="dataset.failed",
             location=_location(pipeline),
         ) from error
-
-
-def _with_strata(pipeline: Pipeline, items: tuple[Item, ...], module_paths: Sequence[Path]) -> tuple[Item, ...]:
-    """Return the items with derived strata if none declares any."""
-    if any(item.strata for item in items):
-        return items
-    features = item_features(items, pipeline.dataset.features, module_paths, _location(pipeline))
-    # A fixed seed: strata belong to the data set, which may have several orders.
-    strata = cluster_strata(features, np.random.default_rng(0))
-    return tuple(replace(item, strata=conditions) for item, conditions in zip(items, strata, strict=True))
 
 
 def _check(pipeline: Pipeline, items: Sequence[Any]) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from circinus.operators import resolve, resolve_operator
 from circinus.operators.source_version import source_version
-from circinus.profiling.dataset.item_features import NONE, PLAIN
 from circinus.profiling.hardware.machine import Machine
 from circinus.specification import Configuration, DatasetSpec, KnobValues, Pipeline
 from circinus.specification.pipeline import DEFAULT_HELD_OUT
@@ -28,7 +27,6 @@ class CodeVersions:
     """`uses` reference -> version."""
     metric: str
     dataset: str
-    """Version of the data set, and of its features if they have their own code."""
 
     @classmethod
     def recorded(cls, pipeline: Pipeline, versions: Mapping[str, str]) -> CodeVersions:
@@ -46,23 +44,19 @@ def pipeline_code(pipeline: Pipeline, module_paths: Sequence[Path]) -> CodeVersi
     Raises:
         OperatorError: an operator, metric or data set cannot be found.
     """
-    dataset = source_version(resolve(pipeline.dataset.uses, module_paths))
-    if pipeline.dataset.features not in (PLAIN, NONE):
-        dataset += source_version(resolve(pipeline.dataset.features, module_paths))
     return CodeVersions(
         operators={o.uses: resolve_operator(o.uses, module_paths).version for o in pipeline.operators},
         metric=source_version(resolve(pipeline.metric.uses, module_paths)),
-        dataset=dataset,
+        dataset=source_version(resolve(pipeline.dataset.uses, module_paths)),
     )
 
 
 def dataset_key(dataset: DatasetSpec, version: str, origin: str = "") -> str:
     """Return the content hash of a data set's code and arguments, which identifies it without building it."""
-    features = [] if dataset.features == PLAIN else [{"features": dataset.features}]
     # The order, and with it the set of profiling items, depends on the held-out share.
     held_out = [] if dataset.held_out == DEFAULT_HELD_OUT else [{"held_out": dataset.held_out}]
     own = [origin] if origin else []
-    return _content_hash("data set", dataset.uses, dict(dataset.arguments), version, *features, *held_out, *own)
+    return _content_hash("data set", dataset.uses, dict(dataset.arguments), version, *held_out, *own)
 
 
 class MeasurementKeys:
