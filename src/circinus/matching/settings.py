@@ -40,8 +40,6 @@ class MatchingSettings:
     """Maximum number of improvement passes; nearly all instances converge after three."""
     max_cut_rounds: int = 20
     """Maximum number of cut rounds; the relaxation converges after about six."""
-    conservative_share: float = 0.3
-    """Share of the remaining time for a conservative search."""
     min_step_s: float = 0.02
     """Minimum time limit of every step."""
     max_simulated_plans: int = 4

@@ -92,15 +92,12 @@ class MatchingMilp(LpModel):
         return chosen
 
 
-def build_milp(
-    problem: Problem, cuts: Sequence[Cut], *, conservative: bool = False, eligible: BoolArray | None = None
-) -> MatchingMilp:
+def build_milp(problem: Problem, cuts: Sequence[Cut], *, eligible: BoolArray | None = None) -> MatchingMilp:
     """Return the program of `problem` under `cuts`, without objective: queries (first), loads, capacities, costs, cuts.
 
     Args:
         problem: the matching problem.
         cuts: to be satisfied.
-        conservative: exclude every choice that might violate a cost SLO, instead of those that certainly do.
         eligible: (P,) candidates that may be chosen; None: all.
     """
     usable = viable_candidates(problem, cuts)
@@ -144,7 +141,7 @@ def build_milp(
         programme.loads.append(load)
         _add_load(programme, load, dedicated[on_deployment])
     _add_capacities(programme)
-    _add_cost_limits(programme, bound, conservative=conservative)
+    _add_cost_limits(programme, bound)
     for cut in cuts:
         _add_cut(programme, cut, bound)
     return programme
@@ -209,13 +206,12 @@ def _add_capacities(programme: MatchingMilp) -> None:
             programme.add_row(columns, values[columns], -np.inf, 1.0)
 
 
-def _add_cost_limits(programme: MatchingMilp, bound: IntArray, *, conservative: bool) -> None:
+def _add_cost_limits(programme: MatchingMilp, bound: IntArray) -> None:
     """Add cost SLOs, deployment by deployment.
 
     A query pays price * fractional * replicas / load for a deployment. If the others are fully shared, the remaining
     limit for one deployment is linear in its replicas and its load. Several partly shared deployments may still exceed
-    the limit together: that is found by the sizing, and cut (`CostShareCut`). A conservative program divides the
-    remaining limit over the deployments by the prices of their replicas.
+    the limit together: that is found by the sizing, and cut (`CostShareCut`).
     """
     problem = programme.problem
     load_of = {int(d): load for d, load in zip(programme.shared, programme.loads, strict=True)}
@@ -231,9 +227,8 @@ def _add_cost_limits(programme: MatchingMilp, bound: IntArray, *, conservative: 
         max_cost = np.where(shared, price * (fractional + 1), dedicated)
         slack = limit - problem.transfer_cost_usd_per_h[candidate] - min_cost.sum()
         for position in np.flatnonzero(shared & (price > 0) & (max_cost - min_cost > slack)):
-            share = price[position] / price[shared].sum() if conservative else 1.0
             # Replicas for each unit of load; 0 excludes the candidate.
-            max_ratio = max((min_cost[position] + share * slack) / min_cost[position], 0.0)
+            max_ratio = max((min_cost[position] + slack) / min_cost[position], 0.0)
             max_replicas = float(bound[columns[position]])
             _add_ratio(programme, x, load_of[int(columns[position])], max_ratio, max_replicas)
 

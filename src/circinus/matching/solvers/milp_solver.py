@@ -23,10 +23,6 @@ _COST_GAP = 1e-9
 """Relative optimality gap at which the search for a lower cost ends."""
 
 
-_LEVEL_FACTOR = 100
-"""Factor between the weights of adjacent levels in a search for a warm start."""
-
-
 class MilpSolver:
     """Branch and cut by HiGHS on one thread with a fixed seed: deterministic, unless time runs out.
 
@@ -66,9 +62,7 @@ class MilpSolver:
         bounds = list(levels.multiples_of(servable))
         if not any(bounds):
             return Solution(best, best, (0.0,) * levels.count, 0.0, optimal=True)
-        search = _Search(programme, cuts, deadline_s, self._clock, self._seed, eligible, self._solve)
-        if any(levels.multiples_of(best) < levels.multiples_of(start) for start in starts):
-            best = search.conservative(best)
+        search = _Search(programme, cuts, deadline_s, self._clock, self._seed, self._solve)
         feasible_best = best
         for level, bound in enumerate(bounds):
             if level:
@@ -100,42 +94,15 @@ class _Search:
         deadline_s: float,
         clock: Callable[[], float],
         seed: int,
-        eligible: BoolArray | None,
         solve: SolveMilp,
     ) -> None:
         self._solve = solve
         self._programme = programme
-        self._eligible = eligible
         self._problem, self._levels = programme.problem, programme.problem.priority_levels
         self._cuts = cuts
         self._deadline_s = deadline_s
         self._clock = clock
         self._seed = seed
-
-    def conservative(self, best: IntArray) -> IntArray:
-        """Return a choice at least as good as `best` from a program in which every choice meets the cost SLOs.
-
-        Heuristics miss choices in which only sharing keeps costs within the limits; the exact program finds them one by
-        one.
-        """
-        programme = build_milp(self._problem, self._cuts, conservative=True, eligible=self._eligible)
-        query_of = self._problem.query_of[programme.candidates]
-        cost = programme.counted_usd_per_h()
-        objective = cost / max(
-            2 * float(np.abs(cost) @ np.array(programme.upper)), 1e-9
-        )  # less than half a unit in total
-        for level in range(self._levels.count):
-            objective[: len(query_of)] -= _LEVEL_FACTOR ** (self._levels.count - 1 - level) * self._multiples(level)
-        start = np.where(np.isin(best, programme.candidates), best, -1)
-        values, _ = self._solve(
-            programme,
-            objective,
-            programme.values_of(start, self._problem.usage_of(start)),
-            time_limit_s=self._remaining_s() * MATCHING.conservative_share,
-            gap=1e-4,
-            seed=self._seed,
-        )
-        return best if values is None else self._better(best, programme.choice_of(values))
 
     def maximize_weight(self, level: int, best: IntArray, weight_bound: int) -> tuple[IntArray, int]:
         """Return (the choice of maximum weight of a level, a bound on it), in multiples of the level's unit."""
