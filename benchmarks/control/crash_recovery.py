@@ -72,7 +72,7 @@ class _Controllers:
 
     def __init__(self, scene: Scene, run_folder: Path, records: Path) -> None:
         options = ["--mode", "replay", "--json", "--standby", f"{PEAK:g}x", "--dwell", f"{_DWELL_S:g}s"]
-        files = ["--run-dir", str(run_folder), "--records", str(records)]
+        files = ["--run-dir", str(run_folder), "--state-file", str(records)]
         self._command = [sys.executable, "-m", "circinus", "serve", str(scene.plan_file), *options, *files]
         self._folder = scene.folder
         self._process: asyncio.subprocess.Process | None = None

@@ -157,7 +157,7 @@ class _Deployment:
             await asyncio.to_thread(circinus, self.folder, "apply", "--run-dir", str(self.folder / "run"))
             return
         options = ["--json", "--audit", f"{_AUDITED:.0%}", "--run-dir", str(self.folder / "run")]
-        options += ["--truths", str(self.truths), "--truth-patience", "1h"] if self.way == TRUTHS else []
+        options += ["--ground-truth", str(self.truths), "--ground-truth-timeout", "1h"] if self.way == TRUTHS else []
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "circinus", "serve", "plan.json", *options),
             cwd=self.folder,

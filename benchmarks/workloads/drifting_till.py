@@ -122,7 +122,7 @@ def requests_of(arrivals: Sequence[Arrival], items: Sequence[Item]) -> list[Requ
 
 
 def truth_line(item: Item) -> str:
-    """Return the line for the file of `circinus serve --truths`."""
+    """Return the line for the file of `circinus serve --ground-truth`."""
     return json.dumps({"pipeline": PIPELINE, "item": item.key, "truth": item.truth}) + "\n"
 
 
