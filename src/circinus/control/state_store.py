@@ -111,7 +111,7 @@ class ControlStateStore:
                 "the controller state file does not exist",
                 code="control.no_state",
                 location=str(path),
-                hint="Run `circinus serve`, or name the file.",
+                hint="Run `circinus serve`, or name the file with `--state-file`.",
             )
         return cls(path)
 

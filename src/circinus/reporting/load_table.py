@@ -70,7 +70,8 @@ def _row(query: QueryMeasurement, load: float) -> tuple[str, ...]:
     violations = [name for name, met in (query.slos_met or {}).items() if not met]
     reason = ", ".join(violations) or "requests lost"
     cost = query.cost_usd_per_h
-    measured = "no response" if measured_s is None else format_duration(measured_s)
+    nothing = "dropped" if query.dropped > counts["lost"] else "no response"
+    measured = nothing if measured_s is None else format_duration(measured_s)
     predicted_accuracy = "" if predicted is None else f"\npredicted {format_score(predicted.accuracy.value)}"
     return (
         query.query,
