@@ -56,8 +56,8 @@ def require_capacity(desired: DesiredState, machine: MachineCapacity) -> None:
     used = {target.deployment.pool for target in desired.deployments}
     pools = [pool for pool in desired.infrastructure.pools if pool.name in used]
     pools_named = f"the pools in use ({', '.join(pool.name for pool in pools)}) have"
-    _require_fit("the replicas are given", "CPUs", sum(d.replicas * d.cpus for d in desired.deployments), machine.cpus)
     _require_fit(pools_named, "CPUs", sum(pool.nodes * pool.cpus for pool in pools), machine.cpus)
+    _require_fit("the replicas are given", "CPUs", sum(d.replicas * d.cpus for d in desired.deployments), machine.cpus)
     _require_fit(pools_named, "GPUs", sum(pool.nodes * pool.gpus for pool in pools), machine.gpus)
     memory_gib = machine.memory_bytes / _GIB
     given_gib = sum(d.replicas * d.memory_bytes for d in desired.deployments) / _GIB
