@@ -13,8 +13,8 @@ import numpy as np
 from benchmarks.matching.restricted_milp import choose_best_plans, solve_restricted, value_of
 from circinus.arrays import IntArray
 from circinus.matching.lagrangian import DualObjective, Prices, RelaxedProblem, RelaxedSolution, dual_bound
-from circinus.matching.lagrangian.lp_prices import LpPrices
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits
+from circinus.matching.lagrangian.sifting import LpPrices
 from circinus.matching.lagrangian.solve import (
     RelaxedSearch,
     cost_profits,
@@ -92,10 +92,12 @@ class _RefinedSearch(RelaxedSearch):
             best = max(best, self.completed(reduced_profits, start, objective), key=self.key)
         return best
 
-    def minimize_cost(self, objective: DualObjective, chosen: IntArray) -> tuple[IntArray, Prices, float]:
+    def minimize_cost(
+        self, objective: DualObjective, chosen: IntArray, max_weight: float
+    ) -> tuple[IntArray, Prices, float]:
         """Return (a choice of no less weight, prices of cost, a bound on the cost of the weight)."""
         weight = self.problem.weight_of(chosen)
-        chosen, prices, cost_bound = super().minimize_cost(objective, chosen)
+        chosen, prices, cost_bound = super().minimize_cost(objective, chosen, max_weight)
         cost, satisfied = self.problem.cost_usd_per_h_of(chosen), self.problem.weight_of(chosen)
         if cost > cost_bound + WEIGHT_TOLERANCE * cost:
             min_weight = satisfied if satisfied > weight * (1 + WEIGHT_TOLERANCE) else weight

@@ -110,13 +110,27 @@ def _linear(problem: RelaxedProblem, worth: np.ndarray, min_weight: float | None
     return float(solver.getInfo().objective_function_value)
 
 
-def test_prices_are_found_anew_for_more_classes_than_a_program_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lp_prices, "_MAX_CLASSES", 200)
-    problem, objective = crowd(np.random.default_rng(0), 600, shared=3, load=3.0), DualObjective(1.0, 0.0)
-    start = solve_lp_prices(problem, objective).prices
-    doubled = replace(problem, amounts=2 * problem.amounts)
-    found, anew = solve_lp_prices(doubled, objective, start=start), solve_lp_prices(doubled, objective)
-    assert dual_bound(doubled, objective, found.prices) == pytest.approx(dual_bound(doubled, objective, anew.prices))
+@pytest.mark.parametrize("seed", seeds(3))
+@pytest.mark.parametrize(
+    ("sites", "local", "tolerance", "cost_tolerance"), [(1, 0, 1e-5, 1e-3), (2, 2, 1e-5, 1e-3), (40, 2, 0.01, 0.05)]
+)
+def test_parts_of_a_large_problem_lead_near_its_optimum(
+    seed: int, sites: int, local: int, tolerance: float, cost_tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = crowd(np.random.default_rng(seed), 3_000, sites=sites, local=local, shared=2, load=3.0)
+    weight = DualObjective(1.0, 1e-6)
+    whole = solve_lp_prices(problem, weight)
+    most = dual_bound(problem, weight, whole.prices)
+    cost = DualObjective(0.0, 1.0, 0.999 * most)
+    least = -dual_bound(problem, cost, solve_lp_prices(problem, cost).prices)
+    for name, value in (("_MAX_CLASSES", 600), ("_LARGE_SAMPLE", 600), ("_CORE", 300), ("_SITES", 100)):
+        monkeypatch.setattr(lp_prices, name, value)
+    found = solve_lp_prices(problem, weight)
+    assert dual_bound(problem, weight, found.prices) == pytest.approx(most, rel=tolerance)
+    assert float(found.selected.sum(axis=1) @ problem.weight) == pytest.approx(most, rel=5 * tolerance)
+    assert (found.selected.sum(axis=1) <= problem.multiplicity + 1e-6).all()
+    found = solve_lp_prices(problem, cost, max_weight=most)
+    assert -dual_bound(problem, cost, found.prices) == pytest.approx(least, rel=cost_tolerance)
 
 
 def test_one_heavy_query_may_push_many_to_dear_plans() -> None:

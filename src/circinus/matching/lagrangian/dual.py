@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,11 @@ class Prices:
     weight: float = 0.0
     """>= 0, price of a unit of weight beyond the objective if a minimum weight binds."""
 
+    @cached_property
+    def by_resource(self) -> FloatArray:
+        """(capacities,) prices of all sites' own resources, then of shared ones."""
+        return np.concatenate([self.local.reshape(-1), self.shared])
+
     @classmethod
     def zero(cls, problem: RelaxedProblem) -> Prices:
         """Return prices of 0."""
@@ -76,7 +82,6 @@ def reduced_profits(
         prices: of the resources.
         precision: of the result; None: that of the amounts.
     """
-    resource_prices = np.concatenate([prices.local.reshape(-1), prices.shared])
     for start in range(0, problem.classes, _BATCH):
         rows = slice(start, start + _BATCH)
         amounts = problem.amounts[rows] if precision is None else problem.amounts[rows].astype(precision, copy=False)
@@ -84,5 +89,5 @@ def reduced_profits(
         value = ((objective.weight + prices.weight) * problem.weight[rows]).astype(dtype)
         # The minimum factor keeps the infinite cost of a missing plan infinite.
         cost = problem.cost_usd_per_h[rows].astype(dtype) * dtype(max(objective.cost, 1e-30))
-        slot_prices = resource_prices[problem.resources[rows]].astype(dtype)
+        slot_prices = prices.by_resource[problem.resources[rows]].astype(dtype)
         yield rows, value[:, None] - cost - np.matmul(amounts, slot_prices[:, :, None])[:, :, 0]

@@ -1,157 +1,193 @@
-"""Optimal prices by linear programming on few columns, to which others are added while they improve it (sifting).
+"""Optimal prices by linear programming, of problems of any size.
 
-Bixby, Gregory, Lustig, Marsten and Shanno, "Very large-scale linear programming: a case study in combining interior
-point and simplex methods", Operations Research 40, 1992. The first columns and the first basis are the best plans at
-the prices of a sample of the classes, with capacities to match, so that few simplex iterations remain.
+One program solves up to 10,000 classes, from the prices of a sample. Of more classes
+
+- with many sites, a sample of whole sites prices what they share, and then some sites at a time are solved by
+  themselves at these prices;
+- with few, only the classes are in the program that small changes of a sample's prices would move (its core, as Balas
+  and Zemel, "An algorithm for large zero-one knapsack problems", Operations Research 28, 1980, call it); the others
+  keep their best plans. Prices stay within a range of the given ones (Marsten, Hogan and Blankenship, "The boxstep
+  method for large-scale optimization", Operations Research 23, 1975), and the next core is chosen at the prices found.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from circinus.arrays import BoolArray, FloatArray, IntArray
-from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound, reduced_profits
+from circinus.arrays import FloatArray, IntArray
+from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
 from circinus.matching.lagrangian.relaxed_problem import RelaxedProblem
-from circinus.matching.solvers.highs import ColumnLp
+from circinus.matching.lagrangian.sifting import LpPrices, Surroundings, best_plans, plan_profits, solve_by_sifting
 
 _SAMPLED_FROM, _SAMPLE_GROWTH = 400, 5
 """Number of classes from which prices of a sample come first, and number of times that a sample is smaller."""
-_MAX_CLASSES = 20_000
-"""Maximum number of classes of a linear program; of more, a sample prices all, for up to 1 % of the weight."""
-_PLANS = 2
-"""Number of each class's plans that enter at once, the best at the prices."""
-_MAX_ROUNDS = 40
-_GAP = 1e-9
-"""Relative improvement by further columns at which they are not needed."""
-_SHORTFALL_FACTOR = 1e6
-"""Price of a unit of missing weight, relative to the highest cost of a unit: one query may push many to dear plans."""
-
-
-@dataclass(frozen=True, eq=False)
-class LpPrices:
-    """Dual and primal optimum of the linear relaxation."""
-
-    prices: Prices
-    selected: FloatArray
-    """(C, P) queries of each class that choose each plan. At a vertex, hardly more classes than there are exhausted
-    resources have fractions."""
+_MAX_CLASSES = 10_000
+"""Maximum number of classes of one program."""
+_LARGE_SAMPLE, _LARGE_SAMPLE_GROWTH = 10_000, 10
+"""Minimum number of classes of a sample of more than one program takes, and number of times that it is smaller."""
+_CORE = 5_000
+"""Number of classes of a core."""
+_SITES = 1_000
+"""Number of classes of the sites that are solved together, and mean number of a site up to which they are."""
+_MAX_CORES = 10
+_PRICE_RANGE = 20.0
+"""Range of prices of a core, relative to the change that would move a class outside of it: few of them would move."""
+_LITTLE = 1e-30
+"""Payment that counts as none."""
+_NARROWER = 0.25
+"""Factor on the range after prices that were worse."""
+_GAP = 1e-6
+"""Relative improvement of the dual bound at which no further core is solved."""
 
 
 def solve_lp_prices(
-    problem: RelaxedProblem, objective: DualObjective, *, start: Prices | None = None, seed: int = 0
+    problem: RelaxedProblem,
+    objective: DualObjective,
+    *,
+    start: Prices | None = None,
+    max_weight: float | None = None,
+    seed: int = 0,
 ) -> LpPrices:
-    """Solve the linear relaxation.
+    """Solve the linear relaxation, of more than 10,000 classes approximately.
 
     Args:
         problem: of any size.
         objective: to be maximized.
-        start: prices near the optimal ones, if there are any.
+        start: prices near the optimal ones, if there are any; not used for more than 10,000 classes.
+        max_weight: the maximum weight of the relaxation, if it is known; needed for a sample with a minimum weight
+            near the maximum.
         seed: of samples and of the solver.
     """
-    if problem.classes > (_SAMPLED_FROM if start is None else _MAX_CLASSES):
-        start = _sample_prices(problem, objective, seed)
-    best = Prices.zero(problem) if start is None else start
-    profits = _profits(problem, objective, best)
-    listed: BoolArray = np.isfinite(problem.cost_usd_per_h)
-    selected = np.where(_best(profits, 1) & (profits > 0), problem.multiplicity[:, None], 0.0)
-    if problem.classes > _MAX_CLASSES or not listed.any():
-        return LpPrices(best, selected)
-    lower, upper = _row_bounds(problem, objective)
-    program = ColumnLp(lower, upper, seed)
-    shortfalls = int(objective.min_weight is not None)
-    if shortfalls:
-        program.add_columns(*_shortfall(problem, objective))
-    in_use = listed if start is None else listed & _best(profits, _PLANS)
-    pairs, entering = np.zeros((0, 2), dtype=np.int64), in_use
-    bound = dual_bound(problem, objective, best)
-    for _ in range(_MAX_ROUNDS):
-        program.add_columns(*_columns(problem, objective, entering))
-        pairs = np.concatenate([pairs, np.argwhere(entering)])
-        if start is not None and entering is in_use:
-            is_basic = np.append(np.zeros(shortfalls, dtype=bool), selected[in_use] > 0)
-            other_rows = np.ones(len(lower) - problem.classes, dtype=bool)
-            program.set_basis(is_basic, np.append(~selected.any(axis=1), other_rows))
-        solution = program.solve()
-        if solution is None:
-            break
-        prices = _prices(problem, objective, solution.row_duals)
-        profits = _profits(problem, objective, prices)
-        new_bound = dual_bound(problem, objective, prices)
-        if new_bound <= bound:
-            best, bound = prices, new_bound
-        reached = np.where(in_use, profits, 0.0).max(axis=1)
-        entering = ~in_use & _best(profits, _PLANS) & (profits > np.maximum(reached, 0.0)[:, None])
-        improvement = float((profits.max(axis=1) - reached).clip(min=0.0) @ problem.multiplicity)
-        if improvement <= _GAP * abs(new_bound) or not entering.any():
-            selected = np.zeros(listed.shape)
-            selected[pairs[:, 0], pairs[:, 1]] = np.maximum(solution.values[-len(pairs) :], 0.0)
-            break
-        in_use = in_use | entering
-    return LpPrices(best, selected)
+    if problem.classes <= _MAX_CLASSES:
+        if start is None and problem.classes > _SAMPLED_FROM:
+            size = max(problem.classes // _SAMPLE_GROWTH, _SAMPLED_FROM // 2)
+            start = _sample_prices(problem, objective, _drawn(problem, size, seed), None, seed)
+        return solve_by_sifting(problem, objective, start, seed)
+    if problem.classes > len(np.unique(problem.site)) * _SITES:
+        size = max(problem.classes // _LARGE_SAMPLE_GROWTH, _LARGE_SAMPLE)
+        prices = _sample_prices(problem, objective, _drawn(problem, size, seed), max_weight, seed)
+        return _solve_cores(problem, objective, prices, seed)
+    prices = _sample_prices(problem, objective, _drawn_sites(problem, seed), max_weight, seed, whole_sites=True)
+    return _solve_sites(problem, objective, prices, seed)
 
 
-def _sample_prices(problem: RelaxedProblem, objective: DualObjective, seed: int) -> Prices:
-    """Return the optimal prices of a sample of the classes that has the number of queries of all."""
-    size = min(max(problem.classes // _SAMPLE_GROWTH, _SAMPLED_FROM // 2), _MAX_CLASSES)
-    drawn = np.sort(np.random.default_rng(seed).choice(problem.classes, size, replace=False))
-    sample = problem.part(drawn)
-    sample = replace(sample, multiplicity=sample.multiplicity * (problem.queries / sample.queries))
+def _drawn(problem: RelaxedProblem, size: int, seed: int) -> IntArray:
+    drawn: IntArray = np.sort(np.random.default_rng(seed).choice(problem.classes, size, replace=False))
+    return drawn
+
+
+def _drawn_sites(problem: RelaxedProblem, seed: int) -> IntArray:
+    """Return the classes of random sites."""
+    sites, sizes = np.unique(problem.site, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(sites))
+    count = int(np.searchsorted(np.cumsum(sizes[order]), _LARGE_SAMPLE, side="right"))
+    return np.flatnonzero(np.isin(problem.site, sites[order[: max(count, 1)]]))
+
+
+def _sample_prices(
+    problem: RelaxedProblem,
+    objective: DualObjective,
+    classes: IntArray,
+    max_weight: float | None,
+    seed: int,
+    *,
+    whole_sites: bool = False,
+) -> Prices:
+    """Return the optimal prices of some classes that stand for all, or of whole sites for what they share."""
+    sample = problem.part(classes)
+    factor = problem.queries / sample.queries
+    amounts = sample.amounts
+    if whole_sites:
+        amounts = np.concatenate([amounts[:, :, : problem.local] / factor, amounts[:, :, problem.local :]], axis=2)
+    sample = replace(sample, multiplicity=sample.multiplicity * factor, amounts=amounts)
+    most = None
     if objective.min_weight is not None:
-        share = objective.min_weight / problem.total_weight
-        objective = replace(objective, min_weight=share * sample.total_weight)
-    return solve_lp_prices(sample, objective, seed=seed).prices
+        if max_weight is not None:
+            weight = DualObjective(1.0, 0.0)
+            most = dual_bound(sample, weight, solve_lp_prices(sample, weight, seed=seed).prices)
+        share = objective.min_weight / (max_weight or problem.total_weight)
+        objective = replace(objective, min_weight=share * (most or sample.total_weight))
+    return solve_lp_prices(sample, objective, max_weight=most, seed=seed).prices
 
 
-def _profits(problem: RelaxedProblem, objective: DualObjective, prices: Prices) -> FloatArray:
-    """Return (C, P) reduced profits."""
-    return np.concatenate([values for _, values in reduced_profits(problem, objective, prices, np.float64)])
+def _solve_sites(problem: RelaxedProblem, objective: DualObjective, prices: Prices, seed: int) -> LpPrices:
+    """Solve few sites at a time, at the prices of what they share."""
+    ends = np.searchsorted(problem.site, np.arange(problem.sites + 1))
+    cost = np.where(np.isfinite(problem.cost_usd_per_h), problem.cost_usd_per_h * objective.cost, np.inf)
+    at_prices = DualObjective(objective.weight + prices.weight, 1.0)
+    selected, local, first = np.zeros(cost.shape), np.zeros((problem.sites, problem.local)), 0
+    while first < problem.sites:
+        last = max(first + 1, int(np.searchsorted(ends, ends[first] + _SITES, side="right")) - 1)
+        rows = slice(ends[first], ends[last])
+        own, common = np.split(problem.amounts[rows], [problem.local], axis=2)
+        part = RelaxedProblem(
+            multiplicity=problem.multiplicity[rows],
+            weight=problem.weight[rows],
+            cost_usd_per_h=cost[rows] + common @ prices.shared,
+            amounts=own,
+            site=problem.site[rows] - first,
+            sites=last - first,
+            local=problem.local,
+        )
+        found = solve_lp_prices(part, at_prices, seed=seed)
+        selected[rows], local[first:last] = found.selected, found.prices.local
+        first = last
+    return LpPrices(replace(prices, local=local), selected)
 
 
-def _best(profits: FloatArray, count: int) -> BoolArray:
-    """Return (C, P) the plans of each class with the highest profits."""
-    mask = np.zeros(profits.shape, dtype=bool)
-    np.put_along_axis(mask, np.argsort(-profits, axis=1, kind="stable")[:, :count], True, axis=1)
-    return mask
+def _solve_cores(problem: RelaxedProblem, objective: DualObjective, prices: Prices, seed: int) -> LpPrices:
+    """Solve programs of the classes nearest to a change, while the others keep their best plans."""
+    trial = best = LpPrices(prices, np.zeros(problem.cost_usd_per_h.shape))
+    bound = np.inf
+    for _ in range(_MAX_CORES):
+        trial_bound = dual_bound(problem, objective, trial.prices)
+        if abs(bound - trial_bound) <= _GAP * abs(trial_bound):
+            return trial
+        if trial_bound < bound:
+            best, bound = trial, trial_bound
+            chosen, change = _best_plans_and_changes(problem, objective, best.prices)
+            core = np.sort(np.argpartition(change, _CORE)[:_CORE])
+            price_range = _PRICE_RANGE * float(change[core].max())
+            used, weight = _usage_of_others(problem, chosen, core)
+            rest = objective
+            if objective.min_weight is not None:
+                rest = replace(objective, min_weight=objective.min_weight - weight)
+        else:
+            price_range *= _NARROWER
+        found = solve_by_sifting(problem.part(core), rest, best.prices, seed, within=Surroundings(used, price_range))
+        selected = chosen.copy()
+        selected[core] = found.selected
+        trial = LpPrices(found.prices, selected)
+    return best
 
 
-def _row_bounds(problem: RelaxedProblem, objective: DualObjective) -> tuple[FloatArray, FloatArray]:
-    """Return bounds of the rows: queries of classes, usage of resources, and the weight if there is a minimum."""
-    upper = np.concatenate([problem.multiplicity, np.ones(problem.capacities)])
-    lower = np.full(len(upper), -np.inf)
-    if objective.min_weight is not None:
-        lower, upper = np.append(lower, objective.min_weight), np.append(upper, np.inf)
-    return lower, upper
+def _usage_of_others(problem: RelaxedProblem, chosen: FloatArray, core: IntArray) -> tuple[FloatArray, float]:
+    """Return (capacities,) what classes outside of the core use, and their weight."""
+    outside = np.ones(problem.classes, dtype=bool)
+    outside[core] = False
+    classes, plans = np.nonzero(chosen * outside[:, None])
+    queries = chosen[classes, plans]
+    amounts = problem.amounts[classes, plans] * queries[:, None]
+    used: FloatArray = np.bincount(
+        problem.resources[classes].reshape(-1), weights=amounts.reshape(-1), minlength=problem.capacities
+    ).astype(np.float64)
+    return used, float(queries @ problem.weight[classes])
 
 
-def _shortfall(problem: RelaxedProblem, objective: DualObjective) -> tuple[FloatArray, IntArray, IntArray, FloatArray]:
-    """Return the column of missing weight, as the first plans may not reach the minimum."""
-    cost = np.where(np.isfinite(problem.cost_usd_per_h), problem.cost_usd_per_h, 0.0).max(axis=1)
-    price = _SHORTFALL_FACTOR * objective.cost * float((cost / problem.weight).max())
-    row = np.array([problem.classes + problem.capacities])
-    return np.array([price]), np.array([0, 1]), row, np.ones(1)
-
-
-def _columns(
-    problem: RelaxedProblem, objective: DualObjective, plans: BoolArray
-) -> tuple[FloatArray, IntArray, IntArray, FloatArray]:
-    """Return the columns of plans: (cost, start of each one's entries, rows, values)."""
-    query_class, plan = np.nonzero(plans)
-    weight = problem.weight[query_class]
-    rows = [query_class[:, None], problem.classes + problem.resources[query_class]]
-    values: list[FloatArray] = [np.ones((len(plan), 1)), problem.amounts[query_class, plan].astype(np.float64)]
-    if objective.min_weight is not None:
-        rows.append(np.full((len(plan), 1), problem.classes + problem.capacities))
-        values.append(weight[:, None])
-    row, value = np.concatenate(rows, axis=1), np.concatenate(values, axis=1)
-    start = np.concatenate([[0], np.cumsum((value > 0).sum(axis=1))])
-    cost = objective.cost * problem.cost_usd_per_h[query_class, plan] - objective.weight * weight
-    return cost, start, row[value > 0], value[value > 0]
-
-
-def _prices(problem: RelaxedProblem, objective: DualObjective, row_duals: FloatArray) -> Prices:
-    resources = np.maximum(-row_duals[problem.classes :][: problem.capacities], 0.0)
-    local, shared = np.split(resources, [problem.sites * problem.local])
-    weight = 0.0 if objective.min_weight is None else max(float(row_duals[-1]), 0.0)
-    return Prices(local.reshape(problem.sites, problem.local), shared, weight)
+def _best_plans_and_changes(
+    problem: RelaxedProblem, objective: DualObjective, prices: Prices
+) -> tuple[FloatArray, FloatArray]:
+    """Return (C, P) queries of each class's best plan, and (C,) the least relative change of prices for another one."""
+    profits = plan_profits(problem, objective, prices)
+    chosen = np.where(best_plans(profits, 1) & (profits > 0), problem.multiplicity[:, None], 0.0)
+    profits = np.append(profits, np.zeros((problem.classes, 1)), axis=1)  # the last plan is none
+    best_two = np.argpartition(-profits, 1, axis=1)[:, :2]
+    profits = np.take_along_axis(profits, best_two, axis=1)
+    none = best_two == problem.cost_usd_per_h.shape[1]
+    cost = np.take_along_axis(problem.cost_usd_per_h, np.where(none, 0, best_two), axis=1)
+    value = (objective.weight + prices.weight) * problem.weight[:, None]
+    at_stake = np.where(none, prices.weight * problem.weight[:, None], value - objective.cost * cost - profits)
+    at_stake = np.where(np.isfinite(profits), at_stake, 0.0).sum(axis=1)
+    return chosen, np.abs(np.subtract(*profits.T)) / np.maximum(at_stake, _LITTLE)

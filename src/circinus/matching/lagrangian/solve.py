@@ -10,7 +10,7 @@ import numpy as np
 from circinus.arrays import FloatArray, IntArray
 from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
 from circinus.matching.lagrangian.local_search import swap_search
-from circinus.matching.lagrangian.lp_prices import LpPrices, solve_lp_prices
+from circinus.matching.lagrangian.lp_prices import solve_lp_prices
 from circinus.matching.lagrangian.primal_rounding import (
     ReducedProfits,
     greedy_fill,
@@ -18,6 +18,7 @@ from circinus.matching.lagrangian.primal_rounding import (
     round_fractional,
 )
 from circinus.matching.lagrangian.relaxed_problem import RelaxedProblem
+from circinus.matching.lagrangian.sifting import LpPrices
 from circinus.matching.priority_levels import IntegerWeights
 from circinus.matching.tolerances import CAPACITY_TOLERANCE, WEIGHT_TOLERANCE
 
@@ -91,7 +92,7 @@ class RelaxedSearch:
         chosen, weight_bound = self.maximize_weight(objective, optimum)
         cost_prices, cost_bound = Prices.zero(self.problem), 0.0
         if not weight_only:
-            chosen, cost_prices, cost_bound = self.minimize_cost(objective, chosen)
+            chosen, cost_prices, cost_bound = self.minimize_cost(objective, chosen, weight_bound)
         cost = self.problem.cost_usd_per_h_of(chosen)
         return RelaxedSolution(
             problem=self.problem,
@@ -119,11 +120,13 @@ class RelaxedSearch:
         filled = greedy_fill(self.problem, reduced_profits, repair_overload(self.problem, reduced_profits, start))
         return swap_search(self.problem, reduced_profits, filled, objective)
 
-    def minimize_cost(self, objective: DualObjective, chosen: IntArray) -> tuple[IntArray, Prices, float]:
+    def minimize_cost(
+        self, objective: DualObjective, chosen: IntArray, max_weight: float
+    ) -> tuple[IntArray, Prices, float]:
         """Return (a choice of no less weight, prices of cost, a bound on the cost of the weight)."""
         problem = self.problem
         weight = problem.weight_of(chosen)
-        optimum = solve_lp_prices(problem, DualObjective(0.0, 1.0, weight), seed=self.seed)
+        optimum = solve_lp_prices(problem, DualObjective(0.0, 1.0, weight), max_weight=max_weight, seed=self.seed)
         reduced_profits = cost_profits(problem, optimum.prices)
         starts = chosen, round_fractional(problem, optimum.selected)
         chosen = max(chosen, *(self.completed(reduced_profits, start, objective) for start in starts), key=self.key)
