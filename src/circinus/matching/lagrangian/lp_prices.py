@@ -34,6 +34,7 @@ _SITES = 1_000
 _MAX_CORES = 10
 _PRICE_RANGE = 20.0
 """Range of prices of a core, relative to the change that would move a class outside of it: few of them would move."""
+_MAX_PRICE_RANGE = 1.0
 _LITTLE = 1e-30
 """Payment that counts as none."""
 _NARROWER = 0.25
@@ -139,17 +140,17 @@ def _solve_sites(problem: RelaxedProblem, objective: DualObjective, prices: Pric
 
 def _solve_cores(problem: RelaxedProblem, objective: DualObjective, prices: Prices, seed: int) -> LpPrices:
     """Solve programs of the classes nearest to a change, while the others keep their best plans."""
-    trial = best = LpPrices(prices, np.zeros(problem.cost_usd_per_h.shape))
+    start = trial = best = LpPrices(prices, np.zeros(problem.cost_usd_per_h.shape))
     bound = np.inf
     for _ in range(_MAX_CORES):
         trial_bound = dual_bound(problem, objective, trial.prices)
         if abs(bound - trial_bound) <= _GAP * abs(trial_bound):
             return trial
         if trial_bound < bound:
-            best, bound = trial, trial_bound
-            chosen, change = _best_plans_and_changes(problem, objective, best.prices)
+            chosen, change = _best_plans_and_changes(problem, objective, trial.prices)
+            best, bound = LpPrices(trial.prices, chosen) if trial is start else trial, trial_bound
             core = np.sort(np.argpartition(change, _CORE)[:_CORE])
-            price_range = _PRICE_RANGE * float(change[core].max())
+            price_range = min(_PRICE_RANGE * float(change[core].max()), _MAX_PRICE_RANGE)
             used, weight = _usage_of_others(problem, chosen, core)
             rest = objective
             if objective.min_weight is not None:
@@ -187,6 +188,7 @@ def _best_plans_and_changes(
     profits = np.take_along_axis(profits, best_two, axis=1)
     none = best_two == problem.cost_usd_per_h.shape[1]
     cost = np.take_along_axis(problem.cost_usd_per_h, np.where(none, 0, best_two), axis=1)
+    cost = np.where(np.isfinite(cost), cost, 0.0)
     value = (objective.weight + prices.weight) * problem.weight[:, None]
     at_stake = np.where(none, prices.weight * problem.weight[:, None], value - objective.cost * cost - profits)
     at_stake = np.where(np.isfinite(profits), at_stake, 0.0).sum(axis=1)
