@@ -7,10 +7,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from circinus.serving.engine import DeploymentStatus, QueryStatus, ServedBatch
+from circinus.errors import ServingError
+from circinus.operators.pickling import pickle_value
+from circinus.serving.engine import DeploymentStatus, QueryStatus, ResponseTimings, ServedBatch
 from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
 from circinus.serving.ray.settings import ROUTER
 from circinus.serving.ray.site_router import RouterConfig, RouterStatus, config_from_dict
+from circinus.serving.router.request_messages import PickledResponse
+from circinus.serving.router.router_core import missing_route
 
 
 @dataclass
@@ -60,6 +64,8 @@ class PaperCluster:
                 self.router_configs.setdefault(name, config_from_dict(deployment["user_config"]))
 
     def router(self, application: str) -> Any:
+        if application not in self.apps:
+            raise ServingError("the application is not running", code="ray.application_not_running")
         return PaperRouter(self, application)
 
 
@@ -79,6 +85,15 @@ class PaperRouter:
 
     async def _abandon(self, applications: list[str], reason: str) -> None:
         self.cluster.steps.append("abandon")
+
+    async def _submit(self, query: str, item_key: str, value: bytes | None, input_bytes: float) -> PickledResponse:
+        """Return the name of the router."""
+        if self.application in self.cluster.silent:
+            raise ConnectionError
+        routed = [route.query for route in self.cluster.router_configs[self.application].routes]
+        if query not in routed:
+            raise missing_route(query, routed)
+        return PickledResponse({"end": pickle_value(self.application)}, ResponseTimings(0.0, {}, {}, {}))
 
     async def _observe(self) -> RouterStatus:
         if self.application in self.cluster.silent:

@@ -66,6 +66,8 @@ class RayEngine:
         self._client = RouterClient(self._connect)
         self._sources: dict[str, str] = {}
         """Query -> source site, of the queries resolved so far."""
+        self._doubtful: set[str] = set()
+        """Queries whose source did not serve them last time: another engine may have moved them."""
         self._replays = False
         self._status_cache = RouterStatusCache()
         self._startups_s: dict[str, float] = {}
@@ -90,16 +92,21 @@ class RayEngine:
 
     async def submit(self, request: Request) -> Response:
         """Implement `Engine.submit`."""
-        if request.query not in self._sources:
+        if request.query not in self._sources or request.query in self._doubtful:
+            self._doubtful.discard(request.query)
             await self._update_routes()
         site = self._sources.get(request.query)
         if site is None:
             raise missing_route(request.query, self._sources)
         value = None if self._replays else pickle_value(request.value)
         arguments = (request.query, request.item_key, value, request.input_bytes)
-        response: PickledResponse = await self._client.call(
-            site, "submit", *arguments, timeout_s=SERVING.default_deadline_s + SERVING.router_timeout_s
-        )
+        timeout_s = SERVING.default_deadline_s + SERVING.router_timeout_s
+        try:
+            response: PickledResponse = await self._client.call(site, "submit", *arguments, timeout_s=timeout_s)
+        except ServingError as error:
+            if not error.code.startswith("query."):  # the request did not enter a route
+                self._doubtful.add(request.query)
+            raise
         return response.unpickle()
 
     async def status(self) -> EngineStatus:
@@ -388,9 +395,12 @@ class RayEngine:
         return not silent and not any(name in leaving for status in seen.values() for name in status.under_way)
 
     async def _update_routes(self) -> None:
-        cluster = await self._connected()
-        seen = await self._client.observe((await _observe(cluster)).sites)
+        snapshot = await _observe(await self._connected())
+        seen = await self._client.observe(snapshot.sites)
+        silent = {config.site for config in snapshot.deployed_router_configs} - seen.keys()  # keep their queries
+        kept = {query: site for query, site in self._sources.items() if site in silent}
         self._set_routes(status.config for status in seen.values() if status.config is not None)
+        self._sources = kept | self._sources
 
     def _set_routes(self, configs: Iterable[RouterConfig]) -> None:
         self._sources = {}
