@@ -164,7 +164,7 @@ def simulated_quiet(opened: LoadedPlan, options: QuietOptions) -> dict[str, Any]
     """Run the controller on a simulated engine without drift."""
     matching, until_s = opened.plan_set.matching, options.simulated_hours * 3600.0
     controlled = ManagedPlans(
-        matching, opened.specification, matching.deployments, Mode.REPLAY, opened.store, opened.plan_set.code_versions
+        matching, opened.specification, matching.deployments, Mode.REAL, None, opened.plan_set.code_versions
     )
     profiles, rng = opened.profiles(), np.random.default_rng(options.seed)
     requests = {}

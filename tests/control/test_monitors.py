@@ -247,3 +247,18 @@ def test_what_was_profiled_on_few_items_is_said_not_to_be_watched(listening: Lis
     watch = MonitorSet(listening.specification, {"one": PLANS["one"][:1]}, {"listen": profile}, SETTINGS)
     assert len(watch.unwatched) == 2
     assert "5 items" in watch.unwatched[0]
+
+
+def test_a_replay_shows_scores_and_nothing_of_the_machine(listening: Listening) -> None:
+    watch = MonitorSet(listening.specification, PLANS, listening.profiles, SETTINGS, replays=True)
+    world, first = World(watch, listening), PLANS["one"][0]
+
+    def slow_and_late(_: int) -> list[DriftAlarm]:
+        status = EngineStatus(Mode.REPLAY, (), (), queries=(world.query(10.0),))
+        late = watch.look(world.now_s, 1e9 + world.now_s, status)
+        return [*late, *world.look([(first, "hear", 1.0, 1)])]
+
+    assert _while_nothing(slow_and_late, 200)[0] == []
+    assert watch.unwatched == ()
+    (moved,), _ = _while_nothing(lambda _: world.look([], [world.score(0.0)]))
+    assert moved.watch == AccuracyMonitor("one", "listen")

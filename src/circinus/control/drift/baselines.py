@@ -54,7 +54,6 @@ class ServiceTimeBaseline:
         tolerance: float,
         risk: float,
         tolerance_s: float = 0.0,
-        corrected: bool = True,
     ) -> ServiceTimeBaseline | None:
         """Return the baseline from a profile, or None if it has too few items.
 
@@ -68,12 +67,11 @@ class ServiceTimeBaseline:
             risk: probability of an error of each side's bound.
             tolerance_s: absolute tolerance for short times; its share decreases with the time. It is implemented as an
                 offset of all times.
-            corrected: whether corrections from traffic apply, as in planning; recorded times are replayed without them.
         """
         n = len(profile.service_s)
         if n < MIN_ITEMS or not (profile.service_s > 0).all():
             return None
-        factor = profile.correction(hardware) if corrected else 1.0
+        factor = profile.correction(hardware)
         speed = profile.speeds.guaranteed(hardware)
         unbatched_s = profile.service_s * factor / speed
         added_s = tolerance_s / tolerance if tolerance > 0 else 0.0

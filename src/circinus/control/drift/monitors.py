@@ -24,7 +24,15 @@ from circinus.control.settings import DriftSettings
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.serving import EngineStatus
 from circinus.serving.configuration_hash import configuration_hash
-from circinus.specification import Deployment, HardwareClass, Query, QueryPlan, Specification, prefix_configuration
+from circinus.specification import (
+    Deployment,
+    HardwareClass,
+    LatencySlo,
+    Query,
+    QueryPlan,
+    Specification,
+    prefix_configuration,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +45,8 @@ class Baselines:
     accuracies: Mapping[tuple[str, str], ConfigurationProfile]
     """(pipeline, label) -> profile of a configuration that some plan uses."""
     queries: Mapping[str, Query]
+    latencies: Mapping[str, LatencySlo]
+    """Latency SLOs of the queries whose late requests are monitored."""
     unwatched: tuple[str, ...]
     """Unmonitored parts with the reason."""
     risk: float
@@ -52,7 +62,11 @@ class Baselines:
         *,
         replays: bool,
     ) -> Baselines:
-        """Return the baselines of all plans that queries may use."""
+        """Return the baselines of all plans that queries may use.
+
+        A replay has none of service times and of late requests: its replicas sleep recorded times, so that a deviation
+        is that of the machine that replays.
+        """
         infrastructure = specification.required_infrastructure
         distinct_plans = list(dict.fromkeys(plan for query_plans in plans.values() for plan in query_plans))
         measured = {
@@ -68,6 +82,8 @@ class Baselines:
             if profile is None:
                 continue
             accuracies[plan.pipeline, configuration_hash(plan.configuration)] = profile
+            if replays:
+                continue
             pipeline = specification.pipelines[plan.pipeline]
             for name, operator in profile.operators.items():
                 deployment, prefix = plan.deployment_of(name), prefix_configuration(pipeline, plan.configuration, name)
@@ -85,14 +101,18 @@ class Baselines:
                 tolerance=settings.service_tolerance,
                 risk=risk,
                 tolerance_s=settings.service_tolerance_s,
-                corrected=not replays,
             )
             if reference is None:
                 unwatched.append(f"{monitor}: profiled on only {len(operator.service_s)} items")
             else:
                 services[monitor] = reference
         queries = {query.name: query for query in specification.queries if query.name in plans}
-        return cls(services, prefixes, accuracies, queries, tuple(unwatched), risk)
+        latencies = {
+            name: query.slos.latency
+            for name, query in queries.items()
+            if query.slos.latency is not None and not replays
+        }
+        return cls(services, prefixes, accuracies, queries, latencies, tuple(unwatched), risk)
 
 
 class MonitorSet:
@@ -121,7 +141,7 @@ class MonitorSet:
             profiles: pipeline -> profile, with the corrections used in planning; the identical object as in `previous`
                 if it was not re-profiled.
             settings: false-alarm rate and tolerances.
-            replays: whether the engine runs in replay mode.
+            replays: whether the engine runs in replay mode, which shows the accuracy of answers only.
             agreements: expected scores against reference outputs (`expected_agreements`, or
                 `ProfileOverrides.agreements`).
             without_truth: pipelines whose profiles were scored against reference outputs
@@ -185,11 +205,7 @@ class MonitorSet:
                         yield MonitorSample(monitor, time_s, placed)
 
     def _late_samples(self, now_s: float, time_s: float, status: EngineStatus) -> Iterable[MonitorSample]:
-        slos = {
-            name: query.slos.latency
-            for name, query in self.references.queries.items()
-            if query.slos.latency is not None
-        }
+        slos = self.references.latencies
         shares = self._late_reader.read(now_s, status.queries, slos)
         for name, share in shares.items():
             yield MonitorSample(LatencySloMonitor(name), time_s, scaled_late_share(share, slos[name].percentile))
