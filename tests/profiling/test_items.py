@@ -58,12 +58,13 @@ def test_the_end_of_the_order_is_held_out(load: Callable[..., Dataset]) -> None:
     assert data.traffic_items(3) == data.order[:-4:-1]
     assert data.traffic_items(100) == data.order[:-5:-1]  # never more than are held out
     assert data.traffic_items(0) == ()
+    assert data.traffic_items() == data.order[:-5:-1]
 
 
 def test_traffic_carries_profiled_items_where_none_is_held_out(load: Callable[..., Dataset]) -> None:
     data = load(GOOD, count=2)
     assert (data.held_out_items, data.profiling_items) == (0, data.order)
-    assert data.traffic_items(100) == data.order[::-1]
+    assert data.traffic_items() == data.traffic_items(100) == data.order[::-1]
 
 
 @pytest.mark.parametrize(

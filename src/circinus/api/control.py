@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circinus.api.defaults import DEFAULT_REPLAY_ITEMS
 from circinus.api.plan_source import PlanFileSource
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, seconds
@@ -61,8 +60,8 @@ class ControlOptions:
     """File to which ground truths are appended as JSON lines; by default only those of the data sets are used."""
     ground_truth_timeout: Duration = 3600.0
     """Time to wait for an answer's ground truth."""
-    items: int = DEFAULT_REPLAY_ITEMS
-    """Number of held-out items that are recorded for each plan of a replay."""
+    items: int | None = None
+    """Maximum number of held-out items that are recorded for each plan of a replay; by default all."""
     state_file: AnyPath | None = None
     """State file of the controller, shared by all controllers of one engine; by default beside the run directory."""
     metrics: tuple[str, int] | None = None
@@ -260,7 +259,7 @@ def control_plan(
         options.standby_factor,
         seconds(options.dwell),
         default_rate if options.audit_rate is None else options.audit_rate,
-        options.items if serving_mode is Mode.REPLAY and not options.dry_run else None,
+        options.items,
         local_only=engine.on_this_machine,
         dry=options.dry_run,
     )

@@ -8,7 +8,5 @@ EngineKind = Literal["local", "ray"]
 """Kinds of engines: the subclasses of `EngineHandle`."""
 DeploymentMode = Literal["real", "replay"]
 """Modes in which a plan is deployed."""
-DEFAULT_REPLAY_ITEMS = 16
-"""Number of held-out items that are recorded for each configuration, or sent by a load test."""
 DEFAULT_ADDRESS = "auto"
 """Address of the Ray cluster, as `ray.init` takes it."""

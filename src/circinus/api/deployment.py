@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from circinus.api.defaults import DEFAULT_REPLAY_ITEMS
 from circinus.api.load_test import run_load_test
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, seconds
@@ -65,8 +64,8 @@ class DeployedPlan:
         """
         return self._engine.status()
 
-    def items(self, query: str, count: int = DEFAULT_REPLAY_ITEMS) -> Sequence[Item]:
-        """Return held-out items of a query's pipeline; in a replay only those that are recorded.
+    def items(self, query: str, count: int | None = None) -> Sequence[Item]:
+        """Return held-out items of a query's pipeline, by default all; in a replay only those that are recorded.
 
         Raises:
             ServingError: no engine runs.
@@ -119,7 +118,7 @@ class DeployedPlan:
         warm_up: Duration = 5.0,
         rate_factor: float = 1.0,
         trace: AnyPath | None = None,
-        items: int = DEFAULT_REPLAY_ITEMS,
+        items: int | None = None,
         seed: int = 0,
         keep_observations: bool = True,
         controlled: bool = False,
@@ -132,7 +131,7 @@ class DeployedPlan:
             warm_up: time before it that is not measured.
             rate_factor: factor on the rate of each query.
             trace: CSV file (time_s,query) with arrivals, instead of the queries' own.
-            items: number of held-out items to send.
+            items: maximum number of held-out items to send for each pipeline; by default all, in a replay all recorded.
             seed: seed of arrivals and of the order of items.
             keep_observations: whether the observed service times are stored, to correct later plans.
             controlled: whether a controller may have moved queries to other rungs of their ladders.
@@ -175,7 +174,7 @@ class DeployedPlan:
 
 
 def deploy(
-    opened: LoadedPlan, engine: EngineHandle, mode: str, *, items: int, progress: ProgressFactory = no_progress
+    opened: LoadedPlan, engine: EngineHandle, mode: str, *, items: int | None, progress: ProgressFactory = no_progress
 ) -> DeployedPlan:
     """Record what a replay needs, apply a plan to an engine, and return the deployment.
 

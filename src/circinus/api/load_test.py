@@ -35,7 +35,7 @@ def run_load_test(
     handle: EngineHandle,
     spec: LoadSpec,
     *,
-    items: int,
+    items: int | None,
     keep: bool = True,
     controlled: bool = False,
     on_progress: Callable[[LoadProgress], None] | None = None,
@@ -46,7 +46,7 @@ def run_load_test(
         opened: plan that the engine runs.
         handle: engine to send to.
         spec: duration, warm-up, rate and seed.
-        items: number of held-out items to send.
+        items: maximum number of held-out items to send for each pipeline; None: all.
         keep: whether the observed service times are stored for later plans.
         controlled: whether a controller may have moved queries to other rungs of their ladders.
         on_progress: callback about four times a second.

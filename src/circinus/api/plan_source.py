@@ -57,7 +57,7 @@ class PlanFileSource:
     audited_share: float = 0.0
     """Fraction of answered requests that are audited."""
     replay_items: int | None = None
-    """Number of items recorded for each plan in a replay; None: nothing is recorded."""
+    """Maximum number of held-out items recorded for each plan in a replay; None: all."""
     local_only: bool = False
     """True if this machine emulates all pools; it can emulate slower hardware, but not faster."""
     dry: bool = False
@@ -108,7 +108,7 @@ class PlanFileSource:
 
     def prepare(self, managed: ManagedPlans, *, progress: ProgressFactory = no_progress) -> None:
         """Record the outputs that a replay of the plans returns, if there are any to record."""
-        if self.replay_items is not None:
+        if self._records:
             record_configurations(
                 managed.specification,
                 self.opened.store,
@@ -117,6 +117,10 @@ class PlanFileSource:
                 seed=self.opened.plan_set.seed,
                 progress=progress,
             )
+
+    @property
+    def _records(self) -> bool:
+        return self.mode is Mode.REPLAY and not self.dry
 
     def _reference_runner(self, specification: Specification) -> ReferenceRunner:
         """Return a runner of other configurations: the operators on this machine, or the recordings of a replay."""
@@ -128,7 +132,7 @@ class PlanFileSource:
         self, specification: Specification, pairs: Sequence[tuple[str, Configuration, Configuration]]
     ) -> Agreements:
         store, seed = self.opened.store, self.opened.plan_set.seed
-        if self.replay_items is not None:
+        if self._records:
             recorded = [(pipeline, configuration) for pipeline, *both in pairs for configuration in both]
             record_configurations(specification, store, recorded, self.replay_items, seed=seed)
         return expected_agreements(specification, store, pairs)

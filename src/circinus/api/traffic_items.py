@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def select_traffic_items(
-    specification: Specification, matching: Matching, store: Path, count: int, mode: Mode, seed: int
+    specification: Specification, matching: Matching, store: Path, count: int | None, mode: Mode, seed: int
 ) -> dict[str, Sequence[Item]]:
     """Return pipeline -> held-out items to send; in a replay only those that are recorded.
 
@@ -30,7 +30,7 @@ def select_traffic_items(
         specification: specification that was planned for.
         matching: plans in use.
         store: profile store.
-        count: maximum number of items for each pipeline.
+        count: maximum number of items for each pipeline; None: all.
         mode: mode of the engine.
         seed: seed of the order in which items were measured.
     """
@@ -85,7 +85,7 @@ def record_configurations(
     specification: Specification,
     store: Path,
     configurations: Iterable[tuple[str, Configuration]],
-    items: int,
+    items: int | None,
     *,
     seed: int,
     progress: ProgressFactory = no_progress,
@@ -96,7 +96,7 @@ def record_configurations(
         specification: specification that has the pipelines.
         store: profile store.
         configurations: (pipeline, configuration) pairs.
-        items: number of items to record for each configuration.
+        items: maximum number of items to record for each configuration; None: all.
         seed: seed of the order of items.
         progress: observer for each pipeline.
     """
@@ -104,7 +104,7 @@ def record_configurations(
     for pipeline, configuration in configurations:
         by_pipeline.setdefault(pipeline, {})[configuration] = None
     for name, chosen in by_pipeline.items():
-        _log.info("record %d configurations of pipeline %s on %d items", len(chosen), name, items)
+        _log.info("record %d configurations of pipeline %s on %s held-out items", len(chosen), name, items or "all")
         with progress(name) as observer:
             record_for_replay(
                 specification,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
-from circinus.api.defaults import DEFAULT_ADDRESS, DEFAULT_PLAN, DEFAULT_REPLAY_ITEMS, DeploymentMode, EngineKind
+from circinus.api.defaults import DEFAULT_ADDRESS, DEFAULT_PLAN, DeploymentMode, EngineKind
 from circinus.api.profiling_workspace import ProfilingWorkspace, Sources
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, seconds
@@ -309,7 +309,7 @@ class Workspace(ProfilingWorkspace):
         plan: Plan,
         *,
         mode: DeploymentMode = "real",
-        items: int = DEFAULT_REPLAY_ITEMS,
+        items: int | None = None,
         progress: ProgressFactory = no_progress,
     ) -> DeployedPlan:
         """Deploy exactly this plan on the engine, and return the running deployment.
@@ -318,7 +318,7 @@ class Workspace(ProfilingWorkspace):
             plan: plan of this workspace.
             mode: `real` runs operators on this infrastructure; `replay` returns recorded outputs after the recorded
                 service times, so that a laptop can stand in for a cloud.
-            items: number of held-out items that are recorded for a replay.
+            items: maximum number of held-out items that are recorded for a replay; by default all.
             progress: observer of the recording.
 
         Raises:

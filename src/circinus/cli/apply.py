@@ -7,7 +7,6 @@ import shlex
 from circinus.cli.options import (
     DEFAULT_ADDRESS,
     DEFAULT_PLAN,
-    DEFAULT_REPLAY_ITEMS,
     DEFAULT_RUN_FOLDER,
     Address,
     Http,
@@ -24,7 +23,7 @@ from circinus.cli.options import (
 def apply(
     plan_file: PlanFile = DEFAULT_PLAN,
     mode: Mode = "real",
-    items: ReplayItems = DEFAULT_REPLAY_ITEMS,
+    items: ReplayItems = None,
     engine: Kind = "local",
     address: Address = DEFAULT_ADDRESS,
     http: Http = "",

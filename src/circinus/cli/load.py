@@ -10,7 +10,6 @@ import typer
 from circinus.cli.options import (
     DEFAULT_ADDRESS,
     DEFAULT_PLAN,
-    DEFAULT_REPLAY_ITEMS,
     DEFAULT_RUN_FOLDER,
     ENGINE,
     PROFILES,
@@ -42,8 +41,14 @@ def load(
         ),
     ] = None,
     items: Annotated[
-        int, typer.Option(min=1, help="Number of held-out items to send.", rich_help_panel=_PANEL)
-    ] = DEFAULT_REPLAY_ITEMS,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Maximum number of held-out items to send for each pipeline; in a replay of the recorded ones.",
+            show_default="all",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="Random seed for arrivals and the order of items.", rich_help_panel=_PANEL)
     ] = 0,

@@ -10,7 +10,6 @@ import typer
 
 from circinus.api.defaults import DEFAULT_ADDRESS as DEFAULT_ADDRESS
 from circinus.api.defaults import DEFAULT_PLAN as DEFAULT_PLAN
-from circinus.api.defaults import DEFAULT_REPLAY_ITEMS as DEFAULT_REPLAY_ITEMS
 from circinus.api.defaults import DeploymentMode, EngineKind
 from circinus.serving.local import DEFAULT_RUN_FOLDER as DEFAULT_RUN_FOLDER
 
@@ -89,9 +88,12 @@ Mode = Annotated[
     ),
 ]
 ReplayItems = Annotated[
-    int,
+    int | None,
     typer.Option(
-        min=1, help="Number of held-out items to record for each plan of a replay.", rich_help_panel="Deployment"
+        min=1,
+        help="Maximum number of held-out items to record for each plan of a replay.",
+        show_default="all",
+        rich_help_panel="Deployment",
     ),
 ]
 Traces = Annotated[

@@ -10,7 +10,6 @@ import typer
 from circinus.cli.options import (
     DEFAULT_ADDRESS,
     DEFAULT_PLAN,
-    DEFAULT_REPLAY_ITEMS,
     DEFAULT_RUN_FOLDER,
     Address,
     Http,
@@ -38,7 +37,7 @@ _LADDERS, _DRIFT, _LOOP = "Ladders", "Drift", "Control loop"
 def serve(
     plan_file: PlanFile = DEFAULT_PLAN,
     mode: Mode = "real",
-    items: ReplayItems = DEFAULT_REPLAY_ITEMS,
+    items: ReplayItems = None,
     standby_factor: Annotated[
         float,
         quantity(

@@ -41,13 +41,13 @@ class Dataset:
         """Prefix of the order that may be profiled."""
         return self.order[: len(self.order) - self.held_out_items]
 
-    def traffic_items(self, count: int) -> tuple[int, ...]:
-        """Return the indexes of at most `count` items for generated traffic, last of the order first.
+    def traffic_items(self, count: int | None = None) -> tuple[int, ...]:
+        """Return the indexes of at most `count` items for generated traffic, last of the order first; None: all.
 
         These are held-out items; without held-out items, the ones that profiling reaches last.
         """
-        backwards = self.order[::-1]
-        return backwards[: min(count, self.held_out_items or len(backwards))]
+        held_out = self.order[::-1][: self.held_out_items or None]
+        return held_out[:count]
 
 
 def load_dataset(pipeline: Pipeline, module_paths: Sequence[Path] = (), *, seed: int = 0) -> Dataset:

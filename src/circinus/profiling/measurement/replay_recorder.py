@@ -24,11 +24,11 @@ def record_for_replay(
     store: Path,
     *,
     configurations: Sequence[Configuration],
-    items_count: int,
+    items_count: int | None = None,
     seed: int = 0,
     observer: ProfileObserver | None = None,
 ) -> Recordings:
-    """Record configurations on at most `items_count` held-out items (`Dataset.traffic_items`), for replay.
+    """Record configurations on all or at most `items_count` held-out items (`Dataset.traffic_items`), for replay.
 
     Stored measurements are reused. An item on which one of the configurations fails is reported to the observer and
     excluded. Profiles ignore held-out items.
