@@ -4,9 +4,19 @@ from dataclasses import replace
 
 from printed import printed
 
+from circinus.estimation import Estimate
 from circinus.reporting.load_table import load_table
-from circinus.serving.loadtest.load_report import GeneratorLag, LatencySummary, LoadReport, QueryMeasurement
-from circinus.specification import AccuracySlo, Slos
+from circinus.serving.loadtest.load_report import (
+    GeneratorLag,
+    LatencySummary,
+    LoadReport,
+    MeasuredBounds,
+    QueryMeasurement,
+)
+from circinus.serving.loadtest.machine_load import MachineLoad
+from circinus.serving.loadtest.slo_bounds import SloVerdict
+from circinus.specification import AccuracySlo, SloKind, Slos
+from circinus.statistics.interval import Interval
 
 MEASURED = QueryMeasurement(
     query="q",
@@ -20,10 +30,16 @@ MEASURED = QueryMeasurement(
     cost_usd_per_h=0.5,
     slos_met={"accuracy": True},
     satisfied=True,
+    items=24,
+    bounds={SloKind.LATENCY: MeasuredBounds(0.2, None), SloKind.ACCURACY: MeasuredBounds(0.7, 0.8)},
+    verdicts={SloKind.ACCURACY: SloVerdict.YES},
+    verdict=SloVerdict.YES,
 )
+ON_TIME = GeneratorLag(0.0, 0.0, 0.0, late=False)
+BUSY, QUIET = MachineLoad(2, 0.1, 1.9), MachineLoad(2, 0.1, 0.2)
 
 
-def _report(measured: QueryMeasurement) -> str:
+def _report(measured: QueryMeasurement, machine: MachineLoad | None = None, lag: GeneratorLag = ON_TIME) -> str:
     return printed(
         load_table(
             LoadReport(
@@ -34,12 +50,14 @@ def _report(measured: QueryMeasurement) -> str:
                 warm_up_s=1.0,
                 duration_s=10.0,
                 queries=(measured,),
-                lateness=GeneratorLag(0.0, 0.0, 0.0, late=False),
+                lateness=lag,
                 deployments_cost_usd_per_h=0.5,
                 goodput=1.0,
                 total_weight=1.0,
                 promises_kept=1,
                 promises=1,
+                verdicts={measured.verdict: 1} if measured.verdict else {},
+                machine=machine,
             )
         )
     )
@@ -47,7 +65,7 @@ def _report(measured: QueryMeasurement) -> str:
 
 def test_requests_without_a_score_are_shown() -> None:
     text = _report(replace(MEASURED, unscored=3))
-    assert "0.750 (3 unscored)" in text
+    assert "3 unscored" in text
     assert "counted as the worst score of the range" in text
 
 
@@ -55,3 +73,24 @@ def test_where_every_request_was_scored_nothing_is_said_of_it() -> None:
     text = _report(MEASURED)
     assert "0.750" in text
     assert "unscored" not in text
+
+
+def test_bounds_and_verdicts_are_shown_beside_what_the_plan_promises() -> None:
+    estimate = Estimate(95.0, Interval(0.1, 0.1, 0.25), Interval(0.8, 0.61, 0.9), Interval.exact(0.1), (), 0.0)
+    text = _report(replace(MEASURED, predicted=estimate))
+    for part in ("0.700 to 0.800", "200 ms to ?", "≥ 0.610", "24 items", "1 yes, 0 no, 0 unsure"):
+        assert part in text
+    assert "narrow them" not in text
+    unsure = replace(MEASURED, verdicts={SloKind.ACCURACY: SloVerdict.UNSURE}, verdict=SloVerdict.UNSURE)
+    assert "the bounds contain the limit" in _report(unsure)
+
+
+def test_a_busy_machine_is_named_where_it_explains_something() -> None:
+    estimate = Estimate(95.0, Interval(0.1, 0.1, 0.15), Interval(0.8, 0.6, 0.9), Interval.exact(0.1), (), 0.0)
+    slow = replace(MEASURED, predicted=estimate)
+    assert "other programs kept 1.9 of the machine's 2 CPUs busy: latencies exceed" in _report(slow, BUSY)
+    assert "busy" not in _report(slow, QUIET)
+    assert "busy" not in _report(MEASURED, BUSY)
+    late = GeneratorLag(0.01, 0.05, 0.1, late=True)
+    assert "were sent 50 ms late" in _report(MEASURED, BUSY, late)
+    assert "the machine was too busy: requests were sent" in _report(MEASURED, QUIET, late)

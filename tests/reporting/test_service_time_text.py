@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import pytest
 from printed import printed
 
 from circinus.estimation import learn_corrections
@@ -43,14 +42,9 @@ def test_what_is_learnt_and_what_is_not_is_said() -> None:
     assert f"no observation of {REFUSED.deployment.name}: it was cold" in text
 
 
-@pytest.mark.parametrize(
-    ("mode", "reason", "expected"),
-    [("real", "--no-keep-observations", "not stored: --no-keep-observations"), ("replay", "", "replay mode")],
-)
-def test_what_is_not_used_is_said_to_be_so(mode: str, reason: str, expected: str) -> None:
-    observation = ServiceTimeObservation(**{**vars(SEEN), "mode": mode})
-    text = printed(service_time_text(ServiceTimeReport((observation,), ()), reason))
-    assert expected in text
+def test_what_is_not_used_is_said_to_be_so() -> None:
+    text = printed(service_time_text(ServiceTimeReport((SEEN,), ()), "--no-keep-observations"))
+    assert "not stored: --no-keep-observations" in text
     assert "correct later plans" not in text
 
 

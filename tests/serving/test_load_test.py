@@ -65,6 +65,9 @@ def test_every_request_is_measured_and_every_objective_judged() -> None:
     assert measured.cost_usd_per_h == pytest.approx(0.6)
     assert measured.slos_met == {"latency": True, "accuracy": True, "cost": True}
     assert measured.satisfied
+    assert measured.items == len(ITEMS)
+    assert measured.verdicts == {"latency": "yes", "accuracy": "unsure", "cost": "yes"}, "ten items bound no such score"
+    assert (measured.verdict, report.verdicts) == ("unsure", {"yes": 0, "no": 0, "unsure": 1})
     assert measured.predicted is not None
     assert measured.predicted.latency_s.value == 0.1
     assert (report.goodput, report.total_weight, report.promises_kept, report.promises) == (1.0, 1.0, 1, 1)
@@ -117,6 +120,7 @@ def test_failures_and_missing_answers_violate_the_latency() -> None:
     assert measured.latency_s.at_percentile_s is None
     assert measured.slos_met == {"latency": False, "accuracy": True, "cost": True}
     assert not measured.satisfied
+    assert (measured.verdict, measured.verdicts["latency"]) == ("no", "no")
     assert measured.errors == ("item number-3 is bad",)
 
 
@@ -176,6 +180,7 @@ def test_rejected_queries_count_as_not_served() -> None:
     assert [q.served for q in report.queries] == [True, False]
     assert {request.query for _, request in engine.received} == {"served"}
     assert (report.goodput, report.total_weight, report.promises_kept, report.promises) == (2.0, 5.0, 1, 1)
+    assert [q.verdict for q in report.queries] == ["yes", None]
 
 
 def test_rate_factor_and_seed() -> None:
@@ -261,11 +266,14 @@ def test_report_is_json() -> None:
     assert document["schema_version"] == 2
     assert document["queries"][0]["latency_s"]["p50_s"] is None
     assert document["queries"][0]["slos_met"] == {"latency": False, "accuracy": False, "cost": True}
+    assert document["queries"][0]["verdicts"] == {"latency": "no", "accuracy": "unsure", "cost": "yes"}
+    assert document["queries"][0]["bounds"]["latency"] == {"lower": None, "upper": None}
 
 
 def test_query_without_a_request_is_not_satisfied() -> None:
     report = load(ObedientEngine(("q",)), query("q", rate_per_s=1e-9), traffic=LoadSpec(duration_s=1.0))
     assert report.queries[0].requests == 0
+    assert report.queries[0].verdict == "unsure"
     assert report.goodput == 0
 
 

@@ -14,6 +14,7 @@ from circinus.statistics.counts import (
     hypergeometric_critical_count,
     median_bounds,
     median_unbiased_ranks,
+    percentile_bounds,
     percentile_sample_size,
 )
 
@@ -91,3 +92,32 @@ def test_ranks_err_to_each_side_in_at_most_half_of_the_samples(percentile: float
     assert 1 <= lower <= upper + 1
     assert upper == size or sum(below[:upper]) >= 0.5 - 1e-9  # fewer than `upper` values lie below the percentile
     assert lower == 1 or sum(below[lower:]) >= 0.5 - 1e-9  # at least `lower` values do
+
+
+@given(
+    count=st.integers(1, 400),
+    percentile=st.floats(1, 99),
+    risk=st.floats(1e-4, 0.4),
+    repeats=st.integers(1, 3),
+)
+def test_bounds_of_a_percentile_are_the_closest_that_keep_the_risk(
+    count: int, percentile: float, risk: float, repeats: int
+) -> None:
+    """Repeating every value does not move the bounds if the effective number stays."""
+    lower, upper = percentile_bounds(np.repeat(np.arange(1.0, count + 1), repeats), percentile, risk, count)
+    at_most = np.cumsum(binomial_probabilities(count, percentile / 100))
+    if math.isfinite(lower):
+        assert at_most[int(lower) - 1] <= risk
+    if lower < count:
+        assert at_most[max(int(lower), 0) if math.isfinite(lower) else 0] > risk
+    if math.isfinite(upper):
+        assert 1 - at_most[int(upper) - 1] <= risk
+        assert upper == 1 or 1 - at_most[int(upper) - 2] > risk
+    else:
+        assert count < percentile_sample_size(percentile, risk)
+
+
+def test_infinite_values_are_the_largest() -> None:
+    values = np.concatenate([np.arange(100.0), np.full(900, np.inf)])
+    assert percentile_bounds(values, 95.0, 0.05, 1000) == (np.inf, np.inf)
+    assert percentile_bounds(values, 5.0, 0.05, 1000)[1] < 70

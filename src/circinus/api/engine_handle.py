@@ -109,6 +109,11 @@ class EngineHandle(ABC):
         On Ray, what Circinus runs on the cluster ends, and the cluster stays.
         """
 
+    @property
+    def process(self) -> int | None:
+        """Id of the engine's process on this machine, if there is one."""
+        return None
+
     def lease(self) -> ClusterLease | None:
         """Return the lease that one controller of the engine holds at a time; None: that of its state file."""
         return None
@@ -218,6 +223,12 @@ class LocalHandle(EngineHandle):
         from circinus.serving.local.client import destroy
 
         return outside_loop(lambda: destroy(self.run_dir))
+
+    @property
+    def process(self) -> int | None:
+        from circinus.serving.local.run_dir import RunDirectory
+
+        return RunDirectory(self.run_dir).process()
 
     @property
     def state_file(self) -> Path:

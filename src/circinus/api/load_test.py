@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -65,11 +66,18 @@ def run_load_test(
             profiled = count_profiled_items(specification, matching, opened.store, sent, seed)
             expected = None if controlled else _predictions(opened)  # other rungs take other times
             _log.info("load test of %g s on %s", spec.duration_s, handle)
-            measured = await send_and_measure(engine, specification, matching, sent, spec, on_progress, expected)
+            process = handle.process
+            own = None if process is None else (os.getpid(), process)
+            measured = await send_and_measure(engine, specification, matching, sent, spec, on_progress, expected, own)
             return LoadReport(measured, sum(len(chosen) for chosen in sent.values()), profiled)
 
     report = run(measure, loop_factory=new_event_loop)  # sends on time, to a fraction of a millisecond
-    return replace(report, not_stored_reason=_store(opened, report) if keep else "keep_observations=False")
+    reason = "keep_observations=False"
+    if keep:
+        reason = (
+            "a replay shows nothing of the hardware" if report.measured.mode == "replay" else _store(opened, report)
+        )
+    return replace(report, not_stored_reason=reason)
 
 
 def _store(opened: LoadedPlan, report: LoadReport) -> str:

@@ -173,6 +173,11 @@ class LoadReport(NamedResults["QueryMeasurement"]):
     def _by_name(self) -> Mapping[str, QueryMeasurement]:
         return {measurement.query: measurement for measurement in self.measured.queries}
 
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """Names of the served queries that miss an SLO, whatever chance explains."""
+        return tuple(query.query for query in self.measured.queries if query.verdict == "no")
+
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each query: its figures and whether its SLOs are met."""
         return [
@@ -180,6 +185,7 @@ class LoadReport(NamedResults["QueryMeasurement"]):
                 "query": query.query,
                 "served": query.served,
                 "satisfied": query.satisfied,
+                "verdict": query.verdict,
                 "requests": query.requests,
                 "failures": query.failures,
                 "latency_s": None if query.latency_s is None else query.latency_s.at_percentile_s,

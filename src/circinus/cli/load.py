@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from circinus.cli.options import (
     DEFAULT_PLAN,
     DEFAULT_RUN_FOLDER,
     ENGINE,
+    OUTPUT,
     PROFILES,
     Address,
     Json,
@@ -23,6 +24,9 @@ from circinus.cli.options import (
     positive_duration_option,
     quantity,
 )
+
+if TYPE_CHECKING:
+    from circinus.api.reports import LoadReport
 
 _PANEL = "Traffic"
 
@@ -61,6 +65,14 @@ def load(
             rich_help_panel=PROFILES,
         ),
     ] = True,
+    fail_on_miss: Annotated[
+        bool,
+        typer.Option(
+            "--fail-on-miss",
+            help="End with exit code 1 if a served query misses an SLO beyond chance.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     controlled: Annotated[
         bool,
         typer.Option(
@@ -76,8 +88,7 @@ def load(
 ) -> None:
     """Send open-loop traffic to the applied plan, and measure every request against the SLOs."""
     from circinus.api.workspace import Workspace
-    from circinus.cli.output import console, print_json, progress_console
-    from circinus.reporting.load_table import load_table, service_time_text
+    from circinus.cli.output import print_json, progress_console
     from circinus.reporting.progress import load_bar
 
     workspace, plan = Workspace.open_plan(plan_file, engine=engine, run_dir=run_dir, address=address)
@@ -95,9 +106,18 @@ def load(
         )
     if json:
         print_json("load", report.to_dict())
-        return
+    else:
+        _print(report, keep_observations=keep_observations)
+    if fail_on_miss and report.missed:
+        raise typer.Exit(1)
+
+
+def _print(report: LoadReport, *, keep_observations: bool) -> None:
+    from circinus.cli.output import console
+    from circinus.reporting.load_table import load_table, service_time_text
+
     console().print(load_table(report.measured))
-    if report.measured.learning is not None:
+    if report.measured.learning is not None and report.measured.mode == "real":
         reason = report.not_stored_reason if keep_observations else "--no-keep-observations"
         console().print(service_time_text(report.measured.learning, reason))
     if report.profiled_items_sent:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from circinus.profiling import ServiceTimeObservation
 from circinus.reporting.plan_table import operator_text
-from circinus.reporting.simulation_table import predicted_latency_text
 from circinus.reporting.tables import make_table
 from circinus.serving.loadtest.load_report import LoadReport, QueryMeasurement, ServiceTimeReport
-from circinus.specification.formatting import format_duration, format_score, format_usd_per_h
+from circinus.serving.loadtest.slo_bounds import SloVerdict
+from circinus.specification import Slo, SloKind
+from circinus.specification.formatting import (
+    UNBOUNDED_S,
+    format_duration,
+    format_range,
+    format_score,
+    format_usd_per_h,
+)
+from circinus.statistics.interval import Interval
+
+_SLOWER = 1.1
+"""Factor on profiled service times from which a busy machine explains it."""
 
 
 def service_time_text(learning: ServiceTimeReport, not_stored_reason: str = "") -> Group:
@@ -24,7 +36,8 @@ def service_time_text(learning: ServiceTimeReport, not_stored_reason: str = "") 
     """
     lines = [Text(_line(observation)) for observation in learning.observations]
     if lines:
-        lines.append(Text(_storage_text(learning.observations[0].mode, not_stored_reason), style="dim"))
+        stored = "stored: the observations correct later plans; `circinus forget` takes them back"
+        lines.append(Text(f"not stored: {not_stored_reason}" if not_stored_reason else stored, style="dim"))
     lines += [
         Text(f"no observation of {skipped.deployment.name}: {skipped.reason}", style="yellow")
         for skipped in learning.refused
@@ -41,71 +54,118 @@ def _line(observation: ServiceTimeObservation) -> str:
     )
 
 
-def _storage_text(mode: str, not_stored_reason: str) -> str:
-    if not_stored_reason:
-        return f"not stored: {not_stored_reason}"
-    if mode == "real":
-        return "stored: the observations correct later plans"
-    return f"stored, but they correct no plan: {mode} mode does not measure the hardware"
-
-
 def load_table(report: LoadReport) -> RenderableType:
-    """Return a table with a row for each query: predictions, measurements, and whether the SLOs were met."""
+    """Return a table with the measured and predicted quantities of each query, and verdicts on its SLOs."""
     title = f"Load test with {report.arrivals} traffic ({report.mode} mode)"
-    table = make_table(title, ("query", "SLOs"), ("requests", "latency", "accuracy", "cost", "SLOs met"))
+    predicted = "predicted" if report.rate_factor == 1 else "predicted\nat 1x load"
+    table = make_table(title, ("query", "SLO"), ("measured", "bounds", predicted, "met"))
     for query in report.queries:
-        table.add_row(*_row(query, report.rate_factor))
+        names = [f"{query.query}\n{_sent_text(query)}", "", ""]
+        for name, row in zip(names, _rows(query), strict=False):
+            table.add_row(name, *row)
+        table.add_section()
     return Group(table, *_notes(report))
 
 
-def _row(query: QueryMeasurement, load: float) -> tuple[str, ...]:
-    slos = str(query.slos)
+def _sent_text(query: QueryMeasurement) -> str:
+    """Return the numbers of requests, items, and requests without an answer."""
+    if not query.requests:
+        return "no requests" if query.served else "rejected"
+    counts = {"lost": query.failures + query.unanswered, "dropped": query.dropped, "unscored": query.unscored}
+    losses = [f"{count} {name}" for name, count in counts.items() if count]
+    return "\n".join([f"{query.requests} requests", f"{query.items} items", *losses])
+
+
+def _rows(query: QueryMeasurement) -> list[tuple[str, ...]]:
+    """Return SLO, measured value, bounds, prediction with its bound, and verdict of latency, accuracy and cost."""
     if not query.served or query.latency_s is None:
-        reason = "rejected" if not query.served else "no requests"
-        return (query.query, slos, "0", "", "", "", f"[red]no[/red]: {reason}")
-    predicted = query.predicted
+        verdict = "" if query.verdict is None else _COLORED[query.verdict]
+        return [(str(query.slos), "", "", "", verdict)]
+    slos, predicted = query.slos, query.predicted
     measured_s = query.latency_s.at_percentile_s
-    counts = {"lost": query.failures + query.unanswered, "dropped": query.dropped}
-    losses = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    violations = [name for name, met in (query.slos_met or {}).items() if not met]
-    reason = ", ".join(violations) or "requests lost"
-    cost = query.cost_usd_per_h
-    nothing = "dropped" if query.dropped > counts["lost"] else "no response"
-    measured = nothing if measured_s is None else format_duration(measured_s)
-    predicted_accuracy = "" if predicted is None else f"\npredicted {format_score(predicted.accuracy.value)}"
-    return (
-        query.query,
-        slos,
-        f"{query.requests}" + (f" ({losses})" if losses else ""),
-        f"p{query.latency_s.percentile:g} {measured}{predicted_latency_text(predicted, load)}",
-        f"{_measured_score(query)}{predicted_accuracy}",
-        "" if cost is None else format_usd_per_h(cost),
-        "[green]yes[/green]" if query.satisfied else f"[red]no[/red]: {reason}",
-    )
+    nothing = "dropped" if query.dropped > query.failures + query.unanswered else "no response"
+    rows = [
+        (
+            SloKind.LATENCY,
+            f"p{query.latency_s.percentile:g}",
+            nothing if measured_s is None else format_duration(measured_s),
+            format_duration,
+            None if predicted is None else predicted.latency_s,
+        ),
+        (
+            SloKind.ACCURACY,
+            "",
+            "" if query.score is None else format_score(query.score),
+            format_score,
+            None if predicted is None else predicted.accuracy,
+        ),
+        (
+            SloKind.COST,
+            "",
+            "" if query.cost_usd_per_h is None else format_usd_per_h(query.cost_usd_per_h),
+            format_usd_per_h,
+            None,
+        ),
+    ]
+    return [
+        (
+            f"{kind} {slos.by_kind.get(kind, default)}",
+            measured,
+            _bounds_text(query, kind, format_value),
+            "" if estimate is None else _prediction_text(slos.by_kind.get(kind), estimate, format_value),
+            _COLORED[query.verdicts[kind]] if query.verdicts and kind in query.verdicts else "",
+        )
+        for kind, default, measured, format_value, estimate in rows
+    ]
 
 
-def _measured_score(query: QueryMeasurement) -> str:
-    unscored = f" ({query.unscored} unscored)" if query.unscored else ""
-    return "" if query.score is None else f"{format_score(query.score)}{unscored}"
+_COLORED = {
+    SloVerdict.YES: "[green]yes[/green]",
+    SloVerdict.NO: "[red]no[/red]",
+    SloVerdict.UNSURE: "[yellow]unsure[/yellow]",
+}
+
+
+def _bounds_text(query: QueryMeasurement, kind: SloKind, format_value: Callable[[float], str]) -> str:
+    """Return the bounds, or "" if they are not measured or do not differ."""
+    bounds = (query.bounds or {}).get(kind)
+    if bounds is None or bounds.lower == bounds.upper:
+        return ""
+    lower, upper = ("?" if bound is None else format_value(bound) for bound in (bounds.lower, bounds.upper))
+    return f"{lower} to {upper}"
+
+
+def _prediction_text(slo: Slo | None, estimate: Interval, format_value: Callable[[float], str]) -> str:
+    """Return the predicted value, and the bound that the plan promises."""
+    if slo is None:
+        return format_value(estimate.value)
+    promised = slo.worst(estimate)
+    bound = "no bound" if promised >= UNBOUNDED_S else f"{'≥' if slo.is_minimum else '≤'} {format_value(promised)}"
+    return f"{format_value(estimate.value)}\n{bound}"
 
 
 def _notes(report: LoadReport) -> list[Text]:
+    verdicts = ", ".join(f"{report.verdicts.get(verdict, 0)} {verdict}" for verdict in SloVerdict)
     notes = [
         Text(
-            f"goodput {report.goodput:g} of {report.total_weight:g}; {report.promises_kept} of {report.promises} "
-            f"served queries met all SLOs; deployments cost {format_usd_per_h(report.deployments_cost_usd_per_h)}; "
+            f"{report.promises} served queries meet all SLOs: {verdicts}; goodput as measured {report.goodput:g} of "
+            f"{report.total_weight:g}; deployments cost {format_usd_per_h(report.deployments_cost_usd_per_h)}; "
             f"{format_duration(report.duration_s)} measured after {format_duration(report.warm_up_s)} of warm-up at "
             f"{report.rate_factor:g}x load, seed {report.seed}"
         )
     ]
-    if report.lateness.late:
+    if report.verdicts.get(SloVerdict.UNSURE):
+        sent = [query.items for query in report.queries if query.verdict is SloVerdict.UNSURE]
         notes.append(
             Text(
-                "the machine was too busy to send requests on time (99th percentile of the lag: "
-                f"{format_duration(report.lateness.p99_s)}): measured latencies are overstated",
+                "unsure: the bounds contain the limit; each fails with the query's risk at most. Longer tests and more "
+                f"items than the {format_range(str, min(sent), max(sent))} of these queries narrow them",
                 style="yellow",
             )
         )
+    busy = _busy_text(report)
+    if busy:
+        notes.append(Text(busy, style="yellow"))
     if any(query.unscored for query in report.queries):
         notes.append(
             Text(
@@ -117,3 +177,31 @@ def _notes(report: LoadReport) -> list[Text]:
     for query in report.queries:
         notes += [Text(f"{query.query}: {error}", style="red") for error in query.errors]
     return notes
+
+
+def _busy_text(report: LoadReport) -> str:
+    """Return the load of the machine with the measurements that it explains, or "" if it explains none."""
+    machine, effects = report.machine, []
+    if report.lateness.late:
+        effects.append(f"requests were sent {format_duration(report.lateness.p99_s)} late (99th percentile)")
+    elif machine is None or not machine.busy:
+        return ""
+    observations = report.learning.observations if report.learning is not None else ()
+    factor = math.exp(max((o.log_ratio - o.standard_error for o in observations), default=0.0))
+    if factor >= _SLOWER:
+        effects.append(f"services took up to {factor:.3g} times the profile's")
+    if report.rate_factor <= 1 and any(map(_exceeds_prediction, report.queries)):
+        effects.append("latencies exceed the plan's bounds")
+    if not effects:
+        return ""
+    cause = "the machine was too busy"
+    if machine is not None and machine.busy:
+        cause = f"other programs kept {machine.others_cpus:.1f} of the machine's {machine.cpus} CPUs busy"
+    return f"{cause}: {', '.join(effects)}. Measured latencies are overstated"
+
+
+def _exceeds_prediction(query: QueryMeasurement) -> bool:
+    if query.latency_s is None or query.predicted is None or query.bounds is None:
+        return False
+    lower_s = query.bounds[SloKind.LATENCY].lower
+    return lower_s is None or lower_s > query.predicted.latency_s.upper

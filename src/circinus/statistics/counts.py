@@ -76,6 +76,32 @@ def median_bounds(values: FloatArray, risk: float) -> Interval:
     return Interval(float(np.median(values)), float(ordered[lowest]), float(ordered[n - 1 - lowest]))
 
 
+def percentile_bounds(values: FloatArray, percentile: float, risk: float, effective: float) -> tuple[float, float]:
+    """Return the bounds of a percentile of a distribution by two order statistics of values drawn from it.
+
+    The k-th smallest of n independent values is above the percentile with probability P(B < k), B binomial(n, p/100),
+    and below it with probability P(B >= k) at most. Where values depend on each other, n is the number of independent
+    values that estimate a share as precisely, and ranks are scaled to the number of values (Woodruff, Journal of the
+    American Statistical Association 47, 1952; Korn & Graubard, Survey Methodology 24, 1998).
+
+    Args:
+        values: (n,), n >= 1; may be infinite.
+        percentile: percentile in (0, 100).
+        risk: probability that the percentile is below the lower bound; likewise above the upper one.
+        effective: effective number of values, at most n.
+
+    Returns:
+        (lower, upper); infinite where even the extremes do not keep the risk.
+    """
+    count = max(1, int(effective))
+    at_most = np.cumsum(binomial_probabilities(count, percentile / 100))
+    lowest, highest = int((at_most <= risk).sum()), int((1 - at_most > risk).sum()) + 1
+    ordered, scale = np.sort(values), len(values) / count
+    lower = float(ordered[int(lowest * scale) - 1]) if lowest else -math.inf
+    upper = float(ordered[min(math.ceil(highest * scale), len(values)) - 1]) if highest <= count else math.inf
+    return lower, upper
+
+
 @lru_cache(maxsize=256)
 def median_unbiased_ranks(percentile: float, size: int) -> tuple[int, int]:
     """Return the ranks, from 1, of order statistics at most (at least) the percentile with probability 1/2."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from circinus.arrays import FloatArray
 from circinus.estimation import Estimate
 from circinus.profiling import ServiceTimeObservation
+from circinus.serving.loadtest.machine_load import MachineLoad
+from circinus.serving.loadtest.slo_bounds import SloVerdict
 from circinus.specification import Deployment, SloKind, Slos
+from circinus.statistics.interval import Interval
 
 SCHEMA_VERSION = 2
 
@@ -41,6 +44,21 @@ class LatencySummary:
         values = np.percentile(latency_s, [50, 90, 95, 99, percentile], method="inverted_cdf")
         p50, p90, p95, p99, at = (float(v) if math.isfinite(v) else None for v in values)
         return cls(p50, p90, p95, p99, percentile, at)
+
+
+@dataclass(frozen=True)
+class MeasuredBounds:
+    """Bounds of a measured quantity in requests to come; each fails with a probability of at most the query's risk."""
+
+    lower: float | None
+    """None: infinite, as too many requests have no answer."""
+    upper: float | None
+    """None: infinite, as there are too few requests or too many without an answer."""
+
+    @classmethod
+    def of(cls, interval: Interval) -> MeasuredBounds:
+        lower, upper = (bound if math.isfinite(bound) else None for bound in (interval.lower, interval.upper))
+        return cls(lower, upper)
 
 
 @dataclass(frozen=True)
@@ -79,9 +97,17 @@ class QueryMeasurement:
     stage_s: Mapping[str, float] | None = None
     """Operator -> mean service time in seconds."""
     slos_met: Mapping[SloKind, bool] | None = None
-    """SLO of the query -> whether it was met."""
+    """SLO of the query -> whether it was met, by the measured value."""
     satisfied: bool = False
-    """True if the query was served and met all its SLOs."""
+    """True if the query was served and met all its SLOs, by the measured values."""
+    items: int = 0
+    """Number of distinct items among the requests."""
+    bounds: Mapping[SloKind, MeasuredBounds] | None = None
+    """Bounds of the latency in seconds, the score, and the cost in US dollars per hour, as far as measured."""
+    verdicts: Mapping[SloKind, SloVerdict] | None = None
+    """SLO of the query -> whether it holds within the bounds."""
+    verdict: SloVerdict | None = None
+    """Verdict on all SLOs together; None for a query without a plan."""
     predicted: Estimate | None = None
     errors: tuple[str, ...] = ()
     """First distinct error messages."""
@@ -141,6 +167,10 @@ class LoadReport:
     """Number of served queries that met all SLOs."""
     promises: int
     """Number of served queries."""
+    verdicts: Mapping[SloVerdict, int] = field(default_factory=dict)
+    """Verdict on all SLOs of a query -> number of served queries."""
     learning: ServiceTimeReport | None = None
     """Observed service times, if requested."""
+    machine: MachineLoad | None = None
+    """Load of the machine, if it was monitored."""
     schema_version: int = SCHEMA_VERSION

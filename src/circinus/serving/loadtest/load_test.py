@@ -18,9 +18,11 @@ from circinus.operators.pickling import pickled_bytes
 from circinus.queueing.arrivals import arrival_process
 from circinus.serving.engine import Engine, EngineStatus, Mode, Request
 from circinus.serving.loadtest.load_report import GeneratorLag, LoadReport
+from circinus.serving.loadtest.machine_load import MachineMonitor
 from circinus.serving.loadtest.open_loop import Arrival, LoadProgress, OpenLoop, query_rng, read_trace, sample_arrivals
 from circinus.serving.loadtest.scoring import measure_queries
 from circinus.serving.loadtest.service_time_learning import LoadRun, PredictionsAtRun, observe_service_times
+from circinus.serving.loadtest.slo_bounds import SloVerdict
 from circinus.serving.settings import SERVING
 from circinus.specification import Specification
 
@@ -59,6 +61,7 @@ async def run_load_test(
     traffic: LoadSpec,
     on_progress: Callable[[LoadProgress], None] | None = None,
     expected: PredictionsAtRun | None = None,
+    own_processes: Sequence[int] | None = None,
 ) -> LoadReport:
     """Send traffic to the queries that `matching` serves and measure each of them.
 
@@ -74,6 +77,8 @@ async def run_load_test(
         traffic: traffic and duration.
         on_progress: called about four times a second.
         expected: predictions to compare service times with (`LoadReport.learning`); None: no comparison.
+        own_processes: ids of the processes of the load test and of the engine, if all run on this machine, which is
+            then monitored (`LoadReport.machine`); None: it is not.
 
     Raises:
         ServingError: a served pipeline has no items, or the engine lacks a route.
@@ -87,10 +92,12 @@ async def run_load_test(
     # A full garbage collection would pause the generator for tens of milliseconds; current objects stay alive anyway.
     gc.collect()
     gc.freeze()
+    monitor = None if own_processes is None else MachineMonitor(own_processes)
     try:
         answers = await sender.send(arrivals, requests, on_progress)
     finally:
         gc.unfreeze()
+    machine = None if monitor is None else monitor.load()
     after = before if expected is None else await engine.status()
     measured = [answer for answer in answers if answer.scheduled_s >= traffic.warm_up_s]
     # In a thread, because metrics compute, and this event loop may run other load tests.
@@ -116,7 +123,9 @@ async def run_load_test(
         total_weight=sum(query.weight for query in queries),
         promises_kept=sum(query.satisfied for query in queries),
         promises=sum(query.served for query in queries),
+        verdicts={verdict: sum(query.verdict == verdict for query in queries) for verdict in SloVerdict},
         learning=learning,
+        machine=machine,
     )
 
 

@@ -15,19 +15,20 @@ from circinus.operators import Item, Metric, resolve
 from circinus.profiling.dataset.scorer import validate_score
 from circinus.queueing.arrivals import empirical_idc
 from circinus.serving.engine import Response
-from circinus.serving.loadtest.load_report import LatencySummary, QueryMeasurement
+from circinus.serving.loadtest.cost_shares import cost_shares
+from circinus.serving.loadtest.load_report import LatencySummary, MeasuredBounds, QueryMeasurement
 from circinus.serving.loadtest.open_loop import RequestOutcome
-from circinus.specification import Deployment, Infrastructure, Network, Pipeline, Query, Specification
+from circinus.serving.loadtest.slo_bounds import SloVerdict, cost_interval, latency_interval, score_interval
+from circinus.specification import Pipeline, Query, SloKind, Specification
 from circinus.specification.units import DURATION
 from circinus.statistics.clustered_ratio import clustered_ratio
+from circinus.statistics.interval import Interval
 
 ERRORS_KEPT = 5
 """Maximum number of distinct error messages of a measurement."""
 
 _WINDOWS_S = (1.0, 10.0)
 """Windows of the index of dispersion, about as long as queues last."""
-_BYTES_PER_GB = 1e9
-_SECONDS_PER_H = 3600.0
 
 
 def measure_queries(
@@ -55,7 +56,11 @@ def measure_queries(
     by_query: defaultdict[str, list[RequestOutcome]] = defaultdict(list)
     for answer in answers:
         by_query[answer.query].append(answer)
-    costs = _costs_usd_per_h(specification.infrastructure, matching, assignments, by_query, duration_s)
+    answered = {
+        name: [answer.response.timings for answer in outcomes if answer.response is not None]
+        for name, outcomes in by_query.items()
+    }
+    costs = cost_shares(specification.infrastructure, matching, assignments, answered, duration_s)
     measurements = []
     for query in specification.queries:
         pipeline = specification.pipelines[query.pipeline]
@@ -89,7 +94,7 @@ class _Scorer:
         self._metric: Metric = resolve(pipeline.metric.uses, specification.module_paths)
         self._ground_truth = {item.key: item.truth for item in items}
 
-        lowest, highest = pipeline.metric.range
+        self.range = lowest, highest = pipeline.metric.range
         self.worst = lowest if pipeline.metric.direction == "maximize" else highest
 
     def score(self, answer: RequestOutcome, response: Response) -> float:
@@ -137,24 +142,38 @@ def _measure(
     assignment: Assignment,
     answers: Sequence[RequestOutcome],
     scorer: _Scorer,
-    cost_usd_per_h: float,
+    cost: tuple[float, float],
     duration_s: float,
 ) -> QueryMeasurement:
-    """Measure a served query. A query without requests does not count as satisfied."""
+    """Measure a served query. A query without requests does not count as satisfied.
+
+    Args:
+        query: query with its SLOs and its risk.
+        assignment: plan of the query.
+        answers: outcomes of its requests.
+        scorer: scorer of its pipeline.
+        cost: cost in US dollars per hour, and its standard error.
+        duration_s: measured seconds.
+    """
     answered = [(answer, answer.response) for answer in answers if answer.response is not None]
     failures, dropped = sum(bool(answer.error) for answer in answers), sum(answer.dropped for answer in answers)
     latency = score = standard_error = stage_s = None
+    intervals: dict[SloKind, Interval] = {SloKind.COST: cost_interval(*cost, query.risk)}
     unscored: list[str] = []
     if answers:
         latency_s = np.array([a.latency_s if a.response is not None else math.inf for a in answers])
         latency = LatencySummary.of(latency_s, query.slos.percentile)
+        keys = [answer.item_key for answer in answers]
+        intervals[SloKind.LATENCY] = latency_interval(latency_s, keys, query.slos.percentile, query.risk)
         if answered:
             scores, unscored = scorer.scores(answered)
             items = [answer.item_key for answer, _ in answered]
             score, standard_error = clustered_ratio(scores, np.ones(len(scores)), items)
+            intervals[SloKind.ACCURACY] = score_interval(scores, items, query.risk, *scorer.range)
             stages = answered[0][1].timings.stage_s
             stage_s = {stage: float(np.mean([r.timings.stage_s[stage] for _, r in answered])) for stage in stages}
-    slos_met = query.slos.attained(None if latency is None else latency.at_percentile_s, score, cost_usd_per_h)
+    slos_met = query.slos.attained(None if latency is None else latency.at_percentile_s, score, cost[0])
+    verdicts = {kind: SloVerdict.of(slo, intervals.get(kind)) for kind, slo in query.slos.by_kind.items()}
     return QueryMeasurement(
         query=query.name,
         pipeline=query.pipeline,
@@ -170,10 +189,14 @@ def _measure(
         latency_s=latency,
         score=score,
         score_standard_error=standard_error,
-        cost_usd_per_h=cost_usd_per_h,
+        cost_usd_per_h=cost[0],
         stage_s=stage_s,
         slos_met=slos_met,
         satisfied=bool(answers) and all(slos_met.values()),
+        items=len({answer.item_key for answer in answers}),
+        bounds={kind: MeasuredBounds.of(interval) for kind, interval in intervals.items()},
+        verdicts=verdicts,
+        verdict=SloVerdict.of_all(verdicts.values()) if answers else SloVerdict.UNSURE,
         predicted=assignment.chosen.estimate,
         errors=_first_distinct(unscored, (answer.error for answer in answers if answer.error)),
     )
@@ -184,31 +207,3 @@ def _first_distinct(unscored: Iterable[str], failed: Iterable[str]) -> tuple[str
     failures = list(dict.fromkeys(failed))
     metric = list(dict.fromkeys(unscored))[: max(1, ERRORS_KEPT - len(failures))]
     return (*failures[: ERRORS_KEPT - len(metric)], *metric)
-
-
-def _costs_usd_per_h(
-    infrastructure: Infrastructure | None,
-    matching: Matching,
-    assignments: Mapping[str, Assignment],
-    by_query: Mapping[str, Sequence[RequestOutcome]],
-    duration_s: float,
-) -> dict[str, float]:
-    """Return query -> its share, by busy seconds, of its sized deployments, plus its transfers scaled to an hour."""
-    busy_s: defaultdict[Deployment, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
-    costs = dict.fromkeys(assignments, 0.0)
-    links = Network(infrastructure).links if infrastructure is not None else ()
-    usd_per_byte = {link.name: link.price_usd_per_gb / _BYTES_PER_GB for link in links}
-    for query, assignment in assignments.items():
-        plan = assignment.chosen.plan
-        for response in (answer.response for answer in by_query.get(query, ()) if answer.response is not None):
-            for operator, seconds in response.timings.replica_s.items():
-                busy_s[plan.deployment_of(operator)][query] += seconds
-            for link, sent_bytes in response.timings.link_bytes.items():
-                costs[query] += sent_bytes * usd_per_byte[link] * _SECONDS_PER_H / duration_s
-    for sized in matching.deployments:
-        shares = busy_s[sized.deployment]
-        total_s = sum(shares.values())
-        for query, seconds in shares.items():
-            if total_s > 0:
-                costs[query] += sized.demand.cost_usd_per_h * sized.replicas * seconds / total_s
-    return costs
