@@ -1,4 +1,4 @@
-"""Anytime-valid bounds of a mean by betting on scores drawn without replacement."""
+"""Anytime-valid bounds of a mean by betting on scores: of finite populations, and of what a sample stands for."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from circinus.arrays import FloatArray
 from circinus.statistics.covariate_bets import covariate_bet_payoffs
 from circinus.statistics.covariates import Covariates
 from circinus.statistics.interval import Interval
-from circinus.statistics.martingale import BettingMartingales
+from circinus.statistics.martingale import UNLIMITED, BettingMartingales
 from circinus.statistics.prediction import predicted_means
 
-UNLIMITED = 10**9
-"""Population of which every sample is a negligible part, for instance future traffic."""
 _HALVINGS = 24
 _MAX_SCORES = 2**14
 """Number of scores at a time, few enough that the wealth of all fractions stays in the cache."""
@@ -27,19 +25,29 @@ def betting_bounds(
     high: float = 1.0,
     covariates: Covariates | None = None,
 ) -> tuple[Interval, ...]:
-    """Return bounds of the means of finite populations from samples drawn without replacement.
+    """Return bounds of the means of populations from samples drawn without replacement.
 
     The bounds form an anytime-valid confidence sequence: the probability that the lower bound *ever* exceeds the mean,
     with an analysis after every item, is at most `risk`; likewise for the upper bound. They only tighten, and are the
     exact mean once all items were drawn. Every mean that `BettingMartingales` excluded at some time is excluded; the
     wealth decreases in the mean, so that the bounds are found by bisection, for many samples together.
 
+    With `UNLIMITED` the population is what the items stand for, requests to come: the bounds keep a width when all
+    items were drawn. Items are then a sample of it, independent within each kind of `covariates`, and the kinds have
+    the shares w that they have among the items. The next item of the uniformly random order is of kind k with
+    probability q_k, the share of k among the remaining items, whatever the scores so far; its score X has the mean
+    mu_k. So X w_k / q_k has the mean of the population, less the part of kinds that are used up, at most. It is bet on
+    as if it were the score, at the constant price m; likewise (1 - X) w_k / q_k for the upper bound. This is a
+    supermartingale if the mean is at most m, however much weights vary; simulations favour neither a limit of weights
+    nor an early end (decision 0021). Side bets stay fair, as the order does not depend on scores. Without covariates
+    items are independent draws.
+
     Limits: the guarantee is for a uniformly random order. In an order that is balanced over strata (`stratified_order`)
     it holds in simulations and is not proved.
 
     Args:
         scores: (k, n) scores of the first n items in the order they were drawn, for each of k samples; 0 <= n.
-        population: number of all items, at least n.
+        population: number of all items, at least n, or `UNLIMITED`.
         risk: probability that a side ever fails, 0 < risk < 1.
         low: minimum possible score.
         high: maximum possible score.
@@ -70,9 +78,13 @@ def betting_bounds(
 def _lower_bounds(scores: FloatArray, population: int, risk: float, covariates: Covariates | None) -> FloatArray:
     """Return (k,) the largest means excluded from below at some time, from (k, n) scores in [0, 1]."""
     count, drawn = scores.shape
-    bets = None if covariates is None else covariate_bet_payoffs(scores, covariates)
-    excluded: FloatArray = scores.sum(axis=1) / population
-    possible: FloatArray = excluded + (population - drawn) / population
+    bets = None if covariates is None else covariate_bet_payoffs(scores, covariates, population=population)
+    excluded, possible = np.zeros(count), np.ones(count)
+    if population != UNLIMITED:
+        excluded = scores.sum(axis=1) / population
+        possible = excluded + (population - drawn) / population
+    elif covariates is not None:
+        scores = scores * covariates.own_weights(0, drawn)
     rows = max(1, _MAX_SCORES // drawn)
     for part in (slice(begin, begin + rows) for begin in range(0, count, rows)):
         side_bets = None if bets is None else bets[:, part]

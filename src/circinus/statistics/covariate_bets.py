@@ -8,13 +8,15 @@ import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.statistics.covariates import Covariates
-from circinus.statistics.martingale import FRACTIONS
+from circinus.statistics.martingale import FRACTIONS, UNLIMITED
 from circinus.statistics.prediction import predictions
 
 _FIRST_FIT = 4
 
 
-def covariate_bet_payoffs(scores: FloatArray, covariates: Covariates, begin: int = 0) -> FloatArray:
+def covariate_bet_payoffs(
+    scores: FloatArray, covariates: Covariates, begin: int = 0, *, population: int | None = None
+) -> FloatArray:
     """Return payoffs of the wealth that is not bet on scores: high for items with low predicted scores.
 
     Covariates (strata, scores of a reference that was measured on every item) are known for every item in advance.
@@ -42,6 +44,8 @@ def covariate_bet_payoffs(scores: FloatArray, covariates: Covariates, begin: int
         scores: (k, n) scores in [0, 1] of the first n items in the order they were drawn.
         covariates: covariates of all items: the first n in the order they were drawn, the others in any.
         begin: number of items before the first one with a payoff.
+        population: `UNLIMITED` if scores are bet on with the weights of their kinds (`betting_bounds`), which stakes
+            then predict; default: the items of the covariates.
 
     Returns:
         (fractions, k, n - begin) payoffs of at least 0.
@@ -51,7 +55,8 @@ def covariate_bet_payoffs(scores: FloatArray, covariates: Covariates, begin: int
     for fitted, end in pairwise([*_fits_before(drawn), drawn]):
         start = max(fitted, begin)
         if start < end:
-            payoffs[:, :, start - begin : end - begin] = _payoffs(scores, covariates, fitted, start, end)
+            of_part = _weighted_payoffs if population == UNLIMITED else _payoffs
+            payoffs[:, :, start - begin : end - begin] = of_part(scores, covariates, fitted, start, end)
     return payoffs
 
 
@@ -69,6 +74,23 @@ def _payoffs(scores: FloatArray, covariates: Covariates, fitted: int, begin: int
             continue  # all wealth is bet on scores: none is left for side bets
         stakes = np.maximum(0.0, 1.0 - fraction * relative)
         payoffs[index] = _fair(stakes[:, covariates.kind[begin:end]], stakes @ later, remaining)
+    return payoffs
+
+
+def _weighted_payoffs(scores: FloatArray, covariates: Covariates, fitted: int, begin: int, end: int) -> FloatArray:
+    """Return the payoffs of `_payoffs` where scores are weighted with the share over the chance of their kind."""
+    predicted = predictions(scores[:, :fitted], covariates)
+    relative = predicted / np.maximum(predicted @ covariates.shares, 1e-9)[:, None]
+    chances, weights = covariates.chances(begin, end), covariates.weights(begin, end)
+    expected = relative[:, None, :] * weights
+    items, kind = np.arange(end - begin), covariates.kind[begin:end]
+    payoffs = np.ones((len(FRACTIONS), len(scores), end - begin))
+    for index, fraction in enumerate(FRACTIONS):
+        if fraction == 1.0:
+            continue  # all wealth is bet on scores: none is left for side bets
+        stakes = np.maximum(0.0, 1.0 - fraction * expected)
+        means = (stakes * chances).sum(axis=2)
+        payoffs[index] = np.where(means > 1e-12, stakes[:, items, kind] / np.maximum(means, 1e-12), 1.0)
     return payoffs
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
+from circinus.statistics.martingale import UNLIMITED
 
 _MAX_VALUES = 64
+_MIN_ITEMS = 8
+"""Fewest items of a stratum whose share is given; smaller ones are used up early, which costs later bets."""
+_MAX_IN_SMALL = 0.25
+"""Maximum share of items in strata with fewer, above which a condition is ignored."""
 
 
 def one_hot_strata(strata: Sequence[Mapping[str, str]], max_values: int = _MAX_VALUES) -> FloatArray:
@@ -33,6 +39,31 @@ def one_hot_strata(strata: Sequence[Mapping[str, str]], max_values: int = _MAX_V
     if len(informative) > 1 and len(set(combined)) <= min(max_values, len(strata) // 2):
         blocks.append(_one_hot(combined))
     return np.hstack(blocks) if blocks else np.zeros((len(strata), 0))
+
+
+def request_strata(strata: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    """Return the stratum of each of N items, of which requests are assumed to have the shares that the items have.
+
+    A stratum is a combination of conditions. While more than a quarter of the items are in strata with fewer than 8,
+    the name with the most values is ignored; then the two smallest strata are joined until all have 8 items.
+    """
+    names = sorted({name for conditions in strata for name in conditions})
+    columns = {name: [conditions.get(name, "") for conditions in strata] for name in names}
+    columns = {name: column for name, column in columns.items() if len(set(column)) <= _MAX_VALUES}
+    while True:
+        labels = ["\0".join(values) for values in zip(*columns.values(), strict=True)] or [""] * len(strata)
+        counts = Counter(labels)
+        if sum(count for count in counts.values() if count < _MIN_ITEMS) <= _MAX_IN_SMALL * len(strata):
+            break
+        if not columns:
+            break
+        del columns[max(columns, key=lambda name: (len(set(columns[name])), name))]
+    joined = {label: label for label in counts}
+    while len(counts) > 1 and min(counts.values()) < _MIN_ITEMS:
+        first, second = sorted(counts, key=lambda label: (counts[label], label))[:2]
+        counts[second] += counts.pop(first)
+        joined = {label: second if target == first else target for label, target in joined.items()}
+    return tuple(joined[label] for label in labels)
 
 
 def _one_hot(column: Sequence[str]) -> FloatArray:
@@ -68,14 +99,41 @@ class Covariates:
         rows, kind = np.unique(np.asarray(columns, dtype=np.float64), axis=0, return_inverse=True)
         return cls(rows, kind.reshape(-1).astype(np.int64))
 
+    @classmethod
+    def of_requests(cls, strata: Sequence[Mapping[str, str]]) -> Covariates:
+        """Create the covariates of items that stand for requests: a kind for each of `request_strata`."""
+        labels = request_strata(strata)
+        return cls.of(_one_hot(labels) if len(set(labels)) > 1 else np.zeros((len(labels), 0)))
+
     def check(self, population: int) -> None:
-        """Check that every item has covariates.
+        """Check that every item has covariates; any number of items may stand for an unlimited population.
 
         Raises:
             ValueError: the number of items differs.
         """
-        if len(self.kind) != population:
+        if len(self.kind) != population and population < UNLIMITED:
             raise ValueError(f"found covariates of {len(self.kind)} items, expected all {population}")
+
+    @property
+    def shares(self) -> FloatArray:
+        """(kinds,) share of each kind in the items."""
+        return self.counts(0) / len(self.kind)
+
+    def chances(self, begin: int, end: int) -> FloatArray:
+        """Return (end - begin, kinds) the probability that an item is of each kind, given the items before it."""
+        drawn = np.zeros((end - begin, len(self.rows)))
+        drawn[np.arange(1, end - begin), self.kind[begin : end - 1]] = 1.0
+        remaining = self.counts(begin) - np.cumsum(drawn, axis=0)
+        return np.asarray(remaining / (len(self.kind) - np.arange(begin, end))[:, None])
+
+    def weights(self, begin: int, end: int) -> FloatArray:
+        """Return (end - begin, kinds) the share of each kind over its chance to be next; 0 once it is used up."""
+        chances = self.chances(begin, end)
+        return np.where(chances > 0, self.shares / np.maximum(chances, 1e-12), 0.0)
+
+    def own_weights(self, begin: int, end: int) -> FloatArray:
+        """Return (end - begin,) the weight of each item's own kind."""
+        return np.asarray(self.weights(begin, end)[np.arange(end - begin), self.kind[begin:end]])
 
     def counts(self, begin: int) -> FloatArray:
         """Return (kinds,) the number of items of each kind from `begin` on."""

@@ -6,6 +6,8 @@ import numpy as np
 
 from circinus.arrays import FloatArray
 
+UNLIMITED = 10**9
+"""Population of which every sample is a negligible part, for instance requests to come."""
 FRACTIONS: FloatArray = np.array([1.0, 0.75, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03, 0.015])
 """Fractions of the wealth that are bet on the score at its fair price; the largest safe bet is 1."""
 PARTS: FloatArray = FRACTIONS / FRACTIONS.sum()
@@ -29,7 +31,7 @@ class BettingMartingales:
         """Start without items.
 
         Args:
-            population: number of all items.
+            population: number of all items; `UNLIMITED` makes the price constant.
             means: (m,) tested means in [0, 1].
         """
         self._population, self._means = population, means
@@ -44,8 +46,8 @@ class BettingMartingales:
         """Bet on the next items.
 
         Args:
-            scores: (1 or m, n) scores in [0, 1], uniformly at random without replacement; one row for all means, or
-                one sample for each.
+            scores: (1 or m, n) scores in [0, 1], uniformly at random without replacement, or for an unlimited
+                population weighted scores of at least 0; one row for all means, or one sample for each.
             side_bets: (fractions, 1 or m, n) payoffs of at least 0; 1 everywhere by default.
         """
         drawn = scores.shape[1]
@@ -53,7 +55,9 @@ class BettingMartingales:
             return
         remaining = self._population - np.arange(self.items, self.items + drawn)
         earlier = self.sums[:, None] + (np.cumsum(scores, axis=1) - scores)
-        fair = (self._population * self._means[:, None] - earlier) / remaining
+        fair = self._means[:, None]
+        if self._population != UNLIMITED:
+            fair = (self._population * fair - earlier) / remaining
         # Without a fair price (the mean is certainly exceeded, or only zeros remain) the bet is returned.
         payoffs = np.where(fair > 0, scores / np.maximum(fair, 1e-12), 1.0)
         unbet = (1.0 - FRACTIONS)[:, None, None]

@@ -56,12 +56,13 @@ def predicted_means(scores: FloatArray, covariates: Covariates | None, populatio
     """Return (k,) estimates of the mean of all items, from (k, n) scores of the first n > 0 items.
 
     Observed items count with their score and remaining ones with their prediction, so that the estimate at n = all is
-    the plain mean.
+    the plain mean. An unlimited population is estimated by the mean of the items of the covariates, which have its
+    shares.
     """
     drawn = scores.shape[1]
     if covariates is None:
         plain: FloatArray = scores.mean(axis=1)
         return plain
     remaining = predictions(scores, covariates) @ covariates.counts(drawn)
-    total: FloatArray = (scores.sum(axis=1) + remaining) / population
+    total: FloatArray = (scores.sum(axis=1) + remaining) / min(population, len(covariates.kind))
     return total

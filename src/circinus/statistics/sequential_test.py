@@ -10,7 +10,7 @@ from circinus.arrays import BoolArray, FloatArray
 from circinus.statistics.betting import normalize_scores
 from circinus.statistics.covariate_bets import covariate_bet_payoffs
 from circinus.statistics.covariates import Covariates
-from circinus.statistics.martingale import BettingMartingales
+from circinus.statistics.martingale import UNLIMITED, BettingMartingales
 from circinus.statistics.prediction import predicted_means, predictions
 
 _ROUNDING = 1e-12
@@ -26,7 +26,7 @@ class ThresholdDecisions:
     below: BoolArray
     """(q,) whether the mean is certainly less. Both only if a guarantee failed."""
     exhausted: bool
-    """True if all items were observed, so that a mean neither above nor below is equal."""
+    """True if all items of a finite population were observed, so that a mean neither above nor below is equal."""
 
     @property
     def at_least(self) -> BoolArray:
@@ -40,7 +40,7 @@ class ThresholdDecisions:
 
 
 class SequentialThresholdTest:
-    """Decisions whether the mean of a finite population is certainly above or below each threshold.
+    """Decisions whether the mean of a population is certainly above or below each threshold.
 
     Equivalent to comparing thresholds with `betting_bounds`, without its bisection: the wealth of betting against a
     threshold decides. As this wealth decreases in the threshold, a wrongly excluded threshold implies that the true
@@ -60,7 +60,7 @@ class SequentialThresholdTest:
         """Start without items.
 
         Args:
-            population: number of all items.
+            population: number of all items, or `UNLIMITED` for what the items stand for (`betting_bounds`).
             thresholds: (q,) thresholds in the units of the scores.
             risk: probability that any threshold is ever wrongly decided to be exceeded; likewise undercut; in (0, 1).
             low: minimum possible score.
@@ -96,8 +96,12 @@ class SequentialThresholdTest:
         grown = np.concatenate([self._scores, scores])
         unit = normalize_scores(grown[None], self._population, self._low, self._high)
         for martingales, side in zip(self._martingales, (unit, 1.0 - unit), strict=True):
-            bets = None if self._covariates is None else covariate_bet_payoffs(side, self._covariates, self.items)
-            martingales.extend(side[:, self.items :], bets)
+            new, bets = side[:, self.items :], None
+            if self._covariates is not None:
+                bets = covariate_bet_payoffs(side, self._covariates, self.items, population=self._population)
+                if self._population == UNLIMITED:
+                    new = new * self._covariates.own_weights(self.items, len(grown))
+            martingales.extend(new, bets)
         self._scores = grown
 
     @property

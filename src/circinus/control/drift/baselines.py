@@ -14,8 +14,9 @@ from circinus.profiling import MIN_ITEMS, OperatorProfile
 from circinus.serving import ServedBatch
 from circinus.serving.replicas.replay_executor import interpolated_batch_ratio
 from circinus.specification import Allocation, HardwareClass, MetricSpec
-from circinus.statistics.betting import UNLIMITED, betting_bounds
+from circinus.statistics.betting import betting_bounds
 from circinus.statistics.interval import Interval
+from circinus.statistics.martingale import UNLIMITED
 from circinus.statistics.student_t import student_t_quantile
 
 _CLIP_DISTANCE = math.log(2.0)

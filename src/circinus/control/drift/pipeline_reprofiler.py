@@ -21,7 +21,8 @@ from circinus.profiling.measurement.runner import Measurement
 from circinus.profiling.race.configuration_order import in_prefix_order
 from circinus.profiling.race.run_confidence import per_sequence_alpha
 from circinus.specification import Configuration, Pipeline, configuration_count
-from circinus.statistics.betting import UNLIMITED, betting_bounds
+from circinus.statistics.betting import betting_bounds
+from circinus.statistics.martingale import UNLIMITED
 
 _INCREMENT = 8
 

@@ -17,9 +17,10 @@ from circinus.arrays import FloatArray
 from circinus.estimation.percentiles import tolerance_factor
 from circinus.specification import Slo
 from circinus.statistics.autocorrelation import autocorrelation_time
-from circinus.statistics.betting import UNLIMITED, betting_bounds
+from circinus.statistics.betting import betting_bounds
 from circinus.statistics.counts import percentile_bounds
 from circinus.statistics.interval import Interval
+from circinus.statistics.martingale import UNLIMITED
 
 _MIN_S = 1e-9
 """Minimum latency of which a logarithm is taken."""
