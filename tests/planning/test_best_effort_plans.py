@@ -96,3 +96,25 @@ def test_what_is_promised_is_at_least_as_likely_as_promised_and_the_query_needs_
         assert odds.cost == 1.0
         assert odds.joint == pytest.approx(odds.latency * odds.accuracy)
         assert np.isfinite(odds.joint)
+
+
+def test_requests_to_come_may_need_more_items_than_there_are() -> None:
+    found = 0
+    for seed in seeds(40):
+        instance = small_instance(seed)
+        best = max(measured.accuracy.lower for measured in instance.profile.configurations)
+        slos = instance.query.slos.model_copy(update={"accuracy": AccuracySlo(threshold=best + 0.01)})
+        query = instance.query.model_copy(update={"slos": slos})
+        for stands_for in ("requests", "items"):
+            profile = replace(instance.profile, stands_for=stands_for)
+            frontier = _frontier(replace(instance, query=query, profile=profile))
+            assert not frontier.candidates
+            shown = frontier.best_effort
+            if shown is None or shown.candidate.estimate.accuracy.value < best + 0.01:
+                continue
+            assert shown.candidate.estimate.slo_probability is not None
+            probability = shown.candidate.estimate.slo_probability.accuracy
+            assert (probability < 1) == (stands_for == "requests")
+            assert (shown.more_items is not None) == (stands_for == "requests")
+            found += shown.more_items is not None
+    assert found

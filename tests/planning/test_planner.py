@@ -348,6 +348,7 @@ def test_a_rejected_query_is_told_that_few_items_may_be_the_reason() -> None:
     unsure = replace(
         profile,
         configurations=tuple(replace(c, accuracy=Interval(0.6, 0.4, 0.95)) for c in profile.configurations),
+        dataset_items=1_000,
     )
     network = Network(_infrastructure())
     found = plan_query(_query(accuracy=AccuracySlo(threshold=0.9)), pipeline, unsure, network)
@@ -358,6 +359,10 @@ def test_a_rejected_query_is_told_that_few_items_may_be_the_reason() -> None:
     )
     hopeless = plan_query(_query(accuracy=AccuracySlo(threshold=0.96)), pipeline, unsure, network)
     assert "run `circinus profile`" not in hopeless.reason
+    all_measured = replace(unsure, dataset_items=profile.dataset_items, stands_for="requests")
+    found = plan_query(_query(accuracy=AccuracySlo(threshold=0.5)), pipeline, all_measured, network)
+    assert "run `circinus profile`" not in found.reason
+    assert "the data set is too small: it needs about " in found.reason
 
 
 def test_batches_that_wait_to_fill_do_not_crowd_out_those_that_do_not() -> None:

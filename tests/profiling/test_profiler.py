@@ -24,6 +24,7 @@ from circinus.profiling import (
     profile_pipeline,
     record_for_replay,
 )
+from circinus.profiling.race.race_state import Verdict
 from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.specification import DatasetSpec, MetricSpec
@@ -350,3 +351,26 @@ def test_held_out_items_are_never_profiled(application: Application) -> None:
     assert len(found.items) == 18
     assert found.accuracy == Interval.exact(found.scores.mean())  # of the items that may be profiled, which is all
     assert best not in profile.undecided  # there is nothing more to measure
+
+
+@INLINE
+def test_all_items_leave_requests_to_come_uncertain_and_a_second_call_measures_nothing(
+    application: Application,
+) -> None:
+    application.pipeline = sample_pipeline(
+        dataset=DatasetSpec(uses="sample_data:items", held_out=0.0, population="requests")
+    )
+    application.queries = (accuracy_query(0.95),)
+    _profile(application)
+    application.clear_calls()
+    profile = _profile(application)
+    assert set(application.calls()) == {"dataset -"}
+    best = application.configuration(1, "high")
+    found = next(found for found in profile.configurations if found.configuration == best)
+    assert len(found.items) == profile.population == 24
+    assert found.accuracy.lower < 0.95 < found.accuracy.value == 1.0
+    assert profile.verdicts[best].verdict is Verdict.TOO_FEW_ITEMS
+    assert profile.undecided == ()
+    assert profile.all_decided
+    application.pipeline = sample_pipeline()  # of the items themselves
+    assert next(f for f in _profile(application).configurations if f.configuration == best).accuracy.lower == 1.0

@@ -14,6 +14,7 @@ from budget import examples
 from circinus.profiling.race.race_state import ConfigurationVerdict, RaceState, Verdict, assign_verdicts
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.specification import AccuracySlo, LatencySlo, Slos
+from circinus.statistics.martingale import UNLIMITED
 
 seeds = st.integers(0, 100_000)
 counts = st.integers(1, 10)
@@ -272,3 +273,14 @@ def test_latency_is_not_asked_of_what_makes_no_plan_cheaper() -> None:
     pruned = np.array([[False, True], [True, True]])
     standing = _standing(_footprints(1.0, 2.0), ["+-", "-+"], items=np.full(2, 8), pruned=pruned)
     assert standing.needs_latency_items.tolist() == [True, False]
+
+
+def test_undecided_on_all_items_is_for_want_of_items_and_not_of_measurements() -> None:
+    """Even where a sampler expects nothing of it, as it cannot be measured further."""
+    known = {"items": np.array([ALL_ITEMS]), "pruned": np.array([[True]]), "means": np.array([0.95])}
+    standing = _standing(_footprints(1.0), ["?"], **known)
+    confidence = replace(standing.confidence, population=UNLIMITED)
+    (verdict,) = assign_verdicts(replace(standing, confidence=confidence), ["a"])
+    assert verdict.verdict is Verdict.TOO_FEW_ITEMS
+    (verdict,) = assign_verdicts(replace(standing, confidence=confidence, items=np.array([ALL_ITEMS - 1])), ["a"])
+    assert verdict.verdict is Verdict.UNLIKELY

@@ -119,6 +119,11 @@ def test_what_is_no_help_is_not_advised(probability: float, items: int, limit_s:
     assert best_effort_text(best, _query("q", limit_s)).endswith(advice)
 
 
+def test_a_data_set_that_is_too_small_is_said_to_be() -> None:
+    best = BestEffortPlan(_plan("q", "edge"), 0.9, 200, 200, more_items=134)
+    assert "about 140 more items" in best_effort_text(best, _query("q", 0.7))
+
+
 def test_a_rejection_for_want_of_room_has_no_best_plan_so_far() -> None:
     asked = _query("q")
     best = BestEffortPlan(_plan("q", "edge"), 0.8, 24, 200)

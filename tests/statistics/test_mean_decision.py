@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.statistics.mean_decision import items_until_decided, shrunk_variance
+from circinus.statistics.mean_decision import items_until_bounded, items_until_decided, shrunk_variance
 
 
 @given(margin=st.floats(1e-3, 0.5), variance=st.floats(0.001, 0.25), population=st.integers(1, 10_000))
@@ -29,3 +29,12 @@ def test_few_equal_scores_prove_no_certainty() -> None:
     assert shrunk_variance(0.0, 0, 2.0) == 0.25
     assert shrunk_variance(0.0, 8, 2.0) == pytest.approx(0.25 / 9)
     assert shrunk_variance(3.0, 2, 0.0) == 1.0
+
+
+@given(items=st.integers(8, 1000), margin=st.floats(0.01, 0.4), width=st.floats(0.01, 0.4), variance=st.floats(0, 0.25))
+def test_a_bound_nearer_to_the_mean_needs_more_items(items: int, margin: float, width: float, variance: float) -> None:
+    needed = items_until_bounded(items, margin, width, variance, 1.0)
+    if abs(margin - width) > 1e-6 * width:
+        assert (needed > items) == (margin < width)
+    lowest, highest = sorted((width / margin, (width / margin) ** 2))
+    assert lowest * (1 - 1e-5) <= needed / items <= highest * (1 + 1e-5)

@@ -91,6 +91,7 @@ def profile_summary(
         "dataset_fingerprint": profile.dataset_fingerprint,
         "dataset_items": profile.dataset_items,
         "held_out_items": profile.held_out_items,
+        "population": profile.stands_for,
         "hardware_class": profile.hardware_class,
         "machine": profile.machine,
         "warning": machine_warning(profile, specification),

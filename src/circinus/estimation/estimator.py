@@ -78,7 +78,7 @@ class Estimator:
             usable_link_share: utilization of links at which guarantees are computed.
             template: estimator of the same query under another configuration, created with the same other arguments, to
                 share cached results with.
-            population: number of items that may be profiled, for SLO probabilities; None for an infinite population.
+            population: number of items whose mean score the SLO is about, for its probability; None if infinite.
         """
         self._query = query
         self._pipeline = pipeline

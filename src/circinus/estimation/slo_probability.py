@@ -44,10 +44,10 @@ class SloProbabilities:
 def accuracy_slo_probability(
     scores: FloatArray, population: int | None, slo: AccuracySlo, score_range: tuple[float, float]
 ) -> float:
-    """Return the probability that the mean score of all items meets an SLO.
+    """Return the probability that the mean score of a population meets an SLO.
 
-    Given the first n of N items in random order, the mean of all items is assumed to be t-distributed about the mean of
-    the first n with variance s^2 / n (1 - n / N) (Cochran, Sampling Techniques, 1977, section 2.6), and s^2
+    Given n of its N items in random order, the mean of all is assumed to be t-distributed about the mean of
+    the n with variance s^2 / n (1 - n / N) (Cochran, Sampling Techniques, 1977, section 2.6), and s^2
     from `shrunk_variance`.
 
     Limits: this is an approximation, not a bound. It is too high for scores that are mostly equal with rare failures,
@@ -55,7 +55,7 @@ def accuracy_slo_probability(
 
     Args:
         scores: (n,) scores of the first items.
-        population: N, the number of items that may be profiled; None for an infinite population.
+        population: N, the number of items of the population; None if it is infinite.
     """
     count, mean = len(scores), float(scores.mean())
     if population is not None and count >= population:

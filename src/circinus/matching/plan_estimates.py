@@ -78,7 +78,7 @@ class PlanEstimates:
             for name, profile in profiles.items()
             for configuration in profile.usable
         }
-        self._populations = {name: profile.dataset_items - profile.held_out_items for name, profile in profiles.items()}
+        self._populations = {name: profile.score_population for name, profile in profiles.items()}
         self._usable_link_share = usable_link_share
         self._estimators: dict[str, dict[Configuration, Estimator]] = {query: {} for query in self._queries}
         self._feasible: dict[tuple[str, QueryPlan], PlanCandidate | None] = {}

@@ -42,6 +42,9 @@ class BestEffortPlan:
     """Number of items that the plan's configuration was measured on."""
     population: int
     """Number of items that may be measured."""
+    more_items: int | None = None
+    """Expected number of items to add to the data set until the accuracy is guaranteed; None if it is, if not all
+    items are measured, or if the measured mean misses the SLO."""
 
 
 @dataclass(frozen=True)

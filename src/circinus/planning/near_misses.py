@@ -17,6 +17,7 @@ from circinus.planning.query_search import QuerySearch
 from circinus.specification import Network, Slo, SloKind
 from circinus.specification.formatting import (
     UNBOUNDED_S,
+    ceil_significant,
     format_duration,
     format_latency_bound,
     format_score,
@@ -57,8 +58,13 @@ def best_effort_plan(search: QuerySearch) -> BestEffortPlan | None:
         key = round(candidate.estimate.slo_probability.joint, _DECIMALS), -candidate.estimate.cost_usd_per_h.upper
         if key[0] >= _MIN_CHANCE and (best_key is None or key > best_key):
             best_key = key
-            items = len(search.arrays.configurations[configuration].items)
-            best = BestEffortPlan(candidate, candidate.estimate.slo_probability.joint, items, search.arrays.population)
+            best = BestEffortPlan(
+                candidate,
+                candidate.estimate.slo_probability.joint,
+                len(search.arrays.configurations[configuration].items),
+                search.arrays.population,
+                search.more_items(configuration),
+            )
     return best
 
 
@@ -195,12 +201,22 @@ def _measurement_hint(search: QuerySearch) -> str:
     slo = search.query.slos.accuracy
     if slo is None:
         return ""
-    bounds = [c.accuracy for c in search.arrays.configurations]
+    population = search.arrays.population
+    bounds = [c.accuracy for c in search.arrays.configurations if len(c.items) < population]
     count = sum(slo.is_met_by(b.lower) != slo.is_met_by(b.upper) for b in bounds)
     if not count:
-        return ""
+        more = [
+            more for row in range(len(search.arrays.configurations)) if (more := search.more_items(row)) is not None
+        ]
+        return f"; {describe_more_items(min(more))} to guarantee accuracy {slo}" if more else ""
     undecided = "1 configuration" if count == 1 else f"{count} configurations"
     return f"; {undecided} with few measured items may still meet accuracy {slo}: run `circinus profile` first"
+
+
+def describe_more_items(more: int) -> str:
+    """Return that the data set is too small, and by about how many items."""
+    items = "1 more item" if more == 1 else f"about {ceil_significant(more, 2):,.0f} more items"
+    return f"the data set is too small: it needs {items}"
 
 
 def _too_few_items(search: QuerySearch) -> str:

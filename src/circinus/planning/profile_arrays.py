@@ -102,6 +102,8 @@ class ProfileArrays:
     """Consumers of each producer in topological order; empty for a sink."""
     population: int
     """Number of items that may be profiled."""
+    score_population: int
+    """Number of items of the population whose mean scores are bounded; `UNLIMITED` for requests to come."""
 
 
 def compile_profile(
@@ -164,7 +166,8 @@ def compile_configurations(
         consumers=tuple(tuple(o for o, ps in enumerate(parents) if producer in ps) for producer in producers),
         configurations=tuple(shared[position] for position in sorting),
         rows=rows[sorting],
-        population=profile.dataset_items - profile.held_out_items,
+        population=profile.population,
+        score_population=profile.score_population,
         producers=(
             _producer_rows([c.input_bytes for c in first[0]], percentile, dtype),
             *(

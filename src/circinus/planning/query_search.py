@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from functools import cached_property
 
@@ -23,6 +24,7 @@ from circinus.planning.profile_arrays import ProfileArrays
 from circinus.planning.search_space import Limits, compile_query
 from circinus.planning.settings import SearchSettings
 from circinus.specification import Network, Pipeline, Query
+from circinus.statistics.mean_decision import items_until_bounded
 
 _ROUNDING = 1e-6
 """Relative rounding error of bounds in single precision."""
@@ -74,13 +76,29 @@ class QuerySearch:
         slo, metric = self.query.slos.accuracy, self._pipeline.metric
         if slo is None:
             return np.ones(len(self.arrays.configurations))
-        configurations, population = self.arrays.configurations, self.arrays.population
+        configurations, population = self.arrays.configurations, self.arrays.score_population
         probabilities = np.array(
             [accuracy_slo_probability(c.scores, population, slo, metric.range) for c in configurations]
         )
         # An excluding bound is stronger than the scores, whose posterior has too wide a tail.
         excluded = [not slo.is_met_by(slo.best(c.accuracy)) for c in configurations]
         return np.asarray(np.where(excluded, 0.0, probabilities))
+
+    def more_items(self, configuration: int) -> int | None:
+        """Return the number of items to add to the data set until a configuration's accuracy is expected to be certain.
+
+        None if the SLO is guaranteed, if not all items are measured, or if the measured mean misses the SLO.
+        """
+        slo, measured = self.query.slos.accuracy, self.arrays.configurations[configuration]
+        items, accuracy = len(measured.items), measured.accuracy
+        if slo is None or self.shortfall[configuration] <= 0 or items < self.arrays.population:
+            return None
+        margin, width = slo.margin(accuracy.value), abs(slo.worst(accuracy) - accuracy.value)
+        if self.arrays.score_population == self.arrays.population or margin <= 0:
+            return None
+        low, high = self._pipeline.metric.range
+        needed = items_until_bounded(items, margin, width, float(measured.scores.var()), high - low)
+        return max(math.ceil(needed) - items, 1)
 
     def cheapest(self) -> PlanArrays:
         """Return the non-dominated plans that meet the accuracy and latency SLOs, at any cost."""
@@ -146,7 +164,7 @@ class QuerySearch:
                 self._network,
                 usable_link_share=self.settings.usable_link_share,
                 template=next(iter(self._estimators.values()), None),
-                population=self.arrays.population,
+                population=self.arrays.score_population,
             )
             self._estimators[configuration] = estimator
         return estimator.candidate(plans.plan(self._names, index))

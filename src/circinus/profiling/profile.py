@@ -11,8 +11,9 @@ from circinus.profiling.batch_time_ratios import allowed_allocations, batch_rati
 from circinus.profiling.hardware.machine import DECLARED, Machine, Speeds
 from circinus.profiling.race.race_state import ConfigurationVerdict, Verdict
 from circinus.profiling.race.slo_requirements import MIN_ITEMS
-from circinus.specification import Configuration, HardwareClass, OperatorSpec
+from circinus.specification import Configuration, HardwareClass, OperatorSpec, Population
 from circinus.statistics.interval import Interval
+from circinus.statistics.martingale import UNLIMITED
 
 if TYPE_CHECKING:
     from circinus.profiling.store.store_queries import StoredReplica
@@ -86,7 +87,8 @@ class ConfigurationProfile:
     scores: FloatArray
     """(n,) metric values of the items."""
     accuracy: Interval
-    """Mean score over the profiling items, with an anytime-valid confidence sequence at the profile's risk."""
+    """Mean score of the population (`PipelineProfile.stands_for`), with an anytime-valid confidence sequence at the
+    profile's risk."""
     input_bytes: FloatArray
     """(n,) serialized sizes of the pipeline's inputs."""
     operators: Mapping[str, OperatorProfile]
@@ -204,11 +206,18 @@ class PipelineProfile:
     """True if the measurement was interrupted; the profile contains everything measured before."""
     class_reports: tuple[HardwareClassReport, ...] = ()
     """Results on further hardware classes in the same run."""
+    stands_for: Population = "items"
+    """Population whose mean scores are bounded: the profiling items, or requests to come."""
 
     @property
     def population(self) -> int:
         """Number of items that may be profiled."""
         return self.dataset_items - self.held_out_items
+
+    @property
+    def score_population(self) -> int:
+        """Number of items of the population whose mean scores are bounded; `UNLIMITED` for requests to come."""
+        return UNLIMITED if self.stands_for == "requests" else self.population
 
     @property
     def usable(self) -> tuple[ConfigurationProfile, ...]:

@@ -12,6 +12,7 @@ from rich.text import Text
 from circinus.estimation import Estimate
 from circinus.matching import Assignment, Matching, Rejection, ShadowPrice, SizedDeployment, TenantShare
 from circinus.planning import BestEffortPlan
+from circinus.planning.near_misses import describe_more_items
 from circinus.profiling import MIN_ITEMS
 from circinus.reporting.tables import make_table
 from circinus.specification import KnobValues, Query, QueryPlan, SloKind
@@ -96,6 +97,8 @@ def best_effort_text(best: BestEffortPlan, query: Query) -> str:
     advice = []
     if best.items < best.population:
         advice.append("profile longer (`circinus profile`)")
+    elif best.more_items is not None:
+        advice.append(describe_more_items(best.more_items))
     helpful = 0.5 <= best.probability < 1 - query.risk
     if helpful and best.items >= MIN_ITEMS and estimate.violations(query.slos) == (SloKind.LATENCY,):
         advice.append(f"accept a risk above {ceil_significant(1 - best.probability, 2):g} (`spec.risk`)")

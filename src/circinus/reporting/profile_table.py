@@ -24,7 +24,7 @@ from circinus.profiling import (
 )
 from circinus.reporting.plan_table import format_cpus, operator_text
 from circinus.reporting.tables import make_table
-from circinus.specification import KnobValues
+from circinus.specification import KnobValues, Population
 from circinus.specification.formatting import format_bytes, format_duration, format_interval, format_range, format_score
 from circinus.statistics.interval import Interval
 
@@ -195,6 +195,12 @@ def _verdict(judgement: ConfigurationVerdict | None) -> str:
     return "" if judgement is None else escape(f"{judgement.verdict}: {judgement.reason}")
 
 
+_POPULATIONS: dict[Population, str] = {
+    "requests": "accuracy is that of requests to come, of which the items are a sample",
+    "items": "accuracy is that of the items of the data set (population: items)",
+}
+
+
 def _notes(profile: PipelineProfile, warning: str | None) -> list[Text]:
     held_out = f", {profile.held_out_items} of them held out" if profile.held_out_items else ""
     notes = [
@@ -202,6 +208,7 @@ def _notes(profile: PipelineProfile, warning: str | None) -> list[Text]:
             f"{format_duration(profile.profiled_s)} of processing, {format_duration(profile.saved_s)} saved by shared "
             f"prefixes; all accuracy bounds and verdicts hold with probability {1 - profile.risk:g}"
         ),
+        Text(_POPULATIONS[profile.stands_for]),
         Text(f"data set: {profile.dataset_items} items{held_out}; version {profile.dataset_fingerprint[:12]}"),
         Text(f"measured on: {profile.machine or 'not recorded'}"),
     ]
@@ -210,8 +217,12 @@ def _notes(profile: PipelineProfile, warning: str | None) -> list[Text]:
     if profile.undecided:
         notes.append(Text(f"undecided configurations: {len(profile.undecided)}; profile longer to decide them"))
     elif profile.configurations and profile.all_decided:
-        unlikely = any(judgement.verdict is Verdict.UNLIKELY for judgement in profile.verdicts.values())
-        reason = "the undecided ones most likely make no plan cheaper" if unlikely else "all are decided"
+        verdicts = {judgement.verdict for judgement in profile.verdicts.values()}
+        reason = (
+            "the undecided ones most likely make no plan cheaper" if Verdict.UNLIKELY in verdicts else "all are decided"
+        )
+        if Verdict.TOO_FEW_ITEMS in verdicts:
+            reason = "all items are measured; the data set is too small to decide some of them"
         notes.append(Text(f"no configuration needs further measurements for these queries: {reason}"))
     if profile.unmeasured:
         notes.append(Text(search_summary(profile)))

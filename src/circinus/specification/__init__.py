@@ -26,7 +26,7 @@ from circinus.specification.infrastructure import (
     Tenant,
 )
 from circinus.specification.loader import load_specification, parse_specification
-from circinus.specification.pipeline import DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline
+from circinus.specification.pipeline import DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline, Population
 from circinus.specification.plan import Allocation, Configuration, Deployment, KnobValues, QueryPlan
 from circinus.specification.query import LatePolicy, PinnedKnob, PinnedOperator, Query
 from circinus.specification.slo import AccuracySlo, CostSlo, LatencySlo, Slo, SloKind, Slos
@@ -58,6 +58,7 @@ __all__ = [
     "Pipeline",
     "PoissonArrivals",
     "Pool",
+    "Population",
     "Query",
     "QueryPlan",
     "RecordedArrivals",

@@ -116,6 +116,9 @@ class MetricSpec(SpecModel):
             yield Issue(("range",), f"[{lowest:g}, {highest:g}]", "a lowest score below the highest")
 
 
+Population = Literal["requests", "items"]
+
+
 class DatasetSpec(SpecModel):
     """Data set for profiling a pipeline.
 
@@ -131,6 +134,9 @@ class DatasetSpec(SpecModel):
     """Keyword arguments of the function."""
     held_out: Score = Field(default=DEFAULT_HELD_OUT, ge=0, le=0.5)
     """Share of the items that profiling never measures, reserved for load tests."""
+    population: Population = "items"
+    """Population whose mean score accuracy bounds are about: the profiling items themselves, or the requests to come
+    that the items are a sample of."""
 
     def held_out_items(self, items: int) -> int:
         """Return the number of held-out items, which leaves at least one of `items` to measure."""

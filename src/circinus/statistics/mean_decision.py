@@ -6,6 +6,7 @@ import math
 from typing import TypeVar
 
 from circinus.arrays import FloatArray
+from circinus.statistics.martingale import UNLIMITED
 
 _Margins = TypeVar("_Margins", float, FloatArray)
 
@@ -18,6 +19,23 @@ def shrunk_variance(squared_errors: float, degrees_of_freedom: int, score_range:
     return (squared_errors + score_range**2 / 16) / (degrees_of_freedom + 1)
 
 
+def items_until_bounded(items: int, margin: float, width: float, variance: float, score_range: float) -> float:
+    """Return the number of items of an unlimited population at which a bound is expected as near as `margin`.
+
+    `items_until_decided`, scaled so that it gives `items` for the `width` that they left: this has the risk, and what
+    strata explain, in it.
+
+    Args:
+        items: number of items that the bound is from.
+        margin: positive distance of the mean from its threshold.
+        width: positive distance of the mean from its bound.
+        variance: variance of single scores.
+        score_range: greatest score minus the least.
+    """
+    expected, given = (items_until_decided(x, variance, score_range, 0.5, UNLIMITED) for x in (margin, width))
+    return items * expected / given
+
+
 def items_until_decided(
     margins: _Margins, variance: float, score_range: float, risk: float, population: int
 ) -> _Margins:
@@ -28,7 +46,7 @@ def items_until_decided(
         variance: variance of single scores.
         score_range: greatest score minus the least.
         risk: risk of a wrong decision.
-        population: number of all items, by which the numbers are corrected (Cochran, Sampling Techniques, 1977, 4.6).
+        population: number of its items, by which the numbers are corrected (Cochran, Sampling Techniques, 1977, 4.6).
     """
     items = math.log(1 / risk) * (2 * variance / margins**2 + 2 / 3 * score_range / margins)
     return items / (1 + items / population)

@@ -107,14 +107,14 @@ def estimate_mean_scores(scores: Sequence[FloatArray], population: int, score_ra
 
     This is a two-way layout (Scheffe, The Analysis of Variance, 1959, chapter 4). All configurations are measured on a
     prefix of one order of items, so configurations with more items reveal how much easier the first items are. On real
-    scores the items account for most of the variance. A configuration measured on all items has no uncertainty.
+    scores the items account for most of the variance. One measured on a whole population has no uncertainty.
 
     Limits: additivity is an assumption, and item difficulty matters less near the ends of the range. The estimates
     guide measurements; no guarantee depends on them.
 
     Args:
         scores: scores of each configuration on its first items, at least one each.
-        population: number of all items.
+        population: number of items of the population that mean scores are of.
         score_range: greatest score minus the least.
     """
     max_items = max(len(own) for own in scores)

@@ -130,7 +130,7 @@ def expected_items_to_decide(
         variance: variance of single scores around their prediction.
         score_range: greatest score minus the least.
         risk: risk of a wrong decision.
-        population: number of all items.
+        population: number of items of the population that mean scores are of.
     """
     margin = np.maximum(np.abs(belief.mean - threshold), belief.deviation / 2)
     improbable_items = _Z**2 * variance / margin**2

@@ -199,7 +199,7 @@ class PlanCostSampler:
             else:
                 with np.errstate(divide="ignore", invalid="ignore"):
                     decision_items = expected_items_to_decide(
-                        belief, feasibility, slo.threshold, variance, high - low, risk, population
+                        belief, feasibility, slo.threshold, variance, high - low, risk, profile.score_population
                     )
             sufficient_items = min(distribution_free_sample_size(query), population)
             decision_items = np.where(waiting[:, q], sufficient_items, decision_items)
@@ -248,7 +248,7 @@ class PlanCostSampler:
         """Return the prior fitted to the measured scores, and the variance of their common error."""
         low, high = self._pipeline.metric.range
         evidence = estimate_mean_scores(
-            [measured.scores for measured in profile.configurations], profile.population, high - low
+            [measured.scores for measured in profile.configurations], profile.score_population, high - low
         )
         codes = self._space.encode([measured.configuration for measured in profile.configurations])
         prior = self._sources.prior(codes, evidence.means, evidence.variances, additive=self._all_codes is None)

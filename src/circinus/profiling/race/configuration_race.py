@@ -101,14 +101,15 @@ def _candidates(open_: IntArray, requirement: int, state: RaceState) -> tuple[In
 
 
 def expected_items_to_decide(configuration: int, requirement: int, state: RaceState) -> int:
-    """Return the number of items at which a requirement is expected to be decided."""
-    slo, population = state.slos.requirements[requirement].accuracy, state.confidence.population
+    """Return the number of items, at most all, at which a requirement is expected to be decided."""
+    slo, all_items = state.slos.requirements[requirement].accuracy, state.confidence.items
     low, high = state.confidence.metric.range
     distance = 0.0 if slo is None else abs(float(state.means[configuration]) - slo.threshold)
-    margin = max(distance, (high - low) / (2 * population))
+    margin = max(distance, (high - low) / (2 * all_items))
     variance = float(state.variances[configuration])
-    items = items_until_decided(margin, variance, high - low, state.confidence.side_risk, population)
-    return int(min(max(math.ceil(items), int(state.items[configuration]) + 1), population))
+    risk, population = state.confidence.side_risk, state.confidence.population
+    items = items_until_decided(margin, variance, high - low, risk, population)
+    return int(min(max(math.ceil(items), int(state.items[configuration]) + 1), all_items))
 
 
 def look_schedule(items: int) -> tuple[int, ...]:
@@ -148,9 +149,9 @@ class ConfigurationRace:
         """
         self._with_references = with_references
         self.configurations: tuple[Configuration, ...] = ()
-        self.checkpoints = look_schedule(confidence.population)
+        self.checkpoints = look_schedule(confidence.items)
         self._latency_items, self._distribution_free_items = (
-            next(size for size in self.checkpoints if size >= min(items, confidence.population))
+            next(size for size in self.checkpoints if size >= min(items, confidence.items))
             for items in (slos.latency_items, slos.distribution_free_items)
         )
         self._is_bounded = np.array([requirement.accuracy is not None for requirement in slos.requirements], dtype=bool)

@@ -15,6 +15,9 @@ from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.slo_requirements import PipelineSlos
 from circinus.specification import Slos
+from circinus.specification.formatting import ceil_significant
+from circinus.statistics.martingale import UNLIMITED
+from circinus.statistics.mean_decision import items_until_decided
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +110,7 @@ class RaceState:
     @cached_property
     def decisive_items(self) -> IntArray:
         """(k,) number of items that decisions rest on: all items where none can be added."""
-        return np.where(self.failed | self.exhausted, self.confidence.population, self.items)
+        return np.where(self.failed | self.exhausted, self.confidence.items, self.items)
 
     @cached_property
     def meets(self) -> BoolArray:
@@ -142,11 +145,18 @@ class RaceState:
     @cached_property
     def open(self) -> BoolArray:
         """(k, q) undecided, and a decision would matter; without an item everywhere."""
-        undecided = ~(self.meets | self.fails) & (self.decisive_items < self.confidence.population)[:, None]
+        undecided = ~(self.meets | self.fails) & (self.decisive_items < self.confidence.items)[:, None]
         # A reference that is slightly too slow serves no query, where this configuration may.
         left_to_reference = self.dominated_on_accuracy[:, None] & ~self.slow[self.references]
         matters = ~self.pruned & (self.covered_by < 0) & ~left_to_reference
         return np.asarray(undecided & matters | (self.decisive_items == 0)[:, None])
+
+    @cached_property
+    def too_few_items(self) -> BoolArray:
+        """(k, q) undecided, and a decision would matter, but all items are measured."""
+        measured = (self.items >= self.confidence.items)[:, None] & ~self.failed[:, None]
+        matters = (self.covered_by < 0) & ~self.dominated_on_accuracy[:, None]
+        return ~(self.meets | self.fails) & measured & matters
 
     @cached_property
     def certainly_met(self) -> BoolArray:
@@ -197,6 +207,8 @@ class RaceState:
         return covered_by
 
 
+_MIN_MARGIN = 1e-3
+"""Distance of an estimate from a threshold, as a share of the range, below which no number of items is told apart."""
 _PRUNED = "it most likely misses the SLOs, or makes no plan much cheaper than feasible configurations do"
 _NO_CHEAPER = "but makes no plan much cheaper than other feasible configurations do"
 
@@ -215,6 +227,8 @@ class Verdict(StrEnum):
     """Not expected to make any plan much cheaper, whether or not it meets the SLOs."""
     UNDECIDED = "undecided"
     """More items may decide."""
+    TOO_FEW_ITEMS = "too few items"
+    """Measured on all items, which do not suffice to decide."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +267,8 @@ def _verdict(state: RaceState, names: Sequence[str], row: int) -> ConfigurationV
         )
     if not requirements:
         return ConfigurationVerdict(Verdict.FEASIBLE, "no query uses the pipeline yet")
+    if state.too_few_items[row].any():
+        return ConfigurationVerdict(Verdict.TOO_FEW_ITEMS, _more_items(state, row))
     pruned = state.pruned[row] & ~state.fails[row]
     if pruned.any():
         met = pruned & state.meets[row]
@@ -266,6 +282,26 @@ def _verdict(state: RaceState, names: Sequence[str], row: int) -> ConfigurationV
         return ConfigurationVerdict(Verdict.UNDECIDED, "no further measurements are available")
     return ConfigurationVerdict(
         Verdict.DOMINATED, f"its SLOs are certainly met by {' and '.join(covering)} at hardly more resource usage"
+    )
+
+
+def _more_items(state: RaceState, row: int) -> str:
+    """Return the SLOs that all items leave undecided, and how many more are expected to decide them."""
+    confidence, requirements = state.confidence, state.slos.requirements
+    low, high = confidence.metric.range
+    accuracies = [slo.accuracy for slo, is_open in zip(requirements, state.too_few_items[row], strict=True) if is_open]
+    margin = min(abs(float(state.means[row]) - slo.threshold) for slo in accuracies if slo is not None)
+    items = items_until_decided(
+        max(margin, _MIN_MARGIN * (high - low)),
+        float(state.variances[row]),
+        high - low,
+        confidence.side_risk,
+        UNLIMITED,
+    )
+    more = max(items - confidence.items, 1.0)
+    return (
+        f"the data set is too small to tell whether it meets {_accuracies(requirements, state.too_few_items[row])}: "
+        f"about {ceil_significant(more, 2):,.0f} more items would decide"
     )
 
 

@@ -9,10 +9,11 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray
 from circinus.profiling.settings import PROFILING
-from circinus.specification import AccuracySlo, MetricSpec
+from circinus.specification import AccuracySlo, MetricSpec, Population
 from circinus.statistics.betting import betting_bounds
 from circinus.statistics.covariates import Covariates, one_hot_strata
 from circinus.statistics.interval import Interval
+from circinus.statistics.martingale import UNLIMITED
 from circinus.statistics.sequential_test import SequentialThresholdTest, ThresholdDecisions
 
 
@@ -89,7 +90,7 @@ class ThresholdVerdicts:
 
 @dataclass(frozen=True, eq=False)
 class RunConfidence:
-    """Anytime-valid bounds of the mean score over the profiling items, in measurement order.
+    """Anytime-valid bounds of the mean score of a population, from the profiling items in measurement order.
 
     All statements of a run about all configurations, thresholds and compared pairs hold simultaneously with probability
     1 - risk (`per_sequence_alpha`): repeated analyses and more thresholds cost nothing.
@@ -97,7 +98,7 @@ class RunConfidence:
 
     metric: MetricSpec
     population: int
-    """Number of profiling items."""
+    """Number of profiling items if the mean is theirs; `UNLIMITED` for requests to come, of which they are a sample."""
     covariates: Covariates
     """Strata of the profiling items, in measurement order."""
     side_risk: float
@@ -115,6 +116,7 @@ class RunConfidence:
         latency_percentiles: int = 0,
         *,
         with_references: bool = True,
+        population: Population = "items",
     ) -> RunConfidence:
         """Create the confidence of a run that may measure every configuration.
 
@@ -122,13 +124,21 @@ class RunConfidence:
             strata: conditions of the profiling items, in measurement order.
             latency_percentiles: number of percentiles at which each of them is checked against limits.
             with_references: whether each configuration is compared with a reference.
+            population: population that the mean scores are of.
         """
         score_risk, latency_risk = split_alpha(risk, configurations, latency_percentiles)
         side_risk = per_sequence_alpha(score_risk, configurations, comparisons=configurations if with_references else 0)
+        if population == "requests":
+            return cls(metric, UNLIMITED, Covariates.of_requests(strata), side_risk, latency_risk)
         return cls(metric, len(strata), Covariates.of(one_hot_strata(strata)), side_risk, latency_risk)
 
+    @property
+    def items(self) -> int:
+        """Number of profiling items."""
+        return len(self.covariates.kind)
+
     def bounds(self, scores: FloatArray) -> tuple[Interval, ...]:
-        """Return the bounds of each mean score over all profiling items, from (k, n) scores of the first n items.
+        """Return the bounds of each mean score of the population, from (k, n) scores of the first n items.
 
         Raises:
             ValueError: a score is outside the metric's range.

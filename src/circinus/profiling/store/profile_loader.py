@@ -177,6 +177,7 @@ def build_profile(
         machine=keys.machine,
         on_pool=not keys.origin and keys.machine in class_machines(store).get(LOCAL, ()),
         risk=slos.risk,
+        stands_for=pipeline.dataset.population,
         configurations=profiles,
         unmeasured=configuration_count(pipeline) - len(measured) - len(failed),
         profiled_s=ran_s,

@@ -138,4 +138,5 @@ def run_confidence(
         max(max_measured_configurations(pipeline), configurations),  # concurrent runs may exceed the maximum
         slos.latency_percentiles,
         with_references=with_references,
+        population=pipeline.dataset.population,
     )
