@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -162,6 +166,52 @@ def test_killed_engine_leaves_no_replica_and_is_reported(folder: Path) -> None:
     assert "circinus apply" in caught.value.hint
     (answer,) = in_session(start_daemon(folder), deploy)
     assert is_alive(answer)
+
+
+async def listen(client: LocalEngineClient) -> None:
+    await client.listen_http(("127.0.0.1", 0))
+
+
+def http_answer(base: str, path: str) -> tuple[int, Any]:
+    """Return status and content of the answer to a POST of 20 to a URL of the engine."""
+    connection = http.client.HTTPConnection(base.removeprefix("http://"), timeout=HANG_LIMIT_S)
+    with closing(connection):
+        connection.request("POST", path, b"20")
+        response = connection.getresponse()
+        return response.status, json.load(response)
+
+
+def test_engine_takes_requests_over_http_at_one_address_until_it_is_closed(folder: Path) -> None:
+    applied = chain("q", StageSpec("next", "add"), StageSpec("last", "add", after=("next",), pool="far"))
+    (before,) = in_session(start_daemon(folder), status)
+    assert before.http == ""
+    _, _, _, found = in_session(connect(folder), listen, lambda client: client.apply(applied), listen, status)
+    assert http_answer(found.http, "/home/q") == (200, 22)
+    assert http_answer(found.http, "/home/nobody")[0] == 404
+    engine = RunDirectory(folder).process()
+    assert engine is not None
+    os.kill(engine, signal.SIGKILL)
+    block_until(lambda: not is_alive(engine))
+    _, _, again = in_session(start_daemon(folder), listen, lambda client: client.apply(applied), status)
+    assert again.http == found.http
+    assert http_answer(again.http, "/home/q") == (200, 22)
+    in_session(connect(folder), lambda client: client.listen_http(None))
+    with pytest.raises(ConnectionRefusedError):
+        http_answer(again.http, "/home/q")
+    destroy(folder)
+    assert not folder.exists()
+
+
+def test_address_in_use_is_refused_and_the_engine_keeps_its_own(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = other.getsockname()
+
+        async def move(client: LocalEngineClient) -> None:
+            with raises_code(ServingError, "engine.http_address"):
+                await client.listen_http(address)
+
+        _, before, _, after = in_session(start_daemon(folder), listen, status, move, status)
+    assert after.http == before.http != ""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel does not end children with their parent")

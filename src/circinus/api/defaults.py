@@ -8,5 +8,7 @@ EngineKind = Literal["local", "ray"]
 """Kinds of engines: the subclasses of `EngineHandle`."""
 DeploymentMode = Literal["real", "replay"]
 """Modes in which a plan is deployed."""
+HttpAddress = tuple[str, int] | Literal[False] | None
+"""Address (host, port) of an engine for HTTP requests; False: none; None: the current one, or one that it chooses."""
 DEFAULT_ADDRESS = "auto"
 """Address of the Ray cluster, as `ray.init` takes it."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from circinus.api.defaults import DEFAULT_ADDRESS, EngineKind
+from circinus.api.defaults import DEFAULT_ADDRESS, EngineKind, HttpAddress
 from circinus.api.synchronous import outside_loop, run
 from circinus.errors import CircinusError, ProfileError, ServingError
 from circinus.serving.local import DEFAULT_RUN_FOLDER
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from circinus.specification import Specification
 
 _POLLING_S = 0.5
+_LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,15 @@ class EngineHandle(ABC):
     """Run directory of the local engine; the controllers of all engines keep their state beside it."""
     address: str = DEFAULT_ADDRESS
     """Address of the Ray cluster."""
-    http: tuple[str, int] | None = None
-    """HTTP entry (host, port) of a Ray cluster; see `RaySettings`."""
+    http: HttpAddress = None
+    """Address for HTTP requests: of the local engine, or of every node of a Ray cluster."""
 
     @staticmethod
     def of(
         kind: str,
         run_dir: Path = DEFAULT_RUN_FOLDER,
         address: str = DEFAULT_ADDRESS,
-        http: tuple[str, int] | None = None,
+        http: HttpAddress = None,
     ) -> EngineHandle:
         """Return the handle of an engine of a kind.
 
@@ -73,6 +74,12 @@ class EngineHandle(ABC):
             CircinusError: there is no such kind.
         """
         kinds = {handle.kind: handle for handle in EngineHandle.__subclasses__()}
+        if http is False and kind == "ray":
+            raise CircinusError(
+                "Ray Serve always takes requests over HTTP",
+                code="engine.http_on_ray",
+                hint="Use --no-http with the local engine only.",
+            )
         for name, handle in kinds.items():
             if name == kind:
                 return handle(run_dir, address, http)
@@ -213,11 +220,31 @@ class LocalHandle(EngineHandle):
     def start(self) -> bool:
         from circinus.serving.local.client import connect, start_daemon
 
-        with suppress(ServingError):
+        try:
             connect(self.run_dir)
+            if self.http is not None:
+                self._listen_http(self.http or None)
             return False
+        except ServingError as error:
+            if error.code not in ("engine.not_running", "engine.killed"):
+                raise
         start_daemon(self.run_dir)
+        try:
+            self._listen_http((_LOOPBACK, 0) if self.http is None else self.http or None)
+        except ServingError:
+            self.close()
+            raise
         return True
+
+    def _listen_http(self, address: tuple[str, int] | None) -> None:
+        async def listen() -> None:
+            client = self.client()
+            try:
+                await client.listen_http(address)
+            finally:
+                await client.disconnect()
+
+        run(listen)
 
     def close(self) -> bool:
         from circinus.serving.local.client import destroy
@@ -293,7 +320,7 @@ class RayHandle(EngineHandle):
     def _settings(self) -> RaySettings:
         from circinus.serving.ray.settings import RaySettings
 
-        return RaySettings(address=self.address, http=self.http)
+        return RaySettings(address=self.address, http=self.http or None)
 
 
 def select_events(store: ControlStateStore, last: int, kind: str | None, *, follow: bool) -> Iterator[Event]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circinus.api.defaults import DEFAULT_ADDRESS, EngineKind
+from circinus.api.defaults import DEFAULT_ADDRESS, EngineKind, HttpAddress
 from circinus.api.engine_handle import EngineHandle
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, seconds
@@ -39,7 +39,7 @@ class ProfilingWorkspace:
         engine: EngineKind = "local",
         run_dir: AnyPath | None = None,
         address: str = DEFAULT_ADDRESS,
-        http: tuple[str, int] | None = None,
+        http: HttpAddress = None,
     ) -> None:
         self._paths: list[Path] = []
         self._specification: Specification | None = None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
-from circinus.api.defaults import DEFAULT_ADDRESS, DEFAULT_PLAN, DeploymentMode, EngineKind
+from circinus.api.defaults import DEFAULT_ADDRESS, DEFAULT_PLAN, DeploymentMode
 from circinus.api.profiling_workspace import ProfilingWorkspace, Sources
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, seconds
@@ -14,6 +14,7 @@ from circinus.errors import PlanningError, ServingError
 
 if TYPE_CHECKING:
     from circinus.api.control import ControlOptions, PlanController
+    from circinus.api.defaults import EngineKind, HttpAddress
     from circinus.api.deployment import DeployedPlan
     from circinus.api.plan_context import LoadedPlan
     from circinus.api.plans import AdmissionResult, Explanation, FrontierReport, Plan
@@ -33,7 +34,7 @@ class Workspace(ProfilingWorkspace):
         engine: `local` for processes of this machine, `ray` for a Ray cluster.
         run_dir: run directory of the local engine.
         address: address of the Ray cluster, as `ray.init` takes it.
-        http: (host, port) where every node of a Ray cluster takes requests over HTTP.
+        http: address (host, port) for HTTP requests, of the local engine or of every node of a cluster; False: none.
 
     Example:
         >>> import circinus as c
@@ -53,7 +54,7 @@ class Workspace(ProfilingWorkspace):
         engine: EngineKind = "local",
         run_dir: AnyPath | None = None,
         address: str = DEFAULT_ADDRESS,
-        http: tuple[str, int] | None = None,
+        http: HttpAddress = None,
     ) -> tuple[Self, Plan]:
         """Return the workspace that a plan file was made in, and the plan.
 
@@ -64,7 +65,7 @@ class Workspace(ProfilingWorkspace):
             engine: `local` or `ray`; see `Workspace`.
             run_dir: run directory of the local engine.
             address: address of the Ray cluster.
-            http: HTTP entry of the Ray cluster.
+            http: address for HTTP requests.
 
         Raises:
             PlanningError: the file does not exist, or it is no plan file of this version.

@@ -13,10 +13,11 @@ from circinus.cli.options import (
     Json,
     Kind,
     Mode,
+    NoHttp,
     PlanFile,
     ReplayItems,
     RunDir,
-    listen_address,
+    http_address,
 )
 
 
@@ -27,6 +28,7 @@ def apply(
     engine: Kind = "local",
     address: Address = DEFAULT_ADDRESS,
     http: Http = "",
+    no_http: NoHttp = False,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
     json: Json = False,
 ) -> None:
@@ -45,7 +47,7 @@ def apply(
         engine=engine,
         run_dir=run_dir,
         address=address,
-        http=listen_address("--http", http),
+        http=http_address(http, no_http),
     )
     status = workspace.deploy(plan, mode=mode, items=items, progress=progress_bar).status()
     warn_of_controller(workspace.engine)

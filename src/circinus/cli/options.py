@@ -10,7 +10,7 @@ import typer
 
 from circinus.api.defaults import DEFAULT_ADDRESS as DEFAULT_ADDRESS
 from circinus.api.defaults import DEFAULT_PLAN as DEFAULT_PLAN
-from circinus.api.defaults import DeploymentMode, EngineKind
+from circinus.api.defaults import DeploymentMode, EngineKind, HttpAddress
 from circinus.serving.local import DEFAULT_RUN_FOLDER as DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
@@ -73,11 +73,14 @@ Address = Annotated[
 Http = Annotated[
     str,
     typer.Option(
-        metavar="HOST:PORT",
-        help="Listen address for HTTP requests on every node of a Ray cluster.",
-        show_default="that of Ray Serve, or 127.0.0.1:8000",
+        metavar="[HOST:]PORT",
+        help="Listen address for HTTP requests: of the local engine, or of every node of a Ray cluster.",
+        show_default="a free port of 127.0.0.1; on Ray that of Ray Serve, or 127.0.0.1:8000",
         rich_help_panel=ENGINE,
     ),
+]
+NoHttp = Annotated[
+    bool, typer.Option("--no-http", help="Do not take HTTP requests (local engine).", rich_help_panel=ENGINE)
 ]
 Mode = Annotated[
     DeploymentMode,
@@ -206,15 +209,21 @@ _METAVARS: dict[Callable[[str | float], float], str] = {
 }
 
 
-def listen_address(option: str, text: str, default_host: str = "") -> tuple[str, int] | None:
-    """Return (host, port) from `HOST:PORT`, or None from an empty text; with a default host, `PORT` is enough."""
+def listen_address(option: str, text: str) -> tuple[str, int] | None:
+    """Return (host, port) from `[HOST:]PORT`, by default of 127.0.0.1, or None from an empty text."""
     if not text:
         return None
     host, _, port = text.rpartition(":")
-    if not (host or default_host) or not port.isdecimal() or not 0 < int(port) < 65_536:
-        expected = "[HOST:]PORT such as 9090 or 0.0.0.0:9090" if default_host else "HOST:PORT such as 0.0.0.0:8000"
-        raise typer.BadParameter(f"{option}: found {text!r}, expected {expected}")
-    return host or default_host, int(port)
+    if not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 65_536:
+        raise typer.BadParameter(f"{option}: found {text!r}, expected [HOST:]PORT such as 9090 or 0.0.0.0:9090")
+    return host or "127.0.0.1", int(port)
+
+
+def http_address(http: str, no_http: bool) -> HttpAddress:
+    """Return the value of `EngineHandle.http` from the options."""
+    if http and no_http:
+        raise typer.BadParameter("found --http and --no-http, expected one of them")
+    return False if no_http else listen_address("--http", http)
 
 
 def load_trace_backends(traces: list[Path] | None, specification: Specification) -> dict[str, TraceBackend]:

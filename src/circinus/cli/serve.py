@@ -16,12 +16,14 @@ from circinus.cli.options import (
     Json,
     Kind,
     Mode,
+    NoHttp,
     PlanFile,
     ReplayItems,
     RunDir,
     StateFile,
     factor_option,
     fraction_option,
+    http_address,
     listen_address,
     positive_duration_option,
     quantity,
@@ -80,6 +82,7 @@ def serve(
     ] = 3600.0,
     state_file: StateFile = None,
     http: Http = "",
+    no_http: NoHttp = False,
     metrics: Annotated[
         str,
         typer.Option(
@@ -122,7 +125,7 @@ def serve(
         ground_truth_timeout=ground_truth_timeout,
         items=items,
         state_file=state_file,
-        metrics=listen_address("--metrics", metrics, "127.0.0.1"),
+        metrics=listen_address("--metrics", metrics),
         dry_run=dry_run,
     )
     workspace, plan = Workspace.open_plan(
@@ -131,7 +134,7 @@ def serve(
         engine=engine,
         run_dir=run_dir,
         address=address,
-        http=listen_address("--http", http),
+        http=http_address(http, no_http),
     )
 
     def report(event: Event) -> None:

@@ -43,4 +43,7 @@ def status_table(status: EngineStatus) -> RenderableType:
             "" if deployment.startup_s is None else format_duration(deployment.startup_s),
             escape(deployment.message),
         )
-    return Group(table, Text(f"queries: {', '.join(status.routes) or 'none'}"))
+    lines = [f"queries: {', '.join(status.routes) or 'none'}"]
+    if status.http:
+        lines.append(f"requests: POST {status.http}/SITE/QUERY")
+    return Group(table, Text("\n".join(lines)))

@@ -43,6 +43,15 @@ class ServingSettings:
     """Maximum wait for the end of an engine that does not respond."""
     replica_exit_timeout_s: float = 5.0
     """Time for a draining replica to exit, before it is killed."""
+    http_connections: int = 256
+    http_head_bytes: int = 16 * 2**10
+    http_body_bytes: int = 64 * 2**20
+    http_idle_timeout_s: float = 60.0
+    http_head_timeout_s: float = 10.0
+    http_body_timeout_s: float = 60.0
+    """Limits of clients over HTTP; the last timeout is also that of sending an answer."""
+    http_linger_s: float = 2.0
+    """Time for a client to close its end after the last answer."""
     restart_backoff_s: float = 0.1
     max_restart_backoff_s: float = 10.0
 

@@ -49,6 +49,10 @@ class LocalEngineClient:
         )
         await self._call(RpcMethod.APPLY, state_to_json(absolute))
 
+    async def listen_http(self, address: tuple[str, int] | None) -> None:
+        """Call `LocalEngine.listen_http` of the engine."""
+        await self._call(RpcMethod.LISTEN_HTTP, address)
+
     async def submit(self, request: Request) -> Response:
         """Implement `Engine.submit`. The output is unpickled in the calling process."""
         value = pickle_value(request.value)

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -119,12 +120,25 @@ class Daemon:
         if call.method is RpcMethod.APPLY:
             await self._apply(call.argument)
             return None, ()
+        if call.method is RpcMethod.LISTEN_HTTP:
+            await self._listen_http(call.argument)
+            return None, ()
         if call.method is RpcMethod.STATUS:
             return await self._engine.status(), ()
         if call.method is RpcMethod.AUDITS:
             return await self._engine.drain_audits(), ()
         self._closing.set()
         return None, ()
+
+    async def _listen_http(self, address: tuple[str, int] | None) -> None:
+        """Listen for HTTP requests; at any port (0), prefer the one of a killed engine, whose clients use it."""
+        previous = self._folder.http_address()
+        if address is not None and previous is not None and address == (previous[0], 0):
+            with suppress(ServingError):
+                await self._engine.listen_http(previous)
+                return
+        await self._engine.listen_http(address)
+        self._folder.save_http_address(self._engine.http_address)
 
     async def _apply(self, text: str) -> None:
         desired = state_from_json(text)

@@ -21,8 +21,10 @@ from circinus.serving.engine import (
     Response,
     RouteStage,
 )
+from circinus.serving.http_requests import HttpRequests
 from circinus.serving.local.capacity import MachineCapacity, require_capacity
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
+from circinus.serving.local.http_server import HttpServer
 from circinus.serving.local.link_emulator import EmulatedRouter
 from circinus.serving.local.replica_executor import ReplicaExecutor
 from circinus.serving.replicas.replay_executor import load_replay_stages
@@ -64,6 +66,7 @@ class LocalEngine:
         self._retiring: dict[DeploymentRuntime, asyncio.Task[None]] = {}
         self._recording_ids: dict[tuple[str, RouteStage], int] = {}
         self._numbers = count()
+        self._http: HttpServer | None = None
         self._closed = False
 
     @cached_property
@@ -79,6 +82,36 @@ class LocalEngine:
             if self._closed:
                 raise ServingError("the engine was closed", code="engine.closed", hint="Start another engine.")
             await self._change(desired, stages)
+
+    @property
+    def http_address(self) -> tuple[str, int] | None:
+        """Address (host, port) for requests over HTTP; None if there is none."""
+        return None if self._http is None else (self._http.host, self._http.port)
+
+    async def listen_http(self, address: tuple[str, int] | None) -> None:
+        """Take requests over HTTP at an address (host, port), with port 0 at any free port; None: at none.
+
+        Raises:
+            ServingError: the address cannot be listened at; the current one stays in use.
+        """
+        current = self._http
+        if address is not None and address == self.http_address:
+            return
+        opened = None
+        if address is not None:
+            loop = asyncio.get_running_loop()
+            try:
+                opened = await HttpServer.open(HttpRequests(self._router, loop).answer, *address)
+            except OSError as error:
+                raise ServingError(
+                    f"cannot listen for HTTP requests: {error.strerror or error}",
+                    code="engine.http_address",
+                    location="{}:{}".format(*address),
+                    hint="Choose another address with --http, or none with --no-http.",
+                ) from error
+        self._http = opened
+        if current is not None:
+            await current.close()
 
     async def submit(self, request: Request) -> Response:
         """Implement `Engine.submit`."""
@@ -98,6 +131,7 @@ class LocalEngine:
             routes=tuple(self._router.routes),
             state=self._deployed.state,
             queries=self._router.counters.status(),
+            http="" if self.http_address is None else "http://{}:{}".format(*self.http_address),
         )
 
     async def drain_audits(self) -> AuditBatch:
@@ -107,6 +141,7 @@ class LocalEngine:
     async def close(self) -> None:
         """Implement `Engine.close`. Requests in flight fail."""
         self._closed = True
+        await self.listen_http(None)
         await asyncio.gather(*(deployment.end() for deployment in self._starting))  # a running apply fails
         async with self._apply_lock:
             running, self._deployed = self._deployed.running, _DeployedState(self._deployed.mode)

@@ -11,6 +11,8 @@ class RpcMethod(StrEnum):
 
     APPLY = "apply"
     """Argument: the desired state as JSON."""
+    LISTEN_HTTP = "listen_http"
+    """Argument: address (host, port) for requests over HTTP, or None."""
     SUBMIT = "submit"
     """Submit a request.
 

@@ -53,6 +53,11 @@ class RunDirectory:
         """Last applied state."""
         return self.path / "desired.json"
 
+    @property
+    def http(self) -> Path:
+        """Address of the engine for HTTP requests."""
+        return self.path / "http"
+
     def create(self) -> None:
         """Create the folder without access for other users, or check that the existing folder can be used.
 
@@ -149,6 +154,21 @@ class RunDirectory:
         draft.write_text(state_to_json(desired), encoding="utf-8")
         draft.replace(self.desired)
 
+    def save_http_address(self, address: tuple[str, int] | None) -> None:
+        """Save the address of the engine for HTTP requests; None: it has none."""
+        if address is None:
+            self.http.unlink(missing_ok=True)
+        else:
+            self.http.write_text("{}:{}".format(*address), encoding="utf-8")
+
+    def http_address(self) -> tuple[str, int] | None:
+        """Return the saved address for HTTP requests, or None."""
+        try:
+            host, _, port = self.http.read_text(encoding="utf-8").rpartition(":")
+            return host, int(port)
+        except (FileNotFoundError, ValueError):
+            return None
+
     def process(self) -> int | None:
         """Return the process id of the engine that runs or was killed in the folder, or None."""
         try:
@@ -188,7 +208,7 @@ class RunDirectory:
 
     def remove(self) -> None:
         """Remove all files of an engine, and the folder if it is empty. The caller must hold the lock."""
-        for file in (self.address, self.desired, self.path / "desired.json.new", self.log, self.lock):
+        for file in (self.address, self.desired, self.http, self.path / "desired.json.new", self.log, self.lock):
             with suppress(FileNotFoundError):
                 file.unlink()
         with suppress(OSError):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from circinus.errors import ServingError
 from circinus.operators.pickling import Payload
 from circinus.serving.engine import AuditBatch
+from circinus.serving.http_requests import HttpRequests
 from circinus.serving.ray.application_replicas import ReplicaLostError
-from circinus.serving.ray.http_ingress import HttpIngress
 from circinus.serving.ray.settings import REPLICA, ROUTER, router_name
 from circinus.serving.ray.site_router import RouterConfig, RouterStatus, SiteRouterCore, config_from_dict
 from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult
@@ -78,8 +78,8 @@ class SiteRouter:
         return SiteRouterCore(self._site, prefix, self._replicas, self._sites, asyncio.get_running_loop())
 
     @cached_property
-    def _ingress(self) -> HttpIngress:
-        return HttpIngress(self._core, asyncio.get_running_loop())
+    def _http(self) -> HttpRequests:
+        return HttpRequests(self._core, asyncio.get_running_loop())
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Apply a configuration from Ray Serve, after a start or a change."""
@@ -103,7 +103,11 @@ class SiteRouter:
 
     async def __call__(self, request: Request) -> Response:
         """Handle an HTTP request."""
-        return await self._ingress.answer(request)
+        from starlette.responses import Response
+
+        answer = await self._http.answer(request.method, request.url.path, request.headers, request.body)
+        headers = {**answer.headers, "content-type": answer.content_type}
+        return Response(answer.body, status_code=answer.status, headers=headers)
 
     async def warm_up(self) -> None:
         """Respond without any effect."""

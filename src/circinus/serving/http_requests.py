@@ -1,4 +1,4 @@
-"""HTTP ingress of a site: `POST /SITE/QUERY`."""
+"""Requests over HTTP, `POST /SITE/QUERY`: paths, headers, bodies and errors that all engines share."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import asyncio
 import json
 import math
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
 
 from circinus.errors import ServingError
 from circinus.operators.pickling import pickle_value
 from circinus.serving.engine import DROPPED_LATE
 from circinus.serving.router.router_core import DEADLINE_PASSED, RouterCore
 from circinus.serving.settings import SERVING
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
 
 
 class TokenBucket:
@@ -58,40 +55,60 @@ _BURST_S = 10.0
 _MIN_BURST = 5.0
 
 
-class HttpIngress:
-    """Handles the HTTP requests of one site."""
+class HttpAnswer(NamedTuple):
+    """Response to an HTTP request."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = {}
+
+
+class HttpRequests:
+    """Handler of the HTTP requests of a router, whatever server receives them."""
 
     def __init__(self, core: RouterCore, loop: asyncio.AbstractEventLoop) -> None:
         self._core = core
         self._loop = loop
         self._buckets: dict[str, TokenBucket] = {}
 
-    async def answer(self, request: Request) -> Response:
-        """Handle a request and return its response."""
-        query = request.url.path.rstrip("/").rpartition("/")[2]
-        if request.method != "POST":
-            return _rejection(405, f"method {request.method} is not allowed. Send POST.", {"allow": "POST"})
+    async def answer(
+        self, method: str, path: str, headers: Mapping[str, str], read_body: Callable[[], Awaitable[bytes]]
+    ) -> HttpAnswer:
+        """Handle a request.
+
+        Args:
+            method: method of the request.
+            path: path of its URL.
+            headers: headers by name in lower case.
+            read_body: reads the body; not called for a request that is refused by its head.
+        """
+        *_, site, query = ("", "", *path.rstrip("/").split("/"))
+        if method != "POST":
+            return rejection(405, f"method {method} is not allowed. Send POST.", {"allow": "POST"})
         try:
             route = self._core.route(query)
         except ServingError as error:
-            return _rejection(404, str(error), code=error.code)
+            return rejection(404, str(error), code=error.code)
+        if site != route.source:
+            return rejection(404, f"requests of query {query} enter at /{route.source}/{query}", code="route.missing")
         if route.rate_limit_per_s is not None:
             wait_s = self._bucket(query, route.rate_limit_per_s).retry_after_s(self._loop.time())
             if wait_s > 0:
                 reason = f"query {query}: the request rate exceeds the admitted {route.rate_limit_per_s:.3g}/s"
-                return _rejection(429, reason, {"retry-after": str(math.ceil(wait_s))})
+                return rejection(429, reason, {"retry-after": str(math.ceil(wait_s))})
         try:
-            body = await request.body()
-            value, left_s = _value(request.headers.get("content-type", ""), body), _deadline_s(request.headers)
-        except ValueError as error:
-            return _rejection(400, str(error))
-        key = request.headers.get(ITEM_HEADER) or uuid.uuid4().hex
+            body = await read_body()
+            value, left_s = pickle_value(_value(headers.get("content-type", ""), body)), _deadline_s(headers)
+        except (ValueError, RecursionError) as error:
+            return rejection(400, str(error))
+        key = headers.get(ITEM_HEADER) or uuid.uuid4().hex
         try:
-            pickled = await self._core.submit(query, key, pickle_value(value), float(len(body)), left_s)
+            pickled = await self._core.submit(query, key, value, float(len(body)), left_s)
             response = pickled.unpickle()
         except ServingError as error:
             status = 504 if error.code in (DEADLINE_PASSED, DROPPED_LATE) else 500
-            return _rejection(status, str(error), code=error.code)
+            return rejection(status, str(error), code=error.code)
         return _answer(response.output, response.timings.latency_s)
 
     def _bucket(self, query: str, rate_per_s: float) -> TokenBucket:
@@ -106,18 +123,19 @@ def _value(content_type: str, body: bytes) -> Any:
     if kind in ("application/json", ""):
         try:
             return json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"the body is not JSON: {error}. Send JSON, or another content type.") from error
     if kind == "text/plain":
         return body.decode("utf-8", errors="replace")
-    if kind == "application/octet-stream":
+    if kind == "application/octet-stream" or kind.partition("/")[0] in ("audio", "image", "video"):
         return body
     raise ValueError(
-        f"content type {kind} is not supported. Send application/json, text/plain or application/octet-stream."
+        f"content type {kind} is not supported. Send application/json, text/plain, application/octet-stream, or an "
+        "audio, image or video type."
     )
 
 
-def _deadline_s(headers: Any) -> float:
+def _deadline_s(headers: Mapping[str, str]) -> float:
     text = headers.get(DEADLINE_HEADER)
     if text is None:
         return SERVING.default_deadline_s
@@ -130,21 +148,18 @@ def _deadline_s(headers: Any) -> float:
     return left_s
 
 
-def _answer(output: Any, latency_s: float) -> Response:
-    from starlette.responses import Response
-
+def _answer(output: Any, latency_s: float) -> HttpAnswer:
     headers = {LATENCY_HEADER: f"{latency_s * 1e3:.3f}"}
     if isinstance(output, bytes | bytearray):
-        return Response(bytes(output), media_type="application/octet-stream", headers=headers)
+        return HttpAnswer(200, "application/octet-stream", bytes(output), headers)
     try:
-        return Response(json.dumps(output), media_type="application/json", headers=headers)
-    except TypeError:
+        return HttpAnswer(200, "application/json", json.dumps(output).encode(), headers)
+    except (TypeError, ValueError, RecursionError):
         kind = type(output).__name__
-        return _rejection(406, f"the output is a {kind}, neither JSON nor bytes. Send the request through the engine.")
+        return rejection(406, f"the output is a {kind}, neither JSON nor bytes. Send the request through the engine.")
 
 
-def _rejection(status: int, reason: str, headers: dict[str, str] | None = None, code: str = "") -> Response:
-    from starlette.responses import JSONResponse
-
+def rejection(status: int, reason: str, headers: Mapping[str, str] | None = None, code: str = "") -> HttpAnswer:
+    """Return the answer to a request that failed or was refused, with its reason as JSON."""
     content = {"error": reason, "code": code} if code else {"error": reason}
-    return JSONResponse(content, status_code=status, headers=headers)
+    return HttpAnswer(status, "application/json", json.dumps(content).encode(), headers or {})

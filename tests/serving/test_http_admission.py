@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.serving.ray.http_ingress import TokenBucket
+from circinus.serving.http_requests import TokenBucket
 
 
 @given(st.lists(st.floats(0.0, 5.0), min_size=1, max_size=200), st.floats(0.1, 50.0), st.floats(1.0, 20.0))

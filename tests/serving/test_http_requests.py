@@ -1,4 +1,4 @@
-"""HTTP ingress over a router of functions, without Ray and without a socket."""
+"""Requests over HTTP to a router of functions, without Ray and without a socket."""
 
 from __future__ import annotations
 
@@ -6,42 +6,31 @@ import asyncio
 import json
 from typing import Any
 
-import pytest
-
 from circinus.serving.engine import DesiredState
-from circinus.serving.ray.http_ingress import HttpIngress
+from circinus.serving.http_requests import HttpRequests
 from circinus.testing.desired_states import StageSpec, chain, limited
 from router_scenario import Scene, driven
-
-pytest.importorskip("starlette")
 
 START = StageSpec("start", "add")
 
 
 async def send(
-    ingress: HttpIngress, body: bytes = b"1", path: str = "/home/q", method: str = "POST", **headers: str
+    ingress: HttpRequests, body: bytes = b"1", path: str = "/home/q", method: str = "POST", **headers: str
 ) -> tuple[int, dict[str, str], Any]:
     """Return status, headers, and the body, decoded if it is JSON."""
-    from starlette.requests import Request
 
-    sent = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    scope = {
-        "type": "http", "method": method, "path": path, "root_path": "", "scheme": "http", "query_string": b"",
-        "headers": sent, "server": ("localhost", 80),
-    }  # fmt: skip
+    async def read_body() -> bytes:
+        return body
 
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    response = await ingress.answer(Request(scope, receive))
-    content = bytes(response.body)
-    is_json = response.headers.get("content-type") == "application/json"
-    return response.status_code, dict(response.headers), json.loads(content) if is_json else content
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    answer = await ingress.answer(method, path, sent, read_body)
+    is_json = answer.content_type == "application/json"
+    return answer.status, dict(answer.headers), json.loads(answer.body) if is_json else answer.body
 
 
-def opened(desired: DesiredState) -> tuple[Scene, HttpIngress]:
+def opened(desired: DesiredState) -> tuple[Scene, HttpRequests]:
     scene = Scene(desired)
-    return scene, HttpIngress(scene.boards["home"], asyncio.get_running_loop())
+    return scene, HttpRequests(scene.boards["home"], asyncio.get_running_loop())
 
 
 @driven
@@ -57,9 +46,15 @@ async def test_what_is_wrong_is_said() -> None:
     _, ingress = opened(chain("q", START))
     for expected, text, request in (
         (404, "queries with a route: q", {"path": "/home/nobody"}),
+        (404, "queries with a route: q", {"path": "/"}),
+        (404, "/home/q", {"path": "/elsewhere/q"}),
+        (404, "/home/q", {"path": "q"}),
         (405, "POST", {"method": "GET"}),
         (400, "not JSON", {"body": b"{"}),
-        (400, "content type image/png", {"content_type": "image/png"}),
+        (400, "not JSON", {"body": b"[" * 100_000}),
+        (400, "not JSON", {"body": b"9" * 5000}),
+        (400, "recursion", {"body": b"[" * 600 + b"]" * 600}),
+        (400, "content type multipart/form-data", {"content_type": "multipart/form-data; boundary=x"}),
         (400, "circinus-deadline-ms: must be a number of milliseconds, got 'soon'", {"circinus_deadline_ms": "soon"}),
         (400, "must be positive", {"circinus_deadline_ms": "-1"}),
         (500, "operator start failed on item 'mine': ValueError: -1", {"body": b"-1", "circinus_item": "mine"}),
@@ -71,15 +66,16 @@ async def test_what_is_wrong_is_said() -> None:
 
 @driven
 async def test_bytes_stay_bytes_and_what_is_neither_is_refused() -> None:
-    from circinus.serving.ray.http_ingress import _answer, _value
+    from circinus.serving.http_requests import _answer, _value
 
     assert _value("application/octet-stream", b"\x00\xff") == b"\x00\xff"
+    assert _value("image/png", b"\x89PNG") == b"\x89PNG"
     assert _value("text/plain; charset=utf-8", "é".encode()) == "é"
     plain = _answer(b"\x00\xff", 0.1)
-    assert (plain.status_code, bytes(plain.body)) == (200, b"\x00\xff")
+    assert (plain.status, plain.body) == (200, b"\x00\xff")
     rejected = _answer({1, 2}, 0.1)
-    assert rejected.status_code == 406
-    assert b"set" in bytes(rejected.body)
+    assert rejected.status == 406
+    assert b"set" in rejected.body
 
 
 @driven

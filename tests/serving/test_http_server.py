@@ -1,0 +1,190 @@
+"""HTTP server of the local engine against clients that mean no good, over real sockets in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+import pytest
+
+from budget import HANG_LIMIT_S
+from circinus.serving.http_requests import HttpAnswer
+from circinus.serving.local.http_server import HttpServer
+from circinus.serving.settings import SERVING
+
+CHUNKED = b"POST /q HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def echo(
+    method: str, path: str, headers: Mapping[str, str], read_body: Callable[[], Awaitable[bytes]]
+) -> HttpAnswer:
+    if path == "/bug":
+        raise KeyError(path)
+    if path == "/refused":
+        return HttpAnswer(404, "text/plain", b"unread")
+    return HttpAnswer(200, "text/plain", await read_body(), {"seen": f"{method} {path}"})
+
+
+@pytest.fixture(autouse=True)
+def _limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(
+        SERVING, http_body_bytes=1000, http_head_bytes=2000, http_connections=20, http_linger_s=HANG_LIMIT_S
+    )
+    monkeypatch.setattr("circinus.serving.local.http_server.SERVING", small)
+
+
+def served(scenario: Callable[[HttpServer], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(HANG_LIMIT_S):
+            server = await HttpServer.open(echo, "127.0.0.1", 0)
+            try:
+                await scenario(server)
+                assert await exchange(server, post(b"alive")) == (200, b"alive")  # whatever happened before
+            finally:
+                await server.close()
+
+    asyncio.run(run())
+
+
+def post(body: bytes, path: str = "/q", headers: str = "", size: object = None) -> bytes:
+    length = len(body) if size is None else size
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n{headers}\r\n".encode() + body
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    size = int(head.partition("content-length: ")[2].partition("\r")[0])
+    return int(head.split()[1]), await reader.readexactly(size)
+
+
+async def exchange(server: HttpServer, *parts: bytes) -> tuple[int, bytes]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    for part in parts:
+        writer.write(part)
+    answer = await read_answer(reader)
+    writer.close()
+    return answer
+
+
+def test_requests_follow_each_other_on_one_connection() -> None:
+    async def scenario(server: HttpServer) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(post(b"one") + post(b"two"))
+        writer.write(CHUNKED + b"3\r\nthr\r\n2;x=y\r\nee\r\n0\r\nTrailer: 1\r\n\r\n")
+        writer.write(post(b"four", headers="Connection: close\r\n"))
+        assert [(await read_answer(reader))[1] for _ in range(4)] == [b"one", b"two", b"three", b"four"]
+        assert await reader.read() == b""  # the server has closed its end
+        writer.close()
+
+    served(scenario)
+
+
+def test_a_client_that_expects_it_is_told_to_continue() -> None:
+    async def scenario(server: HttpServer) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(post(b"", headers="Expect: 100-continue\r\n", size=3))
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"one")
+        assert await read_answer(reader) == (200, b"one")
+        writer.close()
+
+    served(scenario)
+
+
+@pytest.mark.parametrize(
+    ("status", "request_bytes"),
+    [
+        (400, b"\x16\x03\x01\x02\x00\x01 TLS\r\n\r\n"),
+        (400, b"\x00" * 100 + b"\r\n\r\n"),
+        (400, b"POST /q\r\n\r\n"),
+        (400, b"POST /q HTTP/2.0\r\n\r\n"),
+        (400, b"POST /q HTTP/1.1\r\nno colon\r\n\r\n"),
+        (400, b"POST /q HTTP/1.1\r\na: b\r\n folded: c\r\n\r\n"),
+        (400, b"POST /q HTTP/1.1\r\nbare: \n\r\n\r\n"),
+        (400, post(b"1", size="-1")),
+        (400, post(b"1", size="1e3")),
+        (400, post(b"1", size="\u0663")),
+        (400, post(b"1", headers="Content-Length: 2\r\n")),
+        (400, post(b"1", headers="Transfer-Encoding: chunked\r\n")),
+        (400, b"POST /q HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"),
+        (400, CHUNKED + b"zz\r\n"),
+        (400, CHUNKED + b"1\r\nabc"),
+        (400, CHUNKED + b"0" * 4000),
+        (413, post(b"", size=1001)),
+        (413, post(b"", size="9" * 400)),
+        (413, CHUNKED + b"ffffffff\r\n"),
+        (413, CHUNKED + b"190\r\n" + (b"x" * 400 + b"\r\n190\r\n") * 3),
+        (431, b"POST /" + b"q" * 5000),
+        (431, b"POST /q HTTP/1.1\r\n" + b"a: b\r\n" * 1000),
+        (404, post(b"x" * 900, "/refused")),
+        (500, post(b"1", "/bug")),
+    ],
+)  # fmt: skip
+def test_what_is_malformed_or_too_large_gets_its_status(status: int, request_bytes: bytes) -> None:
+    async def scenario(server: HttpServer) -> None:
+        assert (await exchange(server, request_bytes))[0] == status
+
+    served(scenario)
+
+
+def test_a_refused_client_that_sends_on_still_reads_why() -> None:
+    async def scenario(server: HttpServer) -> None:
+        status, body = await exchange(server, post(b"", size=10**9), b"x" * 10**6)
+        assert status == 413
+        assert "larger" in json.loads(body)["error"]
+
+    served(scenario)
+
+
+@pytest.mark.parametrize("part", [b"POST /q HT", post(b"1", size=5)])
+def test_a_slow_client_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, part: bytes) -> None:
+    short = replace(SERVING, http_head_timeout_s=0.01, http_body_timeout_s=0.01)
+    monkeypatch.setattr("circinus.serving.local.http_server.SERVING", short)
+
+    async def run() -> None:
+        server = await HttpServer.open(echo, "127.0.0.1", 0)
+        assert (await exchange(server, part))[0] == 408
+        await server.close()
+
+    asyncio.run(run())
+
+
+def test_more_connections_than_allowed_are_refused_until_some_end() -> None:
+    async def scenario(server: HttpServer) -> None:
+        streams = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(20)]
+        for reader, writer in streams:  # all are accepted
+            writer.write(post(b"1"))
+            await read_answer(reader)
+        assert (await exchange(server, b""))[0] == 503
+        for _, writer in streams:
+            writer.close()
+            await writer.wait_closed()
+        while (await exchange(server, post(b"1")))[0] == 503:
+            await asyncio.sleep(0)
+
+    served(scenario)
+
+
+def test_the_request_of_a_client_that_left_is_cancelled() -> None:
+    async def run() -> None:
+        started, cancelled = asyncio.Event(), asyncio.Event()
+
+        async def wait(*_: object) -> HttpAnswer:
+            started.set()
+            try:
+                await asyncio.sleep(HANG_LIMIT_S)
+            finally:
+                cancelled.set()
+            raise AssertionError
+
+        server = await HttpServer.open(wait, "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(post(b"1"))
+        await started.wait()
+        writer.close()
+        await cancelled.wait()
+        await server.close()
+
+    asyncio.run(asyncio.wait_for(run(), HANG_LIMIT_S))
