@@ -192,8 +192,11 @@ def test_apply_load_status_destroy(application: Path, mode: str, tmp_path: Path)
                 assert query["failures"] == query["unanswered"] == 0
                 assert 0 < query["score"] <= 1
                 assert query["latency_s"]["p50_s"] > 0
+        served = next(query["query"] for query in report["queries"] if query["served"])
+        _check_requests(served, plan_file, mode, run_dir, application)
         status = answer("status", "--run-dir", run_dir, cwd=application, kind="status")
         assert status["healthy"]
+        assert status["http"].startswith("http://127.0.0.1:")
         assert all(deployment["startup_s"] > 0 for deployment in status["deployments"])
         assert sum(deployment["requests"] for deployment in status["deployments"]) > 0
         if mode == "replay":
@@ -208,6 +211,29 @@ def test_apply_load_status_destroy(application: Path, mode: str, tmp_path: Path)
     run = run_circinus("status", "--run-dir", run_dir, cwd=application)
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
+
+
+def _check_requests(query: str, plan_file: str, mode: str, run_dir: str, application: Path) -> None:
+    command = "request", query, "--plan", plan_file, "--run-dir", run_dir
+    sent = answer(*command, cwd=application, kind="request")
+    assert list(sent["operators"]) == ["clean", "correct"]
+    assert all(operator["pool"] for operator in sent["operators"].values())
+    run = run_circinus(*command, "--item", sent["item"], cwd=application)
+    assert (run.returncode, run.stdout) == (0, f"{sent['output']}\n")
+    assert run.stderr.count("\n") == 1
+    (application / "input.txt").write_text("the quick fox\n", encoding="utf-8")
+    run = run_circinus(*command, "input.txt", "--output", "output.txt", cwd=application)
+    if mode == "real":
+        assert (run.returncode, run.stdout) == (0, "")
+        assert len((application / "output.txt").read_text(encoding="utf-8").split()) == 3
+    else:
+        assert run.returncode == 1
+        assert "--item" in run.stderr
+    for code, arguments in ((2, ("input.txt", "--item", "1")), (1, ("--item", "none")), (1, ("absent.txt",))):
+        run = run_circinus(*command, *arguments, cwd=application)
+        assert run.returncode == code, run.stderr
+        assert "Traceback" not in run.stderr
+    assert run_circinus("request", "nobody", *command[2:], cwd=application).returncode == 2
 
 
 def _plan_for_this_machine(application: Path, folder: Path) -> str:

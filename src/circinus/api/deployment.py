@@ -13,6 +13,7 @@ from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, seconds
 from circinus.api.synchronous import run
 from circinus.api.traffic_items import record_configurations, select_traffic_items
+from circinus.errors import ServingError
 from circinus.operators.pickling import pickled_bytes
 from circinus.serving import DesiredState, Mode, Request, Response
 from circinus.serving.loadtest.load_test import LoadSpec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from circinus.api.engine_handle import EngineHandle
     from circinus.api.plan_context import LoadedPlan
     from circinus.api.reports import LoadReport
+    from circinus.api.single_request import RequestReport
     from circinus.operators import Item
     from circinus.serving import EngineStatus
     from circinus.serving.loadtest.load_test import LoadProgress
@@ -110,6 +112,44 @@ class DeployedPlan:
                 return await asyncio.wait_for(engine.submit(request), timeout_s)
 
         return run(send)
+
+    def request(
+        self, query: str, data: bytes | None = None, *, item_key: str = "", timeout_s: float = 60.0
+    ) -> RequestReport:
+        """Send one request, and return its output, its times and the pools that served it.
+
+        Args:
+            query: name of a served query.
+            data: content of a file with the input: text, bytes or JSON, as the items are. None: send an item.
+            item_key: key of the item to send; by default the first held-out one.
+            timeout_s: seconds to wait for the response.
+
+        Raises:
+            PlanningError: the plan has no such query.
+            ServingError: the query is not served, there is no such item, the input is malformed, the operators failed,
+                or there is no response in time.
+
+        Example:
+            >>> with workspace.deploy(plan, mode="replay") as deployment:
+            ...     report = deployment.request("archive")
+            >>> list(report.pools), type(report.response.output)
+            (['clean', 'correct'], <class 'str'>)
+        """
+        from circinus.api.single_request import RequestReport, find_item, parse_input, pipeline_of, pools_of
+
+        pipeline_of(self._opened, query)
+        status = self.status()
+        if data is None:
+            item = find_item(self._opened, query, item_key, status.mode)
+            key, value = item.key, item.value
+        else:
+            key, value = "", parse_input(self._opened, query, data, status.mode)
+        try:
+            response = self.submit(query, value, item_key=key or "input", timeout_s=timeout_s)
+        except TimeoutError:
+            reason = f"there is no response within {timeout_s:g} s"
+            raise ServingError(reason, code="query.deadline_passed", location=f"query {query}") from None
+        return RequestReport(query, key, response, pools_of(self._opened, query, status))
 
     def load_test(
         self,

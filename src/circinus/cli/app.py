@@ -31,6 +31,7 @@ VERBS = {
         "apply": "Deploy exactly the plan of a plan file.",
         "serve": "Keep an engine at a plan until interrupted, and adapt to bursts, node failures, edits and drift.",
         "events": "Print the controller's events and their reasons, one per line.",
+        "request": "Send one request to the applied plan, and print its output.",
         "load": "Send open-loop traffic to the applied plan, and measure every request against the SLOs.",
         "status": "Print the engine's deployments and replicas (exit code 1 if a replica is not ready).",
         "destroy": "End the engine and everything that it started.",

@@ -45,5 +45,5 @@ def status_table(status: EngineStatus) -> RenderableType:
         )
     lines = [f"queries: {', '.join(status.routes) or 'none'}"]
     if status.http:
-        lines.append(f"requests: POST {status.http}/SITE/QUERY")
+        lines.append(f"requests: POST {status.http}/SITE/QUERY, or circinus request QUERY")
     return Group(table, Text("\n".join(lines)))

@@ -1,0 +1,171 @@
+"""One request to a deployed plan, from a file or an item of the data set, and its answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from circinus.api.traffic_items import select_traffic_items
+from circinus.errors import PlanningError, ServingError
+from circinus.profiling.dataset.items import load_dataset
+from circinus.serving import Mode
+from circinus.serving.state_serialization import state_fingerprint
+from circinus.specification.formatting import format_duration
+
+if TYPE_CHECKING:
+    from circinus.api.plan_context import LoadedPlan
+    from circinus.operators import Item
+    from circinus.serving import EngineStatus, Response
+    from circinus.specification import Pipeline
+
+
+@dataclass(frozen=True)
+class RequestReport:
+    """Answer to one request."""
+
+    query: str
+    item: str
+    """Key of the item that was sent; empty for another input."""
+    response: Response
+    pools: Mapping[str, str]
+    """Operator -> pool that ran it; empty if a controller may have moved the query."""
+
+    def __str__(self) -> str:
+        """Return latency, operators, and where they ran, in one line."""
+        timings, sent = self.response.timings, f"item {self.item}, " if self.item else ""
+        stages = [
+            f"{operator} {format_duration(seconds)}" + (f" ({self.pools[operator]})" if operator in self.pools else "")
+            for operator, seconds in timings.stage_s.items()
+        ]
+        return f"{sent}{format_duration(timings.latency_s)}: {', '.join(stages)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain data; `output` is None where JSON cannot hold it."""
+        output, timings = self.response.output, self.response.timings
+        return {
+            "query": self.query,
+            "item": self.item or None,
+            "latency_s": timings.latency_s,
+            "operators": {
+                operator: {"service_s": seconds, "pool": self.pools.get(operator)}
+                for operator, seconds in timings.stage_s.items()
+            },
+            "output": None if _json(output) is None else output,
+            "output_type": type(output).__name__,
+        }
+
+    def output_bytes(self) -> bytes:
+        """Return the output: bytes as they are, text in UTF-8, else JSON or, if it has none, as Python prints it."""
+        output = self.response.output
+        if isinstance(output, bytes | bytearray):
+            return bytes(output)
+        text = output if isinstance(output, str) else _json(output)
+        return (repr(output) if text is None else text).encode("utf-8", errors="replace")
+
+
+def _json(value: Any) -> str | None:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def pipeline_of(opened: LoadedPlan, query: str) -> Pipeline:
+    """Return the pipeline of a query that a plan serves.
+
+    Raises:
+        PlanningError: the plan has no such query.
+        ServingError: the plan rejects it.
+    """
+    matching = opened.plan_set.matching
+    for assignment in matching.assignments:
+        if assignment.query == query:
+            return opened.specification.pipelines[assignment.chosen.plan.pipeline]
+    rejected = [rejection.query for rejection in matching.rejections]
+    if query in rejected:
+        raise ServingError(
+            "the plan does not serve the query",
+            code="route.missing",
+            location=f"query {query}",
+            hint="Run `circinus explain` to see why.",
+        )
+    present = ", ".join([*(assignment.query for assignment in matching.assignments), *rejected])
+    raise PlanningError(f"no query {query}, expected one of {present or '(none)'}", code="query.unknown")
+
+
+def find_item(opened: LoadedPlan, query: str, key: str, mode: Mode) -> Item:
+    """Return an item of a query's data set by its key, or the first held-out one.
+
+    Raises:
+        ServingError: there is no such item, or a replay has not recorded any.
+    """
+    pipeline, seed = pipeline_of(opened, query), opened.plan_set.seed
+    if not key:
+        items = select_traffic_items(opened.specification, opened.plan_set.matching, opened.store, 1, mode, seed)
+        if items[pipeline.name]:
+            return items[pipeline.name][0]
+        raise ServingError(
+            "the replay has no recorded item", code="request.no_item", hint="Run `circinus apply` again."
+        )
+    dataset = load_dataset(pipeline, opened.specification.module_paths, seed=seed)
+    for item in dataset.items:
+        if item.key == key:
+            return item
+    raise ServingError(
+        f"the data set has no item {key!r}",
+        code="request.no_item",
+        location=f"query {query}",
+        hint=f"Name an item such as {dataset.items[dataset.order[-1]].key!r}.",
+    )
+
+
+def parse_input(opened: LoadedPlan, query: str, data: bytes, mode: Mode) -> Any:
+    """Return a pipeline's input from the content of a file: text, bytes or JSON, as the items of its data set are.
+
+    The line break at the end of a text is left out.
+
+    Raises:
+        ServingError: the engine replays, the items are of another type, or the content is malformed.
+    """
+    pipeline, location = pipeline_of(opened, query), f"query {query}"
+    if mode is Mode.REPLAY:
+        raise ServingError(
+            "a replay answers only recorded items of the data set",
+            code="request.not_recorded",
+            location=location,
+            hint="Name an item with --item, or deploy with `circinus apply --mode real`.",
+        )
+    example = load_dataset(pipeline, opened.specification.module_paths, seed=opened.plan_set.seed).items[0].value
+    if isinstance(example, bytes | bytearray):
+        return data
+    if not isinstance(example, str | int | float | list | dict | None):
+        raise ServingError(
+            f"the inputs of the pipeline are of type {type(example).__name__}, which no file holds",
+            code="request.input_type",
+            location=location,
+            hint="Name an item with --item, or send a value from Python.",
+        )
+    try:
+        return re.sub(r"\r?\n\Z", "", data.decode()) if isinstance(example, str) else json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ServingError(
+            f"the input is not {'text in UTF-8' if isinstance(example, str) else 'JSON'}: {error}",
+            code="request.malformed_input",
+            location=location,
+        ) from error
+
+
+def pools_of(opened: LoadedPlan, query: str, status: EngineStatus) -> Mapping[str, str]:
+    """Return operator -> pool of a query, or nothing if the engine runs another state than that of the plan."""
+    desired = opened.desired_state(status.mode)
+    if status.state != state_fingerprint(desired):
+        return {}
+    return {
+        stage.operator: stage.deployment.pool
+        for route in desired.routes
+        if route.query == query
+        for stage in route.stages
+    }

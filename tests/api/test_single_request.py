@@ -1,0 +1,89 @@
+"""Inputs from files, outputs as bytes, and the item that is sent."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from circinus.api import single_request
+from circinus.api.single_request import RequestReport, parse_input, pipeline_of
+from circinus.errors import PlanningError, ServingError
+from circinus.serving import Mode, Response
+from circinus.serving.engine import ResponseTimings
+from raised import raises_code
+
+
+def opened(*served: str, rejected: str = "") -> Any:
+    assignments = [SimpleNamespace(query=q, chosen=SimpleNamespace(plan=SimpleNamespace(pipeline="p"))) for q in served]
+    matching = SimpleNamespace(assignments=assignments, rejections=[SimpleNamespace(query=rejected)])
+    specification = SimpleNamespace(pipelines={"p": "the pipeline"}, module_paths=())
+    return SimpleNamespace(plan_set=SimpleNamespace(matching=matching, seed=0), specification=specification)
+
+
+def parsed(monkeypatch: pytest.MonkeyPatch, example: Any, data: bytes, mode: Mode = Mode.REAL) -> Any:
+    dataset = SimpleNamespace(items=[SimpleNamespace(value=example)])
+    monkeypatch.setattr(single_request, "load_dataset", lambda *_, **__: dataset)
+    return parse_input(opened("q"), "q", data, mode)
+
+
+@pytest.mark.parametrize(
+    ("example", "data", "value"),
+    [
+        ("text", b"two lines\nof text\n", "two lines\nof text"),
+        ("text", b"1\r\n", "1"),
+        ("text", b"\n\n", "\n"),
+        (b"bytes", b"\xff\n", b"\xff\n"),
+        ([1], b"[2, 3]\n", [2, 3]),
+        ({"a": 1}, b'{"b": null}', {"b": None}),
+        (1.5, b"2", 2),
+    ],
+)
+def test_a_file_holds_what_the_items_hold(
+    monkeypatch: pytest.MonkeyPatch, example: Any, data: bytes, value: Any
+) -> None:
+    result = parsed(monkeypatch, example, data)
+    assert (result, type(result)) == (value, type(value))
+
+
+def test_what_a_file_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for code, example, data, mode in (
+        ("request.malformed_input", "text", b"\xff", Mode.REAL),
+        ("request.malformed_input", [1], b"[", Mode.REAL),
+        ("request.malformed_input", [1], b"[" * 100_000, Mode.REAL),
+        ("request.input_type", {1, 2}, b"1", Mode.REAL),
+        ("request.not_recorded", "text", b"1", Mode.REPLAY),
+    ):
+        with raises_code(ServingError, code):
+            parsed(monkeypatch, example, data, mode)
+
+
+def test_only_served_queries_have_a_pipeline() -> None:
+    plan = opened("served", rejected="rejected")
+    assert pipeline_of(plan, "served") == "the pipeline"
+    with raises_code(ServingError, "route.missing"):
+        pipeline_of(plan, "rejected")
+    with raises_code(PlanningError, "query.unknown") as caught:
+        pipeline_of(plan, "nobody")
+    assert "served, rejected" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("output", "data", "value"),
+    [
+        ("é", "é".encode(), "é"),
+        (b"\xff", b"\xff", None),
+        ({"a": ["é"]}, '{"a": ["é"]}'.encode(), {"a": ["é"]}),
+        ({1}, b"{1}", None),
+    ],
+)
+def test_outputs_are_bytes_and_json_where_it_holds_them(output: Any, data: bytes, value: Any) -> None:
+    timings = ResponseTimings(0.5, {"a": 0.1, "b": 0.2}, {}, {})
+    report = RequestReport("q", "", Response(output, timings), {"a": "edge"})
+    assert report.output_bytes() == data
+    document = report.to_dict()
+    assert document["output"] == value
+    assert document["operators"]["a"] == {"service_s": 0.1, "pool": "edge"}
+    assert document["operators"]["b"]["pool"] is None
+    assert str(report) == "500 ms: a 100 ms (edge), b 200 ms"
