@@ -18,11 +18,11 @@ from rich.console import Console
 
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
+from circinus.operators import resolve_operator
 from circinus.serving import Engine, Request
 from circinus.serving.local.engine import LocalEngine
 from circinus.serving.local.high_resolution_loop import new_event_loop
 from circinus.testing.desired_states import StageSpec, chain
-from circinus.testing.operators import add
 
 HOPS = 3
 _STEPS = tuple(
@@ -102,7 +102,7 @@ async def _of_engine(name: str, engine: Engine, options: HopOptions) -> Hops:
 
 def directly(options: HopOptions) -> Hops:
     """Measure calls of the functions in this process."""
-    operator = add.create({"amount": 1}, 1.0)
+    operator = resolve_operator("circinus.testing.operators:add").create({"amount": 1}, 1.0)
 
     async def ask() -> Any:
         value = 0
@@ -143,7 +143,7 @@ def _process() -> Iterator[Connection]:
 
 
 def _answer(pipe: Connection) -> None:
-    operator = add.create({"amount": 1}, 1.0)
+    operator = resolve_operator("circinus.testing.operators:add").create({"amount": 1}, 1.0)
     try:
         while True:
             (value,) = operator.process([pipe.recv()])

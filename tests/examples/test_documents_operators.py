@@ -15,7 +15,7 @@ from documents.operators import FindLayout, Ocr, Preprocess, extract
 from documents.page import Box, Document, Layout, Page, Reading, TextLine
 from documents.templates import TEMPLATES
 
-from circinus.operators import Item, OperatorFactory
+from circinus.operators import Item, operator_of
 
 _pages = cache(pages)
 
@@ -41,16 +41,16 @@ def _line(text: str, x: float, y: float) -> TextLine:
         (FindLayout, {"resolution": "odd"}),
     ],
 )
-def test_unknown_choices_are_refused(kind: OperatorFactory, knobs: Mapping[str, str | float]) -> None:
+def test_unknown_choices_are_refused(kind: type, knobs: Mapping[str, str | float]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        kind.create(knobs, 1.0)
+        operator_of(kind).create(knobs, 1.0)
 
 
 @pytest.mark.parametrize("method", ["none", "despeckle", "binarise"])
 @pytest.mark.parametrize("scale", [0.5, 1.0])
 def test_pages_are_prepared(method: str, scale: float) -> None:
     page = _items("noisy")[0].value
-    prepare = Preprocess.create({"method": method, "scale": scale}, 1.0)
+    prepare = operator_of(Preprocess).create({"method": method, "scale": scale}, 1.0)
     (first, second) = prepare.process([page, page])
     assert np.array_equal(first.pixels, second.pixels)
     assert first.pixels.dtype == np.uint8
@@ -65,7 +65,7 @@ def test_specks_go_and_strokes_stay() -> None:
     clean[20:40, 30] = 20  # a stroke
     specked = clean.copy()
     specked[5, 5], specked[50, 10], specked[30, 50] = 0, 0, 0
-    (page,) = Preprocess.create({"method": "despeckle", "scale": 1.0}, 1.0).process([Page(specked)])
+    (page,) = operator_of(Preprocess).create({"method": "despeckle", "scale": 1.0}, 1.0).process([Page(specked)])
     assert np.array_equal(page.pixels, clean)
 
 
@@ -83,7 +83,7 @@ def test_skew_is_found_and_taken_out(skew_deg: float) -> None:
 @pytest.mark.parametrize("condition", ["clean", "skewed", "noisy", "upside down"])
 def test_a_fine_look_finds_table_and_stamp(condition: str) -> None:
     items = _items(condition)
-    layouts = FindLayout.create({"resolution": "fine"}, 1.0).process([item.value for item in items])
+    layouts = operator_of(FindLayout).create({"resolution": "fine"}, 1.0).process([item.value for item in items])
     truths = [dict(item.truth.fields) for item in items]
     assert [layout.rows for layout in layouts] == [int(truth.get("rows", 0)) for truth in truths]
     assert [layout.stamp is not None for layout in layouts] == ["stamp" in truth for truth in truths]
@@ -94,7 +94,7 @@ def test_batches_of_pages_are_seen_as_single_ones(resolution: str) -> None:
     values = [item.value for item in _pages()[:6]]
     odd, tiny = Page(values[0].pixels[:400, :300]), Page(values[0].pixels[:30, :40])
     mixed = [values[0], odd, tiny, *values[1:]]
-    look = FindLayout.create({"resolution": resolution}, 1.0)
+    look = operator_of(FindLayout).create({"resolution": resolution}, 1.0)
     assert look.process(mixed) == [look.process([page])[0] for page in mixed]
 
 
@@ -102,7 +102,7 @@ def test_a_stamp_is_where_it_was_put() -> None:
     draft = TEMPLATES["letter"](np.random.default_rng(0))
     draft.stamp = (300, 500, "PAID")
     pixels = take(draw(draft), Condition("plain"), np.random.default_rng(0))
-    (layout,) = FindLayout.create({"resolution": "fine"}, 1.0).process([Page(pixels)])
+    (layout,) = operator_of(FindLayout).create({"resolution": "fine"}, 1.0).process([Page(pixels)])
     assert layout.stamp is not None
     assert layout.stamp.left == pytest.approx(300, abs=6)
     assert layout.stamp.top == pytest.approx(500, abs=6)
@@ -113,7 +113,7 @@ def test_a_stamp_is_where_it_was_put() -> None:
 @pytest.mark.models
 def test_text_is_read_whatever_was_read_before() -> None:
     first, second = _items("clean", "receipt")[:2]
-    read = Ocr.create({"size": "medium", "angle": False}, 1.0)
+    read = operator_of(Ocr).create({"size": "medium", "angle": False}, 1.0)
     together = read.process([first.value, second.value])
     assert read.process([second.value]) == together[1:]
     assert dict(first.truth.fields)["total"] in {line.text for line in together[0].lines}
@@ -123,8 +123,8 @@ def test_text_is_read_whatever_was_read_before() -> None:
 @pytest.mark.models
 def test_places_do_not_depend_on_the_scale() -> None:
     page = _items("clean", "receipt")[0].value
-    half = Preprocess.create({"method": "none", "scale": 0.5}, 1.0).process([page])[0]
-    whole, small = Ocr.create({"size": "large", "angle": False}, 1.0).process([page, half])
+    half = operator_of(Preprocess).create({"method": "none", "scale": 0.5}, 1.0).process([page])[0]
+    whole, small = operator_of(Ocr).create({"size": "large", "angle": False}, 1.0).process([page, half])
     places = {line.text: (line.x, line.y) for line in whole.lines}
     shared = [line for line in small.lines if line.text in places]
     assert len(shared) > 4
@@ -135,11 +135,11 @@ def test_places_do_not_depend_on_the_scale() -> None:
 @pytest.mark.models
 def test_pages_on_their_head_are_read_only_when_looked_for() -> None:
     over, blurred = _items("upside down", "letter")[0], _items("blurred", "letter")[0]
-    look = FindLayout.create({"resolution": "fine"}, 1.0)
-    join = extract.create({}, 1.0)
+    look = operator_of(FindLayout).create({"resolution": "fine"}, 1.0)
+    join = operator_of(extract).create({}, 1.0)
     scores = {}
     for angle in (False, True):
-        readings = Ocr.create({"size": "large", "angle": angle}, 1.0).process([over.value, blurred.value])
+        readings = operator_of(Ocr).create({"size": "large", "angle": angle}, 1.0).process([over.value, blurred.value])
         assert [reading.upside_down for reading in readings] == [angle, False]
         documents = join.process(readings, look.process([over.value, blurred.value]))
         scores[angle] = character_accuracy(documents[0], over.truth)
@@ -157,10 +157,10 @@ def test_a_document_is_joined_from_text_and_layout() -> None:
         )
     )
     layout = Layout(skew_deg=0.0, stamp=Box(320, 40, 420, 80), rows=3)
-    (document,) = extract.create({}, 1.0).process([reading], [layout])
+    (document,) = operator_of(extract).create({}, 1.0).process([reading], [layout])
     assert document.text == "Date: 3 May 2024\nTotal $2.50"
     assert dict(document.fields) == {"date": "3 May 2024", "rows": "3", "stamp": "PAID", "total": "$2.50"}
-    (without,) = extract.create({}, 1.0).process([reading], [Layout(0.0, None, 0)])
+    (without,) = operator_of(extract).create({}, 1.0).process([reading], [Layout(0.0, None, 0)])
     assert without.text == "Date: 3 May 2024\nPAID\nTotal $2.50"
     assert dict(without.fields) == {"date": "3 May 2024", "total": "$2.50"}
 
@@ -168,10 +168,10 @@ def test_a_document_is_joined_from_text_and_layout() -> None:
 def test_order_follows_the_skew_and_the_side_that_is_up() -> None:
     falling = Reading((_line("b", 400, 120), _line("a", 100, 100), _line("c", 100, 125)))
     skew_deg = float(np.degrees(np.arctan(20 / 300)))
-    (document,) = extract.create({}, 1.0).process([falling], [Layout(skew_deg, None, 0)])
+    (document,) = operator_of(extract).create({}, 1.0).process([falling], [Layout(skew_deg, None, 0)])
     assert document.text == "a b\nc"
     over = Reading((_line("last", 100, 50), _line("second", 100, 100), _line("first", 400, 101)), upside_down=True)
-    (document,) = extract.create({}, 1.0).process([over], [Layout(0.0, None, 0)])
+    (document,) = operator_of(extract).create({}, 1.0).process([over], [Layout(0.0, None, 0)])
     assert document.text == "first second\nlast"
 
 
@@ -194,10 +194,10 @@ def test_character_accuracy_of_empty_pages_and_of_fields() -> None:
 def test_pages_go_through_both_branches() -> None:
     items = [_items("clean", "invoice")[0], _items("noisy a little", "receipt")[0]]
     values = [item.value for item in items]
-    prepared = Preprocess.create({"method": "despeckle", "scale": 1.0}, 1.0).process(values)
-    readings = Ocr.create({"size": "large", "angle": True}, 1.0).process(prepared)
-    layouts = FindLayout.create({"resolution": "fine"}, 1.0).process(values)
-    documents = extract.create({}, 1.0).process(readings, layouts)
+    prepared = operator_of(Preprocess).create({"method": "despeckle", "scale": 1.0}, 1.0).process(values)
+    readings = operator_of(Ocr).create({"size": "large", "angle": True}, 1.0).process(prepared)
+    layouts = operator_of(FindLayout).create({"resolution": "fine"}, 1.0).process(values)
+    documents = operator_of(extract).create({}, 1.0).process(readings, layouts)
     for document, item in zip(documents, items, strict=True):
         assert character_accuracy(document, item.truth) > 0.9
     assert documents[0].fields == items[0].truth.fields

@@ -14,7 +14,7 @@ from meeting.metric import word_accuracy
 from meeting.operators import Denoise, SpeechToText, VoiceActivity
 from meeting.voice_activity import spread
 
-from circinus.operators import Item, Operator, OperatorFactory
+from circinus.operators import Item, Operator, operator_of
 
 SILENCE = Audio(np.zeros(16_000, dtype=np.int16))
 NOTHING = Audio(np.zeros(0, dtype=np.int16))
@@ -25,12 +25,12 @@ def _clean_items() -> list[Item]:
     return [item for item in meetings() if item.strata["level"] == "clean" and item.strata["room"] == "dry"]
 
 
-def _create(kind: OperatorFactory, knobs: Mapping[str, str | int], cpus: float = 1.0) -> Operator:
-    return kind.create(knobs, cpus)
+def _create(kind: type, knobs: Mapping[str, str | int], cpus: float = 1.0) -> Operator:
+    return operator_of(kind).create(knobs, cpus)
 
 
 @pytest.mark.parametrize(("kind", "knob"), [(Denoise, "method"), (VoiceActivity, "method"), (SpeechToText, "model")])
-def test_unknown_choices_are_refused(kind: OperatorFactory, knob: str) -> None:
+def test_unknown_choices_are_refused(kind: type, knob: str) -> None:
     with pytest.raises(ValueError, match=f"{knob} must be one of .*, got 'loud'"):
         _create(kind, {knob: "loud"})
 

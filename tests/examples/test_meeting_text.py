@@ -60,9 +60,8 @@ def test_word_accuracy_is_within_its_range(heard: str, truth: str) -> None:
 
 
 def test_keywords_pass_the_text_on_and_name_its_phrases() -> None:
-    operator = keywords.create({}, 1.0)
     text = "The budget review is on Thursday. Please send the budget review and the open points."
-    (notes, empty) = operator.process([text, ""])
+    notes, empty = keywords(text), keywords("")
     assert notes.text == text
     assert notes.keywords[0] == "budget review"
     assert "open points" in notes.keywords
@@ -70,5 +69,5 @@ def test_keywords_pass_the_text_on_and_name_its_phrases() -> None:
 
 
 def test_longer_phrases_come_first_and_ties_keep_their_order() -> None:
-    (notes,) = keywords.create({}, 1.0).process(["alpha, beta, gamma delta epsilon"])
+    notes = keywords("alpha, beta, gamma delta epsilon")
     assert notes.keywords == ("gamma delta epsilon", "alpha", "beta")

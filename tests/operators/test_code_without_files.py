@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 import circinus as c
-from circinus.operators.registry import resolve
+from circinus.operators import resolve, resolve_operator, version_of
 from raised import raises_code
 
 
-def _operator(text: str) -> Any:
+def _version(text: str) -> str:
     namespace: dict[str, Any] = {"c": c}
     exec(f"FACTOR = 2\ndef helped(x): return x + 1\n{text}", namespace)
-    return namespace["scale"]
+    return version_of(namespace["scale"])
 
 
 FUNCTION = "@c.operator\ndef scale(x, *, k=1): return [helped(x) * FACTOR * k for _ in (1,)]"
@@ -34,7 +34,7 @@ class scale:
 
 @pytest.mark.parametrize("text", [FUNCTION, CLASS])
 def test_the_version_is_that_of_the_bytecode(text: str) -> None:
-    assert _operator(text).version == _operator(f"\n\n{text}").version
+    assert _version(text) == _version(f"\n\n{text}")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_version_is_that_of_the_bytecode(text: str) -> None:
     ],
 )
 def test_another_code_or_constant_is_another_version(text: str, old: str, new: str) -> None:
-    assert _operator(text).version != _operator(text.replace(old, new)).version
+    assert _version(text) != _version(text.replace(old, new))
 
 
 PROGRAM = """
@@ -70,7 +70,7 @@ def test_an_operator_of_standard_input_is_imported_by_other_processes(tmp_path: 
         for _ in range(2)
     }
     (reference,) = references
-    assert resolve(reference, [tmp_path / ".circinus" / "code"]).create({}, 1.0).process([1, 2]) == [2, 4]
+    assert resolve_operator(reference, [tmp_path / ".circinus" / "code"]).create({}, 1.0).process([1, 2]) == [2, 4]
 
 
 def test_a_module_that_calls_the_workspace_while_imported_is_refused(

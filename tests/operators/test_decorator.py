@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
+import cloudpickle
 import pytest
 
+import circinus as c
 from circinus.errors import OperatorError
-from circinus.operators import Operator, operator
+from circinus.operators import Operator, operator, operator_of
 from raised import raises_code
 
 
@@ -29,22 +34,24 @@ scale = operator(name="scale", version="7")(Scaled)
 
 
 def test_a_function_works_on_one_item_and_its_operator_on_batches() -> None:
-    assert (joined.name, joined.knobs, joined.inputs) == ("joined", ("separator", "repeats"), 2)
-    assert joined.required_knobs == ("repeats",)
-    loaded = joined.create({"repeats": 1, "separator": "+"}, 2)
+    factory = operator_of(joined)
+    assert (factory.name, factory.knobs, factory.inputs) == ("joined", ("separator", "repeats"), 2)
+    assert factory.required_knobs == ("repeats",)
+    loaded = operator_of(joined).create({"repeats": 1, "separator": "+"}, 2)
     assert isinstance(loaded, Operator)
     assert loaded.process(["a", "b"], ["c", "d"]) == ["a+c@2", "b+d@2"]
 
 
 def test_a_function_refuses_inputs_of_unequal_length() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        joined.create({"repeats": 1}, 1).process(["a", "b"], ["c"])
+        operator_of(joined).create({"repeats": 1}, 1).process(["a", "b"], ["c"])
 
 
 def test_a_class_gets_knobs_and_cpus_once() -> None:
-    assert (scale.name, scale.knobs, scale.inputs, scale.version) == ("scale", ("factor", "offset"), 1, "7")
-    assert scale.required_knobs == ("factor",)
-    loaded: Any = scale.create({"factor": 2.0}, 4)
+    factory = operator_of(scale)
+    assert (factory.name, factory.knobs, factory.inputs, factory.version) == ("scale", ("factor", "offset"), 1, "7")
+    assert factory.required_knobs == ("factor",)
+    loaded: Any = operator_of(scale).create({"factor": 2.0}, 4)
     assert loaded.cpus == 4
     assert loaded.process([1.0, 2.0]) == [2.0, 4.0]
 
@@ -54,8 +61,8 @@ def test_any_number_of_inputs_is_none() -> None:
     def gathered(*parts: str) -> str:
         return "".join(parts)
 
-    assert gathered.inputs is None
-    assert gathered.create({}, 1).process(["a"], ["b"], ["c"]) == ["abc"]
+    assert operator_of(gathered).inputs is None
+    assert operator_of(gathered).create({}, 1).process(["a"], ["b"], ["c"]) == ["abc"]
 
 
 def test_static_process_has_no_self_to_count() -> None:
@@ -64,7 +71,7 @@ def test_static_process_has_no_self_to_count() -> None:
         def process(values: Sequence[int]) -> list[int]:
             return list(values)
 
-    assert operator(Stateless).inputs == 1
+    assert operator_of(operator(Stateless)).inputs == 1
 
 
 def test_the_version_is_that_of_the_file() -> None:
@@ -72,8 +79,8 @@ def test_the_version_is_that_of_the_file() -> None:
     def other(value: int) -> int:
         return value
 
-    assert other.version == joined.version
-    assert len(joined.version) == 64
+    assert operator_of(other).version == operator_of(joined).version
+    assert len(operator_of(joined).version) == 64
 
 
 def test_a_class_without_process_is_refused() -> None:
@@ -121,4 +128,49 @@ def test_code_without_python_source_needs_a_declared_version() -> None:
     with raises_code(OperatorError, "operator.no_source") as caught:
         operator(print)
     assert caught.value.__suppress_context__
-    assert operator(version="1")(print).version == "1"
+    assert operator_of(operator(version="1")(print)).version == "1"
+
+
+def test_a_decorated_function_and_class_are_themselves() -> None:
+    assert inspect.isfunction(joined)
+    assert joined("a", "b", repeats=2) == "a-b-a-b@1"
+    assert scale is Scaled
+    assert scale(factor=2.0, offset=1.0).process([1.0]) == [3.0]
+    assert pickle.loads(pickle.dumps(joined)) is joined
+    loaded = pickle.loads(pickle.dumps(scale(factor=2.0)))
+    assert isinstance(loaded, Scaled)
+    assert c.OperatorSpec(name="a", uses=joined).uses.endswith("test_decorator:joined")
+
+
+def test_what_cannot_be_marked_is_callable_and_an_operator() -> None:
+    built_in = operator(version="1")(len)
+    second = operator(version="8")(Scaled)  # the class is an operator of version 7 already
+    assert (built_in([1, 2]), second(factor=3.0).factor) == (2, 3.0)
+    assert (operator_of(built_in).version, operator_of(second).version, operator_of(scale).version) == ("1", "8", "7")
+
+
+def test_subclasses_and_wrappers_of_an_operator_are_no_operators() -> None:
+    class Further(Scaled):
+        pass
+
+    @functools.wraps(joined)
+    def wrapper(*inputs: str) -> str:
+        return joined(*inputs, repeats=1)
+
+    assert operator_of(Further) is None
+    assert operator_of(wrapper) is None
+    assert operator_of(operator(version="9")(Further)).version == "9"
+
+
+def test_an_operator_pickled_by_value_is_one_with_its_version() -> None:
+    namespace: dict[str, Any] = {"operator": operator, "__name__": "notebook"}
+    exec(
+        "@operator(version='5')\nclass Twice:\n    def process(self, values): return [2 * v for v in values]\n"
+        "@operator(version='6')\ndef thrice(value, *, more=0): return 3 * value + more",
+        namespace,
+    )
+    twice, thrice = (pickle.loads(cloudpickle.dumps(namespace[name])) for name in ("Twice", "thrice"))
+    assert (operator_of(twice).version, operator_of(thrice).version) == ("5", "6")
+    assert operator_of(twice).create({}, 1.0).process([1]) == twice().process([1]) == [2]
+    assert operator_of(thrice).create({"more": 1}, 1.0).process([1]) == [4]
+    assert thrice(1) == 3

@@ -1,7 +1,7 @@
 """Operators of pipelines: protocol, decorator, and resolution of references to code."""
 
 from circinus.operators.decorator import operator
-from circinus.operators.protocol import DatasetFunction, Item, Metric, Operator, OperatorFactory
+from circinus.operators.protocol import DatasetFunction, Item, Metric, Operator, OperatorFactory, operator_of
 from circinus.operators.registry import ENTRY_POINT_GROUP, resolve, resolve_operator
 from circinus.operators.source_version import source_version, version_of
 
@@ -13,6 +13,7 @@ __all__ = [
     "Operator",
     "OperatorFactory",
     "operator",
+    "operator_of",
     "resolve",
     "resolve_operator",
     "source_version",

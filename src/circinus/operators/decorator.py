@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from circinus.errors import OperatorError
-from circinus.operators.protocol import Operator, OperatorFactory
+from circinus.operators.protocol import DECLARATION, Operator, OperatorFactory
 from circinus.operators.source_version import source_version
 
 if TYPE_CHECKING:
     from circinus.specification.base_model import Scalar
+
+Target = TypeVar("Target", bound=Callable[..., Any])
 
 _CPUS = "cpus"
 """Keyword that passes the number of CPUs of the replica. It is not a knob."""
@@ -30,15 +32,13 @@ class _FunctionOperator:
 
 
 @overload
-def operator(target: Callable[..., Any]) -> OperatorFactory: ...
+def operator(target: Target) -> Target: ...
 @overload
+def operator(*, name: str | None = None, version: str | None = None) -> Callable[[Target], Target]: ...
 def operator(
-    *, name: str | None = None, version: str | None = None
-) -> Callable[[Callable[..., Any]], OperatorFactory]: ...
-def operator(
-    target: Callable[..., Any] | None = None, *, name: str | None = None, version: str | None = None
-) -> OperatorFactory | Callable[[Callable[..., Any]], OperatorFactory]:
-    """Declare an operator.
+    target: Target | None = None, *, name: str | None = None, version: str | None = None
+) -> Target | Callable[[Target], Target]:
+    """Declare an operator, and return the class or function unchanged.
 
     A **class** receives its knobs as keyword arguments of `__init__`, where it loads its model (once per replica), and
     has a method `process(*inputs)` for batches. A **function** receives the inputs of one item as positional
@@ -58,14 +58,23 @@ def operator(
         >>> @c.operator(version="1")
         ... def scale(value: float, *, factor: float = 2.0) -> float:
         ...     return value * factor
-        >>> scale.knobs
-        ('factor',)
-        >>> scale.create({"factor": 3.0}, 1.0).process([1.0, 2.0])
-        [3.0, 6.0]
+        >>> scale(1.5, factor=3.0)
+        4.5
     """
     if target is None:
-        return lambda decorated: _factory(decorated, name, version)
-    return _factory(target, name, version)
+        return lambda decorated: _declare(decorated, name, version)
+    return _declare(target, name, version)
+
+
+def _declare(target: Target, name: str | None, version: str | None) -> Target:
+    factory = _factory(target, name, version)
+    try:
+        if DECLARATION not in vars(target):
+            setattr(target, DECLARATION, factory)
+            return target
+    except (AttributeError, TypeError):
+        pass  # built in
+    return cast("Target", factory)  # callable, too
 
 
 def _factory(target: Callable[..., Any], name: str | None, version: str | None) -> OperatorFactory:

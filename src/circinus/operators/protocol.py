@@ -55,6 +55,36 @@ class OperatorFactory:
     required_knobs: tuple[str, ...] = ()
     """Names of knobs without default, which the specification must contain."""
 
+    def __call__(self, *inputs: Any, **knobs: Any) -> Any:
+        """Call the decorated class or function."""
+        return self.target(*inputs, **knobs)
+
+
+DECLARATION = "__circinus_operator__"
+"""Attribute of a decorated class or function with its `OperatorFactory`."""
+
+
+def operator_of(decorated: Any) -> OperatorFactory | None:
+    """Return the factory of a class or function decorated with `@operator`; None for other objects.
+
+    Subclasses and wrappers of an operator, which have its attributes, are none.
+
+    Example:
+        >>> import circinus as c
+        >>> from circinus.operators import operator_of
+        >>> @c.operator(version="1")
+        ... def scale(value: float, *, factor: float = 2.0) -> float:
+        ...     return value * factor
+        >>> operator_of(scale).knobs
+        ('factor',)
+        >>> operator_of(scale).create({"factor": 3.0}, 1.0).process([1.0, 2.0])
+        [3.0, 6.0]
+    """
+    if isinstance(decorated, OperatorFactory):
+        return decorated
+    factory = getattr(decorated, DECLARATION, None)
+    return factory if isinstance(factory, OperatorFactory) and factory.target is decorated else None
+
 
 @dataclass(frozen=True)
 class Item:

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from circinus.errors import OperatorError
-from circinus.operators.protocol import OperatorFactory
+from circinus.operators.protocol import OperatorFactory, operator_of
 
 ENTRY_POINT_GROUP = "circinus.operators"
 
@@ -84,14 +84,15 @@ def resolve_operator(reference: str, module_paths: Sequence[Path] = ()) -> Opera
         OperatorError: `resolve` fails, or the object is not decorated with `@operator`.
     """
     resolved = resolve(reference, module_paths)
-    if not isinstance(resolved, OperatorFactory):
+    factory = operator_of(resolved)
+    if factory is None:
         raise OperatorError(
             f"an object of type {type(resolved).__name__} is no operator",
             code="operator.not_decorated",
             location=reference,
             hint="Decorate it with `@operator`.",
         )
-    return resolved
+    return factory
 
 
 def _import(module_name: str, reference: str, module_paths: Sequence[Path]) -> ModuleType:

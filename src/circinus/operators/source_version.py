@@ -8,7 +8,7 @@ import inspect
 from typing import Any
 
 from circinus.errors import OperatorError
-from circinus.operators.protocol import OperatorFactory
+from circinus.operators.protocol import operator_of
 
 
 def source_version(target: Any) -> str:
@@ -53,4 +53,5 @@ def version_of(target: Any) -> str:
     Raises:
         OperatorError: the source is unavailable.
     """
-    return target.version if isinstance(target, OperatorFactory) else source_version(target)
+    factory = operator_of(target)
+    return source_version(target) if factory is None else factory.version

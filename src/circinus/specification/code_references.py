@@ -79,7 +79,7 @@ def source_of(target: Any) -> str | None:
 
 
 _CONSTANTS = (bool, int, float, complex, str, bytes, type(None), type(...))
-_UNSTABLE_MEMBERS = ("__dict__", "__weakref__", "__firstlineno__")
+_UNSTABLE_MEMBERS = ("__dict__", "__weakref__", "__firstlineno__", "__circinus_operator__")
 
 
 def _bytecode(value: Any, visited: set[int]) -> str:
@@ -99,7 +99,8 @@ def _bytecode(value: Any, visited: set[int]) -> str:
         return _texts(value, visited)
     if isinstance(value, set | frozenset):
         return str(sorted(_bytecode(part, visited) for part in value))
-    for attribute in ("target", "__func__", "fget"):  # of operators, of static and class methods, of properties
+    value = _definition(value)
+    for attribute in ("__func__", "fget"):  # of static and class methods, of properties
         value = getattr(value, attribute, value)
     if nested and _file(sys.modules.get(getattr(value, "__module__", ""))) is not None:
         return name
@@ -124,8 +125,8 @@ def _global_names(code: CodeType) -> list[str]:
 
 
 def _definition(target: Any) -> Any:
-    """Return the decorated class or function of an operator, or the object itself."""
-    return getattr(target, "target", target)
+    """Return the class or function of an operator that is an object of its own, or the object itself."""
+    return target if inspect.isclass(target) else getattr(target, "target", target)
 
 
 def _file(module: ModuleType | None) -> Path | None:
