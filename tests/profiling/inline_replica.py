@@ -30,6 +30,7 @@ class InlineReplica:
         version: str,
         module_paths: tuple[Path, ...],
         timeout_s: float,
+        __: object = None,
     ) -> None:
         self.key = key
         self._batches = batches

@@ -43,6 +43,7 @@ class _Replica:
         on_idle: Callable[..., None],
         __: object,
         on_batch: Callable[..., None],
+        ___: object = None,
     ) -> None:
         self._responder, self._loop = ReplayExecutor(spec), loop
         self._on_idle, self._on_batch = on_idle, on_batch

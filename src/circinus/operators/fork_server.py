@@ -24,6 +24,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from circinus.operators.host import Executor, run_executor
+from circinus.operators.process_output import keep_output
 
 STARTED = b"\0"
 """Message of the server that it can fork."""
@@ -119,8 +120,7 @@ class ForkServer:
             for end in (self._handover, self._wakeup_reader, self._wakeup_writer, *self._lifelines.values()):
                 end.close()
             for descriptor in output:
-                os.dup2(descriptor, 1)
-                os.dup2(descriptor, 2)
+                keep_output(descriptor)
             run_executor(connection, self._create)
             code = 0
         except ConnectionError:

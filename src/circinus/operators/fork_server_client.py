@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -9,12 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, NamedTuple
 
 from circinus.operators.fork_server import STARTED
 from circinus.operators.framing import BlockingFrames
 from circinus.operators.host import Executor
+from circinus.operators.process_output import excerpt
 
 _START_TIMEOUT_S = 60.0
 """Time for the fork server to import its modules, on a machine that hardly answers."""
@@ -27,7 +29,7 @@ class ProcessExit:
     """End of a process."""
 
     description: str
-    """Predicate of a sentence whose subject is the process."""
+    """Predicate of a sentence whose subject is the process, with its last output if that was kept."""
     is_isolated: bool
     """False if all processes ended together, so that the processed batch cannot be the cause."""
 
@@ -35,7 +37,7 @@ class ProcessExit:
 class ForkedProcess:
     """Process with an executor."""
 
-    def __init__(self, connection: socket.socket, lifeline: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, lifeline: socket.socket, output: IO[bytes] | None) -> None:
         self.requested_s = time.monotonic()
         """Monotonic time of the request, at which the start-up begins."""
         self.connection = connection
@@ -44,6 +46,8 @@ class ForkedProcess:
         """Socket that becomes readable when the process has ended."""
         self.exit: ProcessExit | None = None
         """How the process ended; None before `wait`."""
+        self._output = output
+        self._output_start = 0 if output is None else os.fstat(output.fileno()).st_size
 
     def kill(self) -> None:
         """Kill the process and all that it started."""
@@ -62,6 +66,10 @@ class ForkedProcess:
                 message = self.lifeline.recv(16)
             self.exit = _process_exit(message)
             self.lifeline.close()
+            if self._output is not None:
+                with self._output:
+                    last_output = excerpt(self._output.fileno(), self._output_start)
+                self.exit = replace(self.exit, description=f"{self.exit.description}{last_output}")
         return self.exit
 
 
@@ -96,18 +104,21 @@ class ForkServerClient:
         Args:
             arguments: picklable arguments of the executor.
             cpus: CPUs that numeric libraries are limited to.
-            output: file of the standard output and error; by default the standard error of this process.
+            output: file of the standard output and error, which is closed with the process; by default the standard
+                error of this process.
 
         Raises:
             OSError: the system refuses files or sockets, or the fork server does not start.
         """
         with ExitStack() as stack:
+            if output is not None:
+                stack.enter_context(output)
             (connection, its_connection), (lifeline, its_lifeline) = (
                 map(stack.enter_context, socket.socketpair()) for _ in range(2)
             )
             descriptors = [its_connection.fileno(), its_lifeline.fileno(), *([output.fileno()] if output else [])]
             self._server = self._server or self._start()
-            process = ForkedProcess(connection, lifeline)
+            process = ForkedProcess(connection, lifeline, output)
             try:
                 socket.send_fds(self._server.handover, [b"\0"], descriptors)
             except ConnectionError:  # the server was killed

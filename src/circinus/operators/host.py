@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from circinus.errors import OperatorError
 from circinus.operators.framing import BlockingFrames
 from circinus.operators.pickling import Payload, pickle_value, unpickle_value
+from circinus.operators.process_output import begin_call, call_excerpt
 from circinus.operators.registry import resolve_operator
 
 if TYPE_CHECKING:  # processes start faster without the specification
@@ -88,6 +89,7 @@ class OperatorHost:
         Raises:
             OperatorError: it cannot be resolved, has another version, or fails while it loads.
         """
+        begin_call()
         operator_type = resolve_operator(uses, module_paths)
         if version not in ("", operator_type.version):
             raise OperatorError(
@@ -105,6 +107,7 @@ class OperatorHost:
         Raises:
             OperatorError: the operator raised an exception or broke its contract.
         """
+        begin_call()
         with _operator_errors("operator.raised"):
             columns = [[unpickle_value(value) for value in column] for column in zip(*batch, strict=True)]
             cpu_start_s, start_s = time.process_time(), time.perf_counter()
@@ -131,6 +134,7 @@ class OperatorHost:
         try:
             run = self.run([payloads[item * inputs : (item + 1) * inputs] for item in range(items)])
         except OperatorError as error:
+            traceback.print_exc()
             return (ReplyType.FAILED, error), ()
         # A forked process begins with the memory of the fork server, which is small.
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -146,7 +150,8 @@ def _operator_errors(code: str, prefix: str = "") -> Iterator[None]:
         own = Path(__file__).parents[1]
         frames = [f for f in traceback.extract_tb(error.__traceback__) if own not in Path(f.filename).parents]
         location = f" ({Path(frames[0].filename).name}:{frames[0].lineno})" if frames else ""
-        raise OperatorError(f"{prefix}{type(error).__name__}: {error}{location}", code=code) from error
+        reason = f"{prefix}{type(error).__name__}: {error}{location}{call_excerpt()}"
+        raise OperatorError(reason, code=code) from error
 
 
 def run_executor(connection: socket.socket, create: Callable[..., Executor]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from circinus.errors import ProfileError
+from circinus.operators.process_output import output_folder
 from circinus.profiling.hardware.class_profiler import (
     HardwareClassBackend,
     HardwareClassProfiler,
@@ -80,7 +81,7 @@ def profile_pipeline(
             there.
         OperatorError: an operator, metric or data set cannot be found.
     """
-    source = source or LocalBackend(specification.module_paths)
+    source = source or LocalBackend(specification.module_paths, output_folder(store))
     clock, observer = clock or source.clock, observer or SilentObserver()
 
     def profiled(limit_s: float | None) -> PipelineProfile:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -46,4 +48,9 @@ def status_table(status: EngineStatus) -> RenderableType:
     lines = [f"queries: {', '.join(status.routes) or 'none'}"]
     if status.http:
         lines.append(f"requests: POST {status.http}/SITE/QUERY, or circinus request QUERY")
+    if status.output:
+        folder = Path(status.output)
+        with suppress(ValueError):
+            folder = folder.relative_to(Path.cwd())
+        lines.append(f"operators' output: {folder}")
     return Group(table, Text("\n".join(lines)))

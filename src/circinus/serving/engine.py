@@ -227,6 +227,8 @@ class EngineStatus:
     """
     nodes: Mapping[str, int] | None = None
     """Number of live nodes per pool, or None if the engine does not report nodes."""
+    output: str = ""
+    """Folder with a file of the output of each operator; empty if the engine keeps none."""
     http: str = ""
     """Base of the URLs `http://HOST:PORT/SITE/QUERY` of requests over HTTP; empty if there are none."""
 

@@ -58,9 +58,15 @@ class MeasurementBackend(Protocol):
 class LocalBackend:
     """Backend that runs the operators in processes on this machine."""
 
-    def __init__(self, module_paths: Sequence[Path]) -> None:
-        """Use operators, metrics and data sets from `module_paths`."""
+    def __init__(self, module_paths: Sequence[Path], output: Path | None = None) -> None:
+        """Use operators, metrics and data sets from `module_paths`.
+
+        Args:
+            module_paths: folders of modules.
+            output: folder of the operators' output; by default it is not kept.
+        """
         self._module_paths = tuple(module_paths)
+        self._output = output
         self._datasets: dict[tuple[str, int], Dataset] = {}
 
     @property
@@ -87,4 +93,4 @@ class LocalBackend:
     def runner(self, keys: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
         from circinus.profiling.measurement.local_runner import LocalRunner
 
-        return LocalRunner(keys, self._module_paths, timeout_s=timeout_s)
+        return LocalRunner(keys, self._module_paths, timeout_s=timeout_s, output=self._output)

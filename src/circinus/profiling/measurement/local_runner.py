@@ -62,6 +62,7 @@ class LocalRunner:
         cache_bytes: int = PROFILING.cache_bytes,
         memory_limit_bytes: float | None = None,
         timeout_s: float = PROFILING.operator_timeout_s,
+        output: Path | None = None,
     ) -> None:
         """Create the runner without starting a process.
 
@@ -69,6 +70,7 @@ class LocalRunner:
             cache_bytes: capacity of the prefix cache.
             memory_limit_bytes: memory limit of all loaded operators, see `OperatorProcessPool`.
             timeout_s: timeout of loading an operator or processing a batch.
+            output: folder of the operators' output; by default it is not kept.
 
         Raises:
             OperatorError: the metric cannot be found.
@@ -81,6 +83,7 @@ class LocalRunner:
         self._module_paths = tuple(module_paths)
         self._cpus = available_cpus()
         self._timeout_s = timeout_s
+        self._output = output
         self._processes = ForkServerClient(OperatorHost)
         self._replicas = OperatorProcessPool(self._load, memory_limit_bytes)
         self._runs: dict[tuple[str, str], _Run] = {}
@@ -249,7 +252,7 @@ class LocalRunner:
 
     def _load(self, key: OperatorProcessKey) -> OperatorProcess:
         version = self._keys.code.operators[key.uses]
-        replica = OperatorProcess(self._processes, key, version, self._module_paths, self._timeout_s)
+        replica = OperatorProcess(self._processes, key, version, self._module_paths, self._timeout_s, self._output)
         self._starts.setdefault(key, []).append(_Start(replica.load_s, replica.startup_s))
         return replica
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from circinus.operators.fork_server_client import ForkServerClient, ProcessExit
 from circinus.operators.framing import BlockingFrames, Frame
 from circinus.operators.host import BatchRun, ReplyType
+from circinus.operators.process_output import open_output
 from circinus.operators.registry import NotGuardedError
 from circinus.profiling.settings import PROFILING
 from circinus.specification import KnobValues
-
-_LAST_OUTPUT_BYTES = 2000
 
 
 class OperatorProcessError(Exception):
@@ -44,8 +40,12 @@ class OperatorProcess:
         version: str,
         module_paths: tuple[Path, ...],
         timeout_s: float,
+        output: Path | None = None,
     ) -> None:
         """Start the process, and wait until the operator is loaded.
+
+        Args:
+            output: folder of the operator's output; by default a temporary file.
 
         Raises:
             OperatorProcessError: the operator cannot be loaded.
@@ -58,12 +58,11 @@ class OperatorProcess:
         self._warm = False
         paths = tuple(path.resolve() for path in module_paths)
         try:
-            with ExitStack() as stack:
-                self._output = stack.enter_context(tempfile.TemporaryFile())
-                self._process = processes.spawn(
-                    key.uses, version, key.knobs.as_dict(), key.cpus, paths, cpus=key.cpus, output=self._output
-                )
-                stack.pop_all()
+            self._process = processes.spawn(
+                *(key.uses, version, key.knobs.as_dict(), key.cpus, paths),
+                cpus=key.cpus,
+                output=open_output(output, key.uses),
+            )
         except OSError as error:
             raise OperatorProcessError(f"its process cannot be started: {error}") from error
         self._frames = BlockingFrames(self._process.connection)
@@ -113,7 +112,6 @@ class OperatorProcess:
     def close(self) -> None:
         """Stop the process and all that it started, and wait for its end. Idempotent."""
         self._end(PROFILING.exit_timeout_s)
-        self._output.close()
 
     def _call(self, batch: Sequence[Sequence[bytes]] | None = None) -> Frame:
         """Return the reply to a batch, or the one to the request for the process."""
@@ -143,10 +141,7 @@ class OperatorProcess:
         return self._process.wait(timeout_s)
 
     def _exit_reason(self) -> str:
-        process_exit = self._end(PROFILING.exit_timeout_s)
-        self._output.seek(max(0, self._output.seek(0, os.SEEK_END) - _LAST_OUTPUT_BYTES))
-        lines = [line for line in self._output.read().decode(errors="replace").splitlines() if line.strip()]
-        return f"its process {process_exit.description}" + (f"; last output: {lines[-1].strip()}" if lines else "")
+        return f"its process {self._end(PROFILING.exit_timeout_s).description}"
 
 
 class OperatorProcessPool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from circinus.errors import ProfileError
+from circinus.operators.process_output import output_folder
 from circinus.profiling.measurement.backend import LocalBackend
 from circinus.profiling.measurement.measurer import Measurer
 from circinus.profiling.measurement.recordings import Recordings, load_recordings
@@ -39,7 +40,7 @@ def record_for_replay(
             `profile_pipeline`.
         OperatorError: see `profile_pipeline`.
     """
-    backend, observer = LocalBackend(specification.module_paths), observer or SilentObserver()
+    backend, observer = LocalBackend(specification.module_paths, output_folder(store)), observer or SilentObserver()
     pipeline, budget = specification.pipelines[pipeline_name], TimeBudget(None, backend.clock)
     keys, dataset = backend.addresses(pipeline, backend.machine), backend.dataset(pipeline, seed)
     indexes = dataset.traffic_items(items_count)

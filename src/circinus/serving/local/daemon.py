@@ -16,6 +16,7 @@ from typing import IO, Any, NoReturn
 
 from circinus.errors import CircinusError, ServingError
 from circinus.operators.pickling import Payload
+from circinus.operators.process_output import output_folder
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.engine import LocalEngine
 from circinus.serving.local.high_resolution_loop import new_event_loop
@@ -88,7 +89,7 @@ class Daemon:
 
     def __init__(self, folder: RunDirectory) -> None:
         self._folder = folder
-        self._engine = LocalEngine()
+        self._engine = LocalEngine(output=output_folder(folder.path))
         self._sessions: set[ClientSession] = set()
         self._closing = asyncio.Event()
 

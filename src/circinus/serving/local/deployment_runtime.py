@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from operator import attrgetter
+from pathlib import Path
 
 from circinus.errors import ServingError
 from circinus.operators.fork_server_client import ForkServerClient, ProcessExit
@@ -28,6 +29,7 @@ class DeploymentRuntime:
         loop: asyncio.AbstractEventLoop,
         processes: ForkServerClient,
         batch_wait_s: float = 0.0,
+        output: Path | None = None,
     ) -> None:
         self.name = name
         self.deployment = deployment
@@ -35,6 +37,7 @@ class DeploymentRuntime:
         self._spec = spec
         self._loop = loop
         self._processes = processes
+        self._output = output
         self._stages: dict[int, ReplayStage] = {}
         self.dispatcher = Dispatcher(self, loop, deployment.allocation.batch_size, batch_wait_s, replays=spec.replays)
         self._replicas: list[ReplicaHandle] = []
@@ -127,6 +130,7 @@ class DeploymentRuntime:
             self._replica_idle,
             self._replica_ended,
             self.dispatcher.history.record,
+            self._output,
         )
         if self._stages:
             replica.send_recordings(self._stages)

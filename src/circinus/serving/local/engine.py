@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
+from pathlib import Path
 
 from circinus.errors import ServingError
 from circinus.operators.fork_server_client import ForkServerClient
@@ -52,12 +53,14 @@ class LocalEngine:
     one event loop.
     """
 
-    def __init__(self, machine: MachineCapacity | None = None) -> None:
+    def __init__(self, machine: MachineCapacity | None = None, output: Path | None = None) -> None:
         """Create an engine without deployments.
 
         Args:
             machine: capacity for the mode `real`; by default that of this machine.
+            output: folder of the operators' output; by default it goes to the standard error of this process.
         """
+        self._output = output
         self._machine = machine or MachineCapacity.of_this_machine()
         self._deployed = _DeployedState()
         self._apply_lock = asyncio.Lock()
@@ -131,6 +134,7 @@ class LocalEngine:
             routes=tuple(self._router.routes),
             state=self._deployed.state,
             queries=self._router.counters.status(),
+            output="" if self._output is None else str(self._output),
             http="" if self.http_address is None else "http://{}:{}".format(*self.http_address),
         )
 
@@ -219,6 +223,7 @@ class LocalEngine:
             loop,
             self._processes,
             application.target.batch_wait_s,
+            self._output,
         )
         self._router.dispatchers[name] = runtime.dispatcher
         return runtime

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from circinus.errors import ServingError
 from circinus.operators.fork_server_client import ForkServerClient, ProcessExit
 from circinus.operators.host import ReplyType
+from circinus.operators.process_output import open_output
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.replica_executor import decode_result, encode_batch
 from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ReplayStage, ReplicaSpec
@@ -30,6 +32,7 @@ class ReplicaHandle:
         on_idle: Callable[[ReplicaHandle], None],
         on_ended: Callable[[ReplicaHandle, ProcessExit], None],
         on_batch: Callable[[list[QueuedItem], BatchResult], None],
+        output: Path | None = None,
     ) -> None:
         """Start the replica.
 
@@ -40,6 +43,7 @@ class ReplicaHandle:
             on_idle: called when the replica can take a batch.
             on_ended: called once when the process has ended.
             on_batch: called with every batch and its result.
+            output: folder of the operators' output.
 
         Raises:
             ServingError: the process cannot be started.
@@ -65,7 +69,8 @@ class ReplicaHandle:
         """Error of the operator while loading."""
         self._ended: asyncio.Future[None] = loop.create_future()
         try:
-            self._process = processes.spawn(spec, cpus=spec.cpus)
+            kept = None if output is None or spec.replays else open_output(output, spec.uses)
+            self._process = processes.spawn(spec, cpus=spec.cpus, output=kept)
         except OSError as error:
             raise ServingError(
                 f"cannot start a replica: {error}",

@@ -45,7 +45,7 @@ class RunDirectory:
 
     @property
     def log(self) -> Path:
-        """Output of the engine and its replicas."""
+        """Output of the engine, and of its replaying replicas."""
         return self.path / "log"
 
     @property

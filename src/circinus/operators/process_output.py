@@ -1,0 +1,84 @@
+"""Output of operators' processes: bounded files, and their last lines for error messages."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+_LIMIT_BYTES = 2**20
+"""Size above which a file is cut to its last half, between batches."""
+_EXCERPT_BYTES = 4096
+_EXCERPT_LINES = 3
+_MAX_LINE_LENGTH = 120
+
+_is_kept = False
+"""True in a process whose output goes to a file."""
+_start = 0
+"""Size of that file before the current call of the operator."""
+
+
+def output_folder(owner: Path) -> Path:
+    """Return the folder of the output of operators, beside their profile store or run directory."""
+    return owner.with_name(f"{owner.stem}-output")
+
+
+def open_output(folder: Path | None, uses: str) -> IO[bytes]:
+    """Open the output file of an operator, which all its processes share; without a folder, a temporary file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if folder is None:
+        return tempfile.TemporaryFile(buffering=0)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / (re.sub(r"[^\w.-]+", ".", uses) + ".log")
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
+
+
+def excerpt(descriptor: int, start: int = 0) -> str:
+    """Return `; last output: LINE | LINE` from the last lines of a file behind an offset, or "" if there are none."""
+    size = os.fstat(descriptor).st_size
+    begin = max(start if start <= size else 0, size - _EXCERPT_BYTES)  # beyond the size, the file has been cut
+    text = os.pread(descriptor, size - begin, begin).decode(errors="replace")
+    lines = [line for line in (" ".join(line.split()) for line in text.splitlines()) if line.isprintable() and line]
+    shown = [line if len(line) <= _MAX_LINE_LENGTH else f"{line[:_MAX_LINE_LENGTH]}…" for line in lines]
+    return f"; last output: {' | '.join(shown[-_EXCERPT_LINES:])}" if shown else ""
+
+
+def keep_output(descriptor: int) -> None:
+    """Send the output of this process, and of processes that it starts, to a file, and keep the file bounded."""
+    global _is_kept
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)  # cut files shrink
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        os.dup2(descriptor, number)
+        getattr(stream, "reconfigure", lambda **_: None)(line_buffering=True)
+    _is_kept = True
+
+
+def begin_call() -> None:
+    """Note that the operator is about to be called, and cut the file if it is too large."""
+    global _start
+    if not _is_kept:
+        return
+    _start = os.fstat(1).st_size
+    if _start > _LIMIT_BYTES:
+        tail = os.pread(1, _LIMIT_BYTES // 2, _start - _LIMIT_BYTES // 2)
+        os.ftruncate(1, 0)
+        os.write(1, tail)
+        _start = os.fstat(1).st_size
+
+
+def call_excerpt() -> str:
+    """Return the `excerpt` of what this process has written since `begin_call`."""
+    if not _is_kept:
+        return ""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # the operator may have closed it
+            stream.flush()
+    return excerpt(1, _start)
