@@ -104,9 +104,12 @@ class Demo:
             self._print(f"{len(lacking)} queries lack measurements on this machine: resume profiling")
             report, plan = self.profile(_RESUMED_BUDGET_S), self.plan()
         name, profile = next(iter(report.items()))
-        self.console.print(profile_table(profile, self.workspace.specification.pipelines[name].metric.direction))
-        queries = {query.name: query for query in self.workspace.specification.queries}
-        self.console.print(plan_table(plan.matching, queries), deployment_table(plan.matching.deployments))
+        specification = self.workspace.specification
+        metric = specification.pipelines[name].metric
+        self.console.print(profile_table(profile, metric.direction, metric=metric.name))
+        queries = {query.name: query for query in specification.queries}
+        self.console.print(plan_table(plan.matching, queries, specification.metric_names))
+        self.console.print(deployment_table(plan.matching.deployments))
         return report, plan
 
     def explain(self, plan: c.Plan) -> None:
@@ -116,10 +119,11 @@ class Demo:
         self._command("explain", self.plan_file, query)
         for decision in self.workspace.explain(plan, [query]).decisions().values():
             specified = next(q for q in self.workspace.specification.queries if q.name == query)
+            metric = self.workspace.specification.metric_names[query]
             shown = (
-                assignment_explanation(decision, specified)
+                assignment_explanation(decision, specified, metric)
                 if isinstance(decision, c.Assignment)
-                else rejection_explanation(decision, specified)
+                else rejection_explanation(decision, specified, metric)
             )
             self.console.print(shown)
 

@@ -165,7 +165,8 @@ def admit(
         file = file.moved_to(output.parent)
         save_plan_set(file, output)
     added_usd_per_h = matching.cost_usd_per_h - into.cost_usd_per_h
-    return AdmissionResult(query.name, admission, Plan(file, output), added_usd_per_h, answered_s, output)
+    plan = Plan(file, output, metrics=opened.specification.metric_names)
+    return AdmissionResult(query.name, admission, plan, added_usd_per_h, answered_s, output)
 
 
 def planning_warnings(result: PlanningResult, specification: Specification) -> set[str]:

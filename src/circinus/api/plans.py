@@ -69,6 +69,8 @@ class Plan(Result, Mapping[str, "Assignment"]):
     """Plan file of the incumbent plan."""
     measured: Mapping[str, PipelineProfile] = field(default_factory=dict)
     """Pipeline -> profile that was measured before planning, if there was a budget."""
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """Query -> name of the metric whose mean is its accuracy, if the specification is at hand."""
 
     @property
     def matching(self) -> Matching:
@@ -123,6 +125,7 @@ class Plan(Result, Mapping[str, "Assignment"]):
             "warnings": self.warnings,
             "from": self.incumbent_path,
             "changes": self.changes,
+            "metrics": self.metrics,
             **({"searches": searches} if searches else {}),
         }
 
@@ -193,6 +196,7 @@ class AdmissionResult(Result):
     def _document(self) -> Any:
         return {
             "query": self.query,
+            "metric": self.plan.metrics.get(self.query),
             "admitted": self.admitted,
             "written": self.written,
             "assignment": self.admission.assignment,
@@ -260,10 +264,16 @@ class Explanation(Result):
             )
         return rows
 
+    def _shown(self, decision: Assignment | Rejection) -> tuple[Query, str]:
+        """Return the query of a decision, and the name of its metric."""
+        query = self.queries[decision.query]
+        return query, self.specification.pipelines[query.pipeline].metric.name
+
     def _document(self) -> Any:
         return {
             name: {
                 **vars(decision),
+                "metric": self._shown(decision)[1],
                 "search": search_summary_json(self.profiles.get(self.queries[name].pipeline)),
                 "corrections": self.corrections([self.queries[name].pipeline]),
             }
@@ -276,10 +286,10 @@ class Explanation(Result):
         console.print(PLAN_LEGEND, style="dim", markup=False, highlight=False)
         for assignment in matching.assignments:
             if assignment.query in self.queries:
-                console.print(assignment_explanation(assignment, self.queries[assignment.query]))
+                console.print(assignment_explanation(assignment, *self._shown(assignment)))
         for rejection in matching.rejections:
             if rejection.query in self.queries:
-                console.print(rejection_explanation(rejection, self.queries[rejection.query]))
+                console.print(rejection_explanation(rejection, *self._shown(rejection)))
         for name, profile in self.profiles.items():
             console.print(f"pipeline {name}: {search_summary(profile)}", markup=False, highlight=False)
         corrections = self.corrections()

@@ -88,6 +88,7 @@ def profile_summary(
     """
     return {
         "pipeline": profile.pipeline,
+        "metric": specification.pipelines[profile.pipeline].metric.name,
         "dataset_fingerprint": profile.dataset_fingerprint,
         "dataset_items": profile.dataset_items,
         "held_out_items": profile.held_out_items,

@@ -124,6 +124,8 @@ class SimulationReport(NamedResults["QueryOutcome"]):
     """
 
     outcome: SimulatedLoad
+    metrics: Mapping[str, str]
+    """Query -> name of the metric whose mean is its accuracy."""
 
     @property
     def _by_name(self) -> Mapping[str, QueryOutcome]:
@@ -143,7 +145,10 @@ class SimulationReport(NamedResults["QueryOutcome"]):
         ]
 
     def _document(self) -> Any:
-        queries = [vars(query) | {"satisfied": query.satisfied} for query in self.outcome.queries]
+        queries = [
+            vars(query) | {"satisfied": query.satisfied, "metric": self.metrics.get(query.query)}
+            for query in self.outcome.queries
+        ]
         for query in queries:
             if not query["dropped"]:
                 del query["dropped"]

@@ -89,7 +89,7 @@ class Workspace(ProfilingWorkspace):
             address=address,
             http=http,
         )
-        return workspace, Plan(opened.plan_set, opened.path)
+        return workspace, Plan(opened.plan_set, opened.path, metrics=opened.specification.metric_names)
 
     def plan(
         self,
@@ -159,6 +159,7 @@ class Workspace(ProfilingWorkspace):
             None if running is None else PlanDiff.between(running.plans, result.plan_set.matching),
             None if incumbent is None else incumbent.path,
             {} if measured is None else measured.profiles,
+            self.specification.metric_names,
         )
         if path is not None:
             plan.save(path)
@@ -302,7 +303,8 @@ class Workspace(ProfilingWorkspace):
                 warm_up_s=duration_s / 10 if warm_up is None else seconds(warm_up),
                 seed=seed,
                 on_progress=on_progress,
-            )
+            ),
+            self.specification.metric_names,
         )
 
     def deploy(

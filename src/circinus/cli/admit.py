@@ -38,7 +38,7 @@ def admit(
     elif result.already_served:
         console().print(f"{plan_file} serves {query} already", markup=False, highlight=False, soft_wrap=True)
     else:
-        console().print(admission_text(result.admission))
+        console().print(admission_text(result.admission, workspace.specification.metric_names[query]))
         outcome = f"{plan_file} is unchanged"
         if result.admitted:
             outcome = f"admitted, {format_usd_per_h(result.added_usd_per_h)} more in total; "

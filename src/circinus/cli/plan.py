@@ -169,7 +169,8 @@ def _print(plan: Plan, specification: Specification) -> None:
     from circinus.specification.formatting import format_duration
 
     queries = {query.name: query for query in specification.queries}
-    console().print(plan_table(plan.matching, queries), deployment_table(plan.matching.deployments))
+    console().print(plan_table(plan.matching, queries, specification.metric_names))
+    console().print(deployment_table(plan.matching.deployments))
     for name, profile in plan.measured.items():
         console().print(f"pipeline {name}: {search_summary(profile)}", markup=False, highlight=False)
     if plan.file.corrections.entries:

@@ -143,8 +143,8 @@ def _print(report: ProfileReport, *, with_observations: bool) -> None:
 
     for name, profile in report.items():
         warning = machine_warning(profile, report.specification)
-        direction = report.specification.pipelines[name].metric.direction
-        console().print(profile_table(profile, direction, warning))
+        metric = report.specification.pipelines[name].metric
+        console().print(profile_table(profile, metric.direction, warning, metric.name))
         for line in hardware_class_lines(report.hardware_classes.get(name, ())):
             console().print(line)
         if with_observations and report.observations[name]:

@@ -42,4 +42,4 @@ def simulate(
     queries = {query.name: query for query in workspace.specification.queries}
     estimates = {name: assignment.chosen.estimate for name, assignment in plan.items()}
     rejected = [queries[name] for name in plan.rejected if name in queries]
-    console().print(simulation_table(report.outcome, estimates, rejected))
+    console().print(simulation_table(report.outcome, estimates, rejected, workspace.specification.metric_names))

@@ -11,7 +11,7 @@ from circinus.estimation import Estimate
 from circinus.matching import Admission, Alternative, Assignment, Rejection, ShadowPrice
 from circinus.planning import Ladder, Rung
 from circinus.reporting.plan_table import best_effort_text, format_probability, plan_text
-from circinus.reporting.tables import make_table
+from circinus.reporting.tables import ACCURACY, make_table, with_metric
 from circinus.specification import PoissonArrivals, Query, SloKind
 from circinus.specification.formatting import (
     format_duration,
@@ -22,10 +22,10 @@ from circinus.specification.formatting import (
 )
 
 
-def ladder_table(ladder: Ladder) -> Table:
+def ladder_table(ladder: Ladder, metric: str = ACCURACY) -> Table:
     """Return a table with a row for each rung, the largest margin first; the selected plan is marked."""
     title = "ladder: plans to degrade to under bursts, each estimated for this query in isolation"
-    figures = ("CPU per\nrequest", "cost fully\nshared", "latency", "accuracy", "probability")
+    figures = ("CPU per\nrequest", "cost fully\nshared", "latency", metric, "probability")
     table = make_table(title, ("", "plan"), figures, no_wrap=True)
     for index, rung in enumerate(ladder.rungs):
         estimate = rung.candidate.estimate
@@ -46,19 +46,25 @@ def _changes(rung: Rung) -> str:
     return f"\nchanges {changes}" if changes else ""
 
 
-def assignment_explanation(assignment: Assignment, query: Query) -> RenderableType:
-    """Return the selected plan with its estimate for each SLO, mean times, ladder and best alternatives."""
+def assignment_explanation(assignment: Assignment, query: Query, metric: str = ACCURACY) -> RenderableType:
+    """Return the selected plan with its estimate for each SLO, mean times, ladder and best alternatives.
+
+    Args:
+        assignment: the plan.
+        query: its query.
+        metric: name of the metric of the query's pipeline.
+    """
     estimate = assignment.chosen.estimate
     return Group(
         _heading(query),
         Text(f"plan: {plan_text(assignment.chosen.plan, estimate)}"),
-        Text(f"reason: {assignment.reason}"),
-        _slo_table(estimate, query),
-        *_probability(estimate, query),
+        Text(f"reason: {with_metric(assignment.reason, metric)}"),
+        _slo_table(estimate, query, metric),
+        *_probability(estimate, query, metric),
         *_caveats(estimate),
         _stages(assignment),
-        *_ladder(assignment),
-        _alternatives(assignment.alternatives),
+        *_ladder(assignment, metric),
+        _alternatives(assignment.alternatives, metric),
         Text(""),
     )
 
@@ -70,12 +76,18 @@ def _heading(query: Query) -> Text:
     return Text.assemble((query.name, "bold"), load)
 
 
-def rejection_explanation(rejection: Rejection, query: Query) -> RenderableType:
-    """Return the reason of the rejection, the smallest relaxation, and the best alternatives."""
+def rejection_explanation(rejection: Rejection, query: Query, metric: str = ACCURACY) -> RenderableType:
+    """Return the reason of the rejection, the smallest relaxation, and the best alternatives.
+
+    Args:
+        rejection: the rejection.
+        query: its query.
+        metric: name of the metric of the query's pipeline.
+    """
     lines = [
         _heading(query),
-        Text.assemble(("rejected", "red"), f": {rejection.reason}"),
-        Text(f"SLOs: {query.slos}"),
+        Text.assemble(("rejected", "red"), f": {with_metric(rejection.reason, metric)}"),
+        Text(f"SLOs: {with_metric(str(query.slos), metric)}"),
         Text(f"binding: {', '.join(rejection.binding)}"),
     ]
     if rejection.best_so_far is not None:
@@ -86,19 +98,21 @@ def rejection_explanation(rejection: Rejection, query: Query) -> RenderableType:
     else:
         lines.append(
             Text(
-                f"smallest relaxation that admits the query alongside the other queries: {relaxation.change}, "
+                f"smallest relaxation that admits the query alongside the other queries: "
+                f"{with_metric(relaxation.change, metric)}, "
                 f"with {plan_text(relaxation.plan, relaxation.estimate)}"
             )
         )
-    return Group(*lines, _alternatives(rejection.alternatives), Text(""))
+    return Group(*lines, _alternatives(rejection.alternatives, metric), Text(""))
 
 
-def _probability(estimate: Estimate, query: Query) -> list[Text]:
+def _probability(estimate: Estimate, query: Query, metric: str) -> list[Text]:
     probability, slos = estimate.slo_probability, query.slos
     uncertain = slos.without_cost.by_kind
     if probability is None or not uncertain:
         return []
-    parts = [f"{kind} {format_probability(getattr(probability, kind))}" for kind in uncertain]
+    names = {kind: metric if kind is SloKind.ACCURACY else kind for kind in uncertain}
+    parts = [f"{name} {format_probability(getattr(probability, kind))}" for kind, name in names.items()]
     return [Text(f"probability of meeting the SLOs: {format_probability(probability.joint)} ({', '.join(parts)})")]
 
 
@@ -110,20 +124,24 @@ def _caveats(estimate: Estimate) -> list[Text]:
     return [Text(f"the latency {latency}, as formulas may be inaccurate: {'; '.join(estimate.caveats)}")]
 
 
-def _ladder(assignment: Assignment) -> list[RenderableType]:
+def _ladder(assignment: Assignment, metric: str) -> list[RenderableType]:
     ladder = assignment.ladder
     if ladder is None:
         return []
-    return [ladder_table(ladder)] if len(ladder.rungs) > 1 else [Text("no ladder: there is no other plan to switch to")]
+    return (
+        [ladder_table(ladder, metric)]
+        if len(ladder.rungs) > 1
+        else [Text("no ladder: there is no other plan to switch to")]
+    )
 
 
-def _slo_table(estimate: Estimate, query: Query) -> Table:
+def _slo_table(estimate: Estimate, query: Query, metric: str) -> Table:
     table = Table("metric", "estimate (bounds)", "SLO", "margin")
     latency = format_interval(format_latency_bound, estimate.latency_s)
     cost = format_interval(format_usd_per_h, estimate.cost_usd_per_h)
     rows = (
         (SloKind.LATENCY, f"latency p{estimate.percentile:g}", latency, format_duration),
-        (SloKind.ACCURACY, "accuracy", format_interval(format_score, estimate.accuracy), format_score),
+        (SloKind.ACCURACY, escape(metric), format_interval(format_score, estimate.accuracy), format_score),
         (SloKind.COST, "cost share (fully shared to dedicated)", cost, format_usd_per_h),
     )
     for kind, title, bounds, format_margin in rows:
@@ -147,14 +165,14 @@ def _stages(assignment: Assignment) -> Table:
     return table
 
 
-def _alternatives(alternatives: tuple[Alternative, ...]) -> RenderableType:
+def _alternatives(alternatives: tuple[Alternative, ...], metric: str) -> RenderableType:
     if not alternatives:
         return Text("no alternatives")
     title = (
         "alternatives, each estimated for this query in isolation with deployments at their utilization targets (the "
         "selected plan: as deployed); 'in total' is the cost of all queries together"
     )
-    table = make_table(None, ("plan",), ("latency", "accuracy", "dedicated cost\n(fully shared)"), "reason")
+    table = make_table(None, ("plan",), ("latency", metric, "dedicated cost\n(fully shared)"), "reason")
     for alternative in alternatives:
         estimate = alternative.estimate
         table.add_row(
@@ -162,18 +180,18 @@ def _alternatives(alternatives: tuple[Alternative, ...]) -> RenderableType:
             format_duration(estimate.latency_s.value),
             format_score(estimate.accuracy.value),
             f"{format_usd_per_h(estimate.cost_usd_per_h.upper)}\n({format_usd_per_h(estimate.cost_usd_per_h.lower)})",
-            escape(alternative.reason),
+            escape(with_metric(alternative.reason, metric)),
         )
     return Group(Text(title, style="italic"), table)
 
 
-def admission_text(admission: Admission) -> RenderableType:
+def admission_text(admission: Admission, metric: str = ACCURACY) -> RenderableType:
     """Return the explanation of an admission decision; that of a rejection includes shadow prices."""
     if admission.assignment is not None:
-        return assignment_explanation(admission.assignment, admission.query)
+        return assignment_explanation(admission.assignment, admission.query, metric)
     assert admission.rejection is not None
     prices = [Text(_shadow_price_text(price)) for price in admission.binding]
-    return Group(rejection_explanation(admission.rejection, admission.query), *prices)
+    return Group(rejection_explanation(admission.rejection, admission.query, metric), *prices)
 
 
 def _shadow_price_text(price: ShadowPrice) -> str:

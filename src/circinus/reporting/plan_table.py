@@ -14,7 +14,7 @@ from circinus.matching import Assignment, Matching, Rejection, ShadowPrice, Size
 from circinus.planning import BestEffortPlan
 from circinus.planning.near_misses import describe_more_items
 from circinus.profiling import MIN_ITEMS
-from circinus.reporting.tables import make_table
+from circinus.reporting.tables import MetricNames, make_table, with_metric
 from circinus.specification import KnobValues, Query, QueryPlan, SloKind
 from circinus.specification.formatting import (
     ceil_significant,
@@ -105,28 +105,40 @@ def best_effort_text(best: BestEffortPlan, query: Query) -> str:
     return f"{text}; {', or '.join(advice)}" if advice else text
 
 
-def plan_table(matching: Matching, queries: Mapping[str, Query]) -> RenderableType:
-    """Return a table with the plan and estimate, or rejection, of every query, with totals."""
-    table = make_table("Plans", ("query", "SLOs", "plan"), ("latency", "accuracy", "cost"))
+def plan_table(
+    matching: Matching, queries: Mapping[str, Query], metrics: Mapping[str, str] | None = None
+) -> RenderableType:
+    """Return a table with the plan and estimate, or rejection, of every query, with totals.
+
+    Args:
+        matching: plans and rejections.
+        queries: queries by name.
+        metrics: query -> name of its metric.
+    """
+    names = MetricNames(metrics or {}, queries)
+    table = make_table("Plans", ("query", "SLOs", "plan"), ("latency", names.column, "cost"))
     for assignment in matching.assignments:
-        table.add_row(*_assignment_row(assignment, queries[assignment.query]))
+        table.add_row(*_assignment_row(assignment, queries[assignment.query], names))
     for rejection in matching.rejections:
-        slos = str(queries[rejection.query].slos)
-        table.add_row(rejection.query, slos, "[red]rejected[/red] (see below)", "", "", "")
+        slos = names.text(rejection.query, queries[rejection.query].slos)
+        table.add_row(rejection.query, escape(slos), "[red]rejected[/red] (see below)", "", "", "")
     served = len(matching.assignments)
     totals = Text(
         f"{served} of {served + len(matching.rejections)} queries served, weight {matching.satisfied_weight:g} of "
         f"{matching.total_weight:g} ({_optimality(matching)}), {format_usd_per_h(matching.cost_usd_per_h)} in total"
     )
-    rejections = [_rejection_line(rejection, queries[rejection.query]) for rejection in matching.rejections]
+    rejections = [
+        _rejection_line(rejection, queries[rejection.query], names.of(rejection.query))
+        for rejection in matching.rejections
+    ]
     tenants = [_tenant_line(share) for share in matching.tenants]
     return Group(table, Text(PLAN_LEGEND, style="dim"), *rejections, totals, *tenants)
 
 
-def _rejection_line(rejection: Rejection, query: Query) -> Text:
-    line = Text.assemble(f"{query.name}: ", ("rejected", "red"), f": {rejection.reason}")
+def _rejection_line(rejection: Rejection, query: Query, metric: str) -> Text:
+    line = Text.assemble(f"{query.name}: ", ("rejected", "red"), f": {with_metric(rejection.reason, metric)}")
     if rejection.relaxation is not None:
-        line.append(f"; it would be admitted with {rejection.relaxation.change}")
+        line.append(f"; it would be admitted with {with_metric(rejection.relaxation.change, metric)}")
     if rejection.best_so_far is not None:
         line.append(f"; {best_effort_text(rejection.best_so_far, query)}")
     return line
@@ -173,14 +185,14 @@ def price_table(prices: tuple[ShadowPrice, ...]) -> RenderableType:
     return Group(table, Text(note, style="dim"))
 
 
-def _assignment_row(assignment: Assignment, query: Query) -> tuple[str, ...]:
+def _assignment_row(assignment: Assignment, query: Query, metrics: MetricNames) -> tuple[str, ...]:
     estimate = assignment.chosen.estimate
     return (
         assignment.query,
-        str(query.slos),
+        escape(metrics.text(query.name, query.slos)),
         escape(plan_text(assignment.chosen.plan, estimate)),
         _latency(estimate),
-        f"{format_score(estimate.accuracy.value)}\n{_accuracy_bound(estimate, query)}",
+        metrics.cell(query.name, f"{format_score(estimate.accuracy.value)}\n{_accuracy_bound(estimate, query)}"),
         format_usd_per_h(estimate.cost_usd_per_h.value),
     )
 

@@ -23,7 +23,7 @@ from circinus.profiling import (
     Verdict,
 )
 from circinus.reporting.plan_table import format_cpus, operator_text
-from circinus.reporting.tables import make_table
+from circinus.reporting.tables import ACCURACY, make_table, with_metric
 from circinus.specification import KnobValues, Population
 from circinus.specification.formatting import format_bytes, format_duration, format_interval, format_range, format_score
 from circinus.statistics.interval import Interval
@@ -134,16 +134,19 @@ def corrections_in_force(corrections: Corrections) -> str:
     )
 
 
-def profile_table(profile: PipelineProfile, direction: str, warning: str | None = None) -> RenderableType:
+def profile_table(
+    profile: PipelineProfile, direction: str, warning: str | None = None, metric: str = ACCURACY
+) -> RenderableType:
     """Return tables of the configurations, best first, and of the operators, with notes on the profile.
 
     Args:
         profile: the profile.
         direction: direction of the metric: `maximize` or `minimize`.
         warning: reason why the profile may not apply, or None.
+        metric: name of the metric.
     """
     sign = -1.0 if direction == "maximize" else 1.0
-    figures = ("items", "accuracy (bounds)", "service time", "memory")
+    figures = ("items", f"{metric} (bounds)", "service time", "memory")
     table = make_table(f"Profile of {profile.pipeline}", ("configuration",), figures, "verdict")
     for measured in sorted(profile.configurations, key=lambda c: sign * c.accuracy.value):
         operators = measured.operators.values()
@@ -153,12 +156,12 @@ def profile_table(profile: PipelineProfile, direction: str, warning: str | None 
             format_interval(format_score, measured.accuracy),
             format_duration(sum(float(operator.service_s.mean()) for operator in operators)),
             format_bytes(sum(operator.peak_memory_bytes for operator in operators)),
-            _verdict(profile.verdicts.get(measured.configuration)),
+            _verdict(profile.verdicts.get(measured.configuration), metric),
         )
     tables = [_operators(profile)] if profile.configurations else []
     if any(o.speeds.measured for measured in profile.configurations for o in measured.operators.values()):
         tables.append(speed_table(profile))
-    return Group(table, *tables, *_notes(profile, warning))
+    return Group(table, *tables, *_notes(profile, warning, metric))
 
 
 def _operators(profile: PipelineProfile) -> Table:
@@ -191,24 +194,24 @@ def search_summary(profile: PipelineProfile) -> str:
     return f"{len(profile.configurations):,} of {total:,} configurations were measured{certificate}"
 
 
-def _verdict(judgement: ConfigurationVerdict | None) -> str:
-    return "" if judgement is None else escape(f"{judgement.verdict}: {judgement.reason}")
+def _verdict(judgement: ConfigurationVerdict | None, metric: str) -> str:
+    return "" if judgement is None else escape(with_metric(f"{judgement.verdict}: {judgement.reason}", metric))
 
 
 _POPULATIONS: dict[Population, str] = {
-    "requests": "accuracy is that of requests to come, of which the items are a sample",
-    "items": "accuracy is that of the items of the data set (population: items)",
+    "requests": "the {metric} is that of requests to come, of which the items are a sample",
+    "items": "the {metric} is that of the items of the data set (population: items)",
 }
 
 
-def _notes(profile: PipelineProfile, warning: str | None) -> list[Text]:
+def _notes(profile: PipelineProfile, warning: str | None, metric: str) -> list[Text]:
     held_out = f", {profile.held_out_items} of them held out" if profile.held_out_items else ""
     notes = [
         Text(
             f"{format_duration(profile.profiled_s)} of processing, {format_duration(profile.saved_s)} saved by shared "
-            f"prefixes; all accuracy bounds and verdicts hold with probability {1 - profile.risk:g}"
+            f"prefixes; all bounds of the {metric} and verdicts hold with probability {1 - profile.risk:g}"
         ),
-        Text(_POPULATIONS[profile.stands_for]),
+        Text(_POPULATIONS[profile.stands_for].format(metric=metric)),
         Text(f"data set: {profile.dataset_items} items{held_out}; version {profile.dataset_fingerprint[:12]}"),
         Text(f"measured on: {profile.machine or 'not recorded'}"),
     ]

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from circinus.estimation import Estimate
-from circinus.reporting.tables import make_table
+from circinus.reporting.tables import MetricNames, make_table
 from circinus.simulation import QueryOutcome, SimulationReport, StationOutcome
 from circinus.specification import Query
 from circinus.specification.formatting import format_duration, format_score
@@ -21,7 +21,10 @@ _MAX_STATIONS = 12
 
 
 def simulation_table(
-    report: SimulationReport, predicted: Mapping[str, Estimate], rejected: Sequence[Query] = ()
+    report: SimulationReport,
+    predicted: Mapping[str, Estimate],
+    rejected: Sequence[Query] = (),
+    metrics: Mapping[str, str] | None = None,
 ) -> RenderableType:
     """Return a table with a row for each query, and one of the busiest deployments and links.
 
@@ -29,13 +32,17 @@ def simulation_table(
         report: report of the simulation.
         predicted: query -> estimate of its plan.
         rejected: rejected queries.
+        metrics: query -> name of its metric.
     """
-    figures = ("requests", "latency", "p50\np99", "accuracy", "SLOs met")
+    names = MetricNames(metrics or {}, [outcome.query for outcome in report.queries])
+    figures = ("requests", "latency", "p50\np99", names.column, "SLOs met")
     table = make_table(f"Simulation at {report.load:g}x load", ("query", "SLOs"), figures)
     for outcome in report.queries:
-        table.add_row(*_row(outcome, predicted.get(outcome.query), report.load))
+        table.add_row(*_row(outcome, predicted.get(outcome.query), report.load, names))
     for query in rejected:
-        table.add_row(escape(query.name), escape(str(query.slos)), "0", "", "", "", "[red]no[/red]: rejected")
+        table.add_row(
+            escape(query.name), escape(names.text(query.name, query.slos)), "0", "", "", "", "[red]no[/red]: rejected"
+        )
     return Group(table, _stations(report), *_notes(report))
 
 
@@ -46,9 +53,9 @@ def predicted_latency_text(predicted: Estimate | None, load: float) -> str:
     return f"\npredicted {format_duration(predicted.latency_s.value)}{'' if load == 1 else ' at 1x'}"
 
 
-def _row(query: QueryOutcome, predicted: Estimate | None, load: float) -> tuple[str, ...]:
+def _row(query: QueryOutcome, predicted: Estimate | None, load: float, metrics: MetricNames) -> tuple[str, ...]:
     dropped = f" ({query.dropped} dropped)" if query.dropped else ""
-    named = (escape(query.query), escape(str(query.slos)), f"{query.requests}{dropped}")
+    named = (escape(query.query), escape(metrics.text(query.query, query.slos)), f"{query.requests}{dropped}")
     if not query.requests:
         return (*named, "", "", "", "[red]no[/red]: no requests")
     missed = [name for name, met in query.slos_met.items() if not met]
@@ -57,7 +64,7 @@ def _row(query: QueryOutcome, predicted: Estimate | None, load: float) -> tuple[
         *named,
         f"p{query.percentile:g} {_interval_text(query.at_percentile_s)}{predicted_latency_text(predicted, load)}",
         "\n".join(_latency_text(query.latency_s[percentile].value) for percentile in ("p50", "p99")),
-        "" if math.isnan(query.score) else format_score(query.score),
+        "" if math.isnan(query.score) else metrics.cell(query.query, format_score(query.score)),
         f"[red]no[/red]: {', '.join(missed)}{uncertain}" if missed else f"[green]yes[/green]{uncertain}",
     )
 

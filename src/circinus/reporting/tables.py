@@ -2,9 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
+from rich.markup import escape
 from rich.table import Table
+
+ACCURACY = "accuracy"
+"""Name of a mean score where that of the metric is not given."""
+_SCORE = re.compile(r"\baccuracy(?= (?:[<>=≤≥]|at least|at most|-?\d))|(?<!standard )\berror(?= -?\d)")
+"""Name before a score or its limit, in texts of parts of the program that know no metric."""
+
+
+class MetricNames:
+    """Names of the metrics in one table: the title of its column, or in each cell where the rows differ."""
+
+    def __init__(self, names: Mapping[str, str], queries: Iterable[str]) -> None:
+        """Take the names of the metrics.
+
+        Args:
+            names: query -> name of its metric.
+            queries: queries of the table.
+        """
+        self._names = names
+        used = {names.get(query, ACCURACY) for query in queries}
+        self._differ = len(used) > 1
+        self.column = "score" if self._differ else next(iter(used), ACCURACY)
+        """Title of the column of scores."""
+
+    def of(self, query: str) -> str:
+        """Return the name of a query's metric."""
+        return self._names.get(query, ACCURACY)
+
+    def cell(self, query: str, scores: str) -> str:
+        """Return the cell of a query's scores."""
+        return f"{escape(self.of(query))}\n{scores}" if self._differ and scores else scores
+
+    def text(self, query: str, text: object) -> str:
+        """Return a text with the name of the query's metric, see `with_metric`."""
+        return with_metric(str(text), self.of(query))
+
+
+def with_metric(text: str, metric: str) -> str:
+    """Return a text with the name of the metric before scores and their limits: `f1 >= 0.9`, `f1 0.93`."""
+    return _SCORE.sub(lambda _: metric, text)
 
 
 def make_table(
@@ -23,7 +64,7 @@ def make_table(
     for name in texts:
         table.add_column(name, overflow="fold")
     for name in figures:
-        table.add_column(name, justify="right", overflow="fold", no_wrap=no_wrap)
+        table.add_column(escape(name), justify="right", overflow="fold", no_wrap=no_wrap)
     if remark:
         table.add_column(remark, overflow="fold")
     return table

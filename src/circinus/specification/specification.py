@@ -89,6 +89,15 @@ class Specification:
         return cls({p.name: p for p in pipelines}, infrastructure, resolved, paths)
 
     @property
+    def metric_names(self) -> dict[str, str]:
+        """Query -> name of the metric that its accuracy is a mean of."""
+        return {
+            query.name: self.pipelines[query.pipeline].metric.name
+            for query in self.queries
+            if query.pipeline in self.pipelines
+        }
+
+    @property
     def required_infrastructure(self) -> Infrastructure:
         """The infrastructure, which plans require.
 
