@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.text import Text
 
 from circinus.profiling import ServiceTimeObservation
 from circinus.reporting.plan_table import operator_text
-from circinus.reporting.tables import make_table
+from circinus.reporting.tables import make_table, with_metric
 from circinus.serving.loadtest.load_report import LoadReport, QueryMeasurement, ServiceTimeReport
 from circinus.serving.loadtest.slo_bounds import SloVerdict
 from circinus.specification import Slo, SloKind
@@ -80,7 +81,7 @@ def _rows(query: QueryMeasurement) -> list[tuple[str, ...]]:
     """Return SLO, measured value, bounds, prediction with its bound, and verdict of latency, accuracy and cost."""
     if not query.served or query.latency_s is None:
         verdict = "" if query.verdict is None else _COLORED[query.verdict]
-        return [(str(query.slos), "", "", "", verdict)]
+        return [(escape(with_metric(str(query.slos), query.metric)), "", "", "", verdict)]
     slos, predicted = query.slos, query.predicted
     measured_s = query.latency_s.at_percentile_s
     nothing = "dropped" if query.dropped > query.failures + query.unanswered else "no response"
@@ -109,7 +110,7 @@ def _rows(query: QueryMeasurement) -> list[tuple[str, ...]]:
     ]
     return [
         (
-            f"{kind} {slos.by_kind.get(kind, default)}",
+            f"{escape(query.metric) if kind is SloKind.ACCURACY else kind} {slos.by_kind.get(kind, default)}",
             measured,
             _bounds_text(query, kind, format_value),
             "" if estimate is None else _prediction_text(slos.by_kind.get(kind), estimate, format_value),

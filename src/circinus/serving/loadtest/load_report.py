@@ -111,6 +111,8 @@ class QueryMeasurement:
     predicted: Estimate | None = None
     errors: tuple[str, ...] = ()
     """First distinct error messages."""
+    metric: str = "accuracy"
+    """Name of the metric whose mean is the score."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ def measure_queries(
         measured = _measure(query, assignment, by_query[query.name], scorer, costs[query.name], duration_s)
         dispersion = _dispersion(by_query[query.name], begin_s, duration_s)
         measurements.append(replace(measured, index_of_dispersion=dispersion))
-    return tuple(measurements)
+    names = specification.metric_names
+    return tuple(replace(measured, metric=names[measured.query]) for measured in measurements)
 
 
 def _dispersion(answers: Sequence[RequestOutcome], begin_s: float, duration_s: float) -> dict[str, float]:
