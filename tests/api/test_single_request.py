@@ -10,6 +10,7 @@ import pytest
 from circinus.api import single_request
 from circinus.api.single_request import RequestReport, parse_input, pipeline_of
 from circinus.errors import PlanningError, ServingError
+from circinus.operators import Item
 from circinus.serving import Mode, Response
 from circinus.serving.engine import ResponseTimings
 from raised import raises_code
@@ -75,7 +76,8 @@ def test_only_served_queries_have_a_pipeline() -> None:
         ("é", "é".encode(), "é"),
         (b"\xff", b"\xff", None),
         ({"a": ["é"]}, '{"a": ["é"]}'.encode(), {"a": ["é"]}),
-        ({1}, b"{1}", None),
+        (Item("k", 1, None), b'{"key": "k", "value": 1, "truth": null, "strata": {}}', vars(Item("k", 1, None))),
+        (..., b"Ellipsis", None),
     ],
 )
 def test_outputs_are_bytes_and_json_where_it_holds_them(output: Any, data: bytes, value: Any) -> None:

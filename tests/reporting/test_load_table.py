@@ -94,3 +94,9 @@ def test_a_busy_machine_is_named_where_it_explains_something() -> None:
     late = GeneratorLag(0.01, 0.05, 0.1, late=True)
     assert "were sent 50 ms late" in _report(MEASURED, BUSY, late)
     assert "the machine was too busy: requests were sent" in _report(MEASURED, QUIET, late)
+
+
+def test_the_metric_is_named() -> None:
+    text = _report(replace(MEASURED, metric="f1 [x]"))
+    assert "f1 [x] >= 0.5" in text
+    assert "accuracy >=" not in text

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import to_jsonable_python
+
 from circinus.api.traffic_items import select_traffic_items
 from circinus.errors import PlanningError, ServingError
 from circinus.profiling.dataset.items import load_dataset
@@ -45,6 +47,7 @@ class RequestReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data; `output` is None where JSON cannot hold it."""
         output, timings = self.response.output, self.response.timings
+        text = None if isinstance(output, bytes | bytearray) else _json(output)
         return {
             "query": self.query,
             "item": self.item or None,
@@ -53,7 +56,7 @@ class RequestReport:
                 operator: {"service_s": seconds, "pool": self.pools.get(operator)}
                 for operator, seconds in timings.stage_s.items()
             },
-            "output": None if _json(output) is None else output,
+            "output": None if text is None else json.loads(text),
             "output_type": type(output).__name__,
         }
 
@@ -67,8 +70,9 @@ class RequestReport:
 
 
 def _json(value: Any) -> str | None:
+    """Return JSON of plain values and dataclasses, or None for other values."""
     try:
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(to_jsonable_python(value, bytes_mode="base64"), ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         return None
 

@@ -22,15 +22,22 @@ from circinus.cli.options import (
     quantity,
 )
 
+_PANEL = "Request"
+
 
 def request(
     query: Annotated[str, typer.Argument(help="Query of the applied plan.")],
     file: Annotated[
         str, typer.Argument(help="File with the input; `-` is standard input.", show_default="an item of the data set")
     ] = "",
-    item: Annotated[str, typer.Option(help="Key of the item to send.", show_default="the first held-out item")] = "",
-    plan: Annotated[Path, typer.Option(help="Plan file that was applied.")] = DEFAULT_PLAN,
-    timeout: Annotated[float, quantity(positive_duration_option, "Time to wait for the answer.", "1min")] = 60.0,
+    item: Annotated[
+        str,
+        typer.Option(help="Key of the item to send.", show_default="the first held-out item", rich_help_panel=_PANEL),
+    ] = "",
+    plan: Annotated[Path, typer.Option(help="Plan file that was applied.", rich_help_panel=_PANEL)] = DEFAULT_PLAN,
+    timeout: Annotated[
+        float, quantity(positive_duration_option, "Time to wait for the answer.", "1min", _PANEL)
+    ] = 60.0,
     output: Annotated[Path | None, typer.Option(help="File to write the output to.", rich_help_panel=OUTPUT)] = None,
     engine: Kind = "local",
     address: Address = DEFAULT_ADDRESS,

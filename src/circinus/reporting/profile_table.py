@@ -209,7 +209,7 @@ def _notes(profile: PipelineProfile, warning: str | None, metric: str) -> list[T
     notes = [
         Text(
             f"{format_duration(profile.profiled_s)} of processing, {format_duration(profile.saved_s)} saved by shared "
-            f"prefixes; all bounds of the {metric} and verdicts hold with probability {1 - profile.risk:g}"
+            f"prefixes; all {metric} bounds and verdicts hold with probability {1 - profile.risk:g}"
         ),
         Text(_POPULATIONS[profile.stands_for].format(metric=metric)),
         Text(f"data set: {profile.dataset_items} items{held_out}; version {profile.dataset_fingerprint[:12]}"),
