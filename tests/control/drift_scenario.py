@@ -110,7 +110,7 @@ def specification(folder: Path, **slos: Any) -> Specification:
             ),
         ),
         metric=MetricSpec(name="exact", uses=f"{MODULE}:exact"),
-        dataset=DatasetSpec(uses=f"{MODULE}:quiet", held_out=0.0),
+        dataset=DatasetSpec(uses=f"{MODULE}:quiet", held_out=0.0, population="items"),
     )
     pools = [
         Pool(name=name, site="home", tier="edge", cpus=4.0, memory_bytes=2.0**33, hardware=HardwareClass(**hardware))

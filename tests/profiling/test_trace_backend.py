@@ -52,7 +52,9 @@ def test_without_a_budget_everything_is_measured_and_costs_what_was_recorded(tmp
         np.testing.assert_array_equal(found.scores, trace.scores[index, found.items])
         order = TraceBackend(trace).dataset(pipeline, 0).profiling_items
         strata = [trace.strata[item] for item in order]
-        confidence = RunConfidence.of_run(pipeline.metric, strata, profile.risk, configurations=8)
+        confidence = RunConfidence.of_run(
+            pipeline.metric, strata, profile.risk, configurations=8, population=pipeline.dataset.population
+        )
         assert found.accuracy == confidence.bounds(found.scores[None])[0]
         for column, operator in enumerate(pipeline.topological_order()):
             row = trace.rows[index, column]

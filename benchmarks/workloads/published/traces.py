@@ -75,7 +75,9 @@ def _voices(folder: Path, speech: SpeechTrace) -> Arena:
 
 
 def _libri(folder: Path, voices: Arena) -> Arena:
-    pipeline = voices.space.pipeline.model_copy(update={"dataset": DatasetSpec(uses="published_speech:libri")})
+    pipeline = voices.space.pipeline.model_copy(
+        update={"dataset": DatasetSpec(uses="published_speech:libri", population="items")}
+    )
     rows = _speech_rows(folder, "speech-libri", voices.space.configurations)
     input_bytes = median(float(row["audio_sampler_input_bytes"]) for row in rows)
     service_s, output_bytes = _prefix_medians(pipeline, voices.space.configurations, rows, input_bytes)
@@ -172,7 +174,7 @@ def _detection(factors: Sequence[float]) -> Pipeline:
             OperatorSpec(name="detector", uses="published_video:detector", after=("voxelization",), knobs=(model,)),
         ),
         metric=MetricSpec(name="mAP50", uses="published_video:map50", direction="maximize", range=(0.0, 1.0)),
-        dataset=DatasetSpec(uses="published_video:nuscenes"),
+        dataset=DatasetSpec(uses="published_video:nuscenes", population="items"),
     )
 
 

@@ -126,7 +126,8 @@ def synthetic_case(family: Family, exponent: int, seed: int) -> SyntheticCase:
         name=f"{family.name}-{exponent}".replace(" ", "-"),
         operators=operators,
         metric=MetricSpec(name="score", uses="synthetic:score"),
-        dataset=DatasetSpec(uses="synthetic:items", held_out=0.0),
+        # The truth that runs are judged by is the mean over these items.
+        dataset=DatasetSpec(uses="synthetic:items", held_out=0.0, population="items"),
     )
     model = SyntheticModel(
         pipeline=pipeline,

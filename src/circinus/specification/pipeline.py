@@ -134,9 +134,9 @@ class DatasetSpec(SpecModel):
     """Keyword arguments of the function."""
     held_out: Score = Field(default=DEFAULT_HELD_OUT, ge=0, le=0.5)
     """Share of the items that profiling never measures, reserved for load tests."""
-    population: Population = "items"
-    """Population whose mean score accuracy bounds are about: the profiling items themselves, or the requests to come
-    that the items are a sample of."""
+    population: Population = "requests"
+    """Population whose mean score accuracy bounds are about: requests to come, of which the items are a sample, or the
+    profiling items themselves."""
 
     def held_out_items(self, items: int) -> int:
         """Return the number of held-out items, which leaves at least one of `items` to measure."""

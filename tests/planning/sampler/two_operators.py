@@ -54,7 +54,7 @@ PIPELINE = Pipeline(
         ),
     ),
     metric=MetricSpec(name="closeness", uses="no_such_module:closeness"),
-    dataset=DatasetSpec(uses="no_such_module:items", held_out=0.0),
+    dataset=DatasetSpec(uses="no_such_module:items", held_out=0.0, population="items"),
 )
 
 
