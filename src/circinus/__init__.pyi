@@ -7,6 +7,7 @@ from .api.plans import Explanation as Explanation
 from .api.plans import FrontierReport as FrontierReport
 from .api.plans import Plan as Plan
 from .api.progress import progress_bar as progress_bar
+from .api.reports import LearntServiceTimes as LearntServiceTimes
 from .api.reports import LoadReport as LoadReport
 from .api.reports import ProfileReport as ProfileReport
 from .api.reports import SimulationReport as SimulationReport

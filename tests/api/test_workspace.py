@@ -86,6 +86,15 @@ def test_a_plan_that_serves_no_query_is_not_controlled(workspace: c.Workspace) -
         hopeless.control(plan, mode="replay")
 
 
+def test_forgetting_needs_a_selection(workspace: c.Workspace) -> None:
+    with raises_code(c.ProfileError, "forget.no_selection"):
+        workspace.forget()
+    with raises_code(c.ProfileError, "forget.ambiguous"):
+        workspace.forget(operator="clean", everything=True)
+    with raises_code(c.ProfileError, "forget.no_match"):
+        workspace.forget(operator="clean")
+
+
 def test_use_cases_log_below_circinus(workspace: c.Workspace, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "circinus"):
         workspace.plan()

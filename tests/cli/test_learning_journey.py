@@ -130,6 +130,17 @@ def test_traffic_corrects_later_plans_and_corrections_do_not_compound(applicatio
     (profile,) = answer("profile", "--show", cwd=application, kind="profile")
     assert len(profile["observations"]) == len(load_observations(store))
 
+    listed = answer("forget", cwd=application, kind="forget")
+    assert not listed["taken_back"]
+    assert {(row["operator"], row["runs"]) for row in listed["operators"]} == {("clean", 2), ("correct", 2)}
+    taken = answer("forget", "--operator", "clean", "--pipeline", "mend", cwd=application, kind="forget")
+    assert taken["taken_back"]
+    assert {seen["operator"] for seen in taken["observations"]} == {"clean"}
+    assert {entry["uses"] for entry in plan(application)["corrections"]["entries"]} == {uses["correct"]}
+    assert answer("forget", "--operator", "clean", cwd=application, kind="error", code=1)["code"] == "forget.no_match"
+    answer("forget", "--all", cwd=application, kind="forget")
+    assert plan(application)["corrections"] == {"entries": []}
+
 
 def _machine(profile: Any) -> Any:
     from circinus.profiling import Machine

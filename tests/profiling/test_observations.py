@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from circinus.errors import ProfileError
-from circinus.profiling import Machine, ServiceTimeObservation, load_observations, save_observations
+from circinus.profiling import (
+    Machine,
+    ServiceTimeObservation,
+    delete_observations,
+    load_observations,
+    save_observations,
+)
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.specification import KnobValues
 from raised import raises_code
@@ -43,6 +49,34 @@ def test_observations_come_back_as_they_were_and_add_up(tmp_path: Path) -> None:
     save_observations(path, [SEEN, unknown])
     save_observations(path, [SEEN])
     assert load_observations(path) == (SEEN, unknown, SEEN)
+
+
+@pytest.mark.parametrize(
+    ("selection", "deleted"),
+    [
+        ({}, "abcd"),
+        ({"pipeline": "p"}, "ac"),
+        ({"operator": "other"}, "cd"),
+        ({"hardware_class": "edge"}, "abc"),
+        ({"pipeline": "p", "operator": "other"}, "c"),
+        ({"pipeline": "' OR 1 --"}, ""),
+    ],
+)
+def test_what_is_selected_is_deleted_and_the_rest_stays(
+    tmp_path: Path, selection: dict[str, str], deleted: str
+) -> None:
+    path = tmp_path / "profiles.sqlite"
+    ProfileStore(path, create=True).close()
+    seen = {
+        "a": SEEN,
+        "b": replace(SEEN, pipeline="q"),
+        "c": replace(SEEN, operator="other"),
+        "d": replace(SEEN, pipeline="q", operator="other", hardware_class="cloud"),
+    }
+    save_observations(path, list(seen.values()))
+    assert load_observations(path, **selection) == tuple(seen[name] for name in deleted)
+    assert delete_observations(path, **selection) == tuple(seen[name] for name in deleted)
+    assert load_observations(path) == tuple(seen[name] for name in seen if name not in deleted)
 
 
 def test_all_are_kept_or_none(tmp_path: Path) -> None:

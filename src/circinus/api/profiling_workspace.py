@@ -18,7 +18,7 @@ from circinus.specification.loader import load_specification
 from circinus.specification.specification import Specification
 
 if TYPE_CHECKING:
-    from circinus.api.reports import ProfileReport, ValidationReport
+    from circinus.api.reports import LearntServiceTimes, ProfileReport, ValidationReport
     from circinus.profiling import Calibration, MeasurementBackend
 
 Sources = Mapping[str, "MeasurementBackend"]
@@ -180,6 +180,74 @@ class ProfilingWorkspace:
         names = self._pipelines(pipelines)
         return calibrate_pipelines(self.specification, names, self.store, seed=self.seed, sources=sources or {})
 
+    def learnt(
+        self, *, pipeline: str | None = None, operator: str | None = None, hardware_class: str | None = None
+    ) -> LearntServiceTimes:
+        """Return the service times that load tests and controllers observed, and that correct later plans.
+
+        Args:
+            pipeline: name of the pipeline whose operators were observed; by default any.
+            operator: name of the operator; by default any.
+            hardware_class: hardware class of the pool; by default any.
+
+        Raises:
+            ProfileError: the store is missing.
+
+        Example:
+            >>> workspace.learnt(operator="correct").rows()
+            []
+        """
+        from circinus.api.reports import LearntServiceTimes
+        from circinus.profiling import load_observations
+
+        return LearntServiceTimes(load_observations(self.store, **_named(pipeline, operator, hardware_class)))
+
+    def forget(
+        self,
+        *,
+        pipeline: str | None = None,
+        operator: str | None = None,
+        hardware_class: str | None = None,
+        everything: bool = False,
+    ) -> LearntServiceTimes:
+        """Take back service times learnt from traffic, and return them. Plans keep their corrections until made again.
+
+        Args:
+            pipeline: take back those of its operators only; see `learnt`.
+            operator: take back those of this operator only.
+            hardware_class: take back those on this hardware class only.
+            everything: whether to take back all; needed if nothing else is named.
+
+        Raises:
+            ProfileError: nothing is named, nothing that is named was observed, or the store cannot be written.
+
+        Example:
+            >>> workspace.forget(everything=True).observations
+            ()
+        """
+        from circinus.api.reports import LearntServiceTimes
+        from circinus.profiling import delete_observations
+
+        selection = _named(pipeline, operator, hardware_class)
+        if bool(selection) == everything:
+            raise ProfileError(
+                "the call names a pipeline, operator or hardware class, and everything"
+                if everything
+                else "no selection",
+                code="forget.ambiguous" if everything else "forget.no_selection",
+                hint="Name what to take back, or everything (--all).",
+            )
+        deleted = delete_observations(self.store, **selection)
+        if selection and not deleted:
+            named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in selection.items())
+            raise ProfileError(
+                f"nothing was learnt of {named}",
+                code="forget.no_match",
+                location=str(self.store),
+                hint="Run `circinus forget` to list what was learnt.",
+            )
+        return LearntServiceTimes(deleted)
+
     def record_trace(self, path: AnyPath, pipeline: str | None = None) -> Path:
         """Write the measurements of one pipeline to a trace file, to plan elsewhere, and return its path.
 
@@ -215,3 +283,9 @@ class ProfilingWorkspace:
                     f"no pipeline {name}, expected one of {', '.join(present) or '(none)'}", code="pipeline.unknown"
                 )
         return present if names is None else list(names)
+
+
+def _named(pipeline: str | None, operator: str | None, hardware_class: str | None) -> dict[str, str]:
+    """Return the values that are given, by column of the store."""
+    given = {"pipeline": pipeline, "operator": operator, "hardware_class": hardware_class}
+    return {column: value for column, value in given.items() if value is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,44 @@ class ProfileReport(NamedResults["PipelineProfile"]):
                 for name, profile in self.profiles.items()
             ]
         }
+
+
+@dataclass(frozen=True, repr=False)
+class LearntServiceTimes(Result):
+    """Service times observed under traffic, which correct later plans.
+
+    Example:
+        >>> learnt = workspace.learnt()
+        >>> learnt.observations, learnt.rows()
+        ((), [])
+    """
+
+    observations: tuple[ServiceTimeObservation, ...]
+    """Observations of deployments by run of traffic, oldest first."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each operator with its knobs and hardware: the mean ratio to the profile, and its basis."""
+        groups: dict[tuple[str, ...], list[ServiceTimeObservation]] = {}
+        for seen in self.observations:
+            key = (seen.pipeline, seen.operator, str(seen.knobs), seen.hardware_class, seen.mode)
+            groups.setdefault(key, []).append(seen)
+        names = ("pipeline", "operator", "knobs", "hardware_class", "mode")
+        return [
+            {
+                **dict(zip(names, key, strict=True)),
+                "ratio": math.exp(sum(o.log_ratio * o.requests for o in group) / sum(o.requests for o in group)),
+                "runs": len(group),
+                "requests": sum(o.requests for o in group),
+                "latest": max(o.at for o in group)[:16].replace("T", " "),
+            }
+            for key, group in groups.items()
+        ]
+
+    def _empty(self) -> str:
+        return "nothing was learnt from traffic"
+
+    def _document(self) -> Any:
+        return {"operators": self.rows(), "observations": self.observations}
 
 
 @dataclass(frozen=True, repr=False)

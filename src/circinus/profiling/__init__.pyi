@@ -35,6 +35,7 @@ from .race.sampler import SamplerDecision as SamplerDecision
 from .race.sampler import Suggestion as Suggestion
 from .race.slo_requirements import MIN_ITEMS as MIN_ITEMS
 from .store.observations import ServiceTimeObservation as ServiceTimeObservation
+from .store.observations import delete_observations as delete_observations
 from .store.observations import load_observations as load_observations
 from .store.observations import save_observations as save_observations
 from .store.profile_loader import load_profile as load_profile

@@ -1,9 +1,9 @@
-"""Observed service times from traffic, relative to the profile. The store appends and never overwrites them."""
+"""Observed service times from traffic, relative to the profile. The store appends and deletes them whole."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,15 +73,42 @@ def save_observations(store: Path, observations: Sequence[ServiceTimeObservation
         opened.write(f"INSERT INTO observation ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})", rows)
 
 
-def load_observations(store: Path) -> tuple[ServiceTimeObservation, ...]:
-    """Return all observations of a profile store, in insertion order.
+def load_observations(store: Path, **selection: str) -> tuple[ServiceTimeObservation, ...]:
+    """Return the observations of a profile store, in insertion order.
+
+    Args:
+        store: profile store.
+        selection: values of `pipeline`, `operator` or `hardware_class` that they have; by default any.
 
     Raises:
         ProfileError: the store is missing.
     """
     with ProfileStore(store) as opened:
-        rows = opened.rows(f"SELECT {', '.join(_COLUMNS)} FROM observation ORDER BY id")
+        return _selected(opened, selection)
+
+
+def delete_observations(store: Path, **selection: str) -> tuple[ServiceTimeObservation, ...]:
+    """Delete the selected observations of a profile store, atomically, and return them; see `load_observations`.
+
+    Raises:
+        ProfileError: the store is missing or cannot be written.
+    """
+    with ProfileStore(store) as opened, opened.transaction():
+        deleted = _selected(opened, selection)
+        opened.write(f"DELETE FROM observation{_condition(selection)}", [tuple(selection.values())])
+    return deleted
+
+
+def _selected(store: ProfileStore, selection: Mapping[str, str]) -> tuple[ServiceTimeObservation, ...]:
+    rows = store.rows(
+        f"SELECT {', '.join(_COLUMNS)} FROM observation{_condition(selection)} ORDER BY id", *selection.values()
+    )
     return tuple(_observation(dict(zip(_COLUMNS, row, strict=True))) for row in rows)
+
+
+def _condition(columns: Iterable[str]) -> str:
+    condition = " AND ".join(f"{column} = ?" for column in columns)
+    return f" WHERE {condition}" if condition else ""
 
 
 def _observation(row: dict[str, Any]) -> ServiceTimeObservation:

@@ -1,0 +1,53 @@
+"""`circinus forget`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from circinus.cli.options import Json, Paths, Store
+
+_PANEL = "Observations"
+
+
+def forget(
+    paths: Paths = [Path()],  # noqa: B006  (typer shows this default)
+    pipeline: Annotated[
+        str | None, typer.Option(help="Take back those of this pipeline.", rich_help_panel=_PANEL)
+    ] = None,
+    operator: Annotated[
+        str | None, typer.Option(help="Take back those of this operator.", rich_help_panel=_PANEL)
+    ] = None,
+    hardware_class: Annotated[
+        str | None, typer.Option(help="Take back those on this hardware class.", rich_help_panel=_PANEL)
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Take back all.", rich_help_panel=_PANEL)] = False,
+    only_list: Annotated[
+        bool, typer.Option("--list", help="List the selected ones, and take none back.", rich_help_panel=_PANEL)
+    ] = False,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """List the service times learnt from traffic, or take them back.
+
+    Plans that are made afterwards have no corrections by what was taken back. Several options select what all of them
+    name.
+    """
+    from circinus.api.workspace import Workspace
+    from circinus.cli.output import console, print_json
+
+    workspace = Workspace(paths, store=store)
+    selection = {"pipeline": pipeline, "operator": operator, "hardware_class": hardware_class}
+    lists = only_list or not (everything or any(selection.values()))
+    learnt = workspace.learnt(**selection) if lists else workspace.forget(**selection, everything=everything)
+    if json:
+        print_json("forget", {"taken_back": not lists, **learnt.to_dict()})
+        return
+    learnt.print(console())
+    if learnt.observations:
+        text = "taken back: `circinus plan` plans without them"
+        if lists:
+            text = "take back with --all, --pipeline, --operator or --hardware-class"
+        console().print(text, style="dim", markup=False, highlight=False)
