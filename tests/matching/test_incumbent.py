@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +12,26 @@ from hypothesis import strategies as st
 
 from budget import HANG_LIMIT_S, examples, seeds, share_of
 from circinus.errors import PlanningError
+from circinus.estimation import PlanCandidate
 from circinus.matching import Incumbent, Matching, MatchSettings, PlanDiff, match, plan_all_queries
+from circinus.matching.column_generation import Compose
 from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
-from circinus.specification import QueryPlan
+from circinus.planning import Frontier
+from circinus.specification import Deployment, Infrastructure, Query, QueryPlan, Specification
 from circinus.testing.random_instances import random_specification
 from raised import raises_code
-from random_matchings import Instance, all_answers, checked_cost, frontiers_of, random_instance, reestimate
+from random_matchings import (
+    Instance,
+    all_answers,
+    candidate,
+    checked_cost,
+    deployment,
+    frontiers_of,
+    infrastructure,
+    random_instance,
+    reestimate,
+    use,
+)
 
 Plans = dict[str, QueryPlan]
 SEEDS = st.integers(0, 10**6)
@@ -250,3 +265,79 @@ def test_with_few_changes_the_bounds_are_those_of_all_answers() -> None:
         as_much = [cost for weight, cost in answers if weight >= found.satisfied_weight - 1e-9]
         assert found.cost_bound_usd_per_h <= min(as_much) + 1e-9
         assert not found.optimal
+
+
+def _one_pool() -> tuple[Infrastructure, dict[str, tuple[PlanCandidate, ...]], Compose]:
+    """Return three queries that are all served only if the first leaves its plan, and plans on running deployments.
+
+    The last query runs on one deployment of each of the others, or on a deployment that leaves no room.
+    """
+    infra = infrastructure([("edge", 1, 4.0, 16.0, 1.0)])
+    shared, other, second, third = (deployment("a", knob, "edge") for knob in range(4))
+    tail, last = deployment("b", 0, "edge"), deployment("b", 1, "edge")
+    plans = {
+        "first": (
+            candidate("first", [use(shared, 0.3, infra), use(tail, 0.3, infra)]),
+            candidate("first", [use(other, 0.3, infra, memory_gib=8.0), use(tail, 0.3, infra)]),
+        ),
+        "second": (candidate("second", [use(second, 0.3, infra), use(last, 0.3, infra)]),),
+        "third": (candidate("third", [use(third, 0.3, infra), use(deployment("b", 2, "edge"), 0.3, infra)]),),
+    }
+
+    def compose(query: Query, running: Sequence[Deployment]) -> Sequence[PlanCandidate]:
+        if query.name == "third" and {shared, last} <= set(running):
+            return [candidate("third", [use(shared, 0.3, infra), use(last, 0.3, infra)])]
+        uses = {"first": {other, tail}}.get(query.name)
+        return [plans[query.name][1]] if uses is not None and uses <= set(running) else []
+
+    return infra, plans, compose
+
+
+@pytest.mark.parametrize(("most", "weight", "more"), [(None, 3.0, None), (0, 2.0, 3.0), (1, 3.0, None)])
+def test_running_plans_cost_no_weight_unless_changes_are_limited(
+    most: int | None, weight: float, more: float | None
+) -> None:
+    infra, plans, compose = _one_pool()
+    queries = [Query(name=name, pipeline="p", source="home", rate_per_s=1.0) for name in plans]
+    frontiers = {q.name: Frontier(q, plans[q.name], {}, (), (), "") for q in queries}
+    running = Incumbent({"first": plans["first"][1].plan, "second": plans["second"][0].plan}, 1.0, most)
+    found = match(frontiers, infra, reestimate, compose=compose, settings=PATIENT, incumbent=running)
+    assert found.satisfied_weight == weight
+    assert found.weight_with_more_changes == more
+    assert found.weight_bound == 3.0
+
+
+def test_planning_from_what_runs_serves_what_planning_from_scratch_does() -> None:
+    for seed in seeds(12):
+        specification, profiles = random_specification(seed, queries=6, cpus=4.0, nodes=1)
+        before, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
+        changed = _with_one_change(specification, np.random.default_rng(seed))
+        fresh, _ = plan_all_queries(changed, profiles, settings=PATIENT, explain_rejections=())
+        again, _ = plan_all_queries(
+            changed, profiles, settings=PATIENT, incumbent=Incumbent.of(before), explain_rejections=()
+        )
+        assert again.satisfied_weight >= fresh.satisfied_weight - 1e-9
+        assert again.weight_with_more_changes is None
+
+
+def _with_one_change(specification: Specification, rng: np.random.Generator) -> Specification:
+    """Return the specification with another rate, latency SLO, price or number of nodes, or without a query."""
+    queries, infra = list(specification.queries), specification.required_infrastructure
+    pools, which, where = list(infra.pools), int(rng.integers(len(queries))), int(rng.integers(len(infra.pools)))
+    query, pool, factor = queries[which], pools[where], float(rng.choice([0.4, 2.5]))
+    match rng.choice(["rate", "latency", "price", "node", "gone"]):
+        case "rate":
+            queries[which] = query.model_copy(update={"rate_per_s": query.rate_per_s * factor})
+        case "latency":
+            assert query.slos.latency is not None
+            latency = query.slos.latency.with_limit(query.slos.latency.limit_s * factor)
+            queries[which] = query.model_copy(update={"slos": query.slos.model_copy(update={"latency": latency})})
+        case "price":
+            pools[where] = pool.model_copy(update={"price_usd_per_h": pool.price_usd_per_h * factor})
+        case "node":
+            pools[where] = pool.model_copy(update={"nodes": pool.nodes - 1})
+        case _:
+            del queries[which]
+    return replace(
+        specification, queries=tuple(queries), infrastructure=infra.model_copy(update={"pools": tuple(pools)})
+    )

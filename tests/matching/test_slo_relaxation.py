@@ -44,7 +44,6 @@ def test_a_relaxed_query_is_served_when_everything_is_planned_again(seed: int) -
         )
         again, _ = plan_all_queries(replace(specification, queries=queries), profiles, settings=PATIENT)
         assert rejection.query in [assignment.query for assignment in again.assignments]
-        assert not frontiers[rejection.query].candidates or found.optimal
 
 
 INFRA = infrastructure([("edge", 1, 4.0, 16.0, 1.0), ("far", 1, 4.0, 16.0, 2.0)])

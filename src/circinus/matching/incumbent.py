@@ -15,7 +15,7 @@ from circinus.matching.column_generation import Candidates, Compose
 from circinus.matching.cuts import ChurnCut
 from circinus.matching.plan_set import Matching
 from circinus.matching.problem import IncumbentChoice, Problem
-from circinus.specification import Query, QueryPlan
+from circinus.specification import Deployment, Query, QueryPlan
 
 _MIN_CHURN_USD_PER_H = 1e-6
 """Minimum churn price, so that a change without any saving never wins."""
@@ -53,6 +53,18 @@ class Incumbent:
         """Return the plans of a matching as an incumbent."""
         plans = {assignment.query: assignment.chosen.plan for assignment in matching.assignments}
         return cls(plans, change_usd_per_h, max_changes)
+
+    def deployments_of(self, queries: Sequence[Query]) -> list[Deployment]:
+        """Return the distinct deployments of the queries' running plans."""
+        plans = [self.plans[query.name] for query in queries if query.name in self.plans]
+        return list(dict.fromkeys(plan.deployment_of(operator) for plan in plans for operator, _ in plan.placement))
+
+    def is_kept_by(self, problem: Problem, chosen: IntArray) -> bool:
+        """Return whether a choice (Q,) changes or stops no running plan."""
+        plans = {
+            problem.queries[query]: problem.candidates[candidate].plan for query, candidate in problem.served(chosen)
+        }
+        return all(plans.get(name) == self.plans[name] for name in problem.queries if name in self.plans)
 
     def unlisted_plans(
         self, candidates: Candidates, queries: Sequence[Query], compose: Compose

@@ -73,6 +73,8 @@ class Answer:
     optimal: bool
     is_large: bool
     """True if there are too many queries to cut off infeasible choices individually."""
+    weight_with_more_changes: float | None = None
+    """Larger weight that takes more changes of running plans than are allowed; None if the limit does not bind."""
 
     @property
     def chosen(self) -> IntArray:

@@ -24,6 +24,7 @@ from circinus.matching.incumbent import Incumbent
 from circinus.matching.match_run import Answer, MatchRun
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
 from circinus.matching.plan_set import Matching, tenant_shares
+from circinus.matching.plan_space_bounds import plan_space_bounds
 from circinus.matching.search import search
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings
 from circinus.matching.simulation_check import check_by_simulation, exclude_refuted, simulation_inputs
@@ -32,6 +33,7 @@ from circinus.matching.solvers.highs_subprocess import HighsSubprocess
 from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
 from circinus.matching.solvers.milp_solver import MilpSolver
 from circinus.matching.solvers.solver import Solver
+from circinus.matching.tolerances import COST_GAP_TOLERANCE
 from circinus.planning import Frontier, plan_queries
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
@@ -213,6 +215,14 @@ def _matching(answer: Answer, replan: Replan | None, explain_rejections: Collect
     changes_limited = any(isinstance(cut, ChurnCut) for cut in answer.cuts)
     cost_bound_usd_per_h = 0.0 if changes_limited else answer.cost_bound_usd_per_h - problem.max_change_usd_per_h
     weight_bound = total_weight if changes_limited else levels.bound(answer.chosen, answer.weight_bounds)
+    weight_bound = max(min(weight_bound, relaxation.weight_bound, total_weight), satisfied)
+    cost_bound_usd_per_h = max(cost_bound_usd_per_h, relaxation.cost_bound_usd_per_h)
+    optimal = answer.optimal and not changes_limited
+    if run.compose is not None:  # there are more plans than candidates
+        weight_bound, cost_bound_usd_per_h = plan_space_bounds(answer)
+        optimal = weight_bound <= satisfied and (
+            usage.cost_usd_per_h <= cost_bound_usd_per_h + COST_GAP_TOLERANCE * usage.cost_usd_per_h
+        )
     return Matching(
         assignments=explain_assignments(answer),
         rejections=rejections(answer, replan, explain_rejections),
@@ -220,9 +230,10 @@ def _matching(answer: Answer, replan: Replan | None, explain_rejections: Collect
         satisfied_weight=satisfied,
         total_weight=total_weight,
         cost_usd_per_h=usage.cost_usd_per_h,
-        weight_bound=max(min(weight_bound, relaxation.weight_bound, total_weight), satisfied),
-        optimal=answer.optimal and not changes_limited,
-        cost_bound_usd_per_h=min(max(cost_bound_usd_per_h, relaxation.cost_bound_usd_per_h), usage.cost_usd_per_h),
+        weight_bound=weight_bound,
+        optimal=optimal,
+        cost_bound_usd_per_h=min(cost_bound_usd_per_h, usage.cost_usd_per_h),
         prices=relaxation.prices,
         tenants=tenant_shares(run.queries, answer.served, run.infrastructure.tenants),
+        weight_with_more_changes=answer.weight_with_more_changes,
     )

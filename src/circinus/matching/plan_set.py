@@ -134,17 +134,18 @@ class Matching:
     cost_usd_per_h: float
     """Cost of all sized deployments plus all transfers."""
     weight_bound: float
-    """Upper bound on the satisfied weight of any matching of the listed candidates. With priorities, bounds are summed
-    over them: each holds for matchings that serve as much of every higher priority."""
+    """Upper bound on the satisfied weight of any matching of all plans, see `plan_space_bounds`. Of plans that are all
+    candidates, bounds are summed over priorities: each holds for matchings that serve as much of every higher one."""
     optimal: bool
-    """True if weight and cost are proved optimal over the listed candidates; with running plans, for the cost including
-    churn and within the allowed number of changes."""
+    """True if weight and cost reach their bounds."""
     cost_bound_usd_per_h: float
-    """Lower bound on the cost of any matching of the listed candidates with this weight, without churn."""
+    """Lower bound on the cost of any matching of all plans with this weight, without churn."""
     prices: tuple[ShadowPrice, ...] = ()
     """Shadow price of every resource."""
     tenants: tuple[TenantShare, ...] = ()
     """Shares of the infrastructure's tenants that have queries."""
+    weight_with_more_changes: float | None = None
+    """Larger weight found with more changes of running plans than are allowed; None if the limit does not bind."""
 
     @property
     def weight_gap(self) -> float:

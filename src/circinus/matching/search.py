@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from heapq import nsmallest
 from itertools import count
@@ -76,13 +77,17 @@ class _Search:
         self._is_large = len(servable) > MATCHING.max_exact_queries
         is_small_subset = not self._is_large and len(run.frontiers) > MATCHING.max_exact_queries
         self._solver = MilpSolver(seed=run.settings.seed, clock=run.clock) if is_small_subset else run.solver
-        self._deadline_s = run.clock() + limit_s
+        self._started_s = run.clock()
+        self._deadline_s = self._started_s + limit_s
         self._columns_deadline_s = self._deadline_s - (1.0 - MATCHING.column_generation_share) * limit_s
 
     def answer(self) -> Answer:
+        """Return the answer from scratch or, if plans run, the best answer at the price of changing them.
+
+        Running plans take part in the last choice only. In an earlier one they would stay wherever other plans are
+        equally good, and then no plan would be offered on the deployments of a heavier answer.
+        """
         run, candidates = self._run, self._listed
-        if self._incumbent is not None and run.compose is not None:
-            candidates = add_columns(candidates, self._incumbent.unlisted_plans(candidates, self._queries, run.compose))
         if run.promise is not None:
             candidates = generate_columns(
                 candidates,
@@ -92,12 +97,14 @@ class _Search:
                 should_stop=lambda: run.clock() > self._columns_deadline_s,
                 seed=run.settings.seed,
             )
-        problem = self._problem(candidates)
         if run.compose is None:
-            return self._solve(problem, None, 1.0)
-        return self._reuse(candidates, problem, run.compose)
+            return self._solve(self._problem(candidates, self._incumbent), None, 1.0, self._incumbent)
+        fresh, candidates = self._reuse(candidates, run.compose)
+        if self._incumbent is None:
+            return fresh
+        return self._change_running(self._incumbent, fresh, candidates, run.compose)
 
-    def _problem(self, candidates: Candidates) -> Problem:
+    def _problem(self, candidates: Candidates, incumbent: Incumbent | None = None) -> Problem:
         problem = build_problem(
             self._run.queries,
             candidates,
@@ -107,32 +114,65 @@ class _Search:
             guaranteed=self._guaranteed,
             preferred=self._preferred,
         )
-        return problem if self._incumbent is None else self._incumbent.mark(problem)
+        return problem if incumbent is None else incumbent.mark(problem)
 
-    def _solve(self, problem: Problem, start: IntArray | None, share: float) -> Answer:
+    def _solve(self, problem: Problem, start: IntArray | None, share: float, incumbent: Incumbent | None) -> Answer:
         """Return an answer within a share of the remaining time."""
         now_s = self._run.clock()
         deadline_s = now_s + max(self._deadline_s - now_s, 0.0) * share
-        return solve_in_rounds(
-            self._run, problem, self._solver, start, self._incumbent, deadline_s, is_large=self._is_large
-        )
+        return solve_in_rounds(self._run, problem, self._solver, start, incumbent, deadline_s, is_large=self._is_large)
 
     def _is_late(self) -> bool:
         return self._run.clock() >= self._deadline_s
 
-    def _reuse(self, candidates: Candidates, problem: Problem, compose: Compose) -> Answer:
-        """Solve, and solve again while plans on the answer's deployments improve it.
+    def _change_running(self, incumbent: Incumbent, fresh: Answer, candidates: Candidates, compose: Compose) -> Answer:
+        """Return the best answer at the price of changes; unless they are limited, of no less weight than `fresh`.
+
+        Args:
+            incumbent: running plans.
+            fresh: answer from scratch.
+            candidates: of that answer.
+            compose: returns the plans of a query on given deployments.
+        """
+        problem = incumbent.mark(fresh.problem)
+        fresh = replace(fresh, problem=problem, solution=replace(fresh.solution, usage=problem.usage_of(fresh.chosen)))
+        if incumbent.is_kept_by(problem, fresh.chosen):
+            return fresh
+        limit_s = MATCHING.change_time_share * (self._deadline_s - self._started_s)
+        self._deadline_s = max(self._deadline_s, self._run.clock() + limit_s)
+        running = incumbent.deployments_of(self._queries)
+        candidates = add_columns(candidates, incumbent.unlisted_plans(candidates, self._queries, compose))
+        candidates = add_columns(candidates, {query.name: compose(query, running) for query in self._queries})
+        answer, _ = self._reuse(candidates, compose, incumbent, fresh)
+        weights_of = problem.priority_levels.weights_of
+        if weights_of(answer.chosen) >= weights_of(fresh.chosen):
+            return answer
+        if incumbent.max_changes is None:
+            return fresh
+        return replace(answer, weight_with_more_changes=problem.priority_levels.weight_of(fresh.chosen))
+
+    def _reuse(
+        self, candidates: Candidates, compose: Compose, incumbent: Incumbent | None = None, first: Answer | None = None
+    ) -> tuple[Answer, Candidates]:
+        """Solve, and solve again while plans on the answer's deployments improve it; return the candidates, too.
 
         The frontiers' plans alone are solved first. On nearly all instances, plans on running deployments then improve
         nothing, which heuristic answers to the extended problem show at a fraction of the cost of solving it. The
         deployments of a heuristic answer to the frontiers' plans are offered, too: they differ from those of the best
         one.
+
+        Args:
+            candidates: by query name.
+            compose: returns the plans of a query on given deployments.
+            incumbent: running plans.
+            first: answer to start from, whose candidates are the first of each query's; None: a heuristic one.
         """
         share = _FIRST_SHARE_LARGE if self._is_large else _FIRST_SHARE
-        quick = greedy(problem)
-        answer = self._solve(problem, quick, share)
+        problem = self._problem(candidates, incumbent)
+        quick = greedy(problem) if first is None else _moved(first, problem)
+        answer = self._solve(problem, quick, share, incumbent)
         running = _used_deployments(problem, quick)
-        cheapest = () if self._is_large else _cheapest_deployments(candidates)
+        cheapest = () if self._is_large or first is not None else _cheapest_deployments(candidates)
         for _ in range(MATCHING.max_reuse_rounds):
             problem, chosen = answer.problem, answer.chosen
             running = list(dict.fromkeys([*running, *_used_deployments(problem, chosen, answer.solver_choice)]))
@@ -144,17 +184,23 @@ class _Search:
             extended, cheapest = add_columns(candidates, columns), ()
             if all(len(plans) == len(candidates[name]) for name, plans in extended.items()) or self._is_late():
                 break
-            wider = self._problem(extended)
-            start = np.where(chosen >= 0, chosen - problem.block[:-1] + wider.block[:-1], -1)
+            wider = self._problem(extended, incumbent)
+            start = _moved(answer, wider)
             key = partial(objective_key, wider)
             quick = max(local_search(wider, start), greedy(wider), key=key)
             if answer.optimal and key(quick) <= key(start):
                 break
-            next_answer = self._solve(wider, quick, share)
+            next_answer = self._solve(wider, quick, share, incumbent)
             if key(next_answer.chosen) <= key(start):
                 break
             candidates, answer = extended, next_answer
-        return answer
+        return answer, candidates
+
+
+def _moved(answer: Answer, wider: Problem) -> IntArray:
+    """Return (Q,) the choice of an answer in a problem with further candidates behind those of each query."""
+    chosen = answer.chosen
+    return np.where(chosen >= 0, chosen - answer.problem.block[:-1] + wider.block[:-1], -1)
 
 
 def _used_deployments(problem: Problem, *choices: IntArray) -> list[Deployment]:

@@ -22,6 +22,8 @@ class MatchingSettings:
     max_reuse_rounds: int = 3
     column_generation_share: float = 0.2
     """Share of the time limit for column generation."""
+    change_time_share: float = 0.3
+    """Minimum time for choosing between running plans and an answer from scratch, as a share of the time limit."""
     round_share_large: float = 0.5
     """Share of the remaining time for a round with many queries, as further rounds will follow."""
     max_rounds: int = 80

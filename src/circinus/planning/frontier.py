@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from circinus.estimation import PlanCandidate
-from circinus.planning.plan_arrays import ColumnPool
+from circinus.planning.plan_arrays import ColumnPool, DualPrices
 from circinus.specification import Query, SloKind
 
 
@@ -71,7 +72,7 @@ class Frontier:
     best_effort: BestEffortPlan | None = None
     """Plan most likely to meet the SLOs, if any may; None if there are candidates."""
     unlisted: ColumnPool | None = field(default=None, compare=False, repr=False)
-    """All non-dominated plans, if `candidates` holds only a selection of them."""
+    """All non-dominated plans, if `candidates` holds only some of them."""
     measured: bool = True
     """True if the pipeline has enough measurements for any guarantee."""
 
@@ -79,3 +80,9 @@ class Frontier:
     def plans(self) -> tuple[PlanCandidate, ...]:
         """Candidates, then high-margin plans."""
         return (*self.candidates, *self.high_margin)
+
+    def lowest_price(self, prices: DualPrices) -> float:
+        """Return the lowest price of a plan if fully shared, in single precision; infinite without a plan."""
+        if self.unlisted is not None:
+            return self.unlisted.lowest_price(prices)
+        return min((prices.of(candidate) for candidate in self.candidates), default=math.inf)

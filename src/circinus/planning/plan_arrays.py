@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
+from circinus.estimation import PlanCandidate
 from circinus.planning.dominance import nondominated
 from circinus.planning.resource_columns import RESOURCES
 from circinus.planning.search_space import SearchSpace
@@ -155,6 +156,16 @@ class DualPrices:
     usd_per_h: float
     """Price of a US dollar per hour."""
 
+    def of(self, candidate: PlanCandidate) -> float:
+        """Return the price of a plan if fully shared."""
+        total = self.usd_per_h * candidate.transfer_cost_usd_per_h
+        total += sum(self.links.get(use.link.name, 0.0) * use.bytes_per_s for use in candidate.links)
+        for use in candidate.deployments:
+            amounts = zip(self.pools.get(use.deployment.pool, ()), use.demand.amounts, strict=False)
+            replica = self.usd_per_h * use.demand.cost_usd_per_h + sum(price * amount for price, amount in amounts)
+            total += use.fractional_replicas * replica
+        return total
+
 
 @dataclass(frozen=True, eq=False)
 class ColumnPool:
@@ -197,6 +208,10 @@ class ColumnPool:
         better = np.flatnonzero(~self.listed & (reduced_cost < limit))
         best = better[np.argsort(reduced_cost[better], kind="stable")[:count]]
         return tuple(self.names.plan(self.keys[index].tolist()) for index in best)
+
+    def lowest_price(self, prices: DualPrices) -> float:
+        """Return the lowest price of any plan, listed or not."""
+        return float((self.takes @ self._vector(prices).astype(np.float32)).min(initial=np.inf))
 
     def _vector(self, prices: DualPrices) -> FloatArray:
         pools = np.array([prices.pools.get(name, (0.0,) * len(RESOURCES)) for name in self.names.pools]).T.reshape(-1)

@@ -205,7 +205,7 @@ def _plan(
         reason="" if guaranteed else explain_infeasible(search, network, relaxations),
         high_margin=with_margin,
         best_effort=best_effort_plan(search) if explain and not guaranteed else None,
-        unlisted=ColumnPool.of(search.space, plans, selection) if plans.count > selected.count else None,
+        unlisted=ColumnPool.of(search.space, plans, selection) if plans.count > len(guaranteed) else None,
     )
 
 

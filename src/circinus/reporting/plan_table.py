@@ -132,7 +132,7 @@ def plan_table(
         for rejection in matching.rejections
     ]
     tenants = [_tenant_line(share) for share in matching.tenants]
-    return Group(table, Text(PLAN_LEGEND, style="dim"), *rejections, totals, *tenants)
+    return Group(table, Text(PLAN_LEGEND, style="dim"), *rejections, totals, *_change_limit_line(matching), *tenants)
 
 
 def _rejection_line(rejection: Rejection, query: Query, metric: str) -> Text:
@@ -156,14 +156,20 @@ def _tenant_line(share: TenantShare) -> Text:
 
 
 def _optimality(matching: Matching) -> str:
-    """Return the bounds on the weight and cost of all matchings of the same candidates."""
+    """Return the bounds on the weight and cost of all matchings."""
+    bound = f"bound {matching.weight_bound:g} over all plans"
     if matching.optimal:
-        return f"bound {matching.weight_bound:g}, proved optimal over the candidates"
+        return f"{bound}, proved optimal"
     gap = matching.weight_bound - matching.satisfied_weight
-    return (
-        f"bound {matching.weight_bound:g}, optimality gap {gap:.4g} over the candidates; cost gap at most "
-        f"{format_percentage(matching.cost_gap)} at this weight"
-    )
+    best = f"best found, gap {gap:.4g}" if gap > 0 else "no gap"
+    return f"{bound}, {best}; cost gap at most {format_percentage(matching.cost_gap)}"
+
+
+def _change_limit_line(matching: Matching) -> list[Text]:
+    if matching.weight_with_more_changes is None:
+        return []
+    text = f"the limit on changes binds: weight {matching.weight_with_more_changes:g} was found with more changes"
+    return [Text(text, style="yellow")]
 
 
 def price_table(prices: tuple[ShadowPrice, ...]) -> RenderableType:

@@ -1,0 +1,74 @@
+"""Bounds on the weight and cost of every matching of all plans, whether listed as candidates or not.
+
+A solver's bounds hold for the listed candidates. A plan that is not listed may still share a deployment with others and
+leave room for one more query. Every plan of a query takes at least as much as some plan of its frontier does if fully
+shared, of each resource; so at any prices of resources, no plan is cheaper than the cheapest one of the frontier
+(Lagrangian relaxation, see `lagrangian.dual`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from circinus.arrays import FloatArray
+from circinus.matching.column_generation import dual_prices
+from circinus.matching.match_run import Answer
+from circinus.matching.priority_levels import IntegerWeights
+from circinus.matching.problem import Problem
+from circinus.matching.tolerances import CAPACITY_TOLERANCE
+from circinus.planning import Frontier
+from circinus.planning.plan_arrays import DualPrices
+
+_PRICE_ROUNDING = 1e-5
+"""Relative rounding error of a price in single precision."""
+_FREE = DualPrices({}, {}, 1.0)
+
+
+def plan_space_bounds(answer: Answer) -> tuple[float, float]:
+    """Return (an upper bound on the weight, a lower bound on the cost at the answer's weight) of every matching.
+
+    Plans count at their utilization targets, within the tolerance of the plan search. Bounds ignore priorities.
+    """
+    problem, frontiers = replace(answer.problem, incumbent=None), answer.run.frontiers
+    servable = np.array([bool(len(problem.candidates_of(query))) for query in range(len(problem.queries))], dtype=bool)
+    weight = np.where(servable, problem.priority_levels.weight, 0.0)
+    names = [name for name, may_be in zip(problem.queries, servable, strict=True) if may_be]
+    satisfied, bound = problem.priority_levels.weight_of(answer.chosen), float(weight.sum())
+    if satisfied < bound:
+        bound = min(bound, _weight_bound(answer, problem, weight[servable], [frontiers[name] for name in names]))
+    lowest_usd_per_h = _lowest_prices([frontiers[name] for name in names], _FREE)
+    return max(bound, satisfied), _cost_bound(weight[servable], lowest_usd_per_h, satisfied)
+
+
+def _weight_bound(answer: Answer, problem: Problem, weight: FloatArray, frontiers: list[Frontier]) -> float:
+    prices = dual_prices(problem, answer.run.settings.seed)
+    if prices is None:
+        return math.inf
+    prices = replace(prices, usd_per_h=0.0)
+    payments = 0.0
+    for pool in answer.run.infrastructure.pools:
+        amounts = np.multiply(pool.amounts, pool.nodes * (1.0 - pool.headroom))
+        payments += float(amounts @ np.array(prices.pools.get(pool.name, (0.0,) * len(amounts))))
+    capacities = dict(zip(problem.links, problem.link_capacity_bytes_per_s.tolist(), strict=True))
+    payments += sum(price * capacities[link] for link, price in prices.links.items())
+    surplus = np.maximum(weight - _lowest_prices(frontiers, prices), 0.0)
+    bound = float(surplus.sum()) + payments * (1.0 + CAPACITY_TOLERANCE)
+    units = IntegerWeights.of(weight)
+    return bound if units.rounding else float(math.floor(bound / units.unit + CAPACITY_TOLERANCE) * units.unit)
+
+
+def _lowest_prices(frontiers: list[Frontier], prices: DualPrices) -> FloatArray:
+    """Return (frontiers,) lower bounds on the price of any plan of each, fully shared."""
+    lowest = np.array([frontier.lowest_price(prices) for frontier in frontiers], dtype=np.float64)
+    return np.where(np.isfinite(lowest), lowest, 0.0) * (1.0 - _PRICE_ROUNDING)
+
+
+def _cost_bound(weight: FloatArray, lowest_usd_per_h: FloatArray, satisfied: float) -> float:
+    """Return the cost of satisfying a weight if queries were divisible: those of the lowest cost per weight first."""
+    order = np.argsort(lowest_usd_per_h / np.where(weight > 0, weight, 1.0), kind="stable")
+    needed = np.clip(satisfied - np.concatenate([[0.0], np.cumsum(weight[order])[:-1]]), 0.0, weight[order])
+    share = np.divide(needed, weight[order], out=np.zeros_like(needed), where=weight[order] > 0)
+    return float(share @ lowest_usd_per_h[order])
