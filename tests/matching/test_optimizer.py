@@ -263,5 +263,5 @@ def test_an_observer_sees_the_answer_of_each_pass() -> None:
         reestimate,
         observer=lambda name, answer: seen.append((name, answer.served)),
     )
-    assert [name for name, _ in seen] == ["search", "enforce_pins", "enforce_tenant_shares", "backfill"]
+    assert [name for name, _ in seen] == ["search", "enforce_pins", "enforce_tenant_shares", "backfill", "break_ties"]
     assert seen[-1][1] == {assignment.query for assignment in matching.assignments}

@@ -34,7 +34,7 @@ def _plans(count: int, seed: int) -> PlanArrays:
 @pytest.mark.parametrize("seed", range(5))
 def test_no_more_than_asked_for_each_once_by_cost(max_plans: int, seed: int) -> None:
     plans = _plans(200, seed)
-    chosen = select_representatives(plans, COLUMNS, max_plans)
+    chosen = select_representatives(plans, COLUMNS, "device", max_plans)
     assert len(chosen) == len(set(chosen.tolist())) == min(max_plans, 200)
     cost = plans.resources[chosen, COLUMNS.dedicated_cost]
     assert (np.diff(cost) >= 0).all()
@@ -43,7 +43,7 @@ def test_no_more_than_asked_for_each_once_by_cost(max_plans: int, seed: int) -> 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_extremes_stay(seed: int) -> None:
     plans = _plans(200, seed)
-    chosen = set(select_representatives(plans, COLUMNS, 40).tolist())
+    chosen = set(select_representatives(plans, COLUMNS, "device", 40).tolist())
     assert int(plans.resources[:, COLUMNS.dedicated_cost].argmin()) in chosen
     assert int(plans.resources[:, COLUMNS.shared_cost].argmin()) in chosen
     for pool in range(3):
@@ -55,7 +55,7 @@ def test_the_extremes_stay(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_cheapest_of_each_placement_and_configuration_stay(seed: int) -> None:
     plans = _plans(400, seed)
-    chosen = select_representatives(plans, COLUMNS, 60)
+    chosen = select_representatives(plans, COLUMNS, "device", 60)
     cost = plans.resources[:, COLUMNS.dedicated_cost]
     for configuration in range(6):
         alike = np.flatnonzero(plans.configuration == configuration)
@@ -73,3 +73,12 @@ def test_columns_do_not_overlap_and_cover_everything() -> None:
     counted[[COLUMNS.link(0), COLUMNS.shared_cost, COLUMNS.dedicated_cost]] += 1
     assert (counted == 1).all()
     assert np.isfinite(COLUMNS.capacity).sum() == 3 * 4 + 1
+
+
+def test_of_plans_of_equal_cost_those_that_stay_at_the_source_come_first() -> None:
+    plans = _plans(200, 0)
+    plans.resources[:, [COLUMNS.shared_cost, COLUMNS.dedicated_cost]] = 0.0
+    chosen = select_representatives(plans, COLUMNS, "device", 40)
+    moves = [(np.diff([0, *pools, 0]) != 0).sum() for pools in plans.pools[chosen]]
+    assert moves == sorted(moves)
+    assert moves[0] == 0

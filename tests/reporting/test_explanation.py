@@ -64,9 +64,7 @@ def test_a_tie_says_what_decided() -> None:
     asked = _query("q")
     found = _matched(_frontier(asked, _plan("q", "edge", fluid=0.5), _plan("q", "edge", fluid=0.4, operator="b")))
     (alternative,) = found.assignments[0].alternatives
-    assert alternative.reason.startswith(
-        "costs the same: plans of equal weight and total cost are not compared further"
-    )
+    assert alternative.reason == "costs the same, and is equal in all that breaks ties"
 
 
 def test_a_rejection_says_what_is_beside_the_others() -> None:

@@ -15,6 +15,7 @@ from circinus.matching.explanation.assignment_explanations import (
     cheaper_failures,
     cost_difference,
     infeasible,
+    tie,
 )
 from circinus.matching.explanation.rejections import explain_rejection
 from circinus.matching.explanation.shadow_prices import ShadowPrice
@@ -24,6 +25,7 @@ from circinus.matching.plan_set import Assignment, Matching, Rejection, tenant_s
 from circinus.matching.problem import RESOURCES
 from circinus.matching.settings import MATCHING
 from circinus.matching.simulation_check import check_by_simulation, exclude_refuted, simulation_inputs
+from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, ladder, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
@@ -169,13 +171,18 @@ def _assignment(
     """Return the query's plan with its reason and alternatives."""
     candidates, added = prepared.problem.candidates, prepared.marginal_costs.added_usd_per_h
     untried = [other for other in prepared.cheapest_first if other != position][len(failed) :]
-    extra = [(candidates[other], float(added[other] - added[position])) for other in untried]
+    compared = [
+        cost_difference(candidates[other], extra, extra)
+        if (extra := float(added[other] - added[position])) > EQUAL_USD_PER_H
+        else tie(candidates[other], prepared.tie_key(other), prepared.tie_key(position))
+        for other in untried
+    ]
     merit = "its only plan" if len(candidates) == 1 else f"adds the lowest cost among its {len(candidates)} plans"
     return Assignment(
         query=frontier.query.name,
         chosen=fit.final,
         reason="; ".join((f"{merit} given the running plans", *cheaper_failures(failed))),
-        alternatives=alternatives([*(cost_difference(plan, usd, usd) for plan, usd in extra), *failed], frontier),
+        alternatives=alternatives([*compared, *failed], frontier),
         ladder=ladder(frontier.query, frontier.plans, candidates[position]),
     )
 

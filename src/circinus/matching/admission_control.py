@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from circinus.matching.problem import Problem, Usage, round_up_replicas
 from circinus.matching.problem_builder import build_problem
 from circinus.matching.sizing import Reestimate, violations, with_cost
 from circinus.matching.solvers.greedy import MarginalCosts, marginal_costs
+from circinus.matching.tolerances import EQUAL_USD_PER_H
+from circinus.planning.tie_order import TieKey, TieOrder
 from circinus.specification import Deployment, DirectedLink, Infrastructure, Query, Slos
 
 _MIN_CAPACITY = 1e-12
@@ -35,15 +38,20 @@ class AdmissionProblem:
     """Usage of the running plans."""
     marginal_costs: MarginalCosts
 
-    @property
-    def cheapest_first(self) -> list[int]:
-        """Candidates within the linear capacities, by added cost, ties by the fill of the fullest resource."""
-        fullest = (self.marginal_costs.rows / self.problem.rows.limit).max(axis=1, initial=0.0)
-        return [
-            candidate
-            for candidate in np.lexsort((fullest, self.marginal_costs.added_usd_per_h)).tolist()
-            if self.marginal_costs.fits[candidate]
-        ]
+    tie_order: TieOrder
+
+    @cached_property
+    def cheapest_first(self) -> tuple[int, ...]:
+        """Candidates within the linear capacities, by added cost, then in the order of ties."""
+        cost = np.round(self.marginal_costs.added_usd_per_h / EQUAL_USD_PER_H)
+        fitting = np.flatnonzero(self.marginal_costs.fits).tolist()
+        return tuple(sorted(fitting, key=lambda candidate: (cost[candidate], self.tie_key(candidate))))
+
+    def tie_key(self, candidate: int) -> TieKey:
+        """Return the key of a candidate, with the replicas that it adds."""
+        return self.tie_order.key(
+            self.problem.candidates[candidate], int(self.marginal_costs.added_replicas[candidate])
+        )
 
     def with_candidate(self, candidate: int) -> Usage:
         """Return the joint usage of the running plans and a candidate."""
@@ -155,7 +163,8 @@ class AdmissionControl:
             rows=problem.rows.coefficients @ replicas,
             cost_usd_per_h=float(problem.price_usd_per_h @ replicas) + self._transfers_usd_per_h,
         )
-        return AdmissionProblem(problem, usage, marginal_costs(problem, 0, usage))
+        costs = marginal_costs(problem, 0, usage)
+        return AdmissionProblem(problem, usage, costs, TieOrder([query], self.infrastructure))
 
     def with_nodes(self, pool: str, added: int) -> AdmissionControl:
         """Return the running plans with more nodes in a pool."""

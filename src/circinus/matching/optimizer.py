@@ -33,6 +33,7 @@ from circinus.matching.solvers.highs_subprocess import HighsSubprocess
 from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
 from circinus.matching.solvers.milp_solver import MilpSolver
 from circinus.matching.solvers.solver import Solver
+from circinus.matching.tie_breaking import break_ties
 from circinus.matching.tolerances import COST_GAP_TOLERANCE
 from circinus.planning import Frontier, plan_queries
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
@@ -48,6 +49,7 @@ PASSES: Final[tuple[Callable[[Answer], Answer], ...]] = (
     enforce_pins,  # served, or an error that names a minimal conflict
     enforce_tenant_shares,  # guaranteed shares, as far as possible
     backfill,  # unserved queries that still fit next to whole replicas
+    break_ties,  # plans of equal cost, as a person would choose
 )
 """Passes after the search, in order."""
 

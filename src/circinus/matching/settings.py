@@ -36,6 +36,8 @@ class MatchingSettings:
     """Maximum number of plans of a query that are tried in backfilling, those with the lowest added cost."""
     backfill_time_share: float = 0.5
     """Time for backfilling queries, as a share of the time limit and in addition to it."""
+    tie_time_share: float = 0.2
+    """Time for breaking ties, as a share of the time limit and in addition to it."""
     conflict_time_factor: float = 2.0
     """Time for finding a conflict among pinned queries, as a multiple of the time limit."""
     max_greedy_passes: int = 8

@@ -19,6 +19,7 @@ from circinus.planning.profile_arrays import ProfileArrays, compile_configuratio
 from circinus.planning.query_search import QuerySearch
 from circinus.planning.resource_columns import ResourceColumns
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
+from circinus.planning.tie_order import by_cost
 from circinus.profiling import MIN_ITEMS, PipelineProfile
 from circinus.specification import Network, Pipeline, Query, Specification
 
@@ -52,30 +53,28 @@ def _best(
     return best_effort_plan(search) if search.space.columns.pools else None
 
 
-def select_representatives(plans: PlanArrays, columns: ResourceColumns, max_plans: int) -> IntArray:
+def select_representatives(plans: PlanArrays, columns: ResourceColumns, source: str, max_plans: int) -> IntArray:
     """Return at most `max_plans` representative plans, so that the matching has a choice if resources are scarce.
 
     The selection is, in this order: the minimum of each column (dedicated and shared cost, each pool and link), the
     cheapest plan of each placement and of each configuration (alternating, cheap ones first), then the remaining plans
-    by cost.
+    by cost. Of plans of equal cost, the first in the order of ties comes first (`by_cost`).
 
     Returns:
         Indexes, by ascending cost with dedicated replicas.
     """
-    cost = plans.resources[:, columns.dedicated_cost]
-    by_cost = np.lexsort((plans.resources[:, columns.shared_cost], cost))
+    order = by_cost(plans, columns, source)
     if plans.count <= max_plans:
-        return by_cost
+        return order
     selected: dict[int, None] = {}
     for column in _extreme_columns(columns):
-        selected[int(by_cost[plans.resources[by_cost, column].argmin()])] = None
-    by_placement = by_cost[_first_of_each(plans.pools[by_cost])]
-    by_configuration = by_cost[_first_of_each(plans.configuration[by_cost, None])]
+        selected[int(order[plans.resources[order, column].argmin()])] = None
+    by_placement = order[_first_of_each(plans.pools[order])]
+    by_configuration = order[_first_of_each(plans.configuration[order, None])]
     for pair in zip_longest(by_placement.tolist(), by_configuration.tolist()):
         selected.update(dict.fromkeys(index for index in pair if index is not None))
-    selected.update(dict.fromkeys(by_cost.tolist()))
-    representatives = np.array(list(selected)[:max_plans], dtype=np.int64)
-    return representatives[np.lexsort((plans.resources[representatives, columns.shared_cost], cost[representatives]))]
+    selected.update(dict.fromkeys(order.tolist()))
+    return order[np.isin(order, list(selected)[:max_plans])]
 
 
 def _extreme_columns(columns: ResourceColumns) -> list[int]:
@@ -188,7 +187,7 @@ def _plan(
     plans = _affordable(search, without_cost)
     considered["plans above the cost SLO"] = without_cost.count - plans.count
     considered["plans"] = plans.count
-    selection = select_representatives(plans, search.space.columns, settings.max_plans)
+    selection = select_representatives(plans, search.space.columns, query.source, settings.max_plans)
     selected = plans.take(selection)
     considered["plans excluded from the frontier"] = plans.count - selected.count
     # The estimator decides on plans within a rounding error of an SLO.

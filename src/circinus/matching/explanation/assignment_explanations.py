@@ -18,13 +18,13 @@ from circinus.matching.problem import Problem
 from circinus.matching.solvers.greedy import marginal_costs
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, ladder
+from circinus.planning.tie_order import TieKey, TieOrder
 from circinus.specification import Deployment
 from circinus.specification.formatting import format_usd_per_h
 
 _MAX_ALTERNATIVES = 5
 """Maximum number of alternatives of a query, not counting near misses."""
 
-_TIE = "costs the same: plans of equal weight and total cost are not compared further; the search kept the first"
 _NO_GAIN = "costs the same as the running plan"
 _TOO_MANY_CHANGES = "would exceed the allowed number of plan changes"
 
@@ -46,8 +46,9 @@ class CandidateComparison:
 def explain_assignments(answer: Answer) -> tuple[Assignment, ...]:
     """Return every served query with its final plan, the reason, and the best alternatives."""
     problem, assignments = answer.problem, []
+    order = TieOrder(answer.run.queries, answer.run.infrastructure)
     for query, candidate in problem.served(answer.chosen):
-        frontier, compared = answer.run.frontiers[problem.queries[query]], _compare_candidates(answer, query)
+        frontier, compared = answer.run.frontiers[problem.queries[query]], _compare_candidates(answer, query, order)
         assignments.append(
             Assignment(
                 query=problem.queries[query],
@@ -74,7 +75,7 @@ def alternatives(compared: Sequence[CandidateComparison], frontier: Frontier) ->
     return (*selected, *near)
 
 
-def _compare_candidates(answer: Answer, query: int) -> tuple[CandidateComparison, ...]:
+def _compare_candidates(answer: Answer, query: int, order: TieOrder) -> tuple[CandidateComparison, ...]:
     """Return all candidates that a served query did not get, best first."""
     problem, current = answer.problem, int(answer.chosen[query])
     trial = answer.chosen.copy()
@@ -83,12 +84,20 @@ def _compare_candidates(answer: Answer, query: int) -> tuple[CandidateComparison
     position_of = int(problem.block[query])
     added, counted = (usd - usd[current - position_of] for usd in (costs.added_usd_per_h, costs.counted_usd_per_h))
     comparisons = []
+
+    def key(position: int) -> TieKey:
+        return order.key(problem.candidates[position_of + position], int(costs.added_replicas[position]))
+
     for position, candidate in enumerate(problem.candidates_of(query)):
         if candidate != current:
             trial[query] = candidate
             extra, with_churn = float(added[position]), float(counted[position])
-            if costs.fits[position] and with_churn >= -EQUAL_USD_PER_H:
+            if costs.fits[position] and with_churn > EQUAL_USD_PER_H:
                 comparison = cost_difference(problem.candidates[candidate], extra, with_churn)
+            elif (
+                costs.fits[position] and with_churn >= -EQUAL_USD_PER_H and key(position) >= key(current - position_of)
+            ):
+                comparison = tie(problem.candidates[candidate], key(position), key(current - position_of))
             else:
                 comparison = _by_feasibility(answer, trial, candidate)
             comparisons.append(replace(comparison, cheaper=extra < -EQUAL_USD_PER_H))
@@ -96,16 +105,19 @@ def _compare_candidates(answer: Answer, query: int) -> tuple[CandidateComparison
 
 
 def cost_difference(candidate: PlanCandidate, extra_usd_per_h: float, with_churn: float) -> CandidateComparison:
-    """Return the comparison by total cost with a plan that is no worse, churn included."""
+    """Return the comparison by total cost with a plan that is cheaper, churn included."""
     if extra_usd_per_h > EQUAL_USD_PER_H:
         reason = f"costs {format_usd_per_h(extra_usd_per_h)} more in total"
     elif extra_usd_per_h < -EQUAL_USD_PER_H:
         reason = f"costs {format_usd_per_h(-extra_usd_per_h)} less in total, which is below the churn price"
-    elif with_churn > EQUAL_USD_PER_H:
-        reason = _NO_GAIN
     else:
-        return CandidateComparison(candidate, (0, 0.0), _TIE)
+        reason = _NO_GAIN
     return CandidateComparison(candidate, (0, with_churn), reason)
+
+
+def tie(candidate: PlanCandidate, key: TieKey, better: TieKey) -> CandidateComparison:
+    """Return the comparison with a plan that costs as much and comes before in the order of ties."""
+    return CandidateComparison(candidate, (0, 0.0), f"costs the same, {key.reason_after(better)}")
 
 
 def _by_feasibility(answer: Answer, trial: IntArray, candidate: int) -> CandidateComparison:

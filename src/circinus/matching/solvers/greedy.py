@@ -138,6 +138,8 @@ class MarginalCosts:
     """(candidates,) additional cost of all deployments and transfers."""
     counted_usd_per_h: FloatArray
     """(candidates,) additional cost including churn."""
+    added_replicas: IntArray
+    """(candidates,)"""
     fits: BoolArray
     """(candidates,) whether all linear capacities hold."""
 
@@ -157,7 +159,13 @@ def marginal_costs(problem: Problem, query: int, usage: Usage) -> MarginalCosts:
         & (replicas <= problem.max_replicas[block.deployments]).all(axis=1)
     )
     changing = problem.change_usd_per_h[candidates.start : candidates.stop]
-    return MarginalCosts(rows=rows, added_usd_per_h=cost, counted_usd_per_h=cost + changing, fits=fits)
+    return MarginalCosts(
+        rows=rows,
+        added_usd_per_h=cost,
+        counted_usd_per_h=cost + changing,
+        added_replicas=added.sum(axis=1).astype(np.int64),
+        fits=fits,
+    )
 
 
 def is_feasible(problem: Problem, chosen: IntArray, cuts: Sequence[Cut]) -> bool:
