@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -10,7 +10,7 @@ import pytest
 
 from budget import HANG_LIMIT_S, share_of
 from circinus.estimation.estimator import USABLE_LINK_SHARE
-from circinus.matching import Matching, MatchSettings, optimizer, plan_all_queries
+from circinus.matching import Matching, MatchSettings, admission, optimizer, plan_all_queries
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.simulation_check import (
     SimulationCheck,
@@ -119,12 +119,17 @@ def _with_slow_plans(
     monkeypatch: pytest.MonkeyPatch, slow: Callable[[str, int], bool], times: float
 ) -> tuple[Specification, Matching, list[dict[str, QueryPlan]]]:
     """Plans of which a simulation finds some `times` as slow as the limit: by query and how many were found before."""
-    specification, profiles = random_specification(5, queries=4)
+    specification, profiles, _ = _bursty(5)
     slos = {query.name: query.slos for query in specification.queries}
     rounds: list[dict[str, QueryPlan]] = []
 
     def simulated(
-        matching: Matching, planned: Sequence[PlannedQuery], network: Network, *, seed: int = 0
+        matching: Matching,
+        planned: Sequence[PlannedQuery],
+        network: Network,
+        *,
+        restrict_to: Collection[str] | None = None,
+        **_: object,
     ) -> SimulationCheck:
         missed = {}
         for assignment in matching.assignments:
@@ -135,10 +140,12 @@ def _with_slow_plans(
                 missed[name] = replace(
                     assignment.chosen, estimate=replace(assignment.chosen.estimate, latency_s=seen, simulated=True)
                 )
-        rounds.append({name: candidate.plan for name, candidate in missed.items()})
-        return SimulationCheck(matching, missed)
+        if restrict_to is None:
+            rounds.append({name: candidate.plan for name, candidate in missed.items()})
+        return SimulationCheck(matching, {n: c for n, c in missed.items() if restrict_to is None or n in restrict_to})
 
     monkeypatch.setattr(optimizer, "check_by_simulation", simulated)
+    monkeypatch.setattr(admission, "check_by_simulation", simulated)
     matching, _ = plan_all_queries(specification, profiles, settings=PATIENT)
     return specification, matching, rounds
 

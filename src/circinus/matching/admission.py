@@ -19,17 +19,22 @@ from circinus.matching.explanation.assignment_explanations import (
 )
 from circinus.matching.explanation.rejections import explain_rejection
 from circinus.matching.explanation.shadow_prices import ShadowPrice
-from circinus.matching.explanation.slo_relaxation import Replan
+from circinus.matching.explanation.slo_relaxation import Replan, relax_slo, with_slos
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
 from circinus.matching.plan_set import Assignment, Matching, Rejection, tenant_shares
 from circinus.matching.problem import RESOURCES
 from circinus.matching.settings import MATCHING
-from circinus.matching.simulation_check import check_by_simulation, exclude_refuted, simulation_inputs
+from circinus.matching.simulation_check import (
+    SimulationCheck,
+    check_by_simulation,
+    exclude_refuted,
+    simulation_inputs,
+)
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, ladder, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
-from circinus.specification import Network, Query, Specification
+from circinus.specification import Network, Query, SloKind, Specification
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Admission:
     """Reason for the rejection."""
     binding: tuple[ShadowPrice, ...] = ()
     """Shadow prices of the binding resources."""
+    simulations: int = 0
+    """Number of plans that were simulated."""
     fit: tuple[AdmissionProblem, AdmissionFit] | None = None
     """Input of `add_admitted`."""
 
@@ -73,30 +80,138 @@ def admit_query(
     Raises:
         PlanningError: no infrastructure, a missing profile, or a running plan without profile.
     """
-    plans = PlanEstimates(specification, profiles, search.usable_link_share)
-    running = running_state(specification, matching, plans, search.usable_link_share)
-    infrastructure = specification.required_infrastructure
-    network = Network(infrastructure)
     (query,) = [query for query in specification.queries if query.name == name]
-    frontier = plan_query(query, specification.pipelines[query.pipeline], profiles[query.pipeline], network, search)
-    replan = partial(plans.replan, search=search)
-    for attempt in count(1):
-        composed = plans.on_deployments(query, running.deployments)
-        admission = admit(running, matching, frontier, extra_candidates=composed, replan=replan)
-        if admission.assignment is None or admission.fit is None:
-            return admission, matching
-        admitted = add_admitted(running, matching, admission, specification.queries)
-        planned = simulation_inputs(specification, profiles, admitted)
-        check = check_by_simulation(admitted, planned, network, restrict_to={name, *admission.fit[1].affected_queries})
-        if not check.violated:
-            break
-        refuted = admission.assignment.chosen
-        plans.exclude(name, None if attempt >= MATCHING.max_simulated_plans else refuted.plan)
-        frontier = exclude_refuted(frontier, refuted, check.violated, plans)
-    deployments = add_startup_times(check.matching.deployments, profiles, infrastructure)
-    admitted = plans.with_latest_starts(replace(check.matching, deployments=deployments))
-    (assignment,) = [assignment for assignment in admitted.assignments if assignment.query == name]
-    return replace(admission, assignment=assignment), admitted
+    return AdmissionPlanner.of(specification, profiles, matching, search).admit(query)
+
+
+@dataclass(frozen=True)
+class AdmissionPlanner:
+    """Planner of one more query at a time beside running plans, which stay.
+
+    A plan is decided on at its final sizes: the replicas, links and load that it will really have. Formulas decide, or
+    a simulation of all plans together where formulas have caveats or miss a latency SLO narrowly. Candidates are the
+    frontier's plans, plans on running deployments, and plans that would be too slow at their utilization targets.
+    """
+
+    specification: Specification
+    profiles: Mapping[str, PipelineProfile]
+    matching: Matching
+    """The running plans."""
+    search: SearchSettings
+    plans: PlanEstimates
+    running: AdmissionControl
+
+    @classmethod
+    def of(
+        cls,
+        specification: Specification,
+        profiles: Mapping[str, PipelineProfile],
+        matching: Matching,
+        search: SearchSettings = DEFAULT_SETTINGS,
+    ) -> AdmissionPlanner:
+        """Prepare the running plans; the arguments are those of `admit_query`."""
+        plans = PlanEstimates(specification, profiles, search.usable_link_share)
+        running = running_state(specification, matching, plans, search.usable_link_share)
+        return cls(specification, profiles, matching, search, plans, running)
+
+    def with_matching(self, matching: Matching) -> AdmissionPlanner:
+        """Return the planner for other running plans; estimates are shared."""
+        share = self.search.usable_link_share
+        running = running_state(self.specification, matching, self.plans, share)
+        return replace(self, matching=matching, running=running)
+
+    def admit(
+        self,
+        query: Query,
+        frontier: Frontier | None = None,
+        *,
+        neighbours: str = "the running plans",
+        preceded: bool = False,
+        relax: bool = True,
+        max_simulations: int = MATCHING.max_simulated_plans,
+    ) -> tuple[Admission, Matching]:
+        """Return the admission, and the matching with the query if it was admitted, else unchanged.
+
+        Args:
+            query: by name one of the specification's; its SLOs and risk may be others.
+            frontier: the query's plans; None: they are searched for.
+            neighbours: description of the running plans.
+            preceded: whether queries of higher priority run.
+            relax: whether the smallest relaxation is searched for.
+            max_simulations: maximum number of plans that are simulated.
+        """
+        plans, infrastructure = self.plans.with_query(query), self.specification.required_infrastructure
+        running = self.running.with_reestimate(plans.reestimate)
+        network, name = Network(infrastructure), query.name
+        if frontier is None:
+            pipeline, profile = self.specification.pipelines[query.pipeline], self.profiles[query.pipeline]
+            frontier = plan_query(query, pipeline, profile, network, self.search)
+        replan = partial(plans.replan, search=self.search)
+        specification = self._with_query(query)
+        slower = plans.replan(_slower(query), self.search).candidates if query.slos.latency is not None else ()
+        simulations = 0
+        for attempt in count(1):
+            composed = plans.on_deployments(query, running.deployments, any_latency=True)
+            extra = (*composed, *plans.without_excluded(slower))
+            admission = admit(
+                running,
+                self.matching,
+                frontier,
+                extra_candidates=extra,
+                replan=replan,
+                relax=relax,
+                neighbours=neighbours,
+                preceded=preceded,
+                doubtful=attempt <= max_simulations,
+            )
+            if admission.assignment is None or admission.fit is None:
+                return replace(admission, simulations=simulations), self.matching
+            admitted = add_admitted(running, self.matching, admission, specification.queries)
+            _, fit = admission.fit
+            check, simulated = self._simulate(admitted, specification, fit, name)
+            simulations += simulated
+            if not check.violated:
+                break
+            refuted = admission.assignment.chosen
+            plans.exclude(name, None if attempt >= max_simulations else refuted.plan)
+            frontier = exclude_refuted(frontier, refuted, check.violated, plans)
+        deployments = add_startup_times(check.matching.deployments, self.profiles, infrastructure)
+        admitted = plans.with_latest_starts(replace(check.matching, deployments=deployments))
+        (assignment,) = [assignment for assignment in admitted.assignments if assignment.query == name]
+        return replace(admission, assignment=assignment, simulations=simulations), admitted
+
+    def _simulate(
+        self, admitted: Matching, specification: Specification, fit: AdmissionFit, name: str
+    ) -> tuple[SimulationCheck, bool]:
+        """Return the check of the queries whose load changes, and whether there was a simulation.
+
+        A short simulation refutes most plans that are too slow, and confirms bounds that miss the SLO narrowly.
+        """
+        changed = {name, *fit.affected_queries}
+        estimates = [a.chosen.estimate for a in admitted.assignments if a.query in changed]
+        uncertain = any(estimate.caveats for estimate in estimates)
+        if not uncertain and not fit.unconfirmed:
+            return SimulationCheck(admitted, {}), False
+        check = partial(
+            check_by_simulation,
+            admitted,
+            simulation_inputs(specification, self.profiles, admitted),
+            Network(specification.required_infrastructure),
+            restrict_to=changed,
+            unconfirmed=fit.unconfirmed,
+        )
+        short = check(executions=MATCHING.short_executions)
+        return (check() if uncertain and not short.violated else short), True
+
+    def _with_query(self, query: Query) -> Specification:
+        """Return the specification with a query in place of the one of its name."""
+        queries = tuple(query if other.name == query.name else other for other in self.specification.queries)
+        return replace(self.specification, queries=queries)
+
+
+def _slower(query: Query) -> Query:
+    """Return the query with a latency limit for plans that may be fast enough at their final sizes."""
+    return with_slos(query, relax_slo(query.slos, SloKind.LATENCY, MATCHING.second_look_factor - 1))
 
 
 def running_state(
@@ -131,6 +246,10 @@ def admit(
     *,
     extra_candidates: Sequence[PlanCandidate] = (),
     replan: Replan | None = None,
+    relax: bool = True,
+    neighbours: str = "the running plans",
+    preceded: bool = False,
+    doubtful: bool = False,
 ) -> Admission:
     """Give a query the plan that adds the least cost to the running plans, if any fits.
 
@@ -141,22 +260,39 @@ def admit(
         running: the running plans, prepared by `running_state`.
         matching: the running plans.
         frontier: the query's plans.
-        extra_candidates: further plans, composed of running deployments.
+        extra_candidates: further plans.
         replan: plans the query under relaxed SLOs, to find the smallest relaxation that admits it.
+        relax: whether the smallest relaxation is searched for.
+        neighbours: description of the running plans.
+        preceded: whether queries of higher priority run.
+        doubtful: whether to return the plan nearest to the latency SLO, with `AdmissionFit.unconfirmed` queries, if no
+            plan meets all SLOs by formula.
     """
-    query, listed_plans = frontier.query, {candidate.plan for candidate in frontier.candidates}
-    candidates = (
-        *frontier.candidates,
-        *(extra for extra in extra_candidates if extra.plan not in listed_plans),
-    )
+    query = frontier.query
+    candidates = tuple({plan.plan: plan for plan in (*frontier.candidates, *extra_candidates)}.values())
     prepared = running.prepare(query, candidates)
-    failed: list[CandidateComparison] = []
+    failed: dict[int, CandidateComparison] = {}
     for position, outcome in running.try_candidates(prepared, query.slos):
         if isinstance(outcome, AdmissionFit):
             assignment = _assignment(prepared, position, outcome, frontier, failed)
             return Admission(query, assignment, fit=(prepared, outcome))
-        failed.append(infeasible(candidates[position], outcome, cheaper=True))
-    rejection = explain_rejection(running, frontier, failed, replan, neighbours="the running plans")
+        failed[position] = infeasible(candidates[position], outcome, cheaper=True)
+    for position in sorted(failed, key=lambda position: failed[position].rank) if doubtful else ():
+        obstacle = failed[position].obstacle
+        if obstacle is not None and obstacle.binding == (SloKind.LATENCY,):
+            fit = running.try_candidate(prepared, position, query.slos, doubtful=True)
+            if isinstance(fit, AdmissionFit):
+                assignment = _assignment(prepared, position, fit, frontier, failed)
+                return Admission(query, assignment, fit=(prepared, fit))
+    rejection = explain_rejection(
+        running,
+        frontier,
+        tuple(failed.values()),
+        replan,
+        neighbours=neighbours,
+        preceded=preceded,
+        with_relaxation=relax,
+    )
     prices = {price.resource: price for price in matching.prices}
     return Admission(query, None, rejection, tuple(prices[name] for name in rejection.binding if name in prices))
 
@@ -166,11 +302,12 @@ def _assignment(
     position: int,
     fit: AdmissionFit,
     frontier: Frontier,
-    failed: Sequence[CandidateComparison],
+    failures: Mapping[int, CandidateComparison],
 ) -> Assignment:
     """Return the query's plan with its reason and alternatives."""
     candidates, added = prepared.problem.candidates, prepared.marginal_costs.added_usd_per_h
-    untried = [other for other in prepared.cheapest_first if other != position][len(failed) :]
+    failed = [comparison for other, comparison in failures.items() if other != position]
+    untried = [other for other in prepared.cheapest_first if other != position and other not in failures]
     compared = [
         cost_difference(candidates[other], extra, extra)
         if (extra := float(added[other] - added[position])) > EQUAL_USD_PER_H

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from circinus.matching.feasibility import Infeasibility, capacity_violation
 from circinus.matching.plan_set import SizedDeployment
 from circinus.matching.problem import Problem, Usage, round_up_replicas
 from circinus.matching.problem_builder import build_problem
-from circinus.matching.sizing import Reestimate, violations, with_cost
+from circinus.matching.sizing import Reestimate, is_doubtful, latency_excess, violations, with_cost
 from circinus.matching.solvers.greedy import MarginalCosts, marginal_costs
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning.tie_order import TieKey, TieOrder
@@ -96,6 +97,8 @@ class AdmissionFit:
     """(rows,) left side of each capacity row."""
     traffic_bytes_per_s: FloatArray
     """(L,)"""
+    unconfirmed: tuple[str, ...] = ()
+    """Queries whose latency meets the SLO only if a simulation says so (`is_doubtful`)."""
 
 
 class AdmissionControl:
@@ -166,6 +169,12 @@ class AdmissionControl:
         costs = marginal_costs(problem, 0, usage)
         return AdmissionProblem(problem, usage, costs, TieOrder([query], self.infrastructure))
 
+    def with_reestimate(self, reestimate: Reestimate) -> AdmissionControl:
+        """Return the running plans with another function that estimates a plan under the merged load."""
+        other = copy(self)
+        other._reestimate = reestimate
+        return other
+
     def with_nodes(self, pool: str, added: int) -> AdmissionControl:
         """Return the running plans with more nodes in a pool."""
         pools = (
@@ -183,13 +192,16 @@ class AdmissionControl:
         for candidate in (*prepared.cheapest_first, *beyond):
             yield candidate, self.try_candidate(prepared, candidate, slos)
 
-    def try_candidate(self, prepared: AdmissionProblem, candidate: int, slos: Slos) -> AdmissionFit | Infeasibility:
+    def try_candidate(
+        self, prepared: AdmissionProblem, candidate: int, slos: Slos, *, doubtful: bool = False
+    ) -> AdmissionFit | Infeasibility:
         """Check capacities, then packing on nodes, then the SLOs of all queries whose load changes.
 
         Args:
             prepared: the query.
             candidate: index of its plan.
             slos: the query's SLOs.
+            doubtful: whether to return a fit, with `unconfirmed` queries, if a simulation has to decide.
         """
         problem, usage = prepared.problem, prepared.with_candidate(candidate)
         plan = problem.candidates[candidate]
@@ -225,19 +237,19 @@ class AdmissionControl:
             rows=usage.rows,
             traffic_bytes_per_s=usage.traffic_bytes_per_s,
         )
-        return self._check_slos(fit, slos)
+        return self._check_slos(fit, slos, doubtful=doubtful)
 
-    def _check_slos(self, fit: AdmissionFit, slos: Slos) -> AdmissionFit | Infeasibility:
+    def _check_slos(self, fit: AdmissionFit, slos: Slos, *, doubtful: bool) -> AdmissionFit | Infeasibility:
         """Return the fit with the query's final estimate if all SLOs are met, else the violation."""
-        final = self._final(fit.plan, fit)
-        violated, reason = violations(final, slos)
-        if violated:
-            return Infeasibility(violated, f"query {fit.plan.query}: {reason}", 0.0)
-        for name in fit.affected_queries:
-            violated, reason = violations(self._final(self._plans[name], fit), self._slos[name])
+        final, unconfirmed = self._final(fit.plan, fit), []
+        affected = ((name, self._final(self._plans[name], fit), self._slos[name]) for name in fit.affected_queries)
+        for name, plan, limits in chain([(fit.plan.query, final, slos)], affected):
+            violated, reason = violations(plan, limits)
+            if violated and not (doubtful and is_doubtful(plan, limits)):
+                return Infeasibility(violated, f"query {name}: {reason}", latency_excess(plan, limits))
             if violated:
-                return Infeasibility(violated, f"query {name}: {reason}", 0.0)
-        return replace(fit, final=final)
+                unconfirmed.append(name)
+        return replace(fit, final=final, unconfirmed=tuple(unconfirmed))
 
     def affected_plans(self, fit: AdmissionFit) -> dict[str, PlanCandidate]:
         """Return the affected plans by query name, as they will run."""

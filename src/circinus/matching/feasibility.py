@@ -26,7 +26,7 @@ class Infeasibility:
     """Resources (`pool edge: cpus`, `link home->edge`) or SLOs (`latency`), the scarcest first."""
     reason: str
     excess: float = 0.0
-    """Missing amount of the scarcest resource, as a share of its capacity."""
+    """Missing amount of the scarcest resource as a share of its capacity, or relative excess over the latency SLO."""
     pools: frozenset[int] = frozenset()
     """Pools in which more nodes would help."""
     packing_cuts: tuple[PackingCut | PoolCut, ...] = ()

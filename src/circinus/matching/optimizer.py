@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import partial
 from itertools import count
 from typing import Final
 
+from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.backfill import backfill, sized_deployments
 from circinus.matching.column_generation import Compose, Promise
 from circinus.matching.cuts import ChurnCut
@@ -26,6 +26,7 @@ from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
 from circinus.matching.plan_set import Matching, tenant_shares
 from circinus.matching.plan_space_bounds import plan_space_bounds
 from circinus.matching.search import search
+from circinus.matching.second_look import second_look
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings
 from circinus.matching.simulation_check import check_by_simulation, exclude_refuted, simulation_inputs
 from circinus.matching.sizing import Reestimate
@@ -118,10 +119,9 @@ def plan_all_queries(
             plans.reestimate,
             compose=plans.on_deployments,
             promise=plans.feasible_estimate,
-            replan=partial(plans.replan, search=search),
             settings=MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed),
             incumbent=incumbent,
-            explain_rejections=explain_rejections,
+            explain_rejections=(),
         )
         check = check_by_simulation(
             matching, simulation_inputs(specification, profiles, matching), network, seed=settings.seed
@@ -136,8 +136,16 @@ def plan_all_queries(
             else frontier
             for name, frontier in offered.items()
         }
-    deployments = add_startup_times(check.matching.deployments, profiles, infrastructure)
-    return plans.with_latest_starts(replace(check.matching, deployments=deployments)), frontiers
+    matching = check.matching
+    if matching.rejections:
+        matching = second_look(
+            AdmissionPlanner.of(specification, profiles, matching, search),
+            frontiers,
+            relax=explain_rejections,
+            limit_s=MATCHING.second_look_time_share * settings.limit_s(len(frontiers)),
+        )
+    deployments = add_startup_times(matching.deployments, profiles, infrastructure)
+    return plans.with_latest_starts(replace(matching, deployments=deployments)), frontiers
 
 
 def match(

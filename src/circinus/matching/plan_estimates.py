@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import islice, product
 
@@ -23,6 +24,7 @@ from circinus.specification import (
     Network,
     Query,
     QueryPlan,
+    SloKind,
     Specification,
 )
 
@@ -81,8 +83,8 @@ class PlanEstimates:
         self._populations = {name: profile.score_population for name, profile in profiles.items()}
         self._usable_link_share = usable_link_share
         self._estimators: dict[str, dict[Configuration, Estimator]] = {query: {} for query in self._queries}
-        self._feasible: dict[tuple[str, QueryPlan], PlanCandidate | None] = {}
-        self._reestimated: dict[object, PlanCandidate] = {}
+        self._isolated_estimates: dict[tuple[str, QueryPlan], PlanCandidate | None] = {}
+        self._reestimated: dict[tuple[str, QueryPlan, object, object], PlanCandidate] = {}
         self._excluded: set[tuple[str, QueryPlan | None]] = set()
 
     def exclude(self, query: str, plan: QueryPlan | None) -> None:
@@ -95,6 +97,20 @@ class PlanEstimates:
 
     def _is_excluded(self, query: str, plan: QueryPlan) -> bool:
         return (query, plan) in self._excluded or (query, None) in self._excluded
+
+    def with_query(self, query: Query) -> PlanEstimates:
+        """Return the estimates with a query in place of the one of its name, and without exclusions.
+
+        Cached estimates of other queries are shared.
+        """
+        other = copy(self)
+        other._excluded = set()
+        if query != self._queries.get(query.name):
+            other._queries = self._queries | {query.name: query}
+            other._estimators = self._estimators | {query.name: {}}
+            other._isolated_estimates = {k: v for k, v in self._isolated_estimates.items() if k[0] != query.name}
+            other._reestimated = {k: v for k, v in self._reestimated.items() if k[0] != query.name}
+        return other
 
     def replan(self, query: Query, search: SearchSettings) -> Frontier:
         """Return the frontier of a query with other SLOs, without excluded plans and without explanations."""
@@ -155,7 +171,9 @@ class PlanEstimates:
             ladder = replace(ladder, rungs=rungs)
         return replace(assignment, chosen=added(assignment.chosen), ladder=ladder)
 
-    def on_deployments(self, query: Query, running: Iterable[Deployment]) -> Sequence[PlanCandidate]:
+    def on_deployments(
+        self, query: Query, running: Iterable[Deployment], *, any_latency: bool = False
+    ) -> Sequence[PlanCandidate]:
         """Return the plans of `query` that use running deployments only and meet its SLOs.
 
         A frontier compares plans by their demand, regardless of sharing: it may have pruned plans that cost next to
@@ -164,6 +182,8 @@ class PlanEstimates:
         Args:
             query: one of the specification's.
             running: deployments of any pipelines; those that the query cannot use are skipped.
+            any_latency: whether to return plans that miss the latency SLO at their utilization targets, too: as sized,
+                the deployments may be utilized less.
         """
         pipeline = self._pipelines[query.pipeline]
         open_pools = {pool.name: pool.tier for pool in self._network.pools_for(query.source)}
@@ -192,7 +212,8 @@ class PlanEstimates:
             for deployments in product(*choices)
         )
         accurate = (p for p in plans if matches_pins(query, p.configuration) and self._is_accurate(query, p))
-        candidates = (self.feasible_estimate(query, plan) for plan in islice(accurate, MATCHING.max_composed_plans))
+        estimate = self._estimate_but_latency if any_latency else self.feasible_estimate
+        candidates = (estimate(query, plan) for plan in islice(accurate, MATCHING.max_composed_plans))
         return [candidate for candidate in candidates if candidate is not None]
 
     def _is_accurate(self, query: Query, plan: QueryPlan) -> bool:
@@ -206,17 +227,26 @@ class PlanEstimates:
         """Return the estimate of a query's plan in isolation, or None if it violates an SLO or is excluded."""
         if self._is_excluded(query.name, plan):
             return None
-        key = (query.name, plan)
-        if key not in self._feasible:
-            self._feasible[key] = self._estimate_if_feasible(query, plan)
-        return self._feasible[key]
+        candidate = self._isolated(query, plan)
+        return None if candidate is None or candidate.estimate.violations(query.slos) else candidate
 
-    def _estimate_if_feasible(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
-        try:
-            candidate = self._estimator(query.name, plan.configuration).candidate(plan)
-        except PlanningError:  # the query overloads a link by itself
+    def _estimate_but_latency(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
+        """Return the estimate of a query's plan in isolation unless it violates an SLO other than latency."""
+        candidate = None if self._is_excluded(query.name, plan) else self._isolated(query, plan)
+        if candidate is None or set(candidate.estimate.violations(query.slos)) - {SloKind.LATENCY}:
             return None
-        return None if candidate.estimate.violations(query.slos) else candidate
+        return candidate
+
+    def _isolated(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
+        """Return the cached estimate of a query's plan in isolation, or None if the query overloads a link."""
+        key = (query.name, plan)
+        if key not in self._isolated_estimates:
+            try:
+                candidate = self._estimator(query.name, plan.configuration).candidate(plan)
+            except PlanningError:
+                candidate = None
+            self._isolated_estimates[key] = candidate
+        return self._isolated_estimates[key]
 
     def _estimator(self, query: str, configuration: Configuration) -> Estimator:
         estimators = self._estimators[query]

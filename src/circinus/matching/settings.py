@@ -46,10 +46,22 @@ class MatchingSettings:
     """Maximum number of cut rounds; the relaxation converges after about six."""
     min_step_s: float = 0.02
     """Minimum time limit of every step."""
+    doubtful_excess: float = 0.5
+    """Relative excess of a latency by formula over its limit up to which a simulation decides."""
+    second_look_factor: float = 3.0
+    """Factor on the latency limit up to which plans are tried at their final sizes before a query is rejected."""
+    max_second_looks: int = 40
+    """Maximum number of kinds of rejected queries that get a second look, the heaviest first."""
+    max_second_look_simulations: int = 12
+    """Maximum number of plans that are simulated in all second looks of a matching together."""
+    second_look_time_share: float = 0.5
+    """Time for second looks, as a share of the time limit and in addition to it."""
     max_simulated_plans: int = 4
     """Maximum number of plans of a query that are tried in simulations; then the query is rejected."""
     simulated_executions: int = 3_000_000
     """Approximate number of simulated executions of operators and links: at most some seconds."""
+    short_executions: int = 300_000
+    """Simulated executions that refute plans for one more query, or confirm a bound that misses its SLO narrowly."""
     min_simulated_requests: int = 400
     """Minimum number of requests of a query for its simulated latencies to count."""
     simulated_bursts: int = 200

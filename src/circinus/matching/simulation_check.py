@@ -66,6 +66,7 @@ def simulation_inputs(
     return planned
 
 
+_NARROW = "the formula's bound misses the limit narrowly"
 _SLOWER = "slower in a simulation of all queries together"
 _ALL_TOO_SLOW = "its plans meet the SLOs by formula but not in a simulation of all queries together"
 
@@ -86,6 +87,8 @@ def exclude_refuted(
     own = violating.get(tried.query)
     reason = _SLOWER if own is not None else f"it would make {' and '.join(violating)} {_SLOWER} than guaranteed"
     near_misses = (NearMiss(own or tried, (SloKind.LATENCY,), reason), *frontier.near_misses)
+    if not frontier.candidates:  # the plan was tried at its final sizes only
+        return replace(frontier, near_misses=near_misses)
     slower = [] if remaining else [miss.candidate for miss in near_misses if miss.reason == _SLOWER]
     nearest = min(slower, key=_bound_s, default=None)
     return replace(
@@ -119,6 +122,8 @@ def check_by_simulation(
     *,
     seed: int = 0,
     restrict_to: Collection[str] | None = None,
+    unconfirmed: Collection[str] = (),
+    executions: float = MATCHING.simulated_executions,
 ) -> SimulationCheck:
     """Simulate all plans together if any estimate has caveats, and replace the latencies of those estimates.
 
@@ -132,14 +137,17 @@ def check_by_simulation(
         network: of the infrastructure.
         seed: of the simulation.
         restrict_to: queries to check; None: all.
+        unconfirmed: queries to check although formulas are accurate, as their bounds miss the SLO narrowly.
+        executions: approximate number of simulated executions.
     """
+    matching = _with_doubts(matching, unconfirmed)
     assignments = [a for a in matching.assignments if restrict_to is None or a.query in restrict_to]
     uncertain = {assignment.query for assignment in assignments if assignment.chosen.estimate.caveats}
     if not uncertain:
         return SimulationCheck(matching, {})
     replicas = {sized.deployment: sized.replicas for sized in matching.deployments}
     model = build_model(planned, replicas, network, with_margins=True)
-    duration_s = simulation_horizon_s(planned, model)
+    duration_s = simulation_horizon_s(planned, model, executions)
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
     simulation.run()
     latencies = {
@@ -154,8 +162,24 @@ def check_by_simulation(
             assignment = _with_simulated_latency(assignment, planned_of[name], latencies[name])
             if SloKind.LATENCY in assignment.chosen.estimate.violations(planned_of[name].query.slos):
                 violated[name] = assignment.chosen
+        if name in unconfirmed and not assignment.chosen.estimate.simulated:  # too few requests to confirm it
+            violated[name] = assignment.chosen
         updated.append(assignment)
     return SimulationCheck(replace(matching, assignments=tuple(updated)), violated)
+
+
+def _with_doubts(matching: Matching, unconfirmed: Collection[str]) -> Matching:
+    """Return the matching with a caveat on the estimates of some queries."""
+    if not unconfirmed:
+        return matching
+    assignments = []
+    for assignment in matching.assignments:
+        if assignment.query in unconfirmed:
+            chosen = assignment.chosen
+            estimate = replace(chosen.estimate, caveats=(*chosen.estimate.caveats, _NARROW))
+            assignment = replace(assignment, chosen=replace(chosen, estimate=estimate))
+        assignments.append(assignment)
+    return replace(matching, assignments=tuple(assignments))
 
 
 def simulation_horizon_s(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from circinus.arrays import IntArray
 from circinus.estimation import MergedLoad, PlanCandidate, merge_loads
 from circinus.matching.problem import Problem, Usage
+from circinus.matching.settings import MATCHING
 from circinus.planning.near_misses import describe_violation
 from circinus.specification import SloKind, Slos
 from circinus.statistics.interval import Interval
@@ -75,3 +77,15 @@ def violations(candidate: PlanCandidate, slos: Slos) -> tuple[tuple[SloKind, ...
     violated = candidate.estimate.violations(slos, sized=True)
     reasons = [describe_violation(candidate.estimate, slos.by_kind[kind], sized=True) for kind in violated]
     return violated, f"as sized, {' and '.join(reasons)}" if reasons else ""
+
+
+def latency_excess(candidate: PlanCandidate, slos: Slos) -> float:
+    """Return the relative excess of a guaranteed latency over its limit; 0 if the SLO is met."""
+    limit_s = math.inf if slos.latency is None else slos.latency.limit_s
+    return max(candidate.estimate.latency_s.upper / limit_s - 1, 0.0)
+
+
+def is_doubtful(candidate: PlanCandidate, slos: Slos) -> bool:
+    """Return whether a final estimate misses the latency SLO alone, and so narrowly that a simulation has to decide."""
+    violated = candidate.estimate.violations(slos, sized=True)
+    return violated == (SloKind.LATENCY,) and latency_excess(candidate, slos) <= MATCHING.doubtful_excess

@@ -17,12 +17,19 @@ from circinus.matching.explanation.slo_relaxation import Replan, smallest_relaxa
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Rejection
 from circinus.planning import Frontier
+from circinus.specification import Query
 
 _MAX_ADDED_NODES = 4
 """Maximum number of additional nodes that are tried."""
 
 _ANY_QUERY = {"name": "any", "weight": 1.0, "priority": 0, "tenant": None}
 """Fields of a query that do not affect its rejection."""
+
+
+def query_kind(query: Query) -> Query:
+    """Return a query without the fields that do not affect its rejection, as queries of a kind share explanations."""
+    return query.model_copy(update=_ANY_QUERY)
+
 
 _NEAREST = 3
 """Number of candidates for which additional nodes are tried."""
@@ -45,9 +52,9 @@ def rejections(answer: Answer, replan: Replan | None, relax: Collection[str] | N
         frontier = answer.run.frontiers[query.name]
         plans = tuple(candidate.plan for candidate in frontier.candidates)
         relaxing = relax is None or query.name in relax
-        kind = (query.model_copy(update=_ANY_QUERY), plans, frontier.reason, relaxing)
+        kind = (query_kind(query), plans, frontier.reason, relaxing)
         rejection = by_kind.get(kind)
-        if rejection is None or _names_query(rejection):
+        if rejection is None or names_query(rejection):
             by_kind[kind] = rejection = _rejection(answer, running, index, replan, with_relaxation=relaxing)
         result.append(replace(rejection, query=query.name))
     return tuple(result)
@@ -98,22 +105,23 @@ def explain_rejection(
         with_relaxation: whether the smallest relaxation is searched for.
     """
     nearest_first = sorted(compared, key=lambda comparison: comparison.rank)
-    reason, binding = (
-        _infeasibility_reason(running, frontier, nearest_first, neighbours, preceded)
-        if compared
-        else (frontier.reason, _binding_slos(frontier))
-    )
+    reason, binding = frontier.reason, _binding_slos(frontier)
+    if frontier.candidates:
+        reason, binding = _infeasibility_reason(running, frontier, nearest_first, neighbours, preceded)
+    elif compared:
+        nearest = f"the nearest of {len(compared)} plans {failure(nearest_first[0])}"
+        reason = f"{reason}; at their final sizes next to {neighbours}, {nearest}"
     return Rejection(
         query=frontier.query.name,
         reason=reason,
         binding=binding,
         relaxation=smallest_relaxation(running, frontier, replan) if with_relaxation else None,
         alternatives=alternatives(compared, frontier),
-        best_so_far=None if compared else frontier.best_effort,
+        best_so_far=None if frontier.candidates else frontier.best_effort,
     )
 
 
-def _names_query(rejection: Rejection) -> bool:
+def names_query(rejection: Rejection) -> bool:
     """Return whether the rejection names its own query, so that other queries cannot share it."""
     name = f"query {rejection.query}:"
     return any(

@@ -1,0 +1,74 @@
+"""Rejected queries are decided on at the sizes that deployments really have, by plan and by admit alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from budget import HANG_LIMIT_S, seeds, share_of
+from circinus.matching import Matching, MatchSettings, admit_query, plan_all_queries
+from circinus.matching.admission import AdmissionPlanner
+from circinus.matching.sizing import is_doubtful, latency_excess
+from circinus.planning import plan_queries
+from circinus.profiling import PipelineProfile
+from circinus.specification import LatencySlo, Specification
+from circinus.testing.random_instances import random_specification
+
+PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
+
+
+def _planned(seed: int) -> tuple[Specification, dict[str, PipelineProfile], Matching]:
+    specification, profiles = random_specification(seed, queries=6)
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
+    return specification, profiles, matching
+
+
+@pytest.mark.parametrize(("seed", "query"), [(5, "q3"), (128, "q2"), (129, "q3"), (117, "q1")][: share_of(8)])
+def test_a_query_is_served_on_deployments_that_are_utilized_less_than_their_targets(seed: int, query: str) -> None:
+    specification, profiles, matching = _planned(seed)
+    assert not plan_queries(specification, profiles)[query].candidates, "too slow at its utilization targets"
+    slos = {q.name: q.slos for q in specification.queries}
+    assert query in [assignment.query for assignment in matching.assignments]
+    assert not any(a.chosen.estimate.violations(slos[a.query], sized=True) for a in matching.assignments)
+
+
+def test_what_plan_rejects_is_rejected_by_admit() -> None:
+    rejected = 0
+    for seed in seeds(24):
+        specification, profiles, matching = _planned(seed)
+        for rejection in matching.rejections:
+            admission, after = admit_query(specification, profiles, matching, rejection.query)
+            assert admission.rejection is not None
+            assert after is matching
+            assert admission.rejection.binding == rejection.binding
+            rejected += 1
+    assert rejected
+
+
+def test_a_bound_that_misses_narrowly_is_decided_by_a_simulation() -> None:
+    specification, profiles, matching = _planned(101)
+    (served,) = [a.chosen for a in matching.assignments if a.query == "q5"]
+    (slos,) = [query.slos for query in specification.queries if query.name == "q5"]
+    assert served.estimate.simulated
+    assert served.estimate.caveats
+    assert not served.estimate.violations(slos, sized=True)
+    rest = replace(matching, assignments=tuple(a for a in matching.assignments if a.query != "q5"))
+    planner = AdmissionPlanner.of(specification, profiles, rest)
+    formula = planner.plans.estimate_of("q5", served.plan)
+    assert formula.estimate.violations(slos)
+    assert latency_excess(formula, slos) > 0
+    assert is_doubtful(formula, slos)
+
+
+def test_a_query_that_misses_by_far_is_not_simulated() -> None:
+    specification, profiles = random_specification(5, queries=6)
+    (asked,) = [query for query in specification.queries if query.name == "q3"]
+    slos = asked.slos.model_copy(update={"latency": LatencySlo(limit_s=1e-3)})
+    others = replace(specification, queries=tuple(query for query in specification.queries if query.name != "q3"))
+    rest, _ = plan_all_queries(others, profiles, settings=PATIENT, explain_rejections=())
+    planner = AdmissionPlanner.of(specification, profiles, rest)
+    admission, after = planner.admit(asked.model_copy(update={"slos": slos}), relax=False)
+    assert admission.rejection is not None
+    assert admission.simulations == 0
+    assert after is rest
