@@ -73,6 +73,7 @@ ENTRIES = (
     Entry("estimates", "How accurate are estimates against closed forms, simulations and the local engine?"),
     Entry("serving", "What do engines add to latency, and what do bursts, crashes, lost nodes and drift cost?"),
     Entry("links", "Do plans hold over real, shaped links between three sites, and what do alternatives reach?"),
+    Entry("promises", "Is what Circinus prints true for the person who asked?"),
     Entry("suite", "How long does the test suite take, and what does it cover?"),
 )
 

@@ -1,0 +1,1 @@
+"""Truth of printed sentences: accuracy, advice, incumbents, rejections, and promises under load."""

@@ -1,0 +1,160 @@
+"""Advice that `explain` prints for rejected queries, followed one by one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import circinus as c
+from benchmarks.promises.applications import Application, with_pool, with_query
+from circinus.specification import SloKind
+
+_NODES = re.compile(r"with (\d+) more nodes? in pool (\S+) it would be served")
+_RISK = re.compile(r"accept a risk above ([0-9.]+)")
+_ALONE = "with the infrastructure to itself"
+_NOTHING = re.compile(r"no relaxation of a single (SLO|objective)")
+_NOTHING_ALONE = "relaxing a single SLO does not suffice"
+_PROFILE = re.compile(r"`circinus profile`")
+_WIDE = {SloKind.LATENCY: (1.1, 1.5, 3.0, 100.0), SloKind.COST: (1.2, 3.0, 100.0), SloKind.ACCURACY: (0.05, 0.2, 1.0)}
+"""Changes of a single SLO that a search tries, as shares of its limit."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A printed advice and what came of it."""
+
+    kind: str
+    query: str
+    change: str
+    holds: bool
+    """True if the query is served as promised; for a "nothing would", if no single change serves it."""
+
+
+def followed_advice(application: Application, plan: c.Plan) -> Iterator[Followed]:
+    """Follow each advice that is printed for the rejected queries of a plan."""
+    workspace = application.workspace()
+    for name in plan.rejected:
+        explanation = workspace.explain(plan, [name])
+        text, decision = _printed(explanation), explanation.decisions()[name]
+        if not isinstance(decision, c.Rejection):
+            raise TypeError(f"{name} is both rejected and served")
+        yield from _Follower(application, plan, name).follow(text, decision)
+
+
+def _printed(explanation: c.Explanation) -> str:
+    """Return the printed explanation without the tables of all plans."""
+    buffer = StringIO()
+    explanation.print(Console(file=buffer, width=100_000))
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class _Follower:
+    """Changes of the specification for one rejected query, and their results."""
+
+    application: Application
+    plan: c.Plan
+    name: str
+
+    @property
+    def query(self) -> c.Query:
+        return next(query for query in self.specification.queries if query.name == self.name)
+
+    @property
+    def specification(self) -> c.Specification:
+        return self.application.specification
+
+    def follow(self, text: str, rejection: c.Rejection) -> Iterator[Followed]:
+        """Follow each advice of a printed rejection."""
+        relaxation = rejection.relaxation
+        if relaxation is not None:
+            relaxed = self.query.model_copy(update={"slos": relaxation.slos})
+            yield self._result("relaxation, admitted", relaxation.change, self._admits(relaxed))
+            yield self._result("relaxation, planned", relaxation.change, self._plans(relaxed))
+            if "smallest" in text:
+                half = self._halfway(relaxation.slos)
+                yield self._result("smallest relaxation", str(half), not self._admits(self._with_slos(half)))
+        elif _NOTHING.search(text):
+            yield self._nothing("nothing would", alone=False)
+        if _NOTHING_ALONE in text:
+            yield self._nothing("nothing would, alone", alone=True)
+        if _ALONE in text and _NOTHING_ALONE not in text:
+            for single in self.application.workspace().frontier(self.name).frontier.relaxations:
+                slo = self.query.slos.by_kind[single.slo]
+                slos = self.query.slos.replaced(single.slo, slo.relaxed_to(single.limit))
+                kind = "alone, deployments fully shared" if "fully shared" in text else "alone"
+                yield self._result(kind, str(slos), self._serves_alone(self._with_slos(slos)))
+        if nodes := _NODES.search(text):
+            pool = self.specification.required_infrastructure.pool(nodes[2])
+            larger = with_pool(self.specification, pool.name, nodes=pool.nodes + int(nodes[1]))
+            yield self._result("nodes", nodes[0], self._plans(self.query, larger))
+        if risk := _RISK.search(text):
+            risky = self.query.model_copy(update={"risk": min(float(risk[1]) + 0.01, 0.99)})
+            yield self._result("risk", risk[0], self._plans(risky))
+        if _PROFILE.search(text):
+            yield self._result("profile first", "circinus profile", self._profiles())
+
+    def _result(self, kind: str, change: str, holds: bool) -> Followed:
+        return Followed(kind, self.name, change, holds)
+
+    def _with_slos(self, slos: c.Slos) -> c.Query:
+        return self.query.model_copy(update={"slos": slos})
+
+    def _halfway(self, relaxed: c.Slos) -> c.Slos:
+        """Return the SLOs halfway between the query's and relaxed ones."""
+        slos = self.query.slos
+        for kind, slo in slos.by_kind.items():
+            slos = slos.replaced(kind, slo.with_limit((slo.limit + relaxed.by_kind[kind].limit) / 2))
+        return slos
+
+    def _nothing(self, kind: str, *, alone: bool) -> Followed:
+        """Search single changes, the widest first, until one serves the query."""
+        serves = self._serves_alone if alone else self._admits
+        slos = self.query.slos
+        for kind_of_slo, slo in slos.by_kind.items():
+            for share in reversed(_WIDE[kind_of_slo]):
+                changed = slos.replaced(kind_of_slo, slo.relaxed_by(share))
+                if serves(self._with_slos(changed)):
+                    return self._result(
+                        kind, f"{kind_of_slo} {slo} -> {changed.by_kind[kind_of_slo].limit_text}", False
+                    )
+        return self._result(kind, "", True)
+
+    def _admits(self, query: c.Query) -> bool:
+        workspace = self.application.workspace(with_query(self.specification, query))
+        return workspace.admit(query.name, self.plan).admitted
+
+    def _plans(self, query: c.Query, specification: c.Specification | None = None) -> bool:
+        """Return whether the next `circinus plan` serves the query, in addition to as much weight as before."""
+        changed = with_query(specification or self.specification, query)
+        after = self.application.workspace(changed).plan(incumbent=self.plan)
+        weight = self.plan.matching.satisfied_weight + query.weight
+        return query.name in after and after.matching.satisfied_weight >= weight - 1e-9
+
+    def _serves_alone(self, query: c.Query) -> bool:
+        alone = replace(self.specification, queries=(query,))
+        return query.name in self.application.workspace(alone).plan()
+
+    def _profiles(self) -> bool:
+        """Return whether profiling measures anything of the query's pipeline, in a copy of the store."""
+        pipeline, store = self.query.pipeline, self.application.store
+        with tempfile.TemporaryDirectory(prefix="promises-") as folder:
+            copied = replace(self.application, store=Path(folder) / store.name)
+            for file in store.parent.glob(f"{store.name}*"):
+                shutil.copy(file, folder)
+            workspace = copied.workspace()
+            before = _measured(workspace.profile_report([pipeline]))
+            workspace.profile([pipeline], budget=60.0, sources=copied.sources)
+            return _measured(workspace.profile_report([pipeline])) > before
+
+
+def _measured(report: Mapping[str, Any]) -> int:
+    return sum(len(configuration.items) for profile in report.values() for configuration in profile.configurations)
