@@ -14,9 +14,10 @@ from circinus.matching import Matching, MatchSettings, match
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.planning import Frontier, SearchSettings, plan_queries
 from circinus.profiling import PipelineProfile
-from circinus.specification import Network, Specification
+from circinus.specification import Network, Query, Specification
 from circinus.testing.random_instances import random_specification
 from planning_instances import Instance, all_plans
+from random_matchings import candidate, deployment, infrastructure, reestimate, use
 
 EXACT = SearchSettings(tolerance=0.0, max_plans=1_000_000)
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
@@ -143,3 +144,19 @@ def test_a_deployments_memory_is_one_number_in_these_instances() -> None:
         for name, operator in found.operators.items():
             known = seen.setdefault((name, found.configuration[name]), operator.peak_memory_bytes)
             assert np.isclose(known, operator.peak_memory_bytes)
+
+
+def test_bounds_are_reached_despite_rounding() -> None:
+    """The bound sums up a query without a plan, the satisfied weight does not."""
+    infra = infrastructure([("edge", 4, 8.0, 64.0, 0.0)])
+    weights = (0.2, 0.3, 0.7, 0.7, 0.1, 0.1, 0.7, 0.7, 0.1)
+    queries = [
+        Query(name=f"q{index}", pipeline="p", source="home", rate_per_s=1.0, weight=weight)
+        for index, weight in enumerate(weights)
+    ]
+    plans = {q.name: (candidate(q.name, [use(deployment("a", 0, "edge"), 0.1, infra)]),) for q in queries}
+    plans["q2"] = ()
+    frontiers = {q.name: Frontier(q, plans[q.name], {}, (), (), "none") for q in queries}
+    found = match(frontiers, infra, reestimate, compose=lambda query, running: (), settings=PATIENT)
+    assert found.optimal
+    assert found.weight_bound == found.satisfied_weight

@@ -18,7 +18,7 @@ from circinus.matching.column_generation import dual_prices
 from circinus.matching.match_run import Answer
 from circinus.matching.priority_levels import IntegerWeights
 from circinus.matching.problem import Problem
-from circinus.matching.tolerances import CAPACITY_TOLERANCE
+from circinus.matching.tolerances import CAPACITY_TOLERANCE, WEIGHT_TOLERANCE
 from circinus.planning import Frontier
 from circinus.planning.plan_arrays import DualPrices
 
@@ -37,10 +37,15 @@ def plan_space_bounds(answer: Answer) -> tuple[float, float]:
     weight = np.where(servable, problem.priority_levels.weight, 0.0)
     names = [name for name, may_be in zip(problem.queries, servable, strict=True) if may_be]
     satisfied, bound = problem.priority_levels.weight_of(answer.chosen), float(weight.sum())
-    if satisfied < bound:
+    if not _is_reached(bound, satisfied):
         bound = min(bound, _weight_bound(answer, problem, weight[servable], [frontiers[name] for name in names]))
     lowest_usd_per_h = _lowest_prices([frontiers[name] for name in names], _FREE)
-    return max(bound, satisfied), _cost_bound(weight[servable], lowest_usd_per_h, satisfied)
+    bound = satisfied if _is_reached(bound, satisfied) else bound
+    return bound, _cost_bound(weight[servable], lowest_usd_per_h, satisfied)
+
+
+def _is_reached(bound: float, weight: float) -> bool:
+    return bound <= weight * (1.0 + WEIGHT_TOLERANCE)
 
 
 def _weight_bound(answer: Answer, problem: Problem, weight: FloatArray, frontiers: list[Frontier]) -> float:
