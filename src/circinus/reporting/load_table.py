@@ -149,7 +149,7 @@ def _notes(report: LoadReport) -> list[Text]:
     verdicts = ", ".join(f"{report.verdicts.get(verdict, 0)} {verdict}" for verdict in SloVerdict)
     notes = [
         Text(
-            f"{report.promises} served queries meet all SLOs: {verdicts}; goodput as measured {report.goodput:g} of "
+            f"all SLOs met: {verdicts} of {report.promises} served queries; goodput as measured {report.goodput:g} of "
             f"{report.total_weight:g}; deployments cost {format_usd_per_h(report.deployments_cost_usd_per_h)}; "
             f"{format_duration(report.duration_s)} measured after {format_duration(report.warm_up_s)} of warm-up at "
             f"{report.rate_factor:g}x load, seed {report.seed}"
