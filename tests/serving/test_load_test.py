@@ -149,8 +149,11 @@ def test_late_generator_is_reported_and_its_lateness_counts() -> None:
             loop._jumping.now_s += 0.2  # as if a computation had taken that long
             return await super().submit(request)
 
-    report = load(Blocking(("q",)), query("q", rate_per_s=4.0), traffic=LoadSpec(duration_s=100.0))
+    slos = Slos(latency=LatencySlo(limit=0.4))
+    report = load(Blocking(("q",)), query("q", rate_per_s=4.0, slos=slos), traffic=LoadSpec(duration_s=100.0))
     assert report.lateness.late
+    assert report.queries[0].slos_met == {"latency": False}
+    assert report.queries[0].verdicts == {"latency": "unsure"}, "the lag alone may have missed it"
     assert report.lateness.max_s >= report.lateness.p99_s > 0.2
     assert report.queries[0].latency_s is not None
     assert report.queries[0].latency_s.p50_s is not None

@@ -100,11 +100,18 @@ async def run_load_test(
     machine = None if monitor is None else monitor.load()
     after = before if expected is None else await engine.status()
     measured = [answer for answer in answers if answer.scheduled_s >= traffic.warm_up_s]
+    lag = _generator_lag(sender.lateness_s)
     # In a thread, because metrics compute, and this event loop may run other load tests.
     queries = await asyncio.to_thread(
-        measure_queries, specification, matching, measured, items, traffic.duration_s, traffic.warm_up_s
+        measure_queries,
+        specification,
+        matching,
+        measured,
+        items,
+        traffic.duration_s,
+        traffic.warm_up_s,
+        lag_s=lag.max_s if lag.late else 0.0,
     )
-    lag = _generator_lag(sender.lateness_s)
     learning = None
     if expected is not None:
         run = LoadRun(answers, traffic.warm_up_s, lag.late, before, after)

@@ -38,6 +38,7 @@ def measure_queries(
     items: Mapping[str, Sequence[Item]],
     duration_s: float,
     begin_s: float = 0.0,
+    lag_s: float = 0.0,
 ) -> tuple[QueryMeasurement, ...]:
     """Return a measurement of each query of `specification`, in its order.
 
@@ -48,6 +49,7 @@ def measure_queries(
         items: pipeline -> items, with ground truth.
         duration_s: measured seconds.
         begin_s: start of the measured seconds, after the start of the traffic.
+        lag_s: seconds by which latencies may be overstated, as requests were sent late: lower bounds allow for them.
 
     Raises:
         OperatorError: a metric cannot be loaded. Failures on answers are reported in the `errors` of their query.
@@ -69,7 +71,7 @@ def measure_queries(
             measurements.append(QueryMeasurement(query.name, query.pipeline, query.weight, query.slos, served=False))
             continue
         scorer = _Scorer(pipeline, specification, items[query.pipeline] if by_query[query.name] else ())
-        measured = _measure(query, assignment, by_query[query.name], scorer, costs[query.name], duration_s)
+        measured = _measure(query, assignment, by_query[query.name], scorer, costs[query.name], duration_s, lag_s)
         dispersion = _dispersion(by_query[query.name], begin_s, duration_s)
         measurements.append(replace(measured, index_of_dispersion=dispersion))
     names = specification.metric_names
@@ -145,6 +147,7 @@ def _measure(
     scorer: _Scorer,
     cost: tuple[float, float],
     duration_s: float,
+    lag_s: float,
 ) -> QueryMeasurement:
     """Measure a served query. A query without requests does not count as satisfied.
 
@@ -155,6 +158,7 @@ def _measure(
         scorer: scorer of its pipeline.
         cost: cost in US dollars per hour, and its standard error.
         duration_s: measured seconds.
+        lag_s: seconds by which latencies may be overstated.
     """
     answered = [(answer, answer.response) for answer in answers if answer.response is not None]
     failures, dropped = sum(bool(answer.error) for answer in answers), sum(answer.dropped for answer in answers)
@@ -165,7 +169,8 @@ def _measure(
         latency_s = np.array([a.latency_s if a.response is not None else math.inf for a in answers])
         latency = LatencySummary.of(latency_s, query.slos.percentile)
         keys = [answer.item_key for answer in answers]
-        intervals[SloKind.LATENCY] = latency_interval(latency_s, keys, query.slos.percentile, query.risk)
+        bounds_s = latency_interval(latency_s, keys, query.slos.percentile, query.risk)
+        intervals[SloKind.LATENCY] = replace(bounds_s, lower=max(0.0, bounds_s.lower - lag_s))
         if answered:
             scores, unscored = scorer.scores(answered)
             items = [answer.item_key for answer, _ in answered]
