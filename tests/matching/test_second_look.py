@@ -68,7 +68,7 @@ def test_a_query_that_misses_by_far_is_not_simulated() -> None:
     others = replace(specification, queries=tuple(query for query in specification.queries if query.name != "q3"))
     rest, _ = plan_all_queries(others, profiles, settings=PATIENT, explain_rejections=())
     planner = AdmissionPlanner.of(specification, profiles, rest)
-    admission, after = planner.admit(asked.model_copy(update={"slos": slos}), relax=False)
+    admission, after = planner.admit(asked.model_copy(update={"slos": slos}))
     assert admission.rejection is not None
     assert admission.simulations == 0
     assert after is rest

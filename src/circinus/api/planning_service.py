@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from circinus.api.plans import AdmissionResult, Plan
 from circinus.api.profile_summary import machine_warning
 from circinus.api.profiling_service import load_profiles
-from circinus.errors import PlanningError
+from circinus.errors import PlanningError, ProfileError
 from circinus.estimation import NO_CORRECTIONS, learn_corrections
 from circinus.matching import (
     Admission,
@@ -24,6 +24,8 @@ from circinus.matching import (
     plan_all_queries,
     save_plan_set,
 )
+from circinus.matching.admission import AdmissionPlanner
+from circinus.matching.advice import advise
 from circinus.planning import plan_query
 from circinus.profiling import load_observations
 from circinus.specification import Network
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from circinus.planning import Frontier
     from circinus.profiling import MeasurementBackend, PipelineProfile
     from circinus.specification import Query, Specification
+
+_MAX_ADVISED = 3
+"""Number of rejected queries that an explanation of all queries searches changes for."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +85,11 @@ def make_plan(
     profiles = apply_corrections(corrections, profiles, specification)
     started = perf_counter()
     matching, _ = plan_all_queries(
-        specification, profiles, settings=MatchSettings(time_limit_s=time_limit_s), incumbent=running
+        specification,
+        profiles,
+        settings=MatchSettings(time_limit_s=time_limit_s),
+        incumbent=running,
+        explain_rejections=(),
     )
     plan_set = make_plan_set(
         specification,
@@ -167,6 +176,29 @@ def admit(
     added_usd_per_h = matching.cost_usd_per_h - into.cost_usd_per_h
     plan = Plan(file, output, metrics=opened.specification.metric_names)
     return AdmissionResult(query.name, admission, plan, added_usd_per_h, answered_s, output)
+
+
+def advise_rejected(opened: LoadedPlan, names: Collection[str] | None) -> PlanFile:
+    """Return the plan file with changes that would serve some rejected queries, each of them really planned.
+
+    Args:
+        opened: plan with its specification and profile store; without stored profiles nothing is planned.
+        names: queries; None: the first rejected ones.
+    """
+    matching = opened.plan_set.matching
+    rejected = [rejection.query for rejection in matching.rejections]
+    selected = set(rejected[:_MAX_ADVISED] if names is None else names).intersection(rejected)
+    if not selected:
+        return opened.plan_set
+    try:
+        profiles = opened.profiles(pipelines_in_use(opened.specification))
+        planner = AdmissionPlanner.of(opened.specification, profiles, matching)
+    except (ProfileError, PlanningError):
+        return opened.plan_set
+    rejections = tuple(
+        advise(planner, rejection) if rejection.query in selected else rejection for rejection in matching.rejections
+    )
+    return replace(opened.plan_set, matching=replace(matching, rejections=rejections))
 
 
 def planning_warnings(result: PlanningResult, specification: Specification) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
@@ -239,11 +240,11 @@ class Workspace(ProfilingWorkspace):
         return admit(self._opened(into), self._query(query), into, output=path, sources=sources or {})
 
     def explain(self, plan: Plan, queries: Collection[str] | None = None) -> Explanation:
-        """Return the reason of each decision, the alternatives, and what would admit a rejected query.
+        """Return the reason of each decision, the alternatives, and changes that would serve a rejected query.
 
         Args:
             plan: plan of this workspace.
-            queries: names of queries; by default all of the plan.
+            queries: names of queries; by default all of the plan, but changes are only searched for three of them.
 
         Raises:
             PlanningError: the plan has no such query.
@@ -253,6 +254,7 @@ class Workspace(ProfilingWorkspace):
             >>> [row["query"] for row in explanation.rows() if row["served"]]
             ['typing-aid', 'archive']
         """
+        from circinus.api.planning_service import advise_rejected
         from circinus.api.plans import Explanation
         from circinus.api.profiling_service import available_profiles
 
@@ -262,8 +264,9 @@ class Workspace(ProfilingWorkspace):
                 raise _unknown_query(name, decided, str(plan.path or ""))
         specified = {query.name: query for query in self.specification.queries}
         explained = {name: specified[name] for name in (decided if queries is None else queries)}
-        names = {query.pipeline for query in explained.values()}
-        profiles = available_profiles(self.specification, names, self.store, seed=plan.file.seed)
+        plan = replace(plan, file=advise_rejected(self._opened(plan), queries))
+        pipelines = {query.pipeline for query in explained.values()}
+        profiles = available_profiles(self.specification, pipelines, self.store, seed=plan.file.seed)
         return Explanation(plan, explained, self.specification, profiles, queries is None)
 
     def simulate(

@@ -19,7 +19,7 @@ from circinus.matching.explanation.assignment_explanations import (
 )
 from circinus.matching.explanation.rejections import explain_rejection
 from circinus.matching.explanation.shadow_prices import ShadowPrice
-from circinus.matching.explanation.slo_relaxation import Replan, relax_slo, with_slos
+from circinus.matching.explanation.slo_relaxation import relax_slo, smallest_relaxation, with_slos
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
 from circinus.matching.plan_set import Assignment, Matching, Rejection, tenant_shares
 from circinus.matching.problem import RESOURCES
@@ -81,7 +81,11 @@ def admit_query(
         PlanningError: no infrastructure, a missing profile, or a running plan without profile.
     """
     (query,) = [query for query in specification.queries if query.name == name]
-    return AdmissionPlanner.of(specification, profiles, matching, search).admit(query)
+    planner = AdmissionPlanner.of(specification, profiles, matching, search)
+    admission, admitted = planner.admit(query)
+    if admission.rejection is not None:
+        admission = replace(admission, rejection=planner.with_relaxation(admission.rejection))
+    return admission, admitted
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class AdmissionPlanner:
         *,
         neighbours: str = "the running plans",
         preceded: bool = False,
-        relax: bool = True,
+        short: bool = False,
         max_simulations: int = MATCHING.max_simulated_plans,
     ) -> tuple[Admission, Matching]:
         """Return the admission, and the matching with the query if it was admitted, else unchanged.
@@ -137,16 +141,17 @@ class AdmissionPlanner:
             frontier: the query's plans; None: they are searched for.
             neighbours: description of the running plans.
             preceded: whether queries of higher priority run.
-            relax: whether the smallest relaxation is searched for.
+            short: whether short simulations suffice, of which bounds are more cautious, and reasons are not needed.
             max_simulations: maximum number of plans that are simulated.
         """
         plans, infrastructure = self.plans.with_query(query), self.specification.required_infrastructure
         running = self.running.with_reestimate(plans.reestimate)
         network, name = Network(infrastructure), query.name
-        if frontier is None:
+        if frontier is None and short:
+            frontier = plans.replan(query, self.search)
+        elif frontier is None:
             pipeline, profile = self.specification.pipelines[query.pipeline], self.profiles[query.pipeline]
             frontier = plan_query(query, pipeline, profile, network, self.search)
-        replan = partial(plans.replan, search=self.search)
         specification = self._with_query(query)
         slower = plans.replan(_slower(query), self.search).candidates if query.slos.latency is not None else ()
         simulations = 0
@@ -158,8 +163,6 @@ class AdmissionPlanner:
                 self.matching,
                 frontier,
                 extra_candidates=extra,
-                replan=replan,
-                relax=relax,
                 neighbours=neighbours,
                 preceded=preceded,
                 doubtful=attempt <= max_simulations,
@@ -168,7 +171,7 @@ class AdmissionPlanner:
                 return replace(admission, simulations=simulations), self.matching
             admitted = add_admitted(running, self.matching, admission, specification.queries)
             _, fit = admission.fit
-            check, simulated = self._simulate(admitted, specification, fit, name)
+            check, simulated = self._simulate(admitted, specification, fit, name, short=short)
             simulations += simulated
             if not check.violated:
                 break
@@ -180,8 +183,24 @@ class AdmissionPlanner:
         (assignment,) = [assignment for assignment in admitted.assignments if assignment.query == name]
         return replace(admission, assignment=assignment, simulations=simulations), admitted
 
+    def admitted(self, query: Query, *, short: bool = False) -> PlanCandidate | None:
+        """Return the plan of a query if it is admitted; see `admit`."""
+        admission, _ = self.admit(query, short=short)
+        return None if admission.assignment is None else admission.assignment.chosen
+
+    def with_relaxation(self, rejection: Rejection) -> Rejection:
+        """Return a rejection with the smallest relaxation of one SLO, or marked as `unrelaxable` if none was found."""
+        (query,) = [query for query in self.specification.queries if query.name == rejection.query]
+        relaxation = smallest_relaxation(query, partial(self.admitted, short=True))
+        if relaxation is None:
+            return replace(rejection, relaxation=None, unrelaxable=bool(query.slos.by_kind))
+        confirmed = self.admitted(with_slos(query, relaxation.slos))
+        if confirmed is None:
+            return replace(rejection, relaxation=None)
+        return replace(rejection, relaxation=replace(relaxation, plan=confirmed.plan, estimate=confirmed.estimate))
+
     def _simulate(
-        self, admitted: Matching, specification: Specification, fit: AdmissionFit, name: str
+        self, admitted: Matching, specification: Specification, fit: AdmissionFit, name: str, *, short: bool
     ) -> tuple[SimulationCheck, bool]:
         """Return the check of the queries whose load changes, and whether there was a simulation.
 
@@ -200,8 +219,8 @@ class AdmissionPlanner:
             restrict_to=changed,
             unconfirmed=fit.unconfirmed,
         )
-        short = check(executions=MATCHING.short_executions)
-        return (check() if uncertain and not short.violated else short), True
+        quick = check(executions=MATCHING.short_executions)
+        return (check() if uncertain and not short and not quick.violated else quick), True
 
     def _with_query(self, query: Query) -> Specification:
         """Return the specification with a query in place of the one of its name."""
@@ -245,8 +264,6 @@ def admit(
     frontier: Frontier,
     *,
     extra_candidates: Sequence[PlanCandidate] = (),
-    replan: Replan | None = None,
-    relax: bool = True,
     neighbours: str = "the running plans",
     preceded: bool = False,
     doubtful: bool = False,
@@ -261,8 +278,6 @@ def admit(
         matching: the running plans.
         frontier: the query's plans.
         extra_candidates: further plans.
-        replan: plans the query under relaxed SLOs, to find the smallest relaxation that admits it.
-        relax: whether the smallest relaxation is searched for.
         neighbours: description of the running plans.
         preceded: whether queries of higher priority run.
         doubtful: whether to return the plan nearest to the latency SLO, with `AdmissionFit.unconfirmed` queries, if no
@@ -284,15 +299,7 @@ def admit(
             if isinstance(fit, AdmissionFit):
                 assignment = _assignment(prepared, position, fit, frontier, failed)
                 return Admission(query, assignment, fit=(prepared, fit))
-    rejection = explain_rejection(
-        running,
-        frontier,
-        tuple(failed.values()),
-        replan,
-        neighbours=neighbours,
-        preceded=preceded,
-        with_relaxation=relax,
-    )
+    rejection = explain_rejection(frontier, tuple(failed.values()), neighbours=neighbours, preceded=preceded)
     prices = {price.resource: price for price in matching.prices}
     return Admission(query, None, rejection, tuple(prices[name] for name in rejection.binding if name in prices))
 

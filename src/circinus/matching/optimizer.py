@@ -18,7 +18,6 @@ from circinus.matching.cuts import ChurnCut
 from circinus.matching.explanation.assignment_explanations import explain_assignments
 from circinus.matching.explanation.rejections import rejections
 from circinus.matching.explanation.shadow_prices import shadow_prices
-from circinus.matching.explanation.slo_relaxation import Replan
 from circinus.matching.guarantees import enforce_pins, enforce_tenant_shares
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.match_run import Answer, MatchRun
@@ -102,7 +101,8 @@ def plan_all_queries(
         search: settings of the plan search.
         settings: settings of the matching; the usable share of links is taken from `search`.
         incumbent: see `match`.
-        explain_rejections: see `match`.
+        explain_rejections: queries to compute SLO relaxations for if they are rejected; default all. A relaxation takes
+            some tens of admissions.
 
     Raises:
         PlanningError: no infrastructure, a profile is missing or too uncertain, or invalid numbers.
@@ -121,7 +121,6 @@ def plan_all_queries(
             promise=plans.feasible_estimate,
             settings=MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed),
             incumbent=incumbent,
-            explain_rejections=(),
         )
         check = check_by_simulation(
             matching, simulation_inputs(specification, profiles, matching), network, seed=settings.seed
@@ -138,11 +137,17 @@ def plan_all_queries(
         }
     matching = check.matching
     if matching.rejections:
-        matching = second_look(
-            AdmissionPlanner.of(specification, profiles, matching, search),
-            frontiers,
-            relax=explain_rejections,
-            limit_s=MATCHING.second_look_time_share * settings.limit_s(len(frontiers)),
+        planner = AdmissionPlanner.of(specification, profiles, matching, search)
+        limit_s = MATCHING.second_look_time_share * settings.limit_s(len(frontiers))
+        planner = second_look(planner, frontiers, limit_s=limit_s)
+        matching = replace(
+            planner.matching,
+            rejections=tuple(
+                planner.with_relaxation(rejection)
+                if explain_rejections is None or rejection.query in explain_rejections
+                else rejection
+                for rejection in planner.matching.rejections
+            ),
         )
     deployments = add_startup_times(matching.deployments, profiles, infrastructure)
     return plans.with_latest_starts(replace(matching, deployments=deployments)), frontiers
@@ -155,12 +160,10 @@ def match(
     *,
     compose: Compose | None = None,
     promise: Promise | None = None,
-    replan: Replan | None = None,
     solver: Solver | None = None,
     settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
     clock: Callable[[], float] = time.monotonic,
     incumbent: Incumbent | None = None,
-    explain_rejections: Collection[str] | None = None,
     observer: Observer = log_pass,
 ) -> Matching:
     """Choose at most one plan for each query: satisfied weight first, total cost second.
@@ -173,14 +176,11 @@ def match(
         reestimate: estimates a chosen plan under the merged load.
         compose: returns a query's plans on given deployments; without it, only the frontiers' plans are considered.
         promise: estimates a plan that a frontier does not list; without it, there is no column generation.
-        replan: plans a rejected query under relaxed SLOs; without it, only relaxations on its frontier are found.
         solver: by default the exact one, or the Lagrangian one for more than `MATCHING.max_exact_queries` queries.
         settings: time limit, usable share of links, seed.
         clock: for the time limit.
         incumbent: running plans. The result is lexicographically never worse than keeping them: total weight first,
             then cost including churn.
-        explain_rejections: queries to compute SLO relaxations for if they are rejected; default all. It takes longer
-            than the matching.
         observer: see `optimize`.
 
     Raises:
@@ -199,7 +199,7 @@ def match(
             incumbent=incumbent,
         )
         answer = optimize(run, observer)
-    return _matching(answer, replan, explain_rejections)
+    return _matching(answer)
 
 
 def _solver(queries: int, seed: int, clock: Callable[[], float], resources: ExitStack) -> Solver:
@@ -215,7 +215,7 @@ def _solver(queries: int, seed: int, clock: Callable[[], float], resources: Exit
     return LagrangianSolver(seed=seed, clock=clock)
 
 
-def _matching(answer: Answer, replan: Replan | None, explain_rejections: Collection[str] | None) -> Matching:
+def _matching(answer: Answer) -> Matching:
     problem, run, usage = answer.problem, answer.run, answer.solution.usage
     levels = problem.priority_levels
     total_weight, satisfied = float(levels.weight.sum()), levels.weight_of(answer.chosen)
@@ -235,7 +235,7 @@ def _matching(answer: Answer, replan: Replan | None, explain_rejections: Collect
         )
     return Matching(
         assignments=explain_assignments(answer),
-        rejections=rejections(answer, replan, explain_rejections),
+        rejections=rejections(answer),
         deployments=sized_deployments(answer),
         satisfied_weight=satisfied,
         total_weight=total_weight,

@@ -62,13 +62,25 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Relaxation:
-    """The smallest SLO change under which a query would be served together with all other queries."""
+    """The smallest change of one SLO that was found to admit a query next to the plans of all other queries."""
 
     slos: Slos
     plan: QueryPlan
     estimate: Estimate
     change: str
     """Description of the change: `latency p95 <= 300ms -> 412ms`."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A change under which a rejected query was planned and served."""
+
+    sentence: str
+    risk: float | None = None
+    """Risk at which the query was admitted."""
+    pool: str | None = None
+    nodes: int = 0
+    """Nodes that were added to `pool` when all queries were planned again, and none that was served lost its plan."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,10 @@ class Rejection:
     alternatives: tuple[Alternative, ...] = ()
     best_so_far: BestEffortPlan | None = None
     """Plan that most likely meets the SLOs, for a query without a guaranteed plan even in isolation."""
+    unrelaxable: bool = False
+    """True if the query was rejected under every single SLO change that was tried; False if none was tried, too."""
+    advice: tuple[Advice, ...] = ()
+    """Other changes that would serve the query, if they were searched for."""
 
 
 @dataclass(frozen=True)

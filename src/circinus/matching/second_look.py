@@ -7,13 +7,13 @@ as too slow. Admission decides on final sizes instead, and `circinus admit` deci
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.explanation.rejections import names_query, query_kind
-from circinus.matching.plan_set import Matching, Rejection, Relaxation
+from circinus.matching.plan_set import Matching, Rejection
 from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier
 from circinus.specification import Query
@@ -23,11 +23,10 @@ def second_look(
     planner: AdmissionPlanner,
     frontiers: Mapping[str, Frontier],
     *,
-    relax: Collection[str] | None,
     limit_s: float,
     clock: Callable[[], float] = time.monotonic,
-) -> Matching:
-    """Return the matching of a planner with the rejected queries that can be admitted, and new reasons for the others.
+) -> AdmissionPlanner:
+    """Return the planner whose matching has the rejected queries that can be admitted, and new reasons for the others.
 
     Pinned queries come first, then queries by priority and weight. Queries that differ in name, weight, priority and
     tenant only share one decision. Queries beyond the limits of the settings keep their rejections.
@@ -35,7 +34,6 @@ def second_look(
     Args:
         planner: with the matching.
         frontiers: query name -> its plans.
-        relax: queries to compute SLO relaxations for; None: all.
         limit_s: time limit.
         clock: for the time limit.
     """
@@ -43,10 +41,9 @@ def second_look(
     deadline_s = clock() + limit_s
     while any(look.decide(query) for query in look.by_importance if clock() < deadline_s):
         pass  # admitted queries may run deployments that others can use
-    look.relax(relax)
     matching = look.planner.matching
     rejections = tuple(look.rejections.get(rejection.query, rejection) for rejection in matching.rejections)
-    return replace(matching, rejections=rejections)
+    return replace(look.planner, matching=replace(matching, rejections=rejections))
 
 
 @dataclass
@@ -84,7 +81,6 @@ class _SecondLook:
                 self.frontiers[query.name],
                 neighbours="those of the other queries",
                 preceded=_is_preceded(query, self.planner.matching, self._queries),
-                relax=False,
                 max_simulations=min(self.simulations, MATCHING.max_simulated_plans),
             )
             self.simulations -= admission.simulations
@@ -94,18 +90,6 @@ class _SecondLook:
             self._by_kind[kind] = rejection = admission.rejection
         self.rejections[query.name] = replace(rejection, query=query.name)
         return False
-
-    def relax(self, names: Collection[str] | None) -> None:
-        """Add SLO relaxations to the rejections of some queries; None: all."""
-        by_kind: dict[Query, Relaxation | None] = {}
-        for name, rejection in self.rejections.items():
-            if names is None or name in names:
-                query = self._queries[name]
-                kind = query_kind(query)
-                if kind not in by_kind:
-                    admission, _ = self.planner.admit(query, self.frontiers[name])
-                    by_kind[kind] = None if admission.rejection is None else admission.rejection.relaxation
-                self.rejections[name] = replace(rejection, relaxation=by_kind[kind])
 
 
 def _is_preceded(query: Query, matching: Matching, queries: Mapping[str, Query]) -> bool:

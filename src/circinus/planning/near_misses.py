@@ -14,7 +14,7 @@ from circinus.planning.pool_eligibility import (
     explain_operator_ineligible,
 )
 from circinus.planning.query_search import QuerySearch
-from circinus.specification import Network, Slo, SloKind
+from circinus.specification import Network, Slo, SloKind, Slos
 from circinus.specification.formatting import (
     UNBOUNDED_S,
     ceil_significant,
@@ -176,28 +176,27 @@ def explain_infeasible(search: QuerySearch, network: Network, relaxations: tuple
     if too_few_items:
         return too_few_items
     if relaxations:
-        slos = query.slos.by_kind
-        changes = ", or ".join(_describe_relaxation(slos[relaxation.slo], relaxation) for relaxation in relaxations)
-        shared = "" if query.slos.cost is None else " and fully shared deployments"
-        text = f"no plan meets all SLOs; with the infrastructure to itself{shared}, the query needs {changes}"
-        return text + (_measurement_hint(search) if any(r.slo is SloKind.ACCURACY for r in relaxations) else "")
+        text = "no plan meets all SLOs with deployments at their utilization targets"
+        changes = [change for r in relaxations if (change := _describe_relaxation(query.slos, r))]
+        if changes:
+            text += f"; with the infrastructure to itself, {', or '.join(changes)} would do"
+        return text + (_undecided(search) if any(r.slo is SloKind.ACCURACY for r in relaxations) else "")
     if not search.fits():
         missing_capacity = explain_missing_capacity(search.space)
         text = "no plan fits in the pools and links that are open to the query, even with the infrastructure to itself"
         return f"{text}: {missing_capacity}" if missing_capacity else text
-    text = "no plan meets all SLOs even with the infrastructure to itself, and relaxing a single SLO does not suffice"
+    text = (
+        "no plan meets all SLOs with deployments at their utilization targets, even with the infrastructure to itself"
+    )
     fastest = search.fastest(search.accurate) if query.slos.latency is not None else None
     if fastest is not None and fastest.estimate.latency_s.upper >= UNBOUNDED_S:
         max_items = max(len(c.items) for c in search.arrays.configurations)
-        text += (
-            f"; service times or sizes of {max_items} items vary so much that replicas or links may be overloaded: "
-            "add items to the data set, or raise the query's risk"
-        )
-    return text + ("" if len(search.accurate) else _measurement_hint(search))
+        text += f"; service times or sizes of {max_items} items vary so much that replicas or links may be overloaded"
+    return text + ("" if len(search.accurate) else _undecided(search))
 
 
-def _measurement_hint(search: QuerySearch) -> str:
-    """Return a hint to measure more, if some configurations may or may not meet the accuracy SLO."""
+def _undecided(search: QuerySearch) -> str:
+    """Return how many configurations with items left to measure may or may not meet the accuracy SLO, or ""."""
     slo = search.query.slos.accuracy
     if slo is None:
         return ""
@@ -210,7 +209,7 @@ def _measurement_hint(search: QuerySearch) -> str:
         ]
         return f"; {describe_more_items(min(more))} to guarantee accuracy {slo}" if more else ""
     undecided = "1 configuration" if count == 1 else f"{count} configurations"
-    return f"; {undecided} with few measured items may still meet accuracy {slo}: run `circinus profile` first"
+    return f"; {undecided} with few measured items may still meet accuracy {slo}"
 
 
 def describe_more_items(more: int) -> str:
@@ -224,10 +223,7 @@ def _too_few_items(search: QuerySearch) -> str:
     latency, max_items = search.query.slos.latency, max(len(c.items) for c in search.arrays.configurations)
     if latency is None or search.space.percentile.allowance.of(np.ones(max_items)) < UNBOUNDED:
         return ""
-    return (
-        f"p{latency.percentile:g} has no bound at a risk of {search.query.risk:g} from {max_items} items: "
-        "add items to the data set, or raise the query's risk"
-    )
+    return f"p{latency.percentile:g} has no bound at a risk of {search.query.risk:g} from {max_items} items"
 
 
 def _plan_without(search: QuerySearch, kind: SloKind, without_cost: PlanArrays) -> PlanCandidate | None:
@@ -246,10 +242,21 @@ def _plan_without(search: QuerySearch, kind: SloKind, without_cost: PlanArrays) 
     return None
 
 
-def _describe_relaxation(slo: Slo, relaxation: SingleRelaxation) -> str:
-    """Return the relaxed SLO, rounded to the side on which the plan meets it, and the current limit."""
-    text = f"{slo.kind} {slo.comparison_text} {slo.relaxed_to(relaxation.limit).limit_text}"
-    mean = relaxation.candidate.estimate.accuracy.value
-    if slo.kind is SloKind.ACCURACY and mean != relaxation.limit:
+def _describe_relaxation(slos: Slos, relaxation: SingleRelaxation) -> str:
+    """Return the relaxed SLO under which the query alone has a plan, or "" if it has one with shared deployments only.
+
+    It is rounded to the side on which the plan meets it. Alone, a query pays for all its replicas.
+    """
+    slo, estimate = slos.by_kind[relaxation.slo], relaxation.candidate.estimate
+    limit = estimate.cost_usd_per_h.upper if slo.kind is SloKind.COST else relaxation.limit
+    if (
+        slo.kind is not SloKind.COST
+        and slos.cost is not None
+        and not slos.cost.is_met_by(estimate.cost_usd_per_h.upper)
+    ):
+        return ""
+    text = f"{slo.kind} {slo.comparison_text} {slo.relaxed_to(limit).limit_text}"
+    mean = estimate.accuracy.value
+    if slo.kind is SloKind.ACCURACY and mean != limit:
         text += f" (measured mean {format_score(mean)})"
     return f"{text} instead of {slo.limit_text}"

@@ -77,7 +77,7 @@ def _heading(query: Query) -> Text:
 
 
 def rejection_explanation(rejection: Rejection, query: Query, metric: str = ACCURACY) -> RenderableType:
-    """Return the reason of the rejection, the smallest relaxation, and the best alternatives.
+    """Return the reason of the rejection, the changes that would serve the query, and the best alternatives.
 
     Args:
         rejection: the rejection.
@@ -91,18 +91,19 @@ def rejection_explanation(rejection: Rejection, query: Query, metric: str = ACCU
         Text(f"binding: {', '.join(rejection.binding)}"),
     ]
     if rejection.best_so_far is not None:
-        lines.append(Text(best_effort_text(rejection.best_so_far, query)))
+        lines.append(Text(best_effort_text(rejection.best_so_far)))
     relaxation = rejection.relaxation
-    if relaxation is None:
-        lines.append(Text("no relaxation of a single SLO would admit the query alongside the other queries"))
-    else:
+    if relaxation is not None:
         lines.append(
             Text(
-                f"smallest relaxation that admits the query alongside the other queries: "
+                f"smallest relaxation found that admits the query alongside the other queries: "
                 f"{with_metric(relaxation.change, metric)}, "
                 f"with {plan_text(relaxation.plan, relaxation.estimate)}"
             )
         )
+    elif rejection.unrelaxable:
+        lines.append(Text("no relaxation of a single SLO was found that admits the query alongside the other queries"))
+    lines += [Text(with_metric(advice.sentence, metric)) for advice in rejection.advice]
     return Group(*lines, _alternatives(rejection.alternatives, metric), Text(""))
 
 
@@ -195,8 +196,9 @@ def admission_text(admission: Admission, metric: str = ACCURACY) -> RenderableTy
 
 
 def _shadow_price_text(price: ShadowPrice) -> str:
-    """Return `pool edge: cpus is 97% used; in the last full plan one more CPU would add a weight of 0.4`."""
+    """Return `pool edge: cpus is 97% used; if queries ... were divisible, one more CPU would add a weight of 0.4`."""
     effects = [f"add a weight of {price.weight:.3g}"] if price.weight > 0 else []
     effects += [f"save {format_usd_per_h(price.saving_usd_per_h)}"] if price.saving_usd_per_h > 0 else []
     effect = " and ".join(effects) or "change nothing"
-    return f"{price.resource} is {price.used:.0%} used; in the last full plan one more {price.unit} would {effect}"
+    marginal = "if queries and replicas were divisible"
+    return f"{price.resource} is {price.used:.0%} used; {marginal}, one more {price.unit} would {effect}"

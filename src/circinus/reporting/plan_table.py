@@ -13,11 +13,9 @@ from circinus.estimation import Estimate
 from circinus.matching import Assignment, Matching, Rejection, ShadowPrice, SizedDeployment, TenantShare
 from circinus.planning import BestEffortPlan
 from circinus.planning.near_misses import describe_more_items
-from circinus.profiling import MIN_ITEMS
 from circinus.reporting.tables import MetricNames, make_table, with_metric
-from circinus.specification import KnobValues, Query, QueryPlan, SloKind
+from circinus.specification import KnobValues, Query, QueryPlan
 from circinus.specification.formatting import (
-    ceil_significant,
     format_bytes,
     format_duration,
     format_latency_bound,
@@ -83,26 +81,15 @@ def format_probability(value: float) -> str:
     return f"{value:.2f}"
 
 
-def best_effort_text(best: BestEffortPlan, query: Query) -> str:
-    """Return the best plan without a guarantee, its SLO probability, and advice how to obtain a guarantee.
-
-    A higher risk is advised for latency only: accuracy bounds cover all configurations of a run, so that more items are
-    needed than any risk compensates for.
-    """
+def best_effort_text(best: BestEffortPlan) -> str:
+    """Return the best plan without a guarantee, and its SLO probability in isolation."""
     estimate = best.candidate.estimate
     text = (
-        f"best plan so far: {plan_text(best.candidate.plan, estimate)}; it meets the SLOs with probability "
-        f"{format_probability(best.probability)}, estimated from {best.items} of {best.population} items"
+        f"best plan so far: {plan_text(best.candidate.plan, estimate)}; in isolation, at its utilization targets, it "
+        f"meets the SLOs with probability {format_probability(best.probability)}, estimated from {best.items} of "
+        f"{best.population} items"
     )
-    advice = []
-    if best.items < best.population:
-        advice.append("profile longer (`circinus profile`)")
-    elif best.more_items is not None:
-        advice.append(describe_more_items(best.more_items))
-    helpful = 0.5 <= best.probability < 1 - query.risk
-    if helpful and best.items >= MIN_ITEMS and estimate.violations(query.slos) == (SloKind.LATENCY,):
-        advice.append(f"accept a risk above {ceil_significant(1 - best.probability, 2):g} (`spec.risk`)")
-    return f"{text}; {', or '.join(advice)}" if advice else text
+    return text if best.more_items is None else f"{text}; {describe_more_items(best.more_items)}"
 
 
 def plan_table(
@@ -131,6 +118,8 @@ def plan_table(
         _rejection_line(rejection, queries[rejection.query], names.of(rejection.query))
         for rejection in matching.rejections
     ]
+    if any(rejection.relaxation is None for rejection in matching.rejections):
+        rejections.append(Text("changes that would serve a rejected query: `circinus explain PLAN QUERY`", style="dim"))
     tenants = [_tenant_line(share) for share in matching.tenants]
     return Group(table, Text(PLAN_LEGEND, style="dim"), *rejections, totals, *_change_limit_line(matching), *tenants)
 
@@ -140,7 +129,7 @@ def _rejection_line(rejection: Rejection, query: Query, metric: str) -> Text:
     if rejection.relaxation is not None:
         line.append(f"; it would be admitted with {with_metric(rejection.relaxation.change, metric)}")
     if rejection.best_so_far is not None:
-        line.append(f"; {best_effort_text(rejection.best_so_far, query)}")
+        line.append(f"; {best_effort_text(rejection.best_so_far)}")
     return line
 
 
@@ -176,7 +165,7 @@ def price_table(prices: tuple[ShadowPrice, ...]) -> RenderableType:
     """Return a table of the binding resources and their shadow prices, the most valuable first."""
     binding = [price for price in prices if price.weight > 0 or price.saving_usd_per_h > 0]
     if not binding:
-        return Text("no resource is binding: more of any resource would neither admit another query nor lower the cost")
+        return Text("no resource is binding: as if queries and replicas were divisible, none has a shadow price")
     figures = ("used", "capacity", "weight per unit", "saving per unit")
     table = make_table("Binding resources", ("resource",), figures)
     for price in sorted(binding, key=lambda price: (-price.weight * price.capacity, -price.saving_usd_per_h)):

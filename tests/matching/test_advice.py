@@ -1,0 +1,38 @@
+"""Advice on rejected queries is true when it is followed."""
+
+from __future__ import annotations
+
+import pytest
+
+from budget import HANG_LIMIT_S, share_of
+from circinus.matching import MatchSettings
+from circinus.matching.advice import follow_advice, with_nodes
+from circinus.testing.random_instances import random_specification
+
+PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
+SEEDS = (12, 6, 1, 7, 13, 0, 4, 8, 10, 20, 22, 23)
+
+
+@pytest.mark.parametrize("seed", SEEDS[: share_of(len(SEEDS))])
+def test_advice_that_is_followed_serves_the_query(seed: int) -> None:
+    scarce = {} if seed % 2 else {"cpus": 3.0, "nodes": 1}
+    specification, profiles = random_specification(seed, queries=6, **scarce)
+    followed = list(follow_advice(specification, profiles, settings=PATIENT))
+    assert followed
+    assert not [advice for advice in followed if not advice.followed]
+
+
+def test_advice_names_nodes_risks_and_relaxations() -> None:
+    specification, profiles = random_specification(12, queries=6, cpus=3.0, nodes=1)
+    changes = [advice.change for advice in follow_advice(specification, profiles, settings=PATIENT)]
+    assert any(change.startswith("cost") for change in changes)
+    assert any(change.startswith("accuracy") for change in changes)
+    assert any(change.endswith("+1") for change in changes)
+
+
+def test_nodes_are_added_to_one_pool() -> None:
+    specification, _ = random_specification(1)
+    before = {pool.name: pool.nodes for pool in specification.required_infrastructure.pools}
+    larger = with_nodes(specification, "pool1", 2)
+    after = {pool.name: pool.nodes for pool in larger.required_infrastructure.pools}
+    assert after == before | {"pool1": before["pool1"] + 2}
