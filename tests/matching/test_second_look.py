@@ -72,3 +72,13 @@ def test_a_query_that_misses_by_far_is_not_simulated() -> None:
     assert admission.rejection is not None
     assert admission.simulations == 0
     assert after is rest
+
+
+@pytest.mark.parametrize(("seed", "query"), [(5, "q3"), (128, "q2"), (129, "q3"), (117, "q1")][: share_of(8)])
+def test_plan_serves_as_much_as_admit_does(seed: int, query: str) -> None:
+    specification, profiles, matching = _planned(seed)
+    others = replace(specification, queries=tuple(q for q in specification.queries if q.name != query))
+    running, _ = plan_all_queries(others, profiles, settings=PATIENT, explain_rejections=())
+    admission, admitted = admit_query(specification, profiles, running, query)
+    assert admission.assignment is not None
+    assert matching.satisfied_weight >= admitted.satisfied_weight
