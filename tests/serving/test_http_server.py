@@ -14,7 +14,8 @@ from circinus.serving.http_requests import HttpAnswer
 from circinus.serving.local.http_server import HttpServer
 from circinus.serving.settings import SERVING
 
-CHUNKED = b"POST /q HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+HEAD = b"POST /q HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 async def echo(
@@ -50,7 +51,7 @@ def served(scenario: Callable[[HttpServer], Awaitable[None]]) -> None:
 
 def post(body: bytes, path: str = "/q", headers: str = "", size: object = None) -> bytes:
     length = len(body) if size is None else size
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n{headers}\r\n".encode() + body
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n".encode() + body
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
@@ -99,25 +100,32 @@ def test_a_client_that_expects_it_is_told_to_continue() -> None:
         (400, b"\x16\x03\x01\x02\x00\x01 TLS\r\n\r\n"),
         (400, b"\x00" * 100 + b"\r\n\r\n"),
         (400, b"POST /q\r\n\r\n"),
-        (400, b"POST /q HTTP/2.0\r\n\r\n"),
-        (400, b"POST /q HTTP/1.1\r\nno colon\r\n\r\n"),
-        (400, b"POST /q HTTP/1.1\r\na: b\r\n folded: c\r\n\r\n"),
-        (400, b"POST /q HTTP/1.1\r\nbare: \n\r\n\r\n"),
+        (400, HEAD.replace(b"1.1", b"2.0") + b"\r\n"),
+        (400, b"POST /q HTTP/1.1\r\nno: host\r\n\r\n"),
+        (400, HEAD + b"Host: localhost\r\n\r\n"),
+        (400, HEAD + b"no colon\r\n\r\n"),
+        (400, b"POST /q HTTP/1.1\r\n folded: c\r\n\r\n"),
+        (400, HEAD + b"bare: a\rb: c\r\n\r\n"),
+        (400, HEAD + b"bare: \0\r\n\r\n"),
         (400, post(b"1", size="-1")),
         (400, post(b"1", size="1e3")),
         (400, post(b"1", size="\u0663")),
         (400, post(b"1", headers="Content-Length: 2\r\n")),
         (400, post(b"1", headers="Transfer-Encoding: chunked\r\n")),
-        (400, b"POST /q HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"),
+        (501, HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n"),
         (400, CHUNKED + b"zz\r\n"),
         (400, CHUNKED + b"1\r\nabc"),
-        (400, CHUNKED + b"0" * 4000),
+        (431, CHUNKED + b"0" * 4000),
+        (431, CHUNKED + b"1;" + b"x" * 4000),
+        (431, CHUNKED + b"0\r\n" + b"a: b\r\n" * 1000),
         (413, post(b"", size=1001)),
-        (413, post(b"", size="9" * 400)),
-        (413, CHUNKED + b"ffffffff\r\n"),
+        (413, post(b"", size="9" * 20)),
+        (400, post(b"", size="9" * 400)),
+        (413, CHUNKED + b"ffffffff\r\n" + b"x" * 1001),
         (413, CHUNKED + b"190\r\n" + (b"x" * 400 + b"\r\n190\r\n") * 3),
         (431, b"POST /" + b"q" * 5000),
-        (431, b"POST /q HTTP/1.1\r\n" + b"a: b\r\n" * 1000),
+        (431, HEAD + b"a: b\r\n" * 1000),
+        (431, HEAD + b"a: b\r\n" * 400 + b"\r\n"),
         (404, post(b"x" * 900, "/refused")),
         (500, post(b"1", "/bug")),
     ],
