@@ -137,6 +137,33 @@ def test_what_is_malformed_or_too_large_gets_its_status(status: int, request_byt
     served(scenario)
 
 
+@pytest.mark.parametrize(
+    ("status", "address", "host", "origin"),
+    [
+        (200, "127.0.0.1", "localhost:9000", None),
+        (200, "127.0.0.1", "127.0.0.2", "http://LOCALHOST:3000"),
+        (200, "127.0.0.1", "[::1]:9000", "http://127.0.0.1"),
+        (200, "0.0.0.0", "gpu.example", None),
+        (403, "127.0.0.1", "localhost", "https://page.example"),
+        (403, "127.0.0.1", "localhost", "null"),
+        (403, "127.0.0.1", "localhost", "http://[bad"),
+        (403, "127.0.0.1", "127.0.0.1.page.example", None),
+        (403, "127.0.0.1", "page.example:9000", "http://localhost"),
+        (403, "127.0.0.1", "[", None),
+        (403, "127.0.0.1", "", None),
+        (403, "0.0.0.0", "localhost", "http://page.example"),
+    ],
+)
+def test_web_pages_of_other_sites_are_refused(status: int, address: str, host: str, origin: str | None) -> None:
+    async def run() -> None:
+        server = await HttpServer.open(echo, address, 0)
+        head = post(b"1", headers="" if origin is None else f"Origin: {origin}\r\n")
+        assert (await exchange(server, head.replace(b"Host: localhost", f"Host: {host}".encode())))[0] == status
+        await server.close()
+
+    asyncio.run(asyncio.wait_for(run(), HANG_LIMIT_S))
+
+
 def test_a_refused_client_that_sends_on_still_reads_why() -> None:
     async def scenario(server: HttpServer) -> None:
         status, body = await exchange(server, post(b"", size=10**9), b"x" * 10**6)

@@ -10,6 +10,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 import h11
 
@@ -20,6 +22,8 @@ _log = logging.getLogger(__name__)
 
 Handler = Callable[[str, str, Mapping[str, str], Callable[[], Awaitable[bytes]]], Awaitable[HttpAnswer]]
 """Handler of a request, as `HttpRequests.answer`."""
+
+_ANY_ADDRESS = ("", "0.0.0.0", "::")
 
 
 class _Protocol(asyncio.StreamReaderProtocol):
@@ -120,6 +124,28 @@ def _require_size(body_bytes: int) -> None:
         raise h11.RemoteProtocolError(f"the body is larger than {SERVING.http_body_bytes} bytes", 413)
 
 
+def _require_local_site(headers: Mapping[str, str], address: str) -> None:
+    """Refuse requests of web pages in browsers on this machine, which may post text anywhere without asking.
+
+    A browser sends the site of the page as `origin`. The page's own site may resolve to this machine; then `host` is
+    that site. Behind an address that is any of the machine's, there is no list of right hosts.
+    """
+    if _host(headers.get("origin", "//localhost")) != "localhost":
+        raise h11.RemoteProtocolError("origin: web pages of other machines are not allowed", 403)
+    host = _host("//" + headers.get("host", "localhost"))
+    if address not in _ANY_ADDRESS and host not in ("localhost", address.lower()):
+        raise h11.RemoteProtocolError(f"host: must be {address} or localhost", 403)
+
+
+def _host(url: str) -> str:
+    """Return the host of a URL, `localhost` for every loopback address."""
+    host = ""
+    with suppress(ValueError):  # neither a URL nor an address
+        host = urlsplit(url).hostname or ""
+        return "localhost" if ip_address(host).is_loopback else host
+    return host
+
+
 class HttpServer:
     """Server of one address for any number of clients."""
 
@@ -178,7 +204,9 @@ class HttpServer:
 
     async def _answer(self, client: _Client) -> HttpAnswer:
         try:
-            return await self._handler(*await client.read_head(), client.read_body)
+            method, path, headers = await client.read_head()
+            _require_local_site(headers, self.host)
+            return await self._handler(method, path, headers, client.read_body)
         except h11.RemoteProtocolError as error:
             return rejection(error.error_status_hint, str(error), {"connection": "close"})
         except (ConnectionError, EOFError):
