@@ -44,6 +44,23 @@ class Mute:
         raise ValueError("no")
     def process(self, values):
         return values
+
+@operator(version="1")
+class Redirector:
+    def process(self, commands):
+        (command,) = commands
+        if command == "closed":
+            os.closerange(1, 3)
+        else:
+            reader, writer = os.pipe()
+            os.close(reader)
+            own = os.open(__file__ + ".own", os.O_RDWR | os.O_CREAT)
+            if not os.fstat(own).st_size:
+                os.truncate(own, 2**21)
+            target = {"devnull": os.open(os.devnull, os.O_WRONLY), "pipe": writer, "own": own}[command]
+            os.dup2(target, 1)
+            os.dup2(target, 2)
+        raise ValueError("no")
 """
 
 
@@ -88,6 +105,18 @@ def test_errors_end_with_what_the_failing_call_printed(processes: ForkServerClie
         assert lines[:3] == ["loading", "said hello", "said hello"]
         assert any(line.startswith("Traceback") for line in lines)
         assert "cannot load" in (output / "talkative.Mute.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("target", ["devnull", "pipe", "own", "closed"])
+def test_an_operator_may_redirect_its_output(processes: ForkServerClient, folder: Path, target: str) -> None:
+    process = started(processes, folder, folder / "output", "Redirector")
+    for _ in range(2):
+        with pytest.raises(OperatorProcessError, match=r"^ValueError: no \(talkative.py:\d+\)$"):
+            call(process, target)
+    assert process.alive
+    process.close()
+    if target == "own":
+        assert (folder / "talkative.py.own").stat().st_size >= 2**21
 
 
 def test_files_are_bounded_and_shared_by_the_processes_of_an_operator(

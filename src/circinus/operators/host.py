@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from circinus.errors import OperatorError
 from circinus.operators.framing import BlockingFrames
 from circinus.operators.pickling import Payload, pickle_value, unpickle_value
-from circinus.operators.process_output import begin_call, call_excerpt
+from circinus.operators.process_output import begin_call, call_excerpt, print_exception
 from circinus.operators.registry import resolve_operator
 
 if TYPE_CHECKING:  # processes start faster without the specification
@@ -134,7 +134,7 @@ class OperatorHost:
         try:
             run = self.run([payloads[item * inputs : (item + 1) * inputs] for item in range(items)])
         except OperatorError as error:
-            traceback.print_exc()
+            print_exception()
             return (ReplyType.FAILED, error), ()
         # A forked process begins with the memory of the fork server, which is small.
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -167,7 +167,7 @@ def run_executor(connection: socket.socket, create: Callable[..., Executor]) -> 
     try:
         executor = create(*arguments)
     except OperatorError as error:
-        traceback.print_exc()
+        print_exception()
         frames.send((ReplyType.FAILED, error))
         return
     frames.send((ReplyType.READY, (os.getpid(), time.perf_counter() - start_s)))

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -17,8 +18,8 @@ _EXCERPT_BYTES = 4096
 _EXCERPT_LINES = 3
 _MAX_LINE_LENGTH = 120
 
-_is_kept = False
-"""True in a process whose output goes to a file."""
+_output: int | None = None
+"""Descriptor of the file that the output of this process goes to: its own one, as operators may redirect 1 and 2."""
 _start = 0
 """Size of that file before the current call of the operator."""
 
@@ -43,9 +44,12 @@ def open_output(folder: Path | None, uses: str) -> IO[bytes]:
 
 def excerpt(descriptor: int, start: int = 0) -> str:
     """Return `; last output: LINE | LINE` from the last lines of a file behind an offset, or "" if there are none."""
-    size = os.fstat(descriptor).st_size
-    begin = max(start if start <= size else 0, size - _EXCERPT_BYTES)  # beyond the size, the file has been cut
-    text = os.pread(descriptor, size - begin, begin).decode(errors="replace")
+    try:
+        size = os.fstat(descriptor).st_size
+        begin = max(start if start <= size else 0, size - _EXCERPT_BYTES)  # beyond the size, the file has been cut
+        text = os.pread(descriptor, size - begin, begin).decode(errors="replace")
+    except OSError:
+        return ""
     lines = [line for line in (" ".join(line.split()) for line in text.splitlines()) if line.isprintable() and line]
     shown = [line if len(line) <= _MAX_LINE_LENGTH else f"{line[:_MAX_LINE_LENGTH]}…" for line in lines]
     return f"; last output: {' | '.join(shown[-_EXCERPT_LINES:])}" if shown else ""
@@ -53,32 +57,43 @@ def excerpt(descriptor: int, start: int = 0) -> str:
 
 def keep_output(descriptor: int) -> None:
     """Send the output of this process, and of processes that it starts, to a file, and keep the file bounded."""
-    global _is_kept
+    global _output
     fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)  # cut files shrink
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         os.dup2(descriptor, number)
         getattr(stream, "reconfigure", lambda **_: None)(line_buffering=True)
-    _is_kept = True
+    _output = os.dup(descriptor)
 
 
 def begin_call() -> None:
     """Note that the operator is about to be called, and cut the file if it is too large."""
     global _start
-    if not _is_kept:
+    if _output is None:
         return
-    _start = os.fstat(1).st_size
-    if _start > _LIMIT_BYTES:
-        tail = os.pread(1, _LIMIT_BYTES // 2, _start - _LIMIT_BYTES // 2)
-        os.ftruncate(1, 0)
-        os.write(1, tail)
-        _start = os.fstat(1).st_size
+    with suppress(OSError):
+        if os.fstat(_output).st_size > _LIMIT_BYTES:
+            _cut(_output)
+        _start = os.fstat(_output).st_size
 
 
 def call_excerpt() -> str:
     """Return the `excerpt` of what this process has written since `begin_call`."""
-    if not _is_kept:
+    if _output is None:
         return ""
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # the operator may have closed it
             stream.flush()
-    return excerpt(1, _start)
+    return excerpt(_output, _start)
+
+
+def print_exception() -> None:
+    """Print the traceback of the handled exception, unless the operator has closed the standard error."""
+    with suppress(Exception):
+        traceback.print_exc()
+
+
+def _cut(descriptor: int) -> None:
+    size = os.fstat(descriptor).st_size
+    tail = os.pread(descriptor, _LIMIT_BYTES // 2, max(0, size - _LIMIT_BYTES // 2))
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, tail)

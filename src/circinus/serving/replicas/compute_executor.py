@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Sequence
 
 from circinus.errors import OperatorError
 from circinus.operators.host import OperatorHost
 from circinus.operators.pickling import Payload
+from circinus.operators.process_output import print_exception
 from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ItemResult, ReplicaSpec
 
 
@@ -45,7 +45,7 @@ class ComputeExecutor:
             run = self._host.run(inputs)
         except OperatorError as error:
             if len(items) == 1:
-                traceback.print_exc()
+                print_exception()
                 return [ItemResult(str(error), 0.0, 0.0, 0.0, has_payload=False)], []
             single = [self._answer([item], item_inputs) for item, item_inputs in zip(items, inputs, strict=True)]
             return [results[0] for results, _ in single], [output for _, outputs in single for output in outputs]
