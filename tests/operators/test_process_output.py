@@ -1,7 +1,8 @@
-"""Output of operators' processes: one bounded file for each operator, and its last lines in errors."""
+"""Output of operators' processes: one bounded file for each process, and its last lines in errors."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,20 +120,32 @@ def test_an_operator_may_redirect_its_output(processes: ForkServerClient, folder
         assert (folder / "talkative.py.own").stat().st_size >= 2**21
 
 
-def test_files_are_bounded_and_shared_by_the_processes_of_an_operator(
-    processes: ForkServerClient, folder: Path
-) -> None:
+def test_files_are_bounded_and_of_one_process_each(processes: ForkServerClient, folder: Path) -> None:
     output = folder / "output"
     first, second = (started(processes, folder, output) for _ in range(2))
     for _ in range(3):
         assert call(first, "much") == "much"
-    assert call(second, "hello") == "hello"
+    assert call(first, "hello") == "hello"
     file = output / "talkative.Talker.log"
     assert file.stat().st_size < 2 * process_output._LIMIT_BYTES
     assert file.read_bytes().endswith(b"said hello\n")
     assert b"\0" not in file.read_bytes()
-    for process in (first, second):
-        process.close()
+    with pytest.raises(OperatorProcessError, match=r"SIGABRT; last output: loading \| said abort"):
+        call(second, "abort")
+    assert (output / "talkative.Talker.2.log").read_bytes().startswith(b"loading\nsaid abort\n")
+    first.close()
+
+
+def test_a_file_is_opened_again_when_its_process_has_ended(tmp_path: Path) -> None:
+    limit = process_output._LIMIT_BYTES
+    with open_output(tmp_path, "a:B") as first, open_output(tmp_path, "a:B") as second:
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.B.2.log", "a.B.log"]
+        first.write(b"x" * limit)
+        second.write(b"second")
+    with open_output(tmp_path, "a:B") as third:  # so that what a later cut leaves is all its own
+        assert os.fstat(third.fileno()).st_size == limit // 2
+        assert excerpt(third.fileno(), start=limit // 2) == ""
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_an_excerpt_is_the_last_lines_behind_an_offset(tmp_path: Path) -> None:

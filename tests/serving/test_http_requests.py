@@ -6,6 +6,9 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
+from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState
 from circinus.serving.http_requests import HttpRequests
 from circinus.testing.desired_states import StageSpec, chain, limited
@@ -62,6 +65,19 @@ async def test_what_is_wrong_is_said() -> None:
         status, _, body = await send(ingress, **request)  # type: ignore[arg-type]
         assert status == expected
         assert text in body["error"]
+
+
+@driven
+async def test_what_operators_print_is_not_answered() -> None:
+    scene, ingress = opened(chain("q", START))
+
+    async def submit(*_: Any) -> Any:
+        raise ServingError("ValueError: no (f.py:3); last output: of another | secret", code="operator.raised")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.boards["home"], "submit", submit)
+        status, _, body = await send(ingress)
+    assert (status, body) == (500, {"error": "ValueError: no (f.py:3)", "code": "operator.raised"})
 
 
 @driven

@@ -17,6 +17,7 @@ _LIMIT_BYTES = 2**20
 _EXCERPT_BYTES = 4096
 _EXCERPT_LINES = 3
 _MAX_LINE_LENGTH = 120
+_EXCERPT_START = "; last output: "
 
 _output: int | None = None
 """Descriptor of the file that the output of this process goes to: its own one, as operators may redirect 1 and 2."""
@@ -30,16 +31,35 @@ def output_folder(owner: Path) -> Path:
 
 
 def open_output(folder: Path | None, uses: str) -> IO[bytes]:
-    """Open the output file of an operator, which all its processes share; without a folder, a temporary file.
+    """Open a file for the output of a process of an operator; without a folder, a temporary file.
+
+    The file is locked until the process has ended, and then serves the next one: `NAME.log`, `NAME.2.log` and so on, as
+    many as there are processes at once. What a process has written is therefore behind the size that it found.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written or locked.
     """
     if folder is None:
         return tempfile.TemporaryFile(buffering=0)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / (re.sub(r"[^\w.-]+", ".", uses) + ".log")
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
+    name = re.sub(r"[^\w.-]+", ".", uses)
+    number = 1
+    while True:
+        path = folder / (f"{name}.log" if number == 1 else f"{name}.{number}.log")
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # on the open file, which the process inherits
+            _cut(
+                file.fileno(), _LIMIT_BYTES // 2
+            )  # once the process has exceeded the limit, all that is left is its own
+        except BlockingIOError:
+            file.close()
+            number += 1
+        except BaseException:
+            file.close()
+            raise
+        else:
+            return file
 
 
 def excerpt(descriptor: int, start: int = 0) -> str:
@@ -52,7 +72,12 @@ def excerpt(descriptor: int, start: int = 0) -> str:
         return ""
     lines = [line for line in (" ".join(line.split()) for line in text.splitlines()) if line.isprintable() and line]
     shown = [line if len(line) <= _MAX_LINE_LENGTH else f"{line[:_MAX_LINE_LENGTH]}…" for line in lines]
-    return f"; last output: {' | '.join(shown[-_EXCERPT_LINES:])}" if shown else ""
+    return f"{_EXCERPT_START}{' | '.join(shown[-_EXCERPT_LINES:])}" if shown else ""
+
+
+def without_excerpt(reason: str) -> str:
+    """Return the part of a reason before its `excerpt`."""
+    return reason.partition(_EXCERPT_START)[0]
 
 
 def keep_output(descriptor: int) -> None:
@@ -71,8 +96,7 @@ def begin_call() -> None:
     if _output is None:
         return
     with suppress(OSError):
-        if os.fstat(_output).st_size > _LIMIT_BYTES:
-            _cut(_output)
+        _cut(_output, _LIMIT_BYTES)
         _start = os.fstat(_output).st_size
 
 
@@ -92,8 +116,9 @@ def print_exception() -> None:
         traceback.print_exc()
 
 
-def _cut(descriptor: int) -> None:
+def _cut(descriptor: int, limit_bytes: int) -> None:
     size = os.fstat(descriptor).st_size
-    tail = os.pread(descriptor, _LIMIT_BYTES // 2, max(0, size - _LIMIT_BYTES // 2))
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, tail)
+    if size > limit_bytes:
+        tail = os.pread(descriptor, _LIMIT_BYTES // 2, size - _LIMIT_BYTES // 2)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, tail)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from circinus.errors import ServingError
 from circinus.operators.pickling import pickle_value
+from circinus.operators.process_output import without_excerpt
 from circinus.serving.engine import DROPPED_LATE
 from circinus.serving.router.router_core import DEADLINE_PASSED, RouterCore
 from circinus.serving.settings import SERVING
@@ -108,7 +109,8 @@ class HttpRequests:
             response = pickled.unpickle()
         except ServingError as error:
             status = 504 if error.code in (DEADLINE_PASSED, DROPPED_LATE) else 500
-            return rejection(status, str(error), code=error.code)
+            # What operators print may be about requests of others.
+            return rejection(status, without_excerpt(str(error)), code=error.code)
         return _answer(response.output, response.timings.latency_s)
 
     def _bucket(self, query: str, rate_per_s: float) -> TokenBucket:
