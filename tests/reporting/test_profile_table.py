@@ -50,6 +50,16 @@ def test_doubts_failures_and_interruptions_are_told(profile: PipelineProfile) ->
     assert "interrupted; run the same command to resume" in shown
 
 
+def test_failures_are_grouped_whatever_the_operator_printed(profile: PipelineProfile) -> None:
+    failed = tuple(
+        FailedConfiguration(c.configuration, None, f"no memory; last output: line {number}")
+        for number, c in enumerate(profile.configurations[:3])
+    )
+    shown = printed(profile_table(replace(profile, failed=failed), "maximize"))
+    assert f"excluded: {failed[0].configuration} and 2 more: no memory; last output: line 0" in shown
+    assert shown.count("excluded: ") == 1
+
+
 def test_of_nothing_the_table_is_empty(profile: PipelineProfile) -> None:
     shown = printed(profile_table(replace(profile, configurations=(), verdicts={}), "minimize"))
     assert "Profile of traced" in shown

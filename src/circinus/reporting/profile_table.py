@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.estimation import Correction, Corrections
+from circinus.operators.process_output import without_excerpt
 from circinus.profiling import (
     Calibration,
     ConfigurationVerdict,
@@ -233,10 +234,10 @@ def _notes(profile: PipelineProfile, warning: str | None, metric: str) -> list[T
         notes.append(Text(f"transfer learning: {profile.certificate.prior}"))
     by_reason: dict[str, list[FailedConfiguration]] = {}
     for failed in profile.failed:
-        by_reason.setdefault(failed.reason, []).append(failed)
-    for reason, failures in by_reason.items():
+        by_reason.setdefault(without_excerpt(failed.reason), []).append(failed)
+    for failures in by_reason.values():
         more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
-        notes.append(Text(f"excluded: {failures[0].configuration}{more}: {reason}", style="red"))
+        notes.append(Text(f"excluded: {failures[0].configuration}{more}: {failures[0].reason}", style="red"))
     if profile.interrupted:
         notes.append(Text("interrupted; run the same command to resume", style="yellow"))
     return notes

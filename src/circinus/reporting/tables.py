@@ -10,8 +10,11 @@ from rich.table import Table
 
 ACCURACY = "accuracy"
 """Name of a mean score where that of the metric is not given."""
-_SCORE = re.compile(r"\baccuracy(?= (?:[<>=≤≥]|at least|at most|-?\d))|(?<!standard )\berror(?= -?\d)")
-"""Name before a score or its limit, in texts of parts of the program that know no metric."""
+_SCORE = (
+    r"\b(?:accuracy(?= (?:[<>=≤≥]|at least|at most|-?\d))"
+    r"|error(?= \S+ (?:is so far only guaranteed|\(at most)))"  # see `describe_violation`
+)
+"""Pattern of the name before a score or its limit, in texts of parts of the program that know no metric."""
 
 
 class MetricNames:
@@ -44,8 +47,8 @@ class MetricNames:
 
 
 def with_metric(text: str, metric: str) -> str:
-    """Return a text with the name of the metric before scores and their limits: `f1 >= 0.9`, `f1 0.93`."""
-    return _SCORE.sub(lambda _: metric, text)
+    """Return a text with the name of the metric before scores and their limits: `f1 >= 0.9`, `f1 0.93`. Idempotent."""
+    return re.sub(rf"(?<!\w){re.escape(metric)}(?!\w)|{_SCORE}", lambda _: metric, text)
 
 
 def make_table(
