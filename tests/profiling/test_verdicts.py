@@ -14,7 +14,10 @@ from budget import examples
 from circinus.profiling.race.race_state import ConfigurationVerdict, RaceState, Verdict, assign_verdicts
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.specification import AccuracySlo, LatencySlo, Slos
+from circinus.specification.formatting import ceil_significant
+from circinus.statistics.interval import Interval
 from circinus.statistics.martingale import UNLIMITED
+from circinus.statistics.mean_decision import items_until_bounded
 
 seeds = st.integers(0, 100_000)
 counts = st.integers(1, 10)
@@ -96,7 +99,7 @@ def test_no_objective_loses_its_last_configuration(seed: int, count: int, object
 def test_every_verdict_has_its_reason(seed: int, count: int, objectives: int) -> None:
     state = _random(seed, count, objectives)
     names = [f"c{k}" for k in range(count)]
-    for k, found in enumerate(assign_verdicts(state, names)):
+    for k, found in enumerate(assign_verdicts(state, names, _bounds)):
         assert found.reason
         assert (found.verdict is Verdict.UNDECIDED) == (not state.settled[k])
         if found.verdict is Verdict.INFEASIBLE:
@@ -142,7 +145,7 @@ def _standing(
 
 
 def _judged(state: RaceState) -> tuple[ConfigurationVerdict, ...]:
-    return assign_verdicts(state, [f"c{k}" for k in range(len(state.items))])
+    return assign_verdicts(state, [f"c{k}" for k in range(len(state.items))], _bounds)
 
 
 def test_each_verdict() -> None:
@@ -275,12 +278,20 @@ def test_latency_is_not_asked_of_what_makes_no_plan_cheaper() -> None:
     assert standing.needs_latency_items.tolist() == [True, False]
 
 
+def _bounds(_: int) -> Interval:
+    return Interval(0.95, 0.85, 1.0)
+
+
 def test_undecided_on_all_items_is_for_want_of_items_and_not_of_measurements() -> None:
     """Even where a sampler expects nothing of it, as it cannot be measured further."""
     known = {"items": np.array([ALL_ITEMS]), "pruned": np.array([[True]]), "means": np.array([0.95])}
     standing = _standing(_footprints(1.0), ["?"], **known)
     confidence = replace(standing.confidence, population=UNLIMITED)
-    (verdict,) = assign_verdicts(replace(standing, confidence=confidence), ["a"])
+    (verdict,) = assign_verdicts(replace(standing, confidence=confidence), ["a"], _bounds)
     assert verdict.verdict is Verdict.TOO_FEW_ITEMS
-    (verdict,) = assign_verdicts(replace(standing, confidence=confidence, items=np.array([ALL_ITEMS - 1])), ["a"])
+    needed = items_until_bounded(ALL_ITEMS, 0.05, 0.1, float(standing.variances[0]), 1.0) - ALL_ITEMS
+    assert f"about {ceil_significant(needed, 2):,.0f} more" in verdict.reason
+    (verdict,) = assign_verdicts(
+        replace(standing, confidence=confidence, items=np.array([ALL_ITEMS - 1])), ["a"], _bounds
+    )
     assert verdict.verdict is Verdict.UNLIKELY

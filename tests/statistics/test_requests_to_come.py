@@ -113,3 +113,8 @@ def test_strata_of_few_items_are_joined(strata: list[dict[str, str]], expected: 
     labels = request_strata(strata)
     sizes = sorted(labels.count(label) for label in set(labels))
     assert sizes == sorted(expected)
+
+
+def test_many_combinations_of_conditions_are_not_strata() -> None:
+    strata = [{"a": str(n % 16), "b": str(n // 16 % 16)} for n in range(4_000)]
+    assert len(set(request_strata(strata))) == 16

@@ -85,7 +85,9 @@ def _store(opened: LoadedPlan, report: LoadReport) -> str:
 
     A full disk must not lose the report of a test that has run.
     """
-    learning = report.measured.learning
+    learning, machine = report.measured.learning, report.measured.machine
+    if machine is not None and machine.busy:
+        return "other programs kept the machine busy"
     if learning is None or not learning.observations:
         return ""
     try:

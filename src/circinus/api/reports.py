@@ -144,7 +144,7 @@ class LearntServiceTimes(Result):
         ]
 
     def _empty(self) -> str:
-        return "nothing was learnt from traffic"
+        return "no such service times were learnt from traffic"
 
     def _document(self) -> Any:
         return {"operators": self.rows(), "observations": self.observations}
@@ -207,9 +207,9 @@ class LoadReport(NamedResults["QueryMeasurement"]):
 
     measured: MeasuredLoad
     items_sent: int = 0
-    """Number of different items that were sent."""
+    """Number of different items that requests chose from, in turns."""
     profiled_items_sent: int = 0
-    """Number of sent items that planning had measured; their accuracy is no test of the plan."""
+    """Number of these items that planning had measured; their accuracy is no test of the plan."""
     not_stored_reason: str = ""
     """Reason why observed service times were not stored; empty if they were."""
 
@@ -219,7 +219,7 @@ class LoadReport(NamedResults["QueryMeasurement"]):
 
     @property
     def missed(self) -> tuple[str, ...]:
-        """Names of the served queries that miss an SLO, whatever chance explains."""
+        """Names of the served queries that miss an SLO beyond chance."""
         return tuple(query.query for query in self.measured.queries if query.verdict == "no")
 
     def rows(self) -> list[dict[str, Any]]:

@@ -122,7 +122,7 @@ def _print(report: LoadReport, *, keep_observations: bool) -> None:
         console().print(service_time_text(report.measured.learning, reason))
     if report.profiled_items_sent:
         console().print(
-            f"{report.profiled_items_sent} of the {report.items_sent} items sent were also measured for the profile: "
-            "their accuracy is no test of the plan",
+            f"{report.profiled_items_sent} of the {report.items_sent} items to send were also measured for the "
+            "profile: their accuracy is no test of the plan",
             style="yellow",
         )

@@ -159,7 +159,7 @@ def _notes(report: LoadReport) -> list[Text]:
         sent = [query.items for query in report.queries if query.verdict is SloVerdict.UNSURE]
         notes.append(
             Text(
-                "unsure: the bounds contain the limit; each fails with the query's risk at most. Longer tests and more "
+                "unsure: the bounds contain the limit. Longer tests and more "
                 f"items than the {format_range(str, min(sent), max(sent))} of these queries narrow them",
                 style="yellow",
             )

@@ -44,8 +44,9 @@ def one_hot_strata(strata: Sequence[Mapping[str, str]], max_values: int = _MAX_V
 def request_strata(strata: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
     """Return the stratum of each of N items, of which requests are assumed to have the shares that the items have.
 
-    A stratum is a combination of conditions. While more than a quarter of the items are in strata with fewer than 8,
-    the name with the most values is ignored; then the two smallest strata are joined until all have 8 items.
+    A stratum is a combination of conditions. While more than a quarter of the items are in strata with fewer than 8, or
+    there are more than 64 strata, the name with the most values is ignored; then the two smallest strata are joined
+    until all have 8 items.
     """
     names = sorted({name for conditions in strata for name in conditions})
     columns = {name: [conditions.get(name, "") for conditions in strata] for name in names}
@@ -53,7 +54,8 @@ def request_strata(strata: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
     while True:
         labels = ["\0".join(values) for values in zip(*columns.values(), strict=True)] or [""] * len(strata)
         counts = Counter(labels)
-        if sum(count for count in counts.values() if count < _MIN_ITEMS) <= _MAX_IN_SMALL * len(strata):
+        in_small = sum(count for count in counts.values() if count < _MIN_ITEMS)
+        if in_small <= _MAX_IN_SMALL * len(strata) and len(counts) <= _MAX_VALUES:
             break
         if not columns:
             break

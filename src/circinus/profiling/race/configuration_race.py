@@ -15,6 +15,7 @@ from circinus.profiling.race.run_confidence import RunConfidence, ThresholdVerdi
 from circinus.profiling.race.slo_requirements import PipelineSlos
 from circinus.profiling.settings import PROFILING
 from circinus.specification import Configuration, Slos
+from circinus.statistics.interval import Interval
 from circinus.statistics.mean_decision import items_until_decided, shrunk_variance
 from circinus.statistics.sequential_test import SequentialThresholdTest
 
@@ -276,7 +277,11 @@ class ConfigurationRace:
 
     def verdicts(self) -> dict[Configuration, ConfigurationVerdict]:
         """Return a verdict with its reason for every configuration that has not failed."""
-        verdicts = assign_verdicts(self.state, [str(configuration) for configuration in self.configurations])
+
+        def bounds_of(row: int) -> Interval:
+            return self.state.confidence.bounds(self._scores[row][None])[0]
+
+        verdicts = assign_verdicts(self.state, [str(c) for c in self.configurations], bounds_of)
         return {c: verdicts[n] for n, c in enumerate(self.configurations) if not self.state.failed[n]}
 
     def _add(self, configurations: Sequence[Configuration]) -> None:

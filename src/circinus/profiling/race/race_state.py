@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from functools import cached_property
@@ -16,8 +16,8 @@ from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.slo_requirements import PipelineSlos
 from circinus.specification import Slos
 from circinus.specification.formatting import ceil_significant
-from circinus.statistics.martingale import UNLIMITED
-from circinus.statistics.mean_decision import items_until_decided
+from circinus.statistics.interval import Interval
+from circinus.statistics.mean_decision import items_until_bounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,12 +239,16 @@ class ConfigurationVerdict:
     reason: str
 
 
-def assign_verdicts(state: RaceState, names: Sequence[str]) -> tuple[ConfigurationVerdict, ...]:
-    """Return the verdict with its reason for each of k configurations, by their names."""
-    return tuple(_verdict(state, names, row) for row in range(len(names)))
+def assign_verdicts(
+    state: RaceState, names: Sequence[str], bounds_of: Callable[[int], Interval]
+) -> tuple[ConfigurationVerdict, ...]:
+    """Return the verdict with its reason for each of k configurations, by their names and the bounds of their means."""
+    return tuple(_verdict(state, names, row, bounds_of) for row in range(len(names)))
 
 
-def _verdict(state: RaceState, names: Sequence[str], row: int) -> ConfigurationVerdict:
+def _verdict(
+    state: RaceState, names: Sequence[str], row: int, bounds_of: Callable[[int], Interval]
+) -> ConfigurationVerdict:
     requirements = state.slos.requirements
     if not state.decisive_items[row]:
         return ConfigurationVerdict(Verdict.UNDECIDED, "it is unmeasured")
@@ -268,7 +272,7 @@ def _verdict(state: RaceState, names: Sequence[str], row: int) -> ConfigurationV
     if not requirements:
         return ConfigurationVerdict(Verdict.FEASIBLE, "no query uses the pipeline yet")
     if state.too_few_items[row].any():
-        return ConfigurationVerdict(Verdict.TOO_FEW_ITEMS, _more_items(state, row))
+        return ConfigurationVerdict(Verdict.TOO_FEW_ITEMS, _more_items(state, row, bounds_of(row)))
     pruned = state.pruned[row] & ~state.fails[row]
     if pruned.any():
         met = pruned & state.meets[row]
@@ -285,23 +289,24 @@ def _verdict(state: RaceState, names: Sequence[str], row: int) -> ConfigurationV
     )
 
 
-def _more_items(state: RaceState, row: int) -> str:
+def _more_items(state: RaceState, row: int, bounds: Interval) -> str:
     """Return the SLOs that all items leave undecided, and how many more are expected to decide them."""
-    confidence, requirements = state.confidence, state.slos.requirements
-    low, high = confidence.metric.range
-    accuracies = [slo.accuracy for slo, is_open in zip(requirements, state.too_few_items[row], strict=True) if is_open]
-    margin = min(abs(float(state.means[row]) - slo.threshold) for slo in accuracies if slo is not None)
-    items = items_until_decided(
-        max(margin, _MIN_MARGIN * (high - low)),
+    low, high = state.confidence.metric.range
+    requirements, undecided = state.slos.requirements, state.too_few_items[row]
+    slos = [slo.accuracy for slo, is_open in zip(requirements, undecided, strict=True) if is_open]
+    nearest = min((slo for slo in slos if slo is not None), key=lambda slo: abs(bounds.value - slo.threshold))
+    bound = nearest.worst(bounds) if nearest.is_met_by(bounds.value) else nearest.best(bounds)
+    items = items_until_bounded(
+        int(state.items[row]),
+        max(abs(bounds.value - nearest.threshold), _MIN_MARGIN * (high - low)),
+        max(abs(bound - bounds.value), _MIN_MARGIN * (high - low)),
         float(state.variances[row]),
         high - low,
-        confidence.side_risk,
-        UNLIMITED,
     )
-    more = max(items - confidence.items, 1.0)
+    more = max(items - state.confidence.items, 1.0)
     return (
-        f"the data set is too small to tell whether it meets {_accuracies(requirements, state.too_few_items[row])}: "
-        f"about {ceil_significant(more, 2):,.0f} more items would decide"
+        f"the data set is too small to tell whether it meets {_accuracies(requirements, undecided)}: "
+        f"about {ceil_significant(more, 2):,.0f} more would decide"
     )
 
 

@@ -48,7 +48,7 @@ class LatencySummary:
 
 @dataclass(frozen=True)
 class MeasuredBounds:
-    """Bounds of a measured quantity in requests to come; each fails with a probability of at most the query's risk."""
+    """Bounds of a measured quantity in requests to come; each fails with about the query's risk, see `slo_bounds`."""
 
     lower: float | None
     """None: infinite, as too many requests have no answer."""

@@ -110,7 +110,7 @@ async def run_load_test(
         items,
         traffic.duration_s,
         traffic.warm_up_s,
-        lag_s=lag.max_s if lag.late else 0.0,
+        lag_s=lag.max_s,
     )
     learning = None
     if expected is not None:

@@ -1,7 +1,7 @@
 """Bounds of what a load test measures, and verdicts on SLOs that chance alone does not explain.
 
-Each bound fails with a probability of at most the query's risk. Requests for one item are no independent evidence of
-requests to come, so that distinct items count.
+Each bound fails with about the query's risk, and more often for latencies of deployments that are nearly full
+(`latency_interval`). Requests for one item are no independent evidence of requests to come: distinct items count.
 """
 
 from __future__ import annotations
