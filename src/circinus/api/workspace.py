@@ -197,7 +197,7 @@ class Workspace(ProfilingWorkspace):
 
         Example:
             >>> frontier = workspace.frontier("archive", plan)
-            >>> all(row["accuracy"] >= 0.8 for row in frontier.rows())
+            >>> all(row["accuracy"] >= 0.75 for row in frontier.rows())
             True
             >>> sum(row["chosen"] for row in frontier.rows())
             1
@@ -259,14 +259,12 @@ class Workspace(ProfilingWorkspace):
         from circinus.api.profiling_service import available_profiles
 
         decided = [*plan, *plan.rejected]
-        for name in queries or ():
-            if name not in decided:
-                raise _unknown_query(name, decided, str(plan.path or ""))
-        specified = {query.name: query for query in self.specification.queries}
-        explained = {name: specified[name] for name in (decided if queries is None else queries)}
+        for name in set(queries or ()).difference(decided):
+            raise _unknown_query(name, decided, str(plan.path or ""))
+        explained = {name: self._query(name) for name in (decided if queries is None else queries)}
         plan = replace(plan, file=advise_rejected(self._opened(plan), queries))
-        pipelines = {query.pipeline for query in explained.values()}
-        profiles = available_profiles(self.specification, pipelines, self.store, seed=plan.file.seed)
+        used = {query.pipeline for query in explained.values()}
+        profiles = available_profiles(self.specification, used, self.store, seed=plan.file.seed)
         return Explanation(plan, explained, self.specification, profiles, queries is None)
 
     def simulate(
