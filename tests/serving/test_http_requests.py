@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from circinus.errors import ServingError
-from circinus.serving.engine import DesiredState
+from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.http_requests import HttpRequests
 from circinus.testing.desired_states import StageSpec, chain, limited
 from router_scenario import Scene, driven
@@ -92,6 +92,29 @@ async def test_bytes_stay_bytes_and_what_is_neither_is_refused() -> None:
     rejected = _answer({1, 2}, 0.1)
     assert rejected.status == 406
     assert b"set" in rejected.body
+
+
+@driven
+async def test_an_output_of_a_type_that_the_engine_cannot_import_is_refused() -> None:
+    scene, ingress = opened(chain("q", START))
+    compute = scene.process
+
+    async def process(*batch: Any) -> Any:
+        result, _ = await compute(*batch)
+        return result, [b"cmodule_of_the_user\nAnswer\n."]
+
+    scene.process = process  # type: ignore[method-assign]
+    status, _, body = await send(ingress)
+    assert (status, body["code"]) == (406, "engine.unreadable_response")
+
+
+@driven
+async def test_a_replay_sends_no_values() -> None:
+    from dataclasses import replace
+
+    _, ingress = opened(replace(chain("q", START), mode=Mode.REPLAY))
+    status, _, body = await send(ingress, b"41")
+    assert (status, body) == (200, [])  # what the replica got
 
 
 @driven

@@ -13,6 +13,7 @@ from circinus.errors import ServingError
 from circinus.operators.pickling import pickle_value
 from circinus.operators.process_output import without_excerpt
 from circinus.serving.engine import DROPPED_LATE
+from circinus.serving.router.request_messages import UNREADABLE_RESPONSE
 from circinus.serving.router.router_core import DEADLINE_PASSED, RouterCore
 from circinus.serving.settings import SERVING
 
@@ -54,6 +55,8 @@ LATENCY_HEADER = "circinus-latency-ms"
 _BURST_S = 10.0
 """Burst size in seconds of the admitted rate, so that random arrivals at that rate are rarely rejected."""
 _MIN_BURST = 5.0
+_STATUS = {DEADLINE_PASSED: 504, DROPPED_LATE: 504, UNREADABLE_RESPONSE: 406}
+"""Statuses of errors by code; 500 for all others."""
 
 
 class HttpAnswer(NamedTuple):
@@ -108,9 +111,8 @@ class HttpRequests:
             pickled = await self._core.submit(query, key, value, float(len(body)), left_s)
             response = pickled.unpickle()
         except ServingError as error:
-            status = 504 if error.code in (DEADLINE_PASSED, DROPPED_LATE) else 500
             # What operators print may be about requests of others.
-            return rejection(status, without_excerpt(str(error)), code=error.code)
+            return rejection(_STATUS.get(error.code, 500), without_excerpt(str(error)), code=error.code)
         return _answer(response.output, response.timings.latency_s)
 
     def _bucket(self, query: str, rate_per_s: float) -> TokenBucket:

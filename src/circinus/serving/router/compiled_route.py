@@ -102,6 +102,11 @@ class CompiledRoute:
         )
 
     @property
+    def is_replay(self) -> bool:
+        """Whether replicas answer from recordings, without the values of the request."""
+        return any(stage.recording is not None for stage in self.stages.values())
+
+    @property
     def applications(self) -> frozenset[str]:
         """Applications on the route."""
         return frozenset(stage.application for stage in self.stages.values())

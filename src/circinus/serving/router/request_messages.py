@@ -11,6 +11,9 @@ from circinus.operators.pickling import Payload, unpickle_value
 from circinus.serving.engine import Response, ResponseTimings
 from circinus.serving.router.compiled_route import CompiledRoute, RouteTransfer
 
+UNREADABLE_RESPONSE = "engine.unreadable_response"
+"""Code of the error of a response with a type that this process cannot import."""
+
 
 class RequestContext(NamedTuple):
     """Request in flight. A tuple, because every hop makes some of these."""
@@ -108,7 +111,7 @@ class PickledResponse:
         except Exception as error:  # unpickling of user types may raise anything
             raise ServingError(
                 f"the response cannot be unpickled: {type(error).__name__}: {error}",
-                code="engine.unreadable_response",
+                code=UNREADABLE_RESPONSE,
                 hint="Make the modules of its types importable in this process.",
             ) from error
         return Response(next(iter(outputs.values())) if len(outputs) == 1 else outputs, self.timings)

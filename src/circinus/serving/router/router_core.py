@@ -92,7 +92,7 @@ class RouterCore(ABC):
         Args:
             query: name of the query.
             item_key: key of the item, for messages and recordings.
-            value: pickled input; None in a replay.
+            value: pickled input; a replay drops it.
             input_bytes: size of the input.
             left_s: seconds until the deadline; stages that have not started by then are dropped.
 
@@ -101,6 +101,7 @@ class RouterCore(ABC):
                 or the deadline passed (`DEADLINE_PASSED`).
         """
         route = self.route(query)
+        value = None if route.is_replay else value
         request_id = f"{self._prefix}-{next(self._sequence)}"
         start_s = self._loop.time()
         request = self._requests[request_id] = _Request(route, self._loop.create_future(), start_s)
