@@ -6,12 +6,13 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
 from budget import HANG_LIMIT_S
 from circinus.serving.http_requests import HttpAnswer
-from circinus.serving.local.http_server import HttpServer
+from circinus.serving.local.http_server import HttpServer, _Client
 from circinus.serving.settings import SERVING
 
 HEAD = b"POST /q HTTP/1.1\r\nHost: localhost\r\n"
@@ -223,3 +224,48 @@ def test_the_request_of_a_client_that_left_is_cancelled() -> None:
         await server.close()
 
     asyncio.run(asyncio.wait_for(run(), HANG_LIMIT_S))
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "reads_body"),
+    [
+        (CHUNKED + b"1\r\nx\r\n" * 200 + b"0\r\n\r\n", True),
+        (CHUNKED + b"1\r\nx\r\n" * 200 + b"0\r\n\r\n", False),
+        (post(b"x" * 20_000), True),
+    ],
+)
+def test_a_body_that_has_arrived_leaves_turns_to_others(
+    monkeypatch: pytest.MonkeyPatch, request_bytes: bytes, reads_body: bool
+) -> None:
+    monkeypatch.setattr(
+        "circinus.serving.local.http_server.SERVING", replace(SERVING, http_body_bytes=20_000, http_head_bytes=2000)
+    )
+
+    async def run() -> None:
+        reader = asyncio.StreamReader()
+        reader.feed_data(request_bytes)
+        client = _Client(reader, Mock(drain=lambda: asyncio.sleep(0)))
+        await client.read_head()
+        answer = HttpAnswer(404, "text/plain", b"")
+        work = asyncio.ensure_future(client.read_body() if reads_body else client.send(answer))
+        turns = 0
+        while not work.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert await work
+        assert turns > 5
+
+    asyncio.run(run())
+
+
+def test_a_malformed_request_after_a_head_request_gets_its_answer_with_its_body() -> None:
+    async def scenario(server: HttpServer) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(post(b"1").replace(b"POST", b"HEAD") + b"malformed\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        status, body = await read_answer(reader)
+        assert status == 400
+        assert "error" in json.loads(body)
+        writer.close()
+
+    served(scenario)

@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 Handler = Callable[[str, str, Mapping[str, str], Callable[[], Awaitable[bytes]]], Awaitable[HttpAnswer]]
 """Handler of a request, as `HttpRequests.answer`."""
 
+_EVENTS_AT_ONCE = 32
+"""Number of events of a connection after which other work of the engine has its turn."""
 _ANY_ADDRESS = ("", "0.0.0.0", "::")
 
 
@@ -41,10 +43,13 @@ class _Client:
         writer.transport.set_write_buffer_limits(0)  # `drain` waits until all is sent
         self._reader, self._writer = reader, writer
         self._h11 = h11.Connection(h11.SERVER, SERVING.http_head_bytes - 1)
+        self._events = 0
         self.method = self.path = ""
+        """Head of the current request; empty between requests."""
 
     async def read_head(self) -> tuple[str, str, dict[str, str]]:
         """Return method, path and headers of the next request."""
+        self.method = self.path = ""
         if not self._h11.trailing_data[0]:
             async with _within(SERVING.http_idle_timeout_s, EOFError()):
                 await self._receive()
@@ -76,18 +81,25 @@ class _Client:
         return bytes(body)
 
     async def _event(self) -> object:
-        while (event := self._h11.next_event()) is h11.NEED_DATA:
+        while (event := await self._next_event()) is h11.NEED_DATA:
             await self._receive()
         return event
+
+    async def _next_event(self) -> object:
+        self._events += 1
+        if self._events % _EVENTS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        return self._h11.next_event()
 
     async def _receive(self) -> None:
         room = SERVING.http_head_bytes - len(self._h11.trailing_data[0])
         self._h11.receive_data(await self._reader.read(room))
+        await asyncio.sleep(0)  # `read` returns at once while its buffer has data
 
     async def send(self, answer: HttpAnswer) -> bool:
         """Answer the request, and return whether the connection can take another one."""
         with suppress(h11.RemoteProtocolError):  # an unread body, as far as it has arrived
-            while self._h11.their_state is h11.SEND_BODY and self._h11.next_event() is not h11.NEED_DATA:
+            while self._h11.their_state is h11.SEND_BODY and await self._next_event() is not h11.NEED_DATA:
                 pass
         headers = {"content-type": answer.content_type, "content-length": str(len(answer.body)), **answer.headers}
         if self._h11.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR):
