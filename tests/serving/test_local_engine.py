@@ -13,10 +13,13 @@ from typing import Any
 import psutil
 import pytest
 
+from budget import HANG_LIMIT_S
 from circinus.errors import ServingError
 from circinus.operators.fork_server_client import ForkServerClient
 from circinus.serving.engine import DesiredState
+from circinus.serving.http_requests import HttpAnswer
 from circinus.serving.local.engine import LocalEngine
+from circinus.serving.local.http_server import HttpServer
 from circinus.serving.local.replica_executor import ReplicaExecutor
 from circinus.serving.local.replica_handle import ReplicaHandle
 from circinus.serving.replicas.replica_protocol import ReplicaSpec
@@ -307,3 +310,83 @@ def test_close_ends_an_apply_under_way(tmp_path: Path) -> None:
             await task
 
     run(close_meanwhile)
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> list[HttpServer]:
+    """Return the list of all servers that engines open."""
+    found = []
+    listen = HttpServer.open
+
+    async def opened(*address: Any) -> HttpServer:
+        found.append(await listen(*address))
+        return found[-1]
+
+    monkeypatch.setattr(HttpServer, "open", opened)
+    return found
+
+
+def is_listening(server: HttpServer) -> bool:
+    return server._server.is_serving()
+
+
+def test_simultaneous_changes_of_the_address_leave_one_server(servers: list[HttpServer]) -> None:
+    async def drive() -> None:
+        engine = LocalEngine()
+        await asyncio.gather(*(engine.listen_http(("127.0.0.1", 0)) for _ in range(3)))
+        assert [is_listening(server) for server in servers] == [False, False, True]
+        await engine.close()
+        assert not is_listening(servers[-1])
+
+    asyncio.run(drive())
+
+
+def test_a_closed_engine_listens_nowhere(servers: list[HttpServer]) -> None:
+    async def drive() -> None:
+        engine = LocalEngine()
+        listening = asyncio.ensure_future(engine.listen_http(("127.0.0.1", 0)))
+        await asyncio.sleep(0)
+        await engine.close()
+        await asyncio.gather(listening, return_exceptions=True)
+        with raises_code(ServingError, "engine.closed"):
+            await engine.listen_http(("127.0.0.1", 0))
+        assert not any(is_listening(server) for server in servers)
+
+    asyncio.run(drive())
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_a_running_request_outlives_its_address_but_not_the_engine(
+    monkeypatch: pytest.MonkeyPatch, finishes: bool
+) -> None:
+    async def drive() -> None:
+        running, released = asyncio.Event(), asyncio.Event()
+
+        async def answer(*_: object) -> HttpAnswer:
+            running.set()
+            await released.wait()
+            return HttpAnswer(200, "text/plain", b"done")
+
+        monkeypatch.setattr("circinus.serving.local.engine.HttpRequests.answer", answer)
+        engine = LocalEngine()
+        await engine.listen_http(("127.0.0.1", 0))
+        assert engine.http_address is not None
+        idle, idle_writer = await asyncio.open_connection(*engine.http_address)
+        reader, writer = await asyncio.open_connection(*engine.http_address)
+        writer.write(b"POST /home/q HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await running.wait()
+        await engine.listen_http(("127.0.0.1", 0))
+        assert await idle.read() == b""
+        if finishes:
+            released.set()
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"connection: close" in head.lower()
+            assert await reader.read() == b"done"
+        else:
+            await engine.close()
+            assert await reader.read() == b""
+        writer.close()
+        idle_writer.close()
+        await engine.close()
+
+    asyncio.run(asyncio.wait_for(drive(), HANG_LIMIT_S))

@@ -32,6 +32,7 @@ from circinus.serving.replicas.replay_executor import load_replay_stages
 from circinus.serving.replicas.replica_protocol import ReplayStage
 from circinus.serving.router.compiled_route import CompiledRoute
 from circinus.serving.router.request_messages import PickledResponse
+from circinus.serving.settings import SERVING
 from circinus.serving.state_serialization import state_fingerprint, validate_state
 from circinus.specification import Network
 
@@ -70,6 +71,8 @@ class LocalEngine:
         self._recording_ids: dict[tuple[str, RouteStage], int] = {}
         self._numbers = count()
         self._http: HttpServer | None = None
+        self._http_lock = asyncio.Lock()
+        self._stopped_http: dict[HttpServer, asyncio.Task[None]] = {}
         self._closed = False
 
     @cached_property
@@ -82,8 +85,7 @@ class LocalEngine:
             validate_state(desired)
             require_capacity(desired, self._machine)
             stages = await asyncio.to_thread(load_replay_stages, desired) if desired.mode is Mode.REPLAY else {}
-            if self._closed:
-                raise ServingError("the engine was closed", code="engine.closed", hint="Start another engine.")
+            self._require_open()
             await self._change(desired, stages)
 
     @property
@@ -94,27 +96,33 @@ class LocalEngine:
     async def listen_http(self, address: tuple[str, int] | None) -> None:
         """Take requests over HTTP at an address (host, port), with port 0 at any free port; None: at none.
 
+        Running requests at the current address finish, up to `drain_timeout_s`.
+
         Raises:
-            ServingError: the address cannot be listened at; the current one stays in use.
+            ServingError: the engine was closed, or the address cannot be listened at; the current one stays in use.
         """
-        current = self._http
-        if address is not None and address == self.http_address:
-            return
-        opened = None
-        if address is not None:
-            loop = asyncio.get_running_loop()
-            try:
-                opened = await HttpServer.open(HttpRequests(self._router, loop).answer, *address)
-            except OSError as error:
-                raise ServingError(
-                    f"cannot listen for HTTP requests: {error.strerror or error}",
-                    code="engine.http_address",
-                    location="{}:{}".format(*address),
-                    hint="Choose another address with --http, or none with --no-http.",
-                ) from error
-        self._http = opened
-        if current is not None:
-            await current.close()
+        async with self._http_lock:
+            self._require_open()
+            if address is not None and address == self.http_address:
+                return
+            opened = None
+            if address is not None:
+                loop = asyncio.get_running_loop()
+                try:
+                    opened = await HttpServer.open(HttpRequests(self._router, loop).answer, *address)
+                except OSError as error:
+                    raise ServingError(
+                        f"cannot listen for HTTP requests: {error.strerror or error}",
+                        code="engine.http_address",
+                        location="{}:{}".format(*address),
+                        hint="Choose another address with --http, or none with --no-http.",
+                    ) from error
+            current, self._http = self._http, opened
+            if current is not None:
+                current.stop()
+                task = asyncio.create_task(current.close(SERVING.drain_timeout_s))
+                self._stopped_http[current] = task
+                task.add_done_callback(lambda _: self._stopped_http.pop(current))
 
     async def submit(self, request: Request) -> Response:
         """Implement `Engine.submit`."""
@@ -145,7 +153,10 @@ class LocalEngine:
     async def close(self) -> None:
         """Implement `Engine.close`. Requests in flight fail."""
         self._closed = True
-        await self.listen_http(None)
+        async with self._http_lock:
+            servers = [*self._stopped_http, *([] if self._http is None else [self._http])]
+            self._http = None
+        await asyncio.gather(*(server.close() for server in servers), *self._stopped_http.values())
         await asyncio.gather(*(deployment.end() for deployment in self._starting))  # a running apply fails
         async with self._apply_lock:
             running, self._deployed = self._deployed.running, _DeployedState(self._deployed.mode)
@@ -157,6 +168,10 @@ class LocalEngine:
             if self._processes is not None:
                 await asyncio.to_thread(self._processes.close)
                 self._processes = None
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ServingError("the engine was closed", code="engine.closed", hint="Start another engine.")
 
     async def _change(self, desired: DesiredState, stages: Mapping[tuple[str, RouteStage], ReplayStage]) -> None:
         previous, applications = self._deployed, build_applications(desired)

@@ -96,13 +96,13 @@ class _Client:
         self._h11.receive_data(await self._reader.read(room))
         await asyncio.sleep(0)  # `read` returns at once while its buffer has data
 
-    async def send(self, answer: HttpAnswer) -> bool:
-        """Answer the request, and return whether the connection can take another one."""
+    async def send(self, answer: HttpAnswer, *, last: bool = False) -> bool:
+        """Answer the request, and return whether the connection can take another one; never after the `last`."""
         with suppress(h11.RemoteProtocolError):  # an unread body, as far as it has arrived
             while self._h11.their_state is h11.SEND_BODY and await self._next_event() is not h11.NEED_DATA:
                 pass
         headers = {"content-type": answer.content_type, "content-length": str(len(answer.body)), **answer.headers}
-        if self._h11.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR):
+        if last or self._h11.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR):
             headers["connection"] = "close"
         reason = HTTPStatus(answer.status).phrase
         head = h11.Response(status_code=answer.status, reason=reason, headers=list(headers.items()))
@@ -165,7 +165,8 @@ class HttpServer:
         self._handler = handler
         self._server = server
         self.host, self.port = host, port
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], _Client] = {}
+        self._stopped = False
 
     @classmethod
     async def open(cls, handler: Handler, host: str, port: int) -> HttpServer:
@@ -185,9 +186,19 @@ class HttpServer:
         await server.start_serving()
         return created
 
-    async def close(self) -> None:
-        """Stop listening, and end all connections."""
+    def stop(self) -> None:
+        """Stop listening, and end all connections but those with a running request, which end after its answer."""
+        self._stopped = True
         self._server.close()
+        for connection, client in self._connections.items():
+            if not client.method:
+                connection.cancel()
+
+    async def close(self, grace_s: float = 0.0) -> None:
+        """Stop listening, and end all connections, after a time for running requests to finish."""
+        self.stop()
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=grace_s)
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -195,9 +206,10 @@ class HttpServer:
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a client, in a task that the end of its connection cancels."""
         accepts = len(self._connections) < SERVING.http_connections
-        task = asyncio.ensure_future(self._serve(_Client(reader, writer), accepts))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        client = _Client(reader, writer)
+        task = asyncio.ensure_future(self._serve(client, accepts))
+        self._connections[task] = client
+        task.add_done_callback(self._connections.pop)
         task.add_done_callback(lambda _: writer.transport.abort())
         asyncio.gather(writer.wait_closed(), return_exceptions=True).add_done_callback(lambda _: task.cancel())
 
@@ -206,7 +218,7 @@ class HttpServer:
             if not accepts:
                 await client.send(rejection(503, "there are too many connections. Send again later."))
                 return
-            while await client.send(await self._answer(client)):
+            while await client.send(await self._answer(client), last=self._stopped):
                 pass
             await client.end()
         except (ConnectionError, EOFError):
