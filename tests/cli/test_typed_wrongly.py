@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from circinus.cli.app import app
-from circinus.cli.options import duration_option, factor_option, hours_option, price_option
+from circinus.cli.options import duration_option, factor_option, hours_option, listen_address, price_option
 from cli_runner import run_circinus
 
 
@@ -54,6 +54,24 @@ def test_defaults_are_shown_as_they_would_be_typed() -> None:
                 assert isinstance(option.show_default, str), (verb.name, option.name)
                 assert read(option.show_default) == float(option.default), (verb.name, option.name)
     assert shown == 11
+
+
+@pytest.mark.parametrize(
+    ("typed", "address"),
+    [
+        ("9000", ("127.0.0.1", 9000)),
+        ("gpu.example:9000", ("gpu.example", 9000)),
+        ("[::1]:9000", ("::1", 9000)),
+        ("http://localhost:9000", None),
+        ("[::1:9000", None),
+    ],
+)
+def test_an_address_is_host_and_port(typed: str, address: tuple[str, int] | None) -> None:
+    if address is None:
+        with pytest.raises(typer.BadParameter):
+            listen_address("--http", typed)
+    else:
+        assert listen_address("--http", typed) == address
 
 
 @pytest.mark.parametrize("zero", ["0", "0.0", "0s"])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -390,3 +391,12 @@ def test_a_running_request_outlives_its_address_but_not_the_engine(
         await engine.close()
 
     asyncio.run(asyncio.wait_for(drive(), HANG_LIMIT_S))
+
+
+def test_addresses_of_ipv6_are_printed_as_in_urls() -> None:
+    async def drive() -> None:
+        engine = LocalEngine()
+        engine._http = Mock(host="::1", port=9000)
+        assert (await engine.status()).http == "http://[::1]:9000"
+
+    asyncio.run(drive())

@@ -214,7 +214,9 @@ def listen_address(option: str, text: str) -> tuple[str, int] | None:
     if not text:
         return None
     host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 65_536:
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 65_536 or any(char in host for char in "/[]"):
         raise typer.BadParameter(f"{option}: found {text!r}, expected [HOST:]PORT such as 9090 or 0.0.0.0:9090")
     return host or "127.0.0.1", int(port)
 

@@ -114,7 +114,7 @@ class LocalEngine:
                     raise ServingError(
                         f"cannot listen for HTTP requests: {error.strerror or error}",
                         code="engine.http_address",
-                        location="{}:{}".format(*address),
+                        location=_host_and_port(*address),
                         hint="Choose another address with --http, or none with --no-http.",
                     ) from error
             current, self._http = self._http, opened
@@ -143,7 +143,7 @@ class LocalEngine:
             state=self._deployed.state,
             queries=self._router.counters.status(),
             output="" if self._output is None else str(self._output),
-            http="" if self.http_address is None else "http://{}:{}".format(*self.http_address),
+            http="" if self.http_address is None else f"http://{_host_and_port(*self.http_address)}",
         )
 
     async def drain_audits(self) -> AuditBatch:
@@ -250,3 +250,7 @@ class LocalEngine:
         await self._router.drain(deployment.name)
         await deployment.end()
         del self._retiring[deployment], self._router.dispatchers[deployment.name]
+
+
+def _host_and_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
