@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from budget import HANG_LIMIT_S, share_of
-from circinus.matching import MatchSettings
-from circinus.matching.advice import follow_advice, with_nodes
+from circinus.matching import MatchSettings, Rejection, plan_all_queries
+from circinus.matching.admission import AdmissionPlanner
+from circinus.matching.advice import advise, follow_advice, with_nodes
 from circinus.testing.random_instances import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
@@ -28,6 +31,20 @@ def test_advice_names_nodes_risks_and_relaxations() -> None:
     assert any(change.startswith("cost") for change in changes)
     assert any(change.startswith("accuracy") for change in changes)
     assert any(change.endswith("+1") for change in changes)
+
+
+def test_a_query_that_is_admitted_as_it_is_gets_no_other_advice() -> None:
+    """As after a rejection whose cause has gone."""
+    specification, profiles = random_specification(0, queries=3)
+    *others, last = specification.queries
+    ran, _ = plan_all_queries(replace(specification, queries=tuple(others)), profiles, settings=PATIENT)
+    planner = AdmissionPlanner.of(specification, profiles, ran)
+    assert planner.admitted(last) is not None
+    advised = advise(planner, Rejection(last.name, "no room", ("pool pool0: CPUs",), None))
+    assert advised.relaxation is None
+    assert not advised.unrelaxable
+    (advice,) = advised.advice
+    assert (advice.risk, advice.pool) == (None, None)
 
 
 def test_nodes_are_added_to_one_pool() -> None:

@@ -107,6 +107,15 @@ def test_a_limit_that_is_only_admitted_when_wide_is_named_as_it_was_admitted() -
     assert 1.9 <= relaxation.slos.latency.limit_s <= 2.0
 
 
+def test_no_change_is_no_relaxation() -> None:
+    """As if a short check admitted what a whole one rejects."""
+    asked = ASKED.model_copy(update={"slos": Slos(latency=SLOS.latency)})
+    relaxation = smallest_relaxation(asked, _Admission(_plan(0.5, 0.9)))
+    assert relaxation is not None
+    assert relaxation.slos.latency is not None
+    assert relaxation.slos.latency.limit_s > 1.0
+
+
 def test_relaxing_moves_a_limit_in_its_own_direction() -> None:
     slos = Slos(
         latency=LatencySlo(percentile=99.0, limit_s=2.0),

@@ -21,7 +21,7 @@ from circinus.matching.explanation.rejections import explain_rejection
 from circinus.matching.explanation.shadow_prices import ShadowPrice
 from circinus.matching.explanation.slo_relaxation import relax_slo, smallest_relaxation, with_slos
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
-from circinus.matching.plan_set import Assignment, Matching, Rejection, tenant_shares
+from circinus.matching.plan_set import Advice, Assignment, Matching, Rejection, tenant_shares
 from circinus.matching.problem import RESOURCES
 from circinus.matching.settings import MATCHING
 from circinus.matching.simulation_check import (
@@ -189,8 +189,14 @@ class AdmissionPlanner:
         return None if admission.assignment is None else admission.assignment.chosen
 
     def with_relaxation(self, rejection: Rejection) -> Rejection:
-        """Return a rejection with the smallest relaxation of one SLO, or marked as `unrelaxable` if none was found."""
+        """Return a rejection with the smallest relaxation of one SLO, or marked as `unrelaxable` if none was found.
+
+        A query that is admitted as it is, as the running plans leave room for it now, only gets this advice.
+        """
         (query,) = [query for query in self.specification.queries if query.name == rejection.query]
+        if self.admitted(query) is not None:
+            advice = Advice(f"it would be admitted as it is: `circinus admit {query.name}`")
+            return replace(rejection, relaxation=None, unrelaxable=False, advice=(advice,))
         relaxation = smallest_relaxation(query, partial(self.admitted, short=True))
         if relaxation is None:
             return replace(rejection, relaxation=None, unrelaxable=bool(query.slos.by_kind))

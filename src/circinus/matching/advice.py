@@ -33,14 +33,19 @@ def advise(
 ) -> Rejection:
     """Return the rejection with its smallest SLO relaxation and with advice on risk and nodes.
 
+    For a query that would be admitted as it is, this is the only advice.
+
     Args:
         planner: with the matching that rejects the query.
         rejection: of the query.
         settings: of the plans of all queries with more nodes.
     """
     (query,) = [query for query in planner.specification.queries if query.name == rejection.query]
+    relaxed = planner.with_relaxation(replace(rejection, advice=()))
+    if relaxed.advice:
+        return relaxed
     found = (_on_risk(planner, query), _on_nodes(planner, query, rejection, settings))
-    return replace(planner.with_relaxation(rejection), advice=tuple(advice for advice in found if advice is not None))
+    return replace(relaxed, advice=tuple(advice for advice in found if advice is not None))
 
 
 def _on_risk(planner: AdmissionPlanner, query: Query) -> Advice | None:
@@ -130,6 +135,9 @@ def follow_advice(
             )
             yield FollowedAdvice(query.name, "no relaxation of a single SLO would admit it", "any", not admitted)
         for advice in advised.advice:
+            if advice.risk is None and advice.pool is None:
+                admitted = _follow_admission(specification, profiles, matching, query)
+                yield FollowedAdvice(query.name, advice.sentence, "none", admitted)
             if advice.risk is not None:
                 at_risk = _at_risk(query, advice.risk)
                 admitted = _follow_admission(specification, profiles, matching, at_risk)

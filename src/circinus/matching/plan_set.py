@@ -73,7 +73,7 @@ class Relaxation:
 
 @dataclass(frozen=True)
 class Advice:
-    """A change under which a rejected query was planned and served."""
+    """A change under which a rejected query was planned and served; without a risk and a pool, no change at all."""
 
     sentence: str
     risk: float | None = None

@@ -33,6 +33,10 @@ def smallest_relaxation(query: Query, admit: Admit) -> Relaxation | None:
 
     Every limit that counts was really admitted. The search bisects between an insufficient and a sufficient limit, to a
     sixteenth of their distance.
+
+    Args:
+        query: is rejected as it is.
+        admit: admits it with other SLOs.
     """
     best: _Fit | None = None
     for slo in query.slos.by_kind:
@@ -69,7 +73,7 @@ def _fit(query: Query, slo: SloKind, admit: Admit, change: float | None) -> _Fit
     if plan is None:
         return None
     tighter = _tightest(query.slos, slo, plan)
-    at_tighter = admit(with_slos(query, tighter))
+    at_tighter = None if tighter == query.slos else admit(with_slos(query, tighter))
     if at_tighter is not None:
         slos, plan = tighter, at_tighter
     elif change is None:
