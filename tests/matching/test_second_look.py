@@ -10,6 +10,7 @@ from budget import HANG_LIMIT_S, seeds, share_of
 from circinus.matching import Matching, MatchSettings, admit_query, plan_all_queries
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.sizing import is_doubtful, latency_excess
+from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import plan_queries
 from circinus.profiling import PipelineProfile
 from circinus.specification import LatencySlo, Specification
@@ -59,6 +60,24 @@ def test_a_bound_that_misses_narrowly_is_decided_by_a_simulation() -> None:
     assert formula.estimate.violations(slos)
     assert latency_excess(formula, slos) > 0
     assert is_doubtful(formula, slos)
+
+
+def test_a_plan_that_a_simulation_confirms_is_not_called_the_cheapest() -> None:
+    specification, profiles, matching = _planned(101)
+    rest = replace(matching, assignments=tuple(a for a in matching.assignments if a.query != "q5"))
+    (asked,) = [query for query in specification.queries if query.name == "q5"]
+    admission, _ = AdmissionPlanner.of(specification, profiles, rest).admit(asked, neighbours="the others")
+    assert admission.assignment is not None
+    assert admission.fit is not None
+    prepared, fit = admission.fit
+    assert fit.unconfirmed
+    added = prepared.marginal_costs.added_usd_per_h
+    cheaper = int((added < added[prepared.problem.candidates.index(fit.plan)] - EQUAL_USD_PER_H).sum())
+    reason = admission.assignment.reason
+    assert "lowest" not in reason
+    assert ", given the others" in reason
+    assert (f"of {cheaper} plans that would cost less" in reason) == (cheaper > 0)
+    assert ("would cost less" in reason) == (cheaper > 0)
 
 
 def test_a_query_that_misses_by_far_is_not_simulated() -> None:

@@ -295,15 +295,15 @@ def admit(
     failed: dict[int, CandidateComparison] = {}
     for position, outcome in running.try_candidates(prepared, query.slos):
         if isinstance(outcome, AdmissionFit):
-            assignment = _assignment(prepared, position, outcome, frontier, failed)
+            assignment = _assignment(prepared, position, outcome, frontier, failed, neighbours)
             return Admission(query, assignment, fit=(prepared, outcome))
-        failed[position] = infeasible(candidates[position], outcome, cheaper=True)
+        failed[position] = infeasible(candidates[position], outcome)
     for position in sorted(failed, key=lambda position: failed[position].rank) if doubtful else ():
         obstacle = failed[position].obstacle
         if obstacle is not None and obstacle.binding == (SloKind.LATENCY,):
             fit = running.try_candidate(prepared, position, query.slos, doubtful=True)
             if isinstance(fit, AdmissionFit):
-                assignment = _assignment(prepared, position, fit, frontier, failed)
+                assignment = _assignment(prepared, position, fit, frontier, failed, neighbours)
                 return Admission(query, assignment, fit=(prepared, fit))
     rejection = explain_rejection(frontier, tuple(failed.values()), neighbours=neighbours, preceded=preceded)
     prices = {price.resource: price for price in matching.prices}
@@ -316,10 +316,12 @@ def _assignment(
     fit: AdmissionFit,
     frontier: Frontier,
     failures: Mapping[int, CandidateComparison],
+    neighbours: str,
 ) -> Assignment:
     """Return the query's plan with its reason and alternatives."""
     candidates, added = prepared.problem.candidates, prepared.marginal_costs.added_usd_per_h
-    failed = [comparison for other, comparison in failures.items() if other != position]
+    cheaper = added < added[position] - EQUAL_USD_PER_H
+    failed = [replace(failures[other], cheaper=bool(cheaper[other])) for other in failures if other != position]
     untried = [other for other in prepared.cheapest_first if other != position and other not in failures]
     compared = [
         cost_difference(candidates[other], extra, extra)
@@ -328,10 +330,12 @@ def _assignment(
         for other in untried
     ]
     merit = "its only plan" if len(candidates) == 1 else f"adds the lowest cost among its {len(candidates)} plans"
+    if fit.unconfirmed:
+        merit = "nearest to the latency SLOs of its plans that fit by capacity, confirmed by a simulation"
     return Assignment(
         query=frontier.query.name,
         chosen=fit.final,
-        reason="; ".join((f"{merit} given the running plans", *cheaper_failures(failed))),
+        reason="; ".join((f"{merit}, given {neighbours}", *cheaper_failures(failed))),
         alternatives=alternatives([*compared, *failed], frontier),
         ladder=ladder(frontier.query, frontier.plans, candidates[position]),
     )

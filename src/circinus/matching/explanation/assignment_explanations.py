@@ -147,9 +147,9 @@ def by_outcome(
     return infeasible(plan, outcome if cut is None else replace(outcome, reason=f"withdrawn: {cut.reason}"))
 
 
-def infeasible(candidate: PlanCandidate, obstacle: Infeasibility, *, cheaper: bool = False) -> CandidateComparison:
+def infeasible(candidate: PlanCandidate, obstacle: Infeasibility) -> CandidateComparison:
     """Return the comparison of an infeasible candidate."""
-    return CandidateComparison(candidate, (1, obstacle.excess), obstacle.reason, obstacle, cheaper)
+    return CandidateComparison(candidate, (1, obstacle.excess), obstacle.reason, obstacle)
 
 
 def failure(comparison: CandidateComparison) -> str:
