@@ -362,6 +362,9 @@ def test_a_rejected_query_is_told_that_few_items_may_be_the_reason() -> None:
     all_measured = replace(complete, stands_for="requests")
     found = plan_query(_query(accuracy=AccuracySlo(threshold=0.5)), pipeline, all_measured, network)
     assert "the data set is too small: it needs about " in found.reason
+    slos = {"accuracy": AccuracySlo(threshold=0.5), "latency": LatencySlo(limit=1e-6)}
+    too_slow = plan_query(_query(**slos), pipeline, all_measured, network)
+    assert "too small" not in too_slow.reason, "more items would not help"
 
 
 def test_batches_that_wait_to_fill_do_not_crowd_out_those_that_do_not() -> None:

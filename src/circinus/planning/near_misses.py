@@ -196,7 +196,10 @@ def explain_infeasible(search: QuerySearch, network: Network, relaxations: tuple
 
 
 def _undecided(search: QuerySearch) -> str:
-    """Return how many configurations with items left to measure may or may not meet the accuracy SLO, or ""."""
+    """Return how many configurations with items left to measure may or may not meet the accuracy SLO, or "".
+
+    If all items are measured: how many are missing for a configuration that is fast enough.
+    """
     slo = search.query.slos.accuracy
     if slo is None:
         return ""
@@ -205,7 +208,9 @@ def _undecided(search: QuerySearch) -> str:
     count = sum(slo.is_met_by(b.lower) != slo.is_met_by(b.upper) for b in bounds)
     if not count:
         more = [
-            more for row in range(len(search.arrays.configurations)) if (more := search.more_items(row)) is not None
+            more
+            for row in np.flatnonzero(search.violation <= 0).tolist()
+            if (more := search.more_items(row)) is not None
         ]
         return f"; {describe_more_items(min(more))} to guarantee accuracy {slo}" if more else ""
     undecided = "1 configuration" if count == 1 else f"{count} configurations"
