@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from budget import HANG_LIMIT_S, share_of
-from circinus.matching import MatchSettings, Rejection, plan_all_queries
+from circinus.matching import Matching, MatchSettings, Rejection, plan_all_queries
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.advice import advise, follow_advice, with_nodes
+from circinus.specification import Specification
 from circinus.testing.random_instances import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
@@ -45,6 +46,32 @@ def test_a_query_that_is_admitted_as_it_is_gets_no_other_advice() -> None:
     assert not advised.unrelaxable
     (advice,) = advised.advice
     assert (advice.risk, advice.pool) == (None, None)
+
+
+def test_more_nodes_are_tried_if_a_plan_of_all_queries_does_not_serve_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    specification, profiles = random_specification(12, queries=6, cpus=3.0, nodes=1)
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
+    planner = AdmissionPlanner.of(specification, profiles, matching)
+    tried = []
+
+    def plan(larger: Specification, *_: object, **__: object) -> tuple[Matching, None]:
+        """Plan nothing new with the first additional node."""
+        tried.append(larger)
+        if len(tried) == 1:
+            return matching, None
+        return replace(matching, assignments=(*matching.assignments, replace(first, query=rejection.query))), None
+
+    first = matching.assignments[0]
+    monkeypatch.setattr("circinus.matching.advice.plan_all_queries", plan)
+    for rejection in matching.rejections:
+        tried.clear()
+        nodes = [advice.nodes for advice in advise(planner, rejection).advice if advice.pool is not None]
+        assert len(nodes) == (len(tried) > 1)
+        if nodes:
+            return
+    pytest.fail("no query was tried with more nodes twice")
 
 
 def test_nodes_are_added_to_one_pool() -> None:

@@ -175,15 +175,6 @@ class AdmissionControl:
         other._reestimate = reestimate
         return other
 
-    def with_nodes(self, pool: str, added: int) -> AdmissionControl:
-        """Return the running plans with more nodes in a pool."""
-        pools = (
-            p.model_copy(update={"nodes": p.nodes + added}) if p.name == pool else p for p in self.infrastructure.pools
-        )
-        larger = copy(self)
-        larger.infrastructure = self.infrastructure.model_copy(update={"pools": tuple(pools)})
-        return larger
-
     def try_candidates(
         self, prepared: AdmissionProblem, slos: Slos
     ) -> Iterator[tuple[int, AdmissionFit | Infeasibility]]:

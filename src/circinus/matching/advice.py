@@ -76,7 +76,6 @@ def _on_nodes(planner: AdmissionPlanner, query: Query, rejection: Rejection, set
                 nodes = "1 more node" if added == 1 else f"{added} more nodes"
                 sentence = f"it would be served, as all that are now, with {nodes} in pool {pool}"
                 return Advice(sentence, pool=pool, nodes=added)
-            return None
     return None
 
 
