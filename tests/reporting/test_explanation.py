@@ -60,6 +60,15 @@ def test_arrivals_are_named_unless_they_are_independent() -> None:
     assert first == "q  p from home, 1/s (bursty, 4 times the rate for 10s every 60s)"
 
 
+def test_a_proof_is_one_among_plans_at_utilization_targets() -> None:
+    """The query without such a plan may be served by a second look."""
+    served, rejected = _query("q"), _query("r")
+    found = _matched(_frontier(served, _plan("q", "edge")), _frontier(rejected))
+    assert found.optimal
+    text = printed(plan_table(found, {"q": served, "r": rejected}), width=400)
+    assert "(bound 1 over all plans at utilization targets, proved optimal among them)" in text
+
+
 def test_a_tie_says_what_decided() -> None:
     asked = _query("q")
     found = _matched(_frontier(asked, _plan("q", "edge", fluid=0.5), _plan("q", "edge", fluid=0.4, operator="b")))

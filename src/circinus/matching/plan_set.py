@@ -150,12 +150,13 @@ class Matching:
     cost_usd_per_h: float
     """Cost of all sized deployments plus all transfers."""
     weight_bound: float
-    """Upper bound on the satisfied weight of any matching of all plans, see `plan_space_bounds`. Of plans that are all
-    candidates, bounds are summed over priorities: each holds for matchings that serve as much of every higher one."""
+    """Upper bound on the satisfied weight of any matching of all plans at utilization targets, see `plan_space_bounds`:
+    a second look or an admission may serve more. Of plans that are all candidates, bounds are summed over priorities:
+    each holds for matchings that serve as much of every higher one."""
     optimal: bool
-    """True if weight and cost reach their bounds."""
+    """True if weight and cost reach their bounds, so that no matching of plans at utilization targets is better."""
     cost_bound_usd_per_h: float
-    """Lower bound on the cost of any matching of all plans with this weight, without churn."""
+    """Lower bound on the cost of any matching of all plans at utilization targets with this weight, without churn."""
     prices: tuple[ShadowPrice, ...] = ()
     """Shadow price of every resource."""
     tenants: tuple[TenantShare, ...] = ()

@@ -145,10 +145,13 @@ def _tenant_line(share: TenantShare) -> Text:
 
 
 def _optimality(matching: Matching) -> str:
-    """Return the bounds on the weight and cost of all matchings."""
-    bound = f"bound {matching.weight_bound:g} over all plans"
+    """Return the bounds on the weight and cost of all matchings of plans at utilization targets.
+
+    Other plans may do better: a query without one is served by a second look at times (see `second_look`).
+    """
+    bound = f"bound {matching.weight_bound:g} over all plans at utilization targets"
     if matching.optimal:
-        return f"{bound}, proved optimal"
+        return f"{bound}, proved optimal among them"
     gap = matching.weight_bound - matching.satisfied_weight
     best = f"best found, gap {gap:.4g}" if gap > 0 else "no gap"
     return f"{bound}, {best}; cost gap at most {format_percentage(matching.cost_gap)}"
