@@ -245,7 +245,13 @@ def test_a_rejected_query_that_weighs_something_else_now_is_counted_once() -> No
         beside.infrastructure = places
         changed = last.model_copy(update={"weight": 5.0, "tenant": "ward"})
         rejection = Rejection(last.name, "too little room", (), None)
-        known = replace(ran, rejections=(rejection,), total_weight=ran.total_weight + last.weight)
+        more = ran.satisfied_weight + 5.0
+        known = replace(
+            ran,
+            rejections=(rejection,),
+            total_weight=ran.total_weight + last.weight,
+            weight_with_more_changes=more,
+        )
         found = admit(beside, known, replace(frontiers_of(instance)[last.name], query=changed))
         if found.assignment is None:
             continue
@@ -256,6 +262,7 @@ def test_a_rejected_query_that_weighs_something_else_now_is_counted_once() -> No
         assert after.satisfied_weight == pytest.approx(sum(weights[a.query] for a in after.assignments))
         assert after.satisfied_weight <= after.weight_bound + 1e-9 <= after.total_weight + 2e-9
         assert not after.rejections
+        assert after.weight_with_more_changes == (None if after.satisfied_weight >= more - 1e-9 else more)
         (share,) = after.tenants
         assert (share.tenant, share.satisfied_weight, share.total_weight, share.guaranteed_share) == (
             "ward",

@@ -307,6 +307,21 @@ def test_running_plans_cost_no_weight_unless_changes_are_limited(
     assert found.weight_bound == 3.0
 
 
+def test_a_smaller_weight_of_higher_priority_is_not_announced_as_found_with_more_changes() -> None:
+    infra = infrastructure([("edge", 1, 4.0, 16.0, 1.0)])
+    plans = {
+        name: (candidate(name, [use(deployment("a", knob, "edge", cpus=4.0), 0.3, infra)]),)
+        for knob, name in enumerate(("low", "high"))
+    }
+    low = Query(name="low", pipeline="p", source="home", rate_per_s=1.0, weight=2.0)
+    high = low.model_copy(update={"name": "high", "weight": 1.0, "priority": 1})
+    frontiers = {q.name: Frontier(q, plans[q.name], {}, (), (), "") for q in (low, high)}
+    kept = Incumbent({"low": plans["low"][0].plan}, 1.0, 0)
+    found = match(frontiers, infra, reestimate, compose=lambda *_: (), settings=PATIENT, incumbent=kept)
+    assert [a.query for a in found.assignments] == ["low"]
+    assert found.weight_with_more_changes is None
+
+
 def test_planning_from_what_runs_serves_what_planning_from_scratch_does() -> None:
     for seed in seeds(12):
         specification, profiles = random_specification(seed, queries=6, cpus=4.0, nodes=1)

@@ -21,7 +21,7 @@ from circinus.matching.explanation.rejections import explain_rejection
 from circinus.matching.explanation.shadow_prices import ShadowPrice
 from circinus.matching.explanation.slo_relaxation import relax_slo, smallest_relaxation, with_slos
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
-from circinus.matching.plan_set import Advice, Assignment, Matching, Rejection, tenant_shares
+from circinus.matching.plan_set import Advice, Assignment, Matching, Rejection, larger_weight, tenant_shares
 from circinus.matching.problem import RESOURCES
 from circinus.matching.settings import MATCHING
 from circinus.matching.simulation_check import (
@@ -362,13 +362,15 @@ def add_admitted(
     served = {query.name, *(item.query for item in matching.assignments)}
     reported = [item for item in queries if item.name in served or item.name in {r.query for r in matching.rejections}]
     total = sum(item.weight for item in reported)
+    satisfied = sum(item.weight for item in reported if item.name in served)
     used = _used(prepared, fit)
     return replace(
         matching,
         assignments=tuple(sorted((*current, assignment), key=lambda item: position.get(item.query, len(position)))),
         rejections=tuple(rejection for rejection in matching.rejections if rejection.query != query.name),
         deployments=fit.deployments,
-        satisfied_weight=sum(item.weight for item in reported if item.name in served),
+        satisfied_weight=satisfied,
+        weight_with_more_changes=larger_weight(matching.weight_with_more_changes, satisfied),
         total_weight=total,
         cost_usd_per_h=fit.cost_usd_per_h,
         # Without the query, the result is a matching of the other queries, so their bounds apply.

@@ -74,7 +74,10 @@ class Answer:
     is_large: bool
     """True if there are too many queries to cut off infeasible choices individually."""
     weight_with_more_changes: float | None = None
-    """Larger weight that takes more changes of running plans than are allowed; None if the limit does not bind."""
+    """Weight of a better answer that takes more changes of running plans than are allowed; None if there is none.
+
+    It may be smaller than that of this answer, if the other serves more of a higher priority.
+    """
 
     @property
     def chosen(self) -> IntArray:

@@ -22,7 +22,7 @@ from circinus.matching.guarantees import enforce_pins, enforce_tenant_shares
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.match_run import Answer, MatchRun
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
-from circinus.matching.plan_set import Matching, tenant_shares
+from circinus.matching.plan_set import Matching, larger_weight, tenant_shares
 from circinus.matching.plan_space_bounds import plan_space_bounds
 from circinus.matching.search import search
 from circinus.matching.second_look import second_look
@@ -245,5 +245,5 @@ def _matching(answer: Answer) -> Matching:
         cost_bound_usd_per_h=min(cost_bound_usd_per_h, usage.cost_usd_per_h),
         prices=relaxation.prices,
         tenants=tenant_shares(run.queries, answer.served, run.infrastructure.tenants),
-        weight_with_more_changes=answer.weight_with_more_changes,
+        weight_with_more_changes=larger_weight(answer.weight_with_more_changes, satisfied),
     )

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from circinus.estimation import NO_CORRECTIONS, Corrections, Estimate, PlanCandidate, ReplicaDemand
 from circinus.matching.explanation.shadow_prices import ShadowPrice
-from circinus.matching.tolerances import SHARE_TOLERANCE
+from circinus.matching.tolerances import SHARE_TOLERANCE, WEIGHT_TOLERANCE
 from circinus.planning import BestEffortPlan, Ladder
 from circinus.specification import Deployment, Query, QueryPlan, Slos, Tenant
 
@@ -138,6 +138,11 @@ def tenant_shares(
     return tuple(shares)
 
 
+def larger_weight(found: float | None, satisfied: float) -> float | None:
+    """Return a weight if it is larger than the satisfied one, else None."""
+    return None if found is None or found <= satisfied * (1.0 + WEIGHT_TOLERANCE) else found
+
+
 @dataclass(frozen=True)
 class Matching:
     """The result of matching all queries."""
@@ -162,7 +167,7 @@ class Matching:
     tenants: tuple[TenantShare, ...] = ()
     """Shares of the infrastructure's tenants that have queries."""
     weight_with_more_changes: float | None = None
-    """Larger weight found with more changes of running plans than are allowed; None if the limit does not bind."""
+    """Weight found with more changes of running plans than are allowed, if it is larger than the satisfied one."""
 
     @property
     def weight_gap(self) -> float:

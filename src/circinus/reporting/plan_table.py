@@ -160,7 +160,7 @@ def _optimality(matching: Matching) -> str:
 def _change_limit_line(matching: Matching) -> list[Text]:
     if matching.weight_with_more_changes is None:
         return []
-    text = f"the limit on changes binds: weight {matching.weight_with_more_changes:g} was found with more changes"
+    text = f"weight {matching.weight_with_more_changes:g} was found with more changes of running plans than are allowed"
     return [Text(text, style="yellow")]
 
 
