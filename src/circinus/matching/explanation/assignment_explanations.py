@@ -180,8 +180,6 @@ def _reason(answer: Answer, query: int, comparisons: tuple[CandidateComparison, 
     if shared:
         reasons.append("; ".join(f"shares {names} with {', '.join(queries)}" for names, queries in shared))
     reasons += cheaper_failures(comparisons)
-    if not answer.optimal:
-        reasons.append("not proved optimal within the time limit")
     return "; ".join(reasons)
 
 
