@@ -9,11 +9,13 @@ import pytest
 from budget import HANG_LIMIT_S, seeds, share_of
 from circinus.matching import Matching, MatchSettings, admit_query, plan_all_queries
 from circinus.matching.admission import AdmissionPlanner
+from circinus.matching.incumbent import Incumbent
+from circinus.matching.second_look import second_look
 from circinus.matching.sizing import is_doubtful, latency_excess
 from circinus.matching.tolerances import EQUAL_USD_PER_H
-from circinus.planning import plan_queries
+from circinus.planning import Frontier, plan_queries
 from circinus.profiling import PipelineProfile
-from circinus.specification import LatencySlo, Specification
+from circinus.specification import LatencySlo, Query, QueryPlan, Specification
 from circinus.testing.random_instances import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
@@ -101,3 +103,51 @@ def test_plan_serves_as_much_as_admit_does(seed: int, query: str) -> None:
     admission, admitted = admit_query(specification, profiles, running, query)
     assert admission.assignment is not None
     assert matching.satisfied_weight >= admitted.satisfied_weight
+
+
+def test_a_running_plan_that_is_too_slow_at_its_targets_stays_beside_a_new_query() -> None:
+    specification, profiles = random_specification(5, queries=6)
+    others = replace(specification, queries=tuple(q for q in specification.queries if q.name != "q1"))
+    before, frontiers = plan_all_queries(others, profiles, settings=PATIENT, explain_rejections=())
+    assert not frontiers["q3"].candidates
+    running = Incumbent.of(before, max_changes=0)
+    after, _ = plan_all_queries(specification, profiles, settings=PATIENT, incumbent=running, explain_rejections=())
+    assert {a.query: a.chosen.plan for a in after.assignments if a.query in running.plans} == running.plans
+
+
+def _rejected_q3() -> tuple[AdmissionPlanner, Query, dict[str, Frontier]]:
+    """Return a planner of plans beside which q3 is rejected, although it may be admitted."""
+    specification, profiles = random_specification(5, queries=6)
+    (q3,) = [query for query in specification.queries if query.name == "q3"]
+    others = replace(specification, queries=tuple(q for q in specification.queries if q is not q3))
+    rest, _ = plan_all_queries(others, profiles, settings=PATIENT, explain_rejections=())
+    impossible = q3.slos.model_copy(update={"latency": LatencySlo(limit_s=1e-3)})
+    planner = AdmissionPlanner.of(specification, profiles, rest)
+    rejection = planner.admit(q3.model_copy(update={"slos": impossible}))[0].rejection
+    assert rejection is not None
+    matching = replace(rest, rejections=(*rest.rejections, rejection))
+    return planner.with_matching(matching), q3, dict(plan_queries(specification, profiles))
+
+
+def test_a_second_look_keeps_the_running_plan_or_counts_a_change() -> None:
+    planner, q3, frontiers = _rejected_q3()
+
+    def looked(running: QueryPlan, most: int | None) -> QueryPlan | None:
+        incumbent = Incumbent({"q3": running}, max_changes=most)
+        found = second_look(planner, frontiers, incumbent, limit_s=HANG_LIMIT_S).matching
+        return next((a.chosen.plan for a in found.assignments if a.query == "q3"), None)
+
+    cheapest = planner.admitted(q3)
+    assert cheapest is not None
+    offered = {deployment for f in frontiers.values() for c in f.candidates for deployment in c.plan.deployments}
+    plans = [c.plan for c in planner.plans.on_deployments(q3, sorted(offered), any_latency=True)]
+    fits = {
+        plan: planner.admit(q3, frontiers["q3"], only=plan)[0].assignment is not None
+        for plan in plans
+        if plan != cheapest.plan
+    }
+    fitting = next(plan for plan, fit in fits.items() if fit)
+    unfit = next(plan for plan, fit in fits.items() if not fit)
+    assert looked(fitting, None) == looked(fitting, 0) == fitting
+    assert looked(unfit, None) == looked(unfit, 1) == cheapest.plan
+    assert looked(unfit, 0) is None

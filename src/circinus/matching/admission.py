@@ -34,7 +34,7 @@ from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, ladder, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
-from circinus.specification import Network, Query, SloKind, Specification
+from circinus.specification import Network, Query, QueryPlan, SloKind, Specification
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,7 @@ class AdmissionPlanner:
         preceded: bool = False,
         short: bool = False,
         max_simulations: int = MATCHING.max_simulated_plans,
+        only: QueryPlan | None = None,
     ) -> tuple[Admission, Matching]:
         """Return the admission, and the matching with the query if it was admitted, else unchanged.
 
@@ -143,6 +144,7 @@ class AdmissionPlanner:
             preceded: whether queries of higher priority run.
             short: whether short simulations suffice, of which bounds are more cautious, and reasons are not needed.
             max_simulations: maximum number of plans that are simulated.
+            only: the one plan that is tried; None: all.
         """
         plans, infrastructure = self.plans.with_query(query), self.specification.required_infrastructure
         running = self.running.with_reestimate(plans.reestimate)
@@ -153,11 +155,16 @@ class AdmissionPlanner:
             pipeline, profile = self.specification.pipelines[query.pipeline], self.profiles[query.pipeline]
             frontier = plan_query(query, pipeline, profile, network, self.search)
         specification = self._with_query(query)
-        slower = plans.replan(_slower(query), self.search).candidates if query.slos.latency is not None else ()
+        slower: Sequence[PlanCandidate] = ()
+        if only is not None:
+            frontier = replace(frontier, candidates=())
+        elif query.slos.latency is not None:
+            slower = plans.replan(_slower(query), self.search).candidates
         simulations = 0
         for attempt in count(1):
-            composed = plans.on_deployments(query, running.deployments, any_latency=True)
-            extra = (*composed, *plans.without_excluded(slower))
+            offered = running.deployments if only is None else only.deployments
+            composed = plans.on_deployments(query, offered, any_latency=True)
+            extra = (*(c for c in composed if only in (None, c.plan)), *plans.without_excluded(slower))
             admission = admit(
                 running,
                 self.matching,

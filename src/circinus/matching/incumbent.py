@@ -57,7 +57,7 @@ class Incumbent:
     def deployments_of(self, queries: Sequence[Query]) -> list[Deployment]:
         """Return the distinct deployments of the queries' running plans."""
         plans = [self.plans[query.name] for query in queries if query.name in self.plans]
-        return list(dict.fromkeys(plan.deployment_of(operator) for plan in plans for operator, _ in plan.placement))
+        return list(dict.fromkeys(deployment for plan in plans for deployment in plan.deployments))
 
     def is_kept_by(self, problem: Problem, chosen: IntArray) -> bool:
         """Return whether a choice (Q,) changes or stops no running plan."""
@@ -69,7 +69,7 @@ class Incumbent:
     def unlisted_plans(
         self, candidates: Candidates, queries: Sequence[Query], compose: Compose
     ) -> dict[str, list[PlanCandidate]]:
-        """Return the running plans that meet the SLOs but are not among the candidates, by query name.
+        """Return the running plans that may meet the SLOs but are not among the candidates, by query name.
 
         Args:
             candidates: by query name.
@@ -80,7 +80,7 @@ class Incumbent:
         for query in queries:
             plan = self.plans.get(query.name)
             if plan is not None and all(candidate.plan != plan for candidate in candidates[query.name]):
-                composed = compose(query, [plan.deployment_of(operator) for operator, _ in plan.placement])
+                composed = compose(query, plan.deployments)
                 unlisted[query.name] = [candidate for candidate in composed if candidate.plan == plan]
         return unlisted
 

@@ -29,6 +29,7 @@ class MatchRun:
     infrastructure: Infrastructure
     reestimate: Reestimate
     compose: Compose | None
+    compose_running: Compose | None
     promise: Promise | None
     solver: Solver
     settings: MatchSettings

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Final
 
@@ -118,6 +119,7 @@ def plan_all_queries(
             infrastructure,
             plans.reestimate,
             compose=plans.on_deployments,
+            compose_running=partial(plans.on_deployments, any_latency=True),
             promise=plans.feasible_estimate,
             settings=MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed),
             incumbent=incumbent,
@@ -139,7 +141,7 @@ def plan_all_queries(
     if matching.rejections:
         planner = AdmissionPlanner.of(specification, profiles, matching, search)
         limit_s = MATCHING.second_look_time_share * settings.limit_s(len(frontiers))
-        planner = second_look(planner, frontiers, limit_s=limit_s)
+        planner = second_look(planner, frontiers, incumbent, limit_s=limit_s)
         matching = replace(
             planner.matching,
             rejections=tuple(
@@ -159,6 +161,7 @@ def match(
     reestimate: Reestimate,
     *,
     compose: Compose | None = None,
+    compose_running: Compose | None = None,
     promise: Promise | None = None,
     solver: Solver | None = None,
     settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
@@ -175,6 +178,8 @@ def match(
         infrastructure: the pools and links.
         reestimate: estimates a chosen plan under the merged load.
         compose: returns a query's plans on given deployments; without it, only the frontiers' plans are considered.
+        compose_running: likewise for running plans, which may be too slow at their utilization targets, but not as
+            sized; default `compose`.
         promise: estimates a plan that a frontier does not list; without it, there is no column generation.
         solver: by default the exact one, or the Lagrangian one for more than `MATCHING.max_exact_queries` queries.
         settings: time limit, usable share of links, seed.
@@ -192,6 +197,7 @@ def match(
             infrastructure=infrastructure,
             reestimate=reestimate,
             compose=compose,
+            compose_running=compose_running,
             promise=promise,
             solver=solver or _solver(len(frontiers), settings.seed, clock, resources),
             settings=settings,

@@ -11,34 +11,47 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from circinus.matching.admission import AdmissionPlanner
+from circinus.matching.admission import Admission, AdmissionPlanner
 from circinus.matching.explanation.rejections import names_query, query_kind
+from circinus.matching.incumbent import Incumbent
 from circinus.matching.plan_set import Matching, Rejection
 from circinus.matching.settings import MATCHING
+from circinus.matching.sizing import latency_excess
 from circinus.planning import Frontier
-from circinus.specification import Query
+from circinus.specification import Query, QueryPlan
+
+_KEPT = "already running; as sized, it still fits next to those of the other queries"
+_UNCHANGEABLE = "another plan would change more running queries than are allowed"
 
 
 def second_look(
     planner: AdmissionPlanner,
     frontiers: Mapping[str, Frontier],
+    incumbent: Incumbent | None = None,
     *,
     limit_s: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> AdmissionPlanner:
     """Return the planner whose matching has the rejected queries that can be admitted, and new reasons for the others.
 
-    Pinned queries come first, then queries by priority and weight. Queries that differ in name, weight, priority and
-    tenant only share one decision. Queries beyond the limits of the settings keep their rejections.
+    Queries that run come first, each with its running plan, which stays if it fits; another plan is a change. Then all
+    queries are looked at: pinned ones first, then by priority and weight. Queries that differ in name, weight, priority
+    and tenant only share one decision. Queries beyond the limits of the settings keep their rejections.
 
     Args:
         planner: with the matching.
         frontiers: query name -> its plans.
+        incumbent: running plans, and the limit on changes.
         limit_s: time limit.
         clock: for the time limit.
     """
-    look = _SecondLook(planner, frontiers, MATCHING.max_second_looks, MATCHING.max_second_look_simulations)
+    look = _SecondLook(
+        planner, frontiers, incumbent or Incumbent({}), MATCHING.max_second_looks, MATCHING.max_second_look_simulations
+    )
     deadline_s = clock() + limit_s
+    for query in look.by_importance:
+        if query.name in look.incumbent.plans and clock() < deadline_s:
+            look.keep(query)
     while any(look.decide(query) for query in look.by_importance if clock() < deadline_s):
         pass  # admitted queries may run deployments that others can use
     matching = look.planner.matching
@@ -50,6 +63,7 @@ def second_look(
 class _SecondLook:
     planner: AdmissionPlanner
     frontiers: Mapping[str, Frontier]
+    incumbent: Incumbent
     looks: int
     """Number of decisions left."""
     simulations: int
@@ -68,28 +82,76 @@ class _SecondLook:
         rejected = (self._queries[rejection.query] for rejection in self.planner.matching.rejections)
         return sorted(rejected, key=lambda query: (query.pin is None, -query.priority, -query.weight))
 
+    def keep(self, query: Query) -> None:
+        """Admit a query that runs with its running plan, or note its rejection."""
+        if not self.looks:
+            return
+        admission, matching = self._look(query, self.incumbent.plans[query.name])
+        if admission.rejection is not None:
+            self.rejections[query.name] = admission.rejection
+            return
+        assignments = tuple(
+            replace(assignment, reason=_KEPT) if assignment.query == query.name else assignment
+            for assignment in matching.assignments
+        )
+        self._accept(replace(matching, assignments=assignments))
+
     def decide(self, query: Query) -> bool:
         """Admit a query or note its rejection; return whether it was admitted."""
+        if not self._may_change(query):
+            rejection = self.rejections.get(query.name)
+            if rejection is not None and not rejection.reason.endswith(_UNCHANGEABLE):
+                self.rejections[query.name] = replace(rejection, reason=f"{rejection.reason}; {_UNCHANGEABLE}")
+            return False
         kind = query_kind(query)
         rejection = self._by_kind.get(kind)
         if rejection is None or names_query(rejection):
             if not self.looks:
                 return False
-            self.looks -= 1
-            admission, matching = self.planner.admit(
-                query,
-                self.frontiers[query.name],
-                neighbours="those of the other queries",
-                preceded=_is_preceded(query, self.planner.matching, self._queries),
-                max_simulations=min(self.simulations, MATCHING.max_simulated_plans),
-            )
-            self.simulations -= admission.simulations
+            admission, matching = self._look(query)
             if admission.rejection is None:
-                self.planner, self._by_kind = self.planner.with_matching(matching), {}
+                self._accept(matching)
                 return True
             self._by_kind[kind] = rejection = admission.rejection
         self.rejections[query.name] = replace(rejection, query=query.name)
         return False
+
+    def _look(self, query: Query, only: QueryPlan | None = None) -> tuple[Admission, Matching]:
+        self.looks -= 1
+        admission, matching = self.planner.admit(
+            query,
+            self.frontiers[query.name],
+            neighbours="those of the other queries",
+            preceded=_is_preceded(query, self.planner.matching, self._queries),
+            max_simulations=min(self.simulations, MATCHING.max_simulated_plans),
+            only=only,
+        )
+        self.simulations -= admission.simulations
+        return admission, matching
+
+    def _accept(self, matching: Matching) -> None:
+        self.planner, self._by_kind = self.planner.with_matching(matching), {}
+
+    def _may_change(self, query: Query) -> bool:
+        """Return whether a query may get a plan that it does not run, as it runs none or changes remain."""
+        limit = self.incumbent.max_changes
+        if limit is None or query.name not in self._stayable:
+            return True
+        served = {assignment.query: assignment.chosen.plan for assignment in self.planner.matching.assignments}
+        return sum(served.get(name) != plan for name, plan in self._stayable.items()) <= limit
+
+    @cached_property
+    def _stayable(self) -> Mapping[str, QueryPlan]:
+        """Running plans that are still possible: their pools are there, and they may meet their queries' SLOs."""
+        plans = {name: plan for name, plan in self.incumbent.plans.items() if name in self._queries}
+        return {name: plan for name, plan in plans.items() if self._is_possible(self._queries[name], plan)}
+
+    def _is_possible(self, query: Query, plan: QueryPlan) -> bool:
+        estimated = self.planner.plans.on_deployments(query, plan.deployments, any_latency=True)
+        return any(
+            candidate.plan == plan and latency_excess(candidate, query.slos) <= MATCHING.second_look_factor - 1
+            for candidate in estimated
+        )
 
 
 def _is_preceded(query: Query, matching: Matching, queries: Mapping[str, Query]) -> bool:

@@ -100,6 +100,11 @@ class QueryPlan:
             allocation=self.allocation_of(operator),
         )
 
+    @property
+    def deployments(self) -> list[Deployment]:
+        """Deployments of all operators under this plan."""
+        return [self.deployment_of(operator) for operator, _ in self.placement]
+
 
 @dataclass(frozen=True, order=True)
 class Deployment:
