@@ -252,3 +252,25 @@ def test_bursts_that_nothing_comes_in_are_not_drawn_without_end() -> None:
         for one in planned
     ]
     assert simulation_horizon_s(rare, model, 1e6) / 0.1 <= 1e6
+
+
+def test_a_doubtful_plan_that_is_refuted_excludes_no_other_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    specification, profiles = random_specification(101, queries=6)
+    running, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
+    rest = replace(running, assignments=tuple(a for a in running.assignments if a.query != "q5"))
+    (q5,) = [query for query in specification.queries if query.name == "q5"]
+    planner = admission.AdmissionPlanner.of(specification, profiles, rest)
+    frontier = plan_queries(specification, profiles)["q5"]
+    monkeypatch.setattr(admission, "check_by_simulation", _refuting)
+    wider = replace(
+        frontier, candidates=planner.plans.on_deployments(q5, planner.running.deployments, any_latency=True)
+    )
+    found, _ = planner.admit(q5, wider, max_simulations=1)
+    assert found.simulations == 1
+    assert found.rejection is not None
+    assert found.rejection.binding == ("latency",)
+    assert "by formula" not in found.rejection.reason, "most plans were not simulated"
+
+
+def _refuting(matching: Matching, *_: object, unconfirmed: Collection[str], **__: object) -> SimulationCheck:
+    return SimulationCheck(matching, {a.query: a.chosen for a in matching.assignments if a.query in unconfirmed})

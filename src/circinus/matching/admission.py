@@ -183,8 +183,9 @@ class AdmissionPlanner:
             if not check.violated:
                 break
             refuted = admission.assignment.chosen
-            plans.exclude(name, None if attempt >= max_simulations else refuted.plan)
-            frontier = exclude_refuted(frontier, refuted, check.violated, plans)
+            doubtful = bool(fit.unconfirmed)
+            plans.exclude(name, None if attempt >= max_simulations and not doubtful else refuted.plan)
+            frontier = exclude_refuted(frontier, refuted, check.violated, plans, doubtful=doubtful)
         deployments = add_startup_times(check.matching.deployments, self.profiles, infrastructure)
         admitted = plans.with_latest_starts(replace(check.matching, deployments=deployments))
         (assignment,) = [assignment for assignment in admitted.assignments if assignment.query == name]

@@ -68,11 +68,19 @@ def simulation_inputs(
 
 _NARROW = "the formula's bound misses the limit narrowly"
 _SLOWER = "slower in a simulation of all queries together"
-_ALL_TOO_SLOW = "its plans meet the SLOs by formula but not in a simulation of all queries together"
+_ALL_TOO_SLOW = "the plans that were tried meet the SLOs by formula but not in a simulation of all queries together"
+_NONE_CONFIRMED = (
+    "its plans miss the latency SLO by formula, and the nearest in a simulation of all queries together, too"
+)
 
 
 def exclude_refuted(
-    frontier: Frontier, tried: PlanCandidate, violating: Mapping[str, PlanCandidate], plans: PlanEstimates
+    frontier: Frontier,
+    tried: PlanCandidate,
+    violating: Mapping[str, PlanCandidate],
+    plans: PlanEstimates,
+    *,
+    doubtful: bool = False,
 ) -> Frontier:
     """Return the frontier of a query without the excluded plans.
 
@@ -82,6 +90,7 @@ def exclude_refuted(
         violating: queries -> their plans as simulated, at least one of which is too slow together with `tried`; if the
             query itself is among them, its simulated latency becomes the required relaxation.
         plans: with the excluded plans.
+        doubtful: whether the plan missed an SLO by formula, too.
     """
     remaining = plans.without_excluded(frontier.candidates)
     own = violating.get(tried.query)
@@ -97,7 +106,7 @@ def exclude_refuted(
         high_margin=plans.without_excluded(frontier.high_margin),
         near_misses=near_misses,
         relaxations=() if nearest is None else (SingleRelaxation(SloKind.LATENCY, _bound_s(nearest), nearest),),
-        reason="" if remaining else (_ALL_TOO_SLOW if own is not None else reason),
+        reason="" if remaining else (reason if own is None else _NONE_CONFIRMED if doubtful else _ALL_TOO_SLOW),
     )
 
 
