@@ -11,6 +11,7 @@ from circinus.matching import Matching, MatchSettings, admit_query, plan_all_que
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.second_look import second_look
+from circinus.matching.settings import MATCHING
 from circinus.matching.sizing import is_doubtful, latency_excess
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, plan_queries
@@ -151,3 +152,16 @@ def test_a_second_look_keeps_the_running_plan_or_counts_a_change() -> None:
     assert looked(fitting, None) == looked(fitting, 0) == fitting
     assert looked(unfit, None) == looked(unfit, 1) == cheapest.plan
     assert looked(unfit, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("seed", "query", "limit"), [(5, "q3", "max_second_looks"), (101, "q5", "max_second_look_simulations")]
+)
+def test_a_rejection_beyond_a_limit_is_undecided(
+    seed: int, query: str, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("circinus.matching.second_look.MATCHING", replace(MATCHING, **{limit: 0}))
+    specification, profiles, matching = _planned(seed)
+    (rejection,) = [rejection for rejection in matching.rejections if rejection.query == query]
+    assert rejection.undecided
+    assert admit_query(specification, profiles, matching, query)[0].assignment is not None

@@ -160,21 +160,26 @@ class AdmissionPlanner:
             frontier = replace(frontier, candidates=())
         elif query.slos.latency is not None:
             slower = plans.replan(_slower(query), self.search).candidates
-        simulations = 0
+        simulations, undecided = 0, False
+        limited = max_simulations < MATCHING.max_simulated_plans
         for attempt in count(1):
             offered = running.deployments if only is None else only.deployments
             composed = plans.on_deployments(query, offered, any_latency=True)
             extra = (*(c for c in composed if only in (None, c.plan)), *plans.without_excluded(slower))
-            admission = admit(
+            decide = partial(
+                admit,
                 running,
                 self.matching,
                 frontier,
                 extra_candidates=extra,
                 neighbours=neighbours,
                 preceded=preceded,
-                doubtful=attempt <= max_simulations,
             )
-            if admission.assignment is None or admission.fit is None:
+            admission = decide(doubtful=attempt <= max_simulations)
+            if admission.rejection is not None or admission.fit is None or admission.assignment is None:
+                if limited and attempt > max_simulations and admission.rejection is not None:
+                    undecided = undecided or decide(doubtful=True).assignment is not None
+                    admission = replace(admission, rejection=replace(admission.rejection, undecided=undecided))
                 return replace(admission, simulations=simulations), self.matching
             admitted = add_admitted(running, self.matching, admission, specification.queries)
             _, fit = admission.fit
@@ -184,6 +189,7 @@ class AdmissionPlanner:
                 break
             refuted = admission.assignment.chosen
             doubtful = bool(fit.unconfirmed)
+            undecided = limited and attempt >= max_simulations and not doubtful  # plans are excluded without a trial
             plans.exclude(name, None if attempt >= max_simulations and not doubtful else refuted.plan)
             frontier = exclude_refuted(frontier, refuted, check.violated, plans, doubtful=doubtful)
         deployments = add_startup_times(check.matching.deployments, self.profiles, infrastructure)

@@ -98,6 +98,8 @@ class Rejection:
     """Plan that most likely meets the SLOs, for a query without a guaranteed plan even in isolation."""
     unrelaxable: bool = False
     """True if the query was rejected under every single SLO change that was tried; False if none was tried, too."""
+    undecided: bool = False
+    """True if a limit ended the second look, so that `circinus admit` may admit the query."""
     advice: tuple[Advice, ...] = ()
     """Other changes that would serve the query, if they were searched for."""
 

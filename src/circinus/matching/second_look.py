@@ -36,7 +36,7 @@ def second_look(
 
     Queries that run come first, each with its running plan, which stays if it fits; another plan is a change. Then all
     queries are looked at: pinned ones first, then by priority and weight. Queries that differ in name, weight, priority
-    and tenant only share one decision. Queries beyond the limits of the settings keep their rejections.
+    and tenant only share one decision. Rejections beyond the limits of the settings are undecided.
 
     Args:
         planner: with the matching.
@@ -55,7 +55,7 @@ def second_look(
     while any(look.decide(query) for query in look.by_importance if clock() < deadline_s):
         pass  # admitted queries may run deployments that others can use
     matching = look.planner.matching
-    rejections = tuple(look.rejections.get(rejection.query, rejection) for rejection in matching.rejections)
+    rejections = tuple(look.final(rejection) for rejection in matching.rejections)
     return replace(look.planner, matching=replace(matching, rejections=rejections))
 
 
@@ -82,27 +82,37 @@ class _SecondLook:
         rejected = (self._queries[rejection.query] for rejection in self.planner.matching.rejections)
         return sorted(rejected, key=lambda query: (query.pin is None, -query.priority, -query.weight))
 
-    def keep(self, query: Query) -> None:
-        """Admit a query that runs with its running plan, or note its rejection."""
-        if not self.looks:
-            return
+    def final(self, rejection: Rejection) -> Rejection:
+        """Return the rejection of a query after all decisions."""
+        name = rejection.query
+        decided = self.rejections.get(name)
+        if decided is None or decided.undecided:
+            reason = f"{rejection.reason}; not decided as sized within the limits: `circinus admit {name}` decides"
+            return replace(rejection, reason=reason, undecided=True)
+        if not self._may_change(self._queries[name]):
+            return replace(decided, reason=f"{decided.reason}; {_UNCHANGEABLE}")
+        return decided
+
+    def keep(self, query: Query) -> bool:
+        """Admit a query that runs with its running plan, or note its rejection; return whether it was admitted."""
+        if not self.looks or query.name in self.rejections:
+            return False
         admission, matching = self._look(query, self.incumbent.plans[query.name])
         if admission.rejection is not None:
-            self.rejections[query.name] = admission.rejection
-            return
+            undecided = admission.rejection.undecided or self._may_change(query)  # other plans are still to be tried
+            self.rejections[query.name] = replace(admission.rejection, undecided=undecided)
+            return False
         assignments = tuple(
             replace(assignment, reason=_KEPT) if assignment.query == query.name else assignment
             for assignment in matching.assignments
         )
         self._accept(replace(matching, assignments=assignments))
+        return True
 
     def decide(self, query: Query) -> bool:
         """Admit a query or note its rejection; return whether it was admitted."""
         if not self._may_change(query):
-            rejection = self.rejections.get(query.name)
-            if rejection is not None and not rejection.reason.endswith(_UNCHANGEABLE):
-                self.rejections[query.name] = replace(rejection, reason=f"{rejection.reason}; {_UNCHANGEABLE}")
-            return False
+            return self.keep(query)
         kind = query_kind(query)
         rejection = self._by_kind.get(kind)
         if rejection is None or names_query(rejection):
@@ -126,11 +136,11 @@ class _SecondLook:
             max_simulations=min(self.simulations, MATCHING.max_simulated_plans),
             only=only,
         )
-        self.simulations -= admission.simulations
+        self.simulations = max(self.simulations - admission.simulations, 0)
         return admission, matching
 
     def _accept(self, matching: Matching) -> None:
-        self.planner, self._by_kind = self.planner.with_matching(matching), {}
+        self.planner, self._by_kind, self.rejections = self.planner.with_matching(matching), {}, {}
 
     def _may_change(self, query: Query) -> bool:
         """Return whether a query may get a plan that it does not run, as it runs none or changes remain."""
