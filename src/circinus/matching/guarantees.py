@@ -30,7 +30,7 @@ def enforce_pins(answer: Answer) -> Answer:
     """Return an answer in which every pinned query is served.
 
     Pinned queries have the highest priority. If some are not served, they are matched alone, at last to find out which
-    of them cannot be served together.
+    of them cannot be served together. Plans count at their utilization targets: an error here precedes any second look.
 
     Raises:
         PlanningError: there is none, or none was found in time; the location names a minimal set of queries that cannot
@@ -44,7 +44,7 @@ def enforce_pins(answer: Answer) -> Answer:
     for name in missing:
         if not run.frontiers[name].candidates:
             raise PlanningError(
-                f"the query is pinned but cannot be served: {run.frontiers[name].reason}",
+                f"the query is pinned but cannot be served at utilization targets: {run.frontiers[name].reason}",
                 code="query.pinned_infeasible",
                 location=f"query {name}",
                 hint="Remove the pin or relax its SLOs.",
@@ -86,7 +86,7 @@ def _conflict_error(names: Sequence[str], answer: Answer, reason: str) -> Planni
         )
     minimal = "" if single else " (any smaller subset can)"
     return PlanningError(
-        f"{pinned} cannot be served{jointly}{minimal}: {reason}",
+        f"{pinned} cannot be served{jointly} at utilization targets{minimal}: {reason}",
         code="query.pinned_infeasible" if single else "query.pins_conflict",
         location=location,
         hint="Remove a pin or relax an SLO.",
