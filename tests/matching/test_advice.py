@@ -2,33 +2,103 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import pytest
 
 from budget import HANG_LIMIT_S, share_of
 from circinus.matching import Matching, MatchSettings, Rejection, plan_all_queries
 from circinus.matching.admission import AdmissionPlanner
-from circinus.matching.advice import advise, follow_advice, with_nodes
-from circinus.specification import Specification
+from circinus.matching.advice import advise, with_nodes
+from circinus.matching.explanation.slo_relaxation import relax_slo, with_slos
+from circinus.profiling import PipelineProfile
+from circinus.specification import Query, Specification
 from circinus.testing.random_instances import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
 SEEDS = (12, 6, 1, 7, 13, 0, 4, 8, 10, 20, 22, 23)
 
 
+FOLLOWED_CHANGES = (0.1, 0.5, 2.0, 9.0)
+"""Relative changes of an SLO under which "no relaxation of a single SLO" has to hold, other ones than were searched."""
+
+
+@dataclass(frozen=True)
+class FollowedAdvice:
+    """A sentence about a change, and whether it was true when the change was made."""
+
+    query: str
+    sentence: str
+    change: str
+    followed: bool
+
+
+def follow_advice(
+    specification: Specification,
+    profiles: Mapping[str, PipelineProfile],
+) -> Iterator[FollowedAdvice]:
+    """Plan all queries, and yield each sentence of advice on rejected ones with the result of following it.
+
+    A relaxation or a risk is followed by an admission with a changed specification, nodes by a plan of all queries.
+    "No relaxation of a single SLO" is followed by admissions under single changes of each SLO.
+    """
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
+    planner = AdmissionPlanner.of(specification, profiles, matching)
+    queries = {query.name: query for query in specification.queries}
+    for rejection in matching.rejections:
+        query, advised = queries[rejection.query], advise(planner, rejection, PATIENT)
+        if advised.relaxation is not None:
+            relaxed = with_slos(query, advised.relaxation.slos)
+            change = advised.relaxation.change
+            admitted = _follow_admission(specification, profiles, matching, relaxed)
+            yield FollowedAdvice(query.name, f"it would be admitted with {change}", change, admitted)
+        if advised.unrelaxable:
+            changes = [(kind, change) for kind in query.slos.by_kind for change in FOLLOWED_CHANGES]
+            admitted = any(
+                _follow_admission(
+                    specification, profiles, matching, with_slos(query, relax_slo(query.slos, kind, change))
+                )
+                for kind, change in changes
+            )
+            yield FollowedAdvice(query.name, "no relaxation of a single SLO would admit it", "any", not admitted)
+        for advice in advised.advice:
+            if advice.risk is None and advice.pool is None:
+                admitted = _follow_admission(specification, profiles, matching, query)
+                yield FollowedAdvice(query.name, advice.sentence, "none", admitted)
+            if advice.risk is not None:
+                at_risk = query.model_copy(update={"risk": advice.risk})
+                admitted = _follow_admission(specification, profiles, matching, at_risk)
+                yield FollowedAdvice(query.name, advice.sentence, f"risk {advice.risk:g}", admitted)
+            if advice.pool is not None:
+                larger = with_nodes(specification, advice.pool, advice.nodes)
+                after, _ = plan_all_queries(larger, profiles, settings=PATIENT, explain_rejections=())
+                served = {assignment.query for assignment in after.assignments}
+                kept = served >= {query.name, *(assignment.query for assignment in matching.assignments)}
+                yield FollowedAdvice(query.name, advice.sentence, f"{advice.pool} +{advice.nodes}", kept)
+
+
+def _follow_admission(
+    specification: Specification, profiles: Mapping[str, PipelineProfile], matching: Matching, query: Query
+) -> bool:
+    """Return whether a query with other fields is admitted, with everything prepared again."""
+    queries = tuple(query if other.name == query.name else other for other in specification.queries)
+    planner = AdmissionPlanner.of(replace(specification, queries=queries), profiles, matching)
+    return planner.admitted(query) is not None
+
+
 @pytest.mark.parametrize("seed", SEEDS[: share_of(len(SEEDS))])
 def test_advice_that_is_followed_serves_the_query(seed: int) -> None:
     scarce = {} if seed % 2 else {"cpus": 3.0, "nodes": 1}
     specification, profiles = random_specification(seed, queries=6, **scarce)
-    followed = list(follow_advice(specification, profiles, settings=PATIENT))
+    followed = list(follow_advice(specification, profiles))
     assert followed
     assert not [advice for advice in followed if not advice.followed]
 
 
 def test_advice_names_nodes_risks_and_relaxations() -> None:
     specification, profiles = random_specification(12, queries=6, cpus=3.0, nodes=1)
-    changes = [advice.change for advice in follow_advice(specification, profiles, settings=PATIENT)]
+    changes = [advice.change for advice in follow_advice(specification, profiles)]
     assert any(change.startswith("cost") for change in changes)
     assert any(change.startswith("accuracy") for change in changes)
     assert any(change.endswith("+1") for change in changes)

@@ -7,15 +7,12 @@ plans of all queries, so that it runs for selected queries only.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from circinus.matching.admission import AdmissionPlanner
-from circinus.matching.explanation.slo_relaxation import relax_slo, with_slos
 from circinus.matching.optimizer import plan_all_queries
 from circinus.matching.plan_set import Advice, Matching, Rejection
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MatchSettings
-from circinus.profiling import PipelineProfile
 from circinus.specification import Query, Specification
 
 _RISKS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
@@ -23,9 +20,6 @@ _RISKS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 
 _MAX_ADDED_NODES = 3
 """Maximum number of additional nodes that are tried."""
-
-_FOLLOWED_CHANGES = (0.1, 0.5, 2.0, 9.0)
-"""Relative changes of an SLO against which `follow_advice` checks that no single one admits a query."""
 
 
 def advise(
@@ -90,68 +84,3 @@ def with_nodes(specification: Specification, pool: str, added: int) -> Specifica
 
 def _served(matching: Matching) -> set[str]:
     return {assignment.query for assignment in matching.assignments}
-
-
-@dataclass(frozen=True)
-class FollowedAdvice:
-    """A sentence about a change, and whether it was true when the change was made."""
-
-    query: str
-    sentence: str
-    change: str
-    followed: bool
-
-
-def follow_advice(
-    specification: Specification,
-    profiles: Mapping[str, PipelineProfile],
-    *,
-    settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
-    plan: Callable[..., tuple[Matching, object]] = plan_all_queries,
-) -> Iterator[FollowedAdvice]:
-    """Plan all queries, and yield each sentence of advice on rejected ones with the result of following it.
-
-    A relaxation or a risk is followed by an admission with a changed specification, nodes by a plan of all queries.
-    "No relaxation of a single SLO" is followed by admissions under single changes of each SLO.
-    """
-    matching, _ = plan(specification, profiles, settings=settings, explain_rejections=())
-    planner = AdmissionPlanner.of(specification, profiles, matching)
-    queries = {query.name: query for query in specification.queries}
-    for rejection in matching.rejections:
-        query, advised = queries[rejection.query], advise(planner, rejection, settings)
-        if advised.relaxation is not None:
-            relaxed = with_slos(query, advised.relaxation.slos)
-            change = advised.relaxation.change
-            admitted = _follow_admission(specification, profiles, matching, relaxed)
-            yield FollowedAdvice(query.name, f"it would be admitted with {change}", change, admitted)
-        if advised.unrelaxable:
-            changes = [(kind, change) for kind in query.slos.by_kind for change in _FOLLOWED_CHANGES]
-            admitted = any(
-                _follow_admission(
-                    specification, profiles, matching, with_slos(query, relax_slo(query.slos, kind, change))
-                )
-                for kind, change in changes
-            )
-            yield FollowedAdvice(query.name, "no relaxation of a single SLO would admit it", "any", not admitted)
-        for advice in advised.advice:
-            if advice.risk is None and advice.pool is None:
-                admitted = _follow_admission(specification, profiles, matching, query)
-                yield FollowedAdvice(query.name, advice.sentence, "none", admitted)
-            if advice.risk is not None:
-                at_risk = _at_risk(query, advice.risk)
-                admitted = _follow_admission(specification, profiles, matching, at_risk)
-                yield FollowedAdvice(query.name, advice.sentence, f"risk {advice.risk:g}", admitted)
-            if advice.pool is not None:
-                larger = with_nodes(specification, advice.pool, advice.nodes)
-                after, _ = plan(larger, profiles, settings=settings, explain_rejections=())
-                kept = _served(after) >= {query.name, *_served(matching)}
-                yield FollowedAdvice(query.name, advice.sentence, f"{advice.pool} +{advice.nodes}", kept)
-
-
-def _follow_admission(
-    specification: Specification, profiles: Mapping[str, PipelineProfile], matching: Matching, query: Query
-) -> bool:
-    """Return whether a query with other fields is admitted, with everything prepared again."""
-    queries = tuple(query if other.name == query.name else other for other in specification.queries)
-    planner = AdmissionPlanner.of(replace(specification, queries=queries), profiles, matching)
-    return planner.admitted(query) is not None
