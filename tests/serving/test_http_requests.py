@@ -113,8 +113,9 @@ async def test_a_replay_sends_no_values() -> None:
     from dataclasses import replace
 
     _, ingress = opened(replace(chain("q", START), mode=Mode.REPLAY))
-    status, _, body = await send(ingress, b"41")
+    status, _, body = await send(ingress, b"41", circinus_item="a")
     assert (status, body) == (200, [])  # what the replica got
+    assert (await send(ingress, b"41"))[0] == 400, "no item is named"
 
 
 @driven

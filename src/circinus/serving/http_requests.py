@@ -96,6 +96,8 @@ class HttpRequests:
             return rejection(404, str(error), code=error.code)
         if site != route.source:
             return rejection(404, f"requests of query {query} enter at /{route.source}/{query}", code="route.missing")
+        if route.is_replay and ITEM_HEADER not in headers:
+            return rejection(400, f"a replay answers recorded items only. Send the key of one in `{ITEM_HEADER}`.")
         if route.rate_limit_per_s is not None:
             wait_s = self._bucket(query, route.rate_limit_per_s).retry_after_s(self._loop.time())
             if wait_s > 0:
