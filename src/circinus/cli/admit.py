@@ -42,7 +42,8 @@ def admit(
         outcome = f"{plan_file} is unchanged"
         if result.admitted:
             outcome = f"admitted, {format_usd_per_h(result.added_usd_per_h)} more in total; "
-            outcome += f"{plan_file} is unchanged (--dry-run)" if dry_run else f"written to {plan_file}"
+            written = f"written to {plan_file}; deploy it with `circinus apply`"
+            outcome += f"{plan_file} is unchanged (--dry-run)" if dry_run else written
         answered = format_duration(result.answered_s)
         console().print(f"answered in {answered}: {outcome}", markup=False, highlight=False, soft_wrap=True)
     if not result.admitted:

@@ -196,22 +196,20 @@ def explain_infeasible(search: QuerySearch, network: Network, relaxations: tuple
 
 
 def _undecided(search: QuerySearch) -> str:
-    """Return how many configurations with items left to measure may or may not meet the accuracy SLO, or "".
+    """Return how many configurations that are fast enough and have items left may meet the accuracy SLO, or "".
 
-    If all items are measured: how many are missing for a configuration that is fast enough.
+    If there are none: how many items the data set lacks for one.
     """
     slo = search.query.slos.accuracy
     if slo is None:
         return ""
     population = search.arrays.population
-    bounds = [c.accuracy for c in search.arrays.configurations if len(c.items) < population]
+    fast_enough = np.flatnonzero(search.violation <= 0).tolist()
+    measured = [search.arrays.configurations[row] for row in fast_enough]
+    bounds = [c.accuracy for c in measured if len(c.items) < population]
     count = sum(slo.is_met_by(b.lower) != slo.is_met_by(b.upper) for b in bounds)
     if not count:
-        more = [
-            more
-            for row in np.flatnonzero(search.violation <= 0).tolist()
-            if (more := search.more_items(row)) is not None
-        ]
+        more = [more for row in fast_enough if (more := search.more_items(row)) is not None]
         return f"; {describe_more_items(min(more))} to guarantee accuracy {slo}" if more else ""
     undecided = "1 configuration" if count == 1 else f"{count} configurations"
     return f"; {undecided} with few measured items may still meet accuracy {slo}"
@@ -220,7 +218,7 @@ def _undecided(search: QuerySearch) -> str:
 def describe_more_items(more: int) -> str:
     """Return that the data set is too small, and by about how many items."""
     items = "1 more item" if more == 1 else f"about {ceil_significant(more, 2):,.0f} more items"
-    return f"the data set is too small: it needs {items}"
+    return f"the data set is too small: it needs {items} besides held-out ones"
 
 
 def _too_few_items(search: QuerySearch) -> str:

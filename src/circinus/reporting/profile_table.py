@@ -226,7 +226,7 @@ def _notes(profile: PipelineProfile, warning: str | None, metric: str) -> list[T
             "the undecided ones most likely make no plan cheaper" if Verdict.UNLIKELY in verdicts else "all are decided"
         )
         if Verdict.TOO_FEW_ITEMS in verdicts:
-            reason = "all items are measured; the data set is too small to decide some of them"
+            reason = "the data set is too small to decide some of them"
         notes.append(Text(f"no configuration needs further measurements for these queries: {reason}"))
     if profile.unmeasured:
         notes.append(Text(search_summary(profile)))

@@ -306,7 +306,7 @@ def _more_items(state: RaceState, row: int, bounds: Interval) -> str:
     more = max(items - state.confidence.items, 1.0)
     return (
         f"the data set is too small to tell whether it meets {_accuracies(requirements, undecided)}: "
-        f"about {ceil_significant(more, 2):,.0f} more would decide"
+        f"about {ceil_significant(more, 2):,.0f} more items besides held-out ones would decide"
     )
 
 
