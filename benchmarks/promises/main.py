@@ -27,6 +27,7 @@ from benchmarks.harness.results import Figure, records_table
 from benchmarks.promises.accuracy import accuracy_part
 from benchmarks.promises.advice import Followed, followed_advice
 from benchmarks.promises.applications import SHARING, Application, real_application, stricter
+from benchmarks.promises.caution import Caution, caution
 from benchmarks.promises.incumbent import Replanned, replanned
 from benchmarks.promises.kept import kept_part
 from benchmarks.promises.rejections import Rejected, simulated_rejections
@@ -148,6 +149,32 @@ def _rejections(state: Path, seed: int) -> list[tuple[int, Rejected]]:
     return [(seed, rejected) for rejected in simulated_rejections(application, application.workspace().plan())]
 
 
+def caution_part(options: Options, console: Console) -> PartResult:
+    """Plan applications with promises for requests to come, and for the measured items."""
+    results = _seeds(options.applications, options.jobs, partial(_caution, options.state), "caution")
+    named = {"random": results} | {
+        name: [caution(real_application(name, options.state, options.profile_s))] for name in options.examples
+    }
+    figures = []
+    for name, plans in named.items():
+        weight, for_items = sum(p.weight_for_requests for p in plans), sum(p.weight_for_items for p in plans)
+        usd_per_h = sum(p.usd_per_h_for_requests for p in plans)
+        ratio = usd_per_h / for_items_usd if (for_items_usd := sum(p.usd_per_h_for_items for p in plans)) else 1.0
+        both = sum(p.queries_of_both for p in plans)
+        figures += [
+            Figure(f"weight served with promises for requests, {name}", weight / for_items if for_items else 1.0, None,
+                   "higher", "of that for items", f"{weight:g} and {for_items:g}"),
+            Figure(f"cost with promises for requests, {name}", ratio, None, "lower", "times that for items",
+                   f"of plans for the {both} queries that both serve"),
+        ]  # fmt: skip
+    rows: Rows = [{"part": "caution", "application": name} | asdict(p) for name, plans in named.items() for p in plans]
+    return figures, rows
+
+
+def _caution(state: Path, seed: int) -> list[Caution]:
+    return [caution(Application.random(seed, state))]
+
+
 def _mean(values: Iterable[Any]) -> float:
     return float(np.mean(list(values) or [np.nan]))
 
@@ -168,6 +195,7 @@ BENCHMARK = Benchmark(
         Part("advice", with_figures_before(advice_part), ("applications", "examples", "variants", "profile_s")),
         Part("incumbent", with_figures_before(incumbent_part), ("changes",)),
         Part("rejections", with_figures_before(rejections_part), ("applications",)),
+        Part("caution", caution_part, ("applications", "examples", "profile_s")),
         Part(
             "kept",
             with_figures_before(lambda o, console: kept_part(o.examples, o.duration, o.profile_s, o.state, console)),

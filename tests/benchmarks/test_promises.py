@@ -13,6 +13,7 @@ from benchmarks.promises import main
 from benchmarks.promises.accuracy import SHAPES, accuracy_part, populations
 from benchmarks.promises.advice import followed_advice
 from benchmarks.promises.applications import Application, with_pool, with_query
+from benchmarks.promises.caution import caution
 from benchmarks.promises.incumbent import CHANGES
 from benchmarks.promises.kept import busy_processes, on_this_machine
 from benchmarks.promises.rejections import simulated_rejections
@@ -69,6 +70,13 @@ def test_a_copy_of_a_served_query_has_plans_on_running_deployments(application: 
     (rejected,) = simulated_rejections(changed, answer)
     assert rejected.query == "copy"
     assert rejected.composed > 0
+
+
+def test_caution_compares_plans_for_the_queries_that_both_serve(application: Application, plan: c.Plan) -> None:
+    compared = caution(application)
+    assert compared.weight_for_requests == plan.matching.satisfied_weight
+    assert compared.weight_for_items >= compared.weight_for_requests
+    assert compared.queries_of_both == len(plan)
 
 
 @pytest.mark.parametrize("change", CHANGES)
