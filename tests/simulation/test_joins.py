@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from circinus.queueing.event_kernel import completes
 from circinus.simulation.joins import Joins
 from circinus.simulation.model import VisitArrivals
 
@@ -39,8 +40,10 @@ def test_a_request_goes_on_when_the_last_that_it_waits_for_ended(data: st.DataOb
         now, rest = rest[:size], rest[size:]
         if size == 1 and now[0][0] in joins:
             ((visit, _, request, time_s, order),) = now
-            last = joins.arrive(visit, request, time_s, order)
-            found += [(visit, request, *last)] if last is not None else []
+            arrays = joins.arrays
+            slot = arrays.offset[visit] + request
+            if completes(arrays, slot, time_s, order):
+                found.append((visit, request, float(arrays.latest_s[slot]), int(arrays.order[slot])))
             continue
         visits, ranks, requests, times_s, orders = (np.array(column) for column in zip(*now, strict=True))
         done = joins.complete(VisitArrivals(times_s, orders, visits, requests), ranks)

@@ -8,7 +8,6 @@ Transactions of the AMS 78, 1955), with one step per request or batch.
 
 from __future__ import annotations
 
-import heapq
 import math
 from dataclasses import dataclass
 
@@ -86,53 +85,22 @@ def _one_server(free_s: float, arrival_s: FloatArray, service_s: FloatArray) -> 
 
 
 def _several_servers(free_s: list[float], arrival_s: FloatArray, service_s: FloatArray, until_s: float) -> FloatArray:
-    starts: list[float] = []
-    append_start, replace = starts.append, heapq.heapreplace
-    for arrival, service in zip(arrival_s.tolist(), service_s.tolist(), strict=True):
-        start = free_s[0]
-        if start < arrival:
-            start = arrival
-        if start >= until_s:
-            break
-        append_start(start)
-        replace(free_s, start + service)
-    return np.array(starts, dtype=np.float64)
+    from circinus.queueing.fcfs_kernel import serve_one_by_one  # imports Numba, which takes half a second
+
+    heap, start_s = np.array(free_s), np.empty(len(arrival_s))
+    count = serve_one_by_one(heap, arrival_s, service_s, until_s, start_s)
+    free_s[:] = heap.tolist()
+    return start_s[:count]
 
 
 def _in_batches(
     station: Station, free_s: list[float], arrival_s: FloatArray, service_s: FloatArray, until_s: float
 ) -> ServedRequests:
-    size, wait, ratios = station.batch_size, station.batch_wait_s, (0.0, *station.batch_time_ratios)
-    arrivals = arrival_s.tolist()
-    sums = [0.0, *np.cumsum(service_s).tolist()]
-    starts: list[float] = []
-    ends: list[float] = []
-    batch_sizes: list[int] = []
-    count, head, replace = len(arrivals), 0, heapq.heapreplace
-    while head < count:
-        limit = head + size
-        start = arrivals[head] + wait
-        if wait and limit <= count and arrivals[limit - 1] < start:
-            start = arrivals[limit - 1]
-        if start < free_s[0]:
-            start = free_s[0]
-        if start >= until_s:
-            break
-        if limit > count:
-            limit = count
-        end = head + 1
-        while end < limit and arrivals[end] <= start:
-            end += 1
-        batch_size = end - head
-        end_s = start + ratios[batch_size] * (sums[end] - sums[head]) / batch_size
-        replace(free_s, end_s)
-        starts.append(start)
-        ends.append(end_s)
-        batch_sizes.append(batch_size)
-        head = end
-    batch_size_of = np.array(batch_sizes, dtype=np.int64)
-    return ServedRequests(
-        np.repeat(np.array(starts, dtype=np.float64), batch_size_of),
-        np.repeat(np.array(ends, dtype=np.float64), batch_size_of),
-        np.repeat(batch_size_of, batch_size_of),
-    )
+    from circinus.queueing.fcfs_kernel import serve_in_batches  # see above
+
+    heap, count = np.array(free_s), len(arrival_s)
+    work_s, ratios = np.concatenate(([0.0], np.cumsum(service_s))), np.array(station.batch_time_ratios)
+    start_s, end_s, fill = np.empty(count), np.empty(count), np.empty(count, dtype=np.int64)
+    count = serve_in_batches(heap, arrival_s, work_s, ratios, station.batch_wait_s, until_s, start_s, end_s, fill)
+    free_s[:] = heap.tolist()
+    return ServedRequests(start_s[:count], end_s[:count], fill[:count])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from circinus.queueing.event_arrays import JoinArrays
 from circinus.simulation.model import VisitArrivals
 
 
@@ -68,10 +69,7 @@ class Joins:
             parts.append(VisitArrivals(self._latest_s[slot], self._order[slot], part.visit[done], part.request[done]))
         return VisitArrivals.of(parts)
 
-    def arrive(self, visit: int, request: int, time_s: float, order: int) -> tuple[float, int] | None:
-        """Process one input; return the time and order of the last input, or None if inputs are missing."""
-        slot = self._offset[visit] + request
-        if (time_s, order) > (self._latest_s[slot], self._order[slot]):
-            self._latest_s[slot], self._order[slot] = time_s, order
-        self._missing[slot] -= 1
-        return None if self._missing[slot] else (float(self._latest_s[slot]), int(self._order[slot]))
+    @property
+    def arrays(self) -> JoinArrays:
+        """Arrays for joins within a block of stations, which updates them."""
+        return JoinArrays(self._offsets, self._missing, self._latest_s, self._order)

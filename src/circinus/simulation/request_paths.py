@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
+from circinus.queueing.event_arrays import Visits, offsets
 from circinus.simulation.joins import Joins
 from circinus.simulation.model import QueryModel, Requests, VisitArrivals
 
@@ -25,9 +26,9 @@ class RequestPaths:
             queries: the queries.
             requests: requests of each query.
         """
-        self.first_visit = _offsets([len(query.visits) for query in queries])
+        self.first_visit = offsets([len(query.visits) for query in queries])
         """(queries + 1,) index of each query's first visit, and the total number of visits."""
-        self.first_request = _offsets([len(its_requests.items) for its_requests in requests])
+        self.first_request = offsets([len(its_requests.items) for its_requests in requests])
         """(queries + 1,) index of each query's first request, and the total number of requests."""
         visits = [visit for query in queries for visit in query.visits]
         self.results = len(visits) + np.arange(len(queries))
@@ -54,9 +55,8 @@ class RequestPaths:
         """(requests,) time of entry."""
         self.dropped_s = np.full(len(self.items), np.inf)
         """(requests,) time at which the request was dropped; infinite for others."""
-        self._service_s = [visit.service_s for visit in visits]
-        self._all_service_s = np.concatenate(self._service_s) if visits else np.zeros(0)
-        self._first_service = _offsets([len(visit.service_s) for visit in visits])
+        self._all_service_s = np.concatenate([visit.service_s for visit in visits]) if visits else np.zeros(0)
+        self._first_service = offsets([len(visit.service_s) for visit in visits])
         self._inputs = self._predecessors(queries)
         self.joins = Joins(
             {
@@ -78,15 +78,33 @@ class RequestPaths:
                     self._in_group[visit].append(target)
                 else:
                     successors[visit].append((target, rank))
-        self._first_target = _offsets([len(targets) for targets in successors])
+        self._first_target = offsets([len(targets) for targets in successors])
         self._targets = np.array([target for targets in successors for target, _ in targets], dtype=np.int64)
         self._ranks = np.array([rank for targets in successors for _, rank in targets], dtype=np.int64)
 
-    def successors_in_group(self, visit: int) -> Sequence[int]:
-        """Return the next visits within the group of a visit of an excluded group."""
-        return self._in_group[visit]
+    def visit_arrays(self, stations: Sequence[int], visits: Sequence[int]) -> Visits:
+        """Return arrays of the visits of an excluded group, with the indexes of their stations in the group.
 
-    def continues_transfer(self, visit: int) -> bool:
+        Args:
+            stations: stations of the group.
+            visits: visits of the group.
+        """
+        count, index_of = len(self.query_of), {station: index for index, station in enumerate(stations)}
+        continues, station_of = np.zeros(count, dtype=np.bool_), np.full(count, -1)
+        targets: list[list[int]] = [[] for _ in range(count)]
+        for visit in visits:
+            station_of[visit] = index_of[int(self.station_of[visit])]
+            continues[visit] = self._continues_transfer(visit)
+            targets[visit] = self._in_group[visit]
+        following = [target for its_targets in targets for target in its_targets]
+        return Visits(
+            station_of, self._first_service, self._all_service_s, self.latest_start_s, self.drops_late, continues,
+            self.delay_s, offsets([len(its_targets) for its_targets in targets]),
+            np.array(following, dtype=np.int64),
+            np.array([target in self.joins for target in following], dtype=np.bool_), max(map(len, targets), default=0),
+        )  # fmt: skip
+
+    def _continues_transfer(self, visit: int) -> bool:
         """Return whether a visit continues a transfer: at a link after a link, which have no latest starts."""
         transfer = (visit, *self._inputs[visit])
         return all(index < len(self.query_of) and np.isinf(self.latest_start_s[index]) for index in transfer)
@@ -94,10 +112,6 @@ class RequestPaths:
     def service_s(self, visit: IntArray, request: IntArray) -> FloatArray:
         """Return (n,) unbatched service times of requests at visits."""
         return np.asarray(self._all_service_s[self._first_service[visit] + self.items[request]])
-
-    def unbatched_by_item_s(self, visit: int) -> FloatArray:
-        """Return (items,) unbatched service times at a visit."""
-        return self._service_s[visit]
 
     def next_visits(self, visit: IntArray, request: IntArray, end_s: FloatArray, order: IntArray) -> VisitArrivals:
         """Return the arrivals at visits and results that ended visits cause, unless other inputs are missing.
@@ -137,8 +151,3 @@ class RequestPaths:
         is_result = visit >= len(self.query_of)
         query = visit - len(self.query_of) if is_result else int(self.query_of[visit])
         return range(int(self.first_request[query]), int(self.first_request[query + 1]))
-
-
-def _offsets(counts: Sequence[int]) -> IntArray:
-    """Return (n + 1,) start offsets of n consecutive runs, and the end of the last."""
-    return np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.int64)

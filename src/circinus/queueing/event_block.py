@@ -1,0 +1,73 @@
+"""Block of stations that are simulated together event by event."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from circinus.arrays import IntArray
+from circinus.queueing.event_arrays import (
+    DEPARTURES,
+    EVENTS,
+    NODES,
+    BlockState,
+    Buffers,
+    Departures,
+    Entries,
+    JoinArrays,
+    RequestArrays,
+    Stations,
+    Visits,
+)
+
+_MIN_SIZE = 1024
+"""Initial size of the buffers of a block, which grow, and minimum of those for departures."""
+
+
+class EventBlock:
+    """Stations whose requests may overtake, wait for batches to fill, or come back."""
+
+    def __init__(self, stations: Stations, visits: Visits, requests: RequestArrays, joins: JoinArrays) -> None:
+        """Create idle stations.
+
+        Args:
+            stations: stations of the block.
+            visits: all visits; those at the block's stations have their indexes.
+            requests: all requests, updated by drops.
+            joins: inputs at joins, updated.
+        """
+        self._stations, self._visits, self._requests, self._joins = stations, visits, requests, joins
+        self.state = BlockState.idle(stations)
+        self._min_size = max(_MIN_SIZE, 2 * stations.largest_batch * (visits.most_targets + 2))
+        self._buffers = Buffers.of_size(self._min_size)
+
+    def advance(self, entries: Entries, until_s: float) -> Departures:
+        """Serve requests that start before `until_s`.
+
+        Args:
+            entries: new arrivals from outside before `until_s`, in order.
+            until_s: time from which arrivals are unknown.
+        """
+        from circinus.queueing.event_kernel import advance  # imports Numba, which takes half a second
+
+        parts, counters, entry = [], self.state.counters, 0
+        while entry >= 0:
+            departures = Departures.of_size(len(entries.time_s) + self._min_size)
+            counters[DEPARTURES] = 0
+            entry = advance(
+                self._stations, self._visits, self._requests, self._joins, self.state, self._buffers, departures,
+                entries, entry, until_s,
+            )  # fmt: skip
+            parts.append(departures.first(int(counters[DEPARTURES])))
+            if max(counters[EVENTS], counters[NODES]) > len(self._buffers.event_s) // 2:
+                self._buffers = self._buffers.larger()
+        return parts[0] if len(parts) == 1 else Departures._make(map(np.concatenate, zip(*parts, strict=True)))
+
+    @property
+    def is_idle(self) -> bool:
+        """True if no event is left."""
+        return not self.state.counters[EVENTS]
+
+    @property
+    def queued(self) -> IntArray:
+        """(n,) number of waiting requests of each station."""
+        return self.state.waiting - self.state.left

@@ -1,0 +1,297 @@
+"""Stations simulated together event by event, compiled with Numba.
+
+Only requests that may overtake others, wait for a batch to fill, or come back to a station need events; all others are
+served by recursions over arrays (`fcfs`). In Python, an event took some microseconds, and checks of plans most of the
+time of planning. The reference in Python is in `tests/simulation/python_stations.py`; both agree to the last bit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from circinus.arrays import IntArray
+from circinus.queueing.compiled import compiled, inlined
+from circinus.queueing.event_arrays import (
+    BATCH_ORDER,
+    DEPARTURES,
+    EVENTS,
+    FREE_NODE,
+    IN_HEAP,
+    LEFT,
+    NODES,
+    REQUEST,
+    SCHEDULED,
+    SIBLING,
+    STARTING,
+    STATE,
+    VISIT,
+    BlockState,
+    Buffers,
+    Departures,
+    Entries,
+    JoinArrays,
+    RequestArrays,
+    Stations,
+    Visits,
+)
+from circinus.queueing.event_queues import (
+    is_earlier,
+    next_start_s,
+    pop_event,
+    pop_node,
+    precedes,
+    push_event,
+    put,
+    release,
+)
+from circinus.queueing.fcfs_kernel import replace_earliest
+
+
+@compiled
+def advance(
+    stations: Stations,
+    visits: Visits,
+    requests: RequestArrays,
+    joins: JoinArrays,
+    state: BlockState,
+    buffers: Buffers,
+    departures: Departures,
+    entries: Entries,
+    first_entry: int,
+    until_s: float,
+) -> int:
+    """Process events before `until_s`.
+
+    Args:
+        stations: stations of the block; visits refer to their indexes.
+        visits: all visits; those at other stations are ignored.
+        requests: all requests.
+        joins: inputs at joins.
+        state: updated.
+        buffers: updated.
+        departures: updated.
+        entries: new arrivals from outside.
+        first_entry: index of the first of them that was not processed.
+        until_s: time from which arrivals are unknown.
+
+    Returns:
+        Index of the next entry if buffers or departures are full, or -1 at the end.
+    """
+    counters = state.counters
+    count, entry = len(entries.time_s), first_entry
+    while True:
+        if not _has_room(stations, visits, counters, buffers, departures):
+            return entry
+        station = counters[STARTING]
+        if station >= 0:
+            if not _start_batches(station, stations, visits, requests, joins, state, buffers, departures):
+                return entry
+            continue
+        has_entry = entry < count
+        has_event = counters[EVENTS] > 0
+        takes_event = has_event and (
+            not has_entry
+            or precedes(
+                buffers.event_s[0], buffers.event[0, 0], buffers.event[0, 1], buffers.event[0, 2],
+                entries.time_s[entry], entries.order[entry], entries.visit[entry], entries.request[entry],
+            )
+        )  # fmt: skip
+        if takes_event:
+            time_s, order, visit, request = (
+                buffers.event_s[0],
+                buffers.event[0, 0],
+                buffers.event[0, 1],
+                buffers.event[0, 2],
+            )
+            if time_s >= until_s:
+                return -1
+            pop_event(counters, buffers)
+        elif has_entry:
+            time_s, order, visit, request = (
+                entries.time_s[entry], entries.order[entry], entries.visit[entry], entries.request[entry],
+            )  # fmt: skip
+            entry += 1
+        else:
+            return -1
+        if order == BATCH_ORDER:
+            if time_s == state.scheduled_s[request]:  # not superseded by an earlier start of a full batch
+                counters[STARTING] = request
+            continue
+        if requests.is_dropped[request] and not visits.continues[visit]:
+            continue
+        station = visits.station[visit]
+        first_server, end_server = stations.first_server[station], stations.first_server[station + 1]
+        if stations.has_queue[station]:
+            latest_s = requests.entered_s[request] + visits.latest_start_s[visit]
+            is_last = (entry >= count or entries.time_s[entry] > time_s) and not (
+                counters[EVENTS] > 0 and buffers.event_s[0] == time_s
+            )
+            is_late = visits.drops_late[visit] and latest_s < time_s
+            starts_at_once = (
+                stations.first_ratio[station + 1] - stations.first_ratio[station] == 1
+                and state.free_s[first_server] <= time_s
+                and state.waiting[station] == state.left[station]
+            )
+            if is_late or not is_last or not starts_at_once:
+                put(station, time_s, order, visit, request, latest_s, visits.drops_late[visit], state, buffers)
+                if state.scheduled_s[station] == np.inf or stations.batch_wait_s[station] > 0:
+                    _schedule(station, stations, requests, state, buffers)
+                continue
+        start_s = max(state.free_s[first_server], time_s)
+        ratio = stations.batch_time_ratios[stations.first_ratio[station]]
+        end_s = start_s + visits.service_s[visits.first_service[visit] + requests.items[request]] * ratio
+        replace_earliest(state.free_s, first_server, end_server, end_s)
+        _leave(station, time_s, visit, request, start_s, end_s, 1, visits, joins, state, buffers, departures)
+
+
+@inlined
+def _has_room(stations: Stations, visits: Visits, counters: IntArray, buffers: Buffers, departures: Departures) -> bool:
+    """Return whether there is room for an arrival, and for a batch."""
+    size, batch = len(buffers.event_s), stations.largest_batch
+    return bool(
+        counters[EVENTS] + batch * visits.most_targets + 1 < size
+        and counters[DEPARTURES] + batch < len(departures.visit)
+        and (counters[FREE_NODE] >= 0 or counters[NODES] < size)
+    )
+
+
+@inlined
+def _schedule(station: int, stations: Stations, requests: RequestArrays, state: BlockState, buffers: Buffers) -> None:
+    """Schedule the next possible batch start, unless an earlier one is scheduled."""
+    start_s = next_start_s(station, stations, requests, state, buffers)
+    if start_s < state.scheduled_s[station]:
+        state.scheduled_s[station] = start_s
+        push_event(start_s, BATCH_ORDER, state.counters[SCHEDULED], station, state.counters, buffers)
+        state.counters[SCHEDULED] += 1
+
+
+@inlined
+def _start_batches(
+    station: int,
+    stations: Stations,
+    visits: Visits,
+    requests: RequestArrays,
+    joins: JoinArrays,
+    state: BlockState,
+    buffers: Buffers,
+    departures: Departures,
+) -> bool:
+    """Start all batches that start at the scheduled time; return False if the buffers are full before the last."""
+    node, now_s = buffers.node, state.scheduled_s[station]
+    first_server, end_server = stations.first_server[station], stations.first_server[station + 1]
+    first_ratio = stations.first_ratio[station]
+    batch_size = stations.first_ratio[station + 1] - first_ratio
+    batch = state.batch
+    while next_start_s(station, stations, requests, state, buffers) <= now_s:
+        if not _has_room(stations, visits, state.counters, buffers, departures):
+            return False
+        if _drop_late(station, now_s, requests, state, buffers):
+            continue
+        fill = 0
+        while fill < batch_size and (state.answered[station] >= 0 or state.droppable[station] >= 0):
+            answered, droppable = state.answered[station], state.droppable[station]
+            is_first = answered >= 0 and not (droppable >= 0 and is_earlier(droppable, answered, buffers))
+            index = pop_node(state.answered if is_first else state.droppable, station, buffers)
+            if requests.is_dropped[node[index, REQUEST]]:
+                release(index, IN_HEAP, state, buffers)
+                continue
+            node[index, STATE] |= LEFT
+            state.left[station] += 1
+            batch[fill] = index
+            fill += 1
+        if not fill:
+            continue
+        unbatched_s = 0.0
+        for position in range(fill):
+            visit, request = node[batch[position], VISIT], node[batch[position], REQUEST]
+            unbatched_s += visits.service_s[visits.first_service[visit] + requests.items[request]]
+        end_s = now_s + stations.batch_time_ratios[first_ratio + fill - 1] * unbatched_s / fill
+        replace_earliest(state.free_s, first_server, end_server, end_s)
+        for position in range(fill):
+            index = batch[position]
+            visit, request = node[index, VISIT], node[index, REQUEST]
+            _leave(
+                station,
+                buffers.node_s[index, 0],
+                visit,
+                request,
+                now_s,
+                end_s,
+                fill,
+                visits,
+                joins,
+                state,
+                buffers,
+                departures,
+            )
+            release(index, IN_HEAP, state, buffers)
+    state.scheduled_s[station] = np.inf
+    state.counters[STARTING] = -1
+    _schedule(station, stations, requests, state, buffers)
+    return True
+
+
+@inlined
+def _drop_late(station: int, now_s: float, requests: RequestArrays, state: BlockState, buffers: Buffers) -> bool:
+    """Drop the requests that would start too late; return whether there were any."""
+    node, late = buffers.node, -1
+    while state.droppable[station] >= 0 and buffers.node_s[state.droppable[station], 1] < now_s:
+        index = pop_node(state.droppable, station, buffers)
+        if requests.is_dropped[node[index, REQUEST]]:
+            release(index, IN_HEAP, state, buffers)
+        else:
+            node[index, STATE] |= LEFT
+            state.left[station] += 1
+            node[index, SIBLING] = late
+            late = index
+    any_late = late >= 0
+    while late >= 0:
+        request, following = node[late, REQUEST], node[late, SIBLING]
+        requests.is_dropped[request] = True
+        requests.dropped_s[request] = now_s
+        release(late, IN_HEAP, state, buffers)
+        late = following
+    return any_late
+
+
+@inlined
+def _leave(
+    station: int,
+    time_s: float,
+    visit: int,
+    request: int,
+    start_s: float,
+    end_s: float,
+    fill: int,
+    visits: Visits,
+    joins: JoinArrays,
+    state: BlockState,
+    buffers: Buffers,
+    departures: Departures,
+) -> None:
+    """Record a departure, and schedule the next visits of the request."""
+    counters, row = state.counters, state.counters[DEPARTURES]
+    order = state.served[station]
+    counters[DEPARTURES] += 1
+    state.served[station] += 1
+    departures.visit[row], departures.request[row], departures.time_s[row] = visit, request, time_s
+    departures.order[row], departures.fill[row] = order, fill
+    departures.start_s[row], departures.end_s[row] = start_s, end_s
+    arrival_s = end_s + visits.delay_s[visit]
+    for edge in range(visits.first_target[visit], visits.first_target[visit + 1]):
+        target = visits.targets[edge]
+        if not visits.is_join[edge]:
+            push_event(arrival_s, order, target, request, counters, buffers)
+            continue
+        slot = joins.offset[target] + request
+        if completes(joins, slot, arrival_s, order):
+            push_event(joins.latest_s[slot], joins.order[slot], target, request, counters, buffers)
+
+
+@inlined
+def completes(joins: JoinArrays, slot: int, time_s: float, order: int) -> bool:
+    """Note an input of a request at a join; return whether it was the last one that was missing."""
+    if time_s > joins.latest_s[slot] or (time_s == joins.latest_s[slot] and order > joins.order[slot]):
+        joins.latest_s[slot], joins.order[slot] = time_s, order
+    joins.missing[slot] -= 1
+    return bool(joins.missing[slot] == 0)
