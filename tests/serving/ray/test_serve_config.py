@@ -71,6 +71,17 @@ def test_every_site_has_a_router_that_knows_its_own_deployments_and_sources() ->
     assert all(config_from_dict(config_to_dict(config)) == config for config in configs.values())
 
 
+def test_changed_configurations_get_larger_numbers_and_others_stay() -> None:
+    desired = chain("q", NEAR, FAR)
+    applications = build_applications(desired)
+    first = build_router_configs(desired, applications)
+    deployed = [config_from_dict(config_to_dict(config)) for config in first.values()]
+    assert build_router_configs(desired, applications, deployed) == first
+    larger = chain("q", replace(NEAR, replicas=4), FAR)
+    second = build_router_configs(larger, build_applications(larger), deployed)
+    assert {config.number for config in second.values()} == {1 + max(config.number for config in deployed)}
+
+
 def test_replays_need_no_cpus_and_name_what_they_answer_from() -> None:
     desired = replace(chain("q", NEAR, FAR), mode=Mode.REPLAY, recordings=Path("/store.sqlite"))
     applications = build_applications(desired)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -15,7 +16,9 @@ from circinus.operators.pickling import pickle_value, unpickle_value
 from circinus.serving.applications import build_applications
 from circinus.serving.configuration_hash import configuration_hash
 from circinus.serving.engine import DROPPED_LATE, DesiredState
+from circinus.serving.ray.router import SiteRouter, WarmupCalls
 from circinus.serving.ray.serve_config import build_router_configs
+from circinus.serving.ray.site_router import RouterConfig, config_to_dict
 from circinus.serving.replicas.replica_protocol import BatchResult, ItemResult
 from circinus.specification import Infrastructure, LatePolicy, Link, Site
 from circinus.testing.desired_states import StageSpec, chain, route, state
@@ -388,3 +391,34 @@ async def test_transfers_count_where_a_request_comes_back_to_its_entry() -> None
     scene.deliver = slow  # type: ignore[method-assign]
     with raises_code(ServingError, DROPPED_LATE):
         await scene.ask(1)
+
+
+@driven
+async def test_a_configuration_that_ray_serve_delivers_late_is_ignored() -> None:
+    router = SiteRouter("home")
+    second, third = (RouterConfig("home", "real", str(number), {}, (), number=number) for number in (2, 3))
+    await router.switch(third)
+    await router.reconfigure(config_to_dict(second))
+    assert (await router.observe()).config == third
+    await router.switch(second)  # a failed change takes its configuration back
+    assert (await router.observe()).config == second
+    await router.reconfigure(config_to_dict(third))
+    assert (await router.observe()).config == third
+
+
+@driven
+async def test_a_late_configuration_does_not_prevent_a_switch_that_waits_for_warm_up_calls() -> None:
+    router, warm = SiteRouter("home"), asyncio.Event()
+    second, third = (RouterConfig("home", "real", str(number), {}, (), number=number) for number in (2, 3))
+    await router.reconfigure(config_to_dict(second))
+
+    async def make(names: Collection[str]) -> None:
+        await warm.wait()
+
+    with mock.patch.object(WarmupCalls, "make", side_effect=make):
+        switching = asyncio.create_task(router.switch(third))
+        await asyncio.sleep(0)
+        await router.reconfigure(config_to_dict(second))
+        warm.set()
+        await switching
+    assert (await router.observe()).config == third

@@ -220,7 +220,7 @@ class RayEngine:
         snapshot = await _observe(cluster)
         previous, pools, lost = snapshot.apps, snapshot.pools, snapshot.lost_applications
         applications = build_applications(desired, emulate_speeds=False)
-        configs = build_router_configs(desired, applications)
+        configs = build_router_configs(desired, applications, snapshot.deployed_router_configs)
         self._check_pools(desired, pools)
         if lost:  # requests that wait there can never finish
             await self._client.fail_requests(snapshot.sites, sorted(lost), _NO_NODES)

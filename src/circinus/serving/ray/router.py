@@ -68,6 +68,8 @@ class SiteRouter:
         """Create a router without routes, until it is configured."""
         self._site = site
         self._switches = 0
+        self._number = 0
+        """Number of the latest configuration, also while a switch to it waits for warm-up calls."""
         self._replicas, self._sites = ServeReplicaClient(), ServePeerClient()
         self._replica_calls = WarmupCalls(self._replicas.greet, _WARMUP_S)
         self._site_calls = WarmupCalls(self._sites.greet, _WARMUP_S)
@@ -82,14 +84,20 @@ class SiteRouter:
         return HttpRequests(self._core, asyncio.get_running_loop())
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
-        """Apply a configuration from Ray Serve, after a start or a change."""
-        self._switches += 1
-        self._core.configure(config_from_dict(config))
+        """Apply a configuration from Ray Serve, after a start or a change.
+
+        Ray Serve may deliver it after a switch to the configuration of the next change; then it is ignored.
+        """
+        delivered = config_from_dict(config)
+        if delivered.number >= self._number:
+            self._switches += 1
+            self._number = delivered.number
+            self._core.configure(delivered)
 
     async def switch(self, config: RouterConfig) -> None:
         """Apply a configuration at once, after warm-up calls of its new applications and peers."""
         self._switches += 1
-        switch = self._switches
+        switch, self._number = self._switches, config.number
         await asyncio.gather(
             self._replica_calls.make(config.deployments),
             self._site_calls.make(config.peers),

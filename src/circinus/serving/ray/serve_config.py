@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,17 @@ _MAX_REQUESTS = 100_000
 """Maximum number of concurrent requests of a router, which only forwards them."""
 
 
-def build_router_configs(desired: DesiredState, applications: Sequence[Application]) -> Mapping[str, RouterConfig]:
-    """Return site -> configuration of its router, for each site with deployments or sources."""
+def build_router_configs(
+    desired: DesiredState, applications: Sequence[Application], deployed: Sequence[RouterConfig] = ()
+) -> Mapping[str, RouterConfig]:
+    """Return site -> configuration of its router, for each site with deployments or sources.
+
+    Args:
+        desired: the state.
+        applications: applications of all deployments.
+        deployed: configurations to replace. Unchanged ones keep their numbers, so that Ray Serve leaves their routers
+            alone; others get a larger number than all of these.
+    """
     network = Network(desired.infrastructure)
     names = {app.target.deployment: app.name for app in applications}
     sites = dict.fromkeys(
@@ -37,7 +47,8 @@ def build_router_configs(desired: DesiredState, applications: Sequence[Applicati
             if desired.mode is Mode.REPLAY
         }
         routes.append(CompiledRoute.compile(route, network, names, recordings))
-    return {
+    number = 1 + max((config.number for config in deployed), default=0)
+    configs = {
         site: RouterConfig(
             site=site,
             mode=desired.mode.value,
@@ -47,9 +58,11 @@ def build_router_configs(desired: DesiredState, applications: Sequence[Applicati
             },
             routes=tuple(route for route in routes if route.source == site),
             peers=_receiving_sites(site, routes),
+            number=number,
         )
         for site in sites
     }
+    return configs | {c.site: c for c in deployed if replace(c, number=number) == configs.get(c.site)}
 
 
 def _receiving_sites(site: str, routes: Sequence[CompiledRoute]) -> tuple[str, ...]:

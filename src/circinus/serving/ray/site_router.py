@@ -31,6 +31,8 @@ class RouterConfig:
     """Routes of the queries whose source is this site."""
     peers: tuple[str, ...] = ()
     """Other sites that receive outputs of this one."""
+    number: int = 0
+    """Position in the order of the deployed configurations: each change has a larger number."""
 
 
 @dataclass(frozen=True)
