@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from circinus import __version__
+from circinus import Workspace, __version__
 from circinus.profiling import Machine, load_trace, save_trace
+from circinus.serving import Mode
+from circinus.serving.desired_state import build_desired_state
+from circinus.serving.local.capacity import MachineCapacity, require_capacity
 from cli_runner import answer, in_one_line, run_circinus, run_process
 from prepared import Starter
 
@@ -110,6 +113,12 @@ def test_plan_serves_every_query_and_keeps_its_promises(application: Path) -> No
         assert assignment["alternatives"]
 
 
+def test_the_plan_runs_in_mode_real_on_a_small_machine(application: Path) -> None:
+    workspace, plan = Workspace.open_plan(application / "plan.json")
+    desired = build_desired_state(plan.matching, workspace.specification, Mode.REAL)
+    require_capacity(desired, MachineCapacity(cpus=2, memory_bytes=2.0**32, gpus=0))
+
+
 def test_explain_names_plan_objectives_and_alternatives(application: Path) -> None:
     run = run_circinus("explain", "plan.json", "archive", cwd=application)
     assert run.returncode == 0, run.stderr
@@ -175,8 +184,6 @@ def test_a_plan_that_serves_nobody_ends_with_1_and_is_not_applied(application: P
 def test_apply_load_status_destroy(application: Path, mode: str, tmp_path: Path) -> None:
     run_dir = str(tmp_path / "engine")
     plan_file = "plan.json"
-    if mode == "real":  # the starter's cloud is larger than a small machine: plan for what is here
-        plan_file = _plan_for_this_machine(application, tmp_path)
     applied = answer("apply", plan_file, "--mode", mode, "--run-dir", run_dir, cwd=application, kind="apply")
     try:
         assert applied["healthy"]
@@ -201,7 +208,7 @@ def test_apply_load_status_destroy(application: Path, mode: str, tmp_path: Path)
         assert all(deployment["startup_s"] > 0 for deployment in status["deployments"])
         assert sum(deployment["requests"] for deployment in status["deployments"]) > 0
         if mode == "replay":
-            other = _plan_for_this_machine(application, tmp_path)
+            other = _another_plan(application, tmp_path)
             run = run_circinus("load", other, "--duration", "1s", "--run-dir", run_dir, cwd=application)
             assert run.returncode == 1
             assert "runs another plan" in run.stderr
@@ -237,7 +244,7 @@ def _check_requests(query: str, plan_file: str, mode: str, run_dir: str, applica
     assert run_circinus("request", "nobody", *command[2:], cwd=application).returncode == 2
 
 
-def _plan_for_this_machine(application: Path, folder: Path) -> str:
+def _another_plan(application: Path, folder: Path) -> str:
     infrastructure = folder / "here.yaml"
     infrastructure.write_text(
         "apiVersion: circinus/v1\nkind: Infrastructure\nmetadata: {name: here}\nspec:\n  sites: [here]\n  pools:\n"

@@ -67,7 +67,7 @@ def broken_operator(folder: Path) -> str:
 
 
 def small_machine(folder: Path) -> str:
-    replace(folder / "infrastructure.yaml", "cpus: 4", "cpus: 4096")  # more than any machine has
+    replace(folder / "infrastructure.yaml", "cpus: 2", "cpus: 4096")  # more than any machine has
     circinus(folder, "plan")
     return circinus(folder, "apply", "--mode", "real")
 
