@@ -189,10 +189,11 @@ def test_apply_load_status_destroy(application: Path, mode: str, tmp_path: Path)
         assert applied["healthy"]
         assert applied["mode"] == mode
         report = answer(
-            "load", plan_file, "--duration", "2s", "--warm-up", "0.5s", "--run-dir", run_dir,
+            "load", plan_file, "--duration", "1s", "--warm-up", "0.5s", "--run-dir", run_dir,
             cwd=application, kind="load",
         )  # fmt: skip
         assert report["mode"] == mode
+        assert not report["observations_kept"]  # too few requests
         assert report["promises"] >= 1
         for query in report["queries"]:
             if query["served"]:

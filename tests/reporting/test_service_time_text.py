@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from printed import printed
@@ -40,6 +41,14 @@ def test_what_is_learnt_and_what_is_not_is_said() -> None:
     assert "standard error 2.0%, 100 requests, 16 items" in text
     assert "the observations correct later plans" in text
     assert f"no observation of {REFUSED.deployment.name}: it was cold" in text
+
+
+def test_where_nothing_is_learnt_there_is_one_line_with_the_reason() -> None:
+    other = replace(REFUSED, deployment=replace(REFUSED.deployment, pool="near"))
+    for learning in (None, ServiceTimeReport((), (REFUSED, other))):
+        (line,) = printed(service_time_text(learning, "it was a replay")).splitlines()
+        assert ("it was a replay" in line) == (learning is None)
+        assert line.count("it was cold") == (learning is not None)
 
 
 def test_what_is_not_used_is_said_to_be_so() -> None:

@@ -72,24 +72,23 @@ def run_load_test(
             return LoadReport(measured, sum(len(chosen) for chosen in sent.values()), profiled)
 
     report = run(measure, loop_factory=new_event_loop)  # sends on time, to a fraction of a millisecond
-    reason = "keep_observations=False"
-    if keep:
-        reason = (
-            "a replay shows nothing of the hardware" if report.measured.mode == "replay" else _store(opened, report)
-        )
-    return replace(report, not_stored_reason=reason)
+    return replace(report, not_stored_reason=_store(opened, report) if keep else "keep_observations=False")
 
 
 def _store(opened: LoadedPlan, report: LoadReport) -> str:
-    """Store the observed service times for later plans; return why that failed, or "".
+    """Store the observed service times for later plans; return why none were stored, or "".
 
     A full disk must not lose the report of a test that has run.
     """
     learning, machine = report.measured.learning, report.measured.machine
+    if report.measured.mode == "replay":
+        return "a replay shows nothing of the hardware"
+    if learning is None:
+        return "a controller may have changed plans during the test"
+    if not learning.observations:
+        return "no deployment was observed"
     if machine is not None and machine.busy:
         return "other programs kept the machine busy"
-    if learning is None or not learning.observations:
-        return ""
     try:
         save_observations(opened.store, learning.observations)
     except ProfileError as error:

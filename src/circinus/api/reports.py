@@ -211,7 +211,7 @@ class LoadReport(NamedResults["QueryMeasurement"]):
     profiled_items_sent: int = 0
     """Number of these items that planning had measured; their accuracy is no test of the plan."""
     not_stored_reason: str = ""
-    """Reason why observed service times were not stored; empty if they were."""
+    """Reason why no observed service times were stored; empty if some were."""
 
     @property
     def _by_name(self) -> Mapping[str, QueryMeasurement]:

@@ -117,9 +117,9 @@ def _print(report: LoadReport, *, keep_observations: bool) -> None:
     from circinus.reporting.load_table import load_table, service_time_text
 
     console().print(load_table(report.measured))
-    if report.measured.learning is not None and report.measured.mode == "real":
-        reason = report.not_stored_reason if keep_observations else "--no-keep-observations"
-        console().print(service_time_text(report.measured.learning, reason))
+    learning = report.measured.learning if report.measured.mode == "real" else None
+    reason = report.not_stored_reason if keep_observations else "--no-keep-observations"
+    console().print(service_time_text(learning, reason))
     if report.profiled_items_sent:
         console().print(
             f"{report.profiled_items_sent} of the {report.items_sent} items to send were also measured for the "

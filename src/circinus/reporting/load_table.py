@@ -28,21 +28,22 @@ _SLOWER = 1.1
 """Factor on profiled service times from which a busy machine explains it."""
 
 
-def service_time_text(learning: ServiceTimeReport, not_stored_reason: str = "") -> Group:
-    """Return a line for each deployment: its observed service time ratio, or the reason why there is none.
+def service_time_text(learning: ServiceTimeReport | None, not_stored_reason: str = "") -> Group:
+    """Return the observed service time ratio of each deployment, and the reasons where nothing was learnt.
 
     Args:
-        learning: service time report of a run.
-        not_stored_reason: reason why the observations are not in the profile store; empty if they are.
+        learning: service time report of a run; None: nothing was observed.
+        not_stored_reason: reason why no observations are in the profile store; empty if they are.
     """
-    lines = [Text(_line(observation)) for observation in learning.observations]
-    if lines:
+    observations, refused = ((), ()) if learning is None else (learning.observations, learning.refused)
+    lines = [Text(_line(observation)) for observation in observations]
+    if observations or not refused:
         stored = "stored: the observations correct later plans; `circinus forget` takes them back"
-        lines.append(Text(f"not stored: {not_stored_reason}" if not_stored_reason else stored, style="dim"))
-    lines += [
-        Text(f"no observation of {skipped.deployment.name}: {skipped.reason}", style="yellow")
-        for skipped in learning.refused
-    ]
+        unstored = f"{'not stored' if observations else 'nothing learnt from this traffic'}: {not_stored_reason}"
+        lines.append(Text(unstored if not_stored_reason else stored, style="dim"))
+    for reason in dict.fromkeys(skipped.reason for skipped in refused):
+        names = ", ".join(skipped.deployment.name for skipped in refused if skipped.reason == reason)
+        lines.append(Text(f"no observation of {names}: {reason}", style="yellow"))
     return Group(*lines)
 
 
