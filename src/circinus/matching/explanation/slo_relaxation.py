@@ -18,6 +18,10 @@ one does."""
 _HALVINGS = 4
 """Maximum number of bisection steps between an insufficient limit and a sufficient one."""
 
+_WIDENINGS = (1.0, 4.0)
+"""Relative changes in turn of the tightest limit of a plan that is admitted without a limit, but not at that one: a
+tight limit lists other plans."""
+
 _LARGE_S = 1e6
 """Latency limit that every plan meets; the SLO remains, because it defines the percentile."""
 
@@ -74,6 +78,10 @@ def _fit(query: Query, slo: SloKind, admit: Admit, change: float | None) -> _Fit
         return None
     tighter = _tightest(query.slos, slo, plan)
     at_tighter = None if tighter == query.slos else admit(with_slos(query, tighter))
+    for widening in _WIDENINGS if change is None and tighter != query.slos else ():
+        if at_tighter is None:
+            tighter = _widened(query.slos, tighter, widening)
+            at_tighter = admit(with_slos(query, tighter))
     if at_tighter is not None:
         slos, plan = tighter, at_tighter
     elif change is None:
@@ -81,6 +89,14 @@ def _fit(query: Query, slo: SloKind, admit: Admit, change: float | None) -> _Fit
     before, after = query.slos.by_kind[slo], slos.by_kind[slo]
     relative = abs(after.limit - before.limit) / max(abs(before.limit), _MIN_LIMIT)
     return relative, Relaxation(slos, plan.plan, plan.estimate, f"{slo} {before} -> {after.limit_text}")
+
+
+def _widened(before: Slos, tight: Slos, change: float) -> Slos:
+    """Return the tight SLOs with the limits that differ from before relaxed by a share."""
+    for kind, slo in tight.by_kind.items():
+        if slo != before.by_kind[kind]:
+            tight = tight.replaced(kind, slo.relaxed_by(change))
+    return tight
 
 
 def with_slos(query: Query, slos: Slos) -> Query:
