@@ -10,7 +10,7 @@ import pytest
 
 from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState, Mode
-from circinus.serving.http_requests import HttpRequests
+from circinus.serving.http_requests import HttpRequests, address_text
 from circinus.testing.desired_states import StageSpec, chain, limited
 from router_scenario import Scene, driven
 
@@ -150,3 +150,7 @@ async def test_a_dropped_request_is_a_gateway_timeout_with_its_code() -> None:
     _, ingress = opened(replace(desired, routes=(limited(route, -1.0, drops=True),)))
     status, _, body = await send(ingress)
     assert (status, body["code"]) == (504, "query.dropped_late")
+
+
+def test_hosts_of_ipv6_are_in_brackets() -> None:
+    assert [address_text(host, 80) for host in ("::1", "127.0.0.1")] == ["[::1]:80", "127.0.0.1:80"]

@@ -18,6 +18,11 @@ from circinus.serving.router.router_core import DEADLINE_PASSED, RouterCore
 from circinus.serving.settings import SERVING
 
 
+def address_text(host: str | None, port: int) -> str:
+    """Return an address as in a URL: hosts of IPv6 are in brackets."""
+    return f"[{host}]:{port}" if host and ":" in host else f"{host}:{port}"
+
+
 class TokenBucket:
     """Token bucket with a rate and a burst size (Turner, IEEE Communications Magazine 24, 1986).
 

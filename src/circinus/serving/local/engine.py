@@ -22,7 +22,7 @@ from circinus.serving.engine import (
     Response,
     RouteStage,
 )
-from circinus.serving.http_requests import HttpRequests
+from circinus.serving.http_requests import HttpRequests, address_text
 from circinus.serving.local.capacity import MachineCapacity, require_capacity
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
 from circinus.serving.local.http_server import HttpServer
@@ -114,7 +114,7 @@ class LocalEngine:
                     raise ServingError(
                         f"cannot listen for HTTP requests: {error.strerror or error}",
                         code="engine.http_address",
-                        location=_host_and_port(*address),
+                        location=address_text(*address),
                         hint="Choose another address with --http, or none with --no-http.",
                     ) from error
             current, self._http = self._http, opened
@@ -143,7 +143,7 @@ class LocalEngine:
             state=self._deployed.state,
             queries=self._router.counters.status(),
             output="" if self._output is None else str(self._output),
-            http="" if self.http_address is None else f"http://{_host_and_port(*self.http_address)}",
+            http="" if self.http_address is None else f"http://{address_text(*self.http_address)}",
         )
 
     async def drain_audits(self) -> AuditBatch:
@@ -250,7 +250,3 @@ class LocalEngine:
         await self._router.drain(deployment.name)
         await deployment.end()
         del self._retiring[deployment], self._router.dispatchers[deployment.name]
-
-
-def _host_and_port(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

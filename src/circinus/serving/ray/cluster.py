@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from circinus.errors import ServingError
+from circinus.serving.http_requests import address_text
 from circinus.serving.ray.ray_connection import connect, import_serve
 from circinus.serving.ray.settings import NOT_IN_DRIVERS, POOL_LABEL, POOL_RESOURCE, REPLICA, ROUTER, RaySettings
 from circinus.serving.settings import SERVING
@@ -99,8 +100,8 @@ class Cluster:
         current = http.host, http.port
         if address not in (None, current):
             raise ServingError(
-                f"Ray Serve is already running with HTTP address {_address(current)}, got {_address(address)}; "
-                "a running Ray Serve keeps its address",
+                f"Ray Serve is already running with HTTP address {address_text(*current)}, got "
+                f"{address_text(*address)}; a running Ray Serve keeps its address",
                 code="ray.other_http_address",
                 hint="Omit --http, or shut down Ray Serve with everything it runs (`serve shutdown`).",
             )
@@ -259,10 +260,6 @@ def _live(applications: Collection[str]) -> bool:
     names = (str(actor["name"]) for actor in list_named_actors(all_namespaces=True))
     replicas = (name.removeprefix(_REPLICA) for name in names if name.startswith(_REPLICA))
     return any(name.split("#")[0] in applications for name in replicas)
-
-
-def _address(http: tuple[str | None, int]) -> str:
-    return f"{http[0]}:{http[1]}"
 
 
 def _text(value: Any) -> str:
