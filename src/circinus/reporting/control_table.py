@@ -31,9 +31,10 @@ def event_line(event: Event, *, would: bool = False, dated: bool = False) -> str
 
 
 def status_table(status: EngineStatus) -> RenderableType:
-    """Return a table with a row for each deployment."""
+    """Return a table with a row for each deployment; without any message, there is no column for it."""
     figures = ("ready", "queue", "requests", "restarts", "start-up")
-    table = make_table(f"Engine ({status.mode} mode)", ("deployment",), figures, "message")
+    remark = "message" if any(deployment.message for deployment in status.deployments) else ""
+    table = make_table(f"Engine ({status.mode} mode)", ("deployment",), figures, remark)
     for deployment in status.deployments:
         ready = f"{deployment.replicas_ready}/{deployment.target_replicas}"
         table.add_row(
@@ -43,7 +44,7 @@ def status_table(status: EngineStatus) -> RenderableType:
             str(deployment.requests),
             str(deployment.restarts),
             "" if deployment.startup_s is None else format_duration(deployment.startup_s),
-            escape(deployment.message),
+            *([escape(deployment.message)] if remark else []),
         )
     lines = [f"queries: {', '.join(status.routes) or 'none'}"]
     if status.http:
