@@ -138,7 +138,7 @@ class LearntServiceTimes(Result):
                 "ratio": math.exp(sum(o.log_ratio * o.requests for o in group) / sum(o.requests for o in group)),
                 "runs": len(group),
                 "requests": sum(o.requests for o in group),
-                "latest": max(o.at for o in group)[:16].replace("T", " "),
+                "latest": f"{max(o.at for o in group)[:16]}Z".replace("T", " "),
             }
             for key, group in groups.items()
         ]
