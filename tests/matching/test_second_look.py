@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from budget import HANG_LIMIT_S, seeds, share_of
+from circinus.errors import PlanningError
 from circinus.matching import Matching, MatchSettings, admit_query, plan_all_queries
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.incumbent import Incumbent
@@ -35,6 +36,40 @@ def test_a_query_is_served_on_deployments_that_are_utilized_less_than_their_targ
     slos = {q.name: q.slos for q in specification.queries}
     assert query in [assignment.query for assignment in matching.assignments]
     assert not any(a.chosen.estimate.violations(slos[a.query], sized=True) for a in matching.assignments)
+
+
+def _with_pins(specification: Specification, *names: str) -> Specification:
+    queries = (q.model_copy(update={"pin": ()}) if q.name in names else q for q in specification.queries)
+    return replace(specification, queries=tuple(queries))
+
+
+@pytest.mark.parametrize(("seed", "query"), [(5, "q3"), (20, "q2"), (82, "q4")])
+def test_a_pinned_query_is_served_as_sized_even_where_others_would_leave_no_room(seed: int, query: str) -> None:
+    specification, profiles = random_specification(seed, queries=6)
+    pinned = _with_pins(specification, query)
+    matching, frontiers = plan_all_queries(pinned, profiles, settings=PATIENT, explain_rejections=())
+    assert not frontiers[query].candidates
+    assert query in [assignment.query for assignment in matching.assignments]
+    assert len(matching.assignments) + len(matching.rejections) == len(specification.queries)
+    assert matching.satisfied_weight <= matching.weight_bound <= matching.total_weight
+    assert matching.total_weight == sum(q.weight for q in specification.queries)
+
+
+@pytest.mark.parametrize(
+    ("seed", "pins", "code", "location"),
+    [
+        (0, ("q4",), "query.pinned_infeasible", "query q4"),
+        (1, ("q0", "q1", "q2", "q3", "q4", "q5"), "query.pinned_infeasible", "query q2"),
+        (4, ("q0", "q1", "q2", "q4", "q5"), "query.pins_conflict", "queries q0 and q1"),
+    ],
+)
+def test_pinned_queries_that_a_second_look_refuses_are_an_error(
+    seed: int, pins: tuple[str, ...], code: str, location: str
+) -> None:
+    specification, profiles = random_specification(seed, queries=6)
+    with pytest.raises(PlanningError) as caught:
+        plan_all_queries(_with_pins(specification, *pins), profiles, settings=PATIENT, explain_rejections=())
+    assert (caught.value.code, caught.value.location) == (code, location)
 
 
 def test_what_plan_rejects_is_rejected_by_admit() -> None:

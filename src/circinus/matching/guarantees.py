@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -13,13 +13,14 @@ from circinus.errors import PlanningError
 from circinus.matching.backfill import with_choice
 from circinus.matching.explanation.rejections import rejection_reason
 from circinus.matching.match_run import Answer
-from circinus.matching.plan_set import TenantShare, tenant_shares
+from circinus.matching.plan_set import Matching, Rejection, TenantShare, tenant_shares
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.search import search
 from circinus.matching.settings import MATCHING
 from circinus.matching.solvers.greedy import objective_key
 from circinus.matching.tolerances import WEIGHT_TOLERANCE
-from circinus.specification import Query
+from circinus.planning import Frontier
+from circinus.specification import Query, Specification
 
 
 class _DeadlineError(Exception):
@@ -27,17 +28,17 @@ class _DeadlineError(Exception):
 
 
 def enforce_pins(answer: Answer) -> Answer:
-    """Return an answer in which every pinned query is served.
+    """Return an answer in which every pinned query is served, or as many as possible if settings do not require all.
 
     Pinned queries have the highest priority. If some are not served, they are matched alone, at last to find out which
-    of them cannot be served together. Plans count at their utilization targets: an error here precedes any second look.
+    of them cannot be served together. Plans count at their utilization targets.
 
     Raises:
-        PlanningError: there is none, or none was found in time; the location names a minimal set of queries that cannot
-            be served together, as far as time allowed to narrow it down.
+        PlanningError: there is none, or none was found in time, and all are required; the location names a minimal set
+            of queries that cannot be served together, as far as time allowed to narrow it down.
     """
-    run = answer.run
-    pinned = [query.name for query in run.queries if query.pin is not None]
+    run, required = answer.run, answer.run.settings.requires_pins
+    pinned = [q.name for q in run.queries if q.pin is not None and (required or run.frontiers[q.name].candidates)]
     missing = [name for name in pinned if name not in answer.served]
     if not missing:
         return answer
@@ -52,6 +53,8 @@ def enforce_pins(answer: Answer) -> Answer:
     pinned_only = search(run, restrict_to=pinned)
     if pinned_only.served >= set(pinned):
         return _merge_pinned(answer, pinned_only, missing[0])
+    if not required:
+        return answer
     deadline_s = run.clock() + MATCHING.conflict_time_factor * run.limit_s
 
     def are_jointly_servable(names: Collection[str]) -> bool:
@@ -69,6 +72,50 @@ def enforce_pins(answer: Answer) -> Answer:
     unserved = next(i for i, q in enumerate(run.queries) if q.name in set(conflict) - partial_answer.served)
     reason = f"{run.queries[unserved].name}: {rejection_reason(partial_answer, unserved)}"
     raise _conflict_error(conflict, partial_answer, reason)
+
+
+def with_others_rejected(matching: Matching, specification: Specification) -> Matching:
+    """Return the matching of some queries as one of all: the others are rejected, and nothing is proved."""
+    names = {assignment.query for assignment in matching.assignments}
+    total_weight = sum(query.weight for query in specification.queries)
+    others = (query.name for query in specification.queries if query.name not in names)
+    return replace(
+        matching,
+        rejections=tuple(Rejection(name, "pinned queries precede it", (), None) for name in others),
+        total_weight=total_weight,
+        weight_bound=total_weight,
+        optimal=False,
+        cost_bound_usd_per_h=0.0,
+        tenants=tenant_shares(specification.queries, names, specification.required_infrastructure.tenants),
+    )
+
+
+def pins_error(
+    refused: Sequence[Rejection], listed: Mapping[str, Frontier], match: Callable[[Mapping[str, Frontier]], Matching]
+) -> PlanningError:
+    """Return the error for pinned queries that a second look refused, with their conflict at utilization targets.
+
+    Args:
+        refused: their rejections as sized.
+        listed: query name -> its plans at utilization targets, of queries that have any.
+        match: matches queries, of which all pinned ones are required.
+    """
+    conflict, conflicting = None, list[Rejection]()
+    if any(rejection.query in listed for rejection in refused):
+        try:
+            match(listed)
+        except PlanningError as error:
+            names = error.location.replace(",", " ").split()
+            conflict, conflicting = error, [rejection for rejection in refused if rejection.query in names]
+    (rejection, *_) = conflicting or refused
+    reason = "not all plans were tried within the limits" if rejection.undecided else rejection.reason
+    code = "query.pinned_timeout" if rejection.undecided else "query.pinned_infeasible"
+    if conflict is None or not conflicting:  # at utilization targets, other queries conflict, or none
+        message, location = f"the query is pinned but cannot be served: {reason}", f"query {rejection.query}"
+        return PlanningError(message, code=code, location=location, hint="Remove the pin or relax its SLOs.")
+    message = f"{conflict.message}; as sized, query {rejection.query}: {reason}"
+    code = code if rejection.undecided else conflict.code
+    return PlanningError(message, code=code, location=conflict.location, hint=conflict.hint)
 
 
 def _conflict_error(names: Sequence[str], answer: Answer, reason: str) -> PlanningError:
@@ -103,6 +150,8 @@ def _merge_pinned(answer: Answer, pinned_only: Answer, name: str) -> Answer:
     merged = with_choice(answer, chosen)
     if merged is not None and merged.served == pinned_only.served:
         return merged
+    if not answer.run.settings.requires_pins:
+        return answer
     if incumbent is not None and incumbent.max_changes is not None:
         raise PlanningError(
             "the query is pinned, but serving it takes more changes of running plans than are allowed",

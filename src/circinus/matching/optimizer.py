@@ -19,7 +19,7 @@ from circinus.matching.cuts import ChurnCut
 from circinus.matching.explanation.assignment_explanations import explain_assignments
 from circinus.matching.explanation.rejections import rejections
 from circinus.matching.explanation.shadow_prices import shadow_prices
-from circinus.matching.guarantees import enforce_pins, enforce_tenant_shares
+from circinus.matching.guarantees import enforce_pins, enforce_tenant_shares, pins_error, with_others_rejected
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.match_run import Answer, MatchRun
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
@@ -94,7 +94,8 @@ def plan_all_queries(
     """Plan every query alone, then match all queries.
 
     If a plan violates its SLOs in a simulation of all queries together, it is excluded and all queries are matched
-    again.
+    again. Rejected queries then get a second look. If others leave no room for a pinned one, pinned queries are planned
+    alone, and a second look adds the others: 5 of 19 random pinned queries that are served as sized only need that.
 
     Args:
         specification: with an infrastructure.
@@ -106,24 +107,26 @@ def plan_all_queries(
             some tens of admissions.
 
     Raises:
-        PlanningError: no infrastructure, a profile is missing or too uncertain, or invalid numbers.
+        PlanningError: no infrastructure, a profile is missing or too uncertain, invalid numbers, or pinned queries that
+            cannot be served.
     """
     frontiers = plan_queries(specification, profiles, search)
     infrastructure = specification.required_infrastructure
     network = Network(infrastructure)
     plans = PlanEstimates(specification, profiles, search.usable_link_share)
+    match_settings = MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed, requires_pins=False)
+    match_offered = partial(
+        match,
+        infrastructure=infrastructure,
+        reestimate=plans.reestimate,
+        compose=plans.on_deployments,
+        compose_running=partial(plans.on_deployments, any_latency=True),
+        promise=plans.feasible_estimate,
+        incumbent=incumbent,
+    )
     offered = frontiers
     for attempt in count(1):
-        matching = match(
-            offered,
-            infrastructure,
-            plans.reestimate,
-            compose=plans.on_deployments,
-            compose_running=partial(plans.on_deployments, any_latency=True),
-            promise=plans.feasible_estimate,
-            settings=MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed),
-            incumbent=incumbent,
-        )
+        matching = match_offered(offered, settings=match_settings)
         check = check_by_simulation(
             matching, simulation_inputs(specification, profiles, matching), network, seed=settings.seed
         )
@@ -142,6 +145,23 @@ def plan_all_queries(
         planner = AdmissionPlanner.of(specification, profiles, matching, search)
         limit_s = MATCHING.second_look_time_share * settings.limit_s(len(frontiers))
         planner = second_look(planner, frontiers, incumbent, limit_s=limit_s)
+        pinned = tuple(query for query in specification.queries if query.pin is not None)
+        names = {query.name for query in pinned}
+        refused = [rejection for rejection in planner.matching.rejections if rejection.query in names]
+        if refused and len(pinned) < len(frontiers) and (incumbent is None or incumbent.max_changes is None):
+            pinned_only, _ = plan_all_queries(
+                replace(specification, queries=pinned),
+                profiles,
+                search=search,
+                settings=settings,
+                incumbent=incumbent,
+                explain_rejections=(),
+            )
+            matching = with_others_rejected(pinned_only, specification)
+            planner = second_look(planner.with_matching(matching), frontiers, incumbent, limit_s=limit_s)
+        elif refused:
+            required = partial(match_offered, settings=replace(match_settings, requires_pins=True))
+            raise pins_error(refused, {name: f for name, f in offered.items() if f.candidates}, required)
         matching = replace(
             planner.matching,
             rejections=tuple(

@@ -90,6 +90,8 @@ class MatchSettings:
     """Share of a link's bandwidth that plans may use together."""
     seed: int = 0
     """Random seed of the solver."""
+    requires_pins: bool = True
+    """Whether a pinned query without a plan is an error; otherwise it is rejected, as a second look may serve it."""
 
     def limit_s(self, queries: int) -> float:
         """Return the time limit for a number of queries."""
