@@ -152,6 +152,10 @@ def _with_slow_plans(
     return specification, matching, rounds
 
 
+def _served(matching: Matching) -> set[str]:
+    return {assignment.query for assignment in matching.assignments}
+
+
 def test_a_query_whose_every_plan_is_slower_in_the_simulation_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     specification, matching, rounds = _with_slow_plans(monkeypatch, lambda name, _: name == "q1", 1.5)
     assert "q1" in rounds[0], "an instance that serves it by formulas"
@@ -162,6 +166,9 @@ def test_a_query_whose_every_plan_is_slower_in_the_simulation_is_rejected(monkey
     (rejection,) = [rejection for rejection in matching.rejections if rejection.query == "q1"]
     assert "simulation" in rejection.reason
     assert rejection.binding == ("latency",)
+    weight = sum(query.weight for query in specification.queries if query.name in {"q1", *_served(matching)})
+    assert matching.weight_bound >= weight, "next to other plans, no plan was refuted"
+    assert not matching.optimal
     (asked,) = [query.slos.latency for query in specification.queries if query.name == "q1"]
     assert asked is not None
     assert rejection.relaxation is not None

@@ -124,9 +124,10 @@ def plan_all_queries(
         promise=plans.feasible_estimate,
         incumbent=incumbent,
     )
-    offered = frontiers
+    offered, matchings = frontiers, list[Matching]()
     for attempt in count(1):
         matching = match_offered(offered, settings=match_settings)
+        matchings.append(matching)
         check = check_by_simulation(
             matching, simulation_inputs(specification, profiles, matching), network, seed=settings.seed
         )
@@ -140,7 +141,7 @@ def plan_all_queries(
             else frontier
             for name, frontier in offered.items()
         }
-    matching = check.matching
+    matching = check.matching if attempt == 1 else _with_bounds(check.matching, matchings[0])
     if matching.rejections:
         planner = AdmissionPlanner.of(specification, profiles, matching, search)
         limit_s = MATCHING.second_look_time_share * settings.limit_s(len(frontiers))
@@ -173,6 +174,20 @@ def plan_all_queries(
         )
     deployments = add_startup_times(matching.deployments, profiles, infrastructure)
     return plans.with_latest_starts(replace(matching, deployments=deployments)), frontiers
+
+
+def _with_bounds(matching: Matching, first: Matching) -> Matching:
+    """Return a matching without some plans with the bounds of the first one, of all plans.
+
+    A plan that a simulation refuted next to some plans may meet its SLOs next to others.
+    """
+    cost_bound_usd_per_h = first.cost_bound_usd_per_h if matching.satisfied_weight >= first.satisfied_weight else 0.0
+    return replace(
+        matching,
+        weight_bound=max(first.weight_bound, matching.satisfied_weight),
+        optimal=False,
+        cost_bound_usd_per_h=min(cost_bound_usd_per_h, matching.cost_usd_per_h),
+    )
 
 
 def match(
