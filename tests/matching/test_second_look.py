@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 
@@ -168,8 +170,10 @@ def _rejected_q3() -> tuple[AdmissionPlanner, Query, dict[str, Frontier]]:
 def test_a_second_look_keeps_the_running_plan_or_counts_a_change() -> None:
     planner, q3, frontiers = _rejected_q3()
 
-    def looked(running: QueryPlan, most: int | None) -> QueryPlan | None:
-        incumbent = Incumbent({"q3": running}, max_changes=most)
+    def looked(
+        running: QueryPlan, most: int | None, others: Mapping[str, QueryPlan] = MappingProxyType({})
+    ) -> QueryPlan | None:
+        incumbent = Incumbent({"q3": running, **others}, max_changes=most)
         found = second_look(planner, frontiers, incumbent, limit_s=HANG_LIMIT_S).matching
         return next((a.chosen.plan for a in found.assignments if a.query == "q3"), None)
 
@@ -186,7 +190,9 @@ def test_a_second_look_keeps_the_running_plan_or_counts_a_change() -> None:
     unfit = next(plan for plan, fit in fits.items() if not fit)
     assert looked(fitting, None) == looked(fitting, 0) == fitting
     assert looked(unfit, None) == looked(unfit, 1) == cheapest.plan
-    assert looked(unfit, 0) is None
+    assert looked(unfit, 0) is None, "it could stay, but for queries that did not run"
+    others = {a.query: a.chosen.plan for a in planner.matching.assignments}
+    assert looked(unfit, 0, others) == cheapest.plan, "a plan that cannot stay next to the others is no change"
 
 
 @pytest.mark.parametrize(

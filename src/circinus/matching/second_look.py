@@ -13,10 +13,10 @@ from functools import cached_property
 
 from circinus.matching.admission import Admission, AdmissionPlanner
 from circinus.matching.explanation.rejections import names_query, query_kind
+from circinus.matching.explanation.slo_relaxation import with_slos
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.plan_set import Matching, Rejection
 from circinus.matching.settings import MATCHING
-from circinus.matching.sizing import latency_excess
 from circinus.planning import Frontier
 from circinus.specification import Query, QueryPlan
 
@@ -45,14 +45,19 @@ def second_look(
         limit_s: time limit.
         clock: for the time limit.
     """
-    look = _SecondLook(
-        planner, frontiers, incumbent or Incumbent({}), MATCHING.max_second_looks, MATCHING.max_second_look_simulations
-    )
     deadline_s = clock() + limit_s
+    look = _SecondLook(
+        planner,
+        frontiers,
+        incumbent or Incumbent({}),
+        MATCHING.max_second_looks,
+        MATCHING.max_second_look_simulations,
+        lambda: clock() >= deadline_s,
+    )
     for query in look.by_importance:
-        if query.name in look.incumbent.plans and clock() < deadline_s:
+        if query.name in look.incumbent.plans and not look.is_late():
             look.keep(query)
-    while any(look.decide(query) for query in look.by_importance if clock() < deadline_s):
+    while any(look.decide(query) for query in look.by_importance if not look.is_late()):
         pass  # admitted queries may run deployments that others can use
     matching = look.planner.matching
     rejections = tuple(look.final(rejection) for rejection in matching.rejections)
@@ -68,6 +73,7 @@ class _SecondLook:
     """Number of decisions left."""
     simulations: int
     """Number of simulations left."""
+    is_late: Callable[[], bool]
     rejections: dict[str, Rejection] = field(default_factory=dict)
     """Query -> its rejection next to the present plans."""
     _by_kind: dict[Query, Rejection] = field(default_factory=dict)
@@ -80,7 +86,7 @@ class _SecondLook:
     def by_importance(self) -> list[Query]:
         """Rejected queries, pinned ones first, then by priority and weight."""
         rejected = (self._queries[rejection.query] for rejection in self.planner.matching.rejections)
-        return sorted(rejected, key=lambda query: (query.pin is None, -query.priority, -query.weight))
+        return sorted(rejected, key=_importance)
 
     def final(self, rejection: Rejection) -> Rejection:
         """Return the rejection of a query after all decisions."""
@@ -143,25 +149,46 @@ class _SecondLook:
         self.planner, self._by_kind, self.rejections = self.planner.with_matching(matching), {}, {}
 
     def _may_change(self, query: Query) -> bool:
-        """Return whether a query may get a plan that it does not run, as it runs none or changes remain."""
+        """Return whether a query may get a plan that it does not run, as none can stay or changes remain."""
         limit = self.incumbent.max_changes
-        if limit is None or query.name not in self._stayable:
+        if limit is None or query.name not in self.incumbent.plans or query.name not in self._stayable:
             return True
-        served = {assignment.query: assignment.chosen.plan for assignment in self.planner.matching.assignments}
+        served = self._served
         return sum(served.get(name) != plan for name, plan in self._stayable.items()) <= limit
+
+    @property
+    def _served(self) -> Mapping[str, QueryPlan]:
+        return {assignment.query: assignment.chosen.plan for assignment in self.planner.matching.assignments}
 
     @cached_property
     def _stayable(self) -> Mapping[str, QueryPlan]:
-        """Running plans that are still possible: their pools are there, and they may meet their queries' SLOs."""
-        plans = {name: plan for name, plan in self.incumbent.plans.items() if name in self._queries}
-        return {name: plan for name, plan in plans.items() if self._is_possible(self._queries[name], plan)}
+        """Running plans that can stay together as sized, and those that are not tried in time.
 
-    def _is_possible(self, query: Query, plan: QueryPlan) -> bool:
-        estimated = self.planner.plans.on_deployments(query, plan.deployments, any_latency=True)
-        return any(
-            candidate.plan == plan and latency_excess(candidate, query.slos) <= MATCHING.second_look_factor - 1
-            for candidate in estimated
-        )
+        Cost SLOs are left out of account if they may be met: shares depend on the other plans.
+        """
+        unpriced = {name: with_slos(query, query.slos.without_cost) for name, query in self._queries.items()}
+        specification = replace(self.planner.specification, queries=tuple(unpriced.values()))
+        nothing = replace(self.planner.matching, assignments=(), rejections=(), deployments=(), cost_usd_per_h=0.0)
+        planner = replace(self.planner, specification=specification).with_matching(nothing)
+        stayable, served = dict[str, QueryPlan](), self._served
+        running = [query for query in self._queries.values() if query.name in self.incumbent.plans]
+        for query in sorted(running, key=lambda query: (query.name not in served, _importance(query))):
+            admission, matching, plan = None, planner.matching, self.incumbent.plans[query.name]
+            composed = planner.plans.on_deployments(query, plan.deployments, any_latency=True)
+            if all(candidate.plan != plan for candidate in composed):
+                continue
+            if not self.is_late():
+                asked = unpriced[query.name]
+                frontier = replace(self.frontiers[query.name], query=asked)
+                admission, matching = planner.admit(asked, frontier, short=True, only=plan)
+            if admission is None or admission.assignment is not None:
+                planner, stayable[query.name] = planner.with_matching(matching), plan
+        return stayable
+
+
+def _importance(query: Query) -> tuple[bool, int, float]:
+    """Return the key that sorts pinned queries first, then by priority and weight."""
+    return query.pin is None, -query.priority, -query.weight
 
 
 def _is_preceded(query: Query, matching: Matching, queries: Mapping[str, Query]) -> bool:
