@@ -77,12 +77,13 @@ class _Follower:
         relaxation = rejection.relaxation
         if relaxation is not None:
             relaxed = self.query.model_copy(update={"slos": relaxation.slos})
-            yield self._result("relaxation, admitted", relaxation.change, self._admits(relaxed))
-            yield self._result("relaxation, planned", relaxation.change, self._plans(relaxed))
+            kind = "relaxation of several" if rejection.unrelaxable else "relaxation"
+            yield self._result(f"{kind}, admitted", relaxation.change, self._admits(relaxed))
+            yield self._result(f"{kind}, planned", relaxation.change, self._plans(relaxed))
             if "smallest" in text:
                 half = self._halfway(relaxation.slos)
                 yield self._result("smallest relaxation", str(half), not self._admits(self._with_slos(half)))
-        elif _NOTHING.search(text):
+        if _NOTHING.search(text):
             yield self._nothing("nothing would", alone=False)
         if _NOTHING_ALONE in text:
             yield self._nothing("nothing would, alone", alone=True)

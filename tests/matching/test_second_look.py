@@ -82,7 +82,8 @@ def test_what_plan_rejects_is_rejected_by_admit() -> None:
             admission, after = admit_query(specification, profiles, matching, rejection.query)
             assert admission.rejection is not None
             assert after is matching
-            assert admission.rejection.binding == rejection.binding
+            relaxes_several = admission.rejection.unrelaxable and admission.rejection.relaxation is not None
+            assert relaxes_several or admission.rejection.binding == rejection.binding
             rejected += 1
     assert rejected
 

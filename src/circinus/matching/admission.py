@@ -17,9 +17,14 @@ from circinus.matching.explanation.assignment_explanations import (
     infeasible,
     tie,
 )
-from circinus.matching.explanation.rejections import explain_rejection
+from circinus.matching.explanation.rejections import NO_SINGLE_SLO, explain_rejection
 from circinus.matching.explanation.shadow_prices import ShadowPrice
-from circinus.matching.explanation.slo_relaxation import relax_slo, smallest_relaxation, with_slos
+from circinus.matching.explanation.slo_relaxation import (
+    changed_slos,
+    relax_slo,
+    smallest_relaxation,
+    with_slos,
+)
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
 from circinus.matching.plan_set import Advice, Assignment, Matching, Rejection, larger_weight, tenant_shares
 from circinus.matching.problem import RESOURCES
@@ -203,7 +208,7 @@ class AdmissionPlanner:
         return None if admission.assignment is None else admission.assignment.chosen
 
     def with_relaxation(self, rejection: Rejection) -> Rejection:
-        """Return a rejection with the smallest relaxation of one SLO, or marked as `unrelaxable` if none was found.
+        """Return a rejection with the smallest relaxation of its SLOs; `unrelaxable` if it takes several or none does.
 
         A query that is admitted as it is, as the running plans leave room for it now, only gets this advice.
         """
@@ -212,12 +217,14 @@ class AdmissionPlanner:
             advice = Advice(f"it would be admitted as it is: `circinus admit {query.name}`")
             return replace(rejection, relaxation=None, unrelaxable=False, advice=(advice,))
         relaxation = smallest_relaxation(query, partial(self.admitted, short=True))
-        if relaxation is None:
-            return replace(rejection, relaxation=None, unrelaxable=bool(query.slos.by_kind))
-        confirmed = self.admitted(with_slos(query, relaxation.slos))
-        if confirmed is None:
-            return replace(rejection, relaxation=None)
-        return replace(rejection, relaxation=replace(relaxation, plan=confirmed.plan, estimate=confirmed.estimate))
+        changed = () if relaxation is None else changed_slos(query.slos, relaxation.slos)
+        rejection = replace(rejection, relaxation=None, unrelaxable=len(changed) != 1 and bool(query.slos.by_kind))
+        confirmed = None if relaxation is None else self.admitted(with_slos(query, relaxation.slos))
+        if relaxation is None or confirmed is None:
+            return rejection
+        relaxation = replace(relaxation, plan=confirmed.plan, estimate=confirmed.estimate)
+        binding = changed if rejection.binding == NO_SINGLE_SLO else rejection.binding
+        return replace(rejection, relaxation=relaxation, binding=binding)
 
     def _simulate(
         self, admitted: Matching, specification: Specification, fit: AdmissionFit, name: str, *, short: bool

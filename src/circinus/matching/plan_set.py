@@ -62,13 +62,13 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Relaxation:
-    """The smallest change of one SLO that was found to admit a query next to the plans of all other queries."""
+    """The smallest change of one SLO, else of several, that admits a query next to the plans of all other queries."""
 
     slos: Slos
     plan: QueryPlan
     estimate: Estimate
     change: str
-    """Description of the change: `latency p95 <= 300ms -> 412ms`."""
+    """Description of the change: `latency p95 <= 300ms -> 412ms`; changes of several SLOs are separated by commas."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from circinus.specification.formatting import (
     format_usd_per_h,
 )
 
+_SMALLEST = "smallest relaxation found that admits the query alongside the other queries"
+
 
 def ladder_table(ladder: Ladder, metric: str = ACCURACY) -> Table:
     """Return a table with a row for each rung, the largest margin first; the selected plan is marked."""
@@ -93,16 +95,14 @@ def rejection_explanation(rejection: Rejection, query: Query, metric: str = ACCU
     if rejection.best_so_far is not None:
         lines.append(Text(best_effort_text(rejection.best_so_far)))
     relaxation = rejection.relaxation
-    if relaxation is not None:
-        lines.append(
-            Text(
-                f"smallest relaxation found that admits the query alongside the other queries: "
-                f"{with_metric(relaxation.change, metric)}, "
-                f"with {plan_text(relaxation.plan, relaxation.estimate)}"
-            )
-        )
-    elif rejection.unrelaxable:
+    if rejection.unrelaxable:
         lines.append(Text("no relaxation of a single SLO was found that admits the query alongside the other queries"))
+    if relaxation is not None:
+        kind = "several relaxed together admit it" if rejection.unrelaxable else _SMALLEST
+        lines += [
+            Text(f"{kind}: {with_metric(relaxation.change, metric)}; in its specification: slos: [{relaxation.slos}]"),
+            Text(f"with {plan_text(relaxation.plan, relaxation.estimate)}"),
+        ]
     lines += [Text(with_metric(advice.sentence, metric)) for advice in rejection.advice]
     return Group(*lines, _alternatives(rejection.alternatives, metric), Text(""))
 

@@ -21,6 +21,9 @@ from circinus.specification import Query
 _ANY_QUERY = {"name": "any", "weight": 1.0, "priority": 0, "tenant": None}
 """Fields of a query that do not affect its rejection."""
 
+NO_SINGLE_SLO = ("pools",)
+"""What binds a query of which no single SLO excludes all plans: too little capacity, or several SLOs together."""
+
 
 def query_kind(query: Query) -> Query:
     """Return a query without the fields that do not affect its rejection, as queries of a kind share explanations."""
@@ -111,7 +114,7 @@ def _binding_slos(frontier: Frontier) -> tuple[str, ...]:
         return ("measurements",)
     single = tuple(relaxation.slo for relaxation in frontier.relaxations)
     nearest = frontier.near_misses[0].violations if frontier.near_misses else ()
-    return single or nearest or ("pools",)
+    return single or nearest or NO_SINGLE_SLO
 
 
 def _infeasibility_reason(

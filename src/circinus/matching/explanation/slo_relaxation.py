@@ -1,8 +1,9 @@
-"""The smallest relaxation of one SLO under which a rejected query is admitted next to the others."""
+"""The smallest relaxation of SLOs under which a rejected query is admitted next to the others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 
 from circinus.estimation import PlanCandidate
 from circinus.matching.plan_set import Relaxation
@@ -11,12 +12,20 @@ from circinus.specification import Query, SloKind, Slos
 Admit = Callable[[Query], PlanCandidate | None]
 """Admission of a query with other SLOs next to the running plans: its plan as sized, or None if it is rejected."""
 
-_PROBES = (None, 1.0, 0.25, 3.0)
+_Probes = tuple[float | None, ...]
+
+_PROBES: _Probes = (None, 1.0, 0.25, 3.0)
 """Relative changes of a limit that are tried first; None removes the limit. A wide limit lists other plans than a tight
 one does."""
 
+_JOINT_PROBES: _Probes = (None, 1.0)
+"""Probes of several SLOs together."""
+
 _HALVINGS = 4
-"""Maximum number of bisection steps between an insufficient limit and a sufficient one."""
+"""Maximum number of bisection steps between an insufficient change and a sufficient one."""
+
+_TIGHTENING_HALVINGS = 2
+"""Maximum number of bisection steps of each of several relaxed SLOs, while the others stay relaxed."""
 
 _WIDENINGS = (1.0, 4.0)
 """Relative changes in turn of the tightest limit of a plan that is admitted without a limit, but not at that one: a
@@ -28,36 +37,61 @@ _LARGE_S = 1e6
 _MIN_LIMIT = 1e-9
 """Minimum limit to which a change is relative."""
 
-_Fit = tuple[float, Relaxation]
-"""Relative change of an SLO's limit, and the admitted plan."""
+_Kinds = tuple[SloKind, ...]
+
+_Fit = tuple[float, Slos, PlanCandidate]
+"""Relative change of the SLO that changes the most, the SLOs, and the admitted plan."""
 
 
 def smallest_relaxation(query: Query, admit: Admit) -> Relaxation | None:
-    """Return the smallest relative change of one SLO that was found to admit the query, or None if no change did.
+    """Return the smallest relative change of one SLO that was found to admit the query, else of several together.
 
-    Every limit that counts was really admitted. The search bisects between an insufficient and a sufficient limit, to a
-    sixteenth of their distance.
+    Every limit that counts was really admitted. The search bisects between an insufficient and a sufficient change, to
+    a sixteenth of their distance. Of several SLOs, as few as possible change, all by the same share of their limits;
+    then each is tightened by itself.
 
     Args:
         query: is rejected as it is.
         admit: admits it with other SLOs.
+
+    Returns:
+        None if no change was found, not even of all SLOs together.
     """
-    best: _Fit | None = None
-    for slo in query.slos.by_kind:
-        fit = _smallest(query, slo, admit, _PROBES if best is None else (best[0],))
-        if fit is not None and (best is None or fit[0] < best[0]):
-            best = fit
-    return None if best is None else best[1]
+    kinds = tuple(query.slos.by_kind)
+    probes = _PROBES
+    for count in range(1, len(kinds) + 1):
+        best: _Fit | None = None
+        for changed in combinations(kinds, count):
+            fit = _smallest(query, changed, admit, probes if best is None else (best[0],))
+            if fit is not None and (best is None or fit[0] < best[0]):
+                best = fit
+        if best is not None:
+            _, slos, plan = best if count == 1 else _each_tightened(query, best, admit)
+            return Relaxation(slos, plan.plan, plan.estimate, _describe(query.slos, slos))
+        probes = _JOINT_PROBES
+    return None
 
 
-def _smallest(query: Query, slo: SloKind, admit: Admit, probes: tuple[float | None, ...]) -> _Fit | None:
-    """Return the smallest change of `slo` that admits the query, or None if none of the probes does."""
-    fit = next((fit for change in probes if (fit := _fit(query, slo, admit, change)) is not None), None)
+def _smallest(query: Query, kinds: _Kinds, admit: Admit, probes: _Probes) -> _Fit | None:
+    """Return the smallest change of some SLOs that admits the query, or None if none of the probes does."""
+    fit = next((fit for change in probes if (fit := _fit(query, kinds, admit, change)) is not None), None)
+    return None if fit is None else _bisected(query, kinds, admit, fit, _HALVINGS)
+
+
+def _each_tightened(query: Query, fit: _Fit, admit: Admit) -> _Fit:
+    for kind in changed_slos(query.slos, fit[1]):
+        others = with_slos(query, fit[1].replaced(kind, query.slos.by_kind[kind]))
+        start = _relative_change(query.slos, fit[1], (kind,)), *fit[1:]
+        fit = _bisected(others, (kind,), admit, start, _TIGHTENING_HALVINGS)
+    return fit
+
+
+def _bisected(query: Query, kinds: _Kinds, admit: Admit, fit: _Fit, halvings: int) -> _Fit:
+    """Return the smallest sufficient change of some SLOs that is found, at most the given one."""
     insufficient = 0.0
-    for _ in range(_HALVINGS if fit is not None else 0):
-        assert fit is not None
+    for _ in range(halvings):
         midpoint = (insufficient + fit[0]) / 2
-        smaller = _fit(query, slo, admit, midpoint)
+        smaller = _fit(query, kinds, admit, midpoint)
         if smaller is None:
             insufficient = midpoint
         elif smaller[0] < fit[0]:
@@ -67,16 +101,18 @@ def _smallest(query: Query, slo: SloKind, admit: Admit, probes: tuple[float | No
     return fit
 
 
-def _fit(query: Query, slo: SloKind, admit: Admit, change: float | None) -> _Fit | None:
-    """Return the tightest limit that admits the query's plan under a change, or the change itself if that limit fails.
+def _fit(query: Query, kinds: _Kinds, admit: Admit, change: float | None) -> _Fit | None:
+    """Return the tightest limits that admit the query's plan under a change, or the change itself if those fail.
 
     None if the query is rejected under the change.
     """
-    slos = relax_slo(query.slos, slo, change)
+    slos = query.slos
+    for kind in kinds:
+        slos = relax_slo(slos, kind, change)
     plan = admit(with_slos(query, slos))
     if plan is None:
         return None
-    tighter = _tightest(query.slos, slo, plan)
+    tighter = _tightest(query.slos, kinds, plan)
     at_tighter = None if tighter == query.slos else admit(with_slos(query, tighter))
     for widening in _WIDENINGS if change is None and tighter != query.slos else ():
         if at_tighter is None:
@@ -86,9 +122,24 @@ def _fit(query: Query, slo: SloKind, admit: Admit, change: float | None) -> _Fit
         slos, plan = tighter, at_tighter
     elif change is None:
         return None
-    before, after = query.slos.by_kind[slo], slos.by_kind[slo]
-    relative = abs(after.limit - before.limit) / max(abs(before.limit), _MIN_LIMIT)
-    return relative, Relaxation(slos, plan.plan, plan.estimate, f"{slo} {before} -> {after.limit_text}")
+    return _relative_change(query.slos, slos, kinds), slos, plan
+
+
+def _relative_change(before: Slos, after: Slos, kinds: _Kinds) -> float:
+    """Return the largest change of a limit, relative to it."""
+    changes = ((before.by_kind[kind].limit, after.by_kind[kind].limit) for kind in kinds)
+    return max(abs(new - old) / max(abs(old), _MIN_LIMIT) for old, new in changes)
+
+
+def changed_slos(before: Slos, after: Slos) -> tuple[SloKind, ...]:
+    """Return the kinds of SLOs whose limits differ."""
+    return tuple(kind for kind, slo in before.by_kind.items() if after.by_kind[kind] != slo)
+
+
+def _describe(before: Slos, after: Slos) -> str:
+    """Return the changes as text: `latency p95 <= 300ms -> 412ms, accuracy >= 0.9 -> 0.85`."""
+    old, new = before.by_kind, after.by_kind
+    return ", ".join(f"{kind} {old[kind]} -> {new[kind].limit_text}" for kind in changed_slos(before, after))
 
 
 def _widened(before: Slos, tight: Slos, change: float) -> Slos:
@@ -105,13 +156,16 @@ def with_slos(query: Query, slos: Slos) -> Query:
 
 
 def relax_slo(slos: Slos, slo: SloKind, change: float | None) -> Slos:
-    """Return the SLOs with one of them relaxed by a share of its limit; None removes its limit."""
+    """Return the SLOs with one of them relaxed by a share of its limit, to few digits; None removes its limit."""
     if change is not None:
-        return slos.replaced(slo, slos.by_kind[slo].relaxed_by(change))
+        current = slos.by_kind[slo]
+        return slos.replaced(slo, current.relaxed_to(current.relaxed_by(change).limit))
     return slos.replaced(slo, slos.by_kind[slo].with_limit(_LARGE_S) if slo is SloKind.LATENCY else None)
 
 
-def _tightest(slos: Slos, slo: SloKind, plan: PlanCandidate) -> Slos:
-    """Return the SLOs with the tightest limit that a plan as sized meets; limits have few digits."""
-    current = slos.by_kind[slo]
-    return slos.replaced(slo, current.relaxed_to(plan.estimate.compared_value(current, sized=True)))
+def _tightest(slos: Slos, kinds: _Kinds, plan: PlanCandidate) -> Slos:
+    """Return the SLOs with the tightest limits of some kinds that a plan as sized meets; limits have few digits."""
+    for kind in kinds:
+        slo = slos.by_kind[kind]
+        slos = slos.replaced(kind, slo.relaxed_to(plan.estimate.compared_value(slo, sized=True)))
+    return slos
