@@ -162,13 +162,13 @@ def test_an_error_metric_counts_from_above() -> None:
     [
         (
             {"latency": LatencySlo(limit=0.001)},
-            r"with the infrastructure to itself, latency p95 <= [\d.]+m?s instead of 1ms would do",
+            r"with the infrastructure to itself, `latency p95 <= [\d.]+m?s` instead of 1ms would do",
         ),
         (
             {"accuracy": AccuracySlo(threshold=0.999)},
-            r"itself, accuracy >= 0\.\d+ \(measured mean 0\.\d+\) instead of 0\.999",
+            r"itself, `accuracy >= 0\.\d+` \(measured accuracy 0\.\d+\) instead of 0\.999",
         ),
-        ({"cost": CostSlo(limit=1e-6)}, r"itself, cost <= \$.*/h instead of \$.* would do"),
+        ({"cost": CostSlo(limit=1e-6)}, r"itself, `cost <= \$.*/h` instead of \$.* would do"),
         (
             {"latency": LatencySlo(limit=0.001), "accuracy": AccuracySlo(threshold=0.999)},
             "utilization targets, even with the infrastructure to itself",

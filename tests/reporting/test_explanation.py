@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from printed import printed
 
 from circinus.estimation import PlanCandidate
 from circinus.matching import Matching, Relaxation, match
+from circinus.matching.explanation.assignment_explanations import infeasible
+from circinus.matching.explanation.rejections import explain_rejection
+from circinus.matching.feasibility import Infeasibility
 from circinus.matching.plan_set import Advice
 from circinus.planning import BestEffortPlan, Frontier
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
 from circinus.reporting.plan_table import best_effort_text, format_probability, plan_table
-from circinus.specification import BurstyArrivals, LatencySlo, Query, Slos
+from circinus.specification import BurstyArrivals, LatencySlo, Query, SloKind, Slos
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 
 INFRA = infrastructure([("edge", 1, 4.0, 16.0, 1.0), ("far", 1, 4.0, 16.0, 2.0)])
@@ -153,3 +157,21 @@ def test_a_query_without_objectives_has_none() -> None:
     found = _matched(_frontier(asked, _plan("q", "edge")))
     row = next(line for line in printed(plan_table(found, {"q": asked})).splitlines() if line.startswith("│ q "))
     assert "none" in row
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "alone_is_named"),
+    [
+        (Infeasibility((SloKind.LATENCY,), "as sized, too slow", 0.2), False),
+        (Infeasibility(("pool edge: cpus",), "needs 1 CPU more at pool edge", 1.0, is_shortage=True), True),
+        (Infeasibility(("pool edge: whole replicas on nodes",), "its replicas do not fit"), True),
+    ],
+)
+def test_limits_of_a_query_alone_are_only_named_where_there_is_no_room_for_it(
+    obstacle: Infeasibility, alone_is_named: bool
+) -> None:
+    """Next to a latency on running deployments, another one on deployments of its own would contradict it."""
+    frontier = Frontier(_query("q"), (), {}, (), (), "no plan; alone", isolated_limits="; alone")
+    rejection = explain_rejection(frontier, [infeasible(_plan("q", "edge"), obstacle)], neighbours="the others")
+    assert (frontier.isolated_limits in rejection.reason) == alone_is_named
+    assert obstacle.reason in rejection.reason

@@ -67,6 +67,8 @@ class Frontier:
     """Relaxations of SLOs that alone prevent a plan; empty if there are candidates."""
     reason: str
     """Reason why there is no candidate; empty if there is one."""
+    isolated_limits: str = ""
+    """End of `reason` with the limits that plans meet with the infrastructure to itself."""
     high_margin: tuple[PlanCandidate, ...] = ()
     """High-margin plans guaranteed to meet every SLO, by ascending cost with dedicated replicas."""
     best_effort: BestEffortPlan | None = None

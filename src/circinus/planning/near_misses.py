@@ -177,9 +177,6 @@ def explain_infeasible(search: QuerySearch, network: Network, relaxations: tuple
         return too_few_items
     if relaxations:
         text = "no plan meets all SLOs with deployments at their utilization targets"
-        changes = [change for r in relaxations if (change := _describe_relaxation(query.slos, r))]
-        if changes:
-            text += f"; with the infrastructure to itself, {', or '.join(changes)} would do"
         return text + (_undecided(search) if any(r.slo is SloKind.ACCURACY for r in relaxations) else "")
     if not search.fits():
         missing_capacity = explain_missing_capacity(search.space)
@@ -245,10 +242,17 @@ def _plan_without(search: QuerySearch, kind: SloKind, without_cost: PlanArrays) 
     return None
 
 
+def describe_isolated_limits(slos: Slos, relaxations: tuple[SingleRelaxation, ...]) -> str:
+    """Return the end of the reason: the relaxed SLOs under which the query alone has a plan, or "" without any."""
+    changes = [change for relaxation in relaxations if (change := _describe_relaxation(slos, relaxation))]
+    return f"; with the infrastructure to itself, {', or '.join(changes)} would do" if changes else ""
+
+
 def _describe_relaxation(slos: Slos, relaxation: SingleRelaxation) -> str:
     """Return the relaxed SLO under which the query alone has a plan, or "" if it has one with shared deployments only.
 
-    It is rounded to the side on which the plan meets it. Alone, a query pays for all its replicas.
+    It is in the notation of specifications, rounded to the side on which the plan meets it. Alone, a query pays for all
+    its replicas.
     """
     slo, estimate = slos.by_kind[relaxation.slo], relaxation.candidate.estimate
     limit = estimate.cost_usd_per_h.upper if slo.kind is SloKind.COST else relaxation.limit
@@ -258,8 +262,8 @@ def _describe_relaxation(slos: Slos, relaxation: SingleRelaxation) -> str:
         and not slos.cost.is_met_by(estimate.cost_usd_per_h.upper)
     ):
         return ""
-    text = f"{slo.kind} {slo.comparison_text} {slo.relaxed_to(limit).limit_text}"
+    text = f"`{slo.kind} {slo.comparison_text} {slo.relaxed_to(limit).limit_text}`"
     mean = estimate.accuracy.value
     if slo.kind is SloKind.ACCURACY and mean != limit:
-        text += f" (measured mean {format_score(mean)})"
+        text += f" (measured accuracy {format_score(mean)})"
     return f"{text} instead of {slo.limit_text}"

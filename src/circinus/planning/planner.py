@@ -12,7 +12,13 @@ from circinus.errors import PlanningError
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import PercentileEstimator
 from circinus.planning.frontier import BestEffortPlan, Frontier
-from circinus.planning.near_misses import best_effort_plan, explain_infeasible, near_misses, single_relaxations
+from circinus.planning.near_misses import (
+    best_effort_plan,
+    describe_isolated_limits,
+    explain_infeasible,
+    near_misses,
+    single_relaxations,
+)
 from circinus.planning.plan_arrays import ColumnPool, PlanArrays
 from circinus.planning.pool_eligibility import no_profile_matches_pins, pinned_profile
 from circinus.planning.profile_arrays import ProfileArrays, compile_configurations, compile_profile
@@ -195,13 +201,15 @@ def _plan(
     with_margin = search.guaranteed(search.with_margin(selected)) if guaranteed else ()
     explain = settings.near_misses > 0
     relaxations = () if guaranteed else single_relaxations(search, without_cost)
+    isolated_limits = describe_isolated_limits(query.slos, relaxations)
     return Frontier(
         query=query,
         candidates=guaranteed,
         considered={reason: count for reason, count in considered.items() if count},
         near_misses=near_misses(search, without_cost),
         relaxations=relaxations,
-        reason="" if guaranteed else explain_infeasible(search, network, relaxations),
+        reason="" if guaranteed else explain_infeasible(search, network, relaxations) + isolated_limits,
+        isolated_limits=isolated_limits,
         high_margin=with_margin,
         best_effort=best_effort_plan(search) if explain and not guaranteed else None,
         unlisted=ColumnPool.of(search.space, plans, selection) if plans.count > len(guaranteed) else None,

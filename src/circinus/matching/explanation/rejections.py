@@ -16,7 +16,7 @@ from circinus.matching.explanation.assignment_explanations import (
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Rejection
 from circinus.planning import Frontier
-from circinus.specification import Query
+from circinus.specification import Query, SloKind
 
 _ANY_QUERY = {"name": "any", "weight": 1.0, "priority": 0, "tenant": None}
 """Fields of a query that do not affect its rejection."""
@@ -88,8 +88,11 @@ def explain_rejection(
     if frontier.candidates:
         reason, binding = _infeasibility_reason(nearest_first, neighbours, preceded)
     elif compared:
-        nearest = f"the nearest of {len(compared)} plans {failure(nearest_first[0])}"
-        reason = f"{reason}; at their final sizes next to {neighbours}, {nearest}"
+        nearest = nearest_first[0]
+        if nearest.obstacle is not None and set(nearest.obstacle.binding) <= set(SloKind):
+            reason = reason.removesuffix(frontier.isolated_limits)  # those on running deployments differ
+        sized = f"at their final sizes next to {neighbours}, the nearest of {len(compared)} plans {failure(nearest)}"
+        reason = f"{reason}; {sized}"
     return Rejection(
         query=frontier.query.name,
         reason=reason,
