@@ -113,9 +113,11 @@ def test_a_rejection_without_a_promised_plan_says_what_is_best_so_far() -> None:
     assert text in printed(plan_table(found, {"q": asked}), width=600)
 
 
-def test_a_data_set_that_is_too_small_is_said_to_be() -> None:
-    best = BestEffortPlan(_plan("q", "edge"), 0.9, 200, 200, more_items=134)
-    assert "about 140 more items" in best_effort_text(best)
+@pytest.mark.parametrize(("latency_s", "is_missed"), [(0.2, True), (0.7, False)])
+def test_a_probable_plan_without_a_guarantee_says_which_bound_misses(latency_s: float, is_missed: bool) -> None:
+    best, asked = BestEffortPlan(_plan("q", "edge"), 0.999, 200, 200), _query("q", latency_s)
+    assert bool(best.candidate.estimate.violations(asked.slos)) == is_missed
+    assert (f"> {latency_s * 1e3:g}ms" in best_effort_text(best, asked)) == is_missed
 
 
 def test_a_rejection_for_want_of_room_has_no_best_plan_so_far() -> None:

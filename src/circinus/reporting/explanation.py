@@ -93,7 +93,7 @@ def rejection_explanation(rejection: Rejection, query: Query, metric: str = ACCU
         Text(f"binding: {', '.join(rejection.binding)}"),
     ]
     if rejection.best_so_far is not None:
-        lines.append(Text(best_effort_text(rejection.best_so_far)))
+        lines.append(Text(best_effort_text(rejection.best_so_far, query, metric)))
     relaxation = rejection.relaxation
     if rejection.unrelaxable:
         lines.append(Text("no relaxation of a single SLO was found that admits the query alongside the other queries"))

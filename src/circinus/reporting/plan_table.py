@@ -12,8 +12,8 @@ from rich.text import Text
 from circinus.estimation import Estimate
 from circinus.matching import Assignment, Matching, Rejection, ShadowPrice, SizedDeployment, TenantShare
 from circinus.planning import BestEffortPlan
-from circinus.planning.near_misses import describe_more_items
-from circinus.reporting.tables import MetricNames, make_table, with_metric
+from circinus.planning.near_misses import describe_violation
+from circinus.reporting.tables import ACCURACY, MetricNames, make_table, with_metric
 from circinus.specification import KnobValues, Query, QueryPlan
 from circinus.specification.formatting import (
     format_bytes,
@@ -81,15 +81,17 @@ def format_probability(value: float) -> str:
     return f"{value:.2f}"
 
 
-def best_effort_text(best: BestEffortPlan) -> str:
-    """Return the best plan without a guarantee, and its SLO probability in isolation."""
-    estimate = best.candidate.estimate
+def best_effort_text(best: BestEffortPlan, query: Query, metric: str = ACCURACY) -> str:
+    """Return the best plan without a guarantee, its SLO probability in isolation, and the bounds that miss SLOs."""
+    estimate, slos = best.candidate.estimate, query.slos.by_kind
+    missed = [describe_violation(estimate, slos[kind]) for kind in estimate.violations(query.slos)]
     text = (
         f"best plan so far: {plan_text(best.candidate.plan, estimate)}; in isolation, at its utilization targets, it "
         f"meets the SLOs with probability {format_probability(best.probability)}, estimated from {best.items} of "
         f"{best.population} items"
     )
-    return text if best.more_items is None else f"{text}; {describe_more_items(best.more_items)}"
+    bounds = f"; its guaranteed bounds are wider: {' and '.join(missed)}"
+    return with_metric(f"{text}{bounds}" if missed else text, metric)
 
 
 def plan_table(
@@ -129,7 +131,7 @@ def _rejection_line(rejection: Rejection, query: Query, metric: str) -> Text:
     if rejection.relaxation is not None:
         line.append(f"; it would be admitted with {with_metric(rejection.relaxation.change, metric)}")
     if rejection.best_so_far is not None:
-        line.append(f"; {best_effort_text(rejection.best_so_far)}")
+        line.append(f"; {best_effort_text(rejection.best_so_far, query, metric)}")
     return line
 
 
