@@ -44,8 +44,8 @@ class BestEffortPlan:
     population: int
     """Number of items that may be measured."""
     more_items: int | None = None
-    """Expected number of items to add to the data set until the accuracy is guaranteed; None if it is, if not all
-    items are measured, or if the measured mean misses the SLO."""
+    """Number of items to add to the data set until the accuracy SLO is guaranteed, more likely than not; None if it is,
+    if not all items are measured, or if no measured mean meets it."""
 
 
 @dataclass(frozen=True)

