@@ -9,11 +9,11 @@ from printed import printed
 
 from circinus.estimation import PlanCandidate
 from circinus.matching import Matching, Relaxation, match
-from circinus.matching.explanation.assignment_explanations import infeasible
+from circinus.matching.explanation.assignment_explanations import alternatives, infeasible
 from circinus.matching.explanation.rejections import explain_rejection
 from circinus.matching.feasibility import Infeasibility
 from circinus.matching.plan_set import Advice
-from circinus.planning import BestEffortPlan, Frontier
+from circinus.planning import BestEffortPlan, Frontier, NearMiss
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
 from circinus.reporting.plan_table import best_effort_text, format_probability, plan_table
 from circinus.specification import BurstyArrivals, LatencySlo, Query, SloKind, Slos
@@ -177,3 +177,14 @@ def test_limits_of_a_query_alone_are_only_named_where_there_is_no_room_for_it(
     rejection = explain_rejection(frontier, [infeasible(_plan("q", "edge"), obstacle)], neighbours="the others")
     assert (frontier.isolated_limits in rejection.reason) == alone_is_named
     assert obstacle.reason in rejection.reason
+
+
+def test_a_configuration_and_placement_are_one_alternative_as_sized_and_at_targets() -> None:
+    as_sized, at_targets = (
+        candidate("q", [use(deployment("a", 0, "edge", target=target), 0.5, INFRA)]) for target in (0.4, 0.7)
+    )
+    elsewhere = NearMiss(_plan("q", "far"), (SloKind.LATENCY,), "slow")
+    misses = (NearMiss(at_targets, (SloKind.LATENCY,), "slower"), elsewhere)
+    compared = [infeasible(as_sized, Infeasibility((SloKind.LATENCY,), "as sized"))]
+    shown = alternatives(compared, replace(_frontier(_query("q")), near_misses=misses))
+    assert [alternative.plan for alternative in shown] == [as_sized.plan, elsewhere.candidate.plan]

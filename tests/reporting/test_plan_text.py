@@ -6,9 +6,9 @@ from printed import printed
 from circinus.estimation import ReplicaDemand
 from circinus.matching import SizedDeployment, match
 from circinus.planning import Frontier
-from circinus.reporting.plan_table import PLAN_LEGEND, deployment_table, plan_table, plan_text
+from circinus.reporting.plan_table import PLAN_LEGEND, deployment_table, distinct_plan_texts, plan_table, plan_text
 from circinus.specification import Allocation, Deployment, KnobValues, Query
-from random_matchings import candidate, infrastructure, reestimate, use
+from random_matchings import candidate, deployment, infrastructure, reestimate, use
 
 INFRA = infrastructure([("edge", 1, 4.0, 16.0, 1.0)])
 
@@ -61,3 +61,14 @@ def test_more_than_two_knobs_are_shown_with_their_names() -> None:
     knobs = KnobValues.of({"model": "tiny", "beam": 5, "filter": False})
     found = candidate("q", [use(Deployment("p", "hear", knobs, "edge", Allocation(1.0, 1, 0.5)), 0.5, INFRA)])
     assert plan_text(found.plan, found.estimate) == "edge: hear beam=5 filter=False model=tiny"
+
+
+def test_plans_that_differ_in_utilization_only_show_it() -> None:
+    busy, idle, other = (
+        candidate("q", [use(deployment(operator, 0, "edge", target=target), 0.5, INFRA)])
+        for operator, target in (("a", 0.7), ("a", 0.4), ("b", 0.7))
+    )
+    texts = distinct_plan_texts([(plan.plan, plan.estimate) for plan in (busy, idle, other)])
+    assert len(set(texts)) == 3
+    assert ["70%" in texts[0], "40%" in texts[1]] == [True, True]
+    assert texts[2] == plan_text(other.plan, other.estimate)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -10,7 +12,7 @@ from rich.text import Text
 from circinus.estimation import Estimate
 from circinus.matching import Admission, Alternative, Assignment, Rejection, ShadowPrice
 from circinus.planning import Ladder, Rung
-from circinus.reporting.plan_table import best_effort_text, format_probability, plan_text
+from circinus.reporting.plan_table import best_effort_text, distinct_plan_texts, format_probability, plan_text
 from circinus.reporting.tables import ACCURACY, make_table, with_metric
 from circinus.specification import PoissonArrivals, Query, SloKind
 from circinus.specification.formatting import (
@@ -29,11 +31,12 @@ def ladder_table(ladder: Ladder, metric: str = ACCURACY) -> Table:
     title = "ladder: plans to degrade to under bursts, each estimated for this query in isolation"
     figures = ("CPU per\nrequest", "cost fully\nshared", "latency", metric, "probability")
     table = make_table(title, ("", "plan"), figures, no_wrap=True)
-    for index, rung in enumerate(ladder.rungs):
+    texts = distinct_plan_texts([(rung.candidate.plan, rung.candidate.estimate) for rung in ladder.rungs])
+    for index, (rung, text) in enumerate(zip(ladder.rungs, texts, strict=True)):
         estimate = rung.candidate.estimate
         table.add_row(
             "→" if index == ladder.chosen else "",
-            escape(plan_text(rung.candidate.plan, estimate) + _changes(rung)),
+            escape(text + _changes(rung)),
             format_duration(rung.cpu_s_per_request),
             format_usd_per_h(rung.shared_usd_per_h),
             f"≤ {format_latency_bound(estimate.latency_s.upper)}",
@@ -57,16 +60,19 @@ def assignment_explanation(assignment: Assignment, query: Query, metric: str = A
         metric: name of the metric of the query's pipeline.
     """
     estimate = assignment.chosen.estimate
+    chosen, *others = distinct_plan_texts(
+        [(assignment.chosen.plan, estimate), *((other.plan, other.estimate) for other in assignment.alternatives)]
+    )
     return Group(
         _heading(query),
-        Text(f"plan: {plan_text(assignment.chosen.plan, estimate)}"),
+        Text(f"plan: {chosen}"),
         Text(f"reason: {with_metric(assignment.reason, metric)}"),
         _slo_table(estimate, query, metric),
         *_probability(estimate, query, metric),
         *_caveats(estimate),
         _stages(assignment),
         *_ladder(assignment, metric),
-        _alternatives(assignment.alternatives, metric),
+        _alternatives(assignment.alternatives, others, metric),
         Text(""),
     )
 
@@ -104,7 +110,8 @@ def rejection_explanation(rejection: Rejection, query: Query, metric: str = ACCU
             Text(f"with {plan_text(relaxation.plan, relaxation.estimate)}"),
         ]
     lines += [Text(with_metric(advice.sentence, metric)) for advice in rejection.advice]
-    return Group(*lines, _alternatives(rejection.alternatives, metric), Text(""))
+    texts = distinct_plan_texts([(alternative.plan, alternative.estimate) for alternative in rejection.alternatives])
+    return Group(*lines, _alternatives(rejection.alternatives, texts, metric), Text(""))
 
 
 def _probability(estimate: Estimate, query: Query, metric: str) -> list[Text]:
@@ -166,7 +173,7 @@ def _stages(assignment: Assignment) -> Table:
     return table
 
 
-def _alternatives(alternatives: tuple[Alternative, ...], metric: str) -> RenderableType:
+def _alternatives(alternatives: tuple[Alternative, ...], texts: Sequence[str], metric: str) -> RenderableType:
     if not alternatives:
         return Text("no alternatives")
     title = (
@@ -174,10 +181,10 @@ def _alternatives(alternatives: tuple[Alternative, ...], metric: str) -> Rendera
         "selected plan: as deployed); 'in total' is the cost of all queries together"
     )
     table = make_table(None, ("plan",), ("latency", metric, "dedicated cost\n(fully shared)"), "reason")
-    for alternative in alternatives:
+    for alternative, text in zip(alternatives, texts, strict=True):
         estimate = alternative.estimate
         table.add_row(
-            escape(plan_text(alternative.plan, estimate)),
+            escape(text),
             format_duration(estimate.latency_s.value),
             format_score(estimate.accuracy.value),
             f"{format_usd_per_h(estimate.cost_usd_per_h.upper)}\n({format_usd_per_h(estimate.cost_usd_per_h.lower)})",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from rich.console import Group, RenderableType
@@ -48,6 +48,21 @@ def plan_text(plan: QueryPlan, estimate: Estimate) -> str:
     return " → ".join(
         f"{pool}: {', '.join(_operator_text(plan, stage.operator) for stage in stages)}" for pool, stages in groups
     )
+
+
+def distinct_plan_texts(plans: Sequence[tuple[QueryPlan, Estimate]]) -> list[str]:
+    """Return the text of each plan, with its utilization targets where another plan reads the same without."""
+    texts = [plan_text(plan, estimate) for plan, estimate in plans]
+    return [
+        text if texts.count(text) == 1 else f"{text}; {_utilization_targets(plan, estimate)}"
+        for text, (plan, estimate) in zip(texts, plans, strict=True)
+    ]
+
+
+def _utilization_targets(plan: QueryPlan, estimate: Estimate) -> str:
+    operators = (stage.operator for stage in estimate.stages)
+    targets = (f"{operator} {plan.allocation_of(operator).utilization_target:.0%}" for operator in operators)
+    return f"utilized at most: {', '.join(targets)}"
 
 
 def _operator_text(plan: QueryPlan, operator: str) -> str:

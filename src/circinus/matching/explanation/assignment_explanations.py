@@ -17,9 +17,9 @@ from circinus.matching.plan_set import Alternative, Assignment
 from circinus.matching.problem import Problem
 from circinus.matching.solvers.greedy import marginal_costs
 from circinus.matching.tolerances import EQUAL_USD_PER_H
-from circinus.planning import Frontier, ladder
+from circinus.planning import Frontier, NearMiss, ladder
 from circinus.planning.tie_order import TieKey, TieOrder
-from circinus.specification import Deployment
+from circinus.specification import Configuration, Deployment
 from circinus.specification.formatting import format_usd_per_h
 
 _MAX_ALTERNATIVES = 5
@@ -62,17 +62,19 @@ def explain_assignments(answer: Answer) -> tuple[Assignment, ...]:
 
 
 def alternatives(compared: Sequence[CandidateComparison], frontier: Frontier) -> tuple[Alternative, ...]:
-    """Return the best candidates, one for each configuration and placement, and then the near misses."""
-    selected: list[Alternative] = []
-    kinds = set()
+    """Return the best candidates and then the near misses, one for each configuration and placement."""
+    selected: dict[tuple[Configuration, tuple[tuple[str, str], ...]], Alternative] = {}
+
+    def select(plan: CandidateComparison | NearMiss) -> None:
+        alternative = Alternative(plan.candidate.plan, plan.candidate.estimate, plan.reason)
+        selected.setdefault((alternative.plan.configuration, alternative.plan.placement), alternative)
+
     for comparison in sorted(compared, key=lambda comparison: comparison.rank):
-        candidate = comparison.candidate
-        kind = (candidate.plan.configuration, candidate.plan.placement)
-        if kind not in kinds and len(selected) < _MAX_ALTERNATIVES:
-            kinds.add(kind)
-            selected.append(Alternative(candidate.plan, candidate.estimate, comparison.reason))
-    near = (Alternative(miss.candidate.plan, miss.candidate.estimate, miss.reason) for miss in frontier.near_misses)
-    return (*selected, *near)
+        if len(selected) < _MAX_ALTERNATIVES:
+            select(comparison)
+    for miss in frontier.near_misses:
+        select(miss)
+    return tuple(selected.values())
 
 
 def _compare_candidates(answer: Answer, query: int, order: TieOrder) -> tuple[CandidateComparison, ...]:
