@@ -34,7 +34,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Itera
 @pytest.fixture
 def hopeless(workspace: c.Workspace) -> c.Workspace:
     """The starter application with an SLO that no plan can meet."""
-    slos = c.Slos.parse(["latency p95 <= 1us"])
+    return _with_slo(workspace, "latency p95 <= 1us")
+
+
+def _with_slo(workspace: c.Workspace, slo: str) -> c.Workspace:
+    slos = c.Slos.parse(slo)
     queries = [query.model_copy(update={"slos": slos}) for query in workspace.specification.queries]
     specification = workspace.specification
     assert specification.infrastructure is not None
@@ -92,6 +96,21 @@ def test_a_rejected_query_is_missing_with_its_reason(hopeless: c.Workspace) -> N
         plan["archive"]
     assert plan.get("archive") is None
     assert {row["binding"] for row in hopeless.explain(plan).rows()} == {"latency"}
+
+
+def test_reasons_of_rejections_name_the_metric(workspace: c.Workspace) -> None:
+    metric = workspace.specification.metric_names["archive"]
+    too_accurate = _with_slo(workspace, "accuracy >= 1")
+    plan = too_accurate.plan()
+    (row,) = too_accurate.explain(plan, ["archive"]).rows()
+    named = f"measured {metric} "
+    assert named in row["reason"]
+    assert [named in found["reason"] for found in plan.rows()] == [True, True]
+    with pytest.raises(KeyError, match=named):
+        plan["archive"]
+    frontier = too_accurate.frontier("archive")
+    assert named in str(frontier)
+    assert frontier.metric == metric
 
 
 @pytest.mark.parametrize("duration", ["30 seconds", "2m", "", "-5s", -5, math.nan, math.inf])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from circinus.reporting.tables import MetricNames, with_metric
+from circinus.reporting.tables import MetricNames
+from circinus.specification.formatting import with_metric
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from circinus.matching import load_plan_set, save_plan_set
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
 from circinus.reporting.plan_table import PLAN_LEGEND, deployment_table, price_table
 from circinus.reporting.profile_table import correction_table, search_summary
+from circinus.specification.formatting import ACCURACY, with_metric
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -97,7 +98,7 @@ class Plan(Result, Mapping[str, "Assignment"]):
             if assignment.query == query:
                 return assignment
         rejection = self.rejected.get(query)
-        raise KeyError(query if rejection is None else f"{query} was rejected: {rejection.reason}")
+        raise KeyError(query if rejection is None else f"{query} was rejected: {self._reason(rejection)}")
 
     def __iter__(self) -> Iterator[str]:
         return (assignment.query for assignment in self.matching.assignments)
@@ -108,14 +109,17 @@ class Plan(Result, Mapping[str, "Assignment"]):
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each query: whether it is served, its plan and its estimate."""
         served = [
-            {"query": entry.query, "served": True, **_columns(entry.chosen), "reason": entry.reason}
+            {"query": entry.query, "served": True, **_columns(entry.chosen), "reason": self._reason(entry)}
             for entry in self.matching.assignments
         ]
         rejected = [
-            {"query": entry.query, "served": False, **dict.fromkeys(_COLUMNS), "reason": entry.reason}
+            {"query": entry.query, "served": False, **dict.fromkeys(_COLUMNS), "reason": self._reason(entry)}
             for entry in self.matching.rejections
         ]
         return served + rejected
+
+    def _reason(self, decision: Assignment | Rejection) -> str:
+        return with_metric(decision.reason, self.metrics.get(decision.query, ACCURACY))
 
     def _document(self) -> Any:
         searches = {name: search_summary_json(profile) for name, profile in self.measured.items()}
@@ -183,7 +187,7 @@ class AdmissionResult(Result):
     def rows(self) -> list[dict[str, Any]]:
         """Return one row: the answer, its cost and its reason."""
         decision = self.admission.assignment or self.admission.rejection
-        reason = "" if decision is None else decision.reason
+        reason = "" if decision is None else with_metric(decision.reason, self.plan.metrics.get(self.query, ACCURACY))
         return [
             {
                 "query": self.query,
@@ -249,17 +253,18 @@ class Explanation(Result):
         """Return a row for each query: its SLOs, the reason, what is binding, and the best alternative."""
         rows = []
         for name, decision in self.decisions().items():
-            alternative = decision.alternatives[0].reason if decision.alternatives else None
+            metric = self._shown(decision)[1]
+            alternative = with_metric(decision.alternatives[0].reason, metric) if decision.alternatives else None
             relaxation = getattr(decision, "relaxation", None)
             rows.append(
                 {
                     "query": name,
                     "served": name in self.plan,
                     "slos": str(self.queries[name].slos),
-                    "reason": decision.reason,
+                    "reason": with_metric(decision.reason, metric),
                     "binding": ", ".join(getattr(decision, "binding", ())),
                     "best_alternative": alternative,
-                    "relaxation": None if relaxation is None else relaxation.change,
+                    "relaxation": None if relaxation is None else with_metric(relaxation.change, metric),
                 }
             )
         return rows
@@ -320,6 +325,8 @@ class FrontierReport(Result):
     frontier: Frontier
     plan: Plan | None = None
     """Plan whose choice the column `chosen` marks; without it the column is empty."""
+    metric: str = ACCURACY
+    """Name of the metric that the accuracy is a mean of."""
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each plan of the frontier."""
@@ -336,10 +343,10 @@ class FrontierReport(Result):
         return {"query": self.frontier.query.name, "plans": self.rows(), "reason": self.frontier.reason}
 
     def _empty(self) -> str:
-        return f"no plan: {self.frontier.reason}"
+        return f"no plan: {with_metric(self.frontier.reason, self.metric)}"
 
     def plot(self, axes: Any = None) -> Any:
-        """Plot latency against cost, coloured by accuracy, and return the Matplotlib axes.
+        """Plot latency against cost, coloured by the metric, and return the Matplotlib axes.
 
         Raises:
             ImportError: Matplotlib is not installed.
@@ -353,6 +360,6 @@ class FrontierReport(Result):
             [row["latency_s"] for row in rows],
             c=[row["accuracy"] for row in rows],
         )
-        axes.figure.colorbar(points, label="accuracy")
+        axes.figure.colorbar(points, label=self.metric)
         axes.set(xlabel="cost (US dollars per hour)", ylabel="latency (s)", title=self.frontier.query.name)
         return axes

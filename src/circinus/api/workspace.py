@@ -208,7 +208,7 @@ class Workspace(ProfilingWorkspace):
         chosen = self._query(query)
         corrections = None if plan is None else plan.file.corrections
         frontier = query_frontier(self.specification, chosen, self.store, seed=self.seed, corrections=corrections)
-        return FrontierReport(frontier, plan)
+        return FrontierReport(frontier, plan, self.specification.pipelines[chosen.pipeline].metric.name)
 
     def admit(
         self, query: str, into: Plan, *, output: AnyPath | None = None, sources: Sources | None = None

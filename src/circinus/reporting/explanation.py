@@ -13,14 +13,16 @@ from circinus.estimation import Estimate
 from circinus.matching import Admission, Alternative, Assignment, Rejection, ShadowPrice
 from circinus.planning import Ladder, Rung
 from circinus.reporting.plan_table import best_effort_text, distinct_plan_texts, format_probability, plan_text
-from circinus.reporting.tables import ACCURACY, make_table, with_metric
+from circinus.reporting.tables import make_table
 from circinus.specification import PoissonArrivals, Query, SloKind
 from circinus.specification.formatting import (
+    ACCURACY,
     format_duration,
     format_interval,
     format_latency_bound,
     format_score,
     format_usd_per_h,
+    with_metric,
 )
 
 _SMALLEST = "smallest relaxation found that admits the query alongside the other queries"

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from circinus.profiling import ServiceTimeObservation
 from circinus.reporting.plan_table import operator_text
-from circinus.reporting.tables import make_table, with_metric
+from circinus.reporting.tables import make_table
 from circinus.serving.loadtest.load_report import LoadReport, QueryMeasurement, ServiceTimeReport
 from circinus.serving.loadtest.slo_bounds import SloVerdict
 from circinus.specification import Slo, SloKind
@@ -21,6 +21,7 @@ from circinus.specification.formatting import (
     format_range,
     format_score,
     format_usd_per_h,
+    with_metric,
 )
 from circinus.statistics.interval import Interval
 

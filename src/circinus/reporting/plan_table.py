@@ -13,15 +13,17 @@ from circinus.estimation import Estimate
 from circinus.matching import Assignment, Matching, Rejection, ShadowPrice, SizedDeployment, TenantShare
 from circinus.planning import BestEffortPlan
 from circinus.planning.near_misses import describe_violation
-from circinus.reporting.tables import ACCURACY, MetricNames, make_table, with_metric
+from circinus.reporting.tables import MetricNames, make_table
 from circinus.specification import KnobValues, Query, QueryPlan
 from circinus.specification.formatting import (
+    ACCURACY,
     format_bytes,
     format_duration,
     format_latency_bound,
     format_percentage,
     format_score,
     format_usd_per_h,
+    with_metric,
 )
 
 PLAN_LEGEND = (

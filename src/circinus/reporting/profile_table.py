@@ -24,9 +24,17 @@ from circinus.profiling import (
     Verdict,
 )
 from circinus.reporting.plan_table import format_cpus, operator_text
-from circinus.reporting.tables import ACCURACY, make_table, with_metric
+from circinus.reporting.tables import make_table
 from circinus.specification import KnobValues, Population
-from circinus.specification.formatting import format_bytes, format_duration, format_interval, format_range, format_score
+from circinus.specification.formatting import (
+    ACCURACY,
+    format_bytes,
+    format_duration,
+    format_interval,
+    format_range,
+    format_score,
+    with_metric,
+)
 from circinus.statistics.interval import Interval
 
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
 from rich.markup import escape
 from rich.table import Table
 
-ACCURACY = "accuracy"
-"""Name of a mean score where that of the metric is not given."""
-_SCORE = (
-    r"(?<!`)\b(?:accuracy(?= (?:[<>=≤≥]|at least|at most|-?\d))"
-    r"|error(?= \S+ (?:is so far only guaranteed|\(at most)))"  # see `describe_violation`
-)
-"""Pattern of the name before a score or its limit, in texts of parts of the program that know no metric."""
+from circinus.specification.formatting import ACCURACY, with_metric
 
 
 class MetricNames:
@@ -44,14 +37,6 @@ class MetricNames:
     def text(self, query: str, text: object) -> str:
         """Return a text with the name of the query's metric, see `with_metric`."""
         return with_metric(str(text), self.of(query))
-
-
-def with_metric(text: str, metric: str) -> str:
-    """Return a text with the name of the metric before scores and limits: `f1 >= 0.9`, `f1 0.93`. Idempotent.
-
-    Quoted lines of a specification stay, in which an accuracy is an `accuracy`.
-    """
-    return re.sub(rf"(?<!\w){re.escape(metric)}(?!\w)|{_SCORE}", lambda _: metric, text)
 
 
 def make_table(

@@ -6,6 +6,7 @@ Values of the specification are printed exactly, by `Quantity.format` and `str` 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Protocol
 
@@ -22,6 +23,14 @@ class IntervalLike(Protocol):
     @property
     def upper(self) -> float: ...
 
+
+ACCURACY = "accuracy"
+"""Name of a mean score where that of the metric is not given."""
+_SCORE = (
+    r"(?<!`)\b(?:accuracy(?= (?:[<>=≤≥]|at least|at most|-?\d))"
+    r"|error(?= \S+ (?:is so far only guaranteed|\(at most)))"  # see `describe_violation`
+)
+"""Pattern of the name before a score or its limit, in texts of parts of the program that know no metric."""
 
 UNBOUNDED_S = 1e6
 """Seconds from which a latency bound counts as absent."""
@@ -112,3 +121,11 @@ def _with_unit(value: float, quantity: Quantity, units: tuple[str, ...], zero: s
 def _digits(value: float) -> str:
     text = f"{value:.3g}"
     return f"{value:.0f}" if "e" in text and abs(value) >= 1 else text
+
+
+def with_metric(text: str, metric: str) -> str:
+    """Return a text with the name of the metric before scores and limits: `f1 >= 0.9`, `f1 0.93`. Idempotent.
+
+    Quoted lines of a specification stay, in which an accuracy is an `accuracy`.
+    """
+    return re.sub(rf"(?<!\w){re.escape(metric)}(?!\w)|{_SCORE}", lambda _: metric, text)

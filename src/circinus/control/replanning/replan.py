@@ -12,6 +12,7 @@ from circinus.errors import PlanningError
 from circinus.matching import Incumbent, Matching, plan_all_queries
 from circinus.profiling import PipelineProfile
 from circinus.specification import Query, Specification
+from circinus.specification.formatting import with_metric
 
 Profiles = Mapping[str, PipelineProfile]
 
@@ -58,7 +59,8 @@ def replan_for_nodes(
         queries = tuple(relaxed.get(query.name, query) for query in specification.queries)
         matching, unpinned = _plan_all(replace(specification, queries=queries), profiles, running)
     if not matching.assignments:
-        reasons = "; ".join(f"{entry.query}: {entry.reason}" for entry in matching.rejections[:3])
+        metrics = specification.metric_names
+        reasons = "; ".join(f"{r.query}: {with_metric(r.reason, metrics[r.query])}" for r in matching.rejections[:3])
         raise PlanningError(f"no query can be served on the remaining nodes ({reasons})", code="plan.no_served_query")
     ready = matching.deployments
     if controlled.peak > 1:
