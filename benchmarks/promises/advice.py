@@ -19,7 +19,8 @@ from circinus.specification import SloKind
 
 _NODES = re.compile(r"with (\d+) more nodes? in pool (\S+) it would be served")
 _RISK = re.compile(r"accept a risk above ([0-9.]+)")
-_ALONE = "with the infrastructure to itself"
+_ALONE = re.compile(r"with the infrastructure to itself, (.*) would do")
+_LIMIT = re.compile(r"`([^`]+)` instead of")
 _NOTHING = re.compile(r"no relaxation of a single (SLO|objective)")
 _NOTHING_ALONE = "relaxing a single SLO does not suffice"
 _PROFILE = re.compile(r"`circinus profile`")
@@ -87,12 +88,10 @@ class _Follower:
             yield self._nothing("nothing would", alone=False)
         if _NOTHING_ALONE in text:
             yield self._nothing("nothing would, alone", alone=True)
-        if _ALONE in text and _NOTHING_ALONE not in text:
-            for single in self.application.workspace().frontier(self.name).frontier.relaxations:
-                slo = self.query.slos.by_kind[single.slo]
-                slos = self.query.slos.replaced(single.slo, slo.relaxed_to(single.limit))
-                kind = "alone, deployments fully shared" if "fully shared" in text else "alone"
-                yield self._result(kind, str(slos), self._serves_alone(self._with_slos(slos)))
+        for line in _LIMIT.findall(limits[1]) if (limits := _ALONE.search(text)) else ():
+            ((kind_of_slo, slo),) = c.Slos.parse(line).by_kind.items()
+            slos = self.query.slos.replaced(kind_of_slo, slo)
+            yield self._result("alone", str(slos), self._serves_alone(self._with_slos(slos)))
         if nodes := _NODES.search(text):
             pool = self.specification.required_infrastructure.pool(nodes[2])
             larger = with_pool(self.specification, pool.name, nodes=pool.nodes + int(nodes[1]))
