@@ -74,6 +74,21 @@ def test_pinned_queries_that_a_second_look_refuses_are_an_error(
     assert (caught.value.code, caught.value.location) == (code, location)
 
 
+def test_probabilities_of_plans_as_sized_are_of_the_limit_that_was_asked_for() -> None:
+    """Such plans are listed for a wider limit, which most of them meet."""
+    specification, profiles, matching = _planned(129)
+    plans = AdmissionPlanner.of(specification, profiles, matching).plans
+    (served,) = [assignment for assignment in matching.assignments if assignment.query == "q3"]
+    assert served.ladder is not None
+    for rung in served.ladder.rungs:
+        own = plans.estimate_of("q3", rung.candidate.plan)
+        assert rung.candidate.estimate.slo_probability == own.estimate.slo_probability
+    (chosen,) = [rung.candidate.estimate for rung in served.ladder.rungs if rung.candidate.plan == served.chosen.plan]
+    assert chosen.slo_probability is not None
+    (slos,) = [query.slos for query in specification.queries if query.name == "q3"]
+    assert chosen.violations(slos)
+
+
 def test_what_plan_rejects_is_rejected_by_admit() -> None:
     rejected = 0
     for seed in seeds(24):

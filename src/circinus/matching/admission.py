@@ -165,6 +165,8 @@ class AdmissionPlanner:
             frontier = replace(frontier, candidates=())
         elif query.slos.latency is not None:
             slower = plans.replan(_slower(query), self.search).candidates
+            if not short:  # what is shown of a plan is about the query's own limit
+                slower = [plans.estimate_of(name, candidate.plan) for candidate in slower]
         simulations, undecided = 0, False
         limited = max_simulations < MATCHING.max_simulated_plans
         for attempt in count(1):
