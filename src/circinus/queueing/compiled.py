@@ -8,18 +8,26 @@ from typing import Any, TypeVar
 import numba
 
 _F = TypeVar("_F", bound=Callable[..., object])
-_OPTIONS: dict[str, Any] = {"cache": True, "_nrt": False}
-"""Functions only borrow their arrays, and allocate none. Counting references to arrays at each call takes ten times as
-long as the rest, so that it is off (`_nrt`)."""
 
 
 def compiled(function: _F) -> _F:
     """Compile a function of numbers and arrays at its first call; later processes load it from the cache."""
-    result: _F = numba.njit(**_OPTIONS)(function)
-    return result
+    return _compiled(function)
 
 
 def inlined(function: _F) -> _F:
     """Compile a function into its callers, which makes them a third faster."""
-    result: _F = numba.njit(forceinline=True, **_OPTIONS)(function)
+    return _compiled(function, forceinline=True)
+
+
+def _compiled(function: _F, **options: Any) -> _F:
+    """Compile a function that borrows its arrays and allocates none.
+
+    Counting references to arrays at each call takes ten times as long as the rest, so that it is off (`_nrt`).
+    """
+    options["_nrt"] = False
+    try:
+        result: _F = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder of a cache is writable: every process compiles
+        result = numba.njit(**options)(function)
     return result
