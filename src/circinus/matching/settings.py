@@ -46,14 +46,19 @@ class MatchingSettings:
     """Maximum number of cut rounds; the relaxation converges after about six."""
     min_step_s: float = 0.02
     """Minimum time limit of every step."""
-    doubtful_excess: float = 0.5
-    """Relative excess of a latency by formula over its limit up to which a simulation decides."""
+    doubtful_excess: float = 0.25
+    """Relative excess of a latency by formula over its limit up to which a simulation decides. Of 234 rejected in 51
+    random applications, 0.1, 0.25, 0.5 and 1 admit 23, in 9, 13, 19 and 28 s; 0 admits 22."""
     second_look_factor: float = 3.0
-    """Factor on the latency limit up to which plans are tried at their final sizes before a query is rejected."""
+    """Factor on the latency limit up to which plans are tried at their final sizes before a query is rejected. Of 330
+    rejected, 1.5 admits 31 instead of 28, but leaves 4 instead of 2 that a simulation keeps; of 234, 2 and 6 admit as
+    many."""
     max_second_looks: int = 40
-    """Maximum number of kinds of rejected queries that get a second look, the heaviest first."""
+    """Maximum number of kinds of rejected queries that get a second look, the heaviest first. Of 26 rejected of 40, 20
+    leaves 6 undecided and 80 changes nothing; a look takes 0.1 s."""
     max_second_look_simulations: int = 12
-    """Maximum number of plans that are simulated in all second looks of a matching together."""
+    """Maximum number of plans that are simulated in all second looks of a matching together. Of 234 rejected, 6, 12 and
+    24 leave 3, 1 and 0 undecided, in equal time."""
     second_look_time_share: float = 0.5
     """Time for second looks, as a share of the time limit and in addition to it."""
     max_simulated_plans: int = 4
