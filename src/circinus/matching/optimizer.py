@@ -12,6 +12,8 @@ from functools import partial
 from itertools import count
 from typing import Final
 
+import numpy as np
+
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.backfill import backfill, sized_deployments
 from circinus.matching.column_generation import Compose, Promise
@@ -25,6 +27,7 @@ from circinus.matching.match_run import Answer, MatchRun
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
 from circinus.matching.plan_set import Matching, larger_weight, tenant_shares
 from circinus.matching.plan_space_bounds import plan_space_bounds
+from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.search import search
 from circinus.matching.second_look import second_look
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings
@@ -163,6 +166,8 @@ def plan_all_queries(
         elif refused:
             required = partial(match_offered, settings=replace(match_settings, requires_pins=True))
             raise pins_error(refused, {name: f for name, f in offered.items() if f.candidates}, required)
+        if incumbent is not None and incumbent.plans and not infrastructure.tenants:
+            planner = _at_least_kept(planner, frontiers, incumbent, limit_s)
         matching = replace(
             planner.matching,
             rejections=tuple(
@@ -174,6 +179,30 @@ def plan_all_queries(
         )
     deployments = add_startup_times(matching.deployments, profiles, infrastructure)
     return plans.with_latest_starts(replace(matching, deployments=deployments)), frontiers
+
+
+def _at_least_kept(
+    planner: AdmissionPlanner, frontiers: Mapping[str, Frontier], incumbent: Incumbent, limit_s: float
+) -> AdmissionPlanner:
+    """Return the planner, or one that keeps running plans as sized and admits others to them, if that serves more.
+
+    `circinus admit` promises queries on these terms, and what it promises the next plan holds.
+    """
+    queries, matching = planner.specification.queries, planner.matching
+    if not matching.rejections:
+        return planner
+    levels = PriorityLevels.of(queries)
+
+    def weights(other: Matching) -> tuple[float, ...]:
+        served = {assignment.query for assignment in other.assignments}
+        return levels.weights_of(np.array([0 if query.name in served else -1 for query in queries]))
+
+    nothing = replace(matching, assignments=(), deployments=(), satisfied_weight=0.0, cost_usd_per_h=0.0)
+    nothing = with_others_rejected(nothing, planner.specification)
+    kept = second_look(planner.with_matching(nothing), frontiers, incumbent, limit_s=limit_s)
+    if weights(kept.matching) <= weights(matching):
+        return planner
+    return kept.with_matching(_with_bounds(kept.matching, matching))
 
 
 def _with_bounds(matching: Matching, first: Matching) -> Matching:
