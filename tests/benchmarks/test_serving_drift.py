@@ -121,9 +121,9 @@ def test_codes_are_read_the_better_the_larger_the_model_and_the_clearer_the_pict
     assert pictures(150, noise)[3].truth == items[3].truth
     right = {}
     for model in ("small", "medium", "large"):
-        read = Read.create({"model": model}, 1.0)
+        read = Read(model=model)
         for passes in (0, 1):
-            smoothed = smooth.create({"passes": passes}, 1.0).process([item.value for item in items])
+            smoothed = [smooth(item.value, passes=passes) for item in items]
             seen = read.process(smoothed)
             scores = [digits_right(one, item.truth) for one, item in zip(seen, items, strict=True)]
             right[model, passes] = float(np.mean(scores))
