@@ -222,3 +222,17 @@ def test_a_rejection_beyond_a_limit_is_undecided(
     (rejection,) = [rejection for rejection in matching.rejections if rejection.query == query]
     assert rejection.undecided
     assert admit_query(specification, profiles, matching, query)[0].assignment is not None
+
+
+def test_the_next_plan_serves_a_relaxed_query_and_all_that_run() -> None:
+    """Another choice from scratch would serve the relaxed query, but one less of the others."""
+    specification, profiles = random_specification(13, queries=6)
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT)
+    (relaxation,) = [rejection.relaxation for rejection in matching.rejections if rejection.query == "q1"]
+    assert relaxation is not None
+    queries = (q.model_copy(update={"slos": relaxation.slos}) if q.name == "q1" else q for q in specification.queries)
+    relaxed = replace(specification, queries=tuple(queries))
+    after, _ = plan_all_queries(
+        relaxed, profiles, settings=PATIENT, incumbent=Incumbent.of(matching), explain_rejections=()
+    )
+    assert {assignment.query for assignment in after.assignments} == {a.query for a in matching.assignments} | {"q1"}
