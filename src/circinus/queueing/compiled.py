@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -25,9 +29,23 @@ def _compiled(function: _F, **options: Any) -> _F:
 
     Counting references to arrays at each call takes ten times as long as the rest, so that it is off (`_nrt`).
     """
-    options["_nrt"] = False
+    config: Any = numba.config
+    options |= {"_nrt": False, "nogil": True}
+    user_folder = config.CACHE_DIR
     try:
+        config.CACHE_DIR = user_folder or _cache_folder()
         result: _F = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder of a cache is writable: every process compiles
+    except (OSError, RuntimeError):  # no folder is writable: every process compiles
         result = numba.njit(**options)(function)
+    finally:
+        config.CACHE_DIR = user_folder
     return result
+
+
+@cache
+def _cache_folder() -> str:
+    """Return the cache folder of these sources: Numba compares a function's file, but not those of its callees."""
+    folder = Path(__file__).parent
+    sources = b"".join(file.read_bytes() for file in sorted(folder.glob("*.py")))
+    base = folder if os.access(folder, os.W_OK) else Path.home() / ".cache" / "circinus"
+    return str(base / "__pycache__" / f"kernels-{hashlib.sha256(sources).hexdigest()[:16]}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from circinus.arrays import IntArray
@@ -18,9 +20,40 @@ from circinus.queueing.event_arrays import (
     Stations,
     Visits,
 )
+from circinus.queueing.fcfs import Station
 
 _MIN_SIZE = 1024
 """Initial size of the buffers of a block, which grow, and minimum of those for departures."""
+
+
+@cache
+def load_kernels() -> None:
+    """Load all compiled functions, or compile them, which takes seconds once on a machine.
+
+    For callers with time limits, which compiling would use up.
+    """
+    from circinus.queueing.fcfs_kernel import serve_in_batches, serve_one_by_one
+
+    station = Stations.of([Station("", 1)], [True])
+    none, no_times, false = np.zeros(1, dtype=np.int64), np.zeros(1), np.zeros(1, dtype=np.bool_)
+    first_target = np.zeros(2, dtype=np.int64)
+    visits = Visits(none, none, no_times, no_times, false, false, no_times, first_target, none, false, 0)
+    joins = JoinArrays(none, np.zeros(1, dtype=np.int32), no_times, none)
+    EventBlock(station, visits, RequestArrays(none, no_times, no_times.copy(), false.copy()), joins).advance(
+        Entries(no_times, none, none, none), np.inf
+    )
+    serve_one_by_one(np.zeros(1), no_times, no_times, np.inf, np.zeros(1))
+    serve_in_batches(
+        np.zeros(1),
+        no_times,
+        np.zeros(2),
+        np.ones(1),
+        0.0,
+        np.inf,
+        np.zeros(1),
+        np.zeros(1),
+        np.zeros(1, dtype=np.int64),
+    )
 
 
 class EventBlock:
