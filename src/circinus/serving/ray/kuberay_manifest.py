@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from typing import Any
 
@@ -69,7 +69,8 @@ def ray_service(desired: DesiredState, manifest: Manifest) -> dict[str, Any]:
         )
     settings = RaySettings(http=("0.0.0.0", _PORTS["serve"]))
     applications = build_applications(desired, emulate_speeds=False)
-    configs = build_router_configs(desired, applications)
+    # Number 0 is always in force, also after changes by engines, which count.
+    configs = {site: replace(c, number=0) for site, c in build_router_configs(desired, applications).items()}
     serve = serve_schema(applications, configs, desired.infrastructure, settings, recordings=None)
     used = {deployment.deployment.pool for deployment in desired.deployments}
     used |= {pool for config in configs.values() if (pool := router_pool(config, desired.infrastructure)) is not None}

@@ -86,10 +86,11 @@ class SiteRouter:
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Apply a configuration from Ray Serve, after a start or a change.
 
-        Ray Serve may deliver it after a switch to the configuration of the next change; then it is ignored.
+        Ray Serve may deliver it after a switch to the configuration of the next change; then it is ignored, unless it
+        is of a manifest, which has number 0.
         """
         delivered = config_from_dict(config)
-        if delivered.number >= self._number:
+        if delivered.number == 0 or delivered.number >= self._number:
             self._switches += 1
             self._number = delivered.number
             self._core.configure(delivered)
