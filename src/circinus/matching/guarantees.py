@@ -112,7 +112,9 @@ def pins_error(
     code = "query.pinned_timeout" if rejection.undecided else "query.pinned_infeasible"
     if conflict is None or not conflicting:  # at utilization targets, other queries conflict, or none
         message, location = f"the query is pinned but cannot be served: {reason}", f"query {rejection.query}"
-        return PlanningError(message, code=code, location=location, hint="Remove the pin or relax its SLOs.")
+        return PlanningError(
+            message, code=code, location=location, hint="Remove the pin, relax its SLOs, or allow more changes."
+        )
     message = f"{conflict.message}; as sized, query {rejection.query}: {reason}"
     code = code if rejection.undecided else conflict.code
     return PlanningError(message, code=code, location=conflict.location, hint=conflict.hint)

@@ -42,6 +42,7 @@ from circinus.matching.tolerances import COST_GAP_TOLERANCE
 from circinus.planning import Frontier, plan_queries
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
+from circinus.queueing.event_block import load_kernels
 from circinus.specification import Infrastructure, Network, Specification
 
 _log = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ def plan_all_queries(
         PlanningError: no infrastructure, a profile is missing or too uncertain, invalid numbers, or pinned queries that
             cannot be served.
     """
+    load_kernels()
     frontiers = plan_queries(specification, profiles, search)
     infrastructure = specification.required_infrastructure
     network = Network(infrastructure)
@@ -127,10 +129,10 @@ def plan_all_queries(
         promise=plans.feasible_estimate,
         incumbent=incumbent,
     )
-    offered, matchings = frontiers, list[Matching]()
+    offered, answers = frontiers, list[Matching]()
     for attempt in count(1):
         matching = match_offered(offered, settings=match_settings)
-        matchings.append(matching)
+        answers.append(matching)
         check = check_by_simulation(
             matching, simulation_inputs(specification, profiles, matching), network, seed=settings.seed
         )
@@ -144,7 +146,7 @@ def plan_all_queries(
             else frontier
             for name, frontier in offered.items()
         }
-    matching = check.matching if attempt == 1 else _with_bounds(check.matching, matchings[0])
+    matching = check.matching if attempt == 1 else _with_bounds(check.matching, answers[0])
     if matching.rejections:
         planner = AdmissionPlanner.of(specification, profiles, matching, search)
         limit_s = MATCHING.second_look_time_share * settings.limit_s(len(frontiers))
@@ -152,7 +154,8 @@ def plan_all_queries(
         pinned = tuple(query for query in specification.queries if query.pin is not None)
         names = {query.name for query in pinned}
         refused = [rejection for rejection in planner.matching.rejections if rejection.query in names]
-        if refused and len(pinned) < len(frontiers) and (incumbent is None or incumbent.max_changes is None):
+        may_change = incumbent is None or incumbent.max_changes is None
+        if refused and len(pinned) < len(frontiers) and may_change and not infrastructure.tenants:
             pinned_only, _ = plan_all_queries(
                 replace(specification, queries=pinned),
                 profiles,
@@ -167,7 +170,7 @@ def plan_all_queries(
             required = partial(match_offered, settings=replace(match_settings, requires_pins=True))
             raise pins_error(refused, {name: f for name, f in offered.items() if f.candidates}, required)
         if incumbent is not None and incumbent.plans and not infrastructure.tenants:
-            planner = _at_least_kept(planner, frontiers, incumbent, limit_s)
+            planner = _or_running_plans(planner, frontiers, incumbent, limit_s)
         matching = replace(
             planner.matching,
             rejections=tuple(
@@ -181,7 +184,7 @@ def plan_all_queries(
     return plans.with_latest_starts(replace(matching, deployments=deployments)), frontiers
 
 
-def _at_least_kept(
+def _or_running_plans(
     planner: AdmissionPlanner, frontiers: Mapping[str, Frontier], incumbent: Incumbent, limit_s: float
 ) -> AdmissionPlanner:
     """Return the planner, or one that keeps running plans as sized and admits others to them, if that serves more.

@@ -173,15 +173,24 @@ class _SecondLook:
         stayable, served = dict[str, QueryPlan](), self._served
         running = [query for query in self._queries.values() if query.name in self.incumbent.plans]
         for query in sorted(running, key=lambda query: (query.name not in served, _importance(query))):
-            admission, matching, plan = None, planner.matching, self.incumbent.plans[query.name]
+            plan = self.incumbent.plans[query.name]
             composed = planner.plans.on_deployments(query, plan.deployments, any_latency=True)
             if all(candidate.plan != plan for candidate in composed):
                 continue
-            if not self.is_late():
-                asked = unpriced[query.name]
-                frontier = replace(self.frontiers[query.name], query=asked)
-                admission, matching = planner.admit(asked, frontier, short=True, only=plan)
-            if admission is None or admission.assignment is not None:
+            if self.is_late():
+                stayable[query.name] = plan
+                continue
+            asked = unpriced[query.name]
+            frontier = replace(self.frontiers[query.name], query=asked)
+            admission, matching = planner.admit(
+                asked,
+                frontier,
+                short=True,
+                only=plan,
+                max_simulations=min(self.simulations, MATCHING.max_simulated_plans),
+            )
+            self.simulations = max(self.simulations - admission.simulations, 0)
+            if admission.assignment is not None:
                 planner, stayable[query.name] = planner.with_matching(matching), plan
         return stayable
 

@@ -44,8 +44,8 @@ class BestEffortPlan:
     population: int
     """Number of items that may be measured."""
     more_items: int | None = None
-    """Number of items to add to the data set until the accuracy SLO is guaranteed, more likely than not; None if it is,
-    if not all items are measured, or if no measured mean meets it."""
+    """Number of items to add to the data set until the accuracy SLO of the query is guaranteed, with any configuration,
+    in about half of the cases; None if it is, or if no configuration's mean over all items meets it."""
 
 
 @dataclass(frozen=True)

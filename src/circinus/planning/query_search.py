@@ -91,7 +91,7 @@ class QuerySearch:
 
     @cached_property
     def more_items(self) -> int | None:
-        """Number of items to add to the data set until the accuracy SLO is guaranteed, more likely than not.
+        """Number of items to add to the data set until the accuracy SLO is guaranteed, in about half of the cases.
 
         It is the least over the configurations that are fast enough and miss the SLO on all items with a mean that
         meets it; None without any. The best of several means is too good (the winner's curse), so that margins are then
