@@ -76,11 +76,13 @@ def advice_part(options: Options, console: Console) -> PartResult:
     """Follow all advice on random applications, and on the examples."""
     random = partial(_random_advice, options.state)
     followed = [(str(seed), f) for seed, f in _seeds(options.applications, options.jobs, random, "advice")]
-    for name in options.examples:
-        application = real_application(name, options.state, options.profile_s)
-        for seed in range(options.variants):
-            variant = stricter(application, seed)
-            followed += [(f"{name} {seed}", f) for f in followed_advice(variant, variant.workspace().plan())]
+    variants = [
+        (f"{name} {seed}", stricter(real_application(name, options.state, options.profile_s), seed))
+        for name in options.examples
+        for seed in range(options.variants)
+    ]
+    with ProcessPoolExecutor(options.jobs) as pool:
+        followed += [f for its in track(pool.map(_variant_advice, variants), "variants", len(variants)) for f in its]
     kinds: defaultdict[str, list[bool]] = defaultdict(list)
     for _, advice in followed:
         kinds[advice.kind].append(advice.holds)
@@ -99,6 +101,11 @@ def advice_part(options: Options, console: Console) -> PartResult:
             for kind, of_kind in sorted(kinds.items())
         ),
     ], [*rows, *broken]
+
+
+def _variant_advice(named: tuple[str, Application]) -> list[tuple[str, Followed]]:
+    name, variant = named
+    return [(name, advice) for advice in followed_advice(variant, variant.workspace().plan())]
 
 
 def _random_advice(state: Path, seed: int) -> list[tuple[int, Followed]]:
@@ -182,10 +189,10 @@ def _mean(values: Iterable[Any]) -> float:
 BENCHMARK = Benchmark(
     options=(
         Option("runs", 500, "profiling runs of each shape of scores", quick=10),
-        Option("applications", 120, "random applications whose advice and rejections are followed", quick=4),
+        Option("applications", 90, "random applications whose advice and rejections are followed", quick=4),
         Option("changes", 300, "random changes of a specification", quick=20),
         Option("examples", _EXAMPLES, "applications with real operators", quick=("starter",), choices=_EXAMPLES),
-        Option("variants", 10, "stricter variants of each of these whose advice is followed", quick=2),
+        Option("variants", 2, "stricter variants of each of these whose advice is followed", quick=2),
         Option("duration", 20.0, "seconds of each of five load tests", quick=3.0),
         Option("profile_s", 120.0, "seconds of profiling each real pipeline", quick=10.0),
         Option("jobs", os.cpu_count() or 1, "number of processes"),
