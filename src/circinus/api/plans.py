@@ -15,7 +15,7 @@ from circinus.api.result import Result
 from circinus.matching import load_plan_set, save_plan_set
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
 from circinus.reporting.plan_table import PLAN_LEGEND, deployment_table, price_table
-from circinus.reporting.profile_table import correction_table, search_summary
+from circinus.reporting.profile_table import correction_table
 from circinus.specification.formatting import ACCURACY, with_metric
 
 if TYPE_CHECKING:
@@ -227,8 +227,6 @@ class Explanation(Result):
     queries: Mapping[str, Query]
     """The explained queries."""
     specification: Specification
-    profiles: Mapping[str, PipelineProfile] = field(default_factory=dict)
-    """Pipeline -> profile with the verdict on each configuration, where the store has it."""
     complete: bool = True
     """True if all queries are explained; deployments and shadow prices are then printed, too."""
 
@@ -279,7 +277,7 @@ class Explanation(Result):
             name: {
                 **vars(decision),
                 "metric": self._shown(decision)[1],
-                "search": search_summary_json(self.profiles.get(self.queries[name].pipeline)),
+                "search": self.plan.file.coverage.get(self.queries[name].pipeline),
                 "corrections": self.corrections([self.queries[name].pipeline]),
             }
             for name, decision in self.decisions().items()
@@ -295,8 +293,8 @@ class Explanation(Result):
         for rejection in matching.rejections:
             if rejection.query in self.queries:
                 console.print(rejection_explanation(rejection, *self._shown(rejection)))
-        for name, profile in self.profiles.items():
-            console.print(f"pipeline {name}: {search_summary(profile)}", markup=False, highlight=False)
+        for name in sorted({query.pipeline for query in self.queries.values()} & self.plan.file.coverage.keys()):
+            console.print(f"pipeline {name}: {self.plan.file.coverage[name]}", markup=False, highlight=False)
         corrections = self.corrections()
         if corrections:
             console.print(correction_table(corrections))

@@ -24,10 +24,8 @@ def _verdict(verdict: ConfigurationVerdict | None) -> dict[str, object]:
     return {} if verdict is None else {"verdict": verdict.verdict, "reason": verdict.reason}
 
 
-def search_summary_json(profile: PipelineProfile | None) -> dict[str, object] | None:
+def search_summary_json(profile: PipelineProfile) -> dict[str, object]:
     """Return the numbers of configurations and the stopping certificate, as documents of other verbs have them."""
-    if profile is None:
-        return None
     return {
         "measured": len(profile.configurations),
         "unmeasured": profile.unmeasured,

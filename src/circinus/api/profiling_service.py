@@ -159,19 +159,6 @@ def stored_profiles(
     return ProfileReport(profiles, specification, observations=_observations(store, names))
 
 
-def available_profiles(
-    specification: Specification, names: Collection[str], store: Path, *, seed: int
-) -> Mapping[str, PipelineProfile]:
-    """Return `load_profiles` with verdicts, without pipelines whose store is gone or was filled from a trace."""
-    profiles: dict[str, PipelineProfile] = {}
-    for name in sorted(names):
-        try:
-            profiles |= load_profiles(specification, [name], store, seed=seed, with_verdicts=True)
-        except (OperatorError, ProfileError):
-            continue
-    return profiles
-
-
 def calibrate_pipelines(
     specification: Specification,
     names: Sequence[str],

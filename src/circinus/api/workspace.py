@@ -256,16 +256,13 @@ class Workspace(ProfilingWorkspace):
         """
         from circinus.api.planning_service import advise_rejected
         from circinus.api.plans import Explanation
-        from circinus.api.profiling_service import available_profiles
 
         decided = [*plan, *plan.rejected]
         for name in set(queries or ()).difference(decided):
             raise _unknown_query(name, decided, str(plan.path or ""))
         explained = {name: self._query(name) for name in (decided if queries is None else queries)}
         plan = replace(plan, file=advise_rejected(self._opened(plan), queries))
-        used = {query.pipeline for query in explained.values()}
-        profiles = available_profiles(self.specification, used, self.store, seed=plan.file.seed)
-        return Explanation(plan, explained, self.specification, profiles, queries is None)
+        return Explanation(plan, explained, self.specification, queries is None)
 
     def simulate(
         self,

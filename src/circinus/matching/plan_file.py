@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from circinus.errors import OperatorError, PlanningError, StalePlanError
 from circinus.estimation import NO_CORRECTIONS, Corrections
-from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanFile
+from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanFile, ProfileCoverage
 from circinus.operators import resolve, version_of
 from circinus.profiling import PipelineProfile
 from circinus.specification import Slos, Specification
@@ -67,6 +67,7 @@ def make_plan_set(
         planning_s=planning_s,
         corrections=corrections,
         slos=_slos(specification),
+        coverage={name: ProfileCoverage.of(profile) for name, profile in profiles.items()},
         folder=folder,
     )
 
@@ -177,6 +178,7 @@ def add_query(
         specification_fingerprint=specification_part.fingerprint(),
         parts=_parts(specification_part),
         slos=_slos(specification_part),
+        coverage={**plan_set.coverage, profile.pipeline: ProfileCoverage.of(profile)},
         code_versions={**plan_set.code_versions, **profile.code_versions},
         matching=matching,
         created_at=created_at.isoformat(timespec="seconds"),

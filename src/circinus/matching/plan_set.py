@@ -6,13 +6,16 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from circinus.estimation import NO_CORRECTIONS, Corrections, Estimate, PlanCandidate, ReplicaDemand
 from circinus.matching.explanation.shadow_prices import ShadowPrice
 from circinus.matching.tolerances import SHARE_TOLERANCE, WEIGHT_TOLERANCE
 from circinus.planning import BestEffortPlan, Ladder
 from circinus.specification import Deployment, Query, QueryPlan, Slos, Tenant
+
+if TYPE_CHECKING:
+    from circinus.profiling import PipelineProfile
 
 SCHEMA_VERSION = 4
 
@@ -183,6 +186,24 @@ class Matching:
 
 
 @dataclass(frozen=True)
+class ProfileCoverage:
+    """Numbers of configurations of a pipeline by what was measured of them."""
+
+    measured: int
+    failed: int
+    unmeasured: int
+
+    @classmethod
+    def of(cls, profile: PipelineProfile) -> Self:
+        """Return the numbers of a profile."""
+        return cls(len(profile.configurations), len(profile.failed), profile.unmeasured)
+
+    def __str__(self) -> str:
+        total = self.measured + self.failed + self.unmeasured
+        return f"{self.measured:,} of {total:,} configurations were measured"
+
+
+@dataclass(frozen=True)
 class PlanFile:
     """A plan file: the matching and its inputs."""
 
@@ -207,6 +228,8 @@ class PlanFile:
     """Correction factors on profiled service times in all estimates. Later observations do not make the plan stale."""
     slos: Mapping[str, Slos] = field(default_factory=dict)
     """SLOs of each query, served or rejected, for readers without the specification; empty in files without them."""
+    coverage: Mapping[str, ProfileCoverage] = field(default_factory=dict)
+    """Pipeline -> what was measured of it when its queries were planned; empty in files without it."""
     schema_version: int = field(default=SCHEMA_VERSION)
     folder: Path = field(default=Path(), compare=False)
     """Folder of the plan file; it is not written, so that a plan file can move together with what it names."""

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.estimation import Correction, Corrections
+from circinus.matching import ProfileCoverage
 from circinus.operators.process_output import without_excerpt
 from circinus.profiling import (
     Calibration,
@@ -198,9 +199,8 @@ def _operators(profile: PipelineProfile) -> Table:
 
 def search_summary(profile: PipelineProfile) -> str:
     """Return the number of measured configurations, and the certificate for the unmeasured ones."""
-    total = len(profile.configurations) + len(profile.failed) + profile.unmeasured
     certificate = f"; {profile.certificate}" if profile.certificate is not None else ""
-    return f"{len(profile.configurations):,} of {total:,} configurations were measured{certificate}"
+    return f"{ProfileCoverage.of(profile)}{certificate}"
 
 
 def _verdict(judgement: ConfigurationVerdict | None, metric: str) -> str:
