@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cache
@@ -10,7 +11,8 @@ import pytest
 
 from budget import HANG_LIMIT_S, share_of
 from circinus.estimation.estimator import USABLE_LINK_SHARE
-from circinus.matching import Matching, MatchSettings, admission, optimizer, plan_all_queries
+from circinus.matching import Matching, MatchSettings, admission, optimizer, plan_all_queries, simulation_check
+from circinus.matching.explanation.slo_relaxation import with_slos
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.simulation_check import (
     SimulationCheck,
@@ -23,8 +25,9 @@ from circinus.planning import plan_queries
 from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import MarkovModulatedPoisson
 from circinus.simulation import PlannedQuery, simulate
+from circinus.simulation.engine import Simulation
 from circinus.simulation.model_builder import build_model
-from circinus.specification import BurstyArrivals, HardwareClass, LatencySlo, Network, QueryPlan, Specification
+from circinus.specification import BurstyArrivals, HardwareClass, LatencySlo, Network, QueryPlan, Slos, Specification
 from circinus.statistics.interval import Interval
 from circinus.testing.random_instances import random_specification
 
@@ -113,6 +116,47 @@ def test_a_plan_that_the_simulation_finds_too_slow_is_missed_and_no_longer_offer
     assert first.chosen.plan not in [candidate.plan for candidate in left.plans]
     assert left.near_misses[0].candidate == slow
     assert bool(left.candidates) != bool(left.relaxations)
+
+
+@pytest.mark.parametrize(("factor", "early_risk"), [(0.1, 0.01), (1.0, 1e-9), (10.0, 0.01)])
+def test_a_simulation_ends_when_the_verdicts_are_sure(
+    monkeypatch: pytest.MonkeyPatch, factor: float, early_risk: float
+) -> None:
+    """Limits near the latency take the whole simulation, limits far from it a sixteenth."""
+    specification, profiles, matching = _bursty(3)
+    assert specification.infrastructure is not None
+    network = Network(specification.infrastructure)
+    planned = simulation_inputs(specification, profiles, matching)
+    whole = check_by_simulation(matching, planned, network, early_risk=0.0)
+    latency_s = {a.query: a.chosen.estimate.latency_s.upper for a in whole.matching.assignments}
+    limited = [
+        replace(one, query=with_slos(one.query, Slos(latency=one_limit)))
+        for one in planned
+        if (one_limit := LatencySlo(percentile=95.0, limit_s=factor * latency_s[one.query.name]))
+    ]
+    ends: list[float] = []
+
+    class Watched(Simulation):
+        def run(self, on_progress: Callable[[float], None] | None = None, *, end_s: float = math.inf) -> None:
+            super().run(on_progress, end_s=end_s)
+            ends.append(end_s / self.duration_s)
+
+    monkeypatch.setattr(simulation_check, "Simulation", Watched)
+    found = check_by_simulation(matching, limited, network, early_risk=early_risk)
+    expected = check_by_simulation(matching, limited, network, early_risk=0.0)
+    assert found.violated.keys() == expected.violated.keys()
+    if factor == 1:
+        assert ends[:-1] == [1 / 16, 1 / 8, 1 / 4, 1 / 2, math.inf]
+        for early, late in zip(found.matching.assignments, expected.matching.assignments, strict=True):
+            bounds = vars(late.chosen.estimate.latency_s)
+            assert vars(early.chosen.estimate.latency_s) == pytest.approx(bounds, rel=1e-9)  # rounding of windows
+    else:
+        assert bool(found.violated) == (factor < 1)
+        assert ends[:-1] == [1 / 16]
+        for early, late in zip(found.matching.assignments, expected.matching.assignments, strict=True):
+            early_s, late_s = early.chosen.estimate.latency_s, late.chosen.estimate.latency_s
+            assert early_s.upper - early_s.lower > late_s.upper - late_s.lower
+            assert early_s.lower <= late_s.value <= early_s.upper
 
 
 def _with_slow_plans(

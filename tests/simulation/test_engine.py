@@ -90,7 +90,11 @@ def test_windows_of_time_change_nothing(chains: list[list[int]], seed: int, ends
     whole.run()
     parts = Simulation(FIVE, queries, duration_s=20.0, seed=seed)
     for until_s in sorted(set(ends)):
-        parts.advance(until_s)
+        parts.run(end_s=until_s)
+        assert parts.now_s == until_s
+        for run in parts.runs:
+            assert (np.isfinite(run.done_s[: run.ended])).all()
+            assert run.ended == len(run.done_s) or np.isinf(run.done_s[run.ended])
     parts.run()
     for one, other in zip(whole.runs, parts.runs, strict=True):
         assert np.isfinite(one.latency_s).all()

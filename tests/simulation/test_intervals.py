@@ -14,6 +14,8 @@ from circinus.simulation.report import percentile_interval
 def test_bounds_hold_the_value(latencies: list[float], percentile: float) -> None:
     found = percentile_interval(np.array(latencies), percentile)
     assert found.lower <= found.value <= found.upper
+    surer = percentile_interval(np.array(latencies), percentile, 0.999)
+    assert surer.lower <= found.lower <= found.upper <= surer.upper
     assert sum(one <= found.value for one in latencies) >= len(latencies) * percentile / 100 - 1e-9
 
 

@@ -20,9 +20,9 @@ from circinus.planning import Frontier, NearMiss, SingleRelaxation
 from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import MarkovModulatedPoisson, arrival_process
 from circinus.simulation import PlannedQuery
-from circinus.simulation.engine import Simulation
+from circinus.simulation.engine import QueryRun, Simulation
 from circinus.simulation.model_builder import SimulationModel, build_model
-from circinus.simulation.report import percentile_interval
+from circinus.simulation.report import CONFIDENCE, has_sections, percentile_interval
 from circinus.specification import Network, SloKind, Specification
 from circinus.statistics.interval import Interval
 
@@ -133,12 +133,17 @@ def check_by_simulation(
     restrict_to: Collection[str] | None = None,
     unconfirmed: Collection[str] = (),
     executions: float = MATCHING.simulated_executions,
+    early_risk: float = MATCHING.early_risk,
 ) -> SimulationCheck:
     """Simulate all plans together if any estimate has caveats, and replace the latencies of those estimates.
 
     Hardware has its guaranteed speed. Bounds are those of the simulation's confidence interval; the upper one is scaled
     by the estimate's allowance for few items. Dropped requests are late. Queries with too few simulated requests keep
     their estimates and caveats.
+
+    The simulation ends at the first of some interim analyses, each after twice the time of the one before, at which the
+    verdicts on all queries are sure: a whole confidence interval is on one side of the limit. The intervals there are
+    as wide as the risk of all interim analyses together requires (Bonferroni).
 
     Args:
         matching: as sized.
@@ -147,34 +152,95 @@ def check_by_simulation(
         seed: of the simulation.
         restrict_to: queries to check; None: all.
         unconfirmed: queries to check although formulas are accurate, as their bounds miss the SLO narrowly.
-        executions: approximate number of simulated executions.
+        executions: approximate maximum number of simulated executions.
+        early_risk: probability that an interval of an interim analysis does not contain the percentile; 0: there is no
+            interim analysis.
     """
     matching = _with_doubts(matching, unconfirmed)
     assignments = [a for a in matching.assignments if restrict_to is None or a.query in restrict_to]
-    uncertain = {assignment.query for assignment in assignments if assignment.chosen.estimate.caveats}
+    uncertain = {assignment.query: assignment for assignment in assignments if assignment.chosen.estimate.caveats}
     if not uncertain:
         return SimulationCheck(matching, {})
     replicas = {sized.deployment: sized.replicas for sized in matching.deployments}
     model = build_model(planned, replicas, network, with_margins=True)
     duration_s = simulation_horizon_s(planned, model, executions)
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
-    simulation.run()
-    latencies = {
-        plan.query.name: np.minimum(run.latency_s[run.arrival_s >= MATCHING.warm_up_share * duration_s], UNBOUNDED)
+    checked = {
+        plan.query.name: _CheckedQuery(uncertain[plan.query.name], plan, run)
         for plan, run in zip(planned, simulation.runs, strict=True)
+        if plan.query.name in uncertain
     }
-    planned_of = {plan.query.name: plan for plan in planned}
+    for look in range(-MATCHING.interim_analyses if early_risk else 0, 1):
+        until_s = duration_s * 2.0**look
+        confidence = 1 - early_risk / MATCHING.interim_analyses if look else CONFIDENCE
+        simulation.run(end_s=until_s if look else math.inf)
+        if look and all(query.is_decided(until_s, duration_s, confidence) for query in checked.values()):
+            break
     updated, violated = [], {}
     for assignment in matching.assignments:
         name = assignment.query
-        if name in uncertain and len(latencies[name]) >= MATCHING.min_simulated_requests:
-            assignment = _with_simulated_latency(assignment, planned_of[name], latencies[name])
-            if SloKind.LATENCY in assignment.chosen.estimate.violations(planned_of[name].query.slos):
+        if name in checked:
+            simulated = checked[name].simulated(until_s, confidence)
+            assignment = simulated or assignment
+            estimate, slos = assignment.chosen.estimate, checked[name].planned.query.slos
+            is_late = simulated is not None and SloKind.LATENCY in estimate.violations(slos)
+            if is_late or (name in unconfirmed and not estimate.simulated):  # too few requests to confirm it
                 violated[name] = assignment.chosen
-        if name in unconfirmed and not assignment.chosen.estimate.simulated:  # too few requests to confirm it
-            violated[name] = assignment.chosen
         updated.append(assignment)
     return SimulationCheck(replace(matching, assignments=tuple(updated)), violated)
+
+
+@dataclass(frozen=True, eq=False)
+class _CheckedQuery:
+    assignment: Assignment
+    planned: PlannedQuery
+    run: QueryRun
+
+    def is_decided(self, until_s: float, duration_s: float, confidence: float) -> bool:
+        """Return whether more requests will surely not change the verdict on the latency.
+
+        Args:
+            until_s: simulated time.
+            duration_s: maximum simulated time.
+            confidence: of the interval.
+        """
+        if len(self.run.arrival_s) - self._warm_up(duration_s) < MATCHING.min_simulated_requests:
+            return True  # there will be no verdict
+        percentile, latency_s = self.assignment.chosen.estimate.percentile, self._latency_s(until_s)
+        if len(latency_s) < MATCHING.min_simulated_requests or not has_sections(len(latency_s), percentile):
+            return False
+        slo = self.planned.query.slos.latency
+        if slo is None:
+            return True
+        bounds = percentile_interval(latency_s, percentile, confidence)
+        return slo.is_met_by(bounds.upper * self._allowance) or not slo.is_met_by(bounds.lower * self._allowance)
+
+    def simulated(self, until_s: float, confidence: float) -> Assignment | None:
+        """Return the assignment with its latency in the simulation, or None if there are too few requests."""
+        latency_s = self._latency_s(until_s)
+        if len(latency_s) < MATCHING.min_simulated_requests:
+            return None
+        previous = self.assignment.chosen.estimate
+        measured = percentile_interval(latency_s, previous.percentile, confidence)
+        if not math.isfinite(measured.upper):  # too few requests for such a high percentile
+            return self.assignment
+        upper_s = min(measured.upper * self._allowance, max(UNBOUNDED, measured.upper))
+        estimate = replace(previous, latency_s=Interval(measured.value, measured.lower, upper_s), simulated=True)
+        estimate = replace(estimate, slo_probability=_slo_probability(estimate, self.planned, latency_s))
+        return replace(self.assignment, chosen=replace(self.assignment.chosen, estimate=estimate))
+
+    @property
+    def _allowance(self) -> float:
+        """Factor on the upper bound for few items."""
+        latency_s = self.assignment.chosen.estimate.latency_s
+        return latency_s.upper / latency_s.value if latency_s.value > 0 else 1.0
+
+    def _latency_s(self, until_s: float) -> FloatArray:
+        """Return the latencies of all requests after the warm-up and before the first open one."""
+        return np.minimum(self.run.latency_s[self._warm_up(until_s) : self.run.ended], UNBOUNDED)
+
+    def _warm_up(self, until_s: float) -> int:
+        return int(np.searchsorted(self.run.arrival_s, MATCHING.warm_up_share * until_s))
 
 
 def _with_doubts(matching: Matching, unconfirmed: Collection[str]) -> Matching:
@@ -209,18 +275,6 @@ def _bursts_s(planned: Sequence[PlannedQuery]) -> float:
 def _burst_periods_s(planned: Sequence[PlannedQuery]) -> list[float]:
     """Return the mean times between bursts of all bursty queries."""
     return [sum(plan.arrivals.durations_s) for plan in planned if isinstance(plan.arrivals, MarkovModulatedPoisson)]
-
-
-def _with_simulated_latency(assignment: Assignment, planned: PlannedQuery, latency_s: FloatArray) -> Assignment:
-    previous = assignment.chosen.estimate
-    measured = percentile_interval(latency_s, previous.percentile)
-    if not math.isfinite(measured.upper):  # too few requests for such a high percentile
-        return assignment
-    factor = previous.latency_s.upper / previous.latency_s.value if previous.latency_s.value > 0 else 1.0
-    bounds = Interval(measured.value, measured.lower, min(measured.upper * factor, max(UNBOUNDED, measured.upper)))
-    estimate = replace(previous, latency_s=bounds, simulated=True)
-    estimate = replace(estimate, slo_probability=_slo_probability(estimate, planned, latency_s))
-    return replace(assignment, chosen=replace(assignment.chosen, estimate=estimate))
 
 
 def _slo_probability(estimate: Estimate, planned: PlannedQuery, latency_s: FloatArray) -> SloProbabilities | None:

@@ -112,6 +112,12 @@ class QueryRun:
         """(n,) times from arrival to result; infinite for open and dropped requests."""
         return self.done_s - self.arrival_s
 
+    @property
+    def ended(self) -> int:
+        """Number of requests before the first open one."""
+        is_open = np.isinf(self.done_s) & np.isinf(self.dropped_s)
+        return int(is_open.argmax()) if is_open.any() else len(is_open)
+
 
 @dataclass(frozen=True)
 class VisitRun:
@@ -211,11 +217,12 @@ class Simulation:
         """
         self._enters[query] = enters
 
-    def run(self, on_progress: Callable[[float], None] | None = None) -> None:
-        """Run until every request is completed or dropped.
+    def run(self, on_progress: Callable[[float], None] | None = None, *, end_s: float = math.inf) -> None:
+        """Run until every request is completed or dropped, or until a simulated time, after which a run continues.
 
         Args:
             on_progress: callback for the simulated time, called after each window.
+            end_s: end of the simulated time.
         """
         start_s = self.now_s
         executions = sum(len(run.items) * len(run.query.visits) for run in self.runs)
@@ -223,11 +230,11 @@ class Simulation:
         windows = max(1, math.ceil(executions / size))
         for window in range(1, windows):
             until_s = self.duration_s * window / windows
-            if until_s > start_s:
+            if start_s < until_s < end_s:
                 self.advance(until_s)
                 if on_progress is not None:
                     on_progress(until_s)
-        self.advance(math.inf)
+        self.advance(end_s)
 
     def advance(self, until_s: float) -> None:
         """Advance the simulated time, which must increase."""

@@ -22,8 +22,8 @@ _MIN_SECTIONS = 5
 """Minimum number of sections for a standard error."""
 
 
-def percentile_interval(latency_s: FloatArray, percentile: float) -> Interval:
-    """Return a percentile of latencies with its 95 % confidence interval.
+def percentile_interval(latency_s: FloatArray, percentile: float, confidence: float = CONFIDENCE) -> Interval:
+    """Return a percentile of latencies with its confidence interval.
 
     Latencies of consecutive requests are correlated: the run is divided into up to 20 sections, and the interval is
     that of Student's t distribution about the overall percentile with the standard error of the sections' percentiles
@@ -35,10 +35,11 @@ def percentile_interval(latency_s: FloatArray, percentile: float) -> Interval:
     Args:
         latency_s: (n,) latencies in order of arrival, n >= 1; infinite for dropped requests.
         percentile: percentile in (0, 100).
+        confidence: probability that the interval contains the percentile.
     """
     count, share = len(latency_s), percentile / 100
     value = float(np.quantile(latency_s, share, method="inverted_cdf"))
-    sections = min(_SECTIONS, int(count * (1 - share) / _MIN_BEYOND))
+    sections = _sections(count, percentile)
     if sections >= _MIN_SECTIONS:
         size = count // sections
         of_sections = np.quantile(
@@ -46,10 +47,10 @@ def percentile_interval(latency_s: FloatArray, percentile: float) -> Interval:
         )
         if not np.isfinite(of_sections).all():
             return Interval(value, min(value, float(of_sections.min())), math.inf)
-        quantile = student_t_quantile((1 - CONFIDENCE) / 2, sections - 1)
+        quantile = student_t_quantile((1 - confidence) / 2, sections - 1)
         half_width = quantile * float(of_sections.std(ddof=1)) / math.sqrt(sections)
         return Interval(value, max(0.0, value - half_width), value + half_width)
-    reach = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(count * share * (1 - share))
+    reach = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(count * share * (1 - share))
     ordered = np.sort(latency_s)
     first, last = math.floor(count * share - reach), math.ceil(count * share + reach)
     return Interval(
@@ -57,6 +58,15 @@ def percentile_interval(latency_s: FloatArray, percentile: float) -> Interval:
         min(value, float(ordered[max(first, 1) - 1])) if first >= 1 else 0.0,
         max(value, float(ordered[last - 1])) if last <= count else math.inf,
     )
+
+
+def has_sections(count: int, percentile: float) -> bool:
+    """Return whether so many latencies suffice for the standard error of a percentile in `percentile_interval`."""
+    return _sections(count, percentile) >= _MIN_SECTIONS
+
+
+def _sections(count: int, percentile: float) -> int:
+    return min(_SECTIONS, int(count * (1 - percentile / 100) / _MIN_BEYOND))
 
 
 @dataclass(frozen=True)
