@@ -1,4 +1,7 @@
-"""A plan together with the specification and the profile store that it was made from."""
+"""A plan together with the specification and the profile store that it was made from.
+
+Explanations and engines only read a plan, so that planning and simulation are imported where they are used.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circinus.api.defaults import DEFAULT_PLAN
-from circinus.api.planning_service import apply_corrections
-from circinus.api.profiling_service import load_profiles
 from circinus.errors import MissingFileError, PlanningError
 from circinus.matching import load_plan_set, require_fresh
-from circinus.matching.simulation_check import simulation_inputs
-from circinus.serving.desired_state import build_desired_state
-from circinus.simulation import simulate
-from circinus.specification import Network
 from circinus.specification.loader import load_specification
 
 if TYPE_CHECKING:
@@ -49,6 +46,9 @@ class LoadedPlan:
             more: further pipelines.
             sources: pipeline -> measurement backend, where it is not this machine.
         """
+        from circinus.api.planning_service import apply_corrections
+        from circinus.api.profiling_service import load_profiles
+
         served = {assignment.chosen.plan.pipeline for assignment in self.plan_set.matching.assignments}
         profiles = load_profiles(
             self.specification, sorted({*more, *served}), self.store, seed=self.plan_set.seed, sources=sources
@@ -57,6 +57,8 @@ class LoadedPlan:
 
     def desired_state(self, mode: Mode) -> DesiredState:
         """Return the engine state that deploys the plan."""
+        from circinus.serving.desired_state import build_desired_state
+
         versions = self.plan_set.code_versions
         return build_desired_state(self.plan_set.matching, self.specification, mode, self.store.resolve(), versions)
 
@@ -70,6 +72,10 @@ class LoadedPlan:
         on_progress: Callable[[Progress], None] | None = None,
     ) -> SimulationReport:
         """Simulate the served queries with their measurements; see `circinus.simulation.simulate`."""
+        from circinus.matching.simulation_check import simulation_inputs
+        from circinus.simulation import simulate
+        from circinus.specification import Network
+
         matching, infrastructure = self.plan_set.matching, self.specification.required_infrastructure
         _log.info("simulate %g s at %g times the rates", duration_s, load)
         served = {assignment.query for assignment in matching.assignments}

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 
-from circinus.api.profile_summary import search_summary_json
 from circinus.api.quantities import AnyPath
 from circinus.api.result import Result
 from circinus.matching import load_plan_set, save_plan_set
@@ -122,6 +121,8 @@ class Plan(Result, Mapping[str, "Assignment"]):
         return with_metric(decision.reason, self.metrics.get(decision.query, ACCURACY))
 
     def _document(self) -> Any:
+        from circinus.api.profile_summary import search_summary_json
+
         searches = {name: search_summary_json(profile) for name, profile in self.measured.items()}
         return {
             "file": self.path,

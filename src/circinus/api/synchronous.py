@@ -1,12 +1,16 @@
-"""Coroutines run from synchronous code, also inside a running event loop such as a notebook's."""
+"""Coroutines run from synchronous code, also inside a running event loop such as a notebook's.
+
+Every workspace imports this module, and asyncio is imported where it is used.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 
@@ -18,6 +22,9 @@ def outside_loop(function: Callable[[], T], cancel: Callable[[], None] = lambda:
         function: function to call.
         cancel: makes the function return early, when this thread is interrupted while it waits for the other.
     """
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -42,6 +49,8 @@ def run(
         loop_factory: maker of the event loop.
         cancel: makes the coroutine return early, after an interruption; by default its task is cancelled.
     """
+    import asyncio
+
     cancels: list[Callable[[], object]] = []
 
     async def cancellable() -> T:

@@ -254,14 +254,16 @@ class Workspace(ProfilingWorkspace):
             >>> [row["query"] for row in explanation.rows() if row["served"]]
             ['typing-aid', 'archive']
         """
-        from circinus.api.planning_service import advise_rejected
         from circinus.api.plans import Explanation
 
         decided = [*plan, *plan.rejected]
         for name in set(queries or ()).difference(decided):
             raise _unknown_query(name, decided, str(plan.path or ""))
         explained = {name: self._query(name) for name in (decided if queries is None else queries)}
-        plan = replace(plan, file=advise_rejected(self._opened(plan), queries))
+        if not plan.rejected.keys().isdisjoint(explained):
+            from circinus.api.planning_service import advise_rejected
+
+            plan = replace(plan, file=advise_rejected(self._opened(plan), queries))
         return Explanation(plan, explained, self.specification, queries is None)
 
     def simulate(
