@@ -25,13 +25,13 @@ def admit(
     All other queries keep their plans.
     """
     from circinus.api.workspace import Workspace
-    from circinus.cli.output import console, print_json
+    from circinus.cli.output import console, elapsed_time, print_json
     from circinus.reporting.explanation import admission_text
     from circinus.specification.formatting import format_duration, format_usd_per_h
 
     workspace, plan = Workspace.open_plan(plan_file, check_fresh=False)
     sources = load_trace_backends(trace, workspace.specification)
-    with query_argument():
+    with query_argument(), elapsed_time(f"planning query {query}"):
         result = workspace.admit(query, plan, output=None if dry_run else plan_file, sources=sources)
     if json:
         print_json("admit", result.to_dict())

@@ -17,10 +17,10 @@ def explain(
 ) -> None:
     """Explain each query's plan or rejection, its alternatives, and the change that would admit it."""
     from circinus.api.workspace import Workspace
-    from circinus.cli.output import console, print_json
+    from circinus.cli.output import console, elapsed_time, print_json
 
     workspace, plan = Workspace.open_plan(plan_file)
-    with query_argument():
+    with query_argument(), elapsed_time("explaining the plan"):
         explanation = workspace.explain(plan, queries or None)
     if json:
         print_json("explain", explanation.to_dict())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from circinus.errors import CircinusError
@@ -29,6 +31,21 @@ def progress_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+@contextmanager
+def elapsed_time(task: str, console: Console | None = None) -> Iterator[None]:
+    """Show a task and its elapsed time on standard error while it runs, on a terminal only."""
+    console = console or progress_console()
+    if not console.is_terminal:
+        yield
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        progress.add_task(task, total=None)
+        yield
 
 
 def print_json(kind: str, data: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,24 +93,26 @@ def plan(
     from circinus.api.plan_context import require_file
     from circinus.api.progress import progress_bar
     from circinus.api.workspace import Workspace
-    from circinus.cli.output import print_json
+    from circinus.cli.output import elapsed_time, print_json
 
     workspace = Workspace(paths, store=store, seed=seed)
     specification = workspace.specification
     incumbent, warning = _incumbent(previous, output, from_scratch, churn_price > 0 or max_changes is not None)
     if store is not None and budget is None and not trace:
         require_file(store, "a profile store; run `circinus profile` first, or plan with --budget")
-    result = workspace.plan(
-        output=output,
-        budget=budget,
-        incumbent=incumbent,
-        churn_price_usd_per_h=churn_price,
-        max_changes=max_changes,
-        time_limit=time_limit,
-        sources=load_trace_backends(trace, specification),
-        use_corrections=corrected,
-        progress=progress_bar,
-    )
+    planning = elapsed_time(f"planning {len(specification.queries)} queries") if budget is None else nullcontext()
+    with planning:  # profiling shows its own progress
+        result = workspace.plan(
+            output=output,
+            budget=budget,
+            incumbent=incumbent,
+            churn_price_usd_per_h=churn_price,
+            max_changes=max_changes,
+            time_limit=time_limit,
+            sources=load_trace_backends(trace, specification),
+            use_corrections=corrected,
+            progress=progress_bar,
+        )
     if warning:
         result = replace(result, warnings=tuple(sorted({*result.warnings, warning})))
     if json:
