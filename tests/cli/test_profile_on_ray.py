@@ -140,7 +140,7 @@ def test_plans_are_made_with_the_times_of_the_real_hardware(nodes: Nodes, tmp_pa
     for deployment in plan["matching"]["deployments"]:
         operator = deployment["deployment"]["operator"]
         assert deployment["relative_speed"] == pytest.approx(1 / SLOWNESS[operator], rel=SPEED_TOLERANCE)
-    assert "Speed on other hardware" in run_circinus("profile", "--show", cwd=folder).stdout
+    assert "Speed on other hardware" in run_circinus("profile", "--show", "--all", cwd=folder).stdout
 
 
 def test_a_class_without_a_node_is_told_unless_its_declared_speed_may_stand(nodes: Nodes, tmp_path: Path) -> None:

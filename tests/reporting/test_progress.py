@@ -25,7 +25,8 @@ def _log() -> tuple[Console, StringIO]:
 
 
 def _profiled(done: int) -> ProfileProgress:
-    return ProfileProgress("scores", None, done=done, total=400, elapsed_s=1.0, remaining_s=35.0)
+    seconds = {"elapsed_s": 1.0, "remaining_s": 35.0}
+    return ProfileProgress("scores", None, done=done, total=400, **seconds, settled=done // 10, candidates=12)
 
 
 def test_outside_a_terminal_a_line_is_printed_every_ten_seconds() -> None:
@@ -37,9 +38,9 @@ def test_outside_a_terminal_a_line_is_printed_every_ten_seconds() -> None:
             bar.progressed(_profiled(done=second))
     assert LINE_EVERY_S == 10.0
     assert written.getvalue().splitlines() == [
-        "mend: scores: 10 of 400, 35 s left",
-        "mend: scores: 20 of 400, 35 s left",
-        "mend: scores: 30 of 400, 35 s left",
+        "mend: scores: 10 of 400, 1 of 12 configurations settled, 35 s left",
+        "mend: scores: 20 of 400, 2 of 12 configurations settled, 35 s left",
+        "mend: scores: 30 of 400, 3 of 12 configurations settled, 35 s left",
     ]
 
 
@@ -79,4 +80,4 @@ def test_on_a_terminal_there_is_a_bar_and_no_line() -> None:
         clock.now_s += 60
         bar.progressed(_profiled(done=10))
     assert "10 of 400" not in written.getvalue()
-    assert "10/400" in written.getvalue()
+    assert "settled, 35 s left" in written.getvalue()

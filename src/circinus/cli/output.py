@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +20,11 @@ SCHEMA_VERSION = 2
 
 
 def console() -> Console:
-    """Return the console for results. Outside a terminal nothing is cut to 80 columns."""
+    """Return the console for results. Outside a terminal it has `COLUMNS` columns, by default 100."""
     from rich.console import Console
 
     plain = Console()
-    return plain if plain.is_terminal else Console(width=200)
+    return plain if plain.is_terminal or "COLUMNS" in os.environ else Console(width=100)
 
 
 def progress_console() -> Console:

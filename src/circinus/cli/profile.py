@@ -10,6 +10,7 @@ import typer
 from circinus.cli.options import (
     DEFAULT_ADDRESS,
     ENGINE,
+    OUTPUT,
     PROFILES,
     Address,
     Json,
@@ -63,6 +64,14 @@ def profile(
     show: Annotated[
         bool, typer.Option("--show", help="Print the stored profile without measuring.", rich_help_panel=_PANEL)
     ] = False,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Print all configurations, operators and observations, not only what plans may use.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     record: Record = None,
     trace: Traces = None,
     calibrate: Calibrated = False,
@@ -109,7 +118,7 @@ def profile(
 
     def show_profile(report: ProfileReport) -> None:
         if not json:
-            _print(report, with_observations=show)
+            _print(report, everything=everything, with_observations=show)
 
     if show:
         report = workspace.profile_report(names, sources=sources)
@@ -136,18 +145,24 @@ def profile(
         raise typer.Exit(1)  # every configuration of a pipeline failed
 
 
-def _print(report: ProfileReport, *, with_observations: bool) -> None:
+def _print(report: ProfileReport, *, everything: bool, with_observations: bool) -> None:
     from circinus.api.profile_summary import machine_warning
     from circinus.cli.output import console
+    from circinus.reporting.profile_frontier import ProfileFrontier
     from circinus.reporting.profile_table import hardware_class_lines, observation_table, profile_table
 
     for name, profile in report.items():
         warning = machine_warning(profile, report.specification)
         metric = report.specification.pipelines[name].metric
-        console().print(profile_table(profile, metric.direction, warning, metric.name))
+        if everything:
+            console().print(profile_table(profile, metric.direction, warning, metric.name))
+        else:
+            slos = (query.slos.accuracy for query in report.specification.queries if query.pipeline == name)
+            limits = [slo.threshold for slo in slos if slo is not None]
+            console().print(ProfileFrontier(profile, metric.direction, limits, warning, metric.name))
         for line in hardware_class_lines(report.hardware_classes.get(name, ())):
             console().print(line)
-        if with_observations and report.observations[name]:
+        if everything and with_observations and report.observations[name]:
             console().print(observation_table(report.observations[name]))
 
 

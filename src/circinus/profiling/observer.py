@@ -45,6 +45,10 @@ class ProfileProgress:
     """Seconds since the start of the call."""
     remaining_s: float
     """Estimated remaining seconds, at most those of the budget."""
+    settled: int = 0
+    """Number of configurations for which more items would change no decision."""
+    candidates: int = 0
+    """Number of configurations that are compared; 0 outside of comparisons."""
 
 
 class ProfileObserver(Protocol):

@@ -171,7 +171,7 @@ def profile_table(
     tables = [_operators(profile)] if profile.configurations else []
     if any(o.speeds.measured for measured in profile.configurations for o in measured.operators.values()):
         tables.append(speed_table(profile))
-    return Group(table, *tables, *_notes(profile, warning, metric))
+    return Group(table, *tables, *profile_notes(profile, warning, metric))
 
 
 def _operators(profile: PipelineProfile) -> Table:
@@ -213,7 +213,8 @@ _POPULATIONS: dict[Population, str] = {
 }
 
 
-def _notes(profile: PipelineProfile, warning: str | None, metric: str) -> list[Text]:
+def profile_notes(profile: PipelineProfile, warning: str | None, metric: str) -> list[Text]:
+    """Return a line each on the effort, the data set, the machine, and what is left to measure."""
     held_out = f", {profile.held_out_items} of them held out" if profile.held_out_items else ""
     notes = [
         Text(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from circinus.specification.formatting import format_duration
 
@@ -41,13 +42,14 @@ def _display(console: Console, title: str, clock: Callable[[], float]) -> Iterat
     if not console.is_terminal:
         yield print_line
         return
+    rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("{task.fields[remaining]}"),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(console.width // 6),
+        TextColumn("{task.percentage:.0f}%"),
+        TextColumn("{task.fields[remaining]}", markup=False, table_column=rest),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, expand=True) as progress:
         bar = progress.add_task(title, total=1, remaining="")
 
         def update_bar(task: str, done: int, total: int, remaining: str) -> None:
@@ -65,6 +67,10 @@ class ProfileBar:
     def progressed(self, progress: ProfileProgress) -> None:
         """Show the progress."""
         remaining = f"{format_duration(progress.remaining_s)} left"
+        if progress.candidates:
+            remaining = f"{progress.settled} of {progress.candidates} configurations settled, {remaining}"
+        if progress.configuration is not None and self._console.is_terminal:
+            remaining += f": {progress.configuration}"
         self._show(f"{self._task}: {progress.phase}", progress.done, progress.total, remaining)
 
     def failed(self, failure: FailedConfiguration) -> None:

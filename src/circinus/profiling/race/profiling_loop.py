@@ -252,5 +252,7 @@ class ProfilingLoop:
                 total=sum(targets.values()),
                 elapsed_s=self._budget.elapsed_s,
                 remaining_s=min(expected_s, self._budget.remaining_s),
+                settled=int(race.state.settled.sum()),
+                candidates=len(race.configurations),
             )
         )

@@ -1,0 +1,173 @@
+"""Short form of a profile: the configurations that plans may use, one line each, and counts of all others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from circinus.profiling import ConfigurationProfile, PipelineProfile, Verdict
+from circinus.reporting.profile_table import profile_notes
+from circinus.specification.formatting import ACCURACY, format_duration, format_range, format_score, with_metric
+from circinus.statistics.interval import Interval
+
+_MAX_ROWS = 20
+_GAP = 2
+_SHORTEST_BAR, _LONGEST_BAR, _SHORTEST_KNOB = 12, 32, 4
+_MARK, _ABSENT = "┊", "–"
+_BOUNDS, _TIME, _VERDICT = "bounds", "time", "verdict"
+_STYLES = {Verdict.FEASIBLE: "green", Verdict.UNDECIDED: "yellow", Verdict.TOO_FEW_ITEMS: "yellow"}
+"""Styles of the verdicts that leave a configuration to plans."""
+_OTHERS = {
+    Verdict.FEASIBLE: "feasible",
+    Verdict.UNDECIDED: "undecided",
+    Verdict.TOO_FEW_ITEMS: "with too few items",
+    Verdict.INFEASIBLE: "certain to miss every SLO",
+    Verdict.DOMINATED: "dominated",
+    Verdict.UNLIKELY: "unlikely to make a plan cheaper",
+}
+
+
+@dataclass(frozen=True)
+class ProfileFrontier:
+    """Renderable with a line for each configuration that plans may use, at most as wide as the console.
+
+    A line has the knob values that differ between the lines, the mean score with its bounds as a bar, the service time
+    and the verdict.
+    """
+
+    profile: PipelineProfile
+    direction: str
+    """Direction of the metric: `maximize` or `minimize`."""
+    limits: Sequence[float] = ()
+    """Limits of the metric in the SLOs of the queries, which bars mark."""
+    warning: str | None = None
+    """Reason why the profile may not apply."""
+    metric: str = ACCURACY
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        candidates = [measured for measured in self.profile.configurations if self._verdict(measured) in _STYLES]
+        sign = -1.0 if self.direction == "maximize" else 1.0
+        candidates.sort(
+            key=lambda c: (self._verdict(c) is Verdict.UNDECIDED, sign * c.accuracy.value, c.mean_service_s)
+        )
+        rows = candidates[:_MAX_ROWS]
+        bars = f" (bars: bounds of {self.metric}, and SLOs of queries as {_MARK})" if rows and self.limits else ""
+        lines: list[Table | Text] = [Text(f"Profile of {self.profile.pipeline}{bars}")]
+        if rows:
+            knobs, shared = _distinct_knobs(rows)
+            if shared:
+                lines.append(Text(f"all of them: {shared}"))
+            lines.append(self._table(rows, knobs, options.max_width))
+        lines += self._others(rows)
+        yield Group(*lines, *profile_notes(self.profile, self.warning, self.metric))
+
+    def _verdict(self, measured: ConfigurationProfile) -> Verdict:
+        judgement = self.profile.verdicts.get(measured.configuration)
+        return Verdict.FEASIBLE if judgement is None else judgement.verdict
+
+    def _table(self, rows: Sequence[ConfigurationProfile], knobs: Mapping[str, Sequence[str]], width: int) -> Table:
+        """Return the lines; narrow consoles have no bounds as figures, and then shorter knob values."""
+        low = min(measured.accuracy.lower for measured in rows)
+        high = max(measured.accuracy.upper for measured in rows)
+        verdicts = [self._verdict(measured) for measured in rows]
+        columns = {
+            **knobs,
+            _shortened(self.metric, _SHORTEST_BAR): [format_score(measured.accuracy.value) for measured in rows],
+            _BOUNDS: [format_range(format_score, c.accuracy.lower, c.accuracy.upper) for c in rows],
+            _TIME: [format_duration(measured.mean_service_s) for measured in rows],
+            _VERDICT: [str(verdict) for verdict in verdicts],
+        }
+        widths = {title: max(map(cell_len, (title, *texts))) for title, texts in columns.items()}
+        spare = width - sum(widths.values()) - _GAP * len(widths)
+        if spare < _SHORTEST_BAR:
+            spare += widths.pop(_BOUNDS) + _GAP
+        while spare < _SHORTEST_BAR and any(widths[knob] > _SHORTEST_KNOB for knob in knobs):
+            widths[max(knobs, key=widths.__getitem__)] -= 1
+            spare += 1
+        bar_width = min(max(spare, _SHORTEST_BAR), _LONGEST_BAR)
+        ends = format_score(low), format_score(high)
+        scale = ends[0] + ends[1].rjust(bar_width - len(ends[0]))
+        bars = [_bar(measured.accuracy, self.limits, low, high, bar_width) for measured in rows]
+        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+        cells = []
+        for title, column_width in widths.items():
+            if title == _TIME:
+                table.add_column(Text(scale), no_wrap=True)
+                cells.append([Text(bar, _STYLES[verdict]) for bar, verdict in zip(bars, verdicts, strict=True)])
+            is_text = title in knobs or title in (_BOUNDS, _VERDICT)
+            table.add_column(
+                Text(_shortened(title, column_width)), justify="left" if is_text else "right", no_wrap=True
+            )
+            styles = [_STYLES[verdict] if title == _VERDICT else "" for verdict in verdicts]
+            texts = zip(columns[title], styles, strict=True)
+            cells.append([Text(_shortened(text, column_width), style) for text, style in texts])
+        for row in zip(*cells, strict=True):
+            table.add_row(*row)
+        return table
+
+    def _others(self, rows: Sequence[ConfigurationProfile]) -> list[Text]:
+        """Return a line with the numbers of all other configurations, and one about missing items."""
+        shown = {measured.configuration for measured in rows}
+        others = [measured for measured in self.profile.configurations if measured.configuration not in shown]
+        counts = Counter(_OTHERS[self._verdict(measured)] for measured in others)
+        counts |= Counter({"not measured": self.profile.unmeasured, "failed": len(self.profile.failed)})
+        lines = []
+        if total := counts.total():
+            parts = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common() if count)
+            noun = "others" if rows else "configurations"
+            lines.append(Text(f"{total:,} {noun}: {parts}; --all lists what was measured"))
+        unclear = (measured for measured in rows if self._verdict(measured) is Verdict.TOO_FEW_ITEMS)
+        if (first := next(unclear, None)) is not None:
+            judgement = self.profile.verdicts[first.configuration]
+            lines.append(Text(with_metric(f"{judgement.verdict} (first of them): {judgement.reason}", self.metric)))
+        return lines
+
+
+def _shortened(text: str, width: int) -> str:
+    """Return a text that is at most `width` wide, with an ellipsis in the middle if it was wider."""
+    if cell_len(text) <= width:
+        return text
+    kept = max(len(text) - 1, 1)
+    while kept > 1 and cell_len(text[: kept - kept // 2] + text[len(text) - kept // 2 :]) >= width:
+        kept -= 1
+    return f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+
+
+def _bar(bounds: Interval, limits: Sequence[float], low: float, high: float, width: int) -> str:
+    """Return bounds between `low` and `high` as a bar: the value is a dot, limits outside the bounds are marks."""
+
+    def cell(value: float) -> int:
+        return round((value - low) / (high - low) * (width - 1)) if high > low else 0
+
+    cells = [" "] * width
+    for limit in limits:
+        if low <= limit <= high:
+            cells[cell(limit)] = _MARK
+    first, last = cell(bounds.lower), cell(bounds.upper)
+    cells[first : last + 1] = "━" * (last + 1 - first)
+    cells[cell(min(max(bounds.value, bounds.lower), bounds.upper))] = "●"
+    return "".join(cells)
+
+
+def _distinct_knobs(rows: Sequence[ConfigurationProfile]) -> tuple[dict[str, list[str]], str]:
+    """Return knob -> its value in each configuration, and in one text the values that all of them share."""
+    values: dict[tuple[str, str], list[str]] = {}
+    for number, measured in enumerate(rows):
+        for operator in measured.operators:
+            for knob, value in measured.configuration[operator].values:
+                values.setdefault((operator, knob), [_ABSENT] * len(rows))[number] = str(value)
+    is_shared = {key: len(rows) > 1 and len(set(texts)) == 1 for key, texts in values.items()}
+    names = Counter(knob for _, knob in values)
+    knobs = {
+        knob if names[knob] == 1 and knob not in (_BOUNDS, _TIME, _VERDICT) else f"{operator} {knob}": texts
+        for (operator, knob), texts in values.items()
+        if not is_shared[operator, knob]
+    }
+    shared = [f"{operator} {knob}={values[operator, knob][0]}" for (operator, knob), same in is_shared.items() if same]
+    return knobs, ", ".join(shared)
