@@ -32,6 +32,7 @@ from circinus.profiling.store.profile_loader import build_profile
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import StoredDataset, read_dataset
 from circinus.profiling.store.stored_measurements import StoredMeasurements, run_confidence
+from circinus.profiling.store.stored_verdicts import write_verdicts
 from circinus.profiling.store.transfer_sources import load_source_scores
 from circinus.specification import Configuration, Specification
 from circinus.statistics.interval import Interval
@@ -156,7 +157,7 @@ def _profile(
                 exhausted = loop.exhausted
         except KeyboardInterrupt:
             interrupted = True
-        return build_profile(
+        profile = build_profile(
             opened,
             keys,
             stored,
@@ -166,6 +167,8 @@ def _profile(
             explorer=explorer,
             exhausted=exhausted,
         )
+        write_verdicts(opened, keys, specification, profile)
+        return profile
 
 
 def _stored_dataset(opened: ProfileStore, keys: MeasurementKeys, seed: int, store: Path) -> StoredDataset:

@@ -31,6 +31,7 @@ from circinus.profiling.store.store_queries import (
     scored_configurations,
 )
 from circinus.profiling.store.stored_measurements import StoredMeasurements, run_confidence
+from circinus.profiling.store.stored_verdicts import with_stored_verdicts
 from circinus.profiling.store.transfer_sources import SourceScores, load_source_scores
 from circinus.specification import Configuration, Specification, configuration_count
 from circinus.statistics.interval import Interval
@@ -111,7 +112,9 @@ def read_profile(
         dataset = read_dataset(store, keys.dataset(), seed)
         if dataset is None:
             break
-        profile = build_profile(store, keys, dataset, slos, with_verdicts=with_verdicts, explorer=explorer)
+        profile = build_profile(
+            store, keys, dataset, slos, with_verdicts=with_verdicts, explorer=explorer, stored_for=specification
+        )
         loaded = LoadedProfile(profile, keys, dataset)
         if profile.configurations:
             return loaded
@@ -141,6 +144,7 @@ def build_profile(
     explorer: ConfigurationSampler | None = None,
     bounds: dict[tuple[Configuration, int], Interval] | None = None,
     exhausted: Collection[Configuration] = (),
+    stored_for: Specification | None = None,
 ) -> PipelineProfile:
     """Build the profile of a pipeline on a data set.
 
@@ -149,6 +153,7 @@ def build_profile(
         explorer: sampler that selects the configurations to measure; default: all.
         bounds: cache (configuration, items) -> bounds of the same run, which is extended.
         exhausted: configurations that the run could not measure further.
+        stored_for: specification whose stored verdicts are used, if the store has them; by default they are computed.
     """
     pipeline = keys.pipeline
     scored = scored_configurations(store, keys)
@@ -188,6 +193,10 @@ def build_profile(
     )
     if not with_verdicts:
         return profile
+    if stored_for is not None and explorer is not None:
+        stored = with_stored_verdicts(store, keys, stored_for, profile)
+        if stored is not None:
+            return stored
     source_scores = () if explorer is None else load_source_scores(store, keys, dataset)
     return _with_verdicts(measurements, profile, keys, slos, confidence, explorer, source_scores, exhausted)
 
