@@ -136,17 +136,21 @@ def test_explain_names_plan_objectives_and_alternatives(application: Path) -> No
 
 
 def test_simulate_runs_the_plans_and_finds_what_was_promised(application: Path) -> None:
-    found = answer("simulate", "--hours", "0.5", "--load", "2x", "--seed", "7", cwd=application, kind="simulate")
+    found = answer(
+        "simulate", "--duration", "30min", "--load-factor", "2x", "--seed", "7", cwd=application, kind="simulate"
+    )
     assert [query["query"] for query in found["queries"]] == ["typing-aid", "archive"]
     assert all(query["satisfied"] for query in found["queries"])
     assert found["goodput"] == found["total_weight"] == 2
     assert (found["load"], found["duration_s"], found["seed"]) == (2.0, 1800.0, 7)
-    again = answer("simulate", "--hours", "0.5", "--load", "2", "--seed", "7", cwd=application, kind="simulate")
+    again = answer(
+        "simulate", "--duration", "30min", "--load-factor", "2", "--seed", "7", cwd=application, kind="simulate"
+    )
     assert again["queries"] == found["queries"]
-    run = run_circinus("simulate", "--hours", "0.1", cwd=application)
+    run = run_circinus("simulate", "--duration", "6min", cwd=application)
     assert run.returncode == 0, run.stderr
     assert "typing-aid" in run.stdout
-    assert run_circinus("simulate", "--load", "0x", cwd=application).returncode == 2
+    assert run_circinus("simulate", "--load-factor", "0x", cwd=application).returncode == 2
 
 
 def test_an_impossible_query_is_told_what_would_be_served(application: Path, tmp_path: Path) -> None:

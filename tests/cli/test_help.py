@@ -52,7 +52,7 @@ def test_help_fits_the_terminal(
     arguments: tuple[str, ...], width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    run = run_circinus(*arguments, "--help", cwd=tmp_path)
+    run = run_circinus(*arguments, "-h", cwd=tmp_path)
     assert run.returncode == 0
     assert run.stdout.lstrip().startswith(f"Usage: {' '.join(('circinus', *arguments))}")
     assert max(len(line) for line in run.stdout.splitlines()) <= width

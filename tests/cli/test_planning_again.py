@@ -39,6 +39,9 @@ def test_nothing_changes_where_nothing_changed(application: Path) -> None:
         "unchanged": ["archive", "typing-aid"], "changed": [], "stopped": [], "new": [], "removed": [],
     }  # fmt: skip
     assert plans(data["plan_set"]) == plans(before)
+    compared = run_circinus("plan", "--diff", "-v", cwd=application)
+    assert compared.returncode == 0
+    assert " INFO circinus.api" in compared.stderr
     run = run_circinus("plan", cwd=application)
     assert "changes: 0 of 2 running queries get another plan, 0 new, 0 removed" in " ".join(run.stdout.split())
 
@@ -47,7 +50,11 @@ def test_what_came_and_went_is_said(application: Path) -> None:
     add(application, "another")
     queries = application / "queries.yaml"
     queries.write_text(queries.read_text(encoding="utf-8").split("---")[0], encoding="utf-8")
+    before = plan_file(application)
+    compared = answer("plan", "--diff", "--churn-price", "$1/h", cwd=application, kind="plan", code=4)
+    assert plan_file(application) == before
     data = answer("plan", "--churn-price", "$1/h", cwd=application, kind="plan")
+    assert data["changes"] == compared["changes"]
     assert data["changes"]["new"] == ["another"]
     assert data["changes"]["removed"] == ["archive"]
     assert data["changes"]["unchanged"] == ["typing-aid"]
@@ -64,6 +71,10 @@ def test_from_another_file_and_afresh(application: Path, tmp_path: Path) -> None
     assert data["changes"] is None
     run = run_circinus("plan", "--from-scratch", "--from", str(kept), cwd=application)
     assert run.returncode == 2
+    assert (
+        answer("plan", "--diff", "-o", "none.json", cwd=application, kind="error", code=1)["code"]
+        == "plan.no_incumbent"
+    )
     assert "--from-scratch and --from are mutually exclusive" in " ".join(run.stderr.split())
 
 

@@ -50,7 +50,7 @@ class Controller:
         for line in self.process.stdout:
             if line == "{\n":
                 raise AssertionError(f"no event {kind}: {line}{self.process.stdout.read()}")
-            event: dict[str, Any] = json.loads(line)
+            event: dict[str, Any] = json.loads(line)["data"]
             if event["kind"] == kind and subject in (None, event["subject"]):
                 return event
         assert self.process.stderr is not None
@@ -186,7 +186,9 @@ def test_what_is_written_over_is_planned_for_and_taken_over_and_events_say_so(ap
     lines = run.stdout.splitlines()
     assert "replan plans: the specification changed" in lines[-1]
     run = run_circinus("events", "--last", "1", "--json", cwd=application)
-    assert json.loads(run.stdout)["number"] >= len(lines)
+    event = json.loads(run.stdout)
+    assert event["kind"] == "event"
+    assert event["data"]["number"] >= len(lines)
     absent = run_circinus("events", "--state-file", "nowhere.sqlite", cwd=application)
     assert absent.returncode == 1
     assert "nowhere.sqlite: the controller state file does not exist" in absent.stderr
@@ -205,4 +207,4 @@ def test_answers_to_items_of_the_data_set_are_audited_against_their_truths(appli
         assert 'circinus_audits_total{against="answer",query="archive"}' not in text
         assert controller.end(signal.SIGTERM) == 0
     run = run_circinus("events", "--kind", "failed", "--json", cwd=application)
-    assert "audit" not in {json.loads(line)["subject"] for line in run.stdout.splitlines()}
+    assert "audit" not in {json.loads(line)["data"]["subject"] for line in run.stdout.splitlines()}

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import typer
 
+from circinus.cli import _arguments
 from circinus.cli.app import app
-from circinus.cli.options import duration_option, factor_option, hours_option, listen_address, price_option
+from circinus.cli.options import duration_option, factor_option, listen_address, price_option
 from cli_runner import run_circinus
 
 
@@ -25,7 +26,7 @@ from cli_runner import run_circinus
             "--duration: found 30, expected a duration such as 150ms; units: us, ms, s, min, h",
         ),
         (("plan", "--churn-price", "0.01"), "found 0.01, expected a price such as $0.40/h"),
-        (("simulate", "--load", "two"), "found 'two', expected a number above 0"),
+        (("simulate", "--load-factor", "two"), "found 'two', expected a number above 0"),
     ],
 )
 def test_it_is_said_as_all_faults_are(typed: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -37,7 +38,20 @@ def test_it_is_said_as_all_faults_are(typed: tuple[str, ...], message: str, tmp_
     assert "Input should" not in words
 
 
-READ = {"DURATION": duration_option, "HOURS": hours_option, "PRICE": price_option, "TIMES": factor_option}
+@pytest.mark.parametrize(
+    ("typed", "arguments"),
+    [
+        ("plan -o json shop -q", "-q plan --json shop"),
+        ("plan --output=json -o json.json", "plan --json -o json.json"),
+        ("explain --json json", "explain --json json"),
+        ("validate -vv -- -o json -q", "-vv validate -- -o json -q"),
+    ],
+)
+def test_options_of_the_group_and_the_format_of_the_output_follow_any_verb(typed: str, arguments: str) -> None:
+    assert _arguments(typed.split()) == arguments.split()
+
+
+READ = {"DURATION": duration_option, "PRICE": price_option, "TIMES": factor_option}
 
 
 def _verbs() -> list[Any]:

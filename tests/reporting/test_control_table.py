@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from printed import printed
 
-from circinus.reporting.control_table import status_table
+from circinus.estimation import ReplicaDemand
+from circinus.matching import SizedDeployment
+from circinus.reporting.control_table import deployment_changes, status_table
 from circinus.serving import DeploymentStatus, EngineStatus, Mode
 from circinus.specification import Allocation, Deployment, KnobValues
 
@@ -29,3 +31,19 @@ def test_without_messages_there_is_no_column_for_them() -> None:
     shown = printed(status_table(EngineStatus(Mode.REAL, (_status("one", 0.25, ""),), ("q",))))
     (row,) = (line for line in shown.splitlines() if line.startswith("│"))
     assert [cell.strip() for cell in row.split("│")[2:-1]] == ["1/2", "3", "4", "5", "250 ms"]
+
+
+def test_changes_of_deployments_are_counted_and_listed_where_some_run() -> None:
+    running = [_status("same", None), _status("grown", None), _status("gone", None)]
+    planned = [
+        SizedDeployment(
+            _status(operator, None).deployment, ReplicaDemand(1.0, 1.0, 0.0, 0.0, 0.0), (0,) * replicas, 0.5
+        )
+        for operator, replicas in (("same", 2), ("grown", 3), ("new", 1))
+    ]
+    summary, *lines = deployment_changes(running, planned).splitlines()
+    assert [int(word) for word in summary.split() if word.isdigit()] == [1, 1, 1, 1]
+    assert [line.split()[:2] for line in lines] == [
+        ["start", "p/new@edge:c1b1u0.5:"], ["resize", "p/grown@edge:c1b1u0.5:"], ["end", "p/gone@edge:c1b1u0.5:"],
+    ]  # fmt: skip
+    assert deployment_changes([], planned).count("\n") == 0

@@ -6,6 +6,11 @@ Inside the verbs imports of heavy parts stay in functions, so that their help is
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
+
+_OUTPUT = "-o", "--output"
+_GROUP_OPTIONS = "-v", "-vv", "--verbose", "-q", "--quiet"
 
 
 def main() -> None:
@@ -15,9 +20,10 @@ def main() -> None:
     """
     from circinus.cli.app import app
 
-    as_json = "--json" in sys.argv
+    arguments = _arguments(sys.argv[1:])
+    as_json = "--json" in arguments
     try:
-        code = app(prog_name="circinus", standalone_mode=not as_json)
+        code = app(arguments, prog_name="circinus", standalone_mode=not as_json)
     except KeyboardInterrupt:  # before a verb began
         code = 130
     except Exception as error:
@@ -25,3 +31,20 @@ def main() -> None:
 
         code = report_error(error, as_json=as_json)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _arguments(typed: Sequence[str]) -> list[str]:
+    """Return arguments in which `-o json` is `--json`, and options of the group that follow the verb come first."""
+    if "--" in typed:
+        end = typed.index("--")
+        return [*_arguments(typed[:end]), *typed[end:]]
+    of_group: list[str] = []
+    of_verb: list[str] = []
+    for previous, argument in pairwise(["", *typed]):
+        if argument in _GROUP_OPTIONS:
+            of_group.append(argument)
+        elif argument == "json" and previous in _OUTPUT:
+            of_verb[-1] = "--json"
+        else:
+            of_verb.append("--json" if argument in ("--output=json", "-ojson") else argument)
+    return of_group + of_verb

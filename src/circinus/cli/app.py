@@ -104,17 +104,36 @@ app = typer.Typer(
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 @app.callback()
 def root(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    verbose: Annotated[
+        int,
+        typer.Option("--verbose", "-v", count=True, help="Log to standard error, in full with -vv; also after a verb."),
+    ] = 0,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print neither progress nor remarks; also after a verb.")
+    ] = False,
 ) -> None:
-    """Print the version."""
+    """Print the version, or set how much a verb prints on standard error."""
     if version:
         typer.echo(__version__)
         raise typer.Exit
+    if verbose:
+        import logging
+
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger("circinus").addHandler(handler)
+        logging.getLogger("circinus").setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
+    if quiet:
+        from circinus.cli.output import silence_remarks
+
+        silence_remarks()
 
 
 def _panel(title: str, rows: Iterable[tuple[str, str]], column: int, width: int) -> Iterator[str]:

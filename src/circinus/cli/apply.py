@@ -36,10 +36,10 @@ def apply(
 
     A plan is refused if its specification or code changed since it was made (exit code 3).
     """
-    from circinus.api.progress import progress_bar
     from circinus.api.workspace import Workspace
-    from circinus.cli.output import console, print_json, warn_of_controller
-    from circinus.reporting.control_table import status_table
+    from circinus.cli.output import console, print_json, progress_bar, progress_console, warn_of_controller
+    from circinus.errors import ServingError
+    from circinus.reporting.control_table import deployment_changes, status_table
 
     workspace, plan = Workspace.open_plan(
         plan_file,
@@ -49,6 +49,12 @@ def apply(
         address=address,
         http=http_address(http, no_http),
     )
+    try:
+        running = workspace.engine.status().deployments
+    except ServingError:
+        running = ()  # no engine runs yet
+    changes = deployment_changes(running, plan.matching.deployments)
+    progress_console().print(changes, markup=False, highlight=False, soft_wrap=True)
     status = workspace.deploy(plan, mode=mode, items=items, progress=progress_bar).status()
     warn_of_controller(workspace.engine)
     if json:

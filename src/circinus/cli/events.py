@@ -38,11 +38,14 @@ def events(
     With --json each line is a JSON document.
     """
     from dataclasses import asdict
-    from json import dumps
 
     from circinus.api.engine_handle import EngineHandle
+    from circinus.cli.output import print_json
     from circinus.reporting.control_table import event_line
 
     handle = EngineHandle.of(engine, run_dir, address)
     for event in handle.events(last=last, kind=kind, follow=follow, state_file=state_file):
-        typer.echo(dumps(asdict(event)) if json else event_line(event, dated=True))
+        if json:
+            print_json("event", asdict(event), indent=None)
+        else:
+            typer.echo(event_line(event, dated=True))

@@ -14,13 +14,14 @@ from circinus.cli.options import (
     ENGINE,
     OUTPUT,
     PROFILES,
+    TRAFFIC,
     Address,
     Json,
     Kind,
+    LoadFactor,
     PlanFile,
     RunDir,
     duration_option,
-    factor_option,
     positive_duration_option,
     quantity,
 )
@@ -28,20 +29,18 @@ from circinus.cli.options import (
 if TYPE_CHECKING:
     from circinus.api.reports import LoadReport
 
-_PANEL = "Traffic"
-
 
 def load(
     plan_file: PlanFile = DEFAULT_PLAN,
-    duration: Annotated[float, quantity(positive_duration_option, "Measured time.", "30s", _PANEL)] = 30.0,
+    duration: Annotated[float, quantity(positive_duration_option, "Measured time.", "30s", TRAFFIC)] = 30.0,
     warm_up: Annotated[
-        float, quantity(duration_option, "Warm-up time, excluded from measurements.", "5s", _PANEL)
+        float, quantity(duration_option, "Warm-up time, excluded from measurements.", "5s", TRAFFIC)
     ] = 5.0,
-    rate_factor: Annotated[float, quantity(factor_option, "Factor on every query's rate.", "1x", _PANEL)] = 1.0,
-    trace: Annotated[
+    load_factor: LoadFactor = 1.0,
+    arrivals: Annotated[
         Path | None,
         typer.Option(
-            help="CSV file (time_s,query) with arrivals, instead of the queries' own.", rich_help_panel=_PANEL
+            help="CSV file (time_s,query) with arrivals, instead of the queries' own.", rich_help_panel=TRAFFIC
         ),
     ] = None,
     items: Annotated[
@@ -50,11 +49,11 @@ def load(
             min=1,
             help="Maximum number of held-out items to send for each pipeline; in a replay of the recorded ones.",
             show_default="all",
-            rich_help_panel=_PANEL,
+            rich_help_panel=TRAFFIC,
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Random seed for arrivals and the order of items.", rich_help_panel=_PANEL)
+        int, typer.Option(help="Random seed for arrivals and the order of items.", rich_help_panel=TRAFFIC)
     ] = 0,
     keep_observations: Annotated[
         bool,
@@ -96,8 +95,8 @@ def load(
         report = workspace.attach(plan).load_test(
             duration=duration,
             warm_up=warm_up,
-            rate_factor=rate_factor,
-            trace=trace,
+            rate_factor=load_factor,
+            trace=arrivals,
             items=items,
             seed=seed,
             keep_observations=keep_observations,

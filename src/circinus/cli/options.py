@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from circinus.specification import Specification
     from circinus.specification.units import Quantity
 
-PROFILES, ENGINE, OUTPUT = "Profiles", "Engine", "Output"
+PROFILES, ENGINE, OUTPUT, TRAFFIC = "Profiles", "Engine", "Output", "Traffic"
 """Help panels that several verbs have."""
 
 Paths = Annotated[
@@ -26,7 +26,10 @@ Paths = Annotated[
 ]
 PlanFile = Annotated[Path, typer.Argument(help="Plan file that `circinus plan` wrote.")]
 Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document instead of tables.", rich_help_panel=OUTPUT)
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON document instead of tables; so does `-o json`.", rich_help_panel=OUTPUT
+    ),
 ]
 Store = Annotated[
     Path | None,
@@ -181,17 +184,6 @@ def fraction_option(text: str | float) -> float:
     return fraction
 
 
-def hours_option(text: str | float) -> float:
-    """Return hours above 0, from a plain number of hours, or `90s`, `2min`."""
-    try:
-        hours = float(text)
-    except ValueError:
-        hours = duration_option(str(text)) / 3600.0
-    if not 0 < hours < float("inf"):
-        raise typer.BadParameter(f"found {text!r}, expected hours above 0, or a duration such as 10min")
-    return hours
-
-
 def price_option(text: str | float) -> float:
     """Return US dollars per hour, from `$0.01/h`, `$10/month` or 0. Default values are dollars per hour."""
     from circinus.specification.units import PRICE_PER_H
@@ -204,9 +196,10 @@ _METAVARS: dict[Callable[[str | float], float], str] = {
     positive_duration_option: "DURATION",
     factor_option: "TIMES",
     fraction_option: "SHARE",
-    hours_option: "HOURS",
     price_option: "PRICE",
 }
+
+LoadFactor = Annotated[float, quantity(factor_option, "Factor on every query's rate.", "1x", TRAFFIC)]
 
 
 def listen_address(option: str, text: str) -> tuple[str, int] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from circinus.errors import CircinusError
@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from circinus.api.engine_handle import EngineHandle
+    from circinus.profiling import ProfileObserver
 
 SCHEMA_VERSION = 2
 """Schema version of the JSON documents that verbs print."""
+
+_remarks_silenced = False
 
 
 def console() -> Console:
@@ -31,7 +34,7 @@ def progress_console() -> Console:
     """Return the console for progress and remarks: standard error, so that results can be piped."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=True, quiet=_remarks_silenced)
 
 
 @contextmanager
@@ -49,15 +52,29 @@ def elapsed_time(task: str, console: Console | None = None) -> Iterator[None]:
         yield
 
 
-def print_json(kind: str, data: Any) -> None:
-    """Print a document `{"schema_version", "kind", "data"}` on standard output.
+def progress_bar(pipeline: str) -> AbstractContextManager[ProfileObserver]:
+    """Return an observer that shows the progress of a pipeline on the console for progress."""
+    from circinus.reporting.progress import profile_bar
+
+    return profile_bar(progress_console(), pipeline)
+
+
+def silence_remarks() -> None:
+    """Print nothing more on the console for progress and remarks."""
+    global _remarks_silenced
+    _remarks_silenced = True
+
+
+def print_json(kind: str, data: Any, *, indent: int | None = 2) -> None:
+    """Print a document `{"schema_version", "kind", "data"}` on standard output; without an indent on one line.
 
     Dataclasses, paths and pydantic models inside `data` are converted.
     """
     from circinus.specification.json_dump import json_text
 
     document = {"schema_version": SCHEMA_VERSION, "kind": kind, "data": data}
-    sys.stdout.write(f"{json_text(document, indent=2, by_alias=True, not_finite='null')}\n")
+    sys.stdout.write(f"{json_text(document, indent=indent, by_alias=True, not_finite='null')}\n")
+    sys.stdout.flush()
 
 
 def print_error(error: CircinusError, *, as_json: bool) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from circinus.specification import Specification
 
 _INCUMBENT = "Running plan"
+_WOULD_CHANGE = 4
+"""Exit code of `--diff` where a query would get another plan."""
 
 
 def plan(
@@ -50,6 +52,14 @@ def plan(
             rich_help_panel=_INCUMBENT,
         ),
     ] = None,
+    diff: Annotated[
+        bool,
+        typer.Option(
+            "--diff",
+            help="Print what would change, and write nothing (exit code 4 if anything would).",
+            rich_help_panel=_INCUMBENT,
+        ),
+    ] = False,
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Ignore any running plan.", rich_help_panel=_INCUMBENT)
     ] = False,
@@ -91,19 +101,26 @@ def plan(
 ) -> None:
     """Choose configuration, placement and allocation for all queries together, and write a plan file."""
     from circinus.api.plan_context import require_file
-    from circinus.api.progress import progress_bar
     from circinus.api.workspace import Workspace
-    from circinus.cli.output import elapsed_time, print_json
+    from circinus.cli.output import elapsed_time, print_json, progress_bar
+    from circinus.errors import PlanningError
 
     workspace = Workspace(paths, store=store, seed=seed)
     specification = workspace.specification
     incumbent, warning = _incumbent(previous, output, from_scratch, churn_price > 0 or max_changes is not None)
+    if diff and incumbent is None:
+        raise PlanningError(
+            warning or "there is no plan to compare with",
+            code="plan.no_incumbent",
+            location=str(previous or output),
+            hint="Run `circinus plan`, or name a plan file with --from.",
+        )
     if store is not None and budget is None and not trace:
         require_file(store, "a profile store; run `circinus profile` first, or plan with --budget")
     planning = elapsed_time(f"planning {len(specification.queries)} queries") if budget is None else nullcontext()
     with planning:  # profiling shows its own progress
         result = workspace.plan(
-            output=output,
+            output=None if diff else output,
             budget=budget,
             incumbent=incumbent,
             churn_price_usd_per_h=churn_price,
@@ -121,6 +138,8 @@ def plan(
         _print(result, specification)
     if specification.queries and not result:
         raise typer.Exit(1)
+    if diff and result.changes is not None and not result.changes.empty:
+        raise typer.Exit(_WOULD_CHANGE)
 
 
 def _incumbent(named: Path | None, output: Path, from_scratch: bool, limited: bool) -> tuple[Plan | None, str]:
@@ -182,5 +201,6 @@ def _print(plan: Plan, specification: Specification) -> None:
         console().print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
     if plan.changes is not None:
         console().print(f"changes: {plan.changes}", markup=False, highlight=False)
-    outcome = f"planned in {format_duration(plan.file.planning_s)}, written to {plan.path}"
+    outcome = f"planned in {format_duration(plan.file.planning_s)}, "
+    outcome += "not written (--diff)" if plan.path is None else f"written to {plan.path}"
     console().print(outcome, markup=False, highlight=False, soft_wrap=True)

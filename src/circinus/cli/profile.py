@@ -94,9 +94,8 @@ def profile(
 
     With --engine ray operators are measured on a node of each hardware class of the infrastructure.
     """
-    from circinus.api.progress import progress_bar
     from circinus.api.workspace import Workspace
-    from circinus.cli.output import console, print_json
+    from circinus.cli.output import console, print_json, progress_bar
 
     _check_options(budget, show=show, record=record, calibrate=calibrate, exhaustive=exhaustive)
     workspace = Workspace(paths, store=store, seed=seed, engine=engine, address=address)

@@ -113,8 +113,8 @@ def serve(
     continues, and a second controller is refused while the first is running.
     """
     from circinus.api.control import ControlOptions
-    from circinus.api.progress import progress_bar
     from circinus.api.workspace import Workspace
+    from circinus.cli.output import progress_bar
 
     options = ControlOptions(
         standby_factor=standby_factor,
@@ -167,8 +167,11 @@ def _print_standby(controller: PlanController, standby_factor: float, *, err: bo
 
 def _print_event(event: Event, *, would: bool, json: bool) -> None:
     from dataclasses import asdict
-    from json import dumps
 
+    from circinus.cli.output import print_json
     from circinus.reporting.control_table import event_line
 
-    typer.echo(dumps({**asdict(event), "would": would}) if json else event_line(event, would=would))
+    if json:
+        print_json("event", {**asdict(event), "would": would}, indent=None)
+    else:
+        typer.echo(event_line(event, would=would))

@@ -6,17 +6,21 @@ from typing import Annotated
 
 import typer
 
-from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile, duration_option, factor_option, hours_option, quantity
-
-_SECONDS_PER_H = 3600.0
+from circinus.cli.options import (
+    DEFAULT_PLAN,
+    Json,
+    LoadFactor,
+    PlanFile,
+    duration_option,
+    positive_duration_option,
+    quantity,
+)
 
 
 def simulate(
     plan_file: PlanFile = DEFAULT_PLAN,
-    load: Annotated[float, quantity(factor_option, "Factor on every query's rate.", "1x")] = 1.0,
-    hours: Annotated[
-        float, quantity(hours_option, "Simulated time, in hours or as a duration such as 10min.", "1h")
-    ] = 1.0,
+    load_factor: LoadFactor = 1.0,
+    duration: Annotated[float, quantity(positive_duration_option, "Simulated time.", "1h")] = 3600.0,
     warm_up: Annotated[
         float | None,
         quantity(duration_option, "Simulated warm-up time, excluded from the figures.", "a tenth of the time"),
@@ -31,11 +35,12 @@ def simulate(
     from circinus.reporting.simulation_table import simulation_table
 
     workspace, plan = Workspace.open_plan(plan_file, needs_store=True)
-    duration_s = hours * _SECONDS_PER_H
-    if warm_up is not None and not 0 <= warm_up < duration_s:
-        raise typer.BadParameter(f"the warm-up must be shorter than the simulated {duration_s:g} s, got {warm_up:g} s")
+    if warm_up is not None and not 0 <= warm_up < duration:
+        raise typer.BadParameter(f"the warm-up must be shorter than the simulated {duration:g} s, got {warm_up:g} s")
     with simulation_bar(progress_console()) as bar:
-        report = workspace.simulate(plan, load=load, duration=duration_s, warm_up=warm_up, seed=seed, on_progress=bar)
+        report = workspace.simulate(
+            plan, load=load_factor, duration=duration, warm_up=warm_up, seed=seed, on_progress=bar
+        )
     if json:
         print_json("simulate", report.to_dict())
         return

@@ -283,6 +283,11 @@ class PlanDiff:
             removed=in_order(before.keys() - served.keys() - rejected),
         )
 
+    @property
+    def empty(self) -> bool:
+        """True if every running query keeps its plan, and no other gets one."""
+        return not (self.changed or self.stopped or self.new or self.removed)
+
     def __str__(self) -> str:
         """Return `2 of 14 running queries get another plan (a, b), 1 none (c), 1 new, 1 removed`."""
         running = len(self.unchanged) + len(self.changed) + len(self.stopped)

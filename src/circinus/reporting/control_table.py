@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -11,8 +12,9 @@ from rich.markup import escape
 from rich.text import Text
 
 from circinus.control.state_store import Event
+from circinus.matching import SizedDeployment
 from circinus.reporting.tables import make_table
-from circinus.serving import EngineStatus
+from circinus.serving import DeploymentStatus, EngineStatus
 from circinus.specification.formatting import format_duration
 
 
@@ -28,6 +30,19 @@ def event_line(event: Event, *, would: bool = False, dated: bool = False) -> str
     details = event.details
     change = f" from rung {details['from']} to {details['to']}" if "from" in details and "to" in details else ""
     return f"{timestamp} {'would ' if would else ''}{event.kind} {event.subject}{change}: {event.reason}"
+
+
+def deployment_changes(running: Sequence[DeploymentStatus], planned: Sequence[SizedDeployment]) -> str:
+    """Return the numbers of deployments to start, resize, end and keep; if any are running, with a line for each."""
+    before = {status.deployment.name: status.target_replicas for status in running}
+    after = {sized.deployment.name: sized.replicas for sized in planned}
+    start = [f"start {name}: {count}" for name, count in after.items() if name not in before]
+    common = [name for name in after if name in before]
+    resize = [f"resize {name}: {before[name]} to {after[name]}" for name in common if before[name] != after[name]]
+    end = [f"end {name}: {count}" for name, count in before.items() if name not in after]
+    kept = len(common) - len(resize)
+    numbers = f"changes of deployments: {len(start)} to start, {len(resize)} to resize, {len(end)} to end, {kept} kept"
+    return "\n  ".join([numbers, *([*start, *resize, *end] if before else [])])
 
 
 def status_table(status: EngineStatus) -> RenderableType:

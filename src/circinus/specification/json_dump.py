@@ -10,13 +10,13 @@ from pydantic_core import to_json
 
 
 def json_text(
-    value: Any, *, indent: int, by_alias: bool, not_finite: Literal["null", "constants"] = "constants"
+    value: Any, *, indent: int | None, by_alias: bool, not_finite: Literal["null", "constants"] = "constants"
 ) -> str:
     """Return `value` as indented JSON in ASCII, which every terminal and encoding supports.
 
     Args:
         value: plain values, dataclasses, paths and pydantic models, nested in any way.
-        indent: spaces per level.
+        indent: spaces per level; None: one line.
         by_alias: whether to name the fields of models as in YAML.
         not_finite: encoding of numbers that are not finite: null, or the constants `NaN` and `Infinity`.
     """
