@@ -16,3 +16,13 @@ def check_message(key: str, text: str) -> None:
         messages[key] = text
         _FILE.write_text(json.dumps(dict(sorted(messages.items())), indent=1) + "\n", encoding="utf-8")
     assert messages.get(key) == text
+
+
+def check_screen(name: str, text: str) -> None:
+    """Compare `text` with the golden screen `name`, a text file; with CIRCINUS_UPDATE_GOLDEN=1, record it."""
+    file = _FILE.with_name("golden_screens") / f"{name}.txt"
+    screen = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+    if os.environ.get("CIRCINUS_UPDATE_GOLDEN"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(screen, encoding="utf-8")
+    assert file.read_text(encoding="utf-8") == screen

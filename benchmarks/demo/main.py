@@ -24,9 +24,10 @@ from benchmarks.demo.report import comparison, row
 from benchmarks.demo.strategies import OURS, fixed_plan, load_test_side_by_side
 from benchmarks.harness.results import FOLDER, Figure, print_figures, write_results
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
-from circinus.reporting.plan_table import deployment_table, plan_table
+from circinus.reporting.plan_table import plan_table
 from circinus.reporting.profile_table import profile_table, search_summary
 from circinus.reporting.progress import load_bar, profile_bar
+from circinus.reporting.resource_use import use_table
 from circinus.specification.formatting import format_duration
 
 ROOT = Path(__file__).parent.parent.parent
@@ -109,7 +110,7 @@ class Demo:
         self.console.print(profile_table(profile, metric.direction, metric=metric.name))
         queries = {query.name: query for query in specification.queries}
         self.console.print(plan_table(plan.matching, queries, specification.metric_names))
-        self.console.print(deployment_table(plan.matching.deployments))
+        self.console.print(use_table(plan.matching, specification.required_infrastructure))
         return report, plan
 
     def explain(self, plan: c.Plan) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
     [
         (Figure("planning", 0.0412, 1.0, "lower", "s"), "41.2 ms", "≤ 1 s"),
         (Figure("demo", 285.7, 360.0, "lower", "s"), "4.76 min", "≤ 6 min"),
-        (Figure("cost", 0.435400, 0.5, "lower", "$/h"), "$0.435/h", "≤ $0.5/h"),
+        (Figure("cost", 0.435400, 0.5, "lower", "$/h"), "$0.435/h", "≤ $0.50/h"),
         (Figure("promises", 0.9231, 0.8, "higher", "of plans"), "92.3% of plans", "≥ 80% of plans"),
         (Figure("planned", 14, 12, "higher", "queries"), "14 queries", "≥ 12 queries"),
     ],

@@ -133,7 +133,7 @@ def test_a_cost_objective_counts_the_share_as_finally_sized() -> None:
     assert not alone.assignments
     (rejection,) = alone.rejections
     assert rejection.binding == ("cost",)
-    assert "cost share $0.5/h > $0.20/h" in rejection.reason
+    assert "cost share $0.50/h > $0.20/h" in rejection.reason
 
     heavy = query("heavy")
     candidates["heavy"] = (candidate("heavy", [use(shared, 0.6, infra)]),)

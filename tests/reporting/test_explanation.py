@@ -51,7 +51,7 @@ def test_the_cost_of_an_alternative_is_labelled_as_that_of_the_query_alone() -> 
     assert "(fully shared)" in text
     alone, shared = alternative.estimate.cost_usd_per_h.upper, alternative.estimate.cost_usd_per_h.lower
     assert (alone, shared) == (0.5, 0.25)
-    assert "$0.5/h" in text
+    assert "$0.50/h" in text
     assert "($0.25/h)" in text
 
 
@@ -70,7 +70,8 @@ def test_a_proof_is_one_among_plans_at_utilization_targets() -> None:
     found = _matched(_frontier(served, _plan("q", "edge")), _frontier(rejected))
     assert found.optimal
     text = printed(plan_table(found, {"q": served, "r": rejected}), width=400)
-    assert "(bound 1 over all plans at utilization targets, proved optimal among them)" in text
+    assert "(bound 1)" in text
+    assert "bounds over all plans at utilization targets: proved optimal among them" in text
 
 
 def test_a_tie_says_what_decided() -> None:
@@ -84,13 +85,11 @@ def test_a_rejection_says_what_would_admit_it() -> None:
     asked, plan = _query("q", latency_s=0.3), _plan("q", "edge")
     slos = asked.slos.model_copy(update={"latency": LatencySlo(limit_s=0.441)})
     relaxation = Relaxation(slos, plan.plan, plan.estimate, "latency p95 <= 300ms -> 441ms")
-    (rejected,) = (found := _matched(_frontier(asked))).rejections
+    (rejected,) = _matched(_frontier(asked)).rejections
     advised = replace(rejected, relaxation=relaxation, advice=(Advice("with a risk of 0.1", risk=0.1),))
     text = printed(rejection_explanation(advised, asked), width=400)
     assert "relaxation found that admits the query alongside the other queries: latency p95 <= 300ms -> 441ms" in text
     assert "with a risk of 0.1" in text
-    table = printed(plan_table(replace(found, rejections=(advised,)), {"q": asked}), width=400)
-    assert "it would be admitted with latency p95 <= 300ms -> 441ms" in table
 
 
 def test_no_relaxation_is_only_denied_after_a_search() -> None:
@@ -104,13 +103,12 @@ def test_no_relaxation_is_only_denied_after_a_search() -> None:
 def test_a_rejection_without_a_promised_plan_says_what_is_best_so_far() -> None:
     asked = _query("q", latency_s=0.3)
     best = BestEffortPlan(_plan("q", "edge"), probability=0.8313, items=24, population=200)
-    (rejection,) = (found := _matched(replace(_frontier(asked), best_effort=best))).rejections
+    (rejection,) = _matched(replace(_frontier(asked), best_effort=best)).rejections
     text = (
         "best plan so far: edge: a 0; in isolation, at its utilization targets, it meets the SLOs with probability "
         "0.83, estimated from 24 of 200 items"
     )
     assert text in printed(rejection_explanation(rejection, asked), width=400)
-    assert text in printed(plan_table(found, {"q": asked}), width=600)
 
 
 @pytest.mark.parametrize(("latency_s", "is_missed"), [(0.2, True), (0.7, False)])
@@ -152,13 +150,6 @@ def test_probabilities_are_not_rounded_to_certainty() -> None:
         "> 0.99",
         "1.00",
     ]
-
-
-def test_a_query_without_objectives_has_none() -> None:
-    asked = _query("q").model_copy(update={"slos": Slos()})
-    found = _matched(_frontier(asked, _plan("q", "edge")))
-    row = next(line for line in printed(plan_table(found, {"q": asked})).splitlines() if line.startswith("│ q "))
-    assert "none" in row
 
 
 @pytest.mark.parametrize(

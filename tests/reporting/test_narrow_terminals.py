@@ -11,7 +11,6 @@ from circinus.planning import Frontier
 from circinus.profiling import Machine, ServiceTimeObservation
 from circinus.reporting.explanation import assignment_explanation
 from circinus.reporting.load_table import load_table
-from circinus.reporting.plan_table import deployment_table, plan_table
 from circinus.reporting.profile_table import observation_table, profile_table
 from circinus.reporting.simulation_table import simulation_table
 from circinus.serving.loadtest.load_report import GeneratorLag, LatencySummary, LoadReport, QueryMeasurement
@@ -108,15 +107,13 @@ OBSERVATION = ServiceTimeObservation(
 @pytest.mark.parametrize(
     "table",
     [
-        plan_table(MATCHING, {QUERY.name: QUERY, REJECTED.name: REJECTED}),
-        deployment_table(MATCHING.deployments),
         assignment_explanation(MATCHING.assignments[0], QUERY),
         simulation_table(SIMULATION, {QUERY.name: PLANS[0].estimate}, [REJECTED]),
         load_table(LOAD),
         observation_table([OBSERVATION]),
         profile_table(random_instance(0).profile, "maximize"),
     ],
-    ids=["plans", "deployments", "explanation", "simulation", "load", "observations", "profile"],
+    ids=["explanation", "simulation", "load", "observations", "profile"],
 )
 def test_nothing_is_cut_off(table: RenderableType, width: int) -> None:
     text = printed(table, width=width)

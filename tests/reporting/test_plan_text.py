@@ -6,7 +6,7 @@ from printed import printed
 from circinus.estimation import ReplicaDemand
 from circinus.matching import SizedDeployment, match
 from circinus.planning import Frontier
-from circinus.reporting.plan_table import PLAN_LEGEND, deployment_table, distinct_plan_texts, plan_table, plan_text
+from circinus.reporting.plan_table import deployment_table, distinct_plan_texts, plan_table, plan_text
 from circinus.specification import Allocation, Deployment, KnobValues, Query
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 
@@ -27,11 +27,6 @@ def test_a_plan_shows_its_replicas_where_they_are_not_plain(cpus: float, batch_s
     deployed = Deployment("p", "hear", knobs, "edge", Allocation(cpus, batch_size, 0.5))
     found = candidate("q", [use(deployed, 0.5, INFRA)])
     assert plan_text(found.plan, found.estimate) == text
-    query = Query(name="q", pipeline="p", source="home", rate="1/s")
-    matching = match({"q": Frontier(query, (found,), {}, (), (), "")}, INFRA, reestimate)
-    shown = printed(plan_table(matching, {"q": query}), width=400)
-    assert text in shown
-    assert PLAN_LEGEND in shown
 
 
 def test_values_that_look_like_markup_are_printed_as_they_are() -> None:
@@ -39,7 +34,7 @@ def test_values_that_look_like_markup_are_printed_as_they_are() -> None:
     found = candidate("q", [use(deployed, 0.5, INFRA)])
     query = Query(name="q", pipeline="p", source="home", rate="1/s")
     matching = match({"q": Frontier(query, (found,), {}, (), (), "")}, INFRA, reestimate)
-    assert "edge: hear [red]" in printed(plan_table(matching, {"q": query}))
+    assert "[red]" in printed(plan_table(matching, {"q": query}, {"q": "[red]"}))
     assert "p/hear(stop=[red])" in printed(deployment_table(matching.deployments))
 
 
@@ -50,11 +45,8 @@ def test_deployments_say_how_long_a_further_replica_takes_to_start() -> None:
         SizedDeployment(Deployment("p", name, KnobValues(), "edge", allocation), demand, (0,), 0.5, startup_s)
         for name, startup_s in (("measured", 2.5), ("unmeasured", None))
     )
-    shown = printed(deployment_table((measured, unmeasured)))
-    header, *rows = (
-        [cell.strip() for cell in line.replace("┃", "│").split("│")] for line in shown.splitlines() if line[:1] in "┃│"
-    )
-    assert {row[1]: row[header.index("start-up")] for row in rows} == {"p/measured": "2.5 s", "p/unmeasured": ""}
+    rows = {line.split()[0]: line for line in printed(deployment_table((measured, unmeasured))).splitlines()[2:]}
+    assert ["2.5 s" in rows[f"p/{name}"] for name in ("measured", "unmeasured")] == [True, False]
 
 
 def test_more_than_two_knobs_are_shown_with_their_names() -> None:

@@ -40,6 +40,6 @@ def test_one_metric_is_the_title_and_several_are_named_in_the_cells() -> None:
     same = MetricNames({"a": "f1", "b": "f1", "c": "bleu"}, ["a", "b"])
     assert (same.column, same.cell("a", "0.5"), same.of("b")) == ("f1", "0.5", "f1")
     differing = MetricNames({"a": "f1", "b": "bleu"}, ["a", "b"])
-    assert (differing.column, differing.cell("b", "0.5"), differing.cell("b", "")) == ("score", "bleu\n0.5", "")
+    assert (differing.column, differing.cell("b", "0.5"), differing.cell("b", "")) == ("score", "bleu 0.5", "")
     unnamed = MetricNames({}, ["a"])
     assert (unnamed.column, unnamed.text("a", "accuracy >= 1")) == ("accuracy", "accuracy >= 1")

@@ -26,7 +26,7 @@ from circinus.specification.formatting import (
     [
         (0.0, "0 s"), (0.4123, "412 ms"), (0.9999, "1 s"), (59.99, "1 min"), (90, "1.5 min"), (1.5e-6, "1.5 µs"),
         (0.00005, "50 µs"), (3661.0, "1.02 h"), (1e-9, "0.001 µs"), (1234.0, "20.6 min"), (3.6e6, "1000 h"),
-        (3.6e7, "10000 h"),
+        (3.6e7, "10000 h"), (5.61e-17, "0 s"),
     ],
 )  # fmt: skip
 def test_durations_read_as_people_write_them(seconds: float, text: str) -> None:
@@ -46,10 +46,13 @@ def test_other_quantities_have_a_unit_that_fits() -> None:
     assert format_bandwidth(0) == "0 bit/s"
     assert format_usd_per_h(0.01234) == "$0.0123/h"
     assert format_usd_per_h(1234567.0) == "$1234567/h"
-    assert format_usd_per_h(-0.5) == "-$0.5/h"
+    assert format_usd_per_h(-0.5) == "-$0.50/h"
+    assert format_usd_per_h(12.34) == "$12.34/h"
+    assert format_usd_per_h(1.69e-5) == "< $0.0001/h"
     assert format_usd_per_h(0) == "$0/h"
     assert format_percentage(0.84123) == "84.1%"
     assert format_percentage(1) == "100%"
+    assert format_percentage(1.234e-7) == "0.0000123%"
     assert format_amount("cpus", 2.0) == "2 cpus"
     assert format_amount("cpus", 1.0) == "1 cpu"
     assert format_amount("gpu memory", 1.5 * 2**30) == "1.5 GiB gpu memory"

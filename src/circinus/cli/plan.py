@@ -186,13 +186,16 @@ def _incumbent(named: Path | None, output: Path, from_scratch: bool, limited: bo
 
 def _print(plan: Plan, specification: Specification) -> None:
     from circinus.cli.output import console
-    from circinus.reporting.plan_table import deployment_table, plan_table
+    from circinus.reporting.plan_table import plan_table
     from circinus.reporting.profile_table import corrections_in_force, search_summary
+    from circinus.reporting.resource_use import use_table
     from circinus.specification.formatting import format_duration
 
     queries = {query.name: query for query in specification.queries}
     console().print(plan_table(plan.matching, queries, specification.metric_names))
-    console().print(deployment_table(plan.matching.deployments))
+    console().print()
+    console().print(use_table(plan.matching, specification.required_infrastructure))
+    console().print()
     for name, profile in plan.measured.items():
         console().print(f"pipeline {name}: {search_summary(profile)}", markup=False, highlight=False)
     if plan.file.corrections.entries:

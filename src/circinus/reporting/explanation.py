@@ -32,7 +32,7 @@ def ladder_table(ladder: Ladder, metric: str = ACCURACY) -> Table:
     """Return a table with a row for each rung, the largest margin first; the selected plan is marked."""
     title = "ladder: plans to degrade to under bursts, each estimated for this query in isolation"
     figures = ("CPU per\nrequest", "cost fully\nshared", "latency", metric, "probability")
-    table = make_table(title, ("", "plan"), figures, no_wrap=True)
+    table = make_table(title, ("", "plan"), figures, one_line=True)
     texts = distinct_plan_texts([(rung.candidate.plan, rung.candidate.estimate) for rung in ladder.rungs])
     for index, (rung, text) in enumerate(zip(ladder.rungs, texts, strict=True)):
         estimate = rung.candidate.estimate

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
 
 from circinus.estimation import Estimate
 from circinus.matching import Assignment, Matching, Rejection, ShadowPrice, SizedDeployment, TenantShare
 from circinus.planning import BestEffortPlan
 from circinus.planning.near_misses import describe_violation
-from circinus.reporting.tables import MetricNames, make_table
+from circinus.reporting.tables import FirstFitting, MetricNames, OneLine, make_table
 from circinus.specification import KnobValues, Query, QueryPlan
 from circinus.specification.formatting import (
     ACCURACY,
+    ceil_significant,
     format_bytes,
     format_duration,
     format_latency_bound,
@@ -34,6 +36,14 @@ PLAN_LEGEND = (
 
 _MAX_UNNAMED = 2
 """Maximum number of knobs of an operator whose values are shown without names."""
+
+_MAX_REJECTED = 4
+"""Maximum number of rejected queries that the summary names."""
+_TIGHT = 0.05
+"""Share of a limit below which the margin to it is highlighted."""
+_MIN_LIMIT = 1e-9
+_SIMULATED, _ROUGH = "*", "~"
+"""Marks of latencies for which formulas may be inaccurate."""
 
 
 def plan_text(plan: QueryPlan, estimate: Estimate) -> str:
@@ -114,7 +124,7 @@ def best_effort_text(best: BestEffortPlan, query: Query, metric: str = ACCURACY)
 def plan_table(
     matching: Matching, queries: Mapping[str, Query], metrics: Mapping[str, str] | None = None
 ) -> RenderableType:
-    """Return a table with the plan and estimate, or rejection, of every query, with totals.
+    """Return a summary, one line for each served query, and the reason and a way in for each rejected one.
 
     Args:
         matching: plans and rejections.
@@ -122,34 +132,132 @@ def plan_table(
         metrics: query -> name of its metric.
     """
     names = MetricNames(metrics or {}, queries)
-    table = make_table("Plans", ("query", "SLOs", "plan"), ("latency", names.column, "cost"))
-    for assignment in matching.assignments:
-        table.add_row(*_assignment_row(assignment, queries[assignment.query], names))
-    for rejection in matching.rejections:
-        slos = names.text(rejection.query, queries[rejection.query].slos)
-        table.add_row(rejection.query, escape(slos), "[red]rejected[/red] (see below)", "", "", "")
-    served = len(matching.assignments)
-    totals = Text(
-        f"{served} of {served + len(matching.rejections)} queries served, weight {matching.satisfied_weight:g} of "
-        f"{matching.total_weight:g} ({_optimality(matching)}), {format_usd_per_h(matching.cost_usd_per_h)} in total"
+    served = [(assignment, queries[assignment.query]) for assignment in matching.assignments]
+    plans: list[RenderableType] = []
+    if served:
+        tables = (_served_table(served, names, details) for details in reversed(range(3)))
+        plans = [FirstFitting(*tables), *_latency_notes(matching), Text()]
+    return Group(
+        _summary(matching),
+        Text(),
+        *plans,
+        *_rejections(matching.rejections, queries, names),
+        Text(_optimality(matching), style="dim"),
+        *_change_limit_line(matching),
+        *map(_tenant_line, matching.tenants),
     )
-    rejections = [
-        _rejection_line(rejection, queries[rejection.query], names.of(rejection.query))
-        for rejection in matching.rejections
-    ]
-    if any(rejection.relaxation is None for rejection in matching.rejections):
-        rejections.append(Text("changes that would serve a rejected query: `circinus explain PLAN QUERY`", style="dim"))
-    tenants = [_tenant_line(share) for share in matching.tenants]
-    return Group(table, Text(PLAN_LEGEND, style="dim"), *rejections, totals, *_change_limit_line(matching), *tenants)
 
 
-def _rejection_line(rejection: Rejection, query: Query, metric: str) -> Text:
-    line = Text.assemble(f"{query.name}: ", ("rejected", "red"), f": {with_metric(rejection.reason, metric)}")
-    if rejection.relaxation is not None:
-        line.append(f"; it would be admitted with {with_metric(rejection.relaxation.change, metric)}")
-    if rejection.best_so_far is not None:
-        line.append(f"; {best_effort_text(rejection.best_so_far, query, metric)}")
-    return line
+def _summary(matching: Matching) -> Text:
+    served, rejected = len(matching.assignments), [rejection.query for rejection in matching.rejections]
+    text = Text(
+        f"{served} of {served + len(rejected)} queries served, weight {matching.satisfied_weight:g} of "
+        f"{matching.total_weight:g} (bound {matching.weight_bound:.4g}), {format_usd_per_h(matching.cost_usd_per_h)}",
+        style="bold",
+    )
+    if rejected:
+        named = ", ".join(rejected) if len(rejected) <= _MAX_REJECTED else f"{len(rejected)} queries, see below"
+        text.append("; ").append("rejected", "red").append(f": {named}")
+    return text
+
+
+def _served_table(served: Sequence[tuple[Assignment, Query]], metrics: MetricNames, details: int) -> Table:
+    """Return a line for each query.
+
+    Args:
+        served: assignments with their queries.
+        metrics: names of the metrics.
+        details: SLOs that are written with their limits: 2 for all of them, 1 for the tightest, 0 for none.
+    """
+    percentiles = {assignment.chosen.estimate.percentile for assignment, _ in served}
+    shared = f"p{percentiles.pop():g}" if len(percentiles) == 1 else ""
+    table = make_table(None, ("query", "placement"), (f"{shared or 'latency'} ≤ bound",), one_line=True)
+    table.columns[0].no_wrap = True
+    table.add_column(OneLine(metrics.column), justify="right")
+    table.add_column("cost", justify="right", no_wrap=True)
+    for title in ("margin", "SLOs")[: 1 + details // 2]:
+        table.add_column(title, no_wrap=True)
+    for assignment, query in served:
+        estimate = assignment.chosen.estimate
+        share, slo = _tightest(estimate, query)
+        limit = f"of {metrics.text(query.name, slo)}" if details == 1 else slo.partition(" ")[0]
+        table.add_row(
+            OneLine(query.name, whole=True),
+            OneLine(placement_text(estimate)),
+            OneLine(_latency(estimate).removeprefix(f"{shared} "), whole=True),
+            metrics.cell(query.name, format_score(estimate.accuracy.value)),
+            format_usd_per_h(estimate.cost_usd_per_h.value),
+            OneLine(f"{share:4.0%} {limit}" if slo else "no SLOs", "yellow" if share < _TIGHT else "", whole=True),
+            *([OneLine(metrics.text(query.name, query.slos), whole=True)] if details == 2 else []),
+        )
+    return table
+
+
+def _tightest(estimate: Estimate, query: Query) -> tuple[float, str]:
+    """Return the smallest margin to an SLO, as a share of its limit, and that SLO; infinity and "" without any."""
+    margins = (
+        (slo.margin(estimate.compared_value(slo, sized=True)) / max(abs(slo.limit), _MIN_LIMIT), f"{kind} {slo}")
+        for kind, slo in query.slos.by_kind.items()
+    )
+    return min(margins, default=(math.inf, ""))
+
+
+def placement_text(estimate: Estimate) -> str:
+    """Return the pools in topological order of the operators, with the numbers of operators: `phone → edge: 2+3`."""
+    pools = [(pool, len(list(stages))) for pool, stages in groupby(estimate.stages, key=lambda stage: stage.pool)]
+    counts = f": {'+'.join(str(count) for _, count in pools)}" if len(pools) > 1 else ""
+    return f"{' → '.join(pool for pool, _ in pools)}{counts}"
+
+
+def _latency(estimate: Estimate) -> str:
+    """Return the percentile with its bound, marked if formulas may be inaccurate: `p95 19.1 ≤ 21.2 ms*`."""
+    value, bound = format_duration(estimate.latency_s.value), format_latency_bound(estimate.latency_s.upper)
+    unit = f" {bound.partition(' ')[2]}"
+    mark = "" if not estimate.caveats else _SIMULATED if estimate.simulated else _ROUGH
+    return f"p{estimate.percentile:g} {value.removesuffix(unit)} ≤ {bound}{mark}"
+
+
+def _latency_notes(matching: Matching) -> list[Text]:
+    doubtful = [a.chosen.estimate.simulated for a in matching.assignments if a.chosen.estimate.caveats]
+    marks = [f"{_SIMULATED} simulated"] * any(doubtful) + [f"{_ROUGH} rough"] * (not all(doubtful))
+    note = f"{', '.join(marks)}: formulas may be inaccurate under this load"
+    return [Text(note, style="dim")] if marks else []
+
+
+def _rejections(
+    rejections: Sequence[Rejection], queries: Mapping[str, Query], metrics: MetricNames
+) -> list[RenderableType]:
+    """Return a sentence with the nearest way in for each group of rejected queries that share it."""
+    if not rejections:
+        return []
+    names: dict[str, list[str]] = {}
+    for rejection in rejections:
+        text = with_metric(_rejection_text(rejection, queries[rejection.query]), metrics.of(rejection.query))
+        names.setdefault(text, []).append(rejection.query)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for text, rejected in names.items():
+        table.add_row("[red]✗[/red]", Text.assemble((", ".join(rejected), "bold"), f": {text}"))
+    hint = (
+        "→ what the nearest plan would meet in isolation; `circinus explain QUERY` looks for changes that serve the "
+        "query beside the others"
+    )
+    return [table, Text(hint, style="dim")]
+
+
+def _rejection_text(rejection: Rejection, query: Query) -> str:
+    """Return what the nearest plan misses, and the SLO or the size of the data set at which it would be a plan."""
+    if not rejection.alternatives:
+        return rejection.reason
+    nearest = rejection.alternatives[0]
+    missed, ways = nearest.estimate.violations(query.slos), []
+    if len(missed) == 1 and missed[0] in rejection.binding:
+        slo = query.slos.by_kind[missed[0]]
+        relaxed = slo.relaxed_to(nearest.estimate.compared_value(slo))
+        ways.append(f"{slo.kind} {slo.comparison_text} {relaxed.limit_text}")
+    more = None if rejection.best_so_far is None else rejection.best_so_far.more_items
+    if more is not None:
+        ways.append(f"about {ceil_significant(more, 2):,.0f} more items")
+    return f"{nearest.reason} → {' or '.join(ways)}" if ways else nearest.reason
 
 
 def _tenant_line(share: TenantShare) -> Text:
@@ -164,16 +272,16 @@ def _tenant_line(share: TenantShare) -> Text:
 
 
 def _optimality(matching: Matching) -> str:
-    """Return the bounds on the weight and cost of all matchings of plans at utilization targets.
+    """Return the gaps to the bounds on the weight and cost of all matchings of plans at utilization targets.
 
     Other plans may do better: a query without one is served by a second look at times (see `second_look`).
     """
-    bound = f"bound {matching.weight_bound:g} over all plans at utilization targets"
+    bounds = "bounds over all plans at utilization targets"
     if matching.optimal:
-        return f"{bound}, proved optimal among them"
+        return f"{bounds}: proved optimal among them"
     gap = matching.weight_bound - matching.satisfied_weight
-    best = f"best found, gap {gap:.4g}" if gap > 0 else "no gap"
-    return f"{bound}, {best}; cost gap at most {format_percentage(matching.cost_gap)}"
+    best = f"best found, gap in weight {gap:.4g}" if gap > 0 else "no gap in weight"
+    return f"{bounds}: {best}, cost gap at most {format_percentage(matching.cost_gap)}"
 
 
 def _change_limit_line(matching: Matching) -> list[Text]:
@@ -202,46 +310,18 @@ def price_table(prices: tuple[ShadowPrice, ...]) -> RenderableType:
     return Group(table, Text(note, style="dim"))
 
 
-def _assignment_row(assignment: Assignment, query: Query, metrics: MetricNames) -> tuple[str, ...]:
-    estimate = assignment.chosen.estimate
-    return (
-        assignment.query,
-        escape(metrics.text(query.name, query.slos)),
-        escape(plan_text(assignment.chosen.plan, estimate)),
-        _latency(estimate),
-        metrics.cell(query.name, f"{format_score(estimate.accuracy.value)}\n{_accuracy_bound(estimate, query)}"),
-        format_usd_per_h(estimate.cost_usd_per_h.value),
-    )
-
-
-def _latency(estimate: Estimate) -> str:
-    """Return the latency, and its origin if formulas may be inaccurate."""
-    value, bound = format_duration(estimate.latency_s.value), format_latency_bound(estimate.latency_s.upper)
-    text = f"p{estimate.percentile:g} {value}\n≤ {bound}"
-    if not estimate.caveats:
-        return text
-    return f"{text}\n{'simulated' if estimate.simulated else 'rough'}"
-
-
-def _accuracy_bound(estimate: Estimate, query: Query) -> str:
-    slo = query.slos.accuracy
-    if slo is not None and not slo.is_minimum:
-        return f"≤ {format_score(estimate.accuracy.upper)}"
-    return f"≥ {format_score(estimate.accuracy.lower)}"
-
-
 def deployment_table(deployments: tuple[SizedDeployment, ...]) -> RenderableType:
     """Return a table of the sized deployments."""
     texts, figures = ("operator", "pool", "replicas"), ("utilization", "start-up", "cost")
-    table = make_table("Deployments", texts, figures, no_wrap=True)
+    table = make_table("Deployments", texts, figures, one_line=True)
     for sized in sorted(deployments, key=lambda d: (d.deployment.pool, d.deployment.pipeline, d.deployment.operator)):
         deployment, demand = sized.deployment, sized.demand
         replica = (
             f"{format_cpus(demand.cpus)}, {format_bytes(demand.memory_bytes)}, batch {deployment.allocation.batch_size}"
         )
         table.add_row(
-            escape(f"{deployment.pipeline}/{operator_text(deployment.operator, deployment.knobs)}"),
-            deployment.pool,
+            OneLine(f"{deployment.pipeline}/{operator_text(deployment.operator, deployment.knobs)}"),
+            OneLine(deployment.pool),
             f"{sized.replicas} x ({replica})",
             f"{sized.utilization:.0%}",
             "" if sized.startup_s is None else format_duration(sized.startup_s),

@@ -1,13 +1,87 @@
-"""Columns of tables."""
+"""Columns, cells and bars of tables."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from circinus.specification.formatting import ACCURACY, with_metric
+
+_MIN_SHARE = 0.6
+"""Share of the columns of a text below which shortening it is the last resort."""
+_MIN_WORD = 3
+"""Columns below which a word is only shortened with its whole text."""
+_BAR = 10
+"""Columns of a bar."""
+
+
+class OneLine:
+    """Text on one line; where it does not fit, its longest words are shortened in the middle."""
+
+    def __init__(self, text: str, style: str = "", *, whole: bool = False) -> None:
+        """Take the text.
+
+        Args:
+            text: without markup.
+            style: style of the text.
+            whole: whether a `FirstFitting` with the text fits only if the text is not shortened.
+        """
+        self.text, self.style, self.whole = text, style, whole
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        width = cell_len(self.text)
+        return Measurement(width if self.whole else math.ceil(_MIN_SHARE * width), width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(_fitting(self.text, options.max_width), self.style, no_wrap=True)
+
+
+def _fitting(text: str, width: int) -> str:
+    words = text.split(" ")
+    while cell_len(" ".join(words)) > width:
+        longest = max(range(len(words)), key=lambda index: len(words[index]))
+        if len(words[longest]) <= _MIN_WORD:
+            return _shortened(text, width)
+        words[longest] = _shortened(words[longest], len(words[longest]) - 1)
+    return " ".join(words)
+
+
+def _shortened(text: str, width: int) -> str:
+    kept = text.replace("…", "")
+    count = len(kept)
+    while cell_len(text) > width and count > 0:
+        count -= 1
+        text = f"{kept[: (count + 1) // 2]}…{kept[len(kept) - count // 2 :]}"
+    return text
+
+
+class FirstFitting:
+    """The first of several renderables that fits the width of the console, else the last one."""
+
+    def __init__(self, *renderables: RenderableType) -> None:
+        self.renderables = renderables
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unlimited = options.update(max_width=10**4)
+        for renderable in self.renderables[:-1]:
+            if Measurement.get(console, unlimited, renderable).minimum <= options.max_width:
+                yield renderable
+                return
+        yield self.renderables[-1]
+
+
+def bar(share: float) -> str:
+    """Return a bar of a share of 1; a share above 0 is visible."""
+    filled = min(math.ceil(share * _BAR - 1e-9), _BAR)
+    return "█" * filled + "░" * (_BAR - filled)
 
 
 class MetricNames:
@@ -32,7 +106,7 @@ class MetricNames:
 
     def cell(self, query: str, scores: str) -> str:
         """Return the cell of a query's scores."""
-        return f"{escape(self.of(query))}\n{scores}" if self._differ and scores else scores
+        return f"{escape(self.of(query))} {scores}" if self._differ and scores else scores
 
     def text(self, query: str, text: object) -> str:
         """Return a text with the name of the query's metric, see `with_metric`."""
@@ -40,7 +114,7 @@ class MetricNames:
 
 
 def make_table(
-    title: str | None, texts: Iterable[str], figures: Iterable[str], remark: str = "", *, no_wrap: bool = False
+    title: str | None, texts: Iterable[str], figures: Iterable[str], remark: str = "", *, one_line: bool = False
 ) -> Table:
     """Return a table without rows, in which narrow terminals wrap and never cut.
 
@@ -49,13 +123,15 @@ def make_table(
         texts: names of the first columns.
         figures: names of the columns after them, aligned on the right.
         remark: name of a last column of texts, if any.
-        no_wrap: whether figures are never wrapped.
+        one_line: whether a row takes one line, without a frame: figures are never wrapped, texts are `OneLine`.
     """
     table = Table(title=title, title_justify="left")
+    if one_line:
+        table.box, table.show_edge, table.pad_edge, table.padding = SIMPLE_HEAD, False, False, (0, 1, 0, 0)
     for name in texts:
-        table.add_column(name, overflow="fold")
+        table.add_column(OneLine(name) if one_line else escape(name), overflow="fold")
     for name in figures:
-        table.add_column(escape(name), justify="right", overflow="fold", no_wrap=no_wrap)
+        table.add_column(escape(name), justify="right", overflow="fold", no_wrap=one_line)
     if remark:
         table.add_column(remark, overflow="fold")
     return table

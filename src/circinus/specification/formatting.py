@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Protocol
 
 from circinus.specification.units import BANDWIDTH, DURATION, SIZE, Quantity
@@ -34,11 +35,13 @@ _SCORE = (
 
 UNBOUNDED_S = 1e6
 """Seconds from which a latency bound counts as absent."""
+_MIN_S, _MIN_USD_PER_H = 1e-9, 1e-4
+"""Duration that is printed as 0 below, and smallest price that is printed."""
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration such as `412 ms`."""
-    return _with_unit(seconds, DURATION, ("µs", "ms", "s", "min", "h"), zero="s")
+    """Return a duration such as `412 ms`; 0 below a nanosecond."""
+    return _with_unit(seconds if abs(seconds) >= _MIN_S else 0.0, DURATION, ("µs", "ms", "s", "min", "h"), zero="s")
 
 
 def format_latency_bound(seconds: float) -> str:
@@ -57,9 +60,12 @@ def format_bandwidth(bytes_per_s: float) -> str:
 
 
 def format_usd_per_h(value: float) -> str:
-    """Return a price such as `$0.0123/h`."""
-    sign = "-" if value < 0 else ""
-    return f"{sign}${_digits(abs(value))}/h"
+    """Return a price such as `$0.0123/h` or `$0.10/h`; below $0.0001/h, only that it is."""
+    amount, sign = abs(value), "-" if value < 0 else ""
+    if 0 < amount < _MIN_USD_PER_H:
+        return f"{sign}< ${_MIN_USD_PER_H}/h"
+    digits = _digits(amount)
+    return f"{sign}${f'{amount:.2f}' if digits[-2:-1] == '.' else digits}/h"
 
 
 def format_range(format_value: Callable[[float], str], lowest: float, highest: float) -> str:
@@ -120,7 +126,7 @@ def _with_unit(value: float, quantity: Quantity, units: tuple[str, ...], zero: s
 
 def _digits(value: float) -> str:
     text = f"{value:.3g}"
-    return f"{value:.0f}" if "e" in text and abs(value) >= 1 else text
+    return text if "e" not in text else f"{value:.0f}" if abs(value) >= 1 else f"{Decimal(text):f}"
 
 
 def with_metric(text: str, metric: str) -> str:

@@ -1,0 +1,102 @@
+"""Use and prices of deployments, pools and links, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from circinus.matching import Matching, ShadowPrice, SizedDeployment
+from circinus.reporting.plan_table import format_cpus
+from circinus.reporting.tables import OneLine, bar, make_table
+from circinus.specification import Infrastructure, Network
+from circinus.specification.formatting import (
+    format_amount,
+    format_bandwidth,
+    format_bytes,
+    format_range,
+    format_usd_per_h,
+)
+
+_UNUSED = 5e-4
+"""Share of a capacity below which a link counts as unused."""
+
+
+def use_table(matching: Matching, infrastructure: Infrastructure) -> RenderableType:
+    """Return a line for each pool, one for its deployments of equal size, and one for each link in use."""
+    prices = {
+        name: sorted(group, key=lambda price: -price.used)
+        for name, group in groupby(matching.prices, key=lambda price: price.resource.partition(": ")[0])
+    }
+    table = make_table(None, ("pools and links",), (), one_line=True)
+    table.add_column("used", no_wrap=True)
+    table.add_column("price", justify="right", no_wrap=True)
+    for pool in infrastructure.pools:
+        nodes = f"{pool.nodes} x " if pool.nodes > 1 else ""
+        amounts = prices.get(f"pool {pool.name}", [])
+        if amounts:
+            price = f"{nodes}{format_usd_per_h(pool.price_usd_per_h)}"
+            table.add_row(OneLine(pool.name), _used(amounts), price)
+        for row in _deployments(matching, pool.name):
+            table.add_row(*row)
+    unused = []
+    for link in Network(infrastructure).links:
+        amounts = prices.get(f"link {link.name}", [])
+        if any(price.used >= _UNUSED or _marginal_values(price) for price in amounts):
+            per_gb = f"${link.price_usd_per_gb:g}/GB" if link.price_usd_per_gb else ""
+            table.add_row(OneLine(link.name), _used(amounts), per_gb)
+        elif amounts:
+            unused.append(link.name)
+    notes = [f"hardly used: {', '.join(unused)}"] if unused else []
+    return Group(table, *(Text(note, style="dim") for note in notes))
+
+
+def _deployments(matching: Matching, pool: str) -> Iterable[tuple[RenderableType, ...]]:
+    """Return a row for the deployments of equal size in a pool, in the order of the pipeline."""
+    stages = [stage.operator for assignment in matching.assignments for stage in assignment.chosen.estimate.stages]
+    sized = [sized for sized in matching.deployments if sized.deployment.pool == pool]
+    sized.sort(key=lambda sized: (*_size(sized), stages.index(sized.deployment.operator)))
+    for (pipeline, replicas, cpus, gpus, batch_size), equal in groupby(sized, key=_size):
+        group = list(equal)
+        parts = [format_cpus(cpus)]
+        parts += [format_amount("gpus", gpus)] if gpus else []
+        parts += [f"batch {batch_size}"] if batch_size > 1 else []
+        used = [sized.utilization for sized in group]
+        utilization = format_range("{:.0%}".format, min(used), max(used))
+        each = " each" if len(group) > 1 else ""
+        yield (
+            OneLine(f"  {pipeline}: {', '.join(sized.deployment.operator for sized in group)}"),
+            f"{bar(max(used))} {utilization} of {replicas} x {', '.join(parts)}{each}",
+            format_usd_per_h(sum(sized.demand.cost_usd_per_h * sized.replicas for sized in group)),
+        )
+
+
+def _size(sized: SizedDeployment) -> tuple[str, int, float, float, int]:
+    deployment = sized.deployment
+    replica = sized.demand.cpus, sized.demand.gpus, deployment.allocation.batch_size
+    return deployment.pipeline, sized.replicas, *replica
+
+
+def _used(amounts: list[ShadowPrice]) -> str:
+    """Return the use of a pool's resources or of a link, as a bar for the first one, and what one more unit adds."""
+    parts = (f"{price.used:.0%} of {_capacity(price)}" for price in amounts)
+    return "\n".join([f"{bar(amounts[0].used)} {', '.join(parts)}", *filter(None, map(_marginal_values, amounts))])
+
+
+def _capacity(price: ShadowPrice) -> str:
+    match price.unit:
+        case "GiB":
+            return format_bytes(price.capacity * 2.0**30)
+        case "MB/s":
+            return format_bandwidth(price.capacity * 1e6)
+        case _:
+            return format_amount(price.unit + "s", price.capacity)
+
+
+def _marginal_values(price: ShadowPrice) -> str:
+    """Return the marginal weight and saving of a binding resource."""
+    effects = [f"weight +{price.weight:.3g}"] if price.weight > 0 else []
+    effects += [f"-{format_usd_per_h(price.saving_usd_per_h)}"] if price.saving_usd_per_h > 0 else []
+    return f"one more {price.unit}: {', '.join(effects)}" if effects else ""

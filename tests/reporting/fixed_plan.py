@@ -1,0 +1,198 @@
+"""A plan of five queries, three of which are served, with fixed values."""
+
+from __future__ import annotations
+
+from circinus.estimation import Estimate, PlanCandidate, ReplicaDemand, StageEstimate
+from circinus.estimation.slo_probability import SloProbabilities
+from circinus.matching import Alternative, Assignment, Matching, Rejection, ShadowPrice, SizedDeployment
+from circinus.planning import BestEffortPlan
+from circinus.specification import (
+    AccuracySlo,
+    Allocation,
+    Configuration,
+    CostSlo,
+    Deployment,
+    HardwareClass,
+    Infrastructure,
+    KnobValues,
+    LatencySlo,
+    Link,
+    Pool,
+    Query,
+    QueryPlan,
+    Site,
+    Slos,
+)
+from circinus.statistics.interval import Interval
+
+METRIC = "words right"
+OPERATORS = ("split", "lookup", "rank", "join")
+KNOBS = {"split": {"mode": "dashes"}, "lookup": {"size": 120}, "rank": {"keep": 1}, "join": {"style": "plain"}}
+INFRASTRUCTURE = Infrastructure(
+    name="office",
+    sites=(Site(name="tablet"), Site(name="office")),
+    pools=(
+        Pool(name="tablet", site="tablet", tier="device", cpus=2, memory="2GiB", hardware=HardwareClass(name="local")),
+        Pool(
+            name="office-server",
+            site="office",
+            tier="edge",
+            nodes=2,
+            cpus=4,
+            memory="8GiB",
+            hardware=HardwareClass(name="local"),
+            price="$0.40/h",
+        ),
+    ),
+    links=(Link(source="tablet", target="office", bandwidth="50Mbit/s", round_trip="3ms", price="$0.05/GB"),),
+)
+
+
+def _slos(latency_s: float, accuracy: float, cost: float | None = None, percentile: float = 95) -> Slos:
+    return Slos(
+        latency=LatencySlo(percentile=percentile, limit_s=latency_s),
+        accuracy=AccuracySlo(threshold=accuracy),
+        cost=None if cost is None else CostSlo(limit_usd_per_h=cost),
+    )
+
+
+QUERIES = {
+    name: Query(name=name, pipeline="notes", source="tablet", rate=rate, slos=slos)
+    for name, rate, slos in (
+        ("live-1", "4/s", _slos(0.06, 0.7)),
+        ("live-captions", "2/s", _slos(0.047, 0.92, 0.2, percentile=99)),
+        ("free", "1/s", Slos()),
+        ("archive", "5/s", _slos(1.0, 0.95)),
+        ("bulk", "90/s", _slos(1.0, 0.7)),
+    )
+}
+
+
+def plan(pools: tuple[str, ...], *, size: int = 120, cpus: float = 0.25, batch_size: int = 1) -> QueryPlan:
+    """Return a plan of which the operators are in four pools."""
+    knobs = {**KNOBS, "lookup": {"size": size}}
+    return QueryPlan(
+        pipeline="notes",
+        configuration=Configuration.of({name: KnobValues.of(values) for name, values in knobs.items()}),
+        placement=tuple(sorted(zip(OPERATORS, pools, strict=True))),
+        allocations=tuple(
+            sorted((name, Allocation(cpus, batch_size if name == "lookup" else 1, 0.7)) for name in OPERATORS)
+        ),
+    )
+
+
+def estimate(
+    pools: tuple[str, ...], latency_s: Interval, accuracy: Interval, cost: Interval, **others: object
+) -> Estimate:
+    """Return an estimate with fixed mean times."""
+    times = ((0.0, 0.0002, 0.005), (0.0, 0.0045, 0.0074), (0.0, 8.9e-6, 0.0011), (0.0, 5.6e-17, 0.00054))
+    transfers = [0.0 if before == pool else 0.0016 for before, pool in zip(("tablet", *pools), pools, strict=False)]
+    stages = tuple(
+        StageEstimate(name, pool, transfer, wait, service)
+        for name, pool, transfer, (_, wait, service) in zip(OPERATORS, pools, transfers, times, strict=True)
+    )
+    values = {"percentile": 95.0, "return_s": 0.0 if pools[-1] == "tablet" else 0.0016, **others}
+    return Estimate(latency_s=latency_s, accuracy=accuracy, cost_usd_per_h=cost, stages=stages, **values)
+
+
+ACCURACY = Interval(0.962, 0.929, 0.982)
+ON_TABLET, SPLIT = ("tablet",) * 4, ("tablet", "tablet", "office-server", "office-server")
+
+
+def _served(query: str, pools: tuple[str, ...], reason: str, est: Estimate, *others: Alternative) -> Assignment:
+    return Assignment(query, PlanCandidate(query, plan(pools), est, (), (), 0.0), reason, others)
+
+
+def _alternative(pools: tuple[str, ...], latency_s: float, reason: str, score: float = 0.962, **changes) -> Alternative:
+    cost = Interval(0.02, 1.69e-5, 0.02) if "office-server" in pools else Interval.exact(0.0)
+    accuracy = Interval(score, score - 0.033, score + 0.02)
+    latency = Interval(latency_s, latency_s * 0.9, latency_s * 1.1)
+    return Alternative(plan(pools, **changes), estimate(pools, latency, accuracy, cost), reason)
+
+
+_UNSURE = "accuracy 0.962 is so far only guaranteed to be at least 0.929, not >= 0.95"
+_BEST = _alternative(ON_TABLET, 0.0577, _UNSURE, batch_size=8)
+
+MATCHING = Matching(
+    assignments=(
+        _served(
+            "live-1",
+            ON_TABLET,
+            "lowest total cost among its 168 plans, given those of the other queries; already running",
+            estimate(
+                ON_TABLET,
+                Interval(0.0191, 0.0189, 0.0212),
+                ACCURACY,
+                Interval.exact(0.0),
+                caveats=("deployment notes/split: its arrivals are bursty",),
+                simulated=True,
+                slo_probability=SloProbabilities(0.999, 0.999, 1.0, 0.998),
+            ),
+            _alternative(ON_TABLET, 0.0481, "costs the same as the running plan", 0.805, size=100),
+            _alternative(ON_TABLET, 0.0401, "costs the same as the running plan", cpus=0.5),
+            _alternative(SPLIT, 0.0332, "costs $0.10/h more in total"),
+            _alternative(ON_TABLET, 0.0427, "accuracy 0.653 (at least 0.590) < 0.7", 0.653, size=80),
+        ),
+        _served(
+            "live-captions",
+            SPLIT,
+            "its only plan",
+            estimate(SPLIT, Interval(0.0228, 0.02, 0.0252), ACCURACY, Interval(0.1, 0.0125, 0.2), percentile=99.0),
+        ),
+        _served(
+            "free",
+            ON_TABLET,
+            "its only plan",
+            estimate(ON_TABLET, Interval(0.0194, 0.018, 1.2), ACCURACY, Interval.exact(0.0), caveats=("bursty",)),
+        ),
+    ),
+    rejections=(
+        Rejection(
+            "archive",
+            "no plan meets all SLOs with deployments at their utilization targets; the data set is too small",
+            ("accuracy",),
+            None,
+            (_BEST,),
+            BestEffortPlan(
+                PlanCandidate("archive", _BEST.plan, _BEST.estimate, (), (), 0.0), 0.993, 384, 384, more_items=2750
+            ),
+        ),
+        Rejection(
+            "bulk",
+            "none of its plans fits with those of the other queries: its only plan needs 1.5 cpus more at pool tablet",
+            ("pool tablet: cpus",),
+            None,
+            (_alternative(ON_TABLET, 0.0577, "needs 1.5 cpus more at pool tablet"),),
+        ),
+    ),
+    deployments=tuple(
+        SizedDeployment(
+            Deployment("notes", name, KnobValues.of(KNOBS[name]), pool, Allocation(cpus, batch_size, 0.7)),
+            ReplicaDemand(cpus, 15.6 * 2**20, 0.0, 0.0, 0.0 if pool == "tablet" else 0.025),
+            (0,) * replicas,
+            utilization,
+            startup_s,
+        )
+        for name, pool, cpus, batch_size, replicas, utilization, startup_s in (
+            ("split", "tablet", 0.25, 1, 1, 0.062, 0.0152),
+            ("lookup", "tablet", 0.5, 8, 2, 0.412, 0.0132),
+            ("rank", "tablet", 0.25, 1, 1, 0.004, 0.0262),
+            ("join", "tablet", 0.25, 1, 1, 0.009, None),
+            ("rank", "office-server", 0.25, 1, 1, 0.01, 0.0164),
+            ("join", "office-server", 0.25, 1, 3, 1.0, 0.0111),
+        )
+    ),
+    satisfied_weight=3.0,
+    total_weight=5.0,
+    cost_usd_per_h=0.1,
+    weight_bound=3.5,
+    optimal=False,
+    cost_bound_usd_per_h=0.05,
+    prices=(
+        ShadowPrice("pool tablet: cpus", "CPU", 2.0, 0.875, 0.4, 0.0),
+        ShadowPrice("pool tablet: memory", "GiB", 2.0, 0.04, 0.0, 0.0),
+        ShadowPrice("pool office-server: cpus", "CPU", 8.0, 0.125, 0.0, 0.0125),
+        ShadowPrice("link tablet->office", "MB/s", 5.6, 0.12, 0.0, 0.0),
+        ShadowPrice("link office->tablet", "MB/s", 5.6, 0.0, 0.0, 0.0),
+    ),
+)
