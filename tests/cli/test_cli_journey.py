@@ -122,6 +122,7 @@ def test_the_plan_runs_in_mode_real_on_a_small_machine(application: Path) -> Non
 def test_explain_names_plan_objectives_and_alternatives(application: Path) -> None:
     run = run_circinus("explain", "plan.json", "archive", cwd=application)
     assert run.returncode == 0, run.stderr
+    assert run_circinus("explain", "archive", cwd=application).stdout == run.stdout
     assert "archive" in run.stdout
     assert "typing-aid  mend from till" not in run.stdout
     assert "alternatives" in run.stdout

@@ -6,20 +6,20 @@ from printed import printed
 from circinus.estimation import ReplicaDemand
 from circinus.matching import SizedDeployment, match
 from circinus.planning import Frontier
-from circinus.reporting.plan_table import deployment_table, distinct_plan_texts, plan_table, plan_text
+from circinus.reporting.plan_table import deployment_table, plan_differences, plan_table, plan_text
 from circinus.specification import Allocation, Deployment, KnobValues, Query
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 
-INFRA = infrastructure([("edge", 1, 4.0, 16.0, 1.0)])
+INFRA = infrastructure([("edge", 1, 4.0, 16.0, 1.0), ("far", 1, 4.0, 16.0, 2.0)])
 
 
 @pytest.mark.parametrize(
     ("cpus", "batch_size", "text"),
     [
-        (1.0, 1, "edge: hear 5 tiny"),
-        (2.0, 1, "edge: hear 5 tiny (2 CPUs)"),
-        (1.0, 4, "edge: hear 5 tiny (batch 4)"),
-        (0.5, 8, "edge: hear 5 tiny (0.5 CPUs, batch 8)"),
+        (1.0, 1, "edge: hear beam=5 model=tiny"),
+        (2.0, 1, "edge: hear beam=5 model=tiny (2 CPUs)"),
+        (1.0, 4, "edge: hear beam=5 model=tiny (1 CPU, batch 4)"),
+        (0.5, 8, "edge: hear beam=5 model=tiny (0.5 CPUs, batch 8)"),
     ],
 )
 def test_a_plan_shows_its_replicas_where_they_are_not_plain(cpus: float, batch_size: int, text: str) -> None:
@@ -49,18 +49,25 @@ def test_deployments_say_how_long_a_further_replica_takes_to_start() -> None:
     assert ["2.5 s" in rows[f"p/{name}"] for name in ("measured", "unmeasured")] == [True, False]
 
 
-def test_more_than_two_knobs_are_shown_with_their_names() -> None:
-    knobs = KnobValues.of({"model": "tiny", "beam": 5, "filter": False})
-    found = candidate("q", [use(Deployment("p", "hear", knobs, "edge", Allocation(1.0, 1, 0.5)), 0.5, INFRA)])
-    assert plan_text(found.plan, found.estimate) == "edge: hear beam=5 filter=False model=tiny"
+def test_equal_replicas_are_written_once() -> None:
+    uses = [use(deployment(operator, 0, "edge", cpus=2.0), 0.5, INFRA) for operator in ("a", "b")]
+    found = candidate("q", uses)
+    assert plan_text(found.plan, found.estimate) == "edge: a k=0, b k=0 (each 2 CPUs)"
 
 
 def test_plans_that_differ_in_utilization_only_show_it() -> None:
-    busy, idle, other = (
-        candidate("q", [use(deployment(operator, 0, "edge", target=target), 0.5, INFRA)])
-        for operator, target in (("a", 0.7), ("a", 0.4), ("b", 0.7))
+    base, busy, idle = (
+        candidate("q", [use(deployment("a", knob, "edge", target=target), 0.5, INFRA)]).plan
+        for knob, target in ((0, 0.5), (1, 0.7), (1, 0.4))
     )
-    texts = distinct_plan_texts([(plan.plan, plan.estimate) for plan in (busy, idle, other)])
-    assert len(set(texts)) == 3
-    assert ["70%" in texts[0], "40%" in texts[1]] == [True, True]
-    assert texts[2] == plan_text(other.plan, other.estimate)
+    texts = plan_differences([busy, idle, base], base, ["a"])
+    assert texts == ["a k=1, utilized at most 70%", "a k=1, utilized at most 40%", ""]
+    assert plan_differences([busy], base, ["a"]) == ["a k=1"]
+
+
+def test_operators_with_the_same_change_are_named_together() -> None:
+    base, other = (
+        candidate("q", [use(deployment(operator, 0, pool, cpus), 0.5, INFRA) for operator in ("a", "b")])
+        for pool, cpus in (("edge", 1.0), ("far", 2.0))
+    )
+    assert plan_differences([other.plan], base.plan, ["a", "b"]) == ["a, b on far, 2 CPUs"]

@@ -6,6 +6,7 @@ import pytest
 from fixed_plan import INFRASTRUCTURE, MATCHING, METRIC, QUERIES
 from printed import printed
 
+from circinus.reporting.explanation import assignment_explanation, rejection_explanation
 from circinus.reporting.plan_table import plan_table
 from circinus.reporting.resource_use import use_table
 from golden import check_screen
@@ -17,3 +18,12 @@ def test_a_plan_on_a_screen(width: int) -> None:
     text = printed(plan_table(MATCHING, QUERIES, metrics), "", use_table(MATCHING, INFRASTRUCTURE), width=width)
     assert max(map(len, text.splitlines())) <= width
     check_screen(f"plan_{width}", text)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_an_explanation_on_a_screen(width: int) -> None:
+    served = [assignment_explanation(found, QUERIES[found.query], METRIC) for found in MATCHING.assignments[:2]]
+    rejected = rejection_explanation(MATCHING.rejections[0], QUERIES["archive"], METRIC)
+    text = printed(*served, rejected, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    check_screen(f"explain_{width}", text)

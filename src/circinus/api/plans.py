@@ -13,7 +13,7 @@ from circinus.api.quantities import AnyPath
 from circinus.api.result import Result
 from circinus.matching import load_plan_set, save_plan_set
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
-from circinus.reporting.plan_table import PLAN_LEGEND, deployment_table, price_table
+from circinus.reporting.plan_table import deployment_table, price_table
 from circinus.reporting.profile_table import correction_table
 from circinus.specification.formatting import ACCURACY, with_metric
 
@@ -287,7 +287,6 @@ class Explanation(Result):
     def print(self, console: Console | None = None) -> None:
         """Print the explanation as `circinus explain` does."""
         console, matching = console or Console(), self.plan.matching
-        console.print(PLAN_LEGEND, style="dim", markup=False, highlight=False)
         for assignment in matching.assignments:
             if assignment.query in self.queries:
                 console.print(assignment_explanation(assignment, *self._shown(assignment)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,10 +16,15 @@ def explain(
     queries: Annotated[list[str] | None, typer.Argument(help="Queries to explain.", show_default="all")] = None,
     json: Json = False,
 ) -> None:
-    """Explain each query's plan or rejection, its alternatives, and the change that would admit it."""
+    """Explain each query's plan or rejection, its alternatives, and the change that would admit it.
+
+    A first argument that names no file is a query, of the plan in `plan.json`.
+    """
     from circinus.api.workspace import Workspace
     from circinus.cli.output import console, elapsed_time, print_json
 
+    if plan_file.parent == Path() and not plan_file.suffix and not plan_file.exists():
+        plan_file, queries = DEFAULT_PLAN, [plan_file.name, *(queries or [])]
     workspace, plan = Workspace.open_plan(plan_file)
     with query_argument(), elapsed_time("explaining the plan"):
         explanation = workspace.explain(plan, queries or None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -11,71 +12,79 @@ from rich.text import Text
 
 from circinus.estimation import Estimate
 from circinus.matching import Admission, Alternative, Assignment, Rejection, ShadowPrice
-from circinus.planning import Ladder, Rung
-from circinus.reporting.plan_table import best_effort_text, distinct_plan_texts, format_probability, plan_text
-from circinus.reporting.tables import make_table
-from circinus.specification import PoissonArrivals, Query, SloKind
+from circinus.planning import Ladder
+from circinus.reporting.plan_table import (
+    best_effort_text,
+    format_probability,
+    knobs_text,
+    placement_text,
+    plan_differences,
+    plan_text,
+    replica_text,
+)
+from circinus.reporting.tables import FirstFitting, OneLine, make_table, stacked_bar
+from circinus.specification import PoissonArrivals, Query, QueryPlan, SloKind
 from circinus.specification.formatting import (
     ACCURACY,
+    IntervalLike,
     format_duration,
-    format_interval,
     format_latency_bound,
+    format_range,
     format_score,
     format_usd_per_h,
     with_metric,
 )
 
+_MAX_ALTERNATIVES = 5
+_MIN_SHOWN_S = 5e-7
+"""Time below which none is shown."""
 _SMALLEST = "smallest relaxation found that admits the query alongside the other queries"
 
 
-def ladder_table(ladder: Ladder, metric: str = ACCURACY) -> Table:
-    """Return a table with a row for each rung, the largest margin first; the selected plan is marked."""
-    title = "ladder: plans to degrade to under bursts, each estimated for this query in isolation"
-    figures = ("CPU per\nrequest", "cost fully\nshared", "latency", metric, "probability")
-    table = make_table(title, ("", "plan"), figures, one_line=True)
-    texts = distinct_plan_texts([(rung.candidate.plan, rung.candidate.estimate) for rung in ladder.rungs])
+def ladder_table(ladder: Ladder, metric: str = ACCURACY) -> RenderableType:
+    """Return a table with a row for each rung, the largest margin first: what it changes of the selected plan."""
+    title = "ladder: plans to degrade to under bursts, each estimated in isolation; cost if fully shared"
+    figures = ("CPU time", "cost", "latency", metric, "SLOs met")
+    table = make_table(None, ("", "change"), figures, one_line=True)
+    chosen = ladder.rungs[ladder.chosen].candidate
+    operators = [stage.operator for stage in chosen.estimate.stages]
+    texts = plan_differences([rung.candidate.plan for rung in ladder.rungs], chosen.plan, operators)
     for index, (rung, text) in enumerate(zip(ladder.rungs, texts, strict=True)):
         estimate = rung.candidate.estimate
         table.add_row(
             "→" if index == ladder.chosen else "",
-            escape(text + _changes(rung)),
+            escape(text or "selected plan"),
             format_duration(rung.cpu_s_per_request),
             format_usd_per_h(rung.shared_usd_per_h),
             f"≤ {format_latency_bound(estimate.latency_s.upper)}",
             format_score(estimate.accuracy.value),
             "-" if estimate.slo_probability is None else format_probability(estimate.slo_probability.joint),
         )
-    return table
-
-
-def _changes(rung: Rung) -> str:
-    changes = "; ".join(f"{change.operator}: {', '.join(change.changed)}" for change in rung.changes)
-    return f"\nchanges {changes}" if changes else ""
+    return Group(Text(title, style="italic"), table)
 
 
 def assignment_explanation(assignment: Assignment, query: Query, metric: str = ACCURACY) -> RenderableType:
-    """Return the selected plan with its estimate for each SLO, mean times, ladder and best alternatives.
+    """Return the selected plan with its estimate for each SLO, latency budget, ladder and nearest alternatives.
 
     Args:
         assignment: the plan.
         query: its query.
         metric: name of the metric of the query's pipeline.
     """
-    estimate = assignment.chosen.estimate
-    chosen, *others = distinct_plan_texts(
-        [(assignment.chosen.plan, estimate), *((other.plan, other.estimate) for other in assignment.alternatives)]
-    )
+    estimate, plan = assignment.chosen.estimate, assignment.chosen.plan
     return Group(
         _heading(query),
-        Text(f"plan: {chosen}"),
-        Text(f"reason: {with_metric(assignment.reason, metric)}"),
+        Text.assemble(("served", "green"), f" on {placement_text(estimate)}: {with_metric(assignment.reason, metric)}"),
+        Text(),
         _slo_table(estimate, query, metric),
         *_probability(estimate, query, metric),
         *_caveats(estimate),
-        _stages(assignment),
+        Text(),
+        _latency_budget(plan, estimate),
+        Text(),
         *_ladder(assignment, metric),
-        _alternatives(assignment.alternatives, others, metric),
-        Text(""),
+        _alternatives(assignment.alternatives, plan, "selected plan", metric),
+        Text(),
     )
 
 
@@ -112,8 +121,10 @@ def rejection_explanation(rejection: Rejection, query: Query, metric: str = ACCU
             Text(f"with {plan_text(relaxation.plan, relaxation.estimate)}"),
         ]
     lines += [Text(with_metric(advice.sentence, metric)) for advice in rejection.advice]
-    texts = distinct_plan_texts([(alternative.plan, alternative.estimate) for alternative in rejection.alternatives])
-    return Group(*lines, _alternatives(rejection.alternatives, texts, metric), Text(""))
+    best, base, label = rejection.best_so_far, None, "nearest plan"
+    if best is not None and rejection.alternatives and best.candidate.plan == rejection.alternatives[0].plan:
+        base, label = best.candidate.plan, "best plan so far"
+    return Group(*lines, Text(), _alternatives(rejection.alternatives, base, label, metric), Text())
 
 
 def _probability(estimate: Estimate, query: Query, metric: str) -> list[Text]:
@@ -131,68 +142,108 @@ def _caveats(estimate: Estimate) -> list[Text]:
     if not estimate.caveats:
         return []
     latency = "is from a joint simulation of all queries" if estimate.simulated else "is a rough estimate"
-    return [Text(f"the latency {latency}, as formulas may be inaccurate: {'; '.join(estimate.caveats)}")]
+    counts = Counter(caveat.rpartition(": ")[2] for caveat in estimate.caveats)
+    reasons = "; ".join(f"{reason} ({count} deployments)" if count > 1 else reason for reason, count in counts.items())
+    return [Text(f"the latency {latency}, as formulas may be inaccurate: {reasons}")]
 
 
 def _ladder(assignment: Assignment, metric: str) -> list[RenderableType]:
     ladder = assignment.ladder
     if ladder is None:
         return []
-    return (
-        [ladder_table(ladder, metric)]
-        if len(ladder.rungs) > 1
-        else [Text("no ladder: there is no other plan to switch to")]
-    )
+    if len(ladder.rungs) == 1:
+        return [Text("no ladder: there is no other plan to switch to"), Text()]
+    return [ladder_table(ladder, metric), Text()]
 
 
 def _slo_table(estimate: Estimate, query: Query, metric: str) -> Table:
-    table = Table("metric", "estimate (bounds)", "SLO", "margin")
-    latency = format_interval(format_latency_bound, estimate.latency_s)
-    cost = format_interval(format_usd_per_h, estimate.cost_usd_per_h)
-    rows = (
-        (SloKind.LATENCY, f"latency p{estimate.percentile:g}", latency, format_duration),
-        (SloKind.ACCURACY, escape(metric), format_interval(format_score, estimate.accuracy), format_score),
-        (SloKind.COST, "cost share (fully shared to dedicated)", cost, format_usd_per_h),
+    table = make_table(None, ("SLO",), ("estimate", "bounds", "margin"), one_line=True)
+    bounds_s, scores, cost = estimate.latency_s, estimate.accuracy, estimate.cost_usd_per_h
+    rows: tuple[tuple[SloKind, str, IntervalLike, Callable[[float], str]], ...] = (
+        (SloKind.LATENCY, f"latency p{estimate.percentile:g}", bounds_s, format_latency_bound),
+        (SloKind.ACCURACY, metric, scores, format_score),
+        (SloKind.COST, "cost", cost, format_usd_per_h),
     )
-    for kind, title, bounds, format_margin in rows:
+    for kind, name, interval, format_value in rows:
         slo = query.slos.by_kind.get(kind)
-        margin = "-" if slo is None else format_margin(slo.margin(estimate.compared_value(slo, sized=True)))
-        table.add_row(title, bounds, str(slo or "-"), margin)
+        title = name if slo is None else f"{'latency' if kind is SloKind.LATENCY else name} {slo}"
+        bounds = format_range(format_value, interval.lower, interval.upper)
+        margin = "" if slo is None else format_value(slo.margin(estimate.compared_value(slo, sized=True)))
+        table.add_row(OneLine(title), format_value(interval.value), bounds, margin)
     return table
 
 
-def _stages(assignment: Assignment) -> Table:
-    table = Table("operator", "pool", "transfer", "wait", "service", title="mean times", title_justify="left")
-    for stage in assignment.chosen.estimate.stages:
+def _latency_budget(plan: QueryPlan, estimate: Estimate) -> RenderableType:
+    """Return a row for each operator and the return of the result, with its mean times as a bar.
+
+    Narrow terminals show knobs and replicas in a line of text above instead.
+    """
+    narrow = Group(Text(f"plan: {plan_text(plan, estimate)}"), Text(), _budget_table(plan, estimate, details=False))
+    return FirstFitting(_budget_table(plan, estimate, details=True), narrow)
+
+
+def _budget_table(plan: QueryPlan, estimate: Estimate, *, details: bool) -> Table:
+    stages = [(stage.operator, (stage.transfer_s, stage.wait_s, stage.service_s)) for stage in estimate.stages]
+    linked = estimate.return_s > 0 or any(stage.transfer_s > 0 for stage in estimate.stages)
+    rows = [*stages, ("", (estimate.return_s, 0.0, 0.0))] if linked else stages
+    longest_s = max(sum(parts) for _, parts in rows)
+    columns = ("operator", "pool", "replica") if details else ("operator", "pool")
+    table = make_table("mean times: ─ link, ░ queue, █ service", columns, (), one_line=True)
+    for title in ("", "link", "queue", "service"):
+        if linked or title != "link":
+            table.add_column(title, justify="right" if title else "left", no_wrap=True)
+    for operator, parts in rows:
+        cells = ["(return)", "", ""]
+        if operator:
+            replica = replica_text(plan.allocation_of(operator))
+            cells = [knobs_text(plan, operator) if details else operator, plan.pool_of(operator), replica]
+        durations = [format_duration(seconds) if seconds >= _MIN_SHOWN_S else "" for seconds in parts]
         table.add_row(
-            stage.operator,
-            stage.pool,
-            format_duration(stage.transfer_s),
-            format_duration(stage.wait_s),
-            format_duration(stage.service_s),
+            *(OneLine(cell, whole=details) for cell in cells[: len(columns)]),
+            stacked_bar("─░█", parts, longest_s),
+            *durations[not linked :],
         )
-    table.add_row("(return of result)", "", format_duration(assignment.chosen.estimate.return_s), "", "")
     return table
 
 
-def _alternatives(alternatives: tuple[Alternative, ...], texts: Sequence[str], metric: str) -> RenderableType:
+def _alternatives(
+    alternatives: Sequence[Alternative], base: QueryPlan | None, label: str, metric: str
+) -> RenderableType:
+    """Return a row for each of the nearest alternatives: what it changes of a plan, and why it was not chosen.
+
+    Args:
+        alternatives: the nearest first.
+        base: the plan that the changes are from; None for the nearest alternative, which is printed then.
+        label: name of the base.
+        metric: name of the metric.
+    """
     if not alternatives:
         return Text("no alternatives")
-    title = (
-        "alternatives, each estimated for this query in isolation with deployments at their utilization targets (the "
-        "selected plan: as deployed); 'in total' is the cost of all queries together"
-    )
-    table = make_table(None, ("plan",), ("latency", metric, "dedicated cost\n(fully shared)"), "reason")
-    for alternative, text in zip(alternatives, texts, strict=True):
+    shown, nearest = alternatives[:_MAX_ALTERNATIVES], alternatives[0]
+    more = f"; {len(alternatives) - len(shown)} more with --json" if len(alternatives) > len(shown) else ""
+    notes = [f"nearest alternatives, each estimated in isolation at its utilization targets{more}"]
+    if base is None:
+        notes.append(f"{label}: {plan_text(nearest.plan, nearest.estimate)}")
+    operators = [stage.operator for stage in nearest.estimate.stages]
+    texts = plan_differences([alternative.plan for alternative in shown], base or nearest.plan, operators)
+    reasons = [with_metric(alternative.reason, metric) for alternative in shown]
+    if any("in total" in reason for reason in reasons):
+        notes.append("'in total' is the cost of all queries together")
+    shared = len(set(reasons)) == 1
+    if shared:
+        notes.append(f"reason{' of all' * (len(shown) > 1)}: {reasons[0]}")
+    table = make_table(None, ("change",), ("latency", metric, "cost alone"), "" if shared else "reason", one_line=True)
+    for index, (alternative, text) in enumerate(zip(shown, texts, strict=True)):
         estimate = alternative.estimate
+        reason = "as above" if index and reasons[index] == reasons[index - 1] else reasons[index]
         table.add_row(
-            escape(text),
+            escape(text or label),
             format_duration(estimate.latency_s.value),
             format_score(estimate.accuracy.value),
-            f"{format_usd_per_h(estimate.cost_usd_per_h.upper)}\n({format_usd_per_h(estimate.cost_usd_per_h.lower)})",
-            escape(with_metric(alternative.reason, metric)),
+            format_usd_per_h(estimate.cost_usd_per_h.upper),
+            *([] if shared else [escape(reason)]),
         )
-    return Group(Text(title, style="italic"), table)
+    return Group(*(Text(note, style="italic") for note in notes), table)
 
 
 def admission_text(admission: Admission, metric: str = ACCURACY) -> RenderableType:

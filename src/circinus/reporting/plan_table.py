@@ -15,7 +15,7 @@ from circinus.matching import Assignment, Matching, Rejection, ShadowPrice, Size
 from circinus.planning import BestEffortPlan
 from circinus.planning.near_misses import describe_violation
 from circinus.reporting.tables import FirstFitting, MetricNames, OneLine, make_table
-from circinus.specification import KnobValues, Query, QueryPlan
+from circinus.specification import Allocation, KnobValues, Query, QueryPlan
 from circinus.specification.formatting import (
     ACCURACY,
     ceil_significant,
@@ -27,15 +27,6 @@ from circinus.specification.formatting import (
     format_usd_per_h,
     with_metric,
 )
-
-PLAN_LEGEND = (
-    "plan: POOL: OPERATOR VALUES (REPLICA), ... → POOL: ...; VALUES: knob values in the order of the knob names (named"
-    " if there are more than two); REPLICA: CPUs and batch size of a replica, unless both are 1"
-)
-"""Legend of `plan_text`, printed once below the plans."""
-
-_MAX_UNNAMED = 2
-"""Maximum number of knobs of an operator whose values are shown without names."""
 
 _MAX_REJECTED = 4
 """Maximum number of rejected queries that the summary names."""
@@ -49,44 +40,57 @@ _SIMULATED, _ROUGH = "*", "~"
 def plan_text(plan: QueryPlan, estimate: Estimate) -> str:
     """Return the configuration, placement and replica sizes of a plan in topological order.
 
-    `phone: denoise none, voice_activity webrtc → office: speech_to_text 5 whisper-tiny (2 CPUs, batch 4)`: consecutive
-    operators in a pool are grouped. Knob values are in the order of the knob names, which are shown for more than two.
-
-    Args:
-        plan: the plan.
-        estimate: estimate of the plan, with the order of the operators.
+    `phone: denoise strength=2, voice_activity → office: speech_to_text model=tiny (2 CPUs, batch 4)`: consecutive
+    operators in a pool are grouped, equal replicas are written once, and those of 1 CPU and batch size 1 not at all.
     """
+    replicas = {stage.operator: replica_text(plan.allocation_of(stage.operator)) for stage in estimate.stages}
+    shared = replicas.popitem()[1] if len(replicas) > 1 and len(set(replicas.values())) == 1 else "1 CPU"
+
+    def text(operator: str) -> str:
+        replica = replicas.get(operator, shared)
+        return knobs_text(plan, operator) + (f" ({replica})" if replica != shared else "")
+
     groups = groupby(estimate.stages, key=lambda stage: stage.pool)
-    return " → ".join(
-        f"{pool}: {', '.join(_operator_text(plan, stage.operator) for stage in stages)}" for pool, stages in groups
-    )
+    placed = " → ".join(f"{pool}: {', '.join(text(stage.operator) for stage in stages)}" for pool, stages in groups)
+    return placed if shared == "1 CPU" else f"{placed} (each {shared})"
 
 
-def distinct_plan_texts(plans: Sequence[tuple[QueryPlan, Estimate]]) -> list[str]:
-    """Return the text of each plan, with its utilization targets where another plan reads the same without."""
-    texts = [plan_text(plan, estimate) for plan, estimate in plans]
+def knobs_text(plan: QueryPlan, operator: str) -> str:
+    """Return an operator with its knob values by name: `speech_to_text beam=5 model=tiny`."""
+    return " ".join([operator, *(f"{name}={value}" for name, value in plan.configuration[operator].values)])
+
+
+def replica_text(allocation: Allocation) -> str:
+    """Return the size of a replica: `0.25 CPUs, batch 8`; a batch size of 1 is omitted."""
+    batch = f", batch {allocation.batch_size}" if allocation.batch_size > 1 else ""
+    return f"{format_cpus(allocation.cpus)}{batch}"
+
+
+def plan_differences(plans: Sequence[QueryPlan], base: QueryPlan, operators: Sequence[str]) -> list[str]:
+    """Return what each plan changes of another one: `lookup size=100, batch 8; rank, join on office`.
+
+    Utilization targets are among the changes where two texts would be equal or empty.
+    """
+    texts = [_differences(plan, base, operators) for plan in plans]
     return [
-        text if texts.count(text) == 1 else f"{text}; {_utilization_targets(plan, estimate)}"
-        for text, (plan, estimate) in zip(texts, plans, strict=True)
+        text if text and texts.count(text) == 1 else _differences(plan, base, operators, targets=True)
+        for plan, text in zip(plans, texts, strict=True)
     ]
 
 
-def _utilization_targets(plan: QueryPlan, estimate: Estimate) -> str:
-    operators = (stage.operator for stage in estimate.stages)
-    targets = (f"{operator} {plan.allocation_of(operator).utilization_target:.0%}" for operator in operators)
-    return f"utilized at most: {', '.join(targets)}"
-
-
-def _operator_text(plan: QueryPlan, operator: str) -> str:
-    knobs = plan.configuration[operator].values
-    values = (str(value) if len(knobs) <= _MAX_UNNAMED else f"{name}={value}" for name, value in knobs)
-    allocation = plan.allocation_of(operator)
-    replica = []
-    if allocation.cpus != 1:
-        replica.append(format_cpus(allocation.cpus))
-    if allocation.batch_size != 1:
-        replica.append(f"batch {allocation.batch_size}")
-    return " ".join((operator, *values, *((f"({', '.join(replica)})",) if replica else ())))
+def _differences(plan: QueryPlan, base: QueryPlan, operators: Sequence[str], *, targets: bool = False) -> str:
+    changed: dict[str, list[str]] = {}
+    for operator in operators:
+        old, new = base.deployment_of(operator), plan.deployment_of(operator)
+        changes = [f"{name}={value}" for name, value in new.knobs.values if (name, value) not in old.knobs.values]
+        changes += [f"on {new.pool}"] * (new.pool != old.pool)
+        changes += [format_cpus(new.allocation.cpus)] * (new.allocation.cpus != old.allocation.cpus)
+        changes += [f"batch {new.allocation.batch_size}"] * (new.allocation.batch_size != old.allocation.batch_size)
+        target = new.allocation.utilization_target
+        changes += [f"utilized at most {target:.0%}"] * (targets and target != old.allocation.utilization_target)
+        if changes or new.knobs != old.knobs:
+            changed.setdefault(", ".join(changes) or "without knobs", []).append(operator)
+    return "; ".join(f"{', '.join(names)} {changes}" for changes, names in changed.items())
 
 
 def operator_text(operator: str, knobs: KnobValues) -> str:
@@ -316,13 +320,11 @@ def deployment_table(deployments: tuple[SizedDeployment, ...]) -> RenderableType
     table = make_table("Deployments", texts, figures, one_line=True)
     for sized in sorted(deployments, key=lambda d: (d.deployment.pool, d.deployment.pipeline, d.deployment.operator)):
         deployment, demand = sized.deployment, sized.demand
-        replica = (
-            f"{format_cpus(demand.cpus)}, {format_bytes(demand.memory_bytes)}, batch {deployment.allocation.batch_size}"
-        )
+        replica = f"{replica_text(deployment.allocation)}, {format_bytes(demand.memory_bytes)}"
         table.add_row(
             OneLine(f"{deployment.pipeline}/{operator_text(deployment.operator, deployment.knobs)}"),
             OneLine(deployment.pool),
-            f"{sized.replicas} x ({replica})",
+            f"{sized.replicas} x {replica}",
             f"{sized.utilization:.0%}",
             "" if sized.startup_s is None else format_duration(sized.startup_s),
             format_usd_per_h(demand.cost_usd_per_h * sized.replicas),

@@ -84,6 +84,15 @@ def bar(share: float) -> str:
     return "█" * filled + "░" * (_BAR - filled)
 
 
+def stacked_bar(marks: str, parts: Iterable[float], full: float) -> str:
+    """Return a bar of several parts, each with its mark, of which `full` fills two bars' columns."""
+    text, total = "", 0.0
+    for mark, part in zip(marks, parts, strict=True):
+        total += part
+        text += mark * (round(2 * _BAR * total / full) - len(text))
+    return text
+
+
 class MetricNames:
     """Names of the metrics in one table: the title of its column, or in each cell where the rows differ."""
 

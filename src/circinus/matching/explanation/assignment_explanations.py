@@ -19,7 +19,7 @@ from circinus.matching.solvers.greedy import marginal_costs
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, NearMiss, ladder
 from circinus.planning.tie_order import TieKey, TieOrder
-from circinus.specification import Configuration, Deployment
+from circinus.specification import Configuration
 from circinus.specification.formatting import format_usd_per_h
 
 _MAX_ALTERNATIVES = 5
@@ -197,14 +197,15 @@ def _priority_reason(answer: Answer, query: int) -> str:
 
 def _shared_deployments(problem: Problem, chosen: IntArray, query: int) -> list[tuple[str, list[str]]]:
     """Return (operators and pools, other queries) of the query's shared deployments, grouped by users."""
-    by_users: dict[tuple[str, ...], list[Deployment]] = {}
+    by_users: dict[tuple[str, ...], dict[str, list[str]]] = {}
     other_served = np.array([other for other, _ in problem.served(chosen) if other != query], dtype=np.int64)
     for deployment in problem.fractional_load.row(int(chosen[query]))[0]:
         sharing = other_served[problem.fractional_load.has(chosen[other_served], int(deployment))]
         users = tuple(problem.queries[other] for other in sharing)
         if users:
-            by_users.setdefault(users, []).append(problem.deployments[deployment])
+            shared = problem.deployments[deployment]
+            by_users.setdefault(users, {}).setdefault(shared.pool, []).append(shared.operator)
     return [
-        (" and ".join(f"{d.operator} on {d.pool}" for d in deployments), list(users))
-        for users, deployments in by_users.items()
+        (" and ".join(f"{', '.join(operators)} on {pool}" for pool, operators in by_pool.items()), list(users))
+        for users, by_pool in by_users.items()
     ]
