@@ -29,16 +29,19 @@ from circinus.profiling.measurement.runner import (
 )
 from circinus.profiling.measurement.time_estimator import MeasurementTimeEstimator
 from circinus.profiling.observer import ProfileProgress, TimeBudget
-from circinus.profiling.profile import FailedConfiguration
+from circinus.profiling.profile import FailedConfiguration, PipelineProfile, StoppingCertificate
 from circinus.profiling.race.configuration_order import prefix_order
 from circinus.profiling.race.configuration_race import ConfigurationRace, look_schedule
 from circinus.profiling.race.profiling_loop import ProfilingLoop
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.run_confidence import RunConfidence
+from circinus.profiling.race.sampler import SamplerDecision, Seconds, Suggestion
 from circinus.profiling.race.slo_requirements import PipelineSlos
+from circinus.profiling.store.profile_loader import build_profile
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import read_dataset
 from circinus.profiling.store.stored_measurements import StoredMeasurements
+from circinus.profiling.store.transfer_sources import SourceScores
 from circinus.specification import Configuration, DatasetSpec, Knob, LatencySlo, Query
 from golden import check_message
 from raised import raises_code
@@ -128,6 +131,31 @@ def accuracy_query(threshold: float) -> Query:
     return bare.model_copy(update={"slos": bare.slos.model_copy(update={"latency": LatencySlo(limit=100.0)})})
 
 
+class SlowSampler:
+    """Suggests everything that is not measured on all items; each of four parts of a decision moves the clock."""
+
+    def __init__(self, runner: TimedRunner, listed: Sequence[Configuration], decision_s: float) -> None:
+        self.spent_s = 0.0
+        self.decisions = 0
+        self._runner, self._listed, self._decision_s = runner, listed, decision_s
+
+    def initial_design(self, earlier: Sequence[SourceScores] = ()) -> Sequence[Configuration]:
+        return self._listed
+
+    def suggest(
+        self, profile: PipelineProfile, seconds: Seconds, check_time: Callable[[], None] = lambda: None
+    ) -> SamplerDecision:
+        for _ in range(4):
+            self._runner.now_s += self._decision_s / 4
+            self.spent_s += self._decision_s / 4
+            check_time()
+        self.decisions += 1
+        items = {measured.configuration: len(measured.items) for measured in profile.configurations}
+        left = [Suggestion(c, 1.0) for c in self._listed if items.get(c, 0) < profile.population]
+        certificate = StoppingCertificate(profile.unmeasured, 0, 0.5, 0.05, conclusive=not left)
+        return SamplerDecision(left, certificate, {})
+
+
 class Trial:
     """Rounds on the sample pipeline with a data set of 120 items."""
 
@@ -140,7 +168,11 @@ class Trial:
         score: Score = lambda configuration, item: 1.0,
         seconds: Mapping[str, float] | None = None,
         load_s: float = 0.0,
+        decision_s: float | None = None,
     ) -> None:
+        self.sampler: SlowSampler | None = None
+        self.final: SamplerDecision | None = None
+        self._decision_s = decision_s
         self.runner = TimedRunner(application, seconds or dict.fromkeys(OPERATORS, 0.25), load_s, score)
         self.listener = Listener()
         self._application, self._budget_s, self._queries = application, budget_s, queries
@@ -168,7 +200,17 @@ class Trial:
             def footprints() -> ResourceUsage:
                 return StoredMeasurements(store, addresses, stored, listed).resource_usage(listed, objectives.hardware)
 
-            ProfilingLoop(measurer, order, standings, footprints, allocations, pace, budget, listener).run()
+            def profile() -> PipelineProfile:
+                assert stored is not None
+                return build_profile(store, addresses, stored, objectives)
+
+            if self._decision_s is not None:
+                self.sampler = SlowSampler(self.runner, listed, self._decision_s)
+            loop = ProfilingLoop(
+                measurer, order, standings, footprints, allocations, pace, budget, listener, self.sampler, profile
+            )
+            loop.run()
+            self.final = loop.final_decision(interrupted=False)
             return standings
 
 
@@ -432,3 +474,49 @@ def test_the_observer_hears_of_every_increment(large: Application) -> None:
     assert all(progress.remaining_s <= 100.0 - progress.elapsed_s for progress in told)
     assert told[-1].done == sum(_counts(standings))
     assert told[0].remaining_s > 0
+
+
+def _searched(large: Application, decision_s: float, budget_s: float | None = None) -> tuple[Trial, SlowSampler]:
+    trial = Trial(large, queries=[accuracy_query(0.95)], decision_s=decision_s, budget_s=budget_s)
+    trial.run()
+    assert trial.sampler is not None
+    return trial, trial.sampler
+
+
+def test_where_decisions_take_no_time_each_increment_has_its_own(large: Application) -> None:
+    trial, sampler = _searched(large, 0.0)
+    assert len(trial.runner.increments) - 4 <= sampler.decisions <= len(trial.runner.increments)
+
+
+def test_a_decision_is_used_until_measuring_took_four_times_as_long(large: Application) -> None:
+    """Everything takes 360 s: 120 items of 0.25 s with 12 prefixes of operators."""
+    trial, sampler = _searched(large, 4.0)
+    measuring_s = trial.runner.now_s - sampler.spent_s
+    assert 2 < sampler.decisions <= measuring_s / 16.0 + 2
+    assert trial.final is not None
+    assert trial.final.certificate.conclusive
+
+
+def test_everything_is_measured_where_that_takes_less_than_a_decision(large: Application) -> None:
+    """The first decision is given up after its first part, as it exceeds a fifth of 360 s."""
+    trial, sampler = _searched(large, 2_000.0)
+    assert (sampler.spent_s, sampler.decisions) == (500.0, 0)
+    assert trial.runner.now_s == pytest.approx(360.0 + 500.0)
+    assert _measured_items(trial) == dict.fromkeys(large.configurations, 120)
+    assert trial.final is not None
+    assert trial.final.certificate.conclusive
+    assert not trial.final.certificate.is_computed
+
+
+@pytest.mark.parametrize("decision_s", [1.0, 4.0, 100.0])
+def test_decisions_keep_the_budget(large: Application, decision_s: float) -> None:
+    trial, sampler = _searched(large, decision_s, budget_s=100.0)
+    assert 80.0 < trial.runner.now_s <= 100.0
+    assert sampler.spent_s <= 0.2 * 100.0 + decision_s / 4
+
+
+def _measured_items(trial: Trial) -> dict[Configuration, int]:
+    counts: Counter[Configuration] = Counter()
+    for configuration, items, _, _ in trial.runner.increments:
+        counts[configuration] += len(items)
+    return dict(counts)

@@ -149,12 +149,16 @@ class StoppingCertificate:
     """Next configuration to measure; None if no measurable one is worthwhile."""
     prior: str = ""
     """Use of scores from transfer sources; empty if there are none."""
+    is_computed: bool = True
+    """False if the budget left no time to compute the certificate after the last measurements."""
 
     def __str__(self) -> str:
         if not self.unmeasured:
             return "all configurations were tried"
         benefit = f"gives a query its first plan or one more than {self.saving:.0%} cheaper"
-        if self.probability is None:
+        if not self.is_computed:
+            message = "the budget left no time to estimate whether another configuration would make plans cheaper"
+        elif self.probability is None:
             message = f"too few measurements to estimate whether another configuration {benefit}"
         elif self.conclusive:
             subject = "most likely no unmeasured configuration"

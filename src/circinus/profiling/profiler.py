@@ -137,7 +137,7 @@ def _profile(
     keys = source.addresses(pipeline, source.machine)
     dataset = source.dataset(pipeline, seed)
     slos = PipelineSlos.of(specification, pipeline_name)
-    interrupted, exhausted = False, frozenset[Configuration]()
+    interrupted, loop, decision = False, None, None
     with (
         ProfileStore(store, create=True) as opened,
         source.runner(keys, timeout_s=operator_timeout_s(budget.limit_s)) as runner,
@@ -148,15 +148,14 @@ def _profile(
         try:
             sampler = None if exhaustive else explorer
             loop = _profiling_loop(opened, measurer, keys, stored, slos, budget, observer, sampler)
-            try:
-                if exhaustive:
-                    loop.run_exhaustively()
-                else:
-                    loop.run()
-            finally:
-                exhausted = loop.exhausted
+            if exhaustive:
+                loop.run_exhaustively()
+            else:
+                loop.run()
         except KeyboardInterrupt:
             interrupted = True
+        exhausted = frozenset[Configuration]() if loop is None else loop.exhausted
+        decision = None if loop is None else loop.final_decision(interrupted=interrupted)
         profile = build_profile(
             opened,
             keys,
@@ -166,6 +165,7 @@ def _profile(
             interrupted=interrupted,
             explorer=explorer,
             exhausted=exhausted,
+            decision=decision,
         )
         write_verdicts(opened, keys, specification, profile)
         return profile

@@ -54,16 +54,17 @@ def test_what_is_pursued_may_improve_a_querys_plan_and_nothing_is_only_where_not
                 )
                 if likely and max(outlook.usd_per_h[k, s], outlook.floor_usd_per_h[k, s]) < 0.94 * best:
                     hopeful.add(int(k))
-    if found.configuration is None:
+    if not len(found.ranking):
         assert not hopeful
     else:
-        k = found.configuration
+        k = int(found.ranking[0])
         assert not all(outlook.is_certain[k] for outlook in outlooks)
         assert (
             max(outlook.feasibility[k] for outlook in outlooks if not outlook.is_certain[k])
             > STOPPING.probability_without_plan
         )
-        assert found.value_per_s > 0
+        assert found.value_per_s[k] == found.value_per_s.max() > 0
+        assert set(found.ranking.tolist()) >= hopeful
 
 
 @given(seeds)
@@ -87,5 +88,5 @@ def test_the_weight_of_the_queries_that_wait_decides() -> None:
 
     light = select_next_configuration([outlook([0.9, 0.1], 1.0), outlook([0.1, 0.9], 3.0)], STOPPING, 1.0)
     heavy = select_next_configuration([outlook([0.9, 0.1], 5.0), outlook([0.1, 0.9], 3.0)], STOPPING, 1.0)
-    assert (light.configuration, heavy.configuration) == (1, 0)
-    assert heavy.value_per_s == 2.5
+    assert (light.ranking.tolist(), heavy.ranking.tolist()) == ([1, 0], [0, 1])
+    assert heavy.value_per_s[0] == 2.5

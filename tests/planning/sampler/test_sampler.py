@@ -139,17 +139,17 @@ def test_it_says_what_it_proposes_and_when_to_stop(tmp_path: Path) -> None:
     begun = replace(known, configurations=tuple(c for c in known.configurations if c.configuration in cover))
     first = explorer.suggest(begun, lambda configuration, items: 1.0)
     again = PlanCostSampler(specification, PIPELINE.name)
-    assert again.suggest(begun, lambda configuration, items: 1.0).next == first.next
-    assert isinstance(first.next, Suggestion)
-    assert first.next.configuration not in cover
-    assert first.next.value_per_s > 0
-    assert first.certificate.next == first.next.configuration
+    assert again.suggest(begun, lambda configuration, items: 1.0).suggestions == first.suggestions
+    assert isinstance(first.suggestions[0], Suggestion)
+    assert first.suggestions[0].configuration not in cover
+    assert first.suggestions[0].value_per_s > 0
+    assert first.certificate.next == first.suggestions[0].configuration
     assert not first.certificate.conclusive
     unmeasurable = explorer.suggest(begun, lambda configuration, items: math.inf)
-    assert unmeasurable.next is None
+    assert not unmeasurable.suggestions
     assert not unmeasurable.certificate.conclusive
     last = explorer.suggest(known, lambda configuration, items: 1.0)
-    assert last.next is None
+    assert not last.suggestions
     assert last.certificate == StoppingCertificate(0, 0, 0.0, 0.05, conclusive=True)
     assert all(not idle.issuperset(cover) for idle in map(frozenset, first.pruned.values()))
 

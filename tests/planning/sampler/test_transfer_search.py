@@ -87,10 +87,10 @@ def search(truth: FloatArray, cost: FloatArray, elsewhere: TransferSources, rng:
             weight=1.0,
         )
         choice = select_next_configuration([outlook], StoppingRule(0.01, 0.05, 0.05), saving_s=1.0)
-        if choice.configuration is None:
+        if not len(choice.ranking):
             best = float(np.where(sure, cost, np.inf).min())
             return Ended(len(rows), best / float(cost[truth >= SLO.threshold].min()), prior.name)
-        rows.append(choice.configuration)
+        rows.append(int(choice.ranking[0]))
 
 
 def compared(seed: int, *, good: bool) -> tuple[Ended, Ended]:

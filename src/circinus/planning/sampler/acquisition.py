@@ -77,12 +77,12 @@ class QueryBelief(CandidateBeliefs):
 
 @dataclass(frozen=True, eq=False)
 class AcquisitionResult:
-    """Selected configuration and stopping statistics."""
+    """Selected configurations and stopping statistics."""
 
-    configuration: int | None
-    """Index of the configuration, or None if none is worthwhile."""
-    value_per_s: float
-    """Weight of the queries that vote for the configuration, per second until it is decided."""
+    ranking: IntArray
+    """Indexes of the worthwhile configurations, those with the most votes first."""
+    value_per_s: FloatArray
+    """(k,) weight of the queries that vote for a configuration, per second until it is decided."""
     probability: float
     """Maximum probability that an unmeasured configuration makes a query's plan cheaper by more than the minimum
     saving."""
@@ -93,11 +93,11 @@ class AcquisitionResult:
 def select_next_configuration(
     beliefs: Sequence[QueryBelief], stopping: StoppingRule, saving_s: float
 ) -> AcquisitionResult:
-    """Return the configuration with the largest weight per second; of equal ones the first.
+    """Return the configurations by weight per second; of equal ones the first, and the most probable where none votes.
 
     A saving of `stopping.saving` of a plan's cost is worth `saving_s`.
     """
-    votes = np.zeros(len(beliefs[0].is_measured))
+    votes, chances = np.zeros((2, len(beliefs[0].is_measured)))
     probability, pruned = 0.0, []
     for belief in beliefs:
         draws = np.exp(belief.log_std[:, None] * _NORMAL)
@@ -107,15 +107,18 @@ def select_next_configuration(
             drawn = np.maximum(belief.usd_per_h[:, situation, None] * draws, belief.floor_usd_per_h[:, situation, None])
             cost = np.where(belief.is_certain[:, None], belief.certain_usd_per_h[:, situation, None], drawn)
             choice = select_by_reservation_cost(belief, cost, stopping, saving_s)
-            promising |= choice.probability > choice.min_probability
+            is_worthwhile = choice.probability > choice.min_probability
+            promising |= is_worthwhile
+            chances += np.where(is_worthwhile, share * choice.probability, 0.0)
             unmeasured = np.where(belief.is_measured, 0.0, choice.probability)
             probability = max(probability, float(unmeasured.max(initial=0.0)))
             if choice.configuration is not None:
                 k = choice.configuration
                 votes[k] += share / max(belief.look_s[k] + belief.settle_s[k], 1e-9)
         pruned.append(belief.is_measured & ~promising & ~_best(belief))
-    selected = int(votes.argmax()) if votes.any() else None
-    return AcquisitionResult(selected, 0.0 if selected is None else float(votes[selected]), probability, tuple(pruned))
+    ranking = np.lexsort((np.where(votes > 0, 0.0, -chances), -votes))
+    ranking = ranking[(votes[ranking] > 0) | (chances[ranking] > 0)]
+    return AcquisitionResult(ranking, votes, probability, tuple(pruned))
 
 
 def _best(belief: QueryBelief) -> BoolArray:

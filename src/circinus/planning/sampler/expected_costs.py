@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -84,7 +84,12 @@ class ExpectedCosts:
         shapes = [KINDS * (1 + len(network.pools_for(query.source))) for query in queries]
         self._none = _Costs(0.0, 1.0, tuple(np.full(shape, np.inf) for shape in shapes))
 
-    def of(self, measured: PipelineProfile, configurations: Sequence[Configuration]) -> ExpectedCost:
+    def of(
+        self,
+        measured: PipelineProfile,
+        configurations: Sequence[Configuration],
+        check_time: Callable[[], None] = lambda: None,
+    ) -> ExpectedCost:
         """Return the expected costs of k configurations after the predictor has learnt from `measured`."""
         if self._key != self._predictor.key:
             self._key, self._costs = self._predictor.key, {}
@@ -92,7 +97,7 @@ class ExpectedCosts:
         missing = [c for c in configurations if c not in self._costs and c not in failed]
         if missing:
             profile = self._predictor.predict(measured, missing)
-            bounds = self._cost_bounds(optimistic_profile(profile), missing)
+            bounds = self._cost_bounds(optimistic_profile(profile), missing, check_time)
             for row, predicted in enumerate(profile.configurations):
                 log_std, ratio = self._service(predicted, measured.population)
                 costs = tuple(_expected_from_optimistic(by_query[row], ratio) for by_query in bounds)
@@ -108,15 +113,20 @@ class ExpectedCosts:
             floor_usd_per_h=tuple(floors for _, floors in parts),
         )
 
-    def refine(self, measured: PipelineProfile, configuration: Configuration) -> bool:
+    def refine(
+        self,
+        measured: PipelineProfile,
+        configuration: Configuration,
+        check_time: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Compute a measured configuration's costs exactly, after `of`; return False if they were exact already."""
         costs = self._costs.get(configuration)
         if costs is None or costs.exact is not None:
             return False
         profile = self._predictor.predict(measured, [configuration])
-        exact = [exact_costs[0] for exact_costs in self._cost_bounds(profile, [configuration], exact=True)]
+        exact = [exact_costs[0] for exact_costs in self._cost_bounds(profile, [configuration], check_time, exact=True)]
         if not all(np.isfinite(exact_costs).all() for exact_costs in exact):
-            fast = self._cost_bounds(optimistic_profile(profile), [configuration], exact=True)
+            fast = self._cost_bounds(optimistic_profile(profile), [configuration], check_time, exact=True)
             exact = [
                 np.where(np.isfinite(exact_costs), exact_costs, _expected_from_optimistic(fast[q][0], costs.ratio))
                 for q, exact_costs in enumerate(exact)
@@ -125,9 +135,16 @@ class ExpectedCosts:
         return True
 
     def _cost_bounds(
-        self, profile: PipelineProfile, configurations: Sequence[Configuration], *, exact: bool = False
+        self,
+        profile: PipelineProfile,
+        configurations: Sequence[Configuration],
+        check_time: Callable[[], None],
+        *,
+        exact: bool = False,
     ) -> tuple[FloatArray, ...]:
-        return min_plan_costs(self._pipeline, self._queries, profile, self._network, configurations, exact=exact)
+        return min_plan_costs(
+            self._pipeline, self._queries, profile, self._network, configurations, exact=exact, check_time=check_time
+        )
 
     def _gaps(self) -> list[FloatArray]:
         """Return, for each query, (s,) the mean ratio of exact costs to their bounds."""

@@ -8,7 +8,7 @@ shared and dedicated. Plans meet the query's latency and cost SLOs; without a pl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -43,6 +43,7 @@ def min_plan_costs(
     settings: SearchSettings = DEFAULT_SETTINGS,
     *,
     exact: bool = False,
+    check_time: Callable[[], None] = lambda: None,
 ) -> tuple[FloatArray, ...]:
     """Return, for each query, (k, s) lower bounds of the cost of plans, USD per hour.
 
@@ -53,11 +54,13 @@ def min_plan_costs(
         profile: configurations, measured or predicted, all on the same items; accuracies are ignored.
         configurations: k configurations; those missing in the profile have no plan.
         exact: whether to return the costs of the cheapest plans instead of bounds, which takes many times longer.
+        check_time: callback between parts of the work; may raise `DecisionTimeoutError`.
     """
     row_of = {configuration: number for number, configuration in enumerate(configurations)}
     compiled: dict[PercentileEstimator, ProfileArrays] = {}
     bounds = []
     for query in queries:
+        check_time()
         percentile = _without_allowance(latency_percentile(query))
         if percentile not in compiled:
             trimmed = _without_slowest(profile, percentile.percentile)
@@ -68,7 +71,7 @@ def min_plan_costs(
             rows = np.array([row_of[c.configuration] for c in space.arrays.configurations], dtype=np.int64)
             everything = np.arange(len(rows))
             if exact:
-                costs[rows] = _exact_costs(space, everything, settings.max_labels)
+                costs[rows] = _exact_costs(space, everything, settings.max_labels, check_time)
             else:
                 costs[rows] = cost_by_pool_scenario(space, everything, Limits.of(space), settings.max_labels)
         costs[~pin_mask(query, configurations)] = np.inf
@@ -90,7 +93,11 @@ class PlanCostCache:
         self._costs: dict[tuple[int, Configuration], tuple[object, FloatArray]] = {}
 
     def of(
-        self, profile: PipelineProfile, configurations: Sequence[Configuration], requested: BoolArray
+        self,
+        profile: PipelineProfile,
+        configurations: Sequence[Configuration],
+        requested: BoolArray,
+        check_time: Callable[[], None] = lambda: None,
     ) -> tuple[FloatArray, ...]:
         """Return (k, s) costs for each query, USD per hour; infinite if not requested, and without a plan.
 
@@ -110,6 +117,7 @@ class PlanCostCache:
                 replace(profile, configurations=tuple(usable[c] for c in dict.fromkeys(c for _, c in missing))),
                 missing,
                 versions,
+                check_time,
             )
         row_of = {configuration: number for number, configuration in enumerate(configurations)}
         shapes = [(len(configurations), KINDS * (1 + len(self._network.pools_for(q.source)))) for q in self._queries]
@@ -123,9 +131,11 @@ class PlanCostCache:
         profile: PipelineProfile,
         missing: Sequence[tuple[int, Configuration]],
         versions: Mapping[Configuration, object],
+        check_time: Callable[[], None],
     ) -> None:
         compiled: dict[PercentileEstimator, ProfileArrays] = {}
         for number in dict.fromkeys(number for number, _ in missing):
+            check_time()
             query = self._queries[number]
             percentile = latency_percentile(query)
             if percentile not in compiled:
@@ -133,7 +143,7 @@ class PlanCostCache:
             space = compile_query(query, self._network, compiled[percentile], self._settings)
             requested = {configuration for q, configuration in missing if q == number}
             rows = [n for n, c in enumerate(space.arrays.configurations) if c.configuration in requested]
-            costs = _exact_costs(space, np.array(rows, dtype=np.int64), self._settings.max_labels)
+            costs = _exact_costs(space, np.array(rows, dtype=np.int64), self._settings.max_labels, check_time)
             for row, index in enumerate(rows):
                 configuration = space.arrays.configurations[index].configuration
                 self._costs[number, configuration] = versions[configuration], costs[row]
@@ -154,10 +164,13 @@ def pool_scenario_count(space: SearchSpace) -> int:
     return KINDS * (1 + len(space.columns.pools))
 
 
-def _exact_costs(space: SearchSpace, configurations: IntArray, max_labels: int) -> FloatArray:
+def _exact_costs(
+    space: SearchSpace, configurations: IntArray, max_labels: int, check_time: Callable[[], None]
+) -> FloatArray:
     """Return (configurations, s) costs of the cheapest plans."""
     min_costs = np.full((len(configurations), pool_scenario_count(space)), np.inf)
     for row, configuration in enumerate(configurations if space.columns.pools else ()):
+        check_time()
         plans = nondominated_plans(space, configuration[None], Limits.of(space), max_labels, Counter())
         costs = plans.resources[:, [space.columns.shared_cost, space.columns.dedicated_cost]]
         for avoided in range(-1, len(space.columns.pools)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -114,8 +114,10 @@ class PlanCostSampler:
         rows = warm_start_design(scores, costs, [query.slos.accuracy for query in self._queries])
         return tuple(configurations[row] for row in rows)
 
-    def suggest(self, profile: PipelineProfile, seconds: Seconds) -> SamplerDecision:
-        """Return the decision about the next measurement; see `ConfigurationSampler`."""
+    def suggest(
+        self, profile: PipelineProfile, seconds: Seconds, check_time: Callable[[], None] = lambda: None
+    ) -> SamplerDecision:
+        """Return the decision about the next measurements; see `ConfigurationSampler`."""
         if not self._predictor.learn(profile):
             return self._initial_decision(profile, seconds)
         measured_of = {measured.configuration: measured for measured in profile.configurations}
@@ -126,7 +128,7 @@ class PlanCostSampler:
         belief = prior.belief(codes)
         belief = replace(belief, deviation=np.sqrt(belief.deviation**2 + common_variance))
         evaluated = np.array([c in measured_of for c in configurations], dtype=bool)
-        beliefs = self._query_beliefs(profile, configurations, belief, evaluated, seconds)
+        beliefs = self._query_beliefs(profile, configurations, belief, evaluated, seconds, check_time)
         stopping = self._stopping
         if len(measured_of) < self._min_configurations:  # too few to conclude that a query has no plan
             stopping = replace(stopping, probability_without_plan=0.0)
@@ -134,9 +136,9 @@ class PlanCostSampler:
         saving_s = profile.population * item_s
         acquisition = select_next_configuration(beliefs, stopping, saving_s)
         while (
-            (index := acquisition.configuration) is not None
-            and evaluated[index]
-            and self._expected_costs.refine(profile, configurations[index])
+            len(acquisition.ranking)
+            and evaluated[index := int(acquisition.ranking[0])]
+            and self._expected_costs.refine(profile, configurations[index], check_time)
         ):
             expected = self._expected_costs.of(profile, configurations)
             costs = zip(expected.usd_per_h, expected.floor_usd_per_h, strict=True)
@@ -145,10 +147,13 @@ class PlanCostSampler:
                 for query_belief, (usd_per_h, floor_usd_per_h) in zip(beliefs, costs, strict=True)
             ]
             acquisition = select_next_configuration(beliefs, stopping, saving_s)
-        selected = None if acquisition.configuration is None else configurations[acquisition.configuration]
-        value_per_s, pending = acquisition.value_per_s, self._pending_design(prior, {*measured_of, *failed}, seconds)
+        suggestions = [
+            Suggestion(configurations[index], float(acquisition.value_per_s[index])) for index in acquisition.ranking
+        ]
+        pending = self._pending_design(prior, {*measured_of, *failed}, seconds)
         if pending is not None:
-            selected, value_per_s = pending, math.inf
+            suggestions.insert(0, Suggestion(pending, math.inf))
+        selected = suggestions[0].configuration if suggestions else None
         # A configuration that cannot be measured any more may be better.
         unmeasurable = any(
             math.isinf(seconds(c, 1)) and c not in failed for c in configurations if c not in measured_of
@@ -163,7 +168,7 @@ class PlanCostSampler:
             prior=prior.reason if self._sources.sources else "",
         )
         pruned = self._pruned(acquisition, configurations, {measured.configuration for measured in profile.usable})
-        return SamplerDecision(None if selected is None else Suggestion(selected, value_per_s), certificate, pruned)
+        return SamplerDecision(suggestions, certificate, pruned)
 
     def _query_beliefs(
         self,
@@ -172,12 +177,13 @@ class PlanCostSampler:
         belief: Belief,
         evaluated: BoolArray,
         seconds: Seconds,
+        check_time: Callable[[], None],
     ) -> list[QueryBelief]:
         measured_of = {measured.configuration: measured for measured in profile.configurations}
         population, first_items = profile.population, min(MIN_ITEMS, profile.population)
         certain, excluded = classify_feasibility(self._queries, configurations, measured_of, population)
-        expected = self._expected_costs.of(profile, configurations)
-        exact = self._certain_costs.of(profile, configurations, certain)
+        expected = self._expected_costs.of(profile, configurations, check_time)
+        exact = self._certain_costs.of(profile, configurations, certain, check_time)
         waiting = awaiting_plan(self._queries, configurations, measured_of, certain, exact, population)
         planless = certain & ~np.array([np.isfinite(costs).any(axis=1) for costs in exact]).T
         certain, excluded = certain & ~planless, excluded | planless & ~waiting
@@ -234,7 +240,7 @@ class PlanCostSampler:
         certificate = StoppingCertificate(
             profile.unmeasured, 0, None, self._stopping.saving, conclusive=False, next=selected
         )
-        return SamplerDecision(None if selected is None else Suggestion(selected, 1.0), certificate, {})
+        return SamplerDecision([] if selected is None else [Suggestion(selected, 1.0)], certificate, {})
 
     def _pending_design(
         self, prior: MeanPrior, measured: Collection[Configuration], seconds: Seconds

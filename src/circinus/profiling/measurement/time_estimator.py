@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
@@ -56,7 +57,7 @@ class MeasurementTimeEstimator:
 
     def __init__(self, keys: MeasurementKeys) -> None:
         self._keys = keys
-        self._observed_s: defaultdict[str, list[float]] = defaultdict(list)
+        self._observed_s: dict[str, tuple[float, int]] = {}
         self._items: dict[str, int] = {}
         self._elapsed_s = 0.0
         self._ran_s = 0.0
@@ -65,7 +66,8 @@ class MeasurementTimeEstimator:
         """Add measured service times by operator, of this or an earlier run."""
         for name, seconds in service_s.items():
             for key in self._levels(name, configuration):
-                self._observed_s[key].extend(seconds)
+                total_s, count = self._observed_s.get(key, (0.0, 0))
+                self._observed_s[key] = sum(seconds, total_s), count + len(seconds)
 
     def measured(self, configuration: Configuration, items: int, measurement: Measurement, elapsed_s: float) -> None:
         """Add an increment that brought a configuration to `items` items and took `elapsed_s`."""
@@ -91,11 +93,31 @@ class MeasurementTimeEstimator:
             total_s += max(0, end - max(begin, self._items.get(prefix, 0))) * service_s
         return total_s * self.overhead
 
+    def rest_s(self, begins: Mapping[Configuration, int], end: int) -> float:
+        """Return the processing seconds until configurations are measured on `end` items, infinite if unknown.
+
+        Args:
+            begins: configuration -> number of measured items. Each prefix is counted once.
+            end: number of items.
+        """
+        total_s, counted = 0.0, set[str]()
+        for configuration, begin in begins.items():
+            for operator in self._keys.pipeline.operators:
+                prefix = self._keys.output(operator.name, configuration)
+                if begin < end and prefix not in counted:
+                    counted.add(prefix)
+                    service_s = self.service_s(operator.name, configuration)
+                    if service_s is None:
+                        return math.inf
+                    total_s += (end - max(begin, self._items.get(prefix, 0))) * service_s
+        return total_s
+
     def service_s(self, operator: str, configuration: Configuration) -> float | None:
         """Return the mean seconds of one item, or None if unknown."""
         for key in self._levels(operator, configuration):
-            if self._observed_s.get(key):
-                return sum(self._observed_s[key]) / len(self._observed_s[key])
+            total_s, count = self._observed_s.get(key, (0.0, 0))
+            if count:
+                return total_s / count
         return None
 
     @property

@@ -12,13 +12,19 @@ from circinus.profiling.measurement.measurer import Measurer
 from circinus.profiling.measurement.runner import MeasurementError, NotRecordedError
 from circinus.profiling.measurement.time_estimator import MeasurementTimeEstimator, measurement_cost_model
 from circinus.profiling.observer import ProfileObserver, ProfileProgress, TimeBudget
-from circinus.profiling.profile import PipelineProfile
-from circinus.profiling.race.configuration_order import max_measured_configurations
+from circinus.profiling.profile import PipelineProfile, StoppingCertificate
+from circinus.profiling.race.configuration_order import max_measured_configurations, prefix_order
 from circinus.profiling.race.configuration_race import ConfigurationRace
+from circinus.profiling.race.decision_pace import DecisionPace
 from circinus.profiling.race.resource_usage import ResourceUsage
-from circinus.profiling.race.sampler import ConfigurationSampler, Seconds, Suggestion
+from circinus.profiling.race.sampler import (
+    ConfigurationSampler,
+    SamplerDecision,
+    Seconds,
+    Suggestion,
+)
 from circinus.profiling.settings import PROFILING
-from circinus.specification import Configuration
+from circinus.specification import Configuration, configuration_count
 
 
 class ProfilingLoop:
@@ -28,7 +34,8 @@ class ProfilingLoop:
     or to as many as an equal part of its share of the budget allows, in the order of their prefixes, so that each
     prefix runs once. Then allocations are measured. Then each increment goes where it is expected to decide most
     (`next_measurement`), until no question is open. With a sampler the first round covers few configurations, and the
-    sampler suggests what to measure next, started or not.
+    sampler suggests what to measure next, started or not. Where increments are short, several follow one decision
+    (`DecisionPace`): its suggestions, then what `next_measurement` returns.
     """
 
     def __init__(
@@ -58,6 +65,14 @@ class ProfilingLoop:
         self._observer = observer
         self._sampler = sampler
         self._current_profile = current_profile
+        self._pace = DecisionPace(budget)
+        self._decision: SamplerDecision | None = None
+        self._suggestions: list[Suggestion] = []
+        self._is_decided = False
+        """Whether nothing was measured since the decision."""
+        self._is_restricted = False
+        """Whether the decision left out configurations that the remaining budget did not suffice for."""
+        self._seconds: Seconds = self._increment_s
         self._max_measured = max_measured_configurations(measurer.pipeline)
         for configuration in race.configurations:
             self._learn(configuration)
@@ -77,6 +92,23 @@ class ProfilingLoop:
             self._pursue()
         self._allocations.measure(math.inf, self._report_allocations)
         self._pursue()  # batches may have raised the memory usage
+
+    def final_decision(self, *, interrupted: bool) -> SamplerDecision | None:
+        """Return the decision about all measurements if the budget allows one, else the last, with no certificate."""
+        if self._sampler is None:
+            return None
+        self._is_decided &= not self._is_restricted
+        if not interrupted and self._rest_s() >= self._pace.last_s:
+            self._decide(self._budget.remaining_s if self._unmeasured else self._pace.limit_s(self._rest_s()))
+        if self._decision is not None and self._is_decided:
+            return self._decision
+        conclusive = not self._unmeasured and bool((self._race.state.items >= self._race.checkpoints[0]).all())
+        certificate = StoppingCertificate(self._unmeasured, 0, None, 0.0, conclusive=conclusive, is_computed=False)
+        return SamplerDecision((), certificate, {} if self._decision is None else self._decision.pruned)
+
+    @property
+    def deciding_s(self) -> float:
+        return self._pace.total_s
 
     @property
     def exhausted(self) -> frozenset[Configuration]:
@@ -127,66 +159,135 @@ class ProfilingLoop:
         while stepped:
             race.update_usage(self._resource_usage())
             stepped = False
-            is_outdated = True
-            while self._budget.remaining_s > 0:
-                if is_outdated:
-                    suggestion, seconds = self._suggestion(beyond)
-                latency_only = suggestion is not None  # the sampler selects the SLOs to decide
-                step = race.next_step(seconds, self._budget.remaining_s, beyond, latency_only=latency_only)
-                if suggestion is not None and (step is None or suggestion.value_per_s > step.value_per_s):
-                    configuration = suggestion.configuration
-                    target = next(
-                        checkpoint for checkpoint in race.checkpoints if checkpoint > race.items(configuration)
-                    )
-                elif step is not None:
-                    configuration, target = race.configurations[step.configuration], step.target
-                else:
+            while self._budget.remaining_s > self._pace.reserve_s:
+                step = self._choose(beyond)
+                if step is None:
                     break
+                configuration, target = step
                 is_started = race.items(configuration) > 0
                 if not race.has(configuration):
                     race.add(configuration)
                     race.update_usage(self._resource_usage())
-                if self._increase(configuration, target, self._budget.remaining_s):
-                    stepped = is_outdated = True
+                is_suggested = bool(self._suggestions) and self._suggestions[0].configuration == configuration
+                if is_suggested:
+                    del self._suggestions[0]
+                if self._increase(configuration, target, self._budget.remaining_s - self._pace.reserve_s):
+                    stepped = True
                     if not is_started:
                         break  # its resource usage must be compared first
                 else:
                     beyond.add(configuration)
-                    is_outdated = suggestion is not None and suggestion.configuration == configuration
+                    self._is_decided &= not is_suggested
 
-    def _suggestion(self, without: Collection[Configuration]) -> tuple[Suggestion | None, Seconds]:
-        """Return the sampler's worthwhile suggestion, started or not, and the cost model; prunes open questions."""
-        if self._sampler is None or self._current_profile is None:
-            return None, self._seconds
-        profile = self._current_profile()
-        expected_s = measurement_cost_model(self._measurer.pipeline, profile)
-        items_of = {measured.configuration: len(measured.items) for measured in profile.configurations}
+    def _choose(self, beyond: Collection[Configuration]) -> tuple[Configuration, int] | None:
+        """Return the next configuration and its number of items, after a decision if one is due or nothing is left.
 
-        def item_s(configuration: Configuration) -> float:
-            return expected_s(configuration, items_of.get(configuration, 0) + 1)
+        Everything is measured instead if that is expected to take less time than a decision.
+        """
+        for is_forced in (False, True):
+            if self._sampler is not None and not self._is_decided and (is_forced or self._pace.is_due):
+                rest_s = self._rest_s()
+                if rest_s < self._pace.last_s:
+                    self._measure_rest()
+                    return None
+                is_last_resort = is_forced and self._unmeasured > 0
+                limit_s = self._budget.remaining_s if is_last_resort else self._pace.limit_s(rest_s)
+                if not self._decide(limit_s, beyond) and is_forced and not is_last_resort:
+                    self._decision = None  # the race alone settles what is measured
+                    self._race.prune(dict.fromkeys(self._race.state.slos.requirements, ()))
+            step = self._next_step(beyond)
+            if step is not None:
+                return step
+        return None
 
-        # Configurations at least as slow as one that exceeded the remaining budget are not tried one by one.
-        min_s = min((item_s(configuration) for configuration in without), default=math.inf)
-
-        def seconds(configuration: Configuration, items: int) -> float:
-            beyond = item_s(configuration) >= min_s or self._race.is_closed(configuration)
-            return math.inf if beyond else expected_s(configuration, items)
-
-        decision = self._sampler.suggest(profile, seconds)
-        self._race.prune(decision.pruned)
-        suggestion, race = decision.next, self._race
-        if suggestion is None or suggestion.configuration in without:
-            return None, expected_s
+    def _next_step(self, beyond: Collection[Configuration]) -> tuple[Configuration, int] | None:
+        """Return the next suggestion or the race's next step, as configuration and number of items."""
+        race = self._race
         is_full = len(race.configurations) >= self._max_measured
-        if is_full and not race.has(suggestion.configuration):
-            return None, expected_s
-        return suggestion, expected_s
+        self._suggestions = [
+            suggestion
+            for suggestion in self._suggestions
+            if (configuration := suggestion.configuration) not in beyond
+            and not race.is_closed(configuration)
+            and race.items(configuration) < race.checkpoints[-1]
+            and (race.has(configuration) or not is_full)
+        ]
+        suggestion = self._suggestions[0] if self._suggestions else None
+        latency_only = suggestion is not None  # the sampler selects the SLOs to decide
+        step = race.next_step(self._seconds, self._budget.remaining_s, beyond, latency_only=latency_only)
+        if suggestion is not None and (step is None or suggestion.value_per_s > step.value_per_s):
+            items = race.items(suggestion.configuration)
+            return suggestion.configuration, next(size for size in race.checkpoints if size > items)
+        return self._unstarted(beyond) if step is None else (race.configurations[step.configuration], step.target)
 
-    def _seconds(self, configuration: Configuration, items: int) -> float:
-        return self._time_estimator.increment_s(configuration, self._race.items(configuration), items) or 0.0
+    def _unstarted(self, beyond: Collection[Configuration]) -> tuple[Configuration, int] | None:
+        """Return the fastest unmeasured configuration and its number of items, if the last decision was given up."""
+        race = self._race
+        if not self._pace.is_given_up or configuration_count(self._measurer.pipeline) > PROFILING.max_measured:
+            return None
+        unstarted = [
+            c for c in prefix_order(self._measurer.pipeline) if not (race.items(c) or race.is_closed(c) or c in beyond)
+        ]
+        first = race.checkpoints[0]
+        fastest = min(unstarted, key=lambda c: self._time_estimator.increment_s(c, 0, first) or 0.0, default=None)
+        return None if fastest is None else (fastest, first)
+
+    def _decide(self, limit_s: float, without: Collection[Configuration] = ()) -> bool:
+        """Update the sampler's decision within `limit_s`; return whether anything had changed and it was made."""
+        if self._sampler is None or self._current_profile is None or self._is_decided or not self._pace.fits(limit_s):
+            return False
+        decision: SamplerDecision | None = None
+        with self._pace.timed(limit_s) as check_time:
+            profile = self._current_profile()
+            expected_s = measurement_cost_model(self._measurer.pipeline, profile)
+            items_of = {measured.configuration: len(measured.items) for measured in profile.configurations}
+
+            def item_s(configuration: Configuration) -> float:
+                return expected_s(configuration, items_of.get(configuration, 0) + 1)
+
+            def remaining_s(configuration: Configuration, items: int) -> float:
+                return max(items - self._race.items(configuration), 0) * item_s(configuration)
+
+            # Configurations at least as slow as one that exceeded the remaining budget are not tried one by one.
+            min_s = min((item_s(configuration) for configuration in without), default=math.inf)
+
+            def seconds(configuration: Configuration, items: int) -> float:
+                beyond = item_s(configuration) >= min_s or self._race.is_closed(configuration)
+                return math.inf if beyond else expected_s(configuration, items)
+
+            decision = self._sampler.suggest(profile, seconds, check_time)
+        if decision is None:
+            self._suggestions = []
+            return False
+        self._race.prune(decision.pruned)
+        self._decision, self._suggestions, self._seconds = decision, list(decision.suggestions), remaining_s
+        self._is_decided, self._is_restricted = True, bool(without)
+        return True
+
+    @property
+    def _unmeasured(self) -> int:
+        race = self._race
+        tried = sum(race.items(c) > 0 or race.failed(c) for c in race.configurations)
+        return configuration_count(self._measurer.pipeline) - tried
+
+    def _rest_s(self) -> float:
+        """Return the processing seconds until everything is measured, infinite if unknown or too much to count."""
+        if configuration_count(self._measurer.pipeline) > PROFILING.max_measured:
+            return math.inf
+        race = self._race
+        begins = {c: race.items(c) for c in prefix_order(self._measurer.pipeline) if not race.is_closed(c)}
+        return self._time_estimator.rest_s(begins, race.checkpoints[-1])
+
+    def _measure_rest(self) -> None:
+        for configuration in prefix_order(self._measurer.pipeline):
+            self._race.add(configuration)
+        self.run_exhaustively()
 
     def _learn(self, configuration: Configuration) -> None:
         self._race.update_scores(configuration, self._measurer.measured_prefix(configuration, self._order))
+
+    def _increment_s(self, configuration: Configuration, items: int) -> float:
+        return self._time_estimator.increment_s(configuration, self._race.items(configuration), items) or 0.0
 
     def _increase(self, configuration: Configuration, target: int, allowed_s: float, min_items: int = 0) -> bool:
         """Measure a configuration on more items, up to `target`, as far as `allowed_s` is expected to suffice.
@@ -204,6 +305,7 @@ class ProfilingLoop:
         if end <= begin:
             return False
         start_s = self._budget.elapsed_s
+        self._is_decided = False
         try:
             measurement = self._measurer.measure(configuration, self._order[begin:end].tolist())
         except NotRecordedError:
@@ -237,6 +339,7 @@ class ProfilingLoop:
         return bisect_left(range(begin + 1, target + 1), True, key=beyond) + begin
 
     def _report_allocations(self, configuration: Configuration) -> None:
+        self._is_decided = False
         self._report("allocations", configuration)
 
     def _report(self, phase: str, configuration: Configuration) -> None:

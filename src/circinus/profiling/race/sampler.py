@@ -29,12 +29,16 @@ class Suggestion:
 class SamplerDecision:
     """Decision of a sampler about measured and unmeasured configurations."""
 
-    next: Suggestion | None
-    """Next configuration, started or not; None if none is worthwhile."""
+    suggestions: Sequence[Suggestion]
+    """Worthwhile configurations, started or not, the most valuable first."""
     certificate: StoppingCertificate
     pruned: Mapping[Slos, Collection[Configuration]]
     """Measured configurations that need not be decided for each SLO requirement: they make no query's plan much
     cheaper than with configurations that certainly meet it, whichever pool is full, or they most likely miss it."""
+
+
+class DecisionTimeoutError(Exception):
+    """End of the time that a decision may take."""
 
 
 class ConfigurationSampler(Protocol):
@@ -52,11 +56,14 @@ class ConfigurationSampler(Protocol):
             earlier: scores from transfer sources, used by all later suggestions.
         """
 
-    def suggest(self, profile: PipelineProfile, seconds: Seconds) -> SamplerDecision:
-        """Return the decision about the next measurement.
+    def suggest(
+        self, profile: PipelineProfile, seconds: Seconds, check_time: Callable[[], None] = lambda: None
+    ) -> SamplerDecision:
+        """Return the decision about the next measurements.
 
         Args:
             profile: current profile.
             seconds: (configuration, items) -> seconds until it is measured on this many items; infinite if it cannot be
                 measured.
+            check_time: callback between parts of the work; it raises `DecisionTimeoutError` to give the decision up.
         """

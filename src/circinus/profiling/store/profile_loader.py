@@ -18,7 +18,7 @@ from circinus.profiling.profile import PipelineProfile
 from circinus.profiling.race.configuration_order import in_prefix_order, prefix_order
 from circinus.profiling.race.configuration_race import ConfigurationRace
 from circinus.profiling.race.run_confidence import RunConfidence
-from circinus.profiling.race.sampler import ConfigurationSampler
+from circinus.profiling.race.sampler import ConfigurationSampler, SamplerDecision
 from circinus.profiling.race.slo_requirements import PipelineSlos
 from circinus.profiling.store.measurement_keys import LOCAL, MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
@@ -145,6 +145,7 @@ def build_profile(
     bounds: dict[tuple[Configuration, int], Interval] | None = None,
     exhausted: Collection[Configuration] = (),
     stored_for: Specification | None = None,
+    decision: SamplerDecision | None = None,
 ) -> PipelineProfile:
     """Build the profile of a pipeline on a data set.
 
@@ -154,6 +155,7 @@ def build_profile(
         bounds: cache (configuration, items) -> bounds of the same run, which is extended.
         exhausted: configurations that the run could not measure further.
         stored_for: specification whose stored verdicts are used, if the store has them; by default they are computed.
+        decision: decision of the explorer after the run; by default it is made.
     """
     pipeline = keys.pipeline
     scored = scored_configurations(store, keys)
@@ -198,7 +200,7 @@ def build_profile(
         if stored is not None:
             return stored
     source_scores = () if explorer is None else load_source_scores(store, keys, dataset)
-    return _with_verdicts(measurements, profile, keys, slos, confidence, explorer, source_scores, exhausted)
+    return _with_verdicts(measurements, profile, keys, slos, confidence, explorer, source_scores, exhausted, decision)
 
 
 def _accuracies(
@@ -222,6 +224,7 @@ def _with_verdicts(
     explorer: ConfigurationSampler | None,
     source_scores: Sequence[SourceScores],
     exhausted: Collection[Configuration],
+    decision: SamplerDecision | None,
 ) -> PipelineProfile:
     """Return the profile with verdicts of all configurations that were or are to be measured in any case."""
     started = [*(c.configuration for c in profile.configurations), *(f.configuration for f in profile.failed)]
@@ -235,7 +238,8 @@ def _with_verdicts(
     race.update_usage(measurements.resource_usage(candidates, slos.hardware))
     if explorer is None:
         return replace(profile, verdicts=race.verdicts())
-    expected_s = measurement_cost_model(keys.pipeline, profile)
-    decision = explorer.suggest(profile, lambda c, items: math.inf if c in exhausted else expected_s(c, items))
+    if decision is None:
+        expected_s = measurement_cost_model(keys.pipeline, profile)
+        decision = explorer.suggest(profile, lambda c, items: math.inf if c in exhausted else expected_s(c, items))
     race.prune(decision.pruned)
     return replace(profile, verdicts=race.verdicts(), certificate=decision.certificate)

@@ -1,0 +1,72 @@
+"""Pace of a sampler's decisions, so that deciding costs less than measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from circinus.profiling.observer import TimeBudget
+from circinus.profiling.race.sampler import DecisionTimeoutError
+from circinus.profiling.settings import PROFILING
+
+_GROWTH = 1.5
+"""Expected ratio of the last decision's duration to that of the one before."""
+
+
+class DecisionPace:
+    """Time that decisions took by the budget's clock, and may take.
+
+    A decision is used until measurements have taken so long that deciding is at most a share of the time. On
+    a simulated clock decisions take no time, and each increment has its own.
+    """
+
+    def __init__(self, budget: TimeBudget) -> None:
+        self._budget = budget
+        self._end_s = 0.0
+        self.total_s = 0.0
+        self.last_s = 0.0
+        """Duration of the last decision, or of the attempt."""
+        self.is_given_up = False
+        """Whether the last decision exceeded its time."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether measurements took long enough since the last decision."""
+        return (self._budget.elapsed_s - self._end_s) * PROFILING.decision_share >= self.last_s * (
+            1 - PROFILING.decision_share
+        )
+
+    @property
+    def reserve_s(self) -> float:
+        """Seconds of the budget to leave for a last decision: none if it would take too much of the share."""
+        share_s, required_s = PROFILING.decision_share * (self._budget.limit_s or 0.0), _GROWTH * self.last_s
+        return required_s if required_s <= max(share_s - self.total_s, share_s / 4) else 0.0
+
+    def fits(self, limit_s: float) -> bool:
+        """Return whether another decision is expected to fit."""
+        return _GROWTH * self.last_s <= limit_s
+
+    def limit_s(self, rest_s: float) -> float:
+        """Return the seconds that a decision may take where measuring all that is left takes `rest_s`."""
+        remaining_s = self._budget.remaining_s
+        total_s = self._budget.elapsed_s + min(rest_s, remaining_s)
+        return min(remaining_s, PROFILING.decision_share * total_s - self.total_s)
+
+    @contextmanager
+    def timed(self, limit_s: float) -> Iterator[Callable[[], None]]:
+        """Time a decision; the callback raises `DecisionTimeoutError` after `limit_s`."""
+        start_s = self._budget.elapsed_s
+
+        def check_time() -> None:
+            if self._budget.elapsed_s - start_s > limit_s:
+                raise DecisionTimeoutError
+
+        try:
+            yield check_time
+            self.is_given_up = False
+        except DecisionTimeoutError:
+            self.is_given_up = True
+        finally:
+            self._end_s = self._budget.elapsed_s
+            self.last_s = self._end_s - start_s
+            self.total_s += self.last_s
