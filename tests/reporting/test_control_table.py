@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from printed import printed
 
 from circinus.estimation import ReplicaDemand
@@ -18,10 +20,10 @@ def _status(operator: str, startup_s: float | None, message: str = "a replica wa
 
 def test_it_says_how_long_replicas_took_to_start() -> None:
     shown = printed(status_table(EngineStatus(Mode.REAL, (_status("one", 0.25), _status("two", None)), ("q",))))
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
+    rows = [re.split(r" {2,}", line.strip()) for line in shown.splitlines() if line.startswith("p/")]
     assert [row[1:] for row in rows] == [
         ["1/2", "3", "4", "5", "250 ms", "a replica was killed"],
-        ["1/2", "3", "4", "5", "", "a replica was killed"],
+        ["1/2", "3", "4", "5", "a replica was killed"],
     ]
     assert "start-up" in shown
     assert "queries: q" in shown
@@ -29,8 +31,8 @@ def test_it_says_how_long_replicas_took_to_start() -> None:
 
 def test_without_messages_there_is_no_column_for_them() -> None:
     shown = printed(status_table(EngineStatus(Mode.REAL, (_status("one", 0.25, ""),), ("q",))))
-    (row,) = (line for line in shown.splitlines() if line.startswith("│"))
-    assert [cell.strip() for cell in row.split("│")[2:-1]] == ["1/2", "3", "4", "5", "250 ms"]
+    (row,) = (line for line in shown.splitlines() if line.startswith("p/"))
+    assert row.split()[1:] == ["1/2", "3", "4", "5", "250", "ms"]
 
 
 def test_changes_of_deployments_are_counted_and_listed_where_some_run() -> None:

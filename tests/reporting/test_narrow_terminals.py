@@ -12,7 +12,6 @@ from circinus.profiling import Machine, ServiceTimeObservation
 from circinus.reporting.explanation import assignment_explanation
 from circinus.reporting.load_table import load_table
 from circinus.reporting.profile_table import observation_table, profile_table
-from circinus.reporting.simulation_table import simulation_table
 from circinus.serving.loadtest.load_report import GeneratorLag, LatencySummary, LoadReport, QueryMeasurement
 from circinus.simulation import QueryOutcome, SimulationReport, StationOutcome
 from circinus.specification import AccuracySlo, KnobValues, LatencySlo, Query, Slos
@@ -108,12 +107,11 @@ OBSERVATION = ServiceTimeObservation(
     "table",
     [
         assignment_explanation(MATCHING.assignments[0], QUERY),
-        simulation_table(SIMULATION, {QUERY.name: PLANS[0].estimate}, [REJECTED]),
         load_table(LOAD),
         observation_table([OBSERVATION]),
         profile_table(random_instance(0).profile, "maximize"),
     ],
-    ids=["explanation", "simulation", "load", "observations", "profile"],
+    ids=["explanation", "load", "observations", "profile"],
 )
 def test_nothing_is_cut_off(table: RenderableType, width: int) -> None:
     text = printed(table, width=width)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from fixed_plan import INFRASTRUCTURE, MATCHING, METRIC, QUERIES
 from printed import printed
+from test_narrow_terminals import PLANS, QUERY, REJECTED, SIMULATION
 
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
 from circinus.reporting.plan_table import plan_table
 from circinus.reporting.resource_use import use_table
+from circinus.reporting.simulation_table import simulation_table
 from golden import check_screen
 
 
@@ -27,3 +29,10 @@ def test_an_explanation_on_a_screen(width: int) -> None:
     text = printed(*served, rejected, width=width)
     assert max(map(len, text.splitlines())) <= width
     check_screen(f"explain_{width}", text)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_simulation_on_a_screen(width: int) -> None:
+    text = printed(simulation_table(SIMULATION, {QUERY.name: PLANS[0].estimate}, [REJECTED]), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    check_screen(f"simulation_{width}", text)

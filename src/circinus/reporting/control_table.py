@@ -13,7 +13,7 @@ from rich.text import Text
 
 from circinus.control.state_store import Event
 from circinus.matching import SizedDeployment
-from circinus.reporting.tables import make_table
+from circinus.reporting.tables import OneLine, make_table
 from circinus.serving import DeploymentStatus, EngineStatus
 from circinus.specification.formatting import format_duration
 
@@ -49,11 +49,11 @@ def status_table(status: EngineStatus) -> RenderableType:
     """Return a table with a row for each deployment; without any message, there is no column for it."""
     figures = ("ready", "queue", "requests", "restarts", "start-up")
     remark = "message" if any(deployment.message for deployment in status.deployments) else ""
-    table = make_table(f"Engine ({status.mode} mode)", ("deployment",), figures, remark)
+    table = make_table(f"Engine ({status.mode} mode)", ("deployment",), figures, remark, one_line=True)
     for deployment in status.deployments:
         ready = f"{deployment.replicas_ready}/{deployment.target_replicas}"
         table.add_row(
-            escape(deployment.deployment.name),
+            OneLine(deployment.deployment.name),
             ready if deployment.replicas_ready == deployment.target_replicas else f"[red]{ready}[/red]",
             str(deployment.queue_length),
             str(deployment.requests),

@@ -51,7 +51,7 @@ def service_time_text(learning: ServiceTimeReport | None, not_stored_reason: str
 def _line(observation: ServiceTimeObservation) -> str:
     operator = f"{observation.pipeline}/{operator_text(observation.operator, observation.knobs)}"
     return (
-        f"{operator} on {observation.hardware_class}: service times are {math.exp(observation.log_ratio):.3g} "
+        f"{operator} on {observation.hardware_class}: service times are {math.exp(observation.log_ratio):.2f} "
         f"times the prediction of the profile (standard error {observation.standard_error:.1%}, "
         f"{observation.requests} requests, {observation.items} items)"
     )
@@ -192,7 +192,7 @@ def _busy_text(report: LoadReport) -> str:
     observations = report.learning.observations if report.learning is not None else ()
     factor = math.exp(max((o.log_ratio - o.standard_error for o in observations), default=0.0))
     if factor >= _SLOWER:
-        effects.append(f"services took up to {factor:.3g} times the profile's")
+        effects.append(f"services took up to {factor:.2f} times the profile's")
     if report.rate_factor <= 1 and any(map(_exceeds_prediction, report.queries)):
         effects.append("latencies exceed the plan's bounds")
     if not effects:

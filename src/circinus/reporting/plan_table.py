@@ -189,7 +189,7 @@ def _served_table(served: Sequence[tuple[Assignment, Query]], metrics: MetricNam
             OneLine(query.name, whole=True),
             OneLine(placement_text(estimate)),
             OneLine(_latency(estimate).removeprefix(f"{shared} "), whole=True),
-            metrics.cell(query.name, format_score(estimate.accuracy.value)),
+            OneLine(metrics.cell(query.name, format_score(estimate.accuracy.value)), whole=True),
             format_usd_per_h(estimate.cost_usd_per_h.value),
             OneLine(f"{share:4.0%} {limit}" if slo else "no SLOs", "yellow" if share < _TIGHT else "", whole=True),
             *([OneLine(metrics.text(query.name, query.slos), whole=True)] if details == 2 else []),
@@ -254,7 +254,7 @@ def _rejection_text(rejection: Rejection, query: Query) -> str:
         return rejection.reason
     nearest = rejection.alternatives[0]
     missed, ways = nearest.estimate.violations(query.slos), []
-    if len(missed) == 1 and missed[0] in rejection.binding:
+    if len(missed) == 1 and missed[0] in rejection.binding and not nearest.reason.startswith("needs"):
         slo = query.slos.by_kind[missed[0]]
         relaxed = slo.relaxed_to(nearest.estimate.compared_value(slo))
         ways.append(f"{slo.kind} {slo.comparison_text} {relaxed.limit_text}")
@@ -316,8 +316,8 @@ def price_table(prices: tuple[ShadowPrice, ...]) -> RenderableType:
 
 def deployment_table(deployments: tuple[SizedDeployment, ...]) -> RenderableType:
     """Return a table of the sized deployments."""
-    texts, figures = ("operator", "pool", "replicas"), ("utilization", "start-up", "cost")
-    table = make_table("Deployments", texts, figures, one_line=True)
+    figures = ("replicas", "used", "start-up", "cost")
+    table = make_table("Deployments", ("operator", "pool"), figures, one_line=True)
     for sized in sorted(deployments, key=lambda d: (d.deployment.pool, d.deployment.pipeline, d.deployment.operator)):
         deployment, demand = sized.deployment, sized.demand
         replica = f"{replica_text(deployment.allocation)}, {format_bytes(demand.memory_bytes)}"

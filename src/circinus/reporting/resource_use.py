@@ -56,19 +56,21 @@ def use_table(matching: Matching, infrastructure: Infrastructure) -> RenderableT
 def _deployments(matching: Matching, pool: str) -> Iterable[tuple[RenderableType, ...]]:
     """Return a row for the deployments of equal size in a pool, in the order of the pipeline."""
     stages = [stage.operator for assignment in matching.assignments for stage in assignment.chosen.estimate.stages]
+    several = len({sized.deployment.pipeline for sized in matching.deployments}) > 1
     sized = [sized for sized in matching.deployments if sized.deployment.pool == pool]
     sized.sort(key=lambda sized: (*_size(sized), stages.index(sized.deployment.operator)))
     for (pipeline, replicas, cpus, gpus, batch_size), equal in groupby(sized, key=_size):
         group = list(equal)
-        parts = [format_cpus(cpus)]
+        parts = [f"{f'{replicas} x ' if replicas > 1 else ''}{format_cpus(cpus)}"]
         parts += [format_amount("gpus", gpus)] if gpus else []
         parts += [f"batch {batch_size}"] if batch_size > 1 else []
         used = [sized.utilization for sized in group]
         utilization = format_range("{:.0%}".format, min(used), max(used))
         each = " each" if len(group) > 1 else ""
+        name = f"{pipeline}: " if several else ""
         yield (
-            OneLine(f"  {pipeline}: {', '.join(sized.deployment.operator for sized in group)}"),
-            f"{bar(max(used))} {utilization} of {replicas} x {', '.join(parts)}{each}",
+            OneLine(f"  {name}{', '.join(sized.deployment.operator for sized in group)}"),
+            f"{bar(max(used))} {utilization} of {', '.join(parts)}{each}",
             format_usd_per_h(sum(sized.demand.cost_usd_per_h * sized.replicas for sized in group)),
         )
 

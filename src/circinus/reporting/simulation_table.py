@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
 
 from circinus.estimation import Estimate
-from circinus.reporting.tables import MetricNames, make_table
+from circinus.reporting.tables import FirstFitting, MetricNames, OneLine, bar, make_table
 from circinus.simulation import QueryOutcome, SimulationReport, StationOutcome
-from circinus.specification import Query
+from circinus.specification import Query, Slos
 from circinus.specification.formatting import format_duration, format_score
 from circinus.statistics.interval import Interval
 
@@ -35,45 +36,72 @@ def simulation_table(
         metrics: query -> name of its metric.
     """
     names = MetricNames(metrics or {}, [outcome.query for outcome in report.queries])
-    figures = ("requests", "latency", "p50\np99", names.column, "SLOs met")
-    table = make_table(f"Simulation at {report.load:g}x load", ("query", "SLOs"), figures)
+    tables = (_query_table(report, predicted, rejected, names, details) for details in (2, 1, 0))
+    title = Text(f"Simulation at {report.load:g}x load", "italic")
+    return Group(title, FirstFitting(*tables), Text(), _stations(report), *_notes(report))
+
+
+def _query_table(
+    report: SimulationReport,
+    predicted: Mapping[str, Estimate],
+    rejected: Sequence[Query],
+    metrics: MetricNames,
+    details: int,
+) -> Table:
+    """Return a line for each query, with the prediction, which is that at the planned load.
+
+    Args:
+        report: report of the simulation.
+        predicted: query -> estimate of its plan.
+        rejected: rejected queries.
+        metrics: names of the metrics.
+        details: 2 for the SLOs and the number of requests, 1 for that number.
+    """
+    columns = ("requests", "latency (bounds)", f"predicted{'' if report.load == 1 else ' at 1x'}", metrics.column)
+    table = make_table(None, ("query",), (), one_line=True)
+    table.columns[0].no_wrap = True
+    for title in columns[details == 0 :]:
+        table.add_column(OneLine(title), justify="right", no_wrap=title == columns[1])
+    for title in ("SLOs met", "SLOs")[: 1 + details // 2]:
+        table.add_column(title)
+
+    def add_row(query: str, slos: Slos, verdict: str, *cells: str) -> None:
+        shown: list[RenderableType] = [OneLine(cell, whole=True) for cell in (query, *cells[details == 0 :])]
+        table.add_row(*shown, verdict, *([OneLine(metrics.text(query, slos), whole=True)] if details == 2 else []))
+
     for outcome in report.queries:
-        table.add_row(*_row(outcome, predicted.get(outcome.query), report.load, names))
-    for query in rejected:
-        table.add_row(
-            escape(query.name), escape(names.text(query.name, query.slos)), "0", "", "", "", "[red]no[/red]: rejected"
+        estimate = predicted.get(outcome.query)
+        add_row(
+            outcome.query,
+            outcome.slos,
+            _verdict(outcome),
+            str(outcome.requests),
+            f"p{outcome.percentile:g} {_interval_text(outcome.at_percentile_s)}" if outcome.requests else "",
+            "" if estimate is None else format_duration(estimate.latency_s.value),
+            "" if math.isnan(outcome.score) else metrics.cell(outcome.query, format_score(outcome.score)),
         )
-    return Group(table, _stations(report), *_notes(report))
+    for query in rejected:
+        add_row(query.name, query.slos, "[red]no[/red]: rejected", "0", "", "", "")
+    return table
 
 
-def predicted_latency_text(predicted: Estimate | None, load: float) -> str:
-    """Return a line with the predicted latency, which is that at the planned load."""
-    if predicted is None:
-        return ""
-    return f"\npredicted {format_duration(predicted.latency_s.value)}{'' if load == 1 else ' at 1x'}"
-
-
-def _row(query: QueryOutcome, predicted: Estimate | None, load: float, metrics: MetricNames) -> tuple[str, ...]:
-    dropped = f" ({query.dropped} dropped)" if query.dropped else ""
-    named = (escape(query.query), escape(metrics.text(query.query, query.slos)), f"{query.requests}{dropped}")
-    if not query.requests:
-        return (*named, "", "", "", "[red]no[/red]: no requests")
+def _verdict(query: QueryOutcome) -> str:
     missed = [name for name, met in query.slos_met.items() if not met]
-    uncertain = "" if query.is_significant else "\nuncertain"
-    return (
-        *named,
-        f"p{query.percentile:g} {_interval_text(query.at_percentile_s)}{predicted_latency_text(predicted, load)}",
-        "\n".join(_latency_text(query.latency_s[percentile].value) for percentile in ("p50", "p99")),
-        "" if math.isnan(query.score) else metrics.cell(query.query, format_score(query.score)),
-        f"[red]no[/red]: {', '.join(missed)}{uncertain}" if missed else f"[green]yes[/green]{uncertain}",
-    )
+    remarks = missed + ([] if query.is_significant else ["unsure"])
+    remarks += [f"{query.dropped} dropped"] if query.dropped else []
+    if not query.requests:
+        return "[red]no[/red]: no requests"
+    return f"{'[red]no[/red]' if missed else '[green]yes[/green]'}{': ' if remarks else ''}{', '.join(remarks)}"
 
 
 def _interval_text(latency_s: Interval) -> str:
     if latency_s.value == math.inf:
         return _latency_text(latency_s.value)
-    upper = "?" if latency_s.upper == math.inf else format_duration(latency_s.upper)
-    return f"{format_duration(latency_s.value)} ({format_duration(latency_s.lower)} to {upper})"
+    value, upper = format_duration(latency_s.value), "?"
+    if latency_s.upper < math.inf:
+        upper = format_duration(latency_s.upper)
+    lower, unit = format_duration(latency_s.lower), f" {upper.rpartition(' ')[2]}"
+    return f"{value} ({lower.removesuffix(unit)} to {upper})"
 
 
 def _latency_text(seconds: float) -> str:
@@ -82,19 +110,20 @@ def _latency_text(seconds: float) -> str:
 
 def _stations(report: SimulationReport) -> RenderableType:
     stations = sorted((*report.deployments, *report.links), key=lambda station: -station.offered_utilization)
-    figures = ("servers", "utilization", "offered\nutilization", "mean wait", "mean batch")
-    table = make_table("Busiest deployments and links", ("deployment or link",), figures)
+    figures = ("servers", "used", "offered", "mean wait", "batch")
+    table = make_table(None, ("busiest deployments, links",), figures, one_line=True)
+    names = Counter(station.name.rpartition(":")[0] for station in stations)
     for station in stations[:_MAX_STATIONS]:
-        table.add_row(*_station_row(station))
+        name = station.name.rpartition(":")[0]  # without the allocation, where that does not tell stations apart
+        table.add_row(OneLine(name if name and names[name] == 1 else station.name), *_station_row(station))
     return table
 
 
 def _station_row(station: StationOutcome) -> tuple[str, ...]:
     offered = f"{station.offered_utilization:.0%}"
     return (
-        escape(station.name),
         str(station.servers),
-        f"{station.utilization:.0%}",
+        f"{bar(station.utilization)} {station.utilization:4.0%}",
         f"[red]{offered}[/red]" if station.offered_utilization >= 1 else offered,
         format_duration(station.mean_wait_s),
         f"{station.mean_fill:.1f}",

@@ -115,7 +115,7 @@ class MetricNames:
 
     def cell(self, query: str, scores: str) -> str:
         """Return the cell of a query's scores."""
-        return f"{escape(self.of(query))} {scores}" if self._differ and scores else scores
+        return f"{self.of(query)} {scores}" if self._differ and scores else scores
 
     def text(self, query: str, text: object) -> str:
         """Return a text with the name of the query's metric, see `with_metric`."""

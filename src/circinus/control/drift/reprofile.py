@@ -67,7 +67,7 @@ def reprofile(
             for name in dict.fromkeys(observation.pipeline for observation in observations)
         },
         notes=tuple(
-            f"{o.operator} on {o.hardware_class}: {math.exp(o.log_ratio):.3g} times the profiled service time"
+            f"{o.operator} on {o.hardware_class}: {math.exp(o.log_ratio):.2f} times the profiled service time"
             for o in observations
         ),
     )
