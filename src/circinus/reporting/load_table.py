@@ -11,7 +11,7 @@ from rich.text import Text
 
 from circinus.profiling import ServiceTimeObservation
 from circinus.reporting.plan_table import operator_text
-from circinus.reporting.tables import make_table
+from circinus.reporting.tables import OneLine, make_table
 from circinus.serving.loadtest.load_report import LoadReport, QueryMeasurement, ServiceTimeReport
 from circinus.serving.loadtest.slo_bounds import SloVerdict
 from circinus.specification import Slo, SloKind
@@ -61,13 +61,14 @@ def load_table(report: LoadReport) -> RenderableType:
     """Return a table with the measured and predicted quantities of each query, and verdicts on its SLOs."""
     title = f"Load test with {report.arrivals} traffic ({report.mode} mode)"
     predicted = "predicted" if report.rate_factor == 1 else "predicted\nat 1x load"
-    table = make_table(title, ("query", "SLO"), ("measured", "bounds", predicted, "met"))
+    table = make_table(None, ("query", "SLO"), ("measured", "bounds", predicted, "met"), one_line=True)
+    table.columns[3].no_wrap = False
     for query in report.queries:
-        names = [f"{query.query}\n{_sent_text(query)}", "", ""]
+        names: list[RenderableType] = [Group(OneLine(query.query), Text(_sent_text(query))), "", ""]
         for name, row in zip(names, _rows(query), strict=False):
             table.add_row(name, *row)
         table.add_section()
-    return Group(table, *_notes(report))
+    return Group(Text(title, "italic"), table, *_notes(report))
 
 
 def _sent_text(query: QueryMeasurement) -> str:
