@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from printed import printed
 
-from circinus.reporting.tables import MetricNames
+from circinus.reporting.tables import FirstFitting, MetricNames, OneLine, bar, stacked_bar
 from circinus.specification.formatting import with_metric
 
 
@@ -43,3 +44,27 @@ def test_one_metric_is_the_title_and_several_are_named_in_the_cells() -> None:
     assert (differing.column, differing.cell("b", "0.5"), differing.cell("b", "")) == ("score", "bleu 0.5", "")
     unnamed = MetricNames({}, ["a"])
     assert (unnamed.column, unnamed.text("a", "accuracy >= 1")) == ("accuracy", "accuracy >= 1")
+
+
+@pytest.mark.parametrize(("share", "filled"), [(0.0, 0), (1e-6, 1), (0.31, 4), (1.0, 10), (1.7, 10)])
+def test_a_bar_shows_whatever_is_used(share: float, filled: int) -> None:
+    assert bar(share) == "█" * filled + "░" * (10 - filled)
+
+
+def test_parts_of_a_bar_add_up() -> None:
+    assert stacked_bar("─░█", (1.0, 1.0, 2.0), 4.0) == "─" * 5 + "░" * 5 + "█" * 10
+    assert stacked_bar("─░█", (0.0, 0.0, 0.0), 0.0) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "shown"),
+    [
+        ("phone → office-server: 2+2", 30, "phone → office-server: 2+2"),
+        ("phone → office-server: 2+2", 20, "phone → offi…er: 2+2"),
+        ("phone → office-server: 2+2", 9, "phon… 2+2"),
+    ],
+)
+def test_what_does_not_fit_is_shortened_in_the_middle(text: str, width: int, shown: str) -> None:
+    assert printed(OneLine(text), width=width).rstrip() == shown
+    fitting = printed(FirstFitting(OneLine(text, whole=True), "short"), width=width)
+    assert fitting.rstrip() == (text if shown == text else "short")

@@ -89,7 +89,7 @@ def stacked_bar(marks: str, parts: Iterable[float], full: float) -> str:
     text, total = "", 0.0
     for mark, part in zip(marks, parts, strict=True):
         total += part
-        text += mark * (round(2 * _BAR * total / full) - len(text))
+        text += mark * (round(2 * _BAR * total / full) - len(text) if full else 0)
     return text
 
 
