@@ -210,7 +210,7 @@ class Trial:
                 measurer, order, standings, footprints, allocations, pace, budget, listener, self.sampler, profile
             )
             loop.run()
-            self.final = loop.final_decision(interrupted=False)
+            self.final, self.spent = loop.final_decision(interrupted=False), loop.spent
             return standings
 
 
@@ -493,6 +493,7 @@ def test_a_decision_is_used_until_measuring_took_four_times_as_long(large: Appli
     trial, sampler = _searched(large, 4.0)
     measuring_s = trial.runner.now_s - sampler.spent_s
     assert 2 < sampler.decisions <= measuring_s / 16.0 + 2
+    assert (trial.spent.operators_s, trial.spent.deciding_s) == pytest.approx((measuring_s, sampler.spent_s))
     assert trial.final is not None
     assert trial.final.certificate.conclusive
 

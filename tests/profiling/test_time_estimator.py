@@ -50,5 +50,5 @@ def test_loads_and_transport_are_in_the_ratio(application: Application) -> None:
     estimator.measured(configuration, 2, _measurement(0.5, 2, 4.0), 12.0)
     assert estimator.overhead == 3.0
     assert estimator.increment_s(configuration, 2, 4) == pytest.approx(2 * 4 * 0.5 * 3)
-    estimator.add_elapsed(4.0, 4.0)
+    estimator.add_elapsed(4.0, [], 4.0)
     assert estimator.overhead == 2.0

@@ -40,6 +40,7 @@ def _certificate(certificate: StoppingCertificate | None) -> dict[str, object] |
     return {
         "said": str(certificate),
         "conclusive": certificate.conclusive,
+        "computed": certificate.is_computed,
         "considered": certificate.considered,
         "probability": certificate.probability,
         "saving": certificate.saving,
@@ -97,6 +98,7 @@ def profile_summary(
         "risk": profile.risk,
         "profiled_s": profile.profiled_s,
         "saved_s": profile.saved_s,
+        "spent": profile.spent,
         "interrupted": profile.interrupted,
         "configurations": [
             {

@@ -125,6 +125,20 @@ class HardwareClassReport:
     failed: tuple[FailedConfiguration, ...] = ()
 
 
+@dataclass(frozen=True)
+class TimeSpent:
+    """Seconds of a profiling run by their use."""
+
+    operators_s: float
+    """Processing of items."""
+    loading_s: float
+    """Start-up of operators."""
+    deciding_s: float
+    """Selection of what to measure."""
+    other_s: float
+    """Store, scores and transport."""
+
+
 _MIN_PROBABILITY = 1e-6
 """Smallest reported probability; estimates are not more exact."""
 
@@ -210,6 +224,8 @@ class PipelineProfile:
     """True if the measurement was interrupted; the profile contains everything measured before."""
     class_reports: tuple[HardwareClassReport, ...] = ()
     """Results on further hardware classes in the same run."""
+    spent: TimeSpent | None = None
+    """Time of the run, without further hardware classes; its last part if it alternated with them. None if loaded."""
     stands_for: Population = "items"
     """Population whose mean scores are bounded: the profiling items, or requests to come."""
 

@@ -168,7 +168,7 @@ def _profile(
             decision=decision,
         )
         write_verdicts(opened, keys, specification, profile)
-        return profile
+        return replace(profile, spent=None if loop is None else loop.spent)
 
 
 def _stored_dataset(opened: ProfileStore, keys: MeasurementKeys, seed: int, store: Path) -> StoredDataset:

@@ -22,6 +22,7 @@ from circinus.profiling import (
     OperatorProfile,
     PipelineProfile,
     ServiceTimeObservation,
+    TimeSpent,
     Verdict,
 )
 from circinus.reporting.plan_table import format_cpus, operator_text
@@ -207,6 +208,17 @@ def _verdict(judgement: ConfigurationVerdict | None, metric: str) -> str:
     return "" if judgement is None else escape(with_metric(f"{judgement.verdict}: {judgement.reason}", metric))
 
 
+def _spent(spent: TimeSpent) -> str:
+    uses = {
+        "in operators": spent.operators_s,
+        "loading them": spent.loading_s,
+        "deciding what to measure": spent.deciding_s,
+        "for store and scores": spent.other_s,
+    }
+    total = format_duration(sum(uses.values()))
+    return f"{total} in all: {', '.join(f'{format_duration(seconds)} {use}' for use, seconds in uses.items())}"
+
+
 _POPULATIONS: dict[Population, str] = {
     "requests": "the {metric} is that of requests to come, of which the items are a sample",
     "items": "the {metric} is that of the items of the data set (population: items)",
@@ -221,6 +233,7 @@ def profile_notes(profile: PipelineProfile, warning: str | None, metric: str) ->
             f"{format_duration(profile.profiled_s)} of processing, {format_duration(profile.saved_s)} saved by shared "
             f"prefixes; all {metric} bounds and verdicts hold with probability {1 - profile.risk:g}"
         ),
+        *([] if profile.spent is None else [Text(_spent(profile.spent))]),
         Text(_POPULATIONS[profile.stands_for].format(metric=metric)),
         Text(f"data set: {profile.dataset_items} items{held_out}; version {profile.dataset_fingerprint[:12]}"),
         Text(f"measured on: {profile.machine or 'not recorded'}"),

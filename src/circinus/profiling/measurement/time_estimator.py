@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
 
-from circinus.profiling.measurement.runner import Measurement
+from circinus.profiling.measurement.runner import Measurement, ReplicaStats
 from circinus.profiling.profile import PipelineProfile
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.specification import Configuration, Pipeline, prefix_configuration
@@ -60,7 +60,10 @@ class MeasurementTimeEstimator:
         self._observed_s: dict[str, tuple[float, int]] = {}
         self._items: dict[str, int] = {}
         self._elapsed_s = 0.0
-        self._ran_s = 0.0
+        self.ran_s = 0.0
+        """Processing seconds of the measurements."""
+        self.loading_s = 0.0
+        """Start-up seconds of operators in the measurements."""
 
     def add_service_times(self, configuration: Configuration, service_s: Mapping[str, Sequence[float]]) -> None:
         """Add measured service times by operator, of this or an earlier run."""
@@ -75,11 +78,12 @@ class MeasurementTimeEstimator:
         for name in measurement.runs:
             prefix = self._keys.output(name, configuration)
             self._items[prefix] = max(items, self._items.get(prefix, 0))
-        self.add_elapsed(measurement.compute_s, elapsed_s)
+        self.add_elapsed(measurement.compute_s, measurement.replicas.values(), elapsed_s)
 
-    def add_elapsed(self, ran_s: float, elapsed_s: float) -> None:
-        """Add the elapsed seconds of processing for `ran_s` seconds."""
-        self._ran_s += ran_s
+    def add_elapsed(self, ran_s: float, replicas: Iterable[ReplicaStats], elapsed_s: float) -> None:
+        """Add the elapsed seconds of processing for `ran_s` seconds, and the replicas started meanwhile."""
+        self.ran_s += ran_s
+        self.loading_s += sum(seconds for replica in replicas for seconds in replica.startup_s)
         self._elapsed_s += elapsed_s
 
     def increment_s(self, configuration: Configuration, begin: int, end: int) -> float | None:
@@ -123,7 +127,7 @@ class MeasurementTimeEstimator:
     @property
     def overhead(self) -> float:
         """Ratio of elapsed to processing seconds."""
-        return max(1.0, self._elapsed_s / self._ran_s) if self._ran_s > 0 else 1.0
+        return max(1.0, self._elapsed_s / self.ran_s) if self.ran_s > 0 else 1.0
 
     def _levels(self, operator: str, configuration: Configuration) -> tuple[str, str, str]:
         """Return the aggregation keys, from the most to the least specific."""

@@ -12,7 +12,7 @@ from circinus.profiling.measurement.measurer import Measurer
 from circinus.profiling.measurement.runner import MeasurementError, NotRecordedError
 from circinus.profiling.measurement.time_estimator import MeasurementTimeEstimator, measurement_cost_model
 from circinus.profiling.observer import ProfileObserver, ProfileProgress, TimeBudget
-from circinus.profiling.profile import PipelineProfile, StoppingCertificate
+from circinus.profiling.profile import PipelineProfile, StoppingCertificate, TimeSpent
 from circinus.profiling.race.configuration_order import max_measured_configurations, prefix_order
 from circinus.profiling.race.configuration_race import ConfigurationRace
 from circinus.profiling.race.decision_pace import DecisionPace
@@ -107,8 +107,11 @@ class ProfilingLoop:
         return SamplerDecision((), certificate, {} if self._decision is None else self._decision.pruned)
 
     @property
-    def deciding_s(self) -> float:
-        return self._pace.total_s
+    def spent(self) -> TimeSpent:
+        """Time so far."""
+        estimator, deciding_s = self._time_estimator, self._pace.total_s
+        other_s = self._budget.elapsed_s - estimator.ran_s - estimator.loading_s - deciding_s
+        return TimeSpent(estimator.ran_s, estimator.loading_s, deciding_s, max(other_s, 0.0))
 
     @property
     def exhausted(self) -> frozenset[Configuration]:
