@@ -25,7 +25,7 @@ def run_circinus(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]
     from circinus.cli import main
 
     stdout, stderr, code = io.StringIO(), io.StringIO(), 0
-    with _as_a_new_process(arguments, cwd), redirect_stdout(stdout), redirect_stderr(stderr):
+    with as_a_new_process(arguments, cwd), redirect_stdout(stdout), redirect_stderr(stderr):
         try:
             main()
         except SystemExit as end:
@@ -80,7 +80,7 @@ def in_one_line(text: str) -> str:
 
 
 @contextmanager
-def _as_a_new_process(arguments: tuple[str, ...], cwd: Path) -> Iterator[None]:
+def as_a_new_process(arguments: tuple[str, ...], cwd: Path) -> Iterator[None]:
     """Isolate the interpreter state of a command: working folder, arguments, search path, modules."""
     cwd = cwd.resolve()
     hidden = _modules_named_as_in(cwd)

@@ -14,7 +14,7 @@ from circinus.profiling import Machine, load_trace, save_trace
 from circinus.serving import Mode
 from circinus.serving.desired_state import build_desired_state
 from circinus.serving.local.capacity import MachineCapacity, require_capacity
-from cli_runner import answer, in_one_line, run_circinus, run_process
+from cli_runner import answer, as_a_new_process, in_one_line, run_circinus, run_process
 from prepared import Starter
 
 
@@ -114,8 +114,9 @@ def test_plan_serves_every_query_and_keeps_its_promises(application: Path) -> No
 
 
 def test_the_plan_runs_in_mode_real_on_a_small_machine(application: Path) -> None:
-    workspace, plan = Workspace.open_plan(application / "plan.json")
-    desired = build_desired_state(plan.matching, workspace.specification, Mode.REAL)
+    with as_a_new_process((), application):
+        workspace, plan = Workspace.open_plan(application / "plan.json")
+        desired = build_desired_state(plan.matching, workspace.specification, Mode.REAL)
     require_capacity(desired, MachineCapacity(cpus=2, memory_bytes=2.0**32, gpus=0))
 
 
