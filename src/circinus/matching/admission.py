@@ -158,7 +158,7 @@ class AdmissionPlanner:
             frontier = plans.replan(query, self.search)
         elif frontier is None:
             pipeline, profile = self.specification.pipelines[query.pipeline], self.profiles[query.pipeline]
-            frontier = plan_query(query, pipeline, profile, network, self.search)
+            frontier = plan_query(query, pipeline, profile, network, self.search, plans.compiled)
         specification = self._with_query(query)
         slower: Sequence[PlanCandidate] = ()
         if only is not None:

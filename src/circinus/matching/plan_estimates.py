@@ -13,6 +13,7 @@ from circinus.estimation.latest_start import latest_starts_s
 from circinus.matching.plan_set import Assignment, Matching, SizedDeployment
 from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier, plan_query
+from circinus.planning.planner import CompiledProfiles
 from circinus.planning.pool_eligibility import matches_pins
 from circinus.planning.settings import SearchSettings
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
@@ -86,6 +87,8 @@ class PlanEstimates:
         self._isolated_estimates: dict[tuple[str, QueryPlan], PlanCandidate | None] = {}
         self._reestimated: dict[tuple[str, QueryPlan, object, object], PlanCandidate] = {}
         self._excluded: set[tuple[str, QueryPlan | None]] = set()
+        self.compiled: CompiledProfiles = {}
+        """Cache of `plan_query` on these profiles."""
 
     def exclude(self, query: str, plan: QueryPlan | None) -> None:
         """Exclude a plan of a query from candidates; None excludes all its plans."""
@@ -118,7 +121,9 @@ class PlanEstimates:
             self._pipeline_profiles[query.pipeline],
             replace(search, near_misses=0, max_margin_plans=0),
         )
-        frontier = plan_query(query, self._pipelines[query.pipeline], profile, self._network, unexplained)
+        frontier = plan_query(
+            query, self._pipelines[query.pipeline], profile, self._network, unexplained, self.compiled
+        )
         return replace(frontier, candidates=self.without_excluded(frontier.candidates))
 
     def reestimate(self, candidate: PlanCandidate, conditions: MergedLoad) -> PlanCandidate:

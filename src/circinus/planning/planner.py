@@ -102,17 +102,26 @@ def plan_query(
     profile: PipelineProfile,
     network: Network,
     settings: SearchSettings = DEFAULT_SETTINGS,
+    compiled: CompiledProfiles | None = None,
 ) -> Frontier:
     """Return the frontier of `query`.
+
+    Args:
+        query: query to plan.
+        pipeline: its pipeline.
+        profile: of the pipeline.
+        network: of the infrastructure.
+        settings: settings of the search.
+        compiled: cache of compiled profiles of the same measurements, which is extended.
 
     Raises:
         PlanningError: the profile is of another pipeline, or its bounds are weaker than the query's risk requires.
     """
-    return _plan_query(query, pipeline, profile, network, settings, {})
+    return _plan_query(query, pipeline, profile, network, settings, {} if compiled is None else compiled)
 
 
-_Compiled = dict[tuple[str, PercentileEstimator, object], ProfileArrays]
-"""(pipeline, percentile, pinned knobs) -> compiled profile."""
+CompiledProfiles = dict[tuple[str, PercentileEstimator, object, type[np.floating]], ProfileArrays]
+"""(pipeline, percentile, pinned knobs, precision) -> compiled profile."""
 
 
 def _plan_query(
@@ -121,7 +130,7 @@ def _plan_query(
     profile: PipelineProfile,
     network: Network,
     settings: SearchSettings,
-    compiled: _Compiled,
+    compiled: CompiledProfiles,
 ) -> Frontier:
     _check(query, profile)
     if not profile.usable:
@@ -129,7 +138,7 @@ def _plan_query(
     matching_pins = pinned_profile(query, profile)
     if not matching_pins.usable:
         return no_profile_matches_pins(query, profile)
-    key = profile.pipeline, latency_percentile(query), query.pinned_knobs
+    key = profile.pipeline, latency_percentile(query), query.pinned_knobs, settings.dtype
     if key not in compiled:
         compiled[key] = compile_profile(pipeline, matching_pins, latency_percentile(query), settings.dtype)
     return _plan(query, pipeline, compiled[key], network, settings)
@@ -148,7 +157,7 @@ def plan_queries(
         PlanningError: there is no infrastructure, a query's pipeline has no profile, or `plan_query` raises.
     """
     network = Network(specification.required_infrastructure)
-    compiled: _Compiled = {}
+    compiled: CompiledProfiles = {}
     frontiers = {}
     for query in specification.queries:
         profile = profiles.get(query.pipeline)
