@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import circinus as c
-from cli_runner import _as_a_new_process
+from cli_runner import as_a_new_process
 from prepared import prepared_starter
 
 CLASSES = sorted(
@@ -61,7 +61,7 @@ def test_every_public_name_has_an_example() -> None:
 )
 def test_the_example_runs(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     documented = DOCUMENTED[name]
-    with _as_a_new_process((), folder):
+    with as_a_new_process((), folder):
         workspace = c.Workspace(".")
         variables = {"c": c, "workspace": workspace, "plan": workspace.load_plan("plan.json")}
         parsed = doctest.DocTestParser().get_doctest(inspect.getdoc(documented) or "", variables, name, None, None)

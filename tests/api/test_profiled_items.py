@@ -10,13 +10,13 @@ import pytest
 import circinus as c
 from circinus.api.traffic_items import count_profiled_items, select_traffic_items
 from circinus.serving import Mode
-from cli_runner import _as_a_new_process
+from cli_runner import as_a_new_process
 from prepared import prepared_starter
 
 
 def test_items_are_counted_without_a_store(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
     folder, store = prepared_starter(tmp_path_factory).copy(tmp_path / "application"), tmp_path / "absent.sqlite"
-    with _as_a_new_process((), folder):
+    with as_a_new_process((), folder):
         matching, specification = c.Plan.load("plan.json").matching, c.Workspace(".").specification
         for held_out, count in ((0.25, 0), (0.0, 3)):
             pipelines = {

@@ -17,7 +17,7 @@ from circinus.api.result import Result
 from circinus.estimation import Corrections
 from circinus.serving import EngineStatus, Mode
 from circinus.specification.code_references import reference_to
-from cli_runner import _as_a_new_process
+from cli_runner import as_a_new_process
 from planning_instances import everywhere
 from prepared import prepared_starter
 from raised import raises_code
@@ -27,7 +27,7 @@ from raised import raises_code
 def workspace(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[c.Workspace]:
     """The starter application, profiled and planned; its folder is the working folder."""
     folder = prepared_starter(tmp_path_factory).copy(tmp_path / "application")
-    with _as_a_new_process((), folder):
+    with as_a_new_process((), folder):
         yield c.Workspace(".")
 
 

@@ -112,7 +112,7 @@ def test_times_that_moved_become_factors_of_that_operator_there(
     assert (observation.operator, observation.hardware_class, observation.mode) == ("hear", "local", "real")
     assert np.exp(observation.log_ratio) == pytest.approx(3.0)
     assert found.pending == {}
-    assert "3 times" in found.overrides.notes[0]
+    assert "3.00 times" in found.overrides.notes[0]
 
 
 def test_then_what_was_seen_is_what_is_expected(listening: Listening, computed: LiveReferenceRunner) -> None:
