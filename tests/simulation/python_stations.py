@@ -12,11 +12,11 @@ import numpy as np
 from circinus.queueing.event_arrays import (
     BATCH_ORDER,
     BlockState,
-    Departures,
-    Entries,
     JoinArrays,
     RequestArrays,
     Stations,
+    VisitArrivals,
+    VisitDepartures,
     Visits,
 )
 
@@ -91,7 +91,7 @@ class PythonBlock:
         }
         self.departed: list[tuple[int, int, float, int, float, float, int]] = []
 
-    def advance(self, entries: Entries, until_s: float) -> Departures:
+    def advance(self, entries: VisitArrivals, until_s: float) -> VisitDepartures:
         self.departed = []
         end: Event = (until_s, -1, -1, -1)
         rows = iter([*zip(*(column.tolist() for column in entries), strict=True), end])
@@ -102,7 +102,9 @@ class PythonBlock:
             elif entry is end:
                 columns = zip(*self.departed, strict=True) if self.departed else [[]] * 7
                 kinds = (np.int64, np.int64, np.float64, np.int64, np.float64, np.float64, np.int64)
-                return Departures(*(np.array(column, dtype=kind) for column, kind in zip(columns, kinds, strict=True)))
+                return VisitDepartures(
+                    *(np.array(column, dtype=kind) for column, kind in zip(columns, kinds, strict=True))
+                )
             else:
                 event, entry = entry, next(rows)
             time_s, order, visit, request = event

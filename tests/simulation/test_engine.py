@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from budget import examples
 from circinus.arrays import FloatArray
+from circinus.queueing.event_arrays import VisitDepartures
 from circinus.queueing.fcfs import Station
 from circinus.simulation.engine import Simulation
-from circinus.simulation.model import QueryModel, Requests, Visit, VisitDepartures
+from circinus.simulation.model import QueryModel, Requests, Visit
 from circinus.simulation.station_order import strongly_connected_groups
 
 
@@ -59,9 +60,7 @@ class Watched:
         seen: list[VisitDepartures] = []
         self.simulation = Simulation(stations, queries, requests=requests, watch=seen.append, **settings)
         self.simulation.run()
-        self.exits = VisitDepartures(
-            *(np.concatenate([getattr(one, f.name) for one in seen]) for f in fields(VisitDepartures))
-        )
+        self.exits = VisitDepartures.of(seen)
 
     def by_visit(self, column: str) -> list[FloatArray]:
         """Of every visit the column, by request; of a simulation of one query."""

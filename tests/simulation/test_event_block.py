@@ -8,10 +8,10 @@ from python_stations import PythonBlock
 from test_engine_agreement import SEEDS, scene
 
 from circinus.queueing import edf, event_block
+from circinus.queueing.event_arrays import VisitDepartures
 from circinus.queueing.event_block import EventBlock
 from circinus.simulation import feedback_stations
 from circinus.simulation.engine import Simulation
-from circinus.simulation.model import VisitDepartures
 from circinus.specification import LatePolicy
 
 Run = tuple[list[np.ndarray], list[VisitDepartures]]

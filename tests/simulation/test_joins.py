@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from circinus.queueing.event_arrays import VisitArrivals
 from circinus.queueing.event_kernel import completes
 from circinus.simulation.joins import Joins
-from circinus.simulation.model import VisitArrivals
 
 FIRST, COUNT = 3, 4
 """Requests of the query are numbered from here on, and so many."""

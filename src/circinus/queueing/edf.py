@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
-from circinus.queueing.event_arrays import Entries, JoinArrays, RequestArrays, Stations, Visits
+from circinus.queueing.event_arrays import JoinArrays, RequestArrays, Stations, VisitArrivals, Visits
 from circinus.queueing.event_block import EventBlock
 from circinus.queueing.fcfs import ServedRequests, Station, serve_fcfs
 
@@ -122,7 +122,7 @@ def _by_events(
     requests = RequestArrays(number, latest_start_s, dropped_s, np.zeros(count, dtype=np.bool_))
     block = EventBlock(Stations.of([station], [True]), _visits(service_s), requests, _NO_JOINS)
     block.state.free_s[:] = free_s
-    left = block.advance(Entries(arrival_s, number, drops_late.astype(np.int64), number), until_s)
+    left = block.advance(VisitArrivals(arrival_s, number, drops_late.astype(np.int64), number), until_s)
     free_s[:] = block.state.free_s.tolist()
     dropped = np.flatnonzero(requests.is_dropped)
     return EdfSchedule(left.request, ServedRequests(left.start_s, left.end_s, left.fill), dropped, dropped_s[dropped])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.queueing.fcfs import Station
@@ -99,13 +100,42 @@ class JoinArrays(NamedTuple):
     order: IntArray
 
 
-class Entries(NamedTuple):
-    """Arrivals from outside the block, in order."""
+class VisitArrivals(NamedTuple):
+    """Arrivals of requests at visits, (n,) each.
+
+    Arrivals are ordered by time; simultaneous ones (such as those of a batch) by the order in which the previous
+    station served them, and then by visit.
+    """
 
     time_s: FloatArray
     order: IntArray
+    """Number of requests that the previous station had served before; from a source, number of earlier requests."""
     visit: IntArray
+    """Index of the visit, over all queries."""
     request: IntArray
+    """Index of the request, over all queries."""
+
+    def selected(self, selection: slice | NDArray[Any]) -> VisitArrivals:
+        """Return a selection of the arrivals."""
+        return VisitArrivals._make(column[selection] for column in self)
+
+    def sorted(self) -> VisitArrivals:
+        """Return the arrivals in their order."""
+        if len(self.time_s) < 2:
+            return self
+        order = np.argsort(self.time_s, kind="stable")
+        ascending_s = self.time_s[order]
+        if (ascending_s[1:] == ascending_s[:-1]).any():
+            order = np.lexsort((self.request, self.visit, self.order, self.time_s))
+        return self.selected(order)
+
+    @classmethod
+    def of(cls, parts: Sequence[VisitArrivals]) -> VisitArrivals:
+        """Concatenate arrivals."""
+        if not parts:
+            none: IntArray = np.zeros(0, dtype=np.int64)
+            return cls(np.zeros(0), none, none, none)
+        return parts[0] if len(parts) == 1 else cls._make(map(np.concatenate, zip(*parts, strict=True)))
 
 
 class BlockState(NamedTuple):
@@ -178,8 +208,8 @@ class Buffers(NamedTuple):
         return Buffers._make(np.concatenate((array, np.empty_like(array))) for array in self)
 
 
-class Departures(NamedTuple):
-    """Ends of visits, (m,) each, in the order of the events."""
+class VisitDepartures(NamedTuple):
+    """Ends of visits, (m,) each, in the order in which each station served them."""
 
     visit: IntArray
     request: IntArray
@@ -193,15 +223,20 @@ class Departures(NamedTuple):
     """Size of the request's batch."""
 
     @classmethod
-    def of_size(cls, size: int) -> Departures:
+    def of_size(cls, size: int) -> VisitDepartures:
         """Return arrays for a number of departures."""
         visit, request, order, fill = (np.empty(size, dtype=np.int64) for _ in range(4))
         time_s, start_s, end_s = (np.empty(size) for _ in range(3))
         return cls(visit, request, time_s, order, start_s, end_s, fill)
 
-    def first(self, count: int) -> Departures:
+    def first(self, count: int) -> VisitDepartures:
         """Return the first departures."""
-        return Departures._make(column[:count] for column in self)
+        return VisitDepartures._make(column[:count] for column in self)
+
+    @classmethod
+    def of(cls, parts: Sequence[VisitDepartures]) -> VisitDepartures:
+        """Concatenate departures, at least one part."""
+        return parts[0] if len(parts) == 1 else cls._make(map(np.concatenate, zip(*parts, strict=True)))
 
 
 def offsets(counts: Sequence[int]) -> IntArray:

@@ -13,11 +13,11 @@ from circinus.queueing.event_arrays import (
     NODES,
     BlockState,
     Buffers,
-    Departures,
-    Entries,
     JoinArrays,
     RequestArrays,
     Stations,
+    VisitArrivals,
+    VisitDepartures,
     Visits,
 )
 from circinus.queueing.fcfs import Station
@@ -40,7 +40,7 @@ def load_kernels() -> None:
     visits = Visits(none, none, no_times, no_times, false, false, no_times, first_target, none, false, 0)
     joins = JoinArrays(none, np.zeros(1, dtype=np.int32), no_times, none)
     EventBlock(station, visits, RequestArrays(none, no_times, no_times.copy(), false.copy()), joins).advance(
-        Entries(no_times, none, none, none), np.inf
+        VisitArrivals(no_times, none, none, none), np.inf
     )
     serve_one_by_one(np.zeros(1), no_times, no_times, np.inf, np.zeros(1))
     serve_in_batches(
@@ -73,7 +73,7 @@ class EventBlock:
         self._min_size = max(_MIN_SIZE, 2 * stations.largest_batch * (visits.most_targets + 2))
         self._buffers = Buffers.of_size(self._min_size)
 
-    def advance(self, entries: Entries, until_s: float) -> Departures:
+    def advance(self, entries: VisitArrivals, until_s: float) -> VisitDepartures:
         """Serve requests that start before `until_s`.
 
         Args:
@@ -84,7 +84,7 @@ class EventBlock:
 
         parts, counters, entry = [], self.state.counters, 0
         while entry >= 0:
-            departures = Departures.of_size(len(entries.time_s) + self._min_size)
+            departures = VisitDepartures.of_size(len(entries.time_s) + self._min_size)
             counters[DEPARTURES] = 0
             entry = advance(
                 self._stations, self._visits, self._requests, self._joins, self.state, self._buffers, departures,
@@ -93,7 +93,7 @@ class EventBlock:
             parts.append(departures.first(int(counters[DEPARTURES])))
             if max(counters[EVENTS], counters[NODES]) > len(self._buffers.event_s) // 2:
                 self._buffers = self._buffers.larger()
-        return parts[0] if len(parts) == 1 else Departures._make(map(np.concatenate, zip(*parts, strict=True)))
+        return VisitDepartures.of(parts)
 
     @property
     def is_idle(self) -> bool:

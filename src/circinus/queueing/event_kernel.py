@@ -27,11 +27,11 @@ from circinus.queueing.event_arrays import (
     VISIT,
     BlockState,
     Buffers,
-    Departures,
-    Entries,
     JoinArrays,
     RequestArrays,
     Stations,
+    VisitArrivals,
+    VisitDepartures,
     Visits,
 )
 from circinus.queueing.event_queues import (
@@ -55,8 +55,8 @@ def advance(
     joins: JoinArrays,
     state: BlockState,
     buffers: Buffers,
-    departures: Departures,
-    entries: Entries,
+    departures: VisitDepartures,
+    entries: VisitArrivals,
     first_entry: int,
     until_s: float,
 ) -> int:
@@ -145,7 +145,9 @@ def advance(
 
 
 @inlined
-def _has_room(stations: Stations, visits: Visits, counters: IntArray, buffers: Buffers, departures: Departures) -> bool:
+def _has_room(
+    stations: Stations, visits: Visits, counters: IntArray, buffers: Buffers, departures: VisitDepartures
+) -> bool:
     """Return whether there is room for an arrival, and for a batch."""
     size, batch = len(buffers.event_s), stations.largest_batch
     return bool(
@@ -174,7 +176,7 @@ def _start_batches(
     joins: JoinArrays,
     state: BlockState,
     buffers: Buffers,
-    departures: Departures,
+    departures: VisitDepartures,
 ) -> bool:
     """Start all batches that start at the scheduled time; return False if the buffers are full before the last."""
     node, now_s = buffers.node, state.scheduled_s[station]
@@ -267,7 +269,7 @@ def _leave(
     joins: JoinArrays,
     state: BlockState,
     buffers: Buffers,
-    departures: Departures,
+    departures: VisitDepartures,
 ) -> None:
     """Record a departure, and schedule the next visits of the request."""
     counters, row = state.counters, state.counters[DEPARTURES]

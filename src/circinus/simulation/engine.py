@@ -11,9 +11,10 @@ import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.queueing.edf import EdfSchedule, serve_edf
+from circinus.queueing.event_arrays import VisitArrivals, VisitDepartures
 from circinus.queueing.fcfs import Station, serve_fcfs
 from circinus.simulation.feedback_stations import FeedbackStations
-from circinus.simulation.model import QueryModel, Requests, VisitArrivals, VisitDepartures
+from circinus.simulation.model import QueryModel, Requests
 from circinus.simulation.request_paths import RequestPaths
 from circinus.simulation.station_order import strongly_connected_groups, successors
 

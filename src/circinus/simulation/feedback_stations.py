@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from circinus.queueing.event_arrays import Entries, RequestArrays, Stations
+from circinus.queueing.event_arrays import RequestArrays, Stations, VisitArrivals, VisitDepartures
 from circinus.queueing.event_block import EventBlock
 from circinus.queueing.fcfs import Station
-from circinus.simulation.model import VisitArrivals, VisitDepartures
 from circinus.simulation.request_paths import RequestPaths
 
 
@@ -41,8 +40,7 @@ class FeedbackStations:
 
     def advance(self, entries: VisitArrivals, until_s: float) -> VisitDepartures:
         """See `StationBlock`."""
-        departed = self._block.advance(Entries(entries.time_s, entries.order, entries.visit, entries.request), until_s)
-        return VisitDepartures(*departed)
+        return self._block.advance(entries, until_s)
 
     @property
     def idle(self) -> bool:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from circinus.queueing.event_arrays import JoinArrays
-from circinus.simulation.model import VisitArrivals
+from circinus.queueing.event_arrays import JoinArrays, VisitArrivals
 
 
 class Joins:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from circinus.arrays import FloatArray, IntArray
 
@@ -75,75 +73,3 @@ class Requests:
         rng = np.random.default_rng([seed, zlib.crc32(query.name.encode())])
         arrival_s = query.arrivals.times_s(duration_s, rng)
         return cls(arrival_s, rng.integers(query.items, size=len(arrival_s)))
-
-
-@dataclass(frozen=True, eq=False)
-class VisitArrivals:
-    """Arrivals of requests at visits, (n,) each.
-
-    Arrivals are ordered by time; simultaneous ones (such as those of a batch) by the order in which the previous
-    station served them, and then by visit.
-    """
-
-    time_s: FloatArray
-    order: IntArray
-    """Number of requests that the previous station had served before; from a source, number of earlier requests."""
-    visit: IntArray
-    """Index of the visit, over all queries."""
-    request: IntArray
-    """Index of the request, over all queries."""
-
-    def selected(self, index: slice | NDArray[Any]) -> VisitArrivals:
-        """Return a selection of the arrivals."""
-        return VisitArrivals(self.time_s[index], self.order[index], self.visit[index], self.request[index])
-
-    def sorted(self) -> VisitArrivals:
-        """Return the arrivals in their order."""
-        if len(self.time_s) < 2:
-            return self
-        order = np.argsort(self.time_s, kind="stable")
-        ascending_s = self.time_s[order]
-        if (ascending_s[1:] == ascending_s[:-1]).any():
-            order = np.lexsort((self.request, self.visit, self.order, self.time_s))
-        return self.selected(order)
-
-    @classmethod
-    def of(cls, parts: Sequence[VisitArrivals]) -> VisitArrivals:
-        """Concatenate arrivals."""
-        if len(parts) == 1:
-            return parts[0]
-        if not parts:
-            return _NO_ARRIVALS
-        return cls(
-            np.concatenate([part.time_s for part in parts]),
-            np.concatenate([part.order for part in parts]),
-            np.concatenate([part.visit for part in parts]),
-            np.concatenate([part.request for part in parts]),
-        )
-
-
-_NONE: IntArray = np.zeros(0, dtype=np.int64)
-_NO_ARRIVALS = VisitArrivals(np.zeros(0), _NONE, _NONE, _NONE)
-
-
-@dataclass(frozen=True, eq=False)
-class VisitDepartures:
-    """Ends of visits, (m,) each, in the order in which each station served them."""
-
-    visit: IntArray
-    request: IntArray
-    time_s: FloatArray
-    """Arrival times."""
-    order: IntArray
-    """Number of requests that the station had served before."""
-    start_s: FloatArray
-    end_s: FloatArray
-    fill: IntArray
-    """Size of the request's batch."""
-
-    @classmethod
-    def of(cls, parts: Sequence[VisitDepartures]) -> VisitDepartures:
-        """Concatenate departures, at least one part."""
-        if len(parts) == 1:
-            return parts[0]
-        return cls(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(cls)))

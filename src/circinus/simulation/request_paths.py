@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
-from circinus.queueing.event_arrays import Visits, offsets
+from circinus.queueing.event_arrays import VisitArrivals, Visits, offsets
 from circinus.simulation.joins import Joins
-from circinus.simulation.model import QueryModel, Requests, VisitArrivals
+from circinus.simulation.model import QueryModel, Requests
 
 
 class RequestPaths:

@@ -15,6 +15,7 @@ from circinus.control.managed_plans import ManagedPlans
 from circinus.errors import ServingError
 from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import arrival_process
+from circinus.queueing.event_arrays import VisitDepartures
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response, ServedBatch
 from circinus.serving.configuration_hash import configuration_hash
 from circinus.serving.engine import DesiredDeployment, QueryStatus, Route
@@ -22,7 +23,7 @@ from circinus.serving.settings import SERVING
 from circinus.serving.state_serialization import state_fingerprint
 from circinus.simulation import PlannedQuery
 from circinus.simulation.engine import Simulation
-from circinus.simulation.model import Requests, VisitDepartures
+from circinus.simulation.model import Requests
 from circinus.simulation.model_builder import SimulationModel, build_model
 from circinus.specification import Deployment, Network, QueryPlan, prefix_configuration
 
