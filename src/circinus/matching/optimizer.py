@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
-from itertools import count
 from typing import Final
 
 import numpy as np
@@ -31,7 +30,12 @@ from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.search import search
 from circinus.matching.second_look import second_look
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings
-from circinus.matching.simulation_check import check_by_simulation, exclude_refuted, simulation_inputs
+from circinus.matching.simulation_check import (
+    SimulationCheck,
+    check_by_simulation,
+    exclude_refuted,
+    simulation_inputs,
+)
 from circinus.matching.sizing import Reestimate
 from circinus.matching.solvers.highs_subprocess import HighsSubprocess
 from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
@@ -129,24 +133,14 @@ def plan_all_queries(
         promise=plans.feasible_estimate,
         incumbent=incumbent,
     )
-    offered, answers = frontiers, list[Matching]()
-    for attempt in count(1):
-        matching = match_offered(offered, settings=match_settings)
-        answers.append(matching)
-        check = check_by_simulation(
-            matching, simulation_inputs(specification, profiles, matching), network, seed=settings.seed
-        )
-        if not check.violated:
-            break
-        for violating in check.violated.values():
-            plans.exclude(violating.query, None if attempt >= MATCHING.max_simulated_plans else violating.plan)
-        offered = {
-            name: exclude_refuted(frontier, check.violated[name], check.violated, plans)
-            if name in check.violated
-            else frontier
-            for name, frontier in offered.items()
-        }
-    matching = check.matching if attempt == 1 else _with_bounds(check.matching, answers[0])
+    matching, offered = _match_confirmed(
+        partial(match_offered, settings=match_settings),
+        lambda answer: check_by_simulation(
+            answer, simulation_inputs(specification, profiles, answer), network, seed=settings.seed
+        ),
+        frontiers,
+        plans,
+    )
     if matching.rejections:
         planner = AdmissionPlanner.of(specification, profiles, matching, search)
         limit_s = MATCHING.second_look_time_share * settings.limit_s(len(frontiers))
@@ -182,6 +176,31 @@ def plan_all_queries(
         )
     deployments = add_startup_times(matching.deployments, profiles, infrastructure)
     return plans.with_latest_starts(replace(matching, deployments=deployments)), frontiers
+
+
+def _match_confirmed(
+    match_offered: Callable[[Mapping[str, Frontier]], Matching],
+    check: Callable[[Matching], SimulationCheck],
+    frontiers: Mapping[str, Frontier],
+    plans: PlanEstimates,
+) -> tuple[Matching, Mapping[str, Frontier]]:
+    """Match until a simulation refutes no plan; return the matching and the frontiers without the refuted plans."""
+    offered, answers = frontiers, list[Matching]()
+    while True:
+        answers.append(match_offered(offered))
+        result = check(answers[-1])
+        if not result.violated:
+            matching = result.matching if len(answers) == 1 else _with_bounds(result.matching, answers[0])
+            return matching, offered
+        is_last = len(answers) >= MATCHING.max_simulated_plans
+        for violating in result.violated.values():
+            plans.exclude(violating.query, None if is_last else violating.plan)
+        offered = {
+            name: exclude_refuted(frontier, result.violated[name], result.violated, plans)
+            if name in result.violated
+            else frontier
+            for name, frontier in offered.items()
+        }
 
 
 def _or_running_plans(
