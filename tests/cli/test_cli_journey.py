@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from circinus import Workspace, __version__
+from circinus.errors import ServingError
 from circinus.profiling import Machine, load_trace, save_trace
 from circinus.serving import Mode
 from circinus.serving.desired_state import build_desired_state
@@ -117,7 +118,11 @@ def test_the_plan_runs_in_mode_real_on_a_small_machine(application: Path) -> Non
     with as_a_new_process((), application):
         workspace, plan = Workspace.open_plan(application / "plan.json")
         desired = build_desired_state(plan.matching, workspace.specification, Mode.REAL)
-    require_capacity(desired, MachineCapacity(cpus=2, memory_bytes=2.0**32, gpus=0))
+    small = MachineCapacity(cpus=2, memory_bytes=2.0**32, gpus=0)
+    require_capacity(desired, small)
+    with pytest.raises(ServingError) as caught:
+        require_capacity(desired, replace(small, cpus=1))
+    assert caught.value.code == "engine.machine_too_small"
 
 
 def test_explain_names_plan_objectives_and_alternatives(application: Path) -> None:

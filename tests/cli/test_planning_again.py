@@ -43,7 +43,7 @@ def test_nothing_changes_where_nothing_changed(application: Path) -> None:
     assert compared.returncode == 0
     assert " INFO circinus.api" in compared.stderr
     run = run_circinus("plan", cwd=application)
-    assert "changes: 0 of 2 running queries get another plan, 0 new, 0 removed" in " ".join(run.stdout.split())
+    assert "changes: 0 of 2 queries of the previous plan get another, 0 new, 0 removed" in " ".join(run.stdout.split())
 
 
 def test_what_came_and_went_is_said(application: Path) -> None:

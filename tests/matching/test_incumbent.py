@@ -223,7 +223,7 @@ def test_what_a_change_does_not_save_enough_for_is_said() -> None:
         found = matched(instance, Incumbent(before, churn_price_usd_per_h=5.0))
         for assignment in found.assignments:
             if before.get(assignment.query) == assignment.chosen.plan:
-                assert "already running" in assignment.reason
+                assert "unchanged from the previous plan" in assignment.reason
             said |= {alternative.reason.partition(" in total, ")[2] for alternative in assignment.alternatives}
     assert "which is below the churn price" in said
 
@@ -252,7 +252,7 @@ def test_changes_are_counted_and_named() -> None:
     del ran[names[1]]
     said = PlanDiff.between(ran, found)
     assert (said.changed, said.new, said.removed, said.stopped) == ((names[0],), (names[1],), ("gone",), ())
-    assert str(said) == f"1 of {len(names) - 1} running queries get another plan ({names[0]}), 1 new, 1 removed"
+    assert str(said) == f"1 of {len(names) - 1} queries of the previous plan get another ({names[0]}), 1 new, 1 removed"
 
 
 def test_with_few_changes_the_bounds_are_those_of_all_answers() -> None:

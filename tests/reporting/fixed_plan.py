@@ -118,7 +118,7 @@ MATCHING = Matching(
         _served(
             "live-1",
             ON_TABLET,
-            "lowest total cost among its 168 plans, given those of the other queries; already running",
+            "lowest total cost among its 168 plans, given those of the other queries; unchanged from the previous plan",
             estimate(
                 ON_TABLET,
                 Interval(0.0191, 0.0189, 0.0212),

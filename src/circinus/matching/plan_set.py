@@ -289,9 +289,9 @@ class PlanDiff:
         return not (self.changed or self.stopped or self.new or self.removed)
 
     def __str__(self) -> str:
-        """Return `2 of 14 running queries get another plan (a, b), 1 none (c), 1 new, 1 removed`."""
-        running = len(self.unchanged) + len(self.changed) + len(self.stopped)
-        parts = [f"{len(self.changed)} of {running} running queries get another plan{_names(self.changed)}"]
+        """Return `2 of 14 queries of the previous plan get another (a, b), 1 none (c), 1 new, 1 removed`."""
+        previous = len(self.unchanged) + len(self.changed) + len(self.stopped)
+        parts = [f"{len(self.changed)} of {previous} queries of the previous plan get another{_names(self.changed)}"]
         parts += [f"{len(self.stopped)} none{_names(self.stopped)}"] if self.stopped else []
         parts += [f"{len(self.new)} new", f"{len(self.removed)} removed"]
         return ", ".join(parts)

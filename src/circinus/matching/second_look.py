@@ -20,7 +20,7 @@ from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier
 from circinus.specification import Query, QueryPlan
 
-_KEPT = "already running; as sized, it still fits next to those of the other queries"
+_KEPT = "unchanged from the previous plan; as sized, it still fits next to those of the other queries"
 _UNCHANGEABLE = "another plan would change more running queries than are allowed"
 
 

@@ -177,7 +177,7 @@ def _reason(answer: Answer, query: int, comparisons: tuple[CandidateComparison, 
     if priority:
         reasons.insert(0, priority)
     if answer.problem.runs[answer.chosen[query]]:
-        reasons.append("already running")
+        reasons.append("unchanged from the previous plan")
     shared = _shared_deployments(answer.problem, answer.chosen, query)
     if shared:
         reasons.append("; ".join(f"shares {names} with {', '.join(queries)}" for names, queries in shared))

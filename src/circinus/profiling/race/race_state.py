@@ -267,7 +267,7 @@ def _verdict(
     if state.dominated_on_accuracy[row]:
         reference = names[state.references[row]]
         return ConfigurationVerdict(
-            Verdict.DOMINATED, f"{reference} is certainly as accurate at hardly more resource usage"
+            Verdict.DOMINATED, f"{reference} is certainly as accurate at less or hardly more resource usage"
         )
     if not requirements:
         return ConfigurationVerdict(Verdict.FEASIBLE, "no query uses the pipeline yet")
@@ -285,7 +285,8 @@ def _verdict(
     if not covering:
         return ConfigurationVerdict(Verdict.UNDECIDED, "no further measurements are available")
     return ConfigurationVerdict(
-        Verdict.DOMINATED, f"its SLOs are certainly met by {' and '.join(covering)} at hardly more resource usage"
+        Verdict.DOMINATED,
+        f"its SLOs are certainly met by {' and '.join(covering)} at less or hardly more resource usage",
     )
 
 
