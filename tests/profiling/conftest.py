@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -19,6 +20,8 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two edits within a second would share their bytecode
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setenv("SAMPLE_LOG", str(tmp_path / "calls.log"))
+    # Runs that waited for a CPU are not repeated, however busy the machine of the tests is.
+    monkeypatch.setattr("circinus.profiling.profiler.busy_cpus", lambda: math.inf)
     found = Application(tmp_path)
     for module, source in SOURCES.items():
         found.write(module, source)

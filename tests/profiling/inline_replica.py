@@ -8,6 +8,7 @@ from pathlib import Path
 
 from circinus.errors import OperatorError
 from circinus.operators.host import BatchRun, OperatorHost
+from circinus.operators.run_clock import RunTimes
 from circinus.profiling.measurement.operator_process import OperatorProcessError, OperatorProcessKey
 
 
@@ -16,6 +17,9 @@ class InlineReplica:
 
     Every batch takes a millisecond for each item, and a little more than the one before: no two times are the same.
     """
+
+    waited_share = 0.0
+    """Share of its elapsed time in which each batch waits for a CPU."""
 
     alive = True
     load_s = 0.1
@@ -48,7 +52,9 @@ class InlineReplica:
             run = self._host.run(batch)
         except OperatorError as error:
             raise OperatorProcessError(str(error)) from error
-        return replace(run, service_s=1e-3 * len(batch) + 1e-9 * next(self._batches))
+        service_s = 1e-3 * len(batch) + 1e-9 * next(self._batches)
+        elapsed_s = service_s / (1.0 - self.waited_share)
+        return replace(run, service_s=service_s, times=RunTimes(elapsed_s, service_s, elapsed_s - service_s))
 
     def memory_bytes(self) -> int:
         return self.peak_memory_bytes

@@ -15,6 +15,7 @@ import pytest
 from sample_application import Application, accuracy_query, first_keys, sample_pipeline
 
 from budget import HANG_LIMIT_S
+from circinus.api.profile_summary import machine_warning
 from circinus.errors import OperatorError, ProfileError
 from circinus.operators.pickling import pickled_bytes
 from circinus.profiling import (
@@ -27,7 +28,7 @@ from circinus.profiling import (
 from circinus.profiling.race.race_state import Verdict
 from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.store.profile_store import ProfileStore
-from circinus.specification import DatasetSpec, MetricSpec
+from circinus.specification import Configuration, DatasetSpec, MetricSpec
 from circinus.statistics.interval import Interval
 from raised import raises_code
 
@@ -124,6 +125,35 @@ def test_a_second_call_measures_nothing(application: Application) -> None:
         np.testing.assert_array_equal(
             before.operators["left"].service_s, after.operators["left"].service_s, strict=True
         )
+
+
+@INLINE
+def test_disturbed_runs_are_repeated_once_the_machine_is_quiet(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def times(profile: PipelineProfile) -> dict[tuple[Configuration, str], list[float]]:
+        return {
+            (c.configuration, n): o.service_s.tolist() for c in profile.configurations for n, o in c.operators.items()
+        }
+
+    def warning(profile: PipelineProfile) -> str:
+        return machine_warning(profile, application.specification) or ""
+
+    monkeypatch.setattr("inline_replica.InlineReplica.waited_share", 0.6)
+    first = _profile(application)
+    assert all(found.disturbed == set(OPERATORS) for found in first.configurations)
+    assert first.configurations[0].operators["left"].waited_share == pytest.approx(0.6)
+    assert all(name in warning(first) for name in OPERATORS)
+    monkeypatch.setattr("inline_replica.InlineReplica.waited_share", 0.1)
+    assert times(_profile(application)) == times(first)  # the machine is still busy
+    monkeypatch.setattr("circinus.profiling.profiler.busy_cpus", lambda: 0.0)
+    second = _profile(application)
+    assert not any(found.disturbed for found in second.configurations)
+    assert not warning(second)
+    assert all(set(times(second)[key]).isdisjoint(seconds) for key, seconds in times(first).items())
+    application.clear_calls()
+    assert times(_profile(application)) == times(second)
+    assert set(application.calls()) == {"dataset -"}
 
 
 @INLINE
@@ -254,7 +284,8 @@ PROGRAM = """
 import signal, sys
 from pathlib import Path
 from sample_application import Application
-from circinus.profiling import profile_pipeline
+from circinus.profiling import profile_pipeline, profiler
+profiler.busy_cpus = lambda: 99.0  # runs that waited for a CPU are not repeated
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
 application = Application(Path(sys.argv[1]))
 found = profile_pipeline(application.specification, "sample", application.store)

@@ -64,13 +64,20 @@ def _class(report: HardwareClassReport) -> dict[str, object]:
 
 
 def machine_warning(profile: PipelineProfile, specification: Specification) -> str | None:
-    """Return why a profile's times do not apply to this machine.
+    """Return why a profile's times do not apply to this machine, or were disturbed; None if neither holds.
 
-    None if they are its own, or those of the pools' own nodes.
+    The times of the pools' own nodes apply.
     """
-    if specification.infrastructure is not None and not classes_with_declared_speed(profile, specification):
+    on_pools = specification.infrastructure is not None and not classes_with_declared_speed(profile, specification)
+    if not on_pools and (mismatch := machine_mismatch(profile.machine)):
+        return mismatch
+    disturbed = sorted(frozenset().union(*(measured.disturbed for measured in profile.usable)))
+    if not disturbed:
         return None
-    return machine_mismatch(profile.machine)
+    return (
+        f"service times of {', '.join(disturbed)} were measured on a busy machine; the time that other programs took "
+        "is left out, and up to a fifth of error may remain. Run `circinus profile` again when the machine is quiet"
+    )
 
 
 def profile_summary(

@@ -21,6 +21,7 @@ from circinus.operators.framing import BlockingFrames
 from circinus.operators.pickling import Payload, pickle_value, unpickle_value
 from circinus.operators.process_output import begin_call, call_excerpt, print_exception
 from circinus.operators.registry import resolve_operator
+from circinus.operators.run_clock import RunClock, RunTimes
 
 if TYPE_CHECKING:  # processes start faster without the specification
     from circinus.specification.base_model import Scalar
@@ -67,8 +68,8 @@ class BatchRun:
     outputs: tuple[bytes, ...]
     """Pickled output of each item."""
     service_s: float
-    """Seconds, as if the process had been limited to its share of CPUs."""
-    elapsed_s: float
+    """Seconds, as if the process had been limited to its share of CPUs, and had never waited for one."""
+    times: RunTimes
 
 
 class OperatorHost:
@@ -110,9 +111,9 @@ class OperatorHost:
         begin_call()
         with _operator_errors("operator.raised"):
             columns = [[unpickle_value(value) for value in column] for column in zip(*batch, strict=True)]
-            cpu_start_s, start_s = time.process_time(), time.perf_counter()
+            clock = RunClock()
             outputs = self._operator.process(*columns)
-            elapsed_s, cpu_s = time.perf_counter() - start_s, time.process_time() - cpu_start_s
+            times = clock.stop()
         if not isinstance(outputs, Sequence) or len(outputs) != len(batch):
             result = f"{len(outputs)} outputs" if hasattr(outputs, "__len__") else type(outputs).__name__
             raise OperatorError(
@@ -123,12 +124,12 @@ class OperatorHost:
             pickled = tuple(pickle_value(output) for output in outputs)
         # Threads are limited to whole CPUs, and some libraries ignore the limit. Under a scheduler that grants `cpus`
         # CPU seconds per second, this much CPU time would take at least this long.
-        return BatchRun(pickled, max(elapsed_s, cpu_s / self._cpus), elapsed_s)
+        return BatchRun(pickled, max(times.own_s, times.cpu_s / self._cpus), times)
 
     def answer(self, items: int, payloads: Sequence[Payload]) -> tuple[Any, Sequence[Payload]]:
         """See `Executor.answer`. The header is the number of items, the payloads are their inputs, item by item.
 
-        The result is (service time in seconds, elapsed seconds, peak resident memory of the process in bytes).
+        The result is (service time in seconds, `RunTimes`, peak resident memory of the process in bytes).
         """
         inputs = len(payloads) // items
         try:
@@ -138,7 +139,7 @@ class OperatorHost:
             return (ReplyType.FAILED, error), ()
         # A forked process begins with the memory of the fork server, which is small.
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return (ReplyType.DONE, (run.service_s, run.elapsed_s, peak_bytes)), run.outputs
+        return (ReplyType.DONE, (run.service_s, run.times, peak_bytes)), run.outputs
 
 
 @contextmanager

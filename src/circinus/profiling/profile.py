@@ -11,6 +11,7 @@ from circinus.profiling.batch_time_ratios import allowed_allocations, batch_rati
 from circinus.profiling.hardware.machine import DECLARED, Machine, Speeds
 from circinus.profiling.race.race_state import ConfigurationVerdict, Verdict
 from circinus.profiling.race.slo_requirements import MIN_ITEMS
+from circinus.profiling.settings import PROFILING
 from circinus.specification import Configuration, HardwareClass, OperatorSpec, Population
 from circinus.statistics.interval import Interval
 from circinus.statistics.martingale import UNLIMITED
@@ -48,6 +49,8 @@ class OperatorProfile:
     """Seconds from requesting a replica until it is ready, including `load_s`; None if no replica was started."""
     speeds: Speeds = DECLARED
     """Relative speeds of the operator with its knob values on other hardware classes."""
+    waited_share: float = 0.0
+    """Share of the elapsed time of the runs in which they waited for a CPU, which `service_s` leaves out."""
 
     def with_replica(self, spec: OperatorSpec, replica: StoredReplica) -> OperatorProfile:
         """Return the profile with the stored statistics of replicas with the same knob values."""
@@ -93,6 +96,12 @@ class ConfigurationProfile:
     """(n,) serialized sizes of the pipeline's inputs."""
     operators: Mapping[str, OperatorProfile]
     """Profiles by operator name; all arrays have the same n items in the same order."""
+
+    @property
+    def disturbed(self) -> frozenset[str]:
+        """Names of the operators that waited for a CPU in a large share of their runs, whose times are less exact."""
+        operators = self.operators.values()
+        return frozenset(o.operator for o in operators if o.waited_share > PROFILING.disturbed_share)
 
     @property
     def mean_service_s(self) -> float:

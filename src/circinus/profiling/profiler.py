@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from circinus.profiling.hardware.class_profiler import (
     operators_by_class,
 )
 from circinus.profiling.hardware.class_times import write_profiling_machine
+from circinus.profiling.hardware.machine import busy_cpus
 from circinus.profiling.measurement.allocation_profiler import AllocationProfiler
 from circinus.profiling.measurement.backend import LocalBackend, MeasurementBackend
 from circinus.profiling.measurement.measurer import Measurer
+from circinus.profiling.measurement.runner import MeasurementError
 from circinus.profiling.measurement.time_estimator import MeasurementTimeEstimator
-from circinus.profiling.observer import ProfileObserver, SilentObserver, TimeBudget
-from circinus.profiling.profile import HardwareClassReport, PipelineProfile
+from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver, TimeBudget
+from circinus.profiling.profile import ConfigurationProfile, HardwareClassReport, PipelineProfile
 from circinus.profiling.race.configuration_order import in_prefix_order, max_measured_configurations, prefix_order
 from circinus.profiling.race.configuration_race import ConfigurationRace
 from circinus.profiling.race.profiling_loop import ProfilingLoop
@@ -192,6 +195,24 @@ def operator_timeout_s(budget_s: float | None) -> float:
     return max_s if budget_s is None else min(max_s, max(PROFILING.min_operator_timeout_s, budget_s))
 
 
+def _repeat_disturbed(
+    measurer: Measurer, measured: Sequence[ConfigurationProfile], budget: TimeBudget, observer: ProfileObserver
+) -> None:
+    """Measure configurations again whose runs other programs disturbed, if the machine is quiet now."""
+    disturbed = [configuration for configuration in measured if configuration.disturbed]
+    if not disturbed or busy_cpus() > PROFILING.quiet_cpus:
+        return
+    for done, repeated in enumerate(disturbed, start=1):
+        if budget.remaining_s <= 0:
+            return
+        with suppress(MeasurementError):
+            measurer.repeat(repeated.configuration, repeated.items.tolist())
+        elapsed_s = budget.elapsed_s
+        rest_s = min(elapsed_s / done * (len(disturbed) - done), budget.remaining_s)
+        progress = ("disturbed runs", repeated.configuration, done, len(disturbed), elapsed_s, rest_s)
+        observer.progressed(ProfileProgress(*progress))
+
+
 def _profiling_loop(
     store: ProfileStore,
     measurer: Measurer,
@@ -207,6 +228,7 @@ def _profiling_loop(
     bounds: dict[tuple[Configuration, int], Interval] = {}
     profile = build_profile(store, keys, stored, slos, bounds=bounds, explorer=explorer)
     measured_before = profile.configurations
+    _repeat_disturbed(measurer, measured_before, budget, observer)
     if explorer is None:
         candidates = prefix_order(pipeline)
     else:

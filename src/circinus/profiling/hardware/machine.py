@@ -96,6 +96,13 @@ def available_cpus() -> float:
     return float(min(cpus, cgroup_limits()[0]))
 
 
+def busy_cpus() -> float:
+    """Return the mean number of busy CPUs of the machine during the next fifth of a second."""
+    import psutil
+
+    return float(psutil.cpu_percent(interval=0.2)) / 100.0 * (psutil.cpu_count() or 1)
+
+
 def machine_mismatch(machine: Machine | None) -> str | None:
     """Return why times measured on a machine (None: unrecorded) do not apply to the current one, or None if they do."""
     current = current_machine()

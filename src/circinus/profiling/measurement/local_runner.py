@@ -13,6 +13,7 @@ from circinus.operators import Item
 from circinus.operators.fork_server_client import ForkServerClient
 from circinus.operators.host import BatchRun, OperatorHost
 from circinus.operators.pickling import pickle_value
+from circinus.operators.run_clock import RunTimes
 from circinus.profiling.dataset.scorer import Scorer
 from circinus.profiling.hardware.machine import available_cpus
 from circinus.profiling.measurement.operator_process import (
@@ -43,6 +44,7 @@ class _Start(NamedTuple):
 class _Run(NamedTuple):
     service_s: float
     output_bytes: int
+    times: RunTimes
 
 
 class LocalRunner:
@@ -218,7 +220,7 @@ class LocalRunner:
             self._failures[prefix, item.key] = error.message
             raise
         self.cache.put(prefix, item.key, run.outputs[0], run.service_s)
-        self._runs[prefix, item.key] = _Run(run.service_s, len(run.outputs[0]))
+        self._runs[prefix, item.key] = _Run(run.service_s, len(run.outputs[0]), run.times)
         return run
 
     def _process(
@@ -266,7 +268,11 @@ class LocalRunner:
         for name in operators:
             prefix = self._keys.output(name, configuration)
             runs = [self._runs[prefix, item.key] for item in items]
-            result[name] = OperatorRuns(tuple(run.service_s for run in runs), tuple(run.output_bytes for run in runs))
+            result[name] = OperatorRuns(
+                tuple(run.service_s for run in runs),
+                tuple(run.output_bytes for run in runs),
+                tuple(run.times for run in runs),
+            )
         return result
 
     def _replicas_stats(self, configuration: Configuration) -> Mapping[str, ReplicaStats]:

@@ -99,6 +99,14 @@ class Measurer:
         self._writer.allocations(operator, configuration[operator], measurement)
         return measurement
 
+    def repeat(self, configuration: Configuration, indexes: Sequence[int]) -> None:
+        """Measure a configuration again, where its runs were disturbed; see `store_writer.write_services`.
+
+        Raises:
+            MeasurementError: see `measure`.
+        """
+        self._measure(configuration, self._items(indexes), counted=True)
+
     def record_failure(self, failure: FailedConfiguration) -> None:
         self._writer.failed(failure)
 

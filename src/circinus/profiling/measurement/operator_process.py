@@ -87,8 +87,8 @@ class OperatorProcess:
         if not self._warm:
             self._call(batch)
             self._warm = True
-        (service_s, elapsed_s, self.peak_memory_bytes), outputs = self._call(batch)
-        return BatchRun(tuple(map(bytes, outputs)), service_s, elapsed_s)
+        (service_s, times, self.peak_memory_bytes), outputs = self._call(batch)
+        return BatchRun(tuple(map(bytes, outputs)), service_s, times)
 
     @property
     def alive(self) -> bool:

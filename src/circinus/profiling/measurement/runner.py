@@ -8,6 +8,7 @@ from typing import Protocol
 
 from circinus.errors import OperatorError, ProfileError
 from circinus.operators import Item
+from circinus.operators.run_clock import RunTimes
 from circinus.profiling.profile import FailedConfiguration
 from circinus.specification import Configuration
 
@@ -57,6 +58,8 @@ class OperatorRuns:
     """(n,) service times."""
     output_bytes: tuple[int, ...]
     """(n,) serialized sizes of the outputs."""
+    times: tuple[RunTimes, ...] = ()
+    """(n,) times that `service_s` follows from; empty where they were not recorded."""
 
 
 @dataclass(frozen=True)

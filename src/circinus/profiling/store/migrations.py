@@ -94,6 +94,13 @@ _TRACE = "CREATE TABLE trace (pipeline TEXT NOT NULL, code_versions TEXT NOT NUL
 """One row if the store is a trace, which has the measurements of one pipeline: JSON of its specification, and of the
 versions of its code by `uses` reference, so that they are found without the code."""
 
+_RUN_TIMES = """
+CREATE TABLE run_times (
+    subject INTEGER NOT NULL, item INTEGER NOT NULL, elapsed_s REAL NOT NULL, cpu_s REAL NOT NULL, wait_s REAL NOT NULL,
+    PRIMARY KEY (subject, item)) WITHOUT ROWID;
+"""
+"""`run_clock.RunTimes` that the rows of `service` follow from; runs of earlier versions and of traces have none."""
+
 STEPS: tuple[str, ...] = (
     _MEASUREMENTS,
     _MACHINES_AND_STRATA,
@@ -102,6 +109,7 @@ STEPS: tuple[str, ...] = (
     _START_UPS,
     _HARDWARE_CLASSES,
     _TRACE,
+    _RUN_TIMES,
 )
 """Migrations: step k leads from schema k to schema k + 1; 0 is an empty file. Released steps are immutable: add
 another."""

@@ -135,6 +135,22 @@ def read_services(store: ProfileStore, hashes: Iterable[str], item_ids: IntArray
     return {content_hash: StoredRuns(*arrays) for content_hash, arrays in table.items()}
 
 
+def read_waited_shares(store: ProfileStore, subject: int) -> Mapping[int, float]:
+    """Return item -> share of its run in which it waited for a CPU, 0 where it was not recorded, of an operator."""
+    rows = store.rows(
+        "SELECT service.item, coalesce(wait_s / elapsed_s, 0) FROM service LEFT JOIN run_times "
+        "ON run_times.subject = service.subject AND run_times.item = service.item WHERE service.subject = ?",
+        subject,
+    )
+    return dict(rows)
+
+
+def read_run_times(store: ProfileStore, hashes: Iterable[str], item_ids: IntArray) -> Mapping[str, FloatArray]:
+    """Return (2, items) elapsed seconds of runs, and how long they waited for a CPU; 0 where it was not recorded."""
+    table = _by_item(store, "run_times", ("elapsed_s", "wait_s"), hashes, item_ids)
+    return {content_hash: np.nan_to_num(seconds) for content_hash, seconds in table.items()}
+
+
 def read_service_table(store: ProfileStore, hashes: Sequence[str], item_ids: IntArray) -> StoredRuns:
     """Return the runs as (hashes, items) arrays."""
     runs, missing = read_services(store, hashes, item_ids), np.full((2, len(item_ids)), np.nan)

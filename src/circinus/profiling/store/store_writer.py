@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 
 from circinus.profiling.batch_time_ratios import allowed_allocations
 from circinus.profiling.dataset.items import Dataset
 from circinus.profiling.measurement.runner import AllocationMeasurement, Measurement, OperatorRuns, ReplicaStats
 from circinus.profiling.profile import FailedConfiguration
+from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
+from circinus.profiling.store.store_queries import read_waited_shares
 from circinus.specification import Configuration, KnobValues, prefix_configuration
 
 
@@ -142,13 +145,22 @@ class StoreWriter:
 
 
 def write_services(store: ProfileStore, subject: int, items: Sequence[int], runs: OperatorRuns) -> None:
-    """Write an operator's service times on (n,) items; stored values are retained. Call it inside a transaction."""
+    """Write an operator's service times on (n,) items. Call it inside a transaction.
+
+    A stored value is retained, unless it was disturbed (`PROFILING.disturbed_share`) and the new one is less so.
+    """
+    waited_shares = read_waited_shares(store, subject)
+    times = runs.times or (None,) * len(items)
+    rows = [
+        (item, service_s, size, its_times)
+        for item, service_s, size, its_times in zip(items, runs.service_s, runs.output_bytes, times, strict=True)
+        if item not in waited_shares
+        or (its_times and its_times.waited_share < waited_shares[item] > PROFILING.disturbed_share)
+    ]
+    store.write("INSERT OR REPLACE INTO service VALUES (?, ?, ?, ?)", [(subject, *row[:3]) for row in rows])
     store.write(
-        "INSERT OR IGNORE INTO service VALUES (?, ?, ?, ?)",
-        [
-            (subject, item, service_s, size)
-            for item, service_s, size in zip(items, runs.service_s, runs.output_bytes, strict=True)
-        ],
+        "INSERT OR REPLACE INTO run_times VALUES (?, ?, ?, ?, ?)",
+        [(subject, item, *astuple(its_times)) for item, _, _, its_times in rows if its_times],
     )
 
 

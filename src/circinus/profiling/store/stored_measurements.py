@@ -18,7 +18,13 @@ from circinus.profiling.race.slo_requirements import PipelineSlos
 from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
-from circinus.profiling.store.store_queries import StoredDataset, read_replicas, read_scores, read_services
+from circinus.profiling.store.store_queries import (
+    StoredDataset,
+    read_replicas,
+    read_run_times,
+    read_scores,
+    read_services,
+)
 from circinus.specification import Configuration, HardwareClass, KnobValues, OperatorSpec, prefix_configuration
 from circinus.statistics.interval import Interval
 
@@ -43,6 +49,7 @@ class StoredMeasurements:
         self._runs = read_services(
             store, (keys.service(name, c) for c in configurations for name in operators), ordered
         )
+        self._run_times = read_run_times(store, self._runs, ordered)
         self._scores = read_scores(store, map(keys.score, configurations), ordered)
         self._replicas = read_replicas(
             store, (keys.replica(name, c[name]) for c in configurations for name in operators)
@@ -85,8 +92,11 @@ class StoredMeasurements:
         replica = self._replicas[self._keys.replica(spec.name, configuration[spec.name])]
         prefix = prefix_configuration(self._pipeline, configuration, spec.name)
         speeds = self._speeds.get((spec.name, configuration[spec.name]), DECLARED)
+        elapsed_s, wait_s = self._run_times[self._keys.service(spec.name, configuration)][:, :items].sum(axis=1)
         unloaded = OperatorProfile(
-            spec.name, prefix, runs.service_s[:items], runs.output_bytes[:items], np.nan, np.nan, {}, speeds=speeds
+            *(spec.name, prefix, runs.service_s[:items], runs.output_bytes[:items], np.nan, np.nan, {}),
+            speeds=speeds,
+            waited_share=wait_s / elapsed_s if elapsed_s else 0.0,
         )
         return unloaded.with_replica(spec, replica)
 

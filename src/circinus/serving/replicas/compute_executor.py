@@ -50,7 +50,7 @@ class ComputeExecutor:
             single = [self._answer([item], item_inputs) for item, item_inputs in zip(items, inputs, strict=True)]
             return [results[0] for results, _ in single], [output for _, outputs in single for output in outputs]
         service_s = run.service_s / self._relative_speed
-        time.sleep(max(service_s - run.elapsed_s, 0.0))
+        time.sleep(max(service_s - run.times.elapsed_s, 0.0))
         share_s = service_s / len(items)
         return [
             ItemResult("", service_s, share_s, len(output), has_payload=True) for output in run.outputs
