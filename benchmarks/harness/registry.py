@@ -74,6 +74,7 @@ ENTRIES = (
     Entry("serving", "What do engines add to latency, and what do bursts, crashes, lost nodes and drift cost?"),
     Entry("links", "Do plans hold over real, shaped links between three sites, and what do alternatives reach?"),
     Entry("promises", "Is what Circinus prints true for the person who asked?"),
+    Entry("noise", "How far off are times that were measured beside other programs?"),
     Entry("suite", "How long does the test suite take, and what does it cover?"),
 )
 
