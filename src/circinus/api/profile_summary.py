@@ -116,6 +116,7 @@ def profile_summary(
                 "operators": {
                     name: {
                         "service_s": float(operator.service_s.mean()),
+                        "waited_share": operator.waited_share,
                         "output_bytes": float(operator.output_bytes.mean()),
                         "peak_memory_bytes": operator.peak_memory_bytes,
                         "load_s": operator.load_s,
