@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter, time
 
@@ -22,6 +23,8 @@ from benchmarks.baselines.by_hand import BEST_IN_THE_CLOUD, CHEAPEST_ON_THE_DEVI
 from benchmarks.demo.figures import demo_figures
 from benchmarks.demo.report import comparison, row
 from benchmarks.demo.strategies import OURS, fixed_plan, load_test_side_by_side
+from benchmarks.harness.benchmark import Rows
+from benchmarks.harness.busy_processes import busy_processes
 from benchmarks.harness.results import FOLDER, Figure, print_figures, write_results
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
 from circinus.reporting.plan_table import plan_table
@@ -52,6 +55,10 @@ class DemoOptions:
     seed: int
     rate_factor: float
     results: Path
+    busy: tuple[int, ...] = (0,)
+    """Numbers of busy processes beside the demo."""
+    runs: int = 1
+    """Runs beside each number of them."""
 
 
 class Demo:
@@ -169,16 +176,42 @@ class Demo:
 
 
 def main() -> None:
-    """Run the demo."""
+    """Run the demo, once or beside each number of busy processes."""
     options, from_scratch = read_options()
     started_s = perf_counter()
     console = Console() if sys.stdout.isatty() else Console(width=120)  # as wide as logs are shown
-    if from_scratch:
-        for file in options.state.glob("profiles.sqlite*"):
-            file.unlink()
-        (options.state / "plan.json").unlink(missing_ok=True)
-    options.state.mkdir(parents=True, exist_ok=True)
+    figures: list[Figure] = []
+    rows: Rows = []
+    for busy in options.busy:
+        results = []
+        for run in range(options.runs):
+            if from_scratch:
+                for file in options.state.glob("profiles.sqlite*"):
+                    file.unlink()
+                (options.state / "plan.json").unlink(missing_ok=True)
+            with busy_processes(busy, run):
+                results.append(run_demo(options, console))
+        figures += medians([run_figures for run_figures, _ in results], busy)
+        rows += [{"busy": busy, "run": run} | entry for run, (_, entries) in enumerate(results) for entry in entries]
+    if started := os.environ.get("DEMO_STARTED"):
+        since_make_s = time() - float(started)
+        figures.append(Figure("demo, including any installation", since_make_s, 360.0, "lower", "s", "`make demo`"))
+    print_figures(figures, console)
+    path = write_results(
+        "demo",
+        figures=figures,
+        rows=rows,
+        seeds=[options.seed],
+        wall_s=perf_counter() - started_s,
+        folder=options.results,
+    )
+    console.print(f"written to {os.path.relpath(path)}", highlight=False)
 
+
+def run_demo(options: DemoOptions, console: Console) -> tuple[list[Figure], Rows]:
+    """Run all steps once, and return figures and a row for each query and strategy."""
+    started_s = perf_counter()
+    options.state.mkdir(parents=True, exist_ok=True)
     demo = Demo(options, console)
     demo.validate()
     report, plan = demo.profile_and_plan()
@@ -200,20 +233,23 @@ def main() -> None:
             "Call make demo again to resume profiling.",
             style="yellow",
         )
-    figures = demo_figures(EXAMPLE, demo.workspace.store, report, plans, reports)
-    if started := os.environ.get("DEMO_STARTED"):
-        since_make_s = time() - float(started)
-        figures.append(Figure("demo, including any installation", since_make_s, 360.0, "lower", "s", "`make demo`"))
-    print_figures(figures, console)
-    path = write_results(
-        "demo",
-        figures=figures,
-        rows=[row(name, matchings[name], query) for name, load in measured.items() for query in load.queries],
-        seeds=[options.seed],
-        wall_s=perf_counter() - started_s,
-        folder=options.results,
-    )
-    console.print(f"written to {os.path.relpath(path)}", highlight=False)
+    wall_s = perf_counter() - started_s
+    figures = [
+        Figure("demo, installed", wall_s, 360.0, "lower", "s"),
+        *demo_figures(EXAMPLE, demo.workspace.store, report, plans, reports),
+    ]
+    return figures, [row(name, matchings[name], query) for name, load in measured.items() for query in load.queries]
+
+
+def medians(runs: Sequence[Sequence[Figure]], busy: int) -> list[Figure]:
+    """Return each figure's median over runs, with its range and the number of busy processes, if there are several."""
+    condition = f", beside {busy} busy processes" if busy else ""
+    figures = []
+    for same in zip(*runs, strict=True):
+        first, values = same[0], [figure.value for figure in same]
+        note = f"{min(values):.4g} to {max(values):.4g} in {len(values)} runs" if len(values) > 1 else first.note
+        figures.append(replace(first, name=first.name + condition, value=statistics.median(values), note=note))
+    return figures
 
 
 def read_options(arguments: Sequence[str] | None = None) -> tuple[DemoOptions, bool]:
@@ -227,6 +263,8 @@ def read_options(arguments: Sequence[str] | None = None) -> tuple[DemoOptions, b
     parser.add_argument("--duration", type=float, default=45.0, help="seconds of measured traffic")
     parser.add_argument("--warm-up", type=float, default=4.0, help="seconds of traffic before the measurement")
     parser.add_argument("--seed", type=int, default=0, help="seed of the order of items and of arrivals")
+    parser.add_argument("--busy", type=int, nargs="+", default=[0], help="numbers of processes that keep the CPUs busy")
+    parser.add_argument("--runs", type=int, default=1, help="runs beside each number of busy processes")
     parser.add_argument("--rate-factor", type=float, default=1.0, help="factor on the rate of each query")
     # A trial must leave the checkout clean.
     parser.add_argument("--keep", action="store_true", help="write the figures to benchmarks/results instead of build")
@@ -241,6 +279,8 @@ def read_options(arguments: Sequence[str] | None = None) -> tuple[DemoOptions, b
         seed=chosen.seed,
         rate_factor=chosen.rate_factor,
         results=FOLDER if chosen.keep else BUILD,
+        busy=tuple(chosen.busy),
+        runs=chosen.runs,
     )
     return options, chosen.fresh
 

@@ -84,7 +84,7 @@ def start_process(size: float) -> float:
 def items(count: int) -> Sequence[Item]:
     """Return items of log-normal sizes."""
     sizes = np.exp(0.4 * np.random.default_rng(1).standard_normal(count))
-    return [Item(f"i{index:03d}", float(size)) for index, size in enumerate(sizes)]
+    return [Item(f"i{index:03d}", float(size), None) for index, size in enumerate(sizes)]
 
 
 def score(output: float, truth: object) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -14,8 +15,8 @@ from rich.progress import track
 
 import circinus as c
 from benchmarks.harness.benchmark import PartResult
+from benchmarks.harness.busy_processes import busy_processes
 from benchmarks.harness.results import ROOT, Figure, records_table
-from benchmarks.noise.busy_processes import busy_processes
 from circinus.arrays import FloatArray
 from circinus.profiling import profile_pipeline
 from circinus.profiling.store.profile_store import ProfileStore
@@ -67,12 +68,13 @@ def profiles_part(busy: Sequence[int], repeats: int, items: int, console: Consol
     truth = {name: np.concatenate(elapsed_s) for name, elapsed_s in quiet.items()}
     rows = [
         Comparison(
-            *(name, count, seed),
-            *(
-                float(statistic(seconds) / statistic(truth[name]) - 1.0)
-                for statistic in (np.mean, _p95)
-                for seconds in (elapsed_s, service_s)
-            ),
+            name,
+            count,
+            seed,
+            _error(np.mean, elapsed_s, truth[name]),
+            _error(np.mean, service_s, truth[name]),
+            _error(_p95, elapsed_s, truth[name]),
+            _error(_p95, service_s, truth[name]),
             not is_disturbed,
         )
         for count, seed, times in measured
@@ -141,6 +143,10 @@ def _times(store: ProfileStore, operator: str) -> tuple[FloatArray, FloatArray]:
     )
     elapsed_s, service_s = np.array(rows, dtype=np.float64).T
     return elapsed_s, service_s
+
+
+def _error(statistic: Callable[[FloatArray], Any], seconds: FloatArray, truth_s: FloatArray) -> float:
+    return float(statistic(seconds) / statistic(truth_s) - 1.0)
 
 
 def _p95(seconds: FloatArray) -> float:
