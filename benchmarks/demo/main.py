@@ -184,12 +184,12 @@ def main() -> None:
     rows: Rows = []
     for busy in options.busy:
         results = []
-        for run in range(options.runs):
+        for _ in range(options.runs):
             if from_scratch:
                 for file in options.state.glob("profiles.sqlite*"):
                     file.unlink()
                 (options.state / "plan.json").unlink(missing_ok=True)
-            with busy_processes(busy, run):
+            with busy_processes(busy):
                 results.append(run_demo(options, console))
         figures += medians([run_figures for run_figures, _ in results], busy)
         rows += [{"busy": busy, "run": run} | entry for run, (_, entries) in enumerate(results) for entry in entries]

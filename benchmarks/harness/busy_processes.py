@@ -1,4 +1,4 @@
-"""Processes that keep a machine busy, and come and go."""
+"""Processes that keep CPUs busy beside a measurement."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-_PROGRAM = """
+_ALWAYS = "while True: pass"
+_COMES_AND_GOES = """
 import random, sys, time
 import numpy as np
 rng, matrix = random.Random(sys.argv[1]), np.random.rand(200, 200)
@@ -22,11 +23,17 @@ while True:
 
 
 @contextmanager
-def busy_processes(count: int, seed: int) -> Iterator[None]:
-    """Run processes that compute four fifths of the time; in sessions of their own, as other users' programs are."""
+def busy_processes(count: int, seed: int | None = None) -> Iterator[None]:
+    """Keep some CPUs busy, with processes that end with the block; in sessions of their own, as those of others are.
+
+    Args:
+        count: number of processes.
+        seed: seed of their breaks, a fifth of the time; None: they compute all the time.
+    """
+    program = _ALWAYS if seed is None else _COMES_AND_GOES
     with ExitStack() as stack:
         for number in range(count):
-            process = subprocess.Popen([sys.executable, "-c", _PROGRAM, f"{seed}-{number}"], start_new_session=True)
+            process = subprocess.Popen([sys.executable, "-c", program, f"{seed}-{number}"], start_new_session=True)
             stack.callback(process.wait)
             stack.callback(process.kill)
         yield

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from rich.console import Console
 
 import circinus as c
 from benchmarks.harness.benchmark import PartResult, Rows
+from benchmarks.harness.busy_processes import busy_processes
 from benchmarks.harness.results import Figure, records_table
 from benchmarks.promises.applications import real_application
 from circinus.serving.local.capacity import MachineCapacity
@@ -73,18 +71,6 @@ def on_this_machine(specification: c.Specification) -> c.Specification:
     memory_bytes = min(edge.memory_bytes, machine.memory_bytes / 2)
     pool = edge.model_copy(update={"nodes": 1, "cpus": machine.cpus, "memory_bytes": memory_bytes})
     return replace(specification, infrastructure=infrastructure.model_copy(update={"pools": (pool,)}))
-
-
-@contextmanager
-def busy_processes(count: int) -> Iterator[None]:
-    """Keep some CPUs busy, with processes that end with the block."""
-    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.terminate()
-            process.wait()
 
 
 def _figure(rows: Rows, mode: str, machine: str) -> Figure:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from benchmarks.harness.busy_processes import busy_processes
 from benchmarks.harness.results import Figure
 from benchmarks.promises import main
 from benchmarks.promises.accuracy import SHAPES, accuracy_part, populations
@@ -15,7 +16,7 @@ from benchmarks.promises.advice import followed_advice
 from benchmarks.promises.applications import Application, with_pool, with_query
 from benchmarks.promises.caution import caution
 from benchmarks.promises.incumbent import CHANGES
-from benchmarks.promises.kept import busy_processes, on_this_machine
+from benchmarks.promises.kept import on_this_machine
 from benchmarks.promises.rejections import simulated_rejections
 from rich.console import Console
 
