@@ -15,7 +15,7 @@ from benchmarks.promises.accuracy import SHAPES, accuracy_part, populations
 from benchmarks.promises.advice import followed_advice
 from benchmarks.promises.applications import Application, with_pool, with_query
 from benchmarks.promises.caution import caution
-from benchmarks.promises.incumbent import CHANGES
+from benchmarks.promises.incumbent import CHANGES, replanned
 from benchmarks.promises.kept import on_this_machine
 from benchmarks.promises.rejections import simulated_rejections
 from rich.console import Console
@@ -84,6 +84,12 @@ def test_caution_compares_plans_for_the_queries_that_both_serve(application: App
 def test_changes_differ_from_the_specification(change: str, application: Application, plan: c.Plan) -> None:
     changed = CHANGES[change](np.random.default_rng(1), application, plan)
     assert changed != application.specification
+
+
+def test_planning_from_what_runs_serves_what_planning_afresh_does(tmp_path: Path) -> None:
+    """Without a plan afresh as a candidate, a lost node costs a query that a second look adds to other plans."""
+    result = replanned(126, tmp_path)
+    assert result.incumbent_weight >= result.fresh_weight > 0
 
 
 def test_pools_of_the_real_mode_fit_on_this_machine(application: Application) -> None:

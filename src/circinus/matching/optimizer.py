@@ -98,6 +98,7 @@ def plan_all_queries(
     settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
     incumbent: Incumbent | None = None,
     explain_rejections: Collection[str] | None = None,
+    frontiers: Mapping[str, Frontier] | None = None,
 ) -> tuple[Matching, Mapping[str, Frontier]]:
     """Plan every query alone, then match all queries.
 
@@ -113,13 +114,14 @@ def plan_all_queries(
         incumbent: see `match`.
         explain_rejections: queries to compute SLO relaxations for if they are rejected; default all. A relaxation takes
             some tens of admissions.
+        frontiers: query name -> its plans; by default they are searched for.
 
     Raises:
         PlanningError: no infrastructure, a profile is missing or too uncertain, invalid numbers, or pinned queries that
             cannot be served.
     """
     load_kernels()
-    frontiers = plan_queries(specification, profiles, search)
+    frontiers = plan_queries(specification, profiles, search) if frontiers is None else frontiers
     infrastructure = specification.required_infrastructure
     network = Network(infrastructure)
     plans = PlanEstimates(specification, profiles, search.usable_link_share)
@@ -157,6 +159,7 @@ def plan_all_queries(
                 settings=settings,
                 incumbent=incumbent,
                 explain_rejections=(),
+                frontiers={query.name: frontiers[query.name] for query in pinned},
             )
             matching = with_others_rejected(pinned_only, specification)
             planner = second_look(planner.with_matching(matching), frontiers, incumbent, limit_s=limit_s)
@@ -165,6 +168,17 @@ def plan_all_queries(
             raise pins_error(refused, {name: f for name, f in offered.items() if f.candidates}, required)
         if incumbent is not None and incumbent.plans and not infrastructure.tenants:
             planner = _or_running_plans(planner, frontiers, incumbent, limit_s)
+            if planner.matching.rejections and may_change:
+                # Which plans the search prefers at utilization targets decides whom a second look can add.
+                afresh, _ = plan_all_queries(
+                    specification,
+                    profiles,
+                    search=search,
+                    settings=settings,
+                    explain_rejections=(),
+                    frontiers=frontiers,
+                )
+                planner = _heavier(planner, afresh)
         matching = replace(
             planner.matching,
             rejections=tuple(
@@ -210,21 +224,25 @@ def _or_running_plans(
 
     `circinus admit` promises queries on these terms, and what it promises the next plan holds.
     """
-    queries, matching = planner.specification.queries, planner.matching
+    matching = planner.matching
     if not matching.rejections:
         return planner
-    levels = PriorityLevels.of(queries)
-
-    def weights(other: Matching) -> tuple[float, ...]:
-        served = {assignment.query for assignment in other.assignments}
-        return levels.weights_of(np.array([0 if query.name in served else -1 for query in queries]))
-
     nothing = replace(matching, assignments=(), deployments=(), satisfied_weight=0.0, cost_usd_per_h=0.0)
     nothing = with_others_rejected(nothing, planner.specification)
     kept = second_look(planner.with_matching(nothing), frontiers, incumbent, limit_s=limit_s)
-    if weights(kept.matching) <= weights(matching):
-        return planner
-    return kept.with_matching(_with_bounds(kept.matching, matching))
+    return _heavier(planner, kept.matching)
+
+
+def _heavier(planner: AdmissionPlanner, other: Matching) -> AdmissionPlanner:
+    """Return the planner, or one of another matching that serves more weight."""
+    queries, matching = planner.specification.queries, planner.matching
+    levels = PriorityLevels.of(queries)
+
+    def weights(candidate: Matching) -> tuple[float, ...]:
+        served = {assignment.query for assignment in candidate.assignments}
+        return levels.weights_of(np.array([0 if query.name in served else -1 for query in queries]))
+
+    return planner if weights(other) <= weights(matching) else planner.with_matching(_with_bounds(other, matching))
 
 
 def _with_bounds(matching: Matching, first: Matching) -> Matching:
