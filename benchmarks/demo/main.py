@@ -36,8 +36,8 @@ from circinus.specification.formatting import format_duration
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "examples" / "meeting"
 BUILD = ROOT / "build"
-_RESUMED_BUDGET_S = 20.0
-"""Budget of each further `circinus profile`, per pipeline."""
+_RESUMED_BUDGET_S = 40.0
+"""Budget of each further `circinus profile`."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class DemoOptions:
 
     state: Path
     budget_s: float
-    """Budget of profiling, per pipeline."""
+    """Budget of profiling."""
     max_resumes: int
     """Maximum number of further calls of `circinus profile` while a query lacks measurements."""
     items: int
@@ -257,7 +257,7 @@ def read_options(arguments: Sequence[str] | None = None) -> tuple[DemoOptions, b
     parser = argparse.ArgumentParser(prog="python -m benchmarks demo", description=__doc__)
     parser.add_argument("--fresh", action="store_true", help="forget earlier measurements")
     parser.add_argument("--state", type=Path, default=ROOT / ".circinus" / "demo", help="folder of the profile store")
-    parser.add_argument("--budget", type=float, default=75.0, help="seconds of profiling per pipeline")
+    parser.add_argument("--budget", type=float, default=150.0, help="seconds of profiling")
     parser.add_argument("--resumes", type=int, default=3, help="maximum number of further calls of circinus profile")
     parser.add_argument("--items", type=int, default=14, help="held-out items to record and send")
     parser.add_argument("--duration", type=float, default=45.0, help="seconds of measured traffic")

@@ -72,7 +72,8 @@ class Application:
         return c.Workspace(specification or self.specification, store=self.store)
 
     def profile(self, budget_s: float | None) -> c.ProfileReport:
-        """Measure the pipelines in simulated time; without a budget everything."""
+        """Measure the pipelines, for `budget_s` each on average; without a budget everything."""
+        budget_s = None if budget_s is None else budget_s * len(self.specification.pipelines)
         return self.workspace().profile(budget=budget_s, exhaustive=budget_s is None, sources=self.sources)
 
     @property
@@ -98,7 +99,7 @@ def real_application(name: str, state: Path, budget_s: float) -> Application:
         )
         (source / name / "__init__.py").touch()
     application = Application(c.load_specification([source]), {}, state / f"{name}.sqlite")
-    application.workspace().profile(budget=budget_s)
+    application.profile(budget_s)
     return application
 
 

@@ -169,10 +169,11 @@ class Trial:
         seconds: Mapping[str, float] | None = None,
         load_s: float = 0.0,
         decision_s: float | None = None,
+        start_s: float = 0.0,
     ) -> None:
         self.sampler: SlowSampler | None = None
         self.final: SamplerDecision | None = None
-        self._decision_s = decision_s
+        self._decision_s, self._start_s = decision_s, start_s
         self.runner = TimedRunner(application, seconds or dict.fromkeys(OPERATORS, 0.25), load_s, score)
         self.listener = Listener()
         self._application, self._budget_s, self._queries = application, budget_s, queries
@@ -182,6 +183,7 @@ class Trial:
         application, listener = self._application, self.listener
         addresses = application.addresses()
         budget = TimeBudget(self._budget_s, lambda: self.runner.now_s)
+        self.runner.now_s += self._start_s
         with ProfileStore(application.store, create=True) as store:
             scorer = Scorer(application.pipeline, [application.folder])
             measurer = Measurer(store, addresses, self.dataset, self.runner, scorer)
@@ -380,6 +382,11 @@ def test_a_tiny_budget_still_measures_one_item(large: Application) -> None:
     trial = Trial(large, budget_s=0.5)
     assert _counts(trial.run()) == [1, 0, 0, 0]
     assert [len(items) for _, items, _, _ in trial.runner.increments] == [1]
+
+
+def test_a_start_that_takes_the_whole_budget_leaves_one_item(large: Application) -> None:
+    trial = Trial(large, budget_s=2.0, start_s=3.0)
+    assert _counts(trial.run()) == [1, 0, 0, 0]
 
 
 def test_no_budget_at_all_measures_nothing(large: Application) -> None:

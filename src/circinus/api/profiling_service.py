@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_MIN_SHARE = 0.1
+"""Minimum part of a pipeline, as a share of an equal part, where others took too long; and minimum share of the budget
+that must be left for another pass."""
+
 
 def profile_pipelines(
     specification: Specification,
@@ -52,13 +58,13 @@ def profile_pipelines(
         names: names of pipelines.
         store: profile store.
         engine: engine whose hardware is measured.
-        budget_s: time for each pipeline; None: until every SLO is decided.
+        budget_s: time for all pipelines together; None: until every SLO is decided.
         seed: seed of the order in which items are measured.
         exhaustive: whether to measure every configuration on every item.
         declared_speeds: whether the declared speed replaces the measurement of hardware classes without a living node.
         sources: pipeline -> measurement backend, where it is not this machine.
-        progress: observer for each pipeline.
-        on_profile: callback after each pipeline, with a report of that pipeline.
+        progress: observer for each pipeline and pass.
+        on_profile: callback after the last pass of each pipeline, with a report of that pipeline.
 
     Raises:
         ProfileError: the store cannot be used, or a hardware class has no living node.
@@ -66,28 +72,72 @@ def profile_pipelines(
         ServingError: there is no such cluster.
     """
     targets = engine.profiling_targets(specification, declared_speeds=declared_speeds)
-    profiles: dict[str, PipelineProfile] = {}
-    for name in names:
+
+    def measure(name: str, part_s: float) -> tuple[PipelineProfile, float]:
+        """Return a profile, and the seconds that it took by the clock of its source."""
         _log.info("profile pipeline %s into %s", name, store)
+        source = sources.get(name) if targets is None else targets.reference
+        clock = time.monotonic if source is None else source.clock
+        begin_s = clock()
         with progress(name) as observer:
             profile = profile_pipeline(
                 specification,
                 name,
                 store,
-                budget_s=budget_s,
+                budget_s=part_s if math.isfinite(part_s) else None,
                 seed=seed,
                 observer=observer,
-                source=sources.get(name) if targets is None else targets.reference,
+                source=source,
                 explorer=make_sampler(specification, name),
                 exhaustive=exhaustive,
                 classes=None if targets is None else targets.classes,
                 skip_lost_nodes=declared_speeds,
             )
-        profiles[name] = profile
+        return profile, clock() - begin_s
+
+    def report(profile: PipelineProfile) -> None:
+        name = profile.pipeline
         on_profile(ProfileReport({name: profile}, specification, _observations(store, [name])))
-        if profile.interrupted:
-            break
+
+    profiles = _in_passes(names, budget_s, measure, report, exhaustive=exhaustive)
     return ProfileReport(profiles, specification, _observations(store, profiles))
+
+
+def _in_passes(
+    names: Sequence[str],
+    budget_s: float | None,
+    measure: Callable[[str, float], tuple[PipelineProfile, float]],
+    report: Callable[[PipelineProfile], None],
+    *,
+    exhaustive: bool,
+) -> Mapping[str, PipelineProfile]:
+    """Profile pipelines in passes over one budget.
+
+    Each pipeline gets an equal part of what is left. Those that need longer go on in the next pass, with what others
+    left; the last one of a pass could use all of it.
+    """
+    limit_s = math.inf if budget_s is None else budget_s
+    profiles: dict[str, PipelineProfile] = {}
+    remaining_s, pending, unreported = limit_s, list(names), dict[str, PipelineProfile]()
+    while pending:
+        unfinished = []
+        for done, name in enumerate(pending):
+            part_s = max(remaining_s / (len(pending) - done), _MIN_SHARE * limit_s / len(names))
+            profile, took_s = measure(name, part_s)
+            profiles[name] = unreported[name] = profile.after(profiles.get(name))
+            remaining_s -= took_s
+            if profile.interrupted:
+                break
+            is_settled = not profile.configurations or (profile.all_decided and not exhaustive)
+            if is_settled or budget_s is None or name == pending[-1]:
+                report(unreported.pop(name))
+            else:
+                unfinished.append(name)
+        can_go_on = not profile.interrupted and remaining_s >= _MIN_SHARE * limit_s
+        pending = unfinished if can_go_on else []
+    for profile in unreported.values():
+        report(profile)
+    return profiles
 
 
 def refuse_failed_pipelines(report: ProfileReport) -> None:

@@ -103,13 +103,13 @@ class ProfilingWorkspace:
 
         Args:
             pipelines: names of pipelines; by default all.
-            budget: time for each pipeline, in seconds or as `"2min"`; by default until every SLO is decided.
+            budget: time for all pipelines together, in seconds or as `"2min"`; by default until every SLO is decided.
             exhaustive: whether to measure every configuration on every item.
             declared_speeds: whether hardware classes without a living node keep their declared speed (Ray only).
             sources: pipeline -> measurement backend, where it is not this machine; not with a Ray cluster as engine.
-            progress: observer for each pipeline.
-            on_profile: callback after each pipeline, with a report of that pipeline. With a callback, a pipeline
-                whose configurations all failed is reported and raises no error.
+            progress: observer for each pipeline, which may be measured in several parts.
+            on_profile: callback after the last part of each pipeline, with a report of that pipeline. With a callback,
+                a pipeline whose configurations all failed is reported and raises no error.
 
         Raises:
             ProfileError: the store cannot be used, a pipeline does not exist, or there are sources with a Ray cluster.

@@ -109,7 +109,7 @@ class Workspace(ProfilingWorkspace):
 
         Args:
             output: plan file to write; by default none is written.
-            budget: time for profiling each pipeline in use first; by default nothing is measured.
+            budget: time for profiling all pipelines in use first; by default nothing is measured.
             incumbent: running plan, which changes only where something is gained.
             churn_price_usd_per_h: minimum saving that justifies changing a running query's plan.
             max_changes: maximum number of running queries whose plan may change; by default any number.

@@ -40,7 +40,7 @@ def plan(
     ] = DEFAULT_PLAN,
     budget: Annotated[
         float | None,
-        quantity(duration_option, "Time to profile each pipeline in use before planning.", "no profiling", PROFILES),
+        quantity(duration_option, "Time to profile the pipelines in use before planning.", "no profiling", PROFILES),
     ] = None,
     previous: Annotated[
         Path | None,

@@ -56,7 +56,7 @@ def profile(
     paths: Paths = [Path()],  # noqa: B006  (typer shows this default)
     budget: Annotated[
         float | None,
-        quantity(duration_option, "Time for each pipeline, such as 2min.", "until every SLO is decided", _PANEL),
+        quantity(duration_option, "Time for all pipelines, such as 2min.", "until every SLO is decided", _PANEL),
     ] = None,
     pipeline: Annotated[
         list[str] | None, typer.Option(help="Only this pipeline. May be repeated.", rich_help_panel=_PANEL)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from circinus.arrays import FloatArray, IntArray
@@ -147,6 +147,9 @@ class TimeSpent:
     other_s: float
     """Store, scores and transport."""
 
+    def __add__(self, other: TimeSpent) -> TimeSpent:
+        return TimeSpent(*(own + its for own, its in zip(astuple(self), astuple(other), strict=True)))
+
 
 _MIN_PROBABILITY = 1e-6
 """Smallest reported probability; estimates are not more exact."""
@@ -234,7 +237,7 @@ class PipelineProfile:
     class_reports: tuple[HardwareClassReport, ...] = ()
     """Results on further hardware classes in the same run."""
     spent: TimeSpent | None = None
-    """Time of the run, without further hardware classes; its last part if it alternated with them. None if loaded."""
+    """Time of the run, without further hardware classes. None if loaded."""
     stands_for: Population = "items"
     """Population whose mean scores are bounded: the profiling items, or requests to come."""
 
@@ -264,6 +267,12 @@ class PipelineProfile:
         """True if more measurements would change no decision."""
         inconclusive = self.certificate is not None and not self.certificate.conclusive
         return bool(self.verdicts) and not self.undecided and not inconclusive
+
+    def after(self, earlier: PipelineProfile | None) -> PipelineProfile:
+        """Return the profile with the time of an earlier part of the run added."""
+        if earlier is None or earlier.spent is None or self.spent is None:
+            return self
+        return replace(self, spent=earlier.spent + self.spent)
 
     def with_operators(self, change: Callable[[OperatorProfile], OperatorProfile]) -> PipelineProfile:
         """Return the profile with every operator profile changed; configurations keep sharing them."""

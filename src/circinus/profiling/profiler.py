@@ -117,7 +117,7 @@ def profile_pipeline(
                 measured = [profiler.measure(profile) for profiler in profilers]
                 if not any(measured):
                     break
-                profile = profiled(None if budget_s is None else budget.remaining_s)
+                profile = profiled(None if budget_s is None else budget.remaining_s).after(profile)
         except KeyboardInterrupt:
             profile = replace(profile, interrupted=True)
         reports = [profiler.report(profile) for profiler in profilers]

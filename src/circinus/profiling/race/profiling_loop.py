@@ -84,6 +84,8 @@ class ProfilingLoop:
             ProfileError: a score contradicts the metric's declaration, or the store is unusable.
         """
         limit_s = self._budget.remaining_s
+        if not limit_s and self._budget.limit_s:  # the start took all, but no pipeline is to end with nothing
+            self._increase(self._race.configurations[0], 1, math.inf)
         self._complete()
         self._first_look(limit_s * PROFILING.first_round_share)
         self._allocations.measure(limit_s * PROFILING.allocation_share, self._report_allocations)
