@@ -86,8 +86,8 @@ def test_rounding_changes_little(steps: list[float], utilization: float, scv: fl
     """The same path of requests without any rounding, for batches of which larger ones take no less."""
     ratios, spread = tuple(np.cumprod(steps).tolist()), np.log1p(scv) ** 0.5
     found = response_by_sample_path(2, ratios, utilization, scv)
-    gaps, alone_s = recursion._path(spread)
-    arrival_s = np.cumsum(gaps) / (utilization * 2 * len(ratios) / ratios[-1])
+    times, alone_s = recursion._path(spread)
+    arrival_s = times / (utilization * 2 * len(ratios) / ratios[-1])
     served = serve_fcfs(Station("s", 2, ratios), [0.0, 0.0], arrival_s, alone_s)
     assert found.mean_wait_s == pytest.approx((served.start_s - arrival_s).mean(), rel=0.15, abs=0.05)
     stays_s = (found.added_s + found.factor) @ np.diff(LEVELS)

@@ -33,6 +33,7 @@ def load_kernels() -> None:
     For callers with time limits, which compiling would use up.
     """
     from circinus.queueing.fcfs_kernel import serve_in_batches, serve_one_by_one
+    from circinus.queueing.sorting_kernel import stable_order
 
     station = Stations.of([Station("", 1)], [True])
     none, no_times, false = np.zeros(1, dtype=np.int64), np.zeros(1), np.zeros(1, dtype=np.bool_)
@@ -42,6 +43,7 @@ def load_kernels() -> None:
     EventBlock(station, visits, RequestArrays(none, no_times, no_times.copy(), false.copy()), joins).advance(
         VisitArrivals(no_times, none, none, none), np.inf
     )
+    stable_order(no_times)
     serve_one_by_one(np.zeros(1), no_times, no_times, np.inf, np.zeros(1))
     serve_in_batches(
         np.zeros(1),

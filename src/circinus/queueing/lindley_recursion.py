@@ -115,9 +115,9 @@ def _computed(
     groups: tuple[float, ...],
 ) -> ResponseTime:
     """Return the response time where a full batch takes the mean unbatched time of a request."""
-    gaps, unbatched_s = _path(scale)
+    times, unbatched_s = _path(scale)
     rate_per_s = utilization * servers * len(ratios)
-    times = np.cumsum(gaps) if jitter is None else _regular(jitter)
+    times = times if jitter is None else _regular(jitter)
     arrival_s = times[_last_of_groups(groups)] / rate_per_s
     served = serve_fcfs(Station("", servers, ratios, batch_wait), [0.0] * servers, arrival_s, unbatched_s)
     steady = slice(_WARM_UP, None)
@@ -125,7 +125,7 @@ def _computed(
     factor = np.array((0.0, *ratios))[batch_size] / batch_size
     # Late times have few decimal digits, so rounding could make this difference negative.
     excluding_own_s = np.maximum(0.0, (served.end_s - served.start_s)[steady] - factor * own_s)
-    return from_sample(wait_s, excluding_own_s, factor, batch_size)
+    return from_sample(wait_s, excluding_own_s, factor, batch_size, compiled=len(ratios) > 1 or servers > 1)
 
 
 @lru_cache(maxsize=64)
@@ -148,11 +148,11 @@ def _last_of_groups(groups: tuple[float, ...]) -> IntArray:
 
 @lru_cache(maxsize=64)
 def _path(scale: float) -> tuple[FloatArray, FloatArray]:
-    """Return (requests,) Poisson interarrival times at rate 1, and log-normal unbatched service times with mean 1."""
+    """Return (requests,) Poisson arrival times at rate 1, and log-normal unbatched service times with mean 1."""
     rng = np.random.default_rng(_SEED)
     gaps = rng.exponential(1.0, _REQUESTS)
     gaps /= gaps.mean()
     normal = NormalDist()
     times_s = np.exp(scale * np.array([normal.inv_cdf((k + 0.5) / _KINDS) for k in range(_KINDS)]))
     times_s /= times_s.mean()
-    return gaps, rng.permuted(np.resize(times_s, _REQUESTS))
+    return np.cumsum(gaps), rng.permuted(np.resize(times_s, _REQUESTS))

@@ -14,7 +14,7 @@ LEVELS: FloatArray = np.concatenate(
 )
 """Quantile levels; response times are averaged between consecutive levels."""
 MIDPOINTS: FloatArray = (LEVELS[1:] + LEVELS[:-1]) / 2
-_WIDTHS: FloatArray = np.diff(LEVELS)
+WIDTHS: FloatArray = np.diff(LEVELS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +54,12 @@ class ResponseTime:
     def shifted(self, wait_s: FloatArray) -> ResponseTime:
         """Return the response time with (levels,) added waiting time, ascending."""
         return ResponseTime(
-            self.added_s + wait_s, self.factor, self.mean_wait_s + float(wait_s @ _WIDTHS), self.batch_size_distribution
+            self.added_s + wait_s, self.factor, self.mean_wait_s + float(wait_s @ WIDTHS), self.batch_size_distribution
         )
 
 
 def from_sample(
-    wait_s: FloatArray, excluding_own_s: FloatArray, factor: FloatArray, batch_size: IntArray
+    wait_s: FloatArray, excluding_own_s: FloatArray, factor: FloatArray, batch_size: IntArray, *, compiled: bool
 ) -> ResponseTime:
     """Return the response time from a sample of (n,) requests with a mean service time of one second.
 
@@ -68,13 +68,20 @@ def from_sample(
         excluding_own_s: (n,) time added by other requests in the batch.
         factor: (n,) factors of their own service times.
         batch_size: (n,) sizes of their batches.
+        compiled: whether to sort by a compiled function, which pays if Numba is loaded anyway.
     """
     added_s = wait_s + excluding_own_s
-    order = np.argsort(added_s + factor, kind="stable")
+    order = _stable_order(added_s + factor) if compiled else np.argsort(added_s + factor, kind="stable")
     bounds = np.round(LEVELS * len(order)).astype(np.int64)
     means = np.add.reduceat(np.stack((added_s[order], factor[order])), bounds[:-1], axis=1) / np.diff(bounds)
     batches = np.bincount(batch_size)[1:] / np.arange(1, batch_size.max() + 1)
     return ResponseTime(means[0], means[1], float(wait_s.mean()), tuple((batches / batches.sum()).tolist()))
+
+
+def _stable_order(times_s: FloatArray) -> IntArray:
+    from circinus.queueing.sorting_kernel import stable_order  # imports Numba, which takes half a second
+
+    return stable_order(times_s)
 
 
 def mixture(parts: Sequence[tuple[float, ResponseTime]], mean_own_s: float) -> ResponseTime:
@@ -86,7 +93,7 @@ def mixture(parts: Sequence[tuple[float, ResponseTime]], mean_own_s: float) -> R
     """
     added_s = np.concatenate([part.added_s for _, part in parts])
     factor = np.concatenate([part.factor for _, part in parts])
-    weight = np.concatenate([share * _WIDTHS for share, _ in parts])
+    weight = np.concatenate([share * WIDTHS for share, _ in parts])
     order = np.argsort(added_s + factor * mean_own_s, kind="stable")
     ends = np.cumsum(weight[order])
     levels = (ends - weight[order] / 2) / ends[-1]
