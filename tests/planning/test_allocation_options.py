@@ -11,8 +11,17 @@ from circinus.estimation.estimator import latency_percentile
 from circinus.planning.allocation_options import OptionTable, option_table
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.resource_columns import ResourceColumns
+from circinus.planning.search_space import compile_query
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
-from circinus.specification import Allocation, AnyArrivals, BurstyArrivals, PeriodicArrivals, PoissonArrivals, QueryPlan
+from circinus.specification import (
+    Allocation,
+    AnyArrivals,
+    BurstyArrivals,
+    PeriodicArrivals,
+    PoissonArrivals,
+    QueryPlan,
+    SloKind,
+)
 from planning_instances import Instance, all_plans, corrected, measured_there, random_instance
 
 NOBODY_BEATS = -1e15
@@ -31,8 +40,7 @@ def _tables(instance: Instance, slack_s: float) -> tuple[ProfileArrays, Resource
             arrays.percentile.grid,
             query=instance.query,
             utilization_targets=(0.4, 0.7),
-            slack_s=slack_s,
-        )
+        ).without_dominated(slack_s)
         for rows in arrays.operators
     ]
     return arrays, columns, tables
@@ -129,3 +137,23 @@ def test_allocations_cover_every_size_and_target() -> None:
             for batch in operator.batch_sizes
             for target in (0.4, 0.7)
         }
+
+
+@pytest.mark.parametrize("seed", seeds(8))
+def test_a_space_for_other_slos_is_that_of_fresh_arrays_and_shares_their_times(seed: int) -> None:
+    instance = random_instance(seed)
+    slos = instance.query.slos.replaced(SloKind.COST, None).replaced(SloKind.ACCURACY, None)
+    relaxed = instance.query.model_copy(update={"slos": slos, "name": "relaxed", "weight": 2.0})
+    busier = relaxed.model_copy(update={"rate_per_s": 2 * relaxed.rate_per_s})
+    arrays, fresh = (
+        compile_profile(instance.pipeline, instance.profile, latency_percentile(instance.query)) for _ in range(2)
+    )
+    first, second = (compile_query(query, instance.network, arrays, SETTINGS) for query in (instance.query, relaxed))
+    expected = compile_query(relaxed, instance.network, fresh, SETTINGS)
+    assert second.query == relaxed
+    for before, after, table in zip(first.options, second.options, expected.options, strict=True):
+        assert after.node_s is before.node_s
+        np.testing.assert_array_equal(after.available, table.available)
+        np.testing.assert_array_equal(after.node_s, table.node_s)
+        assert (after.ineligible, after.dominated) == (table.ineligible, table.dominated)
+    assert compile_query(busier, instance.network, arrays, SETTINGS).options[0].node_s is not second.options[0].node_s

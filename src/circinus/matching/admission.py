@@ -37,6 +37,7 @@ from circinus.matching.simulation_check import (
 )
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, ladder, plan_query
+from circinus.planning.planner import CompiledProfiles
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.specification import Network, Query, QueryPlan, SloKind, Specification
@@ -117,9 +118,10 @@ class AdmissionPlanner:
         profiles: Mapping[str, PipelineProfile],
         matching: Matching,
         search: SearchSettings = DEFAULT_SETTINGS,
+        compiled: CompiledProfiles | None = None,
     ) -> AdmissionPlanner:
-        """Prepare the running plans; the arguments are those of `admit_query`."""
-        plans = PlanEstimates(specification, profiles, search.usable_link_share)
+        """Prepare the running plans; the arguments are those of `admit_query` and `plan_query`."""
+        plans = PlanEstimates(specification, profiles, search.usable_link_share, compiled)
         running = running_state(specification, matching, plans, search.usable_link_share)
         return cls(specification, profiles, matching, search, plans, running)
 

@@ -62,7 +62,8 @@ def _on_nodes(planner: AdmissionPlanner, query: Query, rejection: Rejection, set
     for added in range(1, _MAX_ADDED_NODES + 1):
         for pool in pools:
             larger = with_nodes(planner.specification, pool, added)
-            with_more = AdmissionPlanner.of(larger, planner.profiles, planner.matching, planner.search)
+            compiled = planner.plans.compiled
+            with_more = AdmissionPlanner.of(larger, planner.profiles, planner.matching, planner.search, compiled)
             if with_more.admitted(query, short=True) is None:
                 continue
             matching, _ = plan_all_queries(larger, planner.profiles, settings=settings, explain_rejections=())

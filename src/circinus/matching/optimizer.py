@@ -121,10 +121,11 @@ def plan_all_queries(
             cannot be served.
     """
     load_kernels()
-    frontiers = plan_queries(specification, profiles, search) if frontiers is None else frontiers
     infrastructure = specification.required_infrastructure
     network = Network(infrastructure)
     plans = PlanEstimates(specification, profiles, search.usable_link_share)
+    if frontiers is None:
+        frontiers = plan_queries(specification, profiles, search, plans.compiled)
     match_settings = MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed, requires_pins=False)
     match_offered = partial(
         match,
@@ -144,7 +145,7 @@ def plan_all_queries(
         plans,
     )
     if matching.rejections:
-        planner = AdmissionPlanner.of(specification, profiles, matching, search)
+        planner = AdmissionPlanner.of(specification, profiles, matching, search, plans.compiled)
         limit_s = MATCHING.second_look_time_share * settings.limit_s(len(frontiers))
         planner = second_look(planner, frontiers, incumbent, limit_s=limit_s)
         pinned = tuple(query for query in specification.queries if query.pin is not None)

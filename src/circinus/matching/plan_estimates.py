@@ -71,7 +71,11 @@ class PlanEstimates:
     """
 
     def __init__(
-        self, specification: Specification, profiles: Mapping[str, PipelineProfile], usable_link_share: float
+        self,
+        specification: Specification,
+        profiles: Mapping[str, PipelineProfile],
+        usable_link_share: float,
+        compiled: CompiledProfiles | None = None,
     ) -> None:
         self._network = Network(specification.required_infrastructure)
         self._pipelines, self._pipeline_profiles = specification.pipelines, profiles
@@ -87,7 +91,7 @@ class PlanEstimates:
         self._isolated_estimates: dict[tuple[str, QueryPlan], PlanCandidate | None] = {}
         self._reestimated: dict[tuple[str, QueryPlan, object, object], PlanCandidate] = {}
         self._excluded: set[tuple[str, QueryPlan | None]] = set()
-        self.compiled: CompiledProfiles = {}
+        self.compiled: CompiledProfiles = {} if compiled is None else compiled
         """Cache of `plan_query` on these profiles."""
 
     def exclude(self, query: str, plan: QueryPlan | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
@@ -21,6 +21,10 @@ from circinus.estimation.stage_latency import (
 from circinus.planning.dominance import DOMINANCE_TOLERANCE
 from circinus.planning.profile_arrays import OperatorRows
 from circinus.planning.resource_columns import RESOURCES, ResourceColumns
+from circinus.queueing.arrivals import MarkovModulatedPoisson
+from circinus.queueing.burst_response import BurstyLoad, unbatched_waits_s
+from circinus.queueing.response_time import MIDPOINTS
+from circinus.queueing.station_model import MAX_SIMULATED
 from circinus.queueing.waiting_time import gi_g_c_wait
 from circinus.specification import Allocation, OperatorSpec, Pool, Query
 
@@ -31,15 +35,25 @@ class OptionTable:
 
     allocations: tuple[Allocation, ...]
     available: BoolArray
-    """(rows, pools, options) eligible, fitting, and not dominated by another option in the pool."""
+    """(rows, pools, options) eligible, fitting, and not dropped."""
     node_s: FloatArray
     """(..., scenarios) waiting plus service time."""
     resources: FloatArray
     """(..., resource columns)"""
     ineligible: int
     """Number of options dropped because no node, or not the whole pool, can hold them."""
-    dominated: int
+    dominated: int = 0
     """Number of options dropped because another option in the pool dominates them."""
+
+    def without_dominated(self, slack_s: float) -> OptionTable:
+        """Return the table without options that another one in the pool dominates.
+
+        An option does not count as faster for a gain of up to `slack_s` in every scenario; the slack is infinite if
+        latency does not matter.
+        """
+        efficient = _undominated(self.available, self.node_s, self.resources, slack_s)
+        dominated = int(self.available.sum() - efficient.sum())
+        return replace(self, available=efficient, dominated=self.dominated + dominated)
 
     @cached_property
     def usable(self) -> BoolArray:
@@ -82,14 +96,9 @@ def option_table(
     *,
     query: Query,
     utilization_targets: Sequence[float],
-    slack_s: float,
     pool: str | None = None,
 ) -> OptionTable:
-    """Return all non-dominated options of one operator, in `pool` only if one is given.
-
-    An option does not count as faster for a gain of up to `slack_s` in every scenario; the slack is infinite if latency
-    does not matter.
-    """
+    """Return all options of one operator at the arrivals of `query`, in `pool` only if one is given."""
     combinations = list(product(range(len(rows.sizes)), sorted(utilization_targets, reverse=True)))
     allocations = tuple(Allocation(*rows.sizes[size], target) for size, target in combinations)
     targets = np.array([a.utilization_target for a in allocations])
@@ -119,8 +128,7 @@ def option_table(
     available = fitting & eligible[None, :, None]
     _apply_queueing_models(node_s, available, rows, columns, grid, query, allocations, batch_s)
     ineligible = int((~fitting & eligible[None, :, None]).sum())
-    efficient = _undominated(available, node_s, resources, slack_s)
-    return OptionTable(allocations, efficient, node_s, resources, ineligible, int(available.sum() - efficient.sum()))
+    return OptionTable(allocations, available, node_s, resources, ineligible)
 
 
 def _apply_queueing_models(
@@ -136,6 +144,10 @@ def _apply_queueing_models(
     """Replace the times (rows, pools, options, scenarios) of batched options and of non-Poisson arrivals."""
     arrivals, draws = ArrivalModel.of(query), grid.exponentials(operator_queue_key(rows.spec.name))
     targets = len(allocations) // len(rows.sizes)
+    if arrivals.modulation is not None:
+        at_once = available & (batch_s > 0) & np.array([allocation.batch_size == 1 for allocation in allocations])
+        _apply_bursts(node_s, at_once, rows, query.rate_per_s, arrivals.modulation, draws, allocations, batch_s)
+        available = available & ~at_once
     for row, column, option in np.argwhere(available).tolist():
         is_first = not rows.spec.after and columns.pools[column].site == query.source
         allocation, full_s = allocations[option], float(batch_s[row, column, option])
@@ -156,6 +168,44 @@ def _apply_queueing_models(
         unbatched_s = rows.scenarios_s[row] * (slowdown / ratios[-1])
         times = [pessimistic_station_time(s, ratios[-1], draws) for s in stations]
         node_s[row, column, option] = elementwise_max_s(times, unbatched_s)
+
+
+def _apply_bursts(
+    node_s: FloatArray,
+    selected: BoolArray,
+    rows: OperatorRows,
+    rate_per_s: float,
+    modulation: MarkovModulatedPoisson,
+    draws: FloatArray,
+    allocations: Sequence[Allocation],
+    batch_s: FloatArray,
+) -> None:
+    """Replace the times of selected options (rows, pools, options), unbatched and under bursts, as the loop would."""
+    targets = np.array([allocation.utilization_target for allocation in allocations])
+    uniforms, burst = -np.expm1(-draws), modulation.burst
+    durations_s = modulation.durations_s[burst], modulation.durations_s[1 - burst]
+    for row, factor in enumerate(rows.mean_factor.tolist()):
+        is_bounded = (targets * factor < MAX_SIMULATED) | (factor == 1)
+        node_s[row][selected[row] & ~is_bounded] = UNBOUNDED
+        pool, option = np.nonzero(selected[row] & is_bounded)
+        if not len(option):
+            continue
+        service_s, target = batch_s[row, pool, option], targets[option]
+        replicas = min_replicas_array(rate_per_s * service_s, target)
+        total_per_s = target * replicas / service_s
+        extra_per_s = total_per_s - rate_per_s
+        burst_per_s, low_per_s = (
+            np.where(extra_per_s > 0, own_per_s + extra_per_s, own_per_s * (total_per_s / rate_per_s))
+            for own_per_s in (modulation.rates_per_s[burst], modulation.rates_per_s[1 - burst])
+        )
+        longest_s = service_s * factor
+        load = BurstyLoad(burst_per_s, low_per_s, durations_s, total_per_s, replicas / longest_s, float(rows.scv[row]))
+        ratio = rows.full_batch_ratio[row, option // (len(allocations) // len(rows.sizes))]
+        unbatched = (service_s / rows.mean_s[row] / ratio).astype(node_s.dtype)
+        for index, waits_s in enumerate(unbatched_waits_s(load, replicas, longest_s, float(rows.skew[row]))):
+            wait_s = np.interp(uniforms, MIDPOINTS, waits_s)
+            own_s = ratio[index] * (rows.scenarios_s[row] * unbatched[index])
+            node_s[row, pool[index], option[index]] = wait_s + own_s
 
 
 def _allows(operator: OperatorSpec, pool: Pool) -> bool:

@@ -148,16 +148,23 @@ def plan_queries(
     specification: Specification,
     profiles: Mapping[str, PipelineProfile],
     settings: SearchSettings = DEFAULT_SETTINGS,
+    compiled: CompiledProfiles | None = None,
 ) -> Mapping[str, Frontier]:
     """Return the frontier of every query of `specification`, by query name, in the order of the specification.
 
     A query on a pipeline without enough measurements for any guarantee has no candidate.
 
+    Args:
+        specification: with an infrastructure.
+        profiles: pipeline name -> profile.
+        settings: settings of the search.
+        compiled: see `plan_query`.
+
     Raises:
         PlanningError: there is no infrastructure, a query's pipeline has no profile, or `plan_query` raises.
     """
     network = Network(specification.required_infrastructure)
-    compiled: CompiledProfiles = {}
+    compiled = {} if compiled is None else compiled
     frontiers = {}
     for query in specification.queries:
         profile = profiles.get(query.pipeline)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from circinus.estimation.stage_latency import batch_time_ratios
 from circinus.estimation.traffic import RequestStream
 from circinus.profiling import MIN_ITEMS, ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.specification import HardwareClass, OperatorSpec, Pipeline
+
+if TYPE_CHECKING:
+    from circinus.planning.search_space import SearchSpace
 
 INPUT_INDEX = 0
 """Producer 0 is the pipeline's input; producer i + 1 is the i-th operator in topological order."""
@@ -104,6 +108,11 @@ class ProfileArrays:
     """Number of items that may be profiled."""
     score_population: int
     """Number of items of the population whose mean scores are bounded; `UNLIMITED` for requests to come."""
+
+    @cached_property
+    def spaces(self) -> dict[object, SearchSpace]:
+        """Search spaces of queries on these arrays (`compile_query`), least recently used first."""
+        return {}
 
 
 def compile_profile(

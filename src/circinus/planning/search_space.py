@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from circinus.specification import DirectedLink, Network, Query
 
 _MIN_TARGET = 0.02
 """Minimum utilization target."""
+_KEPT_SPACES = 8
+"""Number of search spaces that the arrays of a profile keep. Most of planning a query is listing its options, which
+relaxations of its SLOs, second looks and queries with equal arrivals share."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,14 +53,42 @@ class SearchSpace:
     """(rows, sites, sites, scenarios) seconds from site to site, by producer."""
     transfer_resources: tuple[FloatArray, ...]
     """(rows, sites, sites, columns) resources to send an output, by producer."""
-    limit_s: float
+    limit_s: float = np.inf
     """Latency limit of the query; infinite without a latency SLO."""
-    latency_tolerance_s: float
+    latency_tolerance_s: float = np.inf
     """Latency differences up to this are ignored."""
 
 
 def compile_query(query: Query, network: Network, arrays: ProfileArrays, settings: SearchSettings) -> SearchSpace:
     """Build the search space of `query`; `arrays` must be compiled for the scenario grid of its risk."""
+    space, latency = _at_any_slos(query, network, arrays, settings), query.slos.latency
+    slack_s = np.inf if latency is None else settings.tolerance * latency.limit_s
+    return replace(
+        space,
+        query=query,
+        percentile=latency_percentile(query),
+        options=tuple(table.without_dominated(slack_s) for table in space.options),
+        limit_s=np.inf if latency is None else latency.limit_s + latency.tolerance,
+        latency_tolerance_s=slack_s,
+    )
+
+
+def _at_any_slos(query: Query, network: Network, arrays: ProfileArrays, settings: SearchSettings) -> SearchSpace:
+    """Return the search space without limits, with all options; the arrays keep the last ones for other SLOs."""
+    targets, share = utilization_targets(query, settings.utilization_targets), settings.usable_link_share
+    key = query.source, query.rate_per_s, query.arrivals, query.pin, network.infrastructure, targets, share
+    space = arrays.spaces.pop(key, None)
+    if space is None:
+        space = _compiled(query, network, arrays, targets, share)
+    arrays.spaces[key] = space
+    if len(arrays.spaces) > _KEPT_SPACES:
+        del arrays.spaces[next(iter(arrays.spaces))]
+    return space
+
+
+def _compiled(
+    query: Query, network: Network, arrays: ProfileArrays, targets: Sequence[float], usable_link_share: float
+) -> SearchSpace:
     pools = network.pools_for(query.source)
     sites = tuple(dict.fromkeys((query.source, *(pool.site for pool in pools))))
     paths = {
@@ -67,17 +98,13 @@ def compile_query(query: Query, network: Network, arrays: ProfileArrays, setting
         if i != j
     }
     links = tuple(dict.fromkeys(link for path in paths.values() for link in path))
-    columns = ResourceColumns(pools, links, settings.usable_link_share)
-    latency = query.slos.latency
-    limit_s = np.inf if latency is None else latency.limit_s + latency.tolerance
-    targets = utilization_targets(query, settings.utilization_targets)
-    slack_s = np.inf if latency is None else settings.tolerance * latency.limit_s
+    columns = ResourceColumns(pools, links, usable_link_share)
     transfers = [_transfers(producer, paths, len(sites), columns, query, arrays) for producer in arrays.producers]
     return SearchSpace(
         query=query,
         arrays=arrays,
         columns=columns,
-        percentile=latency_percentile(query),
+        percentile=arrays.percentile,
         source=0,
         pool_sites=np.array([sites.index(pool.site) for pool in pools], dtype=np.int64),
         options=tuple(
@@ -87,15 +114,12 @@ def compile_query(query: Query, network: Network, arrays: ProfileArrays, setting
                 arrays.percentile.grid,
                 query=query,
                 utilization_targets=targets,
-                slack_s=slack_s,
                 pool=query.pinned_pool(rows.spec.name),
             )
             for rows in arrays.operators
         ),
         transfer_s=tuple(seconds for seconds, _ in transfers),
         transfer_resources=tuple(resources for _, resources in transfers),
-        limit_s=limit_s,
-        latency_tolerance_s=slack_s,
     )
 
 

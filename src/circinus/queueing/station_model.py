@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from circinus.queueing.arrivals import MarkovModulatedPoisson
+from circinus.queueing.burst_response import BurstyLoad
 from circinus.queueing.lindley_recursion import INDEPENDENT, response_by_sample_path
 from circinus.queueing.response_time import MIDPOINTS, ResponseTime, mean_batch_size, mixture
 from circinus.queueing.waiting_time import WaitDistribution, gi_g_c_wait
@@ -19,13 +20,11 @@ MAX_SCV = 2.0
 """Squared coefficient of variation of service times beyond which rare ones dominate."""
 _MIN_SCV = 0.2
 """Minimum squared coefficient of variation of service times for departures; from experiments by Whitt."""
-_NEARLY_FULL = 0.85
-"""Utilization in bursts up to which a station is assumed to settle within a burst."""
 _SINGLE = 1.05
 """Mean group size up to which requests count as arriving one by one."""
 _ROUNDING = 1e-6
 """Tolerance of a utilization at its limit, as stations are sized for the limit."""
-_MAX_SIMULATED = 0.95
+MAX_SIMULATED = 0.95
 """Maximum utilization at which stations without a formula are simulated for bounds."""
 _MIN_LOAD = 1e-7
 """Minimum load of a station whose batches wait to fill, as a share of its capacity."""
@@ -90,18 +89,11 @@ class LoadedStation:
         if self.mean_factor == 1:
             return self
         slower = replace(self, mean_service_s=self.mean_service_s * self.mean_factor, mean_factor=1.0)
-        limit = 1.0 if slower.is_poisson else _MAX_SIMULATED
+        limit = 1.0 if slower.is_poisson else MAX_SIMULATED
         return slower if slower.utilization < limit else None
 
     def response(self) -> ResponseTime:
-        """Return the response time, cached for equal stations.
-
-        Bursty arrivals: if the station keeps up with a burst, requests see it as if their current rate were permanent.
-        If it does not, the backlog is a fluid queue with two rates (Anick, Mitra and Sondhi, Bell System Technical
-        Journal 61, 1982, for one source): the requests of a burst, and those that arrive before the backlog is gone,
-        wait for an exponential time. A burst fills the queue as much as a Brownian motion with its drift and variance
-        rises in an exponential time (Borodin and Salminen, Handbook of Brownian Motion, 2002), so that even a burst at
-        capacity fills it.
+        """Return the response time, cached for equal stations; for bursty arrivals see `burst_response`.
 
         Raises:
             PlanningError: the station is overloaded.
@@ -173,20 +165,17 @@ class LoadedStation:
 def _response(load: LoadedStation) -> ResponseTime:
     if load.modulation is None or load.utilization >= 1:
         return load.steady_response(load.rate_per_s)  # raises if the station is overloaded
-    process, capacity_per_s = load.modulation, load.capacity_per_s
-    burst_per_s, low_load_per_s = process.rates_per_s[process.burst], process.rates_per_s[1 - process.burst]
-    in_bursts = burst_per_s * process.shares[process.burst] / process.rate_per_s
-    if burst_per_s < _NEARLY_FULL * capacity_per_s:
-        parts = ((1 - in_bursts, low_load_per_s), (in_bursts, burst_per_s))
-        return mixture([(share, load.steady_response(rate_per_s)) for share, rate_per_s in parts], load.mean_service_s)
-    burst_s, low_load_s = process.durations_s[process.burst], process.durations_s[1 - process.burst]
-    drift, variance_s = burst_per_s / capacity_per_s - 1, burst_per_s / capacity_per_s**2 * (1 + load.service_scv)
-    filling = (drift + math.hypot(drift, math.sqrt(2 * variance_s / burst_s))) / 2
-    draining = 1 - low_load_per_s / capacity_per_s
-    decay_per_s = 1 / (burst_s * filling) - 1 / (low_load_s * draining)
-    if decay_per_s <= 0:  # the station barely keeps up on average
-        decay_per_s = (1 - load.utilization) / (burst_s * filling)
-    share = min(1.0, in_bursts * (1 + low_load_per_s / burst_per_s * filling / draining))
-    backlog_s = -np.log1p(-MIDPOINTS) / decay_per_s
-    backlogged = load.steady_response(min(load.rate_per_s, _NEARLY_FULL * capacity_per_s)).shifted(backlog_s)
-    return mixture([(1 - share, load.steady_response(low_load_per_s)), (share, backlogged)], load.mean_service_s)
+    process = load.modulation
+    low_load_per_s = process.rates_per_s[1 - process.burst]
+    bursty = BurstyLoad(
+        process.rates_per_s[process.burst],
+        low_load_per_s,
+        (process.durations_s[process.burst], process.durations_s[1 - process.burst]),
+        load.rate_per_s,
+        load.capacity_per_s,
+        load.service_scv,
+    )
+    share, rate_per_s, backlog_s = bursty.in_bursts()
+    in_bursts = load.steady_response(float(rate_per_s)).shifted(backlog_s)
+    parts = [(1 - float(share), load.steady_response(low_load_per_s)), (float(share), in_bursts)]
+    return mixture(parts, load.mean_service_s)
