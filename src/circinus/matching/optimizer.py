@@ -120,7 +120,6 @@ def plan_all_queries(
         PlanningError: no infrastructure, a profile is missing or too uncertain, invalid numbers, or pinned queries that
             cannot be served.
     """
-    load_kernels()
     infrastructure = specification.required_infrastructure
     network = Network(infrastructure)
     plans = PlanEstimates(specification, profiles, search.usable_link_share)
@@ -145,6 +144,7 @@ def plan_all_queries(
         plans,
     )
     if matching.rejections:
+        load_kernels()
         planner = AdmissionPlanner.of(specification, profiles, matching, search, plans.compiled)
         limit_s = MATCHING.second_look_time_share * settings.limit_s(len(frontiers))
         planner = second_look(planner, frontiers, incumbent, limit_s=limit_s)
@@ -167,9 +167,9 @@ def plan_all_queries(
         elif refused:
             required = partial(match_offered, settings=replace(match_settings, requires_pins=True))
             raise pins_error(refused, {name: f for name, f in offered.items() if f.candidates}, required)
-        if incumbent is not None and incumbent.plans and not infrastructure.tenants:
+        if incumbent is not None and incumbent.plans and not infrastructure.tenants and _may_serve_more(planner):
             planner = _or_running_plans(planner, frontiers, incumbent, limit_s)
-            if planner.matching.rejections and may_change:
+            if may_change and _may_serve_more(planner):
                 # Which plans the search prefers at utilization targets decides whom a second look can add.
                 afresh, _ = plan_all_queries(
                     specification,
@@ -226,12 +226,17 @@ def _or_running_plans(
     `circinus admit` promises queries on these terms, and what it promises the next plan holds.
     """
     matching = planner.matching
-    if not matching.rejections:
-        return planner
     nothing = replace(matching, assignments=(), deployments=(), satisfied_weight=0.0, cost_usd_per_h=0.0)
     nothing = with_others_rejected(nothing, planner.specification)
     kept = second_look(planner.with_matching(nothing), frontiers, incumbent, limit_s=limit_s)
     return _heavier(planner, kept.matching)
+
+
+def _may_serve_more(planner: AdmissionPlanner) -> bool:
+    """Return whether any rejected query has a configuration that is accurate enough."""
+    rejected = {rejection.query for rejection in planner.matching.rejections}
+    queries = planner.specification.queries
+    return any(query.name in rejected and planner.plans.has_accurate(query) for query in queries)
 
 
 def _heavier(planner: AdmissionPlanner, other: Matching) -> AdmissionPlanner:

@@ -220,14 +220,18 @@ class PlanEstimates:
             )
             for deployments in product(*choices)
         )
-        accurate = (p for p in plans if matches_pins(query, p.configuration) and self._is_accurate(query, p))
+        accurate = (p for p in plans if self._is_accurate(query, p.configuration))
         estimate = self._estimate_but_latency if any_latency else self.feasible_estimate
         candidates = (estimate(query, plan) for plan in islice(accurate, MATCHING.max_composed_plans))
         return [candidate for candidate in candidates if candidate is not None]
 
-    def _is_accurate(self, query: Query, plan: QueryPlan) -> bool:
-        profile = self._profiles.get((plan.pipeline, plan.configuration))
-        if profile is None:
+    def has_accurate(self, query: Query) -> bool:
+        """Return whether any configuration within a query's pins is guaranteed to meet its accuracy SLO."""
+        return any(name == query.pipeline and self._is_accurate(query, c) for name, c in self._profiles)
+
+    def _is_accurate(self, query: Query, configuration: Configuration) -> bool:
+        profile = self._profiles.get((query.pipeline, configuration))
+        if profile is None or not matches_pins(query, configuration):
             return False
         slo = query.slos.accuracy
         return slo is None or slo.is_met_by(slo.worst(profile.accuracy))
