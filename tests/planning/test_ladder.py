@@ -12,8 +12,8 @@ from listing import EXACT, small_instance
 
 from budget import examples, seeds
 from circinus.estimation import PlanCandidate
-from circinus.planning import Ladder, ladder, plan_query
-from circinus.planning.ladder import LadderSteps
+from circinus.planning import Ladder, plan_query
+from circinus.planning.ladder import LadderSteps, ladder
 from circinus.specification import AccuracySlo, LatencySlo, Query, Slos
 from random_matchings import candidate, deployment, infrastructure, use
 

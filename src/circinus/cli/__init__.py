@@ -5,11 +5,14 @@ Inside the verbs imports of heavy parts stay in functions, so that their help is
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
 
 _OUTPUT = "-o", "--output"
+_OBJECTS_PER_COLLECTION = 300_000
+"""New objects per garbage collection: imports and plans make many, and hardly any garbage; saves a tenth of imports."""
 _GROUP_OPTIONS = "-v", "-vv", "--verbose", "-q", "--quiet"
 
 
@@ -18,6 +21,7 @@ def main() -> None:
 
     With `--json` an error is one JSON document on standard output, usage errors too.
     """
+    gc.set_threshold(_OBJECTS_PER_COLLECTION)
     from circinus.cli.app import app
 
     arguments = _arguments(sys.argv[1:])

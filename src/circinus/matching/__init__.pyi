@@ -1,6 +1,5 @@
 from .admission import Admission as Admission
 from .admission import admit_query as admit_query
-from .explanation.shadow_prices import ShadowPrice as ShadowPrice
 from .incumbent import Incumbent as Incumbent
 from .optimizer import match as match
 from .optimizer import plan_all_queries as plan_all_queries
@@ -17,6 +16,7 @@ from .plan_set import PlanFile as PlanFile
 from .plan_set import ProfileCoverage as ProfileCoverage
 from .plan_set import Rejection as Rejection
 from .plan_set import Relaxation as Relaxation
+from .plan_set import ShadowPrice as ShadowPrice
 from .plan_set import SizedDeployment as SizedDeployment
 from .plan_set import TenantShare as TenantShare
 from .settings import MatchSettings as MatchSettings

@@ -18,7 +18,6 @@ from circinus.matching.explanation.assignment_explanations import (
     tie,
 )
 from circinus.matching.explanation.rejections import NO_SINGLE_SLO, explain_rejection
-from circinus.matching.explanation.shadow_prices import ShadowPrice
 from circinus.matching.explanation.slo_relaxation import (
     changed_slos,
     relax_slo,
@@ -26,7 +25,15 @@ from circinus.matching.explanation.slo_relaxation import (
     with_slos,
 )
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
-from circinus.matching.plan_set import Advice, Assignment, Matching, Rejection, larger_weight, tenant_shares
+from circinus.matching.plan_set import (
+    Advice,
+    Assignment,
+    Matching,
+    Rejection,
+    ShadowPrice,
+    larger_weight,
+    tenant_shares,
+)
 from circinus.matching.problem import RESOURCES
 from circinus.matching.settings import MATCHING
 from circinus.matching.simulation_check import (
@@ -36,7 +43,8 @@ from circinus.matching.simulation_check import (
     simulation_inputs,
 )
 from circinus.matching.tolerances import EQUAL_USD_PER_H
-from circinus.planning import Frontier, ladder, plan_query
+from circinus.planning import Frontier, plan_query
+from circinus.planning.ladder import ladder
 from circinus.planning.planner import CompiledProfiles
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile

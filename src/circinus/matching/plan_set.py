@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from circinus.estimation import NO_CORRECTIONS, Corrections, Estimate, PlanCandidate, ReplicaDemand
-from circinus.matching.explanation.shadow_prices import ShadowPrice
 from circinus.matching.tolerances import SHARE_TOLERANCE, WEIGHT_TOLERANCE
 from circinus.planning import BestEffortPlan, Ladder
 from circinus.specification import Deployment, Query, QueryPlan, Slos, Tenant
@@ -146,6 +145,28 @@ def tenant_shares(
 def larger_weight(found: float | None, satisfied: float) -> float | None:
     """Return a weight if it is larger than the satisfied one, else None."""
     return None if found is None or found <= satisfied * (1.0 + WEIGHT_TOLERANCE) else found
+
+
+@dataclass(frozen=True)
+class ShadowPrice:
+    """The value of one more unit of a pool's resource or a link.
+
+    A marginal value, as if queries and replicas were divisible: whole replicas may need more than one unit, and then
+    bring more at once.
+    """
+
+    resource: str
+    """`pool edge: cpus` or `link home->edge`, as in `Rejection.binding`."""
+    unit: str
+    """CPU, GiB, GPU, or MB/s of the usable bandwidth of a link."""
+    capacity: float
+    """Number of units."""
+    used: float
+    """Share of the capacity in use by the sized deployments."""
+    weight: float
+    """Satisfied weight gained by one more unit, of the highest-priority queries that are not all served."""
+    saving_usd_per_h: float
+    """Cost saved by one more unit at the satisfied weight, in US dollars per hour."""
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,8 @@
-"""Planning of single queries: Pareto frontiers over configurations, placements and allocations."""
+"""Planning of single queries: Pareto frontiers over configurations, placements and allocations.
 
-from circinus.planning.frontier import BestEffortPlan, Frontier, NearMiss, SingleRelaxation
-from circinus.planning.ladder import Ladder, Rung, ladder
-from circinus.planning.planner import plan_queries, plan_query
-from circinus.planning.settings import SearchSettings
+Names are loaded lazily: a plan file is read without the search.
+"""
 
-__all__ = [
-    "BestEffortPlan",
-    "Frontier",
-    "Ladder",
-    "NearMiss",
-    "Rung",
-    "SearchSettings",
-    "SingleRelaxation",
-    "ladder",
-    "plan_queries",
-    "plan_query",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

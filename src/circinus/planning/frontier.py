@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from circinus.estimation import PlanCandidate
-from circinus.planning.plan_arrays import ColumnPool, DualPrices
 from circinus.specification import Query, SloKind
+
+if TYPE_CHECKING:
+    from circinus.planning.plan_arrays import ColumnPool, DualPrices
 
 
 @dataclass(frozen=True)

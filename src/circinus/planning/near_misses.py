@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from circinus.estimation import Estimate, PlanCandidate
 from circinus.estimation.percentiles import UNBOUNDED
 from circinus.planning.frontier import BestEffortPlan, NearMiss, SingleRelaxation
-from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.pool_eligibility import (
     explain_ineligible_pools,
     explain_missing_capacity,
     explain_operator_ineligible,
 )
-from circinus.planning.query_search import QuerySearch
 from circinus.specification import Network, Slo, SloKind, Slos
 from circinus.specification.formatting import (
     UNBOUNDED_S,
@@ -23,6 +23,10 @@ from circinus.specification.formatting import (
     format_score,
     format_usd_per_h,
 )
+
+if TYPE_CHECKING:
+    from circinus.planning.plan_arrays import PlanArrays
+    from circinus.planning.query_search import QuerySearch
 
 _MAX_TRIED = 8
 """Maximum number of configurations whose plans are computed."""

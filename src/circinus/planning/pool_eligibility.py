@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from circinus.arrays import BoolArray
 from circinus.planning.dominance import DOMINANCE_TOLERANCE
 from circinus.planning.frontier import Frontier
-from circinus.planning.profile_arrays import OperatorRows
 from circinus.planning.resource_columns import RESOURCES
-from circinus.planning.search_space import SearchSpace
 from circinus.profiling import PipelineProfile
 from circinus.specification import Configuration, Network, Pool, Query
 from circinus.specification.formatting import format_amount
+
+if TYPE_CHECKING:
+    from circinus.planning.profile_arrays import OperatorRows
+    from circinus.planning.search_space import SearchSpace
 
 
 def matches_pins(query: Query, configuration: Configuration) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.estimation import Estimate
-from circinus.matching import Admission, Alternative, Assignment, Rejection, ShadowPrice
+from circinus.matching import Alternative, Assignment, Rejection, ShadowPrice
 from circinus.planning import Ladder
 from circinus.reporting.plan_table import (
     best_effort_text,
@@ -34,6 +35,9 @@ from circinus.specification.formatting import (
     format_usd_per_h,
     with_metric,
 )
+
+if TYPE_CHECKING:
+    from circinus.matching import Admission
 
 _MAX_ALTERNATIVES = 5
 _MIN_SHOWN_S = 5e-7

@@ -17,7 +17,8 @@ from circinus.matching.plan_set import Alternative, Assignment
 from circinus.matching.problem import Problem
 from circinus.matching.solvers.greedy import marginal_costs
 from circinus.matching.tolerances import EQUAL_USD_PER_H
-from circinus.planning import Frontier, NearMiss, ladder
+from circinus.planning import Frontier, NearMiss
+from circinus.planning.ladder import ladder
 from circinus.planning.tie_order import TieKey, TieOrder
 from circinus.specification import Configuration
 from circinus.specification.formatting import format_usd_per_h

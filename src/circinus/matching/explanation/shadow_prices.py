@@ -11,6 +11,7 @@ from circinus.matching.lagrangian.dual import DualObjective, dual_bound
 from circinus.matching.lagrangian.lp_prices import solve_lp_prices
 from circinus.matching.lagrangian.relaxation import RelaxedView, cost_prices, level_prices
 from circinus.matching.lagrangian.solve import tighten_weight_bound
+from circinus.matching.plan_set import ShadowPrice
 from circinus.matching.problem import RESOURCES, Problem
 from circinus.matching.solvers.milp_model import viable_candidates
 
@@ -20,28 +21,6 @@ _HIGHER_LEVEL_FACTOR = 1e3
 """Factor on the weight of higher levels when a lower one is priced."""
 _NEGLIGIBLE = 1e-3
 """Share of the satisfied weight, or of the cost, below which the value of a whole capacity counts as 0."""
-
-
-@dataclass(frozen=True)
-class ShadowPrice:
-    """The value of one more unit of a pool's resource or a link.
-
-    A marginal value, as if queries and replicas were divisible: whole replicas may need more than one unit, and then
-    bring more at once.
-    """
-
-    resource: str
-    """`pool edge: cpus` or `link home->edge`, as in `Rejection.binding`."""
-    unit: str
-    """CPU, GiB, GPU, or MB/s of the usable bandwidth of a link."""
-    capacity: float
-    """Number of units."""
-    used: float
-    """Share of the capacity in use by the sized deployments."""
-    weight: float
-    """Satisfied weight gained by one more unit, of the highest-priority queries that are not all served."""
-    saving_usd_per_h: float
-    """Cost saved by one more unit at the satisfied weight, in US dollars per hour."""
 
 
 @dataclass(frozen=True)
