@@ -37,7 +37,7 @@ def service_time_text(learning: ServiceTimeReport | None, not_stored_reason: str
         not_stored_reason: reason why no observations are in the profile store; empty if they are.
     """
     observations, refused = ((), ()) if learning is None else (learning.observations, learning.refused)
-    lines = [Text(_line(observation)) for observation in observations]
+    lines = [Text(observation_text(observation)) for observation in observations]
     if observations or not refused:
         stored = "stored: the observations correct later plans; `circinus forget` takes them back"
         unstored = f"{'not stored' if observations else 'nothing learnt from this traffic'}: {not_stored_reason}"
@@ -48,7 +48,8 @@ def service_time_text(learning: ServiceTimeReport | None, not_stored_reason: str
     return Group(*lines)
 
 
-def _line(observation: ServiceTimeObservation) -> str:
+def observation_text(observation: ServiceTimeObservation) -> str:
+    """Return the ratio of observed to profiled service times of a deployment, and what it rests on."""
     operator = f"{observation.pipeline}/{operator_text(observation.operator, observation.knobs)}"
     return (
         f"{operator} on {observation.hardware_class}: service times are {math.exp(observation.log_ratio):.2f} "

@@ -148,7 +148,7 @@ def plan_table(
         *_rejections(matching.rejections, queries, names),
         Text(_optimality(matching), style="dim"),
         *_change_limit_line(matching),
-        *map(_tenant_line, matching.tenants),
+        *map(tenant_line, matching.tenants),
     )
 
 
@@ -264,7 +264,8 @@ def _rejection_text(rejection: Rejection, query: Query) -> str:
     return f"{nearest.reason} → {' or '.join(ways)}" if ways else nearest.reason
 
 
-def _tenant_line(share: TenantShare) -> Text:
+def tenant_line(share: TenantShare) -> Text:
+    """Return the weight that a tenant's served queries have, and its guarantee."""
     text = f"tenant {share.tenant}: weight {share.satisfied_weight:g} of {share.total_weight:g} ({share.share:.0%})"
     if share.guaranteed_share == 0:
         return Text(text)

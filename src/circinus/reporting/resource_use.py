@@ -20,7 +20,7 @@ from circinus.specification.formatting import (
     format_usd_per_h,
 )
 
-_UNUSED = 5e-4
+UNUSED = 5e-4
 """Share of a capacity below which a link counts as unused."""
 
 
@@ -44,7 +44,7 @@ def use_table(matching: Matching, infrastructure: Infrastructure) -> RenderableT
     unused = []
     for link in Network(infrastructure).links:
         amounts = prices.get(f"link {link.name}", [])
-        if any(price.used >= _UNUSED or _marginal_values(price) for price in amounts):
+        if any(price.used >= UNUSED or marginal_values_text(price) for price in amounts):
             per_gb = f"${link.price_usd_per_gb:g}/GB" if link.price_usd_per_gb else ""
             table.add_row(OneLine(link.name), _used(amounts), per_gb)
         elif amounts:
@@ -83,11 +83,12 @@ def _size(sized: SizedDeployment) -> tuple[str, int, float, float, int]:
 
 def _used(amounts: list[ShadowPrice]) -> str:
     """Return the use of a pool's resources or of a link, as a bar for the first one, and what one more unit adds."""
-    parts = (f"{price.used:.0%} of {_capacity(price)}" for price in amounts)
-    return "\n".join([f"{bar(amounts[0].used)} {', '.join(parts)}", *filter(None, map(_marginal_values, amounts))])
+    parts = (f"{price.used:.0%} of {capacity_text(price)}" for price in amounts)
+    return "\n".join([f"{bar(amounts[0].used)} {', '.join(parts)}", *filter(None, map(marginal_values_text, amounts))])
 
 
-def _capacity(price: ShadowPrice) -> str:
+def capacity_text(price: ShadowPrice) -> str:
+    """Return the capacity of a resource with its unit."""
     match price.unit:
         case "GiB":
             return format_bytes(price.capacity * 2.0**30)
@@ -97,7 +98,7 @@ def _capacity(price: ShadowPrice) -> str:
             return format_amount(price.unit + "s", price.capacity)
 
 
-def _marginal_values(price: ShadowPrice) -> str:
+def marginal_values_text(price: ShadowPrice) -> str:
     """Return the marginal weight and saving of a binding resource."""
     effects = [f"weight +{price.weight:.3g}"] if price.weight > 0 else []
     effects += [f"-{format_usd_per_h(price.saving_usd_per_h)}"] if price.saving_usd_per_h > 0 else []

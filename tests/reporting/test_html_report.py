@@ -1,0 +1,127 @@
+"""The report of a plan as a page: escaped, self-contained, without empty sections."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from fixed_plan import INFRASTRUCTURE, MATCHING, METRIC, QUERIES
+from test_service_time_text import SEEN
+
+from circinus.control.state_store import Event, EventKind
+from circinus.errors import PlanningError
+from circinus.matching import PlanFile
+from circinus.reporting.html_report.content import NodeTrial, ReportContent, WhatIf
+from circinus.reporting.html_report.page import report_page
+from circinus.specification import DatasetSpec, MetricSpec, OperatorSpec, Pipeline, Specification
+from raised import raises_code
+
+STEPS = tuple(
+    Event(1e9 + second, EventKind.STEP, "live-1", "overloaded", {"from": a, "to": b})
+    for second, a, b in ((0, 0, 1), (12, 1, 0))
+)
+HOSTILE = "<script>alert('1')</script>"
+PLAN = PlanFile("", {}, (), {}, 0, "profiles.sqlite", "local", MATCHING, "2026-11-28T11:01:26+00:00", 0.5)
+
+
+class _Page(HTMLParser):
+    """Elements of a page with their attributes, its headings of sections, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    @property
+    def sections(self) -> list[str]:
+        return [str(attributes["id"]) for tag, attributes in self.elements if tag == "section"]
+
+
+def _content(**changes: Any) -> ReportContent:
+    pipeline = Pipeline(
+        name="notes",
+        operators=(OperatorSpec(name="split", uses="notes:split"),),
+        metric=MetricSpec(name=METRIC, uses="notes:right"),
+        dataset=DatasetSpec(uses="notes:items"),
+    )
+    specification = Specification({"notes": pipeline}, INFRASTRUCTURE, tuple(QUERIES.values()))
+    return replace(ReportContent(PLAN, specification), **changes)
+
+
+def test_a_plan_alone_has_no_empty_sections() -> None:
+    page = _Page(report_page(_content()))
+    assert page.sections == ["summary", "map", "resources", "queries"]
+    assert [tag for tag, _ in page.elements].count("figure") == len(QUERIES)
+    assert "3 of 5" in page.text
+    assert page.text.count(METRIC) > 5
+
+
+def test_nothing_is_requested_and_identifiers_are_unique() -> None:
+    text = report_page(_content())
+    page = _Page(text)
+    targets = [value for _, a in page.elements for key, value in a.items() if key in ("href", "xlink:href", "src")]
+    assert targets
+    assert {str(target)[0] for target in targets} == {"#"}
+    assert not re.findall(r"url\((?!#)|@import", text)
+    identifiers = [str(a["id"]) for _, a in page.elements if "id" in a]
+    assert len(identifiers) == len(set(identifiers))
+    assert {str(target)[1:] for target in targets} <= set(identifiers)
+
+
+def test_every_colour_of_a_chart_follows_the_page() -> None:
+    page = _Page(report_page(_content(events=STEPS)))
+    drawn = [str(a.get("style")) for tag, a in page.elements if tag in ("path", "use", "text")]
+    assert any("var(--chosen)" in style for style in drawn)
+    assert not [style for style in drawn if re.search("#[0-9a-f]{6}", style)]
+
+
+def test_names_of_users_are_escaped() -> None:
+    content = _content(source=HOSTILE)
+    queries = tuple(q.model_copy(update={"name": HOSTILE}) if q.name == "live-1" else q for q in QUERIES.values())
+    first, *others = MATCHING.assignments
+    assignments = (replace(first, query=HOSTILE, reason=HOSTILE), *others)
+    pools = tuple(pool.model_copy(update={"name": HOSTILE}) for pool in INFRASTRUCTURE.pools)
+    infrastructure = INFRASTRUCTURE.model_copy(update={"name": HOSTILE, "pools": pools})
+    matching = replace(MATCHING, assignments=assignments, prices=())
+    specification = replace(content.specification, queries=queries, infrastructure=infrastructure)
+    step = Event(0.0, EventKind.STEP, HOSTILE, HOSTILE, {"from": 0, "to": 1})
+    later = replace(step, time_s=9.0, details={"from": 1, "to": 0})
+    page = _Page(
+        report_page(
+            replace(
+                content, plan_set=replace(PLAN, matching=matching), specification=specification, events=(step, later)
+            )
+        )
+    )
+    assert [tag for tag, _ in page.elements if tag == "script"] == []
+    assert page.text.count(HOSTILE) > 8
+    assert any(HOSTILE in str(a.get("aria-label")) for _, a in page.elements)
+
+
+def test_observations_events_and_trials_are_shown_where_they_are() -> None:
+    trial = NodeTrial("office-server", 0.4, replace(MATCHING, rejections=(), satisfied_weight=5.0))
+    what_if = WhatIf(nodes=(trial,), omitted=("4× load",))
+    page = _Page(report_page(_content(observations=(SEEN,), events=STEPS, what_if=what_if)))
+    assert page.sections == ["summary", "map", "resources", "queries", "observations", "events", "what-if"]
+    assert "p/op(size=2) on edge: service times are 1.22 times" in page.text
+    assert "rung 1 for 12 s" in page.text
+    assert "5 (+2)" in page.text
+    assert "4× load" in page.text
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with raises_code(PlanningError, "report.not_installed") as caught:
+        report_page(_content())
+    assert "circinus-planner[report]" in str(caught.value.hint)

@@ -1,0 +1,44 @@
+"""The report in a browser: its policy lets it request nothing, and nothing is logged to the console."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from test_html_report import _content
+
+from circinus.reporting.html_report.page import report_page
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="needs Chromium; Debian's package is chromium"),
+]
+
+
+def _console(page: str, folder: Path) -> list[str]:
+    """Return what a browser logs of a page to its console."""
+    file = folder / "report.html"
+    file.write_text(page, encoding="utf-8")
+    run = subprocess.run(
+        [
+            *(str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"),
+            *("--enable-logging=stderr", "--dump-dom", file.as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "<h1>" in run.stdout
+    return [line for line in run.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_the_console_stays_empty(tmp_path: Path) -> None:
+    assert _console(report_page(_content()), tmp_path) == []
+
+
+def test_a_request_would_be_seen(tmp_path: Path) -> None:
+    page = report_page(_content()).replace("<main>", '<main><img src="https://example.org/pixel.png">')
+    assert len(_console(page, tmp_path)) == 1
