@@ -70,8 +70,12 @@ class LoadedPlan:
         warm_up_s: float,
         seed: int,
         on_progress: Callable[[Progress], None] | None = None,
+        profiles: Mapping[str, PipelineProfile] | None = None,
     ) -> SimulationReport:
-        """Simulate the served queries with their measurements; see `circinus.simulation.simulate`."""
+        """Simulate the served queries with their measurements; see `circinus.simulation.simulate`.
+
+        Corrected profiles are read unless they are passed.
+        """
         from circinus.matching.simulation_check import simulation_inputs
         from circinus.simulation import simulate
         from circinus.specification import Network
@@ -80,7 +84,7 @@ class LoadedPlan:
         _log.info("simulate %g s at %g times the rates", duration_s, load)
         served = {assignment.query for assignment in matching.assignments}
         return simulate(
-            simulation_inputs(self.specification, self.profiles(), matching),
+            simulation_inputs(self.specification, self.profiles() if profiles is None else profiles, matching),
             {sized.deployment: sized.replicas for sized in matching.deployments},
             Network(infrastructure),
             duration_s=duration_s,

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 from circinus.api.defaults import DEFAULT_ADDRESS, DEFAULT_PLAN, DeploymentMode
-from circinus.api.profiling_workspace import ProfilingWorkspace, Sources
+from circinus.api.profiling_workspace import Sources
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, seconds
+from circinus.api.reporting_workspace import ReportingWorkspace
 from circinus.errors import PlanningError, ServingError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from circinus.specification import Query
 
 
-class Workspace(ProfilingWorkspace):
+class Workspace(ReportingWorkspace):
     """A specification with its profile store, engine and plans; one method for each verb of the command line.
 
     Args:

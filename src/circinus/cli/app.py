@@ -26,6 +26,7 @@ VERBS = {
         "admit": "Admit one more query to a running plan, or reject it (exit code 1).",
         "explain": "Explain each query's plan or rejection, its alternatives, and the change that would admit it.",
         "simulate": "Simulate a plan request by request, through queues, batches and links, and check every SLO.",
+        "report": "Write a plan as one HTML page that opens offline, with its map, frontiers, profiles and what-if.",
     },
     "Run": {
         "apply": "Deploy exactly the plan of a plan file.",

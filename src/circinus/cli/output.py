@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -38,18 +38,21 @@ def progress_console() -> Console:
 
 
 @contextmanager
-def elapsed_time(task: str, console: Console | None = None) -> Iterator[None]:
-    """Show a task and its elapsed time on standard error while it runs, on a terminal only."""
+def elapsed_time(task: str, console: Console | None = None) -> Iterator[Callable[[str], None]]:
+    """Show a task and its elapsed time on standard error while it runs, on a terminal only.
+
+    The value shows another task instead.
+    """
     console = console or progress_console()
     if not console.is_terminal:
-        yield
+        yield lambda _: None
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as progress:
-        progress.add_task(task, total=None)
-        yield
+        shown = progress.add_task(task, total=None)
+        yield lambda text: progress.update(shown, description=text)
 
 
 def progress_bar(pipeline: str) -> AbstractContextManager[ProfileObserver]:

@@ -1,0 +1,198 @@
+"""The report of a plan, from the plan file and from what the profile store and the controller's state file have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from circinus.api.planning_service import apply_corrections, pipelines_in_use
+from circinus.api.reports import LoadReport
+from circinus.control.state_store import ControlStateStore, Event, EventKind
+from circinus.errors import PlanningError, ProfileError
+from circinus.matching import plan_all_queries, require_fresh
+from circinus.matching.admission import AdmissionPlanner
+from circinus.matching.advice import advise, with_nodes
+from circinus.profiling import load_observations
+from circinus.profiling.measurement.backend import LocalBackend
+from circinus.profiling.store.measurement_keys import CodeVersions, MeasurementKeys
+from circinus.profiling.store.profile_loader import read_profile
+from circinus.profiling.store.profile_store import ProfileStore
+from circinus.profiling.store.stored_verdicts import with_stored_verdicts
+from circinus.reporting.html_report.content import NodeTrial, ReportContent, WhatIf
+from circinus.reporting.html_report.page import report_page
+
+if TYPE_CHECKING:
+    from circinus.api.plan_context import LoadedPlan
+    from circinus.api.quantities import AnyPath
+    from circinus.matching import PlanFile
+    from circinus.profiling import PipelineProfile
+    from circinus.profiling.hardware.machine import Machine
+    from circinus.simulation.report import SimulationReport
+    from circinus.specification import Pipeline
+
+_LOADS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+_REQUESTS, _MAX_REQUESTS = 1000, 50_000
+"""Requests of the rarest query in a simulation at the planned rates, and maximum of all queries together."""
+_MAX_ADVISED = 3
+"""Number of rejected queries that changes are searched for."""
+_MAX_EVENTS = 200
+_NOT_STORED = ("store.missing", "profile.not_measured")
+"""Codes of errors that leave the profiles out of a report."""
+
+_Progress = Callable[[str], None]
+_Profiles = Mapping[str, "PipelineProfile"]
+
+
+class _RecordedCode(LocalBackend):
+    """Measurements of the code that a plan was made with, which need not be at hand."""
+
+    def __init__(self, plan_set: PlanFile) -> None:
+        super().__init__(())
+        self._versions = plan_set.code_versions
+
+    def addresses(self, pipeline: Pipeline, machine: Machine | None) -> MeasurementKeys:
+        return MeasurementKeys(pipeline, CodeVersions.recorded(pipeline, self._versions), machine=machine)
+
+
+def write_report(
+    opened: LoadedPlan,
+    output: Path,
+    load: LoadReport | AnyPath | None,
+    state_file: Path,
+    *,
+    what_if_s: float,
+    on_progress: _Progress,
+) -> Path:
+    """Write the report of a plan; see `Workspace.report`."""
+    plan_set, specification = opened.plan_set, opened.specification
+    require_fresh(replace(plan_set, code_versions={}), specification)
+    measured = load.to_dict() if isinstance(load, LoadReport) else None if load is None else _read_load(Path(load))
+    on_progress("reading profiles")
+    profiles = _stored_profiles(opened)
+    what_if = None
+    if what_if_s > 0 and profiles:
+        what_if, plan_set = _what_if(opened, profiles, what_if_s, on_progress)
+    on_progress("drawing charts")
+    served = {name for name in specification.pipelines if name in profiles}
+    content = ReportContent(
+        plan_set,
+        specification,
+        source="" if opened.path is None else opened.path.name,
+        profiles=profiles,
+        observations=[o for o in load_observations(opened.store) if o.pipeline in served] if profiles else (),
+        load=measured,
+        events=_last_events(state_file, opened),
+        what_if=what_if,
+    )
+    page = report_page(content)
+    try:
+        output.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise PlanningError(
+            f"cannot write the report: {error.strerror}",
+            code="report.unwritable",
+            location=str(output),
+            hint="Name another file with --output.",
+        ) from error
+    return output
+
+
+def _read_load(path: Path) -> Mapping[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["kind"] == "load":
+            measured: Mapping[str, Any] = document["data"]
+            return measured
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise _no_load(path) from error
+    raise _no_load(path)
+
+
+def _no_load(path: Path) -> PlanningError:
+    return PlanningError(
+        "this is no report of a load test",
+        code="report.no_load_test",
+        location=str(path),
+        hint="Write one with `circinus load --json > load.json`.",
+    )
+
+
+def _stored_profiles(opened: LoadedPlan) -> _Profiles:
+    """Return the profiles of all pipelines in use, with verdicts if these are stored; none if the store lacks one."""
+    source, specification, profiles = _RecordedCode(opened.plan_set), opened.specification, {}
+    try:
+        with ProfileStore(opened.store) as store:
+            for name in pipelines_in_use(specification):
+                loaded = read_profile(store, specification, name, opened.plan_set.seed, source)
+                stored = with_stored_verdicts(store, loaded.addresses, specification, loaded.profile)
+                profiles[name] = loaded.profile if stored is None else stored
+    except ProfileError as error:
+        if error.code not in _NOT_STORED:
+            raise
+        return {}
+    return profiles
+
+
+def _last_events(state_file: Path, opened: LoadedPlan) -> Sequence[Event]:
+    """Return the events since a controller last started, unless it controlled other queries."""
+    if not state_file.is_file():
+        return ()
+    with closing(ControlStateStore(state_file)) as store:
+        events = list(store.last(_MAX_EVENTS, None))
+    starts = [number for number, event in enumerate(events) if event.kind == EventKind.STARTED]
+    events = events[starts[-1] :] if starts else events
+    planned = {query.name for query in opened.specification.queries}
+    return events if planned.issuperset(event.subject for event in events if event.kind == EventKind.STEP) else ()
+
+
+def _what_if(
+    opened: LoadedPlan, profiles: _Profiles, limit_s: float, on_progress: _Progress
+) -> tuple[WhatIf, PlanFile]:
+    """Return changes that were simulated or planned, and the plan with changes that serve its rejected queries.
+
+    What the time limit leaves no time for is named instead.
+    """
+    specification, plan_set, end_s = opened.specification, opened.plan_set, perf_counter() + limit_s
+    profiles = apply_corrections(plan_set.corrections, profiles, specification)
+    loads: list[SimulationReport] = []
+    nodes: list[NodeTrial] = []
+    omitted: list[str] = []
+
+    def in_time(step: str, expected_s: float = 0.0) -> bool:
+        if perf_counter() + expected_s > end_s:
+            omitted.append(step)
+            return False
+        on_progress(step)
+        return True
+
+    rates = [query.rate_per_s for query in specification.queries if query.name in _served(plan_set)]
+    for load in _LOADS if rates else ():
+        if in_time(f"{load:g}× load"):
+            duration_s = min(_REQUESTS / min(rates), _MAX_REQUESTS / sum(rates))
+            report = opened.simulate(
+                load=load, duration_s=duration_s, warm_up_s=duration_s / 10, seed=0, profiles=profiles
+            )
+            loads.append(report)
+    rejections = list(plan_set.matching.rejections)
+    if rejections:
+        planner = AdmissionPlanner.of(specification, profiles, plan_set.matching)
+        for number, rejection in enumerate(rejections[:_MAX_ADVISED]):
+            if in_time(f"changes that serve {rejection.query}"):
+                rejections[number] = advise(planner, rejection)
+        plan_set = replace(plan_set, matching=replace(plan_set.matching, rejections=tuple(rejections)))
+        exhausted = [name for rejection in rejections for name in rejection.binding if name.startswith("pool")]
+        for pool in specification.required_infrastructure.pools if exhausted else ():
+            if in_time(f"one more node in pool {pool.name}", plan_set.planning_s):
+                larger = with_nodes(specification, pool.name, 1)
+                matching, _ = plan_all_queries(larger, profiles, explain_rejections=())
+                nodes.append(NodeTrial(pool.name, pool.price_usd_per_h, matching))
+    return WhatIf(tuple(loads), tuple(nodes), tuple(omitted)), plan_set
+
+
+def _served(plan_set: PlanFile) -> set[str]:
+    return {assignment.query for assignment in plan_set.matching.assignments}

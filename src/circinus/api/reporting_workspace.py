@@ -1,0 +1,58 @@
+"""The part of the workspace that reports a plan as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from circinus.api.profiling_workspace import ProfilingWorkspace
+from circinus.api.quantities import AnyPath, Duration, seconds
+
+if TYPE_CHECKING:
+    from circinus.api.plans import Plan
+    from circinus.api.reports import LoadReport
+
+
+class ReportingWorkspace(ProfilingWorkspace):
+    """Base of `Workspace` with the report of a plan."""
+
+    def report(
+        self,
+        plan: Plan,
+        output: AnyPath = "report.html",
+        *,
+        load: LoadReport | AnyPath | None = None,
+        state_file: AnyPath | None = None,
+        what_if: Duration = "20s",
+        on_progress: Callable[[str], None] = lambda step: None,
+    ) -> Path:
+        """Write a plan as one HTML page that opens offline, and return its path.
+
+        The code of the operators is not needed. Parts of which nothing is stored are left out.
+
+        Args:
+            plan: plan of this workspace.
+            output: file to write.
+            load: load test of the plan, or the file with what `circinus load --json` printed.
+            state_file: state file of the controller; by default that of the engine.
+            what_if: time for simulations of other loads and for plans with changes; 0: none are made.
+            on_progress: callback with each step that takes time.
+
+        Raises:
+            StalePlanError: the specification has changed since the plan was made.
+            MissingFileError: there is no such state file.
+            PlanningError: Matplotlib is not installed, `load` is no load test, or the file cannot be written.
+
+        Example:
+            >>> workspace.report(plan, "plan.html", what_if=0).name
+            'plan.html'
+        """
+        from circinus.api.plan_context import LoadedPlan, require_file
+        from circinus.api.plan_report import write_report
+
+        opened = LoadedPlan(plan.file, self.specification, self.store, plan.path)
+        state = self.engine.state_file if state_file is None else Path(state_file)
+        if state_file is not None:
+            require_file(state, "the state file of a controller")
+        return write_report(opened, Path(output), load, state, what_if_s=seconds(what_if), on_progress=on_progress)

@@ -1,0 +1,58 @@
+"""`circinus report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from circinus.cli.options import (
+    DEFAULT_PLAN,
+    DEFAULT_RUN_FOLDER,
+    OUTPUT,
+    TRAFFIC,
+    Json,
+    PlanFile,
+    RunDir,
+    StateFile,
+    duration_option,
+    quantity,
+)
+
+
+def report(
+    plan_file: PlanFile = DEFAULT_PLAN,
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.", rich_help_panel=OUTPUT)] = Path(
+        "report.html"
+    ),
+    what_if: Annotated[
+        float,
+        quantity(duration_option, "Time for other loads, nodes and SLOs; 0 leaves them out.", "20s", OUTPUT),
+    ] = 20.0,
+    load: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="JSON",
+            help="Load test to compare with: the output of `circinus load --json`.",
+            rich_help_panel=TRAFFIC,
+        ),
+    ] = None,
+    state_file: StateFile = None,
+    run_dir: RunDir = DEFAULT_RUN_FOLDER,
+    json: Json = False,
+) -> None:
+    """Write a plan as one HTML page that opens offline, with its map, frontiers, profiles and what-if.
+
+    The code of the operators is not needed.
+    """
+    from circinus.api.workspace import Workspace
+    from circinus.cli.output import elapsed_time, print_json
+
+    workspace, plan = Workspace.open_plan(plan_file, check_fresh=False, run_dir=run_dir)
+    with elapsed_time("reporting the plan") as show:
+        written = workspace.report(plan, output, load=load, state_file=state_file, what_if=what_if, on_progress=show)
+    if json:
+        print_json("report", {"file": written})
+    else:
+        typer.echo(f"wrote {written}")

@@ -1,0 +1,117 @@
+"""The report of a plan of the starter, from the store, a load test and a time limit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import circinus as c
+from circinus.control.state_store import ControlStateStore, Event, EventKind
+from cli_runner import as_a_new_process, run_circinus
+from prepared import prepared_starter
+from raised import raises_code
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[Path]:
+    """The starter application, profiled and planned; the working folder."""
+    application = prepared_starter(tmp_path_factory).copy(tmp_path / "application")
+    with as_a_new_process((), application):
+        yield application
+
+
+def test_a_report_needs_no_code_and_says_what_would_change(folder: Path) -> None:
+    workspace, plan = c.Workspace.open_plan(folder / "plan.json")
+    for module in folder.rglob("*.py"):
+        module.unlink()
+    steps: list[str] = []
+    page = workspace.report(plan, "new.html", what_if="10min", on_progress=steps.append).read_text(encoding="utf-8")
+    assert [step for step in steps if "load" in step] == [
+        f"{load}× load" for load in ("0.5", "1", "1.5", "2", "3", "4")
+    ]
+    for section in ("summary", "map", "resources", "queries", "profiles", "what-if"):
+        assert f'<section id="{section}"' in page
+    for section in ("load", "observations", "events"):
+        assert f'<section id="{section}"' not in page
+    assert "scores measured (" in page
+
+
+def test_changes_that_serve_rejected_queries_are_planned(folder: Path) -> None:
+    application = c.Workspace(".").specification
+    aid, archive = application.queries
+    slos = archive.slos.replaced("accuracy", archive.slos.accuracy.with_limit(0.9999))
+    strict, huge = archive.model_copy(update={"slos": slos}), aid.model_copy(update={"rate_per_s": 1e5})
+    for query, heading in ((strict, "Changes that serve a rejected query"), (huge, "One more node")):
+        queries = tuple(query if query.name == other.name else other for other in application.queries)
+        workspace = c.Workspace(replace(application, queries=queries), store=Path(".circinus/profiles.sqlite"))
+        plan = workspace.plan()
+        assert list(plan.rejected) == [query.name]
+        page = workspace.report(plan, what_if="10min").read_text(encoding="utf-8")
+        assert f"<h3>{heading}</h3>" in page
+        assert "Not computed" not in page
+
+
+def test_time_is_not_spent_where_none_is_given(folder: Path) -> None:
+    workspace, plan = c.Workspace.open_plan(folder / "plan.json")
+    shutil.rmtree(folder / ".circinus")
+    page = workspace.report(plan, what_if=0).read_text(encoding="utf-8")
+    assert 'id="what-if"' not in page
+    assert 'id="profiles"' not in page
+
+
+@pytest.mark.slow
+def test_a_load_test_stands_beside_the_prediction(folder: Path) -> None:
+    workspace, plan = c.Workspace.open_plan(folder / "plan.json")
+    with workspace.deploy(plan, mode="replay", items=4) as deployment:
+        measured = deployment.load_test(duration="3s", warm_up="0s", items=4)
+    by_value = workspace.report(plan, load=measured, what_if=0).read_text(encoding="utf-8")
+    assert 'id="load"' in by_value
+    assert by_value.count("measured: ") >= 2 * len(plan)
+    document = {"schema_version": 2, "kind": "load", "data": measured.to_dict()}
+    Path("load.json").write_text(json.dumps(document), encoding="utf-8")
+    assert workspace.report(plan, load="load.json", what_if=0).read_text(encoding="utf-8") == by_value
+
+
+def test_a_timeline_has_the_last_run_of_a_controller_of_these_queries(folder: Path) -> None:
+    workspace, plan = c.Workspace.open_plan(folder / "plan.json")
+
+    def report(name: str, subject: str) -> str:
+        with closing(ControlStateStore(folder / name)) as store:
+            lease = store.acquire("test", 0.0, 9.0)
+            for start_s, kept in ((0.0, "earlier"), (100.0, "last")):
+                step = Event(start_s + 5, EventKind.STEP, subject, f"{kept} run", {"from": 0, "to": 1})
+                store.commit(lease, "{}", (Event(start_s, EventKind.STARTED, "plans", f"{kept} start"), step))
+        return workspace.report(plan, state_file=folder / name, what_if=0).read_text(encoding="utf-8")
+
+    page = report("own.sqlite", "archive")
+    assert "last run" in page
+    assert "earlier run" not in page
+    assert 'id="events"' not in report("other.sqlite", "query-of-others")
+
+
+def test_errors_have_codes(folder: Path) -> None:
+    workspace, plan = c.Workspace.open_plan(folder / "plan.json")
+    for content in ("{}", "no JSON", '{"kind": "plan", "data": {}}'):
+        Path("load.json").write_text(content, encoding="utf-8")
+        with raises_code(c.PlanningError, "report.no_load_test"):
+            workspace.report(plan, load="load.json")
+    with raises_code(c.CircinusError, "file.missing"):
+        workspace.report(plan, state_file="missing.sqlite")
+    with raises_code(c.PlanningError, "report.unwritable"):
+        workspace.report(plan, "missing/report.html", what_if=0)
+    fewer = replace(workspace.specification, queries=workspace.specification.queries[:1])
+    with raises_code(c.StalePlanError, "plan.stale"):
+        c.Workspace(fewer, store=workspace.store).report(plan, what_if=0)
+
+
+def test_the_command_writes_the_page(folder: Path) -> None:
+    run = run_circinus("report", "--what-if", "0", "-o", "page.html", cwd=folder)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert (folder / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert "page.html" in run.stdout
