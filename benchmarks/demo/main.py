@@ -233,6 +233,8 @@ def run_demo(options: DemoOptions, console: Console) -> tuple[list[Figure], Rows
             "Call make demo again to resume profiling.",
             style="yellow",
         )
+    page = demo.workspace.report(plan, options.state / "report.html", load=reports[OURS], what_if="10s")
+    console.print(f"report of the plan: {os.path.relpath(page)}", highlight=False)
     wall_s = perf_counter() - started_s
     figures = [
         Figure("demo, installed", wall_s, 360.0, "lower", "s"),
