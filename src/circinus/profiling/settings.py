@@ -14,7 +14,8 @@ class ProfilingSettings:
     allocation_share: float = 0.2
     """Maximum share of the budget for allocations before scores get more precise."""
     decision_share: float = 0.2
-    """Maximum share of the time for a sampler's decisions; one may exceed it where nothing else is left to measure."""
+    """Maximum share of the time for a sampler's decisions; in spaces too large to list, one may exceed it where nothing
+    else is left to measure."""
     first_profile_share: float = 0.5
     """Share of the budget for the first profile, whose verdicts rest on declared speeds."""
     latency_risk_share: float = 0.1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from circinus.profiling.observer import TimeBudget
 from circinus.profiling.race.sampler import DecisionTimeoutError
@@ -26,8 +26,6 @@ class DecisionPace:
         self.total_s = 0.0
         self.last_s = 0.0
         """Duration of the last decision, or of the attempt."""
-        self.is_given_up = False
-        """Whether the last decision exceeded its time."""
 
     @property
     def is_due(self) -> bool:
@@ -40,7 +38,7 @@ class DecisionPace:
     def reserve_s(self) -> float:
         """Seconds of the budget to leave for a last decision: none if it would take too much of the share."""
         share_s, required_s = PROFILING.decision_share * (self._budget.limit_s or 0.0), _GROWTH * self.last_s
-        return required_s if required_s <= max(share_s - self.total_s, share_s / 4) else 0.0
+        return required_s if required_s <= share_s - self.total_s else 0.0
 
     def fits(self, limit_s: float) -> bool:
         """Return whether another decision is expected to fit."""
@@ -54,18 +52,19 @@ class DecisionPace:
 
     @contextmanager
     def timed(self, limit_s: float) -> Iterator[Callable[[], None]]:
-        """Time a decision; the callback raises `DecisionTimeoutError` after `limit_s`."""
-        start_s = self._budget.elapsed_s
+        """Time a decision; the callback raises `DecisionTimeoutError` where another part would exceed `limit_s`."""
+        start_s = checked_s = self._budget.elapsed_s
+        longest_s = 0.0
 
         def check_time() -> None:
-            if self._budget.elapsed_s - start_s > limit_s:
+            nonlocal checked_s, longest_s
+            longest_s, checked_s = max(longest_s, self._budget.elapsed_s - checked_s), self._budget.elapsed_s
+            if checked_s + longest_s - start_s > limit_s:
                 raise DecisionTimeoutError
 
         try:
-            yield check_time
-            self.is_given_up = False
-        except DecisionTimeoutError:
-            self.is_given_up = True
+            with suppress(DecisionTimeoutError):
+                yield check_time
         finally:
             self._end_s = self._budget.elapsed_s
             self.last_s = self._end_s - start_s

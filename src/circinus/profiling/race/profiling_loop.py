@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Collection
 
 from circinus.arrays import IntArray
@@ -88,20 +88,19 @@ class ProfilingLoop:
             self._increase(self._race.configurations[0], 1, math.inf)
         self._complete()
         self._first_look(limit_s * PROFILING.first_round_share)
-        self._allocations.measure(limit_s * PROFILING.allocation_share, self._report_allocations)
-        self._pursue()
-        while self._first_look(self._budget.remaining_s):
-            self._pursue()
-        self._allocations.measure(math.inf, self._report_allocations)
-        self._pursue()  # batches may have raised the memory usage
+        for allocations_s in (limit_s * PROFILING.allocation_share, math.inf):
+            self._allocations.measure(min(allocations_s, self._available_s), self._report_allocations)
+            self._pursue()  # batches may have raised the memory usage
+            while self._first_look(self._available_s):
+                self._pursue()
 
     def final_decision(self, *, interrupted: bool) -> SamplerDecision | None:
         """Return the decision about all measurements if the budget allows one, else the last, with no certificate."""
         if self._sampler is None:
             return None
         self._is_decided &= not self._is_restricted
-        if not interrupted and self._rest_s() >= self._pace.last_s:
-            self._decide(self._budget.remaining_s if self._unmeasured else self._pace.limit_s(self._rest_s()))
+        if not interrupted and (rest_s := self._rest_s()) >= self._pace.last_s:
+            self._decide(self._pace.limit_s(rest_s))
         if self._decision is not None and self._is_decided:
             return self._decision
         conclusive = not self._unmeasured and bool((self._race.state.items >= self._race.checkpoints[0]).all())
@@ -119,6 +118,11 @@ class ProfilingLoop:
     def exhausted(self) -> frozenset[Configuration]:
         """Configurations that cannot be measured further."""
         return frozenset(c for c in self._race.configurations if self._race.is_closed(c))
+
+    @property
+    def _available_s(self) -> float:
+        """Remaining seconds without those of a last decision."""
+        return self._budget.remaining_s - self._pace.reserve_s
 
     def _complete(self) -> None:
         """Complete interrupted increments within the budget, so that a resumed run makes the same decisions."""
@@ -164,7 +168,7 @@ class ProfilingLoop:
         while stepped:
             race.update_usage(self._resource_usage())
             stepped = False
-            while self._budget.remaining_s > self._pace.reserve_s:
+            while self._available_s > 0:
                 step = self._choose(beyond)
                 if step is None:
                     break
@@ -176,7 +180,7 @@ class ProfilingLoop:
                 is_suggested = bool(self._suggestions) and self._suggestions[0].configuration == configuration
                 if is_suggested:
                     del self._suggestions[0]
-                if self._increase(configuration, target, self._budget.remaining_s - self._pace.reserve_s):
+                if self._increase(configuration, target, self._available_s):
                     stepped = True
                     if not is_started:
                         break  # its resource usage must be compared first
@@ -195,7 +199,7 @@ class ProfilingLoop:
                 if rest_s < self._pace.last_s:
                     self._measure_rest()
                     return None
-                is_last_resort = is_forced and self._unmeasured > 0
+                is_last_resort = is_forced and math.isinf(rest_s)
                 limit_s = self._budget.remaining_s if is_last_resort else self._pace.limit_s(rest_s)
                 if not self._decide(limit_s, beyond) and is_forced and not is_last_resort:
                     self._decision = None  # the race alone settles what is measured
@@ -226,13 +230,11 @@ class ProfilingLoop:
         return self._unstarted(beyond) if step is None else (race.configurations[step.configuration], step.target)
 
     def _unstarted(self, beyond: Collection[Configuration]) -> tuple[Configuration, int] | None:
-        """Return the fastest unmeasured configuration and its number of items, if the last decision was given up."""
-        race = self._race
-        if not self._pace.is_given_up or configuration_count(self._measurer.pipeline) > PROFILING.max_measured:
+        """Return the fastest unmeasured configuration and its number of items, if there is no decision."""
+        race, pipeline = self._race, self._measurer.pipeline
+        if self._sampler is None or self._decision or configuration_count(pipeline) > PROFILING.max_measured:
             return None
-        unstarted = [
-            c for c in prefix_order(self._measurer.pipeline) if not (race.items(c) or race.is_closed(c) or c in beyond)
-        ]
+        unstarted = [c for c in prefix_order(pipeline) if not (race.items(c) or race.is_closed(c) or c in beyond)]
         first = race.checkpoints[0]
         fastest = min(unstarted, key=lambda c: self._time_estimator.increment_s(c, 0, first) or 0.0, default=None)
         return None if fastest is None else (fastest, first)
@@ -306,7 +308,7 @@ class ProfilingLoop:
         begin = self._race.items(configuration)
         end = self._affordable(configuration, begin, target, allowed_s)
         if end == begin:
-            end = self._affordable(configuration, begin, min(begin + min_items, target), self._budget.remaining_s)
+            end = self._affordable(configuration, begin, min(begin + min_items, target), self._available_s)
         if end <= begin:
             return False
         start_s = self._budget.elapsed_s
@@ -337,11 +339,10 @@ class ProfilingLoop:
         if self._time_estimator.increment_s(configuration, begin, target) is None:
             return begin + 1  # no estimate yet: try one item
 
-        def beyond(end: int) -> bool:
-            expected_s = self._time_estimator.increment_s(configuration, begin, end)
-            return expected_s is None or expected_s > allowed_s
+        def expected_s(end: int) -> float:
+            return self._time_estimator.increment_s(configuration, begin, end) or 0.0
 
-        return bisect_left(range(begin + 1, target + 1), True, key=beyond) + begin
+        return begin + bisect_right(range(begin + 1, target + 1), allowed_s, key=expected_s)
 
     def _report_allocations(self, configuration: Configuration) -> None:
         self._is_decided = False
