@@ -82,7 +82,7 @@ def test_classes_take_what_single_queries_would(tiny: Sequence[Workload]) -> Non
         )
         fluid = FluidWorkload.of(workload).with_queries(*workload.drawn(30, seed=1))
         assert fluid.queries == 30
-        assert fluid.total_weight == single.weight.sum()
+        assert fluid.total_weight == single.priority_levels.weight.sum()
 
 
 def test_at_load_1_the_bound_stops_serving_everything(tiny: Sequence[Workload]) -> None:
