@@ -53,7 +53,10 @@ class Comparison:
 
 
 def profiles_part(busy: Sequence[int], repeats: int, items: int, console: Console) -> PartResult:
-    """Profile all operators beside each number of busy processes, and on the quiet machine before and after."""
+    """Profile all operators beside each number of busy processes, and on the quiet machine before and after.
+
+    The truth is the service time on the quiet machine: not even there is an operator always alone.
+    """
     quiet: defaultdict[str, list[FloatArray]] = defaultdict(list)
     measured: list[tuple[int, int, Times]] = []
     runs = [(count, seed) for seed in range(repeats) for count in (0, *busy, 0)]
@@ -63,9 +66,9 @@ def profiles_part(busy: Sequence[int], repeats: int, items: int, console: Consol
         if count:
             measured.append((count, seed, times))
         else:
-            for name, (elapsed_s, _, _) in times.items():
-                quiet[name].append(elapsed_s)
-    truth = {name: np.concatenate(elapsed_s) for name, elapsed_s in quiet.items()}
+            for name, (_, service_s, _) in times.items():
+                quiet[name].append(service_s)
+    truth = {name: np.concatenate(service_s) for name, service_s in quiet.items()}
     rows = [
         Comparison(
             name,
