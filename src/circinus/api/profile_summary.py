@@ -75,8 +75,8 @@ def machine_warning(profile: PipelineProfile, specification: Specification) -> s
     if not disturbed:
         return None
     return (
-        f"service times of {', '.join(disturbed)} were measured on a busy machine; the time that other programs took "
-        "is left out, and up to a fifth of error may remain. Run `circinus profile` again when the machine is quiet"
+        f"service times of {', '.join(disturbed)} were measured on a busy machine. Waits for a CPU are left out, but "
+        "the rest may be off. Run `circinus profile` again when the machine is quiet"
     )
 
 
