@@ -44,25 +44,24 @@ def test_computing_beside_others_takes_its_own_cpu_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpu_s", "switches", "queued_s", "wait_s"),
+    ("thread_s", "switches", "queue_s", "wait_s"),
     [
-        (10.0, 0, {}, 0.0),  # it computed all the time
-        (4.0, 0, {}, 6.0),  # nothing but the machine can have stopped it
-        (4.0, 1, {}, 0.0),  # it may have waited for a file, a network or a device
-        (4.0, 1, {"1": 5.0, "2": 2.0}, 5.0),  # threads wait at the same time
-        (4.0, 0, {"1": 5.0}, 6.0),  # a hypervisor took the rest
-        (15.0, 0, {"1": 1.0}, 1.0),  # two threads
-        (0.0, 9, {"1": 99.0}, 10.0),  # clocks differ by a little
+        (10.0, 0, 0.0, 0.0),  # it computed all the time
+        (4.0, 0, 0.0, 6.0),  # nothing but the machine can have stopped it
+        (4.0, 1, 0.0, 0.0),  # it may have waited for a file, a network, a device, or another thread
+        (4.0, 1, 5.0, 5.0),
+        (4.0, 0, 5.0, 6.0),  # a hypervisor took the rest
+        (11.0, 9, 99.0, 10.0),  # clocks differ by a little
     ],
 )
-def test_waits_follow_from_queues_and_from_what_was_not_computed(
-    cpu_s: float, switches: int, queued_s: dict[str, float], wait_s: float, monkeypatch: pytest.MonkeyPatch
+def test_waits_follow_from_the_queue_and_from_what_was_not_computed(
+    thread_s: float, switches: int, queue_s: float, wait_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds, cpu, voluntary = iter((100.0, 110.0)), iter((1.0, 1.0 + cpu_s)), iter((7, 7 + switches))
-    queues = iter(({"1": 3.0}, {thread: s + 3.0 * (thread == "1") for thread, s in queued_s.items()}))
+    seconds, thread = iter((100.0, 110.0)), iter((1.0, 1.0 + thread_s))
+    voluntary, queue = iter((7, 7 + switches)), iter((3.0, 3.0 + queue_s))
     monkeypatch.setattr(run_clock.time, "perf_counter", lambda: next(seconds))
-    monkeypatch.setattr(run_clock, "_cpu_s", lambda: next(cpu))
+    monkeypatch.setattr(run_clock.time, "thread_time", lambda: next(thread))
     monkeypatch.setattr(run_clock, "_voluntary_switches", lambda: next(voluntary))
-    monkeypatch.setattr(run_clock, "_run_queue_waits_s", lambda: next(queues))
+    monkeypatch.setattr(run_clock, "_run_queue_s", lambda: next(queue))
     times = RunClock().stop()
     assert (times.elapsed_s, times.wait_s, times.own_s) == pytest.approx((10.0, wait_s, 10.0 - wait_s))

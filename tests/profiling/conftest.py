@@ -21,7 +21,7 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setenv("SAMPLE_LOG", str(tmp_path / "calls.log"))
     # Runs that waited for a CPU are not repeated, however busy the machine of the tests is.
-    monkeypatch.setattr("circinus.profiling.profiler.busy_cpus", lambda: math.inf)
+    monkeypatch.setattr("circinus.profiling.profiler.busy_share", lambda: math.inf)
     found = Application(tmp_path)
     for module, source in SOURCES.items():
         found.write(module, source)

@@ -90,7 +90,7 @@ now_s = [0.0]
 
 def passes(seconds):
     # Time passes for whoever measures in this process, and nobody waits.
-    time.perf_counter = time.process_time = lambda: now_s[0]
+    time.perf_counter = time.process_time = time.thread_time = lambda: now_s[0]
     now_s[0] += seconds
 """
 """For operators that take a given time on a machine of any speed: `passes(seconds)`, called in a replica alone."""

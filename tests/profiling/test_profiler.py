@@ -146,7 +146,7 @@ def test_disturbed_runs_are_repeated_once_the_machine_is_quiet(
     assert all(name in warning(first) for name in OPERATORS)
     monkeypatch.setattr("inline_replica.InlineReplica.waited_share", 0.1)
     assert times(_profile(application)) == times(first)  # the machine is still busy
-    monkeypatch.setattr("circinus.profiling.profiler.busy_cpus", lambda: 0.0)
+    monkeypatch.setattr("circinus.profiling.profiler.busy_share", lambda: 0.0)
     second = _profile(application)
     assert not any(found.disturbed for found in second.configurations)
     assert not warning(second)
@@ -285,7 +285,7 @@ import signal, sys
 from pathlib import Path
 from sample_application import Application
 from circinus.profiling import profile_pipeline, profiler
-profiler.busy_cpus = lambda: 99.0  # runs that waited for a CPU are not repeated
+profiler.busy_share = lambda: 99.0  # runs that waited for a CPU are not repeated
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
 application = Application(Path(sys.argv[1]))
 found = profile_pipeline(application.specification, "sample", application.store)

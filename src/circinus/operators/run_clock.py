@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_TASKS = Path("/proc/self/task")
+_STATISTICS = Path("/proc/thread-self/schedstat")
 
 
 @dataclass(frozen=True)
@@ -18,7 +16,7 @@ class RunTimes:
 
     elapsed_s: float
     cpu_s: float
-    """CPU seconds of all threads, and of child processes that ended meanwhile."""
+    """CPU seconds of all threads."""
     wait_s: float
     """Seconds in which the run was ready and had no CPU: other programs or virtual machines had it."""
 
@@ -34,45 +32,36 @@ class RunTimes:
 
 
 class RunClock:
-    """Clock that starts with its construction.
+    """Clock of the calling thread that starts with its construction.
 
-    Linux counts for each thread how long it waited in a run queue (`/proc/self/task/*/schedstat`): the thread that
-    waited longest counts. A run without voluntary context switches also waited whenever it did not compute, which
-    covers the time that a hypervisor took away, and systems without such counts. The waits of child processes are
-    unknown.
+    Linux counts how long a thread waited in a run queue (`/proc/thread-self/schedstat`). A thread without voluntary
+    context switches also waited whenever it did not compute, which covers the time that a hypervisor took away, and
+    systems without such counts. Waits of other threads and of child processes stay in the time: whether the run had to
+    wait for them is unknown.
     """
 
     def __init__(self) -> None:
-        self._waits_s = _run_queue_waits_s()
+        self._queue_s = _run_queue_s()
         self._switches = _voluntary_switches()
-        self._cpu_s = _cpu_s()
+        self._thread_s = time.thread_time()
+        self._cpu_s = time.process_time()
         self._start_s = time.perf_counter()
 
     def stop(self) -> RunTimes:
         """Return the times since the start."""
-        elapsed_s, cpu_s = time.perf_counter() - self._start_s, _cpu_s() - self._cpu_s
-        idle_s = elapsed_s - cpu_s if _voluntary_switches() == self._switches else 0.0
-        waits_s = (wait_s - self._waits_s.get(thread, 0.0) for thread, wait_s in _run_queue_waits_s().items())
-        return RunTimes(elapsed_s, cpu_s, min(max(idle_s, *waits_s, 0.0), elapsed_s))
+        elapsed_s, cpu_s = time.perf_counter() - self._start_s, time.process_time() - self._cpu_s
+        thread_s = time.thread_time() - self._thread_s
+        idle_s = elapsed_s - thread_s if _voluntary_switches() == self._switches else 0.0
+        return RunTimes(elapsed_s, cpu_s, min(max(idle_s, _run_queue_s() - self._queue_s, 0.0), elapsed_s))
 
 
-def _run_queue_waits_s() -> dict[str, float]:
-    """Return thread id -> seconds in a run queue; empty where the system does not tell."""
+def _run_queue_s() -> float:
+    """Return the seconds of the thread in a run queue; 0 where the system does not tell."""
     try:
-        threads = os.listdir(_TASKS)
+        return int(_STATISTICS.read_text(encoding="ascii").split()[1]) * 1e-9
     except OSError:
-        return {}
-    waits_s = {}
-    for thread in threads:
-        with suppress(OSError):  # it has just ended
-            waits_s[thread] = int((_TASKS / thread / "schedstat").read_text(encoding="ascii").split()[1]) * 1e-9
-    return waits_s
+        return 0.0
 
 
 def _voluntary_switches() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
-
-
-def _cpu_s() -> float:
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
+    return resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)).ru_nvcsw

@@ -15,7 +15,7 @@ from circinus.profiling.hardware.class_profiler import (
     operators_by_class,
 )
 from circinus.profiling.hardware.class_times import write_profiling_machine
-from circinus.profiling.hardware.machine import busy_cpus
+from circinus.profiling.hardware.machine import busy_share
 from circinus.profiling.measurement.allocation_profiler import AllocationProfiler
 from circinus.profiling.measurement.backend import LocalBackend, MeasurementBackend
 from circinus.profiling.measurement.measurer import Measurer
@@ -150,6 +150,8 @@ def _profile(
         stored = _stored_dataset(opened, keys, seed, store)
         try:
             sampler = None if exhaustive else explorer
+            if isinstance(source, LocalBackend):
+                _repeat_disturbed(measurer, build_profile(opened, keys, stored, slos).configurations, budget, observer)
             loop = _profiling_loop(opened, measurer, keys, stored, slos, budget, observer, sampler)
             if exhaustive:
                 loop.run_exhaustively()
@@ -200,13 +202,14 @@ def _repeat_disturbed(
 ) -> None:
     """Measure configurations again whose runs other programs disturbed, if the machine is quiet now."""
     disturbed = [configuration for configuration in measured if configuration.disturbed]
-    if not disturbed or busy_cpus() > PROFILING.quiet_cpus:
+    if not disturbed or busy_share() > PROFILING.quiet_share:
         return
     for done, repeated in enumerate(disturbed, start=1):
-        if budget.remaining_s <= 0:
-            return
         with suppress(MeasurementError):
-            measurer.repeat(repeated.configuration, repeated.items.tolist())
+            for begin in range(0, len(repeated.items), PROFILING.increment):
+                if budget.remaining_s <= 0:
+                    return
+                measurer.repeat(repeated.configuration, repeated.items[begin : begin + PROFILING.increment].tolist())
         elapsed_s = budget.elapsed_s
         rest_s = min(elapsed_s / done * (len(disturbed) - done), budget.remaining_s)
         progress = ("disturbed runs", repeated.configuration, done, len(disturbed), elapsed_s, rest_s)
@@ -228,7 +231,6 @@ def _profiling_loop(
     bounds: dict[tuple[Configuration, int], Interval] = {}
     profile = build_profile(store, keys, stored, slos, bounds=bounds, explorer=explorer)
     measured_before = profile.configurations
-    _repeat_disturbed(measurer, measured_before, budget, observer)
     if explorer is None:
         candidates = prefix_order(pipeline)
     else:

@@ -49,8 +49,8 @@ class ProfilingSettings:
     disturbed_share: float = 1 / 3
     """Share of a run in which it waited for a CPU, from which its service time counts as disturbed. Below it, 2 of 47
     means were more than 10 % off, the most 14 % (`python -m benchmarks noise`)."""
-    quiet_cpus: float = 0.25
-    """Number of CPUs that other programs use up to which a machine is quiet, and disturbed runs are worth repeating."""
+    quiet_share: float = 0.125
+    """Share of its CPUs in use up to which a machine is quiet, and disturbed runs are worth repeating."""
     increment: int = 8
     """Number of items committed at once."""
     max_failures: int = 2

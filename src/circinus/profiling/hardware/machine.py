@@ -96,11 +96,11 @@ def available_cpus() -> float:
     return float(min(cpus, cgroup_limits()[0]))
 
 
-def busy_cpus() -> float:
-    """Return the mean number of busy CPUs of the machine during the next fifth of a second."""
+def busy_share() -> float:
+    """Return the mean share of the machine's CPUs in use during the next fifth of a second."""
     import psutil
 
-    return float(psutil.cpu_percent(interval=0.2)) / 100.0 * (psutil.cpu_count() or 1)
+    return float(psutil.cpu_percent(interval=0.2)) / 100.0
 
 
 def machine_mismatch(machine: Machine | None) -> str | None:
