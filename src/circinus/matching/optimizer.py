@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from circinus.errors import PlanningError
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.backfill import backfill, sized_deployments
 from circinus.matching.column_generation import Compose, Promise
@@ -171,15 +172,16 @@ def plan_all_queries(
             planner = _or_running_plans(planner, frontiers, incumbent, limit_s)
             if may_change and _may_serve_more(planner):
                 # Which plans the search prefers at utilization targets decides whom a second look can add.
-                afresh, _ = plan_all_queries(
-                    specification,
-                    profiles,
-                    search=search,
-                    settings=settings,
-                    explain_rejections=(),
-                    frontiers=frontiers,
-                )
-                planner = _heavier(planner, afresh)
+                with suppress(PlanningError):  # pinned queries may fit only as they run
+                    afresh, _ = plan_all_queries(
+                        specification,
+                        profiles,
+                        search=search,
+                        settings=settings,
+                        explain_rejections=(),
+                        frontiers=frontiers,
+                    )
+                    planner = _heavier(planner, afresh)
         matching = replace(
             planner.matching,
             rejections=tuple(
