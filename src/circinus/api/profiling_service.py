@@ -124,12 +124,14 @@ def _in_passes(
         for done, name in enumerate(pending):
             part_s = max(remaining_s / (len(pending) - done), _MIN_SHARE * limit_s / len(names))
             profile, took_s = measure(name, part_s)
-            profiles[name] = unreported[name] = profile.after(profiles.get(name))
+            earlier = profiles.get(name)
+            profiles[name] = unreported[name] = profile.after(earlier)
+            is_exhausted = earlier is not None and profile.profiled_s <= earlier.profiled_s
             remaining_s -= took_s
             if profile.interrupted:
                 break
             is_settled = not profile.configurations or (profile.all_decided and not exhaustive)
-            if is_settled or budget_s is None or name == pending[-1]:
+            if is_settled or is_exhausted or budget_s is None or name == pending[-1]:
                 report(unreported.pop(name))
             else:
                 unfinished.append(name)
