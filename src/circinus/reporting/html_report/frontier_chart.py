@@ -24,7 +24,7 @@ from circinus.specification.formatting import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CHOSEN, LADDER, COSTLIER, EXCLUDED = "chosen", "on its ladder", "costs more", "misses an SLO or does not fit"
+CHOSEN, LADDER, COSTLIER, EXCLUDED = "chosen", "on its ladder", "not cheaper", "misses an SLO or does not fit"
 _STYLES: dict[str, Style] = {
     CHOSEN: ("chosen", "o"),
     LADDER: ("ladder", "D"),

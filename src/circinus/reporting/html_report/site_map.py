@@ -44,14 +44,14 @@ def site_map(content: ReportContent) -> Html:
     lines: list[Html] = []
     labels: list[Html] = []
     taken: list[tuple[float, float]] = []
-    for source, target in dict.fromkeys(tuple(sorted(pair, key=lambda name: boxes[name].x)) for pair in flows):
+    for source, target in dict.fromkeys(tuple(sorted(pair, key=lambda name: (boxes[name].x, name))) for pair in flows):
         line, x, y = _connection(boxes[source], boxes[target], taken)
         taken.append((x, y))
         rates = [flows.get(pair, (0.0, 0.0)) for pair in ((source, target), (target, source))]
         lines.append(line)
         labels.append(_label(x, y, rates))
     sites = (_site(box) for box in boxes.values())
-    width = max(box.x + _WIDTH for box in boxes.values()) + 2
+    width = max(*(box.x + _WIDTH for box in boxes.values()), *(x + _GAP / 2 for x, _ in taken)) + 2
     height = max(max(box.y + box.height for box in boxes.values()), max((y + _LABEL for _, y in taken), default=0)) + 2
     described = "; ".join(f"{a} to {b}: {_rate(*flow)}" for (a, b), flow in flows.items() if flow[0])
     svg = element(

@@ -48,6 +48,8 @@ def _kept(report: SimulationReport) -> str:
 
 
 def _outcome(outcome: QueryOutcome) -> Html:
+    if not outcome.requests:
+        return element("span", "no request", class_="unsure")
     latency_s = outcome.at_percentile_s.value
     text = format_duration(latency_s) if latency_s < float("inf") else "dropped"
     if not outcome.is_significant:
