@@ -47,8 +47,8 @@ class ProfilingSettings:
     calibration_items: int = 24
     """Number of items on which speeds are measured."""
     disturbed_share: float = 1 / 3
-    """Share of a run in which it waited for a CPU, from which its service time counts as disturbed. Below it, the median
-    error of means was 6 %, on a machine that differed by up to 33 % when quiet (`python -m benchmarks noise`)."""
+    """Share of a run in which it waited for a CPU, from which its service time counts as disturbed. Below it, the
+    median error of means was 6 %, where the quiet machine differed by up to 33 % (`python -m benchmarks noise`)."""
     quiet_share: float = 0.125
     """Share of its CPUs in use up to which a machine is quiet, and disturbed runs are worth repeating."""
     increment: int = 8

@@ -124,7 +124,7 @@ def timeline_section(content: ReportContent) -> Html:
     events = content.events
     steps = [event for event in events if event.kind == EventKind.STEP and {"from", "to"} <= event.details.keys()]
     rows = [(_time(event), f"{event.kind} {event.subject}", _change(event), event.reason) for event in reversed(events)]
-    parts = [] if not steps else [_timeline(steps, events[0].time_s, events[-1].time_s)]
+    parts = [] if not steps else [_timeline(steps, events[0].time_s, max(events[-1].time_s, events[0].time_s + 1.0))]
     return join((*parts, table(("time (UTC)", "event", "rung", "reason"), rows)))
 
 
@@ -152,7 +152,8 @@ def _timeline(steps: Sequence[Event], start_s: float, end_s: float) -> Html:
             bars = axes.barh(number, until_s - begin_s, left=begin_s - start_s, color=COLORS["chosen"], alpha=shade)
             if until_s - begin_s > _MIN_LABELLED * (end_s - start_s):
                 axes.text((begin_s + until_s) / 2 - start_s, number, str(rung), ha="center", va="center")
-            chart.describe(bars[0], f"{name}: rung {rung} for {format_duration(until_s - begin_s)}")
+            lasted = "since then" if until_s == edges[-1] else f"for {format_duration(until_s - begin_s)}"
+            chart.describe(bars[0], f"{name}: rung {rung} {lasted}")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     format_axis(axes.xaxis, format_duration, "time since the first event")
