@@ -9,8 +9,6 @@ from circinus.profiling.observer import TimeBudget
 from circinus.profiling.race.sampler import DecisionTimeoutError
 from circinus.profiling.settings import PROFILING
 
-_FIRST_S = 1.0
-"""Seconds that the share must allow before the first decision, which imports compiled models."""
 _GROWTH = 1.5
 """Expected ratio of the last decision's duration to that of the one before."""
 
@@ -18,22 +16,23 @@ _GROWTH = 1.5
 class DecisionPace:
     """Time that decisions took by the budget's clock, and may take.
 
-    Deciding is at most a share of the time so far, so that measurements come first where decisions are long. On
+    A decision is used until measurements have taken so long that deciding is at most a share of the time. On
     a simulated clock decisions take no time, and each increment has its own.
     """
 
     def __init__(self, budget: TimeBudget) -> None:
         self._budget = budget
+        self._end_s = 0.0
         self.total_s = 0.0
         self.last_s = 0.0
         """Duration of the last decision, or of the attempt."""
 
     @property
-    def limit_s(self) -> float:
-        """Seconds that a decision may take now."""
-        share = PROFILING.decision_share
-        limit_s = (share * self._budget.elapsed_s - self.total_s) / (1 - share)
-        return min(limit_s, self._budget.remaining_s)
+    def is_due(self) -> bool:
+        """Whether measurements took long enough since the last decision."""
+        return (self._budget.elapsed_s - self._end_s) * PROFILING.decision_share >= self.last_s * (
+            1 - PROFILING.decision_share
+        )
 
     @property
     def reserve_s(self) -> float:
@@ -43,8 +42,13 @@ class DecisionPace:
 
     def fits(self, limit_s: float) -> bool:
         """Return whether another decision is expected to fit."""
-        is_late = self._budget.elapsed_s * PROFILING.decision_share >= _FIRST_S
-        return is_late and _GROWTH * self.last_s <= limit_s
+        return _GROWTH * self.last_s <= limit_s
+
+    def limit_s(self, rest_s: float) -> float:
+        """Return the seconds that a decision may take where measuring all that is left takes `rest_s`."""
+        remaining_s = self._budget.remaining_s
+        total_s = self._budget.elapsed_s + min(rest_s, remaining_s)
+        return min(remaining_s, PROFILING.decision_share * total_s - self.total_s)
 
     @contextmanager
     def timed(self, limit_s: float) -> Iterator[Callable[[], None]]:
@@ -62,5 +66,6 @@ class DecisionPace:
             with suppress(DecisionTimeoutError):
                 yield check_time
         finally:
-            self.last_s = self._budget.elapsed_s - start_s
+            self._end_s = self._budget.elapsed_s
+            self.last_s = self._end_s - start_s
             self.total_s += self.last_s

@@ -99,8 +99,8 @@ class ProfilingLoop:
         if self._sampler is None:
             return None
         self._is_decided &= not self._is_restricted
-        if not interrupted:
-            self._decide(self._pace.limit_s)
+        if not interrupted and (rest_s := self._rest_s()) >= self._pace.last_s:
+            self._decide(self._pace.limit_s(rest_s))
         if self._decision is not None and self._is_decided:
             return self._decision
         conclusive = not self._unmeasured and bool((self._race.state.items >= self._race.checkpoints[0]).all())
@@ -189,25 +189,25 @@ class ProfilingLoop:
                     self._is_decided &= not is_suggested
 
     def _choose(self, beyond: Collection[Configuration]) -> tuple[Configuration, int] | None:
-        """Return the next configuration and its number of items, after a decision if there is time for one.
+        """Return the next configuration and its number of items, after a decision if one is due or nothing is left.
 
-        Everything is measured instead if that is expected to take less time. Where nothing is left to measure by the
-        last decision, and there is no time for another, the race goes on without one.
+        Everything is measured instead if that is expected to take less time than a decision.
         """
-        self._decide(self._pace.limit_s, beyond)
-        step = self._next_step(beyond)
-        if step is not None or self._sampler is None or self._is_decided:
-            return step
-        rest_s = self._rest_s()
-        if rest_s < self._pace.last_s:
-            self._measure_rest()
-            return None
-        if math.isinf(rest_s):
-            self._decide(self._budget.remaining_s, beyond)
-        else:
-            self._decision = None
-            self._race.prune(dict.fromkeys(self._race.state.slos.requirements, ()))
-        return self._next_step(beyond)
+        for is_forced in (False, True):
+            if self._sampler is not None and not self._is_decided and (is_forced or self._pace.is_due):
+                rest_s = self._rest_s()
+                if rest_s < self._pace.last_s:
+                    self._measure_rest()
+                    return None
+                is_last_resort = is_forced and math.isinf(rest_s)
+                limit_s = self._budget.remaining_s if is_last_resort else self._pace.limit_s(rest_s)
+                if not self._decide(limit_s, beyond) and is_forced and not is_last_resort:
+                    self._decision = None  # the race alone settles what is measured
+                    self._race.prune(dict.fromkeys(self._race.state.slos.requirements, ()))
+            step = self._next_step(beyond)
+            if step is not None:
+                return step
+        return None
 
     def _next_step(self, beyond: Collection[Configuration]) -> tuple[Configuration, int] | None:
         """Return the next suggestion or the race's next step, as configuration and number of items."""
@@ -239,12 +239,10 @@ class ProfilingLoop:
         fastest = min(unstarted, key=lambda c: self._time_estimator.increment_s(c, 0, first) or 0.0, default=None)
         return None if fastest is None else (fastest, first)
 
-    def _decide(self, limit_s: float, without: Collection[Configuration] = ()) -> None:
-        """Update the sampler's decision within `limit_s`, unless nothing has changed or all can be measured sooner."""
+    def _decide(self, limit_s: float, without: Collection[Configuration] = ()) -> bool:
+        """Update the sampler's decision within `limit_s`; return whether anything had changed and it was made."""
         if self._sampler is None or self._current_profile is None or self._is_decided or not self._pace.fits(limit_s):
-            return
-        if self._rest_s() < self._pace.last_s:
-            return
+            return False
         decision: SamplerDecision | None = None
         with self._pace.timed(limit_s) as check_time:
             profile = self._current_profile()
@@ -267,10 +265,11 @@ class ProfilingLoop:
             decision = self._sampler.suggest(profile, seconds, check_time)
         if decision is None:
             self._suggestions = []
-            return
+            return False
         self._race.prune(decision.pruned)
         self._decision, self._suggestions, self._seconds = decision, list(decision.suggestions), remaining_s
         self._is_decided, self._is_restricted = True, bool(without)
+        return True
 
     @property
     def _unmeasured(self) -> int:
