@@ -83,7 +83,8 @@ def in_one_line(text: str) -> str:
 def as_a_new_process(arguments: tuple[str, ...], cwd: Path) -> Iterator[None]:
     """Isolate the interpreter state of a command: working folder, arguments, search path, modules."""
     cwd = cwd.resolve()
-    hidden = _modules_named_as_in(cwd)
+    names = _module_names(cwd)
+    hidden = _loaded(names)
     for name in hidden:
         del sys.modules[name]
     excepthook = sys.excepthook
@@ -96,14 +97,17 @@ def as_a_new_process(arguments: tuple[str, ...], cwd: Path) -> Iterator[None]:
             yield
     finally:
         sys.excepthook = excepthook  # typer replaces it
-        for name in _modules_named_as_in(cwd):
+        for name in _loaded(names | _module_names(cwd)):  # the folder may have changed
             del sys.modules[name]
         sys.modules.update(hidden)
         for entry in [entry for entry in sys.path_importer_cache if not os.path.isabs(entry)]:
             del sys.path_importer_cache[entry]  # relative to the working folder of this call
 
 
-def _modules_named_as_in(folder: Path) -> dict[str, Any]:
-    """Return loaded modules with the names of the modules in a folder, even if loaded from another folder."""
-    names = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+def _module_names(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+
+
+def _loaded(names: set[str]) -> dict[str, Any]:
+    """Return loaded modules with some names, even if loaded from another folder."""
     return {name: module for name, module in sys.modules.items() if name.partition(".")[0] in names}
