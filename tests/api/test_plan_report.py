@@ -13,6 +13,8 @@ import pytest
 
 import circinus as c
 from circinus.control.state_store import ControlStateStore, Event, EventKind
+from circinus.profiling.store.profile_store import ProfileStore
+from circinus.specification.formatting import format_interval, format_score
 from cli_runner import as_a_new_process, run_circinus
 from prepared import prepared_starter
 from raised import raises_code
@@ -40,6 +42,20 @@ def test_a_report_needs_no_code_and_says_what_would_change(folder: Path) -> None
     for section in ("load", "observations", "events"):
         assert f'<section id="{section}"' not in page
     assert "scores measured (" in page
+
+
+def test_bounds_and_verdicts_are_those_of_the_profile_also_after_recordings(folder: Path) -> None:
+    """Recordings of `apply` add loads of replicas, so that the stored verdicts are of other measurements."""
+    workspace, plan = c.Workspace.open_plan(folder / "plan.json")
+    with ProfileStore(workspace.store) as store, store.transaction():
+        store.rows("UPDATE replica SET load_s = 2 * load_s, loads = loads + 1")
+    (profile,) = workspace.profile_report().values()
+    page = workspace.report(plan, what_if=0).read_text(encoding="utf-8")
+    for measured in profile.configurations:
+        bounds = format_interval(format_score, measured.accuracy)
+        verdict = profile.verdicts[measured.configuration].verdict
+        assert f"{verdict}: {measured.configuration}" in page
+        assert f"{bounds} on {len(measured.items)} items" in page
 
 
 def test_changes_that_serve_rejected_queries_are_planned(folder: Path) -> None:

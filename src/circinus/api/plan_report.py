@@ -17,12 +17,12 @@ from circinus.errors import PlanningError, ProfileError
 from circinus.matching import plan_all_queries, require_fresh
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.advice import advise, with_nodes
-from circinus.profiling import load_observations
+from circinus.planning.sampler import make_sampler
+from circinus.profiling import PipelineProfile, load_observations
 from circinus.profiling.measurement.backend import LocalBackend
 from circinus.profiling.store.measurement_keys import CodeVersions, MeasurementKeys
 from circinus.profiling.store.profile_loader import read_profile
 from circinus.profiling.store.profile_store import ProfileStore
-from circinus.profiling.store.stored_verdicts import with_stored_verdicts
 from circinus.reporting.html_report.content import NodeTrial, ReportContent, WhatIf
 from circinus.reporting.html_report.page import report_page
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from circinus.api.plan_context import LoadedPlan
     from circinus.api.quantities import AnyPath
     from circinus.matching import PlanFile
-    from circinus.profiling import PipelineProfile
     from circinus.profiling.hardware.machine import Machine
     from circinus.simulation.report import SimulationReport
     from circinus.specification import Pipeline
@@ -45,7 +44,7 @@ _NOT_STORED = ("store.missing", "profile.not_measured")
 """Codes of errors that leave the profiles out of a report."""
 
 _Progress = Callable[[str], None]
-_Profiles = Mapping[str, "PipelineProfile"]
+_Profiles = Mapping[str, PipelineProfile]
 
 
 class _RecordedCode(LocalBackend):
@@ -123,14 +122,20 @@ def _no_load(path: Path) -> PlanningError:
 
 
 def _stored_profiles(opened: LoadedPlan) -> _Profiles:
-    """Return the profiles of all pipelines in use, with verdicts if these are stored; none if the store lacks one."""
-    source, specification, profiles = _RecordedCode(opened.plan_set), opened.specification, {}
+    """Return the profiles of all pipelines in use with bounds and verdicts; none if the store lacks one."""
+    source, specification, profiles = _RecordedCode(opened.plan_set), opened.specification, dict[str, PipelineProfile]()
     try:
         with ProfileStore(opened.store) as store:
             for name in pipelines_in_use(specification):
-                loaded = read_profile(store, specification, name, opened.plan_set.seed, source)
-                stored = with_stored_verdicts(store, loaded.addresses, specification, loaded.profile)
-                profiles[name] = loaded.profile if stored is None else stored
+                profiles[name] = read_profile(
+                    store,
+                    specification,
+                    name,
+                    opened.plan_set.seed,
+                    source,
+                    with_verdicts=True,
+                    explorer=make_sampler(specification, name),
+                ).profile
     except ProfileError as error:
         if error.code not in _NOT_STORED:
             raise
