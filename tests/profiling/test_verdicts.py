@@ -154,10 +154,12 @@ def test_each_verdict() -> None:
     assert _judged(standing) == (
         ConfigurationVerdict(Verdict.FEASIBLE, "it certainly meets accuracy >= 0.9"),
         ConfigurationVerdict(
-            Verdict.DOMINATED, "its SLOs are certainly met by c0 at less or hardly more resource usage"
+            Verdict.DOMINATED,
+            "its SLOs are certainly met by c0 at less or hardly more resource usage on the first 8 items",
         ),
         ConfigurationVerdict(
-            Verdict.DOMINATED, "its SLOs are certainly met by c0 at less or hardly more resource usage"
+            Verdict.DOMINATED,
+            "its SLOs are certainly met by c0 at less or hardly more resource usage on the first 8 items",
         ),
         ConfigurationVerdict(Verdict.INFEASIBLE, "it certainly misses accuracy >= 0.9"),
         ConfigurationVerdict(Verdict.UNDECIDED, "it may or may not meet accuracy >= 0.9"),
@@ -195,7 +197,7 @@ def test_a_partner_that_is_surely_as_accurate_outdoes() -> None:
     found = _judged(standing)
     assert found[0].verdict is Verdict.UNDECIDED
     assert found[1] == ConfigurationVerdict(
-        Verdict.DOMINATED, "c0 is certainly as accurate at less or hardly more resource usage"
+        Verdict.DOMINATED, "c0 is certainly as accurate at less or hardly more resource usage on the first 8 items"
     )
 
 
@@ -228,7 +230,8 @@ def test_a_query_without_an_accuracy_objective_is_kept_by_the_cheapest() -> None
     standing = _standing(footprints, ["-+", "-+"], (SLOS[0], Slos()))
     assert _judged(standing) == (
         ConfigurationVerdict(
-            Verdict.DOMINATED, "its SLOs are certainly met by c1 at less or hardly more resource usage"
+            Verdict.DOMINATED,
+            "its SLOs are certainly met by c1 at less or hardly more resource usage on the first 8 items",
         ),
         ConfigurationVerdict(Verdict.FEASIBLE, "it certainly meets any accuracy"),
     )
@@ -240,7 +243,9 @@ def test_without_any_query_all_that_is_not_outdone_is_wanted_for_planning() -> N
     standing = _standing(footprints, ["", "", ""], no_more_accurate=dominated, items=items)
     assert _judged(standing) == (
         ConfigurationVerdict(Verdict.FEASIBLE, "no query uses the pipeline yet"),
-        ConfigurationVerdict(Verdict.DOMINATED, "c0 is certainly as accurate at less or hardly more resource usage"),
+        ConfigurationVerdict(
+            Verdict.DOMINATED, "c0 is certainly as accurate at less or hardly more resource usage on the first 8 items"
+        ),
         ConfigurationVerdict(Verdict.UNDECIDED, f"its latency has to be measured on {LATENCY_ITEMS} items"),
     )
 

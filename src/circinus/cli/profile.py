@@ -68,7 +68,7 @@ def profile(
         bool,
         typer.Option(
             "--all",
-            help="Print all configurations, operators and observations, not only what plans may use.",
+            help="Print all configurations, operators and observations, not only what is feasible or undecided.",
             rich_help_panel=OUTPUT,
         ),
     ] = False,

@@ -1,4 +1,4 @@
-"""Short form of a profile: the configurations that plans may use, one line each, and counts of all others."""
+"""Short form of a profile: the feasible and undecided configurations, one line each, and counts of all others."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class ProfileFrontier:
-    """Renderable with a line for each configuration that plans may use, at most as wide as the console.
+    """Renderable with a line for each feasible or undecided configuration, at most as wide as the console.
 
     A line has the knob values that differ between the lines, the mean score with its bounds as a bar, the service time
     and the verdict.

@@ -14,6 +14,7 @@ from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.slo_requirements import PipelineSlos
+from circinus.profiling.settings import PROFILING
 from circinus.specification import Slos
 from circinus.specification.formatting import ceil_significant
 from circinus.statistics.interval import Interval
@@ -210,6 +211,7 @@ class RaceState:
 _MIN_MARGIN = 1e-3
 """Distance of an estimate from a threshold, as a share of the range, below which no number of items is told apart."""
 _PRUNED = "it most likely misses the SLOs, or makes no plan much cheaper than feasible configurations do"
+_NO_COSTLIER = f"at less or hardly more resource usage on the first {PROFILING.usage_items} items"
 _NO_CHEAPER = "but makes no plan much cheaper than other feasible configurations do"
 
 
@@ -267,7 +269,8 @@ def _verdict(
     if state.dominated_on_accuracy[row]:
         reference = names[state.references[row]]
         return ConfigurationVerdict(
-            Verdict.DOMINATED, f"{reference} is certainly as accurate at less or hardly more resource usage"
+            Verdict.DOMINATED,
+            f"{reference} is certainly as accurate {_NO_COSTLIER}",
         )
     if not requirements:
         return ConfigurationVerdict(Verdict.FEASIBLE, "no query uses the pipeline yet")
@@ -286,7 +289,7 @@ def _verdict(
         return ConfigurationVerdict(Verdict.UNDECIDED, "no further measurements are available")
     return ConfigurationVerdict(
         Verdict.DOMINATED,
-        f"its SLOs are certainly met by {' and '.join(covering)} at less or hardly more resource usage",
+        f"its SLOs are certainly met by {' and '.join(covering)} {_NO_COSTLIER}",
     )
 
 

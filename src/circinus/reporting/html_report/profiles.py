@@ -1,4 +1,4 @@
-"""What was profiled of each pipeline, how sure it is, and what was not measured."""
+"""Profile of each pipeline: what was measured, how sure it is, and what was not measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What would change: other loads, one more node, looser SLOs."""
+"""Changes of the specification and their plans: other loads, one more node, looser SLOs."""
 
 from __future__ import annotations
 
