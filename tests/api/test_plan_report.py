@@ -92,6 +92,13 @@ def test_a_load_test_stands_beside_the_prediction(folder: Path) -> None:
     document = {"schema_version": 2, "kind": "load", "data": measured.to_dict()}
     Path("load.json").write_text(json.dumps(document), encoding="utf-8")
     assert workspace.report(plan, load="load.json", what_if=0).read_text(encoding="utf-8") == by_value
+    document["data"]["machine"] = {"cpus": 2, "own_cpus": 0.1, "others_cpus": 1.9}
+    Path("load.json").write_text(json.dumps(document), encoding="utf-8")
+    assert "1.9 of the machine" in workspace.report(plan, load="load.json", what_if=0).read_text(encoding="utf-8")
+    document["data"]["queries"][0]["predicted"]["latency_s"]["value"] *= 2
+    Path("load.json").write_text(json.dumps(document), encoding="utf-8")
+    with raises_code(c.PlanningError, "report.other_plan"):
+        workspace.report(plan, load="load.json", what_if=0)
 
 
 def test_a_timeline_has_the_last_run_of_a_controller_of_these_queries(folder: Path) -> None:

@@ -71,6 +71,8 @@ def write_report(
     plan_set, specification = opened.plan_set, opened.specification
     require_fresh(replace(plan_set, code_versions={}), specification)
     measured = load.to_dict() if isinstance(load, LoadReport) else None if load is None else _read_load(Path(load))
+    if measured is not None:
+        _require_same_plan(measured, plan_set, "" if isinstance(load, LoadReport) else str(load))
     on_progress("reading profiles")
     profiles = _stored_profiles(opened)
     what_if = None
@@ -110,6 +112,23 @@ def _read_load(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise _no_load(path) from error
     raise _no_load(path)
+
+
+def _require_same_plan(load: Mapping[str, Any], plan_set: PlanFile, location: str) -> None:
+    """Require that a load test was one of the plan: that it predicted the latencies of the plan's queries.
+
+    Raises:
+        PlanningError: it was one of another plan.
+    """
+    planned = {a.query: a.chosen.estimate.latency_s.value for a in plan_set.matching.assignments}
+    tested = {q["query"]: q["predicted"]["latency_s"]["value"] for q in load["queries"] if q["predicted"] is not None}
+    if differing := [name for name in planned | tested if planned.get(name) != tested.get(name)]:
+        raise PlanningError(
+            f"the load test was one of another plan, which differs for {', '.join(sorted(differing))}",
+            code="report.other_plan",
+            location=location,
+            hint="Load the plan again with `circinus load --json > load.json`.",
+        )
 
 
 def _no_load(path: Path) -> PlanningError:

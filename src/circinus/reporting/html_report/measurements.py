@@ -13,6 +13,7 @@ from circinus.reporting.html_report.content import ReportContent
 from circinus.reporting.html_report.markup import Html, element, join, paragraph, table
 from circinus.reporting.load_table import observation_text
 from circinus.reporting.tables import MetricNames
+from circinus.serving.loadtest.machine_load import MachineLoad
 from circinus.specification.formatting import UNBOUNDED_S, format_duration, format_score
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ def load_section(content: ReportContent) -> Html:
     )
     metric = MetricNames(content.specification.metric_names, content.assignments).column
     heads = ("query", "SLOs", "latency predicted", "measured", "limit", f"{metric} predicted", "measured", "limit")
+    machine = None if load["machine"] is None else MachineLoad(**load["machine"])
+    if machine is not None and machine.busy:
+        text = f"Other programs kept {machine.others_cpus:.1f} of the machine's {machine.cpus} CPUs busy"
+        head = join((head, paragraph(f"{text}, so that latencies may be overstated.", style="remark")))
     parts = [head, *([_chart(content, queries, metric)] if queries else [])]
     return join((*parts, table(heads, [_row(content, query) for query in queries])))
 
