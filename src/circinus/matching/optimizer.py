@@ -146,6 +146,7 @@ def plan_all_queries(
     )
     if matching.rejections:
         load_kernels()
+        plan_on = partial(plan_all_queries, profiles=profiles, search=search, settings=settings, explain_rejections=())
         planner = AdmissionPlanner.of(specification, profiles, matching, search, plans.compiled)
         limit_s = MATCHING.second_look_time_share * settings.limit_s(len(frontiers))
         planner = second_look(planner, frontiers, incumbent, limit_s=limit_s)
@@ -154,15 +155,8 @@ def plan_all_queries(
         refused = [rejection for rejection in planner.matching.rejections if rejection.query in names]
         may_change = incumbent is None or incumbent.max_changes is None
         if refused and len(pinned) < len(frontiers) and may_change and not infrastructure.tenants:
-            pinned_only, _ = plan_all_queries(
-                replace(specification, queries=pinned),
-                profiles,
-                search=search,
-                settings=settings,
-                incumbent=incumbent,
-                explain_rejections=(),
-                frontiers={query.name: frontiers[query.name] for query in pinned},
-            )
+            of_pinned = {query.name: frontiers[query.name] for query in pinned}
+            pinned_only, _ = plan_on(replace(specification, queries=pinned), incumbent=incumbent, frontiers=of_pinned)
             matching = with_others_rejected(pinned_only, specification)
             planner = second_look(planner.with_matching(matching), frontiers, incumbent, limit_s=limit_s)
         elif refused:
@@ -173,14 +167,7 @@ def plan_all_queries(
             if may_change and _may_serve_more(planner):
                 # Which plans the search prefers at utilization targets decides whom a second look can add.
                 with suppress(PlanningError):  # pinned queries may fit only as they run
-                    afresh, _ = plan_all_queries(
-                        specification,
-                        profiles,
-                        search=search,
-                        settings=settings,
-                        explain_rejections=(),
-                        frontiers=frontiers,
-                    )
+                    afresh, _ = plan_on(specification, frontiers=frontiers)
                     planner = _heavier(planner, afresh)
         matching = replace(
             planner.matching,
