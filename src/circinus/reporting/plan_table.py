@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from rich.console import Group, RenderableType
@@ -139,8 +140,11 @@ def plan_table(
     served = [(assignment, queries[assignment.query]) for assignment in matching.assignments]
     plans: list[RenderableType] = []
     if served:
+        codes = _pool_codes(stage.pool for assignment, _ in served for stage in assignment.chosen.estimate.stages)
+        legend = f"pools of the operators in order: {', '.join(f'{code} {pool}' for pool, code in codes.items())}"
+        short = Group(_served_table(served, names, 0, codes), Text(legend, style="dim"))
         tables = (_served_table(served, names, details) for details in reversed(range(3)))
-        plans = [FirstFitting(*tables), *_latency_notes(matching), Text()]
+        plans = [FirstFitting(*tables, short), *_latency_notes(matching), Text()]
     return Group(
         _summary(matching),
         Text(),
@@ -165,17 +169,25 @@ def _summary(matching: Matching) -> Text:
     return text
 
 
-def _served_table(served: Sequence[tuple[Assignment, Query]], metrics: MetricNames, details: int) -> Table:
+def _served_table(
+    served: Sequence[tuple[Assignment, Query]],
+    metrics: MetricNames,
+    details: int,
+    codes: Mapping[str, str] | None = None,
+) -> Table:
     """Return a line for each query.
 
     Args:
         served: assignments with their queries.
         metrics: names of the metrics.
         details: SLOs that are written with their limits: 2 for all of them, 1 for the tightest, 0 for none.
+        codes: pool -> its code, one of which is written for each operator; None: the names of the pools.
     """
     percentiles = {assignment.chosen.estimate.percentile for assignment, _ in served}
     shared = f"p{percentiles.pop():g}" if len(percentiles) == 1 else ""
-    table = make_table(None, ("query", "placement"), (f"{shared or 'latency'} ≤ bound",), one_line=True)
+    placement = "pools" if codes else "placement"
+    separator = " " if codes and any(len(code) > 1 for code in codes.values()) else ""
+    table = make_table(None, ("query", placement), (f"{shared or 'latency'} ≤ bound",), one_line=True)
     table.columns[0].no_wrap = True
     table.add_column(OneLine(metrics.column), justify="right")
     table.add_column("cost", justify="right", no_wrap=True)
@@ -187,7 +199,9 @@ def _served_table(served: Sequence[tuple[Assignment, Query]], metrics: MetricNam
         limit = f"of {metrics.text(query.name, slo)}" if details == 1 else slo.partition(" ")[0]
         table.add_row(
             OneLine(query.name, whole=True),
-            OneLine(placement_text(estimate)),
+            OneLine(placement_text(estimate), whole=True)
+            if codes is None
+            else OneLine(separator.join(codes[stage.pool] for stage in estimate.stages), whole=True),
             OneLine(_latency(estimate).removeprefix(f"{shared} "), whole=True),
             OneLine(metrics.cell(query.name, format_score(estimate.accuracy.value)), whole=True),
             format_usd_per_h(estimate.cost_usd_per_h.value),
@@ -204,6 +218,16 @@ def _tightest(estimate: Estimate, query: Query) -> tuple[float, str]:
         for kind, slo in query.slos.by_kind.items()
     )
     return min(margins, default=(math.inf, ""))
+
+
+def _pool_codes(pools: Iterable[str]) -> dict[str, str]:
+    """Return a code for each pool: its initial, its words' initials, or a number, the first without clashes."""
+    names = list(dict.fromkeys(pools))
+    for code in (lambda name: name[0], lambda name: "".join(re.findall(r"\b[^\W_]|(?<=_)[^\W_]|\d", name))):
+        codes = {name: code(name) for name in names}
+        if len(set(codes.values())) == len(names) and all(codes.values()):
+            return codes
+    return {name: f"{number}" for number, name in enumerate(names, 1)}
 
 
 def placement_text(estimate: Estimate) -> str:
