@@ -14,7 +14,7 @@ from circinus.profiling.hardware.class_profiler import (
     HardwareClassProfiler,
     operators_by_class,
 )
-from circinus.profiling.hardware.class_times import write_profiling_machine
+from circinus.profiling.hardware.class_times import class_machines, write_profiling_machine
 from circinus.profiling.hardware.machine import busy_share
 from circinus.profiling.measurement.allocation_profiler import AllocationProfiler
 from circinus.profiling.measurement.backend import LocalBackend, MeasurementBackend
@@ -251,7 +251,8 @@ def _profiling_loop(
     allocations = AllocationProfiler(store, keys, measurer, order, race, time_estimator, budget, observer)
 
     def resource_usage() -> ResourceUsage:
-        measurements = StoredMeasurements(store, keys, stored, race.configurations)
+        max_items = None if class_machines(store) else PROFILING.usage_items
+        measurements = StoredMeasurements(store, keys, stored, race.configurations, max_items)
         return measurements.resource_usage(race.configurations, slos.hardware)
 
     def current_profile() -> PipelineProfile:

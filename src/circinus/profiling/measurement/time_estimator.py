@@ -59,6 +59,7 @@ class MeasurementTimeEstimator:
         self._keys = keys
         self._observed_s: dict[str, tuple[float, int]] = {}
         self._items: dict[str, int] = {}
+        self._levels_of: dict[Configuration, Mapping[str, tuple[str, str, str]]] = {}
         self._elapsed_s = 0.0
         self.ran_s = 0.0
         """Processing seconds of the measurements."""
@@ -68,7 +69,7 @@ class MeasurementTimeEstimator:
     def add_service_times(self, configuration: Configuration, service_s: Mapping[str, Sequence[float]]) -> None:
         """Add measured service times by operator, of this or an earlier run."""
         for name, seconds in service_s.items():
-            for key in self._levels(name, configuration):
+            for key in self._levels(configuration)[name]:
                 total_s, count = self._observed_s.get(key, (0.0, 0))
                 self._observed_s[key] = sum(seconds, total_s), count + len(seconds)
 
@@ -89,12 +90,11 @@ class MeasurementTimeEstimator:
     def increment_s(self, configuration: Configuration, begin: int, end: int) -> float | None:
         """Return the seconds to measure a configuration on items `begin` to `end` of the order, or None if unknown."""
         total_s = 0.0
-        for operator in self._keys.pipeline.operators:
-            prefix = self._keys.output(operator.name, configuration)
-            service_s = self.service_s(operator.name, configuration)
+        for levels in self._levels(configuration).values():
+            service_s = self._mean_s(levels)
             if service_s is None:
                 return None
-            total_s += max(0, end - max(begin, self._items.get(prefix, 0))) * service_s
+            total_s += max(0, end - max(begin, self._items.get(levels[0], 0))) * service_s
         return total_s * self.overhead
 
     def rest_s(self, begins: Mapping[Configuration, int], end: int) -> float:
@@ -106,19 +106,21 @@ class MeasurementTimeEstimator:
         """
         total_s, counted = 0.0, set[str]()
         for configuration, begin in begins.items():
-            for operator in self._keys.pipeline.operators:
-                prefix = self._keys.output(operator.name, configuration)
-                if begin < end and prefix not in counted:
-                    counted.add(prefix)
-                    service_s = self.service_s(operator.name, configuration)
+            for levels in self._levels(configuration).values():
+                if begin < end and levels[0] not in counted:
+                    counted.add(levels[0])
+                    service_s = self._mean_s(levels)
                     if service_s is None:
                         return math.inf
-                    total_s += (end - max(begin, self._items.get(prefix, 0))) * service_s
+                    total_s += (end - max(begin, self._items.get(levels[0], 0))) * service_s
         return total_s
 
     def service_s(self, operator: str, configuration: Configuration) -> float | None:
         """Return the mean seconds of one item, or None if unknown."""
-        for key in self._levels(operator, configuration):
+        return self._mean_s(self._levels(configuration)[operator])
+
+    def _mean_s(self, levels: tuple[str, str, str]) -> float | None:
+        for key in levels:
             total_s, count = self._observed_s.get(key, (0.0, 0))
             if count:
                 return total_s / count
@@ -129,10 +131,13 @@ class MeasurementTimeEstimator:
         """Ratio of elapsed to processing seconds."""
         return max(1.0, self._elapsed_s / self.ran_s) if self.ran_s > 0 else 1.0
 
-    def _levels(self, operator: str, configuration: Configuration) -> tuple[str, str, str]:
-        """Return the aggregation keys, from the most to the least specific."""
-        return (
-            self._keys.output(operator, configuration),
-            self._keys.replica(operator, configuration[operator]),
-            operator,
-        )
+    def _levels(self, configuration: Configuration) -> Mapping[str, tuple[str, str, str]]:
+        """Return operator -> aggregation keys, from the most to the least specific; the first is that of its prefix."""
+        levels = self._levels_of.get(configuration)
+        if levels is None:
+            keys = self._keys
+            levels = self._levels_of[configuration] = {
+                name: (keys.output(name, configuration), keys.replica(name, configuration[name]), name)
+                for name in configuration
+            }
+        return levels

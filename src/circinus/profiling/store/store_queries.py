@@ -19,6 +19,9 @@ from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore, as_json
 from circinus.specification import Configuration, KnobValues, Pipeline, configuration_count, has_knob_values
 
+_FEW_ITEMS = 32
+"""Number of items up to which rows are looked up by item; for more, all rows of a subject are read."""
+
 
 @dataclass(frozen=True, eq=False)
 class StoredDataset:
@@ -283,10 +286,16 @@ def _by_item(
 ) -> dict[str, FloatArray]:
     """Return (columns, items) values by content hash, NaN if not measured; rows of other items are ignored."""
     ids = store.existing_ids(list(hashes))
+    parameters = [as_json(list(ids.values()))]
+    of_items = ""
+    if len(item_ids) <= _FEW_ITEMS:
+        of_items = " AND item IN (SELECT value FROM json_each(?))"
+        parameters.append(as_json(item_ids.tolist()))
     values = np.full((len(ids), len(columns), len(item_ids)), np.nan)
     rows = store.rows(
-        f"SELECT subject, item, {', '.join(columns)} FROM {table} WHERE subject IN (SELECT value FROM json_each(?))",
-        as_json(list(ids.values())),
+        f"SELECT subject, item, {', '.join(columns)} FROM {table} "
+        f"WHERE subject IN (SELECT value FROM json_each(?)){of_items}",
+        *parameters,
     )
     if rows:
         content = np.array(rows, dtype=np.float64)

@@ -38,11 +38,13 @@ class StoredMeasurements:
         keys: MeasurementKeys,
         dataset: StoredDataset,
         configurations: Sequence[Configuration],
+        max_items: int | None = None,
     ) -> None:
+        """Read the measurements of the first `max_items` profiling items, by default of all; speeds are on these, too."""
         self._keys = keys
         self._pipeline = keys.pipeline
         self._dataset = dataset
-        ordered = dataset.item_ids[dataset.profiling_items(self._pipeline)]
+        ordered = dataset.item_ids[dataset.profiling_items(self._pipeline)][:max_items]
         self.max_items = len(ordered)
         """Number of profiling items; recordings of held-out items are ignored."""
         operators = [operator.name for operator in self._pipeline.operators]
