@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import circinus as c
-from circinus.profiling import SimulatedClock, TraceBackend
+from circinus.operators import Item
+from circinus.profiling import MeasurementTrace, SimulatedClock, TraceBackend
+from circinus.profiling.measurement.runner import Measurement, MeasurementError, Runner
+from circinus.profiling.store.measurement_keys import MeasurementKeys
+from circinus.specification import Configuration
 from random_traces import random_trace, trace_pipeline
+
+
+class FailingBackend(TraceBackend):
+    """Trace whose first configuration fails, with the timeouts and the failures so far."""
+
+    def __init__(self, trace: MeasurementTrace, clock: SimulatedClock) -> None:
+        super().__init__(trace, clock)
+        self._failing = trace.configurations[0]
+        self.timeouts_s: list[float] = []
+        self.failures = 0
+
+    @contextmanager
+    def runner(self, keys: MeasurementKeys, *, timeout_s: float) -> Iterator[Runner]:
+        self.timeouts_s.append(timeout_s)
+        with super().runner(keys, timeout_s=timeout_s) as runner:
+            measure = runner.measure
+
+            def measure_or_fail(configuration: Configuration, items: Sequence[Item]) -> Measurement:
+                if configuration != self._failing:
+                    return measure(configuration, items)
+                self.failures += 1
+                raise MeasurementError("failed", "slow", configuration, items[0].key, code="operator.failed")
+
+            runner.measure = measure_or_fail  # type: ignore[method-assign]
+            yield runner
 
 
 class Trial:
@@ -15,7 +46,7 @@ class Trial:
     def __init__(self, folder: Path, **items: int) -> None:
         pipelines = {name: trace_pipeline().model_copy(update={"name": name}) for name in items}
         self._clocks = {name: SimulatedClock() for name in items}
-        self._sources = {
+        self.sources = {
             name: TraceBackend(random_trace(pipelines[name], count, seed=seed), self._clocks[name])
             for seed, (name, count) in enumerate(items.items())
         }
@@ -24,7 +55,7 @@ class Trial:
 
     def profile(self, budget_s: float) -> c.ProfileReport:
         return self.workspace.profile(
-            budget=budget_s, sources=self._sources, on_profile=lambda report: self.reported.extend(report.profiles)
+            budget=budget_s, sources=self.sources, on_profile=lambda report: self.reported.extend(report.profiles)
         )
 
     @property
@@ -45,6 +76,16 @@ def test_pipelines_go_on_with_what_later_ones_leave(tmp_path: Path) -> None:
     spent = report["slow"].spent
     assert spent is not None
     assert slow_s == spent.operators_s + spent.loading_s + spent.other_s
+
+
+def test_passes_try_failures_once_and_have_the_timeout_of_the_whole_budget(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, slow=200, quick=2)
+    source = FailingBackend(trial.sources["slow"].trace, SimulatedClock())
+    trial.sources["slow"] = source
+    report = trial.profile(580.0)
+    assert source.timeouts_s == [580.0, 580.0]  # two passes
+    assert source.failures == 1
+    assert len(report["slow"].failed) == 1
 
 
 def test_later_pipelines_get_what_earlier_ones_leave(tmp_path: Path) -> None:

@@ -79,8 +79,8 @@ def processes() -> Iterator[ForkServerClient]:
 
 
 def started(processes: ForkServerClient, folder: Path, output: Path | None, name: str = "Talker") -> OperatorProcess:
-    key = OperatorProcessKey(f"talkative:{name}", KnobValues(), 1.0)
-    return OperatorProcess(processes, key, "1", (folder,), HANG_LIMIT_S, output)
+    key = OperatorProcessKey(f"talkative:{name}", "1", KnobValues(), 1.0)
+    return OperatorProcess(processes, key, (folder,), HANG_LIMIT_S, output)
 
 
 def call(process: OperatorProcess, command: str) -> Any:

@@ -32,4 +32,5 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App
 @pytest.fixture
 def inline_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
     """Local runners load operators into this process: no process is started, whatever is measured."""
-    monkeypatch.setattr("circinus.profiling.measurement.local_runner.OperatorProcess", partial(InlineReplica, count()))
+    in_this_process = partial(InlineReplica, count())
+    monkeypatch.setattr("circinus.profiling.measurement.operator_session.OperatorProcess", in_this_process)

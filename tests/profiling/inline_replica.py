@@ -31,7 +31,6 @@ class InlineReplica:
         batches: Iterator[int],
         _: object,
         key: OperatorProcessKey,
-        version: str,
         module_paths: tuple[Path, ...],
         timeout_s: float,
         __: object = None,
@@ -40,11 +39,11 @@ class InlineReplica:
         self._batches = batches
         self._warm = False
         try:
-            self._host = OperatorHost(key.uses, version, key.knobs.as_dict(), key.cpus, module_paths)
+            self._host = OperatorHost(key.uses, key.version, key.knobs.as_dict(), key.cpus, module_paths)
         except OperatorError as error:
             raise OperatorProcessError(str(error)) from error
 
-    def process(self, batch: Sequence[Sequence[bytes]]) -> BatchRun:
+    def process(self, batch: Sequence[Sequence[bytes]], cpus: float | None = None) -> BatchRun:
         try:
             if not self._warm:
                 self._host.run(batch)

@@ -12,6 +12,7 @@ from typing import Any
 from circinus.operators import resolve
 from circinus.profiling import load_dataset
 from circinus.profiling.measurement.local_runner import LocalRunner
+from circinus.profiling.measurement.operator_session import OperatorSession
 from circinus.profiling.store.measurement_keys import MeasurementKeys, pipeline_code
 from circinus.specification import (
     AccuracySlo,
@@ -185,8 +186,8 @@ class Application:
     def addresses(self) -> MeasurementKeys:
         return MeasurementKeys(self.pipeline, pipeline_code(self.pipeline, [self.folder]))
 
-    def runner(self, **arguments: Any) -> LocalRunner:
-        return LocalRunner(self.addresses(), [self.folder], **arguments)
+    def runner(self, session: OperatorSession | None = None) -> LocalRunner:
+        return LocalRunner(self.addresses(), [self.folder], session=session)
 
     def items(self, count: int = 24) -> Sequence[Any]:
         found: Sequence[Any] = resolve("sample_data:items", [self.folder])(count)

@@ -12,6 +12,7 @@ from circinus.errors import ProfileError
 from circinus.operators import Item
 from circinus.operators.pickling import pickled_bytes, unpickle_value
 from circinus.profiling.measurement.local_runner import LocalRunner
+from circinus.profiling.measurement.operator_session import OperatorSession
 from circinus.profiling.measurement.runner import Measurement, MeasurementError
 from circinus.specification import MetricSpec
 from raised import raises_code
@@ -89,7 +90,7 @@ def test_a_second_time_costs_nothing(application: Application, runner: LocalRunn
 @INLINE
 def test_without_room_nothing_is_saved(application: Application) -> None:
     items = application.items()[:3]
-    with application.runner(cache_bytes=0) as runner:
+    with OperatorSession([application.folder], cache_bytes=0) as session, application.runner(session) as runner:
         for configuration in application.configurations[:2]:
             found = runner.measure(configuration, items)
             assert found.saved_s == 0.0
@@ -98,12 +99,33 @@ def test_without_room_nothing_is_saved(application: Application) -> None:
     assert sum(application.calls_of("prepare1").values()) == 3 * 2 + 1
 
 
+@INLINE
+def test_runners_of_a_session_load_and_run_what_they_share_once(application: Application) -> None:
+    items, configuration = application.items()[:2], application.configuration(1, "low")
+    with OperatorSession([application.folder]) as session:
+        for name, cpus in (("sample", (0.5, 1.0)), ("other", (1.0,))):
+            operators = (
+                o.model_copy(update={"cpus": cpus}) if o.name == "right" else o for o in sample_pipeline().operators
+            )
+            application.pipeline = sample_pipeline(name, operators=tuple(operators))
+            with application.runner(session) as runner:
+                first = runner.measure(configuration, items)
+                runner.measure_allocations(configuration, "right", [(1.0, 2)], items)
+                assert {operator: len(stats.load_s) for operator, stats in first.replicas.items()} == {
+                    "prepare": name == "sample", "left": name == "sample", "joined": name == "sample", "right": 1
+                }  # fmt: skip
+        assert len(session.replicas) == 4
+    assert sum(application.calls_of("left-low").values()) == 2 + 1
+
+
 @pytest.mark.parametrize("inputs", [3, 6, 9])
 @INLINE
 def test_only_what_did_not_run_counts_as_saved(application: Application, inputs: int) -> None:
     """With room for so many inputs, not enough for all outputs: some are evicted and computed again."""
     items = application.items()[:4]
-    with application.runner(cache_bytes=inputs * pickled_bytes(items[0].value)) as runner:
+    cache_bytes = inputs * pickled_bytes(items[0].value)
+    with OperatorSession([application.folder], cache_bytes=cache_bytes) as session:
+        runner = application.runner(session)
         for configuration in application.configurations:
             application.clear_calls()
             found = runner.measure(configuration, items)
@@ -162,7 +184,7 @@ def test_a_lost_fork_server_is_no_failure_of_what_it_ran(application: Applicatio
     first, second = application.items()[:2]
     with application.runner() as runner:
         runner.measure(application.configuration(1, "low"), [first])
-        server = runner._processes._server
+        server = runner._session._processes._server
         assert server is not None
         server.process.kill()
         assert runner.measure(application.configuration(1, "low"), [first, second]).scores == (0.7, 0.7)

@@ -127,9 +127,10 @@ def start(application: Application) -> Iterator[Callable[..., OperatorProcess]]:
         def started(
             attribute: str = "Any", cpus: float = 1.0, timeout_s: float = HANG_LIMIT_S, **knobs: Any
         ) -> OperatorProcess:
-            key = OperatorProcessKey(f"{MODULE}:{attribute}", KnobValues.of(knobs), cpus)
-            version = resolve_operator(key.uses, [application.folder]).version
-            replica = OperatorProcess(processes, key, version, (application.folder,), timeout_s)
+            uses = f"{MODULE}:{attribute}"
+            version = resolve_operator(uses, [application.folder]).version
+            key = OperatorProcessKey(uses, version, KnobValues.of(knobs), cpus)
+            replica = OperatorProcess(processes, key, (application.folder,), timeout_s)
             stack.callback(replica.close)
             return replica
 
@@ -285,10 +286,10 @@ def test_it_ends_when_the_planner_is_killed(application: Application) -> None:
         from circinus.operators.pickling import pickle_value, unpickle_value
         from circinus.specification import KnobValues
         folder = Path({str(application.folder)!r})
-        key = OperatorProcessKey("{MODULE}:Any", KnobValues(), 1.0)
-        version = resolve_operator(key.uses, [folder]).version
+        version = resolve_operator("{MODULE}:Any", [folder]).version
+        key = OperatorProcessKey("{MODULE}:Any", version, KnobValues(), 1.0)
         processes = ForkServerClient(OperatorHost)
-        replica = OperatorProcess(processes, key, version, (folder,), {HANG_LIMIT_S})
+        replica = OperatorProcess(processes, key, (folder,), {HANG_LIMIT_S})
         for command in ("pid", "start"):
             print(unpickle_value(replica.process([[pickle_value((command,))]]).outputs[0]), flush=True)
         replica.process([[pickle_value(("sleep", 600))]])
@@ -382,18 +383,18 @@ def test_what_cannot_be_started_leaves_nothing_open(
 def test_only_as_many_stay_loaded_as_fit_in_memory(
     start: Callable[..., OperatorProcess], application: Application
 ) -> None:
-    def load(key: OperatorProcessKey) -> OperatorProcess:
-        return start(cpus=key.cpus)
+    def load(key: OperatorProcessKey, timeout_s: float) -> OperatorProcess:
+        return start(cpus=key.cpus, timeout_s=timeout_s)
 
-    keys = [OperatorProcessKey(f"{MODULE}:Any", KnobValues(), float(cpus)) for cpus in (1, 2, 3)]
+    keys = [OperatorProcessKey(f"{MODULE}:Any", "", KnobValues(), float(cpus)) for cpus in (1, 2, 3)]
     one = start().memory_bytes()
     replicas = OperatorProcessPool(load, memory_limit_bytes=2.5 * one)
-    first = replicas.get(keys[0])
-    replicas.get(keys[1])
-    assert replicas.get(keys[0]) is first
-    replicas.get(keys[2])  # the second is now the least recently used
+    first = replicas.get(keys[0], HANG_LIMIT_S)
+    replicas.get(keys[1], HANG_LIMIT_S)
+    assert replicas.get(keys[0], HANG_LIMIT_S) is first
+    replicas.get(keys[2], HANG_LIMIT_S)  # the second is now the least recently used
     assert len(replicas) == 2
-    assert replicas.get(keys[0]) is first
+    assert replicas.get(keys[0], HANG_LIMIT_S) is first
     assert first.alive
     replicas.close()
     assert len(replicas) == 0
@@ -401,10 +402,10 @@ def test_only_as_many_stay_loaded_as_fit_in_memory(
 
 
 def test_one_that_is_larger_than_the_limit_is_kept_while_it_is_used(start: Callable[..., OperatorProcess]) -> None:
-    replicas = OperatorProcessPool(lambda key: start(cpus=key.cpus), memory_limit_bytes=1.0)
+    replicas = OperatorProcessPool(lambda key, _: start(cpus=key.cpus), memory_limit_bytes=1.0)
     for cpus in (1.0, 2.0):
-        key = OperatorProcessKey(f"{MODULE}:Any", KnobValues(), cpus)
-        assert _ask(replicas.get(key), "echo", cpus) == cpus
+        key = OperatorProcessKey(f"{MODULE}:Any", "", KnobValues(), cpus)
+        assert _ask(replicas.get(key, HANG_LIMIT_S), "echo", cpus) == cpus
         assert len(replicas) == 1
     replicas.close()
 
@@ -418,10 +419,11 @@ def test_a_replica_finds_what_the_planner_finds(start: Callable[..., OperatorPro
         encoding="utf-8",
     )
     sys.path.append(str(other))
-    key = OperatorProcessKey("sample_elsewhere:of_this_machine", KnobValues(), 1.0)
+    uses = "sample_elsewhere:of_this_machine"
+    key = OperatorProcessKey(uses, resolve_operator(uses).version, KnobValues(), 1.0)
     processes = ForkServerClient(OperatorHost)
     try:
-        replica = OperatorProcess(processes, key, resolve_operator(key.uses).version, (), HANG_LIMIT_S)
+        replica = OperatorProcess(processes, key, (), HANG_LIMIT_S)
         assert _ask(replica, "x") == "found"
     finally:
         processes.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +11,11 @@ from typing import TYPE_CHECKING
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.reports import ProfileReport
 from circinus.errors import OperatorError, ProfileError
+from circinus.operators.process_output import output_folder
 from circinus.planning.sampler import make_sampler
 from circinus.profiling import (
     Calibration,
+    LocalBackend,
     MeasurementBackend,
     PipelineProfile,
     ServiceTimeObservation,
@@ -22,6 +23,7 @@ from circinus.profiling import (
     export_trace,
     load_observations,
     load_profile,
+    operator_timeout_s,
     profile_pipeline,
     save_trace,
 )
@@ -72,13 +74,13 @@ def profile_pipelines(
         ServingError: there is no such cluster.
     """
     targets = engine.profiling_targets(specification, declared_speeds=declared_speeds)
+    here = LocalBackend(specification.module_paths, output_folder(store)) if targets is None else targets.reference
 
-    def measure(name: str, part_s: float) -> tuple[PipelineProfile, float]:
+    def measure(name: str, part_s: float, earlier: PipelineProfile | None) -> tuple[PipelineProfile, float]:
         """Return a profile, and the seconds that it took by the clock of its source."""
         _log.info("profile pipeline %s into %s", name, store)
-        source = sources.get(name) if targets is None else targets.reference
-        clock = time.monotonic if source is None else source.clock
-        begin_s = clock()
+        source = sources.get(name, here)
+        begin_s = source.clock()
         with progress(name) as observer:
             profile = profile_pipeline(
                 specification,
@@ -92,21 +94,24 @@ def profile_pipelines(
                 exhaustive=exhaustive,
                 classes=None if targets is None else targets.classes,
                 skip_lost_nodes=declared_speeds,
+                timeout_s=operator_timeout_s(budget_s),
+                earlier=earlier,
             )
-        return profile, clock() - begin_s
+        return profile, source.clock() - begin_s
 
     def report(profile: PipelineProfile) -> None:
         name = profile.pipeline
         on_profile(ProfileReport({name: profile}, specification, _observations(store, [name])))
 
-    profiles = _in_passes(names, budget_s, measure, report, exhaustive=exhaustive)
+    with here.shared_session():
+        profiles = _in_passes(names, budget_s, measure, report, exhaustive=exhaustive)
     return ProfileReport(profiles, specification, _observations(store, profiles))
 
 
 def _in_passes(
     names: Sequence[str],
     budget_s: float | None,
-    measure: Callable[[str, float], tuple[PipelineProfile, float]],
+    measure: Callable[[str, float, PipelineProfile | None], tuple[PipelineProfile, float]],
     report: Callable[[PipelineProfile], None],
     *,
     exhaustive: bool,
@@ -123,9 +128,9 @@ def _in_passes(
         unfinished = []
         for done, name in enumerate(pending):
             part_s = max(remaining_s / (len(pending) - done), _MIN_SHARE * limit_s / len(names))
-            profile, took_s = measure(name, part_s)
             earlier = profiles.get(name)
-            profiles[name] = unreported[name] = profile.after(earlier)
+            profile, took_s = measure(name, part_s, earlier)
+            profiles[name] = unreported[name] = profile
             is_exhausted = earlier is not None and profile.profiled_s <= earlier.profiled_s
             remaining_s -= took_s
             if profile.interrupted:

@@ -103,9 +103,11 @@ def _factory(target: Callable[..., Any], name: str | None, version: str | None) 
             hint="Add a positional parameter for each input.",
         )
 
+    takes_cpus = any(knob.name == _CPUS for knob in knobs)
+
     def create(values: Mapping[str, Scalar], cpus: float) -> Operator:
         arguments: dict[str, Any] = dict(values)
-        if any(knob.name == _CPUS for knob in knobs):
+        if takes_cpus:
             arguments[_CPUS] = cpus
         if not inspect.isclass(target):
             return _FunctionOperator(target, arguments)
@@ -120,6 +122,7 @@ def _factory(target: Callable[..., Any], name: str | None, version: str | None) 
         version=version or source_version(target),
         target=target,
         required_knobs=tuple(knob.name for knob in knobs if knob.name != _CPUS and knob.default is Parameter.empty),
+        takes_cpus=takes_cpus,
     )
 
 

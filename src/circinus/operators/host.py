@@ -122,9 +122,7 @@ class OperatorHost:
             )
         with _operator_errors("operator.unpicklable_output", "its output cannot be pickled: "):
             pickled = tuple(pickle_value(output) for output in outputs)
-        # Threads are limited to whole CPUs, and some libraries ignore the limit. Under a scheduler that grants `cpus`
-        # CPU seconds per second, this much CPU time would take at least this long.
-        return BatchRun(pickled, max(times.own_s, times.cpu_s / self._cpus), times)
+        return BatchRun(pickled, times.service_s(self._cpus), times)
 
     def answer(self, items: int, payloads: Sequence[Payload]) -> tuple[Any, Sequence[Payload]]:
         """See `Executor.answer`. The header is the number of items, the payloads are their inputs, item by item.

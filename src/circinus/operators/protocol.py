@@ -54,6 +54,8 @@ class OperatorFactory:
     """Decorated class or function."""
     required_knobs: tuple[str, ...] = ()
     """Names of knobs without default, which the specification must contain."""
+    takes_cpus: bool = True
+    """Whether a replica gets its CPUs; otherwise replicas with different CPUs but as many threads are alike."""
 
     def __call__(self, *inputs: Any, **knobs: Any) -> Any:
         """Call the decorated class or function."""

@@ -25,6 +25,14 @@ class RunTimes:
         """Seconds that the run would have taken if it had never waited for a CPU."""
         return self.elapsed_s - self.wait_s
 
+    def service_s(self, cpus: float) -> float:
+        """Return the seconds of the run with `cpus` CPUs.
+
+        Threads are limited to whole CPUs, and some libraries ignore the limit. Under a scheduler that grants `cpus` CPU
+        seconds per second, this much CPU time would take at least this long.
+        """
+        return max(self.own_s, self.cpu_s / cpus)
+
     @property
     def waited_share(self) -> float:
         """Share of the elapsed time in which the run waited for a CPU."""

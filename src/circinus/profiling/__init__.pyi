@@ -28,6 +28,7 @@ from .profile import OperatorProfile as OperatorProfile
 from .profile import PipelineProfile as PipelineProfile
 from .profile import StoppingCertificate as StoppingCertificate
 from .profile import TimeSpent as TimeSpent
+from .profiler import operator_timeout_s as operator_timeout_s
 from .profiler import profile_pipeline as profile_pipeline
 from .race.race_state import ConfigurationVerdict as ConfigurationVerdict
 from .race.race_state import Verdict as Verdict

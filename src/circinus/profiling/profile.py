@@ -127,7 +127,7 @@ class HardwareClassReport:
     machine: Machine | None
     """Machine that was measured on; None if none was, and the declared speed applies."""
     ran_s: float = 0.0
-    """Processing seconds of this run."""
+    """Processing seconds of the run."""
     missing: int = 0
     """Number of operators with knob values whose speed is declared, not measured: they failed, or the budget was
     spent."""
@@ -222,6 +222,8 @@ class PipelineProfile:
     not depend on the current code."""
     failed: tuple[FailedConfiguration, ...] = ()
     """Configurations excluded because their last measurement failed."""
+    failed_in_run: frozenset[Configuration] = frozenset()
+    """Configurations that failed in this run, which does not try them again."""
     machine: Machine | None = None
     """Machine that the service times were measured on, or None if it was not recorded. Scores and sizes do not
     depend on the machine."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -55,11 +55,13 @@ def profile_pipeline(
     exhaustive: bool = False,
     classes: Mapping[str, HardwareClassBackend | None] | None = None,
     skip_lost_nodes: bool = False,
+    timeout_s: float | None = None,
+    earlier: PipelineProfile | None = None,
 ) -> PipelineProfile:
     """Measure the configurations of a pipeline until all are decided or the budget is spent.
 
-    Stored measurements are reused, except for failures, which are retried. Ctrl-C stops the measurement early: the
-    profile is then marked `interrupted`, and the next call resumes it.
+    Stored measurements are reused, except for failures, which each run retries once. Ctrl-C stops the measurement
+    early: the profile is then marked `interrupted`, and the next call resumes it.
 
     Outputs and scores do not depend on the hardware. On each further hardware class every operator that may run there
     is measured with each of its knob values in the profile, on a few of the items
@@ -78,6 +80,8 @@ def profile_pipeline(
         classes: measurement backend of each further hardware class, None if its declared speed applies; default:
             nothing is measured or reported of other classes.
         skip_lost_nodes: continue without the classes whose nodes are lost.
+        timeout_s: timeout of loading an operator or processing an item; default: `operator_timeout_s` of the budget.
+        earlier: profile of an earlier part of the run, which goes on: failures are not retried, times are added.
 
     Raises:
         ProfileError: a score is outside the metric's range, or the data set or the store is unusable; `NodeLostError`
@@ -87,28 +91,33 @@ def profile_pipeline(
     """
     source = source or LocalBackend(specification.module_paths, output_folder(store))
     clock, observer = clock or source.clock, observer or SilentObserver()
+    operator_s = operator_timeout_s(budget_s) if timeout_s is None else timeout_s
 
-    def profiled(limit_s: float | None) -> PipelineProfile:
+    def profiled(limit_s: float | None, before: PipelineProfile | None) -> PipelineProfile:
         limit = TimeBudget(limit_s, clock)
-        return _profile(specification, pipeline_name, store, limit, seed, observer, source, explorer, exhaustive)
+        return _profile(
+            specification, pipeline_name, store, limit, seed, observer, source, explorer, exhaustive, operator_s, before
+        ).after(before)
 
     if classes is None:
-        return profiled(budget_s)
+        return profiled(budget_s, earlier)
     budget = TimeBudget(budget_s, clock)
     operators = operators_by_class(specification, pipeline_name)
     backends = {name: backend for name, backend in classes.items() if backend is not None and name in operators}
     declared = tuple(HardwareClassReport(name, None) for name in operators if name not in backends and name != LOCAL)
-    profile = profiled(None if budget_s is None else budget_s * (PROFILING.first_profile_share if backends else 1.0))
+    earlier_reports = {} if earlier is None else {report.hardware_class: report for report in earlier.class_reports}
+    first_share = PROFILING.first_profile_share if backends else 1.0
+    profile = profiled(None if budget_s is None else budget_s * first_share, earlier)
     if not backends or profile.interrupted:
-        return replace(profile, class_reports=declared)
+        return replace(profile, class_reports=tuple(earlier_reports.values()) or declared)
     pipeline = specification.pipelines[pipeline_name]
     keys, dataset = source.addresses(pipeline, source.machine), source.dataset(pipeline, seed)
     with ProfileStore(store) as opened:
-        item_ids, timeout_s = _stored_dataset(opened, keys, seed, store).item_ids, operator_timeout_s(budget_s)
+        item_ids = _stored_dataset(opened, keys, seed, store).item_ids
         profilers = [
             HardwareClassProfiler(
-                opened, keys, name, backend, dataset, item_ids, operators[name], timeout_s, budget, observer,
-                skip_lost_nodes=skip_lost_nodes,
+                opened, keys, name, backend, dataset, item_ids, operators[name], operator_s, budget, observer,
+                skip_lost_nodes=skip_lost_nodes, earlier=earlier_reports.get(name),
             )
             for name, backend in backends.items()
         ]  # fmt: skip
@@ -117,7 +126,7 @@ def profile_pipeline(
                 measured = [profiler.measure(profile) for profiler in profilers]
                 if not any(measured):
                     break
-                profile = profiled(None if budget_s is None else budget.remaining_s).after(profile)
+                profile = profiled(None if budget_s is None else budget.remaining_s, profile)
         except KeyboardInterrupt:
             profile = replace(profile, interrupted=True)
         reports = [profiler.report(profile) for profiler in profilers]
@@ -134,6 +143,8 @@ def _profile(
     source: MeasurementBackend,
     explorer: ConfigurationSampler | None,
     exhaustive: bool,
+    timeout_s: float,
+    earlier: PipelineProfile | None,
 ) -> PipelineProfile:
     """Measure on the machine of `source` alone."""
     pipeline = specification.pipelines[pipeline_name]
@@ -143,16 +154,17 @@ def _profile(
     interrupted, loop, decision = False, None, None
     with (
         ProfileStore(store, create=True) as opened,
-        source.runner(keys, timeout_s=operator_timeout_s(budget.limit_s)) as runner,
+        source.runner(keys, timeout_s=timeout_s) as runner,
     ):
         measurer = Measurer(opened, keys, dataset, runner, source.scorer(pipeline))
         write_profiling_machine(opened, keys)
         stored = _stored_dataset(opened, keys, seed, store)
         try:
             sampler = None if exhaustive else explorer
-            if isinstance(source, LocalBackend):
+            if isinstance(source, LocalBackend) and earlier is None:  # later parts have outputs in the cache
                 _repeat_disturbed(measurer, build_profile(opened, keys, stored, slos).configurations, budget, observer)
-            loop = _profiling_loop(opened, measurer, keys, stored, slos, budget, observer, sampler)
+            failed = frozenset[Configuration]() if earlier is None else earlier.failed_in_run
+            loop = _profiling_loop(opened, measurer, keys, stored, slos, budget, observer, sampler, failed)
             if exhaustive:
                 loop.run_exhaustively()
             else:
@@ -173,7 +185,7 @@ def _profile(
             decision=decision,
         )
         write_verdicts(opened, keys, specification, profile)
-        return replace(profile, spent=None if loop is None else loop.spent)
+        return profile if loop is None else replace(profile, spent=loop.spent, failed_in_run=loop.failed)
 
 
 def _stored_dataset(opened: ProfileStore, keys: MeasurementKeys, seed: int, store: Path) -> StoredDataset:
@@ -225,8 +237,9 @@ def _profiling_loop(
     budget: TimeBudget,
     observer: ProfileObserver,
     explorer: ConfigurationSampler | None,
+    failed: Collection[Configuration],
 ) -> ProfilingLoop:
-    """Create the profiling loop, which resumes from the stored measurements."""
+    """Create the profiling loop, which resumes from the stored measurements and tries no `failed` configuration."""
     pipeline = keys.pipeline
     bounds: dict[tuple[Configuration, int], Interval] = {}
     profile = build_profile(store, keys, stored, slos, bounds=bounds, explorer=explorer)
@@ -247,6 +260,8 @@ def _profiling_loop(
     measurer.register([measured.configuration for measured in measured_before])
     confidence = run_confidence(keys, stored, slos, len(candidates), with_references=explorer is None)
     race = ConfigurationRace(candidates, confidence, slos, with_references=explorer is None)
+    for configuration in filter(race.has, failed):
+        race.mark_failed(configuration)
     order = stored.profiling_items(pipeline)
     allocations = AllocationProfiler(store, keys, measurer, order, race, time_estimator, budget, observer)
 

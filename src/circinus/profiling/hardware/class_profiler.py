@@ -20,7 +20,7 @@ from circinus.profiling.measurement.runner import (
     OperatorsMeasurement,
 )
 from circinus.profiling.observer import ProfileObserver, ProfileProgress, TimeBudget
-from circinus.profiling.profile import ConfigurationProfile, FailedConfiguration, HardwareClassReport, PipelineProfile
+from circinus.profiling.profile import ConfigurationProfile, HardwareClassReport, PipelineProfile
 from circinus.profiling.race.slo_requirements import operator_hardware
 from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.measurement_keys import LOCAL, MeasurementKeys
@@ -60,19 +60,21 @@ class HardwareClassProfiler:
         observer: ProfileObserver,
         *,
         skip_lost_nodes: bool,
+        earlier: HardwareClassReport | None = None,
     ) -> None:
         """Prepare the measurement; from now on the machine of the node determines the speeds of its class.
 
-        `operators` may run on the class; others run only if these depend on them.
+        `operators` may run on the class; others run only if these depend on them. Failures of an earlier part of the
+        run are not tried again.
         """
         self._store, self._dataset, self._item_ids = store, dataset, item_ids
         self._class, self._backend, self._timeout_s = hardware_class, backend, timeout_s
         self._budget, self._observer, self._skip_lost_nodes = budget, observer, skip_lost_nodes
         self._class_keys = keys.for_hardware_class(hardware_class, backend.machine)
         self._operators = [o.name for o in keys.pipeline.topological_order() if o.name in operators]
-        self._failed: dict[Configuration, FailedConfiguration] = {}
+        self._failed = {} if earlier is None else {failure.configuration: failure for failure in earlier.failed}
         self._failures: Counter[OwnKnobs] = Counter()
-        self._ran_s, self._is_lost = 0.0, False
+        self._ran_s, self._is_lost = 0.0 if earlier is None else earlier.ran_s, False
         with store.transaction():
             write_class_machine(store, hardware_class, backend.machine)
 
@@ -105,7 +107,7 @@ class HardwareClassProfiler:
         """Measure the most informative configurations first."""
         budget = self._budget
         any_measured, start_s = False, budget.elapsed_s
-        total, tried = len(missing), set[Configuration]()
+        total, tried = len(missing), set(self._failed)
         while budget.remaining_s > 0:
             candidates = [measured for measured in profile.usable if measured.configuration not in tried]
             eligible = [own for own in missing if self._failures[own] < PROFILING.max_failures]

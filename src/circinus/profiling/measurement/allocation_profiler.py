@@ -77,7 +77,10 @@ class AllocationProfiler:
                 reason = f"{error.message} (as one of the allocations {_joined(task.allocations)})"
                 self._observer.failed(FailedConfiguration(task.configuration, error.item_key, reason))
                 continue
-            self._time_estimator.add_elapsed(measured.compute_s, [measured.replica], self._budget.elapsed_s - begin_s)
+            elapsed_s = self._budget.elapsed_s - begin_s
+            self._time_estimator.add_elapsed(
+                measured.compute_s, [measured.replica], elapsed_s, measured.other_startup_s
+            )
             on_operator(task.configuration)
 
     def _missing(self) -> list[_Task]:

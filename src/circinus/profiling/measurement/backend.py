@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from circinus.profiling.dataset.items import Dataset, load_dataset
 from circinus.profiling.dataset.scorer import ItemScorer, Scorer
@@ -14,6 +14,9 @@ from circinus.profiling.hardware.machine import Machine, current_machine
 from circinus.profiling.measurement.runner import Runner
 from circinus.profiling.store.measurement_keys import MeasurementKeys, pipeline_code
 from circinus.specification import Pipeline
+
+if TYPE_CHECKING:
+    from circinus.profiling.measurement.operator_session import OperatorSession
 
 
 class MeasurementBackend(Protocol):
@@ -68,6 +71,21 @@ class LocalBackend:
         self._module_paths = tuple(module_paths)
         self._output = output
         self._datasets: dict[tuple[str, int], Dataset] = {}
+        self._session: OperatorSession | None = None
+
+    @contextmanager
+    def shared_session(self) -> Iterator[OperatorSession]:
+        """Share replicas and outputs among all runners until the end of the context; inner contexts share them, too."""
+        from circinus.profiling.measurement.operator_session import OperatorSession
+
+        if self._session is not None:
+            yield self._session
+            return
+        with OperatorSession(self._module_paths, output=self._output) as self._session:
+            try:
+                yield self._session
+            finally:
+                self._session = None
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -91,6 +109,11 @@ class LocalBackend:
         return Scorer(pipeline, self._module_paths)
 
     def runner(self, keys: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
+        return self._shared_runner(keys, timeout_s)
+
+    @contextmanager
+    def _shared_runner(self, keys: MeasurementKeys, timeout_s: float) -> Iterator[Runner]:
         from circinus.profiling.measurement.local_runner import LocalRunner
 
-        return LocalRunner(keys, self._module_paths, timeout_s=timeout_s, output=self._output)
+        with self.shared_session() as session:
+            yield LocalRunner(keys, timeout_s=timeout_s, session=session)

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
-from circinus.operators import Item
-from circinus.operators.fork_server_client import ForkServerClient
-from circinus.operators.host import BatchRun, OperatorHost
+from circinus.operators import Item, resolve_operator
+from circinus.operators.host import BatchRun
 from circinus.operators.pickling import pickle_value
-from circinus.operators.run_clock import RunTimes
 from circinus.profiling.dataset.scorer import Scorer
 from circinus.profiling.hardware.machine import available_cpus
-from circinus.profiling.measurement.operator_process import (
-    OperatorProcess,
-    OperatorProcessError,
-    OperatorProcessKey,
-    OperatorProcessPool,
-)
+from circinus.profiling.measurement.operator_process import OperatorProcessError, OperatorProcessKey
+from circinus.profiling.measurement.operator_session import OperatorRun, OperatorSession
 from circinus.profiling.measurement.prefix_cache import PrefixCache, operators_to_run
 from circinus.profiling.measurement.runner import (
     AllocationMeasurement,
@@ -36,63 +30,45 @@ from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.specification import Configuration, OperatorSpec
 
 
-class _Start(NamedTuple):
-    load_s: float
-    startup_s: float
-
-
-class _Run(NamedTuple):
-    service_s: float
-    output_bytes: int
-    times: RunTimes
-
-
 class LocalRunner:
     """Runner that measures a pipeline's configurations on this machine.
 
     A process holds one operator with its knob values, like a replica in service: crashes and leaks stay isolated, and
-    load time and resident memory are those of a replica. Processes are reused while they fit in memory. An operator
-    whose fewest CPUs exceed the machine's is measured with all CPUs of the machine, assuming that more would hardly
-    speed it up.
+    load time and resident memory are those of a replica. Processes are reused (`OperatorSession`). An operator whose
+    fewest CPUs exceed the machine's is measured with all CPUs of the machine, assuming that more would hardly speed it
+    up.
     """
 
     def __init__(
         self,
         keys: MeasurementKeys,
-        module_paths: Sequence[Path],
+        module_paths: Sequence[Path] = (),
         *,
-        cache_bytes: int = PROFILING.cache_bytes,
-        memory_limit_bytes: float | None = None,
         timeout_s: float = PROFILING.operator_timeout_s,
-        output: Path | None = None,
+        session: OperatorSession | None = None,
     ) -> None:
         """Create the runner without starting a process.
 
         Args:
-            cache_bytes: capacity of the prefix cache.
-            memory_limit_bytes: memory limit of all loaded operators, see `OperatorProcessPool`.
+            keys: keys of the pipeline's measurements.
+            module_paths: folders of the operators' modules, for a session of this runner alone.
             timeout_s: timeout of loading an operator or processing a batch.
-            output: folder of the operators' output; by default it is not kept.
+            session: session to share; by default one that ends with this runner.
 
         Raises:
-            OperatorError: the metric cannot be found.
+            OperatorError: an operator or the metric cannot be found.
         """
-        self._scorer = Scorer(keys.pipeline, module_paths)
-        self.cache = PrefixCache(cache_bytes)
+        self._is_shared = session is not None
+        self._session = session or OperatorSession(module_paths)
+        self._scorer = Scorer(keys.pipeline, self._session.module_paths)
         self._keys = keys
+        self._dataset = keys.dataset()
         self._pipeline = keys.pipeline
         self._topological = self._pipeline.topological_order()
-        self._module_paths = tuple(module_paths)
         self._cpus = available_cpus()
         self._timeout_s = timeout_s
-        self._output = output
-        self._processes = ForkServerClient(OperatorHost)
-        self._replicas = OperatorProcessPool(self._load, memory_limit_bytes)
-        self._runs: dict[tuple[str, str], _Run] = {}
-        self._failures: dict[tuple[str, str], str] = {}
-        self._unloadable: dict[OperatorProcessKey, str] = {}
-        self._starts: dict[OperatorProcessKey, list[_Start]] = {}
-        self._peaks: dict[OperatorProcessKey, int] = {}
+        factories = {o.uses: resolve_operator(o.uses, self._session.module_paths) for o in keys.pipeline.operators}
+        self._takes_cpus = {uses: factory.takes_cpus for uses, factory in factories.items()}
 
     def __enter__(self) -> Self:
         return self
@@ -101,10 +77,14 @@ class LocalRunner:
         self.close()
 
     def close(self) -> None:
-        """Stop all processes."""
-        with ExitStack() as parts:
-            parts.callback(self._processes.close)
-            parts.callback(self._replicas.close)
+        """Stop all processes of a session that is not shared."""
+        if not self._is_shared:
+            self._session.close()
+
+    @property
+    def cache(self) -> PrefixCache:
+        """Cache of outputs."""
+        return self._session.cache
 
     @property
     def cpus(self) -> float:
@@ -157,7 +137,22 @@ class LocalRunner:
         The single items are measured again next to the batches, so that both see the machine in the same state. A batch
         larger than the number of items repeats them.
         """
-        spec = self._pipeline.operator(operator)
+        key = self._keys.replica(operator, configuration[operator]), str(allocations)
+        if key in self._session.failures:
+            raise self._error(configuration, items[0], self._session.failures[key])
+        try:
+            return self._measure_allocations(configuration, self._pipeline.operator(operator), allocations, items)
+        except MeasurementError as error:
+            self._session.failures[key] = error.message
+            raise
+
+    def _measure_allocations(
+        self,
+        configuration: Configuration,
+        spec: OperatorSpec,
+        allocations: Sequence[tuple[float, int]],
+        items: Sequence[Item],
+    ) -> AllocationMeasurement:
         inputs, ran_s = self._outputs(configuration, items, spec.after)
         rows = [[inputs[parent, item.key] for parent in spec.after] or [pickle_value(item.value)] for item in items]
         unbatched_s = [
@@ -175,10 +170,14 @@ class LocalRunner:
                 item_s += sum(unbatched_s[i] for i in selected) / size
             ratios[cpus, size] = batch_s / max(item_s, 1e-9)
             ran_s += batch_s
-        keys = {self._key(spec, configuration, cpus) for cpus in (min(spec.cpus), *(c for c, _ in allocations))}
-        stats = self._replica_stats(self._key(spec, configuration, min(spec.cpus)))
+        fewest = self._key(spec, configuration, min(spec.cpus))
+        others = {self._key(spec, configuration, cpus) for cpus, _ in allocations} - {fewest}
+        stats = self._replica_stats(spec, configuration)
         return AllocationMeasurement(
-            ratios, replace(stats, peak_memory_bytes=max(self._peaks[key] for key in keys)), ran_s
+            ratios,
+            replace(stats, peak_memory_bytes=max(self._session.peaks[key] for key in (fewest, *others))),
+            ran_s,
+            sum(start.startup_s for key in others for start in self._session.new_starts(key, "allocations")),
         )
 
     def _outputs(
@@ -193,7 +192,7 @@ class LocalRunner:
         for item in items:
 
             def is_cached(operator: str, item: Item = item) -> bool:
-                output = self.cache.get(self._keys.output(operator, configuration), item.key)
+                output = self.cache.get(self._prefix(operator, configuration), item.key)
                 if output is not None:
                     outputs[operator, item.key] = output
                 return output is not None
@@ -211,16 +210,16 @@ class LocalRunner:
 
     def _run(self, spec: OperatorSpec, configuration: Configuration, row: Sequence[bytes], item: Item) -> BatchRun:
         """Run an operator on one item, and cache its output."""
-        prefix = self._keys.output(spec.name, configuration)
-        if (prefix, item.key) in self._failures:
-            raise self._error(configuration, item, self._failures[prefix, item.key])
+        prefix = self._prefix(spec.name, configuration)
+        if (prefix, item.key) in self._session.failures:
+            raise self._error(configuration, item, self._session.failures[prefix, item.key])
         try:
             run = self._process(spec, configuration, min(spec.cpus), [row], item)
         except MeasurementError as error:
-            self._failures[prefix, item.key] = error.message
+            self._session.failures[prefix, item.key] = error.message
             raise
         self.cache.put(prefix, item.key, run.outputs[0], run.service_s)
-        self._runs[prefix, item.key] = _Run(run.service_s, len(run.outputs[0]), run.times)
+        self._session.runs[prefix, item.key] = OperatorRun(run.service_s, len(run.outputs[0]), run.times)
         return run
 
     def _process(
@@ -234,40 +233,42 @@ class LocalRunner:
         is_retry: bool = False,
     ) -> BatchRun:
         key = self._key(spec, configuration, cpus)
-        if key in self._unloadable:
-            raise self._error(configuration, None, self._unloadable[key])
+        if key in self._session.unloadable:
+            raise self._error(configuration, None, self._session.unloadable[key])
         try:
-            replica = self._replicas.get(key)
+            replica = self._session.replicas.get(key, self._timeout_s)
         except OperatorProcessError as error:
-            self._unloadable[key] = f"operator {spec.name} ({spec.uses}) cannot be loaded: {error}"
-            raise self._error(configuration, None, self._unloadable[key]) from error
+            self._session.unloadable[key] = f"operator {spec.name} ({spec.uses}) cannot be loaded: {error}"
+            raise self._error(configuration, None, self._session.unloadable[key]) from error
         try:
-            run = replica.process(batch)
+            run = replica.process(batch, min(cpus, self._cpus))
         except OperatorProcessError as error:
             if not replica.alive:
-                self._replicas.discard(key)
+                self._session.replicas.discard(key)
                 if replica.was_bystander and not is_retry:
                     return self._process(spec, configuration, cpus, batch, item, is_retry=True)
             raise self._error(configuration, item, f"operator {spec.name} ({spec.uses}): {error}") from error
-        self._peaks[key] = max(self._peaks.get(key, 0), replica.peak_memory_bytes)
+        self._session.peaks[key] = max(self._session.peaks.get(key, 0), replica.peak_memory_bytes)
         return run
 
-    def _load(self, key: OperatorProcessKey) -> OperatorProcess:
-        version = self._keys.code.operators[key.uses]
-        replica = OperatorProcess(self._processes, key, version, self._module_paths, self._timeout_s, self._output)
-        self._starts.setdefault(key, []).append(_Start(replica.load_s, replica.startup_s))
-        return replica
-
     def _key(self, spec: OperatorSpec, configuration: Configuration, cpus: float) -> OperatorProcessKey:
-        return OperatorProcessKey(spec.uses, configuration[spec.name], min(cpus, self._cpus))
+        """Return the key of the process; operators that ignore their CPUs share one for all with as many threads."""
+        cpus = min(cpus, self._cpus)
+        if not self._takes_cpus[spec.uses]:
+            cpus = max(1.0, float(ceil(cpus)))
+        return OperatorProcessKey(spec.uses, self._keys.code.operators[spec.uses], configuration[spec.name], cpus)
+
+    def _prefix(self, operator: str, configuration: Configuration) -> str:
+        """Return the key of an operator's outputs on the items of the data set."""
+        return f"{self._dataset} {self._keys.output(operator, configuration)}"
 
     def _operator_runs(
         self, configuration: Configuration, items: Sequence[Item], operators: Iterable[str]
     ) -> dict[str, OperatorRuns]:
         result = {}
         for name in operators:
-            prefix = self._keys.output(name, configuration)
-            runs = [self._runs[prefix, item.key] for item in items]
+            prefix = self._prefix(name, configuration)
+            runs = [self._session.runs[prefix, item.key] for item in items]
             result[name] = OperatorRuns(
                 tuple(run.service_s for run in runs),
                 tuple(run.output_bytes for run in runs),
@@ -276,18 +277,20 @@ class LocalRunner:
         return result
 
     def _replicas_stats(self, configuration: Configuration) -> Mapping[str, ReplicaStats]:
-        stats = {}
-        for spec in self._topological:
-            key = self._key(spec, configuration, min(spec.cpus))
-            if key in self._peaks:
-                stats[spec.name] = self._replica_stats(key)
-        return stats
+        return {
+            spec.name: self._replica_stats(spec, configuration)
+            for spec in self._topological
+            if self._key(spec, configuration, min(spec.cpus)) in self._session.peaks
+        }
 
-    def _replica_stats(self, key: OperatorProcessKey) -> ReplicaStats:
-        """Return the replica's statistics, with the starts since the last call."""
-        starts = self._starts.pop(key, [])
+    def _replica_stats(self, spec: OperatorSpec, configuration: Configuration) -> ReplicaStats:
+        """Return the statistics of the replica on the fewest CPUs, with the starts since the last call."""
+        key = self._key(spec, configuration, min(spec.cpus))
+        starts = self._session.new_starts(key, self._keys.replica(spec.name, configuration[spec.name]))
         return ReplicaStats(
-            tuple(start.load_s for start in starts), tuple(start.startup_s for start in starts), self._peaks[key]
+            tuple(start.load_s for start in starts),
+            tuple(start.startup_s for start in starts),
+            self._session.peaks[key],
         )
 
     def _error(self, configuration: Configuration, item: Item | None, reason: str) -> MeasurementError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import resource
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -16,6 +18,9 @@ from circinus.operators.registry import NotGuardedError
 from circinus.profiling.settings import PROFILING
 from circinus.specification import KnobValues
 
+_FILES_PER_PROCESS = 8
+"""Open files of this process for each process of an operator (a connection, a lifeline, output), with a reserve."""
+
 
 class OperatorProcessError(Exception):
     """Failure of an operator: not loadable, an exception, or a crash of its process. The message is the reason only."""
@@ -26,8 +31,10 @@ class OperatorProcessKey:
     """Identity of a process: replicas with the same key are interchangeable."""
 
     uses: str
+    version: str
     knobs: KnobValues
     cpus: float
+    """CPUs that the operator is created with."""
 
 
 class OperatorProcess:
@@ -37,7 +44,6 @@ class OperatorProcess:
         self,
         processes: ForkServerClient,
         key: OperatorProcessKey,
-        version: str,
         module_paths: tuple[Path, ...],
         timeout_s: float,
         output: Path | None = None,
@@ -59,7 +65,7 @@ class OperatorProcess:
         paths = tuple(path.resolve() for path in module_paths)
         try:
             self._process = processes.spawn(
-                *(key.uses, version, key.knobs.as_dict(), key.cpus, paths),
+                *(key.uses, key.version, key.knobs.as_dict(), key.cpus, paths),
                 cpus=key.cpus,
                 output=open_output(output, key.uses),
             )
@@ -75,8 +81,10 @@ class OperatorProcess:
         """Seconds from the request for the process until it is ready, including `load_s`: the seconds to import the
         operator and to create it with its knob values."""
 
-    def process(self, batch: Sequence[Sequence[bytes]]) -> BatchRun:
+    def process(self, batch: Sequence[Sequence[bytes]], cpus: float | None = None) -> BatchRun:
         """Process and time a batch of pickled inputs (for each item, one for each parent).
+
+        Times are those with `cpus` CPUs, by default the process's own.
 
         The first batch after loading is processed twice, and the first run is not timed: allocators, caches and
         just-in-time compilers warm up on it, and a replica in service is warm.
@@ -87,8 +95,8 @@ class OperatorProcess:
         if not self._warm:
             self._call(batch)
             self._warm = True
-        (service_s, times, self.peak_memory_bytes), outputs = self._call(batch)
-        return BatchRun(tuple(map(bytes, outputs)), service_s, times)
+        (_, times, self.peak_memory_bytes), outputs = self._call(batch)
+        return BatchRun(tuple(map(bytes, outputs)), times.service_s(self.key.cpus if cpus is None else cpus), times)
 
     @property
     def alive(self) -> bool:
@@ -145,15 +153,17 @@ class OperatorProcess:
 
 
 class OperatorProcessPool:
-    """Processes by key; the least recently used are closed when all together exceed the memory limit."""
+    """Processes by key; the least recently used are closed when all together exceed the limits."""
 
     def __init__(
-        self, load: Callable[[OperatorProcessKey], OperatorProcess], memory_limit_bytes: float | None = None
+        self, load: Callable[[OperatorProcessKey, float], OperatorProcess], memory_limit_bytes: float | None = None
     ) -> None:
         """Create an empty pool.
 
-        The limit of the total resident memory does not include the process in use; the default is half of the memory
-        available now.
+        Args:
+            load: (key, timeout in seconds) -> process.
+            memory_limit_bytes: limit of the total resident memory, without the process in use; by default half of the
+                memory available now. The number of processes is limited by a share of the files that may be open.
         """
         import psutil
 
@@ -161,9 +171,12 @@ class OperatorProcessPool:
         if memory_limit_bytes is None:
             memory_limit_bytes = PROFILING.memory_share * psutil.virtual_memory().available
         self._limit_bytes = memory_limit_bytes
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        is_limited = files != resource.RLIM_INFINITY
+        self._max_processes = max(1, files // _FILES_PER_PROCESS) if is_limited else math.inf
         self._loaded: OrderedDict[OperatorProcessKey, OperatorProcess] = OrderedDict()
 
-    def get(self, key: OperatorProcessKey) -> OperatorProcess:
+    def get(self, key: OperatorProcessKey, timeout_s: float) -> OperatorProcess:
         """Return the process, loading it if necessary, which may close others.
 
         Raises:
@@ -173,7 +186,9 @@ class OperatorProcessPool:
         if present is not None:
             self._loaded.move_to_end(key)
             return present
-        replica = self._load(key)
+        while len(self._loaded) >= self._max_processes:
+            self.discard(next(iter(self._loaded)))
+        replica = self._load(key, timeout_s)
         self._loaded[key] = replica
         self._evict()
         return replica

@@ -108,8 +108,10 @@ class AllocationMeasurement:
     ratios: Mapping[tuple[float, int], float]
     """(CPUs, batch size) -> time of a full batch relative to one item on the fewest CPUs."""
     replica: ReplicaStats
-    """Statistics over all allocations."""
+    """Statistics over all allocations, with the starts on the fewest CPUs."""
     compute_s: float
+    other_startup_s: float = 0.0
+    """Start-up seconds of replicas on more CPUs."""
 
 
 class OperatorRunner(Protocol):

@@ -81,10 +81,12 @@ class MeasurementTimeEstimator:
             self._items[prefix] = max(items, self._items.get(prefix, 0))
         self.add_elapsed(measurement.compute_s, measurement.replicas.values(), elapsed_s)
 
-    def add_elapsed(self, ran_s: float, replicas: Iterable[ReplicaStats], elapsed_s: float) -> None:
+    def add_elapsed(
+        self, ran_s: float, replicas: Iterable[ReplicaStats], elapsed_s: float, other_startup_s: float = 0.0
+    ) -> None:
         """Add the elapsed seconds of processing for `ran_s` seconds, and the replicas started meanwhile."""
         self.ran_s += ran_s
-        self.loading_s += sum(seconds for replica in replicas for seconds in replica.startup_s)
+        self.loading_s += other_startup_s + sum(seconds for replica in replicas for seconds in replica.startup_s)
         self._elapsed_s += elapsed_s
 
     def increment_s(self, configuration: Configuration, begin: int, end: int) -> float | None:

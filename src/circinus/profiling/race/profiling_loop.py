@@ -120,6 +120,11 @@ class ProfilingLoop:
         return frozenset(c for c in self._race.configurations if self._race.is_closed(c))
 
     @property
+    def failed(self) -> frozenset[Configuration]:
+        """Configurations that failed."""
+        return frozenset(filter(self._race.failed, self._race.configurations))
+
+    @property
     def _available_s(self) -> float:
         """Remaining seconds without those of a last decision."""
         return self._budget.remaining_s - self._pace.reserve_s
