@@ -43,7 +43,12 @@ class InlineReplica:
         except OperatorError as error:
             raise OperatorProcessError(str(error)) from error
 
-    def process(self, batch: Sequence[Sequence[bytes]], cpus: float | None = None) -> BatchRun:
+    def process_each(
+        self, batches: Sequence[Sequence[Sequence[bytes]]], cpus: float | None = None
+    ) -> Iterator[BatchRun]:
+        return map(self._process, batches)
+
+    def _process(self, batch: Sequence[Sequence[bytes]]) -> BatchRun:
         try:
             if not self._warm:
                 self._host.run(batch)

@@ -157,6 +157,29 @@ def test_it_loads_once_and_processes_batches(start: Callable[..., OperatorProces
     assert _ask(replica, "pid") != os.getpid()
 
 
+@pytest.mark.parametrize(("failure", "lives"), [(("raise", "apple"), True), (("exit",), False)])
+def test_batches_sent_ahead_of_a_failure(
+    start: Callable[..., OperatorProcess], failure: tuple[Any, ...], lives: bool
+) -> None:
+    """The runs before it are kept, those behind it are dropped, and no late reply is taken for another one."""
+    replica = start()
+    commands = [*(("echo", number) for number in range(20)), failure, *(("echo", number) for number in range(20))]
+    outputs = []
+    with pytest.raises(OperatorProcessError):
+        for run in replica.process_each([[[pickle_value(command)]] for command in commands]):
+            outputs.append(unpickle_value(run.outputs[0]))
+    assert outputs == list(range(20))
+    assert replica.alive == lives
+    if lives:
+        assert _ask(replica, "echo", "later") == "later"
+
+
+def test_large_batches_sent_ahead(start: Callable[..., OperatorProcess]) -> None:
+    replica, value = start(), b"x" * 1_000_000
+    runs = replica.process_each([[[pickle_value(("echo", value))]]] * 8)
+    assert [len(unpickle_value(run.outputs[0])) for run in runs] == [len(value)] * 8
+
+
 def test_the_start_up_is_the_load_and_the_process_besides(start: Callable[..., OperatorProcess]) -> None:
     """A model that takes long to load is in both; the start of the fork server is in neither."""
     slow, quick = start("Slow"), start("Short")

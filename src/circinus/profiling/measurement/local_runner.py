@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -155,19 +155,17 @@ class LocalRunner:
     ) -> AllocationMeasurement:
         inputs, ran_s = self._outputs(configuration, items, spec.after)
         rows = [[inputs[parent, item.key] for parent in spec.after] or [pickle_value(item.value)] for item in items]
-        unbatched_s = [
-            self._process(spec, configuration, min(spec.cpus), [row], item).service_s
-            for row, item in zip(rows, items, strict=True)
-        ]
+        alone = self._process_each(spec, configuration, min(spec.cpus), [[row] for row in rows], items)
+        unbatched_s = [run.service_s for run in alone]
         ran_s += sum(unbatched_s)
         ratios = {}
         for cpus, size in allocations:
-            batch_s, item_s = 0.0, 0.0
-            for start in range(0, len(rows), size):
-                selected = [(start + k) % len(rows) for k in range(size)]
-                batch = [rows[i] for i in selected]
-                batch_s += self._process(spec, configuration, cpus, batch, items[start]).service_s
-                item_s += sum(unbatched_s[i] for i in selected) / size
+            starts = range(0, len(rows), size)
+            selected = [[(start + k) % len(rows) for k in range(size)] for start in starts]
+            batches = [[rows[i] for i in indexes] for indexes in selected]
+            runs = self._process_each(spec, configuration, cpus, batches, [items[start] for start in starts])
+            batch_s = sum(run.service_s for run in runs)
+            item_s = sum(unbatched_s[i] for indexes in selected for i in indexes) / size
             ratios[cpus, size] = batch_s / max(item_s, 1e-9)
             ran_s += batch_s
         fewest = self._key(spec, configuration, min(spec.cpus))
@@ -201,55 +199,66 @@ class LocalRunner:
                 missing[name].append(item)
         ran_s = 0.0
         for operator in self._topological:
-            for item in missing[operator.name]:
-                row = [outputs[parent, item.key] for parent in operator.after] or [pickle_value(item.value)]
-                run = self._run(operator, configuration, row, item)
+            for item, run in self._run(operator, configuration, missing[operator.name], outputs):
                 outputs[operator.name, item.key] = run.outputs[0]
                 ran_s += run.service_s
         return outputs, ran_s
 
-    def _run(self, spec: OperatorSpec, configuration: Configuration, row: Sequence[bytes], item: Item) -> BatchRun:
-        """Run an operator on one item, and cache its output."""
+    def _run(
+        self,
+        spec: OperatorSpec,
+        configuration: Configuration,
+        items: Sequence[Item],
+        outputs: Mapping[tuple[str, str], bytes],
+    ) -> Iterator[tuple[Item, BatchRun]]:
+        """Run an operator on items, one by one, and cache its outputs; `outputs` has those of its parents."""
         prefix = self._prefix(spec.name, configuration)
-        if (prefix, item.key) in self._session.failures:
-            raise self._error(configuration, item, self._session.failures[prefix, item.key])
+        for item in items:
+            if (prefix, item.key) in self._session.failures:
+                raise self._error(configuration, item, self._session.failures[prefix, item.key])
+        batches = [[[outputs[p, item.key] for p in spec.after] or [pickle_value(item.value)]] for item in items]
+        done = 0
         try:
-            run = self._process(spec, configuration, min(spec.cpus), [row], item)
+            for run in self._process_each(spec, configuration, min(spec.cpus), batches, items):
+                item, done = items[done], done + 1
+                self.cache.put(prefix, item.key, run.outputs[0], run.service_s)
+                self._session.runs[prefix, item.key] = OperatorRun(run.service_s, len(run.outputs[0]), run.times)
+                yield item, run
         except MeasurementError as error:
-            self._session.failures[prefix, item.key] = error.message
+            self._session.failures[prefix, items[done].key] = error.message
             raise
-        self.cache.put(prefix, item.key, run.outputs[0], run.service_s)
-        self._session.runs[prefix, item.key] = OperatorRun(run.service_s, len(run.outputs[0]), run.times)
-        return run
 
-    def _process(
+    def _process_each(
         self,
         spec: OperatorSpec,
         configuration: Configuration,
         cpus: float,
-        batch: Sequence[Sequence[bytes]],
-        item: Item,
-        *,
-        is_retry: bool = False,
-    ) -> BatchRun:
+        batches: Sequence[Sequence[Sequence[bytes]]],
+        items: Sequence[Item],
+    ) -> Iterator[BatchRun]:
+        """Yield the runs of batches in order; `items` has the first item of each, for errors."""
         key = self._key(spec, configuration, cpus)
-        if key in self._session.unloadable:
-            raise self._error(configuration, None, self._session.unloadable[key])
-        try:
-            replica = self._session.replicas.get(key, self._timeout_s)
-        except OperatorProcessError as error:
-            self._session.unloadable[key] = f"operator {spec.name} ({spec.uses}) cannot be loaded: {error}"
-            raise self._error(configuration, None, self._session.unloadable[key]) from error
-        try:
-            run = replica.process(batch, min(cpus, self._cpus))
-        except OperatorProcessError as error:
-            if not replica.alive:
-                self._session.replicas.discard(key)
-                if replica.was_bystander and not is_retry:
-                    return self._process(spec, configuration, cpus, batch, item, is_retry=True)
-            raise self._error(configuration, item, f"operator {spec.name} ({spec.uses}): {error}") from error
-        self._session.peaks[key] = max(self._session.peaks.get(key, 0), replica.peak_memory_bytes)
-        return run
+        done, is_retry = 0, False
+        while done < len(batches):
+            if key in self._session.unloadable:
+                raise self._error(configuration, None, self._session.unloadable[key])
+            try:
+                replica = self._session.replicas.get(key, self._timeout_s)
+            except OperatorProcessError as error:
+                self._session.unloadable[key] = f"operator {spec.name} ({spec.uses}) cannot be loaded: {error}"
+                raise self._error(configuration, None, self._session.unloadable[key]) from error
+            try:
+                for run in replica.process_each(batches[done:], min(cpus, self._cpus)):
+                    self._session.peaks[key] = max(self._session.peaks.get(key, 0), replica.peak_memory_bytes)
+                    done, is_retry = done + 1, False
+                    yield run
+            except OperatorProcessError as error:
+                if not replica.alive:
+                    self._session.replicas.discard(key)
+                    if replica.was_bystander and not is_retry:
+                        is_retry = True
+                        continue
+                raise self._error(configuration, items[done], f"operator {spec.name} ({spec.uses}): {error}") from error
 
     def _key(self, spec: OperatorSpec, configuration: Configuration, cpus: float) -> OperatorProcessKey:
         """Return the key of the process; operators that ignore their CPUs share one for all with as many threads."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from circinus.specification import KnobValues
 
 _FILES_PER_PROCESS = 8
 """Open files of this process for each process of an operator (a connection, a lifeline, output), with a reserve."""
+
+_MAX_AHEAD, _AHEAD_BYTES, _AHEAD_S = 32, 32768, 0.02
+"""Batches without a reply, their bytes, which fit in the buffer of a connection, and the seconds that they may take."""
 
 
 class OperatorProcessError(Exception):
@@ -73,7 +77,7 @@ class OperatorProcess:
             raise OperatorProcessError(f"its process cannot be started: {error}") from error
         self._frames = BlockingFrames(self._process.connection)
         try:
-            (self._id, self.load_s), _ = self._call()
+            (self._id, self.load_s), _ = self._receive()
         except BaseException:
             self.close()
             raise
@@ -82,21 +86,46 @@ class OperatorProcess:
         operator and to create it with its knob values."""
 
     def process(self, batch: Sequence[Sequence[bytes]], cpus: float | None = None) -> BatchRun:
-        """Process and time a batch of pickled inputs (for each item, one for each parent).
+        """Process and time one batch, see `process_each`."""
+        return next(self.process_each([batch], cpus))
 
-        Times are those with `cpus` CPUs, by default the process's own.
+    def process_each(
+        self, batches: Sequence[Sequence[Sequence[bytes]]], cpus: float | None = None
+    ) -> Iterator[BatchRun]:
+        """Process and time batches of pickled inputs (for each item, one for each parent), in order.
 
         The first batch after loading is processed twice, and the first run is not timed: allocators, caches and
-        just-in-time compilers warm up on it, and a replica in service is warm.
+        just-in-time compilers warm up on it, and a replica in service is warm. Quick batches are sent ahead: on a busy
+        machine each exchange with the process may wait for a CPU longer than they take.
+
+        Args:
+            batches: the batches.
+            cpus: number of CPUs that times are for, by default its own.
 
         Raises:
-            OperatorProcessError: the operator raised, broke its contract, timed out, or its process died.
+            OperatorProcessError: the operator raised, broke its contract or timed out on the batch whose turn it is, or
+                its process died. Batches behind it are dropped.
         """
-        if not self._warm:
-            self._call(batch)
+        if batches and not self._warm:
+            self._send(batches[0])
+            self._receive()
             self._warm = True
-        (_, times, self.peak_memory_bytes), outputs = self._call(batch)
-        return BatchRun(tuple(map(bytes, outputs)), times.service_s(self.key.cpus if cpus is None else cpus), times)
+        unsent, ahead, max_ahead = deque(batches), deque[int](), 1
+        try:
+            while unsent or ahead:
+                while unsent and len(ahead) < max_ahead and (not ahead or sum(ahead) <= _AHEAD_BYTES):
+                    ahead.append(self._send(unsent.popleft()))
+                ahead.popleft()
+                (_, times, self.peak_memory_bytes), outputs = self._receive()
+                max_ahead = min(1 + int(_AHEAD_S / max(times.elapsed_s, 1e-9)), _MAX_AHEAD)
+                yield BatchRun(
+                    tuple(map(bytes, outputs)), times.service_s(self.key.cpus if cpus is None else cpus), times
+                )
+        finally:
+            while ahead and self.alive:
+                ahead.popleft()
+                with suppress(OperatorProcessError):
+                    self._receive()
 
     @property
     def alive(self) -> bool:
@@ -121,21 +150,17 @@ class OperatorProcess:
         """Stop the process and all that it started, and wait for its end. Idempotent."""
         self._end(PROFILING.exit_timeout_s)
 
-    def _call(self, batch: Sequence[Sequence[bytes]] | None = None) -> Frame:
-        """Return the reply to a batch, or the one to the request for the process."""
-        try:
-            self._process.connection.settimeout(self._timeout_s)
-            if batch is not None:
-                self._frames.send(len(batch), [value for inputs in batch for value in inputs])
+    def _send(self, batch: Sequence[Sequence[bytes]]) -> int:
+        """Send a batch, and return its bytes."""
+        payloads = [value for inputs in batch for value in inputs]
+        with self._ending_on_errors():
+            self._frames.send(len(batch), payloads)
+        return sum(map(len, payloads))
+
+    def _receive(self) -> Frame:
+        """Return the reply to the first batch without one, or to the request for the process."""
+        with self._ending_on_errors():
             frame = self._frames.receive()
-        except TimeoutError as error:
-            self._end(0.0)
-            raise OperatorProcessError(f"timed out after {self._timeout_s:g} s") from error
-        except OSError as error:
-            raise OperatorProcessError(self._exit_reason()) from error
-        except BaseException:  # also an interrupt: the late reply would be taken for the reply to the next request
-            self._end(0.0)
-            raise
         if frame is None:
             raise OperatorProcessError(self._exit_reason())
         (reply_type, content), outputs = frame
@@ -143,6 +168,21 @@ class OperatorProcess:
             # An unguarded module concerns every configuration, so that it ends the measurement.
             raise content if isinstance(content, NotGuardedError) else OperatorProcessError(str(content))
         return content, outputs
+
+    @contextmanager
+    def _ending_on_errors(self) -> Iterator[None]:
+        """Apply the timeout; end the process on an error or interrupt, as a late reply would be taken for another."""
+        try:
+            self._process.connection.settimeout(self._timeout_s)
+            yield
+        except TimeoutError as error:
+            self._end(0.0)
+            raise OperatorProcessError(f"timed out after {self._timeout_s:g} s") from error
+        except OSError as error:
+            raise OperatorProcessError(self._exit_reason()) from error
+        except BaseException:
+            self._end(0.0)
+            raise
 
     def _end(self, timeout_s: float) -> ProcessExit:
         self._process.connection.close()

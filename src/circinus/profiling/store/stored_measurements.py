@@ -40,7 +40,7 @@ class StoredMeasurements:
         configurations: Sequence[Configuration],
         max_items: int | None = None,
     ) -> None:
-        """Read the measurements of the first `max_items` profiling items, by default of all; speeds are on these, too."""
+        """Read the measurements of the first `max_items` profiling items, by default of all, and speeds on these."""
         self._keys = keys
         self._pipeline = keys.pipeline
         self._dataset = dataset
