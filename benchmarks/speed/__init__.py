@@ -1,0 +1,1 @@
+"""How long profiling and the commands of planning take."""

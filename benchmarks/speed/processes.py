@@ -1,0 +1,38 @@
+"""Commands of Circinus as processes, with their times."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+
+@dataclass(frozen=True)
+class CommandTimes:
+    """Output and times of a whole process, with its children."""
+
+    output: str
+    wall_s: float
+    cpu_s: float
+
+
+def run_command(*arguments: str, folder: Path) -> CommandTimes:
+    """Run `circinus` with arguments in a folder.
+
+    Raises:
+        subprocess.CalledProcessError: the command failed.
+    """
+    before, start_s = os.times(), perf_counter()
+    process = subprocess.run(
+        [sys.executable, "-m", "circinus", *arguments],
+        cwd=folder,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    after, wall_s = os.times(), perf_counter() - start_s
+    cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
+    return CommandTimes(process.stdout, wall_s, cpu_s)
