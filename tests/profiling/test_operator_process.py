@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ class Any:
     def one(self, command, *arguments):
         if command == "echo":
             return arguments[0]
+        if command == "repeat":
+            return b"x" * arguments[0]
         if command == "raise":
             raise ValueError("bad " + arguments[0])
         if command == "exit":
@@ -164,20 +167,21 @@ def test_batches_sent_ahead_of_a_failure(
     """The runs before it are kept, those behind it are dropped, and no late reply is taken for another one."""
     replica = start()
     commands = [*(("echo", number) for number in range(20)), failure, *(("echo", number) for number in range(20))]
-    outputs = []
+    runs = replica.process_each([[[pickle_value(command)]] for command in commands])
+    assert [unpickle_value(run.outputs[0]) for run in islice(runs, 20)] == list(range(20))
     with pytest.raises(OperatorProcessError):
-        for run in replica.process_each([[[pickle_value(command)]] for command in commands]):
-            outputs.append(unpickle_value(run.outputs[0]))
-    assert outputs == list(range(20))
+        next(runs)
     assert replica.alive == lives
     if lives:
         assert _ask(replica, "echo", "later") == "later"
 
 
-def test_large_batches_sent_ahead(start: Callable[..., OperatorProcess]) -> None:
-    replica, value = start(), b"x" * 1_000_000
-    runs = replica.process_each([[[pickle_value(("echo", value))]]] * 8)
-    assert [len(unpickle_value(run.outputs[0])) for run in runs] == [len(value)] * 8
+def test_large_inputs_behind_large_outputs(start: Callable[..., OperatorProcess]) -> None:
+    """Neither end may wait for the other to read."""
+    replica, value = start(), b"x" * 3_000_000
+    commands = [("echo", 1), ("repeat", len(value)), ("echo", value)] * 3
+    runs = replica.process_each([[[pickle_value(command)]] for command in commands])
+    assert [unpickle_value(run.outputs[0]) for run in runs] == [1, value, value] * 3
 
 
 def test_the_start_up_is_the_load_and_the_process_besides(start: Callable[..., OperatorProcess]) -> None:

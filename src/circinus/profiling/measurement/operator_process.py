@@ -106,21 +106,30 @@ class OperatorProcess:
             OperatorProcessError: the operator raised, broke its contract or timed out on the batch whose turn it is, or
                 its process died. Batches behind it are dropped.
         """
+        requests = [[value for inputs in batch for value in inputs] for batch in batches]
+        sizes = [len(batch) for batch in batches]
         if batches and not self._warm:
-            self._send(batches[0])
+            with suppress(ConnectionError):  # the receiver gives the reason
+                self._send(sizes[0], requests[0])
             self._receive()
             self._warm = True
-        unsent, ahead, max_ahead = deque(batches), deque[int](), 1
+        unsent, ahead, max_ahead = deque(zip(sizes, requests, strict=True)), deque[int](), 1
         try:
             while unsent or ahead:
-                while unsent and len(ahead) < max_ahead and (not ahead or sum(ahead) <= _AHEAD_BYTES):
-                    ahead.append(self._send(unsent.popleft()))
+                while unsent and len(ahead) < max_ahead:
+                    num_bytes = sum(map(len, unsent[0][1]))
+                    if ahead and sum(ahead) + num_bytes > _AHEAD_BYTES:  # both ends could wait to write
+                        break
+                    ahead.append(num_bytes)
+                    try:
+                        self._send(*unsent.popleft())
+                    except ConnectionError:
+                        unsent.clear()  # the process ended; replies to batches before its last one may be left
                 ahead.popleft()
                 (_, times, self.peak_memory_bytes), outputs = self._receive()
                 max_ahead = min(1 + int(_AHEAD_S / max(times.elapsed_s, 1e-9)), _MAX_AHEAD)
-                yield BatchRun(
-                    tuple(map(bytes, outputs)), times.service_s(self.key.cpus if cpus is None else cpus), times
-                )
+                service_s = times.service_s(self.key.cpus if cpus is None else cpus)
+                yield BatchRun(tuple(map(bytes, outputs)), service_s, times)
         finally:
             while ahead and self.alive:
                 ahead.popleft()
@@ -150,12 +159,15 @@ class OperatorProcess:
         """Stop the process and all that it started, and wait for its end. Idempotent."""
         self._end(PROFILING.exit_timeout_s)
 
-    def _send(self, batch: Sequence[Sequence[bytes]]) -> int:
-        """Send a batch, and return its bytes."""
-        payloads = [value for inputs in batch for value in inputs]
+    def _send(self, items: int, inputs: Sequence[bytes]) -> None:
+        """Send a batch.
+
+        Raises:
+            ConnectionError: the process ended.
+            OperatorProcessError: it does not read.
+        """
         with self._ending_on_errors():
-            self._frames.send(len(batch), payloads)
-        return sum(map(len, payloads))
+            self._frames.send(items, inputs)
 
     def _receive(self) -> Frame:
         """Return the reply to the first batch without one, or to the request for the process."""
@@ -178,6 +190,8 @@ class OperatorProcess:
         except TimeoutError as error:
             self._end(0.0)
             raise OperatorProcessError(f"timed out after {self._timeout_s:g} s") from error
+        except ConnectionError:
+            raise
         except OSError as error:
             raise OperatorProcessError(self._exit_reason()) from error
         except BaseException:
