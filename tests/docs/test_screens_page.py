@@ -18,4 +18,4 @@ def test_screens_have_the_lines_and_columns_of_what_is_printed() -> None:
 
 def _structure(text: str) -> list[list[str]]:
     """Return the words of each line; numbers and bars may differ in a digit from one processor to another."""
-    return [re.sub(r"[\d.]+|[█░─━●┊]+", "", line).split() for line in text.splitlines()]
+    return [re.sub(r"[\d.]+|[█░─━●┊┿◉]+", "", line).split() for line in text.splitlines()]

@@ -15,7 +15,7 @@ from circinus.estimation import Estimate
 from circinus.matching import Assignment, Matching, Rejection, ShadowPrice, SizedDeployment, TenantShare
 from circinus.planning import BestEffortPlan
 from circinus.planning.near_misses import describe_violation
-from circinus.reporting.tables import FirstFitting, MetricNames, OneLine, make_table
+from circinus.reporting.tables import FirstFitting, MetricNames, OneLine, WrappedTitle, make_table
 from circinus.specification import Allocation, KnobValues, Query, QueryPlan
 from circinus.specification.formatting import (
     ACCURACY,
@@ -189,7 +189,7 @@ def _served_table(
     separator = " " if codes and any(len(code) > 1 for code in codes.values()) else ""
     table = make_table(None, ("query", placement), (f"{shared or 'latency'} ≤ bound",), one_line=True)
     table.columns[0].no_wrap = True
-    table.add_column(OneLine(metrics.column), justify="right")
+    table.add_column(WrappedTitle(metrics.column), justify="right")
     table.add_column("cost", justify="right", no_wrap=True)
     for title in ("margin", "SLOs")[: 1 + details // 2]:
         table.add_column(title, no_wrap=True)

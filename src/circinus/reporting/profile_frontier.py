@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -19,7 +19,8 @@ from circinus.statistics.interval import Interval
 _MAX_ROWS = 20
 _GAP = 2
 _SHORTEST_BAR, _LONGEST_BAR, _SHORTEST_KNOB = 12, 32, 4
-_MARK, _ABSENT = "┊", "–"
+_MARK, _MARK_IN_BAR, _MARK_AT_VALUE, _ABSENT = "┊", "┿", "◉", "–"
+_MARK_STYLE = "bold cyan"
 _BOUNDS, _TIME, _VERDICT = "bounds", "time", "verdict"
 _STYLES = {Verdict.FEASIBLE: "green", Verdict.UNDECIDED: "yellow", Verdict.TOO_FEW_ITEMS: "yellow"}
 """Styles of the verdicts that leave a configuration to plans."""
@@ -57,7 +58,8 @@ class ProfileFrontier:
             key=lambda c: (self._verdict(c) is Verdict.UNDECIDED, sign * c.accuracy.value, c.mean_service_s)
         )
         rows = candidates[:_MAX_ROWS]
-        bars = f" (bars: bounds of {self.metric}, and SLOs of queries as {_MARK})" if rows and self.limits else ""
+        marks = f"; {_MARK} {_MARK_IN_BAR} {_MARK_AT_VALUE}: SLOs of queries" if self.limits else ""
+        bars = f" (bars: bounds of {self.metric}{marks})" if rows else ""
         lines: list[Table | Text] = [Text(f"Profile of {self.profile.pipeline}{bars}")]
         if rows:
             knobs, shared = _distinct_knobs(rows)
@@ -72,19 +74,26 @@ class ProfileFrontier:
         return Verdict.FEASIBLE if judgement is None else judgement.verdict
 
     def _table(self, rows: Sequence[ConfigurationProfile], knobs: Mapping[str, Sequence[str]], width: int) -> Table:
-        """Return the lines; narrow consoles have no bounds as figures, and then shorter knob values."""
-        low = min(measured.accuracy.lower for measured in rows)
-        high = max(measured.accuracy.upper for measured in rows)
+        """Return the lines; narrow consoles have no bounds as figures, and then shorter knob values.
+
+        The axis of the bars spans all bounds and SLOs. The name of the metric is wrapped where that makes room.
+        """
+        low = min([*self.limits, *(measured.accuracy.lower for measured in rows)])
+        high = max([*self.limits, *(measured.accuracy.upper for measured in rows)])
         verdicts = [self._verdict(measured) for measured in rows]
         columns = {
             **knobs,
-            _shortened(self.metric, _SHORTEST_BAR): [format_score(measured.accuracy.value) for measured in rows],
+            self.metric: [format_score(measured.accuracy.value) for measured in rows],
             _BOUNDS: [format_range(format_score, c.accuracy.lower, c.accuracy.upper) for c in rows],
             _TIME: [format_duration(measured.mean_service_s) for measured in rows],
             _VERDICT: [str(verdict) for verdict in verdicts],
         }
         widths = {title: max(map(cell_len, (title, *texts))) for title, texts in columns.items()}
         spare = width - sum(widths.values()) - _GAP * len(widths)
+        if spare < _LONGEST_BAR:
+            unwrapped = widths[self.metric]
+            widths[self.metric] = max(map(cell_len, (*self.metric.split(), *columns[self.metric])))
+            spare += unwrapped - widths[self.metric]
         if spare < _SHORTEST_BAR:
             spare += widths.pop(_BOUNDS) + _GAP
         while spare < _SHORTEST_BAR and any(widths[knob] > _SHORTEST_KNOB for knob in knobs):
@@ -99,11 +108,10 @@ class ProfileFrontier:
         for title, column_width in widths.items():
             if title == _TIME:
                 table.add_column(Text(scale), no_wrap=True)
-                cells.append([Text(bar, _STYLES[verdict]) for bar, verdict in zip(bars, verdicts, strict=True)])
-            is_text = title in knobs or title in (_BOUNDS, _VERDICT)
-            table.add_column(
-                Text(_shortened(title, column_width)), justify="left" if is_text else "right", no_wrap=True
-            )
+                cells.append([_coloured(bar, _STYLES[verdict]) for bar, verdict in zip(bars, verdicts, strict=True)])
+            justify: JustifyMethod = "left" if title in knobs or title in (_BOUNDS, _VERDICT) else "right"
+            header = Text(title if title == self.metric else _shortened(title, column_width))
+            table.add_column(header, width=column_width, justify=justify, no_wrap=title != self.metric)
             styles = [_STYLES[verdict] if title == _VERDICT else "" for verdict in verdicts]
             texts = zip(columns[title], styles, strict=True)
             cells.append([Text(_shortened(text, column_width), style) for text, style in texts])
@@ -140,19 +148,25 @@ def _shortened(text: str, width: int) -> str:
 
 
 def _bar(bounds: Interval, limits: Sequence[float], low: float, high: float, width: int) -> str:
-    """Return bounds between `low` and `high` as a bar: the value is a dot, limits outside the bounds are marks."""
+    """Return bounds between `low` and `high` as a bar, with a dot at the value and a mark at each limit."""
 
     def cell(value: float) -> int:
         return round((value - low) / (high - low) * (width - 1)) if high > low else 0
 
     cells = [" "] * width
-    for limit in limits:
-        if low <= limit <= high:
-            cells[cell(limit)] = _MARK
     first, last = cell(bounds.lower), cell(bounds.upper)
     cells[first : last + 1] = "━" * (last + 1 - first)
     cells[cell(min(max(bounds.value, bounds.lower), bounds.upper))] = "●"
+    marks = {" ": _MARK, "━": _MARK_IN_BAR, "●": _MARK_AT_VALUE}
+    for index in map(cell, limits):
+        cells[index] = marks.get(cells[index], cells[index])
     return "".join(cells)
+
+
+def _coloured(bar: str, style: str) -> Text:
+    text = Text(bar, style)
+    text.highlight_regex(f"[{_MARK}{_MARK_IN_BAR}{_MARK_AT_VALUE}]", _MARK_STYLE)
+    return text
 
 
 def _distinct_knobs(rows: Sequence[ConfigurationProfile]) -> tuple[dict[str, list[str]], str]:

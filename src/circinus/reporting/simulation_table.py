@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.estimation import Estimate
-from circinus.reporting.tables import FirstFitting, MetricNames, OneLine, bar, make_table
+from circinus.reporting.tables import FirstFitting, MetricNames, OneLine, WrappedTitle, bar, make_table
 from circinus.simulation import QueryOutcome, SimulationReport, StationOutcome
 from circinus.specification import Query, Slos
 from circinus.specification.formatting import format_duration, format_score
@@ -61,7 +61,7 @@ def _query_table(
     table = make_table(None, ("query",), (), one_line=True)
     table.columns[0].no_wrap = True
     for title in columns[details == 0 :]:
-        table.add_column(OneLine(title), justify="right", no_wrap=title == columns[1])
+        table.add_column(WrappedTitle(title), justify="right", no_wrap=title == columns[1])
     for title in ("SLOs met", "SLOs")[: 1 + details // 2]:
         table.add_column(title)
 

@@ -44,6 +44,20 @@ class OneLine:
         yield Text(_fitting(self.text, options.max_width), self.style, no_wrap=True)
 
 
+class WrappedTitle:
+    """Title of a column, wrapped between its words where the table is narrow."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        width = cell_len(self.text)
+        return Measurement(max(*map(cell_len, self.text.split()), math.ceil(_MIN_SHARE * width)), width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(self.text)
+
+
 def _fitting(text: str, width: int) -> str:
     words = text.split(" ")
     while cell_len(" ".join(words)) > width:
