@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from circinus.profiling import FailedConfiguration, ProfileProgress
-from circinus.reporting.progress import LINE_EVERY_S, load_bar, profile_bar
+from circinus.reporting.progress import LINE_EVERY_S, load_bar, profile_bar, progress_console
 from circinus.serving.loadtest.load_test import LoadProgress
 from circinus.specification import Configuration, KnobValues
 
@@ -81,3 +84,21 @@ def test_on_a_terminal_there_is_a_bar_and_no_line() -> None:
         bar.progressed(_profiled(done=10))
     assert "10 of 400" not in written.getvalue()
     assert "settled, 35 s left" in written.getvalue()
+
+
+def test_bars_need_a_terminal_that_no_reader_of_a_pipe_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    controller, terminal = os.openpty()
+    reader, pipe = os.pipe()
+    with os.fdopen(terminal, "w") as on_terminal, os.fdopen(pipe, "w") as in_pipe:
+        for error, output, is_terminal in (
+            (on_terminal, on_terminal, True),
+            (on_terminal, StringIO(), True),
+            (on_terminal, in_pipe, False),
+            (in_pipe, on_terminal, False),
+        ):
+            monkeypatch.setattr(sys, "stderr", error)
+            monkeypatch.setattr(sys, "stdout", output)
+            assert progress_console().is_terminal == is_terminal
+    os.close(controller)
+    os.close(reader)

@@ -21,11 +21,9 @@ def progress_bar(pipeline: str) -> AbstractContextManager[ProfileObserver]:
         >>> report["mend"].dataset_items
         120
     """
-    from rich.console import Console
+    from circinus.reporting.progress import profile_bar, progress_console
 
-    from circinus.reporting.progress import profile_bar
-
-    return profile_bar(Console(stderr=True), pipeline)
+    return profile_bar(progress_console(), pipeline)
 
 
 def no_progress(pipeline: str) -> AbstractContextManager[ProfileObserver]:

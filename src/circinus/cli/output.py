@@ -31,10 +31,10 @@ def console() -> Console:
 
 
 def progress_console() -> Console:
-    """Return the console for progress and remarks: standard error, so that results can be piped."""
-    from rich.console import Console
+    """Return the console for progress and remarks, see `circinus.reporting.progress.progress_console`."""
+    from circinus.reporting.progress import progress_console
 
-    return Console(stderr=True, quiet=_remarks_silenced)
+    return progress_console(quiet=_remarks_silenced)
 
 
 @contextmanager

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
+import os
+import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -21,6 +25,23 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 10.0
 """Interval between plain lines."""
+
+
+def progress_console(*, quiet: bool = False) -> Console:
+    """Return the console for progress and remarks: standard error, so that results can be piped.
+
+    It is no terminal, whatever `FORCE_COLOR` says, where standard error is a file or a pipe. It is none either where
+    standard output is a pipe, as the reader of the pipe may write to the terminal between two states of a bar.
+    """
+    is_plain = not sys.stderr.isatty() or _is_pipe(sys.stdout)
+    return Console(stderr=True, quiet=quiet, force_terminal=False if is_plain else None)
+
+
+def _is_pipe(stream: TextIO) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+    except (io.UnsupportedOperation, ValueError):
+        return False  # the stream is in memory, or closed
 
 
 _Show = Callable[[str, int, int, str], None]
