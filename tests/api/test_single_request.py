@@ -81,11 +81,11 @@ def test_only_served_queries_have_a_pipeline() -> None:
     ],
 )
 def test_outputs_are_bytes_and_json_where_it_holds_them(output: Any, data: bytes, value: Any) -> None:
-    timings = ResponseTimings(0.5, {"a": 0.1, "b": 0.2}, {}, {})
-    report = RequestReport("q", "", Response(output, timings), {"a": "edge"})
+    timings = ResponseTimings(0.5, {"a": 0.1, "b": 0.2, "c": 0.01}, {}, {}, {"b": 0.05, "c": 0.3})
+    report = RequestReport("q", "", Response(output, timings), {"a": "edge"}, {"a": (), "b": ("a",), "c": ("a",)})
     assert report.output_bytes() == data
     document = report.to_dict()
     assert document["output"] == value
-    assert document["operators"]["a"] == {"service_s": 0.1, "pool": "edge"}
-    assert document["operators"]["b"]["pool"] is None
-    assert str(report) == "500 ms: a 100 ms (edge), b 200 ms"
+    assert document["operators"]["a"] == {"service_s": 0.1, "wait_s": None, "pool": "edge"}
+    assert document["operators"]["b"] == {"service_s": 0.2, "wait_s": 0.05, "pool": None}
+    assert document["transfer_s"] == pytest.approx(0.5 - 0.1 - 0.31)

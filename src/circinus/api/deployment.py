@@ -137,7 +137,7 @@ class DeployedPlan:
         """
         from circinus.api.single_request import RequestReport, find_item, parse_input, pipeline_of, pools_of
 
-        pipeline_of(self._opened, query)
+        inputs = {operator.name: operator.after for operator in pipeline_of(self._opened, query).topological_order()}
         status = self.status()
         if data is None:
             item = find_item(self._opened, query, item_key, status.mode)
@@ -149,7 +149,7 @@ class DeployedPlan:
         except TimeoutError:
             reason = f"there is no response within {timeout_s:g} s"
             raise ServingError(reason, code="query.deadline_passed", location=f"query {query}") from None
-        return RequestReport(query, key, response, pools_of(self._opened, query, status))
+        return RequestReport(query, key, response, pools_of(self._opened, query, status), inputs)
 
     def load_test(
         self,

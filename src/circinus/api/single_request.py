@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,14 +35,31 @@ class RequestReport:
     pools: Mapping[str, str]
     """Operator -> pool that ran it; empty if a controller may have moved the query."""
 
+    inputs: Mapping[str, Sequence[str]]
+    """Operator -> operators whose outputs it takes, in topological order."""
+
     def __str__(self) -> str:
-        """Return latency, operators, and where they ran, in one line."""
-        timings, sent = self.response.timings, f"item {self.item}, " if self.item else ""
-        stages = [
-            f"{operator} {format_duration(seconds)}" + (f" ({self.pools[operator]})" if operator in self.pools else "")
-            for operator, seconds in timings.stage_s.items()
-        ]
-        return f"{sent}{format_duration(timings.latency_s)}: {', '.join(stages)}"
+        """Return the latency, and a line for each of its parts: operators with their pools, and transfers."""
+        timings = self.response.timings
+        lines = [f"{f'item {self.item}: ' if self.item else ''}{format_duration(timings.latency_s)}"]
+        for operator, seconds in timings.stage_s.items():
+            waited = f", waiting {format_duration(timings.wait_s.get(operator, 0.0))}"
+            pool = f" ({self.pools[operator]})" if operator in self.pools else ""
+            lines.append(f"{operator} {format_duration(seconds)}{waited}{pool}")
+        lines.append(f"links and routers {format_duration(self.transfer_s)}")
+        return "\n  ".join(lines)
+
+    @property
+    def transfer_s(self) -> float:
+        """Seconds on links and in routers: the latency less the times of the operators, of parallel ones the longest.
+
+        Where the engine runs on one machine, the time in which a busy CPU delays the routers is part of it.
+        """
+        timings, ends_s = self.response.timings, dict[str, float]()
+        for operator, producers in self.inputs.items():
+            own_s = timings.stage_s.get(operator, 0.0) + timings.wait_s.get(operator, 0.0)
+            ends_s[operator] = own_s + max((ends_s[producer] for producer in producers), default=0.0)
+        return max(timings.latency_s - max(ends_s.values(), default=0.0), 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data; `output` is None where JSON cannot hold it."""
@@ -53,9 +70,14 @@ class RequestReport:
             "item": self.item or None,
             "latency_s": timings.latency_s,
             "operators": {
-                operator: {"service_s": seconds, "pool": self.pools.get(operator)}
+                operator: {
+                    "service_s": seconds,
+                    "wait_s": timings.wait_s.get(operator),
+                    "pool": self.pools.get(operator),
+                }
                 for operator, seconds in timings.stage_s.items()
             },
+            "transfer_s": self.transfer_s,
             "output": None if text is None else json.loads(text),
             "output_type": type(output).__name__,
         }

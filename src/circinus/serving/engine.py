@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -125,6 +125,8 @@ class ResponseTimings:
     """
     link_bytes: Mapping[str, float]
     """Name of a directed link -> bytes sent over it."""
+    wait_s: Mapping[str, float] = field(default_factory=dict)
+    """Operator -> seconds in its queue, in its batch and on the way to and from the replica."""
 
 
 @dataclass(frozen=True)

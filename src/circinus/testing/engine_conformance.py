@@ -51,10 +51,11 @@ class EngineConformance(StatusConformance):
         await engine.apply(chain("q", first, second))
         response = await respond(engine, 100)
         assert response.output == 111
-        assert response.timings.latency_s > 0
-        assert set(response.timings.stage_s) == set(response.timings.replica_s) == {"first", "second"}
-        assert response.timings.latency_s >= sum(response.timings.stage_s.values())
-        assert set(response.timings.link_bytes) == {"home->center", "center->home"}
+        timings = response.timings
+        assert timings.latency_s > 0
+        assert set(timings.stage_s) == set(timings.replica_s) == set(timings.wait_s) == {"first", "second"}
+        assert timings.latency_s >= sum(timings.stage_s.values())
+        assert set(timings.link_bytes) == {"home->center", "center->home"}
 
     @run_async_test
     async def test_fork_and_join_keep_the_order_of_inputs(self, engine: Engine) -> None:

@@ -43,6 +43,8 @@ class RequestTrace(NamedTuple):
     sent_bytes: Mapping[tuple[str, str, str], float] = {}
     """(producer, target site, link) -> bytes. A shared part of two branches counts once; transfers to two sites over
     one link count twice."""
+    wait_s: Mapping[str, float] = {}
+    """Operator -> seconds from the arrival of its inputs to that of its output, less those in service."""
 
     @classmethod
     def joined(cls, *parts: RequestTrace) -> RequestTrace:
@@ -52,16 +54,21 @@ class RequestTrace(NamedTuple):
         stage_s: dict[str, float] = {}
         replica_s: dict[str, float] = {}
         sent_bytes: dict[tuple[str, str, str], float] = {}
+        wait_s: dict[str, float] = {}
         for part in parts:
             stage_s |= part.stage_s
             replica_s |= part.replica_s
             sent_bytes |= part.sent_bytes
-        return cls(stage_s, replica_s, sent_bytes)
+            wait_s |= part.wait_s
+        return cls(stage_s, replica_s, sent_bytes, wait_s)
 
-    def served(self, operator: str, service_s: float, replica_s: float) -> RequestTrace:
+    def served(self, operator: str, service_s: float, replica_s: float, wait_s: float) -> RequestTrace:
         """Return the trace after one more operator."""
         return RequestTrace(
-            {**self.stage_s, operator: service_s}, {**self.replica_s, operator: replica_s}, self.sent_bytes
+            {**self.stage_s, operator: service_s},
+            {**self.replica_s, operator: replica_s},
+            self.sent_bytes,
+            {**self.wait_s, operator: wait_s},
         )
 
     def sent(self, producer: str, transfer: RouteTransfer, size_bytes: float) -> RequestTrace:

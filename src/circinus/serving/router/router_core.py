@@ -245,7 +245,7 @@ class RouterCore(ABC):
                 inputs=[value for value in values if value is not None],
                 recording=stage.recording,
                 arrived_s=arrived_s,
-                done=partial(self._processed, context, stage.operator, trace),
+                done=partial(self._processed, context, stage.operator, trace, arrived_s),
                 failed=partial(self._failed, context, stage.operator),
                 is_cancelled=partial(self._has_ended, context),
                 prefix=stage.prefix,
@@ -259,12 +259,14 @@ class RouterCore(ABC):
         context: RequestContext,
         operator: str,
         trace: RequestTrace,
+        arrived_s: float,
         result: ItemResult,
         output: Payload | None,
         end_s: float,
     ) -> None:
         if not self._has_ended(context):
-            trace = trace.served(operator, result.service_s, result.busy_s)
+            wait_s = max(end_s - arrived_s - result.service_s, 0.0)
+            trace = trace.served(operator, result.service_s, result.busy_s, wait_s)
             self._send(context, operator, output, result.output_bytes, trace, end_s)
 
     def _failed(self, context: RequestContext, operator: str, reason: str) -> None:
@@ -285,7 +287,11 @@ class RouterCore(ABC):
             PickledResponse(
                 outputs={sink: request.results[sink][0] for sink in request.route.sinks},
                 timings=ResponseTimings(
-                    self._loop.time() - request.start_s, trace.stage_s, trace.replica_s, trace.link_bytes
+                    self._loop.time() - request.start_s,
+                    trace.stage_s,
+                    trace.replica_s,
+                    trace.link_bytes,
+                    trace.wait_s,
                 ),
             )
         )
