@@ -48,6 +48,7 @@ def _on_a_machine_of_any_speed(monkeypatch: pytest.MonkeyPatch) -> None:
         SERVING,
         daemon_start_timeout_s=HANG_LIMIT_S,
         daemon_close_timeout_s=HANG_LIMIT_S,
+        daemon_status_timeout_s=HANG_LIMIT_S,
         daemon_clear_timeout_s=HANG_LIMIT_S,
     )
     for module in ("client", "run_dir"):
@@ -263,6 +264,20 @@ def test_nothing_of_others_is_removed(folder: Path) -> None:
     (folder / "notes").write_text("mine")
     destroy(folder)
     assert [file.name for file in folder.iterdir()] == ["notes"]
+
+
+def test_silent_engine_is_not_taken_for_an_absent_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient = replace(SERVING, daemon_close_timeout_s=0.02, daemon_status_timeout_s=0.02)
+    monkeypatch.setattr("circinus.serving.local.client.SERVING", impatient)
+    folder = RunDirectory(tmp_path / "run")
+    folder.create()
+    lock = folder.try_lock()
+    assert lock is not None
+    with lock, folder.listen():
+        with raises_code(ServingError, "engine.silent"):
+            destroy(folder.path)
+        with raises_code(ServingError, "engine.silent"):
+            in_session(connect(folder.path), status)
 
 
 def test_destroy_of_a_folder_that_no_engine_had_does_nothing(tmp_path: Path) -> None:

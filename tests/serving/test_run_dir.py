@@ -72,12 +72,13 @@ def test_sockets_are_reached_whatever_the_length_of_their_path(tmp_path: Path, l
         pass
 
 
+@pytest.mark.parametrize("leaves_files", [False, True])
 def test_clearing_waits_for_an_engine_that_is_about_to_end(
-    folder: RunDirectory, monkeypatch: pytest.MonkeyPatch
+    folder: RunDirectory, monkeypatch: pytest.MonkeyPatch, leaves_files: bool
 ) -> None:
     lock = folder.try_lock()
     assert lock is not None
-    waits = iter([lambda: None, lock.close])
+    waits = iter([lambda: None, lock.close if leaves_files else folder.remove])
     monkeypatch.setattr("circinus.serving.local.run_dir.time.sleep", lambda seconds: next(waits)())
     assert folder.clear()
     assert not folder.path.exists()

@@ -25,5 +25,7 @@ def destroy(
     ended = handle.close()
     if json:
         print_json("destroy", {"ended": ended, **handle.place})
+    elif ended:
+        typer.echo(f"{handle} has ended")
     else:
-        typer.echo(f"{handle} {'has ended' if ended else 'was not running'}")
+        typer.echo(f"no engine was running in {run_dir.absolute()}")

@@ -39,6 +39,7 @@ class ServingSettings:
     # Local engine
     daemon_start_timeout_s: float = 30.0
     daemon_close_timeout_s: float = 30.0
+    daemon_status_timeout_s: float = 30.0
     daemon_clear_timeout_s: float = 10.0
     """Maximum wait for the end of an engine that does not respond."""
     replica_exit_timeout_s: float = 5.0

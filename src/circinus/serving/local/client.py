@@ -6,8 +6,8 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -60,9 +60,14 @@ class LocalEngineClient:
         return PickledResponse(dict(zip(sinks, outputs, strict=True)), timings).unpickle()
 
     async def status(self) -> EngineStatus:
-        """Implement `Engine.status`."""
+        """Implement `Engine.status`.
+
+        Raises:
+            ServingError: there is no engine, or it does not answer in time.
+        """
         status: EngineStatus
-        status, _ = await self._call(RpcMethod.STATUS)
+        async with self._in_time(SERVING.daemon_status_timeout_s):
+            status, _ = await self._call(RpcMethod.STATUS)
         return status
 
     async def drain_audits(self) -> AuditBatch:
@@ -78,14 +83,27 @@ class LocalEngineClient:
             self._on_connection_lost()
 
     async def close(self) -> None:
-        """End the engine with everything that it started, and remove its run folder."""
+        """End the engine with everything that it started, and remove its run folder.
+
+        Raises:
+            ServingError: the engine does not end in time.
+        """
         if self._connection is None and not _is_reachable(self._folder):
             await asyncio.to_thread(self._folder.clear)
             return
-        with suppress(ServingError):  # the engine may end before it replies
-            await self._call(RpcMethod.CLOSE)
-        if self._connection is not None:
-            await asyncio.wait_for(self._lost.wait(), SERVING.daemon_close_timeout_s)
+        async with self._in_time(SERVING.daemon_close_timeout_s):
+            with suppress(ServingError):  # the engine may end before it replies
+                await self._call(RpcMethod.CLOSE)
+            if self._connection is not None:
+                await self._lost.wait()
+
+    @asynccontextmanager
+    async def _in_time(self, limit_s: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(limit_s):
+                yield
+        except TimeoutError:
+            raise self._folder.silence_reason() from None
 
     async def _call(
         self, method: RpcMethod, argument: Any = None, payloads: Sequence[Payload] = ()
@@ -155,11 +173,7 @@ def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
                 f"the engine did not start: {reason}", code="engine.not_started", location=str(run_folder)
             )
         time.sleep(0.05)  # another engine is starting in the folder, or about to end
-    raise ServingError(
-        f"the engine (process {folder.process()}) holds the lock of the folder but does not respond",
-        code="engine.silent",
-        location=str(run_folder),
-    )
+    raise folder.silence_reason()
 
 
 def connect(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:

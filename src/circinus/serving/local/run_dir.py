@@ -184,7 +184,7 @@ class RunDirectory:
             return ""
 
     def clear(self) -> bool:
-        """Remove the files of a killed engine. Return False, without changes, if there are none.
+        """Remove the files of a killed engine, or wait until an ending one has. Return False if there is neither.
 
         Raises:
             ServingError: the engine is running, and does not end.
@@ -194,13 +194,9 @@ class RunDirectory:
         deadline_s = time.monotonic() + SERVING.daemon_clear_timeout_s
         while (lock := self.try_lock()) is None:
             if not self.is_owned():
-                return False
+                return True
             if time.monotonic() > deadline_s:
-                raise ServingError(
-                    f"the engine (process {self.process()}) is running but does not respond",
-                    code="engine.silent",
-                    location=str(self.path),
-                )
+                raise self.silence_reason()
             time.sleep(0.02)  # the engine is starting or about to end
         with lock:
             self.remove()
@@ -213,6 +209,16 @@ class RunDirectory:
                 file.unlink()
         with suppress(OSError):
             self.path.rmdir()
+
+    def silence_reason(self) -> ServingError:
+        """Return the error to raise if the engine runs and does not answer in time."""
+        process = self.process()
+        return ServingError(
+            f"the engine (process {process}) is running but does not respond",
+            code="engine.silent",
+            location=str(self.path),
+            hint=f"Try again; `kill -9 {process}` ends it at once, with its replicas.",
+        )
 
     def missing_reason(self) -> ServingError:
         """Return the error to raise if no engine listens."""
