@@ -48,6 +48,7 @@ SIMULATION = SimulationReport(
     links=(StationOutcome("home->backroom", 1, 3600, 0.2, 0.2, 0.001, 1.0),),
     goodput=0.0,
     total_weight=1.0,
+    is_shortened=False,
     executions=12_345,
     computed_s=1.2,
 )

@@ -115,6 +115,20 @@ def test_more_load_takes_longer_and_overload_is_told() -> None:
     assert max(station.offered_utilization for station in (*once.deployments, *once.links)) < 1
 
 
+def test_an_hour_is_shortened_where_it_has_too_many_executions(monkeypatch: pytest.MonkeyPatch) -> None:
+    instance = random_instance(3)
+    planned, replicas = _planned(instance)
+    monkeypatch.setitem(simulate.__globals__, "_DEFAULT_EXECUTIONS", 3000)
+    load = 1.0 / instance.query.rate_per_s
+    whole, shortened = (
+        simulate([planned], replicas, instance.network, warm_up_s=None, load=load * factor) for factor in (0.1, 100.0)
+    )
+    assert (whole.is_shortened, whole.duration_s, whole.warm_up_s) == (False, 3600.0, 360.0)
+    assert shortened.is_shortened
+    assert shortened.executions == pytest.approx(3000, rel=0.2)
+    assert shortened.warm_up_s == shortened.duration_s / 10
+
+
 def test_whether_a_limit_is_surely_kept_is_told() -> None:
     instance = random_instance(3)
     planned, replicas = _planned(instance)
@@ -134,6 +148,8 @@ def test_what_cannot_be_simulated_is_told() -> None:
         simulate([], {}, instance.network, duration_s=1.0)
     with raises_code(PlanningError, "simulation.invalid_duration"):
         simulate([planned], replicas, instance.network, duration_s=1.0, warm_up_s=1.0)
+    with raises_code(PlanningError, "simulation.invalid_load"):
+        simulate([planned], replicas, instance.network, load=0.0)
     with raises_code(PlanningError, "simulation.too_large"):
         simulate([planned], replicas, instance.network, duration_s=1e12)
     with raises_code(PlanningError, "deployment.no_replica"):

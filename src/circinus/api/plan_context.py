@@ -66,8 +66,8 @@ class LoadedPlan:
         self,
         *,
         load: float,
-        duration_s: float,
-        warm_up_s: float,
+        duration_s: float | None,
+        warm_up_s: float | None,
         seed: int,
         on_progress: Callable[[Progress], None] | None = None,
         profiles: Mapping[str, PipelineProfile] | None = None,
@@ -81,7 +81,7 @@ class LoadedPlan:
         from circinus.specification import Network
 
         matching, infrastructure = self.plan_set.matching, self.specification.required_infrastructure
-        _log.info("simulate %g s at %g times the rates", duration_s, load)
+        _log.info("simulate at %g times the rates, duration_s=%s", load, duration_s)
         served = {assignment.query for assignment in matching.assignments}
         return simulate(
             simulation_inputs(self.specification, self.profiles() if profiles is None else profiles, matching),

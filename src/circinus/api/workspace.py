@@ -272,7 +272,7 @@ class Workspace(ReportingWorkspace):
         plan: Plan,
         *,
         load: float = 1.0,
-        duration: Duration = "1h",
+        duration: Duration | None = None,
         warm_up: Duration | None = None,
         seed: int = 0,
         on_progress: Callable[[Progress], None] | None = None,
@@ -282,13 +282,14 @@ class Workspace(ReportingWorkspace):
         Args:
             plan: plan of this workspace.
             load: factor on the rate of each query.
-            duration: simulated time, in seconds or as `"10min"`.
+            duration: simulated time, in seconds or as `"10min"`; by default an hour, or less where that would have
+                more than three million executions of operators and links.
             warm_up: simulated time before figures are taken; by default a tenth of the duration.
             seed: seed of arrivals and items.
             on_progress: callback during long simulations.
 
         Raises:
-            PlanningError: the plan serves no query, or a number has no meaning.
+            PlanningError: the plan serves no query, a number has no meaning, or the simulation would be too large.
 
         Example:
             >>> workspace.simulate(plan, load=0.5, duration="5min")["typing-aid"].satisfied
@@ -296,12 +297,11 @@ class Workspace(ReportingWorkspace):
         """
         from circinus.api.reports import SimulationReport
 
-        duration_s = seconds(duration)
         return SimulationReport(
             self._opened(plan).simulate(
                 load=load,
-                duration_s=duration_s,
-                warm_up_s=duration_s / 10 if warm_up is None else seconds(warm_up),
+                duration_s=None if duration is None else seconds(duration),
+                warm_up_s=None if warm_up is None else seconds(warm_up),
                 seed=seed,
                 on_progress=on_progress,
             ),

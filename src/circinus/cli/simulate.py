@@ -20,7 +20,9 @@ from circinus.cli.options import (
 def simulate(
     plan_file: PlanFile = DEFAULT_PLAN,
     load_factor: LoadFactor = 1.0,
-    duration: Annotated[float, quantity(positive_duration_option, "Simulated time.", "1h")] = 3600.0,
+    duration: Annotated[
+        float | None, quantity(positive_duration_option, "Simulated time.", "1h, or less at high rates")
+    ] = None,
     warm_up: Annotated[
         float | None,
         quantity(duration_option, "Simulated warm-up time, excluded from the figures.", "a tenth of the time"),
@@ -35,7 +37,7 @@ def simulate(
     from circinus.reporting.simulation_table import simulation_table
 
     workspace, plan = Workspace.open_plan(plan_file, needs_store=True)
-    if warm_up is not None and not 0 <= warm_up < duration:
+    if warm_up is not None and duration is not None and not 0 <= warm_up < duration:
         raise typer.BadParameter(f"the warm-up must be shorter than the simulated {duration:g} s, got {warm_up:g} s")
     with simulation_bar(progress_console()) as bar:
         report = workspace.simulate(

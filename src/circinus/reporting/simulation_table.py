@@ -139,6 +139,8 @@ def _notes(report: SimulationReport) -> list[Text]:
             f"{format_duration(report.computed_s)}, seed {report.seed}; confidence level of intervals 95 %"
         )
     ]
+    if report.is_shortened:
+        notes.append(Text("shortened, as an hour has too many executions; --duration simulates longer"))
     overloaded = [station.name for station in (*report.deployments, *report.links) if station.offered_utilization >= 1]
     if overloaded:
         notes.append(

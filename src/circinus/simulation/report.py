@@ -150,6 +150,8 @@ class SimulationReport:
     """Sum of the weights of queries that met all SLOs."""
     total_weight: float
     """Total weight of all queries, including those without a plan."""
+    is_shortened: bool
+    """True if the duration is less than the default of an hour, which would have had too many executions."""
     executions: int
     """Number of executions: visits of requests to operators and links."""
     computed_s: float

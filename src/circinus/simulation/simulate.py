@@ -17,8 +17,10 @@ from circinus.simulation.report import QueryOutcome, SimulationReport, StageOutc
 from circinus.specification import Deployment, Network
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
-MAX_EXECUTIONS = 200_000_000
-"""Maximum number of executions, limited by the memory of small machines and by the run time."""
+MAX_EXECUTIONS = 20_000_000
+"""Maximum number of executions, at some 200 bytes each: these take 4 GB, and minutes where queues are long."""
+_DEFAULT_DURATION_S, _DEFAULT_EXECUTIONS = 3600.0, 3_000_000
+"""Simulated time by default, and the number of executions that shortens it."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ def simulate(
     replicas: Mapping[Deployment, int],
     network: Network,
     *,
-    duration_s: float,
-    warm_up_s: float = 0.0,
+    duration_s: float | None = None,
+    warm_up_s: float | None = 0.0,
     load: float = 1.0,
     seed: int = 0,
     unserved_weight: float = 0.0,
@@ -48,8 +50,9 @@ def simulate(
         planned: queries with their plans, at least one.
         replicas: number of replicas of every deployment of the plans.
         network: network of the infrastructure.
-        duration_s: simulated duration of arrivals.
-        warm_up_s: warm-up time below `duration_s`; its requests are excluded from the outcomes of queries.
+        duration_s: simulated duration of arrivals; None: one hour, or less at rates at which that would take long.
+        warm_up_s: warm-up time below `duration_s`; its requests are excluded from the outcomes of queries. None: a
+            tenth of the duration.
         load: factor of the queries' rates.
         seed: random seed of arrivals and items.
         unserved_weight: weight of queries without a plan, for the total weight.
@@ -59,21 +62,19 @@ def simulate(
     Raises:
         PlanningError: the plans cannot be simulated, or there would be too many executions.
     """
-    _check(planned, duration_s, warm_up_s, load)
+    _check(planned, load)
     started_s = clock()
     loaded = [replace(query, arrivals=query.arrivals.scaled(load)) for query in planned]
     model = build_model(loaded, replicas, network)
-    expected = sum(
-        query.arrivals.rate_per_s * duration_s * len(its_model.visits)
+    executions_per_s = sum(
+        query.arrivals.rate_per_s * len(its_model.visits)
         for query, its_model in zip(loaded, model.queries, strict=True)
     )
-    if expected > MAX_EXECUTIONS:
-        raise PlanningError(
-            f"the simulation has {expected:.3g} executions of operators and links, but at most "
-            f"{MAX_EXECUTIONS:.3g} are possible",
-            code="simulation.too_large",
-            hint="Simulate a shorter time.",
-        )
+    is_shortened = duration_s is None and executions_per_s * _DEFAULT_DURATION_S > _DEFAULT_EXECUTIONS
+    if duration_s is None:
+        duration_s = _DEFAULT_EXECUTIONS / executions_per_s if is_shortened else _DEFAULT_DURATION_S
+    warm_up_s = duration_s / 10 if warm_up_s is None else warm_up_s
+    _check_times(duration_s, warm_up_s, executions_per_s)
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed, warm_up_s=warm_up_s)
     simulation.run(None if on_progress is None else lambda done_s: on_progress(Progress(done_s, duration_s)))
     queries = tuple(
@@ -91,24 +92,42 @@ def simulate(
         links=tuple(stations[station] for station in model.links.values()),
         goodput=sum(query.weight for query in queries if query.satisfied),
         total_weight=sum(query.weight for query in queries) + unserved_weight,
+        is_shortened=is_shortened,
         executions=sum(sums.requests for sums in simulation.station_stats),
         computed_s=clock() - started_s,
     )
 
 
-def _check(planned: Sequence[PlannedQuery], duration_s: float, warm_up_s: float, load: float) -> None:
+def _check(planned: Sequence[PlannedQuery], load: float) -> None:
     if not planned:
         raise PlanningError(
             "no query has a plan to simulate",
             code="plan.no_served_query",
             hint="Run `circinus explain` to see why each query was rejected.",
         )
-    if not (duration_s > warm_up_s >= 0 and load > 0):
+    if not load > 0:
+        raise PlanningError(f"found the load {load:g}, expected one above 0", code="simulation.invalid_load")
+
+
+def _check_times(duration_s: float, warm_up_s: float, executions_per_s: float) -> None:
+    if not duration_s > warm_up_s >= 0:
         raise PlanningError(
-            f"the duration ({duration_s:g} s) must be longer than the warm-up ({warm_up_s:g} s), and the load "
-            f"({load:g}) above 0",
+            f"the duration ({duration_s:g} s) must be longer than the warm-up ({warm_up_s:g} s)",
             code="simulation.invalid_duration",
         )
+    if duration_s * executions_per_s > MAX_EXECUTIONS:
+        raise PlanningError(
+            f"the simulation has {duration_s * executions_per_s:.3g} executions of operators and links, but at most "
+            f"{MAX_EXECUTIONS:.3g} are possible",
+            code="simulation.too_large",
+            hint=f"Simulate at most {_rounded_down(MAX_EXECUTIONS / executions_per_s)} s, or a lower load.",
+        )
+
+
+def _rounded_down(seconds: float) -> str:
+    """Return seconds with two digits, rounded down."""
+    unit = 10.0 ** (math.floor(math.log10(seconds)) - 1)
+    return f"{math.floor(seconds / unit) * unit:g}"
 
 
 def _outcome(
