@@ -108,6 +108,8 @@ def test_every_verdict_has_its_reason(seed: int, count: int, objectives: int) ->
             assert state.certainly_met[k].any()
             for q, objective in enumerate(SLOS[:objectives]):
                 assert (str(objective.accuracy) in found.reason) == state.certainly_met[k, q]
+        if found.verdict is Verdict.UNLIKELY:  # being covered is certain, whatever is likely
+            assert (~state.fails[k] & (state.covered_by[k] < 0)).any()
         if found.verdict is Verdict.DOMINATED:
             assert not state.certainly_met[k].any()
             assert not state.fails[k].all() or not objectives

@@ -9,6 +9,7 @@ import pytest
 from circinus.planning.sampler import make_sampler
 from circinus.planning.sampler.sampler import PlanCostSampler
 from circinus.profiling import PipelineProfile, TraceBackend, load_profile
+from circinus.profiling.store.profile_store import ProfileStore
 from circinus.specification import Specification
 from planning.sampler.two_operators import PIPELINE, measured, recorded, two_queries
 
@@ -32,6 +33,8 @@ def test_verdicts_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     profile, _ = measured(TRACE, two_queries(), store, budget_s=40.0)
     monkeypatch.setattr(PlanCostSampler, "suggest", counted)
+    with ProfileStore(store) as opened, opened.transaction():  # another start, as for the recordings of a replay
+        opened.rows("UPDATE replica SET loads = loads + 1, peak_memory_bytes = peak_memory_bytes + 4096")
     stored = load(two_queries())
     assert computed == []
     assert stored.verdicts == profile.verdicts

@@ -276,7 +276,8 @@ def _verdict(
         return ConfigurationVerdict(Verdict.FEASIBLE, "no query uses the pipeline yet")
     if state.too_few_items[row].any():
         return ConfigurationVerdict(Verdict.TOO_FEW_ITEMS, _more_items(state, row, bounds_of(row)))
-    pruned = state.pruned[row] & ~state.fails[row]
+    covered_by = state.covered_by[row]
+    pruned = state.pruned[row] & ~state.fails[row] & (covered_by < 0)  # being covered is certain, and so comes first
     if pruned.any():
         met = pruned & state.meets[row]
         if (met == pruned).all():
@@ -284,7 +285,7 @@ def _verdict(
                 Verdict.UNLIKELY, f"it certainly meets {_accuracies(requirements, met)}, {_NO_CHEAPER}"
             )
         return ConfigurationVerdict(Verdict.UNLIKELY, _PRUNED)
-    covering = dict.fromkeys(names[index] for index in state.covered_by[row][~state.fails[row]] if index >= 0)
+    covering = dict.fromkeys(names[index] for index in covered_by[~state.fails[row]] if index >= 0)
     if not covering:
         return ConfigurationVerdict(Verdict.UNDECIDED, "no further measurements are available")
     return ConfigurationVerdict(

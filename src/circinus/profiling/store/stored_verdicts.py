@@ -18,7 +18,7 @@ from circinus.profiling.store.store_queries import configuration_of
 from circinus.profiling.store.store_writer import prefix_label
 from circinus.specification import Specification
 
-_RULES = 1
+_RULES = 2
 """Version of the rules of verdicts; raise it where the same measurements lead to other verdicts."""
 _TABLE = "CREATE TABLE IF NOT EXISTS verdicts (pipeline TEXT PRIMARY KEY, content_hash TEXT, content TEXT)"
 """Cache with the last run of each pipeline, created on demand: stores without it are complete."""
@@ -77,6 +77,11 @@ def _content_hash(keys: MeasurementKeys, specification: Specification, profile: 
 
 
 def _measurements(profile: PipelineProfile) -> Iterator[bytes]:
+    """Yield what the verdicts rest on, without start-up times and memory.
+
+    These change with every start of an operator, such as that for the recordings of a replay, which measures no item of
+    the profile.
+    """
     yield repr((profile.dataset_fingerprint, profile.dataset_items, profile.machine, profile.failed)).encode()
     for measured in profile.configurations:
         yield str(measured.configuration).encode()
@@ -85,5 +90,4 @@ def _measurements(profile: PipelineProfile) -> Iterator[bytes]:
         for operator in measured.operators.values():
             yield operator.service_s.tobytes()
             yield operator.output_bytes.tobytes()
-            times = operator.load_s, operator.startup_s, operator.peak_memory_bytes
-            yield repr((times, sorted(operator.batch_ratio.items()), operator.speeds)).encode()
+            yield repr((sorted(operator.batch_ratio.items()), operator.speeds)).encode()
