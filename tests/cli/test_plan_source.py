@@ -23,7 +23,7 @@ def test_a_file_that_was_read_is_another_one_until_what_it_says_was_taken(
         plan_set=SimpleNamespace(matching=SimpleNamespace(assignments=("one",))),
         require_served_query=lambda: None,
     )
-    monkeypatch.setattr("circinus.api.plan_source.load_plan", lambda file, needs_store: said)
+    monkeypatch.setattr("circinus.api.plan_source.load_plan", lambda file, **options: said)
     monkeypatch.setattr(PlanFileSource, "_managed", lambda self, opened: (opened, None))
 
     def write(time_s: int) -> None:

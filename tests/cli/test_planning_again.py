@@ -128,7 +128,8 @@ def test_one_more_query_is_let_in_and_the_plan_is_whole_again(application: Path)
     assert dry["admitted"]
     assert dry["written"] is None
     assert plan_file(application) == before
-    assert run_circinus("explain", cwd=application).returncode == 3
+    error = answer("explain", "another", cwd=application, kind="error", code=1)
+    assert (error["code"], error["location"]) == ("query.not_planned", "plan.json")
     run = run_circinus("admit", "another", cwd=application)
     assert run.returncode == 0, run.stderr
     assert "written to plan.json" in run.stdout
@@ -147,10 +148,10 @@ def test_queries_are_let_in_one_after_the_other(application: Path) -> None:
     add(application, "one")
     add(application, "two", source="backroom")
     assert answer("admit", "one", cwd=application, kind="admit")["admitted"]
-    run = run_circinus("explain", cwd=application)
-    assert run.returncode == 3
-    assert "query two is new" in " ".join(run.stderr.split())
-    assert "query one" not in run.stderr
+    run = run_circinus("explain", "--json", cwd=application)
+    assert set(json.loads(run.stdout)["data"]) == {"typing-aid", "archive", "one"}
+    assert "circinus admit two" in run.stderr
+    assert "circinus admit one" not in run.stderr
     assert answer("admit", "two", cwd=application, kind="admit")["admitted"]
     assert run_circinus("explain", cwd=application).returncode == 0
 
@@ -158,6 +159,8 @@ def test_queries_are_let_in_one_after_the_other(application: Path) -> None:
 def test_a_refused_query_is_told_what_binds_and_what_would_let_it_in(application: Path) -> None:
     before = plan_file(application)
     add(application, "hasty", latency="50us")
+    assert answer("admit", "hasty", "--dry-run", cwd=application, kind="admit", code=1)["written"] is None
+    assert plan_file(application) == before
     data = answer("admit", "hasty", cwd=application, kind="admit", code=1)
     assert not data["admitted"]
     assert data["rejection"]["binding"] == ["latency"]
@@ -165,10 +168,15 @@ def test_a_refused_query_is_told_what_binds_and_what_would_let_it_in(application
     add(application, "greedy", rate=10_000_000)
     data = answer("admit", "greedy", cwd=application, kind="admit", code=1)
     assert data["rejection"]["binding"]
-    assert plan_file(application) == before
-    run = run_circinus("admit", "hasty", cwd=application)
-    assert run.returncode == 1
-    assert "plan.json is unchanged" in run.stdout
+    after = plan_file(application)
+    assert plans(after) == plans(before)
+    assert after["matching"]["deployments"] == before["matching"]["deployments"]
+    assert after["matching"]["total_weight"] == before["matching"]["total_weight"] + 2
+    explained = answer("explain", cwd=application, kind="explain")
+    assert set(explained) == {"typing-aid", "archive", "hasty", "greedy"}
+    assert explained["hasty"]["relaxation"]["change"]
+    add(application, "hasty", latency="60us")
+    assert set(answer("explain", cwd=application, kind="explain")) == {"typing-aid", "archive", "greedy"}
 
 
 def test_a_query_that_was_rejected_may_ask_again_under_other_objectives(application: Path) -> None:

@@ -143,7 +143,7 @@ def test_a_dry_run_says_and_does_nothing(application: Path) -> None:
         specification, plans = application / "queries.yaml", (application / "plan.json").read_bytes()
         asked = specification.read_text()
         specification.write_text(asked + SECOND_QUERY)
-        assert "query second is new" in controller.until("failed")["reason"]
+        assert "no decision on second" in controller.until("failed")["reason"]
         specification.write_text(asked)
     assert (application / "plan.json").read_bytes() == plans
     assert answer("status", cwd=application, kind="status")["state"] == before

@@ -25,7 +25,7 @@ STEPS = tuple(
     for second, a, b in ((0, 0, 1), (12, 1, 0))
 )
 HOSTILE = "<script>alert('1')</script>"
-PLAN = PlanFile("", {}, (), {}, 0, "profiles.sqlite", "local", MATCHING, "2026-11-28T11:01:26+00:00", 0.5)
+PLAN = PlanFile({}, (), {}, 0, "profiles.sqlite", "local", MATCHING, "2026-11-28T11:01:26+00:00", 0.5)
 
 
 class _Page(HTMLParser):

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circinus.api.defaults import DEFAULT_PLAN
-from circinus.errors import MissingFileError, PlanningError
-from circinus.matching import load_plan_set, require_fresh
+from circinus.errors import MissingFileError, PlanningError, StalePlanError
+from circinus.matching import covered_part, load_plan_set, require_fresh
+from circinus.specification.diagnostics import did_you_mean
 from circinus.specification.loader import load_specification
 
 if TYPE_CHECKING:
@@ -33,9 +34,32 @@ class LoadedPlan:
 
     plan_set: PlanFile
     specification: Specification
+    """Specification of the queries that the plan serves or rejects."""
     store: Path
     path: Path | None = None
     """Plan file that it was read from, if any."""
+    unplanned: tuple[str, ...] = ()
+    """Further queries of the specification: new ones, and rejected ones that were edited since."""
+
+    @classmethod
+    def of(cls, plan_set: PlanFile, specification: Specification, store: Path, path: Path | None = None) -> LoadedPlan:
+        """Return a plan with its part of a specification."""
+        plan_set, covered = covered_part(plan_set, specification)
+        planned = {query.name for query in covered.queries}
+        unplanned = tuple(query.name for query in specification.queries if query.name not in planned)
+        return cls(plan_set, covered, store, path, unplanned)
+
+    def missing_query(self, name: str) -> PlanningError:
+        """Return the error of a name that none of the plan's queries has."""
+        location = str(self.path or "")
+        if name in self.unplanned:
+            return PlanningError(
+                f"the plan has no decision on query {name}, which is new or was edited since",
+                code="query.not_planned",
+                location=location,
+                hint=f"Run `circinus admit {name}`, or `circinus plan` for all queries together.",
+            )
+        return unknown_query(name, [query.name for query in self.specification.queries], location=location)
 
     def profiles(
         self, more: Collection[str] = (), sources: Mapping[str, MeasurementBackend] | None = None
@@ -117,13 +141,38 @@ def require_file(path: Path, expected: str) -> None:
         raise MissingFileError(f"no such file, expected {expected}", code="file.missing", location=str(path))
 
 
-def load_plan(plan_file: Path, *, needs_store: bool = False, check_fresh: bool = True) -> LoadedPlan:
+def unknown_query(
+    name: str, present: Collection[str], specification: Specification | None = None, location: str = ""
+) -> PlanningError:
+    """Return the error of a name that no query has.
+
+    Args:
+        name: found name.
+        present: expected names.
+        specification: specification whose files lack the query, if these are the names of its queries.
+        location: file that has the queries.
+    """
+    hints = [did_you_mean(name, present)]
+    if specification is not None:
+        files = [location.file for (kind, _), location in specification.locations.items() if kind == "Query"]
+        location = ", ".join(dict.fromkeys(files)) or ", ".join(map(str, specification.files))
+        hints.append(f"add the query {name} to {location or 'the specification'}.")
+    hint = " Or ".join(filter(None, hints))
+    return PlanningError(
+        f"no query {name}, expected one of {', '.join(present) or '(none)'}",
+        code="query.unknown",
+        location=location,
+        hint=hint[:1].upper() + hint[1:],
+    )
+
+
+def load_plan(plan_file: Path, *, needs_store: bool = False, complete: bool = False) -> LoadedPlan:
     """Read a plan file and the specification that it names.
 
     Args:
         plan_file: plan file, as `circinus plan` writes it.
         needs_store: whether the profile store must exist.
-        check_fresh: whether the plan must agree with the specification and the code.
+        complete: whether the plan must have a decision on every query of the specification.
 
     Raises:
         MissingFileError: the plan file does not exist.
@@ -131,11 +180,23 @@ def load_plan(plan_file: Path, *, needs_store: bool = False, check_fresh: bool =
         SpecError: files of the specification are missing or faulty.
         StalePlanError: the specification, code or (if needed) store differs from what the plan was made from.
     """
+    plan_set, specification, store = read_plan(plan_file)
+    require_fresh(plan_set, specification, profile_store=store if needs_store else None)
+    opened = LoadedPlan.of(plan_set, specification, store, plan_file)
+    if complete and opened.unplanned:
+        raise StalePlanError(
+            f"the plan of {plan_set.created_at} has no decision on {', '.join(opened.unplanned)}",
+            code="plan.incomplete",
+            location=str(plan_file),
+            hint="Run `circinus plan` again.",
+        )
+    return opened
+
+
+def read_plan(plan_file: Path) -> tuple[PlanFile, Specification, Path]:
+    """Return a plan file, the specification that it names, and the path of its profile store; see `load_plan`."""
     if plan_file != DEFAULT_PLAN:
         require_file(plan_file, "a plan file; write one with `circinus plan`")
     plan_set = load_plan_set(plan_file)
     specification = load_specification([plan_file.parent / file for file in plan_set.files])
-    store = plan_file.parent / plan_set.profile_store
-    if check_fresh:
-        require_fresh(plan_set, specification, profile_store=store if needs_store else None)
-    return LoadedPlan(plan_set, specification, store, plan_file)
+    return plan_set, specification, plan_file.parent / plan_set.profile_store

@@ -160,7 +160,7 @@ class PlanFileSource:
             return running
         before = self._signature()
         try:
-            latest = load_plan(plan_file, needs_store=self.mode is Mode.REPLAY)
+            latest = load_plan(plan_file, needs_store=self.mode is Mode.REPLAY, complete=True)
         except StalePlanError:
             if self.dry:
                 raise

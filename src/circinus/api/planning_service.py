@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from circinus.api.plan_context import LoadedPlan
 from circinus.api.plans import AdmissionResult, Plan
 from circinus.api.profile_summary import machine_warning
 from circinus.api.profiling_service import load_profiles
@@ -18,7 +19,8 @@ from circinus.estimation import NO_CORRECTIONS, learn_corrections
 from circinus.matching import (
     Admission,
     MatchSettings,
-    add_query,
+    add_decision,
+    add_rejected,
     admit_query,
     make_plan_set,
     plan_all_queries,
@@ -31,7 +33,6 @@ from circinus.profiling import load_observations
 from circinus.specification import Network
 
 if TYPE_CHECKING:
-    from circinus.api.plan_context import LoadedPlan
     from circinus.estimation import Corrections
     from circinus.matching import Incumbent, PlanFile
     from circinus.planning import Frontier
@@ -138,10 +139,10 @@ def admit(
     output: Path | None,
     sources: Mapping[str, MeasurementBackend],
 ) -> AdmissionResult:
-    """Plan one more query, and write the plan file if the query is admitted.
+    """Plan one more query, and write the plan file with the decision.
 
     Args:
-        opened: running plan with its specification and profile store.
+        opened: running plan with the whole specification and the profile store.
         query: query to admit.
         into: running plan.
         output: plan file to write, if any.
@@ -156,13 +157,14 @@ def admit(
         return AdmissionResult(query.name, present, into, 0.0, 0.0, already_served=True)
     profiles = opened.profiles({query.pipeline}, sources)
     started = perf_counter()
-    admission, matching = admit_query(opened.specification, profiles, into.matching, query.name)
+    running = opened.plan_set
+    admission, matching = admit_query(opened.specification, profiles, running.matching, query.name)
     answered_s = perf_counter() - started
     _log.info("query %s is %s", query.name, "rejected" if admission.assignment is None else "admitted")
-    if admission.assignment is None:
-        return AdmissionResult(query.name, admission, into, 0.0, answered_s)
-    file = add_query(
-        into.file,
+    if admission.rejection is not None:
+        matching = add_rejected(matching, admission.rejection, opened.specification)
+    file = add_decision(
+        running,
         opened.specification,
         profiles[query.pipeline],
         matching,
@@ -173,8 +175,8 @@ def admit(
     if output is not None:
         file = file.moved_to(output.parent)
         save_plan_set(file, output)
-    added_usd_per_h = matching.cost_usd_per_h - into.cost_usd_per_h
-    plan = Plan(file, output, metrics=opened.specification.metric_names)
+    added_usd_per_h = matching.cost_usd_per_h - running.matching.cost_usd_per_h
+    plan = Plan.of(LoadedPlan.of(file, opened.specification, opened.store, output))
     return AdmissionResult(query.name, admission, plan, added_usd_per_h, answered_s, output)
 
 

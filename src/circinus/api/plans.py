@@ -20,6 +20,7 @@ from circinus.specification.formatting import ACCURACY, with_metric
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from circinus.api.plan_context import LoadedPlan
     from circinus.estimation import Correction, PlanCandidate
     from circinus.matching import Admission, Assignment, Matching, PlanDiff, PlanFile, Rejection
     from circinus.planning import Frontier
@@ -71,6 +72,8 @@ class Plan(Result, Mapping[str, "Assignment"]):
     """Pipeline -> profile that was measured before planning, if there was a budget."""
     metrics: Mapping[str, str] = field(default_factory=dict)
     """Query -> name of the metric whose mean is its accuracy, if the specification is at hand."""
+    unplanned: tuple[str, ...] = ()
+    """Queries of the specification that are new, or were edited since their rejection: `Workspace.admit` decides."""
 
     @property
     def matching(self) -> Matching:
@@ -131,6 +134,7 @@ class Plan(Result, Mapping[str, "Assignment"]):
             "from": self.incumbent_path,
             "changes": self.changes,
             "metrics": self.metrics,
+            "unplanned": self.unplanned,
             **({"searches": searches} if searches else {}),
         }
 
@@ -154,6 +158,12 @@ class Plan(Result, Mapping[str, "Assignment"]):
         """
         return cls(load_plan_set(Path(path)), Path(path))
 
+    @classmethod
+    def of(cls, opened: LoadedPlan) -> Self:
+        """Return the plan of a plan file that was compared with its specification."""
+        metrics = opened.specification.metric_names
+        return cls(opened.plan_set, opened.path, metrics=metrics, unplanned=opened.unplanned)
+
 
 @dataclass(frozen=True, repr=False)
 class AdmissionResult(Result):
@@ -168,7 +178,7 @@ class AdmissionResult(Result):
     query: str
     admission: Admission
     plan: Plan
-    """Plan with the query if it was admitted, else the plan as it was."""
+    """Plan with the admitted or rejected query."""
     added_usd_per_h: float
     """Increase of the plan's cost, in US dollars per hour."""
     answered_s: float

@@ -10,6 +10,7 @@ from circinus.api.profiling_workspace import ProfilingWorkspace
 from circinus.api.quantities import AnyPath, Duration, seconds
 
 if TYPE_CHECKING:
+    from circinus.api.plan_context import LoadedPlan
     from circinus.api.plans import Plan
     from circinus.api.reports import LoadReport
 
@@ -48,11 +49,16 @@ class ReportingWorkspace(ProfilingWorkspace):
             >>> workspace.report(plan, "plan.html", what_if=0).name
             'plan.html'
         """
-        from circinus.api.plan_context import LoadedPlan, require_file
+        from circinus.api.plan_context import require_file
         from circinus.api.plan_report import write_report
 
-        opened = LoadedPlan(plan.file, self.specification, self.store, plan.path)
         state = self.engine.state_file if state_file is None else Path(state_file)
         if state_file is not None:
             require_file(state, "the state file of a controller")
-        return write_report(opened, Path(output), load, state, what_if_s=seconds(what_if), on_progress=on_progress)
+        opened, what_if_s = self._opened(plan), seconds(what_if)
+        return write_report(opened, Path(output), load, state, what_if_s=what_if_s, on_progress=on_progress)
+
+    def _opened(self, plan: Plan) -> LoadedPlan:
+        from circinus.api.plan_context import LoadedPlan
+
+        return LoadedPlan.of(plan.file, self.specification, self.store, plan.path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_jsonable_python
 
 from circinus.api.traffic_items import select_traffic_items
-from circinus.errors import PlanningError, ServingError
+from circinus.errors import ServingError
 from circinus.profiling.dataset.items import load_dataset
 from circinus.serving import Mode
 from circinus.serving.state_serialization import state_fingerprint
@@ -110,16 +110,14 @@ def pipeline_of(opened: LoadedPlan, query: str) -> Pipeline:
     for assignment in matching.assignments:
         if assignment.query == query:
             return opened.specification.pipelines[assignment.chosen.plan.pipeline]
-    rejected = [rejection.query for rejection in matching.rejections]
-    if query in rejected:
+    if any(rejection.query == query for rejection in matching.rejections):
         raise ServingError(
             "the plan does not serve the query",
             code="route.missing",
             location=f"query {query}",
             hint="Run `circinus explain` to see why.",
         )
-    present = ", ".join([*(assignment.query for assignment in matching.assignments), *rejected])
-    raise PlanningError(f"no query {query}, expected one of {present or '(none)'}", code="query.unknown")
+    raise opened.missing_query(query)
 
 
 def find_item(opened: LoadedPlan, query: str, key: str, mode: Mode) -> Item:

@@ -12,7 +12,7 @@ from circinus.api.profiling_workspace import Sources
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, seconds
 from circinus.api.reporting_workspace import ReportingWorkspace
-from circinus.errors import PlanningError, ServingError
+from circinus.errors import ServingError
 
 if TYPE_CHECKING:
     from circinus.api.control import ControlOptions, PlanController
@@ -78,20 +78,23 @@ class Workspace(ReportingWorkspace):
             >>> list(workspace.specification.pipelines)
             ['mend']
         """
-        from circinus.api.plan_context import load_plan
+        from circinus.api.plan_context import LoadedPlan, read_plan
         from circinus.api.plans import Plan
+        from circinus.matching import require_fresh
 
-        opened = load_plan(Path(path), needs_store=needs_store, check_fresh=check_fresh)
+        plan_set, specification, store = read_plan(Path(path))
+        if check_fresh:
+            require_fresh(plan_set, specification, profile_store=store if needs_store else None)
         workspace = cls(
-            opened.specification,
-            store=opened.store,
-            seed=opened.plan_set.seed,
+            specification,
+            store=store,
+            seed=plan_set.seed,
             engine=engine,
             run_dir=run_dir,
             address=address,
             http=http,
         )
-        return workspace, Plan(opened.plan_set, opened.path, metrics=opened.specification.metric_names)
+        return workspace, Plan.of(LoadedPlan.of(plan_set, specification, store, Path(path)))
 
     def plan(
         self,
@@ -172,7 +175,7 @@ class Workspace(ReportingWorkspace):
 
         Raises:
             PlanningError: the file does not exist, or it is no plan file of this version.
-            StalePlanError: the specification or the code has changed since.
+            StalePlanError: the served queries, their pipelines, the infrastructure or the code has changed since.
 
         Example:
             >>> len(workspace.load_plan("plan.json"))
@@ -184,7 +187,7 @@ class Workspace(ReportingWorkspace):
         plan = Plan.load(Path(path))
         if check_fresh:
             require_fresh(plan.file, self.specification)
-        return plan
+        return Plan.of(self._opened(plan))
 
     def frontier(self, query: str, plan: Plan | None = None) -> FrontierReport:
         """Return the plans of one query that no other plan beats in cost and in the resources of each pool.
@@ -219,11 +222,12 @@ class Workspace(ReportingWorkspace):
         Args:
             query: query of the specification that the plan does not serve.
             into: running plan.
-            output: plan file to write if the query is admitted; by default none is written.
+            output: plan file to write with the decision; by default none is written.
             sources: pipeline -> measurement backend, where it is not this machine.
 
         Raises:
-            StalePlanError: the specification or the code has changed in more than this query.
+            PlanningError: the specification has no such query.
+            StalePlanError: the specification or the code has changed in more than queries without a plan.
 
         Example:
             >>> from dataclasses import replace
@@ -236,9 +240,9 @@ class Workspace(ReportingWorkspace):
         from circinus.api.planning_service import admit
         from circinus.matching import require_fresh
 
-        require_fresh(into.file, self.specification, new_query=query)
-        path = None if output is None else Path(output)
-        return admit(self._opened(into), self._query(query), into, output=path, sources=sources or {})
+        added, opened = self._query(query), replace(self._opened(into), specification=self.specification)
+        require_fresh(into.file, self.specification)
+        return admit(opened, added, into, output=None if output is None else Path(output), sources=sources or {})
 
     def explain(self, plan: Plan, queries: Collection[str] | None = None) -> Explanation:
         """Return the reason of each decision, the alternatives, and changes that would serve a rejected query.
@@ -248,7 +252,7 @@ class Workspace(ReportingWorkspace):
             queries: names of queries; by default all of the plan, but changes are only searched for three of them.
 
         Raises:
-            PlanningError: the plan has no such query.
+            PlanningError: the plan has no decision on such a query.
 
         Example:
             >>> explanation = workspace.explain(plan)
@@ -257,14 +261,16 @@ class Workspace(ReportingWorkspace):
         """
         from circinus.api.plans import Explanation
 
+        opened = self._opened(plan)
+        plan = replace(plan, file=opened.plan_set)
         decided = [*plan, *plan.rejected]
         for name in set(queries or ()).difference(decided):
-            raise _unknown_query(name, decided, str(plan.path or ""))
+            raise opened.missing_query(name)
         explained = {name: self._query(name) for name in (decided if queries is None else queries)}
         if not plan.rejected.keys().isdisjoint(explained):
             from circinus.api.planning_service import advise_rejected
 
-            plan = replace(plan, file=advise_rejected(self._opened(plan), queries))
+            plan = replace(plan, file=advise_rejected(opened, queries))
         return Explanation(plan, explained, self.specification, queries is None)
 
     def simulate(
@@ -422,11 +428,6 @@ class Workspace(ReportingWorkspace):
         opened.require_served_query()
         return ray_service(opened.desired_state(Mode.REAL), Manifest(image, name, namespace, ray_version))
 
-    def _opened(self, plan: Plan) -> LoadedPlan:
-        from circinus.api.plan_context import LoadedPlan
-
-        return LoadedPlan(plan.file, self.specification, self.store, plan.path)
-
     def _fresh(self, plan: Plan, mode: str) -> LoadedPlan:
         from circinus.matching import require_fresh
 
@@ -438,13 +439,9 @@ class Workspace(ReportingWorkspace):
         return self._opened(plan)
 
     def _query(self, name: str) -> Query:
+        from circinus.api.plan_context import unknown_query
+
         queries = {query.name: query for query in self.specification.queries}
         if name not in queries:
-            raise _unknown_query(name, queries)
+            raise unknown_query(name, queries, self.specification)
         return queries[name]
-
-
-def _unknown_query(name: str, present: Collection[str], location: str = "") -> PlanningError:
-    return PlanningError(
-        f"no query {name}, expected one of {', '.join(present) or '(none)'}", code="query.unknown", location=location
-    )

@@ -22,7 +22,7 @@ def admit(
 ) -> None:
     """Admit one more query to a running plan, or reject it (exit code 1).
 
-    All other queries keep their plans.
+    All other queries keep their plans. The plan file has the decision, which `circinus explain QUERY` shows.
     """
     from circinus.api.workspace import Workspace
     from circinus.cli.output import console, elapsed_time, print_json
@@ -39,11 +39,12 @@ def admit(
         console().print(f"{plan_file} serves {query} already", markup=False, highlight=False, soft_wrap=True)
     else:
         console().print(admission_text(result.admission, workspace.specification.metric_names[query]))
-        outcome = f"{plan_file} is unchanged"
+        outcome = "rejected"
+        written = f"written to {plan_file}, which serves the others as before"
         if result.admitted:
-            outcome = f"admitted, {format_usd_per_h(result.added_usd_per_h)} more in total; "
+            outcome = f"admitted, {format_usd_per_h(result.added_usd_per_h)} more in total"
             written = f"written to {plan_file}; deploy it with `circinus apply`"
-            outcome += f"{plan_file} is unchanged (--dry-run)" if dry_run else written
+        outcome += f"; {plan_file} is unchanged (--dry-run)" if dry_run else f"; {written}"
         answered = format_duration(result.answered_s)
         console().print(f"answered in {answered}: {outcome}", markup=False, highlight=False, soft_wrap=True)
     if not result.admitted:

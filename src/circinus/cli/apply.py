@@ -36,12 +36,11 @@ def apply(
 
     A plan is refused if its specification or code changed since it was made (exit code 3).
     """
-    from circinus.api.workspace import Workspace
-    from circinus.cli.output import console, print_json, progress_bar, progress_console, warn_of_controller
+    from circinus.cli.output import console, open_plan, print_json, progress_bar, progress_console, warn_of_controller
     from circinus.errors import ServingError
     from circinus.reporting.control_table import deployment_changes, status_table
 
-    workspace, plan = Workspace.open_plan(
+    workspace, plan = open_plan(
         plan_file,
         needs_store=mode == "replay",
         engine=engine,

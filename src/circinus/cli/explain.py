@@ -20,12 +20,11 @@ def explain(
 
     A first argument that names no file is a query, of the plan in `plan.json`.
     """
-    from circinus.api.workspace import Workspace
-    from circinus.cli.output import console, elapsed_time, print_json
+    from circinus.cli.output import console, elapsed_time, open_plan, print_json
 
     if plan_file.parent == Path() and not plan_file.suffix and not plan_file.exists():
         plan_file, queries = DEFAULT_PLAN, [plan_file.name, *(queries or [])]
-    workspace, plan = Workspace.open_plan(plan_file)
+    workspace, plan = open_plan(plan_file, shows_rejected=True, shown=queries or ())
     with query_argument(), elapsed_time("explaining the plan"):
         explanation = workspace.explain(plan, queries or None)
     if json:

@@ -86,11 +86,10 @@ def load(
     json: Json = False,
 ) -> None:
     """Send open-loop traffic to the applied plan, and measure every request against the SLOs."""
-    from circinus.api.workspace import Workspace
-    from circinus.cli.output import print_json, progress_console
+    from circinus.cli.output import open_plan, print_json, progress_console
     from circinus.reporting.progress import load_bar
 
-    workspace, plan = Workspace.open_plan(plan_file, engine=engine, run_dir=run_dir, address=address)
+    workspace, plan = open_plan(plan_file, engine=engine, run_dir=run_dir, address=address)
     with load_bar(progress_console()) as bar:
         report = workspace.attach(plan).load_test(
             duration=duration,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from circinus.errors import CircinusError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from circinus.api.engine_handle import EngineHandle
+    from circinus.api.plans import Plan
+    from circinus.api.workspace import Workspace
     from circinus.profiling import ProfileObserver
 
 SCHEMA_VERSION = 2
@@ -117,6 +121,30 @@ def _usage_error(error: Exception) -> CircinusError:
         code=codes.get(type(error).__name__, "usage.invalid_command"),
         hint="Add --help to see the options.",
     )
+
+
+def open_plan(
+    plan_file: Path, *, shows_rejected: bool = False, shown: Collection[str] = (), **options: Any
+) -> tuple[Workspace, Plan]:
+    """Open a plan file with `Workspace.open_plan`, and warn on standard error of queries that it does not serve.
+
+    Args:
+        plan_file: plan file, which names its specification.
+        shows_rejected: whether the verb shows all rejected queries itself.
+        shown: queries that the verb shows itself.
+        options: further arguments of `Workspace.open_plan`.
+    """
+    from circinus.api.workspace import Workspace
+
+    workspace, plan = Workspace.open_plan(plan_file, **options)
+    rejections = () if shows_rejected else plan.rejected.values()
+    unplanned = [name for name in plan.unplanned if name not in shown]
+    if rejections or unplanned:
+        from circinus.reporting.explanation import unserved_text
+
+        unserved = unserved_text(rejections, unplanned, plan.metrics, plan_file)
+        progress_console().print(unserved, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    return workspace, plan
 
 
 def warn_of_controller(engine: EngineHandle) -> None:

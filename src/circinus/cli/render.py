@@ -34,11 +34,10 @@ def kubernetes(
 
     Nodes of pool P must have the label circinus/pool=P.
     """
-    from circinus.api.workspace import Workspace
-    from circinus.cli.output import print_json, progress_console
+    from circinus.cli.output import open_plan, print_json, progress_console
     from circinus.serving.ray.kuberay_manifest import as_yaml
 
-    workspace, plan = Workspace.open_plan(plan_file)
+    workspace, plan = open_plan(plan_file)
     if image == _IMAGE and len(plan):
         warning = f"pods will run {_IMAGE}: name the image that has your operators' code with --image"
         progress_console().print(warning, style="yellow", highlight=False)

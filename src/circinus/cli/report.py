@@ -46,10 +46,9 @@ def report(
 
     The code of the operators is not needed.
     """
-    from circinus.api.workspace import Workspace
-    from circinus.cli.output import elapsed_time, print_json
+    from circinus.cli.output import elapsed_time, open_plan, print_json
 
-    workspace, plan = Workspace.open_plan(plan_file, check_fresh=False, run_dir=run_dir)
+    workspace, plan = open_plan(plan_file, shows_rejected=True, check_fresh=False, run_dir=run_dir)
     with elapsed_time("reporting the plan") as show:
         written = workspace.report(plan, output, load=load, state_file=state_file, what_if=what_if, on_progress=show)
     if json:

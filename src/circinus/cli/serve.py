@@ -113,8 +113,7 @@ def serve(
     continues, and a second controller is refused while the first is running.
     """
     from circinus.api.control import ControlOptions
-    from circinus.api.workspace import Workspace
-    from circinus.cli.output import progress_bar
+    from circinus.cli.output import open_plan, progress_bar
 
     options = ControlOptions(
         standby_factor=standby_factor,
@@ -128,7 +127,7 @@ def serve(
         metrics=listen_address("--metrics", metrics),
         dry_run=dry_run,
     )
-    workspace, plan = Workspace.open_plan(
+    workspace, plan = open_plan(
         plan_file,
         needs_store=mode == "replay",
         engine=engine,

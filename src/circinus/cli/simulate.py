@@ -31,12 +31,11 @@ def simulate(
     json: Json = False,
 ) -> None:
     """Simulate a plan request by request, through queues, batches and links, and check every SLO."""
-    from circinus.api.workspace import Workspace
-    from circinus.cli.output import console, print_json, progress_console
+    from circinus.cli.output import console, open_plan, print_json, progress_console
     from circinus.reporting.progress import simulation_bar
     from circinus.reporting.simulation_table import simulation_table
 
-    workspace, plan = Workspace.open_plan(plan_file, needs_store=True)
+    workspace, plan = open_plan(plan_file, shows_rejected=True, needs_store=True)
     if warm_up is not None and duration is not None and not 0 <= warm_up < duration:
         raise typer.BadParameter(f"the warm-up must be shorter than the simulated {duration:g} s, got {warm_up:g} s")
     with simulation_bar(progress_console()) as bar:

@@ -3,10 +3,12 @@ from .admission import admit_query as admit_query
 from .incumbent import Incumbent as Incumbent
 from .optimizer import match as match
 from .optimizer import plan_all_queries as plan_all_queries
-from .plan_file import add_query as add_query
+from .plan_decisions import add_decision as add_decision
+from .plan_decisions import add_rejected as add_rejected
+from .plan_decisions import covered_part as covered_part
+from .plan_decisions import require_fresh as require_fresh
 from .plan_file import load_plan_set as load_plan_set
 from .plan_file import make_plan_set as make_plan_set
-from .plan_file import require_fresh as require_fresh
 from .plan_file import save_plan_set as save_plan_set
 from .plan_set import Alternative as Alternative
 from .plan_set import Assignment as Assignment

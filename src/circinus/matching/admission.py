@@ -31,8 +31,7 @@ from circinus.matching.plan_set import (
     Matching,
     Rejection,
     ShadowPrice,
-    larger_weight,
-    tenant_shares,
+    with_weights,
 )
 from circinus.matching.problem import RESOURCES
 from circinus.matching.settings import MATCHING
@@ -392,27 +391,19 @@ def add_admitted(
     affected = running.affected_plans(fit)
     position = {item.name: index for index, item in enumerate(queries)}
     current = [replace(item, chosen=affected.get(item.query, item.chosen)) for item in matching.assignments]
-    served = {query.name, *(item.query for item in matching.assignments)}
-    reported = [item for item in queries if item.name in served or item.name in {r.query for r in matching.rejections}]
-    total = sum(item.weight for item in reported)
-    satisfied = sum(item.weight for item in reported if item.name in served)
     used = _used(prepared, fit)
-    return replace(
+    admitted = replace(
         matching,
         assignments=tuple(sorted((*current, assignment), key=lambda item: position.get(item.query, len(position)))),
         rejections=tuple(rejection for rejection in matching.rejections if rejection.query != query.name),
         deployments=fit.deployments,
-        satisfied_weight=satisfied,
-        weight_with_more_changes=larger_weight(matching.weight_with_more_changes, satisfied),
-        total_weight=total,
         cost_usd_per_h=fit.cost_usd_per_h,
-        # Without the query, the result is a matching of the other queries, so their bounds apply.
-        weight_bound=min(matching.weight_bound + query.weight, total),
         optimal=False,
         cost_bound_usd_per_h=min(matching.cost_bound_usd_per_h, fit.cost_usd_per_h),
         prices=tuple(replace(price, used=used.get(price.resource, price.used)) for price in matching.prices),
-        tenants=tenant_shares(reported, served, running.infrastructure.tenants),
     )
+    # Without the query, the result is a matching of the other queries, so their bounds apply.
+    return with_weights(admitted, queries, running.infrastructure.tenants, unbounded_weight=query.weight)
 
 
 def _used(prepared: AdmissionProblem, fit: AdmissionFit) -> dict[str, float]:

@@ -1,10 +1,10 @@
-"""Plan files: written atomically, read back exactly, rejected when stale."""
+"""Plan files: written atomically, and read back exactly."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -12,12 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circinus.errors import OperatorError, PlanningError, StalePlanError
+from circinus.errors import PlanningError
 from circinus.estimation import NO_CORRECTIONS, Corrections
+from circinus.matching.plan_decisions import parts_of
 from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanFile, ProfileCoverage
-from circinus.operators import resolve, version_of
 from circinus.profiling import PipelineProfile
-from circinus.specification import Slos, Specification
+from circinus.specification import Specification
 from circinus.specification.json_dump import json_text, refuse_not_finite
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def make_plan_set(
     versions = {uses: version for profile in profiles.values() for uses, version in profile.code_versions.items()}
     classes = sorted({profile.hardware_class for profile in profiles.values()})
     return PlanFile(
-        specification_fingerprint=specification.fingerprint(),
-        parts=_parts(specification),
+        parts=parts_of(specification),
         files=tuple(os.path.relpath(path.resolve(), folder) for path in specification.sources or specification.files),
         code_versions=versions,
         seed=seed,
@@ -66,7 +65,7 @@ def make_plan_set(
         created_at=created_at.isoformat(timespec="seconds"),
         planning_s=planning_s,
         corrections=corrections,
-        slos=_slos(specification),
+        slos={query.name: query.slos for query in specification.queries},
         coverage={name: ProfileCoverage.of(profile) for name, profile in profiles.items()},
         folder=folder,
     )
@@ -146,129 +145,6 @@ def load_plan_set(path: Path) -> PlanFile:
             hint="Run `circinus plan` again.",
         ) from error
     return replace(plan_set, folder=path.parent.resolve())
-
-
-def add_query(
-    plan_set: PlanFile,
-    specification: Specification,
-    profile: PipelineProfile,
-    matching: Matching,
-    query: str,
-    *,
-    created_at: datetime,
-    planning_s: float,
-) -> PlanFile:
-    """Return the plan set with one more query of the specification, and with its pipeline.
-
-    Other new parts of the specification are not added.
-
-    Args:
-        plan_set: the running plans.
-        specification: the current one.
-        profile: of the query's pipeline.
-        matching: of the running queries and the new one.
-        query: its name.
-        created_at: current time.
-        planning_s: duration of the admission.
-    """
-    included = {*plan_set.parts, f"query {query}", f"pipeline {profile.pipeline}"}
-    specification_part = _specification_part(specification, included)
-    return replace(
-        plan_set,
-        specification_fingerprint=specification_part.fingerprint(),
-        parts=_parts(specification_part),
-        slos=_slos(specification_part),
-        coverage={**plan_set.coverage, profile.pipeline: ProfileCoverage.of(profile)},
-        code_versions={**plan_set.code_versions, **profile.code_versions},
-        matching=matching,
-        created_at=created_at.isoformat(timespec="seconds"),
-        planning_s=planning_s,
-    )
-
-
-def require_fresh(
-    plan_set: PlanFile,
-    specification: Specification,
-    *,
-    profile_store: Path | None = None,
-    new_query: str | None = None,
-) -> None:
-    """Check that the inputs of a plan are unchanged.
-
-    Args:
-        plan_set: the plan.
-        specification: the current one.
-        profile_store: path of the profile store according to the plan; by default it is not checked.
-        new_query: a query to be admitted. If the plan does not serve it, the query itself may have changed; queries and
-            pipelines that the plan does not contain are ignored.
-
-    Raises:
-        StalePlanError: the specification or code changed, or the profiles are missing; the message lists the changes.
-    """
-    if new_query is None:
-        changes = _changed_parts(plan_set, specification)
-    else:
-        served = any(assignment.query == new_query for assignment in plan_set.matching.assignments)
-        exempt = set() if served else {f"query {new_query}"}
-        changes = _changes_among(plan_set, specification, plan_set.parts.keys() - exempt)
-    for uses, version in plan_set.code_versions.items():
-        try:
-            current_version = version_of(resolve(uses, specification.module_paths))
-        except OperatorError as error:
-            changes.append(f"the code of {uses} cannot be loaded ({error})")
-            continue
-        if current_version != version:
-            changes.append(f"the code of {uses} changed")
-    if profile_store is not None and not profile_store.is_file():
-        changes.append(f"the profile store {profile_store} is missing")
-    if changes:
-        only_new_queries = all(change.startswith("query ") and change.endswith(" is new") for change in changes)
-        hint = "Run `circinus profile` if code changed, and `circinus plan` again."
-        if only_new_queries:
-            hint = "Admit them with `circinus admit`, remove them from the specification, or run `circinus plan` again."
-        message = f"the plan of {plan_set.created_at} is stale: {'; '.join(changes)}"
-        raise StalePlanError(message, code="plan.stale", hint=hint)
-
-
-def _parts(specification: Specification) -> dict[str, str]:
-    """Return the fingerprint of each document."""
-    documents = {f"pipeline {name}": Specification({name: p}, None, ()) for name, p in specification.pipelines.items()}
-    if specification.infrastructure is not None:
-        name = specification.infrastructure.name
-        documents[f"infrastructure {name}"] = Specification({}, specification.infrastructure, ())
-    documents |= {f"query {query.name}": Specification({}, None, (query,)) for query in specification.queries}
-    return {name: part.fingerprint() for name, part in documents.items()}
-
-
-def _slos(specification: Specification) -> dict[str, Slos]:
-    return {query.name: query.slos for query in specification.queries}
-
-
-def _changed_parts(plan_set: PlanFile, specification: Specification) -> list[str]:
-    if plan_set.specification_fingerprint == specification.fingerprint():
-        return []
-    changes = _changes_among(plan_set, specification, plan_set.parts.keys())
-    changes += [f"{name} is new" for name in _parts(specification) if name not in plan_set.parts]
-    return changes or ["the specification changed"]
-
-
-def _changes_among(plan_set: PlanFile, specification: Specification, names: Collection[str]) -> list[str]:
-    current, planned = (
-        _parts(specification),
-        {name: fingerprint for name, fingerprint in plan_set.parts.items() if name in names},
-    )
-    changes = [
-        f"{name} changed" for name, fingerprint in planned.items() if current.get(name, fingerprint) != fingerprint
-    ]
-    return changes + [f"{name} is gone" for name in planned if name not in current]
-
-
-def _specification_part(specification: Specification, names: Collection[str]) -> Specification:
-    return replace(
-        specification,
-        pipelines={name: pipeline for name, pipeline in specification.pipelines.items() if f"pipeline {name}" in names},
-        queries=tuple(query for query in specification.queries if f"query {query.name}" in names),
-    )
 
 
 def _check_kind(path: Path, document: Any) -> None:

@@ -142,6 +142,33 @@ def tenant_shares(
     return tuple(shares)
 
 
+def with_weights(
+    matching: Matching, specified: Sequence[Query], tenants: Sequence[Tenant], *, unbounded_weight: float = 0.0
+) -> Matching:
+    """Return a matching with the weights and shares of tenants that its assignments and rejections give.
+
+    Args:
+        matching: decisions on some queries.
+        specified: queries of the specification; the others are ignored.
+        tenants: tenants of the infrastructure.
+        unbounded_weight: weight of queries that the bound on the satisfied weight does not count yet.
+    """
+    served = {assignment.query for assignment in matching.assignments}
+    decided = served | {rejection.query for rejection in matching.rejections}
+    queries = [query for query in specified if query.name in decided]
+    satisfied = sum(query.weight for query in queries if query.name in served)
+    total = sum(query.weight for query in queries)
+    return replace(
+        matching,
+        satisfied_weight=satisfied,
+        total_weight=total,
+        weight_bound=min(matching.weight_bound + unbounded_weight, total),
+        optimal=matching.optimal and not unbounded_weight,
+        weight_with_more_changes=larger_weight(matching.weight_with_more_changes, satisfied),
+        tenants=tenant_shares(queries, served, tenants),
+    )
+
+
 def larger_weight(found: float | None, satisfied: float) -> float | None:
     """Return a weight if it is larger than the satisfied one, else None."""
     return None if found is None or found <= satisfied * (1.0 + WEIGHT_TOLERANCE) else found
@@ -228,7 +255,6 @@ class ProfileCoverage:
 class PlanFile:
     """A plan file: the matching and its inputs."""
 
-    specification_fingerprint: str
     parts: Mapping[str, str]
     """`pipeline NAME`, `infrastructure NAME`, `query NAME` -> fingerprint of the document."""
     files: tuple[str, ...]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from circinus.matching import Admission
 
 _MAX_ALTERNATIVES = 5
+_MAX_UNSERVED = 5
 _MIN_SHOWN_S = 5e-7
 """Time below which none is shown."""
 _SMALLEST = "smallest relaxation found that admits the query alongside the other queries"
@@ -257,6 +259,29 @@ def admission_text(admission: Admission, metric: str = ACCURACY) -> RenderableTy
     assert admission.rejection is not None
     prices = [Text(_shadow_price_text(price)) for price in admission.binding]
     return Group(rejection_explanation(admission.rejection, admission.query, metric), *prices)
+
+
+def unserved_text(
+    rejections: Iterable[Rejection], unplanned: Iterable[str], metrics: Mapping[str, str], plan_file: Path
+) -> str:
+    """Return the queries that a plan does not serve, each with the command or the change that may serve it.
+
+    Args:
+        rejections: rejected queries.
+        unplanned: queries that the plan has no decision on.
+        metrics: query -> name of its metric.
+        plan_file: file of the plan.
+    """
+    reasons = []
+    for rejection in rejections:
+        metric, change = metrics.get(rejection.query, ACCURACY), rejection.relaxation
+        advice = f"`circinus explain {rejection.query}`"
+        if change is not None:
+            advice = f"would be admitted with {with_metric(change.change, metric)}"
+        reasons.append(f"{rejection.query} (rejected; {advice})")
+    reasons += [f"{query} (not planned yet; `circinus admit {query}`)" for query in unplanned]
+    more = [f"{len(reasons) - _MAX_UNSERVED} more (`circinus explain`)"] if len(reasons) > _MAX_UNSERVED else []
+    return f"not served by {plan_file}: {', '.join([*reasons[:_MAX_UNSERVED], *more])}"
 
 
 def _shadow_price_text(price: ShadowPrice) -> str:

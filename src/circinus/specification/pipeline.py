@@ -173,6 +173,11 @@ class Pipeline(SpecModel):
     def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
         return validate_operator_graph(content)
 
+    @property
+    def code_references(self) -> tuple[str, ...]:
+        """`uses` references of the operators, the metric and the data set."""
+        return (*(operator.uses for operator in self.operators), self.metric.uses, self.dataset.uses)
+
     def operator(self, name: str) -> OperatorSpec:
         """Return the operator `name`, or raise KeyError."""
         for operator in self.operators:

@@ -76,15 +76,7 @@ class Specification:
         if faults or arrival_faults:
             raise SpecError([*faults, *arrival_faults])
         resolved = tuple(document.content for document in documents if isinstance(document.content, Query))
-        references = [
-            reference
-            for pipeline in pipelines
-            for reference in (
-                *(operator.uses for operator in pipeline.operators),
-                pipeline.metric.uses,
-                pipeline.dataset.uses,
-            )
-        ]
+        references = [reference for pipeline in pipelines for reference in pipeline.code_references]
         paths = tuple(dict.fromkeys((*module_paths, *folders_of(references))))
         return cls({p.name: p for p in pipelines}, infrastructure, resolved, paths)
 

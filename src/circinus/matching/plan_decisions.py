@@ -1,0 +1,154 @@
+"""Decisions of a plan file: whether they still hold for a specification, and how another one is added."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from circinus.errors import OperatorError, StalePlanError
+from circinus.matching.plan_set import Matching, PlanFile, ProfileCoverage, Rejection, with_weights
+from circinus.operators import resolve, version_of
+from circinus.profiling import PipelineProfile
+from circinus.specification import Specification
+
+
+def add_rejected(matching: Matching, rejection: Rejection, specification: Specification) -> Matching:
+    """Return the matching with one more rejected query, or with another reason for its rejection."""
+    others = tuple(other for other in matching.rejections if other.query != rejection.query)
+    weights = {query.name: query.weight for query in specification.queries}
+    is_new = len(others) == len(matching.rejections)
+    return with_weights(
+        replace(matching, rejections=(*others, rejection)),
+        specification.queries,
+        specification.required_infrastructure.tenants,
+        unbounded_weight=weights[rejection.query] if is_new else 0.0,
+    )
+
+
+def add_decision(
+    plan_set: PlanFile,
+    specification: Specification,
+    profile: PipelineProfile,
+    matching: Matching,
+    query: str,
+    *,
+    created_at: datetime,
+    planning_s: float,
+) -> PlanFile:
+    """Return the plan set with the decision on one more query of the specification, and with its pipeline.
+
+    Other new parts of the specification are not added.
+
+    Args:
+        plan_set: the running plans.
+        specification: the current one.
+        profile: of the query's pipeline.
+        matching: of the running queries, with the new one admitted or rejected.
+        query: its name.
+        created_at: current time.
+        planning_s: duration of the admission.
+    """
+    current, names = parts_of(specification), (f"query {query}", f"pipeline {profile.pipeline}")
+    (slos,) = (other.slos for other in specification.queries if other.name == query)
+    return replace(
+        plan_set,
+        parts={**plan_set.parts, **{name: current[name] for name in names}},
+        slos={**plan_set.slos, query: slos},
+        coverage={**plan_set.coverage, profile.pipeline: ProfileCoverage.of(profile)},
+        code_versions={**plan_set.code_versions, **profile.code_versions},
+        matching=matching,
+        created_at=created_at.isoformat(timespec="seconds"),
+        planning_s=planning_s,
+    )
+
+
+def covered_part(plan_set: PlanFile, specification: Specification) -> tuple[PlanFile, Specification]:
+    """Return the part of a plan file and the part of its specification that belong together.
+
+    The plan file is returned without rejections that do not hold any more, as the query or its pipeline has changed.
+    The specification is returned without the queries that the plan file then neither serves nor rejects.
+    """
+    current, matching = parts_of(specification), plan_set.matching
+    served, rejected = _served(plan_set), {rejection.query for rejection in matching.rejections}
+
+    def holds(*names: str) -> bool:
+        return all(plan_set.parts.get(name) == current[name] for name in names)
+
+    queries = tuple(
+        query
+        for query in specification.queries
+        if query.name in served
+        or (query.name in rejected and holds(f"query {query.name}", f"pipeline {query.pipeline}"))
+    )
+    covered = replace(specification, queries=queries)
+    names = {query.name for query in queries}
+    if names >= rejected:
+        return plan_set, covered
+    rejections = tuple(rejection for rejection in matching.rejections if rejection.query in names)
+    matching = with_weights(
+        replace(matching, rejections=rejections), queries, specification.required_infrastructure.tenants
+    )
+    return replace(plan_set, matching=matching), covered
+
+
+def require_fresh(plan_set: PlanFile, specification: Specification, *, profile_store: Path | None = None) -> None:
+    """Check that the inputs of a plan are unchanged: the infrastructure, the served queries, their pipelines and code.
+
+    Args:
+        plan_set: the plan.
+        specification: the current one; queries that the plan does not serve may be new, changed or missing.
+        profile_store: path of the profile store according to the plan; by default it is not checked.
+
+    Raises:
+        StalePlanError: the specification or code changed, or the profiles are missing; the message lists the changes.
+    """
+    served = _served(plan_set)
+    pipelines = {query.pipeline for query in specification.queries if query.name in served}
+    changes = _changes(plan_set, specification, served, pipelines)
+    uses = {uses for name in pipelines for uses in specification.pipelines[name].code_references}
+    changed_code = []
+    for reference in sorted(uses & plan_set.code_versions.keys()):
+        try:
+            current_version = version_of(resolve(reference, specification.module_paths))
+        except OperatorError as error:
+            changed_code.append(f"the code of {reference} cannot be loaded ({error})")
+            continue
+        if current_version != plan_set.code_versions[reference]:
+            changed_code.append(f"the code of {reference} changed")
+    if profile_store is not None and not profile_store.is_file():
+        changed_code.append(f"the profile store {profile_store} is missing")
+    if changes or changed_code:
+        message = f"the plan of {plan_set.created_at} is stale: {'; '.join((*changes, *changed_code))}"
+        hint = "Run `circinus profile` and `circinus plan` again." if changed_code else "Run `circinus plan` again."
+        raise StalePlanError(message, code="plan.stale", hint=hint)
+
+
+def parts_of(specification: Specification) -> dict[str, str]:
+    """Return the fingerprint of each document."""
+    documents = {f"pipeline {name}": Specification({name: p}, None, ()) for name, p in specification.pipelines.items()}
+    if specification.infrastructure is not None:
+        name = specification.infrastructure.name
+        documents[f"infrastructure {name}"] = Specification({}, specification.infrastructure, ())
+    documents |= {f"query {query.name}": Specification({}, None, (query,)) for query in specification.queries}
+    return {name: part.fingerprint() for name, part in documents.items()}
+
+
+def _served(plan_set: PlanFile) -> set[str]:
+    return {assignment.query for assignment in plan_set.matching.assignments}
+
+
+def _changes(
+    plan_set: PlanFile, specification: Specification, queries: Collection[str], pipelines: Collection[str]
+) -> list[str]:
+    """Return the changes of some queries and pipelines, and of the infrastructure."""
+    current = parts_of(specification)
+    names = {*(f"query {name}" for name in queries), *(f"pipeline {name}" for name in pipelines)}
+    planned = {
+        name: fingerprint
+        for name, fingerprint in plan_set.parts.items()
+        if name in names or name.startswith("infrastructure ")
+    }
+    changed = [f"{name} changed" for name, part in planned.items() if current.get(name, part) != part]
+    return changed + [f"{name} is gone" for name in planned if name not in current]
