@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from circinus.api import single_request
+from circinus.api.plan_context import LoadedPlan
 from circinus.api.single_request import RequestReport, parse_input, pipeline_of
 from circinus.errors import PlanningError, ServingError
 from circinus.operators import Item
@@ -19,8 +21,10 @@ from raised import raises_code
 def opened(*served: str, rejected: str = "") -> Any:
     assignments = [SimpleNamespace(query=q, chosen=SimpleNamespace(plan=SimpleNamespace(pipeline="p"))) for q in served]
     matching = SimpleNamespace(assignments=assignments, rejections=[SimpleNamespace(query=rejected)])
-    specification = SimpleNamespace(pipelines={"p": "the pipeline"}, module_paths=())
-    return SimpleNamespace(plan_set=SimpleNamespace(matching=matching, seed=0), specification=specification)
+    queries = [SimpleNamespace(name=name) for name in (*served, rejected)]
+    specification: Any = SimpleNamespace(pipelines={"p": "the pipeline"}, module_paths=(), queries=queries)
+    plan_set: Any = SimpleNamespace(matching=matching, seed=0)
+    return LoadedPlan(plan_set, specification, Path(), unplanned=("new",))
 
 
 def parsed(monkeypatch: pytest.MonkeyPatch, example: Any, data: bytes, mode: Mode = Mode.REAL) -> Any:
@@ -68,6 +72,8 @@ def test_only_served_queries_have_a_pipeline() -> None:
     with raises_code(PlanningError, "query.unknown") as caught:
         pipeline_of(plan, "nobody")
     assert "served, rejected" in caught.value.message
+    with raises_code(PlanningError, "query.not_planned"):
+        pipeline_of(plan, "new")
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,11 @@ from circinus.specification.formatting import (
     format_usd_per_h,
     with_metric,
 )
+from circinus.specification.units import DURATION
 from circinus.statistics.interval import Interval
 
+_ROUNDED_S = 5.0
+"""Multiple that proposed durations are rounded up to."""
 _SLOWER = 1.1
 """Factor on profiled service times from which a busy machine explains it."""
 
@@ -160,14 +163,7 @@ def _notes(report: LoadReport) -> list[Text]:
         )
     ]
     if report.verdicts.get(SloVerdict.UNSURE):
-        sent = [query.items for query in report.queries if query.verdict is SloVerdict.UNSURE]
-        notes.append(
-            Text(
-                "unsure: the bounds contain the limit. Longer tests and more "
-                f"items than the {format_range(str, min(sent), max(sent))} of these queries narrow them",
-                style="yellow",
-            )
-        )
+        notes.append(Text(f"unsure: the bounds contain the limit; {_decisive_text(report)}", style="yellow"))
     busy = _busy_text(report)
     if busy:
         notes.append(Text(busy, style="yellow"))
@@ -182,6 +178,30 @@ def _notes(report: LoadReport) -> list[Text]:
     for query in report.queries:
         notes += [Text(f"{query.query}: {error}", style="red") for error in query.errors]
     return notes
+
+
+def _decisive_text(report: LoadReport) -> str:
+    """Return what would decide the SLOs that are unsure: a longer test, or more items."""
+    unsure = [query for query in report.queries if query.verdict is SloVerdict.UNSURE]
+    needed_s, parts, close = {}, list[str](), list[QueryMeasurement]()
+    for query in unsure:
+        if query.decisive_items is None:
+            close.append(query)
+        elif query.decisive_items > query.available_items:
+            parts.append(
+                f"{query.query} takes {query.decisive_items} items like these, and {query.available_items} "
+                "are there to send"
+            )
+        else:
+            needed_s[query.query] = query.decisive_items / query.rate_per_s
+    if needed_s:
+        duration = DURATION.format(math.ceil(max(needed_s.values()) / _ROUNDED_S) * _ROUNDED_S)
+        parts.insert(0, f"`--duration {duration}` decides {', '.join(needed_s)} if further requests are like these")
+    if close:
+        sent = format_range(str, min(query.items for query in close), max(query.items for query in close))
+        names = ", ".join(query.query for query in close)
+        parts.append(f"longer tests and more items than the {sent} of {names} narrow them")
+    return "; ".join(parts)
 
 
 def _busy_text(report: LoadReport) -> str:

@@ -108,6 +108,11 @@ class QueryMeasurement:
     """SLO of the query -> whether it holds within the bounds."""
     verdict: SloVerdict | None = None
     """Verdict on all SLOs together; None for a query without a plan."""
+    decisive_items: int | None = None
+    """Number of distinct items that would decide all SLOs if further requests were like these; None if no more are
+    needed, or if very many would not do."""
+    available_items: int = 0
+    """Number of items that there were to send."""
     predicted: Estimate | None = None
     errors: tuple[str, ...] = ()
     """First distinct error messages."""

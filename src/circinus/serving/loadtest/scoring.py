@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from circinus.arrays import FloatArray
 from circinus.errors import OperatorError
 from circinus.matching import Assignment, Matching
 from circinus.operators import Item, Metric, resolve
@@ -29,6 +30,10 @@ ERRORS_KEPT = 5
 
 _WINDOWS_S = (1.0, 10.0)
 """Windows of the index of dispersion, about as long as queues last."""
+
+_MAX_FACTOR, _MAX_REQUESTS, _HALVINGS = 32, 5000, 4
+"""Limits of the search for a longer test that decides an SLO: times as many requests, their number (of which bounds
+take a tenth of a second), and steps that narrow its length down."""
 
 
 def measure_queries(
@@ -98,6 +103,8 @@ class _Scorer:
         self._ground_truth = {item.key: item.truth for item in items}
 
         self.range = lowest, highest = pipeline.metric.range
+        self.items = len(items)
+        """Number of items there are."""
         self.worst = lowest if pipeline.metric.direction == "maximize" else highest
 
     def score(self, answer: RequestOutcome, response: Response) -> float:
@@ -163,22 +170,21 @@ def _measure(
     answered = [(answer, answer.response) for answer in answers if answer.response is not None]
     failures, dropped = sum(bool(answer.error) for answer in answers), sum(answer.dropped for answer in answers)
     latency = score = standard_error = stage_s = None
-    intervals: dict[SloKind, Interval] = {SloKind.COST: cost_interval(*cost, query.risk)}
+    sample = _Sample(np.zeros(0), (), (), (), *cost)
     unscored: list[str] = []
     if answers:
         latency_s = np.array([a.latency_s if a.response is not None else math.inf for a in answers])
         latency = LatencySummary.of(latency_s, query.slos.percentile)
-        keys = [answer.item_key for answer in answers]
-        bounds_s = latency_interval(latency_s, keys, query.slos.percentile, query.risk)
-        intervals[SloKind.LATENCY] = replace(bounds_s, lower=max(0.0, bounds_s.lower - lag_s))
+        sample = replace(sample, latency_s=latency_s, items=[answer.item_key for answer in answers])
         if answered:
             scores, unscored = scorer.scores(answered)
             items = [answer.item_key for answer, _ in answered]
             score, standard_error = clustered_ratio(scores, np.ones(len(scores)), items)
-            intervals[SloKind.ACCURACY] = score_interval(scores, items, query.risk, *scorer.range)
+            sample = replace(sample, scores=scores, scored_items=items)
             stages = answered[0][1].timings.stage_s
             stage_s = {stage: float(np.mean([r.timings.stage_s[stage] for _, r in answered])) for stage in stages}
     slos_met = query.slos.attained(None if latency is None else latency.at_percentile_s, score, cost[0])
+    intervals = sample.intervals(query, scorer.range, lag_s)
     verdicts = {kind: SloVerdict.of(slo, intervals.get(kind)) for kind, slo in query.slos.by_kind.items()}
     return QueryMeasurement(
         query=query.name,
@@ -199,13 +205,80 @@ def _measure(
         stage_s=stage_s,
         slos_met=slos_met,
         satisfied=bool(answers) and all(slos_met.values()),
-        items=len({answer.item_key for answer in answers}),
+        items=sample.distinct_items,
+        decisive_items=_decisive_items(sample, query, scorer.range, lag_s),
+        available_items=scorer.items,
         bounds={kind: MeasuredBounds.of(interval) for kind, interval in intervals.items()},
         verdicts=verdicts,
         verdict=SloVerdict.of_all(verdicts.values()) if answers else SloVerdict.UNSURE,
         predicted=assignment.chosen.estimate,
         errors=_first_distinct(unscored, (answer.error for answer in answers if answer.error)),
     )
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What bounds are made from: a query's requests in order of schedule, and its cost."""
+
+    latency_s: FloatArray
+    """(n,) latencies; infinite without an answer."""
+    items: Sequence[str]
+    """Key of the item of each request."""
+    scores: Sequence[float]
+    scored_items: Sequence[str]
+    """Key of the item of each score."""
+    cost_usd_per_h: float
+    cost_standard_error: float
+
+    @property
+    def distinct_items(self) -> int:
+        return len(set(self.items))
+
+    def intervals(self, query: Query, score_range: tuple[float, float], lag_s: float) -> dict[SloKind, Interval]:
+        """Return the bounds of all measured quantities."""
+        intervals = {SloKind.COST: cost_interval(self.cost_usd_per_h, self.cost_standard_error, query.risk)}
+        if len(self.latency_s):
+            bounds_s = latency_interval(self.latency_s, self.items, query.slos.percentile, query.risk)
+            intervals[SloKind.LATENCY] = replace(bounds_s, lower=max(0.0, bounds_s.lower - lag_s))
+        if self.scores:
+            intervals[SloKind.ACCURACY] = score_interval(self.scores, self.scored_items, query.risk, *score_range)
+        return intervals
+
+    def enlarged(self, factor: float) -> _Sample:
+        """Return a sample that repeats these requests, with other items at each turn."""
+        return _Sample(
+            np.resize(self.latency_s, round(factor * len(self.latency_s))),
+            _repeated(self.items, factor),
+            list(np.resize(self.scores, round(factor * len(self.scores)))),
+            _repeated(self.scored_items, factor),
+            self.cost_usd_per_h,
+            self.cost_standard_error / math.sqrt(factor),
+        )
+
+
+def _repeated(items: Sequence[str], factor: float) -> list[str]:
+    return [f"{place // len(items)} {items[place % len(items)]}" for place in range(round(factor * len(items)))]
+
+
+def _decisive_items(sample: _Sample, query: Query, score_range: tuple[float, float], lag_s: float) -> int | None:
+    """Return the number of items that decide all SLOs if further requests are like these; see `QueryMeasurement`."""
+
+    def decides(factor: float) -> bool:
+        intervals = sample.enlarged(factor).intervals(query, score_range, lag_s)
+        return all(SloVerdict.of(s, intervals.get(kind)) != SloVerdict.UNSURE for kind, s in query.slos.by_kind.items())
+
+    if not len(sample.latency_s) or decides(1.0):
+        return None
+    enough = 2.0
+    while not decides(enough):
+        enough *= 2
+        if enough > _MAX_FACTOR or enough * len(sample.latency_s) > _MAX_REQUESTS:
+            return None
+    too_few = enough / 2
+    for _ in range(_HALVINGS):
+        middle = (too_few + enough) / 2
+        too_few, enough = (too_few, middle) if decides(middle) else (middle, enough)
+    return sample.enlarged(enough).distinct_items
 
 
 def _first_distinct(unscored: Iterable[str], failed: Iterable[str]) -> tuple[str, ...]:
