@@ -35,8 +35,11 @@ def replace(file: Path, old: str, new: str) -> None:
 
 
 def stale(folder: Path) -> str:
+    queries = (folder / "queries.yaml").read_text(encoding="utf-8")
+    (folder / "more.yaml").write_text(queries.partition("---")[0].replace("typing-aid", "evening"), encoding="utf-8")
+    said = circinus(folder, "explain", "evening")
     replace(folder / "queries.yaml", "rate: 5/s", "rate: 6/s")
-    said = circinus(folder, "apply")
+    said += circinus(folder, "apply")
     (folder / "starter" / "operators.py").open("a").write("\n# changed\n")
     return said + circinus(folder, "plan")
 
