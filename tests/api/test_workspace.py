@@ -33,8 +33,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Itera
 
 def test_unknown_names_are_errors_with_codes(workspace: c.Workspace) -> None:
     plan = workspace.load_plan()
-    with raises_code(c.PlanningError, "query.unknown"):
-        workspace.admit("nothing", plan)
+    with raises_code(c.PlanningError, "query.unknown") as caught:
+        workspace.admit("archiv", plan)
+    assert caught.value.location == "queries.yaml"
+    assert "archive" in caught.value.hint
     with raises_code(c.PlanningError, "query.unknown"):
         workspace.explain(plan, ["nothing"])
     with raises_code(c.PlanningError, "query.unknown"):
@@ -47,6 +49,8 @@ def test_a_plan_is_written_only_where_it_is_asked_for(workspace: c.Workspace) ->
     before = Path("plan.json").read_bytes()
     one = replace(workspace.specification, queries=workspace.specification.queries[:1])
     running = c.Workspace(one, store=workspace.store).plan()
+    with raises_code(c.PlanningError, "query.not_planned"):
+        workspace.explain(running, ["archive"])
     result = workspace.admit("archive", running)
     assert result.written is None
     assert workspace.admit("archive", running, output="admitted.json").written == Path("admitted.json")

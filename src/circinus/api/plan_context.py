@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from circinus.simulation.simulate import Progress
     from circinus.specification import Specification
 
+_MAX_FILES = 3
+"""Maximum number of files that an error names."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -154,9 +157,10 @@ def unknown_query(
     """
     hints = [did_you_mean(name, present)]
     if specification is not None:
-        files = [location.file for (kind, _), location in specification.locations.items() if kind == "Query"]
-        location = ", ".join(dict.fromkeys(files)) or ", ".join(map(str, specification.files))
-        hints.append(f"add the query {name} to {location or 'the specification'}.")
+        with_queries = [source.file for (kind, _), source in specification.locations.items() if kind == "Query"]
+        files = list(dict.fromkeys(with_queries or map(str, specification.files)))
+        location = ", ".join([*files[:_MAX_FILES], *(["..."] if len(files) > _MAX_FILES else [])])
+        hints.append(f"add the query {name} to {files[0] if files else 'the specification'}.")
     hint = " Or ".join(filter(None, hints))
     return PlanningError(
         f"no query {name}, expected one of {', '.join(present) or '(none)'}",
