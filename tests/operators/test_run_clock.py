@@ -15,20 +15,28 @@ from circinus.operators import run_clock
 from circinus.operators.run_clock import RunClock
 
 SHARED_CPU = """
-import json, os, subprocess, sys, time
-from circinus.operators.run_clock import RunClock
+import json, os, resource, subprocess, sys, time
+from circinus.operators import run_clock
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+computing = "import time\\nwhile time.process_time() < 0.2: pass"
+run_clock._pressure_s = time.perf_counter  # the other CPUs may be idle
 rivals = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+run_clock._descendants = lambda process: []  # no rival works for the run
 try:
-    clock = RunClock()
-    while time.process_time() < 0.5:
+    clock = run_clock.RunClock()
+    while time.process_time() < 0.2:
         pass
     times = clock.stop()
+    clock = run_clock.RunClock()
+    subprocess.run([sys.executable, "-S", "-c", computing])
+    of_child = clock.stop()
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
 finally:
     for rival in rivals:
         rival.kill()
         rival.wait()
-print(json.dumps([times.elapsed_s, times.cpu_s, times.own_s, times.waited_share]))
+print(json.dumps([times.elapsed_s, times.cpu_s, times.own_s, times.waited_share, times.worker_wait_s]))
+print(json.dumps([of_child.elapsed_s, usage.ru_utime + usage.ru_stime, of_child.own_s - of_child.worker_wait_s]))
 """
 
 
@@ -37,10 +45,32 @@ print(json.dumps([times.elapsed_s, times.cpu_s, times.own_s, times.waited_share]
 def test_computing_beside_others_takes_its_own_cpu_time() -> None:
     program = [sys.executable, "-c", textwrap.dedent(SHARED_CPU)]
     result = subprocess.run(program, capture_output=True, text=True, check=True, timeout=HANG_LIMIT_S)
-    elapsed_s, cpu_s, own_s, waited_share = json.loads(result.stdout)
+    own, of_child = map(json.loads, result.stdout.splitlines())
+    elapsed_s, cpu_s, own_s, waited_share, worker_wait_s = own
     assert elapsed_s > 1.5 * cpu_s
     assert own_s == pytest.approx(cpu_s, rel=0.1)
     assert waited_share == pytest.approx(1 - own_s / elapsed_s)
+    assert worker_wait_s == pytest.approx(0.0, abs=0.01)
+    elapsed_s, cpu_s, undisturbed_s = of_child
+    assert elapsed_s > 1.5 * cpu_s
+    assert undisturbed_s == pytest.approx(cpu_s, rel=0.1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads clocks of processes")
+def test_cpu_time_of_children_counts_once_while_they_run_and_after_their_end() -> None:
+    waiting = "import time\nwhile time.process_time() < 0.1: pass\nprint(time.process_time(), flush=True)\ninput()"
+    before_s = run_clock._children_cpu_s()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        ["sh", "-c", '"$0" -S -c "$1"; true', sys.executable, waiting], stdin=pipe, stdout=pipe, text=True
+    ) as shell:
+        assert shell.stdout is not None
+        cpu_s = float(shell.stdout.readline())
+        alive_s = run_clock._children_cpu_s() - before_s
+        shell.communicate("\n")
+    ended_s = run_clock._children_cpu_s() - before_s
+    assert alive_s == pytest.approx(cpu_s, rel=0.2)
+    assert alive_s <= ended_s == pytest.approx(cpu_s, rel=0.4)
 
 
 @pytest.mark.parametrize(
@@ -57,11 +87,59 @@ def test_computing_beside_others_takes_its_own_cpu_time() -> None:
 def test_waits_follow_from_the_queue_and_from_what_was_not_computed(
     thread_s: float, switches: int, queue_s: float, wait_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds, thread = iter((100.0, 110.0)), iter((1.0, 1.0 + thread_s))
-    voluntary, queue = iter((7, 7 + switches)), iter((3.0, 3.0 + queue_s))
-    monkeypatch.setattr(run_clock.time, "perf_counter", lambda: next(seconds))
-    monkeypatch.setattr(run_clock.time, "thread_time", lambda: next(thread))
-    monkeypatch.setattr(run_clock, "_voluntary_switches", lambda: next(voluntary))
-    monkeypatch.setattr(run_clock, "_run_queue_s", lambda: next(queue))
+    set_clocks(monkeypatch, thread_s=thread_s, switches=switches, queue_s=queue_s)
     times = RunClock().stop()
     assert (times.elapsed_s, times.wait_s, times.own_s) == pytest.approx((10.0, wait_s, 10.0 - wait_s))
+
+
+@pytest.mark.parametrize(
+    ("threads_s", "children_s", "pressure_s", "cpus", "worker_wait_s"),
+    [
+        (0.0, 2.0, 8.0, 1.0, 4.0),  # beside two others
+        (2.0, 0.0, 8.0, 1.0, 4.0),  # a thread does not differ
+        (0.0, 2.0, 0.0, 1.0, 0.0),  # on a quiet machine the rest is input and output
+        (0.0, 2.0, 1.0, 1.0, 1.0),
+        (0.0, 6.0, 8.0, 1.0, 0.0),  # its processes waited for each other only
+        (0.0, 6.0, 8.0, 2.0, 3.0),  # two of them, which need two CPUs
+        (0.0, 0.5, 8.0, 1.0, 0.0),  # it waited for something else
+    ],
+)
+def test_waits_of_workers_are_interruptions_without_work_under_pressure(
+    threads_s: float,
+    children_s: float,
+    pressure_s: float,
+    cpus: float,
+    worker_wait_s: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_clock.os, "cpu_count", lambda: 2)
+    set_clocks(
+        monkeypatch, thread_s=3.0, queue_s=1.0, threads_s=threads_s, children_s=children_s, pressure_s=pressure_s
+    )
+    times = RunClock(cpus).stop()
+    assert (times.own_s, times.worker_wait_s) == pytest.approx((9.0, worker_wait_s))
+
+
+def set_clocks(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    thread_s: float,
+    switches: int = 1,
+    queue_s: float = 0.0,
+    threads_s: float = 0.0,
+    children_s: float = 0.0,
+    pressure_s: float = 0.0,
+) -> None:
+    """Let a run of 10 s advance the clocks by these seconds."""
+
+    def advance(owner: object, name: str, start: float, by: float) -> None:
+        values = iter((start, start + by))
+        monkeypatch.setattr(owner, name, lambda: next(values))
+
+    advance(run_clock.time, "perf_counter", 100.0, 10.0)
+    advance(run_clock.time, "thread_time", 1.0, thread_s)
+    advance(run_clock.time, "process_time", 2.0, thread_s + threads_s)
+    advance(run_clock, "_voluntary_switches", 7, switches)
+    advance(run_clock, "_run_queue_s", 3.0, queue_s)
+    advance(run_clock, "_children_cpu_s", 4.0, children_s)
+    advance(run_clock, "_pressure_s", 5.0, pressure_s)

@@ -20,6 +20,8 @@ class InlineReplica:
 
     waited_share = 0.0
     """Share of its elapsed time in which each batch waits for a CPU."""
+    worker_waited_share = 0.0
+    """Share in which its workers wait for one."""
 
     alive = True
     load_s = 0.1
@@ -58,7 +60,8 @@ class InlineReplica:
             raise OperatorProcessError(str(error)) from error
         service_s = 1e-3 * len(batch) + 1e-9 * next(self._batches)
         elapsed_s = service_s / (1.0 - self.waited_share)
-        return replace(run, service_s=service_s, times=RunTimes(elapsed_s, service_s, elapsed_s - service_s))
+        waits_s = elapsed_s - service_s, elapsed_s * self.worker_waited_share
+        return replace(run, service_s=service_s, times=RunTimes(elapsed_s, service_s, *waits_s))
 
     def memory_bytes(self) -> int:
         return self.peak_memory_bytes

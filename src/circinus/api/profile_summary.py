@@ -76,7 +76,7 @@ def machine_warning(profile: PipelineProfile, specification: Specification) -> s
         return None
     return (
         f"service times of {', '.join(disturbed)} were measured on a busy machine. Waits for a CPU are left out, but "
-        "the rest may be off. Run `circinus profile` again when the machine is quiet"
+        "not those of child processes, and the rest may be off. Run `circinus profile` again when the machine is quiet"
     )
 
 
@@ -117,6 +117,7 @@ def profile_summary(
                     name: {
                         "service_s": float(operator.service_s.mean()),
                         "waited_share": operator.waited_share,
+                        "worker_waited_share": operator.worker_waited_share,
                         "output_bytes": float(operator.output_bytes.mean()),
                         "peak_memory_bytes": operator.peak_memory_bytes,
                         "load_s": operator.load_s,

@@ -111,7 +111,7 @@ class OperatorHost:
         begin_call()
         with _operator_errors("operator.raised"):
             columns = [[unpickle_value(value) for value in column] for column in zip(*batch, strict=True)]
-            clock = RunClock()
+            clock = RunClock(self._cpus)
             outputs = self._operator.process(*columns)
             times = clock.stop()
         if not isinstance(outputs, Sequence) or len(outputs) != len(batch):

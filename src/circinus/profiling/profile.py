@@ -51,6 +51,8 @@ class OperatorProfile:
     """Relative speeds of the operator with its knob values on other hardware classes."""
     waited_share: float = 0.0
     """Share of the elapsed time of the runs in which they waited for a CPU, which `service_s` leaves out."""
+    worker_waited_share: float = 0.0
+    """Share in which they waited for their threads and child processes, and these for a CPU; `service_s` has it."""
 
     def with_replica(self, spec: OperatorSpec, replica: StoredReplica) -> OperatorProfile:
         """Return the profile with the stored statistics of replicas with the same knob values."""
@@ -80,6 +82,11 @@ class OperatorProfile:
         return None if self.startup_s is None else self.startup_s / self.speeds.guaranteed(hardware)
 
 
+def disturbance(waited_share: float, worker_waited_share: float) -> float:
+    """Return how much other programs disturbed a run; its service time is less exact above 1."""
+    return max(waited_share / PROFILING.disturbed_share, worker_waited_share / PROFILING.disturbed_worker_share)
+
+
 @dataclass(frozen=True, eq=False)
 class ConfigurationProfile:
     """Measurements of one configuration on the first n items of the measurement order."""
@@ -100,8 +107,11 @@ class ConfigurationProfile:
     @property
     def disturbed(self) -> frozenset[str]:
         """Names of the operators that waited for a CPU in a large share of their runs, whose times are less exact."""
-        operators = self.operators.values()
-        return frozenset(o.operator for o in operators if o.waited_share > PROFILING.disturbed_share)
+        return frozenset(
+            operator.operator
+            for operator in self.operators.values()
+            if disturbance(operator.waited_share, operator.worker_waited_share) > 1
+        )
 
     @property
     def mean_service_s(self) -> float:

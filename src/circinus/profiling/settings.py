@@ -47,8 +47,10 @@ class ProfilingSettings:
     calibration_items: int = 24
     """Number of items on which speeds are measured."""
     disturbed_share: float = 1 / 3
-    """Share of a run in which it waited for a CPU, from which its service time counts as disturbed. Below it, the
-    median error of means was 6 %, where the quiet machine differed by up to 33 % (`python -m benchmarks noise`)."""
+    """Share of a run in which it waited for a CPU, from which its service time counts as disturbed."""
+    disturbed_worker_share: float = 0.1
+    """Share of a run in which its workers waited for a CPU, from which its service time, which has these waits, counts
+    as disturbed."""
     quiet_share: float = 0.125
     """Share of its CPUs in use up to which a machine is quiet, and disturbed runs are worth repeating."""
     increment: int = 8

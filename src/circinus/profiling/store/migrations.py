@@ -101,6 +101,12 @@ CREATE TABLE run_times (
 """
 """`run_clock.RunTimes` that the rows of `service` follow from; runs of earlier versions and of traces have none."""
 
+_WORKER_WAITS = """
+ALTER TABLE run_times RENAME COLUMN cpu_s TO worker_wait_s;
+UPDATE run_times SET worker_wait_s = 0;
+"""
+"""`run_times.worker_wait_s` in place of CPU seconds, which had no use."""
+
 STEPS: tuple[str, ...] = (
     _MEASUREMENTS,
     _MACHINES_AND_STRATA,
@@ -110,6 +116,7 @@ STEPS: tuple[str, ...] = (
     _HARDWARE_CLASSES,
     _TRACE,
     _RUN_TIMES,
+    _WORKER_WAITS,
 )
 """Migrations: step k leads from schema k to schema k + 1; 0 is an empty file. Released steps are immutable: add
 another."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.profiling.hardware.machine import Machine
-from circinus.profiling.profile import FailedConfiguration
+from circinus.profiling.profile import FailedConfiguration, disturbance
 from circinus.profiling.race.configuration_order import in_prefix_order, prefix_order
 from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.measurement_keys import MeasurementKeys
@@ -138,19 +138,23 @@ def read_services(store: ProfileStore, hashes: Iterable[str], item_ids: IntArray
     return {content_hash: StoredRuns(*arrays) for content_hash, arrays in table.items()}
 
 
-def read_waited_shares(store: ProfileStore, subject: int) -> Mapping[int, float]:
-    """Return item -> share of its run in which it waited for a CPU, 0 where it was not recorded, of an operator."""
+def read_disturbances(store: ProfileStore, subject: int) -> Mapping[int, float]:
+    """Return item -> `disturbance` of its run of an operator, 0 where it was not recorded."""
     rows = store.rows(
-        "SELECT service.item, coalesce(wait_s / elapsed_s, 0) FROM service LEFT JOIN run_times "
+        "SELECT service.item, coalesce(wait_s / elapsed_s, 0), coalesce(worker_wait_s / elapsed_s, 0) "
+        "FROM service LEFT JOIN run_times "
         "ON run_times.subject = service.subject AND run_times.item = service.item WHERE service.subject = ?",
         subject,
     )
-    return dict(rows)
+    return {item: disturbance(*shares) for item, *shares in rows}
 
 
 def read_run_times(store: ProfileStore, hashes: Iterable[str], item_ids: IntArray) -> Mapping[str, FloatArray]:
-    """Return (2, items) elapsed seconds of runs, and how long they waited for a CPU; 0 where it was not recorded."""
-    table = _by_item(store, "run_times", ("elapsed_s", "wait_s"), hashes, item_ids)
+    """Return (3, items) elapsed seconds of runs, and how long they and their workers waited for a CPU.
+
+    Seconds that were not recorded are 0.
+    """
+    table = _by_item(store, "run_times", ("elapsed_s", "wait_s", "worker_wait_s"), hashes, item_ids)
     return {content_hash: np.nan_to_num(seconds) for content_hash, seconds in table.items()}
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 
 from circinus.profiling.batch_time_ratios import allowed_allocations
 from circinus.profiling.dataset.items import Dataset
 from circinus.profiling.measurement.runner import AllocationMeasurement, Measurement, OperatorRuns, ReplicaStats
-from circinus.profiling.profile import FailedConfiguration
-from circinus.profiling.settings import PROFILING
+from circinus.profiling.profile import FailedConfiguration, disturbance
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
-from circinus.profiling.store.store_queries import read_waited_shares
+from circinus.profiling.store.store_queries import read_disturbances
 from circinus.specification import Configuration, KnobValues, prefix_configuration
 
 
@@ -147,20 +145,20 @@ class StoreWriter:
 def write_services(store: ProfileStore, subject: int, items: Sequence[int], runs: OperatorRuns) -> None:
     """Write an operator's service times on (n,) items. Call it inside a transaction.
 
-    A stored value is retained, unless it was disturbed (`PROFILING.disturbed_share`) and the new one is less so.
+    A stored value is retained, unless it was disturbed and the new one is less so.
     """
-    waited_shares = read_waited_shares(store, subject)
+    disturbances = read_disturbances(store, subject)
     times = runs.times or (None,) * len(items)
     rows = [
         (item, service_s, size, its_times)
         for item, service_s, size, its_times in zip(items, runs.service_s, runs.output_bytes, times, strict=True)
-        if item not in waited_shares
-        or (its_times and its_times.waited_share < waited_shares[item] > PROFILING.disturbed_share)
+        if item not in disturbances
+        or (its_times and disturbance(its_times.waited_share, its_times.worker_waited_share) < disturbances[item] > 1)
     ]
     store.write("INSERT OR REPLACE INTO service VALUES (?, ?, ?, ?)", [(subject, *row[:3]) for row in rows])
     store.write(
-        "INSERT OR REPLACE INTO run_times VALUES (?, ?, ?, ?, ?)",
-        [(subject, item, *astuple(its_times)) for item, _, _, its_times in rows if its_times],
+        "INSERT OR REPLACE INTO run_times (subject, item, elapsed_s, wait_s, worker_wait_s) VALUES (?, ?, ?, ?, ?)",
+        [(subject, item, t.elapsed_s, t.wait_s, t.worker_wait_s) for item, _, _, t in rows if t],
     )
 
 

@@ -94,11 +94,13 @@ class StoredMeasurements:
         replica = self._replicas[self._keys.replica(spec.name, configuration[spec.name])]
         prefix = prefix_configuration(self._pipeline, configuration, spec.name)
         speeds = self._speeds.get((spec.name, configuration[spec.name]), DECLARED)
-        elapsed_s, wait_s = self._run_times[self._keys.service(spec.name, configuration)][:, :items].sum(axis=1)
+        seconds = self._run_times[self._keys.service(spec.name, configuration)][:, :items].sum(axis=1)
+        waited_share, worker_waited_share = seconds[1:] / max(seconds[0], 1e-12)
         unloaded = OperatorProfile(
             *(spec.name, prefix, runs.service_s[:items], runs.output_bytes[:items], np.nan, np.nan, {}),
             speeds=speeds,
-            waited_share=wait_s / elapsed_s if elapsed_s else 0.0,
+            waited_share=waited_share,
+            worker_waited_share=worker_waited_share,
         )
         return unloaded.with_replica(spec, replica)
 
