@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 
 import numpy as np
 
@@ -79,6 +81,24 @@ def start_process(size: float) -> float:
     """Compute in a process of its own."""
     subprocess.run([sys.executable, "-S", "-c", f"sum(range(int(400_000 * {size})))"], check=True)
     return size
+
+
+@operator
+def compute_in_pool(size: float) -> float:
+    """Compute in two processes that wait for work."""
+    list(_pool().map(interpret_in_pool, [size] * 2))
+    return size
+
+
+@cache
+def _pool() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(2)
+
+
+def interpret_in_pool(size: float) -> None:
+    """Run Python bytecode in a process of the pool."""
+    for _ in range(int(200_000 * size)):
+        pass
 
 
 def items(count: int) -> Sequence[Item]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,11 +23,9 @@ from circinus.profiling.store.profile_store import ProfileStore
 _CODE = "benchmarks.noise.operators"
 _CPUS = {
     "interpret": 1, "allocate": 1, "multiply": 1, "multiply_on_two": 2, "stream": 1, "wait": 1, "compute_and_wait": 1,
-    "start_process": 1,
+    "start_process": 1, "compute_in_pool": 2,
 }  # fmt: skip
 _TOLERANCE = 0.1
-_UNSEEN = ("start_process",)
-"""Operators whose time passes in other processes, of which waits are unknown."""
 
 Times = Mapping[str, tuple[FloatArray, FloatArray, bool]]
 """Operator -> (n,) elapsed seconds, (n,) service times, and whether it is said to have been disturbed."""
@@ -36,84 +33,90 @@ Times = Mapping[str, tuple[FloatArray, FloatArray, bool]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Times of one operator in one profile, relative to those on the quiet machine."""
+    """A statistic of the times of one operator in one profile, relative to the quiet profiles before and after it."""
 
     operator: str
     busy: int
     """Number of busy processes."""
     seed: int
-    mean_before: float
-    """Relative error of the mean elapsed time."""
-    mean: float
-    """Relative error of the mean service time."""
-    p95_before: float
-    p95: float
+    statistic: str
+    before: float
+    """Relative error of the elapsed times."""
+    error: float
+    """Relative error of the service times."""
+    noise: float
+    """Relative difference of the two quiet profiles."""
     is_sure: bool
     """Whether the profile said nothing of a disturbance."""
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether the quiet profiles agree."""
+        return self.noise <= _TOLERANCE
 
 
 def profiles_part(busy: Sequence[int], repeats: int, items: int, console: Console) -> PartResult:
     """Profile all operators beside each number of busy processes, and on the quiet machine before and after.
 
-    The truth is the service time on the quiet machine: not even there is an operator always alone.
+    The truth is the mean of these two quiet profiles. If they differ by more than the tolerance, the machine itself has
+    changed, and the profile between them is not judged.
     """
-    quiet: defaultdict[str, list[FloatArray]] = defaultdict(list)
-    measured: list[tuple[int, int, Times]] = []
-    runs = [(count, seed) for seed in range(repeats) for count in (0, *busy, 0)]
-    for count, seed in track(runs, "profiles", console=console):
-        with busy_processes(count, seed):
-            times = _profiled(items)
-        if count:
-            measured.append((count, seed, times))
-        else:
-            for name, (_, service_s, _) in times.items():
-                quiet[name].append(service_s)
-    truth = {name: np.concatenate(service_s) for name, service_s in quiet.items()}
+    counts = [0, *(count for _ in range(repeats) for number in busy for count in (number, 0))]
+    profiles: list[Times] = []
+    for number, count in enumerate(track(counts, "profiles", console=console)):
+        with busy_processes(count, number):
+            profiles.append(_profiled(items))
     rows = [
-        Comparison(
-            name,
-            count,
-            seed,
-            _error(np.mean, elapsed_s, truth[name]),
-            _error(np.mean, service_s, truth[name]),
-            _error(_p95, elapsed_s, truth[name]),
-            _error(_p95, service_s, truth[name]),
-            not is_disturbed,
-        )
-        for count, seed, times in measured
-        for name, (elapsed_s, service_s, is_disturbed) in times.items()
+        _compared(name, statistic, counts[number], number // (2 * len(busy)), profiles[number - 1 : number + 2])
+        for number in range(1, len(counts), 2)
+        for name in _CPUS
+        for statistic in _STATISTICS
     ]
-    spread = max(abs(float(s.mean() / truth[name].mean() - 1.0)) for name, every in quiet.items() for s in every)
     console.print(records_table([asdict(row) for row in rows], "relative to the quiet machine"))
-    seen = [row for row in rows if row.operator not in _UNSEEN]
-    sure, note = [row for row in seen if row.is_sure], f"{len(seen)} means, {len(_UNSEEN)} operator not counted"
+    quiet = [row for row in rows if row.busy == 0 and row.statistic == "mean"]
     return [
-        *_figures("all", seen, note),
-        *_figures("where the profile is sure", sure, f"{len(sure)} of {len(seen)} means"),
-        Figure("sure, and the mean more than 10 % off", sum(abs(r.mean) > _TOLERANCE for r in sure), 0.0, "lower",
-               "means", f"of {len(sure)}"),
-        Figure("sure, and the p95 more than 10 % off", sum(abs(r.p95) > _TOLERANCE for r in sure), 0.0, "lower",
-               "tails", f"of {len(sure)}, each of {items} items"),
-        Figure("largest difference of a quiet profile from all quiet ones", spread, None, "lower", "of the mean",
-               f"{2 * repeats} quiet profiles: what no correction can undercut"),
+        *(figure for name in _STATISTICS for figure in _figures(name, [r for r in rows if r.statistic == name])),
+        Figure("named on the quiet machine", float(sum(not row.is_sure for row in quiet)), 0.0, "lower",
+               "operators", f"of {len(quiet)}"),
     ], [{"part": "profiles", **asdict(row)} for row in rows]  # fmt: skip
 
 
-def _figures(name: str, rows: Sequence[Comparison], note: str) -> list[Figure]:
-    figures = []
-    for field, label in (
-        ("mean_before", "mean, before"),
-        ("mean", "mean"),
-        ("p95_before", "p95, before"),
-        ("p95", "p95"),
-    ):
-        errors = np.abs([getattr(row, field) for row in rows] or [np.nan])
-        aim = None if "before" in field else _TOLERANCE
-        figures += [
-            Figure(f"{name}: median error of the {label}", float(np.median(errors)), None, "lower", "of quiet", note),
-            Figure(f"{name}: largest error of the {label}", float(errors.max()), aim, "lower", "of quiet", note),
-        ]
-    return figures
+def _p95(seconds: FloatArray) -> Any:
+    return np.quantile(seconds, 0.95)
+
+
+_STATISTICS: Mapping[str, Callable[[FloatArray], Any]] = {"mean": np.mean, "p95": _p95}
+
+
+def _compared(operator: str, statistic: str, busy: int, seed: int, profiles: Sequence[Times]) -> Comparison:
+    """Compare the middle one of three profiles with the quiet ones around it."""
+    of = _STATISTICS[statistic]
+    first_s, last_s = (float(of(times[operator][1])) for times in profiles[::2])
+    elapsed_s, service_s, is_disturbed = profiles[1][operator]
+    truth_s = (first_s + last_s) / 2
+    before, error = (float(of(seconds)) / truth_s - 1.0 for seconds in (elapsed_s, service_s))
+    noise = abs(last_s - first_s) / min(first_s, last_s)
+    return Comparison(operator, busy, seed, statistic, before, error, noise, not is_disturbed)
+
+
+def _figures(statistic: str, rows: Sequence[Comparison]) -> list[Figure]:
+    judged = [row for row in rows if row.is_comparable]
+    sure = [row for row in judged if row.is_sure]
+    off = [row for row in sure if abs(row.error) > _TOLERANCE]
+    of_all, of_sure = f"of {len(judged)} profiled operators", f"{len(sure)} of {len(judged)} profiled operators"
+    errors = (("elapsed times", [row.before for row in judged]), ("service times", [row.error for row in judged]),
+              ("service times not named", [row.error for row in sure]))  # fmt: skip
+    return [
+        *(Figure(f"{statistic}: median error of {name}", float(np.median(np.abs(values or [np.nan]))), None, "lower",
+                 "of quiet", of_all) for name, values in errors),
+        Figure(f"{statistic}: largest error of service times not named", max((abs(r.error) for r in sure), default=0.0),
+               _TOLERANCE, "lower", "of quiet", of_sure),
+        Figure(f"{statistic}: not named, and more than {_TOLERANCE:.0%} off", float(len(off)), 0.0, "lower",
+               "operators", of_sure),
+        Figure(f"{statistic}: quiet profiles differ by more than {_TOLERANCE:.0%}, too close to call",
+               float(len(rows) - len(judged)), None, "lower", "operators",
+               f"of {len(rows)}; in the median they differ by {np.median([row.noise for row in rows]):.1%}"),
+    ]  # fmt: skip
 
 
 def _profiled(items: int) -> Times:
@@ -146,11 +149,3 @@ def _times(store: ProfileStore, operator: str) -> tuple[FloatArray, FloatArray]:
     )
     elapsed_s, service_s = np.array(rows, dtype=np.float64).T
     return elapsed_s, service_s
-
-
-def _error(statistic: Callable[[FloatArray], Any], seconds: FloatArray, truth_s: FloatArray) -> float:
-    return float(statistic(seconds) / statistic(truth_s) - 1.0)
-
-
-def _p95(seconds: FloatArray) -> float:
-    return float(np.quantile(seconds, 0.95))
