@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from circinus.serving.loadtest.service_time_learning import PredictionsAtRun
 from circinus.serving.local.capacity import MachineCapacity
 from circinus.serving.local.client import start_daemon
 from circinus.serving.local.high_resolution_loop import new_event_loop
+from circinus.serving.local.run_dir import RunDirectory
 from circinus.specification import Infrastructure, Link, Network, Pool, Site
 
 COMPUTED: Sequence[Choice] = (
@@ -96,12 +98,14 @@ async def _run(real: RealPlan, options: ComputingOptions, console: Console) -> l
     reports: dict[float, LoadReport] = {}
     with tempfile.TemporaryDirectory(prefix="circinus-truth-") as folder:
         client = start_daemon(Path(folder))
+        process = RunDirectory(Path(folder)).process()
+        assert process is not None, "the engine runs"
         try:
             first = prediction(real, real.query(min(LEVELS)), profile)
             assert first is not None, "no deployment or link is overloaded"
             await client.apply(build_desired_state(first.matching, real.specification(first.planned.query), Mode.REAL))
             for level in LEVELS:
-                reports[level] = await _loaded(real, level, client, options, console)
+                reports[level] = await _loaded(real, level, client, (os.getpid(), process), options, console)
         finally:
             with contextlib.suppress(Exception):  # keep the measurements
                 await client.close()
@@ -110,7 +114,7 @@ async def _run(real: RealPlan, options: ComputingOptions, console: Console) -> l
 
 
 async def _loaded(
-    real: RealPlan, level: float, engine: Engine, options: ComputingOptions, console: Console
+    real: RealPlan, level: float, engine: Engine, own: Sequence[int], options: ComputingOptions, console: Console
 ) -> LoadReport:
     query, profile = real.query(level), real.measured.of(real.plan.configuration)
     predicted = prediction(real, query, profile)
@@ -121,7 +125,7 @@ async def _loaded(
     items = {name: real.measured.items}
     with load_bar(console) as bar:
         expected = PredictionsAtRun({name: services}, datetime.now(UTC))
-        return await run_load_test(engine, specification, predicted.matching, items, traffic, bar, expected)
+        return await run_load_test(engine, specification, predicted.matching, items, traffic, bar, expected, own)
 
 
 def _corrected(real: RealPlan, report: LoadReport) -> ConfigurationProfile:
@@ -136,13 +140,16 @@ def _row(real: RealPlan, level: float, corrected: ConfigurationProfile, report: 
     query, profile = real.query(level), real.measured.of(real.plan.configuration)
     predicted, after = prediction(real, query, profile), prediction(real, query, corrected)
     assert predicted is not None, "no deployment or link is overloaded"
-    unit_s = without_queueing_s(real, query, profile)
+    unit_s, machine = without_queueing_s(real, query, profile), report.machine
+    assert machine is not None, "all processes are on this machine"
     row = beside_measured(predicted.estimate.latency_s.value, unit_s, service_s(real, profile), report)
     corrected_s = None if after is None else after.estimate.latency_s.value
     return {
         "part": "computing",
         **description(real, level, predicted),
         **row,
+        "own_cpus": machine.own_cpus,
+        "others_cpus": machine.others_cpus,
         "corrections": _factors(corrected, real),
         "corrected_p95_s": corrected_s,
         "corrected_over_measured": ratio(corrected_s, row["measured_p95_s"]),

@@ -83,7 +83,7 @@ class Measured:
     pipeline: Pipeline
     store: Path
     configurations: tuple[Configuration, ...]
-    """Measured configurations, from fast to slow."""
+    """Configurations from fast to slow, of which some are measured."""
     profile: PipelineProfile
     """Profile that plans are based on."""
     recordings: Recordings
@@ -130,15 +130,25 @@ class Measured:
         )
 
 
-def measure(example: str, state: Path, console: Console) -> Measured:
-    """Measure the configurations of an example on all items that the store in `state` lacks.
+def measure(
+    example: str, state: Path, console: Console, numbers: Collection[int] | None = None, held_out: float = 0.0
+) -> Measured:
+    """Measure configurations of an example on all items that the store in `state` lacks.
+
+    Args:
+        example: name of the example.
+        state: folder of the store.
+        console: console of progress bars.
+        numbers: indexes into `CONFIGURATIONS`; None: all configurations.
+        held_out: share of the items that are neither measured nor sent.
 
     Raises:
         ProfileError: a configuration failed on an item.
     """
-    specification = benchmark_specification(example)
+    specification = benchmark_specification(example, held_out)
     pipeline = specification.pipelines[example]
-    configurations = tuple(configuration_of(pipeline, knobs) for knobs in CONFIGURATIONS[example])
+    every = tuple(configuration_of(pipeline, knobs) for knobs in CONFIGURATIONS[example])
+    configurations = [every[number] for number in numbers] if numbers is not None else every
     store = state / f"{example}.sqlite"
     state.mkdir(parents=True, exist_ok=True)
     dataset = load_dataset(pipeline, specification.module_paths)
@@ -158,27 +168,28 @@ def measure(example: str, state: Path, console: Console) -> Measured:
     prefixes = [
         prefix_configuration(pipeline, c, operator.name) for c in configurations for operator in pipeline.operators
     ]
+    profile = load_profile(specification, example, store)
     return Measured(
         specification=specification,
         pipeline=pipeline,
         store=store,
-        configurations=configurations,
-        profile=load_profile(specification, example, store),
+        configurations=every,
+        profile=profile,
         recordings=load_recordings(store, example, prefixes),
         dataset=dataset,
-        items=dataset.items,
+        items=tuple(dataset.items[index] for index in sorted(profile.configurations[0].items)),
     )
 
 
-def benchmark_specification(example: str) -> Specification:
-    """Return the example without held-out items, and with operators of the fewest CPUs and some batch sizes."""
+def benchmark_specification(example: str, held_out: float = 0.0) -> Specification:
+    """Return the example with operators of the fewest CPUs and some batch sizes."""
     specification = load_specification([ROOT / "examples" / example])
     pipeline = specification.pipelines[example]
     operators = tuple(
         operator.model_copy(update={"cpus": operator.cpus[:1], "batch_sizes": _BATCHES.get(operator.name, (1,))})
         for operator in pipeline.operators
     )
-    dataset = pipeline.dataset.model_copy(update={"held_out": 0.0})
+    dataset = pipeline.dataset.model_copy(update={"held_out": held_out})
     pipeline = pipeline.model_copy(update={"operators": operators, "dataset": dataset})
     return replace(specification, pipelines={example: pipeline}, queries=())
 
@@ -245,5 +256,6 @@ def _complete(
         profile = load_profile(specification, pipeline, store)
     except ProfileError:
         return False
-    complete = {c.configuration for c in profile.configurations if len(c.items) == len(dataset.items)}
+    items = len(dataset.items) - specification.pipelines[pipeline].dataset.held_out_items(len(dataset.items))
+    complete = {c.configuration for c in profile.configurations if len(c.items) == items}
     return complete.issuperset(configurations)

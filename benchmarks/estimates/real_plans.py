@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 from benchmarks.estimates.profiles import Measured
 from circinus.estimation import Estimator, PlanCandidate
@@ -91,6 +92,8 @@ class RealPlan:
     infrastructure: Infrastructure
     capacity_per_s: float
     """Request rate at which the busiest deployment or link has a utilization of 1."""
+    jitter: float | None = None
+    """Maximum deviation of arrivals from their period, in periods; None: Poisson arrivals."""
 
     @property
     def pipeline(self) -> Pipeline:
@@ -104,8 +107,11 @@ class RealPlan:
         """Return a query with the rate at which the busiest deployment or link has the given utilization."""
         # Arrivals are drawn by name, so that plans have independent arrivals.
         name = "".join(letter if letter.isalnum() else "-" for letter in self.name)
-        fields = {"name": name, "pipeline": self.plan.pipeline, "source": SITES[0]}
-        return Query.model_validate({**fields, "rate": utilization * self.capacity_per_s})
+        fields: dict[str, Any] = {"name": name, "pipeline": self.plan.pipeline, "source": SITES[0]}
+        rate_per_s = utilization * self.capacity_per_s
+        if self.jitter is not None:
+            fields["arrivals"] = {"kind": "periodic", "jitter": self.jitter / rate_per_s}
+        return Query.model_validate({**fields, "rate": rate_per_s})
 
     def specification(self, query: Query) -> Specification:
         """Return the specification of the query on the plan's infrastructure."""

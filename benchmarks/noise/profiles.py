@@ -67,7 +67,7 @@ def profiles_part(busy: Sequence[int], repeats: int, items: int, console: Consol
         with busy_processes(count, number):
             profiles.append(_profiled(items))
     rows = [
-        _compared(name, statistic, counts[number], number // (2 * len(busy)), profiles[number - 1 : number + 2])
+        compared(name, statistic, counts[number], number // (2 * len(busy)), profiles[number - 1 : number + 2])
         for number in range(1, len(counts), 2)
         for name in _CPUS
         for statistic in _STATISTICS
@@ -88,7 +88,7 @@ def _p95(seconds: FloatArray) -> Any:
 _STATISTICS: Mapping[str, Callable[[FloatArray], Any]] = {"mean": np.mean, "p95": _p95}
 
 
-def _compared(operator: str, statistic: str, busy: int, seed: int, profiles: Sequence[Times]) -> Comparison:
+def compared(operator: str, statistic: str, busy: int, seed: int, profiles: Sequence[Times]) -> Comparison:
     """Compare the middle one of three profiles with the quiet ones around it."""
     of = _STATISTICS[statistic]
     first_s, last_s = (float(of(times[operator][1])) for times in profiles[::2])

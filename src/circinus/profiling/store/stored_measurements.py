@@ -95,7 +95,7 @@ class StoredMeasurements:
         prefix = prefix_configuration(self._pipeline, configuration, spec.name)
         speeds = self._speeds.get((spec.name, configuration[spec.name]), DECLARED)
         seconds = self._run_times[self._keys.service(spec.name, configuration)][:, :items].sum(axis=1)
-        waited_share, worker_waited_share = seconds[1:] / max(seconds[0], 1e-12)
+        waited_share, worker_waited_share = map(float, seconds[1:] / max(seconds[0], 1e-12))
         unloaded = OperatorProfile(
             *(spec.name, prefix, runs.service_s[:items], runs.output_bytes[:items], np.nan, np.nan, {}),
             speeds=speeds,
