@@ -17,8 +17,8 @@ from benchmarks.workloads.published.queries import MIXED, SEARCH, FluidWorkload,
 from benchmarks.workloads.published.speech import TracesAbsentError, traces_folder
 from benchmarks.workloads.published.traces import read_arenas
 
-from circinus.matching.bin_packing import pack_pools
 from circinus.matching.plan_estimates import PlanEstimates
+from circinus.matching.pool_packing import pack_pools
 from circinus.matching.problem_builder import build_problem
 from circinus.matching.sizing import evaluate_sizing
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget import examples
-from circinus.matching.bin_packing import pack_pools
 from circinus.matching.cuts import sizing_cut
+from circinus.matching.pool_packing import pack_pools
 from circinus.matching.problem import Problem
 from circinus.matching.problem_builder import build_problem
 from circinus.specification import Query

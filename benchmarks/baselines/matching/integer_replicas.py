@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
-from circinus.matching.bin_packing import pack_pools
 from circinus.matching.lagrangian.relaxed_problem import NOT_SERVED
+from circinus.matching.pool_packing import pack_pools
 from circinus.matching.problem import Problem
 from circinus.matching.sizing import Reestimate, evaluate_sizing
 from circinus.specification import Slos

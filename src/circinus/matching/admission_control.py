@@ -14,7 +14,6 @@ import numpy as np
 from circinus.arrays import FloatArray
 from circinus.estimation import DeploymentLoad, DeploymentUse, MergedLoad, PlanCandidate, RequestStream, merge_loads
 from circinus.estimation.merged_load import propagate_departures
-from circinus.matching.bin_packing import pack
 from circinus.matching.feasibility import Infeasibility, capacity_violation
 from circinus.matching.plan_set import SizedDeployment
 from circinus.matching.problem import Problem, Usage, round_up_replicas
@@ -22,6 +21,7 @@ from circinus.matching.problem_builder import build_problem
 from circinus.matching.sizing import Reestimate, is_doubtful, latency_excess, violations, with_cost
 from circinus.matching.solvers.greedy import MarginalCosts, marginal_costs
 from circinus.matching.tolerances import EQUAL_USD_PER_H
+from circinus.planning.bin_packing import pack
 from circinus.planning.tie_order import TieKey, TieOrder
 from circinus.specification import Deployment, DirectedLink, Infrastructure, Query, Slos
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.arrays import IntArray
-from circinus.matching.bin_packing import pack_pools
 from circinus.matching.cuts import PackingCut, PoolCut
+from circinus.matching.pool_packing import pack_pools
 from circinus.matching.problem import RESOURCES, Problem, Usage
 from circinus.matching.sizing import Reestimate, Sizing, SloViolation, evaluate_sizing
 from circinus.matching.solvers.greedy import IncrementalSolution, drop_violating_queries

@@ -4,8 +4,6 @@ REPLICA_TOLERANCE = 1e-6
 """Of fractional replicas, before they are rounded up."""
 CAPACITY_TOLERANCE = 1e-6
 """Of the usage of capacities, as a share of a capacity."""
-NODE_TOLERANCE = 1e-9
-"""Of the replicas on a node, as a share of the node."""
 INTEGRALITY_TOLERANCE = 1e-6
 """Of the solver's integers."""
 WEIGHT_TOLERANCE = 1e-9

@@ -8,13 +8,14 @@ import numpy as np
 
 from circinus.estimation import Estimate, PlanCandidate
 from circinus.estimation.percentiles import UNBOUNDED
+from circinus.planning.bin_packing import packs_in_isolation
 from circinus.planning.frontier import BestEffortPlan, NearMiss, SingleRelaxation
 from circinus.planning.pool_eligibility import (
     explain_ineligible_pools,
     explain_missing_capacity,
     explain_operator_ineligible,
 )
-from circinus.specification import Network, Slo, SloKind, Slos
+from circinus.specification import Network, Query, Slo, SloKind, Slos
 from circinus.specification.formatting import (
     UNBOUNDED_S,
     ceil_significant,
@@ -246,9 +247,11 @@ def _plan_without(search: QuerySearch, kind: SloKind, without_cost: PlanArrays) 
     return None
 
 
-def describe_isolated_limits(slos: Slos, relaxations: tuple[SingleRelaxation, ...]) -> str:
+def describe_isolated_limits(query: Query, network: Network, relaxations: tuple[SingleRelaxation, ...]) -> str:
     """Return the end of the reason: the relaxed SLOs under which the query alone has a plan, or "" without any."""
-    changes = [change for relaxation in relaxations if (change := _describe_relaxation(slos, relaxation))]
+    pools = {pool.name: pool for pool in network.pools_for(query.source)}
+    packed = [relaxation for relaxation in relaxations if packs_in_isolation(relaxation.candidate, pools)]
+    changes = [change for relaxation in packed if (change := _describe_relaxation(query.slos, relaxation))]
     return f"; with the infrastructure to itself, {', or '.join(changes)} would do" if changes else ""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circinus.matching.bin_packing import pack
+from circinus.planning.bin_packing import pack
 from circinus.serving import DesiredState
 from circinus.serving.engine import DesiredDeployment, Route
 from circinus.specification import Deployment, Infrastructure, Pool

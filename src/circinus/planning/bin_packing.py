@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
-from circinus.matching.cuts import PackingCut, PoolCut
-from circinus.matching.problem import Problem, Usage
-from circinus.matching.tolerances import NODE_TOLERANCE
+from circinus.estimation import DeploymentUse, PlanCandidate, replicas_for
+from circinus.specification import Pool
 
-SEARCH_STEPS, _QUICK_SEARCH_STEPS = 20_000, 100
-"""Maximum number of partial packings in the exact search; the second if no proof is needed."""
+SEARCH_STEPS = 20_000
+"""Maximum number of partial packings in the exact search."""
 
-_MAX_FILL_RATIO = 0.995
-"""Maximum fill of a pool after a failed packing, relative to the fill that failed."""
-
-_MAX_LIFTED_KINDS = 3
-"""Maximum number of kinds of replicas in a core for which the cut is lifted to all larger replicas."""
+_NODE_TOLERANCE = 1e-9
+"""Rounding tolerance of the replicas on a node, as a share of the node."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +44,10 @@ def pack(demand: FloatArray, count: IntArray, capacity: FloatArray, nodes: int, 
     """
     if not count.sum():
         return Packing(tuple(() for _ in count), proved=True)
-    share = _shares(demand, capacity)
-    if nodes == 0 or np.any(share[count > 0] > 1 + NODE_TOLERANCE):
+    share = node_shares(demand, capacity)
+    if nodes == 0 or np.any(share[count > 0] > 1 + _NODE_TOLERANCE):
         return Packing(None, proved=True)
-    if np.any(share.T @ count > nodes * (1 + NODE_TOLERANCE)):
+    if np.any(share.T @ count > nodes * (1 + _NODE_TOLERANCE)):
         return Packing(None, proved=True)
     for order in _orders(share):
         nodes_of = _first_fit(share, count, nodes, order)
@@ -60,7 +56,7 @@ def pack(demand: FloatArray, count: IntArray, capacity: FloatArray, nodes: int, 
     return _search(share, count, nodes, steps)
 
 
-def _shares(demand: FloatArray, capacity: FloatArray) -> FloatArray:
+def node_shares(demand: FloatArray, capacity: FloatArray) -> FloatArray:
     """Return (m, R) the shares of a node that a replica takes; infinite without capacity."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(demand > 0, demand / capacity, 0.0)
@@ -79,7 +75,7 @@ def _first_fit(share: FloatArray, count: IntArray, nodes: int, order: IntArray) 
     for kind in order:
         nodes_of_kind: list[int] = []
         while len(nodes_of_kind) < count[kind]:
-            open_nodes = np.flatnonzero(np.all(load + share[kind] <= 1 + NODE_TOLERANCE, axis=1))
+            open_nodes = np.flatnonzero(np.all(load + share[kind] <= 1 + _NODE_TOLERANCE, axis=1))
             if not len(open_nodes):
                 break
             load[open_nodes[0]] += share[kind]
@@ -105,7 +101,7 @@ def _search(share: FloatArray, count: IntArray, nodes: int, steps: int) -> Packi
         if (
             free == 0
             or (free, remaining) in failed
-            or np.any(np.array(remaining) @ sizes > free * (1 + NODE_TOLERANCE))
+            or np.any(np.array(remaining) @ sizes > free * (1 + _NODE_TOLERANCE))
         ):
             return None
         for filling in _maximal_fillings(sizes, remaining):
@@ -146,11 +142,11 @@ def _maximal_fillings(sizes: FloatArray, remaining: tuple[int, ...]) -> Iterator
     def extend(kind: int, filling: tuple[int, ...], load: FloatArray) -> Iterator[tuple[int, ...]]:
         if kind == len(remaining):
             open_kinds = [k for k, count_left in enumerate(remaining) if filling[k] < count_left]
-            if not any(np.all(load + sizes[k] <= 1 + NODE_TOLERANCE) for k in open_kinds):
+            if not any(np.all(load + sizes[k] <= 1 + _NODE_TOLERANCE) for k in open_kinds):
                 yield filling
             return
         max_count = remaining[kind]
-        while max_count and not np.all(load + max_count * sizes[kind] <= 1 + NODE_TOLERANCE):
+        while max_count and not np.all(load + max_count * sizes[kind] <= 1 + _NODE_TOLERANCE):
             max_count -= 1
         for take in range(max_count, -1 if kind != largest_kind else 0, -1):
             yield from extend(kind + 1, (*filling, take), load + take * sizes[kind])
@@ -167,92 +163,29 @@ def packed_share(demand: FloatArray, count: IntArray, capacity: FloatArray, node
         capacity: (R,) of one node.
         nodes: number of nodes.
     """
-    share = _shares(demand, capacity)
+    share = node_shares(demand, capacity)
     scarcest = share[:, int((share.T @ count).argmax())]
     packed = ([len(counts) for counts in _first_fit(share, count, nodes, order)] for order in _orders(share))
     return max(float(scarcest @ np.array(counts)) for counts in packed) / float(scarcest @ count)
 
 
-def pack_pools(
-    problem: Problem, usage: Usage, *, widely: bool = False
-) -> tuple[dict[int, tuple[int, ...]], tuple[PackingCut | PoolCut, ...]]:
-    """Pack the replicas of every pool.
+def packs_in_isolation(candidate: PlanCandidate, pools: Mapping[str, Pool]) -> bool:
+    """Return whether the whole replicas of a plan, at its utilization targets, were packed on the nodes of its pools.
 
     Args:
-        problem: with the pools.
-        usage: to be packed.
-        widely: whether to limit the fill of a pool that does not pack, instead of excluding the conflicting replicas.
-
-    Returns:
-        For each used deployment the nodes of its replicas, and a cut for every pool that does not pack; with cuts, the
-        nodes are incomplete.
+        candidate: the plan.
+        pools: name -> pool, without other replicas.
     """
-    nodes: dict[int, tuple[int, ...]] = {}
-    cuts: list[PackingCut | PoolCut] = []
-    for pool in range(len(problem.pools)):
-        members = np.flatnonzero((problem.pool_of == pool) & (usage.replicas > 0))
-        packing = pack(
-            problem.demand[members],
-            usage.replicas[members],
-            problem.node_capacity[pool],
-            int(problem.nodes[pool]),
-            _QUICK_SEARCH_STEPS if widely else SEARCH_STEPS,
-        )
-        if packing.nodes is None and widely:
-            cuts.append(_pool_cut(problem, usage, pool, members))
-        elif packing.nodes is None:
-            cuts.append(_packing_cut(problem, usage, pool, proved=packing.proved))
-        else:
-            nodes.update(zip(members.tolist(), packing.nodes, strict=True))
-    return nodes, tuple(cuts)
-
-
-def _pool_cut(problem: Problem, usage: Usage, pool: int, members: IntArray) -> PoolCut:
-    """Limit the fill of a pool to the share that could be packed."""
-    rows = np.flatnonzero(problem.rows.plain & (problem.rows.pool == pool))
-    filled = float((usage.rows[rows] / problem.rows.limit[rows]).max(initial=0.0))
-    packed = packed_share(
-        problem.demand[members], usage.replicas[members], problem.node_capacity[pool], int(problem.nodes[pool])
+    by_pool = defaultdict[str, list[DeploymentUse]](list)
+    for use in candidate.deployments:
+        by_pool[use.deployment.pool].append(use)
+    return all(
+        pack(
+            np.array([use.demand.amounts for use in uses]),
+            np.array([replicas_for(use.busy_replicas, use.deployment.allocation.utilization_target) for use in uses]),
+            np.array(pools[name].amounts),
+            pools[name].nodes,
+        ).nodes
+        is not None
+        for name, uses in by_pool.items()
     )
-    return PoolCut(pool, filled * min(packed, _MAX_FILL_RATIO))
-
-
-def _packing_cut(problem: Problem, usage: Usage, pool: int, *, proved: bool) -> PackingCut:
-    """Return a cut, as strong as possible, that excludes replicas that do not pack on a pool's nodes."""
-    members = np.flatnonzero((problem.pool_of == pool) & (usage.replicas > 0))
-    kinds, kind_of = np.unique(problem.demand[members], axis=0, return_inverse=True)
-    count = np.bincount(kind_of.reshape(-1), weights=usage.replicas[members], minlength=len(kinds)).astype(np.int64)
-    if proved:
-        count = _core(kinds, count, problem.node_capacity[pool], int(problem.nodes[pool]))
-    core = np.flatnonzero(count)
-    inside = problem.pool_of == pool
-    if len(core) > _MAX_LIFTED_KINDS:
-        groups = [(np.all(problem.demand == kinds[kind], axis=1), int(count[kind])) for kind in core]
-    else:
-        # By Hall's theorem the core can be matched to distinct replicas that are at least as large if, for every
-        # set of kinds, enough replicas are at least as large as some kind of the set.
-        larger = {int(kind): np.all(problem.demand >= kinds[kind], axis=1) for kind in core}
-        groups = [
-            (np.any([larger[int(kind)] for kind in subset], axis=0), int(count[list(subset)].sum()))
-            for size in range(1, len(core) + 1)
-            for subset in combinations(core, size)
-        ]
-    return PackingCut(
-        pool=pool,
-        groups=tuple((np.flatnonzero(mask & inside).astype(np.int64), min_count) for mask, min_count in groups),
-        valid=proved,
-    )
-
-
-def _core(kinds: FloatArray, count: IntArray, capacity: FloatArray, nodes: int) -> IntArray:
-    """Return fewer replicas that provably do not fit either, removing the smallest kinds first, one by one."""
-    count = count.copy()
-    size = _shares(kinds, capacity).max(axis=1)
-    for kind in np.argsort(size, kind="stable"):
-        while count[kind]:
-            count[kind] -= 1
-            verdict = pack(kinds, count, capacity, nodes)
-            if verdict.nodes is not None or not verdict.proved:
-                count[kind] += 1
-                break
-    return count

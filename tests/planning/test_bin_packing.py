@@ -6,8 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget import examples
-from circinus.matching.bin_packing import pack, packed_share
-from random_matchings import packs
+from circinus.planning import SingleRelaxation
+from circinus.planning.bin_packing import pack, packed_share
+from circinus.planning.near_misses import describe_isolated_limits
+from circinus.specification import LatencySlo, Network, Query, SloKind, Slos
+from random_matchings import candidate, deployment, infrastructure, packs, use
 
 _AMOUNT = st.sampled_from([0.0, 0.1, 0.2, 0.25, 0.3, 1 / 3, 0.4, 0.5, 0.51, 0.6, 0.7, 1.0])
 
@@ -74,3 +77,13 @@ def test_a_pool_that_does_not_pack_is_filled_less() -> None:
     assert packed_share(demand, np.array([2, 3]), capacity, 2) == pytest.approx(
         (2 * 2.5) / (2 * 2.5 + 3 * 1.6), abs=0.2
     )
+
+
+@pytest.mark.parametrize("cpus", [2.0, 2.5])
+def test_an_isolated_limit_is_named_only_if_its_plan_packs(cpus: float) -> None:
+    """Of two nodes with 4 CPUs, three replicas of 2.5 CPUs take less in sum and do not pack."""
+    infra = infrastructure([("edge", 2, 4.0, 16.0, 1.0)])
+    plan = candidate("q", [use(deployment("a", 0, "edge", cpus), 3.0, infra)], latency_s=1.5)
+    asked = Query(name="q", pipeline="p", source="home", rate_per_s=1.0, slos=Slos(latency=LatencySlo(limit_s=1.0)))
+    relaxations = (SingleRelaxation(SloKind.LATENCY, 1.65, plan),)
+    assert ("1.65" in describe_isolated_limits(asked, Network(infra), relaxations)) == (cpus == 2.0)
