@@ -9,7 +9,12 @@ import pytest
 from budget import HANG_LIMIT_S, share_of
 from circinus.estimation import PlanCandidate
 from circinus.matching import MatchSettings, plan_all_queries
-from circinus.matching.explanation.slo_relaxation import changed_slos, relax_slo, smallest_relaxation
+from circinus.matching.explanation.slo_relaxation import (
+    changed_slos,
+    confirmed_relaxation,
+    relax_slo,
+    smallest_relaxation,
+)
 from circinus.specification import AccuracySlo, CostSlo, LatencySlo, Query, SloKind, Slos
 from circinus.testing.random_instances import random_specification
 from random_matchings import candidate, deployment, infrastructure, use
@@ -120,6 +125,19 @@ def test_a_limit_that_is_only_admitted_when_wide_is_named_as_it_was_admitted(nee
     assert relaxation is not None
     assert relaxation.slos.latency is not None
     assert needed_s <= relaxation.slos.latency.limit_s <= 1.1 * needed_s
+
+
+def test_a_relaxation_is_halved_while_half_the_change_is_admitted() -> None:
+    """Short checks admit 50 % more latency, whole ones 0.34 % and more; a change has few digits, but is no change."""
+    asked = ASKED.model_copy(update={"slos": Slos(latency=SLOS.latency)})
+    relaxation = smallest_relaxation(asked, _Admission(_plan(1.5 / 1.1, 0.9)))
+    assert relaxation is not None
+    admit = _Admission(*(_plan(limit_s / 1.1, 0.9) for limit_s in (1.5, 1.2, 1.0034)))
+    confirmed = confirmed_relaxation(asked, relaxation, admit)
+    assert confirmed is not None
+    assert confirmed.change == "latency p95 <= 1s -> 1.0034s"
+    assert confirmed.plan == admit.plans[-1].plan
+    assert confirmed_relaxation(asked, relaxation, _Admission()) is None
 
 
 def test_no_change_is_no_relaxation() -> None:

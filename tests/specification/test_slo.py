@@ -135,6 +135,8 @@ def test_relaxed_slos_are_met_and_no_tighter(limit: float, comparison: Any, valu
         relaxed = slo.relaxed_to(value)
         assert relaxed.is_met_by(value)
         assert relaxed.is_met_by(slo.limit)
+        change = max(-slo.margin(value), 0.0)
+        assert -slo.margin(relaxed.limit) == pytest.approx(change, rel=0.1001, abs=1e-4 * value)
         assert slo.relaxed_by(0.5).margin(slo.limit) == pytest.approx(0.5 * limit)
 
 

@@ -20,6 +20,7 @@ from circinus.matching.explanation.assignment_explanations import (
 from circinus.matching.explanation.rejections import NO_SINGLE_SLO, explain_rejection
 from circinus.matching.explanation.slo_relaxation import (
     changed_slos,
+    confirmed_relaxation,
     relax_slo,
     smallest_relaxation,
     with_slos,
@@ -230,12 +231,11 @@ class AdmissionPlanner:
         relaxation = smallest_relaxation(query, partial(self.admitted, short=True))
         changed = () if relaxation is None else changed_slos(query.slos, relaxation.slos)
         rejection = replace(rejection, relaxation=None, unrelaxable=len(changed) != 1 and bool(query.slos.by_kind))
-        confirmed = None if relaxation is None else self.admitted(with_slos(query, relaxation.slos))
-        if relaxation is None or confirmed is None:
+        confirmed = None if relaxation is None else confirmed_relaxation(query, relaxation, self.admitted)
+        if confirmed is None:
             return rejection
-        relaxation = replace(relaxation, plan=confirmed.plan, estimate=confirmed.estimate)
         binding = changed if rejection.binding == NO_SINGLE_SLO else rejection.binding
-        return replace(rejection, relaxation=relaxation, binding=binding)
+        return replace(rejection, relaxation=confirmed, binding=binding)
 
     def _simulate(
         self, admitted: Matching, specification: Specification, fit: AdmissionFit, name: str, *, short: bool

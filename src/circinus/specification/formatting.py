@@ -108,9 +108,9 @@ def ceil_significant(value: float, digits: int = 3) -> float:
     return max(value, integer / factor)
 
 
-def floor_significant(value: float) -> float:
-    """Return the largest number with at most three significant digits that is not above `value`."""
-    return 0.0 - ceil_significant(-value)  # never -0.0
+def floor_significant(value: float, digits: int = 3) -> float:
+    """Return the largest number with at most `digits` significant digits that is not above `value`."""
+    return 0.0 - ceil_significant(-value, digits)  # never -0.0
 
 
 def _with_unit(value: float, quantity: Quantity, units: tuple[str, ...], zero: str) -> str:

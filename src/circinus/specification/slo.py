@@ -32,6 +32,10 @@ COST_ROUNDING = 1e-6
 """Rounding error of a cost share, relative to the limit: the feasibility tolerance of the solvers."""
 COST_ROUNDING_USD_PER_H = 1e-12
 """Rounding error of a cost share, for limits near 0."""
+_MAX_DIGITS = 6
+"""Maximum number of digits of a limit in text."""
+_MAX_EXCESS = 1.1
+"""Maximum ratio of a change of a limit, rounded to fewer digits, to the change that is required."""
 
 DEFAULT_PERCENTILE = 95.0
 """Percentile of a latency SLO that names none, and of the latencies of a query without one."""
@@ -95,7 +99,7 @@ class Slo(SpecModel):
     @property
     def limit_text(self) -> str:
         """The limit in the notation of specifications, to six digits."""
-        return self._format(float(f"{self.limit:.6g}"))
+        return self._format(float(f"{self.limit:.{_MAX_DIGITS}g}"))
 
     @property
     def comparison_text(self) -> str:
@@ -137,10 +141,17 @@ class Slo(SpecModel):
         return self.with_limit(self.limit - step if self.is_minimum else self.limit + step)
 
     def relaxed_to(self, value: float) -> Self:
-        """Return the SLO unchanged if a value meets it, else with the tightest limit of few digits that it meets."""
+        """Return the SLO unchanged if a value meets it, else with a limit that it meets.
+
+        The limit has three to six digits, as few as change the SLO by at most a tenth more than the value requires.
+        """
         if self.is_met_by(value):
             return self
-        return self.with_limit(floor_significant(value) if self.is_minimum else ceil_significant(value))
+        rounded = floor_significant if self.is_minimum else ceil_significant
+        limits = (rounded(value, digits) for digits in range(3, _MAX_DIGITS))
+        largest = _MAX_EXCESS * abs(value - self.limit)
+        limit = next((limit for limit in limits if abs(limit - self.limit) <= largest), rounded(value, _MAX_DIGITS))
+        return self.with_limit(limit)
 
     def with_limit(self, limit: float) -> Self:
         """Return the SLO with another limit."""

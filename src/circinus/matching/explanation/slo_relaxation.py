@@ -66,10 +66,35 @@ def smallest_relaxation(query: Query, admit: Admit) -> Relaxation | None:
             if fit is not None and (best is None or fit[0] < best[0]):
                 best = fit
         if best is not None:
-            _, slos, plan = best if count == 1 else _each_tightened(query, best, admit)
-            return Relaxation(slos, plan.plan, plan.estimate, _describe(query.slos, slos))
+            return _relaxation(query, best if count == 1 else _each_tightened(query, best, admit))
         probes = _JOINT_PROBES
     return None
+
+
+def confirmed_relaxation(query: Query, relaxation: Relaxation, admit: Admit) -> Relaxation | None:
+    """Return the relaxation with the plan that is admitted; of one SLO, halved until half the change is rejected.
+
+    Args:
+        query: is rejected as it is.
+        relaxation: was found with short simulations, which may reject what whole ones admit.
+        admit: admits the query with other SLOs in whole simulations.
+
+    Returns:
+        None if the relaxation is rejected.
+    """
+    plan = admit(with_slos(query, relaxation.slos))
+    if plan is None:
+        return None
+    kinds = changed_slos(query.slos, relaxation.slos)
+    fit = _relative_change(query.slos, relaxation.slos, kinds), relaxation.slos, plan
+    while len(kinds) == 1 and (half := _fit(query, kinds, admit, fit[0] / 2)) is not None and half[0] < fit[0]:
+        fit = half
+    return _relaxation(query, fit)
+
+
+def _relaxation(query: Query, fit: _Fit) -> Relaxation:
+    _, slos, plan = fit
+    return Relaxation(slos, plan.plan, plan.estimate, _describe(query.slos, slos))
 
 
 def _smallest(query: Query, kinds: _Kinds, admit: Admit, probes: _Probes) -> _Fit | None:
