@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from budget import HANG_LIMIT_S, share_of
 from circinus.estimation import PlanCandidate
-from circinus.matching import MatchSettings, plan_all_queries
+from circinus.matching import MatchSettings, admit_query, plan_all_queries
+from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.explanation.slo_relaxation import (
     changed_slos,
     confirmed_relaxation,
@@ -87,6 +91,33 @@ def test_the_smallest_relative_change_wins_and_was_admitted() -> None:
     assert relaxation is not None
     assert relaxation.change == "accuracy >= 0.8 -> 0.76"
     assert relaxation.plan == coarser.plan
+
+
+@given(st.lists(st.floats(1.01, 9.0), min_size=1, max_size=8), st.lists(st.booleans(), min_size=8, max_size=8))
+def test_no_relaxation_is_wider_than_the_bound_of_a_plan_that_was_rejected(
+    latencies_s: list[float], stated: list[bool]
+) -> None:
+    """The first plan that meets the SLOs is admitted, so that the search finds the best one only by chance."""
+    plans = [_plan(latency_s, 0.9) for latency_s in latencies_s]
+    nearest = [plan.estimate for plan, is_stated in zip(plans, stated, strict=False) if is_stated]
+    relaxation = smallest_relaxation(ASKED, _Admission(*plans), nearest)
+    assert relaxation is not None
+    assert relaxation.slos.latency is not None
+    bounds_s = [LatencySlo(limit_s=1.0).relaxed_to(estimate.latency_s.upper).limit for estimate in nearest]
+    assert relaxation.slos.latency.limit_s <= min(bounds_s, default=math.inf)
+    assert relaxation.estimate.latency_s.upper <= relaxation.slos.latency.limit_s
+
+
+def test_an_explanation_and_an_admission_name_one_relaxation() -> None:
+    """It is at most the bound that the rejection states of the nearest plan."""
+    specification, profiles = random_specification(10, queries=6)
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
+    planner = AdmissionPlanner.of(specification, profiles, matching)
+    for rejection in matching.rejections[:1]:
+        explained = planner.with_relaxation(rejection)
+        admission, _ = admit_query(specification, profiles, matching, rejection.query)
+        assert admission.rejection is not None
+        assert explained.relaxation == admission.rejection.relaxation is not None
 
 
 @pytest.mark.parametrize("cost", [None, CostSlo(limit_usd_per_h=100.0)])

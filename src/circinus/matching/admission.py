@@ -50,6 +50,8 @@ from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.specification import Network, Query, QueryPlan, SloKind, Specification
 
+_LATE = (SloKind.LATENCY,)
+
 
 @dataclass(frozen=True)
 class Admission:
@@ -98,7 +100,7 @@ def admit_query(
     planner = AdmissionPlanner.of(specification, profiles, matching, search)
     admission, admitted = planner.admit(query)
     if admission.rejection is not None:
-        admission = replace(admission, rejection=planner.with_relaxation(admission.rejection))
+        admission = replace(admission, rejection=planner.relaxed(query, admission.rejection, admission.rejection))
     return admission, admitted
 
 
@@ -182,7 +184,13 @@ class AdmissionPlanner:
         for attempt in count(1):
             offered = running.deployments if only is None else only.deployments
             composed = plans.on_deployments(query, offered, any_latency=True)
-            extra = (*(c for c in composed if only in (None, c.plan)), *plans.without_excluded(slower))
+            # Without the plans that miss their latency at utilization targets, the nearest plan would not be among
+            # those that are tried, and a relaxation could be tighter than the bound that the rejection states.
+            late = [] if only is not None else [m.candidate for m in frontier.near_misses if m.violations == _LATE]
+            extra = (
+                *(c for c in composed if only in (None, c.plan)),
+                *plans.without_excluded([*slower, *late]),
+            )
             decide = partial(
                 admit,
                 running,
@@ -225,17 +233,30 @@ class AdmissionPlanner:
         A query that is admitted as it is, as the running plans leave room for it now, only gets this advice.
         """
         (query,) = [query for query in self.specification.queries if query.name == rejection.query]
-        if self.admitted(query) is not None:
+        admission, _ = self.admit(query)
+        if admission.rejection is None:
             advice = Advice(f"it would be admitted as it is: `circinus admit {query.name}`")
             return replace(rejection, relaxation=None, unrelaxable=False, advice=(advice,))
-        relaxation = smallest_relaxation(query, partial(self.admitted, short=True))
+        return self.relaxed(query, rejection, admission.rejection)
+
+    def relaxed(self, query: Query, rejection: Rejection, present: Rejection) -> Rejection:
+        """Return a rejection with the smallest relaxation of the query's SLOs beside the running plans.
+
+        Args:
+            query: rejected query.
+            rejection: its rejection when it was planned.
+            present: its rejection beside the running plans, with the plans that were tried. The relaxation depends on
+                this one alone, so that explanations and admissions name the same.
+        """
+        nearest = [alternative.estimate for alternative in present.alternatives]
+        relaxation = smallest_relaxation(query, partial(self.admitted, short=True), nearest)
         changed = () if relaxation is None else changed_slos(query.slos, relaxation.slos)
         rejection = replace(rejection, relaxation=None, unrelaxable=len(changed) != 1 and bool(query.slos.by_kind))
         confirmed = None if relaxation is None else confirmed_relaxation(query, relaxation, self.admitted)
         if confirmed is None:
             return rejection
         binding = changed if rejection.binding == NO_SINGLE_SLO else rejection.binding
-        return replace(rejection, relaxation=confirmed, binding=binding)
+        return replace(rejection.without_isolated_limits(), relaxation=confirmed, binding=binding)
 
     def _simulate(
         self, admitted: Matching, specification: Specification, fit: AdmissionFit, name: str, *, short: bool
@@ -331,8 +352,8 @@ def admit(
             return Admission(query, assignment, fit=(prepared, outcome))
         failed[position] = infeasible(candidates[position], outcome)
     for position in sorted(failed, key=lambda position: failed[position].rank) if doubtful else ():
-        obstacle = failed[position].obstacle
-        if obstacle is not None and obstacle.binding == (SloKind.LATENCY,):
+        violation = failed[position].violation
+        if violation is not None and violation.binding == _LATE:
             fit = running.try_candidate(prepared, position, query.slos, doubtful=True)
             if isinstance(fit, AdmissionFit):
                 assignment = _assignment(prepared, position, fit, frontier, failed, neighbours)
@@ -352,8 +373,11 @@ def _assignment(
 ) -> Assignment:
     """Return the query's plan with its reason and alternatives."""
     candidates, added = prepared.problem.candidates, prepared.marginal_costs.added_usd_per_h
-    cheaper = added < added[position] - EQUAL_USD_PER_H
-    failed = [replace(failures[other], cheaper=bool(cheaper[other])) for other in failures if other != position]
+    failed = [
+        replace(failure, added_usd_per_h=float(added[other] - added[position]))
+        for other, failure in failures.items()
+        if other != position
+    ]
     untried = [other for other in prepared.cheapest_first if other != position and other not in failures]
     compared = [
         cost_difference(candidates[other], extra, extra)

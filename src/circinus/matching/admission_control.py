@@ -237,7 +237,8 @@ class AdmissionControl:
         for name, plan, limits in chain([(fit.plan.query, final, slos)], affected):
             violated, reason = violations(plan, limits)
             if violated and not (doubtful and is_doubtful(plan, limits)):
-                return Infeasibility(violated, f"query {name}: {reason}", latency_excess(plan, limits))
+                sized = plan.estimate if plan is final else None
+                return Infeasibility(violated, f"query {name}: {reason}", latency_excess(plan, limits), sized=sized)
             if violated:
                 unconfirmed.append(name)
         return replace(fit, final=final, unconfirmed=tuple(unconfirmed))

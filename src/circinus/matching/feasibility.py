@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.arrays import IntArray
+from circinus.estimation import Estimate
 from circinus.matching.cuts import PackingCut, PoolCut
 from circinus.matching.pool_packing import pack_pools
 from circinus.matching.problem import RESOURCES, Problem, Usage
@@ -35,6 +36,8 @@ class Infeasibility:
     """Violated SLOs, if capacities and packing hold."""
     is_shortage: bool = False
     """True if linear capacities are exceeded."""
+    sized: Estimate | None = None
+    """Estimate at the final sizes of the plan that violates SLOs, if `reason` is about that."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +82,8 @@ def check_feasibility(
     if sizing.violations:
         violation = sizing.violations[0]
         reason = f"query {problem.queries[violation.query]}: {violation.reason}"
-        return Infeasibility(violation.slos, reason, violations=sizing.violations)
+        sized = sizing.final[violation.query].estimate
+        return Infeasibility(violation.slos, reason, violations=sizing.violations, sized=sized)
     return FeasibleSolution(chosen, usage, nodes, sizing)
 
 

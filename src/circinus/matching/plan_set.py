@@ -6,10 +6,10 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from circinus.estimation import NO_CORRECTIONS, Corrections, Estimate, PlanCandidate, ReplicaDemand
-from circinus.matching.tolerances import SHARE_TOLERANCE, WEIGHT_TOLERANCE
+from circinus.matching.tolerances import MIN_COST_BOUND_SHARE, SHARE_TOLERANCE, WEIGHT_TOLERANCE
 from circinus.planning import BestEffortPlan, Ladder
 from circinus.specification import Deployment, Query, QueryPlan, Slos, Tenant
 
@@ -40,6 +40,11 @@ class SizedDeployment:
         return len(self.nodes)
 
 
+Obstacle = Literal["cost", "capacity", "slo", "search"]
+"""Kind of the reason against a plan: as much or more cost, churn included; too little capacity; an SLO of any query; or
+a limit of the search, on its time or on changes of running plans."""
+
+
 @dataclass(frozen=True)
 class Alternative:
     """A plan that a query did not get, with the reason."""
@@ -47,6 +52,14 @@ class Alternative:
     plan: QueryPlan
     estimate: Estimate
     reason: str
+    obstacle: Obstacle | None = None
+    """Kind of the reason; None in files without it."""
+    added_usd_per_h: float | None = None
+    """Change of the cost of all queries together if the query had this plan instead, without churn; None if the query
+    is rejected or the plan was not compared by cost."""
+    is_sized: bool = False
+    """True if the estimate is at the final sizes, at which the plan violates an SLO of its query; else it is in
+    isolation at utilization targets."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,13 @@ class Rejection:
     """True if a limit ended the second look, so that `circinus admit` may admit the query."""
     advice: tuple[Advice, ...] = ()
     """Other changes that would serve the query, if they were searched for."""
+    isolated_limits: str = ""
+    """End of a sentence of `reason`: the relaxed SLOs that suffice if the query has the infrastructure to itself."""
+
+    def without_isolated_limits(self) -> Self:
+        """Return the rejection without relaxed SLOs in its reason, for which a relaxation beside the others stands."""
+        reason = self.reason.replace(self.isolated_limits, "") if self.isolated_limits else self.reason
+        return replace(self, reason=reason, isolated_limits="")
 
 
 @dataclass(frozen=True)
@@ -231,6 +251,11 @@ class Matching:
     def cost_gap(self) -> float:
         """Optimality gap of the cost at the satisfied weight, as a share of the cost."""
         return 1.0 - self.cost_bound_usd_per_h / self.cost_usd_per_h if self.cost_usd_per_h > 0 else 0.0
+
+    @property
+    def has_cost_bound(self) -> bool:
+        """True if the lower bound on the cost says something: it is at least a tenth of the cost."""
+        return self.cost_gap <= 1.0 - MIN_COST_BOUND_SHARE
 
 
 @dataclass(frozen=True)

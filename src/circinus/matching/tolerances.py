@@ -14,3 +14,5 @@ EQUAL_USD_PER_H = 1e-9
 """Difference below which costs count as equal."""
 SHARE_TOLERANCE = 1e-9
 """Of a tenant's share."""
+MIN_COST_BOUND_SHARE = 0.1
+"""Of the cost: a lower bound below it says nothing, and texts leave it out."""

@@ -13,14 +13,14 @@ from circinus.matching.admission_control import AdmissionFit
 from circinus.matching.cuts import ChurnCut, CostShareCut, SizingCut
 from circinus.matching.feasibility import FeasibleSolution, Infeasibility, capacity_violation, check_feasibility
 from circinus.matching.match_run import Answer
-from circinus.matching.plan_set import Alternative, Assignment
+from circinus.matching.plan_set import Alternative, Assignment, Obstacle
 from circinus.matching.problem import Problem
 from circinus.matching.solvers.greedy import marginal_costs
 from circinus.matching.tolerances import EQUAL_USD_PER_H
-from circinus.planning import Frontier, NearMiss
+from circinus.planning import Frontier
 from circinus.planning.ladder import ladder
 from circinus.planning.tie_order import TieKey, TieOrder
-from circinus.specification import Configuration
+from circinus.specification import Configuration, SloKind
 from circinus.specification.formatting import format_usd_per_h
 
 _MAX_ALTERNATIVES = 5
@@ -38,10 +38,16 @@ class CandidateComparison:
     rank: tuple[int, float]
     """Sort key: feasible candidates first, cheapest first, then infeasible ones, nearest first."""
     reason: str
-    obstacle: Infeasibility | None = None
+    obstacle: Obstacle
+    violation: Infeasibility | None = None
     """Violated constraint, or None if the candidate is feasible."""
-    cheaper: bool = False
-    """True if it would lower the total cost if it were feasible."""
+    added_usd_per_h: float | None = None
+    """Change of the total cost if the candidate were feasible; None without a plan to compare with."""
+
+    @property
+    def is_cheaper(self) -> bool:
+        """True if the candidate would lower the total cost if it were feasible."""
+        return self.added_usd_per_h is not None and self.added_usd_per_h < -EQUAL_USD_PER_H
 
 
 def explain_assignments(answer: Answer) -> tuple[Assignment, ...]:
@@ -66,15 +72,24 @@ def alternatives(compared: Sequence[CandidateComparison], frontier: Frontier) ->
     """Return the best candidates and then the near misses, one for each configuration and placement."""
     selected: dict[tuple[Configuration, tuple[tuple[str, str], ...]], Alternative] = {}
 
-    def select(plan: CandidateComparison | NearMiss) -> None:
-        alternative = Alternative(plan.candidate.plan, plan.candidate.estimate, plan.reason)
+    def select(alternative: Alternative) -> None:
         selected.setdefault((alternative.plan.configuration, alternative.plan.placement), alternative)
 
-    for comparison in sorted(compared, key=lambda comparison: comparison.rank):
+    for entry in sorted(compared, key=lambda comparison: comparison.rank):
         if len(selected) < _MAX_ALTERNATIVES:
-            select(comparison)
+            sized = None if entry.violation is None else entry.violation.sized
+            select(
+                Alternative(
+                    entry.candidate.plan,
+                    sized or entry.candidate.estimate,
+                    entry.reason,
+                    entry.obstacle,
+                    entry.added_usd_per_h,
+                    is_sized=sized is not None,
+                )
+            )
     for miss in frontier.near_misses:
-        select(miss)
+        select(Alternative(miss.candidate.plan, miss.candidate.estimate, miss.reason, "slo"))
     return tuple(selected.values())
 
 
@@ -103,7 +118,7 @@ def _compare_candidates(answer: Answer, query: int, order: TieOrder) -> tuple[Ca
                 comparison = tie(problem.candidates[candidate], key(position), key(current - position_of))
             else:
                 comparison = _by_feasibility(answer, trial, candidate)
-            comparisons.append(replace(comparison, cheaper=extra < -EQUAL_USD_PER_H))
+            comparisons.append(replace(comparison, added_usd_per_h=extra))
     return tuple(sorted(comparisons, key=lambda comparison: comparison.rank))
 
 
@@ -115,12 +130,13 @@ def cost_difference(candidate: PlanCandidate, extra_usd_per_h: float, with_churn
         reason = f"costs {format_usd_per_h(-extra_usd_per_h)} less in total, which is below the churn price"
     else:
         reason = _NO_GAIN
-    return CandidateComparison(candidate, (0, with_churn), reason)
+    return CandidateComparison(candidate, (0, with_churn), reason, "cost", added_usd_per_h=extra_usd_per_h)
 
 
 def tie(candidate: PlanCandidate, key: TieKey, better: TieKey) -> CandidateComparison:
     """Return the comparison with a plan that costs as much and comes before in the order of ties."""
-    return CandidateComparison(candidate, (0, 0.0), f"costs the same, {key.reason_after(better)}")
+    reason = f"costs the same, {key.reason_after(better)}"
+    return CandidateComparison(candidate, (0, 0.0), reason, "cost", added_usd_per_h=0.0)
 
 
 def _by_feasibility(answer: Answer, trial: IntArray, candidate: int) -> CandidateComparison:
@@ -134,7 +150,7 @@ def _by_feasibility(answer: Answer, trial: IntArray, candidate: int) -> Candidat
         return infeasible(problem.candidates[candidate], Infeasibility((), f"{subject}: {cut.reason}"))
     outcome = shortage or check_feasibility(problem, trial, answer.run.slos, answer.run.reestimate)
     if isinstance(outcome, FeasibleSolution) and any(isinstance(cut, ChurnCut) for cut in violated):
-        return CandidateComparison(problem.candidates[candidate], (0, -1.0), _TOO_MANY_CHANGES)
+        return CandidateComparison(problem.candidates[candidate], (0, -1.0), _TOO_MANY_CHANGES, "search")
     return by_outcome(answer, candidate, outcome)
 
 
@@ -144,25 +160,33 @@ def by_outcome(
     """Return the comparison of a candidate that the answer lacks, with the reason of its cut if there is one."""
     plan = answer.problem.candidates[candidate]
     if not isinstance(outcome, Infeasibility):
-        return CandidateComparison(plan, (0, -1.0), "was not reached before the time limit")
+        return CandidateComparison(plan, (0, -1.0), "was not reached before the time limit", "search")
     cuts = () if outcome.is_shortage else answer.cuts
     cut = next((c for c in cuts if isinstance(c, SizingCut | CostShareCut) and c.candidate == candidate), None)
-    return infeasible(plan, outcome if cut is None else replace(outcome, reason=f"withdrawn: {cut.reason}"))
+    if cut is not None:
+        outcome = replace(outcome, reason=f"withdrawn: {cut.reason}", sized=None)
+    elif outcome.violations and outcome.violations[0].candidate != candidate:
+        outcome = replace(outcome, sized=None)
+    return infeasible(plan, outcome)
 
 
-def infeasible(candidate: PlanCandidate, obstacle: Infeasibility) -> CandidateComparison:
+def infeasible(
+    candidate: PlanCandidate, violation: Infeasibility, added_usd_per_h: float | None = None
+) -> CandidateComparison:
     """Return the comparison of an infeasible candidate."""
-    return CandidateComparison(candidate, (1, obstacle.excess), obstacle.reason, obstacle)
+    obstacle: Obstacle = "slo" if set(violation.binding) <= set(SloKind) else "capacity"
+    return CandidateComparison(candidate, (1, violation.excess), violation.reason, obstacle, violation, added_usd_per_h)
 
 
 def failure(comparison: CandidateComparison) -> str:
     """Return the reason of an infeasible candidate as a predicate: it needs more, or it fails."""
-    return comparison.reason if comparison.reason.startswith("needs") else f"fails: {comparison.reason}"
+    is_shortage = comparison.violation is not None and comparison.violation.is_shortage
+    return comparison.reason if is_shortage else f"fails: {comparison.reason}"
 
 
 def cheaper_failures(comparisons: Sequence[CandidateComparison]) -> list[str]:
     """Return the reason against the nearest of the plans that would cost less, if there are any."""
-    cheaper = [comparison for comparison in comparisons if comparison.obstacle is not None and comparison.cheaper]
+    cheaper = [comparison for comparison in comparisons if comparison.violation is not None and comparison.is_cheaper]
     nearest = min(cheaper, key=lambda comparison: comparison.rank, default=None)
     return [] if nearest is None else [f"the nearest of {len(cheaper)} plans that would cost less {failure(nearest)}"]
 

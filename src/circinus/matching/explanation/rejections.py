@@ -16,7 +16,7 @@ from circinus.matching.explanation.assignment_explanations import (
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Rejection
 from circinus.planning import Frontier
-from circinus.specification import Query, SloKind
+from circinus.specification import Query
 
 _ANY_QUERY = {"name": "any", "weight": 1.0, "priority": 0, "tenant": None}
 """Fields of a query that do not affect its rejection."""
@@ -84,13 +84,13 @@ def explain_rejection(
         preceded: whether queries of higher priority are served.
     """
     nearest_first = sorted(compared, key=lambda comparison: comparison.rank)
-    reason, binding = frontier.reason, _binding_slos(frontier)
+    reason, binding, isolated_limits = frontier.reason, _binding_slos(frontier), frontier.isolated_limits
     if frontier.candidates:
         reason, binding = _infeasibility_reason(nearest_first, neighbours, preceded)
     elif compared:
         nearest = nearest_first[0]
-        if nearest.obstacle is not None and set(nearest.obstacle.binding) <= set(SloKind):
-            reason = reason.removesuffix(frontier.isolated_limits)  # those on running deployments differ
+        if nearest.obstacle == "slo":
+            reason = reason.removesuffix(isolated_limits)  # those on running deployments differ
         sized = f"at their final sizes next to {neighbours}, the nearest of {len(compared)} plans {failure(nearest)}"
         reason = f"{reason}; {sized}"
     return Rejection(
@@ -100,6 +100,7 @@ def explain_rejection(
         relaxation=None,
         alternatives=alternatives(compared, frontier),
         best_so_far=None if frontier.candidates else frontier.best_effort,
+        isolated_limits=isolated_limits if isolated_limits in reason else "",
     )
 
 
@@ -125,9 +126,9 @@ def _infeasibility_reason(
 ) -> tuple[str, tuple[str, ...]]:
     nearest, count = nearest_first[0], len(nearest_first)
     subject = "its only plan" if count == 1 else f"the nearest of its {count} plans"
-    if nearest.obstacle is None:
+    if nearest.violation is None:
         return f"{subject} {nearest.reason}", ()
     message = f"none of its plans fits with {neighbours}: {subject} {failure(nearest)}"
     if preceded:
         message += "; pinned queries or queries of higher priority precede it"
-    return message, nearest.obstacle.binding
+    return message, nearest.violation.binding

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
-from circinus.estimation import PlanCandidate
+from circinus.estimation import Estimate, PlanCandidate
 from circinus.matching.plan_set import Relaxation
 from circinus.specification import Query, SloKind, Slos
 
@@ -43,7 +43,7 @@ _Fit = tuple[float, Slos, PlanCandidate]
 """Relative change of the SLO that changes the most, the SLOs, and the admitted plan."""
 
 
-def smallest_relaxation(query: Query, admit: Admit) -> Relaxation | None:
+def smallest_relaxation(query: Query, admit: Admit, nearest: Sequence[Estimate] = ()) -> Relaxation | None:
     """Return the smallest relative change of one SLO that was found to admit the query, else of several together.
 
     Every limit that counts was really admitted. The search bisects between an insufficient and a sufficient change, to
@@ -53,6 +53,7 @@ def smallest_relaxation(query: Query, admit: Admit) -> Relaxation | None:
     Args:
         query: is rejected as it is.
         admit: admits it with other SLOs.
+        nearest: estimates of plans that were rejected; the limits that they meet are tried, too.
 
     Returns:
         None if no change was found, not even of all SLOs together.
@@ -62,7 +63,7 @@ def smallest_relaxation(query: Query, admit: Admit) -> Relaxation | None:
     for count in range(1, len(kinds) + 1):
         best: _Fit | None = None
         for changed in combinations(kinds, count):
-            fit = _smallest(query, changed, admit, probes if best is None else (best[0],))
+            fit = _smallest(query, changed, admit, probes if best is None else (best[0],), nearest)
             if fit is not None and (best is None or fit[0] < best[0]):
                 best = fit
         if best is not None:
@@ -97,9 +98,19 @@ def _relaxation(query: Query, fit: _Fit) -> Relaxation:
     return Relaxation(slos, plan.plan, plan.estimate, _describe(query.slos, slos))
 
 
-def _smallest(query: Query, kinds: _Kinds, admit: Admit, probes: _Probes) -> _Fit | None:
-    """Return the smallest change of some SLOs that admits the query, or None if none of the probes does."""
+def _smallest(query: Query, kinds: _Kinds, admit: Admit, probes: _Probes, nearest: Sequence[Estimate]) -> _Fit | None:
+    """Return the smallest change of some SLOs that admits the query, or None if none of the changes tried does."""
     fit = next((fit for change in probes if (fit := _fit(query, kinds, admit, change)) is not None), None)
+    change = min(
+        (
+            _relative_change(query.slos, _tightest(query.slos, kinds, estimate), kinds)
+            for estimate in nearest
+            if set(estimate.violations(query.slos, sized=True)) == set(kinds)
+        ),
+        default=None,
+    )
+    if change is not None and (fit is None or change < fit[0]):
+        fit = _fit(query, kinds, admit, change) or fit
     return None if fit is None else _bisected(query, kinds, admit, fit, _HALVINGS)
 
 
@@ -137,7 +148,7 @@ def _fit(query: Query, kinds: _Kinds, admit: Admit, change: float | None) -> _Fi
     plan = admit(with_slos(query, slos))
     if plan is None:
         return None
-    tighter = _tightest(query.slos, kinds, plan)
+    tighter = _tightest(query.slos, kinds, plan.estimate)
     at_tighter = None if tighter == query.slos else admit(with_slos(query, tighter))
     for widening in _WIDENINGS if change is None and tighter != query.slos else ():
         if at_tighter is None:
@@ -188,9 +199,9 @@ def relax_slo(slos: Slos, slo: SloKind, change: float | None) -> Slos:
     return slos.replaced(slo, slos.by_kind[slo].with_limit(_LARGE_S) if slo is SloKind.LATENCY else None)
 
 
-def _tightest(slos: Slos, kinds: _Kinds, plan: PlanCandidate) -> Slos:
+def _tightest(slos: Slos, kinds: _Kinds, estimate: Estimate) -> Slos:
     """Return the SLOs with the tightest limits of some kinds that a plan as sized meets; limits have few digits."""
     for kind in kinds:
         slo = slos.by_kind[kind]
-        slos = slos.replaced(kind, slo.relaxed_to(plan.estimate.compared_value(slo, sized=True)))
+        slos = slos.replaced(kind, slo.relaxed_to(estimate.compared_value(slo, sized=True)))
     return slos
