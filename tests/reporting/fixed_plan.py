@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from circinus.estimation import Estimate, PlanCandidate, ReplicaDemand, StageEstimate
 from circinus.estimation.slo_probability import SloProbabilities
 from circinus.matching import Alternative, Assignment, Matching, Rejection, ShadowPrice, SizedDeployment
@@ -110,6 +112,7 @@ def _alternative(pools: tuple[str, ...], latency_s: float, reason: str, score: f
     return Alternative(plan(pools, **changes), estimate(pools, latency, accuracy, cost), reason)
 
 
+_AS_CHEAP = "costs the same as the running plan"
 _UNSURE = "accuracy 0.962 is so far only guaranteed to be at least 0.929, not >= 0.95"
 _BEST = _alternative(ON_TABLET, 0.0577, _UNSURE, batch_size=8)
 
@@ -128,9 +131,9 @@ MATCHING = Matching(
                 simulated=True,
                 slo_probability=SloProbabilities(0.999, 0.999, 1.0, 0.998),
             ),
-            _alternative(ON_TABLET, 0.0481, "costs the same as the running plan", 0.805, size=100),
-            _alternative(ON_TABLET, 0.0401, "costs the same as the running plan", cpus=0.5),
-            _alternative(SPLIT, 0.0332, "costs $0.10/h more in total"),
+            replace(_alternative(ON_TABLET, 0.0481, _AS_CHEAP, 0.805, size=100), obstacle="cost", added_usd_per_h=0.0),
+            replace(_alternative(ON_TABLET, 0.0401, _AS_CHEAP, cpus=0.5), obstacle="cost", added_usd_per_h=0.0),
+            replace(_alternative(SPLIT, 0.0332, "costs $0.10/h more in total"), obstacle="cost", added_usd_per_h=0.1),
             _alternative(ON_TABLET, 0.0427, "accuracy 0.653 (at least 0.590) < 0.7", 0.653, size=80),
         ),
         _served(

@@ -8,15 +8,16 @@ import pytest
 from printed import printed
 
 from circinus.estimation import PlanCandidate
-from circinus.matching import Matching, Relaxation, match
+from circinus.matching import Matching, Relaxation, ShadowPrice, match
 from circinus.matching.explanation.assignment_explanations import alternatives, infeasible
 from circinus.matching.explanation.rejections import explain_rejection
 from circinus.matching.feasibility import Infeasibility
 from circinus.matching.plan_set import Advice
 from circinus.planning import BestEffortPlan, Frontier, NearMiss
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
-from circinus.reporting.plan_table import best_effort_text, format_probability, plan_table
+from circinus.reporting.plan_table import best_effort_text, format_probability, plan_table, price_table
 from circinus.specification import BurstyArrivals, LatencySlo, Query, SloKind, Slos
+from circinus.specification.formatting import format_latency_bound, format_usd_per_h
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 
 INFRA = infrastructure([("edge", 1, 4.0, 16.0, 1.0), ("far", 1, 4.0, 16.0, 2.0)])
@@ -38,18 +39,18 @@ def _plan(query: str, pool: str, *, operator: str = "a", fluid: float = 0.5) -> 
     return candidate(query, [use(deployment(operator, 0, pool), fluid, INFRA)])
 
 
-def test_the_cost_of_an_alternative_is_labelled_as_that_of_the_query_alone() -> None:
-    asked = _query("q")
-    found = _matched(_frontier(asked, _plan("q", "edge"), _plan("q", "far")))
-    (assignment,) = found.assignments
+def test_the_cost_of_an_alternative_is_that_of_its_reason() -> None:
+    """A query that shares a deployment saves nothing by leaving it, whatever the other plan costs alone."""
+    asked, other = _query("q"), _query("other")
+    frontiers = _frontier(asked, _plan("q", "edge"), _plan("q", "far")), _frontier(other, _plan("other", "edge"))
+    assignment = _matched(*frontiers).assignments[0]
     (alternative,) = assignment.alternatives
-    assert alternative.reason == "costs $0.25/h more in total"
-    text = printed(assignment_explanation(assignment, asked))
-    assert "'in total' is the cost of all queries together" in text
-    assert "cost alone" in text
-    assert alternative.estimate.cost_usd_per_h.upper == 0.5
-    (row,) = (line for line in text.splitlines() if line.startswith("a on far "))
-    assert "$0.50/h" in row
+    assert (alternative.obstacle, alternative.added_usd_per_h) == ("cost", 0.5)
+    assert alternative.reason == "costs $0.50/h more in total"
+    (row,) = (
+        line for line in printed(assignment_explanation(assignment, asked)).splitlines() if line.startswith("a on far ")
+    )
+    assert "+$0.50/h" in row
 
 
 def test_arrivals_are_named_unless_they_are_independent() -> None:
@@ -129,14 +130,48 @@ def test_the_ladder_shows_what_each_step_saves_and_changes() -> None:
     (assignment,) = found.assignments
     assert assignment.ladder is not None
     text = printed(assignment_explanation(assignment, asked), width=300)
-    rows = text.split("ladder:")[1].split("nearest")[0].splitlines()[3:5]
-    assert len(assignment.ladder.rungs) == 2
-    chosen = assignment.ladder.chosen
-    assert ["selected plan" in row and "→" in row for row in rows] == [chosen == 0, chosen == 1]
-    assert f"a k={0 if chosen else 1} " in rows[1 - chosen]
+    note, _, _, *rows = text.split("ladder:")[1].split("nearest")[0].splitlines()[1:]
+    (summary,) = (
+        line for line in printed(plan_table(found, {"q": asked}), width=300).splitlines() if line.startswith("q ")
+    )
+    estimate = assignment.chosen.estimate
+    for figure in (format_latency_bound(estimate.latency_s.upper), format_usd_per_h(estimate.cost_usd_per_h.value)):
+        assert figure in note
+        assert figure in summary
+    assert (len(assignment.ladder.rungs), assignment.ladder.chosen) == (2, 0)
+    assert "selected plan" in rows[0]
+    assert "a k=1 " in rows[1]
     assert "250 ms" in rows[0]
     assert "$0.125/h" in rows[0]
     assert "125 ms" in rows[1]
+
+
+def test_no_rung_above_the_selected_plan_is_one_to_step_down_to() -> None:
+    asked = _query("q")
+    (assignment,) = _matched(_frontier(asked, _plan("q", "edge"), _plan("q", "far", fluid=0.1))).assignments
+    assert assignment.ladder is not None
+    bottom = replace(assignment.ladder, chosen=len(assignment.ladder.rungs) - 1)
+    assert "no ladder" in printed(assignment_explanation(replace(assignment, ladder=bottom), asked))
+
+
+@pytest.mark.parametrize("used", [0.5, 1.0])
+@pytest.mark.parametrize("binding", [(), ("pool edge: cpus",)])
+def test_a_resource_without_a_price_is_named_where_it_is_full_or_short(used: float, binding: tuple[str, ...]) -> None:
+    found = _matched(_frontier(_query("q"), _plan("q", "edge")), _frontier(_query("r")))
+    (rejection,) = found.rejections
+    full = ShadowPrice("pool edge: cpus", "CPU", 4.0, used, 0.0, 0.0)
+    short = replace(found, prices=(full,), rejections=(replace(rejection, binding=binding),))
+    text = printed(price_table(short), width=300)
+    assert (f"pool edge: cpus is {used:.0%} allocated" in text) == (used == 1.0 or bool(binding))
+    assert ("r would need more" in text) == bool(binding)
+
+
+@pytest.mark.parametrize(("bound", "is_useful"), [(0.9, True), (0.11, True), (0.09, False), (0.0, False)])
+def test_a_bound_on_the_cost_that_says_nothing_is_left_out(bound: float, is_useful: bool) -> None:
+    asked = _query("q")
+    found = replace(_matched(_frontier(asked, _plan("q", "edge"))), optimal=False)
+    found = replace(found, cost_bound_usd_per_h=bound * found.cost_usd_per_h)
+    assert ("cost gap at most" in printed(plan_table(found, {"q": asked}), width=200)) == is_useful
 
 
 def test_probabilities_are_not_rounded_to_certainty() -> None:

@@ -310,7 +310,7 @@ class Explanation(Result):
             console.print(correction_table(corrections))
         if self.complete:
             console.print(deployment_table(matching.deployments))
-            console.print(price_table(matching.prices))
+            console.print(price_table(matching))
 
 
 @dataclass(frozen=True, repr=False)

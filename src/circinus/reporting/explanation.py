@@ -16,6 +16,7 @@ from circinus.estimation import Estimate
 from circinus.matching import Alternative, Assignment, Rejection, ShadowPrice
 from circinus.planning import Ladder
 from circinus.reporting.plan_table import (
+    added_cost_text,
     best_effort_text,
     format_probability,
     knobs_text,
@@ -47,26 +48,41 @@ _MIN_SHOWN_S = 5e-7
 _SMALLEST = "smallest relaxation found that admits the query alongside the other queries"
 
 
-def ladder_table(ladder: Ladder, metric: str = ACCURACY) -> RenderableType:
-    """Return a table with a row for each rung, the largest margin first: what it changes of the selected plan."""
-    title = "ladder: plans to degrade to under bursts, each estimated in isolation; cost if fully shared"
-    figures = ("CPU time", "cost", "latency", metric, "SLOs met")
-    table = make_table(None, ("", "change"), figures, one_line=True)
-    chosen = ladder.rungs[ladder.chosen].candidate
-    operators = [stage.operator for stage in chosen.estimate.stages]
-    texts = plan_differences([rung.candidate.plan for rung in ladder.rungs], chosen.plan, operators)
-    for index, (rung, text) in enumerate(zip(ladder.rungs, texts, strict=True)):
+def ladder_table(ladder: Ladder, sized: Estimate, metric: str = ACCURACY) -> RenderableType:
+    """Return a row for the selected plan and each rung below it: what the rung changes of the plan.
+
+    No query steps to a rung above its plan. All rows are at utilization targets, as replicas fill up under bursts.
+
+    Args:
+        ladder: with rungs below the selected plan.
+        sized: estimate of the selected plan as sized.
+        metric: name of the metric.
+    """
+    notes = (
+        "ladder: plans to step down to under bursts, all with replicas as utilized as their targets allow",
+        f"(as sized, the selected plan has {_latency_and_cost(sized)})",
+    )
+    figures = ("CPU time", "cost", f"p{sized.percentile:g} at most", metric, "SLOs met")
+    table = make_table(None, ("change",), figures, one_line=True)
+    rungs = ladder.rungs[ladder.chosen :]
+    operators = [stage.operator for stage in sized.stages]
+    texts = plan_differences([rung.candidate.plan for rung in rungs], rungs[0].candidate.plan, operators)
+    for rung, text in zip(rungs, texts, strict=True):
         estimate = rung.candidate.estimate
         table.add_row(
-            "→" if index == ladder.chosen else "",
             escape(text or "selected plan"),
             format_duration(rung.cpu_s_per_request),
             format_usd_per_h(rung.shared_usd_per_h),
-            f"≤ {format_latency_bound(estimate.latency_s.upper)}",
+            format_latency_bound(estimate.latency_s.upper),
             format_score(estimate.accuracy.value),
             "-" if estimate.slo_probability is None else format_probability(estimate.slo_probability.joint),
         )
-    return Group(Text(title, style="italic"), table)
+    return Group(*(Text(note, style="italic") for note in notes), table)
+
+
+def _latency_and_cost(estimate: Estimate) -> str:
+    latency = f"p{estimate.percentile:g} at most {format_latency_bound(estimate.latency_s.upper)}"
+    return f"{latency} at {format_usd_per_h(estimate.cost_usd_per_h.value)}"
 
 
 def assignment_explanation(assignment: Assignment, query: Query, metric: str = ACCURACY) -> RenderableType:
@@ -124,7 +140,10 @@ def rejection_explanation(rejection: Rejection, query: Query, metric: str = ACCU
         kind = "several relaxed together admit it" if rejection.unrelaxable else _SMALLEST
         lines += [
             Text(f"{kind}: {with_metric(relaxation.change, metric)}; in its specification: slos: [{relaxation.slos}]"),
-            Text(f"with {plan_text(relaxation.plan, relaxation.estimate)}"),
+            Text(
+                f"with {plan_text(relaxation.plan, relaxation.estimate)}; as sized, it has "
+                f"{_latency_and_cost(relaxation.estimate)}"
+            ),
         ]
     lines += [Text(with_metric(advice.sentence, metric)) for advice in rejection.advice]
     best, base, label = rejection.best_so_far, None, "nearest plan"
@@ -157,9 +176,9 @@ def _ladder(assignment: Assignment, metric: str) -> list[RenderableType]:
     ladder = assignment.ladder
     if ladder is None:
         return []
-    if len(ladder.rungs) == 1:
-        return [Text("no ladder: there is no other plan to switch to"), Text()]
-    return [ladder_table(ladder, metric), Text()]
+    if ladder.chosen == len(ladder.rungs) - 1:
+        return [Text("no ladder: no other plan takes less work, so there is none to step down to under bursts"), Text()]
+    return [ladder_table(ladder, assignment.chosen.estimate, metric), Text()]
 
 
 def _slo_table(estimate: Estimate, query: Query, metric: str) -> Table:
@@ -227,18 +246,21 @@ def _alternatives(
         return Text("no alternatives")
     shown, nearest = alternatives[:_MAX_ALTERNATIVES], alternatives[0]
     more = f"; {len(alternatives) - len(shown)} more with --json" if len(alternatives) > len(shown) else ""
-    notes = [f"nearest alternatives, each estimated in isolation at its utilization targets{more}"]
+    sized = ", or as sized where the reason says so" if any(alternative.is_sized for alternative in shown) else ""
+    notes = [f"nearest alternatives, each in isolation at its utilization targets{sized}{more}"]
     if base is None:
         notes.append(f"{label}: {plan_text(nearest.plan, nearest.estimate)}")
     operators = [stage.operator for stage in nearest.estimate.stages]
     texts = plan_differences([alternative.plan for alternative in shown], base or nearest.plan, operators)
     reasons = [with_metric(alternative.reason, metric) for alternative in shown]
-    if any("in total" in reason for reason in reasons):
-        notes.append("'in total' is the cost of all queries together")
+    is_compared = any(alternative.added_usd_per_h is not None for alternative in shown)
+    if is_compared:
+        notes.append("total cost: change of the cost of all queries together")
     shared = len(set(reasons)) == 1
     if shared:
         notes.append(f"reason{' of all' * (len(shown) > 1)}: {reasons[0]}")
-    table = make_table(None, ("change",), ("latency", metric, "cost alone"), "" if shared else "reason", one_line=True)
+    cost = "total cost" if is_compared else "cost alone"
+    table = make_table(None, ("change",), ("latency", metric, cost), "" if shared else "reason", one_line=True)
     for index, (alternative, text) in enumerate(zip(shown, texts, strict=True)):
         estimate = alternative.estimate
         reason = "as above" if index and reasons[index] == reasons[index - 1] else reasons[index]
@@ -246,7 +268,9 @@ def _alternatives(
             escape(text or label),
             format_duration(estimate.latency_s.value),
             format_score(estimate.accuracy.value),
-            format_usd_per_h(estimate.cost_usd_per_h.upper),
+            added_cost_text(alternative.added_usd_per_h)
+            if is_compared
+            else format_usd_per_h(estimate.cost_usd_per_h.upper),
             *([] if shared else [escape(reason)]),
         )
     return Group(*(Text(note, style="italic") for note in notes), table)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.estimation import Estimate
-from circinus.matching import Assignment, Matching, Rejection, ShadowPrice, SizedDeployment, TenantShare
+from circinus.matching import Assignment, Matching, Rejection, SizedDeployment, TenantShare
 from circinus.planning import BestEffortPlan
 from circinus.planning.near_misses import describe_violation
 from circinus.reporting.tables import FirstFitting, MetricNames, OneLine, WrappedTitle, make_table
@@ -30,7 +30,9 @@ from circinus.specification.formatting import (
 )
 
 _MAX_REJECTED = 4
-"""Maximum number of rejected queries that the summary names."""
+"""Maximum number of rejected queries that a sentence names."""
+_FULL = 0.995
+"""Share of a capacity from which a resource counts as full."""
 _TIGHT = 0.05
 """Share of a limit below which the margin to it is highlighted."""
 _MIN_LIMIT = 1e-9
@@ -113,6 +115,13 @@ def format_probability(value: float) -> str:
     return f"{value:.2f}"
 
 
+def added_cost_text(added_usd_per_h: float | None) -> str:
+    """Return a change of the total cost with its sign; empty if the plan was not compared by cost."""
+    if added_usd_per_h is None:
+        return ""
+    return f"{'-' if added_usd_per_h < 0 else '+'}{format_usd_per_h(abs(added_usd_per_h))}"
+
+
 def best_effort_text(best: BestEffortPlan, query: Query, metric: str = ACCURACY) -> str:
     """Return the best plan without a guarantee, its SLO probability in isolation, and the bounds that miss SLOs."""
     estimate, slos = best.candidate.estimate, query.slos.by_kind
@@ -129,7 +138,7 @@ def best_effort_text(best: BestEffortPlan, query: Query, metric: str = ACCURACY)
 def plan_table(
     matching: Matching, queries: Mapping[str, Query], metrics: Mapping[str, str] | None = None
 ) -> RenderableType:
-    """Return a summary, one line for each served query, and the reason and a way in for each rejected one.
+    """Return a summary, one line for each served query, and the reason for each rejected one.
 
     Args:
         matching: plans and rejections.
@@ -149,7 +158,7 @@ def plan_table(
         _summary(matching),
         Text(),
         *plans,
-        *_rejections(matching.rejections, queries, names),
+        *_rejections(matching.rejections, names),
         Text(_optimality(matching), style="dim"),
         *_change_limit_line(matching),
         *map(tenant_line, matching.tenants),
@@ -164,9 +173,13 @@ def _summary(matching: Matching) -> Text:
         style="bold",
     )
     if rejected:
-        named = ", ".join(rejected) if len(rejected) <= _MAX_REJECTED else f"{len(rejected)} queries, see below"
-        text.append("; ").append("rejected", "red").append(f": {named}")
+        below = ", see below" if len(rejected) > _MAX_REJECTED else ""
+        text.append("; ").append("rejected", "red").append(f": {_named(rejected)}{below}")
     return text
+
+
+def _named(queries: Sequence[str]) -> str:
+    return ", ".join(queries) if len(queries) <= _MAX_REJECTED else f"{len(queries)} queries"
 
 
 def _served_table(
@@ -252,40 +265,31 @@ def _latency_notes(matching: Matching) -> list[Text]:
     return [Text(note, style="dim")] if marks else []
 
 
-def _rejections(
-    rejections: Sequence[Rejection], queries: Mapping[str, Query], metrics: MetricNames
-) -> list[RenderableType]:
-    """Return a sentence with the nearest way in for each group of rejected queries that share it."""
+def _rejections(rejections: Sequence[Rejection], metrics: MetricNames) -> list[RenderableType]:
+    """Return a sentence for each group of rejected queries that share it."""
     if not rejections:
         return []
     names: dict[str, list[str]] = {}
     for rejection in rejections:
-        text = with_metric(_rejection_text(rejection, queries[rejection.query]), metrics.of(rejection.query))
+        text = with_metric(_rejection_text(rejection), metrics.of(rejection.query))
         names.setdefault(text, []).append(rejection.query)
     table = Table.grid(padding=(0, 2, 0, 0))
     for text, rejected in names.items():
         table.add_row("[red]✗[/red]", Text.assemble((", ".join(rejected), "bold"), f": {text}"))
-    hint = (
-        "→ what the nearest plan would meet in isolation; `circinus explain QUERY` looks for changes that serve the "
-        "query beside the others"
-    )
+    hint = "`circinus explain QUERY` looks for changes that serve the query beside the others"
     return [table, Text(hint, style="dim")]
 
 
-def _rejection_text(rejection: Rejection, query: Query) -> str:
-    """Return what the nearest plan misses, and the SLO or the size of the data set at which it would be a plan."""
+def _rejection_text(rejection: Rejection) -> str:
+    """Return what the nearest plan misses, and the number of items that the data set lacks.
+
+    Relaxed SLOs are left to `explain`: only an admission beside the other queries tells which ones suffice.
+    """
     if not rejection.alternatives:
         return rejection.reason
-    nearest = rejection.alternatives[0]
-    missed, ways = nearest.estimate.violations(query.slos), []
-    if len(missed) == 1 and missed[0] in rejection.binding and not nearest.reason.startswith("needs"):
-        slo = query.slos.by_kind[missed[0]]
-        relaxed = slo.relaxed_to(nearest.estimate.compared_value(slo))
-        ways.append(f"{slo.kind} {slo.comparison_text} {relaxed.limit_text}")
+    nearest = rejection.alternatives[0].reason.removeprefix(f"query {rejection.query}: ")
     more = None if rejection.best_so_far is None else rejection.best_so_far.more_items
-    if more is not None:
-        ways.append(f"about {ceil_significant(more, 2):,.0f} more items")
-    return f"{nearest.reason} → {' or '.join(ways)}" if ways else nearest.reason
+    return nearest if more is None else f"{nearest} → about {ceil_significant(more, 2):,.0f} more items"
 
 
 def tenant_line(share: TenantShare) -> Text:
@@ -310,7 +314,14 @@ def _optimality(matching: Matching) -> str:
         return f"{bounds}: proved optimal among them"
     gap = matching.weight_bound - matching.satisfied_weight
     best = f"best found, gap in weight {gap:.4g}" if gap > 0 else "no gap in weight"
-    return f"{bounds}: {best}, cost gap at most {format_percentage(matching.cost_gap)}"
+    return f"{bounds}: {best}, {cost_gap_text(matching)}"
+
+
+def cost_gap_text(matching: Matching) -> str:
+    """Return the gap to the lower bound on the cost, or that there is no useful bound."""
+    if matching.has_cost_bound:
+        return f"cost gap at most {format_percentage(matching.cost_gap)}"
+    return "no useful lower bound on the cost"
 
 
 def _change_limit_line(matching: Matching) -> list[Text]:
@@ -320,11 +331,11 @@ def _change_limit_line(matching: Matching) -> list[Text]:
     return [Text(text, style="yellow")]
 
 
-def price_table(prices: tuple[ShadowPrice, ...]) -> RenderableType:
+def price_table(matching: Matching) -> RenderableType:
     """Return a table of the binding resources and their shadow prices, the most valuable first."""
-    binding = [price for price in prices if price.weight > 0 or price.saving_usd_per_h > 0]
+    binding = [price for price in matching.prices if price.weight > 0 or price.saving_usd_per_h > 0]
     if not binding:
-        return Text("no resource is binding: as if queries and replicas were divisible, none has a shadow price")
+        return Text(unpriced_text(matching))
     figures = ("used", "capacity", "weight per unit", "saving per unit")
     table = make_table("Binding resources", ("resource",), figures)
     for price in sorted(binding, key=lambda price: (-price.weight * price.capacity, -price.saving_usd_per_h)):
@@ -337,6 +348,21 @@ def price_table(prices: tuple[ShadowPrice, ...]) -> RenderableType:
         )
     note = "Marginal values, as if queries and replicas were divisible; a whole replica may need several units."
     return Group(table, Text(note, style="dim"))
+
+
+def unpriced_text(matching: Matching) -> str:
+    """Return that no resource has a shadow price, and which ones are full or short all the same, in whole replicas."""
+    notes = []
+    for price in matching.prices:
+        short = [rejection.query for rejection in matching.rejections if price.resource in rejection.binding]
+        need = f"{_named(short)} would need more" if short else "no rejected query needs more"
+        if short or price.used >= _FULL:
+            notes.append(f"{price.resource} is {price.used:.0%} allocated, and {need}")
+    text = (
+        "no resource has a shadow price: if queries and replicas were divisible, more of it would neither serve more "
+        "weight nor lower the cost"
+    )
+    return f"{text}; in whole replicas, {'; '.join(notes)}" if notes else text
 
 
 def deployment_table(deployments: tuple[SizedDeployment, ...]) -> RenderableType:

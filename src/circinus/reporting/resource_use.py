@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 
@@ -69,10 +70,15 @@ def _deployments(matching: Matching, pool: str) -> Iterable[tuple[RenderableType
         each = " each" if len(group) > 1 else ""
         name = f"{pipeline}: " if several else ""
         yield (
-            OneLine(f"  {name}{', '.join(sized.deployment.operator for sized in group)}"),
+            OneLine(f"  {name}{', '.join(_counted(sized.deployment.operator for sized in group))}"),
             f"{bar(max(used))} {utilization} of {', '.join(parts)}{each}",
             format_usd_per_h(sum(sized.demand.cost_usd_per_h * sized.replicas for sized in group)),
         )
+
+
+def _counted(operators: Iterable[str]) -> list[str]:
+    """Return each operator once, with the number of its deployments with different knobs if there are several."""
+    return [f"{name} x{count}" if count > 1 else name for name, count in Counter(operators).items()]
 
 
 def _size(sized: SizedDeployment) -> tuple[str, int, float, float, int]:

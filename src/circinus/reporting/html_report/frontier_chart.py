@@ -43,9 +43,11 @@ class ComparedPlan:
     """One of the keys of `_STYLES`."""
     reason: str = ""
     """Reason why it was not chosen."""
+    added_usd_per_h: float | None = None
+    """Change of the total cost; None if the plan was not compared by cost."""
 
 
-def compared_plans(decision: Assignment | Rejection, query: Query, metric: str) -> list[ComparedPlan]:
+def compared_plans(decision: Assignment | Rejection, metric: str) -> list[ComparedPlan]:
     """Return the plans that a plan file has of a query: the chosen one, its ladder, and the nearest alternatives."""
     compared: dict[QueryPlan, ComparedPlan] = {}
     if isinstance(decision, Assignment):
@@ -55,11 +57,13 @@ def compared_plans(decision: Assignment | Rejection, query: Query, metric: str) 
             candidate = rung.candidate
             compared.setdefault(candidate.plan, ComparedPlan(candidate.plan, candidate.estimate, LADDER))
     for alternative in decision.alternatives:
-        is_met = not alternative.estimate.violations(query.slos) and alternative.reason.startswith("costs")
-        place, reason = COSTLIER if is_met else EXCLUDED, with_metric(alternative.reason, metric)
-        entry = ComparedPlan(alternative.plan, alternative.estimate, place, reason)
+        place, reason = (
+            COSTLIER if alternative.obstacle == "cost" else EXCLUDED,
+            with_metric(alternative.reason, metric),
+        )
+        entry = ComparedPlan(alternative.plan, alternative.estimate, place, reason, alternative.added_usd_per_h)
         rung_of = compared.get(alternative.plan)
-        compared[alternative.plan] = entry if rung_of is None else replace(rung_of, reason=reason)
+        compared[alternative.plan] = entry if rung_of is None else replace(entry, place=rung_of.place)
     return list(compared.values())
 
 

@@ -9,7 +9,14 @@ from circinus.matching import Assignment, Rejection
 from circinus.reporting.html_report.content import ReportContent
 from circinus.reporting.html_report.frontier_chart import CHOSEN, ComparedPlan, compared_plans, frontier_chart
 from circinus.reporting.html_report.markup import Html, disclosure, element, join, paragraph, table
-from circinus.reporting.plan_table import best_effort_text, knobs_text, plan_differences, plan_text, replica_text
+from circinus.reporting.plan_table import (
+    added_cost_text,
+    best_effort_text,
+    knobs_text,
+    plan_differences,
+    plan_text,
+    replica_text,
+)
 from circinus.specification import PoissonArrivals, Query, QueryPlan
 from circinus.specification.formatting import (
     format_duration,
@@ -30,8 +37,8 @@ def query_section(content: ReportContent) -> Html:
     decisions: list[Assignment | Rejection] = [*content.matching.assignments, *content.matching.rejections]
     note = paragraph(
         "Each chart has the plans that the plan file names: the chosen one as deployed, others by themselves at their "
-        "utilization targets. The shaded area is where the SLOs hold. Horizontal bars are bounds; vertical ones reach "
-        "from the cost with all replicas shared to that of the plan by itself.",
+        "utilization targets, or as sized where the reason says so. The shaded area is where the SLOs hold. Horizontal "
+        "bars are bounds; vertical ones reach from the cost with all replicas shared to that of the plan by itself.",
         style="remark",
     )
     cards = (
@@ -58,7 +65,7 @@ def _card(content: ReportContent, index: int, decision: Assignment | Rejection, 
         parts.append(_budget(decision.chosen.plan, decision.chosen.estimate, query))
     elif decision.best_so_far is not None:
         parts.append(paragraph(best_effort_text(decision.best_so_far, query, metric)))
-    plans = compared_plans(decision, query, metric)
+    plans = compared_plans(decision, metric)
     if plans:
         changes = _changes(plans)
         parts += [frontier_chart(plans, changes, query, metric), _figures(plans, changes, metric)]
@@ -84,12 +91,14 @@ def _figures(plans: Sequence[ComparedPlan], changes: Sequence[str], metric: str)
             format_score(plan.estimate.accuracy.value),
             f"{format_score(plan.estimate.accuracy.lower)} to {format_score(plan.estimate.accuracy.upper)}",
             format_usd_per_h(plan.estimate.cost_usd_per_h.value),
+            added_cost_text(plan.added_usd_per_h),
             plan.reason or plan.place,
         )
         for index, (plan, change) in enumerate(zip(plans, changes, strict=True))
     ]
-    heads = (f"plan, or its changes of the {first}", "latency", "bound", metric, "bounds", "cost", "why not, or place")
-    return disclosure(f"{len(plans)} plans in figures", table(heads, rows, figures=5))
+    figures = ("latency", "bound", metric, "bounds", "own cost", "total cost")
+    heads = (f"plan, or its changes of the {first}", *figures, "why not, or place")
+    return disclosure(f"{len(plans)} plans in figures", table(heads, rows, figures=len(figures)))
 
 
 def _budget(plan: QueryPlan, estimate: Estimate, query: Query) -> Html:

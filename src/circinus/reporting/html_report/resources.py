@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from circinus.matching import ShadowPrice
 from circinus.reporting.html_report.content import ReportContent
 from circinus.reporting.html_report.markup import Html, bar, join, paragraph, table
+from circinus.reporting.plan_table import unpriced_text
 from circinus.reporting.resource_use import UNUSED, capacity_text, marginal_values_text
 from circinus.specification import Network
 from circinus.specification.formatting import format_usd_per_h
@@ -28,7 +29,8 @@ def resource_section(content: ReportContent) -> Html:
         notes.append("Marginal values as if queries and replicas were divisible; a replica may need several units.")
         resources = table(_HEADS, cells)
     else:
-        notes.append("No pool or link is binding.")
+        text = unpriced_text(content.matching)
+        notes.append(f"{text[0].upper()}{text[1:]}.")
         resources = table(_HEADS[:-1], [row[:-1] for row in cells])
     return join((resources, paragraph(" ".join(notes), style="remark")))
 

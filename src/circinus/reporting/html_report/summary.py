@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from circinus.matching import Assignment, Rejection
+from circinus.matching import Assignment, Matching, Rejection
 from circinus.reporting.html_report.content import ReportContent
 from circinus.reporting.html_report.markup import Html, bar, element, join, paragraph, table
-from circinus.reporting.plan_table import placement_text, tenant_line
+from circinus.reporting.plan_table import cost_gap_text, placement_text, tenant_line
 from circinus.reporting.tables import MetricNames
 from circinus.specification.formatting import (
     format_duration,
@@ -31,7 +31,7 @@ def summary_section(content: ReportContent) -> Html:
         (
             "cost",
             format_usd_per_h(matching.cost_usd_per_h),
-            "proved optimal" if matching.optimal else f"at least {format_usd_per_h(matching.cost_bound_usd_per_h)}",
+            _cost_bound(matching),
         ),
         ("deployments", str(len(matching.deployments)), f"{sum(d.replicas for d in matching.deployments)} replicas"),
     ]
@@ -50,6 +50,14 @@ def summary_section(content: ReportContent) -> Html:
             *_reasons(content),
         )
     )
+
+
+def _cost_bound(matching: Matching) -> str:
+    if matching.optimal:
+        return "proved optimal"
+    if matching.has_cost_bound:
+        return f"at least {format_usd_per_h(matching.cost_bound_usd_per_h)}"
+    return cost_gap_text(matching)
 
 
 def _fact(name: str, value: str, remark: str) -> Html:
