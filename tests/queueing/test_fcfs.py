@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import heapq
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from circinus.queueing import fcfs, fcfs_kernel, fcfs_loops
 from circinus.queueing.fcfs import Station, serve_fcfs
 
 times = st.lists(st.floats(0.0, 20.0, width=32), max_size=40)
@@ -54,10 +56,12 @@ def test_a_station_serves_as_if_watched_event_by_event(
 ) -> None:
     arrivals = sorted(arrivals)
     alone = alone[: len(arrivals)]
-    served = serve_fcfs(station, [0.0] * station.servers, np.array(arrivals), np.array(alone))
     expected = _by_events(station, arrivals, alone)
-    np.testing.assert_allclose(served.start_s, [start for start, _, _ in expected], atol=1e-9)
-    np.testing.assert_allclose(served.end_s, [end for _, end, _ in expected], atol=1e-9)
+    for loops in (fcfs_loops, fcfs_kernel):
+        with mock.patch.object(fcfs, "_loops", lambda _, loops=loops: loops):
+            served = serve_fcfs(station, [0.0] * station.servers, np.array(arrivals), np.array(alone))
+        np.testing.assert_allclose(served.start_s, [start for start, _, _ in expected], atol=1e-9)
+        np.testing.assert_allclose(served.end_s, [end for _, end, _ in expected], atol=1e-9)
 
 
 @example(Station("s", 1, (1.0, 1.5, 2.0), 2.0), [0.0, 1.0, 5.0], [1.0] * 40, [1.5])  # a batch that does not begin yet

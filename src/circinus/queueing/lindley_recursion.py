@@ -15,7 +15,7 @@ import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.errors import PlanningError
-from circinus.queueing.fcfs import Station, serve_fcfs
+from circinus.queueing.fcfs import Station, are_compiled_loops_loaded, serve_fcfs
 from circinus.queueing.response_time import ResponseTime, from_sample
 
 _REQUESTS = 12_000
@@ -125,7 +125,7 @@ def _computed(
     factor = np.array((0.0, *ratios))[batch_size] / batch_size
     # Late times have few decimal digits, so rounding could make this difference negative.
     excluding_own_s = np.maximum(0.0, (served.end_s - served.start_s)[steady] - factor * own_s)
-    return from_sample(wait_s, excluding_own_s, factor, batch_size, compiled=len(ratios) > 1 or servers > 1)
+    return from_sample(wait_s, excluding_own_s, factor, batch_size, compiled=are_compiled_loops_loaded())
 
 
 @lru_cache(maxsize=64)
