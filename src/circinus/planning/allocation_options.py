@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -97,6 +97,7 @@ def option_table(
     query: Query,
     utilization_targets: Sequence[float],
     pool: str | None = None,
+    check_time: Callable[[], None] = lambda: None,
 ) -> OptionTable:
     """Return all options of one operator at the arrivals of `query`, in `pool` only if one is given."""
     combinations = list(product(range(len(rows.sizes)), sorted(utilization_targets, reverse=True)))
@@ -126,7 +127,7 @@ def option_table(
     node_s[np.broadcast_to(overloaded, batch_s.shape)] = UNBOUNDED
     eligible = np.array([pool in (None, p.name) and _allows(rows.spec, p) for p in columns.pools], dtype=np.bool_)
     available = fitting & eligible[None, :, None]
-    _apply_queueing_models(node_s, available, rows, columns, grid, query, allocations, batch_s)
+    _apply_queueing_models(node_s, available, rows, columns, grid, query, allocations, batch_s, check_time)
     ineligible = int((~fitting & eligible[None, :, None]).sum())
     return OptionTable(allocations, available, node_s, resources, ineligible)
 
@@ -140,6 +141,7 @@ def _apply_queueing_models(
     query: Query,
     allocations: Sequence[Allocation],
     batch_s: FloatArray,
+    check_time: Callable[[], None],
 ) -> None:
     """Replace the times (rows, pools, options, scenarios) of batched options and of non-Poisson arrivals."""
     arrivals, draws = ArrivalModel.of(query), grid.exponentials(operator_queue_key(rows.spec.name))
@@ -149,6 +151,7 @@ def _apply_queueing_models(
         _apply_bursts(node_s, at_once, rows, query.rate_per_s, arrivals.modulation, draws, allocations, batch_s)
         available = available & ~at_once
     for row, column, option in np.argwhere(available).tolist():
+        check_time()
         is_first = not rows.spec.after and columns.pools[column].site == query.source
         allocation, full_s = allocations[option], float(batch_s[row, column, option])
         if allocation.batch_size == 1 and arrivals.is_poisson(first=is_first):

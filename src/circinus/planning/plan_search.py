@@ -7,7 +7,7 @@ configuration at a time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,7 +132,13 @@ def cheapest_option_plans(
     return PlanArrays(configuration, pools, np.column_stack(options), cells.cheapest[mask]), mask
 
 
-def cost_by_pool_scenario(space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int) -> FloatArray:
+def cost_by_pool_scenario(
+    space: SearchSpace,
+    configurations: IntArray,
+    limits: Limits,
+    max_labels: int,
+    check_time: Callable[[], None] = lambda: None,
+) -> FloatArray:
     """Return (configurations, 2 (1 + pools)) lower bounds of the cost of plans within `limits`, USD per hour.
 
     Columns: fully shared and dedicated, first with all pools, then without each of the pools in turn; infinite without
@@ -141,6 +147,7 @@ def cost_by_pool_scenario(space: SearchSpace, configurations: IntArray, limits: 
     pools = len(space.columns.pools)
     bounds = np.full((len(space.arrays.configurations), 1 + pools, 2), np.inf)
     for group in configuration_batches(space, configurations):
+        check_time()
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
         costs = cells.min_resources[:, [space.columns.shared_cost, space.columns.dedicated_cost]]
         for avoided in range(-1, pools):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,9 +59,18 @@ class SearchSpace:
     """Latency differences up to this are ignored."""
 
 
-def compile_query(query: Query, network: Network, arrays: ProfileArrays, settings: SearchSettings) -> SearchSpace:
-    """Build the search space of `query`; `arrays` must be compiled for the scenario grid of its risk."""
-    space, latency = _at_any_slos(query, network, arrays, settings), query.slos.latency
+def compile_query(
+    query: Query,
+    network: Network,
+    arrays: ProfileArrays,
+    settings: SearchSettings,
+    check_time: Callable[[], None] = lambda: None,
+) -> SearchSpace:
+    """Build the search space of `query`; `arrays` must be compiled for the scenario grid of its risk.
+
+    `check_time` is called between parts of the work, and may raise an exception to give it up.
+    """
+    space, latency = _at_any_slos(query, network, arrays, settings, check_time), query.slos.latency
     slack_s = np.inf if latency is None else settings.tolerance * latency.limit_s
     return replace(
         space,
@@ -73,13 +82,15 @@ def compile_query(query: Query, network: Network, arrays: ProfileArrays, setting
     )
 
 
-def _at_any_slos(query: Query, network: Network, arrays: ProfileArrays, settings: SearchSettings) -> SearchSpace:
+def _at_any_slos(
+    query: Query, network: Network, arrays: ProfileArrays, settings: SearchSettings, check_time: Callable[[], None]
+) -> SearchSpace:
     """Return the search space without limits, with all options; the arrays keep the last ones for other SLOs."""
     targets, share = utilization_targets(query, settings.utilization_targets), settings.usable_link_share
     key = query.source, query.rate_per_s, query.arrivals, query.pin, network.infrastructure, targets, share
     space = arrays.spaces.pop(key, None)
     if space is None:
-        space = _compiled(query, network, arrays, targets, share)
+        space = _compiled(query, network, arrays, targets, share, check_time)
     arrays.spaces[key] = space
     if len(arrays.spaces) > _KEPT_SPACES:
         del arrays.spaces[next(iter(arrays.spaces))]
@@ -87,7 +98,12 @@ def _at_any_slos(query: Query, network: Network, arrays: ProfileArrays, settings
 
 
 def _compiled(
-    query: Query, network: Network, arrays: ProfileArrays, targets: Sequence[float], usable_link_share: float
+    query: Query,
+    network: Network,
+    arrays: ProfileArrays,
+    targets: Sequence[float],
+    usable_link_share: float,
+    check_time: Callable[[], None],
 ) -> SearchSpace:
     pools = network.pools_for(query.source)
     sites = tuple(dict.fromkeys((query.source, *(pool.site for pool in pools))))
@@ -115,6 +131,7 @@ def _compiled(
                 query=query,
                 utilization_targets=targets,
                 pool=query.pinned_pool(rows.spec.name),
+                check_time=check_time,
             )
             for rows in arrays.operators
         ),

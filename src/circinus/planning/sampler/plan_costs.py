@@ -65,7 +65,7 @@ def min_plan_costs(
         if percentile not in compiled:
             trimmed = _without_slowest(profile, percentile.percentile)
             compiled[percentile] = compile_profile(pipeline, trimmed, percentile, settings.dtype)
-        space = compile_query(query, network, compiled[percentile], settings)
+        space = compile_query(query, network, compiled[percentile], settings, check_time)
         costs = np.full((len(configurations), pool_scenario_count(space)), np.inf)
         if space.columns.pools:
             rows = np.array([row_of[c.configuration] for c in space.arrays.configurations], dtype=np.int64)
@@ -73,7 +73,8 @@ def min_plan_costs(
             if exact:
                 costs[rows] = _exact_costs(space, everything, settings.max_labels, check_time)
             else:
-                costs[rows] = cost_by_pool_scenario(space, everything, Limits.of(space), settings.max_labels)
+                limits = Limits.of(space)
+                costs[rows] = cost_by_pool_scenario(space, everything, limits, settings.max_labels, check_time)
         costs[~pin_mask(query, configurations)] = np.inf
         bounds.append(costs)
     return tuple(bounds)
@@ -140,7 +141,7 @@ class PlanCostCache:
             percentile = latency_percentile(query)
             if percentile not in compiled:
                 compiled[percentile] = compile_profile(self._pipeline, profile, percentile, self._settings.dtype)
-            space = compile_query(query, self._network, compiled[percentile], self._settings)
+            space = compile_query(query, self._network, compiled[percentile], self._settings, check_time)
             requested = {configuration for q, configuration in missing if q == number}
             rows = [n for n, c in enumerate(space.arrays.configurations) if c.configuration in requested]
             costs = _exact_costs(space, np.array(rows, dtype=np.int64), self._settings.max_labels, check_time)

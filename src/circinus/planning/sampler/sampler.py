@@ -37,7 +37,7 @@ from circinus.profiling import (
 )
 from circinus.profiling.race.configuration_order import max_measured_configurations
 from circinus.profiling.race.run_confidence import per_sequence_alpha
-from circinus.profiling.race.sampler import Seconds
+from circinus.profiling.race.sampler import DecisionTimeoutError, Seconds
 from circinus.profiling.race.slo_requirements import distribution_free_sample_size
 from circinus.profiling.store.transfer_sources import SourceScores
 from circinus.specification import Configuration, Network, Query, Slos, Specification
@@ -49,6 +49,8 @@ _FALLBACK_COUNT = 32
 """Number of random configurations to try if all others failed."""
 _CANDIDATES = 256
 """Number of unmeasured configurations to evaluate in larger spaces."""
+_FEWER = 4
+"""Ratio of the numbers of candidates before and after a decision that took too long."""
 
 
 class PlanCostSampler:
@@ -80,6 +82,7 @@ class PlanCostSampler:
         self._stopping = StoppingRule()
         self._min_configurations = min(self._space.size, len(self._space.columns) + 2)
         self._all_codes = self._space.enumerate() if self._space.size <= MAX_ENUMERATED else None
+        self._candidates = _CANDIDATES
         self._prepare_costs()
 
     def initial_design(self, earlier: Sequence[SourceScores] = ()) -> Sequence[Configuration]:
@@ -117,12 +120,24 @@ class PlanCostSampler:
     def suggest(
         self, profile: PipelineProfile, seconds: Seconds, check_time: Callable[[], None] = lambda: None
     ) -> SamplerDecision:
-        """Return the decision about the next measurements; see `ConfigurationSampler`."""
+        """Return the decision about the next measurements; see `ConfigurationSampler`.
+
+        A decision that takes too long leaves fewer candidates for the next one, in spaces that are not enumerated.
+        """
+        try:
+            return self._suggest(profile, seconds, check_time)
+        except DecisionTimeoutError:
+            self._candidates = max(self._candidates // _FEWER, 1)
+            raise
+
+    def _suggest(self, profile: PipelineProfile, seconds: Seconds, check_time: Callable[[], None]) -> SamplerDecision:
         if not self._predictor.learn(profile):
             return self._initial_decision(profile, seconds)
         measured_of = {measured.configuration: measured for measured in profile.configurations}
         failed = {failure.configuration for failure in profile.failed}
+        check_time()
         prior, common_variance = self._fitted_prior(profile)
+        check_time()
         codes = self._candidate_codes(profile, prior)
         configurations = self._space.decode(codes)
         belief = prior.belief(codes)
@@ -268,7 +283,7 @@ class PlanCostSampler:
         failed = self._space.encode([failure.configuration for failure in profile.failed])
         score = acquisition_function(self._queries, self._weights, profile, prior, self._predictor)
         rng = np.random.default_rng(len(measured))
-        promising = candidates(self._space, score, measured, _CANDIDATES, rng, without=failed)
+        promising = candidates(self._space, score, measured, self._candidates, rng, without=failed)
         return np.concatenate([measured, promising])
 
     def _pruned(

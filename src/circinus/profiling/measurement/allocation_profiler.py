@@ -79,7 +79,11 @@ class AllocationProfiler:
                 continue
             elapsed_s = self._budget.elapsed_s - begin_s
             self._time_estimator.add_elapsed(
-                measured.compute_s, [measured.replica], elapsed_s, measured.other_startup_s
+                measured.compute_s,
+                [measured.replica],
+                elapsed_s,
+                measured.elapsed_s,
+                measured.other_startup_s,
             )
             on_operator(task.configuration)
 

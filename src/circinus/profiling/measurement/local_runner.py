@@ -67,6 +67,7 @@ class LocalRunner:
         self._topological = self._pipeline.topological_order()
         self._cpus = available_cpus()
         self._timeout_s = timeout_s
+        self._elapsed_s = 0.0
         factories = {o.uses: resolve_operator(o.uses, self._session.module_paths) for o in keys.pipeline.operators}
         self._takes_cpus = {uses: factory.takes_cpus for uses, factory in factories.items()}
 
@@ -102,6 +103,7 @@ class LocalRunner:
             ),
             replicas=self._replicas_stats(configuration),
             compute_s=ran_s,
+            elapsed_s=self._take_elapsed_s(),
         )
 
     def measure_operators(
@@ -113,6 +115,7 @@ class LocalRunner:
             runs=self._operator_runs(configuration, items, lineages),
             replicas={name: stats for name, stats in self._replicas_stats(configuration).items() if name in lineages},
             compute_s=ran_s,
+            elapsed_s=self._take_elapsed_s(),
         )
 
     def answers(self, configuration: Configuration, items: Sequence[Item]) -> Mapping[str, tuple[bytes, ...]]:
@@ -175,6 +178,7 @@ class LocalRunner:
             ratios,
             replace(stats, peak_memory_bytes=max(self._session.peaks[key] for key in (fewest, *others))),
             ran_s,
+            self._take_elapsed_s(),
             sum(start.startup_s for key in others for start in self._session.new_starts(key, "allocations")),
         )
 
@@ -250,6 +254,7 @@ class LocalRunner:
             try:
                 for run in replica.process_each(batches[done:], min(cpus, self._cpus)):
                     self._session.peaks[key] = max(self._session.peaks.get(key, 0), replica.peak_memory_bytes)
+                    self._elapsed_s += run.times.elapsed_s
                     done, is_retry = done + 1, False
                     yield run
             except OperatorProcessError as error:
@@ -259,6 +264,11 @@ class LocalRunner:
                         is_retry = True
                         continue
                 raise self._error(configuration, items[done], f"operator {spec.name} ({spec.uses}): {error}") from error
+
+    def _take_elapsed_s(self) -> float:
+        """Return the seconds in operators since the last call."""
+        elapsed_s, self._elapsed_s = self._elapsed_s, 0.0
+        return elapsed_s
 
     def _key(self, spec: OperatorSpec, configuration: Configuration, cpus: float) -> OperatorProcessKey:
         """Return the key of the process; operators that ignore their CPUs share one for all with as many threads."""

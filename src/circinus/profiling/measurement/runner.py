@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from circinus.errors import OperatorError, ProfileError
@@ -83,7 +83,10 @@ class OperatorsMeasurement:
     replicas: Mapping[str, ReplicaStats]
     """Statistics of the operators that ran."""
     compute_s: float
-    """Processing seconds of the measurement."""
+    """Service seconds of the measurement."""
+
+    elapsed_s: float = field(default=0.0, kw_only=True)
+    """Seconds in operators by the clock of the machine, with warm-up runs; 0 where service times are the only clock."""
 
     @property
     def saved_s(self) -> float:
@@ -110,6 +113,8 @@ class AllocationMeasurement:
     replica: ReplicaStats
     """Statistics over all allocations, with the starts on the fewest CPUs."""
     compute_s: float
+    elapsed_s: float = 0.0
+    """See `OperatorsMeasurement`."""
     other_startup_s: float = 0.0
     """Start-up seconds of replicas on more CPUs."""
 

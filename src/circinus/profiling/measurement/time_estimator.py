@@ -61,8 +61,9 @@ class MeasurementTimeEstimator:
         self._items: dict[str, int] = {}
         self._levels_of: dict[Configuration, Mapping[str, tuple[str, str, str]]] = {}
         self._elapsed_s = 0.0
-        self.ran_s = 0.0
-        """Processing seconds of the measurements."""
+        self._ran_s = 0.0
+        self.operators_s = 0.0
+        """Seconds of the measurements in operators."""
         self.loading_s = 0.0
         """Start-up seconds of operators in the measurements."""
 
@@ -79,13 +80,27 @@ class MeasurementTimeEstimator:
         for name in measurement.runs:
             prefix = self._keys.output(name, configuration)
             self._items[prefix] = max(items, self._items.get(prefix, 0))
-        self.add_elapsed(measurement.compute_s, measurement.replicas.values(), elapsed_s)
+        self.add_elapsed(measurement.compute_s, measurement.replicas.values(), elapsed_s, measurement.elapsed_s)
 
     def add_elapsed(
-        self, ran_s: float, replicas: Iterable[ReplicaStats], elapsed_s: float, other_startup_s: float = 0.0
+        self,
+        ran_s: float,
+        replicas: Iterable[ReplicaStats],
+        elapsed_s: float,
+        operators_s: float = 0.0,
+        other_startup_s: float = 0.0,
     ) -> None:
-        """Add the elapsed seconds of processing for `ran_s` seconds, and the replicas started meanwhile."""
-        self.ran_s += ran_s
+        """Add the elapsed seconds of processing for `ran_s` seconds, and the replicas started meanwhile.
+
+        Args:
+            ran_s: service seconds, which are more than elapse where operators have fractions of a CPU.
+            replicas: statistics of replicas, with their starts.
+            elapsed_s: elapsed seconds of the measurement.
+            operators_s: those of them in operators; 0 if these are the service seconds.
+            other_startup_s: start-up seconds of further replicas.
+        """
+        self._ran_s += ran_s
+        self.operators_s += operators_s or ran_s
         self.loading_s += other_startup_s + sum(seconds for replica in replicas for seconds in replica.startup_s)
         self._elapsed_s += elapsed_s
 
@@ -131,7 +146,7 @@ class MeasurementTimeEstimator:
     @property
     def overhead(self) -> float:
         """Ratio of elapsed to processing seconds."""
-        return max(1.0, self._elapsed_s / self.ran_s) if self.ran_s > 0 else 1.0
+        return max(1.0, self._elapsed_s / self._ran_s) if self._ran_s > 0 else 1.0
 
     def _levels(self, configuration: Configuration) -> Mapping[str, tuple[str, str, str]]:
         """Return operator -> aggregation keys, from the most to the least specific; the first is that of its prefix."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -26,13 +27,15 @@ class DecisionPace:
         self.total_s = 0.0
         self.last_s = 0.0
         """Duration of the last decision, or of the attempt."""
+        self.selection_s = 0.0
+        """Time of selecting steps, without decisions."""
 
     @property
     def is_due(self) -> bool:
-        """Whether measurements took long enough since the last decision."""
-        return (self._budget.elapsed_s - self._end_s) * PROFILING.decision_share >= self.last_s * (
-            1 - PROFILING.decision_share
-        )
+        """Whether measurements took long enough since the last decision, and the budget leaves time for another."""
+        share = PROFILING.decision_share
+        is_paid = (self._budget.elapsed_s - self._end_s) * share >= self.last_s * (1 - share)
+        return is_paid and self.fits(self.limit_s(math.inf))
 
     @property
     def reserve_s(self) -> float:
@@ -49,6 +52,15 @@ class DecisionPace:
         remaining_s = self._budget.remaining_s
         total_s = self._budget.elapsed_s + min(rest_s, remaining_s)
         return min(remaining_s, PROFILING.decision_share * total_s - self.total_s)
+
+    @contextmanager
+    def selecting(self, sign: int = 1) -> Iterator[None]:
+        """Add the time of the context, without decisions, to `selection_s`; with `sign` -1 take it out."""
+        begin_s = self._budget.elapsed_s - self.total_s
+        try:
+            yield
+        finally:
+            self.selection_s += sign * (self._budget.elapsed_s - self.total_s - begin_s)
 
     @contextmanager
     def timed(self, limit_s: float) -> Iterator[Callable[[], None]]:

@@ -110,9 +110,9 @@ class ProfilingLoop:
     @property
     def spent(self) -> TimeSpent:
         """Time so far."""
-        estimator, deciding_s = self._time_estimator, self._pace.total_s
-        other_s = self._budget.elapsed_s - estimator.ran_s - estimator.loading_s - deciding_s
-        return TimeSpent(estimator.ran_s, estimator.loading_s, deciding_s, max(other_s, 0.0))
+        estimator, deciding_s = self._time_estimator, self._pace.total_s + self._pace.selection_s
+        other_s = self._budget.elapsed_s - estimator.operators_s - estimator.loading_s - deciding_s
+        return TimeSpent(estimator.operators_s, estimator.loading_s, deciding_s, max(other_s, 0.0))
 
     @property
     def exhausted(self) -> frozenset[Configuration]:
@@ -174,7 +174,8 @@ class ProfilingLoop:
             race.update_usage(self._resource_usage())
             stepped = False
             while self._available_s > 0:
-                step = self._choose(beyond)
+                with self._pace.selecting():
+                    step = self._choose(beyond)
                 if step is None:
                     break
                 configuration, target = step
@@ -293,7 +294,8 @@ class ProfilingLoop:
     def _measure_rest(self) -> None:
         for configuration in prefix_order(self._measurer.pipeline):
             self._race.add(configuration)
-        self.run_exhaustively()
+        with self._pace.selecting(-1):  # within a selection, and none itself
+            self.run_exhaustively()
 
     def _learn(self, configuration: Configuration) -> None:
         self._race.update_scores(configuration, self._measurer.measured_prefix(configuration, self._order))
