@@ -111,11 +111,18 @@ def test_a_query_that_is_admitted_as_it_is_gets_no_other_advice() -> None:
     ran, _ = plan_all_queries(replace(specification, queries=tuple(others)), profiles, settings=PATIENT)
     planner = AdmissionPlanner.of(specification, profiles, ran)
     assert planner.admitted(last) is not None
-    advised = advise(planner, Rejection(last.name, "no room", ("pool pool0: CPUs",), None))
+    rejection = Rejection(last.name, "no room", ("pool pool0: CPUs",), None)
+    advised = advise(planner, rejection)
     assert advised.relaxation is None
     assert not advised.unrelaxable
     (advice,) = advised.advice
     assert (advice.risk, advice.pool) == (None, None)
+
+    def out_of_time() -> None:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        advise(replace(planner, check_time=out_of_time), rejection)
 
 
 def test_more_nodes_are_tried_if_a_plan_of_all_queries_does_not_serve_this_one(

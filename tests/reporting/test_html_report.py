@@ -15,7 +15,7 @@ from test_service_time_text import SEEN
 from circinus.control.state_store import Event, EventKind
 from circinus.errors import PlanningError
 from circinus.matching import PlanFile
-from circinus.reporting.html_report.content import NodeTrial, ReportContent, WhatIf
+from circinus.reporting.html_report.content import ReportContent, WhatIf
 from circinus.reporting.html_report.page import report_page
 from circinus.specification import DatasetSpec, MetricSpec, OperatorSpec, Pipeline, Specification
 from raised import raises_code
@@ -109,14 +109,12 @@ def test_names_of_users_are_escaped() -> None:
     assert any(HOSTILE in str(a.get("aria-label")) for _, a in page.elements)
 
 
-def test_observations_events_and_trials_are_shown_where_they_are() -> None:
-    trial = NodeTrial("office-server", 0.4, replace(MATCHING, rejections=(), satisfied_weight=5.0))
-    what_if = WhatIf(nodes=(trial,), omitted=("4× load",))
+def test_observations_events_and_omissions_are_shown_where_they_are() -> None:
+    what_if = WhatIf(omitted=("4× load",))
     page = _Page(report_page(_content(observations=(SEEN,), events=STEPS, what_if=what_if)))
     assert page.sections == ["summary", "map", "resources", "queries", "observations", "events", "what-if"]
     assert "p/op(size=2) on edge: service times are 1.22 times" in page.text
     assert "rung 1 for 12 s" in page.text
-    assert "5 (+2)" in page.text
     assert "4× load" in page.text
 
 

@@ -14,16 +14,17 @@ from circinus.api.planning_service import apply_corrections, pipelines_in_use
 from circinus.api.reports import LoadReport
 from circinus.control.state_store import ControlStateStore, Event, EventKind
 from circinus.errors import PlanningError, ProfileError
-from circinus.matching import plan_all_queries, require_fresh
+from circinus.matching import MatchSettings, require_fresh
 from circinus.matching.admission import AdmissionPlanner
-from circinus.matching.advice import advise, with_nodes
+from circinus.matching.advice import advise
+from circinus.matching.settings import DEFAULT_MATCH_SETTINGS
 from circinus.planning.sampler import make_sampler
 from circinus.profiling import PipelineProfile, load_observations
 from circinus.profiling.measurement.backend import LocalBackend
 from circinus.profiling.store.measurement_keys import CodeVersions, MeasurementKeys
 from circinus.profiling.store.profile_loader import read_profile
 from circinus.profiling.store.profile_store import ProfileStore
-from circinus.reporting.html_report.content import NodeTrial, ReportContent, WhatIf
+from circinus.reporting.html_report.content import ReportContent, WhatIf
 from circinus.reporting.html_report.page import report_page
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ _REQUESTS, _MAX_REQUESTS = 1000, 50_000
 """Requests of the rarest query in a simulation at the planned rates, and maximum of all queries together."""
 _MAX_ADVISED = 3
 """Number of rejected queries that changes are searched for."""
+_MATCHING_SHARE = 0.25
+"""Share of the remaining time for the matching of a plan with more nodes; its other steps may take three times that."""
 _MAX_EVENTS = 200
 _NOT_STORED = ("store.missing", "profile.not_measured")
 """Codes of errors that leave the profiles out of a report."""
@@ -177,45 +180,54 @@ def _last_events(state_file: Path, opened: LoadedPlan) -> Sequence[Event]:
 def _what_if(
     opened: LoadedPlan, profiles: _Profiles, limit_s: float, on_progress: _Progress
 ) -> tuple[WhatIf, PlanFile]:
-    """Return changes that were simulated or planned, and the plan with changes that serve its rejected queries.
+    """Return simulations of other loads, and the plan with changes that serve its rejected queries.
 
     What the time limit leaves no time for is named instead.
     """
     specification, plan_set, end_s = opened.specification, opened.plan_set, perf_counter() + limit_s
     profiles = apply_corrections(plan_set.corrections, profiles, specification)
     loads: list[SimulationReport] = []
-    nodes: list[NodeTrial] = []
     omitted: list[str] = []
 
-    def in_time(step: str, expected_s: float = 0.0) -> bool:
+    def in_time(step: str, *, expected_s: float = 0.0) -> bool:
         if perf_counter() + expected_s > end_s:
             omitted.append(step)
             return False
         on_progress(step)
         return True
 
+    def check_time() -> None:
+        if perf_counter() > end_s:
+            raise TimeoutError
+
     rates = [query.rate_per_s for query in specification.queries if query.name in _served(plan_set)]
+    took_s = 0.0
     for load in _LOADS if rates else ():
-        if in_time(f"{load:g}× load"):
-            duration_s = min(_REQUESTS / min(rates), _MAX_REQUESTS / sum(rates))
+        if in_time(f"{load:g}× load", expected_s=took_s):
+            begin_s, duration_s = perf_counter(), min(_REQUESTS / min(rates), _MAX_REQUESTS / sum(rates))
             report = opened.simulate(
                 load=load, duration_s=duration_s, warm_up_s=duration_s / 10, seed=0, profiles=profiles
             )
             loads.append(report)
+            took_s = perf_counter() - begin_s
     rejections = list(plan_set.matching.rejections)
-    if rejections:
+    steps = [f"changes that serve {rejection.query}" for rejection in rejections[:_MAX_ADVISED]]
+    if steps and perf_counter() < end_s:
         planner = AdmissionPlanner.of(specification, profiles, plan_set.matching)
-        for number, rejection in enumerate(rejections[:_MAX_ADVISED]):
-            if in_time(f"changes that serve {rejection.query}"):
-                rejections[number] = advise(planner, rejection)
+        planner = replace(planner, check_time=check_time)
+        matching_limit_s = DEFAULT_MATCH_SETTINGS.limit_s(len(specification.queries))
+        for number, step in enumerate(steps):
+            if in_time(step):
+                limit_s = min(_MATCHING_SHARE * (end_s - perf_counter()), matching_limit_s)
+                settings = MatchSettings(time_limit_s=max(limit_s, 0.0))
+                try:
+                    rejections[number] = advise(planner, rejections[number], settings)
+                except TimeoutError:
+                    omitted.append(step)
         plan_set = replace(plan_set, matching=replace(plan_set.matching, rejections=tuple(rejections)))
-        exhausted = [name for rejection in rejections for name in rejection.binding if name.startswith("pool")]
-        for pool in specification.required_infrastructure.pools if exhausted else ():
-            if in_time(f"one more node in pool {pool.name}", plan_set.planning_s):
-                larger = with_nodes(specification, pool.name, 1)
-                matching, _ = plan_all_queries(larger, profiles, explain_rejections=())
-                nodes.append(NodeTrial(pool.name, pool.price_usd_per_h, matching))
-    return WhatIf(tuple(loads), tuple(nodes), tuple(omitted)), plan_set
+    else:
+        omitted += steps
+    return WhatIf(tuple(loads), tuple(omitted)), plan_set
 
 
 def _served(plan_set: PlanFile) -> set[str]:

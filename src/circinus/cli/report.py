@@ -28,7 +28,7 @@ def report(
     ),
     what_if: Annotated[
         float,
-        quantity(duration_option, "Time for other loads, nodes and SLOs; 0 leaves them out.", "20s", OUTPUT),
+        quantity(duration_option, "Time for other loads and for rejected queries; 0 leaves them out.", "20s", OUTPUT),
     ] = 20.0,
     load: Annotated[
         Path | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -120,6 +120,8 @@ class AdmissionPlanner:
     search: SearchSettings
     plans: PlanEstimates
     running: AdmissionControl
+    check_time: Callable[[], None] = lambda: None
+    """Called before each admission; an exception that it raises ends a search of many admissions."""
 
     @classmethod
     def of(
@@ -163,6 +165,7 @@ class AdmissionPlanner:
             max_simulations: maximum number of plans that are simulated.
             only: the one plan that is tried; None: all.
         """
+        self.check_time()
         plans, infrastructure = self.plans.with_query(query), self.specification.required_infrastructure
         running = self.running.with_reestimate(plans.reestimate)
         network, name = Network(infrastructure), query.name

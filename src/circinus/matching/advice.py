@@ -64,6 +64,7 @@ def _on_nodes(planner: AdmissionPlanner, query: Query, rejection: Rejection, set
             larger = with_nodes(planner.specification, pool, added)
             compiled = planner.plans.compiled
             with_more = AdmissionPlanner.of(larger, planner.profiles, planner.matching, planner.search, compiled)
+            with_more = replace(with_more, check_time=planner.check_time)
             if with_more.admitted(query, short=True) is None:
                 continue
             matching, _ = plan_all_queries(larger, planner.profiles, settings=settings, explain_rejections=())

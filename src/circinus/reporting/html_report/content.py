@@ -15,22 +15,11 @@ from circinus.specification import Query, Specification
 
 
 @dataclass(frozen=True)
-class NodeTrial:
-    """Result of planning all queries with one more node in a pool."""
-
-    pool: str
-    price_usd_per_h: float
-    """Price of the node."""
-    matching: Matching
-
-
-@dataclass(frozen=True)
 class WhatIf:
     """Changes that were simulated or planned for the report."""
 
     loads: tuple[SimulationReport, ...] = ()
     """Simulations of the plan, by ascending load."""
-    nodes: tuple[NodeTrial, ...] = ()
     omitted: tuple[str, ...] = ()
     """What the time limit left no time for."""
 

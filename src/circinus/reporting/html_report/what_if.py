@@ -1,22 +1,18 @@
-"""Changes of the specification and their plans: other loads, one more node, looser SLOs."""
+"""The plan under other loads, and changes of the specification that serve rejected queries."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from circinus.reporting.html_report.content import NodeTrial, ReportContent, WhatIf
+from circinus.reporting.html_report.content import ReportContent, WhatIf
 from circinus.reporting.html_report.markup import Html, element, join, paragraph, table
 from circinus.simulation.report import QueryOutcome, SimulationReport
-from circinus.specification.formatting import format_duration, format_usd_per_h, with_metric
+from circinus.specification.formatting import format_duration, with_metric
 
 
 def what_if_section(content: ReportContent, what_if: WhatIf) -> Html:
-    """Return the plan under other loads, plans with one more node, and changes that serve rejected queries."""
-    parts = [
-        *_loads(what_if),
-        *_nodes(content, what_if),
-        *_relaxations(content),
-    ]
+    """Return the plan under other loads, and changes that serve rejected queries."""
+    parts = [*_loads(what_if), *_relaxations(content)]
     if what_if.omitted:
         omitted = f"Not computed within the time limit: {', '.join(what_if.omitted)}. Raise it with --what-if."
         parts.append(paragraph(omitted, style="remark"))
@@ -56,28 +52,6 @@ def _outcome(outcome: QueryOutcome) -> Html:
         return element("span", f"? {text}", class_="unsure")
     mark, style = ("✓", "good") if outcome.satisfied else ("✗", "bad")
     return element("span", f"{mark} {text}", class_=style)
-
-
-def _nodes(content: ReportContent, what_if: WhatIf) -> Iterator[Html]:
-    if not what_if.nodes:
-        return
-    yield element("h3", "One more node")
-    rows = [_node(content, trial) for trial in what_if.nodes]
-    yield table(("pool", "queries served", "weight served", "cost", "in addition", "price of the node"), rows)
-    yield paragraph("All queries planned again with the same profiles, for each pool by itself.", style="remark")
-
-
-def _node(content: ReportContent, trial: NodeTrial) -> tuple[str, ...]:
-    before, after = content.matching, trial.matching
-    gained = [a.query for a in after.assignments if a.query not in content.assignments]
-    return (
-        trial.pool,
-        f"{len(after.assignments)} ({len(after.assignments) - len(before.assignments):+d})",
-        f"{after.satisfied_weight:g} ({after.satisfied_weight - before.satisfied_weight:+g})",
-        format_usd_per_h(after.cost_usd_per_h),
-        ", ".join(gained) or "none",
-        format_usd_per_h(trial.price_usd_per_h),
-    )
 
 
 def _relaxations(content: ReportContent) -> Iterator[Html]:
