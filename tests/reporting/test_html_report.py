@@ -65,6 +65,7 @@ def test_a_plan_alone_has_no_empty_sections() -> None:
     assert [tag for tag, _ in page.elements].count("figure") == len(QUERIES)
     assert "3 of 5" in page.text
     assert page.text.count(METRIC) > 5
+    assert page.text.count("share as deployed") == 2 * len(MATCHING.assignments)  # one for each panel
 
 
 def test_nothing_is_requested_and_identifiers_are_unique() -> None:
@@ -79,8 +80,15 @@ def test_nothing_is_requested_and_identifiers_are_unique() -> None:
     assert {str(target)[1:] for target in targets} <= set(identifiers)
 
 
-def test_every_colour_of_a_chart_follows_the_page() -> None:
-    page = _Page(report_page(_content(events=STEPS)))
+def test_charts_have_the_colours_of_the_page_and_eleven_pixels_in_narrow_windows() -> None:
+    text = report_page(_content(events=STEPS))
+    page = _Page(text)
+    (min_width,) = re.findall(r"figure svg \{ min-width: (\d+)px", text)
+    charts = re.findall(r'<figure.*?viewBox="0 0 ([\d.]+) (.*?)</figure>', text, re.DOTALL)
+    assert len(charts) == len(QUERIES) + 1
+    for width, content in charts:
+        smallest = min(map(float, re.findall(r"font-size: ([\d.]+)px", content)))
+        assert smallest * float(min_width) / float(width) >= 11
     drawn = [str(a.get("style")) for tag, a in page.elements if tag in ("path", "use", "text")]
     assert any("var(--chosen)" in style for style in drawn)
     assert not [style for style in drawn if re.search("#[0-9a-f]{6}", style)]

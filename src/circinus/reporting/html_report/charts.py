@@ -100,7 +100,7 @@ class Chart:
         self._figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handletextpad=0.2)
 
     def html(self, description: str) -> Html:
-        """Return the chart.
+        """Return the chart, which scrolls in narrow windows, so that its labels have 11 pixels at least.
 
         Args:
             description: text of the whole chart, for screen readers.
@@ -117,7 +117,8 @@ class Chart:
             svg = svg.replace(color, f"var(--{name})")
         titles = [element("title", text) for text in self._descriptions]
         svg = _DESCRIBED.sub(lambda match: f"<g>{titles[int(match[1])]}", svg)
-        return element("figure", Html(svg), role="img", aria_label=description)
+        figure = element("figure", Html(svg), role="img", aria_label=description)
+        return element("div", figure, class_="scroll", tabindex="0")
 
 
 def format_axis(axis: Axis, text: Callable[[float], str], title: str, count: int = 5) -> None:

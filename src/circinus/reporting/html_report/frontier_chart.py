@@ -68,7 +68,7 @@ def compared_plans(decision: Assignment | Rejection, metric: str) -> list[Compar
 
 
 def frontier_chart(plans: Sequence[ComparedPlan], changes: Sequence[str], query: Query, metric: str) -> Html:
-    """Return the chart of a query's plans.
+    """Return the chart of a query's plans, all at the cost that they have by themselves.
 
     Args:
         plans: the plans.
@@ -83,13 +83,13 @@ def frontier_chart(plans: Sequence[ComparedPlan], changes: Sequence[str], query:
         for axes, bounds in zip(chart.panels, (estimate.latency_s, estimate.accuracy), strict=True):
             cost, color = estimate.cost_usd_per_h, COLORS[_STYLES[plan.place][0]]
             upper = bounds.value if bounds.upper >= UNBOUNDED_S else bounds.upper
-            axes.plot([bounds.lower, upper], [cost.value, cost.value], color=color, alpha=0.6)
+            axes.plot([bounds.lower, upper], [cost.upper, cost.upper], color=color, alpha=0.6)
             axes.plot([bounds.value, bounds.value], [cost.lower, cost.upper], color=color, alpha=0.35)
-            chart.mark(axes, bounds.value, cost.value, _STYLES[plan.place], text)
+            chart.mark(axes, bounds.value, cost.upper, _STYLES[plan.place], text)
     limits = [] if slos.cost is None else [slos.cost.limit]
     top = max([1e-3, *limits, *(plan.estimate.cost_usd_per_h.upper for plan in plans)])
     latency_axes.set_ylim(-0.06 * top, 1.12 * top)
-    format_axis(latency_axes.yaxis, format_usd_per_h, "cost")
+    format_axis(latency_axes.yaxis, format_usd_per_h, "cost by itself")
     times = [bound for p in plans for bound in (p.estimate.latency_s.value, p.estimate.latency_s.upper)]
     limit_s = [] if slos.latency is None else [slos.latency.limit]
     format_time_axis(latency_axes, [*times, *limit_s], f"latency p{plans[0].estimate.percentile:g}")
@@ -104,15 +104,18 @@ def frontier_chart(plans: Sequence[ComparedPlan], changes: Sequence[str], query:
         ends = (threshold.limit, ends[1]) if threshold.is_minimum else (ends[0], threshold.limit)
     _shade(score_axes, None if threshold is None else ends, query)
     chart.legend({place: style for place, style in _STYLES.items() if any(plan.place == place for plan in plans)})
-    return chart.html(f"Plans of {query.name}: cost over latency, and over {metric}")
+    return chart.html(f"Plans of {query.name}: cost by itself over latency, and over {metric}")
 
 
 def _description(plan: ComparedPlan, change: str, metric: str) -> str:
     estimate = plan.estimate
     latency = f"{format_duration(estimate.latency_s.value)} ≤ {format_latency_bound(estimate.latency_s.upper)}"
-    score, cost = format_interval(format_score, estimate.accuracy), format_usd_per_h(estimate.cost_usd_per_h.value)
+    score, cost = format_interval(format_score, estimate.accuracy), estimate.cost_usd_per_h
+    costs = f"cost by itself {format_usd_per_h(cost.upper)}"
+    if plan.place == CHOSEN:
+        costs += f", share as deployed {format_usd_per_h(cost.value)}"
     heading = f"{plan.place}: {change}"
-    return "\n".join(filter(None, (heading, plan.reason, f"latency {latency}", f"{metric} {score}", f"cost {cost}")))
+    return "\n".join(filter(None, (heading, plan.reason, f"latency {latency}", f"{metric} {score}", costs)))
 
 
 def _shade(axes: Axes, ends: tuple[float, float] | None, query: Query) -> None:

@@ -36,9 +36,10 @@ def query_section(content: ReportContent) -> Html:
     """Return a card for each query, served ones first."""
     decisions: list[Assignment | Rejection] = [*content.matching.assignments, *content.matching.rejections]
     note = paragraph(
-        "Each chart has the plans that the plan file names: the chosen one as deployed, others by themselves at their "
-        "utilization targets, or as sized where the reason says so. The shaded area is where the SLOs hold. Horizontal "
-        "bars are bounds; vertical ones reach from the cost with all replicas shared to that of the plan by itself.",
+        "Each chart has the plans that the plan file names: the chosen one with its latency as deployed, others at "
+        "their utilization targets, or as sized where the reason says so. Costs are those of a plan by itself; the "
+        "summary has the share of the chosen one as deployed. Horizontal bars are bounds; vertical ones reach down to "
+        "the cost with all replicas shared. The shaded area is where the SLOs hold for a plan by itself.",
         style="remark",
     )
     cards = (
@@ -90,13 +91,13 @@ def _figures(plans: Sequence[ComparedPlan], changes: Sequence[str], metric: str)
             format_latency_bound(plan.estimate.latency_s.upper),
             format_score(plan.estimate.accuracy.value),
             f"{format_score(plan.estimate.accuracy.lower)} to {format_score(plan.estimate.accuracy.upper)}",
-            format_usd_per_h(plan.estimate.cost_usd_per_h.value),
+            format_usd_per_h(plan.estimate.cost_usd_per_h.upper),
             added_cost_text(plan.added_usd_per_h),
             plan.reason or plan.place,
         )
         for index, (plan, change) in enumerate(zip(plans, changes, strict=True))
     ]
-    figures = ("latency", "bound", metric, "bounds", "own cost", "total cost")
+    figures = ("latency", "bound", metric, "bounds", "cost by itself", "total cost")
     heads = (f"plan, or its changes of the {first}", *figures, "why not, or place")
     return disclosure(f"{len(plans)} plans in figures", table(heads, rows, figures=len(figures)))
 
