@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 import circinus as c
+from circinus.control.managed_plans import ladders_fingerprint
 from circinus.control.state_store import ControlStateStore, Event, EventKind
+from circinus.matching import Matching
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.specification.formatting import format_interval, format_score
 from cli_runner import as_a_new_process, run_circinus
@@ -98,21 +100,23 @@ def test_a_load_test_stands_beside_the_prediction(folder: Path) -> None:
         workspace.report(plan, load="load.json", what_if=0)
 
 
-def test_a_timeline_has_the_last_run_of_a_controller_of_these_queries(folder: Path) -> None:
+def test_a_timeline_has_the_last_run_of_a_controller_of_this_plan(folder: Path) -> None:
     workspace, plan = c.Workspace.open_plan(folder / "plan.json")
 
-    def report(name: str, subject: str) -> str:
+    def report(name: str, matching: Matching) -> str:
+        state = json.dumps({"base": f"{ladders_fingerprint(matching)}-options"})
         with closing(ControlStateStore(folder / name)) as store:
             lease = store.acquire("test", 0.0, 9.0)
             for start_s, kept in ((0.0, "earlier"), (100.0, "last")):
-                step = Event(start_s + 5, EventKind.STEP, subject, f"{kept} run", {"from": 0, "to": 1})
-                store.commit(lease, "{}", (Event(start_s, EventKind.STARTED, "plans", f"{kept} start"), step))
+                failure = Event(start_s + 5, EventKind.FAILED, "engine", f"{kept} run")
+                store.commit(lease, state, (Event(start_s, EventKind.STARTED, "plans", f"{kept} start"), failure))
         return workspace.report(plan, state_file=folder / name, what_if=0).read_text(encoding="utf-8")
 
-    page = report("own.sqlite", "archive")
+    page = report("own.sqlite", plan.matching)
     assert "last run" in page
     assert "earlier run" not in page
-    assert 'id="events"' not in report("other.sqlite", "query-of-others")
+    other = replace(plan.matching, assignments=plan.matching.assignments[:1])
+    assert 'id="events"' not in report("other.sqlite", other)
 
 
 def test_errors_have_codes(folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from circinus.api.planning_service import apply_corrections, pipelines_in_use
 from circinus.api.reports import LoadReport
+from circinus.control.control_state import ControlState
 from circinus.control.state_store import ControlStateStore, Event, EventKind
 from circinus.errors import PlanningError, ProfileError
 from circinus.matching import MatchSettings, require_fresh
@@ -166,15 +167,15 @@ def _stored_profiles(opened: LoadedPlan) -> _Profiles:
 
 
 def _last_events(state_file: Path, opened: LoadedPlan) -> Sequence[Event]:
-    """Return the events since a controller last started, unless it controlled other queries."""
+    """Return the events since a controller last started, unless it controlled another plan."""
     if not state_file.is_file():
         return ()
     with closing(ControlStateStore(state_file)) as store:
-        events = list(store.last(_MAX_EVENTS, None))
+        if not ControlState.is_of_plan(store.state(), opened.plan_set.matching):
+            return ()
+        events = store.last(_MAX_EVENTS, None)
     starts = [number for number, event in enumerate(events) if event.kind == EventKind.STARTED]
-    events = events[starts[-1] :] if starts else events
-    planned = {query.name for query in opened.specification.queries}
-    return events if planned.issuperset(event.subject for event in events if event.kind == EventKind.STEP) else ()
+    return events[starts[-1] :] if starts else events
 
 
 def _what_if(

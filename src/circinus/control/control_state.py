@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circinus.control.ladders.policy import LadderState
-from circinus.control.managed_plans import ManagedPlans
+from circinus.control.managed_plans import ManagedPlans, ladders_fingerprint
 from circinus.control.replanning.canary import CanaryAnalysis
 from circinus.control.state_store import ControlStateStore
 from circinus.errors import ServingError
@@ -173,6 +173,14 @@ class ControlState:
                 "ladders": {name: [state.rung, state.chosen] for name, state in self.ladders.items()},
             }
         )
+
+    @staticmethod
+    def is_of_plan(checkpoint: str | None, matching: Matching) -> bool:
+        """Return whether a stored state is that of a controller that was given the plans of this matching."""
+        try:
+            return str(json.loads(checkpoint or "{}")["base"]).startswith(ladders_fingerprint(matching))
+        except (ValueError, LookupError, TypeError):
+            return False
 
     def plan_documents(self) -> Mapping[str, str | None]:
         """Return the documents to store when plans are adopted or have passed canary analysis."""

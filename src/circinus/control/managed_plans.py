@@ -134,12 +134,19 @@ class ManagedPlans:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the plans and ladders; equal fingerprints mean that rung indices have equal meanings."""
-        ladders = {name: [repr(rung.candidate.plan) for rung in rungs] for name, rungs in self.rungs.items()}
-        initial = self.initial_ladder_states()
-        content = [
-            state_fingerprint(self.desired_state(initial)),
-            ladders,
-            {name: state.chosen for name, state in initial.items()},
-        ]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        """Hash of the plans, their ladders and options; where it is equal, rung indices have equal meanings.
+
+        It begins with `ladders_fingerprint`, by which others recognize the plans without knowing the options.
+        """
+        desired = state_fingerprint(self.desired_state(self.initial_ladder_states()))
+        return f"{ladders_fingerprint(self.matching)}-{desired}"
+
+
+def ladders_fingerprint(matching: Matching) -> str:
+    """Return the hash of the plans of a matching and their ladders."""
+    ladders = {
+        a.query: [repr(a.chosen.plan), *([] if a.ladder is None else [repr(r.candidate.plan) for r in a.ladder.rungs])]
+        for a in matching.assignments
+    }
+    chosen = {a.query: 0 if a.ladder is None else a.ladder.chosen for a in matching.assignments}
+    return hashlib.sha256(json.dumps([ladders, chosen], sort_keys=True).encode()).hexdigest()
