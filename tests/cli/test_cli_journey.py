@@ -238,9 +238,11 @@ def _check_requests(query: str, plan_file: str, mode: str, run_dir: str, applica
     sent = answer(*command, cwd=application, kind="request")
     assert list(sent["operators"]) == ["clean", "correct"]
     assert all(operator["pool"] for operator in sent["operators"].values())
+    parts_s = [operator["service_s"] + operator["wait_s"] for operator in sent["operators"].values()]
+    assert sum(parts_s) + sent["transfer_s"] >= sent["latency_s"] - 1e-9
     run = run_circinus(*command, "--item", sent["item"], cwd=application)
     assert (run.returncode, run.stdout) == (0, f"{sent['output']}\n")
-    assert run.stderr.count("\n") == 1
+    assert run.stderr.count("\n") == 2 + len(sent["operators"])
     (application / "input.txt").write_text("the quick fox\n", encoding="utf-8")
     run = run_circinus(*command, "input.txt", "--output", "output.txt", cwd=application)
     if mode == "real":
