@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from fixed_plan import INFRASTRUCTURE, MATCHING
 from printed import printed
 
 from circinus.estimation import ReplicaDemand
 from circinus.matching import SizedDeployment, match
 from circinus.planning import Frontier
 from circinus.reporting.plan_table import deployment_table, plan_differences, plan_table, plan_text
+from circinus.reporting.resource_use import use_table
 from circinus.specification import Allocation, Deployment, KnobValues, Query
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 
@@ -71,3 +75,10 @@ def test_operators_with_the_same_change_are_named_together() -> None:
         for pool, cpus in (("edge", 1.0), ("far", 2.0))
     )
     assert plan_differences([other.plan], base.plan, ["a", "b"]) == ["a, b on far, 2 CPUs"]
+
+
+def test_deployments_of_one_operator_are_counted_and_never_without_their_pool() -> None:
+    lookup = next(sized for sized in MATCHING.deployments if sized.deployment.operator == "lookup")
+    smaller = replace(lookup, deployment=replace(lookup.deployment, knobs=KnobValues.of({"size": 20})))
+    text = printed(use_table(replace(MATCHING, deployments=(lookup, smaller), prices=()), INFRASTRUCTURE))
+    assert [line.split()[:2] for line in text.splitlines()[2:]] == [["tablet", "$0/h"], ["lookup", "x2"]]

@@ -37,10 +37,11 @@ def use_table(matching: Matching, infrastructure: Infrastructure) -> RenderableT
     for pool in infrastructure.pools:
         nodes = f"{pool.nodes} x " if pool.nodes > 1 else ""
         amounts = prices.get(f"pool {pool.name}", [])
-        if amounts:
+        deployments = list(_deployments(matching, pool.name))
+        if amounts or deployments:
             price = f"{nodes}{format_usd_per_h(pool.price_usd_per_h)}"
             table.add_row(OneLine(pool.name), _used(amounts), price)
-        for row in _deployments(matching, pool.name):
+        for row in deployments:
             table.add_row(*row)
     unused = []
     for link in Network(infrastructure).links:
@@ -89,6 +90,8 @@ def _size(sized: SizedDeployment) -> tuple[str, int, float, float, int]:
 
 def _used(amounts: list[ShadowPrice]) -> str:
     """Return the use of a pool's resources or of a link, as a bar for the first one, and what one more unit adds."""
+    if not amounts:  # no plan at utilization targets may use the pool
+        return ""
     parts = (f"{price.used:.0%} of {capacity_text(price)}" for price in amounts)
     return "\n".join([f"{bar(amounts[0].used)} {', '.join(parts)}", *filter(None, map(marginal_values_text, amounts))])
 
