@@ -189,11 +189,9 @@ class AdmissionPlanner:
             composed = plans.on_deployments(query, offered, any_latency=True)
             # Without the plans that miss their latency at utilization targets, the nearest plan would not be among
             # those that are tried, and a relaxation could be tighter than the bound that the rejection states.
-            late = [] if only is not None else [m.candidate for m in frontier.near_misses if m.violations == _LATE]
-            extra = (
-                *(c for c in composed if only in (None, c.plan)),
-                *plans.without_excluded([*slower, *late]),
-            )
+            late = [m.candidate for m in frontier.near_misses if m.violations == _LATE and only is None]
+            slow = plans.without_excluded([*slower, *late])
+            extra = (*(c for c in composed if only in (None, c.plan)), *slow)
             decide = partial(
                 admit,
                 running,
