@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -183,14 +184,14 @@ def _rejected_q3() -> tuple[AdmissionPlanner, Query, dict[str, Frontier]]:
     return planner.with_matching(matching), q3, dict(plan_queries(specification, profiles))
 
 
-def test_a_second_look_keeps_the_running_plan_or_counts_a_change() -> None:
+def test_a_second_look_keeps_the_running_plan_or_counts_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
     planner, q3, frontiers = _rejected_q3()
 
     def looked(
         running: QueryPlan, most: int | None, others: Mapping[str, QueryPlan] = MappingProxyType({})
     ) -> QueryPlan | None:
         incumbent = Incumbent({"q3": running, **others}, max_changes=most)
-        found = second_look(planner, frontiers, incumbent, limit_s=HANG_LIMIT_S).matching
+        found = second_look(planner, frontiers, incumbent).matching
         return next((a.chosen.plan for a in found.assignments if a.query == "q3"), None)
 
     cheapest = planner.admitted(q3)
@@ -209,6 +210,13 @@ def test_a_second_look_keeps_the_running_plan_or_counts_a_change() -> None:
     assert looked(unfit, 0) is None, "it could stay, but for queries that did not run"
     others = {a.query: a.chosen.plan for a in planner.matching.assignments}
     assert looked(unfit, 0, others) == cheapest.plan, "a plan that cannot stay next to the others is no change"
+    monkeypatch.setattr("circinus.matching.second_look.MATCHING", replace(MATCHING, max_kept_trials=0))
+    assert looked(unfit, 0, others) is None, "no admission has shown that the plan cannot stay"
+
+
+def test_only_a_given_time_limit_limits_the_time_of_second_looks() -> None:
+    assert MatchSettings().second_look_limit_s == math.inf
+    assert MatchSettings(time_limit_s=3.0).second_look_limit_s == 6.0
 
 
 @pytest.mark.parametrize(

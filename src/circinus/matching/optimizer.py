@@ -148,7 +148,7 @@ def plan_all_queries(
         load_kernels()
         plan_on = partial(plan_all_queries, profiles=profiles, search=search, settings=settings, explain_rejections=())
         planner = AdmissionPlanner.of(specification, profiles, matching, search, plans.compiled)
-        limit_s = MATCHING.second_look_time_share * settings.limit_s(len(frontiers))
+        limit_s = settings.second_look_limit_s
         planner = second_look(planner, frontiers, incumbent, limit_s=limit_s)
         pinned = tuple(query for query in specification.queries if query.pin is not None)
         names = {query.name for query in pinned}

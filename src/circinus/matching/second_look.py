@@ -6,6 +6,7 @@ as too slow. Admission decides on final sizes instead, and `circinus admit` deci
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -29,20 +30,21 @@ def second_look(
     frontiers: Mapping[str, Frontier],
     incumbent: Incumbent | None = None,
     *,
-    limit_s: float,
+    limit_s: float = math.inf,
     clock: Callable[[], float] = time.monotonic,
 ) -> AdmissionPlanner:
     """Return the planner whose matching has the rejected queries that can be admitted, and new reasons for the others.
 
     Queries that run come first, each with its running plan, which stays if it fits; another plan is a change. Then all
     queries are looked at: pinned ones first, then by priority and weight. Queries that differ in name, weight, priority
-    and tenant only share one decision. Rejections beyond the limits of the settings are undecided.
+    and tenant only share one decision. Rejections beyond the limits of the settings are undecided. These limits count
+    admissions and simulations, so that the result does not depend on the speed of the machine.
 
     Args:
         planner: with the matching.
         frontiers: query name -> its plans.
         incumbent: running plans, and the limit on changes.
-        limit_s: time limit.
+        limit_s: time limit, after which all further rejections are undecided; by default there is none.
         clock: for the time limit.
     """
     deadline_s = clock() + limit_s
@@ -52,6 +54,7 @@ def second_look(
         incumbent or Incumbent({}),
         MATCHING.max_second_looks,
         MATCHING.max_second_look_simulations,
+        MATCHING.max_kept_trials,
         lambda: clock() >= deadline_s,
     )
     for query in look.by_importance:
@@ -73,6 +76,8 @@ class _SecondLook:
     """Number of decisions left."""
     simulations: int
     """Number of simulations left."""
+    kept_trials: int
+    """Number of running plans left of which an admission decides whether they can stay."""
     is_late: Callable[[], bool]
     rejections: dict[str, Rejection] = field(default_factory=dict)
     """Query -> its rejection next to the present plans."""
@@ -162,7 +167,7 @@ class _SecondLook:
 
     @cached_property
     def _stayable(self) -> Mapping[str, QueryPlan]:
-        """Running plans that can stay together as sized, and those that are not tried in time.
+        """Running plans that can stay together as sized, and those beyond the limits, which are not tried.
 
         Cost SLOs are left out of account if they may be met: shares depend on the other plans.
         """
@@ -177,9 +182,10 @@ class _SecondLook:
             composed = planner.plans.on_deployments(query, plan.deployments, any_latency=True)
             if all(candidate.plan != plan for candidate in composed):
                 continue
-            if self.is_late():
+            if not self.kept_trials or self.is_late():
                 stayable[query.name] = plan
                 continue
+            self.kept_trials -= 1
             asked = unpriced[query.name]
             frontier = replace(self.frontiers[query.name], query=asked)
             admission, matching = planner.admit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from circinus.estimation.estimator import USABLE_LINK_SHARE
@@ -59,10 +60,12 @@ class MatchingSettings:
     max_second_look_simulations: int = 12
     """Maximum number of plans that are simulated in all second looks of a matching together. Of 234 rejected, 6, 12 and
     24 leave 3, 1 and 0 undecided, in equal time."""
-    second_look_time_share: float = 2.0
-    """Time for second looks, as a share of the time limit and in addition to it. The numbers above limit the work to
-    some seconds; the time only guards against machines so busy that these take many times as long. At 0.5, 5 of 286
-    plans on such a machine left out a query that an admission had promised."""
+    max_kept_trials: int = 200
+    """Maximum number of running plans of which an admission decides whether they can stay, if changes are limited."""
+    second_look_time_factor: float = 2.0
+    """Time for second looks, as a multiple of the time limit and in addition to it, if a time limit is given. Without
+    one the numbers above limit the work alone: at 2.5 s, 5 of 286 plans on a busy machine left out a query that an
+    admission had promised."""
     max_simulated_plans: int = 4
     """Maximum number of plans of a query that are tried in simulations; then the query is rejected."""
     simulated_executions: int = 3_000_000
@@ -105,6 +108,11 @@ class MatchSettings:
     """Random seed of the solver."""
     requires_pins: bool = True
     """Whether a pinned query without a plan is an error; otherwise it is rejected, as a second look may serve it."""
+
+    @property
+    def second_look_limit_s(self) -> float:
+        """Time limit for second looks; infinite without a time limit."""
+        return math.inf if self.time_limit_s is None else MATCHING.second_look_time_factor * self.time_limit_s
 
     def limit_s(self, queries: int) -> float:
         """Return the time limit for a number of queries."""
