@@ -139,18 +139,18 @@ def test_disturbed_runs_are_repeated_once_the_machine_is_quiet(
     def warning(profile: PipelineProfile) -> str:
         return machine_warning(profile, application.specification) or ""
 
-    monkeypatch.setattr("inline_replica.InlineReplica.worker_waited_share", 0.25)
+    monkeypatch.setattr("inline_replica.InlineReplica.worker_waited_share", 0.5)
     first = _profile(application)
     assert all(found.disturbed == set(OPERATORS) for found in first.configurations)
-    assert first.configurations[0].operators["left"].worker_waited_share == pytest.approx(0.25)
+    assert first.configurations[0].operators["left"].worker_waited_share == pytest.approx(0.5)
     assert all(name in warning(first) for name in OPERATORS)
     monkeypatch.setattr("inline_replica.InlineReplica.worker_waited_share", 0.05)
-    monkeypatch.setattr("inline_replica.InlineReplica.waited_share", 0.3)
+    monkeypatch.setattr("inline_replica.InlineReplica.waited_share", 0.6)
     assert times(_profile(application)) == times(first)  # the machine is still busy
     monkeypatch.setattr("circinus.profiling.profiler.busy_share", lambda: 0.0)
     better = _profile(application)
     assert all(found.disturbed == set(OPERATORS) for found in better.configurations)
-    assert better.configurations[0].operators["left"].waited_share == pytest.approx(0.3)
+    assert better.configurations[0].operators["left"].waited_share == pytest.approx(0.6)
     monkeypatch.setattr("inline_replica.InlineReplica.waited_share", 0.1)
     second = _profile(application)
     assert not any(found.disturbed for found in second.configurations)

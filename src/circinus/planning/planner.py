@@ -217,7 +217,7 @@ def _plan(
     with_margin = search.guaranteed(search.with_margin(selected)) if guaranteed else ()
     explain = settings.near_misses > 0
     relaxations = () if guaranteed else single_relaxations(search, without_cost)
-    isolated_limits = describe_isolated_limits(query, network, relaxations)
+    isolated_limits = describe_isolated_limits(query, network, relaxations) if explain else ""
     return Frontier(
         query=query,
         candidates=guaranteed,
