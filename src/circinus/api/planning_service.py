@@ -205,10 +205,12 @@ def advise_rejected(opened: LoadedPlan, names: Collection[str] | None) -> PlanFi
 
 def planning_warnings(result: PlanningResult, specification: Specification) -> set[str]:
     """Return the warnings of a plan: times of another machine, and documents that were not read."""
+    pipelines: dict[str, list[str]] = {}
+    for name, profile in sorted(result.profiles.items()):
+        if (reason := machine_warning(profile, specification)) is not None:
+            pipelines.setdefault(reason, []).append(name)
     warnings = {
-        f"pipeline {name}: {reason}"
-        for name, profile in result.profiles.items()
-        if (reason := machine_warning(profile, specification)) is not None
+        f"pipeline{'s' if len(names) > 1 else ''} {', '.join(names)}: {reason}" for reason, names in pipelines.items()
     }
     return warnings | {f"passed over: {document}" for document in specification.skipped_documents}
 

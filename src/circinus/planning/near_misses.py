@@ -149,11 +149,13 @@ def describe_violation(estimate: Estimate, slo: Slo, *, sized: bool = False) -> 
         cost = estimate.cost_usd_per_h
         value = f"{format_usd_per_h(cost.upper)} dedicated ({format_usd_per_h(cost.lower)} fully shared)"
         return f"cost {f'share {format_usd_per_h(cost.value)}' if sized else value} > {slo.limit_text}"
-    mean = f"{'accuracy' if slo.is_minimum else 'error'} {format_score(estimate.accuracy.value)}"
-    bound = f"{'at least' if slo.is_minimum else 'at most'} {format_score(slo.worst(estimate.accuracy))}"
+    value, worst = format_score(estimate.accuracy.value), format_score(slo.worst(estimate.accuracy))
+    mean = f"{'accuracy' if slo.is_minimum else 'error'} {value}"
+    bound = f"{'at least' if slo.is_minimum else 'at most'} {worst}"
     if slo.is_met_by(estimate.accuracy.value):
         return f"{mean} is so far only guaranteed to be {bound}, not {slo}"
-    return f"{mean} ({bound}) {'<' if slo.is_minimum else '>'} {slo.limit_text}"
+    bounded = mean if worst == value else f"{mean} ({bound})"
+    return f"{bounded} {'<' if slo.is_minimum else '>'} {slo.limit_text}"
 
 
 def single_relaxations(search: QuerySearch, without_cost: PlanArrays) -> tuple[SingleRelaxation, ...]:
