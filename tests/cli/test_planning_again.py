@@ -109,8 +109,7 @@ def test_a_previous_plan_that_cannot_be_read(application: Path, damage: Any, mes
     assert message in run.stderr
     assert not (application / "new.json").exists()
     data = answer("plan", cwd=application, kind="plan")
-    assert message in data["warnings"][0]
-    assert "plan.json" in data["warnings"][0]
+    assert any(message in warning and "plan.json" in warning for warning in data["warnings"])
     assert data["changes"] is None
     assert len(plans(plan_file(application))) == 2
 
