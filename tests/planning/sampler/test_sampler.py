@@ -28,6 +28,7 @@ from circinus.profiling import (
     profile_pipeline,
 )
 from circinus.profiling.measurement.runner import Measurement, MeasurementError, Runner
+from circinus.profiling.race.sampler import DecisionTimeoutError
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_writer import StoreWriter
@@ -137,6 +138,9 @@ def test_it_says_what_it_proposes_and_when_to_stop(tmp_path: Path) -> None:
     assert {pair for c in cover for pair in c.operators} == {pair for c in listed for pair in c.operators}
     known, _ = measured(trace, specification, tmp_path / "everything", explored=False)
     begun = replace(known, configurations=tuple(c for c in known.configurations if c.configuration in cover))
+    for checks in (0, 3, 12):
+        with pytest.raises(DecisionTimeoutError):
+            explorer.suggest(begun, lambda configuration, items: 1.0, _out_of_time_after(checks))
     first = explorer.suggest(begun, lambda configuration, items: 1.0)
     again = PlanCostSampler(specification, PIPELINE.name)
     assert again.suggest(begun, lambda configuration, items: 1.0).suggestions == first.suggestions
@@ -152,6 +156,28 @@ def test_it_says_what_it_proposes_and_when_to_stop(tmp_path: Path) -> None:
     assert not last.suggestions
     assert last.certificate == StoppingCertificate(0, 0, 0.0, 0.05, conclusive=True)
     assert all(not idle.issuperset(cover) for idle in map(frozenset, first.pruned.values()))
+
+
+def _out_of_time_after(checks: int) -> Callable[[], None]:
+    remaining = iter(range(checks))
+
+    def check_time() -> None:
+        if next(remaining, None) is None:
+            raise DecisionTimeoutError
+
+    return check_time
+
+
+def test_a_decision_that_took_too_long_leaves_fewer_candidates(
+    monkeypatch: pytest.MonkeyPatch, whole: Callable[[int], Whole]
+) -> None:
+    monkeypatch.setattr("circinus.planning.sampler.sampler.MAX_ENUMERATED", 1)
+    monkeypatch.setattr("circinus.planning.sampler.sampler._CANDIDATES", 8)
+    explorer, profile = PlanCostSampler(two_queries(), PIPELINE.name), whole(0).profile
+    assert explorer.suggest(profile, lambda configuration, items: 1.0).certificate.considered == 8
+    with pytest.raises(DecisionTimeoutError):
+        explorer.suggest(profile, lambda configuration, items: 1.0, _out_of_time_after(1))
+    assert explorer.suggest(profile, lambda configuration, items: 1.0).certificate.considered == 2
 
 
 def test_plans_say_nothing_without_machines_or_queries() -> None:
