@@ -202,14 +202,18 @@ def test_only_operators_that_may_run_there_are_measured(folder: Path) -> None:
 
 
 def test_what_fails_there_is_told_and_the_rest_goes_on(folder: Path) -> None:
+    specification = _specification(folder)
     broken = Elsewhere(folder, environment={"POOL_SLOWNESS": "1", "POOL_BROKEN": "2"})
-    found = _profiled(_specification(folder), {"slow": broken})
+    found = _profiled(specification, {"slow": broken})
     (report,) = found.class_reports
     assert report.missing == 1
     assert [failure.configuration["ahead"].as_dict() for failure in report.failed] == [{"effort": 2}]
     assert "this node cannot do that" in report.failed[0].reason
     assert len(_speeds(found)) == 2
     assert not found.failed  # here it works
+    mended = Elsewhere(folder)
+    (later,) = _profiled(specification, {"slow": mended}, earlier=found).class_reports
+    assert (later.failed, later.ran_s, mended.ran) == (report.failed, report.ran_s, [])  # not tried again in this run
 
 
 def test_a_lost_node_ends_it_and_nothing_is_lost(folder: Path) -> None:
