@@ -38,10 +38,15 @@ class DecisionPace:
         return is_paid and self.fits(self.limit_s(math.inf))
 
     @property
+    def deciding_s(self) -> float:
+        """Time of decisions and of selecting steps, which together may take the share."""
+        return self.total_s + self.selection_s
+
+    @property
     def reserve_s(self) -> float:
         """Seconds of the budget to leave for a last decision: none if it would take too much of the share."""
         share_s, required_s = PROFILING.decision_share * (self._budget.limit_s or 0.0), _GROWTH * self.last_s
-        return required_s if required_s <= share_s - self.total_s else 0.0
+        return required_s if required_s <= share_s - self.deciding_s else 0.0
 
     def fits(self, limit_s: float) -> bool:
         """Return whether another decision is expected to fit."""
@@ -51,7 +56,7 @@ class DecisionPace:
         """Return the seconds that a decision may take where measuring all that is left takes `rest_s`."""
         remaining_s = self._budget.remaining_s
         total_s = self._budget.elapsed_s + min(rest_s, remaining_s)
-        return min(remaining_s, PROFILING.decision_share * total_s - self.total_s)
+        return min(remaining_s, PROFILING.decision_share * total_s - self.deciding_s)
 
     @contextmanager
     def selecting(self, sign: int = 1) -> Iterator[None]:

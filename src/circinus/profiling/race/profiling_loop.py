@@ -110,7 +110,7 @@ class ProfilingLoop:
     @property
     def spent(self) -> TimeSpent:
         """Time so far."""
-        estimator, deciding_s = self._time_estimator, self._pace.total_s + self._pace.selection_s
+        estimator, deciding_s = self._time_estimator, self._pace.deciding_s
         other_s = self._budget.elapsed_s - estimator.operators_s - estimator.loading_s - deciding_s
         return TimeSpent(estimator.operators_s, estimator.loading_s, deciding_s, max(other_s, 0.0))
 
