@@ -65,7 +65,7 @@ class OperatorProcess:
         self.peak_memory_bytes = 0
         """Peak resident memory of the whole process, including interpreter and imports."""
         self._timeout_s = timeout_s
-        self._warm = False
+        self._warm, self._max_ahead = False, 1
         paths = tuple(path.resolve() for path in module_paths)
         try:
             self._process = processes.spawn(
@@ -113,10 +113,10 @@ class OperatorProcess:
                 self._send(sizes[0], requests[0])
             self._receive()
             self._warm = True
-        unsent, ahead, max_ahead = deque(zip(sizes, requests, strict=True)), deque[int](), 1
+        unsent, ahead = deque(zip(sizes, requests, strict=True)), deque[int]()
         try:
             while unsent or ahead:
-                while unsent and len(ahead) < max_ahead:
+                while unsent and len(ahead) < self._max_ahead:
                     num_bytes = sum(map(len, unsent[0][1]))
                     if ahead and sum(ahead) + num_bytes > _AHEAD_BYTES:  # both ends could wait to write
                         break
@@ -127,7 +127,7 @@ class OperatorProcess:
                         unsent.clear()  # the process ended; replies to batches before its last one may be left
                 ahead.popleft()
                 (_, times, self.peak_memory_bytes), outputs = self._receive()
-                max_ahead = min(1 + int(_AHEAD_S / max(times.elapsed_s, 1e-9)), _MAX_AHEAD)
+                self._max_ahead = min(1 + int(_AHEAD_S / max(times.elapsed_s, 1e-9)), _MAX_AHEAD)
                 service_s = times.service_s(self.key.cpus if cpus is None else cpus)
                 yield BatchRun(tuple(map(bytes, outputs)), service_s, times)
         finally:
