@@ -67,7 +67,7 @@ def test_defaults_are_shown_as_they_would_be_typed() -> None:
                 shown += 1
                 assert isinstance(option.show_default, str), (verb.name, option.name)
                 assert read(option.show_default) == float(option.default), (verb.name, option.name)
-    assert shown == 12
+    assert shown == 11
 
 
 @pytest.mark.parametrize(

@@ -74,12 +74,14 @@ def profile_pipelines(
         ServingError: there is no such cluster.
     """
     targets = engine.profiling_targets(specification, declared_speeds=declared_speeds)
-    here = LocalBackend(specification.module_paths, output_folder(store)) if targets is None else targets.reference
+    default_source = (
+        LocalBackend(specification.module_paths, output_folder(store)) if targets is None else targets.reference
+    )
 
     def measure(name: str, part_s: float, earlier: PipelineProfile | None) -> tuple[PipelineProfile, float]:
         """Return a profile, and the seconds that it took by the clock of its source."""
         _log.info("profile pipeline %s into %s", name, store)
-        source = sources.get(name, here)
+        source = sources.get(name, default_source)
         begin_s = source.clock()
         with progress(name) as observer:
             profile = profile_pipeline(
@@ -103,7 +105,7 @@ def profile_pipelines(
         name = profile.pipeline
         on_profile(ProfileReport({name: profile}, specification, _observations(store, [name])))
 
-    with here.shared_session():
+    with default_source.shared_session():
         profiles = _in_passes(names, budget_s, measure, report, exhaustive=exhaustive)
     return ProfileReport(profiles, specification, _observations(store, profiles))
 

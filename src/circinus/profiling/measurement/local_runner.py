@@ -158,8 +158,8 @@ class LocalRunner:
     ) -> AllocationMeasurement:
         inputs, ran_s = self._outputs(configuration, items, spec.after)
         rows = [[inputs[parent, item.key] for parent in spec.after] or [pickle_value(item.value)] for item in items]
-        alone = self._process_each(spec, configuration, min(spec.cpus), [[row] for row in rows], items)
-        unbatched_s = [run.service_s for run in alone]
+        single_runs = self._process_each(spec, configuration, min(spec.cpus), [[row] for row in rows], items)
+        unbatched_s = [run.service_s for run in single_runs]
         ran_s += sum(unbatched_s)
         ratios = {}
         for cpus, size in allocations:
