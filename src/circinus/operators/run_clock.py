@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 _STATISTICS = "/proc/thread-self/schedstat"
 _PRESSURE = "/proc/pressure/cpu"
+_CPUS = os.cpu_count() or 1
 _MIN_WORK_SHARE = 0.1
 """Minimum share of an interruption that workers compute, on each of their CPUs, for it to be their work."""
 
@@ -64,7 +65,7 @@ class RunClock:
 
     def __init__(self, cpus: float = 1.0) -> None:
         """Start the clock of a run that may compute on `cpus` CPUs."""
-        self._cpus = max(1.0, min(cpus, os.cpu_count() or 1))
+        self._cpus = max(1.0, min(cpus, _CPUS))
         self._pressure_s, self._children_s = _pressure_s(), _children_cpu_s()
         self._queue_s = _run_queue_s()
         self._switches = _voluntary_switches()
@@ -117,7 +118,19 @@ def _pressure_s() -> float:
 def _children_cpu_s() -> float:
     """Return the CPU seconds of all child processes, ended and present."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return ended.ru_utime + ended.ru_stime + sum(map(_process_cpu_s, _descendants(os.getpid())))
+    present = _descendants(os.getpid()) if _has_children() else ()
+    return ended.ru_utime + ended.ru_stime + sum(map(_process_cpu_s, present))
+
+
+def _has_children() -> bool:
+    """Return whether there is a child process, in 1 us where listing them takes 40; False where systems do not tell."""
+    if not hasattr(os, "waitid"):
+        return False
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _process_cpu_s(process: int) -> float:
