@@ -138,13 +138,15 @@ def read_services(store: ProfileStore, hashes: Iterable[str], item_ids: IntArray
     return {content_hash: StoredRuns(*arrays) for content_hash, arrays in table.items()}
 
 
-def read_disturbances(store: ProfileStore, subject: int) -> Mapping[int, float]:
-    """Return item -> `disturbance` of its run of an operator, 0 where it was not recorded."""
+def read_disturbances(store: ProfileStore, subject: int, items: Sequence[int]) -> Mapping[int, float]:
+    """Return stored item -> `disturbance` of its run of an operator, 0 where it was not recorded, of some items."""
     rows = store.rows(
         "SELECT service.item, coalesce(wait_s / elapsed_s, 0), coalesce(worker_wait_s / elapsed_s, 0) "
         "FROM service LEFT JOIN run_times "
-        "ON run_times.subject = service.subject AND run_times.item = service.item WHERE service.subject = ?",
+        "ON run_times.subject = service.subject AND run_times.item = service.item "
+        "WHERE service.subject = ? AND service.item IN (SELECT value FROM json_each(?))",
         subject,
+        as_json(list(items)),
     )
     return {item: disturbance(*shares) for item, *shares in rows}
 

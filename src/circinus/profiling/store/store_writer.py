@@ -147,7 +147,7 @@ def write_services(store: ProfileStore, subject: int, items: Sequence[int], runs
 
     A stored value is retained, unless it was disturbed and the new one is less so.
     """
-    disturbances = read_disturbances(store, subject)
+    disturbances = read_disturbances(store, subject, items)
     times = runs.times or (None,) * len(items)
     rows = [
         (item, service_s, size, its_times)
