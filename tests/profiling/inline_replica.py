@@ -27,6 +27,7 @@ class InlineReplica:
     load_s = 0.1
     startup_s = 0.5
     peak_memory_bytes = 20_000_000
+    elapsed_s = 0.0
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class InlineReplica:
             raise OperatorProcessError(str(error)) from error
         service_s = 1e-3 * len(batch) + 1e-9 * next(self._batches)
         elapsed_s = service_s / (1.0 - self.waited_share)
+        self.elapsed_s += elapsed_s
         waits_s = elapsed_s - service_s, elapsed_s * self.worker_waited_share
         return replace(run, service_s=service_s, times=RunTimes(elapsed_s, service_s, *waits_s))
 

@@ -110,6 +110,9 @@ def test_runners_of_a_session_load_and_run_what_they_share_once(application: App
             application.pipeline = sample_pipeline(name, operators=tuple(operators))
             with application.runner(session) as runner:
                 first = runner.measure(configuration, items)
+                assert first.elapsed is not None
+                assert (first.elapsed.loading_s > 0) == (name == "sample")
+                assert first.compute_s > 0  # on other CPUs, times are others
                 runner.measure_allocations(configuration, "right", [(1.0, 2)], items)
                 assert {operator: len(stats.load_s) for operator, stats in first.replicas.items()} == {
                     "prepare": name == "sample", "left": name == "sample", "joined": name == "sample", "right": 1

@@ -21,7 +21,7 @@ from sample_application import Application
 from budget import HANG_LIMIT_S
 from circinus.operators import resolve_operator
 from circinus.operators.fork_server_client import ForkServerClient
-from circinus.operators.host import OperatorHost
+from circinus.operators.host import BatchRun, OperatorHost
 from circinus.operators.pickling import pickle_value, unpickle_value
 from circinus.profiling.measurement.operator_process import (
     OperatorProcess,
@@ -141,8 +141,12 @@ def start(application: Application) -> Iterator[Callable[..., OperatorProcess]]:
     sys.modules.pop(MODULE, None)
 
 
+def _run(replica: OperatorProcess, batch: list[list[bytes]]) -> BatchRun:
+    return next(replica.process_each([batch]))
+
+
 def _ask(replica: OperatorProcess, *command: Any) -> Any:
-    return unpickle_value(replica.process([[pickle_value(command)]]).outputs[0])
+    return unpickle_value(_run(replica, [[pickle_value(command)]]).outputs[0])
 
 
 def _ended(process: psutil.Process) -> bool:
@@ -152,7 +156,7 @@ def _ended(process: psutil.Process) -> bool:
 
 def test_it_loads_once_and_processes_batches(start: Callable[..., OperatorProcess]) -> None:
     replica = start(cpus=3.0)
-    run = replica.process([[pickle_value(("echo", "a"))], [pickle_value(("echo", 2.5))]])
+    run = _run(replica, [[pickle_value(("echo", "a"))], [pickle_value(("echo", 2.5))]])
     assert [unpickle_value(output) for output in run.outputs] == ["a", 2.5]
     assert run.service_s > 0
     assert 0 < replica.load_s < replica.startup_s
@@ -176,12 +180,13 @@ def test_batches_sent_ahead_of_a_failure(
         assert _ask(replica, "echo", "later") == "later"
 
 
-def test_large_inputs_behind_large_outputs(start: Callable[..., OperatorProcess]) -> None:
+@pytest.mark.parametrize("input_bytes", [100, 900, 2_000, 12_000, 3_000_000])
+def test_batches_sent_ahead_of_large_outputs(start: Callable[..., OperatorProcess], input_bytes: int) -> None:
     """Neither end may wait for the other to read."""
-    replica, value = start(), b"x" * 3_000_000
-    commands = [("echo", 1), ("repeat", len(value)), ("echo", value)] * 3
-    runs = replica.process_each([[[pickle_value(command)]] for command in commands])
-    assert [unpickle_value(run.outputs[0]) for run in runs] == [1, value, value] * 3
+    replica, count = start(), 10 if input_bytes > 1_000_000 else 60
+    batch = [[pickle_value(("repeat", 300_000, b"x" * input_bytes))]]
+    runs = replica.process_each([batch] * count)
+    assert [len(unpickle_value(run.outputs[0])) for run in runs] == [300_000] * count
 
 
 def test_the_start_up_is_the_load_and_the_process_besides(start: Callable[..., OperatorProcess]) -> None:
@@ -194,7 +199,7 @@ def test_the_start_up_is_the_load_and_the_process_besides(start: Callable[..., O
 
 def test_the_first_batch_warms_up_and_is_not_counted(start: Callable[..., OperatorProcess]) -> None:
     replica = start("counted")
-    assert [unpickle_value(replica.process([[pickle_value(None)]]).outputs[0]) for _ in range(3)] == [2, 3, 4]
+    assert [unpickle_value(_run(replica, [[pickle_value(None)]]).outputs[0]) for _ in range(3)] == [2, 3, 4]
 
 
 @pytest.mark.parametrize(("cpus", "threads"), [(0.5, "1"), (1.0, "1"), (1.5, "2"), (3.0, "3")])
@@ -206,9 +211,9 @@ def test_threads_are_held_to_the_cpus(start: Callable[..., OperatorProcess], cpu
 
 def test_half_a_cpu_takes_twice_the_time(start: Callable[..., OperatorProcess]) -> None:
     """CPU time is what counts: waiting takes no longer on half a CPU."""
-    run = start(cpus=0.5).process([[pickle_value(("spin", 0.05))]])
+    run = _run(start(cpus=0.5), [[pickle_value(("spin", 0.05))]])
     assert run.service_s >= 0.1
-    idle = start(cpus=0.1).process([[pickle_value(("sleep", 0.05))]])
+    idle = _run(start(cpus=0.1), [[pickle_value(("sleep", 0.05))]])
     assert idle.service_s == idle.times.own_s
 
 
@@ -318,8 +323,8 @@ def test_it_ends_when_the_planner_is_killed(application: Application) -> None:
         processes = ForkServerClient(OperatorHost)
         replica = OperatorProcess(processes, key, (folder,), {HANG_LIMIT_S})
         for command in ("pid", "start"):
-            print(unpickle_value(replica.process([[pickle_value((command,))]]).outputs[0]), flush=True)
-        replica.process([[pickle_value(("sleep", 600))]])
+            print(unpickle_value(next(replica.process_each([[[pickle_value((command,))]]])).outputs[0]), flush=True)
+        next(replica.process_each([[[pickle_value(("sleep", 600))]]]))
     """)
     process = subprocess.Popen([sys.executable, "-c", planner], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

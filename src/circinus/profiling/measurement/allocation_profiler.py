@@ -78,13 +78,7 @@ class AllocationProfiler:
                 self._observer.failed(FailedConfiguration(task.configuration, error.item_key, reason))
                 continue
             elapsed_s = self._budget.elapsed_s - begin_s
-            self._time_estimator.add_elapsed(
-                measured.compute_s,
-                [measured.replica],
-                elapsed_s,
-                measured.elapsed_s,
-                measured.other_startup_s,
-            )
+            self._time_estimator.add_elapsed(measured.compute_s, [measured.replica], elapsed_s, measured.elapsed)
             on_operator(task.configuration)
 
     def _missing(self) -> list[_Task]:

@@ -19,6 +19,7 @@ from circinus.profiling.measurement.operator_session import OperatorRun, Operato
 from circinus.profiling.measurement.prefix_cache import PrefixCache, operators_to_run
 from circinus.profiling.measurement.runner import (
     AllocationMeasurement,
+    ElapsedTimes,
     Measurement,
     MeasurementError,
     OperatorRuns,
@@ -67,7 +68,7 @@ class LocalRunner:
         self._topological = self._pipeline.topological_order()
         self._cpus = available_cpus()
         self._timeout_s = timeout_s
-        self._elapsed_s = 0.0
+        self._operators_s, self._loading_s = 0.0, self._session.loading_s
         factories = {o.uses: resolve_operator(o.uses, self._session.module_paths) for o in keys.pipeline.operators}
         self._takes_cpus = {uses: factory.takes_cpus for uses, factory in factories.items()}
 
@@ -103,7 +104,7 @@ class LocalRunner:
             ),
             replicas=self._replicas_stats(configuration),
             compute_s=ran_s,
-            elapsed_s=self._take_elapsed_s(),
+            elapsed=self._take_elapsed(),
         )
 
     def measure_operators(
@@ -115,7 +116,7 @@ class LocalRunner:
             runs=self._operator_runs(configuration, items, lineages),
             replicas={name: stats for name, stats in self._replicas_stats(configuration).items() if name in lineages},
             compute_s=ran_s,
-            elapsed_s=self._take_elapsed_s(),
+            elapsed=self._take_elapsed(),
         )
 
     def answers(self, configuration: Configuration, items: Sequence[Item]) -> Mapping[str, tuple[bytes, ...]]:
@@ -140,7 +141,7 @@ class LocalRunner:
         The single items are measured again next to the batches, so that both see the machine in the same state. A batch
         larger than the number of items repeats them.
         """
-        key = self._keys.replica(operator, configuration[operator]), str(allocations)
+        key = self._prefix(operator, configuration), str(allocations)
         if key in self._session.failures:
             raise self._error(configuration, items[0], self._session.failures[key])
         try:
@@ -178,8 +179,7 @@ class LocalRunner:
             ratios,
             replace(stats, peak_memory_bytes=max(self._session.peaks[key] for key in (fewest, *others))),
             ran_s,
-            self._take_elapsed_s(),
-            sum(start.startup_s for key in others for start in self._session.new_starts(key, "allocations")),
+            self._take_elapsed(),
         )
 
     def _outputs(
@@ -191,10 +191,11 @@ class LocalRunner:
         """
         outputs: dict[tuple[str, str], bytes] = {}
         missing: dict[str, list[Item]] = {operator.name: [] for operator in self._topological}
+        prefixes = {operator.name: self._prefix(operator.name, configuration) for operator in self._topological}
         for item in items:
 
             def is_cached(operator: str, item: Item = item) -> bool:
-                output = self.cache.get(self._prefix(operator, configuration), item.key)
+                output = self.cache.get(prefixes[operator], item.key)
                 if output is not None:
                     outputs[operator, item.key] = output
                 return output is not None
@@ -245,16 +246,16 @@ class LocalRunner:
         done, is_retry = 0, False
         while done < len(batches):
             if key in self._session.unloadable:
-                raise self._error(configuration, None, self._session.unloadable[key])
+                raise self._unloadable(configuration, spec, key)
             try:
                 replica = self._session.replicas.get(key, self._timeout_s)
             except OperatorProcessError as error:
-                self._session.unloadable[key] = f"operator {spec.name} ({spec.uses}) cannot be loaded: {error}"
-                raise self._error(configuration, None, self._session.unloadable[key]) from error
+                self._session.unloadable[key] = f"cannot be loaded: {error}"
+                raise self._unloadable(configuration, spec, key) from error
+            before_s = replica.elapsed_s
             try:
                 for run in replica.process_each(batches[done:], min(cpus, self._cpus)):
                     self._session.peaks[key] = max(self._session.peaks.get(key, 0), replica.peak_memory_bytes)
-                    self._elapsed_s += run.times.elapsed_s
                     done, is_retry = done + 1, False
                     yield run
             except OperatorProcessError as error:
@@ -264,11 +265,14 @@ class LocalRunner:
                         is_retry = True
                         continue
                 raise self._error(configuration, items[done], f"operator {spec.name} ({spec.uses}): {error}") from error
+            finally:
+                self._operators_s += replica.elapsed_s - before_s
 
-    def _take_elapsed_s(self) -> float:
-        """Return the seconds in operators since the last call."""
-        elapsed_s, self._elapsed_s = self._elapsed_s, 0.0
-        return elapsed_s
+    def _take_elapsed(self) -> ElapsedTimes:
+        """Return the times since the last call."""
+        elapsed = ElapsedTimes(self._operators_s, self._session.loading_s - self._loading_s)
+        self._operators_s, self._loading_s = 0.0, self._session.loading_s
+        return elapsed
 
     def _key(self, spec: OperatorSpec, configuration: Configuration, cpus: float) -> OperatorProcessKey:
         """Return the key of the process; operators that ignore their CPUs share one for all with as many threads."""
@@ -278,8 +282,9 @@ class LocalRunner:
         return OperatorProcessKey(spec.uses, self._keys.code.operators[spec.uses], configuration[spec.name], cpus)
 
     def _prefix(self, operator: str, configuration: Configuration) -> str:
-        """Return the key of an operator's outputs on the items of the data set."""
-        return f"{self._dataset} {self._keys.output(operator, configuration)}"
+        """Return the key of an operator's runs on the items of the data set, with the CPUs that their times are for."""
+        lineage = (*self._pipeline.ancestors(operator), operator)
+        return " ".join((self._dataset, *(self._keys.service(name, configuration) for name in lineage)))
 
     def _operator_runs(
         self, configuration: Configuration, items: Sequence[Item], operators: Iterable[str]
@@ -311,6 +316,12 @@ class LocalRunner:
             tuple(start.startup_s for start in starts),
             self._session.peaks[key],
         )
+
+    def _unloadable(
+        self, configuration: Configuration, spec: OperatorSpec, key: OperatorProcessKey
+    ) -> MeasurementError:
+        reason = f"operator {spec.name} ({spec.uses}) {self._session.unloadable[key]}"
+        return self._error(configuration, None, reason)
 
     def _error(self, configuration: Configuration, item: Item | None, reason: str) -> MeasurementError:
         code = "operator.failed" if item else "operator.not_loadable"

@@ -60,6 +60,8 @@ class OperatorSession:
         """Runs by prefix and item key."""
         self.failures: dict[tuple[str, str], str] = {}
         """Failures by prefix and item key, or by replica and allocations."""
+        self.loading_s = 0.0
+        """Start-up seconds of all replicas."""
         self.unloadable: dict[OperatorProcessKey, str] = {}
         self.peaks: dict[OperatorProcessKey, int] = {}
         """Peak resident memory of replicas, in bytes."""
@@ -93,4 +95,5 @@ class OperatorSession:
     def _load(self, key: OperatorProcessKey, timeout_s: float) -> OperatorProcess:
         replica = OperatorProcess(self._processes, key, self.module_paths, timeout_s, self._output)
         self._starts.setdefault(key, []).append(ReplicaStart(replica.load_s, replica.startup_s))
+        self.loading_s += replica.startup_s
         return replica

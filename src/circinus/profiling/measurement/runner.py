@@ -75,6 +75,16 @@ class ReplicaStats:
 
 
 @dataclass(frozen=True)
+class ElapsedTimes:
+    """Seconds of a measurement by the clock of the machine."""
+
+    operators_s: float
+    """Seconds in operators, with the first runs of replicas, which are not timed."""
+    loading_s: float
+    """Start-up seconds of the replicas that were started for the measurement."""
+
+
+@dataclass(frozen=True)
 class OperatorsMeasurement:
     """Measurement of some operators of one configuration, including their ancestors, on n items."""
 
@@ -85,8 +95,8 @@ class OperatorsMeasurement:
     compute_s: float
     """Service seconds of the measurement."""
 
-    elapsed_s: float = field(default=0.0, kw_only=True)
-    """Seconds in operators by the clock of the machine, with warm-up runs; 0 where service times are the only clock."""
+    elapsed: ElapsedTimes | None = field(default=None, kw_only=True)
+    """Times by the clock of the machine; None where service and start-up times are the only clock."""
 
     @property
     def saved_s(self) -> float:
@@ -113,10 +123,8 @@ class AllocationMeasurement:
     replica: ReplicaStats
     """Statistics over all allocations, with the starts on the fewest CPUs."""
     compute_s: float
-    elapsed_s: float = 0.0
+    elapsed: ElapsedTimes | None = None
     """See `OperatorsMeasurement`."""
-    other_startup_s: float = 0.0
-    """Start-up seconds of replicas on more CPUs."""
 
 
 class OperatorRunner(Protocol):

@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from circinus.profiling.measurement.runner import Measurement, ReplicaStats
+from circinus.profiling.measurement.runner import ElapsedTimes, Measurement, ReplicaStats
 from circinus.profiling.profile import PipelineProfile
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.specification import Configuration, Pipeline, prefix_configuration
@@ -80,15 +80,14 @@ class MeasurementTimeEstimator:
         for name in measurement.runs:
             prefix = self._keys.output(name, configuration)
             self._items[prefix] = max(items, self._items.get(prefix, 0))
-        self.add_elapsed(measurement.compute_s, measurement.replicas.values(), elapsed_s, measurement.elapsed_s)
+        self.add_elapsed(measurement.compute_s, measurement.replicas.values(), elapsed_s, measurement.elapsed)
 
     def add_elapsed(
         self,
         ran_s: float,
         replicas: Iterable[ReplicaStats],
         elapsed_s: float,
-        operators_s: float = 0.0,
-        other_startup_s: float = 0.0,
+        elapsed: ElapsedTimes | None = None,
     ) -> None:
         """Add the elapsed seconds of processing for `ran_s` seconds, and the replicas started meanwhile.
 
@@ -96,12 +95,13 @@ class MeasurementTimeEstimator:
             ran_s: service seconds, which are more than elapse where operators have fractions of a CPU.
             replicas: statistics of replicas, with their starts.
             elapsed_s: elapsed seconds of the measurement.
-            operators_s: those of them in operators; 0 if these are the service seconds.
-            other_startup_s: start-up seconds of further replicas.
+            elapsed: those of them in operators and their starts; None if these are service and start-up seconds.
         """
         self._ran_s += ran_s
-        self.operators_s += operators_s or ran_s
-        self.loading_s += other_startup_s + sum(seconds for replica in replicas for seconds in replica.startup_s)
+        if elapsed is None:
+            elapsed = ElapsedTimes(ran_s, sum(seconds for replica in replicas for seconds in replica.startup_s))
+        self.operators_s += elapsed.operators_s
+        self.loading_s += elapsed.loading_s
         self._elapsed_s += elapsed_s
 
     def increment_s(self, configuration: Configuration, begin: int, end: int) -> float | None:
