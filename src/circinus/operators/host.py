@@ -102,8 +102,12 @@ class OperatorHost:
         with _operator_errors("operator.raised"):
             self._operator = operator_type.create(knobs, cpus)
 
-    def run(self, batch: Sequence[Sequence[Payload]]) -> BatchRun:
+    def run(self, batch: Sequence[Sequence[Payload]], *, with_workers: bool = False) -> BatchRun:
         """Process and time a batch of pickled inputs (for each item, one for each parent).
+
+        Args:
+            batch: the batch.
+            with_workers: whether waits of child processes and other threads are estimated, see `RunClock`.
 
         Raises:
             OperatorError: the operator raised an exception or broke its contract.
@@ -111,7 +115,7 @@ class OperatorHost:
         begin_call()
         with _operator_errors("operator.raised"):
             columns = [[unpickle_value(value) for value in column] for column in zip(*batch, strict=True)]
-            clock = RunClock(self._cpus)
+            clock = RunClock(self._cpus, with_workers=with_workers)
             outputs = self._operator.process(*columns)
             times = clock.stop()
         if not isinstance(outputs, Sequence) or len(outputs) != len(batch):
@@ -131,7 +135,8 @@ class OperatorHost:
         """
         inputs = len(payloads) // items
         try:
-            run = self.run([payloads[item * inputs : (item + 1) * inputs] for item in range(items)])
+            batch = [payloads[item * inputs : (item + 1) * inputs] for item in range(items)]
+            run = self.run(batch, with_workers=True)
         except OperatorError as error:
             print_exception()
             return (ReplyType.FAILED, error), ()

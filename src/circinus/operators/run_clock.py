@@ -63,10 +63,17 @@ class RunClock:
     have waited for a network or for each other, too. Hence the estimate marks a run, and is not left out of its time.
     """
 
-    def __init__(self, cpus: float = 1.0) -> None:
-        """Start the clock of a run that may compute on `cpus` CPUs."""
+    def __init__(self, cpus: float = 1.0, *, with_workers: bool = True) -> None:
+        """Start the clock of a run.
+
+        Args:
+            cpus: CPUs that the run may compute on.
+            with_workers: whether waits of workers are estimated, which takes 20 us, and more with many threads.
+        """
         self._cpus = max(1.0, min(cpus, _CPUS))
-        self._pressure_s, self._children_s = _pressure_s(), _children_cpu_s()
+        self._with_workers = with_workers
+        if with_workers:
+            self._pressure_s, self._children_s = _pressure_s(), _children_cpu_s()
         self._queue_s = _run_queue_s()
         self._switches = _voluntary_switches()
         self._thread_s = time.thread_time()
@@ -79,6 +86,8 @@ class RunClock:
         thread_s = time.thread_time() - self._thread_s
         idle_s = elapsed_s - thread_s if _voluntary_switches() == self._switches else 0.0
         wait_s = min(max(idle_s, _run_queue_s() - self._queue_s, 0.0), elapsed_s)
+        if not self._with_workers:
+            return RunTimes(elapsed_s, cpu_s, wait_s)
         return RunTimes(elapsed_s, cpu_s, wait_s, self._worker_wait_s(elapsed_s - thread_s - wait_s, cpu_s - thread_s))
 
     def _worker_wait_s(self, interruption_s: float, threads_s: float) -> float:
