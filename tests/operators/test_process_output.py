@@ -84,7 +84,7 @@ def started(processes: ForkServerClient, folder: Path, output: Path | None, name
 
 
 def call(process: OperatorProcess, command: str) -> Any:
-    return unpickle_value(process.process([[pickle_value(command)]]).outputs[0])
+    return unpickle_value(next(process.process_each([[[pickle_value(command)]]])).outputs[0])
 
 
 @pytest.mark.parametrize("kept", [False, True])
