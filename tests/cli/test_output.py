@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import sys
+from contextlib import closing, redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from circinus.cli import main
 from circinus.cli.output import elapsed_time
+from cli_runner import as_a_new_process
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
@@ -17,3 +22,12 @@ def test_a_task_and_its_time_are_shown_on_terminals_only(is_terminal: bool) -> N
         pass
     assert ("planning 14 queries" in written.getvalue()) == is_terminal
     assert ("0:00:00" in written.getvalue()) == is_terminal
+
+
+@pytest.mark.parametrize("arguments", [("status", "--json"), ("status",)])
+def test_verbs_end_with_their_code_without_standard_output_and_error(tmp_path: Path, arguments: tuple[str]) -> None:
+    with as_a_new_process(arguments, tmp_path), redirect_stdout(None), redirect_stderr(None):
+        with pytest.raises(SystemExit) as ended:
+            main()
+        with closing(sys.stdout), closing(sys.stderr):
+            assert ended.value.code == 1

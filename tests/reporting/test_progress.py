@@ -96,6 +96,8 @@ def test_bars_need_a_terminal_that_no_reader_of_a_pipe_shares(monkeypatch: pytes
             (on_terminal, StringIO(), True),
             (on_terminal, in_pipe, False),
             (in_pipe, on_terminal, False),
+            (on_terminal, None, True),
+            (None, on_terminal, False),
         ):
             monkeypatch.setattr(sys, "stderr", error)
             monkeypatch.setattr(sys, "stdout", output)

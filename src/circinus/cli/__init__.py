@@ -6,6 +6,7 @@ Inside the verbs imports of heavy parts stay in functions, so that their help is
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -22,6 +23,7 @@ def main() -> None:
     With `--json` an error is one JSON document on standard output, usage errors too.
     """
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
+    _open_closed_streams()
     from circinus.cli.app import app
 
     arguments = _arguments(sys.argv[1:])
@@ -35,6 +37,13 @@ def main() -> None:
 
         code = report_error(error, as_json=as_json)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_closed_streams() -> None:
+    """Open the null device for each standard stream that the shell closed (`2>&-`), for which Python has None."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _arguments(typed: Sequence[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import stat
@@ -30,17 +29,17 @@ LINE_EVERY_S = 10.0
 def progress_console(*, quiet: bool = False) -> Console:
     """Return the console for progress and remarks: standard error, so that results can be piped.
 
-    It is no terminal, whatever `FORCE_COLOR` says, where standard error is a file or a pipe. It is none either where
-    standard output is a pipe, as the reader of the pipe may write to the terminal between two states of a bar.
+    It is no terminal, whatever `FORCE_COLOR` says, where standard error is a file, a pipe or closed. It is none either
+    where standard output is a pipe, as the reader of the pipe may write to the terminal between two states of a bar.
     """
-    is_plain = not sys.stderr.isatty() or _is_pipe(sys.stdout)
+    is_plain = sys.stderr is None or not sys.stderr.isatty() or _is_pipe(sys.stdout)
     return Console(stderr=True, quiet=quiet, force_terminal=False if is_plain else None)
 
 
-def _is_pipe(stream: TextIO) -> bool:
+def _is_pipe(stream: TextIO | None) -> bool:
     try:
-        return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
-    except (io.UnsupportedOperation, ValueError):
+        return stream is not None and stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+    except (AttributeError, OSError, ValueError):
         return False  # the stream is in memory, or closed
 
 
