@@ -302,9 +302,14 @@ def test_a_rejection_holds_until_its_query_is_edited(plan_set: PlanFile, specifi
 
 def test_a_plan_is_stale_when_an_operators_code_is_another(plan_set: PlanFile, specification: Specification) -> None:
     (uses,) = plan_set.code_versions
+    older = replace(plan_set, code_versions={uses: "older"})
     with raises_code(StalePlanError, "plan.stale") as caught:
-        require_fresh(replace(plan_set, code_versions={uses: "older"}), specification)
+        require_fresh(older, specification)
     assert f"the code of {uses} changed" in caught.value.message
+    part, covered = covered_part(older, specification)
+    assert part.matching.rejections == ()
+    assert {query.name for query in covered.queries} == {entry.query for entry in plan_set.matching.assignments}
+    assert covered_part(older, specification, compares_code=False) == (older, specification)
 
 
 def test_a_plan_is_stale_without_its_profiles(plan_set: PlanFile, specification: Specification, tmp_path: Path) -> None:

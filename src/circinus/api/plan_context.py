@@ -42,12 +42,20 @@ class LoadedPlan:
     path: Path | None = None
     """Plan file that it was read from, if any."""
     unplanned: tuple[str, ...] = ()
-    """Further queries of the specification: new ones, and rejected ones that were edited since."""
+    """Further queries of the specification: new ones, and rejected ones that were edited since, or their code."""
 
     @classmethod
-    def of(cls, plan_set: PlanFile, specification: Specification, store: Path, path: Path | None = None) -> LoadedPlan:
-        """Return a plan with its part of a specification."""
-        plan_set, covered = covered_part(plan_set, specification)
+    def of(
+        cls,
+        plan_set: PlanFile,
+        specification: Specification,
+        store: Path,
+        path: Path | None = None,
+        *,
+        compares_code: bool = True,
+    ) -> LoadedPlan:
+        """Return a plan with its part of a specification; see `covered_part`."""
+        plan_set, covered = covered_part(plan_set, specification, compares_code=compares_code)
         planned = {query.name for query in covered.queries}
         unplanned = tuple(query.name for query in specification.queries if query.name not in planned)
         return cls(plan_set, covered, store, path, unplanned)
@@ -57,7 +65,7 @@ class LoadedPlan:
         location = str(self.path or "")
         if name in self.unplanned:
             return PlanningError(
-                f"the plan has no decision on query {name}, which is new or was edited since",
+                f"the plan has no decision on query {name}: it is new, or it or its code was edited since",
                 code="query.not_planned",
                 location=location,
                 hint=f"Run `circinus admit {name}`, or `circinus plan` for all queries together.",

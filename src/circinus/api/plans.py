@@ -73,7 +73,8 @@ class Plan(Result, Mapping[str, "Assignment"]):
     metrics: Mapping[str, str] = field(default_factory=dict)
     """Query -> name of the metric whose mean is its accuracy, if the specification is at hand."""
     unplanned: tuple[str, ...] = ()
-    """Queries of the specification that are new, or were edited since their rejection: `Workspace.admit` decides."""
+    """Queries of the specification that are new, or that were edited since their rejection, or their code:
+    `Workspace.admit` decides."""
 
     @property
     def matching(self) -> Matching:

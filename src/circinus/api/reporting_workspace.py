@@ -55,10 +55,10 @@ class ReportingWorkspace(ProfilingWorkspace):
         state = self.engine.state_file if state_file is None else Path(state_file)
         if state_file is not None:
             require_file(state, "the state file of a controller")
-        opened, what_if_s = self._opened(plan), seconds(what_if)
+        opened, what_if_s = self._opened(plan, compares_code=False), seconds(what_if)
         return write_report(opened, Path(output), load, state, what_if_s=what_if_s, on_progress=on_progress)
 
-    def _opened(self, plan: Plan) -> LoadedPlan:
+    def _opened(self, plan: Plan, *, compares_code: bool = True) -> LoadedPlan:
         from circinus.api.plan_context import LoadedPlan
 
-        return LoadedPlan.of(plan.file, self.specification, self.store, plan.path)
+        return LoadedPlan.of(plan.file, self.specification, self.store, plan.path, compares_code=compares_code)

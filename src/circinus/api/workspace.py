@@ -94,7 +94,7 @@ class Workspace(ReportingWorkspace):
             address=address,
             http=http,
         )
-        return workspace, Plan.of(LoadedPlan.of(plan_set, specification, store, Path(path)))
+        return workspace, Plan.of(LoadedPlan.of(plan_set, specification, store, Path(path), compares_code=check_fresh))
 
     def plan(
         self,
@@ -187,7 +187,7 @@ class Workspace(ReportingWorkspace):
         plan = Plan.load(Path(path))
         if check_fresh:
             require_fresh(plan.file, self.specification)
-        return Plan.of(self._opened(plan))
+        return Plan.of(self._opened(plan, compares_code=check_fresh))
 
     def frontier(self, query: str, plan: Plan | None = None) -> FrontierReport:
         """Return the plans of one query that no other plan beats in cost and in the resources of each pool.

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 from circinus.errors import OperatorError, StalePlanError
 from circinus.matching.plan_set import Matching, PlanFile, ProfileCoverage, Rejection, with_weights
 from circinus.operators import resolve, version_of
 from circinus.profiling import PipelineProfile
-from circinus.specification import Specification
+from circinus.specification import Query, Specification
 
 
 def add_rejected(matching: Matching, rejection: Rejection, specification: Specification) -> Matching:
@@ -64,23 +65,36 @@ def add_decision(
     )
 
 
-def covered_part(plan_set: PlanFile, specification: Specification) -> tuple[PlanFile, Specification]:
+def covered_part(
+    plan_set: PlanFile, specification: Specification, *, compares_code: bool = True
+) -> tuple[PlanFile, Specification]:
     """Return the part of a plan file and the part of its specification that belong together.
 
-    The plan file is returned without rejections that do not hold any more, as the query or its pipeline has changed.
-    The specification is returned without the queries that the plan file then neither serves nor rejects.
+    The plan file is returned without rejections that do not hold any more, as the query, its pipeline or the pipeline's
+    code has changed. The specification is returned without the queries that the plan file then neither serves nor
+    rejects.
+
+    Args:
+        plan_set: the plan.
+        specification: the current one.
+        compares_code: whether code is compared; else it need not be at hand.
     """
     current, matching = parts_of(specification), plan_set.matching
     served, rejected = _served(plan_set), {rejection.query for rejection in matching.rejections}
 
-    def holds(*names: str) -> bool:
-        return all(plan_set.parts.get(name) == current[name] for name in names)
+    @cache
+    def holds_pipeline(name: str) -> bool:
+        part = f"pipeline {name}"
+        if plan_set.parts.get(part) != current[part]:
+            return False
+        return not (compares_code and _changed_code(plan_set, specification, {name}))
+
+    def holds(query: Query) -> bool:
+        part = f"query {query.name}"
+        return plan_set.parts.get(part) == current[part] and holds_pipeline(query.pipeline)
 
     queries = tuple(
-        query
-        for query in specification.queries
-        if query.name in served
-        or (query.name in rejected and holds(f"query {query.name}", f"pipeline {query.pipeline}"))
+        query for query in specification.queries if query.name in served or (query.name in rejected and holds(query))
     )
     covered = replace(specification, queries=queries)
     names = {query.name for query in queries}
@@ -107,16 +121,7 @@ def require_fresh(plan_set: PlanFile, specification: Specification, *, profile_s
     served = _served(plan_set)
     pipelines = {query.pipeline for query in specification.queries if query.name in served}
     changes = _changes(plan_set, specification, served, pipelines)
-    uses = {uses for name in pipelines for uses in specification.pipelines[name].code_references}
-    changed_code = []
-    for reference in sorted(uses & plan_set.code_versions.keys()):
-        try:
-            current_version = version_of(resolve(reference, specification.module_paths))
-        except OperatorError as error:
-            changed_code.append(f"the code of {reference} cannot be loaded ({error})")
-            continue
-        if current_version != plan_set.code_versions[reference]:
-            changed_code.append(f"the code of {reference} changed")
+    changed_code = _changed_code(plan_set, specification, pipelines)
     if profile_store is not None and not profile_store.is_file():
         changed_code.append(f"the profile store {profile_store} is missing")
     if changes or changed_code:
@@ -137,6 +142,21 @@ def parts_of(specification: Specification) -> dict[str, str]:
 
 def _served(plan_set: PlanFile) -> set[str]:
     return {assignment.query for assignment in plan_set.matching.assignments}
+
+
+def _changed_code(plan_set: PlanFile, specification: Specification, pipelines: Collection[str]) -> list[str]:
+    """Return the changes of the code of some pipelines."""
+    uses = {uses for name in pipelines for uses in specification.pipelines[name].code_references}
+    changes = []
+    for reference in sorted(uses & plan_set.code_versions.keys()):
+        try:
+            current_version = version_of(resolve(reference, specification.module_paths))
+        except OperatorError as error:
+            changes.append(f"the code of {reference} cannot be loaded ({error})")
+            continue
+        if current_version != plan_set.code_versions[reference]:
+            changes.append(f"the code of {reference} changed")
+    return changes
 
 
 def _changes(
