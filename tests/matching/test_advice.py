@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 
@@ -123,6 +125,29 @@ def test_a_query_that_is_admitted_as_it_is_gets_no_other_advice() -> None:
 
     with pytest.raises(TimeoutError):
         advise(replace(planner, check_time=out_of_time), rejection)
+
+
+def test_a_relaxation_outlives_a_search_for_other_changes_that_times_out() -> None:
+    specification, profiles = random_specification(12, queries=6, cpus=3.0, nodes=1)
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
+    planner = AdmissionPlanner.of(specification, profiles, matching)
+    checks = list[int]()
+
+    def check_time(limit: float = math.inf) -> None:
+        checks.append(len(checks))
+        if len(checks) > limit:
+            raise TimeoutError
+
+    for rejection in matching.rejections:
+        checks.clear()
+        relaxed = replace(planner, check_time=check_time).with_relaxation(rejection)
+        if relaxed.relaxation is not None:
+            break
+    limit = len(checks)
+    checks.clear()
+    assert advise(replace(planner, check_time=partial(check_time, limit)), rejection) == relaxed
+    assert relaxed.relaxation is not None
+    assert len(checks) == limit + 1
 
 
 def test_more_nodes_are_tried_if_a_plan_of_all_queries_does_not_serve_this_one(

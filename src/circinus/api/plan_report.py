@@ -197,8 +197,12 @@ def _what_if(
         on_progress(step)
         return True
 
+    is_late = False
+
     def check_time() -> None:
-        if perf_counter() > end_s:
+        nonlocal is_late
+        is_late = perf_counter() > end_s
+        if is_late:
             raise TimeoutError
 
     rates = [query.rate_per_s for query in specification.queries if query.name in _served(plan_set)]
@@ -225,6 +229,8 @@ def _what_if(
                     rejections[number] = advise(planner, rejections[number], settings)
                 except TimeoutError:
                     omitted.append(step)
+                else:
+                    omitted += [f"further {step}"] if is_late else []
         plan_set = replace(plan_set, matching=replace(plan_set.matching, rejections=tuple(rejections)))
     else:
         omitted += steps

@@ -7,6 +7,7 @@ plans of all queries, so that it runs for selected queries only.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 
 from circinus.matching.admission import AdmissionPlanner
@@ -30,15 +31,21 @@ def advise(
     For a query that would be admitted as it is, this is the only advice.
 
     Args:
-        planner: with the matching that rejects the query.
+        planner: with the matching that rejects the query; its `check_time` ends the search with what was found.
         rejection: of the query.
         settings: of the plans of all queries with more nodes.
+
+    Raises:
+        TimeoutError: the time ended before the search for a relaxation.
     """
     (query,) = [query for query in planner.specification.queries if query.name == rejection.query]
     relaxed = planner.with_relaxation(replace(rejection, advice=()))
     if relaxed.advice:
         return relaxed
-    found = (_on_risk(planner, query), _on_nodes(planner, query, rejection, settings))
+    found = list[Advice | None]()
+    with suppress(TimeoutError):  # each advice was followed successfully, also if a later search ends early
+        found.append(_on_risk(planner, query))
+        found.append(_on_nodes(planner, query, rejection, settings))
     return replace(relaxed, advice=tuple(advice for advice in found if advice is not None))
 
 
