@@ -281,6 +281,8 @@ def test_a_stale_plan_is_told_which_document_changed(plan_set: PlanFile, specifi
 
 
 def test_a_rejection_holds_until_its_query_is_edited(plan_set: PlanFile, specification: Specification) -> None:
+    found = replace(plan_set.matching, weight_with_more_changes=plan_set.matching.total_weight)
+    plan_set = replace(plan_set, matching=found)
     assert covered_part(plan_set, specification) == (plan_set, specification)
     impossible = next(query for query in specification.queries if query.name == "impossible")
     (rejection,) = (rejection for rejection in plan_set.matching.rejections if rejection.query == "impossible")
@@ -292,6 +294,7 @@ def test_a_rejection_holds_until_its_query_is_edited(plan_set: PlanFile, specifi
         assert [query.name for query in covered.queries] == [query.name for query in others]
         assert rejection not in part.matching.rejections
         assert part.matching.assignments == plan_set.matching.assignments
+        assert part.matching.weight_with_more_changes is None
         assert part.matching.total_weight == pytest.approx(plan_set.matching.total_weight - impossible.weight)
         again = add_rejected(part.matching, rejection, specification)
         assert rejection in again.rejections

@@ -101,9 +101,9 @@ def covered_part(
     if names >= rejected:
         return plan_set, covered
     rejections = tuple(rejection for rejection in matching.rejections if rejection.query in names)
-    matching = with_weights(
-        replace(matching, rejections=rejections), queries, specification.required_infrastructure.tenants
-    )
+    # A weight found with more changes may count queries whose rejections are dropped.
+    matching = replace(matching, rejections=rejections, weight_with_more_changes=None)
+    matching = with_weights(matching, queries, specification.required_infrastructure.tenants)
     return replace(plan_set, matching=matching), covered
 
 
