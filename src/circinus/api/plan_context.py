@@ -117,7 +117,7 @@ class LoadedPlan:
 
         matching, infrastructure = self.plan_set.matching, self.specification.required_infrastructure
         _log.info("simulate at %g times the rates, duration_s=%s", load, duration_s)
-        served = {assignment.query for assignment in matching.assignments}
+        served = matching.served
         return simulate(
             simulation_inputs(self.specification, self.profiles() if profiles is None else profiles, matching),
             {sized.deployment: sized.replicas for sized in matching.deployments},

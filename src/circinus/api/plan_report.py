@@ -205,7 +205,8 @@ def _what_if(
         if is_late:
             raise TimeoutError
 
-    rates = [query.rate_per_s for query in specification.queries if query.name in _served(plan_set)]
+    served = plan_set.matching.served
+    rates = [query.rate_per_s for query in specification.queries if query.name in served]
     took_s = 0.0
     for load in _LOADS if rates else ():
         if in_time(f"{load:g}× load", expected_s=took_s):
@@ -235,7 +236,3 @@ def _what_if(
     else:
         omitted += steps
     return WhatIf(tuple(loads), tuple(omitted)), plan_set
-
-
-def _served(plan_set: PlanFile) -> set[str]:
-    return {assignment.query for assignment in plan_set.matching.assignments}

@@ -60,7 +60,7 @@ class ManagedPlans:
     @cached_property
     def queries(self) -> Mapping[str, Query]:
         """Served queries by name, least important first."""
-        served = {assignment.query for assignment in self.matching.assignments}
+        served = self.matching.served
         queries = [query for query in self.specification.queries if query.name in served]
         return {
             query.name: query for query in sorted(queries, key=lambda query: (query.priority, query.weight, query.name))

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.optimizer import plan_all_queries
-from circinus.matching.plan_set import Advice, Matching, Rejection
+from circinus.matching.plan_set import Advice, Rejection
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MatchSettings
 from circinus.specification import Query, Specification
 
@@ -75,7 +75,7 @@ def _on_nodes(planner: AdmissionPlanner, query: Query, rejection: Rejection, set
             if with_more.admitted(query, short=True) is None:
                 continue
             matching, _ = plan_all_queries(larger, planner.profiles, settings=settings, explain_rejections=())
-            if _served(matching) >= {query.name, *_served(planner.matching)}:
+            if matching.served >= {query.name, *planner.matching.served}:
                 nodes = "1 more node" if added == 1 else f"{added} more nodes"
                 sentence = f"it would be served, as all that are now, with {nodes} in pool {pool}"
                 return Advice(sentence, pool=pool, nodes=added)
@@ -89,7 +89,3 @@ def with_nodes(specification: Specification, pool: str, added: int) -> Specifica
         p.model_copy(update={"nodes": p.nodes + added}) if p.name == pool else p for p in infrastructure.pools
     )
     return replace(specification, infrastructure=infrastructure.model_copy(update={"pools": pools}))
-
-
-def _served(matching: Matching) -> set[str]:
-    return {assignment.query for assignment in matching.assignments}

@@ -76,9 +76,9 @@ def enforce_pins(answer: Answer) -> Answer:
 
 def with_others_rejected(matching: Matching, specification: Specification) -> Matching:
     """Return the matching of some queries as one of all: the others are rejected, and nothing is proved."""
-    names = {assignment.query for assignment in matching.assignments}
+    served = matching.served
     total_weight = sum(query.weight for query in specification.queries)
-    others = (query.name for query in specification.queries if query.name not in names)
+    others = (query.name for query in specification.queries if query.name not in served)
     return replace(
         matching,
         rejections=tuple(Rejection(name, "pinned queries precede it", (), None) for name in others),
@@ -86,7 +86,7 @@ def with_others_rejected(matching: Matching, specification: Specification) -> Ma
         weight_bound=total_weight,
         optimal=False,
         cost_bound_usd_per_h=0.0,
-        tenants=tenant_shares(specification.queries, names, specification.required_infrastructure.tenants),
+        tenants=tenant_shares(specification.queries, served, specification.required_infrastructure.tenants),
     )
 
 

@@ -234,7 +234,7 @@ def _heavier(planner: AdmissionPlanner, other: Matching) -> AdmissionPlanner:
     levels = PriorityLevels.of(queries)
 
     def weights(candidate: Matching) -> tuple[float, ...]:
-        served = {assignment.query for assignment in candidate.assignments}
+        served = candidate.served
         return levels.weights_of(np.array([0 if query.name in served else -1 for query in queries]))
 
     return planner if weights(other) <= weights(matching) else planner.with_matching(_with_bounds(other, matching))

@@ -80,7 +80,7 @@ def covered_part(
         compares_code: whether code is compared; else it need not be at hand.
     """
     current, matching = parts_of(specification), plan_set.matching
-    served, rejected = _served(plan_set), {rejection.query for rejection in matching.rejections}
+    served, rejected = matching.served, {rejection.query for rejection in matching.rejections}
 
     @cache
     def holds_pipeline(name: str) -> bool:
@@ -118,7 +118,7 @@ def require_fresh(plan_set: PlanFile, specification: Specification, *, profile_s
     Raises:
         StalePlanError: the specification or code changed, or the profiles are missing; the message lists the changes.
     """
-    served = _served(plan_set)
+    served = plan_set.matching.served
     pipelines = {query.pipeline for query in specification.queries if query.name in served}
     changes = _changes(plan_set, specification, served, pipelines)
     changed_code = _changed_code(plan_set, specification, pipelines)
@@ -138,10 +138,6 @@ def parts_of(specification: Specification) -> dict[str, str]:
         documents[f"infrastructure {name}"] = Specification({}, specification.infrastructure, ())
     documents |= {f"query {query.name}": Specification({}, None, (query,)) for query in specification.queries}
     return {name: part.fingerprint() for name, part in documents.items()}
-
-
-def _served(plan_set: PlanFile) -> set[str]:
-    return {assignment.query for assignment in plan_set.matching.assignments}
 
 
 def _changed_code(plan_set: PlanFile, specification: Specification, pipelines: Collection[str]) -> list[str]:

@@ -173,7 +173,7 @@ def with_weights(
         tenants: tenants of the infrastructure.
         unbounded_weight: weight of queries that the bound on the satisfied weight does not count yet.
     """
-    served = {assignment.query for assignment in matching.assignments}
+    served = matching.served
     decided = served | {rejection.query for rejection in matching.rejections}
     queries = [query for query in specified if query.name in decided]
     satisfied = sum(query.weight for query in queries if query.name in served)
@@ -241,6 +241,11 @@ class Matching:
     """Shares of the infrastructure's tenants that have queries."""
     weight_with_more_changes: float | None = None
     """Weight found with more changes of running plans than are allowed, if it is larger than the satisfied one."""
+
+    @property
+    def served(self) -> set[str]:
+        """Names of the queries with a plan."""
+        return {assignment.query for assignment in self.assignments}
 
     @property
     def weight_gap(self) -> float:

@@ -71,7 +71,7 @@ def replan_for_nodes(
     overrides = {
         pool.name: nodes.get(pool.name, 0) for pool in specified.pools if nodes.get(pool.name, 0) != pool.nodes
     }
-    still_served = {entry.query for entry in matching.assignments}
+    still_served = matching.served
     lowered = tuple(description for name, description in descriptions.items() if name in still_served)
     return ReplanResult(
         replace(controlled, matching=matching, deployments=ready, node_overrides=overrides), unpinned, lowered

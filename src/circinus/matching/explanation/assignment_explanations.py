@@ -170,12 +170,10 @@ def by_outcome(
     return infeasible(plan, outcome)
 
 
-def infeasible(
-    candidate: PlanCandidate, violation: Infeasibility, added_usd_per_h: float | None = None
-) -> CandidateComparison:
+def infeasible(candidate: PlanCandidate, violation: Infeasibility) -> CandidateComparison:
     """Return the comparison of an infeasible candidate."""
     obstacle: Obstacle = "slo" if set(violation.binding) <= set(SloKind) else "capacity"
-    return CandidateComparison(candidate, (1, violation.excess), violation.reason, obstacle, violation, added_usd_per_h)
+    return CandidateComparison(candidate, (1, violation.excess), violation.reason, obstacle, violation)
 
 
 def failure(comparison: CandidateComparison) -> str:

@@ -138,7 +138,7 @@ async def run_load_test(
 
 async def _check_routes(engine: Engine, matching: Matching) -> EngineStatus:
     status = await engine.status()
-    missing = sorted({a.query for a in matching.assignments} - set(status.routes))
+    missing = sorted(matching.served - set(status.routes))
     if missing:
         raise ServingError(
             f"the engine has no route for {', '.join(missing)}; "
@@ -151,13 +151,13 @@ async def _check_routes(engine: Engine, matching: Matching) -> EngineStatus:
 
 def _kinds(specification: Specification, matching: Matching) -> str:
     """Return the kinds of arrivals of the served queries, most frequent first."""
-    served = {assignment.query for assignment in matching.assignments}
+    served = matching.served
     kinds = Counter(query.arrivals.kind for query in specification.queries if query.name in served)
     return " and ".join(kind for kind, _ in kinds.most_common()) or "no"
 
 
 def _arrivals(specification: Specification, matching: Matching, traffic: LoadSpec) -> tuple[Arrival, ...]:
-    served = {assignment.query for assignment in matching.assignments}
+    served = matching.served
     total_s = traffic.warm_up_s + traffic.duration_s
     if traffic.trace is None:
         processes = {query.name: arrival_process(query) for query in specification.queries if query.name in served}
