@@ -73,22 +73,27 @@ class LoadedPlan:
         return unknown_query(name, [query.name for query in self.specification.queries], location=location)
 
     def profiles(
-        self, more: Collection[str] = (), sources: Mapping[str, MeasurementBackend] | None = None
+        self,
+        more: Collection[str] = (),
+        sources: Mapping[str, MeasurementBackend] | None = None,
+        specification: Specification | None = None,
     ) -> Mapping[str, PipelineProfile]:
         """Return the profiles of all served pipelines, with the corrections that the plan was made with.
 
         Args:
             more: further pipelines.
             sources: pipeline -> measurement backend, where it is not this machine.
+            specification: whole specification, as bounds depend on the SLOs of all queries; by default the plan's part.
         """
         from circinus.api.planning_service import apply_corrections
         from circinus.api.profiling_service import load_profiles
 
         served = {assignment.chosen.plan.pipeline for assignment in self.plan_set.matching.assignments}
+        specification = specification or self.specification
         profiles = load_profiles(
-            self.specification, sorted({*more, *served}), self.store, seed=self.plan_set.seed, sources=sources
+            specification, sorted({*more, *served}), self.store, seed=self.plan_set.seed, sources=sources
         )
-        return apply_corrections(self.plan_set.corrections, profiles, self.specification)
+        return apply_corrections(self.plan_set.corrections, profiles, specification)
 
     def desired_state(self, mode: Mode) -> DesiredState:
         """Return the engine state that deploys the plan."""
@@ -192,8 +197,7 @@ def load_plan(plan_file: Path, *, needs_store: bool = False, complete: bool = Fa
         SpecError: files of the specification are missing or faulty.
         StalePlanError: the specification, code or (if needed) store differs from what the plan was made from.
     """
-    plan_set, specification, store = read_plan(plan_file)
-    require_fresh(plan_set, specification, profile_store=store if needs_store else None)
+    plan_set, specification, store = read_plan(plan_file, needs_store=needs_store)
     opened = LoadedPlan.of(plan_set, specification, store, plan_file)
     if complete and opened.unplanned:
         raise StalePlanError(
@@ -205,10 +209,15 @@ def load_plan(plan_file: Path, *, needs_store: bool = False, complete: bool = Fa
     return opened
 
 
-def read_plan(plan_file: Path) -> tuple[PlanFile, Specification, Path]:
+def read_plan(
+    plan_file: Path, *, check_fresh: bool = True, needs_store: bool = False
+) -> tuple[PlanFile, Specification, Path]:
     """Return a plan file, the specification that it names, and the path of its profile store; see `load_plan`."""
     if plan_file != DEFAULT_PLAN:
         require_file(plan_file, "a plan file; write one with `circinus plan`")
     plan_set = load_plan_set(plan_file)
     specification = load_specification([plan_file.parent / file for file in plan_set.files])
-    return plan_set, specification, plan_file.parent / plan_set.profile_store
+    store = plan_file.parent / plan_set.profile_store
+    if check_fresh:
+        require_fresh(plan_set, specification, profile_store=store if needs_store else None)
+    return plan_set, specification, store

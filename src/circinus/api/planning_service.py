@@ -133,6 +133,7 @@ def plan_and_save(
 
 def admit(
     opened: LoadedPlan,
+    specification: Specification,
     query: Query,
     into: Plan,
     *,
@@ -142,7 +143,8 @@ def admit(
     """Plan one more query, and write the plan file with the decision.
 
     Args:
-        opened: running plan with the whole specification and the profile store.
+        opened: running plan with its profile store.
+        specification: whole specification, which may have further queries without a decision.
         query: query to admit.
         into: running plan.
         output: plan file to write, if any.
@@ -155,17 +157,17 @@ def admit(
     if query.name in into:
         present = Admission(query, into[query.name])
         return AdmissionResult(query.name, present, into, 0.0, 0.0, already_served=True)
-    profiles = opened.profiles({query.pipeline}, sources)
+    profiles = opened.profiles({query.pipeline}, sources, specification)
     started = perf_counter()
     running = opened.plan_set
-    admission, matching = admit_query(opened.specification, profiles, running.matching, query.name)
+    admission, matching = admit_query(specification, profiles, running.matching, query.name)
     answered_s = perf_counter() - started
     _log.info("query %s is %s", query.name, "rejected" if admission.assignment is None else "admitted")
     if admission.rejection is not None:
-        matching = add_rejected(matching, admission.rejection, opened.specification)
+        matching = add_rejected(matching, admission.rejection, specification)
     file = add_decision(
         running,
-        opened.specification,
+        specification,
         profiles[query.pipeline],
         matching,
         query.name,
@@ -176,7 +178,7 @@ def admit(
         file = file.moved_to(output.parent)
         save_plan_set(file, output)
     added_usd_per_h = matching.cost_usd_per_h - running.matching.cost_usd_per_h
-    plan = Plan.of(LoadedPlan.of(file, opened.specification, opened.store, output))
+    plan = Plan.of(LoadedPlan.of(file, specification, opened.store, output))
     return AdmissionResult(query.name, admission, plan, added_usd_per_h, answered_s, output)
 
 

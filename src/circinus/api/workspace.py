@@ -80,11 +80,8 @@ class Workspace(ReportingWorkspace):
         """
         from circinus.api.plan_context import LoadedPlan, read_plan
         from circinus.api.plans import Plan
-        from circinus.matching import require_fresh
 
-        plan_set, specification, store = read_plan(Path(path))
-        if check_fresh:
-            require_fresh(plan_set, specification, profile_store=store if needs_store else None)
+        plan_set, specification, store = read_plan(Path(path), check_fresh=check_fresh, needs_store=needs_store)
         workspace = cls(
             specification,
             store=store,
@@ -240,9 +237,9 @@ class Workspace(ReportingWorkspace):
         from circinus.api.planning_service import admit
         from circinus.matching import require_fresh
 
-        added, opened = self._query(query), replace(self._opened(into), specification=self.specification)
+        added, path = self._query(query), None if output is None else Path(output)
         require_fresh(into.file, self.specification)
-        return admit(opened, added, into, output=None if output is None else Path(output), sources=sources or {})
+        return admit(self._opened(into), self.specification, added, into, output=path, sources=sources or {})
 
     def explain(self, plan: Plan, queries: Collection[str] | None = None) -> Explanation:
         """Return the reason of each decision, the alternatives, and changes that would serve a rejected query.
