@@ -98,6 +98,15 @@ def test_a_rejected_query_is_missing_with_its_reason(hopeless: c.Workspace) -> N
     assert {row["binding"] for row in hopeless.explain(plan).rows()} == {"latency"}
 
 
+def test_an_explanation_has_the_pipelines_that_were_measured_since(hopeless: c.Workspace) -> None:
+    plan = hopeless.plan()
+    assert hopeless.explain(plan).measured_since == ()
+    (name,) = plan.file.coverage
+    fewer = replace(plan.file.coverage[name], scores=plan.file.coverage[name].scores - 1)
+    older = replace(plan, file=replace(plan.file, coverage={name: fewer}))
+    assert hopeless.explain(older).measured_since == (name,)
+
+
 def test_reasons_of_rejections_name_the_metric(workspace: c.Workspace) -> None:
     metric = workspace.specification.metric_names["archive"]
     too_accurate = _with_slo(workspace, "accuracy >= 1")

@@ -19,6 +19,7 @@ from circinus.estimation import NO_CORRECTIONS, learn_corrections
 from circinus.matching import (
     Admission,
     MatchSettings,
+    ProfileCoverage,
     add_decision,
     add_rejected,
     admit_query,
@@ -182,8 +183,10 @@ def admit(
     return AdmissionResult(query.name, admission, plan, added_usd_per_h, answered_s, output)
 
 
-def advise_rejected(opened: LoadedPlan, names: Collection[str] | None) -> PlanFile:
+def advise_rejected(opened: LoadedPlan, names: Collection[str] | None) -> tuple[PlanFile, tuple[str, ...]]:
     """Return the plan file with changes that would serve some rejected queries, each of them really planned.
+
+    The second element has the pipelines that were measured further since.
 
     Args:
         opened: plan with its specification and profile store; without stored profiles nothing is planned.
@@ -193,16 +196,22 @@ def advise_rejected(opened: LoadedPlan, names: Collection[str] | None) -> PlanFi
     rejected = [rejection.query for rejection in matching.rejections]
     selected = set(rejected[:_MAX_ADVISED] if names is None else names).intersection(rejected)
     if not selected:
-        return opened.plan_set
+        return opened.plan_set, ()
     try:
         profiles = opened.profiles(pipelines_in_use(opened.specification))
         planner = AdmissionPlanner.of(opened.specification, profiles, matching)
     except (ProfileError, PlanningError):
-        return opened.plan_set
+        return opened.plan_set, ()
     rejections = tuple(
         advise(planner, rejection) if rejection.query in selected else rejection for rejection in matching.rejections
     )
-    return replace(opened.plan_set, matching=replace(matching, rejections=rejections))
+    coverage = opened.plan_set.coverage
+    measured_since = tuple(
+        name
+        for name, profile in profiles.items()
+        if name in coverage and coverage[name].scores not in (None, ProfileCoverage.of(profile).scores)
+    )
+    return replace(opened.plan_set, matching=replace(matching, rejections=rejections)), measured_since
 
 
 def planning_warnings(result: PlanningResult, specification: Specification) -> set[str]:

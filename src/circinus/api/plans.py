@@ -241,6 +241,8 @@ class Explanation(Result):
     specification: Specification
     complete: bool = True
     """True if all queries are explained; deployments and shadow prices are then printed, too."""
+    measured_since: tuple[str, ...] = ()
+    """Pipelines of rejected queries that were measured further since the plan was made."""
 
     def decisions(self) -> Mapping[str, Assignment | Rejection]:
         """Return the decision on each explained query."""
@@ -290,6 +292,7 @@ class Explanation(Result):
                 **vars(decision),
                 "metric": self._shown(decision)[1],
                 "search": self.plan.file.coverage.get(self.queries[name].pipeline),
+                "measured_since": self.queries[name].pipeline in self.measured_since,
                 "corrections": self.corrections([self.queries[name].pipeline]),
             }
             for name, decision in self.decisions().items()
@@ -305,7 +308,11 @@ class Explanation(Result):
             if rejection.query in self.queries:
                 console.print(rejection_explanation(rejection, *self._shown(rejection)))
         for name in sorted({query.pipeline for query in self.queries.values()} & self.plan.file.coverage.keys()):
-            console.print(f"pipeline {name}: {self.plan.file.coverage[name]}", markup=False, highlight=False)
+            since = (
+                "; it was measured further since, `circinus plan` decides again" if name in self.measured_since else ""
+            )
+            text = f"pipeline {name}: {self.plan.file.coverage[name]}{since}"
+            console.print(text, markup=False, highlight=False)
         corrections = self.corrections()
         if corrections:
             console.print(correction_table(corrections))

@@ -264,11 +264,13 @@ class Workspace(ReportingWorkspace):
         for name in set(queries or ()).difference(decided):
             raise opened.missing_query(name)
         explained = {name: self._query(name) for name in (decided if queries is None else queries)}
+        measured_since: tuple[str, ...] = ()
         if not plan.rejected.keys().isdisjoint(explained):
             from circinus.api.planning_service import advise_rejected
 
-            plan = replace(plan, file=advise_rejected(opened, queries))
-        return Explanation(plan, explained, self.specification, queries is None)
+            file, measured_since = advise_rejected(opened, queries)
+            plan = replace(plan, file=file)
+        return Explanation(plan, explained, self.specification, queries is None, measured_since)
 
     def simulate(
         self,

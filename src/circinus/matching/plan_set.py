@@ -270,11 +270,14 @@ class ProfileCoverage:
     measured: int
     failed: int
     unmeasured: int
+    scores: int | None = None
+    """Number of measured items, of all configurations together."""
 
     @classmethod
     def of(cls, profile: PipelineProfile) -> Self:
         """Return the numbers of a profile."""
-        return cls(len(profile.configurations), len(profile.failed), profile.unmeasured)
+        scores = sum(len(measured.items) for measured in profile.configurations)
+        return cls(len(profile.configurations), len(profile.failed), profile.unmeasured, scores)
 
     def __str__(self) -> str:
         total = self.measured + self.failed + self.unmeasured
