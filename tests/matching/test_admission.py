@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.simulation_check import SimulationCheck
 from circinus.planning import plan_queries
 from circinus.planning.settings import DEFAULT_SETTINGS
-from circinus.specification import BurstyArrivals, Specification, Tenant
+from circinus.specification import BurstyArrivals, Infrastructure, Specification, Tenant
 from circinus.statistics.interval import Interval
 from circinus.testing.random_instances import random_specification
 from random_matchings import Instance, all_answers, checked_cost, frontiers_of, random_instance, reestimate
@@ -103,7 +104,7 @@ def test_replicas_that_run_stay_on_their_nodes_where_the_new_ones_go_beside_them
 
 
 def test_a_refusal_names_what_binds_and_its_price() -> None:
-    named = priced = 0
+    named = priced = enlarged = 0
     for seed in seeds(400):
         instance, ran, beside = _running(seed)
         found = admit(beside, ran, frontiers_of(instance)[instance.queries[-1].name])
@@ -113,10 +114,22 @@ def test_a_refusal_names_what_binds_and_its_price() -> None:
         for name in found.rejection.binding:
             assert name.startswith("link ") or name in ("latency", "cost") or name.split()[1].rstrip(":") in pools
         assert {price.resource for price in found.binding} <= set(found.rejection.binding)
+        if all(name.startswith("pool ") for name in found.rejection.binding):
+            larger = copy(beside)
+            larger.infrastructure = _enlarged(instance.infrastructure)
+            assert admit(larger, ran, frontiers_of(instance)[instance.queries[-1].name]).assignment is not None
+            enlarged += 1
         named += found.rejection.reason.startswith("none of its plans fits with the running plans: ")
         priced += bool(found.binding)
     assert named
     assert priced
+    assert enlarged
+
+
+def _enlarged(infrastructure: Infrastructure) -> Infrastructure:
+    """Return the infrastructure with room for any plan in each pool."""
+    pools = tuple(pool.model_copy(update={"nodes": 50, "cpus": 50.0}) for pool in infrastructure.pools)
+    return infrastructure.model_copy(update={"pools": pools})
 
 
 @pytest.mark.parametrize("seed", (4, 6, 8, 0, 1, 2, 3, 5, 7, 9, 10, 11)[: share_of(12)])

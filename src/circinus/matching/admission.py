@@ -13,6 +13,7 @@ from circinus.matching.explanation.assignment_explanations import (
     CandidateComparison,
     alternatives,
     cheaper_failures,
+    confirmed_shortages,
     cost_difference,
     infeasible,
     tie,
@@ -200,6 +201,7 @@ class AdmissionPlanner:
                 extra_candidates=extra,
                 neighbours=neighbours,
                 preceded=preceded,
+                explained=not short,
             )
             admission = decide(doubtful=attempt <= max_simulations)
             if admission.rejection is not None or admission.fit is None or admission.assignment is None:
@@ -327,6 +329,7 @@ def admit(
     neighbours: str = "the running plans",
     preceded: bool = False,
     doubtful: bool = False,
+    explained: bool = True,
 ) -> Admission:
     """Give a query the plan that adds the least cost to the running plans, if any fits.
 
@@ -342,6 +345,7 @@ def admit(
         preceded: whether queries of higher priority run.
         doubtful: whether to return the plan nearest to the latency SLO, with `AdmissionFit.unconfirmed` queries, if no
             plan meets all SLOs by formula.
+        explained: whether to confirm that a shortage is all that keeps the plans of a rejection from running.
     """
     query = frontier.query
     candidates = tuple({plan.plan: plan for plan in (*frontier.candidates, *extra_candidates)}.values())
@@ -359,7 +363,8 @@ def admit(
             if isinstance(fit, AdmissionFit):
                 assignment = _assignment(prepared, position, fit, frontier, failed, neighbours)
                 return Admission(query, assignment, fit=(prepared, fit))
-    rejection = explain_rejection(frontier, tuple(failed.values()), neighbours=neighbours, preceded=preceded)
+    compared = confirmed_shortages(running, prepared, query.slos, failed) if explained else tuple(failed.values())
+    rejection = explain_rejection(frontier, compared, neighbours=neighbours, preceded=preceded)
     prices = {price.resource: price for price in matching.prices}
     return Admission(query, None, rejection, tuple(prices[name] for name in rejection.binding if name in prices))
 

@@ -194,8 +194,21 @@ class AdmissionControl:
             slos: the query's SLOs.
             doubtful: whether to return a fit, with `unconfirmed` queries, if a simulation has to decide.
         """
-        problem, usage = prepared.problem, prepared.with_candidate(candidate)
-        plan = problem.candidates[candidate]
+        usage = prepared.with_candidate(candidate)
+        nodes = self._nodes(prepared.problem, usage)
+        if isinstance(nodes, Infeasibility):
+            return nodes
+        fit = self._fit(prepared.problem, usage, prepared.problem.candidates[candidate], nodes)
+        return self._check_slos(fit, slos, doubtful=doubtful)
+
+    def slo_violation(self, prepared: AdmissionProblem, candidate: int, slos: Slos) -> Infeasibility | None:
+        """Return the SLOs that a candidate would violate even if its pools had room for all its replicas."""
+        usage, plan = prepared.with_candidate(candidate), prepared.problem.candidates[candidate]
+        outcome = self._check_slos(self._fit(prepared.problem, usage, plan, {}), slos, doubtful=False)
+        return outcome if isinstance(outcome, Infeasibility) else None
+
+    def _nodes(self, problem: Problem, usage: Usage) -> dict[Deployment, tuple[int, ...]] | Infeasibility:
+        """Return the node of each replica, or why there is no room for one."""
         shortage = capacity_violation(problem, usage)
         if shortage is not None:
             return shortage
@@ -207,17 +220,23 @@ class AdmissionControl:
                 reason = f"its replicas do not fit on the nodes of pool {name} next to running ones"
                 return Infeasibility((f"pool {name}: whole replicas on nodes",), reason, 0.0, frozenset({pool}))
             nodes |= packed
+        return nodes
+
+    def _fit(
+        self, problem: Problem, usage: Usage, plan: PlanCandidate, nodes: Mapping[Deployment, tuple[int, ...]]
+    ) -> AdmissionFit:
+        """Return a plan with its effects, and its estimate in isolation as the final one."""
         conditions = self._conditions_with(problem, usage, plan)
         unit = problem.price_usd_per_h * usage.replicas / np.where(usage.used, usage.fractional_load, 1.0)
         deployments = [
-            SizedDeployment(d, problem.demand_of(column), nodes[d], conditions.deployments[d].utilization)
+            SizedDeployment(d, problem.demand_of(column), nodes.get(d, ()), conditions.deployments[d].utilization)
             for column, d in enumerate(problem.deployments)
             if usage.used[column]
         ]
         # A replica with a larger demand than before also costs its other users more.
         dearer = [sized.deployment for sized in deployments if sized.demand != self._demands.get(sized.deployment)]
         affected = (*_queues_of(plan), *dearer, *self._reloaded(conditions))
-        fit = AdmissionFit(
+        return AdmissionFit(
             plan=plan,
             final=plan,
             affected_queries=tuple(dict.fromkeys(name for queue in affected for name in self._users.get(queue, ()))),
@@ -228,7 +247,6 @@ class AdmissionControl:
             rows=usage.rows,
             traffic_bytes_per_s=usage.traffic_bytes_per_s,
         )
-        return self._check_slos(fit, slos, doubtful=doubtful)
 
     def _check_slos(self, fit: AdmissionFit, slos: Slos, *, doubtful: bool) -> AdmissionFit | Infeasibility:
         """Return the fit with the query's final estimate if all SLOs are met, else the violation."""

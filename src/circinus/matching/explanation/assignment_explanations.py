@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import insort
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from circinus.arrays import IntArray
-from circinus.estimation import PlanCandidate
-from circinus.matching.admission_control import AdmissionFit
+from circinus.estimation import Estimate, PlanCandidate
+from circinus.matching.admission_control import AdmissionControl, AdmissionFit, AdmissionProblem
 from circinus.matching.cuts import ChurnCut, CostShareCut, SizingCut
 from circinus.matching.feasibility import FeasibleSolution, Infeasibility, capacity_violation, check_feasibility
 from circinus.matching.match_run import Answer
@@ -20,7 +21,7 @@ from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier
 from circinus.planning.ladder import ladder
 from circinus.planning.tie_order import TieKey, TieOrder
-from circinus.specification import Configuration, SloKind
+from circinus.specification import Configuration, SloKind, Slos
 from circinus.specification.formatting import format_usd_per_h
 
 _MAX_ALTERNATIVES = 5
@@ -43,6 +44,8 @@ class CandidateComparison:
     """Violated constraint, or None if the candidate is feasible."""
     added_usd_per_h: float | None = None
     """Change of the total cost if the candidate were feasible; None without a plan to compare with."""
+    sized: Estimate | None = None
+    """Estimate at the final sizes of a candidate that meets its SLOs only there."""
 
     @property
     def is_cheaper(self) -> bool:
@@ -77,7 +80,7 @@ def alternatives(compared: Sequence[CandidateComparison], frontier: Frontier) ->
 
     for entry in sorted(compared, key=lambda comparison: comparison.rank):
         if len(selected) < _MAX_ALTERNATIVES:
-            sized = None if entry.violation is None else entry.violation.sized
+            sized = entry.sized if entry.violation is None else entry.violation.sized
             select(
                 Alternative(
                     entry.candidate.plan,
@@ -91,6 +94,54 @@ def alternatives(compared: Sequence[CandidateComparison], frontier: Frontier) ->
     for miss in frontier.near_misses:
         select(Alternative(miss.candidate.plan, miss.candidate.estimate, miss.reason, "slo"))
     return tuple(selected.values())
+
+
+def confirmed(
+    compared: Iterable[CandidateComparison], confirm: Callable[[CandidateComparison], CandidateComparison]
+) -> list[CandidateComparison]:
+    """Confirm the comparisons that `alternatives` shows, best first; one that changes takes its new place.
+
+    Args:
+        compared: candidates of a query.
+        confirm: returns a comparison itself, or what is true of its candidate instead.
+    """
+    remaining, final, shown = sorted(compared, key=_rank), list[CandidateComparison](), set[object]()
+    while remaining and len(shown) < _MAX_ALTERNATIVES:
+        first = remaining.pop(0)
+        actual = confirm(first)
+        if actual is first:
+            final.append(first)
+            shown.add((first.candidate.plan.configuration, first.candidate.plan.placement))
+        else:
+            insort(remaining, actual, key=_rank)
+    return [*final, *remaining]
+
+
+def confirmed_shortages(
+    running: AdmissionControl, prepared: AdmissionProblem, slos: Slos, failed: Mapping[int, CandidateComparison]
+) -> list[CandidateComparison]:
+    """Return the failed candidates, a shortage in pools only where more room would be enough, else the violated SLOs.
+
+    Args:
+        running: the running plans.
+        prepared: the query.
+        slos: of the query.
+        failed: position of a candidate -> its comparison.
+    """
+    position_of = {comparison.candidate.plan: position for position, comparison in failed.items()}
+
+    def confirm(comparison: CandidateComparison) -> CandidateComparison:
+        violation = comparison.violation
+        if violation is None or not violation.pools or any(name.startswith("link ") for name in violation.binding):
+            return comparison
+        violated = running.slo_violation(prepared, position_of[comparison.candidate.plan], slos)
+        return comparison if violated is None else infeasible(comparison.candidate, violated)
+
+    return confirmed(failed.values(), confirm)
+
+
+def _rank(comparison: CandidateComparison) -> tuple[int, float]:
+    return comparison.rank
 
 
 def _compare_candidates(answer: Answer, query: int, order: TieOrder) -> tuple[CandidateComparison, ...]:

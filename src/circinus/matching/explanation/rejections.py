@@ -91,6 +91,8 @@ def explain_rejection(
         nearest = nearest_first[0]
         if nearest.obstacle == "slo":
             reason = reason.removesuffix(isolated_limits)  # those on running deployments differ
+        elif nearest.violation is not None:
+            binding = nearest.violation.binding  # as sized, the plan meets the SLOs
         sized = f"at their final sizes next to {neighbours}, the nearest of {len(compared)} plans {failure(nearest)}"
         reason = f"{reason}; {sized}"
     return Rejection(
