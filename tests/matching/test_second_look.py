@@ -39,6 +39,8 @@ def test_a_query_is_served_on_deployments_that_are_utilized_less_than_their_targ
     slos = {q.name: q.slos for q in specification.queries}
     assert query in [assignment.query for assignment in matching.assignments]
     assert not any(a.chosen.estimate.violations(slos[a.query], sized=True) for a in matching.assignments)
+    by_cost = [(a.query, other) for a in matching.assignments for other in a.alternatives if other.obstacle == "cost"]
+    assert not any(other.estimate.violations(slos[name], sized=other.is_sized) for name, other in by_cost)
 
 
 def _with_pins(specification: Specification, *names: str) -> Specification:

@@ -11,12 +11,9 @@ from circinus.estimation import PlanCandidate
 from circinus.matching.admission_control import AdmissionControl, AdmissionFit, AdmissionProblem
 from circinus.matching.explanation.assignment_explanations import (
     CandidateComparison,
-    alternatives,
-    cheaper_failures,
     confirmed_shortages,
-    cost_difference,
+    explain_admission,
     infeasible,
-    tie,
 )
 from circinus.matching.explanation.rejections import NO_SINGLE_SLO, explain_rejection
 from circinus.matching.explanation.slo_relaxation import (
@@ -43,9 +40,7 @@ from circinus.matching.simulation_check import (
     exclude_refuted,
     simulation_inputs,
 )
-from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, plan_query
-from circinus.planning.ladder import ladder
 from circinus.planning.planner import CompiledProfiles
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
@@ -345,7 +340,7 @@ def admit(
         preceded: whether queries of higher priority run.
         doubtful: whether to return the plan nearest to the latency SLO, with `AdmissionFit.unconfirmed` queries, if no
             plan meets all SLOs by formula.
-        explained: whether to confirm that a shortage is all that keeps the plans of a rejection from running.
+        explained: whether to try as sized the plans that are shown besides, or that lack room in a pool alone.
     """
     query = frontier.query
     candidates = tuple({plan.plan: plan for plan in (*frontier.candidates, *extra_candidates)}.values())
@@ -353,7 +348,9 @@ def admit(
     failed: dict[int, CandidateComparison] = {}
     for position, outcome in running.try_candidates(prepared, query.slos):
         if isinstance(outcome, AdmissionFit):
-            assignment = _assignment(prepared, position, outcome, frontier, failed, neighbours)
+            assignment = explain_admission(
+                running, prepared, position, outcome, frontier, failed, neighbours=neighbours, confirms=explained
+            )
             return Admission(query, assignment, fit=(prepared, outcome))
         failed[position] = infeasible(candidates[position], outcome)
     for position in sorted(failed, key=lambda position: failed[position].rank) if doubtful else ():
@@ -361,46 +358,14 @@ def admit(
         if violation is not None and violation.binding == _LATE:
             fit = running.try_candidate(prepared, position, query.slos, doubtful=True)
             if isinstance(fit, AdmissionFit):
-                assignment = _assignment(prepared, position, fit, frontier, failed, neighbours)
+                assignment = explain_admission(
+                    running, prepared, position, fit, frontier, failed, neighbours=neighbours, confirms=explained
+                )
                 return Admission(query, assignment, fit=(prepared, fit))
     compared = confirmed_shortages(running, prepared, query.slos, failed) if explained else tuple(failed.values())
     rejection = explain_rejection(frontier, compared, neighbours=neighbours, preceded=preceded)
     prices = {price.resource: price for price in matching.prices}
     return Admission(query, None, rejection, tuple(prices[name] for name in rejection.binding if name in prices))
-
-
-def _assignment(
-    prepared: AdmissionProblem,
-    position: int,
-    fit: AdmissionFit,
-    frontier: Frontier,
-    failures: Mapping[int, CandidateComparison],
-    neighbours: str,
-) -> Assignment:
-    """Return the query's plan with its reason and alternatives."""
-    candidates, added = prepared.problem.candidates, prepared.marginal_costs.added_usd_per_h
-    failed = [
-        replace(failure, added_usd_per_h=float(added[other] - added[position]))
-        for other, failure in failures.items()
-        if other != position
-    ]
-    untried = [other for other in prepared.cheapest_first if other != position and other not in failures]
-    compared = [
-        cost_difference(candidates[other], extra, extra)
-        if (extra := float(added[other] - added[position])) > EQUAL_USD_PER_H
-        else tie(candidates[other], prepared.tie_key(other), prepared.tie_key(position))
-        for other in untried
-    ]
-    merit = "its only plan" if len(candidates) == 1 else f"adds the lowest cost among its {len(candidates)} plans"
-    if fit.unconfirmed:
-        merit = "nearest to the latency SLOs of its plans that fit by capacity, confirmed by a simulation"
-    return Assignment(
-        query=frontier.query.name,
-        chosen=fit.final,
-        reason="; ".join((f"{merit}, given {neighbours}", *cheaper_failures(failed))),
-        alternatives=alternatives([*compared, *failed], frontier),
-        ladder=ladder(frontier.query, frontier.plans, candidates[position]),
-    )
 
 
 def add_admitted(

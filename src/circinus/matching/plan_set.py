@@ -58,8 +58,8 @@ class Alternative:
     """Change of the cost of all queries together if the query had this plan instead, without churn; None if the query
     is rejected or the plan was not compared by cost."""
     is_sized: bool = False
-    """True if the estimate is at the final sizes, at which the plan violates an SLO of its query; else it is in
-    isolation at utilization targets."""
+    """True if the estimate is at the final sizes, for a plan that misses an SLO there or at utilization targets; else
+    it is in isolation at utilization targets."""
 
 
 @dataclass(frozen=True)

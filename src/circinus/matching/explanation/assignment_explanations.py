@@ -21,7 +21,7 @@ from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier
 from circinus.planning.ladder import ladder
 from circinus.planning.tie_order import TieKey, TieOrder
-from circinus.specification import Configuration, SloKind, Slos
+from circinus.specification import Configuration, QueryPlan, SloKind, Slos
 from circinus.specification.formatting import format_usd_per_h
 
 _MAX_ALTERNATIVES = 5
@@ -45,7 +45,7 @@ class CandidateComparison:
     added_usd_per_h: float | None = None
     """Change of the total cost if the candidate were feasible; None without a plan to compare with."""
     sized: Estimate | None = None
-    """Estimate at the final sizes of a candidate that meets its SLOs only there."""
+    """Estimate as sized of a candidate that meets its SLOs only there."""
 
     @property
     def is_cheaper(self) -> bool:
@@ -64,15 +64,74 @@ def explain_assignments(answer: Answer) -> tuple[Assignment, ...]:
                 query=problem.queries[query],
                 chosen=answer.solution.sizing.final[query],
                 reason=_reason(answer, query, compared),
-                alternatives=alternatives(compared, frontier),
+                alternatives=alternatives(compared, frontier, chosen=problem.candidates[candidate].plan),
                 ladder=ladder(frontier.query, frontier.plans, problem.candidates[candidate]),
             )
         )
     return tuple(assignments)
 
 
-def alternatives(compared: Sequence[CandidateComparison], frontier: Frontier) -> tuple[Alternative, ...]:
-    """Return the best candidates and then the near misses, one for each configuration and placement."""
+def explain_admission(
+    running: AdmissionControl,
+    prepared: AdmissionProblem,
+    position: int,
+    fit: AdmissionFit,
+    frontier: Frontier,
+    failures: Mapping[int, CandidateComparison],
+    *,
+    neighbours: str,
+    confirms: bool,
+) -> Assignment:
+    """Return an admitted query's plan with its reason and alternatives.
+
+    Args:
+        running: the running plans.
+        prepared: the query.
+        position: of its plan among the candidates.
+        fit: the plan as sized.
+        frontier: the query's plans.
+        failures: position of a candidate that was tried before -> its comparison.
+        neighbours: description of the running plans.
+        confirms: whether to try alternatives as sized that miss an SLO at their utilization targets.
+    """
+    candidates, added = prepared.problem.candidates, prepared.marginal_costs.added_usd_per_h
+    failed = [
+        replace(failure, added_usd_per_h=float(added[other] - added[position]))
+        for other, failure in failures.items()
+        if other != position
+    ]
+    untried = [other for other in prepared.cheapest_first if other != position and other not in failures]
+    compared = [
+        cost_difference(candidates[other], extra, extra)
+        if (extra := float(added[other] - added[position])) > EQUAL_USD_PER_H
+        else tie(candidates[other], prepared.tie_key(other), prepared.tie_key(position))
+        for other in untried
+    ]
+    position_of = {candidates[other].plan: other for other in untried}
+
+    def try_plan(plan: QueryPlan) -> PlanCandidate | Infeasibility:
+        outcome = running.try_candidate(prepared, position_of[plan], frontier.query.slos)
+        return outcome if isinstance(outcome, Infeasibility) else outcome.final
+
+    others = [*compared, *failed]
+    if confirms:
+        others = _tried_as_sized(others, frontier.query.slos, try_plan)
+    merit = "its only plan" if len(candidates) == 1 else f"adds the lowest cost among its {len(candidates)} plans"
+    if fit.unconfirmed:
+        merit = "nearest to the latency SLOs of its plans that fit by capacity, confirmed by a simulation"
+    return Assignment(
+        query=frontier.query.name,
+        chosen=fit.final,
+        reason="; ".join((f"{merit}, given {neighbours}", *cheaper_failures(failed))),
+        alternatives=alternatives(others, frontier, chosen=fit.plan.plan),
+        ladder=ladder(frontier.query, frontier.plans, candidates[position]),
+    )
+
+
+def alternatives(
+    compared: Sequence[CandidateComparison], frontier: Frontier, *, chosen: QueryPlan | None = None
+) -> tuple[Alternative, ...]:
+    """Return the best candidates and then the near misses but the chosen plan, one per configuration and placement."""
     selected: dict[tuple[Configuration, tuple[tuple[str, str], ...]], Alternative] = {}
 
     def select(alternative: Alternative) -> None:
@@ -92,11 +151,12 @@ def alternatives(compared: Sequence[CandidateComparison], frontier: Frontier) ->
                 )
             )
     for miss in frontier.near_misses:
-        select(Alternative(miss.candidate.plan, miss.candidate.estimate, miss.reason, "slo"))
+        if miss.candidate.plan != chosen:
+            select(Alternative(miss.candidate.plan, miss.candidate.estimate, miss.reason, "slo"))
     return tuple(selected.values())
 
 
-def confirmed(
+def _confirmed(
     compared: Iterable[CandidateComparison], confirm: Callable[[CandidateComparison], CandidateComparison]
 ) -> list[CandidateComparison]:
     """Confirm the comparisons that `alternatives` shows, best first; one that changes takes its new place.
@@ -137,7 +197,31 @@ def confirmed_shortages(
         violated = running.slo_violation(prepared, position_of[comparison.candidate.plan], slos)
         return comparison if violated is None else infeasible(comparison.candidate, violated)
 
-    return confirmed(failed.values(), confirm)
+    return _confirmed(failed.values(), confirm)
+
+
+def _tried_as_sized(
+    compared: Iterable[CandidateComparison], slos: Slos, try_plan: Callable[[QueryPlan], PlanCandidate | Infeasibility]
+) -> list[CandidateComparison]:
+    """Return comparisons of a query; candidates that miss an SLO at their utilization targets are tried as sized.
+
+    Args:
+        compared: other plans than the query got; those by cost were not tried.
+        slos: of the query.
+        try_plan: returns a plan's final estimate in place of the plan that the query got, or why it fails.
+    """
+
+    def confirm(comparison: CandidateComparison) -> CandidateComparison:
+        candidate = comparison.candidate
+        is_tried = comparison.obstacle != "cost" or comparison.sized is not None
+        if is_tried or not candidate.estimate.violations(slos):
+            return comparison
+        outcome = try_plan(candidate.plan)
+        if isinstance(outcome, Infeasibility):
+            return replace(infeasible(candidate, outcome), added_usd_per_h=comparison.added_usd_per_h)
+        return replace(comparison, reason=f"{comparison.reason}; latency as sized", sized=outcome.estimate)
+
+    return _confirmed(compared, confirm)
 
 
 def _rank(comparison: CandidateComparison) -> tuple[int, float]:
@@ -170,7 +254,14 @@ def _compare_candidates(answer: Answer, query: int, order: TieOrder) -> tuple[Ca
             else:
                 comparison = _by_feasibility(answer, trial, candidate)
             comparisons.append(replace(comparison, added_usd_per_h=extra))
-    return tuple(sorted(comparisons, key=lambda comparison: comparison.rank))
+    candidate_of = {problem.candidates[candidate].plan: candidate for candidate in problem.candidates_of(query)}
+
+    def try_plan(plan: QueryPlan) -> PlanCandidate | Infeasibility:
+        trial[query] = candidate_of[plan]
+        outcome = check_feasibility(problem, trial, answer.run.slos, answer.run.reestimate)
+        return outcome if isinstance(outcome, Infeasibility) else outcome.sizing.final[query]
+
+    return tuple(_tried_as_sized(comparisons, answer.run.slos[query], try_plan))
 
 
 def cost_difference(candidate: PlanCandidate, extra_usd_per_h: float, with_churn: float) -> CandidateComparison:
