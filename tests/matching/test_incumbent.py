@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from budget import HANG_LIMIT_S, examples, seeds, share_of
 from circinus.errors import PlanningError
-from circinus.estimation import PlanCandidate
+from circinus.estimation import MergedLoad, PlanCandidate
 from circinus.matching import Incumbent, Matching, MatchSettings, PlanDiff, match, plan_all_queries
 from circinus.matching.column_generation import Compose
 from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
 from circinus.planning import Frontier
-from circinus.specification import Deployment, Infrastructure, Query, QueryPlan, Specification
+from circinus.specification import Deployment, Infrastructure, LatencySlo, Query, QueryPlan, Slos, Specification
+from circinus.statistics.interval import Interval
 from circinus.testing.random_instances import random_specification
 from raised import raises_code
 from random_matchings import (
@@ -305,6 +306,31 @@ def test_running_plans_cost_no_weight_unless_changes_are_limited(
     assert found.satisfied_weight == weight
     assert found.weight_with_more_changes == more
     assert found.weight_bound == 3.0
+
+
+@pytest.mark.parametrize(("limit_s", "weight"), [(0.4, 1.0), (0.2, 0.0)])
+def test_the_bound_on_the_weight_counts_a_running_plan_that_is_too_slow_at_its_targets_if_it_stays(
+    limit_s: float, weight: float
+) -> None:
+    infra = infrastructure([("edge", 1, 4.0, 16.0, 1.0)])
+    running = candidate("q", [use(deployment("a", 0, "edge"), 0.3, infra)], latency_s=0.5)
+    slos = Slos(latency=LatencySlo(limit_s=limit_s))
+    query = Query(name="q", pipeline="p", source="home", rate_per_s=1.0, slos=slos)
+
+    def faster(plan: PlanCandidate, _: MergedLoad) -> PlanCandidate:
+        """Estimate a plan as sized: its replicas are utilized less."""
+        return replace(plan, estimate=replace(plan.estimate, latency_s=Interval(0.3, 0.3, 0.3)))
+
+    found = match(
+        {"q": Frontier(query, (), {}, (), (), "too slow")},
+        infra,
+        faster,
+        compose=lambda *_: (),
+        compose_running=lambda *_: (running,),
+        settings=PATIENT,
+        incumbent=Incumbent({"q": running.plan}),
+    )
+    assert found.satisfied_weight == found.weight_bound == weight
 
 
 def test_a_smaller_weight_of_higher_priority_is_not_announced_as_found_with_more_changes() -> None:

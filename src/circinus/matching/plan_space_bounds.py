@@ -31,20 +31,32 @@ def plan_space_bounds(answer: Answer) -> tuple[float, float]:
     """Return (an upper bound on the weight, a lower bound on the cost at the answer's weight) of every matching.
 
     Plans count at their utilization targets, within the tolerance of the plan search. A query without such a plan has
-    no weight here, although a second look may serve it: if plans counted whose latency there is up to three times the
-    limit, 8 instead of 28 of 40 random applications would reach the bound on the weight, and none its cost as well.
+    no weight here unless it is served, as sized, although a second look may serve it: if plans counted whose latency
+    there is up to three times the limit, 8 instead of 28 of 40 random applications would reach the bound on the weight,
+    and none its cost as well.
     Bounds ignore priorities.
     """
     problem, frontiers = replace(answer.problem, incumbent=None), answer.run.frontiers
-    servable = np.array([bool(len(problem.candidates_of(query))) for query in range(len(problem.queries))], dtype=bool)
+    servable = np.array([_has_plan_at_targets(answer, query) for query in range(len(problem.queries))], dtype=bool)
     weight = np.where(servable, problem.priority_levels.weight, 0.0)
+    served_as_sized = float(problem.priority_levels.weight[~servable & (answer.chosen >= 0)].sum())
     names = [name for name, may_be in zip(problem.queries, servable, strict=True) if may_be]
-    satisfied, bound = problem.priority_levels.weight_of(answer.chosen), float(weight.sum())
+    satisfied = problem.priority_levels.weight_of(answer.chosen) - served_as_sized
+    bound = float(weight.sum())
     if not _is_reached(bound, satisfied):
         bound = min(bound, _weight_bound(answer, problem, weight[servable], [frontiers[name] for name in names]))
     lowest_usd_per_h = _lowest_prices([frontiers[name] for name in names], _FREE)
     bound = satisfied if _is_reached(bound, satisfied) else bound
-    return bound, _cost_bound(weight[servable], lowest_usd_per_h, satisfied)
+    return bound + served_as_sized, _cost_bound(weight[servable], lowest_usd_per_h, satisfied)
+
+
+def _has_plan_at_targets(answer: Answer, query: int) -> bool:
+    """Return whether any plan of a query meets its SLOs at utilization targets; a running plan may not."""
+    candidates, slos = answer.problem.candidates_of(query), answer.run.slos[query]
+    plans = (answer.problem.candidates[candidate] for candidate in candidates)
+    return bool(answer.run.frontiers[answer.problem.queries[query]].candidates) or any(
+        not plan.estimate.violations(slos) for plan in plans
+    )
 
 
 def _is_reached(bound: float, weight: float) -> bool:
