@@ -85,6 +85,14 @@ def test_the_odds_of_a_latency_are_those_of_order_statistics() -> None:
     assert got == pytest.approx(1 - 0.95**59 / 2)
 
 
+def test_a_far_percentile_of_few_items_is_no_more_likely_than_the_promise() -> None:
+    """80 items show nothing of a 99.99th percentile, however lax its limit, but much of a 95th."""
+    latency_s = np.linspace(0.1, 0.2, 80)
+    far, near = (latency_slo_probability(latency_s, 80, LatencySlo(percentile=p, limit=9), 0.05) for p in (99.99, 95.0))
+    assert far == pytest.approx(0.95)
+    assert near == pytest.approx(1 - 0.95**80 / 2)
+
+
 def test_all_together_is_the_product() -> None:
     assert SloProbabilities.of(0.9, 0.8, 1.0).joint == pytest.approx(0.72)
     assert SloProbabilities.of(0.9, 0.8, 0.0).joint == 0.0

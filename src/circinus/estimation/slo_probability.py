@@ -72,7 +72,8 @@ def latency_slo_probability(latency_s: FloatArray, items: int, slo: LatencySlo, 
     The result is the probability that fewer than m of n items lie below the true percentile, plus half the probability
     of exactly m (David & Nagaraja, Order Statistics, 2003, section 7.1). With fewer items a log-normal distribution is
     assumed, as in `circinus.estimation.percentiles`: the result is the confidence at which the upper tolerance limit
-    equals the SLO's limit (the equation behind Natrella's factor, solved for the probability).
+    equals the SLO's limit (the equation behind Natrella's factor, solved for the probability). An assumed distribution
+    cannot replace items that were not measured: the result is at most that of n items all within the limit, or 1 - risk.
 
     Limits: the waits and links of the scenarios are treated as if each item had a single one of them; a rare slow kind
     of item that was not drawn is not covered.
@@ -82,9 +83,10 @@ def latency_slo_probability(latency_s: FloatArray, items: int, slo: LatencySlo, 
         items: number of measured items behind the scenarios.
     """
     count = min(items, len(latency_s))
-    if items < percentile_sample_size(slo.percentile, risk):
-        return _uncertain(_log_normal_probability(latency_s, count, slo))
     share = slo.percentile / 100
+    if items < percentile_sample_size(slo.percentile, risk):
+        most = max(1 - risk, _below(items, share, items))
+        return _uncertain(min(most, _log_normal_probability(latency_s, count, slo)))
     within = float((latency_s <= slo.limit_s + slo.tolerance).mean()) * count
     fewer = math.floor(within + 1e-9)
     part = max(0.0, within - fewer)
