@@ -25,6 +25,7 @@ def demo_figures(
     load = reports[OURS]
     measured = load.measured
     last = list(report.values())[-1]
+    kept = sum(query.satisfied for query in measured.queries)
     figures = [
         Figure(
             "items sent that planning had seen",
@@ -38,11 +39,11 @@ def demo_figures(
         Figure("queries served", len(plans[OURS]), 12, "higher", "queries"),
         Figure(
             "promises kept when measured",
-            measured.promises_kept / max(measured.promises, 1),
+            kept / max(measured.promises, 1),
             0.9,
             "higher",
             "of plans",
-            f"{measured.promises_kept} of {measured.promises}",
+            f"{kept} of {measured.promises}",
         ),
     ]
     for name, plan in plans.items():

@@ -71,7 +71,7 @@ def row(strategy: str, matching: Matching, query: QueryMeasurement) -> dict[str,
 def _sums(matching: Matching, report: LoadReport) -> str:
     return (
         f"[bold]{report.goodput:g} of {report.total_weight:g}[/bold]\n"
-        f"{report.promises_kept} of {report.promises} served\n"
+        f"{sum(query.satisfied for query in report.queries)} of {report.promises} served\n"
         f"{format_usd_per_h(matching.cost_usd_per_h)}"
     )
 

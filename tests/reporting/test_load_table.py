@@ -93,6 +93,8 @@ def test_a_busy_machine_is_named_where_it_explains_something() -> None:
     assert "other programs kept 1.9 of the machine's 2 CPUs busy: latencies exceed" in _report(slow, BUSY)
     assert "busy" not in _report(slow, QUIET)
     assert "busy" not in _report(MEASURED, BUSY)
+    assert "busy" not in _report(replace(slow, latency_s=LatencySummary(0.1, 0.1, 0.14, 0.4, 95.0, 0.14)), BUSY)
+    assert "busy" in _report(replace(MEASURED, verdicts={SloKind.LATENCY: SloVerdict.UNSURE}), BUSY)
     late = GeneratorLag(0.01, 0.05, 0.1, late=True)
     assert "were sent 50 ms late" in _report(MEASURED, BUSY, late)
     assert "the machine was too busy: requests were sent" in _report(MEASURED, QUIET, late)

@@ -31,6 +31,7 @@ from circinus.specification import (
     MetricSpec,
     PeriodicArrivals,
     PoissonArrivals,
+    SloKind,
     Slos,
 )
 from circinus.testing import operators as conformance_operators
@@ -71,7 +72,7 @@ def test_every_request_is_measured_and_every_objective_judged() -> None:
     assert (measured.decisive_items, measured.available_items) == (40, len(ITEMS))
     assert measured.predicted is not None
     assert measured.predicted.latency_s.value == 0.1
-    assert (report.goodput, report.total_weight, report.promises_kept, report.promises) == (1.0, 1.0, 1, 1)
+    assert (report.goodput, report.total_weight, report.promises_kept, report.promises) == (1.0, 1.0, 0, 1)
     assert not report.lateness.late
 
 
@@ -156,6 +157,9 @@ def test_late_generator_is_reported_and_its_lateness_counts() -> None:
     assert report.queries[0].slos_met == {"latency": False}
     assert report.queries[0].verdicts == {"latency": "unsure"}, "the lag alone may have missed it"
     assert report.lateness.max_s >= report.lateness.p99_s > 0.2
+    bounds = (report.queries[0].bounds or {})[SloKind.LATENCY]
+    assert bounds.lower is not None
+    assert bounds.lower >= 0.05 - 1e-9, "no latency is below the service time"
     assert report.queries[0].latency_s is not None
     assert report.queries[0].latency_s.p50_s is not None
     assert report.queries[0].latency_s.p50_s > 0.25

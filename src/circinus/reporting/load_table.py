@@ -217,16 +217,22 @@ def _busy_text(report: LoadReport) -> str:
         effects.append(f"services took up to {factor:.2f} times the profile's")
     if report.rate_factor <= 1 and any(map(_exceeds_prediction, report.queries)):
         effects.append("latencies exceed the plan's bounds")
+    elif any(map(_may_be_late, report.queries)):
+        effects.append("latency SLOs are missed or unsure")
     if not effects:
         return ""
     cause = "the machine was too busy"
     if machine is not None and machine.busy:
         cause = f"other programs kept {machine.others_cpus:.1f} of the machine's {machine.cpus} CPUs busy"
-    return f"{cause}: {', '.join(effects)}. Measured latencies are overstated"
+    return f"{cause}: {', '.join(effects)}. Measured latencies {'are' if report.lateness.late else 'may be'} overstated"
 
 
 def _exceeds_prediction(query: QueryMeasurement) -> bool:
-    if query.latency_s is None or query.predicted is None or query.bounds is None:
+    if query.latency_s is None or query.predicted is None:
         return False
-    lower_s = query.bounds[SloKind.LATENCY].lower
-    return lower_s is None or lower_s > query.predicted.latency_s.upper
+    measured_s = query.latency_s.at_percentile_s
+    return measured_s is None or measured_s > query.predicted.latency_s.upper
+
+
+def _may_be_late(query: QueryMeasurement) -> bool:
+    return (query.verdicts or {}).get(SloKind.LATENCY, SloVerdict.YES) is not SloVerdict.YES

@@ -167,11 +167,11 @@ class LoadReport:
     deployments_cost_usd_per_h: float
     """Cost of all sized deployments, used or not."""
     goodput: float
-    """Total weight of the queries that met all SLOs; rejected queries add nothing."""
+    """Total weight of the queries that met all SLOs, by the measured values; rejected queries add nothing."""
     total_weight: float
     """Total weight of all queries."""
     promises_kept: int
-    """Number of served queries that met all SLOs."""
+    """Number of served queries that meet all SLOs by their verdict; `verdicts` has the unsure ones."""
     promises: int
     """Number of served queries."""
     verdicts: Mapping[SloVerdict, int] = field(default_factory=dict)

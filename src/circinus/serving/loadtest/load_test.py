@@ -128,7 +128,7 @@ async def run_load_test(
         deployments_cost_usd_per_h=sum(d.demand.cost_usd_per_h * d.replicas for d in matching.deployments),
         goodput=sum(query.weight for query in queries if query.satisfied),
         total_weight=sum(query.weight for query in queries),
-        promises_kept=sum(query.satisfied for query in queries),
+        promises_kept=sum(query.verdict is SloVerdict.YES for query in queries),
         promises=sum(query.served for query in queries),
         verdicts={verdict: sum(query.verdict == verdict for query in queries) for verdict in SloVerdict},
         learning=learning,

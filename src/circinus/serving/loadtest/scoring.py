@@ -54,7 +54,8 @@ def measure_queries(
         items: pipeline -> items, with ground truth.
         duration_s: measured seconds.
         begin_s: start of the measured seconds, after the start of the traffic.
-        lag_s: seconds by which latencies may be overstated, as requests were sent late: lower bounds allow for them.
+        lag_s: seconds by which latencies may be overstated, as requests were sent late: lower bounds allow for them,
+            down to the shortest service time.
 
     Raises:
         OperatorError: a metric cannot be loaded. Failures on answers are reported in the `errors` of their query.
@@ -181,6 +182,8 @@ def _measure(
             items = [answer.item_key for answer, _ in answered]
             score, standard_error = clustered_ratio(scores, np.ones(len(scores)), items)
             sample = replace(sample, scores=scores, scored_items=items)
+            shortest_s = min(max(response.timings.stage_s.values()) for _, response in answered)
+            sample = replace(sample, shortest_s=shortest_s)
             stages = answered[0][1].timings.stage_s
             stage_s = {stage: float(np.mean([r.timings.stage_s[stage] for _, r in answered])) for stage in stages}
     slos_met = query.slos.attained(None if latency is None else latency.at_percentile_s, score, cost[0])
@@ -229,6 +232,8 @@ class _Sample:
     """Key of the item of each score."""
     cost_usd_per_h: float
     cost_standard_error: float
+    shortest_s: float = 0.0
+    """Shortest service time of a request at its slowest operator, which no latency is below."""
 
     @property
     def distinct_items(self) -> int:
@@ -239,20 +244,21 @@ class _Sample:
         intervals = {SloKind.COST: cost_interval(self.cost_usd_per_h, self.cost_standard_error, query.risk)}
         if len(self.latency_s):
             bounds_s = latency_interval(self.latency_s, self.items, query.slos.percentile, query.risk)
-            intervals[SloKind.LATENCY] = replace(bounds_s, lower=max(0.0, bounds_s.lower - lag_s))
+            lower_s = min(bounds_s.lower, max(self.shortest_s, bounds_s.lower - lag_s))
+            intervals[SloKind.LATENCY] = replace(bounds_s, lower=lower_s)
         if self.scores:
             intervals[SloKind.ACCURACY] = score_interval(self.scores, self.scored_items, query.risk, *score_range)
         return intervals
 
     def enlarged(self, factor: float) -> _Sample:
         """Return a sample that repeats these requests, with other items at each turn."""
-        return _Sample(
-            np.resize(self.latency_s, round(factor * len(self.latency_s))),
-            _repeated(self.items, factor),
-            list(np.resize(self.scores, round(factor * len(self.scores)))),
-            _repeated(self.scored_items, factor),
-            self.cost_usd_per_h,
-            self.cost_standard_error / math.sqrt(factor),
+        return replace(
+            self,
+            latency_s=np.resize(self.latency_s, round(factor * len(self.latency_s))),
+            items=_repeated(self.items, factor),
+            scores=list(np.resize(self.scores, round(factor * len(self.scores)))),
+            scored_items=_repeated(self.scored_items, factor),
+            cost_standard_error=self.cost_standard_error / math.sqrt(factor),
         )
 
 
