@@ -15,6 +15,7 @@ from circinus.matching.feasibility import Infeasibility
 from circinus.matching.plan_set import Advice
 from circinus.planning import BestEffortPlan, Frontier, NearMiss
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
+from circinus.reporting.html_report.frontier_chart import LADDER, compared_plans
 from circinus.reporting.plan_table import best_effort_text, format_probability, plan_table, price_table
 from circinus.specification import BurstyArrivals, LatencySlo, Query, SloKind, Slos
 from circinus.specification.formatting import format_latency_bound, format_usd_per_h
@@ -152,6 +153,8 @@ def test_no_rung_above_the_selected_plan_is_one_to_step_down_to() -> None:
     assert assignment.ladder is not None
     bottom = replace(assignment.ladder, chosen=len(assignment.ladder.rungs) - 1)
     assert "no ladder" in printed(assignment_explanation(replace(assignment, ladder=bottom), asked))
+    places = [plan.place for plan in compared_plans(replace(assignment, ladder=bottom), "accuracy")]
+    assert LADDER not in places, "the report agrees"
 
 
 @pytest.mark.parametrize("used", [0.5, 1.0])

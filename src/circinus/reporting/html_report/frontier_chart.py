@@ -48,12 +48,12 @@ class ComparedPlan:
 
 
 def compared_plans(decision: Assignment | Rejection, metric: str) -> list[ComparedPlan]:
-    """Return the plans that a plan file has of a query: the chosen one, its ladder, and the nearest alternatives."""
+    """Return plans of a query: the chosen one, the rungs of its ladder below it, and the nearest alternatives."""
     compared: dict[QueryPlan, ComparedPlan] = {}
     if isinstance(decision, Assignment):
         chosen = decision.chosen
         compared[chosen.plan] = ComparedPlan(chosen.plan, chosen.estimate, CHOSEN)
-        for rung in () if decision.ladder is None else decision.ladder.rungs:
+        for rung in () if decision.ladder is None else decision.ladder.rungs[decision.ladder.chosen + 1 :]:
             candidate = rung.candidate
             compared.setdefault(candidate.plan, ComparedPlan(candidate.plan, candidate.estimate, LADDER))
     for alternative in decision.alternatives:
