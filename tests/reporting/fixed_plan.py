@@ -113,7 +113,7 @@ def _alternative(pools: tuple[str, ...], latency_s: float, reason: str, score: f
 
 
 _AS_CHEAP = "costs the same as the running plan"
-_UNSURE = "accuracy 0.962 is so far only guaranteed to be at least 0.929, not >= 0.95"
+_UNSURE = "accuracy 0.962 is only guaranteed to be at least 0.929, not >= 0.95"
 _BEST = _alternative(ON_TABLET, 0.0577, _UNSURE, batch_size=8)
 
 MATCHING = Matching(

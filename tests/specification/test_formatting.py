@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from circinus.specification.formatting import (
     ceil_significant,
+    digits_apart,
     floor_significant,
     format_amount,
     format_bandwidth,
@@ -95,3 +96,10 @@ def test_limits_are_rounded_to_the_kind_side(value: float, up: float, down: floa
 def test_rounding_never_tightens_and_hardly_loosens(value: float) -> None:
     assert value <= ceil_significant(value) <= value * 1.0101
     assert value * 0.9899 <= floor_significant(value) <= value
+
+
+@given(st.floats(1e-3, 1e3), st.integers(1, 9))
+def test_a_value_below_a_limit_is_printed_below_it(limit: float, decimals: int) -> None:
+    limit = float(f"{limit:.6g}")
+    value = limit * (1 - 10.0**-decimals)
+    assert float(format_score(value, digits_apart(value, limit))) < limit

@@ -73,7 +73,7 @@ def latency_slo_probability(latency_s: FloatArray, items: int, slo: LatencySlo, 
     of exactly m (David & Nagaraja, Order Statistics, 2003, section 7.1). With fewer items a log-normal distribution is
     assumed, as in `circinus.estimation.percentiles`: the result is the confidence at which the upper tolerance limit
     equals the SLO's limit (the equation behind Natrella's factor, solved for the probability). An assumed distribution
-    cannot replace items that were not measured: the result is at most that of n items all within the limit, or 1 - risk.
+    replaces no items: the result is at most 1 - risk, or that of n items all within the limit.
 
     Limits: the waits and links of the scenarios are treated as if each item had a single one of them; a rare slow kind
     of item that was not drawn is not covered.

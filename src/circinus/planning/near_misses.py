@@ -19,6 +19,7 @@ from circinus.specification import Network, Query, Slo, SloKind, Slos
 from circinus.specification.formatting import (
     UNBOUNDED_S,
     ceil_significant,
+    digits_apart,
     format_duration,
     format_latency_bound,
     format_score,
@@ -143,17 +144,23 @@ def describe_violation(estimate: Estimate, slo: Slo, *, sized: bool = False) -> 
     """Return the guaranteed value next to a violated SLO, as text; see `Estimate.compared_value` for `sized`."""
     if slo.kind is SloKind.LATENCY:
         bounds = estimate.latency_s
-        value = f"{format_duration(bounds.value)} (at most {format_latency_bound(bounds.upper)})"
+        upper = format_latency_bound(bounds.upper, digits_apart(bounds.upper, slo.limit))
+        value = f"{format_duration(bounds.value)} (at most {upper})"
         return f"p{estimate.percentile:g} {value} > {slo.limit_text}"
     if slo.kind is SloKind.COST:
         cost = estimate.cost_usd_per_h
-        value = f"{format_usd_per_h(cost.upper)} dedicated ({format_usd_per_h(cost.lower)} fully shared)"
-        return f"cost {f'share {format_usd_per_h(cost.value)}' if sized else value} > {slo.limit_text}"
-    value, worst = format_score(estimate.accuracy.value), format_score(slo.worst(estimate.accuracy))
+        compared = cost.value if sized else cost.upper
+        text = format_usd_per_h(compared, digits_apart(compared, slo.limit))
+        value = f"share {text}" if sized else f"{text} dedicated ({format_usd_per_h(cost.lower)} fully shared)"
+        return f"cost {value} > {slo.limit_text}"
+    value, worst = (
+        format_score(score, digits_apart(score, slo.limit))
+        for score in (estimate.accuracy.value, slo.worst(estimate.accuracy))
+    )
     mean = f"{'accuracy' if slo.is_minimum else 'error'} {value}"
     bound = f"{'at least' if slo.is_minimum else 'at most'} {worst}"
     if slo.is_met_by(estimate.accuracy.value):
-        return f"{mean} is so far only guaranteed to be {bound}, not {slo}"
+        return f"{mean} is only guaranteed to be {bound}, not {slo}"
     bounded = mean if worst == value else f"{mean} ({bound})"
     return f"{bounded} {'<' if slo.is_minimum else '>'} {slo.limit_text}"
 

@@ -29,9 +29,12 @@ ACCURACY = "accuracy"
 """Name of a mean score where that of the metric is not given."""
 _SCORE = (
     r"(?<!`)\b(?:accuracy(?= (?:[<>=≤≥]|at least|at most|-?\d))"
-    r"|error(?= \S+ (?:is so far only guaranteed|\(at most)))"  # see `describe_violation`
+    r"|error(?= \S+ (?:is only guaranteed|\(at most)))"  # see `describe_violation`
 )
 """Pattern of the name before a score or its limit, in texts of parts of the program that know no metric."""
+
+_DIGITS, _MAX_DIGITS = 3, 17
+"""Significant digits of a quantity, and the number that distinguishes all floating-point numbers."""
 
 UNBOUNDED_S = 1e6
 """Seconds from which a latency bound counts as absent."""
@@ -39,14 +42,20 @@ _MIN_S, _MIN_USD_PER_H = 1e-9, 1e-4
 """Duration that is printed as 0 below, and smallest price that is printed."""
 
 
-def format_duration(seconds: float) -> str:
+def digits_apart(value: float, limit: float) -> int:
+    """Return the number of significant digits, at least three, with which a value differs from a limit as printed."""
+    return next((n for n in range(_DIGITS, _MAX_DIGITS) if f"{value:.{n}g}" != f"{limit:.{n}g}"), _MAX_DIGITS)
+
+
+def format_duration(seconds: float, digits: int = _DIGITS) -> str:
     """Return a duration such as `412 ms`; 0 below a nanosecond."""
-    return _with_unit(seconds if abs(seconds) >= _MIN_S else 0.0, DURATION, ("µs", "ms", "s", "min", "h"), zero="s")
+    units = ("µs", "ms", "s", "min", "h")
+    return _with_unit(seconds if abs(seconds) >= _MIN_S else 0.0, DURATION, units, zero="s", digits=digits)
 
 
-def format_latency_bound(seconds: float) -> str:
+def format_latency_bound(seconds: float, digits: int = _DIGITS) -> str:
     """Return an upper bound of a latency, or `no bound`."""
-    return "no bound" if seconds >= UNBOUNDED_S else format_duration(seconds)
+    return "no bound" if seconds >= UNBOUNDED_S else format_duration(seconds, digits)
 
 
 def format_bytes(count_bytes: float) -> str:
@@ -59,13 +68,13 @@ def format_bandwidth(bytes_per_s: float) -> str:
     return _with_unit(bytes_per_s, BANDWIDTH, ("bit/s", "kbit/s", "Mbit/s", "Gbit/s"), zero="bit/s")
 
 
-def format_usd_per_h(value: float) -> str:
+def format_usd_per_h(value: float, digits: int = _DIGITS) -> str:
     """Return a price such as `$0.0123/h` or `$0.10/h`; below $0.0001/h, only that it is."""
     amount, sign = abs(value), "-" if value < 0 else ""
     if 0 < amount < _MIN_USD_PER_H:
         return f"{sign}< ${_MIN_USD_PER_H}/h"
-    digits = _digits(amount)
-    return f"{sign}${f'{amount:.2f}' if digits[-2:-1] == '.' else digits}/h"
+    text = _digits(amount, digits)
+    return f"{sign}${f'{amount:.2f}' if text[-2:-1] == '.' else text}/h"
 
 
 def format_range(format_value: Callable[[float], str], lowest: float, highest: float) -> str:
@@ -74,9 +83,10 @@ def format_range(format_value: Callable[[float], str], lowest: float, highest: f
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
-def format_score(value: float) -> str:
+def format_score(value: float, digits: int = _DIGITS) -> str:
     """Return a mean score, with three decimals (aligned in tables) if these are about three significant digits."""
-    return f"{value:.3f}" if value == 0 or 0.0995 <= abs(value) < 10 else _digits(value)
+    aligned = digits == _DIGITS and (value == 0 or 0.0995 <= abs(value) < 10)
+    return f"{value:.3f}" if aligned else _digits(value, digits)
 
 
 def format_percentage(share: float) -> str:
@@ -113,7 +123,7 @@ def floor_significant(value: float, digits: int = 3) -> float:
     return 0.0 - ceil_significant(-value, digits)  # never -0.0
 
 
-def _with_unit(value: float, quantity: Quantity, units: tuple[str, ...], zero: str) -> str:
+def _with_unit(value: float, quantity: Quantity, units: tuple[str, ...], zero: str, digits: int = _DIGITS) -> str:
     """Return `value` in the largest of the ascending `units` with a number >= 1, and 0 in the unit `zero`."""
     if value == 0:
         return f"0 {zero}"
@@ -121,11 +131,11 @@ def _with_unit(value: float, quantity: Quantity, units: tuple[str, ...], zero: s
     for unit in units:
         if abs(value) >= quantity.factors[unit] * 0.9995:
             selected = unit
-    return f"{_digits(value / quantity.factors[selected])} {selected}"
+    return f"{_digits(value / quantity.factors[selected], digits)} {selected}"
 
 
-def _digits(value: float) -> str:
-    text = f"{value:.3g}"
+def _digits(value: float, digits: int = _DIGITS) -> str:
+    text = f"{value:.{digits}g}"
     return text if "e" not in text else f"{value:.0f}" if abs(value) >= 1 else f"{Decimal(text):f}"
 
 
