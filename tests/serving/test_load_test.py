@@ -70,6 +70,7 @@ def test_every_request_is_measured_and_every_objective_judged() -> None:
     assert measured.verdicts == {"latency": "yes", "accuracy": "unsure", "cost": "yes"}, "ten items bound no such score"
     assert (measured.verdict, report.verdicts) == ("unsure", {"yes": 0, "no": 0, "unsure": 1})
     assert (measured.decisive_items, measured.available_items) == (40, len(ITEMS))
+    assert measured.decisive_data_set_items == 200, "a fifth is held out"
     assert measured.predicted is not None
     assert measured.predicted.latency_s.value == 0.1
     assert (report.goodput, report.total_weight, report.promises_kept, report.promises) == (1.0, 1.0, 0, 1)

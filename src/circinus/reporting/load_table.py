@@ -188,9 +188,11 @@ def _decisive_text(report: LoadReport) -> str:
         if query.decisive_items is None:
             close.append(query)
         elif query.decisive_items > query.available_items:
+            size = query.decisive_data_set_items
+            larger = "" if size is None else f"; a data set of {size} items holds out that many"
             parts.append(
                 f"{query.query} takes {query.decisive_items} items like these, and {query.available_items} "
-                "are there to send"
+                f"are there to send{larger}"
             )
         else:
             needed_s[query.query] = query.decisive_items / query.rate_per_s

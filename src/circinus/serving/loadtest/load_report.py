@@ -113,6 +113,8 @@ class QueryMeasurement:
     needed, or if very many would not do."""
     available_items: int = 0
     """Number of items that there were to send."""
+    decisive_data_set_items: int | None = None
+    """Number of items of a data set that holds out the decisive number; None without it, or if none are held out."""
     predicted: Estimate | None = None
     errors: tuple[str, ...] = ()
     """First distinct error messages."""

@@ -106,6 +106,8 @@ class _Scorer:
         self.range = lowest, highest = pipeline.metric.range
         self.items = len(items)
         """Number of items there are."""
+        self.held_out = pipeline.dataset.held_out
+        """Share of the data set that is held out."""
         self.worst = lowest if pipeline.metric.direction == "maximize" else highest
 
     def score(self, answer: RequestOutcome, response: Response) -> float:
@@ -186,6 +188,7 @@ def _measure(
             sample = replace(sample, shortest_s=shortest_s)
             stages = answered[0][1].timings.stage_s
             stage_s = {stage: float(np.mean([r.timings.stage_s[stage] for _, r in answered])) for stage in stages}
+    decisive, held_out = _decisive_items(sample, query, scorer.range, lag_s), scorer.held_out
     slos_met = query.slos.attained(None if latency is None else latency.at_percentile_s, score, cost[0])
     intervals = sample.intervals(query, scorer.range, lag_s)
     verdicts = {kind: SloVerdict.of(slo, intervals.get(kind)) for kind, slo in query.slos.by_kind.items()}
@@ -209,8 +212,9 @@ def _measure(
         slos_met=slos_met,
         satisfied=bool(answers) and all(slos_met.values()),
         items=sample.distinct_items,
-        decisive_items=_decisive_items(sample, query, scorer.range, lag_s),
+        decisive_items=decisive,
         available_items=scorer.items,
+        decisive_data_set_items=math.ceil(decisive / held_out) if decisive and held_out else None,
         bounds={kind: MeasuredBounds.of(interval) for kind, interval in intervals.items()},
         verdicts=verdicts,
         verdict=SloVerdict.of_all(verdicts.values()) if answers else SloVerdict.UNSURE,
