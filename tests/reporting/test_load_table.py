@@ -82,8 +82,10 @@ def test_bounds_and_verdicts_are_shown_beside_what_the_plan_promises() -> None:
         assert part in text
     assert "narrow them" not in text
     unsure = replace(MEASURED, verdicts={SloKind.ACCURACY: SloVerdict.UNSURE}, verdict=SloVerdict.UNSURE)
-    for needed, advice in ((58, "--duration 30s"), (120, "120 items"), (None, "24 of")):
-        text = _report(replace(unsure, decisive_items=needed, available_items=96, rate_per_s=2.0))
+    for needed, advice in ((58, "--duration 30s"), (120, "data set of 600 items"), (None, "24 of")):
+        text = _report(
+            replace(unsure, decisive_items=needed, available_items=96, rate_per_s=2.0, decisive_data_set_items=600)
+        )
         assert advice in text.partition("the bounds contain the limit")[2]
 
 

@@ -17,6 +17,7 @@ from circinus.serving.loadtest.slo_bounds import SloVerdict
 from circinus.specification import Slo, SloKind
 from circinus.specification.formatting import (
     UNBOUNDED_S,
+    ceil_significant,
     format_duration,
     format_range,
     format_score,
@@ -189,7 +190,7 @@ def _decisive_text(report: LoadReport) -> str:
             close.append(query)
         elif query.decisive_items > query.available_items:
             size = query.decisive_data_set_items
-            larger = "" if size is None else f"; a data set of {size} items holds out that many"
+            larger = "" if size is None else f"; a data set of {ceil_significant(size, 2):,.0f} items holds out that many"
             parts.append(
                 f"{query.query} takes {query.decisive_items} items like these, and {query.available_items} "
                 f"are there to send{larger}"
