@@ -190,7 +190,9 @@ def _decisive_text(report: LoadReport) -> str:
             close.append(query)
         elif query.decisive_items > query.available_items:
             size = query.decisive_data_set_items
-            larger = "" if size is None else f"; a data set of {ceil_significant(size, 2):,.0f} items holds out that many"
+            larger = (
+                "" if size is None else f"; a data set of {ceil_significant(size, 2):,.0f} items holds out that many"
+            )
             parts.append(
                 f"{query.query} takes {query.decisive_items} items like these, and {query.available_items} "
                 f"are there to send{larger}"
