@@ -302,7 +302,7 @@ def test_undecided_on_all_items_is_for_want_of_items_and_not_of_measurements() -
     confidence = replace(standing.confidence, population=UNLIMITED)
     (verdict,) = assign_verdicts(replace(standing, confidence=confidence), ["a"], _bounds)
     assert verdict.verdict is Verdict.TOO_FEW_ITEMS
-    needed = items_until_bounded(ALL_ITEMS, 0.05, 0.1, float(standing.variances[0]), 1.0) - ALL_ITEMS
+    needed = items_until_bounded(ALL_ITEMS, 0.05, 0.1, float(standing.score_variances[0]), 1.0) - ALL_ITEMS
     assert f"about {ceil_significant(needed, 2):,.0f} more" in verdict.reason
     (verdict,) = assign_verdicts(
         replace(standing, confidence=confidence, items=np.array([ALL_ITEMS - 1])), ["a"], _bounds

@@ -192,6 +192,7 @@ class ConfigurationRace:
             inaccurate=inaccurate,
             means=test.estimate,
             variances=shrunk_variance(test.residual_sum_of_squares, len(scores), high - low),
+            score_variances=shrunk_variance(float(((scores - scores.mean()) ** 2).sum()), len(scores), high - low),
         )
         for pair in {index, *np.flatnonzero(state.references == index).tolist()}:
             self._compare(pair)

@@ -57,6 +57,8 @@ class RaceState:
     """(k,) estimated mean scores."""
     variances: FloatArray
     """(k,) residual variances of single scores, always positive."""
+    score_variances: FloatArray
+    """(k,) variances of single scores, with what covariates explain."""
     references: IntArray
     """(k,) see `ResourceUsage.references`."""
     reference_no_costlier: BoolArray
@@ -86,6 +88,7 @@ class RaceState:
             pruned=per_requirement,
             means=np.full(configurations, (low + high) / 2),
             variances=np.full(configurations, (high - low) ** 2 / 4),
+            score_variances=np.full(configurations, (high - low) ** 2 / 4),
             references=np.full(configurations, -1, dtype=np.int64),
             reference_no_costlier=per_configuration,
             no_more_accurate=per_configuration,
@@ -298,15 +301,21 @@ def _more_items(state: RaceState, row: int, bounds: Interval) -> str:
     """Return the SLOs that all items leave undecided, and how many more are expected to decide them."""
     low, high = state.confidence.metric.range
     requirements, undecided = state.slos.requirements, state.too_few_items[row]
-    slos = [slo.accuracy for slo, is_open in zip(requirements, undecided, strict=True) if is_open]
-    nearest = min((slo for slo in slos if slo is not None), key=lambda slo: abs(bounds.value - slo.threshold))
-    bound = nearest.worst(bounds) if nearest.is_met_by(bounds.value) else nearest.best(bounds)
+    slos = [(slo.accuracy, index) for index, slo in enumerate(requirements) if undecided[index]]
+    nearest, index = min(
+        ((slo, index) for slo, index in slos if slo is not None), key=lambda slo: abs(bounds.value - slo[0].threshold)
+    )
+    is_met = nearest.is_met_by(bounds.value)
+    bound = nearest.worst(bounds) if is_met else nearest.best(bounds)
+    standing = np.flatnonzero(state.too_few_items[:, index]).tolist()
+    meeting = sum(nearest.margin(float(state.means[other])) > 0 for other in standing)
     items = items_until_bounded(
         int(state.items[row]),
         max(abs(bounds.value - nearest.threshold), _MIN_MARGIN * (high - low)),
         max(abs(bound - bounds.value), _MIN_MARGIN * (high - low)),
-        float(state.variances[row]),
+        float((state.score_variances if is_met else state.variances)[row]),  # plans use that of scores
         high - low,
+        candidates=meeting if is_met else 1,
     )
     more = max(items - state.confidence.items, 1.0)
     return (
