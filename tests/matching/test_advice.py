@@ -13,7 +13,8 @@ from budget import HANG_LIMIT_S, share_of
 from circinus.matching import Matching, MatchSettings, Rejection, plan_all_queries
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.advice import advise, with_nodes
-from circinus.matching.explanation.slo_relaxation import relax_slo, with_slos
+from circinus.matching.explanation.slo_relaxation import changed_slos, relative_change, relax_slo, with_slos
+from circinus.matching.incumbent import Incumbent
 from circinus.profiling import PipelineProfile
 from circinus.specification import Query, Specification
 from circinus.testing.random_instances import random_specification
@@ -65,7 +66,15 @@ def follow_advice(
             )
             yield FollowedAdvice(query.name, "no relaxation of a single SLO would admit it", "any", not admitted)
         for advice in advised.advice:
-            if advice.risk is None and advice.pool is None:
+            if advice.slos is not None:
+                queries = tuple(with_slos(q, advice.slos) if q.name == query.name else q for q in specification.queries)
+                relaxed = replace(specification, queries=queries)
+                after, _ = plan_all_queries(
+                    relaxed, profiles, settings=PATIENT, incumbent=Incumbent.of(matching), explain_rejections=()
+                )
+                kept = after.served >= {query.name, *matching.served}
+                yield FollowedAdvice(query.name, advice.sentence, "other plans", kept)
+            elif advice.risk is None and advice.pool is None:
                 admitted = _follow_admission(specification, profiles, matching, query)
                 yield FollowedAdvice(query.name, advice.sentence, "none", admitted)
             if advice.risk is not None:
@@ -182,3 +191,28 @@ def test_nodes_are_added_to_one_pool() -> None:
     larger = with_nodes(specification, "pool1", 2)
     after = {pool.name: pool.nodes for pool in larger.required_infrastructure.pools}
     assert after == before | {"pool1": before["pool1"] + 2}
+
+
+def test_a_smaller_relaxation_is_named_if_a_plan_of_all_queries_serves_the_query(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    specification, profiles = random_specification(0, queries=6, cpus=3.0, nodes=1)
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
+    planner = AdmissionPlanner.of(specification, profiles, matching)
+    rejection, served = matching.rejections[0], list[str]()
+    (query,) = [query for query in specification.queries if query.name == rejection.query]
+
+    def plan(*_: object, **__: object) -> tuple[Matching, None]:
+        more = tuple(replace(matching.assignments[0], query=name) for name in served)
+        return replace(matching, assignments=(*matching.assignments, *more)), None
+
+    monkeypatch.setattr("circinus.matching.advice.plan_all_queries", plan)
+    assert not [advice for advice in advise(planner, rejection).advice if advice.slos is not None]
+    served.append(query.name)
+    advised = advise(planner, rejection)
+    (slos,) = [advice.slos for advice in advised.advice if advice.slos is not None]
+    (changed,) = changed_slos(query.slos, slos)
+    if advised.relaxation is not None:
+        beside = changed_slos(query.slos, advised.relaxation.slos)
+        smaller = relative_change(query.slos, slos, (changed,))
+        assert smaller < relative_change(query.slos, advised.relaxation.slos, beside)

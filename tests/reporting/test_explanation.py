@@ -87,7 +87,10 @@ def test_a_rejection_says_what_would_admit_it() -> None:
     (rejected,) = _matched(_frontier(asked)).rejections
     advised = replace(rejected, relaxation=relaxation, advice=(Advice("with a risk of 0.1", risk=0.1),))
     text = printed(rejection_explanation(advised, asked), width=400)
-    assert "relaxation found that admits the query alongside the other queries: latency p95 <= 300ms -> 441ms" in text
+    assert (
+        "relaxation found that admits the query beside the running plans, which stay: latency p95 <= 300ms -> 441ms"
+        in text
+    )
     assert "with a risk of 0.1" in text
 
 

@@ -6,15 +6,19 @@ plans of all queries, so that it runs for selected queries only.
 
 from __future__ import annotations
 
+import math
 import re
 from contextlib import suppress
 from dataclasses import replace
 
+from circinus.errors import PlanningError
 from circinus.matching.admission import AdmissionPlanner
+from circinus.matching.explanation.slo_relaxation import changed_slos, describe_changes, relative_change, with_slos
+from circinus.matching.incumbent import Incumbent
 from circinus.matching.optimizer import plan_all_queries
-from circinus.matching.plan_set import Advice, Rejection
-from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MatchSettings
-from circinus.specification import Query, Specification
+from circinus.matching.plan_set import Advice, Rejection, Relaxation
+from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings
+from circinus.specification import Query, Slos, Specification
 
 _RISKS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 """Risks at which a rejected query is planned."""
@@ -26,14 +30,14 @@ _MAX_ADDED_NODES = 3
 def advise(
     planner: AdmissionPlanner, rejection: Rejection, settings: MatchSettings = DEFAULT_MATCH_SETTINGS
 ) -> Rejection:
-    """Return the rejection with its smallest SLO relaxation and with advice on risk and nodes.
+    """Return the rejection with its smallest SLO relaxation and with advice on other plans, risk and nodes.
 
     For a query that would be admitted as it is, this is the only advice.
 
     Args:
         planner: with the matching that rejects the query; its `check_time` ends the search with what was found.
         rejection: of the query.
-        settings: of the plans of all queries with more nodes.
+        settings: of the plans of all queries.
 
     Raises:
         TimeoutError: the time ended before the search for a relaxation.
@@ -44,9 +48,44 @@ def advise(
         return relaxed
     found = list[Advice | None]()
     with suppress(TimeoutError):  # each advice was followed successfully, also if a later search ends early
+        found.append(_on_other_plans(planner, query, relaxed.relaxation, settings))
         found.append(_on_risk(planner, query))
         found.append(_on_nodes(planner, query, rejection, settings))
     return replace(relaxed, advice=tuple(advice for advice in found if advice is not None))
+
+
+def _on_other_plans(
+    planner: AdmissionPlanner, query: Query, relaxation: Relaxation | None, settings: MatchSettings
+) -> Advice | None:
+    """Return a smaller relaxation of one SLO with which a plan of all queries serves this one, too.
+
+    The nearest limit is tried under which the query has a plan by itself: the running plans may leave no room for such
+    a plan, but other plans of their queries may.
+    """
+    if len(planner.specification.queries) > MATCHING.max_exact_queries:
+        return None
+    slos, largest = query.slos, math.inf
+    if relaxation is not None:
+        largest = relative_change(slos, relaxation.slos, changed_slos(slos, relaxation.slos))
+    tried = list[tuple[float, Slos]]()
+    for isolated in planner.plans.replan(query, planner.search).relaxations:
+        relaxed = slos.replaced(isolated.slo, slos.by_kind[isolated.slo].relaxed_to(isolated.limit))
+        tried.append((relative_change(slos, relaxed, (isolated.slo,)), relaxed))
+    change, relaxed = min(tried, key=lambda entry: entry[0], default=(0.0, slos))
+    if not 0 < change < largest:
+        return None
+    planner.check_time()
+    queries = tuple(with_slos(q, relaxed) if q.name == query.name else q for q in planner.specification.queries)
+    specification, running = replace(planner.specification, queries=queries), Incumbent.of(planner.matching)
+    with suppress(PlanningError):  # pinned queries may not fit
+        matching, _ = plan_all_queries(
+            specification, planner.profiles, settings=settings, incumbent=running, explain_rejections=()
+        )
+        if matching.served >= {query.name, *planner.matching.served}:
+            text = describe_changes(slos, relaxed)
+            sentence = f"with {text}, `circinus plan` would serve it and all that are now, on other plans"
+            return Advice(sentence, slos=relaxed)
+    return None
 
 
 def _on_risk(planner: AdmissionPlanner, query: Query) -> Advice | None:

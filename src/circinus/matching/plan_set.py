@@ -88,7 +88,7 @@ class Relaxation:
 
 @dataclass(frozen=True)
 class Advice:
-    """A change under which a rejected query was planned and served; without a risk and a pool, no change at all."""
+    """A change under which a rejected query was planned and served; no change at all if all other fields are empty."""
 
     sentence: str
     risk: float | None = None
@@ -96,6 +96,8 @@ class Advice:
     pool: str | None = None
     nodes: int = 0
     """Nodes that were added to `pool` when all queries were planned again, and none that was served lost its plan."""
+    slos: Slos | None = None
+    """SLOs with which all queries were planned again, and all that were served still are."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ _MAX_ALTERNATIVES = 5
 _MAX_UNSERVED = 5
 _MIN_SHOWN_S = 5e-7
 """Time below which none is shown."""
-_SMALLEST = "smallest relaxation found that admits the query alongside the other queries"
+_SMALLEST = "smallest relaxation found that admits the query beside the running plans, which stay"
 
 
 def ladder_table(ladder: Ladder, sized: Estimate, metric: str = ACCURACY) -> RenderableType:
@@ -135,7 +135,9 @@ def rejection_explanation(rejection: Rejection, query: Query, metric: str = ACCU
         lines.append(Text(best_effort_text(rejection.best_so_far, query, metric)))
     relaxation = rejection.relaxation
     if rejection.unrelaxable:
-        lines.append(Text("no relaxation of a single SLO was found that admits the query alongside the other queries"))
+        lines.append(
+            Text("no relaxation of a single SLO was found that admits the query beside the running plans, which stay")
+        )
     if relaxation is not None:
         kind = "several relaxed together admit it" if rejection.unrelaxable else _SMALLEST
         lines += [

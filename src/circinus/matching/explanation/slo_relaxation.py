@@ -87,7 +87,7 @@ def confirmed_relaxation(query: Query, relaxation: Relaxation, admit: Admit) -> 
     if plan is None:
         return None
     kinds = changed_slos(query.slos, relaxation.slos)
-    fit = _relative_change(query.slos, relaxation.slos, kinds), relaxation.slos, plan
+    fit = relative_change(query.slos, relaxation.slos, kinds), relaxation.slos, plan
     while len(kinds) == 1 and (half := _fit(query, kinds, admit, fit[0] / 2)) is not None and half[0] < fit[0]:
         fit = half
     return _relaxation(query, fit)
@@ -95,7 +95,7 @@ def confirmed_relaxation(query: Query, relaxation: Relaxation, admit: Admit) -> 
 
 def _relaxation(query: Query, fit: _Fit) -> Relaxation:
     _, slos, plan = fit
-    return Relaxation(slos, plan.plan, plan.estimate, _describe(query.slos, slos))
+    return Relaxation(slos, plan.plan, plan.estimate, describe_changes(query.slos, slos))
 
 
 def _smallest(query: Query, kinds: _Kinds, admit: Admit, probes: _Probes, nearest: Sequence[Estimate]) -> _Fit | None:
@@ -103,7 +103,7 @@ def _smallest(query: Query, kinds: _Kinds, admit: Admit, probes: _Probes, neares
     fit = next((fit for change in probes if (fit := _fit(query, kinds, admit, change)) is not None), None)
     change = min(
         (
-            _relative_change(query.slos, _tightest(query.slos, kinds, estimate), kinds)
+            relative_change(query.slos, _tightest(query.slos, kinds, estimate), kinds)
             for estimate in nearest
             if set(estimate.violations(query.slos, sized=True)) == set(kinds)
         ),
@@ -117,7 +117,7 @@ def _smallest(query: Query, kinds: _Kinds, admit: Admit, probes: _Probes, neares
 def _each_tightened(query: Query, fit: _Fit, admit: Admit) -> _Fit:
     for kind in changed_slos(query.slos, fit[1]):
         others = with_slos(query, fit[1].replaced(kind, query.slos.by_kind[kind]))
-        start = _relative_change(query.slos, fit[1], (kind,)), *fit[1:]
+        start = relative_change(query.slos, fit[1], (kind,)), *fit[1:]
         fit = _bisected(others, (kind,), admit, start, _TIGHTENING_HALVINGS)
     return fit
 
@@ -158,10 +158,10 @@ def _fit(query: Query, kinds: _Kinds, admit: Admit, change: float | None) -> _Fi
         slos, plan = tighter, at_tighter
     elif change is None:
         return None
-    return _relative_change(query.slos, slos, kinds), slos, plan
+    return relative_change(query.slos, slos, kinds), slos, plan
 
 
-def _relative_change(before: Slos, after: Slos, kinds: _Kinds) -> float:
+def relative_change(before: Slos, after: Slos, kinds: _Kinds) -> float:
     """Return the largest change of a limit, relative to it."""
     changes = ((before.by_kind[kind].limit, after.by_kind[kind].limit) for kind in kinds)
     return max(abs(new - old) / max(abs(old), _MIN_LIMIT) for old, new in changes)
@@ -172,7 +172,7 @@ def changed_slos(before: Slos, after: Slos) -> tuple[SloKind, ...]:
     return tuple(kind for kind, slo in before.by_kind.items() if after.by_kind[kind] != slo)
 
 
-def _describe(before: Slos, after: Slos) -> str:
+def describe_changes(before: Slos, after: Slos) -> str:
     """Return the changes as text: `latency p95 <= 300ms -> 412ms, accuracy >= 0.9 -> 0.85`."""
     old, new = before.by_kind, after.by_kind
     return ", ".join(f"{kind} {old[kind]} -> {new[kind].limit_text}" for kind in changed_slos(before, after))

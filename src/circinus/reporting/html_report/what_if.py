@@ -67,4 +67,7 @@ def _relaxations(content: ReportContent) -> Iterator[Html]:
     if lines:
         yield element("h3", "Changes that serve a rejected query")
         yield element("ul", *lines)
-        yield paragraph("Each was planned and admitted beside the other queries.", style="remark")
+        yield paragraph(
+            "Each was planned: relaxations beside the running plans, which stay, other changes as they say.",
+            style="remark",
+        )
