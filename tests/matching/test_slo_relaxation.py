@@ -18,6 +18,7 @@ from circinus.matching.explanation.slo_relaxation import (
     confirmed_relaxation,
     relax_slo,
     smallest_relaxation,
+    wide_relaxation,
 )
 from circinus.specification import AccuracySlo, CostSlo, LatencySlo, Query, SloKind, Slos
 from circinus.testing.random_instances import random_specification
@@ -169,6 +170,14 @@ def test_a_relaxation_is_halved_while_half_the_change_is_admitted() -> None:
     assert confirmed.change == "latency p95 <= 1s -> 1.0034s"
     assert confirmed.plan == admit.plans[-1].plan
     assert confirmed_relaxation(asked, relaxation, _Admission()) is None
+
+
+def test_one_slo_suffices_where_only_whole_simulations_admit_it() -> None:
+    """No SLO alone is enough for a plan that short simulations refute; a change of accuracy is for whole ones."""
+    assert wide_relaxation(ASKED, _Admission(_plan(3.0, 0.5))) is None
+    wide = wide_relaxation(ASKED, _Admission(_plan(0.5, 0.5)))
+    assert wide is not None
+    assert changed_slos(ASKED.slos, wide.slos) == (SloKind.ACCURACY,)
 
 
 def test_no_change_is_no_relaxation() -> None:

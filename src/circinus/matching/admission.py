@@ -21,6 +21,7 @@ from circinus.matching.explanation.slo_relaxation import (
     confirmed_relaxation,
     relax_slo,
     smallest_relaxation,
+    wide_relaxation,
     with_slos,
 )
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
@@ -248,6 +249,8 @@ class AdmissionPlanner:
         """
         nearest = [alternative.estimate for alternative in present.alternatives]
         relaxation = smallest_relaxation(query, partial(self.admitted, short=True), nearest)
+        if relaxation is None or len(changed_slos(query.slos, relaxation.slos)) > 1:
+            relaxation = wide_relaxation(query, self.admitted) or relaxation
         changed = () if relaxation is None else changed_slos(query.slos, relaxation.slos)
         rejection = replace(rejection, relaxation=None, unrelaxable=len(changed) != 1 and bool(query.slos.by_kind))
         confirmed = None if relaxation is None else confirmed_relaxation(query, relaxation, self.admitted)

@@ -21,6 +21,9 @@ one does."""
 _JOINT_PROBES: _Probes = (None, 1.0)
 """Probes of several SLOs together."""
 
+_WIDE_PROBES: _Probes = (100.0, *_PROBES)
+"""Probes of one SLO before no relaxation is said to suffice."""
+
 _HALVINGS = 4
 """Maximum number of bisection steps between an insufficient change and a sufficient one."""
 
@@ -70,6 +73,18 @@ def smallest_relaxation(query: Query, admit: Admit, nearest: Sequence[Estimate] 
             return _relaxation(query, best if count == 1 else _each_tightened(query, best, admit))
         probes = _JOINT_PROBES
     return None
+
+
+def wide_relaxation(query: Query, admit: Admit) -> Relaxation | None:
+    """Return a wide relaxation of one SLO that admits the query, or None without any.
+
+    Args:
+        query: was rejected under changes of one SLO by short simulations, which may reject what whole ones admit.
+        admit: admits the query with other SLOs in whole simulations.
+    """
+    fits = (_fit(query, (kind,), admit, change) for kind in query.slos.by_kind for change in _WIDE_PROBES)
+    fit = next((fit for fit in fits if fit is not None), None)
+    return None if fit is None else _relaxation(query, fit)
 
 
 def confirmed_relaxation(query: Query, relaxation: Relaxation, admit: Admit) -> Relaxation | None:
