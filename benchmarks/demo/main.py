@@ -190,7 +190,7 @@ def main() -> None:
                     file.unlink()
                 (options.state / "plan.json").unlink(missing_ok=True)
             with busy_processes(busy):
-                results.append(run_demo(options, console))
+                results.append(run_demo(replace(options, busy=(busy,)), console))
         figures += medians([run_figures for run_figures, _ in results], busy)
         rows += [{"busy": busy, "run": run} | entry for run, (_, entries) in enumerate(results) for entry in entries]
     started = os.environ.get("DEMO_STARTED")
