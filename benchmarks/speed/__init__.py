@@ -1,1 +1,1 @@
-"""How long profiling and the commands of planning take."""
+"""Times of profiling and of the commands of planning."""

@@ -1,4 +1,4 @@
-"""How long commands take from the shell: planning against `--help`, and profiling of cheap operators."""
+"""Times of commands from the shell: planning against `--help`, and profiling of cheap operators."""
 
 from __future__ import annotations
 

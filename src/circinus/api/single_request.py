@@ -1,4 +1,4 @@
-"""One request to a deployed plan, from a file or an item of the data set, and its answer."""
+"""Single request to a deployed plan, from a file or an item of the data set, and its answer."""
 
 from __future__ import annotations
 

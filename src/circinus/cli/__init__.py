@@ -43,7 +43,7 @@ def _open_closed_streams() -> None:
     """Open the null device for each standard stream that the shell closed (`2>&-`), for which Python has None."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  (open until the end)
 
 
 def _arguments(typed: Sequence[str]) -> list[str]:

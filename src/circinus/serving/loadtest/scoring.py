@@ -225,7 +225,7 @@ def _measure(
 
 @dataclass(frozen=True)
 class _Sample:
-    """What bounds are made from: a query's requests in order of schedule, and its cost."""
+    """Requests of a query in order of schedule, and its cost: the basis of its bounds."""
 
     latency_s: FloatArray
     """(n,) latencies; infinite without an answer."""
