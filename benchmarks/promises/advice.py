@@ -14,11 +14,11 @@ from typing import Any
 from rich.console import Console
 
 import circinus as c
-from benchmarks.promises.applications import Application, with_pool, with_query
+from benchmarks.promises.applications import Application, with_query
+from circinus.matching.advice import with_nodes
+from circinus.matching.plan_set import Advice
 from circinus.specification import SloKind
 
-_NODES = re.compile(r"with (\d+) more nodes? in pool (\S+) it would be served")
-_RISK = re.compile(r"accept a risk above ([0-9.]+)")
 _ALONE = re.compile(r"with the infrastructure to itself, (.*) would do")
 _LIMIT = re.compile(r"`([^`]+)` instead of")
 _NOTHING = re.compile(r"no relaxation of a single (SLO|objective)")
@@ -92,15 +92,22 @@ class _Follower:
             ((kind_of_slo, slo),) = c.Slos.parse(line).by_kind.items()
             slos = self.query.slos.replaced(kind_of_slo, slo)
             yield self._result("alone", str(slos), self._serves_alone(self._with_slos(slos)))
-        if nodes := _NODES.search(text):
-            pool = self.specification.required_infrastructure.pool(nodes[2])
-            larger = with_pool(self.specification, pool.name, nodes=pool.nodes + int(nodes[1]))
-            yield self._result("nodes", nodes[0], self._plans(self.query, larger))
-        if risk := _RISK.search(text):
-            risky = self.query.model_copy(update={"risk": min(float(risk[1]) + 0.01, 0.99)})
-            yield self._result("risk", risk[0], self._plans(risky))
+        for advice in rejection.advice:
+            yield self._followed(advice)
         if _PROFILE.search(text):
             yield self._result("profile first", "circinus profile", self._profiles())
+
+    def _followed(self, advice: Advice) -> Followed:
+        """Follow an advice other than the relaxation; its empty form says that the query would be admitted as it is."""
+        if advice.slos is not None:
+            return self._result("other plans", advice.sentence, self._plans(self._with_slos(advice.slos)))
+        if advice.risk is not None:
+            risky = self.query.model_copy(update={"risk": advice.risk})
+            return self._result("risk", advice.sentence, self._admits(risky))
+        if advice.pool is not None:
+            larger = with_nodes(self.specification, advice.pool, advice.nodes)
+            return self._result("nodes", advice.sentence, self._plans(self.query, larger))
+        return self._result("as it is", advice.sentence, self._admits(self.query))
 
     def _result(self, kind: str, change: str, holds: bool) -> Followed:
         return Followed(kind, self.name, change, holds)
