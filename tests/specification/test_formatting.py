@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.specification.formatting import (
+    Rounding,
     ceil_significant,
     digits_apart,
     floor_significant,
@@ -20,6 +21,7 @@ from circinus.specification.formatting import (
     format_score,
     format_usd_per_h,
 )
+from circinus.specification.units import DURATION
 
 
 @pytest.mark.parametrize(
@@ -35,7 +37,7 @@ def test_durations_read_as_people_write_them(seconds: float, text: str) -> None:
 
 
 def test_a_bound_that_is_none_is_no_number() -> None:
-    assert format_latency_bound(0.4123) == "412 ms"
+    assert format_latency_bound(0.4123) == "413 ms"
     assert format_latency_bound(1e12) == "no bound"
 
 
@@ -96,6 +98,15 @@ def test_limits_are_rounded_to_the_kind_side(value: float, up: float, down: floa
 def test_rounding_never_tightens_and_hardly_loosens(value: float) -> None:
     assert value <= ceil_significant(value) <= value * 1.0101
     assert value * 0.9899 <= floor_significant(value) <= value
+
+
+@given(st.floats(1e-6, 1e4))
+def test_bounds_are_printed_on_the_side_on_which_they_hold(value: float) -> None:
+    lower, upper = (float(format_score(value, rounding=rounding)) for rounding in (Rounding.DOWN, Rounding.UP))
+    assert lower <= value * (1 + 1e-9)
+    assert upper >= value * (1 - 1e-9)
+    number, unit = format_latency_bound(value).split(" ")
+    assert value * (1 - 1e-9) <= float(number) * DURATION.factors[unit] <= value * 1.0101
 
 
 @given(st.floats(1e-3, 1e3), st.integers(1, 9))

@@ -18,6 +18,7 @@ from circinus.planning.pool_eligibility import (
 from circinus.specification import Network, Query, Slo, SloKind, Slos
 from circinus.specification.formatting import (
     UNBOUNDED_S,
+    Rounding,
     ceil_significant,
     digits_apart,
     format_duration,
@@ -153,15 +154,13 @@ def describe_violation(estimate: Estimate, slo: Slo, *, sized: bool = False) -> 
         text = format_usd_per_h(compared, digits_apart(compared, slo.limit))
         value = f"share {text}" if sized else f"{text} dedicated ({format_usd_per_h(cost.lower)} fully shared)"
         return f"cost {value} > {slo.limit_text}"
-    value, worst = (
-        format_score(score, digits_apart(score, slo.limit))
-        for score in (estimate.accuracy.value, slo.worst(estimate.accuracy))
-    )
-    mean = f"{'accuracy' if slo.is_minimum else 'error'} {value}"
-    bound = f"{'at least' if slo.is_minimum else 'at most'} {worst}"
-    if slo.is_met_by(estimate.accuracy.value):
+    score, worst = estimate.accuracy.value, slo.worst(estimate.accuracy)
+    mean = f"{'accuracy' if slo.is_minimum else 'error'} {format_score(score, digits_apart(score, slo.limit))}"
+    side, rounding = ("at least", Rounding.DOWN) if slo.is_minimum else ("at most", Rounding.UP)
+    bound = f"{side} {format_score(worst, digits_apart(worst, slo.limit), rounding=rounding)}"
+    if slo.is_met_by(score):
         return f"{mean} is only guaranteed to be {bound}, not {slo}"
-    bounded = mean if worst == value else f"{mean} ({bound})"
+    bounded = mean if worst == score else f"{mean} ({bound})"
     return f"{bounded} {'<' if slo.is_minimum else '>'} {slo.limit_text}"
 
 

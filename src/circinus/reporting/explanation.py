@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,10 +29,12 @@ from circinus.reporting.tables import FirstFitting, OneLine, make_table, stacked
 from circinus.specification import PoissonArrivals, Query, QueryPlan, SloKind
 from circinus.specification.formatting import (
     ACCURACY,
+    Formatting,
     IntervalLike,
+    Rounding,
+    format_bounds,
     format_duration,
     format_latency_bound,
-    format_range,
     format_score,
     format_usd_per_h,
     with_metric,
@@ -186,7 +188,7 @@ def _ladder(assignment: Assignment, metric: str) -> list[RenderableType]:
 def _slo_table(estimate: Estimate, query: Query, metric: str) -> Table:
     table = make_table(None, ("SLO",), ("estimate", "bounds", "margin"), one_line=True)
     bounds_s, scores, cost = estimate.latency_s, estimate.accuracy, estimate.cost_usd_per_h
-    rows: tuple[tuple[SloKind, str, IntervalLike, Callable[[float], str]], ...] = (
+    rows: tuple[tuple[SloKind, str, IntervalLike, Formatting], ...] = (
         (SloKind.LATENCY, f"latency p{estimate.percentile:g}", bounds_s, format_latency_bound),
         (SloKind.ACCURACY, metric, scores, format_score),
         (SloKind.COST, "cost", cost, format_usd_per_h),
@@ -194,9 +196,10 @@ def _slo_table(estimate: Estimate, query: Query, metric: str) -> Table:
     for kind, name, interval, format_value in rows:
         slo = query.slos.by_kind.get(kind)
         title = name if slo is None else f"{'latency' if kind is SloKind.LATENCY else name} {slo}"
-        bounds = format_range(format_value, interval.lower, interval.upper)
-        margin = "" if slo is None else format_value(slo.margin(estimate.compared_value(slo, sized=True)))
-        table.add_row(OneLine(title), format_value(interval.value), bounds, margin)
+        bounds = format_bounds(format_value, interval)
+        slack = None if slo is None else slo.margin(estimate.compared_value(slo, sized=True))
+        margin = "" if slack is None else format_value(slack, rounding=Rounding.DOWN)
+        table.add_row(OneLine(title), format_value(interval.value, rounding=Rounding.NEAREST), bounds, margin)
     return table
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -17,6 +16,8 @@ from circinus.serving.loadtest.slo_bounds import SloVerdict
 from circinus.specification import Slo, SloKind
 from circinus.specification.formatting import (
     UNBOUNDED_S,
+    Formatting,
+    Rounding,
     ceil_significant,
     format_duration,
     format_range,
@@ -135,21 +136,24 @@ _COLORED = {
 }
 
 
-def _bounds_text(query: QueryMeasurement, kind: SloKind, format_value: Callable[[float], str]) -> str:
+def _bounds_text(query: QueryMeasurement, kind: SloKind, format_value: Formatting) -> str:
     """Return the bounds, or "" if they are not measured or do not differ."""
     bounds = (query.bounds or {}).get(kind)
     if bounds is None or bounds.lower == bounds.upper:
         return ""
-    lower, upper = ("?" if bound is None else format_value(bound) for bound in (bounds.lower, bounds.upper))
+    lower = "?" if bounds.lower is None else format_value(bounds.lower, rounding=Rounding.DOWN)
+    upper = "?" if bounds.upper is None else format_value(bounds.upper, rounding=Rounding.UP)
     return f"{lower} to {upper}"
 
 
-def _prediction_text(slo: Slo | None, estimate: Interval, format_value: Callable[[float], str]) -> str:
+def _prediction_text(slo: Slo | None, estimate: Interval, format_value: Formatting) -> str:
     """Return the predicted value, and the bound that the plan promises."""
     if slo is None:
         return format_value(estimate.value)
-    promised = slo.worst(estimate)
-    bound = "no bound" if promised >= UNBOUNDED_S else f"{'≥' if slo.is_minimum else '≤'} {format_value(promised)}"
+    promised, sign, rounding = slo.worst(estimate), "≤", Rounding.UP
+    if slo.is_minimum:
+        sign, rounding = "≥", Rounding.DOWN
+    bound = "no bound" if promised >= UNBOUNDED_S else f"{sign} {format_value(promised, rounding=rounding)}"
     return f"{format_value(estimate.value)}\n{bound}"
 
 

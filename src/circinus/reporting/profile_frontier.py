@@ -13,7 +13,7 @@ from rich.text import Text
 
 from circinus.profiling import ConfigurationProfile, PipelineProfile, Verdict
 from circinus.reporting.profile_table import profile_notes
-from circinus.specification.formatting import ACCURACY, format_duration, format_range, format_score, with_metric
+from circinus.specification.formatting import ACCURACY, format_bounds, format_duration, format_score, with_metric
 from circinus.statistics.interval import Interval
 
 _MAX_ROWS = 20
@@ -84,7 +84,7 @@ class ProfileFrontier:
         columns = {
             **knobs,
             self.metric: [format_score(measured.accuracy.value) for measured in rows],
-            _BOUNDS: [format_range(format_score, c.accuracy.lower, c.accuracy.upper) for c in rows],
+            _BOUNDS: [format_bounds(format_score, c.accuracy) for c in rows],
             _TIME: [format_duration(measured.mean_service_s) for measured in rows],
             _VERDICT: [str(verdict) for verdict in verdicts],
         }

@@ -1,6 +1,7 @@
 """Formatting of measured and estimated quantities: three significant digits and a suitable unit.
 
-Values of the specification are printed exactly, by `Quantity.format` and `str` of an SLO.
+Bounds are rounded to the side on which they hold. Values of the specification are printed exactly, by `Quantity.format`
+and `str` of an SLO.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from enum import Enum
 from typing import Protocol
 
 from circinus.specification.units import BANDWIDTH, DURATION, SIZE, Quantity
@@ -23,6 +25,18 @@ class IntervalLike(Protocol):
     def lower(self) -> float: ...
     @property
     def upper(self) -> float: ...
+
+
+class Rounding(Enum):
+    """Side to which a printed number is rounded: up for upper bounds, down for lower ones."""
+
+    NEAREST, UP, DOWN = range(3)
+
+
+class Formatting(Protocol):
+    """Formatting of a quantity."""
+
+    def __call__(self, value: float, /, *, rounding: Rounding = Rounding.NEAREST) -> str: ...
 
 
 ACCURACY = "accuracy"
@@ -40,6 +54,8 @@ UNBOUNDED_S = 1e6
 """Seconds from which a latency bound counts as absent."""
 _MIN_S, _MIN_USD_PER_H = 1e-9, 1e-4
 """Duration that is printed as 0 below, and smallest price that is printed."""
+_UNIT_SHARE: dict[Rounding, float] = {Rounding.NEAREST: 0.9995, Rounding.UP: 0.9990001, Rounding.DOWN: 1.0}
+"""Share of a unit from which a value is printed in it, as the rounded number is 1."""
 
 
 def digits_apart(value: float, limit: float) -> int:
@@ -47,15 +63,15 @@ def digits_apart(value: float, limit: float) -> int:
     return next((n for n in range(_DIGITS, _MAX_DIGITS) if f"{value:.{n}g}" != f"{limit:.{n}g}"), _MAX_DIGITS)
 
 
-def format_duration(seconds: float, digits: int = _DIGITS) -> str:
+def format_duration(seconds: float, digits: int = _DIGITS, *, rounding: Rounding = Rounding.NEAREST) -> str:
     """Return a duration such as `412 ms`; 0 below a nanosecond."""
     units = ("µs", "ms", "s", "min", "h")
-    return _with_unit(seconds if abs(seconds) >= _MIN_S else 0.0, DURATION, units, zero="s", digits=digits)
+    return _with_unit(seconds if abs(seconds) >= _MIN_S else 0.0, DURATION, units, "s", digits, rounding)
 
 
-def format_latency_bound(seconds: float, digits: int = _DIGITS) -> str:
-    """Return an upper bound of a latency, or `no bound`."""
-    return "no bound" if seconds >= UNBOUNDED_S else format_duration(seconds, digits)
+def format_latency_bound(seconds: float, digits: int = _DIGITS, *, rounding: Rounding = Rounding.UP) -> str:
+    """Return a bound of a latency, an upper one by default, or `no bound`."""
+    return "no bound" if seconds >= UNBOUNDED_S else format_duration(seconds, digits, rounding=rounding)
 
 
 def format_bytes(count_bytes: float) -> str:
@@ -68,12 +84,12 @@ def format_bandwidth(bytes_per_s: float) -> str:
     return _with_unit(bytes_per_s, BANDWIDTH, ("bit/s", "kbit/s", "Mbit/s", "Gbit/s"), zero="bit/s")
 
 
-def format_usd_per_h(value: float, digits: int = _DIGITS) -> str:
+def format_usd_per_h(value: float, digits: int = _DIGITS, *, rounding: Rounding = Rounding.NEAREST) -> str:
     """Return a price such as `$0.0123/h` or `$0.10/h`; below $0.0001/h, only that it is."""
     amount, sign = abs(value), "-" if value < 0 else ""
     if 0 < amount < _MIN_USD_PER_H:
         return f"{sign}< ${_MIN_USD_PER_H}/h"
-    text = _digits(amount, digits)
+    text = _digits(amount, digits, rounding)
     return f"{sign}${f'{amount:.2f}' if text[-2:-1] == '.' else text}/h"
 
 
@@ -83,10 +99,12 @@ def format_range(format_value: Callable[[float], str], lowest: float, highest: f
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
-def format_score(value: float, digits: int = _DIGITS) -> str:
+def format_score(value: float, digits: int = _DIGITS, *, rounding: Rounding = Rounding.NEAREST) -> str:
     """Return a mean score, with three decimals (aligned in tables) if these are about three significant digits."""
-    aligned = digits == _DIGITS and (value == 0 or 0.0995 <= abs(value) < 10)
-    return f"{value:.3f}" if aligned else _digits(value, digits)
+    if digits != _DIGITS or not (value == 0 or 0.0995 <= abs(value) < 10):
+        return _digits(value, digits, rounding)
+    decimals = 0 if value == 0 else _DIGITS + 1 + math.floor(math.log10(abs(value)))
+    return f"{_rounded(value, decimals, rounding):.3f}"
 
 
 def format_percentage(share: float) -> str:
@@ -101,9 +119,17 @@ def format_amount(resource: str, value: float) -> str:
     return f"{_digits(value)} {resource.removesuffix('s') if value == 1 else resource}"
 
 
-def format_interval(format_value: Callable[[float], str], interval: IntervalLike) -> str:
+def format_bounds(format_value: Formatting, interval: IntervalLike) -> str:
+    """Return bounds such as `380 ms to 451 ms`, or a single value if they are equal."""
+    if interval.lower == interval.upper:
+        return format_value(interval.lower, rounding=Rounding.NEAREST)
+    ends = format_value(interval.lower, rounding=Rounding.DOWN), format_value(interval.upper, rounding=Rounding.UP)
+    return " to ".join(dict.fromkeys(ends))
+
+
+def format_interval(format_value: Formatting, interval: IntervalLike) -> str:
     """Return a value with its bounds, such as `412 ms (380 ms to 451 ms)`."""
-    return f"{format_value(interval.value)} ({format_value(interval.lower)} to {format_value(interval.upper)})"
+    return f"{format_value(interval.value)} ({format_bounds(format_value, interval)})"
 
 
 def ceil_significant(value: float, digits: int = 3) -> float:
@@ -123,18 +149,33 @@ def floor_significant(value: float, digits: int = 3) -> float:
     return 0.0 - ceil_significant(-value, digits)  # never -0.0
 
 
-def _with_unit(value: float, quantity: Quantity, units: tuple[str, ...], zero: str, digits: int = _DIGITS) -> str:
+def _with_unit(
+    value: float,
+    quantity: Quantity,
+    units: tuple[str, ...],
+    zero: str,
+    digits: int = _DIGITS,
+    rounding: Rounding = Rounding.NEAREST,
+) -> str:
     """Return `value` in the largest of the ascending `units` with a number >= 1, and 0 in the unit `zero`."""
     if value == 0:
         return f"0 {zero}"
     selected = units[0]
     for unit in units:
-        if abs(value) >= quantity.factors[unit] * 0.9995:
+        if abs(value) >= quantity.factors[unit] * _UNIT_SHARE[rounding]:
             selected = unit
-    return f"{_digits(value / quantity.factors[selected], digits)} {selected}"
+    return f"{_digits(value / quantity.factors[selected], digits, rounding)} {selected}"
 
 
-def _digits(value: float, digits: int = _DIGITS) -> str:
+def _rounded(value: float, digits: int, rounding: Rounding) -> float:
+    """Return the value with few digits if it is rounded up or down."""
+    if rounding == Rounding.NEAREST:
+        return value
+    return ceil_significant(value, digits) if rounding == Rounding.UP else floor_significant(value, digits)
+
+
+def _digits(value: float, digits: int = _DIGITS, rounding: Rounding = Rounding.NEAREST) -> str:
+    value = _rounded(value, digits, rounding)
     text = f"{value:.{digits}g}"
     return text if "e" not in text else f"{value:.0f}" if abs(value) >= 1 else f"{Decimal(text):f}"
 

@@ -19,6 +19,7 @@ from circinus.reporting.plan_table import (
 )
 from circinus.specification import PoissonArrivals, Query, QueryPlan
 from circinus.specification.formatting import (
+    format_bounds,
     format_duration,
     format_latency_bound,
     format_score,
@@ -90,7 +91,7 @@ def _figures(plans: Sequence[ComparedPlan], changes: Sequence[str], metric: str)
             format_duration(plan.estimate.latency_s.value),
             format_latency_bound(plan.estimate.latency_s.upper),
             format_score(plan.estimate.accuracy.value),
-            f"{format_score(plan.estimate.accuracy.lower)} to {format_score(plan.estimate.accuracy.upper)}",
+            format_bounds(format_score, plan.estimate.accuracy),
             format_usd_per_h(plan.estimate.cost_usd_per_h.upper),
             added_cost_text(plan.added_usd_per_h),
             plan.reason or plan.place,

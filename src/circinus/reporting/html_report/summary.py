@@ -8,6 +8,7 @@ from circinus.reporting.html_report.markup import Html, bar, element, join, para
 from circinus.reporting.plan_table import cost_gap_text, placement_text, tenant_line
 from circinus.reporting.tables import MetricNames
 from circinus.specification.formatting import (
+    Rounding,
     format_duration,
     format_latency_bound,
     format_score,
@@ -76,10 +77,10 @@ def _served(content: ReportContent, assignment: Assignment, metrics: MetricNames
     latency = f"{format_duration(estimate.latency_s.value)} ≤ {format_latency_bound(estimate.latency_s.upper)}"
     slos = content.queries[assignment.query].slos
     share = None if slos.latency is None else estimate.latency_s.upper / slos.latency.limit
-    sign, bound = "≥", estimate.accuracy.lower
+    sign, bound = "≥", format_score(estimate.accuracy.lower, rounding=Rounding.DOWN)
     if slos.accuracy is not None and not slos.accuracy.is_minimum:
-        sign, bound = "≤", estimate.accuracy.upper
-    scores = metrics.cell(assignment.query, f"{format_score(estimate.accuracy.value)} {sign} {format_score(bound)}")
+        sign, bound = "≤", format_score(estimate.accuracy.upper, rounding=Rounding.UP)
+    scores = metrics.cell(assignment.query, f"{format_score(estimate.accuracy.value)} {sign} {bound}")
     return (
         _link(content, assignment.query),
         placement_text(estimate),
