@@ -116,7 +116,7 @@ class Demo:
         metric = specification.pipelines[name].metric
         self.console.print(profile_table(profile, metric.direction, metric=metric.name))
         queries = {query.name: query for query in specification.queries}
-        self.console.print(plan_table(plan.matching, queries, specification.metric_names))
+        self.console.print(plan_table(plan.matching, queries, specification.metric_names, plan.file.coverage))
         self.console.print(use_table(plan.matching, specification.required_infrastructure))
         return report, plan
 
@@ -294,7 +294,7 @@ def unmeasured(plan: c.Plan) -> list[str]:
         query
         for query, rejection in plan.rejected.items()
         if "measurements" in rejection.binding
-        or ((best := rejection.best_so_far) is not None and best.items < best.population)
+        or ((best := rejection.best_so_far) is not None and best.items is not None and best.items < best.population)
     ]
 
 

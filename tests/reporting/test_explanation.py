@@ -7,9 +7,14 @@ from dataclasses import replace
 import pytest
 from printed import printed
 
-from circinus.estimation import PlanCandidate
+from circinus.estimation import PlanCandidate, SloProbabilities
 from circinus.matching import Matching, Relaxation, ShadowPrice, match
-from circinus.matching.explanation.assignment_explanations import alternatives, infeasible
+from circinus.matching.explanation.assignment_explanations import (
+    alternatives,
+    infeasible,
+    near_miss_comparisons,
+    nearest_first,
+)
 from circinus.matching.explanation.rejections import explain_rejection
 from circinus.matching.feasibility import Infeasibility
 from circinus.matching.plan_set import Advice
@@ -208,6 +213,28 @@ def test_limits_of_a_query_alone_are_only_named_where_there_is_no_room_for_it(
     assert obstacle.reason in rejection.reason
 
 
+def test_the_likeliest_plan_is_the_nearest_and_the_best_so_far() -> None:
+    """Its bound misses the limit by more than that of the other plan; a shortage keeps its place between them."""
+    asked = _query("q", latency_s=0.3)
+    plans = {pool: _plan("q", pool) for pool in ("edge", "far")}
+    likely, unlikely = (
+        replace(plan, estimate=replace(plan.estimate, slo_probability=SloProbabilities.of(latency, 0.9, 1.0)))
+        for plan, latency in ((plans["edge"], 0.8), (plans["far"], 0.1))
+    )
+    short = infeasible(_plan("q", "edge"), Infeasibility(("pool edge: cpus",), "needs 1 CPU", 0.2, is_shortage=True))
+    judged = [
+        infeasible(plan, Infeasibility((SloKind.LATENCY,), "slow", excess, sized=plan.estimate))
+        for plan, excess in ((unlikely, 0.1), (likely, 0.5))
+    ]
+    assert [entry.candidate for entry in nearest_first([*judged, short])] == [likely, short.candidate, unlikely]
+    best = BestEffortPlan(unlikely, 0.09, 24, 200)
+    rejection = explain_rejection(replace(_frontier(asked), best_effort=best), judged, neighbours="the others")
+    assert rejection.alternatives[0].plan == likely.plan
+    assert rejection.best_so_far is not None
+    assert (rejection.best_so_far.candidate.plan, rejection.best_so_far.is_sized) == (likely.plan, True)
+    assert rejection.best_so_far.probability == pytest.approx(0.72)
+
+
 def test_a_configuration_and_placement_are_one_alternative_as_sized_and_at_targets() -> None:
     as_sized, at_targets = (
         candidate("q", [use(deployment("a", 0, "edge", target=target), 0.5, INFRA)]) for target in (0.4, 0.7)
@@ -215,5 +242,6 @@ def test_a_configuration_and_placement_are_one_alternative_as_sized_and_at_targe
     elsewhere = NearMiss(_plan("q", "far"), (SloKind.LATENCY,), "slow")
     misses = (NearMiss(at_targets, (SloKind.LATENCY,), "slower"), elsewhere)
     compared = [infeasible(as_sized, Infeasibility((SloKind.LATENCY,), "as sized"))]
-    shown = alternatives(compared, replace(_frontier(_query("q")), near_misses=misses))
+    frontier = replace(_frontier(_query("q")), near_misses=misses)
+    shown = alternatives(compared, near_miss_comparisons(frontier, ()))
     assert [alternative.plan for alternative in shown] == [as_sized.plan, elsewhere.candidate.plan]

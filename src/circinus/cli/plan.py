@@ -192,7 +192,7 @@ def _print(plan: Plan, specification: Specification) -> None:
     from circinus.specification.formatting import format_duration
 
     queries = {query.name: query for query in specification.queries}
-    console().print(plan_table(plan.matching, queries, specification.metric_names))
+    console().print(plan_table(plan.matching, queries, specification.metric_names, plan.file.coverage))
     console().print()
     console().print(use_table(plan.matching, specification.required_infrastructure))
     console().print()

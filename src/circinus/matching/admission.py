@@ -15,7 +15,7 @@ from circinus.matching.explanation.assignment_explanations import (
     explain_admission,
     infeasible,
 )
-from circinus.matching.explanation.rejections import NO_SINGLE_SLO, explain_rejection
+from circinus.matching.explanation.rejections import explain_rejection
 from circinus.matching.explanation.slo_relaxation import (
     changed_slos,
     confirmed_relaxation,
@@ -179,6 +179,8 @@ class AdmissionPlanner:
             slower = plans.replan(_slower(query), self.search).candidates
             if not short:  # what is shown of a plan is about the query's own limit
                 slower = [plans.estimate_of(name, candidate.plan) for candidate in slower]
+        rejected = {rejection.query for rejection in self.matching.rejections}
+        is_bounded = name in rejected and bool(frontier.candidates)
         simulations, undecided = 0, False
         limited = max_simulations < MATCHING.max_simulated_plans
         for attempt in count(1):
@@ -205,7 +207,7 @@ class AdmissionPlanner:
                     undecided = undecided or decide(doubtful=True).assignment is not None
                     admission = replace(admission, rejection=replace(admission.rejection, undecided=undecided))
                 return replace(admission, simulations=simulations), self.matching
-            admitted = add_admitted(running, self.matching, admission, specification.queries)
+            admitted = add_admitted(running, self.matching, admission, specification.queries, is_bounded=is_bounded)
             _, fit = admission.fit
             check, simulated = self._simulate(admitted, specification, fit, name, short=short)
             simulations += simulated
@@ -256,8 +258,7 @@ class AdmissionPlanner:
         confirmed = None if relaxation is None else confirmed_relaxation(query, relaxation, self.admitted)
         if confirmed is None:
             return rejection
-        binding = changed if rejection.binding == NO_SINGLE_SLO else rejection.binding
-        return replace(rejection.without_isolated_limits(), relaxation=confirmed, binding=binding)
+        return replace(rejection.without_isolated_limits(), relaxation=confirmed)
 
     def _simulate(
         self, admitted: Matching, specification: Specification, fit: AdmissionFit, name: str, *, short: bool
@@ -372,7 +373,12 @@ def admit(
 
 
 def add_admitted(
-    running: AdmissionControl, matching: Matching, admission: Admission, queries: Sequence[Query]
+    running: AdmissionControl,
+    matching: Matching,
+    admission: Admission,
+    queries: Sequence[Query],
+    *,
+    is_bounded: bool = False,
 ) -> Matching:
     """Return the matching with an admitted query; its bounds follow from those of the other queries.
 
@@ -382,6 +388,7 @@ def add_admitted(
         admission: of an admitted query.
         queries: the specification's, in the order of the new matching; queries that are neither served nor rejected in
             the matching are ignored.
+        is_bounded: whether the bound on the weight counts the query, which a plan at utilization targets may serve.
     """
     assert admission.fit is not None
     assert admission.assignment is not None
@@ -401,7 +408,8 @@ def add_admitted(
         prices=tuple(replace(price, used=used.get(price.resource, price.used)) for price in matching.prices),
     )
     # Without the query, the result is a matching of the other queries, so their bounds apply.
-    return with_weights(admitted, queries, running.infrastructure.tenants, unbounded_weight=query.weight)
+    unbounded_weight = 0.0 if is_bounded else query.weight
+    return with_weights(admitted, queries, running.infrastructure.tenants, unbounded_weight=unbounded_weight)
 
 
 def _used(prepared: AdmissionProblem, fit: AdmissionFit) -> dict[str, float]:

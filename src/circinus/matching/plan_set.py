@@ -107,12 +107,12 @@ class Rejection:
     query: str
     reason: str
     binding: tuple[str, ...]
-    """Violated SLOs (`latency`, ...) or exhausted resources (`pool edge: cpus`, ...); `measurements` if too little was
-    measured for a guaranteed plan."""
+    """Violated SLOs (`latency`, ...) or exhausted resources (`pool edge: cpus`, ...); `pools` if no plan fits in them
+    even alone, `measurements` if too little was measured for a guaranteed plan."""
     relaxation: Relaxation | None
     alternatives: tuple[Alternative, ...] = ()
     best_so_far: BestEffortPlan | None = None
-    """Plan that most likely meets the SLOs, for a query without a guaranteed plan even in isolation."""
+    """Plan that most likely meets the SLOs among those judged, for a query without a guaranteed plan in isolation."""
     unrelaxable: bool = False
     """True if the query was rejected under every single SLO change that was tried; False if none was tried, too."""
     undecided: bool = False
@@ -184,7 +184,7 @@ def with_weights(
         matching,
         satisfied_weight=satisfied,
         total_weight=total,
-        weight_bound=min(matching.weight_bound + unbounded_weight, total),
+        weight_bound=min(max(matching.weight_bound + unbounded_weight, satisfied), total),
         optimal=matching.optimal and not unbounded_weight,
         weight_with_more_changes=larger_weight(matching.weight_with_more_changes, satisfied),
         tenants=tenant_shares(queries, served, tenants),
@@ -274,12 +274,14 @@ class ProfileCoverage:
     unmeasured: int
     scores: int | None = None
     """Number of measured items, of all configurations together."""
+    promising: int = 0
+    """Number of unmeasured configurations if any may still give a query its first plan or a cheaper one, else 0."""
 
     @classmethod
     def of(cls, profile: PipelineProfile) -> Self:
         """Return the numbers of a profile."""
         scores = sum(len(measured.items) for measured in profile.configurations)
-        return cls(len(profile.configurations), len(profile.failed), profile.unmeasured, scores)
+        return cls(len(profile.configurations), len(profile.failed), profile.unmeasured, scores, profile.promising)
 
     def __str__(self) -> str:
         total = self.measured + self.failed + self.unmeasured

@@ -17,6 +17,7 @@ from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import Assignment, Matching
 from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier, NearMiss, SingleRelaxation
+from circinus.planning.near_misses import describe_violation
 from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import MarkovModulatedPoisson, arrival_process
 from circinus.simulation import PlannedQuery
@@ -67,7 +68,7 @@ def simulation_inputs(
 
 
 _NARROW = "the formula's bound misses the limit narrowly"
-_SLOWER = "slower in a simulation of all queries together"
+_SIMULATED = "in a simulation of all queries together"
 _ALL_TOO_SLOW = "the plans that were tried meet the SLOs by formula but not in a simulation of all queries together"
 _NONE_CONFIRMED = (
     "its plans miss the latency SLO by formula, and the nearest in a simulation of all queries together, too"
@@ -94,11 +95,18 @@ def exclude_refuted(
     """
     remaining = plans.without_excluded(frontier.candidates)
     own = violating.get(tried.query)
-    reason = _SLOWER if own is not None else f"it would make {' and '.join(violating)} {_SLOWER} than guaranteed"
+    slo = frontier.query.slos.latency
+    if own is None or slo is None:
+        reason = f"it would make {' and '.join(violating)} slower {_SIMULATED} than guaranteed"
+    elif own.estimate.simulated:
+        reason = f"as sized, {describe_violation(own.estimate, slo, sized=True)} {_SIMULATED}"
+    else:
+        reason = f"as sized, {describe_violation(own.estimate, slo, sized=True)}, not confirmed {_SIMULATED}"
     near_misses = (NearMiss(own or tried, (SloKind.LATENCY,), reason), *frontier.near_misses)
     if not frontier.candidates:  # the plan was tried at its final sizes only
         return replace(frontier, near_misses=near_misses)
-    slower = [] if remaining else [miss.candidate for miss in near_misses if miss.reason == _SLOWER]
+    simulated = (miss.candidate for miss in near_misses if miss.candidate.estimate.simulated)
+    slower = [] if remaining or slo is None else [plan for plan in simulated if not slo.is_met_by(_bound_s(plan))]
     nearest = min(slower, key=_bound_s, default=None)
     return replace(
         frontier,
@@ -106,6 +114,7 @@ def exclude_refuted(
         high_margin=plans.without_excluded(frontier.high_margin),
         near_misses=near_misses,
         relaxations=() if nearest is None else (SingleRelaxation(SloKind.LATENCY, _bound_s(nearest), nearest),),
+        binding=() if remaining else (SloKind.LATENCY,),
         reason="" if remaining else (reason if own is None else _NONE_CONFIRMED if doubtful else _ALL_TOO_SLOW),
     )
 

@@ -13,6 +13,9 @@ from circinus.specification import Query, SloKind
 if TYPE_CHECKING:
     from circinus.planning.plan_arrays import ColumnPool, DualPrices
 
+MEASUREMENTS = "measurements"
+"""In `Frontier.binding`: too little was measured for a guaranteed plan."""
+
 
 @dataclass(frozen=True)
 class NearMiss:
@@ -42,13 +45,15 @@ class BestEffortPlan:
     candidate: PlanCandidate
     probability: float
     """Probability that all SLOs are met; an estimate, not a guarantee (`circinus.estimation.slo_probability`)."""
-    items: int
-    """Number of items that the plan's configuration was measured on."""
+    items: int | None
+    """Number of items that the plan's configuration was measured on; None if it is not at hand."""
     population: int
     """Number of items that may be measured."""
     more_items: int | None = None
     """Number of items to add to the data set until the accuracy SLO of the query is guaranteed, with any configuration,
     in about half of the cases; None if it is, or if no configuration's mean over all items meets it."""
+    is_sized: bool = False
+    """True if the estimate is at the final sizes beside the other queries; else in isolation at utilization targets."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,9 @@ class Frontier:
     """Plan most likely to meet the SLOs, if any may; None if there are candidates."""
     unlisted: ColumnPool | None = field(default=None, compare=False, repr=False)
     """All non-dominated plans, if `candidates` holds only some of them."""
-    measured: bool = True
-    """True if the pipeline has enough measurements for any guarantee."""
+    binding: tuple[str, ...] = ()
+    """SLOs that exclude all plans, `pools` if none fits, or `measurements` if too little was measured for a guarantee;
+    empty if there are candidates."""
 
     @property
     def plans(self) -> tuple[PlanCandidate, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from circinus.estimation import Estimate, PlanCandidate
 from circinus.estimation.percentiles import UNBOUNDED
 from circinus.planning.bin_packing import packs_in_isolation
-from circinus.planning.frontier import BestEffortPlan, NearMiss, SingleRelaxation
+from circinus.planning.frontier import MEASUREMENTS, BestEffortPlan, NearMiss, SingleRelaxation
 from circinus.planning.pool_eligibility import (
     explain_ineligible_pools,
     explain_missing_capacity,
@@ -30,6 +30,8 @@ from circinus.specification.formatting import (
 if TYPE_CHECKING:
     from circinus.planning.plan_arrays import PlanArrays
     from circinus.planning.query_search import QuerySearch
+
+_POOLS = ("pools",)
 
 _MAX_TRIED = 8
 """Maximum number of configurations whose plans are computed."""
@@ -174,35 +176,67 @@ def single_relaxations(search: QuerySearch, without_cost: PlanArrays) -> tuple[S
     return tuple(relaxations)
 
 
-def explain_infeasible(search: QuerySearch, network: Network, relaxations: tuple[SingleRelaxation, ...]) -> str:
-    """Return the reason why a query has no plan even with the whole infrastructure to itself."""
+def explain_infeasible(
+    search: QuerySearch, network: Network, relaxations: tuple[SingleRelaxation, ...], promising: int = 0
+) -> tuple[str, tuple[str, ...]]:
+    """Return why a query has no plan even with the whole infrastructure to itself, and `Frontier.binding`.
+
+    Args:
+        search: of the query.
+        network: of the infrastructure.
+        relaxations: SLOs that alone prevent a plan.
+        promising: number of unmeasured configurations that may have a plan.
+    """
     query = search.query
     if not search.space.columns.pools:
-        return f"no pool is open to queries from site {query.source}: {explain_ineligible_pools(query, network)}"
+        return (
+            f"no pool is open to queries from site {query.source}: {explain_ineligible_pools(query, network)}",
+            _POOLS,
+        )
     for rows, table in zip(search.arrays.operators, search.space.options, strict=True):
         pool = query.pinned_pool(rows.spec.name)
         if not table.usable.any() and pool is not None:
-            return f"operator {rows.spec.name} is pinned to pool {pool} but does not fit in it at the query's rate"
+            return (
+                f"operator {rows.spec.name} is pinned to pool {pool} but does not fit in it at the query's rate",
+                _POOLS,
+            )
         if not table.usable.any():
-            return f"operator {rows.spec.name} fits in no pool: {explain_operator_ineligible(rows, query, network)}"
+            ineligible = explain_operator_ineligible(rows, query, network)
+            return f"operator {rows.spec.name} fits in no pool: {ineligible}", _POOLS
     too_few_items = _too_few_items(search)
     if too_few_items:
-        return too_few_items
+        return too_few_items, (MEASUREMENTS,)
+    plan, more = "no plan", ""
+    if promising:
+        measured = len(search.arrays.configurations)
+        plan = f"no plan of the {measured} measured configurations" if measured > 1 else "no measured plan"
+        more = f"; {promising:,} configurations are unmeasured: profile longer (`circinus profile`)"
     if relaxations:
-        text = "no plan meets all SLOs with deployments at their utilization targets"
-        return text + (_undecided(search) if any(r.slo is SloKind.ACCURACY for r in relaxations) else "")
+        text = f"{plan} meets all SLOs with deployments at their utilization targets"
+        binding = tuple(relaxation.slo for relaxation in relaxations)
+        return text + (_undecided(search) if SloKind.ACCURACY in binding else "") + more, binding
     if not search.fits():
         missing_capacity = explain_missing_capacity(search.space)
-        text = "no plan fits in the pools and links that are open to the query, even with the infrastructure to itself"
-        return f"{text}: {missing_capacity}" if missing_capacity else text
+        text = f"{plan} fits in the pools and links that are open to the query, even with the infrastructure to itself"
+        return (f"{text}: {missing_capacity}" if missing_capacity else text) + more, _POOLS
     text = (
-        "no plan meets all SLOs with deployments at their utilization targets, even with the infrastructure to itself"
+        f"{plan} meets all SLOs with deployments at their utilization targets, even with the infrastructure to itself"
     )
     fastest = search.fastest(search.accurate) if query.slos.latency is not None else None
     if fastest is not None and fastest.estimate.latency_s.upper >= UNBOUNDED_S:
         max_items = max(len(c.items) for c in search.arrays.configurations)
         text += f"; service times or sizes of {max_items} items vary so much that replicas or links may be overloaded"
-    return text + ("" if len(search.accurate) else _undecided(search))
+    return text + ("" if len(search.accurate) else _undecided(search)) + more, _binding_together(search)
+
+
+def _binding_together(search: QuerySearch) -> tuple[SloKind, ...]:
+    """Return the SLOs that no configuration meets, else all, of a query of which no single SLO excludes all plans."""
+    unmet = {
+        SloKind.LATENCY: bool((search.violation > 0).all()),
+        SloKind.ACCURACY: not len(search.accurate),
+    }
+    kinds = tuple(search.query.slos.by_kind)
+    return tuple(kind for kind in kinds if unmet.get(kind)) or kinds
 
 
 def _undecided(search: QuerySearch) -> str:

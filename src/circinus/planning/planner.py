@@ -11,7 +11,7 @@ from circinus.arrays import IntArray
 from circinus.errors import PlanningError
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import PercentileEstimator
-from circinus.planning.frontier import BestEffortPlan, Frontier
+from circinus.planning.frontier import MEASUREMENTS, BestEffortPlan, Frontier
 from circinus.planning.near_misses import (
     best_effort_plan,
     describe_isolated_limits,
@@ -45,7 +45,7 @@ def best_effort_frontier(
     best = _best(query, pipeline, profile, network, settings)
     if best is None:  # otherwise the advice on the plan includes the hint
         reason += "; profile longer (`circinus profile`)"
-    return Frontier(query, (), {}, (), (), reason, best_effort=best, measured=False)
+    return Frontier(query, (), {}, (), (), reason, best_effort=best, binding=(MEASUREMENTS,))
 
 
 def _best(
@@ -141,7 +141,8 @@ def _plan_query(
     key = profile.pipeline, latency_percentile(query), query.pinned_knobs, settings.dtype
     if key not in compiled:
         compiled[key] = compile_profile(pipeline, matching_pins, latency_percentile(query), settings.dtype)
-    return _plan(query, pipeline, compiled[key], network, settings)
+    promising = 0 if query.pinned_knobs else profile.promising
+    return _plan(query, pipeline, compiled[key], network, settings, promising)
 
 
 def plan_queries(
@@ -199,12 +200,13 @@ def _check(query: Query, profile: PipelineProfile) -> None:
 
 
 def _plan(
-    query: Query, pipeline: Pipeline, arrays: ProfileArrays, network: Network, settings: SearchSettings
+    query: Query, pipeline: Pipeline, arrays: ProfileArrays, network: Network, settings: SearchSettings, promising: int
 ) -> Frontier:
     search = QuerySearch(query, pipeline, arrays, network, settings)
     considered = search.considered
     if not search.space.columns.pools:
-        return Frontier(query, (), considered, (), (), explain_infeasible(search, network, ()))
+        reason, binding = explain_infeasible(search, network, (), promising)
+        return Frontier(query, (), considered, (), (), reason, binding=binding)
     without_cost = search.cheapest()
     plans = _affordable(search, without_cost)
     considered["plans above the cost SLO"] = without_cost.count - plans.count
@@ -218,16 +220,18 @@ def _plan(
     explain = settings.near_misses > 0
     relaxations = () if guaranteed else single_relaxations(search, without_cost)
     isolated_limits = describe_isolated_limits(query, network, relaxations) if explain else ""
+    reason, binding = ("", ()) if guaranteed else explain_infeasible(search, network, relaxations, promising)
     return Frontier(
         query=query,
         candidates=guaranteed,
         considered={reason: count for reason, count in considered.items() if count},
         near_misses=near_misses(search, without_cost),
         relaxations=relaxations,
-        reason="" if guaranteed else explain_infeasible(search, network, relaxations) + isolated_limits,
+        reason="" if guaranteed else reason + isolated_limits,
         isolated_limits=isolated_limits,
         high_margin=with_margin,
         best_effort=best_effort_plan(search) if explain and not guaranteed else None,
+        binding=binding,
         unlisted=ColumnPool.of(search.space, plans, selection) if plans.count > len(guaranteed) else None,
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from circinus.arrays import BoolArray
 from circinus.planning.dominance import DOMINANCE_TOLERANCE
-from circinus.planning.frontier import Frontier
+from circinus.planning.frontier import MEASUREMENTS, Frontier
 from circinus.planning.resource_columns import RESOURCES
 from circinus.profiling import PipelineProfile
 from circinus.specification import Configuration, Network, Pool, Query
@@ -48,7 +48,7 @@ def no_profile_matches_pins(query: Query, profile: PipelineProfile) -> Frontier:
         f"the query is pinned to {pins}, but none of the {len(profile.usable)} configurations of pipeline "
         f"{profile.pipeline} with enough measured items has these values: run `circinus profile`"
     )
-    return Frontier(query, (), {}, (), (), reason, measured=False)
+    return Frontier(query, (), {}, (), (), reason, binding=(MEASUREMENTS,))
 
 
 _MAX_NAMED = 4

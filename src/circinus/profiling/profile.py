@@ -259,6 +259,11 @@ class PipelineProfile:
         return self.dataset_items - self.held_out_items
 
     @property
+    def promising(self) -> int:
+        """Number of unmeasured configurations if any may still give a query its first plan or a cheaper one, else 0."""
+        return 0 if self.certificate is not None and self.certificate.conclusive else self.unmeasured
+
+    @property
     def score_population(self) -> int:
         """Number of items of the population whose mean scores are bounded; `UNLIMITED` for requests to come."""
         return UNLIMITED if self.stands_for == "requests" else self.population

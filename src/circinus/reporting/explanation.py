@@ -20,13 +20,14 @@ from circinus.reporting.plan_table import (
     best_effort_text,
     format_probability,
     knobs_text,
+    latency_bound_text,
     placement_text,
     plan_differences,
     plan_text,
     replica_text,
 )
 from circinus.reporting.tables import FirstFitting, OneLine, make_table, stacked_bar
-from circinus.specification import PoissonArrivals, Query, QueryPlan, SloKind
+from circinus.specification import PoissonArrivals, Query, QueryPlan, SloKind, Slos
 from circinus.specification.formatting import (
     ACCURACY,
     Formatting,
@@ -82,8 +83,9 @@ def ladder_table(ladder: Ladder, sized: Estimate, metric: str = ACCURACY) -> Ren
     return Group(*(Text(note, style="italic") for note in notes), table)
 
 
-def _latency_and_cost(estimate: Estimate) -> str:
-    latency = f"p{estimate.percentile:g} at most {format_latency_bound(estimate.latency_s.upper)}"
+def _latency_and_cost(estimate: Estimate, slos: Slos | None = None) -> str:
+    bound = format_latency_bound(estimate.latency_s.upper) if slos is None else latency_bound_text(estimate, slos)
+    latency = f"p{estimate.percentile:g} at most {bound}"
     return f"{latency} at {format_usd_per_h(estimate.cost_usd_per_h.value)}"
 
 
@@ -146,7 +148,7 @@ def rejection_explanation(rejection: Rejection, query: Query, metric: str = ACCU
             Text(f"{kind}: {with_metric(relaxation.change, metric)}; in its specification: slos: [{relaxation.slos}]"),
             Text(
                 f"with {plan_text(relaxation.plan, relaxation.estimate)}; as sized, it has "
-                f"{_latency_and_cost(relaxation.estimate)}"
+                f"{_latency_and_cost(relaxation.estimate, relaxation.slos)}"
             ),
         ]
     lines += [Text(with_metric(advice.sentence, metric)) for advice in rejection.advice]
@@ -196,7 +198,7 @@ def _slo_table(estimate: Estimate, query: Query, metric: str) -> Table:
     for kind, name, interval, format_value in rows:
         slo = query.slos.by_kind.get(kind)
         title = name if slo is None else f"{'latency' if kind is SloKind.LATENCY else name} {slo}"
-        bounds = format_bounds(format_value, interval)
+        bounds = format_bounds(format_value, interval, None if slo is None else slo.limit)
         slack = None if slo is None else slo.margin(estimate.compared_value(slo, sized=True))
         margin = "" if slack is None else format_value(slack, rounding=Rounding.DOWN)
         table.add_row(OneLine(title), format_value(interval.value, rounding=Rounding.NEAREST), bounds, margin)

@@ -12,14 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.estimation import Estimate
-from circinus.matching import Assignment, Matching, Rejection, SizedDeployment, TenantShare
+from circinus.matching import Assignment, Matching, ProfileCoverage, Rejection, SizedDeployment, TenantShare
 from circinus.planning import BestEffortPlan
+from circinus.planning.frontier import MEASUREMENTS
 from circinus.planning.near_misses import describe_violation
 from circinus.reporting.tables import FirstFitting, MetricNames, OneLine, WrappedTitle, make_table
-from circinus.specification import Allocation, KnobValues, Query, QueryPlan
+from circinus.specification import Allocation, KnobValues, Query, QueryPlan, SloKind, Slos
 from circinus.specification.formatting import (
     ACCURACY,
+    Rounding,
     ceil_significant,
+    digits_within,
     format_bytes,
     format_duration,
     format_latency_bound,
@@ -115,6 +118,14 @@ def format_probability(value: float) -> str:
     return f"{value:.2f}"
 
 
+def latency_bound_text(estimate: Estimate, slos: Slos) -> str:
+    """Return the upper bound of the latency; it is printed within a limit that it meets."""
+    upper_s, slo = estimate.latency_s.upper, slos.latency
+    if slo is None:
+        return format_latency_bound(upper_s)
+    return format_latency_bound(upper_s, digits_within(upper_s, slo.limit, Rounding.UP))
+
+
 def added_cost_text(added_usd_per_h: float | None) -> str:
     """Return a change of the total cost with its sign; empty if the plan was not compared by cost."""
     if added_usd_per_h is None:
@@ -125,18 +136,25 @@ def added_cost_text(added_usd_per_h: float | None) -> str:
 def best_effort_text(best: BestEffortPlan, query: Query, metric: str = ACCURACY) -> str:
     """Return the best plan without a guarantee, its SLO probability in isolation, and the bounds that miss SLOs."""
     estimate, slos = best.candidate.estimate, query.slos.by_kind
-    missed = [describe_violation(estimate, slos[kind]) for kind in estimate.violations(query.slos)]
+    missed = [
+        describe_violation(estimate, slos[kind], sized=best.is_sized)
+        for kind in estimate.violations(query.slos, sized=best.is_sized)
+    ]
+    sizes = "as sized beside the other queries" if best.is_sized else "in isolation, at its utilization targets"
+    items = "" if best.items is None else f", estimated from {best.items} of {best.population} items"
     text = (
-        f"best plan so far: {plan_text(best.candidate.plan, estimate)}; in isolation, at its utilization targets, it "
-        f"meets the SLOs with probability {format_probability(best.probability)}, estimated from {best.items} of "
-        f"{best.population} items"
+        f"best plan so far: {plan_text(best.candidate.plan, estimate)}; {sizes}, it meets the SLOs with probability "
+        f"{format_probability(best.probability)}{items}"
     )
     bounds = f"; its guaranteed bounds are wider: {' and '.join(missed)}"
     return with_metric(f"{text}{bounds}" if missed else text, metric)
 
 
 def plan_table(
-    matching: Matching, queries: Mapping[str, Query], metrics: Mapping[str, str] | None = None
+    matching: Matching,
+    queries: Mapping[str, Query],
+    metrics: Mapping[str, str] | None = None,
+    coverage: Mapping[str, ProfileCoverage] | None = None,
 ) -> RenderableType:
     """Return a summary, one line for each served query, and the reason for each rejected one.
 
@@ -144,6 +162,7 @@ def plan_table(
         matching: plans and rejections.
         queries: queries by name.
         metrics: query -> name of its metric.
+        coverage: pipeline -> what was measured of it.
     """
     names = MetricNames(metrics or {}, queries)
     served = [(assignment, queries[assignment.query]) for assignment in matching.assignments]
@@ -159,7 +178,8 @@ def plan_table(
         Text(),
         *plans,
         *_rejections(matching.rejections, names),
-        Text(_optimality(matching), style="dim"),
+        *_promising(matching.rejections, queries, coverage or {}),
+        Text(_optimality(matching, coverage or {}), style="dim"),
         *_change_limit_line(matching),
         *map(tenant_line, matching.tenants),
     )
@@ -215,7 +235,7 @@ def _served_table(
             OneLine(placement_text(estimate), whole=True)
             if codes is None
             else OneLine(separator.join(codes[stage.pool] for stage in estimate.stages), whole=True),
-            OneLine(_latency(estimate).removeprefix(f"{shared} "), whole=True),
+            OneLine(_latency(estimate, query).removeprefix(f"{shared} "), whole=True),
             OneLine(metrics.cell(query.name, format_score(estimate.accuracy.value)), whole=True),
             format_usd_per_h(estimate.cost_usd_per_h.value),
             OneLine(f"{share:4.0%} {limit}" if slo else "no SLOs", "yellow" if share < _TIGHT else "", whole=True),
@@ -250,9 +270,9 @@ def placement_text(estimate: Estimate) -> str:
     return f"{' → '.join(pool for pool, _ in pools)}{counts}"
 
 
-def _latency(estimate: Estimate) -> str:
+def _latency(estimate: Estimate, query: Query) -> str:
     """Return the percentile with its bound, marked if formulas may be inaccurate: `p95 19.1 ≤ 21.2 ms*`."""
-    value, bound = format_duration(estimate.latency_s.value), format_latency_bound(estimate.latency_s.upper)
+    value, bound = format_duration(estimate.latency_s.value), latency_bound_text(estimate, query.slos)
     unit = f" {bound.partition(' ')[2]}"
     mark = "" if not estimate.caveats else _SIMULATED if estimate.simulated else _ROUGH
     return f"p{estimate.percentile:g} {value.removesuffix(unit)} ≤ {bound}{mark}"
@@ -280,6 +300,19 @@ def _rejections(rejections: Sequence[Rejection], metrics: MetricNames) -> list[R
     return [table, Text(hint, style="dim")]
 
 
+def _promising(
+    rejections: Sequence[Rejection], queries: Mapping[str, Query], coverage: Mapping[str, ProfileCoverage]
+) -> list[Text]:
+    """Return a line for each pipeline whose unmeasured configurations may serve a query that no capacity excludes."""
+    lacking = [rejection for rejection in rejections if {MEASUREMENTS, *SloKind}.issuperset(rejection.binding)]
+    pipelines = dict.fromkeys(queries[rejection.query].pipeline for rejection in lacking)
+    return [
+        Text(f"pipeline {name}: only {coverage[name]}; profile longer (`circinus profile`)", style="yellow")
+        for name in pipelines
+        if name in coverage and coverage[name].promising
+    ]
+
+
 def _rejection_text(rejection: Rejection) -> str:
     """Return what the nearest plan misses, and the number of items that the data set lacks.
 
@@ -304,14 +337,15 @@ def tenant_line(share: TenantShare) -> Text:
     )
 
 
-def _optimality(matching: Matching) -> str:
+def _optimality(matching: Matching, coverage: Mapping[str, ProfileCoverage]) -> str:
     """Return the gaps to the bounds on the weight and cost of all matchings of plans at utilization targets.
 
     Other plans may do better: a query without one is served by a second look at times (see `second_look`).
     """
-    bounds = "bounds over all plans at utilization targets"
+    measured = " of measured configurations" if any(covered.promising for covered in coverage.values()) else ""
+    bounds = f"bounds over all plans{measured} at utilization targets"
     if matching.optimal:
-        return f"{bounds}: proved optimal among them"
+        return f"{bounds}: {'proved optimal among them' if matching.assignments else 'none serves a query'}"
     gap = matching.weight_bound - matching.satisfied_weight
     best = f"best found, gap in weight {gap:.4g}" if gap > 0 else "no gap in weight"
     return f"{bounds}: {best}, {cost_gap_text(matching)}"

@@ -36,7 +36,7 @@ class Rounding(Enum):
 class Formatting(Protocol):
     """Formatting of a quantity."""
 
-    def __call__(self, value: float, /, *, rounding: Rounding = Rounding.NEAREST) -> str: ...
+    def __call__(self, value: float, digits: int = ..., /, *, rounding: Rounding = Rounding.NEAREST) -> str: ...
 
 
 ACCURACY = "accuracy"
@@ -61,6 +61,12 @@ _UNIT_SHARE: dict[Rounding, float] = {Rounding.NEAREST: 0.9995, Rounding.UP: 0.9
 def digits_apart(value: float, limit: float) -> int:
     """Return the number of significant digits, at least three, with which a value differs from a limit as printed."""
     return next((n for n in range(_DIGITS, _MAX_DIGITS) if f"{value:.{n}g}" != f"{limit:.{n}g}"), _MAX_DIGITS)
+
+
+def digits_within(bound: float, limit: float, rounding: Rounding) -> int:
+    """Return the number of significant digits, at least three, with which a bound that meets a limit is printed so."""
+    sign = 1 if rounding is Rounding.UP else -1
+    return next((n for n in range(_DIGITS, _MAX_DIGITS) if sign * (_rounded(bound, n, rounding) - limit) <= 0), _DIGITS)
 
 
 def format_duration(seconds: float, digits: int = _DIGITS, *, rounding: Rounding = Rounding.NEAREST) -> str:
@@ -119,11 +125,15 @@ def format_amount(resource: str, value: float) -> str:
     return f"{_digits(value)} {resource.removesuffix('s') if value == 1 else resource}"
 
 
-def format_bounds(format_value: Formatting, interval: IntervalLike) -> str:
-    """Return bounds such as `380 ms to 451 ms`, or a single value if they are equal."""
-    if interval.lower == interval.upper:
-        return format_value(interval.lower, rounding=Rounding.NEAREST)
-    ends = format_value(interval.lower, rounding=Rounding.DOWN), format_value(interval.upper, rounding=Rounding.UP)
+def format_bounds(format_value: Formatting, interval: IntervalLike, limit: float | None = None) -> str:
+    """Return bounds such as `380 ms to 451 ms`, or a single value if they are equal; a limit that they meet is met."""
+    lower, upper = interval.lower, interval.upper
+    if lower == upper:
+        return format_value(lower, rounding=Rounding.NEAREST)
+    ends = (
+        format_value(end, _DIGITS if limit is None else digits_within(end, limit, rounding), rounding=rounding)
+        for end, rounding in ((lower, Rounding.DOWN), (upper, Rounding.UP))
+    )
     return " to ".join(dict.fromkeys(ends))
 
 

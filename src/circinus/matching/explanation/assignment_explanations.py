@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,14 +18,18 @@ from circinus.matching.plan_set import Alternative, Assignment, Obstacle
 from circinus.matching.problem import Problem
 from circinus.matching.solvers.greedy import marginal_costs
 from circinus.matching.tolerances import EQUAL_USD_PER_H
-from circinus.planning import Frontier
+from circinus.planning import Frontier, NearMiss
 from circinus.planning.ladder import ladder
+from circinus.planning.near_misses import describe_violation
 from circinus.planning.tie_order import TieKey, TieOrder
-from circinus.specification import Configuration, QueryPlan, SloKind, Slos
+from circinus.specification import QueryPlan, SloKind, Slos
 from circinus.specification.formatting import format_usd_per_h
 
 _MAX_ALTERNATIVES = 5
 """Maximum number of alternatives of a query, not counting near misses."""
+
+_DECIMALS = 2
+"""Decimals of probabilities that are compared."""
 
 _NO_GAIN = "costs the same as the running plan"
 _TOO_MANY_CHANGES = "would exceed the allowed number of plan changes"
@@ -37,7 +41,7 @@ class CandidateComparison:
 
     candidate: PlanCandidate
     rank: tuple[int, float]
-    """Sort key: feasible candidates first, cheapest first, then infeasible ones, nearest first."""
+    """Sort key: feasible candidates first, cheapest first, then infeasible ones, nearest first, then near misses."""
     reason: str
     obstacle: Obstacle
     violation: Infeasibility | None = None
@@ -46,6 +50,21 @@ class CandidateComparison:
     """Change of the total cost if the candidate were feasible; None without a plan to compare with."""
     sized: Estimate | None = None
     """Estimate as sized of a candidate that meets its SLOs only there."""
+    is_isolated: bool = False
+    """True if the candidate was judged in isolation at its utilization targets only, where it misses SLOs."""
+
+    @property
+    def final(self) -> Estimate | None:
+        """Estimate as sized of a candidate that meets its SLOs only there, or that misses them there."""
+        return self.sized if self.violation is None else self.violation.sized
+
+    @property
+    def probability(self) -> float | None:
+        """Probability of meeting all SLOs, of a candidate that misses some of its own; else None."""
+        estimate = self.candidate.estimate if self.is_isolated else self.final
+        if self.violation is None or estimate is None:
+            return None
+        return 0.0 if estimate.slo_probability is None else estimate.slo_probability.joint
 
     @property
     def is_cheaper(self) -> bool:
@@ -64,7 +83,9 @@ def explain_assignments(answer: Answer) -> tuple[Assignment, ...]:
                 query=problem.queries[query],
                 chosen=answer.solution.sizing.final[query],
                 reason=_reason(answer, query, compared),
-                alternatives=alternatives(compared, frontier, chosen=problem.candidates[candidate].plan),
+                alternatives=alternatives(
+                    compared, near_miss_comparisons(frontier, {problem.candidates[candidate].plan})
+                ),
                 ladder=ladder(frontier.query, frontier.plans, problem.candidates[candidate]),
             )
         )
@@ -123,37 +144,71 @@ def explain_admission(
         query=frontier.query.name,
         chosen=fit.final,
         reason="; ".join((f"{merit}, given {neighbours}", *cheaper_failures(failed))),
-        alternatives=alternatives(others, frontier, chosen=fit.plan.plan),
+        alternatives=alternatives(others, near_miss_comparisons(frontier, {fit.plan.plan})),
         ladder=ladder(frontier.query, frontier.plans, candidates[position]),
     )
 
 
 def alternatives(
-    compared: Sequence[CandidateComparison], frontier: Frontier, *, chosen: QueryPlan | None = None
+    compared: Sequence[CandidateComparison], misses: Sequence[CandidateComparison]
 ) -> tuple[Alternative, ...]:
-    """Return the best candidates and then the near misses but the chosen plan, one per configuration and placement."""
-    selected: dict[tuple[Configuration, tuple[tuple[str, str], ...]], Alternative] = {}
+    """Return the best candidates and the near misses, one per configuration and placement, the nearest first.
 
-    def select(alternative: Alternative) -> None:
-        selected.setdefault((alternative.plan.configuration, alternative.plan.placement), alternative)
+    Args:
+        compared: candidates.
+        misses: near misses, all of which are returned.
+    """
+    best = _one_per_placement(nearest_first(compared))[:_MAX_ALTERNATIVES]
+    return tuple(
+        Alternative(
+            entry.candidate.plan,
+            entry.final or entry.candidate.estimate,
+            entry.reason,
+            entry.obstacle,
+            entry.added_usd_per_h,
+            is_sized=entry.final is not None,
+        )
+        for entry in _one_per_placement(nearest_first([*best, *misses]))
+    )
 
-    for entry in sorted(compared, key=lambda comparison: comparison.rank):
-        if len(selected) < _MAX_ALTERNATIVES:
-            sized = entry.sized if entry.violation is None else entry.violation.sized
-            select(
-                Alternative(
-                    entry.candidate.plan,
-                    sized or entry.candidate.estimate,
-                    entry.reason,
-                    entry.obstacle,
-                    entry.added_usd_per_h,
-                    is_sized=sized is not None,
-                )
-            )
-    for miss in frontier.near_misses:
-        if miss.candidate.plan != chosen:
-            select(Alternative(miss.candidate.plan, miss.candidate.estimate, miss.reason, "slo"))
-    return tuple(selected.values())
+
+def _one_per_placement(compared: Iterable[CandidateComparison]) -> list[CandidateComparison]:
+    """Return the first comparison of each configuration and placement."""
+    selected: dict[object, CandidateComparison] = {}
+    for entry in compared:
+        selected.setdefault((entry.candidate.plan.configuration, entry.candidate.plan.placement), entry)
+    return list(selected.values())
+
+
+def nearest_first(compared: Iterable[CandidateComparison]) -> list[CandidateComparison]:
+    """Return comparisons by rank, but those that miss their own SLOs by the probability of meeting them.
+
+    Probabilities count to two decimals. Plans that lack room, or make other queries miss their SLOs, keep their places.
+    """
+    ranked = sorted(compared, key=_rank)
+    missing = [(entry.probability, entry) for entry in ranked if entry.probability is not None]
+    likeliest = iter(sorted(missing, key=lambda item: -round(item[0], _DECIMALS)))
+    return [entry if entry.probability is None else next(likeliest)[1] for entry in ranked]
+
+
+def near_miss_comparisons(frontier: Frontier, judged: Collection[QueryPlan]) -> list[CandidateComparison]:
+    """Return the best plan in isolation and the near misses of a frontier without a plan that is judged besides."""
+    slos, best = frontier.query.slos, frontier.best_effort
+    violated = () if best is None else best.candidate.estimate.violations(slos)
+    misses = list(frontier.near_misses)
+    if best is not None and violated and all(miss.candidate.plan != best.candidate.plan for miss in misses):
+        reasons = [describe_violation(best.candidate.estimate, slos.by_kind[kind]) for kind in violated]
+        misses.insert(0, NearMiss(best.candidate, violated, " and ".join(reasons)))
+    compared = []
+    for position, miss in enumerate(misses):
+        estimate = miss.candidate.estimate
+        is_own = bool(estimate.violations(slos))
+        sized = estimate if is_own and estimate.simulated else None
+        entry = infeasible(miss.candidate, Infeasibility(miss.violations, miss.reason, sized=sized))
+        if miss.candidate.plan not in judged:
+            rank = 2, float(position)
+            compared.append(replace(entry, rank=rank, is_isolated=is_own and sized is None))
+    return compared
 
 
 def _confirmed(

@@ -12,17 +12,16 @@ from circinus.matching.explanation.assignment_explanations import (
     alternatives,
     by_outcome,
     failure,
+    near_miss_comparisons,
+    nearest_first,
 )
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Rejection
-from circinus.planning import Frontier
+from circinus.planning import BestEffortPlan, Frontier
 from circinus.specification import Query
 
 _ANY_QUERY = {"name": "any", "weight": 1.0, "priority": 0, "tenant": None}
 """Fields of a query that do not affect its rejection."""
-
-NO_SINGLE_SLO = ("pools",)
-"""What binds a query of which no single SLO excludes all plans: too little capacity, or several SLOs together."""
 
 
 def query_kind(query: Query) -> Query:
@@ -83,25 +82,26 @@ def explain_rejection(
         neighbours: description of the other queries' plans.
         preceded: whether queries of higher priority are served.
     """
-    nearest_first = sorted(compared, key=lambda comparison: comparison.rank)
-    reason, binding, isolated_limits = frontier.reason, _binding_slos(frontier), frontier.isolated_limits
+    reason, binding, isolated_limits = frontier.reason, frontier.binding, frontier.isolated_limits
+    misses = near_miss_comparisons(frontier, {comparison.candidate.plan for comparison in compared})
+    judged = nearest_first([*compared, *misses])
     if frontier.candidates:
-        reason, binding = _infeasibility_reason(nearest_first, neighbours, preceded)
+        reason, binding = _infeasibility_reason(judged, neighbours, preceded)
     elif compared:
-        nearest = nearest_first[0]
+        nearest = judged[0]
         if nearest.obstacle == "slo":
             reason = reason.removesuffix(isolated_limits)  # those on running deployments differ
         elif nearest.violation is not None:
             binding = nearest.violation.binding  # as sized, the plan meets the SLOs
-        sized = f"at their final sizes next to {neighbours}, the nearest of {len(compared)} plans {failure(nearest)}"
-        reason = f"{reason}; {sized}"
+        where = "" if nearest.is_isolated else f"at their final sizes next to {neighbours}, "
+        reason = f"{reason}; {where}the nearest of {len(judged)} plans {failure(nearest)}"
     return Rejection(
         query=frontier.query.name,
         reason=reason,
         binding=binding,
         relaxation=None,
-        alternatives=alternatives(compared, frontier),
-        best_so_far=None if frontier.candidates else frontier.best_effort,
+        alternatives=alternatives(compared, misses),
+        best_so_far=None if frontier.candidates else _best_so_far(frontier, judged),
         isolated_limits=isolated_limits if isolated_limits in reason else "",
     )
 
@@ -114,19 +114,29 @@ def names_query(rejection: Rejection) -> bool:
     )
 
 
-def _binding_slos(frontier: Frontier) -> tuple[str, ...]:
-    """Return the SLOs that each exclude all plans alone, or those that the nearest plan violates."""
-    if not frontier.measured:
-        return ("measurements",)
-    single = tuple(relaxation.slo for relaxation in frontier.relaxations)
-    nearest = frontier.near_misses[0].violations if frontier.near_misses else ()
-    return single or nearest or NO_SINGLE_SLO
+def _best_so_far(frontier: Frontier, judged: Sequence[CandidateComparison]) -> BestEffortPlan | None:
+    """Return the plan that most likely meets the SLOs among the best in isolation and those that were judged."""
+    best = frontier.best_effort
+    likeliest = next((comparison for comparison in judged if comparison.probability is not None), None)
+    if best is None or likeliest is None or likeliest.probability is None:
+        return best
+    if likeliest.candidate.plan == best.candidate.plan and likeliest.is_isolated:
+        return best
+    candidate = replace(likeliest.candidate, estimate=likeliest.final or likeliest.candidate.estimate)
+    is_same = candidate.plan.configuration == best.candidate.plan.configuration
+    return replace(
+        best,
+        candidate=candidate,
+        probability=likeliest.probability,
+        items=best.items if is_same else None,
+        is_sized=likeliest.final is not None,
+    )
 
 
 def _infeasibility_reason(
-    nearest_first: Sequence[CandidateComparison], neighbours: str, preceded: bool
+    judged: Sequence[CandidateComparison], neighbours: str, preceded: bool
 ) -> tuple[str, tuple[str, ...]]:
-    nearest, count = nearest_first[0], len(nearest_first)
+    nearest, count = judged[0], len(judged)
     subject = "its only plan" if count == 1 else f"the nearest of its {count} plans"
     if nearest.violation is None:
         return f"{subject} {nearest.reason}", ()

@@ -193,12 +193,13 @@ def build_profile(
         failed=failures,
         interrupted=interrupted,
     )
-    if not with_verdicts:
+    if not with_verdicts and not profile.unmeasured:
         return profile
-    if stored_for is not None and explorer is not None:
-        stored = with_stored_verdicts(store, keys, stored_for, profile)
-        if stored is not None:
-            return stored
+    stored = None if stored_for is None else with_stored_verdicts(store, keys, stored_for, profile)
+    if not with_verdicts:
+        return profile if stored is None else replace(profile, certificate=stored.certificate)
+    if stored is not None and explorer is not None:
+        return stored
     source_scores = () if explorer is None else load_source_scores(store, keys, dataset)
     return _with_verdicts(measurements, profile, keys, slos, confidence, explorer, source_scores, exhausted, decision)
 

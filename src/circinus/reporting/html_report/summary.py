@@ -5,12 +5,11 @@ from __future__ import annotations
 from circinus.matching import Assignment, Matching, Rejection
 from circinus.reporting.html_report.content import ReportContent
 from circinus.reporting.html_report.markup import Html, bar, element, join, paragraph, table
-from circinus.reporting.plan_table import cost_gap_text, placement_text, tenant_line
+from circinus.reporting.plan_table import cost_gap_text, latency_bound_text, placement_text, tenant_line
 from circinus.reporting.tables import MetricNames
 from circinus.specification.formatting import (
     Rounding,
     format_duration,
-    format_latency_bound,
     format_score,
     format_usd_per_h,
     with_metric,
@@ -74,8 +73,8 @@ def _served(content: ReportContent, assignment: Assignment, metrics: MetricNames
     """Return the cells of a served query: estimates with their unfavourable bounds, and limits."""
     estimate = assignment.chosen.estimate
     latency_limit, accuracy_limit, cost_limit = _limits(content, assignment.query)
-    latency = f"{format_duration(estimate.latency_s.value)} ≤ {format_latency_bound(estimate.latency_s.upper)}"
     slos = content.queries[assignment.query].slos
+    latency = f"{format_duration(estimate.latency_s.value)} ≤ {latency_bound_text(estimate, slos)}"
     share = None if slos.latency is None else estimate.latency_s.upper / slos.latency.limit
     sign, bound = "≥", format_score(estimate.accuracy.lower, rounding=Rounding.DOWN)
     if slos.accuracy is not None and not slos.accuracy.is_minimum:
