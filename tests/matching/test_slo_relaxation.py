@@ -119,13 +119,14 @@ def test_an_explanation_and_an_admission_name_one_relaxation() -> None:
         admission, _ = admit_query(specification, profiles, matching, rejection.query)
         assert admission.rejection is not None
         assert explained.relaxation == admission.rejection.relaxation is not None
+        assert explained.binding == admission.rejection.binding == rejection.binding
 
 
 @pytest.mark.parametrize("cost", [None, CostSlo(limit_usd_per_h=100.0)])
 def test_two_slos_are_relaxed_together_if_none_suffices_alone(cost: CostSlo | None) -> None:
-    """Neither is relaxed further than the nearest plan takes; plans that miss more come first."""
+    """Neither is relaxed further than the nearest plan takes; plans that miss one or both by more come first."""
     nearest = _plan(1.5, 0.75)
-    admit = _Admission(_plan(9.0, 0.2), _plan(3.0, 0.5), _plan(1.5, 0.6), nearest)
+    admit = _Admission(_plan(1.4, 0.2), _plan(9.0, 0.76), _plan(9.0, 0.2), _plan(3.0, 0.5), _plan(1.5, 0.6), nearest)
     asked = ASKED.model_copy(update={"slos": SLOS.model_copy(update={"cost": cost})})
     relaxation = smallest_relaxation(asked, admit)
     assert relaxation is not None

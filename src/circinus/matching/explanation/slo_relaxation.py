@@ -18,17 +18,20 @@ _PROBES: _Probes = (None, 1.0, 0.25, 3.0)
 """Relative changes of a limit that are tried first; None removes the limit. A wide limit lists other plans than a tight
 one does."""
 
-_JOINT_PROBES: _Probes = (None, 1.0)
-"""Probes of several SLOs together."""
-
 _WIDE_PROBES: _Probes = (100.0, *_PROBES)
 """Probes of one SLO before no relaxation is said to suffice."""
 
 _HALVINGS = 4
 """Maximum number of bisection steps between an insufficient change and a sufficient one."""
 
-_TIGHTENING_HALVINGS = 2
+_JOINT_PROBES: _Probes = (1.0, 4.0)
+"""Common relative changes of several SLOs that are tried first."""
+
+_TIGHTENING_HALVINGS = 3
 """Maximum number of bisection steps of each of several relaxed SLOs, while the others stay relaxed."""
+
+_MAX_TIGHTENED = 3
+"""Maximum number of times that several relaxed SLOs are tightened to what the plan admitted under them needs."""
 
 _WIDENINGS = (1.0, 4.0)
 """Relative changes in turn of the tightest limit of a plan that is admitted without a limit, but not at that one: a
@@ -50,8 +53,9 @@ def smallest_relaxation(query: Query, admit: Admit, nearest: Sequence[Estimate] 
     """Return the smallest relative change of one SLO that was found to admit the query, else of several together.
 
     Every limit that counts was really admitted. The search bisects between an insufficient and a sufficient change, to
-    a sixteenth of their distance. Of several SLOs, as few as possible change, all by the same share of their limits;
-    then each is tightened by itself.
+    a sixteenth of their distance. Of several SLOs, as few as possible change: by one share of their limits, or one
+    after the other, while those that follow have no limit, and each first once. The smallest sum of relative changes is
+    returned.
 
     Args:
         query: is rejected as it is.
@@ -62,17 +66,16 @@ def smallest_relaxation(query: Query, admit: Admit, nearest: Sequence[Estimate] 
         None if no change was found, not even of all SLOs together.
     """
     kinds = tuple(query.slos.by_kind)
-    probes = _PROBES
-    for count in range(1, len(kinds) + 1):
-        best: _Fit | None = None
-        for changed in combinations(kinds, count):
-            fit = _smallest(query, changed, admit, probes if best is None else (best[0],), nearest)
-            if fit is not None and (best is None or fit[0] < best[0]):
-                best = fit
-        if best is not None:
-            return _relaxation(query, best if count == 1 else _each_tightened(query, best, admit))
-        probes = _JOINT_PROBES
-    return None
+    best: _Fit | None = None
+    for kind in kinds:
+        fit = _smallest(query, (kind,), admit, _PROBES if best is None else (best[0],), nearest)
+        if fit is not None and (best is None or fit[0] < best[0]):
+            best = fit
+    for count in range(2, len(kinds) + 1):
+        if best is None:
+            together = (_smallest_sum(query, changed, admit, nearest) for changed in combinations(kinds, count))
+            best = min((fit for fit in together if fit is not None), key=lambda fit: fit[0], default=None)
+    return None if best is None else _relaxation(query, best)
 
 
 def wide_relaxation(query: Query, admit: Admit) -> Relaxation | None:
@@ -88,7 +91,9 @@ def wide_relaxation(query: Query, admit: Admit) -> Relaxation | None:
 
 
 def confirmed_relaxation(query: Query, relaxation: Relaxation, admit: Admit) -> Relaxation | None:
-    """Return the relaxation with the plan that is admitted; of one SLO, halved until half the change is rejected.
+    """Return the relaxation with the plan that is admitted; it is no wider than that plan needs.
+
+    The change of one SLO is halved until half of it is rejected.
 
     Args:
         query: is rejected as it is.
@@ -105,7 +110,7 @@ def confirmed_relaxation(query: Query, relaxation: Relaxation, admit: Admit) -> 
     fit = relative_change(query.slos, relaxation.slos, kinds), relaxation.slos, plan
     while len(kinds) == 1 and (half := _fit(query, kinds, admit, fit[0] / 2)) is not None and half[0] < fit[0]:
         fit = half
-    return _relaxation(query, fit)
+    return _relaxation(query, fit if len(kinds) == 1 else _at_own_limits(query, kinds, fit, admit))
 
 
 def _relaxation(query: Query, fit: _Fit) -> Relaxation:
@@ -129,12 +134,46 @@ def _smallest(query: Query, kinds: _Kinds, admit: Admit, probes: _Probes, neares
     return None if fit is None else _bisected(query, kinds, admit, fit, _HALVINGS)
 
 
-def _each_tightened(query: Query, fit: _Fit, admit: Admit) -> _Fit:
-    for kind in changed_slos(query.slos, fit[1]):
-        others = with_slos(query, fit[1].replaced(kind, query.slos.by_kind[kind]))
-        start = relative_change(query.slos, fit[1], (kind,)), *fit[1:]
-        fit = _bisected(others, (kind,), admit, start, _TIGHTENING_HALVINGS)
+def _smallest_sum(query: Query, kinds: _Kinds, admit: Admit, nearest: Sequence[Estimate]) -> _Fit | None:
+    """Return the smallest sum of relative changes of several SLOs that is found; the change in the result is the sum.
+
+    None if no change is found.
+    """
+    unlimited = query.slos
+    for kind in kinds:
+        unlimited = relax_slo(unlimited, kind, None)
+    turns = [(*kinds[position:], *kinds[:position]) for position in range(len(kinds))]
+    fits = [_tightened_in_turn(query, turn, admit, unlimited) for turn in turns]
+    common = _smallest(query, kinds, admit, _JOINT_PROBES, nearest)
+    if common is not None:
+        fits += [common, _tightened_in_turn(query, kinds, admit, common[1])]
+    found = [_at_own_limits(query, kinds, fit, admit) for fit in fits if fit is not None]
+    return min(found, key=lambda fit: fit[0], default=None)
+
+
+def _tightened_in_turn(query: Query, kinds: _Kinds, admit: Admit, slos: Slos) -> _Fit | None:
+    """Return relaxed SLOs of which one after the other was tightened, while those that follow stay as they are."""
+    fit: _Fit | None = None
+    for kind in kinds:
+        others = with_slos(query, slos.replaced(kind, query.slos.by_kind[kind]))
+        fit = _fit(others, (kind,), admit, None)
+        if fit is None:
+            return None
+        fit = _bisected(others, (kind,), admit, fit, _TIGHTENING_HALVINGS)
+        slos = fit[1]
     return fit
+
+
+def _at_own_limits(query: Query, kinds: _Kinds, fit: _Fit, admit: Admit) -> _Fit:
+    """Return the tightest limits of several SLOs that the admitted plan needs, if it is admitted under them, too."""
+    _, slos, plan = fit
+    for _ in range(_MAX_TIGHTENED):
+        tighter = _tightest(query.slos, kinds, plan.estimate)
+        at_tighter = None if tighter == slos else admit(with_slos(query, tighter))
+        if at_tighter is None:
+            break
+        slos, plan = tighter, at_tighter
+    return sum(relative_change(query.slos, slos, (kind,)) for kind in kinds), slos, plan
 
 
 def _bisected(query: Query, kinds: _Kinds, admit: Admit, fit: _Fit, halvings: int) -> _Fit:
