@@ -6,16 +6,14 @@ from bisect import insort
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from circinus.arrays import IntArray
 from circinus.estimation import Estimate, PlanCandidate
 from circinus.matching.admission_control import AdmissionControl, AdmissionFit, AdmissionProblem
 from circinus.matching.cuts import ChurnCut, CostShareCut, SizingCut
+from circinus.matching.explanation.assignment_reasons import priority_reason, shared_deployments
 from circinus.matching.feasibility import FeasibleSolution, Infeasibility, capacity_violation, check_feasibility
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Alternative, Assignment, Obstacle
-from circinus.matching.problem import Problem
 from circinus.matching.solvers.greedy import marginal_costs
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, NearMiss
@@ -393,39 +391,13 @@ def _reason(answer: Answer, query: int, comparisons: tuple[CandidateComparison, 
         if count == 1
         else f"lowest total cost among its {count} plans, given those of the other queries"
     ]
-    priority = _priority_reason(answer, query)
+    priority = priority_reason(answer, query)
     if priority:
         reasons.insert(0, priority)
     if answer.problem.runs[answer.chosen[query]]:
         reasons.append("unchanged from the previous plan")
-    shared = _shared_deployments(answer.problem, answer.chosen, query)
+    shared = shared_deployments(answer.problem, answer.chosen, query)
     if shared:
         reasons.append("; ".join(f"shares {names} with {', '.join(queries)}" for names, queries in shared))
     reasons += cheaper_failures(comparisons)
     return "; ".join(reasons)
-
-
-def _priority_reason(answer: Answer, query: int) -> str:
-    """Return the reason why a query precedes other queries, or "" if all are equal."""
-    query_spec, levels = answer.run.queries[query], answer.problem.priority_levels.rank
-    if query_spec.pin is not None:
-        return "pinned, so served before all other queries"
-    if levels[query] > levels.min() and query_spec.priority > min(other.priority for other in answer.run.queries):
-        return f"priority {query_spec.priority} comes before lower ones"
-    return ""
-
-
-def _shared_deployments(problem: Problem, chosen: IntArray, query: int) -> list[tuple[str, list[str]]]:
-    """Return (operators and pools, other queries) of the query's shared deployments, grouped by users."""
-    by_users: dict[tuple[str, ...], dict[str, list[str]]] = {}
-    other_served = np.array([other for other, _ in problem.served(chosen) if other != query], dtype=np.int64)
-    for deployment in problem.fractional_load.row(int(chosen[query]))[0]:
-        sharing = other_served[problem.fractional_load.has(chosen[other_served], int(deployment))]
-        users = tuple(problem.queries[other] for other in sharing)
-        if users:
-            shared = problem.deployments[deployment]
-            by_users.setdefault(users, {}).setdefault(shared.pool, []).append(shared.operator)
-    return [
-        (" and ".join(f"{', '.join(operators)} on {pool}" for pool, operators in by_pool.items()), list(users))
-        for users, by_pool in by_users.items()
-    ]
