@@ -36,16 +36,18 @@ def test_without_messages_there_is_no_column_for_them() -> None:
 
 
 def test_changes_of_deployments_are_counted_and_listed_where_some_run() -> None:
-    running = [_status("same", None), _status("grown", None), _status("gone", None)]
+    running = EngineStatus(Mode.REAL, tuple(_status(name, None) for name in ("same", "grown", "gone")), ("q",))
     planned = [
         SizedDeployment(
             _status(operator, None).deployment, ReplicaDemand(1.0, 1.0, 0.0, 0.0, 0.0), (0,) * replicas, 0.5
         )
         for operator, replicas in (("same", 2), ("grown", 3), ("new", 1))
     ]
-    summary, *lines = deployment_changes(running, planned).splitlines()
+    summary, *lines = deployment_changes(running, planned, Mode.REAL).splitlines()
     assert [int(word) for word in summary.split() if word.isdigit()] == [1, 1, 1, 1]
     assert [line.split()[:2] for line in lines] == [
         ["start", "p/new@edge:c1b1u0.5:"], ["resize", "p/grown@edge:c1b1u0.5:"], ["end", "p/gone@edge:c1b1u0.5:"],
     ]  # fmt: skip
-    assert deployment_changes([], planned).count("\n") == 0
+    assert "replaced" not in summary
+    assert "replaced (mode real to replay)" in deployment_changes(running, planned, Mode.REPLAY)
+    assert deployment_changes(None, planned, Mode.REAL).count("\n") == 0

@@ -49,10 +49,10 @@ def apply(
         http=http_address(http, no_http),
     )
     try:
-        running = workspace.engine.status().deployments
+        running = workspace.engine.status()
     except ServingError:
-        running = ()  # no engine runs yet
-    changes = deployment_changes(running, plan.matching.deployments)
+        running = None  # no engine runs yet
+    changes = deployment_changes(running, plan.matching.deployments, mode)
     progress_console().print(changes, markup=False, highlight=False, soft_wrap=True)
     status = workspace.deploy(plan, mode=mode, items=items, progress=progress_bar).status()
     warn_of_controller(workspace.engine)

@@ -14,7 +14,7 @@ from rich.text import Text
 from circinus.control.state_store import Event
 from circinus.matching import SizedDeployment
 from circinus.reporting.tables import OneLine, make_table
-from circinus.serving import DeploymentStatus, EngineStatus
+from circinus.serving import EngineStatus
 from circinus.specification.formatting import format_duration
 
 
@@ -32,16 +32,26 @@ def event_line(event: Event, *, would: bool = False, dated: bool = False) -> str
     return f"{timestamp} {'would ' if would else ''}{event.kind} {event.subject}{change}: {event.reason}"
 
 
-def deployment_changes(running: Sequence[DeploymentStatus], planned: Sequence[SizedDeployment]) -> str:
-    """Return the numbers of deployments to start, resize, end and keep; if any are running, with a line for each."""
-    before = {status.deployment.name: status.target_replicas for status in running}
+def deployment_changes(running: EngineStatus | None, planned: Sequence[SizedDeployment], mode: str) -> str:
+    """Return the numbers of deployments to start, resize, end and keep; if any are running, with a line for each.
+
+    Args:
+        running: status of the engine; None: none runs.
+        planned: deployments of the plan.
+        mode: mode to deploy in; an engine in another mode replaces all replicas.
+    """
+    statuses = () if running is None else running.deployments
+    before = {status.deployment.name: status.target_replicas for status in statuses}
     after = {sized.deployment.name: sized.replicas for sized in planned}
     start = [f"start {name}: {count}" for name, count in after.items() if name not in before]
     common = [name for name in after if name in before]
     resize = [f"resize {name}: {before[name]} to {after[name]}" for name in common if before[name] != after[name]]
     end = [f"end {name}: {count}" for name, count in before.items() if name not in after]
-    kept = len(common) - len(resize)
-    numbers = f"changes of deployments: {len(start)} to start, {len(resize)} to resize, {len(end)} to end, {kept} kept"
+    kept = f"{len(common) - len(resize)} kept"
+    if common and running is not None and running.mode != mode:
+        kept += f", all replicas replaced (mode {running.mode} to {mode})"
+    numbers = f"{len(start)} to start, {len(resize)} to resize, {len(end)} to end, {kept}"
+    numbers = f"planned changes of deployments: {numbers}"
     return "\n  ".join([numbers, *([*start, *resize, *end] if before else [])])
 
 

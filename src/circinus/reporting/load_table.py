@@ -114,7 +114,7 @@ def _rows(query: QueryMeasurement) -> list[tuple[str, ...]]:
             "",
             "" if query.cost_usd_per_h is None else format_usd_per_h(query.cost_usd_per_h),
             format_usd_per_h,
-            None,
+            None if predicted is None else predicted.cost_usd_per_h,
         ),
     ]
     return [
@@ -162,7 +162,8 @@ def _notes(report: LoadReport) -> list[Text]:
     notes = [
         Text(
             f"all SLOs met: {verdicts} of {report.promises} served queries; goodput as measured {report.goodput:g} of "
-            f"{report.total_weight:g}; deployments cost {format_usd_per_h(report.deployments_cost_usd_per_h)}; "
+            f"{report.total_weight:g}; deployments cost {format_usd_per_h(report.deployments_cost_usd_per_h)} "
+            f"without transfers; "
             f"{format_duration(report.duration_s)} measured after {format_duration(report.warm_up_s)} of warm-up at "
             f"{report.rate_factor:g}x load, seed {report.seed}"
         )
@@ -221,9 +222,10 @@ def _busy_text(report: LoadReport) -> str:
     elif machine is None or not machine.busy:
         return ""
     observations = report.learning.observations if report.learning is not None else ()
-    factor = math.exp(max((o.log_ratio - o.standard_error for o in observations), default=0.0))
-    if factor >= _SLOWER:
-        effects.append(f"services took up to {factor:.2f} times the profile's")
+    slower = [o.log_ratio for o in observations if math.exp(o.log_ratio - o.standard_error) >= _SLOWER]
+    if slower:
+        reach = "up to " if len(slower) > 1 else ""
+        effects.append(f"services took {reach}{math.exp(max(slower)):.2f} times the profile's")
     if report.rate_factor <= 1 and any(map(_exceeds_prediction, report.queries)):
         effects.append("latencies exceed the plan's bounds")
     elif any(map(_may_be_late, report.queries)):
