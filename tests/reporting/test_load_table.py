@@ -82,9 +82,13 @@ def test_bounds_and_verdicts_are_shown_beside_what_the_plan_promises() -> None:
         assert part in text
     assert "narrow them" not in text
     unsure = replace(MEASURED, verdicts={SloKind.ACCURACY: SloVerdict.UNSURE}, verdict=SloVerdict.UNSURE)
-    for needed, advice in ((58, "--duration 30s"), (120, "data set of 600 items"), (None, "24 of")):
+    for needed, duration_s, advice in (
+        (58, 30.0, "--duration 30s"),
+        (120, None, "data set of 600 items"),
+        (None, None, "24 of"),
+    ):
         text = _report(
-            replace(unsure, decisive_items=needed, available_items=96, rate_per_s=2.0, decisive_data_set_items=600)
+            replace(unsure, decisive_items=needed, decisive_duration_s=duration_s, decisive_data_set_items=600)
         )
         assert advice in text.partition("the bounds contain the limit")[2]
 

@@ -15,6 +15,7 @@ from pydantic_core import to_jsonable_python
 from served_scenario import ITEMS, MODULE, ObedientEngine, infrastructure, matching, query, specification
 
 from circinus.errors import ServingError
+from circinus.operators import Item
 from circinus.queueing.arrivals import arrival_process
 from circinus.serving import Mode
 from circinus.serving.desired_state import build_desired_state
@@ -69,12 +70,30 @@ def test_every_request_is_measured_and_every_objective_judged() -> None:
     assert measured.items == len(ITEMS)
     assert measured.verdicts == {"latency": "yes", "accuracy": "unsure", "cost": "yes"}, "ten items bound no such score"
     assert (measured.verdict, report.verdicts) == ("unsure", {"yes": 0, "no": 0, "unsure": 1})
-    assert (measured.decisive_items, measured.available_items) == (40, len(ITEMS))
-    assert measured.decisive_data_set_items == 200, "a fifth is held out"
+    assert (measured.decisive_items, measured.available_items) == (37, len(ITEMS))
+    assert measured.decisive_data_set_items == 185, "a fifth is held out"
     assert measured.predicted is not None
     assert measured.predicted.latency_s.value == 0.1
     assert (report.goodput, report.total_weight, report.promises_kept, report.promises) == (1.0, 1.0, 0, 1)
     assert not report.lateness.late
+
+
+def test_the_duration_that_decides_an_slo_does() -> None:
+    """Requests repeat items, so that the number of distinct items grows more slowly than that of requests."""
+    items = [Item(f"number-{value}", float(value), float(value + 1)) for value in range(80)]
+    given = specification(query("q", rate_per_s=6.0, slos=Slos(accuracy=AccuracySlo(threshold=0.93))))
+
+    def measured(duration_s: float) -> QueryMeasurement:
+        traffic = LoadSpec(duration_s=duration_s, warm_up_s=1.0)
+        return run(run_load_test(ObedientEngine(("q",)), given, matching(["q"]), {"p": items}, traffic)).queries[0]
+
+    first = measured(7.0)
+    assert first.verdict == "unsure"
+    assert first.decisive_duration_s is not None
+    assert first.decisive_duration_s > 7.0
+    longer = measured(first.decisive_duration_s)
+    assert (longer.verdict, longer.items) == ("yes", first.decisive_items)
+    assert measured(first.decisive_duration_s - 5.0).verdict == "unsure"
 
 
 def test_warm_up_is_sent_and_not_measured() -> None:

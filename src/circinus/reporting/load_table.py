@@ -28,8 +28,6 @@ from circinus.specification.formatting import (
 from circinus.specification.units import DURATION
 from circinus.statistics.interval import Interval
 
-_ROUNDED_S = 5.0
-"""Multiple that proposed durations are rounded up to."""
 _SLOWER = 1.1
 """Factor on profiled service times from which a busy machine explains it."""
 
@@ -193,7 +191,7 @@ def _decisive_text(report: LoadReport) -> str:
     for query in unsure:
         if query.decisive_items is None:
             close.append(query)
-        elif query.decisive_items > query.available_items:
+        elif query.decisive_duration_s is None:
             size = query.decisive_data_set_items
             larger = (
                 "" if size is None else f"; a data set of {ceil_significant(size, 2):,.0f} items holds out that many"
@@ -203,9 +201,9 @@ def _decisive_text(report: LoadReport) -> str:
                 f"are there to send{larger}"
             )
         else:
-            needed_s[query.query] = query.decisive_items / query.rate_per_s
+            needed_s[query.query] = query.decisive_duration_s
     if needed_s:
-        duration = DURATION.format(math.ceil(max(needed_s.values()) / _ROUNDED_S) * _ROUNDED_S)
+        duration = DURATION.format(max(needed_s.values()))
         parts.insert(0, f"`--duration {duration}` decides {', '.join(needed_s)} if further requests are like these")
     if close:
         sent = format_range(str, min(query.items for query in close), max(query.items for query in close))

@@ -111,6 +111,8 @@ class QueryMeasurement:
     decisive_items: int | None = None
     """Number of distinct items that would decide all SLOs if further requests were like these; None if no more are
     needed, or if very many would not do."""
+    decisive_duration_s: float | None = None
+    """Measured seconds of a test with the same seed that would send them; None if there are fewer items to send."""
     available_items: int = 0
     """Number of items that there were to send."""
     decisive_data_set_items: int | None = None

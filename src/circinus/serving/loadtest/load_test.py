@@ -6,7 +6,8 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,7 @@ async def run_load_test(
         traffic.duration_s,
         traffic.warm_up_s,
         lag_s=lag.max_s,
+        items_of_test=partial(_items_of_test, specification, matching, items, traffic),
     )
     learning = None
     if expected is not None:
@@ -196,6 +198,24 @@ def _requests(
         value = item.value if with_values else None
         requests.append(Request(arrival.query, item.key, value, sizes[pipeline, item.key]))
     return requests
+
+
+def _items_of_test(
+    specification: Specification,
+    matching: Matching,
+    items: Mapping[str, Sequence[Item]],
+    traffic: LoadSpec,
+    query: str,
+    duration_s: float,
+) -> list[str]:
+    """Return the item of each measured request of a query in a test of another duration; of a trace none."""
+    if traffic.trace is not None:
+        return []
+    (spec,) = (spec for spec in specification.queries if spec.name == query)
+    arrivals = _arrivals(replace(specification, queries=(spec,)), matching, replace(traffic, duration_s=duration_s))
+    turns = _shuffled_rounds(items[spec.pipeline], query_rng(traffic.seed, query, "items"))
+    sent = [(arrival.time_s, next(turns).key) for arrival in arrivals if arrival.query == query]
+    return [key for time_s, key in sent if time_s >= traffic.warm_up_s]
 
 
 def _shuffled_rounds(items: Sequence[Item], rng: np.random.Generator) -> Iterator[Item]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from circinus.arrays import FloatArray
 from circinus.errors import OperatorError
 from circinus.matching import Assignment, Matching
 from circinus.operators import Item, Metric, resolve
@@ -19,21 +18,17 @@ from circinus.serving.engine import Response
 from circinus.serving.loadtest.cost_shares import cost_shares
 from circinus.serving.loadtest.load_report import LatencySummary, MeasuredBounds, QueryMeasurement
 from circinus.serving.loadtest.open_loop import RequestOutcome
-from circinus.serving.loadtest.slo_bounds import SloVerdict, cost_interval, latency_interval, score_interval
-from circinus.specification import Pipeline, Query, SloKind, Specification
+from circinus.serving.loadtest.request_sample import DecisiveTest, ItemsOfTest, RequestSample, decisive_test
+from circinus.serving.loadtest.slo_bounds import SloVerdict
+from circinus.specification import Pipeline, Query, Specification
 from circinus.specification.units import DURATION
 from circinus.statistics.clustered_ratio import clustered_ratio
-from circinus.statistics.interval import Interval
 
 ERRORS_KEPT = 5
 """Maximum number of distinct error messages of a measurement."""
 
 _WINDOWS_S = (1.0, 10.0)
 """Windows of the index of dispersion, about as long as queues last."""
-
-_MAX_FACTOR, _MAX_REQUESTS, _HALVINGS = 32, 5000, 4
-"""Limits of the search for a longer test that decides an SLO: times as many requests, their number (of which bounds
-take a tenth of a second), and steps that narrow its length down."""
 
 
 def measure_queries(
@@ -44,6 +39,7 @@ def measure_queries(
     duration_s: float,
     begin_s: float = 0.0,
     lag_s: float = 0.0,
+    items_of_test: ItemsOfTest = lambda query, duration_s: (),
 ) -> tuple[QueryMeasurement, ...]:
     """Return a measurement of each query of `specification`, in its order.
 
@@ -56,6 +52,7 @@ def measure_queries(
         begin_s: start of the measured seconds, after the start of the traffic.
         lag_s: seconds by which latencies may be overstated, as requests were sent late: lower bounds allow for them,
             down to the shortest service time.
+        items_of_test: items of longer tests.
 
     Raises:
         OperatorError: a metric cannot be loaded. Failures on answers are reported in the `errors` of their query.
@@ -76,12 +73,27 @@ def measure_queries(
         if assignment is None:
             measurements.append(QueryMeasurement(query.name, query.pipeline, query.weight, query.slos, served=False))
             continue
-        scorer = _Scorer(pipeline, specification, items[query.pipeline] if by_query[query.name] else ())
-        measured = _measure(query, assignment, by_query[query.name], scorer, costs[query.name], duration_s, lag_s)
-        dispersion = _dispersion(by_query[query.name], begin_s, duration_s)
-        measurements.append(replace(measured, index_of_dispersion=dispersion))
+        sent = by_query[query.name]
+        scorer = _Scorer(pipeline, specification, items[query.pipeline] if sent else ())
+        measured, sample = _measure(query, assignment, sent, scorer, costs[query.name], duration_s, lag_s)
+        decisive = decisive_test(sample, query, scorer.range, duration_s, scorer.items, items_of_test)
+        dispersion = _dispersion(sent, begin_s, duration_s)
+        measurements.append(_with_advice(replace(measured, index_of_dispersion=dispersion), decisive, scorer.held_out))
     names = specification.metric_names
     return tuple(replace(measured, metric=names[measured.query]) for measured in measurements)
+
+
+def _with_advice(measured: QueryMeasurement, decisive: DecisiveTest | None, held_out: float) -> QueryMeasurement:
+    """Return a measurement with the test that would decide its SLOs, and the size of its data set."""
+    if decisive is None:
+        return measured
+    size = math.ceil(decisive.items / held_out) if held_out else None
+    return replace(
+        measured,
+        decisive_items=decisive.items,
+        decisive_duration_s=decisive.duration_s,
+        decisive_data_set_items=size,
+    )
 
 
 def _dispersion(answers: Sequence[RequestOutcome], begin_s: float, duration_s: float) -> dict[str, float]:
@@ -158,8 +170,8 @@ def _measure(
     cost: tuple[float, float],
     duration_s: float,
     lag_s: float,
-) -> QueryMeasurement:
-    """Measure a served query. A query without requests does not count as satisfied.
+) -> tuple[QueryMeasurement, RequestSample]:
+    """Return the measurement of a served query, and its requests. One without requests does not count as satisfied.
 
     Args:
         query: query with its SLOs and its risk.
@@ -173,7 +185,7 @@ def _measure(
     answered = [(answer, answer.response) for answer in answers if answer.response is not None]
     failures, dropped = sum(bool(answer.error) for answer in answers), sum(answer.dropped for answer in answers)
     latency = score = standard_error = stage_s = None
-    sample = _Sample(np.zeros(0), (), (), (), *cost)
+    sample = RequestSample(np.zeros(0), (), (), (), *cost, lag_s=lag_s)
     unscored: list[str] = []
     if answers:
         latency_s = np.array([a.latency_s if a.response is not None else math.inf for a in answers])
@@ -188,11 +200,10 @@ def _measure(
             sample = replace(sample, shortest_s=shortest_s)
             stages = answered[0][1].timings.stage_s
             stage_s = {stage: float(np.mean([r.timings.stage_s[stage] for _, r in answered])) for stage in stages}
-    decisive, held_out = _decisive_items(sample, query, scorer.range, lag_s), scorer.held_out
     slos_met = query.slos.attained(None if latency is None else latency.at_percentile_s, score, cost[0])
-    intervals = sample.intervals(query, scorer.range, lag_s)
+    intervals = sample.intervals(query, scorer.range)
     verdicts = {kind: SloVerdict.of(slo, intervals.get(kind)) for kind, slo in query.slos.by_kind.items()}
-    return QueryMeasurement(
+    measured = QueryMeasurement(
         query=query.name,
         pipeline=query.pipeline,
         weight=query.weight,
@@ -211,84 +222,15 @@ def _measure(
         stage_s=stage_s,
         slos_met=slos_met,
         satisfied=bool(answers) and all(slos_met.values()),
-        items=sample.distinct_items,
-        decisive_items=decisive,
+        items=len(set(sample.items)),
         available_items=scorer.items,
-        decisive_data_set_items=math.ceil(decisive / held_out) if decisive and held_out else None,
         bounds={kind: MeasuredBounds.of(interval) for kind, interval in intervals.items()},
         verdicts=verdicts,
         verdict=SloVerdict.of_all(verdicts.values()) if answers else SloVerdict.UNSURE,
         predicted=assignment.chosen.estimate,
         errors=_first_distinct(unscored, (answer.error for answer in answers if answer.error)),
     )
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """Requests of a query in order of schedule, and its cost: the basis of its bounds."""
-
-    latency_s: FloatArray
-    """(n,) latencies; infinite without an answer."""
-    items: Sequence[str]
-    """Key of the item of each request."""
-    scores: Sequence[float]
-    scored_items: Sequence[str]
-    """Key of the item of each score."""
-    cost_usd_per_h: float
-    cost_standard_error: float
-    shortest_s: float = 0.0
-    """Shortest service time of a request at its slowest operator, which no latency is below."""
-
-    @property
-    def distinct_items(self) -> int:
-        return len(set(self.items))
-
-    def intervals(self, query: Query, score_range: tuple[float, float], lag_s: float) -> dict[SloKind, Interval]:
-        """Return the bounds of all measured quantities."""
-        intervals = {SloKind.COST: cost_interval(self.cost_usd_per_h, self.cost_standard_error, query.risk)}
-        if len(self.latency_s):
-            bounds_s = latency_interval(self.latency_s, self.items, query.slos.percentile, query.risk)
-            lower_s = min(bounds_s.lower, max(self.shortest_s, bounds_s.lower - lag_s))
-            intervals[SloKind.LATENCY] = replace(bounds_s, lower=lower_s)
-        if self.scores:
-            intervals[SloKind.ACCURACY] = score_interval(self.scores, self.scored_items, query.risk, *score_range)
-        return intervals
-
-    def enlarged(self, factor: float) -> _Sample:
-        """Return a sample that repeats these requests, with other items at each turn."""
-        return replace(
-            self,
-            latency_s=np.resize(self.latency_s, round(factor * len(self.latency_s))),
-            items=_repeated(self.items, factor),
-            scores=list(np.resize(self.scores, round(factor * len(self.scores)))),
-            scored_items=_repeated(self.scored_items, factor),
-            cost_standard_error=self.cost_standard_error / math.sqrt(factor),
-        )
-
-
-def _repeated(items: Sequence[str], factor: float) -> list[str]:
-    return [f"{place // len(items)} {items[place % len(items)]}" for place in range(round(factor * len(items)))]
-
-
-def _decisive_items(sample: _Sample, query: Query, score_range: tuple[float, float], lag_s: float) -> int | None:
-    """Return the number of items that decide all SLOs if further requests are like these; see `QueryMeasurement`."""
-
-    def decides(factor: float) -> bool:
-        intervals = sample.enlarged(factor).intervals(query, score_range, lag_s)
-        return all(SloVerdict.of(s, intervals.get(kind)) != SloVerdict.UNSURE for kind, s in query.slos.by_kind.items())
-
-    if not len(sample.latency_s) or decides(1.0):
-        return None
-    enough = 2.0
-    while not decides(enough):
-        enough *= 2
-        if enough > _MAX_FACTOR or enough * len(sample.latency_s) > _MAX_REQUESTS:
-            return None
-    too_few = enough / 2
-    for _ in range(_HALVINGS):
-        middle = (too_few + enough) / 2
-        too_few, enough = (too_few, middle) if decides(middle) else (middle, enough)
-    return sample.enlarged(enough).distinct_items
+    return measured, sample
 
 
 def _first_distinct(unscored: Iterable[str], failed: Iterable[str]) -> tuple[str, ...]:
