@@ -95,9 +95,16 @@ def test_bounds_and_verdicts_are_shown_beside_what_the_plan_promises() -> None:
 
 def test_a_busy_machine_is_named_where_it_explains_something() -> None:
     estimate = Estimate(95.0, Interval(0.1, 0.1, 0.15), Interval(0.8, 0.6, 0.9), Interval.exact(0.1), (), 0.0)
-    slow = replace(MEASURED, predicted=estimate)
+    slow = replace(MEASURED, predicted=estimate, percentile_engine_s=0.02, percentile_lag_s=0.004)
     assert "other programs kept 1.9 of the machine's 2 CPUs busy: latencies exceed" in _report(slow, BUSY)
+    for machine in (BUSY, QUIET):
+        assert "q by 150 ms (engine 20 ms, late sending 4 ms)" in _report(slow, machine)
     assert "busy" not in _report(slow, QUIET)
+    unsure = replace(
+        slow, verdicts={SloKind.LATENCY: SloVerdict.UNSURE}, verdict=SloVerdict.UNSURE, decisive_duration_s=30.0
+    )
+    for machine, advised in ((BUSY, False), (QUIET, True)):
+        assert ("--duration 30s" in _report(replace(unsure, decisive_items=58), machine)) == advised
     assert "busy" not in _report(MEASURED, BUSY)
     assert "busy" not in _report(replace(slow, latency_s=LatencySummary(0.1, 0.1, 0.14, 0.4, 95.0, 0.14)), BUSY)
     assert "busy" in _report(replace(MEASURED, verdicts={SloKind.LATENCY: SloVerdict.UNSURE}), BUSY)

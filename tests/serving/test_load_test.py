@@ -17,12 +17,13 @@ from served_scenario import ITEMS, MODULE, ObedientEngine, infrastructure, match
 from circinus.errors import ServingError
 from circinus.operators import Item
 from circinus.queueing.arrivals import arrival_process
-from circinus.serving import Mode
+from circinus.serving import Mode, Response, ResponseTimings
 from circinus.serving.desired_state import build_desired_state
 from circinus.serving.engine import DROPPED_LATE
 from circinus.serving.loadtest.load_report import LoadReport, QueryMeasurement
 from circinus.serving.loadtest.load_test import LoadProgress, LoadSpec, run_load_test
-from circinus.serving.loadtest.scoring import ERRORS_KEPT
+from circinus.serving.loadtest.open_loop import RequestOutcome
+from circinus.serving.loadtest.scoring import ERRORS_KEPT, measure_queries
 from circinus.serving.local.engine import LocalEngine
 from circinus.specification import (
     AccuracySlo,
@@ -183,6 +184,19 @@ def test_late_generator_is_reported_and_its_lateness_counts() -> None:
     assert report.queries[0].latency_s is not None
     assert report.queries[0].latency_s.p50_s is not None
     assert report.queries[0].latency_s.p50_s > 0.25
+
+
+def test_a_miss_by_the_own_time_of_the_engine_is_unsure_on_a_busy_machine() -> None:
+    """Routers of a busy machine add 0.2 s to a service of 0.05 s."""
+    timings = ResponseTimings(0.25, {"add": 0.05}, {"add": 0.05}, {})
+    sent = [
+        RequestOutcome("q", ITEMS[turn % 10].key, turn / 10, 0.26, Response(ITEMS[turn % 10].truth, timings))
+        for turn in range(100)
+    ]
+    given = specification(query("q", slos=Slos(latency=LatencySlo(limit=0.1))))
+    for busy, verdict in ((False, "no"), (True, "unsure")):
+        (measured,) = measure_queries(given, matching(["q"]), sent, {"p": ITEMS}, 10.0, busy=busy)
+        assert (measured.verdict, measured.percentile_engine_s) == (verdict, pytest.approx(0.21))
 
 
 def test_costs_are_shared_by_busy_seconds_and_transfers_come_on_top() -> None:

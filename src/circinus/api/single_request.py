@@ -51,15 +51,8 @@ class RequestReport:
 
     @property
     def transfer_s(self) -> float:
-        """Seconds on links and in routers: the latency less the times of the operators, of parallel ones the longest.
-
-        Where the engine runs on one machine, the time in which a busy CPU delays the routers is part of it.
-        """
-        timings, ends_s = self.response.timings, dict[str, float]()
-        for operator, producers in self.inputs.items():
-            own_s = timings.stage_s.get(operator, 0.0) + timings.wait_s.get(operator, 0.0)
-            ends_s[operator] = own_s + max((ends_s[producer] for producer in producers), default=0.0)
-        return max(timings.latency_s - max(ends_s.values(), default=0.0), 0.0)
+        """Seconds on links and in routers, see `ResponseTimings.outside_s`."""
+        return self.response.timings.outside_s(self.inputs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data; `output` is None where JSON cannot hold it."""

@@ -28,6 +28,8 @@ from circinus.specification.formatting import (
 from circinus.specification.units import DURATION
 from circinus.statistics.interval import Interval
 
+_SHOWN = 3
+"""Maximum number of queries in a line."""
 _SLOWER = 1.1
 """Factor on profiled service times from which a busy machine explains it."""
 
@@ -168,9 +170,9 @@ def _notes(report: LoadReport) -> list[Text]:
     ]
     if report.verdicts.get(SloVerdict.UNSURE):
         notes.append(Text(f"unsure: the bounds contain the limit; {_decisive_text(report)}", style="yellow"))
-    busy = _busy_text(report)
-    if busy:
-        notes.append(Text(busy, style="yellow"))
+    disturbance = _disturbance_text(report)
+    if disturbance:
+        notes.append(Text(disturbance, style="yellow"))
     if any(query.unscored for query in report.queries):
         notes.append(
             Text(
@@ -187,9 +189,11 @@ def _notes(report: LoadReport) -> list[Text]:
 def _decisive_text(report: LoadReport) -> str:
     """Return what would decide the SLOs that are unsure: a longer test, or more items."""
     unsure = [query for query in report.queries if query.verdict is SloVerdict.UNSURE]
-    needed_s, parts, close = {}, list[str](), list[QueryMeasurement]()
+    needed_s, parts, close, disturbed = {}, list[str](), list[QueryMeasurement](), list[str]()
     for query in unsure:
-        if query.decisive_items is None:
+        if _is_disturbed(report) and (query.verdicts or {}).get(SloKind.LATENCY) is SloVerdict.UNSURE:
+            disturbed.append(query.query)
+        elif query.decisive_items is None:
             close.append(query)
         elif query.decisive_duration_s is None:
             size = query.decisive_data_set_items
@@ -205,42 +209,81 @@ def _decisive_text(report: LoadReport) -> str:
     if needed_s:
         duration = DURATION.format(max(needed_s.values()))
         parts.insert(0, f"`--duration {duration}` decides {', '.join(needed_s)} if further requests are like these")
-    if close:
-        sent = format_range(str, min(query.items for query in close), max(query.items for query in close))
-        names = ", ".join(query.query for query in close)
+    by_items = [query for query in close if _is_narrowed_by_items(query)]
+    if by_items:
+        sent = format_range(str, min(query.items for query in by_items), max(query.items for query in by_items))
+        names = ", ".join(query.query for query in by_items)
         parts.append(f"longer tests and more items than the {sent} of {names} narrow them")
+    if len(close) > len(by_items):
+        names = ", ".join(query.query for query in close if query not in by_items)
+        parts.append(f"many more requests like these do not decide {names}")
+    if disturbed:
+        parts.append(f"a test on a quiet machine may decide {', '.join(disturbed)}")
     return "; ".join(parts)
 
 
-def _busy_text(report: LoadReport) -> str:
-    """Return the load of the machine with the measurements that it explains, or "" if it explains none."""
-    machine, effects = report.machine, []
+def _is_narrowed_by_items(query: QueryMeasurement) -> bool:
+    """Return whether bounds are wide as few items were sent: those of a score, or of a latency before all items."""
+    unsure = {kind for kind, verdict in (query.verdicts or {}).items() if verdict is SloVerdict.UNSURE}
+    return SloKind.ACCURACY in unsure or query.items < query.available_items or not query.requests
+
+
+def _is_disturbed(report: LoadReport) -> bool:
+    return report.lateness.late or (report.machine is not None and report.machine.busy)
+
+
+def _disturbance_text(report: LoadReport) -> str:
+    """Return how far latencies exceed the plan's bounds and what explains it, with the load of the machine, or ""."""
+    effects, excess = [], _excess_text(report)
+    if not _is_disturbed(report):
+        return excess
     if report.lateness.late:
         effects.append(f"requests were sent {format_duration(report.lateness.p99_s)} late (99th percentile)")
-    elif machine is None or not machine.busy:
-        return ""
     observations = report.learning.observations if report.learning is not None else ()
     slower = [o.log_ratio for o in observations if math.exp(o.log_ratio - o.standard_error) >= _SLOWER]
     if slower:
         reach = "up to " if len(slower) > 1 else ""
         effects.append(f"services took {reach}{math.exp(max(slower)):.2f} times the profile's")
-    if report.rate_factor <= 1 and any(map(_exceeds_prediction, report.queries)):
-        effects.append("latencies exceed the plan's bounds")
+    if excess:
+        effects.append(excess)
     elif any(map(_may_be_late, report.queries)):
         effects.append("latency SLOs are missed or unsure")
     if not effects:
         return ""
-    cause = "the machine was too busy"
+    cause, machine = "the machine was too busy", report.machine
     if machine is not None and machine.busy:
         cause = f"other programs kept {machine.others_cpus:.1f} of the machine's {machine.cpus} CPUs busy"
-    return f"{cause}: {', '.join(effects)}. Measured latencies {'are' if report.lateness.late else 'may be'} overstated"
+    overstated = f"latencies {'are' if report.lateness.late else 'may be'} overstated"
+    return f"{cause}: {', '.join(effects)}. Measured {overstated}: repeat the test on a quiet machine"
 
 
-def _exceeds_prediction(query: QueryMeasurement) -> bool:
+def _excess_text(report: LoadReport) -> str:
+    """Return how far latencies exceed the plan's bounds, with the parts that bounds do not contain, or ""."""
+    exceeding = [query for query in report.queries if _excess_s(query) > 0] if report.rate_factor <= 1 else []
+    if not exceeding:
+        return ""
+    exceeding.sort(key=_excess_s, reverse=True)
+    parts = []
+    for query in exceeding[:_SHOWN]:
+        if query.percentile_engine_s is None or query.percentile_lag_s is None:
+            parts.append(f"{query.query} has no response")
+            continue
+        own, late = format_duration(query.percentile_engine_s), format_duration(query.percentile_lag_s)
+        parts.append(f"{query.query} by {format_duration(_excess_s(query))} (engine {own}, late sending {late})")
+    if len(exceeding) > _SHOWN:
+        parts.append(f"{len(exceeding) - _SHOWN} more")
+    return (
+        f"latencies exceed the plan's bounds, which contain neither the engine's own time nor late sending: "
+        f"{', '.join(parts)}"
+    )
+
+
+def _excess_s(query: QueryMeasurement) -> float:
+    """Return the seconds by which the measured percentile exceeds the plan's bound; infinite without an answer."""
     if query.latency_s is None or query.predicted is None:
-        return False
+        return 0.0
     measured_s = query.latency_s.at_percentile_s
-    return measured_s is None or measured_s > query.predicted.latency_s.upper
+    return math.inf if measured_s is None else max(measured_s - query.predicted.latency_s.upper, 0.0)
 
 
 def _may_be_late(query: QueryMeasurement) -> bool:

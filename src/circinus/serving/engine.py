@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -127,6 +127,20 @@ class ResponseTimings:
     """Name of a directed link -> bytes sent over it."""
     wait_s: Mapping[str, float] = field(default_factory=dict)
     """Operator -> seconds in its queue, in its batch and on the way to and from the replica."""
+
+    def outside_s(self, inputs: Mapping[str, Sequence[str]]) -> float:
+        """Return seconds on links and in routers: the latency less the longest path of operators' times.
+
+        Where the engine runs on one machine, the time in which a busy CPU delays the routers is part of it.
+
+        Args:
+            inputs: operator -> operators whose outputs it takes, in topological order.
+        """
+        ends_s = dict[str, float]()
+        for operator, producers in inputs.items():
+            own_s = self.stage_s.get(operator, 0.0) + self.wait_s.get(operator, 0.0)
+            ends_s[operator] = own_s + max((ends_s[producer] for producer in producers), default=0.0)
+        return max(self.latency_s - max(ends_s.values(), default=0.0), 0.0)
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,10 @@ class QueryMeasurement:
     seconds."""
     latency_s: LatencySummary | None = None
     """Latencies from the scheduled arrival to the answer."""
+    percentile_lag_s: float | None = None
+    """Seconds by which the request at the percentile was sent late, which are in its latency."""
+    percentile_engine_s: float | None = None
+    """Seconds of the request at the percentile in the engine itself (sockets, routers); no bound of a plan has them."""
     score: float | None = None
     """Mean score of the answered requests; unscored ones count with the worst score of the metric."""
     score_standard_error: float | None = None

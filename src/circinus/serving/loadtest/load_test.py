@@ -112,6 +112,7 @@ async def run_load_test(
         traffic.duration_s,
         traffic.warm_up_s,
         lag_s=lag.max_s,
+        busy=machine is not None and machine.busy,
         items_of_test=partial(_items_of_test, specification, matching, items, traffic),
     )
     learning = None

@@ -88,6 +88,20 @@ class RequestOutcome:
     error: str = ""
     dropped: bool = False
     """True if the engine dropped the request as late, which is no error."""
+    lag_s: float = 0.0
+    """Seconds by which it was sent late; the latency includes them."""
+
+    def engine_s(self, inputs: Mapping[str, Sequence[str]]) -> float:
+        """Return the engine's own seconds: sockets, and routers where the request took no link; 0 without an answer.
+
+        Args:
+            inputs: operator -> operators whose outputs it takes, in topological order.
+        """
+        if self.response is None:
+            return 0.0
+        timings = self.response.timings
+        sockets_s = max(self.latency_s - self.lag_s - timings.latency_s, 0.0)
+        return sockets_s + (0.0 if timings.link_bytes else timings.outside_s(inputs))
 
 
 @dataclass(frozen=True)
@@ -168,7 +182,14 @@ class OpenLoop:
             self._failed += not dropped
         latency_s = self._elapsed_s() - arrival.time_s
         self._outcomes[index] = RequestOutcome(
-            arrival.query, request.item_key, arrival.time_s, latency_s, response, error, dropped
+            arrival.query,
+            request.item_key,
+            arrival.time_s,
+            latency_s,
+            response,
+            error,
+            dropped,
+            self.lateness_s[index],
         )
 
     async def _report(

@@ -42,13 +42,19 @@ class RequestSample:
     """Shortest service time of a request at its slowest operator, which no latency is below."""
     lag_s: float = 0.0
     """Seconds by which latencies may be overstated, as requests were sent late."""
+    overhead_s: FloatArray | None = None
+    """(n,) seconds by which each latency may be overstated, as a busy machine delays the engine; None: by none."""
 
     def intervals(self, query: Query, score_range: tuple[float, float]) -> dict[SloKind, Interval]:
         """Return the bounds of all measured quantities."""
         intervals = {SloKind.COST: cost_interval(self.cost_usd_per_h, self.cost_standard_error, query.risk)}
         if len(self.latency_s):
             bounds_s = latency_interval(self.latency_s, self.items, query.slos.percentile, query.risk)
-            lower_s = min(bounds_s.lower, max(self.shortest_s, bounds_s.lower - self.lag_s))
+            net_lower_s = bounds_s.lower
+            if self.overhead_s is not None:
+                latency_s = self.latency_s - self.overhead_s
+                net_lower_s = latency_interval(latency_s, self.items, query.slos.percentile, query.risk).lower
+            lower_s = min(bounds_s.lower, max(self.shortest_s, net_lower_s - self.lag_s))
             intervals[SloKind.LATENCY] = replace(bounds_s, lower=lower_s)
         if self.scores:
             intervals[SloKind.ACCURACY] = score_interval(self.scores, self.scored_items, query.risk, *score_range)
@@ -69,6 +75,7 @@ class RequestSample:
         return replace(
             self,
             latency_s=np.resize(self.latency_s, len(items)),
+            overhead_s=None if self.overhead_s is None else np.resize(self.overhead_s, len(items)),
             items=items,
             scores=list(scores.values()),
             scored_items=list(scores),

@@ -39,6 +39,7 @@ def measure_queries(
     duration_s: float,
     begin_s: float = 0.0,
     lag_s: float = 0.0,
+    busy: bool = False,
     items_of_test: ItemsOfTest = lambda query, duration_s: (),
 ) -> tuple[QueryMeasurement, ...]:
     """Return a measurement of each query of `specification`, in its order.
@@ -52,6 +53,7 @@ def measure_queries(
         begin_s: start of the measured seconds, after the start of the traffic.
         lag_s: seconds by which latencies may be overstated, as requests were sent late: lower bounds allow for them,
             down to the shortest service time.
+        busy: whether other programs delayed the engine: lower bounds of latencies allow for its own time, too.
         items_of_test: items of longer tests.
 
     Raises:
@@ -75,7 +77,7 @@ def measure_queries(
             continue
         sent = by_query[query.name]
         scorer = _Scorer(pipeline, specification, items[query.pipeline] if sent else ())
-        measured, sample = _measure(query, assignment, sent, scorer, costs[query.name], duration_s, lag_s)
+        measured, sample = _measure(query, assignment, sent, scorer, costs[query.name], duration_s, lag_s, busy)
         decisive = decisive_test(sample, query, scorer.range, duration_s, scorer.items, items_of_test)
         dispersion = _dispersion(sent, begin_s, duration_s)
         measurements.append(_with_advice(replace(measured, index_of_dispersion=dispersion), decisive, scorer.held_out))
@@ -116,6 +118,8 @@ class _Scorer:
         self._ground_truth = {item.key: item.truth for item in items}
 
         self.range = lowest, highest = pipeline.metric.range
+        self.inputs = {operator.name: operator.after for operator in pipeline.topological_order()}
+        """Operator -> operators whose outputs it takes, in topological order."""
         self.items = len(items)
         """Number of items there are."""
         self.held_out = pipeline.dataset.held_out
@@ -170,6 +174,7 @@ def _measure(
     cost: tuple[float, float],
     duration_s: float,
     lag_s: float,
+    busy: bool,
 ) -> tuple[QueryMeasurement, RequestSample]:
     """Return the measurement of a served query, and its requests. One without requests does not count as satisfied.
 
@@ -181,10 +186,11 @@ def _measure(
         cost: cost in US dollars per hour, and its standard error.
         duration_s: measured seconds.
         lag_s: seconds by which latencies may be overstated.
+        busy: whether the engine's own time may be overstated.
     """
     answered = [(answer, answer.response) for answer in answers if answer.response is not None]
     failures, dropped = sum(bool(answer.error) for answer in answers), sum(answer.dropped for answer in answers)
-    latency = score = standard_error = stage_s = None
+    latency = score = standard_error = stage_s = lag_at_s = engine_at_s = None
     sample = RequestSample(np.zeros(0), (), (), (), *cost, lag_s=lag_s)
     unscored: list[str] = []
     if answers:
@@ -192,6 +198,11 @@ def _measure(
         latency = LatencySummary.of(latency_s, query.slos.percentile)
         sample = replace(sample, latency_s=latency_s, items=[answer.item_key for answer in answers])
         if answered:
+            engine_s = np.array([answer.engine_s(scorer.inputs) for answer in answers])
+            sample = replace(sample, overhead_s=engine_s if busy else None)
+            if latency.at_percentile_s is not None:
+                at = int(np.argmin(np.abs(latency_s - latency.at_percentile_s)))
+                lag_at_s, engine_at_s = answers[at].lag_s, float(engine_s[at])
             scores, unscored = scorer.scores(answered)
             items = [answer.item_key for answer, _ in answered]
             score, standard_error = clustered_ratio(scores, np.ones(len(scores)), items)
@@ -216,6 +227,8 @@ def _measure(
         unscored=len(unscored),
         rate_per_s=len(answers) / duration_s,
         latency_s=latency,
+        percentile_lag_s=lag_at_s,
+        percentile_engine_s=engine_at_s,
         score=score,
         score_standard_error=standard_error,
         cost_usd_per_h=cost[0],
