@@ -191,7 +191,7 @@ def _decisive_text(report: LoadReport) -> str:
     unsure = [query for query in report.queries if query.verdict is SloVerdict.UNSURE]
     needed_s, parts, close, disturbed = {}, list[str](), list[QueryMeasurement](), list[str]()
     for query in unsure:
-        if _is_disturbed(report) and (query.verdicts or {}).get(SloKind.LATENCY) is SloVerdict.UNSURE:
+        if _is_disturbed(report) and _may_be_late(query) and _excess_s(query) > 0:
             disturbed.append(query.query)
         elif query.decisive_items is None:
             close.append(query)

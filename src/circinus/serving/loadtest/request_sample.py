@@ -18,6 +18,8 @@ from circinus.statistics.interval import Interval
 _MAX_FACTOR, _MAX_REQUESTS = 32, 5000
 """Limits of the search for a longer test that decides an SLO: times as many requests, and their number, of which bounds
 take a tenth of a second."""
+_PRECISION = 32
+"""Inverse of the relative precision of large results."""
 _STEP_S = 5.0
 """Multiple that durations are rounded up to."""
 
@@ -152,7 +154,7 @@ def decisive_test(
 
 
 def _smallest(holds: Callable[[int], bool], above: int, limit: int) -> int | None:
-    """Return the smallest number above `above` for which a condition holds, if it holds for all larger ones.
+    """Return about the smallest number above `above` for which a condition holds, if it holds for all larger ones.
 
     Returns:
         The number; None if the condition does not hold for `above + 1` times powers of two up to `limit`.
@@ -162,7 +164,7 @@ def _smallest(holds: Callable[[int], bool], above: int, limit: int) -> int | Non
         above, number = number, 2 * number
     if number > limit:
         return None
-    while number - above > 1:
+    while number - above > max(1, number // _PRECISION):
         middle = (above + number) // 2
         above, number = (above, middle) if holds(middle) else (middle, number)
     return number
