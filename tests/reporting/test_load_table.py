@@ -91,6 +91,7 @@ def test_bounds_and_verdicts_are_shown_beside_what_the_plan_promises() -> None:
             replace(unsure, decisive_items=needed, decisive_duration_s=duration_s, decisive_data_set_items=600)
         )
         assert advice in text.partition("the bounds contain the limit")[2]
+    assert "longer test has requests of q" in _report(replace(unsure, requests=0, items=0))
 
 
 def test_a_busy_machine_is_named_where_it_explains_something() -> None:

@@ -191,7 +191,9 @@ def _decisive_text(report: LoadReport) -> str:
     unsure = [query for query in report.queries if query.verdict is SloVerdict.UNSURE]
     needed_s, parts, close, disturbed = {}, list[str](), list[QueryMeasurement](), list[str]()
     for query in unsure:
-        if _is_disturbed(report) and _may_be_late(query) and _excess_s(query) > 0:
+        if not query.requests:
+            parts.append(f"a longer test has requests of {query.query}")
+        elif _is_disturbed(report) and _may_be_late(query) and _excess_s(query) > 0:
             disturbed.append(query.query)
         elif query.decisive_items is None:
             close.append(query)
@@ -225,7 +227,7 @@ def _decisive_text(report: LoadReport) -> str:
 def _is_narrowed_by_items(query: QueryMeasurement) -> bool:
     """Return whether bounds are wide as few items were sent: those of a score, or of a latency before all items."""
     unsure = {kind for kind, verdict in (query.verdicts or {}).items() if verdict is SloVerdict.UNSURE}
-    return SloKind.ACCURACY in unsure or query.items < query.available_items or not query.requests
+    return SloKind.ACCURACY in unsure or query.items < query.available_items
 
 
 def _is_disturbed(report: LoadReport) -> bool:
