@@ -107,6 +107,18 @@ def test_an_explanation_has_the_pipelines_that_were_measured_since(hopeless: c.W
     assert hopeless.explain(older).measured_since == (name,)
 
 
+def test_rejected_queries_without_a_search_for_changes_are_named(
+    hopeless: c.Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = hopeless.plan()
+    first, *others = plan.rejected
+    monkeypatch.setattr("circinus.api.planning_service._MAX_ADVISED", 1)
+    assert hopeless.explain(plan).unsearched == tuple(others)
+    assert hopeless.explain(plan, [first]).unsearched == ()
+    entries = hopeless.explain(plan).to_dict()
+    assert [name for name in plan.rejected if entries[name]["unsearched"]] == others
+
+
 def test_reasons_of_rejections_name_the_metric(workspace: c.Workspace) -> None:
     metric = workspace.specification.metric_names["archive"]
     too_accurate = _with_slo(workspace, "accuracy >= 1")

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 _LOADS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 _REQUESTS, _MAX_REQUESTS = 1000, 50_000
 """Requests of the rarest query in a simulation at the planned rates, and maximum of all queries together."""
-_MAX_ADVISED = 3
-"""Number of rejected queries that changes are searched for."""
 _MATCHING_SHARE = 0.25
 """Share of the remaining time for the matching of a plan with more nodes; its other steps may take three times that."""
 _MAX_EVENTS = 200
@@ -217,7 +215,7 @@ def _what_if(
             loads.append(report)
             took_s = perf_counter() - begin_s
     rejections = list(plan_set.matching.rejections)
-    steps = [f"changes that serve {rejection.query}" for rejection in rejections[:_MAX_ADVISED]]
+    steps = [f"changes that serve {rejection.query}" for rejection in rejections]
     if steps and perf_counter() < end_s:
         planner = AdmissionPlanner.of(specification, profiles, plan_set.matching)
         planner = replace(planner, check_time=check_time)

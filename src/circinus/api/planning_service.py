@@ -183,10 +183,19 @@ def admit(
     return AdmissionResult(query.name, admission, plan, added_usd_per_h, answered_s, output)
 
 
-def advise_rejected(opened: LoadedPlan, names: Collection[str] | None) -> tuple[PlanFile, tuple[str, ...]]:
-    """Return the plan file with changes that would serve some rejected queries, each of them really planned.
+@dataclass(frozen=True)
+class Advised:
+    """Plan file with changes that would serve some rejected queries, each of them really planned."""
 
-    The second element has the pipelines that were measured further since.
+    file: PlanFile
+    unsearched: tuple[str, ...] = ()
+    """Rejected queries that changes were not searched for."""
+    measured_since: tuple[str, ...] = ()
+    """Pipelines that were measured further since the plan was made."""
+
+
+def advise_rejected(opened: LoadedPlan, names: Collection[str] | None) -> Advised:
+    """Search changes that would serve some rejected queries.
 
     Args:
         opened: plan with its specification and profile store; without stored profiles nothing is planned.
@@ -196,12 +205,12 @@ def advise_rejected(opened: LoadedPlan, names: Collection[str] | None) -> tuple[
     rejected = [rejection.query for rejection in matching.rejections]
     selected = set(rejected[:_MAX_ADVISED] if names is None else names).intersection(rejected)
     if not selected:
-        return opened.plan_set, ()
+        return Advised(opened.plan_set)
     try:
         profiles = opened.profiles(pipelines_in_use(opened.specification))
         planner = AdmissionPlanner.of(opened.specification, profiles, matching)
     except (ProfileError, PlanningError):
-        return opened.plan_set, ()
+        return Advised(opened.plan_set, tuple(rejected))
     rejections = tuple(
         advise(planner, rejection) if rejection.query in selected else rejection for rejection in matching.rejections
     )
@@ -211,7 +220,8 @@ def advise_rejected(opened: LoadedPlan, names: Collection[str] | None) -> tuple[
         for name, profile in profiles.items()
         if name in coverage and coverage[name].scores not in (None, ProfileCoverage.of(profile).scores)
     )
-    return replace(opened.plan_set, matching=replace(matching, rejections=rejections)), measured_since
+    file = replace(opened.plan_set, matching=replace(matching, rejections=rejections))
+    return Advised(file, tuple(name for name in rejected if name not in selected), measured_since)
 
 
 def planning_warnings(result: PlanningResult, specification: Specification) -> set[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
+from rich.text import Text
 
 from circinus.api.quantities import AnyPath
 from circinus.api.result import Result
@@ -243,6 +244,8 @@ class Explanation(Result):
     """True if all queries are explained; deployments and shadow prices are then printed, too."""
     measured_since: tuple[str, ...] = ()
     """Pipelines of rejected queries that were measured further since the plan was made."""
+    unsearched: tuple[str, ...] = ()
+    """Explained rejected queries for which no changes were searched that would serve them."""
 
     def decisions(self) -> Mapping[str, Assignment | Rejection]:
         """Return the decision on each explained query."""
@@ -293,6 +296,7 @@ class Explanation(Result):
                 "metric": self._shown(decision)[1],
                 "search": self.plan.file.coverage.get(self.queries[name].pipeline),
                 "measured_since": self.queries[name].pipeline in self.measured_since,
+                "unsearched": name in self.unsearched,
                 "corrections": self.corrections([self.queries[name].pipeline]),
             }
             for name, decision in self.decisions().items()
@@ -307,6 +311,9 @@ class Explanation(Result):
         for rejection in matching.rejections:
             if rejection.query in self.queries:
                 console.print(rejection_explanation(rejection, *self._shown(rejection)))
+        if self.unsearched:
+            text = f"changes that would serve {', '.join(self.unsearched)} were not searched; "
+            console.print(Text(f"{text}`circinus explain {self.unsearched[0]}` does", style="yellow"))
         for name in sorted({query.pipeline for query in self.queries.values()} & self.plan.file.coverage.keys()):
             since = (
                 "; it was measured further since, `circinus plan` decides again" if name in self.measured_since else ""

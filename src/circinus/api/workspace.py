@@ -264,13 +264,19 @@ class Workspace(ReportingWorkspace):
         for name in set(queries or ()).difference(decided):
             raise opened.missing_query(name)
         explained = {name: self._query(name) for name in (decided if queries is None else queries)}
-        measured_since: tuple[str, ...] = ()
-        if not plan.rejected.keys().isdisjoint(explained):
-            from circinus.api.planning_service import advise_rejected
+        if plan.rejected.keys().isdisjoint(explained):
+            return Explanation(plan, explained, self.specification, queries is None)
+        from circinus.api.planning_service import advise_rejected
 
-            file, measured_since = advise_rejected(opened, queries)
-            plan = replace(plan, file=file)
-        return Explanation(plan, explained, self.specification, queries is None, measured_since)
+        advised = advise_rejected(opened, queries)
+        return Explanation(
+            replace(plan, file=advised.file),
+            explained,
+            self.specification,
+            queries is None,
+            advised.measured_since,
+            tuple(name for name in advised.unsearched if name in explained),
+        )
 
     def simulate(
         self,

@@ -228,6 +228,11 @@ class AdmissionPlanner:
         admission, _ = self.admit(query, short=short)
         return None if admission.assignment is None else admission.assignment.chosen
 
+    def isolated_plans(self, query: Query) -> Sequence[PlanCandidate]:
+        """Return the query's plans by itself, with those that may be fast enough at their final sizes only."""
+        asked = query if query.slos.latency is None else _slower(query)
+        return self.plans.with_query(query).replan(asked, self.search).candidates
+
     def with_relaxation(self, rejection: Rejection) -> Rejection:
         """Return a rejection with the smallest relaxation of its SLOs; `unrelaxable` if it takes several or none does.
 

@@ -1,7 +1,7 @@
 """Advice for rejected queries: changes under which a query was really planned and served.
 
-A change that was not followed successfully is no advice. The search takes some tens of admissions and, for nodes, a few
-plans of all queries, so that it runs for selected queries only.
+A change that was not followed successfully is no advice. The search takes some tens of admissions and a
+plan of all queries, so that it runs for selected queries only.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import re
 from contextlib import suppress
 from dataclasses import replace
+from functools import reduce
 
 from circinus.errors import PlanningError
 from circinus.matching.admission import AdmissionPlanner
@@ -23,8 +24,11 @@ from circinus.specification import Query, Slos, Specification
 _RISKS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 """Risks at which a rejected query is planned."""
 
-_MAX_ADDED_NODES = 3
-"""Maximum number of additional nodes that are tried."""
+_MAX_ADDED_NODES, _MAX_POOLS = 3, 4
+"""Maximum number of additional nodes that are tried, and of pools that get them, the fullest first."""
+
+_POOL = re.compile(r"pool (.+): ")
+"""Resource of a pool."""
 
 
 def advise(
@@ -37,7 +41,7 @@ def advise(
     Args:
         planner: with the matching that rejects the query; its `check_time` ends the search with what was found.
         rejection: of the query.
-        settings: of the plans of all queries.
+        settings: of the plan of all queries.
 
     Raises:
         TimeoutError: the time ended before the search for a relaxation.
@@ -50,7 +54,7 @@ def advise(
     with suppress(TimeoutError):  # each advice was followed successfully, also if a later search ends early
         found.append(_on_other_plans(planner, query, relaxed.relaxation, settings))
         found.append(_on_risk(planner, query))
-        found.append(_on_nodes(planner, query, rejection, settings))
+        found.append(_on_nodes(planner, query))
     return replace(relaxed, advice=tuple(advice for advice in found if advice is not None))
 
 
@@ -102,23 +106,36 @@ def _at_risk(query: Query, risk: float) -> Query:
     return query.model_copy(update={"risk": risk})
 
 
-def _on_nodes(planner: AdmissionPlanner, query: Query, rejection: Rejection, settings: MatchSettings) -> Advice | None:
-    """Return the smallest number of nodes in one pool with which a plan of all queries serves this one, too."""
-    pools = dict.fromkeys(match[1] for name in rejection.binding if (match := re.match(r"pool (.+): ", name)))
+def _on_nodes(planner: AdmissionPlanner, query: Query) -> Advice | None:
+    """Return the smallest number of nodes in one pool with which the query is admitted beside the running plans.
+
+    Whatever the query was rejected for, a plan on other pools or with more replicas may meet its SLOs.
+    """
+    specification, used = planner.specification, dict[str, float]()
+    for price in planner.matching.prices:
+        if match := _POOL.match(price.resource):
+            used[match[1]] = max(price.used, used.get(match[1], 0.0))
+    plans = planner.isolated_plans(query)
+    pools = {use.deployment.pool for candidate in plans for use in candidate.deployments}
+    fullest = sorted(pools, key=lambda pool: (-used.get(pool, 0.0), pool))[:_MAX_POOLS]
+    most = reduce(lambda larger, pool: with_nodes(larger, pool, _MAX_ADDED_NODES), fullest, specification)
+    if not fullest or _on(planner, most).admitted(query, short=True) is None:
+        return None
     for added in range(1, _MAX_ADDED_NODES + 1):
-        for pool in pools:
-            larger = with_nodes(planner.specification, pool, added)
-            compiled = planner.plans.compiled
-            with_more = AdmissionPlanner.of(larger, planner.profiles, planner.matching, planner.search, compiled)
-            with_more = replace(with_more, check_time=planner.check_time)
-            if with_more.admitted(query, short=True) is None:
-                continue
-            matching, _ = plan_all_queries(larger, planner.profiles, settings=settings, explain_rejections=())
-            if matching.served >= {query.name, *planner.matching.served}:
+        for pool in fullest:
+            larger = _on(planner, with_nodes(specification, pool, added))
+            if larger.admitted(query, short=True) is not None and larger.admitted(query) is not None:
                 nodes = "1 more node" if added == 1 else f"{added} more nodes"
                 sentence = f"it would be served, as all that are now, with {nodes} in pool {pool}"
                 return Advice(sentence, pool=pool, nodes=added)
     return None
+
+
+def _on(planner: AdmissionPlanner, specification: Specification) -> AdmissionPlanner:
+    """Return the planner for other infrastructure."""
+    compiled = planner.plans.compiled
+    other = AdmissionPlanner.of(specification, planner.profiles, planner.matching, planner.search, compiled)
+    return replace(other, check_time=planner.check_time)
 
 
 def with_nodes(specification: Specification, pool: str, added: int) -> Specification:

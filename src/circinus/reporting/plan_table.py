@@ -34,7 +34,7 @@ from circinus.specification.formatting import (
 
 _MAX_REJECTED = 4
 """Maximum number of rejected queries that a sentence names."""
-_FULL = 0.995
+_FULL = 0.95
 """Share of a capacity from which a resource counts as full."""
 _TIGHT = 0.05
 """Share of a limit below which the margin to it is highlighted."""
@@ -389,9 +389,9 @@ def unpriced_text(matching: Matching) -> str:
     notes = []
     for price in matching.prices:
         short = [rejection.query for rejection in matching.rejections if price.resource in rejection.binding]
-        need = f"{_named(short)} would need more" if short else "no rejected query needs more"
+        need = f", and {_named(short)} would need more" if short else ""
         if short or price.used >= _FULL:
-            notes.append(f"{price.resource} is {price.used:.0%} allocated, and {need}")
+            notes.append(f"{price.resource} is {price.used:.0%} allocated{need}")
     text = (
         "no resource has a shadow price: if queries and replicas were divisible, more of it would neither serve more "
         "weight nor lower the cost"
