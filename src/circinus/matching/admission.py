@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -182,6 +183,7 @@ class AdmissionPlanner:
         rejected = {rejection.query for rejection in self.matching.rejections}
         is_bounded = name in rejected and bool(frontier.candidates)
         simulations, undecided = 0, False
+        confirmed, kept = None, SimulationCheck(self.matching, {})
         limited = max_simulations < MATCHING.max_simulated_plans
         for attempt in count(1):
             offered = running.deployments if only is None else only.deployments
@@ -200,6 +202,7 @@ class AdmissionPlanner:
                 neighbours=neighbours,
                 preceded=preceded,
                 explained=not short,
+                confirmed=confirmed,
             )
             admission = decide(doubtful=attempt <= max_simulations)
             if admission.rejection is not None or admission.fit is None or admission.assignment is None:
@@ -207,19 +210,28 @@ class AdmissionPlanner:
                     undecided = undecided or decide(doubtful=True).assignment is not None
                     admission = replace(admission, rejection=replace(admission.rejection, undecided=undecided))
                 return replace(admission, simulations=simulations), self.matching
+            decided = admission.assignment  # its explanation is newer than that of the plan when it was confirmed
+            if confirmed is not None and decided.chosen.plan == confirmed.plan:
+                break
             admitted = add_admitted(running, self.matching, admission, specification.queries, is_bounded=is_bounded)
             _, fit = admission.fit
             check, simulated = self._simulate(admitted, specification, fit, name, short=short)
             simulations += simulated
-            if not check.violated:
-                break
-            refuted = admission.assignment.chosen
             doubtful = bool(fit.unconfirmed)
+            if not check.violated:
+                kept = check
+                if short or not doubtful:
+                    break
+                confirmed = next(a.chosen for a in check.matching.assignments if a.query == name)
+                continue  # a cheaper plan may be confirmed, too
+            refuted = decided.chosen
             undecided = limited and attempt >= max_simulations and not doubtful  # plans are excluded without a trial
             plans.exclude(name, None if attempt >= max_simulations and not doubtful else refuted.plan)
             frontier = exclude_refuted(frontier, refuted, check.violated, plans, doubtful=doubtful)
-        deployments = add_startup_times(check.matching.deployments, self.profiles, infrastructure)
-        admitted = plans.with_latest_starts(replace(check.matching, deployments=deployments))
+        assignments = (replace(decided, chosen=a.chosen) if a.query == name else a for a in kept.matching.assignments)
+        deployments = add_startup_times(kept.matching.deployments, self.profiles, infrastructure)
+        matching = replace(kept.matching, assignments=tuple(assignments), deployments=deployments)
+        admitted = plans.with_latest_starts(matching)
         (assignment,) = [assignment for assignment in admitted.assignments if assignment.query == name]
         return replace(admission, assignment=assignment, simulations=simulations), admitted
 
@@ -333,6 +345,7 @@ def admit(
     neighbours: str = "the running plans",
     preceded: bool = False,
     doubtful: bool = False,
+    confirmed: PlanCandidate | None = None,
     explained: bool = True,
 ) -> Admission:
     """Give a query the plan that adds the least cost to the running plans, if any fits.
@@ -349,6 +362,7 @@ def admit(
         preceded: whether queries of higher priority run.
         doubtful: whether to return the plan nearest to the latency SLO, with `AdmissionFit.unconfirmed` queries, if no
             plan meets all SLOs by formula.
+        confirmed: such a plan, as a simulation confirmed it; returned unless `doubtful` and there are cheaper ones.
         explained: whether to try as sized the plans that are shown besides, or that lack room in a pool alone.
     """
     query = frontier.query
@@ -362,15 +376,16 @@ def admit(
             )
             return Admission(query, assignment, fit=(prepared, outcome))
         failed[position] = infeasible(candidates[position], outcome)
-    for position in sorted(failed, key=lambda position: failed[position].rank) if doubtful else ():
-        violation = failed[position].violation
-        if violation is not None and violation.binding == _LATE:
-            fit = running.try_candidate(prepared, position, query.slos, doubtful=True)
-            if isinstance(fit, AdmissionFit):
-                assignment = explain_admission(
-                    running, prepared, position, fit, frontier, failed, neighbours=neighbours, confirms=explained
-                )
-                return Admission(query, assignment, fit=(prepared, fit))
+    late = {p: comparison.rank[1] for p, comparison in failed.items() if comparison.is_late}
+    limit_s = math.inf if query.slos.latency is None else query.slos.latency.limit_s
+    order = prepared.doubtful_order(late, limit_s, confirmed, cheaper=doubtful) if doubtful or confirmed else ()
+    for position in order:
+        fit = running.try_candidate(prepared, position, query.slos, doubtful=True)
+        if isinstance(fit, AdmissionFit):
+            assignment = explain_admission(
+                running, prepared, position, fit, frontier, failed, neighbours=neighbours, confirms=explained
+            )
+            return Admission(query, assignment, fit=(prepared, fit))
     compared = confirmed_shortages(running, prepared, query.slos, failed) if explained else tuple(failed.values())
     rejection = explain_rejection(frontier, compared, neighbours=neighbours, preceded=preceded)
     prices = {price.resource: price for price in matching.prices}

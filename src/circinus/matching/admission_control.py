@@ -54,6 +54,33 @@ class AdmissionProblem:
             self.problem.candidates[candidate], int(self.marginal_costs.added_replicas[candidate])
         )
 
+    def doubtful_order(
+        self, late: Mapping[int, float], limit_s: float, confirmed: PlanCandidate | None, *, cheaper: bool
+    ) -> list[int]:
+        """Return the candidates that a simulation is to decide on, in the order of trials.
+
+        The nearest to its limit comes first. Once a plan is confirmed, only cheaper ones come before it: the cheapest
+        of those that would be confirmed at its ratio of simulation and formula, then the nearest.
+
+        Args:
+            late: candidate that misses the latency SLO alone -> its relative excess by formula.
+            limit_s: of the latency SLO.
+            confirmed: plan as confirmed by a simulation.
+            cheaper: whether to try cheaper plans than the confirmed one.
+        """
+        if confirmed is None:
+            return sorted(late, key=late.__getitem__)
+        own = next(position for position in late if self.problem.candidates[position].plan == confirmed.plan)
+        added = self.marginal_costs.added_usd_per_h
+        excess = (1 + late[own]) * limit_s / confirmed.estimate.latency_s.upper - 1
+        below = [position for position in late if cheaper and added[position] < added[own] - EQUAL_USD_PER_H]
+
+        def key(position: int) -> tuple[bool, float]:
+            is_likely = late[position] <= excess
+            return not is_likely, float(added[position]) if is_likely else late[position]
+
+        return [*sorted(below, key=key), own]
+
     def with_candidate(self, candidate: int) -> Usage:
         """Return the joint usage of the running plans and a candidate."""
         columns, fractional = self.problem.fractional_load.row(candidate)

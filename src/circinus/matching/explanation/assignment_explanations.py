@@ -14,6 +14,7 @@ from circinus.matching.explanation.assignment_reasons import priority_reason, sh
 from circinus.matching.feasibility import FeasibleSolution, Infeasibility, capacity_violation, check_feasibility
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Alternative, Assignment, Obstacle
+from circinus.matching.settings import MATCHING
 from circinus.matching.solvers.greedy import marginal_costs
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, NearMiss
@@ -63,6 +64,11 @@ class CandidateComparison:
         if self.violation is None or estimate is None:
             return None
         return 0.0 if estimate.slo_probability is None else estimate.slo_probability.joint
+
+    @property
+    def is_late(self) -> bool:
+        """True if the candidate fits but violates a latency SLO, and no other, at the final sizes."""
+        return self.violation is not None and self.violation.binding == (SloKind.LATENCY,)
 
     @property
     def is_cheaper(self) -> bool:
@@ -133,11 +139,13 @@ def explain_admission(
         return outcome if isinstance(outcome, Infeasibility) else outcome.final
 
     others = [*compared, *failed]
-    if confirms:
+    if fit.unconfirmed:
+        others = failed = [_beside_confirmed(failure) for failure in failed]
+    elif confirms:
         others = _tried_as_sized(others, frontier.query.slos, try_plan)
     merit = "its only plan" if len(candidates) == 1 else f"adds the lowest cost among its {len(candidates)} plans"
     if fit.unconfirmed:
-        merit = "nearest to the latency SLOs of its plans that fit by capacity, confirmed by a simulation"
+        merit = "confirmed by a simulation, as none of its plans that fit meets all SLOs by formula"
     return Assignment(
         query=frontier.query.name,
         chosen=fit.final,
@@ -145,6 +153,25 @@ def explain_admission(
         alternatives=alternatives(others, near_miss_comparisons(frontier, {fit.plan.plan})),
         ladder=ladder(frontier.query, frontier.plans, candidates[position]),
     )
+
+
+def _beside_confirmed(failure: CandidateComparison) -> CandidateComparison:
+    """Return the comparison with a plan that misses a latency SLO by formula, too, but was confirmed by a simulation.
+
+    A plan that a simulation would decide on is compared by cost, as the formula does not exclude it.
+    """
+    extra_usd_per_h, violation = failure.added_usd_per_h, failure.violation
+    if violation is None or extra_usd_per_h is None or not failure.is_late:
+        return failure
+    if violation.excess > MATCHING.doubtful_excess:
+        return failure
+    if extra_usd_per_h > EQUAL_USD_PER_H:
+        compared = cost_difference(failure.candidate, extra_usd_per_h, extra_usd_per_h)
+    elif extra_usd_per_h >= -EQUAL_USD_PER_H:
+        compared = replace(failure, reason="costs the same, not nearer to its limit by formula", obstacle="cost")
+    else:
+        compared = replace(failure, reason=f"not simulated; {failure.reason}", obstacle="search")
+    return replace(compared, rank=(0, extra_usd_per_h), violation=None, sized=violation.sized)
 
 
 def alternatives(
