@@ -40,6 +40,7 @@ from circinus.specification.formatting import (
     format_usd_per_h,
     with_metric,
 )
+from circinus.statistics.interval import Interval
 
 if TYPE_CHECKING:
     from circinus.matching import Admission
@@ -189,7 +190,7 @@ def _ladder(assignment: Assignment, metric: str) -> list[RenderableType]:
 
 def _slo_table(estimate: Estimate, query: Query, metric: str) -> Table:
     table = make_table(None, ("SLO",), ("estimate", "bounds", "margin"), one_line=True)
-    bounds_s, scores, cost = estimate.latency_s, estimate.accuracy, estimate.cost_usd_per_h
+    bounds_s, scores, cost = estimate.latency_s, estimate.accuracy, Interval.exact(estimate.cost_usd_per_h.value)
     rows: tuple[tuple[SloKind, str, IntervalLike, Formatting], ...] = (
         (SloKind.LATENCY, f"latency p{estimate.percentile:g}", bounds_s, format_latency_bound),
         (SloKind.ACCURACY, metric, scores, format_score),
