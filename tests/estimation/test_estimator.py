@@ -239,6 +239,20 @@ def test_a_batch_is_charged_as_full_and_takes_as_long_as_it_is_full() -> None:
     assert candidate.deployments[0].fill_ratios == pytest.approx((1.0, 4 / 3, 5 / 3, 2.0))
 
 
+@pytest.mark.parametrize("risk", [0.01, 0.25])
+def test_the_estimate_of_a_plan_depends_on_no_risk(risk: float) -> None:
+    pipeline = _pipeline({"a": ()})
+    profile = _profile(pipeline, {"a": np.random.default_rng(3).gamma(4.0, 0.025, 64)})
+    plan = _plan(profile, {"a": "device"})
+    usual, other = (
+        Estimator(_query(2.0).model_copy(update={"risk": accepted}), pipeline, profile, _network()).candidate(plan)
+        for accepted in (0.05, risk)
+    )
+    bounds_s = other.estimate.latency_s
+    assert bounds_s.lower < usual.estimate.latency_s.value < bounds_s.upper
+    assert bounds_s.value == usual.estimate.latency_s.value
+
+
 @pytest.mark.parametrize("seed", seeds(40))
 def test_more_replicas_never_wait_longer_and_bounds_stay(seed: int) -> None:
     instance = random_instance(seed)

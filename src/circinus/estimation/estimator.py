@@ -87,6 +87,19 @@ class Estimator:
         self._sinks = pipeline.sinks()
         self._pools = {pool.name: pool for pool in network.infrastructure.pools}
         self._percentile = latency_percentile(query)
+        usual = query.model_copy(update={"risk": Query.model_fields["risk"].default})
+        self._usual: Estimator | None = None
+        """Estimator at the default risk, if that draws other scenarios: a plan's latency depends on no risk."""
+        if latency_percentile(usual).grid != self._percentile.grid:
+            self._usual = Estimator(
+                usual,
+                pipeline,
+                profile,
+                network,
+                usable_link_share=usable_link_share,
+                template=template and template._usual,
+                population=population,
+            )
         self._stages: StageLatencyModel = template._stages if template else StageLatencyModel(query, self._percentile)
         self._transfers: TransferModel = (
             template._transfers if template else TransferModel(query, network, self._percentile, usable_link_share)
@@ -116,6 +129,9 @@ class Estimator:
         timeline = self._follow(plan, conditions)
         latency_s = self._percentile.of(timeline.latency_s)
         latency_s = replace(latency_s, upper=max(latency_s.value, self._percentile.of(timeline.pessimistic_s).upper))
+        if self._usual is not None:
+            value_s = self._usual._percentile.of(self._usual.latency_s(plan, conditions)).value
+            latency_s = replace(latency_s, value=min(max(value_s, latency_s.lower), latency_s.upper))
         sent_to = destinations(self._order, self._sinks, timeline.sites)
         links = self._transfers.link_uses(self._sizes, timeline.sites, sent_to, guaranteed=conditions is None)
         transfers_usd_per_h = transfer_usd_per_h(links)
