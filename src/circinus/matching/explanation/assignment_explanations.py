@@ -140,7 +140,7 @@ def explain_admission(
 
     others = [*compared, *failed]
     if fit.unconfirmed:
-        others = failed = [_beside_confirmed(failure) for failure in failed]
+        others = failed = [_compared_with_confirmed(failure) for failure in failed]
     elif confirms:
         others = _tried_as_sized(others, frontier.query.slos, try_plan)
     merit = "its only plan" if len(candidates) == 1 else f"adds the lowest cost among its {len(candidates)} plans"
@@ -155,7 +155,7 @@ def explain_admission(
     )
 
 
-def _beside_confirmed(failure: CandidateComparison) -> CandidateComparison:
+def _compared_with_confirmed(failure: CandidateComparison) -> CandidateComparison:
     """Return the comparison with a plan that misses a latency SLO by formula, too, but was confirmed by a simulation.
 
     A plan that a simulation would decide on is compared by cost, as the formula does not exclude it.
