@@ -130,7 +130,7 @@ def test_an_hour_is_shortened_where_it_has_too_many_executions(monkeypatch: pyte
 
 
 def test_whether_a_limit_is_surely_kept_is_told() -> None:
-    instance = random_instance(3)
+    instance = random_instance(7)
     planned, replicas = _planned(instance)
     duration_s = 3000 / instance.query.rate_per_s
     plain = simulate([planned], replicas, instance.network, duration_s=duration_s).queries[0]

@@ -23,7 +23,7 @@ from circinus.queueing.arrivals import MarkovModulatedPoisson, arrival_process
 from circinus.simulation import PlannedQuery
 from circinus.simulation.engine import QueryRun, Simulation
 from circinus.simulation.model_builder import SimulationModel, build_model
-from circinus.simulation.report import CONFIDENCE, has_sections, percentile_interval
+from circinus.simulation.report import CONFIDENCE, has_bounds, percentile_interval
 from circinus.specification import Network, SloKind, Specification
 from circinus.statistics.interval import Interval
 
@@ -216,7 +216,7 @@ class _CheckedQuery:
         if len(self.run.arrival_s) - self._warm_up(duration_s) < MATCHING.min_simulated_requests:
             return True  # there will be no verdict
         percentile, latency_s = self.assignment.chosen.estimate.percentile, self._latency_s(until_s)
-        if len(latency_s) < MATCHING.min_simulated_requests or not has_sections(len(latency_s), percentile):
+        if len(latency_s) < MATCHING.min_simulated_requests or not has_bounds(len(latency_s), percentile):
             return False
         slo = self.planned.query.slos.latency
         if slo is None:
@@ -231,8 +231,10 @@ class _CheckedQuery:
             return None
         previous = self.assignment.chosen.estimate
         measured = percentile_interval(latency_s, previous.percentile, confidence)
-        if not math.isfinite(measured.upper):  # too few requests for such a high percentile
-            return self.assignment
+        if not math.isfinite(measured.upper):
+            if not has_bounds(len(latency_s), previous.percentile):  # too few requests for such a high percentile
+                return self.assignment
+            measured = replace(measured, upper=float(latency_s.max()))
         upper_s = min(measured.upper * self._allowance, max(UNBOUNDED, measured.upper))
         estimate = replace(previous, latency_s=Interval(measured.value, measured.lower, upper_s), simulated=True)
         estimate = replace(estimate, slo_probability=_slo_probability(estimate, self.planned, latency_s))

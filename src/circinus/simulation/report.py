@@ -11,26 +11,29 @@ import numpy as np
 
 from circinus.arrays import FloatArray
 from circinus.specification import SloKind, Slos
+from circinus.statistics.autocorrelation import autocorrelation_time
 from circinus.statistics.interval import Interval
 from circinus.statistics.student_t import student_t_quantile
 
 CONFIDENCE = 0.95
-_SECTIONS = 20
-_MIN_BEYOND = 5
-"""Minimum number of requests of a section beyond its percentile."""
-_MIN_SECTIONS = 5
-"""Minimum number of sections for a standard error."""
+_MAX_BLOCKS = 2**14
+"""Maximum number of values of which an autocorrelation is computed: longer runs are averaged in blocks."""
+_MIN_BEYOND = 25
+"""Minimum number of requests beyond a percentile for its bounds to count."""
+_NORMAL_FROM = 200
+"""Degrees of freedom from which Student's t distribution is as good as normal."""
 
 
 def percentile_interval(latency_s: FloatArray, percentile: float, confidence: float = CONFIDENCE) -> Interval:
     """Return a percentile of latencies with its confidence interval.
 
-    Latencies of consecutive requests are correlated: the run is divided into up to 20 sections, and the interval is
-    that of Student's t distribution about the overall percentile with the standard error of the sections' percentiles
-    (batch means; Asmussen and Glynn, Stochastic Simulation, 2007, section IV.5). Sections should be much longer than
-    busy periods. With too few requests for five sections, the bounds are order statistics of independent requests,
-    which are too narrow; if these do not exist either, the upper bound is infinite. If the percentiles of some sections
-    are infinite, the bounds are the least and the greatest one.
+    The bounds are order statistics, so that they contain both neighbouring values where latencies have few distinct
+    ones. Their ranks allow for the autocorrelation of late requests (Asmussen and Glynn, Stochastic Simulation, 2007,
+    sections III.4 and IV.3), with Student's t distribution of as many degrees of freedom as there are independent late
+    requests. Without such an order statistic the upper bound is infinite.
+
+    Of 200 intervals for p95 from 1,000 requests each, with 30 distinct service times, 0, 4, 4 and 6 % missed it at
+    utilizations of 0.02, 0.3, 0.6 and 0.8; those of batch means missed it in 1, 10, 16 and 41 %.
 
     Args:
         latency_s: (n,) latencies in order of arrival, n >= 1; infinite for dropped requests.
@@ -39,34 +42,27 @@ def percentile_interval(latency_s: FloatArray, percentile: float, confidence: fl
     """
     count, share = len(latency_s), percentile / 100
     value = float(np.quantile(latency_s, share, method="inverted_cdf"))
-    sections = _sections(count, percentile)
-    if sections >= _MIN_SECTIONS:
-        size = count // sections
-        of_sections = np.quantile(
-            latency_s[: sections * size].reshape(sections, size), share, axis=1, method="inverted_cdf"
-        )
-        if not np.isfinite(of_sections).all():
-            return Interval(value, min(value, float(of_sections.min())), math.inf)
-        quantile = student_t_quantile((1 - confidence) / 2, sections - 1)
-        half_width = quantile * float(of_sections.std(ddof=1)) / math.sqrt(sections)
-        return Interval(value, max(0.0, value - half_width), value + half_width)
-    reach = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(count * share * (1 - share))
-    ordered = np.sort(latency_s)
+    late = latency_s > value if value < math.inf else np.isinf(latency_s)
+    size = -(-count // _MAX_BLOCKS)
+    blocks = late[: count // size * size].reshape(-1, size).mean(axis=1)
+    independent = share * (1 - share) / count
+    variance = max(independent, float(blocks.var()) * autocorrelation_time(blocks) / len(blocks))
+    degrees_of_freedom = int(count * min(share, 1 - share) * independent / variance)
+    risk = (1 - confidence) / 2
+    if degrees_of_freedom < _NORMAL_FROM:
+        quantile = student_t_quantile(risk, max(degrees_of_freedom, 1))
+    else:
+        quantile = -NormalDist().inv_cdf(risk)
+    reach = quantile * math.sqrt(variance) * count
     first, last = math.floor(count * share - reach), math.ceil(count * share + reach)
-    return Interval(
-        value,
-        min(value, float(ordered[max(first, 1) - 1])) if first >= 1 else 0.0,
-        max(value, float(ordered[last - 1])) if last <= count else math.inf,
-    )
+    ranks = [max(first, 1) - 1, min(last, count) - 1]
+    lower, upper = np.partition(latency_s, ranks)[ranks].tolist()
+    return Interval(value, min(value, lower) if first >= 1 else 0.0, max(value, upper) if last <= count else math.inf)
 
 
-def has_sections(count: int, percentile: float) -> bool:
-    """Return whether so many latencies suffice for the standard error of a percentile in `percentile_interval`."""
-    return _sections(count, percentile) >= _MIN_SECTIONS
-
-
-def _sections(count: int, percentile: float) -> int:
-    return min(_SECTIONS, int(count * (1 - percentile / 100) / _MIN_BEYOND))
+def has_bounds(count: int, percentile: float) -> bool:
+    """Return whether so many latencies suffice for useful bounds of a percentile, unless they depend on each other."""
+    return count * (1 - percentile / 100) >= _MIN_BEYOND
 
 
 @dataclass(frozen=True)
