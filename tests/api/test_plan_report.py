@@ -16,7 +16,7 @@ from circinus.control.managed_plans import ladders_fingerprint
 from circinus.control.state_store import ControlStateStore, Event, EventKind
 from circinus.matching import Matching
 from circinus.profiling.store.profile_store import ProfileStore
-from circinus.specification.formatting import format_interval, format_score
+from circinus.specification.formatting import format_duration, format_interval, format_latency_bound, format_score
 from cli_runner import as_a_new_process, run_circinus
 from prepared import prepared_starter
 from raised import raises_code
@@ -36,14 +36,14 @@ def test_a_report_needs_no_code_and_says_what_would_change(folder: Path) -> None
         module.unlink()
     steps: list[str] = []
     page = workspace.report(plan, "new.html", what_if="10min", on_progress=steps.append).read_text(encoding="utf-8")
-    assert [step for step in steps if "load" in step] == [
-        f"{load}× load" for load in ("0.5", "1", "1.5", "2", "3", "4")
-    ]
+    assert [step for step in steps if "load" in step] == [f"{load}× load" for load in ("0.5", "1.5", "2", "3", "4")]
     for section in ("summary", "map", "resources", "queries", "profiles", "what-if"):
         assert f'<section id="{section}"' in page
     for section in ("load", "observations", "events"):
         assert f'<section id="{section}"' not in page
     assert "scores measured (" in page
+    figures = plan["archive"].chosen.estimate.latency_s
+    assert f"{format_duration(figures.value)} ≤ {format_latency_bound(figures.upper)}" in page
 
 
 def test_bounds_and_verdicts_are_those_of_the_profile_also_where_none_are_stored(folder: Path) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from circinus.simulation.report import SimulationReport
     from circinus.specification import Pipeline
 
-_LOADS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+_LOADS = (0.5, 1.5, 2.0, 3.0, 4.0)
 _REQUESTS, _MAX_REQUESTS = 1000, 50_000
 """Requests of the rarest query in a simulation at the planned rates, and maximum of all queries together."""
 _MATCHING_SHARE = 0.25

@@ -76,7 +76,7 @@ def _query_table(
             outcome.slos,
             _verdict(outcome),
             str(outcome.requests),
-            f"p{outcome.percentile:g} {_interval_text(outcome.at_percentile_s)}" if outcome.requests else "",
+            f"p{outcome.percentile:g} {simulated_latency(outcome.at_percentile_s)}" if outcome.requests else "",
             "" if estimate is None else format_duration(estimate.latency_s.value),
             "" if math.isnan(outcome.score) else metrics.cell(outcome.query, format_score(outcome.score)),
         )
@@ -94,7 +94,8 @@ def _verdict(query: QueryOutcome) -> str:
     return f"{'[red]no[/red]' if missed else '[green]yes[/green]'}{': ' if remarks else ''}{', '.join(remarks)}"
 
 
-def _interval_text(latency_s: Interval) -> str:
+def simulated_latency(latency_s: Interval) -> str:
+    """Return a percentile with its confidence interval: `888 µs (881 to 895 µs)`."""
     if latency_s.value == math.inf:
         return _latency_text(latency_s.value)
     value, upper = format_duration(latency_s.value), "?"

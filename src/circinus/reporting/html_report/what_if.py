@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from circinus.reporting.html_report.content import ReportContent, WhatIf
 from circinus.reporting.html_report.markup import Html, element, join, paragraph, table
+from circinus.reporting.simulation_table import simulated_latency
 from circinus.simulation.report import QueryOutcome, SimulationReport
-from circinus.specification.formatting import format_duration, with_metric
+from circinus.specification.formatting import format_duration, format_latency_bound, with_metric
 
 
 def what_if_section(content: ReportContent, what_if: WhatIf) -> Html:
     """Return the plan under other loads, and changes that serve rejected queries."""
-    parts = [*_loads(what_if), *_relaxations(content)]
+    parts = [*_loads(content, what_if), *_relaxations(content)]
     if what_if.omitted:
         omitted = f"Not computed within the time limit: {', '.join(what_if.omitted)}. Raise it with --what-if."
         parts.append(paragraph(omitted, style="remark"))
     return join(parts)
 
 
-def _loads(what_if: WhatIf) -> Iterator[Html]:
+def _loads(content: ReportContent, what_if: WhatIf) -> Iterator[Html]:
+    """Return a table of the plan's estimates at the planned load, and of the simulations at others."""
     if not what_if.loads:
         return
     first = what_if.loads[0]
-    heads = ("query", *(f"{report.load:g}× load" for report in what_if.loads))
-    rows = [("queries that keep their SLOs", *(element("strong", _kept(report)) for report in what_if.loads))]
+    planned = sum(report.load < 1 for report in what_if.loads)
+
+    def row(name: str, at_1x: str, simulated: Iterable[str]) -> tuple[str, ...]:
+        cells = list(simulated)
+        return name, *cells[:planned], at_1x, *cells[planned:]
+
+    estimates = {name: assignment.chosen.estimate for name, assignment in content.assignments.items()}
+    kept = f"{len(first.queries)} of {len(first.queries)}"
+    rows = [row("queries that keep their SLOs", kept, (element("strong", _kept(report)) for report in what_if.loads))]
     for number, outcome in enumerate(first.queries):
-        rows.append((outcome.query, *(_outcome(report.queries[number]) for report in what_if.loads)))
+        outcomes = (_outcome(report.queries[number]) for report in what_if.loads)
+        latency_s = estimates[outcome.query].latency_s
+        as_planned = f"{format_duration(latency_s.value)} ≤ {format_latency_bound(latency_s.upper)}"
+        rows.append(row(outcome.query, as_planned, outcomes))
     yield element("h3", "This plan under other loads")
-    yield table(heads, rows)
+    yield table(row("query", "1× load, as planned", (f"{report.load:g}× load" for report in what_if.loads)), rows)
     yield paragraph(
-        f"One simulation at each load, request by request, of {format_duration(first.duration_s)} with seed "
-        f"{first.seed}, on measured times and without a controller; latencies are at the percentile of the SLO. "
-        "? means that the simulation is too short to be sure.",
+        f"One simulation at each other load, request by request, of {format_duration(first.duration_s)} with seed "
+        f"{first.seed}, on measured times and without a controller; latencies are at the percentile of the SLO, with "
+        "95 % confidence intervals. ? means that the simulation is too short to be sure.",
         style="remark",
     )
 
@@ -46,8 +58,7 @@ def _kept(report: SimulationReport) -> str:
 def _outcome(outcome: QueryOutcome) -> Html:
     if not outcome.requests:
         return element("span", "no request", class_="unsure")
-    latency_s = outcome.at_percentile_s.value
-    text = format_duration(latency_s) if latency_s < float("inf") else "dropped"
+    text = simulated_latency(outcome.at_percentile_s)
     if not outcome.is_significant:
         return element("span", f"? {text}", class_="unsure")
     mark, style = ("✓", "good") if outcome.satisfied else ("✗", "bad")
