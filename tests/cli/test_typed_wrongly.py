@@ -22,8 +22,8 @@ from cli_runner import run_circinus
         (("serve", "--metrics", "99999"), "--metrics: found '99999', expected [HOST:]PORT such as 9090"),
         (("load", "--items", "few"), "--items: found few, expected a whole number"),
         (
-            ("load", "--duration", "30"),
-            "--duration: found 30, expected a duration such as 150ms; units: us, ms, s, min, h",
+            ("load", "--duration", "30x"),
+            "--duration: found 30x, expected a duration such as 150ms; units: us, ms, s, min, h",
         ),
         (("plan", "--churn-price", "0.01"), "found 0.01, expected a price such as $0.40/h"),
         (("simulate", "--load-factor", "two"), "found 'two', expected a number above 0"),
@@ -90,7 +90,11 @@ def test_an_address_is_host_and_port(typed: str, address: tuple[str, int] | None
 
 @pytest.mark.parametrize("zero", ["0", "0.0", "0s"])
 def test_nothing_needs_no_unit(zero: str) -> None:
-    assert duration_option(zero) == 0
+    assert duration_option(zero) == price_option(zero.removesuffix("s")) == 0
+
+
+def test_a_duration_without_a_unit_is_one_of_seconds() -> None:
+    assert duration_option("20") == duration_option("20s") == 20
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -23,22 +24,28 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> PipelineProfile:
 
 
 def test_it_says_what_is_known_how_sure_and_what_it_cost(profile: PipelineProfile) -> None:
-    shown = printed(profile_table(profile, "maximize"))
-    rows = [line.split("│") for line in shown.splitlines() if line.startswith("│")]
-    assert len(rows) == len(profile.configurations) + 7  # first, second and last with two knob values, third with none
+    shown = printed(profile_table(profile, "maximize"), width=300)
+    rows = [row for line in shown.splitlines() if len(row := re.split(r" {2,}", line.strip())) == 6]
+    titles = 2
+    assert len(rows) == titles + len(profile.configurations) + 7  # three operators with two, two and no knob values
     best = max(profile.configurations, key=lambda c: c.accuracy.value)
-    assert rows[0][1].strip() == str(best.configuration)
-    assert rows[0][2].strip() == str(len(best.items))
+    assert rows[1][:2] == [str(best.configuration), str(len(best.items))]
     for found in profile.configurations:
-        (row,) = (row for row in rows if row[1].strip() == str(found.configuration))
-        judgement = profile.verdicts[found.configuration]
-        assert row[6].strip() == f"{judgement.verdict}: {judgement.reason}"
+        (row,) = (row for row in rows if row[0] == str(found.configuration))
+        assert row[5].startswith(f"{profile.verdicts[found.configuration].verdict}: ")
     assert profile.undecided
     assert "profile longer to decide them" in shown
     assert "data set: 40 items, 10 of them held out; version items 40" in shown
     assert "measured on: A CPU, 8 cores" in shown
     assert "saved by shared prefixes; all accuracy bounds and verdicts hold with probability 0.95" in shown
     assert "warning" not in shown
+
+
+def test_a_configuration_takes_at_most_three_lines_of_a_narrow_terminal(profile: PipelineProfile) -> None:
+    shown = printed(profile_table(profile, "maximize"), width=80)
+    items = shown[: shown.index("Operators")].split("•")[1:]
+    assert len(items) == len(profile.configurations)
+    assert max(len(item.splitlines()) for item in items) <= 3
 
 
 def test_doubts_failures_and_interruptions_are_told(profile: PipelineProfile) -> None:

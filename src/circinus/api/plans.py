@@ -324,7 +324,8 @@ class Explanation(Result):
         if corrections:
             console.print(correction_table(corrections))
         if self.complete:
-            console.print(deployment_table(matching.deployments))
+            if matching.deployments:
+                console.print(deployment_table(matching.deployments))
             console.print(price_table(matching))
 
 

@@ -144,7 +144,7 @@ class LearntServiceTimes(Result):
         ]
 
     def _empty(self) -> str:
-        return "no such service times were learnt from traffic"
+        return "no service times learnt from traffic"
 
     def _document(self) -> Any:
         return {"operators": self.rows(), "observations": self.observations}

@@ -25,7 +25,7 @@ def admit(
     All other queries keep their plans. The plan file has the decision, which `circinus explain QUERY` shows.
     """
     from circinus.api.workspace import Workspace
-    from circinus.cli.output import console, elapsed_time, print_json
+    from circinus.cli.output import console, elapsed_time, print_json, print_wrapped
     from circinus.reporting.explanation import admission_text
     from circinus.specification.formatting import format_duration, format_usd_per_h
 
@@ -46,6 +46,6 @@ def admit(
             written = f"written to {plan_file}; deploy it with `circinus apply`"
         outcome += f"; {plan_file} is unchanged (--dry-run)" if dry_run else f"; {written}"
         answered = format_duration(result.answered_s)
-        console().print(f"answered in {answered}: {outcome}", markup=False, highlight=False, soft_wrap=True)
+        print_wrapped(console(), f"answered in {answered}: {outcome}")
     if not result.admitted:
         raise typer.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,28 +131,28 @@ def quantity(
 
 
 def duration_option(text: str | float) -> float:
-    """Return seconds, from `90s`, `2min` or 0; as in the specification a bare number is refused.
-
-    Default values are numbers of seconds.
-    """
+    """Return seconds, from `90s`, `2min` or `90`: as in Python, a number without a unit is one of seconds."""
     from circinus.specification.units import DURATION
 
-    return _quantity(text, DURATION)
+    return _quantity(f"{text}s" if _is_number(text) else text, DURATION)
 
 
 def _quantity(text: str | float, quantity: Quantity) -> float:
     if not isinstance(text, str):
         return text
-    try:
-        bare = float(text)
-    except ValueError:
-        bare = None
-    if bare == 0:
+    if _is_number(text) and float(text) == 0:
         return 0.0
     try:
         return quantity.parse(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _is_number(text: str | float) -> bool:
+    try:
+        return isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def positive_duration_option(text: str | float) -> float:

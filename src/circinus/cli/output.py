@@ -34,6 +34,11 @@ def console() -> Console:
     return plain if plain.is_terminal or "COLUMNS" in os.environ else Console(width=100)
 
 
+def print_wrapped(console: Console, text: str, style: str = "") -> None:
+    """Print a sentence, wrapped between words only: paths stay whole."""
+    console.print(text, style=style, markup=False, highlight=False, overflow="ignore", crop=False)
+
+
 def progress_console() -> Console:
     """Return the console for progress and remarks, see `circinus.reporting.progress.progress_console`."""
     from circinus.reporting.progress import progress_console
@@ -143,7 +148,7 @@ def open_plan(
         from circinus.reporting.explanation import unserved_text
 
         unserved = unserved_text(rejections, unplanned, plan.metrics, plan_file)
-        progress_console().print(unserved, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        print_wrapped(progress_console(), unserved, style="yellow")
     return workspace, plan
 
 

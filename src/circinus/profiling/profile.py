@@ -163,6 +163,8 @@ class TimeSpent:
 
 _MIN_PROBABILITY = 1e-6
 """Smallest reported probability; estimates are not more exact."""
+_NEARLY_CERTAIN = 0.995
+"""Probability from which only that it is nearly 1 is reported."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,8 @@ class StoppingCertificate:
             return f"{subject} {benefit}: the probability is at most {max(self.probability, _MIN_PROBABILITY):.2g} each"
         else:
             probability = max(self.probability, _MIN_PROBABILITY)
-            message = f"with probability {probability:.2g} an unmeasured configuration {benefit}"
+            share = f"{probability:.2g}" if probability < _NEARLY_CERTAIN else "> 0.99"
+            message = f"with probability {share} an unmeasured configuration {benefit}"
         return message if self.next is None else f"{message}; next to measure: {self.next}"
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from circinus.control.state_store import Event
 from circinus.matching import SizedDeployment
-from circinus.reporting.tables import OneLine, make_table
+from circinus.reporting.tables import TwoLines, make_table
 from circinus.serving import EngineStatus
 from circinus.specification.formatting import format_duration
 
@@ -63,7 +63,7 @@ def status_table(status: EngineStatus) -> RenderableType:
     for deployment in status.deployments:
         ready = f"{deployment.replicas_ready}/{deployment.target_replicas}"
         table.add_row(
-            OneLine(deployment.deployment.name),
+            TwoLines(deployment.deployment.name, "@"),
             ready if deployment.replicas_ready == deployment.target_replicas else f"[red]{ready}[/red]",
             str(deployment.queue_length),
             str(deployment.requests),

@@ -89,18 +89,19 @@ class ProfileFrontier:
             _VERDICT: [str(verdict) for verdict in verdicts],
         }
         widths = {title: max(map(cell_len, (title, *texts))) for title, texts in columns.items()}
+        ends = format_score(low), format_score(high)
+        shortest_bar = max(_SHORTEST_BAR, len(ends[0]) + 1 + len(ends[1]))
         spare = width - sum(widths.values()) - _GAP * len(widths)
         if spare < _LONGEST_BAR:
             unwrapped = widths[self.metric]
             widths[self.metric] = max(map(cell_len, (*self.metric.split(), *columns[self.metric])))
             spare += unwrapped - widths[self.metric]
-        if spare < _SHORTEST_BAR:
+        if spare < shortest_bar:
             spare += widths.pop(_BOUNDS) + _GAP
-        while spare < _SHORTEST_BAR and any(widths[knob] > _SHORTEST_KNOB for knob in knobs):
+        while spare < shortest_bar and any(widths[knob] > _SHORTEST_KNOB for knob in knobs):
             widths[max(knobs, key=widths.__getitem__)] -= 1
             spare += 1
-        bar_width = min(max(spare, _SHORTEST_BAR), _LONGEST_BAR)
-        ends = format_score(low), format_score(high)
+        bar_width = min(max(spare, shortest_bar), _LONGEST_BAR)
         scale = ends[0] + ends[1].rjust(bar_width - len(ends[0]))
         bars = [_bar(measured.accuracy, self.limits, low, high, bar_width) for measured in rows]
         table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -26,7 +27,7 @@ from circinus.profiling import (
     Verdict,
 )
 from circinus.reporting.plan_table import format_cpus, operator_text
-from circinus.reporting.tables import make_table
+from circinus.reporting.tables import FirstFitting, OneLine, WrappedTitle, make_table
 from circinus.specification import KnobValues, Population
 from circinus.specification.formatting import (
     ACCURACY,
@@ -38,6 +39,9 @@ from circinus.specification.formatting import (
     with_metric,
 )
 from circinus.statistics.interval import Interval
+
+_VERDICT = "verdict"
+"""Title of the column of texts."""
 
 
 def speed_table(profile: PipelineProfile) -> Table:
@@ -157,45 +161,61 @@ def profile_table(
         metric: name of the metric.
     """
     sign = -1.0 if direction == "maximize" else 1.0
-    figures = ("items", f"{metric} (bounds)", "service time", "memory")
-    table = make_table(f"Profile of {profile.pipeline}", ("configuration",), figures, "verdict")
+    rows = []
     for measured in sorted(profile.configurations, key=lambda c: sign * c.accuracy.value):
         operators = measured.operators.values()
-        table.add_row(
-            escape(str(measured.configuration)),
+        figures = (
             str(len(measured.items)),
             format_interval(format_score, measured.accuracy),
             format_duration(sum(float(operator.service_s.mean()) for operator in operators)),
             format_bytes(sum(operator.peak_memory_bytes for operator in operators)),
             _verdict(profile.verdicts.get(measured.configuration), metric),
         )
-    tables = [_operators(profile)] if profile.configurations else []
+        rows.append((str(measured.configuration), *figures))
+    titles = "configuration", "items", f"{metric} (bounds)", "service time", "memory", _VERDICT
+    tables = [_table_or_list(titles, rows)]
+    if profile.configurations:
+        tables += [Text("Operators", "italic"), _operators(profile)]
     if any(o.speeds.measured for measured in profile.configurations for o in measured.operators.values()):
         tables.append(speed_table(profile))
-    return Group(table, *tables, *profile_notes(profile, warning, metric))
+    title = Text(f"Profile of {profile.pipeline}", "italic")
+    return Group(title, *tables, *profile_notes(profile, warning, metric))
 
 
-def _operators(profile: PipelineProfile) -> Table:
-    """Return a table with a row for each operator and its knob values, over all measured prefixes."""
-    figures = ("service time", "output", "start-up (load)", "memory", "measured allocations")
-    table = make_table("Operators", ("operator",), figures)
+def _table_or_list(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
+    """Return a table with one line for each row or, on consoles that are too narrow, a list with their figures."""
+    table, items = make_table(None, titles[:1], (), one_line=True), Table.grid(padding=(0, 1, 0, 0))
+    for title in titles[1:]:
+        table.add_column(WrappedTitle(title), justify="left" if title == _VERDICT else "right")
+    for name, *figures in rows:
+        table.add_row(*(OneLine(cell, whole=True) for cell in (name, *figures)))
+        shown = ("" if title == _VERDICT else f"{title.partition(' (')[0]} " for title in titles[1:])
+        named = (f"{title}{figure}" for title, figure in zip(shown, figures, strict=True) if figure)
+        items.add_row("•", Text.assemble((name, "bold"), f": {', '.join(named)}"))
+    return FirstFitting(table, items)
+
+
+def _operators(profile: PipelineProfile) -> RenderableType:
+    """Return a row for each operator and its knob values, over all measured prefixes."""
+    titles = "operator", "service time", "output", "start-up (load)", "memory", "measured allocations"
     by_knobs: dict[tuple[str, KnobValues], list[OperatorProfile]] = {}
     for name in profile.configurations[0].operators:
         for measured in profile.configurations:
             by_knobs.setdefault((name, measured.configuration[name]), []).append(measured.operators[name])
+    rows = []
     for (name, knobs), operators in by_knobs.items():
         service_s = [float(operator.service_s.mean()) for operator in operators]
         reference = operators[0]
         startup = "-" if reference.startup_s is None else format_duration(reference.startup_s)
-        table.add_row(
-            escape(operator_text(name, knobs)),
+        figures = (
             format_range(format_duration, min(service_s), max(service_s)),
             format_bytes(sum(float(operator.output_bytes.mean()) for operator in operators) / len(operators)),
             f"{startup} ({format_duration(reference.load_s)})",
             format_bytes(reference.peak_memory_bytes),
             f"{len(reference.measured_allocations)} of {len(reference.batch_ratio)}",
         )
-    return table
+        rows.append((operator_text(name, knobs), *figures))
+    return _table_or_list(titles, rows)
 
 
 def search_summary(profile: PipelineProfile) -> str:
@@ -205,7 +225,11 @@ def search_summary(profile: PipelineProfile) -> str:
 
 
 def _verdict(judgement: ConfigurationVerdict | None, metric: str) -> str:
-    return "" if judgement is None else escape(with_metric(f"{judgement.verdict}: {judgement.reason}", metric))
+    """Return a verdict with its reason, in which SLOs after the first one are limits only."""
+    if judgement is None:
+        return ""
+    reason = re.sub(r"(?<=, )accuracy (?=[<>]=)", "", judgement.reason)
+    return with_metric(f"{judgement.verdict}: {reason}", metric)
 
 
 def _spent(spent: TimeSpent) -> str:

@@ -52,7 +52,8 @@ def use_table(matching: Matching, infrastructure: Infrastructure) -> RenderableT
         elif amounts:
             unused.append(link.name)
     notes = [f"hardly used: {', '.join(unused)}"] if unused else []
-    return Group(table, *(Text(note, style="dim") for note in notes))
+    tables = [table] if table.row_count else []
+    return Group(*tables, *(Text(note, style="dim") for note in notes))
 
 
 def _deployments(matching: Matching, pool: str) -> Iterable[tuple[RenderableType, ...]]:

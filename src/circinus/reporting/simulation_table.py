@@ -14,11 +14,13 @@ from circinus.estimation import Estimate
 from circinus.reporting.tables import FirstFitting, MetricNames, OneLine, WrappedTitle, bar, make_table
 from circinus.simulation import QueryOutcome, SimulationReport, StationOutcome
 from circinus.specification import Query, Slos
-from circinus.specification.formatting import format_duration, format_score
+from circinus.specification.formatting import format_duration, format_latency_bound, format_score
 from circinus.statistics.interval import Interval
 
 _MAX_STATIONS = 12
 """Maximum number of rows in the table of deployments and links."""
+_NEGLIGIBLE = 0.01
+"""Share of a predicted latency by which a simulated one may exceed it without a remark."""
 
 
 def simulation_table(
@@ -38,7 +40,10 @@ def simulation_table(
     names = MetricNames(metrics or {}, [outcome.query for outcome in report.queries])
     tables = (_query_table(report, predicted, rejected, names, details) for details in (2, 1, 0))
     title = Text(f"Simulation at {report.load:g}x load", "italic")
-    return Group(title, FirstFitting(*tables), Text(), _stations(report), *_notes(report))
+    beyond = filter(
+        None, (_beyond_text(outcome, predicted.get(outcome.query), report.load) for outcome in report.queries)
+    )
+    return Group(title, FirstFitting(*tables), *beyond, Text(), _stations(report), *_notes(report))
 
 
 def _query_table(
@@ -83,6 +88,20 @@ def _query_table(
     for query in rejected:
         add_row(query.name, query.slos, "[red]no[/red]: rejected", "0", "", "", "")
     return table
+
+
+def _beyond_text(outcome: QueryOutcome, estimate: Estimate | None, load: float) -> Text | None:
+    """Return where a simulated latency is surely above the prediction or the bound of its plan, at up to 1x load."""
+    if estimate is None or not outcome.requests or load > 1:
+        return None
+    simulated, planned = outcome.at_percentile_s, estimate.latency_s
+    if simulated.lower <= planned.value * (1 + _NEGLIGIBLE):
+        return None
+    shown = f"{outcome.query}: p{outcome.percentile:g} {simulated_latency(simulated)} is above "
+    if simulated.lower > planned.upper:
+        return Text(f"{shown}the plan's bound of {format_duration(planned.upper)}", style="yellow")
+    bound = format_latency_bound(planned.upper)
+    return Text(f"{shown}the predicted {format_duration(planned.value)}; the plan's bound is {bound}")
 
 
 def _verdict(query: QueryOutcome) -> str:

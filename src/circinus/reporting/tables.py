@@ -44,6 +44,21 @@ class OneLine:
         yield Text(_fitting(self.text, options.max_width), self.style, no_wrap=True)
 
 
+class TwoLines:
+    """Text on one line; where it does not fit, the part from a separator on is on a second one."""
+
+    def __init__(self, text: str, separator: str) -> None:
+        head, mark, tail = text.partition(separator)
+        self._text, self._lines = text, [head, f"  {mark}{tail}"] if mark else [text]
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(max(map(cell_len, self._lines)), cell_len(self._text))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        fits = cell_len(self._text) <= options.max_width
+        yield Text(self._text if fits else "\n".join(self._lines), overflow="fold")
+
+
 class WrappedTitle:
     """Title of a column, wrapped between its words where the table is narrow."""
 
@@ -152,7 +167,7 @@ def make_table(
     if one_line:
         table.box, table.show_edge, table.pad_edge, table.padding = SIMPLE_HEAD, False, False, (0, 1, 0, 0)
     for name in texts:
-        table.add_column(OneLine(name) if one_line else escape(name), overflow="fold")
+        table.add_column(WrappedTitle(name) if one_line else escape(name), overflow="fold")
     for name in figures:
         table.add_column(escape(name), justify="right", overflow="fold", no_wrap=one_line)
     if remark:

@@ -198,7 +198,12 @@ def build_profile(
     stored = None if stored_for is None else with_stored_verdicts(store, keys, stored_for, profile)
     if not with_verdicts:
         return profile if stored is None else replace(profile, certificate=stored.certificate)
-    if stored is not None and explorer is not None:
+    if (
+        stored is not None
+        and stored.certificate is not None
+        and stored.certificate.is_computed
+        and explorer is not None
+    ):
         return stored
     source_scores = () if explorer is None else load_source_scores(store, keys, dataset)
     return _with_verdicts(measurements, profile, keys, slos, confidence, explorer, source_scores, exhausted, decision)
