@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -224,6 +225,11 @@ def round_up_replicas(fractional: FloatArray, used: BoolArray) -> IntArray:
     """Return whole replicas for fractional ones: at least one if used, else none; rounding errors are ignored."""
     rounded = np.ceil(fractional - REPLICA_TOLERANCE).astype(np.int64)
     return np.asarray(np.where(used, np.maximum(rounded, 1), 0), dtype=np.int64)
+
+
+def whole_replicas(fractional: float) -> int:
+    """Return `round_up_replicas` for one deployment in use."""
+    return max(math.ceil(fractional - REPLICA_TOLERANCE), 1)
 
 
 def meets_cost_slo(share_usd_per_h: FloatArray | float, limit_usd_per_h: FloatArray | float) -> BoolArray:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.cuts import ChurnCut, Cut
-from circinus.matching.problem import Problem, Usage, meets_cost_slo, round_up_replicas
+from circinus.matching.problem import Problem, Usage, meets_cost_slo, round_up_replicas, whole_replicas
 from circinus.matching.settings import MATCHING
 from circinus.matching.tolerances import CAPACITY_TOLERANCE
 
@@ -39,6 +40,21 @@ class IncrementalSolution:
         for candidate in served.tolist():
             self._users[self.problem.fractional_load.row(candidate)[0]] += 1
 
+    def copy(self) -> IncrementalSolution:
+        """Return a solution whose moves do not change this one."""
+        other, usage = copy(self), self._usage
+        other.chosen, other._users = self.chosen.copy(), self._users.copy()
+        other._column, other._fractional = self._column.copy(), self._fractional.copy()
+        other._transfer = self._transfer.copy()
+        other._usage = replace(
+            usage,
+            fractional_load=usage.fractional_load.copy(),
+            used=usage.used.copy(),
+            replicas=usage.replicas.copy(),
+            traffic_bytes_per_s=usage.traffic_bytes_per_s.copy(),
+        )
+        return other
+
     @property
     def usage(self) -> Usage:
         """Usage of the choice. Its arrays change with the next move."""
@@ -48,6 +64,11 @@ class IncrementalSolution:
     def key(self) -> tuple[float, ...]:
         """Key by which choices are compared: weight by level, then negative cost, rounded against noise."""
         return objective_key(self.problem, self.chosen, self._usage)
+
+    def min_cost_usd_per_h(self, unserved: int) -> float:
+        """Return a lower bound of the cost in `key` when a number of queries more are served."""
+        price = 0.0 if self.problem.incumbent is None else self.problem.incumbent.change_usd_per_h
+        return round(self.problem.cost_with_churn_usd_per_h(self._usage) - price * unserved, 9)
 
     def move(self, query: int, candidate: int) -> int:
         """Give a query another candidate, -1 for none, and return its previous one."""
@@ -72,19 +93,24 @@ class IncrementalSolution:
         problem, usage = self.problem, self._usage
         columns, fractional = problem.fractional_load.row(candidate)
         links, volume = problem.traffic.row(candidate)
-        self._users[columns] += sign
-        used = self._users[columns] > 0
-        total = np.where(used, usage.fractional_load[columns] + sign * fractional, 0.0)
-        replicas = round_up_replicas(total, used)
-        added = replicas - usage.replicas[columns]
-        usage.fractional_load[columns], usage.used[columns], usage.replicas[columns] = total, used, replicas
-        usage.traffic_bytes_per_s[links] += sign * volume
-        changed = np.flatnonzero(added)
-        cost = sign * float(problem.transfer_cost_usd_per_h[candidate])
+        changed, added = [], []
+        for column, load in zip(columns.tolist(), fractional.tolist(), strict=True):  # a few: faster than arrays
+            self._users[column] += sign
+            used = self._users.item(column) > 0
+            total = usage.fractional_load.item(column) + sign * load if used else 0.0
+            replicas, previous = whole_replicas(total) if used else 0, usage.replicas.item(column)
+            usage.fractional_load[column], usage.used[column] = total, used
+            if replicas != previous:
+                usage.replicas[column] = replicas
+                changed.append(column)
+                added.append(replicas - previous)
+        if len(links):
+            usage.traffic_bytes_per_s[links] += sign * volume
+        cost = sign * problem.transfer_cost_usd_per_h.item(candidate)
         rows = usage.rows
-        if len(changed):
-            rows = rows + problem.rows.coefficients[:, columns[changed]] @ added[changed]
-            cost += float(problem.price_usd_per_h[columns[changed]] @ added[changed])
+        if changed:
+            rows = rows + problem.rows.coefficients[:, changed] @ added
+            cost += float(problem.price_usd_per_h[changed] @ added)
         self._usage = Usage(
             fractional_load=usage.fractional_load,
             used=usage.used,
@@ -238,7 +264,7 @@ def local_search(
         for deployment in np.flatnonzero(solution.usage.used).tolist():
             if should_stop():
                 break
-            _close_deployment(solution, deployment, cuts)
+            solution = _with_closed_deployment(solution, deployment, cuts)
         if solution.key <= previous:
             break
     return solution.chosen
@@ -277,17 +303,22 @@ def _uses_deployment(problem: Problem, query: int, deployment: int) -> BoolArray
     return np.asarray(block.uses[:, block.deployments == deployment].any(axis=1))
 
 
-def _close_deployment(solution: IncrementalSolution, deployment: int, cuts: Sequence[Cut]) -> None:
-    """Reinsert all queries of a deployment elsewhere if that is better in total; some may lose their plan."""
-    problem, goodness_before = solution.problem, solution.key
+def _with_closed_deployment(solution: IncrementalSolution, deployment: int, cuts: Sequence[Cut]) -> IncrementalSolution:
+    """Return the solution with all queries of a deployment reinserted elsewhere, or as it is unless that is better.
+
+    It is given up as soon as a query loses its plan or the cost is as before, as the remaining queries only add to it.
+    """
+    problem, key, closed = solution.problem, solution.key, solution.copy()
     served = np.flatnonzero(solution.chosen >= 0)
     users = served[problem.fractional_load.has(solution.chosen[served], deployment)]
-    moved = [(query, solution.move(query, -1)) for query in users.tolist()]
-    for query in users[np.argsort(-problem.priority_levels.importance[users], kind="stable")].tolist():
-        _insert(solution, query, (), by_cost=True, check_slos=False, closed=deployment)
-    if solution.key <= goodness_before or not solution.is_feasible(cuts):
-        for query, candidate in moved:
-            solution.move(query, candidate)
+    for query in users.tolist():
+        closed.move(query, -1)
+    order = users[np.argsort(-problem.priority_levels.importance[users], kind="stable")].tolist()
+    for number, query in enumerate(order, start=1):
+        _insert(closed, query, (), by_cost=True, check_slos=False, closed=deployment)
+        if closed.chosen[query] < 0 or closed.min_cost_usd_per_h(len(order) - number) >= -key[-1]:
+            return solution
+    return closed if closed.key > key and closed.is_feasible(cuts) else solution
 
 
 def drop_violating_queries(solution: IncrementalSolution, cuts: Sequence[Cut]) -> None:
