@@ -9,6 +9,7 @@ Systems I, 1975, section 5.7).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -44,15 +45,15 @@ class WaitDistribution:
     time. Exact for M/M/c (shape 0); for M/G/1 mean and variance are exact, percentiles are not.
     """
 
-    probability: FloatArray
-    """Probability of waiting at all; all fields broadcast."""
-    conditional_mean_s: FloatArray
+    probability: Amount
+    """Probability of waiting at all; all fields broadcast, or all are numbers."""
+    conditional_mean_s: Amount
     """Mean wait, given that it is positive."""
-    tail_shape: FloatArray
+    tail_shape: Amount
     """Shape, at least -1; negative if the tail is heavier than exponential."""
 
     @property
-    def mean_s(self) -> FloatArray:
+    def mean_s(self) -> Amount:
         return self.probability * self.conditional_mean_s
 
     def at(self, exponentials: FloatArray) -> FloatArray:
@@ -64,10 +65,13 @@ class WaitDistribution:
         Returns:
             (..., n) waits for this distribution of shape (...), in the precision of the draws.
         """
-        with np.errstate(divide="ignore"):
-            shift = np.log(self.probability)[..., None].astype(exponentials.dtype)
-        tail_shape = self.tail_shape[..., None].astype(exponentials.dtype)
-        scale = (self.conditional_mean_s / (1 + self.tail_shape / 2))[..., None].astype(exponentials.dtype)
+        tail_shape, scale = self.tail_shape, self.conditional_mean_s / (1 + self.tail_shape / 2)
+        if _are_numbers(self.probability, tail_shape, scale):
+            shift: Amount = float(np.log(self.probability)) if self.probability > 0 else -math.inf
+        else:
+            with np.errstate(divide="ignore"):
+                fields = np.log(self.probability), tail_shape, scale
+            shift, tail_shape, scale = (np.asarray(field)[..., None].astype(exponentials.dtype) for field in fields)
         beyond = np.maximum(0.0, exponentials + shift)
         return np.asarray((beyond - tail_shape * np.expm1(-beyond)) * scale)
 
@@ -76,7 +80,7 @@ class WaitDistribution:
         return self.at(-np.log1p(-np.asarray(uniforms, dtype=np.float64)))
 
 
-def erlang_c(servers: Amount, load: Amount) -> FloatArray:
+def erlang_c(servers: Amount, load: Amount) -> Amount:
     """Return the probability of waiting in M/M/c.
 
     Args:
@@ -86,8 +90,8 @@ def erlang_c(servers: Amount, load: Amount) -> FloatArray:
     Returns:
         The probabilities, in the broadcast shape of the arguments.
     """
-    if isinstance(servers, float | int) and isinstance(load, float | int):
-        return np.asarray(_scalar_erlang_c(int(servers), float(load)))
+    if _are_numbers(servers, load):
+        return _scalar_erlang_c(int(servers), float(load))
     count, offered = np.asarray(servers, dtype=np.float64), np.asarray(load, dtype=np.float64)
     blocked = np.ones(np.broadcast_shapes(count.shape, offered.shape))
     for k in range(1, int(count.max(initial=0)) + 1):
@@ -134,9 +138,10 @@ def gi_g_c_wait(
     Raises:
         PlanningError: the utilization is 1 or more.
     """
-    if np.min(utilization) < 0 or np.max(utilization) >= 1:
+    lowest, highest = _range(utilization)
+    if lowest < 0 or highest >= 1:
         raise PlanningError(
-            f"utilization must be in [0, 1), got {np.max(utilization):.3g}",
+            f"utilization must be in [0, 1), got {highest:.3g}",
             code="load.overloaded",
             hint="Add replicas, or send fewer requests.",
         )
@@ -150,14 +155,17 @@ def gi_g_c_wait(
         conditional_s = conditional_s * mean_ratio / np.maximum(probability_ratio, _NO_LOAD)
     variation = _variation(utilization, service_scv, skew)
     # With more servers, the wait for the first free one becomes more exponential.
-    variation = np.where((np.asarray(servers) > 1) & (variation < 1), (1 + variation) / 2, variation)
-    return WaitDistribution(probability, np.asarray(conditional_s), _tail_shape(variation))
+    if not _are_numbers(servers, variation):
+        variation = np.where((np.asarray(servers) > 1) & (variation < 1), (1 + variation) / 2, variation)
+    elif servers > 1 and variation < 1:
+        variation = (1 + variation) / 2
+    return WaitDistribution(probability, conditional_s, _tail_shape(variation))
 
 
 def _correction(servers: Amount, utilization: Amount, service_scv: Amount) -> Amount:
     """Return Kimura's interpolated mean wait relative to that of Allen and Cunneen; 1 for a single server."""
     light = (1 - utilization) * (servers - 1) * ((4 + 5 * servers) ** 0.5 - 2)
-    correction = np.minimum(light / np.maximum(16 * utilization * servers, _NO_LOAD), _MAX_CORRECTION)
+    correction = _least(light / _greatest(16 * utilization * servers, _NO_LOAD), _MAX_CORRECTION)
     return (1 + correction) / (1 + correction * service_scv)
 
 
@@ -172,17 +180,38 @@ def _regular_arrival_factors(
     return np.asarray(mean), np.asarray(np.clip(1 - (1 - arrival_scv) * rarer, 0.0, 1.0))
 
 
-def _variation(utilization: Amount, service_scv: Amount, service_skew: Amount) -> FloatArray:
+def _variation(utilization: Amount, service_scv: Amount, service_skew: Amount) -> Amount:
     """Return the squared coefficient of variation of positive waits in M/G/1."""
-    mean = (1 + service_scv) / 2 / (1 - np.asarray(utilization))
-    square = 2 * utilization * mean**2 + service_skew / 3 / (1 - np.asarray(utilization))
-    return np.asarray(square / mean**2 - 1)
+    mean = (1 + service_scv) / 2 / (1 - utilization)
+    square = 2 * utilization * mean**2 + service_skew / 3 / (1 - utilization)
+    return square / mean**2 - 1
 
 
-def _tail_shape(variation: FloatArray) -> FloatArray:
+def _tail_shape(variation: Amount) -> Amount:
     """Return the shape for a squared coefficient of variation, as close as the family allows.
 
     `e + k (1 - exp(-e))` has mean 1 + k/2 and variance 1 + k/2 + k^2/12.
     """
-    v = np.clip(variation, _MIN_VARIATION, _MAX_VARIATION)
-    return np.asarray((0.5 - v + np.sqrt(v / 3 - 1 / 12)) / (v / 2 - 1 / 6))
+    v = _least(_greatest(variation, _MIN_VARIATION), _MAX_VARIATION)
+    square = v / 3 - 1 / 12
+    root = math.sqrt(square) if isinstance(square, float) else np.sqrt(square)
+    return (0.5 - v + root) / (v / 2 - 1 / 6)
+
+
+# The formulas above hold for numbers and arrays. Arrays of a single number would take ten times as long.
+
+
+def _are_numbers(*amounts: Amount) -> bool:
+    return all(isinstance(amount, (float, int)) for amount in amounts)
+
+
+def _range(amount: Amount) -> tuple[float, float]:
+    return (amount, amount) if isinstance(amount, (float, int)) else (float(amount.min()), float(amount.max()))
+
+
+def _least(amount: Amount, limit: float) -> Amount:
+    return min(amount, limit) if isinstance(amount, (float, int)) else np.minimum(amount, limit)
+
+
+def _greatest(amount: Amount, limit: float) -> Amount:
+    return max(amount, limit) if isinstance(amount, (float, int)) else np.maximum(amount, limit)
