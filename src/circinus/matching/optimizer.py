@@ -145,7 +145,8 @@ def plan_all_queries(
         plans,
     )
     if matching.rejections:
-        load_kernels()
+        if settings.time_limit_s is not None:
+            load_kernels()
         plan_on = partial(plan_all_queries, profiles=profiles, search=search, settings=settings, explain_rejections=())
         planner = AdmissionPlanner.of(specification, profiles, matching, search, plans.compiled)
         limit_s = settings.second_look_limit_s
