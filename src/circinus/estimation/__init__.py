@@ -9,7 +9,7 @@ from circinus.estimation.estimate import (
     ReplicaDemand,
     StageEstimate,
 )
-from circinus.estimation.estimator import Estimator
+from circinus.estimation.estimator import Estimator, QueryEstimators
 from circinus.estimation.merged_load import DeploymentLoad, MergedLoad, merge_loads, replicas_for
 from circinus.estimation.slo_probability import SloProbabilities
 from circinus.estimation.traffic import RequestStream
@@ -25,6 +25,7 @@ __all__ = [
     "LinkUse",
     "MergedLoad",
     "PlanCandidate",
+    "QueryEstimators",
     "ReplicaDemand",
     "RequestStream",
     "SloProbabilities",

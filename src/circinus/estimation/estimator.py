@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +18,17 @@ from circinus.estimation.slo_probability import SloProbabilities, accuracy_slo_p
 from circinus.estimation.stage_latency import StageLatencyModel
 from circinus.estimation.transfer import INPUT, TransferModel, destinations, link_station_under_load
 from circinus.profiling import ConfigurationProfile
-from circinus.specification import Deployment, LatePolicy, Network, OperatorSpec, Pipeline, Query, QueryPlan, SloKind
+from circinus.specification import (
+    Configuration,
+    Deployment,
+    LatePolicy,
+    Network,
+    OperatorSpec,
+    Pipeline,
+    Query,
+    QueryPlan,
+    SloKind,
+)
 
 USABLE_LINK_SHARE = 0.7
 """Maximum share of a link's bandwidth used by all plans; guarantees are computed at this utilization."""
@@ -83,10 +94,10 @@ class Estimator:
         self._query = query
         self._pipeline = pipeline
         self._profile = profile
-        self._order = pipeline.topological_order()
-        self._sinks = pipeline.sinks()
-        self._pools = {pool.name: pool for pool in network.infrastructure.pools}
-        self._percentile = latency_percentile(query)
+        self._order = template._order if template else pipeline.topological_order()
+        self._sinks = template._sinks if template else pipeline.sinks()
+        self._pools = template._pools if template else {pool.name: pool for pool in network.infrastructure.pools}
+        self._percentile = template._percentile if template else latency_percentile(query)
         usual = query.model_copy(update={"risk": Query.model_fields["risk"].default})
         self._usual: Estimator | None = None
         """Estimator at the default risk, if that draws other scenarios: a plan's latency depends on no risk."""
@@ -298,6 +309,33 @@ class Estimator:
                     code="plan.unknown_pool",
                     location=f"query {self._query.name}",
                 )
+
+
+class QueryEstimators:
+    """Estimators of one query, one for each configuration, which share the latencies of equal stages and transfers."""
+
+    def __init__(
+        self,
+        query: Query,
+        pipeline: Pipeline,
+        network: Network,
+        *,
+        usable_link_share: float = USABLE_LINK_SHARE,
+        population: int | None = None,
+    ) -> None:
+        """Set what all estimators have in common; see `Estimator`."""
+        self._create = partial(
+            Estimator, query, pipeline, network=network, usable_link_share=usable_link_share, population=population
+        )
+        self._estimators: dict[Configuration, Estimator] = {}
+
+    def of(self, profile: ConfigurationProfile) -> Estimator:
+        """Return the estimator of a configuration."""
+        estimator = self._estimators.get(profile.configuration)
+        if estimator is None:
+            template = next(iter(self._estimators.values()), None)
+            estimator = self._estimators[profile.configuration] = self._create(profile, template=template)
+        return estimator
 
 
 def _multiple_value_caveats(links: tuple[LinkUse, ...], latency_s: float) -> tuple[str, ...]:

@@ -126,6 +126,7 @@ def plan_all_queries(
     plans = PlanEstimates(specification, profiles, search.usable_link_share)
     if frontiers is None:
         frontiers = plan_queries(specification, profiles, search, plans.compiled)
+    plans.adopt(frontiers)
     match_settings = MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed, requires_pins=False)
     match_offered = partial(
         match,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice, product
 
 from circinus.errors import PlanningError
-from circinus.estimation import Estimator, MergedLoad, PlanCandidate
+from circinus.estimation import Estimator, MergedLoad, PlanCandidate, QueryEstimators
 from circinus.estimation.latest_start import latest_starts_s
 from circinus.matching.plan_set import Assignment, Matching, SizedDeployment
 from circinus.matching.settings import MATCHING
@@ -87,12 +87,19 @@ class PlanEstimates:
         }
         self._populations = {name: profile.score_population for name, profile in profiles.items()}
         self._usable_link_share = usable_link_share
-        self._estimators: dict[str, dict[Configuration, Estimator]] = {query: {} for query in self._queries}
+        self._estimators = {name: self._query_estimators(query) for name, query in self._queries.items()}
         self._isolated_estimates: dict[tuple[str, QueryPlan], PlanCandidate | None] = {}
         self._reestimated: dict[tuple[str, QueryPlan, object, object], PlanCandidate] = {}
         self._excluded: set[tuple[str, QueryPlan | None]] = set()
         self.compiled: CompiledProfiles = {} if compiled is None else compiled
         """Cache of `plan_query` on these profiles."""
+
+    def adopt(self, frontiers: Mapping[str, Frontier]) -> None:
+        """Take over the estimates and estimators of frontiers, which were searched for on the same profiles."""
+        for name, frontier in frontiers.items():
+            if frontier.estimators is not None:
+                self._estimators[name] = frontier.estimators
+                self._isolated_estimates.update(((name, candidate.plan), candidate) for candidate in frontier.plans)
 
     def exclude(self, query: str, plan: QueryPlan | None) -> None:
         """Exclude a plan of a query from candidates; None excludes all its plans."""
@@ -114,7 +121,7 @@ class PlanEstimates:
         other._excluded = set()
         if query != self._queries.get(query.name):
             other._queries = self._queries | {query.name: query}
-            other._estimators = self._estimators | {query.name: {}}
+            other._estimators = self._estimators | {query.name: self._query_estimators(query)}
             other._isolated_estimates = {k: v for k, v in self._isolated_estimates.items() if k[0] != query.name}
             other._reestimated = {k: v for k, v in self._reestimated.items() if k[0] != query.name}
         return other
@@ -262,16 +269,13 @@ class PlanEstimates:
         return self._isolated_estimates[key]
 
     def _estimator(self, query: str, configuration: Configuration) -> Estimator:
-        estimators = self._estimators[query]
-        if configuration not in estimators:
-            pipeline = self._pipelines[self._queries[query].pipeline]
-            estimators[configuration] = Estimator(
-                self._queries[query],
-                pipeline,
-                self._profiles[pipeline.name, configuration],
-                self._network,
-                usable_link_share=self._usable_link_share,
-                template=next(iter(estimators.values()), None),
-                population=self._populations[pipeline.name],
-            )
-        return estimators[configuration]
+        return self._estimators[query].of(self._profiles[self._queries[query].pipeline, configuration])
+
+    def _query_estimators(self, query: Query) -> QueryEstimators:
+        return QueryEstimators(
+            query,
+            self._pipelines[query.pipeline],
+            self._network,
+            usable_link_share=self._usable_link_share,
+            population=self._populations.get(query.pipeline),
+        )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from circinus.estimation import PlanCandidate
+from circinus.estimation import PlanCandidate, QueryEstimators
 from circinus.specification import Query, SloKind
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ class Frontier:
     """Plan most likely to meet the SLOs, if any may; None if there are candidates."""
     unlisted: ColumnPool | None = field(default=None, compare=False, repr=False)
     """All non-dominated plans, if `candidates` holds only some of them."""
+    estimators: QueryEstimators | None = field(default=None, compare=False, repr=False)
+    """Estimators that the plans were estimated with."""
     binding: tuple[str, ...] = ()
     """SLOs that exclude all plans, `pools` if none fits, or `measurements` if too little was measured for a guarantee;
     empty if there are candidates."""

@@ -233,6 +233,7 @@ def _plan(
         best_effort=best_effort_plan(search) if explain and not guaranteed else None,
         binding=binding,
         unlisted=ColumnPool.of(search.space, plans, selection) if plans.count > len(guaranteed) else None,
+        estimators=search.estimators,
     )
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
-from circinus.estimation import Estimator, PlanCandidate
+from circinus.estimation import PlanCandidate, QueryEstimators
 from circinus.estimation.slo_probability import accuracy_slo_probability
 from circinus.planning.plan_arrays import PlanArrays, PlanMetrics, PlanNames
 from circinus.planning.plan_search import (
@@ -45,9 +45,14 @@ class QuerySearch:
             self.considered["options that fit in no pool"] += table.ineligible
             self.considered["dominated options"] += table.dominated
         self._pipeline = pipeline
-        self._network = network
         self._names = PlanNames.of(self.space)
-        self._estimators: dict[int, Estimator] = {}
+        self.estimators = QueryEstimators(
+            query,
+            pipeline,
+            network,
+            usable_link_share=settings.usable_link_share,
+            population=arrays.score_population,
+        )
         slo = query.slos.accuracy
         self.shortfall: FloatArray = np.array(
             [-slo.margin(slo.worst(c.accuracy)) if slo else 0.0 for c in arrays.configurations]
@@ -160,20 +165,8 @@ class QuerySearch:
         return fastest_plan(self.space, everything, limits, self.settings.max_labels) is not None
 
     def candidate(self, plans: PlanArrays, index: int) -> PlanCandidate:
-        configuration = int(plans.configuration[index])
-        estimator = self._estimators.get(configuration)
-        if estimator is None:
-            estimator = Estimator(
-                self.query,
-                self._pipeline,
-                self.arrays.configurations[configuration],
-                self._network,
-                usable_link_share=self.settings.usable_link_share,
-                template=next(iter(self._estimators.values()), None),
-                population=self.arrays.score_population,
-            )
-            self._estimators[configuration] = estimator
-        return estimator.candidate(plans.plan(self._names, index))
+        profile = self.arrays.configurations[int(plans.configuration[index])]
+        return self.estimators.of(profile).candidate(plans.plan(self._names, index))
 
     def cheapest_of(self, plans: PlanArrays, column: int) -> PlanCandidate:
         """Return the plan with minimum usage of a resource column."""
