@@ -13,7 +13,7 @@ from circinus.errors import PlanningError
 from circinus.estimation.cost import query_cost, transfer_usd_per_h
 from circinus.estimation.estimate import DeploymentUse, Estimate, LinkUse, PlanCandidate, StageEstimate
 from circinus.estimation.merged_load import MergedLoad
-from circinus.estimation.percentiles import PercentileEstimator
+from circinus.estimation.percentiles import MeasuredSamples, PercentileEstimator
 from circinus.estimation.slo_probability import SloProbabilities, accuracy_slo_probability, latency_slo_probability
 from circinus.estimation.stage_latency import StageLatencyModel
 from circinus.estimation.transfer import INPUT, TransferModel, destinations, link_station_under_load
@@ -49,9 +49,9 @@ def latency_percentile(query: Query) -> PercentileEstimator:
 class _Timeline:
     """Times of a plan from the input to the return of the result, in every scenario."""
 
-    latency_s: FloatArray
-    pessimistic_s: FloatArray
-    """Latency at the upper bounds of service times and loads, which allow for small samples."""
+    expected_and_pessimistic_s: FloatArray
+    """(2, scenarios) latency; in the second row at the upper bounds of service times and loads, which allow for small
+    samples."""
     sites: dict[str, str]
     uses: tuple[DeploymentUse, ...]
     stages: tuple[StageEstimate, ...]
@@ -59,6 +59,10 @@ class _Timeline:
     caveats: tuple[str, ...]
     batched: frozenset[str]
     """Operators with batched departures."""
+
+    @property
+    def latency_s(self) -> FloatArray:
+        return self.expected_and_pessimistic_s[0]
 
 
 class Estimator:
@@ -82,6 +86,7 @@ class Estimator:
         usable_link_share: float = USABLE_LINK_SHARE,
         template: Estimator | None = None,
         population: int | None = None,
+        samples: MeasuredSamples | None = None,
     ) -> None:
         """Prepare the estimator.
 
@@ -90,6 +95,7 @@ class Estimator:
             template: estimator of the same query under another configuration, created with the same other arguments, to
                 share cached results with.
             population: number of items whose mean score the SLO is about, for its probability; None if infinite.
+            samples: shared with other queries of this percentile and risk.
         """
         self._query = query
         self._pipeline = pipeline
@@ -111,10 +117,12 @@ class Estimator:
                 template=template and template._usual,
                 population=population,
             )
-        self._stages: StageLatencyModel = template._stages if template else StageLatencyModel(query, self._percentile)
-        self._transfers: TransferModel = (
-            template._transfers if template else TransferModel(query, network, self._percentile, usable_link_share)
-        )
+        if template is None:
+            samples = samples or MeasuredSamples(self._percentile)
+            self._stages = StageLatencyModel(query, samples)
+            self._transfers = TransferModel(query, network, samples, usable_link_share)
+        else:
+            self._stages, self._transfers = template._stages, template._transfers
         self._sizes = self._transfers.sizes(profile)
         accuracy = query.slos.accuracy
         self._accuracy_probability = (
@@ -138,8 +146,7 @@ class Estimator:
                 query in isolation exceeds the usable share of a link).
         """
         timeline = self._follow(plan, conditions)
-        latency_s = self._percentile.of(timeline.latency_s)
-        latency_s = replace(latency_s, upper=max(latency_s.value, self._percentile.of(timeline.pessimistic_s).upper))
+        latency_s = self._percentile.guaranteed(timeline.expected_and_pessimistic_s)
         if self._usual is not None:
             value_s = self._usual._percentile.of(self._usual.latency_s(plan, conditions)).value
             latency_s = replace(latency_s, value=min(max(value_s, latency_s.lower), latency_s.upper))
@@ -209,7 +216,7 @@ class Estimator:
             PlanningError: see `candidate`.
         """
         timeline = self._follow(plan, conditions)
-        return timeline.pessimistic_s if cautious else timeline.latency_s
+        return timeline.expected_and_pessimistic_s[1 if cautious else 0]
 
     def _follow(self, plan: QueryPlan, conditions: MergedLoad | None) -> _Timeline:
         self._check(plan)
@@ -249,8 +256,7 @@ class Estimator:
             )
         latency_s, return_s, _ = self._gather(self._sinks, finish, sites, self._query.source, conditions)
         return _Timeline(
-            latency_s=latency_s[0],
-            pessimistic_s=latency_s[1],
+            expected_and_pessimistic_s=latency_s,
             sites=sites,
             uses=tuple(uses),
             stages=tuple(stages),
@@ -322,10 +328,17 @@ class QueryEstimators:
         *,
         usable_link_share: float = USABLE_LINK_SHARE,
         population: int | None = None,
+        samples: MeasuredSamples | None = None,
     ) -> None:
         """Set what all estimators have in common; see `Estimator`."""
         self._create = partial(
-            Estimator, query, pipeline, network=network, usable_link_share=usable_link_share, population=population
+            Estimator,
+            query,
+            pipeline,
+            network=network,
+            usable_link_share=usable_link_share,
+            population=population,
+            samples=samples,
         )
         self._estimators: dict[Configuration, Estimator] = {}
 

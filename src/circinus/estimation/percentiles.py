@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from statistics import NormalDist
 from typing import Any
@@ -209,14 +209,21 @@ class PercentileEstimator:
 
     def of(self, latency_s: FloatArray) -> Interval:
         """Return the percentile of (count,) latencies of scenarios, without inflation."""
-        ordered = np.sort(latency_s)
-        value = float(ordered[math.ceil(self.percentile / 100 * self.grid.count - 1e-9) - 1])
-        sections = np.sort(latency_s.reshape(self.grid.sections, self.grid.size), axis=1)
+        return self.guaranteed(latency_s[None])
+
+    def guaranteed(self, latency_s: FloatArray) -> Interval:
+        """Return the percentile of (n, count) latencies: value, lower bound of the first row, upper bound of the last.
+
+        Rows ascend: the first are expected latencies, the last pessimistic ones.
+        """
+        values = np.sort(latency_s, axis=1)[:, math.ceil(self.percentile / 100 * self.grid.count - 1e-9) - 1]
+        sections = np.sort(latency_s.reshape(-1, self.grid.sections, self.grid.size), axis=2)
         lower, upper = self._ranks
+        value = float(values[0])
         return Interval(
             value,
-            lower=min(value, float(sections[:, lower - 1].min())),
-            upper=max(value, float(sections[:, upper - 1].max())),
+            lower=min(value, float(sections[0, :, lower - 1].min())),
+            upper=max(*values.tolist(), float(sections[-1, :, upper - 1].max())),
         )
 
     def upper(self, latency_s: FloatArray) -> FloatArray:
@@ -246,6 +253,8 @@ class MeasuredSample:
 
     values: FloatArray
     percentile: PercentileEstimator
+    is_input: bool = False
+    """True for sizes of values that come directly from the source."""
 
     @cached_property
     def scenarios(self) -> FloatArray:
@@ -267,3 +276,18 @@ class MeasuredSample:
     def mean_factor(self) -> float:
         """Upper bound of the actual mean over the measured one, at least 1."""
         return self.percentile.allowance.of_mean(self.values)
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredSamples:
+    """Samples at a percentile, which all queries with this percentile share."""
+
+    percentile: PercentileEstimator
+    _samples: dict[int, MeasuredSample] = field(default_factory=dict)
+
+    def of(self, values: FloatArray, *, is_input: bool = False) -> MeasuredSample:
+        """Return the sample of (n,) measured values; see `MeasuredSample`."""
+        sample = self._samples.get(id(values))  # a sample retains its array, so that the id is not reused
+        if sample is None:
+            sample = self._samples[id(values)] = MeasuredSample(values, self.percentile, is_input)
+        return sample

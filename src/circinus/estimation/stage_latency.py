@@ -11,7 +11,7 @@ from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
 from circinus.estimation.estimate import DeploymentUse, ReplicaDemand
 from circinus.estimation.merged_load import ArrivalModel, MergedLoad, replicas_for, station_load
-from circinus.estimation.percentiles import UNBOUNDED, MeasuredSample, PercentileEstimator
+from circinus.estimation.percentiles import UNBOUNDED, MeasuredSamples
 from circinus.estimation.traffic import RequestStream
 from circinus.profiling import OperatorProfile
 from circinus.queueing.response_time import mean_batch_size
@@ -52,6 +52,8 @@ def batch_time_ratios(profile: OperatorProfile, cpus: float, batch_size: int) ->
             location=f"operator {profile.operator}",
             hint="Run `circinus profile` again.",
         )
+    if batch_size == 1:
+        return (measured[1],)
     ratios = np.interp(np.arange(1, batch_size + 1), list(measured), list(measured.values()))
     return tuple(ratios.tolist())
 
@@ -81,12 +83,11 @@ def operator_queue_key(operator: str) -> str:
 class StageLatencyModel:
     """Latency model of the stages of a query's plans, under any configuration."""
 
-    def __init__(self, query: Query, percentile: PercentileEstimator) -> None:
+    def __init__(self, query: Query, samples: MeasuredSamples) -> None:
         self._query = query
-        self._percentile = percentile
+        self._samples = samples
         self._arrivals = ArrivalModel.of(query)
         self._guaranteed: dict[tuple[OperatorProfile, str, Allocation], StageLatency] = {}
-        self._service_times: dict[OperatorProfile, MeasuredSample] = {}
 
     @property
     def arrivals(self) -> ArrivalModel:
@@ -113,13 +114,6 @@ class StageLatencyModel:
             stage = self._guaranteed[key] = self._compute(operator, profile, pool, allocation, None)
         return stage
 
-    def _service_time(self, profile: OperatorProfile) -> MeasuredSample:
-        """Return the unbatched service time on the fewest CPUs."""
-        service_time = self._service_times.get(profile)
-        if service_time is None:
-            service_time = self._service_times[profile] = MeasuredSample(profile.service_s, self._percentile)
-        return service_time
-
     def _compute(
         self,
         operator: OperatorSpec,
@@ -130,7 +124,7 @@ class StageLatencyModel:
     ) -> StageLatency:
         ratios = batch_time_ratios(profile, allocation.cpus, allocation.batch_size)
         slowdown = profile.slowdown(pool.hardware)
-        full_batch, service_time = ratios[-1] * slowdown, self._service_time(profile)
+        full_batch, service_time = ratios[-1] * slowdown, self._samples.of(profile.service_s)
         mean_s, square_s2, cube_s3 = service_time.moments
         traffic = self._arrivals.traffic(
             self._query.rate_per_s,
@@ -160,7 +154,7 @@ class StageLatencyModel:
             )
         else:
             stations = (deployment_station(use.deployment, conditions),)
-        draws = self._percentile.grid.exponentials(operator_queue_key(operator.name))
+        draws = self._samples.percentile.grid.exponentials(operator_queue_key(operator.name))
         times = [station_time(station, ratios[-1], draws) for station in stations]
         pessimistic = [pessimistic_station_time(station, ratios[-1], draws) for station in stations]
         expected_s = elementwise_max_s(times, service_time.scenarios * slowdown)

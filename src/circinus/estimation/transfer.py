@@ -17,7 +17,7 @@ from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
 from circinus.estimation.estimate import LinkUse
 from circinus.estimation.merged_load import ArrivalModel, MergedLoad, station_load
-from circinus.estimation.percentiles import UNBOUNDED, MeasuredSample, PercentileEstimator
+from circinus.estimation.percentiles import UNBOUNDED, MeasuredSample, MeasuredSamples
 from circinus.estimation.traffic import RequestStream
 from circinus.profiling import ConfigurationProfile
 from circinus.queueing.station_model import LoadedStation
@@ -115,42 +115,24 @@ class Transfer:
 _NONE = Transfer(np.zeros((2, 1)), 0.0)
 
 
-@dataclass(frozen=True, eq=False)
-class PayloadSizes(MeasuredSample):
-    """Sizes of the values of a producer, in bytes."""
-
-    is_input: bool
-    """True if the values come directly from the source."""
-
-
 class TransferModel:
     """Model of the transfers of a query's plans, under any configuration."""
 
-    def __init__(
-        self, query: Query, network: Network, percentile: PercentileEstimator, usable_link_share: float
-    ) -> None:
+    def __init__(self, query: Query, network: Network, samples: MeasuredSamples, usable_link_share: float) -> None:
         self._query = query
         self._arrivals = ArrivalModel.of(query)
         self._network = network
-        self._percentile = percentile
+        self._samples = samples
         self._usable_share = usable_link_share
-        self._sizes: dict[int, PayloadSizes] = {}
-        self._guaranteed: dict[tuple[PayloadSizes, str, str], Transfer] = {}
-        self._guaranteed_uses: dict[tuple[DirectedLink, tuple[PayloadSizes, ...]], LinkUse] = {}
+        self._guaranteed: dict[tuple[MeasuredSample, str, str], Transfer] = {}
+        self._guaranteed_uses: dict[tuple[DirectedLink, tuple[MeasuredSample, ...]], LinkUse] = {}
 
-    def sizes(self, profile: ConfigurationProfile) -> dict[str, PayloadSizes]:
-        """Return the sizes of every producer (`INPUT` included), cached by array for all configurations."""
-        sent = {INPUT: profile.input_bytes} | {name: o.output_bytes for name, o in profile.operators.items()}
-        result = {}
-        for producer, measured_bytes in sent.items():
-            sizes = self._sizes.get(id(measured_bytes))  # `PayloadSizes` retains the array, so its id is not reused
-            if sizes is None:
-                sizes = PayloadSizes(measured_bytes, self._percentile, producer == INPUT)
-                self._sizes[id(measured_bytes)] = sizes
-            result[producer] = sizes
-        return result
+    def sizes(self, profile: ConfigurationProfile) -> dict[str, MeasuredSample]:
+        """Return the sizes of the values of every producer (`INPUT` included)."""
+        sizes = {name: self._samples.of(operator.output_bytes) for name, operator in profile.operators.items()}
+        return {INPUT: self._samples.of(profile.input_bytes, is_input=True)} | sizes
 
-    def transfer(self, sizes: PayloadSizes, source: str, target: str, conditions: MergedLoad | None) -> Transfer:
+    def transfer(self, sizes: MeasuredSample, source: str, target: str, conditions: MergedLoad | None) -> Transfer:
         """Return the transfer time of a value between sites.
 
         Raises:
@@ -176,7 +158,7 @@ class TransferModel:
 
     def link_uses(
         self,
-        sizes: Mapping[str, PayloadSizes],
+        sizes: Mapping[str, MeasuredSample],
         sites: Mapping[str, str],
         sent_to: Mapping[str, tuple[str, ...]],
         *,
@@ -187,14 +169,14 @@ class TransferModel:
         Raises:
             PlanningError: for a guarantee, the usage of a link exceeds its usable share.
         """
-        crossing: dict[DirectedLink, list[PayloadSizes]] = defaultdict(list)
+        crossing: dict[DirectedLink, list[MeasuredSample]] = defaultdict(list)
         for producer, targets in sent_to.items():
             for target in targets:
                 for link in path_between(self._network, sites[producer], target):
                     crossing[link].append(sizes[producer])
         return tuple(self._link_use(link, tuple(sent), guaranteed) for link, sent in crossing.items())
 
-    def _link_use(self, link: DirectedLink, sent: tuple[PayloadSizes, ...], guaranteed: bool) -> LinkUse:
+    def _link_use(self, link: DirectedLink, sent: tuple[MeasuredSample, ...], guaranteed: bool) -> LinkUse:
         cached = self._guaranteed_uses.get((link, sent))
         if cached is not None:
             return cached
@@ -220,7 +202,7 @@ class TransferModel:
             self._guaranteed_uses[link, sent] = use
         return use
 
-    def _traffic(self, link: DirectedLink, sizes: PayloadSizes) -> RequestStream:
+    def _traffic(self, link: DirectedLink, sizes: MeasuredSample) -> RequestStream:
         bandwidth, (mean_bytes, square_bytes2, cube_bytes3) = link.bandwidth_bytes_per_s, sizes.moments
         return self._arrivals.traffic(
             self._query.rate_per_s,
@@ -231,8 +213,8 @@ class TransferModel:
             mean_factor=sizes.mean_factor,
         )
 
-    def _compute(self, sizes: PayloadSizes, source: str, target: str, conditions: MergedLoad | None) -> Transfer:
-        grid = self._percentile.grid
+    def _compute(self, sizes: MeasuredSample, source: str, target: str, conditions: MergedLoad | None) -> Transfer:
+        grid = self._samples.percentile.grid
         total_s = np.zeros((2, grid.count))
         path = path_between(self._network, source, target)
         queued = path if conditions is None else bottleneck_links(path, conditions)

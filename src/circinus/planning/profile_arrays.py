@@ -16,7 +16,7 @@ import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.errors import PlanningError
-from circinus.estimation.percentiles import PercentileEstimator, ScenarioGrid
+from circinus.estimation.percentiles import MeasuredSamples, PercentileEstimator, ScenarioGrid
 from circinus.estimation.stage_latency import batch_time_ratios
 from circinus.estimation.traffic import RequestStream
 from circinus.profiling import MIN_ITEMS, ConfigurationProfile, OperatorProfile, PipelineProfile
@@ -108,6 +108,11 @@ class ProfileArrays:
     """Number of items that may be profiled."""
     score_population: int
     """Number of items of the population whose mean scores are bounded; `UNLIMITED` for requests to come."""
+
+    @cached_property
+    def samples(self) -> MeasuredSamples:
+        """Samples of the configurations for estimates."""
+        return MeasuredSamples(self.percentile)
 
     @cached_property
     def spaces(self) -> dict[object, SearchSpace]:

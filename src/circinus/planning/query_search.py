@@ -52,6 +52,7 @@ class QuerySearch:
             network,
             usable_link_share=settings.usable_link_share,
             population=arrays.score_population,
+            samples=arrays.samples,
         )
         slo = query.slos.accuracy
         self.shortfall: FloatArray = np.array(
