@@ -164,11 +164,11 @@ class PlacementSearch:
         last result.
         """
         space, tree, table = self._space, self._tree, self._space.options[operator]
-        node_s = np.stack([table.fastest_s, table.cheapest_s], axis=2)
+        rows = tree.rows_at(operator, operator + 1)
+        node_s = np.stack([table.fastest_s[rows], table.cheapest_s[rows]], axis=2)
         consumers = space.arrays.consumers[operator + 1]
         if not consumers:
-            node_s += space.transfer_s[operator + 1][:, space.pool_sites, space.source][:, :, None]
-        node_s = node_s[tree.rows_at(operator, operator + 1)]
+            node_s += space.transfer_s[operator + 1][rows, :, space.source][:, space.pool_sites][:, :, None]
         for producer in space.arrays.parents[operator]:
             transfer_s = space.transfer_s[producer][tree.rows_at(operator, producer)][:, :, space.pool_sites]
             edges = transfer_s[:, :, :, None] + node_s[:, None]

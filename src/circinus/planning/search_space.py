@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -154,11 +154,11 @@ def _transfers(
     resources = np.zeros((len(sizes), sites, sites, columns.count))
     bytes_per_s = query.rate_per_s * producer.mean_bytes
     arrivals, is_input = ArrivalModel.of(query), producer is arrays.producers[INPUT_INDEX]
-    delay_s = {}
-    for link in columns.links:
-        draws = arrays.percentile.grid.exponentials(link_queue_key(link)).astype(sizes.dtype)
-        wait_s = _waits(link, producer, query.rate_per_s, arrivals, columns.usable_link_share, draws, is_input=is_input)
-        delay_s[link] = link_delay_s(link, sizes, wait_s)
+    draws = {
+        link: arrays.percentile.grid.exponentials(link_queue_key(link)).astype(sizes.dtype) for link in columns.links
+    }
+    waits_s = _waits(draws, producer, query.rate_per_s, arrivals, columns.usable_link_share, is_input=is_input)
+    delay_s = {link: link_delay_s(link, sizes, wait_s) for link, wait_s in zip(columns.links, waits_s, strict=True)}
     for (source, target), path in paths.items():
         for link in path:
             seconds[:, source, target] += delay_s[link]
@@ -170,31 +170,46 @@ def _transfers(
 
 
 def _waits(
-    link: DirectedLink,
+    draws: Mapping[DirectedLink, FloatArray],
     producer: ProducerRows,
     rate_per_s: float,
     arrivals: ArrivalModel,
     utilization: float,
-    draws: FloatArray,
     *,
     is_input: bool,
-) -> FloatArray:
-    """Return (rows, scenarios) seconds that a query's values wait for a link of the given utilization."""
-    mean_s, factor = producer.mean_bytes / link.bandwidth_bytes_per_s, producer.mean_factor
-    if arrivals.is_poisson(first=is_input):
+) -> Sequence[FloatArray]:
+    """Return for each link (rows, scenarios) seconds that a query's values wait for it at the given utilization.
+
+    Args:
+        draws: link -> (scenarios,) draws for its waits.
+        producer: of the values.
+        rate_per_s: rate of the query.
+        arrivals: its arrival model.
+        utilization: utilization of every link.
+        is_input: whether the values come directly from the source.
+    """
+    bandwidth_bytes_per_s = np.array([link.bandwidth_bytes_per_s for link in draws])
+    mean_s, factor = producer.mean_bytes / bandwidth_bytes_per_s[:, None], producer.mean_factor
+    if draws and arrivals.is_poisson(first=is_input):
         factor = np.asarray(pessimistic_link_factor(factor, rate_per_s * mean_s, utilization))
         overloaded = utilization * factor >= 1
         link_utilization = np.where(overloaded, utilization, utilization * factor)
-        wait_s = gi_g_c_wait(1, link_utilization, mean_s * factor, producer.scv, service_skew=producer.skew).at(draws)
+        wait = gi_g_c_wait(1, link_utilization, mean_s * factor, producer.scv, service_skew=producer.skew)
+        wait_s = wait.at(np.stack(list(draws.values()))[:, None])
         wait_s[overloaded] = UNBOUNDED
-        return wait_s
-    rows = zip(mean_s.tolist(), producer.scv.tolist(), producer.skew.tolist(), factor.tolist(), strict=True)
-    traffics = [
-        arrivals.traffic(rate_per_s, mean, mean**2 * (1 + scv), mean**3 * skew, first=is_input, mean_factor=mean_factor)
-        for mean, scv, skew, mean_factor in rows
-    ]
-    waits_s = [pessimistic_link_wait_s(link_station(traffic, utilization), draws) for traffic in traffics]
-    return np.stack(waits_s).astype(draws.dtype)
+        return list(wait_s)
+    waits_s = []
+    for of_link, link_draws in zip(mean_s.tolist(), draws.values(), strict=True):
+        rows = zip(of_link, producer.scv.tolist(), producer.skew.tolist(), factor.tolist(), strict=True)
+        traffics = [
+            arrivals.traffic(
+                rate_per_s, mean, mean**2 * (1 + scv), mean**3 * skew, first=is_input, mean_factor=mean_factor
+            )
+            for mean, scv, skew, mean_factor in rows
+        ]
+        of_rows = [pessimistic_link_wait_s(link_station(traffic, utilization), link_draws) for traffic in traffics]
+        waits_s.append(np.stack(of_rows).astype(link_draws.dtype))
+    return waits_s
 
 
 def utilization_targets(query: Query, targets: Sequence[float]) -> tuple[float, ...]:

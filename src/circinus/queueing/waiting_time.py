@@ -60,7 +60,7 @@ class WaitDistribution:
         """Return the waits at given draws.
 
         Args:
-            exponentials: (n,) draws -log(1 - u) of uniforms u.
+            exponentials: (n,) draws -log(1 - u) of uniforms u; further axes before them broadcast with the fields.
 
         Returns:
             (..., n) waits for this distribution of shape (...), in the precision of the draws.
