@@ -41,7 +41,9 @@ class _Labels:
     resources: FloatArray
     """(n, columns) usage of the operators so far and of all transfers."""
 
-    def take(self, selected: IntArray | BoolArray) -> _Labels:
+    def take(self, selected: BoolArray) -> _Labels:
+        if selected.all():
+            return self
         return _Labels(
             self.cell[selected],
             self.options[selected],
@@ -92,6 +94,10 @@ class AllocationSearch:
         """Return the mutually non-dominated plans within the limits, combined with existing plans."""
         labels, _ = self._run(ParetoArchive(existing.resources), settle=True)
         return existing.merged_with(self._plans(labels))
+
+    def undominated(self) -> PlanArrays:
+        """Return the plans within the limits that no other plan of their cell dominates."""
+        return self._plans(self._run(None, settle=True)[0])
 
     def fastest(self) -> tuple[PlanArrays, FloatArray]:
         """Return plans within the limits, including the fastest of every cell, and their latency (n, scenarios)."""
@@ -168,8 +174,8 @@ class AllocationSearch:
             best = measure.points(configuration, min_resources, percentile.upper(fastest_s[retained]))
             retained[retained] = ~points.beats(measure.with_tolerance(best))
         labels = labels.take(retained)
-        settled = np.zeros(len(labels.cell), dtype=np.bool_)
-        if settle:
+        settled = np.full(len(labels.cell), settle)
+        if settle and remaining.slowest_s:  # after the last operator, all that are retained meet the limit
             settled = percentile.within(_completed(labels, remaining.slowest_s), limit_s)
         return labels.take(~self._dominated(labels, settled, measure))
 

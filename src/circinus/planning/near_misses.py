@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,23 +60,23 @@ def best_effort_plan(search: QuerySearch) -> BestEffortPlan | None:
     order = np.lexsort((search.violation, -accuracy))
     best_key: tuple[float, float] | None = None
     best: BestEffortPlan | None = None
-    for configuration in order[:_MAX_TRIED].tolist():
-        if accuracy[configuration] < _MIN_CHANCE or (best_key is not None and accuracy[configuration] < best_key[0]):
+    for chance, group in groupby(order[:_MAX_TRIED].tolist(), key=accuracy.__getitem__):
+        if chance < _MIN_CHANCE:
             break
-        candidate = search.min_usage_plan(configuration, search.space.columns.dedicated_cost, cost=True)
-        candidate = candidate or search.fastest(np.array([configuration]))
-        if candidate is None or candidate.estimate.slo_probability is None:
-            continue
-        key = round(candidate.estimate.slo_probability.joint, _DECIMALS), -candidate.estimate.cost_usd_per_h.upper
-        if key[0] >= _MIN_CHANCE and (best_key is None or key > best_key):
-            best_key = key
-            best = BestEffortPlan(
-                candidate,
-                candidate.estimate.slo_probability.joint,
-                len(search.arrays.configurations[configuration].items),
-                search.arrays.population,
-                search.more_items,
-            )
+        configurations = list(group)
+        cheapest = search.min_usage_plans(configurations, search.space.columns.dedicated_cost, cost=True)
+        for configuration in configurations:
+            if best_key is not None and chance < best_key[0]:
+                return best
+            candidate = next(cheapest) or search.fastest(np.array([configuration]))
+            if candidate is None or candidate.estimate.slo_probability is None:
+                continue
+            joint = candidate.estimate.slo_probability.joint
+            key = round(joint, _DECIMALS), -candidate.estimate.cost_usd_per_h.upper
+            if key[0] >= _MIN_CHANCE and (best_key is None or key > best_key):
+                best_key = key
+                items = len(search.arrays.configurations[configuration].items)
+                best = BestEffortPlan(candidate, joint, items, search.arrays.population, search.more_items)
     return best
 
 
@@ -93,14 +96,14 @@ def near_misses(search: QuerySearch, without_cost: PlanArrays) -> tuple[NearMiss
         [*_inaccurate(search), *_slow(search), *_expensive(search, without_cost)],
         key=lambda miss: (miss[0], miss[2]),
     )
+    ranked = ranked[: 2 * search.settings.near_misses]
     misses: list[NearMiss] = []
-    for _, slo, configuration in ranked[: 2 * search.settings.near_misses]:
-        if len(misses) == search.settings.near_misses:
-            break
-        candidate = _best(search, slo, configuration)
-        if candidate is not None and candidate.estimate.violations(search.query.slos) == (slo,):
-            reason = describe_violation(candidate.estimate, search.query.slos.by_kind[slo])
-            misses.append(NearMiss(candidate, (slo,), reason))
+    while ranked and (lacking := search.settings.near_misses - len(misses)):
+        nearest, ranked = ranked[:lacking], ranked[lacking:]
+        for (_, slo, _), candidate in zip(nearest, _best(search, nearest), strict=True):
+            if candidate is not None and candidate.estimate.violations(search.query.slos) == (slo,):
+                reason = describe_violation(candidate.estimate, search.query.slos.by_kind[slo])
+                misses.append(NearMiss(candidate, (slo,), reason))
     return tuple(misses)
 
 
@@ -134,13 +137,22 @@ def _expensive(search: QuerySearch, without_cost: PlanArrays) -> list[tuple[floa
     return candidates
 
 
-def _best(search: QuerySearch, slo: SloKind, configuration: int) -> PlanCandidate | None:
-    columns = search.space.columns
-    if slo is SloKind.LATENCY:
-        return search.fastest(np.array([configuration]))
-    if slo is SloKind.ACCURACY:
-        return search.min_usage_plan(configuration, columns.dedicated_cost, cost=True)
-    return search.min_usage_plan(configuration, columns.shared_cost, cost=False)
+def _best(search: QuerySearch, misses: Sequence[tuple[float, SloKind, int]]) -> list[PlanCandidate | None]:
+    """Return the best plan of each (excess, violated SLO, configuration)."""
+    columns, plans = search.space.columns, dict[tuple[SloKind, int], PlanCandidate | None]()
+    by_slo: dict[SloKind, list[int]] = defaultdict(list)
+    for _, slo, configuration in misses:
+        by_slo[slo].append(configuration)
+    for slo, configurations in by_slo.items():
+        found: Iterable[PlanCandidate | None]
+        if slo is SloKind.LATENCY:
+            found = (search.fastest(np.array([configuration])) for configuration in configurations)
+        elif slo is SloKind.ACCURACY:
+            found = search.min_usage_plans(configurations, columns.dedicated_cost, cost=True)
+        else:
+            found = search.min_usage_plans(configurations, columns.shared_cost, cost=False)
+        plans.update(zip([(slo, configuration) for configuration in configurations], found, strict=True))
+    return [plans[slo, configuration] for _, slo, configuration in misses]
 
 
 def describe_violation(estimate: Estimate, slo: Slo, *, sized: bool = False) -> str:
@@ -283,7 +295,8 @@ def _plan_without(search: QuerySearch, kind: SloKind, without_cost: PlanArrays) 
     for configuration in np.argsort(search.shortfall, kind="stable"):
         if search.shortfall[configuration] <= 0 or search.violation[configuration] > 0:
             continue
-        candidate = search.min_usage_plan(int(configuration), search.space.columns.dedicated_cost, cost=True)
+        column = search.space.columns.dedicated_cost
+        (candidate,) = search.min_usage_plans([int(configuration)], column, cost=True)
         if candidate is not None:
             return candidate
     return None

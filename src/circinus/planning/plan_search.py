@@ -54,33 +54,39 @@ def nondominated_plans(
     return plans
 
 
-def cheapest_plan(
+def cheapest_plans(
     space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int, column: int
-) -> PlanArrays | None:
-    """Return the plan within `limits` that minimizes a resource column, or None if no plan satisfies the limits."""
-    best: PlanArrays | None = None
+) -> dict[int, PlanArrays]:
+    """Return for each configuration with a plan within `limits` the plan that minimizes a resource column."""
+    best: dict[int, PlanArrays] = {}
     for group in configuration_batches(space, configurations):
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
-        best = _cheaper(best, cheapest_option_plans(space, group, cells, limits)[0], column)
-        order = np.argsort(cells.min_resources[:, column], kind="stable")
+        for plans in _by_configuration(cheapest_option_plans(space, group, cells, limits)[0]):
+            _keep_cheaper(best, plans, column)
+        order = np.lexsort((cells.min_resources[:, column], cells.prefix))
+        rank = np.arange(len(order)) - np.searchsorted(cells.prefix[order], cells.prefix[order])
         start, size = 0, 1
-        while start < len(order):
-            part = cells.take(order[start : start + size])
-            if best is not None:
-                part = part.take(part.min_resources[:, column] < best.resources[0, column])
+        while True:
+            part = cells.take(order[(rank >= start) & (rank < start + size)])
+            found = [best[index].resources[0, column] if index in best else np.inf for index in group.tolist()]
+            part = part.take(part.min_resources[:, column] < np.array(found)[part.prefix])
             if not part.count:
                 break
-            plans = AllocationSearch(space, group, part, limits).cheapest(PlanArrays.none(space))
-            best = _cheaper(best, plans, column)
+            for plans in _by_configuration(AllocationSearch(space, group, part, limits).undominated()):
+                _keep_cheaper(best, plans.take(nondominated(plans.resources)), column)
             start, size = start + size, 4 * size  # the first is often the best, otherwise larger batches are faster
     return best
 
 
-def _cheaper(best: PlanArrays | None, plans: PlanArrays, column: int) -> PlanArrays | None:
-    if not plans.count:
-        return best
+def _by_configuration(plans: PlanArrays) -> Iterator[PlanArrays]:
+    return (plans.take(plans.configuration == index) for index in np.unique(plans.configuration))
+
+
+def _keep_cheaper(best: dict[int, PlanArrays], plans: PlanArrays, column: int) -> None:
     candidate = plans.take(np.array([plans.resources[:, column].argmin()]))
-    return candidate if best is None or candidate.resources[0, column] < best.resources[0, column] else best
+    current = best.setdefault(int(candidate.configuration[0]), candidate)
+    if candidate.resources[0, column] < current.resources[0, column]:
+        best[int(candidate.configuration[0])] = candidate
 
 
 def fastest_plan(

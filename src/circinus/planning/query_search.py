@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +14,7 @@ from circinus.estimation import PlanCandidate, QueryEstimators
 from circinus.estimation.slo_probability import accuracy_slo_probability
 from circinus.planning.plan_arrays import PlanArrays, PlanMetrics, PlanNames
 from circinus.planning.plan_search import (
-    cheapest_plan,
+    cheapest_plans,
     fastest_plan,
     high_margin_plans,
     min_latency_s,
@@ -144,14 +145,20 @@ class QuerySearch:
         candidates = (self.candidate(plans, index) for index in range(plans.count))
         return tuple(candidate for candidate in candidates if not candidate.estimate.violations(self.query.slos))
 
-    def min_usage_plan(self, configuration: int, column: int, *, cost: bool) -> PlanCandidate | None:
-        """Return the plan of one configuration that meets the latency SLO at minimum usage of a resource column.
+    def min_usage_plans(
+        self, configurations: Sequence[int], column: int, *, cost: bool
+    ) -> Iterator[PlanCandidate | None]:
+        """Yield for each configuration the plan that meets the latency SLO at minimum usage of a resource column.
 
-        None if there is no plan. With `cost`, the plan must meet the cost SLO too.
+        None without a plan. With `cost`, plans must meet the cost SLO too.
         """
+        fast_enough = sorted(index for index in configurations if self.violation[index] <= 0)
         limits = Limits.of(self.space, cost=cost)
-        cheapest = cheapest_plan(self.space, np.array([configuration]), limits, self.settings.max_labels, column)
-        return None if cheapest is None else self.candidate(cheapest, 0)
+        plans = cheapest_plans(
+            self.space, np.array(fast_enough, dtype=np.int64), limits, self.settings.max_labels, column
+        )
+        for index in configurations:
+            yield self.candidate(plans[index], 0) if index in plans else None
 
     def fastest(self, configurations: IntArray) -> PlanCandidate | None:
         """Return the fastest plan of `configurations` that meets the cost SLO, or None."""
