@@ -25,6 +25,7 @@ from circinus.specification import (
     Network,
     OperatorSpec,
     Pipeline,
+    Pool,
     Query,
     QueryPlan,
     SloKind,
@@ -62,7 +63,7 @@ class _Timeline:
 
     @property
     def latency_s(self) -> FloatArray:
-        return self.expected_and_pessimistic_s[0]
+        return np.asarray(self.expected_and_pessimistic_s[0])
 
 
 class Estimator:
@@ -100,10 +101,12 @@ class Estimator:
         self._query = query
         self._pipeline = pipeline
         self._profile = profile
-        self._order = template._order if template else pipeline.topological_order()
-        self._sinks = template._sinks if template else pipeline.sinks()
-        self._pools = template._pools if template else {pool.name: pool for pool in network.infrastructure.pools}
-        self._percentile = template._percentile if template else latency_percentile(query)
+        self._order: tuple[OperatorSpec, ...] = template._order if template else pipeline.topological_order()
+        self._sinks: tuple[str, ...] = template._sinks if template else pipeline.sinks()
+        self._pools: dict[str, Pool] = (
+            template._pools if template else {pool.name: pool for pool in network.infrastructure.pools}
+        )
+        self._percentile: PercentileEstimator = template._percentile if template else latency_percentile(query)
         usual = query.model_copy(update={"risk": Query.model_fields["risk"].default})
         self._usual: Estimator | None = None
         """Estimator at the default risk, if that draws other scenarios: a plan's latency depends on no risk."""
@@ -216,7 +219,7 @@ class Estimator:
             PlanningError: see `candidate`.
         """
         timeline = self._follow(plan, conditions)
-        return timeline.expected_and_pessimistic_s[1 if cautious else 0]
+        return np.asarray(timeline.expected_and_pessimistic_s[1 if cautious else 0])
 
     def _follow(self, plan: QueryPlan, conditions: MergedLoad | None) -> _Timeline:
         self._check(plan)
