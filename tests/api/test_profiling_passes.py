@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 import circinus as c
 from circinus.operators import Item
-from circinus.profiling import MeasurementTrace, SimulatedClock, TraceBackend
+from circinus.profiling import MeasurementTrace, PipelineProfile, SimulatedClock, TraceBackend
 from circinus.profiling.measurement.runner import Measurement, MeasurementError, Runner
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.specification import Configuration
+from cli_runner import as_a_new_process
+from prepared import prepared_starter
 from random_traces import random_trace, trace_pipeline
 
 
@@ -102,3 +107,41 @@ def test_no_pipeline_starves_where_the_first_takes_the_whole_budget(tmp_path: Pa
     report = trial.profile(1.0)
     assert trial.took_s[0] > 1.0
     assert all(sum(len(measured.items) for measured in profile.configurations) == 1 for profile in report.values())
+
+
+def test_pipelines_that_share_operators_are_reported_with_all_measurements(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    """The second pipeline has an accuracy SLO, and so measures further items of the configurations of both."""
+    application = prepared_starter(tmp_path_factory).copy(tmp_path / "application")
+    reported: dict[str, dict[Configuration, int]] = {}
+
+    def record(report: c.ProfileReport) -> None:
+        reported.update({name: _items(profile) for name, profile in report.items()})
+
+    with as_a_new_process((), application):
+        specification = c.Workspace(".").specification
+        pipeline, query = specification.pipelines["mend"], specification.queries[0]
+        small = pipeline.model_copy(
+            update={"dataset": pipeline.dataset.model_copy(update={"arguments": {"items": 40}})}
+        )
+        lax = query.slos.model_copy(update={"accuracy": None})
+        strict = query.slos.replaced("accuracy", query.slos.accuracy.with_limit(0.9))
+        both = replace(
+            specification,
+            pipelines={name: small.model_copy(update={"name": name}) for name in ("lax", "strict")},
+            queries=tuple(
+                query.model_copy(update={"name": name, "pipeline": name, "slos": slos})
+                for name, slos in (("lax", lax), ("strict", strict))
+            ),
+        )
+        workspace = c.Workspace(both, store=tmp_path / "store")
+        report = workspace.profile(on_profile=record)
+        stored = {name: _items(profile) for name, profile in workspace.profile_report().items()}
+    assert reported == stored
+    assert {name: _items(profile) for name, profile in report.items()} == stored
+    assert stored["lax"] == stored["strict"]
+
+
+def _items(profile: PipelineProfile) -> dict[Configuration, int]:
+    return {measured.configuration: len(measured.items) for measured in profile.configurations}

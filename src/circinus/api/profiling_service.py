@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +69,8 @@ def profile_pipelines(
         declared_speeds: whether the declared speed replaces the measurement of hardware classes without a living node.
         sources: pipeline -> measurement backend, where it is not this machine.
         progress: observer for each pipeline and pass.
-        on_profile: callback after the last pass of each pipeline, with a report of that pipeline.
+        on_profile: callback with a report of each pipeline: after its last pass or, if it shares operators with others,
+            after all passes.
 
     Raises:
         ProfileError: the store cannot be used, or a hardware class has no living node.
@@ -105,9 +109,46 @@ def profile_pipelines(
         name = profile.pipeline
         on_profile(ProfileReport({name: profile}, specification, _observations(store, [name])))
 
+    sharing = _sharing(specification, [name for name in names if name not in sources])
     with default_source.shared_session():
-        profiles = _in_passes(names, budget_s, measure, report, exhaustive=exhaustive)
+        profiles = _in_passes(names, budget_s, measure, report, exhaustive=exhaustive, reported_last=sharing)
+        for name in sharing & profiles.keys():
+            profiles[name] = _with_shared(profiles[name], specification, store, seed, default_source)
+    for name in profiles:
+        if name in sharing:
+            report(profiles[name])
     return ProfileReport(profiles, specification, _observations(store, profiles))
+
+
+def _sharing(specification: Specification, names: Collection[str]) -> set[str]:
+    """Return the pipelines that have an operator in common with another one."""
+    uses = Counter(
+        reference
+        for name in names
+        for reference in {operator.uses for operator in specification.pipelines[name].operators}
+    )
+    return {name for name in names if any(uses[o.uses] > 1 for o in specification.pipelines[name].operators)}
+
+
+def _with_shared(
+    profile: PipelineProfile, specification: Specification, store: Path, seed: int, source: MeasurementBackend
+) -> PipelineProfile:
+    """Return the profile with the measurements that other pipelines made since, if there are any."""
+    explorer = make_sampler(specification, profile.pipeline)
+    load = partial(load_profile, specification, profile.pipeline, store, seed=seed, source=source, explorer=explorer)
+    try:
+        measured = {c.configuration: len(c.items) for c in load().configurations}
+    except ProfileError:  # nothing could be measured
+        return profile
+    if measured == {c.configuration: len(c.items) for c in profile.configurations}:
+        return profile
+    return replace(
+        load(with_verdicts=True),
+        interrupted=profile.interrupted,
+        failed_in_run=profile.failed_in_run,
+        class_reports=profile.class_reports,
+        spent=profile.spent,
+    )
 
 
 def _in_passes(
@@ -117,11 +158,12 @@ def _in_passes(
     report: Callable[[PipelineProfile], None],
     *,
     exhaustive: bool,
-) -> Mapping[str, PipelineProfile]:
+    reported_last: Collection[str],
+) -> dict[str, PipelineProfile]:
     """Profile pipelines in passes over one budget.
 
     Each pipeline gets an equal part of what is left. Those that need longer go on in the next pass, with what others
-    left; the last one of a pass could use all of it.
+    left; the last one of a pass could use all of it. Pipelines of `reported_last` are left to the caller to report.
     """
     limit_s = math.inf if budget_s is None else budget_s
     profiles: dict[str, PipelineProfile] = {}
@@ -139,13 +181,15 @@ def _in_passes(
                 break
             is_settled = not profile.configurations or (profile.all_decided and not exhaustive)
             if is_settled or is_exhausted or budget_s is None or name == pending[-1]:
-                report(unreported.pop(name))
+                if name not in reported_last:
+                    report(unreported.pop(name))
             else:
                 unfinished.append(name)
         can_go_on = not profile.interrupted and remaining_s >= _MIN_SHARE * limit_s
         pending = unfinished if can_go_on else []
-    for profile in unreported.values():
-        report(profile)
+    for name, profile in unreported.items():
+        if name not in reported_last:
+            report(profile)
     return profiles
 
 
