@@ -189,7 +189,7 @@ class Advised:
 
     file: PlanFile
     unsearched: tuple[str, ...] = ()
-    """Rejected queries that changes were not searched for."""
+    """Rejected queries among those asked for that changes were not searched for."""
     measured_since: tuple[str, ...] = ()
     """Pipelines that were measured further since the plan was made."""
 
@@ -202,8 +202,8 @@ def advise_rejected(opened: LoadedPlan, names: Collection[str] | None) -> Advise
         names: queries; None: the first rejected ones.
     """
     matching = opened.plan_set.matching
-    rejected = [rejection.query for rejection in matching.rejections]
-    selected = set(rejected[:_MAX_ADVISED] if names is None else names).intersection(rejected)
+    rejected = [rejection.query for rejection in matching.rejections if names is None or rejection.query in names]
+    selected = rejected[:_MAX_ADVISED] if names is None else rejected
     if not selected:
         return Advised(opened.plan_set)
     try:
@@ -221,7 +221,7 @@ def advise_rejected(opened: LoadedPlan, names: Collection[str] | None) -> Advise
         if name in coverage and coverage[name].scores not in (None, ProfileCoverage.of(profile).scores)
     )
     file = replace(opened.plan_set, matching=replace(matching, rejections=rejections))
-    return Advised(file, tuple(name for name in rejected if name not in selected), measured_since)
+    return Advised(file, tuple(rejected[len(selected) :]), measured_since)
 
 
 def planning_warnings(result: PlanningResult, specification: Specification) -> set[str]:

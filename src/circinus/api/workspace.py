@@ -269,14 +269,8 @@ class Workspace(ReportingWorkspace):
         from circinus.api.planning_service import advise_rejected
 
         advised = advise_rejected(opened, queries)
-        return Explanation(
-            replace(plan, file=advised.file),
-            explained,
-            self.specification,
-            queries is None,
-            advised.measured_since,
-            tuple(name for name in advised.unsearched if name in explained),
-        )
+        plan, searched = replace(plan, file=advised.file), (advised.measured_since, advised.unsearched)
+        return Explanation(plan, explained, self.specification, queries is None, *searched)
 
     def simulate(
         self,

@@ -180,8 +180,7 @@ class AdmissionPlanner:
             slower = plans.replan(_slower(query), self.search).candidates
             if not short:  # what is shown of a plan is about the query's own limit
                 slower = [plans.estimate_of(name, candidate.plan) for candidate in slower]
-        rejected = {rejection.query for rejection in self.matching.rejections}
-        is_bounded = name in rejected and bool(frontier.candidates)
+        is_bounded = bool(frontier.candidates) and any(r.query == name for r in self.matching.rejections)
         simulations, undecided = 0, False
         confirmed, kept = None, SimulationCheck(self.matching, {})
         limited = max_simulations < MATCHING.max_simulated_plans

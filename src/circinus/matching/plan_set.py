@@ -112,7 +112,7 @@ class Rejection:
     relaxation: Relaxation | None
     alternatives: tuple[Alternative, ...] = ()
     best_so_far: BestEffortPlan | None = None
-    """Plan that most likely meets the SLOs among those judged, for a query without a guaranteed plan in isolation."""
+    """Plan that most likely meets the SLOs among those tried, for a query without a guaranteed plan in isolation."""
     unrelaxable: bool = False
     """True if the query was rejected under every single SLO change that was tried; False if none was tried, too."""
     undecided: bool = False

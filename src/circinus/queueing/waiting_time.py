@@ -165,7 +165,7 @@ def gi_g_c_wait(
 def _correction(servers: Amount, utilization: Amount, service_scv: Amount) -> Amount:
     """Return Kimura's interpolated mean wait relative to that of Allen and Cunneen; 1 for a single server."""
     light = (1 - utilization) * (servers - 1) * ((4 + 5 * servers) ** 0.5 - 2)
-    correction = _least(light / _greatest(16 * utilization * servers, _NO_LOAD), _MAX_CORRECTION)
+    correction = _clip(light / _clip(16 * utilization * servers, _NO_LOAD, math.inf), 0.0, _MAX_CORRECTION)
     return (1 + correction) / (1 + correction * service_scv)
 
 
@@ -192,7 +192,7 @@ def _tail_shape(variation: Amount) -> Amount:
 
     `e + k (1 - exp(-e))` has mean 1 + k/2 and variance 1 + k/2 + k^2/12.
     """
-    v = _least(_greatest(variation, _MIN_VARIATION), _MAX_VARIATION)
+    v = _clip(variation, _MIN_VARIATION, _MAX_VARIATION)
     square = v / 3 - 1 / 12
     root = math.sqrt(square) if isinstance(square, float) else np.sqrt(square)
     return (0.5 - v + root) / (v / 2 - 1 / 6)
@@ -209,9 +209,5 @@ def _range(amount: Amount) -> tuple[float, float]:
     return (amount, amount) if isinstance(amount, (float, int)) else (float(amount.min()), float(amount.max()))
 
 
-def _least(amount: Amount, limit: float) -> Amount:
-    return min(amount, limit) if isinstance(amount, (float, int)) else np.minimum(amount, limit)
-
-
-def _greatest(amount: Amount, limit: float) -> Amount:
-    return max(amount, limit) if isinstance(amount, (float, int)) else np.maximum(amount, limit)
+def _clip(amount: Amount, lower: float, upper: float) -> Amount:
+    return min(max(amount, lower), upper) if isinstance(amount, (float, int)) else np.clip(amount, lower, upper)

@@ -50,7 +50,7 @@ class CandidateComparison:
     sized: Estimate | None = None
     """Estimate as sized of a candidate that meets its SLOs only there."""
     is_isolated: bool = False
-    """True if the candidate was judged in isolation at its utilization targets only, where it misses SLOs."""
+    """True if the candidate was tried in isolation at its utilization targets only, where it misses SLOs."""
 
     @property
     def final(self) -> Estimate | None:
@@ -216,8 +216,8 @@ def nearest_first(compared: Iterable[CandidateComparison]) -> list[CandidateComp
     return [entry if entry.probability is None else next(likeliest)[1] for entry in ranked]
 
 
-def near_miss_comparisons(frontier: Frontier, judged: Collection[QueryPlan]) -> list[CandidateComparison]:
-    """Return the best plan in isolation and the near misses of a frontier without a plan that is judged besides."""
+def near_miss_comparisons(frontier: Frontier, tried: Collection[QueryPlan]) -> list[CandidateComparison]:
+    """Return the best plan in isolation and the near misses of a frontier without a plan that is tried besides."""
     slos, best = frontier.query.slos, frontier.best_effort
     violated = () if best is None else best.candidate.estimate.violations(slos)
     misses = list(frontier.near_misses)
@@ -230,7 +230,7 @@ def near_miss_comparisons(frontier: Frontier, judged: Collection[QueryPlan]) -> 
         is_own = bool(estimate.violations(slos))
         sized = estimate if is_own and estimate.simulated else None
         entry = infeasible(miss.candidate, Infeasibility(miss.violations, miss.reason, sized=sized))
-        if miss.candidate.plan not in judged:
+        if miss.candidate.plan not in tried:
             rank = 2, float(position)
             compared.append(replace(entry, rank=rank, is_isolated=is_own and sized is None))
     return compared

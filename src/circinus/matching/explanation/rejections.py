@@ -84,24 +84,24 @@ def explain_rejection(
     """
     reason, binding, isolated_limits = frontier.reason, frontier.binding, frontier.isolated_limits
     misses = near_miss_comparisons(frontier, {comparison.candidate.plan for comparison in compared})
-    judged = nearest_first([*compared, *misses])
+    tried = nearest_first([*compared, *misses])
     if frontier.candidates:
-        reason, binding = _infeasibility_reason(judged, neighbours, preceded)
+        reason, binding = _infeasibility_reason(tried, neighbours, preceded)
     elif compared:
-        nearest = judged[0]
+        nearest = tried[0]
         if nearest.obstacle == "slo":
             reason = reason.removesuffix(isolated_limits)  # those on running deployments differ
         elif nearest.violation is not None:
             binding = nearest.violation.binding  # as sized, the plan meets the SLOs
         where = "" if nearest.is_isolated else f"at their final sizes next to {neighbours}, "
-        reason = f"{reason}; {where}the nearest of {len(judged)} plans {failure(nearest)}"
+        reason = f"{reason}; {where}the nearest of {len(tried)} plans {failure(nearest)}"
     return Rejection(
         query=frontier.query.name,
         reason=reason,
         binding=binding,
         relaxation=None,
         alternatives=alternatives(compared, misses),
-        best_so_far=None if frontier.candidates else _best_so_far(frontier, judged),
+        best_so_far=None if frontier.candidates else _best_so_far(frontier, tried),
         isolated_limits=isolated_limits if isolated_limits in reason else "",
     )
 
@@ -114,10 +114,10 @@ def names_query(rejection: Rejection) -> bool:
     )
 
 
-def _best_so_far(frontier: Frontier, judged: Sequence[CandidateComparison]) -> BestEffortPlan | None:
-    """Return the plan that most likely meets the SLOs among the best in isolation and those that were judged."""
+def _best_so_far(frontier: Frontier, tried: Sequence[CandidateComparison]) -> BestEffortPlan | None:
+    """Return the plan that most likely meets the SLOs among the best in isolation and those that were tried."""
     best = frontier.best_effort
-    likeliest = next((comparison for comparison in judged if comparison.probability is not None), None)
+    likeliest = next((comparison for comparison in tried if comparison.probability is not None), None)
     if best is None or likeliest is None or likeliest.probability is None:
         return best
     if likeliest.candidate.plan == best.candidate.plan and likeliest.is_isolated:
@@ -134,9 +134,9 @@ def _best_so_far(frontier: Frontier, judged: Sequence[CandidateComparison]) -> B
 
 
 def _infeasibility_reason(
-    judged: Sequence[CandidateComparison], neighbours: str, preceded: bool
+    tried: Sequence[CandidateComparison], neighbours: str, preceded: bool
 ) -> tuple[str, tuple[str, ...]]:
-    nearest, count = judged[0], len(judged)
+    nearest, count = tried[0], len(tried)
     subject = "its only plan" if count == 1 else f"the nearest of its {count} plans"
     if nearest.violation is None:
         return f"{subject} {nearest.reason}", ()
