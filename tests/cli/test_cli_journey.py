@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,6 +142,19 @@ def test_explain_names_plan_objectives_and_alternatives(application: Path) -> No
     for decision in found.values():
         assert decision["search"]["measured"] == 8 - known["unmeasured"]
         assert decision["search"]["unmeasured"] == known["unmeasured"]
+
+
+def test_explain_imports_nothing_that_plans(application: Path) -> None:
+    """Speed itself is not asserted; a plan that is only read needs neither NumPy nor what made it."""
+    code = (
+        "import sys\nsys.argv = ['circinus', 'explain']\nfrom circinus.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\nprint('LOADED', *sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=application, capture_output=True, text=True, check=True)
+    explained, _, modules = run.stdout.rpartition("LOADED")
+    assert "typing-aid  mend from till" in explained
+    unused = {"numpy", "sqlite3", "asyncio", "multiprocessing", "circinus.profiling.profile", "circinus.control"}
+    assert not unused & set(modules.split())
 
 
 def test_simulate_runs_the_plans_and_finds_what_was_promised(application: Path) -> None:

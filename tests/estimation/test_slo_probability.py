@@ -8,7 +8,8 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from circinus.estimation.slo_probability import SloProbabilities, accuracy_slo_probability, latency_slo_probability
+from circinus.estimation import SloProbabilities
+from circinus.estimation.slo_probability import accuracy_slo_probability, latency_slo_probability
 from circinus.specification import AccuracySlo, LatencySlo
 
 RANGE = (0.0, 1.0)

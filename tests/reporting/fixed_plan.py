@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from circinus.estimation import Estimate, PlanCandidate, ReplicaDemand, StageEstimate
-from circinus.estimation.slo_probability import SloProbabilities
+from circinus.estimation import Estimate, PlanCandidate, ReplicaDemand, SloProbabilities, StageEstimate
 from circinus.matching import Alternative, Assignment, Matching, Rejection, ShadowPrice, SizedDeployment
 from circinus.planning import BestEffortPlan
 from circinus.specification import (

@@ -15,7 +15,6 @@ from circinus.api.result import Result
 from circinus.matching import load_plan_set, save_plan_set
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
 from circinus.reporting.plan_table import deployment_table, price_table
-from circinus.reporting.profile_table import correction_table
 from circinus.specification.formatting import ACCURACY, with_metric
 
 if TYPE_CHECKING:
@@ -322,6 +321,8 @@ class Explanation(Result):
             console.print(text, markup=False, highlight=False)
         corrections = self.corrections()
         if corrections:
+            from circinus.reporting.profile_table import correction_table
+
             console.print(correction_table(corrections))
         if self.complete:
             if matching.deployments:

@@ -6,10 +6,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from circinus.profiling import DECLARED, Machine, OperatorProfile, PipelineProfile, ServiceTimeObservation
+from circinus.profiling import DECLARED, Machine
 from circinus.specification import HardwareClass, KnobValues, Pipeline, Pool
 from circinus.statistics.interval import Interval
+
+if TYPE_CHECKING:
+    from circinus.profiling import OperatorProfile, PipelineProfile, ServiceTimeObservation
 
 OPERATOR_SCALE = 0.2
 """Prior standard deviation of the logarithmic error of estimates among operators."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
-from circinus.estimation.slo_probability import SloProbabilities
 from circinus.estimation.traffic import RequestStream
 from circinus.specification import Deployment, DirectedLink, QueryPlan, Slo, SloKind, Slos
 from circinus.statistics.interval import Interval
@@ -24,6 +23,26 @@ class StageEstimate:
     latest_start_s: float | None = None
     """Latest start of its service (`latest_starts_s`), in seconds after the request entered. Plans have it from the end
     of matching on; None before, and without a latency SLO."""
+
+
+@dataclass(frozen=True)
+class SloProbabilities:
+    """Probabilities that SLOs are met; 1 without an SLO.
+
+    If the bound of an estimate meets the SLO, its probability is at least 1 - risk, which is guaranteed. The joint
+    probability is the product, as scores and times are assumed independent. Cost is computed, so its probability is 0
+    or 1.
+    """
+
+    latency: float
+    accuracy: float
+    cost: float
+    joint: float
+
+    @classmethod
+    def of(cls, latency: float, accuracy: float, cost: float) -> SloProbabilities:
+        """Create the probabilities from those of each SLO."""
+        return cls(latency, accuracy, cost, latency * accuracy * cost)
 
 
 @dataclass(frozen=True)

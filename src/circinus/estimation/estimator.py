@@ -11,10 +11,17 @@ import numpy as np
 from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
 from circinus.estimation.cost import query_cost, transfer_usd_per_h
-from circinus.estimation.estimate import DeploymentUse, Estimate, LinkUse, PlanCandidate, StageEstimate
+from circinus.estimation.estimate import (
+    DeploymentUse,
+    Estimate,
+    LinkUse,
+    PlanCandidate,
+    SloProbabilities,
+    StageEstimate,
+)
 from circinus.estimation.merged_load import MergedLoad
 from circinus.estimation.percentiles import MeasuredSamples, PercentileEstimator
-from circinus.estimation.slo_probability import SloProbabilities, accuracy_slo_probability, latency_slo_probability
+from circinus.estimation.slo_probability import accuracy_slo_probability, latency_slo_probability
 from circinus.estimation.stage_latency import StageLatencyModel
 from circinus.estimation.transfer import INPUT, TransferModel, destinations, link_station_under_load
 from circinus.profiling import ConfigurationProfile

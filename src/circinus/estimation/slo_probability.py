@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -19,26 +18,6 @@ _MIN_UNCERTAINTY = 1e-9
 """Minimum distance of an uncertain probability from 0 and 1, despite rounding."""
 _MIN_S = 1e-9
 """Minimum time of which a logarithm is taken."""
-
-
-@dataclass(frozen=True)
-class SloProbabilities:
-    """Probabilities that SLOs are met; 1 without an SLO.
-
-    If the bound of an estimate meets the SLO, its probability is at least 1 - risk, which is guaranteed. The joint
-    probability is the product, as scores and times are assumed independent. Cost is computed, so its probability is 0
-    or 1.
-    """
-
-    latency: float
-    accuracy: float
-    cost: float
-    joint: float
-
-    @classmethod
-    def of(cls, latency: float, accuracy: float, cost: float) -> SloProbabilities:
-        """Create the probabilities from those of each SLO."""
-        return cls(latency, accuracy, cost, latency * accuracy * cost)
 
 
 def accuracy_slo_probability(

@@ -7,12 +7,15 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from circinus.errors import OperatorError, StalePlanError
 from circinus.matching.plan_set import Matching, PlanFile, ProfileCoverage, Rejection, with_weights
 from circinus.operators import resolve, version_of
-from circinus.profiling import PipelineProfile
 from circinus.specification import Query, Specification
+
+if TYPE_CHECKING:
+    from circinus.profiling import PipelineProfile
 
 
 def add_rejected(matching: Matching, rejection: Rejection, specification: Specification) -> Matching:

@@ -16,12 +16,13 @@ from circinus.errors import PlanningError
 from circinus.estimation import NO_CORRECTIONS, Corrections
 from circinus.matching.plan_decisions import parts_of
 from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanFile, ProfileCoverage
-from circinus.profiling import PipelineProfile
 from circinus.specification import Specification
 from circinus.specification.json_dump import json_text, refuse_not_finite
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+    from circinus.profiling import PipelineProfile
 
 KIND = "PlanSet"
 

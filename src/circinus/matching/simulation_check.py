@@ -17,7 +17,7 @@ from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import Assignment, Matching
 from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier, NearMiss, SingleRelaxation
-from circinus.planning.near_misses import describe_violation
+from circinus.planning.violations import describe_violation
 from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import MarkovModulatedPoisson, arrival_process
 from circinus.simulation import PlannedQuery

@@ -10,7 +10,7 @@ from circinus.arrays import IntArray
 from circinus.estimation import MergedLoad, PlanCandidate, merge_loads
 from circinus.matching.problem import Problem, Usage
 from circinus.matching.settings import MATCHING
-from circinus.planning.near_misses import describe_violation
+from circinus.planning.violations import describe_violation
 from circinus.specification import SloKind, Slos
 from circinus.statistics.interval import Interval
 

@@ -2,8 +2,8 @@ from .frontier import BestEffortPlan as BestEffortPlan
 from .frontier import Frontier as Frontier
 from .frontier import NearMiss as NearMiss
 from .frontier import SingleRelaxation as SingleRelaxation
-from .ladder import Ladder as Ladder
-from .ladder import Rung as Rung
 from .planner import plan_queries as plan_queries
 from .planner import plan_query as plan_query
+from .rungs import Ladder as Ladder
+from .rungs import Rung as Rung
 from .settings import SearchSettings as SearchSettings

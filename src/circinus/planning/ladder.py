@@ -4,31 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.estimation import PlanCandidate
 from circinus.planning.dominance import DOMINANCE_TOLERANCE, nondominated
+from circinus.planning.rungs import Ladder, Rung, plan_changes
 from circinus.specification import Deployment, Query, Slo
 
 _CHANGE_WEIGHT = 0.1
 """Weight of a step that changes every deployment, relative to a step that loses the whole margin."""
 
 _MIN_POSITIVE = 1e-12
-
-
-Change = Literal["knobs", "pool", "allocation"]
-_CHANGES: tuple[Change, ...] = ("knobs", "pool", "allocation")
-
-
-@dataclass(frozen=True)
-class OperatorChange:
-    """Change of one operator's deployment in a step."""
-
-    operator: str
-    changed: tuple[Change, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,18 +66,6 @@ class LadderSteps:
         return replace(self, down=self.down & both, step_size=np.where(both, self.step_size, np.inf))
 
 
-def plan_changes(upper: PlanCandidate, lower: PlanCandidate) -> tuple[OperatorChange, ...]:
-    """Return the differences between two plans of a query, by operator in topological order."""
-    previous = {use.deployment.operator: use.deployment for use in upper.deployments}
-    changes = []
-    for use in lower.deployments:
-        old, new = previous.get(use.deployment.operator), use.deployment
-        changed = tuple(name for name in _CHANGES if getattr(old, name, None) != getattr(new, name))
-        if changed:
-            changes.append(OperatorChange(new.operator, changed))
-    return tuple(changes)
-
-
 def _busy_cpu_s(plan: PlanCandidate, rate_per_s: float) -> float:
     return sum(use.busy_replicas * use.deployment.allocation.cpus for use in plan.deployments) / rate_per_s
 
@@ -122,33 +98,6 @@ def _changed_share(plans: Sequence[PlanCandidate]) -> FloatArray:
 
 MAX_RUNGS = 8
 """Maximum number of rungs of a ladder."""
-
-
-@dataclass(frozen=True)
-class Rung:
-    """A plan of a ladder, guaranteed to meet its query's SLOs at the query's rate."""
-
-    candidate: PlanCandidate
-    """Estimate for this query by itself, with deployments at their utilization targets."""
-    cpu_s_per_request: float
-    """CPU seconds of busy replicas per request, over all operators."""
-    shared_usd_per_h: float
-    """Cost if its replicas are fully shared, transfers included."""
-    changes: tuple[OperatorChange, ...]
-    """Differences to the rung above, in topological order; empty for the top rung."""
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """Rungs from the largest margin down to the lowest usage.
-
-    A step down never takes more CPU seconds per request, never costs more if fully shared, takes less of one of the
-    two, and is never more accurate.
-    """
-
-    rungs: tuple[Rung, ...]
-    chosen: int
-    """Index of the rung of the selected plan."""
 
 
 def ladder(query: Query, plans: Sequence[PlanCandidate], chosen: PlanCandidate, max_rungs: int = MAX_RUNGS) -> Ladder:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from circinus.estimation import Estimate, PlanCandidate
+from circinus.estimation import PlanCandidate
 from circinus.estimation.percentiles import UNBOUNDED
 from circinus.planning.bin_packing import packs_in_isolation
 from circinus.planning.frontier import MEASUREMENTS, BestEffortPlan, NearMiss, SingleRelaxation
@@ -18,16 +18,12 @@ from circinus.planning.pool_eligibility import (
     explain_missing_capacity,
     explain_operator_ineligible,
 )
-from circinus.specification import Network, Query, Slo, SloKind, Slos
+from circinus.planning.violations import describe_violation
+from circinus.specification import Network, Query, SloKind, Slos
 from circinus.specification.formatting import (
     UNBOUNDED_S,
-    Rounding,
     ceil_significant,
-    digits_apart,
-    format_duration,
-    format_latency_bound,
     format_score,
-    format_usd_per_h,
 )
 
 if TYPE_CHECKING:
@@ -153,29 +149,6 @@ def _best(search: QuerySearch, misses: Sequence[tuple[float, SloKind, int]]) -> 
             found = search.min_usage_plans(configurations, columns.shared_cost, cost=False)
         plans.update(zip([(slo, configuration) for configuration in configurations], found, strict=True))
     return [plans[slo, configuration] for _, slo, configuration in misses]
-
-
-def describe_violation(estimate: Estimate, slo: Slo, *, sized: bool = False) -> str:
-    """Return the guaranteed value next to a violated SLO, as text; see `Estimate.compared_value` for `sized`."""
-    if slo.kind is SloKind.LATENCY:
-        bounds = estimate.latency_s
-        upper = format_latency_bound(bounds.upper, digits_apart(bounds.upper, slo.limit))
-        value = f"{format_duration(bounds.value)} (at most {upper})"
-        return f"p{estimate.percentile:g} {value} > {slo.limit_text}"
-    if slo.kind is SloKind.COST:
-        cost = estimate.cost_usd_per_h
-        compared = cost.value if sized else cost.upper
-        text = format_usd_per_h(compared, digits_apart(compared, slo.limit))
-        value = f"share {text}" if sized else f"{text} dedicated ({format_usd_per_h(cost.lower)} fully shared)"
-        return f"cost {value} > {slo.limit_text}"
-    score, worst = estimate.accuracy.value, slo.worst(estimate.accuracy)
-    mean = f"{'accuracy' if slo.is_minimum else 'error'} {format_score(score, digits_apart(score, slo.limit))}"
-    side, rounding = ("at least", Rounding.DOWN) if slo.is_minimum else ("at most", Rounding.UP)
-    bound = f"{side} {format_score(worst, digits_apart(worst, slo.limit), rounding=rounding)}"
-    if slo.is_met_by(score):
-        return f"{mean} is only guaranteed to be {bound}, not {slo}"
-    bounded = mean if worst == score else f"{mean} ({bound})"
-    return f"{bounded} {'<' if slo.is_minimum else '>'} {slo.limit_text}"
 
 
 def single_relaxations(search: QuerySearch, without_cost: PlanArrays) -> tuple[SingleRelaxation, ...]:

@@ -15,7 +15,7 @@ from circinus.estimation import Estimate
 from circinus.matching import Assignment, Matching, ProfileCoverage, Rejection, SizedDeployment, TenantShare
 from circinus.planning import BestEffortPlan
 from circinus.planning.frontier import MEASUREMENTS
-from circinus.planning.near_misses import describe_violation
+from circinus.planning.violations import describe_violation
 from circinus.reporting.tables import FirstFitting, MetricNames, OneLine, WrappedTitle, make_table
 from circinus.specification import Allocation, KnobValues, Query, QueryPlan, SloKind, Slos
 from circinus.specification.formatting import (

@@ -19,8 +19,8 @@ from circinus.matching.solvers.greedy import marginal_costs
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, NearMiss
 from circinus.planning.ladder import ladder
-from circinus.planning.near_misses import describe_violation
 from circinus.planning.tie_order import TieKey, TieOrder
+from circinus.planning.violations import describe_violation
 from circinus.specification import QueryPlan, SloKind, Slos
 from circinus.specification.formatting import format_usd_per_h
 

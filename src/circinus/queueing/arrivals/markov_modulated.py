@@ -1,15 +1,21 @@
-"""Arrivals at two alternating rates."""
+"""Arrivals at two alternating rates.
+
+Plan files have their parameters, and are read without NumPy: it is imported where a process is evaluated.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
-from circinus.queueing.arrivals.process import require_positive
+from circinus.queueing.arrivals.validation import require_positive
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from circinus.arrays import FloatArray
 
 _SHORT = 1e-4
 """Threshold of phase changes per window below which 1 - (1 - exp(-x)) / x is lost in rounding, and a series is used."""
@@ -115,6 +121,8 @@ class MarkovModulatedPoisson:
 
     def times_s(self, duration_s: float, rng: np.random.Generator) -> FloatArray:
         """Return (n,) ascending arrival times in [0, `duration_s`), starting in a phase drawn by its share of time."""
+        import numpy as np
+
         initial = int(rng.random() >= self.shares[0])
         ends_s = np.empty(0)
         while not len(ends_s) or ends_s[-1] < duration_s:
@@ -144,6 +152,8 @@ class MarkovModulatedPoisson:
 
 def idc_saturation(lengths: FloatArray) -> FloatArray:
     """Return 1 - (1 - exp(-x)) / x, the index of dispersion in windows of x memories as a share of its limit."""
+    import numpy as np
+
     x = np.asarray(lengths, dtype=np.float64)
     long = np.maximum(x, _SHORT)
     return np.where(x < _SHORT, x / 2 - x**2 / 6, 1.0 + np.expm1(-long) / long)

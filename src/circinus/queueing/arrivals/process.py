@@ -10,6 +10,7 @@ import numpy as np
 
 from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
+from circinus.queueing.arrivals.validation import require_positive
 
 
 class ArrivalProcess(Protocol):
@@ -37,15 +38,6 @@ class ArrivalProcess(Protocol):
 
     def scaled(self, factor: float) -> Self:
         """Return the process at `factor` times the rate, `factor` above 0."""
-
-
-def require_positive(kind: str, *values: float) -> None:
-    """Raise PlanningError if one of `values` is not a finite number above 0."""
-    invalid = [value for value in values if not 0 < value < float("inf")]
-    if invalid:
-        raise PlanningError(
-            f"{kind} must be a finite number above 0, got {invalid[0]:g}", code=f"arrivals.invalid_{kind}"
-        )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
-from circinus.queueing.arrivals.process import require_positive
+from circinus.queueing.arrivals.validation import require_positive
 
 
 @dataclass(frozen=True)

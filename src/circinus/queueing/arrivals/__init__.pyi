@@ -1,0 +1,9 @@
+from .fitting import DispersionTest as DispersionTest
+from .fitting import empirical_idc as empirical_idc
+from .fitting import fit_arrival_process as fit_arrival_process
+from .markov_modulated import MarkovModulatedPoisson as MarkovModulatedPoisson
+from .process import ArrivalProcess as ArrivalProcess
+from .process import Periodic as Periodic
+from .process import Poisson as Poisson
+from .query_arrivals import arrival_process as arrival_process
+from .recorded import RecordedProcess as RecordedProcess
