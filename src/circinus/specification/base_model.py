@@ -108,6 +108,18 @@ Flag = Annotated[bool, Strict(), Expected("true or false")]
 """Boolean. Texts and numbers are not converted."""
 
 
+class _PlainSignature:
+    """Signature of a model by field names and plain types, computed when it is read; pydantic's takes pages."""
+
+    def __get__(self, instance: object, model: type[BaseModel]) -> Signature:
+        types = get_type_hints(model)
+        parameters = []
+        for name, field in model.model_fields.items():
+            default = Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
+            parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, annotation=types[name], default=default))
+        return Signature(parameters)
+
+
 class SpecModel(BaseModel):
     """Frozen model. Field names carry their unit (`round_trip_s`); YAML uses the alias (`round_trip: 20ms`).
 
@@ -127,14 +139,8 @@ class SpecModel(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        """Replace the signature, in which annotations take pages, by field names and plain types."""
         super().__pydantic_init_subclass__(**options)
-        types = get_type_hints(cls)
-        parameters = []
-        for name, field in cls.model_fields.items():
-            default = Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
-            parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, annotation=types[name], default=default))
-        cls.__signature__ = Signature(parameters)
+        cls.__signature__ = _PlainSignature()  # type: ignore[assignment]
 
     @classmethod
     def _spread(cls, given: Any, issues: list[Issue]) -> Any:
