@@ -5,6 +5,7 @@ Inside the verbs imports of heavy parts stay in functions, so that their help is
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -23,6 +24,7 @@ def main() -> None:
     With `--json` an error is one JSON document on standard output, usage errors too.
     """
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
+    atexit.register(gc.freeze)  # the last collection of the interpreter takes a tenth of short commands
     _open_closed_streams()
     from circinus.cli.app import app
 
