@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from circinus import Workspace, __version__
-from circinus.errors import ServingError
+from circinus.errors import ProfileError, ServingError
 from circinus.profiling import Machine, load_trace, save_trace
 from circinus.serving import Mode
 from circinus.serving.desired_state import build_desired_state
@@ -142,6 +142,20 @@ def test_explain_names_plan_objectives_and_alternatives(application: Path) -> No
     for decision in found.values():
         assert decision["search"]["measured"] == 8 - known["unmeasured"]
         assert decision["search"]["unmeasured"] == known["unmeasured"]
+
+
+def test_a_budget_begins_with_the_command(application: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets_s = []
+
+    def profile(workspace: Workspace, names: list[str], *, budget: float, **options: object) -> None:
+        budgets_s.append(budget)
+        raise ProfileError("measures nothing", code="test.stopped")
+
+    monkeypatch.setattr(Workspace, "profile", profile)
+    for elapsed_s in (1.0, 30.0):
+        monkeypatch.setattr("circinus.cli.profile.elapsed_s", lambda elapsed_s=elapsed_s: elapsed_s)
+        assert run_circinus("profile", "--budget", "5s", cwd=application).returncode == 1
+    assert budgets_s == [4.0, 0.5]
 
 
 def test_explain_imports_nothing_that_plans(application: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -53,6 +54,7 @@ def profile_pipelines(
     exhaustive: bool,
     declared_speeds: bool,
     sources: Mapping[str, MeasurementBackend],
+    begin_s: float,
     progress: ProgressFactory = no_progress,
     on_profile: Callable[[ProfileReport], None] = lambda report: None,
 ) -> ProfileReport:
@@ -68,6 +70,7 @@ def profile_pipelines(
         exhaustive: whether to measure every configuration on every item.
         declared_speeds: whether the declared speed replaces the measurement of hardware classes without a living node.
         sources: pipeline -> measurement backend, where it is not this machine.
+        begin_s: monotonic time from which the budget counts, unless sources have clocks of their own.
         progress: observer for each pipeline and pass.
         on_profile: callback with a report of each pipeline: after its last pass or, if it shares operators with others,
             after all passes.
@@ -111,7 +114,8 @@ def profile_pipelines(
 
     sharing = _sharing(specification, [name for name in names if name not in sources])
     with default_source.shared_session():
-        profiles = _in_passes(names, budget_s, measure, report, exhaustive=exhaustive, reported_last=sharing)
+        spent_s = 0.0 if sources else time.monotonic() - begin_s
+        profiles = _in_passes(names, budget_s, spent_s, measure, report, exhaustive=exhaustive, reported_last=sharing)
         for name in sharing & profiles.keys():
             profiles[name] = _with_shared(profiles[name], specification, store, seed, default_source)
     for name in profiles:
@@ -154,20 +158,21 @@ def _with_shared(
 def _in_passes(
     names: Sequence[str],
     budget_s: float | None,
+    spent_s: float,
     measure: Callable[[str, float, PipelineProfile | None], tuple[PipelineProfile, float]],
     report: Callable[[PipelineProfile], None],
     *,
     exhaustive: bool,
     reported_last: Collection[str],
 ) -> dict[str, PipelineProfile]:
-    """Profile pipelines in passes over one budget.
+    """Profile pipelines in passes over one budget, of which the start has taken `spent_s`.
 
     Each pipeline gets an equal part of what is left. Those that need longer go on in the next pass, with what others
     left; the last one of a pass could use all of it. Pipelines of `reported_last` are left to the caller to report.
     """
     limit_s = math.inf if budget_s is None else budget_s
     profiles: dict[str, PipelineProfile] = {}
-    remaining_s, pending, unreported = limit_s, list(names), dict[str, PipelineProfile]()
+    remaining_s, pending, unreported = limit_s - spent_s, list(names), dict[str, PipelineProfile]()
     while pending:
         unfinished = []
         for done, name in enumerate(pending):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,6 +121,7 @@ class ProfilingWorkspace:
             >>> report["mend"].all_decided
             True
         """
+        begin_s = time.monotonic()  # imports take a tenth of a second of the budget
         from circinus.api.profiling_service import profile_pipelines, refuse_failed_pipelines
 
         if sources and not self.engine.on_this_machine:
@@ -138,6 +140,7 @@ class ProfilingWorkspace:
             exhaustive=exhaustive,
             declared_speeds=declared_speeds,
             sources=sources or {},
+            begin_s=begin_s,
             progress=progress,
             on_profile=on_profile or (lambda report: None),
         )

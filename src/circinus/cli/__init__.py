@@ -9,6 +9,7 @@ import atexit
 import gc
 import os
 import sys
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -17,12 +18,21 @@ _OBJECTS_PER_COLLECTION = 300_000
 """New objects per garbage collection: imports and plans make many, and hardly any garbage; saves a tenth of imports."""
 _GROUP_OPTIONS = "-v", "-vv", "--verbose", "-q", "--quiet"
 
+_begin_s = time.monotonic()
+
+
+def elapsed_s() -> float:
+    """Return the seconds since the command began."""
+    return time.monotonic() - _begin_s
+
 
 def main() -> None:
     """Run the command line, and print errors of the interface as one message, never as a traceback.
 
     With `--json` an error is one JSON document on standard output, usage errors too.
     """
+    global _begin_s
+    _begin_s = time.monotonic()
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
     atexit.register(gc.freeze)  # the last collection of the interpreter takes a tenth of short commands
     _open_closed_streams()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from circinus.cli import elapsed_s
 from circinus.cli.options import (
     DEFAULT_ADDRESS,
     ENGINE,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from circinus.api.workspace import Workspace
 
 _PANEL = "Measurement"
+_MIN_SHARE = 0.1
+"""Minimum share of a budget for measurements, if the command takes long to start."""
 Record = Annotated[
     Path | None,
     typer.Option("--record", help="Trace file to write the measurements to.", rich_help_panel=PROFILES),
@@ -125,7 +128,7 @@ def profile(
     else:
         report = workspace.profile(
             names,
-            budget=budget,
+            budget=budget if budget is None or sources else _remaining_s(budget),
             exhaustive=exhaustive,
             declared_speeds=allow_declared_speeds,
             sources=sources,
@@ -142,6 +145,11 @@ def profile(
         raise KeyboardInterrupt
     if any(profile.failed and not profile.configurations for profile in report.values()):
         raise typer.Exit(1)  # every configuration of a pipeline failed
+
+
+def _remaining_s(budget_s: float) -> float:
+    """Return what is left of a budget that began with the command, at least a share."""
+    return max(budget_s - elapsed_s(), _MIN_SHARE * budget_s)
 
 
 def _print(report: ProfileReport, *, everything: bool, with_observations: bool) -> None:

@@ -163,6 +163,10 @@ class OperatorProcess:
         except psutil.NoSuchProcess:
             return 0
 
+    def request_exit(self) -> None:
+        """Let the process end, without waiting for that."""
+        self._process.connection.close()
+
     def close(self) -> None:
         """Stop the process and all that it started, and wait for its end. Idempotent."""
         self._end(PROFILING.exit_timeout_s)
@@ -267,6 +271,8 @@ class OperatorProcessPool:
             replica.close()
 
     def close(self) -> None:
+        for replica in self._loaded.values():
+            replica.request_exit()
         for key in list(self._loaded):
             self.discard(key)
 
