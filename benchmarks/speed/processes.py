@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+_ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+"""An installed package is compiled; without bytecode each process would compile all modules again."""
+
 
 @dataclass(frozen=True)
 class CommandTimes:
@@ -29,6 +32,7 @@ def run_command(*arguments: str, folder: Path) -> CommandTimes:
     process = subprocess.run(
         [sys.executable, "-m", "circinus", *arguments],
         cwd=folder,
+        env=_ENVIRONMENT,
         capture_output=True,
         encoding="utf-8",
         check=True,
