@@ -1,4 +1,7 @@
-"""Profiling on this machine or on the nodes of a Ray cluster, and what the profile store has."""
+"""Profiling on this machine or on the nodes of a Ray cluster, and what the profile store has.
+
+Planning reads the store through this module, so that measuring is imported where something is measured.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +20,11 @@ from circinus.api.reports import ProfileReport
 from circinus.errors import OperatorError, ProfileError
 from circinus.operators.process_output import output_folder
 from circinus.planning.sampler import make_sampler
-from circinus.profiling import (
-    Calibration,
-    LocalBackend,
-    MeasurementBackend,
-    PipelineProfile,
-    ServiceTimeObservation,
-    calibrate,
-    export_trace,
-    load_observations,
-    load_profile,
-    operator_timeout_s,
-    profile_pipeline,
-    save_trace,
-)
+from circinus.profiling import load_observations, load_profile
 
 if TYPE_CHECKING:
     from circinus.api.engine_handle import EngineHandle
+    from circinus.profiling import Calibration, MeasurementBackend, PipelineProfile, ServiceTimeObservation
     from circinus.specification import Specification
 
 _log = logging.getLogger(__name__)
@@ -80,6 +71,8 @@ def profile_pipelines(
         OperatorError: the code of an operator is not found.
         ServingError: there is no such cluster.
     """
+    from circinus.profiling import LocalBackend, operator_timeout_s, profile_pipeline
+
     targets = engine.profiling_targets(specification, declared_speeds=declared_speeds)
     default_source = (
         LocalBackend(specification.module_paths, output_folder(store)) if targets is None else targets.reference
@@ -172,7 +165,8 @@ def _in_passes(
     """
     limit_s = math.inf if budget_s is None else budget_s
     profiles: dict[str, PipelineProfile] = {}
-    remaining_s, pending, unreported = limit_s - spent_s, list(names), dict[str, PipelineProfile]()
+    unreported: dict[str, PipelineProfile] = {}
+    remaining_s, pending = limit_s - spent_s, list(names)
     while pending:
         unfinished = []
         for done, name in enumerate(pending):
@@ -276,6 +270,8 @@ def calibrate_pipelines(
     sources: Mapping[str, MeasurementBackend],
 ) -> tuple[Calibration, ...]:
     """Measure this machine's relative speed against profiles that another machine put into the store."""
+    from circinus.profiling import calibrate
+
     calibrations = []
     for name in names:
         source = sources.get(name)
@@ -292,6 +288,8 @@ def write_trace(specification: Specification, name: str, store: Path, path: Path
     Raises:
         ProfileError: the pipeline was never profiled, or the file is the store itself.
     """
+    from circinus.profiling import export_trace, save_trace
+
     if path.resolve() == store.resolve():
         raise ProfileError(
             "a trace would replace the profile store",

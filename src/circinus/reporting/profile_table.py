@@ -5,27 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from circinus.estimation import Correction, Corrections
 from circinus.matching import ProfileCoverage
 from circinus.operators.process_output import without_excerpt
-from circinus.profiling import (
-    Calibration,
-    ConfigurationVerdict,
-    FailedConfiguration,
-    HardwareClassReport,
-    MeasuredSpeed,
-    OperatorProfile,
-    PipelineProfile,
-    ServiceTimeObservation,
-    TimeSpent,
-    Verdict,
-)
+from circinus.profiling import Verdict
 from circinus.reporting.plan_table import format_cpus, operator_text
 from circinus.reporting.tables import FirstFitting, OneLine, WrappedTitle, make_table
 from circinus.specification import KnobValues, Population
@@ -38,7 +27,21 @@ from circinus.specification.formatting import (
     format_score,
     with_metric,
 )
-from circinus.statistics.interval import Interval
+
+if TYPE_CHECKING:
+    from circinus.estimation import Correction, Corrections
+    from circinus.profiling import (
+        Calibration,
+        ConfigurationVerdict,
+        FailedConfiguration,
+        HardwareClassReport,
+        MeasuredSpeed,
+        OperatorProfile,
+        PipelineProfile,
+        ServiceTimeObservation,
+        TimeSpent,
+    )
+    from circinus.statistics.interval import Interval
 
 _VERDICT = "verdict"
 """Title of the column of texts."""

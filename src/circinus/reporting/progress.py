@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Column
 
 from circinus.specification.formatting import format_duration
 
@@ -62,6 +60,9 @@ def _display(console: Console, title: str, clock: Callable[[], float]) -> Iterat
     if not console.is_terminal:
         yield print_line
         return
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
+
     rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)
     columns = (
         TextColumn("{task.description}", markup=False),
