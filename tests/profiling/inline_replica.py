@@ -68,5 +68,8 @@ class InlineReplica:
     def memory_bytes(self) -> int:
         return self.peak_memory_bytes
 
+    def request_exit(self) -> None:
+        """Do nothing: there is no process."""
+
     def close(self) -> None:
         self.alive = False
