@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from circinus.control.state_store import Event
-from circinus.matching import SizedDeployment
 from circinus.reporting.tables import TwoLines, make_table
-from circinus.serving import EngineStatus
 from circinus.specification.formatting import format_duration
+
+if TYPE_CHECKING:
+    from circinus.control.state_store import Event
+    from circinus.matching import SizedDeployment
+    from circinus.serving import EngineStatus
 
 
 def event_line(event: Event, *, would: bool = False, dated: bool = False) -> str:

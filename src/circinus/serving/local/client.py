@@ -18,9 +18,8 @@ from circinus.operators.pickling import Payload, pickle_value
 from circinus.serving.engine import AuditBatch, DesiredState, EngineStatus, Request, Response
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 from circinus.serving.local.connection import Connection
-from circinus.serving.local.daemon import EXIT_TAKEN
 from circinus.serving.local.rpc_protocol import RpcMethod, RpcReply, RpcRequest
-from circinus.serving.local.run_dir import RunDirectory
+from circinus.serving.local.run_dir import EXIT_TAKEN, RunDirectory
 from circinus.serving.router.request_messages import PickledResponse
 from circinus.serving.settings import SERVING
 from circinus.serving.state_serialization import state_to_json

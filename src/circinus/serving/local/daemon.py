@@ -21,7 +21,7 @@ from circinus.serving.local.connection import Connection
 from circinus.serving.local.engine import LocalEngine
 from circinus.serving.local.high_resolution_loop import new_event_loop
 from circinus.serving.local.rpc_protocol import RpcMethod, RpcReply, RpcRequest
-from circinus.serving.local.run_dir import RunDirectory
+from circinus.serving.local.run_dir import EXIT_TAKEN, RunDirectory
 from circinus.serving.state_serialization import state_from_json
 
 _log = logging.getLogger(__name__)
@@ -77,9 +77,6 @@ class ClientSession:
             task.cancel()
         self._on_closed(self)
 
-
-EXIT_TAKEN = 75
-"""Exit code if another engine runs in the folder, or is just starting."""
 
 _READY = b"."
 

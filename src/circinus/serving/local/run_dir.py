@@ -19,6 +19,8 @@ from circinus.serving.engine import DesiredState
 from circinus.serving.settings import SERVING
 from circinus.serving.state_serialization import state_from_json, state_to_json
 
+EXIT_TAKEN = 75
+"""Exit code of an engine if another one runs in the folder, or is just starting."""
 _MAX_SOCKET_PATH_BYTES = 100
 """Maximum length of a socket path; systems allow 104 to 108 bytes."""
 
