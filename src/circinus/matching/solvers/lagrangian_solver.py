@@ -149,9 +149,12 @@ class LagrangianSolver:
         available_fraction = capacity_scaling(problem, cuts)
         # If not all queries are served, cost hardly matters, but takes as long as everything else.
         is_scarce = relaxed.weight < relaxed.problem.total_weight * (1 - WEIGHT_TOLERANCE)
-        best_key = objective_key(problem, best)
+        best_key, start = objective_key(problem, best), None
         for _ in range(_MAX_ROUNDS):
-            chosen = local_search(problem, view.candidates(answer.chosen), cuts, should_stop=should_stop)
+            previous, start = start, view.candidates(answer.chosen)
+            if previous is not None and np.array_equal(start, previous):
+                break  # a fixed point: further rounds repeat this one
+            chosen = local_search(problem, start, cuts, should_stop=should_stop)
             key = objective_key(problem, chosen)
             if key > best_key:
                 best, best_key = chosen, key
