@@ -215,13 +215,14 @@ def _add_cost_limits(programme: MatchingMilp, bound: IntArray) -> None:
     """
     problem = programme.problem
     load_of = {int(d): load for d, load in zip(programme.shared, programme.loads, strict=True)}
+    is_shared = np.isin(np.arange(len(problem.deployments)), programme.shared)
     for x, candidate in enumerate(programme.candidates):
         limit = problem.cost_limit_usd_per_h[problem.query_of[candidate]]
         if not np.isfinite(limit):
             continue
         columns, fractional = problem.fractional_load.row(int(candidate))
         price = problem.price_usd_per_h[columns]
-        shared = np.isin(columns, programme.shared)
+        shared = is_shared[columns]
         dedicated = price * round_up_replicas(fractional, np.ones(len(fractional), dtype=bool))
         min_cost = np.where(shared, price * fractional, dedicated)
         max_cost = np.where(shared, price * (fractional + 1), dedicated)

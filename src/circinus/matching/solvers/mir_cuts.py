@@ -70,16 +70,17 @@ def mir_cut(load: DeploymentColumns, values: FloatArray) -> CutRow | None:
         return None
     best: CutRow | None = None
     max_violation = _MIN_VIOLATION
-    for level in _reference_loads(load, x, position, used):
+    active = np.flatnonzero((x > 0) & (share > _MIN_VIOLATION)[position])
+    column = np.searchsorted(used, position[active])
+    weights = x[active, None] * (column[:, None] == np.arange(len(used)))  # of each active candidate in its query
+    for level in _reference_loads(load.fractional[active], x[active], column):
         sets = _sets(share[used])
         total = sets @ level
         rounded = np.ceil(total - REPLICA_TOLERANCE)
         last_part = total - (rounded - 1)
         reduction = _replica_reduction(np.broadcast_to(level, sets.shape), last_part[:, None]) * (1 - share[used])
-        for column, query in enumerate(used):
-            of_query = (position == query) & (x > 0)
-            shortfall = np.maximum(level[column] - load.fractional[of_query], 0.0)
-            reduction[:, column] += _replica_reduction(shortfall[None, :], last_part[:, None]) @ x[of_query]
+        shortfall = np.maximum(level[column] - load.fractional[active], 0.0)
+        reduction += _replica_reduction(shortfall[None, :], last_part[:, None]) @ weights
         violation = rounded - REPLICA_TOLERANCE / last_part - (sets * reduction).sum(axis=1) - values[load.replicas]
         violation[(last_part < _MIN_LAST_PART) | (last_part > 1 - REPLICA_TOLERANCE)] = -np.inf
         worst_set = int(np.argmax(violation))
@@ -113,13 +114,17 @@ def _replica_reduction(amount: FloatArray, last_part: FloatArray) -> FloatArray:
     return np.asarray(integral_part + np.minimum(1.0, np.maximum(amount - integral_part, 0.0) / last_part))
 
 
-def _reference_loads(
-    load: DeploymentColumns, x: FloatArray, position: IntArray, used: IntArray
-) -> Sequence[FloatArray]:
-    """Return values of f_q to try: the load of each query's most used candidate, and of its smallest one in use."""
-    columns_of = [np.flatnonzero((position == query) & (x > 0)) for query in used]
-    most_used = np.array([load.fractional[of_query[np.argmax(x[of_query])]] for of_query in columns_of])
-    smallest = np.array([load.fractional[of_query].min() for of_query in columns_of])
+def _reference_loads(fractional: FloatArray, x: FloatArray, query: IntArray) -> Sequence[FloatArray]:
+    """Return values of f_q to try: the load of each query's most used candidate, and of its smallest one.
+
+    Args:
+        fractional: (active candidates,) replicas that each needs.
+        x: (active candidates,) value of each in the relaxation's solution.
+        query: (active candidates,) query of each, counted from 0.
+    """
+    by_use, by_load = np.lexsort((-x, query)), np.lexsort((fractional, query))
+    first = np.unique(query[by_use], return_index=True)[1]
+    most_used, smallest = fractional[by_use[first]], fractional[by_load[first]]
     return [most_used] if np.array_equal(most_used, smallest) else [most_used, smallest]
 
 
