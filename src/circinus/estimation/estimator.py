@@ -247,7 +247,7 @@ class Estimator:
             finish[operator.name] = ready_s + stage.expected_and_pessimistic_s
             after = tuple((deployments[parent], last_shares[parent]) for parent in operator.after)
             traffic = self._stages.arrivals.after_queue(stage.use.traffic, ready_s[0])
-            uses.append(replace(stage.use, after=after, traffic=traffic))
+            uses.append(stage.use.behind(after, traffic))
             deployments[operator.name] = stage.use.deployment
             if stage.mean_batch_size >= _MIN_BATCHED:
                 batched.add(operator.name)
