@@ -43,7 +43,6 @@ from circinus.matching.simulation_check import (
     simulation_inputs,
 )
 from circinus.planning import Frontier, plan_query
-from circinus.planning.planner import CompiledProfiles
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.specification import Network, Query, QueryPlan, SloKind, Specification
@@ -128,10 +127,10 @@ class AdmissionPlanner:
         profiles: Mapping[str, PipelineProfile],
         matching: Matching,
         search: SearchSettings = DEFAULT_SETTINGS,
-        compiled: CompiledProfiles | None = None,
+        plans: PlanEstimates | None = None,
     ) -> AdmissionPlanner:
-        """Prepare the running plans; the arguments are those of `admit_query` and `plan_query`."""
-        plans = PlanEstimates(specification, profiles, search.usable_link_share, compiled)
+        """Prepare the running plans; the arguments are those of `admit_query`, and estimates to share, if any."""
+        plans = plans or PlanEstimates(specification, profiles, search.usable_link_share)
         running = running_state(specification, matching, plans, search.usable_link_share)
         return cls(specification, profiles, matching, search, plans, running)
 

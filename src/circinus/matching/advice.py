@@ -17,6 +17,7 @@ from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.explanation.slo_relaxation import changed_slos, describe_changes, relative_change, with_slos
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.optimizer import plan_all_queries
+from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import Advice, Rejection, Relaxation
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings
 from circinus.specification import Query, Slos, Specification
@@ -133,8 +134,8 @@ def _on_nodes(planner: AdmissionPlanner, query: Query) -> Advice | None:
 
 def _on(planner: AdmissionPlanner, specification: Specification) -> AdmissionPlanner:
     """Return the planner for other infrastructure."""
-    compiled = planner.plans.compiled
-    other = AdmissionPlanner.of(specification, planner.profiles, planner.matching, planner.search, compiled)
+    plans = PlanEstimates(specification, planner.profiles, planner.search.usable_link_share, planner.plans.compiled)
+    other = AdmissionPlanner.of(specification, planner.profiles, planner.matching, planner.search, plans)
     return replace(other, check_time=planner.check_time)
 
 

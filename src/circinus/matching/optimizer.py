@@ -149,7 +149,7 @@ def plan_all_queries(
         if settings.time_limit_s is not None:
             load_kernels()
         plan_on = partial(plan_all_queries, profiles=profiles, search=search, settings=settings, explain_rejections=())
-        planner = AdmissionPlanner.of(specification, profiles, matching, search, plans.compiled)
+        planner = AdmissionPlanner.of(specification, profiles, matching, search, plans.without_exclusions())
         limit_s = settings.second_look_limit_s
         planner = second_look(planner, frontiers, incumbent, limit_s=limit_s)
         pinned = tuple(query for query in specification.queries if query.pin is not None)

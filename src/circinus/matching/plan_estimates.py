@@ -112,13 +112,18 @@ class PlanEstimates:
     def _is_excluded(self, query: str, plan: QueryPlan) -> bool:
         return (query, plan) in self._excluded or (query, None) in self._excluded
 
+    def without_exclusions(self) -> PlanEstimates:
+        """Return the estimates of all plans; cached ones are shared."""
+        other = copy(self)
+        other._excluded = set()
+        return other
+
     def with_query(self, query: Query) -> PlanEstimates:
         """Return the estimates with a query in place of the one of its name, and without exclusions.
 
         Cached estimates of other queries are shared.
         """
-        other = copy(self)
-        other._excluded = set()
+        other = self.without_exclusions()
         if query != self._queries.get(query.name):
             other._queries = self._queries | {query.name: query}
             other._estimators = self._estimators | {query.name: self._query_estimators(query)}
