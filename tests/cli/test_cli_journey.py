@@ -158,17 +158,18 @@ def test_a_budget_begins_with_the_command(application: Path, monkeypatch: pytest
     assert budgets_s == [4.0, 0.5]
 
 
-def test_explain_imports_nothing_that_plans(application: Path) -> None:
-    """Speed itself is not asserted; a plan that is only read needs neither NumPy nor what made it."""
+def test_reading_imports_nothing_that_plans_or_serves(application: Path) -> None:
+    """Speed itself is not asserted; what makes it slow is."""
     code = (
-        "import sys\nsys.argv = ['circinus', 'explain']\nfrom circinus.cli import main\n"
-        "try:\n    main()\nexcept SystemExit:\n    pass\nprint('LOADED', *sys.modules)"
+        "import sys\nfrom circinus.cli import main\nfor verb in ('explain', 'status'):\n    sys.argv[1:] = [verb]\n"
+        "    try:\n        main()\n    except SystemExit as end:\n        print('CODE', end.code)\n"
+        "print('LOADED', *sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=application, capture_output=True, text=True, check=True)
-    explained, _, modules = run.stdout.rpartition("LOADED")
-    assert "typing-aid  mend from till" in explained
-    unused = {"numpy", "sqlite3", "asyncio", "multiprocessing", "circinus.profiling.profile", "circinus.control"}
-    assert not unused & set(modules.split())
+    printed, _, modules = run.stdout.rpartition("LOADED")
+    assert re.findall(r"CODE (\d)", printed) == ["0", "1"]
+    parts = ("control", "profiling.profile", "estimation.estimator", "planning.ladder", "serving.local.daemon")
+    assert not {"numpy", "sqlite3", "multiprocessing", *(f"circinus.{part}" for part in parts)} & set(modules.split())
 
 
 def test_simulate_runs_the_plans_and_finds_what_was_promised(application: Path) -> None:
