@@ -12,6 +12,8 @@ from circinus.statistics.martingale import FRACTIONS, UNLIMITED
 from circinus.statistics.prediction import predictions
 
 _FIRST_FIT = 4
+_MAX_STAKES = 2**16
+"""Number of stakes computed at once: enough that calls cost little, few enough for the cache of a CPU."""
 
 
 def covariate_bet_payoffs(
@@ -68,12 +70,9 @@ def _payoffs(scores: FloatArray, covariates: Covariates, fitted: int, begin: int
     mean = predicted @ covariates.counts(fitted) / (population - fitted)
     relative = predicted / np.maximum(mean, 1e-9)[:, None]
     remaining, later = population - np.arange(begin, end), covariates.counts(end)
-    payoffs = np.ones((len(FRACTIONS), len(scores), end - begin))
-    for index, fraction in enumerate(FRACTIONS):
-        if fraction == 1.0:
-            continue  # all wealth is bet on scores: none is left for side bets
-        stakes = np.maximum(0.0, 1.0 - fraction * relative)
-        payoffs[index] = _fair(stakes[:, covariates.kind[begin:end]], stakes @ later, remaining)
+    stakes = np.maximum(0.0, 1.0 - FRACTIONS[:, None, None] * relative)
+    payoffs = _fair(stakes[:, :, covariates.kind[begin:end]], stakes @ later, remaining)
+    payoffs[FRACTIONS == 1.0] = 1.0  # all wealth is bet on scores: none is left for side bets
     return payoffs
 
 
@@ -85,12 +84,12 @@ def _weighted_payoffs(scores: FloatArray, covariates: Covariates, fitted: int, b
     expected = relative[:, None, :] * weights
     items, kind = np.arange(end - begin), covariates.kind[begin:end]
     payoffs = np.ones((len(FRACTIONS), len(scores), end - begin))
-    for index, fraction in enumerate(FRACTIONS):
-        if fraction == 1.0:
-            continue  # all wealth is bet on scores: none is left for side bets
-        stakes = np.maximum(0.0, 1.0 - fraction * expected)
-        means = (stakes * chances).sum(axis=2)
-        payoffs[index] = np.where(means > 1e-12, stakes[:, items, kind] / np.maximum(means, 1e-12), 1.0)
+    at_once = max(1, _MAX_STAKES // expected.size)
+    for first in range(1, len(FRACTIONS), at_once):  # fraction 1 bets all wealth on scores
+        part = slice(first, first + at_once)
+        stakes = np.maximum(0.0, 1.0 - FRACTIONS[part, None, None, None] * expected)
+        means = (stakes * chances).sum(axis=3)
+        payoffs[part] = np.where(means > 1e-12, stakes[:, :, items, kind] / np.maximum(means, 1e-12), 1.0)
     return payoffs
 
 
@@ -108,10 +107,10 @@ def _fair(stakes: FloatArray, later: FloatArray, remaining: IntArray) -> FloatAr
     """Return payoffs of stakes on the next n items, scaled to mean 1 over the remaining items.
 
     Args:
-        stakes: (k, n) stakes of at least 0 on each of the next n items.
-        later: (k,) sum of the stakes on all items after these.
+        stakes: (fractions, k, n) stakes of at least 0 on each of the next n items.
+        later: (fractions, k) sum of the stakes on all items after these.
         remaining: (n,) number of remaining items before each.
     """
     # Summed from the end: a difference of sums would be inexact if few stakes remain.
-    means = (np.cumsum(stakes[:, ::-1], axis=1)[:, ::-1] + later[:, None]) / remaining
+    means = (np.cumsum(stakes[..., ::-1], axis=-1)[..., ::-1] + later[..., None]) / remaining
     return np.where(means > 1e-12, stakes / np.maximum(means, 1e-12), 1.0)

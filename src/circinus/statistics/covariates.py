@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -123,19 +124,26 @@ class Covariates:
 
     def chances(self, begin: int, end: int) -> FloatArray:
         """Return (end - begin, kinds) the probability that an item is of each kind, given the items before it."""
-        drawn = np.zeros((end - begin, len(self.rows)))
-        drawn[np.arange(1, end - begin), self.kind[begin : end - 1]] = 1.0
-        remaining = self.counts(begin) - np.cumsum(drawn, axis=0)
-        return np.asarray(remaining / (len(self.kind) - np.arange(begin, end))[:, None])
+        return self._chances[begin:end]
 
     def weights(self, begin: int, end: int) -> FloatArray:
         """Return (end - begin, kinds) the share of each kind over its chance to be next; 0 once it is used up."""
-        chances = self.chances(begin, end)
-        return np.where(chances > 0, self.shares / np.maximum(chances, 1e-12), 0.0)
+        return self._weights[begin:end]
 
     def own_weights(self, begin: int, end: int) -> FloatArray:
         """Return (end - begin,) the weight of each item's own kind."""
         return np.asarray(self.weights(begin, end)[np.arange(end - begin), self.kind[begin:end]])
+
+    @cached_property
+    def _chances(self) -> FloatArray:
+        drawn = np.zeros((len(self.kind), len(self.rows)))
+        drawn[np.arange(1, len(self.kind)), self.kind[:-1]] = 1.0
+        remaining = self.counts(0) - np.cumsum(drawn, axis=0)
+        return np.asarray(remaining / (len(self.kind) - np.arange(len(self.kind)))[:, None])
+
+    @cached_property
+    def _weights(self) -> FloatArray:
+        return np.where(self._chances > 0, self.shares / np.maximum(self._chances, 1e-12), 0.0)
 
     def counts(self, begin: int) -> FloatArray:
         """Return (kinds,) the number of items of each kind from `begin` on."""

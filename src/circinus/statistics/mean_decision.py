@@ -50,16 +50,16 @@ def items_until_bounded(
 
 
 def items_until_decided(
-    margins: _Margins, variance: float, score_range: float, risk: float, population: int
+    margins: _Margins, variances: _Margins | float, score_range: float, risk: float, population: int
 ) -> _Margins:
     """Return the numbers of items at which means are expected to be decided, by Bernstein's inequality.
 
     Args:
         margins: positive distances of the means from their thresholds.
-        variance: variance of single scores.
+        variances: variances of single scores.
         score_range: greatest score minus the least.
         risk: risk of a wrong decision.
         population: number of its items, by which the numbers are corrected (Cochran, Sampling Techniques, 1977, 4.6).
     """
-    items = math.log(1 / risk) * (2 * variance / margins**2 + 2 / 3 * score_range / margins)
+    items = math.log(1 / risk) * (2 * variances / margins**2 + 2 / 3 * score_range / margins)
     return items / (1 + items / population)

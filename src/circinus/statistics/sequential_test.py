@@ -95,13 +95,15 @@ class SequentialThresholdTest:
         """
         grown = np.concatenate([self._scores, scores])
         unit = normalize_scores(grown[None], self._population, self._low, self._high)
-        for martingales, side in zip(self._martingales, (unit, 1.0 - unit), strict=True):
-            new, bets = side[:, self.items :], None
-            if self._covariates is not None:
-                bets = covariate_bet_payoffs(side, self._covariates, self.items, population=self._population)
-                if self._population == UNLIMITED:
-                    new = new * self._covariates.own_weights(self.items, len(grown))
-            martingales.extend(new, bets)
+        sides = np.concatenate([unit, 1.0 - unit])
+        new, bets = sides[:, self.items :], None
+        if self._covariates is not None:
+            bets = covariate_bet_payoffs(sides, self._covariates, self.items, population=self._population)
+            if self._population == UNLIMITED:
+                new = new * self._covariates.own_weights(self.items, len(grown))
+        for side, martingales in enumerate(self._martingales):
+            own = slice(side, side + 1)
+            martingales.extend(new[own], None if bets is None else bets[:, own])
         self._scores = grown
 
     @property
