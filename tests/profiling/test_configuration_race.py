@@ -161,7 +161,7 @@ def test_it_ends_with_everything_settled_and_named(seed: int, direction: str) ->
     judgements = standings.verdicts()
     assert Verdict.UNDECIDED not in _verdicts(judgements)
     assert standings.state.settled.all()
-    assert standings.target_items() == {c: standings.items(c) for c in case.configurations}
+    assert standings.target_items.tolist() == [standings.items(c) for c in case.configurations]
     kept = standings.state.certainly_met
     for k, (configuration, judgement) in enumerate(judgements.items()):
         if kept[k].any():

@@ -111,7 +111,7 @@ def _waits(case: Case) -> dict[int, tuple[float, float]]:
     for q in range(len(weights)):
         open_ = [k for k in range(len(state.items)) if state.open[k, q] and measured[k]]
         hopeful = [k for k in open_ if state.estimate_meets[k, q]]
-        needs_s = {k: case.seconds(k, expected_items_to_decide(k, q, state)) for k in open_}
+        needs_s = {k: case.seconds(k, int(expected_items_to_decide(np.array([k]), q, state)[0])) for k in open_}
         sure_s = [total_cpu_s[k] for k in range(len(state.items)) if state.meets[k, q]]
         if not open_:
             continue
@@ -222,7 +222,7 @@ def test_items_expected_grow_as_the_margin_falls_and_never_beyond_all(
 
     def expected(margin: float, variance: float) -> int:
         state = replace(case.state, means=np.array([0.5 + margin]), variances=np.array([variance]))
-        return expected_items_to_decide(0, 0, state)
+        return int(expected_items_to_decide(np.array([0]), 0, state)[0])
 
     found = expected(margin, variance)
     assert items < found <= ALL_ITEMS

@@ -113,9 +113,11 @@ class Listener:
     def __init__(self) -> None:
         self.told: list[ProfileProgress] = []
         self.failures: list[FailedConfiguration] = []
+        self.report: Callable[[], None] = lambda: None
 
     def progressed(self, progress: ProfileProgress) -> None:
         self.told.append(progress)
+        self.report()
 
     def failed(self, failure: FailedConfiguration) -> None:
         self.failures.append(failure)
@@ -274,6 +276,19 @@ def test_increments_grow_and_each_prefix_runs_once(large: Application) -> None:
         assert sizes[-1] > sizes[0]
     runs = {"prepare": 2, "left": 4, "right": 2, "joined": 4}
     assert trial.runner.now_s == pytest.approx(items * 0.25 * sum(runs.values()))
+
+
+def test_increments_go_on_where_their_overhead_is_long(large: Application) -> None:
+    """A report takes as long as 100 items, and a tenth of the measurement of all."""
+    trial = Trial(large, queries=[accuracy_query(0.5)], score=lambda *_: 0.48)
+
+    def report() -> None:
+        trial.runner.now_s += 100.0
+
+    trial.listener.report = report
+    standings = trial.run()
+    assert standings.state.settled.all()
+    assert [len(items) for _, items, _, _ in trial.runner.increments] == [8] * 4 + [112] * 4
 
 
 def test_what_is_settled_gets_no_more_items(large: Application) -> None:

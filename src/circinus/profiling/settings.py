@@ -16,6 +16,9 @@ class ProfilingSettings:
     decision_share: float = 0.2
     """Maximum share of the time for a sampler's decisions; in spaces too large to list, one may exceed it where nothing
     else is left to measure."""
+    overhead_share: float = 0.1
+    """Overhead of an increment relative to its measurement from which the increment gets more items. A configuration
+    exceeds the items that it needs by one increment at most, so that longer ones would save less than they waste."""
     first_profile_share: float = 0.5
     """Share of the budget for the first profile, whose verdicts rest on declared speeds."""
     latency_risk_share: float = 0.1

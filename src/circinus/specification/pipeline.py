@@ -188,11 +188,12 @@ class Pipeline(SpecModel):
     def topological_order(self) -> tuple[OperatorSpec, ...]:
         """Return the operators in topological order, with ties in the order of the specification."""
         done: dict[str, OperatorSpec] = {}
-        while len(done) < len(self.operators):
-            ready = [o for o in self.operators if o.name not in done and all(p in done for p in o.after)]
-            if not ready:
+        pending = {operator.name: operator for operator in self.operators}
+        while pending:
+            ready = next((o for o in pending.values() if all(parent in done for parent in o.after)), None)
+            if ready is None:
                 raise ValueError(f"the operators of pipeline {self.name} form a cycle")
-            done[ready[0].name] = ready[0]
+            done[ready.name] = pending.pop(ready.name)
         return tuple(done.values())
 
     def ancestors(self, name: str) -> tuple[str, ...]:

@@ -66,6 +66,7 @@ class LocalRunner:
         self._dataset = keys.dataset()
         self._pipeline = keys.pipeline
         self._topological = self._pipeline.topological_order()
+        self._lineages = {o.name: (*self._pipeline.ancestors(o.name), o.name) for o in self._pipeline.operators}
         self._cpus = available_cpus()
         self._timeout_s = timeout_s
         self._operators_s, self._loading_s = 0.0, self._session.loading_s
@@ -111,7 +112,7 @@ class LocalRunner:
         self, configuration: Configuration, items: Sequence[Item], operators: Sequence[str]
     ) -> OperatorsMeasurement:
         _, ran_s = self._outputs(configuration, items, operators)
-        lineages = {name for operator in operators for name in (*self._pipeline.ancestors(operator), operator)}
+        lineages = {name for operator in operators for name in self._lineages[operator]}
         return OperatorsMeasurement(
             runs=self._operator_runs(configuration, items, lineages),
             replicas={name: stats for name, stats in self._replicas_stats(configuration).items() if name in lineages},
@@ -283,8 +284,8 @@ class LocalRunner:
 
     def _prefix(self, operator: str, configuration: Configuration) -> str:
         """Return the key of an operator's runs on the items of the data set, with the CPUs that their times are for."""
-        lineage = (*self._pipeline.ancestors(operator), operator)
-        return " ".join((self._dataset, *(self._keys.service(name, configuration) for name in lineage)))
+        services = (self._keys.service(name, configuration) for name in self._lineages[operator])
+        return " ".join((self._dataset, *services))
 
     def _operator_runs(
         self, configuration: Configuration, items: Sequence[Item], operators: Iterable[str]

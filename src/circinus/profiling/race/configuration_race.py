@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -67,7 +66,8 @@ def next_measurement(
         if not len(open_):
             continue
         candidates, share = _candidates(open_, q, state)
-        expected_s = {int(k): seconds(int(k), expected_items_to_decide(int(k), q, state)) for k in candidates}
+        expected_items = expected_items_to_decide(candidates, q, state).tolist()
+        expected_s = {k: seconds(k, items) for k, items in zip(candidates.tolist(), expected_items, strict=True)}
         soonest = min(expected_s, key=lambda k: (expected_s[k], k))
         _add(values, soonest, share * float(weights[q]), expected_s[soonest])
     for k in np.flatnonzero(state.needs_latency_items & eligible):
@@ -101,16 +101,16 @@ def _candidates(open_: IntArray, requirement: int, state: RaceState) -> tuple[In
     return open_[total_cpu_s[open_] <= cheapest_s], max(saved, PROFILING.min_question_value)
 
 
-def expected_items_to_decide(configuration: int, requirement: int, state: RaceState) -> int:
-    """Return the number of items, at most all, at which a requirement is expected to be decided."""
+def expected_items_to_decide(configurations: IntArray, requirement: int, state: RaceState) -> IntArray:
+    """Return (n,) the number of items, at most all, at which a requirement is expected to be decided for each of n."""
     slo, all_items = state.slos.requirements[requirement].accuracy, state.confidence.items
     low, high = state.confidence.metric.range
-    distance = 0.0 if slo is None else abs(float(state.means[configuration]) - slo.threshold)
-    margin = max(distance, (high - low) / (2 * all_items))
-    variance = float(state.variances[configuration])
+    means, variances = state.means[configurations], state.variances[configurations]
+    distances = np.zeros(len(means)) if slo is None else np.abs(means - slo.threshold)
+    margins = np.maximum(distances, (high - low) / (2 * all_items))
     risk, population = state.confidence.side_risk, state.confidence.population
-    items = items_until_decided(margin, variance, high - low, risk, population)
-    return int(min(max(math.ceil(items), int(state.items[configuration]) + 1), all_items))
+    items = np.ceil(items_until_decided(margins, variances, high - low, risk, population))
+    return np.clip(items, state.items[configurations] + 1, all_items).astype(np.int64)
 
 
 def look_schedule(items: int) -> tuple[int, ...]:
@@ -197,6 +197,10 @@ class ConfigurationRace:
         for pair in {index, *np.flatnonzero(state.references == index).tolist()}:
             self._compare(pair)
 
+    def add_scores(self, configuration: Configuration, scores: Sequence[float]) -> None:
+        """Add the (n,) scores of a configuration on its next items."""
+        self.update_scores(configuration, np.concatenate([self._scores[self._index[configuration]], scores]))
+
     def update_usage(self, usage: ResourceUsage) -> None:
         """Update the resource usage of all configurations, which they are compared by from now on."""
         state, slow = self.state, self.state.slow
@@ -267,14 +271,16 @@ class ConfigurationRace:
             latency_only=latency_only,
         )
 
-    def target_items(self) -> dict[Configuration, int]:
-        """Return the expected final number of items of each configuration."""
+    @property
+    def target_items(self) -> IntArray:
+        """(k,) expected final number of items."""
         state, targets = self.state, self.state.items.copy()
         short = state.needs_latency_items
         targets[short] = np.maximum(targets[short], state.latency_items[short])
-        for index, q in np.argwhere(state.open).tolist():
-            targets[index] = max(targets[index], expected_items_to_decide(index, q, state))
-        return dict(zip(self.configurations, targets.tolist(), strict=True))
+        for q in np.flatnonzero(state.open.any(axis=0)).tolist():
+            open_ = np.flatnonzero(state.open[:, q])
+            targets[open_] = np.maximum(targets[open_], expected_items_to_decide(open_, q, state))
+        return targets
 
     def verdicts(self) -> dict[Configuration, ConfigurationVerdict]:
         """Return a verdict with its reason for every configuration that has not failed."""

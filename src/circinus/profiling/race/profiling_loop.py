@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Collection
+from functools import cached_property
+
+import numpy as np
 
 from circinus.arrays import IntArray
 from circinus.profiling.measurement.allocation_profiler import AllocationProfiler
@@ -16,6 +19,7 @@ from circinus.profiling.profile import PipelineProfile, StoppingCertificate, Tim
 from circinus.profiling.race.configuration_order import max_measured_configurations, prefix_order
 from circinus.profiling.race.configuration_race import ConfigurationRace
 from circinus.profiling.race.decision_pace import DecisionPace
+from circinus.profiling.race.increment_pace import IncrementPace
 from circinus.profiling.race.resource_usage import ResourceUsage
 from circinus.profiling.race.sampler import (
     ConfigurationSampler,
@@ -66,6 +70,10 @@ class ProfilingLoop:
         self._sampler = sampler
         self._current_profile = current_profile
         self._pace = DecisionPace(budget)
+        self._increments = IncrementPace()
+        self._selected_s = 0.0
+        """Seconds of selecting steps, up to the last increment."""
+        self._is_exhaustive = False
         self._decision: SamplerDecision | None = None
         self._suggestions: list[Suggestion] = []
         self._is_decided = False
@@ -144,7 +152,7 @@ class ProfilingLoop:
         Raises:
             ProfileError: see `run`.
         """
-        race = self._race
+        race, self._is_exhaustive = self._race, True
         for checkpoint in (race.checkpoints[0], race.checkpoints[-1]):
             for configuration in race.configurations:
                 if not race.is_closed(configuration):
@@ -182,11 +190,10 @@ class ProfilingLoop:
                 is_started = race.items(configuration) > 0
                 if not race.has(configuration):
                     race.add(configuration)
-                    race.update_usage(self._resource_usage())
                 is_suggested = bool(self._suggestions) and self._suggestions[0].configuration == configuration
                 if is_suggested:
                     del self._suggestions[0]
-                if self._increase(configuration, target, self._available_s):
+                if self._increase(configuration, self._paced(configuration, target), self._available_s):
                     stepped = True
                     if not is_started:
                         break  # its resource usage must be compared first
@@ -240,7 +247,7 @@ class ProfilingLoop:
         race, pipeline = self._race, self._measurer.pipeline
         if self._sampler is None or self._decision or configuration_count(pipeline) > PROFILING.max_measured:
             return None
-        unstarted = [c for c in prefix_order(pipeline) if not (race.items(c) or race.is_closed(c) or c in beyond)]
+        unstarted = [c for c in self._listed if not (race.items(c) or race.is_closed(c) or c in beyond)]
         first = race.checkpoints[0]
         fastest = min(unstarted, key=lambda c: self._time_estimator.increment_s(c, 0, first) or 0.0, default=None)
         return None if fastest is None else (fastest, first)
@@ -287,12 +294,17 @@ class ProfilingLoop:
         """Return the processing seconds until everything is measured, infinite if unknown or too much to count."""
         if configuration_count(self._measurer.pipeline) > PROFILING.max_measured:
             return math.inf
-        race = self._race
-        begins = {c: race.items(c) for c in prefix_order(self._measurer.pipeline) if not race.is_closed(c)}
-        return self._time_estimator.rest_s(begins, race.checkpoints[-1])
+        race, end = self._race, self._race.checkpoints[-1]
+        begins = {c: items for c in self._listed if (items := race.items(c)) < end and not race.is_closed(c)}
+        return self._time_estimator.rest_s(begins, end)
+
+    @cached_property
+    def _listed(self) -> tuple[Configuration, ...]:
+        """All configurations of a space that can be listed."""
+        return prefix_order(self._measurer.pipeline)
 
     def _measure_rest(self) -> None:
-        for configuration in prefix_order(self._measurer.pipeline):
+        for configuration in self._listed:
             self._race.add(configuration)
         with self._pace.selecting(-1):  # within a selection, and none itself
             self.run_exhaustively()
@@ -302,6 +314,11 @@ class ProfilingLoop:
 
     def _increment_s(self, configuration: Configuration, items: int) -> float:
         return self._time_estimator.increment_s(configuration, self._race.items(configuration), items) or 0.0
+
+    def _paced(self, configuration: Configuration, target: int) -> int:
+        """Return `target` or, where that takes too little for the overhead of an increment, a later analysis."""
+        sizes = [size for size in self._race.checkpoints if size >= target]
+        return self._increments.target(sizes, lambda items: self._increment_s(configuration, items))
 
     def _increase(self, configuration: Configuration, target: int, allowed_s: float, min_items: int = 0) -> bool:
         """Measure a configuration on more items, up to `target`, as far as `allowed_s` is expected to suffice.
@@ -331,10 +348,16 @@ class ProfilingLoop:
             self._measurer.record_failure(error.failure)
             self._observer.failed(error.failure)
             return True
-        self._learn(configuration)
+        end_s = self._budget.elapsed_s
+        if measurement is None or len(measurement.scores) < end - begin:  # some were stored
+            self._learn(configuration)
+        else:
+            self._race.add_scores(configuration, measurement.scores)
         if measurement is not None:
-            self._time_estimator.measured(configuration, end, measurement, self._budget.elapsed_s - start_s)
+            self._time_estimator.measured(configuration, end, measurement, end_s - start_s)
         self._report("scores", configuration)
+        selecting_s, self._selected_s = self._pace.selection_s - self._selected_s, self._pace.selection_s
+        self._increments.add(self._budget.elapsed_s - end_s + selecting_s)
         return True
 
     def _affordable(self, configuration: Configuration, begin: int, target: int, allowed_s: float) -> int:
@@ -356,16 +379,18 @@ class ProfilingLoop:
         self._report("allocations", configuration)
 
     def _report(self, phase: str, configuration: Configuration) -> None:
-        race, targets = self._race, self._race.target_items()
+        race, items = self._race, self._race.state.items
+        targets = np.full_like(items, race.checkpoints[-1]) if self._is_exhaustive else race.target_items
         expected_s = 0.0
-        for target, items in targets.items():
-            expected_s += self._time_estimator.increment_s(target, race.items(target), items) or 0.0
+        for index in np.flatnonzero(targets > items).tolist():
+            increment = race.configurations[index], int(items[index]), int(targets[index])
+            expected_s += self._time_estimator.increment_s(*increment) or 0.0
         self._observer.progressed(
             ProfileProgress(
                 phase=phase,
                 configuration=configuration,
-                done=sum(race.items(c) for c in race.configurations),
-                total=sum(targets.values()),
+                done=int(items.sum()),
+                total=int(targets.sum()),
                 elapsed_s=self._budget.elapsed_s,
                 remaining_s=min(expected_s, self._budget.remaining_s),
                 settled=int(race.state.settled.sum()),

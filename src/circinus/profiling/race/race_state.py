@@ -95,14 +95,14 @@ class RaceState:
         )
 
     def followed_by(self, added: RaceState) -> RaceState:
-        """Return the state with further configurations; the usage has to be compared again."""
+        """Return the state with further, unmeasured configurations."""
         own = {field.name: getattr(self, field.name) for field in fields(self)}
         joined: dict[str, Any] = {
             name: np.concatenate([array, getattr(added, name)])
             for name, array in own.items()
             if isinstance(array, np.ndarray)
         }
-        return replace(self, usage=ResourceUsage.empty(len(joined["items"])), **joined)
+        return replace(self, usage=self.usage.followed_by_unmeasured(len(added.items)), **joined)
 
     def with_row(self, index: int, **values: object) -> RaceState:
         """Return the state with other values of one configuration."""
@@ -137,8 +137,9 @@ class RaceState:
         """(k, q) whether the estimated mean score meets the accuracy SLO."""
         meets = np.ones(self.accurate.shape, dtype=bool)
         for column, requirement in enumerate(self.slos.requirements):
-            if requirement.accuracy is not None:
-                meets[:, column] = [requirement.accuracy.is_met_by(mean) for mean in self.means.tolist()]
+            if (slo := requirement.accuracy) is not None:
+                margins = self.means - slo.limit if slo.is_minimum else slo.limit - self.means
+                meets[:, column] = margins >= -slo.tolerance
         return meets
 
     @cached_property

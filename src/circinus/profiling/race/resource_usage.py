@@ -47,6 +47,20 @@ class ResourceUsage:
         zeros = np.zeros(configurations, dtype=np.int64)
         return cls(unmeasured, unmeasured, unmeasured[:, :, 0], zeros, zeros[:, None])
 
+    def followed_by_unmeasured(self, configurations: int) -> ResourceUsage:
+        """Return the usage with further configurations, which are unmeasured."""
+        nan = np.full((configurations, *self.cpu_s.shape[1:]), np.nan)
+        latency_s = self.min_latency_s
+        return ResourceUsage(
+            np.concatenate([self.cpu_s, nan]),
+            np.concatenate([self.output_bytes, nan]),
+            np.concatenate([self.memory_bytes, nan[:, :, 0]]),
+            np.concatenate([self.items, np.zeros(configurations, dtype=np.int64)]),
+            np.concatenate([self.knob_ids, np.full((configurations, self.knob_ids.shape[1]), -1)]),
+            None if latency_s is None else np.concatenate([latency_s, nan[:, 0]]),
+            self.tolerance,
+        )
+
     @cached_property
     def total_cpu_s(self) -> FloatArray:
         """(k,) mean CPU seconds of an item; NaN if none was measured."""

@@ -24,6 +24,8 @@ class StoreWriter:
         self._keys = keys
         self._pipeline = keys.pipeline
         self._seed = dataset.seed
+        self._declared: set[Configuration] = set()
+        """Configurations whose keys were committed."""
         with store.transaction():
             if keys.machine is not None and not keys.origin:
                 machine = keys.machine.cpu_model, keys.machine.cores
@@ -65,16 +67,24 @@ class StoreWriter:
             if counted:
                 write_effort(store, ids[effort], measurement.compute_s, measurement.saved_s)
                 store.write("DELETE FROM failure WHERE subject = ?", [(ids[score],)])
-            self._write_scored(configuration, ids[score])
-            self._write_recordings(configuration)
+            is_new = configuration not in self._declared
+            if is_new:
+                self._write_scored(configuration, ids[score])
+                self._write_recordings(configuration)
+        if is_new:
+            self._declared.add(configuration)
 
     def declare(self, configurations: Sequence[Configuration]) -> None:
         """Commit that the scores and prefixes of these configurations have their current keys."""
+        new = [configuration for configuration in configurations if configuration not in self._declared]
+        if not new:
+            return
         with self._store.transaction():
-            ids = self._store.ids([self._keys.score(configuration) for configuration in configurations])
-            for configuration in configurations:
+            ids = self._store.ids([self._keys.score(configuration) for configuration in new])
+            for configuration in new:
                 self._write_scored(configuration, ids[self._keys.score(configuration)])
                 self._write_recordings(configuration)
+        self._declared.update(new)
 
     def scored(self, configuration: Configuration, items: Sequence[str], scores: Sequence[float]) -> None:
         """Commit scores of stored outputs."""

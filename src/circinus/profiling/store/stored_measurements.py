@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class StoredMeasurements:
         self._runs = read_services(
             store, (keys.service(name, c) for c in configurations for name in operators), ordered
         )
-        self._run_times = read_run_times(store, self._runs, ordered)
+        self._store, self._ordered = store, ordered
         self._scores = read_scores(store, map(keys.score, configurations), ordered)
         self._replicas = read_replicas(
             store, (keys.replica(name, c[name]) for c in configurations for name in operators)
@@ -59,6 +60,10 @@ class StoredMeasurements:
         service_s = {content_hash: runs.service_s for content_hash, runs in self._runs.items()}
         self._speeds = measured_speeds(store, keys, configurations, ordered, service_s)
         self._operators: dict[tuple[str, str, int], OperatorProfile] = {}
+
+    @cached_property
+    def _run_times(self) -> Mapping[str, FloatArray]:
+        return read_run_times(self._store, self._runs, self._ordered)  # resource usage does without them
 
     def measured_prefix(self, configuration: Configuration) -> int:
         """Return the length of the longest prefix of the order without a missing measurement."""
