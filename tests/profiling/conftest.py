@@ -13,6 +13,16 @@ import pytest
 from inline_replica import InlineReplica
 from sample_application import SOURCES, Application
 
+from circinus.profiling.race.profiling_loop import ProfilingLoop
+from circinus.specification import Configuration
+
+
+class UnpacedLoop(ProfilingLoop):
+    """Each analysis ends an increment, however slow the machine of the tests is."""
+
+    def _paced(self, configuration: Configuration, target: int) -> int:
+        return target
+
 
 @pytest.fixture
 def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Application]:
@@ -22,6 +32,7 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App
     monkeypatch.setenv("SAMPLE_LOG", str(tmp_path / "calls.log"))
     # Runs that waited for a CPU are not repeated, however busy the machine of the tests is.
     monkeypatch.setattr("circinus.profiling.profiler.busy_share", lambda: math.inf)
+    monkeypatch.setattr("circinus.profiling.profiler.ProfilingLoop", UnpacedLoop)
     found = Application(tmp_path)
     for module, source in SOURCES.items():
         found.write(module, source)

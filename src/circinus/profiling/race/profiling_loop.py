@@ -39,7 +39,8 @@ class ProfilingLoop:
     prefix runs once. Then allocations are measured. Then each increment goes where it is expected to decide most
     (`next_measurement`), until no question is open. With a sampler the first round covers few configurations, and the
     sampler suggests what to measure next, started or not. Where increments are short, several follow one decision
-    (`DecisionPace`): its suggestions, then what `next_measurement` returns.
+    (`DecisionPace`): its suggestions, then what `next_measurement` returns. They get longer where their overhead is
+    large for what they measure (`IncrementPace`).
     """
 
     def __init__(
@@ -316,7 +317,12 @@ class ProfilingLoop:
         return self._time_estimator.increment_s(configuration, self._race.items(configuration), items) or 0.0
 
     def _paced(self, configuration: Configuration, target: int) -> int:
-        """Return `target` or, where that takes too little for the overhead of an increment, a later analysis."""
+        """Return `target` or, where that takes too little for the overhead of an increment, a later analysis.
+
+        The first increment of a configuration is not extended, as its knob values may be slower than expected.
+        """
+        if not self._race.items(configuration):
+            return target
         sizes = [size for size in self._race.checkpoints if size >= target]
         return self._increments.target(sizes, lambda items: self._increment_s(configuration, items))
 
@@ -379,8 +385,9 @@ class ProfilingLoop:
         self._report("allocations", configuration)
 
     def _report(self, phase: str, configuration: Configuration) -> None:
-        race, items = self._race, self._race.state.items
-        targets = np.full_like(items, race.checkpoints[-1]) if self._is_exhaustive else race.target_items
+        race, state, items = self._race, self._race.state, self._race.state.items
+        everything = np.where(state.failed | state.exhausted, items, race.checkpoints[-1])
+        targets = everything if self._is_exhaustive else race.target_items
         expected_s = 0.0
         for index in np.flatnonzero(targets > items).tolist():
             increment = race.configurations[index], int(items[index]), int(targets[index])
@@ -393,7 +400,7 @@ class ProfilingLoop:
                 total=int(targets.sum()),
                 elapsed_s=self._budget.elapsed_s,
                 remaining_s=min(expected_s, self._budget.remaining_s),
-                settled=int(race.state.settled.sum()),
+                settled=int(state.settled.sum()),
                 candidates=len(race.configurations),
             )
         )
