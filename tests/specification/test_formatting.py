@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from circinus.specification.formatting import (
@@ -110,6 +110,7 @@ def test_bounds_are_printed_on_the_side_on_which_they_hold(value: float) -> None
 
 
 @given(st.floats(1e-3, 1e3), st.integers(1, 9))
+@example(1.645, 4)
 def test_a_value_below_a_limit_is_printed_below_it(limit: float, decimals: int) -> None:
     limit = float(f"{limit:.6g}")
     value = limit * (1 - 10.0**-decimals)

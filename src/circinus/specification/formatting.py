@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from enum import Enum
+from itertools import pairwise
 from typing import Protocol
 
 from circinus.specification.units import BANDWIDTH, DURATION, SIZE, Quantity
@@ -59,8 +60,12 @@ _UNIT_SHARE: dict[Rounding, float] = {Rounding.NEAREST: 0.9995, Rounding.UP: 0.9
 
 
 def digits_apart(value: float, limit: float) -> int:
-    """Return the number of significant digits, at least three, with which a value differs from a limit as printed."""
-    return next((n for n in range(_DIGITS, _MAX_DIGITS) if f"{value:.{n}g}" != f"{limit:.{n}g}"), _MAX_DIGITS)
+    """Return the number of significant digits, at least three, with which a value differs from a limit as printed.
+
+    It also differs with one digit more, as scores may be printed.
+    """
+    apart = [f"{value:.{n}g}" != f"{limit:.{n}g}" for n in range(_DIGITS, _MAX_DIGITS + 1)]
+    return next((n for n, both in enumerate(pairwise(apart), _DIGITS) if all(both)), _MAX_DIGITS)
 
 
 def digits_within(bound: float, limit: float, rounding: Rounding) -> int:
