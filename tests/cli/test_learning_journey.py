@@ -66,7 +66,8 @@ def test_traffic_corrects_later_plans_and_corrections_do_not_compound(applicatio
         assert not first["observations_kept"]
         assert first["learning"]["refused"] == []
         for seen in first["learning"]["observations"]:
-            assert math.exp(seen["log_ratio"]) == pytest.approx(PROMISED / EMULATED)
+            # Batches at the ends of the test have items outside it, if the machine is busy enough to form them.
+            assert math.exp(seen["log_ratio"]) == pytest.approx(PROMISED / EMULATED, rel=0.02)
             assert seen["mode"] == "replay"
         assert first["learning"]["observations"]
         assert load_observations(store) == ()
