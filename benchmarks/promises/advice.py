@@ -21,8 +21,7 @@ from circinus.specification import SloKind
 
 _ALONE = re.compile(r"with the infrastructure to itself, (.*) would do")
 _LIMIT = re.compile(r"`([^`]+)` instead of")
-_NOTHING = re.compile(r"no relaxation of a single (SLO|objective)")
-_NOTHING_ALONE = "relaxing a single SLO does not suffice"
+_NOTHING = "no relaxation of a single SLO"
 _PROFILE = re.compile(r"`circinus profile`")
 _WIDE = {SloKind.LATENCY: (1.1, 1.5, 3.0, 100.0), SloKind.COST: (1.2, 3.0, 100.0), SloKind.ACCURACY: (0.05, 0.2, 1.0)}
 """Changes of a single SLO that a search tries, as shares of its limit."""
@@ -84,10 +83,8 @@ class _Follower:
             if "smallest" in text:
                 half = self._halfway(relaxation.slos)
                 yield self._result("smallest relaxation", str(half), not self._admits(self._with_slos(half)))
-        if _NOTHING.search(text):
-            yield self._nothing("nothing would", alone=False)
-        if _NOTHING_ALONE in text:
-            yield self._nothing("nothing would, alone", alone=True)
+        if _NOTHING in text:
+            yield self._nothing()
         for line in _LIMIT.findall(limits[1]) if (limits := _ALONE.search(text)) else ():
             ((kind_of_slo, slo),) = c.Slos.parse(line).by_kind.items()
             slos = self.query.slos.replaced(kind_of_slo, slo)
@@ -122,18 +119,16 @@ class _Follower:
             slos = slos.replaced(kind, slo.with_limit((slo.limit + relaxed.by_kind[kind].limit) / 2))
         return slos
 
-    def _nothing(self, kind: str, *, alone: bool) -> Followed:
+    def _nothing(self) -> Followed:
         """Search single changes, the widest first, until one serves the query."""
-        serves = self._serves_alone if alone else self._admits
         slos = self.query.slos
         for kind_of_slo, slo in slos.by_kind.items():
             for share in reversed(_WIDE[kind_of_slo]):
                 changed = slos.replaced(kind_of_slo, slo.relaxed_by(share))
-                if serves(self._with_slos(changed)):
-                    return self._result(
-                        kind, f"{kind_of_slo} {slo} -> {changed.by_kind[kind_of_slo].limit_text}", False
-                    )
-        return self._result(kind, "", True)
+                if self._admits(self._with_slos(changed)):
+                    change = f"{kind_of_slo} {slo} -> {changed.by_kind[kind_of_slo].limit_text}"
+                    return self._result("nothing would", change, False)
+        return self._result("nothing would", "", True)
 
     def _admits(self, query: c.Query) -> bool:
         workspace = self.application.workspace(with_query(self.specification, query))

@@ -23,6 +23,7 @@ from circinus.serving.engine import DROPPED_LATE
 from circinus.serving.loadtest.load_report import LoadReport, QueryMeasurement
 from circinus.serving.loadtest.load_test import LoadProgress, LoadSpec, run_load_test
 from circinus.serving.loadtest.open_loop import RequestOutcome
+from circinus.serving.loadtest.request_sample import _smallest
 from circinus.serving.loadtest.scoring import ERRORS_KEPT, measure_queries
 from circinus.serving.local.engine import LocalEngine
 from circinus.specification import (
@@ -95,6 +96,12 @@ def test_the_duration_that_decides_an_slo_does() -> None:
     longer = measured(first.decisive_duration_s)
     assert (longer.verdict, longer.items) == ("yes", first.decisive_items)
     assert measured(first.decisive_duration_s - 5.0).verdict == "unsure"
+    assert measured(0.15).decisive_duration_s is None, "too short to be prolonged"
+
+
+@pytest.mark.parametrize(("least", "expected"), [(14, 14), (20, 20), (21, None), (13, 13)])
+def test_the_smallest_longer_test_is_sought_up_to_the_limit(least: int, expected: int | None) -> None:
+    assert _smallest(lambda number: number >= least, above=12, limit=20) == expected
 
 
 def test_warm_up_is_sent_and_not_measured() -> None:

@@ -192,6 +192,8 @@ class Advised:
     """Rejected queries among those asked for that changes were not searched for."""
     measured_since: tuple[str, ...] = ()
     """Pipelines that were measured further since the plan was made."""
+    reason: str = ""
+    """Why none could be searched for."""
 
 
 def advise_rejected(opened: LoadedPlan, names: Collection[str] | None) -> Advised:
@@ -209,8 +211,8 @@ def advise_rejected(opened: LoadedPlan, names: Collection[str] | None) -> Advise
     try:
         profiles = opened.profiles(pipelines_in_use(opened.specification))
         planner = AdmissionPlanner.of(opened.specification, profiles, matching)
-    except (ProfileError, PlanningError):
-        return Advised(opened.plan_set, tuple(rejected))
+    except (ProfileError, PlanningError) as error:
+        return Advised(opened.plan_set, tuple(rejected), reason=str(error))
     rejections = tuple(
         advise(planner, rejection) if rejection.query in selected else rejection for rejection in matching.rejections
     )

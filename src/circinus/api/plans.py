@@ -245,6 +245,8 @@ class Explanation(Result):
     """Pipelines of rejected queries that were measured further since the plan was made."""
     unsearched: tuple[str, ...] = ()
     """Explained rejected queries for which no changes were searched that would serve them."""
+    unsearched_reason: str = ""
+    """Why none could be searched for, if that is the reason."""
 
     def decisions(self) -> Mapping[str, Assignment | Rejection]:
         """Return the decision on each explained query."""
@@ -311,8 +313,9 @@ class Explanation(Result):
             if rejection.query in self.queries:
                 console.print(rejection_explanation(rejection, *self._shown(rejection)))
         if self.unsearched:
-            text = f"changes that would serve {', '.join(self.unsearched)} were not searched; "
-            console.print(Text(f"{text}`circinus explain {self.unsearched[0]}` does", style="yellow"))
+            reason = self.unsearched_reason or f"`circinus explain {self.unsearched[0]}` does"
+            text = f"changes that would serve {', '.join(self.unsearched)} were not searched: {reason}"
+            console.print(Text(text, style="yellow"))
         for name in sorted({query.pipeline for query in self.queries.values()} & self.plan.file.coverage.keys()):
             since = (
                 "; it was measured further since, `circinus plan` decides again" if name in self.measured_since else ""

@@ -25,7 +25,7 @@ from circinus.profiling import load_observations, load_profile
 if TYPE_CHECKING:
     from circinus.api.engine_handle import EngineHandle
     from circinus.profiling import Calibration, MeasurementBackend, PipelineProfile, ServiceTimeObservation
-    from circinus.specification import Specification
+    from circinus.specification import Configuration, Specification
 
 _log = logging.getLogger(__name__)
 
@@ -134,18 +134,27 @@ def _with_shared(
     explorer = make_sampler(specification, profile.pipeline)
     load = partial(load_profile, specification, profile.pipeline, store, seed=seed, source=source, explorer=explorer)
     try:
-        measured = {c.configuration: len(c.items) for c in load().configurations}
+        shared = load()
     except ProfileError:  # nothing could be measured
         return profile
-    if measured == {c.configuration: len(c.items) for c in profile.configurations}:
+    if _item_counts(shared) == _item_counts(profile):
         return profile
+    from circinus.profiling import SamplerDecision
+
+    decision = None
+    if profile.certificate is not None and not profile.certificate.is_computed:  # the budget had no time for it
+        decision = SamplerDecision((), replace(profile.certificate, unmeasured=shared.unmeasured), {})
     return replace(
-        load(with_verdicts=True),
+        load(with_verdicts=True, decision=decision),
         interrupted=profile.interrupted,
         failed_in_run=profile.failed_in_run,
         class_reports=profile.class_reports,
         spent=profile.spent,
     )
+
+
+def _item_counts(profile: PipelineProfile) -> dict[Configuration, int]:
+    return {configuration.configuration: len(configuration.items) for configuration in profile.configurations}
 
 
 def _in_passes(

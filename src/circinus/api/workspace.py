@@ -269,7 +269,7 @@ class Workspace(ReportingWorkspace):
         from circinus.api.planning_service import advise_rejected
 
         advised = advise_rejected(opened, queries)
-        plan, searched = replace(plan, file=advised.file), (advised.measured_since, advised.unsearched)
+        plan, searched = replace(plan, file=advised.file), (advised.measured_since, advised.unsearched, advised.reason)
         return Explanation(plan, explained, self.specification, queries is None, *searched)
 
     def simulate(

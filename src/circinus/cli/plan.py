@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from circinus.specification import Specification
 
 _INCUMBENT = "Running plan"
-_COLLECTED_ALLOCATIONS = 50_000
-"""Allocations between garbage collections. Results of planning have no cycles, and with the default of 700 a collector
-that looks for them takes 6 % of planning 100 queries."""
 _WOULD_CHANGE = 4
 """Exit code of `--diff` where a query would get another plan."""
 
@@ -109,7 +105,6 @@ def plan(
     from circinus.cli.output import elapsed_time, print_json, progress_bar
     from circinus.errors import PlanningError
 
-    gc.set_threshold(_COLLECTED_ALLOCATIONS)
     workspace = Workspace(paths, store=store, seed=seed)
     specification = workspace.specification
     incumbent, warning = _incumbent(previous, output, from_scratch, churn_price > 0 or max_changes is not None)

@@ -19,6 +19,7 @@ from circinus.specification.formatting import (
     Formatting,
     Rounding,
     ceil_significant,
+    digits_within,
     format_duration,
     format_range,
     format_score,
@@ -137,13 +138,20 @@ _COLORED = {
 
 
 def _bounds_text(query: QueryMeasurement, kind: SloKind, format_value: Formatting) -> str:
-    """Return the bounds, or "" if they are not measured or do not differ."""
+    """Return the bounds, or "" if they are not measured or do not differ; one that meets the limit is printed so."""
     bounds = (query.bounds or {}).get(kind)
     if bounds is None or bounds.lower == bounds.upper:
         return ""
-    lower = "?" if bounds.lower is None else format_value(bounds.lower, rounding=Rounding.DOWN)
-    upper = "?" if bounds.upper is None else format_value(bounds.upper, rounding=Rounding.UP)
-    return f"{lower} to {upper}"
+    ends = (bounds.lower, Rounding.DOWN), (bounds.upper, Rounding.UP)
+    slo = None if query.slos is None else query.slos.by_kind.get(kind)
+    texts = ("?" if end is None else _bound_text(end, slo, rounding, format_value) for end, rounding in ends)
+    return " to ".join(texts)
+
+
+def _bound_text(bound: float, slo: Slo | None, rounding: Rounding, format_value: Formatting) -> str:
+    if slo is None:
+        return format_value(bound, rounding=rounding)
+    return format_value(bound, digits_within(bound, slo.limit, rounding), rounding=rounding)
 
 
 def _prediction_text(slo: Slo | None, estimate: Interval, format_value: Formatting) -> str:
@@ -153,7 +161,7 @@ def _prediction_text(slo: Slo | None, estimate: Interval, format_value: Formatti
     promised, sign, rounding = slo.worst(estimate), "≤", Rounding.UP
     if slo.is_minimum:
         sign, rounding = "≥", Rounding.DOWN
-    bound = "no bound" if promised >= UNBOUNDED_S else f"{sign} {format_value(promised, rounding=rounding)}"
+    bound = "no bound" if promised >= UNBOUNDED_S else f"{sign} {_bound_text(promised, slo, rounding, format_value)}"
     return f"{format_value(estimate.value)}\n{bound}"
 
 
@@ -193,7 +201,7 @@ def _decisive_text(report: LoadReport) -> str:
     for query in unsure:
         if not query.requests:
             parts.append(f"a longer test has requests of {query.query}")
-        elif _is_disturbed(report) and _may_be_late(query) and _excess_s(query) > 0:
+        elif _is_disturbed(report) and _may_be_late(query) and query in _exceeding(report):
             disturbed.append(query.query)
         elif query.decisive_items is None:
             close.append(query)
@@ -227,7 +235,7 @@ def _decisive_text(report: LoadReport) -> str:
 def _is_narrowed_by_items(query: QueryMeasurement) -> bool:
     """Return whether bounds are wide as few items were sent: those of a score, or of a latency before all items."""
     unsure = {kind for kind, verdict in (query.verdicts or {}).items() if verdict is SloVerdict.UNSURE}
-    return SloKind.ACCURACY in unsure or query.items < query.available_items
+    return SloKind.ACCURACY in unsure or (SloKind.LATENCY in unsure and query.items < query.available_items)
 
 
 def _is_disturbed(report: LoadReport) -> bool:
@@ -261,14 +269,13 @@ def _disturbance_text(report: LoadReport) -> str:
 
 def _excess_text(report: LoadReport) -> str:
     """Return how far latencies exceed the plan's bounds, with the parts that bounds do not contain, or ""."""
-    exceeding = [query for query in report.queries if _excess_s(query) > 0] if report.rate_factor <= 1 else []
+    exceeding = sorted(_exceeding(report), key=_excess_s, reverse=True)
     if not exceeding:
         return ""
-    exceeding.sort(key=_excess_s, reverse=True)
     parts = []
     for query in exceeding[:_SHOWN]:
         if query.percentile_engine_s is None or query.percentile_lag_s is None:
-            parts.append(f"{query.query} has no response")
+            parts.append(f"{query.query} has no response at its percentile")
             continue
         own, late = format_duration(query.percentile_engine_s), format_duration(query.percentile_lag_s)
         parts.append(f"{query.query} by {format_duration(_excess_s(query))} (engine {own}, late sending {late})")
@@ -278,6 +285,11 @@ def _excess_text(report: LoadReport) -> str:
         f"latencies exceed the plan's bounds, which contain neither the engine's own time nor late sending: "
         f"{', '.join(parts)}"
     )
+
+
+def _exceeding(report: LoadReport) -> list[QueryMeasurement]:
+    """Return the queries with latencies above the plan's bounds, which are those at the planned load."""
+    return [query for query in report.queries if report.rate_factor <= 1 and _excess_s(query) > 0]
 
 
 def _excess_s(query: QueryMeasurement) -> float:

@@ -56,6 +56,7 @@ def load_profile(
     from_other_machines: bool = False,
     with_verdicts: bool = False,
     explorer: ConfigurationSampler | None = None,
+    decision: SamplerDecision | None = None,
 ) -> PipelineProfile:
     """Load the profile of a pipeline with its current specification and code.
 
@@ -70,6 +71,7 @@ def load_profile(
         from_other_machines: whether to exclude measurements of this machine.
         with_verdicts: whether to add the verdicts of all configurations (`PipelineProfile.verdicts`).
         explorer: sampler that selected the configurations to measure; default: all.
+        decision: decision of the explorer; by default it is made, unless the store has one.
 
     Raises:
         ProfileError: the store is missing, or has no measurement of the current version of the pipeline.
@@ -85,6 +87,7 @@ def load_profile(
             from_other_machines=from_other_machines,
             with_verdicts=with_verdicts,
             explorer=explorer,
+            decision=decision,
         ).profile
 
 
@@ -98,6 +101,7 @@ def read_profile(
     from_other_machines: bool = False,
     with_verdicts: bool = False,
     explorer: ConfigurationSampler | None = None,
+    decision: SamplerDecision | None = None,
 ) -> LoadedProfile:
     """Load a profile from an open store (see `load_profile`)."""
     source = source or LocalBackend(specification.module_paths)
@@ -113,7 +117,14 @@ def read_profile(
         if dataset is None:
             break
         profile = build_profile(
-            store, keys, dataset, slos, with_verdicts=with_verdicts, explorer=explorer, stored_for=specification
+            store,
+            keys,
+            dataset,
+            slos,
+            with_verdicts=with_verdicts,
+            explorer=explorer,
+            stored_for=specification,
+            decision=decision,
         )
         loaded = LoadedProfile(profile, keys, dataset)
         if profile.configurations:

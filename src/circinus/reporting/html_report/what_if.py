@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 
 from circinus.reporting.html_report.content import ReportContent, WhatIf
 from circinus.reporting.html_report.markup import Html, element, join, paragraph, table
+from circinus.reporting.plan_table import latency_bound_text
 from circinus.reporting.simulation_table import simulated_latency
 from circinus.simulation.report import QueryOutcome, SimulationReport
-from circinus.specification.formatting import format_duration, format_latency_bound, with_metric
+from circinus.specification.formatting import format_duration, with_metric
 
 
 def what_if_section(content: ReportContent, what_if: WhatIf) -> Html:
@@ -36,8 +37,9 @@ def _loads(content: ReportContent, what_if: WhatIf) -> Iterator[Html]:
     rows = [row("queries that keep their SLOs", kept, (element("strong", _kept(report)) for report in what_if.loads))]
     for number, outcome in enumerate(first.queries):
         outcomes = (_outcome(report.queries[number]) for report in what_if.loads)
-        latency_s = estimates[outcome.query].latency_s
-        as_planned = f"{format_duration(latency_s.value)} ≤ {format_latency_bound(latency_s.upper)}"
+        estimate = estimates[outcome.query]
+        bound = latency_bound_text(estimate, content.queries[outcome.query].slos)
+        as_planned = f"{format_duration(estimate.latency_s.value)} ≤ {bound}"
         rows.append(row(outcome.query, as_planned, outcomes))
     yield element("h3", "This plan under other loads")
     yield table(row("query", "1× load, as planned", (f"{report.load:g}× load" for report in what_if.loads)), rows)

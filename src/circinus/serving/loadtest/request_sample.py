@@ -146,7 +146,10 @@ def decisive_test(
     if steps is not None:
         return DecisiveTest(len(set(items_of_test(query.name, steps * _STEP_S))), steps * _STEP_S)
     distinct = len(set(sample.items))
-    if max(distinct, len(set(items_of_test(query.name, limit * _STEP_S)))) < available:
+    longest = items_of_test(query.name, limit * _STEP_S) if limit else ()
+    if max(distinct, len(set(longest))) < available:
+        return None
+    if SloKind.COST in slos and not decides(sample, [SloKind.COST]):
         return None
     by_items = [kind for kind in slos if kind is not SloKind.COST]  # the cost varies with requests, not items
     count = _smallest(lambda n: decides(sample.with_item_count(n), by_items), available, _MAX_FACTOR * distinct)
@@ -157,12 +160,12 @@ def _smallest(holds: Callable[[int], bool], above: int, limit: int) -> int | Non
     """Return about the smallest number above `above` for which a condition holds, if it holds for all larger ones.
 
     Returns:
-        The number; None if the condition does not hold for `above + 1` times powers of two up to `limit`.
+        The number; None if the condition does not hold for `limit`.
     """
-    number = above + 1
-    while number <= limit and not holds(number):
-        above, number = number, 2 * number
-    if number > limit:
+    number = min(above + 1, limit)
+    while above < limit and not holds(number):
+        above, number = number, min(2 * number, limit)
+    if above >= limit:
         return None
     while number - above > max(1, number // _PRECISION):
         middle = (above + number) // 2
