@@ -116,7 +116,7 @@ class Estimator:
         self._percentile: PercentileEstimator = template._percentile if template else latency_percentile(query)
         usual = query.model_copy(update={"risk": Query.model_fields["risk"].default})
         self._usual: Estimator | None = None
-        """Estimator at the default risk, if that draws other scenarios: a plan's latency depends on no risk."""
+        """Estimator at the default risk, if that draws other scenarios: the expected latency depends on no risk."""
         if latency_percentile(usual).grid != self._percentile.grid:
             self._usual = Estimator(
                 usual,
@@ -158,8 +158,8 @@ class Estimator:
         timeline = self._follow(plan, conditions)
         latency_s = self._percentile.guaranteed(timeline.expected_and_pessimistic_s)
         if self._usual is not None:
-            value_s = self._usual._percentile.of(self._usual.latency_s(plan, conditions)).value
-            latency_s = replace(latency_s, value=min(max(value_s, latency_s.lower), latency_s.upper))
+            value_s = min(self._usual._percentile.of(self._usual.latency_s(plan, conditions)).value, latency_s.upper)
+            latency_s = replace(latency_s, value=value_s, lower=min(latency_s.lower, value_s))
         sent_to = destinations(self._order, self._sinks, timeline.sites)
         links = self._transfers.link_uses(self._sizes, timeline.sites, sent_to, guaranteed=conditions is None)
         transfers_usd_per_h = transfer_usd_per_h(links)

@@ -75,9 +75,9 @@ class AdmissionProblem:
         excess = (1 + late[own]) * limit_s / confirmed.estimate.latency_s.upper - 1
         below = [position for position in late if cheaper and added[position] < added[own] - EQUAL_USD_PER_H]
 
-        def key(position: int) -> tuple[bool, float]:
+        def key(position: int) -> tuple[bool, float, float]:
             is_likely = late[position] <= excess
-            return not is_likely, float(added[position]) if is_likely else late[position]
+            return not is_likely, round(added.item(position), 9) if is_likely else 0.0, late[position]
 
         return [*sorted(below, key=key), own]
 

@@ -20,7 +20,7 @@ from circinus.matching.optimizer import plan_all_queries
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import Advice, Rejection, Relaxation
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings
-from circinus.specification import Query, Slos, Specification
+from circinus.specification import Network, Query, Slos, Specification
 
 _RISKS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 """Risks at which a rejected query is planned."""
@@ -71,7 +71,8 @@ def _on_other_plans(
         return None
     slos, largest = query.slos, math.inf
     if relaxation is not None:
-        largest = relative_change(slos, relaxation.slos, changed_slos(slos, relaxation.slos))
+        changed = changed_slos(slos, relaxation.slos)
+        largest = sum(relative_change(slos, relaxation.slos, (kind,)) for kind in changed)
     tried = list[tuple[float, Slos]]()
     for isolated in planner.plans.replan(query, planner.search).relaxations:
         relaxed = slos.replaced(isolated.slo, slos.by_kind[isolated.slo].relaxed_to(isolated.limit))
@@ -116,7 +117,9 @@ def _on_nodes(planner: AdmissionPlanner, query: Query) -> Advice | None:
     for price in planner.matching.prices:
         if match := _POOL.match(price.resource):
             used[match[1]] = max(price.used, used.get(match[1], 0.0))
-    plans = planner.isolated_plans(query)
+    open_pools = [pool.name for pool in Network(specification.required_infrastructure).pools_for(query.source)]
+    largest = reduce(lambda larger, pool: with_nodes(larger, pool, _MAX_ADDED_NODES), open_pools, specification)
+    plans = _on(planner, largest).isolated_plans(query)
     pools = {use.deployment.pool for candidate in plans for use in candidate.deployments}
     fullest = sorted(pools, key=lambda pool: (-used.get(pool, 0.0), pool))[:_MAX_POOLS]
     most = reduce(lambda larger, pool: with_nodes(larger, pool, _MAX_ADDED_NODES), fullest, specification)

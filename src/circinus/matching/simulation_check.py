@@ -231,10 +231,8 @@ class _CheckedQuery:
             return None
         previous = self.assignment.chosen.estimate
         measured = percentile_interval(latency_s, previous.percentile, confidence)
-        if not math.isfinite(measured.upper):
-            if not has_bounds(len(latency_s), previous.percentile):  # too few requests for such a high percentile
-                return self.assignment
-            measured = replace(measured, upper=float(latency_s.max()))
+        if not math.isfinite(measured.upper):  # too few independent requests for such a high percentile
+            return self.assignment
         upper_s = min(measured.upper * self._allowance, max(UNBOUNDED, measured.upper))
         estimate = replace(previous, latency_s=Interval(measured.value, measured.lower, upper_s), simulated=True)
         estimate = replace(estimate, slo_probability=_slo_probability(estimate, self.planned, latency_s))

@@ -162,7 +162,7 @@ def single_relaxations(search: QuerySearch, without_cost: PlanArrays) -> tuple[S
 
 
 def explain_infeasible(
-    search: QuerySearch, network: Network, relaxations: tuple[SingleRelaxation, ...], promising: int = 0
+    search: QuerySearch, network: Network, relaxations: tuple[SingleRelaxation, ...], promising: int
 ) -> tuple[str, tuple[str, ...]]:
     """Return why a query has no plan even with the whole infrastructure to itself, and `Frontier.binding`.
 

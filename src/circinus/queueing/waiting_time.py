@@ -68,6 +68,7 @@ class WaitDistribution:
         tail_shape, scale = self.tail_shape, self.conditional_mean_s / (1 + self.tail_shape / 2)
         if _are_numbers(self.probability, tail_shape, scale):
             shift: Amount = float(np.log(self.probability)) if self.probability > 0 else -math.inf
+            tail_shape, scale = float(tail_shape), float(scale)  # NumPy's numbers have a precision of their own
         else:
             with np.errstate(divide="ignore"):
                 fields = np.log(self.probability), tail_shape, scale

@@ -50,6 +50,8 @@ _SCORE = (
 
 _DIGITS, _MAX_DIGITS = 3, 17
 """Significant digits of a quantity, and the number that distinguishes all floating-point numbers."""
+_ROUNDING_ERROR = 1e-6
+"""Excess over a limit, relative to it, that is not printed."""
 
 UNBOUNDED_S = 1e6
 """Seconds from which a latency bound counts as absent."""
@@ -71,7 +73,9 @@ def digits_apart(value: float, limit: float) -> int:
 def digits_within(bound: float, limit: float, rounding: Rounding) -> int:
     """Return the number of significant digits, at least three, with which a bound that meets a limit is printed so."""
     sign = 1 if rounding is Rounding.UP else -1
-    return next((n for n in range(_DIGITS, _MAX_DIGITS) if sign * (_rounded(bound, n, rounding) - limit) <= 0), _DIGITS)
+    excess = _ROUNDING_ERROR * abs(limit)
+    digits = range(_DIGITS, _MAX_DIGITS)
+    return next((n for n in digits if sign * (_rounded(bound, n, rounding) - limit) <= excess), _DIGITS)
 
 
 def format_duration(seconds: float, digits: int = _DIGITS, *, rounding: Rounding = Rounding.NEAREST) -> str:
@@ -101,7 +105,10 @@ def format_usd_per_h(value: float, digits: int = _DIGITS, *, rounding: Rounding 
     if 0 < amount < _MIN_USD_PER_H:
         return f"{sign}< ${_MIN_USD_PER_H}/h"
     text = _digits(amount, digits, rounding)
-    return f"{sign}${f'{amount:.2f}' if text[-2:-1] == '.' else text}/h"
+    if text[-2:-1] == ".":
+        cents = math.floor(math.log10(amount)) + 3
+        text = f"{_rounded(amount, cents, rounding):.2f}"
+    return f"{sign}${text}/h"
 
 
 def format_range(format_value: Callable[[float], str], lowest: float, highest: float) -> str:

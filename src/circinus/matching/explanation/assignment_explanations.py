@@ -168,7 +168,7 @@ def _compared_with_confirmed(failure: CandidateComparison) -> CandidateCompariso
     if extra_usd_per_h > EQUAL_USD_PER_H:
         compared = cost_difference(failure.candidate, extra_usd_per_h, extra_usd_per_h)
     elif extra_usd_per_h >= -EQUAL_USD_PER_H:
-        compared = replace(failure, reason="costs the same, not nearer to its limit by formula", obstacle="cost")
+        compared = replace(failure, reason="costs the same, misses its limit by formula, too", obstacle="cost")
     else:
         compared = replace(failure, reason=f"not simulated; {failure.reason}", obstacle="search")
     return replace(compared, rank=(0, extra_usd_per_h), violation=None, sized=violation.sized)
@@ -181,7 +181,7 @@ def alternatives(
 
     Args:
         compared: candidates.
-        misses: near misses, all of which are returned.
+        misses: near misses, which do not count towards the limit.
     """
     best = _one_per_placement(nearest_first(compared))[:_MAX_ALTERNATIVES]
     return tuple(
