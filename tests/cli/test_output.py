@@ -12,7 +12,7 @@ from rich.console import Console
 
 from circinus.cli import main
 from circinus.cli.output import elapsed_time
-from cli_runner import as_a_new_process
+from cli_runner import as_a_new_process, start_process
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
@@ -31,3 +31,12 @@ def test_verbs_end_with_their_code_without_standard_output_and_error(tmp_path: P
             main()
         with closing(sys.stdout), closing(sys.stderr):
             assert ended.value.code == 1
+
+
+def test_an_error_that_nothing_reads_is_no_traceback(tmp_path: Path) -> None:
+    with start_process("explain", "--json", cwd=tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1

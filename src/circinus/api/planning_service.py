@@ -29,6 +29,7 @@ from circinus.matching import (
 )
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.advice import advise
+from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import plan_query
 from circinus.profiling import load_observations
 from circinus.specification import Network
@@ -179,6 +180,8 @@ def admit(
         file = file.moved_to(output.parent)
         save_plan_set(file, output)
     added_usd_per_h = matching.cost_usd_per_h - running.matching.cost_usd_per_h
+    if abs(added_usd_per_h) < EQUAL_USD_PER_H:  # sums in another order
+        added_usd_per_h = 0.0
     plan = Plan.of(LoadedPlan.of(file, specification, opened.store, output))
     return AdmissionResult(query.name, admission, plan, added_usd_per_h, answered_s, output)
 

@@ -47,7 +47,11 @@ def main() -> None:
     except Exception as error:
         from circinus.cli.output import report_error
 
-        code = report_error(error, as_json=as_json)
+        try:
+            code = report_error(error, as_json=as_json)
+        except BrokenPipeError:  # nothing reads the message
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor what is flushed at the end
+            code = getattr(error, "exit_code", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

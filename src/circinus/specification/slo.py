@@ -151,7 +151,7 @@ class Slo(SpecModel):
         limits = (rounded(value, digits) for digits in range(3, _MAX_DIGITS))
         largest = _MAX_EXCESS * abs(value - self.limit)
         limit = next((limit for limit in limits if abs(limit - self.limit) <= largest), rounded(value, _MAX_DIGITS))
-        return self.with_limit(limit)
+        return self.with_limit(float(f"{limit:.12g}"))  # without the rounding error of the value
 
     def with_limit(self, limit: float) -> Self:
         """Return the SLO with another limit."""
