@@ -1,7 +1,7 @@
 """Advice for rejected queries: changes under which a query was really planned and served.
 
 A change that was not followed successfully is no advice. The search takes some tens of admissions and a
-plan of all queries, so that it runs for selected queries only.
+few plans of all queries, so that it runs for selected queries only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def advise(
     Args:
         planner: with the matching that rejects the query; its `check_time` ends the search with what was found.
         rejection: of the query.
-        settings: of the plan of all queries.
+        settings: of the plans of all queries.
 
     Raises:
         TimeoutError: the time ended before the search for a relaxation.
@@ -55,7 +55,7 @@ def advise(
     with suppress(TimeoutError):  # each advice was followed successfully, also if a later search ends early
         found.append(_on_other_plans(planner, query, relaxed.relaxation, settings))
         found.append(_on_risk(planner, query))
-        found.append(_on_nodes(planner, query))
+        found.append(_on_nodes(planner, query, settings))
     return replace(relaxed, advice=tuple(advice for advice in found if advice is not None))
 
 
@@ -108,8 +108,8 @@ def _at_risk(query: Query, risk: float) -> Query:
     return query.model_copy(update={"risk": risk})
 
 
-def _on_nodes(planner: AdmissionPlanner, query: Query) -> Advice | None:
-    """Return the smallest number of nodes in one pool with which the query is admitted beside the running plans.
+def _on_nodes(planner: AdmissionPlanner, query: Query, settings: MatchSettings) -> Advice | None:
+    """Return the smallest number of nodes in one pool with which the next plan serves this query, too.
 
     Whatever the query was rejected for, a plan on other pools or with more replicas may meet its SLOs.
     """
@@ -127,8 +127,17 @@ def _on_nodes(planner: AdmissionPlanner, query: Query) -> Advice | None:
         return None
     for added in range(1, _MAX_ADDED_NODES + 1):
         for pool in fullest:
-            larger = _on(planner, with_nodes(specification, pool, added))
-            if larger.admitted(query, short=True) is not None and larger.admitted(query) is not None:
+            larger = with_nodes(specification, pool, added)
+            if _on(planner, larger).admitted(query, short=True) is None:
+                continue
+            matching, _ = plan_all_queries(
+                larger,
+                planner.profiles,
+                settings=settings,
+                incumbent=Incumbent.of(planner.matching),
+                explain_rejections=(),
+            )
+            if matching.served >= {query.name, *planner.matching.served}:
                 nodes = "1 more node" if added == 1 else f"{added} more nodes"
                 sentence = f"it would be served, as all that are now, with {nodes} in pool {pool}"
                 return Advice(sentence, pool=pool, nodes=added)
