@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from circinus.estimation import PlanCandidate, QueryEstimators
+from circinus.estimation import PlanCandidate
 from circinus.specification import Query, SloKind
 
 if TYPE_CHECKING:
+    from circinus.estimation import QueryEstimators
     from circinus.planning.plan_arrays import ColumnPool, DualPrices
 
 MEASUREMENTS = "measurements"
