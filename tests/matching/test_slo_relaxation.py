@@ -106,7 +106,7 @@ def test_no_relaxation_is_wider_than_the_bound_of_a_plan_that_was_rejected(
     assert relaxation.slos.latency is not None
     bounds_s = [LatencySlo(limit_s=1.0).relaxed_to(estimate.latency_s.upper).limit for estimate in nearest]
     assert relaxation.slos.latency.limit_s <= min(bounds_s, default=math.inf)
-    assert relaxation.estimate.latency_s.upper <= relaxation.slos.latency.limit_s
+    assert relaxation.slos.latency.is_met_by(relaxation.estimate.latency_s.upper)
 
 
 def test_an_explanation_and_an_admission_name_one_relaxation() -> None:
