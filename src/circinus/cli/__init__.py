@@ -44,7 +44,7 @@ def main() -> None:
         code = app(arguments, prog_name="circinus", standalone_mode=not as_json)
     except KeyboardInterrupt:  # before a verb began
         code = 130
-    except Exception as error:
+    except Exception as error:  # those that are not of the interface are raised again
         from circinus.cli.output import report_error
 
         try:

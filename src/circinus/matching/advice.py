@@ -1,7 +1,7 @@
 """Advice for rejected queries: changes under which a query was really planned and served.
 
-A change that was not followed successfully is no advice. The search takes some tens of admissions and a
-few plans of all queries, so that it runs for selected queries only.
+A change that was not followed successfully is no advice. The search takes some tens of admissions and a few plans of
+all queries, so that it runs for selected queries only.
 """
 
 from __future__ import annotations

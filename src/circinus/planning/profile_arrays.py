@@ -158,8 +158,8 @@ def compile_configurations(
     producers = range(len(order) + 1)
     index = {operator.name: position + 1 for position, operator in enumerate(order)}
     rows = np.zeros((len(measured), len(order) + 1), dtype=np.int64)
-    keys = [[(c.items.tobytes(),) for c in measured]]
-    keys += [[(c.operators[o.name].prefix, c.items.tobytes()) for c in measured] for o in order]  # type: ignore[misc]
+    keys: list[list[tuple[object, ...]]] = [[(c.items.tobytes(),) for c in measured]]
+    keys += [[(c.operators[o.name].prefix, c.items.tobytes()) for c in measured] for o in order]
     first: list[list[ConfigurationProfile]] = []
     for producer, column in enumerate(keys):
         row_of_key: dict[object, int] = {}

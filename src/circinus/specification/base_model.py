@@ -140,7 +140,7 @@ class SpecModel(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
         super().__pydantic_init_subclass__(**options)
-        cls.__signature__ = _PlainSignature()  # type: ignore[assignment]
+        cls.__signature__ = _PlainSignature()  # type: ignore[assignment]  # a descriptor
 
     @classmethod
     def _spread(cls, given: Any, issues: list[Issue]) -> Any:
