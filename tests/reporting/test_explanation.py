@@ -214,7 +214,10 @@ def test_limits_of_a_query_alone_are_only_named_where_there_is_no_room_for_it(
 
 
 def test_the_likeliest_plan_is_the_nearest_and_the_best_so_far() -> None:
-    """Its bound misses the limit by more than that of the other plan; a shortage keeps its place between them."""
+    """Its bound misses the limit by more than that of the other plan.
+
+    A plan that only lacks room comes before both, and one that costs too much after them, whatever its probability.
+    """
     asked = _query("q", latency_s=0.3)
     plans = {pool: _plan("q", pool) for pool in ("edge", "far")}
     likely, unlikely = (
@@ -226,7 +229,9 @@ def test_the_likeliest_plan_is_the_nearest_and_the_best_so_far() -> None:
         infeasible(plan, Infeasibility((SloKind.LATENCY,), "slow", excess, sized=plan.estimate))
         for plan, excess in ((unlikely, 0.1), (likely, 0.5))
     ]
-    assert [entry.candidate for entry in nearest_first([*judged, short])] == [likely, short.candidate, unlikely]
+    dear = infeasible(likely, Infeasibility((SloKind.COST,), "dear", sized=likely.estimate))
+    nearest = [entry.candidate for entry in nearest_first([dear, *judged, short])]
+    assert nearest == [short.candidate, likely, unlikely, likely]
     best = BestEffortPlan(unlikely, 0.09, 24, 200)
     rejection = explain_rejection(replace(_frontier(asked), best_effort=best), judged, neighbours="the others")
     assert rejection.alternatives[0].plan == likely.plan

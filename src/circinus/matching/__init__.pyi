@@ -1,5 +1,5 @@
 from .admission import Admission as Admission
-from .admission import admit_query as admit_query
+from .advice import admit_query as admit_query
 from .incumbent import Incumbent as Incumbent
 from .optimizer import match as match
 from .optimizer import plan_all_queries as plan_all_queries

@@ -67,40 +67,6 @@ class Admission:
     """Input of `add_admitted`."""
 
 
-def admit_query(
-    specification: Specification,
-    profiles: Mapping[str, PipelineProfile],
-    matching: Matching,
-    name: str,
-    *,
-    search: SearchSettings = DEFAULT_SETTINGS,
-) -> tuple[Admission, Matching]:
-    """Plan one more query of a specification together with the running matching.
-
-    If formulas are inaccurate for a new estimate, all plans are simulated together, which takes about a second; plans
-    that make any query too slow in the simulation are excluded.
-
-    Args:
-        specification: with an infrastructure, the query, and all served queries.
-        profiles: pipeline name -> profile, of all pipelines in use.
-        matching: the running plans.
-        name: the query, which the matching does not serve.
-        search: settings of the plan search.
-
-    Returns:
-        The admission, and the matching with the query if it was admitted, else unchanged.
-
-    Raises:
-        PlanningError: no infrastructure, a missing profile, or a running plan without profile.
-    """
-    (query,) = [query for query in specification.queries if query.name == name]
-    planner = AdmissionPlanner.of(specification, profiles, matching, search)
-    admission, admitted = planner.admit(query)
-    if admission.rejection is not None:
-        admission = replace(admission, rejection=planner.relaxed(query, admission.rejection, admission.rejection))
-    return admission, admitted
-
-
 @dataclass(frozen=True)
 class AdmissionPlanner:
     """Planner of one more query at a time beside running plans, which stay.
@@ -129,7 +95,18 @@ class AdmissionPlanner:
         search: SearchSettings = DEFAULT_SETTINGS,
         plans: PlanEstimates | None = None,
     ) -> AdmissionPlanner:
-        """Prepare the running plans; the arguments are those of `admit_query`, and estimates to share, if any."""
+        """Prepare the running plans.
+
+        Args:
+            specification: with an infrastructure and all served queries.
+            profiles: pipeline name -> profile, of all pipelines in use.
+            matching: the running plans.
+            search: settings of the plan search.
+            plans: estimates to share, if any.
+
+        Raises:
+            PlanningError: no infrastructure, a missing profile, or a running plan without profile.
+        """
         plans = plans or PlanEstimates(specification, profiles, search.usable_link_share)
         running = running_state(specification, matching, plans, search.usable_link_share)
         return cls(specification, profiles, matching, search, plans, running)
@@ -163,40 +140,27 @@ class AdmissionPlanner:
             only: the one plan that is tried; None: all.
         """
         self.check_time()
-        plans, infrastructure = self.plans.with_query(query), self.specification.required_infrastructure
+        plans = self.plans.with_query(query)
         running = self.running.with_reestimate(plans.reestimate)
-        network, name = Network(infrastructure), query.name
-        if frontier is None and short:
-            frontier = plans.replan(query, self.search)
-        elif frontier is None:
-            pipeline, profile = self.specification.pipelines[query.pipeline], self.profiles[query.pipeline]
-            frontier = plan_query(query, pipeline, profile, network, self.search, plans.compiled)
-        specification = self._with_query(query)
+        frontier = self._frontier(query, plans, short=short) if frontier is None else frontier
         slower: Sequence[PlanCandidate] = ()
         if only is not None:
             frontier = replace(frontier, candidates=())
         elif query.slos.latency is not None:
             slower = plans.replan(_slower(query), self.search).candidates
             if not short:  # what is shown of a plan is about the query's own limit
-                slower = [plans.estimate_of(name, candidate.plan) for candidate in slower]
-        is_bounded = bool(frontier.candidates) and any(r.query == name for r in self.matching.rejections)
+                slower = [plans.estimate_of(query.name, candidate.plan) for candidate in slower]
+        is_bounded = bool(frontier.candidates) and any(r.query == query.name for r in self.matching.rejections)
         simulations, undecided = 0, False
         confirmed, kept = None, SimulationCheck(self.matching, {})
         limited = max_simulations < MATCHING.max_simulated_plans
         for attempt in count(1):
-            offered = running.deployments if only is None else only.deployments
-            composed = plans.on_deployments(query, offered, any_latency=True)
-            # Without the plans that miss their latency at utilization targets, the nearest plan would not be among
-            # those that are tried, and a relaxation could be tighter than the bound that the rejection states.
-            late = [m.candidate for m in frontier.near_misses if m.violations == _LATE and only is None]
-            slow = plans.without_excluded([*slower, *late])
-            extra = (*(c for c in composed if only in (None, c.plan)), *slow)
             decide = partial(
                 admit,
                 running,
                 self.matching,
                 frontier,
-                extra_candidates=extra,
+                extra_candidates=_further_plans(running, plans, frontier, slower, only, short=short),
                 neighbours=neighbours,
                 preceded=preceded,
                 explained=not short,
@@ -211,27 +175,40 @@ class AdmissionPlanner:
             decided = admission.assignment  # its explanation is newer than that of the plan when it was confirmed
             if confirmed is not None and decided.chosen.plan == confirmed.plan:
                 break
+            specification, (_, fit) = self._with_query(query), admission.fit
             admitted = add_admitted(running, self.matching, admission, specification.queries, is_bounded=is_bounded)
-            _, fit = admission.fit
-            check, simulated = self._simulate(admitted, specification, fit, name, short=short)
+            check, simulated = self._simulate(admitted, specification, fit, query.name, short=short)
             simulations += simulated
             doubtful = bool(fit.unconfirmed)
             if not check.violated:
                 kept = check
                 if short or not doubtful:
                     break
-                confirmed = next(a.chosen for a in check.matching.assignments if a.query == name)
+                confirmed = next(a.chosen for a in check.matching.assignments if a.query == query.name)
                 continue  # a cheaper plan may be confirmed, too
             refuted = decided.chosen
             undecided = limited and attempt >= max_simulations and not doubtful  # plans are excluded without a trial
-            plans.exclude(name, None if attempt >= max_simulations and not doubtful else refuted.plan)
+            plans.exclude(query.name, None if attempt >= max_simulations and not doubtful else refuted.plan)
             frontier = exclude_refuted(frontier, refuted, check.violated, plans, doubtful=doubtful)
-        assignments = (replace(decided, chosen=a.chosen) if a.query == name else a for a in kept.matching.assignments)
-        deployments = add_startup_times(kept.matching.deployments, self.profiles, infrastructure)
-        matching = replace(kept.matching, assignments=tuple(assignments), deployments=deployments)
-        admitted = plans.with_latest_starts(matching)
-        (assignment,) = [assignment for assignment in admitted.assignments if assignment.query == name]
-        return replace(admission, assignment=assignment, simulations=simulations), admitted
+        assignment, matching = self._started(kept.matching, decided, plans)
+        return replace(admission, assignment=assignment, simulations=simulations), matching
+
+    def _frontier(self, query: Query, plans: PlanEstimates, *, short: bool) -> Frontier:
+        """Return the query's plans; without reasons if `short`."""
+        if short:
+            return plans.replan(query, self.search)
+        pipeline, profile = self.specification.pipelines[query.pipeline], self.profiles[query.pipeline]
+        network = Network(self.specification.required_infrastructure)
+        return plan_query(query, pipeline, profile, network, self.search, plans.compiled)
+
+    def _started(self, matching: Matching, decided: Assignment, plans: PlanEstimates) -> tuple[Assignment, Matching]:
+        """Return an admitted query's assignment and the matching, with latest starts and times of starting."""
+        deployments = add_startup_times(matching.deployments, self.profiles, self.specification.required_infrastructure)
+        assignments = tuple(
+            replace(decided, chosen=a.chosen) if a.query == decided.query else a for a in matching.assignments
+        )
+        started = plans.with_latest_starts(replace(matching, assignments=assignments, deployments=deployments))
+        return next(a for a in started.assignments if a.query == decided.query), started
 
     def admitted(self, query: Query, *, short: bool = False) -> PlanCandidate | None:
         """Return the plan of a query if it is admitted; see `admit`."""
@@ -302,6 +279,28 @@ class AdmissionPlanner:
         """Return the specification with a query in place of the one of its name."""
         queries = tuple(query if other.name == query.name else other for other in self.specification.queries)
         return replace(self.specification, queries=queries)
+
+
+def _further_plans(
+    running: AdmissionControl,
+    plans: PlanEstimates,
+    frontier: Frontier,
+    slower: Sequence[PlanCandidate],
+    only: QueryPlan | None,
+    *,
+    short: bool,
+) -> Sequence[PlanCandidate]:
+    """Return plans besides the frontier's: on running deployments, and those that miss SLOs at utilization targets.
+
+    Without the latter, the nearest plan would not be among those that are tried, and a relaxation could be tighter than
+    the bound that the rejection states.
+    """
+    if only is not None:
+        composed = plans.on_deployments(frontier.query, only.deployments, any_latency=True)
+        return [candidate for candidate in composed if candidate.plan == only]
+    composed = plans.on_deployments(frontier.query, running.deployments, any_latency=True)
+    missing = (miss.candidate for miss in frontier.near_misses if not short or miss.violations == _LATE)
+    return [*composed, *plans.without_excluded([*slower, *missing])]
 
 
 def _slower(query: Query) -> Query:

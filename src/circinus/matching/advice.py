@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import reduce
 
 from circinus.errors import PlanningError
-from circinus.matching.admission import AdmissionPlanner
+from circinus.matching.admission import Admission, AdmissionPlanner
 from circinus.matching.explanation.slo_relaxation import changed_slos, describe_changes, relative_change, with_slos
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.optimizer import plan_all_queries
 from circinus.matching.plan_estimates import PlanEstimates
-from circinus.matching.plan_set import Advice, Rejection, Relaxation
+from circinus.matching.plan_set import Advice, Matching, Rejection, Relaxation
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings
+from circinus.matching.tolerances import WEIGHT_TOLERANCE
+from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
+from circinus.profiling import PipelineProfile
 from circinus.specification import Network, Query, Slos, Specification
 
 _RISKS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
@@ -30,6 +34,43 @@ _MAX_ADDED_NODES, _MAX_POOLS = 3, 4
 
 _POOL = re.compile(r"pool (.+): ")
 """Resource of a pool."""
+
+
+def admit_query(
+    specification: Specification,
+    profiles: Mapping[str, PipelineProfile],
+    matching: Matching,
+    name: str,
+    *,
+    search: SearchSettings = DEFAULT_SETTINGS,
+) -> tuple[Admission, Matching]:
+    """Plan one more query of a specification together with the running matching.
+
+    If formulas are inaccurate for a new estimate, all plans are simulated together, which takes about a second; plans
+    that make any query too slow in the simulation are excluded. A rejection has the smallest relaxation that was found,
+    and says whether a plan of all queries would serve this one, too.
+
+    Args:
+        specification: with an infrastructure, the query, and all served queries.
+        profiles: pipeline name -> profile, of all pipelines in use.
+        matching: the running plans.
+        name: the query, which the matching does not serve.
+        search: settings of the plan search.
+
+    Returns:
+        The admission, and the matching with the query if it was admitted, else unchanged.
+
+    Raises:
+        PlanningError: no infrastructure, a missing profile, or a running plan without profile.
+    """
+    (query,) = [query for query in specification.queries if query.name == name]
+    planner = AdmissionPlanner.of(specification, profiles, matching, search)
+    admission, admitted = planner.admit(query)
+    if admission.rejection is not None:
+        rejection = planner.relaxed(query, admission.rejection, admission.rejection)
+        other = _on_other_plans(planner, query, rejection.relaxation, DEFAULT_MATCH_SETTINGS)
+        admission = replace(admission, rejection=replace(rejection, advice=() if other is None else (other,)))
+    return admission, admitted
 
 
 def advise(
@@ -51,21 +92,34 @@ def advise(
     relaxed = planner.with_relaxation(replace(rejection, advice=()))
     if relaxed.advice:
         return relaxed
-    found = list[Advice | None]()
+    found, matching = list[Advice | None](), planner.matching
+    may_serve_more = matching.weight_bound >= matching.satisfied_weight + query.weight * (1 - WEIGHT_TOLERANCE)
     with suppress(TimeoutError):  # each advice was followed successfully, also if a later search ends early
-        found.append(_on_other_plans(planner, query, relaxed.relaxation, settings))
+        found.append(_on_other_plans(planner, query, relaxed.relaxation, settings, as_it_is=may_serve_more))
         found.append(_on_risk(planner, query))
         found.append(_on_nodes(planner, query, settings))
     return replace(relaxed, advice=tuple(advice for advice in found if advice is not None))
 
 
 def _on_other_plans(
-    planner: AdmissionPlanner, query: Query, relaxation: Relaxation | None, settings: MatchSettings
+    planner: AdmissionPlanner,
+    query: Query,
+    relaxation: Relaxation | None,
+    settings: MatchSettings,
+    *,
+    as_it_is: bool = True,
 ) -> Advice | None:
-    """Return a smaller relaxation of one SLO with which a plan of all queries serves this one, too.
+    """Return the query's SLOs, or a smaller relaxation of one of them, with which a plan of all queries serves it, too.
 
     The nearest limit is tried under which the query has a plan by itself: the running plans may leave no room for such
     a plan, but other plans of their queries may.
+
+    Args:
+        planner: with the running plans.
+        query: is rejected.
+        relaxation: admits it beside the running plans.
+        settings: of the plans of all queries.
+        as_it_is: whether to plan a query that has a plan by itself without a relaxation.
     """
     if len(planner.specification.queries) > MATCHING.max_exact_queries:
         return None
@@ -73,23 +127,31 @@ def _on_other_plans(
     if relaxation is not None:
         changed = changed_slos(slos, relaxation.slos)
         largest = sum(relative_change(slos, relaxation.slos, (kind,)) for kind in changed)
-    tried = list[tuple[float, Slos]]()
-    for isolated in planner.plans.replan(query, planner.search).relaxations:
-        relaxed = slos.replaced(isolated.slo, slos.by_kind[isolated.slo].relaxed_to(isolated.limit))
-        tried.append((relative_change(slos, relaxed, (isolated.slo,)), relaxed))
-    change, relaxed = min(tried, key=lambda entry: entry[0], default=(0.0, slos))
-    if not 0 < change < largest:
+    isolated = planner.plans.with_query(query).replan(query, planner.search)
+    tried = [(0.0, slos)] if isolated.candidates and as_it_is else list[tuple[float, Slos]]()
+    for alone in isolated.relaxations:
+        relaxed = slos.replaced(alone.slo, slos.by_kind[alone.slo].relaxed_to(alone.limit))
+        tried.append((relative_change(slos, relaxed, (alone.slo,)), relaxed))
+    change, relaxed = min(tried, key=lambda entry: entry[0], default=(math.inf, slos))
+    if change >= largest:
         return None
     planner.check_time()
     queries = tuple(with_slos(q, relaxed) if q.name == query.name else q for q in planner.specification.queries)
     specification, running = replace(planner.specification, queries=queries), Incumbent.of(planner.matching)
     with suppress(PlanningError):  # pinned queries may not fit
         matching, _ = plan_all_queries(
-            specification, planner.profiles, settings=settings, incumbent=running, explain_rejections=()
+            specification,
+            planner.profiles,
+            search=planner.search,
+            settings=settings,
+            incumbent=running,
+            explain_rejections=(),
         )
         if matching.served >= {query.name, *planner.matching.served}:
-            text = describe_changes(slos, relaxed)
-            sentence = f"with {text}, `circinus plan` would serve it and all that are now, on other plans"
+            sentence = "`circinus plan` would serve it as it is, and all that are now, on other plans"
+            if relaxed != slos:
+                change_text = describe_changes(slos, relaxed)
+                sentence = f"with {change_text}, `circinus plan` would serve it and all that are now, on other plans"
             return Advice(sentence, slos=relaxed)
     return None
 

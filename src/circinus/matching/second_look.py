@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from circinus.matching.admission import Admission, AdmissionPlanner
-from circinus.matching.explanation.rejections import names_query, query_kind
+from circinus.matching.explanation.rejections import query_kind
 from circinus.matching.explanation.slo_relaxation import with_slos
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.plan_set import Matching, Rejection
@@ -126,7 +126,7 @@ class _SecondLook:
             return self.keep(query)
         kind = query_kind(query)
         rejection = self._by_kind.get(kind)
-        if rejection is None or names_query(rejection):
+        if rejection is None:
             if not self.looks:
                 return False
             admission, matching = self._look(query)

@@ -38,7 +38,7 @@ _MAX_TRIED = 8
 _DECIMALS = 2
 """Decimals that probabilities are rounded to; the cost breaks ties."""
 
-_MIN_CHANCE = 0.01
+MIN_CHANCE = 0.01
 """Minimum probability of meeting the SLOs for a best-effort plan."""
 
 
@@ -57,7 +57,7 @@ def best_effort_plan(search: QuerySearch) -> BestEffortPlan | None:
     best_key: tuple[float, float] | None = None
     best: BestEffortPlan | None = None
     for chance, group in groupby(order[:_MAX_TRIED].tolist(), key=accuracy.__getitem__):
-        if chance < _MIN_CHANCE:
+        if chance < MIN_CHANCE:
             break
         configurations = list(group)
         cheapest = search.min_usage_plans(configurations, search.space.columns.dedicated_cost, cost=True)
@@ -69,7 +69,7 @@ def best_effort_plan(search: QuerySearch) -> BestEffortPlan | None:
                 continue
             joint = candidate.estimate.slo_probability.joint
             key = round(joint, _DECIMALS), -candidate.estimate.cost_usd_per_h.upper
-            if key[0] >= _MIN_CHANCE and (best_key is None or key > best_key):
+            if key[0] >= MIN_CHANCE and (best_key is None or key > best_key):
                 best_key = key
                 items = len(search.arrays.configurations[configuration].items)
                 best = BestEffortPlan(candidate, joint, items, search.arrays.population, search.more_items)

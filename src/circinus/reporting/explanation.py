@@ -320,6 +320,6 @@ def _shadow_price_text(price: ShadowPrice) -> str:
     """Return `pool edge: cpus is 97% used; if queries ... were divisible, one more CPU would add a weight of 0.4`."""
     effects = [f"add a weight of {price.weight:.3g}"] if price.weight > 0 else []
     effects += [f"save {format_usd_per_h(price.saving_usd_per_h)}"] if price.saving_usd_per_h > 0 else []
-    effect = " and ".join(effects) or "change nothing"
-    marginal = "if queries and replicas were divisible"
-    return f"{price.resource} is {price.used:.0%} used; {marginal}, one more {price.unit} would {effect}"
+    used = f"{price.resource} is {price.used:.0%} used"
+    marginal = f"if queries and replicas were divisible, one more {price.unit} would"
+    return f"{used}; {marginal} {' and '.join(effects)}" if effects else used

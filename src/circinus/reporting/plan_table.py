@@ -320,7 +320,7 @@ def _rejection_text(rejection: Rejection) -> str:
     """
     if not rejection.alternatives:
         return rejection.reason
-    nearest = rejection.alternatives[0].reason.removeprefix(f"query {rejection.query}: ")
+    nearest = rejection.alternatives[0].reason
     more = None if rejection.best_so_far is None else rejection.best_so_far.more_items
     return nearest if more is None else f"{nearest} → about {ceil_significant(more, 2):,.0f} more items"
 

@@ -40,7 +40,7 @@ class CandidateComparison:
 
     candidate: PlanCandidate
     rank: tuple[int, float]
-    """Sort key: feasible candidates first, cheapest first, then infeasible ones, nearest first, then near misses."""
+    """Feasible candidates first, cheapest first, then infeasible ones, nearest first, then near misses."""
     reason: str
     obstacle: Obstacle
     violation: Infeasibility | None = None
@@ -51,6 +51,8 @@ class CandidateComparison:
     """Estimate as sized of a candidate that meets its SLOs only there."""
     is_isolated: bool = False
     """True if the candidate was tried in isolation at its utilization targets only, where it misses SLOs."""
+    lacks_room: bool = False
+    """True if a pool has no room for a candidate that misses SLOs, too."""
 
     @property
     def final(self) -> Estimate | None:
@@ -63,7 +65,20 @@ class CandidateComparison:
         estimate = self.candidate.estimate if self.is_isolated else self.final
         if self.violation is None or estimate is None:
             return None
-        return 0.0 if estimate.slo_probability is None else estimate.slo_probability.joint
+        if estimate.slo_probability is None or SloKind.COST in self.violation.binding:
+            return 0.0
+        return estimate.slo_probability.joint
+
+    @property
+    def distance(self) -> tuple[int, float, int, float]:
+        """Sort key: feasible candidates, those that lack room only, those that miss SLOs, then near misses.
+
+        Candidates that miss some of their own SLOs are sorted by the probability of it, to two decimals.
+        """
+        group, excess = self.rank
+        if self.probability is not None:
+            return (2, round(1 - self.probability, _DECIMALS), *self.rank)
+        return (group + (group > 0 and self.obstacle != "capacity"), excess, *self.rank)
 
     @property
     def is_late(self) -> bool:
@@ -206,14 +221,8 @@ def _one_per_placement(compared: Iterable[CandidateComparison]) -> list[Candidat
 
 
 def nearest_first(compared: Iterable[CandidateComparison]) -> list[CandidateComparison]:
-    """Return comparisons by rank, but those that miss their own SLOs by the probability of meeting them.
-
-    Probabilities count to two decimals. Plans that lack room, or make other queries miss their SLOs, keep their places.
-    """
-    ranked = sorted(compared, key=_rank)
-    missing = [(entry.probability, entry) for entry in ranked if entry.probability is not None]
-    likeliest = iter(sorted(missing, key=lambda item: -round(item[0], _DECIMALS)))
-    return [entry if entry.probability is None else next(likeliest)[1] for entry in ranked]
+    """Return comparisons by their distance."""
+    return sorted(compared, key=_distance)
 
 
 def near_miss_comparisons(frontier: Frontier, tried: Collection[QueryPlan]) -> list[CandidateComparison]:
@@ -245,7 +254,7 @@ def _confirmed(
         compared: candidates of a query.
         confirm: returns a comparison itself, or what is true of its candidate instead.
     """
-    remaining, final, shown = sorted(compared, key=_rank), list[CandidateComparison](), set[object]()
+    remaining, final, shown = sorted(compared, key=_distance), list[CandidateComparison](), set[object]()
     while remaining and len(shown) < _MAX_ALTERNATIVES:
         first = remaining.pop(0)
         actual = confirm(first)
@@ -253,14 +262,14 @@ def _confirmed(
             final.append(first)
             shown.add((first.candidate.plan.configuration, first.candidate.plan.placement))
         else:
-            insort(remaining, actual, key=_rank)
+            insort(remaining, actual, key=_distance)
     return [*final, *remaining]
 
 
 def confirmed_shortages(
     running: AdmissionControl, prepared: AdmissionProblem, slos: Slos, failed: Mapping[int, CandidateComparison]
 ) -> list[CandidateComparison]:
-    """Return the failed candidates, a shortage in pools only where more room would be enough, else the violated SLOs.
+    """Return the failed candidates, with the violated SLOs of those for which more room would not be enough.
 
     Args:
         running: the running plans.
@@ -275,7 +284,11 @@ def confirmed_shortages(
         if violation is None or not violation.pools or any(name.startswith("link ") for name in violation.binding):
             return comparison
         violated = running.slo_violation(prepared, position_of[comparison.candidate.plan], slos)
-        return comparison if violated is None else infeasible(comparison.candidate, violated)
+        if violated is None:
+            return comparison
+        shortage = f"it {violation.reason}" if violation.is_shortage else violation.reason
+        lacking = replace(violated, reason=f"{violated.reason}, and {shortage}")
+        return replace(infeasible(comparison.candidate, lacking), lacks_room=True)
 
     return _confirmed(failed.values(), confirm)
 
@@ -304,8 +317,8 @@ def _tried_as_sized(
     return _confirmed(compared, confirm)
 
 
-def _rank(comparison: CandidateComparison) -> tuple[int, float]:
-    return comparison.rank
+def _distance(comparison: CandidateComparison) -> tuple[int, float, int, float]:
+    return comparison.distance
 
 
 def _compare_candidates(answer: Answer, query: int, order: TieOrder) -> tuple[CandidateComparison, ...]:
@@ -393,9 +406,10 @@ def by_outcome(
 
 
 def infeasible(candidate: PlanCandidate, violation: Infeasibility) -> CandidateComparison:
-    """Return the comparison of an infeasible candidate."""
+    """Return the comparison of an infeasible candidate; the reason names other queries only."""
     obstacle: Obstacle = "slo" if set(violation.binding) <= set(SloKind) else "capacity"
-    return CandidateComparison(candidate, (1, violation.excess), violation.reason, obstacle, violation)
+    reason = violation.reason.removeprefix(f"query {candidate.query}: ")
+    return CandidateComparison(candidate, (1, violation.excess), reason, obstacle, violation)
 
 
 def failure(comparison: CandidateComparison) -> str:
@@ -407,7 +421,7 @@ def failure(comparison: CandidateComparison) -> str:
 def cheaper_failures(comparisons: Sequence[CandidateComparison]) -> list[str]:
     """Return the reason against the nearest of the plans that would cost less, if there are any."""
     cheaper = [comparison for comparison in comparisons if comparison.violation is not None and comparison.is_cheaper]
-    nearest = min(cheaper, key=lambda comparison: comparison.rank, default=None)
+    nearest = min(cheaper, key=_distance, default=None)
     return [] if nearest is None else [f"the nearest of {len(cheaper)} plans that would cost less {failure(nearest)}"]
 
 

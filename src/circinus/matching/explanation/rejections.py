@@ -18,6 +18,7 @@ from circinus.matching.explanation.assignment_explanations import (
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Rejection
 from circinus.planning import BestEffortPlan, Frontier
+from circinus.planning.near_misses import MIN_CHANCE
 from circinus.specification import Query
 
 _ANY_QUERY = {"name": "any", "weight": 1.0, "priority": 0, "tenant": None}
@@ -47,7 +48,7 @@ def rejections(answer: Answer) -> tuple[Rejection, ...]:
         plans = tuple(candidate.plan for candidate in frontier.candidates)
         kind = (query_kind(query), plans, frontier.reason)
         rejection = by_kind.get(kind)
-        if rejection is None or names_query(rejection):
+        if rejection is None:
             by_kind[kind] = rejection = _rejection(answer, running, index)
         result.append(replace(rejection, query=query.name))
     return tuple(result)
@@ -106,22 +107,20 @@ def explain_rejection(
     )
 
 
-def names_query(rejection: Rejection) -> bool:
-    """Return whether the rejection names its own query, so that other queries cannot share it."""
-    name = f"query {rejection.query}:"
-    return any(
-        name in reason for reason in (rejection.reason, *(alternative.reason for alternative in rejection.alternatives))
-    )
-
-
 def _best_so_far(frontier: Frontier, tried: Sequence[CandidateComparison]) -> BestEffortPlan | None:
-    """Return the plan that most likely meets the SLOs among the best in isolation and those that were tried."""
+    """Return the plan that most likely meets the SLOs among the best in isolation and those that fit as sized.
+
+    None if the probability rounds to 0.
+    """
     best = frontier.best_effort
-    likeliest = next((comparison for comparison in tried if comparison.probability is not None), None)
+    fitting = (entry for entry in tried if entry.probability is not None and not entry.lacks_room)
+    likeliest = next(fitting, None)
     if best is None or likeliest is None or likeliest.probability is None:
         return best
     if likeliest.candidate.plan == best.candidate.plan and likeliest.is_isolated:
         return best
+    if likeliest.probability < MIN_CHANCE:
+        return None
     candidate = replace(likeliest.candidate, estimate=likeliest.final or likeliest.candidate.estimate)
     is_same = candidate.plan.configuration == best.candidate.plan.configuration
     return replace(
