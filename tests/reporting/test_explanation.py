@@ -74,7 +74,7 @@ def test_a_proof_is_one_among_plans_at_utilization_targets() -> None:
     found = _matched(_frontier(served, _plan("q", "edge")), _frontier(rejected))
     assert found.optimal
     text = printed(plan_table(found, {"q": served, "r": rejected}), width=400)
-    assert "(bound 1)" in text
+    assert text.startswith("1 of 2 queries served, weight 1 of 2,")
     assert "bounds over all plans at utilization targets: proved optimal among them" in text
 
 

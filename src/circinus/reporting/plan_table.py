@@ -189,7 +189,7 @@ def _summary(matching: Matching) -> Text:
     served, rejected = len(matching.assignments), [rejection.query for rejection in matching.rejections]
     text = Text(
         f"{served} of {served + len(rejected)} queries served, weight {matching.satisfied_weight:g} of "
-        f"{matching.total_weight:g} (bound {matching.weight_bound:.4g}), {format_usd_per_h(matching.cost_usd_per_h)}",
+        f"{matching.total_weight:g}, {format_usd_per_h(matching.cost_usd_per_h)}",
         style="bold",
     )
     if rejected:
@@ -338,7 +338,7 @@ def tenant_line(share: TenantShare) -> Text:
 
 
 def _optimality(matching: Matching, coverage: Mapping[str, ProfileCoverage]) -> str:
-    """Return the gaps to the bounds on the weight and cost of all matchings of plans at utilization targets.
+    """Return the bounds on the weight and cost of all matchings of plans at utilization targets.
 
     Other plans may do better: a query without one is served by a second look at times (see `second_look`).
     """
@@ -346,9 +346,10 @@ def _optimality(matching: Matching, coverage: Mapping[str, ProfileCoverage]) -> 
     bounds = f"bounds over all plans{measured} at utilization targets"
     if matching.optimal:
         return f"{bounds}: {'proved optimal among them' if matching.assignments else 'none serves a query'}"
-    gap = matching.weight_bound - matching.satisfied_weight
-    best = f"best found, gap in weight {gap:.4g}" if gap > 0 else "no gap in weight"
-    return f"{bounds}: {best}, {cost_gap_text(matching)}"
+    weight = f"weight at most {matching.weight_bound:.4g}, " if matching.rejections else ""
+    if matching.weight_bound <= matching.satisfied_weight and weight:
+        weight = "no more weight, although plans sized otherwise may serve more, "
+    return f"{bounds}: {weight}{cost_gap_text(matching)}"
 
 
 def cost_gap_text(matching: Matching) -> str:
