@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from budget import HANG_LIMIT_S, share_of
-from circinus.matching import Matching, MatchSettings, Rejection, plan_all_queries
+from circinus.matching import Matching, MatchSettings, Rejection, admit_query, plan_all_queries
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.advice import advise, with_nodes
 from circinus.matching.explanation.slo_relaxation import changed_slos, relative_change, relax_slo, with_slos
@@ -136,6 +136,24 @@ def test_a_query_that_is_admitted_as_it_is_gets_no_other_advice() -> None:
 
     with pytest.raises(TimeoutError):
         advise(replace(planner, check_time=out_of_time), rejection)
+
+
+@pytest.mark.parametrize(("seed", "name"), [(1, "q0"), (20, "q2")])
+def test_a_rejected_admission_says_how_a_plan_of_all_queries_would_serve_it(seed: int, name: str) -> None:
+    """As it is, or with another limit."""
+    scarce = {} if seed % 2 else {"cpus": 3.0, "nodes": 1}
+    specification, profiles = random_specification(seed, queries=5, **scarce)
+    others = tuple(query for query in specification.queries if query.name != name)
+    ran, _ = plan_all_queries(replace(specification, queries=others), profiles, explain_rejections=())
+    admission, _ = admit_query(specification, profiles, ran, name)
+    assert admission.rejection is not None
+    (advice,) = admission.rejection.advice
+    assert advice.slos is not None
+    assert (advice.slos == admission.query.slos) == (seed == 1)
+    queries = tuple(with_slos(q, advice.slos) if q.name == name else q for q in specification.queries)
+    changed = replace(specification, queries=queries)
+    after, _ = plan_all_queries(changed, profiles, incumbent=Incumbent.of(ran), explain_rejections=())
+    assert after.served >= {name, *ran.served}
 
 
 def test_a_relaxation_outlives_a_search_for_other_changes_that_times_out() -> None:
