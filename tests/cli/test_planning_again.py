@@ -76,6 +76,11 @@ def test_from_another_file_and_afresh(application: Path, tmp_path: Path) -> None
         == "plan.no_incumbent"
     )
     assert "--from-scratch and --from are mutually exclusive" in " ".join(run.stderr.split())
+    run = run_circinus("plan", "--diff", "--from-scratch", "--json", cwd=application)
+    data = json.loads(run.stdout)["data"]
+    assert data["from"] == "plan.json"
+    is_changed = any(names for change, names in data["changes"].items() if change != "unchanged")
+    assert run.returncode == 4 * is_changed
 
 
 def test_a_bound_on_changes_and_its_price(application: Path) -> None:

@@ -56,12 +56,17 @@ def plan(
         bool,
         typer.Option(
             "--diff",
-            help="Print what would change, and write nothing (exit code 4 if anything would).",
+            help="Print what would change of the running plan, and write nothing (exit code 4 if anything would).",
             rich_help_panel=_INCUMBENT,
         ),
     ] = False,
     from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Ignore any running plan.", rich_help_panel=_INCUMBENT)
+        bool,
+        typer.Option(
+            "--from-scratch",
+            help="Ignore any running plan; with --diff, only compare with it.",
+            rich_help_panel=_INCUMBENT,
+        ),
     ] = False,
     churn_price: Annotated[
         float,
@@ -103,18 +108,12 @@ def plan(
     from circinus.api.plan_context import require_file
     from circinus.api.workspace import Workspace
     from circinus.cli.output import elapsed_time, print_json, progress_bar
-    from circinus.errors import PlanningError
+    from circinus.matching import Incumbent, PlanDiff
 
     workspace = Workspace(paths, store=store, seed=seed)
     specification = workspace.specification
-    incumbent, warning = _incumbent(previous, output, from_scratch, churn_price > 0 or max_changes is not None)
-    if diff and incumbent is None:
-        raise PlanningError(
-            warning or "there is no plan to compare with",
-            code="plan.no_incumbent",
-            location=str(previous or output),
-            hint="Run `circinus plan`, or name a plan file with --from.",
-        )
+    is_limited = churn_price > 0 or max_changes is not None
+    running, warning = _running_plan(previous, output, diff=diff, from_scratch=from_scratch, limited=is_limited)
     if store is not None and budget is None and not trace:
         require_file(store, "a profile store; run `circinus profile` first, or plan with --budget")
     planning = elapsed_time(f"planning {len(specification.queries)} queries") if budget is None else nullcontext()
@@ -122,7 +121,7 @@ def plan(
         result = workspace.plan(
             output=None if diff else output,
             budget=budget,
-            incumbent=incumbent,
+            incumbent=None if from_scratch else running,
             churn_price_usd_per_h=churn_price,
             max_changes=max_changes,
             time_limit=time_limit,
@@ -130,6 +129,9 @@ def plan(
             use_corrections=corrected,
             progress=progress_bar,
         )
+    if from_scratch and running is not None:
+        changes = PlanDiff.between(Incumbent.of(running.matching).plans, result.matching)
+        result = replace(result, changes=changes, incumbent_path=running.path)
     if warning:
         result = replace(result, warnings=tuple(sorted({*result.warnings, warning})))
     if json:
@@ -142,25 +144,28 @@ def plan(
         raise typer.Exit(_WOULD_CHANGE)
 
 
-def _incumbent(named: Path | None, output: Path, from_scratch: bool, limited: bool) -> tuple[Plan | None, str]:
-    """Return the running plan, if any, and a warning if the plan file to write cannot be read.
+def _running_plan(
+    named: Path | None, output: Path, *, diff: bool, from_scratch: bool, limited: bool
+) -> tuple[Plan | None, str]:
+    """Return the running plan, if any is needed, and a warning if the plan file to write cannot be read.
 
     Args:
         named: plan file of the running plan.
         output: plan file to write, which is read if none is named.
-        from_scratch: whether any running plan is ignored.
+        diff: whether the running plan is compared with.
+        from_scratch: whether planning ignores any running plan.
         limited: whether changes of the running plan are limited.
 
     Raises:
         typer.BadParameter: the options exclude each other.
-        PlanningError: a plan file cannot be read that was named, or whose changes are limited.
+        PlanningError: a plan file cannot be read that was named, is compared with, or whose changes are limited.
     """
     from circinus.api.plan_context import require_file
     from circinus.api.plans import Plan
     from circinus.errors import PlanningError
 
-    if from_scratch and named is not None:
-        raise typer.BadParameter("--from-scratch and --from are mutually exclusive")
+    if from_scratch and named is not None and not diff:
+        raise typer.BadParameter("--from-scratch and --from are mutually exclusive without --diff")
     if from_scratch and limited:
         raise typer.BadParameter(
             "--churn-price and --max-changes have no effect with --from-scratch, which ignores running plans"
@@ -168,11 +173,20 @@ def _incumbent(named: Path | None, output: Path, from_scratch: bool, limited: bo
     if named is not None:
         require_file(named, "the plan file of the running plan")
         return Plan.load(named), ""
-    if from_scratch or not output.exists():
+    if diff and not output.exists():
+        raise PlanningError(
+            "no such file, so there is no plan to compare with",
+            code="plan.no_incumbent",
+            location=str(output),
+            hint="Name a plan file with --from, or write one with `circinus plan`.",
+        )
+    if not output.exists() or (from_scratch and not diff):
         return None, ""
     try:
         return Plan.load(output), ""
     except PlanningError as error:
+        if diff:
+            raise
         if limited:
             raise PlanningError(
                 f"--churn-price and --max-changes need the running plan: {error.message}",
@@ -205,5 +219,6 @@ def _print(plan: Plan, specification: Specification) -> None:
     if plan.changes is not None:
         console().print(f"changes: {plan.changes}", markup=False, highlight=False)
     outcome = f"planned in {format_duration(plan.file.planning_s)}, "
-    outcome += "not written (--diff)" if plan.path is None else f"written to {plan.path}"
+    compared = f"compared with {plan.incumbent_path}, not written (--diff)"
+    outcome += compared if plan.path is None else f"written to {plan.path}"
     console().print(outcome, markup=False, highlight=False, soft_wrap=True)
