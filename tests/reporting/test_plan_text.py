@@ -59,14 +59,13 @@ def test_equal_replicas_are_written_once() -> None:
     assert plan_text(found.plan, found.estimate) == "edge: a k=0, b k=0 (each 2 CPUs)"
 
 
-def test_plans_that_differ_in_utilization_only_show_it() -> None:
-    base, busy, idle = (
+def test_differing_utilization_targets_are_shown() -> None:
+    base, *others = (
         candidate("q", [use(deployment("a", knob, "edge", target=target), 0.5, INFRA)]).plan
-        for knob, target in ((0, 0.5), (1, 0.7), (1, 0.4))
+        for knob, target in ((0, 0.5), (1, 0.7), (0, 0.4), (1, 0.5))
     )
-    texts = plan_differences([busy, idle, base], base, ["a"])
-    assert texts == ["a k=1, utilized at most 70%", "a k=1, utilized at most 40%", ""]
-    assert plan_differences([busy], base, ["a"]) == ["a k=1"]
+    texts = plan_differences([*others, base], base, ["a"])
+    assert texts == ["a k=1, target 70%", "a target 40%", "a k=1", ""]
 
 
 def test_operators_with_the_same_change_are_named_together() -> None:

@@ -73,18 +73,11 @@ def replica_text(allocation: Allocation) -> str:
 
 
 def plan_differences(plans: Sequence[QueryPlan], base: QueryPlan, operators: Sequence[str]) -> list[str]:
-    """Return what each plan changes of another one: `lookup size=100, batch 8; rank, join on office`.
-
-    Utilization targets are among the changes where two texts would be equal or empty.
-    """
-    texts = [_differences(plan, base, operators) for plan in plans]
-    return [
-        text if text and texts.count(text) == 1 else _differences(plan, base, operators, targets=True)
-        for plan, text in zip(plans, texts, strict=True)
-    ]
+    """Return what each plan changes of another one: `lookup size=100, batch 8, target 40%; rank, join on office`."""
+    return [_differences(plan, base, operators) for plan in plans]
 
 
-def _differences(plan: QueryPlan, base: QueryPlan, operators: Sequence[str], *, targets: bool = False) -> str:
+def _differences(plan: QueryPlan, base: QueryPlan, operators: Sequence[str]) -> str:
     changed: dict[str, list[str]] = {}
     for operator in operators:
         old, new = base.deployment_of(operator), plan.deployment_of(operator)
@@ -93,7 +86,7 @@ def _differences(plan: QueryPlan, base: QueryPlan, operators: Sequence[str], *, 
         changes += [format_cpus(new.allocation.cpus)] * (new.allocation.cpus != old.allocation.cpus)
         changes += [f"batch {new.allocation.batch_size}"] * (new.allocation.batch_size != old.allocation.batch_size)
         target = new.allocation.utilization_target
-        changes += [f"utilized at most {target:.0%}"] * (targets and target != old.allocation.utilization_target)
+        changes += [f"target {target:.0%}"] * (target != old.allocation.utilization_target)
         if changes or new.knobs != old.knobs:
             changed.setdefault(", ".join(changes) or "without knobs", []).append(operator)
     return "; ".join(f"{', '.join(names)} {changes}" for changes, names in changed.items())
