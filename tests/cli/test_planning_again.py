@@ -63,6 +63,8 @@ def test_what_came_and_went_is_said(application: Path) -> None:
 def test_from_another_file_and_afresh(application: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
     shutil.copy(application / "plan.json", kept)
+    error = answer("explain", str(kept), cwd=application, kind="error", code=2)
+    assert (error["code"], error["location"]) == ("plan.missing_specification", str(kept))
     data = answer("plan", "--from", str(kept), "-o", str(tmp_path / "new.json"), cwd=application, kind="plan")
     assert data["from"] == str(kept)
     assert data["changes"]["changed"] == []

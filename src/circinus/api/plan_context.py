@@ -6,16 +6,18 @@ Explanations and engines only read a plan, so that planning and simulation are i
 from __future__ import annotations
 
 import logging
+import os
+import shlex
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circinus.api.defaults import DEFAULT_PLAN
-from circinus.errors import MissingFileError, PlanningError, StalePlanError
+from circinus.errors import MissingFileError, PlanningError, SpecError, StalePlanError
 from circinus.matching import covered_part, load_plan_set, require_fresh
 from circinus.specification.diagnostics import did_you_mean
-from circinus.specification.loader import load_specification
+from circinus.specification.loader import WHOLE_FILE, load_specification
 
 if TYPE_CHECKING:
     from circinus.matching import PlanFile
@@ -192,9 +194,9 @@ def load_plan(plan_file: Path, *, needs_store: bool = False, complete: bool = Fa
         complete: whether the plan must have a decision on every query of the specification.
 
     Raises:
-        MissingFileError: the plan file does not exist.
+        MissingFileError: the plan file or its specification does not exist.
         PlanningError: the plan file cannot be read.
-        SpecError: files of the specification are missing or faulty.
+        SpecError: files of the specification are faulty.
         StalePlanError: the specification, code or (if needed) store differs from what the plan was made from.
     """
     plan_set, specification, store = read_plan(plan_file, needs_store=needs_store)
@@ -216,8 +218,30 @@ def read_plan(
     if plan_file != DEFAULT_PLAN:
         require_file(plan_file, "a plan file; write one with `circinus plan`")
     plan_set = load_plan_set(plan_file)
-    specification = load_specification([plan_file.parent / file for file in plan_set.files])
+    try:
+        specification = load_specification([plan_file.parent / file for file in plan_set.files])
+    except SpecError as error:
+        missing = _missing_specification(plan_file, error)
+        if missing is None:
+            raise
+        raise missing from error
     store = plan_file.parent / plan_set.profile_store
     if check_fresh:
         require_fresh(plan_set, specification, profile_store=store if needs_store else None)
     return plan_set, specification, store
+
+
+def _missing_specification(plan_file: Path, error: SpecError) -> MissingFileError | None:
+    """Return the error of a plan file that was moved away from its specification, or None if that is only faulty."""
+    for fault in error.faults:
+        path = Path(fault.file)
+        if fault.field == WHOLE_FILE and (path.is_dir() or not path.exists()):
+            hint = f"; {fault.hint}" if fault.hint else ""
+            return MissingFileError(
+                f"found {fault.found} at {os.path.abspath(path)}, expected the plan's specification, which is looked "
+                f"for relative to the plan file{hint}",
+                code="plan.missing_specification",
+                location=str(plan_file),
+                hint=f"Move the plan file back, or run `circinus plan SPECIFICATION -o {shlex.quote(str(plan_file))}`.",
+            )
+    return None
