@@ -109,6 +109,16 @@ def test_bounds_are_printed_on_the_side_on_which_they_hold(value: float) -> None
     assert value * (1 - 1e-9) <= float(number) * DURATION.factors[unit] <= value * 1.0101
 
 
+@given(st.floats(1e-3, 1e5), st.floats(0, 0.02))
+@example(125.0, 8e-4)
+@example(2.0, -9e-10)
+def test_a_latency_bound_that_meets_a_limit_is_never_printed_above_it(limit: float, share: float) -> None:
+    limit = float(f"{limit:.6g}")
+    number, unit = format_latency_bound(limit * (1 - share), limit=limit).split(" ")
+    assert float(number) * DURATION.factors[unit] == pytest.approx(limit * (1 - share), rel=0.011)
+    assert float(number) * DURATION.factors[unit] <= limit * (1 + 1e-12)
+
+
 @given(st.floats(1e-3, 1e3), st.integers(1, 9))
 @example(1.645, 4)
 def test_a_value_below_a_limit_is_printed_below_it(limit: float, decimals: int) -> None:

@@ -52,7 +52,7 @@ _MIN_SHOWN_S = 5e-7
 _SMALLEST = "smallest relaxation found that admits the query beside the running plans, which stay"
 
 
-def ladder_table(ladder: Ladder, sized: Estimate, metric: str = ACCURACY) -> RenderableType:
+def ladder_table(ladder: Ladder, sized: Estimate, slos: Slos, metric: str = ACCURACY) -> RenderableType:
     """Return a row for the selected plan and each rung below it: what the rung changes of the plan.
 
     No query steps to a rung above its plan. All rows are at utilization targets, as replicas fill up under bursts.
@@ -60,11 +60,12 @@ def ladder_table(ladder: Ladder, sized: Estimate, metric: str = ACCURACY) -> Ren
     Args:
         ladder: with rungs below the selected plan.
         sized: estimate of the selected plan as sized.
+        slos: SLOs of the query.
         metric: name of the metric.
     """
     notes = (
         "ladder: plans to step down to under bursts, all with replicas as utilized as their targets allow",
-        f"(as sized, the selected plan has {_latency_and_cost(sized)})",
+        f"(as sized, the selected plan has {_latency_and_cost(sized, slos)})",
     )
     figures = ("CPU time", "cost", f"p{sized.percentile:g} at most", metric, "SLOs met")
     table = make_table(None, ("change",), figures, one_line=True)
@@ -77,16 +78,15 @@ def ladder_table(ladder: Ladder, sized: Estimate, metric: str = ACCURACY) -> Ren
             escape(text or "selected plan"),
             format_duration(rung.cpu_s_per_request),
             format_usd_per_h(rung.shared_usd_per_h),
-            format_latency_bound(estimate.latency_s.upper),
+            latency_bound_text(estimate, slos),
             format_score(estimate.accuracy.value),
             "-" if estimate.slo_probability is None else format_probability(estimate.slo_probability.joint),
         )
     return Group(*(Text(note, style="italic") for note in notes), table)
 
 
-def _latency_and_cost(estimate: Estimate, slos: Slos | None = None) -> str:
-    bound = format_latency_bound(estimate.latency_s.upper) if slos is None else latency_bound_text(estimate, slos)
-    latency = f"p{estimate.percentile:g} at most {bound}"
+def _latency_and_cost(estimate: Estimate, slos: Slos) -> str:
+    latency = f"p{estimate.percentile:g} at most {latency_bound_text(estimate, slos)}"
     return f"{latency} at {format_usd_per_h(estimate.cost_usd_per_h.value)}"
 
 
@@ -109,7 +109,7 @@ def assignment_explanation(assignment: Assignment, query: Query, metric: str = A
         Text(),
         _latency_budget(plan, estimate),
         Text(),
-        *_ladder(assignment, metric),
+        *_ladder(assignment, query.slos, metric),
         _alternatives(assignment.alternatives, plan, "selected plan", metric),
         Text(),
     )
@@ -179,13 +179,13 @@ def _caveats(estimate: Estimate) -> list[Text]:
     return [Text(f"the latency {latency}, as formulas may be inaccurate: {reasons}")]
 
 
-def _ladder(assignment: Assignment, metric: str) -> list[RenderableType]:
+def _ladder(assignment: Assignment, slos: Slos, metric: str) -> list[RenderableType]:
     ladder = assignment.ladder
     if ladder is None:
         return []
     if ladder.chosen == len(ladder.rungs) - 1:
         return [Text("no ladder: no other plan takes less work, so there is none to step down to under bursts"), Text()]
-    return [ladder_table(ladder, assignment.chosen.estimate, metric), Text()]
+    return [ladder_table(ladder, assignment.chosen.estimate, slos, metric), Text()]
 
 
 def _slo_table(estimate: Estimate, query: Query, metric: str) -> Table:

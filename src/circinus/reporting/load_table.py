@@ -19,7 +19,6 @@ from circinus.specification.formatting import (
     Formatting,
     Rounding,
     ceil_significant,
-    digits_within,
     format_duration,
     format_range,
     format_score,
@@ -149,9 +148,7 @@ def _bounds_text(query: QueryMeasurement, kind: SloKind, format_value: Formattin
 
 
 def _bound_text(bound: float, slo: Slo | None, rounding: Rounding, format_value: Formatting) -> str:
-    if slo is None:
-        return format_value(bound, rounding=rounding)
-    return format_value(bound, digits_within(bound, slo.limit, rounding), rounding=rounding)
+    return format_value(bound, rounding=rounding, limit=None if slo is None else slo.limit)
 
 
 def _prediction_text(slo: Slo | None, estimate: Interval, format_value: Formatting) -> str:

@@ -20,9 +20,7 @@ from circinus.reporting.tables import FirstFitting, MetricNames, OneLine, Wrappe
 from circinus.specification import Allocation, KnobValues, Query, QueryPlan, SloKind, Slos
 from circinus.specification.formatting import (
     ACCURACY,
-    Rounding,
     ceil_significant,
-    digits_within,
     format_bytes,
     format_duration,
     format_latency_bound,
@@ -113,10 +111,7 @@ def format_probability(value: float) -> str:
 
 def latency_bound_text(estimate: Estimate, slos: Slos) -> str:
     """Return the upper bound of the latency; it is printed within a limit that it meets."""
-    upper_s, slo = estimate.latency_s.upper, slos.latency
-    if slo is None:
-        return format_latency_bound(upper_s)
-    return format_latency_bound(upper_s, digits_within(upper_s, slo.limit, Rounding.UP))
+    return format_latency_bound(estimate.latency_s.upper, limit=None if slos.latency is None else slos.latency.limit)
 
 
 def added_cost_text(added_usd_per_h: float | None) -> str:

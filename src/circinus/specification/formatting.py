@@ -37,7 +37,11 @@ class Rounding(Enum):
 class Formatting(Protocol):
     """Formatting of a quantity."""
 
-    def __call__(self, value: float, digits: int = ..., /, *, rounding: Rounding = Rounding.NEAREST) -> str: ...
+    def __call__(
+        self, value: float, digits: int = ..., /, *, rounding: Rounding = ..., limit: float | None = None
+    ) -> str:
+        """Return the text of a value; a bound that meets a limit gets as many digits as show it."""
+        ...
 
 
 ACCURACY = "accuracy"
@@ -57,8 +61,6 @@ UNBOUNDED_S = 1e6
 """Seconds from which a latency bound counts as absent."""
 _MIN_S, _MIN_USD_PER_H = 1e-9, 1e-4
 """Duration that is printed as 0 below, and smallest price that is printed."""
-_UNIT_SHARE: dict[Rounding, float] = {Rounding.NEAREST: 0.9995, Rounding.UP: 0.9990001, Rounding.DOWN: 1.0}
-"""Share of a unit from which a value is printed in it, as the rounded number is 1."""
 
 
 def digits_apart(value: float, limit: float) -> int:
@@ -70,23 +72,19 @@ def digits_apart(value: float, limit: float) -> int:
     return next((n for n, both in enumerate(pairwise(apart), _DIGITS) if all(both)), _MAX_DIGITS)
 
 
-def digits_within(bound: float, limit: float, rounding: Rounding) -> int:
-    """Return the number of significant digits, at least three, with which a bound that meets a limit is printed so."""
-    sign = 1 if rounding is Rounding.UP else -1
-    excess = _ROUNDING_ERROR * abs(limit)
-    digits = range(_DIGITS, _MAX_DIGITS)
-    return next((n for n in digits if sign * (_rounded(bound, n, rounding) - limit) <= excess), _DIGITS)
-
-
-def format_duration(seconds: float, digits: int = _DIGITS, *, rounding: Rounding = Rounding.NEAREST) -> str:
+def format_duration(
+    seconds: float, digits: int = _DIGITS, *, rounding: Rounding = Rounding.NEAREST, limit: float | None = None
+) -> str:
     """Return a duration such as `412 ms`; 0 below a nanosecond."""
     units = ("µs", "ms", "s", "min", "h")
-    return _with_unit(seconds if abs(seconds) >= _MIN_S else 0.0, DURATION, units, "s", digits, rounding)
+    return _with_unit(seconds if abs(seconds) >= _MIN_S else 0.0, DURATION, units, "s", digits, rounding, limit)
 
 
-def format_latency_bound(seconds: float, digits: int = _DIGITS, *, rounding: Rounding = Rounding.UP) -> str:
+def format_latency_bound(
+    seconds: float, digits: int = _DIGITS, *, rounding: Rounding = Rounding.UP, limit: float | None = None
+) -> str:
     """Return a bound of a latency, an upper one by default, or `no bound`."""
-    return "no bound" if seconds >= UNBOUNDED_S else format_duration(seconds, digits, rounding=rounding)
+    return "no bound" if seconds >= UNBOUNDED_S else format_duration(seconds, digits, rounding=rounding, limit=limit)
 
 
 def format_bytes(count_bytes: float) -> str:
@@ -99,8 +97,11 @@ def format_bandwidth(bytes_per_s: float) -> str:
     return _with_unit(bytes_per_s, BANDWIDTH, ("bit/s", "kbit/s", "Mbit/s", "Gbit/s"), zero="bit/s")
 
 
-def format_usd_per_h(value: float, digits: int = _DIGITS, *, rounding: Rounding = Rounding.NEAREST) -> str:
+def format_usd_per_h(
+    value: float, digits: int = _DIGITS, *, rounding: Rounding = Rounding.NEAREST, limit: float | None = None
+) -> str:
     """Return a price such as `$0.0123/h` or `$0.10/h`; below $0.0001/h, only that it is."""
+    value, digits = _within(value, digits, rounding, limit)
     amount, sign = abs(value), "-" if value < 0 else ""
     if 0 < amount < _MIN_USD_PER_H:
         return f"{sign}< ${_MIN_USD_PER_H}/h"
@@ -117,8 +118,11 @@ def format_range(format_value: Callable[[float], str], lowest: float, highest: f
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
-def format_score(value: float, digits: int = _DIGITS, *, rounding: Rounding = Rounding.NEAREST) -> str:
+def format_score(
+    value: float, digits: int = _DIGITS, *, rounding: Rounding = Rounding.NEAREST, limit: float | None = None
+) -> str:
     """Return a mean score, with three decimals (aligned in tables) if these are about three significant digits."""
+    value, digits = _within(value, digits, rounding, limit)
     if digits != _DIGITS or not (value == 0 or 0.0995 <= abs(value) < 10):
         return _digits(value, digits, rounding)
     decimals = 0 if value == 0 else _DIGITS + 1 + math.floor(math.log10(abs(value)))
@@ -142,11 +146,8 @@ def format_bounds(format_value: Formatting, interval: IntervalLike, limit: float
     lower, upper = interval.lower, interval.upper
     if lower == upper:
         return format_value(lower, rounding=Rounding.NEAREST)
-    ends = (
-        format_value(end, _DIGITS if limit is None else digits_within(end, limit, rounding), rounding=rounding)
-        for end, rounding in ((lower, Rounding.DOWN), (upper, Rounding.UP))
-    )
-    return " to ".join(dict.fromkeys(ends))
+    ends = (lower, Rounding.DOWN), (upper, Rounding.UP)
+    return " to ".join(dict.fromkeys(format_value(end, rounding=rounding, limit=limit) for end, rounding in ends))
 
 
 def format_interval(format_value: Formatting, interval: IntervalLike) -> str:
@@ -178,15 +179,33 @@ def _with_unit(
     zero: str,
     digits: int = _DIGITS,
     rounding: Rounding = Rounding.NEAREST,
+    limit: float | None = None,
 ) -> str:
     """Return `value` in the largest of the ascending `units` with a number >= 1, and 0 in the unit `zero`."""
     if value == 0:
         return f"0 {zero}"
-    selected = units[0]
-    for unit in units:
-        if abs(value) >= quantity.factors[unit] * _UNIT_SHARE[rounding]:
-            selected = unit
-    return f"{_digits(value / quantity.factors[selected], digits, rounding)} {selected}"
+
+    def number(unit: str) -> str:
+        factor = quantity.factors[unit]
+        return _digits(*_within(value / factor, digits, rounding, None if limit is None else limit / factor), rounding)
+
+    selected = next((unit for unit in reversed(units) if abs(float(number(unit))) >= 1), units[0])
+    return f"{number(selected)} {selected}"
+
+
+def _within(value: float, digits: int, rounding: Rounding, limit: float | None) -> tuple[float, int]:
+    """Return a value, and the number of digits with which it is not printed beyond a limit that it meets.
+
+    A value that could only be printed as the limit or beyond it is replaced by the limit.
+    """
+    if limit is None:
+        return value, digits
+    sign, inwards = (1, Rounding.DOWN) if rounding is Rounding.UP else (-1, Rounding.UP)
+    for more in range(digits, _MAX_DIGITS):
+        excess = sign * (_rounded(value, more, rounding) - limit)
+        if excess <= _ROUNDING_ERROR * abs(limit):
+            return (value if excess <= 0 else _rounded(limit, more, inwards)), more
+    return value, digits
 
 
 def _rounded(value: float, digits: int, rounding: Rounding) -> float:

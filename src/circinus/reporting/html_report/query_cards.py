@@ -13,6 +13,7 @@ from circinus.reporting.plan_table import (
     added_cost_text,
     best_effort_text,
     knobs_text,
+    latency_bound_text,
     plan_differences,
     plan_text,
     replica_text,
@@ -128,7 +129,7 @@ def _budget(plan: QueryPlan, estimate: Estimate, query: Query) -> Html:
     limit = "" if query.slos.latency is None else f" of {query.slos.latency.limit_text}"
     caption = (
         f"Latency budget: mean times; p{estimate.percentile:g} is {format_duration(estimate.latency_s.value)}, at most "
-        f"{format_latency_bound(estimate.latency_s.upper)}{limit}"
+        f"{latency_bound_text(estimate, query.slos)}{limit}"
     )
     keys = (join((element("span", "", class_=f"key {name}"), name)) for name in _PARTS)
     return table(("operator", "pool", "replica", "mean time", *keys), cells, caption=caption)

@@ -76,9 +76,10 @@ def _served(content: ReportContent, assignment: Assignment, metrics: MetricNames
     slos = content.queries[assignment.query].slos
     latency = f"{format_duration(estimate.latency_s.value)} ≤ {latency_bound_text(estimate, slos)}"
     share = None if slos.latency is None else estimate.latency_s.upper / slos.latency.limit
-    sign, bound = "≥", format_score(estimate.accuracy.lower, rounding=Rounding.DOWN)
+    limit = None if slos.accuracy is None else slos.accuracy.limit
+    sign, bound = "≥", format_score(estimate.accuracy.lower, rounding=Rounding.DOWN, limit=limit)
     if slos.accuracy is not None and not slos.accuracy.is_minimum:
-        sign, bound = "≤", format_score(estimate.accuracy.upper, rounding=Rounding.UP)
+        sign, bound = "≤", format_score(estimate.accuracy.upper, rounding=Rounding.UP, limit=limit)
     scores = metrics.cell(assignment.query, f"{format_score(estimate.accuracy.value)} {sign} {bound}")
     return (
         _link(content, assignment.query),
