@@ -59,7 +59,7 @@ def test_a_trace_is_planned_on_where_there_is_neither_code_nor_data(application:
         (tmp_path / file.name).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
     run = run_circinus("plan", "--trace", "words.trace", cwd=tmp_path)
     assert run.returncode == 1
-    assert "the profile store does not exist" in run.stderr
+    assert "the profile store does not exist" in in_one_line(run.stderr)
     (found,) = answer("profile", "--trace", "words.trace", cwd=tmp_path, kind="profile")
     assert found["dataset_fingerprint"] == known["dataset_fingerprint"]
     assert 4 <= len(found["configurations"]) <= len(known["configurations"])
@@ -93,7 +93,7 @@ def test_a_trace_is_planned_on_where_there_is_neither_code_nor_data(application:
 def test_a_machine_is_calibrated_against_what_another_measured(application: Path, tmp_path: Path) -> None:
     run = run_circinus("profile", "--calibrate", cwd=application)
     assert run.returncode == 1
-    assert "no measurement of pipeline mend on another machine" in run.stderr
+    assert "no measurement of pipeline mend on another machine" in in_one_line(run.stderr)
     trace, store = str(tmp_path / "far.trace"), ("--store", str(tmp_path / "far.sqlite"))
     answer("profile", "--show", "--record", trace, cwd=application, kind="profile")
     save_trace(replace(load_trace(Path(trace)), machine=Machine("Another CPU", 3)), Path(trace))
@@ -216,7 +216,7 @@ def test_a_plan_that_serves_nobody_ends_with_1_and_is_not_applied(application: P
     assert not data["plan_set"]["matching"]["assignments"]
     run = run_circinus("apply", plan_file, "--run-dir", str(tmp_path / "engine"), cwd=application)
     assert run.returncode == 1
-    assert "the plan serves no query" in run.stderr
+    assert "the plan serves no query" in in_one_line(run.stderr)
     assert "Traceback" not in run.stderr
 
 
@@ -253,8 +253,8 @@ def test_apply_load_status_destroy(application: Path, mode: str, tmp_path: Path)
             other = _another_plan(application, tmp_path)
             run = run_circinus("load", other, "--duration", "1s", "--run-dir", run_dir, cwd=application)
             assert run.returncode == 1
-            assert "runs another plan" in run.stderr
-            assert "circinus apply" in run.stderr
+            assert "runs another plan" in in_one_line(run.stderr)
+            assert "circinus apply" in in_one_line(run.stderr)
     finally:
         assert answer("destroy", "--run-dir", run_dir, cwd=application, kind="destroy")["ended"]
     assert not answer("destroy", "--run-dir", run_dir, cwd=application, kind="destroy")["ended"]
@@ -315,7 +315,7 @@ def test_replay_without_the_profiles_is_refused(application: Path, tmp_path: Pat
     store.unlink()
     run = run_circinus("apply", "plan.json", "--mode", "replay", "--run-dir", str(tmp_path / "e"), cwd=application)
     assert run.returncode == 3
-    assert "profile store" in run.stderr
+    assert "profile store" in in_one_line(run.stderr)
 
 
 def test_the_version_is_printed(tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_a_query_that_is_added_in_a_file_of_its_own_waits_for_a_plan(application
     further.write_text(first.replace("typing-aid", "another"), encoding="utf-8")
     run = run_circinus("explain", "archive", cwd=application)
     assert run.returncode == 0
-    assert "circinus admit another" in run.stderr
+    assert "circinus admit another" in in_one_line(run.stderr)
 
 
 def test_faults_end_with_2_and_write_nothing(application: Path, tmp_path: Path) -> None:
@@ -380,7 +380,7 @@ def test_planning_without_profiles_says_what_to_do(tmp_path: Path) -> None:
     assert run_circinus("init", cwd=tmp_path).returncode == 0
     run = run_circinus("plan", cwd=tmp_path)
     assert run.returncode == 1
-    assert "circinus profile" in run.stderr
+    assert "circinus profile" in in_one_line(run.stderr)
     assert not (tmp_path / "plan.json").exists()
 
 

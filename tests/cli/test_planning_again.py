@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cli_runner import answer, run_circinus
+from cli_runner import answer, in_one_line, run_circinus
 
 QUERY = """apiVersion: circinus/v1
 kind: Query
@@ -95,7 +95,7 @@ def test_a_bound_on_changes_and_its_price(application: Path) -> None:
     ):
         run = run_circinus("plan", *arguments, cwd=application)
         assert run.returncode != 0
-        assert message in run.stderr
+        assert message in in_one_line(run.stderr)
         assert "Traceback" not in run.stderr
 
 
@@ -113,7 +113,7 @@ def test_a_previous_plan_that_cannot_be_read(application: Path, damage: Any, mes
     run = run_circinus("plan", "--from", "plan.json", "-o", "new.json", cwd=application)
     assert run.returncode == 1
     assert "plan.json" in run.stderr
-    assert message in run.stderr
+    assert message in in_one_line(run.stderr)
     assert not (application / "new.json").exists()
     data = answer("plan", cwd=application, kind="plan")
     assert any(message in warning and "plan.json" in warning for warning in data["warnings"])
@@ -124,7 +124,7 @@ def test_a_previous_plan_that_cannot_be_read(application: Path, damage: Any, mes
 def test_a_previous_plan_that_is_not_there(application: Path) -> None:
     run = run_circinus("plan", "--from", "nowhere.json", cwd=application)
     assert run.returncode == 2
-    assert "nowhere.json: no such file" in run.stderr
+    assert "nowhere.json: no such file" in in_one_line(run.stderr)
 
 
 def test_one_more_query_is_let_in_and_the_plan_is_whole_again(application: Path) -> None:
@@ -156,7 +156,7 @@ def test_queries_are_let_in_one_after_the_other(application: Path) -> None:
     assert answer("admit", "one", cwd=application, kind="admit")["admitted"]
     run = run_circinus("explain", "--json", cwd=application)
     assert set(json.loads(run.stdout)["data"]) == {"typing-aid", "archive", "one"}
-    assert "circinus admit two" in run.stderr
+    assert "circinus admit two" in in_one_line(run.stderr)
     assert "circinus admit one" not in run.stderr
     assert answer("admit", "two", cwd=application, kind="admit")["admitted"]
     assert run_circinus("explain", cwd=application).returncode == 0

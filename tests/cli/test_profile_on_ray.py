@@ -21,7 +21,7 @@ from circinus.profiling.hardware.class_times import class_machines
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.specification import Pool
 from circinus.specification.yaml.writer import to_yaml
-from cli_runner import answer, answered, run_circinus, run_process, start_process
+from cli_runner import answer, answered, in_one_line, run_circinus, run_process, start_process
 from hardware_test_app import ITEMS, NAP_S, SLOWNESS, hardware, pool, pool_specification
 from ray_cluster_lock import exclusive_ray_cluster
 
@@ -148,10 +148,10 @@ def test_a_class_without_a_node_is_told_unless_its_declared_speed_may_stand(node
     run = run_process("profile", *nodes.options, cwd=folder)
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
-    assert "hardware class slow (pools far): the Ray cluster at" in run.stderr
-    assert "no live node" in run.stderr
-    assert "nodes by pool: here 1" in run.stderr
-    assert "pool:far or the label circinus/pool=far" in run.stderr
+    assert "hardware class slow (pools far): the Ray cluster at" in in_one_line(run.stderr)
+    assert "no live node" in in_one_line(run.stderr)
+    assert "nodes by pool: here 1" in in_one_line(run.stderr)
+    assert "pool:far or the label circinus/pool=far" in in_one_line(run.stderr)
     (profile,) = _profiled(folder, *nodes.options, "--declared-speeds")
     assert profile["classes"] == [{"class": "slow", "machine": None, "ran_s": 0.0, "missing": 0, "failed": []}]
     assert profile["configurations"]

@@ -97,7 +97,7 @@ def test_it_brings_the_plan_about_and_goes_on_where_one_that_was_killed_was(appl
         assert answer("status", cwd=application, kind="status")["healthy"]
         refused = run_circinus("serve", "--mode", "replay", cwd=application)
         assert refused.returncode == 1
-        assert "holds the lease" in refused.stderr
+        assert "holds the lease" in in_one_line(refused.stderr)
         assert "Traceback" not in refused.stderr
         first.end(signal.SIGKILL)
     answer("load", "--duration", "2s", "--warm-up", "0s", cwd=application, kind="load")
@@ -123,7 +123,7 @@ def test_what_was_ended_is_brought_back(application: Path) -> None:
         controller.until("applied")
         ended = run_circinus("destroy", cwd=application)
         assert ended.returncode == 0
-        assert f"process {controller.process.pid} on" in ended.stderr
+        assert f"process {controller.process.pid} on" in in_one_line(ended.stderr)
         assert "will restore its own state. Stop it first." in in_one_line(ended.stderr)
         controller.until("failed", "engine")
         controller.until("applied")
@@ -156,7 +156,7 @@ def test_what_this_machine_can_never_be_ends_it_at_the_start(application: Path) 
     for options in ((), ("--standby", "3x")):
         refused = run_circinus("serve", *options, cwd=application)
         assert refused.returncode == 1
-        assert "the hardware is 1.1 times as fast" in refused.stderr
+        assert "the hardware is 1.1 times as fast" in in_one_line(refused.stderr)
         assert refused.stdout == ""
     assert "no engine is running" in run_circinus("status", cwd=application).stderr
 
@@ -191,7 +191,7 @@ def test_what_is_written_over_is_planned_for_and_taken_over_and_events_say_so(ap
     assert event["data"]["number"] >= len(lines)
     absent = run_circinus("events", "--state-file", "nowhere.sqlite", cwd=application)
     assert absent.returncode == 1
-    assert "nowhere.sqlite: the controller state file does not exist" in absent.stderr
+    assert "nowhere.sqlite: the controller state file does not exist" in in_one_line(absent.stderr)
     assert not (application / "nowhere.sqlite").exists()
 
 

@@ -25,8 +25,9 @@ def admit(
     All other queries keep their plans. The plan file has the decision, which `circinus explain QUERY` shows.
     """
     from circinus.api.workspace import Workspace
-    from circinus.cli.output import console, elapsed_time, print_json, print_wrapped
+    from circinus.cli.output import console, elapsed_time, print_json
     from circinus.reporting.explanation import admission_text
+    from circinus.reporting.wrapping import print_wrapped
     from circinus.specification.formatting import format_duration, format_usd_per_h
 
     workspace, plan = Workspace.open_plan(plan_file, check_fresh=False)

@@ -39,6 +39,7 @@ def apply(
     from circinus.cli.output import console, open_plan, print_json, progress_bar, progress_console, warn_of_controller
     from circinus.errors import ServingError
     from circinus.reporting.control_table import deployment_changes, status_table
+    from circinus.reporting.wrapping import print_wrapped
 
     workspace, plan = open_plan(
         plan_file,
@@ -53,7 +54,7 @@ def apply(
     except ServingError:
         running = None  # no engine runs yet
     changes = deployment_changes(running, plan.matching.deployments, mode)
-    progress_console().print(changes, markup=False, highlight=False, soft_wrap=True)
+    print_wrapped(progress_console(), changes)
     status = workspace.deploy(plan, mode=mode, items=items, progress=progress_bar).status()
     warn_of_controller(workspace.engine)
     if json:

@@ -50,7 +50,10 @@ class Command(TyperCommand):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             if self.name in _INTERRUPTED:
-                sys.stderr.write(f"{_INTERRUPTED[self.name]}\n")
+                from circinus.cli.output import progress_console
+                from circinus.reporting.wrapping import wrapped
+
+                sys.stderr.write(f"{wrapped(_INTERRUPTED[self.name], progress_console().width)}\n")
             raise typer.Exit(130) from None
 
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from circinus.errors import CircinusError
+from circinus.reporting.wrapping import print_wrapped, wrapped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,11 +33,6 @@ def console() -> Console:
 
     plain = Console()
     return plain if plain.is_terminal or "COLUMNS" in os.environ else Console(width=100)
-
-
-def print_wrapped(console: Console, text: str, style: str = "") -> None:
-    """Print a sentence, wrapped between words only: paths stay whole."""
-    console.print(text, style=style, markup=False, highlight=False, overflow="ignore", crop=False)
 
 
 def progress_console() -> Console:
@@ -94,7 +90,7 @@ def print_error(error: CircinusError, *, as_json: bool) -> None:
     if as_json:
         print_json("error", error.to_dict())
     else:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{wrapped(str(error), progress_console().width)}\n")
 
 
 def report_error(error: Exception, *, as_json: bool) -> int:
@@ -157,4 +153,4 @@ def warn_of_controller(engine: EngineHandle) -> None:
     holder = engine.controller()
     if holder:
         message = f"{holder} (circinus serve) controls {engine} and will restore its own state. Stop it first."
-        progress_console().print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        print_wrapped(progress_console(), message, style="yellow")

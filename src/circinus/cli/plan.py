@@ -203,6 +203,7 @@ def _print(plan: Plan, specification: Specification) -> None:
     from circinus.reporting.plan_table import plan_table
     from circinus.reporting.profile_table import corrections_in_force, search_summary
     from circinus.reporting.resource_use import use_table
+    from circinus.reporting.wrapping import print_wrapped
     from circinus.specification.formatting import format_duration
 
     queries = {query.name: query for query in specification.queries}
@@ -215,9 +216,9 @@ def _print(plan: Plan, specification: Specification) -> None:
     if plan.file.corrections.entries:
         console().print(corrections_in_force(plan.file.corrections), markup=False, highlight=False)
     for warning in plan.warnings:
-        console().print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+        print_wrapped(console(), f"warning: {warning}", style="yellow")
     if plan.changes is not None:
-        console().print(f"changes: {plan.changes}", markup=False, highlight=False)
+        print_wrapped(console(), f"changes: {plan.changes}")
     outcome = f"planned in {format_duration(plan.file.planning_s)}, "
     compared = f"compared with {plan.incumbent_path}, not written (--diff)"
     outcome += compared if plan.path is None else f"written to {plan.path}"

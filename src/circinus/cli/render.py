@@ -35,12 +35,13 @@ def kubernetes(
     Nodes of pool P must have the label circinus/pool=P.
     """
     from circinus.cli.output import open_plan, print_json, progress_console
+    from circinus.reporting.wrapping import print_wrapped
     from circinus.serving.ray.kuberay_manifest import as_yaml
 
     workspace, plan = open_plan(plan_file)
     if image == _IMAGE and len(plan):
         warning = f"pods will run {_IMAGE}: name the image that has your operators' code with --image"
-        progress_console().print(warning, style="yellow", highlight=False)
+        print_wrapped(progress_console(), warning, style="yellow")
     manifest = workspace.render_kubernetes(plan, image=image, name=name, namespace=namespace, ray_version=ray_version)
     if json:
         print_json("render", {"manifests": [manifest]})

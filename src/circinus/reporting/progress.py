@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 
+from circinus.reporting.wrapping import print_wrapped
 from circinus.specification.formatting import format_duration
 
 if TYPE_CHECKING:
@@ -97,11 +98,7 @@ class ProfileBar:
     def failed(self, failure: FailedConfiguration) -> None:
         """Print the failure."""
         item = f" on item {failure.item_key}" if failure.item_key is not None else ""
-        self._console.print(
-            f"excluded: {failure.configuration} failed{item}: {failure.reason}",
-            markup=False,
-            soft_wrap=not self._console.is_terminal,
-        )
+        print_wrapped(self._console, f"excluded: {failure.configuration} failed{item}: {failure.reason}")
 
 
 @contextmanager
