@@ -216,7 +216,8 @@ def test_limits_of_a_query_alone_are_only_named_where_there_is_no_room_for_it(
 def test_the_likeliest_plan_is_the_nearest_and_the_best_so_far() -> None:
     """Its bound misses the limit by more than that of the other plan.
 
-    A plan that only lacks room comes before both, and one that costs too much after them, whatever its probability.
+    A plan that only lacks room or makes others late comes before both, and one that costs too much after them, whatever
+    its probability.
     """
     asked = _query("q", latency_s=0.3)
     plans = {pool: _plan("q", pool) for pool in ("edge", "far")}
@@ -230,8 +231,9 @@ def test_the_likeliest_plan_is_the_nearest_and_the_best_so_far() -> None:
         for plan, excess in ((unlikely, 0.1), (likely, 0.5))
     ]
     dear = infeasible(likely, Infeasibility((SloKind.COST,), "dear", sized=likely.estimate))
-    nearest = [entry.candidate for entry in nearest_first([dear, *judged, short])]
-    assert nearest == [short.candidate, likely, unlikely, likely]
+    others = infeasible(plans["far"], Infeasibility((SloKind.LATENCY,), "query r: slow", 0.9))
+    nearest = [entry.candidate for entry in nearest_first([dear, *judged, others, short])]
+    assert nearest == [short.candidate, plans["far"], likely, unlikely, likely]
     best = BestEffortPlan(unlikely, 0.09, 24, 200)
     rejection = explain_rejection(replace(_frontier(asked), best_effort=best), judged, neighbours="the others")
     assert rejection.alternatives[0].plan == likely.plan

@@ -159,7 +159,10 @@ def admit(
     if query.name in into:
         present = Admission(query, into[query.name])
         return AdmissionResult(query.name, present, into, 0.0, 0.0, already_served=True)
-    profiles = opened.profiles({query.pipeline}, sources, specification)
+    try:
+        profiles = opened.profiles(pipelines_in_use(specification), sources, specification)
+    except ProfileError:  # of another query that the plan does not serve: a plan of all queries cannot be tried
+        profiles = opened.profiles({query.pipeline}, sources, specification)
     started = perf_counter()
     running = opened.plan_set
     admission, matching = admit_query(specification, profiles, running.matching, query.name)

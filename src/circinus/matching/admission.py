@@ -25,6 +25,7 @@ from circinus.matching.explanation.slo_relaxation import (
     wide_relaxation,
     with_slos,
 )
+from circinus.matching.feasibility import Infeasibility
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
 from circinus.matching.plan_set import (
     Advice,
@@ -43,6 +44,7 @@ from circinus.matching.simulation_check import (
     simulation_inputs,
 )
 from circinus.planning import Frontier, plan_query
+from circinus.planning.frontier import MEASUREMENTS
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.specification import Network, Query, QueryPlan, SloKind, Specification
@@ -160,7 +162,8 @@ class AdmissionPlanner:
                 running,
                 self.matching,
                 frontier,
-                extra_candidates=_further_plans(running, plans, frontier, slower, only, short=short),
+                extra_candidates=_further_plans(running, plans, frontier, slower, only),
+                judged=() if short else plans.without_excluded(_missing(frontier)),
                 neighbours=neighbours,
                 preceded=preceded,
                 explained=not short,
@@ -287,10 +290,8 @@ def _further_plans(
     frontier: Frontier,
     slower: Sequence[PlanCandidate],
     only: QueryPlan | None,
-    *,
-    short: bool,
 ) -> Sequence[PlanCandidate]:
-    """Return plans besides the frontier's: on running deployments, and those that miss SLOs at utilization targets.
+    """Return plans besides the frontier's: on running deployments, and those that are late at utilization targets.
 
     Without the latter, the nearest plan would not be among those that are tried, and a relaxation could be tighter than
     the bound that the rejection states.
@@ -299,8 +300,16 @@ def _further_plans(
         composed = plans.on_deployments(frontier.query, only.deployments, any_latency=True)
         return [candidate for candidate in composed if candidate.plan == only]
     composed = plans.on_deployments(frontier.query, running.deployments, any_latency=True)
-    missing = (miss.candidate for miss in frontier.near_misses if not short or miss.violations == _LATE)
-    return [*composed, *plans.without_excluded([*slower, *missing])]
+    late = (miss.candidate for miss in frontier.near_misses if miss.violations == _LATE)
+    return [*composed, *plans.without_excluded([*slower, *late])]
+
+
+def _missing(frontier: Frontier) -> list[PlanCandidate]:
+    """Return the plans that miss SLOs at utilization targets, of a query with enough measurements."""
+    if frontier.binding == (MEASUREMENTS,):
+        return []
+    best = [] if frontier.best_effort is None else [frontier.best_effort.candidate]
+    return [*best, *(miss.candidate for miss in frontier.near_misses)]
 
 
 def _slower(query: Query) -> Query:
@@ -339,6 +348,7 @@ def admit(
     frontier: Frontier,
     *,
     extra_candidates: Sequence[PlanCandidate] = (),
+    judged: Sequence[PlanCandidate] = (),
     neighbours: str = "the running plans",
     preceded: bool = False,
     doubtful: bool = False,
@@ -355,6 +365,7 @@ def admit(
         matching: the running plans.
         frontier: the query's plans.
         extra_candidates: further plans.
+        judged: plans of which a rejection says what they miss as sized.
         neighbours: description of the running plans.
         preceded: whether queries of higher priority run.
         doubtful: whether to return the plan nearest to the latency SLO, with `AdmissionFit.unconfirmed` queries, if no
@@ -383,6 +394,13 @@ def admit(
                 running, prepared, position, fit, frontier, failed, neighbours=neighbours, confirms=explained
             )
             return Admission(query, assignment, fit=(prepared, fit))
+    if explained:
+        offered = {candidate.plan for candidate in candidates}
+        prepared = running.prepare(query, (*candidates, *(plan for plan in judged if plan.plan not in offered)))
+        for position in range(len(candidates), len(prepared.problem.candidates)):
+            outcome = running.try_candidate(prepared, position, query.slos)
+            if isinstance(outcome, Infeasibility):
+                failed[position] = infeasible(prepared.problem.candidates[position], outcome)
     compared = confirmed_shortages(running, prepared, query.slos, failed) if explained else tuple(failed.values())
     rejection = explain_rejection(frontier, compared, neighbours=neighbours, preceded=preceded)
     prices = {price.resource: price for price in matching.prices}

@@ -244,7 +244,7 @@ class AdmissionControl:
             packed = self._packed(problem, usage, pool)
             if packed is None:
                 name = problem.pools[pool]
-                reason = f"its replicas do not fit on the nodes of pool {name} next to running ones"
+                reason = f"the plan's replicas do not fit on the nodes of pool {name} next to running ones"
                 return Infeasibility((f"pool {name}: whole replicas on nodes",), reason, 0.0, frozenset({pool}))
             nodes |= packed
         return nodes

@@ -48,7 +48,7 @@ def admit_query(
 
     If formulas are inaccurate for a new estimate, all plans are simulated together, which takes about a second; plans
     that make any query too slow in the simulation are excluded. A rejection has the smallest relaxation that was found,
-    and says whether a plan of all queries would serve this one, too.
+    and says whether a plan of all queries would serve this one, too; both take some seconds.
 
     Args:
         specification: with an infrastructure, the query, and all served queries.
@@ -92,22 +92,16 @@ def advise(
     relaxed = planner.with_relaxation(replace(rejection, advice=()))
     if relaxed.advice:
         return relaxed
-    found, matching = list[Advice | None](), planner.matching
-    may_serve_more = matching.weight_bound >= matching.satisfied_weight + query.weight * (1 - WEIGHT_TOLERANCE)
+    found = list[Advice | None]()
     with suppress(TimeoutError):  # each advice was followed successfully, also if a later search ends early
-        found.append(_on_other_plans(planner, query, relaxed.relaxation, settings, as_it_is=may_serve_more))
+        found.append(_on_other_plans(planner, query, relaxed.relaxation, settings))
         found.append(_on_risk(planner, query))
         found.append(_on_nodes(planner, query, settings))
     return replace(relaxed, advice=tuple(advice for advice in found if advice is not None))
 
 
 def _on_other_plans(
-    planner: AdmissionPlanner,
-    query: Query,
-    relaxation: Relaxation | None,
-    settings: MatchSettings,
-    *,
-    as_it_is: bool = True,
+    planner: AdmissionPlanner, query: Query, relaxation: Relaxation | None, settings: MatchSettings
 ) -> Advice | None:
     """Return the query's SLOs, or a smaller relaxation of one of them, with which a plan of all queries serves it, too.
 
@@ -119,7 +113,6 @@ def _on_other_plans(
         query: is rejected.
         relaxation: admits it beside the running plans.
         settings: of the plans of all queries.
-        as_it_is: whether to plan a query that has a plan by itself without a relaxation.
     """
     if len(planner.specification.queries) > MATCHING.max_exact_queries:
         return None
@@ -127,8 +120,9 @@ def _on_other_plans(
     if relaxation is not None:
         changed = changed_slos(slos, relaxation.slos)
         largest = sum(relative_change(slos, relaxation.slos, (kind,)) for kind in changed)
-    isolated = planner.plans.with_query(query).replan(query, planner.search)
-    tried = [(0.0, slos)] if isolated.candidates and as_it_is else list[tuple[float, Slos]]()
+    isolated = planner.plans.replan(query, planner.search)
+    may_be_served = bool(isolated.candidates) and _bound_has_room(planner.matching, query)
+    tried = [(0.0, slos)] if may_be_served else list[tuple[float, Slos]]()
     for alone in isolated.relaxations:
         relaxed = slos.replaced(alone.slo, slos.by_kind[alone.slo].relaxed_to(alone.limit))
         tried.append((relative_change(slos, relaxed, (alone.slo,)), relaxed))
@@ -154,6 +148,13 @@ def _on_other_plans(
                 sentence = f"with {change_text}, `circinus plan` would serve it and all that are now, on other plans"
             return Advice(sentence, slos=relaxed)
     return None
+
+
+def _bound_has_room(matching: Matching, query: Query) -> bool:
+    """Return whether the bound on the weight leaves room for a rejected query; it does not count a new one."""
+    is_counted = any(rejection.query == query.name for rejection in matching.rejections)
+    needed = matching.satisfied_weight + query.weight * (1 - WEIGHT_TOLERANCE)
+    return not is_counted or matching.weight_bound >= needed
 
 
 def _on_risk(planner: AdmissionPlanner, query: Query) -> Advice | None:
@@ -195,6 +196,7 @@ def _on_nodes(planner: AdmissionPlanner, query: Query, settings: MatchSettings) 
             matching, _ = plan_all_queries(
                 larger,
                 planner.profiles,
+                search=planner.search,
                 settings=settings,
                 incumbent=Incumbent.of(planner.matching),
                 explain_rejections=(),

@@ -74,7 +74,7 @@ def check_feasibility(
         names = [problem.pools[pool] for pool in sorted(pools)]
         return Infeasibility(
             binding=tuple(f"pool {name}: whole replicas on nodes" for name in names),
-            reason=f"its replicas do not fit on the nodes of pool {' and '.join(names)} next to the others",
+            reason=f"the plan's replicas do not fit on the nodes of pool {' and '.join(names)} next to the others",
             pools=pools,
             packing_cuts=cuts,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from circinus.arrays import IntArray
 from circinus.estimation import Estimate, PlanCandidate
@@ -29,6 +30,9 @@ _MAX_ALTERNATIVES = 5
 
 _DECIMALS = 2
 """Decimals of probabilities that are compared."""
+
+_NEAR_MISS = 2
+"""First part of the rank of near misses."""
 
 _NO_GAIN = "costs the same as the running plan"
 _TOO_MANY_CHANGES = "would exceed the allowed number of plan changes"
@@ -71,14 +75,16 @@ class CandidateComparison:
 
     @property
     def distance(self) -> tuple[int, float, int, float]:
-        """Sort key: feasible candidates, those that lack room only, those that miss SLOs, then near misses.
+        """Sort key: feasible candidates, those that lack room only, those that make others miss SLOs, then the rest.
 
-        Candidates that miss some of their own SLOs are sorted by the probability of it, to two decimals.
+        Candidates that miss some of their own SLOs are sorted by the probability of it, to two decimals; near misses
+        without one come last.
         """
         group, excess = self.rank
         if self.probability is not None:
-            return (2, round(1 - self.probability, _DECIMALS), *self.rank)
-        return (group + (group > 0 and self.obstacle != "capacity"), excess, *self.rank)
+            return (3, round(1 - self.probability, _DECIMALS), *self.rank)
+        is_near_miss, misses_slo = group == _NEAR_MISS, self.violation is not None and self.obstacle == "slo"
+        return (4 if is_near_miss else group + misses_slo, excess, *self.rank)
 
     @property
     def is_late(self) -> bool:
@@ -222,7 +228,7 @@ def _one_per_placement(compared: Iterable[CandidateComparison]) -> list[Candidat
 
 def nearest_first(compared: Iterable[CandidateComparison]) -> list[CandidateComparison]:
     """Return comparisons by their distance."""
-    return sorted(compared, key=_distance)
+    return sorted(compared, key=attrgetter("distance"))
 
 
 def near_miss_comparisons(frontier: Frontier, tried: Collection[QueryPlan]) -> list[CandidateComparison]:
@@ -240,7 +246,7 @@ def near_miss_comparisons(frontier: Frontier, tried: Collection[QueryPlan]) -> l
         sized = estimate if is_own and estimate.simulated else None
         entry = infeasible(miss.candidate, Infeasibility(miss.violations, miss.reason, sized=sized))
         if miss.candidate.plan not in tried:
-            rank = 2, float(position)
+            rank = _NEAR_MISS, float(position)
             compared.append(replace(entry, rank=rank, is_isolated=is_own and sized is None))
     return compared
 
@@ -254,7 +260,7 @@ def _confirmed(
         compared: candidates of a query.
         confirm: returns a comparison itself, or what is true of its candidate instead.
     """
-    remaining, final, shown = sorted(compared, key=_distance), list[CandidateComparison](), set[object]()
+    remaining, final, shown = sorted(compared, key=attrgetter("distance")), list[CandidateComparison](), set[object]()
     while remaining and len(shown) < _MAX_ALTERNATIVES:
         first = remaining.pop(0)
         actual = confirm(first)
@@ -262,7 +268,7 @@ def _confirmed(
             final.append(first)
             shown.add((first.candidate.plan.configuration, first.candidate.plan.placement))
         else:
-            insort(remaining, actual, key=_distance)
+            insort(remaining, actual, key=attrgetter("distance"))
     return [*final, *remaining]
 
 
@@ -280,17 +286,27 @@ def confirmed_shortages(
     position_of = {comparison.candidate.plan: position for position, comparison in failed.items()}
 
     def confirm(comparison: CandidateComparison) -> CandidateComparison:
-        violation = comparison.violation
-        if violation is None or not violation.pools or any(name.startswith("link ") for name in violation.binding):
+        candidate, violation = comparison.candidate, comparison.violation
+        if violation is None or comparison.obstacle != "capacity":
             return comparison
-        violated = running.slo_violation(prepared, position_of[comparison.candidate.plan], slos)
+        if any(name.startswith("link ") for name in violation.binding):
+            violated = _violation_at_any_size(candidate.estimate, slos)
+        else:
+            violated = running.slo_violation(prepared, position_of[candidate.plan], slos)
         if violated is None:
             return comparison
-        shortage = f"it {violation.reason}" if violation.is_shortage else violation.reason
+        shortage = f"the plan {violation.reason}" if violation.is_shortage else violation.reason
         lacking = replace(violated, reason=f"{violated.reason}, and {shortage}")
-        return replace(infeasible(comparison.candidate, lacking), lacks_room=True)
+        return replace(infeasible(candidate, lacking), lacks_room=True)
 
     return _confirmed(failed.values(), confirm)
+
+
+def _violation_at_any_size(estimate: Estimate, slos: Slos) -> Infeasibility | None:
+    """Return the SLOs on accuracy and cost that a plan misses in isolation, where its cost is the lowest."""
+    missed = tuple(kind for kind in estimate.violations(slos) if kind is not SloKind.LATENCY)
+    reasons = (describe_violation(estimate, slos.by_kind[kind]) for kind in missed)
+    return Infeasibility(missed, " and ".join(reasons), sized=estimate) if missed else None
 
 
 def _tried_as_sized(
@@ -315,10 +331,6 @@ def _tried_as_sized(
         return replace(comparison, reason=f"{comparison.reason}; latency as sized", sized=outcome.estimate)
 
     return _confirmed(compared, confirm)
-
-
-def _distance(comparison: CandidateComparison) -> tuple[int, float, int, float]:
-    return comparison.distance
 
 
 def _compare_candidates(answer: Answer, query: int, order: TieOrder) -> tuple[CandidateComparison, ...]:
@@ -421,7 +433,7 @@ def failure(comparison: CandidateComparison) -> str:
 def cheaper_failures(comparisons: Sequence[CandidateComparison]) -> list[str]:
     """Return the reason against the nearest of the plans that would cost less, if there are any."""
     cheaper = [comparison for comparison in comparisons if comparison.violation is not None and comparison.is_cheaper]
-    nearest = min(cheaper, key=_distance, default=None)
+    nearest = min(cheaper, key=attrgetter("distance"), default=None)
     return [] if nearest is None else [f"the nearest of {len(cheaper)} plans that would cost less {failure(nearest)}"]
 
 

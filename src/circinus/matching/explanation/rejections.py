@@ -110,13 +110,15 @@ def explain_rejection(
 def _best_so_far(frontier: Frontier, tried: Sequence[CandidateComparison]) -> BestEffortPlan | None:
     """Return the plan that most likely meets the SLOs among the best in isolation and those that fit as sized.
 
-    None if the probability rounds to 0.
+    None if none fits with a probability that does not round to 0.
     """
     best = frontier.best_effort
-    fitting = (entry for entry in tried if entry.probability is not None and not entry.lacks_room)
-    likeliest = next(fitting, None)
-    if best is None or likeliest is None or likeliest.probability is None:
+    judged = [entry for entry in tried if entry.probability is not None]
+    if best is None or not judged:
         return best
+    likeliest = next((entry for entry in judged if not entry.lacks_room), None)
+    if likeliest is None or likeliest.probability is None:
+        return None
     if likeliest.candidate.plan == best.candidate.plan and likeliest.is_isolated:
         return best
     if likeliest.probability < MIN_CHANCE:
