@@ -230,7 +230,10 @@ def test_the_likeliest_plan_is_the_nearest_and_the_best_so_far() -> None:
         infeasible(plan, Infeasibility((SloKind.LATENCY,), "slow", excess, sized=plan.estimate))
         for plan, excess in ((unlikely, 0.1), (likely, 0.5))
     ]
-    dear = infeasible(likely, Infeasibility((SloKind.COST,), "dear", sized=likely.estimate))
+    probability = SloProbabilities.of(0.8, 0.9, 0.0)
+    dear = infeasible(
+        likely, Infeasibility((SloKind.COST,), "dear", sized=replace(likely.estimate, slo_probability=probability))
+    )
     others = infeasible(plans["far"], Infeasibility((SloKind.LATENCY,), "query r: slow", 0.9))
     nearest = [entry.candidate for entry in nearest_first([dear, *judged, others, short])]
     assert nearest == [short.candidate, plans["far"], likely, unlikely, likely]

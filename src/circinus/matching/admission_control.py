@@ -277,8 +277,8 @@ class AdmissionControl:
 
     def _check_slos(self, fit: AdmissionFit, slos: Slos, *, doubtful: bool) -> AdmissionFit | Infeasibility:
         """Return the fit with the query's final estimate if all SLOs are met, else the violation."""
-        final, unconfirmed = self._final(fit.plan, fit), []
-        affected = ((name, self._final(self._plans[name], fit), self._slos[name]) for name in fit.affected_queries)
+        final, unconfirmed = self._final(fit.plan, fit, slos), []
+        affected = ((name, self._final_of(name, fit), self._slos[name]) for name in fit.affected_queries)
         for name, plan, limits in chain([(fit.plan.query, final, slos)], affected):
             violated, reason = violations(plan, limits)
             if violated and not (doubtful and is_doubtful(plan, limits)):
@@ -290,10 +290,13 @@ class AdmissionControl:
 
     def affected_plans(self, fit: AdmissionFit) -> dict[str, PlanCandidate]:
         """Return the affected plans by query name, as they will run."""
-        return {name: self._final(self._plans[name], fit) for name in fit.affected_queries}
+        return {name: self._final_of(name, fit) for name in fit.affected_queries}
 
-    def _final(self, plan: PlanCandidate, fit: AdmissionFit) -> PlanCandidate:
-        return with_cost(self._reestimate(plan, fit.conditions), self._share_usd_per_h(plan, fit))
+    def _final_of(self, name: str, fit: AdmissionFit) -> PlanCandidate:
+        return self._final(self._plans[name], fit, self._slos[name])
+
+    def _final(self, plan: PlanCandidate, fit: AdmissionFit, slos: Slos) -> PlanCandidate:
+        return with_cost(self._reestimate(plan, fit.conditions), self._share_usd_per_h(plan, fit), slos)
 
     @staticmethod
     def _share_usd_per_h(plan: PlanCandidate, fit: AdmissionFit) -> float:

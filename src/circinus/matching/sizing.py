@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from circinus.arrays import IntArray
 from circinus.estimation import MergedLoad, PlanCandidate, merge_loads
+from circinus.estimation.estimate import SloProbabilities
 from circinus.matching.problem import Problem, Usage
 from circinus.matching.settings import MATCHING
 from circinus.planning.violations import describe_violation
@@ -57,7 +58,7 @@ def evaluate_sizing(
     violated = []
     for query, candidate in served:
         share = problem.cost_share_usd_per_h(candidate, usage)
-        sized = with_cost(reestimate(problem.candidates[candidate], conditions), share)
+        sized = with_cost(reestimate(problem.candidates[candidate], conditions), share, slos[query])
         final[query] = sized
         objectives, reason = violations(sized, slos[query])
         if objectives:
@@ -65,11 +66,14 @@ def evaluate_sizing(
     return Sizing(conditions, final, tuple(violated))
 
 
-def with_cost(candidate: PlanCandidate, share_usd_per_h: float) -> PlanCandidate:
+def with_cost(candidate: PlanCandidate, share_usd_per_h: float, slos: Slos) -> PlanCandidate:
     """Return the candidate with its share of the merged deployments' cost, so that the shares add up to the total."""
-    bounds = candidate.estimate.cost_usd_per_h
+    bounds, probability = candidate.estimate.cost_usd_per_h, candidate.estimate.slo_probability
     cost = Interval(share_usd_per_h, min(bounds.lower, share_usd_per_h), max(bounds.upper, share_usd_per_h))
-    return replace(candidate, estimate=replace(candidate.estimate, cost_usd_per_h=cost))
+    if probability is not None:
+        is_met = slos.cost is None or slos.cost.is_met_by(share_usd_per_h)
+        probability = SloProbabilities.of(probability.latency, probability.accuracy, float(is_met))
+    return replace(candidate, estimate=replace(candidate.estimate, cost_usd_per_h=cost, slo_probability=probability))
 
 
 def violations(candidate: PlanCandidate, slos: Slos) -> tuple[tuple[SloKind, ...], str]:

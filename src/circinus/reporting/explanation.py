@@ -86,7 +86,8 @@ def ladder_table(ladder: Ladder, sized: Estimate, slos: Slos, metric: str = ACCU
 
 
 def _latency_and_cost(estimate: Estimate, slos: Slos) -> str:
-    latency = f"p{estimate.percentile:g} at most {latency_bound_text(estimate, slos)}"
+    simulated = " in a simulation" if estimate.simulated else ""
+    latency = f"p{estimate.percentile:g} at most {latency_bound_text(estimate, slos)}{simulated}"
     return f"{latency} at {format_usd_per_h(estimate.cost_usd_per_h.value)}"
 
 

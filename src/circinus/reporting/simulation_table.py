@@ -98,9 +98,9 @@ def _beyond_text(outcome: QueryOutcome, estimate: Estimate | None, load: float) 
     if simulated.lower <= planned.value * (1 + _NEGLIGIBLE):
         return None
     shown = f"{outcome.query}: p{outcome.percentile:g} {simulated_latency(simulated)} is above "
-    if simulated.lower > planned.upper:
-        return Text(f"{shown}the plan's bound of {format_duration(planned.upper)}", style="yellow")
     bound = format_latency_bound(planned.upper)
+    if simulated.lower > planned.upper:
+        return Text(f"{shown}the plan's bound of {bound}", style="yellow")
     return Text(f"{shown}the predicted {format_duration(planned.value)}; the plan's bound is {bound}")
 
 

@@ -138,7 +138,8 @@ def format_amount(resource: str, value: float) -> str:
     """Return an amount of a resource, such as `2 cpus`, `1 cpu` or `1.5 GiB memory`."""
     if "memory" in resource:
         return f"{format_bytes(value)} {resource}"
-    return f"{_digits(value)} {resource.removesuffix('s') if value == 1 else resource}"
+    text = _digits(value)
+    return f"{text} {resource.removesuffix('s') if text == '1' else resource}"
 
 
 def format_bounds(format_value: Formatting, interval: IntervalLike, limit: float | None = None) -> str:

@@ -69,9 +69,7 @@ class CandidateComparison:
         estimate = self.candidate.estimate if self.is_isolated else self.final
         if self.violation is None or estimate is None:
             return None
-        if estimate.slo_probability is None or SloKind.COST in self.violation.binding:
-            return 0.0
-        return estimate.slo_probability.joint
+        return 0.0 if estimate.slo_probability is None else estimate.slo_probability.joint
 
     @property
     def distance(self) -> tuple[int, float, int, float]:
@@ -439,11 +437,12 @@ def cheaper_failures(comparisons: Sequence[CandidateComparison]) -> list[str]:
 
 def _reason(answer: Answer, query: int, comparisons: tuple[CandidateComparison, ...]) -> str:
     count = len(answer.problem.candidates_of(query))
-    reasons = [
-        "its only plan"
-        if count == 1
-        else f"lowest total cost among its {count} plans, given those of the other queries"
-    ]
+    merit = f"lowest total cost among its {count} plans, given those of the other queries"
+    cheaper = [comparison for comparison in comparisons if comparison.violation is None and comparison.is_cheaper]
+    if cheaper:  # at a churn price or with few changes
+        nearest = min(cheaper, key=attrgetter("distance"))
+        merit = f"the nearest of {len(cheaper)} plans that would cost less {nearest.reason}"
+    reasons = ["its only plan" if count == 1 else merit]
     priority = priority_reason(answer, query)
     if priority:
         reasons.insert(0, priority)

@@ -92,10 +92,11 @@ def explain_rejection(
         nearest = tried[0]
         if nearest.obstacle == "slo":
             reason = reason.removesuffix(isolated_limits)  # those on running deployments differ
-        elif nearest.violation is not None:
-            binding = nearest.violation.binding  # as sized, the plan meets the SLOs
+        if nearest.violation is not None and not nearest.is_isolated:
+            binding = nearest.violation.binding
         where = "" if nearest.is_isolated else f"at their final sizes next to {neighbours}, "
-        reason = f"{reason}; {where}the nearest of {len(tried)} plans {failure(nearest)}"
+        subject = "its only plan" if len(tried) == 1 else f"the nearest of {len(tried)} plans"
+        reason = f"{reason}; {where}{subject} {failure(nearest)}"
     return Rejection(
         query=frontier.query.name,
         reason=reason,

@@ -10,12 +10,12 @@ from circinus.estimation import Estimate
 from circinus.matching import Assignment, Rejection
 from circinus.reporting.html_report.charts import COLORS, Chart, Style, format_axis, format_time_axis
 from circinus.reporting.html_report.markup import Html
+from circinus.reporting.plan_table import latency_bound_text
 from circinus.specification import Query, QueryPlan
 from circinus.specification.formatting import (
     UNBOUNDED_S,
     format_duration,
     format_interval,
-    format_latency_bound,
     format_score,
     format_usd_per_h,
     with_metric,
@@ -24,11 +24,11 @@ from circinus.specification.formatting import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CHOSEN, LADDER, COSTLIER, EXCLUDED = "chosen", "on its ladder", "not cheaper", "misses an SLO or does not fit"
+CHOSEN, LADDER, FITTING, EXCLUDED = "chosen", "on its ladder", "fits, but not chosen", "misses an SLO or does not fit"
 _STYLES: dict[str, Style] = {
     CHOSEN: ("chosen", "o"),
     LADDER: ("ladder", "D"),
-    COSTLIER: ("costlier", "s"),
+    FITTING: ("costlier", "s"),
     EXCLUDED: ("excluded", "X"),
 }
 
@@ -58,7 +58,7 @@ def compared_plans(decision: Assignment | Rejection, metric: str) -> list[Compar
             compared.setdefault(candidate.plan, ComparedPlan(candidate.plan, candidate.estimate, LADDER))
     for alternative in decision.alternatives:
         place, reason = (
-            COSTLIER if alternative.obstacle == "cost" else EXCLUDED,
+            FITTING if alternative.obstacle in ("cost", "search") else EXCLUDED,
             with_metric(alternative.reason, metric),
         )
         entry = ComparedPlan(alternative.plan, alternative.estimate, place, reason, alternative.added_usd_per_h)
@@ -79,7 +79,7 @@ def frontier_chart(plans: Sequence[ComparedPlan], changes: Sequence[str], query:
     chart, slos = Chart(2, 2.6, sharey=True), query.slos
     latency_axes, score_axes = chart.panels
     for plan, change in zip(plans[::-1], changes[::-1], strict=True):
-        estimate, text = plan.estimate, _description(plan, change, metric)
+        estimate, text = plan.estimate, _description(plan, change, query, metric)
         for axes, bounds in zip(chart.panels, (estimate.latency_s, estimate.accuracy), strict=True):
             cost, color = estimate.cost_usd_per_h, COLORS[_STYLES[plan.place][0]]
             upper = bounds.value if bounds.upper >= UNBOUNDED_S else bounds.upper
@@ -107,9 +107,9 @@ def frontier_chart(plans: Sequence[ComparedPlan], changes: Sequence[str], query:
     return chart.html(f"Plans of {query.name}: cost by itself over latency, and over {metric}")
 
 
-def _description(plan: ComparedPlan, change: str, metric: str) -> str:
+def _description(plan: ComparedPlan, change: str, query: Query, metric: str) -> str:
     estimate = plan.estimate
-    latency = f"{format_duration(estimate.latency_s.value)} ≤ {format_latency_bound(estimate.latency_s.upper)}"
+    latency = f"{format_duration(estimate.latency_s.value)} ≤ {latency_bound_text(estimate, query.slos)}"
     score, cost = format_interval(format_score, estimate.accuracy), estimate.cost_usd_per_h
     costs = f"cost by itself {format_usd_per_h(cost.upper)}"
     if plan.place == CHOSEN:

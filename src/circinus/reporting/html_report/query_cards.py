@@ -22,7 +22,6 @@ from circinus.specification import PoissonArrivals, Query, QueryPlan
 from circinus.specification.formatting import (
     format_bounds,
     format_duration,
-    format_latency_bound,
     format_score,
     format_usd_per_h,
     with_metric,
@@ -71,7 +70,7 @@ def _card(content: ReportContent, index: int, decision: Assignment | Rejection, 
     plans = compared_plans(decision, metric)
     if plans:
         changes = _changes(plans)
-        parts += [frontier_chart(plans, changes, query, metric), _figures(plans, changes, metric)]
+        parts += [frontier_chart(plans, changes, query, metric), _figures(plans, changes, query, metric)]
     open_ = {"open": ""} if opened else {}
     return element("details", title, *parts, id=f"query-{index}", class_="card", **open_)
 
@@ -84,13 +83,13 @@ def _changes(plans: Sequence[ComparedPlan]) -> list[str]:
     return [plan_text(base.plan, base.estimate), *others]
 
 
-def _figures(plans: Sequence[ComparedPlan], changes: Sequence[str], metric: str) -> Html:
+def _figures(plans: Sequence[ComparedPlan], changes: Sequence[str], query: Query, metric: str) -> Html:
     first = "chosen plan" if plans[0].place == CHOSEN else "nearest plan"
     rows = [
         (
             change if index else f"{first}: {change}",
             format_duration(plan.estimate.latency_s.value),
-            format_latency_bound(plan.estimate.latency_s.upper),
+            latency_bound_text(plan.estimate, query.slos),
             format_score(plan.estimate.accuracy.value),
             format_bounds(format_score, plan.estimate.accuracy),
             format_usd_per_h(plan.estimate.cost_usd_per_h.upper),
