@@ -146,7 +146,10 @@ class _Follower:
         return query.name in self.application.workspace(alone).plan()
 
     def _profiles(self) -> bool:
-        """Return whether profiling measures anything of the query's pipeline, in a copy of the store."""
+        """Return whether profiling a copy of the store measures more of the query's pipeline, or rules the rest out.
+
+        What was measured for other SLOs may leave nothing to measure, but that is found out by profiling only.
+        """
         pipeline, store = self.query.pipeline, self.application.store
         with tempfile.TemporaryDirectory(prefix="promises-") as folder:
             copied = replace(self.application, store=Path(folder) / store.name)
@@ -155,7 +158,8 @@ class _Follower:
             workspace = copied.workspace()
             before = _measured(workspace.profile_report([pipeline]))
             workspace.profile([pipeline], budget=60.0, sources=copied.sources)
-            return _measured(workspace.profile_report([pipeline])) > before
+            after = workspace.profile_report([pipeline])
+            return _measured(after) > before or not after[pipeline].promising
 
 
 def _measured(report: Mapping[str, Any]) -> int:

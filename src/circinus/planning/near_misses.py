@@ -195,7 +195,7 @@ def explain_infeasible(
     if promising:
         measured = len(search.arrays.configurations)
         plan = f"no plan of the {measured} measured configurations" if measured > 1 else "no measured plan"
-        more = f"; {promising:,} configurations are unmeasured: profile longer (`circinus profile`)"
+        more = f"; {promising:,} configurations are unmeasured: `circinus profile` finds out whether any helps"
     if relaxations:
         text = f"{plan} meets all SLOs with deployments at their utilization targets"
         binding = tuple(relaxation.slo for relaxation in relaxations)

@@ -295,7 +295,7 @@ def _promising(
     lacking = [rejection for rejection in rejections if {MEASUREMENTS, *SloKind}.issuperset(rejection.binding)]
     pipelines = dict.fromkeys(queries[rejection.query].pipeline for rejection in lacking)
     return [
-        Text(f"pipeline {name}: only {coverage[name]}; profile longer (`circinus profile`)", style="yellow")
+        Text(f"pipeline {name}: only {coverage[name]}; `circinus profile` finds out whether more help", style="yellow")
         for name in pipelines
         if name in coverage and coverage[name].promising
     ]
