@@ -177,7 +177,7 @@ def test_says_which_pool_is_full() -> None:
     (rejection,) = found.rejections
     assert rejection.query == "second"
     assert rejection.binding == ("pool edge: cpus",)
-    assert "its only plan needs 2 cpus more at pool edge" in rejection.reason
+    assert "its only plan needs 2 CPUs more at pool edge" in rejection.reason
 
 
 def test_replicas_that_fit_in_sum_but_not_on_nodes_are_not_placed() -> None:

@@ -198,7 +198,7 @@ def test_a_query_that_fits_nowhere_is_told_so() -> None:
     device = _infrastructure().model_copy(update={"pools": _infrastructure().pools[:1]})
     assert plan_query(_query(), pipeline, profile, Network(device)).reason == (
         "no plan fits in the pools and links that are open to the query, even with the infrastructure to itself: "
-        "the operators need at least 3 cpus, but the pools have 2 cpus"
+        "the operators need at least 3 CPUs, but the pools have 2 CPUs"
     )
     forgetful = _infrastructure().pools[0].model_copy(update={"cpus": 8.0, "memory_bytes": 1.5 * GIB})
     alone = Network(_infrastructure().model_copy(update={"pools": (forgetful,)}))
@@ -222,7 +222,7 @@ def test_an_operator_that_fits_nowhere_is_told_what_keeps_it_out_of_each_pool() 
     pools = (small, *infrastructure.pools[1:], empty)
     network = Network(infrastructure.model_copy(update={"pools": pools}))
     assert plan_query(_query(), pinned, profile, network).reason == (
-        "operator op0 fits in no pool: a node of pool device0 has 0.5 cpus, but a replica needs 1 cpu; "
+        "operator op0 fits in no pool: a node of pool device0 has 0.5 CPUs, but a replica needs 1 CPU; "
         "pool edge is on tier edge, but allowed_tiers are device; "
         "pool device1 is private to queries from site device1; pool empty has no nodes"
     )

@@ -161,10 +161,10 @@ MATCHING = Matching(
         ),
         Rejection(
             "bulk",
-            "none of its plans fits with those of the other queries: its only plan needs 1.5 cpus more at pool tablet",
+            "none of its plans fits with those of the other queries: its only plan needs 1.5 CPUs more at pool tablet",
             ("pool tablet: cpus",),
             None,
-            (_alternative(ON_TABLET, 0.0577, "needs 1.5 cpus more at pool tablet"),),
+            (_alternative(ON_TABLET, 0.0577, "needs 1.5 CPUs more at pool tablet"),),
         ),
     ),
     deployments=tuple(

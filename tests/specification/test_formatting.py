@@ -56,8 +56,8 @@ def test_other_quantities_have_a_unit_that_fits() -> None:
     assert format_percentage(0.84123) == "84.1%"
     assert format_percentage(1) == "100%"
     assert format_percentage(1.234e-7) == "0.0000123%"
-    assert format_amount("cpus", 2.0) == "2 cpus"
-    assert format_amount("cpus", 1.0) == "1 cpu"
+    assert format_amount("cpus", 2.0) == "2 CPUs"
+    assert format_amount("cpus", 1.0) == "1 CPU"
     assert format_amount("gpu memory", 1.5 * 2**30) == "1.5 GiB gpu memory"
 
 

@@ -125,7 +125,6 @@ class AdmissionPlanner:
         frontier: Frontier | None = None,
         *,
         neighbours: str = "the running plans",
-        preceded: bool = False,
         short: bool = False,
         max_simulations: int = MATCHING.max_simulated_plans,
         only: QueryPlan | None = None,
@@ -136,7 +135,6 @@ class AdmissionPlanner:
             query: by name one of the specification's; its SLOs and risk may be others.
             frontier: the query's plans; None: they are searched for.
             neighbours: description of the running plans.
-            preceded: whether queries of higher priority run.
             short: whether short simulations suffice, of which bounds are more cautious, and reasons are not needed.
             max_simulations: maximum number of plans that are simulated.
             only: the one plan that is tried; None: all.
@@ -165,7 +163,6 @@ class AdmissionPlanner:
                 extra_candidates=_further_plans(running, plans, frontier, slower, only),
                 judged=() if short else plans.without_excluded(_missing(frontier)),
                 neighbours=neighbours,
-                preceded=preceded,
                 explained=not short,
                 confirmed=confirmed,
             )
@@ -350,7 +347,6 @@ def admit(
     extra_candidates: Sequence[PlanCandidate] = (),
     judged: Sequence[PlanCandidate] = (),
     neighbours: str = "the running plans",
-    preceded: bool = False,
     doubtful: bool = False,
     confirmed: PlanCandidate | None = None,
     explained: bool = True,
@@ -367,7 +363,6 @@ def admit(
         extra_candidates: further plans.
         judged: plans of which a rejection says what they miss as sized.
         neighbours: description of the running plans.
-        preceded: whether queries of higher priority run.
         doubtful: whether to return the plan nearest to the latency SLO, with `AdmissionFit.unconfirmed` queries, if no
             plan meets all SLOs by formula.
         confirmed: such a plan, as a simulation confirmed it; returned unless `doubtful` and there are cheaper ones.
@@ -402,7 +397,7 @@ def admit(
             if isinstance(outcome, Infeasibility):
                 failed[position] = infeasible(prepared.problem.candidates[position], outcome)
     compared = confirmed_shortages(running, prepared, query.slos, failed) if explained else tuple(failed.values())
-    rejection = explain_rejection(frontier, compared, neighbours=neighbours, preceded=preceded)
+    rejection = explain_rejection(frontier, compared, neighbours=neighbours)
     prices = {price.resource: price for price in matching.prices}
     return Admission(query, None, rejection, tuple(prices[name] for name in rejection.binding if name in prices))
 

@@ -143,7 +143,6 @@ class _SecondLook:
             query,
             self.frontiers[query.name],
             neighbours="those of the other queries",
-            preceded=_is_preceded(query, self.planner.matching, self._queries),
             max_simulations=min(self.simulations, MATCHING.max_simulated_plans),
             only=only,
         )
@@ -204,9 +203,3 @@ class _SecondLook:
 def _importance(query: Query) -> tuple[bool, int, float]:
     """Return the key that sorts pinned queries first, then by priority and weight."""
     return query.pin is None, -query.priority, -query.weight
-
-
-def _is_preceded(query: Query, matching: Matching, queries: Mapping[str, Query]) -> bool:
-    """Return whether pinned queries or queries of higher priority are served."""
-    served = [queries[assignment.query] for assignment in matching.assignments]
-    return query.pin is None and any(other.pin is not None or other.priority > query.priority for other in served)

@@ -103,7 +103,7 @@ def capacity_text(price: ShadowPrice) -> str:
         case "GiB":
             return format_bytes(price.capacity * 2.0**30)
         case "MB/s":
-            return format_bandwidth(price.capacity * 1e6)
+            return f"{format_bandwidth(price.capacity * 1e6)} usable"
         case _:
             return format_amount(price.unit + "s", price.capacity)
 

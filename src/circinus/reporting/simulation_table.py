@@ -105,12 +105,14 @@ def _beyond_text(outcome: QueryOutcome, estimate: Estimate | None, load: float) 
 
 
 def _verdict(query: QueryOutcome) -> str:
-    missed = [name for name, met in query.slos_met.items() if not met]
-    remarks = missed + ([] if query.is_significant else ["unsure"])
+    remarks = [name for name, met in query.slos_met.items() if not met]
+    verdict = "[red]no[/red]" if remarks else "[green]yes[/green]"
     remarks += [f"{query.dropped} dropped"] if query.dropped else []
     if not query.requests:
         return "[red]no[/red]: no requests"
-    return f"{'[red]no[/red]' if missed else '[green]yes[/green]'}{': ' if remarks else ''}{', '.join(remarks)}"
+    if not query.is_significant:
+        verdict = "[yellow]unsure[/yellow]"
+    return f"{verdict}{': ' if remarks else ''}{', '.join(remarks)}"
 
 
 def simulated_latency(latency_s: Interval) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 
 from rich.box import SIMPLE_HEAD
@@ -19,6 +20,7 @@ _MIN_SHARE = 0.6
 """Share of the columns of a text below which shortening it is the last resort."""
 _MIN_WORD = 3
 """Columns below which a word is only shortened with its whole text."""
+_FIGURE = re.compile(r"[-+$]?[0-9][0-9.,]*%?")
 _BAR = 10
 """Columns of a bar."""
 
@@ -74,12 +76,17 @@ class WrappedTitle:
 
 
 def _fitting(text: str, width: int) -> str:
+    """Return the text with its longest words shortened, or left out where that is not enough; figures stay whole."""
     words = text.split(" ")
     while cell_len(" ".join(words)) > width:
-        longest = max(range(len(words)), key=lambda index: len(words[index]))
-        if len(words[longest]) <= _MIN_WORD:
-            return _shortened(text, width)
-        words[longest] = _shortened(words[longest], len(words[longest]) - 1)
+        names = [index for index, word in enumerate(words) if not _FIGURE.fullmatch(word)]
+        longest = max(names, key=lambda index: len(words[index]), default=None)
+        if longest is None or (len(words) == len(names) and len(words[longest]) <= _MIN_WORD):
+            return _shortened(" ".join(words), width)
+        if len(words[longest]) > _MIN_WORD:
+            words[longest] = _shortened(words[longest], len(words[longest]) - 1)
+        else:
+            del words[longest]
     return " ".join(words)
 
 

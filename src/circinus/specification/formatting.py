@@ -135,7 +135,8 @@ def format_percentage(share: float) -> str:
 
 
 def format_amount(resource: str, value: float) -> str:
-    """Return an amount of a resource, such as `2 cpus`, `1 cpu` or `1.5 GiB memory`."""
+    """Return an amount of a resource, such as `2 CPUs`, `1 CPU` or `1.5 GiB memory`."""
+    resource = resource.replace("cpu", "CPU").replace("gpu", "GPU")
     if "memory" in resource:
         return f"{format_bytes(value)} {resource}"
     text = _digits(value)

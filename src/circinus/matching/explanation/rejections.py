@@ -60,7 +60,7 @@ def rejection_reason(answer: Answer, query: int) -> str:
 
 
 def _rejection(answer: Answer, running: AdmissionControl, query: int) -> Rejection:
-    problem, levels = answer.problem, answer.problem.priority_levels.rank
+    problem = answer.problem
     frontier, candidates = answer.run.frontiers[problem.queries[query]], problem.candidates_of(query)
     prepared = running.prepare(frontier.query, [problem.candidates[candidate] for candidate in candidates])
     outcomes = running.try_candidates(prepared, frontier.query.slos)
@@ -68,26 +68,22 @@ def _rejection(answer: Answer, running: AdmissionControl, query: int) -> Rejecti
         frontier,
         [by_outcome(answer, candidates.start + position, outcome) for position, outcome in outcomes],
         neighbours="those of the other queries",
-        preceded=bool((levels[answer.chosen >= 0] > levels[query]).any()),
     )
 
 
-def explain_rejection(
-    frontier: Frontier, compared: Sequence[CandidateComparison], *, neighbours: str, preceded: bool = False
-) -> Rejection:
+def explain_rejection(frontier: Frontier, compared: Sequence[CandidateComparison], *, neighbours: str) -> Rejection:
     """Return the rejection of a query.
 
     Args:
         frontier: of the query.
         compared: all its candidates.
         neighbours: description of the other queries' plans.
-        preceded: whether queries of higher priority are served.
     """
     reason, binding, isolated_limits = frontier.reason, frontier.binding, frontier.isolated_limits
     misses = near_miss_comparisons(frontier, {comparison.candidate.plan for comparison in compared})
     tried = nearest_first([*compared, *misses])
     if frontier.candidates:
-        reason, binding = _infeasibility_reason(tried, neighbours, preceded)
+        reason, binding = _infeasibility_reason(tried, neighbours)
     elif compared:
         nearest = tried[0]
         if nearest.obstacle == "slo":
@@ -135,14 +131,9 @@ def _best_so_far(frontier: Frontier, tried: Sequence[CandidateComparison]) -> Be
     )
 
 
-def _infeasibility_reason(
-    tried: Sequence[CandidateComparison], neighbours: str, preceded: bool
-) -> tuple[str, tuple[str, ...]]:
+def _infeasibility_reason(tried: Sequence[CandidateComparison], neighbours: str) -> tuple[str, tuple[str, ...]]:
     nearest, count = tried[0], len(tried)
     subject = "its only plan" if count == 1 else f"the nearest of its {count} plans"
     if nearest.violation is None:
         return f"{subject} {nearest.reason}", ()
-    message = f"none of its plans fits with {neighbours}: {subject} {failure(nearest)}"
-    if preceded:
-        message += "; pinned queries or queries of higher priority precede it"
-    return message, nearest.violation.binding
+    return f"none of its plans fits with {neighbours}: {subject} {failure(nearest)}", nearest.violation.binding

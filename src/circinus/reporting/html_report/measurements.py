@@ -37,7 +37,8 @@ def load_section(content: ReportContent) -> Html:
     verdicts = load["verdicts"]
     counts = ", ".join(f"{verdicts.get(verdict, 0)} {text[2:]}" for verdict, (text, _) in _MARKS.items())
     head = paragraph(
-        f"{load['promises']} promises: {counts}. Goodput {load['goodput']:g} of weight {load['total_weight']:g}; "
+        f"{load['promises']} promises: {counts}. "
+        f"Goodput as measured: {load['goodput']:g} of weight {load['total_weight']:g}; "
         f"{format_duration(load['duration_s'])} of {load['arrivals']} traffic in mode {load['mode']} at "
         f"{load['rate_factor']:g}× load."
     )
