@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from budget import HANG_LIMIT_S, seeds, share_of
 from circinus.estimation import merge_loads
 from circinus.matching import Matching, MatchSettings, Rejection, admit_query, match, plan_all_queries
-from circinus.matching.admission import AdmissionPlanner, add_admitted, admit, running_state
+from circinus.matching.admission import AdmissionPlanner, running_state
 from circinus.matching.admission_control import AdmissionControl
+from circinus.matching.admission_decision import add_admitted, admit
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.simulation_check import SimulationCheck
 from circinus.planning import plan_queries

@@ -9,7 +9,7 @@ from printed import printed
 
 from circinus.estimation import PlanCandidate, SloProbabilities
 from circinus.matching import Matching, Relaxation, ShadowPrice, match
-from circinus.matching.explanation.assignment_explanations import (
+from circinus.matching.explanation.candidate_comparisons import (
     alternatives,
     infeasible,
     near_miss_comparisons,

@@ -58,7 +58,7 @@ def test_other_quantities_have_a_unit_that_fits() -> None:
     assert format_percentage(1.234e-7) == "0.0000123%"
     assert format_amount("cpus", 2.0) == "2 CPUs"
     assert format_amount("cpus", 1.0) == "1 CPU"
-    assert format_amount("gpu memory", 1.5 * 2**30) == "1.5 GiB gpu memory"
+    assert format_amount("gpu memory", 1.5 * 2**30) == "1.5 GiB GPU memory"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-from .admission import Admission as Admission
+from .admission_decision import Admission as Admission
 from .advice import admit_query as admit_query
 from .incumbent import Incumbent as Incumbent
 from .optimizer import match as match

@@ -14,7 +14,8 @@ from dataclasses import replace
 from functools import reduce
 
 from circinus.errors import PlanningError
-from circinus.matching.admission import Admission, AdmissionPlanner
+from circinus.matching.admission import AdmissionPlanner
+from circinus.matching.admission_decision import Admission
 from circinus.matching.explanation.slo_relaxation import changed_slos, describe_changes, relative_change, with_slos
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.optimizer import plan_all_queries
@@ -123,9 +124,9 @@ def _on_other_plans(
     isolated = planner.plans.replan(query, planner.search)
     may_be_served = bool(isolated.candidates) and _bound_has_room(planner.matching, query)
     tried = [(0.0, slos)] if may_be_served else list[tuple[float, Slos]]()
-    for alone in isolated.relaxations:
-        relaxed = slos.replaced(alone.slo, slos.by_kind[alone.slo].relaxed_to(alone.limit))
-        tried.append((relative_change(slos, relaxed, (alone.slo,)), relaxed))
+    for single in isolated.relaxations:
+        relaxed = slos.replaced(single.slo, slos.by_kind[single.slo].relaxed_to(single.limit))
+        tried.append((relative_change(slos, relaxed, (single.slo,)), relaxed))
     change, relaxed = min(tried, key=lambda entry: entry[0], default=(math.inf, slos))
     if change >= largest:
         return None

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from circinus.matching.admission import Admission, AdmissionPlanner
+from circinus.matching.admission import AdmissionPlanner
+from circinus.matching.admission_decision import Admission
 from circinus.matching.explanation.rejections import query_kind
 from circinus.matching.explanation.slo_relaxation import with_slos
 from circinus.matching.incumbent import Incumbent

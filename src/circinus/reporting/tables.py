@@ -82,7 +82,7 @@ def _fitting(text: str, width: int) -> str:
         names = [index for index, word in enumerate(words) if not _FIGURE.fullmatch(word)]
         longest = max(names, key=lambda index: len(words[index]), default=None)
         if longest is None or (len(words) == len(names) and len(words[longest]) <= _MIN_WORD):
-            return _shortened(" ".join(words), width)
+            return _shortened(text if longest is not None else " ".join(words), width)
         if len(words[longest]) > _MIN_WORD:
             words[longest] = _shortened(words[longest], len(words[longest]) - 1)
         else:

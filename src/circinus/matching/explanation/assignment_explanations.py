@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 
 from circinus.arrays import IntArray
@@ -12,87 +12,29 @@ from circinus.estimation import Estimate, PlanCandidate
 from circinus.matching.admission_control import AdmissionControl, AdmissionFit, AdmissionProblem
 from circinus.matching.cuts import ChurnCut, CostShareCut, SizingCut
 from circinus.matching.explanation.assignment_reasons import priority_reason, shared_deployments
+from circinus.matching.explanation.candidate_comparisons import (
+    MAX_ALTERNATIVES,
+    CandidateComparison,
+    alternatives,
+    cost_difference,
+    failure,
+    infeasible,
+    near_miss_comparisons,
+    tie,
+)
 from circinus.matching.feasibility import FeasibleSolution, Infeasibility, capacity_violation, check_feasibility
 from circinus.matching.match_run import Answer
-from circinus.matching.plan_set import Alternative, Assignment, Obstacle
+from circinus.matching.plan_set import Assignment
 from circinus.matching.settings import MATCHING
 from circinus.matching.solvers.greedy import marginal_costs
 from circinus.matching.tolerances import EQUAL_USD_PER_H
-from circinus.planning import Frontier, NearMiss
+from circinus.planning import Frontier
 from circinus.planning.ladder import ladder
 from circinus.planning.tie_order import TieKey, TieOrder
 from circinus.planning.violations import describe_violation
 from circinus.specification import QueryPlan, SloKind, Slos
-from circinus.specification.formatting import format_usd_per_h
 
-_MAX_ALTERNATIVES = 5
-"""Maximum number of alternatives of a query, not counting near misses."""
-
-_DECIMALS = 2
-"""Decimals of probabilities that are compared."""
-
-_NEAR_MISS = 2
-"""First part of the rank of near misses."""
-
-_NO_GAIN = "costs the same as the running plan"
 _TOO_MANY_CHANGES = "would exceed the allowed number of plan changes"
-
-
-@dataclass(frozen=True)
-class CandidateComparison:
-    """A candidate of a query, compared with the plan that the query got."""
-
-    candidate: PlanCandidate
-    rank: tuple[int, float]
-    """Feasible candidates first, cheapest first, then infeasible ones, nearest first, then near misses."""
-    reason: str
-    obstacle: Obstacle
-    violation: Infeasibility | None = None
-    """Violated constraint, or None if the candidate is feasible."""
-    added_usd_per_h: float | None = None
-    """Change of the total cost if the candidate were feasible; None without a plan to compare with."""
-    sized: Estimate | None = None
-    """Estimate as sized of a candidate that meets its SLOs only there."""
-    is_isolated: bool = False
-    """True if the candidate was tried in isolation at its utilization targets only, where it misses SLOs."""
-    lacks_room: bool = False
-    """True if a pool has no room for a candidate that misses SLOs, too."""
-
-    @property
-    def final(self) -> Estimate | None:
-        """Estimate as sized of a candidate that meets its SLOs only there, or that misses them there."""
-        return self.sized if self.violation is None else self.violation.sized
-
-    @property
-    def probability(self) -> float | None:
-        """Probability of meeting all SLOs, of a candidate that misses some of its own; else None."""
-        estimate = self.candidate.estimate if self.is_isolated else self.final
-        if self.violation is None or estimate is None:
-            return None
-        return 0.0 if estimate.slo_probability is None else estimate.slo_probability.joint
-
-    @property
-    def distance(self) -> tuple[int, float, int, float]:
-        """Sort key: feasible candidates, those that lack room only, those that make others miss SLOs, then the rest.
-
-        Candidates that miss some of their own SLOs are sorted by the probability of it, to two decimals; near misses
-        without one come last.
-        """
-        group, excess = self.rank
-        if self.probability is not None:
-            return (3, round(1 - self.probability, _DECIMALS), *self.rank)
-        is_near_miss, misses_slo = group == _NEAR_MISS, self.violation is not None and self.obstacle == "slo"
-        return (4 if is_near_miss else group + misses_slo, excess, *self.rank)
-
-    @property
-    def is_late(self) -> bool:
-        """True if the candidate fits but violates a latency SLO, and no other, at the final sizes."""
-        return self.violation is not None and self.violation.binding == (SloKind.LATENCY,)
-
-    @property
-    def is_cheaper(self) -> bool:
-        """True if the candidate would lower the total cost if it were feasible."""
-        return self.added_usd_per_h is not None and self.added_usd_per_h < -EQUAL_USD_PER_H
 
 
 def explain_assignments(answer: Answer) -> tuple[Assignment, ...]:
@@ -193,62 +135,6 @@ def _compared_with_confirmed(failure: CandidateComparison) -> CandidateCompariso
     return replace(compared, rank=(0, extra_usd_per_h), violation=None, sized=violation.sized)
 
 
-def alternatives(
-    compared: Sequence[CandidateComparison], misses: Sequence[CandidateComparison]
-) -> tuple[Alternative, ...]:
-    """Return the best candidates and the near misses, one per configuration and placement, the nearest first.
-
-    Args:
-        compared: candidates.
-        misses: near misses, which do not count towards the limit.
-    """
-    best = _one_per_placement(nearest_first(compared))[:_MAX_ALTERNATIVES]
-    return tuple(
-        Alternative(
-            entry.candidate.plan,
-            entry.final or entry.candidate.estimate,
-            entry.reason,
-            entry.obstacle,
-            entry.added_usd_per_h,
-            is_sized=entry.final is not None,
-        )
-        for entry in _one_per_placement(nearest_first([*best, *misses]))
-    )
-
-
-def _one_per_placement(compared: Iterable[CandidateComparison]) -> list[CandidateComparison]:
-    """Return the first comparison of each configuration and placement."""
-    selected: dict[object, CandidateComparison] = {}
-    for entry in compared:
-        selected.setdefault((entry.candidate.plan.configuration, entry.candidate.plan.placement), entry)
-    return list(selected.values())
-
-
-def nearest_first(compared: Iterable[CandidateComparison]) -> list[CandidateComparison]:
-    """Return comparisons by their distance."""
-    return sorted(compared, key=attrgetter("distance"))
-
-
-def near_miss_comparisons(frontier: Frontier, tried: Collection[QueryPlan]) -> list[CandidateComparison]:
-    """Return the best plan in isolation and the near misses of a frontier without a plan that is tried besides."""
-    slos, best = frontier.query.slos, frontier.best_effort
-    violated = () if best is None else best.candidate.estimate.violations(slos)
-    misses = list(frontier.near_misses)
-    if best is not None and violated and all(miss.candidate.plan != best.candidate.plan for miss in misses):
-        reasons = [describe_violation(best.candidate.estimate, slos.by_kind[kind]) for kind in violated]
-        misses.insert(0, NearMiss(best.candidate, violated, " and ".join(reasons)))
-    compared = []
-    for position, miss in enumerate(misses):
-        estimate = miss.candidate.estimate
-        is_own = bool(estimate.violations(slos))
-        sized = estimate if is_own and estimate.simulated else None
-        entry = infeasible(miss.candidate, Infeasibility(miss.violations, miss.reason, sized=sized))
-        if miss.candidate.plan not in tried:
-            rank = _NEAR_MISS, float(position)
-            compared.append(replace(entry, rank=rank, is_isolated=is_own and sized is None))
-    return compared
-
-
 def _confirmed(
     compared: Iterable[CandidateComparison], confirm: Callable[[CandidateComparison], CandidateComparison]
 ) -> list[CandidateComparison]:
@@ -259,7 +145,7 @@ def _confirmed(
         confirm: returns a comparison itself, or what is true of its candidate instead.
     """
     remaining, final, shown = sorted(compared, key=attrgetter("distance")), list[CandidateComparison](), set[object]()
-    while remaining and len(shown) < _MAX_ALTERNATIVES:
+    while remaining and len(shown) < MAX_ALTERNATIVES:
         first = remaining.pop(0)
         actual = confirm(first)
         if actual is first:
@@ -367,23 +253,6 @@ def _compare_candidates(answer: Answer, query: int, order: TieOrder) -> tuple[Ca
     return tuple(_tried_as_sized(comparisons, answer.run.slos[query], try_plan))
 
 
-def cost_difference(candidate: PlanCandidate, extra_usd_per_h: float, with_churn: float) -> CandidateComparison:
-    """Return the comparison by total cost with a plan that is cheaper, churn included."""
-    if extra_usd_per_h > EQUAL_USD_PER_H:
-        reason = f"costs {format_usd_per_h(extra_usd_per_h)} more in total"
-    elif extra_usd_per_h < -EQUAL_USD_PER_H:
-        reason = f"costs {format_usd_per_h(-extra_usd_per_h)} less in total, which is below the churn price"
-    else:
-        reason = _NO_GAIN
-    return CandidateComparison(candidate, (0, with_churn), reason, "cost", added_usd_per_h=extra_usd_per_h)
-
-
-def tie(candidate: PlanCandidate, key: TieKey, better: TieKey) -> CandidateComparison:
-    """Return the comparison with a plan that costs as much and comes before in the order of ties."""
-    reason = f"costs the same, {key.reason_after(better)}"
-    return CandidateComparison(candidate, (0, 0.0), reason, "cost", added_usd_per_h=0.0)
-
-
 def _by_feasibility(answer: Answer, trial: IntArray, candidate: int) -> CandidateComparison:
     problem, usage = answer.problem, answer.problem.usage_of(trial)
     violated = [cut for cut in answer.cuts if not cut.is_satisfied(problem, trial, usage)]
@@ -413,19 +282,6 @@ def by_outcome(
     elif outcome.violations and outcome.violations[0].candidate != candidate:
         outcome = replace(outcome, sized=None)
     return infeasible(plan, outcome)
-
-
-def infeasible(candidate: PlanCandidate, violation: Infeasibility) -> CandidateComparison:
-    """Return the comparison of an infeasible candidate; the reason names other queries only."""
-    obstacle: Obstacle = "slo" if set(violation.binding) <= set(SloKind) else "capacity"
-    reason = violation.reason.removeprefix(f"query {candidate.query}: ")
-    return CandidateComparison(candidate, (1, violation.excess), reason, obstacle, violation)
-
-
-def failure(comparison: CandidateComparison) -> str:
-    """Return the reason of an infeasible candidate as a predicate: it needs more, or it fails."""
-    is_shortage = comparison.violation is not None and comparison.violation.is_shortage
-    return comparison.reason if is_shortage else f"fails: {comparison.reason}"
 
 
 def cheaper_failures(comparisons: Sequence[CandidateComparison]) -> list[str]:

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from circinus.matching.admission_control import AdmissionControl
 from circinus.matching.backfill import running_state
-from circinus.matching.explanation.assignment_explanations import (
+from circinus.matching.explanation.assignment_explanations import by_outcome
+from circinus.matching.explanation.candidate_comparisons import (
     CandidateComparison,
     alternatives,
-    by_outcome,
     failure,
     near_miss_comparisons,
     nearest_first,
@@ -110,10 +110,10 @@ def _best_so_far(frontier: Frontier, tried: Sequence[CandidateComparison]) -> Be
     None if none fits with a probability that does not round to 0.
     """
     best = frontier.best_effort
-    judged = [entry for entry in tried if entry.probability is not None]
-    if best is None or not judged:
+    uncertain = [entry for entry in tried if entry.probability is not None]
+    if best is None or not uncertain:
         return best
-    likeliest = next((entry for entry in judged if not entry.lacks_room), None)
+    likeliest = next((entry for entry in uncertain if not entry.lacks_room), None)
     if likeliest is None or likeliest.probability is None:
         return None
     if likeliest.candidate.plan == best.candidate.plan and likeliest.is_isolated:

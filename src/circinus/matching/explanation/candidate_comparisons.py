@@ -1,0 +1,171 @@
+"""Comparisons of the plans of one query: with the plan that it got, or with what its SLOs and the pools need."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+
+from circinus.estimation import Estimate, PlanCandidate
+from circinus.matching.feasibility import Infeasibility
+from circinus.matching.plan_set import Alternative, Obstacle
+from circinus.matching.tolerances import EQUAL_USD_PER_H
+from circinus.planning import Frontier, NearMiss
+from circinus.planning.tie_order import TieKey
+from circinus.planning.violations import describe_violation
+from circinus.specification import QueryPlan, SloKind
+from circinus.specification.formatting import format_usd_per_h
+
+MAX_ALTERNATIVES = 5
+"""Maximum number of alternatives of a query, not counting near misses."""
+
+_DECIMALS = 2
+"""Decimals of probabilities that are compared."""
+
+_NEAR_MISS = 2
+"""First part of the rank of near misses."""
+
+_NO_GAIN = "costs the same as the running plan"
+
+
+@dataclass(frozen=True)
+class CandidateComparison:
+    """A candidate of a query, compared with the plan that the query got."""
+
+    candidate: PlanCandidate
+    rank: tuple[int, float]
+    """Feasible candidates first, cheapest first, then infeasible ones, nearest first, then near misses."""
+    reason: str
+    obstacle: Obstacle
+    violation: Infeasibility | None = None
+    """Violated constraint, or None if the candidate is feasible."""
+    added_usd_per_h: float | None = None
+    """Change of the total cost if the candidate were feasible; None without a plan to compare with."""
+    sized: Estimate | None = None
+    """Estimate as sized of a candidate that meets its SLOs only there."""
+    is_isolated: bool = False
+    """True if the candidate was tried in isolation at its utilization targets only, where it misses SLOs."""
+    lacks_room: bool = False
+    """True if a pool has no room for a candidate that misses SLOs, too."""
+
+    @property
+    def final(self) -> Estimate | None:
+        """Estimate as sized of a candidate that meets its SLOs only there, or that misses them there."""
+        return self.sized if self.violation is None else self.violation.sized
+
+    @property
+    def probability(self) -> float | None:
+        """Probability of meeting all SLOs, of a candidate that misses some of its own; else None."""
+        estimate = self.candidate.estimate if self.is_isolated else self.final
+        if self.violation is None or estimate is None:
+            return None
+        return 0.0 if estimate.slo_probability is None else estimate.slo_probability.joint
+
+    @property
+    def distance(self) -> tuple[int, float, int, float]:
+        """Sort key: feasible candidates, those that lack room only, those that make others miss SLOs, then the rest.
+
+        Candidates that miss some of their own SLOs are sorted by the probability of it, to two decimals; near misses
+        without one come last.
+        """
+        group, excess = self.rank
+        if self.probability is not None:
+            return (3, round(1 - self.probability, _DECIMALS), *self.rank)
+        is_near_miss, misses_slo = group == _NEAR_MISS, self.violation is not None and self.obstacle == "slo"
+        return (4 if is_near_miss else group + misses_slo, excess, *self.rank)
+
+    @property
+    def is_late(self) -> bool:
+        """True if the candidate fits but violates a latency SLO, and no other, at the final sizes."""
+        return self.violation is not None and self.violation.binding == (SloKind.LATENCY,)
+
+    @property
+    def is_cheaper(self) -> bool:
+        """True if the candidate would lower the total cost if it were feasible."""
+        return self.added_usd_per_h is not None and self.added_usd_per_h < -EQUAL_USD_PER_H
+
+
+def alternatives(
+    compared: Sequence[CandidateComparison], misses: Sequence[CandidateComparison]
+) -> tuple[Alternative, ...]:
+    """Return the best candidates and the near misses, one per configuration and placement, the nearest first.
+
+    Args:
+        compared: candidates.
+        misses: near misses, which do not count towards the limit.
+    """
+    best = _one_per_placement(nearest_first(compared))[:MAX_ALTERNATIVES]
+    return tuple(
+        Alternative(
+            entry.candidate.plan,
+            entry.final or entry.candidate.estimate,
+            entry.reason,
+            entry.obstacle,
+            entry.added_usd_per_h,
+            is_sized=entry.final is not None,
+        )
+        for entry in _one_per_placement(nearest_first([*best, *misses]))
+    )
+
+
+def _one_per_placement(compared: Iterable[CandidateComparison]) -> list[CandidateComparison]:
+    """Return the first comparison of each configuration and placement."""
+    selected: dict[object, CandidateComparison] = {}
+    for entry in compared:
+        selected.setdefault((entry.candidate.plan.configuration, entry.candidate.plan.placement), entry)
+    return list(selected.values())
+
+
+def nearest_first(compared: Iterable[CandidateComparison]) -> list[CandidateComparison]:
+    """Return comparisons by their distance."""
+    return sorted(compared, key=attrgetter("distance"))
+
+
+def near_miss_comparisons(frontier: Frontier, tried: Collection[QueryPlan]) -> list[CandidateComparison]:
+    """Return the best plan in isolation and the near misses of a frontier without a plan that is tried besides."""
+    slos, best = frontier.query.slos, frontier.best_effort
+    violated = () if best is None else best.candidate.estimate.violations(slos)
+    misses = list(frontier.near_misses)
+    if best is not None and violated and all(miss.candidate.plan != best.candidate.plan for miss in misses):
+        reasons = [describe_violation(best.candidate.estimate, slos.by_kind[kind]) for kind in violated]
+        misses.insert(0, NearMiss(best.candidate, violated, " and ".join(reasons)))
+    compared = []
+    for position, miss in enumerate(misses):
+        estimate = miss.candidate.estimate
+        is_own = bool(estimate.violations(slos))
+        sized = estimate if is_own and estimate.simulated else None
+        entry = infeasible(miss.candidate, Infeasibility(miss.violations, miss.reason, sized=sized))
+        if miss.candidate.plan not in tried:
+            rank = _NEAR_MISS, float(position)
+            compared.append(replace(entry, rank=rank, is_isolated=is_own and sized is None))
+    return compared
+
+
+def cost_difference(candidate: PlanCandidate, extra_usd_per_h: float, with_churn: float) -> CandidateComparison:
+    """Return the comparison by total cost with a plan that is cheaper, churn included."""
+    if extra_usd_per_h > EQUAL_USD_PER_H:
+        reason = f"costs {format_usd_per_h(extra_usd_per_h)} more in total"
+    elif extra_usd_per_h < -EQUAL_USD_PER_H:
+        reason = f"costs {format_usd_per_h(-extra_usd_per_h)} less in total, which is below the churn price"
+    else:
+        reason = _NO_GAIN
+    return CandidateComparison(candidate, (0, with_churn), reason, "cost", added_usd_per_h=extra_usd_per_h)
+
+
+def tie(candidate: PlanCandidate, key: TieKey, better: TieKey) -> CandidateComparison:
+    """Return the comparison with a plan that costs as much and comes before in the order of ties."""
+    reason = f"costs the same, {key.reason_after(better)}"
+    return CandidateComparison(candidate, (0, 0.0), reason, "cost", added_usd_per_h=0.0)
+
+
+def infeasible(candidate: PlanCandidate, violation: Infeasibility) -> CandidateComparison:
+    """Return the comparison of an infeasible candidate; the reason names other queries only."""
+    obstacle: Obstacle = "slo" if set(violation.binding) <= set(SloKind) else "capacity"
+    reason = violation.reason.removeprefix(f"query {candidate.query}: ")
+    return CandidateComparison(candidate, (1, violation.excess), reason, obstacle, violation)
+
+
+def failure(comparison: CandidateComparison) -> str:
+    """Return the reason of an infeasible candidate as a predicate: it needs more, or it fails."""
+    is_shortage = comparison.violation is not None and comparison.violation.is_shortage
+    return comparison.reason if is_shortage else f"fails: {comparison.reason}"
