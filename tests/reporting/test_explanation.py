@@ -19,6 +19,7 @@ from circinus.matching.explanation.rejections import explain_rejection
 from circinus.matching.feasibility import Infeasibility
 from circinus.matching.plan_set import Advice
 from circinus.planning import BestEffortPlan, Frontier, NearMiss
+from circinus.planning.frontier import MEASUREMENTS
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
 from circinus.reporting.html_report.frontier_chart import LADDER, compared_plans
 from circinus.reporting.plan_table import best_effort_text, format_probability, plan_table, price_table
@@ -211,6 +212,10 @@ def test_limits_of_a_query_alone_are_only_named_where_there_is_no_room_for_it(
     rejection = explain_rejection(frontier, [infeasible(_plan("q", "edge"), obstacle)], neighbours="the others")
     assert (frontier.isolated_limits in rejection.reason) == alone_is_named
     assert obstacle.reason in rejection.reason
+    assert rejection.binding == obstacle.binding
+    unmeasured = replace(frontier, binding=(MEASUREMENTS,))
+    rejection = explain_rejection(unmeasured, [infeasible(_plan("q", "edge"), obstacle)], neighbours="the others")
+    assert rejection.binding == (MEASUREMENTS,)
 
 
 def test_the_likeliest_plan_is_the_nearest_and_the_best_so_far() -> None:

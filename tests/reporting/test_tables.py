@@ -62,6 +62,8 @@ def test_parts_of_a_bar_add_up() -> None:
         ("phone → office-server: 2+2", 30, "phone → office-server: 2+2"),
         ("phone → office-server: 2+2", 20, "phone → offi…er: 2+2"),
         ("phone → office-server: 2+2", 9, "phon… 2+2"),
+        ("relative error 0.0324", 17, "re…e error 0.0324"),
+        ("cost <= $0.05/h", 14, "c…t <= $0.05/h"),
     ],
 )
 def test_what_does_not_fit_is_shortened_in_the_middle(text: str, width: int, shown: str) -> None:

@@ -17,7 +17,7 @@ from circinus.api.defaults import DEFAULT_PLAN
 from circinus.errors import MissingFileError, PlanningError, SpecError, StalePlanError
 from circinus.matching import covered_part, load_plan_set, require_fresh
 from circinus.specification.diagnostics import did_you_mean
-from circinus.specification.loader import WHOLE_FILE, load_specification
+from circinus.specification.loader import NO_DOCUMENTS, NO_FILE, NO_YAML_FILES, WHOLE_FILE, load_specification
 
 if TYPE_CHECKING:
     from circinus.matching import PlanFile
@@ -234,12 +234,10 @@ def read_plan(
 def _missing_specification(plan_file: Path, error: SpecError) -> MissingFileError | None:
     """Return the error of a plan file that was moved away from its specification, or None if that is only faulty."""
     for fault in error.faults:
-        path = Path(fault.file)
-        if fault.field == WHOLE_FILE and (path.is_dir() or not path.exists()):
-            hint = f"; {fault.hint}" if fault.hint else ""
+        if fault.field == WHOLE_FILE and fault.found in (NO_FILE, NO_YAML_FILES, NO_DOCUMENTS):
             return MissingFileError(
-                f"found {fault.found} at {os.path.abspath(path)}, expected the plan's specification, which is looked "
-                f"for relative to the plan file{hint}",
+                f"found {fault.found} at {os.path.abspath(fault.file)}, expected the plan's specification, which is "
+                "looked for relative to the plan file",
                 code="plan.missing_specification",
                 location=str(plan_file),
                 hint=f"Move the plan file back, or run `circinus plan SPECIFICATION -o {shlex.quote(str(plan_file))}`.",

@@ -14,7 +14,7 @@ from circinus.api.plan_context import LoadedPlan
 from circinus.api.plans import AdmissionResult, Plan
 from circinus.api.profile_summary import machine_warning
 from circinus.api.profiling_service import load_profiles
-from circinus.errors import PlanningError, ProfileError
+from circinus.errors import OperatorError, PlanningError, ProfileError
 from circinus.estimation import NO_CORRECTIONS, learn_corrections
 from circinus.matching import (
     Admission,
@@ -161,7 +161,7 @@ def admit(
         return AdmissionResult(query.name, present, into, 0.0, 0.0, already_served=True)
     try:
         profiles = opened.profiles(pipelines_in_use(specification), sources, specification)
-    except ProfileError:  # of another query that the plan does not serve: a plan of all queries cannot be tried
+    except (OperatorError, ProfileError):  # of a query that the plan does not serve: no plan of all queries is tried
         profiles = opened.profiles({query.pipeline}, sources, specification)
     started = perf_counter()
     running = opened.plan_set

@@ -67,7 +67,7 @@ class Plan(Result, Mapping[str, "Assignment"]):
     changes: PlanDiff | None = None
     """Differences from the incumbent plan, if there was one."""
     incumbent_path: Path | None = None
-    """Plan file of the incumbent plan."""
+    """Plan file of the incumbent plan, or of the plan that it is compared with."""
     measured: Mapping[str, PipelineProfile] = field(default_factory=dict)
     """Pipeline -> profile that was measured before planning, if there was a budget."""
     metrics: Mapping[str, str] = field(default_factory=dict)

@@ -56,7 +56,7 @@ def plan(
         bool,
         typer.Option(
             "--diff",
-            help="Print what would change of the running plan, and write nothing (exit code 4 if anything would).",
+            help="Print what would change in the running plan, and write nothing (exit code 4 if anything would).",
             rich_help_panel=_INCUMBENT,
         ),
     ] = False,

@@ -200,7 +200,7 @@ class Estimator:
         )
 
     def _slo_probabilities(self, estimate: Estimate, latency_s: FloatArray) -> SloProbabilities:
-        """Return the SLO probabilities: at least 1 - risk if guaranteed, and at most that for other latencies."""
+        """Return the SLO probabilities: at least 1 - risk if guaranteed, at most 1 - risk for other latencies."""
         slos, risk = self._query.slos, self._query.risk
         violations, guaranteed = estimate.violations(slos), 1 - risk
         latency = 1.0

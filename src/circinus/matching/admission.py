@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -128,7 +128,7 @@ class AdmissionPlanner:
                 self.matching,
                 frontier,
                 extra_candidates=_further_plans(running, plans, frontier, slower, only),
-                missing=() if short else plans.without_excluded(_missing(frontier)),
+                near_misses=() if short or only is not None else plans.without_excluded(_near_misses(frontier)),
                 neighbours=neighbours,
                 explained=not short,
                 confirmed=confirmed,
@@ -268,12 +268,12 @@ def _further_plans(
     return [*composed, *plans.without_excluded([*slower, *late])]
 
 
-def _missing(frontier: Frontier) -> list[PlanCandidate]:
+def _near_misses(frontier: Frontier) -> Iterable[PlanCandidate]:
     """Return the plans that miss SLOs at utilization targets, of a query with enough measurements."""
     if frontier.binding == (MEASUREMENTS,):
-        return []
+        return ()
     best = [] if frontier.best_effort is None else [frontier.best_effort.candidate]
-    return [*best, *(miss.candidate for miss in frontier.near_misses)]
+    return {plan.plan: plan for plan in (*best, *(miss.candidate for miss in frontier.near_misses))}.values()
 
 
 def _slower(query: Query) -> Query:

@@ -245,7 +245,7 @@ class AdmissionControl:
             if packed is None:
                 name = problem.pools[pool]
                 reason = f"the plan's replicas do not fit on the nodes of pool {name} next to running ones"
-                return Infeasibility((f"pool {name}: whole replicas on nodes",), reason, 0.0, frozenset({pool}))
+                return Infeasibility((f"pool {name}: whole replicas on nodes",), reason)
             nodes |= packed
         return nodes
 

@@ -41,7 +41,7 @@ def admit(
     frontier: Frontier,
     *,
     extra_candidates: Sequence[PlanCandidate] = (),
-    missing: Sequence[PlanCandidate] = (),
+    near_misses: Sequence[PlanCandidate] = (),
     neighbours: str = "the running plans",
     doubtful: bool = False,
     confirmed: PlanCandidate | None = None,
@@ -57,7 +57,7 @@ def admit(
         matching: the running plans.
         frontier: the query's plans.
         extra_candidates: further plans.
-        missing: plans of which a rejection says what they miss as sized.
+        near_misses: plans that miss SLOs at any size, of which a rejection says what else they miss as sized.
         neighbours: description of the running plans.
         doubtful: whether to return the plan nearest to the latency SLO, with `AdmissionFit.unconfirmed` queries, if no
             plan meets all SLOs by formula.
@@ -85,9 +85,9 @@ def admit(
                 running, prepared, position, fit, frontier, failed, neighbours=neighbours, confirms=explained
             )
             return Admission(query, assignment, fit=(prepared, fit))
-    if explained:
+    if near_misses:
         offered = {candidate.plan for candidate in candidates}
-        prepared = running.prepare(query, (*candidates, *(plan for plan in missing if plan.plan not in offered)))
+        prepared = running.prepare(query, (*candidates, *(plan for plan in near_misses if plan.plan not in offered)))
         for position in range(len(candidates), len(prepared.problem.candidates)):
             outcome = running.try_candidate(prepared, position, query.slos)
             if isinstance(outcome, Infeasibility):

@@ -152,7 +152,7 @@ def _on_other_plans(
 
 
 def _bound_has_room(matching: Matching, query: Query) -> bool:
-    """Return whether the bound on the weight leaves room for a rejected query; it does not count a new one."""
+    """Return whether the bound on the weight leaves room for a rejected query; new queries are not counted in it."""
     is_counted = any(rejection.query == query.name for rejection in matching.rejections)
     needed = matching.satisfied_weight + query.weight * (1 - WEIGHT_TOLERANCE)
     return not is_counted or matching.weight_bound >= needed

@@ -28,8 +28,6 @@ class Infeasibility:
     reason: str
     excess: float = 0.0
     """Missing amount of the scarcest resource as a share of its capacity, or relative excess over the latency SLO."""
-    pools: frozenset[int] = frozenset()
-    """Pools in which more nodes would help."""
     packing_cuts: tuple[PackingCut | PoolCut, ...] = ()
     """Cut for every pool on whose nodes the replicas do not fit, although linear capacities hold."""
     violations: tuple[SloViolation, ...] = ()
@@ -70,12 +68,10 @@ def check_feasibility(
         return shortage
     nodes, cuts = pack_pools(problem, usage, widely=widely)
     if cuts:
-        pools = frozenset(cut.pool for cut in cuts)
-        names = [problem.pools[pool] for pool in sorted(pools)]
+        names = [problem.pools[pool] for pool in sorted({cut.pool for cut in cuts})]
         return Infeasibility(
             binding=tuple(f"pool {name}: whole replicas on nodes" for name in names),
             reason=f"the plan's replicas do not fit on the nodes of pool {' and '.join(names)} next to the others",
-            pools=pools,
             packing_cuts=cuts,
         )
     sizing = evaluate_sizing(problem, chosen, usage, slos, reestimate)
@@ -120,7 +116,7 @@ def _share_of(problem: Problem, candidate: int, pool: int) -> float:
 
 def capacity_violation(problem: Problem, usage: Usage) -> Infeasibility | None:
     """Return the capacities that a usage exceeds, or None."""
-    violations: list[tuple[float, str, str, int | None]] = []
+    violations: list[tuple[float, str, str]] = []
     rows = problem.rows
     over = usage.rows > rows.limit * (1 + CAPACITY_TOLERANCE)
     for pool, resource in sorted(set(zip(rows.pool[over].tolist(), rows.resource[over].tolist(), strict=True))):
@@ -130,7 +126,7 @@ def capacity_violation(problem: Problem, usage: Usage) -> Infeasibility | None:
         need = f"more nodes at {location} for whole replicas ({resource_name})"
         for row in rows_over[rows.plain[rows_over]]:  # at most one; an amount is more useful than a count of nodes
             need = f"{format_amount(resource_name, float(usage.rows[row] - rows.limit[row]))} more at {location}"
-        violations.append((excess, f"{location}: {resource_name}", need, pool))
+        violations.append((excess, f"{location}: {resource_name}", need))
     for link in np.flatnonzero(
         usage.traffic_bytes_per_s > problem.link_capacity_bytes_per_s * (1 + CAPACITY_TOLERANCE)
     ):
@@ -138,21 +134,20 @@ def capacity_violation(problem: Problem, usage: Usage) -> Infeasibility | None:
         missing_bytes_per_s = float(usage.traffic_bytes_per_s[link]) - usable
         name = f"link {problem.links[link]}"
         violations.append(
-            (missing_bytes_per_s / usable, name, f"{format_bandwidth(missing_bytes_per_s)} more on {name}", None)
+            (missing_bytes_per_s / usable, name, f"{format_bandwidth(missing_bytes_per_s)} more on {name}")
         )
     if not violations and np.any(usage.replicas > problem.max_replicas):
         worst = int(np.argmax(usage.replicas - problem.max_replicas))
         pool = int(problem.pool_of[worst])
         need = f"nodes at pool {problem.pools[pool]} that hold {usage.replicas[worst]} replicas of "
         need += problem.deployments[worst].name
-        violations.append((1.0, f"pool {problem.pools[pool]}: whole replicas on nodes", need, pool))
+        violations.append((1.0, f"pool {problem.pools[pool]}: whole replicas on nodes", need))
     if not violations:
         return None
     violations.sort(key=lambda entry: -entry[0])
     return Infeasibility(
-        binding=tuple(binding for _, binding, _, _ in violations),
-        reason=f"needs {' and '.join(need for _, _, need, _ in violations)}",
+        binding=tuple(binding for _, binding, _ in violations),
+        reason=f"needs {' and '.join(need for _, _, need in violations)}",
         excess=violations[0][0],
-        pools=frozenset(pool for _, _, _, pool in violations if pool is not None),
         is_shortage=True,
     )

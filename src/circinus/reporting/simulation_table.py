@@ -105,13 +105,13 @@ def _beyond_text(outcome: QueryOutcome, estimate: Estimate | None, load: float) 
 
 
 def _verdict(query: QueryOutcome) -> str:
-    remarks = [name for name, met in query.slos_met.items() if not met]
-    verdict = "[red]no[/red]" if remarks else "[green]yes[/green]"
-    remarks += [f"{query.dropped} dropped"] if query.dropped else []
     if not query.requests:
         return "[red]no[/red]: no requests"
-    if not query.is_significant:
+    missed = [kind for kind, met in query.slos_met.items() if not met]
+    verdict = "[red]no[/red]" if missed else "[green]yes[/green]"
+    if query.is_unsure:
         verdict = "[yellow]unsure[/yellow]"
+    remarks = [*missed, *([f"{query.dropped} dropped"] if query.dropped else [])]
     return f"{verdict}{': ' if remarks else ''}{', '.join(remarks)}"
 
 

@@ -20,7 +20,7 @@ _MIN_SHARE = 0.6
 """Share of the columns of a text below which shortening it is the last resort."""
 _MIN_WORD = 3
 """Columns below which a word is only shortened with its whole text."""
-_FIGURE = re.compile(r"[-+$]?[0-9][0-9.,]*%?")
+_FIGURE = re.compile(r"[-+$(]*[0-9][0-9.,]*(%|[a-zµ]+|/\w+)?[,)]*")
 _BAR = 10
 """Columns of a bar."""
 
@@ -76,17 +76,14 @@ class WrappedTitle:
 
 
 def _fitting(text: str, width: int) -> str:
-    """Return the text with its longest words shortened, or left out where that is not enough; figures stay whole."""
+    """Return the text with its longest words shortened in the middle; figures stay whole if they fit."""
     words = text.split(" ")
     while cell_len(" ".join(words)) > width:
         names = [index for index, word in enumerate(words) if not _FIGURE.fullmatch(word)]
-        longest = max(names, key=lambda index: len(words[index]), default=None)
-        if longest is None or (len(words) == len(names) and len(words[longest]) <= _MIN_WORD):
-            return _shortened(text if longest is not None else " ".join(words), width)
-        if len(words[longest]) > _MIN_WORD:
-            words[longest] = _shortened(words[longest], len(words[longest]) - 1)
-        else:
-            del words[longest]
+        longest = max(names, key=lambda index: cell_len(words[index]), default=None)
+        if longest is None or cell_len(words[longest]) <= _MIN_WORD:
+            return _shortened(text, width)
+        words[longest] = _shortened(words[longest], cell_len(words[longest]) - 1)
     return " ".join(words)
 
 

@@ -1,4 +1,4 @@
-"""Wrapping of sentences: lines end between words, so that paths and commands can be copied."""
+"""Wrapping of sentences: lines end between words, so that commands in backquotes can be copied."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def wrapped(text: str, width: int) -> str:
     Commands in backquotes stay on one line where one can hold them. Line breaks and indents of the text stay.
     """
 
-    def kept(command: re.Match[str]) -> str:
+    def with_kept_spaces(command: re.Match[str]) -> str:
         return command[0].replace(" ", _KEPT_SPACE) if len(command[0]) <= width else command[0]
 
     wrapper = textwrap.TextWrapper(
         max(width, 1), expand_tabs=False, replace_whitespace=False, break_long_words=False, break_on_hyphens=False
     )
-    lines = (wrapper.fill(re.sub(r"`[^`]+`", kept, line)) for line in text.split("\n"))
+    lines = (wrapper.fill(re.sub(r"`[^`]+`", with_kept_spaces, line)) for line in text.split("\n"))
     return "\n".join(lines).replace(_KEPT_SPACE, " ")
 
 

@@ -108,6 +108,12 @@ class QueryOutcome:
         return all(self.slos_met.values())
 
     @property
+    def is_unsure(self) -> bool:
+        """True if more simulated requests may change whether all SLOs are met."""
+        others_met = all(met for kind, met in self.slos_met.items() if kind != SloKind.LATENCY)
+        return not self.is_significant and others_met
+
+    @property
     def at_percentile_s(self) -> Interval:
         """Latency at the percentile of the SLO."""
         return self.latency_s[f"p{self.percentile:g}"]

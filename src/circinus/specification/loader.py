@@ -20,6 +20,8 @@ from circinus.specification.yaml.reader import YamlNode
 _SUFFIXES = (".yaml", ".yml")
 WHOLE_FILE = "(file)"
 """Placeholder for the field in diagnostics about a whole file."""
+NO_FILE, NO_YAML_FILES = "no such file", "a folder without YAML files"
+NO_DOCUMENTS = "a folder without Circinus documents"
 
 
 def load_specification(paths: Sequence[Path]) -> Specification:
@@ -162,7 +164,7 @@ def _foreign_folders(files: Collection[Path], foreign_files: Collection[Path]) -
 
 
 def _no_own_document(folder: Path) -> Diagnostic:
-    found, expected = "a folder without Circinus documents", f"a document with apiVersion: {API_VERSION}"
+    found, expected = NO_DOCUMENTS, f"a document with apiVersion: {API_VERSION}"
     return Diagnostic(str(folder), 0, WHOLE_FILE, found, expected)
 
 
@@ -181,9 +183,7 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Diagnostic]]:
                 faults.append(_unreadable(path, error))
                 continue
             if not files:
-                faults.append(
-                    Diagnostic(str(path), 0, WHOLE_FILE, "a folder without YAML files", "*.yaml or *.yml files")
-                )
+                faults.append(Diagnostic(str(path), 0, WHOLE_FILE, NO_YAML_FILES, "*.yaml or *.yml files"))
         for file in files:
             by_real_path.setdefault(os.path.realpath(file), file)
     return list(by_real_path.values()), faults
@@ -193,7 +193,7 @@ def _text(file: Path) -> str | Diagnostic:
     try:
         content = file.read_bytes()
     except FileNotFoundError:
-        return Diagnostic(str(file), 0, WHOLE_FILE, "no such file", "an existing file", _sibling_hint(file))
+        return Diagnostic(str(file), 0, WHOLE_FILE, NO_FILE, "an existing file", _sibling_hint(file))
     except OSError as error:
         return _unreadable(file, error)
     try:

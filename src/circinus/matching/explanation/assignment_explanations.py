@@ -173,15 +173,16 @@ def confirmed_shortages(
         candidate, violation = comparison.candidate, comparison.violation
         if violation is None or comparison.obstacle != "capacity":
             return comparison
-        if any(name.startswith("link ") for name in violation.binding):
+        is_isolated = any(name.startswith("link ") for name in violation.binding)
+        if is_isolated:
             violated = _violation_at_any_size(candidate.estimate, slos)
         else:
             violated = running.slo_violation(prepared, position_of[candidate.plan], slos)
         if violated is None:
             return comparison
         shortage = f"the plan {violation.reason}" if violation.is_shortage else violation.reason
-        lacking = replace(violated, reason=f"{violated.reason}, and {shortage}")
-        return replace(infeasible(candidate, lacking), lacks_room=True)
+        both = replace(violated, reason=f"{violated.reason}, and {shortage}")
+        return replace(infeasible(candidate, both), lacking=violation.binding, is_isolated=is_isolated)
 
     return _confirmed(failed.values(), confirm)
 
@@ -190,7 +191,7 @@ def _violation_at_any_size(estimate: Estimate, slos: Slos) -> Infeasibility | No
     """Return the SLOs on accuracy and cost that a plan misses in isolation, where its cost is the lowest."""
     missed = tuple(kind for kind in estimate.violations(slos) if kind is not SloKind.LATENCY)
     reasons = (describe_violation(estimate, slos.by_kind[kind]) for kind in missed)
-    return Infeasibility(missed, " and ".join(reasons), sized=estimate) if missed else None
+    return Infeasibility(missed, " and ".join(reasons)) if missed else None
 
 
 def _tried_as_sized(
@@ -288,16 +289,21 @@ def cheaper_failures(comparisons: Sequence[CandidateComparison]) -> list[str]:
     """Return the reason against the nearest of the plans that would cost less, if there are any."""
     cheaper = [comparison for comparison in comparisons if comparison.violation is not None and comparison.is_cheaper]
     nearest = min(cheaper, key=attrgetter("distance"), default=None)
-    return [] if nearest is None else [f"the nearest of {len(cheaper)} plans that would cost less {failure(nearest)}"]
+    return [] if nearest is None else [f"{_nearest_text(cheaper, 'would cost less')} {failure(nearest)}"]
+
+
+def _nearest_text(comparisons: Sequence[CandidateComparison], merit: str) -> str:
+    count = len(comparisons)
+    return f"the only plan that {merit}" if count == 1 else f"the nearest of {count} plans that {merit}"
 
 
 def _reason(answer: Answer, query: int, comparisons: tuple[CandidateComparison, ...]) -> str:
     count = len(answer.problem.candidates_of(query))
     merit = f"lowest total cost among its {count} plans, given those of the other queries"
     cheaper = [comparison for comparison in comparisons if comparison.violation is None and comparison.is_cheaper]
-    if cheaper:  # at a churn price or with few changes
+    if cheaper:  # at a churn price, with few changes, or at the time limit
         nearest = min(cheaper, key=attrgetter("distance"))
-        merit = f"the nearest of {len(cheaper)} plans that would cost less {nearest.reason}"
+        merit = f"{_nearest_text(cheaper, 'would fit and cost less')} {nearest.reason}"
     reasons = ["its only plan" if count == 1 else merit]
     priority = priority_reason(answer, query)
     if priority:

@@ -45,8 +45,13 @@ class CandidateComparison:
     """Estimate as sized of a candidate that meets its SLOs only there."""
     is_isolated: bool = False
     """True if the candidate was tried in isolation at its utilization targets only, where it misses SLOs."""
-    lacks_room: bool = False
-    """True if a pool has no room for a candidate that misses SLOs, too."""
+    lacking: tuple[str, ...] = ()
+    """Resources that a candidate needs more of that misses SLOs, too."""
+
+    @property
+    def binding(self) -> tuple[str, ...]:
+        """SLOs that the candidate misses, and resources that it needs more of."""
+        return self.lacking if self.violation is None else (*self.violation.binding, *self.lacking)
 
     @property
     def final(self) -> Estimate | None:

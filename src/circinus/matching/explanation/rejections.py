@@ -18,6 +18,7 @@ from circinus.matching.explanation.candidate_comparisons import (
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Rejection
 from circinus.planning import BestEffortPlan, Frontier
+from circinus.planning.frontier import MEASUREMENTS
 from circinus.planning.near_misses import MIN_CHANCE
 from circinus.specification import Query
 
@@ -88,11 +89,11 @@ def explain_rejection(frontier: Frontier, compared: Sequence[CandidateComparison
         nearest = tried[0]
         if nearest.obstacle == "slo":
             reason = reason.removesuffix(isolated_limits)  # those on running deployments differ
-        if nearest.violation is not None and not nearest.is_isolated:
-            binding = nearest.violation.binding
+        if binding != (MEASUREMENTS,) and (nearest.lacking or not nearest.is_isolated):
+            binding = nearest.binding
         where = "" if nearest.is_isolated else f"at their final sizes next to {neighbours}, "
         subject = "its only plan" if len(tried) == 1 else f"the nearest of {len(tried)} plans"
-        reason = f"{reason}; {where}{subject} {failure(nearest)}"
+        reason = "; ".join(filter(None, (reason, f"{where}{subject} {failure(nearest)}")))
     return Rejection(
         query=frontier.query.name,
         reason=reason,
@@ -113,7 +114,7 @@ def _best_so_far(frontier: Frontier, tried: Sequence[CandidateComparison]) -> Be
     uncertain = [entry for entry in tried if entry.probability is not None]
     if best is None or not uncertain:
         return best
-    likeliest = next((entry for entry in uncertain if not entry.lacks_room), None)
+    likeliest = next((entry for entry in uncertain if not entry.lacking), None)
     if likeliest is None or likeliest.probability is None:
         return None
     if likeliest.candidate.plan == best.candidate.plan and likeliest.is_isolated:
@@ -136,4 +137,4 @@ def _infeasibility_reason(tried: Sequence[CandidateComparison], neighbours: str)
     subject = "its only plan" if count == 1 else f"the nearest of its {count} plans"
     if nearest.violation is None:
         return f"{subject} {nearest.reason}", ()
-    return f"none of its plans fits with {neighbours}: {subject} {failure(nearest)}", nearest.violation.binding
+    return f"none of its plans fits with {neighbours}: {subject} {failure(nearest)}", nearest.binding

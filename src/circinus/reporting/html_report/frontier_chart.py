@@ -24,11 +24,11 @@ from circinus.specification.formatting import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CHOSEN, LADDER, FITTING, EXCLUDED = "chosen", "on its ladder", "fits, but not chosen", "misses an SLO or does not fit"
+CHOSEN, LADDER, OTHER, EXCLUDED = "chosen", "on its ladder", "not chosen", "misses an SLO or does not fit"
 _STYLES: dict[str, Style] = {
     CHOSEN: ("chosen", "o"),
     LADDER: ("ladder", "D"),
-    FITTING: ("costlier", "s"),
+    OTHER: ("costlier", "s"),
     EXCLUDED: ("excluded", "X"),
 }
 
@@ -58,7 +58,7 @@ def compared_plans(decision: Assignment | Rejection, metric: str) -> list[Compar
             compared.setdefault(candidate.plan, ComparedPlan(candidate.plan, candidate.estimate, LADDER))
     for alternative in decision.alternatives:
         place, reason = (
-            FITTING if alternative.obstacle in ("cost", "search") else EXCLUDED,
+            OTHER if alternative.obstacle in ("cost", "search") else EXCLUDED,
             with_metric(alternative.reason, metric),
         )
         entry = ComparedPlan(alternative.plan, alternative.estimate, place, reason, alternative.added_usd_per_h)

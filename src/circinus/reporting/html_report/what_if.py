@@ -52,8 +52,8 @@ def _loads(content: ReportContent, what_if: WhatIf) -> Iterator[Html]:
 
 
 def _kept(report: SimulationReport) -> str:
-    unsure = sum(not outcome.is_significant for outcome in report.queries)
-    kept = sum(outcome.satisfied and outcome.is_significant for outcome in report.queries)
+    unsure = sum(outcome.is_unsure for outcome in report.queries)
+    kept = sum(outcome.satisfied and not outcome.is_unsure for outcome in report.queries)
     return f"{kept} of {len(report.queries)}{f', {unsure} unsure' if unsure else ''}"
 
 
@@ -61,7 +61,7 @@ def _outcome(outcome: QueryOutcome) -> Html:
     if not outcome.requests:
         return element("span", "no request", class_="unsure")
     text = simulated_latency(outcome.at_percentile_s)
-    if not outcome.is_significant:
+    if outcome.is_unsure:
         return element("span", f"? {text}", class_="unsure")
     mark, style = ("✓", "good") if outcome.satisfied else ("✗", "bad")
     return element("span", f"{mark} {text}", class_=style)
