@@ -7,11 +7,12 @@ items, so that one machine stands in for devices, an edge server and a cloud.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter, time
@@ -38,6 +39,7 @@ EXAMPLE = ROOT / "examples" / "meeting"
 BUILD = ROOT / "build"
 _RESUMED_BUDGET_S = 90.0
 """Budget of each further `circinus profile`."""
+_BESIDE = ", beside "
 
 
 @dataclass(frozen=True)
@@ -180,8 +182,7 @@ def main() -> None:
     options, from_scratch = read_options()
     started_s = perf_counter()
     console = Console() if sys.stdout.isatty() else Console(width=120)  # as wide as logs are shown
-    figures: list[Figure] = []
-    rows: Rows = []
+    figures, rows = earlier(options.results / "demo.json", options.busy) if options.results == FOLDER else ([], [])
     for busy in options.busy:
         results = []
         for _ in range(options.runs):
@@ -244,9 +245,27 @@ def run_demo(options: DemoOptions, console: Console) -> tuple[list[Figure], Rows
     return figures, [row(name, matchings[name], query) for name, load in measured.items() for query in load.queries]
 
 
+def earlier(results: Path, busy: Collection[int]) -> tuple[list[Figure], Rows]:
+    """Return the figures and rows of a result file that were measured beside other numbers of busy processes."""
+    if not results.is_file():
+        return [], []
+    document = json.loads(results.read_text(encoding="utf-8"))
+    again, at = [_condition(count) for count in busy], f"; at {document['commit']}"
+    figures = [
+        Figure(**entry | {"note": entry["note"] if "; at " in entry["note"] else entry["note"] + at})
+        for entry in document["figures"]
+        if "".join(entry["name"].partition(_BESIDE)[1:]) not in again
+    ]
+    return figures, [row for row in document["rows"] if row["busy"] not in busy]
+
+
+def _condition(busy: int) -> str:
+    return f"{_BESIDE}{busy} busy processes" if busy else ""
+
+
 def medians(runs: Sequence[Sequence[Figure]], busy: int) -> list[Figure]:
     """Return each figure's median over runs, with its range and the number of busy processes, if there are several."""
-    condition = f", beside {busy} busy processes" if busy else ""
+    condition = _condition(busy)
     figures = []
     for same in zip(*runs, strict=True):
         first, values = same[0], [figure.value for figure in same]
