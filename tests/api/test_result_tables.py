@@ -124,7 +124,7 @@ def test_reasons_of_rejections_name_the_metric(workspace: c.Workspace) -> None:
     too_accurate = _with_slo(workspace, "accuracy >= 1")
     plan = too_accurate.plan()
     (row,) = too_accurate.explain(plan, ["archive"]).rows()
-    named = f"measured {metric} "
+    named = f"{metric} "
     assert row["relaxation"].startswith(f"{metric} >= 1 -> ")
     assert [named in found["reason"] for found in plan.rows()] == [True, True]
     with pytest.raises(KeyError, match=named):
