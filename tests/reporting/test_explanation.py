@@ -248,6 +248,11 @@ def test_the_likeliest_plan_is_the_nearest_and_the_best_so_far() -> None:
     assert rejection.best_so_far is not None
     assert (rejection.best_so_far.candidate.plan, rejection.best_so_far.is_sized) == (likely.plan, True)
     assert rejection.best_so_far.probability == pytest.approx(0.72)
+    best = BestEffortPlan(likely, 0.72, 24, 200)  # more measurements may guarantee it, if not as sized
+    crowded = replace(judged[1], lacking=("pool edge: cpus",))
+    for compared, expected in (([crowded], best), ([dear], None)):
+        rejection = explain_rejection(replace(_frontier(asked), best_effort=best), compared, neighbours="the others")
+        assert rejection.best_so_far == expected
 
 
 def test_a_configuration_and_placement_are_one_alternative_as_sized_and_at_targets() -> None:

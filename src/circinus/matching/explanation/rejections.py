@@ -108,25 +108,24 @@ def explain_rejection(frontier: Frontier, compared: Sequence[CandidateComparison
 def _best_so_far(frontier: Frontier, tried: Sequence[CandidateComparison]) -> BestEffortPlan | None:
     """Return the plan that most likely meets the SLOs among the best in isolation and those that fit as sized.
 
-    None if none fits with a probability that does not round to 0.
+    The best in isolation is returned if no other fits with a chance; None if it has none as sized.
     """
     best = frontier.best_effort
-    uncertain = [entry for entry in tried if entry.probability is not None]
-    if best is None or not uncertain:
-        return best
-    likeliest = next((entry for entry in uncertain if not entry.lacking), None)
-    if likeliest is None or likeliest.probability is None:
+    if best is None:
         return None
-    if likeliest.candidate.plan == best.candidate.plan and likeliest.is_isolated:
-        return best
-    if likeliest.probability < MIN_CHANCE:
-        return None
+    own = next((entry for entry in tried if entry.candidate.plan == best.candidate.plan), None)
+    likeliest = next((entry for entry in tried if entry.probability is not None and not entry.lacking), None)
+    probability = None if likeliest is None else likeliest.probability
+    is_best = likeliest is own and own is not None and own.is_isolated
+    if likeliest is None or probability is None or probability < MIN_CHANCE or is_best:
+        sized = None if own is None or own.is_isolated else own.probability
+        return None if sized is not None and sized < MIN_CHANCE else best
     candidate = replace(likeliest.candidate, estimate=likeliest.final or likeliest.candidate.estimate)
     is_same = candidate.plan.configuration == best.candidate.plan.configuration
     return replace(
         best,
         candidate=candidate,
-        probability=likeliest.probability,
+        probability=probability,
         items=best.items if is_same else None,
         is_sized=likeliest.final is not None,
     )
