@@ -46,12 +46,12 @@ class CandidateComparison:
     is_isolated: bool = False
     """True if the candidate was tried in isolation at its utilization targets only, where it misses SLOs."""
     lacking: tuple[str, ...] = ()
-    """Resources that a candidate needs more of that misses SLOs, too."""
+    """Resources of which a candidate that misses SLOs would need more, too."""
 
     @property
     def binding(self) -> tuple[str, ...]:
-        """SLOs that the candidate misses, and resources that it needs more of."""
-        return self.lacking if self.violation is None else (*self.violation.binding, *self.lacking)
+        """SLOs that the candidate misses, and resources of which it needs more."""
+        return () if self.violation is None else (*self.violation.binding, *self.lacking)
 
     @property
     def final(self) -> Estimate | None:
@@ -68,10 +68,10 @@ class CandidateComparison:
 
     @property
     def distance(self) -> tuple[int, float, int, float]:
-        """Sort key: feasible candidates, those that lack room only, those that make others miss SLOs, then the rest.
+        """Sort key: feasible candidates, those that lack room only, those that make other queries miss SLOs, the rest.
 
-        Candidates that miss some of their own SLOs are sorted by the probability of it, to two decimals; near misses
-        without one come last.
+        The rest is sorted by the probability of missing some of the query's own SLOs, to two decimals; near misses
+        without such a probability come last.
         """
         group, excess = self.rank
         if self.probability is not None:

@@ -108,7 +108,7 @@ def explain_rejection(frontier: Frontier, compared: Sequence[CandidateComparison
 def _best_so_far(frontier: Frontier, tried: Sequence[CandidateComparison]) -> BestEffortPlan | None:
     """Return the plan that most likely meets the SLOs among the best in isolation and those that fit as sized.
 
-    The best in isolation is returned if no other fits with a chance; None if it has none as sized.
+    If no other plan fits with a chance, the best in isolation is returned, or None if it has no chance as sized.
     """
     best = frontier.best_effort
     if best is None:
@@ -116,10 +116,10 @@ def _best_so_far(frontier: Frontier, tried: Sequence[CandidateComparison]) -> Be
     own = next((entry for entry in tried if entry.candidate.plan == best.candidate.plan), None)
     likeliest = next((entry for entry in tried if entry.probability is not None and not entry.lacking), None)
     probability = None if likeliest is None else likeliest.probability
-    is_best = likeliest is own and own is not None and own.is_isolated
-    if likeliest is None or probability is None or probability < MIN_CHANCE or is_best:
-        sized = None if own is None or own.is_isolated else own.probability
-        return None if sized is not None and sized < MIN_CHANCE else best
+    own_sized = None if own is None or own.is_isolated else own
+    if likeliest is None or probability is None or probability < MIN_CHANCE or (likeliest is own and own_sized is None):
+        sized_probability = None if own_sized is None else own_sized.probability
+        return None if sized_probability is not None and sized_probability < MIN_CHANCE else best
     candidate = replace(likeliest.candidate, estimate=likeliest.final or likeliest.candidate.estimate)
     is_same = candidate.plan.configuration == best.candidate.plan.configuration
     return replace(
