@@ -89,4 +89,4 @@ def test_the_weight_of_the_queries_that_wait_decides() -> None:
     light = select_next_configuration([outlook([0.9, 0.1], 1.0), outlook([0.1, 0.9], 3.0)], STOPPING, 1.0)
     heavy = select_next_configuration([outlook([0.9, 0.1], 5.0), outlook([0.1, 0.9], 3.0)], STOPPING, 1.0)
     assert (light.ranking.tolist(), heavy.ranking.tolist()) == ([1, 0], [0, 1])
-    assert heavy.value_per_s[0] == 2.5
+    assert heavy.value_per_s[0] == 2.25  # weight 5, probability 0.9, and 2 s until it is decided

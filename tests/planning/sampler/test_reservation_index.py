@@ -1,4 +1,4 @@
-"""The box with the lowest reservation cost is opened next."""
+"""The box with the lowest reservation cost is opened next; without a plan, the one that soonest contains one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from circinus.planning.sampler.reservation_index import (
 )
 from circinus.planning.sampler.surrogate import Belief
 
-STOPPING = StoppingRule(saving=0.05, probability=0.05, probability_without_plan=0.01)
+STOPPING = StoppingRule(saving=0.05, probability=0.05, probability_without_plan=0.01, expected_saving=0.2)
 SAVING_S = 10.0
 
 
@@ -46,18 +46,25 @@ def test_by_brute_force(seed: int) -> None:
     found = select_by_reservation_cost(prospects, usd_per_h, STOPPING, SAVING_S)
     sure = usd_per_h[prospects.is_certain]
     best = float(sure.min(initial=np.inf))
-    cheaper = usd_per_h < 0.95 * best if np.isfinite(best) else np.isfinite(usd_per_h)
-    chance = np.where(prospects.is_certain, 0.0, prospects.feasibility) * cheaper.mean(axis=1)
-    open_ = chance > (0.05 if np.isfinite(best) else 0.01)
+    has_plan = bool(np.isfinite(best))
+    cheaper = usd_per_h < 0.95 * best if has_plan else np.isfinite(usd_per_h)
+    feasibility = np.where(prospects.is_certain, 0.0, prospects.feasibility)
+    chance = feasibility * cheaper.mean(axis=1)
+    saved = feasibility * np.maximum(1.0 - usd_per_h / best, 0.0).mean(axis=1) if has_plan else 0.0 * feasibility
+    open_ = (chance > 0.05) | (saved > 0.01) if has_plan else chance > 0.01
     assert found.probability == pytest.approx(chance)
-    assert found.min_probability == (0.05 if np.isfinite(best) else 0.01)
+    assert found.is_worthwhile.tolist() == open_.tolist()
     if not open_.any():
         assert found.configuration is None
         return
     assert found.configuration is not None
     assert open_[found.configuration]
-    scale = best if np.isfinite(best) else float(usd_per_h[open_].min())
-    usd_per_s = STOPPING.saving * scale / SAVING_S
+    assert found.gain == pytest.approx((saved if has_plan else chance)[found.configuration])
+    if not has_plan:
+        expected_s = (prospects.look_s + prospects.settle_s)[open_] / chance[open_]
+        assert np.flatnonzero(open_)[expected_s.argmin()] == found.configuration
+        return
+    usd_per_s = STOPPING.saving * best / SAVING_S
     costs = []
     for number in np.flatnonzero(open_):
         low, high = 0.0, 1e6
@@ -71,13 +78,27 @@ def test_by_brute_force(seed: int) -> None:
 
 
 def test_of_two_alike_the_one_begun_is_pursued_and_a_cheap_unknown_one_is_looked_at() -> None:
-    usd = np.array([[2.0] * 4, [2.0] * 4, [1.0, 2.0, 2.0, 3.0]])
-    begun = np.array([False, True, False])
-    alike = CandidateBeliefs(np.full(3, 0.5), np.zeros(3, dtype=bool), begun, np.full(3, 1.0), np.full(3, 5.0))
+    usd = np.array([[2.0] * 4, [2.0] * 4, [1.0, 2.0, 2.0, 3.0], [4.0] * 4])
+    begun, sure = np.array([False, True, False, True]), np.array([False, False, False, True])
+    alike = CandidateBeliefs(np.array([0.5, 0.5, 0.5, 1.0]), sure, begun, np.full(4, 1.0), np.full(4, 5.0))
     assert select_by_reservation_cost(alike, usd, STOPPING, 1000.0).configuration == 2
     assert (
         select_by_reservation_cost(alike, usd, STOPPING, 0.05).configuration == 1
     )  # expensive time favours measured configurations
+
+
+def test_the_first_plan_is_sought_where_it_is_expected_soonest_and_a_much_cheaper_one_though_improbable() -> None:
+    usd, nobody, ones = np.array([[1.0], [3.0], [0.1]]), np.zeros(3, dtype=bool), np.ones(3)
+    chances = np.array([0.2, 0.9, 0.04])
+    first = select_by_reservation_cost(CandidateBeliefs(chances, nobody, nobody, ones, ones), usd, STOPPING, 1.0)
+    assert (first.configuration, first.gain) == (1, 0.9)
+    sure = np.array([False, True, False])
+    usd[0] = 2.9
+    then = select_by_reservation_cost(CandidateBeliefs(chances, sure, sure, ones, ones), usd, STOPPING, 1000.0)
+    assert then.configuration == 2
+    assert then.gain == pytest.approx(0.04 * 2.9 / 3)
+    assert then.is_worthwhile.tolist() == [False, False, True]
+    assert then.probability[2] == 0.04
 
 
 def test_nothing_is_pursued_that_hardly_keeps_the_objective() -> None:

@@ -1,8 +1,9 @@
 """Selection of the next configuration for all queries together, on arrays.
 
 A query's best plan depends on the pool capacity that other queries leave, so each of its *situations* is a search of
-its own. Each search votes for the configuration that it would measure next; the configuration with the largest weight
-per second wins.
+its own. Each search votes for the configuration that it would measure next, by the weight of the query and by what the
+configuration is expected to gain: a first plan counts whole, a cheaper one by the share of the cost that it saves. The
+configuration with the most votes per second wins.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ class AcquisitionResult:
     ranking: IntArray
     """Indexes of the worthwhile configurations, those with the most votes first."""
     value_per_s: FloatArray
-    """(k,) weight of the queries that vote for a configuration, per second until it is decided."""
+    """(k,) expected gain of a configuration by the weight of the queries that vote for it, per second until it is
+    decided."""
     probability: float
     """Maximum probability that an unmeasured configuration makes a query's plan cheaper by more than the minimum
     saving."""
@@ -93,7 +95,7 @@ class AcquisitionResult:
 def select_next_configuration(
     beliefs: Sequence[QueryBelief], stopping: StoppingRule, saving_s: float
 ) -> AcquisitionResult:
-    """Return the configurations by weight per second; of equal ones the first, and the most probable where none votes.
+    """Return the configurations by gain per second; of equal ones the first, and the most probable where none votes.
 
     A saving of `stopping.saving` of a plan's cost is worth `saving_s`.
     """
@@ -107,14 +109,13 @@ def select_next_configuration(
             drawn = np.maximum(belief.usd_per_h[:, situation, None] * draws, belief.floor_usd_per_h[:, situation, None])
             cost = np.where(belief.is_certain[:, None], belief.certain_usd_per_h[:, situation, None], drawn)
             choice = select_by_reservation_cost(belief, cost, stopping, saving_s)
-            is_worthwhile = choice.probability > choice.min_probability
-            promising |= is_worthwhile
-            chances += np.where(is_worthwhile, share * choice.probability, 0.0)
+            promising |= choice.is_worthwhile
+            chances += np.where(choice.is_worthwhile, share * choice.probability, 0.0)
             unmeasured = np.where(belief.is_measured, 0.0, choice.probability)
             probability = max(probability, float(unmeasured.max(initial=0.0)))
             if choice.configuration is not None:
                 k = choice.configuration
-                votes[k] += share / max(belief.look_s[k] + belief.settle_s[k], 1e-9)
+                votes[k] += share * choice.gain / max(belief.look_s[k] + belief.settle_s[k], 1e-9)
         pruned.append(belief.is_measured & ~promising & ~_best(belief))
     ranking = np.lexsort((np.where(votes > 0, 0.0, -chances), -votes))
     ranking = ranking[(votes[ranking] > 0) | (chances[ranking] > 0)]

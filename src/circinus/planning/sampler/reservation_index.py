@@ -5,6 +5,9 @@ and contains a plan, or none. The optimal order is known (Weitzman, "Optimal sea
 Econometrica 47, 1979): the box with the lowest *reservation cost* first, the cost of a plan in hand at which opening
 just breaks even. An unmeasured configuration is a box of unknown cost: its reservation cost is low if it may turn out
 cheap, and high if it is unlikely to meet the SLO or takes long.
+
+Without a plan in hand the query is not served, whatever a plan costs: the box that is expected to contain a plan
+soonest comes first.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ class StoppingRule:
     """Minimum probability of the minimum saving."""
     probability_without_plan: float = 0.005
     """Minimum probability for a query without a plan; missing its only plan costs more than missing a cheaper one."""
+    expected_saving: float = 0.15
+    """Minimum expected saving, as a share of `saving`: an improbable plan is worthwhile, too, if it saves much."""
 
 
 _Z = 2.0
@@ -59,14 +64,18 @@ class IndexChoice:
     probability: FloatArray
     """(k,) probability that a configuration, not certain yet, makes the plan cheaper by more than the minimum saving.
     """
-    min_probability: float
-    """Minimum probability of a worthwhile configuration."""
+    is_worthwhile: BoolArray
+    """(k,) whether measuring a configuration is worthwhile."""
+    gain: float = 0.0
+    """Expected gain of the selected configuration: the probability of a first plan, or the share of the cost saved."""
 
 
 def select_by_reservation_cost(
     candidates: CandidateBeliefs, usd_per_h: FloatArray, stopping: StoppingRule, saving_s: float
 ) -> IndexChoice:
     """Return the configuration with the lowest reservation cost, of equal ones the first, or none.
+
+    Without a plan it is the configuration that is expected to yield one soonest.
 
     Args:
         candidates: measurements and predictions of k configurations.
@@ -76,18 +85,30 @@ def select_by_reservation_cost(
     """
     cost, feasibility = usd_per_h, np.where(candidates.is_certain, 0.0, candidates.feasibility)
     best = float(np.where(candidates.is_certain[:, None], cost, np.inf).min(initial=np.inf))
-    has_plan = np.isfinite(best)
-    cheaper = cost < (1.0 - stopping.saving) * best if has_plan else np.isfinite(cost)
-    probability = feasibility * cheaper.mean(axis=1)
-    min_probability = stopping.probability if has_plan else stopping.probability_without_plan
-    worthwhile = probability > min_probability
-    if not worthwhile.any():
-        return IndexChoice(None, probability, min_probability)
-    scale = best if has_plan else float(np.min(cost[worthwhile]))
-    per_s = stopping.saving * scale / max(saving_s, 1e-9)
+    if not np.isfinite(best):
+        return _select_soonest(candidates, feasibility * np.isfinite(cost).mean(axis=1), stopping)
+    probability = feasibility * (cost < (1.0 - stopping.saving) * best).mean(axis=1)
+    savings = feasibility * np.maximum(best - cost, 0.0).mean(axis=1) / max(best, 1e-12)
+    is_worthwhile = (probability > stopping.probability) | (savings > stopping.expected_saving * stopping.saving)
+    if not is_worthwhile.any():
+        return IndexChoice(None, probability, is_worthwhile)
+    per_s = stopping.saving * best / max(saving_s, 1e-9)
     index = np.full(len(feasibility), np.inf)
-    index[worthwhile] = _reservation(cost[worthwhile], feasibility[worthwhile], candidates, worthwhile, per_s)
-    return IndexChoice(int(index.argmin()), probability, min_probability)
+    index[is_worthwhile] = _reservation(
+        cost[is_worthwhile], feasibility[is_worthwhile], candidates, is_worthwhile, per_s
+    )
+    selected = int(index.argmin())
+    return IndexChoice(selected, probability, is_worthwhile, float(savings[selected]))
+
+
+def _select_soonest(candidates: CandidateBeliefs, probability: FloatArray, stopping: StoppingRule) -> IndexChoice:
+    """Return the configuration with the highest probability of a plan per second, of equal ones the first, or none."""
+    is_worthwhile = probability > stopping.probability_without_plan
+    if not is_worthwhile.any():
+        return IndexChoice(None, probability, is_worthwhile)
+    seconds = np.maximum(candidates.look_s + candidates.settle_s, 1e-9)
+    soonest = int(np.where(is_worthwhile, probability / seconds, 0.0).argmax())
+    return IndexChoice(soonest, probability, is_worthwhile, float(probability[soonest]))
 
 
 def _reservation(

@@ -57,9 +57,9 @@ class PlanCostSampler:
     """Sampler that measures the configurations most likely to make plans cheaper, per second.
 
     Accuracies are predicted by a Gaussian process over the knobs; plan costs are computed from the profiles of
-    operators, measured or predicted. Each query prefers the configuration of lowest reservation cost, measured or not,
-    and the configuration with the largest weight of queries comes first (`select_next_configuration`). Decisions depend
-    on the profile alone.
+    operators, measured or predicted. Each query prefers the configuration that is expected to yield its first plan
+    soonest, and then that of lowest reservation cost, measured or not. The configuration with the largest expected gain
+    by weight of the queries comes first (`select_next_configuration`). Decisions depend on the profile alone.
 
     Every configuration is evaluated if the space can be enumerated, otherwise the most promising ones.
     """
