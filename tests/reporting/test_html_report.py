@@ -17,6 +17,7 @@ from circinus.errors import PlanningError
 from circinus.matching import PlanFile
 from circinus.reporting.html_report.content import ReportContent, WhatIf
 from circinus.reporting.html_report.page import report_page
+from circinus.reporting.html_report.site_map import site_map
 from circinus.specification import DatasetSpec, MetricSpec, OperatorSpec, Pipeline, Specification
 from raised import raises_code
 
@@ -92,6 +93,15 @@ def test_charts_have_the_colours_of_the_page_and_eleven_pixels_in_narrow_windows
     drawn = [str(a.get("style")) for tag, a in page.elements if tag in ("path", "use", "text")]
     assert any("var(--chosen)" in style for style in drawn)
     assert not [style for style in drawn if re.search("#[0-9a-f]{6}", style)]
+
+
+def test_the_label_of_a_level_link_leaves_its_line_visible() -> None:
+    elements = _Page(site_map(_content())).elements
+    (line,) = (str(a["d"]).split() for tag, a in elements if tag == "path")
+    assert line[2] == line[-1]
+    labels = [(float(str(a["y"])), float(str(a["height"]))) for _, a in elements if a.get("class") == "behind"]
+    assert labels
+    assert [top for top, height in labels if top <= float(line[2]) <= top + height] == []
 
 
 def test_names_of_users_are_escaped() -> None:

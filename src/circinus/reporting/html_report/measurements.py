@@ -154,7 +154,7 @@ def _timeline(steps: Sequence[Event], start_s: float, end_s: float) -> Html:
         edges = [start_s, *(step.time_s for step in own), end_s + 0.05 * (end_s - start_s)]
         rungs = [own[0].details["from"], *(step.details["to"] for step in own)]
         for (begin_s, until_s), rung in zip(pairwise(edges), rungs, strict=True):
-            shade = 0.15 + 0.5 * rung / max(lowest, 1)
+            shade = 0.15 + 0.4 * rung / max(lowest, 1)
             bars = axes.barh(number, until_s - begin_s, left=begin_s - start_s, color=COLORS["chosen"], alpha=shade)
             if until_s - begin_s > _MIN_LABELLED * (end_s - start_s):
                 axes.text((begin_s + until_s) / 2 - start_s, number, str(rung), ha="center", va="center")

@@ -17,8 +17,8 @@ _WIDTH, _GAP, _LINE, _PAD, _SPACE = 266, 134, 20, 12, 28
 """Width of a site, of the gap between columns, height of a line, margin inside a site and between sites."""
 _LETTERS = 26
 """Longest text of a line, beside its figure."""
-_LABEL = 34
-"""Height of the label of a link."""
+_LABEL = 42
+"""Height of the label of a link: a line of text on each side of the link."""
 
 
 @dataclass(frozen=True)
@@ -130,17 +130,16 @@ def _connection(a: _Box, b: _Box, taken: Sequence[tuple[float, float]]) -> tuple
 
 
 def _label(x: float, y: float, rates: Sequence[tuple[float, float]]) -> Html:
-    """Return the flows of both directions on a background that hides the line."""
+    """Return the flows of both directions, above and below a line that stays visible between them."""
     texts = [f"{arrow} {_rate(*flow)}" for arrow, flow in zip("→←", rates, strict=True) if flow[0]]
     lines = [(text, "flow") for text in texts] or [("no traffic", "flow idle")]
-    top = y + (_LABEL - 17 * len(lines)) / 2
-    width = 7.2 * max(len(text) for text, _ in lines) + 8
-    box = {"x": f"{x - width / 2:.0f}", "y": f"{top:.0f}", "width": f"{width:.0f}", "height": f"{17 * len(lines)}"}
-    spans = (
-        element("text", text, x=f"{x:.0f}", y=f"{top + 13 + 17 * number:.0f}", class_=style)
-        for number, (text, style) in enumerate(lines)
-    )
-    return join((element("rect", **box, class_="behind"), *spans))
+    parts: list[Html] = []
+    for (text, style), top in zip(lines, (y, y + _LABEL - 17), strict=False):
+        width = 7.2 * len(text) + 8
+        box = {"x": f"{x - width / 2:.0f}", "y": f"{top:.0f}", "width": f"{width:.0f}", "height": "17"}
+        parts.append(element("rect", **box, class_="behind"))
+        parts.append(element("text", text, x=f"{x:.0f}", y=f"{top + 13:.0f}", class_=style))
+    return join(parts)
 
 
 def _rate(rate_per_s: float, bytes_per_s: float) -> str:
