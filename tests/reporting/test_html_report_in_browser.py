@@ -18,27 +18,28 @@ pytestmark = [
 ]
 
 
-def _console(page: str, folder: Path) -> list[str]:
-    """Return what a browser logs of a page to its console."""
+def opened(page: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Return what a browser writes when it opens a page: its DOM, and its log."""
     file = folder / "report.html"
     file.write_text(page, encoding="utf-8")
-    run = subprocess.run(
-        [
-            *(str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"),
-            *("--enable-logging=stderr", "--dump-dom", file.as_uri()),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [
+        *(str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"),
+        *("--enable-logging=stderr", *(options or ("--dump-dom",)), file.as_uri()),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=True)
+
+
+def console(page: str, folder: Path) -> list[str]:
+    """Return what a browser logs of a page to its console."""
+    run = opened(page, folder)
     assert "<h1>" in run.stdout
     return [line for line in run.stderr.splitlines() if "CONSOLE" in line]
 
 
 def test_the_console_stays_empty(tmp_path: Path) -> None:
-    assert _console(report_page(_content()), tmp_path) == []
+    assert console(report_page(_content()), tmp_path) == []
 
 
 def test_a_request_would_be_seen(tmp_path: Path) -> None:
     page = report_page(_content()).replace("<main>", '<main><img src="https://example.org/pixel.png">')
-    assert len(_console(page, tmp_path)) == 1
+    assert len(console(page, tmp_path)) == 1
