@@ -29,7 +29,7 @@ from circinus.planning.sampler.prior_selection import select_prior
 from circinus.planning.sampler.reservation_index import (
     CandidateBeliefs,
     expected_items_to_decide,
-    select_by_reservation_cost,
+    select_configuration,
 )
 from circinus.planning.sampler.source_scores import SourceTask
 from circinus.planning.sampler.surrogate import Belief
@@ -153,7 +153,7 @@ class _Run:
             prospects = self._prospects()
             saving_s = float(np.median(self._item_s()[self._items > 0])) * self._space.items
             costs = self._drawn_costs()
-            chosen = select_by_reservation_cost(prospects, costs, self._stopping, saving_s).configuration
+            chosen = select_configuration(prospects, costs, self._stopping, saving_s).configuration
             if chosen is None:
                 return
             self._measure(chosen, next(look for look in self._looks if look > self._items[chosen]))

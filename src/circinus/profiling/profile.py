@@ -181,8 +181,8 @@ class StoppingCertificate:
     saving: float
     """Saving as a share of a plan's cost."""
     conclusive: bool
-    """True if the probability is low enough to stop, and no helpful configuration has too few items or is
-    unmeasurable."""
+    """True if probability and expected saving are low enough to stop, and no helpful configuration has too few items
+    or is unmeasurable."""
     next: Configuration | None = None
     """Next configuration to measure; None if no measurable one is worthwhile."""
     prior: str = ""

@@ -90,3 +90,19 @@ def test_the_weight_of_the_queries_that_wait_decides() -> None:
     heavy = select_next_configuration([outlook([0.9, 0.1], 5.0), outlook([0.1, 0.9], 3.0)], STOPPING, 1.0)
     assert (light.ranking.tolist(), heavy.ranking.tolist()) == ([1, 0], [0, 1])
     assert heavy.value_per_s[0] == 2.25  # weight 5, probability 0.9, and 2 s until it is decided
+
+
+def test_a_first_plan_counts_whole_and_a_cheaper_one_by_what_it_saves() -> None:
+    sure, begun, ones = np.array([True, False, False]), np.array([True, False, False]), np.ones(3)
+    costs = np.array([[1.0], [0.9], [1.0]])
+    certain_costs = np.array([[1.0], [np.inf], [np.inf]])
+
+    def outlook(feasibility: list[float], certain: np.ndarray, weight: float) -> QueryBelief:
+        exact = np.where(certain[:, None], certain_costs, np.inf)
+        return QueryBelief(np.array(feasibility), certain, begun, ones, ones, costs, 0 * ones, 0 * costs, exact, weight)
+
+    served = outlook([1.0, 0.9, 0.0], sure, 3.0)
+    unserved = outlook([0.0, 0.0, 0.3], np.zeros(3, dtype=bool), 1.0)
+    found = select_next_configuration([served, unserved], STOPPING, 1.0)
+    np.testing.assert_allclose(found.value_per_s, [0.0, 3 * 0.9 * 0.1 / 2, 0.3 / 2])
+    assert found.ranking.tolist() == [2, 1]

@@ -11,11 +11,11 @@ from circinus.planning.sampler.reservation_index import (
     CandidateBeliefs,
     StoppingRule,
     expected_items_to_decide,
-    select_by_reservation_cost,
+    select_configuration,
 )
 from circinus.planning.sampler.surrogate import Belief
 
-STOPPING = StoppingRule(saving=0.05, probability=0.05, probability_without_plan=0.01, expected_saving=0.2)
+STOPPING = StoppingRule(saving=0.05, probability=0.05, probability_without_plan=0.01, expected_saving_share=0.2)
 SAVING_S = 10.0
 
 
@@ -43,14 +43,14 @@ def _gain(prospects: CandidateBeliefs, usd_per_h: np.ndarray, number: int, plan:
 @given(st.integers(0, 10_000))
 def test_by_brute_force(seed: int) -> None:
     prospects, usd_per_h = _random(seed)
-    found = select_by_reservation_cost(prospects, usd_per_h, STOPPING, SAVING_S)
+    found = select_configuration(prospects, usd_per_h, STOPPING, SAVING_S)
     sure = usd_per_h[prospects.is_certain]
     best = float(sure.min(initial=np.inf))
     has_plan = bool(np.isfinite(best))
     cheaper = usd_per_h < 0.95 * best if has_plan else np.isfinite(usd_per_h)
     feasibility = np.where(prospects.is_certain, 0.0, prospects.feasibility)
     chance = feasibility * cheaper.mean(axis=1)
-    saved = feasibility * np.maximum(1.0 - usd_per_h / best, 0.0).mean(axis=1) if has_plan else 0.0 * feasibility
+    saved = feasibility * np.where(cheaper, 1.0 - usd_per_h / best, 0.0).mean(axis=1) if has_plan else chance
     open_ = (chance > 0.05) | (saved > 0.01) if has_plan else chance > 0.01
     assert found.probability == pytest.approx(chance)
     assert found.is_worthwhile.tolist() == open_.tolist()
@@ -59,9 +59,10 @@ def test_by_brute_force(seed: int) -> None:
         return
     assert found.configuration is not None
     assert open_[found.configuration]
-    assert found.gain == pytest.approx((saved if has_plan else chance)[found.configuration])
+    assert found.gain == pytest.approx(saved)
     if not has_plan:
-        expected_s = (prospects.look_s + prospects.settle_s)[open_] / chance[open_]
+        looks_s = np.where(prospects.is_measured, 0.0, prospects.look_s)
+        expected_s = (looks_s + prospects.settle_s)[open_] / chance[open_]
         assert np.flatnonzero(open_)[expected_s.argmin()] == found.configuration
         return
     usd_per_s = STOPPING.saving * best / SAVING_S
@@ -81,30 +82,27 @@ def test_of_two_alike_the_one_begun_is_pursued_and_a_cheap_unknown_one_is_looked
     usd = np.array([[2.0] * 4, [2.0] * 4, [1.0, 2.0, 2.0, 3.0], [4.0] * 4])
     begun, sure = np.array([False, True, False, True]), np.array([False, False, False, True])
     alike = CandidateBeliefs(np.array([0.5, 0.5, 0.5, 1.0]), sure, begun, np.full(4, 1.0), np.full(4, 5.0))
-    assert select_by_reservation_cost(alike, usd, STOPPING, 1000.0).configuration == 2
+    assert select_configuration(alike, usd, STOPPING, 1000.0).configuration == 2
     assert (
-        select_by_reservation_cost(alike, usd, STOPPING, 0.05).configuration == 1
+        select_configuration(alike, usd, STOPPING, 0.05).configuration == 1
     )  # expensive time favours measured configurations
 
 
-def test_the_first_plan_is_sought_where_it_is_expected_soonest_and_a_much_cheaper_one_though_improbable() -> None:
-    usd, nobody, ones = np.array([[1.0], [3.0], [0.1]]), np.zeros(3, dtype=bool), np.ones(3)
-    chances = np.array([0.2, 0.9, 0.04])
-    first = select_by_reservation_cost(CandidateBeliefs(chances, nobody, nobody, ones, ones), usd, STOPPING, 1.0)
-    assert (first.configuration, first.gain) == (1, 0.9)
-    sure = np.array([False, True, False])
-    usd[0] = 2.9
-    then = select_by_reservation_cost(CandidateBeliefs(chances, sure, sure, ones, ones), usd, STOPPING, 1000.0)
-    assert then.configuration == 2
-    assert then.gain == pytest.approx(0.04 * 2.9 / 3)
-    assert then.is_worthwhile.tolist() == [False, False, True]
-    assert then.probability[2] == 0.04
+def test_a_plan_that_saves_much_is_worthwhile_though_improbable_and_a_certain_small_saving_is_not() -> None:
+    usd, sure, ones = np.array([[2.9], [3.0], [0.1]]), np.array([False, True, False]), np.ones(3)
+    found = select_configuration(
+        CandidateBeliefs(np.array([1.0, 1.0, 0.04]), sure, sure, ones, ones), usd, STOPPING, 1000.0
+    )
+    assert found.configuration == 2
+    assert found.gain == pytest.approx([0.0, 0.0, 0.04 * 2.9 / 3])
+    assert found.is_worthwhile.tolist() == [False, False, True]
+    assert found.probability[2] == 0.04
 
 
 def test_nothing_is_pursued_that_hardly_keeps_the_objective() -> None:
     usd = np.ones((2, 3))
     nobody, begun = np.zeros(2, dtype=bool), np.ones(2, dtype=bool)
-    found = select_by_reservation_cost(
+    found = select_configuration(
         CandidateBeliefs(np.array([0.009, 0.0]), nobody, begun, usd[:, 0], usd[:, 0]), usd, STOPPING, 1.0
     )
     assert found.configuration is None

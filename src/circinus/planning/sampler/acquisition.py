@@ -1,9 +1,9 @@
 """Selection of the next configuration for all queries together, on arrays.
 
 A query's best plan depends on the pool capacity that other queries leave, so each of its *situations* is a search of
-its own. Each search votes for the configuration that it would measure next, by the weight of the query and by what the
-configuration is expected to gain: a first plan counts whole, a cheaper one by the share of the cost that it saves. The
-configuration with the most votes per second wins.
+its own. Each search votes for the configuration that it would measure next, by the weight of the query and the expected
+gain: a first plan counts whole, a cheaper one by the share of the cost that it saves. The configuration with the most
+votes per second wins.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from circinus.planning.sampler.candidate_generation import CodeScore
 from circinus.planning.sampler.feasibility import classify_feasibility, slo_feasibility
 from circinus.planning.sampler.prior_selection import MeanPrior
 from circinus.planning.sampler.profile_prediction import CAUTION, ProfilePredictor
-from circinus.planning.sampler.reservation_index import CandidateBeliefs, StoppingRule, select_by_reservation_cost
+from circinus.planning.sampler.reservation_index import CandidateBeliefs, StoppingRule, select_configuration
 from circinus.profiling import PipelineProfile
 from circinus.specification import Query
 
@@ -95,7 +95,7 @@ class AcquisitionResult:
 def select_next_configuration(
     beliefs: Sequence[QueryBelief], stopping: StoppingRule, saving_s: float
 ) -> AcquisitionResult:
-    """Return the configurations by gain per second; of equal ones the first, and the most probable where none votes.
+    """Return the configurations by gain per second; of equal ones the first, and the largest gain where none votes.
 
     A saving of `stopping.saving` of a plan's cost is worth `saving_s`.
     """
@@ -108,14 +108,14 @@ def select_next_configuration(
         for situation in range(belief.usd_per_h.shape[1]):
             drawn = np.maximum(belief.usd_per_h[:, situation, None] * draws, belief.floor_usd_per_h[:, situation, None])
             cost = np.where(belief.is_certain[:, None], belief.certain_usd_per_h[:, situation, None], drawn)
-            choice = select_by_reservation_cost(belief, cost, stopping, saving_s)
+            choice = select_configuration(belief, cost, stopping, saving_s)
             promising |= choice.is_worthwhile
-            chances += np.where(choice.is_worthwhile, share * choice.probability, 0.0)
+            chances += np.where(choice.is_worthwhile, share * choice.gain, 0.0)
             unmeasured = np.where(belief.is_measured, 0.0, choice.probability)
             probability = max(probability, float(unmeasured.max(initial=0.0)))
             if choice.configuration is not None:
                 k = choice.configuration
-                votes[k] += share * choice.gain / max(belief.look_s[k] + belief.settle_s[k], 1e-9)
+                votes[k] += share * choice.gain[k] / belief.decision_s[k]
         pruned.append(belief.is_measured & ~promising & ~_best(belief))
     ranking = np.lexsort((np.where(votes > 0, 0.0, -chances), -votes))
     ranking = ranking[(votes[ranking] > 0) | (chances[ranking] > 0)]

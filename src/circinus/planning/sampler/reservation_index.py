@@ -23,16 +23,17 @@ from circinus.statistics.mean_decision import items_until_decided
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """Thresholds below which a measurement is not worthwhile."""
+    """Thresholds, any of which makes a measurement worthwhile."""
 
     saving: float = 0.05
     """Minimum saving as a share of the cost of a query's plan."""
     probability: float = 0.05
-    """Minimum probability of the minimum saving."""
+    """Probability of the minimum saving from which a measurement is worthwhile."""
     probability_without_plan: float = 0.005
-    """Minimum probability for a query without a plan; missing its only plan costs more than missing a cheaper one."""
-    expected_saving: float = 0.15
-    """Minimum expected saving, as a share of `saving`: an improbable plan is worthwhile, too, if it saves much."""
+    """The same for a query without a plan; missing its only plan costs more than missing a cheaper one."""
+    expected_saving_share: float = 0.15
+    """Expected saving from which a measurement is worthwhile, as a share of `saving`: an improbable plan may save much.
+    """
 
 
 _Z = 2.0
@@ -54,6 +55,11 @@ class CandidateBeliefs:
     settle_s: FloatArray
     """(k,) seconds after the first checkpoint until the accuracy SLO is decided."""
 
+    @property
+    def decision_s(self) -> FloatArray:
+        """(k,) seconds until the accuracy SLO is decided."""
+        return np.maximum(np.where(self.is_measured, 0.0, self.look_s) + self.settle_s, 1e-9)
+
 
 @dataclass(frozen=True)
 class IndexChoice:
@@ -66,49 +72,55 @@ class IndexChoice:
     """
     is_worthwhile: BoolArray
     """(k,) whether measuring a configuration is worthwhile."""
-    gain: float = 0.0
-    """Expected gain of the selected configuration: the probability of a first plan, or the share of the cost saved."""
+    gain: FloatArray
+    """(k,) expected gain: the probability of a first plan, or the share of the cost saved."""
 
 
-def select_by_reservation_cost(
+def select_configuration(
     candidates: CandidateBeliefs, usd_per_h: FloatArray, stopping: StoppingRule, saving_s: float
 ) -> IndexChoice:
-    """Return the configuration with the lowest reservation cost, of equal ones the first, or none.
+    """Return the configuration to measure next: of the soonest first plan, or then of the lowest reservation cost.
 
-    Without a plan it is the configuration that is expected to yield one soonest.
+    Of equal ones it is the first; there is none if no measurement is worthwhile.
 
     Args:
         candidates: measurements and predictions of k configurations.
         usd_per_h: (k, d) draws of the cost of the cheapest plan within the limits; infinite without a plan.
-        stopping: minimum saving and probabilities.
+        stopping: thresholds.
         saving_s: seconds that a saving of `stopping.saving` of the plan's cost is worth.
     """
-    cost, feasibility = usd_per_h, np.where(candidates.is_certain, 0.0, candidates.feasibility)
-    best = float(np.where(candidates.is_certain[:, None], cost, np.inf).min(initial=np.inf))
-    if not np.isfinite(best):
-        return _select_soonest(candidates, feasibility * np.isfinite(cost).mean(axis=1), stopping)
-    probability = feasibility * (cost < (1.0 - stopping.saving) * best).mean(axis=1)
-    savings = feasibility * np.maximum(best - cost, 0.0).mean(axis=1) / max(best, 1e-12)
-    is_worthwhile = (probability > stopping.probability) | (savings > stopping.expected_saving * stopping.saving)
+    feasibility = np.where(candidates.is_certain, 0.0, candidates.feasibility)
+    best = float(np.where(candidates.is_certain[:, None], usd_per_h, np.inf).min(initial=np.inf))
+    if np.isfinite(best):
+        return _select_cheapest(candidates, feasibility, usd_per_h, best, stopping, saving_s)
+    probability = feasibility * np.isfinite(usd_per_h).mean(axis=1)
+    is_worthwhile = probability > stopping.probability_without_plan
+    per_s = np.where(is_worthwhile, probability / candidates.decision_s, 0.0)
+    soonest = int(per_s.argmax()) if is_worthwhile.any() else None
+    return IndexChoice(soonest, probability, is_worthwhile, probability)
+
+
+def _select_cheapest(
+    candidates: CandidateBeliefs,
+    feasibility: FloatArray,
+    cost: FloatArray,
+    best: float,
+    stopping: StoppingRule,
+    saving_s: float,
+) -> IndexChoice:
+    """Return the configuration with the lowest reservation cost where a plan in hand costs `best`."""
+    is_cheaper = cost < (1.0 - stopping.saving) * best
+    probability = feasibility * is_cheaper.mean(axis=1)
+    gain = feasibility * np.where(is_cheaper, best - cost, 0.0).mean(axis=1) / max(best, 1e-12)
+    is_worthwhile = (probability > stopping.probability) | (gain > stopping.expected_saving_share * stopping.saving)
     if not is_worthwhile.any():
-        return IndexChoice(None, probability, is_worthwhile)
+        return IndexChoice(None, probability, is_worthwhile, gain)
     per_s = stopping.saving * best / max(saving_s, 1e-9)
     index = np.full(len(feasibility), np.inf)
     index[is_worthwhile] = _reservation(
         cost[is_worthwhile], feasibility[is_worthwhile], candidates, is_worthwhile, per_s
     )
-    selected = int(index.argmin())
-    return IndexChoice(selected, probability, is_worthwhile, float(savings[selected]))
-
-
-def _select_soonest(candidates: CandidateBeliefs, probability: FloatArray, stopping: StoppingRule) -> IndexChoice:
-    """Return the configuration with the highest probability of a plan per second, of equal ones the first, or none."""
-    is_worthwhile = probability > stopping.probability_without_plan
-    if not is_worthwhile.any():
-        return IndexChoice(None, probability, is_worthwhile)
-    seconds = np.maximum(candidates.look_s + candidates.settle_s, 1e-9)
-    soonest = int(np.where(is_worthwhile, probability / seconds, 0.0).argmax())
-    return IndexChoice(soonest, probability, is_worthwhile, float(probability[soonest]))
+    return IndexChoice(int(index.argmin()), probability, is_worthwhile, gain)
 
 
 def _reservation(

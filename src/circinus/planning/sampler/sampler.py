@@ -54,12 +54,12 @@ _FEWER = 4
 
 
 class PlanCostSampler:
-    """Sampler that measures the configurations most likely to make plans cheaper, per second.
+    """Sampler that measures the configurations with the largest expected gain for the queries' plans, per second.
 
     Accuracies are predicted by a Gaussian process over the knobs; plan costs are computed from the profiles of
-    operators, measured or predicted. Each query prefers the configuration that is expected to yield its first plan
-    soonest, and then that of lowest reservation cost, measured or not. The configuration with the largest expected gain
-    by weight of the queries comes first (`select_next_configuration`). Decisions depend on the profile alone.
+    operators, measured or predicted. Each query prefers the configuration of its soonest first plan, and then that of
+    lowest reservation cost, measured or not. The configuration with the largest gain by weight of the queries comes
+    first (`select_next_configuration`). Decisions depend on the profile alone.
 
     Every configuration is evaluated if the space can be enumerated, otherwise the most promising ones.
     """
@@ -225,7 +225,7 @@ class PlanCostSampler:
             sufficient_items = min(distribution_free_sample_size(query), population)
             decision_items = np.where(waiting[:, q], sufficient_items, decision_items)
             feasibility = np.where(waiting[:, q] & ~closed, 1.0, feasibility)
-            remaining_items = np.clip(np.ceil(decision_items) - items, 1.0, population)
+            remaining_items = np.clip(np.ceil(decision_items) - items, first_items, population)
             beliefs.append(
                 QueryBelief(
                     feasibility=feasibility,
