@@ -100,7 +100,9 @@ def _figures(plans: Sequence[ComparedPlan], changes: Sequence[str], query: Query
     ]
     figures = ("latency", "bound", metric, "bounds", "cost by itself", "total cost")
     heads = (f"plan, or its changes of the {first}", *figures, "why not, or place")
-    return disclosure(f"{len(plans)} plans in figures", table(heads, rows, figures=len(figures)))
+    return disclosure(
+        f"{len(plans)} {'plan' if len(plans) == 1 else 'plans'} in figures", table(heads, rows, figures=len(figures))
+    )
 
 
 def _budget(plan: QueryPlan, estimate: Estimate, query: Query) -> Html:
