@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,11 +231,15 @@ def test_apply_load_status_destroy(application: Path, mode: str, tmp_path: Path)
     try:
         assert applied["healthy"]
         assert applied["mode"] == mode
+        with closing(sqlite3.connect(application / ".circinus" / "profiles.sqlite")) as store, store:
+            store.execute("UPDATE run_times SET wait_s = elapsed_s")
         report = answer(
             "load", plan_file, "--duration", "1s", "--warm-up", "0.5s", "--run-dir", run_dir,
             cwd=application, kind="load",
         )  # fmt: skip
         assert report["mode"] == mode
+        assert len(report["warnings"]) == (mode == "replay")
+        assert all("clean" in warning and "correct" in warning for warning in report["warnings"])
         assert not report["observations_kept"]  # too few requests
         assert report["promises"] >= 1
         for query in report["queries"]:

@@ -71,9 +71,13 @@ def test_the_operators_themselves_are_measured_again_and_nothing_is_stored(
         profile_pipeline(application.specification, "sample", application.store)
     recorded = load_profile(application.specification, "sample", application.store, from_other_machines=True)
     application.clear_calls()
+    monkeypatch.setattr("inline_replica.InlineReplica.worker_waited_share", 0.5)
     found = calibrate(application.specification, recorded, items=5)
+    assert set(found.disturbed) == {operator.name for operator in application.pipeline.operators}
     assert (found.machine, found.recorded_on, found.items) == (current_machine(), THERE, 5)
     assert 0 < found.speed.lower <= found.speed.value <= found.speed.upper
+    monkeypatch.setattr("inline_replica.InlineReplica.worker_waited_share", 0.0)
+    assert not calibrate(application.specification, recorded, items=2).disturbed
     assert len(application.calls_of("joined")) == 5
     assert load_profile(application.specification, "sample", application.store).machine == THERE
 

@@ -12,6 +12,7 @@ from circinus.operators.pickling import pickled_bytes
 from circinus.profiling import (
     FailedConfiguration,
     Recordings,
+    disturbed_recordings,
     load_dataset,
     load_profile,
     load_recordings,
@@ -94,10 +95,41 @@ def test_a_second_time_records_nothing_new(application: Application) -> None:
     assert len(application.calls_of("joined")) == 1
 
 
-def test_a_profile_takes_no_notice_of_them(large: Application) -> None:
-    profile_pipeline(large.specification, "sample", large.store)
+def test_disturbed_ones_are_named_and_repeated_once_the_machine_is_quiet(
+    large: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration = large.configuration(1, "low")
+
+    def disturbed() -> frozenset[str]:
+        return disturbed_recordings(large.store, large.pipeline, [configuration])
+
+    monkeypatch.setattr("inline_replica.InlineReplica.waited_share", 0.6)
+    first = _record(large, configuration)
+    assert disturbed() == {operator.name for operator in large.pipeline.operators}
+    monkeypatch.setattr("inline_replica.InlineReplica.waited_share", 0.1)
+    large.clear_calls()
+    assert _record(large, configuration, repeats_disturbed=True) == first  # the machine is still busy
+    monkeypatch.setattr("circinus.profiling.profiler.busy_share", lambda: 0.0)
+    assert _record(large, configuration) == first
+    assert set(large.calls()) == {"dataset -"}
+    second = _record(large, configuration, repeats_disturbed=True)
+    assert not disturbed()
+    assert second.outputs == first.outputs
+    for prefix, runs in second.runs.items():
+        assert all(run.service_s != first.runs[prefix][key].service_s for key, run in runs.items())
+    large.clear_calls()
+    assert _record(large, configuration, repeats_disturbed=True) == second
+    assert set(large.calls()) == {"dataset -"}
+
+
+def test_a_profile_takes_no_notice_of_them(large: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as busy:
+        busy.setattr("inline_replica.InlineReplica.waited_share", 0.6)
+        profile_pipeline(large.specification, "sample", large.store)
     before = load_profile(large.specification, "sample", large.store)
+    assert all(measured.disturbed for measured in before.configurations)
     _record(large, *large.configurations, count=10)
+    assert not disturbed_recordings(large.store, large.pipeline, large.configurations)
     after = load_profile(large.specification, "sample", large.store)
     for old, new in zip(before.configurations, after.configurations, strict=True):
         assert old.items.tolist() == new.items.tolist()

@@ -12,7 +12,7 @@ from circinus.api.load_test import run_load_test
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, seconds
 from circinus.api.synchronous import run
-from circinus.api.traffic_items import record_configurations, select_traffic_items
+from circinus.api.traffic_items import record_configurations, recording_warnings, select_traffic_items
 from circinus.errors import ServingError
 from circinus.operators.pickling import pickled_bytes
 from circinus.serving import DesiredState, Mode, Request, Response
@@ -42,9 +42,11 @@ class DeployedPlan:
         (True, 0)
     """
 
-    def __init__(self, opened: LoadedPlan, engine: EngineHandle) -> None:
+    def __init__(self, opened: LoadedPlan, engine: EngineHandle, warnings: tuple[str, ...] = ()) -> None:
         self._opened = opened
         self._engine = engine
+        self.warnings = warnings
+        """Warnings of `Workspace.deploy`: operators whose recordings for a replay other programs disturbed."""
 
     def __enter__(self) -> Self:
         return self
@@ -223,14 +225,17 @@ def deploy(
         ServingError: the plan does not fit the machine or cluster, or a replica does not start.
     """
     opened.require_served_query()
+    specification, matching, store = opened.specification, opened.plan_set.matching, opened.store
+    warnings: tuple[str, ...] = ()
     if Mode(mode) is Mode.REPLAY:
-        plans = [assignment.chosen.plan for assignment in opened.plan_set.matching.assignments]
+        plans = [assignment.chosen.plan for assignment in matching.assignments]
         used = [(plan.pipeline, plan.configuration) for plan in plans]
         seed = opened.plan_set.seed
-        record_configurations(opened.specification, opened.store, used, items, seed=seed, progress=progress)
+        record_configurations(specification, store, used, items, seed=seed, repeats_disturbed=True, progress=progress)
+        warnings = recording_warnings(specification, matching, store, items)
     _log.info("deploy in mode %s on %s", mode, engine)
     _apply(opened.desired_state(Mode(mode)), engine)
-    return DeployedPlan(opened, engine)
+    return DeployedPlan(opened, engine, warnings)
 
 
 def _apply(desired: DesiredState, handle: EngineHandle) -> None:

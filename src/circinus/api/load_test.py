@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from circinus.api.reports import LoadReport
 from circinus.api.synchronous import run
-from circinus.api.traffic_items import count_profiled_items, select_traffic_items
+from circinus.api.traffic_items import count_profiled_items, recording_warnings, select_traffic_items
 from circinus.errors import OperatorError, ProfileError, ServingError
 from circinus.profiling import load_predicted_service_times, save_observations
+from circinus.serving import Mode
 from circinus.serving.loadtest.load_test import run_load_test as send_and_measure
 from circinus.serving.loadtest.service_time_learning import PredictionsAtRun
 from circinus.serving.local.high_resolution_loop import new_event_loop
@@ -69,7 +70,10 @@ def run_load_test(
             process = handle.process
             own = None if process is None else (os.getpid(), process)
             measured = await send_and_measure(engine, specification, matching, sent, spec, on_progress, expected, own)
-            return LoadReport(measured, sum(len(chosen) for chosen in sent.values()), profiled)
+            warnings: tuple[str, ...] = ()
+            if status.mode is Mode.REPLAY:
+                warnings = recording_warnings(specification, matching, opened.store, items)
+            return LoadReport(measured, sum(map(len, sent.values())), profiled, warnings=warnings)
 
     report = run(measure, loop_factory=new_event_loop)  # sends on time, to a fraction of a millisecond
     return replace(report, not_stored_reason=_store(opened, report) if keep else "keep_observations=False")

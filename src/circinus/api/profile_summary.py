@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from circinus.profiling import machine_mismatch
@@ -71,12 +71,24 @@ def machine_warning(profile: PipelineProfile, specification: Specification) -> s
     on_pools = specification.infrastructure is not None and not classes_with_declared_speed(profile, specification)
     if not on_pools and (mismatch := machine_mismatch(profile.machine)):
         return mismatch
-    disturbed = sorted(frozenset().union(*(measured.disturbed for measured in profile.usable)))
-    if not disturbed:
+    disturbed: frozenset[str] = frozenset().union(*(measured.disturbed for measured in profile.usable))
+    return disturbance_warning(disturbed, "measured", "circinus profile")
+
+
+def disturbance_warning(operators: Collection[str], measured: str, command: str) -> str | None:
+    """Return that other programs disturbed the runs of some operators; None without such operators.
+
+    Args:
+        operators: names of the operators.
+        measured: participle, such as `measured`.
+        command: command that measures again.
+    """
+    if not operators:
         return None
     return (
-        f"service times of {', '.join(disturbed)} were measured on a busy machine. Waits for a CPU are left out, but "
-        "not those of child processes, and the rest may be off. Run `circinus profile` again when the machine is quiet"
+        f"service times of {', '.join(sorted(operators))} were {measured} on a busy machine. Waits for a CPU are left "
+        "out, but not those of child processes, and the rest may be off. "
+        f"Run `{command}` again when the machine is quiet"
     )
 
 

@@ -212,6 +212,8 @@ class LoadReport(NamedResults["QueryMeasurement"]):
     """Number of these items that planning had measured; their accuracy is no test of the plan."""
     not_stored_reason: str = ""
     """Reason why no observed service times were stored; empty if some were."""
+    warnings: tuple[str, ...] = ()
+    """Warnings of a replay: operators whose recordings other programs disturbed."""
 
     @property
     def _by_name(self) -> Mapping[str, QueryMeasurement]:
@@ -245,4 +247,5 @@ class LoadReport(NamedResults["QueryMeasurement"]):
             "items_sent": self.items_sent,
             "items_sent_seen_by_planning": self.profiled_items_sent,
             "observations_kept": not self.not_stored_reason,
+            "warnings": self.warnings,
         }

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from circinus.api.profile_summary import disturbance_warning
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.errors import OperatorError, ProfileError
-from circinus.profiling import load_dataset, load_profile, load_recordings, record_for_replay
+from circinus.profiling import disturbed_recordings, load_dataset, load_profile, load_recordings, record_for_replay
 from circinus.serving import Mode
 from circinus.specification import prefix_configuration
 
@@ -81,6 +82,27 @@ def count_profiled_items(
     return count
 
 
+def recording_warnings(
+    specification: Specification, matching: Matching, store: Path, count: int | None
+) -> tuple[str, ...]:
+    """Return a warning for each pipeline whose recordings for a replay other programs disturbed.
+
+    Args:
+        specification: specification that was planned for.
+        matching: plans in use, whose configurations were recorded.
+        store: profile store.
+        count: maximum number of items that the replay sends for each pipeline; None: all.
+    """
+    warnings = []
+    for name in _pipelines(matching):
+        used = {a.chosen.plan.configuration for a in matching.assignments if a.chosen.plan.pipeline == name}
+        disturbed = disturbed_recordings(store, specification.pipelines[name], used, count)
+        reason = disturbance_warning(disturbed, "recorded", "circinus apply --mode replay")
+        if reason is not None:
+            warnings.append(f"pipeline {name}: {reason}")
+    return tuple(warnings)
+
+
 def record_configurations(
     specification: Specification,
     store: Path,
@@ -88,6 +110,7 @@ def record_configurations(
     items: int | None,
     *,
     seed: int,
+    repeats_disturbed: bool = False,
     progress: ProgressFactory = no_progress,
 ) -> None:
     """Record configurations on held-out items, so that a replay can return their outputs.
@@ -98,6 +121,7 @@ def record_configurations(
         configurations: (pipeline, configuration) pairs.
         items: maximum number of items to record for each configuration; None: all.
         seed: seed of the order of items.
+        repeats_disturbed: see `record_for_replay`.
         progress: observer for each pipeline.
     """
     by_pipeline: dict[str, dict[Configuration, None]] = {}
@@ -114,6 +138,7 @@ def record_configurations(
                 items_count=items,
                 seed=seed,
                 observer=observer,
+                repeats_disturbed=repeats_disturbed,
             )
 
 

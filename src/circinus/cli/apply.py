@@ -55,11 +55,14 @@ def apply(
         running = None  # no engine runs yet
     changes = deployment_changes(running, plan.matching.deployments, mode)
     print_wrapped(progress_console(), changes)
-    status = workspace.deploy(plan, mode=mode, items=items, progress=progress_bar).status()
+    deployment = workspace.deploy(plan, mode=mode, items=items, progress=progress_bar)
+    status = deployment.status()
     warn_of_controller(workspace.engine)
     if json:
-        print_json("apply", {"healthy": status.healthy, **vars(status)})
+        print_json("apply", {"healthy": status.healthy, **vars(status), "warnings": deployment.warnings})
     else:
         console().print(status_table(status))
+        for warning in deployment.warnings:
+            print_wrapped(console(), f"warning: {warning}", style="yellow")
         command = f"circinus load {shlex.quote(str(plan_file))}{workspace.engine.options}"
         console().print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)

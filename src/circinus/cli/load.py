@@ -113,11 +113,14 @@ def load(
 def _print(report: LoadReport, *, keep_observations: bool) -> None:
     from circinus.cli.output import console
     from circinus.reporting.load_table import load_table, service_time_text
+    from circinus.reporting.wrapping import print_wrapped
 
     console().print(load_table(report.measured))
     learning = report.measured.learning if report.measured.mode == "real" else None
     reason = report.not_stored_reason if keep_observations else "--no-keep-observations"
     console().print(service_time_text(learning, reason))
+    for warning in report.warnings:
+        print_wrapped(console(), f"warning: {warning}", style="yellow")
     if report.profiled_items_sent:
         console().print(
             f"{report.profiled_items_sent} of the {report.items_sent} items to send were also measured for the "

@@ -174,6 +174,7 @@ def _print(report: ProfileReport, *, everything: bool, with_observations: bool) 
 
 
 def _calibrate(workspace: Workspace, names: list[str], sources: Sources, json: bool) -> None:
+    from circinus.api.profile_summary import disturbance_warning
     from circinus.cli.output import console, print_json
     from circinus.reporting.profile_table import calibration_table
 
@@ -182,7 +183,8 @@ def _calibrate(workspace: Workspace, names: list[str], sources: Sources, json: b
         print_json("calibration", calibrations)
         return
     for calibration in calibrations:
-        console().print(calibration_table(calibration))
+        warning = disturbance_warning(calibration.disturbed, "measured", "circinus profile --calibrate")
+        console().print(calibration_table(calibration, warning))
 
 
 def _check_options(budget: float | None, *, show: bool, record: Path | None, calibrate: bool, exhaustive: bool) -> None:

@@ -16,6 +16,7 @@ from .measurement.backend import LocalBackend as LocalBackend
 from .measurement.backend import MeasurementBackend as MeasurementBackend
 from .measurement.recordings import RecordedRun as RecordedRun
 from .measurement.recordings import Recordings as Recordings
+from .measurement.recordings import disturbed_recordings as disturbed_recordings
 from .measurement.recordings import load_recordings as load_recordings
 from .measurement.replay_recorder import record_for_replay as record_for_replay
 from .observer import ProfileObserver as ProfileObserver

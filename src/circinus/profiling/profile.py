@@ -82,6 +82,12 @@ class OperatorProfile:
         return None if self.startup_s is None else self.startup_s / self.speeds.guaranteed(hardware)
 
 
+def waited_shares(seconds: FloatArray) -> tuple[float, float]:
+    """Return the shares of the (3, n) times of runs (`read_run_times`) in which they and their workers waited."""
+    elapsed_s, wait_s, worker_wait_s = map(float, seconds.sum(axis=1))
+    return wait_s / max(elapsed_s, 1e-12), worker_wait_s / max(elapsed_s, 1e-12)
+
+
 def disturbance(waited_share: float, worker_waited_share: float) -> float:
     """Return how much other programs disturbed a run; its service time is less exact above 1."""
     return max(waited_share / PROFILING.disturbed_share, worker_waited_share / PROFILING.disturbed_worker_share)

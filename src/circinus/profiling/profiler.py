@@ -22,7 +22,7 @@ from circinus.profiling.measurement.measurer import Measurer
 from circinus.profiling.measurement.runner import MeasurementError
 from circinus.profiling.measurement.time_estimator import MeasurementTimeEstimator
 from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver, TimeBudget
-from circinus.profiling.profile import ConfigurationProfile, HardwareClassReport, PipelineProfile
+from circinus.profiling.profile import HardwareClassReport, PipelineProfile
 from circinus.profiling.race.configuration_order import in_prefix_order, max_measured_configurations, prefix_order
 from circinus.profiling.race.configuration_race import ConfigurationRace
 from circinus.profiling.race.profiling_loop import ProfilingLoop
@@ -162,7 +162,9 @@ def _profile(
         try:
             sampler = None if exhaustive else explorer
             if isinstance(source, LocalBackend) and earlier is None:  # later parts have outputs in the cache
-                _repeat_disturbed(measurer, build_profile(opened, keys, stored, slos).configurations, budget, observer)
+                measured = build_profile(opened, keys, stored, slos).configurations
+                disturbed = [(found.configuration, found.items.tolist()) for found in measured if found.disturbed]
+                repeat_disturbed(measurer, disturbed, budget, observer)
             failed = frozenset[Configuration]() if earlier is None else earlier.failed_in_run
             loop = _profiling_loop(opened, measurer, keys, stored, slos, budget, observer, sampler, failed)
             if exhaustive:
@@ -209,22 +211,31 @@ def operator_timeout_s(budget_s: float | None) -> float:
     return max_s if budget_s is None else min(max_s, max(PROFILING.min_operator_timeout_s, budget_s))
 
 
-def _repeat_disturbed(
-    measurer: Measurer, measured: Sequence[ConfigurationProfile], budget: TimeBudget, observer: ProfileObserver
+def repeat_disturbed(
+    measurer: Measurer,
+    disturbed: Sequence[tuple[Configuration, Sequence[int]]],
+    budget: TimeBudget,
+    observer: ProfileObserver,
+    *,
+    counted: bool = True,
 ) -> None:
-    """Measure configurations again whose runs other programs disturbed, if the machine is quiet now."""
-    disturbed = [configuration for configuration in measured if configuration.disturbed]
+    """Measure configurations again whose runs other programs disturbed, if the machine is quiet now.
+
+    Args:
+        disturbed: configurations and the indexes of their items. The runner has run none of them before.
+        counted: see `Measurer.measure`.
+    """
     if not disturbed or busy_share() > PROFILING.quiet_share:
         return
-    for done, repeated in enumerate(disturbed, start=1):
+    for done, (configuration, items) in enumerate(disturbed, start=1):
         with suppress(MeasurementError):
-            for begin in range(0, len(repeated.items), PROFILING.increment):
+            for begin in range(0, len(items), PROFILING.increment):
                 if budget.remaining_s <= 0:
                     return
-                measurer.repeat(repeated.configuration, repeated.items[begin : begin + PROFILING.increment].tolist())
+                measurer.repeat(configuration, items[begin : begin + PROFILING.increment], counted=counted)
         elapsed_s = budget.elapsed_s
         rest_s = min(elapsed_s / done * (len(disturbed) - done), budget.remaining_s)
-        progress = ("disturbed runs", repeated.configuration, done, len(disturbed), elapsed_s, rest_s)
+        progress = ("disturbed runs", configuration, done, len(disturbed), elapsed_s, rest_s)
         observer.progressed(ProfileProgress(*progress))
 
 

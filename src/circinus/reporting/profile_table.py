@@ -81,8 +81,8 @@ def _speed_text(measured: MeasuredSpeed | None) -> str:
     return "declared" if measured is None else _interval_text(measured.speed)
 
 
-def calibration_table(calibration: Calibration) -> RenderableType:
-    """Return a table with a row for each operator, and the entry for the infrastructure file."""
+def calibration_table(calibration: Calibration, warning: str | None = None) -> RenderableType:
+    """Return a table with a row for each operator, the entry for the infrastructure file, and a warning if any."""
     title = f"Relative speed of {calibration.machine} on {calibration.pipeline}"
     table = make_table(title, ("operator",), ("speed (bounds)",))
     for name, speed in calibration.operators.items():
@@ -99,6 +99,7 @@ def calibration_table(calibration: Calibration) -> RenderableType:
             f"infrastructure entry: relative_speed: {speed.value:.3g}, "
             f"relative_speed_bounds: [{speed.lower:.3g}, {speed.upper:.3g}]"
         ),
+        *([] if warning is None else [Text(f"warning: {warning}", style="yellow")]),
     )
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from circinus.arrays import FloatArray
 from circinus.errors import ProfileError
+from circinus.operators.run_clock import RunTimes
 from circinus.profiling.hardware.machine import Machine
 from circinus.profiling.measurement.backend import LocalBackend, MeasurementBackend
-from circinus.profiling.profile import PipelineProfile
+from circinus.profiling.profile import PipelineProfile, disturbance, waited_shares
 from circinus.profiling.settings import PROFILING
 from circinus.specification import Configuration, Specification
 from circinus.statistics.counts import median_bounds
@@ -36,6 +37,8 @@ class Calibration:
     """Speed for each noteworthy operator."""
     risk: float
     """Probability that any operator's speed lies outside its bounds."""
+    disturbed: tuple[str, ...] = ()
+    """Noteworthy operators that waited for a CPU in a large share of their runs; their speeds are less exact."""
 
 
 def calibrate(
@@ -109,7 +112,13 @@ def calibrate(
         ),
         operators=operators,
         risk=risk,
+        disturbed=tuple(name for name in operators if _is_disturbed(measurement.runs[name].times)),
     )
+
+
+def _is_disturbed(times: Sequence[RunTimes]) -> bool:
+    seconds = np.array([(t.elapsed_s, t.wait_s, t.worker_wait_s) for t in times]).reshape(-1, 3).T
+    return disturbance(*waited_shares(seconds)) > 1
 
 
 def _speeds(

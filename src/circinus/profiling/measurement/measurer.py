@@ -99,13 +99,16 @@ class Measurer:
         self._writer.allocations(operator, configuration[operator], measurement)
         return measurement
 
-    def repeat(self, configuration: Configuration, indexes: Sequence[int]) -> None:
+    def repeat(self, configuration: Configuration, indexes: Sequence[int], *, counted: bool = True) -> None:
         """Measure a configuration again, where its runs were disturbed; see `store_writer.write_services`.
+
+        Args:
+            counted: see `measure`.
 
         Raises:
             MeasurementError: see `measure`.
         """
-        self._measure(configuration, self._items(indexes), counted=True)
+        self._measure(configuration, self._items(indexes), counted)
 
     def record_failure(self, failure: FailedConfiguration) -> None:
         self._writer.failed(failure)

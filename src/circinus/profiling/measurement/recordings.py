@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from circinus.arrays import IntArray
 from circinus.errors import ProfileError
 from circinus.operators.pickling import unpickle_value
 from circinus.profiling.batch_time_ratios import batch_ratios
+from circinus.profiling.profile import disturbance, waited_shares
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import (
     StoredDataset,
     read_outputs,
     read_recorded_dataset,
     read_replicas,
+    read_run_times,
     read_services,
 )
 from circinus.profiling.store.store_writer import prefix_label
-from circinus.specification import Configuration, KnobValues
+from circinus.specification import Configuration, KnobValues, Pipeline, prefix_configuration
 
 _T = TypeVar("_T")
 _RECORD_HINT = "Run `circinus apply --mode replay` to record it."
@@ -124,6 +127,42 @@ def load_recordings(store: Path, pipeline_name: str, prefixes: Iterable[Configur
         )
     sizes = dict(zip(dataset.keys, dataset.input_bytes.tolist(), strict=True))
     return Recordings(pipeline_name, items, sizes, runs, outputs, ratios)
+
+
+def disturbed_recordings(
+    store: Path, pipeline: Pipeline, configurations: Iterable[Configuration], items_count: int | None = None
+) -> frozenset[str]:
+    """Return the operators that other programs disturbed while held-out items were recorded.
+
+    Args:
+        store: store file.
+        pipeline: pipeline of the configurations, which were recorded.
+        configurations: configurations to look at.
+        items_count: see `record_for_replay`.
+
+    Raises:
+        ProfileError: see `load_recordings`.
+    """
+    prefixes = {
+        prefix_configuration(pipeline, configuration, operator.name)
+        for configuration in configurations
+        for operator in pipeline.operators
+    }
+    with ProfileStore(store) as opened:
+        rows = [_recording(opened, pipeline.name, prefix) for prefix in prefixes]
+        operator_of = {service: operator for operator, _, service, *_ in rows}
+        found = set[str]()
+        for dataset_id, seed in {(dataset_id, seed) for *_, dataset_id, seed in rows}:
+            dataset = read_recorded_dataset(opened, dataset_id, seed)
+            item_ids = dataset.item_ids[dataset.traffic_items(pipeline, items_count)]
+            found |= disturbed_services(opened, list(operator_of), item_ids)
+    return frozenset(operator_of[service] for service in found)
+
+
+def disturbed_services(store: ProfileStore, services: Sequence[str], item_ids: IntArray) -> frozenset[str]:
+    """Return the content hashes of services whose runs on (items,) waited for a CPU in a large share of their time."""
+    times = read_run_times(store, services, item_ids)
+    return frozenset(service for service, seconds in times.items() if disturbance(*waited_shares(seconds)) > 1)
 
 
 def _recording(store: ProfileStore, pipeline_name: str, prefix: Configuration) -> tuple[Any, ...]:

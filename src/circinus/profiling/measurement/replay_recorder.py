@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from circinus.errors import ProfileError
 from circinus.operators.process_output import output_folder
+from circinus.profiling.dataset.items import Dataset
 from circinus.profiling.measurement.backend import LocalBackend
 from circinus.profiling.measurement.measurer import Measurer
-from circinus.profiling.measurement.recordings import Recordings, load_recordings
+from circinus.profiling.measurement.recordings import Recordings, disturbed_services, load_recordings
 from circinus.profiling.measurement.runner import MeasurementError
 from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver, TimeBudget
-from circinus.profiling.profiler import operator_timeout_s
+from circinus.profiling.profiler import operator_timeout_s, repeat_disturbed
 from circinus.profiling.race.configuration_order import in_prefix_order
 from circinus.profiling.settings import PROFILING
+from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
+from circinus.profiling.store.store_queries import coverage
 from circinus.specification import Configuration, Pipeline, Specification, has_knob_values, prefix_configuration
 
 
@@ -28,11 +33,13 @@ def record_for_replay(
     items_count: int | None = None,
     seed: int = 0,
     observer: ProfileObserver | None = None,
+    repeats_disturbed: bool = False,
 ) -> Recordings:
     """Record configurations on all or at most `items_count` held-out items (`Dataset.traffic_items`), for replay.
 
     Stored measurements are reused. An item on which one of the configurations fails is reported to the observer and
-    excluded. Profiles ignore held-out items.
+    excluded. Profiles ignore held-out items. With `repeats_disturbed`, stored runs that other programs disturbed are
+    repeated first, if the machine is quiet.
 
     Raises:
         KeyboardInterrupt: the recording was interrupted; everything committed is retained, and the next call resumes.
@@ -51,6 +58,9 @@ def record_for_replay(
         backend.runner(keys, timeout_s=operator_timeout_s(None)) as runner,
     ):
         measurer = Measurer(opened, keys, dataset, runner, backend.scorer(pipeline))
+        if repeats_disturbed:
+            disturbed = _disturbed(opened, keys, dataset, indexes, ordered)
+            repeat_disturbed(measurer, disturbed, budget, observer, counted=False)
         for begin in range(0, len(indexes), PROFILING.increment):
             for configuration in ordered:
                 increment = [i for i in indexes[begin : begin + PROFILING.increment] if i not in failed]
@@ -70,6 +80,25 @@ def record_for_replay(
         measurer.register(ordered)
     prefixes = [prefix_configuration(pipeline, c, operator.name) for c in ordered for operator in pipeline.operators]
     return load_recordings(store, pipeline_name, prefixes)
+
+
+def _disturbed(
+    store: ProfileStore,
+    keys: MeasurementKeys,
+    dataset: Dataset,
+    indexes: Sequence[int],
+    configurations: Sequence[Configuration],
+) -> list[tuple[Configuration, Sequence[int]]]:
+    """Return the configurations with disturbed recordings, and the indexes of the items that are recorded."""
+    ids = store.existing_ids([dataset.addresses[i] for i in indexes])
+    item_ids = np.array([ids[dataset.addresses[i]] for i in indexes], dtype=np.int64)
+    found: list[tuple[Configuration, Sequence[int]]] = []
+    for configuration in configurations:
+        services = [keys.service(operator.name, configuration) for operator in keys.pipeline.operators]
+        if disturbed_services(store, services, item_ids):
+            recorded, _ = coverage(store, keys, configuration, item_ids)
+            found.append((configuration, np.asarray(indexes)[recorded].tolist()))
+    return found
 
 
 def _in_prefix_order(pipeline: Pipeline, configurations: Sequence[Configuration]) -> list[Configuration]:

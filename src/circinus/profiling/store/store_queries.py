@@ -44,6 +44,11 @@ class StoredDataset:
         """Return the indexes of the items that are not held out, in measurement order."""
         return self.order[: len(self.order) - pipeline.dataset.held_out_items(len(self.order))]
 
+    def traffic_items(self, pipeline: Pipeline, count: int | None = None) -> IntArray:
+        """Return the indexes of at most `count` items for generated traffic; see `Dataset.traffic_items`."""
+        held_out = self.order[::-1][: pipeline.dataset.held_out_items(len(self.order)) or None]
+        return held_out[:count]
+
 
 class StoredRuns(NamedTuple):
     """Stored runs of an operator under one prefix on n items; NaN if not measured."""

@@ -11,7 +11,7 @@ from circinus.arrays import FloatArray, IntArray
 from circinus.profiling.batch_time_ratios import min_batch_ratio
 from circinus.profiling.hardware.class_times import measured_speeds
 from circinus.profiling.hardware.machine import DECLARED
-from circinus.profiling.profile import ConfigurationProfile, OperatorProfile
+from circinus.profiling.profile import ConfigurationProfile, OperatorProfile, waited_shares
 from circinus.profiling.race.configuration_order import max_measured_configurations
 from circinus.profiling.race.resource_usage import ResourceUsage, critical_path_s
 from circinus.profiling.race.run_confidence import RunConfidence
@@ -99,8 +99,8 @@ class StoredMeasurements:
         replica = self._replicas[self._keys.replica(spec.name, configuration[spec.name])]
         prefix = prefix_configuration(self._pipeline, configuration, spec.name)
         speeds = self._speeds.get((spec.name, configuration[spec.name]), DECLARED)
-        seconds = self._run_times[self._keys.service(spec.name, configuration)][:, :items].sum(axis=1)
-        waited_share, worker_waited_share = map(float, seconds[1:] / max(seconds[0], 1e-12))
+        seconds = self._run_times[self._keys.service(spec.name, configuration)][:, :items]
+        waited_share, worker_waited_share = waited_shares(seconds)
         unloaded = OperatorProfile(
             *(spec.name, prefix, runs.service_s[:items], runs.output_bytes[:items], np.nan, np.nan, {}),
             speeds=speeds,
