@@ -1,4 +1,4 @@
-"""Processor seconds of plan and explain, as whole processes, against those of `--help`."""
+"""Processor seconds of plan, explain and admit, as whole processes, against those of `--help`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from benchmarks.speed.processes import run_command
 
 _COPIES = 7
 """Copies of the example's queries, pools' nodes and links' bandwidths; two more queries make a hundred."""
+_REJECTED = "huddle-live-dubbing"
+"""Query of the example that no plan serves."""
+_ADMIT = "admit, dry run"
 
 
 def commands_part(state: Path, profile_s: float, repeats: int, console: Console) -> PartResult:
@@ -36,13 +39,15 @@ def commands_part(state: Path, profile_s: float, repeats: int, console: Console)
         "help": ["--help"],
         "plan 14 queries": ["plan", "--output", "none.json"],
         "explain": ["explain", first],
+        "explain of a rejected query": ["explain", _REJECTED],
+        _ADMIT: ["admit", _REJECTED, "--dry-run"],
         "plan 100 queries": ["plan", "hundred", "--store", store, "--output", "none.json"],
     }
     rows: Rows = []
     for number in range(repeats + 1):  # the first runs compile and fill caches
         for name, arguments in cases.items():
             (folder / "none.json").unlink(missing_ok=True)
-            times = run_command(*arguments, folder=folder)
+            times = run_command(*arguments, folder=folder, code=int(name == _ADMIT))
             if number:
                 rows.append({"part": "commands", "case": name, "wall_s": times.wall_s, "cpu_s": times.cpu_s})
     of_case = {name: [row for row in rows if row["case"] == name] for name in cases}
@@ -57,6 +62,8 @@ def commands_part(state: Path, profile_s: float, repeats: int, console: Console)
         Figure("plan of 14 queries", cpu_s["plan 14 queries"], None, "lower", "s", "processor seconds"),
         Figure("explain relative to --help", cpu_s["explain"] / cpu_s["help"], 2.0, "lower", "times", note),
         Figure("explain", cpu_s["explain"], None, "lower", "s", "processor seconds"),
+        *(Figure(name, cpu_s[name], None, "lower", "s", f"processor seconds; rejected, {wall_s[name]:.1f} s elapsed")
+          for name in ("explain of a rejected query", _ADMIT)),
         Figure("plan of 100 queries", wall_s["plan 100 queries"], 8.0, "lower", "s",
                f"elapsed; {cpu_s['plan 100 queries']:.1f} processor seconds"),
     ]  # fmt: skip

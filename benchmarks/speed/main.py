@@ -1,10 +1,11 @@
-"""Times of commands from the shell: planning against `--help`, and profiling of cheap operators."""
+"""Times of commands from the shell: planning against `--help`, profiling of cheap operators and within budgets."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
 from benchmarks.harness.benchmark import Benchmark, Option, Options, Part, PartResult
+from benchmarks.speed.budgets import budgets_part
 from benchmarks.speed.commands import commands_part
 from benchmarks.speed.profiling import profiling_part
 
@@ -19,15 +20,22 @@ def profiling(options: Options, console: Console) -> PartResult:
     return profiling_part(options.budgets, options.profile_repeats, console)
 
 
+def kept_budgets(options: Options, console: Console) -> PartResult:
+    """Profile the starter, the examples and a published trace within a budget."""
+    return budgets_part(options.application_budget, console)
+
+
 BENCHMARK = Benchmark(
     options=(
         Option("profile_seconds", 100.0, "budget of profiling the meeting example", quick=20.0),
         Option("repeats", 5, "runs of each command", quick=2),
         Option("budgets", (5.0, 30.0, 240.0), "budgets of profiling in seconds", quick=(5.0,)),
+        Option("application_budget", 30.0, "budget of profiling each application in seconds", quick=10.0),
         Option("profile_repeats", 3, "runs of each way of profiling", quick=1),
     ),
     parts=(
         Part("commands", commands, ("profile_seconds", "repeats")),
         Part("profiling", profiling, ("budgets", "profile_repeats")),
+        Part("budgets", kept_budgets, ("application_budget",)),
     ),
 )

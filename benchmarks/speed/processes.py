@@ -22,11 +22,11 @@ class CommandTimes:
     cpu_s: float
 
 
-def run_command(*arguments: str, folder: Path) -> CommandTimes:
+def run_command(*arguments: str, folder: Path, code: int = 0) -> CommandTimes:
     """Run `circinus` with arguments in a folder.
 
     Raises:
-        subprocess.CalledProcessError: the command failed.
+        subprocess.CalledProcessError: the command ended with another exit code.
     """
     before, start_s = os.times(), perf_counter()
     process = subprocess.run(
@@ -35,8 +35,10 @@ def run_command(*arguments: str, folder: Path) -> CommandTimes:
         env=_ENVIRONMENT,
         capture_output=True,
         encoding="utf-8",
-        check=True,
+        check=False,
     )
+    if process.returncode != code:
+        raise subprocess.CalledProcessError(process.returncode, process.args, process.stdout, process.stderr)
     after, wall_s = os.times(), perf_counter() - start_s
     cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
     return CommandTimes(process.stdout, wall_s, cpu_s)
