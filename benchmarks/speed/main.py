@@ -30,7 +30,7 @@ BENCHMARK = Benchmark(
         Option("profile_seconds", 100.0, "budget of profiling the meeting example", quick=20.0),
         Option("repeats", 5, "runs of each command", quick=2),
         Option("budgets", (5.0, 30.0, 240.0), "budgets of profiling in seconds", quick=(5.0,)),
-        Option("application_budget", 30.0, "budget of profiling each application in seconds", quick=10.0),
+        Option("application_budget", 30.0, "budget of profiling each application in seconds", quick=5.0),
         Option("profile_repeats", 3, "runs of each way of profiling", quick=1),
     ),
     parts=(
