@@ -45,9 +45,11 @@ def test_it_is_said_as_all_faults_are(typed: tuple[str, ...], message: str, tmp_
         ("plan --output=json -o json.json", "plan --json -o json.json"),
         ("explain --json json", "explain --json json"),
         ("validate -vv -- -o json -q", "-vv validate -- -o json -q"),
+        ("-o json -q plan shop -- --json", "-q plan shop --json -- --json"),
+        ("--json render kubernetes", "render kubernetes --json"),
     ],
 )
-def test_options_of_the_group_and_the_format_of_the_output_follow_any_verb(typed: str, arguments: str) -> None:
+def test_options_of_the_group_and_the_format_of_the_output_are_on_either_side_of_a_verb(typed: str, arguments: str) -> None:
     assert _arguments(typed.split()) == arguments.split()
 
 

@@ -1,4 +1,4 @@
-"""Golden screens at 80 and 100 columns; CIRCINUS_UPDATE_GOLDEN=1 records them."""
+"""Golden screens at 80, 100 and 160 columns; CIRCINUS_UPDATE_GOLDEN=1 records them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_plan_on_a_screen(width: int) -> None:
     check_screen(f"plan_{width}", text)
 
 
-@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("width", [80, 100, 160])
 def test_an_explanation_on_a_screen(width: int) -> None:
     served = [assignment_explanation(found, QUERIES[found.query], METRIC) for found in MATCHING.assignments[:2]]
     rejected = rejection_explanation(MATCHING.rejections[0], QUERIES["archive"], METRIC)

@@ -63,7 +63,7 @@ def _open_closed_streams() -> None:
 
 
 def _arguments(typed: Sequence[str]) -> list[str]:
-    """Return arguments in which `-o json` is `--json`, and options of the group that follow the verb come first."""
+    """Return arguments in which `-o json` is `--json`, options of the group come first, and `--json` follows a verb."""
     if "--" in typed:
         end = typed.index("--")
         return [*_arguments(typed[:end]), *typed[end:]]
@@ -76,4 +76,5 @@ def _arguments(typed: Sequence[str]) -> list[str]:
             of_verb[-1] = "--json"
         else:
             of_verb.append("--json" if argument in ("--output=json", "-ojson") else argument)
-    return of_group + of_verb
+    verb = next((number for number, argument in enumerate(of_verb) if argument != "--json"), 0)
+    return [*of_group, *of_verb[verb:], *of_verb[:verb]]
