@@ -129,15 +129,17 @@ def test_the_plan_runs_in_mode_real_on_a_small_machine(application: Path) -> Non
     assert caught.value.code == "engine.machine_too_small"
 
 
-def test_explain_names_plan_objectives_and_alternatives(application: Path) -> None:
+def test_explain_names_plan_objectives_and_alternatives(application: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "72")
     run = run_circinus("explain", "plan.json", "archive", cwd=application)
     assert run.returncode == 0, run.stderr
+    assert 60 < max(map(len, run.stdout.splitlines())) <= 72
     assert run_circinus("explain", "archive", cwd=application).stdout == run.stdout
     assert "archive" in run.stdout
     assert "typing-aid  mend from till" not in run.stdout
     assert "alternatives" in run.stdout
     assert "pipeline mend:" in run.stdout
-    assert "of 8 configurations were measured" in run.stdout
+    assert "of 8 configurations were measured" in in_one_line(run.stdout)
     found = answer("explain", cwd=application, kind="explain")
     assert set(found) == {"typing-aid", "archive"}
     (known,) = answer("profile", "--show", cwd=application, kind="profile")
@@ -224,13 +226,19 @@ def test_a_plan_that_serves_nobody_ends_with_1_and_is_not_applied(application: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["replay", "real"])
-def test_apply_load_status_destroy(application: Path, mode: str, tmp_path: Path) -> None:
+def test_apply_load_status_destroy(
+    application: Path, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_dir = str(tmp_path / "engine")
+    lines: list[str] = []
+    monkeypatch.setattr("circinus.cli.output.ElapsedTime.__call__", lambda _, task: lines.append(task))
     plan_file = "plan.json"
     applied = answer("apply", plan_file, "--mode", mode, "--run-dir", run_dir, cwd=application, kind="apply")
     try:
         assert applied["healthy"]
         assert applied["mode"] == mode
+        planned = sum(deployment["target_replicas"] for deployment in applied["deployments"])
+        assert lines[0] == f"starting replicas: 0 of {planned}"
         with closing(sqlite3.connect(application / ".circinus" / "profiles.sqlite")) as store, store:
             store.execute("UPDATE run_times SET wait_s = elapsed_s")
         report = answer(

@@ -18,10 +18,13 @@ from cli_runner import as_a_new_process, start_process
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_a_task_and_its_time_are_shown_on_terminals_only(is_terminal: bool) -> None:
     written = io.StringIO()
-    with elapsed_time("planning 14 queries", Console(file=written, width=80, force_terminal=is_terminal)):
-        pass
-    assert ("planning 14 queries" in written.getvalue()) == is_terminal
-    assert ("0:00:00" in written.getvalue()) == is_terminal
+    with elapsed_time("planning [14] queries", Console(file=written, width=80, force_terminal=is_terminal)) as line:
+        with line.progress_bar("mend"):  # takes the place of the line
+            shown = written.getvalue()
+        line("[2] of 3")
+    for text in ("planning [14] queries", "0:00:00"):
+        assert (text in shown) == is_terminal
+    assert ("[2] of 3" in written.getvalue()[len(shown) :]) == is_terminal
 
 
 @pytest.mark.parametrize("arguments", [("status", "--json"), ("status",)])

@@ -49,7 +49,7 @@ def test_it_is_said_as_all_faults_are(typed: tuple[str, ...], message: str, tmp_
         ("--json render kubernetes", "render kubernetes --json"),
     ],
 )
-def test_options_of_the_group_and_the_format_of_the_output_are_on_either_side_of_a_verb(typed: str, arguments: str) -> None:
+def test_options_of_the_group_and_the_output_format_are_on_either_side_of_a_verb(typed: str, arguments: str) -> None:
     assert _arguments(typed.split()) == arguments.split()
 
 

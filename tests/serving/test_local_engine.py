@@ -306,6 +306,8 @@ def test_close_ends_an_apply_under_way(tmp_path: Path) -> None:
             return loading.exists()
 
         await wait_until(loads)
+        (starting,) = (await engine.status()).deployments
+        assert (starting.replicas_ready, starting.target_replicas) == (0, 1)
         await engine.close()
         with pytest.raises(ServingError):
             await task

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from circinus.api.reports import LoadReport
     from circinus.api.single_request import RequestReport
     from circinus.operators import Item
-    from circinus.serving import EngineStatus
+    from circinus.serving import Engine, EngineStatus
     from circinus.serving.loadtest.load_test import LoadProgress
 
+_POLLING_S = 0.25
 _log = logging.getLogger(__name__)
 
 
@@ -216,9 +218,15 @@ class DeployedPlan:
 
 
 def deploy(
-    opened: LoadedPlan, engine: EngineHandle, mode: str, *, items: int | None, progress: ProgressFactory = no_progress
+    opened: LoadedPlan,
+    engine: EngineHandle,
+    mode: str,
+    *,
+    items: int | None,
+    progress: ProgressFactory = no_progress,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> DeployedPlan:
-    """Record what a replay needs, apply a plan to an engine, and return the deployment.
+    """Record what a replay needs, apply a plan to an engine, and return the deployment; see `Workspace.deploy`.
 
     Raises:
         PlanningError: the plan serves no query.
@@ -234,11 +242,11 @@ def deploy(
         record_configurations(specification, store, used, items, seed=seed, repeats_disturbed=True, progress=progress)
         warnings = recording_warnings(specification, matching, store, items)
     _log.info("deploy in mode %s on %s", mode, engine)
-    _apply(opened.desired_state(Mode(mode)), engine)
+    _apply(opened.desired_state(Mode(mode)), engine, on_progress if engine.on_this_machine else None)
     return DeployedPlan(opened, engine, warnings)
 
 
-def _apply(desired: DesiredState, handle: EngineHandle) -> None:
+def _apply(desired: DesiredState, handle: EngineHandle, on_progress: Callable[[int, int], None] | None) -> None:
     """Bring an engine to a desired state, and start it if none runs.
 
     An engine that was started for a state that cannot be applied is ended again.
@@ -250,11 +258,28 @@ def _apply(desired: DesiredState, handle: EngineHandle) -> None:
     async def apply() -> None:
         started = handle.start()
         async with handle.connected() as engine:
+            observers = [] if on_progress is None else [asyncio.create_task(_observe(engine, desired, on_progress))]
             try:
+                await asyncio.sleep(0)  # the first report precedes the start of replicas
                 await engine.apply(desired)
             except BaseException:
                 if started:
                     await engine.close()
                 raise
+            finally:
+                for observer in observers:
+                    observer.cancel()
+                await asyncio.gather(*observers, return_exceptions=True)
 
     run(apply)
+
+
+async def _observe(engine: Engine, desired: DesiredState, on_progress: Callable[[int, int], None]) -> None:
+    """Report the ready and the desired replicas until cancelled, or until the engine does not answer."""
+    replicas = {entry.deployment: entry.replicas for entry in desired.deployments}
+    with suppress(ServingError):
+        while True:
+            statuses = (await engine.status()).deployments
+            ready = (min(status.replicas_ready, replicas.get(status.deployment, 0)) for status in statuses)
+            on_progress(sum(ready), sum(replicas.values()))
+            await asyncio.sleep(_POLLING_S)

@@ -320,6 +320,7 @@ class Workspace(ReportingWorkspace):
         mode: DeploymentMode = "real",
         items: int | None = None,
         progress: ProgressFactory = no_progress,
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> DeployedPlan:
         """Deploy exactly this plan on the engine, and return the running deployment.
 
@@ -329,6 +330,8 @@ class Workspace(ReportingWorkspace):
                 service times, so that a laptop can stand in for a cloud.
             items: maximum number of held-out items that are recorded for a replay; by default all.
             progress: observer of the recording.
+            on_progress: callback with the numbers of ready and of planned replicas while they start (local engine
+                only), about four times a second.
 
         Raises:
             StalePlanError: the specification or the code has changed since the plan was made.
@@ -341,7 +344,8 @@ class Workspace(ReportingWorkspace):
         """
         from circinus.api.deployment import deploy
 
-        return deploy(self._fresh(plan, mode), self.engine, mode, items=items, progress=progress)
+        opened = self._fresh(plan, mode)
+        return deploy(opened, self.engine, mode, items=items, progress=progress, on_progress=on_progress)
 
     def attach(self, plan: Plan) -> DeployedPlan:
         """Return the deployment of a plan that the engine runs already.

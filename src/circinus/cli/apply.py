@@ -36,7 +36,7 @@ def apply(
 
     A plan is refused if its specification or code changed since it was made (exit code 3).
     """
-    from circinus.cli.output import console, open_plan, print_json, progress_bar, progress_console, warn_of_controller
+    from circinus.cli.output import console, elapsed_time, open_plan, print_json, progress_console, warn_of_controller
     from circinus.errors import ServingError
     from circinus.reporting.control_table import deployment_changes, status_table
     from circinus.reporting.wrapping import print_wrapped
@@ -55,7 +55,14 @@ def apply(
         running = None  # no engine runs yet
     changes = deployment_changes(running, plan.matching.deployments, mode)
     print_wrapped(progress_console(), changes)
-    deployment = workspace.deploy(plan, mode=mode, items=items, progress=progress_bar)
+    with elapsed_time("starting replicas") as line:
+        deployment = workspace.deploy(
+            plan,
+            mode=mode,
+            items=items,
+            progress=line.progress_bar,
+            on_progress=lambda ready, planned: line(f"starting replicas: {ready} of {planned}"),
+        )
     status = deployment.status()
     warn_of_controller(workspace.engine)
     if json:

@@ -18,11 +18,12 @@ def destroy(
     A Ray cluster keeps running; the applications of Circinus on it end.
     """
     from circinus.api.engine_handle import EngineHandle
-    from circinus.cli.output import print_json, warn_of_controller
+    from circinus.cli.output import elapsed_time, print_json, warn_of_controller
 
     handle = EngineHandle.of(engine, run_dir, address)
     warn_of_controller(handle)
-    ended = handle.close()
+    with elapsed_time(f"ending {handle}"):
+        ended = handle.close()
     if json:
         print_json("destroy", {"ended": ended, **handle.place})
     elif ended:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from circinus.errors import CircinusError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
+    from rich.progress import Progress
 
     from circinus.api.engine_handle import EngineHandle
     from circinus.api.plans import Plan
@@ -42,22 +44,42 @@ def progress_console() -> Console:
     return progress_console(quiet=_remarks_silenced)
 
 
-@contextmanager
-def elapsed_time(task: str, console: Console | None = None) -> Iterator[Callable[[str], None]]:
-    """Show a task and its elapsed time on standard error while it runs, on a terminal only.
+@dataclass(frozen=True)
+class ElapsedTime:
+    """Line with a task and its elapsed time; None: there is no terminal."""
 
-    The value shows another task instead.
-    """
+    line: Progress | None
+
+    def __call__(self, task: str) -> None:
+        """Show another task instead."""
+        if self.line is not None:
+            self.line.update(self.line.task_ids[0], description=task)
+
+    @contextmanager
+    def progress_bar(self, pipeline: str) -> Iterator[ProfileObserver]:
+        """Show the progress of a pipeline instead of the line; afterwards the time begins anew."""
+        if self.line is not None:
+            self.line.stop()
+        with progress_bar(pipeline) as observer:
+            yield observer
+        if self.line is not None:
+            self.line.reset(self.line.task_ids[0])
+            self.line.start()
+
+
+@contextmanager
+def elapsed_time(task: str, console: Console | None = None) -> Iterator[ElapsedTime]:
+    """Show a task and its elapsed time on standard error while it runs, on a terminal only."""
     console = console or progress_console()
     if not console.is_terminal:
-        yield lambda _: None
+        yield ElapsedTime(None)
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as progress:
-        shown = progress.add_task(task, total=None)
-        yield lambda text: progress.update(shown, description=text)
+        progress.add_task(task, total=None)
+        yield ElapsedTime(progress)
 
 
 def progress_bar(pipeline: str) -> AbstractContextManager[ProfileObserver]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -107,7 +106,7 @@ def plan(
     """Choose configuration, placement and allocation for all queries together, and write a plan file."""
     from circinus.api.plan_context import require_file
     from circinus.api.workspace import Workspace
-    from circinus.cli.output import elapsed_time, print_json, progress_bar
+    from circinus.cli.output import elapsed_time, print_json
     from circinus.matching import Incumbent, PlanDiff
 
     workspace = Workspace(paths, store=store, seed=seed)
@@ -116,8 +115,7 @@ def plan(
     running, warning = _running_plan(previous, output, diff=diff, from_scratch=from_scratch, limited=is_limited)
     if store is not None and budget is None and not trace:
         require_file(store, "a profile store; run `circinus profile` first, or plan with --budget")
-    planning = elapsed_time(f"planning {len(specification.queries)} queries") if budget is None else nullcontext()
-    with planning:  # profiling shows its own progress
+    with elapsed_time(f"planning {len(specification.queries)} queries") as line:
         result = workspace.plan(
             output=None if diff else output,
             budget=budget,
@@ -127,7 +125,7 @@ def plan(
             time_limit=time_limit,
             sources=load_trace_backends(trace, specification),
             use_corrections=corrected,
-            progress=progress_bar,
+            progress=line.progress_bar,
         )
     if from_scratch and running is not None:
         changes = PlanDiff.between(Incumbent.of(running.matching).plans, result.matching)

@@ -98,7 +98,7 @@ def profile(
     With --engine ray operators are measured on a node of each hardware class of the infrastructure.
     """
     from circinus.api.workspace import Workspace
-    from circinus.cli.output import console, print_json, progress_bar
+    from circinus.cli.output import console, elapsed_time, print_json, progress_bar
 
     _check_options(budget, show=show, record=record, calibrate=calibrate, exhaustive=exhaustive)
     workspace = Workspace(paths, store=store, seed=seed, engine=engine, address=address)
@@ -113,7 +113,8 @@ def profile(
     names = _chosen(pipeline, [name for name in specification.pipelines if not sources or name in sources])
     _check_recording(record, names, bool(sources))
     if not sources:
-        workspace.validate()
+        with elapsed_time("checking the specification"):
+            workspace.validate()
     if calibrate:
         _calibrate(workspace, names, sources, json)
         return
@@ -123,7 +124,8 @@ def profile(
             _print(report, everything=everything, with_observations=show)
 
     if show:
-        report = workspace.profile_report(names, sources=sources)
+        with elapsed_time("reading the profile"):
+            report = workspace.profile_report(names, sources=sources)
         show_profile(report)
     else:
         report = workspace.profile(
@@ -175,10 +177,11 @@ def _print(report: ProfileReport, *, everything: bool, with_observations: bool) 
 
 def _calibrate(workspace: Workspace, names: list[str], sources: Sources, json: bool) -> None:
     from circinus.api.profile_summary import disturbance_warning
-    from circinus.cli.output import console, print_json
+    from circinus.cli.output import console, elapsed_time, print_json
     from circinus.reporting.profile_table import calibration_table
 
-    calibrations = workspace.calibrate(names, sources=sources)
+    with elapsed_time("measuring this machine"):
+        calibrations = workspace.calibrate(names, sources=sources)
     if json:
         print_json("calibration", calibrations)
         return

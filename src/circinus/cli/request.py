@@ -49,7 +49,7 @@ def request(
     A file is text, bytes or JSON, as the items of the query's data set are.
     """
     from circinus.api.workspace import Workspace
-    from circinus.cli.output import print_json
+    from circinus.cli.output import elapsed_time, print_json
 
     if file and item:
         raise typer.BadParameter("found a file and --item, expected one of them")
@@ -57,7 +57,7 @@ def request(
     data = None
     if file:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    with query_argument():
+    with query_argument(), elapsed_time("waiting for the answer"):
         report = workspace.attach(applied).request(query, data, item_key=item, timeout_s=timeout)
     if output is not None:
         output.write_bytes(report.output_bytes())

@@ -19,9 +19,10 @@ def validate(
 ) -> None:
     """Check a specification, and print every problem with file, line and the fix."""
     from circinus.api.workspace import Workspace
-    from circinus.cli.output import print_json
+    from circinus.cli.output import elapsed_time, print_json
 
-    report = Workspace(paths).validate(check_operators=not no_operators)
+    with elapsed_time("checking the specification"):
+        report = Workspace(paths).validate(check_operators=not no_operators)
     specification, summary = report.specification, report.to_dict()
     infrastructure = specification.infrastructure
     if json:

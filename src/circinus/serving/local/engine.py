@@ -135,10 +135,14 @@ class LocalEngine:
         return await self._router.submit(request.query, request.item_key, value, request.input_bytes)
 
     async def status(self) -> EngineStatus:
-        """Implement `Engine.status`. Deployments that only finish earlier requests are left out."""
+        """Implement `Engine.status`: deployments in use, and those that a running `apply` starts instead.
+
+        Deployments that only finish earlier requests are left out.
+        """
+        runtimes = {runtime.deployment: runtime for runtime in (*self._deployed.running.values(), *self._starting)}
         return EngineStatus(
             mode=self._deployed.mode,
-            deployments=tuple(deployment.status() for deployment in self._deployed.running.values()),
+            deployments=tuple(runtime.status() for runtime in runtimes.values()),
             routes=tuple(self._router.routes),
             state=self._deployed.state,
             queries=self._router.counters.status(),
