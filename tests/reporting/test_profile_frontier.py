@@ -74,11 +74,8 @@ size  style                          right  0.600  0.982     time  verdict
 7 others: 4 not measured, 1 certain to miss every SLO, 1 dominated, 1 failed;
 --all lists what was measured
 too few items (first of them): about 160 more items would decide
-1.17 min of processing, 4.67 min saved by shared prefixes; all words right
-bounds and verdicts hold with probability 0.95
-the words right is that of the items of the data set (population: items)
-data set: 480 items, 96 of them held out; version 0123456789ab
-measured on: A CPU, 2 cores
+1.17 min of processing; all words right bounds and verdicts hold with
+probability 0.95 for the items of the data set (population: items)
 undecided configurations: 1; profile longer to decide them
 6 of 11 configurations were measured
 excluded: join(mode=short,style=plain) lookup(size=10) split(mode=dashes): no
@@ -96,11 +93,8 @@ size  style                              right  bounds          0.600  0.982    
 7 others: 4 not measured, 1 certain to miss every SLO, 1 dominated, 1 failed; --all lists what was
 measured
 too few items (first of them): about 160 more items would decide
-1.17 min of processing, 4.67 min saved by shared prefixes; all words right bounds and verdicts hold
-with probability 0.95
-the words right is that of the items of the data set (population: items)
-data set: 480 items, 96 of them held out; version 0123456789ab
-measured on: A CPU, 2 cores
+1.17 min of processing; all words right bounds and verdicts hold with probability 0.95 for the items
+of the data set (population: items)
 undecided configurations: 1; profile longer to decide them
 6 of 11 configurations were measured
 excluded: join(mode=short,style=plain) lookup(size=10) split(mode=dashes): no memory

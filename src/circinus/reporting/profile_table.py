@@ -183,7 +183,7 @@ def profile_table(
     if any(o.speeds.measured for measured in profile.configurations for o in measured.operators.values()):
         tables.append(speed_table(profile))
     title = Text(f"Profile of {profile.pipeline}", "italic")
-    return Group(title, *tables, *profile_notes(profile, warning, metric))
+    return Group(title, *tables, *_measurement_notes(profile), *profile_notes(profile, warning, metric))
 
 
 def _table_or_list(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
@@ -248,23 +248,29 @@ def _spent(spent: TimeSpent) -> str:
 
 
 _POPULATIONS: dict[Population, str] = {
-    "requests": "the {metric} is that of requests to come, of which the items are a sample",
-    "items": "the {metric} is that of the items of the data set (population: items)",
+    "requests": "requests to come, of which the items are a sample",
+    "items": "the items of the data set (population: items)",
 }
 
 
-def profile_notes(profile: PipelineProfile, warning: str | None, metric: str) -> list[Text]:
-    """Return a line each on the effort, the data set, the machine, and what is left to measure."""
+def _measurement_notes(profile: PipelineProfile) -> list[Text]:
+    """Return a line each on times, the data set and the machine."""
     held_out = f", {profile.held_out_items} of them held out" if profile.held_out_items else ""
-    notes = [
-        Text(
-            f"{format_duration(profile.profiled_s)} of processing, {format_duration(profile.saved_s)} saved by shared "
-            f"prefixes; all {metric} bounds and verdicts hold with probability {1 - profile.risk:g}"
-        ),
-        *([] if profile.spent is None else [Text(_spent(profile.spent))]),
-        Text(_POPULATIONS[profile.stands_for].format(metric=metric)),
+    saved = f"{format_duration(profile.saved_s)} saved by shared prefixes"
+    return [
+        Text(saved if profile.spent is None else f"{_spent(profile.spent)}; {saved}"),
         Text(f"data set: {profile.dataset_items} items{held_out}; version {profile.dataset_fingerprint[:12]}"),
         Text(f"measured on: {profile.machine or 'not recorded'}"),
+    ]
+
+
+def profile_notes(profile: PipelineProfile, warning: str | None, metric: str) -> list[Text]:
+    """Return a line each on the probability of verdicts, on warnings, and on what is left to measure."""
+    notes = [
+        Text(
+            f"{format_duration(profile.profiled_s)} of processing; all {metric} bounds and verdicts hold with "
+            f"probability {1 - profile.risk:g} for {_POPULATIONS[profile.stands_for]}"
+        )
     ]
     if warning is not None:
         notes.append(Text(f"warning: {warning}", style="yellow"))
