@@ -7,12 +7,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-_ALWAYS = "while True: pass"
+_ALWAYS = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    for _ in range(1_000_000):
+        pass
+"""
 _COMES_AND_GOES = """
-import random, sys, time
+import os, random, sys, time
 import numpy as np
-rng, matrix = random.Random(sys.argv[1]), np.random.rand(200, 200)
-while True:
+rng, matrix, parent = random.Random(sys.argv[1]), np.random.rand(200, 200), os.getppid()
+while os.getppid() == parent:
     end_s, table = time.monotonic() + rng.uniform(0.2, 2.0), {}
     while time.monotonic() < end_s:
         matrix @ matrix
@@ -24,7 +30,9 @@ while True:
 
 @contextmanager
 def busy_processes(count: int, seed: int | None = None) -> Iterator[None]:
-    """Keep some CPUs busy, with processes that end with the block; in sessions of their own, as those of others are.
+    """Keep some CPUs busy, with processes that end with the block, or with this process if it is killed.
+
+    They are in sessions of their own, as those of other programs are.
 
     Args:
         count: number of processes.

@@ -254,11 +254,10 @@ _POPULATIONS: dict[Population, str] = {
 
 
 def _measurement_notes(profile: PipelineProfile) -> list[Text]:
-    """Return a line each on times, the data set and the machine."""
+    """Return a line each on saved time, the data set and the machine."""
     held_out = f", {profile.held_out_items} of them held out" if profile.held_out_items else ""
-    saved = f"{format_duration(profile.saved_s)} saved by shared prefixes"
     return [
-        Text(saved if profile.spent is None else f"{_spent(profile.spent)}; {saved}"),
+        Text(f"{format_duration(profile.saved_s)} saved by shared prefixes"),
         Text(f"data set: {profile.dataset_items} items{held_out}; version {profile.dataset_fingerprint[:12]}"),
         Text(f"measured on: {profile.machine or 'not recorded'}"),
     ]
@@ -270,7 +269,8 @@ def profile_notes(profile: PipelineProfile, warning: str | None, metric: str) ->
         Text(
             f"{format_duration(profile.profiled_s)} of processing; all {metric} bounds and verdicts hold with "
             f"probability {1 - profile.risk:g} for {_POPULATIONS[profile.stands_for]}"
-        )
+        ),
+        *([] if profile.spent is None else [Text(_spent(profile.spent))]),
     ]
     if warning is not None:
         notes.append(Text(f"warning: {warning}", style="yellow"))
