@@ -306,7 +306,7 @@ def test_close_ends_an_apply_under_way(tmp_path: Path) -> None:
             return loading.exists()
 
         await wait_until(loads)
-        (starting,) = (await engine.status()).deployments
+        (starting,) = (await engine.status()).starting
         assert (starting.replicas_ready, starting.target_replicas) == (0, 1)
         await engine.close()
         with pytest.raises(ServingError):

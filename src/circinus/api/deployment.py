@@ -269,7 +269,8 @@ def _apply(desired: DesiredState, handle: EngineHandle, on_progress: Callable[[i
             finally:
                 for observer in observers:
                     observer.cancel()
-                await asyncio.gather(*observers, return_exceptions=True)
+                    with suppress(asyncio.CancelledError):
+                        await observer
 
     run(apply)
 
@@ -279,7 +280,8 @@ async def _observe(engine: Engine, desired: DesiredState, on_progress: Callable[
     replicas = {entry.deployment: entry.replicas for entry in desired.deployments}
     with suppress(ServingError):
         while True:
-            statuses = (await engine.status()).deployments
-            ready = (min(status.replicas_ready, replicas.get(status.deployment, 0)) for status in statuses)
-            on_progress(sum(ready), sum(replicas.values()))
+            status = await engine.status()
+            unchanged = status.deployments if status.mode is desired.mode else ()
+            ready = {entry.deployment: entry.replicas_ready for entry in (*unchanged, *status.starting)}
+            on_progress(sum(min(ready.get(d, 0), count) for d, count in replicas.items()), sum(replicas.values()))
             await asyncio.sleep(_POLLING_S)

@@ -69,10 +69,9 @@ def run_load_test(
             _log.info("load test of %g s on %s", spec.duration_s, handle)
             process = handle.process
             own = None if process is None else (os.getpid(), process)
+            is_replay = status.mode is Mode.REPLAY
+            warnings = recording_warnings(specification, matching, opened.store, items) if is_replay else ()
             measured = await send_and_measure(engine, specification, matching, sent, spec, on_progress, expected, own)
-            warnings: tuple[str, ...] = ()
-            if status.mode is Mode.REPLAY:
-                warnings = recording_warnings(specification, matching, opened.store, items)
             return LoadReport(measured, sum(map(len, sent.values())), profiled, warnings=warnings)
 
     report = run(measure, loop_factory=new_event_loop)  # sends on time, to a fraction of a millisecond

@@ -77,4 +77,6 @@ def _arguments(typed: Sequence[str]) -> list[str]:
         else:
             of_verb.append("--json" if argument in ("--output=json", "-ojson") else argument)
     verb = next((number for number, argument in enumerate(of_verb) if argument != "--json"), 0)
-    return [*of_group, *of_verb[verb:], *of_verb[:verb]]
+    is_option = (n for n in range(verb, len(of_verb)) if of_verb[n].startswith("-"))
+    options = next(is_option, len(of_verb))  # before them, as the last one may lack its value
+    return [*of_group, *of_verb[verb:options], *of_verb[:verb], *of_verb[options:]]

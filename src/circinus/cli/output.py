@@ -71,13 +71,14 @@ class ElapsedTime:
 def elapsed_time(task: str, console: Console | None = None) -> Iterator[ElapsedTime]:
     """Show a task and its elapsed time on standard error while it runs, on a terminal only."""
     console = console or progress_console()
-    if not console.is_terminal:
+    if not console.is_terminal or console.quiet:
         yield ElapsedTime(None)
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
+    # What operators print to a file or pipe must not go to the terminal.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as progress:
         progress.add_task(task, total=None)
         yield ElapsedTime(progress)
 

@@ -163,7 +163,7 @@ def _profile(
             sampler = None if exhaustive else explorer
             if isinstance(source, LocalBackend) and earlier is None:  # later parts have outputs in the cache
                 measured = build_profile(opened, keys, stored, slos).configurations
-                disturbed = [(found.configuration, found.items.tolist()) for found in measured if found.disturbed]
+                disturbed = [(entry.configuration, entry.items.tolist()) for entry in measured if entry.disturbed]
                 repeat_disturbed(measurer, disturbed, budget, observer)
             failed = frozenset[Configuration]() if earlier is None else earlier.failed_in_run
             loop = _profiling_loop(opened, measurer, keys, stored, slos, budget, observer, sampler, failed)

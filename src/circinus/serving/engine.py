@@ -247,6 +247,8 @@ class EngineStatus:
     """Folder with a file of the output of each operator; empty if the engine keeps none."""
     http: str = ""
     """Base of the URLs `http://HOST:PORT/SITE/QUERY` of requests over HTTP; empty if there are none."""
+    starting: tuple[DeploymentStatus, ...] = ()
+    """Deployments that a running `apply` starts; empty if the engine does not report them."""
 
     @property
     def healthy(self) -> bool:

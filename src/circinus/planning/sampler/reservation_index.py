@@ -23,7 +23,7 @@ from circinus.statistics.mean_decision import items_until_decided
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """Thresholds, any of which makes a measurement worthwhile."""
+    """Thresholds from which a measurement is worthwhile."""
 
     saving: float = 0.05
     """Minimum saving as a share of the cost of a query's plan."""
@@ -32,8 +32,7 @@ class StoppingRule:
     probability_without_plan: float = 0.005
     """The same for a query without a plan; missing its only plan costs more than missing a cheaper one."""
     expected_saving_share: float = 0.15
-    """Expected saving from which a measurement is worthwhile, as a share of `saving`: an improbable plan may save much.
-    """
+    """Expected saving from which one is worthwhile, as a share of `saving`: an improbable plan may save much."""
 
 
 _Z = 2.0

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from circinus.arrays import IntArray
+from circinus.arrays import BoolArray, IntArray
 from circinus.errors import ProfileError
 from circinus.operators.pickling import unpickle_value
 from circinus.profiling.batch_time_ratios import batch_ratios
@@ -150,19 +150,23 @@ def disturbed_recordings(
     }
     with ProfileStore(store) as opened:
         rows = [_recording(opened, pipeline.name, prefix) for prefix in prefixes]
-        operator_of = {service: operator for operator, _, service, *_ in rows}
-        found = set[str]()
+        services = [service for _, _, service, *_ in rows]
+        disturbed = set[str]()
         for dataset_id, seed in {(dataset_id, seed) for *_, dataset_id, seed in rows}:
             dataset = read_recorded_dataset(opened, dataset_id, seed)
             item_ids = dataset.item_ids[dataset.traffic_items(pipeline, items_count)]
-            found |= disturbed_services(opened, list(operator_of), item_ids)
-    return frozenset(operator_of[service] for service in found)
+            for service, seconds in read_run_times(opened, services, item_ids).items():
+                if disturbance(*waited_shares(seconds)) > 1:
+                    disturbed.add(service)
+    return frozenset(operator for operator, _, service, *_ in rows if service in disturbed)
 
 
-def disturbed_services(store: ProfileStore, services: Sequence[str], item_ids: IntArray) -> frozenset[str]:
-    """Return the content hashes of services whose runs on (items,) waited for a CPU in a large share of their time."""
-    times = read_run_times(store, services, item_ids)
-    return frozenset(service for service, seconds in times.items() if disturbance(*waited_shares(seconds)) > 1)
+def disturbed_items(store: ProfileStore, services: Sequence[str], item_ids: IntArray) -> BoolArray:
+    """Return (items,) whether a run of any service on the item waited for a CPU in a large share of its time."""
+    disturbed = np.zeros(len(item_ids), dtype=bool)
+    for seconds in read_run_times(store, services, item_ids).values():
+        disturbed |= np.array([disturbance(*waited_shares(item)) > 1 for item in seconds.T[:, :, None]], dtype=bool)
+    return disturbed
 
 
 def _recording(store: ProfileStore, pipeline_name: str, prefix: Configuration) -> tuple[Any, ...]:

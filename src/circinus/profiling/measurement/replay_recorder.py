@@ -12,7 +12,7 @@ from circinus.operators.process_output import output_folder
 from circinus.profiling.dataset.items import Dataset
 from circinus.profiling.measurement.backend import LocalBackend
 from circinus.profiling.measurement.measurer import Measurer
-from circinus.profiling.measurement.recordings import Recordings, disturbed_services, load_recordings
+from circinus.profiling.measurement.recordings import Recordings, disturbed_items, load_recordings
 from circinus.profiling.measurement.runner import MeasurementError
 from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver, TimeBudget
 from circinus.profiling.profiler import operator_timeout_s, repeat_disturbed
@@ -89,16 +89,17 @@ def _disturbed(
     indexes: Sequence[int],
     configurations: Sequence[Configuration],
 ) -> list[tuple[Configuration, Sequence[int]]]:
-    """Return the configurations with disturbed recordings, and the indexes of the items that are recorded."""
+    """Return the configurations with disturbed recordings, and the indexes of these items."""
     ids = store.existing_ids([dataset.addresses[i] for i in indexes])
     item_ids = np.array([ids[dataset.addresses[i]] for i in indexes], dtype=np.int64)
-    found: list[tuple[Configuration, Sequence[int]]] = []
+    disturbed: list[tuple[Configuration, Sequence[int]]] = []
     for configuration in configurations:
         services = [keys.service(operator.name, configuration) for operator in keys.pipeline.operators]
-        if disturbed_services(store, services, item_ids):
-            recorded, _ = coverage(store, keys, configuration, item_ids)
-            found.append((configuration, np.asarray(indexes)[recorded].tolist()))
-    return found
+        recorded, _ = coverage(store, keys, configuration, item_ids)
+        items = np.asarray(indexes)[recorded & disturbed_items(store, services, item_ids)].tolist()
+        if items:
+            disturbed.append((configuration, items))
+    return disturbed
 
 
 def _in_prefix_order(pipeline: Pipeline, configurations: Sequence[Configuration]) -> list[Configuration]:

@@ -135,14 +135,12 @@ class LocalEngine:
         return await self._router.submit(request.query, request.item_key, value, request.input_bytes)
 
     async def status(self) -> EngineStatus:
-        """Implement `Engine.status`: deployments in use, and those that a running `apply` starts instead.
-
-        Deployments that only finish earlier requests are left out.
-        """
-        runtimes = {runtime.deployment: runtime for runtime in (*self._deployed.running.values(), *self._starting)}
+        """Implement `Engine.status`. Deployments that only finish earlier requests are left out."""
+        running = tuple(self._deployed.running.values())
         return EngineStatus(
             mode=self._deployed.mode,
-            deployments=tuple(runtime.status() for runtime in runtimes.values()),
+            deployments=tuple(runtime.status() for runtime in running),
+            starting=tuple(runtime.status() for runtime in self._starting if runtime not in running),
             routes=tuple(self._router.routes),
             state=self._deployed.state,
             queries=self._router.counters.status(),
