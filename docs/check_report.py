@@ -18,13 +18,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from circinus.reporting.html_report.page import report_page
+
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "reporting")]
-from test_html_report import STEPS, _content  # noqa: E402
-from test_html_report_in_browser import BROWSER, console, opened  # noqa: E402
-from test_service_time_text import SEEN  # noqa: E402
-
-from circinus.reporting.html_report.page import report_page  # noqa: E402
+from test_html_report import STEPS, _content  # noqa: E402  (the folders of tests are on the path now)
+from test_html_report_in_browser import BROWSER, console, opened  # noqa: E402  (the folders of tests are on the path now)
+from test_service_time_text import SEEN  # noqa: E402  (the folders of tests are on the path now)
 
 WIDTH = 1200
 SERIOUS = ("serious", "critical")
