@@ -113,6 +113,8 @@ def _figures(statistic: str, rows: Sequence[Comparison]) -> list[Figure]:
                _TOLERANCE, "lower", "of quiet", of_sure),
         Figure(f"{statistic}: not named, and more than {_TOLERANCE:.0%} off", float(len(off)), 0.0, "lower",
                "operators", of_sure),
+        Figure(f"{statistic}: the same beside no busy process", float(sum(not row.busy for row in off)), None, "lower",
+               "operators", f"of {sum(not row.busy for row in sure)}; the machine itself changed"),
         Figure(f"{statistic}: quiet profiles differ by more than {_TOLERANCE:.0%}, too close to call",
                float(len(rows) - len(judged)), None, "lower", "operators",
                f"of {len(rows)}; in the median they differ by {np.median([row.noise for row in rows]):.1%}"),
