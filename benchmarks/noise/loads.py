@@ -74,7 +74,13 @@ def _beside_simulated(row: Row, simulated_s: FloatArray) -> dict[str, object]:
         "same_requests_p95_s": same_s,
         "same_requests_over_measured": ratio(same_s, row["measured_p95_s"]),
         "simulated_near": float(np.mean(np.abs(row["predicted_p95_s"] / simulated_s - 1.0) <= NEAR)),
+        "simulated_p95_s": [float(simulated_s.min()), float(simulated_s.max())],
     }
+
+
+def _is_simulated(row: Row) -> bool:
+    lower_s, upper_s = row["simulated_p95_s"]
+    return row["measured_p95_s"] is not None and lower_s <= row["measured_p95_s"] <= upper_s
 
 
 def _figures(rows: Sequence[Row]) -> list[Figure]:
@@ -94,6 +100,8 @@ def _figures(rows: Sequence[Row]) -> list[Figure]:
                None, "higher", "of loads", "without chance: errors of service times and of the engine"),
         Figure("median error of the p95 of the same requests", median_error("same_requests_over_measured"), None,
                "lower", "of measured", note),
+        Figure(f"p95 beyond those of {_SEEDS} simulated runs", float(np.mean([not _is_simulated(row) for row in rows])),
+               None, "lower", "of loads", f"with exact service times {2 / (_SEEDS + 1):.0%} by chance"),
         Figure("other programs", float(np.median([row["others_cpus"] for row in rows])), None, "lower", "CPUs",
                "median; measured latencies have all waits for them, predicted ones have none"),
         Figure("service times under load", float(np.median([row["service_over_profiled"] for row in rows])), None,
