@@ -22,7 +22,7 @@ from circinus.reporting.html_report.page import report_page
 
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "reporting")]
-from test_html_report import STEPS, _content  # noqa: E402  (the folders of tests are on the path now)
+from test_html_report import STEPS, fixed_content  # noqa: E402  (the folders of tests are on the path now)
 from test_html_report_in_browser import BROWSER, console, opened  # noqa: E402  (the folders of tests are on the path now)
 from test_service_time_text import SEEN  # noqa: E402  (the folders of tests are on the path now)
 
@@ -92,7 +92,7 @@ def main() -> int:
         raise SystemExit("Chromium is not installed; Debian's package is chromium")
     options.folder.mkdir(parents=True, exist_ok=True)
     report = options.report
-    page = report.read_text("utf-8") if report else report_page(_content(observations=(SEEN,), events=STEPS))
+    page = report.read_text("utf-8") if report else report_page(fixed_content(observations=(SEEN,), events=STEPS))
     with TemporaryDirectory() as name:
         folder = Path(name)
         axe = options.axe.resolve() if options.axe else axe_from_npm(folder)

@@ -77,7 +77,11 @@ def test_time_is_not_spent_where_none_is_given(folder: Path) -> None:
     shutil.rmtree(folder / ".circinus")
     page = workspace.report(plan, what_if=0).read_text(encoding="utf-8")
     assert 'id="what-if"' not in page
-    assert 'id="profiles"' not in page
+    assert f"<h3>mend</h3><p>{workspace.store}: " in page
+    from_trace = replace(plan, file=replace(plan.file, code_versions={}))
+    page = workspace.report(from_trace).read_text(encoding="utf-8")
+    assert "trace" in page.split('<section id="profiles"')[1]
+    assert "mend" in page.split('<section id="what-if"')[1]
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ class _Page(HTMLParser):
         return [str(attributes["id"]) for tag, attributes in self.elements if tag == "section"]
 
 
-def _content(**changes: Any) -> ReportContent:
+def fixed_content(**changes: Any) -> ReportContent:
     pipeline = Pipeline(
         name="notes",
         operators=(OperatorSpec(name="split", uses="notes:split"),),
@@ -61,7 +61,7 @@ def _content(**changes: Any) -> ReportContent:
 
 
 def test_a_plan_alone_has_no_empty_sections() -> None:
-    page = _Page(report_page(_content()))
+    page = _Page(report_page(fixed_content()))
     assert page.sections == ["summary", "map", "resources", "queries"]
     assert [tag for tag, _ in page.elements].count("figure") == len(QUERIES)
     assert "3 of 5" in page.text
@@ -70,7 +70,7 @@ def test_a_plan_alone_has_no_empty_sections() -> None:
 
 
 def test_nothing_is_requested_and_identifiers_are_unique() -> None:
-    text = report_page(_content())
+    text = report_page(fixed_content())
     page = _Page(text)
     targets = [value for _, a in page.elements for key, value in a.items() if key in ("href", "xlink:href", "src")]
     assert targets
@@ -82,7 +82,7 @@ def test_nothing_is_requested_and_identifiers_are_unique() -> None:
 
 
 def test_charts_have_the_colours_of_the_page_and_eleven_pixels_in_narrow_windows() -> None:
-    text = report_page(_content(events=STEPS))
+    text = report_page(fixed_content(events=STEPS))
     page = _Page(text)
     (min_width,) = re.findall(r"figure svg \{ min-width: (\d+)px", text)
     charts = re.findall(r'<figure.*?viewBox="0 0 ([\d.]+) (.*?)</figure>', text, re.DOTALL)
@@ -96,7 +96,7 @@ def test_charts_have_the_colours_of_the_page_and_eleven_pixels_in_narrow_windows
 
 
 def test_the_label_of_a_level_link_leaves_its_line_visible() -> None:
-    elements = _Page(site_map(_content())).elements
+    elements = _Page(site_map(fixed_content())).elements
     (line,) = (str(a["d"]).split() for tag, a in elements if tag == "path")
     assert line[2] == line[-1]
     labels = [(float(str(a["y"])), float(str(a["height"]))) for _, a in elements if a.get("class") == "behind"]
@@ -105,7 +105,7 @@ def test_the_label_of_a_level_link_leaves_its_line_visible() -> None:
 
 
 def test_names_of_users_are_escaped() -> None:
-    content = _content(source=HOSTILE)
+    content = fixed_content(source=HOSTILE)
     queries = tuple(q.model_copy(update={"name": HOSTILE}) if q.name == "live-1" else q for q in QUERIES.values())
     first, *others = MATCHING.assignments
     assignments = (replace(first, query=HOSTILE, reason=HOSTILE), *others)
@@ -128,9 +128,12 @@ def test_names_of_users_are_escaped() -> None:
 
 
 def test_observations_events_and_omissions_are_shown_where_they_are() -> None:
-    what_if = WhatIf(omitted=("4× load",))
-    page = _Page(report_page(_content(observations=(SEEN,), events=STEPS, what_if=what_if)))
-    assert page.sections == ["summary", "map", "resources", "queries", "observations", "events", "what-if"]
+    what_if = WhatIf(omitted=("4× load",), reason="no profiles")
+    changes = {"observations": (SEEN,), "events": STEPS, "unprofiled": {"notes": "no store"}, "what_if": what_if}
+    page = _Page(report_page(fixed_content(**changes)))
+    assert page.sections == ["summary", "map", "resources", "queries", "observations", "events", "profiles", "what-if"]
+    assert "no store" in page.text
+    assert "no profiles" in page.text
     assert "p/op(size=2) on edge: service times are 1.22 times" in page.text
     assert "rung 1 for 12 s" in page.text
     assert "4× load" in page.text
@@ -139,5 +142,5 @@ def test_observations_events_and_omissions_are_shown_where_they_are() -> None:
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with raises_code(PlanningError, "report.not_installed") as caught:
-        report_page(_content())
+        report_page(fixed_content())
     assert "circinus-planner[report]" in str(caught.value.hint)

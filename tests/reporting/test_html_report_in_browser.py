@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_html_report import _content
+from test_html_report import fixed_content
 
 from circinus.reporting.html_report.page import report_page
 
@@ -37,9 +37,9 @@ def console(page: str, folder: Path) -> list[str]:
 
 
 def test_the_console_stays_empty(tmp_path: Path) -> None:
-    assert console(report_page(_content()), tmp_path) == []
+    assert console(report_page(fixed_content()), tmp_path) == []
 
 
 def test_a_request_would_be_seen(tmp_path: Path) -> None:
-    page = report_page(_content()).replace("<main>", '<main><img src="https://example.org/pixel.png">')
+    page = report_page(fixed_content()).replace("<main>", '<main><img src="https://example.org/pixel.png">')
     assert len(console(page, tmp_path)) == 1

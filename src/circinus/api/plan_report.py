@@ -43,7 +43,7 @@ _MATCHING_SHARE = 0.25
 """Share of the remaining time for the matching of a plan with more nodes; its other steps may take three times that."""
 _MAX_EVENTS = 200
 _NOT_STORED = ("store.missing", "profile.not_measured")
-"""Codes of errors that leave the profiles out of a report."""
+"""Codes of errors that a report shows instead of a profile."""
 
 _Progress = Callable[[str], None]
 _Profiles = Mapping[str, PipelineProfile]
@@ -76,9 +76,11 @@ def write_report(
     if measured is not None:
         _require_same_plan(measured, plan_set, "" if isinstance(load, LoadReport) else str(load))
     on_progress("reading profiles")
-    profiles = _stored_profiles(opened)
+    profiles, unprofiled = _stored_profiles(opened)
     what_if = None
-    if what_if_s > 0 and profiles:
+    if what_if_s > 0 and unprofiled:
+        what_if = WhatIf(reason=f"Not computed, as profiles are missing: {', '.join(unprofiled)}.")
+    elif what_if_s > 0 and profiles:
         what_if, plan_set = _what_if(opened, profiles, what_if_s, on_progress)
     on_progress("drawing charts")
     served = {name for name in specification.pipelines if name in profiles}
@@ -87,6 +89,7 @@ def write_report(
         specification,
         source="" if opened.path is None else opened.path.name,
         profiles=profiles,
+        unprofiled=unprofiled,
         observations=[o for o in load_observations(opened.store) if o.pipeline in served] if profiles else (),
         load=measured,
         events=_last_events(state_file, opened),
@@ -142,26 +145,30 @@ def _no_load(path: Path) -> PlanningError:
     )
 
 
-def _stored_profiles(opened: LoadedPlan) -> _Profiles:
-    """Return the profiles of all pipelines in use with bounds and verdicts; none if the store lacks one."""
-    source, specification, profiles = _RecordedCode(opened.plan_set), opened.specification, dict[str, PipelineProfile]()
-    try:
-        with ProfileStore(opened.store) as store:
-            for name in pipelines_in_use(specification):
+def _stored_profiles(opened: LoadedPlan) -> tuple[_Profiles, Mapping[str, str]]:
+    """Return pipeline -> profile with bounds and verdicts, and pipeline -> reason where the store has none."""
+    plan_set, specification = opened.plan_set, opened.specification
+    source, profiles, reasons = _RecordedCode(plan_set), dict[str, PipelineProfile](), dict[str, str]()
+    for name in pipelines_in_use(specification):
+        if specification.pipelines[name].dataset.uses not in plan_set.code_versions:
+            reasons[name] = "Planned from a recorded trace, whose measurements the plan file does not identify."
+            continue
+        try:
+            with ProfileStore(opened.store) as store:
                 profiles[name] = read_profile(
                     store,
                     specification,
                     name,
-                    opened.plan_set.seed,
+                    plan_set.seed,
                     source,
                     with_verdicts=True,
                     explorer=make_sampler(specification, name),
                 ).profile
-    except ProfileError as error:
-        if error.code not in _NOT_STORED:
-            raise
-        return {}
-    return profiles
+        except ProfileError as error:
+            if error.code not in _NOT_STORED:
+                raise
+            reasons[name] = str(error)
+    return profiles, reasons
 
 
 def _last_events(state_file: Path, opened: LoadedPlan) -> Sequence[Event]:

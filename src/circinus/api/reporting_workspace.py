@@ -30,7 +30,7 @@ class ReportingWorkspace(ProfilingWorkspace):
     ) -> Path:
         """Write a plan as one HTML page that opens offline, and return its path.
 
-        The code of the operators is not needed. Parts of which nothing is stored are left out.
+        The code of the operators is not needed. A pipeline without a stored profile is shown with the reason.
 
         Args:
             plan: plan of this workspace.

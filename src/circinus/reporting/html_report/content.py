@@ -22,6 +22,8 @@ class WhatIf:
     """Simulations of the plan, by ascending load."""
     omitted: tuple[str, ...] = ()
     """What the time limit left no time for."""
+    reason: str = ""
+    """Reason why nothing was computed."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class ReportContent:
     source: str = ""
     """Name of the plan file, if there is one."""
     profiles: Mapping[str, PipelineProfile] = field(default_factory=dict)
-    """Pipeline -> stored profile with verdicts; empty if the store is missing."""
+    """Pipeline -> stored profile with verdicts."""
+    unprofiled: Mapping[str, str] = field(default_factory=dict)
+    """Pipeline -> reason why it has no profile."""
     observations: Sequence[ServiceTimeObservation] = ()
     """Service times observed under traffic."""
     load: Mapping[str, Any] | None = None

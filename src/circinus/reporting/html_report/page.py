@@ -71,7 +71,7 @@ def _sections(content: ReportContent) -> Iterator[tuple[str, str, Html]]:
         yield "observations", "Service times under traffic", observation_section(content)
     if content.events:
         yield "events", "Timeline of the controller", timeline_section(content)
-    if content.profiles:
+    if content.profiles or content.unprofiled:
         yield "profiles", "What was profiled", profile_section(content)
     if content.what_if is not None:
         section = what_if_section(content, content.what_if)

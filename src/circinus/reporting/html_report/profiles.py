@@ -32,7 +32,9 @@ _MAX_SHOWN = 150
 
 def profile_section(content: ReportContent) -> Html:
     """Return the profile of each pipeline: figures, and accuracy over time of the measured configurations."""
-    return join(_pipeline(content, name, profile) for name, profile in content.profiles.items())
+    sections = [_pipeline(content, name, profile) for name, profile in content.profiles.items()]
+    missing = (join((element("h3", name), paragraph(reason))) for name, reason in content.unprofiled.items())
+    return join((*sections, *missing))
 
 
 def _pipeline(content: ReportContent, name: str, profile: PipelineProfile) -> Html:

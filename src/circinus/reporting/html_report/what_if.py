@@ -15,6 +15,8 @@ from circinus.specification.formatting import format_duration, with_metric
 def what_if_section(content: ReportContent, what_if: WhatIf) -> Html:
     """Return the plan under other loads, and changes that serve rejected queries."""
     parts = [*_loads(content, what_if), *_relaxations(content)]
+    if what_if.reason:
+        parts.append(paragraph(what_if.reason))
     if what_if.omitted:
         omitted = f"Not computed within the time limit: {', '.join(what_if.omitted)}. Raise it with --what-if."
         parts.append(paragraph(omitted, style="remark"))
