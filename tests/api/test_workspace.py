@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
@@ -18,6 +20,7 @@ import circinus as c
 from budget import HANG_LIMIT_S
 from circinus.api.control import PlanController
 from circinus.api.synchronous import outside_loop, run
+from circinus.profiling.observer import ProfileProgress, SilentObserver
 from cli_runner import as_a_new_process
 from prepared import prepared_starter
 from raised import raises_code
@@ -157,6 +160,27 @@ def test_a_controller_runs_again_and_leaves_signal_handlers(
         for number, earlier in before.items():
             signal.signal(number, earlier)
     assert waited == [False, True, True]
+
+
+def test_a_controller_names_and_repeats_recordings_of_a_busy_machine(
+    workspace: c.Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, options, phases = workspace.load_plan(), c.ControlOptions(items=2), set[str]()
+
+    class Phases(SilentObserver):
+        def progressed(self, progress: ProfileProgress) -> None:
+            phases.add(progress.phase)
+
+    workspace.control(plan, options, mode="replay")
+    with closing(sqlite3.connect(workspace.store)) as store, store:
+        store.execute("UPDATE run_times SET wait_s = elapsed_s")
+    monkeypatch.setattr("circinus.profiling.profiler.busy_share", lambda: 1.0)
+    (warning,) = workspace.control(plan, options, mode="replay").warnings
+    assert "clean" in warning
+    assert "circinus serve" in warning
+    monkeypatch.setattr("circinus.profiling.profiler.busy_share", lambda: 0.0)
+    workspace.control(plan, options, mode="replay", progress=lambda _: nullcontext(Phases()))
+    assert "disturbed runs" in phases
 
 
 @pytest.mark.slow

@@ -114,6 +114,11 @@ class PlanController:
     async def run_async(self) -> None:
         """Control the engine until `stop` or cancellation, in the running event loop.
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Operators whose recordings for a replay other programs disturbed; see `DeployedPlan.warnings`."""
+        return self._source.warnings
+
         Raises:
             ServingError: another controller holds the lease, a dry run finds no engine, or metrics cannot be served.
 

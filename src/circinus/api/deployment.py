@@ -13,7 +13,7 @@ from circinus.api.load_test import run_load_test
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, seconds
 from circinus.api.synchronous import run
-from circinus.api.traffic_items import record_configurations, recording_warnings, select_traffic_items
+from circinus.api.traffic_items import record_configurations, select_traffic_items
 from circinus.errors import ServingError
 from circinus.operators.pickling import pickled_bytes
 from circinus.serving import DesiredState, Mode, Request, Response
@@ -233,14 +233,13 @@ def deploy(
         ServingError: the plan does not fit the machine or cluster, or a replica does not start.
     """
     opened.require_served_query()
-    specification, matching, store = opened.specification, opened.plan_set.matching, opened.store
+    specification, store = opened.specification, opened.store
     warnings: tuple[str, ...] = ()
     if Mode(mode) is Mode.REPLAY:
-        plans = [assignment.chosen.plan for assignment in matching.assignments]
-        used = [(plan.pipeline, plan.configuration) for plan in plans]
         seed = opened.plan_set.seed
-        record_configurations(specification, store, used, items, seed=seed, repeats_disturbed=True, progress=progress)
-        warnings = recording_warnings(specification, matching, store, items)
+        warnings = record_configurations(
+            specification, store, opened.configurations, items, seed=seed, progress=progress
+        )
     _log.info("deploy in mode %s on %s", mode, engine)
     _apply(opened.desired_state(Mode(mode)), engine, on_progress if engine.on_this_machine else None)
     return DeployedPlan(opened, engine, warnings)

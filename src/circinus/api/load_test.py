@@ -70,7 +70,9 @@ def run_load_test(
             process = handle.process
             own = None if process is None else (os.getpid(), process)
             is_replay = status.mode is Mode.REPLAY
-            warnings = recording_warnings(specification, matching, opened.store, items) if is_replay else ()
+            warnings = (
+                recording_warnings(specification, opened.store, opened.configurations, items) if is_replay else ()
+            )
             measured = await send_and_measure(engine, specification, matching, sent, spec, on_progress, expected, own)
             return LoadReport(measured, sum(map(len, sent.values())), profiled, warnings=warnings)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from circinus.serving import DesiredState, Mode
     from circinus.simulation import SimulationReport
     from circinus.simulation.simulate import Progress
-    from circinus.specification import Specification
+    from circinus.specification import Configuration, Specification
 
 _MAX_FILES = 3
 """Maximum number of files that an error names."""
@@ -61,6 +61,12 @@ class LoadedPlan:
         planned = {query.name for query in covered.queries}
         unplanned = tuple(query.name for query in specification.queries if query.name not in planned)
         return cls(plan_set, covered, store, path, unplanned)
+
+    @property
+    def configurations(self) -> list[tuple[str, Configuration]]:
+        """Pipeline and configuration of each served query."""
+        plans = [assignment.chosen.plan for assignment in self.plan_set.matching.assignments]
+        return [(plan.pipeline, plan.configuration) for plan in plans]
 
     def missing_query(self, name: str) -> PlanningError:
         """Return the error of a name that none of the plan's queries has."""

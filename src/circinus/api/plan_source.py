@@ -62,6 +62,8 @@ class PlanFileSource:
     """True if this machine emulates all pools; it can emulate slower hardware, but not faster."""
     dry: bool = False
     """True to write nothing, the plan file included."""
+    warnings: tuple[str, ...] = ()
+    """Operators whose recordings for a replay other programs disturbed, of the plans prepared last."""
     _polled: Signature = ()
     """Signature at the last poll: files that are being written are left alone until they stay unchanged."""
     _profiles: tuple[str, Mapping[str, PipelineProfile]] | None = None
@@ -109,12 +111,13 @@ class PlanFileSource:
     def prepare(self, managed: ManagedPlans, *, progress: ProgressFactory = no_progress) -> None:
         """Record the outputs that a replay of the plans returns, if there are any to record."""
         if self._records:
-            record_configurations(
+            self.warnings = record_configurations(
                 managed.specification,
                 self.opened.store,
                 ((plan.pipeline, plan.configuration) for plan in managed.reachable_plans()),
                 self.replay_items,
                 seed=self.opened.plan_set.seed,
+                verb="serve",
                 progress=progress,
             )
 

@@ -83,21 +83,25 @@ def count_profiled_items(
 
 
 def recording_warnings(
-    specification: Specification, matching: Matching, store: Path, count: int | None
+    specification: Specification,
+    store: Path,
+    configurations: Iterable[tuple[str, Configuration]],
+    items: int | None,
+    verb: str = "apply",
 ) -> tuple[str, ...]:
     """Return a warning for each pipeline whose recordings for a replay other programs disturbed.
 
     Args:
-        specification: specification that was planned for.
-        matching: plans in use, whose configurations were recorded.
+        specification: specification that has the pipelines.
         store: profile store.
-        count: maximum number of items that the replay sends for each pipeline; None: all.
+        configurations: (pipeline, configuration) pairs, which were recorded.
+        items: maximum number of items that the replay sends for each pipeline; None: all.
+        verb: verb that records them again.
     """
     warnings = []
-    for name in _pipelines(matching):
-        used = {a.chosen.plan.configuration for a in matching.assignments if a.chosen.plan.pipeline == name}
-        disturbed = disturbed_recordings(store, specification.pipelines[name], used, count)
-        reason = disturbance_warning(disturbed, "recorded", "circinus apply --mode replay")
+    for name, used in sorted(_by_pipeline(configurations).items()):
+        disturbed = disturbed_recordings(store, specification.pipelines[name], used, items)
+        reason = disturbance_warning(disturbed, "recorded", f"circinus {verb} --mode replay")
         if reason is not None:
             warnings.append(f"pipeline {name}: {reason}")
     return tuple(warnings)
@@ -110,10 +114,12 @@ def record_configurations(
     items: int | None,
     *,
     seed: int,
-    repeats_disturbed: bool = False,
+    verb: str = "apply",
     progress: ProgressFactory = no_progress,
-) -> None:
-    """Record configurations on held-out items, so that a replay can return their outputs.
+) -> tuple[str, ...]:
+    """Record configurations on held-out items, so that a replay can return their outputs; return `recording_warnings`.
+
+    Stored runs that other programs disturbed are repeated if the machine is quiet.
 
     Args:
         specification: specification that has the pipelines.
@@ -121,25 +127,29 @@ def record_configurations(
         configurations: (pipeline, configuration) pairs.
         items: maximum number of items to record for each configuration; None: all.
         seed: seed of the order of items.
-        repeats_disturbed: see `record_for_replay`.
+        verb: verb that records them again.
         progress: observer for each pipeline.
     """
-    by_pipeline: dict[str, dict[Configuration, None]] = {}
-    for pipeline, configuration in configurations:
-        by_pipeline.setdefault(pipeline, {})[configuration] = None
-    for name, chosen in by_pipeline.items():
+    pairs = tuple(configurations)
+    for name, chosen in _by_pipeline(pairs).items():
         _log.info("record %d configurations of pipeline %s on %s held-out items", len(chosen), name, items or "all")
         with progress(name) as observer:
             record_for_replay(
                 specification,
                 name,
                 store,
-                configurations=list(chosen),
+                configurations=chosen,
                 items_count=items,
                 seed=seed,
                 observer=observer,
-                repeats_disturbed=repeats_disturbed,
+                repeats_disturbed=True,
             )
+    return recording_warnings(specification, store, pairs, items, verb)
+
+
+def _by_pipeline(configurations: Iterable[tuple[str, Configuration]]) -> dict[str, list[Configuration]]:
+    pairs = list(dict.fromkeys(configurations))
+    return {name: [chosen for pipeline, chosen in pairs if pipeline == name] for name, _ in pairs}
 
 
 def _pipelines(matching: Matching) -> list[str]:

@@ -113,7 +113,8 @@ def serve(
     continues, and a second controller is refused while the first is running.
     """
     from circinus.api.control import ControlOptions
-    from circinus.cli.output import open_plan, progress_bar
+    from circinus.cli.output import console, open_plan, progress_bar, progress_console
+    from circinus.reporting.wrapping import print_wrapped
 
     options = ControlOptions(
         standby_factor=standby_factor,
@@ -144,6 +145,8 @@ def serve(
         else:
             _print_event(event, would=False, json=json)
             _print_standby(controller, standby_factor, err=json)
+    for warning in controller.warnings:
+        print_wrapped(progress_console() if json else console(), f"warning: {warning}", style="yellow")
 
     controller = workspace.control(plan, options, mode=mode, on_event=report, progress=progress_bar)
     if dry_run:
