@@ -71,7 +71,7 @@ class _Controllers:
     """Successive processes of `circinus serve`."""
 
     def __init__(self, scene: Scene, run_folder: Path, records: Path) -> None:
-        options = ["--mode", "replay", "--json", "--standby", f"{PEAK:g}x", "--dwell", f"{_DWELL_S:g}s"]
+        options = ["--mode", "replay", "--json", "--standby-factor", f"{PEAK:g}x", "--dwell", f"{_DWELL_S:g}s"]
         files = ["--run-dir", str(run_folder), "--state-file", str(records)]
         self._command = [sys.executable, "-m", "circinus", "serve", str(scene.plan_file), *options, *files]
         self._folder = scene.folder

@@ -156,7 +156,7 @@ class _Deployment:
         if self.way == PLAIN:
             await asyncio.to_thread(circinus, self.folder, "apply", "--run-dir", str(self.folder / "run"))
             return
-        options = ["--json", "--audit", f"{_AUDITED:.0%}", "--run-dir", str(self.folder / "run")]
+        options = ["--json", "--audit-rate", f"{_AUDITED:.0%}", "--run-dir", str(self.folder / "run")]
         options += ["--ground-truth", str(self.truths), "--ground-truth-timeout", "1h"] if self.way == TRUTHS else []
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "circinus", "serve", "plan.json", *options),

@@ -56,7 +56,7 @@ class WrittenPlans:
 
 
 def _managed_plans(folder: Path, text: str, dwell_s: float) -> ManagedPlans:
-    """Return the plans that `circinus serve --standby` manages for a plan file."""
+    """Return the plans that `circinus serve --standby-factor` manages for a plan file."""
     file = folder / "read.json"
     file.write_text(text, encoding="utf-8")
     try:

@@ -55,7 +55,7 @@ class DemoOptions:
     duration_s: float
     warm_up_s: float
     seed: int
-    rate_factor: float
+    load_factor: float
     results: Path
     busy: tuple[int, ...] = (0,)
     """Numbers of busy processes beside the demo."""
@@ -156,7 +156,7 @@ class Demo:
                 seed=options.seed,
                 duration_s=options.duration_s,
                 warm_up_s=options.warm_up_s,
-                rate_factor=options.rate_factor,
+                load_factor=options.load_factor,
                 items=options.items,
                 progress=lambda pipeline: profile_bar(self.console, f"record {pipeline}"),
                 on_progress=bar,
@@ -287,7 +287,7 @@ def read_options(arguments: Sequence[str] | None = None) -> tuple[DemoOptions, b
     parser.add_argument("--seed", type=int, default=0, help="seed of the order of items and of arrivals")
     parser.add_argument("--busy", type=int, nargs="+", default=[0], help="numbers of processes that keep the CPUs busy")
     parser.add_argument("--runs", type=int, default=1, help="runs beside each number of busy processes")
-    parser.add_argument("--rate-factor", type=float, default=1.0, help="factor on the rate of each query")
+    parser.add_argument("--load-factor", type=float, default=1.0, help="factor on the rate of each query")
     # A trial must leave the checkout clean.
     parser.add_argument("--keep", action="store_true", help="write the figures to benchmarks/results instead of build")
     chosen = parser.parse_args(arguments)
@@ -299,7 +299,7 @@ def read_options(arguments: Sequence[str] | None = None) -> tuple[DemoOptions, b
         duration_s=chosen.duration,
         warm_up_s=chosen.warm_up,
         seed=chosen.seed,
-        rate_factor=chosen.rate_factor,
+        load_factor=chosen.load_factor,
         results=FOLDER if chosen.keep else BUILD,
         busy=tuple(chosen.busy),
         runs=chosen.runs,

@@ -46,7 +46,7 @@ def load_test_side_by_side(
     seed: int,
     duration_s: float,
     warm_up_s: float,
-    rate_factor: float,
+    load_factor: float,
     items: int,
     progress: ProgressFactory,
     on_progress: Callable[[LoadProgress], None],
@@ -61,7 +61,7 @@ def load_test_side_by_side(
         seed: seed of arrivals and of the order of items.
         duration_s: measured time.
         warm_up_s: time before the measurement.
-        rate_factor: factor on the rate of each query.
+        load_factor: factor on the rate of each query.
         items: number of held-out items.
         progress: observer of the recording.
         on_progress: callback for the load test of `OURS`.
@@ -78,7 +78,7 @@ def load_test_side_by_side(
                 deployment.load_test,
                 duration=duration_s,
                 warm_up=warm_up_s,
-                rate_factor=rate_factor,
+                load_factor=load_factor,
                 items=items,
                 seed=seed,
                 on_progress=on_progress if name == OURS else None,

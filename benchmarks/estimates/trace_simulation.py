@@ -36,7 +36,7 @@ def sent(query: Query, items: int, traffic: LoadSpec) -> Sent:
         items: number of items to send.
         traffic: specification of traffic without a trace.
     """
-    process = arrival_process(query).scaled(traffic.rate_factor)
+    process = arrival_process(query).scaled(traffic.load_factor)
     drawn = sample_arrivals({query.name: process}, traffic.warm_up_s + traffic.duration_s, traffic.seed)
     rng = query_rng(traffic.seed, query.name, "items")
     turns = [rng.permutation(items) for _ in range(-(-len(drawn) // items))]

@@ -115,7 +115,7 @@ class Scene:
         return {name: slo.limit_s for name, slo in slos.items() if slo is not None}
 
     def controlled(self, dwell_s: float) -> ManagedPlans:
-        """Return the managed plans as `circinus serve --standby` creates them from the plan file."""
+        """Return the managed plans as `circinus serve --standby-factor` creates them from the plan file."""
         opened = self.opened
         return ManagedPlans(
             matching=opened.plan_set.matching,

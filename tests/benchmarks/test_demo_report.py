@@ -48,7 +48,7 @@ def _report(matching: Matching, *, missed: bool) -> LoadReport:
         mode="replay",
         arrivals="poisson",
         seed=0,
-        rate_factor=1.0,
+        load_factor=1.0,
         warm_up_s=1.0,
         duration_s=10.0,
         queries=(

@@ -183,7 +183,7 @@ def test_simulate_runs_the_plans_and_finds_what_was_promised(application: Path) 
     assert [query["query"] for query in found["queries"]] == ["typing-aid", "archive"]
     assert all(query["satisfied"] for query in found["queries"])
     assert found["goodput"] == found["total_weight"] == 2
-    assert (found["load"], found["duration_s"], found["seed"]) == (2.0, 1800.0, 7)
+    assert (found["load_factor"], found["duration_s"], found["seed"]) == (2.0, 1800.0, 7)
     again = answer(
         "simulate", "--duration", "30min", "--load-factor", "2", "--seed", "7", cwd=application, kind="simulate"
     )

@@ -135,7 +135,7 @@ def test_a_dry_run_says_and_does_nothing(application: Path) -> None:
     answer("apply", "--mode", "replay", cwd=application, kind="apply")
     before = answer("status", cwd=application, kind="status")["state"]
     # Whoever waits for bursts lets in more: another state, whether there is a lower rung or not.
-    with serving(application, "--dry-run", "--standby", "3x") as controller:
+    with serving(application, "--dry-run", "--standby-factor", "3x") as controller:
         event = controller.until("apply")
         assert event["would"]
         assert event["reason"]
@@ -153,7 +153,7 @@ def test_what_this_machine_can_never_be_ends_it_at_the_start(application: Path) 
     infrastructure = application / "infrastructure.yaml"
     infrastructure.write_text(re.sub(r"relative_speed: [\d.]+", "relative_speed: 1.1", infrastructure.read_text()))
     assert run_circinus("plan", cwd=application).returncode == 0
-    for options in ((), ("--standby", "3x")):
+    for options in ((), ("--standby-factor", "3x")):
         refused = run_circinus("serve", *options, cwd=application)
         assert refused.returncode == 1
         assert "the hardware is 1.1 times as fast" in in_one_line(refused.stderr)
@@ -197,7 +197,7 @@ def test_what_is_written_over_is_planned_for_and_taken_over_and_events_say_so(ap
 
 def test_answers_to_items_of_the_data_set_are_audited_against_their_truths(application: Path) -> None:
     port = free_port()
-    with serving(application, "--audit", "100%", "--metrics", str(port)) as controller:
+    with serving(application, "--audit-rate", "100%", "--metrics", str(port)) as controller:
         controller.until("began")
         controller.until("applied")
         answer("load", "--duration", "3s", "--warm-up", "0s", "--controlled", cwd=application, kind="load")

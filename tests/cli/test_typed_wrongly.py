@@ -53,7 +53,7 @@ def test_options_of_the_group_and_the_output_format_are_on_either_side_of_a_verb
     assert _arguments(typed.split()) == arguments.split()
 
 
-READ = {"DURATION": duration_option, "PRICE": price_option, "TIMES": factor_option}
+READ = {"DURATION": duration_option, "PRICE": price_option, "FACTOR": factor_option}
 
 
 def _verbs() -> list[Any]:
@@ -105,7 +105,7 @@ def test_a_duration_without_a_unit_is_one_of_seconds() -> None:
         (("render", "kubernetes", "nope.json"), 2),
         (("explain", "nope.json"), 2),
         (("plan", "--store", "nope.sqlite"), 2),
-        (("plan", "--from", "nope.json"), 2),
+        (("plan", "--incumbent", "nope.json"), 2),
         (("explain",), 1),  # nothing was typed wrongly, there only is no plan yet
     ],
 )

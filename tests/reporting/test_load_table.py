@@ -45,7 +45,7 @@ def _report(measured: QueryMeasurement, machine: MachineLoad | None = None, lag:
             LoadReport(
                 mode="replay",
                 arrivals="poisson",
-                rate_factor=1.0,
+                load_factor=1.0,
                 seed=0,
                 warm_up_s=1.0,
                 duration_s=10.0,

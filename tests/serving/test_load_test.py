@@ -232,11 +232,11 @@ def test_rejected_queries_count_as_not_served() -> None:
     assert [q.verdict for q in report.queries] == ["yes", None]
 
 
-def test_rate_factor_and_seed() -> None:
+def test_load_factor_and_seed() -> None:
     one, two, other = ObedientEngine(("q",)), ObedientEngine(("q",)), ObedientEngine(("q",))
-    load(one, query("q"), traffic=LoadSpec(duration_s=100.0, rate_factor=3.0))
-    load(two, query("q"), traffic=LoadSpec(duration_s=100.0, rate_factor=3.0))
-    load(other, query("q"), traffic=LoadSpec(duration_s=100.0, rate_factor=3.0, seed=1))
+    load(one, query("q"), traffic=LoadSpec(duration_s=100.0, load_factor=3.0))
+    load(two, query("q"), traffic=LoadSpec(duration_s=100.0, load_factor=3.0))
+    load(other, query("q"), traffic=LoadSpec(duration_s=100.0, load_factor=3.0, seed=1))
     assert len(one.received) == pytest.approx(3000, abs=275)
     assert [time_s for time_s, _ in one.received] == [time_s for time_s, _ in two.received]
     assert [time_s for time_s, _ in one.received] != [time_s for time_s, _ in other.received]
@@ -254,7 +254,7 @@ def test_queries_are_sent_what_they_ask_for_and_its_burstiness_is_reported() -> 
     ]
     engine = ObedientEngine(("camera", "bursts", "people"))
     report = load(
-        engine, *queries, query("rejected"), traffic=LoadSpec(duration_s=400.0, warm_up_s=50.0, rate_factor=2.0)
+        engine, *queries, query("rejected"), traffic=LoadSpec(duration_s=400.0, warm_up_s=50.0, load_factor=2.0)
     )
     assert report.arrivals == "periodic and bursty and poisson"
     index = {measured.query: measured.index_of_dispersion for measured in report.queries}
@@ -283,7 +283,7 @@ def test_trace_is_played(tmp_path: Path) -> None:
         engine,
         query("q"),
         query("gone"),
-        traffic=LoadSpec(duration_s=3.0, rate_factor=2.0, warm_up_s=0.25, trace=trace),
+        traffic=LoadSpec(duration_s=3.0, load_factor=2.0, warm_up_s=0.25, arrivals=trace),
     )
     assert [time_s for time_s, _ in engine.received] == pytest.approx([0.5, 0.5])
     assert report.arrivals == "bursts.csv"
@@ -312,7 +312,7 @@ def test_report_is_json() -> None:
         engine, query("q", slos=ALL), query("rejected"), traffic=LoadSpec(duration_s=1.0, drain_timeout_s=1.0)
     )
     document = json.loads(json.dumps(to_jsonable_python(report), allow_nan=False))
-    assert document["schema_version"] == 2
+    assert document["schema_version"] == 3
     assert document["queries"][0]["latency_s"]["p50_s"] is None
     assert document["queries"][0]["slos_met"] == {"latency": False, "accuracy": False, "cost": True}
     assert document["queries"][0]["verdicts"] == {"latency": "no", "accuracy": "unsure", "cost": "yes"}
@@ -406,7 +406,7 @@ def test_senseless_traffic_is_refused() -> None:
     with raises_code(ServingError, "load.invalid_settings"):
         LoadSpec(duration_s=0.0)
     with raises_code(ServingError, "load.invalid_settings"):
-        LoadSpec(duration_s=1.0, rate_factor=-1.0)
+        LoadSpec(duration_s=1.0, load_factor=-1.0)
 
 
 @pytest.mark.slow

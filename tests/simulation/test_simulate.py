@@ -107,7 +107,7 @@ def test_more_load_takes_longer_and_overload_is_told() -> None:
     planned, replicas = _planned(instance)
     duration_s = 2000 / instance.query.rate_per_s
     once, often = (
-        simulate([planned], replicas, instance.network, duration_s=duration_s, load=load) for load in (1.0, 50.0)
+        simulate([planned], replicas, instance.network, duration_s=duration_s, load_factor=load) for load in (1.0, 50.0)
     )
     assert often.queries[0].latency_s["p50"].value > once.queries[0].latency_s["p50"].value
     assert max(station.offered_utilization for station in (*often.deployments, *often.links)) > 1
@@ -121,7 +121,8 @@ def test_an_hour_is_shortened_where_it_has_too_many_executions(monkeypatch: pyte
     monkeypatch.setitem(simulate.__globals__, "_DEFAULT_EXECUTIONS", 3000)
     load = 1.0 / instance.query.rate_per_s
     whole, shortened = (
-        simulate([planned], replicas, instance.network, warm_up_s=None, load=load * factor) for factor in (0.1, 100.0)
+        simulate([planned], replicas, instance.network, warm_up_s=None, load_factor=load * factor)
+        for factor in (0.1, 100.0)
     )
     assert (whole.is_shortened, whole.duration_s, whole.warm_up_s) == (False, 3600.0, 360.0)
     assert shortened.is_shortened
@@ -148,8 +149,8 @@ def test_what_cannot_be_simulated_is_told() -> None:
         simulate([], {}, instance.network, duration_s=1.0)
     with raises_code(PlanningError, "simulation.invalid_duration"):
         simulate([planned], replicas, instance.network, duration_s=1.0, warm_up_s=1.0)
-    with raises_code(PlanningError, "simulation.invalid_load"):
-        simulate([planned], replicas, instance.network, load=0.0)
+    with raises_code(PlanningError, "simulation.invalid_load_factor"):
+        simulate([planned], replicas, instance.network, load_factor=0.0)
     with raises_code(PlanningError, "simulation.too_large"):
         simulate([planned], replicas, instance.network, duration_s=1e12)
     with raises_code(PlanningError, "deployment.no_replica"):

@@ -89,14 +89,14 @@ class DeployedPlan:
             pipeline
         ]
 
-    def submit(self, query: str, value: Any, *, item_key: str = "", timeout_s: float = 60.0) -> Response:
+    def submit(self, query: str, value: Any, *, item: str = "", timeout: Duration = 60.0) -> Response:
         """Send one request and return its response.
 
         Args:
             query: name of a served query.
             value: input of the pipeline, as an item's `value`.
-            item_key: key of a recorded item; a replay answers only those.
-            timeout_s: seconds to wait for the response.
+            item: key of a recorded item; a replay answers only those.
+            timeout: time to wait for the response, in seconds or as `"30s"`.
 
         Raises:
             ServingError: the query is not served, or its operators failed.
@@ -105,28 +105,28 @@ class DeployedPlan:
         Example:
             >>> with workspace.deploy(plan, mode="replay") as deployment:
             ...     item = deployment.items("archive")[0]
-            ...     response = deployment.submit("archive", item.value, item_key=item.key)
+            ...     response = deployment.submit("archive", item.value, item=item.key)
             >>> type(response.output)
             <class 'str'>
         """
-        request = Request(query, item_key, value, float(pickled_bytes(value)))
+        request = Request(query, item, value, float(pickled_bytes(value)))
 
         async def send() -> Response:
             async with self._engine.connected() as engine:
-                return await asyncio.wait_for(engine.submit(request), timeout_s)
+                return await asyncio.wait_for(engine.submit(request), seconds(timeout))
 
         return run(send)
 
     def request(
-        self, query: str, data: bytes | None = None, *, item_key: str = "", timeout_s: float = 60.0
+        self, query: str, data: bytes | None = None, *, item: str = "", timeout: Duration = 60.0
     ) -> RequestReport:
         """Send one request, and return its output, its times and the pools that served it.
 
         Args:
             query: name of a served query.
             data: content of a file with the input: text, bytes or JSON, as the items are. None: send an item.
-            item_key: key of the item to send; by default the first held-out one.
-            timeout_s: seconds to wait for the response.
+            item: key of the item to send; by default the first held-out one.
+            timeout: time to wait for the response, in seconds or as `"30s"`.
 
         Raises:
             PlanningError: the plan has no such query.
@@ -141,15 +141,16 @@ class DeployedPlan:
         """
         from circinus.api.single_request import RequestReport, find_item, parse_input, pipeline_of, pools_of
 
+        timeout_s = seconds(timeout)
         inputs = {operator.name: operator.after for operator in pipeline_of(self._opened, query).topological_order()}
         status = self.status()
         if data is None:
-            item = find_item(self._opened, query, item_key, status.mode)
-            key, value = item.key, item.value
+            sent = find_item(self._opened, query, item, status.mode)
+            key, value = sent.key, sent.value
         else:
             key, value = "", parse_input(self._opened, query, data, status.mode)
         try:
-            response = self.submit(query, value, item_key=key or "input", timeout_s=timeout_s)
+            response = self.submit(query, value, item=key or "input", timeout=timeout_s)
         except TimeoutError:
             reason = f"there is no response within {timeout_s:g} s"
             raise ServingError(reason, code="query.deadline_passed", location=f"query {query}") from None
@@ -160,8 +161,8 @@ class DeployedPlan:
         *,
         duration: Duration = 30.0,
         warm_up: Duration = 5.0,
-        rate_factor: float = 1.0,
-        trace: AnyPath | None = None,
+        load_factor: float = 1.0,
+        arrivals: AnyPath | None = None,
         items: int | None = None,
         seed: int = 0,
         keep_observations: bool = True,
@@ -173,8 +174,8 @@ class DeployedPlan:
         Args:
             duration: measured time, in seconds or as `"30s"`.
             warm_up: time before it that is not measured.
-            rate_factor: factor on the rate of each query.
-            trace: CSV file (time_s,query) with arrivals, instead of the queries' own.
+            load_factor: factor on the rate of each query.
+            arrivals: CSV file (time_s,query) with arrivals, instead of the queries' own.
             items: maximum number of held-out items to send for each pipeline; by default all, in a replay all recorded.
             seed: seed of arrivals and of the order of items.
             keep_observations: whether the observed service times are stored, to correct later plans.
@@ -186,16 +187,16 @@ class DeployedPlan:
 
         Example:
             >>> with workspace.deploy(plan, mode="replay") as deployment:
-            ...     report = deployment.load_test(duration="2s", warm_up="0.5s", rate_factor=2.0)
-            >>> report.measured.rate_factor, report["typing-aid"].requests > 0
+            ...     report = deployment.load_test(duration="2s", warm_up="0.5s", load_factor=2.0)
+            >>> report.measured.load_factor, report["typing-aid"].requests > 0
             (2.0, True)
         """
         spec = LoadSpec(
             seconds(duration),
             warm_up_s=seconds(warm_up),
-            rate_factor=rate_factor,
+            load_factor=load_factor,
             seed=seed,
-            trace=None if trace is None else Path(trace),
+            arrivals=None if arrivals is None else Path(arrivals),
         )
         return run_load_test(
             self._opened,

@@ -113,7 +113,7 @@ class LoadedPlan:
     def simulate(
         self,
         *,
-        load: float,
+        load_factor: float,
         duration_s: float | None,
         warm_up_s: float | None,
         seed: int,
@@ -129,7 +129,7 @@ class LoadedPlan:
         from circinus.specification import Network
 
         matching, infrastructure = self.plan_set.matching, self.specification.required_infrastructure
-        _log.info("simulate at %g times the rates, duration_s=%s", load, duration_s)
+        _log.info("simulate at %g times the rates, duration_s=%s", load_factor, duration_s)
         served = matching.served
         return simulate(
             simulation_inputs(self.specification, self.profiles() if profiles is None else profiles, matching),
@@ -137,7 +137,7 @@ class LoadedPlan:
             Network(infrastructure),
             duration_s=duration_s,
             warm_up_s=warm_up_s,
-            load=load,
+            load_factor=load_factor,
             seed=seed,
             unserved_weight=sum(query.weight for query in self.specification.queries if query.name not in served),
             on_progress=on_progress,

@@ -27,6 +27,7 @@ from circinus.profiling.store.profile_loader import read_profile
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.reporting.html_report.content import ReportContent, WhatIf
 from circinus.reporting.html_report.page import report_page
+from circinus.serving.loadtest.load_report import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from circinus.api.plan_context import LoadedPlan
@@ -111,7 +112,7 @@ def write_report(
 def _read_load(path: Path) -> Mapping[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        if document["kind"] == "load":
+        if document["kind"] == "load" and document["data"]["schema_version"] == SCHEMA_VERSION:
             measured: Mapping[str, Any] = document["data"]
             return measured
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -138,7 +139,7 @@ def _require_same_plan(load: Mapping[str, Any], plan_set: PlanFile, location: st
 
 def _no_load(path: Path) -> PlanningError:
     return PlanningError(
-        "this is no report of a load test",
+        "this is no report of a load test by this version",
         code="report.no_load_test",
         location=str(path),
         hint="Write one with `circinus load --json > load.json`.",
@@ -217,7 +218,7 @@ def _what_if(
         if in_time(f"{load:g}× load", expected_s=took_s):
             begin_s, duration_s = perf_counter(), min(_REQUESTS / min(rates), _MAX_REQUESTS / sum(rates))
             report = opened.simulate(
-                load=load, duration_s=duration_s, warm_up_s=duration_s / 10, seed=0, profiles=profiles
+                load_factor=load, duration_s=duration_s, warm_up_s=duration_s / 10, seed=0, profiles=profiles
             )
             loads.append(report)
             took_s = perf_counter() - begin_s

@@ -68,7 +68,7 @@ class ProfilingWorkspace:
             self._specification = load_specification(self._paths)
         return self._specification
 
-    def validate(self, *, check_operators: bool = True) -> ValidationReport:
+    def validate(self, *, operators: bool = True) -> ValidationReport:
         """Check the specification and, by default, import and check the operators, metrics and data sets.
 
         Raises:
@@ -79,9 +79,9 @@ class ProfilingWorkspace:
             ['typing-aid', 'archive']
         """
         from circinus.api.reports import ValidationReport
-        from circinus.operators.validation import check_operators as find_problems
+        from circinus.operators.validation import check_operators
 
-        problems = find_problems(self.specification) if check_operators else ()
+        problems = check_operators(self.specification) if operators else ()
         if problems:
             raise SpecError(problems)
         return ValidationReport(self.specification)

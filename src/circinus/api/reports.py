@@ -155,7 +155,7 @@ class SimulationReport(NamedResults["QueryOutcome"]):
     """Outcome of a simulation: latency, accuracy and cost of each query in simulated time.
 
     Example:
-        >>> report = workspace.simulate(plan, load=0.5, duration="5min")
+        >>> report = workspace.simulate(plan, load_factor=0.5, duration="5min")
         >>> report["archive"].satisfied
         True
         >>> [row["query"] for row in report.rows()]

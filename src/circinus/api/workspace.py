@@ -103,7 +103,7 @@ class Workspace(ReportingWorkspace):
         max_changes: int | None = None,
         time_limit: Duration | None = None,
         sources: Sources | None = None,
-        use_corrections: bool = True,
+        corrections: bool = True,
         progress: ProgressFactory = no_progress,
     ) -> Plan:
         """Choose configuration, placement and allocation for all queries together.
@@ -116,7 +116,7 @@ class Workspace(ReportingWorkspace):
             max_changes: maximum number of running queries whose plan may change; by default any number.
             time_limit: time for the matching; by default 5 s, and 0.1 s for each query beyond 40.
             sources: pipeline -> measurement backend, where it is not this machine.
-            use_corrections: whether service times observed under traffic correct the profile.
+            corrections: whether service times observed under traffic correct the profile.
             progress: observer for each pipeline that is measured.
 
         Raises:
@@ -152,7 +152,7 @@ class Workspace(ReportingWorkspace):
             running=running,
             time_limit_s=None if time_limit is None else seconds(time_limit),
             sources=sources,
-            corrected=use_corrections,
+            corrected=corrections,
         )
         plan = Plan(
             result.plan_set,
@@ -212,13 +212,13 @@ class Workspace(ReportingWorkspace):
         return FrontierReport(frontier, plan, self.specification.pipelines[chosen.pipeline].metric.name)
 
     def admit(
-        self, query: str, into: Plan, *, output: AnyPath | None = None, sources: Sources | None = None
+        self, query: str, plan: Plan, *, output: AnyPath | None = None, sources: Sources | None = None
     ) -> AdmissionResult:
         """Decide on the admission of one more query to a running plan, whose other queries keep their plans.
 
         Args:
             query: query of the specification that the plan does not serve.
-            into: running plan.
+            plan: running plan.
             output: plan file to write with the decision; by default none is written.
             sources: pipeline -> measurement backend, where it is not this machine.
 
@@ -238,8 +238,8 @@ class Workspace(ReportingWorkspace):
         from circinus.matching import require_fresh
 
         added, path = self._query(query), None if output is None else Path(output)
-        require_fresh(into.file, self.specification)
-        return admit(self._opened(into), self.specification, added, into, output=path, sources=sources or {})
+        require_fresh(plan.file, self.specification)
+        return admit(self._opened(plan), self.specification, added, plan, output=path, sources=sources or {})
 
     def explain(self, plan: Plan, queries: Collection[str] | None = None) -> Explanation:
         """Return the reason of each decision, the alternatives, and changes that would serve a rejected query.
@@ -276,7 +276,7 @@ class Workspace(ReportingWorkspace):
         self,
         plan: Plan,
         *,
-        load: float = 1.0,
+        load_factor: float = 1.0,
         duration: Duration | None = None,
         warm_up: Duration | None = None,
         seed: int = 0,
@@ -286,7 +286,7 @@ class Workspace(ReportingWorkspace):
 
         Args:
             plan: plan of this workspace.
-            load: factor on the rate of each query.
+            load_factor: factor on the rate of each query.
             duration: simulated time, in seconds or as `"10min"`; by default an hour, or less where that would have
                 more than three million executions of operators and links.
             warm_up: simulated time before figures are taken; by default a tenth of the duration.
@@ -297,14 +297,14 @@ class Workspace(ReportingWorkspace):
             PlanningError: the plan serves no query, a number has no meaning, or the simulation would be too large.
 
         Example:
-            >>> workspace.simulate(plan, load=0.5, duration="5min")["typing-aid"].satisfied
+            >>> workspace.simulate(plan, load_factor=0.5, duration="5min")["typing-aid"].satisfied
             True
         """
         from circinus.api.reports import SimulationReport
 
         return SimulationReport(
             self._opened(plan).simulate(
-                load=load,
+                load_factor=load_factor,
                 duration_s=None if duration is None else seconds(duration),
                 warm_up_s=None if warm_up is None else seconds(warm_up),
                 seed=seed,

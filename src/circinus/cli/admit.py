@@ -14,10 +14,10 @@ from circinus.cli.options import DEFAULT_PLAN, OUTPUT, Json, Traces, load_trace_
 def admit(
     query: Annotated[str, typer.Argument(help="Query of the specification that the plan does not serve.")],
     plan_file: Annotated[Path, typer.Option("--plan", help="Plan file of the running plan.")] = DEFAULT_PLAN,
+    trace: Traces = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Answer without writing the plan file.", rich_help_panel=OUTPUT)
     ] = False,
-    trace: Traces = None,
     json: Json = False,
 ) -> None:
     """Admit one more query to a running plan, or reject it (exit code 1).

@@ -26,8 +26,32 @@ _INTERRUPTED = {
 }
 
 
+_TYPES = {
+    "<bool>": "",
+    "<int>": "NUMBER",
+    "<int range>": "NUMBER",
+    "<str>": "TEXT",
+    "<list[str]>": "TEXT",
+    "<path>": "FILE",
+    "<list[Path]>": "FILE",
+    "<directory>": "FOLDER",
+}
+"""Type in the help of Typer -> type as metavars are written; flags have none."""
+_ARGUMENTS = {"paths": "PATH", "file": "FILE"}
+"""Argument -> type where it is more or less than its Python type."""
+
+
 class Command(TyperCommand):
     """A verb whose options are checked by pydantic."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the parameters, with types for the help that are written as metavars are."""
+        params: list[Any] = super().get_params(ctx)
+        for param in params:
+            shown = param.display_type(ctx)
+            text = _ARGUMENTS.get(param.name) or _TYPES.get(shown, shown.strip("<>"))
+            param.display_type = lambda ctx, text=text: text
+        return params
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments.

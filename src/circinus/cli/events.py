@@ -27,10 +27,10 @@ def events(
         bool,
         typer.Option("--follow", "-f", help="Print new events until interrupted.", rich_help_panel=_PANEL),
     ] = False,
-    state_file: StateFile = None,
     engine: Kind = "local",
     address: Address = DEFAULT_ADDRESS,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
+    state_file: StateFile = None,
     json: Json = False,
 ) -> None:
     """Print the controller's events and their reasons, one per line.

@@ -15,17 +15,17 @@ _PANEL = "Observations"
 def forget(
     paths: Paths = [Path()],  # noqa: B006  (typer shows this default)
     pipeline: Annotated[
-        str | None, typer.Option(help="Take back those of this pipeline.", rich_help_panel=_PANEL)
+        str | None, typer.Option(metavar="NAME", help="Take back those of this pipeline.", rich_help_panel=_PANEL)
     ] = None,
     operator: Annotated[
-        str | None, typer.Option(help="Take back those of this operator.", rich_help_panel=_PANEL)
+        str | None, typer.Option(metavar="NAME", help="Take back those of this operator.", rich_help_panel=_PANEL)
     ] = None,
     hardware_class: Annotated[
-        str | None, typer.Option(help="Take back those on this hardware class.", rich_help_panel=_PANEL)
+        str | None, typer.Option(metavar="NAME", help="Take back those on this hardware class.", rich_help_panel=_PANEL)
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Take back all.", rich_help_panel=_PANEL)] = False,
-    only_list: Annotated[
-        bool, typer.Option("--list", help="List the selected ones, and take none back.", rich_help_panel=_PANEL)
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the selected ones, and take none back.", rich_help_panel=_PANEL)
     ] = False,
     store: Store = None,
     json: Json = False,
@@ -40,7 +40,7 @@ def forget(
 
     workspace = Workspace(paths, store=store)
     selection = {"pipeline": pipeline, "operator": operator, "hardware_class": hardware_class}
-    lists = only_list or not (everything or any(selection.values()))
+    lists = dry_run or not (everything or any(selection.values()))
     learnt = workspace.learnt(**selection) if lists else workspace.forget(**selection, everything=everything)
     if json:
         print_json("forget", {"taken_back": not lists, **learnt.to_dict()})

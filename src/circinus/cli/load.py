@@ -15,12 +15,14 @@ from circinus.cli.options import (
     OUTPUT,
     PROFILES,
     TRAFFIC,
+    WARM_UP,
     Address,
     Json,
     Kind,
     LoadFactor,
     PlanFile,
     RunDir,
+    TrafficSeed,
     duration_option,
     positive_duration_option,
     quantity,
@@ -33,14 +35,13 @@ if TYPE_CHECKING:
 def load(
     plan_file: PlanFile = DEFAULT_PLAN,
     duration: Annotated[float, quantity(positive_duration_option, "Measured time.", "30s", TRAFFIC)] = 30.0,
-    warm_up: Annotated[
-        float, quantity(duration_option, "Warm-up time, excluded from measurements.", "5s", TRAFFIC)
-    ] = 5.0,
+    warm_up: Annotated[float, quantity(duration_option, WARM_UP, "5s", TRAFFIC)] = 5.0,
     load_factor: LoadFactor = 1.0,
     arrivals: Annotated[
         Path | None,
         typer.Option(
-            help="CSV file (time_s,query) with arrivals, instead of the queries' own.", rich_help_panel=TRAFFIC
+            help="CSV file (time_s,query) with arrivals, instead of the queries' own.",
+            rich_help_panel=TRAFFIC,
         ),
     ] = None,
     items: Annotated[
@@ -52,26 +53,18 @@ def load(
             rich_help_panel=TRAFFIC,
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Random seed for arrivals and the order of items.", rich_help_panel=TRAFFIC)
-    ] = 0,
-    keep_observations: Annotated[
+    seed: TrafficSeed = 0,
+    no_keep_observations: Annotated[
         bool,
         typer.Option(
-            " /--no-keep-observations",
-            show_default=False,
+            "--no-keep-observations",
             help="Do not store the observed service times, which correct later plans.",
             rich_help_panel=PROFILES,
         ),
-    ] = True,
-    fail_on_miss: Annotated[
-        bool,
-        typer.Option(
-            "--fail-on-miss",
-            help="End with exit code 1 if a served query misses an SLO beyond chance.",
-            rich_help_panel=OUTPUT,
-        ),
     ] = False,
+    engine: Kind = "local",
+    address: Address = DEFAULT_ADDRESS,
+    run_dir: RunDir = DEFAULT_RUN_FOLDER,
     controlled: Annotated[
         bool,
         typer.Option(
@@ -80,9 +73,14 @@ def load(
             rich_help_panel=ENGINE,
         ),
     ] = False,
-    engine: Kind = "local",
-    address: Address = DEFAULT_ADDRESS,
-    run_dir: RunDir = DEFAULT_RUN_FOLDER,
+    fail_on_miss: Annotated[
+        bool,
+        typer.Option(
+            "--fail-on-miss",
+            help="End with exit code 1 if a served query misses an SLO beyond chance.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Send open-loop traffic to the applied plan, and measure every request against the SLOs."""
@@ -94,18 +92,18 @@ def load(
         report = workspace.attach(plan).load_test(
             duration=duration,
             warm_up=warm_up,
-            rate_factor=load_factor,
-            trace=arrivals,
+            load_factor=load_factor,
+            arrivals=arrivals,
             items=items,
             seed=seed,
-            keep_observations=keep_observations,
+            keep_observations=not no_keep_observations,
             controlled=controlled,
             on_progress=bar,
         )
     if json:
         print_json("load", report.to_dict())
     else:
-        _print(report, keep_observations=keep_observations)
+        _print(report, keep_observations=not no_keep_observations)
     if fail_on_miss and report.missed:
         raise typer.Exit(1)
 

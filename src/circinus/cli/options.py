@@ -41,11 +41,17 @@ Store = Annotated[
         rich_help_panel=PROFILES,
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Random seed for the order of data set items.", rich_help_panel=PROFILES)]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Random seed for the order of data set items.", rich_help_panel=PROFILES)
+]
 RunDir = Annotated[
     Path,
     typer.Option(
-        "--run-dir", help="Run directory of the local engine.", envvar="CIRCINUS_RUN_DIR", rich_help_panel=ENGINE
+        "--run-dir",
+        file_okay=False,
+        help="Run directory of the local engine.",
+        envvar="CIRCINUS_RUN_DIR",
+        rich_help_panel=ENGINE,
     ),
 ]
 StateFile = Annotated[
@@ -69,6 +75,7 @@ Address = Annotated[
     str,
     typer.Option(
         "--address",
+        metavar="ADDRESS",
         help="Address of the Ray cluster (as for `ray.init`).",
         envvar="RAY_ADDRESS",
         rich_help_panel=ENGINE,
@@ -103,6 +110,7 @@ ReplayItems = Annotated[
         rich_help_panel="Deployment",
     ),
 ]
+TrafficSeed = Annotated[int, typer.Option(min=0, help="Random seed for arrivals and items.", rich_help_panel=TRAFFIC)]
 Traces = Annotated[
     list[Path] | None,
     typer.Option(
@@ -113,9 +121,7 @@ Traces = Annotated[
 ]
 
 
-def quantity(
-    parser: Callable[[str | float], float], help: str, default: str, panel: str | None = None, name: str = ""
-) -> Any:
+def quantity(parser: Callable[[str | float], float], help: str, default: str, panel: str | None = None) -> Any:
     """Return the option of a number with a unit.
 
     Args:
@@ -123,11 +129,9 @@ def quantity(
         help: help of the option.
         default: text of the default value.
         panel: help panel.
-        name: name of the option; by default that of the parameter.
     """
-    names = (name,) if name else ()
     metavar = _METAVARS[parser]
-    return typer.Option(*names, parser=parser, metavar=metavar, help=help, show_default=default, rich_help_panel=panel)
+    return typer.Option(parser=parser, metavar=metavar, help=help, show_default=default, rich_help_panel=panel)
 
 
 def duration_option(text: str | float) -> float:
@@ -195,11 +199,12 @@ def price_option(text: str | float) -> float:
 _METAVARS: dict[Callable[[str | float], float], str] = {
     duration_option: "DURATION",
     positive_duration_option: "DURATION",
-    factor_option: "TIMES",
-    fraction_option: "SHARE",
+    factor_option: "FACTOR",
+    fraction_option: "FRACTION",
     price_option: "PRICE",
 }
 
+WARM_UP = "Warm-up time, left out of the figures."
 LoadFactor = Annotated[float, quantity(factor_option, "Factor on every query's rate.", "1x", TRAFFIC)]
 
 

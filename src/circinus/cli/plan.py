@@ -34,18 +34,14 @@ _WOULD_CHANGE = 4
 
 def plan(
     paths: Paths = [Path()],  # noqa: B006  (typer shows this default)
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Plan file to write.", rich_help_panel=OUTPUT)
-    ] = DEFAULT_PLAN,
     budget: Annotated[
         float | None,
         quantity(duration_option, "Time to profile the pipelines in use before planning.", "no profiling", PROFILES),
     ] = None,
-    previous: Annotated[
+    incumbent: Annotated[
         Path | None,
         typer.Option(
-            "--from",
-            metavar="PLAN",
+            "--incumbent",
             help="Plan file of the running plan, which changes only where something is gained.",
             show_default="the file to write, if it exists",
             rich_help_panel=_INCUMBENT,
@@ -90,17 +86,19 @@ def plan(
         ),
     ] = None,
     trace: Traces = None,
-    corrected: Annotated[
+    no_corrections: Annotated[
         bool,
         typer.Option(
-            " /--no-corrections",
-            show_default=False,
+            "--no-corrections",
             help="Ignore service times observed under traffic, which correct the profile.",
             rich_help_panel=PROFILES,
         ),
-    ] = True,
+    ] = False,
     seed: Seed = 0,
     store: Store = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Plan file to write.", rich_help_panel=OUTPUT)
+    ] = DEFAULT_PLAN,
     json: Json = False,
 ) -> None:
     """Choose configuration, placement and allocation for all queries together, and write a plan file."""
@@ -112,7 +110,7 @@ def plan(
     workspace = Workspace(paths, store=store, seed=seed)
     specification = workspace.specification
     is_limited = churn_price > 0 or max_changes is not None
-    running, warning = _running_plan(previous, output, diff=diff, from_scratch=from_scratch, limited=is_limited)
+    running, warning = _running_plan(incumbent, output, diff=diff, from_scratch=from_scratch, limited=is_limited)
     if store is not None and budget is None and not trace:
         require_file(store, "a profile store; run `circinus profile` first, or plan with --budget")
     with elapsed_time(f"planning {len(specification.queries)} queries") as line:
@@ -124,7 +122,7 @@ def plan(
             max_changes=max_changes,
             time_limit=time_limit,
             sources=load_trace_backends(trace, specification),
-            use_corrections=corrected,
+            corrections=not no_corrections,
             progress=line.progress_bar,
         )
     if from_scratch and running is not None:
@@ -163,7 +161,7 @@ def _running_plan(
     from circinus.errors import PlanningError
 
     if from_scratch and named is not None and not diff:
-        raise typer.BadParameter("--from-scratch and --from are mutually exclusive without --diff")
+        raise typer.BadParameter("--from-scratch and --incumbent are mutually exclusive without --diff")
     if from_scratch and limited:
         raise typer.BadParameter(
             "--churn-price and --max-changes have no effect with --from-scratch, which ignores running plans"
@@ -176,7 +174,7 @@ def _running_plan(
             "no such file, so there is no plan to compare with",
             code="plan.no_incumbent",
             location=str(output),
-            hint="Name a plan file with --from, or write one with `circinus plan`.",
+            hint="Name a plan file with --incumbent, or write one with `circinus plan`.",
         )
     if not output.exists() or (from_scratch and not diff):
         return None, ""
@@ -190,9 +188,9 @@ def _running_plan(
                 f"--churn-price and --max-changes need the running plan: {error.message}",
                 code="plan.incumbent_unreadable",
                 location=str(output),
-                hint="Name another plan file with --from.",
+                hint="Name another plan file with --incumbent.",
             ) from error
-        warning = f"{error} Planned without a running plan; name one with --from, or use --from-scratch"
+        warning = f"{error} Planned without a running plan; name one with --incumbent, or use --from-scratch"
         return None, warning
 
 

@@ -62,18 +62,11 @@ def profile(
         quantity(duration_option, "Time for all pipelines, such as 2min.", "until every SLO is decided", _PANEL),
     ] = None,
     pipeline: Annotated[
-        list[str] | None, typer.Option(help="Only this pipeline. May be repeated.", rich_help_panel=_PANEL)
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this pipeline. May be repeated.", rich_help_panel=_PANEL),
     ] = None,
     show: Annotated[
         bool, typer.Option("--show", help="Print the stored profile without measuring.", rich_help_panel=_PANEL)
-    ] = False,
-    everything: Annotated[
-        bool,
-        typer.Option(
-            "--all",
-            help="Print all configurations, operators and observations, not only what is feasible or undecided.",
-            rich_help_panel=OUTPUT,
-        ),
     ] = False,
     record: Record = None,
     trace: Traces = None,
@@ -91,6 +84,14 @@ def profile(
     allow_declared_speeds: DeclaredSpeeds = False,
     seed: Seed = 0,
     store: Store = None,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Print all configurations, operators and observations, not only what is feasible or undecided.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Measure the pipelines' configurations; an interrupted run is resumed by the same command.

@@ -23,6 +23,15 @@ from circinus.cli.options import (
 
 def report(
     plan_file: PlanFile = DEFAULT_PLAN,
+    load: Annotated[
+        Path | None,
+        typer.Option(
+            help="Load test to compare with: the output of `circinus load --json`.",
+            rich_help_panel=TRAFFIC,
+        ),
+    ] = None,
+    run_dir: RunDir = DEFAULT_RUN_FOLDER,
+    state_file: StateFile = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.", rich_help_panel=OUTPUT)] = Path(
         "report.html"
     ),
@@ -30,16 +39,6 @@ def report(
         float,
         quantity(duration_option, "Time for other loads and for rejected queries; 0 leaves them out.", "20s", OUTPUT),
     ] = 20.0,
-    load: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="JSON",
-            help="Load test to compare with: the output of `circinus load --json`.",
-            rich_help_panel=TRAFFIC,
-        ),
-    ] = None,
-    state_file: StateFile = None,
-    run_dir: RunDir = DEFAULT_RUN_FOLDER,
     json: Json = False,
 ) -> None:
     """Write a plan as one HTML page that opens offline, with its map, frontiers, profiles and what-if.

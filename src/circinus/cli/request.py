@@ -32,16 +32,24 @@ def request(
     ] = "",
     item: Annotated[
         str,
-        typer.Option(help="Key of the item to send.", show_default="the first held-out item", rich_help_panel=_PANEL),
+        typer.Option(
+            metavar="KEY",
+            help="Key of the item to send.",
+            show_default="the first held-out item",
+            rich_help_panel=_PANEL,
+        ),
     ] = "",
     plan: Annotated[Path, typer.Option(help="Plan file that was applied.", rich_help_panel=_PANEL)] = DEFAULT_PLAN,
     timeout: Annotated[
         float, quantity(positive_duration_option, "Time to wait for the answer.", "1min", _PANEL)
     ] = 60.0,
-    output: Annotated[Path | None, typer.Option(help="File to write the output to.", rich_help_panel=OUTPUT)] = None,
     engine: Kind = "local",
     address: Address = DEFAULT_ADDRESS,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write the output to.", rich_help_panel=OUTPUT),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Send one request to the applied plan, and print its output.
@@ -58,7 +66,7 @@ def request(
     if file:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     with query_argument(), elapsed_time("waiting for the answer"):
-        report = workspace.attach(applied).request(query, data, item_key=item, timeout_s=timeout)
+        report = workspace.attach(applied).request(query, data, item=item, timeout=timeout)
     if output is not None:
         output.write_bytes(report.output_bytes())
     if json:

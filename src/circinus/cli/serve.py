@@ -48,7 +48,6 @@ def serve(
             "planned rate (1x disables).",
             "1x",
             _LADDERS,
-            name="--standby",
         ),
     ] = 1.0,
     interval: Annotated[
@@ -67,7 +66,6 @@ def serve(
             "Fraction of answers to audit against ground truth (or the most accurate configuration).",
             "1%; in a replay 0",
             _DRIFT,
-            name="--audit",
         ),
     ] = None,
     ground_truth: Annotated[
@@ -80,9 +78,6 @@ def serve(
     ground_truth_timeout: Annotated[
         float, quantity(positive_duration_option, "Time to wait for an answer's ground truth.", "1h", _DRIFT)
     ] = 3600.0,
-    state_file: StateFile = None,
-    http: Http = "",
-    no_http: NoHttp = False,
     metrics: Annotated[
         str,
         typer.Option(
@@ -99,7 +94,10 @@ def serve(
     ] = False,
     engine: Kind = "local",
     address: Address = DEFAULT_ADDRESS,
+    http: Http = "",
+    no_http: NoHttp = False,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
+    state_file: StateFile = None,
     json: Json = False,
 ) -> None:
     """Keep an engine at a plan until interrupted, and adapt to bursts, node failures, edits and drift.
@@ -145,10 +143,10 @@ def serve(
         else:
             _print_event(event, would=False, json=json)
             _print_standby(controller, standby_factor, err=json)
-    for warning in controller.warnings:
-        print_wrapped(progress_console() if json else console(), f"warning: {warning}", style="yellow")
 
     controller = workspace.control(plan, options, mode=mode, on_event=report, progress=progress_bar)
+    for warning in controller.warnings:
+        print_wrapped(progress_console() if json else console(), f"warning: {warning}", style="yellow")
     if dry_run:
         _print_standby(controller, standby_factor, err=json)
     controller.run()

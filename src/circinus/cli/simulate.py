@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from circinus.cli.options import (
     DEFAULT_PLAN,
+    TRAFFIC,
+    WARM_UP,
     Json,
     LoadFactor,
     PlanFile,
+    TrafficSeed,
     duration_option,
     positive_duration_option,
     quantity,
@@ -19,15 +20,12 @@ from circinus.cli.options import (
 
 def simulate(
     plan_file: PlanFile = DEFAULT_PLAN,
-    load_factor: LoadFactor = 1.0,
     duration: Annotated[
-        float | None, quantity(positive_duration_option, "Simulated time.", "1h, or less at high rates")
+        float | None, quantity(positive_duration_option, "Simulated time.", "1h, or less at high rates", TRAFFIC)
     ] = None,
-    warm_up: Annotated[
-        float | None,
-        quantity(duration_option, "Simulated warm-up time, excluded from the figures.", "a tenth of the time"),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed for arrivals and items.")] = 0,
+    warm_up: Annotated[float | None, quantity(duration_option, WARM_UP, "a tenth of the duration", TRAFFIC)] = None,
+    load_factor: LoadFactor = 1.0,
+    seed: TrafficSeed = 0,
     json: Json = False,
 ) -> None:
     """Simulate a plan request by request, through queues, batches and links, and check every SLO."""
@@ -36,11 +34,9 @@ def simulate(
     from circinus.reporting.simulation_table import simulation_table
 
     workspace, plan = open_plan(plan_file, shows_rejected=True, needs_store=True)
-    if warm_up is not None and duration is not None and not 0 <= warm_up < duration:
-        raise typer.BadParameter(f"the warm-up must be shorter than the simulated {duration:g} s, got {warm_up:g} s")
     with simulation_bar(progress_console()) as bar:
         report = workspace.simulate(
-            plan, load=load_factor, duration=duration, warm_up=warm_up, seed=seed, on_progress=bar
+            plan, load_factor=load_factor, duration=duration, warm_up=warm_up, seed=seed, on_progress=bar
         )
     if json:
         print_json("simulate", report.to_dict())

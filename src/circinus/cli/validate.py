@@ -22,7 +22,7 @@ def validate(
     from circinus.cli.output import elapsed_time, print_json
 
     with elapsed_time("checking the specification"):
-        report = Workspace(paths).validate(check_operators=not no_operators)
+        report = Workspace(paths).validate(operators=not no_operators)
     specification, summary = report.specification, report.to_dict()
     infrastructure = specification.infrastructure
     if json:

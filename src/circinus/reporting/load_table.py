@@ -66,7 +66,7 @@ def observation_text(observation: ServiceTimeObservation) -> str:
 def load_table(report: LoadReport) -> RenderableType:
     """Return a table with the measured and predicted quantities of each query, and verdicts on its SLOs."""
     title = f"Load test with {report.arrivals} traffic ({report.mode} mode)"
-    predicted = "predicted" if report.rate_factor == 1 else "predicted\nat 1x load"
+    predicted = "predicted" if report.load_factor == 1 else "predicted\nat 1x load"
     table = make_table(None, ("query", "SLO"), ("measured", "bounds", predicted, "met"), one_line=True)
     table.columns[3].no_wrap = False
     for query in report.queries:
@@ -170,7 +170,7 @@ def _notes(report: LoadReport) -> list[Text]:
             f"{report.total_weight:g}; deployments cost {format_usd_per_h(report.deployments_cost_usd_per_h)} "
             f"without transfers; "
             f"{format_duration(report.duration_s)} measured after {format_duration(report.warm_up_s)} of warm-up at "
-            f"{report.rate_factor:g}x load, seed {report.seed}"
+            f"{report.load_factor:g}x load, seed {report.seed}"
         )
     ]
     if report.verdicts.get(SloVerdict.UNSURE):
@@ -286,7 +286,7 @@ def _excess_text(report: LoadReport) -> str:
 
 def _exceeding(report: LoadReport) -> list[QueryMeasurement]:
     """Return the queries with latencies above the plan's bounds, which are those at the planned load."""
-    return [query for query in report.queries if report.rate_factor <= 1 and _excess_s(query) > 0]
+    return [query for query in report.queries if report.load_factor <= 1 and _excess_s(query) > 0]
 
 
 def _excess_s(query: QueryMeasurement) -> float:

@@ -39,9 +39,9 @@ def simulation_table(
     """
     names = MetricNames(metrics or {}, [outcome.query for outcome in report.queries])
     tables = (_query_table(report, predicted, rejected, names, details) for details in (2, 1, 0))
-    title = Text(f"Simulation at {report.load:g}x load", "italic")
+    title = Text(f"Simulation at {report.load_factor:g}x load", "italic")
     beyond = filter(
-        None, (_beyond_text(outcome, predicted.get(outcome.query), report.load) for outcome in report.queries)
+        None, (_beyond_text(outcome, predicted.get(outcome.query), report.load_factor) for outcome in report.queries)
     )
     return Group(title, FirstFitting(*tables), *beyond, Text(), _stations(report), *_notes(report))
 
@@ -62,7 +62,12 @@ def _query_table(
         metrics: names of the metrics.
         details: 2 for the SLOs and the number of requests, 1 for that number.
     """
-    columns = ("requests", "latency (bounds)", f"predicted{'' if report.load == 1 else ' at 1x'}", metrics.column)
+    columns = (
+        "requests",
+        "latency (bounds)",
+        f"predicted{'' if report.load_factor == 1 else ' at 1x'}",
+        metrics.column,
+    )
     table = make_table(None, ("query",), (), one_line=True)
     table.columns[0].no_wrap = True
     for title in columns[details == 0 :]:

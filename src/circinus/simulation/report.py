@@ -140,7 +140,7 @@ class SimulationReport:
     """Outcomes of all queries, deployments and links in a simulation."""
 
     seed: int
-    load: float
+    load_factor: float
     """Factor of the queries' rates."""
     duration_s: float
     """Simulated duration of arrivals, including the warm-up."""

@@ -38,7 +38,7 @@ def simulate(
     *,
     duration_s: float | None = None,
     warm_up_s: float | None = 0.0,
-    load: float = 1.0,
+    load_factor: float = 1.0,
     seed: int = 0,
     unserved_weight: float = 0.0,
     on_progress: Callable[[Progress], None] | None = None,
@@ -53,7 +53,7 @@ def simulate(
         duration_s: simulated duration of arrivals; None: one hour, or less at rates at which that would take long.
         warm_up_s: warm-up time below `duration_s`; its requests are excluded from the outcomes of queries. None: a
             tenth of the duration.
-        load: factor of the queries' rates.
+        load_factor: factor of the queries' rates.
         seed: random seed of arrivals and items.
         unserved_weight: weight of queries without a plan, for the total weight.
         on_progress: progress callback, called after each window of simulated time.
@@ -62,9 +62,9 @@ def simulate(
     Raises:
         PlanningError: the plans cannot be simulated, or there would be too many executions.
     """
-    _check(planned, load)
+    _check(planned, load_factor)
     started_s = clock()
-    loaded = [replace(query, arrivals=query.arrivals.scaled(load)) for query in planned]
+    loaded = [replace(query, arrivals=query.arrivals.scaled(load_factor)) for query in planned]
     model = build_model(loaded, replicas, network)
     executions_per_s = sum(
         query.arrivals.rate_per_s * len(its_model.visits)
@@ -84,7 +84,7 @@ def simulate(
     stations = _stations(model, simulation)
     return SimulationReport(
         seed=seed,
-        load=load,
+        load_factor=load_factor,
         duration_s=duration_s,
         warm_up_s=warm_up_s,
         queries=queries,
@@ -98,15 +98,16 @@ def simulate(
     )
 
 
-def _check(planned: Sequence[PlannedQuery], load: float) -> None:
+def _check(planned: Sequence[PlannedQuery], load_factor: float) -> None:
     if not planned:
         raise PlanningError(
             "no query has a plan to simulate",
             code="plan.no_served_query",
             hint="Run `circinus explain` to see why each query was rejected.",
         )
-    if not load > 0:
-        raise PlanningError(f"found the load {load:g}, expected one above 0", code="simulation.invalid_load")
+    if not load_factor > 0:
+        reason = f"found the load factor {load_factor:g}, expected one above 0"
+        raise PlanningError(reason, code="simulation.invalid_load_factor")
 
 
 def _check_times(duration_s: float, warm_up_s: float, executions_per_s: float) -> None:

@@ -40,7 +40,7 @@ def load_section(content: ReportContent) -> Html:
         f"{load['promises']} promises: {counts}. "
         f"Goodput as measured: {load['goodput']:g} of weight {load['total_weight']:g}; "
         f"{format_duration(load['duration_s'])} of {load['arrivals']} traffic in mode {load['mode']} at "
-        f"{load['rate_factor']:g}× load."
+        f"{load['load_factor']:g}× load."
     )
     metric = MetricNames(content.specification.metric_names, content.assignments).column
     heads = ("query", "SLOs", "latency predicted", "measured", "limit", f"{metric} predicted", "measured", "limit")

@@ -28,7 +28,7 @@ def _loads(content: ReportContent, what_if: WhatIf) -> Iterator[Html]:
     if not what_if.loads:
         return
     first = what_if.loads[0]
-    planned = sum(report.load < 1 for report in what_if.loads)
+    planned = sum(report.load_factor < 1 for report in what_if.loads)
 
     def row(name: str, at_1x: str, simulated: Iterable[str]) -> tuple[str, ...]:
         cells = list(simulated)
@@ -44,7 +44,9 @@ def _loads(content: ReportContent, what_if: WhatIf) -> Iterator[Html]:
         as_planned = f"{format_duration(estimate.latency_s.value)} ≤ {bound}"
         rows.append(row(outcome.query, as_planned, outcomes))
     yield element("h3", "This plan under other loads")
-    yield table(row("query", "1× load, as planned", (f"{report.load:g}× load" for report in what_if.loads)), rows)
+    yield table(
+        row("query", "1× load, as planned", (f"{report.load_factor:g}× load" for report in what_if.loads)), rows
+    )
     yield paragraph(
         f"One simulation at each other load, request by request, of {format_duration(first.duration_s)} with seed "
         f"{first.seed}, on measured times and without a controller; latencies are at the percentile of the SLO, with "

@@ -16,7 +16,7 @@ from circinus.serving.loadtest.slo_bounds import SloVerdict
 from circinus.specification import Deployment, SloKind, Slos
 from circinus.statistics.interval import Interval
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class LoadReport:
     arrivals: str
     """Arrival processes of the served queries (`poisson`, `bursty and poisson`), or the name of the trace file."""
     seed: int
-    rate_factor: float
+    load_factor: float
     warm_up_s: float
     duration_s: float
     """Measured seconds, after the warm-up."""

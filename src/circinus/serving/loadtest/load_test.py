@@ -35,21 +35,21 @@ class LoadSpec:
     """Traffic and duration of a load test."""
 
     duration_s: float
-    """Measured seconds. Arrivals of a trace after warm-up + duration are not sent."""
+    """Measured seconds. Arrivals of a file after warm-up + duration are not sent."""
     warm_up_s: float = 0.0
     """Seconds at the start that are excluded from measurements."""
-    rate_factor: float = 1.0
-    """Factor of each query's rate; burst durations stay, a trace is played faster."""
+    load_factor: float = 1.0
+    """Factor of each query's rate; burst durations stay, a file is played faster."""
     seed: int = 0
-    trace: Path | None = None
+    arrivals: Path | None = None
     """CSV file (`time_s,query`) that replaces the queries' arrival processes."""
     drain_timeout_s: float = 30.0
     """Waiting time for answers after the last request; later ones count as unanswered."""
 
     def __post_init__(self) -> None:
-        if not (self.duration_s > 0 and self.warm_up_s >= 0 and self.rate_factor > 0 and self.drain_timeout_s >= 0):
+        if not (self.duration_s > 0 and self.warm_up_s >= 0 and self.load_factor > 0 and self.drain_timeout_s >= 0):
             raise ServingError(
-                f"duration and rate factor must be positive, warm-up and drain timeout not negative, got {self}",
+                f"duration and load factor must be positive, warm-up and drain timeout not negative, got {self}",
                 code="load.invalid_settings",
             )
 
@@ -83,7 +83,7 @@ async def run_load_test(
 
     Raises:
         ServingError: a served pipeline has no items, or the engine lacks a route.
-        SpecError: the trace is invalid.
+        SpecError: the file of arrivals is invalid.
     """
     before = await _check_routes(engine, matching)
     mode = before.mode
@@ -121,9 +121,9 @@ async def run_load_test(
         learning = observe_service_times(specification, matching, run, expected)
     return LoadReport(
         mode=str(mode),
-        arrivals=_kinds(specification, matching) if traffic.trace is None else traffic.trace.name,
+        arrivals=_kinds(specification, matching) if traffic.arrivals is None else traffic.arrivals.name,
         seed=traffic.seed,
-        rate_factor=traffic.rate_factor,
+        load_factor=traffic.load_factor,
         warm_up_s=traffic.warm_up_s,
         duration_s=traffic.duration_s,
         queries=queries,
@@ -162,12 +162,12 @@ def _kinds(specification: Specification, matching: Matching) -> str:
 def _arrivals(specification: Specification, matching: Matching, traffic: LoadSpec) -> tuple[Arrival, ...]:
     served = matching.served
     total_s = traffic.warm_up_s + traffic.duration_s
-    if traffic.trace is None:
+    if traffic.arrivals is None:
         processes = {query.name: arrival_process(query) for query in specification.queries if query.name in served}
-        scaled = {query: process.scaled(traffic.rate_factor) for query, process in processes.items()}
+        scaled = {query: process.scaled(traffic.load_factor) for query, process in processes.items()}
         return sample_arrivals(scaled, total_s, traffic.seed)
-    trace = read_trace(traffic.trace, {query.name for query in specification.queries})
-    played = (Arrival(arrival.time_s / traffic.rate_factor, arrival.query) for arrival in trace)
+    trace = read_trace(traffic.arrivals, {query.name for query in specification.queries})
+    played = (Arrival(arrival.time_s / traffic.load_factor, arrival.query) for arrival in trace)
     return tuple(arrival for arrival in played if arrival.time_s < total_s and arrival.query in served)
 
 
@@ -210,7 +210,7 @@ def _items_of_test(
     duration_s: float,
 ) -> list[str]:
     """Return the item of each measured request of a query in a test of another duration; of a trace none."""
-    if traffic.trace is not None:
+    if traffic.arrivals is not None:
         return []
     (spec,) = (spec for spec in specification.queries if spec.name == query)
     arrivals = _arrivals(replace(specification, queries=(spec,)), matching, replace(traffic, duration_s=duration_s))
