@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def test_reasons_of_rejections_name_the_metric(workspace: c.Workspace) -> None:
 
 @pytest.mark.parametrize("duration", ["30 seconds", "2m", "", "-5s", -5, math.nan, math.inf])
 def test_what_is_no_duration_has_a_code(duration: Duration) -> None:
-    with raises_code(c.CircinusError, "duration.invalid") as caught:
+    with raises_code(c.CircinusError, "usage.invalid_value") as caught:
         seconds(duration)
     assert caught.value.hint
 
@@ -156,18 +157,34 @@ def test_a_column_may_begin_with_many_empty_cells() -> None:
     assert list(Sparse().to_frame()["latency_s"])[-1] == 0.5
 
 
-def test_an_unknown_mode_names_the_modes(workspace: c.Workspace) -> None:
-    plan = workspace.load_plan()
-    for use in (workspace.deploy, workspace.control):
-        with raises_code(c.ServingError, "mode.unknown") as caught:
-            use(plan, mode="reply")  # type: ignore[operator]
-        assert "replay" in caught.value.hint
-
-
-def test_an_unknown_engine_names_the_engines() -> None:
-    with raises_code(c.CircinusError, "engine.unknown") as caught:
-        c.Workspace(engine="Ray")  # type: ignore[arg-type]
-    assert "ray" in caught.value.hint
+def test_a_wrong_value_has_the_name_of_its_argument(workspace: c.Workspace) -> None:
+    plan: Any = workspace.load_plan()
+    attached = workspace.attach(plan)
+    wrong: list[tuple[str, Callable[..., object], Any]] = [
+        ("load_factor", partial(workspace.simulate, plan), -1),
+        ("load_factor", attached.load_test, "2x"),
+        ("duration", partial(workspace.simulate, plan), 0),
+        ("duration", attached.load_test, "10 apples"),
+        ("seed", partial(workspace.simulate, plan), -1),
+        ("items", attached.load_test, 0),
+        ("items", partial(workspace.deploy, plan, mode="replay"), 0.5),
+        ("mode", partial(workspace.deploy, plan), "reply"),
+        ("mode", partial(workspace.control, plan), "reply"),
+        ("timeout", partial(attached.request, "archive"), math.nan),
+        ("budget", workspace.plan, "2m"),
+        ("interval", c.ControlOptions, 0),
+        ("audit_rate", c.ControlOptions, 2),
+        ("engine", c.Workspace, "Ray"),
+        ("kind", lambda **kind: list(workspace.engine.events(**kind)), "stepp"),
+        ("metrics", c.ControlOptions, 9000),
+        ("max_changes", partial(workspace.plan, incumbent=plan), -1),
+        ("plan", workspace.simulate, "plan.json"),
+        ("sources", workspace.plan, {"mend": "mend.trace"}),
+    ]
+    for name, call, value in wrong:
+        with raises_code(c.CircinusError, "usage.invalid_value") as caught:
+            call(**{name: value})
+        assert caught.value.location == name
 
 
 def test_sources_are_not_measured_on_ray(workspace: c.Workspace) -> None:

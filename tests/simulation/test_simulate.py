@@ -149,8 +149,6 @@ def test_what_cannot_be_simulated_is_told() -> None:
         simulate([], {}, instance.network, duration_s=1.0)
     with raises_code(PlanningError, "simulation.invalid_duration"):
         simulate([planned], replicas, instance.network, duration_s=1.0, warm_up_s=1.0)
-    with raises_code(PlanningError, "simulation.invalid_load_factor"):
-        simulate([planned], replicas, instance.network, load_factor=0.0)
     with raises_code(PlanningError, "simulation.too_large"):
         simulate([planned], replicas, instance.network, duration_s=1e12)
     with raises_code(PlanningError, "deployment.no_replica"):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from circinus.api.plan_source import PlanFileSource
 from circinus.api.progress import ProgressFactory, no_progress
-from circinus.api.quantities import AnyPath, Duration, seconds
+from circinus.api.quantities import AnyPath, Duration, count, factor, fraction, listen_address, seconds
 from circinus.api.synchronous import run
 from circinus.control.controller import Controller
 from circinus.control.dry_run import DryRunEngine
@@ -69,6 +69,17 @@ class ControlOptions:
     dry_run: bool = False
     """True to report decisions without applying them."""
 
+    def __post_init__(self) -> None:
+        factor(self.standby_factor, "standby_factor")
+        for name in ("interval", "dwell", "ground_truth_timeout"):
+            seconds(getattr(self, name), name, above_zero=True)
+        if self.audit_rate is not None:
+            fraction(self.audit_rate, "audit_rate")
+        if self.items is not None:
+            count(self.items, "items", minimum=1)
+        if self.metrics is not None:
+            listen_address(self.metrics, "metrics")
+
 
 class PlanController:
     """Controller of a plan: keeps an engine at it, moves queries along their ladders, and plans again after changes.
@@ -103,6 +114,11 @@ class PlanController:
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         """Event loop of the control loop, and the event that ends it."""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Operators whose recordings for a replay other programs disturbed; see `DeployedPlan.warnings`."""
+        return self._source.warnings
+
     def run(self) -> None:
         """Control the engine until `stop`, Ctrl-C or SIGTERM; may be called again afterwards.
 
@@ -113,11 +129,6 @@ class PlanController:
 
     async def run_async(self) -> None:
         """Control the engine until `stop` or cancellation, in the running event loop.
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Operators whose recordings for a replay other programs disturbed; see `DeployedPlan.warnings`."""
-        return self._source.warnings
 
         Raises:
             ServingError: another controller holds the lease, a dry run finds no engine, or metrics cannot be served.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from circinus.api.load_test import run_load_test
 from circinus.api.progress import ProgressFactory, no_progress
-from circinus.api.quantities import AnyPath, Duration, seconds
+from circinus.api.quantities import AnyPath, Duration, count, factor, seconds
 from circinus.api.synchronous import run
 from circinus.api.traffic_items import record_configurations, select_traffic_items
 from circinus.errors import ServingError
@@ -113,7 +113,7 @@ class DeployedPlan:
 
         async def send() -> Response:
             async with self._engine.connected() as engine:
-                return await asyncio.wait_for(engine.submit(request), seconds(timeout))
+                return await asyncio.wait_for(engine.submit(request), seconds(timeout, "timeout"))
 
         return run(send)
 
@@ -141,7 +141,7 @@ class DeployedPlan:
         """
         from circinus.api.single_request import RequestReport, find_item, parse_input, pipeline_of, pools_of
 
-        timeout_s = seconds(timeout)
+        timeout_s = seconds(timeout, "timeout", above_zero=True)
         inputs = {operator.name: operator.after for operator in pipeline_of(self._opened, query).topological_order()}
         status = self.status()
         if data is None:
@@ -191,11 +191,13 @@ class DeployedPlan:
             >>> report.measured.load_factor, report["typing-aid"].requests > 0
             (2.0, True)
         """
+        if items is not None:
+            count(items, "items", minimum=1)
         spec = LoadSpec(
-            seconds(duration),
-            warm_up_s=seconds(warm_up),
-            load_factor=load_factor,
-            seed=seed,
+            seconds(duration, above_zero=True),
+            warm_up_s=seconds(warm_up, "warm_up"),
+            load_factor=factor(load_factor, "load_factor"),
+            seed=count(seed, "seed"),
             arrivals=None if arrivals is None else Path(arrivals),
         )
         return run_load_test(
@@ -234,6 +236,8 @@ def deploy(
         ServingError: the plan does not fit the machine or cluster, or a replica does not start.
     """
     opened.require_served_query()
+    if items is not None:
+        count(items, "items", minimum=1)
     specification, store = opened.specification, opened.store
     warnings: tuple[str, ...] = ()
     if Mode(mode) is Mode.REPLAY:

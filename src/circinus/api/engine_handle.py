@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from circinus.api.defaults import DEFAULT_ADDRESS, EngineKind, HttpAddress
+from circinus.api.quantities import choice, count, listen_address
 from circinus.api.synchronous import outside_loop, run
 from circinus.errors import CircinusError, ProfileError, ServingError
 from circinus.serving.local import DEFAULT_RUN_FOLDER
@@ -73,19 +74,16 @@ class EngineHandle(ABC):
         Raises:
             CircinusError: there is no such kind.
         """
-        kinds = {handle.kind: handle for handle in EngineHandle.__subclasses__()}
+        kinds: dict[str, type[EngineHandle]] = {handle.kind: handle for handle in EngineHandle.__subclasses__()}
         if http is False and kind == "ray":
             raise CircinusError(
                 "Ray Serve always takes requests over HTTP",
                 code="engine.http_on_ray",
                 hint="Use --no-http with the local engine only.",
             )
-        for name, handle in kinds.items():
-            if name == kind:
-                return handle(run_dir, address, http)
-        raise CircinusError(
-            f"found engine {kind!r}", code="engine.unknown", hint=f"Choose one of {', '.join(map(repr, kinds))}."
-        )
+        if http is not None and http is not False:
+            listen_address(http, "http")
+        return kinds[choice(kind, "engine", kinds)](run_dir, address, http)
 
     @property
     @abstractmethod
@@ -175,10 +173,11 @@ class EngineHandle(ABC):
         Raises:
             ServingError: there is no state file.
         """
-        from circinus.control.state_store import ControlStateStore
+        from circinus.control.state_store import ControlStateStore, EventKind
 
+        kind = None if kind is None else choice(kind, "kind", tuple(EventKind))
         with closing(ControlStateStore.open_existing(state_file or self.state_file)) as store:
-            yield from select_events(store, last, kind, follow=follow)
+            yield from select_events(store, count(last, "last"), kind, follow=follow)
 
     @property
     @abstractmethod

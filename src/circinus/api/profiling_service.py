@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circinus.api.progress import ProgressFactory, no_progress
+from circinus.api.quantities import argument_error
 from circinus.api.reports import ProfileReport
 from circinus.errors import OperatorError, ProfileError
 from circinus.operators.process_output import output_folder
 from circinus.planning.sampler import make_sampler
 from circinus.profiling import load_observations, load_profile
+from circinus.specification.diagnostics import describe
 
 if TYPE_CHECKING:
     from circinus.api.engine_handle import EngineHandle
@@ -73,6 +75,7 @@ def profile_pipelines(
     """
     from circinus.profiling import LocalBackend, operator_timeout_s, profile_pipeline
 
+    _require_backends(sources)
     targets = engine.profiling_targets(specification, declared_speeds=declared_speeds)
     default_source = (
         LocalBackend(specification.module_paths, output_folder(store)) if targets is None else targets.reference
@@ -115,6 +118,13 @@ def profile_pipelines(
         if name in sharing:
             report(profiles[name])
     return ProfileReport(profiles, specification, _observations(store, profiles))
+
+
+def _require_backends(sources: object) -> None:
+    for backend in sources.values() if isinstance(sources, Mapping) else (sources,):
+        if not hasattr(backend, "addresses"):
+            expected = "pipelines with a measurement backend each"
+            raise argument_error("sources", describe(backend), expected, "Use `TraceBackend(load_trace(file))`.")
 
 
 def _sharing(specification: Specification, names: Collection[str]) -> set[str]:
@@ -243,13 +253,15 @@ def load_profiles(
         ProfileError: a pipeline was never profiled, or the store cannot be read.
         OperatorError: the code of an operator is not found.
     """
+    sources = sources or {}
+    _require_backends(sources)
     return {
         name: load_profile(
             specification,
             name,
             store,
             seed=seed,
-            source=(sources or {}).get(name),
+            source=sources.get(name),
             with_verdicts=with_verdicts,
             explorer=make_sampler(specification, name),
         )
@@ -281,6 +293,7 @@ def calibrate_pipelines(
     """Measure this machine's relative speed against profiles that another machine put into the store."""
     from circinus.profiling import calibrate
 
+    _require_backends(sources)
     calibrations = []
     for name in names:
         source = sources.get(name)

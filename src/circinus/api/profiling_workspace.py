@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from circinus.api.defaults import DEFAULT_ADDRESS, EngineKind, HttpAddress
 from circinus.api.engine_handle import EngineHandle
 from circinus.api.progress import ProgressFactory, no_progress
-from circinus.api.quantities import AnyPath, Duration, seconds
+from circinus.api.quantities import AnyPath, Duration, count, seconds
 from circinus.errors import ProfileError, SpecError
 from circinus.operators.registry import refuse_during_import
 from circinus.serving.local import DEFAULT_RUN_FOLDER
@@ -51,7 +51,7 @@ class ProfilingWorkspace:
         else:
             self._paths = [Path(path) for path in specification]
         self.store = self._folder / ".circinus" / "profiles.sqlite" if store is None else Path(store)
-        self.seed = seed
+        self.seed = count(seed, "seed")
         self.engine = EngineHandle.of(engine, DEFAULT_RUN_FOLDER if run_dir is None else Path(run_dir), address, http)
         """Handle of the engine: its status, its end, and the events of its controller."""
 
@@ -135,7 +135,7 @@ class ProfilingWorkspace:
             self._pipelines(pipelines),
             self.store,
             self.engine,
-            budget_s=None if budget is None else seconds(budget),
+            budget_s=None if budget is None else seconds(budget, "budget"),
             seed=self.seed,
             exhaustive=exhaustive,
             declared_speeds=declared_speeds,
@@ -280,6 +280,7 @@ class ProfilingWorkspace:
 
     def _pipelines(self, names: Collection[str] | None) -> list[str]:
         present = list(self.specification.pipelines)
+        names = [names] if isinstance(names, str) else names
         for name in names or ():
             if name not in present:
                 raise ProfileError(

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circinus.api.profiling_workspace import ProfilingWorkspace
-from circinus.api.quantities import AnyPath, Duration, seconds
+from circinus.api.quantities import AnyPath, Duration, argument_error, seconds
+from circinus.specification.diagnostics import describe
 
 if TYPE_CHECKING:
     from circinus.api.plan_context import LoadedPlan
     from circinus.api.plans import Plan
     from circinus.api.reports import LoadReport
+    from circinus.matching import PlanFile
 
 
 class ReportingWorkspace(ProfilingWorkspace):
@@ -55,10 +57,23 @@ class ReportingWorkspace(ProfilingWorkspace):
         state = self.engine.state_file if state_file is None else Path(state_file)
         if state_file is not None:
             require_file(state, "the state file of a controller")
-        opened, what_if_s = self._opened(plan, compares_code=False), seconds(what_if)
+        opened, what_if_s = self._opened(plan, compares_code=False), seconds(what_if, "what_if")
         return write_report(opened, Path(output), load, state, what_if_s=what_if_s, on_progress=on_progress)
 
     def _opened(self, plan: Plan, *, compares_code: bool = True) -> LoadedPlan:
         from circinus.api.plan_context import LoadedPlan
 
-        return LoadedPlan.of(plan.file, self.specification, self.store, plan.path, compares_code=compares_code)
+        return LoadedPlan.of(file_of(plan), self.specification, self.store, plan.path, compares_code=compares_code)
+
+
+def file_of(plan: Plan, name: str = "plan") -> PlanFile:
+    """Return what a plan file has of a plan.
+
+    Raises:
+        CircinusError: it is no plan, such as the path of one.
+    """
+    from circinus.api.plans import Plan
+
+    if not isinstance(plan, Plan):
+        raise argument_error(name, describe(plan), "a plan", "Read a plan file with `load_plan`.")
+    return plan.file

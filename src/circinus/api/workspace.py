@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 from circinus.api.defaults import DEFAULT_ADDRESS, DEFAULT_PLAN, DeploymentMode
 from circinus.api.profiling_workspace import Sources
 from circinus.api.progress import ProgressFactory, no_progress
-from circinus.api.quantities import AnyPath, Duration, seconds
-from circinus.api.reporting_workspace import ReportingWorkspace
-from circinus.errors import ServingError
+from circinus.api.quantities import AnyPath, Duration, choice, count, factor, price, seconds
+from circinus.api.reporting_workspace import ReportingWorkspace, file_of
 
 if TYPE_CHECKING:
     from circinus.api.control import ControlOptions, PlanController
@@ -142,7 +141,10 @@ class Workspace(ReportingWorkspace):
                 raise KeyboardInterrupt
         running = None
         if incumbent is not None:
-            running = Incumbent.of(incumbent.matching, change_usd_per_h=churn_price_usd_per_h, max_changes=max_changes)
+            matching = file_of(incumbent, "incumbent").matching
+            churn_usd_per_h = price(churn_price_usd_per_h, "churn_price_usd_per_h")
+            max_changes = None if max_changes is None else count(max_changes, "max_changes")
+            running = Incumbent.of(matching, change_usd_per_h=churn_usd_per_h, max_changes=max_changes)
         path = None if output is None else Path(output)
         result = make_plan(
             self.specification,
@@ -150,7 +152,7 @@ class Workspace(ReportingWorkspace):
             self.store,
             seed=self.seed,
             running=running,
-            time_limit_s=None if time_limit is None else seconds(time_limit),
+            time_limit_s=None if time_limit is None else seconds(time_limit, "time_limit"),
             sources=sources,
             corrected=corrections,
         )
@@ -207,7 +209,7 @@ class Workspace(ReportingWorkspace):
         from circinus.api.plans import FrontierReport
 
         chosen = self._query(query)
-        corrections = None if plan is None else plan.file.corrections
+        corrections = None if plan is None else file_of(plan).corrections
         frontier = query_frontier(self.specification, chosen, self.store, seed=self.seed, corrections=corrections)
         return FrontierReport(frontier, plan, self.specification.pipelines[chosen.pipeline].metric.name)
 
@@ -238,7 +240,7 @@ class Workspace(ReportingWorkspace):
         from circinus.matching import require_fresh
 
         added, path = self._query(query), None if output is None else Path(output)
-        require_fresh(plan.file, self.specification)
+        require_fresh(file_of(plan), self.specification)
         return admit(self._opened(plan), self.specification, added, plan, output=path, sources=sources or {})
 
     def explain(self, plan: Plan, queries: Collection[str] | None = None) -> Explanation:
@@ -258,6 +260,7 @@ class Workspace(ReportingWorkspace):
         """
         from circinus.api.plans import Explanation
 
+        queries = [queries] if isinstance(queries, str) else queries
         opened = self._opened(plan)
         plan = replace(plan, file=opened.plan_set)
         decided = [*plan, *plan.rejected]
@@ -304,10 +307,10 @@ class Workspace(ReportingWorkspace):
 
         return SimulationReport(
             self._opened(plan).simulate(
-                load_factor=load_factor,
-                duration_s=None if duration is None else seconds(duration),
-                warm_up_s=None if warm_up is None else seconds(warm_up),
-                seed=seed,
+                load_factor=factor(load_factor, "load_factor"),
+                duration_s=None if duration is None else seconds(duration, above_zero=True),
+                warm_up_s=None if warm_up is None else seconds(warm_up, "warm_up"),
+                seed=count(seed, "seed"),
                 on_progress=on_progress,
             ),
             self.specification.metric_names,
@@ -434,11 +437,8 @@ class Workspace(ReportingWorkspace):
     def _fresh(self, plan: Plan, mode: str) -> LoadedPlan:
         from circinus.matching import require_fresh
 
-        if mode not in get_args(DeploymentMode):
-            modes = ", ".join(map(repr, get_args(DeploymentMode)))
-            raise ServingError(f"found mode {mode!r}", code="mode.unknown", hint=f"Choose one of {modes}.")
-        store = self.store if mode == "replay" else None
-        require_fresh(plan.file, self.specification, profile_store=store)
+        store = self.store if choice(mode, "mode", get_args(DeploymentMode)) == "replay" else None
+        require_fresh(file_of(plan), self.specification, profile_store=store)
         return self._opened(plan)
 
     def _query(self, name: str) -> Query:

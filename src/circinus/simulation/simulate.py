@@ -62,7 +62,7 @@ def simulate(
     Raises:
         PlanningError: the plans cannot be simulated, or there would be too many executions.
     """
-    _check(planned, load_factor)
+    _require_planned(planned)
     started_s = clock()
     loaded = [replace(query, arrivals=query.arrivals.scaled(load_factor)) for query in planned]
     model = build_model(loaded, replicas, network)
@@ -98,16 +98,13 @@ def simulate(
     )
 
 
-def _check(planned: Sequence[PlannedQuery], load_factor: float) -> None:
+def _require_planned(planned: Sequence[PlannedQuery]) -> None:
     if not planned:
         raise PlanningError(
             "no query has a plan to simulate",
             code="plan.no_served_query",
             hint="Run `circinus explain` to see why each query was rejected.",
         )
-    if not load_factor > 0:
-        reason = f"found the load factor {load_factor:g}, expected one above 0"
-        raise PlanningError(reason, code="simulation.invalid_load_factor")
 
 
 def _check_times(duration_s: float, warm_up_s: float, executions_per_s: float) -> None:
