@@ -46,6 +46,14 @@ def test_help_of_options_is_a_capitalised_phrase(name: str) -> None:
         assert help_text[0].isupper() or parameter.help.startswith("`"), (name, parameter.name)
 
 
+@pytest.mark.parametrize("name", sorted(SUMMARIES.keys() - {"render"}))
+def test_types_are_written_as_metavars_are(name: str) -> None:
+    context = typer.Context(COMMANDS[name])
+    for parameter in COMMANDS[name].get_params(context):
+        shown = parameter.display_type_rich(context)
+        assert "|" in shown or shown == shown.upper(), (name, parameter.name)
+
+
 @pytest.mark.parametrize("width", [80, 100])
 @pytest.mark.parametrize("arguments", [(), *((name,) for name in SUMMARIES), ("render", "kubernetes")])
 def test_help_fits_the_terminal(

@@ -34,10 +34,9 @@ _TYPES = {
     "<list[str]>": "TEXT",
     "<path>": "FILE",
     "<list[Path]>": "FILE",
-    "<directory>": "FOLDER",
 }
 """Type in the help of Typer -> type as metavars are written; flags have none."""
-_ARGUMENTS = {"paths": "PATH", "file": "FILE"}
+_ARGUMENTS = {"paths": "PATH", "folder": "FOLDER", "file": "FILE"}
 """Argument -> type where it is more or less than its Python type."""
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(file_okay=False, help="Folder to write to; created if missing.")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; created if missing.")] = Path(),
     json: Json = False,
 ) -> None:
     """Write a small working application: a pipeline, operators, infrastructure and queries."""

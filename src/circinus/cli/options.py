@@ -48,7 +48,7 @@ RunDir = Annotated[
     Path,
     typer.Option(
         "--run-dir",
-        file_okay=False,
+        metavar="FOLDER",
         help="Run directory of the local engine.",
         envvar="CIRCINUS_RUN_DIR",
         rich_help_panel=ENGINE,
