@@ -34,7 +34,7 @@ def plan_file(application: Path) -> Any:
 def test_nothing_changes_where_nothing_changed(application: Path) -> None:
     before = plan_file(application)
     data = answer("plan", cwd=application, kind="plan")
-    assert data["incumbent"] == "plan.json"
+    assert data["from"] == "plan.json"
     assert data["changes"] == {
         "unchanged": ["archive", "typing-aid"], "changed": [], "stopped": [], "new": [], "removed": [],
     }  # fmt: skip
@@ -65,22 +65,22 @@ def test_from_another_file_and_afresh(application: Path, tmp_path: Path) -> None
     shutil.copy(application / "plan.json", kept)
     error = answer("explain", str(kept), cwd=application, kind="error", code=2)
     assert (error["code"], error["location"]) == ("plan.missing_specification", str(kept))
-    data = answer("plan", "--incumbent", str(kept), "-o", str(tmp_path / "new.json"), cwd=application, kind="plan")
-    assert data["incumbent"] == str(kept)
+    data = answer("plan", "--from", str(kept), "-o", str(tmp_path / "new.json"), cwd=application, kind="plan")
+    assert data["from"] == str(kept)
     assert data["changes"]["changed"] == []
     data = answer("plan", "--from-scratch", cwd=application, kind="plan")
-    assert data["incumbent"] is None
+    assert data["from"] is None
     assert data["changes"] is None
-    run = run_circinus("plan", "--from-scratch", "--incumbent", str(kept), cwd=application)
+    run = run_circinus("plan", "--from-scratch", "--from", str(kept), cwd=application)
     assert run.returncode == 2
     assert (
         answer("plan", "--diff", "-o", "none.json", cwd=application, kind="error", code=1)["code"]
         == "plan.no_incumbent"
     )
-    assert "--from-scratch and --incumbent are mutually exclusive" in " ".join(run.stderr.split())
+    assert "--from-scratch and --from are mutually exclusive" in " ".join(run.stderr.split())
     run = run_circinus("plan", "--diff", "--from-scratch", "--json", cwd=application)
     data = json.loads(run.stdout)["data"]
-    assert data["incumbent"] == "plan.json"
+    assert data["from"] == "plan.json"
     is_changed = any(names for change, names in data["changes"].items() if change != "unchanged")
     assert run.returncode == 4 * is_changed
 
@@ -110,7 +110,7 @@ def test_a_bound_on_changes_and_its_price(application: Path) -> None:
 def test_a_previous_plan_that_cannot_be_read(application: Path, damage: Any, message: str) -> None:
     path = application / "plan.json"
     path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
-    run = run_circinus("plan", "--incumbent", "plan.json", "-o", "new.json", cwd=application)
+    run = run_circinus("plan", "--from", "plan.json", "-o", "new.json", cwd=application)
     assert run.returncode == 1
     assert "plan.json" in run.stderr
     assert message in in_one_line(run.stderr)
@@ -122,7 +122,7 @@ def test_a_previous_plan_that_cannot_be_read(application: Path, damage: Any, mes
 
 
 def test_a_previous_plan_that_is_not_there(application: Path) -> None:
-    run = run_circinus("plan", "--incumbent", "nowhere.json", cwd=application)
+    run = run_circinus("plan", "--from", "nowhere.json", cwd=application)
     assert run.returncode == 2
     assert "nowhere.json: no such file" in in_one_line(run.stderr)
 

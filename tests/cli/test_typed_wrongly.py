@@ -105,7 +105,7 @@ def test_a_duration_without_a_unit_is_one_of_seconds() -> None:
         (("render", "kubernetes", "nope.json"), 2),
         (("explain", "nope.json"), 2),
         (("plan", "--store", "nope.sqlite"), 2),
-        (("plan", "--incumbent", "nope.json"), 2),
+        (("plan", "--from", "nope.json"), 2),
         (("explain",), 1),  # nothing was typed wrongly, there only is no plan yet
     ],
 )

@@ -132,7 +132,7 @@ class Plan(Result, Mapping[str, "Assignment"]):
             "file": self.path,
             "plan_set": self.file.document(),
             "warnings": self.warnings,
-            "incumbent": self.incumbent_path,
+            "from": self.incumbent_path,
             "changes": self.changes,
             "metrics": self.metrics,
             "unplanned": self.unplanned,

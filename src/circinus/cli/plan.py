@@ -41,7 +41,7 @@ def plan(
     incumbent: Annotated[
         Path | None,
         typer.Option(
-            "--incumbent",
+            "--from",
             help="Plan file of the running plan, which changes only where something is gained.",
             show_default="the file to write, if it exists",
             rich_help_panel=_INCUMBENT,
@@ -161,7 +161,7 @@ def _running_plan(
     from circinus.errors import PlanningError
 
     if from_scratch and named is not None and not diff:
-        raise typer.BadParameter("--from-scratch and --incumbent are mutually exclusive without --diff")
+        raise typer.BadParameter("--from-scratch and --from are mutually exclusive without --diff")
     if from_scratch and limited:
         raise typer.BadParameter(
             "--churn-price and --max-changes have no effect with --from-scratch, which ignores running plans"
@@ -174,7 +174,7 @@ def _running_plan(
             "no such file, so there is no plan to compare with",
             code="plan.no_incumbent",
             location=str(output),
-            hint="Name a plan file with --incumbent, or write one with `circinus plan`.",
+            hint="Name a plan file with --from, or write one with `circinus plan`.",
         )
     if not output.exists() or (from_scratch and not diff):
         return None, ""
@@ -188,9 +188,9 @@ def _running_plan(
                 f"--churn-price and --max-changes need the running plan: {error.message}",
                 code="plan.incumbent_unreadable",
                 location=str(output),
-                hint="Name another plan file with --incumbent.",
+                hint="Name another plan file with --from.",
             ) from error
-        warning = f"{error} Planned without a running plan; name one with --incumbent, or use --from-scratch"
+        warning = f"{error} Planned without a running plan; name one with --from, or use --from-scratch"
         return None, warning
 
 
