@@ -88,7 +88,7 @@ def test_the_report_says_what_happened(seed: int) -> None:
         [planned], replicas, instance.network, duration_s=duration_s, warm_up_s=duration_s / 10, on_progress=seen.append
     )
     (query,) = report.queries
-    assert query.requests == pytest.approx(2700, rel=0.2)
+    assert query.requests == pytest.approx(3000, rel=0.2)
     assert query.rate_per_s == pytest.approx(instance.query.rate_per_s, rel=0.2)
     assert query.latency_s["p50"].value <= query.latency_s["p95"].value <= query.latency_s["p99"].value
     assert query.satisfied == all(query.slos_met.values())
@@ -97,7 +97,7 @@ def test_the_report_says_what_happened(seed: int) -> None:
     for station in (*report.deployments, *report.links):
         assert 0 <= station.utilization <= 1 + 1e-9
         assert station.offered_utilization <= station.utilization + 0.02
-    assert all(progress.total_s == duration_s for progress in seen)
+    assert all(progress.total_s == 1.1 * duration_s for progress in seen)
     again = simulate([planned], replicas, instance.network, duration_s=duration_s, warm_up_s=duration_s / 10)
     assert again.queries[0].latency_s == query.latency_s
 
@@ -147,8 +147,6 @@ def test_what_cannot_be_simulated_is_told() -> None:
     planned, replicas = _planned(instance)
     with raises_code(PlanningError, "plan.no_served_query"):
         simulate([], {}, instance.network, duration_s=1.0)
-    with raises_code(PlanningError, "simulation.invalid_duration"):
-        simulate([planned], replicas, instance.network, duration_s=1.0, warm_up_s=1.0)
     with raises_code(PlanningError, "simulation.too_large"):
         simulate([planned], replicas, instance.network, duration_s=1e12)
     with raises_code(PlanningError, "deployment.no_replica"):

@@ -292,7 +292,7 @@ class Workspace(ReportingWorkspace):
             load_factor: factor on the rate of each query.
             duration: simulated time, in seconds or as `"10min"`; by default an hour, or less where that would have
                 more than three million executions of operators and links.
-            warm_up: simulated time before figures are taken; by default a tenth of the duration.
+            warm_up: simulated time before it, without figures; by default a tenth of the duration.
             seed: seed of arrivals and items.
             on_progress: callback during long simulations.
 

@@ -158,10 +158,9 @@ def _station_row(station: StationOutcome) -> tuple[str, ...]:
 
 
 def _notes(report: SimulationReport) -> list[Text]:
-    simulated_s = report.duration_s - report.warm_up_s
     notes = [
         Text(
-            f"goodput {report.goodput:g} of {report.total_weight:g}; {format_duration(simulated_s)} simulated after "
+            f"goodput {report.goodput:g} of {report.total_weight:g}; {format_duration(report.duration_s)} simulated after "
             f"{format_duration(report.warm_up_s)} of warm-up, {report.executions} executions in "
             f"{format_duration(report.computed_s)}, seed {report.seed}; confidence level of intervals 95 %"
         )

@@ -143,7 +143,7 @@ class SimulationReport:
     load_factor: float
     """Factor of the queries' rates."""
     duration_s: float
-    """Simulated duration of arrivals, including the warm-up."""
+    """Simulated duration of arrivals after the warm-up."""
     warm_up_s: float
     """Warm-up time; its requests occupy queues but are excluded from the outcomes of queries."""
     queries: tuple[QueryOutcome, ...]

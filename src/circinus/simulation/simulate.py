@@ -44,15 +44,15 @@ def simulate(
     on_progress: Callable[[Progress], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> SimulationReport:
-    """Simulate the requests of all planned queries that arrive within `duration_s`, until they end.
+    """Simulate the requests of all planned queries that arrive within `warm_up_s + duration_s`, until they end.
 
     Args:
         planned: queries with their plans, at least one.
         replicas: number of replicas of every deployment of the plans.
         network: network of the infrastructure.
         duration_s: simulated duration of arrivals; None: one hour, or less at rates at which that would take long.
-        warm_up_s: warm-up time below `duration_s`; its requests are excluded from the outcomes of queries. None: a
-            tenth of the duration.
+        warm_up_s: warm-up time before it, whose requests are excluded from the outcomes of queries. None: a tenth of
+            the duration.
         load_factor: factor of the queries' rates.
         seed: random seed of arrivals and items.
         unserved_weight: weight of queries without a plan, for the total weight.
@@ -74,9 +74,10 @@ def simulate(
     if duration_s is None:
         duration_s = _DEFAULT_EXECUTIONS / executions_per_s if is_shortened else _DEFAULT_DURATION_S
     warm_up_s = duration_s / 10 if warm_up_s is None else warm_up_s
-    _check_times(duration_s, warm_up_s, executions_per_s)
-    simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed, warm_up_s=warm_up_s)
-    simulation.run(None if on_progress is None else lambda done_s: on_progress(Progress(done_s, duration_s)))
+    total_s = warm_up_s + duration_s
+    _check_size(total_s, executions_per_s)
+    simulation = Simulation(model.stations, model.queries, duration_s=total_s, seed=seed, warm_up_s=warm_up_s)
+    simulation.run(None if on_progress is None else lambda done_s: on_progress(Progress(done_s, total_s)))
     queries = tuple(
         _outcome(query, run, _stages(simulation, index, operators), warm_up_s, duration_s)
         for index, (query, run, operators) in enumerate(zip(planned, simulation.runs, model.operators, strict=True))
@@ -107,18 +108,13 @@ def _require_planned(planned: Sequence[PlannedQuery]) -> None:
         )
 
 
-def _check_times(duration_s: float, warm_up_s: float, executions_per_s: float) -> None:
-    if not duration_s > warm_up_s >= 0:
+def _check_size(total_s: float, executions_per_s: float) -> None:
+    if total_s * executions_per_s > MAX_EXECUTIONS:
         raise PlanningError(
-            f"the duration ({duration_s:g} s) must be longer than the warm-up ({warm_up_s:g} s)",
-            code="simulation.invalid_duration",
-        )
-    if duration_s * executions_per_s > MAX_EXECUTIONS:
-        raise PlanningError(
-            f"the simulation has {duration_s * executions_per_s:.3g} executions of operators and links, but at most "
+            f"the simulation has {total_s * executions_per_s:.3g} executions of operators and links, but at most "
             f"{MAX_EXECUTIONS:.3g} are possible",
             code="simulation.too_large",
-            hint=f"Simulate at most {_rounded_down(MAX_EXECUTIONS / executions_per_s)} s, or a lower load.",
+            hint=f"Simulate at most {_rounded_down(MAX_EXECUTIONS / executions_per_s)} s with the warm-up, or a lower load.",
         )
 
 
@@ -144,7 +140,7 @@ def _outcome(
         slos=slos,
         requests=len(latency_s),
         dropped=int((~completed).sum()),
-        rate_per_s=len(latency_s) / (duration_s - warm_up_s),
+        rate_per_s=len(latency_s) / duration_s,
         latency_s=percentiles_s,
         percentile=slos.percentile,
         score=score,
