@@ -47,6 +47,7 @@ def test_it_is_said_as_all_faults_are(typed: tuple[str, ...], message: str, tmp_
         ("validate -vv -- -o json -q", "-vv validate -- -o json -q"),
         ("-o json -q plan shop -- --json", "-q plan shop --json -- --json"),
         ("--json render kubernetes", "render kubernetes --json"),
+        ("-o json -q --version", "-q --version"),
     ],
 )
 def test_options_of_the_group_and_the_output_format_are_on_either_side_of_a_verb(typed: str, arguments: str) -> None:

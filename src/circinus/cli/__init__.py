@@ -76,7 +76,9 @@ def _arguments(typed: Sequence[str]) -> list[str]:
             of_verb[-1] = "--json"
         else:
             of_verb.append("--json" if argument in ("--output=json", "-ojson") else argument)
-    verb = next((number for number, argument in enumerate(of_verb) if argument != "--json"), 0)
+    verb = next((number for number, argument in enumerate(of_verb) if not argument.startswith("-")), None)
+    if verb is None:
+        return [*of_group, *(argument for argument in of_verb if argument != "--json")]
     is_option = (n for n in range(verb, len(of_verb)) if of_verb[n].startswith("-"))
     options = next(is_option, len(of_verb))  # before them, as the last one may lack its value
     return [*of_group, *of_verb[verb:options], *of_verb[:verb], *of_verb[options:]]

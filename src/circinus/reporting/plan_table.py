@@ -390,7 +390,7 @@ def unpriced_text(matching: Matching) -> str:
 
 def deployment_table(deployments: tuple[SizedDeployment, ...]) -> RenderableType:
     """Return a table of the sized deployments."""
-    figures = ("replicas", "used", "start-up", "cost")
+    figures = ("replicas", "busy", "start-up", "cost")
     table = make_table("Deployments", ("operator", "pool"), figures, one_line=True)
     for sized in sorted(deployments, key=lambda d: (d.deployment.pool, d.deployment.pipeline, d.deployment.operator)):
         deployment, demand = sized.deployment, sized.demand

@@ -137,7 +137,7 @@ def _latency_text(seconds: float) -> str:
 
 def _stations(report: SimulationReport) -> RenderableType:
     stations = sorted((*report.deployments, *report.links), key=lambda station: -station.offered_utilization)
-    figures = ("servers", "used", "offered", "mean wait", "batch")
+    figures = ("servers", "busy", "offered", "mean wait", "batch")
     table = make_table(None, ("busiest deployments, links",), figures, one_line=True)
     names = Counter(station.name.rpartition(":")[0] for station in stations)
     for station in stations[:_MAX_STATIONS]:
@@ -160,8 +160,8 @@ def _station_row(station: StationOutcome) -> tuple[str, ...]:
 def _notes(report: SimulationReport) -> list[Text]:
     notes = [
         Text(
-            f"goodput {report.goodput:g} of {report.total_weight:g}; {format_duration(report.duration_s)} simulated after "
-            f"{format_duration(report.warm_up_s)} of warm-up, {report.executions} executions in "
+            f"goodput {report.goodput:g} of {report.total_weight:g}; {format_duration(report.duration_s)} simulated "
+            f"after {format_duration(report.warm_up_s)} of warm-up, {report.executions} executions in "
             f"{format_duration(report.computed_s)}, seed {report.seed}; confidence level of intervals 95 %"
         )
     ]

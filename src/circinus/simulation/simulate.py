@@ -114,7 +114,8 @@ def _check_size(total_s: float, executions_per_s: float) -> None:
             f"the simulation has {total_s * executions_per_s:.3g} executions of operators and links, but at most "
             f"{MAX_EXECUTIONS:.3g} are possible",
             code="simulation.too_large",
-            hint=f"Simulate at most {_rounded_down(MAX_EXECUTIONS / executions_per_s)} s with the warm-up, or a lower load.",
+            hint=f"Simulate at most {_rounded_down(MAX_EXECUTIONS / executions_per_s)} s with the warm-up, "
+            "or a lower load.",
         )
 
 
