@@ -13,7 +13,6 @@ from benchmarks.estimates.random_plans import grid
 from benchmarks.estimates.real_plans import CHOICES
 from benchmarks.estimates.replay import ReplayOptions
 from benchmarks.estimates.scatter_plot import draw_scatter
-from benchmarks.estimates.simulator_speed import speed
 from benchmarks.harness.benchmark import Benchmark, Option, Options, Part, PartResult, Rows
 
 
@@ -41,14 +40,13 @@ _REAL = (
 
 BENCHMARK = Benchmark(
     options=(
-        Option("requests", 1_000_000, "requests of each queue with a closed form and of the speed test", quick=100_000),
+        Option("requests", 1_000_000, "requests of each queue with a closed form", quick=100_000),
         Option("random_plans", 80, "random plans of each kind of arrivals", quick=4),
         Option("random_requests", 400_000, "simulated requests of each random plan", quick=40_000),
         *_REAL,
     ),
     parts=(
         Part("closed", lambda o, console: closed_forms(o.requests, console), ("requests",)),
-        Part("speed", lambda o, console: speed(o.requests, console), ("requests",)),
         Part(
             "grid",
             lambda o, console: grid(o.random_plans, o.random_requests, console),

@@ -76,7 +76,7 @@ ENTRIES = (
     Entry("links", "Do plans hold over real, shaped links between three sites, and what do alternatives reach?"),
     Entry("promises", "Is what Circinus prints true for the person who asked?"),
     Entry("noise", "How far off are times that were measured beside other programs?"),
-    Entry("speed", "How long do commands take, and profiling of cheap operators?"),
+    Entry("speed", "How long do commands, profiling of cheap operators and simulations take?"),
     Entry("suite", "How long does the test suite take, and what does it cover?"),
 )
 

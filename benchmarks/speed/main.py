@@ -1,4 +1,4 @@
-"""Times of commands from the shell: planning against `--help`, profiling of cheap operators and within budgets."""
+"""Times of commands from the shell (planning against `--help`, profiling within budgets), and of the simulator."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from benchmarks.harness.benchmark import Benchmark, Option, Options, Part, PartR
 from benchmarks.speed.budgets import budgets_part
 from benchmarks.speed.commands import commands_part
 from benchmarks.speed.profiling import profiling_part
+from benchmarks.speed.simulator import simulator_part
 
 
 def commands(options: Options, console: Console) -> PartResult:
@@ -32,10 +33,12 @@ BENCHMARK = Benchmark(
         Option("budgets", (5.0, 30.0, 240.0), "budgets of profiling in seconds", quick=(5.0,)),
         Option("application_budget", 30.0, "budget of profiling each application in seconds", quick=5.0),
         Option("profile_repeats", 3, "runs of each way of profiling", quick=1),
+        Option("requests", 1_000_000, "simulated requests of each case", quick=100_000),
     ),
     parts=(
         Part("commands", commands, ("profile_seconds", "repeats")),
         Part("profiling", profiling, ("budgets", "profile_repeats")),
         Part("budgets", kept_budgets, ("application_budget",)),
+        Part("simulator", lambda o, console: simulator_part(o.requests, console), ("requests",)),
     ),
 )

@@ -27,7 +27,7 @@ _UTILIZATION = 0.7
 _LIMITS_S = (1.0, 3.0)
 
 
-def speed(requests: int, console: Console) -> PartResult:
+def simulator_part(requests: int, console: Console) -> PartResult:
     """Measure process seconds, medians of three runs."""
     cases = {
         "one replica each": ([1, 1, 1, 1], 1, [0, 1, 2, 3], requests),
@@ -42,7 +42,7 @@ def speed(requests: int, console: Console) -> PartResult:
         seconds = median(_seconds(servers, batch, route, count, seed, limits_s) for seed in range(_REPEATS))
         executions = count * len(route)
         rows.append(
-            {"part": "speed", "case": name, "requests": count, "seconds": seconds, "a_second": executions / seconds}
+            {"part": "simulator", "case": name, "requests": count, "seconds": seconds, "a_second": executions / seconds}
         )
         console.print(f"{name}: {count:,} requests in {seconds:.2f} s, {executions / seconds:,.0f} executions a second")
     slowest = max(rows[:3], key=lambda row: row["seconds"])
@@ -50,10 +50,11 @@ def speed(requests: int, console: Console) -> PartResult:
     note = f"slowest of three: {slowest['case']}; process seconds, one core"
     million_s = slowest["seconds"] * 1_000_000 / requests
     figures = [
-        Figure("a million requests over 4 operators", million_s, 15.0, "lower", "s", note),
-        Figure("executions of operators a second", slowest["a_second"], 300_000, "higher", "/s", note),
-        Figure("the same where requests come back to a station", rows[3]["a_second"], 20_000_000, "higher", "/s"),
-        Figure("the same with two latency limits", overtaking["a_second"], None, "higher", "/s",
+        Figure("simulation of a million requests over 4 operators", million_s, 15.0, "lower", "s", note),
+        Figure("simulated executions a second", slowest["a_second"], 300_000, "higher", "/s", note),
+        Figure("simulated executions a second where requests come back to a station", rows[3]["a_second"], 20_000_000,
+               "higher", "/s", "process seconds, one core"),
+        Figure("simulated executions a second with two latency limits", overtaking["a_second"], None, "higher", "/s",
                f"slowest of four: {overtaking['case']}"),
     ]  # fmt: skip
     return figures, rows
