@@ -19,6 +19,7 @@ from circinus.queueing.event_arrays import (
     VisitDepartures,
     Visits,
 )
+from circinus.queueing.service_record import VisitSums
 
 Event = tuple[float, int, int, int]
 """Arrival (time, order, visit, request), or batch start (time, `BATCH_ORDER`, number of earlier ones, station)."""
@@ -79,8 +80,17 @@ class Queue:
 class PythonBlock:
     """Block with the interface of `EventBlock`."""
 
-    def __init__(self, stations: Stations, visits: Visits, requests: RequestArrays, joins: JoinArrays) -> None:
-        self.stations, self.visits, self.requests, self.joins = stations, visits, requests, joins
+    def __init__(
+        self,
+        stations: Stations,
+        visits: Visits,
+        requests: RequestArrays,
+        joins: JoinArrays,
+        sums: VisitSums,
+        *,
+        is_watched: bool,
+    ) -> None:
+        self.stations, self.visits, self.requests, self.joins, self.sums = stations, visits, requests, joins, sums
         self.state = BlockState.idle(stations)
         self.events: list[Event] = []
         self.dropped: set[int] = set()
@@ -191,11 +201,12 @@ class PythonBlock:
         order = int(self.state.served[station])
         self.state.served[station] += 1
         self.departed.append((visit, request, time_s, order, start_s, end_s, fill))
+        self._add(station, visit, request, time_s, start_s, end_s, fill)
         arrival_s = end_s + float(self.visits.delay_s[visit])
         for edge in range(self.visits.first_target[visit], self.visits.first_target[visit + 1]):
             target = int(self.visits.targets[edge])
             if not self.visits.is_join[edge]:
-                heapq.heappush(self.events, (arrival_s, order, target, request))
+                self._arrive((arrival_s, order, target, request))
                 continue
             slot = self.joins.offset[target] + request
             if (arrival_s, order) > (self.joins.latest_s[slot], self.joins.order[slot]):
@@ -203,4 +214,24 @@ class PythonBlock:
             self.joins.missing[slot] -= 1
             if not self.joins.missing[slot]:
                 last = float(self.joins.latest_s[slot]), int(self.joins.order[slot])
-                heapq.heappush(self.events, (*last, target, request))
+                self._arrive((*last, target, request))
+
+    def _arrive(self, event: Event) -> None:
+        time_s, _, target, request = event
+        if target < len(self.visits.station):
+            heapq.heappush(self.events, event)
+        else:
+            self.requests.done_s[request] = time_s
+
+    def _add(
+        self, station: int, visit: int, request: int, time_s: float, start_s: float, end_s: float, fill: int
+    ) -> None:
+        sums, wait_s, share = self.sums, start_s - time_s, 1.0 / fill
+        sums.station_requests[station] += 1
+        sums.station_wait_s[station] += wait_s
+        sums.station_batches[station] += share
+        sums.station_busy_s[station] += (min(end_s, sums.end_s) - min(start_s, sums.end_s)) * share
+        if request >= sums.counted_from[visit]:
+            sums.requests[visit] += 1
+            sums.wait_s[visit] += wait_s
+            sums.served_s[visit] += end_s - start_s

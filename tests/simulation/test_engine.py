@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from circinus.queueing.event_arrays import VisitDepartures
 from circinus.queueing.fcfs import Station
 from circinus.simulation.engine import Simulation
 from circinus.simulation.model import QueryModel, Requests, Visit
-from circinus.simulation.station_order import strongly_connected_groups
+from circinus.simulation.station_order import feed_forward_order
 
 
 class Uniformly:
@@ -109,11 +109,14 @@ def test_event_by_event_is_the_same_as_station_by_station(stations: tuple[Statio
     backwards = replace(_query("nobody", [3, 2, 1, 0, 3], rng), arrivals=Uniformly(0.0))
     apart = Simulation(stations, queries, duration_s=20.0, seed=seed)
     together = Simulation(stations, [*queries, backwards], duration_s=20.0, seed=seed)
-    assert max(len(group) for group in strongly_connected_groups([*queries, backwards], 5)) == 4
+    assert feed_forward_order(queries, 5) is not None
+    assert feed_forward_order([*queries, backwards], 5) is None
     for simulation in (apart, together):
         simulation.run()
     for one, other in zip(apart.runs, together.runs[:2], strict=True):
         np.testing.assert_allclose(one.latency_s, other.latency_s, atol=1e-9)
+    sums = [[astuple(station) for station in simulation.station_stats] for simulation in (apart, together)]
+    np.testing.assert_allclose(*sums, atol=1e-9)
 
 
 @settings(max_examples=examples(400))
@@ -258,8 +261,9 @@ def test_latency_is_service_waits_and_delays_along_the_longest_way() -> None:
 
 
 @pytest.mark.parametrize("warm_up_s", [0.0, 12.0, 40.0])
-def test_sums_are_over_the_requests_after_the_warm_up(warm_up_s: float) -> None:
-    query = _query("q", [0, 2, 0], np.random.default_rng(3))
+@pytest.mark.parametrize("stations", [[0, 2, 0], [0, 2, 1]], ids=["together", "apart"])
+def test_sums_are_over_the_requests_after_the_warm_up(stations: list[int], warm_up_s: float) -> None:
+    query = _query("q", stations, np.random.default_rng(3))
     requests = Requests.sample(query, 30.0, 4)
     watched = Watched(FIVE, [query], [requests], duration_s=30.0, warm_up_s=warm_up_s)
     counted = requests.arrival_s >= warm_up_s
@@ -288,12 +292,15 @@ def test_what_has_not_ended_has_no_latency_yet() -> None:
     assert np.isfinite(latency_s[simulation.runs[0].arrival_s < 5.0]).any()
 
 
-def test_groups_are_in_the_order_of_the_flow_and_hold_what_comes_back() -> None:
+def test_stations_are_in_the_order_of_the_flow_unless_requests_come_back() -> None:
     rng = np.random.default_rng(8)
-    queries = [_query("there", [0, 1, 2], rng), _query("back", [2, 4, 1], rng), _query("again", [3, 3], rng)]
-    groups = strongly_connected_groups(queries, 5)
-    assert set(groups) == {(0,), (1, 2, 4), (3,)}
-    assert groups.index((0,)) < groups.index((1, 2, 4))
+    queries = [_query("there", [0, 2, 1], rng), _query("further", [1, 4], rng), _query("again", [3, 4], rng)]
+    order = feed_forward_order(queries, 5)
+    assert order is not None
+    assert sorted(order) == list(range(5))
+    assert all(order.index(one) < order.index(next_) for one, next_ in ((0, 2), (2, 1), (1, 4), (3, 4)))
+    for stations in ([4, 2], [3, 3]):
+        assert feed_forward_order([*queries, _query("back", stations, rng)], 5) is None
 
 
 @pytest.mark.parametrize(("servers", "utilization"), [(1, 0.5), (1, 0.8), (4, 0.7)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from python_stations import PythonBlock
@@ -33,16 +35,24 @@ def test_compiled_events_are_those_of_the_reference(
 
 
 def _run(seed: int, late: LatePolicy, block: type[object], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Return the times of results and drops, and all departures, of two windows and the rest."""
+    """Return the times of results and drops, queues and sums, and all departures, of two windows and the rest."""
     monkeypatch.setattr(edf, "EventBlock", block)
     monkeypatch.setattr(feedback_stations, "EventBlock", block)
     drawn, departures = scene(seed, late=late), []
     simulation = Simulation(
-        drawn.model.stations, drawn.model.queries, duration_s=100.0, requests=drawn.requests, watch=departures.append
-    )
+        drawn.model.stations, drawn.model.queries, duration_s=100.0, warm_up_s=5.0, requests=drawn.requests,
+        watch=departures.append,
+    )  # fmt: skip
     queued = []
     for share in (0.3, 0.6):
         simulation.advance(share * float(max(requests.arrival_s[-1] for requests in drawn.requests)))
         queued.append(np.array(list(simulation.queued().values())))
     simulation.run()
-    return [*(run.done_s for run in simulation.runs), *(run.dropped_s for run in simulation.runs), *queued], departures
+    visits = [
+        astuple(simulation.visit(query, visit))
+        for query, run in enumerate(simulation.runs)
+        for visit in range(len(run.query.visits))
+    ]
+    sums = [np.array(visits), np.array([astuple(station) for station in simulation.station_stats])]
+    times = (column for run in simulation.runs for column in (run.done_s, run.dropped_s))
+    return [*times, *queued, *sums], departures

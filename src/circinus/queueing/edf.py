@@ -19,6 +19,7 @@ from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.queueing.event_arrays import JoinArrays, RequestArrays, Stations, VisitArrivals, Visits
 from circinus.queueing.event_block import EventBlock
 from circinus.queueing.fcfs import ServedRequests, Station, serve_fcfs
+from circinus.queueing.service_record import VisitSums
 
 _NONE: IntArray = np.zeros(0, dtype=np.int64)
 _NO_JOINS = JoinArrays(_NONE, np.zeros(0, dtype=np.int32), np.zeros(0), _NONE)
@@ -119,8 +120,9 @@ def _by_events(
     """Serve request by request."""
     count = len(arrival_s)
     number, dropped_s = np.arange(count), np.full(count, np.inf)
-    requests = RequestArrays(number, latest_start_s, dropped_s, np.zeros(count, dtype=np.bool_))
-    block = EventBlock(Stations.of([station], [True]), _visits(service_s), requests, _NO_JOINS)
+    requests = RequestArrays(number, latest_start_s, np.zeros(0), dropped_s, np.zeros(count, dtype=np.bool_))
+    sums = VisitSums.zeros(np.zeros(2, dtype=np.int64), 1, math.inf)
+    block = EventBlock(Stations.of([station], [True]), _visits(service_s), requests, _NO_JOINS, sums, is_watched=True)
     block.state.free_s[:] = free_s
     left = block.advance(VisitArrivals(arrival_s, number, drops_late.astype(np.int64), number), until_s)
     free_s[:] = block.state.free_s.tolist()

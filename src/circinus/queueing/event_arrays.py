@@ -73,7 +73,7 @@ class Visits(NamedTuple):
     first_target: IntArray
     """(v + 1,) index of each visit's first target, and their number."""
     targets: IntArray
-    """Next visits in the block."""
+    """Next visits; indexes from v on are results."""
     is_join: BoolArray
     """(targets,) whether the target waits for several visits."""
     most_targets: int
@@ -84,6 +84,8 @@ class RequestArrays(NamedTuple):
 
     items: IntArray
     entered_s: FloatArray
+    done_s: FloatArray
+    """Times of results, updated."""
     dropped_s: FloatArray
     """Times of drops, updated."""
     is_dropped: BoolArray
@@ -121,7 +123,7 @@ class VisitArrivals(NamedTuple):
 
     def sorted(self) -> VisitArrivals:
         """Return the arrivals in their order."""
-        if len(self.time_s) < 2:
+        if (self.time_s[1:] > self.time_s[:-1]).all():
             return self
         order = np.argsort(self.time_s, kind="stable")
         ascending_s = self.time_s[order]

@@ -21,6 +21,7 @@ from circinus.queueing.event_arrays import (
     Visits,
 )
 from circinus.queueing.fcfs import Station
+from circinus.queueing.service_record import ServiceRecord, VisitSums
 
 _MIN_SIZE = 1024
 """Initial size of the buffers of a block, which grow, and minimum of those for departures."""
@@ -40,7 +41,8 @@ def load_kernels() -> None:
     first_target = np.zeros(2, dtype=np.int64)
     visits = Visits(none, none, no_times, no_times, false, false, no_times, first_target, none, false, 0)
     joins = JoinArrays(none, np.zeros(1, dtype=np.int32), no_times, none)
-    EventBlock(station, visits, RequestArrays(none, no_times, no_times.copy(), false.copy()), joins).advance(
+    requests = RequestArrays(none, no_times, no_times.copy(), no_times.copy(), false.copy())
+    EventBlock(station, visits, requests, joins, VisitSums.zeros(none, 1, 0.0), is_watched=True).advance(
         VisitArrivals(no_times, none, none, none), np.inf
     )
     stable_order(no_times)
@@ -61,16 +63,28 @@ def load_kernels() -> None:
 class EventBlock:
     """Stations whose requests may overtake, wait for batches to fill, or come back."""
 
-    def __init__(self, stations: Stations, visits: Visits, requests: RequestArrays, joins: JoinArrays) -> None:
+    def __init__(
+        self,
+        stations: Stations,
+        visits: Visits,
+        requests: RequestArrays,
+        joins: JoinArrays,
+        sums: VisitSums,
+        *,
+        is_watched: bool,
+    ) -> None:
         """Create idle stations.
 
         Args:
-            stations: stations of the block.
-            visits: all visits; those at the block's stations have their indexes.
-            requests: all requests, updated by drops.
+            stations: the stations.
+            visits: all visits.
+            requests: all requests, updated by results and drops.
             joins: inputs at joins, updated.
+            sums: sums over the served requests, updated.
+            is_watched: whether `advance` returns departures.
         """
         self._stations, self._visits, self._requests, self._joins = stations, visits, requests, joins
+        self._sums, self._is_watched = sums, is_watched
         self.state = BlockState.idle(stations)
         self._min_size = max(_MIN_SIZE, 2 * stations.largest_batch * (visits.most_targets + 2))
         self._buffers = Buffers.of_size(self._min_size)
@@ -86,11 +100,11 @@ class EventBlock:
 
         parts, counters, entry = [], self.state.counters, 0
         while entry >= 0:
-            departures = VisitDepartures.of_size(len(entries.time_s) + self._min_size)
+            departures = VisitDepartures.of_size(self._min_size + self._is_watched * len(entries.time_s))
             counters[DEPARTURES] = 0
             entry = advance(
-                self._stations, self._visits, self._requests, self._joins, self.state, self._buffers, departures,
-                entries, entry, until_s,
+                self._stations, self._visits, self._requests, self._joins, self.state, self._buffers,
+                ServiceRecord(self._sums, departures, self._is_watched), entries, entry, until_s,
             )  # fmt: skip
             parts.append(departures.first(int(counters[DEPARTURES])))
             if max(counters[EVENTS], counters[NODES]) > len(self._buffers.event_s) // 2:

@@ -1,7 +1,7 @@
 """Stations simulated together event by event, compiled with Numba.
 
-Only requests that may overtake others, wait for a batch to fill, or come back to a station need events; all others are
-served by recursions over arrays (`fcfs`). In Python, an event took some microseconds, and checks of plans most of the
+Requests that may overtake others, wait for a batch to fill, or come back to a station need events; others are served by
+recursions over arrays (`fcfs`). In Python, an event took some microseconds, and checks of plans most of the
 time of planning. The reference in Python is in `tests/simulation/python_stations.py`; both agree to the last bit.
 """
 
@@ -31,7 +31,6 @@ from circinus.queueing.event_arrays import (
     RequestArrays,
     Stations,
     VisitArrivals,
-    VisitDepartures,
     Visits,
 )
 from circinus.queueing.event_queues import (
@@ -45,6 +44,7 @@ from circinus.queueing.event_queues import (
     release,
 )
 from circinus.queueing.fcfs_kernel import replace_earliest
+from circinus.queueing.service_record import ServiceRecord, VisitSums
 
 
 @compiled
@@ -55,7 +55,7 @@ def advance(
     joins: JoinArrays,
     state: BlockState,
     buffers: Buffers,
-    departures: VisitDepartures,
+    record: ServiceRecord,
     entries: VisitArrivals,
     first_entry: int,
     until_s: float,
@@ -64,27 +64,27 @@ def advance(
 
     Args:
         stations: stations of the block; visits refer to their indexes.
-        visits: all visits; those at other stations are ignored.
+        visits: all visits.
         requests: all requests.
         joins: inputs at joins.
         state: updated.
         buffers: updated.
-        departures: updated.
+        record: updated.
         entries: new arrivals from outside.
         first_entry: index of the first of them that was not processed.
         until_s: time from which arrivals are unknown.
 
     Returns:
-        Index of the next entry if buffers or departures are full, or -1 at the end.
+        Index of the next entry if buffers or the departures of the record are full, or -1 at the end.
     """
     counters = state.counters
     count, entry = len(entries.time_s), first_entry
     while True:
-        if not _has_room(stations, visits, counters, buffers, departures):
+        if not _has_room(stations, visits, counters, buffers, record):
             return entry
         station = counters[STARTING]
         if station >= 0:
-            if not _start_batches(station, stations, visits, requests, joins, state, buffers, departures):
+            if not _start_batches(station, stations, visits, requests, joins, state, buffers, record):
                 return entry
             continue
         has_entry = entry < count
@@ -141,18 +141,16 @@ def advance(
         ratio = stations.batch_time_ratios[stations.first_ratio[station]]
         end_s = start_s + visits.service_s[visits.first_service[visit] + requests.items[request]] * ratio
         replace_earliest(state.free_s, first_server, end_server, end_s)
-        _leave(station, time_s, visit, request, start_s, end_s, 1, visits, joins, state, buffers, departures)
+        _leave(station, time_s, visit, request, start_s, end_s, 1, visits, requests, joins, state, buffers, record)
 
 
 @inlined
-def _has_room(
-    stations: Stations, visits: Visits, counters: IntArray, buffers: Buffers, departures: VisitDepartures
-) -> bool:
+def _has_room(stations: Stations, visits: Visits, counters: IntArray, buffers: Buffers, record: ServiceRecord) -> bool:
     """Return whether there is room for an arrival, and for a batch."""
     size, batch = len(buffers.event_s), stations.largest_batch
     return bool(
         counters[EVENTS] + batch * visits.most_targets + 1 < size
-        and counters[DEPARTURES] + batch < len(departures.visit)
+        and counters[DEPARTURES] + batch < len(record.departures.visit)
         and (counters[FREE_NODE] >= 0 or counters[NODES] < size)
     )
 
@@ -176,7 +174,7 @@ def _start_batches(
     joins: JoinArrays,
     state: BlockState,
     buffers: Buffers,
-    departures: VisitDepartures,
+    record: ServiceRecord,
 ) -> bool:
     """Start all batches that start at the scheduled time; return False if the buffers are full before the last."""
     node, now_s = buffers.node, state.scheduled_s[station]
@@ -185,7 +183,7 @@ def _start_batches(
     batch_size = stations.first_ratio[station + 1] - first_ratio
     batch = state.batch
     while next_start_s(station, stations, requests, state, buffers) <= now_s:
-        if not _has_room(stations, visits, state.counters, buffers, departures):
+        if not _has_room(stations, visits, state.counters, buffers, record):
             return False
         if _drop_late(station, now_s, requests, state, buffers):
             continue
@@ -221,10 +219,11 @@ def _start_batches(
                 end_s,
                 fill,
                 visits,
+                requests,
                 joins,
                 state,
                 buffers,
-                departures,
+                record,
             )
             release(index, IN_HEAP, state, buffers)
     state.scheduled_s[station] = np.inf
@@ -266,28 +265,49 @@ def _leave(
     end_s: float,
     fill: int,
     visits: Visits,
+    requests: RequestArrays,
     joins: JoinArrays,
     state: BlockState,
     buffers: Buffers,
-    departures: VisitDepartures,
+    record: ServiceRecord,
 ) -> None:
     """Record a departure, and schedule the next visits of the request."""
-    counters, row = state.counters, state.counters[DEPARTURES]
     order = state.served[station]
-    counters[DEPARTURES] += 1
     state.served[station] += 1
-    departures.visit[row], departures.request[row], departures.time_s[row] = visit, request, time_s
-    departures.order[row], departures.fill[row] = order, fill
-    departures.start_s[row], departures.end_s[row] = start_s, end_s
-    arrival_s = end_s + visits.delay_s[visit]
+    _add(station, time_s, visit, request, start_s, end_s, fill, record.sums)
+    if record.is_watched:
+        departures, row = record.departures, state.counters[DEPARTURES]
+        state.counters[DEPARTURES] += 1
+        departures.visit[row], departures.request[row], departures.time_s[row] = visit, request, time_s
+        departures.order[row], departures.fill[row] = order, fill
+        departures.start_s[row], departures.end_s[row] = start_s, end_s
     for edge in range(visits.first_target[visit], visits.first_target[visit + 1]):
-        target = visits.targets[edge]
-        if not visits.is_join[edge]:
-            push_event(arrival_s, order, target, request, counters, buffers)
-            continue
-        slot = joins.offset[target] + request
-        if completes(joins, slot, arrival_s, order):
-            push_event(joins.latest_s[slot], joins.order[slot], target, request, counters, buffers)
+        target, target_order, arrival_s = visits.targets[edge], order, end_s + visits.delay_s[visit]
+        if visits.is_join[edge]:
+            slot = joins.offset[target] + request
+            if not completes(joins, slot, arrival_s, order):
+                continue
+            arrival_s, target_order = joins.latest_s[slot], joins.order[slot]
+        if target < len(visits.station):
+            push_event(arrival_s, target_order, target, request, state.counters, buffers)
+        else:
+            requests.done_s[request] = arrival_s
+
+
+@inlined
+def _add(
+    station: int, time_s: float, visit: int, request: int, start_s: float, end_s: float, fill: int, sums: VisitSums
+) -> None:
+    """Add a served request to the sums."""
+    wait_s, share = start_s - time_s, 1.0 / fill
+    sums.station_requests[station] += 1.0
+    sums.station_wait_s[station] += wait_s
+    sums.station_batches[station] += share
+    sums.station_busy_s[station] += (min(end_s, sums.end_s) - min(start_s, sums.end_s)) * share
+    if request >= sums.counted_from[visit]:
+        sums.requests[visit] += 1.0
+        sums.wait_s[visit] += wait_s
+        sums.served_s[visit] += end_s - start_s
 
 
 @inlined

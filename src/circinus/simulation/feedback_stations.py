@@ -1,8 +1,7 @@
-"""Stations with feedback, which can only be simulated together."""
+"""Stations of which some have feedback, and can only be simulated together."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,44 +9,47 @@ import numpy as np
 from circinus.queueing.event_arrays import RequestArrays, Stations, VisitArrivals, VisitDepartures
 from circinus.queueing.event_block import EventBlock
 from circinus.queueing.fcfs import Station
+from circinus.queueing.service_record import VisitSums
 from circinus.simulation.request_paths import RequestPaths
 
 
 class FeedbackStations:
-    """Block of stations, simulated event by event.
+    """Stations simulated together, event by event, which includes those before and after stations with feedback.
+
+    In a small network an event takes 45 ns, and a request at one of `FeedForwardStations` 140 ns.
 
     Without batches and latest starts, start and end of a request are known at its arrival, as servers are occupied in
     order of arrival. Its next visits are scheduled at once. Dropped requests leave all queues.
     """
 
-    def __init__(self, stations: Mapping[int, Station], visits: Sequence[int], paths: RequestPaths) -> None:
+    def __init__(self, stations: Sequence[Station], paths: RequestPaths, sums: VisitSums, *, is_watched: bool) -> None:
         """Create idle stations.
 
         Args:
-            stations: stations by index.
-            visits: all visits of the stations.
-            paths: paths that exclude this group.
+            stations: all stations.
+            paths: paths of all requests, updated.
+            sums: sums over the served requests, updated.
+            is_watched: whether `advance` returns departures.
         """
-        limited = {int(paths.station_of[visit]) for visit in visits if math.isfinite(paths.latest_start_s[visit])}
-        self._indexes = list(stations)
-        self._queueing = [index for index, station in stations.items() if station.batch_size > 1 or index in limited]
-        self._block = EventBlock(
-            Stations.of(list(stations.values()), [index in self._queueing for index in stations]),
-            paths.visit_arrays(self._indexes, visits),
-            RequestArrays(paths.items, paths.entered_s, paths.dropped_s, np.zeros(len(paths.items), dtype=np.bool_)),
-            paths.joins.arrays,
+        limited = set(paths.station_of[np.isfinite(paths.latest_start_s)].tolist())
+        has_queue = [station.batch_size > 1 or index in limited for index, station in enumerate(stations)]
+        self._queueing = [index for index, queues in enumerate(has_queue) if queues]
+        requests = RequestArrays(
+            paths.items, paths.entered_s, paths.done_s, paths.dropped_s, np.zeros(len(paths.items), dtype=np.bool_)
         )
+        self._block = EventBlock(
+            Stations.of(stations, has_queue), paths.visit_arrays(), requests, paths.joins.arrays, sums,
+            is_watched=is_watched,
+        )  # fmt: skip
 
-    def advance(self, entries: VisitArrivals, until_s: float) -> VisitDepartures:
-        """See `StationBlock`."""
+    def advance(self, arrivals: Sequence[VisitArrivals], until_s: float) -> VisitDepartures:
+        """See `StationNetwork`."""
+        entries = VisitArrivals.of(arrivals).sorted()
+        if self._block.is_idle and not len(entries.visit):
+            return VisitDepartures.of_size(0)
         return self._block.advance(entries, until_s)
 
-    @property
-    def idle(self) -> bool:
-        """See `StationBlock`."""
-        return self._block.is_idle
-
     def queued(self) -> Mapping[int, int]:
-        """See `StationBlock`."""
-        queued = dict(zip(self._indexes, self._block.queued.tolist(), strict=True))
+        """See `StationNetwork`."""
+        queued = self._block.queued.tolist()
         return {index: queued[index] for index in self._queueing}

@@ -31,10 +31,8 @@ class RequestPaths:
         self.first_request = offsets([len(its_requests.items) for its_requests in requests])
         """(queries + 1,) index of each query's first request, and the total number of requests."""
         visits = [visit for query in queries for visit in query.visits]
-        self.results = len(visits) + np.arange(len(queries))
-        """(queries,) pseudo-visits of the results."""
-        self.sources = self.results + len(queries)
-        """(queries,) pseudo-visits of the sources."""
+        self._sources = len(visits) + len(queries) + np.arange(len(queries))
+        """(queries,) pseudo-visits of the sources, after those of the results."""
         self.query_of: IntArray = np.repeat(np.arange(len(queries)), np.diff(self.first_visit))
         """(visits,) query index."""
         self.station_of = np.array([visit.station for visit in visits], dtype=np.int64)
@@ -45,14 +43,16 @@ class RequestPaths:
             np.array([query.drops_late for query in queries], dtype=np.bool_), np.diff(self.first_visit)
         )
         """(visits,) whether late requests are dropped."""
-        self.delay_s = np.array([visit.delay_s for visit in visits] + [0.0] * 2 * len(queries))
-        """(visits, results and sources,) delay after the end of a visit."""
+        self.delay_s = np.array([visit.delay_s for visit in visits])
+        """(visits,) delay after the end of a visit."""
         items = [its_requests.items for its_requests in requests]
         self.items: IntArray = np.concatenate(items) if items else np.zeros(0, np.int64)
         """(requests,) item index."""
         arrivals_s = [its_requests.arrival_s for its_requests in requests]
         self.entered_s: FloatArray = np.concatenate(arrivals_s) if arrivals_s else np.zeros(0)
         """(requests,) time of entry."""
+        self.done_s = np.full(len(self.items), np.inf)
+        """(requests,) time of the result; infinite for open and dropped requests."""
         self.dropped_s = np.full(len(self.items), np.inf)
         """(requests,) time at which the request was dropped; infinite for others."""
         self._all_service_s = np.concatenate([visit.service_s for visit in visits]) if visits else np.zeros(0)
@@ -65,43 +65,24 @@ class RequestPaths:
                 if len(inputs) > 1
             }
         )
-        self.exclude_groups(())
-
-    def exclude_groups(self, groups: Sequence[frozenset[int]]) -> None:
-        """Exclude transitions within groups of visits, which the groups process themselves, from `next_visits`."""
-        group_of = {visit: index for index, group in enumerate(groups) for visit in group}
-        successors: list[list[tuple[int, int]]] = [[] for _ in self._inputs]
-        self._in_group: dict[int, list[int]] = {visit: [] for visit in group_of}
+        targets: list[list[tuple[int, int]]] = [[] for _ in self._inputs]
         for target, inputs in enumerate(self._inputs):
             for rank, visit in enumerate(inputs):
-                if visit in group_of and group_of[visit] == group_of.get(target):
-                    self._in_group[visit].append(target)
-                else:
-                    successors[visit].append((target, rank))
-        self._first_target = offsets([len(targets) for targets in successors])
-        self._targets = np.array([target for targets in successors for target, _ in targets], dtype=np.int64)
-        self._ranks = np.array([rank for targets in successors for _, rank in targets], dtype=np.int64)
+                targets[visit].append((target, rank))
+        self._first_target = offsets([len(its_targets) for its_targets in targets])
+        self._targets = np.array([target for its_targets in targets for target, _ in its_targets], dtype=np.int64)
+        self._ranks = np.array([rank for its_targets in targets for _, rank in its_targets], dtype=np.int64)
 
-    def visit_arrays(self, stations: Sequence[int], visits: Sequence[int]) -> Visits:
-        """Return arrays of the visits of an excluded group, with the indexes of their stations in the group.
-
-        Args:
-            stations: stations of the group.
-            visits: visits of the group.
-        """
-        count, index_of = len(self.query_of), {station: index for index, station in enumerate(stations)}
-        continues, station_of = np.zeros(count, dtype=np.bool_), np.full(count, -1)
-        targets: list[list[int]] = [[] for _ in range(count)]
-        for visit in visits:
-            station_of[visit] = index_of[int(self.station_of[visit])]
-            continues[visit] = self._continues_transfer(visit)
-            targets[visit] = self._in_group[visit]
-        following = [target for its_targets in targets for target in its_targets]
+    def visit_arrays(self) -> Visits:
+        """Return all visits for `event_kernel`."""
+        count = len(self.query_of)
+        targets = self._targets[: self._first_target[count]]
         return Visits(
-            station_of, self._first_service, self._all_service_s, self.latest_start_s, self.drops_late, continues,
-            self.delay_s, offsets([len(its_targets) for its_targets in targets]),
-            np.array(following, dtype=np.int64),
-            np.array([target in self.joins for target in following], dtype=np.bool_), max(map(len, targets), default=0),
+            self.station_of, self._first_service, self._all_service_s, self.latest_start_s, self.drops_late,
+            np.array([self._continues_transfer(visit) for visit in range(count)], dtype=np.bool_), self.delay_s,
+            self._first_target[: count + 1], targets,
+            np.array([target in self.joins for target in targets.tolist()], dtype=np.bool_),
+            int(np.diff(self._first_target).max(initial=0)),
         )  # fmt: skip
 
     def _continues_transfer(self, visit: int) -> bool:
@@ -112,6 +93,14 @@ class RequestPaths:
     def service_s(self, visit: IntArray, request: IntArray) -> FloatArray:
         """Return (n,) unbatched service times of requests at visits."""
         return np.asarray(self._all_service_s[self._first_service[visit] + self.items[request]])
+
+    def first_visits(self, query: int, first: int, last: int) -> list[VisitArrivals]:
+        """Return the arrivals at a query's first visits, of its requests with indexes from `first` to before `last`."""
+        source, offset = self._sources[query], self.first_request[query]
+        order: IntArray = np.arange(first, last)
+        entered_s = self.entered_s[offset + first : offset + last]
+        targets = self._targets[self._first_target[source] : self._first_target[source + 1]]
+        return [VisitArrivals(entered_s, order, np.full(len(order), target), order + offset) for target in targets]
 
     def next_visits(self, visit: IntArray, request: IntArray, end_s: FloatArray, order: IntArray) -> VisitArrivals:
         """Return the arrivals at visits and results that ended visits cause, unless other inputs are missing.
@@ -138,7 +127,7 @@ class RequestPaths:
         """Return the inputs of each visit, result and source."""
         visits: list[tuple[int, ...]] = []
         results: list[tuple[int, ...]] = []
-        for query, first, source in zip(queries, self.first_visit[:-1].tolist(), self.sources.tolist(), strict=True):
+        for query, first, source in zip(queries, self.first_visit[:-1].tolist(), self._sources.tolist(), strict=True):
             *inputs, result_inputs = [
                 tuple(first + index for index in dict.fromkeys(after)) or (source,)
                 for after in (*(visit.after for visit in query.visits), query.sink_visits)

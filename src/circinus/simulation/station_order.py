@@ -1,24 +1,24 @@
-"""Simulation order of stations, and groups of stations with feedback."""
+"""Simulation order of stations without feedback."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 
 from circinus.simulation.model import QueryModel, Visit
 
 
-def strongly_connected_groups(queries: Sequence[QueryModel], stations: int) -> tuple[tuple[int, ...], ...]:
-    """Return groups of stations in topological order.
+def feed_forward_order(queries: Sequence[QueryModel], stations: int) -> tuple[int, ...] | None:
+    """Return stations in topological order; None if requests come back to one, or are dropped in parallel branches."""
+    try:
+        order = tuple(TopologicalSorter(_successors(queries, stations)).static_order())
+    except CycleError:
+        return None
+    return order[::-1]
 
-    The groups are the strongly connected components of the graph of `successors` (Tarjan, SIAM Journal on Computing 1,
-    1972). A group has several stations, or a station that affects itself, only if requests of any queries return to a
-    station or are dropped in parallel branches; such a group can only be simulated together.
-    """
-    return tuple(tuple(sorted(group)) for group in reversed(_components(successors(queries, stations))))
 
-
-def successors(queries: Sequence[QueryModel], stations: int) -> Mapping[int, frozenset[int]]:
+def _successors(queries: Sequence[QueryModel], stations: int) -> Mapping[int, frozenset[int]]:
     """Return station -> the stations that its requests affect: those of their next visits.
 
     A request that is dropped in one branch is ignored in parallel ones from then on, so that these affect one another.
@@ -42,44 +42,3 @@ def _parallel_visits(query: QueryModel) -> Iterator[tuple[Visit, Visit]]:
         for other in frozenset(range(index)) - earlier[index]:
             if min(visit.latest_start_s, query.visits[other].latest_start_s) < math.inf:
                 yield visit, query.visits[other]
-
-
-def _components(targets: Mapping[int, frozenset[int]]) -> list[list[int]]:
-    """Return the strongly connected components in reverse topological order, without recursion."""
-    order: dict[int, int] = {}
-    lowest: dict[int, int] = {}
-    stack: list[int] = []
-    on_stack: set[int] = set()
-    components: list[list[int]] = []
-    for root in targets:
-        if root in order:
-            continue
-        path = [(root, iter(sorted(targets[root])))]
-        order[root] = lowest[root] = len(order)
-        stack.append(root)
-        on_stack.add(root)
-        while path:
-            node, remaining = path[-1]
-            for target in remaining:
-                if target not in order:
-                    order[target] = lowest[target] = len(order)
-                    stack.append(target)
-                    on_stack.add(target)
-                    path.append((target, iter(sorted(targets[target]))))
-                    break
-                if target in on_stack:
-                    lowest[node] = min(lowest[node], order[target])
-            else:
-                path.pop()
-                if path:
-                    lowest[path[-1][0]] = min(lowest[path[-1][0]], lowest[node])
-                if lowest[node] == order[node]:
-                    group = []
-                    while True:
-                        member = stack.pop()
-                        on_stack.discard(member)
-                        group.append(member)
-                        if member == node:
-                            break
-                    components.append(group)
-    return components
