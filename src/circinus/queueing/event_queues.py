@@ -27,6 +27,10 @@ from circinus.queueing.event_arrays import (
     Stations,
 )
 
+_CHILDREN = 4
+"""Children of an event in the heap: four take a tenth less time than two (LaMarca and Ladner, Journal of Experimental
+Algorithmics 1, 1996)."""
+
 
 @inlined
 def precedes(
@@ -46,7 +50,7 @@ def push_event(time_s: float, order: int, visit: int, request: int, counters: In
     event_s, event, index = buffers.event_s, buffers.event, counters[EVENTS]
     counters[EVENTS] += 1
     while index > 0:
-        parent = (index - 1) // 2
+        parent = (index - 1) // _CHILDREN
         if not precedes(
             time_s, order, visit, request, event_s[parent], event[parent, 0], event[parent, 1], event[parent, 2]
         ):
@@ -66,14 +70,21 @@ def pop_event(counters: IntArray, buffers: Buffers) -> None:
     size, index = counters[EVENTS], 0
     time_s, order, visit, request = event_s[size], event[size, 0], event[size, 1], event[size, 2]
     while True:
-        child = 2 * index + 1
+        child = _CHILDREN * index + 1
         if child >= size:
             break
-        if child + 1 < size and precedes(
-            event_s[child + 1], event[child + 1, 0], event[child + 1, 1], event[child + 1, 2],
-            event_s[child], event[child, 0], event[child, 1], event[child, 2],
-        ):  # fmt: skip
-            child += 1
+        child_s = event_s[child]
+        for other in range(child + 1, min(child + _CHILDREN, size)):
+            other_s = event_s[other]
+            if other_s == child_s:
+                if precedes(
+                    other_s, event[other, 0], event[other, 1], event[other, 2],
+                    child_s, event[child, 0], event[child, 1], event[child, 2],
+                ):  # fmt: skip
+                    child = other
+            else:  # without a branch, which would be mispredicted half of the time
+                child = other if other_s < child_s else child
+                child_s = min(other_s, child_s)
         if not precedes(
             event_s[child], event[child, 0], event[child, 1], event[child, 2], time_s, order, visit, request
         ):
