@@ -34,7 +34,7 @@ def load_kernels() -> None:
     For callers with time limits, which compiling would use up.
     """
     from circinus.queueing.fcfs_kernel import serve_in_batches, serve_one_by_one
-    from circinus.queueing.sorting_kernel import stable_order
+    from circinus.queueing.sorting_kernel import sorted_times_s, stable_order
 
     station = Stations.of([Station("", 1)], [True])
     none, no_times, false = np.zeros(1, dtype=np.int64), np.zeros(1), np.zeros(1, dtype=np.bool_)
@@ -46,6 +46,7 @@ def load_kernels() -> None:
         VisitArrivals(no_times, none, none, none), np.inf
     )
     stable_order(no_times)
+    sorted_times_s(no_times, 1.0, 1.0)
     serve_one_by_one(np.zeros(1), no_times, no_times, np.inf, np.zeros(1))
     serve_in_batches(
         np.zeros(1),

@@ -11,6 +11,7 @@ import numpy as np
 from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
 from circinus.queueing.arrivals.validation import require_positive
+from circinus.queueing.fcfs import are_compiled_loops_loaded
 
 
 class ArrivalProcess(Protocol):
@@ -59,7 +60,12 @@ class Poisson:
         Given their number, arrivals are independent and uniform (Kingman, Poisson Processes, 1993, chapter 2), and are
         drawn in this way.
         """
-        return np.sort(rng.uniform(0.0, duration_s, rng.poisson(self.rate_per_s * duration_s)))
+        times_s = rng.uniform(0.0, duration_s, rng.poisson(self.rate_per_s * duration_s))
+        if not are_compiled_loops_loaded():
+            return np.sort(times_s)
+        from circinus.queueing.sorting_kernel import sorted_times_s  # imports Numba, which takes half a second
+
+        return sorted_times_s(times_s, duration_s, self.rate_per_s)
 
     def index_of_dispersion(self, windows_s: FloatArray) -> FloatArray:
         """Return (w,) ones."""
