@@ -47,7 +47,7 @@ class InlineReplica:
             raise OperatorProcessError(str(error)) from error
 
     def process_each(
-        self, batches: Sequence[Sequence[Sequence[bytes]]], cpus: float | None = None
+        self, batches: Sequence[Sequence[Sequence[bytes]]], cpus: float | None = None, source: str = ""
     ) -> Iterator[BatchRun]:
         return map(self._process, batches)
 

@@ -110,12 +110,18 @@ class Lazy:
     def process(self, commands):
         return (command for command in commands)
 
-@operator(version="3")
-def counted(value):
-    counted_calls.append(value)
-    return len(counted_calls)
+@operator
+class Counted:
+    def __init__(self, *, cold_s):
+        self.calls, self.cold_s = 0, cold_s
 
-counted_calls = []
+    def process(self, values):
+        self.calls += 1
+        if self.calls == 1:
+            time.sleep(self.cold_s)
+        elif not self.cold_s:
+            time.sleep(0.05)
+        return [self.calls] * len(values)
 """
 
 
@@ -197,9 +203,15 @@ def test_the_start_up_is_the_load_and_the_process_besides(start: Callable[..., O
         assert replica.startup_s > replica.load_s
 
 
-def test_the_first_batch_warms_up_and_is_not_counted(start: Callable[..., OperatorProcess]) -> None:
-    replica = start("counted")
-    assert [unpickle_value(_run(replica, [[pickle_value(None)]]).outputs[0]) for _ in range(3)] == [2, 3, 4]
+@pytest.mark.parametrize(("cold_s", "calls"), [(0.0, [2, 3, 4, 5, 6]), (0.05, [2, 3, 5, 6, 8])])
+def test_first_runs_of_slow_starters_are_not_counted(
+    start: Callable[..., OperatorProcess], cold_s: float, calls: list[int]
+) -> None:
+    """The first call of a process always warms up; if it took long, so does that of each further source and size."""
+    replica, value = start("Counted", cold_s=cold_s), [pickle_value(None)]
+    batches = [(1, "a"), (1, "a"), (1, "b"), (1, "a"), (2, "a")]
+    runs = [next(replica.process_each([[value] * size], source=source)) for size, source in batches]
+    assert [unpickle_value(run.outputs[0]) for run in runs] == calls
 
 
 @pytest.mark.parametrize(("cpus", "threads"), [(0.5, "1"), (1.0, "1"), (1.5, "2"), (3.0, "3")])

@@ -253,9 +253,9 @@ class LocalRunner:
             except OperatorProcessError as error:
                 self._session.unloadable[key] = f"cannot be loaded: {error}"
                 raise self._unloadable(configuration, spec, key) from error
-            before_s = replica.elapsed_s
+            before_s, source = replica.elapsed_s, self._prefix(spec.name, configuration)
             try:
-                for run in replica.process_each(batches[done:], min(cpus, self._cpus)):
+                for run in replica.process_each(batches[done:], min(cpus, self._cpus), source):
                     self._session.peaks[key] = max(self._session.peaks.get(key, 0), replica.peak_memory_bytes)
                     done, is_retry = done + 1, False
                     yield run

@@ -74,7 +74,9 @@ class OperatorProcess:
         self.elapsed_s = 0.0
         """Seconds of all runs, with the first one, which is not timed."""
         self._timeout_s = timeout_s
-        self._warm, self._max_ahead = False, 1
+        self._warm: set[tuple[str, int]] = set()
+        self._cold_s, self._warm_s = math.inf, 0.0
+        self._max_ahead = 1
         paths = tuple(path.resolve() for path in module_paths)
         try:
             self._process = processes.spawn(
@@ -97,17 +99,20 @@ class OperatorProcess:
         operator and to create it with its knob values."""
 
     def process_each(
-        self, batches: Sequence[Sequence[Sequence[bytes]]], cpus: float | None = None
+        self, batches: Sequence[Sequence[Sequence[bytes]]], cpus: float | None = None, source: str = ""
     ) -> Iterator[BatchRun]:
         """Process and time batches of pickled inputs (for each item, one for each parent), in order.
 
         The first batch after loading is processed twice, and the first run is not timed: allocators, caches and
-        just-in-time compilers warm up on it, and a replica in service is warm. Quick batches are sent ahead: on a busy
-        machine each exchange with the process may wait for a CPU longer than they take.
+        just-in-time compilers warm up on it, and a replica in service is warm. They may depend on the form of the
+        inputs: if the first run took much longer than its repetition, the first batch of each further source or size
+        is processed twice as well. Quick batches are sent ahead: on a busy machine each exchange with the process may
+        wait for a CPU longer than they take.
 
         Args:
             batches: the batches.
             cpus: number of CPUs that times are for, by default its own.
+            source: key of what made the inputs, such as the configuration upstream.
 
         Raises:
             OperatorProcessError: the operator raised, broke its contract or timed out on the batch whose turn it is, or
@@ -115,12 +120,9 @@ class OperatorProcess:
         """
         requests = [[value for inputs in batch for value in inputs] for batch in batches]
         sizes = [len(batch) for batch in batches]
-        if batches and not self._warm:
-            with suppress(ConnectionError):  # the receiver gives the reason
-                self._send(sizes[0], requests[0])
-            (_, times, _), _ = self._receive()
-            self.elapsed_s += times.elapsed_s
-            self._warm = True
+        if batches and (source, sizes[0]) not in self._warm:
+            self._warm_up(sizes[0], requests[0])
+            self._warm.add((source, sizes[0]))
         unsent, ahead = deque(zip(sizes, requests, strict=True)), 0
         try:
             while unsent or ahead:
@@ -135,6 +137,7 @@ class OperatorProcess:
                 ahead -= 1
                 (_, times, self.peak_memory_bytes), outputs = self._receive()
                 self.elapsed_s += times.elapsed_s
+                self._warm_s = self._warm_s or times.own_s
                 self._max_ahead = min(1 + int(_AHEAD_S / max(times.elapsed_s, 1e-9)), _MAX_AHEAD)
                 service_s = times.service_s(self.key.cpus if cpus is None else cpus)
                 yield BatchRun(tuple(map(bytes, outputs)), service_s, times)
@@ -170,6 +173,21 @@ class OperatorProcess:
     def close(self) -> None:
         """Stop the process and all that it started, and wait for its end. Idempotent."""
         self._end(PROFILING.exit_timeout_s)
+
+    def _warm_up(self, items: int, inputs: Sequence[bytes]) -> None:
+        """Process a batch without counting it, unless first runs are known to take no longer.
+
+        Raises:
+            OperatorProcessError: see `process_each`.
+        """
+        if self._cold_s <= PROFILING.slow_start_ratio * self._warm_s:
+            return
+        with suppress(ConnectionError):  # the receiver gives the reason
+            self._send(items, inputs)
+        (_, times, _), _ = self._receive()
+        self.elapsed_s += times.elapsed_s
+        if not self._warm_s:
+            self._cold_s = times.own_s
 
     def _takes_whole(self, inputs: Sequence[bytes]) -> bool:
         """Return whether the connection takes a batch at once, without waiting for the process to read."""
