@@ -306,6 +306,22 @@ def test_progress_is_told() -> None:
     assert states[-1].sent == states[-1].answered == states[-1].due
 
 
+def test_an_engine_that_ends_ends_the_test() -> None:
+    """The report is that of the time before; requests that the engine did not finish count neither way."""
+    engine = ObedientEngine(("q",), fails=lambda request: len(engine.received) > 60, error_code="engine.killed")
+    report = load(engine, query("q"), traffic=LoadSpec(duration_s=100.0, warm_up_s=1.0))
+    first_s, last_s = (engine.received[index][0] for index in (0, -1))
+    assert report.engine_end_s is not None
+    assert first_s < report.engine_end_s <= last_s + 0.1
+    assert report.warm_up_s + report.duration_s == report.engine_end_s
+    (measured,) = report.queries
+    assert (measured.failures, measured.unanswered) == (0, 0)
+    assert 0 < measured.requests <= 60 < len(engine.received) < 80
+    engine.received.clear()
+    with raises_code(ServingError, "load.engine_ended"):
+        load(engine, query("q"), traffic=LoadSpec(duration_s=100.0, warm_up_s=50.0))
+
+
 def test_report_is_json() -> None:
     engine = ObedientEngine(("q",), service_s=lambda request, before: None)
     report = load(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,15 @@ def test_one_lock_for_one_engine(folder: RunDirectory) -> None:
     again = folder.try_lock()
     assert again is not None
     again.close()
+
+
+def test_one_load_test_at_a_time(folder: RunDirectory) -> None:
+    with folder.one_load_test():
+        with raises_code(ServingError, "load.already_running") as caught, folder.one_load_test():
+            pass
+        assert str(os.getpid()) in caught.value.message
+    with folder.one_load_test():
+        pass
 
 
 def test_lock_of_a_folder_that_was_removed_is_worth_nothing(

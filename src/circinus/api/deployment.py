@@ -183,7 +183,8 @@ class DeployedPlan:
             on_progress: callback about four times a second.
 
         Raises:
-            ServingError: the engine runs another plan, or a controller may change it during the test.
+            ServingError: the engine runs another plan, a controller may change it during the test, another load test is
+                running, or the engine ends before the warm-up does.
 
         Example:
             >>> with workspace.deploy(plan, mode="replay") as deployment:

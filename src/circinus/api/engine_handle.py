@@ -10,7 +10,7 @@ import shlex
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -123,6 +123,13 @@ class EngineHandle(ABC):
         """Return the lease that one controller of the engine holds at a time; None: that of its state file."""
         return None
 
+    def one_load_test(self) -> AbstractContextManager[None]:
+        """Return a context that only one load test of the running engine is in at a time; on Ray, any number.
+
+        Entering raises a ServingError if another load test runs.
+        """
+        return nullcontext()
+
     def profiling_targets(self, specification: Specification, *, declared_speeds: bool) -> ProfilingTargets | None:
         """Return a node of each hardware class to profile on; None: this machine.
 
@@ -217,6 +224,7 @@ class LocalHandle(EngineHandle):
         return LocalEngineClient(self.run_dir)
 
     def start(self) -> bool:
+        from circinus.serving.engine import ENGINE_ENDED
         from circinus.serving.local.client import connect, start_daemon
 
         try:
@@ -225,7 +233,7 @@ class LocalHandle(EngineHandle):
                 self._listen_http(self.http or None)
             return False
         except ServingError as error:
-            if error.code not in ("engine.not_running", "engine.killed"):
+            if error.code not in ENGINE_ENDED:
                 raise
         start_daemon(self.run_dir)
         try:
@@ -255,6 +263,11 @@ class LocalHandle(EngineHandle):
         from circinus.serving.local.run_dir import RunDirectory
 
         return RunDirectory(self.run_dir).process()
+
+    def one_load_test(self) -> AbstractContextManager[None]:
+        from circinus.serving.local.run_dir import RunDirectory
+
+        return RunDirectory(self.run_dir).one_load_test()
 
     @property
     def state_file(self) -> Path:

@@ -21,6 +21,7 @@ from circinus.serving.loadtest.load_test import run_load_test as send_and_measur
 from circinus.serving.loadtest.service_time_learning import PredictionsAtRun
 from circinus.serving.local.high_resolution_loop import new_event_loop
 from circinus.serving.state_serialization import state_fingerprint
+from circinus.specification.formatting import format_duration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +55,8 @@ def run_load_test(
         on_progress: callback about four times a second.
 
     Raises:
-        ServingError: the engine runs another plan, or a controller may change it during the test.
+        ServingError: the engine runs another plan, a controller may change it during the test, another load test runs,
+            or the engine ends before the warm-up does.
     """
     specification, matching, seed = opened.specification, opened.plan_set.matching, opened.plan_set.seed
 
@@ -70,10 +72,19 @@ def run_load_test(
             process = handle.process
             own = None if process is None else (os.getpid(), process)
             is_replay = status.mode is Mode.REPLAY
-            warnings = (
+            warnings: tuple[str, ...] = (
                 recording_warnings(specification, opened.store, opened.configurations, items) if is_replay else ()
             )
-            measured = await send_and_measure(engine, specification, matching, sent, spec, on_progress, expected, own)
+            with handle.one_load_test():
+                measured = await send_and_measure(
+                    engine, specification, matching, sent, spec, on_progress, expected, own
+                )
+            if measured.engine_end_s is not None:
+                planned_s, end_s = spec.warm_up_s + spec.duration_s, measured.engine_end_s
+                warnings += (
+                    f"the engine ended after {format_duration(end_s)} of {format_duration(planned_s)}, and the test "
+                    "with it: figures are those until then. Run `circinus apply`, and repeat the test",
+                )
             return LoadReport(measured, sum(map(len, sent.values())), profiled, warnings=warnings)
 
     report = run(measure, loop_factory=new_event_loop)  # sends on time, to a fraction of a millisecond
@@ -88,6 +99,8 @@ def _store(opened: LoadedPlan, report: LoadReport) -> str:
     learning, machine = report.measured.learning, report.measured.machine
     if report.measured.mode == "replay":
         return "a replay shows nothing of the hardware"
+    if report.measured.engine_end_s is not None:
+        return "the engine ended during the test"
     if learning is None:
         return "a controller may have changed plans during the test"
     if not learning.observations:

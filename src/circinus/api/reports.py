@@ -213,7 +213,7 @@ class LoadReport(NamedResults["QueryMeasurement"]):
     not_stored_reason: str = ""
     """Reason why no observed service times were stored; empty if some were."""
     warnings: tuple[str, ...] = ()
-    """Warnings of a replay: operators whose recordings other programs disturbed."""
+    """Warnings: operators whose recordings for a replay other programs disturbed, or the end of the engine."""
 
     @property
     def _by_name(self) -> Mapping[str, QueryMeasurement]:

@@ -104,7 +104,7 @@ def load(
         print_json("load", report.to_dict())
     else:
         _print(report, keep_observations=not no_keep_observations)
-    if fail_on_miss and report.missed:
+    if report.measured.engine_end_s is not None or (fail_on_miss and report.missed):
         raise typer.Exit(1)
 
 

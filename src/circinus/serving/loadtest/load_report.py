@@ -188,4 +188,6 @@ class LoadReport:
     """Observed service times, if requested."""
     machine: MachineLoad | None = None
     """Load of the machine, if it was monitored."""
+    engine_end_s: float | None = None
+    """Seconds after the first request at which the engine ended, and the test with it; None: it did not end."""
     schema_version: int = SCHEMA_VERSION

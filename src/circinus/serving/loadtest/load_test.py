@@ -20,12 +20,21 @@ from circinus.queueing.arrivals import arrival_process
 from circinus.serving.engine import Engine, EngineStatus, Mode, Request
 from circinus.serving.loadtest.load_report import GeneratorLag, LoadReport
 from circinus.serving.loadtest.machine_load import MachineMonitor
-from circinus.serving.loadtest.open_loop import Arrival, LoadProgress, OpenLoop, query_rng, read_trace, sample_arrivals
+from circinus.serving.loadtest.open_loop import (
+    Arrival,
+    EngineEnd,
+    LoadProgress,
+    OpenLoop,
+    query_rng,
+    read_trace,
+    sample_arrivals,
+)
 from circinus.serving.loadtest.scoring import measure_queries
 from circinus.serving.loadtest.service_time_learning import LoadRun, PredictionsAtRun, observe_service_times
 from circinus.serving.loadtest.slo_bounds import SloVerdict
 from circinus.serving.settings import SERVING
 from circinus.specification import Specification
+from circinus.specification.formatting import format_duration
 
 __all__ = ["LoadProgress", "LoadSpec", "run_load_test"]
 
@@ -81,8 +90,10 @@ async def run_load_test(
         own_processes: ids of the processes of the load test and of the engine, if all run on this machine, which is
             then monitored (`LoadReport.machine`); None: it is not.
 
+    If the engine ends during the test, the report is that of the time before (`LoadReport.engine_end_s`).
+
     Raises:
-        ServingError: a served pipeline has no items, or the engine lacks a route.
+        ServingError: a served pipeline has no items, the engine lacks a route, or it ended before the warm-up did.
         SpecError: the file of arrivals is invalid.
     """
     before = await _check_routes(engine, matching)
@@ -99,6 +110,10 @@ async def run_load_test(
     finally:
         gc.unfreeze()
     machine = None if monitor is None else monitor.load()
+    engine_end_s = None
+    if sender.engine_end is not None:
+        engine_end_s = sender.engine_end.time_s
+        traffic, expected, machine = _until_end(traffic, sender.engine_end), None, None
     after = before if expected is None else await engine.status()
     measured = [answer for answer in answers if answer.scheduled_s >= traffic.warm_up_s]
     lag = _generator_lag(sender.lateness_s)
@@ -136,7 +151,25 @@ async def run_load_test(
         verdicts={verdict: sum(query.verdict == verdict for query in queries) for verdict in SloVerdict},
         learning=learning,
         machine=machine,
+        engine_end_s=engine_end_s,
     )
+
+
+def _until_end(traffic: LoadSpec, end: EngineEnd) -> LoadSpec:
+    """Return the traffic up to the end of the engine.
+
+    Raises:
+        ServingError: the engine ended before the warm-up did.
+    """
+    if end.time_s <= traffic.warm_up_s:
+        raise ServingError(
+            f"the engine ended {format_duration(end.time_s)} after the start of the test, in its warm-up: "
+            f"{end.reason.message}",
+            code="load.engine_ended",
+            location=end.reason.location,
+            hint="Run `circinus apply`, and repeat the test.",
+        ) from end.reason
+    return replace(traffic, duration_s=end.time_s - traffic.warm_up_s)
 
 
 async def _check_routes(engine: Engine, matching: Matching) -> EngineStatus:

@@ -13,7 +13,7 @@ import numpy as np
 
 from circinus.errors import Diagnostic, ServingError, SpecError
 from circinus.queueing.arrivals import ArrivalProcess, Poisson
-from circinus.serving.engine import DROPPED_LATE, Engine, Request, Response
+from circinus.serving.engine import DROPPED_LATE, ENGINE_ENDED, Engine, Request, Response
 from circinus.specification.arrival_files import QUERY, TIME, read_arrival_rows
 
 
@@ -118,6 +118,15 @@ class LoadProgress:
     """Total number of scheduled requests."""
 
 
+@dataclass(frozen=True)
+class EngineEnd:
+    """End of an engine during a load test."""
+
+    time_s: float
+    """Seconds after the start of the test."""
+    reason: ServingError
+
+
 class OpenLoop:
     """Single run of traffic, timed by the event loop's clock.
 
@@ -136,6 +145,8 @@ class OpenLoop:
         """Lag of each sent request."""
         self._engine = engine
         self._stragglers_s = stragglers_s
+        self.engine_end: EngineEnd | None = None
+        """End of the engine, after which no request is sent."""
         self._outcomes: dict[int, RequestOutcome] = {}
         self._failed = 0
         self._start_s = 0.0
@@ -146,7 +157,10 @@ class OpenLoop:
         requests: Sequence[Request],
         on_progress: Callable[[LoadProgress], None] | None = None,
     ) -> list[RequestOutcome]:
-        """Send `requests` at their ascending `arrivals`; return their outcomes in order."""
+        """Send `requests` at their ascending `arrivals`; return their outcomes in order.
+
+        If the engine ends, these are the outcomes of the requests before, without those that it was processing.
+        """
         self._start_s = asyncio.get_running_loop().time()
         reporter = asyncio.create_task(self._report(len(arrivals), arrivals, on_progress))
         tasks: list[asyncio.Task[None]] = []
@@ -155,6 +169,8 @@ class OpenLoop:
                 wait_s = arrival.time_s - self._elapsed_s()
                 if wait_s > 0:
                     await asyncio.sleep(wait_s)
+                if self.engine_end is not None:
+                    break
                 self.lateness_s.append(max(self._elapsed_s() - arrival.time_s, 0.0))
                 tasks.append(asyncio.create_task(self._send_one(index, arrival, request)))
             if tasks:
@@ -166,6 +182,8 @@ class OpenLoop:
         for result in results:
             if isinstance(result, Exception):
                 raise result
+        if self.engine_end is not None:
+            return [self._outcomes[index] for index in sorted(self._outcomes)]
         return [
             self._outcomes.get(index, RequestOutcome(arrival.query, request.item_key, arrival.time_s))
             for index, (arrival, request) in enumerate(zip(arrivals, requests, strict=True))
@@ -177,6 +195,9 @@ class OpenLoop:
         try:
             response = await self._engine.submit(request)
         except ServingError as failure:
+            if failure.code in ENGINE_ENDED:
+                self.engine_end = self.engine_end or EngineEnd(self._elapsed_s(), failure)
+                return
             dropped = failure.code == DROPPED_LATE
             error = "" if dropped else str(failure)
             self._failed += not dropped

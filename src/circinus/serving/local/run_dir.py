@@ -46,6 +46,11 @@ class RunDirectory:
         return self.path / "circinus-engine.lock"
 
     @property
+    def load_lock(self) -> Path:
+        """File with the process id of the load test that last began, locked while it runs."""
+        return self.path / "load-test.lock"
+
+    @property
     def log(self) -> Path:
         """Output of the engine, and of its replaying replicas."""
         return self.path / "log"
@@ -113,6 +118,29 @@ class RunDirectory:
                 return file
         file.close()  # another process holds the lock, or has just removed it
         return None
+
+    @contextmanager
+    def one_load_test(self) -> Iterator[None]:
+        """Hold the lock of load tests, which ends with this process at the latest. The engine must be running.
+
+        Raises:
+            ServingError: another load test runs.
+        """
+        with self.load_lock.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = self.load_lock.read_text(encoding="utf-8")
+                raise ServingError(
+                    f"another load test (process {holder}) is running, and the requests of both would add up",
+                    code="load.already_running",
+                    location=str(self.path),
+                    hint=f"Wait for its end, or end it with `kill -INT {holder}`.",
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
 
     def listen(self) -> socket.socket:
         """Return a listening socket. The caller must hold the lock, as a stale socket is removed."""
@@ -206,7 +234,8 @@ class RunDirectory:
 
     def remove(self) -> None:
         """Remove all files of an engine, and the folder if it is empty. The caller must hold the lock."""
-        for file in (self.address, self.desired, self.http, self.path / "desired.json.new", self.log, self.lock):
+        draft = self.path / "desired.json.new"
+        for file in (self.address, self.desired, self.http, draft, self.load_lock, self.log, self.lock):
             with suppress(FileNotFoundError):
                 file.unlink()
         with suppress(OSError):
