@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,9 @@ from circinus.simulation import PlannedQuery, Progress, simulate
 from circinus.simulation.engine import Simulation
 from circinus.simulation.model import Requests
 from circinus.simulation.model_builder import build_model
+from circinus.simulation.simulate import _score
 from circinus.specification import LatencySlo, Network, Slos
+from circinus.statistics.interval import Interval
 from planning_instances import Instance, all_plans, corrected, measured_there, random_instance
 from raised import raises_code
 
@@ -78,6 +81,16 @@ def test_requests_that_meet_nobody_take_service_and_transfers(seed: int) -> None
     np.testing.assert_allclose(simulation.runs[0].latency_s, _alone_s(planned, instance.network), rtol=1e-6, atol=1e-6)
 
 
+def test_dropped_requests_change_the_accuracy_of_the_plan() -> None:
+    planned, _ = _planned(random_instance(1))
+    scores = np.linspace(0.4, 0.8, len(planned.profile.items))
+    planned = replace(planned, profile=replace(planned.profile, scores=scores, accuracy=Interval(0.7, 0.6, 0.8)))
+    items = np.arange(len(scores))
+    assert _score(planned, items, items >= 0) == 0.7
+    assert _score(planned, items, items == 0) == pytest.approx(0.7 - 0.2)
+    assert math.isnan(_score(planned, items, items < 0))
+
+
 @pytest.mark.parametrize("seed", seeds(48))
 def test_the_report_says_what_happened(seed: int) -> None:
     instance = random_instance(seed)
@@ -92,6 +105,7 @@ def test_the_report_says_what_happened(seed: int) -> None:
     assert query.rate_per_s == pytest.approx(instance.query.rate_per_s, rel=0.2)
     assert query.latency_s["p50"].value <= query.latency_s["p95"].value <= query.latency_s["p99"].value
     assert query.satisfied == all(query.slos_met.values())
+    assert query.dropped or query.score == planned.profile.accuracy.value
     assert report.goodput == (query.weight if query.satisfied else 0.0)
     assert {stage.operator for stage in query.stages} == set(planned.profile.operators)
     for station in (*report.deployments, *report.links):

@@ -93,7 +93,7 @@ class QueryOutcome:
     percentile: float
     """Percentile of the latency SLO, in (0, 100); 95 without one."""
     score: float
-    """Mean measured score of the completed requests' items; NaN without any."""
+    """Estimated accuracy of the completed requests: that of the plan, unless some were dropped; NaN without any."""
     cost_usd_per_h: float
     """Planned cost, independent of the load."""
     stages: tuple[StageOutcome, ...]

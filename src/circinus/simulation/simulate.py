@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from circinus.arrays import BoolArray, IntArray
 from circinus.errors import PlanningError
 from circinus.queueing.fcfs import Station
 from circinus.simulation.engine import QueryRun, Simulation, StationRun
@@ -133,7 +134,7 @@ def _outcome(
     completed = np.isfinite(latency_s)
     requested = dict.fromkeys((*PERCENTILES, slos.percentile))
     percentiles_s = {f"p{p:g}": percentile_interval(latency_s, p) for p in requested} if len(latency_s) else {}
-    score = float(planned.profile.scores[run.items[measured][completed]].mean()) if completed.any() else math.nan
+    score = _score(planned, run.items[measured], completed)
     bounds = percentiles_s.get(f"p{slos.percentile:g}")
     return QueryOutcome(
         query=query.name,
@@ -151,6 +152,18 @@ def _outcome(
         is_significant=bounds is not None
         and (slos.latency is None or slos.latency.is_met_by(bounds.lower) == slos.latency.is_met_by(bounds.upper)),
     )
+
+
+def _score(planned: PlannedQuery, items: IntArray, completed: BoolArray) -> float:
+    """Return the plan's accuracy, changed by as much as dropped requests change the mean score; NaN without others.
+
+    The mean score alone would have the strata of the measured items, and not those of the data set.
+    """
+    if not completed.any():
+        return math.nan
+    scores = planned.profile.scores[items]
+    change = float(scores[completed].mean() - scores.mean())
+    return float(np.clip(planned.profile.accuracy.value + change, *planned.pipeline.metric.range))
 
 
 def _stages(simulation: Simulation, query: int, operators: Mapping[str, int]) -> tuple[StageOutcome, ...]:
