@@ -240,9 +240,11 @@ def test_what_is_no_plan_file_is_refused(
 
 
 def test_what_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
-    with raises_code(PlanningError, "plan.unreadable") as caught:
+    with raises_code(PlanningError, "file.missing") as caught:
         load_plan_set(tmp_path / "plan.json")
-    check_message("matching/unreadable_plan_file", str(caught.value).replace(f"{tmp_path}/", ""))
+    check_message("matching/missing_plan_file", str(caught.value).replace(f"{tmp_path}/", ""))
+    with raises_code(PlanningError, "plan.unreadable"):
+        load_plan_set(tmp_path)
     (tmp_path / "plan.json").write_bytes(b"\xff\xfe\x00")
     with raises_code(PlanningError, "plan.invalid_json"):
         load_plan_set(tmp_path / "plan.json")

@@ -119,12 +119,17 @@ def load_plan_set(path: Path) -> PlanFile:
 
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PlanningError(
+            "no such file, expected a plan file; write one with `circinus plan`",
+            code="file.missing",
+            location=str(path),
+        ) from error
     except OSError as error:
         raise PlanningError(
             f"cannot read plan file: {error.strerror}",
             code="plan.unreadable",
             location=str(path),
-            hint="Write one with `circinus plan`.",
         ) from error
     except ValueError as error:  # no JSON, or not even text
         raise PlanningError(
