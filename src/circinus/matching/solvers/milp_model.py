@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,6 +47,16 @@ class MatchingMilp(LpModel):
         """Exclude the candidates among `columns` (columns,)."""
         for column in np.flatnonzero(columns[: len(self.candidates)]):
             self.upper[column] = 0.0
+
+    @contextmanager
+    def forbidden(self, columns: BoolArray) -> Iterator[None]:
+        """Exclude the candidates among `columns` (columns,) for the duration of the context."""
+        upper = self.upper.copy()
+        self.forbid(columns)
+        try:
+            yield
+        finally:
+            self.upper = upper
 
     def columns_of(self, candidates: IntArray) -> IntArray:
         """Return the columns of the given candidates that have one."""

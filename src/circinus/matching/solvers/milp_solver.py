@@ -21,13 +21,19 @@ from circinus.matching.tolerances import COST_GAP_TOLERANCE, INTEGRALITY_TOLERAN
 
 _COST_GAP = 1e-9
 """Relative optimality gap at which the search for a lower cost ends."""
+_NEAR_SHARE = 0.03
+"""Reduced cost, as a share of the gap, up to which candidates are tried first. On five programs of the meeting example
+these 35 to 63 % of the candidates hold an optimum: both searches take 1.9 s of processor time, one alone 2.6."""
+_FIRST_TIME_SHARE = 0.5
+"""Maximum share of the remaining time for the candidates that are tried first."""
 
 
 class MilpSolver:
     """Branch and cut by HiGHS on one thread with a fixed seed: deterministic, unless time runs out.
 
     The linear relaxation is first tightened by rounding cuts, which close most of the gap at little cost. It then
-    guides a second greedy choice, and excludes candidates whose reduced costs exceed the gap to the incumbent.
+    guides a second greedy choice, and excludes candidates whose reduced costs exceed the gap to the incumbent. So that
+    these are many, candidates of low reduced cost alone are searched before.
     """
 
     def __init__(
@@ -136,8 +142,18 @@ class _Search:
         if relaxed is not None:
             bound = relaxed.bound
             best = self._better(best, programme.rounded_choice(relaxed.values))
-            gap = (self._counted_usd_per_h(best) - constant) / incumbent_cost - bound
-            programme.forbid((relaxed.reduced_costs > gap + _COST_GAP) & (relaxed.values < INTEGRALITY_TOLERANCE))
+            unused = relaxed.values < INTEGRALITY_TOLERANCE
+
+            def gap() -> float:
+                return (self._counted_usd_per_h(best) - constant) / incumbent_cost - bound
+
+            distant = (relaxed.reduced_costs > _NEAR_SHARE * gap()) & unused
+            distant[programme.columns_of(best)] = False
+            with programme.forbidden(distant):
+                values, _ = self._minimise(objective, best, gap=_COST_GAP, time_share=_FIRST_TIME_SHARE)
+            if values is not None:
+                best = self._better(best, programme.choice_of(values), polish=False)
+            programme.forbid((relaxed.reduced_costs > gap() + _COST_GAP) & unused)
         values, proved = self._minimise(objective, best, gap=_COST_GAP)
         if values is not None:
             best = self._better(best, programme.choice_of(values), polish=False)
@@ -181,11 +197,12 @@ class _Search:
                 self._programme.add_row(cut.columns, cut.values, cut.lower, np.inf)
         return relaxed
 
-    def _minimise(self, objective: FloatArray, best: IntArray, gap: float) -> tuple[FloatArray | None, float]:
+    def _minimise(
+        self, objective: FloatArray, best: IntArray, gap: float, time_share: float = 1.0
+    ) -> tuple[FloatArray | None, float]:
         start = self._programme.values_of(best, self._problem.usage_of(best))
-        return self._solve(
-            self._programme, objective, start, time_limit_s=self._remaining_s(), gap=gap, seed=self._seed
-        )
+        limit_s = time_share * self._remaining_s()
+        return self._solve(self._programme, objective, start, time_limit_s=limit_s, gap=gap, seed=self._seed)
 
     def _better(self, best: IntArray, other: IntArray, *, polish: bool = True) -> IntArray:
         if polish:
