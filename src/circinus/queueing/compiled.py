@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.core.caching import FunctionCache
 
 _F = TypeVar("_F", bound=Callable[..., object])
 
@@ -32,14 +33,28 @@ def _compiled(function: _F, **options: Any) -> _F:
     config: Any = numba.config
     options |= {"_nrt": False, "nogil": True}
     user_folder = config.CACHE_DIR
+    result: Any = numba.njit(**options)(function)
+    kernel: _F = result
     try:
         config.CACHE_DIR = user_folder or _cache_folder()
-        result: _F = numba.njit(cache=True, **options)(function)
+        result._cache = _KernelCache(function)  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError):  # no folder is writable: every process compiles
-        result = numba.njit(**options)(function)
+        pass
     finally:
         config.CACHE_DIR = user_folder
-    return result
+    return kernel
+
+
+class _KernelCache(FunctionCache):
+    """Cache that loads machine code without Numba's implementations of NumPy and SciPy.
+
+    Only a compilation needs them, which imports them itself. Without them, a process loads all kernels in 0.05 s of
+    processor time instead of 0.38.
+    """
+
+    def load_overload(self, sig: object, target_context: object) -> Any:
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
 
 
 @cache
