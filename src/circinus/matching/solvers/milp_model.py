@@ -44,13 +44,13 @@ class MatchingMilp(LpModel):
         self.row_lower[:servable] = [1.0] * servable
 
     def forbid(self, columns: BoolArray) -> None:
-        """Exclude the candidates among `columns` (columns,)."""
-        for column in np.flatnonzero(columns[: len(self.candidates)]):
+        """Require 0 of `columns` (columns,)."""
+        for column in np.flatnonzero(columns):
             self.upper[column] = 0.0
 
     @contextmanager
     def forbidden(self, columns: BoolArray) -> Iterator[None]:
-        """Exclude the candidates among `columns` (columns,) for the duration of the context."""
+        """Require 0 of `columns` (columns,) for the duration of the context."""
         upper = self.upper.copy()
         self.forbid(columns)
         try:
