@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from circinus.estimation import SloProbabilities
-from circinus.estimation.slo_probability import accuracy_slo_probability, latency_slo_probability
+from circinus.estimation.slo_probability import (
+    accuracy_slo_probability,
+    bounded_latency_probability,
+    comparable_miss,
+    latency_slo_probability,
+)
 from circinus.specification import AccuracySlo, LatencySlo
 
 RANGE = (0.0, 1.0)
@@ -92,6 +97,14 @@ def test_a_far_percentile_of_few_items_is_no_more_likely_than_the_promise() -> N
     far, near = (latency_slo_probability(latency_s, 80, LatencySlo(percentile=p, limit=9), 0.05) for p in (99.99, 95.0))
     assert far == pytest.approx(0.95)
     assert near == pytest.approx(1 - 0.95**80 / 2)
+    for limit_s, of_items in ((9.0, 80), (0.199, None)):
+        slo = LatencySlo(percentile=95.0, limit=limit_s)
+        assert bounded_latency_probability(latency_s, 80, slo, 0.05, is_guaranteed=True)[1] == of_items
+        assert bounded_latency_probability(latency_s, 80, slo, 0.05, is_guaranteed=False)[1] is None
+
+
+def test_near_certainties_are_told_apart_and_other_probabilities_by_two_digits() -> None:
+    assert comparable_miss(0.99999996) < comparable_miss(0.99972) < comparable_miss(0.8339) == comparable_miss(0.8341)
 
 
 def test_all_together_is_the_product() -> None:

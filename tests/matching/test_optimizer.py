@@ -215,7 +215,7 @@ def test_alternatives_say_what_they_would_cost_more() -> None:
     plans = tuple(candidate("q", [use(deployment("a", 0, pool), 0.5, infra)]) for pool in ("near", "far"))
     found = matched(Instance(infra, (query("q"),), {"q": plans}))
     (assignment,) = found.assignments
-    assert assignment.reason == "lowest total cost among its 2 plans, given those of the other queries"
+    assert assignment.reason == "none of its 2 plans fits and costs less in total, given those of the other queries"
     assert [a.reason for a in assignment.alternatives] == ["costs $0.25/h more in total"]
 
 

@@ -19,12 +19,13 @@ from circinus.matching.explanation.rejections import explain_rejection
 from circinus.matching.feasibility import Infeasibility
 from circinus.matching.plan_set import Advice
 from circinus.planning import BestEffortPlan, Frontier, NearMiss
-from circinus.planning.frontier import MEASUREMENTS
+from circinus.planning.frontier import MEASUREMENTS, MeasuredItems
+from circinus.planning.violations import AS_SIZED
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
 from circinus.reporting.html_report.frontier_chart import LADDER, compared_plans
 from circinus.reporting.plan_table import best_effort_text, format_probability, plan_table, price_table
 from circinus.specification import BurstyArrivals, LatencySlo, Query, SloKind, Slos
-from circinus.specification.formatting import format_latency_bound, format_usd_per_h
+from circinus.specification.formatting import format_duration, format_latency_bound, format_usd_per_h
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 
 INFRA = infrastructure([("edge", 1, 4.0, 16.0, 1.0), ("far", 1, 4.0, 16.0, 2.0)])
@@ -161,7 +162,8 @@ def test_no_rung_above_the_selected_plan_is_one_to_step_down_to() -> None:
     (assignment,) = _matched(_frontier(asked, _plan("q", "edge"), _plan("q", "far", fluid=0.1))).assignments
     assert assignment.ladder is not None
     bottom = replace(assignment.ladder, chosen=len(assignment.ladder.rungs) - 1)
-    assert "no ladder" in printed(assignment_explanation(replace(assignment, ladder=bottom), asked))
+    text = printed(assignment_explanation(replace(assignment, ladder=bottom), asked), width=400)
+    assert f"takes {format_duration(bottom.rungs[-1].cpu_s_per_request)} of CPU time" in text
     places = [plan.place for plan in compared_plans(replace(assignment, ladder=bottom), "accuracy")]
     assert LADDER not in places, "the report agrees"
 
@@ -211,7 +213,7 @@ def test_limits_of_a_query_alone_are_only_named_where_there_is_no_room_for_it(
     frontier = Frontier(_query("q"), (), {}, (), (), "no plan; alone", isolated_limits="; alone")
     rejection = explain_rejection(frontier, [infeasible(_plan("q", "edge"), obstacle)], neighbours="the others")
     assert (frontier.isolated_limits in rejection.reason) == alone_is_named
-    assert obstacle.reason in rejection.reason
+    assert obstacle.reason.removeprefix(AS_SIZED) in rejection.reason
     assert rejection.binding == obstacle.binding
     unmeasured = replace(frontier, binding=(MEASUREMENTS,))
     rejection = explain_rejection(unmeasured, [infeasible(_plan("q", "edge"), obstacle)], neighbours="the others")
@@ -242,12 +244,19 @@ def test_the_likeliest_plan_is_the_nearest_and_the_best_so_far() -> None:
     others = infeasible(plans["far"], Infeasibility((SloKind.LATENCY,), "query r: slow", 0.9))
     nearest = [entry.candidate for entry in nearest_first([dear, *judged, others, short])]
     assert nearest == [short.candidate, plans["far"], likely, unlikely, likely]
-    best = BestEffortPlan(unlikely, 0.09, 24, 200)
-    rejection = explain_rejection(replace(_frontier(asked), best_effort=best), judged, neighbours="the others")
+    best = BestEffortPlan(unlikely, 0.09, 24, 200, more_items=7)
+    items = {likely.plan.configuration: MeasuredItems(96, 50)}
+    frontier = replace(_frontier(asked), best_effort=best, measured_items=items)
+    rejection = explain_rejection(frontier, judged, neighbours="the others")
     assert rejection.alternatives[0].plan == likely.plan
     assert rejection.best_so_far is not None
     assert (rejection.best_so_far.candidate.plan, rejection.best_so_far.is_sized) == (likely.plan, True)
     assert rejection.best_so_far.probability == pytest.approx(0.72)
+    assert (rejection.best_so_far.items, rejection.best_so_far.more_items) == (96, 50)
+    for alternative, is_own in ((rejection.alternatives[0], True), (rejection.alternatives[1], False)):
+        shown = replace(_matched(frontier), rejections=(replace(rejection, alternatives=(alternative,)),))
+        text = printed(plan_table(shown, {"q": asked}), width=200)
+        assert ("about 50 more items" in text) == is_own, "items are those of the named plan"
     best = BestEffortPlan(likely, 0.72, 24, 200)  # more measurements may guarantee it, if not as sized
     crowded = replace(judged[1], lacking=("pool edge: cpus",))
     for compared, expected in (([crowded], best), ([dear], None)):

@@ -15,7 +15,7 @@ from circinus.specification.formatting import with_metric
         ("latency p95 <= 1s, accuracy >= 0.9", "latency p95 <= 1s, f1 >= 0.9"),
         ("accuracy <= 0.1 instead of 0.05", "f1 <= 0.1 instead of 0.05"),
         ("accuracy 0.812 (at least 0.8) < 0.9", "f1 0.812 (at least 0.8) < 0.9"),
-        ("error 0.2 is only guaranteed to be at most 0.3", "f1 0.2 is only guaranteed to be at most 0.3"),
+        ("guaranteed error 0.3 (measured 0.2) > 0.25", "guaranteed f1 0.3 (measured 0.2) > 0.25"),
         ("`accuracy >= 0.9` (measured accuracy 0.95)", "`accuracy >= 0.9` (measured f1 0.95)"),
         ("the accuracy SLO, no accuracy, inaccuracy 3", "the accuracy SLO, no accuracy, inaccuracy 3"),
         ("error 0.2 (at most 0.3) > 0.1", "f1 0.2 (at most 0.3) > 0.1"),

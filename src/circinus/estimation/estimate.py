@@ -38,11 +38,13 @@ class SloProbabilities:
     accuracy: float
     cost: float
     joint: float
+    latency_items: int | None = None
+    """Number of measured items, if all are within the latency limit: more items would show a higher probability."""
 
     @classmethod
-    def of(cls, latency: float, accuracy: float, cost: float) -> SloProbabilities:
+    def of(cls, latency: float, accuracy: float, cost: float, latency_items: int | None = None) -> SloProbabilities:
         """Create the probabilities from those of each SLO."""
-        return cls(latency, accuracy, cost, latency * accuracy * cost)
+        return cls(latency, accuracy, cost, latency * accuracy * cost, latency_items)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from circinus.estimation.estimate import (
 )
 from circinus.estimation.merged_load import MergedLoad
 from circinus.estimation.percentiles import MeasuredSamples, PercentileEstimator
-from circinus.estimation.slo_probability import accuracy_slo_probability, latency_slo_probability
+from circinus.estimation.slo_probability import accuracy_slo_probability, bounded_latency_probability
 from circinus.estimation.stage_latency import StageLatencyModel
 from circinus.estimation.transfer import INPUT, TransferModel, destinations, link_station_under_load
 from circinus.profiling import ConfigurationProfile
@@ -203,17 +203,21 @@ class Estimator:
         """Return the SLO probabilities: at least 1 - risk if guaranteed, at most 1 - risk for other latencies."""
         slos, risk = self._query.slos, self._query.risk
         violations, guaranteed = estimate.violations(slos), 1 - risk
-        latency = 1.0
+        latency, latency_items = 1.0, None
         if slos.latency is not None:
-            latency = latency_slo_probability(latency_s, len(self._profile.items), slos.latency, risk)
+            is_guaranteed, items = SloKind.LATENCY not in violations, len(self._profile.items)
+            latency, latency_items = bounded_latency_probability(
+                latency_s, items, slos.latency, risk, is_guaranteed=is_guaranteed
+            )
         return SloProbabilities.of(
-            latency=min(latency, guaranteed) if SloKind.LATENCY in violations else max(latency, guaranteed),
+            latency=latency,
             accuracy=(
                 self._accuracy_probability
                 if SloKind.ACCURACY in violations
                 else max(self._accuracy_probability, guaranteed)
             ),
             cost=float(SloKind.COST not in violations),
+            latency_items=latency_items,
         )
 
     def latency_s(self, plan: QueryPlan, conditions: MergedLoad | None = None, *, cautious: bool = False) -> FloatArray:

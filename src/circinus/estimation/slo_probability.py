@@ -20,6 +20,14 @@ _MIN_S = 1e-9
 """Minimum time of which a logarithm is taken."""
 
 
+def comparable_miss(probability: float) -> float:
+    """Return the probability of missing SLOs to two significant digits, by which uncertain plans are compared.
+
+    Of plans that are all but certain, one that misses in one of a million cases is better than one of a thousand.
+    """
+    return float(f"{1 - probability:.2g}")
+
+
 def accuracy_slo_probability(
     scores: FloatArray, population: int | None, slo: AccuracySlo, score_range: tuple[float, float]
 ) -> float:
@@ -64,13 +72,32 @@ def latency_slo_probability(latency_s: FloatArray, items: int, slo: LatencySlo, 
     count = min(items, len(latency_s))
     share = slo.percentile / 100
     if items < percentile_sample_size(slo.percentile, risk):
-        most = max(1 - risk, _below(items, share, items))
-        return _uncertain(min(most, _log_normal_probability(latency_s, count, slo)))
+        return _uncertain(min(_most(items, slo, risk), _log_normal_probability(latency_s, count, slo)))
     within = float((latency_s <= slo.limit_s + slo.tolerance).mean()) * count
     fewer = math.floor(within + 1e-9)
     part = max(0.0, within - fewer)
     below = _below(count, share, fewer)
     return _uncertain(below if part == 0 else (1 - part) * below + part * _below(count, share, fewer + 1))
+
+
+def _most(items: int, slo: LatencySlo, risk: float) -> float:
+    """Return the highest probability of meeting a latency SLO that a number of items can show: all within the limit."""
+    return max(1 - risk, _below(items, slo.percentile / 100, items))
+
+
+def bounded_latency_probability(
+    latency_s: FloatArray, items: int, slo: LatencySlo, risk: float, *, is_guaranteed: bool
+) -> tuple[float, int | None]:
+    """Return `latency_slo_probability`, at least 1 - risk of a guaranteed latency and at most 1 - risk of another one.
+
+    Returns:
+        The probability, and the number of items if it is the highest that they can show, else None.
+    """
+    estimated = latency_slo_probability(latency_s, items, slo, risk)
+    if not is_guaranteed:
+        return min(estimated, 1 - risk), None
+    probability = max(estimated, 1 - risk)
+    return probability, items if probability >= _most(items, slo, risk) - _MIN_UNCERTAINTY else None
 
 
 def _uncertain(probability: float) -> float:

@@ -166,7 +166,7 @@ class StageLatencyModel:
             mean_wait_s=mean_wait_s,
             mean_service_s=float(expected_s.mean()) - mean_wait_s,
             mean_batch_size=max(time.mean_batch_size for time in times),
-            caveats=tuple(f"deployment {use.deployment.name}: {caveat}" for s in stations for caveat in s.caveats()),
+            caveats=tuple(f"operator {operator.name}: {caveat}" for s in stations for caveat in s.caveats()),
         )
 
 

@@ -12,12 +12,12 @@ from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
 from circinus.estimation import Estimate, PlanCandidate, SloProbabilities
 from circinus.estimation.percentiles import UNBOUNDED
-from circinus.estimation.slo_probability import latency_slo_probability
+from circinus.estimation.slo_probability import bounded_latency_probability
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import Assignment, Matching
 from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier, NearMiss, SingleRelaxation
-from circinus.planning.violations import describe_violation
+from circinus.planning.violations import AS_SIZED, describe_violation
 from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import MarkovModulatedPoisson, arrival_process
 from circinus.simulation import PlannedQuery
@@ -99,9 +99,9 @@ def exclude_refuted(
     if own is None or slo is None:
         reason = f"it would make {' and '.join(violating)} slower {_SIMULATED} than guaranteed"
     elif own.estimate.simulated:
-        reason = f"as sized, {describe_violation(own.estimate, slo, sized=True)} {_SIMULATED}"
+        reason = f"{AS_SIZED}{describe_violation(own.estimate, slo, sized=True)} {_SIMULATED}"
     else:
-        reason = f"as sized, {describe_violation(own.estimate, slo, sized=True)}, not confirmed {_SIMULATED}"
+        reason = f"{AS_SIZED}{describe_violation(own.estimate, slo, sized=True)}, not confirmed {_SIMULATED}"
     near_misses = (NearMiss(own or tried, (SloKind.LATENCY,), reason), *frontier.near_misses)
     if not frontier.candidates:  # the plan was tried at its final sizes only
         return replace(frontier, near_misses=near_misses)
@@ -292,9 +292,11 @@ def _slo_probability(estimate: Estimate, planned: PlannedQuery, latency_s: Float
     if previous is None or slos.latency is None:
         return previous
     thinned = latency_s[:: max(1, len(latency_s) // MATCHING.max_sample)]
-    estimated = latency_slo_probability(
-        np.asarray(thinned), len(planned.profile.items), slos.latency, planned.query.risk
+    latency, items = bounded_latency_probability(
+        np.asarray(thinned),
+        len(planned.profile.items),
+        slos.latency,
+        planned.query.risk,
+        is_guaranteed=SloKind.LATENCY not in estimate.violations(slos),
     )
-    target = 1 - planned.query.risk
-    estimated = min(estimated, target) if SloKind.LATENCY in estimate.violations(slos) else max(estimated, target)
-    return SloProbabilities.of(estimated, previous.accuracy, previous.cost)
+    return SloProbabilities.of(latency, previous.accuracy, previous.cost, items)

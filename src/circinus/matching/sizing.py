@@ -11,7 +11,7 @@ from circinus.estimation import MergedLoad, PlanCandidate, merge_loads
 from circinus.estimation.estimate import SloProbabilities
 from circinus.matching.problem import Problem, Usage
 from circinus.matching.settings import MATCHING
-from circinus.planning.violations import describe_violation
+from circinus.planning.violations import AS_SIZED, describe_violation
 from circinus.specification import SloKind, Slos
 from circinus.statistics.interval import Interval
 
@@ -72,7 +72,9 @@ def with_cost(candidate: PlanCandidate, share_usd_per_h: float, slos: Slos) -> P
     cost = Interval(share_usd_per_h, min(bounds.lower, share_usd_per_h), max(bounds.upper, share_usd_per_h))
     if probability is not None:
         is_met = slos.cost is None or slos.cost.is_met_by(share_usd_per_h)
-        probability = SloProbabilities.of(probability.latency, probability.accuracy, float(is_met))
+        probability = SloProbabilities.of(
+            probability.latency, probability.accuracy, float(is_met), probability.latency_items
+        )
     return replace(candidate, estimate=replace(candidate.estimate, cost_usd_per_h=cost, slo_probability=probability))
 
 
@@ -80,7 +82,7 @@ def violations(candidate: PlanCandidate, slos: Slos) -> tuple[tuple[SloKind, ...
     """Return the SLOs that a final estimate violates, and a description of the violations."""
     violated = candidate.estimate.violations(slos, sized=True)
     reasons = [describe_violation(candidate.estimate, slos.by_kind[kind], sized=True) for kind in violated]
-    return violated, f"as sized, {' and '.join(reasons)}" if reasons else ""
+    return violated, f"{AS_SIZED}{' and '.join(reasons)}" if reasons else ""
 
 
 def latency_excess(candidate: PlanCandidate, slos: Slos) -> float:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from circinus.estimation import PlanCandidate
-from circinus.specification import Query, SloKind
+from circinus.specification import Configuration, Query, SloKind
 
 if TYPE_CHECKING:
     from circinus.estimation import QueryEstimators
@@ -39,6 +39,15 @@ class SingleRelaxation:
     """Plan that meets the limit."""
 
 
+class MeasuredItems(NamedTuple):
+    """Items that a configuration was measured on, and those that the data set lacks."""
+
+    items: int
+    more_items: int | None
+    """Number of items to add to the data set until the configuration is guaranteed to meet the accuracy SLO of the
+    query, in about half of the cases; None if it is, or if its mean over all items is unknown or misses the SLO."""
+
+
 @dataclass(frozen=True)
 class BestEffortPlan:
     """The best plan so far of a query without a guaranteed plan."""
@@ -51,8 +60,7 @@ class BestEffortPlan:
     population: int
     """Number of items that may be measured."""
     more_items: int | None = None
-    """Number of items to add to the data set until the accuracy SLO of the query is guaranteed, with any configuration,
-    in about half of the cases; None if it is, or if no configuration's mean over all items meets it."""
+    """See `MeasuredItems.more_items`; of the plan's configuration."""
     is_sized: bool = False
     """True if the estimate is at the final sizes beside the other queries; else in isolation at utilization targets."""
 
@@ -86,6 +94,8 @@ class Frontier:
     """All non-dominated plans, if `candidates` holds only some of them."""
     estimators: QueryEstimators | None = field(default=None, compare=False, repr=False)
     """Estimators that the plans were estimated with."""
+    measured_items: Mapping[Configuration, MeasuredItems] = field(default_factory=dict, compare=False, repr=False)
+    """Of all configurations, if there are no candidates and near misses were asked for."""
     binding: tuple[str, ...] = ()
     """SLOs that exclude all plans, `pools` if none fits, or `measurements` if too little was measured for a guarantee;
     empty if there are candidates."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from circinus.estimation import PlanCandidate
 from circinus.estimation.percentiles import UNBOUNDED
+from circinus.estimation.slo_probability import comparable_miss
 from circinus.planning.bin_packing import packs_in_isolation
 from circinus.planning.frontier import MEASUREMENTS, BestEffortPlan, NearMiss, SingleRelaxation
 from circinus.planning.pool_eligibility import (
@@ -22,7 +23,6 @@ from circinus.planning.violations import describe_violation
 from circinus.specification import Network, Query, SloKind, Slos
 from circinus.specification.formatting import (
     UNBOUNDED_S,
-    ceil_significant,
     format_score,
 )
 
@@ -35,44 +35,37 @@ _POOLS = ("pools",)
 _MAX_TRIED = 8
 """Maximum number of configurations whose plans are computed."""
 
-_DECIMALS = 2
-"""Decimals that probabilities are rounded to; the cost breaks ties."""
-
 MIN_CHANCE = 0.01
 """Minimum probability of meeting the SLOs for a best-effort plan."""
 
 
 def best_effort_plan(search: QuerySearch) -> BestEffortPlan | None:
-    """Return the plan most likely to meet all SLOs; the cost breaks ties.
+    """Return the plan most likely to meet all SLOs (`comparable_miss`); the cost breaks ties.
 
-    Configurations are tried by descending probability of meeting the accuracy SLO (then by the bound of their latency),
-    until that probability alone cannot exceed the best plan's, up to a maximum number. The plan of a configuration is
-    the cheapest one with a guaranteed latency, or otherwise the fastest one. The cost SLO is always met.
+    Configurations are tried by ascending probability of missing the accuracy SLO (then by the bound of their latency),
+    until that probability alone exceeds the best plan's, up to a maximum number. The plan of a configuration is the
+    cheapest one with a guaranteed latency, or otherwise the fastest one. The cost SLO is always met.
 
     Returns:
         None if no plan has a chance.
     """
-    accuracy = np.round(search.accuracy_probability, _DECIMALS)
-    order = np.lexsort((search.violation, -accuracy))
-    best_key: tuple[float, float] | None = None
+    misses = np.array([comparable_miss(float(chance)) for chance in search.accuracy_probability])
+    best_key = 1 - MIN_CHANCE, math.inf
     best: BestEffortPlan | None = None
-    for chance, group in groupby(order[:_MAX_TRIED].tolist(), key=accuracy.__getitem__):
-        if chance < MIN_CHANCE:
+    for configuration in np.lexsort((search.violation, misses))[:_MAX_TRIED].tolist():
+        if misses[configuration] > best_key[0]:
             break
-        configurations = list(group)
-        cheapest = search.min_usage_plans(configurations, search.space.columns.dedicated_cost, cost=True)
-        for configuration in configurations:
-            if best_key is not None and chance < best_key[0]:
-                return best
-            candidate = next(cheapest) or search.fastest(np.array([configuration]))
-            if candidate is None or candidate.estimate.slo_probability is None:
-                continue
-            joint = candidate.estimate.slo_probability.joint
-            key = round(joint, _DECIMALS), -candidate.estimate.cost_usd_per_h.upper
-            if key[0] >= MIN_CHANCE and (best_key is None or key > best_key):
-                best_key = key
-                items = len(search.arrays.configurations[configuration].items)
-                best = BestEffortPlan(candidate, joint, items, search.arrays.population, search.more_items)
+        column = search.space.columns.dedicated_cost
+        (cheapest,) = search.min_usage_plans([configuration], column, cost=True)
+        candidate = cheapest or search.fastest(np.array([configuration]))
+        if candidate is None or candidate.estimate.slo_probability is None:
+            continue
+        joint = candidate.estimate.slo_probability.joint
+        key = comparable_miss(joint), candidate.estimate.cost_usd_per_h.upper
+        if key < best_key:
+            measured = search.measured_items[candidate.plan.configuration]
+            best_key = key
+            best = BestEffortPlan(candidate, joint, measured.items, search.arrays.population, measured.more_items)
     return best
 
 
@@ -225,10 +218,7 @@ def _binding_together(search: QuerySearch) -> tuple[SloKind, ...]:
 
 
 def _undecided(search: QuerySearch) -> str:
-    """Return how many configurations that are fast enough and have items left may meet the accuracy SLO, or "".
-
-    If there are none: how many items the data set lacks for one.
-    """
+    """Return how many configurations that are fast enough and have items left may meet the accuracy SLO, or ""."""
     slo = search.query.slos.accuracy
     if slo is None:
         return ""
@@ -238,16 +228,9 @@ def _undecided(search: QuerySearch) -> str:
     bounds = [c.accuracy for c in measured if len(c.items) < population]
     count = sum(slo.is_met_by(b.lower) != slo.is_met_by(b.upper) for b in bounds)
     if not count:
-        more = search.more_items
-        return "" if more is None else f"; {_describe_more_items(more)} to guarantee accuracy {slo}"
+        return ""
     undecided = "1 configuration" if count == 1 else f"{count} configurations"
     return f"; {undecided} with few measured items may still meet accuracy {slo}"
-
-
-def _describe_more_items(more: int) -> str:
-    """Return that the data set is too small, and by about how many items."""
-    items = "1 more item" if more == 1 else f"about {ceil_significant(more, 2):,.0f} more items"
-    return f"the data set is too small: it needs {items} besides held-out ones"
 
 
 def _too_few_items(search: QuerySearch) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import zip_longest
 
 import numpy as np
@@ -11,7 +12,7 @@ from circinus.arrays import IntArray
 from circinus.errors import PlanningError
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import PercentileEstimator
-from circinus.planning.frontier import MEASUREMENTS, BestEffortPlan, Frontier
+from circinus.planning.frontier import MEASUREMENTS, Frontier
 from circinus.planning.near_misses import (
     best_effort_plan,
     describe_isolated_limits,
@@ -42,21 +43,15 @@ def best_effort_frontier(
         f"no guarantee is possible on pipeline {profile.pipeline} yet: its configurations are measured on at most "
         f"{max_items} items, but guarantees need {MIN_ITEMS}"
     )
-    best = _best(query, pipeline, profile, network, settings)
-    if best is None:  # otherwise the advice on the plan includes the hint
-        reason += "; profile longer (`circinus profile`)"
-    return Frontier(query, (), {}, (), (), reason, best_effort=best, binding=(MEASUREMENTS,))
-
-
-def _best(
-    query: Query, pipeline: Pipeline, profile: PipelineProfile, network: Network, settings: SearchSettings
-) -> BestEffortPlan | None:
+    frontier = Frontier(query, (), {}, (), (), reason, binding=(MEASUREMENTS,))
     usable = tuple(c for c in profile.configurations if len(c.items) >= _MIN_BEST_EFFORT_ITEMS)
-    if not usable or not settings.near_misses:
-        return None
-    arrays = compile_configurations(pipeline, profile, usable, latency_percentile(query), np.float64)
-    search = QuerySearch(query, pipeline, arrays, network, settings)
-    return best_effort_plan(search) if search.space.columns.pools else None
+    if usable and settings.near_misses:
+        arrays = compile_configurations(pipeline, profile, usable, latency_percentile(query), np.float64)
+        search = QuerySearch(query, pipeline, arrays, network, settings)
+        best = best_effort_plan(search) if search.space.columns.pools else None
+        if best is not None:  # the advice on the plan includes the hint
+            return replace(frontier, best_effort=best, measured_items=search.measured_items)
+    return replace(frontier, reason=f"{reason}; profile longer (`circinus profile`)")
 
 
 def select_representatives(plans: PlanArrays, columns: ResourceColumns, source: str, max_plans: int) -> IntArray:
@@ -234,6 +229,7 @@ def _plan(
         binding=binding,
         unlisted=ColumnPool.of(search.space, plans, selection) if plans.count > len(guaranteed) else None,
         estimators=search.estimators,
+        measured_items=search.measured_items if explain and not guaranteed else {},
     )
 
 

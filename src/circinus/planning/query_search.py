@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from circinus.arrays import FloatArray, IntArray
 from circinus.estimation import PlanCandidate, QueryEstimators
 from circinus.estimation.slo_probability import accuracy_slo_probability
+from circinus.planning.frontier import MeasuredItems
 from circinus.planning.plan_arrays import PlanArrays, PlanMetrics, PlanNames
 from circinus.planning.plan_search import (
     cheapest_plans,
@@ -24,7 +25,7 @@ from circinus.planning.plan_search import (
 from circinus.planning.profile_arrays import ProfileArrays
 from circinus.planning.search_space import Limits, compile_query
 from circinus.planning.settings import SearchSettings
-from circinus.specification import Network, Pipeline, Query
+from circinus.specification import Configuration, Network, Pipeline, Query
 from circinus.statistics.mean_decision import items_until_bounded, shrunk_variance
 
 _ROUNDING = 1e-6
@@ -92,26 +93,35 @@ class QuerySearch:
         return np.asarray(np.where(excluded, 0.0, probabilities))
 
     @cached_property
-    def more_items(self) -> int | None:
-        """Number of items to add to the data set until the accuracy SLO is guaranteed, in about half of the cases.
+    def more_items(self) -> Mapping[int, int]:
+        """Configuration -> number of items to add to the data set until it is guaranteed to meet the accuracy SLO.
 
-        It is the least over the configurations that are fast enough and miss the SLO on all items with a mean that
-        meets it; None without any.
+        The number suffices in about half of the cases. It is given for each configuration that is fast enough and
+        misses the SLO on all items with a mean that meets it.
         """
         slo, population = self.query.slos.accuracy, self.arrays.population
         if slo is None or self.arrays.score_population == population:
-            return None
+            return {}
         rows = np.flatnonzero((self.shortfall > 0) & (self.violation <= 0)).tolist()
-        measured = [c for row in rows if len((c := self.arrays.configurations[row]).items) == population]
-        meeting = [c for c in measured if slo.margin(c.accuracy.value) > 0]
+        measured = {row: c for row in rows if len((c := self.arrays.configurations[row]).items) == population}
+        meeting = {row: c for row, c in measured.items() if slo.margin(c.accuracy.value) > 0}
         low, high = self._pipeline.metric.range
-        needed = []
-        for configuration in meeting:
+        more: dict[int, int] = {}
+        for row, configuration in meeting.items():
             mean, scores = configuration.accuracy.value, configuration.scores
             variance = shrunk_variance(float(((scores - scores.mean()) ** 2).sum()), population, high - low)
             margin, width = slo.margin(mean), abs(slo.worst(configuration.accuracy) - mean)
-            needed.append(items_until_bounded(population, margin, width, variance, high - low, candidates=len(meeting)))
-        return max(math.ceil(min(needed)) - population, 1) if needed else None
+            needed = items_until_bounded(population, margin, width, variance, high - low, candidates=len(meeting))
+            more[row] = max(math.ceil(needed) - population, 1)
+        return more
+
+    @cached_property
+    def measured_items(self) -> Mapping[Configuration, MeasuredItems]:
+        """Configuration -> items that it was measured on, and those that the data set lacks."""
+        return {
+            measured.configuration: MeasuredItems(len(measured.items), self.more_items.get(row))
+            for row, measured in enumerate(self.arrays.configurations)
+        }
 
     def cheapest(self) -> PlanArrays:
         """Return the non-dominated plans that meet the accuracy and latency SLOs, at any cost."""

@@ -13,6 +13,9 @@ from circinus.specification.formatting import (
     format_usd_per_h,
 )
 
+AS_SIZED = "as sized, "
+"""Start of violations at the final sizes beside the other queries."""
+
 
 def describe_violation(estimate: Estimate, slo: Slo, *, sized: bool = False) -> str:
     """Return the guaranteed value next to a violated SLO, as text; see `Estimate.compared_value` for `sized`."""
@@ -28,10 +31,11 @@ def describe_violation(estimate: Estimate, slo: Slo, *, sized: bool = False) -> 
         value = f"share {text}" if sized else f"{text} dedicated ({format_usd_per_h(cost.lower)} fully shared)"
         return f"cost {value} > {slo.limit_text}"
     score, worst = estimate.accuracy.value, slo.worst(estimate.accuracy)
-    mean = f"{'accuracy' if slo.is_minimum else 'error'} {format_score(score, digits_apart(score, slo.limit))}"
+    name, mean = "accuracy" if slo.is_minimum else "error", format_score(score, digits_apart(score, slo.limit))
     side, rounding = ("at least", Rounding.DOWN) if slo.is_minimum else ("at most", Rounding.UP)
-    bound = f"{side} {format_score(worst, digits_apart(worst, slo.limit), rounding=rounding)}"
+    bound = format_score(worst, digits_apart(worst, slo.limit), rounding=rounding)
     if slo.is_met_by(score):
-        return f"{mean} is only guaranteed to be {bound}, not {slo}"
-    bounded = mean if worst == score else f"{mean} ({bound})"
-    return f"{bounded} {'<' if slo.is_minimum else '>'} {slo.limit_text}"
+        value = f"guaranteed {name} {bound} (measured {mean})"
+    else:
+        value = f"{name} {mean}" + ("" if worst == score else f" ({side} {bound})")
+    return f"{value} {'<' if slo.is_minimum else '>'} {slo.limit_text}"

@@ -132,11 +132,11 @@ class LoadedStation:
         """Return why the response time is only a rough estimate; empty if it is accurate (see `waiting_time`)."""
         caveats = []
         if self.utilization > MAX_UTILIZATION + _ROUNDING:
-            caveats.append(f"its utilization is {self.utilization:.0%}")
+            caveats.append(f"utilization is {self.utilization:.0%}")
         if self.modulation is not None:
-            caveats.append("its arrivals are bursty")
+            caveats.append("arrivals are bursty")
         if self.service_scv > MAX_SCV:
-            caveats.append(f"its service times vary widely (squared coefficient of variation {self.service_scv:.1f})")
+            caveats.append(f"service times vary widely (squared coefficient of variation {self.service_scv:.1f})")
         return tuple(caveats)
 
     def steady_response(self, rate_per_s: float) -> ResponseTime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from rich.text import Text
 from circinus.estimation import Estimate
 from circinus.matching import Alternative, Assignment, Rejection, ShadowPrice
 from circinus.planning import Ladder
+from circinus.planning.violations import AS_SIZED
 from circinus.reporting.plan_table import (
     added_cost_text,
     best_effort_text,
@@ -47,6 +49,10 @@ if TYPE_CHECKING:
 
 _MAX_ALTERNATIVES = 5
 _MAX_UNSERVED = 5
+_MAX_SUBJECTS = 2
+"""Maximum number of operators and links that a sentence names."""
+_CERTAIN = 0.995
+"""Probability from which no reason is given why it is not higher."""
 _MIN_SHOWN_S = 5e-7
 """Time below which none is shown."""
 _SMALLEST = "smallest relaxation found that admits the query beside the running plans, which stay"
@@ -133,28 +139,27 @@ def rejection_explanation(rejection: Rejection, query: Query, metric: str = ACCU
     """
     lines = [
         _heading(query),
-        Text.assemble(("rejected", "red"), f": {with_metric(rejection.reason, metric)}"),
         Text(f"SLOs: {with_metric(str(query.slos), metric)}"),
+        Text.assemble(("rejected", "red"), f": {with_metric(rejection.reason, metric)}"),
         Text(f"binding: {', '.join(rejection.binding)}"),
     ]
-    if rejection.best_so_far is not None:
-        lines.append(Text(best_effort_text(rejection.best_so_far, query, metric)))
-    relaxation = rejection.relaxation
+    best, relaxation = rejection.best_so_far, rejection.relaxation
+    if best is not None:
+        lines.append(Text(best_effort_text(best, query, metric, rejection.reason)))
     if rejection.unrelaxable:
         lines.append(
             Text("no relaxation of a single SLO was found that admits the query beside the running plans, which stay")
         )
     if relaxation is not None:
+        is_best = best is not None and best.candidate.plan == relaxation.plan
+        admitted = "the best plan so far" if is_best else plan_text(relaxation.plan, relaxation.estimate)
         kind = "several relaxed together admit it" if rejection.unrelaxable else _SMALLEST
         lines += [
             Text(f"{kind}: {with_metric(relaxation.change, metric)}; in its specification: slos: [{relaxation.slos}]"),
-            Text(
-                f"with {plan_text(relaxation.plan, relaxation.estimate)}; as sized, it has "
-                f"{_latency_and_cost(relaxation.estimate, relaxation.slos)}"
-            ),
+            Text(f"with {admitted}; as sized, it has {_latency_and_cost(relaxation.estimate, relaxation.slos)}"),
         ]
     lines += [Text(with_metric(advice.sentence, metric)) for advice in rejection.advice]
-    best, base, label = rejection.best_so_far, None, "nearest plan"
+    base, label = None, "nearest plan"
     if best is not None and rejection.alternatives and best.candidate.plan == rejection.alternatives[0].plan:
         base, label = best.candidate.plan, "best plan so far"
     return Group(*lines, Text(), _alternatives(rejection.alternatives, base, label, metric), Text())
@@ -166,8 +171,11 @@ def _probability(estimate: Estimate, query: Query, metric: str) -> list[Text]:
     if probability is None or not uncertain:
         return []
     names = {kind: metric if kind is SloKind.ACCURACY else kind for kind in uncertain}
-    parts = [f"{name} {format_probability(getattr(probability, kind))}" for kind, name in names.items()]
-    return [Text(f"probability of meeting the SLOs: {format_probability(probability.joint)} ({', '.join(parts)})")]
+    texts = {kind: format_probability(getattr(probability, kind)) for kind in names}
+    if SloKind.LATENCY in texts and probability.latency_items is not None and probability.latency < _CERTAIN:
+        texts[SloKind.LATENCY] += f", the most that {probability.latency_items} items can show"
+    parts = [f"{name} {texts[kind]}" for kind, name in names.items()]
+    return [Text(f"probability of meeting the SLOs: {format_probability(probability.joint)} ({'; '.join(parts)})")]
 
 
 def _caveats(estimate: Estimate) -> list[Text]:
@@ -175,9 +183,21 @@ def _caveats(estimate: Estimate) -> list[Text]:
     if not estimate.caveats:
         return []
     latency = "is from a joint simulation of all queries" if estimate.simulated else "is a rough estimate"
-    counts = Counter(caveat.rpartition(": ")[2] for caveat in estimate.caveats)
-    reasons = "; ".join(f"{reason} ({count} deployments)" if count > 1 else reason for reason, count in counts.items())
+    subjects: dict[str, list[str]] = {}
+    for caveat in estimate.caveats:
+        subject, _, reason = caveat.rpartition(": ")
+        subjects.setdefault(reason, []).append(subject)
+    reasons = "; ".join(f"{reason}{_subjects(names)}" for reason, names in subjects.items())
     return [Text(f"the latency {latency}, as formulas may be inaccurate: {reasons}")]
+
+
+def _subjects(names: Sequence[str]) -> str:
+    """Return ` (operator split, link home->edge)`, or ` (4 operators, 2 links)` of many names."""
+    named = list(dict.fromkeys(filter(None, names)))
+    if len(named) > _MAX_SUBJECTS:
+        kinds = Counter(name.partition(" ")[0] for name in named)
+        named = [f"{count} {kind}{'s' * (count > 1)}" for kind, count in kinds.items()]
+    return f" ({', '.join(named)})" if named else ""
 
 
 def _ladder(assignment: Assignment, slos: Slos, metric: str) -> list[RenderableType]:
@@ -185,7 +205,14 @@ def _ladder(assignment: Assignment, slos: Slos, metric: str) -> list[RenderableT
     if ladder is None:
         return []
     if ladder.chosen == len(ladder.rungs) - 1:
-        return [Text("no ladder: no other plan takes less work, so there is none to step down to under bursts"), Text()]
+        selected = format_duration(ladder.rungs[ladder.chosen].cpu_s_per_request)
+        return [
+            Text(
+                f"no ladder: with batches and replicas as full as utilization targets allow, the selected plan takes "
+                f"{selected} of CPU time per request, and no other plan takes less at no more cost and accuracy"
+            ),
+            Text(),
+        ]
     return [ladder_table(ladder, assignment.chosen.estimate, slos, metric), Text()]
 
 
@@ -255,8 +282,13 @@ def _alternatives(
         return Text("no alternatives")
     shown, nearest = alternatives[:_MAX_ALTERNATIVES], alternatives[0]
     more = f"; {len(alternatives) - len(shown)} more with --json" if len(alternatives) > len(shown) else ""
-    sized = ", or as sized where the reason says so" if any(alternative.is_sized for alternative in shown) else ""
-    notes = [f"nearest alternatives, each in isolation at its utilization targets{sized}{more}"]
+    sizes = "each in isolation at its utilization targets"
+    if any(alternative.is_sized for alternative in shown):
+        sizes += ", or as sized where the reason says so"
+    if all(alternative.reason.startswith(AS_SIZED) for alternative in shown):
+        sizes = "as sized beside the other queries"
+        shown = [replace(alternative, reason=alternative.reason.removeprefix(AS_SIZED)) for alternative in shown]
+    notes = [f"nearest alternatives, {sizes}{more}"]
     if base is None:
         notes.append(f"{label}: {plan_text(nearest.plan, nearest.estimate)}")
     operators = [stage.operator for stage in nearest.estimate.stages]

@@ -121,21 +121,34 @@ def added_cost_text(added_usd_per_h: float | None) -> str:
     return f"{'-' if added_usd_per_h < 0 else '+'}{format_usd_per_h(abs(added_usd_per_h))}"
 
 
-def best_effort_text(best: BestEffortPlan, query: Query, metric: str = ACCURACY) -> str:
-    """Return the best plan without a guarantee, its SLO probability in isolation, and the bounds that miss SLOs."""
+def best_effort_text(best: BestEffortPlan, query: Query, metric: str = ACCURACY, reason: str = "") -> str:
+    """Return the best plan without a guarantee, its SLO probability, the bounds that miss SLOs, and the lacking items.
+
+    Args:
+        best: the plan.
+        query: its query.
+        metric: name of the metric.
+        reason: printed above; bounds that it names are left out.
+    """
     estimate, slos = best.candidate.estimate, query.slos.by_kind
-    missed = [
-        describe_violation(estimate, slos[kind], sized=best.is_sized)
-        for kind in estimate.violations(query.slos, sized=best.is_sized)
-    ]
+    violations = estimate.violations(query.slos, sized=best.is_sized)
+    missed = [describe_violation(estimate, slos[kind], sized=best.is_sized) for kind in violations]
+    unnamed = [violation for violation in missed if violation not in reason]
     sizes = "as sized beside the other queries" if best.is_sized else "in isolation, at its utilization targets"
     items = "" if best.items is None else f", estimated from {best.items} of {best.population} items"
     text = (
         f"best plan so far: {plan_text(best.candidate.plan, estimate)}; {sizes}, it meets the SLOs with probability "
         f"{format_probability(best.probability)}{items}"
     )
-    bounds = f"; its guaranteed bounds are wider: {' and '.join(missed)}"
-    return with_metric(f"{text}{bounds}" if missed else text, metric)
+    if unnamed:
+        text += f"; its bounds miss the SLOs: {' and '.join(unnamed)}"
+    if best.more_items is not None:
+        text += f"; {_more_items(best.more_items)} besides held-out ones would guarantee accuracy {query.slos.accuracy}"
+    return with_metric(text, metric)
+
+
+def _more_items(count: int) -> str:
+    return "1 more item" if count == 1 else f"about {ceil_significant(count, 2):,.0f} more items"
 
 
 def plan_table(
@@ -308,9 +321,10 @@ def _rejection_text(rejection: Rejection) -> str:
     """
     if not rejection.alternatives:
         return rejection.reason
-    nearest = rejection.alternatives[0].reason
-    more = None if rejection.best_so_far is None else rejection.best_so_far.more_items
-    return nearest if more is None else f"{nearest} → about {ceil_significant(more, 2):,.0f} more items"
+    nearest, best = rejection.alternatives[0], rejection.best_so_far
+    if best is None or best.more_items is None or best.candidate.plan != nearest.plan:
+        return nearest.reason
+    return f"{nearest.reason} → {_more_items(best.more_items)}"
 
 
 def tenant_line(share: TenantShare) -> Text:

@@ -48,7 +48,7 @@ ACCURACY = "accuracy"
 """Name of a mean score where that of the metric is not given."""
 _SCORE = (
     r"(?<!`)\b(?:accuracy(?= (?:[<>=≤≥]|at least|at most|-?\d))"
-    r"|error(?= \S+ (?:is only guaranteed|\(at most)))"  # see `describe_violation`
+    r"|error(?= \S+ \((?:measured|at most)))"  # see `describe_violation`
 )
 """Pattern of the name before a score or its limit, in texts of parts of the program that know no metric."""
 

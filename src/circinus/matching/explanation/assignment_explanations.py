@@ -104,7 +104,7 @@ def explain_admission(
         others = failed = [_compared_with_confirmed(failure) for failure in failed]
     elif confirms:
         others = _tried_as_sized(others, frontier.query.slos, try_plan)
-    merit = "its only plan" if len(candidates) == 1 else f"adds the lowest cost among its {len(candidates)} plans"
+    merit = "its only plan" if len(candidates) == 1 else f"none of its {len(candidates)} plans adds less cost"
     if fit.unconfirmed:
         merit = "confirmed by a simulation, as none of its plans that fit meets all SLOs by formula"
     return Assignment(
@@ -299,7 +299,7 @@ def _nearest_text(comparisons: Sequence[CandidateComparison], merit: str) -> str
 
 def _reason(answer: Answer, query: int, comparisons: tuple[CandidateComparison, ...]) -> str:
     count = len(answer.problem.candidates_of(query))
-    merit = f"lowest total cost among its {count} plans, given those of the other queries"
+    merit = f"none of its {count} plans fits and costs less in total, given those of the other queries"
     cheaper = [comparison for comparison in comparisons if comparison.violation is None and comparison.is_cheaper]
     if cheaper:  # at a churn price, with few changes, or at the time limit
         nearest = min(cheaper, key=attrgetter("distance"))

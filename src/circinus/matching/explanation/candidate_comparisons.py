@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from circinus.estimation import Estimate, PlanCandidate
+from circinus.estimation.slo_probability import comparable_miss
 from circinus.matching.feasibility import Infeasibility
 from circinus.matching.plan_set import Alternative, Obstacle
 from circinus.matching.tolerances import EQUAL_USD_PER_H
@@ -18,9 +19,6 @@ from circinus.specification.formatting import format_usd_per_h
 
 MAX_ALTERNATIVES = 5
 """Maximum number of alternatives of a query, not counting near misses."""
-
-_DECIMALS = 2
-"""Decimals of probabilities that are compared."""
 
 _NEAR_MISS = 2
 """First part of the rank of near misses."""
@@ -70,12 +68,12 @@ class CandidateComparison:
     def distance(self) -> tuple[int, float, int, float]:
         """Sort key: feasible candidates, those that lack room only, those that make other queries miss SLOs, the rest.
 
-        The rest is sorted by the probability of missing some of the query's own SLOs, to two decimals; near misses
+        The rest is sorted by the probability of missing some of the query's own SLOs (`comparable_miss`); near misses
         without such a probability come last.
         """
         group, excess = self.rank
         if self.probability is not None:
-            return (3, round(1 - self.probability, _DECIMALS), *self.rank)
+            return (3, comparable_miss(self.probability), *self.rank)
         is_near_miss, misses_slo = group == _NEAR_MISS, self.violation is not None and self.obstacle == "slo"
         return (4 if is_near_miss else group + misses_slo, excess, *self.rank)
 

@@ -20,6 +20,7 @@ from circinus.matching.plan_set import Rejection
 from circinus.planning import BestEffortPlan, Frontier
 from circinus.planning.frontier import MEASUREMENTS
 from circinus.planning.near_misses import MIN_CHANCE
+from circinus.planning.violations import AS_SIZED
 from circinus.specification import Query
 
 _ANY_QUERY = {"name": "any", "weight": 1.0, "priority": 0, "tenant": None}
@@ -91,9 +92,10 @@ def explain_rejection(frontier: Frontier, compared: Sequence[CandidateComparison
             reason = reason.removesuffix(isolated_limits)  # those on running deployments differ
         if binding != (MEASUREMENTS,) and (nearest.lacking or not nearest.is_isolated):
             binding = nearest.binding
-        where = "" if nearest.is_isolated else f"at their final sizes next to {neighbours}, "
+        where = "" if nearest.is_isolated else f"{AS_SIZED.strip(', ')} next to {neighbours}, "
         subject = "its only plan" if len(tried) == 1 else f"the nearest of {len(tried)} plans"
-        reason = "; ".join(filter(None, (reason, f"{where}{subject} {failure(nearest)}")))
+        missed = failure(nearest).replace(AS_SIZED, "" if where else AS_SIZED)
+        reason = "; ".join(filter(None, (reason, f"{where}{subject} {missed}")))
     return Rejection(
         query=frontier.query.name,
         reason=reason,
@@ -121,12 +123,13 @@ def _best_so_far(frontier: Frontier, tried: Sequence[CandidateComparison]) -> Be
         sized_probability = None if own_sized is None else own_sized.probability
         return None if sized_probability is not None and sized_probability < MIN_CHANCE else best
     candidate = replace(likeliest.candidate, estimate=likeliest.final or likeliest.candidate.estimate)
-    is_same = candidate.plan.configuration == best.candidate.plan.configuration
+    measured = frontier.measured_items.get(candidate.plan.configuration)
     return replace(
         best,
         candidate=candidate,
         probability=probability,
-        items=best.items if is_same else None,
+        items=None if measured is None else measured.items,
+        more_items=None if measured is None else measured.more_items,
         is_sized=likeliest.final is not None,
     )
 

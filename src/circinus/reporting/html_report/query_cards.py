@@ -66,7 +66,7 @@ def _card(content: ReportContent, index: int, decision: Assignment | Rejection, 
     if isinstance(decision, Assignment):
         parts.append(_budget(decision.chosen.plan, decision.chosen.estimate, query))
     elif decision.best_so_far is not None:
-        parts.append(paragraph(best_effort_text(decision.best_so_far, query, metric)))
+        parts.append(paragraph(best_effort_text(decision.best_so_far, query, metric, decision.reason)))
     plans = compared_plans(decision, metric)
     if plans:
         changes = _changes(plans)
