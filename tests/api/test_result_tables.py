@@ -116,7 +116,7 @@ def test_rejected_queries_without_a_search_for_changes_are_named(
     monkeypatch.setattr("circinus.api.planning_service._MAX_ADVISED", 1)
     assert hopeless.explain(plan).unsearched == tuple(others)
     assert hopeless.explain(plan, [first]).unsearched == ()
-    entries = hopeless.explain(plan).to_dict()
+    entries = hopeless.explain(plan).to_dict()["queries"]
     assert [name for name in plan.rejected if entries[name]["unsearched"]] == others
 
 

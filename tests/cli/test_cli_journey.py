@@ -67,7 +67,7 @@ def test_a_trace_is_planned_on_where_there_is_neither_code_nor_data(application:
     assert 4 <= len(found["configurations"]) <= len(known["configurations"])
     data = answer("plan", "--trace", "words.trace", cwd=tmp_path, kind="plan")
     assert [a["query"] for a in data["plan_set"]["matching"]["assignments"]] == ["typing-aid", "archive"]
-    assert set(answer("explain", cwd=tmp_path, kind="explain")) == {"typing-aid", "archive"}
+    assert set(answer("explain", cwd=tmp_path, kind="explain")["queries"]) == {"typing-aid", "archive"}
     assert data["warnings"] == []
     recorded = load_trace(trace)
     save_trace(replace(recorded, machine=Machine("Another CPU", 3)), tmp_path / "far.trace")
@@ -140,8 +140,11 @@ def test_explain_names_plan_objectives_and_alternatives(application: Path, monke
     assert "alternatives" in run.stdout
     assert "pipeline mend:" in run.stdout
     assert "of 8 configurations were measured" in in_one_line(run.stdout)
-    found = answer("explain", cwd=application, kind="explain")
+    explained = answer("explain", cwd=application, kind="explain")
+    found = explained["queries"]
     assert set(found) == {"typing-aid", "archive"}
+    assert all(sized["startup_s"] > 0 for sized in explained["deployments"])
+    assert explained["prices"]
     (known,) = answer("profile", "--show", cwd=application, kind="profile")
     for decision in found.values():
         assert decision["search"]["measured"] == 8 - known["unmeasured"]
@@ -206,7 +209,7 @@ def test_an_impossible_query_is_told_what_would_be_served(application: Path, tmp
     assert rejection["query"] == "archive"
     assert rejection["binding"][0] == "latency"
     explained = answer("explain", "impossible.json", "archive", cwd=tmp_path, kind="explain")
-    assert "latency" in explained["archive"]["relaxation"]["change"]
+    assert "latency" in explained["queries"]["archive"]["relaxation"]["change"]
 
 
 def test_a_plan_that_serves_nobody_ends_with_1_and_is_not_applied(application: Path, tmp_path: Path) -> None:

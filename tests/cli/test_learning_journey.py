@@ -118,7 +118,7 @@ def test_traffic_corrects_later_plans_and_corrections_do_not_compound(applicatio
     assert "corrections: service times of 2 operators on server" in text
     shown = run_circinus("explain", cwd=application).stdout
     assert "Corrections: observed relative to profiled service times" in " ".join(shown.split())
-    for decision in answer("explain", cwd=application, kind="explain").values():
+    for decision in answer("explain", cwd=application, kind="explain")["queries"].values():
         assert len(decision["corrections"]) == 4
 
     # The plan is not stale by what is observed later, and what it shows is still held against the profile alone.

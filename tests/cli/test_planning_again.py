@@ -143,7 +143,7 @@ def test_one_more_query_is_let_in_and_the_plan_is_whole_again(application: Path)
     assert {name: plan for name, plan in plans(after).items() if name != "another"} == plans(before)
     assert plans(after)["another"] == dry["assignment"]["chosen"]["plan"]
     found = answer("explain", cwd=application, kind="explain")
-    assert set(found) == {"typing-aid", "archive", "another"}
+    assert set(found["queries"]) == {"typing-aid", "archive", "another"}
     assert answer("admit", "another", cwd=application, kind="admit")["admitted"]
     assert plan_file(application) == after
     data = answer("plan", "--churn-price", "$1/h", cwd=application, kind="plan")
@@ -155,7 +155,7 @@ def test_queries_are_let_in_one_after_the_other(application: Path) -> None:
     add(application, "two", source="backroom")
     assert answer("admit", "one", cwd=application, kind="admit")["admitted"]
     run = run_circinus("explain", "--json", cwd=application)
-    assert set(json.loads(run.stdout)["data"]) == {"typing-aid", "archive", "one"}
+    assert set(json.loads(run.stdout)["data"]["queries"]) == {"typing-aid", "archive", "one"}
     assert "circinus admit two" in in_one_line(run.stderr)
     assert "circinus admit one" not in run.stderr
     assert answer("admit", "two", cwd=application, kind="admit")["admitted"]
@@ -179,11 +179,11 @@ def test_a_refused_query_is_told_what_binds_and_what_would_let_it_in(application
     assert plans(after) == plans(before)
     assert after["matching"]["deployments"] == before["matching"]["deployments"]
     assert after["matching"]["total_weight"] == before["matching"]["total_weight"] + 2
-    explained = answer("explain", cwd=application, kind="explain")
+    explained = answer("explain", cwd=application, kind="explain")["queries"]
     assert set(explained) == {"typing-aid", "archive", "hasty", "greedy"}
     assert explained["hasty"]["relaxation"]["change"]
     add(application, "hasty", latency="60us")
-    assert set(answer("explain", cwd=application, kind="explain")) == {"typing-aid", "archive", "greedy"}
+    assert set(answer("explain", cwd=application, kind="explain")["queries"]) == {"typing-aid", "archive", "greedy"}
 
 
 def test_a_query_that_was_rejected_may_ask_again_under_other_objectives(application: Path) -> None:

@@ -35,4 +35,4 @@ def test_the_example_with_two_branches_runs(tmp_path: Path) -> None:
     chosen = dict(assignment["chosen"]["plan"]["configuration"]["operators"])
     assert chosen["topic"]["values"] == [["vocabulary", 3]]
     assert chosen["urgency"]["values"] == [["signs", "many"]]
-    assert "inbox" in answer("explain", cwd=tmp_path, kind="explain")
+    assert "inbox" in answer("explain", cwd=tmp_path, kind="explain")["queries"]

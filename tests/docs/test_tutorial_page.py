@@ -38,7 +38,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
             else:
                 assert run.returncode in ((0, 4) if command == DIFF else (0,)), (command, run.stderr)
             if command == "plan":
-                matching = answer("explain", cwd=tmp_path, kind="explain")
+                matching = answer("explain", cwd=tmp_path, kind="explain")["queries"]
                 assert set(matching) == {"live", "archive"}
             if command == "status":
                 routes.append(set(answer("status", cwd=tmp_path, kind="status")["routes"]))

@@ -231,7 +231,7 @@ class Explanation(Result):
         >>> explanation = workspace.explain(plan, ["archive"])
         >>> [row["served"] for row in explanation.rows()]
         [True]
-        >>> sorted(explanation.to_dict()["archive"])[:2]
+        >>> sorted(explanation.to_dict()["queries"]["archive"])[:2]
         ['alternatives', 'chosen']
     """
 
@@ -291,7 +291,7 @@ class Explanation(Result):
         return query, self.specification.pipelines[query.pipeline].metric.name
 
     def _document(self) -> Any:
-        return {
+        queries = {
             name: {
                 **vars(decision),
                 "metric": self._shown(decision)[1],
@@ -302,6 +302,9 @@ class Explanation(Result):
             }
             for name, decision in self.decisions().items()
         }
+        matching = self.plan.matching
+        shared = {"deployments": matching.deployments, "prices": matching.prices} if self.complete else {}
+        return {"queries": queries, **shared}
 
     def print(self, console: Console | None = None) -> None:
         """Print the explanation as `circinus explain` does."""

@@ -350,9 +350,9 @@ def unserved_text(
 
 
 def _shadow_price_text(price: ShadowPrice) -> str:
-    """Return `pool edge: cpus is 97% used; if queries ... were divisible, one more CPU would add a weight of 0.4`."""
+    """Return `pool edge: cpus is 97% allocated; if queries ... were divisible, one more CPU would ...`."""
     effects = [f"add a weight of {price.weight:.3g}"] if price.weight > 0 else []
     effects += [f"save {format_usd_per_h(price.saving_usd_per_h)}"] if price.saving_usd_per_h > 0 else []
-    used = f"{price.resource} is {price.used:.0%} used"
+    used = f"{price.resource} is {price.used:.0%} allocated"
     marginal = f"if queries and replicas were divisible, one more {price.unit} would"
     return f"{used}; {marginal} {' and '.join(effects)}" if effects else used

@@ -373,7 +373,7 @@ def price_table(matching: Matching) -> RenderableType:
     binding = [price for price in matching.prices if price.weight > 0 or price.saving_usd_per_h > 0]
     if not binding:
         return Text(unpriced_text(matching))
-    figures = ("used", "capacity", "weight per unit", "saving per unit")
+    figures = ("allocated", "capacity", "weight per unit", "saving per unit")
     table = make_table("Binding resources", ("resource",), figures)
     for price in sorted(binding, key=lambda price: (-price.weight * price.capacity, -price.saving_usd_per_h)):
         table.add_row(
@@ -404,7 +404,7 @@ def unpriced_text(matching: Matching) -> str:
 
 def deployment_table(deployments: tuple[SizedDeployment, ...]) -> RenderableType:
     """Return a table of the sized deployments."""
-    figures = ("replicas", "busy", "start-up", "cost")
+    figures = ("replicas", "utilization", "start-up", "cost")
     table = make_table("Deployments", ("operator", "pool"), figures, one_line=True)
     for sized in sorted(deployments, key=lambda d: (d.deployment.pool, d.deployment.pipeline, d.deployment.operator)):
         deployment, demand = sized.deployment, sized.demand

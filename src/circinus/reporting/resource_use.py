@@ -1,4 +1,4 @@
-"""Use and prices of deployments, pools and links, one line each."""
+"""Allocation of pools and links, utilization of deployments, and prices, one line each."""
 
 from __future__ import annotations
 
@@ -26,13 +26,16 @@ UNUSED = 5e-4
 
 
 def use_table(matching: Matching, infrastructure: Infrastructure) -> RenderableType:
-    """Return a line for each pool, one for its deployments of equal size, and one for each link in use."""
+    """Return a line for each pool, one for its deployments of equal size, and one for each link in use.
+
+    Pools and links show the share that is allocated, deployments how utilized they are.
+    """
     prices = {
         name: sorted(group, key=lambda price: -price.used)
         for name, group in groupby(matching.prices, key=lambda price: price.resource.partition(": ")[0])
     }
     table = make_table(None, ("pools and links",), (), one_line=True)
-    table.add_column("used", no_wrap=True)
+    table.add_column("allocated", no_wrap=True)
     table.add_column("price", justify="right", no_wrap=True)
     for pool in infrastructure.pools:
         nodes = f"{pool.nodes} x " if pool.nodes > 1 else ""
@@ -73,7 +76,7 @@ def _deployments(matching: Matching, pool: str) -> Iterable[tuple[RenderableType
         name = f"{pipeline}: " if several else ""
         yield (
             OneLine(f"  {name}{', '.join(_counted(sized.deployment.operator for sized in group))}"),
-            f"{bar(max(used))} {utilization} of {', '.join(parts)}{each}",
+            f"{bar(max(used))} {utilization} utilized, {', '.join(parts)}{each}",
             format_usd_per_h(sum(sized.demand.cost_usd_per_h * sized.replicas for sized in group)),
         )
 

@@ -12,7 +12,7 @@ from circinus.reporting.resource_use import UNUSED, capacity_text, marginal_valu
 from circinus.specification import Network
 from circinus.specification.formatting import format_usd_per_h
 
-_HEADS = ("pool or link", "resource", "used", "capacity", "price", "marginal value")
+_HEADS = ("pool or link", "resource", "allocated", "capacity", "price", "marginal value")
 
 
 def resource_section(content: ReportContent) -> Html:
