@@ -11,14 +11,14 @@ import pytest
 
 from budget import HANG_LIMIT_S, seeds, share_of
 from circinus.errors import PlanningError
-from circinus.estimation import PlanCandidate
-from circinus.matching import Matching, MatchSettings, admission_control, admit_query, plan_all_queries
+from circinus.estimation import Estimate
+from circinus.matching import Matching, MatchSettings, admit_query, plan_all_queries
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.admission_control import AdmissionFit
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.second_look import second_look
 from circinus.matching.settings import MATCHING
-from circinus.matching.sizing import is_doubtful, latency_excess
+from circinus.matching.sizing import is_doubtful
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, plan_queries
 from circinus.profiling import PipelineProfile
@@ -119,7 +119,7 @@ def test_a_bound_that_misses_narrowly_is_decided_by_a_simulation() -> None:
     planner = AdmissionPlanner.of(specification, profiles, rest)
     formula = planner.plans.estimate_of("q5", served.plan)
     assert formula.estimate.violations(slos)
-    assert latency_excess(formula, slos) > 0
+    assert formula.estimate.excess(slos) > 0
     assert is_doubtful(formula, slos)
 
 
@@ -128,11 +128,13 @@ def test_the_cheapest_plan_that_a_simulation_confirms_is_chosen(monkeypatch: pyt
     rest = replace(matching, assignments=tuple(a for a in matching.assignments if a.query != "q5"))
     (asked,) = [query for query in specification.queries if query.name == "q5"]
     planner = AdmissionPlanner.of(specification, profiles, rest)
+    true_excess = Estimate.excess
 
-    def excess(candidate: PlanCandidate, _: Slos) -> float:
-        return 0.2 / (1 + candidate.estimate.cost_usd_per_h.value)
+    def excess(estimate: Estimate, slos: Slos, *, sized: bool = False) -> float:
+        actual = true_excess(estimate, slos, sized=sized)
+        return actual if actual > MATCHING.doubtful_excess else 0.2 / (1 + estimate.cost_usd_per_h.value)
 
-    monkeypatch.setattr(admission_control, "latency_excess", excess)  # the dearest plan is the nearest to the limit
+    monkeypatch.setattr(Estimate, "excess", excess)  # the dearest plan is the nearest to the limit
     admission, _ = planner.admit(asked)
     assert admission.assignment is not None
     assert admission.fit is not None

@@ -9,6 +9,9 @@ from circinus.estimation.traffic import RequestStream
 from circinus.specification import Deployment, DirectedLink, QueryPlan, Slo, SloKind, Slos
 from circinus.statistics.interval import Interval
 
+_MIN_LIMIT = 1e-9
+"""Minimum limit to which an excess is relative."""
+
 
 @dataclass(frozen=True)
 class StageEstimate:
@@ -74,6 +77,11 @@ class Estimate:
         return tuple(
             [kind for kind, slo in slos.by_kind.items() if not slo.is_met_by(self.compared_value(slo, sized=sized))]
         )
+
+    def excess(self, slos: Slos, *, sized: bool = False) -> float:
+        """Return the largest relative excess of a compared value over its limit; 0 if all SLOs are guaranteed."""
+        margins = ((slo.margin(self.compared_value(slo, sized=sized)), slo.limit) for slo in slos.by_kind.values())
+        return max((-margin / max(abs(limit), _MIN_LIMIT) for margin, limit in margins if margin < 0), default=0.0)
 
     def compared_value(self, slo: Slo, *, sized: bool = False) -> float:
         """Return the value that must meet an SLO: the unfavourable bound of latency and accuracy, and a cost.

@@ -18,7 +18,7 @@ from circinus.matching.feasibility import Infeasibility, capacity_violation
 from circinus.matching.plan_set import SizedDeployment
 from circinus.matching.problem import Problem, Usage, round_up_replicas
 from circinus.matching.problem_builder import build_problem
-from circinus.matching.sizing import Reestimate, is_doubtful, latency_excess, violations, with_cost
+from circinus.matching.sizing import Reestimate, is_doubtful, violations, with_cost
 from circinus.matching.solvers.greedy import MarginalCosts, marginal_costs
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning.bin_packing import pack
@@ -283,7 +283,9 @@ class AdmissionControl:
             violated, reason = violations(plan, limits)
             if violated and not (doubtful and is_doubtful(plan, limits)):
                 sized = plan.estimate if plan is final else None
-                return Infeasibility(violated, f"query {name}: {reason}", latency_excess(plan, limits), sized=sized)
+                return Infeasibility(
+                    violated, f"query {name}: {reason}", plan.estimate.excess(limits, sized=True), sized=sized
+                )
             if violated:
                 unconfirmed.append(name)
         return replace(fit, final=final, unconfirmed=tuple(unconfirmed))

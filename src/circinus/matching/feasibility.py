@@ -27,7 +27,7 @@ class Infeasibility:
     """Resources (`pool edge: cpus`, `link home->edge`) or SLOs (`latency`), the scarcest first."""
     reason: str
     excess: float = 0.0
-    """Missing amount of the scarcest resource as a share of its capacity, or relative excess over the latency SLO."""
+    """Missing amount of the scarcest resource as a share of its capacity, or `Estimate.excess`."""
     packing_cuts: tuple[PackingCut | PoolCut, ...] = ()
     """Cut for every pool on whose nodes the replicas do not fit, although linear capacities hold."""
     violations: tuple[SloViolation, ...] = ()
@@ -79,7 +79,8 @@ def check_feasibility(
         violation = sizing.violations[0]
         reason = f"query {problem.queries[violation.query]}: {violation.reason}"
         sized = sizing.final[violation.query].estimate
-        return Infeasibility(violation.slos, reason, violations=sizing.violations, sized=sized)
+        excess = sized.excess(slos[violation.query], sized=True)
+        return Infeasibility(violation.slos, reason, excess, violations=sizing.violations, sized=sized)
     return FeasibleSolution(chosen, usage, nodes, sizing)
 
 

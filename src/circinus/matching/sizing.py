@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -85,13 +84,8 @@ def violations(candidate: PlanCandidate, slos: Slos) -> tuple[tuple[SloKind, ...
     return violated, f"{AS_SIZED}{' and '.join(reasons)}" if reasons else ""
 
 
-def latency_excess(candidate: PlanCandidate, slos: Slos) -> float:
-    """Return the relative excess of a guaranteed latency over its limit; 0 if the SLO is met."""
-    limit_s = math.inf if slos.latency is None else slos.latency.limit_s
-    return max(candidate.estimate.latency_s.upper / limit_s - 1, 0.0)
-
-
 def is_doubtful(candidate: PlanCandidate, slos: Slos) -> bool:
     """Return whether a final estimate misses the latency SLO alone, and so narrowly that a simulation has to decide."""
-    violated = candidate.estimate.violations(slos, sized=True)
-    return violated == (SloKind.LATENCY,) and latency_excess(candidate, slos) <= MATCHING.doubtful_excess
+    estimate = candidate.estimate
+    is_late = estimate.violations(slos, sized=True) == (SloKind.LATENCY,)
+    return is_late and estimate.excess(slos, sized=True) <= MATCHING.doubtful_excess

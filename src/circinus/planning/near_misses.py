@@ -40,9 +40,9 @@ MIN_CHANCE = 0.01
 
 
 def best_effort_plan(search: QuerySearch) -> BestEffortPlan | None:
-    """Return the plan most likely to meet all SLOs (`comparable_miss`); the cost breaks ties.
+    """Return the plan most likely to meet all SLOs (`comparable_miss`), then nearest to a guarantee, then cheapest.
 
-    Configurations are tried by ascending probability of missing the accuracy SLO (then by the bound of their latency),
+    Configurations are tried by ascending probability of missing the accuracy SLO (then by its excess and latency),
     until that probability alone exceeds the best plan's, up to a maximum number. The plan of a configuration is the
     cheapest one with a guaranteed latency, or otherwise the fastest one. The cost SLO is always met.
 
@@ -50,9 +50,9 @@ def best_effort_plan(search: QuerySearch) -> BestEffortPlan | None:
         None if no plan has a chance.
     """
     misses = np.array([comparable_miss(float(chance)) for chance in search.accuracy_probability])
-    best_key = 1 - MIN_CHANCE, math.inf
+    best_key = 1 - MIN_CHANCE, math.inf, math.inf
     best: BestEffortPlan | None = None
-    for configuration in np.lexsort((search.violation, misses))[:_MAX_TRIED].tolist():
+    for configuration in np.lexsort((search.violation, search.shortfall, misses))[:_MAX_TRIED].tolist():
         if misses[configuration] > best_key[0]:
             break
         column = search.space.columns.dedicated_cost
@@ -60,8 +60,8 @@ def best_effort_plan(search: QuerySearch) -> BestEffortPlan | None:
         candidate = cheapest or search.fastest(np.array([configuration]))
         if candidate is None or candidate.estimate.slo_probability is None:
             continue
-        joint = candidate.estimate.slo_probability.joint
-        key = comparable_miss(joint), candidate.estimate.cost_usd_per_h.upper
+        estimate, joint = candidate.estimate, candidate.estimate.slo_probability.joint
+        key = comparable_miss(joint), estimate.excess(search.query.slos), estimate.cost_usd_per_h.upper
         if key < best_key:
             measured = search.measured_items[candidate.plan.configuration]
             best_key = key

@@ -133,14 +133,14 @@ def near_miss_comparisons(frontier: Frontier, tried: Collection[QueryPlan]) -> l
         reasons = [describe_violation(best.candidate.estimate, slos.by_kind[kind]) for kind in violated]
         misses.insert(0, NearMiss(best.candidate, violated, " and ".join(reasons)))
     compared = []
-    for position, miss in enumerate(misses):
+    for miss in misses:
         estimate = miss.candidate.estimate
         is_own = bool(estimate.violations(slos))
         sized = estimate if is_own and estimate.simulated else None
-        entry = infeasible(miss.candidate, Infeasibility(miss.violations, miss.reason, sized=sized))
+        excess = estimate.excess(slos, sized=sized is not None)
+        entry = infeasible(miss.candidate, Infeasibility(miss.violations, miss.reason, excess, sized=sized))
         if miss.candidate.plan not in tried:
-            rank = _NEAR_MISS, float(position)
-            compared.append(replace(entry, rank=rank, is_isolated=is_own and sized is None))
+            compared.append(replace(entry, rank=(_NEAR_MISS, excess), is_isolated=is_own and sized is None))
     return compared
 
 
