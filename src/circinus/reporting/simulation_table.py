@@ -137,7 +137,7 @@ def _latency_text(seconds: float) -> str:
 
 def _stations(report: SimulationReport) -> RenderableType:
     stations = sorted((*report.deployments, *report.links), key=lambda station: -station.offered_utilization)
-    figures = ("servers", "busy", "offered", "mean wait", "batch")
+    figures = ("servers", "utilized", "offered", "mean wait", "batch")
     table = make_table(None, ("busiest deployments, links",), figures, one_line=True)
     names = Counter(station.name.rpartition(":")[0] for station in stations)
     for station in stations[:_MAX_STATIONS]:
