@@ -10,7 +10,7 @@ from rich.text import Text
 
 from circinus.profiling import ServiceTimeObservation
 from circinus.reporting.plan_table import operator_text
-from circinus.reporting.tables import OneLine, make_table
+from circinus.reporting.tables import OneLine, TwoLines, make_table
 from circinus.serving.loadtest.load_report import LoadReport, QueryMeasurement, ServiceTimeReport
 from circinus.serving.loadtest.slo_bounds import SloVerdict
 from circinus.specification import Slo, SloKind
@@ -86,7 +86,7 @@ def _sent_text(query: QueryMeasurement) -> str:
     return "\n".join([f"{query.requests} requests", f"{query.items} items", *losses])
 
 
-def _rows(query: QueryMeasurement) -> list[tuple[str, ...]]:
+def _rows(query: QueryMeasurement) -> list[tuple[RenderableType, ...]]:
     """Return SLO, measured value, bounds, prediction with its bound, and verdict of latency, accuracy and cost."""
     if not query.served or query.latency_s is None:
         verdict = "" if query.verdict is None else _COLORED[query.verdict]
@@ -121,7 +121,7 @@ def _rows(query: QueryMeasurement) -> list[tuple[str, ...]]:
         (
             f"{escape(query.metric) if kind is SloKind.ACCURACY else kind} {slos.by_kind.get(kind, default)}",
             measured,
-            _bounds_text(query, kind, format_value),
+            TwoLines(_bounds_text(query, kind, format_value), "to "),
             "" if estimate is None else _prediction_text(slos.by_kind.get(kind), estimate, format_value),
             _COLORED[query.verdicts[kind]] if query.verdicts and kind in query.verdicts else "",
         )

@@ -38,7 +38,8 @@ def simulation_table(
         metrics: query -> name of its metric.
     """
     names = MetricNames(metrics or {}, [outcome.query for outcome in report.queries])
-    tables = (_query_table(report, predicted, rejected, names, details) for details in (2, 1, 0))
+    forms = ((2, True), (1, True), (0, True), (1, False), (0, False))
+    tables = (_query_table(report, predicted, rejected, names, *form) for form in forms)
     title = Text(f"Simulation at {report.load_factor:g}x load", "italic")
     beyond = filter(
         None, (_beyond_text(outcome, predicted.get(outcome.query), report.load_factor) for outcome in report.queries)
@@ -52,6 +53,7 @@ def _query_table(
     rejected: Sequence[Query],
     metrics: MetricNames,
     details: int,
+    whole_verdicts: bool,
 ) -> Table:
     """Return a line for each query, with the prediction, which is that at the planned load.
 
@@ -61,6 +63,7 @@ def _query_table(
         rejected: rejected queries.
         metrics: names of the metrics.
         details: 2 for the SLOs and the number of requests, 1 for that number.
+        whole_verdicts: whether no verdict is wrapped.
     """
     columns = (
         "requests",
@@ -71,7 +74,8 @@ def _query_table(
     table = make_table(None, ("query",), (), one_line=True)
     table.columns[0].no_wrap = True
     for title in columns[details == 0 :]:
-        table.add_column(WrappedTitle(title), justify="right", no_wrap=title == columns[1])
+        is_whole = title == columns[1] or " " not in title
+        table.add_column(WrappedTitle(title), justify="right", no_wrap=is_whole)
     for title in ("SLOs met", "SLOs")[: 1 + details // 2]:
         table.add_column(title)
 
@@ -92,6 +96,10 @@ def _query_table(
         )
     for query in rejected:
         add_row(query.name, query.slos, "[red]no[/red]: rejected", "0", "", "", "")
+    if whole_verdicts:
+        (verdicts,) = (column for column in table.columns if column.header == "SLOs met")
+        verdicts.no_wrap = True
+        verdicts.min_width = max(Text.from_markup(str(cell)).cell_len for cell in verdicts.cells)
     return table
 
 
