@@ -156,10 +156,8 @@ class _Search:
     ) -> tuple[Answer, Candidates]:
         """Solve, and solve again while plans on the answer's deployments improve it; return the candidates, too.
 
-        The frontiers' plans alone are solved first. On nearly all instances, plans on running deployments then improve
-        nothing, which heuristic answers to the extended problem show at a fraction of the cost of solving it. The
-        deployments of a heuristic answer to the frontiers' plans are offered, too: they differ from those of the best
-        one.
+        The frontiers' plans alone are solved first. The deployments of a heuristic answer to them are offered, too: they
+        differ from those of the best one.
 
         Args:
             candidates: by query name.
@@ -188,8 +186,6 @@ class _Search:
             start = _moved(answer, wider)
             key = partial(objective_key, wider)
             quick = max(local_search(wider, start), greedy(wider), key=key)
-            if answer.optimal and key(quick) <= key(start):
-                break
             next_answer = self._solve(wider, quick, share, incumbent)
             if key(next_answer.chosen) <= key(start):
                 break
