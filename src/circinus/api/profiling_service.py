@@ -149,13 +149,8 @@ def _with_shared(
         return profile
     if _item_counts(shared) == _item_counts(profile):
         return profile
-    from circinus.profiling import SamplerDecision
-
-    decision = None
-    if profile.certificate is not None and not profile.certificate.is_computed:  # the budget had no time for it
-        decision = SamplerDecision((), replace(profile.certificate, unmeasured=shared.unmeasured), {})
     return replace(
-        load(with_verdicts=True, decision=decision),
+        load(with_verdicts=True),
         interrupted=profile.interrupted,
         failed_in_run=profile.failed_in_run,
         class_reports=profile.class_reports,

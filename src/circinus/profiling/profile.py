@@ -194,14 +194,24 @@ class StoppingCertificate:
     prior: str = ""
     """Use of scores from transfer sources; empty if there are none."""
     is_computed: bool = True
-    """False if the budget left no time to compute the certificate after the last measurements."""
+    """False if nothing was estimated from the last measurements, for the current queries."""
+
+    @classmethod
+    def without_estimate(
+        cls, unmeasured: int, *, conclusive: bool = False, is_complete: bool = False
+    ) -> StoppingCertificate:
+        """Return the certificate without an estimate, which complete measurements do not need."""
+        return cls(unmeasured, 0, None, 0.0, conclusive=conclusive, is_computed=is_complete)
 
     def __str__(self) -> str:
         if not self.unmeasured:
             return "all configurations were tried"
         benefit = f"gives a query its first plan or one more than {self.saving:.0%} cheaper"
         if not self.is_computed:
-            message = "the budget left no time to estimate whether another configuration would make plans cheaper"
+            message = (
+                "not estimated yet whether another configuration would make plans cheaper: `circinus profile` does so "
+                "where its budget leaves time"
+            )
         elif self.probability is None:
             message = f"too few measurements to estimate whether another configuration {benefit}"
         elif self.conclusive:

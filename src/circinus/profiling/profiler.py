@@ -173,7 +173,6 @@ def _profile(
                 loop.run()
         except KeyboardInterrupt:
             interrupted = True
-        exhausted = frozenset[Configuration]() if loop is None else loop.exhausted
         decision = None if loop is None else loop.final_decision(interrupted=interrupted)
         profile = build_profile(
             opened,
@@ -183,7 +182,6 @@ def _profile(
             with_verdicts=True,
             interrupted=interrupted,
             explorer=explorer,
-            exhausted=exhausted,
             decision=decision,
         )
         write_verdicts(opened, keys, specification, profile)

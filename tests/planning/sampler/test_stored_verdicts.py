@@ -1,4 +1,4 @@
-"""Verdicts of the last run are read, and computed again only for other measurements or SLOs."""
+"""Verdicts of the last run are read; for other measurements or SLOs they follow without a decision of the sampler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from planning.sampler.two_operators import PIPELINE, measured, recorded, two_que
 TRACE = recorded(0)
 
 
-def test_verdicts_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = tmp_path / "store"
     computed: list[PipelineProfile] = []
     suggest = PlanCostSampler.suggest
@@ -40,8 +40,13 @@ def test_verdicts_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert stored.verdicts == profile.verdicts
     assert stored.certificate == profile.certificate
     assert profile.certificate is not None
-    assert load(two_queries((0.7, 0.95))).verdicts != profile.verdicts
-    assert len(computed) == 1
-    measured(TRACE, two_queries((0.7, 0.95)), store, budget_s=1.0)
-    load(two_queries((0.7, 0.95)))
+    edited = load(two_queries((0.7, 0.95)))
     assert computed == []
+    assert edited.verdicts != profile.verdicts
+    assert edited.certificate is not None
+    assert not edited.certificate.is_computed
+    measured(TRACE, two_queries((0.7, 0.95)), store, budget_s=1.0)
+    again = load(two_queries((0.7, 0.95)))
+    assert computed == []
+    assert again.certificate is not None
+    assert again.certificate.is_computed

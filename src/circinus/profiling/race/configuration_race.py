@@ -282,11 +282,18 @@ class ConfigurationRace:
             targets[open_] = np.maximum(targets[open_], expected_items_to_decide(open_, q, state))
         return targets
 
-    def verdicts(self) -> dict[Configuration, ConfigurationVerdict]:
-        """Return a verdict with its reason for every configuration that has not failed."""
+    def verdicts(
+        self, bounds: Mapping[Configuration, Interval] | None = None
+    ) -> dict[Configuration, ConfigurationVerdict]:
+        """Return a verdict with its reason for every configuration that has not failed.
+
+        Args:
+            bounds: bounds of mean scores that were computed before, from all scores; others are computed.
+        """
 
         def bounds_of(row: int) -> Interval:
-            return self.state.confidence.bounds(self._scores[row][None])[0]
+            computed = None if bounds is None else bounds.get(self.configurations[row])
+            return computed or self.state.confidence.bounds(self._scores[row][None])[0]
 
         verdicts = assign_verdicts(self.state, [str(c) for c in self.configurations], bounds_of)
         return {c: verdicts[n] for n, c in enumerate(self.configurations) if not self.state.failed[n]}

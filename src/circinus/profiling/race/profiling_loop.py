@@ -112,8 +112,12 @@ class ProfilingLoop:
             self._decide(self._pace.limit_s(rest_s))
         if self._decision is not None and self._is_decided:
             return self._decision
-        conclusive = not self._unmeasured and bool((self._race.state.items >= self._race.checkpoints[0]).all())
-        certificate = StoppingCertificate(self._unmeasured, 0, None, 0.0, conclusive=conclusive, is_computed=False)
+        state, unmeasured = self._race.state, self._unmeasured
+        certificate = StoppingCertificate.without_estimate(
+            unmeasured,
+            conclusive=not unmeasured and bool((state.items >= self._race.checkpoints[0]).all()),
+            is_complete=not unmeasured and bool((state.decisive_items >= self._race.checkpoints[-1]).all()),
+        )
         return SamplerDecision((), certificate, {} if self._decision is None else self._decision.pruned)
 
     @property
@@ -122,11 +126,6 @@ class ProfilingLoop:
         estimator, deciding_s = self._time_estimator, self._pace.deciding_s
         other_s = self._budget.elapsed_s - estimator.operators_s - estimator.loading_s - deciding_s
         return TimeSpent(estimator.operators_s, estimator.loading_s, deciding_s, max(other_s, 0.0))
-
-    @property
-    def exhausted(self) -> frozenset[Configuration]:
-        """Configurations that cannot be measured further."""
-        return frozenset(c for c in self._race.configurations if self._race.is_closed(c))
 
     @property
     def failed(self) -> frozenset[Configuration]:

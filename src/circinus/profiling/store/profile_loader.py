@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +12,7 @@ from circinus.errors import ProfileError
 from circinus.profiling.hardware.class_times import class_machines
 from circinus.profiling.hardware.machine import current_machine
 from circinus.profiling.measurement.backend import LocalBackend, MeasurementBackend
-from circinus.profiling.measurement.time_estimator import measurement_cost_model
-from circinus.profiling.profile import PipelineProfile
+from circinus.profiling.profile import PipelineProfile, StoppingCertificate
 from circinus.profiling.race.configuration_order import in_prefix_order, prefix_order
 from circinus.profiling.race.configuration_race import ConfigurationRace
 from circinus.profiling.race.run_confidence import RunConfidence
@@ -56,7 +54,6 @@ def load_profile(
     from_other_machines: bool = False,
     with_verdicts: bool = False,
     explorer: ConfigurationSampler | None = None,
-    decision: SamplerDecision | None = None,
 ) -> PipelineProfile:
     """Load the profile of a pipeline with its current specification and code.
 
@@ -70,8 +67,8 @@ def load_profile(
         source: measurement backend; default: the operators.
         from_other_machines: whether to exclude measurements of this machine.
         with_verdicts: whether to add the verdicts of all configurations (`PipelineProfile.verdicts`).
-        explorer: sampler that selected the configurations to measure; default: all.
-        decision: decision of the explorer; by default it is made, unless the store has one.
+        explorer: sampler that selected the configurations to measure; default: all. Verdicts rest on its decision of
+            the last run, and on none where measurements, SLOs or infrastructure have changed since.
 
     Raises:
         ProfileError: the store is missing, or has no measurement of the current version of the pipeline.
@@ -87,7 +84,6 @@ def load_profile(
             from_other_machines=from_other_machines,
             with_verdicts=with_verdicts,
             explorer=explorer,
-            decision=decision,
         ).profile
 
 
@@ -101,7 +97,6 @@ def read_profile(
     from_other_machines: bool = False,
     with_verdicts: bool = False,
     explorer: ConfigurationSampler | None = None,
-    decision: SamplerDecision | None = None,
 ) -> LoadedProfile:
     """Load a profile from an open store (see `load_profile`)."""
     source = source or LocalBackend(specification.module_paths)
@@ -124,7 +119,6 @@ def read_profile(
             with_verdicts=with_verdicts,
             explorer=explorer,
             stored_for=specification,
-            decision=decision,
         )
         loaded = LoadedProfile(profile, keys, dataset)
         if profile.configurations:
@@ -154,7 +148,6 @@ def build_profile(
     interrupted: bool = False,
     explorer: ConfigurationSampler | None = None,
     bounds: dict[tuple[Configuration, int], Interval] | None = None,
-    exhausted: Collection[Configuration] = (),
     stored_for: Specification | None = None,
     decision: SamplerDecision | None = None,
 ) -> PipelineProfile:
@@ -164,9 +157,8 @@ def build_profile(
         with_verdicts: whether to add the verdicts of all configurations, which takes longer.
         explorer: sampler that selects the configurations to measure; default: all.
         bounds: cache (configuration, items) -> bounds of the same run, which is extended.
-        exhausted: configurations that the run could not measure further.
         stored_for: specification whose stored verdicts are used, if the store has them; by default they are computed.
-        decision: decision of the explorer after the run; by default it is made.
+        decision: decision of the explorer after the run; without one nothing is pruned, and no certificate is computed.
     """
     pipeline = keys.pipeline
     scored = scored_configurations(store, keys)
@@ -209,15 +201,10 @@ def build_profile(
     stored = None if stored_for is None else with_stored_verdicts(store, keys, stored_for, profile)
     if not with_verdicts:
         return profile if stored is None else replace(profile, certificate=stored.certificate)
-    if (
-        stored is not None
-        and stored.certificate is not None
-        and stored.certificate.is_computed
-        and explorer is not None
-    ):
+    if stored is not None and explorer is not None:
         return stored
     source_scores = () if explorer is None else load_source_scores(store, keys, dataset)
-    return _with_verdicts(measurements, profile, keys, slos, confidence, explorer, source_scores, exhausted, decision)
+    return _with_verdicts(measurements, profile, keys, slos, confidence, explorer, source_scores, decision)
 
 
 def _accuracies(
@@ -240,7 +227,6 @@ def _with_verdicts(
     confidence: RunConfidence,
     explorer: ConfigurationSampler | None,
     source_scores: Sequence[SourceScores],
-    exhausted: Collection[Configuration],
     decision: SamplerDecision | None,
 ) -> PipelineProfile:
     """Return the profile with verdicts of all configurations that were or are to be measured in any case."""
@@ -253,10 +239,14 @@ def _with_verdicts(
     for measured in profile.configurations:
         race.update_scores(measured.configuration, measured.scores)
     race.update_usage(measurements.resource_usage(candidates, slos.hardware))
-    if explorer is None:
-        return replace(profile, verdicts=race.verdicts())
-    if decision is None:
-        expected_s = measurement_cost_model(keys.pipeline, profile)
-        decision = explorer.suggest(profile, lambda c, items: math.inf if c in exhausted else expected_s(c, items))
-    race.prune(decision.pruned)
-    return replace(profile, verdicts=race.verdicts(), certificate=decision.certificate)
+    certificate = None
+    if decision is not None:
+        race.prune(decision.pruned)
+        certificate = decision.certificate
+    elif explorer is not None:
+        is_complete = not profile.unmeasured and all(len(c.items) == profile.population for c in profile.configurations)
+        certificate = StoppingCertificate.without_estimate(
+            profile.unmeasured, conclusive=is_complete, is_complete=is_complete
+        )
+    bounds = {measured.configuration: measured.accuracy for measured in profile.configurations}
+    return replace(profile, verdicts=race.verdicts(bounds), certificate=certificate)
