@@ -68,14 +68,14 @@ all of them: split mode=dashes, join mode=short
                                      words
 size  style                          right  0.600  0.982     time  verdict
 120   plain                          0.962  ┊   ┊    ┿●━  7.02 ms  feasible
-120   an-unusually-l…ame-of-a-style  0.962  ┊   ┊    ┿●━  7.33 ms  too few items
 80    plain                          0.741  ┊  ━◉━   ┊    6.25 ms  feasible
+120   an-unusually-l…ame-of-a-style  0.962  ┊   ┊    ┿●━  7.33 ms  too few items
 100   title                          0.870  ┊ ━━┿━━━●┿━━   410 ms  undecided
 7 others: 4 not measured, 1 certain to miss every SLO, 1 dominated, 1 failed;
 --all lists what was measured
 too few items (first of them): about 160 more items would decide
-1.17 min of processing; all words right bounds and verdicts hold with
-probability 0.95 for the items of the data set (population: items)
+1.17 min of processing on a replica's CPUs; all words right bounds and verdicts
+hold with probability 0.95 for the items of the data set (population: items)
 undecided configurations: 1; profile longer to decide them
 6 of 11 configurations were measured
 excluded: join(mode=short,style=plain) lookup(size=10) split(mode=dashes): no
@@ -87,14 +87,14 @@ all of them: split mode=dashes, join mode=short
                                          words
 size  style                              right  bounds          0.600  0.982     time  verdict
 120   plain                              0.962  0.929 to 0.982  ┊   ┊    ┿●━  7.02 ms  feasible
-120   an-unusually-long-name-of-a-style  0.962  0.929 to 0.982  ┊   ┊    ┿●━  7.33 ms  too few items
 80    plain                              0.741  0.705 to 0.772  ┊  ━◉━   ┊    6.25 ms  feasible
+120   an-unusually-long-name-of-a-style  0.962  0.929 to 0.982  ┊   ┊    ┿●━  7.33 ms  too few items
 100   title                              0.870  0.660 to 0.970  ┊ ━━┿━━━●┿━━   410 ms  undecided
 7 others: 4 not measured, 1 certain to miss every SLO, 1 dominated, 1 failed; --all lists what was
 measured
 too few items (first of them): about 160 more items would decide
-1.17 min of processing; all words right bounds and verdicts hold with probability 0.95 for the items
-of the data set (population: items)
+1.17 min of processing on a replica's CPUs; all words right bounds and verdicts hold with
+probability 0.95 for the items of the data set (population: items)
 undecided configurations: 1; profile longer to decide them
 6 of 11 configurations were measured
 excluded: join(mode=short,style=plain) lookup(size=10) split(mode=dashes): no memory

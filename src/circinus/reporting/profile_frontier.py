@@ -1,4 +1,4 @@
-"""Short form of a profile: the feasible and undecided configurations, one line each, and counts of all others."""
+"""Short form of a profile: the feasible, then the undecided configurations, one line each, and counts of all others."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ _MAX_ROWS = 20
 _GAP = 2
 _SHORTEST_BAR, _LONGEST_BAR, _SHORTEST_KNOB = 12, 32, 4
 _MARK, _MARK_IN_BAR, _MARK_AT_VALUE, _ABSENT = "┊", "┿", "◉", "–"
+_BELOW, _ABOVE = "◂", "▸"
 _MARK_STYLE = "bold cyan"
 _BOUNDS, _TIME, _VERDICT = "bounds", "time", "verdict"
-_STYLES = {Verdict.FEASIBLE: "green", Verdict.UNDECIDED: "yellow", Verdict.TOO_FEW_ITEMS: "yellow"}
-"""Styles of the verdicts that leave a configuration to plans."""
+_STYLES = {Verdict.FEASIBLE: "green", Verdict.TOO_FEW_ITEMS: "yellow", Verdict.UNDECIDED: "yellow"}
+"""Styles of the verdicts that leave a configuration to plans, in the order of the lines."""
 _OTHERS = {
     Verdict.FEASIBLE: "feasible",
     Verdict.UNDECIDED: "undecided",
@@ -54,9 +55,8 @@ class ProfileFrontier:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         candidates = [measured for measured in self.profile.configurations if self._verdict(measured) in _STYLES]
         sign = -1.0 if self.direction == "maximize" else 1.0
-        candidates.sort(
-            key=lambda c: (self._verdict(c) is Verdict.UNDECIDED, sign * c.accuracy.value, c.mean_service_s)
-        )
+        ranks = {verdict: rank for rank, verdict in enumerate(_STYLES)}
+        candidates.sort(key=lambda c: (ranks[self._verdict(c)], sign * c.accuracy.value, c.mean_service_s))
         rows = candidates[:_MAX_ROWS]
         marks = f"; {_MARK} {_MARK_IN_BAR} {_MARK_AT_VALUE}: SLOs of queries" if self.limits else ""
         bars = f" (bars: bounds of {self.metric}{marks})" if rows else ""
@@ -76,11 +76,13 @@ class ProfileFrontier:
     def _table(self, rows: Sequence[ConfigurationProfile], knobs: Mapping[str, Sequence[str]], width: int) -> Table:
         """Return the lines; narrow consoles have no bounds as figures, and then shorter knob values.
 
-        The axis of the bars spans all bounds and SLOs. The name of the metric is wrapped where that makes room.
+        The axis of the bars spans all SLOs and the bounds of decided configurations: undecided ones may have a single
+        item. The name of the metric is wrapped where that makes room.
         """
-        low = min([*self.limits, *(measured.accuracy.lower for measured in rows)])
-        high = max([*self.limits, *(measured.accuracy.upper for measured in rows)])
         verdicts = [self._verdict(measured) for measured in rows]
+        decided = [c for c, verdict in zip(rows, verdicts, strict=True) if verdict is not Verdict.UNDECIDED] or rows
+        low = min([*self.limits, *(measured.accuracy.lower for measured in decided)])
+        high = max([*self.limits, *(measured.accuracy.upper for measured in decided)])
         columns = {
             **knobs,
             self.metric: [format_score(measured.accuracy.value) for measured in rows],
@@ -149,14 +151,18 @@ def _shortened(text: str, width: int) -> str:
 
 
 def _bar(bounds: Interval, limits: Sequence[float], low: float, high: float, width: int) -> str:
-    """Return bounds between `low` and `high` as a bar, with a dot at the value and a mark at each limit."""
+    """Return bounds as a bar, with a dot at the value, a mark at each limit, and arrows where it leaves the axis."""
 
     def cell(value: float) -> int:
-        return round((value - low) / (high - low) * (width - 1)) if high > low else 0
+        return round((min(max(value, low), high) - low) / (high - low) * (width - 1)) if high > low else 0
 
     cells = [" "] * width
     first, last = cell(bounds.lower), cell(bounds.upper)
     cells[first : last + 1] = "━" * (last + 1 - first)
+    if bounds.lower < low:
+        cells[0] = _BELOW
+    if bounds.upper > high:
+        cells[-1] = _ABOVE
     cells[cell(min(max(bounds.value, bounds.lower), bounds.upper))] = "●"
     marks = {" ": _MARK, "━": _MARK_IN_BAR, "●": _MARK_AT_VALUE}
     for index in map(cell, limits):
