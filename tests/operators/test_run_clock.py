@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -54,6 +55,21 @@ def test_computing_beside_others_takes_its_own_cpu_time() -> None:
     elapsed_s, cpu_s, undisturbed_s = of_child
     assert elapsed_s > 1.5 * cpu_s
     assert undisturbed_s == pytest.approx(cpu_s, rel=0.1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads counts of threads")
+def test_files_that_stay_open_are_those_of_the_own_thread() -> None:
+    def is_own() -> bool:
+        reads = (run_clock._read, run_clock._read_again, run_clock._read)
+        computed = [int(read(run_clock._STATISTICS).split()[0]) for read in reads]
+        return computed == sorted(computed)
+
+    assert is_own()  # and the file stays open
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(is_own).result()
+    if not (child := os.fork()):
+        os._exit(0 if is_own() else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads clocks of processes")

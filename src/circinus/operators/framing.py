@@ -9,7 +9,8 @@ from __future__ import annotations
 import pickle
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from circinus.operators.pickling import PROTOCOL, Payload
@@ -137,7 +138,12 @@ class BlockingFrames:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._reader = FrameReader(connection)
-        self._frames: list[Frame] = []
+        self._frames: deque[Frame] = deque()
+
+    @property
+    def has_received(self) -> bool:
+        """Return whether the next frame has been received already."""
+        return bool(self._frames)
 
     def receive(self) -> Frame | None:
         """Return the next frame, or None if the other end is gone."""
@@ -146,7 +152,7 @@ class BlockingFrames:
                 self._frames.extend(self._reader.receive())
         except EOFError:
             return None
-        return self._frames.pop(0)
+        return self._frames.popleft()
 
     def send(self, header: Any, payloads: Sequence[Payload] = ()) -> None:
         """Write a frame.
@@ -156,3 +162,11 @@ class BlockingFrames:
         """
         for part in encode(header, payloads):
             self._socket.sendall(part)
+
+    def send_together(self, frames: Iterable[tuple[Any, Sequence[Payload]]]) -> None:
+        """Write small frames at once.
+
+        Raises:
+            OSError: see `send`.
+        """
+        self._socket.sendall(b"".join(part for frame in frames for part in encode(*frame)))

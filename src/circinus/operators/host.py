@@ -142,7 +142,7 @@ class OperatorHost:
             return (ReplyType.FAILED, error), ()
         # A forked process begins with the memory of the fork server, which is small.
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return (ReplyType.DONE, (run.service_s, run.times, peak_bytes)), run.outputs
+        return (ReplyType.DONE.value, (run.service_s, run.times, peak_bytes)), run.outputs
 
 
 @contextmanager

@@ -48,6 +48,7 @@ class Scorer:
             OperatorError: the metric cannot be found.
         """
         self._pipeline = pipeline
+        self._sinks = pipeline.sinks()
         self._metric: Metric = resolve(pipeline.metric.uses, module_paths)
 
     def score(self, configuration: Configuration, item: Item, outputs: Mapping[str, bytes]) -> float:
@@ -59,7 +60,8 @@ class Scorer:
         """
         spec = self._pipeline.metric
         try:
-            answer = self._pipeline.output({sink: unpickle_value(data) for sink, data in outputs.items()})
+            answers = {sink: unpickle_value(outputs[sink]) for sink in self._sinks}
+            answer = answers if len(answers) > 1 else answers[self._sinks[0]]
             score = self._metric(answer, item.truth)
         except Exception as error:  # the user's metric may raise anything
             reason = f"metric {spec.name} ({spec.uses}) failed with {type(error).__name__}: {error}"

@@ -256,7 +256,6 @@ class LocalRunner:
             before_s, source = replica.elapsed_s, self._prefix(spec.name, configuration)
             try:
                 for run in replica.process_each(batches[done:], min(cpus, self._cpus), source):
-                    self._session.peaks[key] = max(self._session.peaks.get(key, 0), replica.peak_memory_bytes)
                     done, is_retry = done + 1, False
                     yield run
             except OperatorProcessError as error:
@@ -268,6 +267,8 @@ class LocalRunner:
                 raise self._error(configuration, items[done], f"operator {spec.name} ({spec.uses}): {error}") from error
             finally:
                 self._operators_s += replica.elapsed_s - before_s
+                if replica.peak_memory_bytes:
+                    self._session.peaks[key] = max(self._session.peaks.get(key, 0), replica.peak_memory_bytes)
 
     def _take_elapsed(self) -> ElapsedTimes:
         """Return the times since the last call."""

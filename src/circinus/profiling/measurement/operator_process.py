@@ -29,8 +29,13 @@ _HEADER_BYTES = 64
 _MAX_AHEAD, _AHEAD_S = 32, 0.02
 """Batches without a reply, and the seconds that they may take."""
 _AHEAD_BYTES = 16384 if sys.platform == "linux" else 2048
-"""Bytes of a batch that a connection takes whole where it is writable: Linux reports an empty buffer of 200 kB as
+"""Bytes of batches that a connection takes whole where it is writable: Linux reports an empty buffer of 200 kB as
 writable until a quarter is in use, others where 2 kB are free."""
+_MIN_PAUSE_S = 1e-4
+"""Shortest pause, as systems wake up about half as late."""
+
+_Request = tuple[int, Sequence[bytes]]
+"""(number of items of a batch, pickled inputs)"""
 
 
 class OperatorProcessError(Exception):
@@ -106,8 +111,8 @@ class OperatorProcess:
         The first batch after loading is processed twice, and the first run is not timed: allocators, caches and
         just-in-time compilers warm up on it, and a replica in service is warm. They may depend on the form of the
         inputs: if the first run took much longer than its repetition, the first batch of each further source or size
-        is processed twice as well. Quick batches are sent ahead: on a busy machine each exchange with the process may
-        wait for a CPU longer than they take.
+        is processed twice as well. Quick batches are sent ahead, and their replies are read together: each exchange
+        with the process takes a tenth of a millisecond, and on a busy machine it may wait for a CPU longer than that.
 
         Args:
             batches: the batches.
@@ -118,26 +123,34 @@ class OperatorProcess:
             OperatorProcessError: the operator raised, broke its contract or timed out on the batch whose turn it is, or
                 its process died. Batches behind it are dropped.
         """
-        requests = [[value for inputs in batch for value in inputs] for batch in batches]
-        sizes = [len(batch) for batch in batches]
-        if batches and (source, sizes[0]) not in self._warm:
-            self._warm_up(sizes[0], requests[0])
-            self._warm.add((source, sizes[0]))
-        unsent, ahead = deque(zip(sizes, requests, strict=True)), 0
+        unsent: deque[_Request] = deque(
+            (len(batch), [value for inputs in batch for value in inputs]) for batch in batches
+        )
+        if unsent and (source, unsent[0][0]) not in self._warm:
+            self._warm_up(unsent[0])
+            self._warm.add((source, unsent[0][0]))
+        ahead = 0
+        last_s = deque([0.0, 0.0], maxlen=2)
         try:
             while unsent or ahead:
-                while unsent and ahead < self._max_ahead:
-                    if ahead and not self._takes_whole(unsent[0][1]):  # both ends could wait to write
+                while unsent and ahead <= self._max_ahead // 2:
+                    if ahead and not self._is_writable:  # both ends could wait to write
                         break
-                    ahead += 1
+                    together = self._together(unsent, self._max_ahead - ahead, is_first=not ahead)
+                    if not together:
+                        break
+                    ahead += len(together)
                     try:
-                        self._send(*unsent.popleft())
+                        self._send(together)
                     except ConnectionError:
                         unsent.clear()  # the process ended; replies to batches before its last one may be left
+                if ahead > 1 and not self._frames.has_received:
+                    self._pause(ahead / 2 * min(last_s))
                 ahead -= 1
                 (_, times, self.peak_memory_bytes), outputs = self._receive()
                 self.elapsed_s += times.elapsed_s
                 self._warm_s = self._warm_s or times.own_s
+                last_s.append(times.own_s)
                 self._max_ahead = min(1 + int(_AHEAD_S / max(times.elapsed_s, 1e-9)), _MAX_AHEAD)
                 service_s = times.service_s(self.key.cpus if cpus is None else cpus)
                 yield BatchRun(tuple(map(bytes, outputs)), service_s, times)
@@ -174,7 +187,7 @@ class OperatorProcess:
         """Stop the process and all that it started, and wait for its end. Idempotent."""
         self._end(PROFILING.exit_timeout_s)
 
-    def _warm_up(self, items: int, inputs: Sequence[bytes]) -> None:
+    def _warm_up(self, batch: _Request) -> None:
         """Process a batch without counting it, unless first runs are known to take no longer.
 
         Raises:
@@ -183,31 +196,54 @@ class OperatorProcess:
         if self._cold_s <= PROFILING.slow_start_ratio * self._warm_s:
             return
         with suppress(ConnectionError):  # the receiver gives the reason
-            self._send(items, inputs)
+            self._send([batch])
         (_, times, _), _ = self._receive()
         self.elapsed_s += times.elapsed_s
         if not self._warm_s:
             self._cold_s = times.own_s
 
-    def _takes_whole(self, inputs: Sequence[bytes]) -> bool:
-        """Return whether the connection takes a batch at once, without waiting for the process to read."""
-        num_bytes = sum(map(len, inputs)) + _HEADER_BYTES * (1 + len(inputs))
-        return num_bytes <= _AHEAD_BYTES and bool(self._writable.poll(0))
+    @property
+    def _is_writable(self) -> bool:
+        """Whether the connection takes `_AHEAD_BYTES` at once, without waiting for the process to read."""
+        return bool(self._writable.poll(0))
 
-    def _send(self, items: int, inputs: Sequence[bytes]) -> None:
-        """Send a batch.
+    def _together(self, unsent: deque[_Request], count: int, *, is_first: bool) -> Sequence[_Request]:
+        """Take at most `count` batches that the connection takes together, or a first one of any size."""
+        together, total_bytes = list[_Request](), 0
+        while unsent and len(together) < count:
+            inputs = unsent[0][1]
+            total_bytes += sum(map(len, inputs)) + _HEADER_BYTES * (1 + len(inputs))
+            if total_bytes > _AHEAD_BYTES and not (is_first and not together):
+                break
+            together.append(unsent.popleft())
+        return together
+
+    def _send(self, batches: Sequence[_Request]) -> None:
+        """Send batches.
 
         Raises:
             ConnectionError: the process ended.
             OperatorProcessError: it does not read.
         """
         with self._ending_on_errors():
-            self._frames.send(items, inputs)
+            if len(batches) == 1:
+                self._frames.send(*batches[0])
+            else:
+                self._frames.send_together(batches)
+
+    def _pause(self, pause_s: float) -> None:
+        """Let the process answer several batches before this one is woken up."""
+        if pause_s > _MIN_PAUSE_S:
+            with self._ending_on_errors():
+                time.sleep(min(pause_s, _AHEAD_S / 2))
 
     def _receive(self) -> Frame:
         """Return the reply to the first batch without one, or to the request for the process."""
-        with self._ending_on_errors():
+        if self._frames.has_received:
             frame = self._frames.receive()
+        else:
+            with self._ending_on_errors():
+                frame = self._frames.receive()
         if frame is None:
             raise OperatorProcessError(self._exit_reason())
         (reply_type, content), outputs = frame

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from circinus.specification import OperatorSpec
 
 K = TypeVar("K", bound=Hashable)
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     size_bytes: int
     cost_s: float
     credit: float

@@ -200,15 +200,17 @@ class RaceState:
         If `cheaper`, it must use fewer CPU seconds, so that one of two mutual replacements remains.
         """
         covered_by = np.full(self.meets.shape, -1, dtype=np.int64)
-        indexes = np.arange(len(covered_by))
         feasible = np.flatnonzero(self.meets.any(axis=1))
-        feasible = feasible[np.argsort(self.usage.total_cpu_s[feasible], kind="stable")]
-        for index in feasible[::-1]:  # the cheapest last, so that it overwrites the others
-            replaceable = self.usage.replaceable_by(int(index)).copy()
-            replaceable[index] = False
-            if cheaper:
-                replaceable &= self.usage.cheaper(index[None], indexes)[0]
-            covered_by[np.ix_(np.flatnonzero(replaceable), np.flatnonzero(self.meets[index]))] = index
+        if not len(feasible):
+            return covered_by
+        feasible = feasible[np.argsort(self.usage.total_cpu_s[feasible], kind="stable")]  # the cheapest first
+        replaceable = self.usage.replaceable_by(feasible)
+        replaceable[np.arange(len(feasible)), feasible] = False
+        if cheaper:
+            replaceable &= self.usage.cheaper(feasible, np.arange(len(covered_by)))
+        for column in range(len(self.slos.requirements)):
+            covers = replaceable & self.meets[feasible, column][:, None]
+            covered_by[:, column] = np.where(covers.any(axis=0), feasible[covers.argmax(axis=0)], -1)
         return covered_by
 
 

@@ -84,11 +84,13 @@ class ResourceUsage:
         own, its = np.broadcast_arrays(self.memory_bytes[first][:, None], self.memory_bytes[second][None, :])
         return no_costlier & self._hardly_more(own, its)
 
-    def replaceable_by(self, index: int) -> BoolArray:
-        """Return (k,) which configurations `index` may replace (cached)."""
-        if index not in self._rows:
-            self._rows[index] = self.no_costlier(np.array([index]), np.arange(len(self.items)))[0]
-        return self._rows[index]
+    def replaceable_by(self, indexes: IntArray) -> BoolArray:
+        """Return (n, k) which configurations each of n may replace (cached)."""
+        new = np.array([index for index in indexes.tolist() if index not in self._rows], dtype=np.int64)
+        for start in range(0, len(new), _ROWS_AT_A_TIME):
+            rows = new[start : start + _ROWS_AT_A_TIME]
+            self._rows.update(zip(rows.tolist(), self.no_costlier(rows, np.arange(len(self.items))), strict=True))
+        return np.array([self._rows[index] for index in indexes.tolist()])
 
     def reference_no_costlier(self, references: IntArray) -> BoolArray:
         """Return (k,) whether each configuration's reference (-1: none) may replace it and is cheaper."""

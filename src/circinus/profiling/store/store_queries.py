@@ -224,18 +224,23 @@ def read_outputs(store: ProfileStore, content_hash: str, item_ids: IntArray) -> 
 def coverage(
     store: ProfileStore, keys: MeasurementKeys, configuration: Configuration, item_ids: IntArray
 ) -> tuple[NDArray[np.bool_], FloatArray]:
-    """Return (items,) whether everything but the score is measured, and the scores (NaN if missing)."""
-    services = [keys.service(operator.name, configuration) for operator in keys.pipeline.operators]
-    score = keys.score(configuration)
-    scores = read_scores(store, [score], item_ids).get(score, np.full(len(item_ids), np.nan))
-    runs = read_services(store, services, item_ids)
-    measured = np.full(len(item_ids), len(runs) == len(set(services)))
-    for service_s, _ in runs.values():
-        measured &= np.isfinite(service_s)
+    """Return (items,) whether everything but the score is measured, and the scores (NaN if missing).
+
+    Without a measured item no score is read.
+    """
+    measured, scores = np.ones(len(item_ids), dtype=bool), np.full(len(item_ids), np.nan)
     for sink in keys.pipeline.sinks():
         rows = _rows(store, "output", "item", [keys.output(sink, configuration)])
         measured &= np.isin(item_ids, [item for _, item in rows])
-    return measured, scores
+    if not measured.any():
+        return measured, scores
+    services = [keys.service(operator.name, configuration) for operator in keys.pipeline.operators]
+    runs = read_services(store, services, item_ids)
+    measured &= len(runs) == len(set(services))
+    for service_s, _ in runs.values():
+        measured &= np.isfinite(service_s)
+    score = keys.score(configuration)
+    return measured, read_scores(store, [score], item_ids).get(score, scores)
 
 
 def read_versions(store: ProfileStore) -> tuple[PipelineVersion, ...]:
