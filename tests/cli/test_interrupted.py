@@ -29,5 +29,5 @@ def test_profile_says_that_what_was_measured_is_kept(tmp_path: Path) -> None:
         finally:
             process.kill()
     assert process.returncode == 130
-    assert "interrupted; measurements are stored, and the same command resumes" in said
+    assert "interrupted; what was measured is stored, and the same command resumes" in said
     assert "Traceback" not in said

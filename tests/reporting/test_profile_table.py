@@ -49,13 +49,12 @@ def test_a_configuration_takes_at_most_three_lines_of_a_narrow_terminal(profile:
     assert max(len(item.splitlines()) for item in items) <= 3
 
 
-def test_doubts_failures_and_interruptions_are_told(profile: PipelineProfile) -> None:
+def test_doubts_and_failures_are_told(profile: PipelineProfile) -> None:
     failed = tuple(FailedConfiguration(c.configuration, None, "no memory") for c in profile.configurations[:2])
-    shown = printed(profile_table(replace(profile, failed=failed, interrupted=True, machine=None), "maximize", "far"))
+    shown = printed(profile_table(replace(profile, failed=failed, machine=None), "maximize", "far"))
     assert "warning: far" in shown
     assert "measured on: not recorded" in shown
     assert f"excluded: {failed[0].configuration} and 1 more: no memory" in shown
-    assert "interrupted; run the same command to resume" in shown
 
 
 def test_failures_are_grouped_whatever_the_operator_printed(profile: PipelineProfile) -> None:

@@ -41,9 +41,9 @@ def test_outside_a_terminal_a_line_is_printed_every_ten_seconds() -> None:
             bar.progressed(_profiled(done=second))
     assert LINE_EVERY_S == 10.0
     assert written.getvalue().splitlines() == [
-        "mend: scores: 10 of 400, 1 of 12 configurations settled, 35 s left",
-        "mend: scores: 20 of 400, 2 of 12 configurations settled, 35 s left",
-        "mend: scores: 30 of 400, 3 of 12 configurations settled, 35 s left",
+        "mend: scores: 10 of 400, 1 of 12 configurations settled, at most 35 s left",
+        "mend: scores: 20 of 400, 2 of 12 configurations settled, at most 35 s left",
+        "mend: scores: 30 of 400, 3 of 12 configurations settled, at most 35 s left",
     ]
 
 
@@ -82,7 +82,7 @@ def test_on_a_terminal_there_is_a_bar_and_no_line() -> None:
         clock.now_s += 60
         bar.progressed(_profiled(done=10))
     assert "10 of 400" not in written.getvalue()
-    assert "settled, 35 s left" in written.getvalue()
+    assert "settled, at most 35 s left" in written.getvalue()
 
 
 def test_bars_need_a_terminal_that_no_reader_of_a_pipe_shares(monkeypatch: pytest.MonkeyPatch) -> None:

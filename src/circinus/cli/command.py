@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _NO_CHOICE = re.compile(r"'(?P<value>.*)' is not one of (?P<choices>'.*')\.?")
 
 _INTERRUPTED = {
-    "profile": "interrupted; measurements are stored, and the same command resumes",
-    "plan": "interrupted; no plan was written, measurements are stored, and the same command resumes",
+    "profile": "interrupted; what was measured is stored, and the same command resumes",
+    "plan": "interrupted; no plan was written, what was measured is stored, and the same command resumes",
     "apply": "interrupted; `circinus status` shows what is running, and the same command resumes",
     "load": "interrupted; nothing of this run is stored",
 }

@@ -40,15 +40,15 @@ class ProfileProgress:
     done: int
     """Number of completed runs of a configuration on an item, including those read from the store."""
     total: int
-    """Number of planned runs. It may shrink when configurations are decided early."""
+    """Number of runs if every listed configuration is measured. It shrinks when configurations are decided early."""
     elapsed_s: float
     """Seconds since the start of the call."""
     remaining_s: float
-    """Estimated remaining seconds, at most those of the budget."""
+    """Estimated maximum of the remaining seconds, at most those of the budget."""
     settled: int = 0
     """Number of configurations for which more items would change no decision."""
     candidates: int = 0
-    """Number of configurations that are compared; 0 outside of comparisons."""
+    """Number of configurations: of all, if they can be listed, else of those that are compared; 0 elsewhere."""
 
 
 class ProfileObserver(Protocol):

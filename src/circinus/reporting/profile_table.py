@@ -241,7 +241,7 @@ def _spent(spent: TimeSpent) -> str:
         "in operators": spent.operators_s,
         "loading them": spent.loading_s,
         "deciding what to measure": spent.deciding_s,
-        "for store and scores": spent.other_s,
+        "for data set, transport, store and scores": spent.other_s,
     }
     total = format_duration(sum(uses.values()))
     return f"{total} in all: {', '.join(f'{format_duration(seconds)} {use}' for use, seconds in uses.items())}"
@@ -267,8 +267,8 @@ def profile_notes(profile: PipelineProfile, warning: str | None, metric: str) ->
     """Return a line each on the probability of verdicts, on warnings, and on what is left to measure."""
     notes = [
         Text(
-            f"{format_duration(profile.profiled_s)} of processing; all {metric} bounds and verdicts hold with "
-            f"probability {1 - profile.risk:g} for {_POPULATIONS[profile.stands_for]}"
+            f"{format_duration(profile.profiled_s)} of processing on a replica's CPUs; all {metric} bounds and "
+            f"verdicts hold with probability {1 - profile.risk:g} for {_POPULATIONS[profile.stands_for]}"
         ),
         *([] if profile.spent is None else [Text(_spent(profile.spent))]),
     ]
@@ -294,6 +294,4 @@ def profile_notes(profile: PipelineProfile, warning: str | None, metric: str) ->
     for failures in by_reason.values():
         more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
         notes.append(Text(f"excluded: {failures[0].configuration}{more}: {failures[0].reason}", style="red"))
-    if profile.interrupted:
-        notes.append(Text("interrupted; run the same command to resume", style="yellow"))
     return notes

@@ -90,6 +90,7 @@ class ProfileBar:
         """Show the progress."""
         remaining = f"{format_duration(progress.remaining_s)} left"
         if progress.candidates:
+            remaining = f"at most {remaining}"
             remaining = f"{progress.settled} of {progress.candidates} configurations settled, {remaining}"
         if progress.configuration is not None and self._console.is_terminal:
             remaining += f": {progress.configuration}"

@@ -74,6 +74,7 @@ class ProfilingLoop:
         self._increments = IncrementPace()
         self._selected_s = 0.0
         """Seconds of selecting steps, up to the last increment."""
+        self._measured_items = 0
         self._is_exhaustive = False
         self._decision: SamplerDecision | None = None
         self._suggestions: list[Suggestion] = []
@@ -358,6 +359,7 @@ class ProfilingLoop:
             self._learn(configuration)
         else:
             self._race.add_scores(configuration, measurement.scores)
+        self._measured_items += end - begin
         if measurement is not None:
             self._time_estimator.measured(configuration, end, measurement, end_s - start_s)
         self._report("scores", configuration)
@@ -391,15 +393,22 @@ class ProfilingLoop:
         for index in np.flatnonzero(targets > items).tolist():
             increment = race.configurations[index], int(items[index]), int(targets[index])
             expected_s += self._time_estimator.increment_s(*increment) or 0.0
+        unstarted = configuration_count(self._measurer.pipeline) - len(race.configurations)
+        if unstarted > self._max_measured:
+            unstarted = 0  # nearly all of them are never measured
+        rest_items = unstarted * race.checkpoints[-1]
+        elapsed_s = self._budget.elapsed_s
+        if self._measured_items:
+            expected_s += rest_items * elapsed_s / self._measured_items
         self._observer.progressed(
             ProfileProgress(
                 phase=phase,
                 configuration=configuration,
                 done=int(items.sum()),
-                total=int(targets.sum()),
-                elapsed_s=self._budget.elapsed_s,
+                total=int(targets.sum()) + rest_items,
+                elapsed_s=elapsed_s,
                 remaining_s=min(expected_s, self._budget.remaining_s),
                 settled=int(state.settled.sum()),
-                candidates=len(race.configurations),
+                candidates=len(race.configurations) + unstarted,
             )
         )
