@@ -156,8 +156,8 @@ class _Search:
     ) -> tuple[Answer, Candidates]:
         """Solve, and solve again while plans on the answer's deployments improve it; return the candidates, too.
 
-        The frontiers' plans alone are solved first. The deployments of a heuristic answer to them are offered, too: they
-        differ from those of the best one.
+        The frontiers' plans alone are solved first. The deployments of a heuristic answer to them are offered, too, as
+        they differ from those of the best one.
 
         Args:
             candidates: by query name.
