@@ -25,7 +25,7 @@ BENCHMARK = Benchmark(
         Option("repeats", 3, "profiles beside each number of busy processes", quick=1),
         Option("items", 80, "items of a profile", quick=40),
         Option("plans", 4, "plans of the examples under three loads each"),
-        Option("load_seconds", 120.0, "measured seconds of each load"),
+        Option("load_seconds", 60.0, "measured seconds of each load"),
     ),
     parts=(
         Part("profiles", profiles, ("busy", "repeats", "items")),
