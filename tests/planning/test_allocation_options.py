@@ -34,13 +34,9 @@ def _tables(instance: Instance, slack_s: float) -> tuple[ProfileArrays, Resource
     arrays = compile_profile(instance.pipeline, instance.profile, latency_percentile(instance.query))
     columns = ResourceColumns(instance.network.pools_for(instance.query.source), (), 0.7)
     tables = [
-        option_table(
-            rows,
-            columns,
-            arrays.percentile.grid,
-            query=instance.query,
-            utilization_targets=(0.4, 0.7),
-        ).without_dominated(slack_s)
+        option_table(rows, columns, arrays.percentile.grid, query=instance.query, utilization_targets=(0.4, 0.7))
+        .of_rows(np.ones(len(rows.mean_s), dtype=np.bool_))
+        .without_dominated(slack_s)
         for rows in arrays.operators
     ]
     return arrays, columns, tables
@@ -90,7 +86,10 @@ ARRIVALS = (PoissonArrivals(), PeriodicArrivals(), BurstyArrivals(peak=2.0, burs
 @pytest.mark.parametrize("known", ["declared", "corrected", "measured"])
 @pytest.mark.parametrize("seed", ONE_OPERATOR_SEEDS[: share_of(len(ONE_OPERATOR_SEEDS))])
 def test_options_are_what_the_estimator_computes(seed: int, known: str, arrivals: AnyArrivals) -> None:
-    """A pipeline of one operator at its source has no other latency and no other resources."""
+    """A pipeline of one operator at its source has no other latency and no other resources.
+
+    A dominated option may have a lower bound of its time.
+    """
     instance = random_instance(seed)
     if known != "declared":
         instance = corrected(instance) if known == "corrected" else measured_there(instance)
@@ -99,7 +98,8 @@ def test_options_are_what_the_estimator_computes(seed: int, known: str, arrivals
         update={"operators": (operator.model_copy(update={"batch_wait_s": 0.1 * (seed % 2)}),)}
     )
     instance = replace(instance, pipeline=pipeline, query=instance.query.model_copy(update={"arrivals": arrivals}))
-    arrays, columns, (table,) = _tables(instance, slack_s=NOBODY_BEATS)
+    arrays, columns, (table,) = _tables(instance, slack_s=0.0)
+    fitting = _tables(instance, slack_s=NOBODY_BEATS)[2][0].available
     compared = 0
     for plan in all_plans(instance, SETTINGS):
         (_, pool_name), (_, allocation) = plan.placement[0], plan.allocations[0]
@@ -108,12 +108,13 @@ def test_options_are_what_the_estimator_computes(seed: int, known: str, arrivals
             continue
         position, row = _row_of(arrays, plan)
         option = table.allocations.index(allocation)
-        if not table.available[row, pool, option]:
+        if not fitting[row, pool, option]:
             continue
         estimator = Estimator(instance.query, instance.pipeline, arrays.configurations[position], instance.network)
-        np.testing.assert_allclose(
-            estimator.latency_s(plan, cautious=True), table.node_s[row, pool, option], rtol=1e-12
-        )
+        estimated_s = estimator.latency_s(plan, cautious=True)
+        assert (table.node_s[row, pool, option] <= estimated_s * (1 + 1e-12)).all()
+        if table.available[row, pool, option]:
+            np.testing.assert_allclose(estimated_s, table.node_s[row, pool, option], rtol=1e-12)
         cost = estimator.candidate(plan).estimate.cost_usd_per_h
         assert table.resources[row, pool, option, columns.shared_cost] == pytest.approx(cost.lower)
         assert table.resources[row, pool, option, columns.dedicated_cost] == pytest.approx(cost.upper)

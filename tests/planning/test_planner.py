@@ -143,6 +143,9 @@ def test_near_misses_say_what_is_missed() -> None:
         assert miss.reason.startswith("accuracy 0.")
     shortfalls = [best - miss.candidate.estimate.accuracy.lower for miss in frontier.near_misses]
     assert shortfalls == sorted(shortfalls)
+    nearer = plan_query(query, pipeline, profile, Network(_infrastructure()), SearchSettings(near_misses=1))
+    assert [c.plan for c in nearer.candidates] == [c.plan for c in frontier.candidates]
+    assert [miss.candidate.plan for miss in nearer.near_misses] == [frontier.near_misses[0].candidate.plan]
 
 
 def test_an_error_metric_counts_from_above() -> None:

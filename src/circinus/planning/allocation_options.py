@@ -42,8 +42,15 @@ class OptionTable:
     """(..., resource columns)"""
     ineligible: int
     """Number of options dropped because no node, or not the whole pool, can hold them."""
+    compute: Callable[[BoolArray, Callable[[], None]], None]
+    """Computes the times of given rows that have no formula, in place; see `of_rows`."""
     dominated: int = 0
     """Number of options dropped because another option in the pool dominates them."""
+
+    def of_rows(self, selected: BoolArray, check_time: Callable[[], None] = lambda: None) -> OptionTable:
+        """Return the table with the options of selected rows only; times without a formula are computed once a row."""
+        self.compute(selected, check_time)
+        return replace(self, available=self.available & selected[:, None, None])
 
     def without_dominated(self, slack_s: float) -> OptionTable:
         """Return the table without options that another one in the pool dominates.
@@ -97,9 +104,11 @@ def option_table(
     query: Query,
     utilization_targets: Sequence[float],
     pool: str | None = None,
-    check_time: Callable[[], None] = lambda: None,
 ) -> OptionTable:
-    """Return all options of one operator at the arrivals of `query`, in `pool` only if one is given."""
+    """Return all options of one operator at the arrivals of `query`, in `pool` only if one is given.
+
+    Times of batched options and of arrivals that are not Poisson are missing until `OptionTable.of_rows`.
+    """
     combinations = list(product(range(len(rows.sizes)), sorted(utilization_targets, reverse=True)))
     allocations = tuple(Allocation(*rows.sizes[size], target) for size, target in combinations)
     targets = np.array([a.utilization_target for a in allocations])
@@ -127,9 +136,15 @@ def option_table(
     node_s[np.broadcast_to(overloaded, batch_s.shape)] = UNBOUNDED
     eligible = np.array([pool in (None, p.name) and _allows(rows.spec, p) for p in columns.pools], dtype=np.bool_)
     available = fitting & eligible[None, :, None]
-    _apply_queueing_models(node_s, available, rows, columns, grid, query, allocations, batch_s, check_time)
+    is_missing = np.ones(len(available), dtype=np.bool_)
+
+    def compute(selected: BoolArray, check_time: Callable[[], None]) -> None:
+        missing = available & (selected & is_missing)[:, None, None]
+        _apply_queueing_models(node_s, missing, rows, columns, grid, query, allocations, batch_s, replicas, check_time)
+        is_missing[selected] = False
+
     ineligible = int((~fitting & eligible[None, :, None]).sum())
-    return OptionTable(allocations, available, node_s, resources, ineligible)
+    return OptionTable(allocations, available, node_s, resources, ineligible, compute)
 
 
 def _apply_queueing_models(
@@ -141,17 +156,25 @@ def _apply_queueing_models(
     query: Query,
     allocations: Sequence[Allocation],
     batch_s: FloatArray,
+    replicas: FloatArray,
     check_time: Callable[[], None],
 ) -> None:
-    """Replace the times (rows, pools, options, scenarios) of batched options and of non-Poisson arrivals."""
+    """Replace the times (rows, pools, options, scenarios) of batched options and of non-Poisson arrivals.
+
+    Where batches fill most slowly with the query's requests only, even at a high utilization target, a lower one with
+    as many replicas is not faster and costs more. It needs no model: it gets equal times, and is dominated.
+    """
     arrivals, draws = ArrivalModel.of(query), grid.exponentials(operator_queue_key(rows.spec.name))
     targets = len(allocations) // len(rows.sizes)
     if arrivals.modulation is not None:
         at_once = available & (batch_s > 0) & np.array([allocation.batch_size == 1 for allocation in allocations])
         _apply_bursts(node_s, at_once, rows, query.rate_per_s, arrivals.modulation, draws, allocations, batch_s)
         available = available & ~at_once
+    is_slower = np.zeros(available.shape, dtype=np.bool_)
     for row, column, option in np.argwhere(available).tolist():
         check_time()
+        if is_slower[row, column, option]:
+            continue
         is_first = not rows.spec.after and columns.pools[column].site == query.source
         allocation, full_s = allocations[option], float(batch_s[row, column, option])
         if allocation.batch_size == 1 and arrivals.is_poisson(first=is_first):
@@ -170,7 +193,11 @@ def _apply_queueing_models(
         slowdown = full_s / float(rows.mean_s[row]) if rows.mean_s[row] > 0 else 0.0
         unbatched_s = rows.scenarios_s[row] * (slowdown / ratios[-1])
         times = [pessimistic_station_time(s, ratios[-1], draws) for s in stations]
-        node_s[row, column, option] = elementwise_max_s(times, unbatched_s)
+        node_s[row, column, option] = longest_s = elementwise_max_s(times, unbatched_s)
+        if len(times) > 1 and (longest_s == elementwise_max_s(times[1:], unbatched_s)).all():
+            lower = slice(option + 1, (option // targets + 1) * targets)
+            is_slower[row, column, lower] = replicas[row, column, lower] == replicas[row, column, option]
+            node_s[row, column, lower][is_slower[row, column, lower]] = longest_s
 
 
 def _apply_bursts(

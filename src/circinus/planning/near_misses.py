@@ -85,7 +85,7 @@ def near_misses(search: QuerySearch, without_cost: PlanArrays) -> tuple[NearMiss
         [*_inaccurate(search), *_slow(search), *_expensive(search, without_cost)],
         key=lambda miss: (miss[0], miss[2]),
     )
-    ranked = ranked[: 2 * search.settings.near_misses]
+    ranked = ranked[: search.settings.max_ranked]
     misses: list[NearMiss] = []
     while ranked and (lacking := search.settings.near_misses - len(misses)):
         nearest, ranked = ranked[:lacking], ranked[lacking:]

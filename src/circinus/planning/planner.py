@@ -197,7 +197,7 @@ def _check(query: Query, profile: PipelineProfile) -> None:
 def _plan(
     query: Query, pipeline: Pipeline, arrays: ProfileArrays, network: Network, settings: SearchSettings, promising: int
 ) -> Frontier:
-    search = QuerySearch(query, pipeline, arrays, network, settings)
+    search = QuerySearch(query, pipeline, arrays, network, settings, is_near=True)
     considered = search.considered
     if not search.space.columns.pools:
         reason, binding = explain_infeasible(search, network, (), promising)
@@ -212,6 +212,8 @@ def _plan(
     # The estimator decides on plans within a rounding error of an SLO.
     guaranteed = search.guaranteed(selected)
     with_margin = search.guaranteed(search.with_margin(selected)) if guaranteed else ()
+    if not guaranteed or not search.has_near_misses:
+        search = QuerySearch(query, pipeline, arrays, network, settings)
     explain = settings.near_misses > 0
     relaxations = () if guaranteed else single_relaxations(search, without_cost)
     isolated_limits = describe_isolated_limits(query, network, relaxations) if explain else ""

@@ -65,32 +65,42 @@ def compile_query(
     arrays: ProfileArrays,
     settings: SearchSettings,
     check_time: Callable[[], None] = lambda: None,
+    configurations: IntArray | None = None,
 ) -> SearchSpace:
     """Build the search space of `query`; `arrays` must be compiled for the scenario grid of its risk.
 
-    `check_time` is called between parts of the work, and may raise an exception to give it up.
+    Args:
+        query: query to plan.
+        network: network of the infrastructure.
+        arrays: compiled profile of its pipeline.
+        settings: settings of the search.
+        check_time: called between parts of the work; may raise an exception to give it up.
+        configurations: configurations to search, all by default; others have options only as far as they share rows.
     """
-    space, latency = _at_any_slos(query, network, arrays, settings, check_time), query.slos.latency
+    space, latency = _at_any_slos(query, network, arrays, settings), query.slos.latency
+    searched = arrays.rows if configurations is None else arrays.rows[configurations]
+    tables = (
+        table.of_rows(np.isin(np.arange(len(table.available)), searched[:, operator + 1]), check_time)
+        for operator, table in enumerate(space.options)
+    )
     slack_s = np.inf if latency is None else settings.tolerance * latency.limit_s
     return replace(
         space,
         query=query,
         percentile=latency_percentile(query),
-        options=tuple(table.without_dominated(slack_s) for table in space.options),
+        options=tuple(table.without_dominated(slack_s) for table in tables),
         limit_s=np.inf if latency is None else latency.limit_s + latency.tolerance,
         latency_tolerance_s=slack_s,
     )
 
 
-def _at_any_slos(
-    query: Query, network: Network, arrays: ProfileArrays, settings: SearchSettings, check_time: Callable[[], None]
-) -> SearchSpace:
+def _at_any_slos(query: Query, network: Network, arrays: ProfileArrays, settings: SearchSettings) -> SearchSpace:
     """Return the search space without limits, with all options; the arrays keep the last ones for other SLOs."""
     targets, share = utilization_targets(query, settings.utilization_targets), settings.usable_link_share
     key = query.source, query.rate_per_s, query.arrivals, query.pin, network.infrastructure, targets, share
     space = arrays.spaces.pop(key, None)
     if space is None:
-        space = _compiled(query, network, arrays, targets, share, check_time)
+        space = _compiled(query, network, arrays, targets, share)
     arrays.spaces[key] = space
     if len(arrays.spaces) > _KEPT_SPACES:
         del arrays.spaces[next(iter(arrays.spaces))]
@@ -103,7 +113,6 @@ def _compiled(
     arrays: ProfileArrays,
     targets: Sequence[float],
     usable_link_share: float,
-    check_time: Callable[[], None],
 ) -> SearchSpace:
     pools = network.pools_for(query.source)
     sites = tuple(dict.fromkeys((query.source, *(pool.site for pool in pools))))
@@ -131,7 +140,6 @@ def _compiled(
                 query=query,
                 utilization_targets=targets,
                 pool=query.pinned_pool(rows.spec.name),
-                check_time=check_time,
             )
             for rows in arrays.operators
         ),

@@ -32,6 +32,11 @@ class SearchSettings:
     """Maximum number of near misses of a frontier; with 0 there is no best-effort plan either."""
 
     @property
+    def max_ranked(self) -> int:
+        """Maximum number of configurations that are tried for near misses."""
+        return 2 * self.near_misses
+
+    @property
     def dtype(self) -> type[np.floating]:
         """Precision of the search; an exact search computes in the estimator's."""
         return np.float32 if self.tolerance > 0 else np.float64
