@@ -29,6 +29,7 @@ from circinus.matching import (
 )
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.advice import advise
+from circinus.matching.phases import phase
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import plan_query
 from circinus.profiling import load_observations
@@ -83,7 +84,8 @@ def make_plan(
         ProfileError: a pipeline was never profiled.
         PlanningError: the problem is malformed.
     """
-    profiles = load_profiles(specification, pipelines_in_use(specification), store, seed=seed, sources=sources)
+    with phase("read the profiles"):
+        profiles = load_profiles(specification, pipelines_in_use(specification), store, seed=seed, sources=sources)
     corrections = _corrections(specification, profiles, store) if corrected else NO_CORRECTIONS
     profiles = apply_corrections(corrections, profiles, specification)
     started = perf_counter()

@@ -24,6 +24,7 @@ from circinus.matching.explanation.shadow_prices import shadow_prices
 from circinus.matching.guarantees import enforce_pins, enforce_tenant_shares, pins_error, with_others_rejected
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.match_run import Answer, MatchRun
+from circinus.matching.phases import phase
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
 from circinus.matching.plan_set import Matching, larger_weight, tenant_shares
 from circinus.matching.plan_space_bounds import plan_space_bounds
@@ -125,7 +126,8 @@ def plan_all_queries(
     network = Network(infrastructure)
     plans = PlanEstimates(specification, profiles, search.usable_link_share)
     if frontiers is None:
-        frontiers = plan_queries(specification, profiles, search, plans.compiled)
+        with phase("planned each query alone"):
+            frontiers = plan_queries(specification, profiles, search, plans.compiled)
     plans.adopt(frontiers)
     match_settings = MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed, requires_pins=False)
     match_offered = partial(
@@ -151,7 +153,8 @@ def plan_all_queries(
         plan_on = partial(plan_all_queries, profiles=profiles, search=search, settings=settings, explain_rejections=())
         planner = AdmissionPlanner.of(specification, profiles, matching, search, plans.without_exclusions())
         limit_s = settings.second_look_limit_s
-        planner = second_look(planner, frontiers, incumbent, limit_s=limit_s)
+        with phase("tried rejected queries again"):
+            planner = second_look(planner, frontiers, incumbent, limit_s=limit_s)
         pinned = tuple(query for query in specification.queries if query.pin is not None)
         names = {query.name for query in pinned}
         refused = [rejection for rejection in planner.matching.rejections if rejection.query in names]
@@ -193,8 +196,10 @@ def _match_confirmed(
     """Match until a simulation refutes no plan; return the matching and the frontiers without the refuted plans."""
     offered, answers = frontiers, list[Matching]()
     while True:
-        answers.append(match_offered(offered))
-        result = check(answers[-1])
+        with phase("matched all queries"):
+            answers.append(match_offered(offered))
+        with phase("simulated their plans"):
+            result = check(answers[-1])
         if not result.violated:
             matching = result.matching if len(answers) == 1 else _with_bounds(result.matching, answers[0])
             return matching, offered
