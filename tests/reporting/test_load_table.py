@@ -101,6 +101,9 @@ def test_a_busy_machine_is_named_where_it_explains_something() -> None:
     for machine in (BUSY, QUIET):
         assert "q by 150 ms (engine 20 ms, late sending 4 ms)" in _report(slow, machine)
     assert "busy" not in _report(slow, QUIET)
+    for service_s, is_named in ((0.11, True), (0.09, False)):
+        outlying = replace(slow, stage_s={"add": 0.01}, percentile_stage_s={"add": service_s})
+        assert ("add 110 ms instead of 10 ms" in _report(outlying, QUIET)) == is_named
     unsure = replace(
         slow, verdicts={SloKind.LATENCY: SloVerdict.UNSURE}, verdict=SloVerdict.UNSURE, decisive_duration_s=30.0
     )

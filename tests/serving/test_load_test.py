@@ -204,6 +204,7 @@ def test_a_miss_by_the_own_time_of_the_engine_is_unsure_on_a_busy_machine() -> N
     for busy, verdict in ((False, "no"), (True, "unsure")):
         (measured,) = measure_queries(given, matching(["q"]), sent, {"p": ITEMS}, 10.0, busy=busy)
         assert (measured.verdict, measured.percentile_engine_s) == (verdict, pytest.approx(0.21))
+        assert measured.percentile_stage_s == {"add": 0.05}
 
 
 def test_costs_are_shared_by_busy_seconds_and_transfers_come_on_top() -> None:

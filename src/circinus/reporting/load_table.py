@@ -32,6 +32,8 @@ _SHOWN = 3
 """Maximum number of queries in a line."""
 _SLOWER = 1.1
 """Factor on profiled service times from which a busy machine explains it."""
+_OUTLYING = 10
+"""Factor on the mean service time from which a single one explains a late request."""
 
 
 def service_time_text(learning: ServiceTimeReport | None, not_stored_reason: str = "") -> Group:
@@ -275,13 +277,24 @@ def _excess_text(report: LoadReport) -> str:
             parts.append(f"{query.query} has no response at its percentile")
             continue
         own, late = format_duration(query.percentile_engine_s), format_duration(query.percentile_lag_s)
-        parts.append(f"{query.query} by {format_duration(_excess_s(query))} (engine {own}, late sending {late})")
+        causes = ", ".join([f"engine {own}", f"late sending {late}", *_outlying_services(query)])
+        parts.append(f"{query.query} by {format_duration(_excess_s(query))} ({causes})")
     if len(exceeding) > _SHOWN:
         parts.append(f"{len(exceeding) - _SHOWN} more")
     return (
         f"latencies exceed the plan's bounds, which contain neither the engine's own time nor late sending: "
         f"{', '.join(parts)}"
     )
+
+
+def _outlying_services(query: QueryMeasurement) -> list[str]:
+    """Return the services of the request at the percentile that took many times as long as on average."""
+    means_s = query.stage_s or {}
+    return [
+        f"{operator} {format_duration(service_s)} instead of {format_duration(means_s[operator])} on average"
+        for operator, service_s in (query.percentile_stage_s or {}).items()
+        if service_s > _OUTLYING * means_s.get(operator, math.inf)
+    ]
 
 
 def _exceeding(report: LoadReport) -> list[QueryMeasurement]:

@@ -93,6 +93,8 @@ class QueryMeasurement:
     """Seconds by which the request at the percentile was sent late, which are in its latency."""
     percentile_engine_s: float | None = None
     """Seconds of the request at the percentile in the engine itself (sockets, routers); no bound of a plan has them."""
+    percentile_stage_s: Mapping[str, float] | None = None
+    """Operator -> service time in seconds of the request at the percentile."""
     score: float | None = None
     """Mean score of the answered requests; unscored ones count with the worst score of the metric."""
     score_standard_error: float | None = None

@@ -190,7 +190,7 @@ def _measure(
     """
     answered = [(answer, answer.response) for answer in answers if answer.response is not None]
     failures, dropped = sum(bool(answer.error) for answer in answers), sum(answer.dropped for answer in answers)
-    latency = score = standard_error = stage_s = lag_at_s = engine_at_s = None
+    latency = score = standard_error = stage_s = lag_at_s = engine_at_s = stage_at_s = None
     sample = RequestSample(np.zeros(0), (), (), (), *cost, lag_s=lag_s)
     unscored: list[str] = []
     if answers:
@@ -203,6 +203,8 @@ def _measure(
             if latency.at_percentile_s is not None:
                 at = int(np.argmin(np.abs(latency_s - latency.at_percentile_s)))
                 lag_at_s, engine_at_s = answers[at].lag_s, float(engine_s[at])
+                response_at = answers[at].response
+                stage_at_s = None if response_at is None else response_at.timings.stage_s
             scores, unscored = scorer.scores(answered)
             items = [answer.item_key for answer, _ in answered]
             score, standard_error = clustered_ratio(scores, np.ones(len(scores)), items)
@@ -229,6 +231,7 @@ def _measure(
         latency_s=latency,
         percentile_lag_s=lag_at_s,
         percentile_engine_s=engine_at_s,
+        percentile_stage_s=stage_at_s,
         score=score,
         score_standard_error=standard_error,
         cost_usd_per_h=cost[0],
