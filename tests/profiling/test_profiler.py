@@ -359,8 +359,8 @@ def test_ended_in_the_middle_it_goes_on_and_repeats_nothing(application: Applica
     assert said.split() == ["complete", str(4 * 24)], errors
     assert _known(application) > known
     fresh = 4 * 24 - len(known)
-    warm_ups = 1
-    assert sum(application.calls_of("joined").values()) == fresh + warm_ups
+    # The process warms up at its start, and on the outputs of each configuration if first runs are slow.
+    assert 1 <= sum(application.calls_of("joined").values()) - fresh <= len(application.configurations)
 
 
 @pytest.mark.slow
