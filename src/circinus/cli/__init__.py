@@ -38,8 +38,7 @@ def main() -> None:
     _open_closed_streams()
     from circinus.cli.app import app
 
-    arguments = _arguments(sys.argv[1:])
-    as_json = "--json" in arguments
+    arguments, as_json = _arguments(sys.argv[1:])
     try:
         code = app(arguments, prog_name="circinus", standalone_mode=not as_json)
     except KeyboardInterrupt:  # before a verb began
@@ -62,11 +61,15 @@ def _open_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  (open until the end)
 
 
-def _arguments(typed: Sequence[str]) -> list[str]:
-    """Return arguments in which `-o json` is `--json`, options of the group come first, and `--json` follows a verb."""
+def _arguments(typed: Sequence[str]) -> tuple[list[str], bool]:
+    """Return the arguments in the parser's order, and whether the output is JSON.
+
+    `-o json` becomes `--json`. Options of the group come first; `--json` follows a verb, and is left out without one.
+    """
     if "--" in typed:
         end = typed.index("--")
-        return [*_arguments(typed[:end]), *typed[end:]]
+        arguments, as_json = _arguments(typed[:end])
+        return [*arguments, *typed[end:]], as_json
     of_group: list[str] = []
     of_verb: list[str] = []
     for previous, argument in pairwise(["", *typed]):
@@ -76,9 +79,10 @@ def _arguments(typed: Sequence[str]) -> list[str]:
             of_verb[-1] = "--json"
         else:
             of_verb.append("--json" if argument in ("--output=json", "-ojson") else argument)
+    as_json = "--json" in of_verb
     verb = next((number for number, argument in enumerate(of_verb) if not argument.startswith("-")), None)
     if verb is None:
-        return [*of_group, *(argument for argument in of_verb if argument != "--json")]
+        return [*of_group, *(argument for argument in of_verb if argument != "--json")], as_json
     is_option = (n for n in range(verb, len(of_verb)) if of_verb[n].startswith("-"))
     options = next(is_option, len(of_verb))  # before them, as the last one may lack its value
-    return [*of_group, *of_verb[verb:options], *of_verb[:verb], *of_verb[options:]]
+    return [*of_group, *of_verb[verb:options], *of_verb[:verb], *of_verb[options:]], as_json
