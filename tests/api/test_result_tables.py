@@ -135,7 +135,7 @@ def test_reasons_of_rejections_name_the_metric(workspace: c.Workspace) -> None:
     assert frontier.metric == metric
 
 
-@pytest.mark.parametrize("duration", ["30 seconds", "2m", "", "-5s", -5, math.nan, math.inf])
+@pytest.mark.parametrize("duration", ["30 seconds", "2m", "", "-5s", -5, math.nan, math.inf, 10**400, True])
 def test_what_is_no_duration_has_a_code(duration: Duration) -> None:
     with raises_code(c.CircinusError, "usage.invalid_value") as caught:
         seconds(duration)
@@ -167,6 +167,7 @@ def test_a_wrong_value_has_the_name_of_its_argument(workspace: c.Workspace) -> N
         ("duration", attached.load_test, "10 apples"),
         ("seed", partial(workspace.simulate, plan), -1),
         ("items", attached.load_test, 0),
+        ("items", attached.load_test, True),
         ("items", partial(workspace.deploy, plan, mode="replay"), 0.5),
         ("mode", partial(workspace.deploy, plan), "reply"),
         ("mode", partial(workspace.control, plan), "reply"),
@@ -175,8 +176,11 @@ def test_a_wrong_value_has_the_name_of_its_argument(workspace: c.Workspace) -> N
         ("interval", c.ControlOptions, 0),
         ("audit_rate", c.ControlOptions, 2),
         ("engine", c.Workspace, "Ray"),
+        ("engine", c.Workspace, ["ray"]),
         ("kind", lambda **kind: list(workspace.engine.events(**kind)), "stepp"),
         ("metrics", c.ControlOptions, 9000),
+        ("metrics", c.ControlOptions, ("localhost", 65_536)),
+        ("http", c.Workspace, (1, None)),
         ("max_changes", partial(workspace.plan, incumbent=plan), -1),
         ("plan", workspace.simulate, "plan.json"),
         ("sources", workspace.plan, {"mend": "mend.trace"}),

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Collection
 from numbers import Integral, Real
+from typing import TypeGuard
 
 from circinus.errors import CircinusError
 from circinus.specification.diagnostics import describe, did_you_mean
@@ -24,6 +25,14 @@ def argument_error(name: str, found: str, expected: str, hint: str = "") -> Circ
         location=name,
         hint=f"{hint[:1].upper()}{hint[1:]}",
     )
+
+
+def _number(value: object) -> float:
+    """Return a number as a float; NaN for a truth value, a number beyond the range of floats and anything else."""
+    try:
+        return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def seconds(duration: Duration, name: str = "duration", *, above_zero: bool = False) -> float:
@@ -48,10 +57,11 @@ def seconds(duration: Duration, name: str = "duration", *, above_zero: bool = Fa
         except UnitError as error:
             hint = error.hint or "Give seconds, or a number with a unit."
             raise argument_error(name, error.found, error.expected, hint) from None
-    if not isinstance(duration, Real) or not 0 <= duration < math.inf or (above_zero and duration == 0):
+    duration_s = _number(duration)
+    if not 0 <= duration_s < math.inf or (above_zero and duration_s == 0):
         expected = f"a duration {'above' if above_zero else 'of at least'} 0"
         raise argument_error(name, found, expected, "Give seconds, or a text such as '2min'.")
-    return float(duration)
+    return duration_s
 
 
 def factor(value: float, name: str) -> float:
@@ -60,7 +70,7 @@ def factor(value: float, name: str) -> float:
     Raises:
         CircinusError: it is none.
     """
-    if not isinstance(value, Real) or not 0 < value < math.inf:
+    if not 0 < _number(value) < math.inf:
         raise argument_error(name, describe(value), "a number above 0 such as 2")
     return float(value)
 
@@ -71,7 +81,7 @@ def price(value: float, name: str) -> float:
     Raises:
         CircinusError: it is none.
     """
-    if not isinstance(value, Real) or not 0 <= value < math.inf:
+    if not 0 <= _number(value) < math.inf:
         raise argument_error(name, describe(value), "a number of at least 0")
     return float(value)
 
@@ -82,9 +92,13 @@ def fraction(value: float, name: str) -> float:
     Raises:
         CircinusError: it is none.
     """
-    if not isinstance(value, Real) or not 0 <= value <= 1:
+    if not 0 <= _number(value) <= 1:
         raise argument_error(name, describe(value), "a fraction such as 0.02")
     return float(value)
+
+
+def _is_whole(value: object) -> TypeGuard[Integral]:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def count(value: int, name: str, *, minimum: int = 0) -> int:
@@ -93,18 +107,19 @@ def count(value: int, name: str, *, minimum: int = 0) -> int:
     Raises:
         CircinusError: it is none.
     """
-    if not isinstance(value, Integral) or value < minimum:
+    if not _is_whole(value) or value < minimum:
         raise argument_error(name, describe(value), f"a whole number of at least {minimum}")
     return int(value)
 
 
 def listen_address(value: object, name: str) -> None:
-    """Require a pair of host and port.
+    """Require a pair of host and port, a text and a whole number from 0 to 65535.
 
     Raises:
         CircinusError: it is none.
     """
-    if not isinstance(value, tuple) or len(value) != 2:
+    host, port = value if isinstance(value, tuple) and len(value) == 2 else (None, None)
+    if not isinstance(host, str) or not _is_whole(port) or not 0 <= int(port) <= 65_535:
         raise argument_error(name, describe(value), "a host and a port such as ('127.0.0.1', 9000)")
 
 
@@ -114,6 +129,6 @@ def choice(value: str, name: str, choices: Collection[str]) -> str:
     Raises:
         CircinusError: it is none of them.
     """
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:  # a list has no hash
         raise argument_error(name, describe(value), " or ".join(choices), did_you_mean(value, choices))
     return value
