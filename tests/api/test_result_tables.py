@@ -181,7 +181,7 @@ def test_a_wrong_value_has_the_name_of_its_argument(workspace: c.Workspace) -> N
         ("metrics", c.ControlOptions, 9000),
         ("metrics", c.ControlOptions, ("localhost", 65_536)),
         ("http", c.Workspace, (1, None)),
-        ("max_changes", partial(workspace.plan, incumbent=plan), -1),
+        ("max_changes", workspace.plan, -1),
         ("plan", workspace.simulate, "plan.json"),
         ("sources", workspace.plan, {"mend": "mend.trace"}),
     ]

@@ -133,6 +133,8 @@ class Workspace(ReportingWorkspace):
         from circinus.api.plans import Plan
         from circinus.matching import Incumbent, PlanDiff
 
+        churn_usd_per_h = price(churn_price_usd_per_h, "churn_price_usd_per_h")
+        max_changes = None if max_changes is None else count(max_changes, "max_changes")
         measured = None
         if budget is not None:
             names = pipelines_in_use(self.specification)
@@ -142,8 +144,6 @@ class Workspace(ReportingWorkspace):
         running = None
         if incumbent is not None:
             matching = file_of(incumbent, "incumbent").matching
-            churn_usd_per_h = price(churn_price_usd_per_h, "churn_price_usd_per_h")
-            max_changes = None if max_changes is None else count(max_changes, "max_changes")
             running = Incumbent.of(matching, change_usd_per_h=churn_usd_per_h, max_changes=max_changes)
         path = None if output is None else Path(output)
         result = make_plan(
