@@ -102,18 +102,18 @@ def infrastructure(tempo: Tempo = Tempo()) -> Infrastructure:
 
 
 def specification(
-    rate_factor: float = 1.0, copies: float = 1, count: int | None = None, *, tempo: Tempo = Tempo()
+    load_factor: float = 1.0, copies: float = 1, count: int | None = None, *, tempo: Tempo = Tempo()
 ) -> Specification:
     """Return the examples' queries with their latency and accuracy SLOs, all from one source.
 
     Args:
-        rate_factor: factor of the examples' rates.
+        load_factor: factor of the examples' rates.
         copies: number of copies of each query; a fraction adds the first queries of both pipelines.
         count: number of queries before copying; None: all 24.
         tempo: time scale of pools, links and latency SLOs; rates are not scaled.
     """
     meeting, documents = (load_specification([EXAMPLES / name]) for name in ("meeting", "documents"))
-    moved = [_adapted(example, rate_factor, tempo.slower) for example in (meeting, documents)]
+    moved = [_adapted(example, load_factor, tempo.slower) for example in (meeting, documents)]
     queries_once = _in_turns(*moved)[:count]
     total = round(copies * len(queries_once))
     queries = tuple(
@@ -161,13 +161,13 @@ def _narrowed(pipeline: Pipeline, knobs: Mapping[str, Mapping[str, tuple[Scalar,
     return pipeline.model_copy(update={"operators": tuple(operators), "dataset": dataset})
 
 
-def _adapted(example: Specification, rate_factor: float, slower: float) -> list[Query]:
+def _adapted(example: Specification, load_factor: float, slower: float) -> list[Query]:
     return [
         query.model_copy(
             update={
                 "pipeline": _ONE_PIPELINE[query.pipeline],
                 "source": SOURCE,
-                "rate_per_s": query.rate_per_s * rate_factor,
+                "rate_per_s": query.rate_per_s * load_factor,
                 "slos": query.slos.model_copy(update={"cost": None, "latency": _later(query.slos.latency, slower)}),
             }
         )
