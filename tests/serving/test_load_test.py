@@ -323,6 +323,20 @@ def test_an_engine_that_ends_ends_the_test() -> None:
         load(engine, query("q"), traffic=LoadSpec(duration_s=100.0, warm_up_s=50.0))
 
 
+def test_waiting_for_answers_is_no_measured_time() -> None:
+    """The first request is open until the engine ends, two seconds after the last request."""
+    engine = ObedientEngine(
+        ("q",),
+        service_s=lambda request, earlier: 0.05 if earlier else 12.0,
+        fails=lambda request: request is engine.received[0][1],
+        error_code="engine.killed",
+    )
+    report = load(engine, query("q"), traffic=LoadSpec(duration_s=10.0))
+    assert report.engine_end_s is not None
+    assert report.engine_end_s > 12.0
+    assert report.duration_s == 10.0
+
+
 def test_report_is_json() -> None:
     engine = ObedientEngine(("q",), service_s=lambda request, before: None)
     report = load(

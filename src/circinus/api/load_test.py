@@ -81,8 +81,9 @@ def run_load_test(
                 )
             if measured.engine_end_s is not None:
                 planned_s, end_s = spec.warm_up_s + spec.duration_s, measured.engine_end_s
+                end = f"after {format_duration(end_s)} of {format_duration(planned_s)}"
                 warnings += (
-                    f"the engine ended after {format_duration(end_s)} of {format_duration(planned_s)}, and the test "
+                    f"the engine ended {end if end_s < planned_s else 'before its last answers'}, and the test "
                     "with it: figures are those until then. Run `circinus apply`, and repeat the test",
                 )
             return LoadReport(measured, sum(map(len, sent.values())), profiled, warnings=warnings)

@@ -156,7 +156,7 @@ async def run_load_test(
 
 
 def _until_end(traffic: LoadSpec, end: EngineEnd) -> LoadSpec:
-    """Return the traffic up to the end of the engine.
+    """Return the traffic up to the end of the engine, which may come after the last request.
 
     Raises:
         ServingError: the engine ended before the warm-up did.
@@ -169,7 +169,7 @@ def _until_end(traffic: LoadSpec, end: EngineEnd) -> LoadSpec:
             location=end.reason.location,
             hint="Run `circinus apply`, and repeat the test.",
         ) from end.reason
-    return replace(traffic, duration_s=end.time_s - traffic.warm_up_s)
+    return replace(traffic, duration_s=min(traffic.duration_s, end.time_s - traffic.warm_up_s))
 
 
 async def _check_routes(engine: Engine, matching: Matching) -> EngineStatus:
