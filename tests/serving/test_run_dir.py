@@ -41,11 +41,25 @@ def test_one_lock_for_one_engine(folder: RunDirectory) -> None:
 
 
 def test_one_load_test_at_a_time(folder: RunDirectory) -> None:
+    folder.lock.touch()
     with folder.one_load_test():
         with raises_code(ServingError, "load.already_running") as caught, folder.one_load_test():
             pass
         assert str(os.getpid()) in caught.value.message
+        folder.load_lock.write_text("")  # as before the holder writes its process id
+        with raises_code(ServingError, "load.already_running") as caught, folder.one_load_test():
+            pass
+        assert "kill" not in str(caught.value.hint)
     with folder.one_load_test():
+        pass
+
+
+def test_no_load_test_of_an_engine_that_ended(folder: RunDirectory) -> None:
+    with raises_code(ServingError, "engine.not_running"), folder.one_load_test():
+        pass
+    folder.create()  # the load test's lock keeps no engine from the folder
+    folder.remove()
+    with raises_code(ServingError, "engine.not_running"), folder.one_load_test():
         pass
 
 

@@ -65,17 +65,17 @@ def run_load_test(
             status = await engine.status()
             if not controlled and status.state != state_fingerprint(opened.desired_state(status.mode)):
                 await _refuse(handle, opened.path, str(status.mode))
-            sent = select_traffic_items(specification, matching, opened.store, items, status.mode, seed)
-            profiled = count_profiled_items(specification, matching, opened.store, sent, seed)
-            expected = None if controlled else _predictions(opened)  # other rungs take other times
-            _log.info("load test of %g s on %s", spec.duration_s, handle)
-            process = handle.process
-            own = None if process is None else (os.getpid(), process)
-            is_replay = status.mode is Mode.REPLAY
-            warnings: tuple[str, ...] = (
-                recording_warnings(specification, opened.store, opened.configurations, items) if is_replay else ()
-            )
             with handle.one_load_test():
+                sent = select_traffic_items(specification, matching, opened.store, items, status.mode, seed)
+                profiled = count_profiled_items(specification, matching, opened.store, sent, seed)
+                expected = None if controlled else _predictions(opened)  # other rungs take other times
+                _log.info("load test of %g s on %s", spec.duration_s, handle)
+                process = handle.process
+                own = None if process is None else (os.getpid(), process)
+                is_replay = status.mode is Mode.REPLAY
+                warnings: tuple[str, ...] = (
+                    recording_warnings(specification, opened.store, opened.configurations, items) if is_replay else ()
+                )
                 measured = await send_and_measure(
                     engine, specification, matching, sent, spec, on_progress, expected, own
                 )

@@ -89,7 +89,8 @@ class RunDirectory:
                 location=str(self.path),
                 hint="Name a new folder.",
             )
-        entries = sorted(entry.name for entry in self.path.iterdir())
+        # A load test that began while the engine ended may leave its lock.
+        entries = sorted({entry.name for entry in self.path.iterdir()} - {self.load_lock.name})
         # `is_owned` is checked last, as another engine may just have taken the folder.
         if entries and self.lock.name not in entries and not self.is_owned():
             raise ServingError(
@@ -121,21 +122,28 @@ class RunDirectory:
 
     @contextmanager
     def one_load_test(self) -> Iterator[None]:
-        """Hold the lock of load tests, which ends with this process at the latest. The engine must be running.
+        """Hold the lock of load tests, which ends with this process at the latest.
 
         Raises:
-            ServingError: another load test runs.
+            ServingError: another load test runs, or the folder belongs to no engine.
         """
-        with self.load_lock.open("a+", encoding="utf-8") as file:
+        try:
+            file = self.load_lock.open("a+", encoding="utf-8")
+        except FileNotFoundError:
+            raise self.missing_reason() from None
+        with file:
+            if not self.is_owned():
+                raise self.missing_reason()
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = self.load_lock.read_text(encoding="utf-8")
                 raise ServingError(
-                    f"another load test (process {holder}) is running, and the requests of both would add up",
+                    f"another load test{holder and f' (process {holder})'} is running, and the requests of both would "
+                    "add up",
                     code="load.already_running",
                     location=str(self.path),
-                    hint=f"Wait for its end, or end it with `kill -INT {holder}`.",
+                    hint=f"Wait for its end{holder and f', or end it with `kill -INT {holder}`'}.",
                 ) from None
             file.truncate(0)
             file.write(str(os.getpid()))
