@@ -184,7 +184,7 @@ class DeployedPlan:
 
         Raises:
             ServingError: the engine runs another plan, a controller may change it during the test, another load test is
-                running, or the engine ends before the warm-up does.
+                running, or a local engine ends before the warm-up does.
 
         Example:
             >>> with workspace.deploy(plan, mode="replay") as deployment:

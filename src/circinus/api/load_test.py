@@ -56,7 +56,7 @@ def run_load_test(
 
     Raises:
         ServingError: the engine runs another plan, a controller may change it during the test, another load test runs,
-            or the engine ends before the warm-up does.
+            or a local engine ends before the warm-up does.
     """
     specification, matching, seed = opened.specification, opened.plan_set.matching, opened.plan_set.seed
 

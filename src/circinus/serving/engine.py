@@ -196,7 +196,7 @@ class DeploymentStatus:
 DROPPED_LATE = "query.dropped_late"
 """Code of the error of a request that a query with `late: drop` did not answer, as it was late."""
 ENGINE_ENDED = frozenset({"engine.not_running", "engine.killed"})
-"""Codes of the errors of calls to an engine that has ended."""
+"""Codes of the errors of calls to a local engine that has ended."""
 
 
 @dataclass(frozen=True)

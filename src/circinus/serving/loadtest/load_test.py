@@ -90,7 +90,7 @@ async def run_load_test(
         own_processes: ids of the processes of the load test and of the engine, if all run on this machine, which is
             then monitored (`LoadReport.machine`); None: it is not.
 
-    If the engine ends during the test, the report is that of the time before (`LoadReport.engine_end_s`).
+    If a local engine ends during the test, the report is that of the time before (`LoadReport.engine_end_s`).
 
     Raises:
         ServingError: a served pipeline has no items, the engine lacks a route, or it ended before the warm-up did.

@@ -159,7 +159,7 @@ class OpenLoop:
     ) -> list[RequestOutcome]:
         """Send `requests` at their ascending `arrivals`; return their outcomes in order.
 
-        If the engine ends, these are the outcomes of the requests before, without those that it was processing.
+        If a local engine ends, these are the outcomes of the requests before, without those that it was processing.
         """
         self._start_s = asyncio.get_running_loop().time()
         reporter = asyncio.create_task(self._report(len(arrivals), arrivals, on_progress))
