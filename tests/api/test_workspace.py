@@ -175,10 +175,13 @@ def test_a_controller_names_and_repeats_recordings_of_a_busy_machine(
     with closing(sqlite3.connect(workspace.store)) as store, store:
         store.execute("UPDATE run_times SET wait_s = elapsed_s")
     monkeypatch.setattr("circinus.profiling.profiler.busy_share", lambda: 1.0)
-    (warning,) = workspace.control(plan, options, mode="replay").warnings
+    controller = workspace.control(plan, options, mode="replay")
+    (warning,) = controller.warnings
     assert "clean" in warning
     assert "circinus serve" in warning
     monkeypatch.setattr("circinus.profiling.profiler.busy_share", lambda: 0.0)
+    controller._source.prepare(controller._source.managed)  # as a running controller does: it repeats nothing
+    assert controller.warnings == (warning,)
     workspace.control(plan, options, mode="replay", progress=lambda _: nullcontext(Phases()))
     assert "disturbed runs" in phases
 

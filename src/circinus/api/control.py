@@ -282,5 +282,5 @@ def control_plan(
     managed = source.managed
     if engine.on_this_machine:  # otherwise the controller would retry forever
         require_capacity(managed.desired_state(managed.initial_ladder_states()), MachineCapacity.of_this_machine())
-    source.prepare(managed, progress=progress)
+    source.prepare(managed, progress=progress, repeats_disturbed=True)
     return PlanController(source, engine, options, on_event)

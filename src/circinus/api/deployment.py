@@ -244,7 +244,13 @@ def deploy(
     if Mode(mode) is Mode.REPLAY:
         seed = opened.plan_set.seed
         warnings = record_configurations(
-            specification, store, opened.configurations, items, seed=seed, progress=progress
+            specification,
+            store,
+            opened.configurations,
+            items,
+            seed=seed,
+            progress=progress,
+            repeats_disturbed=True,
         )
     _log.info("deploy in mode %s on %s", mode, engine)
     _apply(opened.desired_state(Mode(mode)), engine, on_progress if engine.on_this_machine else None)

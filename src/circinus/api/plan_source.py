@@ -108,8 +108,13 @@ class PlanFileSource:
         """Return the corrected profiles of all pipelines that the queries of some plans use."""
         return self._load_profiles(managed.specification, managed.corrections, self.opened)
 
-    def prepare(self, managed: ManagedPlans, *, progress: ProgressFactory = no_progress) -> None:
-        """Record the outputs that a replay of the plans returns, if there are any to record."""
+    def prepare(
+        self, managed: ManagedPlans, *, progress: ProgressFactory = no_progress, repeats_disturbed: bool = False
+    ) -> None:
+        """Record the outputs that a replay of the plans returns, if there are any to record.
+
+        A running controller repeats no disturbed runs, which would delay its reaction.
+        """
         if self._records:
             self.warnings = record_configurations(
                 managed.specification,
@@ -119,6 +124,7 @@ class PlanFileSource:
                 seed=self.opened.plan_set.seed,
                 verb="serve",
                 progress=progress,
+                repeats_disturbed=repeats_disturbed,
             )
 
     @property

@@ -116,10 +116,9 @@ def record_configurations(
     seed: int,
     verb: str = "apply",
     progress: ProgressFactory = no_progress,
+    repeats_disturbed: bool = False,
 ) -> tuple[str, ...]:
     """Record configurations on held-out items, so that a replay can return their outputs; return `recording_warnings`.
-
-    Stored runs that other programs disturbed are repeated if the machine is quiet.
 
     Args:
         specification: specification that has the pipelines.
@@ -129,6 +128,7 @@ def record_configurations(
         seed: seed of the order of items.
         verb: verb that records them again.
         progress: observer for each pipeline.
+        repeats_disturbed: whether stored runs that other programs disturbed are repeated if the machine is quiet.
     """
     pairs = tuple(configurations)
     for name, chosen in _by_pipeline(pairs).items():
@@ -142,7 +142,7 @@ def record_configurations(
                 items_count=items,
                 seed=seed,
                 observer=observer,
-                repeats_disturbed=True,
+                repeats_disturbed=repeats_disturbed,
             )
     return recording_warnings(specification, store, pairs, items, verb)
 
