@@ -172,6 +172,7 @@ def test_a_wrong_value_has_the_name_of_its_argument(workspace: c.Workspace) -> N
         ("mode", partial(workspace.deploy, plan), "reply"),
         ("mode", partial(workspace.control, plan), "reply"),
         ("timeout", partial(attached.request, "archive"), math.nan),
+        ("timeout", partial(attached.submit, "archive", ""), 0),
         ("budget", workspace.plan, "2m"),
         ("interval", c.ControlOptions, 0),
         ("audit_rate", c.ControlOptions, 2),

@@ -109,11 +109,12 @@ class DeployedPlan:
             >>> type(response.output)
             <class 'str'>
         """
+        timeout_s = seconds(timeout, "timeout", above_zero=True)
         request = Request(query, item, value, float(pickled_bytes(value)))
 
         async def send() -> Response:
             async with self._engine.connected() as engine:
-                return await asyncio.wait_for(engine.submit(request), seconds(timeout, "timeout"))
+                return await asyncio.wait_for(engine.submit(request), timeout_s)
 
         return run(send)
 
