@@ -129,9 +129,30 @@ def test_names_of_users_are_escaped() -> None:
 
 def test_observations_events_and_omissions_are_shown_where_they_are() -> None:
     what_if = WhatIf(omitted=("4× load",), reason="no profiles")
-    changes = {"observations": (SEEN,), "events": STEPS, "unprofiled": {"notes": "no store"}, "what_if": what_if}
+    load = {
+        "queries": [],
+        "verdicts": {},
+        "promises": 0,
+        "goodput": 0.0,
+        "total_weight": 1.0,
+        "duration_s": 3.0,
+        "arrivals": "poisson",
+        "mode": "real",
+        "load_factor": 1.0,
+        "machine": None,
+        "engine_end_s": 4.5,
+    }
+    changes = {
+        "load": load,
+        "observations": (SEEN,),
+        "events": STEPS,
+        "unprofiled": {"notes": "no store"},
+        "what_if": what_if,
+    }
     page = _Page(report_page(fixed_content(**changes)))
-    assert page.sections == ["summary", "map", "resources", "queries", "observations", "events", "profiles", "what-if"]
+    measured = ["load", "observations", "events"]
+    assert page.sections == ["summary", "map", "resources", "queries", *measured, "profiles", "what-if"]
+    assert "ended 4.5 s after" in page.text
     assert "no store" in page.text
     assert "no profiles" in page.text
     assert "p/op(size=2) on edge: service times are 1.22 times" in page.text

@@ -42,6 +42,10 @@ def load_section(content: ReportContent) -> Html:
         f"{format_duration(load['duration_s'])} of {load['arrivals']} traffic in mode {load['mode']} at "
         f"{load['load_factor']:g}× load."
     )
+    end_s = load.get("engine_end_s")  # earlier versions did not write it
+    if end_s is not None:
+        text = f"The engine ended {format_duration(end_s)} after the start of the test, and the test with it"
+        head = join((head, paragraph(f"{text}: figures are those until then.", style="remark")))
     metric = MetricNames(content.specification.metric_names, content.assignments).column
     heads = ("query", "SLOs", "latency predicted", "measured", "limit", f"{metric} predicted", "measured", "limit")
     machine = None if load["machine"] is None else MachineLoad(**load["machine"])
