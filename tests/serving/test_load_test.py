@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +20,13 @@ from circinus.operators import Item
 from circinus.queueing.arrivals import arrival_process
 from circinus.serving import Mode, Response, ResponseTimings
 from circinus.serving.desired_state import build_desired_state
-from circinus.serving.engine import DROPPED_LATE
+from circinus.serving.engine import DROPPED_LATE, EngineStatus
 from circinus.serving.loadtest.load_report import LoadReport, QueryMeasurement
 from circinus.serving.loadtest.load_test import LoadProgress, LoadSpec, run_load_test
 from circinus.serving.loadtest.open_loop import RequestOutcome
 from circinus.serving.loadtest.request_sample import _smallest
 from circinus.serving.loadtest.scoring import ERRORS_KEPT, measure_queries
+from circinus.serving.loadtest.service_time_learning import PredictionsAtRun
 from circinus.serving.local.engine import LocalEngine
 from circinus.specification import (
     AccuracySlo,
@@ -335,6 +337,18 @@ def test_waiting_for_answers_is_no_measured_time() -> None:
     assert report.engine_end_s is not None
     assert report.engine_end_s > 12.0
     assert report.duration_s == 10.0
+
+
+def test_an_engine_that_ends_after_its_last_answer_loses_no_report() -> None:
+    class Ended(ObedientEngine):
+        async def status(self) -> EngineStatus:
+            if self.received:
+                raise ServingError("no engine is running", code="engine.not_running")
+            return await super().status()
+
+    expected = PredictionsAtRun({}, datetime.now(UTC))
+    report = load(Ended(("q",)), query("q"), traffic=LoadSpec(duration_s=10.0), expected=expected)
+    assert (report.queries[0].failures, report.learning, report.engine_end_s) == (0, None, None)
 
 
 def test_report_is_json() -> None:

@@ -89,10 +89,10 @@ def run_load_test(
             return LoadReport(measured, sum(map(len, sent.values())), profiled, warnings=warnings)
 
     report = run(measure, loop_factory=new_event_loop)  # sends on time, to a fraction of a millisecond
-    return replace(report, not_stored_reason=_store(opened, report) if keep else "keep_observations=False")
+    return replace(report, not_stored_reason=_store(opened, report, controlled) if keep else "keep_observations=False")
 
 
-def _store(opened: LoadedPlan, report: LoadReport) -> str:
+def _store(opened: LoadedPlan, report: LoadReport, controlled: bool) -> str:
     """Store the observed service times for later plans; return why none were stored, or "".
 
     A full disk must not lose the report of a test that has run.
@@ -102,8 +102,10 @@ def _store(opened: LoadedPlan, report: LoadReport) -> str:
         return "a replay shows nothing of the hardware"
     if report.measured.engine_end_s is not None:
         return "the engine ended during the test"
-    if learning is None:
+    if controlled:
         return "a controller may have changed plans during the test"
+    if learning is None:
+        return "the engine did not answer after the test"
     if not learning.observations:
         return "no deployment was observed"
     if machine is not None and machine.busy:
