@@ -110,8 +110,8 @@ def test_advice_that_is_followed_serves_the_query(seed: int) -> None:
 
 
 def test_advice_names_nodes_risks_and_relaxations() -> None:
-    specification, profiles = random_specification(12, queries=6, cpus=3.0, nodes=1)
-    changes = [advice.change for advice in follow_advice(specification, profiles)]
+    specifications = [random_specification(seed, queries=6, cpus=3.0, nodes=1) for seed in (6, 16)]
+    changes = [advice.change for specification in specifications for advice in follow_advice(*specification)]
     assert any(change.startswith("cost") for change in changes)
     assert any(change.startswith("accuracy") for change in changes)
     assert any(change.endswith("+1") for change in changes)
@@ -157,7 +157,7 @@ def test_a_rejected_admission_says_how_a_plan_of_all_queries_would_serve_it(seed
 
 
 def test_a_relaxation_outlives_a_search_for_other_changes_that_times_out() -> None:
-    specification, profiles = random_specification(12, queries=6, cpus=3.0, nodes=1)
+    specification, profiles = random_specification(16, queries=6, cpus=3.0, nodes=1)
     matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
     planner = AdmissionPlanner.of(specification, profiles, matching)
     checks = list[int]()

@@ -29,7 +29,7 @@ _FIRST_TIME_SHARE = 0.5
 
 
 class MilpSolver:
-    """Branch and cut by HiGHS on one thread with a fixed seed: deterministic, unless time runs out.
+    """Branch and cut by HiGHS on one thread with a fixed seed: deterministic, unless a search runs out of time.
 
     The linear relaxation is first tightened by rounding cuts, which close most of the gap at little cost. It then
     guides a second greedy choice, and excludes candidates and deployments whose reduced costs exceed the gap to the
@@ -139,27 +139,29 @@ class _Search:
         relaxed = self._tighten(objective)
         constant = self._problem.max_change_usd_per_h
         bound = -constant / incumbent_cost
+
+        def gap(choice: IntArray) -> float:
+            return (self._counted_usd_per_h(choice) - constant) / incumbent_cost - bound
+
         if relaxed is not None:
             bound = relaxed.bound
             best = self._better(best, programme.rounded_choice(relaxed.values))
             unused = relaxed.values < INTEGRALITY_TOLERANCE
-
-            def gap() -> float:
-                return (self._counted_usd_per_h(best) - constant) / incumbent_cost - bound
-
-            distant = (relaxed.reduced_costs > _NEAR_SHARE * gap()) & unused
+            distant = (relaxed.reduced_costs > _NEAR_SHARE * gap(best)) & unused
             distant &= programme.values_of(best, self._problem.usage_of(best)) == 0
-            with programme.forbidden(distant):
-                values, _ = self._minimise(objective, best, gap=_COST_GAP, time_share=_FIRST_TIME_SHARE)
-            if values is not None:
-                best = self._better(best, programme.choice_of(values), polish=False)
-            programme.forbid((relaxed.reduced_costs > gap() + _COST_GAP) & unused)
-        values, proved = self._minimise(objective, best, gap=_COST_GAP)
-        if values is not None:
-            best = self._better(best, programme.choice_of(values), polish=False)
+            if distant.any():
+                with programme.forbidden(distant):
+                    best, _ = self._improved(objective, best, time_share=_FIRST_TIME_SHARE)
+            programme.forbid((relaxed.reduced_costs > gap(best) + _COST_GAP) & unused)
+        best, proved = self._improved(objective, best)
         cost = self._counted_usd_per_h(best)
         floor = min(max(max(bound, proved) * incumbent_cost + constant, 0.0), cost)
         return best, floor, cost - floor <= COST_GAP_TOLERANCE * incumbent_cost
+
+    def _improved(self, objective: FloatArray, best: IntArray, time_share: float = 1.0) -> tuple[IntArray, float]:
+        """Return (the cheapest choice found, bound of the objective)."""
+        values, proved = self._minimise(objective, best, gap=_COST_GAP, time_share=time_share)
+        return best if values is None else self._better(best, self._programme.choice_of(values), polish=False), proved
 
     def _counted_usd_per_h(self, chosen: IntArray) -> float:
         return self._problem.cost_with_churn_usd_per_h(self._problem.usage_of(chosen))
