@@ -163,7 +163,7 @@ def test_no_rung_above_the_selected_plan_is_one_to_step_down_to() -> None:
     assert assignment.ladder is not None
     bottom = replace(assignment.ladder, chosen=len(assignment.ladder.rungs) - 1)
     text = printed(assignment_explanation(replace(assignment, ladder=bottom), asked), width=400)
-    assert f"takes {format_duration(bottom.rungs[-1].cpu_s_per_request)} of CPU time" in text
+    assert f"takes {format_duration(bottom.rungs[-1].cpu_s_per_request)} per request" in text
     places = [plan.place for plan in compared_plans(replace(assignment, ladder=bottom), "accuracy")]
     assert LADDER not in places, "the report agrees"
 

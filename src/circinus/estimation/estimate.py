@@ -42,7 +42,7 @@ class SloProbabilities:
     cost: float
     joint: float
     latency_items: int | None = None
-    """Number of measured items, if all are within the latency limit: more items would show a higher probability."""
+    """Number of measured items, if the probability is the highest that so many can show; None otherwise."""
 
     @classmethod
     def of(cls, latency: float, accuracy: float, cost: float, latency_items: int | None = None) -> SloProbabilities:

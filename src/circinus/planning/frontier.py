@@ -45,7 +45,7 @@ class MeasuredItems(NamedTuple):
     items: int
     more_items: int | None
     """Number of items to add to the data set until the configuration is guaranteed to meet the accuracy SLO of the
-    query, in about half of the cases; None if it is, or if its mean over all items is unknown or misses the SLO."""
+    query, in about half of the cases; None if no number is known to do."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Stations simulated together event by event, compiled with Numba.
 
-Requests that may overtake others, wait for a batch to fill, or come back to a station need events; others are served by
-recursions over arrays (`fcfs`). In Python, an event took some microseconds, and checks of plans most of the
-time of planning. The reference in Python is in `tests/simulation/python_stations.py`; both agree to the last bit.
+Requests that may overtake others or wait for a batch to fill need events, and all requests where some come back to a
+station; others are served by recursions over arrays (`fcfs`). In Python, an event took some microseconds, and checks of
+plans most of the time of planning. The reference in Python is in `tests/simulation/python_stations.py`; both agree to
+the last bit.
 """
 
 from __future__ import annotations

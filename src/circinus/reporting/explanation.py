@@ -208,8 +208,8 @@ def _ladder(assignment: Assignment, slos: Slos, metric: str) -> list[RenderableT
         selected = format_duration(ladder.rungs[ladder.chosen].cpu_s_per_request)
         return [
             Text(
-                f"no ladder: with batches and replicas as full as utilization targets allow, the selected plan takes "
-                f"{selected} of CPU time per request, and no other plan takes less at no more cost and accuracy"
+                f"no ladder: no other plan takes less CPU time at no more cost and accuracy. The selected plan takes "
+                f"{selected} per request, with batches and replicas as full as utilization targets allow"
             ),
             Text(),
         ]

@@ -77,7 +77,7 @@ class OperatorProcess:
         self.peak_memory_bytes = 0
         """Peak resident memory of the whole process, including interpreter and imports."""
         self.elapsed_s = 0.0
-        """Seconds of all runs, with the first one, which is not timed."""
+        """Seconds of all runs, with those of warm-ups."""
         self._timeout_s = timeout_s
         self._warm: set[tuple[str, int]] = set()
         self._cold_s, self._warm_s = math.inf, 0.0
@@ -110,9 +110,10 @@ class OperatorProcess:
 
         The first batch after loading is processed twice, and the first run is not timed: allocators, caches and
         just-in-time compilers warm up on it, and a replica in service is warm. They may depend on the form of the
-        inputs: if the first run took much longer than its repetition, the first batch of each further source or size
-        is processed twice as well. Quick batches are sent ahead, and their replies are read together: each exchange
-        with the process takes a tenth of a millisecond, and on a busy machine it may wait for a CPU longer than that.
+        inputs: if the first run took much longer than its repetition, the first batch of a call is processed twice for
+        each further source or size, too. Quick batches are sent ahead, and their replies are read together: each
+        exchange with the process takes a tenth of a millisecond, and on a busy machine it may wait for a CPU longer
+        than that.
 
         Args:
             batches: the batches.

@@ -63,7 +63,7 @@ class Poisson:
         times_s = rng.uniform(0.0, duration_s, rng.poisson(self.rate_per_s * duration_s))
         if not are_compiled_loops_loaded():
             return np.sort(times_s)
-        from circinus.queueing.sorting_kernel import sorted_times_s  # imports Numba, which takes half a second
+        from circinus.queueing.sorting_kernel import sorted_times_s
 
         return sorted_times_s(times_s, duration_s, self.rate_per_s)
 
