@@ -21,14 +21,14 @@ from circinus.queueing.fcfs import Station
 from circinus.simulation.engine import Simulation
 from circinus.simulation.model import QueryModel, Visit
 
-_REPEATS = 3
+_REPEATS = 9
 _RATE_PER_S = 80.0
 _UTILIZATION = 0.7
 _LIMITS_S = (1.0, 3.0)
 
 
 def simulator_part(requests: int, console: Console) -> PartResult:
-    """Measure process seconds, medians of three runs."""
+    """Measure process seconds, medians of nine runs."""
     cases = {
         "one replica each": ([1, 1, 1, 1], 1, [0, 1, 2, 3], requests),
         "four replicas each": ([4, 4, 4, 4], 1, [0, 1, 2, 3], requests),
