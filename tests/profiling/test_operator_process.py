@@ -203,7 +203,7 @@ def test_the_start_up_is_the_load_and_the_process_besides(start: Callable[..., O
         assert replica.startup_s > replica.load_s
 
 
-@pytest.mark.parametrize(("cold_s", "calls"), [(0.0, [2, 3, 4, 5, 6]), (0.05, [2, 3, 5, 6, 8])])
+@pytest.mark.parametrize(("cold_s", "calls"), [(0.0, [2, 3, 4, 5, 6]), (0.3, [2, 3, 5, 6, 8])])
 def test_first_runs_of_slow_starters_are_not_counted(
     start: Callable[..., OperatorProcess], cold_s: float, calls: list[int]
 ) -> None:
