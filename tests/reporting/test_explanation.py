@@ -20,7 +20,6 @@ from circinus.matching.feasibility import Infeasibility
 from circinus.matching.plan_set import Advice
 from circinus.planning import BestEffortPlan, Frontier, NearMiss
 from circinus.planning.frontier import MEASUREMENTS, MeasuredItems
-from circinus.planning.violations import AS_SIZED
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
 from circinus.reporting.html_report.frontier_chart import LADDER, compared_plans
 from circinus.reporting.plan_table import best_effort_text, format_probability, plan_table, price_table
@@ -201,7 +200,8 @@ def test_probabilities_are_not_rounded_to_certainty() -> None:
 @pytest.mark.parametrize(
     ("obstacle", "alone_is_named"),
     [
-        (Infeasibility((SloKind.LATENCY,), "as sized, too slow", 0.2), False),
+        (Infeasibility((SloKind.LATENCY,), "too slow", 0.2, is_sized=True, query="q"), False),
+        (Infeasibility((SloKind.LATENCY,), "too slow", 0.2, is_sized=True, query="r"), False),
         (Infeasibility(("pool edge: cpus",), "needs 1 CPU more at pool edge", 1.0, is_shortage=True), True),
         (Infeasibility(("pool edge: whole replicas on nodes",), "its replicas do not fit"), True),
     ],
@@ -213,8 +213,11 @@ def test_limits_of_a_query_alone_are_only_named_where_there_is_no_room_for_it(
     frontier = Frontier(_query("q"), (), {}, (), (), "no plan; alone", isolated_limits="; alone")
     rejection = explain_rejection(frontier, [infeasible(_plan("q", "edge"), obstacle)], neighbours="the others")
     assert (frontier.isolated_limits in rejection.reason) == alone_is_named
-    assert obstacle.reason.removeprefix(AS_SIZED) in rejection.reason
+    assert obstacle.description("q", sizes_named=True) in rejection.reason
     assert rejection.binding == obstacle.binding
+    (alternative,) = rejection.alternatives
+    assert alternative.misses_as_sized == (obstacle.query == "q")
+    assert alternative.full_reason == obstacle.description("q")
     unmeasured = replace(frontier, binding=(MEASUREMENTS,))
     rejection = explain_rejection(unmeasured, [infeasible(_plan("q", "edge"), obstacle)], neighbours="the others")
     assert rejection.binding == (MEASUREMENTS,)
@@ -241,7 +244,7 @@ def test_the_likeliest_plan_is_the_nearest_and_the_best_so_far() -> None:
     dear = infeasible(
         likely, Infeasibility((SloKind.COST,), "dear", sized=replace(likely.estimate, slo_probability=probability))
     )
-    others = infeasible(plans["far"], Infeasibility((SloKind.LATENCY,), "query r: slow", 0.9))
+    others = infeasible(plans["far"], Infeasibility((SloKind.LATENCY,), "slow", 0.9, is_sized=True, query="r"))
     nearest = [entry.candidate for entry in nearest_first([dear, *judged, others, short])]
     assert nearest == [short.candidate, plans["far"], likely, unlikely, likely]
     best = BestEffortPlan(unlikely, 0.09, 24, 200, more_items=7)
@@ -270,7 +273,7 @@ def test_a_configuration_and_placement_are_one_alternative_as_sized_and_at_targe
     )
     elsewhere = NearMiss(_plan("q", "far"), (SloKind.LATENCY,), "slow")
     misses = (NearMiss(at_targets, (SloKind.LATENCY,), "slower"), elsewhere)
-    compared = [infeasible(as_sized, Infeasibility((SloKind.LATENCY,), "as sized"))]
+    compared = [infeasible(as_sized, Infeasibility((SloKind.LATENCY,), "slow", is_sized=True))]
     frontier = replace(_frontier(_query("q")), near_misses=misses)
     shown = alternatives(compared, near_miss_comparisons(frontier, ()))
     assert [alternative.plan for alternative in shown] == [as_sized.plan, elsewhere.candidate.plan]

@@ -270,7 +270,7 @@ class Explanation(Result):
         rows = []
         for name, decision in self.decisions().items():
             metric = self._shown(decision)[1]
-            alternative = with_metric(decision.alternatives[0].reason, metric) if decision.alternatives else None
+            alternative = with_metric(decision.alternatives[0].full_reason, metric) if decision.alternatives else None
             relaxation = getattr(decision, "relaxation", None)
             rows.append(
                 {

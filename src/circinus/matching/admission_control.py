@@ -282,10 +282,8 @@ class AdmissionControl:
         for name, plan, limits in chain([(fit.plan.query, final, slos)], affected):
             violated, reason = violations(plan, limits)
             if violated and not (doubtful and is_doubtful(plan, limits)):
-                sized = plan.estimate if plan is final else None
-                return Infeasibility(
-                    violated, f"query {name}: {reason}", plan.estimate.excess(limits, sized=True), sized=sized
-                )
+                excess, sized = plan.estimate.excess(limits, sized=True), plan.estimate if plan is final else None
+                return Infeasibility(violated, reason, excess, sized=sized, is_sized=True, query=name)
             if violated:
                 unconfirmed.append(name)
         return replace(fit, final=final, unconfirmed=tuple(unconfirmed))

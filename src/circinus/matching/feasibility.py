@@ -15,6 +15,7 @@ from circinus.matching.problem import RESOURCES, Problem, Usage
 from circinus.matching.sizing import Reestimate, Sizing, SloViolation, evaluate_sizing
 from circinus.matching.solvers.greedy import IncrementalSolution, drop_violating_queries
 from circinus.matching.tolerances import CAPACITY_TOLERANCE
+from circinus.planning.violations import as_sized
 from circinus.specification import Slos
 from circinus.specification.formatting import format_amount, format_bandwidth
 
@@ -36,6 +37,26 @@ class Infeasibility:
     """True if linear capacities are exceeded."""
     sized: Estimate | None = None
     """Estimate at the final sizes of the plan that violates SLOs, if `reason` is about that."""
+    is_sized: bool = False
+    """True if `reason` is about SLOs at the final sizes beside the other queries."""
+    query: str | None = None
+    """Query whose SLOs are violated; None: the query of the plan that was tried, or no SLO is."""
+    is_withdrawn: bool = False
+    """True if the search withdrew the plan after an earlier violation, which `reason` is about."""
+
+    def is_of(self, query: str) -> bool:
+        """Return whether `reason` is about the plan of a query as it was tried."""
+        return not self.is_withdrawn and self.query in (None, query)
+
+    def description(self, query: str, *, sizes_named: bool = False) -> str:
+        """Return the reason with its subject and sizes.
+
+        Args:
+            query: of the plan that was tried; others are named.
+            sizes_named: whether the text before names the final sizes.
+        """
+        subject = "" if self.is_of(query) else "withdrawn: " if self.is_withdrawn else f"query {self.query}: "
+        return subject + (as_sized(self.reason) if self.is_sized and not sizes_named else self.reason)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +98,16 @@ def check_feasibility(
     sizing = evaluate_sizing(problem, chosen, usage, slos, reestimate)
     if sizing.violations:
         violation = sizing.violations[0]
-        reason = f"query {problem.queries[violation.query]}: {violation.reason}"
         sized = sizing.final[violation.query].estimate
-        excess = sized.excess(slos[violation.query], sized=True)
-        return Infeasibility(violation.slos, reason, excess, violations=sizing.violations, sized=sized)
+        return Infeasibility(
+            violation.slos,
+            violation.reason,
+            sized.excess(slos[violation.query], sized=True),
+            violations=sizing.violations,
+            sized=sized,
+            is_sized=True,
+            query=problem.queries[violation.query],
+        )
     return FeasibleSolution(chosen, usage, nodes, sizing)
 
 

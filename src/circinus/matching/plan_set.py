@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from circinus.estimation import NO_CORRECTIONS, Corrections, Estimate, PlanCandidate, ReplicaDemand
 from circinus.matching.tolerances import MIN_COST_BOUND_SHARE, SHARE_TOLERANCE, WEIGHT_TOLERANCE
 from circinus.planning import BestEffortPlan, Ladder
+from circinus.planning.violations import as_sized
 from circinus.specification import Deployment, Query, QueryPlan, Slos, Tenant
 
 if TYPE_CHECKING:
@@ -60,6 +61,14 @@ class Alternative:
     is_sized: bool = False
     """True if the estimate is at the final sizes, for a plan that misses an SLO there or at utilization targets; else
     it is in isolation at utilization targets."""
+    misses_as_sized: bool = False
+    """True if `reason` is about SLOs that the plan misses at the final sizes; False in files without it, of which
+    `reason` says so itself."""
+
+    @property
+    def full_reason(self) -> str:
+        """Reason with the sizes at which it holds."""
+        return as_sized(self.reason) if self.misses_as_sized else self.reason
 
 
 @dataclass(frozen=True)

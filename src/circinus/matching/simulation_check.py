@@ -17,7 +17,7 @@ from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import Assignment, Matching
 from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier, NearMiss, SingleRelaxation
-from circinus.planning.violations import AS_SIZED, describe_violation
+from circinus.planning.violations import describe_violation
 from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import MarkovModulatedPoisson, arrival_process
 from circinus.simulation import PlannedQuery
@@ -99,10 +99,11 @@ def exclude_refuted(
     if own is None or slo is None:
         reason = f"it would make {' and '.join(violating)} slower {_SIMULATED} than guaranteed"
     elif own.estimate.simulated:
-        reason = f"{AS_SIZED}{describe_violation(own.estimate, slo, sized=True)} {_SIMULATED}"
+        reason = f"{describe_violation(own.estimate, slo, sized=True)} {_SIMULATED}"
     else:
-        reason = f"{AS_SIZED}{describe_violation(own.estimate, slo, sized=True)}, not confirmed {_SIMULATED}"
-    near_misses = (NearMiss(own or tried, (SloKind.LATENCY,), reason), *frontier.near_misses)
+        reason = f"{describe_violation(own.estimate, slo, sized=True)}, not confirmed {_SIMULATED}"
+    is_sized = own is not None and slo is not None
+    near_misses = (NearMiss(own or tried, (SloKind.LATENCY,), reason, is_sized=is_sized), *frontier.near_misses)
     if not frontier.candidates:  # the plan was tried at its final sizes only
         return replace(frontier, near_misses=near_misses)
     simulated = (miss.candidate for miss in near_misses if miss.candidate.estimate.simulated)

@@ -10,7 +10,7 @@ from circinus.estimation import MergedLoad, PlanCandidate, merge_loads
 from circinus.estimation.estimate import SloProbabilities
 from circinus.matching.problem import Problem, Usage
 from circinus.matching.settings import MATCHING
-from circinus.planning.violations import AS_SIZED, describe_violation
+from circinus.planning.violations import describe_violation
 from circinus.specification import SloKind, Slos
 from circinus.statistics.interval import Interval
 
@@ -78,10 +78,10 @@ def with_cost(candidate: PlanCandidate, share_usd_per_h: float, slos: Slos) -> P
 
 
 def violations(candidate: PlanCandidate, slos: Slos) -> tuple[tuple[SloKind, ...], str]:
-    """Return the SLOs that a final estimate violates, and a description of the violations."""
+    """Return the SLOs that a final estimate violates, and a description of the violations without the sizes."""
     violated = candidate.estimate.violations(slos, sized=True)
     reasons = [describe_violation(candidate.estimate, slos.by_kind[kind], sized=True) for kind in violated]
-    return violated, f"{AS_SIZED}{' and '.join(reasons)}" if reasons else ""
+    return violated, " and ".join(reasons)
 
 
 def is_doubtful(candidate: PlanCandidate, slos: Slos) -> bool:

@@ -26,6 +26,8 @@ class NearMiss:
     violations: tuple[SloKind, ...]
     reason: str
     """Violations with values, such as `p95 1.21 s (at most 1.34 s) > 800 ms`."""
+    is_sized: bool = False
+    """True if `reason` is about the final sizes beside the other queries; else about utilization targets."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from circinus.specification.formatting import (
     format_usd_per_h,
 )
 
-AS_SIZED = "as sized, "
-"""Start of violations at the final sizes beside the other queries."""
+
+def as_sized(reason: str) -> str:
+    """Return a description of violations with the sizes at which they hold: the final ones beside other queries."""
+    return f"as sized, {reason}"
 
 
 def describe_violation(estimate: Estimate, slo: Slo, *, sized: bool = False) -> str:

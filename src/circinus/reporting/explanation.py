@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ from rich.text import Text
 from circinus.estimation import Estimate
 from circinus.matching import Alternative, Assignment, Rejection, ShadowPrice
 from circinus.planning import Ladder
-from circinus.planning.violations import AS_SIZED
 from circinus.reporting.plan_table import (
     added_cost_text,
     best_effort_text,
@@ -285,15 +283,15 @@ def _alternatives(
     sizes = "each in isolation at its utilization targets"
     if any(alternative.is_sized for alternative in shown):
         sizes += ", or as sized where the reason says so"
-    if all(alternative.reason.startswith(AS_SIZED) for alternative in shown):
+    all_as_sized = all(alternative.misses_as_sized for alternative in shown)
+    if all_as_sized:
         sizes = "as sized beside the other queries"
-        shown = [replace(alternative, reason=alternative.reason.removeprefix(AS_SIZED)) for alternative in shown]
     notes = [f"nearest alternatives, {sizes}{more}"]
     if base is None:
         notes.append(f"{label}: {plan_text(nearest.plan, nearest.estimate)}")
     operators = [stage.operator for stage in nearest.estimate.stages]
     texts = plan_differences([alternative.plan for alternative in shown], base or nearest.plan, operators)
-    reasons = [with_metric(alternative.reason, metric) for alternative in shown]
+    reasons = [with_metric(other.reason if all_as_sized else other.full_reason, metric) for other in shown]
     is_compared = any(alternative.added_usd_per_h is not None for alternative in shown)
     if is_compared:
         notes.append("total cost: change of the cost of all queries together")

@@ -323,8 +323,8 @@ def _rejection_text(rejection: Rejection) -> str:
         return rejection.reason
     nearest, best = rejection.alternatives[0], rejection.best_so_far
     if best is None or best.more_items is None or best.candidate.plan != nearest.plan:
-        return nearest.reason
-    return f"{nearest.reason} → {_more_items(best.more_items)}"
+        return nearest.full_reason
+    return f"{nearest.full_reason} → {_more_items(best.more_items)}"
 
 
 def tenant_line(share: TenantShare) -> Text:

@@ -261,8 +261,9 @@ def _by_feasibility(answer: Answer, trial: IntArray, candidate: int) -> Candidat
     cut = min(slo_cuts, key=lambda cut: cut.candidate != candidate, default=None)
     shortage = capacity_violation(problem, usage)
     if cut is not None and shortage is None:  # the search noted it, so no plan is estimated again
-        subject = "withdrawn" if cut.candidate == candidate else f"query {problem.candidates[cut.candidate].query}"
-        return infeasible(problem.candidates[candidate], Infeasibility((), f"{subject}: {cut.reason}"))
+        query, is_own = problem.candidates[cut.candidate].query, cut.candidate == candidate
+        violation = Infeasibility((), cut.reason, is_sized=True, query=query, is_withdrawn=is_own)
+        return infeasible(problem.candidates[candidate], violation)
     outcome = shortage or check_feasibility(problem, trial, answer.run.slos, answer.run.reestimate)
     if isinstance(outcome, FeasibleSolution) and any(isinstance(cut, ChurnCut) for cut in violated):
         return CandidateComparison(problem.candidates[candidate], (0, -1.0), _TOO_MANY_CHANGES, "search")
@@ -279,7 +280,7 @@ def by_outcome(
     cuts = () if outcome.is_shortage else answer.cuts
     cut = next((c for c in cuts if isinstance(c, SizingCut | CostShareCut) and c.candidate == candidate), None)
     if cut is not None:
-        outcome = replace(outcome, reason=f"withdrawn: {cut.reason}", sized=None)
+        outcome = replace(outcome, reason=cut.reason, sized=None, is_sized=True, is_withdrawn=True)
     elif outcome.violations and outcome.violations[0].candidate != candidate:
         outcome = replace(outcome, sized=None)
     return infeasible(plan, outcome)

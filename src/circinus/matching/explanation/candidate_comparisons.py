@@ -57,6 +57,11 @@ class CandidateComparison:
         return self.sized if self.violation is None else self.violation.sized
 
     @property
+    def misses_as_sized(self) -> bool:
+        """True if the reason is about SLOs that the candidate misses at the final sizes."""
+        return self.violation is not None and self.violation.is_sized and self.violation.is_of(self.candidate.query)
+
+    @property
     def probability(self) -> float | None:
         """Probability of meeting all SLOs, of a candidate that misses some of its own; else None."""
         estimate = self.candidate.estimate if self.is_isolated else self.final
@@ -102,10 +107,11 @@ def alternatives(
         Alternative(
             entry.candidate.plan,
             entry.final or entry.candidate.estimate,
-            entry.reason,
+            entry.violation.reason if entry.violation is not None and entry.misses_as_sized else entry.reason,
             entry.obstacle,
             entry.added_usd_per_h,
             is_sized=entry.final is not None,
+            misses_as_sized=entry.misses_as_sized,
         )
         for entry in _one_per_placement(nearest_first([*best, *misses]))
     )
@@ -136,9 +142,10 @@ def near_miss_comparisons(frontier: Frontier, tried: Collection[QueryPlan]) -> l
     for miss in misses:
         estimate = miss.candidate.estimate
         is_own = bool(estimate.violations(slos))
-        sized = estimate if is_own and estimate.simulated else None
+        sized = estimate if is_own and miss.is_sized else None
         excess = estimate.excess(slos, sized=sized is not None)
-        entry = infeasible(miss.candidate, Infeasibility(miss.violations, miss.reason, excess, sized=sized))
+        violation = Infeasibility(miss.violations, miss.reason, excess, sized=sized, is_sized=miss.is_sized)
+        entry = infeasible(miss.candidate, violation)
         if miss.candidate.plan not in tried:
             compared.append(replace(entry, rank=(_NEAR_MISS, excess), is_isolated=is_own and sized is None))
     return compared
@@ -164,11 +171,14 @@ def tie(candidate: PlanCandidate, key: TieKey, better: TieKey) -> CandidateCompa
 def infeasible(candidate: PlanCandidate, violation: Infeasibility) -> CandidateComparison:
     """Return the comparison of an infeasible candidate; the reason names other queries only."""
     obstacle: Obstacle = "slo" if set(violation.binding) <= set(SloKind) else "capacity"
-    reason = violation.reason.removeprefix(f"query {candidate.query}: ")
+    reason = violation.description(candidate.query)
     return CandidateComparison(candidate, (1, violation.excess), reason, obstacle, violation)
 
 
-def failure(comparison: CandidateComparison) -> str:
+def failure(comparison: CandidateComparison, *, sizes_named: bool = False) -> str:
     """Return the reason of an infeasible candidate as a predicate: it needs more, or it fails."""
-    is_shortage = comparison.violation is not None and comparison.violation.is_shortage
-    return comparison.reason if is_shortage else f"fails: {comparison.reason}"
+    violation = comparison.violation
+    if violation is None:
+        return f"fails: {comparison.reason}"
+    reason = violation.description(comparison.candidate.query, sizes_named=sizes_named)
+    return reason if violation.is_shortage else f"fails: {reason}"

@@ -20,7 +20,6 @@ from circinus.matching.plan_set import Rejection
 from circinus.planning import BestEffortPlan, Frontier
 from circinus.planning.frontier import MEASUREMENTS
 from circinus.planning.near_misses import MIN_CHANCE
-from circinus.planning.violations import AS_SIZED
 from circinus.specification import Query
 
 _ANY_QUERY = {"name": "any", "weight": 1.0, "priority": 0, "tenant": None}
@@ -92,9 +91,9 @@ def explain_rejection(frontier: Frontier, compared: Sequence[CandidateComparison
             reason = reason.removesuffix(isolated_limits)  # those on running deployments differ
         if binding != (MEASUREMENTS,) and (nearest.lacking or not nearest.is_isolated):
             binding = nearest.binding
-        where = "" if nearest.is_isolated else f"{AS_SIZED.strip(', ')} next to {neighbours}, "
+        where = "" if nearest.is_isolated else f"as sized next to {neighbours}, "
         subject = "its only plan" if len(tried) == 1 else f"the nearest of {len(tried)} plans"
-        missed = failure(nearest).replace(AS_SIZED, "" if where else AS_SIZED)
+        missed = failure(nearest, sizes_named=not nearest.is_isolated)
         reason = "; ".join(filter(None, (reason, f"{where}{subject} {missed}")))
     return Rejection(
         query=frontier.query.name,

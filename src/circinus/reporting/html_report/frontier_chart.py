@@ -59,7 +59,7 @@ def compared_plans(decision: Assignment | Rejection, metric: str) -> list[Compar
     for alternative in decision.alternatives:
         place, reason = (
             OTHER if alternative.obstacle in ("cost", "search") else EXCLUDED,
-            with_metric(alternative.reason, metric),
+            with_metric(alternative.full_reason, metric),
         )
         entry = ComparedPlan(alternative.plan, alternative.estimate, place, reason, alternative.added_usd_per_h)
         rung_of = compared.get(alternative.plan)
