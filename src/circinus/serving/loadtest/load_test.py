@@ -18,13 +18,14 @@ from circinus.operators import Item
 from circinus.operators.pickling import pickled_bytes
 from circinus.queueing.arrivals import arrival_process
 from circinus.serving.engine import Engine, EngineStatus, Mode, Request
-from circinus.serving.loadtest.load_report import GeneratorLag, LoadReport
-from circinus.serving.loadtest.machine_load import MachineMonitor
+from circinus.serving.loadtest.load_report import GeneratorLag, LoadReport, QueryMeasurement, ServiceTimeReport
+from circinus.serving.loadtest.machine_load import MachineLoad, MachineMonitor
 from circinus.serving.loadtest.open_loop import (
     Arrival,
     EngineEnd,
     LoadProgress,
     OpenLoop,
+    RequestOutcome,
     query_rng,
     read_trace,
     sample_arrivals,
@@ -97,9 +98,39 @@ async def run_load_test(
         SpecError: the file of arrivals is invalid.
     """
     before = await _check_routes(engine, matching)
-    mode = before.mode
     arrivals = _arrivals(specification, matching, traffic)
-    requests = _requests(specification, arrivals, items, traffic.seed, with_values=mode is Mode.REAL)
+    requests = _requests(specification, arrivals, items, traffic.seed, with_values=before.mode is Mode.REAL)
+    sent = await _send(engine, arrivals, requests, traffic, on_progress, own_processes)
+    learning = None
+    if sent.engine_end is not None:
+        traffic = _until_end(traffic, sent.engine_end)
+    elif expected is not None:
+        learning = await _learn(engine, specification, matching, sent, before, traffic.warm_up_s, expected)
+    queries = await _measure(specification, matching, sent, items, traffic)
+    return _report(specification, matching, before.mode, traffic, sent, queries, learning)
+
+
+@dataclass(frozen=True, eq=False)
+class _SentTraffic:
+    """Traffic that was sent, with what may have disturbed it."""
+
+    answers: Sequence[RequestOutcome]
+    lag: GeneratorLag
+    machine: MachineLoad | None
+    """None: the machine was not monitored, or the engine ended."""
+    engine_end: EngineEnd | None
+    """End of the engine during the test."""
+
+
+async def _send(
+    engine: Engine,
+    arrivals: Sequence[Arrival],
+    requests: Sequence[Request],
+    traffic: LoadSpec,
+    on_progress: Callable[[LoadProgress], None] | None,
+    own_processes: Sequence[int] | None,
+) -> _SentTraffic:
+    """Send the requests on time and wait for their answers; the machine is monitored meanwhile."""
     sender = OpenLoop(engine, traffic.drain_timeout_s)
     # A full garbage collection would pause the generator for tens of milliseconds; current objects stay alive anyway.
     gc.collect()
@@ -109,36 +140,59 @@ async def run_load_test(
         answers = await sender.send(arrivals, requests, on_progress)
     finally:
         gc.unfreeze()
-    machine = None if monitor is None else monitor.load()
-    engine_end_s = None
-    if sender.engine_end is not None:
-        engine_end_s = sender.engine_end.time_s
-        traffic, expected, machine = _until_end(traffic, sender.engine_end), None, None
-    after = before
-    if expected is not None:
-        try:
-            after = await engine.status()
-        except ServingError:  # the engine ended after its last answer, and the report is whole but for service times
-            expected = None
-    measured = [answer for answer in answers if answer.scheduled_s >= traffic.warm_up_s]
-    lag = _generator_lag(sender.lateness_s)
-    # In a thread, because metrics compute, and this event loop may run other load tests.
-    queries = await asyncio.to_thread(
+    machine = None if monitor is None or sender.engine_end is not None else monitor.load()
+    return _SentTraffic(answers, _generator_lag(sender.lateness_s), machine, sender.engine_end)
+
+
+async def _learn(
+    engine: Engine,
+    specification: Specification,
+    matching: Matching,
+    sent: _SentTraffic,
+    before: EngineStatus,
+    warm_up_s: float,
+    expected: PredictionsAtRun,
+) -> ServiceTimeReport | None:
+    """Compare service times with the predicted ones; None if the engine ended after its last answer."""
+    try:
+        after = await engine.status()
+    except ServingError:
+        return None
+    run = LoadRun(sent.answers, warm_up_s, sent.lag.late, before, after)
+    return observe_service_times(specification, matching, run, expected)
+
+
+async def _measure(
+    specification: Specification,
+    matching: Matching,
+    sent: _SentTraffic,
+    items: Mapping[str, Sequence[Item]],
+    traffic: LoadSpec,
+) -> tuple[QueryMeasurement, ...]:
+    """Score the answers after the warm-up, in a thread: metrics compute, and the loop may run other load tests."""
+    return await asyncio.to_thread(
         measure_queries,
         specification,
         matching,
-        measured,
+        [answer for answer in sent.answers if answer.scheduled_s >= traffic.warm_up_s],
         items,
         traffic.duration_s,
         traffic.warm_up_s,
-        lag_s=lag.max_s,
-        busy=machine is not None and machine.busy,
+        lag_s=sent.lag.max_s,
+        busy=sent.machine is not None and sent.machine.busy,
         items_of_test=partial(_items_of_test, specification, matching, items, traffic),
     )
-    learning = None
-    if expected is not None:
-        run = LoadRun(answers, traffic.warm_up_s, lag.late, before, after)
-        learning = observe_service_times(specification, matching, run, expected)
+
+
+def _report(
+    specification: Specification,
+    matching: Matching,
+    mode: Mode,
+    traffic: LoadSpec,
+    sent: _SentTraffic,
+    queries: tuple[QueryMeasurement, ...],
+    learning: ServiceTimeReport | None,
+) -> LoadReport:
     return LoadReport(
         mode=str(mode),
         arrivals=_kinds(specification, matching) if traffic.arrivals is None else traffic.arrivals.name,
@@ -147,7 +201,7 @@ async def run_load_test(
         warm_up_s=traffic.warm_up_s,
         duration_s=traffic.duration_s,
         queries=queries,
-        lateness=lag,
+        lateness=sent.lag,
         deployments_cost_usd_per_h=sum(d.demand.cost_usd_per_h * d.replicas for d in matching.deployments),
         goodput=sum(query.weight for query in queries if query.satisfied),
         total_weight=sum(query.weight for query in queries),
@@ -155,8 +209,8 @@ async def run_load_test(
         promises=sum(query.served for query in queries),
         verdicts={verdict: sum(query.verdict == verdict for query in queries) for verdict in SloVerdict},
         learning=learning,
-        machine=machine,
-        engine_end_s=engine_end_s,
+        machine=sent.machine,
+        engine_end_s=None if sent.engine_end is None else sent.engine_end.time_s,
     )
 
 
