@@ -180,8 +180,11 @@ def test_a_controller_names_and_repeats_recordings_of_a_busy_machine(
     assert "clean" in warning
     assert "circinus serve" in warning
     monkeypatch.setattr("circinus.profiling.profiler.busy_share", lambda: 0.0)
-    controller._source.prepare(controller._source.managed)  # as a running controller does: it repeats nothing
+    source = controller._source
+    assert source.prepare(source.managed) == ()  # as a running controller does: it repeats nothing, and warns once
     assert controller.warnings == (warning,)
+    source.warnings = ()
+    assert source.prepare(source.managed) == (warning,)
     workspace.control(plan, options, mode="replay", progress=lambda _: nullcontext(Phases()))
     assert "disturbed runs" in phases
 

@@ -73,10 +73,11 @@ class World:
     def took(self) -> None:
         self.files = None
 
-    def prepare(self, controlled: ManagedPlans) -> None:
+    def prepare(self, controlled: ManagedPlans) -> tuple[str, ...]:
         self.preparing += 1
         if self.cannot_prepare:
             raise self.cannot_prepare.pop()
+        return ("recorded on a busy machine",)
 
     def controller(self, holder: str = "one", controlled: ManagedPlans | None = None) -> Controller:
         return Controller(
@@ -309,6 +310,7 @@ def test_a_plan_file_that_is_written_over_is_taken_over_and_one_that_is_faulty_i
     (replan,) = world.of_kind("replan")
     assert replan.details["why"] == "files"
     assert replan.details["removed"] == (gone,)
+    assert replan.details["warnings"] == ("recorded on a busy machine",)
     assert _routes(world.engine.state) == {a.query for a in newer.matching.assignments}
     asyncio.run(world.goes_on(controller, 20.0))
     world.engine.nodes[pool] = 0

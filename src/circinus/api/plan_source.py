@@ -110,11 +110,12 @@ class PlanFileSource:
 
     def prepare(
         self, managed: ManagedPlans, *, progress: ProgressFactory = no_progress, repeats_disturbed: bool = False
-    ) -> None:
-        """Record the outputs that a replay of the plans returns, if there are any to record.
+    ) -> tuple[str, ...]:
+        """Record the outputs that a replay of the plans returns, if there are any; return warnings that are new.
 
         A running controller repeats no disturbed runs, which would delay its reaction.
         """
+        before = self.warnings
         if self._records:
             self.warnings = record_configurations(
                 managed.specification,
@@ -126,6 +127,7 @@ class PlanFileSource:
                 progress=progress,
                 repeats_disturbed=repeats_disturbed,
             )
+        return tuple(warning for warning in self.warnings if warning not in before)
 
     @property
     def _records(self) -> bool:

@@ -105,8 +105,9 @@ def _adopt(state: ControlState, ready: ReplanReady, time_s: float) -> Decision:
         adopted = replace(adopted, last_good=state.last_good, canary=state.canary, is_deploying=state.is_deploying)
     running = {a.query: a.chosen.plan for a in previous.matching.assignments}
     changes = PlanDiff.between(running, ready.controlled.matching)
-    details = {"why": ready.trigger, **vars(changes)}
-    event = Event(time_s, EventKind.REPLAN, "plans", f"{ready.reason}: {changes}", details)
+    details = {"why": ready.trigger, **vars(changes), "warnings": ready.warnings}
+    reason = "; warning: ".join((f"{ready.reason}: {changes}", *ready.warnings))
+    event = Event(time_s, EventKind.REPLAN, "plans", reason, details)
     return Decision(adopted, (event,), ready)
 
 

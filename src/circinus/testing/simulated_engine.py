@@ -183,11 +183,12 @@ class SimulatedEngine:
         self._state = ""
         self.learn(controlled)
 
-    def learn(self, controlled: ManagedPlans) -> None:
-        """Add plans that routes may follow."""
+    def learn(self, controlled: ManagedPlans) -> tuple[str, ...]:
+        """Add plans that routes may follow; there is nothing to warn of."""
         for name, rungs in controlled.rungs.items():
             plans = self._plans.setdefault(name, [])
             plans.extend(rung.candidate.plan for rung in rungs if rung.candidate.plan not in plans)
+        return ()
 
     def advance(self, until_s: float) -> None:
         """Advance the simulation to `until_s`."""

@@ -139,8 +139,8 @@ class ReplanDependencies:
     """True if plan files changed since the last acknowledged plans."""
     latest: Callable[[ManagedPlans], ManagedPlans] = lambda controlled: controlled
     """Plans in the files, given the current plans."""
-    prepare: Callable[[ManagedPlans], None] = lambda controlled: None
-    """Preparation of plans for deployment, such as recordings."""
+    prepare: Callable[[ManagedPlans], Sequence[str]] = lambda controlled: ()
+    """Preparation of plans for deployment, such as recordings; returns new warnings."""
     cancel: Callable[[], None] = lambda: None
     """Cancellation of running planning; its result must not be written."""
     acknowledge: Callable[[], None] = lambda: None

@@ -39,6 +39,8 @@ class ReplanReady:
     """Plans of the plan file, if the file changed."""
     overrides: ProfileOverrides
     """Re-profiled data that the plans were made from."""
+    warnings: tuple[str, ...] = ()
+    """Warnings of the plans' preparation."""
 
 
 class Replanner:
@@ -167,8 +169,10 @@ class Replanner:
         def work() -> ReplanReady:
             profiles, reprofiled = self._current_profiles(now, overrides)
             result = replan_for_nodes(now, nodes, profiles, relax=reprofiled)
-            self._planner.prepare(result.controlled)
-            return ReplanReady(result.controlled, trigger, _with_caveats(description, result), None, overrides)
+            warnings = tuple(self._planner.prepare(result.controlled))
+            return ReplanReady(
+                result.controlled, trigger, _with_caveats(description, result), None, overrides, warnings
+            )
 
         self._trigger = trigger
         self._planning_task.start(work)
@@ -202,9 +206,9 @@ class Replanner:
         result = ReplanResult(base)
         if reprofiled or nodes != base.nodes:
             result = replan_for_nodes(base, nodes, profiles, relax=reprofiled)
-        self._planner.prepare(result.controlled)
+        warnings = tuple(self._planner.prepare(result.controlled))
         description = _with_caveats(_edit_description(now.specification, base.specification), result)
-        return ReplanReady(result.controlled, ReplanTrigger.FILES, description, base, overrides)
+        return ReplanReady(result.controlled, ReplanTrigger.FILES, description, base, overrides, warnings)
 
 
 def _node_changes(before: Mapping[str, int], nodes: Mapping[str, int]) -> str:
