@@ -10,7 +10,7 @@ import shlex
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -123,12 +123,12 @@ class EngineHandle(ABC):
         """Return the lease that one controller of the engine holds at a time; None: that of its state file."""
         return None
 
+    @abstractmethod
     def one_load_test(self) -> AbstractContextManager[None]:
-        """Return a context that only one load test of the running engine is in at a time; on Ray, any number.
+        """Return a context that only one load test of the running engine is in at a time.
 
         Entering raises a ServingError if another load test runs.
         """
-        return nullcontext()
 
     def profiling_targets(self, specification: Specification, *, declared_speeds: bool) -> ProfilingTargets | None:
         """Return a node of each hardware class to profile on; None: this machine.
@@ -304,6 +304,11 @@ class RayHandle(EngineHandle):
         from circinus.serving.ray.lease import ClusterLease
 
         return ClusterLease(self._settings)
+
+    def one_load_test(self) -> AbstractContextManager[None]:
+        from circinus.serving.ray.load_test_lock import one_load_test
+
+        return one_load_test(self._settings)
 
     def profiling_targets(self, specification: Specification, *, declared_speeds: bool) -> ProfilingTargets:
         from circinus.serving.ray.cluster import Cluster

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -41,6 +42,7 @@ from circinus.serving.ray import lease as lease_module
 from circinus.serving.ray import serve_config as applications_module
 from circinus.serving.ray.engine import RayEngine
 from circinus.serving.ray.lease import ClusterLease
+from circinus.serving.ray.load_test_lock import one_load_test
 from circinus.serving.ray.router_client import RouterClient, call_in_thread
 from circinus.serving.ray.settings import HEAD_SETTINGS, SERVE_ENVIRONMENT, RaySettings
 from circinus.serving.settings import SERVING
@@ -279,6 +281,40 @@ def test_one_controller_at_a_time_has_the_lease_of_the_cluster(nodes: Nodes) -> 
         first.acquire("one on here", 0.0, LEASE_S)
     second.release(later)
     assert first.holder() == ""
+
+
+_LOADS = """
+import sys, time
+from circinus.serving.ray.load_test_lock import one_load_test
+from circinus.serving.ray.settings import RaySettings
+
+with one_load_test(RaySettings(address=sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not ALL, reason="starts a process that joins the cluster: make test-ray")
+def test_a_load_test_that_is_killed_leaves_the_cluster_to_the_next(nodes: Nodes) -> None:
+    settings = RaySettings(address=nodes.cluster.address)
+    for _ in range(2):
+        with one_load_test(settings):
+            pass
+    with subprocess.Popen((sys.executable, "-c", _LOADS, settings.address), stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        with raises_code(ServingError, "load.already_running") as caught, one_load_test(settings):
+            pass
+        assert str(other.pid) in caught.value.message
+        other.kill()
+    end_s = time.monotonic() + HANG_LIMIT_S
+    while True:
+        try:
+            with one_load_test(settings):
+                return
+        except ServingError:
+            assert time.monotonic() < end_s
+            time.sleep(0.1)
 
 
 def test_requests_over_http_and_what_others_serve_stays(nodes: Nodes) -> None:
