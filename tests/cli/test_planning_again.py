@@ -36,7 +36,7 @@ def test_nothing_changes_where_nothing_changed(application: Path) -> None:
     data = answer("plan", cwd=application, kind="plan")
     assert data["from"] == "plan.json"
     assert data["changes"] == {
-        "unchanged": ["archive", "typing-aid"], "changed": [], "stopped": [], "new": [], "removed": [],
+        "unchanged": ["archive", "typing-aid"], "changed": [], "stopped": [], "new": [], "removed": [], "replicas": {},
     }  # fmt: skip
     assert plans(data["plan_set"]) == plans(before)
     compared = run_circinus("plan", "--diff", "-v", cwd=application)

@@ -247,13 +247,19 @@ def test_changes_are_counted_and_named() -> None:
     found = matched(instance)
     names = sorted(a.query for a in found.assignments)
     assert len(names) >= 3
-    before = plans_of(found)
-    other = replace(before[names[0]], pipeline="another")
-    ran = {**before, names[0]: other, "gone": other}
-    del ran[names[1]]
+    first, _, *others = sorted(found.assignments, key=lambda a: a.query)
+    other = replace(first.chosen, plan=replace(first.chosen.plan, pipeline="another"))
+    ran = replace(found, assignments=(replace(first, chosen=other), replace(first, query="gone"), *others))
     said = PlanDiff.between(ran, found)
     assert (said.changed, said.new, said.removed, said.stopped) == ((names[0],), (names[1],), ("gone",), ())
     assert str(said) == f"1 of {len(names) - 1} queries of the previous plan get another ({names[0]}), 1 new, 1 removed"
+    assert PlanDiff.between(found, found).empty
+    resized, *kept = found.deployments
+    less, more = len(resized.nodes), len(resized.nodes) + 1
+    said = PlanDiff.between(replace(found, deployments=(replace(resized, nodes=(0,) * more), *kept)), found)
+    assert (said.replicas, said.changed) == ({resized.deployment.name: (more, less)}, ())
+    assert not said.empty
+    assert str(said).endswith(f" {more} -> {less}")
 
 
 def test_with_few_changes_the_bounds_are_those_of_all_answers() -> None:

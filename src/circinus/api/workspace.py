@@ -141,9 +141,9 @@ class Workspace(ReportingWorkspace):
             measured = self.profile(names, budget=budget, sources=sources, progress=progress)
             if measured.interrupted:
                 raise KeyboardInterrupt
+        matching = None if incumbent is None else file_of(incumbent, "incumbent").matching
         running = None
-        if incumbent is not None:
-            matching = file_of(incumbent, "incumbent").matching
+        if matching is not None:
             running = Incumbent.of(matching, change_usd_per_h=churn_usd_per_h, max_changes=max_changes)
         path = None if output is None else Path(output)
         result = make_plan(
@@ -160,7 +160,7 @@ class Workspace(ReportingWorkspace):
             result.plan_set,
             path,
             tuple(sorted(planning_warnings(result, self.specification))),
-            None if running is None else PlanDiff.between(running.plans, result.plan_set.matching),
+            None if matching is None else PlanDiff.between(matching, result.plan_set.matching),
             None if incumbent is None else incumbent.path,
             {} if measured is None else measured.profiles,
             self.specification.metric_names,

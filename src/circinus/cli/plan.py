@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _INCUMBENT = "Running plan"
 _WOULD_CHANGE = 4
-"""Exit code of `--diff` where a query would get another plan."""
+"""Exit code of `--diff` where a query would get another plan, or a deployment another number of replicas."""
 
 
 def plan(
@@ -105,7 +105,7 @@ def plan(
     from circinus.api.plan_context import require_file
     from circinus.api.workspace import Workspace
     from circinus.cli.output import elapsed_time, print_json
-    from circinus.matching import Incumbent, PlanDiff
+    from circinus.matching import PlanDiff
 
     workspace = Workspace(paths, store=store, seed=seed)
     specification = workspace.specification
@@ -126,7 +126,7 @@ def plan(
             progress=line.progress_bar,
         )
     if from_scratch and running is not None:
-        changes = PlanDiff.between(Incumbent.of(running.matching).plans, result.matching)
+        changes = PlanDiff.between(running.matching, result.matching)
         result = replace(result, changes=changes, incumbent_path=running.path)
     if warning:
         result = replace(result, warnings=tuple(sorted({*result.warnings, warning})))

@@ -103,8 +103,7 @@ def _adopt(state: ControlState, ready: ReplanReady, time_s: float) -> Decision:
     adopted = state.with_plans(ready.controlled, ready.base, state.last_good or previous)
     if adopted.desired()[1] == state.desired()[1]:  # nothing to deploy, and nothing to judge
         adopted = replace(adopted, last_good=state.last_good, canary=state.canary, is_deploying=state.is_deploying)
-    running = {a.query: a.chosen.plan for a in previous.matching.assignments}
-    changes = PlanDiff.between(running, ready.controlled.matching)
+    changes = PlanDiff.between(previous.matching, ready.controlled.matching)
     details = {"why": ready.trigger, **vars(changes), "warnings": ready.warnings}
     reason = "; warning: ".join((f"{ready.reason}: {changes}", *ready.warnings))
     event = Event(time_s, EventKind.REPLAN, "plans", reason, details)

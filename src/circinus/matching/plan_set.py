@@ -346,7 +346,7 @@ class PlanFile:
 
 @dataclass(frozen=True)
 class PlanDiff:
-    """Names of queries by the change of their plans, sorted."""
+    """Names of queries by the change of their plans, sorted, and deployments with other numbers of replicas."""
 
     unchanged: tuple[str, ...]
     """Running queries with an unchanged plan."""
@@ -358,12 +358,16 @@ class PlanDiff:
     """Queries that get a plan and did not run."""
     removed: tuple[str, ...]
     """Running queries that are not specified any more."""
+    replicas: Mapping[str, tuple[int, int]]
+    """Deployment of both plans -> its numbers of replicas before and after, if they differ."""
 
     @classmethod
-    def between(cls, before: Mapping[str, QueryPlan], after: Matching) -> PlanDiff:
-        """Compare running plans, by query name, with a matching."""
+    def between(cls, running: Matching, after: Matching) -> PlanDiff:
+        """Compare the running plans with others."""
+        before = {assignment.query: assignment.chosen.plan for assignment in running.assignments}
         served = {assignment.query: assignment.chosen.plan for assignment in after.assignments}
         rejected = {rejection.query for rejection in after.rejections}
+        replicas = {sized.deployment: sized.replicas for sized in running.deployments}
 
         def in_order(queries: Collection[str]) -> tuple[str, ...]:
             return tuple(sorted(queries))
@@ -374,20 +378,29 @@ class PlanDiff:
             stopped=in_order(before.keys() & rejected),
             new=in_order(served.keys() - before.keys()),
             removed=in_order(before.keys() - served.keys() - rejected),
+            replicas={
+                sized.deployment.name: (replicas[sized.deployment], sized.replicas)
+                for sized in after.deployments
+                if replicas.get(sized.deployment, sized.replicas) != sized.replicas
+            },
         )
 
     @property
     def empty(self) -> bool:
-        """True if every running query keeps its plan, and no other gets one."""
-        return not (self.changed or self.stopped or self.new or self.removed)
+        """True if every running query keeps its plan, no other gets one, and deployments keep their replicas."""
+        return not (self.changed or self.stopped or self.new or self.removed or self.replicas)
 
     def __str__(self) -> str:
-        """Return `2 of 14 queries of the previous plan get another (a, b), 1 none (c), 1 new, 1 removed`."""
+        """Return `2 of 14 queries of the previous plan get another (a, b), 1 none (c), 1 new, 1 removed`.
+
+        Numbers of replicas that change follow, as `; replicas: p/parse@edge:c1b1u0.7 2 -> 3`.
+        """
         previous = len(self.unchanged) + len(self.changed) + len(self.stopped)
         parts = [f"{len(self.changed)} of {previous} queries of the previous plan get another{_names(self.changed)}"]
         parts += [f"{len(self.stopped)} none{_names(self.stopped)}"] if self.stopped else []
         parts += [f"{len(self.new)} new", f"{len(self.removed)} removed"]
-        return ", ".join(parts)
+        counts = tuple(f"{name} {before} -> {after}" for name, (before, after) in self.replicas.items())
+        return ", ".join(parts) + (f"; replicas: {_listed(counts)}" if counts else "")
 
 
 _MAX_NAMES = 12
@@ -395,7 +408,9 @@ _MAX_NAMES = 12
 
 
 def _names(queries: tuple[str, ...]) -> str:
-    if not queries:
-        return ""
-    omitted = f" and {len(queries) - _MAX_NAMES} more" if len(queries) > _MAX_NAMES else ""
-    return f" ({', '.join(queries[:_MAX_NAMES])}{omitted})"
+    return f" ({_listed(queries)})" if queries else ""
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    omitted = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return f"{', '.join(names[:_MAX_NAMES])}{omitted}"
