@@ -117,6 +117,18 @@ def test_a_busy_machine_is_named_where_it_explains_something() -> None:
     assert "the machine was too busy: requests were sent" in _report(MEASURED, QUIET, late)
 
 
+def test_bounds_of_a_cost_that_exclude_the_prediction_are_named() -> None:
+    estimate = Estimate(95.0, Interval(0.1, 0.1, 0.5), Interval(0.8, 0.6, 0.9), Interval.exact(0.1), (), 0.0)
+    for lower, upper, is_named in ((0.4, 0.6, True), (0.01, 0.05, True), (0.09, 0.2, False), (0.1005, 0.2, False)):
+        bounds = {SloKind.COST: MeasuredBounds(lower, upper)}
+        text = _report(replace(MEASURED, predicted=estimate, bounds=bounds))
+        assert ("q $0.50/h instead of $0.10/h" in text) == is_named
+    free = replace(estimate, cost_usd_per_h=Interval.exact(0.0))
+    for cost, is_named in ((0.4, True), (0.0, False)):
+        bounds = {SloKind.COST: MeasuredBounds(cost, cost)}
+        assert ("instead of" in _report(replace(MEASURED, predicted=free, bounds=bounds))) == is_named
+
+
 def test_the_metric_is_named() -> None:
     text = _report(replace(MEASURED, metric="f1 [x]"))
     assert "f1 [x] >= 0.5" in text

@@ -34,6 +34,8 @@ _SLOWER = 1.1
 """Factor on profiled service times from which a busy machine explains it."""
 _OUTLYING = 10
 """Factor on the mean service time from which a single one explains a late request."""
+_NEGLIGIBLE = 0.01
+"""Share of a predicted cost by which bounds may exclude it without a remark."""
 
 
 def service_time_text(learning: ServiceTimeReport | None, not_stored_reason: str = "") -> Group:
@@ -177,9 +179,7 @@ def _notes(report: LoadReport) -> list[Text]:
     ]
     if report.verdicts.get(SloVerdict.UNSURE):
         notes.append(Text(f"unsure: the bounds contain the limit; {_decisive_text(report)}", style="yellow"))
-    disturbance = _disturbance_text(report)
-    if disturbance:
-        notes.append(Text(disturbance, style="yellow"))
+    notes += [Text(text, style="yellow") for text in (_disturbance_text(report), _cost_text(report)) if text]
     if any(query.unscored for query in report.queries):
         notes.append(
             Text(
@@ -285,6 +285,35 @@ def _excess_text(report: LoadReport) -> str:
         f"latencies exceed the plan's bounds, which contain neither the engine's own time nor late sending: "
         f"{', '.join(parts)}"
     )
+
+
+def _cost_text(report: LoadReport) -> str:
+    """Return the costs at the planned load whose bounds exclude the prediction, or ""."""
+    differing = [query for query in report.queries if report.load_factor == 1 and _cost_excess(query) > _NEGLIGIBLE]
+    parts = [
+        f"{query.query} {format_usd_per_h(query.cost_usd_per_h)} instead of "
+        f"{format_usd_per_h(query.predicted.cost_usd_per_h.value)}"
+        for query in sorted(differing, key=_cost_excess, reverse=True)[:_SHOWN]
+        if query.cost_usd_per_h is not None and query.predicted is not None
+    ]
+    parts += [f"{len(differing) - _SHOWN} more"] if len(differing) > _SHOWN else []
+    return (
+        f"bounds of costs exclude the plan's: {', '.join(parts)}. Queries share their deployments' cost by busy seconds"
+        if parts
+        else ""
+    )
+
+
+def _cost_excess(query: QueryMeasurement) -> float:
+    """Return how far the bounds of a cost are from the prediction, relative to it; 0 if they contain it."""
+    bounds = (query.bounds or {}).get(SloKind.COST)
+    if bounds is None or query.predicted is None:
+        return 0.0
+    predicted = query.predicted.cost_usd_per_h.value
+    below = 0.0 if bounds.lower is None else bounds.lower - predicted
+    above = 0.0 if bounds.upper is None else predicted - bounds.upper
+    distance = max(below, above, 0.0)
+    return distance / predicted if distance and predicted else math.inf if distance else 0.0
 
 
 def _outlying_services(query: QueryMeasurement) -> list[str]:
