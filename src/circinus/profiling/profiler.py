@@ -152,6 +152,8 @@ def _profile(
     dataset = source.dataset(pipeline, seed)
     slos = PipelineSlos.of(specification, pipeline_name)
     interrupted, loop, decision = False, None, None
+    sampler = None if exhaustive else explorer
+    bounds: dict[tuple[Configuration, int], Interval] = {}
     with (
         ProfileStore(store, create=True) as opened,
         source.runner(keys, timeout_s=timeout_s) as runner,
@@ -160,13 +162,16 @@ def _profile(
         write_profiling_machine(opened, keys)
         stored = _stored_dataset(opened, keys, seed, store)
         try:
-            sampler = None if exhaustive else explorer
+            before = build_profile(opened, keys, stored, slos, bounds=bounds, explorer=sampler)
             if isinstance(source, LocalBackend) and earlier is None:  # later parts have outputs in the cache
-                measured = build_profile(opened, keys, stored, slos).configurations
+                measured = before.configurations
                 disturbed = [(entry.configuration, entry.items.tolist()) for entry in measured if entry.disturbed]
-                repeat_disturbed(measurer, disturbed, budget, observer)
+                if repeat_disturbed(measurer, disturbed, budget, observer):
+                    before = build_profile(opened, keys, stored, slos, bounds=bounds, explorer=sampler)
             failed = frozenset[Configuration]() if earlier is None else earlier.failed_in_run
-            loop = _profiling_loop(opened, measurer, keys, stored, slos, budget, observer, sampler, failed)
+            loop = _profiling_loop(
+                opened, measurer, keys, stored, slos, budget, observer, sampler, failed, before, bounds
+            )
             if exhaustive:
                 loop.run_exhaustively()
             else:
@@ -182,6 +187,7 @@ def _profile(
             with_verdicts=True,
             interrupted=interrupted,
             explorer=explorer,
+            bounds=bounds if sampler is explorer else None,  # others share the risk with comparisons
             decision=decision,
         )
         write_verdicts(opened, keys, specification, profile)
@@ -216,25 +222,29 @@ def repeat_disturbed(
     observer: ProfileObserver,
     *,
     counted: bool = True,
-) -> None:
+) -> bool:
     """Measure configurations again whose runs other programs disturbed, if the machine is quiet now.
+
+    Returns:
+        Whether any may have been measured.
 
     Args:
         disturbed: configurations and the indexes of their items. The runner has run none of them before.
         counted: see `Measurer.measure`.
     """
     if not disturbed or busy_share() > PROFILING.quiet_share:
-        return
+        return False
     for done, (configuration, items) in enumerate(disturbed, start=1):
         with suppress(MeasurementError):
             for begin in range(0, len(items), PROFILING.increment):
                 if budget.remaining_s <= 0:
-                    return
+                    return True
                 measurer.repeat(configuration, items[begin : begin + PROFILING.increment], counted=counted)
         elapsed_s = budget.elapsed_s
         rest_s = min(elapsed_s / done * (len(disturbed) - done), budget.remaining_s)
         progress = ("disturbed runs", configuration, done, len(disturbed), elapsed_s, rest_s)
         observer.progressed(ProfileProgress(*progress))
+    return True
 
 
 def _profiling_loop(
@@ -247,16 +257,19 @@ def _profiling_loop(
     observer: ProfileObserver,
     explorer: ConfigurationSampler | None,
     failed: Collection[Configuration],
+    before: PipelineProfile,
+    bounds: dict[tuple[Configuration, int], Interval],
 ) -> ProfilingLoop:
-    """Create the profiling loop, which resumes from the stored measurements and tries no `failed` configuration."""
+    """Create the profiling loop, which resumes from the stored profile and tries no `failed` configuration.
+
+    `bounds` are those of the run so far, and are extended.
+    """
     pipeline = keys.pipeline
-    bounds: dict[tuple[Configuration, int], Interval] = {}
-    profile = build_profile(store, keys, stored, slos, bounds=bounds, explorer=explorer)
-    measured_before = profile.configurations
+    measured_before = before.configurations
     if explorer is None:
         candidates = prefix_order(pipeline)
     else:
-        started = [*(c.configuration for c in measured_before), *(failure.configuration for failure in profile.failed)]
+        started = [*(c.configuration for c in measured_before), *(failure.configuration for failure in before.failed)]
         covering_design = explorer.initial_design(load_source_scores(store, keys, stored))
         unstarted = [configuration for configuration in covering_design if configuration not in started]
         candidates = in_prefix_order(
