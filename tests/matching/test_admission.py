@@ -168,6 +168,7 @@ def test_the_load_with_one_more_is_that_of_all_together() -> None:
             other = expected.deployments[deployment]
             assert load.fill_ratios == other.fill_ratios
             assert load.groups == pytest.approx(other.groups, abs=1e-9)
+            assert load.arrival_scv == pytest.approx(other.arrival_scv)
             assert load.traffic.offered_load == pytest.approx(other.traffic.offered_load)
             grouped += load.groups != (1.0,)
     assert grouped

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -225,7 +225,9 @@ def merge_loads(candidates: Iterable[PlanCandidate], replicas: Mapping[Deploymen
 
 
 def propagate_departures(
-    loads: Mapping[Deployment, DeploymentLoad], requests: Mapping[Deployment, Sequence[DeploymentUse]]
+    loads: Mapping[Deployment, DeploymentLoad],
+    requests: Mapping[Deployment, Sequence[DeploymentUse]],
+    changed: Container[Deployment] | None = None,
 ) -> dict[Deployment, DeploymentLoad]:
     """Return the loads with arrivals that follow from the departures of upstream deployments.
 
@@ -233,8 +235,14 @@ def propagate_departures(
     arrivals are those of its last input; the arrivals of several queries are their mixture. Departures of a busy
     deployment are more regular than its arrivals; this is modelled if all requests come from a single deployment, all
     of whose requests continue to this one.
+
+    Args:
+        loads: of all deployments.
+        requests: the uses of each deployment.
+        changed: deployments whose arrivals are computed, those downstream of changed ones included; the others' loads
+            have theirs already. None: all.
     """
-    propagated: dict[Deployment, DeploymentLoad] = {}
+    propagated = {} if changed is None else {d: load for d, load in loads.items() if d not in changed}
 
     def propagate(deployment: Deployment) -> DeploymentLoad:
         if deployment not in propagated:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -158,12 +158,15 @@ class AdmissionControl:
         self.conditions = merge_loads(self._plans.values(), {d: sized.replicas for d, sized in self._sized.items()})
         self._users: dict[object, list[str]] = defaultdict(list)
         self._uses: dict[Deployment, list[DeploymentUse]] = defaultdict(list)
+        self._next: dict[Deployment, set[Deployment]] = defaultdict(set)
         self._fractional: dict[Deployment, float] = defaultdict(float)
         self._bytes_per_s: dict[str, float] = defaultdict(float)
         for name, plan in self._plans.items():
             for use in plan.deployments:
                 self._users[use.deployment].append(name)
                 self._uses[use.deployment].append(use)
+                for upstream, _ in use.after:
+                    self._next[upstream].add(use.deployment)
                 self._fractional[use.deployment] += use.fractional_replicas
             for crossing in plan.links:
                 self._users[crossing.link].append(name)
@@ -348,7 +351,16 @@ class AdmissionControl:
         for crossing in plan.links:
             link = crossing.link
             links[link] = RequestStream.merged((links[link], crossing.traffic)) if link in links else crossing.traffic
-        return MergedLoad(propagate_departures(deployments, requests), links)
+        changed = self._and_downstream(use.deployment for use in plan.deployments)
+        return MergedLoad(propagate_departures(deployments, requests, changed), links)
+
+    def _and_downstream(self, deployments: Iterable[Deployment]) -> set[Deployment]:
+        """Return the deployments with all that requests reach from them: no other load depends on theirs."""
+        reached, pending = set[Deployment](), set(deployments)
+        while pending:
+            reached |= pending
+            pending = set[Deployment]().union(*(self._next.get(d, ()) for d in pending)) - reached
+        return reached
 
     def _reloaded(self, conditions: MergedLoad) -> list[Deployment]:
         """Return running deployments whose load changes, including those downstream of fuller batches."""
