@@ -28,8 +28,9 @@ _MAX_ROUNDS = 8
 """Maximum number of slope scaling rounds."""
 _SHARE = 0.6
 """Share of the time for prices and whole replicas, and of the remaining time for a partial exact model."""
-_INITIAL_UNDECIDED, _GROWTH = 24, 2
-"""Number of undecided queries in the first exact model, and its growth factor."""
+_UNDECIDED = 24, 48
+"""Numbers of undecided queries in the exact models. On four matchings of 100 queries, a model of all of them saves at
+most 0.1 % of the cost in 8 s, and none ends within its time."""
 _MAX_EXACT_QUERIES = 2_000
 """Maximum number of queries with an exact model."""
 _HIGHER_LEVEL_FACTORS = (30.0, 1e3, 1e5)
@@ -94,11 +95,13 @@ class LagrangianSolver:
         if len(problem.queries) > _MAX_EXACT_QUERIES:
             return choice
         undecided = _undecided_queries(problem, view, levels[-1].reduced_profits, best)
-        count, solver = _INITIAL_UNDECIDED, MilpSolver(seed=self._seed, clock=self._clock, minimise=self._minimise)
-        while not choice.optimal and (remaining_s := deadline_s - self._clock()) > 0:
-            complete = count >= len(undecided)
+        solver = MilpSolver(seed=self._seed, clock=self._clock, minimise=self._minimise)
+        for count in _UNDECIDED:
+            remaining_s, complete = deadline_s - self._clock(), count >= len(undecided)
+            if choice.optimal or remaining_s <= 0:
+                break
             eligible = None if complete else _eligible(problem, choice.feasible_incumbent, undecided[:count], usable)
-            limit_s = remaining_s if complete else remaining_s * _SHARE
+            limit_s = remaining_s if complete or count == _UNDECIDED[-1] else remaining_s * _SHARE
             choice = _better(
                 problem,
                 choice,
@@ -107,7 +110,6 @@ class LagrangianSolver:
             )
             if complete:
                 break
-            count *= _GROWTH
         return choice if choice.optimal else self._with_bounds(problem, levels, choice)
 
     def _solve_level(

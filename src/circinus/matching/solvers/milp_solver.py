@@ -55,7 +55,8 @@ class MilpSolver:
     ) -> Solution:
         """Return the best choice within the time limit; see `Solver`. A greedy choice is its warm start and fallback.
 
-        If only some candidates are `eligible` (P,), the bounds hold for choices among these alone.
+        If only some candidates are `eligible` (P,), the bounds hold for choices among these alone, and the cost has
+        none: there is no search to prove it.
         """
         deadline_s = self._clock() + time_limit_s
         starting_points = [local_search(problem, start, cuts) for start in starts]
@@ -76,7 +77,7 @@ class MilpSolver:
             if levels.multiples_of(best)[level] < bound:
                 best, bounds[level] = search.maximize_weight(level, best, bound)
         satisfied = levels.multiples_of(best)
-        best, cost_bound, cost_proved = search.minimize_cost(best)
+        best, cost_bound, cost_proved = search.minimize_cost(best, proves=eligible is None)
         return Solution(
             chosen=best,
             feasible_incumbent=best if is_feasible(problem, best, cuts) else feasible_best,
@@ -128,8 +129,11 @@ class _Search:
                 weight_bound = min(weight_bound, math.floor(-bound + INTEGRALITY_TOLERANCE))
         return best, max(weight_bound, multiples_of(best)[level])
 
-    def minimize_cost(self, best: IntArray) -> tuple[IntArray, float, bool]:
-        """Return (the cheapest choice of no less weight, its cost bound, whether it is reached), including churn."""
+    def minimize_cost(self, best: IntArray, *, proves: bool) -> tuple[IntArray, float, bool]:
+        """Return (the cheapest choice of no less weight, its cost bound, whether it is reached), including churn.
+
+        Unless it `proves` a bound, the search is among candidates and replicas of low reduced cost alone.
+        """
         programme = self._programme
         incumbent_cost = self._counted_usd_per_h(best)
         if incumbent_cost == 0.0:
@@ -151,7 +155,9 @@ class _Search:
             distant &= programme.values_of(best, self._problem.usage_of(best)) == 0
             if distant.any():
                 with programme.forbidden(distant):
-                    best, _ = self._improved(objective, best, time_share=_FIRST_TIME_SHARE)
+                    best, _ = self._improved(objective, best, time_share=_FIRST_TIME_SHARE if proves else 1.0)
+                if not proves:
+                    return best, 0.0, False
             programme.forbid((relaxed.reduced_costs > gap(best) + _COST_GAP) & unused)
         best, proved = self._improved(objective, best)
         cost = self._counted_usd_per_h(best)
