@@ -10,6 +10,8 @@ import pytest
 from budget import seeds
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator, PlanCandidate, RequestStream, merge_loads
+from circinus.estimation.estimator import latency_percentile
+from circinus.estimation.percentiles import MeasuredSamples
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
 from circinus.profiling import ConfigurationProfile, OperatorProfile
 from circinus.specification import (
@@ -298,12 +300,20 @@ def test_shared_parts_do_not_change_an_estimate() -> None:
     instance = random_instance(12)
     first, *others = instance.profile.configurations
     one = Estimator(instance.query, instance.pipeline, first, instance.network)
+    slower = instance.query.model_copy(update={"rate_per_s": 0.95 * instance.query.rate_per_s})
+    samples, shared = MeasuredSamples(latency_percentile(instance.query)), 0
     for profile in others:
         alike = Estimator(instance.query, instance.pipeline, profile, instance.network, template=one)
         fresh = Estimator(instance.query, instance.pipeline, profile, instance.network)
+        before = Estimator(slower, instance.pipeline, profile, instance.network, samples=samples)
+        after = Estimator(instance.query, instance.pipeline, profile, instance.network, samples=samples)
         for plan in all_plans(instance, SETTINGS):
             if plan.configuration == profile.configuration:
-                assert alike.candidate(plan) == fresh.candidate(plan)
+                before.candidate(plan)
+                count = len(samples.stage_times)
+                assert alike.candidate(plan) == after.candidate(plan) == fresh.candidate(plan)
+                shared += len(samples.stage_times) == count
+    assert shared
 
 
 def test_a_mixture_has_the_moments_of_its_parts() -> None:

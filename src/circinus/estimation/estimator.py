@@ -248,12 +248,12 @@ class Estimator:
             ready_s, transfer_s, last_shares = self._gather(parents, finish, sites, pool.site, conditions)
             profile = self._profile.operators[operator.name]
             stage = self._stages.stage(operator, profile, pool, allocations[operator.name], conditions)
-            finish[operator.name] = ready_s + stage.expected_and_pessimistic_s
+            finish[operator.name] = ready_s + stage.times.expected_and_pessimistic_s
             after = tuple((deployments[parent], last_shares[parent]) for parent in operator.after)
             traffic = self._stages.arrivals.after_queue(stage.use.traffic, ready_s[0])
             uses.append(stage.use.behind(after, traffic))
             deployments[operator.name] = stage.use.deployment
-            if stage.mean_batch_size >= _MIN_BATCHED:
+            if stage.times.mean_batch_size >= _MIN_BATCHED:
                 batched.add(operator.name)
             if conditions is not None:
                 caveats |= dict.fromkeys((*stage.caveats, *_batched_arrival_caveats(operator, batched)))
@@ -264,8 +264,8 @@ class Estimator:
                     operator=operator.name,
                     pool=pool.name,
                     transfer_s=transfer_s,
-                    wait_s=stage.mean_wait_s,
-                    service_s=stage.mean_service_s,
+                    wait_s=stage.times.mean_wait_s,
+                    service_s=stage.times.mean_service_s,
                 )
             )
         latency_s, return_s, _ = self._gather(self._sinks, finish, sites, self._query.source, conditions)

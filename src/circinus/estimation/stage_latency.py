@@ -11,7 +11,7 @@ from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
 from circinus.estimation.estimate import DeploymentUse, ReplicaDemand
 from circinus.estimation.merged_load import ArrivalModel, MergedLoad, replicas_for, station_load
-from circinus.estimation.percentiles import UNBOUNDED, MeasuredSamples
+from circinus.estimation.percentiles import UNBOUNDED, MeasuredSample, MeasuredSamples
 from circinus.estimation.traffic import RequestStream
 from circinus.profiling import OperatorProfile
 from circinus.queueing.response_time import mean_batch_size
@@ -59,10 +59,9 @@ def batch_time_ratios(profile: OperatorProfile, cpus: float, batch_size: int) ->
 
 
 @dataclass(frozen=True, eq=False)
-class StageLatency:
-    """Latency of an operator of a plan."""
+class StageTimes:
+    """Times at an operator of a plan."""
 
-    use: DeploymentUse
     expected_and_pessimistic_s: FloatArray
     """(2, scenarios) wait and service; in the second row at the upper bounds of service time and load, which allow for
     small samples."""
@@ -71,6 +70,14 @@ class StageLatency:
     mean_service_s: float
     """Mean over the scenarios."""
     mean_batch_size: float
+
+
+@dataclass(frozen=True, eq=False)
+class StageLatency:
+    """Latency of an operator of a plan."""
+
+    use: DeploymentUse
+    times: StageTimes
     caveats: tuple[str, ...]
     """Reasons why the latency is only a rough estimate."""
 
@@ -154,20 +161,40 @@ class StageLatencyModel:
             )
         else:
             stations = (deployment_station(use.deployment, conditions),)
-        draws = self._samples.percentile.grid.exponentials(operator_queue_key(operator.name))
-        times = [station_time(station, ratios[-1], draws) for station in stations]
-        pessimistic = [pessimistic_station_time(station, ratios[-1], draws) for station in stations]
+        times = self._times(operator.name, stations, service_time, slowdown, ratios[-1], shared=conditions is None)
+        caveats = tuple(f"operator {operator.name}: {caveat}" for s in stations for caveat in s.caveats())
+        return StageLatency(use, times, caveats)
+
+    def _times(
+        self,
+        operator: str,
+        stations: tuple[LoadedStation, ...],
+        service_time: MeasuredSample,
+        slowdown: float,
+        full_batch_time_ratio: float,
+        *,
+        shared: bool,
+    ) -> StageTimes:
+        """Return the longest times of several stations; `shared` with queries of other rates if they are equal."""
+        shared = shared and all(station.is_poisson for station in stations)
+        key = operator, stations, service_time, slowdown, full_batch_time_ratio
+        if shared and (known := self._samples.stage_times.get(key)) is not None:
+            return known
+        draws = self._samples.percentile.grid.exponentials(operator_queue_key(operator))
+        times = [station_time(station, full_batch_time_ratio, draws) for station in stations]
+        pessimistic = [pessimistic_station_time(station, full_batch_time_ratio, draws) for station in stations]
         expected_s = elementwise_max_s(times, service_time.scenarios * slowdown)
         pessimistic_s = elementwise_max_s(pessimistic, service_time.inflated_scenarios * slowdown)
         mean_wait_s = max(time.mean_wait_s for time in times)
-        return StageLatency(
-            use=use,
-            expected_and_pessimistic_s=np.stack([expected_s, pessimistic_s]),
-            mean_wait_s=mean_wait_s,
-            mean_service_s=float(expected_s.mean()) - mean_wait_s,
-            mean_batch_size=max(time.mean_batch_size for time in times),
-            caveats=tuple(f"operator {operator.name}: {caveat}" for s in stations for caveat in s.caveats()),
+        longest = StageTimes(
+            np.stack([expected_s, pessimistic_s]),
+            mean_wait_s,
+            float(expected_s.mean()) - mean_wait_s,
+            max(time.mean_batch_size for time in times),
         )
+        if shared:
+            self._samples.stage_times[key] = longest
+        return longest
 
 
 def stations_at_target(
@@ -186,9 +213,10 @@ def stations_at_target(
     Args:
         traffic: the query's requests, with the service times of full batches.
     """
-    replicas = replicas_for(busy_replicas, utilization_target)
-    scale = utilization_target * replicas / busy_replicas if busy_replicas > 0 else 1.0
-    streams = [traffic.within(traffic.rate_per_s * scale), *([traffic] if batch_wait_s > 0 else [])]
+    replicas, rate_per_s = replicas_for(busy_replicas, utilization_target), traffic.rate_per_s
+    if busy_replicas > 0:  # without the query's rate, so that stations of queries with as many replicas are equal
+        rate_per_s = utilization_target * replicas * len(fill_ratios) / traffic.mean_s
+    streams = [traffic.within(rate_per_s), *([traffic] if batch_wait_s > 0 else [])]
     return tuple(station_load(replicas, stream, fill_ratios, batch_wait_s) for stream in streams)
 
 

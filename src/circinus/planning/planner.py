@@ -213,7 +213,7 @@ def _plan(
     guaranteed = search.guaranteed(selected)
     with_margin = search.guaranteed(search.with_margin(selected)) if guaranteed else ()
     if not guaranteed or not search.has_near_misses:
-        search = QuerySearch(query, pipeline, arrays, network, settings)
+        search = QuerySearch(query, pipeline, arrays, network, settings, estimators=search.estimators)
     explain = settings.near_misses > 0
     relaxations = () if guaranteed else single_relaxations(search, without_cost)
     isolated_limits = describe_isolated_limits(query, network, relaxations) if explain else ""

@@ -49,6 +49,7 @@ class QuerySearch:
         settings: SearchSettings,
         *,
         is_near: bool = False,
+        estimators: QueryEstimators | None = None,
     ) -> None:
         self.query = query
         self.arrays = arrays
@@ -68,7 +69,7 @@ class QuerySearch:
             self.considered["dominated options"] += table.dominated
         self._pipeline = pipeline
         self._names = PlanNames.of(self.space)
-        self.estimators = QueryEstimators(
+        self.estimators = estimators or QueryEstimators(
             query,
             pipeline,
             network,
