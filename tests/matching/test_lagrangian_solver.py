@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,9 +14,8 @@ from circinus.matching.lagrangian.relaxation import RelaxedView, replica_scaling
 from circinus.matching.problem import Problem
 from circinus.matching.problem_builder import build_problem
 from circinus.matching.solvers.greedy import IncrementalSolution, greedy, is_feasible
-from circinus.matching.solvers.highs import LpModel
 from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
-from circinus.matching.solvers.milp_model import MatchingMilp, viable_candidates
+from circinus.matching.solvers.milp_model import viable_candidates
 from circinus.matching.solvers.milp_solver import MilpSolver
 from random_matchings import Instance, best_answer, frontiers_of, larger, random_instance, reestimate
 
@@ -69,18 +67,6 @@ def test_many_queries_are_served_better_by_prices_alone_than_greedily(seed: int)
     assert problem.priority_levels.weight_of(found.chosen) > problem.priority_levels.weight_of(quick)
     assert problem.priority_levels.weight_of(found.chosen) <= found.weight_bounds[0] + 1e-9
     assert 0 < found.cost_bound_usd_per_h <= problem.usage_of(found.chosen).cost_usd_per_h
-
-
-def test_exact_models_leave_most_of_many_queries_decided() -> None:
-    problem, undecided = _problem(larger(random_instance(0, queries=100, candidates=6), 7)), list[int]()
-
-    def minimise(programme: LpModel, *args: object, **kwargs: object) -> tuple[None, float]:
-        assert isinstance(programme, MatchingMilp)
-        undecided.append(int((np.bincount(problem.query_of[programme.candidates]) > 1).sum()))
-        return None, -math.inf
-
-    LagrangianSolver(clock=lambda: 0.0, minimise=minimise).solve(problem, (), HANG_LIMIT_S)
-    assert 0 < max(undecided) <= 48
 
 
 def test_without_time_there_is_an_answer() -> None:

@@ -186,8 +186,7 @@ class _Search:
             start = _moved(answer, wider)
             key = partial(objective_key, wider)
             quick = max(local_search(wider, start), greedy(wider), key=key)
-            serves_all = not ((np.diff(wider.block) > 0) & (start < 0)).any()
-            if self._is_large and (answer.optimal or serves_all) and key(quick) <= key(start):
+            if self._is_large and answer.optimal and key(quick) <= key(start):
                 break
             next_answer = self._solve(wider, quick, share, incumbent)
             if key(next_answer.chosen) <= key(start):
